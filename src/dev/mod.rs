@@ -1,0 +1,1 @@
+//! The local parts for development and tests: never for production.

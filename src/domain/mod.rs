@@ -1,0 +1,1 @@
+//! The use cases. Nothing here names poem, mongodb or aws.

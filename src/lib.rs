@@ -1,0 +1,8 @@
+//! Valet hands out narrow, short-lived keys to a private S3 bucket: clients upload straight to it, confirm,
+//! and read their gallery through presigned URLs.
+//!
+//! Imports point down: `main → app → http → domain → store → model`, with `signer` pure beside `model`.
+
+#[cfg(feature = "dev")]
+pub mod dev;
+pub mod domain;
