@@ -6,3 +6,5 @@
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod domain;
+pub mod model;
+pub mod signer;

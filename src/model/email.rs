@@ -1,0 +1,87 @@
+//! Email addresses: as typed, and the key that decides whether two are the same account.
+
+use std::fmt;
+
+use unicode_normalization::UnicodeNormalization;
+
+/// An address that can be an account's name.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Email {
+    address: String,
+    key: String,
+}
+
+/// The text is not an address Valet can use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an email address of the form name@example.com")]
+pub struct InvalidEmail;
+
+impl Email {
+    /// Reads an address as a person types it: surrounding white space goes (phone keyboards add it).
+    ///
+    /// # Errors
+    /// [`InvalidEmail`] for what RFC 5321 does not allow, for a domain without a dot, and for comments,
+    /// display names and address literals.
+    pub fn parse(text: &str) -> Result<Self, InvalidEmail> {
+        let address = text.trim();
+        let options = email_address::Options::default().with_required_tld().without_display_text().without_domain_literal();
+        email_address::EmailAddress::parse_with_options(address, options).map_err(|_| InvalidEmail)?;
+        if address.len() > 254 || address.chars().any(|c| c.is_control() || c.is_whitespace()) {
+            return Err(InvalidEmail);
+        }
+        Ok(Self { key: address.nfkc().collect::<String>().to_lowercase(), address: address.to_owned() })
+    }
+
+    /// The address as it was given.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.address
+    }
+
+    /// What makes two addresses one account: NFKC and lower case. Unique in the database.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+}
+
+impl fmt::Debug for Email {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Email(…)")
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn case_width_and_space_do_not_make_another_account() {
+        let plain = Email::parse("Ada@Example.com").unwrap();
+        assert_eq!(plain.as_str(), "Ada@Example.com");
+        for same in ["ada@example.COM", " ada@example.com\n", "ａda@example.com"] {
+            assert_eq!(Email::parse(same).unwrap().key(), plain.key(), "{same}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_an_address_is_refused() {
+        for bad in [
+            "",
+            "ada",
+            "@example.com",
+            "ada@",
+            "ada@localhost",
+            "a b@example.com",
+            "ada@exa mple.com",
+            "Ada <ada@example.com>",
+            "ada@[127.0.0.1]",
+            "ada@example.com\u{0}",
+            &format!("{}@example.com", "a".repeat(65)),
+            "a@b@example.com",
+        ] {
+            assert_eq!(Email::parse(bad), Err(InvalidEmail), "{bad}");
+        }
+    }
+}

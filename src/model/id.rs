@@ -1,0 +1,86 @@
+//! Identifiers: UUIDs, opaque to clients, written in the hyphenated lower-case form everywhere.
+
+use std::fmt;
+
+use uuid::Uuid;
+
+macro_rules! identifier {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(Uuid);
+
+        impl $name {
+            /// A fresh identifier: UUIDv7 (RFC 9562), so that indexes grow at one end.
+            #[must_use]
+            pub fn new() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// Reads the one form this program writes; anything else is `None`, which callers answer as "not found".
+            #[must_use]
+            pub fn parse(text: &str) -> Option<Self> {
+                let id = Uuid::try_parse(text).ok()?;
+                (text.len() == 36 && !text.bytes().any(|b| b.is_ascii_uppercase())).then_some(Self(id))
+            }
+
+            /// The sixteen bytes, for cursors and hashes.
+            #[must_use]
+            pub fn as_bytes(&self) -> &[u8; 16] {
+                self.0.as_bytes()
+            }
+
+            /// The identifier of these sixteen bytes.
+            #[must_use]
+            pub fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(Uuid::from_bytes(bytes))
+            }
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self::new()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.hyphenated().fmt(f)
+            }
+        }
+    };
+}
+
+identifier!(
+    /// A user: `users._id`, and the `sub` of an access token.
+    UserId
+);
+identifier!(
+    /// An image: `images._id`, and the last segment of its object's key.
+    ImageId
+);
+identifier!(
+    /// A session: `sessions._id`, and the `sid` of an access token.
+    SessionId
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_canonical_form_is_read() {
+        let id = ImageId::new();
+        let text = id.to_string();
+        assert_eq!(ImageId::parse(&text), Some(id));
+        for other in [text.to_uppercase(), text.replace('-', ""), format!("{{{text}}}"), String::new(), "x".repeat(36)] {
+            assert_eq!(ImageId::parse(&other), None, "{other}");
+        }
+    }
+}

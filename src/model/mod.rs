@@ -1,0 +1,20 @@
+//! The vocabulary: identifiers, checked values and the image's states with their legal moves.
+//!
+//! No I/O lives here, and nothing of poem, mongodb or aws. A value of one of these types has passed its
+//! checks; the rest of the program does not check again.
+
+mod content_type;
+mod email;
+mod file_name;
+mod id;
+mod image;
+mod sha256;
+mod user;
+
+pub use content_type::ContentType;
+pub use email::{Email, InvalidEmail};
+pub use file_name::{FileName, InvalidFileName};
+pub use id::{ImageId, SessionId, UserId};
+pub use image::{Caption, Dimensions, Image, ImageState, ObjectKey, Position, Rejection, Upload};
+pub use sha256::{InvalidSha256, Sha256};
+pub use user::{Usage, User};

@@ -1,0 +1,27 @@
+//! A user as the rest of the program sees one.
+
+use time::OffsetDateTime;
+
+use super::{Email, UserId};
+
+/// An account.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// Also the token's `sub` and the second segment of every key this user owns.
+    pub id: UserId,
+    /// Unique by [`Email::key`].
+    pub email: Email,
+    /// When the account was made.
+    pub created_at: OffsetDateTime,
+}
+
+/// What a user holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of ready images and of uploads that are still open: what counts against the quota.
+    pub bytes: u64,
+    /// Ready images.
+    pub images: u64,
+    /// Open uploads.
+    pub pending: u64,
+}

@@ -1,0 +1,72 @@
+//! Where a bucket is: the origin, the host that is signed, and the path in front of a key.
+
+use url::{Host, Url};
+
+/// A bucket's address as clients see it in URLs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    origin: String,
+    host: String,
+    path: String,
+}
+
+/// The endpoint cannot be signed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be an http or https URL of a host, with nothing after its path")]
+pub struct InvalidLocation;
+
+impl Location {
+    /// The bucket at an S3-compatible endpoint. Path style (`host/bucket/key`) when asked for, when the host is an
+    /// IP address, and when the bucket's name cannot be a host label under TLS.
+    ///
+    /// # Errors
+    /// [`InvalidLocation`] when the endpoint is not a plain http(s) URL.
+    pub fn endpoint(endpoint: &str, bucket: &str, force_path_style: bool) -> Result<Self, InvalidLocation> {
+        let url = Url::parse(endpoint).map_err(|_| InvalidLocation)?;
+        let host = url.host().ok_or(InvalidLocation)?;
+        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        if !matches!(url.scheme(), "http" | "https") || !plain {
+            return Err(InvalidLocation);
+        }
+        let is_label = matches!(host, Host::Domain(_)) && !bucket.contains('.');
+        // `Url` leaves the port out where it is the scheme's own, as HTTP clients do in `host`.
+        let authority = match url.port() {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_string(),
+        };
+        let base = url.path().trim_end_matches('/');
+        let (host, path) = if is_label && !force_path_style {
+            (format!("{bucket}.{authority}"), format!("{base}/"))
+        } else {
+            (authority, format!("{base}/{bucket}/"))
+        };
+        Ok(Self { origin: format!("{}://{host}", url.scheme()), host, path })
+    }
+
+    /// The bucket at AWS, by its regional endpoint.
+    ///
+    /// # Errors
+    /// [`InvalidLocation`] when the region's name cannot be part of a host.
+    pub fn aws(region: &str, bucket: &str, force_path_style: bool) -> Result<Self, InvalidLocation> {
+        let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+        Self::endpoint(&format!("https://s3.{region}.{suffix}"), bucket, force_path_style)
+    }
+
+    /// Scheme and host, without a slash at the end.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The value of the `host` header: with the port unless it is the scheme's own.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What comes before an encoded key: begins and ends with a slash.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
