@@ -90,6 +90,11 @@ fn parts(url: &str) -> (String, BTreeSet<String>) {
     (path.to_owned(), query.split('&').map(str::to_owned).collect())
 }
 
+/// The scheme's own port is not part of `host`.
+fn endpoint(port: u16) -> String {
+    if port == 80 { "http://s3.example".to_owned() } else { format!("http://s3.example:{port}") }
+}
+
 fn client(token: Option<String>, path_style: bool, port: u16) -> aws_sdk_s3::Client {
     let keys = aws_credential_types::Credentials::new(
         "AKIAIOSFODNN7EXAMPLE",
@@ -102,7 +107,7 @@ fn client(token: Option<String>, path_style: bool, port: u16) -> aws_sdk_s3::Cli
         aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("eu-west-3"))
-            .endpoint_url(format!("http://s3.example:{port}"))
+            .endpoint_url(endpoint(port))
             .force_path_style(path_style)
             .credentials_provider(keys)
             .build(),
@@ -130,7 +135,7 @@ proptest! {
         let config = PresigningConfig::builder()
             .start_time(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(instant).unwrap()))
             .expires_in(Duration::from_secs(ttl)).build().unwrap();
-        let location = Location::endpoint(&format!("http://s3.example:{port}"), "bucket", path_style).unwrap();
+        let location = Location::endpoint(&endpoint(port), "bucket", path_style).unwrap();
         let signer = Signer::new(location, "eu-west-3", Credentials { session_token: token.clone().map(SecretString::from), ..credentials(None) });
         let sdk = client(token, path_style, port);
         let size = size.to_string();
