@@ -3,8 +3,10 @@
 //!
 //! Imports point down: `main → app → http → domain → store → model`, with `signer` pure beside `model`.
 
+pub mod config;
 #[cfg(feature = "dev")]
 pub mod dev;
 pub mod domain;
 pub mod model;
 pub mod signer;
+pub mod store;

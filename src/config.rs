@@ -1,0 +1,442 @@
+//! Typed settings, read once; every problem in one message.
+//!
+//! Names and defaults are those of the README's table. Nothing else in the program reads the environment, but the AWS
+//! SDK for its own credential chain and `RUST_LOG`.
+
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+
+use secrecy::SecretString;
+
+use crate::{model::ContentType, signer};
+
+/// A setting by its name; empty counts as absent.
+pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// What the server runs by.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where the API listens.
+    pub bind: SocketAddr,
+    /// The database.
+    pub mongo: Mongo,
+    /// The bucket.
+    pub s3: S3,
+    /// Access tokens.
+    pub tokens: Tokens,
+    /// What may be uploaded, and for how long.
+    pub uploads: Uploads,
+    /// The sweeper's pace.
+    pub sweep: Sweep,
+    /// Whose pages may call the API.
+    pub cors: CorsOrigins,
+    /// How log lines are written.
+    pub log: LogFormat,
+}
+
+/// The database's settings.
+#[derive(Debug, Clone)]
+pub struct Mongo {
+    /// May hold a password.
+    pub uri: SecretString,
+    /// The database's name.
+    pub database: String,
+}
+
+/// The bucket's settings.
+#[derive(Debug, Clone)]
+pub struct S3 {
+    /// The bucket's name.
+    pub bucket: String,
+    /// Where this server reaches S3; `None` is AWS.
+    pub endpoint: Option<String>,
+    /// Where clients reach it: the host in URLs.
+    pub public_endpoint: Option<String>,
+    /// `host/bucket/key` instead of `bucket.host/key`.
+    pub force_path_style: bool,
+    /// `None`: as the AWS SDK finds it.
+    pub region: Option<String>,
+    /// `None`: the AWS SDK's own chain. Set by the local stack only.
+    pub credentials: Option<signer::Credentials>,
+}
+
+/// Settings of access tokens.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// Signs; at least 32 bytes.
+    pub secret: SecretString,
+    /// Still verify, until the last token they signed has expired.
+    pub previous: Vec<SecretString>,
+    /// The `iss` claim.
+    pub issuer: String,
+    /// The `aud` claim.
+    pub audience: String,
+    /// How long a token lives.
+    pub access_ttl: Duration,
+    /// How long a session lives without being used.
+    pub refresh_ttl: Duration,
+}
+
+/// What may be uploaded, and for how long.
+#[derive(Debug, Clone)]
+pub struct Uploads {
+    /// The largest file of a single PUT, in bytes.
+    pub max_bytes: u64,
+    /// The media types that are accepted.
+    pub types: Vec<ContentType>,
+    /// The life of a PUT URL.
+    pub url_ttl: Duration,
+    /// The life of an upload, over which its URL can be renewed.
+    pub ttl: Duration,
+    /// Open uploads per user.
+    pub max_pending: u32,
+    /// The life of a GET URL.
+    pub read_url_ttl: Duration,
+    /// Bytes per user.
+    pub quota_bytes: u64,
+}
+
+/// The sweeper's pace.
+#[derive(Debug, Clone, Copy)]
+pub struct Sweep {
+    /// Between two sweeps.
+    pub interval: Duration,
+    /// How long after a URL's death its object may still be on its way.
+    pub grace: Duration,
+}
+
+/// Which origins a browser may call from.
+#[derive(Debug, Clone, Default)]
+pub struct CorsOrigins {
+    /// Origins, compared byte for byte. Custom schemes such as `capacitor://localhost` are legal.
+    pub exact: Vec<String>,
+    /// Any port of localhost and the loopback addresses: for development.
+    pub loopback: bool,
+}
+
+impl CorsOrigins {
+    /// Whether a page of this origin may call.
+    #[must_use]
+    pub fn allow(&self, origin: &str) -> bool {
+        self.exact.iter().any(|known| known == origin) || (self.loopback && is_loopback(origin))
+    }
+}
+
+fn is_loopback(origin: &str) -> bool {
+    let Ok(url) = url::Url::parse(origin) else { return false };
+    // A trailing slash or a path is not an origin; `Url` would forgive it.
+    let bare = origin.matches('/').count() == 2 && matches!(url.scheme(), "http" | "https");
+    bare && url.username().is_empty() && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug)]
+pub struct Problems(Vec<String>);
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} problem{}:", self.0.len(), if self.0.len() == 1 { "" } else { "s" })?;
+        for problem in &self.0 {
+            write!(f, "\n  - {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Settings of the contract that this version does not act on. Setting one is worth a warning at start.
+const NOT_YET: [&str; 7] =
+    ["ADMIN_BIND", "MULTIPART_MAX_BYTES", "MULTIPART_TTL", "OIDC_AUDIENCE", "RATE_LIMIT", "S3_FINALIZE", "TRUSTED_PROXIES"];
+
+/// Names among `NOT_YET` that `lookup` has a value for.
+#[must_use]
+pub fn ignored(lookup: Lookup<'_>) -> Vec<&'static str> {
+    NOT_YET.into_iter().filter(|name| lookup(name).is_some_and(|value| !value.is_empty())).collect()
+}
+
+impl Config {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// [`Problems`] lists every missing, malformed or weak setting, by name and without its value.
+    pub fn read(lookup: Lookup<'_>) -> Result<Self, Problems> {
+        let mut env = Reader { lookup, problems: Vec::new() };
+        let endpoint = env.endpoint("S3_ENDPOINT");
+        let region = env.text("AWS_REGION").or_else(|| endpoint.as_ref().map(|_| "us-east-1".to_owned()));
+        let config = Self {
+            bind: env.parsed("BIND", SocketAddr::from(([0, 0, 0, 0], 3000)), "an address and port such as 0.0.0.0:3000"),
+            mongo: Mongo {
+                uri: env.required("MONGODB_URI", "a MongoDB connection string: mongodb://… or mongodb+srv://…").into(),
+                database: env.text("MONGODB_DATABASE").unwrap_or_else(|| "valet".to_owned()),
+            },
+            s3: S3 {
+                bucket: env.required("S3_BUCKET", "the name of the bucket"),
+                public_endpoint: env.endpoint("S3_PUBLIC_ENDPOINT").or_else(|| endpoint.clone()),
+                endpoint,
+                force_path_style: env.flag("S3_FORCE_PATH_STYLE", false),
+                region,
+                credentials: None,
+            },
+            tokens: Tokens {
+                secret: env.secret("JWT_SECRET"),
+                previous: env.secrets("JWT_PREVIOUS_SECRETS"),
+                issuer: env.text("JWT_ISSUER").unwrap_or_else(|| "valet".to_owned()),
+                audience: env.text("JWT_AUDIENCE").unwrap_or_else(|| "valet".to_owned()),
+                access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2), hours(24 * 7)),
+                refresh_ttl: env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365)),
+            },
+            uploads: Uploads {
+                max_bytes: env.bytes("UPLOAD_MAX_BYTES", 50 << 20, 5 << 30),
+                types: env.types("UPLOAD_TYPES"),
+                url_ttl: env.duration("UPLOAD_URL_TTL", hours(1), signer::MAX_EXPIRES),
+                ttl: env.duration("UPLOAD_TTL", hours(24), hours(24 * 30)),
+                max_pending: u32::try_from(env.number("UPLOAD_MAX_PENDING", 1000, 10_000)).unwrap_or(u32::MAX),
+                read_url_ttl: env.duration("READ_URL_TTL", Duration::from_secs(300), signer::MAX_EXPIRES),
+                quota_bytes: env.bytes("USER_QUOTA_BYTES", 10 << 30, 1 << 60),
+            },
+            sweep: Sweep {
+                interval: env.duration("SWEEP_INTERVAL", Duration::from_secs(30), hours(24)),
+                grace: env.duration("SWEEP_GRACE", Duration::from_secs(15 * 60), hours(24 * 7)),
+            },
+            cors: CorsOrigins { exact: env.origins("CORS_ORIGINS"), loopback: false },
+            log: env.log_format(),
+        };
+        if env.text("OIDC_ISSUER").is_some() || env.text("LOCAL_ACCOUNTS").is_some_and(|value| value != "on") {
+            env.problems.push(
+                "OIDC_ISSUER and LOCAL_ACCOUNTS=off: other identity providers are not supported by this version".to_owned(),
+            );
+        }
+        if env.problems.is_empty() { Ok(config) } else { Err(Problems(env.problems)) }
+    }
+}
+
+fn hours(n: u64) -> Duration {
+    Duration::from_secs(n * 60 * 60)
+}
+
+/// Reads settings one by one and gathers what is wrong.
+struct Reader<'a> {
+    lookup: Lookup<'a>,
+    problems: Vec<String>,
+}
+
+impl Reader<'_> {
+    fn text(&self, name: &str) -> Option<String> {
+        (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    /// A wrong value is reported and replaced by the default, so that reading goes on.
+    fn wrong(&mut self, name: &str, wanted: impl fmt::Display) {
+        self.problems.push(format!("{name} must be {wanted}"));
+    }
+
+    fn required(&mut self, name: &str, wanted: &str) -> String {
+        let value = self.text(name);
+        if value.is_none() {
+            self.problems.push(format!("{name} is not set: give {wanted}"));
+        }
+        value.unwrap_or_default()
+    }
+
+    fn checked<T>(&mut self, name: &str, default: T, wanted: impl fmt::Display, read: impl FnOnce(&str) -> Option<T>) -> T {
+        let Some(text) = self.text(name) else { return default };
+        read(&text).unwrap_or_else(|| {
+            self.wrong(name, wanted);
+            default
+        })
+    }
+
+    fn parsed<T: FromStr>(&mut self, name: &str, default: T, wanted: &str) -> T {
+        self.checked(name, default, wanted, |text| text.parse().ok())
+    }
+
+    fn flag(&mut self, name: &str, default: bool) -> bool {
+        self.checked(name, default, "true or false", |text| match text.to_ascii_lowercase().as_str() {
+            "true" | "on" | "1" | "yes" => Some(true),
+            "false" | "off" | "0" | "no" => Some(false),
+            _ => None,
+        })
+    }
+
+    fn duration(&mut self, name: &str, default: Duration, most: Duration) -> Duration {
+        let wanted =
+            format_args!("a duration with a unit, such as 30s, 15m or 2h, from 1s to {}", humantime::format_duration(most))
+                .to_string();
+        self.checked(name, default, wanted, |text| {
+            humantime::parse_duration(text).ok().filter(|value| (Duration::from_secs(1)..=most).contains(value))
+        })
+    }
+
+    fn bytes(&mut self, name: &str, default: u64, most: u64) -> u64 {
+        let wanted = format!("a size such as 50MiB or 10 GiB, from 1 byte to {}", bytesize::ByteSize(most));
+        self.checked(name, default, wanted, |text| {
+            text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64()).filter(|size| (1..=most).contains(size))
+        })
+    }
+
+    fn number(&mut self, name: &str, default: u64, most: u64) -> u64 {
+        self.checked(name, default, format!("a whole number from 1 to {most}"), |text| {
+            text.parse().ok().filter(|value| (1..=most).contains(value))
+        })
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        let text = self.text(name).unwrap_or_default();
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    }
+
+    fn secret(&mut self, name: &str) -> SecretString {
+        let value = self.required(name, "at least 32 random bytes, for example from: openssl rand -base64 48");
+        self.strong(name, &value);
+        value.into()
+    }
+
+    fn secrets(&mut self, name: &str) -> Vec<SecretString> {
+        let values = self.list(name);
+        values.iter().for_each(|value| self.strong(name, value));
+        values.into_iter().map(SecretString::from).collect()
+    }
+
+    /// RFC 7518 section 3.2: an HS256 key has at least the hash's 256 bits. A repeated letter has that many and no strength.
+    fn strong(&mut self, name: &str, value: &str) {
+        let distinct = value.bytes().collect::<std::collections::BTreeSet<_>>().len();
+        if !value.is_empty() && (value.len() < 32 || distinct < 8) {
+            self.wrong(name, "at least 32 random bytes: whoever guesses it can sign in as anyone");
+        }
+    }
+
+    fn endpoint(&mut self, name: &str) -> Option<String> {
+        let text = self.text(name)?;
+        if let Err(error) = signer::Location::endpoint(&text, "bucket", true) {
+            self.problems.push(format!("{name} {error}"));
+        }
+        Some(text.trim_end_matches('/').to_owned())
+    }
+
+    fn types(&mut self, name: &str) -> Vec<ContentType> {
+        let listed = self.list(name);
+        let known: Vec<_> = listed.iter().filter_map(|item| ContentType::parse(item)).collect();
+        if known.len() < listed.len() {
+            self.wrong(name, format_args!("a list of: {}", ContentType::ALL.map(ContentType::as_str).join(", ")));
+        }
+        if known.is_empty() { ContentType::ALL.to_vec() } else { known }
+    }
+
+    fn origins(&mut self, name: &str) -> Vec<String> {
+        let origins = self.list(name);
+        let is_origin = |origin: &str| {
+            origin.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains('/'))
+        };
+        if !origins.iter().all(|origin| is_origin(origin)) {
+            self.wrong(name, "a list of origins such as https://app.example.com, without a path or a slash at the end");
+        }
+        origins
+    }
+
+    fn log_format(&mut self) -> LogFormat {
+        self.checked("LOG_FORMAT", LogFormat::Json, "json or text", |text| match text {
+            "json" => Some(LogFormat::Json),
+            "text" => Some(LogFormat::Text),
+            _ => None,
+        })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
+        Config::read(&|name| pairs.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+    }
+
+    #[test]
+    fn the_least_that_is_needed() {
+        let config = read(&[("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "b"), ("JWT_SECRET", SECRET)]).unwrap();
+        assert_eq!(config.uploads.max_bytes, 50 * 1024 * 1024);
+        assert_eq!(config.uploads.types.len(), 7);
+        assert_eq!(config.tokens.access_ttl, Duration::from_secs(7200));
+        assert_eq!(config.s3.region, None, "left to the AWS SDK");
+    }
+
+    #[test]
+    fn o2_every_problem_is_listed_and_no_value_repeated() {
+        let problems = read(&[
+            ("JWT_SECRET", "canary-short"),
+            ("S3_ENDPOINT", "canary:9000"),
+            ("BIND", "canary"),
+            ("UPLOAD_TTL", "12"),
+            ("UPLOAD_MAX_BYTES", "6GiB"),
+            ("UPLOAD_TYPES", "image/svg+xml"),
+            ("CORS_ORIGINS", "https://a.example/"),
+            ("LOG_FORMAT", "canary"),
+            ("S3_FORCE_PATH_STYLE", "canary"),
+            ("UPLOAD_MAX_PENDING", "0"),
+            ("JWT_PREVIOUS_SECRETS", &"x".repeat(40)),
+        ])
+        .unwrap_err()
+        .to_string();
+        for name in [
+            "JWT_SECRET",
+            "S3_ENDPOINT",
+            "BIND",
+            "UPLOAD_TTL",
+            "UPLOAD_MAX_BYTES",
+            "UPLOAD_TYPES",
+            "CORS_ORIGINS",
+            "LOG_FORMAT",
+            "S3_FORCE_PATH_STYLE",
+            "UPLOAD_MAX_PENDING",
+            "MONGODB_URI",
+            "S3_BUCKET",
+            "JWT_PREVIOUS_SECRETS",
+        ] {
+            assert!(problems.contains(&format!("- {name} ")), "{name} in {problems}");
+        }
+        assert!(!problems.contains("canary"), "{problems}");
+    }
+
+    #[test]
+    fn o2_debug_holds_no_secret() {
+        let config = read(&[("MONGODB_URI", "mongodb://u:canary@db"), ("S3_BUCKET", "b"), ("JWT_SECRET", SECRET)]).unwrap();
+        let text = format!("{config:?}");
+        assert!(!text.contains("canary") && !text.contains(SECRET), "{text}");
+    }
+
+    #[test]
+    fn origins_are_exact() {
+        let origins = CorsOrigins { exact: vec!["capacitor://localhost".into(), "https://app.example".into()], loopback: false };
+        assert!(origins.allow("capacitor://localhost") && origins.allow("https://app.example"));
+        for foreign in
+            ["http://localhost:5173", "https://app.example.evil", "https://app.example/", "null", "https://APP.example"]
+        {
+            assert!(!origins.allow(foreign), "{foreign}");
+        }
+        let dev = CorsOrigins { exact: vec![], loopback: true };
+        for local in ["http://localhost", "http://localhost:5173", "https://127.0.0.1:8443", "http://[::1]:3000"] {
+            assert!(dev.allow(local), "{local}");
+        }
+        for foreign in [
+            "http://localhost.evil",
+            "http://localhost:5173/",
+            "http://evil@localhost",
+            "null",
+            "file://localhost",
+            "http://10.0.0.1",
+        ] {
+            assert!(!dev.allow(foreign), "{foreign}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The document of an image, and its two-way conversion. Field names are part of the contract (DESIGN, MongoDB).
+
+use mongodb::bson::DateTime;
+use serde::{Deserialize, Serialize};
+
+use super::super::{StoreError, datetime, instant, integer};
+use crate::model::{
+    Caption, ContentType, Dimensions, FileName, Image, ImageId, ImageState, ObjectKey, Rejection, Sha256, Upload, UserId,
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ImageDoc {
+    #[serde(rename = "_id")]
+    id: String,
+    user: String,
+    key: String,
+    state: String,
+    /// Present while pending or ready: what the unique index of bytes covers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    live: Option<bool>,
+    file_name: String,
+    content_type: String,
+    size: i64,
+    sha256: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    caption: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejection: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    etag: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    width: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    height: Option<i64>,
+    created_at: DateTime,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uploaded_at: Option<DateTime>,
+    expires_at: DateTime,
+    urls_die_at: DateTime,
+    /// When the sweeper is to look at it; absent when there is nothing to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) due: Option<DateTime>,
+}
+
+impl ImageDoc {
+    /// The document of a new upload.
+    pub(super) fn pending(image: &Image, due: DateTime) -> Self {
+        let upload = &image.upload;
+        Self {
+            id: image.id.to_string(),
+            user: image.user.to_string(),
+            key: image.key.to_string(),
+            state: ImageState::Pending.as_str().to_owned(),
+            live: Some(true),
+            file_name: upload.file_name.as_str().to_owned(),
+            content_type: upload.content_type.as_str().to_owned(),
+            size: integer(upload.size),
+            sha256: upload.sha256.to_string(),
+            caption: upload.caption.as_ref().map(|caption| caption.as_str().to_owned()),
+            rejection: None,
+            etag: None,
+            width: None,
+            height: None,
+            created_at: datetime(image.created_at),
+            uploaded_at: None,
+            expires_at: datetime(image.expires_at),
+            urls_die_at: datetime(image.urls_die_at),
+            due: Some(due),
+        }
+    }
+
+    pub(super) fn into_image(self) -> Result<Image, StoreError> {
+        let corrupt = |field| StoreError::Corrupt { collection: "images", id: self.id.clone(), field };
+        let pixels = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
+        let dimensions = pixels(self.width).zip(pixels(self.height)).map(|(width, height)| Dimensions { width, height });
+        Ok(Image {
+            id: ImageId::parse(&self.id).ok_or_else(|| corrupt("_id"))?,
+            user: UserId::parse(&self.user).ok_or_else(|| corrupt("user"))?,
+            state: ImageState::parse(&self.state).ok_or_else(|| corrupt("state"))?,
+            upload: Upload {
+                file_name: FileName::parse(&self.file_name).map_err(|_| corrupt("fileName"))?,
+                content_type: ContentType::parse(&self.content_type).ok_or_else(|| corrupt("contentType"))?,
+                size: u64::try_from(self.size).map_err(|_| corrupt("size"))?,
+                sha256: Sha256::parse(&self.sha256).map_err(|_| corrupt("sha256"))?,
+                caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
+            },
+            rejection: self
+                .rejection
+                .as_deref()
+                .map(|text| Rejection::parse(text).ok_or_else(|| corrupt("rejection")))
+                .transpose()?,
+            etag: self.etag,
+            dimensions,
+            created_at: instant(self.created_at),
+            uploaded_at: self.uploaded_at.map(instant),
+            expires_at: instant(self.expires_at),
+            urls_die_at: instant(self.urls_die_at),
+            key: ObjectKey::stored(self.key),
+        })
+    }
+}

@@ -1,0 +1,284 @@
+//! The bucket: the only file that calls S3, and the one place where URLs are presigned.
+//!
+//! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
+
+mod credentials;
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lc_rs::digest;
+use aws_sdk_s3::{
+    Client,
+    config::{Region, retry::RetryConfig, timeout::TimeoutConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::RequestId,
+    types::ChecksumMode,
+};
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+use self::credentials::Keys;
+use super::StoreError;
+use crate::{
+    config,
+    model::{ContentType, FileName, ObjectKey, Sha256},
+    signer::{Location, Presigned, Request, Signer},
+};
+
+/// The longest one S3 call may take, retries included: below the ten seconds in which a request is answered.
+const DEADLINE: Duration = Duration::from_secs(8);
+/// The longest one attempt may take.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
+/// One bucket.
+#[derive(Debug, Clone)]
+pub struct Objects {
+    client: Client,
+    bucket: String,
+    keys: watch::Receiver<Keys>,
+}
+
+/// What S3 says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes.
+    pub size: u64,
+    /// As it was sent with the PUT.
+    pub content_type: Option<String>,
+    /// The checksum S3 verified; absent on stores that keep none.
+    pub sha256: Option<Sha256>,
+    /// With its quotes, as conditional requests want it.
+    pub etag: String,
+}
+
+/// A presigned PUT and the headers its signature covers.
+#[derive(Debug, Clone)]
+pub struct PresignedPut {
+    /// The URL.
+    pub signed: Presigned,
+    /// What the client must send besides what every HTTP client sends by itself (host, content-length).
+    pub headers: Vec<(&'static str, String)>,
+}
+
+impl Objects {
+    /// Makes the client, and keeps the signing credentials fresh from then on.
+    ///
+    /// # Errors
+    /// When the provider chain has no credentials or no region, said as an operator can act on it.
+    pub async fn connect(config: &config::S3) -> Result<Self, StoreError> {
+        let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest());
+        if let Some(region) = &config.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(keys) = &config.credentials {
+            loader = loader.credentials_provider(credentials::fixed(keys));
+        }
+        let sdk = loader.load().await;
+        let region = sdk.region().map(ToString::to_string).ok_or_else(|| StoreError::Credentials {
+            reason: "AWS_REGION is not set, and neither a profile nor the instance names a region".to_owned(),
+        })?;
+        let location = match &config.public_endpoint {
+            Some(endpoint) => Location::endpoint(endpoint, &config.bucket, config.force_path_style),
+            None => Location::aws(&region, &config.bucket, config.force_path_style),
+        }
+        .map_err(|error| StoreError::Credentials { reason: format!("the address of the bucket {error}") })?;
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(ATTEMPT)
+            .read_timeout(ATTEMPT)
+            .operation_attempt_timeout(ATTEMPT)
+            .operation_timeout(DEADLINE)
+            .build();
+        let mut builder = aws_sdk_s3::config::Builder::from(&sdk)
+            .force_path_style(config.force_path_style)
+            .timeout_config(timeouts)
+            .retry_config(RetryConfig::standard().with_max_attempts(3));
+        builder.set_endpoint_url(config.endpoint.clone());
+        let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
+        let make = move |keys| Signer::new(location.clone(), &region, keys);
+        Ok(Self {
+            client: Client::from_conf(builder.build()),
+            bucket: config.bucket.clone(),
+            keys: credentials::keep_fresh(provider, make).await?,
+        })
+    }
+
+    fn signer(&self) -> Result<Arc<Signer>, StoreError> {
+        self.keys.borrow().clone().map_err(|reason| StoreError::Credentials { reason })
+    }
+
+    fn presign(&self, request: &Request<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
+        let signed = self.signer()?.presign(request, signed_at, ttl);
+        signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })
+    }
+
+    /// A key to write these bytes once: type, length, digest and `if-none-match: *` are signed.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_put(
+        &self,
+        key: &ObjectKey,
+        (content_type, size, sha256): (ContentType, u64, Sha256),
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<PresignedPut, StoreError> {
+        let (size, sha256) = (size.to_string(), sha256.to_string());
+        let headers = [
+            ("content-length", size.as_str()),
+            ("content-type", content_type.as_str()),
+            ("if-none-match", "*"),
+            ("x-amz-checksum-sha256", sha256.as_str()),
+        ];
+        let request = Request { method: "PUT", key: key.as_str(), headers: &headers, query: &[] };
+        let signed = self.presign(&request, now, ttl)?;
+        Ok(PresignedPut { signed, headers: headers[1..].iter().map(|(name, value)| (*name, (*value).to_owned())).collect() })
+    }
+
+    /// A key to read, with the verified type pinned. The same arguments give the same URL while the credentials last,
+    /// so `cache_control` must be a constant.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_get(
+        &self,
+        key: &ObjectKey,
+        content_type: ContentType,
+        cache_control: &str,
+        signed_at: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<Presigned, StoreError> {
+        let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
+        self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
+    }
+
+    /// A key to save the object under `name`.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_download(
+        &self,
+        key: &ObjectKey,
+        content_type: ContentType,
+        name: &FileName,
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<Presigned, StoreError> {
+        let disposition = name.attachment();
+        let query = [("response-content-disposition", disposition.as_str()), ("response-content-type", content_type.as_str())];
+        self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, now, ttl)
+    }
+
+    /// What is there, or `None`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also for 403, which S3 answers for a missing key when the policy lacks `s3:ListBucket`.
+    pub async fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
+        let request = self.client.head_object().bucket(&self.bucket).key(key.as_str()).checksum_mode(ChecksumMode::Enabled);
+        let found = match request.send().await {
+            Ok(found) => found,
+            Err(error) if status(&error) == Some(404) => return Ok(None),
+            Err(error) => return Err(failed("HeadObject", &error)),
+        };
+        Ok(Some(Head {
+            size: found.content_length().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            content_type: found.content_type().map(str::to_owned),
+            sha256: found.checksum_sha256().and_then(|text| Sha256::parse(text).ok()),
+            etag: found.e_tag().unwrap_or_default().to_owned(),
+        }))
+    }
+
+    /// The first `length` bytes of the object that `etag` names; fewer when it is shorter.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also when the object is no longer the one of `etag`.
+    pub async fn read_head(&self, key: &ObjectKey, etag: &str, length: usize) -> Result<Vec<u8>, StoreError> {
+        let range = format!("bytes=0-{}", length.saturating_sub(1));
+        let request = self.client.get_object().bucket(&self.bucket).key(key.as_str()).range(range).if_match(etag);
+        let read = async {
+            let object = request.send().await.map_err(|error| failed("GetObject", &error))?;
+            let bytes = object.body.collect().await.map_err(|error| broken(&error))?;
+            Ok(bytes.to_vec())
+        };
+        tokio::time::timeout(DEADLINE, read).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "GetObject" }))
+    }
+
+    /// The digest of the whole object that `etag` names, computed here: for stores that keep no checksum. The bytes
+    /// pass through this server, at no more memory than a chunk; a stall is bounded by the client's read timeout.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also when the object is no longer the one of `etag`.
+    pub async fn digest(&self, key: &ObjectKey, etag: &str) -> Result<Sha256, StoreError> {
+        let request = self.client.get_object().bucket(&self.bucket).key(key.as_str()).if_match(etag);
+        let mut body = request.send().await.map_err(|error| failed("GetObject", &error))?.body;
+        let mut context = digest::Context::new(&digest::SHA256);
+        let stalled = || StoreError::ObjectsTimeout { operation: "GetObject" };
+        while let Some(chunk) = tokio::time::timeout(DEADLINE, body.next()).await.map_err(|_| stalled())? {
+            context.update(&chunk.map_err(|error| broken(&error))?);
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.finish().as_ref());
+        Ok(Sha256::from_bytes(bytes))
+    }
+
+    /// Deletes the object with all its versions. Done when nothing is there.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let listing = self.client.list_object_versions().bucket(&self.bucket).prefix(key.as_str()).send().await;
+        let versions: Vec<Option<String>> = match listing {
+            // The prefix also matches longer keys.
+            Ok(found) => {
+                let is_ours = |listed: Option<&str>| listed == Some(key.as_str());
+                let versions = found.versions().iter().filter(|v| is_ours(v.key())).map(|v| v.version_id());
+                let markers = found.delete_markers().iter().filter(|m| is_ours(m.key())).map(|m| m.version_id());
+                versions.chain(markers).map(|id| id.filter(|id| *id != "null").map(str::to_owned)).collect()
+            }
+            // A store without versions (Garage answers 501), or a policy without s3:ListBucketVersions.
+            Err(error) if matches!(status(&error), Some(501 | 403 | 400 | 405)) => vec![None],
+            Err(error) => return Err(failed("ListObjectVersions", &error)),
+        };
+        for version in versions {
+            let delete = self.client.delete_object().bucket(&self.bucket).key(key.as_str()).set_version_id(version);
+            match delete.send().await {
+                Ok(_) => {}
+                Err(error) if status(&error) == Some(404) => {}
+                Err(error) => return Err(failed("DeleteObject", &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the bucket is there and answers: the readiness probe.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it is not.
+    pub async fn probe(&self) -> Result<(), StoreError> {
+        let answer = self.client.head_bucket().bucket(&self.bucket).send().await;
+        answer.map(drop).map_err(|error| failed("HeadBucket", &error))?;
+        self.signer().map(drop)
+    }
+}
+
+fn status<E>(error: &SdkError<E>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}
+
+fn failed<E: ProvideErrorMetadata + std::error::Error>(operation: &'static str, error: &SdkError<E>) -> StoreError {
+    let reason = match error {
+        SdkError::TimeoutError(_) => return StoreError::ObjectsTimeout { operation },
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => return StoreError::ObjectsTimeout { operation },
+        SdkError::DispatchFailure(_) => "S3 cannot be reached".to_owned(),
+        SdkError::ConstructionFailure(_) => "the request could not be built".to_owned(),
+        _ => {
+            let status = status(error).map_or_else(|| "no status".to_owned(), |status| status.to_string());
+            let id = error.raw_response().and_then(RequestId::request_id).unwrap_or("-");
+            format!("{status} {}, S3 request {id}", error.code().unwrap_or("without a code"))
+        }
+    };
+    StoreError::Objects { operation, reason }
+}
+
+fn broken(_: &impl std::error::Error) -> StoreError {
+    StoreError::Objects { operation: "GetObject", reason: "the body broke off".to_owned() }
+}
