@@ -1,0 +1,45 @@
+//! EXIF orientation from a TIFF block: the one tag that changes how wide an image is. Nothing else of EXIF is read.
+
+/// Whether the block turns its image by a quarter, which swaps width and height (orientations 5 to 8).
+/// None where it says nothing about it.
+///
+/// As browsers do: the tag counts in the first directory only, as one SHORT; a broken block is no orientation and
+/// does not make the image unacceptable.
+pub(super) fn quarter_turn(tiff: &[u8]) -> Option<bool> {
+    let big = match tiff.get(..4)? {
+        b"MM\0*" => true,
+        b"II*\0" => false,
+        _ => return None,
+    };
+    let u16_at = |at: usize| -> Option<u16> {
+        let bytes = tiff.get(at..)?.first_chunk()?;
+        Some(if big {
+            u16::from_be_bytes(*bytes)
+        } else {
+            u16::from_le_bytes(*bytes)
+        })
+    };
+    let u32_at = |at: usize| -> Option<u32> {
+        let bytes = tiff.get(at..)?.first_chunk()?;
+        Some(if big {
+            u32::from_be_bytes(*bytes)
+        } else {
+            u32::from_le_bytes(*bytes)
+        })
+    };
+
+    const ORIENTATION: u16 = 0x0112;
+    const SHORT: u16 = 3;
+    let directory = usize::try_from(u32_at(4)?).ok()?;
+    let mut entry = directory.checked_add(2)?;
+    for _ in 0..u16_at(directory)? {
+        if u16_at(entry)? == ORIENTATION
+            && u16_at(entry.checked_add(2)?)? == SHORT
+            && u32_at(entry.checked_add(4)?)? == 1
+        {
+            return Some(matches!(u16_at(entry.checked_add(8)?)?, 5..=8));
+        }
+        entry = entry.checked_add(12)?;
+    }
+    None
+}
