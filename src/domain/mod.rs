@@ -1,3 +1,80 @@
-//! The use cases. Nothing here names poem, mongodb or aws.
+//! The use cases. Nothing here names poem, mongodb or aws: decisions only, with time as a parameter.
+//!
+//! Errors are enums without HTTP in them; each says what happened, and `http` says it to the client.
 
+pub mod accounts;
+pub mod confirm;
 pub mod content;
+pub mod credentials;
+pub mod deletion;
+pub mod gallery;
+pub mod sweeper;
+pub mod uploads;
+
+use std::time::Duration;
+
+use crate::{
+    config::{self, Config},
+    model::Image,
+    store::{Objects, Store, StoreError},
+};
+
+/// What the use cases work with: one of these serves all requests.
+#[derive(Debug)]
+pub struct Valet {
+    store: Store,
+    objects: Objects,
+    uploads: config::Uploads,
+    sweep: config::Sweep,
+    tokens: credentials::Tokens,
+    session_ttl: Duration,
+    passwords: credentials::Passwords,
+}
+
+/// The longest a slow phone may take for a byte: a grace that a large file does not outlast.
+const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
+
+impl Valet {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// Only when the system gives no randomness.
+    pub fn new(config: &Config, store: Store, objects: Objects) -> Result<Self, credentials::NoRandomness> {
+        Ok(Self {
+            store,
+            objects,
+            uploads: config.uploads.clone(),
+            sweep: config.sweep,
+            tokens: credentials::Tokens::new(&config.tokens),
+            session_ttl: config.tokens.refresh_ttl,
+            passwords: credentials::Passwords::new()?,
+        })
+    }
+
+    /// Whether the database answers and can be written to.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn probe_database(&self) -> Result<(), StoreError> {
+        self.store.now().await.map(drop)
+    }
+
+    /// Whether the bucket answers.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn probe_objects(&self) -> Result<(), StoreError> {
+        self.objects.probe().await
+    }
+
+    /// How long after its URLs' death an image's object may still be on its way: S3 checks expiry when a request
+    /// begins, and a slow transfer goes on.
+    fn grace(&self, size: u64) -> Duration {
+        self.sweep.grace.max(Duration::from_secs(size / SLOWEST_BYTES_PER_SECOND))
+    }
+
+    /// From when on no PUT for this image can arrive.
+    fn quiet_from(&self, image: &Image) -> time::OffsetDateTime {
+        image.urls_die_at + self.grace(image.upload.size)
+    }
+}

@@ -13,19 +13,11 @@ pub(super) fn quarter_turn(tiff: &[u8]) -> Option<bool> {
     };
     let u16_at = |at: usize| -> Option<u16> {
         let bytes = tiff.get(at..)?.first_chunk()?;
-        Some(if big {
-            u16::from_be_bytes(*bytes)
-        } else {
-            u16::from_le_bytes(*bytes)
-        })
+        Some(if big { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
     };
     let u32_at = |at: usize| -> Option<u32> {
         let bytes = tiff.get(at..)?.first_chunk()?;
-        Some(if big {
-            u32::from_be_bytes(*bytes)
-        } else {
-            u32::from_le_bytes(*bytes)
-        })
+        Some(if big { u32::from_be_bytes(*bytes) } else { u32::from_le_bytes(*bytes) })
     };
 
     const ORIENTATION: u16 = 0x0112;
@@ -33,10 +25,7 @@ pub(super) fn quarter_turn(tiff: &[u8]) -> Option<bool> {
     let directory = usize::try_from(u32_at(4)?).ok()?;
     let mut entry = directory.checked_add(2)?;
     for _ in 0..u16_at(directory)? {
-        if u16_at(entry)? == ORIENTATION
-            && u16_at(entry.checked_add(2)?)? == SHORT
-            && u32_at(entry.checked_add(4)?)? == 1
-        {
+        if u16_at(entry)? == ORIENTATION && u16_at(entry.checked_add(2)?)? == SHORT && u32_at(entry.checked_add(4)?)? == 1 {
             return Some(matches!(u16_at(entry.checked_add(8)?)?, 5..=8));
         }
         entry = entry.checked_add(12)?;

@@ -27,12 +27,8 @@ pub(super) fn size(file: &mut Reader<'_>) -> Result<Size, Stop> {
             }
             0x2C => {
                 let (left, top) = (u32::from(file.u16_le()?), u32::from(file.u16_le()?));
-                let (frame_width, frame_height) =
-                    (u32::from(file.u16_le()?), u32::from(file.u16_le()?));
-                return Ok((
-                    width.max(left + frame_width),
-                    height.max(top + frame_height),
-                ));
+                let (frame_width, frame_height) = (u32::from(file.u16_le()?), u32::from(file.u16_le()?));
+                return Ok((width.max(left + frame_width), height.max(top + frame_height)));
             }
             _ => return Err(Refusal::Malformed.into()),
         }

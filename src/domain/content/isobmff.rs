@@ -14,12 +14,7 @@ pub(super) fn format_and_size(file: &mut Reader<'_>) -> Result<(Format, Size), S
         if next.length >= file.remaining() {
             // Items live in `meta`: a file that ends without one is a video, or cut short.
             let whole = next.length == file.remaining();
-            return Err(if whole {
-                Refusal::Malformed
-            } else {
-                Refusal::Truncated
-            }
-            .into());
+            return Err(if whole { Refusal::Malformed } else { Refusal::Truncated }.into());
         }
         file.skip(next.length);
     }
@@ -47,10 +42,7 @@ fn next_box(within: &mut Reader<'_>) -> Result<BoxHeader, Stop> {
         1 => within.u64_be()?.checked_sub(16),
         _ => u64::from(short).checked_sub(8),
     };
-    Ok(BoxHeader {
-        kind,
-        length: length.ok_or(Refusal::Malformed)?,
-    })
+    Ok(BoxHeader { kind, length: length.ok_or(Refusal::Malformed)? })
 }
 
 /// The major brand decides; `mif1` and its like say only "an item of some kind", so there the compatible ones do.
@@ -59,12 +51,7 @@ fn brands(mut ftyp: Reader<'_>) -> Result<Format, Stop> {
     ftyp.skip(4);
     let (compatible, _) = ftyp.rest().as_chunks::<4>();
     let avif = |brand: &[u8; 4]| matches!(brand, b"avif" | b"avis");
-    let hevc = |brand: &[u8; 4]| {
-        matches!(
-            brand,
-            b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm" | b"hevs"
-        )
-    };
+    let hevc = |brand: &[u8; 4]| matches!(brand, b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"hevx" | b"hevm" | b"hevs");
     let any = |brand: &[u8; 4]| matches!(brand, b"mif1" | b"mif2" | b"msf1");
     if avif(&major) {
         Ok(Format::Avif)
@@ -108,11 +95,7 @@ fn displayed(mut meta: Reader<'_>, format: Format) -> Result<Size, Stop> {
 }
 
 fn item_id(content: &mut Reader<'_>, wide: bool) -> Result<u32, Stop> {
-    if wide {
-        content.u32_be()
-    } else {
-        Ok(content.u16_be()?.into())
-    }
+    if wide { content.u32_be() } else { Ok(content.u16_be()?.into()) }
 }
 
 /// Walks `iprp`: the properties in `ipco` and, in `ipma`, which of them an item has and in which order they apply.
@@ -144,10 +127,7 @@ fn size_of(primary: u32, mut iprp: Reader<'_>, format: Format) -> Result<Size, S
             mine.push(properties.get(index).ok_or(Refusal::Malformed)?);
         }
     }
-    let (_, extents) = mine
-        .iter()
-        .find(|(kind, _)| kind == b"ispe")
-        .ok_or(Refusal::Malformed)?;
+    let (_, extents) = mine.iter().find(|(kind, _)| kind == b"ispe").ok_or(Refusal::Malformed)?;
     let mut extents = Reader::of_part(extents);
     extents.skip(4);
     let mut size = (extents.u32_be()?, extents.u32_be()?);
@@ -171,11 +151,7 @@ fn associations(item: u32, ipma: &mut Reader<'_>) -> Result<Option<Vec<u16>>, St
         let mut indices = Vec::with_capacity(count.into());
         for _ in 0..count {
             // The top bit says that a reader must understand the property.
-            indices.push(if wide_indices {
-                ipma.u16_be()? & 0x7FFF
-            } else {
-                u16::from(ipma.u8()? & 0x7F)
-            });
+            indices.push(if wide_indices { ipma.u16_be()? & 0x7FFF } else { u16::from(ipma.u8()? & 0x7F) });
         }
         if id == item {
             return Ok(Some(indices));
@@ -189,9 +165,7 @@ fn associations(item: u32, ipma: &mut Reader<'_>) -> Result<Option<Vec<u16>>, St
 fn clean_aperture(size: Size, clap: &mut Reader<'_>) -> Result<Size, Stop> {
     let mut side = |full: u32| -> Result<u32, Stop> {
         let (numerator, denominator) = (u64::from(clap.u32_be()?), u64::from(clap.u32_be()?));
-        let rounded = (numerator + denominator / 2)
-            .checked_div(denominator)
-            .ok_or(Refusal::Malformed)?;
+        let rounded = (numerator + denominator / 2).checked_div(denominator).ok_or(Refusal::Malformed)?;
         Ok(u32::try_from(rounded).map_or(full, |side| side.min(full)))
     };
     Ok((side(size.0)?, side(size.1)?))

@@ -33,11 +33,7 @@ pub(super) fn size(file: &mut Reader<'_>) -> Result<Size, Stop> {
         }
     }
     let (width, height) = frame.ok_or(Refusal::Malformed)?;
-    Ok(if turned == Some(true) {
-        (height, width)
-    } else {
-        (width, height)
-    })
+    Ok(if turned == Some(true) { (height, width) } else { (width, height) })
 }
 
 /// The next marker's code. Stray bytes between segments are passed over, as decoders do: some cameras write them.
@@ -56,9 +52,7 @@ fn marker(file: &mut Reader<'_>) -> Result<u8, Stop> {
 
 /// The length of the segment's content: what is written includes its own two bytes.
 fn length(file: &mut Reader<'_>) -> Result<u64, Stop> {
-    u64::from(file.u16_be()?)
-        .checked_sub(2)
-        .ok_or(Refusal::Malformed.into())
+    u64::from(file.u16_be()?).checked_sub(2).ok_or(Refusal::Malformed.into())
 }
 
 fn segment<'a>(file: &mut Reader<'a>) -> Result<Reader<'a>, Stop> {

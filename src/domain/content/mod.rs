@@ -140,13 +140,9 @@ pub fn inspect(head: &[u8], total: u64, max_pixels: u64) -> Inspection {
 fn prove(mut file: Reader<'_>, max_pixels: u64) -> Result<Content, Stop> {
     let (format, (width, height)) = match file.peek(12) {
         [0xFF, 0xD8, 0xFF, ..] => (Format::Jpeg, jpeg::size(&mut file)?),
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => {
-            (Format::Png, png::size(&mut file)?)
-        }
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => (Format::Png, png::size(&mut file)?),
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => (Format::Gif, gif::size(&mut file)?),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => {
-            (Format::Webp, webp::size(&mut file)?)
-        }
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => (Format::Webp, webp::size(&mut file)?),
         [_, _, _, _, b'f', b't', b'y', b'p', _, _, _, _] => isobmff::format_and_size(&mut file)?,
         start if start.len() < 12 && file.has_more() => return Err(file.short(12)),
         _ => return Err(Refusal::UnknownType.into()),
@@ -157,9 +153,5 @@ fn prove(mut file: Reader<'_>, max_pixels: u64) -> Result<Content, Stop> {
     if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > max_pixels {
         return Err(Refusal::TooManyPixels.into());
     }
-    Ok(Content {
-        format,
-        width,
-        height,
-    })
+    Ok(Content { format, width, height })
 }

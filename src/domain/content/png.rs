@@ -12,11 +12,7 @@ pub(super) fn size(file: &mut Reader<'_>) -> Result<Size, Stop> {
         Err(Stop::Refused(Refusal::TooDeep)) => false,
         other => other?,
     };
-    Ok(if turned {
-        (height, width)
-    } else {
-        (width, height)
-    })
+    Ok(if turned { (height, width) } else { (width, height) })
 }
 
 fn header(file: &mut Reader<'_>) -> Result<Size, Stop> {

@@ -31,20 +31,12 @@ impl<'a> Reader<'a> {
     pub(super) fn of_file(head: &'a [u8], total: u64) -> Self {
         let known = usize::try_from(total).unwrap_or(usize::MAX).min(MAX_HEAD);
         let data = head.get(..known).unwrap_or(head);
-        Self {
-            data,
-            at: 0,
-            total: Some(total),
-        }
+        Self { data, at: 0, total: Some(total) }
     }
 
     /// Over a complete part of a file: running out of it means that its length was a lie.
     pub(super) fn of_part(data: &'a [u8]) -> Self {
-        Self {
-            data,
-            at: 0,
-            total: None,
-        }
+        Self { data, at: 0, total: None }
     }
 
     /// Up to `count` bytes from the cursor, which stays.
@@ -55,23 +47,17 @@ impl<'a> Reader<'a> {
 
     /// What is left of the data.
     pub(super) fn rest(&self) -> &'a [u8] {
-        usize::try_from(self.at)
-            .ok()
-            .and_then(|at| self.data.get(at..))
-            .unwrap_or_default()
+        usize::try_from(self.at).ok().and_then(|at| self.data.get(at..)).unwrap_or_default()
     }
 
     /// The bytes from the cursor to the end of the file or part.
     pub(super) fn remaining(&self) -> u64 {
-        self.total
-            .unwrap_or(self.data.len() as u64)
-            .saturating_sub(self.at)
+        self.total.unwrap_or(self.data.len() as u64).saturating_sub(self.at)
     }
 
     /// Whether the file goes on behind the bytes at hand.
     pub(super) fn has_more(&self) -> bool {
-        self.total
-            .is_some_and(|total| total > self.data.len() as u64)
+        self.total.is_some_and(|total| total > self.data.len() as u64)
     }
 
     /// Why the bytes up to offset `end` cannot be had.
@@ -85,9 +71,7 @@ impl<'a> Reader<'a> {
         match usize::try_from(end) {
             // Growing fourfold, so that many small steps do not become many requests.
             Ok(end) if end <= MAX_HEAD => {
-                let wanted = end
-                    .max(self.data.len().saturating_mul(4))
-                    .clamp(FIRST_HEAD, MAX_HEAD);
+                let wanted = end.max(self.data.len().saturating_mul(4)).clamp(FIRST_HEAD, MAX_HEAD);
                 Stop::NeedMore(usize::try_from(total).map_or(wanted, |total| wanted.min(total)))
             }
             _ => Refusal::TooDeep.into(),
@@ -101,17 +85,13 @@ impl<'a> Reader<'a> {
     pub(super) fn take(&mut self, count: u64) -> Result<&'a [u8], Stop> {
         let end = self.at.saturating_add(count);
         let range = usize::try_from(self.at).ok().zip(usize::try_from(end).ok());
-        let bytes = range
-            .and_then(|(at, end)| self.data.get(at..end))
-            .ok_or_else(|| self.short(end))?;
+        let bytes = range.and_then(|(at, end)| self.data.get(at..end)).ok_or_else(|| self.short(end))?;
         self.at = end;
         Ok(bytes)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], Stop> {
-        self.take(N as u64)?
-            .try_into()
-            .map_err(|_| Refusal::Malformed.into())
+        self.take(N as u64)?.try_into().map_err(|_| Refusal::Malformed.into())
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, Stop> {

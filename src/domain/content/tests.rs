@@ -25,11 +25,7 @@ fn fixtures() -> Vec<Fixture> {
     let rows = table.lines().filter(|line| line.starts_with("| ")).skip(1);
     let fixtures: Vec<_> = rows
         .map(|row| {
-            let [name, _, content_type, size] = row
-                .trim_matches(['|', ' '])
-                .split(" | ")
-                .collect::<Vec<_>>()[..]
-            else {
+            let [name, _, content_type, size] = row.trim_matches(['|', ' ']).split(" | ").collect::<Vec<_>>()[..] else {
                 panic!("{row}");
             };
             let (width, height) = size.split_once('x').unwrap();
@@ -47,12 +43,7 @@ fn fixtures() -> Vec<Fixture> {
 }
 
 fn fixture(name: &str) -> Vec<u8> {
-    fs::read(
-        Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("tests/fixtures")
-            .join(name),
-    )
-    .unwrap()
+    fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
 
 /// The verdict on a whole file, fetched as a caller would.
@@ -63,10 +54,7 @@ fn verdict(file: &[u8]) -> Result<Content, Refusal> {
             Inspection::Proved(content) => return Ok(content),
             Inspection::Refused(refusal) => return Err(refusal),
             Inspection::NeedMore { bytes } => {
-                assert!(
-                    bytes > head && bytes <= MAX_HEAD && bytes <= file.len(),
-                    "{head} to {bytes}"
-                );
+                assert!(bytes > head && bytes <= MAX_HEAD && bytes <= file.len(), "{head} to {bytes}");
                 head = bytes;
             }
         }
@@ -80,71 +68,31 @@ fn size(file: &[u8]) -> Result<(u32, u32), Refusal> {
 
 #[test]
 fn every_fixture_is_proved_with_its_type_and_displayed_size() {
-    for Fixture {
-        name,
-        content_type,
-        width,
-        height,
-        bytes,
-    } in fixtures()
-    {
+    for Fixture { name, content_type, width, height, bytes } in fixtures() {
         let content = verdict(&bytes).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         assert_eq!((content.width, content.height), (width, height), "{name}");
-        assert!(
-            content.format.matches(&content_type),
-            "{name}: {:?}",
-            content.format
-        );
+        assert!(content.format.matches(&content_type), "{name}: {:?}", content.format);
     }
 }
 
 #[test]
 fn a_format_matches_its_own_types_only() {
-    let types = [
-        "image/jpeg",
-        "image/png",
-        "image/webp",
-        "image/gif",
-        "image/avif",
-        "image/heic",
-        "image/heif",
-    ];
-    let all = [
-        Format::Jpeg,
-        Format::Png,
-        Format::Webp,
-        Format::Gif,
-        Format::Avif,
-        Format::Heif,
-    ];
+    let types = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/heic", "image/heif"];
+    let all = [Format::Jpeg, Format::Png, Format::Webp, Format::Gif, Format::Avif, Format::Heif];
     for (at, format) in all.into_iter().enumerate() {
         for (other, content_type) in types.into_iter().enumerate() {
-            assert_eq!(
-                format.matches(content_type),
-                at == other.min(5),
-                "{format:?} {content_type}"
-            );
+            assert_eq!(format.matches(content_type), at == other.min(5), "{format:?} {content_type}");
         }
-        assert!(
-            !format.matches("image/svg+xml") && !format.matches("text/html") && !format.matches("")
-        );
+        assert!(!format.matches("image/svg+xml") && !format.matches("text/html") && !format.matches(""));
     }
 }
 
 #[test]
 fn a_file_cut_short_anywhere_is_refused_or_right() {
-    for Fixture {
-        name,
-        width,
-        height,
-        bytes,
-        ..
-    } in fixtures()
-    {
+    for Fixture { name, width, height, bytes, .. } in fixtures() {
         let mut proved = None;
         // Each byte near the ends, where the headers are; strides through the filler of deep.jpg.
-        let lengths =
-            (0..bytes.len()).filter(|at| *at < 8192 || bytes.len() - at < 2048 || at % 97 == 0);
+        let lengths = (0..bytes.len()).filter(|at| *at < 8192 || bytes.len() - at < 2048 || at % 97 == 0);
         for length in lengths {
             match size(&bytes[..length]) {
                 Ok(size) => {
@@ -180,10 +128,7 @@ fn the_answer_does_not_depend_on_how_the_head_grew() {
 fn deep_headers_are_fetched_up_to_the_limit() {
     let deep = fixture("deep.jpg");
     assert!(deep.len() > FIRST_HEAD);
-    assert!(matches!(
-        inspect(&deep[..FIRST_HEAD], deep.len() as u64, MAX_PIXELS),
-        Inspection::NeedMore { .. }
-    ));
+    assert!(matches!(inspect(&deep[..FIRST_HEAD], deep.len() as u64, MAX_PIXELS), Inspection::NeedMore { .. }));
 
     let plain = fixture("orientation-6.jpg");
     let filled = |segments: usize| {
@@ -210,14 +155,7 @@ fn deep_headers_are_fetched_up_to_the_limit() {
 
 #[test]
 fn what_follows_the_image_is_not_looked_at() {
-    for Fixture {
-        name,
-        width,
-        height,
-        mut bytes,
-        ..
-    } in fixtures()
-    {
+    for Fixture { name, width, height, mut bytes, .. } in fixtures() {
         bytes.extend(b"PK\x05\x06<script>alert(1)</script>");
         bytes.resize(bytes.len() + 4096, 0xFF);
         assert_eq!(size(&bytes), Ok((width, height)), "{name}");
@@ -245,12 +183,7 @@ fn other_files_are_unknown() {
         b"\0\0\0\x14ftypqt  \0\0\0\0qt  \0\0\0\x08moov",
         b"\0\0\0\x0CJXL \r\n\x87\n",
     ] {
-        assert_eq!(
-            verdict(file),
-            Err(Refusal::UnknownType),
-            "{}",
-            file.escape_ascii()
-        );
+        assert_eq!(verdict(file), Err(Refusal::UnknownType), "{}", file.escape_ascii());
     }
     // A page behind an image's first bytes is still no image.
     for magic in ["\u{89}PNG\r\n\u{1A}\n", "GIF89a", "RIFF\0\0\0\0WEBP"] {
@@ -280,14 +213,8 @@ fn bombs_and_empty_images_are_refused() {
     assert_eq!(size(&png(0, 1)), Err(Refusal::EmptyDimensions));
     assert_eq!(size(&png(1, 0)), Err(Refusal::EmptyDimensions));
     let file = png(100, 100);
-    assert!(matches!(
-        inspect(&file, file.len() as u64, 10_000),
-        Inspection::Proved(_)
-    ));
-    assert_eq!(
-        inspect(&file, file.len() as u64, 9_999),
-        Inspection::Refused(Refusal::TooManyPixels)
-    );
+    assert!(matches!(inspect(&file, file.len() as u64, 10_000), Inspection::Proved(_)));
+    assert_eq!(inspect(&file, file.len() as u64, 9_999), Inspection::Refused(Refusal::TooManyPixels));
 }
 
 proptest! {

@@ -47,7 +47,6 @@ fn lossless(file: &mut Reader<'_>) -> Result<Size, Stop> {
 /// RFC 9649, 2.7: a byte of flags, three reserved, the canvas in 24 bits each less one.
 fn extended(file: &mut Reader<'_>) -> Result<Size, Stop> {
     file.skip(4);
-    let mut u24 =
-        || -> Result<u32, Stop> { Ok(u32::from(file.u16_le()?) | u32::from(file.u8()?) << 16) };
+    let mut u24 = || -> Result<u32, Stop> { Ok(u32::from(file.u16_le()?) | u32::from(file.u8()?) << 16) };
     Ok((u24()? + 1, u24()? + 1))
 }

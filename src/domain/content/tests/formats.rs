@@ -5,14 +5,8 @@ use super::{fixture, size, verdict};
 
 /// The file with the bytes at the only place where `old` stands replaced.
 fn patched(file: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
-    let places: Vec<_> = file
-        .windows(old.len())
-        .enumerate()
-        .filter(|(_, window)| *window == old)
-        .collect();
-    let [(at, _)] = places[..] else {
-        panic!("{} places", places.len())
-    };
+    let places: Vec<_> = file.windows(old.len()).enumerate().filter(|(_, window)| *window == old).collect();
+    let [(at, _)] = places[..] else { panic!("{} places", places.len()) };
     [&file[..at], new, &file[at + old.len()..]].concat()
 }
 
@@ -23,10 +17,7 @@ fn jpeg_follows_decoders() {
     // Fill bytes, a restart marker and stray bytes between segments.
     assert_eq!(size(&after_soi(b"\xFF\xFF\xFF")), Ok((120, 80)));
     assert_eq!(size(&after_soi(b"\xFF\xD0")), Ok((120, 80)));
-    assert_eq!(
-        size(&after_soi(b"\xFF\xFE\0\x02stray\xFF\0")),
-        Ok((120, 80))
-    );
+    assert_eq!(size(&after_soi(b"\xFF\xFE\0\x02stray\xFF\0")), Ok((120, 80)));
     // A segment shorter than its own length, a second start, an end before any scan.
     assert_eq!(size(&after_soi(b"\xFF\xE2\0\x01")), Err(Refusal::Malformed));
     assert_eq!(size(&after_soi(b"\xFF\xD8")), Err(Refusal::Malformed));
@@ -34,20 +25,11 @@ fn jpeg_follows_decoders() {
     // Two frames, none, one whose length contradicts its components, one without lines.
     let frame = b"\xFF\xC0\0\x0B\x08\0\x10\0\x20\x01\x01\x11\0";
     assert_eq!(size(&after_soi(frame)), Err(Refusal::Malformed));
-    assert_eq!(
-        size(b"\xFF\xD8\xFF\xDA\0\x08\x01\x01\0\0\x3F\0"),
-        Err(Refusal::Malformed)
-    );
-    assert_eq!(
-        size(&[b"\xFF\xD8", &frame[..9], b"\x02\x01\x11\0\xFF\xDA"].concat()),
-        Err(Refusal::Malformed)
-    );
+    assert_eq!(size(b"\xFF\xD8\xFF\xDA\0\x08\x01\x01\0\0\x3F\0"), Err(Refusal::Malformed));
+    assert_eq!(size(&[b"\xFF\xD8", &frame[..9], b"\x02\x01\x11\0\xFF\xDA"].concat()), Err(Refusal::Malformed));
     let scan = |frame: &[u8]| size(&[b"\xFF\xD8", frame, b"\xFF\xDA"].concat());
     assert_eq!(scan(frame), Ok((32, 16)));
-    assert_eq!(
-        scan(&patched(frame, b"\0\x10", b"\0\0")),
-        Err(Refusal::EmptyDimensions)
-    );
+    assert_eq!(scan(&patched(frame, b"\0\x10", b"\0\0")), Err(Refusal::EmptyDimensions));
     // A thumbnail inside EXIF does not pass for the frame.
     let thumbnail = [b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0".as_slice(), &plain].concat();
     let length = u16::try_from(thumbnail.len() + 2).unwrap().to_be_bytes();
@@ -72,30 +54,16 @@ fn exif_orientation_is_read_as_browsers_read_it() {
         [high, low, 0, kind, 0, 0, 0, count, 0, value, 0, 0]
     };
     for value in 0..=9 {
-        assert_eq!(
-            turned(&[entry(0x0112, 3, 1, value)]),
-            Some((5..=8).contains(&value)),
-            "{value}"
-        );
+        assert_eq!(turned(&[entry(0x0112, 3, 1, value)]), Some((5..=8).contains(&value)), "{value}");
     }
-    assert_eq!(
-        turned(&[entry(0x010F, 2, 2, 65), entry(0x0112, 3, 1, 6)]),
-        Some(true)
-    );
+    assert_eq!(turned(&[entry(0x010F, 2, 2, 65), entry(0x0112, 3, 1, 6)]), Some(true));
     assert_eq!(turned(&[entry(0x0112, 4, 1, 6)]), None, "a LONG");
     assert_eq!(turned(&[entry(0x0112, 3, 2, 6)]), None, "two of them");
     assert_eq!(turned(&[]), None);
     assert_eq!(exif::quarter_turn(b"MM\0*\xFF\xFF\xFF\xFF"), None);
     assert_eq!(exif::quarter_turn(b"MM\0*\0\0\0\x08\xFF\xFF"), None);
     // A broken block leaves the image as it is stored.
-    assert_eq!(
-        size(&patched(
-            &fixture("orientation-6.jpg"),
-            b"Exif\0\0MM",
-            b"Exif\0\0XX"
-        )),
-        Ok((120, 80))
-    );
+    assert_eq!(size(&patched(&fixture("orientation-6.jpg"), b"Exif\0\0MM", b"Exif\0\0XX")), Ok((120, 80)));
 }
 
 #[test]
@@ -114,79 +82,39 @@ fn png_needs_a_sound_header_and_image_data() {
     assert_eq!(with(26, 1), Err(Refusal::Malformed), "compression");
     assert_eq!(with(27, 1), Err(Refusal::Malformed), "filter");
     assert_eq!(with(28, 2), Err(Refusal::Malformed), "interlace");
-    assert_eq!(
-        size(&patched(&plain, b"IDAT", b"IEND")),
-        Err(Refusal::Malformed)
-    );
-    assert_eq!(
-        size(&patched(&plain, b"IDAT", b"ID\0T")),
-        Err(Refusal::Malformed)
-    );
+    assert_eq!(size(&patched(&plain, b"IDAT", b"IEND")), Err(Refusal::Malformed));
+    assert_eq!(size(&patched(&plain, b"IDAT", b"ID\0T")), Err(Refusal::Malformed));
     // Browsers ignore an eXIf behind the pixels.
     let file = fixture("orientation-6.png");
-    let chunk = file
-        .windows(4)
-        .position(|window| window == b"eXIf")
-        .unwrap()
-        - 4;
+    let chunk = file.windows(4).position(|window| window == b"eXIf").unwrap() - 4;
     let length = 12 + usize::from(file[chunk + 3]);
     let end = file.len() - 12;
-    let late = [
-        &file[..chunk],
-        &file[chunk + length..end],
-        &file[chunk..chunk + length],
-        &file[end..],
-    ]
-    .concat();
+    let late = [&file[..chunk], &file[chunk + length..end], &file[chunk..chunk + length], &file[end..]].concat();
     assert_eq!(late.len(), file.len());
     assert_eq!((size(&file), size(&late)), (Ok((50, 90)), Ok((90, 50))));
 }
 
 #[test]
 fn gif_needs_a_frame_and_holds_it() {
-    let gif = |screen: [u8; 4], blocks: &[u8]| {
-        size(&[b"GIF87a", screen.as_slice(), b"\0\0\0", blocks].concat())
-    };
+    let gif = |screen: [u8; 4], blocks: &[u8]| size(&[b"GIF87a", screen.as_slice(), b"\0\0\0", blocks].concat());
     let frame = b"\x2C\x02\0\x01\0\x05\0\x03\0";
     assert_eq!(gif([10, 0, 10, 0], frame), Ok((10, 10)));
     assert_eq!(gif([4, 0, 10, 0], frame), Ok((7, 10)));
     assert_eq!(gif([0; 4], frame), Ok((7, 4)));
-    assert_eq!(
-        gif(
-            [10, 0, 10, 0],
-            &[b"\x21\xFE\x02hi\x01!\0".as_slice(), frame].concat()
-        ),
-        Ok((10, 10))
-    );
+    assert_eq!(gif([10, 0, 10, 0], &[b"\x21\xFE\x02hi\x01!\0".as_slice(), frame].concat()), Ok((10, 10)));
     assert_eq!(gif([10, 0, 10, 0], b"\x3B"), Err(Refusal::Malformed));
-    assert_eq!(
-        gif([10, 0, 10, 0], b"\x21\xFE\x05hi"),
-        Err(Refusal::Truncated)
-    );
-    assert_eq!(
-        gif([0; 4], b"\x2C\0\0\0\0\0\0\0\0"),
-        Err(Refusal::EmptyDimensions)
-    );
+    assert_eq!(gif([10, 0, 10, 0], b"\x21\xFE\x05hi"), Err(Refusal::Truncated));
+    assert_eq!(gif([0; 4], b"\x2C\0\0\0\0\0\0\0\0"), Err(Refusal::EmptyDimensions));
 }
 
 #[test]
 fn webp_headers_are_checked() {
     let lossy = fixture("lossy.webp");
     // The two bits above 14 ask for upscaling, which decoders leave out.
-    let scaled = patched(
-        &lossy,
-        b"\x9D\x01\x2A\x4B\0\x2D\0",
-        b"\x9D\x01\x2A\x4B\xC0\x2D\x40",
-    );
+    let scaled = patched(&lossy, b"\x9D\x01\x2A\x4B\0\x2D\0", b"\x9D\x01\x2A\x4B\xC0\x2D\x40");
     assert_eq!(size(&scaled), Ok((75, 45)));
-    assert_eq!(
-        size(&patched(&lossy, b"\x9D\x01\x2A", b"\x9D\x01\x2B")),
-        Err(Refusal::Malformed)
-    );
-    assert_eq!(
-        size(&patched(&lossy, b"VP8 ", b"VP9 ")),
-        Err(Refusal::Malformed)
-    );
+    assert_eq!(size(&patched(&lossy, b"\x9D\x01\x2A", b"\x9D\x01\x2B")), Err(Refusal::Malformed));
+    assert_eq!(size(&patched(&lossy, b"VP8 ", b"VP9 ")), Err(Refusal::Malformed));
     let mut inter = lossy.clone();
     inter[20] |= 1;
     assert_eq!(size(&inter), Err(Refusal::Malformed));
@@ -206,71 +134,30 @@ fn heif_is_the_primary_item_of_the_claimed_kind() {
     let plain = fixture("plain.heic");
     let avif = fixture("plain.avif");
     // Brands: the format, but not without its codec.
-    let renamed = [
-        b"\0\0\0\x10ftypavif\0\0\0\0".as_slice(),
-        &plain[usize::from(plain[3])..],
-    ]
-    .concat();
+    let renamed = [b"\0\0\0\x10ftypavif\0\0\0\0".as_slice(), &plain[usize::from(plain[3])..]].concat();
     assert_eq!(verdict(&renamed), Err(Refusal::Malformed));
-    let renamed = [
-        b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif".as_slice(),
-        &avif[usize::from(avif[3])..],
-    ]
-    .concat();
+    let renamed = [b"\0\0\0\x18ftypmif1\0\0\0\0mif1avif".as_slice(), &avif[usize::from(avif[3])..]].concat();
     assert_eq!(verdict(&renamed).unwrap().format, Format::Avif);
-    let both = [
-        b"\0\0\0\x18ftypmif1\0\0\0\0heicavif".as_slice(),
-        &avif[usize::from(avif[3])..],
-    ]
-    .concat();
+    let both = [b"\0\0\0\x18ftypmif1\0\0\0\0heicavif".as_slice(), &avif[usize::from(avif[3])..]].concat();
     assert_eq!(verdict(&both).unwrap().format, Format::Heif);
-    let generic = [
-        b"\0\0\0\x10ftypmsf1\0\0\0\0".as_slice(),
-        &plain[usize::from(plain[3])..],
-    ]
-    .concat();
+    let generic = [b"\0\0\0\x10ftypmsf1\0\0\0\0".as_slice(), &plain[usize::from(plain[3])..]].concat();
     assert_eq!(verdict(&generic).unwrap().format, Format::Heif);
-    let video = [
-        b"\0\0\0\x18ftypisom\0\0\0\0isommp41".as_slice(),
-        &plain[usize::from(plain[3])..],
-    ]
-    .concat();
+    let video = [b"\0\0\0\x18ftypisom\0\0\0\0isommp41".as_slice(), &plain[usize::from(plain[3])..]].concat();
     assert_eq!(verdict(&video), Err(Refusal::UnknownType));
     // No items: a video that claims to be an image.
-    assert_eq!(
-        verdict(b"\0\0\0\x14ftypheic\0\0\0\0heic\0\0\0\x08moov"),
-        Err(Refusal::Malformed)
-    );
-    assert_eq!(
-        verdict(b"\0\0\0\x14ftypheic\0\0\0\0heic\0\0\0\x09moov"),
-        Err(Refusal::Truncated)
-    );
-    assert_eq!(
-        size(&patched(&plain, b"pict", b"mdta")),
-        Err(Refusal::Malformed)
-    );
-    assert_eq!(
-        size(&patched(&plain, b"pitm", b"free")),
-        Err(Refusal::Malformed)
-    );
-    assert_eq!(
-        size(&patched(&plain, b"ispe", b"free")),
-        Err(Refusal::Malformed)
-    );
+    assert_eq!(verdict(b"\0\0\0\x14ftypheic\0\0\0\0heic\0\0\0\x08moov"), Err(Refusal::Malformed));
+    assert_eq!(verdict(b"\0\0\0\x14ftypheic\0\0\0\0heic\0\0\0\x09moov"), Err(Refusal::Truncated));
+    assert_eq!(size(&patched(&plain, b"pict", b"mdta")), Err(Refusal::Malformed));
+    assert_eq!(size(&patched(&plain, b"pitm", b"free")), Err(Refusal::Malformed));
+    assert_eq!(size(&patched(&plain, b"ispe", b"free")), Err(Refusal::Malformed));
     // Box sizes: 64 bits are legal, less than the header is not.
     let start = usize::from(plain[3]);
     let with_box = |bytes: &[u8]| size(&[&plain[..start], bytes, &plain[start..]].concat());
     assert_eq!(with_box(b"\0\0\0\x01free\0\0\0\0\0\0\0\x10"), Ok((120, 80)));
-    assert_eq!(
-        with_box(b"\0\0\0\x01free\0\0\0\0\0\0\0\x0F"),
-        Err(Refusal::Malformed)
-    );
+    assert_eq!(with_box(b"\0\0\0\x01free\0\0\0\0\0\0\0\x0F"), Err(Refusal::Malformed));
     assert_eq!(with_box(b"\0\0\0\x07free"), Err(Refusal::Malformed));
     assert_eq!(with_box(b"\0\0\0\0free"), Err(Refusal::Malformed));
-    assert_eq!(
-        with_box(b"\0\0\0\x01free\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"),
-        Err(Refusal::Truncated)
-    );
+    assert_eq!(with_box(b"\0\0\0\x01free\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF"), Err(Refusal::Truncated));
     // Items behind more data than is ever fetched.
     let data = 2_u32 << 20;
     let mut far = [&plain[..start], &(data + 8).to_be_bytes(), b"mdat"].concat();

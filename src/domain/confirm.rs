@@ -1,0 +1,156 @@
+//! Confirming: S3's own word for size, type and digest, the bytes' own word for what they are, then one move to ready.
+
+use time::OffsetDateTime;
+
+use super::{
+    Valet,
+    content::{self, Inspection},
+};
+use crate::{
+    model::{Dimensions, Image, ImageId, ImageState, Rejection, UserId},
+    store::{StoreError, objects::Head},
+};
+
+/// Why an image is not ready.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfirmError {
+    /// Not this user's, not there, or deleted.
+    #[error("there is no such upload")]
+    NotFound,
+    /// Nothing was uploaded yet.
+    #[error("nothing has been uploaded")]
+    ObjectMissing,
+    /// What was uploaded is not what was declared. Final.
+    #[error("what was uploaded is not what was declared")]
+    Rejected(Rejection),
+    /// The upload's time is over. Final.
+    #[error("the upload has expired")]
+    Expired,
+    /// The database or S3 failed; nothing is decided, asking again is safe.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What was found at a pending image's key.
+#[derive(Debug)]
+pub(super) enum Finding {
+    /// These bytes are the declared ones, and an image of the declared type.
+    Proved {
+        /// Of the object that was examined.
+        etag: String,
+        /// As displayed.
+        size: Dimensions,
+    },
+    /// Something else.
+    Wrong(Rejection),
+    /// Nothing.
+    Missing,
+}
+
+impl Valet {
+    /// Makes a pending image ready. However often and however many at once, the answer is the same.
+    ///
+    /// # Errors
+    /// [`ConfirmError`].
+    pub async fn confirm(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Image, ConfirmError> {
+        let image = self.store.images.find_owned(user, id).await?.ok_or(ConfirmError::NotFound)?;
+        if image.state == ImageState::Pending {
+            match self.examine(&image).await? {
+                // Pending always tries: time alone never refuses.
+                Finding::Proved { etag, size } => {
+                    if let Some(ready) = self.accept(&image, &etag, size).await? {
+                        return Ok(ready);
+                    }
+                }
+                Finding::Wrong(why) => self.reject(&image, why, now).await?,
+                Finding::Missing => {
+                    // A delete may have taken the object while we looked.
+                    let current = self.store.images.find_owned(user, id).await?;
+                    if current.is_some_and(|image| image.state == ImageState::Pending) {
+                        return Err(ConfirmError::ObjectMissing);
+                    }
+                }
+            }
+        }
+        let image = if image.state == ImageState::Pending {
+            self.store.images.find_owned(user, id).await?.ok_or(ConfirmError::NotFound)?
+        } else {
+            image
+        };
+        match (image.state, image.rejection) {
+            (ImageState::Ready, _) => {
+                // The answer to an earlier confirm was lost, perhaps with the server that owed the next step.
+                self.store.users.keep_held(user, id).await?;
+                Ok(image)
+            }
+            (ImageState::Rejected, Some(why)) => Err(ConfirmError::Rejected(why)),
+            (ImageState::Expired, _) => Err(ConfirmError::Expired),
+            _ => Err(ConfirmError::NotFound),
+        }
+    }
+
+    /// Looks at what lies at the image's key, changing nothing.
+    pub(super) async fn examine(&self, image: &Image) -> Result<Finding, StoreError> {
+        let Some(head) = self.objects.head(&image.key).await? else { return Ok(Finding::Missing) };
+        if !self.is_declared(image, &head).await? {
+            return Ok(Finding::Wrong(Rejection::ObjectMismatch));
+        }
+        let size = image.upload.size;
+        let mut wanted = content::FIRST_HEAD;
+        loop {
+            let bytes = self.objects.read_head(&image.key, &head.etag, wanted).await?;
+            match content::inspect(&bytes, size, content::MAX_PIXELS) {
+                Inspection::Proved(proved) if proved.format.matches(image.upload.content_type.as_str()) => {
+                    let size = Dimensions { width: proved.width, height: proved.height };
+                    return Ok(Finding::Proved { etag: head.etag, size });
+                }
+                Inspection::NeedMore { bytes: more } if more > wanted && more <= content::MAX_HEAD => wanted = more,
+                Inspection::NeedMore { .. } | Inspection::Proved(_) => return Ok(Finding::Wrong(Rejection::ContentMismatch)),
+                Inspection::Refused(refusal) => {
+                    tracing::info!(image = %image.id, user = %image.user, reason = %refusal, "content refused");
+                    return Ok(Finding::Wrong(Rejection::ContentMismatch));
+                }
+            }
+        }
+    }
+
+    /// Size, type and digest are the declared ones. A store that keeps no checksum verified none: then the bytes are
+    /// hashed here.
+    async fn is_declared(&self, image: &Image, head: &Head) -> Result<bool, StoreError> {
+        let upload = &image.upload;
+        if head.size != upload.size || head.content_type.as_deref() != Some(upload.content_type.as_str()) {
+            return Ok(false);
+        }
+        let digest = match head.sha256 {
+            Some(digest) => digest,
+            None => self.objects.digest(&image.key, &head.etag).await?,
+        };
+        Ok(digest == upload.sha256)
+    }
+
+    /// `pending → ready`, and the bytes stay counted. `None` when somebody else moved the image.
+    pub(super) async fn accept(&self, image: &Image, etag: &str, size: Dimensions) -> Result<Option<Image>, StoreError> {
+        let ready = self.store.images.mark_owned_ready(image.user, image.id, etag, size).await?;
+        if ready.is_some() {
+            tracing::info!(image = %image.id, user = %image.user, bytes = image.upload.size, "confirmed");
+            self.settle_kept(image).await;
+        }
+        Ok(ready)
+    }
+
+    /// The image is ready whether or not this succeeds: a failure must not turn an acknowledged confirm into an error.
+    async fn settle_kept(&self, image: &Image) {
+        if let Err(error) = self.store.users.keep_held(image.user, image.id).await {
+            tracing::warn!(image = %image.id, %error, "the hold of a confirmed image is left to the sweeper");
+        }
+    }
+
+    /// `pending → rejected`; the bytes are free again, and the sweeper removes them.
+    pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<(), StoreError> {
+        if self.store.images.reject_owned(image.user, image.id, why, now).await? {
+            tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected");
+            self.store.users.release_held(image.user, image.id, image.upload.size).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! Passwords and access tokens: the only file that names argon2 and jsonwebtoken.
+
+use std::{fmt, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
+
+use argon2::{
+    Algorithm, Argon2, Params, Version,
+    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+};
+use aws_lc_rs::digest;
+use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
+use secrecy::{ExposeSecret, SecretString};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use unicode_normalization::UnicodeNormalization;
+use uuid::Uuid;
+
+use crate::{
+    config,
+    model::{SessionId, UserId},
+};
+
+/// The system gives no random bytes.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the system's source of random bytes failed")]
+pub struct NoRandomness;
+
+/// More passwords wait to be hashed than can be hashed soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords are being checked at once")]
+pub struct Busy;
+
+/// A password as a person typed it: NFKC, so that two keyboards that compose letters differently type the same one
+/// (NIST SP 800-63B section 5.1.1.2).
+#[derive(Clone)]
+pub struct Password(SecretString);
+
+impl Password {
+    /// The shortest new password in code points.
+    pub const MIN_CHARS: usize = 12;
+    /// The longest password in bytes: more is no safer, and hashing it costs.
+    pub const MAX_BYTES: usize = 1024;
+
+    /// Normalises what was typed.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(text.nfkc().collect::<String>().into())
+    }
+
+    /// Why this may not become somebody's password, as a sentence's end: "must …".
+    #[must_use]
+    pub fn weakness(&self) -> Option<&'static str> {
+        let text = self.0.expose_secret();
+        if text.len() > Self::MAX_BYTES {
+            return Some("must be at most 1024 bytes long");
+        }
+        (text.chars().count() < Self::MIN_CHARS)
+            .then_some("must be at least 12 characters long; a few words are easy to remember")
+    }
+}
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
+}
+
+/// Hashes and verifies on the blocking pool, a bounded number at a time.
+#[derive(Debug, Clone)]
+pub struct Passwords {
+    /// Hashes under way: each takes 19 MiB and a core.
+    running: Arc<Semaphore>,
+    /// Hashes under way and waiting.
+    queued: Arc<Semaphore>,
+    /// Verified against when there is no account, at the same cost.
+    nobody: Arc<str>,
+}
+
+/// How many may wait for each that is under way.
+const QUEUE_PER_PERMIT: usize = 16;
+/// How long one may wait.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+impl Passwords {
+    /// As many at a time as there are cores.
+    ///
+    /// # Errors
+    /// [`NoRandomness`].
+    pub fn new() -> Result<Self, NoRandomness> {
+        let permits = available_parallelism().map_or(1, NonZero::get);
+        let nobody = hasher().hash_password(Uuid::new_v4().as_bytes()).map_err(|_| NoRandomness)?;
+        Ok(Self {
+            running: Arc::new(Semaphore::new(permits)),
+            queued: Arc::new(Semaphore::new(permits * (1 + QUEUE_PER_PERMIT))),
+            nobody: nobody.to_string().into(),
+        })
+    }
+
+    /// The PHC string of a password, with a fresh salt.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub async fn hash(&self, password: Password) -> Result<String, Busy> {
+        let hash = move || hasher().hash_password(password.0.expose_secret().as_bytes()).map(|hash| hash.to_string());
+        self.run(hash).await?.map_err(|error| {
+            tracing::error!(%error, "a password could not be hashed");
+            Busy
+        })
+    }
+
+    /// Whether the password is the hash's. Without a hash the answer is no, after the same work.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub async fn verify(&self, password: Password, hash: Option<SecretString>) -> Result<bool, Busy> {
+        let nobody = self.nobody.clone();
+        self.run(move || {
+            let text = hash.as_ref().map_or(&*nobody, |hash| hash.expose_secret());
+            let parsed =
+                PasswordHash::new(text).inspect_err(|error| tracing::error!(%error, "a stored password hash cannot be read"));
+            let matches =
+                parsed.is_ok_and(|parsed| hasher().verify_password(password.0.expose_secret().as_bytes(), &parsed).is_ok());
+            matches && hash.is_some()
+        })
+        .await
+    }
+
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+        let place = self.queued.clone().try_acquire_owned().map_err(|_| Busy)?;
+        let permit = tokio::time::timeout(LONGEST_WAIT, self.running.clone().acquire_owned()).await;
+        let permit = permit.ok().and_then(Result::ok).ok_or(Busy)?;
+        // The permit goes into the closure: a client that hangs up cancels the request, not the hash.
+        let work = tokio::task::spawn_blocking(move || {
+            let _held = (permit, place);
+            work()
+        });
+        work.await.map_err(|_| Busy)
+    }
+}
+
+/// Argon2id at OWASP's first choice for servers with little memory to spare: 19 MiB, two passes, one lane.
+fn hasher() -> Argon2<'static> {
+    // The constants are within argon2's bounds; its default is these same values.
+    let params = Params::new(19_456, 2, 1, None).unwrap_or_default();
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// Issues and verifies access tokens: JWTs, HS256 alone.
+pub struct Tokens {
+    signing: EncodingKey,
+    kid: String,
+    /// By `kid`: the current secret and those before it.
+    verifying: Vec<(String, DecodingKey)>,
+    validation: Validation,
+    issuer: String,
+    audience: String,
+    ttl: Duration,
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("issuer", &self.issuer).field("ttl", &self.ttl).finish_non_exhaustive()
+    }
+}
+
+/// Who calls, proved by a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caller {
+    /// The user.
+    pub user: UserId,
+    /// The sign-in the token came from.
+    pub session: SessionId,
+}
+
+/// Why a token proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TokenError {
+    /// Not a token of this service: malformed, forged, or for somebody else.
+    #[error("the access token is not valid")]
+    Invalid,
+    /// It was one.
+    #[error("the access token has expired")]
+    Expired,
+}
+
+/// Every claim is required, and of this type.
+#[derive(Serialize, Deserialize)]
+struct Claims {
+    sub: String,
+    sid: String,
+    iss: String,
+    aud: String,
+    iat: i64,
+    exp: i64,
+    jti: String,
+}
+
+/// RFC 9068: keeps other JWTs of the same key from passing as access tokens.
+const TYP: &str = "at+jwt";
+
+impl Tokens {
+    /// Keys from the settings.
+    #[must_use]
+    pub fn new(config: &config::Tokens) -> Self {
+        let mut validation = Validation::new(jsonwebtoken::Algorithm::HS256);
+        validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+        validation.set_issuer(&[&config.issuer]);
+        validation.set_audience(&[&config.audience]);
+        // Compared here, with the caller's clock and no leeway.
+        validation.validate_exp = false;
+        let secrets = std::iter::once(&config.secret).chain(&config.previous);
+        let verifying = |secret: &SecretString| (kid(secret), DecodingKey::from_secret(secret.expose_secret().as_bytes()));
+        Self {
+            signing: EncodingKey::from_secret(config.secret.expose_secret().as_bytes()),
+            kid: kid(&config.secret),
+            verifying: secrets.map(verifying).collect(),
+            validation,
+            issuer: config.issuer.clone(),
+            audience: config.audience.clone(),
+            ttl: config.access_ttl,
+        }
+    }
+
+    /// How long a token lives.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
+    /// A token for a sign-in. `None` when the library cannot sign, which its key's kind excludes.
+    #[must_use]
+    pub fn issue(&self, caller: Caller, now: OffsetDateTime) -> Option<SecretString> {
+        let mut header = Header::new(jsonwebtoken::Algorithm::HS256);
+        header.typ = Some(TYP.to_owned());
+        header.kid = Some(self.kid.clone());
+        let claims = Claims {
+            sub: caller.user.to_string(),
+            sid: caller.session.to_string(),
+            iss: self.issuer.clone(),
+            aud: self.audience.clone(),
+            iat: now.unix_timestamp(),
+            exp: (now + self.ttl).unix_timestamp(),
+            jti: Uuid::new_v4().to_string(),
+        };
+        jsonwebtoken::encode(&header, &claims, &self.signing).ok().map(SecretString::from)
+    }
+
+    /// Who holds this token.
+    ///
+    /// # Errors
+    /// [`TokenError`]; nothing else of the token is told.
+    pub fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        if header.typ.as_deref() != Some(TYP) {
+            return Err(TokenError::Invalid);
+        }
+        let key = self.verifying.iter().find(|(kid, _)| header.kid.as_deref() == Some(kid)).ok_or(TokenError::Invalid)?;
+        let claims = jsonwebtoken::decode::<Claims>(token, &key.1, &self.validation)
+            .map_err(|error| match error.kind() {
+                ErrorKind::ExpiredSignature => TokenError::Expired,
+                _ => TokenError::Invalid,
+            })?
+            .claims;
+        let caller = UserId::parse(&claims.sub).zip(SessionId::parse(&claims.sid));
+        let (user, session) = caller.ok_or(TokenError::Invalid)?;
+        if claims.exp <= now.unix_timestamp() {
+            return Err(TokenError::Expired);
+        }
+        Ok(Caller { user, session })
+    }
+}
+
+/// Names a secret without telling anything of it: eight hex digits of its hash.
+fn kid(secret: &SecretString) -> String {
+    let hash = digest::digest(&digest::SHA256, secret.expose_secret().as_bytes());
+    hash.as_ref()[..4].iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+}
+
+#[cfg(test)]
+#[path = "credentials_tests.rs"]
+mod tests;

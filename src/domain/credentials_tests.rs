@@ -1,0 +1,138 @@
+//! Tokens that must not pass, and passwords that must.
+#![allow(clippy::unwrap_used)]
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde_json::{Value, json};
+use time::macros::datetime;
+
+use super::*;
+
+const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+fn config(secret: &str, previous: &[&str]) -> config::Tokens {
+    config::Tokens {
+        secret: secret.into(),
+        previous: previous.iter().map(|text| SecretString::from(*text)).collect(),
+        issuer: "valet".into(),
+        audience: "valet".into(),
+        access_ttl: Duration::from_secs(7200),
+        refresh_ttl: Duration::from_secs(1),
+    }
+}
+
+fn caller() -> Caller {
+    Caller { user: UserId::new(), session: SessionId::new() }
+}
+
+fn claims(caller: Caller) -> Value {
+    let iat = NOW.unix_timestamp();
+    json!({ "sub": caller.user.to_string(), "sid": caller.session.to_string(), "iss": "valet", "aud": "valet", "iat": iat, "exp": iat + 60, "jti": "x" })
+}
+
+/// Signs whatever it is given with the service's own key, under any header.
+fn forge(header: &Value, claims: &Value, secret: &str) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(header), part(claims));
+    let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, secret.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(aws_lc_rs::hmac::sign(&key, message.as_bytes())))
+}
+
+fn header() -> Value {
+    json!({ "alg": "HS256", "typ": TYP, "kid": kid(&SECRET.into()) })
+}
+
+#[test]
+fn what_is_issued_verifies_until_it_expires() {
+    let tokens = Tokens::new(&config(SECRET, &[]));
+    let caller = caller();
+    let token = tokens.issue(caller, NOW).unwrap();
+    let token = token.expose_secret();
+    assert_eq!(tokens.verify(token, NOW), Ok(caller));
+    assert_eq!(tokens.verify(token, NOW + Duration::from_secs(7199)), Ok(caller));
+    assert_eq!(tokens.verify(token, NOW + Duration::from_secs(7200)), Err(TokenError::Expired));
+    assert_eq!(tokens.verify(&forge(&header(), &claims(caller), SECRET), NOW), Ok(caller), "the forger of the other tests works");
+}
+
+#[test]
+fn t1_t3_no_other_token_passes() {
+    let tokens = Tokens::new(&config(SECRET, &[]));
+    let good = claims(caller());
+    let refused = |header: &Value, claims: &Value, secret: &str| {
+        let token = forge(header, claims, secret);
+        assert_eq!(tokens.verify(&token, NOW), Err(TokenError::Invalid), "{header} {claims}");
+    };
+    refused(&header(), &good, "another secret of thirty-two bytes");
+    for alg in ["none", "None", "NONE", "HS384", "HS512", "RS256", "ES256", "EdDSA", ""] {
+        let mut header = header();
+        header["alg"] = json!(alg);
+        refused(&header, &good, SECRET);
+    }
+    for typ in [json!("JWT"), json!("at+jwt2"), json!(""), Value::Null, json!(1)] {
+        let mut header = header();
+        header["typ"] = typ;
+        refused(&header, &good, SECRET);
+    }
+    for kid in [json!("../../dev/null"), json!(""), Value::Null] {
+        let mut header = header();
+        header["kid"] = kid;
+        refused(&header, &good, SECRET);
+    }
+    for claim in ["sub", "sid", "iss", "aud", "iat", "exp", "jti"] {
+        let mut without = good.clone();
+        without.as_object_mut().unwrap().remove(claim);
+        refused(&header(), &without, SECRET);
+        for value in [Value::Null, json!({}), json!([]), json!(true), json!("other"), json!(1.5)] {
+            let mut wrong = good.clone();
+            if claim == "jti" && value == json!("other") {
+                continue;
+            }
+            wrong[claim] = value;
+            refused(&header(), &wrong, SECRET);
+        }
+    }
+    for garbage in ["", ".", "..", "a.b.c", "eyJ.eyJ.", &"x".repeat(4000)] {
+        assert_eq!(tokens.verify(garbage, NOW), Err(TokenError::Invalid));
+    }
+}
+
+#[test]
+fn t10_a_rotated_secret_verifies_until_it_is_dropped() {
+    let caller = caller();
+    let old = Tokens::new(&config(SECRET, &[]));
+    let token = old.issue(caller, NOW).unwrap();
+    let rotated = Tokens::new(&config("fedcba9876543210fedcba9876543210", &[SECRET]));
+    assert_eq!(rotated.verify(token.expose_secret(), NOW), Ok(caller));
+    let dropped = Tokens::new(&config("fedcba9876543210fedcba9876543210", &[]));
+    assert_eq!(dropped.verify(token.expose_secret(), NOW), Err(TokenError::Invalid));
+}
+
+#[tokio::test]
+async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
+    let passwords = Passwords::new().unwrap();
+    let hash = passwords.hash(Password::new("correct horse é")).await.unwrap();
+    assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
+    assert_ne!(hash, passwords.hash(Password::new("correct horse é")).await.unwrap());
+    let verify = |text: &str| passwords.verify(Password::new(text), Some(hash.clone().into()));
+    assert!(verify("correct horse é").await.unwrap());
+    assert!(verify("correct horse e\u{301}").await.unwrap(), "composed and decomposed letters are one password");
+    assert!(!verify("correct horse e").await.unwrap());
+    assert!(!passwords.verify(Password::new("correct horse é"), None).await.unwrap());
+}
+
+#[tokio::test]
+async fn a7_a_full_queue_refuses_at_once() {
+    let passwords = Passwords::new().unwrap();
+    let _all =
+        passwords.queued.clone().try_acquire_many_owned(u32::try_from(passwords.queued.available_permits()).unwrap()).unwrap();
+    assert_eq!(passwords.verify(Password::new("x"), None).await, Err(Busy));
+}
+
+#[test]
+fn a2_length_is_in_code_points_and_debug_is_silent() {
+    assert!(Password::new(&"x".repeat(11)).weakness().is_some());
+    assert_eq!(Password::new(&"🦀".repeat(12)).weakness(), None);
+    assert_eq!(Password::new(&"x".repeat(1024)).weakness(), None);
+    assert!(Password::new(&"x".repeat(1025)).weakness().is_some());
+    assert!(!format!("{:?}", Password::new("canary")).contains("canary"));
+}

@@ -1,0 +1,148 @@
+//! Reading: ready images, and URLs that stay the same within a window so that caches hit.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::Valet;
+use crate::{
+    model::{Caption, Image, ImageId, ImageState, Position, UserId},
+    signer::Presigned,
+    store::StoreError,
+};
+
+/// A ready image with a URL to its bytes.
+#[derive(Debug)]
+pub struct Shown {
+    /// Ready.
+    pub image: Image,
+    /// The same for everybody who asks within the window.
+    pub url: Presigned,
+}
+
+/// Why an image cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Not this user's, not there, or not ready.
+    #[error("there is no such image")]
+    NotFound,
+    /// A caption that cannot be stored; the rest of the sentence.
+    #[error("the caption {0}")]
+    InvalidCaption(&'static str),
+    /// The database or the credentials failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Valet {
+    /// Ready images, newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn gallery(
+        &self,
+        user: UserId,
+        after: Option<Position>,
+        limit: u32,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Shown>, StoreError> {
+        let page = self.store.images.list_owned_ready(user, after, limit).await?;
+        page.into_iter().map(|image| self.show(image, now)).collect()
+    }
+
+    /// One ready image.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn image(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Shown, ReadError> {
+        Ok(self.show(self.find_ready(user, id).await?, now)?)
+    }
+
+    /// A URL that saves the image under its file name.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn download(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Presigned, ReadError> {
+        let image = self.find_ready(user, id).await?;
+        let upload = &image.upload;
+        let ttl = self.uploads.read_url_ttl;
+        Ok(self.objects.presign_download(&image.key, upload.content_type, &upload.file_name, now, ttl)?)
+    }
+
+    /// Sets the caption; the empty text clears it.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn set_caption(&self, user: UserId, id: ImageId, caption: &str, now: OffsetDateTime) -> Result<Shown, ReadError> {
+        let caption = Caption::parse(caption).map_err(ReadError::InvalidCaption)?;
+        let image = self.store.images.set_owned_caption(user, id, caption.as_ref()).await?.ok_or(ReadError::NotFound)?;
+        Ok(self.show(image, now)?)
+    }
+
+    /// A ready image with its URL.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`].
+    pub fn show(&self, image: Image, now: OffsetDateTime) -> Result<Shown, StoreError> {
+        let ttl = self.uploads.read_url_ttl;
+        // A constant: anything else would make another URL of the same bytes. They never change, hence `immutable`.
+        let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
+        let signed_at = window_start(image.user, now, ttl);
+        let url = self.objects.presign_get(&image.key, image.upload.content_type, &cache_control, signed_at, ttl)?;
+        Ok(Shown { image, url })
+    }
+
+    async fn find_ready(&self, user: UserId, id: ImageId) -> Result<Image, ReadError> {
+        let found = self.store.images.find_owned(user, id).await?;
+        found.filter(|image| image.state == ImageState::Ready).ok_or(ReadError::NotFound)
+    }
+}
+
+/// The signing time of read URLs: `now` floored to half the TTL, so that every URL has between half and all of its life
+/// left, shifted by the owner, so that all users' pages do not change at once.
+fn window_start(owner: UserId, now: OffsetDateTime, ttl: Duration) -> OffsetDateTime {
+    let half = i64::try_from(ttl.as_secs() / 2).unwrap_or(i64::MAX).max(1);
+    // The last eight bytes of a UUIDv7 are random.
+    let mut random = [0; 8];
+    random.copy_from_slice(&owner.as_bytes()[8..]);
+    let shift = i64::from_be_bytes(random).rem_euclid(half);
+    let seconds = now.unix_timestamp();
+    let start = (seconds - shift).div_euclid(half) * half + shift;
+    now.replace_nanosecond(0).unwrap_or(now) - Duration::from_secs(u64::try_from(seconds - start).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+
+    use super::*;
+
+    #[test]
+    fn a_url_has_between_half_and_all_of_its_life_left() {
+        let now = datetime!(2026-11-22 10:00:00.25 UTC);
+        for ttl in [2, 3, 7, 300, 301, 3600] {
+            let ttl = Duration::from_secs(ttl);
+            let half = Duration::from_secs(ttl.as_secs() / 2);
+            for _ in 0..50 {
+                let owner = UserId::new();
+                let mut starts = std::collections::BTreeSet::new();
+                for second in 0..ttl.as_secs() {
+                    let at = now + Duration::from_secs(second);
+                    let start = window_start(owner, at, ttl);
+                    let left = start + ttl - at.replace_nanosecond(0).unwrap_or(at);
+                    assert!(left <= ttl && left > half.saturating_sub(Duration::from_secs(1)), "{left} of {ttl:?}");
+                    starts.insert(start);
+                }
+                assert!(starts.len() <= 4, "the window holds: {starts:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn users_do_not_roll_over_at_once() {
+        let now = datetime!(2026-11-22 10:00 UTC);
+        let starts: std::collections::BTreeSet<_> =
+            (0..100).map(|_| window_start(UserId::new(), now, Duration::from_secs(300))).collect();
+        assert!(starts.len() > 20, "{}", starts.len());
+    }
+}

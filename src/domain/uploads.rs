@@ -1,0 +1,265 @@
+//! Issuing uploads: what may be uploaded, who pays for it, and the key to write it once.
+
+use std::fmt;
+
+use time::OffsetDateTime;
+
+use super::{Valet, confirm::Finding};
+use crate::{
+    model::{
+        Caption, ContentType, FileName, Image, ImageId, ImageState, InvalidFileName, InvalidSha256, ObjectKey, Position,
+        Rejection, Sha256, Upload, UserId,
+    },
+    store::{Inserted, Reserved, StoreError, objects::PresignedPut},
+};
+
+/// What a client declares, not checked yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Declared<'a> {
+    /// See [`FileName`].
+    pub file_name: &'a str,
+    /// See [`ContentType`].
+    pub content_type: &'a str,
+    /// Bytes; anything an integer can be.
+    pub size: i64,
+    /// See [`Sha256`].
+    pub sha256: &'a str,
+    /// See [`Caption`].
+    pub caption: Option<&'a str>,
+}
+
+/// Why a declared upload cannot be stored. Each names the member it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unstorable {
+    /// `fileName`
+    FileName(InvalidFileName),
+    /// `contentType`; holds what is allowed.
+    ContentType(Vec<ContentType>),
+    /// `size`: less than a byte.
+    Size,
+    /// `size`; holds the most that is allowed, in bytes.
+    TooLarge(u64),
+    /// `sha256`
+    Sha256(InvalidSha256),
+    /// `caption`; the rest of the sentence.
+    Caption(&'static str),
+}
+
+impl fmt::Display for Unstorable {
+    /// The end of a sentence that begins with the member's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FileName(error) => error.fmt(f),
+            Self::ContentType(allowed) => {
+                let names: Vec<_> = allowed.iter().map(|known| known.as_str()).collect();
+                write!(f, "must be one of {}", names.join(", "))
+            }
+            Self::Size => f.write_str("must be at least 1 byte"),
+            Self::TooLarge(most) => write!(f, "must be at most {most} bytes"),
+            Self::Sha256(error) => error.fmt(f),
+            Self::Caption(rule) => f.write_str(rule),
+        }
+    }
+}
+
+/// Why no upload was issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// What was declared cannot be stored; never empty.
+    #[error("the declared upload cannot be stored")]
+    Unstorable(Vec<Unstorable>),
+    /// The bytes would not fit.
+    #[error("the quota of {quota} bytes has {free} left")]
+    QuotaExceeded {
+        /// Bytes.
+        quota: u64,
+        /// Bytes.
+        free: u64,
+    },
+    /// Too many uploads are open; holds how many may be.
+    #[error("{0} uploads are open already")]
+    TooManyPending(u32),
+    /// The account is gone.
+    #[error("the account is gone")]
+    NoAccount,
+    /// Not known whether an upload was opened; asking again is safe.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an upload's URL was not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// Not this user's, or not there.
+    #[error("there is no such upload")]
+    NotFound,
+    /// The upload's time is over.
+    #[error("the upload has expired")]
+    Expired,
+    /// Its bytes came, and were not what was declared.
+    #[error("the upload was rejected")]
+    Rejected(Rejection),
+    /// The database or the credentials failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An upload that is open, or an image that needs none.
+#[derive(Debug)]
+pub enum Ticket {
+    /// The bytes are awaited.
+    Pending(Box<Image>, PresignedPut),
+    /// The bytes are here.
+    Ready(Box<Image>),
+}
+
+/// A ticket, and whether this call opened the upload.
+#[derive(Debug)]
+pub struct Issued {
+    /// What the client goes on with.
+    pub ticket: Ticket,
+    /// `false`: these bytes were known already.
+    pub opened: bool,
+}
+
+/// Races with a confirm, a delete or a twin are settled by looking again; more than this is a fault.
+const TRIES: usize = 5;
+
+impl Valet {
+    /// Opens an upload, or finds the one or the image that this user has of the same bytes.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub async fn issue(&self, user: UserId, declared: &Declared<'_>, now: OffsetDateTime) -> Result<Issued, IssueError> {
+        let upload = self.check(declared).map_err(IssueError::Unstorable)?;
+        for _ in 0..TRIES {
+            let id = ImageId::new();
+            let key = ObjectKey::of(user, id);
+            let put = self.presign_put(&key, &upload, now)?;
+            let image = Image {
+                id,
+                user,
+                key,
+                state: ImageState::Pending,
+                upload: upload.clone(),
+                rejection: None,
+                etag: None,
+                dimensions: None,
+                created_at: now,
+                uploaded_at: None,
+                expires_at: now + self.uploads.ttl,
+                urls_die_at: put.signed.expires_at,
+            };
+            let limits = (self.uploads.quota_bytes, self.uploads.max_pending);
+            if self.store.users.reserve(user, id, upload.size, limits, now).await? == Reserved::Yes {
+                if self.store.images.insert(&image, self.quiet_from(&image)).await? == Inserted::Yes {
+                    return Ok(Issued { ticket: Ticket::Pending(Box::new(image), put), opened: true });
+                }
+                self.store.users.release_held(user, id, upload.size).await?;
+            }
+            match self.store.images.find_owned_bytes(user, upload.sha256, upload.size).await? {
+                Some(known) => match self.renew(user, known.id, now).await {
+                    Ok(ticket) => return Ok(Issued { ticket, opened: false }),
+                    Err(RenewError::Store(error)) => return Err(error.into()),
+                    // Its time is over: what came of it is settled now, so that the next round finds the image, or opens
+                    // a new upload.
+                    Err(RenewError::Expired) => self.settle_expired(&known, now).await?,
+                    Err(RenewError::NotFound | RenewError::Rejected(_)) => {}
+                },
+                None => self.explain_refusal(user, upload.size).await?,
+            }
+        }
+        Err(StoreError::Corrupt { collection: "images", id: user.to_string(), field: "live" }.into())
+    }
+
+    /// Every rule that what was declared breaks.
+    fn check(&self, declared: &Declared<'_>) -> Result<Upload, Vec<Unstorable>> {
+        let mut broken = Vec::new();
+        let mut note = |reason| broken.push(reason);
+        let file_name = FileName::parse(declared.file_name).map_err(|error| note(Unstorable::FileName(error)));
+        let allowed = ContentType::parse(declared.content_type).filter(|known| self.uploads.types.contains(known));
+        let content_type = allowed.ok_or_else(|| note(Unstorable::ContentType(self.uploads.types.clone())));
+        let size = match u64::try_from(declared.size) {
+            Err(_) | Ok(0) => Err(note(Unstorable::Size)),
+            Ok(size) if size > self.uploads.max_bytes => Err(note(Unstorable::TooLarge(self.uploads.max_bytes))),
+            Ok(size) => Ok(size),
+        };
+        let sha256 = Sha256::parse(declared.sha256).map_err(|error| note(Unstorable::Sha256(error)));
+        let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(|rule| note(Unstorable::Caption(rule)));
+        match (file_name, content_type, size, sha256, caption) {
+            (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption)) => {
+                Ok(Upload { file_name, content_type, size, sha256, caption })
+            }
+            _ => Err(broken),
+        }
+    }
+
+    /// Why a reservation failed; `Ok` when it would succeed by now.
+    async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), IssueError> {
+        let usage = self.store.users.usage(user).await?.ok_or(IssueError::NoAccount)?;
+        let free = self.uploads.quota_bytes.saturating_sub(usage.bytes);
+        if size > free {
+            return Err(IssueError::QuotaExceeded { quota: self.uploads.quota_bytes, free });
+        }
+        if usage.pending >= u64::from(self.uploads.max_pending) {
+            return Err(IssueError::TooManyPending(self.uploads.max_pending));
+        }
+        Ok(())
+    }
+
+    /// A fresh URL for an upload that is open; the image when it needs none any more.
+    ///
+    /// # Errors
+    /// [`RenewError`].
+    pub async fn renew(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Ticket, RenewError> {
+        for _ in 0..TRIES {
+            let image = self.store.images.find_owned(user, id).await?.ok_or(RenewError::NotFound)?;
+            match (image.state, image.rejection) {
+                (ImageState::Ready, _) => return Ok(Ticket::Ready(Box::new(image))),
+                (ImageState::Rejected, Some(why)) => return Err(RenewError::Rejected(why)),
+                (ImageState::Expired, _) => return Err(RenewError::Expired),
+                (ImageState::Pending, _) if image.expires_at <= now => return Err(RenewError::Expired),
+                (ImageState::Pending, _) => {}
+                _ => return Err(RenewError::NotFound),
+            }
+            let put = self.presign_put(&image.key, &image.upload, now)?;
+            let due = put.signed.expires_at + self.grace(image.upload.size);
+            let raised = self.store.images.raise_owned_urls_die_at(user, id, put.signed.expires_at, due).await?;
+            if let Some(image) = raised {
+                return Ok(Ticket::Pending(Box::new(image), put));
+            }
+        }
+        Err(RenewError::NotFound)
+    }
+
+    /// An upload whose time is over must not keep its bytes from being uploaded anew, nor lose them if they came.
+    async fn settle_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
+        match self.examine(image).await? {
+            Finding::Proved { etag, size } => self.accept(image, &etag, size).await.map(drop),
+            Finding::Wrong(why) => self.reject(image, why, now).await,
+            Finding::Missing => self.expire(image, now).await.map(drop),
+        }
+    }
+
+    /// `pending → expired`; the bytes are free again, and the tombstone outlives every URL that could bring them.
+    pub(super) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let expired = self.store.images.expire(image, now).await?;
+        if expired {
+            tracing::info!(image = %image.id, user = %image.user, "expired");
+            self.store.users.release_held(image.user, image.id, image.upload.size).await?;
+        }
+        Ok(expired)
+    }
+
+    /// Open uploads, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pending(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
+        self.store.images.list_owned_pending(user, after, limit).await
+    }
+
+    fn presign_put(&self, key: &ObjectKey, upload: &Upload, now: OffsetDateTime) -> Result<PresignedPut, StoreError> {
+        self.objects.presign_put(key, (upload.content_type, upload.size, upload.sha256), now, self.uploads.url_ttl)
+    }
+}
