@@ -165,3 +165,64 @@ fn heif_is_the_primary_item_of_the_claimed_kind() {
     far.extend(&plain[start..]);
     assert_eq!(size(&far), Err(Refusal::TooDeep));
 }
+
+#[test]
+fn heif_items_are_found_by_wide_numbers_and_their_properties_applied_in_order() {
+    fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+        let content = content.concat();
+        let length = u32::try_from(content.len() + 8).unwrap().to_be_bytes();
+        [length.as_slice(), kind, &content].concat()
+    }
+    // Item 65,537 in a second `ipma`, by 15-bit indices; the first names item 1, by 7-bit ones.
+    let file = |order: &[u16]| {
+        let extents = |width: u32, height: u32| {
+            boxed(
+                b"ispe",
+                &[&[0; 4], &width.to_be_bytes(), &height.to_be_bytes()],
+            )
+        };
+        let crop = [100, 2, 90, 3, 0, 1, 0, 1].map(u32::to_be_bytes);
+        let properties = [
+            extents(9000, 9000),
+            extents(200, 40),
+            boxed(b"irot", &[&[1]]),
+            boxed(b"clap", &[crop.as_flattened()]),
+        ];
+        let indices: Vec<u8> = order
+            .iter()
+            .flat_map(|index| (index | 0x8000).to_be_bytes())
+            .collect();
+        let count = [u8::try_from(order.len()).unwrap()];
+        let first = b"\0\0\0\0\0\0\0\x01\0\x01\x02\x81\x03";
+        let meta = boxed(
+            b"meta",
+            &[
+                &[0; 4],
+                &boxed(b"hdlr", &[&[0; 8], b"pict", &[0; 13]]),
+                &boxed(b"pitm", &[b"\x01\0\0\0", &65_537_u32.to_be_bytes()]),
+                &boxed(
+                    b"iprp",
+                    &[
+                        &boxed(b"ipco", &[&properties.concat()]),
+                        &boxed(b"ipma", &[first]),
+                        &boxed(
+                            b"ipma",
+                            &[b"\x01\0\0\x01\0\0\0\x01\0\x01\0\x01", &count, &indices],
+                        ),
+                    ],
+                ),
+            ],
+        );
+        [boxed(b"ftyp", &[b"heic\0\0\0\0"]), meta].concat()
+    };
+    assert_eq!(size(&file(&[2])), Ok((200, 40)));
+    assert_eq!(size(&file(&[2, 0, 3])), Ok((40, 200)));
+    assert_eq!(size(&file(&[2, 3, 3])), Ok((200, 40)));
+    assert_eq!(size(&file(&[2, 4])), Ok((50, 30)));
+    assert_eq!(size(&file(&[2, 4, 3])), Ok((30, 50)));
+    // Turned first, 40 by 200: the crop is wider than that.
+    assert_eq!(size(&file(&[2, 3, 4])), Ok((40, 30)));
+    assert_eq!(size(&file(&[2, 5])), Err(Refusal::Malformed));
+    assert_eq!(size(&file(&[3])), Err(Refusal::Malformed));
+    assert_eq!(size(&file(&[])), Err(Refusal::Malformed));
+}
