@@ -1,16 +1,16 @@
 //! The development mongod: what it keeps between runs, and that nothing of it stays behind.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use valet::dev::mongod::{Mongod, MongodError, MongodOptions};
 
-/// The folder of the data of the helper process below; unset in an ordinary run.
-const HELPER_DATA: &str = "VALET_TEST_MONGOD_DATA";
+/// Where `server`, below, has its data; unset in an ordinary run.
+const SERVER_DATA: &str = "VALET_TEST_MONGOD_DATA";
 
 /// A folder that goes with its test.
 struct Folder(PathBuf);
@@ -44,18 +44,20 @@ fn runs(pid: u32) -> bool {
     !state.trim().is_empty() && !state.starts_with('Z')
 }
 
-/// The processes, without zombies, whose command line or environment of start names the text.
-fn processes_of_group(group: u32) -> Vec<String> {
+/// The living processes of which this field of `ps` is so.
+fn processes(field: &str, value: u32) -> Vec<u32> {
+    let format = format!("pid=,stat=,{field}=");
     let output = Command::new("ps")
-        .args(["-e", "-o", "pgid=,stat=,args="])
+        .args(["-e", "-o", &format])
         .output()
         .unwrap();
-    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
-    let of_group = |line: &&str| {
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let pid = |line: &str| {
         let mut fields = line.split_whitespace();
-        fields.next() == Some(&group.to_string()) && !fields.next().unwrap_or("Z").starts_with('Z')
+        let (pid, state, found) = (fields.next()?, fields.next()?, fields.next()?);
+        (!state.starts_with('Z') && found == value.to_string()).then(|| pid.parse().unwrap())
     };
-    lines.lines().filter(of_group).map(str::to_owned).collect()
+    lines.lines().filter_map(pid).collect()
 }
 
 async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
@@ -86,17 +88,22 @@ async fn data_survives_a_restart_on_another_port() {
         .insert_one(doc! { "_id": 1, "kept": true })
         .await
         .unwrap();
-    // Two can be up at once, and with the port taken the second run has to get another.
-    let squatter = first_uri
+    let address = first_uri
         .trim_start_matches("mongodb://")
         .split('/')
         .next()
-        .unwrap()
-        .to_owned();
+        .unwrap();
     first.stop().await.unwrap();
     assert!(!runs(first_pid));
-    let squatter = std::net::TcpListener::bind(squatter).unwrap();
 
+    // Taken, so that the second run has to get another port. What listens there hangs up: mongod looks whether the
+    // member that it remembers is itself, and would wait 30 s for one that says nothing.
+    let squatter = tokio::net::TcpListener::bind(address).await.unwrap();
+    let squatter = tokio::spawn(async move {
+        loop {
+            drop(squatter.accept().await);
+        }
+    });
     let second = Mongod::start(folder.options()).await.unwrap();
     assert_ne!(second.uri(), first_uri);
     let client = connect(&second).await;
@@ -128,7 +135,7 @@ async fn data_survives_a_restart_on_another_port() {
         .unwrap();
     session.abort_transaction().await.unwrap();
     assert_eq!(things.count_documents(doc! {}).await.unwrap(), 3);
-    drop(squatter);
+    squatter.abort();
     second.stop().await.unwrap();
 }
 
@@ -160,7 +167,7 @@ async fn it_has_its_own_process_group_and_listens_on_loopback_alone() {
     let folder = Folder::new("group");
     let mongod = Mongod::start(folder.options()).await.unwrap();
     // Ctrl-C reaches the terminal's foreground group, which is ours.
-    assert_eq!(processes_of_group(mongod.pid()).len(), 1);
+    assert_eq!(processes("pgid", mongod.pid()), [mongod.pid()]);
 
     let client = connect(&mongod).await;
     let options = client
@@ -235,66 +242,131 @@ async fn what_mongod_says_about_bad_data_is_in_the_message() {
     assert!(matches!(error, MongodError::Ended { .. }), "{error}");
     let error = error.to_string();
     assert!(
-        error.contains("storage.bson") && error.contains("mongod.log") && !error.contains('\n'),
+        error.contains("storage engine metadata file")
+            && error.contains("mongod.log")
+            && !error.contains('\n'),
         "{error}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_leaves_no_mongod_behind() {
+async fn a_killed_server_leaves_nothing_behind() {
     let folder = Folder::new("killed");
-    let (mut server, pid) = helper(&folder.options().data_dir);
-    assert!(runs(pid));
-    // SIGKILL: nothing of the server's runs after it.
-    server.kill().unwrap();
-    server.wait().unwrap();
+    let mut server = Server::start(&folder.options().data_dir);
+    let [watchdog] = server
+        .children()
+        .into_iter()
+        .filter(|&pid| pid != server.mongod)
+        .collect::<Vec<_>>()[..]
+    else {
+        panic!("a server has its mongod and one watchdog");
+    };
+    // What a terminal sends to all that belongs to it is for the server alone.
+    for signal in ["-HUP", "-INT", "-TERM"] {
+        assert!(
+            Command::new("kill")
+                .args([signal, &watchdog.to_string()])
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    server.kill();
     assert!(
-        within(Duration::from_secs(10), || !runs(pid)).await,
-        "mongod {pid} outlives its server"
+        within(Duration::from_secs(10), || !runs(server.mongod)).await,
+        "mongod outlives its server"
+    );
+    assert!(
+        within(Duration::from_secs(5), || !runs(watchdog)).await,
+        "the watchdog outlives mongod"
     );
 
-    // The next server starts on the same data at once.
-    let (mut server, pid) = helper(&folder.options().data_dir);
-    server.kill().unwrap();
-    server.wait().unwrap();
+    // The next server need not wait for that.
+    let mut server = Server::start(&folder.options().data_dir);
+    server.kill();
     let mongod = Mongod::start(folder.options()).await.unwrap();
-    assert!(!runs(pid));
+    assert!(!runs(server.mongod));
     mongod.stop().await.unwrap();
 }
 
-/// A process of its own that starts a mongod and then waits to be killed, and its mongod's pid.
-fn helper(data: &Path) -> (std::process::Child, u32) {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "dev_mongod::server_to_be_killed",
-            "--exact",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env(HELPER_DATA, data)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_one_leaves_nothing_behind() {
+    let folder = Folder::new("stopped");
+    let mut server = Server::start(&folder.options().data_dir);
+    assert_eq!(server.children().len(), 2);
+    server
+        .process
+        .stdin
+        .as_mut()
+        .unwrap()
+        .write_all(b"stop\n")
         .unwrap();
-    let stdout = BufReader::new(child.stdout.take().unwrap());
-    let pid = stdout.lines().find_map(|line| {
-        line.unwrap()
-            .split_once("mongod pid ")?
-            .1
-            .trim()
-            .parse()
-            .ok()
-    });
-    (child, pid.expect("the helper starts a mongod"))
+    assert!(within(Duration::from_secs(15), || !runs(server.mongod)).await);
+    assert!(
+        within(Duration::from_secs(1), || server.children().is_empty()).await,
+        "{:?}",
+        server.children()
+    );
+    assert!(runs(server.process.id()));
+    server.kill();
+}
+
+/// A process of its own with a mongod, to be killed.
+struct Server {
+    process: Child,
+    mongod: u32,
+}
+
+impl Server {
+    fn start(data: &Path) -> Self {
+        let mut process = Command::new(std::env::current_exe().unwrap())
+            .args(["dev_mongod::server", "--exact", "--ignored", "--nocapture"])
+            .env(SERVER_DATA, data)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        let pid = |line: String| line.split_once("mongod pid ")?.1.trim().parse().ok();
+        let mongod = stdout
+            .lines()
+            .find_map(|line| pid(line.unwrap()))
+            .expect("the server starts a mongod");
+        assert!(runs(mongod));
+        Self { process, mongod }
+    }
+
+    fn children(&self) -> Vec<u32> {
+        processes("ppid", self.process.id())
+    }
+
+    /// SIGKILL: nothing of the server's own runs after it.
+    fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "the helper of a_killed_server_leaves_no_mongod_behind"]
-async fn server_to_be_killed() {
-    let Ok(data) = std::env::var(HELPER_DATA) else {
+#[ignore = "what `Server` runs"]
+async fn server() {
+    let Ok(data) = std::env::var(SERVER_DATA) else {
         return;
     };
     let mongod = Mongod::start(MongodOptions::new(data)).await.unwrap();
     println!("mongod pid {}", mongod.pid());
-    std::future::pending::<()>().await;
+    // Ends by itself with the test, should that be killed.
+    let mut lines = std::io::stdin().lines();
+    if let Some(Ok(line)) = lines.next() {
+        assert_eq!(line, "stop");
+        mongod.stop().await.unwrap();
+        lines.next();
+    }
 }
