@@ -1,1 +1,3 @@
+//! The program `valet`.
+
 fn main() {}

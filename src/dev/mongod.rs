@@ -1,0 +1,347 @@
+//! A real mongod as a child process, for `valet dev` and the tests: found or fetched, started as a one-node replica
+//! set on a free loopback port, and gone when its owner is, however the owner ended.
+//!
+//! Here is the life of the process; where the binary comes from is in [`binary`], who ends it for a killed server in
+//! [`watchdog`], and what is said to it over the wire in [`replica_set`]. Nothing of the application's data is known
+//! here. The binary that gets fetched is for development only.
+
+mod binary;
+mod log;
+mod replica_set;
+mod watchdog;
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use self::log::Log;
+use self::replica_set::{Node, Settled};
+use self::watchdog::Watchdog;
+
+/// How long an earlier mongod on the same data may take to end (a killed server's is told to end within 5 s).
+const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+/// From the spawn to a writable primary. A cold start takes 1 to 2 s; recovery after a kill on a slow disk far longer.
+const START_PATIENCE: Duration = Duration::from_secs(90);
+/// From the shutdown command to the end of the process, before it is killed. The journal makes that safe too.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between two looks at something that changes soon.
+const POLL: Duration = Duration::from_millis(20);
+/// Other programs may take the port between our look and mongod's bind; this often in a row is no accident.
+const PORT_ATTEMPTS: u32 = 8;
+/// What mongod exits with when it cannot listen (`EXIT_NET_ERROR`).
+const EXIT_NET_ERROR: i32 = 48;
+
+/// What to start mongod with.
+#[derive(Debug, Clone)]
+pub struct MongodOptions {
+    /// The folder of the database files; made when missing. One mongod at a time.
+    pub data_dir: PathBuf,
+    /// The log file; `mongod.log` inside `data_dir` when `None`.
+    pub log: Option<PathBuf>,
+    /// The storage engine's cache in MiB. 256 is the least that mongod takes; smaller values count as 256.
+    pub cache_mib: u32,
+}
+
+impl MongodOptions {
+    /// The least cache, and the log beside the data: enough for development and tests.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            log: None,
+            cache_mib: 256,
+        }
+    }
+}
+
+/// Why there is no running mongod. Each message is one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum MongodError {
+    /// None on this machine, and none could be fetched; or the one there cannot run.
+    #[error("{0}")]
+    NoBinary(String),
+    /// A program that ought to be there could not be started.
+    #[error("cannot run {}: {source}", program.display())]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The data folder or the log cannot be written.
+    #[error("cannot write to {}: {source}; make it writable or choose another folder for the data", path.display())]
+    NotWritable {
+        /// The folder or file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Another mongod works on the same data and did not end.
+    #[error("another mongod is using {}: stop the server that runs there, or choose another folder for the data", .0.display())]
+    InUse(PathBuf),
+    /// No free port on 127.0.0.1.
+    #[error("found no free port on 127.0.0.1 for mongod: {0}")]
+    NoPort(io::Error),
+    /// The process ended before it was of use.
+    #[error("mongod ended ({status}) before it was ready: {reason} (log: {})", log.display())]
+    Ended {
+        /// How it ended.
+        status: ExitStatus,
+        /// The last error in its log.
+        reason: String,
+        /// The whole log.
+        log: PathBuf,
+    },
+    /// The process runs and is of no use.
+    #[error("mongod was not ready after {} s: {reason} (log: {})", after.as_secs(), log.display())]
+    NotReady {
+        /// How long it was given.
+        after: Duration,
+        /// The last thing that went wrong.
+        reason: String,
+        /// The whole log.
+        log: PathBuf,
+    },
+    /// The driver cannot even try.
+    #[error("cannot connect to mongod: {0}")]
+    Driver(String),
+    /// The process did not end, not even when it was killed.
+    #[error("cannot end mongod (pid {pid}): {source}")]
+    Unstoppable {
+        /// Its process id.
+        pid: u32,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// A running one-node replica set. Dropping it kills the process (the journal keeps what was acknowledged);
+/// [`Mongod::stop`] is the gentler way. When the owner is killed, a [`watchdog`] ends it within seconds.
+#[derive(Debug)]
+pub struct Mongod {
+    child: Child,
+    // Declared after `child` for reading only: `end` is what orders the two.
+    watchdog: Watchdog,
+    address: SocketAddr,
+    log: Log,
+}
+
+/// Why one attempt came to nothing; the first two are worth another.
+enum Attempt {
+    PortTaken,
+    Locked,
+    Failed(MongodError),
+}
+
+impl From<MongodError> for Attempt {
+    fn from(error: MongodError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Mongod {
+    /// Starts mongod on a free port of 127.0.0.1 and returns once it is a writable primary. The data may come from
+    /// an earlier run on another port. Waits up to 15 s for an earlier mongod on the same data to end.
+    ///
+    /// # Errors
+    /// Whatever keeps a mongod from running here, as one line; no process is left behind.
+    pub async fn start(options: MongodOptions) -> Result<Self, MongodError> {
+        let binary = binary::find().await?;
+        let data = &options.data_dir;
+        let not_writable = |path: &Path| {
+            let path = path.to_owned();
+            |source| MongodError::NotWritable { path, source }
+        };
+        std::fs::create_dir_all(data).map_err(not_writable(data))?;
+        let path = options
+            .log
+            .clone()
+            .unwrap_or_else(|| data.join("mongod.log"));
+
+        let asked = Instant::now();
+        let mut ports = 1;
+        loop {
+            let log = Log::open(&path).map_err(not_writable(&path))?;
+            match Self::attempt(&binary, &options, log).await {
+                Ok(mongod) => return Ok(mongod),
+                Err(Attempt::PortTaken) if ports < PORT_ATTEMPTS => ports += 1,
+                Err(Attempt::PortTaken) => {
+                    return Err(MongodError::NoPort(io::ErrorKind::AddrInUse.into()));
+                }
+                Err(Attempt::Locked) if asked.elapsed() < LOCK_PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(250)).await;
+                }
+                Err(Attempt::Locked) => return Err(MongodError::InUse(options.data_dir)),
+                Err(Attempt::Failed(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// Where to connect: directly, since the set's only member is at another port in the next run.
+    pub fn uri(&self) -> String {
+        replica_set::uri(self.address)
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks mongod to shut down, waits, and kills it if it does not end within 10 s. Data is whole either way.
+    ///
+    /// # Errors
+    /// Only when the process cannot even be killed.
+    pub async fn stop(mut self) -> Result<(), MongodError> {
+        let asked = Instant::now();
+        replica_set::shut_down(self.address).await;
+        while asked.elapsed() < STOP_PATIENCE {
+            if matches!(self.child.try_wait(), Ok(Some(_))) {
+                break;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        let pid = self.pid();
+        self.end()
+            .map_err(|source| MongodError::Unstoppable { pid, source })
+    }
+
+    async fn attempt(binary: &Path, options: &MongodOptions, log: Log) -> Result<Self, Attempt> {
+        let port = free_port().map_err(MongodError::NoPort)?;
+        let mut mongod = Self::spawn(binary, options, log, port)?;
+        let deadline = Instant::now() + START_PATIENCE;
+
+        // The driver looks again every 500 ms at best; a bare connection tells sooner that it is worth asking.
+        while tokio::net::TcpStream::connect(mongod.address)
+            .await
+            .is_err()
+        {
+            mongod.still_starting(deadline, "it does not listen yet")?;
+            tokio::time::sleep(POLL).await;
+        }
+        let node = Node::new(mongod.address).map_err(MongodError::Driver)?;
+        loop {
+            let reason = match node.settle(mongod.pid()).await {
+                Ok(Settled::Ready) => return Ok(mongod),
+                Ok(Settled::Stranger) => return Err(Attempt::PortTaken),
+                Err(reason) => reason,
+            };
+            mongod.still_starting(deadline, &reason)?;
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn spawn(
+        binary: &Path,
+        options: &MongodOptions,
+        log: Log,
+        port: u16,
+    ) -> Result<Self, MongodError> {
+        // Before mongod: without a watchdog there shall be none.
+        let mut watchdog = Watchdog::spawn()?;
+        let not_writable = |source| MongodError::NotWritable {
+            path: log.path().to_owned(),
+            source,
+        };
+        let (stdout, stderr) = (
+            log.writer().map_err(not_writable)?,
+            log.writer().map_err(not_writable)?,
+        );
+        let child = Command::new(binary)
+            .args([
+                "--bind_ip",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--nounixsocket",
+                "--quiet",
+            ])
+            .args(["--replSet", replica_set::NAME, "--oplogSize", "128"])
+            .arg("--dbpath")
+            .arg(&options.data_dir)
+            .args([
+                "--wiredTigerCacheSizeGB",
+                &format!("{:.3}", f64::from(options.cache_mib.max(256)) / 1024.0),
+            ])
+            .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
+            // By default a signalled member waits 15 s for others to take over.
+            .args([
+                "--setParameter",
+                "shutdownTimeoutMillisForSignaledShutdown=100",
+            ])
+            .stdin(Stdio::null())
+            .stdout(stdout)
+            .stderr(stderr)
+            // Not in the terminal's foreground group: Ctrl-C is for the server, which stops mongod after it drained.
+            .process_group(0)
+            .spawn()
+            .map_err(|source| MongodError::Spawn {
+                program: binary.to_owned(),
+                source,
+            })?;
+        watchdog.guard(child.id());
+        Ok(Self {
+            child,
+            watchdog,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            log,
+        })
+    }
+
+    /// Whether waiting on makes sense.
+    fn still_starting(&mut self, deadline: Instant, reason: &str) -> Result<(), Attempt> {
+        let log = self.log.path().to_owned();
+        if let Ok(Some(status)) = self.child.try_wait() {
+            return Err(match self.log.last_error() {
+                _ if status.code() == Some(EXIT_NET_ERROR) => Attempt::PortTaken,
+                Some(reason) if reason.contains("DBPathInUse") => Attempt::Locked,
+                reason => {
+                    let reason = reason.unwrap_or_else(|| "it did not say why".to_owned());
+                    MongodError::Ended {
+                        status,
+                        reason,
+                        log,
+                    }
+                    .into()
+                }
+            });
+        }
+        if Instant::now() >= deadline {
+            let reason = reason.to_owned();
+            return Err(MongodError::NotReady {
+                after: START_PATIENCE,
+                reason,
+                log,
+            }
+            .into());
+        }
+        Ok(())
+    }
+
+    /// Kills what still runs and lets the watchdog go, in this order: while the child is not waited for, its process
+    /// id is its own, and the watchdog must not act on an id that may belong to another.
+    fn end(&mut self) -> io::Result<()> {
+        let killed = self.child.kill();
+        if killed.is_ok() {
+            self.child.wait()?;
+        }
+        self.watchdog.dismiss();
+        killed
+    }
+}
+
+impl Drop for Mongod {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(pid = self.pid(), %error, "cannot end mongod");
+        }
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+        .local_addr()?
+        .port())
+}

@@ -1,0 +1,42 @@
+//! Where the mongod binary comes from: `localstack/mongod` decides, and is carried along, so that the finished
+//! program works outside of its repository.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::MongodError;
+
+const SCRIPT: &str = include_str!("../../../localstack/mongod");
+
+/// The path of a mongod that runs, fetched first if need be; the fetch shows its progress on our stderr.
+pub(super) async fn find() -> Result<PathBuf, MongodError> {
+    let failed = |source| MongodError::Spawn {
+        program: Path::new("sh").to_owned(),
+        source,
+    };
+    let mut shell = Command::new("sh")
+        .arg("-s")
+        .env("VALET_MONGOD_EMBEDDED", "1")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    if let Some(mut stdin) = shell.stdin.take() {
+        stdin.write_all(SCRIPT.as_bytes()).await.map_err(failed)?;
+    }
+    let output = shell.wait_with_output().await.map_err(failed)?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    // A failure's message is the last line too.
+    match said.lines().last() {
+        Some(path) if output.status.success() => Ok(PathBuf::from(path)),
+        Some(message) => Err(MongodError::NoBinary(message.to_owned())),
+        None => Err(MongodError::NoBinary(format!(
+            "the search for a mongod ended without an answer ({})",
+            output.status
+        ))),
+    }
+}

@@ -1,0 +1,122 @@
+//! mongod's log: one file that stays small, and the line in it that says what went wrong.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::Value;
+
+/// Above this the file starts over at the next start: a few runs stay readable, and it cannot fill the disk.
+const LIMIT: u64 = 8 << 20;
+/// How much of the end is searched for an error.
+const TAIL: u64 = 64 << 10;
+/// Longer messages (driver and storage errors nest) are cut here, in characters.
+const MESSAGE: usize = 300;
+
+/// The log of one run. mongod writes it as its stdout and stderr instead of by `--logpath`, so that what it says
+/// before it opens its log is there too.
+#[derive(Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+    file: File,
+    /// Where this run begins.
+    start: u64,
+}
+
+impl Log {
+    /// Opens the file for appending: an earlier mongod that is just ending may still be writing to it.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        if file.metadata()?.len() > LIMIT {
+            file.set_len(0)?;
+        }
+        let start = file.metadata()?.len();
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            start,
+        })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn writer(&self) -> io::Result<Stdio> {
+        Ok(self.file.try_clone()?.into())
+    }
+
+    /// What this run said last about what is wrong.
+    pub(super) fn last_error(&self) -> Option<String> {
+        let mut file = File::open(&self.path).ok()?;
+        let end = file.metadata().ok()?.len();
+        file.seek(SeekFrom::Start(self.start.max(end.saturating_sub(TAIL))))
+            .ok()?;
+        let mut tail = Vec::new();
+        file.take(TAIL).read_to_end(&mut tail).ok()?;
+        last_error(&String::from_utf8_lossy(&tail))
+    }
+}
+
+/// mongod logs a JSON object a line with severities F, E, W, I and D1 to D5, save for what goes wrong before its
+/// logging works. Best is an error that gives its cause, then any error, then whatever was said last.
+fn last_error(log: &str) -> Option<String> {
+    let mut error = None;
+    let mut last = None;
+    for line in log
+        .lines()
+        .rev()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        let Ok(entry) = serde_json::from_str::<Value>(line) else {
+            last = last.or(Some(line.to_owned()));
+            continue;
+        };
+        let message = entry["msg"].as_str().unwrap_or_default();
+        if matches!(entry["s"].as_str(), Some("F" | "E")) {
+            let cause = match &entry["attr"]["error"] {
+                Value::String(cause) => Some(cause.as_str()),
+                cause => cause["errmsg"].as_str(),
+            };
+            if let Some(cause) = cause {
+                return Some(one_line(&format!("{message}: {cause}")));
+            }
+            error = error.or(Some(message.to_owned()));
+        }
+        last = last.or(Some(message.to_owned()));
+    }
+    error.or(last).map(|message| one_line(&message))
+}
+
+/// Without line breaks and cut to a readable length.
+pub(super) fn one_line(message: &str) -> String {
+    let words: Vec<_> = message.split_whitespace().collect();
+    words.join(" ").chars().take(MESSAGE).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_with_its_cause_wins_over_what_follows_it() {
+        let log = r#"
+            {"s":"E","msg":"DBException in initAndListen, terminating","attr":{"error":"DBPathInUse: Unable to lock"}}
+            {"s":"E","msg":"later, without a cause","attr":{}}
+            {"s":"I","msg":"Now exiting","attr":{"exitCode":100}}"#;
+        let expected = "DBException in initAndListen, terminating: DBPathInUse: Unable to lock";
+        assert_eq!(last_error(log).as_deref(), Some(expected));
+    }
+
+    #[test]
+    fn what_is_not_json_counts_when_there_is_no_error() {
+        let log = "{\"s\":\"I\",\"msg\":\"Automatically disabling TLS\"}\nError parsing command line: unrecognised option\n";
+        assert_eq!(
+            last_error(log).as_deref(),
+            Some("Error parsing command line: unrecognised option")
+        );
+        assert_eq!(last_error("\n\n"), None);
+    }
+}

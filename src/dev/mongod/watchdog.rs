@@ -1,0 +1,79 @@
+//! Who ends mongod when the server cannot, because it was killed: a small shell that reads a pipe whose other end
+//! only the server holds. The kernel closes it however the server dies, which is portable and needs no unsafe code;
+//! a parent-death signal is neither, and fires when the spawning thread ends.
+
+use std::io::Write;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+
+use super::MongodError;
+
+/// The first line is the process to guard, a second one means that all is well; the end of input without it means
+/// that the server is gone. The signals of a terminal are for the server alone.
+const SCRIPT: &str = r#"
+trap '' INT TERM HUP QUIT
+read -r pid || exit 0
+read -r dismissed && exit 0
+kill -TERM "$pid" || exit 0
+for second in 1 2 3 4 5; do
+    sleep 1
+    kill -0 "$pid" || exit 0
+done
+kill -KILL "$pid"
+"#;
+
+/// The running shell.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    shell: Child,
+    /// `None` once dismissed. Rust opens pipes close-on-exec, so that no child holds this end open.
+    pipe: Option<ChildStdin>,
+}
+
+impl Watchdog {
+    pub(super) fn spawn() -> Result<Self, MongodError> {
+        let mut shell = Command::new("sh")
+            .args(["-c", SCRIPT, "valet-mongod-watchdog"])
+            .stdin(Stdio::piped())
+            // Not ours: who waits for the end of the server's output must not wait for this one.
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .map_err(|source| MongodError::Spawn {
+                program: Path::new("sh").to_owned(),
+                source,
+            })?;
+        let pipe = shell.stdin.take();
+        Ok(Self { shell, pipe })
+    }
+
+    /// From here on the process ends with the server.
+    pub(super) fn guard(&mut self, pid: u32) {
+        self.tell(&pid.to_string());
+    }
+
+    /// Ends the shell and leaves the process alone. To be called once that has been waited for or never was.
+    pub(super) fn dismiss(&mut self) {
+        self.tell("dismissed");
+        if self.pipe.take().is_some() {
+            // It ends at once, or has ended; an error here would mean that it was waited for already.
+            let _ = self.shell.wait();
+        }
+    }
+
+    fn tell(&mut self, line: &str) {
+        // A watchdog that someone killed has nothing to be told.
+        let _ = self
+            .pipe
+            .as_mut()
+            .map(|pipe| pipe.write_all(format!("{line}\n").as_bytes()));
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.dismiss();
+    }
+}
