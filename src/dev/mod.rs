@@ -1,1 +1,3 @@
 //! The local parts for development and tests: never for production.
+
+pub mod s3;
