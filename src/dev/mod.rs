@@ -1,3 +1,4 @@
 //! The local parts for development and tests: never for production.
 
 pub mod mongod;
+pub mod s3;

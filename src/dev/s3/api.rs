@@ -1,0 +1,483 @@
+//! The S3 operations: each finds its bucket, does its file work off the async threads, and answers.
+
+use std::sync::Arc;
+
+use hyper::Method;
+use hyper::header::{ETAG, HeaderValue, IF_NONE_MATCH, LOCATION};
+use s3s::dto::*;
+use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
+
+use super::checksum::{Algorithm, Claims, Kind, read_sums, write_sums};
+use super::condition::WriteCondition;
+use super::config::Config;
+use super::folder::{Bucket as Store, Folder, blocking, hex, internal};
+use super::object::{Headers, Meta, millis, now_ms, timestamp};
+use super::{copy, ingest, listing, multipart, read};
+
+/// What user metadata may weigh, names and values (AWS: 2 KB).
+const MAX_METADATA: usize = 2048;
+/// How many keys one batch may delete.
+const MAX_BATCH: usize = 1000;
+
+/// The operations over one folder.
+pub(super) struct Api {
+    folder: Arc<Folder>,
+}
+
+type Answer<T> = S3Result<S3Response<T>>;
+
+fn answer<T>(output: T) -> Answer<T> {
+    Ok(S3Response::new(output))
+}
+
+/// Takes what is kept with an object out of any input that carries it.
+macro_rules! headers {
+    ($input:expr) => {
+        Headers {
+            content_type: $input.content_type.clone(),
+            cache_control: $input.cache_control.clone(),
+            content_disposition: $input.content_disposition.clone(),
+            content_encoding: stored_encoding($input.content_encoding.as_deref()),
+            content_language: $input.content_language.clone(),
+            expires: $input.expires.as_ref().map(millis),
+            user: user_metadata($input.metadata.take())?,
+        }
+    };
+}
+
+fn user_metadata(given: Option<Metadata>) -> S3Result<std::collections::BTreeMap<String, String>> {
+    let given = given.unwrap_or_default();
+    if given.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > MAX_METADATA {
+        return Err(s3_error!(
+            MetadataTooLarge,
+            "Your metadata headers exceed the maximum allowed metadata size"
+        ));
+    }
+    Ok(given.into_iter().collect())
+}
+
+/// `aws-chunked` is about the transfer, not about the object.
+fn stored_encoding(given: Option<&str>) -> Option<String> {
+    let kept: Vec<_> = given?
+        .split(',')
+        .map(str::trim)
+        .filter(|e| !e.is_empty() && *e != "aws-chunked")
+        .collect();
+    Some(kept.join(",")).filter(|e| !e.is_empty())
+}
+
+impl Api {
+    /// Over this folder.
+    pub(super) fn new(folder: Arc<Folder>) -> Self {
+        Self { folder }
+    }
+
+    fn bucket(&self, name: &str) -> S3Result<Arc<Store>> {
+        self.folder.bucket(name)
+    }
+
+    async fn put_config<T>(&self, bucket: &str, config: Config, value: T) -> S3Result<()>
+    where
+        T: serde::Serialize + Send + 'static,
+    {
+        let (folder, bucket) = (Arc::clone(&self.folder), self.bucket(bucket)?);
+        blocking(move || config.put(&folder, &bucket, &value)).await
+    }
+
+    async fn get_config<T>(&self, bucket: &str, config: Config) -> S3Result<T>
+    where
+        T: serde::de::DeserializeOwned + Send + 'static,
+    {
+        let bucket = self.bucket(bucket)?;
+        blocking(move || config.get(&bucket)).await
+    }
+
+    async fn delete_config(&self, bucket: &str, config: Config) -> S3Result<()> {
+        let bucket = self.bucket(bucket)?;
+        blocking(move || config.delete(&bucket)).await
+    }
+}
+
+#[async_trait::async_trait]
+impl S3 for Api {
+    /// Browsers' forms come here too, once their policy is checked.
+    async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        let input = &mut req.input;
+        let bucket = self.bucket(&input.bucket)?;
+        if input.key.len() > 1024 {
+            return Err(s3_error!(KeyTooLongError, "Your key is too long"));
+        }
+        let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+        let headers = headers!(input);
+        let claims = Claims::new(
+            read_sums!(input),
+            input.content_md5.as_deref(),
+            input.checksum_algorithm.as_ref(),
+        )?;
+        let length = input
+            .content_length
+            .or_else(|| known_length(input.body.as_ref()));
+        if length.is_none() {
+            return Err(s3_error!(
+                MissingContentLength,
+                "You must provide the Content-Length HTTP header."
+            ));
+        }
+        condition.check(bucket.index().get(&input.key).map(Arc::as_ref))?;
+
+        // AWS keeps a CRC64NVME of what came without a checksum.
+        let named = claims.algorithm.unwrap_or(Algorithm::Crc64nvme);
+        let algorithms = vec![Algorithm::Sha256, named];
+        let received = ingest::receive(&self.folder, input.body.take(), length, algorithms).await?;
+        claims.verify(&received.sums, &received.md5, req.trailing_headers.as_ref())?;
+        let meta = Meta {
+            key: std::mem::take(&mut input.key),
+            size: received.size,
+            etag: hex(&received.md5),
+            modified: now_ms(),
+            headers,
+            sums: received.sums.clone(),
+            named: Some(named),
+            kind: Kind::Full,
+            parts: Vec::new(),
+        };
+        let meta = blocking(move || {
+            let temp = received.seal(&meta)?;
+            bucket.publish(&temp, meta, &condition, None)
+        })
+        .await?;
+        let mut out = PutObjectOutput {
+            e_tag: Some(meta.e_tag()),
+            checksum_type: Some(meta.kind.to_dto()),
+            ..PutObjectOutput::default()
+        };
+        write_sums!(out, meta.named_sums());
+        let mut response = S3Response::new(out);
+        if req.method == Method::POST {
+            // A browser's form: the protocol layer has checked its policy, and leaves these two headers to us.
+            let location = format!("/{}/{}", req.input.bucket, meta.key);
+            response
+                .headers
+                .extend(HeaderValue::try_from(location).ok().map(|l| (LOCATION, l)));
+            response
+                .headers
+                .extend(meta.e_tag().to_http_header().ok().map(|t| (ETAG, t)));
+        }
+        Ok(response)
+    }
+
+    async fn head_object(&self, req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        let out = read::head(&bucket, req.input)?;
+        let partial = out.content_range.is_some();
+        let mut response = S3Response::new(out);
+        response.status = partial.then_some(hyper::StatusCode::PARTIAL_CONTENT);
+        Ok(response)
+    }
+
+    async fn get_object(&self, req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        answer(read::get(bucket, req.input).await?)
+    }
+
+    async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        read::check_version(req.input.version_id.as_deref())?;
+        let condition = WriteCondition::new(req.input.if_match.as_ref(), None)?;
+        blocking(move || bucket.remove(&req.input.key, &condition)).await?;
+        answer(DeleteObjectOutput::default())
+    }
+
+    async fn delete_objects(
+        &self,
+        req: S3Request<DeleteObjectsInput>,
+    ) -> Answer<DeleteObjectsOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        let Delete { objects, quiet } = req.input.delete;
+        if objects.is_empty() || objects.len() > MAX_BATCH {
+            return Err(s3_error!(MalformedXML, "A batch holds 1 to 1000 keys"));
+        }
+        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
+        let results = blocking(move || {
+            let remove = |object: ObjectIdentifier| {
+                let condition = match &object.e_tag {
+                    Some(tag) => WriteCondition::Matches(tag.value().to_owned()),
+                    None => WriteCondition::Always,
+                };
+                let result = read::check_version(object.version_id.as_deref())
+                    .and_then(|()| bucket.remove(&object.key, &condition));
+                (object, result)
+            };
+            Ok(objects.into_iter().map(remove).collect::<Vec<_>>())
+        })
+        .await?;
+        for (object, result) in results {
+            match result {
+                Ok(()) => deleted.push(DeletedObject {
+                    key: Some(object.key),
+                    version_id: object.version_id,
+                    ..DeletedObject::default()
+                }),
+                Err(e) => errors.push(Error {
+                    key: Some(object.key),
+                    version_id: object.version_id,
+                    code: Some(e.code().as_str().to_owned()),
+                    message: e.message().map(str::to_owned),
+                }),
+            }
+        }
+        answer(DeleteObjectsOutput {
+            deleted: (!quiet.unwrap_or(false)).then_some(deleted),
+            errors: Some(errors).filter(|e| !e.is_empty()),
+            ..DeleteObjectsOutput::default()
+        })
+    }
+
+    async fn copy_object(&self, req: S3Request<CopyObjectInput>) -> Answer<CopyObjectOutput> {
+        let mut input = req.input;
+        if input.key.len() > 1024 {
+            return Err(s3_error!(KeyTooLongError, "Your key is too long"));
+        }
+        // The protocol layer does not know conditions on a copy's target yet.
+        let condition = match req.headers.get(IF_NONE_MATCH) {
+            None => WriteCondition::Always,
+            Some(value) => {
+                let condition = ETagCondition::parse_http_header(value.as_bytes());
+                WriteCondition::new(
+                    None,
+                    Some(&condition.map_err(|_| s3_error!(InvalidArgument, "if-none-match"))?),
+                )?
+            }
+        };
+        let replacement = headers!(input);
+        let folder = Arc::clone(&self.folder);
+        answer(blocking(move || copy::copy(&folder, input, replacement, &condition)).await?)
+    }
+
+    async fn list_objects_v2(
+        &self,
+        req: S3Request<ListObjectsV2Input>,
+    ) -> Answer<ListObjectsV2Output> {
+        answer(listing::list_v2(
+            &*self.bucket(&req.input.bucket)?,
+            req.input,
+        )?)
+    }
+
+    async fn list_objects(&self, req: S3Request<ListObjectsInput>) -> Answer<ListObjectsOutput> {
+        answer(listing::list_v1(
+            &*self.bucket(&req.input.bucket)?,
+            req.input,
+        )?)
+    }
+
+    async fn list_object_versions(
+        &self,
+        req: S3Request<ListObjectVersionsInput>,
+    ) -> Answer<ListObjectVersionsOutput> {
+        answer(listing::list_versions(
+            &*self.bucket(&req.input.bucket)?,
+            req.input,
+        )?)
+    }
+
+    async fn create_multipart_upload(
+        &self,
+        mut req: S3Request<CreateMultipartUploadInput>,
+    ) -> Answer<CreateMultipartUploadOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        let headers = headers!(req.input);
+        answer(multipart::create(Arc::clone(&self.folder), bucket, req.input, headers).await?)
+    }
+
+    async fn upload_part(&self, req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        let mut input = req.input;
+        input.content_length = input
+            .content_length
+            .or_else(|| known_length(input.body.as_ref()));
+        if input.content_length.is_none() {
+            return Err(s3_error!(
+                MissingContentLength,
+                "You must provide the Content-Length HTTP header."
+            ));
+        }
+        answer(
+            multipart::upload_part(
+                Arc::clone(&self.folder),
+                bucket,
+                input,
+                req.trailing_headers,
+            )
+            .await?,
+        )
+    }
+
+    async fn list_parts(&self, req: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        answer(blocking(move || multipart::list_parts(&bucket, req.input)).await?)
+    }
+
+    async fn list_multipart_uploads(
+        &self,
+        req: S3Request<ListMultipartUploadsInput>,
+    ) -> Answer<ListMultipartUploadsOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        answer(blocking(move || multipart::list_uploads(&bucket, req.input)).await?)
+    }
+
+    async fn complete_multipart_upload(
+        &self,
+        req: S3Request<CompleteMultipartUploadInput>,
+    ) -> Answer<CompleteMultipartUploadOutput> {
+        let (folder, bucket) = (Arc::clone(&self.folder), self.bucket(&req.input.bucket)?);
+        answer(blocking(move || multipart::complete(&folder, &bucket, req.input)).await?)
+    }
+
+    async fn abort_multipart_upload(
+        &self,
+        req: S3Request<AbortMultipartUploadInput>,
+    ) -> Answer<AbortMultipartUploadOutput> {
+        let (folder, bucket) = (Arc::clone(&self.folder), self.bucket(&req.input.bucket)?);
+        blocking(move || multipart::abort(&folder, &bucket, &req.input.upload_id, &req.input.key))
+            .await?;
+        answer(AbortMultipartUploadOutput::default())
+    }
+
+    async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
+        let (folder, name) = (Arc::clone(&self.folder), req.input.bucket);
+        let location = format!("/{name}");
+        if blocking(move || folder.create_bucket(&name).map_err(internal)).await? {
+            answer(CreateBucketOutput {
+                location: Some(location),
+            })
+        } else {
+            Err(s3_error!(
+                BucketAlreadyOwnedByYou,
+                "Your previous request to create the named bucket succeeded"
+            ))
+        }
+    }
+
+    async fn head_bucket(&self, req: S3Request<HeadBucketInput>) -> Answer<HeadBucketOutput> {
+        self.bucket(&req.input.bucket)?;
+        answer(HeadBucketOutput::default())
+    }
+
+    async fn delete_bucket(&self, req: S3Request<DeleteBucketInput>) -> Answer<DeleteBucketOutput> {
+        let folder = Arc::clone(&self.folder);
+        blocking(move || folder.delete_bucket(&req.input.bucket)).await?;
+        answer(DeleteBucketOutput::default())
+    }
+
+    async fn list_buckets(&self, _req: S3Request<ListBucketsInput>) -> Answer<ListBucketsOutput> {
+        let bucket = |store: &Arc<Store>| Bucket {
+            name: Some(store.name.clone()),
+            creation_date: Some(timestamp(store.created)),
+            ..Bucket::default()
+        };
+        answer(ListBucketsOutput {
+            buckets: Some(self.folder.buckets().iter().map(bucket).collect()),
+            ..ListBucketsOutput::default()
+        })
+    }
+
+    async fn get_bucket_location(
+        &self,
+        req: S3Request<GetBucketLocationInput>,
+    ) -> Answer<GetBucketLocationOutput> {
+        self.bucket(&req.input.bucket)?;
+        // No constraint is how S3 writes us-east-1.
+        answer(GetBucketLocationOutput::default())
+    }
+
+    async fn get_bucket_versioning(
+        &self,
+        req: S3Request<GetBucketVersioningInput>,
+    ) -> Answer<GetBucketVersioningOutput> {
+        self.bucket(&req.input.bucket)?;
+        answer(GetBucketVersioningOutput::default())
+    }
+
+    async fn put_bucket_cors(
+        &self,
+        req: S3Request<PutBucketCorsInput>,
+    ) -> Answer<PutBucketCorsOutput> {
+        self.put_config(
+            &req.input.bucket,
+            Config::Cors,
+            req.input.cors_configuration,
+        )
+        .await?;
+        answer(PutBucketCorsOutput::default())
+    }
+
+    async fn get_bucket_cors(
+        &self,
+        req: S3Request<GetBucketCorsInput>,
+    ) -> Answer<GetBucketCorsOutput> {
+        let kept: CORSConfiguration = self.get_config(&req.input.bucket, Config::Cors).await?;
+        answer(GetBucketCorsOutput {
+            cors_rules: Some(kept.cors_rules),
+        })
+    }
+
+    async fn delete_bucket_cors(
+        &self,
+        req: S3Request<DeleteBucketCorsInput>,
+    ) -> Answer<DeleteBucketCorsOutput> {
+        self.delete_config(&req.input.bucket, Config::Cors).await?;
+        answer(DeleteBucketCorsOutput::default())
+    }
+
+    async fn put_public_access_block(
+        &self,
+        req: S3Request<PutPublicAccessBlockInput>,
+    ) -> Answer<PutPublicAccessBlockOutput> {
+        let value = req.input.public_access_block_configuration;
+        self.put_config(&req.input.bucket, Config::PublicAccessBlock, value)
+            .await?;
+        answer(PutPublicAccessBlockOutput::default())
+    }
+
+    async fn get_public_access_block(
+        &self,
+        req: S3Request<GetPublicAccessBlockInput>,
+    ) -> Answer<GetPublicAccessBlockOutput> {
+        let kept = self
+            .get_config(&req.input.bucket, Config::PublicAccessBlock)
+            .await?;
+        answer(GetPublicAccessBlockOutput {
+            public_access_block_configuration: Some(kept),
+        })
+    }
+
+    async fn put_bucket_lifecycle_configuration(
+        &self,
+        req: S3Request<PutBucketLifecycleConfigurationInput>,
+    ) -> Answer<PutBucketLifecycleConfigurationOutput> {
+        let value = req.input.lifecycle_configuration.unwrap_or_default();
+        self.put_config(&req.input.bucket, Config::Lifecycle, value)
+            .await?;
+        answer(PutBucketLifecycleConfigurationOutput::default())
+    }
+
+    async fn get_bucket_lifecycle_configuration(
+        &self,
+        req: S3Request<GetBucketLifecycleConfigurationInput>,
+    ) -> Answer<GetBucketLifecycleConfigurationOutput> {
+        let kept: BucketLifecycleConfiguration = self
+            .get_config(&req.input.bucket, Config::Lifecycle)
+            .await?;
+        answer(GetBucketLifecycleConfigurationOutput {
+            rules: Some(kept.rules),
+            ..GetBucketLifecycleConfigurationOutput::default()
+        })
+    }
+}
+
+fn known_length(body: Option<&StreamingBlob>) -> Option<i64> {
+    use s3s::stream::ByteStream as _;
+    let length = body.map_or(Some(0), |b| b.remaining_length().exact());
+    length.and_then(|l| i64::try_from(l).ok())
+}

@@ -1,0 +1,125 @@
+//! Conditional requests (RFC 9110, section 13): on writes by the entity tag, on reads by tag and time.
+
+use hyper::header::{CACHE_CONTROL, ETAG, HeaderMap, HeaderValue, LAST_MODIFIED};
+use s3s::dto::{ETagCondition, Timestamp, TimestampFormat};
+use s3s::{S3Error, S3Result, s3_error};
+
+use super::object::{Meta, millis};
+
+/// What must hold of the current object for a write to happen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum WriteCondition {
+    /// Nothing.
+    Always,
+    /// There is none (`If-None-Match: *`).
+    Absent,
+    /// There is one (`If-Match: *`).
+    Present,
+    /// It has this entity tag.
+    Matches(String),
+}
+
+impl WriteCondition {
+    /// From the request's headers. A tag in If-None-Match is not something S3 writes know.
+    pub(super) fn new(
+        if_match: Option<&ETagCondition>,
+        if_none_match: Option<&ETagCondition>,
+    ) -> S3Result<Self> {
+        match (if_match, if_none_match) {
+            (None, None) => Ok(Self::Always),
+            (None, Some(ETagCondition::Any)) => Ok(Self::Absent),
+            (Some(ETagCondition::Any), None) => Ok(Self::Present),
+            (Some(ETagCondition::ETag(tag)), None) => Ok(Self::Matches(tag.value().to_owned())),
+            _ => Err(s3_error!(
+                NotImplemented,
+                "A header you provided implies functionality that is not implemented"
+            )),
+        }
+    }
+
+    /// 412 unless it holds; a tag asked of a missing object is 404, as AWS answers.
+    pub(super) fn check(&self, current: Option<&Meta>) -> S3Result<()> {
+        match (self, current) {
+            (Self::Always, _) | (Self::Absent, None) | (Self::Present, Some(_)) => Ok(()),
+            (Self::Matches(tag), Some(meta)) if *tag == meta.etag => Ok(()),
+            (Self::Matches(_) | Self::Present, None) => {
+                Err(s3_error!(NoSuchKey, "The specified key does not exist."))
+            }
+            _ => Err(failed()),
+        }
+    }
+}
+
+/// 412.
+pub(super) fn failed() -> S3Error {
+    s3_error!(
+        PreconditionFailed,
+        "At least one of the pre-conditions you specified did not hold"
+    )
+}
+
+/// The four conditions of a read, or of a copy's source.
+#[derive(Debug, Default)]
+pub(super) struct ReadConditions {
+    pub(super) if_match: Option<ETagCondition>,
+    pub(super) if_none_match: Option<ETagCondition>,
+    pub(super) if_modified_since: Option<Timestamp>,
+    pub(super) if_unmodified_since: Option<Timestamp>,
+}
+
+impl ReadConditions {
+    /// In RFC 9110's order: a tag silences the time beside it. Err is 412 or 304.
+    pub(super) fn check(&self, meta: &Meta) -> S3Result<()> {
+        // HTTP dates have whole seconds.
+        let modified = meta.modified.div_euclid(1000);
+        let seconds = |t: &Timestamp| millis(t).div_euclid(1000);
+        let hit = |c: &ETagCondition| c.as_etag().is_none_or(|tag| tag.value() == meta.etag);
+
+        let unchanged = match (&self.if_match, &self.if_unmodified_since) {
+            (Some(tag), _) => hit(tag),
+            (None, Some(t)) => modified <= seconds(t),
+            (None, None) => true,
+        };
+        if !unchanged {
+            return Err(failed());
+        }
+        let fresh = match (&self.if_none_match, &self.if_modified_since) {
+            (Some(tag), _) => hit(tag),
+            (None, Some(t)) => modified <= seconds(t),
+            (None, None) => false,
+        };
+        if fresh {
+            Err(not_modified(meta))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+fn not_modified(meta: &Meta) -> S3Error {
+    let mut headers = HeaderMap::new();
+    let mut stamp = Vec::new();
+    let _ = meta
+        .last_modified()
+        .format(TimestampFormat::HttpDate, &mut stamp);
+    let known = [
+        (ETAG, format!("\"{}\"", meta.etag).into_bytes()),
+        (LAST_MODIFIED, stamp),
+        (
+            CACHE_CONTROL,
+            meta.headers
+                .cache_control
+                .clone()
+                .unwrap_or_default()
+                .into_bytes(),
+        ),
+    ];
+    for (name, value) in known {
+        if let (false, Ok(value)) = (value.is_empty(), HeaderValue::from_bytes(&value)) {
+            headers.insert(name, value);
+        }
+    }
+    let mut error = s3_error!(NotModified, "Not Modified");
+    error.set_headers(headers);
+    error
+}

@@ -1,0 +1,213 @@
+//! The HTTP gate before the protocol: CORS, the guard, request ids, and reading a refused body to its end.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, ORIGIN, RANGE};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use s3s::auth::{S3Auth, SecretKey};
+use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, HttpResponse, S3Error, S3Result, s3_error};
+use secrecy::ExposeSecret as _;
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber as _;
+use uuid::Uuid;
+
+use super::api::Api;
+use super::folder::Folder;
+use super::{CorsOrigins, Options, guard};
+
+/// How long a refused body is read on, so that its sender sees the answer and not a broken connection.
+const DRAIN: Duration = Duration::from_secs(30);
+/// Forms are held in memory by the protocol layer.
+const MAX_FORM_BYTES: u64 = 1 << 30;
+
+/// One per server.
+pub(super) struct Gate {
+    cors: CorsOrigins,
+    requests: S3Service,
+    /// The protocol layer has one clock skew for everything; a form's signing time may be as old as its policy allows.
+    forms: S3Service,
+}
+
+struct OneKey {
+    access_key: String,
+    secret_key: SecretKey,
+}
+
+#[async_trait::async_trait]
+impl S3Auth for OneKey {
+    async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if access_key == self.access_key {
+            Ok(self.secret_key.clone())
+        } else {
+            Err(s3_error!(
+                InvalidAccessKeyId,
+                "The AWS Access Key Id you provided does not exist in our records."
+            ))
+        }
+    }
+}
+
+impl Gate {
+    /// The gate of this folder.
+    pub(super) fn new(options: &Options, folder: Arc<Folder>) -> Self {
+        let service = |skew: u32| {
+            let mut config = S3Config::default();
+            config.post_object_max_file_size = MAX_FORM_BYTES;
+            config.presigned_url_max_skew_time_secs = skew;
+            let mut builder = S3ServiceBuilder::new(Api::new(Arc::clone(&folder)));
+            builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
+            builder.set_auth(OneKey {
+                access_key: options.access_key.clone(),
+                secret_key: SecretKey::from(options.secret_key.expose_secret()),
+            });
+            builder.build()
+        };
+        Self {
+            cors: options.cors.clone(),
+            requests: service(900),
+            forms: service(604_800),
+        }
+    }
+
+    /// Answers one request.
+    pub(super) async fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+    ) -> Result<Response<Body>, Infallible> {
+        let (mut parts, body) = request.into_parts();
+        let origin = parts.headers.get(ORIGIN).cloned();
+        let head = parts.method == Method::HEAD;
+        let mut response = if parts.method == Method::OPTIONS {
+            match self.cors.preflight(&parts.headers) {
+                Ok(headers) => {
+                    let mut response = Response::new(Body::empty());
+                    *response.headers_mut() = headers;
+                    response
+                }
+                Err(e) => refusal(e),
+            }
+        } else {
+            // AWS ignores a range that it cannot read, or that names several.
+            if parts.headers.get(RANGE).is_some_and(|r| {
+                r.to_str()
+                    .map_or(true, |r| s3s::dto::Range::parse(r).is_err())
+            }) {
+                parts.headers.remove(RANGE);
+            }
+            self.serve(parts, body).await
+        };
+        if response.status() == StatusCode::NOT_MODIFIED
+            || (head && !response.status().is_success())
+        {
+            *response.body_mut() = Body::empty();
+            response.headers_mut().remove(CONTENT_TYPE);
+            response.headers_mut().remove(CONTENT_LENGTH);
+        }
+        self.cors.decorate(origin.as_ref(), response.headers_mut());
+        let id = Uuid::new_v4().simple().to_string().to_ascii_uppercase();
+        if let Ok(id) = HeaderValue::try_from(id) {
+            response.headers_mut().insert("x-amz-request-id", id);
+        }
+        Ok(response)
+    }
+
+    async fn serve(&self, parts: Parts, body: Incoming) -> HttpResponse {
+        let waits = parts.headers.contains_key(EXPECT);
+        let body = Shared(Arc::new(Inner {
+            body: Mutex::new(body),
+            touched: AtomicBool::new(false),
+        }));
+        let rest = body.clone();
+        let response = match guard::check(&parts) {
+            Err(e) => refusal(e),
+            Ok(()) => {
+                let service = if guard::is_form(&parts) {
+                    &self.forms
+                } else {
+                    &self.requests
+                };
+                let request = Request::from_parts(parts, Body::http_body(body));
+                // The protocol layer logs whole requests, presigned queries included: it has no subscriber.
+                let answer = service
+                    .call(request)
+                    .with_subscriber(Dispatch::none())
+                    .await;
+                answer.unwrap_or_else(|_e| {
+                    refusal(s3_error!(InternalError, "The answer could not be written"))
+                })
+            }
+        };
+        let asked_to_continue = !waits || rest.0.touched.load(Ordering::Relaxed);
+        if !response.status().is_success() && asked_to_continue {
+            rest.drain().await;
+        }
+        response
+    }
+}
+
+fn refusal(error: S3Error) -> HttpResponse {
+    error.to_http_response().unwrap_or_else(|_e| {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response
+    })
+}
+
+/// A request's body that the gate keeps hold of while the protocol reads it.
+#[derive(Clone)]
+struct Shared(Arc<Inner>);
+
+struct Inner {
+    body: Mutex<Incoming>,
+    touched: AtomicBool,
+}
+
+impl Shared {
+    async fn drain(mut self) {
+        let end = tokio::time::timeout(DRAIN, async {
+            while let Some(Ok(_frame)) = self.frame().await {}
+        });
+        // A sender slower than that finds its connection closed.
+        let _ = end.await;
+    }
+}
+
+impl HttpBody for Shared {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.0.touched.store(true, Ordering::Relaxed);
+        Pin::new(&mut *self.0.body.lock().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0
+            .body
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0
+            .body
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .size_hint()
+    }
+}

@@ -1,0 +1,198 @@
+//! Bytes coming in: from a request or another file into `tmp/`, hashed on the way. Nothing is published here.
+
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use hyper::StatusCode;
+use s3s::checksum::ChecksumHasher;
+use s3s::crypto::{Checksum as _, Md5};
+use s3s::dto::StreamingBlob;
+use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
+
+use super::checksum::{self, Algorithm, Sums};
+use super::folder::{Folder, Temp, blocking, internal};
+use super::object::{self, Meta};
+
+/// The most that one PUT or one part may hold (AWS: 5 GiB).
+pub(super) const MAX_BYTES: u64 = 5 << 30;
+/// How much is gathered before it goes to the disk.
+const BATCH: usize = 1 << 20;
+/// How long a body may be silent: AWS gives up after about 20 s.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A file being written and hashed.
+pub(super) struct Sink {
+    temp: Temp,
+    file: File,
+    md5: Md5,
+    hasher: ChecksumHasher,
+    size: u64,
+}
+
+/// A body that is whole: in a file of `tmp/`, without its metadata yet.
+pub(super) struct Received {
+    temp: Temp,
+    file: File,
+    pub(super) size: u64,
+    pub(super) md5: [u8; 16],
+    pub(super) sums: Sums,
+}
+
+impl Sink {
+    /// A new file, and these checksums to compute besides MD5.
+    pub(super) fn create(
+        folder: &Folder,
+        algorithms: impl IntoIterator<Item = Algorithm>,
+    ) -> io::Result<Self> {
+        let temp = folder.temp();
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(temp.path())?;
+        Ok(Self {
+            temp,
+            file,
+            md5: Md5::new(),
+            hasher: checksum::hasher(algorithms),
+            size: 0,
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.md5.update(bytes);
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Appends the next `length` bytes of a file.
+    pub(super) fn copy(&mut self, from: &mut File, length: u64) -> io::Result<()> {
+        let mut left = length;
+        let mut buffer = vec![0; BATCH];
+        while left > 0 {
+            let want = usize::try_from(left).unwrap_or(BATCH).min(BATCH);
+            let got = from.read(&mut buffer[..want])?;
+            if got == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.write(&buffer[..got])?;
+            left -= got as u64;
+        }
+        Ok(())
+    }
+
+    /// No more bytes.
+    pub(super) fn finish(self) -> Received {
+        Received {
+            temp: self.temp,
+            file: self.file,
+            size: self.size,
+            md5: self.md5.finalize(),
+            sums: checksum::finish(self.hasher),
+        }
+    }
+}
+
+impl Received {
+    /// Adds the metadata: the file is now a whole object that only lacks its name.
+    pub(super) fn seal(mut self, meta: &Meta) -> S3Result<Temp> {
+        object::seal(&mut self.file, meta).map_err(internal)?;
+        Ok(self.temp)
+    }
+}
+
+/// Writes a request's body to a file. `length` is what the request announced.
+///
+/// # Errors
+/// When the body ends early, stalls, is too large or fails a check of the protocol layer. The file is gone then.
+pub(super) async fn receive(
+    folder: &Arc<Folder>,
+    body: Option<StreamingBlob>,
+    length: Option<i64>,
+    algorithms: Vec<Algorithm>,
+) -> S3Result<Received> {
+    let expected = length.and_then(|l| u64::try_from(l).ok());
+    if expected.is_some_and(|l| l > MAX_BYTES) {
+        return Err(s3_error!(
+            EntityTooLarge,
+            "Your proposed upload exceeds the maximum allowed size"
+        ));
+    }
+    let for_sink = Arc::clone(folder);
+    let mut sink = blocking(move || Sink::create(&for_sink, algorithms).map_err(internal)).await?;
+    if let Some(mut body) = body {
+        let mut batch: Vec<Bytes> = Vec::new();
+        let mut gathered = 0;
+        loop {
+            let next = tokio::time::timeout(SILENCE, body.next())
+                .await
+                .map_err(|_elapsed| {
+                    s3_error!(
+                        RequestTimeout,
+                        "Your socket connection to the server was not read from within the timeout."
+                    )
+                })?;
+            let end = next.is_none();
+            if let Some(chunk) = next {
+                let chunk = chunk.map_err(|e| body_error(&e))?;
+                gathered += chunk.len();
+                batch.push(chunk);
+            }
+            if gathered >= BATCH || (end && gathered > 0) {
+                if sink.size + gathered as u64 > expected.unwrap_or(MAX_BYTES) {
+                    return Err(s3_error!(
+                        EntityTooLarge,
+                        "The body is longer than announced"
+                    ));
+                }
+                let chunks = std::mem::take(&mut batch);
+                gathered = 0;
+                sink = blocking(move || {
+                    chunks
+                        .iter()
+                        .try_for_each(|c| sink.write(c))
+                        .map_err(internal)?;
+                    Ok(sink)
+                })
+                .await?;
+            }
+            if end {
+                break;
+            }
+        }
+    }
+    if expected.is_some_and(|l| l != sink.size) {
+        return Err(incomplete());
+    }
+    Ok(sink.finish())
+}
+
+fn incomplete() -> S3Error {
+    s3_error!(
+        IncompleteBody,
+        "You did not provide the number of bytes specified by the Content-Length HTTP header"
+    )
+}
+
+/// The protocol layer's stream errors have private types: their words are what there is to tell them apart.
+fn body_error(e: &StdError) -> S3Error {
+    let words = e.to_string();
+    if words.contains("Sha256Mismatch") {
+        let code = S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into());
+        let mut error = S3Error::with_message(
+            code,
+            "The provided 'x-amz-content-sha256' header does not match.",
+        );
+        error.set_status_code(StatusCode::BAD_REQUEST);
+        error
+    } else if words.contains("SignatureMismatch") {
+        s3_error!(SignatureDoesNotMatch, "A chunk's signature does not match.")
+    } else {
+        incomplete()
+    }
+}

@@ -1,0 +1,281 @@
+//! Listings of a bucket: `ListObjects`, `ListObjectsV2` and `ListObjectVersions`, by pages in the order of the keys' bytes.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
+use s3s::dto::{
+    CommonPrefix, EncodingType, ListObjectVersionsInput, ListObjectVersionsOutput,
+    ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
+    ObjectStorageClass, ObjectVersion, ObjectVersionStorageClass,
+};
+use s3s::{S3Result, s3_error};
+
+use super::folder::{Bucket, Index};
+use super::object::Meta;
+
+/// The most entries of a page, as S3 has it.
+const MAX_KEYS: i32 = 1000;
+
+/// Where a page begins.
+enum After {
+    Start,
+    Key(String),
+    /// The page before ended with a common prefix: all its keys are done.
+    Prefix(String),
+}
+
+#[derive(Default)]
+struct Page {
+    objects: Vec<Arc<Meta>>,
+    prefixes: Vec<String>,
+    /// The last entry, when more follow.
+    next: Option<(char, String)>,
+}
+
+fn page(index: &Index, prefix: &str, delimiter: Option<&str>, after: &After, max: usize) -> Page {
+    let mut page = Page::default();
+    let from = match after {
+        After::Key(key) | After::Prefix(key) if key.as_str() >= prefix => {
+            Bound::Excluded(key.as_str())
+        }
+        _ => Bound::Included(prefix),
+    };
+    let delimiter = delimiter.filter(|d| !d.is_empty());
+    let mut last = None;
+    let mut done: Option<String> = match after {
+        After::Prefix(p) => Some(p.clone()),
+        _ => None,
+    };
+    for (key, meta) in index.range::<str, _>((from, Bound::Unbounded)) {
+        let Some(rest) = key.strip_prefix(prefix) else {
+            break;
+        };
+        if done.as_deref().is_some_and(|d| key.starts_with(d)) {
+            continue;
+        }
+        if page.objects.len() + page.prefixes.len() == max {
+            page.next = last;
+            return page;
+        }
+        if let Some((at, d)) = delimiter.and_then(|d| rest.find(d).map(|at| (at, d))) {
+            let common = key[..prefix.len() + at + d.len()].to_owned();
+            last = Some(('p', common.clone()));
+            done = Some(common.clone());
+            page.prefixes.push(common);
+        } else {
+            last = Some(('k', key.clone()));
+            page.objects.push(Arc::clone(meta));
+        }
+    }
+    page
+}
+
+fn max_keys(asked: Option<i32>) -> S3Result<i32> {
+    match asked.unwrap_or(MAX_KEYS) {
+        n if n < 0 => Err(s3_error!(InvalidArgument, "max-keys must not be negative")),
+        n => Ok(n.min(MAX_KEYS)),
+    }
+}
+
+/// Percent-encodes names when the client asks for it: a key may hold what XML 1.0 cannot.
+struct Names(bool);
+
+impl Names {
+    fn new(encoding: Option<&EncodingType>) -> Self {
+        Self(encoding.is_some_and(|e| e.as_str() == EncodingType::URL))
+    }
+
+    fn show(&self, name: &str) -> String {
+        if !self.0 {
+            return name.to_owned();
+        }
+        name.bytes().fold(String::new(), |mut out, b| {
+            match b {
+                b'A'..=b'Z'
+                | b'a'..=b'z'
+                | b'0'..=b'9'
+                | b'-'
+                | b'_'
+                | b'.'
+                | b'~'
+                | b'/'
+                | b'*' => out.push(b as char),
+                _ => out.push_str(&format!("%{b:02X}")),
+            }
+            out
+        })
+    }
+
+    fn prefixes(&self, page: &Page) -> Option<Vec<CommonPrefix>> {
+        let all = page.prefixes.iter().map(|p| CommonPrefix {
+            prefix: Some(self.show(p)),
+        });
+        Some(all.collect()).filter(|l: &Vec<_>| !l.is_empty())
+    }
+
+    fn object(&self, meta: &Meta) -> Object {
+        Object {
+            key: Some(self.show(&meta.key)),
+            size: i64::try_from(meta.size).ok(),
+            e_tag: Some(meta.e_tag()),
+            last_modified: Some(meta.last_modified()),
+            checksum_algorithm: meta.named.map(|a| vec![a.to_dto()]),
+            checksum_type: meta.named.map(|_| meta.kind.to_dto()),
+            storage_class: Some(ObjectStorageClass::from_static(
+                ObjectStorageClass::STANDARD,
+            )),
+            ..Object::default()
+        }
+    }
+}
+
+/// `ListObjectsV2`.
+pub(super) fn list_v2(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
+    let max = max_keys(input.max_keys)?;
+    let after = match (&input.continuation_token, &input.start_after) {
+        (Some(token), _) => parse_token(token)?,
+        (None, Some(key)) => After::Key(key.clone()),
+        (None, None) => After::Start,
+    };
+    let prefix = input.prefix.clone().unwrap_or_default();
+    let page = page(
+        &bucket.index(),
+        &prefix,
+        input.delimiter.as_deref(),
+        &after,
+        max.unsigned_abs() as usize,
+    );
+    let names = Names::new(input.encoding_type.as_ref());
+    Ok(ListObjectsV2Output {
+        name: Some(input.bucket),
+        key_count: i32::try_from(page.objects.len() + page.prefixes.len()).ok(),
+        max_keys: Some(max),
+        is_truncated: Some(page.next.is_some()),
+        next_continuation_token: page
+            .next
+            .as_ref()
+            .map(|(kind, name)| BASE64.encode(format!("{kind}{name}"))),
+        contents: Some(page.objects.iter().map(|m| names.object(m)).collect()),
+        common_prefixes: names.prefixes(&page),
+        prefix: Some(names.show(&prefix)),
+        delimiter: input.delimiter.map(|d| names.show(&d)),
+        start_after: input.start_after.map(|s| names.show(&s)),
+        continuation_token: input.continuation_token,
+        encoding_type: input.encoding_type,
+        ..ListObjectsV2Output::default()
+    })
+}
+
+fn parse_token(token: &str) -> S3Result<After> {
+    let text = BASE64
+        .decode(token)
+        .ok()
+        .and_then(|b| String::from_utf8(b).ok())
+        .unwrap_or_default();
+    if let Some(key) = text.strip_prefix('k') {
+        Ok(After::Key(key.to_owned()))
+    } else if let Some(prefix) = text.strip_prefix('p') {
+        Ok(After::Prefix(prefix.to_owned()))
+    } else {
+        Err(s3_error!(
+            InvalidArgument,
+            "The continuation token provided is incorrect"
+        ))
+    }
+}
+
+/// A marker is a name that the client saw: a common prefix when it ends with the delimiter.
+fn marker(name: Option<String>, delimiter: Option<&str>) -> After {
+    match (name.filter(|n| !n.is_empty()), delimiter) {
+        (None, _) => After::Start,
+        (Some(name), Some(d)) if !d.is_empty() && name.ends_with(d) => After::Prefix(name),
+        (Some(name), _) => After::Key(name),
+    }
+}
+
+/// `ListObjects`, the first version.
+pub(super) fn list_v1(bucket: &Bucket, input: ListObjectsInput) -> S3Result<ListObjectsOutput> {
+    let max = max_keys(input.max_keys)?;
+    let after = marker(input.marker.clone(), input.delimiter.as_deref());
+    let prefix = input.prefix.clone().unwrap_or_default();
+    let page = page(
+        &bucket.index(),
+        &prefix,
+        input.delimiter.as_deref(),
+        &after,
+        max.unsigned_abs() as usize,
+    );
+    let names = Names::new(input.encoding_type.as_ref());
+    Ok(ListObjectsOutput {
+        name: Some(input.bucket),
+        max_keys: Some(max),
+        is_truncated: Some(page.next.is_some()),
+        contents: Some(page.objects.iter().map(|m| names.object(m)).collect()),
+        common_prefixes: names.prefixes(&page),
+        prefix: Some(names.show(&prefix)),
+        next_marker: page
+            .next
+            .filter(|_| input.delimiter.is_some())
+            .map(|(_, name)| names.show(&name)),
+        delimiter: input.delimiter.map(|d| names.show(&d)),
+        marker: input.marker.map(|m| names.show(&m)),
+        encoding_type: input.encoding_type,
+        ..ListObjectsOutput::default()
+    })
+}
+
+/// `ListObjectVersions`: every object once, as the version `null` of a bucket without versioning.
+pub(super) fn list_versions(
+    bucket: &Bucket,
+    input: ListObjectVersionsInput,
+) -> S3Result<ListObjectVersionsOutput> {
+    let max = max_keys(input.max_keys)?;
+    let after = marker(input.key_marker.clone(), input.delimiter.as_deref());
+    let prefix = input.prefix.clone().unwrap_or_default();
+    let page = page(
+        &bucket.index(),
+        &prefix,
+        input.delimiter.as_deref(),
+        &after,
+        max.unsigned_abs() as usize,
+    );
+    let names = Names::new(input.encoding_type.as_ref());
+    let version = |meta: &Arc<Meta>| {
+        let object = names.object(meta);
+        ObjectVersion {
+            key: object.key,
+            size: object.size,
+            e_tag: object.e_tag,
+            last_modified: object.last_modified,
+            checksum_algorithm: object.checksum_algorithm,
+            checksum_type: object.checksum_type,
+            is_latest: Some(true),
+            version_id: Some("null".to_owned()),
+            storage_class: Some(ObjectVersionStorageClass::from_static(
+                ObjectVersionStorageClass::STANDARD,
+            )),
+            ..ObjectVersion::default()
+        }
+    };
+    Ok(ListObjectVersionsOutput {
+        name: Some(input.bucket),
+        max_keys: Some(max),
+        is_truncated: Some(page.next.is_some()),
+        next_version_id_marker: page
+            .next
+            .as_ref()
+            .filter(|(kind, _)| *kind == 'k')
+            .map(|_| "null".to_owned()),
+        next_key_marker: page.next.as_ref().map(|(_, name)| names.show(name)),
+        versions: Some(page.objects.iter().map(version).collect()),
+        common_prefixes: names.prefixes(&page),
+        prefix: Some(names.show(&prefix)),
+        delimiter: input.delimiter.map(|d| names.show(&d)),
+        key_marker: Some(names.show(&input.key_marker.unwrap_or_default())),
+        version_id_marker: input.version_id_marker,
+        encoding_type: input.encoding_type,
+        ..ListObjectVersionsOutput::default()
+    })
+}

@@ -1,0 +1,386 @@
+//! Multipart uploads as the protocol has them: the rules of parts and of completing.
+
+use std::sync::Arc;
+
+use s3s::crypto::{Checksum as _, Md5};
+use s3s::dto::ChecksumType;
+use s3s::dto::{
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart,
+    CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag, ListMultipartUploadsInput,
+    ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload, Part,
+    UploadPartInput, UploadPartOutput,
+};
+use s3s::{S3Result, TrailingHeaders, s3_error};
+
+use super::checksum::{Algorithm, Claims, Kind, Sums, read_sums, write_sums};
+use super::condition::WriteCondition;
+use super::folder::{Bucket, Folder, blocking, hex, internal};
+use super::ingest::{self, Sink};
+use super::object::{Meta, now_ms, timestamp};
+use super::upload::Upload;
+
+/// The least size of a part that is not the last (AWS: 5 MiB).
+const MIN_PART: u64 = 5 << 20;
+/// The most parts, and the highest part number.
+const MAX_PARTS: i32 = 10_000;
+
+/// `CreateMultipartUpload`.
+pub(super) async fn create(
+    folder: Arc<Folder>,
+    bucket: Arc<Bucket>,
+    input: CreateMultipartUploadInput,
+    headers: super::object::Headers,
+) -> S3Result<CreateMultipartUploadOutput> {
+    let algorithm = input
+        .checksum_algorithm
+        .as_ref()
+        .map(Algorithm::from_dto)
+        .transpose()?;
+    let kind = kind(algorithm, input.checksum_type.as_ref())?;
+    let key = input.key.clone();
+    let upload = blocking(move || {
+        Upload::create(&folder, &bucket, key, headers, algorithm, kind).map_err(internal)
+    })
+    .await?;
+    Ok(CreateMultipartUploadOutput {
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        upload_id: Some(upload.id),
+        checksum_algorithm: algorithm.map(Algorithm::to_dto),
+        checksum_type: algorithm.map(|_| kind.to_dto()),
+        ..CreateMultipartUploadOutput::default()
+    })
+}
+
+/// Which kinds AWS allows, and which is the default.
+fn kind(algorithm: Option<Algorithm>, asked: Option<&ChecksumType>) -> S3Result<Kind> {
+    let full = asked.map(|t| t.as_str() == ChecksumType::FULL_OBJECT);
+    match (algorithm, full) {
+        (None, None) | (Some(Algorithm::Crc64nvme), None | Some(true)) => Ok(Kind::Full),
+        (Some(Algorithm::Crc32 | Algorithm::Crc32c), Some(true)) => Ok(Kind::Full),
+        (Some(a), None | Some(false)) if a != Algorithm::Crc64nvme => Ok(Kind::Composite),
+        _ => Err(s3_error!(
+            InvalidRequest,
+            "The checksum type cannot be used with this checksum algorithm."
+        )),
+    }
+}
+
+fn check_number(number: i32) -> S3Result<()> {
+    if (1..=MAX_PARTS).contains(&number) {
+        Ok(())
+    } else {
+        Err(s3_error!(
+            InvalidArgument,
+            "Part number must be an integer between 1 and 10000, inclusive"
+        ))
+    }
+}
+
+/// `UploadPart`.
+pub(super) async fn upload_part(
+    folder: Arc<Folder>,
+    bucket: Arc<Bucket>,
+    input: UploadPartInput,
+    trailers: Option<TrailingHeaders>,
+) -> S3Result<UploadPartOutput> {
+    let number = input.part_number;
+    check_number(number)?;
+    let of = (
+        Arc::clone(&bucket),
+        input.upload_id.clone(),
+        input.key.clone(),
+    );
+    let upload = blocking(move || Upload::find(&of.0, &of.1, &of.2)).await?;
+    let claims = Claims::new(
+        read_sums!(input),
+        input.content_md5.as_deref(),
+        input.checksum_algorithm.as_ref(),
+    )?;
+    if upload.algorithm.is_some() && upload.algorithm != claims.algorithm {
+        // AWS's words, types included.
+        return Err(s3_error!(
+            InvalidRequest,
+            "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
+            upload
+                .algorithm
+                .map_or("null".into(), |a| a.to_dto().as_str().to_lowercase()),
+            claims
+                .algorithm
+                .map_or("null".into(), |a| a.to_dto().as_str().to_lowercase())
+        ));
+    }
+    let named = claims.algorithm;
+    let received = ingest::receive(
+        &folder,
+        input.body,
+        input.content_length,
+        named.into_iter().collect(),
+    )
+    .await?;
+    claims.verify(&received.sums, &received.md5, trailers.as_ref())?;
+    let meta = Meta {
+        key: String::new(),
+        size: received.size,
+        etag: hex(&received.md5),
+        modified: now_ms(),
+        headers: super::object::Headers::default(),
+        sums: received.sums.clone(),
+        named,
+        kind: Kind::Full,
+        parts: Vec::new(),
+    };
+    let mut out = UploadPartOutput {
+        e_tag: Some(meta.e_tag()),
+        ..UploadPartOutput::default()
+    };
+    write_sums!(out, meta.sums);
+    blocking(move || {
+        let temp = received.seal(&meta)?;
+        upload.put_part(&bucket, number, &temp)
+    })
+    .await?;
+    Ok(out)
+}
+
+/// `ListParts`.
+pub(super) fn list_parts(bucket: &Bucket, input: ListPartsInput) -> S3Result<ListPartsOutput> {
+    let upload = Upload::find(bucket, &input.upload_id, &input.key)?;
+    let max = input.max_parts.unwrap_or(1000).clamp(0, 1000);
+    let marker = input.part_number_marker.unwrap_or(0);
+    let mut numbers = upload.part_numbers(bucket)?;
+    numbers.retain(|n| *n > marker);
+    let truncated = numbers.len() > max.unsigned_abs() as usize;
+    numbers.truncate(max.unsigned_abs() as usize);
+    let mut parts = Vec::with_capacity(numbers.len());
+    for number in &numbers {
+        let Some((_file, meta)) = upload.part(bucket, *number) else {
+            continue;
+        };
+        let mut part = Part {
+            part_number: Some(*number),
+            size: i64::try_from(meta.size).ok(),
+            e_tag: Some(meta.e_tag()),
+            last_modified: Some(meta.last_modified()),
+            ..Part::default()
+        };
+        write_sums!(part, meta.sums);
+        parts.push(part);
+    }
+    Ok(ListPartsOutput {
+        bucket: Some(input.bucket),
+        key: Some(input.key),
+        upload_id: Some(input.upload_id),
+        checksum_algorithm: upload.algorithm.map(Algorithm::to_dto),
+        checksum_type: upload.algorithm.map(|_| upload.kind.to_dto()),
+        is_truncated: Some(truncated),
+        max_parts: Some(max),
+        next_part_number_marker: numbers.last().copied().or(Some(marker)),
+        part_number_marker: Some(marker),
+        parts: Some(parts),
+        ..ListPartsOutput::default()
+    })
+}
+
+/// `ListMultipartUploads`.
+pub(super) fn list_uploads(
+    bucket: &Bucket,
+    input: ListMultipartUploadsInput,
+) -> S3Result<ListMultipartUploadsOutput> {
+    if input.delimiter.as_deref().is_some_and(|d| !d.is_empty()) {
+        return Err(s3_error!(
+            NotImplemented,
+            "The local S3 lists uploads without a delimiter only"
+        ));
+    }
+    let max = input.max_uploads.unwrap_or(1000).clamp(0, 1000);
+    let prefix = input.prefix.clone().unwrap_or_default();
+    let mut all = Upload::all(bucket).map_err(internal)?;
+    all.retain(|u| u.key.starts_with(&prefix));
+    if let Some(after) = input.key_marker.as_ref().filter(|m| !m.is_empty()) {
+        // With an id, what follows that upload; a key alone skips all of that key's.
+        let id = input.upload_id_marker.as_ref();
+        let at = id.and_then(|id| all.iter().position(|u| u.key == *after && u.id == *id));
+        match at {
+            Some(at) => drop(all.drain(..=at)),
+            None => all.retain(|u| u.key > *after),
+        }
+    }
+    let truncated = all.len() > max.unsigned_abs() as usize;
+    all.truncate(max.unsigned_abs() as usize);
+    let last = all.last().filter(|_| truncated);
+    Ok(ListMultipartUploadsOutput {
+        bucket: Some(input.bucket),
+        is_truncated: Some(truncated),
+        max_uploads: Some(max),
+        prefix: input.prefix,
+        key_marker: input.key_marker,
+        upload_id_marker: input.upload_id_marker,
+        next_key_marker: last.map(|u| u.key.clone()),
+        next_upload_id_marker: last.map(|u| u.id.clone()),
+        uploads: Some(all.into_iter().map(listed).collect()),
+        ..ListMultipartUploadsOutput::default()
+    })
+}
+
+fn listed(upload: Upload) -> MultipartUpload {
+    MultipartUpload {
+        key: Some(upload.key),
+        upload_id: Some(upload.id),
+        initiated: Some(timestamp(upload.created)),
+        checksum_algorithm: upload.algorithm.map(Algorithm::to_dto),
+        checksum_type: upload.algorithm.map(|_| upload.kind.to_dto()),
+        ..MultipartUpload::default()
+    }
+}
+
+/// `AbortMultipartUpload`.
+pub(super) fn abort(folder: &Folder, bucket: &Bucket, id: &str, key: &str) -> S3Result<()> {
+    let upload = Upload::find(bucket, id, key)?;
+    // Under the lock that completing takes: one of the two happens.
+    let _index = bucket.index();
+    upload.discard(folder, bucket)
+}
+
+/// `CompleteMultipartUpload`. Does file I/O for as long as copying the parts takes.
+pub(super) fn complete(
+    folder: &Folder,
+    bucket: &Bucket,
+    mut input: CompleteMultipartUploadInput,
+) -> S3Result<CompleteMultipartUploadOutput> {
+    let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+    let upload = Upload::find(bucket, &input.upload_id, &input.key)?;
+    let given = input
+        .multipart_upload
+        .take()
+        .and_then(|m| m.parts)
+        .unwrap_or_default();
+    let parts = check_parts(bucket, &upload, given)?;
+    let size = parts.iter().map(|p| p.1.size).sum::<u64>();
+    if input
+        .mpu_object_size
+        .is_some_and(|s| u64::try_from(s) != Ok(size))
+    {
+        return Err(s3_error!(
+            InvalidRequest,
+            "The provided 'x-amz-mp-object-size' header does not match what was computed."
+        ));
+    }
+    condition.check(bucket.index().get(&upload.key).map(Arc::as_ref))?;
+
+    // Without an algorithm AWS keeps a CRC64NVME of the whole.
+    let named = upload.algorithm.unwrap_or(Algorithm::Crc64nvme);
+    let whole = (upload.kind == Kind::Full).then_some(named);
+    let mut digests = Vec::with_capacity(parts.len() * 16);
+    let mut sums = Sums::new();
+    if upload.kind == Kind::Composite {
+        sums.insert(
+            named,
+            named.composite(parts.iter().map(|(_, m)| m.sums.get(&named)))?,
+        );
+    }
+    let mut sink = Sink::create(folder, whole).map_err(internal)?;
+    let sizes: Vec<u64> = parts.iter().map(|p| p.1.size).collect();
+    for (mut file, meta) in parts {
+        digests.extend(unhex(&meta.etag));
+        std::io::Seek::rewind(&mut file).map_err(internal)?;
+        sink.copy(&mut file, meta.size).map_err(internal)?;
+    }
+    let received = sink.finish();
+    sums.extend(received.sums.clone());
+    let claimed = read_sums!(input);
+    if claimed.iter().any(|(a, v)| sums.get(a) != Some(v)) {
+        return Err(s3_error!(
+            BadDigest,
+            "The checksum you specified did not match the calculated checksum."
+        ));
+    }
+    let meta = Meta {
+        key: upload.key.clone(),
+        size,
+        etag: format!("{}-{}", hex(&Md5::checksum(&digests)), sizes.len()),
+        modified: now_ms(),
+        headers: upload.headers.clone(),
+        sums,
+        named: Some(named),
+        kind: upload.kind,
+        parts: sizes,
+    };
+    let temp = received.seal(&meta)?;
+    let meta = bucket.publish(&temp, meta, &condition, Some((folder, &upload)))?;
+    let mut out = CompleteMultipartUploadOutput {
+        location: Some(format!("/{}/{}", bucket.name, meta.key)),
+        bucket: Some(input.bucket),
+        key: Some(meta.key.clone()),
+        e_tag: Some(meta.e_tag()),
+        checksum_type: Some(meta.kind.to_dto()),
+        ..CompleteMultipartUploadOutput::default()
+    };
+    write_sums!(out, meta.named_sums());
+    Ok(out)
+}
+
+/// The parts of a Complete request, opened, when the request is right about each.
+fn check_parts(
+    bucket: &Bucket,
+    upload: &Upload,
+    given: Vec<CompletedPart>,
+) -> S3Result<Vec<(std::fs::File, Meta)>> {
+    if given.is_empty() {
+        return Err(s3_error!(
+            MalformedXML,
+            "You must specify at least one part"
+        ));
+    }
+    let count = given.len();
+    let mut parts = Vec::with_capacity(count);
+    let mut previous = 0;
+    for (at, part) in given.into_iter().enumerate() {
+        let number = part.part_number.unwrap_or_default();
+        check_number(number)?;
+        if number <= previous {
+            return Err(s3_error!(
+                InvalidPartOrder,
+                "The list of parts was not in ascending order."
+            ));
+        }
+        previous = number;
+        let wrong = || {
+            s3_error!(
+                InvalidPart,
+                "One or more of the specified parts could not be found. The part may not have been uploaded, \
+                 or the specified entity tag may not match the part's entity tag."
+            )
+        };
+        let (file, meta) = upload.part(bucket, number).ok_or_else(wrong)?;
+        if part.e_tag.as_ref().map(ETag::value) != Some(meta.etag.as_str()) {
+            return Err(wrong());
+        }
+        let claimed = read_sums!(part);
+        if claimed.iter().any(|(a, v)| meta.sums.get(a) != Some(v)) {
+            return Err(wrong());
+        }
+        if let (Some(named), Kind::Composite) = (upload.algorithm, upload.kind)
+            && !claimed.contains_key(&named)
+        {
+            return Err(s3_error!(
+                InvalidRequest,
+                "The upload was created using a {} checksum. The complete request must include the checksum for \
+                 each part. It was missing for part {number} in the request.",
+                named.to_dto().as_str().to_lowercase()
+            ));
+        }
+        if meta.size < MIN_PART && at + 1 < count {
+            return Err(s3_error!(
+                EntityTooSmall,
+                "Your proposed upload is smaller than the minimum allowed size"
+            ));
+        }
+        parts.push((file, meta));
+    }
+    Ok(parts)
+}
+
+fn unhex(text: &str) -> impl Iterator<Item = u8> + '_ {
+    (0..text.len() / 2).filter_map(|i| u8::from_str_radix(text.get(i * 2..i * 2 + 2)?, 16).ok())
+}

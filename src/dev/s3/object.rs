@@ -1,0 +1,136 @@
+//! One object's file: the bytes from offset 0, then its metadata as JSON, then a footer of twelve bytes
+//! (the JSON's length, little-endian, and a magic word). Body and metadata share one file, so they appear together.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use s3s::dto::{ETag, Timestamp};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::checksum::{Kind, Sums};
+
+const MAGIC: &[u8; 8] = b"VALETS3\x01";
+const FOOTER: u64 = 12;
+
+/// What is known about an object besides its bytes. Parts of multipart uploads use it too.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Meta {
+    /// The key; empty for a part.
+    pub(super) key: String,
+    /// The body's length in bytes.
+    pub(super) size: u64,
+    /// The entity tag without its quotes.
+    pub(super) etag: String,
+    /// Milliseconds since 1970.
+    pub(super) modified: i64,
+    /// What the client said about the body.
+    pub(super) headers: Headers,
+    /// Every checksum that was computed. SHA-256 is among them, but for multipart objects.
+    pub(super) sums: Sums,
+    /// The one that answers name, as AWS names only what was asked for at upload.
+    pub(super) named: Option<super::checksum::Algorithm>,
+    /// Whether the named one is of the bytes or of the parts' checksums.
+    pub(super) kind: Kind,
+    /// The sizes of the parts of a multipart object.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) parts: Vec<u64>,
+}
+
+/// The representation headers and user metadata that are kept with an object.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Headers {
+    pub(super) content_type: Option<String>,
+    pub(super) cache_control: Option<String>,
+    pub(super) content_disposition: Option<String>,
+    pub(super) content_encoding: Option<String>,
+    pub(super) content_language: Option<String>,
+    /// Milliseconds since 1970.
+    pub(super) expires: Option<i64>,
+    /// `x-amz-meta-*` without the prefix.
+    pub(super) user: BTreeMap<String, String>,
+}
+
+impl Meta {
+    /// The entity tag as a header.
+    pub(super) fn e_tag(&self) -> ETag {
+        ETag::Strong(self.etag.clone())
+    }
+
+    /// When the object was published.
+    pub(super) fn last_modified(&self) -> Timestamp {
+        timestamp(self.modified)
+    }
+
+    /// The checksums that answers name: one, or none.
+    pub(super) fn named_sums(&self) -> Sums {
+        self.named
+            .and_then(|a| Some((a, self.sums.get(&a)?.clone())))
+            .into_iter()
+            .collect()
+    }
+}
+
+/// Now, in milliseconds since 1970.
+pub(super) fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Milliseconds since 1970 as S3's timestamp.
+pub(super) fn timestamp(ms: i64) -> Timestamp {
+    let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
+    time.unwrap_or(OffsetDateTime::UNIX_EPOCH).into()
+}
+
+/// S3's timestamp as milliseconds since 1970.
+pub(super) fn millis(timestamp: &Timestamp) -> i64 {
+    let time: OffsetDateTime = timestamp.clone().into();
+    i64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
+}
+
+/// Appends metadata and footer to a file that holds the body and is positioned at its end.
+pub(super) fn seal(file: &mut File, meta: &Meta) -> io::Result<()> {
+    let mut tail = serde_json::to_vec(meta)?;
+    let length = u32::try_from(tail.len()).map_err(io::Error::other)?;
+    tail.extend_from_slice(&length.to_le_bytes());
+    tail.extend_from_slice(MAGIC);
+    file.write_all(&tail)
+}
+
+/// Opens a published file and reads its metadata.
+///
+/// # Errors
+/// `InvalidData` when the file is not a whole object.
+pub(super) fn load(path: &Path) -> io::Result<(File, Meta)> {
+    let bad = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    let body_and_json = length
+        .checked_sub(FOOTER)
+        .ok_or_else(|| bad("shorter than a footer"))?;
+    file.seek(SeekFrom::Start(body_and_json))?;
+    let mut footer = [0; FOOTER as usize];
+    file.read_exact(&mut footer)?;
+    let (json_length, magic) = footer.split_at(4);
+    if magic != MAGIC {
+        return Err(bad("no footer"));
+    }
+    let json_length = u32::from_le_bytes(json_length.try_into().map_err(|_| bad("no footer"))?);
+    let size = body_and_json
+        .checked_sub(u64::from(json_length))
+        .ok_or_else(|| bad("the metadata is cut off"))?;
+    file.seek(SeekFrom::Start(size))?;
+    let mut json = vec![0; json_length as usize];
+    file.read_exact(&mut json)?;
+    let meta: Meta = serde_json::from_slice(&json)?;
+    if meta.size != size {
+        return Err(bad("the body is cut off"));
+    }
+    Ok((file, meta))
+}

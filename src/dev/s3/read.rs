@@ -1,0 +1,249 @@
+//! Bytes going out: HEAD and GET, whole, in ranges or by part.
+
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::ops::Range as Bytes64;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use hyper::header::{CONTENT_RANGE, HeaderMap, HeaderValue};
+use s3s::dto::{
+    ChecksumMode, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range,
+    StreamingBlob,
+};
+use s3s::stream::{ByteStream, RemainingLength};
+use s3s::{S3Result, StdError, s3_error};
+
+use super::checksum::{Sums, write_sums};
+use super::condition::ReadConditions;
+use super::folder::{Bucket, blocking, internal};
+use super::object::{Meta, timestamp};
+
+/// How much is read from the disk at a time.
+const CHUNK: usize = 256 << 10;
+
+/// What a read asks for, whichever method asks.
+struct Ask {
+    conditions: ReadConditions,
+    range: Option<Range>,
+    part: Option<i32>,
+    checksums: bool,
+}
+
+/// Which bytes of the object go out, and whether that is less than all.
+struct Slice {
+    bytes: Bytes64<u64>,
+    content_range: Option<String>,
+    sums: Sums,
+}
+
+impl Ask {
+    fn slice(&self, meta: &Meta) -> S3Result<Slice> {
+        self.conditions.check(meta)?;
+        let bytes = match (self.range, self.part) {
+            (Some(_), Some(_)) => {
+                return Err(s3_error!(
+                    InvalidRequest,
+                    "Cannot specify both Range header and partNumber query parameter"
+                ));
+            }
+            (Some(range), None) => Some(
+                range
+                    .check(meta.size)
+                    .ok()
+                    .filter(|r| !r.is_empty())
+                    .ok_or_else(|| {
+                        let mut error =
+                            s3_error!(InvalidRange, "The requested range is not satisfiable");
+                        if let Ok(value) = HeaderValue::try_from(format!("bytes */{}", meta.size)) {
+                            error.set_headers(HeaderMap::from_iter([(CONTENT_RANGE, value)]));
+                        }
+                        error
+                    })?,
+            ),
+            (None, Some(part)) => part_range(meta, part)?,
+            (None, None) => None,
+        };
+        let content_range = bytes
+            .as_ref()
+            .map(|r| format!("bytes {}-{}/{}", r.start, r.end - 1, meta.size));
+        let whole = bytes.as_ref().is_none_or(|r| *r == (0..meta.size));
+        let sums = if self.checksums && whole {
+            meta.named_sums()
+        } else {
+            Sums::new()
+        };
+        Ok(Slice {
+            bytes: bytes.unwrap_or(0..meta.size),
+            content_range,
+            sums,
+        })
+    }
+}
+
+/// A part of a multipart object; any other object is its own part 1.
+fn part_range(meta: &Meta, part: i32) -> S3Result<Option<Bytes64<u64>>> {
+    let index = usize::try_from(part).ok().and_then(|p| p.checked_sub(1));
+    let found = index.and_then(|i| {
+        if meta.parts.is_empty() {
+            return (i == 0).then_some(0..meta.size);
+        }
+        let start = meta.parts.iter().take(i).sum::<u64>();
+        meta.parts.get(i).map(|size| start..start + size)
+    });
+    match found {
+        Some(range) => Ok(Some(range).filter(|r| !r.is_empty())),
+        None => Err(s3_error!(
+            InvalidRange,
+            "The requested partnumber is not satisfiable"
+        )),
+    }
+}
+
+/// Fills what HEAD and GET answer alike.
+macro_rules! describe {
+    ($out:expr, $meta:expr, $slice:expr, $part:expr) => {{
+        let (out, meta, slice) = (&mut $out, &$meta, &$slice);
+        out.accept_ranges = Some("bytes".to_owned());
+        out.cache_control = meta.headers.cache_control.clone();
+        out.content_disposition = meta.headers.content_disposition.clone();
+        out.content_encoding = meta.headers.content_encoding.clone();
+        out.content_language = meta.headers.content_language.clone();
+        out.content_type = meta
+            .headers
+            .content_type
+            .clone()
+            .or_else(|| Some("binary/octet-stream".to_owned()));
+        out.content_length = i64::try_from(slice.bytes.end - slice.bytes.start).ok();
+        out.content_range = slice.content_range.clone();
+        out.e_tag = Some(meta.e_tag());
+        out.expires = meta.headers.expires.map(timestamp);
+        out.last_modified = Some(meta.last_modified());
+        out.metadata = Some(meta.headers.user.clone().into_iter().collect())
+            .filter(|m: &s3s::dto::Metadata| !m.is_empty());
+        out.parts_count = $part
+            .filter(|_| !meta.parts.is_empty())
+            .and_then(|_| i32::try_from(meta.parts.len()).ok());
+        out.checksum_type = (!slice.sums.is_empty()).then(|| meta.kind.to_dto());
+        write_sums!(out, slice.sums);
+    }};
+}
+
+/// Takes the conditions, range and part out of either input.
+macro_rules! ask {
+    ($input:expr) => {
+        Ask {
+            conditions: ReadConditions {
+                if_match: $input.if_match,
+                if_none_match: $input.if_none_match,
+                if_modified_since: $input.if_modified_since,
+                if_unmodified_since: $input.if_unmodified_since,
+            },
+            range: $input.range,
+            part: $input.part_number,
+            checksums: $input
+                .checksum_mode
+                .is_some_and(|m| m.as_str() == ChecksumMode::ENABLED),
+        }
+    };
+}
+
+/// Without versioning the one version of every object is called null.
+pub(super) fn check_version(version: Option<&str>) -> S3Result<()> {
+    match version {
+        None | Some("" | "null") => Ok(()),
+        Some(_) => Err(s3_error!(
+            NoSuchVersion,
+            "The specified version does not exist."
+        )),
+    }
+}
+
+/// HEAD.
+pub(super) fn head(bucket: &Bucket, input: HeadObjectInput) -> S3Result<HeadObjectOutput> {
+    check_version(input.version_id.as_deref())?;
+    let meta = bucket.meta(&input.key)?;
+    let ask = ask!(input);
+    let slice = ask.slice(&meta)?;
+    let mut out = HeadObjectOutput::default();
+    describe!(out, meta, slice, ask.part);
+    Ok(out)
+}
+
+/// GET.
+pub(super) async fn get(
+    bucket: std::sync::Arc<Bucket>,
+    input: GetObjectInput,
+) -> S3Result<GetObjectOutput> {
+    check_version(input.version_id.as_deref())?;
+    let key = input.key.clone();
+    let ask = ask!(input);
+    let (file, meta, slice) = blocking(move || {
+        let (mut file, meta) = bucket.open(&key)?;
+        let slice = ask.slice(&meta)?;
+        file.seek(SeekFrom::Start(slice.bytes.start))
+            .map_err(internal)?;
+        Ok((file, meta, (slice, ask.part)))
+    })
+    .await?;
+    let (slice, part) = slice;
+    let mut out = GetObjectOutput::default();
+    describe!(out, meta, slice, part);
+    out.body = Some(StreamingBlob::new(body(
+        file,
+        slice.bytes.end - slice.bytes.start,
+    )));
+    Ok(out)
+}
+
+/// The next bytes of a file, as a stream of known length.
+fn body(
+    file: File,
+    length: u64,
+) -> impl ByteStream<Item = Result<Bytes, StdError>> + Send + Sync + 'static {
+    let chunks = stream::try_unfold((file, length), |(file, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let want = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut file = file;
+            let mut buffer = vec![0; want];
+            file.read_exact(&mut buffer)?;
+            Ok::<_, io::Error>((file, Bytes::from(buffer)))
+        });
+        let (file, chunk) = read.await??;
+        Ok::<_, StdError>(Some((chunk, (file, left - want as u64))))
+    });
+    Sized64 {
+        chunks: Box::pin(chunks),
+        left: length,
+    }
+}
+
+/// A stream that knows how many bytes are left.
+struct Sized64<S> {
+    chunks: Pin<Box<S>>,
+    left: u64,
+}
+
+impl<S: Stream<Item = Result<Bytes, StdError>>> Stream for Sized64<S> {
+    type Item = Result<Bytes, StdError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.chunks.as_mut().poll_next(cx);
+        if let Poll::Ready(Some(Ok(chunk))) = &next {
+            self.left = self.left.saturating_sub(chunk.len() as u64);
+        }
+        next
+    }
+}
+
+impl<S: Stream<Item = Result<Bytes, StdError>>> ByteStream for Sized64<S> {
+    fn remaining_length(&self) -> RemainingLength {
+        usize::try_from(self.left)
+            .map_or_else(|_| RemainingLength::unknown(), RemainingLength::new_exact)
+    }
+}

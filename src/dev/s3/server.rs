@@ -1,0 +1,70 @@
+//! Connections: accepting, time limits, ending.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::LocalS3;
+use super::gate::Gate;
+
+/// How long a connection may take for a request's head, or be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests in flight may go on after the shutdown began.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl LocalS3 {
+    /// Serves HTTP/1.1 until `shutdown`: then idle connections close, requests in flight get five seconds, and the
+    /// call returns. The folder's lock goes with the last of them.
+    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = shutdown.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, _peer)) => {
+                    connections.spawn(connection(stream, Arc::clone(&self.gate), shutdown.clone()));
+                }
+                Err(error) => {
+                    // Out of file descriptors, mostly: some will come free.
+                    tracing::warn!(%error, "local S3: accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        drop(listener);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, drained).await.is_err() {
+            tracing::warn!(
+                open = connections.len(),
+                "local S3: connections cut at shutdown"
+            );
+            connections.shutdown().await;
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, gate: Arc<Gate>, shutdown: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| Arc::clone(&gate).handle(request));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
+    // A client that goes away is no news here: what it left half-sent is discarded.
+    tokio::select! {
+        _done = connection.as_mut() => {}
+        () = shutdown.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
