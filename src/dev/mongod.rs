@@ -48,11 +48,7 @@ pub struct MongodOptions {
 impl MongodOptions {
     /// The least cache, and the log beside the data: enough for development and tests.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
-        Self {
-            data_dir: data_dir.into(),
-            log: None,
-            cache_mib: 256,
-        }
+        Self { data_dir: data_dir.into(), log: None, cache_mib: 256 }
     }
 }
 
@@ -155,10 +151,7 @@ impl Mongod {
             |source| MongodError::NotWritable { path, source }
         };
         std::fs::create_dir_all(data).map_err(not_writable(data))?;
-        let path = options
-            .log
-            .clone()
-            .unwrap_or_else(|| data.join("mongod.log"));
+        let path = options.log.clone().unwrap_or_else(|| data.join("mongod.log"));
 
         let asked = Instant::now();
         let mut ports = 1;
@@ -203,8 +196,7 @@ impl Mongod {
             tokio::time::sleep(POLL).await;
         }
         let pid = self.pid();
-        self.end()
-            .map_err(|source| MongodError::Unstoppable { pid, source })
+        self.end().map_err(|source| MongodError::Unstoppable { pid, source })
     }
 
     async fn attempt(binary: &Path, options: &MongodOptions, log: Log) -> Result<Self, Attempt> {
@@ -213,10 +205,7 @@ impl Mongod {
         let deadline = Instant::now() + START_PATIENCE;
 
         // The driver looks again every 500 ms at best; a bare connection tells sooner that it is worth asking.
-        while tokio::net::TcpStream::connect(mongod.address)
-            .await
-            .is_err()
-        {
+        while tokio::net::TcpStream::connect(mongod.address).await.is_err() {
             mongod.still_starting(deadline, "it does not listen yet")?;
             tokio::time::sleep(POLL).await;
         }
@@ -232,61 +221,29 @@ impl Mongod {
         }
     }
 
-    fn spawn(
-        binary: &Path,
-        options: &MongodOptions,
-        log: Log,
-        port: u16,
-    ) -> Result<Self, MongodError> {
+    fn spawn(binary: &Path, options: &MongodOptions, log: Log, port: u16) -> Result<Self, MongodError> {
         // Before mongod: without a watchdog there shall be none.
         let mut watchdog = Watchdog::spawn()?;
-        let not_writable = |source| MongodError::NotWritable {
-            path: log.path().to_owned(),
-            source,
-        };
-        let (stdout, stderr) = (
-            log.writer().map_err(not_writable)?,
-            log.writer().map_err(not_writable)?,
-        );
+        let not_writable = |source| MongodError::NotWritable { path: log.path().to_owned(), source };
+        let (stdout, stderr) = (log.writer().map_err(not_writable)?, log.writer().map_err(not_writable)?);
         let child = Command::new(binary)
-            .args([
-                "--bind_ip",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--nounixsocket",
-                "--quiet",
-            ])
+            .args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--nounixsocket", "--quiet"])
             .args(["--replSet", replica_set::NAME, "--oplogSize", "128"])
             .arg("--dbpath")
             .arg(&options.data_dir)
-            .args([
-                "--wiredTigerCacheSizeGB",
-                &format!("{:.3}", f64::from(options.cache_mib.max(256)) / 1024.0),
-            ])
+            .args(["--wiredTigerCacheSizeGB", &format!("{:.3}", f64::from(options.cache_mib.max(256)) / 1024.0)])
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
             // By default a signalled member waits 15 s for others to take over.
-            .args([
-                "--setParameter",
-                "shutdownTimeoutMillisForSignaledShutdown=100",
-            ])
+            .args(["--setParameter", "shutdownTimeoutMillisForSignaledShutdown=100"])
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
             // Not in the terminal's foreground group: Ctrl-C is for the server, which stops mongod after it drained.
             .process_group(0)
             .spawn()
-            .map_err(|source| MongodError::Spawn {
-                program: binary.to_owned(),
-                source,
-            })?;
+            .map_err(|source| MongodError::Spawn { program: binary.to_owned(), source })?;
         watchdog.guard(child.id());
-        Ok(Self {
-            child,
-            watchdog,
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
-            log,
-        })
+        Ok(Self { child, watchdog, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), log })
     }
 
     /// Whether waiting on makes sense.
@@ -298,23 +255,13 @@ impl Mongod {
                 Some(reason) if reason.contains("DBPathInUse") => Attempt::Locked,
                 reason => {
                     let reason = reason.unwrap_or_else(|| "it did not say why".to_owned());
-                    MongodError::Ended {
-                        status,
-                        reason,
-                        log,
-                    }
-                    .into()
+                    MongodError::Ended { status, reason, log }.into()
                 }
             });
         }
         if Instant::now() >= deadline {
             let reason = reason.to_owned();
-            return Err(MongodError::NotReady {
-                after: START_PATIENCE,
-                reason,
-                log,
-            }
-            .into());
+            return Err(MongodError::NotReady { after: START_PATIENCE, reason, log }.into());
         }
         Ok(())
     }
@@ -341,7 +288,5 @@ impl Drop for Mongod {
 
 /// A port that was free a moment ago.
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-        .local_addr()?
-        .port())
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

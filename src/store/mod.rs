@@ -11,6 +11,7 @@ mod users;
 
 use std::{future::Future, time::Duration};
 
+use futures_util::FutureExt;
 use mongodb::{
     Client, Database,
     bson::{DateTime, doc},
@@ -129,17 +130,21 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; whether the move happened is then to be asked again.
     pub async fn delete_ready(&self, image: &crate::model::Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let (users, images) = (&self.users, &self.images);
+        // Boxed futures over owned context: an async closure's future is not `Send` for every lifetime.
+        let context = (self.users.clone(), self.images.clone(), image.clone());
         bounded(async {
             let mut session = self.database.client().start_session().await?;
-            session
-                .start_transaction()
-                .and_run2(async |session| {
-                    if !images.start_deleting(image, now, session).await? {
-                        return Ok(false);
+            let transaction = session.start_transaction();
+            transaction
+                .and_run(context, |session, (users, images, image)| {
+                    async move {
+                        if !images.start_deleting(image, now, session).await? {
+                            return Ok(false);
+                        }
+                        users.drop_image(image.user, image.id, image.upload.size, session).await?;
+                        Ok(true)
                     }
-                    users.drop_image(image.user, image.id, image.upload.size, session).await?;
-                    Ok(true)
+                    .boxed()
                 })
                 .await
         })

@@ -17,8 +17,7 @@ struct Folder(PathBuf);
 
 impl Folder {
     fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("valet-{name}-{}", uuid::Uuid::new_v4().simple()));
+        let path = std::env::temp_dir().join(format!("valet-{name}-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&path).unwrap();
         Self(path)
     }
@@ -36,10 +35,7 @@ impl Drop for Folder {
 
 /// Whether a process is there and no zombie.
 fn runs(pid: u32) -> bool {
-    let output = Command::new("ps")
-        .args(["-o", "stat=", "-p", &pid.to_string()])
-        .output()
-        .unwrap();
+    let output = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
     let state = String::from_utf8(output.stdout).unwrap();
     !state.trim().is_empty() && !state.starts_with('Z')
 }
@@ -47,10 +43,7 @@ fn runs(pid: u32) -> bool {
 /// The living processes of which this field of `ps` is so.
 fn processes(field: &str, value: u32) -> Vec<u32> {
     let format = format!("pid=,stat=,{field}=");
-    let output = Command::new("ps")
-        .args(["-e", "-o", &format])
-        .output()
-        .unwrap();
+    let output = Command::new("ps").args(["-e", "-o", &format]).output().unwrap();
     let lines = String::from_utf8(output.stdout).unwrap();
     let pid = |line: &str| {
         let mut fields = line.split_whitespace();
@@ -80,19 +73,9 @@ async fn data_survives_a_restart_on_another_port() {
     let folder = Folder::new("restart");
     let first = Mongod::start(folder.options()).await.unwrap();
     let (first_uri, first_pid) = (first.uri(), first.pid());
-    let things = connect(&first)
-        .await
-        .database("test")
-        .collection::<Document>("things");
-    things
-        .insert_one(doc! { "_id": 1, "kept": true })
-        .await
-        .unwrap();
-    let address = first_uri
-        .trim_start_matches("mongodb://")
-        .split('/')
-        .next()
-        .unwrap();
+    let things = connect(&first).await.database("test").collection::<Document>("things");
+    things.insert_one(doc! { "_id": 1, "kept": true }).await.unwrap();
+    let address = first_uri.trim_start_matches("mongodb://").split('/').next().unwrap();
     first.stop().await.unwrap();
     assert!(!runs(first_pid));
 
@@ -113,26 +96,14 @@ async fn data_survives_a_restart_on_another_port() {
 
     let mut session = client.start_session().await.unwrap();
     session.start_transaction().await.unwrap();
-    things
-        .insert_one(doc! { "_id": 2 })
-        .session(&mut session)
-        .await
-        .unwrap();
-    things
-        .insert_one(doc! { "_id": 3 })
-        .session(&mut session)
-        .await
-        .unwrap();
+    things.insert_one(doc! { "_id": 2 }).session(&mut session).await.unwrap();
+    things.insert_one(doc! { "_id": 3 }).session(&mut session).await.unwrap();
     assert_eq!(things.count_documents(doc! {}).await.unwrap(), 1);
     session.commit_transaction().await.unwrap();
     assert_eq!(things.count_documents(doc! {}).await.unwrap(), 3);
 
     session.start_transaction().await.unwrap();
-    things
-        .delete_many(doc! {})
-        .session(&mut session)
-        .await
-        .unwrap();
+    things.delete_many(doc! {}).session(&mut session).await.unwrap();
     session.abort_transaction().await.unwrap();
     assert_eq!(things.count_documents(doc! {}).await.unwrap(), 3);
     squatter.abort();
@@ -144,20 +115,14 @@ async fn a_dropped_one_is_gone_and_loses_nothing() {
     let folder = Folder::new("drop");
     let mongod = Mongod::start(folder.options()).await.unwrap();
     let pid = mongod.pid();
-    let things = connect(&mongod)
-        .await
-        .database("test")
-        .collection::<Document>("things");
+    let things = connect(&mongod).await.database("test").collection::<Document>("things");
     things.insert_one(doc! { "_id": 1 }).await.unwrap();
     assert!(runs(pid));
     drop(mongod);
     assert!(!runs(pid));
 
     let mongod = Mongod::start(folder.options()).await.unwrap();
-    let things = connect(&mongod)
-        .await
-        .database("test")
-        .collection::<Document>("things");
+    let things = connect(&mongod).await.database("test").collection::<Document>("things");
     assert_eq!(things.count_documents(doc! {}).await.unwrap(), 1);
     mongod.stop().await.unwrap();
 }
@@ -170,22 +135,10 @@ async fn it_has_its_own_process_group_and_listens_on_loopback_alone() {
     assert_eq!(processes("pgid", mongod.pid()), [mongod.pid()]);
 
     let client = connect(&mongod).await;
-    let options = client
-        .database("admin")
-        .run_command(doc! { "getCmdLineOpts": 1 })
-        .await
-        .unwrap();
-    let net = options
-        .get_document("parsed")
-        .unwrap()
-        .get_document("net")
-        .unwrap();
+    let options = client.database("admin").run_command(doc! { "getCmdLineOpts": 1 }).await.unwrap();
+    let net = options.get_document("parsed").unwrap().get_document("net").unwrap();
     assert_eq!(net.get_str("bindIp").unwrap(), "127.0.0.1");
-    let status = client
-        .database("admin")
-        .run_command(doc! { "serverStatus": 1 })
-        .await
-        .unwrap();
+    let status = client.database("admin").run_command(doc! { "serverStatus": 1 }).await.unwrap();
     assert_eq!(status.get_i64("pid").unwrap(), i64::from(mongod.pid()));
     mongod.stop().await.unwrap();
 }
@@ -196,14 +149,8 @@ async fn two_on_the_same_data_is_one_too_many() {
     let first = Mongod::start(folder.options()).await.unwrap();
     let start = Instant::now();
     let error = Mongod::start(folder.options()).await.unwrap_err();
-    assert!(
-        matches!(&error, MongodError::InUse(path) if *path == folder.options().data_dir),
-        "{error}"
-    );
-    assert!(
-        error.to_string().contains(folder.0.to_str().unwrap()),
-        "{error}"
-    );
+    assert!(matches!(&error, MongodError::InUse(path) if *path == folder.options().data_dir), "{error}");
+    assert!(error.to_string().contains(folder.0.to_str().unwrap()), "{error}");
     assert!(start.elapsed() >= Duration::from_secs(15));
     assert!(runs(first.pid()), "the first one is not to suffer");
 
@@ -221,14 +168,8 @@ async fn a_folder_that_cannot_be_written_is_named_in_one_line() {
     let folder = Folder::new("unwritable");
     std::fs::write(folder.0.join("file"), "").unwrap();
     let data = folder.0.join("file/data");
-    let error = Mongod::start(MongodOptions::new(&data))
-        .await
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains(data.to_str().unwrap()) && !error.contains('\n'),
-        "{error}"
-    );
+    let error = Mongod::start(MongodOptions::new(&data)).await.unwrap_err().to_string();
+    assert!(error.contains(data.to_str().unwrap()) && !error.contains('\n'), "{error}");
 }
 
 #[tokio::test]
@@ -241,45 +182,23 @@ async fn what_mongod_says_about_bad_data_is_in_the_message() {
     let error = Mongod::start(folder.options()).await.unwrap_err();
     assert!(matches!(error, MongodError::Ended { .. }), "{error}");
     let error = error.to_string();
-    assert!(
-        error.contains("storage engine metadata file")
-            && error.contains("mongod.log")
-            && !error.contains('\n'),
-        "{error}"
-    );
+    assert!(error.contains("storage engine metadata file") && error.contains("mongod.log") && !error.contains('\n'), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_leaves_nothing_behind() {
     let folder = Folder::new("killed");
     let mut server = Server::start(&folder.options().data_dir);
-    let [watchdog] = server
-        .children()
-        .into_iter()
-        .filter(|&pid| pid != server.mongod)
-        .collect::<Vec<_>>()[..]
-    else {
+    let [watchdog] = server.children().into_iter().filter(|&pid| pid != server.mongod).collect::<Vec<_>>()[..] else {
         panic!("a server has its mongod and one watchdog");
     };
     // What a terminal sends to all that belongs to it is for the server alone.
     for signal in ["-HUP", "-INT", "-TERM"] {
-        assert!(
-            Command::new("kill")
-                .args([signal, &watchdog.to_string()])
-                .status()
-                .unwrap()
-                .success()
-        );
+        assert!(Command::new("kill").args([signal, &watchdog.to_string()]).status().unwrap().success());
     }
     server.kill();
-    assert!(
-        within(Duration::from_secs(10), || !runs(server.mongod)).await,
-        "mongod outlives its server"
-    );
-    assert!(
-        within(Duration::from_secs(5), || !runs(watchdog)).await,
-        "the watchdog outlives mongod"
-    );
+    assert!(within(Duration::from_secs(10), || !runs(server.mongod)).await, "mongod outlives its server");
+    assert!(within(Duration::from_secs(5), || !runs(watchdog)).await, "the watchdog outlives mongod");
 
     // The next server need not wait for that.
     let mut server = Server::start(&folder.options().data_dir);
@@ -294,19 +213,9 @@ async fn a_stopped_one_leaves_nothing_behind() {
     let folder = Folder::new("stopped");
     let mut server = Server::start(&folder.options().data_dir);
     assert_eq!(server.children().len(), 2);
-    server
-        .process
-        .stdin
-        .as_mut()
-        .unwrap()
-        .write_all(b"stop\n")
-        .unwrap();
+    server.process.stdin.as_mut().unwrap().write_all(b"stop\n").unwrap();
     assert!(within(Duration::from_secs(15), || !runs(server.mongod)).await);
-    assert!(
-        within(Duration::from_secs(1), || server.children().is_empty()).await,
-        "{:?}",
-        server.children()
-    );
+    assert!(within(Duration::from_secs(1), || server.children().is_empty()).await, "{:?}", server.children());
     assert!(runs(server.process.id()));
     server.kill();
 }
@@ -328,10 +237,7 @@ impl Server {
             .unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
         let pid = |line: String| line.split_once("mongod pid ")?.1.trim().parse().ok();
-        let mongod = stdout
-            .lines()
-            .find_map(|line| pid(line.unwrap()))
-            .expect("the server starts a mongod");
+        let mongod = stdout.lines().find_map(|line| pid(line.unwrap())).expect("the server starts a mongod");
         assert!(runs(mongod));
         Self { process, mongod }
     }

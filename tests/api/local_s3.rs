@@ -62,27 +62,14 @@ impl Server {
         let stop = CancellationToken::new();
         let task = tokio::spawn(local.serve(listener, stop.clone()));
         let s3 = client(&base, ACCESS, SECRET);
-        let http = reqwest::Client::builder()
-            .pool_max_idle_per_host(0)
-            .build()
-            .unwrap();
-        Self {
-            root,
-            base,
-            s3,
-            http,
-            stop,
-            task,
-        }
+        let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+        Self { root, base, s3, http, stop, task }
     }
 
     /// Ends the server and keeps the folder.
     async fn stop(self) -> PathBuf {
         self.stop.cancel();
-        tokio::time::timeout(Duration::from_secs(10), self.task)
-            .await
-            .unwrap()
-            .unwrap();
+        tokio::time::timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap();
         self.root
     }
 
@@ -92,25 +79,11 @@ impl Server {
     }
 
     async fn put(&self, key: &str, body: &[u8]) {
-        self.s3
-            .put_object()
-            .bucket(BUCKET)
-            .key(key)
-            .body(ByteStream::from(body.to_vec()))
-            .send()
-            .await
-            .unwrap();
+        self.s3.put_object().bucket(BUCKET).key(key).body(ByteStream::from(body.to_vec())).send().await.unwrap();
     }
 
     async fn read(&self, key: &str) -> Vec<u8> {
-        let got = self
-            .s3
-            .get_object()
-            .bucket(BUCKET)
-            .key(key)
-            .send()
-            .await
-            .unwrap();
+        let got = self.s3.get_object().bucket(BUCKET).key(key).send().await.unwrap();
         got.body.collect().await.unwrap().to_vec()
     }
 
@@ -131,15 +104,7 @@ impl Server {
 
     async fn sign_get(&self, key: &str) -> String {
         let soon = PresigningConfig::expires_in(Duration::from_secs(600)).unwrap();
-        self.s3
-            .get_object()
-            .bucket(BUCKET)
-            .key(key)
-            .presigned(soon)
-            .await
-            .unwrap()
-            .uri()
-            .to_owned()
+        self.s3.get_object().bucket(BUCKET).key(key).presigned(soon).await.unwrap().uri().to_owned()
     }
 
     fn temps(&self) -> usize {
@@ -147,13 +112,7 @@ impl Server {
     }
 
     async fn exists(&self, key: &str) -> bool {
-        self.s3
-            .head_object()
-            .bucket(BUCKET)
-            .key(key)
-            .send()
-            .await
-            .is_ok()
+        self.s3.head_object().bucket(BUCKET).key(key).send().await.is_ok()
     }
 }
 
@@ -172,11 +131,7 @@ fn client(base: &str, access: &str, secret: &str) -> Client {
 /// A presigned request, ready to be spoiled.
 fn replay(http: &reqwest::Client, signed: &PresignedRequest) -> reqwest::RequestBuilder {
     let method: Method = signed.method().parse().unwrap();
-    signed
-        .headers()
-        .fold(http.request(method, signed.uri()), |r, (name, value)| {
-            r.header(name, value)
-        })
+    signed.headers().fold(http.request(method, signed.uri()), |r, (name, value)| r.header(name, value))
 }
 
 fn sha256(body: &[u8]) -> String {
@@ -185,31 +140,18 @@ fn sha256(body: &[u8]) -> String {
 
 fn hours(n: i64) -> SystemTime {
     let by = Duration::from_secs(n.unsigned_abs() * 3600);
-    if n < 0 {
-        SystemTime::now() - by
-    } else {
-        SystemTime::now() + by
-    }
+    if n < 0 { SystemTime::now() - by } else { SystemTime::now() + by }
 }
 
 async fn expect(response: Response, status: u16, code: &str) -> String {
-    assert!(
-        response.headers().contains_key("x-amz-request-id"),
-        "every answer has an id"
-    );
-    assert!(
-        response.headers().contains_key("date"),
-        "every answer has a date"
-    );
+    assert!(response.headers().contains_key("x-amz-request-id"), "every answer has an id");
+    assert!(response.headers().contains_key("date"), "every answer has a date");
     let got = response.status();
     let body = response.text().await.unwrap();
     assert_eq!(got, StatusCode::from_u16(status).unwrap(), "{body}");
     if code.is_empty() {
         return body;
     }
-    assert!(
-        body.contains(&format!("<Code>{code}</Code>")),
-        "{code} expected: {body}"
-    );
+    assert!(body.contains(&format!("<Code>{code}</Code>")), "{code} expected: {body}");
     body
 }

@@ -13,10 +13,7 @@ const SCRIPT: &str = include_str!("../../../localstack/mongod");
 
 /// The path of a mongod that runs, fetched first if need be; the fetch shows its progress on our stderr.
 pub(super) async fn find() -> Result<PathBuf, MongodError> {
-    let failed = |source| MongodError::Spawn {
-        program: Path::new("sh").to_owned(),
-        source,
-    };
+    let failed = |source| MongodError::Spawn { program: Path::new("sh").to_owned(), source };
     let mut shell = Command::new("sh")
         .arg("-s")
         .env("VALET_MONGOD_EMBEDDED", "1")
@@ -34,9 +31,6 @@ pub(super) async fn find() -> Result<PathBuf, MongodError> {
     match said.lines().last() {
         Some(path) if output.status.success() => Ok(PathBuf::from(path)),
         Some(message) => Err(MongodError::NoBinary(message.to_owned())),
-        None => Err(MongodError::NoBinary(format!(
-            "the search for a mongod ended without an answer ({})",
-            output.status
-        ))),
+        None => Err(MongodError::NoBinary(format!("the search for a mongod ended without an answer ({})", output.status))),
     }
 }

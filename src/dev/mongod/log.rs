@@ -32,11 +32,7 @@ impl Log {
             file.set_len(0)?;
         }
         let start = file.metadata()?.len();
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            start,
-        })
+        Ok(Self { path: path.to_owned(), file, start })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -51,8 +47,7 @@ impl Log {
     pub(super) fn last_error(&self) -> Option<String> {
         let mut file = File::open(&self.path).ok()?;
         let end = file.metadata().ok()?.len();
-        file.seek(SeekFrom::Start(self.start.max(end.saturating_sub(TAIL))))
-            .ok()?;
+        file.seek(SeekFrom::Start(self.start.max(end.saturating_sub(TAIL)))).ok()?;
         let mut tail = Vec::new();
         file.take(TAIL).read_to_end(&mut tail).ok()?;
         last_error(&String::from_utf8_lossy(&tail))
@@ -64,12 +59,7 @@ impl Log {
 fn last_error(log: &str) -> Option<String> {
     let mut error = None;
     let mut last = None;
-    for line in log
-        .lines()
-        .rev()
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-    {
+    for line in log.lines().rev().map(str::trim).filter(|line| !line.is_empty()) {
         let Ok(entry) = serde_json::from_str::<Value>(line) else {
             last = last.or(Some(line.to_owned()));
             continue;
@@ -113,10 +103,7 @@ mod tests {
     #[test]
     fn what_is_not_json_counts_when_there_is_no_error() {
         let log = "{\"s\":\"I\",\"msg\":\"Automatically disabling TLS\"}\nError parsing command line: unrecognised option\n";
-        assert_eq!(
-            last_error(log).as_deref(),
-            Some("Error parsing command line: unrecognised option")
-        );
+        assert_eq!(last_error(log).as_deref(), Some("Error parsing command line: unrecognised option"));
         assert_eq!(last_error("\n\n"), None);
     }
 }

@@ -27,9 +27,7 @@ pub(super) fn uri(address: SocketAddr) -> String {
 /// Asks for the end and does not wait for it: the answer is a broken connection.
 pub(super) async fn shut_down(address: SocketAddr) {
     if let Ok(node) = Node::new(address) {
-        let _ = node
-            .run(doc! { "shutdown": 1, "force": true, "timeoutSecs": 0 })
-            .await;
+        let _ = node.run(doc! { "shutdown": 1, "force": true, "timeoutSecs": 0 }).await;
     }
 }
 
@@ -52,10 +50,7 @@ pub(super) enum Settled {
 
 impl Node {
     pub(super) fn new(address: SocketAddr) -> Answer<Self> {
-        let host = ServerAddress::Tcp {
-            host: address.ip().to_string(),
-            port: Some(address.port()),
-        };
+        let host = ServerAddress::Tcp { host: address.ip().to_string(), port: Some(address.port()) };
         let options = ClientOptions::builder()
             .hosts(vec![host])
             .direct_connection(true)
@@ -63,18 +58,13 @@ impl Node {
             .server_selection_timeout(COMMAND_PATIENCE)
             .build();
         let client = Client::with_options(options).map_err(|error| one_line(&error.to_string()))?;
-        Ok(Self {
-            admin: client.database("admin"),
-            address,
-        })
+        Ok(Self { admin: client.database("admin"), address })
     }
 
     /// One step towards a writable primary that knows itself by its address. To be repeated until `Ok`: loading the
     /// configuration, an election and the commands' effects take their time, and each step starts from what is.
     pub(super) async fn settle(&self, pid: u32) -> Answer<Settled> {
-        let status = self
-            .run(doc! { "serverStatus": 1, "metrics": 0, "repl": 0, "wiredTiger": 0 })
-            .await?;
+        let status = self.run(doc! { "serverStatus": 1, "metrics": 0, "repl": 0, "wiredTiger": 0 }).await?;
         if status.get_i64("pid").ok() != Some(i64::from(pid)) {
             return Ok(Settled::Stranger);
         }
@@ -98,8 +88,7 @@ impl Node {
                 let version = config.get_i32("version").unwrap_or_default();
                 config.insert("version", version.saturating_add(1));
                 config.insert("members", vec![member]);
-                self.run(doc! { "replSetReconfig": config, "force": true })
-                    .await?;
+                self.run(doc! { "replSetReconfig": config, "force": true }).await?;
             }
         }
         Err("its replica set is being set up".to_owned())
@@ -128,14 +117,8 @@ impl Node {
 }
 
 fn hosts(config: &Document) -> Vec<&str> {
-    let members = config
-        .get_array("members")
-        .map(Vec::as_slice)
-        .unwrap_or_default();
-    members
-        .iter()
-        .filter_map(|member| member.as_document()?.get_str("host").ok())
-        .collect()
+    let members = config.get_array("members").map(Vec::as_slice).unwrap_or_default();
+    members.iter().filter_map(|member| member.as_document()?.get_str("host").ok()).collect()
 }
 
 fn code(error: &mongodb::error::Error) -> Option<i32> {

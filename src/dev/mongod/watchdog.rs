@@ -41,10 +41,7 @@ impl Watchdog {
             .stderr(Stdio::null())
             .process_group(0)
             .spawn()
-            .map_err(|source| MongodError::Spawn {
-                program: Path::new("sh").to_owned(),
-                source,
-            })?;
+            .map_err(|source| MongodError::Spawn { program: Path::new("sh").to_owned(), source })?;
         let pipe = shell.stdin.take();
         Ok(Self { shell, pipe })
     }
@@ -65,10 +62,7 @@ impl Watchdog {
 
     fn tell(&mut self, line: &str) {
         // A watchdog that someone killed has nothing to be told.
-        let _ = self
-            .pipe
-            .as_mut()
-            .map(|pipe| pipe.write_all(format!("{line}\n").as_bytes()));
+        let _ = self.pipe.as_mut().map(|pipe| pipe.write_all(format!("{line}\n").as_bytes()));
     }
 }
 

@@ -48,21 +48,14 @@ macro_rules! headers {
 fn user_metadata(given: Option<Metadata>) -> S3Result<std::collections::BTreeMap<String, String>> {
     let given = given.unwrap_or_default();
     if given.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > MAX_METADATA {
-        return Err(s3_error!(
-            MetadataTooLarge,
-            "Your metadata headers exceed the maximum allowed metadata size"
-        ));
+        return Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size"));
     }
     Ok(given.into_iter().collect())
 }
 
 /// `aws-chunked` is about the transfer, not about the object.
 fn stored_encoding(given: Option<&str>) -> Option<String> {
-    let kept: Vec<_> = given?
-        .split(',')
-        .map(str::trim)
-        .filter(|e| !e.is_empty() && *e != "aws-chunked")
-        .collect();
+    let kept: Vec<_> = given?.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
     Some(kept.join(",")).filter(|e| !e.is_empty())
 }
 
@@ -109,19 +102,10 @@ impl S3 for Api {
         }
         let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
         let headers = headers!(input);
-        let claims = Claims::new(
-            read_sums!(input),
-            input.content_md5.as_deref(),
-            input.checksum_algorithm.as_ref(),
-        )?;
-        let length = input
-            .content_length
-            .or_else(|| known_length(input.body.as_ref()));
+        let claims = Claims::new(read_sums!(input), input.content_md5.as_deref(), input.checksum_algorithm.as_ref())?;
+        let length = input.content_length.or_else(|| known_length(input.body.as_ref()));
         if length.is_none() {
-            return Err(s3_error!(
-                MissingContentLength,
-                "You must provide the Content-Length HTTP header."
-            ));
+            return Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."));
         }
         condition.check(bucket.index().get(&input.key).map(Arc::as_ref))?;
 
@@ -146,22 +130,15 @@ impl S3 for Api {
             bucket.publish(&temp, meta, &condition, None)
         })
         .await?;
-        let mut out = PutObjectOutput {
-            e_tag: Some(meta.e_tag()),
-            checksum_type: Some(meta.kind.to_dto()),
-            ..PutObjectOutput::default()
-        };
+        let mut out =
+            PutObjectOutput { e_tag: Some(meta.e_tag()), checksum_type: Some(meta.kind.to_dto()), ..PutObjectOutput::default() };
         write_sums!(out, meta.named_sums());
         let mut response = S3Response::new(out);
         if req.method == Method::POST {
             // A browser's form: the protocol layer has checked its policy, and leaves these two headers to us.
             let location = format!("/{}/{}", req.input.bucket, meta.key);
-            response
-                .headers
-                .extend(HeaderValue::try_from(location).ok().map(|l| (LOCATION, l)));
-            response
-                .headers
-                .extend(meta.e_tag().to_http_header().ok().map(|t| (ETAG, t)));
+            response.headers.extend(HeaderValue::try_from(location).ok().map(|l| (LOCATION, l)));
+            response.headers.extend(meta.e_tag().to_http_header().ok().map(|t| (ETAG, t)));
         }
         Ok(response)
     }
@@ -188,10 +165,7 @@ impl S3 for Api {
         answer(DeleteObjectOutput::default())
     }
 
-    async fn delete_objects(
-        &self,
-        req: S3Request<DeleteObjectsInput>,
-    ) -> Answer<DeleteObjectsOutput> {
+    async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> Answer<DeleteObjectsOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
         let Delete { objects, quiet } = req.input.delete;
         if objects.is_empty() || objects.len() > MAX_BATCH {
@@ -204,8 +178,8 @@ impl S3 for Api {
                     Some(tag) => WriteCondition::Matches(tag.value().to_owned()),
                     None => WriteCondition::Always,
                 };
-                let result = read::check_version(object.version_id.as_deref())
-                    .and_then(|()| bucket.remove(&object.key, &condition));
+                let result =
+                    read::check_version(object.version_id.as_deref()).and_then(|()| bucket.remove(&object.key, &condition));
                 (object, result)
             };
             Ok(objects.into_iter().map(remove).collect::<Vec<_>>())
@@ -243,10 +217,7 @@ impl S3 for Api {
             None => WriteCondition::Always,
             Some(value) => {
                 let condition = ETagCondition::parse_http_header(value.as_bytes());
-                WriteCondition::new(
-                    None,
-                    Some(&condition.map_err(|_| s3_error!(InvalidArgument, "if-none-match"))?),
-                )?
+                WriteCondition::new(None, Some(&condition.map_err(|_| s3_error!(InvalidArgument, "if-none-match"))?))?
             }
         };
         let replacement = headers!(input);
@@ -254,31 +225,16 @@ impl S3 for Api {
         answer(blocking(move || copy::copy(&folder, input, replacement, &condition)).await?)
     }
 
-    async fn list_objects_v2(
-        &self,
-        req: S3Request<ListObjectsV2Input>,
-    ) -> Answer<ListObjectsV2Output> {
-        answer(listing::list_v2(
-            &*self.bucket(&req.input.bucket)?,
-            req.input,
-        )?)
+    async fn list_objects_v2(&self, req: S3Request<ListObjectsV2Input>) -> Answer<ListObjectsV2Output> {
+        answer(listing::list_v2(&*self.bucket(&req.input.bucket)?, req.input)?)
     }
 
     async fn list_objects(&self, req: S3Request<ListObjectsInput>) -> Answer<ListObjectsOutput> {
-        answer(listing::list_v1(
-            &*self.bucket(&req.input.bucket)?,
-            req.input,
-        )?)
+        answer(listing::list_v1(&*self.bucket(&req.input.bucket)?, req.input)?)
     }
 
-    async fn list_object_versions(
-        &self,
-        req: S3Request<ListObjectVersionsInput>,
-    ) -> Answer<ListObjectVersionsOutput> {
-        answer(listing::list_versions(
-            &*self.bucket(&req.input.bucket)?,
-            req.input,
-        )?)
+    async fn list_object_versions(&self, req: S3Request<ListObjectVersionsInput>) -> Answer<ListObjectVersionsOutput> {
+        answer(listing::list_versions(&*self.bucket(&req.input.bucket)?, req.input)?)
     }
 
     async fn create_multipart_upload(
@@ -293,24 +249,11 @@ impl S3 for Api {
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
         let mut input = req.input;
-        input.content_length = input
-            .content_length
-            .or_else(|| known_length(input.body.as_ref()));
+        input.content_length = input.content_length.or_else(|| known_length(input.body.as_ref()));
         if input.content_length.is_none() {
-            return Err(s3_error!(
-                MissingContentLength,
-                "You must provide the Content-Length HTTP header."
-            ));
+            return Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."));
         }
-        answer(
-            multipart::upload_part(
-                Arc::clone(&self.folder),
-                bucket,
-                input,
-                req.trailing_headers,
-            )
-            .await?,
-        )
+        answer(multipart::upload_part(Arc::clone(&self.folder), bucket, input, req.trailing_headers).await?)
     }
 
     async fn list_parts(&self, req: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {
@@ -318,10 +261,7 @@ impl S3 for Api {
         answer(blocking(move || multipart::list_parts(&bucket, req.input)).await?)
     }
 
-    async fn list_multipart_uploads(
-        &self,
-        req: S3Request<ListMultipartUploadsInput>,
-    ) -> Answer<ListMultipartUploadsOutput> {
+    async fn list_multipart_uploads(&self, req: S3Request<ListMultipartUploadsInput>) -> Answer<ListMultipartUploadsOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
         answer(blocking(move || multipart::list_uploads(&bucket, req.input)).await?)
     }
@@ -334,13 +274,9 @@ impl S3 for Api {
         answer(blocking(move || multipart::complete(&folder, &bucket, req.input)).await?)
     }
 
-    async fn abort_multipart_upload(
-        &self,
-        req: S3Request<AbortMultipartUploadInput>,
-    ) -> Answer<AbortMultipartUploadOutput> {
+    async fn abort_multipart_upload(&self, req: S3Request<AbortMultipartUploadInput>) -> Answer<AbortMultipartUploadOutput> {
         let (folder, bucket) = (Arc::clone(&self.folder), self.bucket(&req.input.bucket)?);
-        blocking(move || multipart::abort(&folder, &bucket, &req.input.upload_id, &req.input.key))
-            .await?;
+        blocking(move || multipart::abort(&folder, &bucket, &req.input.upload_id, &req.input.key)).await?;
         answer(AbortMultipartUploadOutput::default())
     }
 
@@ -348,14 +284,9 @@ impl S3 for Api {
         let (folder, name) = (Arc::clone(&self.folder), req.input.bucket);
         let location = format!("/{name}");
         if blocking(move || folder.create_bucket(&name).map_err(internal)).await? {
-            answer(CreateBucketOutput {
-                location: Some(location),
-            })
+            answer(CreateBucketOutput { location: Some(location) })
         } else {
-            Err(s3_error!(
-                BucketAlreadyOwnedByYou,
-                "Your previous request to create the named bucket succeeded"
-            ))
+            Err(s3_error!(BucketAlreadyOwnedByYou, "Your previous request to create the named bucket succeeded"))
         }
     }
 
@@ -382,74 +313,41 @@ impl S3 for Api {
         })
     }
 
-    async fn get_bucket_location(
-        &self,
-        req: S3Request<GetBucketLocationInput>,
-    ) -> Answer<GetBucketLocationOutput> {
+    async fn get_bucket_location(&self, req: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
         self.bucket(&req.input.bucket)?;
         // No constraint is how S3 writes us-east-1.
         answer(GetBucketLocationOutput::default())
     }
 
-    async fn get_bucket_versioning(
-        &self,
-        req: S3Request<GetBucketVersioningInput>,
-    ) -> Answer<GetBucketVersioningOutput> {
+    async fn get_bucket_versioning(&self, req: S3Request<GetBucketVersioningInput>) -> Answer<GetBucketVersioningOutput> {
         self.bucket(&req.input.bucket)?;
         answer(GetBucketVersioningOutput::default())
     }
 
-    async fn put_bucket_cors(
-        &self,
-        req: S3Request<PutBucketCorsInput>,
-    ) -> Answer<PutBucketCorsOutput> {
-        self.put_config(
-            &req.input.bucket,
-            Config::Cors,
-            req.input.cors_configuration,
-        )
-        .await?;
+    async fn put_bucket_cors(&self, req: S3Request<PutBucketCorsInput>) -> Answer<PutBucketCorsOutput> {
+        self.put_config(&req.input.bucket, Config::Cors, req.input.cors_configuration).await?;
         answer(PutBucketCorsOutput::default())
     }
 
-    async fn get_bucket_cors(
-        &self,
-        req: S3Request<GetBucketCorsInput>,
-    ) -> Answer<GetBucketCorsOutput> {
+    async fn get_bucket_cors(&self, req: S3Request<GetBucketCorsInput>) -> Answer<GetBucketCorsOutput> {
         let kept: CORSConfiguration = self.get_config(&req.input.bucket, Config::Cors).await?;
-        answer(GetBucketCorsOutput {
-            cors_rules: Some(kept.cors_rules),
-        })
+        answer(GetBucketCorsOutput { cors_rules: Some(kept.cors_rules) })
     }
 
-    async fn delete_bucket_cors(
-        &self,
-        req: S3Request<DeleteBucketCorsInput>,
-    ) -> Answer<DeleteBucketCorsOutput> {
+    async fn delete_bucket_cors(&self, req: S3Request<DeleteBucketCorsInput>) -> Answer<DeleteBucketCorsOutput> {
         self.delete_config(&req.input.bucket, Config::Cors).await?;
         answer(DeleteBucketCorsOutput::default())
     }
 
-    async fn put_public_access_block(
-        &self,
-        req: S3Request<PutPublicAccessBlockInput>,
-    ) -> Answer<PutPublicAccessBlockOutput> {
+    async fn put_public_access_block(&self, req: S3Request<PutPublicAccessBlockInput>) -> Answer<PutPublicAccessBlockOutput> {
         let value = req.input.public_access_block_configuration;
-        self.put_config(&req.input.bucket, Config::PublicAccessBlock, value)
-            .await?;
+        self.put_config(&req.input.bucket, Config::PublicAccessBlock, value).await?;
         answer(PutPublicAccessBlockOutput::default())
     }
 
-    async fn get_public_access_block(
-        &self,
-        req: S3Request<GetPublicAccessBlockInput>,
-    ) -> Answer<GetPublicAccessBlockOutput> {
-        let kept = self
-            .get_config(&req.input.bucket, Config::PublicAccessBlock)
-            .await?;
-        answer(GetPublicAccessBlockOutput {
-            public_access_block_configuration: Some(kept),
-        })
+    async fn get_public_access_block(&self, req: S3Request<GetPublicAccessBlockInput>) -> Answer<GetPublicAccessBlockOutput> {
+        let kept = self.get_config(&req.input.bucket, Config::PublicAccessBlock).await?;
+        answer(GetPublicAccessBlockOutput { public_access_block_configuration: Some(kept) })
     }
 
     async fn put_bucket_lifecycle_configuration(
@@ -457,8 +355,7 @@ impl S3 for Api {
         req: S3Request<PutBucketLifecycleConfigurationInput>,
     ) -> Answer<PutBucketLifecycleConfigurationOutput> {
         let value = req.input.lifecycle_configuration.unwrap_or_default();
-        self.put_config(&req.input.bucket, Config::Lifecycle, value)
-            .await?;
+        self.put_config(&req.input.bucket, Config::Lifecycle, value).await?;
         answer(PutBucketLifecycleConfigurationOutput::default())
     }
 
@@ -466,9 +363,7 @@ impl S3 for Api {
         &self,
         req: S3Request<GetBucketLifecycleConfigurationInput>,
     ) -> Answer<GetBucketLifecycleConfigurationOutput> {
-        let kept: BucketLifecycleConfiguration = self
-            .get_config(&req.input.bucket, Config::Lifecycle)
-            .await?;
+        let kept: BucketLifecycleConfiguration = self.get_config(&req.input.bucket, Config::Lifecycle).await?;
         answer(GetBucketLifecycleConfigurationOutput {
             rules: Some(kept.rules),
             ..GetBucketLifecycleConfigurationOutput::default()

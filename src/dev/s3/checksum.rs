@@ -23,9 +23,7 @@ macro_rules! read_sums {
             (Algorithm::Sha1, &from.checksum_sha1),
             (Algorithm::Sha256, &from.checksum_sha256),
         ];
-        all.into_iter()
-            .filter_map(|(a, v)| Some((a, v.clone()?)))
-            .collect::<Sums>()
+        all.into_iter().filter_map(|(a, v)| Some((a, v.clone()?))).collect::<Sums>()
     }};
 }
 
@@ -79,13 +77,7 @@ impl Kind {
 
 impl Algorithm {
     /// All of them.
-    pub(super) const ALL: [Self; 5] = [
-        Self::Crc32,
-        Self::Crc32c,
-        Self::Crc64nvme,
-        Self::Sha1,
-        Self::Sha256,
-    ];
+    pub(super) const ALL: [Self; 5] = [Self::Crc32, Self::Crc32c, Self::Crc64nvme, Self::Sha1, Self::Sha256];
 
     /// The header that carries it.
     pub(super) const fn header(self) -> &'static str {
@@ -121,12 +113,7 @@ impl Algorithm {
     /// From the protocol's name.
     pub(super) fn from_dto(name: &ChecksumAlgorithm) -> S3Result<Self> {
         let found = Self::ALL.into_iter().find(|a| a.to_dto() == *name);
-        found.ok_or_else(|| {
-            s3_error!(
-                InvalidRequest,
-                "Checksum algorithm provided is unsupported."
-            )
-        })
+        found.ok_or_else(|| s3_error!(InvalidRequest, "Checksum algorithm provided is unsupported."))
     }
 
     fn checksum(self, bytes: &[u8]) -> String {
@@ -143,19 +130,13 @@ impl Algorithm {
     ///
     /// # Errors
     /// When a part has none of this algorithm.
-    pub(super) fn composite<'a>(
-        self,
-        parts: impl Iterator<Item = Option<&'a String>>,
-    ) -> S3Result<String> {
+    pub(super) fn composite<'a>(self, parts: impl Iterator<Item = Option<&'a String>>) -> S3Result<String> {
         let mut all = Vec::new();
         let mut count = 0_usize;
         for part in parts {
             count += 1;
             let digest = part.and_then(|p| BASE64.decode(p).ok());
-            all.extend(
-                digest
-                    .ok_or_else(|| s3_error!(InvalidPart, "A part lacks the upload's checksum."))?,
-            );
+            all.extend(digest.ok_or_else(|| s3_error!(InvalidPart, "A part lacks the upload's checksum."))?);
         }
         Ok(format!("{}-{count}", self.checksum(&all)))
     }
@@ -195,11 +176,7 @@ impl Claims {
     ///
     /// # Errors
     /// When one is malformed, or there are two.
-    pub(super) fn new(
-        sums: Sums,
-        md5: Option<&str>,
-        announced: Option<&ChecksumAlgorithm>,
-    ) -> S3Result<Self> {
+    pub(super) fn new(sums: Sums, md5: Option<&str>, announced: Option<&ChecksumAlgorithm>) -> S3Result<Self> {
         let announced = announced.map(Algorithm::from_dto).transpose()?;
         if sums.len() > 1 {
             return Err(s3_error!(
@@ -215,30 +192,18 @@ impl Claims {
             Some(text) => match BASE64.decode(text) {
                 Ok(digest) if digest.len() == 16 => Some(digest),
                 _ => {
-                    return Err(s3_error!(
-                        InvalidDigest,
-                        "The Content-MD5 you specified is not valid."
-                    ));
+                    return Err(s3_error!(InvalidDigest, "The Content-MD5 you specified is not valid."));
                 }
             },
         };
-        Ok(Self {
-            algorithm: sums.keys().next().copied().or(announced),
-            sums,
-            md5,
-        })
+        Ok(Self { algorithm: sums.keys().next().copied().or(announced), sums, md5 })
     }
 
     /// Compares with what the bytes gave; what came in trailers counts too.
     ///
     /// # Errors
     /// `BadDigest` when one differs.
-    pub(super) fn verify(
-        mut self,
-        found: &Sums,
-        md5: &[u8],
-        trailers: Option<&TrailingHeaders>,
-    ) -> S3Result<()> {
+    pub(super) fn verify(mut self, found: &Sums, md5: &[u8], trailers: Option<&TrailingHeaders>) -> S3Result<()> {
         if let Some(more) = trailers.and_then(|t| t.read(from_headers)) {
             for (algorithm, value) in more {
                 check_form(algorithm, &value)?;
@@ -248,18 +213,11 @@ impl Claims {
         for (algorithm, value) in &self.sums {
             if found.get(algorithm) != Some(value) {
                 let name = algorithm.to_dto();
-                return Err(s3_error!(
-                    BadDigest,
-                    "The {} you specified did not match the calculated checksum.",
-                    name.as_str()
-                ));
+                return Err(s3_error!(BadDigest, "The {} you specified did not match the calculated checksum.", name.as_str()));
             }
         }
         if self.md5.is_some_and(|claimed| claimed != md5) {
-            return Err(s3_error!(
-                BadDigest,
-                "The Content-MD5 you specified did not match what we received."
-            ));
+            return Err(s3_error!(BadDigest, "The Content-MD5 you specified did not match what we received."));
         }
         Ok(())
     }
@@ -268,11 +226,7 @@ impl Claims {
 fn check_form(algorithm: Algorithm, value: &str) -> S3Result<()> {
     match BASE64.decode(value) {
         Ok(digest) if digest.len() == algorithm.length() => Ok(()),
-        _ => Err(s3_error!(
-            InvalidRequest,
-            "Value for {} header is invalid.",
-            algorithm.header()
-        )),
+        _ => Err(s3_error!(InvalidRequest, "Value for {} header is invalid.", algorithm.header())),
     }
 }
 

@@ -21,19 +21,13 @@ pub(super) enum WriteCondition {
 
 impl WriteCondition {
     /// From the request's headers. A tag in If-None-Match is not something S3 writes know.
-    pub(super) fn new(
-        if_match: Option<&ETagCondition>,
-        if_none_match: Option<&ETagCondition>,
-    ) -> S3Result<Self> {
+    pub(super) fn new(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> S3Result<Self> {
         match (if_match, if_none_match) {
             (None, None) => Ok(Self::Always),
             (None, Some(ETagCondition::Any)) => Ok(Self::Absent),
             (Some(ETagCondition::Any), None) => Ok(Self::Present),
             (Some(ETagCondition::ETag(tag)), None) => Ok(Self::Matches(tag.value().to_owned())),
-            _ => Err(s3_error!(
-                NotImplemented,
-                "A header you provided implies functionality that is not implemented"
-            )),
+            _ => Err(s3_error!(NotImplemented, "A header you provided implies functionality that is not implemented")),
         }
     }
 
@@ -42,9 +36,7 @@ impl WriteCondition {
         match (self, current) {
             (Self::Always, _) | (Self::Absent, None) | (Self::Present, Some(_)) => Ok(()),
             (Self::Matches(tag), Some(meta)) if *tag == meta.etag => Ok(()),
-            (Self::Matches(_) | Self::Present, None) => {
-                Err(s3_error!(NoSuchKey, "The specified key does not exist."))
-            }
+            (Self::Matches(_) | Self::Present, None) => Err(s3_error!(NoSuchKey, "The specified key does not exist.")),
             _ => Err(failed()),
         }
     }
@@ -52,10 +44,7 @@ impl WriteCondition {
 
 /// 412.
 pub(super) fn failed() -> S3Error {
-    s3_error!(
-        PreconditionFailed,
-        "At least one of the pre-conditions you specified did not hold"
-    )
+    s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
 /// The four conditions of a read, or of a copy's source.
@@ -88,31 +77,18 @@ impl ReadConditions {
             (None, Some(t)) => modified <= seconds(t),
             (None, None) => false,
         };
-        if fresh {
-            Err(not_modified(meta))
-        } else {
-            Ok(())
-        }
+        if fresh { Err(not_modified(meta)) } else { Ok(()) }
     }
 }
 
 fn not_modified(meta: &Meta) -> S3Error {
     let mut headers = HeaderMap::new();
     let mut stamp = Vec::new();
-    let _ = meta
-        .last_modified()
-        .format(TimestampFormat::HttpDate, &mut stamp);
+    let _ = meta.last_modified().format(TimestampFormat::HttpDate, &mut stamp);
     let known = [
         (ETAG, format!("\"{}\"", meta.etag).into_bytes()),
         (LAST_MODIFIED, stamp),
-        (
-            CACHE_CONTROL,
-            meta.headers
-                .cache_control
-                .clone()
-                .unwrap_or_default()
-                .into_bytes(),
-        ),
+        (CACHE_CONTROL, meta.headers.cache_control.clone().unwrap_or_default().into_bytes()),
     ];
     for (name, value) in known {
         if let (false, Ok(value)) = (value.is_empty(), HeaderValue::from_bytes(&value)) {

@@ -28,12 +28,7 @@ impl Config {
     }
 
     /// Keeps it.
-    pub(super) fn put(
-        self,
-        folder: &Folder,
-        bucket: &Bucket,
-        value: &impl Serialize,
-    ) -> S3Result<()> {
+    pub(super) fn put(self, folder: &Folder, bucket: &Bucket, value: &impl Serialize) -> S3Result<()> {
         let temp = folder.temp();
         let json = serde_json::to_vec(value).map_err(|e| internal(e.into()))?;
         fs::write(temp.path(), json).map_err(internal)?;
@@ -45,22 +40,13 @@ impl Config {
         match fs::read(bucket.path(self.file())) {
             Ok(json) => serde_json::from_slice(&json).map_err(|e| internal(e.into())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(match self {
-                Self::Cors => s3_error!(
-                    NoSuchCORSConfiguration,
-                    "The CORS configuration does not exist"
-                ),
+                Self::Cors => s3_error!(NoSuchCORSConfiguration, "The CORS configuration does not exist"),
                 Self::Lifecycle => {
-                    s3_error!(
-                        NoSuchLifecycleConfiguration,
-                        "The lifecycle configuration does not exist"
-                    )
+                    s3_error!(NoSuchLifecycleConfiguration, "The lifecycle configuration does not exist")
                 }
                 Self::PublicAccessBlock => {
                     let code = S3ErrorCode::Custom("NoSuchPublicAccessBlockConfiguration".into());
-                    let mut error = s3s::S3Error::with_message(
-                        code,
-                        "The public access block configuration was not found",
-                    );
+                    let mut error = s3s::S3Error::with_message(code, "The public access block configuration was not found");
                     error.set_status_code(hyper::StatusCode::NOT_FOUND);
                     error
                 }

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use s3s::dto::{
-    CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, MetadataDirective,
-};
+use s3s::dto::{CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, MetadataDirective};
 use s3s::{S3Result, s3_error};
 
 use super::checksum::{Algorithm, Kind, write_sums};
@@ -21,22 +19,11 @@ pub(super) fn copy(
     replacement: Headers,
     condition: &WriteCondition,
 ) -> S3Result<CopyObjectOutput> {
-    let CopySource::Bucket {
-        bucket: from,
-        key: from_key,
-        version_id,
-    } = &input.copy_source
-    else {
-        return Err(s3_error!(
-            NotImplemented,
-            "The local S3 copies from buckets only"
-        ));
+    let CopySource::Bucket { bucket: from, key: from_key, version_id } = &input.copy_source else {
+        return Err(s3_error!(NotImplemented, "The local S3 copies from buckets only"));
     };
     check_version(version_id.as_deref())?;
-    let replace = input
-        .metadata_directive
-        .as_ref()
-        .is_some_and(|d| d.as_str() == MetadataDirective::REPLACE);
+    let replace = input.metadata_directive.as_ref().is_some_and(|d| d.as_str() == MetadataDirective::REPLACE);
     if **from == *input.bucket && **from_key == *input.key && !replace {
         return Err(s3_error!(
             InvalidRequest,
@@ -56,11 +43,7 @@ pub(super) fn copy(
     conditions.check(&source).map_err(|_either| failed())?;
     condition.check(target.index().get(&input.key).map(Arc::as_ref))?;
 
-    let asked = input
-        .checksum_algorithm
-        .as_ref()
-        .map(Algorithm::from_dto)
-        .transpose()?;
+    let asked = input.checksum_algorithm.as_ref().map(Algorithm::from_dto).transpose()?;
     let named = asked.or(source.named).unwrap_or(Algorithm::Crc64nvme);
     let mut sink = Sink::create(folder, [Algorithm::Sha256, named]).map_err(internal)?;
     sink.copy(&mut file, source.size).map_err(internal)?;
@@ -70,11 +53,7 @@ pub(super) fn copy(
         size: received.size,
         etag: hex(&received.md5),
         modified: now_ms(),
-        headers: if replace {
-            replacement
-        } else {
-            source.headers.clone()
-        },
+        headers: if replace { replacement } else { source.headers.clone() },
         sums: received.sums.clone(),
         named: Some(named),
         kind: Kind::Full,
@@ -89,8 +68,5 @@ pub(super) fn copy(
         ..CopyObjectResult::default()
     };
     write_sums!(result, meta.named_sums());
-    Ok(CopyObjectOutput {
-        copy_object_result: Some(result),
-        ..CopyObjectOutput::default()
-    })
+    Ok(CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() })
 }

@@ -1,22 +1,15 @@
 //! CORS for browsers: which origins, which preflights. It stands before the protocol, which would want OPTIONS signed.
 
 use hyper::header::{
-    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-    ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
+    ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue,
+    ORIGIN, VARY,
 };
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
 const METHODS: &str = "GET, PUT, POST, HEAD, DELETE";
 /// Besides every `x-amz-*`.
-const HEADERS: [&str; 6] = [
-    "authorization",
-    "content-type",
-    "content-md5",
-    "content-disposition",
-    "if-none-match",
-    "range",
-];
+const HEADERS: [&str; 6] = ["authorization", "content-type", "content-md5", "content-disposition", "if-none-match", "range"];
 const EXPOSED: &str = "ETag, Location, x-amz-checksum-sha256, x-amz-checksum-crc32, x-amz-checksum-crc32c, \
      x-amz-checksum-crc64nvme, x-amz-request-id, x-amz-version-id, content-range, date";
 /// Seconds that a browser may keep a preflight's answer.
@@ -31,9 +24,7 @@ pub struct CorsOrigins {
 impl CorsOrigins {
     /// Loopback origins (`http` or `https` at localhost, 127.0.0.1 or `[::1]`, any port), and these, letter for letter.
     pub fn loopback_and<S: Into<String>>(exact: impl IntoIterator<Item = S>) -> Self {
-        Self {
-            exact: exact.into_iter().map(Into::into).collect(),
-        }
+        Self { exact: exact.into_iter().map(Into::into).collect() }
     }
 
     /// Whether this origin is one of them.
@@ -45,12 +36,8 @@ impl CorsOrigins {
     /// The headers of the answer to a preflight, or its 403.
     pub(super) fn preflight(&self, request: &HeaderMap) -> Result<HeaderMap, S3Error> {
         let text = |name: HeaderName| request.get(name).and_then(|v| v.to_str().ok());
-        let (Some(origin), Some(method)) = (text(ORIGIN), text(ACCESS_CONTROL_REQUEST_METHOD))
-        else {
-            return Err(s3_error!(
-                InvalidRequest,
-                "Insufficient information. Origin request header needed."
-            ));
+        let (Some(origin), Some(method)) = (text(ORIGIN), text(ACCESS_CONTROL_REQUEST_METHOD)) else {
+            return Err(s3_error!(InvalidRequest, "Insufficient information. Origin request header needed."));
         };
         let asked: Vec<String> = text(ACCESS_CONTROL_REQUEST_HEADERS)
             .unwrap_or_default()
@@ -59,27 +46,14 @@ impl CorsOrigins {
             .filter(|h| !h.is_empty())
             .collect();
         let header_ok = |h: &String| HEADERS.contains(&h.as_str()) || h.starts_with("x-amz-");
-        if !self.allows(origin)
-            || !METHODS.split(", ").any(|m| m == method)
-            || !asked.iter().all(header_ok)
-        {
+        if !self.allows(origin) || !METHODS.split(", ").any(|m| m == method) || !asked.iter().all(header_ok) {
             return Err(forbidden());
         }
-        let amz = asked
-            .iter()
-            .map(String::as_str)
-            .filter(|h| h.starts_with("x-amz-"));
-        let allowed = HEADERS
-            .into_iter()
-            .chain(amz)
-            .collect::<Vec<_>>()
-            .join(", ");
+        let amz = asked.iter().map(String::as_str).filter(|h| h.starts_with("x-amz-"));
+        let allowed = HEADERS.into_iter().chain(amz).collect::<Vec<_>>().join(", ");
         let allowed = HeaderValue::try_from(allowed).map_err(|_| forbidden())?;
         Ok(HeaderMap::from_iter([
-            (
-                ACCESS_CONTROL_ALLOW_METHODS,
-                HeaderValue::from_static(METHODS),
-            ),
+            (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS)),
             (ACCESS_CONTROL_ALLOW_HEADERS, allowed),
             (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE)),
         ]))
@@ -93,10 +67,7 @@ impl CorsOrigins {
             return;
         };
         response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        response.insert(
-            ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static(EXPOSED),
-        );
+        response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
     }
 }
 
@@ -108,21 +79,16 @@ fn forbidden() -> S3Error {
 }
 
 fn is_loopback(origin: &str) -> bool {
-    let Some(authority) = origin
-        .strip_prefix("http://")
-        .or_else(|| origin.strip_prefix("https://"))
-    else {
+    let Some(authority) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {
         return false;
     };
-    ["localhost", "127.0.0.1", "[::1]"]
-        .iter()
-        .any(|host| match authority.strip_prefix(host) {
-            Some("") => true,
-            Some(rest) => rest.strip_prefix(':').is_some_and(|port| {
-                port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
-            }),
-            None => false,
-        })
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| match authority.strip_prefix(host) {
+        Some("") => true,
+        Some(rest) => {
+            rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok())
+        }
+        None => false,
+    })
 }
 
 #[cfg(test)]
@@ -132,13 +98,9 @@ mod tests {
     #[test]
     fn loopback_is_exact() {
         let origins = CorsOrigins::loopback_and(["https://app.example"]);
-        for good in [
-            "http://localhost",
-            "https://localhost:5173",
-            "http://127.0.0.1:1",
-            "http://[::1]:8080",
-            "https://app.example",
-        ] {
+        for good in
+            ["http://localhost", "https://localhost:5173", "http://127.0.0.1:1", "http://[::1]:8080", "https://app.example"]
+        {
             assert!(origins.allows(good), "{good}");
         }
         for bad in [

@@ -82,25 +82,15 @@ impl Folder {
             fs::create_dir_all(&path).map_err(fail(&path))?;
         }
         let lock_path = root.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(fail(&lock_path))?;
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(fail(&lock_path))?;
         let mut tries = 0;
         while let Err(e) = lock.try_lock() {
             tries += 1;
             match e {
-                TryLockError::WouldBlock if tries < LOCK_TRIES => {
-                    std::thread::sleep(Duration::from_millis(50))
-                }
+                TryLockError::WouldBlock if tries < LOCK_TRIES => std::thread::sleep(Duration::from_millis(50)),
                 TryLockError::WouldBlock => return Err(LocalS3Error::InUse { path: root }),
                 TryLockError::Error(source) => {
-                    return Err(LocalS3Error::Folder {
-                        path: lock_path,
-                        source,
-                    });
+                    return Err(LocalS3Error::Folder { path: lock_path, source });
                 }
             }
         }
@@ -122,11 +112,7 @@ impl Folder {
             let bucket = Bucket::load(name.clone(), path.clone()).map_err(fail(&path))?;
             buckets.insert(name, Arc::new(bucket));
         }
-        Ok(Self {
-            root,
-            buckets: RwLock::new(buckets),
-            _lock: lock,
-        })
+        Ok(Self { root, buckets: RwLock::new(buckets), _lock: lock })
     }
 
     /// The folder itself.
@@ -136,12 +122,7 @@ impl Folder {
 
     /// A fresh name in `tmp/`.
     pub(super) fn temp(&self) -> Temp {
-        Temp {
-            path: self
-                .root
-                .join("tmp")
-                .join(Uuid::new_v4().simple().to_string()),
-        }
+        Temp { path: self.root.join("tmp").join(Uuid::new_v4().simple().to_string()) }
     }
 
     /// The bucket of that name.
@@ -156,13 +137,7 @@ impl Folder {
 
     /// All buckets by name.
     pub(super) fn buckets(&self) -> Vec<Arc<Bucket>> {
-        let mut all: Vec<_> = self
-            .buckets
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect();
+        let mut all: Vec<_> = self.buckets.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -181,12 +156,7 @@ impl Folder {
         fs::write(draft.join("bucket.json"), serde_json::to_vec(&created)?)?;
         let dir = self.root.join("buckets").join(name);
         fs::rename(&draft, &dir)?;
-        let bucket = Bucket {
-            name: name.to_owned(),
-            created,
-            dir,
-            index: Mutex::default(),
-        };
+        let bucket = Bucket { name: name.to_owned(), created, dir, index: Mutex::default() };
         buckets.insert(name.to_owned(), Arc::new(bucket));
         Ok(true)
     }
@@ -195,17 +165,11 @@ impl Folder {
     pub(super) fn delete_bucket(&self, name: &str) -> S3Result<()> {
         let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
         let Some(bucket) = buckets.get(name).cloned() else {
-            return Err(s3_error!(
-                NoSuchBucket,
-                "The specified bucket does not exist"
-            ));
+            return Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"));
         };
         let index = bucket.index();
         if !index.is_empty() {
-            return Err(s3_error!(
-                BucketNotEmpty,
-                "The bucket you tried to delete is not empty"
-            ));
+            return Err(s3_error!(BucketNotEmpty, "The bucket you tried to delete is not empty"));
         }
         self.discard(&bucket.dir).map_err(internal)?;
         buckets.remove(name);
@@ -237,12 +201,7 @@ impl Bucket {
                 }
             }
         }
-        Ok(Self {
-            name,
-            created,
-            dir,
-            index: Mutex::new(index),
-        })
+        Ok(Self { name, created, dir, index: Mutex::new(index) })
     }
 
     /// The locked index. Hold it for steps that take microseconds only, and never across an await.
@@ -257,19 +216,13 @@ impl Bucket {
 
     /// The object's metadata.
     pub(super) fn meta(&self, key: &str) -> S3Result<Arc<Meta>> {
-        self.index()
-            .get(key)
-            .cloned()
-            .ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
+        self.index().get(key).cloned().ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
     }
 
     /// The object's metadata and its file, of one and the same version.
     pub(super) fn open(&self, key: &str) -> S3Result<(File, Arc<Meta>)> {
         let index = self.index();
-        let meta = index
-            .get(key)
-            .cloned()
-            .ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))?;
+        let meta = index.get(key).cloned().ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))?;
         let file = File::open(self.object_path(key)).map_err(internal)?;
         Ok((file, meta))
     }
@@ -298,10 +251,7 @@ impl Bucket {
                 return Err(super::condition::failed());
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(s3_error!(
-                    NoSuchBucket,
-                    "The specified bucket does not exist"
-                ));
+                return Err(s3_error!(NoSuchBucket, "The specified bucket does not exist"));
             }
             Err(e) => return Err(internal(e)),
         }
@@ -339,14 +289,12 @@ impl Bucket {
 
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
-            for nibble in [b >> 4, b & 15] {
-                out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
-            }
-            out
-        })
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
+        for nibble in [b >> 4, b & 15] {
+            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+        }
+        out
+    })
 }
 
 /// A file system's error as S3's 500, with the system's words: this server's only user is its developer.
@@ -361,7 +309,5 @@ where
     T: Send + 'static,
     F: FnOnce() -> S3Result<T> + Send + 'static,
 {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| s3_error!(InternalError, "{e}"))?
+    tokio::task::spawn_blocking(work).await.map_err(|e| s3_error!(InternalError, "{e}"))?
 }

@@ -50,10 +50,7 @@ impl S3Auth for OneKey {
         if access_key == self.access_key {
             Ok(self.secret_key.clone())
         } else {
-            Err(s3_error!(
-                InvalidAccessKeyId,
-                "The AWS Access Key Id you provided does not exist in our records."
-            ))
+            Err(s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records."))
         }
     }
 }
@@ -73,18 +70,11 @@ impl Gate {
             });
             builder.build()
         };
-        Self {
-            cors: options.cors.clone(),
-            requests: service(900),
-            forms: service(604_800),
-        }
+        Self { cors: options.cors.clone(), requests: service(900), forms: service(604_800) }
     }
 
     /// Answers one request.
-    pub(super) async fn handle(
-        self: Arc<Self>,
-        request: Request<Incoming>,
-    ) -> Result<Response<Body>, Infallible> {
+    pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let (mut parts, body) = request.into_parts();
         let origin = parts.headers.get(ORIGIN).cloned();
         let head = parts.method == Method::HEAD;
@@ -99,17 +89,12 @@ impl Gate {
             }
         } else {
             // AWS ignores a range that it cannot read, or that names several.
-            if parts.headers.get(RANGE).is_some_and(|r| {
-                r.to_str()
-                    .map_or(true, |r| s3s::dto::Range::parse(r).is_err())
-            }) {
+            if parts.headers.get(RANGE).is_some_and(|r| r.to_str().map_or(true, |r| s3s::dto::Range::parse(r).is_err())) {
                 parts.headers.remove(RANGE);
             }
             self.serve(parts, body).await
         };
-        if response.status() == StatusCode::NOT_MODIFIED
-            || (head && !response.status().is_success())
-        {
+        if response.status() == StatusCode::NOT_MODIFIED || (head && !response.status().is_success()) {
             *response.body_mut() = Body::empty();
             response.headers_mut().remove(CONTENT_TYPE);
             response.headers_mut().remove(CONTENT_LENGTH);
@@ -124,28 +109,16 @@ impl Gate {
 
     async fn serve(&self, parts: Parts, body: Incoming) -> HttpResponse {
         let waits = parts.headers.contains_key(EXPECT);
-        let body = Shared(Arc::new(Inner {
-            body: Mutex::new(body),
-            touched: AtomicBool::new(false),
-        }));
+        let body = Shared(Arc::new(Inner { body: Mutex::new(body), touched: AtomicBool::new(false) }));
         let rest = body.clone();
         let response = match guard::check(&parts) {
             Err(e) => refusal(e),
             Ok(()) => {
-                let service = if guard::is_form(&parts) {
-                    &self.forms
-                } else {
-                    &self.requests
-                };
+                let service = if guard::is_form(&parts) { &self.forms } else { &self.requests };
                 let request = Request::from_parts(parts, Body::http_body(body));
                 // The protocol layer logs whole requests, presigned queries included: it has no subscriber.
-                let answer = service
-                    .call(request)
-                    .with_subscriber(Dispatch::none())
-                    .await;
-                answer.unwrap_or_else(|_e| {
-                    refusal(s3_error!(InternalError, "The answer could not be written"))
-                })
+                let answer = service.call(request).with_subscriber(Dispatch::none()).await;
+                answer.unwrap_or_else(|_e| refusal(s3_error!(InternalError, "The answer could not be written")))
             }
         };
         let asked_to_continue = !waits || rest.0.touched.load(Ordering::Relaxed);
@@ -175,9 +148,7 @@ struct Inner {
 
 impl Shared {
     async fn drain(mut self) {
-        let end = tokio::time::timeout(DRAIN, async {
-            while let Some(Ok(_frame)) = self.frame().await {}
-        });
+        let end = tokio::time::timeout(DRAIN, async { while let Some(Ok(_frame)) = self.frame().await {} });
         // A sender slower than that finds its connection closed.
         let _ = end.await;
     }
@@ -187,27 +158,16 @@ impl HttpBody for Shared {
     type Data = Bytes;
     type Error = hyper::Error;
 
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         self.0.touched.store(true, Ordering::Relaxed);
         Pin::new(&mut *self.0.body.lock().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0
-            .body
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_end_stream()
+        self.0.body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0
-            .body
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .size_hint()
+        self.0.body.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
     }
 }

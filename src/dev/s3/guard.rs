@@ -14,17 +14,9 @@ const MAX_EXPIRES: u32 = 604_800;
 /// 400 or 403, with AWS's words.
 pub(super) fn check(request: &Parts) -> S3Result<()> {
     let query = request.uri.query().unwrap_or_default();
-    let pair = |name: &str| {
-        query
-            .split('&')
-            .find_map(|p| p.strip_prefix(name)?.strip_prefix('='))
-    };
-    let authorization = request
-        .headers
-        .get(AUTHORIZATION)
-        .and_then(|v| v.to_str().ok());
-    let old = pair("Signature").is_some()
-        || authorization.is_some_and(|a| a.trim_start().starts_with("AWS "));
+    let pair = |name: &str| query.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
+    let authorization = request.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+    let old = pair("Signature").is_some() || authorization.is_some_and(|a| a.trim_start().starts_with("AWS "));
     if old {
         return Err(s3_error!(
             InvalidRequest,
@@ -33,10 +25,7 @@ pub(super) fn check(request: &Parts) -> S3Result<()> {
     }
     let signed = if pair("X-Amz-Signature").is_some() {
         if authorization.is_some() {
-            return Err(s3_error!(
-                InvalidArgument,
-                "Only one auth mechanism allowed"
-            ));
+            return Err(s3_error!(InvalidArgument, "Only one auth mechanism allowed"));
         }
         match pair("X-Amz-Expires").and_then(|e| e.parse::<u32>().ok()) {
             Some(1..=MAX_EXPIRES) => {}
@@ -58,30 +47,17 @@ pub(super) fn check(request: &Parts) -> S3Result<()> {
     let Some(signed) = signed else { return Ok(()) };
     let is_signed = |name: &str| signed.split(';').any(|s| s.eq_ignore_ascii_case(name));
     match unsigned(&request.headers, is_signed) {
-        Some(name) => Err(s3_error!(
-            AccessDenied,
-            "There were headers present in the request which were not signed: {name}"
-        )),
+        Some(name) => Err(s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}")),
         None => Ok(()),
     }
 }
 
 fn unsigned(headers: &HeaderMap, is_signed: impl Fn(&str) -> bool) -> Option<&str> {
-    headers
-        .keys()
-        .map(hyper::header::HeaderName::as_str)
-        .find(|n| n.starts_with("x-amz-") && !is_signed(n))
+    headers.keys().map(hyper::header::HeaderName::as_str).find(|n| n.starts_with("x-amz-") && !is_signed(n))
 }
 
 /// A browser's form upload: signed in its fields, by a policy that has an expiry of its own.
 pub(super) fn is_form(request: &Parts) -> bool {
-    let kind = request
-        .headers
-        .get(CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
-    request.method == Method::POST
-        && kind
-            .get(..19)
-            .is_some_and(|k| k.eq_ignore_ascii_case("multipart/form-data"))
+    let kind = request.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    request.method == Method::POST && kind.get(..19).is_some_and(|k| k.eq_ignore_ascii_case("multipart/form-data"))
 }

@@ -44,22 +44,10 @@ pub(super) struct Received {
 
 impl Sink {
     /// A new file, and these checksums to compute besides MD5.
-    pub(super) fn create(
-        folder: &Folder,
-        algorithms: impl IntoIterator<Item = Algorithm>,
-    ) -> io::Result<Self> {
+    pub(super) fn create(folder: &Folder, algorithms: impl IntoIterator<Item = Algorithm>) -> io::Result<Self> {
         let temp = folder.temp();
-        let file = File::options()
-            .write(true)
-            .create_new(true)
-            .open(temp.path())?;
-        Ok(Self {
-            temp,
-            file,
-            md5: Md5::new(),
-            hasher: checksum::hasher(algorithms),
-            size: 0,
-        })
+        let file = File::options().write(true).create_new(true).open(temp.path())?;
+        Ok(Self { temp, file, md5: Md5::new(), hasher: checksum::hasher(algorithms), size: 0 })
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -118,10 +106,7 @@ pub(super) async fn receive(
 ) -> S3Result<Received> {
     let expected = length.and_then(|l| u64::try_from(l).ok());
     if expected.is_some_and(|l| l > MAX_BYTES) {
-        return Err(s3_error!(
-            EntityTooLarge,
-            "Your proposed upload exceeds the maximum allowed size"
-        ));
+        return Err(s3_error!(EntityTooLarge, "Your proposed upload exceeds the maximum allowed size"));
     }
     let for_sink = Arc::clone(folder);
     let mut sink = blocking(move || Sink::create(&for_sink, algorithms).map_err(internal)).await?;
@@ -129,14 +114,9 @@ pub(super) async fn receive(
         let mut batch: Vec<Bytes> = Vec::new();
         let mut gathered = 0;
         loop {
-            let next = tokio::time::timeout(SILENCE, body.next())
-                .await
-                .map_err(|_elapsed| {
-                    s3_error!(
-                        RequestTimeout,
-                        "Your socket connection to the server was not read from within the timeout."
-                    )
-                })?;
+            let next = tokio::time::timeout(SILENCE, body.next()).await.map_err(|_elapsed| {
+                s3_error!(RequestTimeout, "Your socket connection to the server was not read from within the timeout.")
+            })?;
             let end = next.is_none();
             if let Some(chunk) = next {
                 let chunk = chunk.map_err(|e| body_error(&e))?;
@@ -145,18 +125,12 @@ pub(super) async fn receive(
             }
             if gathered >= BATCH || (end && gathered > 0) {
                 if sink.size + gathered as u64 > expected.unwrap_or(MAX_BYTES) {
-                    return Err(s3_error!(
-                        EntityTooLarge,
-                        "The body is longer than announced"
-                    ));
+                    return Err(s3_error!(EntityTooLarge, "The body is longer than announced"));
                 }
                 let chunks = std::mem::take(&mut batch);
                 gathered = 0;
                 sink = blocking(move || {
-                    chunks
-                        .iter()
-                        .try_for_each(|c| sink.write(c))
-                        .map_err(internal)?;
+                    chunks.iter().try_for_each(|c| sink.write(c)).map_err(internal)?;
                     Ok(sink)
                 })
                 .await?;
@@ -173,10 +147,7 @@ pub(super) async fn receive(
 }
 
 fn incomplete() -> S3Error {
-    s3_error!(
-        IncompleteBody,
-        "You did not provide the number of bytes specified by the Content-Length HTTP header"
-    )
+    s3_error!(IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header")
 }
 
 /// The protocol layer's stream errors have private types: their words are what there is to tell them apart.
@@ -184,10 +155,7 @@ fn body_error(e: &StdError) -> S3Error {
     let words = e.to_string();
     if words.contains("Sha256Mismatch") {
         let code = S3ErrorCode::Custom("XAmzContentSHA256Mismatch".into());
-        let mut error = S3Error::with_message(
-            code,
-            "The provided 'x-amz-content-sha256' header does not match.",
-        );
+        let mut error = S3Error::with_message(code, "The provided 'x-amz-content-sha256' header does not match.");
         error.set_status_code(StatusCode::BAD_REQUEST);
         error
     } else if words.contains("SignatureMismatch") {

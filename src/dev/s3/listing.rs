@@ -6,9 +6,8 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use s3s::dto::{
-    CommonPrefix, EncodingType, ListObjectVersionsInput, ListObjectVersionsOutput,
-    ListObjectsInput, ListObjectsOutput, ListObjectsV2Input, ListObjectsV2Output, Object,
-    ObjectStorageClass, ObjectVersion, ObjectVersionStorageClass,
+    CommonPrefix, EncodingType, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput,
+    ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass, ObjectVersion, ObjectVersionStorageClass,
 };
 use s3s::{S3Result, s3_error};
 
@@ -37,9 +36,7 @@ struct Page {
 fn page(index: &Index, prefix: &str, delimiter: Option<&str>, after: &After, max: usize) -> Page {
     let mut page = Page::default();
     let from = match after {
-        After::Key(key) | After::Prefix(key) if key.as_str() >= prefix => {
-            Bound::Excluded(key.as_str())
-        }
+        After::Key(key) | After::Prefix(key) if key.as_str() >= prefix => Bound::Excluded(key.as_str()),
         _ => Bound::Included(prefix),
     };
     let delimiter = delimiter.filter(|d| !d.is_empty());
@@ -93,15 +90,7 @@ impl Names {
         }
         name.bytes().fold(String::new(), |mut out, b| {
             match b {
-                b'A'..=b'Z'
-                | b'a'..=b'z'
-                | b'0'..=b'9'
-                | b'-'
-                | b'_'
-                | b'.'
-                | b'~'
-                | b'/'
-                | b'*' => out.push(b as char),
+                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b'*' => out.push(b as char),
                 _ => out.push_str(&format!("%{b:02X}")),
             }
             out
@@ -109,9 +98,7 @@ impl Names {
     }
 
     fn prefixes(&self, page: &Page) -> Option<Vec<CommonPrefix>> {
-        let all = page.prefixes.iter().map(|p| CommonPrefix {
-            prefix: Some(self.show(p)),
-        });
+        let all = page.prefixes.iter().map(|p| CommonPrefix { prefix: Some(self.show(p)) });
         Some(all.collect()).filter(|l: &Vec<_>| !l.is_empty())
     }
 
@@ -123,9 +110,7 @@ impl Names {
             last_modified: Some(meta.last_modified()),
             checksum_algorithm: meta.named.map(|a| vec![a.to_dto()]),
             checksum_type: meta.named.map(|_| meta.kind.to_dto()),
-            storage_class: Some(ObjectStorageClass::from_static(
-                ObjectStorageClass::STANDARD,
-            )),
+            storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
             ..Object::default()
         }
     }
@@ -140,23 +125,14 @@ pub(super) fn list_v2(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<Li
         (None, None) => After::Start,
     };
     let prefix = input.prefix.clone().unwrap_or_default();
-    let page = page(
-        &bucket.index(),
-        &prefix,
-        input.delimiter.as_deref(),
-        &after,
-        max.unsigned_abs() as usize,
-    );
+    let page = page(&bucket.index(), &prefix, input.delimiter.as_deref(), &after, max.unsigned_abs() as usize);
     let names = Names::new(input.encoding_type.as_ref());
     Ok(ListObjectsV2Output {
         name: Some(input.bucket),
         key_count: i32::try_from(page.objects.len() + page.prefixes.len()).ok(),
         max_keys: Some(max),
         is_truncated: Some(page.next.is_some()),
-        next_continuation_token: page
-            .next
-            .as_ref()
-            .map(|(kind, name)| BASE64.encode(format!("{kind}{name}"))),
+        next_continuation_token: page.next.as_ref().map(|(kind, name)| BASE64.encode(format!("{kind}{name}"))),
         contents: Some(page.objects.iter().map(|m| names.object(m)).collect()),
         common_prefixes: names.prefixes(&page),
         prefix: Some(names.show(&prefix)),
@@ -169,20 +145,13 @@ pub(super) fn list_v2(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<Li
 }
 
 fn parse_token(token: &str) -> S3Result<After> {
-    let text = BASE64
-        .decode(token)
-        .ok()
-        .and_then(|b| String::from_utf8(b).ok())
-        .unwrap_or_default();
+    let text = BASE64.decode(token).ok().and_then(|b| String::from_utf8(b).ok()).unwrap_or_default();
     if let Some(key) = text.strip_prefix('k') {
         Ok(After::Key(key.to_owned()))
     } else if let Some(prefix) = text.strip_prefix('p') {
         Ok(After::Prefix(prefix.to_owned()))
     } else {
-        Err(s3_error!(
-            InvalidArgument,
-            "The continuation token provided is incorrect"
-        ))
+        Err(s3_error!(InvalidArgument, "The continuation token provided is incorrect"))
     }
 }
 
@@ -200,13 +169,7 @@ pub(super) fn list_v1(bucket: &Bucket, input: ListObjectsInput) -> S3Result<List
     let max = max_keys(input.max_keys)?;
     let after = marker(input.marker.clone(), input.delimiter.as_deref());
     let prefix = input.prefix.clone().unwrap_or_default();
-    let page = page(
-        &bucket.index(),
-        &prefix,
-        input.delimiter.as_deref(),
-        &after,
-        max.unsigned_abs() as usize,
-    );
+    let page = page(&bucket.index(), &prefix, input.delimiter.as_deref(), &after, max.unsigned_abs() as usize);
     let names = Names::new(input.encoding_type.as_ref());
     Ok(ListObjectsOutput {
         name: Some(input.bucket),
@@ -215,10 +178,7 @@ pub(super) fn list_v1(bucket: &Bucket, input: ListObjectsInput) -> S3Result<List
         contents: Some(page.objects.iter().map(|m| names.object(m)).collect()),
         common_prefixes: names.prefixes(&page),
         prefix: Some(names.show(&prefix)),
-        next_marker: page
-            .next
-            .filter(|_| input.delimiter.is_some())
-            .map(|(_, name)| names.show(&name)),
+        next_marker: page.next.filter(|_| input.delimiter.is_some()).map(|(_, name)| names.show(&name)),
         delimiter: input.delimiter.map(|d| names.show(&d)),
         marker: input.marker.map(|m| names.show(&m)),
         encoding_type: input.encoding_type,
@@ -227,20 +187,11 @@ pub(super) fn list_v1(bucket: &Bucket, input: ListObjectsInput) -> S3Result<List
 }
 
 /// `ListObjectVersions`: every object once, as the version `null` of a bucket without versioning.
-pub(super) fn list_versions(
-    bucket: &Bucket,
-    input: ListObjectVersionsInput,
-) -> S3Result<ListObjectVersionsOutput> {
+pub(super) fn list_versions(bucket: &Bucket, input: ListObjectVersionsInput) -> S3Result<ListObjectVersionsOutput> {
     let max = max_keys(input.max_keys)?;
     let after = marker(input.key_marker.clone(), input.delimiter.as_deref());
     let prefix = input.prefix.clone().unwrap_or_default();
-    let page = page(
-        &bucket.index(),
-        &prefix,
-        input.delimiter.as_deref(),
-        &after,
-        max.unsigned_abs() as usize,
-    );
+    let page = page(&bucket.index(), &prefix, input.delimiter.as_deref(), &after, max.unsigned_abs() as usize);
     let names = Names::new(input.encoding_type.as_ref());
     let version = |meta: &Arc<Meta>| {
         let object = names.object(meta);
@@ -253,9 +204,7 @@ pub(super) fn list_versions(
             checksum_type: object.checksum_type,
             is_latest: Some(true),
             version_id: Some("null".to_owned()),
-            storage_class: Some(ObjectVersionStorageClass::from_static(
-                ObjectVersionStorageClass::STANDARD,
-            )),
+            storage_class: Some(ObjectVersionStorageClass::from_static(ObjectVersionStorageClass::STANDARD)),
             ..ObjectVersion::default()
         }
     };
@@ -263,11 +212,7 @@ pub(super) fn list_versions(
         name: Some(input.bucket),
         max_keys: Some(max),
         is_truncated: Some(page.next.is_some()),
-        next_version_id_marker: page
-            .next
-            .as_ref()
-            .filter(|(kind, _)| *kind == 'k')
-            .map(|_| "null".to_owned()),
+        next_version_id_marker: page.next.as_ref().filter(|(kind, _)| *kind == 'k').map(|_| "null".to_owned()),
         next_key_marker: page.next.as_ref().map(|(_, name)| names.show(name)),
         versions: Some(page.objects.iter().map(version).collect()),
         common_prefixes: names.prefixes(&page),

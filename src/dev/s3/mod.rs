@@ -93,9 +93,7 @@ pub struct LocalS3 {
 
 impl fmt::Debug for LocalS3 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalS3")
-            .field("root", &self.folder.root())
-            .finish_non_exhaustive()
+        f.debug_struct("LocalS3").field("root", &self.folder.root()).finish_non_exhaustive()
     }
 }
 
@@ -126,9 +124,6 @@ impl LocalS3 {
         self.folder
             .create_bucket(name)
             .map(|_new| ())
-            .map_err(|source| LocalS3Error::Folder {
-                path: self.folder.root().join(name),
-                source,
-            })
+            .map_err(|source| LocalS3Error::Folder { path: self.folder.root().join(name), source })
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use s3s::crypto::{Checksum as _, Md5};
 use s3s::dto::ChecksumType;
 use s3s::dto::{
-    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart,
-    CreateMultipartUploadInput, CreateMultipartUploadOutput, ETag, ListMultipartUploadsInput,
-    ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput, MultipartUpload, Part,
-    UploadPartInput, UploadPartOutput,
+    CompleteMultipartUploadInput, CompleteMultipartUploadOutput, CompletedPart, CreateMultipartUploadInput,
+    CreateMultipartUploadOutput, ETag, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput,
+    MultipartUpload, Part, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3Result, TrailingHeaders, s3_error};
 
@@ -31,17 +30,10 @@ pub(super) async fn create(
     input: CreateMultipartUploadInput,
     headers: super::object::Headers,
 ) -> S3Result<CreateMultipartUploadOutput> {
-    let algorithm = input
-        .checksum_algorithm
-        .as_ref()
-        .map(Algorithm::from_dto)
-        .transpose()?;
+    let algorithm = input.checksum_algorithm.as_ref().map(Algorithm::from_dto).transpose()?;
     let kind = kind(algorithm, input.checksum_type.as_ref())?;
     let key = input.key.clone();
-    let upload = blocking(move || {
-        Upload::create(&folder, &bucket, key, headers, algorithm, kind).map_err(internal)
-    })
-    .await?;
+    let upload = blocking(move || Upload::create(&folder, &bucket, key, headers, algorithm, kind).map_err(internal)).await?;
     Ok(CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
@@ -59,10 +51,7 @@ fn kind(algorithm: Option<Algorithm>, asked: Option<&ChecksumType>) -> S3Result<
         (None, None) | (Some(Algorithm::Crc64nvme), None | Some(true)) => Ok(Kind::Full),
         (Some(Algorithm::Crc32 | Algorithm::Crc32c), Some(true)) => Ok(Kind::Full),
         (Some(a), None | Some(false)) if a != Algorithm::Crc64nvme => Ok(Kind::Composite),
-        _ => Err(s3_error!(
-            InvalidRequest,
-            "The checksum type cannot be used with this checksum algorithm."
-        )),
+        _ => Err(s3_error!(InvalidRequest, "The checksum type cannot be used with this checksum algorithm.")),
     }
 }
 
@@ -70,10 +59,7 @@ fn check_number(number: i32) -> S3Result<()> {
     if (1..=MAX_PARTS).contains(&number) {
         Ok(())
     } else {
-        Err(s3_error!(
-            InvalidArgument,
-            "Part number must be an integer between 1 and 10000, inclusive"
-        ))
+        Err(s3_error!(InvalidArgument, "Part number must be an integer between 1 and 10000, inclusive"))
     }
 }
 
@@ -86,38 +72,20 @@ pub(super) async fn upload_part(
 ) -> S3Result<UploadPartOutput> {
     let number = input.part_number;
     check_number(number)?;
-    let of = (
-        Arc::clone(&bucket),
-        input.upload_id.clone(),
-        input.key.clone(),
-    );
+    let of = (Arc::clone(&bucket), input.upload_id.clone(), input.key.clone());
     let upload = blocking(move || Upload::find(&of.0, &of.1, &of.2)).await?;
-    let claims = Claims::new(
-        read_sums!(input),
-        input.content_md5.as_deref(),
-        input.checksum_algorithm.as_ref(),
-    )?;
+    let claims = Claims::new(read_sums!(input), input.content_md5.as_deref(), input.checksum_algorithm.as_ref())?;
     if upload.algorithm.is_some() && upload.algorithm != claims.algorithm {
         // AWS's words, types included.
         return Err(s3_error!(
             InvalidRequest,
             "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
-            upload
-                .algorithm
-                .map_or("null".into(), |a| a.to_dto().as_str().to_lowercase()),
-            claims
-                .algorithm
-                .map_or("null".into(), |a| a.to_dto().as_str().to_lowercase())
+            upload.algorithm.map_or("null".into(), |a| a.to_dto().as_str().to_lowercase()),
+            claims.algorithm.map_or("null".into(), |a| a.to_dto().as_str().to_lowercase())
         ));
     }
     let named = claims.algorithm;
-    let received = ingest::receive(
-        &folder,
-        input.body,
-        input.content_length,
-        named.into_iter().collect(),
-    )
-    .await?;
+    let received = ingest::receive(&folder, input.body, input.content_length, named.into_iter().collect()).await?;
     claims.verify(&received.sums, &received.md5, trailers.as_ref())?;
     let meta = Meta {
         key: String::new(),
@@ -130,10 +98,7 @@ pub(super) async fn upload_part(
         kind: Kind::Full,
         parts: Vec::new(),
     };
-    let mut out = UploadPartOutput {
-        e_tag: Some(meta.e_tag()),
-        ..UploadPartOutput::default()
-    };
+    let mut out = UploadPartOutput { e_tag: Some(meta.e_tag()), ..UploadPartOutput::default() };
     write_sums!(out, meta.sums);
     blocking(move || {
         let temp = received.seal(&meta)?;
@@ -183,15 +148,9 @@ pub(super) fn list_parts(bucket: &Bucket, input: ListPartsInput) -> S3Result<Lis
 }
 
 /// `ListMultipartUploads`.
-pub(super) fn list_uploads(
-    bucket: &Bucket,
-    input: ListMultipartUploadsInput,
-) -> S3Result<ListMultipartUploadsOutput> {
+pub(super) fn list_uploads(bucket: &Bucket, input: ListMultipartUploadsInput) -> S3Result<ListMultipartUploadsOutput> {
     if input.delimiter.as_deref().is_some_and(|d| !d.is_empty()) {
-        return Err(s3_error!(
-            NotImplemented,
-            "The local S3 lists uploads without a delimiter only"
-        ));
+        return Err(s3_error!(NotImplemented, "The local S3 lists uploads without a delimiter only"));
     }
     let max = input.max_uploads.unwrap_or(1000).clamp(0, 1000);
     let prefix = input.prefix.clone().unwrap_or_default();
@@ -250,21 +209,11 @@ pub(super) fn complete(
 ) -> S3Result<CompleteMultipartUploadOutput> {
     let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let upload = Upload::find(bucket, &input.upload_id, &input.key)?;
-    let given = input
-        .multipart_upload
-        .take()
-        .and_then(|m| m.parts)
-        .unwrap_or_default();
+    let given = input.multipart_upload.take().and_then(|m| m.parts).unwrap_or_default();
     let parts = check_parts(bucket, &upload, given)?;
     let size = parts.iter().map(|p| p.1.size).sum::<u64>();
-    if input
-        .mpu_object_size
-        .is_some_and(|s| u64::try_from(s) != Ok(size))
-    {
-        return Err(s3_error!(
-            InvalidRequest,
-            "The provided 'x-amz-mp-object-size' header does not match what was computed."
-        ));
+    if input.mpu_object_size.is_some_and(|s| u64::try_from(s) != Ok(size)) {
+        return Err(s3_error!(InvalidRequest, "The provided 'x-amz-mp-object-size' header does not match what was computed."));
     }
     condition.check(bucket.index().get(&upload.key).map(Arc::as_ref))?;
 
@@ -274,10 +223,7 @@ pub(super) fn complete(
     let mut digests = Vec::with_capacity(parts.len() * 16);
     let mut sums = Sums::new();
     if upload.kind == Kind::Composite {
-        sums.insert(
-            named,
-            named.composite(parts.iter().map(|(_, m)| m.sums.get(&named)))?,
-        );
+        sums.insert(named, named.composite(parts.iter().map(|(_, m)| m.sums.get(&named)))?);
     }
     let mut sink = Sink::create(folder, whole).map_err(internal)?;
     let sizes: Vec<u64> = parts.iter().map(|p| p.1.size).collect();
@@ -290,10 +236,7 @@ pub(super) fn complete(
     sums.extend(received.sums.clone());
     let claimed = read_sums!(input);
     if claimed.iter().any(|(a, v)| sums.get(a) != Some(v)) {
-        return Err(s3_error!(
-            BadDigest,
-            "The checksum you specified did not match the calculated checksum."
-        ));
+        return Err(s3_error!(BadDigest, "The checksum you specified did not match the calculated checksum."));
     }
     let meta = Meta {
         key: upload.key.clone(),
@@ -321,16 +264,9 @@ pub(super) fn complete(
 }
 
 /// The parts of a Complete request, opened, when the request is right about each.
-fn check_parts(
-    bucket: &Bucket,
-    upload: &Upload,
-    given: Vec<CompletedPart>,
-) -> S3Result<Vec<(std::fs::File, Meta)>> {
+fn check_parts(bucket: &Bucket, upload: &Upload, given: Vec<CompletedPart>) -> S3Result<Vec<(std::fs::File, Meta)>> {
     if given.is_empty() {
-        return Err(s3_error!(
-            MalformedXML,
-            "You must specify at least one part"
-        ));
+        return Err(s3_error!(MalformedXML, "You must specify at least one part"));
     }
     let count = given.len();
     let mut parts = Vec::with_capacity(count);
@@ -339,10 +275,7 @@ fn check_parts(
         let number = part.part_number.unwrap_or_default();
         check_number(number)?;
         if number <= previous {
-            return Err(s3_error!(
-                InvalidPartOrder,
-                "The list of parts was not in ascending order."
-            ));
+            return Err(s3_error!(InvalidPartOrder, "The list of parts was not in ascending order."));
         }
         previous = number;
         let wrong = || {
@@ -371,10 +304,7 @@ fn check_parts(
             ));
         }
         if meta.size < MIN_PART && at + 1 < count {
-            return Err(s3_error!(
-                EntityTooSmall,
-                "Your proposed upload is smaller than the minimum allowed size"
-            ));
+            return Err(s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"));
         }
         parts.push((file, meta));
     }

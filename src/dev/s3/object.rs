@@ -67,18 +67,13 @@ impl Meta {
 
     /// The checksums that answers name: one, or none.
     pub(super) fn named_sums(&self) -> Sums {
-        self.named
-            .and_then(|a| Some((a, self.sums.get(&a)?.clone())))
-            .into_iter()
-            .collect()
+        self.named.and_then(|a| Some((a, self.sums.get(&a)?.clone()))).into_iter().collect()
     }
 }
 
 /// Now, in milliseconds since 1970.
 pub(super) fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
@@ -111,9 +106,7 @@ pub(super) fn load(path: &Path) -> io::Result<(File, Meta)> {
     let bad = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    let body_and_json = length
-        .checked_sub(FOOTER)
-        .ok_or_else(|| bad("shorter than a footer"))?;
+    let body_and_json = length.checked_sub(FOOTER).ok_or_else(|| bad("shorter than a footer"))?;
     file.seek(SeekFrom::Start(body_and_json))?;
     let mut footer = [0; FOOTER as usize];
     file.read_exact(&mut footer)?;
@@ -122,9 +115,7 @@ pub(super) fn load(path: &Path) -> io::Result<(File, Meta)> {
         return Err(bad("no footer"));
     }
     let json_length = u32::from_le_bytes(json_length.try_into().map_err(|_| bad("no footer"))?);
-    let size = body_and_json
-        .checked_sub(u64::from(json_length))
-        .ok_or_else(|| bad("the metadata is cut off"))?;
+    let size = body_and_json.checked_sub(u64::from(json_length)).ok_or_else(|| bad("the metadata is cut off"))?;
     file.seek(SeekFrom::Start(size))?;
     let mut json = vec![0; json_length as usize];
     file.read_exact(&mut json)?;

@@ -9,10 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use hyper::header::{CONTENT_RANGE, HeaderMap, HeaderValue};
-use s3s::dto::{
-    ChecksumMode, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range,
-    StreamingBlob,
-};
+use s3s::dto::{ChecksumMode, GetObjectInput, GetObjectOutput, HeadObjectInput, HeadObjectOutput, Range, StreamingBlob};
 use s3s::stream::{ByteStream, RemainingLength};
 use s3s::{S3Result, StdError, s3_error};
 
@@ -44,42 +41,22 @@ impl Ask {
         self.conditions.check(meta)?;
         let bytes = match (self.range, self.part) {
             (Some(_), Some(_)) => {
-                return Err(s3_error!(
-                    InvalidRequest,
-                    "Cannot specify both Range header and partNumber query parameter"
-                ));
+                return Err(s3_error!(InvalidRequest, "Cannot specify both Range header and partNumber query parameter"));
             }
-            (Some(range), None) => Some(
-                range
-                    .check(meta.size)
-                    .ok()
-                    .filter(|r| !r.is_empty())
-                    .ok_or_else(|| {
-                        let mut error =
-                            s3_error!(InvalidRange, "The requested range is not satisfiable");
-                        if let Ok(value) = HeaderValue::try_from(format!("bytes */{}", meta.size)) {
-                            error.set_headers(HeaderMap::from_iter([(CONTENT_RANGE, value)]));
-                        }
-                        error
-                    })?,
-            ),
+            (Some(range), None) => Some(range.check(meta.size).ok().filter(|r| !r.is_empty()).ok_or_else(|| {
+                let mut error = s3_error!(InvalidRange, "The requested range is not satisfiable");
+                if let Ok(value) = HeaderValue::try_from(format!("bytes */{}", meta.size)) {
+                    error.set_headers(HeaderMap::from_iter([(CONTENT_RANGE, value)]));
+                }
+                error
+            })?),
             (None, Some(part)) => part_range(meta, part)?,
             (None, None) => None,
         };
-        let content_range = bytes
-            .as_ref()
-            .map(|r| format!("bytes {}-{}/{}", r.start, r.end - 1, meta.size));
+        let content_range = bytes.as_ref().map(|r| format!("bytes {}-{}/{}", r.start, r.end - 1, meta.size));
         let whole = bytes.as_ref().is_none_or(|r| *r == (0..meta.size));
-        let sums = if self.checksums && whole {
-            meta.named_sums()
-        } else {
-            Sums::new()
-        };
-        Ok(Slice {
-            bytes: bytes.unwrap_or(0..meta.size),
-            content_range,
-            sums,
-        })
+        let sums = if self.checksums && whole { meta.named_sums() } else { Sums::new() };
+        Ok(Slice { bytes: bytes.unwrap_or(0..meta.size), content_range, sums })
     }
 }
 
@@ -95,10 +72,7 @@ fn part_range(meta: &Meta, part: i32) -> S3Result<Option<Bytes64<u64>>> {
     });
     match found {
         Some(range) => Ok(Some(range).filter(|r| !r.is_empty())),
-        None => Err(s3_error!(
-            InvalidRange,
-            "The requested partnumber is not satisfiable"
-        )),
+        None => Err(s3_error!(InvalidRange, "The requested partnumber is not satisfiable")),
     }
 }
 
@@ -111,21 +85,14 @@ macro_rules! describe {
         out.content_disposition = meta.headers.content_disposition.clone();
         out.content_encoding = meta.headers.content_encoding.clone();
         out.content_language = meta.headers.content_language.clone();
-        out.content_type = meta
-            .headers
-            .content_type
-            .clone()
-            .or_else(|| Some("binary/octet-stream".to_owned()));
+        out.content_type = meta.headers.content_type.clone().or_else(|| Some("binary/octet-stream".to_owned()));
         out.content_length = i64::try_from(slice.bytes.end - slice.bytes.start).ok();
         out.content_range = slice.content_range.clone();
         out.e_tag = Some(meta.e_tag());
         out.expires = meta.headers.expires.map(timestamp);
         out.last_modified = Some(meta.last_modified());
-        out.metadata = Some(meta.headers.user.clone().into_iter().collect())
-            .filter(|m: &s3s::dto::Metadata| !m.is_empty());
-        out.parts_count = $part
-            .filter(|_| !meta.parts.is_empty())
-            .and_then(|_| i32::try_from(meta.parts.len()).ok());
+        out.metadata = Some(meta.headers.user.clone().into_iter().collect()).filter(|m: &s3s::dto::Metadata| !m.is_empty());
+        out.parts_count = $part.filter(|_| !meta.parts.is_empty()).and_then(|_| i32::try_from(meta.parts.len()).ok());
         out.checksum_type = (!slice.sums.is_empty()).then(|| meta.kind.to_dto());
         write_sums!(out, slice.sums);
     }};
@@ -143,9 +110,7 @@ macro_rules! ask {
             },
             range: $input.range,
             part: $input.part_number,
-            checksums: $input
-                .checksum_mode
-                .is_some_and(|m| m.as_str() == ChecksumMode::ENABLED),
+            checksums: $input.checksum_mode.is_some_and(|m| m.as_str() == ChecksumMode::ENABLED),
         }
     };
 }
@@ -154,10 +119,7 @@ macro_rules! ask {
 pub(super) fn check_version(version: Option<&str>) -> S3Result<()> {
     match version {
         None | Some("" | "null") => Ok(()),
-        Some(_) => Err(s3_error!(
-            NoSuchVersion,
-            "The specified version does not exist."
-        )),
+        Some(_) => Err(s3_error!(NoSuchVersion, "The specified version does not exist.")),
     }
 }
 
@@ -173,36 +135,26 @@ pub(super) fn head(bucket: &Bucket, input: HeadObjectInput) -> S3Result<HeadObje
 }
 
 /// GET.
-pub(super) async fn get(
-    bucket: std::sync::Arc<Bucket>,
-    input: GetObjectInput,
-) -> S3Result<GetObjectOutput> {
+pub(super) async fn get(bucket: std::sync::Arc<Bucket>, input: GetObjectInput) -> S3Result<GetObjectOutput> {
     check_version(input.version_id.as_deref())?;
     let key = input.key.clone();
     let ask = ask!(input);
     let (file, meta, slice) = blocking(move || {
         let (mut file, meta) = bucket.open(&key)?;
         let slice = ask.slice(&meta)?;
-        file.seek(SeekFrom::Start(slice.bytes.start))
-            .map_err(internal)?;
+        file.seek(SeekFrom::Start(slice.bytes.start)).map_err(internal)?;
         Ok((file, meta, (slice, ask.part)))
     })
     .await?;
     let (slice, part) = slice;
     let mut out = GetObjectOutput::default();
     describe!(out, meta, slice, part);
-    out.body = Some(StreamingBlob::new(body(
-        file,
-        slice.bytes.end - slice.bytes.start,
-    )));
+    out.body = Some(StreamingBlob::new(body(file, slice.bytes.end - slice.bytes.start)));
     Ok(out)
 }
 
 /// The next bytes of a file, as a stream of known length.
-fn body(
-    file: File,
-    length: u64,
-) -> impl ByteStream<Item = Result<Bytes, StdError>> + Send + Sync + 'static {
+fn body(file: File, length: u64) -> impl ByteStream<Item = Result<Bytes, StdError>> + Send + Sync + 'static {
     let chunks = stream::try_unfold((file, length), |(file, left)| async move {
         if left == 0 {
             return Ok(None);
@@ -217,10 +169,7 @@ fn body(
         let (file, chunk) = read.await??;
         Ok::<_, StdError>(Some((chunk, (file, left - want as u64))))
     });
-    Sized64 {
-        chunks: Box::pin(chunks),
-        left: length,
-    }
+    Sized64 { chunks: Box::pin(chunks), left: length }
 }
 
 /// A stream that knows how many bytes are left.
@@ -243,7 +192,6 @@ impl<S: Stream<Item = Result<Bytes, StdError>>> Stream for Sized64<S> {
 
 impl<S: Stream<Item = Result<Bytes, StdError>>> ByteStream for Sized64<S> {
     fn remaining_length(&self) -> RemainingLength {
-        usize::try_from(self.left)
-            .map_or_else(|_| RemainingLength::unknown(), RemainingLength::new_exact)
+        usize::try_from(self.left).map_or_else(|_| RemainingLength::unknown(), RemainingLength::new_exact)
     }
 }

@@ -42,10 +42,7 @@ impl LocalS3 {
         drop(listener);
         let drained = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(GRACE, drained).await.is_err() {
-            tracing::warn!(
-                open = connections.len(),
-                "local S3: connections cut at shutdown"
-            );
+            tracing::warn!(open = connections.len(), "local S3: connections cut at shutdown");
             connections.shutdown().await;
         }
     }

@@ -47,14 +47,7 @@ impl Upload {
         kind: Kind,
     ) -> io::Result<Self> {
         let id = Uuid::new_v4().simple().to_string();
-        let upload = Self {
-            id,
-            key,
-            created: now_ms(),
-            headers,
-            algorithm,
-            kind,
-        };
+        let upload = Self { id, key, created: now_ms(), headers, algorithm, kind };
         let draft = folder.temp().path().to_owned();
         fs::create_dir(&draft)?;
         fs::write(draft.join("upload.json"), serde_json::to_vec(&upload)?)?;
@@ -68,14 +61,9 @@ impl Upload {
         if Uuid::try_parse(id).is_err() || id.len() != 32 {
             return Err(no_such_upload());
         }
-        let json = fs::read(bucket.path("uploads").join(id).join("upload.json"))
-            .map_err(|_| no_such_upload())?;
+        let json = fs::read(bucket.path("uploads").join(id).join("upload.json")).map_err(|_| no_such_upload())?;
         let upload: Self = serde_json::from_slice(&json).map_err(|e| internal(e.into()))?;
-        if upload.key == key && upload.id == id {
-            Ok(upload)
-        } else {
-            Err(no_such_upload())
-        }
+        if upload.key == key && upload.id == id { Ok(upload) } else { Err(no_such_upload()) }
     }
 
     /// All uploads of a bucket, by key and then by age.
@@ -98,10 +86,7 @@ impl Upload {
 
     /// Gives a finished part its name; a part sent again replaces the first.
     pub(super) fn put_part(&self, bucket: &Bucket, number: i32, temp: &Temp) -> S3Result<()> {
-        match fs::rename(
-            temp.path(),
-            self.dir(bucket).join(format!("{number:05}.part")),
-        ) {
+        match fs::rename(temp.path(), self.dir(bucket).join(format!("{number:05}.part"))) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(no_such_upload()),
             other => other.map_err(internal),
         }
@@ -118,10 +103,7 @@ impl Upload {
         let mut numbers = Vec::new();
         for entry in entries {
             let name = entry.map_err(internal)?.file_name();
-            numbers.extend(
-                name.to_str()
-                    .and_then(|n| n.strip_suffix(".part")?.parse::<i32>().ok()),
-            );
+            numbers.extend(name.to_str().and_then(|n| n.strip_suffix(".part")?.parse::<i32>().ok()));
         }
         numbers.sort_unstable();
         Ok(numbers)
@@ -129,11 +111,7 @@ impl Upload {
 
     /// Whether it has not been completed or aborted meanwhile. Ask under the bucket's index lock.
     pub(super) fn check_alive(&self, bucket: &Bucket) -> S3Result<()> {
-        if self.dir(bucket).exists() {
-            Ok(())
-        } else {
-            Err(no_such_upload())
-        }
+        if self.dir(bucket).exists() { Ok(()) } else { Err(no_such_upload()) }
     }
 
     /// Removes the upload and its parts in one step.

@@ -2,68 +2,26 @@
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
-use aws_sdk_s3::types::{
-    ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart,
-};
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumMode, ChecksumType, CompletedMultipartUpload, CompletedPart};
 
 const BIG: usize = 5 << 20;
 
 impl Server {
     async fn create(&self, key: &str) -> String {
-        let create = self
-            .s3
-            .create_multipart_upload()
-            .bucket(BUCKET)
-            .key(key)
-            .content_type("image/tiff")
-            .metadata("a", "b");
-        create
-            .checksum_algorithm(ChecksumAlgorithm::Sha256)
-            .send()
-            .await
-            .unwrap()
-            .upload_id
-            .unwrap()
+        let create = self.s3.create_multipart_upload().bucket(BUCKET).key(key).content_type("image/tiff").metadata("a", "b");
+        create.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await.unwrap().upload_id.unwrap()
     }
 
     async fn part(&self, key: &str, id: &str, number: i32, body: &[u8]) -> CompletedPart {
         let sum = sha256(body);
-        let part = self
-            .s3
-            .upload_part()
-            .bucket(BUCKET)
-            .key(key)
-            .upload_id(id)
-            .part_number(number)
-            .checksum_sha256(&sum);
-        let done = part
-            .body(ByteStream::from(body.to_vec()))
-            .send()
-            .await
-            .unwrap();
-        CompletedPart::builder()
-            .part_number(number)
-            .set_e_tag(done.e_tag)
-            .checksum_sha256(sum)
-            .build()
+        let part = self.s3.upload_part().bucket(BUCKET).key(key).upload_id(id).part_number(number).checksum_sha256(&sum);
+        let done = part.body(ByteStream::from(body.to_vec())).send().await.unwrap();
+        CompletedPart::builder().part_number(number).set_e_tag(done.e_tag).checksum_sha256(sum).build()
     }
 
-    async fn complete(
-        &self,
-        key: &str,
-        id: &str,
-        parts: Vec<CompletedPart>,
-    ) -> Result<String, String> {
-        let parts = CompletedMultipartUpload::builder()
-            .set_parts(Some(parts))
-            .build();
-        let complete = self
-            .s3
-            .complete_multipart_upload()
-            .bucket(BUCKET)
-            .key(key)
-            .upload_id(id)
-            .if_none_match("*");
+    async fn complete(&self, key: &str, id: &str, parts: Vec<CompletedPart>) -> Result<String, String> {
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let complete = self.s3.complete_multipart_upload().bucket(BUCKET).key(key).upload_id(id).if_none_match("*");
         match complete.multipart_upload(parts).send().await {
             Ok(done) => Ok(done.e_tag.unwrap()),
             Err(e) => Err(e.code().unwrap_or_default().to_owned()),
@@ -81,109 +39,31 @@ async fn parts_become_one_object() {
     let first = server.part("m", &id, 1, &one).await;
     assert!(!server.exists("m").await);
 
-    let listed = server
-        .s3
-        .list_parts()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(&id)
-        .max_parts(1)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        (listed.is_truncated(), listed.parts().len()),
-        (Some(true), 1)
-    );
+    let listed = server.s3.list_parts().bucket(BUCKET).key("m").upload_id(&id).max_parts(1).send().await.unwrap();
+    assert_eq!((listed.is_truncated(), listed.parts().len()), (Some(true), 1));
     assert_eq!(listed.parts()[0].size(), Some(BIG as i64));
-    let rest = server
-        .s3
-        .list_parts()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(&id);
-    let rest = rest
-        .part_number_marker(listed.next_part_number_marker().unwrap())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        rest.parts()
-            .iter()
-            .map(|p| p.part_number().unwrap())
-            .collect::<Vec<_>>(),
-        [2]
-    );
-    assert_eq!(
-        rest.parts()[0].checksum_sha256(),
-        Some(sha256(&two).as_str())
-    );
-    let uploads = server
-        .s3
-        .list_multipart_uploads()
-        .bucket(BUCKET)
-        .send()
-        .await
-        .unwrap();
+    let rest = server.s3.list_parts().bucket(BUCKET).key("m").upload_id(&id);
+    let rest = rest.part_number_marker(listed.next_part_number_marker().unwrap()).send().await.unwrap();
+    assert_eq!(rest.parts().iter().map(|p| p.part_number().unwrap()).collect::<Vec<_>>(), [2]);
+    assert_eq!(rest.parts()[0].checksum_sha256(), Some(sha256(&two).as_str()));
+    let uploads = server.s3.list_multipart_uploads().bucket(BUCKET).send().await.unwrap();
     assert_eq!(uploads.uploads()[0].upload_id(), Some(id.as_str()));
 
-    let etag = server
-        .complete("m", &id, vec![first.clone(), second.clone()])
-        .await
-        .unwrap();
+    let etag = server.complete("m", &id, vec![first.clone(), second.clone()]).await.unwrap();
     assert!(etag.ends_with("-2\""), "{etag}");
-    assert_eq!(
-        server
-            .complete("m", &id, vec![first, second])
-            .await
-            .unwrap_err(),
-        "NoSuchUpload"
-    );
-    assert!(
-        server
-            .s3
-            .list_multipart_uploads()
-            .bucket(BUCKET)
-            .send()
-            .await
-            .unwrap()
-            .uploads()
-            .is_empty()
-    );
+    assert_eq!(server.complete("m", &id, vec![first, second]).await.unwrap_err(), "NoSuchUpload");
+    assert!(server.s3.list_multipart_uploads().bucket(BUCKET).send().await.unwrap().uploads().is_empty());
 
-    let head = server
-        .s3
-        .head_object()
-        .bucket(BUCKET)
-        .key("m")
-        .checksum_mode(ChecksumMode::Enabled)
-        .send()
-        .await
-        .unwrap();
+    let head = server.s3.head_object().bucket(BUCKET).key("m").checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
     assert_eq!(head.content_length(), Some((BIG + 7) as i64));
     assert_eq!(head.content_type(), Some("image/tiff"));
     assert_eq!(head.metadata().unwrap()["a"], "b");
     assert_eq!(head.e_tag(), Some(etag.as_str()));
     assert_eq!(head.checksum_type(), Some(&ChecksumType::Composite));
-    let digests = [
-        STANDARD.decode(sha256(&one)).unwrap(),
-        STANDARD.decode(sha256(&two)).unwrap(),
-    ]
-    .concat();
-    assert_eq!(
-        head.checksum_sha256(),
-        Some(format!("{}-2", sha256(&digests)).as_str())
-    );
+    let digests = [STANDARD.decode(sha256(&one)).unwrap(), STANDARD.decode(sha256(&two)).unwrap()].concat();
+    assert_eq!(head.checksum_sha256(), Some(format!("{}-2", sha256(&digests)).as_str()));
     assert_eq!(server.read("m").await, [one, two.clone()].concat());
-    let part = server
-        .s3
-        .get_object()
-        .bucket(BUCKET)
-        .key("m")
-        .part_number(2)
-        .send()
-        .await
-        .unwrap();
+    let part = server.s3.get_object().bucket(BUCKET).key("m").part_number(2).send().await.unwrap();
     assert_eq!(part.parts_count(), Some(2));
     assert_eq!(part.body.collect().await.unwrap().to_vec(), two);
     assert_eq!(server.temps(), 0);
@@ -194,79 +74,22 @@ async fn parts_become_one_object() {
 async fn a_part_must_be_what_was_signed() {
     let server = Server::start().await;
     let id = server.create("m").await;
-    let part = server
-        .s3
-        .upload_part()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(&id)
-        .part_number(1)
-        .content_length(4);
+    let part = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(&id).part_number(1).content_length(4);
     let soon = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
-    let signed = part
-        .checksum_sha256(sha256(b"good"))
-        .presigned(soon.clone())
-        .await
-        .unwrap();
-    let put = replay(&server.http, &signed)
-        .body("evil")
-        .send()
-        .await
-        .unwrap();
+    let signed = part.checksum_sha256(sha256(b"good")).presigned(soon.clone()).await.unwrap();
+    let put = replay(&server.http, &signed).body("evil").send().await.unwrap();
     expect(put, 400, "BadDigest").await;
-    assert!(
-        server
-            .s3
-            .list_parts()
-            .bucket(BUCKET)
-            .key("m")
-            .upload_id(&id)
-            .send()
-            .await
-            .unwrap()
-            .parts()
-            .is_empty()
-    );
+    assert!(server.s3.list_parts().bucket(BUCKET).key("m").upload_id(&id).send().await.unwrap().parts().is_empty());
     assert_eq!(server.temps(), 0);
-    let put = replay(&server.http, &signed)
-        .body("good")
-        .send()
-        .await
-        .unwrap();
+    let put = replay(&server.http, &signed).body("good").send().await.unwrap();
     expect(put, 200, "").await;
     // The upload's algorithm is fixed: a part without it is refused.
-    let bare = server
-        .s3
-        .upload_part()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(&id)
-        .part_number(2);
+    let bare = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(&id).part_number(2);
     let bare = bare.presigned(soon).await.unwrap();
-    expect(
-        replay(&server.http, &bare)
-            .body("good")
-            .send()
-            .await
-            .unwrap(),
-        400,
-        "InvalidRequest",
-    )
-    .await;
+    expect(replay(&server.http, &bare).body("good").send().await.unwrap(), 400, "InvalidRequest").await;
     for number in [0, 10_001] {
-        let part = server
-            .s3
-            .upload_part()
-            .bucket(BUCKET)
-            .key("m")
-            .upload_id(&id)
-            .part_number(number);
-        let error = part
-            .checksum_sha256(sha256(b"x"))
-            .body(ByteStream::from_static(b"x"))
-            .send()
-            .await
-            .unwrap_err();
+        let part = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(&id).part_number(number);
+        let error = part.checksum_sha256(sha256(b"x")).body(ByteStream::from_static(b"x")).send().await.unwrap_err();
         assert_eq!(error.code(), Some("InvalidArgument"));
     }
     server.end().await;
@@ -280,64 +103,22 @@ async fn completing_checks_everything() {
     let last = server.part("m", &id, 2, b"last").await;
     let edit = |part: &CompletedPart| {
         let p = CompletedPart::builder().part_number(part.part_number().unwrap());
-        p.set_e_tag(part.e_tag.clone())
-            .set_checksum_sha256(part.checksum_sha256.clone())
+        p.set_e_tag(part.e_tag.clone()).set_checksum_sha256(part.checksum_sha256.clone())
     };
-    let complete =
-        async |parts: Vec<CompletedPart>| server.complete("m", &id, parts).await.unwrap_err();
-    assert_eq!(
-        complete(vec![small.clone(), last.clone()]).await,
-        "EntityTooSmall"
-    );
-    assert_eq!(
-        complete(vec![last.clone(), small.clone()]).await,
-        "InvalidPartOrder"
-    );
-    assert_eq!(
-        complete(vec![last.clone(), last.clone()]).await,
-        "InvalidPartOrder"
-    );
-    assert_eq!(
-        complete(vec![edit(&last).e_tag("\"other\"").build()]).await,
-        "InvalidPart"
-    );
-    assert_eq!(
-        complete(vec![edit(&last).checksum_sha256(sha256(b"other")).build()]).await,
-        "InvalidPart"
-    );
-    assert_eq!(
-        complete(vec![edit(&last).set_checksum_sha256(None).build()]).await,
-        "InvalidRequest"
-    );
-    assert_eq!(
-        complete(vec![edit(&last).part_number(7).build()]).await,
-        "InvalidPart"
-    );
-    assert_eq!(
-        server
-            .complete("other", &id, vec![last.clone()])
-            .await
-            .unwrap_err(),
-        "NoSuchUpload"
-    );
-    assert_eq!(
-        server
-            .complete("m", "../../x", vec![last.clone()])
-            .await
-            .unwrap_err(),
-        "NoSuchUpload"
-    );
+    let complete = async |parts: Vec<CompletedPart>| server.complete("m", &id, parts).await.unwrap_err();
+    assert_eq!(complete(vec![small.clone(), last.clone()]).await, "EntityTooSmall");
+    assert_eq!(complete(vec![last.clone(), small.clone()]).await, "InvalidPartOrder");
+    assert_eq!(complete(vec![last.clone(), last.clone()]).await, "InvalidPartOrder");
+    assert_eq!(complete(vec![edit(&last).e_tag("\"other\"").build()]).await, "InvalidPart");
+    assert_eq!(complete(vec![edit(&last).checksum_sha256(sha256(b"other")).build()]).await, "InvalidPart");
+    assert_eq!(complete(vec![edit(&last).set_checksum_sha256(None).build()]).await, "InvalidRequest");
+    assert_eq!(complete(vec![edit(&last).part_number(7).build()]).await, "InvalidPart");
+    assert_eq!(server.complete("other", &id, vec![last.clone()]).await.unwrap_err(), "NoSuchUpload");
+    assert_eq!(server.complete("m", "../../x", vec![last.clone()]).await.unwrap_err(), "NoSuchUpload");
     server.put("m", b"there first").await;
     assert_eq!(complete(vec![last.clone()]).await, "PreconditionFailed");
     assert_eq!(server.read("m").await, b"there first");
-    server
-        .s3
-        .delete_object()
-        .bucket(BUCKET)
-        .key("m")
-        .send()
-        .await
-        .unwrap();
+    server.s3.delete_object().bucket(BUCKET).key("m").send().await.unwrap();
     server.complete("m", &id, vec![last]).await.unwrap();
     assert_eq!(server.read("m").await, b"last");
     server.end().await;
@@ -350,16 +131,10 @@ async fn two_completions_make_one_object() {
         let key = format!("m{round}");
         let id = server.create(&key).await;
         let part = server.part(&key, &id, 1, &vec![3; 2 << 20]).await;
-        let (a, b) = tokio::join!(
-            server.complete(&key, &id, vec![part.clone()]),
-            server.complete(&key, &id, vec![part])
-        );
+        let (a, b) = tokio::join!(server.complete(&key, &id, vec![part.clone()]), server.complete(&key, &id, vec![part]));
         let lost = if a.is_ok() { b } else { a };
         let lost = lost.unwrap_err();
-        assert!(
-            ["NoSuchUpload", "PreconditionFailed"].contains(&lost.as_str()),
-            "{lost}"
-        );
+        assert!(["NoSuchUpload", "PreconditionFailed"].contains(&lost.as_str()), "{lost}");
         assert!(server.exists(&key).await);
     }
     assert_eq!(server.temps(), 0);
@@ -369,70 +144,26 @@ async fn two_completions_make_one_object() {
 #[tokio::test]
 async fn without_checksums_and_aborted() {
     let server = Server::start().await;
-    let create = server
-        .s3
-        .create_multipart_upload()
-        .bucket(BUCKET)
-        .key("m")
-        .send()
-        .await
-        .unwrap();
+    let create = server.s3.create_multipart_upload().bucket(BUCKET).key("m").send().await.unwrap();
     let id = create.upload_id.unwrap();
     let soon = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
-    let part = server
-        .s3
-        .upload_part()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(&id)
-        .part_number(1);
+    let part = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(&id).part_number(1);
     let signed = part.presigned(soon).await.unwrap();
-    let put = replay(&server.http, &signed)
-        .body("123456789")
-        .send()
-        .await
-        .unwrap();
+    let put = replay(&server.http, &signed).body("123456789").send().await.unwrap();
     let etag = put.headers()["etag"].to_str().unwrap().to_owned();
     expect(put, 200, "").await;
     let done = CompletedPart::builder().part_number(1).e_tag(etag).build();
     server.complete("m", &id, vec![done]).await.unwrap();
-    let head = server
-        .s3
-        .head_object()
-        .bucket(BUCKET)
-        .key("m")
-        .checksum_mode(ChecksumMode::Enabled)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        head.checksum_crc64_nvme(),
-        Some("rosUhgp5mIg="),
-        "of the whole, as AWS keeps it"
-    );
+    let head = server.s3.head_object().bucket(BUCKET).key("m").checksum_mode(ChecksumMode::Enabled).send().await.unwrap();
+    assert_eq!(head.checksum_crc64_nvme(), Some("rosUhgp5mIg="), "of the whole, as AWS keeps it");
     assert_eq!(head.checksum_type(), Some(&ChecksumType::FullObject));
 
     let id = server.create("gone").await;
     server.part("gone", &id, 1, b"x").await;
-    let abort = || {
-        server
-            .s3
-            .abort_multipart_upload()
-            .bucket(BUCKET)
-            .key("gone")
-            .upload_id(&id)
-            .send()
-    };
+    let abort = || server.s3.abort_multipart_upload().bucket(BUCKET).key("gone").upload_id(&id).send();
     abort().await.unwrap();
     assert_eq!(abort().await.unwrap_err().code(), Some("NoSuchUpload"));
-    let parts = server
-        .s3
-        .list_parts()
-        .bucket(BUCKET)
-        .key("gone")
-        .upload_id(&id)
-        .send()
-        .await;
+    let parts = server.s3.list_parts().bucket(BUCKET).key("gone").upload_id(&id).send().await;
     assert_eq!(parts.unwrap_err().code(), Some("NoSuchUpload"));
     assert!(!server.exists("gone").await);
     server.end().await;

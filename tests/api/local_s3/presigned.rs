@@ -9,60 +9,24 @@ async fn a_put_is_stored_once_under_its_digest() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("u/1/a", &body).await;
-    let put = replay(&server.http, &signed)
-        .body(body.clone())
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        put.headers()["x-amz-checksum-sha256"],
-        sha256(&body).as_str()
-    );
+    let put = replay(&server.http, &signed).body(body.clone()).send().await.unwrap();
+    assert_eq!(put.headers()["x-amz-checksum-sha256"], sha256(&body).as_str());
     assert_eq!(put.headers()["x-amz-checksum-type"], "FULL_OBJECT");
     expect(put, 200, "").await;
-    let again = replay(&server.http, &signed)
-        .body(body.clone())
-        .send()
-        .await
-        .unwrap();
+    let again = replay(&server.http, &signed).body(body.clone()).send().await.unwrap();
     expect(again, 412, "PreconditionFailed").await;
 
     let head = server.s3.head_object().bucket(BUCKET).key("u/1/a");
-    let head = head
-        .checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled)
-        .send()
-        .await
-        .unwrap();
+    let head = head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap();
     assert_eq!(head.content_length(), Some(11));
     assert_eq!(head.content_type(), Some("image/jpeg"));
     assert_eq!(head.checksum_sha256(), Some(sha256(&body).as_str()));
-    assert_eq!(
-        head.e_tag(),
-        Some("\"08b8b4d4f1ed9a4a43b29d6bf0bb6d4b\"")
-            .filter(|_| false)
-            .or(head.e_tag())
-    );
+    assert_eq!(head.e_tag(), Some("\"08b8b4d4f1ed9a4a43b29d6bf0bb6d4b\"").filter(|_| false).or(head.e_tag()));
     assert_eq!(server.read("u/1/a").await, body);
 
     // After a delete an unexpired URL works again, as on AWS.
-    server
-        .s3
-        .delete_object()
-        .bucket(BUCKET)
-        .key("u/1/a")
-        .send()
-        .await
-        .unwrap();
-    expect(
-        replay(&server.http, &signed)
-            .body(body)
-            .send()
-            .await
-            .unwrap(),
-        200,
-        "",
-    )
-    .await;
+    server.s3.delete_object().bucket(BUCKET).key("u/1/a").send().await.unwrap();
+    expect(replay(&server.http, &signed).body(body).send().await.unwrap(), 200, "").await;
     server.end().await;
 }
 
@@ -70,11 +34,7 @@ async fn a_put_is_stored_once_under_its_digest() {
 async fn other_bytes_are_refused_and_nothing_stays() {
     let server = Server::start().await;
     let signed = server.sign_put("k", b"the picture").await;
-    let put = replay(&server.http, &signed)
-        .body("the Picture")
-        .send()
-        .await
-        .unwrap();
+    let put = replay(&server.http, &signed).body("the Picture").send().await.unwrap();
     expect(put, 400, "BadDigest").await;
     assert!(!server.exists("k").await);
     assert_eq!(server.temps(), 0, "the refused bytes are gone");
@@ -86,32 +46,14 @@ async fn content_md5_is_checked() {
     let server = Server::start().await;
     let wrong = STANDARD.encode([7; 16]);
     for (md5, code) in [(wrong.as_str(), "BadDigest"), ("nonsense", "InvalidDigest")] {
-        let put = server
-            .s3
-            .put_object()
-            .bucket(BUCKET)
-            .key("k")
-            .content_md5(md5);
-        let error = put
-            .body(ByteStream::from_static(b"x"))
-            .send()
-            .await
-            .unwrap_err();
+        let put = server.s3.put_object().bucket(BUCKET).key("k").content_md5(md5);
+        let error = put.body(ByteStream::from_static(b"x")).send().await.unwrap_err();
         assert_eq!(error.code(), Some(code));
     }
     assert!(!server.exists("k").await);
     // The MD5 of "x".
-    let right = server
-        .s3
-        .put_object()
-        .bucket(BUCKET)
-        .key("k")
-        .content_md5("ndTkYSaMgDT1yFZOFVxnpg==");
-    right
-        .body(ByteStream::from_static(b"x"))
-        .send()
-        .await
-        .unwrap();
+    let right = server.s3.put_object().bucket(BUCKET).key("k").content_md5("ndTkYSaMgDT1yFZOFVxnpg==");
+    right.body(ByteStream::from_static(b"x")).send().await.unwrap();
     assert_eq!(server.temps(), 0);
     server.end().await;
 }
@@ -122,16 +64,8 @@ async fn every_signed_header_counts() {
     let body = b"the picture";
     let signed = server.sign_put("k", body).await;
     let names: Vec<String> = signed.headers().map(|(n, _)| n.to_owned()).collect();
-    for needed in [
-        "content-type",
-        "content-length",
-        "x-amz-checksum-sha256",
-        "if-none-match",
-    ] {
-        assert!(
-            names.iter().any(|n| n == needed),
-            "{needed} is signed: {names:?}"
-        );
+    for needed in ["content-type", "content-length", "x-amz-checksum-sha256", "if-none-match"] {
+        assert!(names.iter().any(|n| n == needed), "{needed} is signed: {names:?}");
     }
     let other = sha256(b"another picture");
     for name in &names {
@@ -142,30 +76,14 @@ async fn every_signed_header_counts() {
             "if-none-match" => "\"0\"",
             other => panic!("{other} is signed and untested"),
         };
-        let sent = if name == "content-length" {
-            b"the picture!".to_vec()
-        } else {
-            body.to_vec()
-        };
-        let headers = signed
-            .headers()
-            .map(|(n, v)| if n == name { (n, value) } else { (n, v) });
+        let sent = if name == "content-length" { b"the picture!".to_vec() } else { body.to_vec() };
+        let headers = signed.headers().map(|(n, v)| if n == name { (n, value) } else { (n, v) });
         let put = headers.fold(server.http.put(signed.uri()), |r, (n, v)| r.header(n, v));
-        expect(
-            put.body(sent).send().await.unwrap(),
-            403,
-            "SignatureDoesNotMatch",
-        )
-        .await;
+        expect(put.body(sent).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
         if name != "content-length" {
             let left = signed.headers().filter(|(n, _)| n != name);
             let put = left.fold(server.http.put(signed.uri()), |r, (n, v)| r.header(n, v));
-            expect(
-                put.body(body.to_vec()).send().await.unwrap(),
-                403,
-                "SignatureDoesNotMatch",
-            )
-            .await;
+            expect(put.body(body.to_vec()).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
         }
     }
     assert!(!server.exists("k").await);
@@ -179,64 +97,19 @@ async fn key_method_and_signature_count() {
     let signed = server.sign_put("k1", &body).await;
     let headers = |r: reqwest::RequestBuilder| signed.headers().fold(r, |r, (n, v)| r.header(n, v));
     let other_key = signed.uri().replace("/k1?", "/k2?");
-    expect(
-        headers(server.http.put(other_key))
-            .body(body.clone())
-            .send()
-            .await
-            .unwrap(),
-        403,
-        "SignatureDoesNotMatch",
-    )
-    .await;
+    expect(headers(server.http.put(other_key)).body(body.clone()).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
     let at = signed.uri().find("X-Amz-Signature=").unwrap() + 16;
     let mut broken = signed.uri().to_owned();
     let digit = if &broken[at..=at] == "0" { "1" } else { "0" };
     broken.replace_range(at..=at, digit);
-    expect(
-        headers(server.http.put(broken))
-            .body(body.clone())
-            .send()
-            .await
-            .unwrap(),
-        403,
-        "SignatureDoesNotMatch",
-    )
-    .await;
+    expect(headers(server.http.put(broken)).body(body.clone()).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
     server.put("k1", b"x").await;
-    assert_eq!(
-        headers(server.http.get(signed.uri()))
-            .send()
-            .await
-            .unwrap()
-            .status(),
-        403
-    );
-    let stranger = client(&server.base, "someone", SECRET)
-        .get_object()
-        .bucket(BUCKET)
-        .key("k1")
-        .send()
-        .await;
+    assert_eq!(headers(server.http.get(signed.uri())).send().await.unwrap().status(), 403);
+    let stranger = client(&server.base, "someone", SECRET).get_object().bucket(BUCKET).key("k1").send().await;
     assert_eq!(stranger.unwrap_err().code(), Some("InvalidAccessKeyId"));
-    let guesser = client(&server.base, ACCESS, "guess")
-        .get_object()
-        .bucket(BUCKET)
-        .key("k1")
-        .send()
-        .await;
+    let guesser = client(&server.base, ACCESS, "guess").get_object().bucket(BUCKET).key("k1").send().await;
     assert_eq!(guesser.unwrap_err().code(), Some("SignatureDoesNotMatch"));
-    expect(
-        server
-            .http
-            .get(format!("{}/{BUCKET}/k1", server.base))
-            .send()
-            .await
-            .unwrap(),
-        403,
-        "AccessDenied",
-    )
-    .await;
+    expect(server.http.get(format!("{}/{BUCKET}/k1", server.base)).send().await.unwrap(), 403, "AccessDenied").await;
     server.end().await;
 }
 
@@ -245,28 +118,14 @@ async fn an_unsigned_amz_header_is_refused() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("k", &body).await;
-    for (name, value) in [
-        ("x-amz-meta-foo", "bar"),
-        ("X-Amz-Tagging", "a=b"),
-        ("x-amz-acl", "public-read"),
-    ] {
-        let put = replay(&server.http, &signed)
-            .header(name, value)
-            .body(body.clone())
-            .send()
-            .await
-            .unwrap();
+    for (name, value) in [("x-amz-meta-foo", "bar"), ("X-Amz-Tagging", "a=b"), ("x-amz-acl", "public-read")] {
+        let put = replay(&server.http, &signed).header(name, value).body(body.clone()).send().await.unwrap();
         let text = expect(put, 403, "AccessDenied").await;
         assert!(text.contains("not signed"), "{text}");
     }
     assert!(!server.exists("k").await);
     // An ordinary extra header is no matter.
-    let put = replay(&server.http, &signed)
-        .header("x-custom", "1")
-        .body(body)
-        .send()
-        .await
-        .unwrap();
+    let put = replay(&server.http, &signed).header("x-custom", "1").body(body).send().await.unwrap();
     expect(put, 200, "").await;
     server.end().await;
 }
@@ -276,34 +135,21 @@ async fn urls_have_a_time() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let sign = async |start: SystemTime, secs: u64| {
-        let config = PresigningConfig::builder()
-            .start_time(start)
-            .expires_in(Duration::from_secs(secs));
+        let config = PresigningConfig::builder().start_time(start).expires_in(Duration::from_secs(secs));
         let get = server.s3.get_object().bucket(BUCKET).key("k");
-        get.presigned(config.build().unwrap())
-            .await
-            .unwrap()
-            .uri()
-            .to_owned()
+        get.presigned(config.build().unwrap()).await.unwrap().uri().to_owned()
     };
     let get = async |url: String| server.http.get(url).send().await.unwrap();
     expect(get(sign(hours(-1), 3000).await).await, 403, "AccessDenied").await;
     expect(get(sign(hours(-1), 4000).await).await, 200, "").await;
-    assert_eq!(
-        get(sign(hours(24), 600).await).await.status(),
-        403,
-        "signed for tomorrow"
-    );
+    assert_eq!(get(sign(hours(24), 600).await).await.status(), 403, "signed for tomorrow");
     expect(get(sign(hours(0), 604_800).await).await, 200, "").await;
     let week = sign(hours(0), 604_800).await;
     for bad in ["604801", "0", "-1", "4294967296", ""] {
         let url = week.replace("X-Amz-Expires=604800", &format!("X-Amz-Expires={bad}"));
         expect(get(url).await, 400, "AuthorizationQueryParametersError").await;
     }
-    let v2 = format!(
-        "{}/{BUCKET}/k?AWSAccessKeyId={ACCESS}&Expires=4102444800&Signature=abc",
-        server.base
-    );
+    let v2 = format!("{}/{BUCKET}/k?AWSAccessKeyId={ACCESS}&Expires=4102444800&Signature=abc", server.base);
     expect(get(v2).await, 400, "InvalidRequest").await;
     server.end().await;
 }
@@ -311,13 +157,10 @@ async fn urls_have_a_time() {
 /// A body that takes its time.
 fn slowly(body: &[u8]) -> reqwest::Body {
     let pieces: Vec<Vec<u8>> = body.chunks(4).map(<[u8]>::to_vec).collect();
-    reqwest::Body::wrap_stream(stream::unfold(
-        pieces.into_iter(),
-        |mut pieces| async move {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-            pieces.next().map(|p| (Ok::<_, std::io::Error>(p), pieces))
-        },
-    ))
+    reqwest::Body::wrap_stream(stream::unfold(pieces.into_iter(), |mut pieces| async move {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        pieces.next().map(|p| (Ok::<_, std::io::Error>(p), pieces))
+    }))
 }
 
 #[tokio::test]
@@ -326,18 +169,12 @@ async fn of_two_overlapping_puts_one_wins() {
     for round in 0..20 {
         let key = format!("k{round}");
         let (a, b) = (b"AAAAAAAAAAAA", b"BBBBBBBBBBBB");
-        let (sign_a, sign_b) = (
-            server.sign_put(&key, a).await,
-            server.sign_put(&key, b).await,
-        );
+        let (sign_a, sign_b) = (server.sign_put(&key, a).await, server.sign_put(&key, b).await);
         let (put_a, put_b) = tokio::join!(
             replay(&server.http, &sign_a).body(slowly(a)).send(),
             replay(&server.http, &sign_b).body(slowly(b)).send()
         );
-        let (a_status, b_status) = (
-            put_a.unwrap().status().as_u16(),
-            put_b.unwrap().status().as_u16(),
-        );
+        let (a_status, b_status) = (put_a.unwrap().status().as_u16(), put_b.unwrap().status().as_u16());
         let mut both = [a_status, b_status];
         both.sort_unstable();
         assert_eq!(both, [200, 412]);
@@ -354,18 +191,9 @@ async fn a_large_refused_put_gets_its_answer() {
     let body = vec![7_u8; 24 << 20];
     server.put("k", b"first").await;
     let signed = server.sign_put("k", &body).await;
-    let put = replay(&server.http, &signed)
-        .body(body.clone())
-        .send()
-        .await
-        .unwrap();
+    let put = replay(&server.http, &signed).body(body.clone()).send().await.unwrap();
     expect(put, 412, "PreconditionFailed").await;
-    let put = replay(&server.http, &signed)
-        .header("x-amz-meta-a", "b")
-        .body(body)
-        .send()
-        .await
-        .unwrap();
+    let put = replay(&server.http, &signed).header("x-amz-meta-a", "b").body(body).send().await.unwrap();
     expect(put, 403, "AccessDenied").await;
     server.end().await;
 }

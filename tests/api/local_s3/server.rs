@@ -9,43 +9,18 @@ async fn preflights() {
     let server = Server::start().await;
     let url = format!("{}/{BUCKET}/k?X-Amz-Signature=abc", server.base);
     let ask = async |origin: &str, method: &str, headers: &str| {
-        let r = server
-            .http
-            .request(Method::OPTIONS, &url)
-            .header("origin", origin);
-        r.header("access-control-request-method", method)
-            .header("access-control-request-headers", headers)
-            .send()
-            .await
-            .unwrap()
+        let r = server.http.request(Method::OPTIONS, &url).header("origin", origin);
+        r.header("access-control-request-method", method).header("access-control-request-headers", headers).send().await.unwrap()
     };
-    for origin in [
-        "http://localhost:5173",
-        "http://127.0.0.1:3000",
-        "http://[::1]:3000",
-        "https://app.example",
-    ] {
+    for origin in ["http://localhost:5173", "http://127.0.0.1:3000", "http://[::1]:3000", "https://app.example"] {
         for method in ["GET", "PUT", "POST", "HEAD", "DELETE"] {
-            let ok = ask(
-                origin,
-                method,
-                "content-type, If-None-Match,x-amz-checksum-sha256, x-amz-meta-any",
-            )
-            .await;
+            let ok = ask(origin, method, "content-type, If-None-Match,x-amz-checksum-sha256, x-amz-meta-any").await;
             let headers = ok.headers().clone();
             assert_eq!(headers["access-control-allow-origin"], origin);
             assert_eq!(headers["vary"], "origin");
             assert_eq!(headers["access-control-max-age"], "3000");
-            assert!(
-                headers["access-control-allow-methods"]
-                    .to_str()
-                    .unwrap()
-                    .contains(method)
-            );
-            let allowed = headers["access-control-allow-headers"]
-                .to_str()
-                .unwrap()
-                .to_owned();
+            assert!(headers["access-control-allow-methods"].to_str().unwrap().contains(method));
+            let allowed = headers["access-control-allow-headers"].to_str().unwrap().to_owned();
             for name in [
                 "authorization",
                 "content-md5",
@@ -55,10 +30,7 @@ async fn preflights() {
                 "x-amz-checksum-sha256",
                 "x-amz-meta-any",
             ] {
-                assert!(
-                    allowed.split(", ").any(|h| h == name),
-                    "{name} in {allowed}"
-                );
+                assert!(allowed.split(", ").any(|h| h == name), "{name} in {allowed}");
             }
             assert!(!allowed.contains('*'));
             expect(ok, 200, "").await;
@@ -74,10 +46,7 @@ async fn preflights() {
         let no = ask(origin, method, headers).await;
         assert!(!no.headers().contains_key("access-control-allow-headers"));
         assert!(!no.headers().contains_key("access-control-allow-methods"));
-        assert_eq!(
-            no.headers().contains_key("access-control-allow-origin"),
-            origin.starts_with("http://localhost:")
-        );
+        assert_eq!(no.headers().contains_key("access-control-allow-origin"), origin.starts_with("http://localhost:"));
         expect(no, 403, "AccessForbidden").await;
     }
     server.end().await;
@@ -90,21 +59,9 @@ async fn answers_can_be_read_by_allowed_pages_only() {
     let good = server.sign_get("k").await;
     let bad = good.replace("X-Amz-Expires=600", "X-Amz-Expires=601");
     for (url, status) in [(&good, 200), (&bad, 403)] {
-        let seen = server
-            .http
-            .get(url)
-            .header("origin", "https://app.example")
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(
-            seen.headers()["access-control-allow-origin"],
-            "https://app.example"
-        );
-        let exposed = seen.headers()["access-control-expose-headers"]
-            .to_str()
-            .unwrap()
-            .to_owned();
+        let seen = server.http.get(url).header("origin", "https://app.example").send().await.unwrap();
+        assert_eq!(seen.headers()["access-control-allow-origin"], "https://app.example");
+        let exposed = seen.headers()["access-control-expose-headers"].to_str().unwrap().to_owned();
         for name in [
             "ETag",
             "Location",
@@ -120,13 +77,7 @@ async fn answers_can_be_read_by_allowed_pages_only() {
             assert!(exposed.split(", ").any(|e| e == name), "{name}");
         }
         expect(seen, status, "").await;
-        let hidden = server
-            .http
-            .get(url)
-            .header("origin", "https://evil.example")
-            .send()
-            .await
-            .unwrap();
+        let hidden = server.http.get(url).header("origin", "https://evil.example").send().await.unwrap();
         assert!(!hidden.headers().contains_key("access-control-allow-origin"));
         assert_eq!(hidden.headers()["vary"], "origin");
     }
@@ -137,89 +88,27 @@ async fn answers_can_be_read_by_allowed_pages_only() {
 async fn a_restart_keeps_everything() {
     let server = Server::start().await;
     server.put("../a", b"one").await;
-    let create = server
-        .s3
-        .create_multipart_upload()
-        .bucket(BUCKET)
-        .key("m")
-        .send()
-        .await
-        .unwrap();
+    let create = server.s3.create_multipart_upload().bucket(BUCKET).key("m").send().await.unwrap();
     let id = create.upload_id().unwrap();
-    let part = server
-        .s3
-        .upload_part()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(id)
-        .part_number(1);
-    part.body(ByteStream::from_static(b"part"))
-        .send()
-        .await
-        .unwrap();
-    let etag = server
-        .s3
-        .head_object()
-        .bucket(BUCKET)
-        .key("../a")
-        .send()
-        .await
-        .unwrap()
-        .e_tag;
+    let part = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(id).part_number(1);
+    part.body(ByteStream::from_static(b"part")).send().await.unwrap();
+    let etag = server.s3.head_object().bucket(BUCKET).key("../a").send().await.unwrap().e_tag;
     let root = server.stop().await;
 
     // What a killed server leaves: rubbish in tmp, and nothing else. A torn object is no object.
     std::fs::write(root.join("tmp/half"), b"half an object").unwrap();
     std::fs::create_dir(root.join("tmp/dir")).unwrap();
     let objects = root.join("buckets").join(BUCKET).join("objects");
-    let whole = std::fs::read(
-        std::fs::read_dir(&objects)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .path(),
-    )
-    .unwrap();
+    let whole = std::fs::read(std::fs::read_dir(&objects).unwrap().next().unwrap().unwrap().path()).unwrap();
     std::fs::write(objects.join("torn"), &whole[..whole.len() - 5]).unwrap();
     std::fs::write(objects.join("tiny"), b"x").unwrap();
 
     let server = Server::start_at(root).await;
     assert_eq!(server.temps(), 0);
     assert_eq!(server.read("../a").await, b"one");
-    assert_eq!(
-        server
-            .s3
-            .head_object()
-            .bucket(BUCKET)
-            .key("../a")
-            .send()
-            .await
-            .unwrap()
-            .e_tag,
-        etag
-    );
-    assert_eq!(
-        server
-            .s3
-            .list_objects_v2()
-            .bucket(BUCKET)
-            .send()
-            .await
-            .unwrap()
-            .contents()
-            .len(),
-        1
-    );
-    let parts = server
-        .s3
-        .list_parts()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(id)
-        .send()
-        .await
-        .unwrap();
+    assert_eq!(server.s3.head_object().bucket(BUCKET).key("../a").send().await.unwrap().e_tag, etag);
+    assert_eq!(server.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap().contents().len(), 1);
+    let parts = server.s3.list_parts().bucket(BUCKET).key("m").upload_id(id).send().await.unwrap();
     assert_eq!(parts.parts().len(), 1);
     server.end().await;
 }
@@ -266,18 +155,10 @@ async fn ending_waits_for_requests_and_cuts_idlers() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         p.next().map(|piece| (Ok::<_, std::io::Error>(piece), p))
     });
-    let put = tokio::spawn(
-        replay(&server.http, &signed)
-            .body(reqwest::Body::wrap_stream(slow))
-            .send(),
-    );
+    let put = tokio::spawn(replay(&server.http, &signed).body(reqwest::Body::wrap_stream(slow)).send());
     tokio::time::sleep(Duration::from_millis(150)).await;
     let root = server.stop().await;
-    assert_eq!(
-        put.await.unwrap().unwrap().status(),
-        200,
-        "the request in flight was finished"
-    );
+    assert_eq!(put.await.unwrap().unwrap().status(), 200, "the request in flight was finished");
     let mut rest = Vec::new();
     let _ = idle.read_to_end(&mut rest).await;
     assert!(tokio::net::TcpStream::connect(&host).await.is_err());
@@ -288,13 +169,8 @@ async fn ending_waits_for_requests_and_cuts_idlers() {
 async fn opening_says_what_is_wrong() {
     let root = fresh_root();
     std::fs::write(&root, b"a file").unwrap();
-    let error = LocalS3::open(options(&root.join("below")))
-        .unwrap_err()
-        .to_string();
-    assert!(
-        error.contains("cannot be used") && error.contains("below"),
-        "{error}"
-    );
+    let error = LocalS3::open(options(&root.join("below"))).unwrap_err().to_string();
+    assert!(error.contains("cannot be used") && error.contains("below"), "{error}");
     std::fs::remove_file(&root).unwrap();
 
     let first = LocalS3::open(options(&root)).unwrap();
@@ -304,18 +180,8 @@ async fn opening_says_what_is_wrong() {
     });
     let error = second.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("in use"), "{error}");
-    assert!(
-        first
-            .create_bucket("../up")
-            .unwrap_err()
-            .to_string()
-            .contains("not a bucket name")
-    );
-    for text in [
-        format!("{first:?}"),
-        format!("{:?}", options(&root)),
-        format!("{:#?}", options(&root)),
-    ] {
+    assert!(first.create_bucket("../up").unwrap_err().to_string().contains("not a bucket name"));
+    for text in [format!("{first:?}"), format!("{:?}", options(&root)), format!("{:#?}", options(&root))] {
         assert!(!text.contains(SECRET), "{text}");
     }
     let mut nameless = options(&root);
@@ -329,153 +195,32 @@ async fn opening_says_what_is_wrong() {
 async fn buckets_and_their_settings() {
     use aws_sdk_s3::types::{CorsConfiguration, CorsRule, PublicAccessBlockConfiguration};
     let server = Server::start().await;
-    server
-        .s3
-        .create_bucket()
-        .bucket("another")
-        .send()
-        .await
-        .unwrap();
-    let again = server
-        .s3
-        .create_bucket()
-        .bucket("another")
-        .send()
-        .await
-        .unwrap_err();
+    server.s3.create_bucket().bucket("another").send().await.unwrap();
+    let again = server.s3.create_bucket().bucket("another").send().await.unwrap_err();
     assert_eq!(again.code(), Some("BucketAlreadyOwnedByYou"));
     let names = server.s3.list_buckets().send().await.unwrap();
-    assert_eq!(
-        names
-            .buckets()
-            .iter()
-            .map(|b| b.name().unwrap())
-            .collect::<Vec<_>>(),
-        ["another", BUCKET]
-    );
-    server
-        .s3
-        .head_bucket()
-        .bucket("another")
-        .send()
-        .await
-        .unwrap();
-    server
-        .s3
-        .get_bucket_location()
-        .bucket("another")
-        .send()
-        .await
-        .unwrap();
-    assert!(
-        server
-            .s3
-            .head_bucket()
-            .bucket("missing")
-            .send()
-            .await
-            .is_err()
-    );
+    assert_eq!(names.buckets().iter().map(|b| b.name().unwrap()).collect::<Vec<_>>(), ["another", BUCKET]);
+    server.s3.head_bucket().bucket("another").send().await.unwrap();
+    server.s3.get_bucket_location().bucket("another").send().await.unwrap();
+    assert!(server.s3.head_bucket().bucket("missing").send().await.is_err());
     server.put("k", b"x").await;
-    assert_eq!(
-        server
-            .s3
-            .delete_bucket()
-            .bucket(BUCKET)
-            .send()
-            .await
-            .unwrap_err()
-            .code(),
-        Some("BucketNotEmpty")
-    );
-    server
-        .s3
-        .delete_bucket()
-        .bucket("another")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        server
-            .s3
-            .list_objects_v2()
-            .bucket("another")
-            .send()
-            .await
-            .unwrap_err()
-            .code(),
-        Some("NoSuchBucket")
-    );
+    assert_eq!(server.s3.delete_bucket().bucket(BUCKET).send().await.unwrap_err().code(), Some("BucketNotEmpty"));
+    server.s3.delete_bucket().bucket("another").send().await.unwrap();
+    assert_eq!(server.s3.list_objects_v2().bucket("another").send().await.unwrap_err().code(), Some("NoSuchBucket"));
 
-    let none = server
-        .s3
-        .get_bucket_cors()
-        .bucket(BUCKET)
-        .send()
-        .await
-        .unwrap_err();
+    let none = server.s3.get_bucket_cors().bucket(BUCKET).send().await.unwrap_err();
     assert_eq!(none.code(), Some("NoSuchCORSConfiguration"));
-    let rule = CorsRule::builder()
-        .allowed_methods("PUT")
-        .allowed_origins("https://a.example")
-        .build()
-        .unwrap();
-    let cors = CorsConfiguration::builder()
-        .cors_rules(rule)
-        .build()
-        .unwrap();
-    server
-        .s3
-        .put_bucket_cors()
-        .bucket(BUCKET)
-        .cors_configuration(cors)
-        .send()
-        .await
-        .unwrap();
-    let block = PublicAccessBlockConfiguration::builder()
-        .block_public_acls(true)
-        .build();
-    server
-        .s3
-        .put_public_access_block()
-        .bucket(BUCKET)
-        .public_access_block_configuration(block)
-        .send()
-        .await
-        .unwrap();
+    let rule = CorsRule::builder().allowed_methods("PUT").allowed_origins("https://a.example").build().unwrap();
+    let cors = CorsConfiguration::builder().cors_rules(rule).build().unwrap();
+    server.s3.put_bucket_cors().bucket(BUCKET).cors_configuration(cors).send().await.unwrap();
+    let block = PublicAccessBlockConfiguration::builder().block_public_acls(true).build();
+    server.s3.put_public_access_block().bucket(BUCKET).public_access_block_configuration(block).send().await.unwrap();
     let server = Server::start_at(server.stop().await).await;
-    let cors = server
-        .s3
-        .get_bucket_cors()
-        .bucket(BUCKET)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        cors.cors_rules()[0].allowed_origins(),
-        ["https://a.example"]
-    );
-    let block = server
-        .s3
-        .get_public_access_block()
-        .bucket(BUCKET)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        block
-            .public_access_block_configuration()
-            .unwrap()
-            .block_public_acls(),
-        Some(true)
-    );
-    let tags = server
-        .s3
-        .get_bucket_tagging()
-        .bucket(BUCKET)
-        .send()
-        .await
-        .unwrap_err();
+    let cors = server.s3.get_bucket_cors().bucket(BUCKET).send().await.unwrap();
+    assert_eq!(cors.cors_rules()[0].allowed_origins(), ["https://a.example"]);
+    let block = server.s3.get_public_access_block().bucket(BUCKET).send().await.unwrap();
+    assert_eq!(block.public_access_block_configuration().unwrap().block_public_acls(), Some(true));
+    let tags = server.s3.get_bucket_tagging().bucket(BUCKET).send().await.unwrap_err();
     assert_eq!(tags.raw_response().unwrap().status().as_u16(), 501);
     server.end().await;
 }

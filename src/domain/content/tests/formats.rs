@@ -175,23 +175,10 @@ fn heif_items_are_found_by_wide_numbers_and_their_properties_applied_in_order() 
     }
     // Item 65,537 in a second `ipma`, by 15-bit indices; the first names item 1, by 7-bit ones.
     let file = |order: &[u16]| {
-        let extents = |width: u32, height: u32| {
-            boxed(
-                b"ispe",
-                &[&[0; 4], &width.to_be_bytes(), &height.to_be_bytes()],
-            )
-        };
+        let extents = |width: u32, height: u32| boxed(b"ispe", &[&[0; 4], &width.to_be_bytes(), &height.to_be_bytes()]);
         let crop = [100, 2, 90, 3, 0, 1, 0, 1].map(u32::to_be_bytes);
-        let properties = [
-            extents(9000, 9000),
-            extents(200, 40),
-            boxed(b"irot", &[&[1]]),
-            boxed(b"clap", &[crop.as_flattened()]),
-        ];
-        let indices: Vec<u8> = order
-            .iter()
-            .flat_map(|index| (index | 0x8000).to_be_bytes())
-            .collect();
+        let properties = [extents(9000, 9000), extents(200, 40), boxed(b"irot", &[&[1]]), boxed(b"clap", &[crop.as_flattened()])];
+        let indices: Vec<u8> = order.iter().flat_map(|index| (index | 0x8000).to_be_bytes()).collect();
         let count = [u8::try_from(order.len()).unwrap()];
         let first = b"\0\0\0\0\0\0\0\x01\0\x01\x02\x81\x03";
         let meta = boxed(
@@ -205,10 +192,7 @@ fn heif_items_are_found_by_wide_numbers_and_their_properties_applied_in_order() 
                     &[
                         &boxed(b"ipco", &[&properties.concat()]),
                         &boxed(b"ipma", &[first]),
-                        &boxed(
-                            b"ipma",
-                            &[b"\x01\0\0\x01\0\0\0\x01\0\x01\0\x01", &count, &indices],
-                        ),
+                        &boxed(b"ipma", &[b"\x01\0\0\x01\0\0\0\x01\0\x01\0\x01", &count, &indices]),
                     ],
                 ),
             ],

@@ -1,0 +1,122 @@
+//! What a request needs, made once: connect, serve, stop.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use poem::{Server, listener::TcpAcceptor};
+use tokio::{net::TcpListener, sync::Mutex};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    domain::Valet,
+    http,
+    store::{Objects, Store, StoreError},
+};
+
+/// How long requests that are under way may go on after the signal to stop.
+const DRAIN: Duration = Duration::from_secs(25);
+/// A connection on which nothing happens is closed after this.
+const IDLE: Duration = Duration::from_secs(75);
+/// How long an answer of the readiness probe is kept.
+const READINESS_KEPT: Duration = Duration::from_secs(1);
+/// How long a dependency may take to answer the readiness probe.
+const READINESS_DEADLINE: Duration = Duration::from_secs(3);
+
+/// The application: cheap to clone, shared by all requests.
+#[derive(Clone)]
+pub struct App {
+    /// The use cases.
+    pub valet: Arc<Valet>,
+    readiness: Arc<Mutex<Option<(Instant, Result<(), &'static str>)>>>,
+    stopping: Arc<AtomicBool>,
+}
+
+/// Why the application could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// MongoDB.
+    #[error("MongoDB (MONGODB_URI): {0}")]
+    Database(#[source] StoreError),
+    /// S3.
+    #[error("S3 (S3_BUCKET, S3_ENDPOINT and the AWS credentials): {0}")]
+    Objects(#[source] StoreError),
+    /// The system.
+    #[error(transparent)]
+    NoRandomness(#[from] crate::domain::credentials::NoRandomness),
+}
+
+impl App {
+    /// Connects to the database and makes its indexes, and finds credentials for S3.
+    ///
+    /// # Errors
+    /// [`ConnectError`] names the part.
+    pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
+        let store = async { Store::connect(&config.mongo).await.map_err(ConnectError::Database) };
+        let objects = async { Objects::connect(&config.s3).await.map_err(ConnectError::Objects) };
+        let (store, objects) = tokio::try_join!(store, objects)?;
+        let valet = Arc::new(Valet::new(config, store, objects)?);
+        Ok(Self { valet, readiness: Arc::default(), stopping: Arc::default() })
+    }
+
+    /// Whether requests can be served; else the part that fails. Asked by many, answered once a second.
+    ///
+    /// # Errors
+    /// The name of the part.
+    pub async fn readiness(&self) -> Result<(), &'static str> {
+        if self.stopping.load(Ordering::Relaxed) {
+            return Err("the server is stopping");
+        }
+        let mut kept = self.readiness.lock().await;
+        if let Some((at, answer)) = *kept
+            && at.elapsed() < READINESS_KEPT
+        {
+            return answer;
+        }
+        let database = tokio::time::timeout(READINESS_DEADLINE, self.valet.probe_database());
+        let objects = tokio::time::timeout(READINESS_DEADLINE, self.valet.probe_objects());
+        let (database, objects) = tokio::join!(database, objects);
+        let answer = match (database, objects) {
+            (Ok(Ok(())), Ok(Ok(()))) => Ok(()),
+            (Ok(Ok(())), failed) => {
+                tracing::warn!(reason = ?failed, "S3 is not ready");
+                Err("the bucket does not answer")
+            }
+            (failed, _) => {
+                tracing::warn!(reason = ?failed, "MongoDB is not ready");
+                Err("the database does not answer")
+            }
+        };
+        *kept = Some((Instant::now(), answer));
+        answer
+    }
+}
+
+/// Serves the API and sweeps until `stop`, then finishes what is under way, within a deadline.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
+    let acceptor = TcpAcceptor::from_std(listener.into_std()?)?;
+    let endpoint = http::endpoint(app.clone(), &config.cors);
+    let sweeper = {
+        let (valet, stop) = (app.valet.clone(), stop.clone());
+        tokio::spawn(async move { valet.sweep_until(stop).await })
+    };
+    let stopped = async {
+        stop.cancelled().await;
+        app.stopping.store(true, Ordering::Relaxed);
+    };
+    let served =
+        Server::new_with_acceptor(acceptor).idle_timeout(IDLE).run_with_graceful_shutdown(endpoint, stopped, Some(DRAIN)).await;
+    stop.cancel();
+    if let Err(error) = sweeper.await {
+        tracing::error!(%error, "the sweeper ended badly");
+    }
+    served
+}

@@ -1,0 +1,135 @@
+//! `/api/auth`: accounts and sign-ins.
+
+use poem_openapi::{ApiResponse, Object, OpenApi, payload::Json};
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use super::{
+    Tag,
+    bearer::{Application, Signed},
+    body::Body,
+    problem::{Code, Problem, session_ended},
+    view::{self, whole_seconds},
+};
+use crate::{domain::accounts::SignedIn, model::User as Account};
+
+/// The problems of each operation, beside those of every operation of its shape.
+pub const PROBLEMS: &[(&str, &[Code])] = &[
+    ("sign_up", &[Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
+    ("log_in", &[Code::InvalidCredentials]),
+    ("get_me", &[]),
+];
+
+/// The operations.
+pub struct Auth;
+
+/// An email address and a password.
+#[derive(Object, Deserialize)]
+#[oai(deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+struct Credentials {
+    /// The address; surrounding white space and letter case do not matter.
+    email: String,
+    /// At least 12 characters, at most 1024 bytes. Any characters; no rules of composition. Compared after Unicode
+    /// normalisation (NFKC).
+    password: String,
+}
+
+/// A sign-in.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct Session {
+    /// The access token: send it as `Authorization: Bearer …`.
+    token: String,
+    /// Always `Bearer`.
+    token_type: String,
+    /// Seconds until the token expires.
+    expires_in: u64,
+    /// Who signed in.
+    user: User,
+}
+
+/// An account.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+struct User {
+    /// Opaque; also the `sub` of the user's access tokens.
+    id: String,
+    /// As it was given at sign-up.
+    email: String,
+    /// When the account was made.
+    created_at: OffsetDateTime,
+    /// What the user holds; only in `GET /api/auth/me`.
+    usage: Option<Usage>,
+}
+
+/// What a user holds.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct Usage {
+    /// Bytes of ready images and open uploads: what counts against the quota.
+    bytes: u64,
+    /// Bytes the user may hold.
+    quota_bytes: u64,
+    /// Ready images.
+    images: u64,
+    /// Open uploads.
+    pending: u64,
+}
+
+#[derive(ApiResponse)]
+enum SignUpResponse {
+    /// The account is made and signed in.
+    #[oai(status = 201)]
+    Created(Json<Session>),
+}
+
+impl From<SignedIn> for Session {
+    fn from(signed_in: SignedIn) -> Self {
+        Self {
+            token: signed_in.token.expose_secret().to_owned(),
+            token_type: "Bearer".to_owned(),
+            expires_in: signed_in.expires_in.as_secs(),
+            user: User::new(&signed_in.user, None),
+        }
+    }
+}
+
+impl User {
+    fn new(user: &Account, usage: Option<Usage>) -> Self {
+        Self { id: user.id.to_string(), email: user.email.as_str().to_owned(), created_at: whole_seconds(user.created_at), usage }
+    }
+}
+
+#[OpenApi(prefix_path = "/api/auth", tag = "Tag::Accounts")]
+impl Auth {
+    /// Make an account
+    ///
+    /// Signs in at once. An address belongs to one account, whatever its letter case.
+    #[oai(path = "/signup", method = "post", operation_id = "sign_up")]
+    async fn sign_up(&self, app: Application<'_>, body: Body<Credentials>) -> Result<SignUpResponse, Problem> {
+        let signed_in = app.valet.sign_up(&body.0.email, &body.0.password, view::now()).await?;
+        Ok(SignUpResponse::Created(Json(signed_in.into())))
+    }
+
+    /// Log in
+    ///
+    /// An unknown address and a wrong password get the same answer, after the same time.
+    #[oai(path = "/login", method = "post", operation_id = "log_in")]
+    async fn log_in(&self, app: Application<'_>, body: Body<Credentials>) -> Result<Json<Session>, Problem> {
+        let signed_in = app.valet.log_in(&body.0.email, &body.0.password, view::now()).await?;
+        Ok(Json(signed_in.into()))
+    }
+
+    /// Who am I
+    ///
+    /// The account and what it holds of its quota.
+    #[oai(path = "/me", method = "get", operation_id = "get_me")]
+    async fn me(&self, app: Application<'_>, caller: Signed) -> Result<Json<User>, Problem> {
+        let (user, usage) = app.valet.me(caller.0.user).await?.ok_or_else(session_ended)?;
+        let usage =
+            Usage { bytes: usage.bytes, quota_bytes: app.valet.quota_bytes(), images: usage.images, pending: usage.pending };
+        Ok(Json(User::new(&user, Some(usage))))
+    }
+}

@@ -1,0 +1,170 @@
+//! JSON request bodies: read strictly, refused in words that name the member and the rule but no value.
+
+use poem::{FromRequest, Request, RequestBody, Result};
+use poem_openapi::{
+    impl_apirequest_for_payload,
+    payload::{ParsePayload, Payload},
+    registry::{MetaSchemaRef, Registry},
+    types::Type,
+};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+use super::problem::{Code, Problem};
+
+/// A JSON body of type `T`. Unlike poem-openapi's own payload it is read by serde, whose errors carry the member's path.
+pub struct Body<T>(pub T);
+
+impl<T: Type> Payload for Body<T> {
+    const CONTENT_TYPE: &'static str = "application/json";
+
+    fn check_content_type(content_type: &str) -> bool {
+        super::limits::is_json(content_type)
+    }
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: DeserializeOwned + Send> ParsePayload for Body<T> {
+    const IS_REQUIRED: bool = true;
+
+    async fn from_request(request: &Request, body: &mut RequestBody) -> Result<Self> {
+        let bytes = Vec::<u8>::from_request(request, body).await?;
+        Ok(Self(read(&bytes)?))
+    }
+}
+
+impl_apirequest_for_payload!(Body<T>, T: Type + DeserializeOwned + Send);
+
+/// Reads JSON of the documented shape.
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        explain(error.inner(), &path)
+    })?;
+    json.end().map_err(|error| explain(&error, "."))?;
+    Ok(value)
+}
+
+/// serde's message quotes the caller's value before its own words; only the latter are kept.
+fn explain(error: &serde_json::Error, path: &str) -> Problem {
+    let problem = |detail: &str| Problem::new(Code::InvalidRequest, detail);
+    if !error.is_data() {
+        return problem("The body is not valid JSON.");
+    }
+    let message = error.to_string();
+    let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
+    let parent = |member: &str| if path == "." { member.to_owned() } else { format!("{path}.{member}") };
+    let quoted = |text: &str| text.split('`').nth(1).unwrap_or_default().to_owned();
+    if message.starts_with("missing field") {
+        problem("A required member is missing.").field(parent(&quoted(message)), "is required")
+    } else if message.starts_with("duplicate field") {
+        problem("A member is given twice.").field(parent(&quoted(message)), "must be given once")
+    } else if message.starts_with("unknown field") {
+        // The unknown name is the caller's, and serde's path may end in it; the known ones are ours.
+        let known = message.rsplit_once("expected ").map_or("", |(_, known)| known).replace('`', "");
+        problem("The body has a member that this call does not know.")
+            .field("", format!("must have no other members than {known}"))
+    } else {
+        let wanted = message.rsplit_once("expected ").map_or("another value", |(_, wanted)| wanted);
+        problem("A member has a value of the wrong type.").field(if path == "." { "" } else { path }, format!("must be {wanted}"))
+    }
+}
+
+/// For optional members: they may be left out, not null.
+pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Any integer, at whatever size: one that does not fit is clamped, for the domain's limits to refuse. JSON does not
+/// tell 5 from 5.0.
+pub fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    struct Integer;
+    impl serde::de::Visitor<'_> for Integer {
+        type Value = i64;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("an integer")
+        }
+
+        fn visit_i64<E>(self, n: i64) -> Result<i64, E> {
+            Ok(n)
+        }
+
+        fn visit_u64<E>(self, n: u64) -> Result<i64, E> {
+            Ok(i64::try_from(n).unwrap_or(i64::MAX))
+        }
+
+        fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<i64, E> {
+            // `as` saturates, which is the clamping wanted here.
+            #[expect(clippy::cast_possible_truncation)]
+            if n.fract() == 0.0 { Ok(n as i64) } else { Err(E::invalid_type(serde::de::Unexpected::Float(n), &self)) }
+        }
+    }
+    deserializer.deserialize_any(Integer)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    struct Sample {
+        file_name: String,
+        #[serde(deserialize_with = "integer")]
+        size: i64,
+        #[serde(default, deserialize_with = "present")]
+        caption: Option<String>,
+    }
+
+    fn refused(json: &str) -> String {
+        let problem = read::<Sample>(json.as_bytes()).err().unwrap();
+        assert_eq!(problem.code, Code::InvalidRequest);
+        format!("{problem:?}")
+    }
+
+    #[test]
+    fn members_are_named_and_values_are_not_repeated() {
+        for (json, says) in [
+            (r#"{"size":1}"#, "\"fileName\""),
+            (r#"{"fileName":"a","size":"canary"}"#, "must be an integer"),
+            (r#"{"fileName":"a","size":1.5}"#, "must be an integer"),
+            (r#"{"fileName":{"$gt":"canary"},"size":1}"#, "must be a string"),
+            (r#"{"fileName":"a","size":1,"canary":1}"#, "fileName, size, caption"),
+            (r#"{"fileName":"a","size":1,"expected canary":1}"#, "must have no other members"),
+            (r#"{"fileName":"a","size":1,"caption":null}"#, "must be a string"),
+            (r#"{"fileName":"a","fileName":"canary","size":1}"#, "must be given once"),
+            (r#"["canary"]"#, ""),
+            ("null", ""),
+            ("{\"fileName\":\"canary", "not valid JSON"),
+            ("", "not valid JSON"),
+            (r#"{"fileName":"a","size":1} canary"#, "not valid JSON"),
+            ("\u{feff}{}", "not valid JSON"),
+        ] {
+            let text = refused(json);
+            assert!(text.contains(says), "{json}: {text}");
+            assert!(!text.contains("canary"), "{json}: {text}");
+        }
+        assert!(!format!("{}", refused(&"[".repeat(200))).is_empty(), "depth is bounded");
+    }
+
+    #[test]
+    fn integers_of_any_size_have_the_right_shape() {
+        let size =
+            |n: &str| read::<Sample>(format!(r#"{{"fileName":"a","size":{n}}}"#).as_bytes()).map(|sample| sample.size).ok();
+        assert_eq!(
+            [size("0"), size("-1"), size("9223372036854775808"), size("1e30"), size("5.0")],
+            [Some(0), Some(-1), Some(i64::MAX), Some(i64::MAX), Some(5)]
+        );
+        let sample = read::<Sample>(br#"{"fileName":"a","size":1,"caption":"c"}"#).ok().unwrap();
+        assert_eq!((sample.file_name.as_str(), sample.caption.as_deref()), ("a", Some("c")));
+    }
+}

@@ -1,0 +1,42 @@
+//! HTTP: what clients send and see. Handlers convert, make one call into the domain, and respond.
+//!
+//! One file per resource; problems, limits, CORS and the outermost layer beside them. Nothing here names mongodb or aws.
+
+pub mod auth;
+mod bearer;
+mod body;
+pub mod cors;
+mod docs;
+pub mod gallery;
+pub mod health;
+mod limits;
+pub mod openapi;
+mod outermost;
+mod page;
+pub mod problem;
+pub mod uploads;
+mod view;
+
+use poem::{Endpoint, EndpointExt, Response};
+use poem_openapi::Tags;
+
+use crate::{app::App, config::CorsOrigins};
+
+/// The groups of the document, in the order a newcomer reads.
+#[derive(Tags)]
+enum Tag {
+    /// Sign up and log in.
+    Accounts,
+    /// From a file to a stored image.
+    Uploads,
+    /// Reading, captions, deleting.
+    Gallery,
+    /// For orchestrators and balancers.
+    Health,
+}
+
+/// Everything this server answers.
+pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
+    let routes = docs::routes().nest("/", openapi::service());
+    routes.data(app).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
+}

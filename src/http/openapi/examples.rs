@@ -1,0 +1,111 @@
+//! Examples, by schema: the same story in every operation. A test holds each against its schema.
+
+use serde_json::{Value, json};
+
+use super::super::problem::Code;
+
+/// The image of the story.
+pub const IMAGE: &str = "01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f";
+const USER: &str = "01980a3b-1f20-7d42-8a6b-7c9d0e1f2a3b";
+const SHA256: &str = "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=";
+
+/// What an object of this schema looks like.
+pub fn of_schema(name: &str) -> Option<Value> {
+    let image_url = format!(
+        "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=…&X-Amz-Date=20261122T100000Z\
+         &X-Amz-Expires=300&X-Amz-SignedHeaders=host&response-cache-control=…&response-content-type=image%2Fjpeg&X-Amz-Signature=…"
+    );
+    let put_url = format!(
+        "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=…&X-Amz-Date=20261122T100000Z\
+         &X-Amz-Expires=3600&X-Amz-SignedHeaders=content-length%3Bcontent-type%3Bhost%3Bif-none-match%3Bx-amz-checksum-sha256&X-Amz-Signature=…"
+    );
+    let user = json!({ "id": USER, "email": "ada@example.com", "createdAt": "2026-11-22T09:58:00Z" });
+    let image = json!({
+        "id": IMAGE, "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256, "width": 3024, "height": 4032,
+        "caption": "The sea, finally", "url": image_url, "urlExpiresAt": "2026-11-22T10:05:00Z", "createdAt": "2026-11-22T10:00:00Z",
+        "uploadedAt": "2026-11-22T10:00:04Z",
+    });
+    let request = json!({
+        "method": "PUT", "url": put_url,
+        "headers": { "content-type": "image/jpeg", "if-none-match": "*", "x-amz-checksum-sha256": SHA256 },
+        "expiresAt": "2026-11-22T11:00:00Z", "expiresIn": 3600,
+    });
+    Some(match name {
+        "Credentials" => json!({ "email": "ada@example.com", "password": "three small blue boats" }),
+        "Session" => {
+            json!({ "token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiJ9.…", "tokenType": "Bearer", "expiresIn": 7200, "user": user })
+        }
+        "User" => {
+            let mut me = user;
+            me["usage"] = json!({ "bytes": 2_482_113, "quotaBytes": 10_737_418_240_u64, "images": 1, "pending": 0 });
+            me
+        }
+        "NewUpload" => json!({
+            "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256, "caption": "The sea, finally",
+        }),
+        "UploadTicket" => json!({ "id": IMAGE, "state": "pending", "expiresAt": "2026-11-23T10:00:00Z", "upload": request }),
+        "PresignedRequest" => request,
+        "PendingUploads" => json!({ "uploads": [{
+            "id": IMAGE, "kind": "single", "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256,
+            "createdAt": "2026-11-22T10:00:00Z", "expiresAt": "2026-11-23T10:00:00Z",
+        }] }),
+        "Image" => image,
+        "ImagePage" => json!({ "images": [image], "nextCursor": "AAABmk2bY4ABmAo8W358EZ86LU5rjAofYw3N0m1oV2s" }),
+        "Download" => json!({
+            "url": image_url.replace("cache-control=…", "content-disposition=attachment%3B%20filename%3D%22beach.jpg%22%3B%20filename%2A%3DUTF-8%27%27beach.jpg"),
+            "expiresAt": "2026-11-22T10:05:00Z",
+        }),
+        "ImageUpdate" => json!({ "caption": "The sea, finally" }),
+        "Status" => json!({ "status": "ok" }),
+        _ => return None,
+    })
+}
+
+/// What a problem of this code looks like.
+pub fn of_problem(code: Code) -> Value {
+    let mut problem = json!({
+        "type": format!("urn:valet:problem:{}", code.as_str()),
+        "title": code.title(),
+        "status": code.status().as_u16(),
+        "code": code.as_str(),
+        "detail": "What happened this time, and what to do about it.",
+        "requestId": "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44",
+    });
+    let member = match code {
+        Code::InvalidRequest => "fileName",
+        Code::InvalidEmail => "email",
+        Code::WeakPassword => "password",
+        Code::InvalidSize | Code::FileTooLarge => "size",
+        Code::TypeNotAllowed => "contentType",
+        Code::InvalidFileName => "fileName",
+        Code::InvalidSha256 => "sha256",
+        Code::InvalidCaption => "caption",
+        _ => return problem,
+    };
+    problem["errors"] = json!([{ "field": member, "message": "must follow the rule that this text names" }]);
+    problem
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schema_of_a_body_has_an_example_of_its_shape() {
+        let document = super::super::document();
+        let schemas = document["components"]["schemas"].as_object().cloned().unwrap_or_default();
+        let mut seen = 0;
+        for (name, schema) in &schemas {
+            let Some(example) = of_schema(name) else { continue };
+            seen += 1;
+            let members = example.as_object().cloned().unwrap_or_default();
+            for member in members.keys() {
+                assert!(schema["properties"].get(member).is_some(), "{name} has no member {member}");
+            }
+            for required in schema["required"].as_array().into_iter().flatten() {
+                assert!(members.contains_key(required.as_str().unwrap_or_default()), "the example of {name} lacks {required}");
+            }
+        }
+        assert!(seen >= 11, "{seen} of {:?}", schemas.keys());
+    }
+}

@@ -1,0 +1,173 @@
+//! The outermost layer: request ids, deadlines, and the promise that every error is a problem, whoever raised it.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
+
+use futures_util::FutureExt;
+use poem::{
+    Endpoint, IntoResponse, Middleware, Request, Response, Result,
+    error::{MethodNotAllowedError, NotFoundError},
+    http::{HeaderValue, Method, StatusCode, header},
+};
+use poem_openapi::error::{AuthorizationError, ContentTypeError, ParseParamError};
+use tracing::Instrument;
+use uuid::Uuid;
+
+use super::{
+    limits, openapi,
+    problem::{Code, Problem},
+};
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// Wraps the routes.
+pub struct Outermost {
+    allowed: Arc<Allowed>,
+}
+
+/// The methods of each documented path, its segments with `None` for a parameter.
+type Allowed = Vec<(Vec<Option<String>>, String)>;
+
+impl Outermost {
+    /// Reads the document for the methods of each path.
+    pub fn new() -> Self {
+        let document = openapi::document();
+        let paths = document["paths"].as_object().cloned().unwrap_or_default();
+        let segment = |text: &str| (!text.starts_with('{')).then(|| text.to_owned());
+        let mut allowed: Allowed = paths
+            .iter()
+            .map(|(path, operations)| {
+                let methods: Vec<_> =
+                    operations.as_object().into_iter().flat_map(|all| all.keys()).map(|name| name.to_uppercase()).collect();
+                (path.split('/').map(segment).collect(), methods.join(", "))
+            })
+            .collect();
+        // As the router does: a literal segment goes before a parameter.
+        allowed.sort_by_key(|(segments, _)| segments.iter().filter(|segment| segment.is_none()).count());
+        Self { allowed: Arc::new(allowed) }
+    }
+}
+
+impl<E: Endpoint> Middleware<E> for Outermost {
+    type Output = OutermostEndpoint<E>;
+
+    fn transform(&self, inner: E) -> Self::Output {
+        OutermostEndpoint { inner, allowed: self.allowed.clone() }
+    }
+}
+
+/// The endpoint behind [`Outermost`].
+pub struct OutermostEndpoint<E> {
+    inner: E,
+    allowed: Arc<Allowed>,
+}
+
+impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
+    type Output = Response;
+
+    async fn call(&self, request: Request) -> Result<Response> {
+        let id = request_id(&request);
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let span = tracing::info_span!("request", id, %method, path, user = tracing::field::Empty);
+        let answer = async {
+            let began = Instant::now();
+            let mut response = match self.answer(request, &path).await {
+                Ok(response) => response,
+                Err(problem) => problem.respond(&id),
+            };
+            let status = response.status().as_u16();
+            tracing::info!(status, ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "answered");
+            let headers = response.headers_mut();
+            if let Ok(id) = HeaderValue::from_str(&id) {
+                headers.insert(REQUEST_ID, id);
+            }
+            headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+            headers
+                .entry(header::CONTENT_SECURITY_POLICY)
+                .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
+            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+            headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+            if path.starts_with("/api/") {
+                headers.append(header::VARY, HeaderValue::from_static("authorization"));
+            }
+            response
+        };
+        Ok(answer.instrument(span).await)
+    }
+}
+
+impl<E: Endpoint> OutermostEndpoint<E> {
+    async fn answer(&self, mut request: Request, path: &str) -> Result<Response, Problem> {
+        let has_credentials = request.headers().contains_key(header::AUTHORIZATION);
+        let method = request.method().clone();
+        limits::admit(&mut request).await?;
+        let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        match tokio::time::timeout(limits::deadline(path), call).await {
+            Ok(Ok(Ok(answer))) => Ok(answer.into_response()),
+            Ok(Ok(Err(error))) => Err(self.explain(error, path, &method, has_credentials)),
+            Ok(Err(_)) => {
+                tracing::error!("a handler panicked");
+                Err(Problem::new(Code::Internal, "The fault is recorded under the request's id."))
+            }
+            Err(_) => {
+                Err(Problem::new(Code::Timeout, "It is not known whether the request took effect. Repeat it: that is safe."))
+            }
+        }
+    }
+
+    /// The framework's own errors echo values and are plain text; none of their words are sent.
+    fn explain(&self, error: poem::Error, path: &str, method: &Method, has_credentials: bool) -> Problem {
+        if let Some(param) = error.downcast_ref::<ParseParamError>() {
+            return Problem::new(Code::InvalidRequest, "A parameter is not of the documented type.")
+                .field(param.name, "must be an integer");
+        }
+        if error.is::<AuthorizationError>() {
+            return if has_credentials {
+                Problem::new(Code::TokenInvalid, "Send the access token as `Authorization: Bearer …`.")
+            } else {
+                Problem::new(Code::TokenMissing, "Log in and send the access token as `Authorization: Bearer …`.")
+            };
+        }
+        if error.is::<ContentTypeError>() {
+            return limits::not_json(path);
+        }
+        if error.is::<NotFoundError>() {
+            return Problem::new(Code::NotFound, "No such path; /docs lists them all.");
+        }
+        if error.is::<MethodNotAllowedError>() {
+            let allow = self.methods_of(path);
+            let problem = Problem::new(Code::MethodNotAllowed, format!("This path takes {allow}."));
+            return match HeaderValue::from_str(&allow) {
+                Ok(allow) => problem.header(header::ALLOW, allow),
+                Err(_) => problem,
+            };
+        }
+        let status = error.status();
+        match error.downcast::<Problem>() {
+            Ok(problem) => problem,
+            Err(_) if status.is_client_error() && status != StatusCode::UNAUTHORIZED => {
+                Problem::new(Code::InvalidRequest, "The request is not of the documented shape.")
+            }
+            Err(error) => {
+                tracing::error!(%status, %error, %method, "the framework raised an error");
+                Problem::new(Code::Internal, "The fault is recorded under the request's id.")
+            }
+        }
+    }
+
+    fn methods_of(&self, path: &str) -> String {
+        let segments: Vec<_> = path.split('/').collect();
+        let fits = |known: &[Option<String>]| {
+            known.len() == segments.len()
+                && known.iter().zip(&segments).all(|(known, given)| known.as_deref().is_none_or(|known| known == *given))
+        };
+        // Undocumented paths are the pages and their files.
+        self.allowed.iter().find(|(known, _)| fits(known)).map_or_else(|| "GET".to_owned(), |(_, methods)| methods.clone())
+    }
+}
+
+/// The caller's own id when it is plain enough for a log line and a header, else a fresh one.
+fn request_id(request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let plain = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    given.filter(plain).map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
+}

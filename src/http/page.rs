@@ -1,0 +1,86 @@
+//! Pages of a listing: the limit, and the keyset cursor that says where to go on.
+
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use time::OffsetDateTime;
+
+use super::problem::{Code, Problem};
+use crate::model::{Image, ImageId, Position, UserId};
+
+/// When the caller names no limit.
+const DEFAULT_LIMIT: i64 = 50;
+/// The most a caller may ask for.
+pub const MAX_LIMIT: i64 = 100;
+
+/// Which listing a cursor belongs to.
+#[derive(Debug, Clone, Copy)]
+pub enum Listing {
+    /// Ready images.
+    Gallery,
+    /// Open uploads.
+    Pending,
+}
+
+/// The page's size.
+///
+/// # Errors
+/// A 400 when it is out of bounds: clamping would hide a client's mistake.
+pub fn limit(asked: Option<i64>) -> Result<u32, Problem> {
+    let limit = asked.unwrap_or(DEFAULT_LIMIT);
+    let fits = u32::try_from(limit).ok().filter(|_| (1..=MAX_LIMIT).contains(&limit));
+    let rule = "must be from 1 to 100";
+    fits.ok_or_else(|| Problem::new(Code::InvalidRequest, "The limit is out of bounds.").field("limit", rule))
+}
+
+/// Where a cursor says to go on.
+///
+/// # Errors
+/// A 400 for anything that this listing did not give to this user.
+pub fn after(cursor: Option<&str>, listing: Listing, user: UserId) -> Result<Option<Position>, Problem> {
+    let Some(cursor) = cursor else { return Ok(None) };
+    let bad =
+        || Problem::new(Code::InvalidCursor, "Send the `nextCursor` of the page before, unchanged, or none for the first page.");
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad())?;
+    let (place, check) = bytes.split_at_checked(24).ok_or_else(bad)?;
+    if check != checksum(place, listing, user) {
+        return Err(bad());
+    }
+    let (at, id) = place.split_at(8);
+    let millis = i64::from_be_bytes(at.try_into().map_err(|_| bad())?);
+    let id = ImageId::from_bytes(id.try_into().map_err(|_| bad())?);
+    let instant = OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).map_err(|_| bad())?;
+    Ok(Some(Position { uploaded_at: matches!(listing, Listing::Gallery).then_some(instant), id }))
+}
+
+/// Splits what was read, one more than the limit, into the page and the cursor of the next.
+pub fn split<T>(mut found: Vec<T>, limit: u32, listing: Listing, image: impl Fn(&T) -> &Image) -> (Vec<T>, Option<String>) {
+    let limit = limit as usize;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let cursor = found.last().filter(|_| more).map(|last| cursor(image(last), listing));
+    (found, cursor)
+}
+
+fn cursor(last: &Image, listing: Listing) -> String {
+    let millis = last.uploaded_at.map_or(0, |at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
+    let mut place = Vec::with_capacity(32);
+    place.extend(millis.to_be_bytes());
+    place.extend(last.id.as_bytes());
+    place.extend(checksum(&place, listing, last.user));
+    URL_SAFE_NO_PAD.encode(place)
+}
+
+/// Tells a damaged cursor, another user's and another listing's from a good one. It guards no secret: a forged cursor
+/// shows its maker nothing but the maker's own images.
+fn checksum(place: &[u8], listing: Listing, user: UserId) -> [u8; 8] {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(match listing {
+        Listing::Gallery => b"gallery 1",
+        Listing::Pending => b"pending 1",
+    });
+    context.update(user.as_bytes());
+    context.update(place);
+    let mut short = [0; 8];
+    short.copy_from_slice(&context.finish().as_ref()[..8]);
+    short
+}

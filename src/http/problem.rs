@@ -1,0 +1,442 @@
+//! Errors as clients see them: RFC 9457 problems with stable codes. The only place where domain errors meet statuses.
+//!
+//! A detail says what happened and what to do, in fixed words or with the service's own limits; never the caller's values.
+
+use poem::{
+    IntoResponse, Response,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+};
+use poem_openapi::{
+    ApiResponse, Enum, Object,
+    registry::{MetaResponses, Registry},
+    types::ToJSON,
+};
+
+use crate::{
+    domain::{
+        accounts::{LogInError, SignUpError},
+        confirm::ConfirmError,
+        credentials::{Busy, TokenError},
+        deletion::DeleteError,
+        gallery::ReadError,
+        uploads::{IssueError, RenewError, Unstorable},
+    },
+    model::Rejection,
+    store::StoreError,
+};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:ident, $title:literal;)*) => {
+        /// What went wrong, for programs to decide by. Stable.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Enum)]
+        #[oai(rename = "ProblemCode", rename_all = "snake_case")]
+        pub enum Code {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Code {
+            /// Every code.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The code as it is written.
+            #[must_use]
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code),* }
+            }
+
+            /// The status it always comes with.
+            #[must_use]
+            pub fn status(self) -> StatusCode {
+                match self { $(Self::$variant => StatusCode::$status),* }
+            }
+
+            /// Its title: the same for every occurrence.
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title),* }
+            }
+        }
+    };
+}
+
+codes! {
+    /// The request is not of the documented shape.
+    InvalidRequest = "invalid_request", BAD_REQUEST, "The request is not of the documented shape";
+    /// The cursor is not one that this listing gave to this user.
+    InvalidCursor = "invalid_cursor", BAD_REQUEST, "The cursor is not valid";
+    /// No access token was sent.
+    TokenMissing = "token_missing", UNAUTHORIZED, "An access token is needed";
+    /// What was sent is not an access token of this service.
+    TokenInvalid = "token_invalid", UNAUTHORIZED, "The access token is not valid";
+    /// The access token's time is over.
+    TokenExpired = "token_expired", UNAUTHORIZED, "The access token has expired";
+    /// The token's session or account has ended.
+    SessionEnded = "session_ended", UNAUTHORIZED, "The session has ended";
+    /// No account has this email and password.
+    InvalidCredentials = "invalid_credentials", UNAUTHORIZED, "The email address or the password is wrong";
+    /// Not there, or not yours.
+    NotFound = "not_found", NOT_FOUND, "There is no such thing here";
+    /// The path exists, for other methods.
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The method is not allowed here";
+    /// The request's body took too long to arrive.
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request took too long to arrive";
+    /// The email address has an account.
+    EmailTaken = "email_taken", CONFLICT, "The email address has an account already";
+    /// Nothing was uploaded yet.
+    ObjectMissing = "object_missing", CONFLICT, "Nothing has been uploaded yet";
+    /// Parts of a multipart upload are missing.
+    PartsMissing = "parts_missing", CONFLICT, "Parts of the upload are missing";
+    /// Only single uploads have a URL to renew.
+    NotSingle = "not_single", CONFLICT, "The upload is not a single one";
+    /// The bytes do not fit into the user's quota.
+    QuotaExceeded = "quota_exceeded", CONFLICT, "The quota is exceeded";
+    /// Too many uploads are open.
+    TooManyPending = "too_many_pending", CONFLICT, "Too many uploads are open";
+    /// The first request of this key is still being worked on.
+    IdempotencyInProgress = "idempotency_in_progress", CONFLICT, "A request of the same key is under way";
+    /// The upload's time is over.
+    UploadExpired = "upload_expired", GONE, "The upload has expired";
+    /// The request's body is too large.
+    PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The request's body is too large";
+    /// The request's body is not JSON.
+    UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The request's body must be JSON";
+    /// Not an email address.
+    InvalidEmail = "invalid_email", UNPROCESSABLE_ENTITY, "The email address is not valid";
+    /// The password protects nothing.
+    WeakPassword = "weak_password", UNPROCESSABLE_ENTITY, "The password is too weak";
+    /// Less than a byte.
+    InvalidSize = "invalid_size", UNPROCESSABLE_ENTITY, "The size is not valid";
+    /// Larger than a file may be.
+    FileTooLarge = "file_too_large", UNPROCESSABLE_ENTITY, "The file is too large";
+    /// Not a media type that is accepted.
+    TypeNotAllowed = "type_not_allowed", UNPROCESSABLE_ENTITY, "The media type is not accepted";
+    /// Not a name that can be stored.
+    InvalidFileName = "invalid_file_name", UNPROCESSABLE_ENTITY, "The file name is not valid";
+    /// Not the base64 of a SHA-256.
+    InvalidSha256 = "invalid_sha256", UNPROCESSABLE_ENTITY, "The SHA-256 is not valid";
+    /// Not a caption that can be stored.
+    InvalidCaption = "invalid_caption", UNPROCESSABLE_ENTITY, "The caption is not valid";
+    /// The key was used with another body.
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The key was used for another request";
+    /// The object is not what was declared.
+    ObjectMismatch = "object_mismatch", UNPROCESSABLE_ENTITY, "The object is not what was declared";
+    /// The bytes are not an image of the declared type.
+    ContentMismatch = "content_mismatch", UNPROCESSABLE_ENTITY, "The bytes are not an image of the declared type";
+    /// The header section is too large.
+    HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large";
+    /// Too many requests.
+    RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
+    /// A fault of the service.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "The service has a fault";
+    /// A part of the service is not available now.
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The service is not available right now";
+    /// A part of the service did not answer in time.
+    Timeout = "timeout", GATEWAY_TIMEOUT, "The service did not answer in time";
+}
+
+/// A member of the request that is not acceptable.
+#[derive(Debug, Clone, Object)]
+pub struct FieldError {
+    /// The member's path, for example `items[3].sha256`.
+    pub field: String,
+    /// The rule it breaks.
+    pub message: String,
+}
+
+/// An error (RFC 9457), sent as `application/problem+json`.
+#[derive(Debug, Object)]
+#[oai(rename = "Problem", rename_all = "camelCase", skip_serializing_if_is_none)]
+struct ProblemBody {
+    /// A URI that names the kind of problem; it ends in the code.
+    #[oai(rename = "type")]
+    kind: String,
+    /// The same text for every problem of this code.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// What went wrong, for programs to decide by.
+    code: Code,
+    /// What happened this time and what to do about it, for people.
+    detail: String,
+    /// Names this request in the service's logs; also in `x-request-id`.
+    request_id: String,
+    /// Which members are not acceptable.
+    errors: Option<Vec<FieldError>>,
+}
+
+/// A problem on its way out; the outermost layer writes it, with the request's id.
+#[derive(Debug)]
+pub struct Problem {
+    /// Decides the status.
+    pub code: Code,
+    detail: String,
+    errors: Vec<FieldError>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+impl Problem {
+    /// A problem with what to do about it.
+    #[must_use]
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+    }
+
+    /// The one answer for what is not there and for what is somebody else's.
+    #[must_use]
+    pub fn not_found() -> Self {
+        Self::new(Code::NotFound, "It does not exist, or it is not yours.")
+    }
+
+    /// Names a member that is not acceptable; `rule` ends a sentence that begins with the member's name.
+    #[must_use]
+    pub fn field(mut self, field: impl Into<String>, rule: impl Into<String>) -> Self {
+        self.errors.push(FieldError { field: field.into(), message: rule.into() });
+        self
+    }
+
+    /// Adds a header to the answer.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn respond(self, request_id: &str) -> Response {
+        let status = self.code.status();
+        let body = ProblemBody {
+            kind: format!("urn:valet:problem:{}", self.code.as_str()),
+            title: self.code.title().to_owned(),
+            status: status.as_u16(),
+            code: self.code,
+            detail: self.detail,
+            request_id: request_id.to_owned(),
+            errors: (!self.errors.is_empty()).then_some(self.errors),
+        };
+        let mut response = Response::builder()
+            .status(status)
+            .header(header::CONTENT_TYPE, "application/problem+json")
+            .header(header::CACHE_CONTROL, "no-store")
+            .body(body.to_json_string());
+        let headers = response.headers_mut();
+        if status == StatusCode::UNAUTHORIZED {
+            // RFC 6750 section 3: an error code only when a token was sent.
+            let challenge = match self.code {
+                Code::TokenInvalid | Code::TokenExpired | Code::SessionEnded => "Bearer error=\"invalid_token\"",
+                _ => "Bearer",
+            };
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        headers.extend(self.headers);
+        response
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.code.as_str())
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl poem::error::ResponseError for Problem {
+    fn status(&self) -> StatusCode {
+        self.code.status()
+    }
+
+    /// Never sent: the outermost layer takes the problem out of the error and answers with the request's id.
+    fn as_response(&self) -> Response {
+        self.code.status().into_response()
+    }
+}
+
+impl ApiResponse for Problem {
+    /// `openapi.rs` documents every operation's problems, with their codes.
+    fn meta() -> MetaResponses {
+        MetaResponses { responses: Vec::new() }
+    }
+
+    fn register(registry: &mut Registry) {
+        <ProblemBody as poem_openapi::types::Type>::register(registry);
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Corrupt { .. } => {
+                tracing::error!(%error, "a stored document is malformed");
+                Self::new(Code::Internal, "The fault is recorded under the request's id. Trying again will not help.")
+            }
+            StoreError::DatabaseTimeout | StoreError::ObjectsTimeout { .. } => {
+                tracing::warn!(%error, "a dependency did not answer in time");
+                Self::new(Code::Timeout, "It is not known whether the request took effect. Repeat it: that is safe.")
+            }
+            StoreError::Database(_) | StoreError::Objects { .. } | StoreError::Credentials { .. } => {
+                tracing::warn!(%error, "a dependency failed");
+                Self::new(Code::Unavailable, "Repeat the request after a moment: that is safe.")
+            }
+        }
+    }
+}
+
+impl From<Busy> for Problem {
+    fn from(_: Busy) -> Self {
+        Self::new(Code::Unavailable, "Too many sign-ins are being checked at once. Repeat the request after a moment.")
+    }
+}
+
+impl From<SignUpError> for Problem {
+    fn from(error: SignUpError) -> Self {
+        match error {
+            SignUpError::InvalidEmail(error) => {
+                Self::new(Code::InvalidEmail, "Give the email address you receive mail at.").field("email", error.to_string())
+            }
+            SignUpError::WeakPassword(rule) => {
+                Self::new(Code::WeakPassword, format!("The password {rule}.")).field("password", rule)
+            }
+            SignUpError::EmailTaken => Self::new(Code::EmailTaken, "Log in instead, or sign up with another address."),
+            SignUpError::Busy(error) => error.into(),
+            SignUpError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LogInError> for Problem {
+    fn from(error: LogInError) -> Self {
+        match error {
+            LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
+            LogInError::Busy(error) => error.into(),
+            LogInError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid => Self::new(Code::TokenInvalid, "Log in to get an access token of this service."),
+            TokenError::Expired => Self::new(Code::TokenExpired, "Log in again for a fresh access token."),
+        }
+    }
+}
+
+impl From<IssueError> for Problem {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Unstorable(reasons) => unstorable(&reasons),
+            IssueError::QuotaExceeded { quota, free } => Self::new(
+                Code::QuotaExceeded,
+                format!("Of {quota} bytes, {free} are free. Delete images, or let open uploads expire or delete them."),
+            ),
+            IssueError::TooManyPending(most) => Self::new(
+                Code::TooManyPending,
+                format!("At most {most} uploads may be open. Confirm or delete some: GET /api/images/pending lists them."),
+            ),
+            IssueError::NoAccount => session_ended(),
+            IssueError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// The account behind a valid token is gone.
+pub(super) fn session_ended() -> Problem {
+    Problem::new(Code::SessionEnded, "The account or the session is gone. Log in again.")
+}
+
+fn unstorable(reasons: &[Unstorable]) -> Problem {
+    let named = |reason: &Unstorable| match reason {
+        Unstorable::FileName(_) => (Code::InvalidFileName, "fileName"),
+        Unstorable::ContentType(_) => (Code::TypeNotAllowed, "contentType"),
+        Unstorable::Size => (Code::InvalidSize, "size"),
+        Unstorable::TooLarge(_) => (Code::FileTooLarge, "size"),
+        Unstorable::Sha256(_) => (Code::InvalidSha256, "sha256"),
+        Unstorable::Caption(_) => (Code::InvalidCaption, "caption"),
+    };
+    let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
+    let problem = Problem::new(code, "The file cannot be stored as declared; `errors` says which members to change.");
+    reasons.iter().fold(problem, |problem, reason| problem.field(named(reason).1, reason.to_string()))
+}
+
+impl From<RenewError> for Problem {
+    fn from(error: RenewError) -> Self {
+        match error {
+            RenewError::NotFound => Self::not_found(),
+            RenewError::Expired => expired(),
+            RenewError::Rejected(why) => why.into(),
+            RenewError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ConfirmError> for Problem {
+    fn from(error: ConfirmError) -> Self {
+        match error {
+            ConfirmError::NotFound => Self::not_found(),
+            ConfirmError::ObjectMissing => Self::new(
+                Code::ObjectMissing,
+                "PUT the bytes to the upload's URL first, then confirm. If the URL has expired, renew it.",
+            ),
+            ConfirmError::Rejected(why) => why.into(),
+            ConfirmError::Expired => expired(),
+            ConfirmError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn expired() -> Problem {
+    Problem::new(Code::UploadExpired, "Its time is over and nothing of it is kept. Create a new upload.")
+}
+
+impl From<Rejection> for Problem {
+    fn from(why: Rejection) -> Self {
+        match why {
+            Rejection::ObjectMismatch => Self::new(
+                Code::ObjectMismatch,
+                "Size, type or digest of what was uploaded are not the declared ones. It is deleted; create a new upload.",
+            ),
+            Rejection::ContentMismatch => Self::new(
+                Code::ContentMismatch,
+                "What was uploaded cannot be read as an image of the declared type. It is deleted; create a new upload.",
+            ),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::not_found(),
+            ReadError::InvalidCaption(rule) => {
+                Self::new(Code::InvalidCaption, format!("The caption {rule}.")).field("caption", rule)
+            }
+            ReadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeleteError> for Problem {
+    fn from(error: DeleteError) -> Self {
+        match error {
+            DeleteError::NotFound => Self::not_found(),
+            DeleteError::Store(error) => error.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_enum_in_the_document_is_what_is_sent() {
+        for code in Code::ALL {
+            assert_eq!(code.to_json(), Some(serde_json::Value::from(code.as_str())));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `/api/images/upload` and what follows it: renew, confirm, the list of open uploads.
+
+use poem_openapi::{
+    ApiResponse, Enum, Object, OpenApi,
+    param::{Path, Query},
+    payload::Json,
+};
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use super::{
+    Tag,
+    bearer::{Application, Signed},
+    body::{self, Body},
+    page::{self, Listing},
+    problem::{Code, Problem},
+    view::{self, Image, UploadTicket, image_id, whole_seconds},
+};
+use crate::{domain::uploads::Declared, model};
+
+/// The problems of each operation, beside those of every operation of its shape.
+pub const PROBLEMS: &[(&str, &[Code])] = &[
+    (
+        "create_upload",
+        &[
+            Code::SessionEnded,
+            Code::QuotaExceeded,
+            Code::TooManyPending,
+            Code::InvalidSize,
+            Code::FileTooLarge,
+            Code::TypeNotAllowed,
+            Code::InvalidFileName,
+            Code::InvalidSha256,
+            Code::InvalidCaption,
+        ],
+    ),
+    ("renew_upload", &[Code::NotFound, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch]),
+    ("confirm_upload", &[Code::NotFound, Code::ObjectMissing, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch]),
+    ("list_pending_uploads", &[Code::InvalidCursor]),
+];
+
+/// The operations.
+pub struct Uploads;
+
+/// What is to be uploaded.
+#[derive(Object, Deserialize)]
+#[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NewUpload {
+    /// The name to show and to save under: at most 255 bytes of UTF-8. Folders before it are taken off; control and
+    /// bidirectional-override characters are refused.
+    file_name: String,
+    /// The media type, without parameters. What is uploaded must be of it.
+    content_type: String,
+    /// Bytes. What is uploaded must have exactly as many.
+    #[serde(deserialize_with = "body::integer")]
+    size: i64,
+    /// Base64 (not hex) of the SHA-256 of the bytes, as S3's checksum header wants it. What is uploaded must have it.
+    sha256: String,
+    /// Words to show with the image: at most 1000 characters.
+    #[serde(default, deserialize_with = "body::present")]
+    caption: Option<String>,
+}
+
+#[derive(ApiResponse)]
+enum UploadResponse {
+    /// These bytes are known: the image when it is ready, else the upload that is open, with a fresh URL. The first
+    /// fileName, contentType and caption stand.
+    #[oai(status = 200)]
+    Known(Json<UploadTicket>),
+    /// The upload is open: PUT the bytes, then confirm.
+    #[oai(status = 201)]
+    Opened(Json<UploadTicket>),
+}
+
+/// How an upload is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
+#[oai(rename_all = "lowercase")]
+enum UploadKind {
+    /// One PUT.
+    Single,
+    /// In parts.
+    Multipart,
+}
+
+/// An upload that is open.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+struct PendingUpload {
+    /// Names the image.
+    id: String,
+    /// How it is sent.
+    kind: UploadKind,
+    /// As declared.
+    file_name: String,
+    /// As declared.
+    content_type: String,
+    /// Bytes, as declared.
+    size: u64,
+    /// As declared: what a restarted client finds the file by.
+    sha256: Option<String>,
+    /// As declared.
+    caption: Option<String>,
+    /// When it was issued.
+    created_at: OffsetDateTime,
+    /// The end of the upload; until then its URL can be renewed.
+    expires_at: OffsetDateTime,
+}
+
+/// A page of open uploads.
+#[derive(Object)]
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+struct PendingUploads {
+    /// The newest first.
+    uploads: Vec<PendingUpload>,
+    /// Send it as `cursor` for the next page; absent on the last.
+    next_cursor: Option<String>,
+}
+
+impl From<model::Image> for PendingUpload {
+    fn from(image: model::Image) -> Self {
+        Self {
+            id: image.id.to_string(),
+            kind: UploadKind::Single,
+            file_name: image.upload.file_name.as_str().to_owned(),
+            content_type: image.upload.content_type.to_string(),
+            size: image.upload.size,
+            sha256: Some(image.upload.sha256.to_string()),
+            caption: image.upload.caption.map(|caption| caption.as_str().to_owned()),
+            created_at: whole_seconds(image.created_at),
+            expires_at: whole_seconds(image.expires_at),
+        }
+    }
+}
+
+#[OpenApi(prefix_path = "/api/images", tag = "Tag::Uploads")]
+impl Uploads {
+    /// Open an upload
+    ///
+    /// Answers with a presigned PUT for exactly these bytes, once. Send the file's bytes to `upload.url` with exactly
+    /// `upload.headers` and without the access token, then confirm.
+    ///
+    /// The rules for the PUT's answer: **200 or 412**: confirm. **409, 5xx or no answer**: repeat the PUT. **403**: renew
+    /// once. **400**: the bytes changed; open a new upload.
+    #[oai(path = "/upload", method = "post", operation_id = "create_upload")]
+    async fn create(&self, app: Application<'_>, caller: Signed, body: Body<NewUpload>) -> Result<UploadResponse, Problem> {
+        let now = view::now();
+        let declared = Declared {
+            file_name: &body.0.file_name,
+            content_type: &body.0.content_type,
+            size: body.0.size,
+            sha256: &body.0.sha256,
+            caption: body.0.caption.as_deref(),
+        };
+        let issued = app.valet.issue(caller.0.user, &declared, now).await?;
+        let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.show(image, now))?);
+        Ok(if issued.opened { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
+    }
+
+    /// Renew an upload's URL
+    ///
+    /// For a URL that expired or was lost while the upload is open. Earlier URLs go on working until they expire.
+    #[oai(path = "/:id/renew", method = "post", operation_id = "renew_upload")]
+    async fn renew(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<UploadTicket>, Problem> {
+        let now = view::now();
+        let ticket = app.valet.renew(caller.0.user, image_id(&id)?, now).await?;
+        Ok(Json(UploadTicket::new(ticket, now, |image| app.valet.show(image, now))?))
+    }
+
+    /// Confirm an upload
+    ///
+    /// Checks what S3 holds: size, type and digest are the declared ones, and the bytes are an image of that type. Then
+    /// the image is in the gallery. Repeating it is safe and gives the same answer: on 503, 504 or no answer, repeat.
+    #[oai(path = "/:id/confirm", method = "post", operation_id = "confirm_upload")]
+    async fn confirm(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Image>, Problem> {
+        let now = view::now();
+        let image = app.valet.confirm(caller.0.user, image_id(&id)?, now).await?;
+        Ok(Json(app.valet.show(image, now)?.into()))
+    }
+
+    /// List open uploads
+    ///
+    /// What a restarted client goes on with: find the file by its `sha256`, renew, PUT, confirm.
+    #[oai(path = "/pending", method = "get", operation_id = "list_pending_uploads")]
+    async fn pending(
+        &self,
+        app: Application<'_>,
+        caller: Signed,
+        /// Uploads on a page, from 1 to 100.
+        limit: Query<Option<i64>>,
+        /// The `nextCursor` of the page before.
+        cursor: Query<Option<String>>,
+    ) -> Result<Json<PendingUploads>, Problem> {
+        let limit = page::limit(limit.0)?;
+        let after = page::after(cursor.0.as_deref(), Listing::Pending, caller.0.user)?;
+        let found = app.valet.pending(caller.0.user, after, limit + 1).await?;
+        let (uploads, next_cursor) = page::split(found, limit, Listing::Pending, |image| image);
+        Ok(Json(PendingUploads { uploads: uploads.into_iter().map(Into::into).collect(), next_cursor }))
+    }
+}
