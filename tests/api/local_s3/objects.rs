@@ -50,7 +50,11 @@ async fn headers_metadata_and_checksums_are_kept() {
         None,
         "aws-chunked was of the transfer"
     );
-    assert_eq!(head.metadata().unwrap()["camera"], "Grün 7");
+    assert_eq!(
+        head.metadata().unwrap()["camera"],
+        "=?UTF-8?B?R3LDvG4gNw==?=",
+        "RFC 2047, as AWS"
+    );
     assert_eq!(
         head.checksum_crc32_c(),
         Some("4waSgw=="),
@@ -81,19 +85,12 @@ async fn each_checksum_algorithm_is_verified() {
         ("x-amz-checksum-crc32", "y/Q5Jg=="),
         ("x-amz-checksum-crc32c", "4waSgw=="),
         ("x-amz-checksum-crc64nvme", "rosUhgp5mIg="),
-        ("x-amz-checksum-sha1", "98O8HYCOBHMqCMWQ/RLxtl/GTpM="),
+        ("x-amz-checksum-sha1", "98O8HYCOBHMq32eZZczDTKeuNEE="),
         (
             "x-amz-checksum-sha256",
-            "FeKxMnQsmSkaf14Z+2ckkzR/mSFVYrR7JF+VfSGsaDM=",
+            "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU=",
         ),
     ];
-    let right = right.map(|(h, v)| {
-        if h.ends_with("sha1") {
-            (h, "98O8HYCOBHMqMb90pgVpOp5l7gY=")
-        } else {
-            (h, v)
-        }
-    });
     for (header, value) in right {
         let mut put = server.s3.put_object().bucket(BUCKET).key("k");
         put = match header {
@@ -113,15 +110,13 @@ async fn each_checksum_algorithm_is_verified() {
             .await
             .unwrap();
         expect(bad, 400, "BadDigest").await;
-        if !header.ends_with("sha1") {
-            let good = replay(&server.http, &signed)
-                .body("123456789")
-                .send()
-                .await
-                .unwrap();
-            assert_eq!(good.headers()[header], value);
-            expect(good, 200, "").await;
-        }
+        let good = replay(&server.http, &signed)
+            .body("123456789")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(good.headers()[header], value);
+        expect(good, 200, "").await;
     }
     server.end().await;
 }

@@ -36,12 +36,7 @@ async fn a_put_is_stored_once_under_its_digest() {
     assert_eq!(head.content_length(), Some(11));
     assert_eq!(head.content_type(), Some("image/jpeg"));
     assert_eq!(head.checksum_sha256(), Some(sha256(&body).as_str()));
-    assert_eq!(
-        head.e_tag(),
-        Some("\"08b8b4d4f1ed9a4a43b29d6bf0bb6d4b\"")
-            .filter(|_| false)
-            .or(head.e_tag())
-    );
+    assert_eq!(head.e_tag(), Some("\"3848d71afb6d970a4c43d55e852e5b4a\""));
     assert_eq!(server.read("u/1/a").await, body);
 
     // After a delete an unexpired URL works again, as on AWS.
@@ -205,11 +200,7 @@ async fn key_method_and_signature_count() {
     .await;
     server.put("k1", b"x").await;
     assert_eq!(
-        headers(server.http.get(signed.uri()))
-            .send()
-            .await
-            .unwrap()
-            .status(),
+        server.http.get(signed.uri()).send().await.unwrap().status(),
         403
     );
     let stranger = client(&server.base, "someone", SECRET)

@@ -479,3 +479,108 @@ async fn buckets_and_their_settings() {
     assert_eq!(tags.raw_response().unwrap().status().as_u16(), 501);
     server.end().await;
 }
+
+/// The server of the crash test: in a process of its own, so that it can be killed.
+#[tokio::test]
+#[ignore = "started by a_killed_server_keeps_what_it_acknowledged"]
+async fn child() {
+    let Ok(root) = std::env::var("VALET_TEST_S3_ROOT") else {
+        return;
+    };
+    let server = Server::start_at(root.into()).await;
+    // On stderr, which the harness of a single thread does not capture under --nocapture.
+    eprintln!("\nbase={}", server.base);
+    server.task.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_keeps_what_it_acknowledged() {
+    use tokio::io::AsyncBufReadExt as _;
+    let root = fresh_root();
+    let body = |n: usize| vec![u8::try_from(n % 251).unwrap(); 200_000 + n];
+    let mut acknowledged = Vec::new();
+    for round in 0..6_usize {
+        let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--ignored",
+                "--exact",
+                "local_s3::server::child",
+                "--nocapture",
+            ])
+            .env("VALET_TEST_S3_ROOT", &root)
+            .stderr(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut lines = tokio::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        let base = loop {
+            let line = lines
+                .next_line()
+                .await
+                .unwrap()
+                .expect("the child tells its address");
+            if let Some(base) = line.strip_prefix("base=") {
+                break base.to_owned();
+            }
+        };
+        let s3 = client(&base, ACCESS, SECRET);
+        let writers: Vec<_> = (0..4_usize)
+            .map(|w| {
+                let s3 = s3.clone();
+                tokio::spawn(async move {
+                    let mut done = Vec::new();
+                    for i in 0.. {
+                        let n = round * 10_000 + w * 1000 + i;
+                        let put = s3
+                            .put_object()
+                            .bucket(BUCKET)
+                            .key(format!("k{n}"))
+                            .if_none_match("*");
+                        let put = put
+                            .checksum_sha256(sha256(&body(n)))
+                            .body(ByteStream::from(body(n)));
+                        if put.send().await.is_err() {
+                            return done;
+                        }
+                        done.push(n);
+                    }
+                    done
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(60 + 37 * round as u64)).await;
+        child.kill().await.unwrap();
+        for writer in writers {
+            acknowledged.extend(writer.await.unwrap());
+        }
+    }
+    assert!(acknowledged.len() > 20, "{}", acknowledged.len());
+    let server = Server::start_at(root).await;
+    assert_eq!(server.temps(), 0);
+    let mut listed = Vec::new();
+    let mut pages = server
+        .s3
+        .list_objects_v2()
+        .bucket(BUCKET)
+        .into_paginator()
+        .send();
+    while let Some(page) = pages.next().await {
+        listed.extend(
+            page.unwrap()
+                .contents()
+                .iter()
+                .map(|o| o.key().unwrap()[1..].parse::<usize>().unwrap()),
+        );
+    }
+    for n in &acknowledged {
+        assert!(listed.contains(n), "k{n} was acknowledged");
+    }
+    for n in listed {
+        assert!(
+            server.read(&format!("k{n}")).await == body(n),
+            "k{n} is whole"
+        );
+    }
+    server.end().await;
+}
