@@ -96,7 +96,7 @@ async fn a_form_is_stored_within_its_policy() {
         let done = post(&server, &fields(asked), "ten bytes!").await;
         assert_eq!(
             done.headers()["location"],
-            format!("/{BUCKET}/in/a").as_str()
+            format!("{}/{BUCKET}/in/a", server.base).as_str()
         );
         assert_eq!(
             done.headers()["access-control-allow-origin"],

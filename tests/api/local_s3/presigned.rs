@@ -360,3 +360,22 @@ async fn a_large_refused_put_gets_its_answer() {
     expect(put, 403, "AccessDenied").await;
     server.end().await;
 }
+
+#[tokio::test]
+async fn a_body_needs_a_length_and_keeps_to_its_hash() {
+    let server = Server::start().await;
+    let soon = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+    let put = server.s3.put_object().bucket(BUCKET).key("k");
+    let signed = put.presigned(soon).await.unwrap();
+    let chunked = replay(&server.http, &signed).body(slowly(b"no length"));
+    expect(chunked.send().await.unwrap(), 411, "MissingContentLength").await;
+    let get = server.sign_get("k").await;
+    let hashed = server
+        .http
+        .get(&get)
+        .header("x-amz-content-sha256", "0".repeat(64));
+    expect(hashed.send().await.unwrap(), 403, "AccessDenied").await;
+    assert!(!server.exists("k").await);
+    assert_eq!(server.temps(), 0);
+    server.end().await;
+}
