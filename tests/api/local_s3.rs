@@ -1,10 +1,14 @@
 //! The in-process S3, seen from outside: through the real SDK, and through raw presigned requests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod completing;
+mod cors;
+mod crashes;
 mod forms;
 mod multipart;
 mod objects;
 mod presigned;
+mod reading;
 mod server;
 
 use std::path::{Path, PathBuf};

@@ -2,20 +2,17 @@
 
 use std::sync::Arc;
 
-use hyper::Method;
-use hyper::header::{ETAG, HeaderValue, IF_NONE_MATCH, LOCATION};
+use hyper::header::IF_NONE_MATCH;
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
-use super::checksum::{Algorithm, Claims, Kind, read_sums, write_sums};
 use super::condition::WriteCondition;
 use super::config::Config;
-use super::folder::{Bucket as Store, Folder, blocking, hex, internal};
-use super::object::{Headers, Meta, millis, now_ms, timestamp};
-use super::{copy, ingest, listing, multipart, read};
+use super::folder::{Bucket as Store, Folder, blocking, internal};
+use super::object::timestamp;
+use super::put::{self, headers, known_length};
+use super::{copy, listing, multipart, read};
 
-/// What user metadata may weigh, names and values (AWS: 2 KB).
-const MAX_METADATA: usize = 2048;
 /// How many keys one batch may delete.
 const MAX_BATCH: usize = 1000;
 
@@ -28,35 +25,6 @@ type Answer<T> = S3Result<S3Response<T>>;
 
 fn answer<T>(output: T) -> Answer<T> {
     Ok(S3Response::new(output))
-}
-
-/// Takes what is kept with an object out of any input that carries it.
-macro_rules! headers {
-    ($input:expr) => {
-        Headers {
-            content_type: $input.content_type.clone(),
-            cache_control: $input.cache_control.clone(),
-            content_disposition: $input.content_disposition.clone(),
-            content_encoding: stored_encoding($input.content_encoding.as_deref()),
-            content_language: $input.content_language.clone(),
-            expires: $input.expires.as_ref().map(millis),
-            user: user_metadata($input.metadata.take())?,
-        }
-    };
-}
-
-fn user_metadata(given: Option<Metadata>) -> S3Result<std::collections::BTreeMap<String, String>> {
-    let given = given.unwrap_or_default();
-    if given.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > MAX_METADATA {
-        return Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size"));
-    }
-    Ok(given.into_iter().collect())
-}
-
-/// `aws-chunked` is about the transfer, not about the object.
-fn stored_encoding(given: Option<&str>) -> Option<String> {
-    let kept: Vec<_> = given?.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
-    Some(kept.join(",")).filter(|e| !e.is_empty())
 }
 
 impl Api {
@@ -93,54 +61,9 @@ impl Api {
 
 #[async_trait::async_trait]
 impl S3 for Api {
-    /// Browsers' forms come here too, once their policy is checked.
-    async fn put_object(&self, mut req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
-        let input = &mut req.input;
-        let bucket = self.bucket(&input.bucket)?;
-        if input.key.len() > 1024 {
-            return Err(s3_error!(KeyTooLongError, "Your key is too long"));
-        }
-        let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-        let headers = headers!(input);
-        let claims = Claims::new(read_sums!(input), input.content_md5.as_deref(), input.checksum_algorithm.as_ref())?;
-        let length = input.content_length.or_else(|| known_length(input.body.as_ref()));
-        if length.is_none() {
-            return Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."));
-        }
-        condition.check(bucket.index().get(&input.key).map(Arc::as_ref))?;
-
-        // AWS keeps a CRC64NVME of what came without a checksum.
-        let named = claims.algorithm.unwrap_or(Algorithm::Crc64nvme);
-        let algorithms = vec![Algorithm::Sha256, named];
-        let received = ingest::receive(&self.folder, input.body.take(), length, algorithms).await?;
-        claims.verify(&received.sums, &received.md5, req.trailing_headers.as_ref())?;
-        let meta = Meta {
-            key: std::mem::take(&mut input.key),
-            size: received.size,
-            etag: hex(&received.md5),
-            modified: now_ms(),
-            headers,
-            sums: received.sums.clone(),
-            named: Some(named),
-            kind: Kind::Full,
-            parts: Vec::new(),
-        };
-        let meta = blocking(move || {
-            let temp = received.seal(&meta)?;
-            bucket.publish(&temp, meta, &condition, None)
-        })
-        .await?;
-        let mut out =
-            PutObjectOutput { e_tag: Some(meta.e_tag()), checksum_type: Some(meta.kind.to_dto()), ..PutObjectOutput::default() };
-        write_sums!(out, meta.named_sums());
-        let mut response = S3Response::new(out);
-        if req.method == Method::POST {
-            // A browser's form: the protocol layer has checked its policy, and leaves these two headers to us.
-            let location = format!("/{}/{}", req.input.bucket, meta.key);
-            response.headers.extend(HeaderValue::try_from(location).ok().map(|l| (LOCATION, l)));
-            response.headers.extend(meta.e_tag().to_http_header().ok().map(|t| (ETAG, t)));
-        }
-        Ok(response)
+    async fn put_object(&self, req: S3Request<PutObjectInput>) -> Answer<PutObjectOutput> {
+        let bucket = self.bucket(&req.input.bucket)?;
+        put::put(&self.folder, bucket, req).await
     }
 
     async fn head_object(&self, req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
@@ -369,10 +292,4 @@ impl S3 for Api {
             ..GetBucketLifecycleConfigurationOutput::default()
         })
     }
-}
-
-fn known_length(body: Option<&StreamingBlob>) -> Option<i64> {
-    use s3s::stream::ByteStream as _;
-    let length = body.map_or(Some(0), |b| b.remaining_length().exact());
-    length.and_then(|l| i64::try_from(l).ok())
 }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
@@ -18,6 +18,7 @@ use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpResponse, S3Error, S3Result, s3_error};
 use secrecy::ExposeSecret as _;
+use tokio::time::timeout;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
 use uuid::Uuid;
@@ -28,6 +29,8 @@ use super::{CorsOrigins, Options, guard};
 
 /// How long a refused body is read on, so that its sender sees the answer and not a broken connection.
 const DRAIN: Duration = Duration::from_secs(30);
+/// How long its sender may be silent meanwhile.
+const SILENCE: Duration = Duration::from_secs(2);
 /// Forms are held in memory by the protocol layer.
 const MAX_FORM_BYTES: u64 = 1 << 30;
 
@@ -114,11 +117,22 @@ impl Gate {
         let response = match guard::check(&parts) {
             Err(e) => refusal(e),
             Ok(()) => {
-                let service = if guard::is_form(&parts) { &self.forms } else { &self.requests };
+                let form = guard::is_form(&parts);
+                let service = if form { &self.forms } else { &self.requests };
                 let request = Request::from_parts(parts, Body::http_body(body));
                 // The protocol layer logs whole requests, presigned queries included: it has no subscriber.
-                let answer = service.call(request).with_subscriber(Dispatch::none()).await;
-                answer.unwrap_or_else(|_e| refusal(s3_error!(InternalError, "The answer could not be written")))
+                let answer = service
+                    .call(request)
+                    .with_subscriber(Dispatch::none())
+                    .await;
+                match answer {
+                    Ok(answer) if form && breaks_policy(&answer) => refusal(s3_error!(
+                        AccessDenied,
+                        "Invalid according to Policy: Policy Condition failed"
+                    )),
+                    Ok(answer) => answer,
+                    Err(_e) => refusal(s3_error!(InternalError, "The answer could not be written")),
+                }
             }
         };
         let asked_to_continue = !waits || rest.0.touched.load(Ordering::Relaxed);
@@ -137,6 +151,16 @@ fn refusal(error: S3Error) -> HttpResponse {
     })
 }
 
+/// Whether the protocol layer answers a form outside its policy with 400, as it does a malformed policy; AWS says 403.
+fn breaks_policy(answer: &HttpResponse) -> bool {
+    let body = answer.body().bytes().unwrap_or_default();
+    let body = String::from_utf8_lossy(&body);
+    answer.status() == StatusCode::BAD_REQUEST
+        && body.contains("<Code>InvalidPolicyDocument</Code>")
+        && (body.contains("<Message>Policy condition")
+            || body.contains("<Message>Bucket in form field"))
+}
+
 /// A request's body that the gate keeps hold of while the protocol reads it.
 #[derive(Clone)]
 struct Shared(Arc<Inner>);
@@ -148,9 +172,11 @@ struct Inner {
 
 impl Shared {
     async fn drain(mut self) {
-        let end = tokio::time::timeout(DRAIN, async { while let Some(Ok(_frame)) = self.frame().await {} });
-        // A sender slower than that finds its connection closed.
-        let _ = end.await;
+        let end = Instant::now() + DRAIN;
+        // A sender that is slower or silent finds its connection closed.
+        while let Ok(Some(Ok(_frame))) = timeout(SILENCE, self.frame()).await
+            && Instant::now() < end
+        {}
     }
 }
 

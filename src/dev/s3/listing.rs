@@ -88,13 +88,7 @@ impl Names {
         if !self.0 {
             return name.to_owned();
         }
-        name.bytes().fold(String::new(), |mut out, b| {
-            match b {
-                b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' | b'/' | b'*' => out.push(b as char),
-                _ => out.push_str(&format!("%{b:02X}")),
-            }
-            out
-        })
+        percent_encode(name)
     }
 
     fn prefixes(&self, page: &Page) -> Option<Vec<CommonPrefix>> {
@@ -114,6 +108,18 @@ impl Names {
             ..Object::default()
         }
     }
+}
+
+/// As a path of a URL: everything but unreserved characters and the slash.
+pub(super) fn percent_encode(name: &str) -> String {
+    name.bytes().fold(String::new(), |mut out, b| {
+        if b.is_ascii_alphanumeric() || b"-_.~/".contains(&b) {
+            out.push(char::from(b));
+        } else {
+            out.push_str(&format!("%{b:02X}"));
+        }
+        out
+    })
 }
 
 /// `ListObjectsV2`.

@@ -1,6 +1,6 @@
 //! An S3 server inside the process, over a folder: for development and tests only, never for production.
 //!
-//! The protocol (routing, XML, SigV4, POST policies) is the crate `s3s`; here live the object store beneath it and
+//! The protocol (routing, XML, signatures, POST policies) is the crate `s3s`; here live the object store beneath it and
 //! the HTTP gate before it (CORS, what AWS refuses and `s3s` does not, request ids). It behaves as AWS S3 does where a
 //! presigned upload can tell the difference. It does not replicate, version or encrypt, has one pair of keys that may do
 //! everything, and survives a killed process but not a power cut (nothing is synced to the disk).
@@ -20,6 +20,7 @@ mod ingest;
 mod listing;
 mod multipart;
 mod object;
+mod put;
 mod read;
 mod server;
 mod upload;
