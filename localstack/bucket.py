@@ -5,7 +5,7 @@ import os
 import boto3
 
 BUCKET = "valet"
-PORT = os.environ.get("GATEWAY_LISTEN", ":4566").rpartition(":")[2]
+PORT = os.environ.get("GATEWAY_LISTEN", ":4566").split(",")[0].rpartition(":")[2]
 
 s3 = boto3.client(
     "s3",

@@ -39,16 +39,17 @@ end() {
 
 # One `up` or `down` at a time. A link is made at once or not at all, and says whose it is.
 lock() {
-    local tries=0
+    local tries=0 owner
     while ! ln -s "$$" "$1" 2>/dev/null; do
-        kill -0 "$(readlink "$1")" 2>/dev/null || rm -f "$1"
+        owner=$(readlink "$1") || owner=''
+        if [ -n "$owner" ] && ! kill -0 "$owner" 2>/dev/null; then rm -f "$1"; fi
         tries=$((tries + 1))
         [ "$tries" -lt 3000 ] || fail "another run of this script holds $1"
         sleep 0.1
     done
 }
 
-# Nothing here reads: a Docker client without an engine may take minutes to say so.
+# At most 5 s: a Docker client that waits for its engine can take minutes.
 docker_answers() {
     command -v docker >/dev/null && docker compose version >/dev/null 2>&1 </dev/null || return 1
     docker info >/dev/null 2>&1 </dev/null &
