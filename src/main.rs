@@ -1,3 +1,149 @@
-//! The program `valet`.
+//! The program `valet`: its subcommands, nothing else.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio_util::sync::CancellationToken;
+use valet::{
+    app::{self, App},
+    config::{self, Config, Problems},
+    http, telemetry,
+};
+
+/// Presigned-URL direct uploads: this server hands out narrow keys, clients talk to a private S3 bucket.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything on one machine, for development: API, Swagger UI, a local S3 and a local MongoDB.
+    #[cfg(feature = "dev")]
+    Dev(DevArguments),
+    /// The production server; all settings from the environment.
+    Serve,
+    /// One sweep, then exit: settles abandoned uploads and deletes what is due. The server does this by itself.
+    Sweep,
+    /// Prints the OpenAPI document.
+    Openapi,
+}
+
+#[cfg(feature = "dev")]
+#[derive(clap::Args)]
+struct DevArguments {
+    /// Where the API listens.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
+    bind: std::net::SocketAddr,
+    /// Where the local S3 listens.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9000")]
+    s3_bind: std::net::SocketAddr,
+    /// Where all data is kept between runs.
+    #[arg(long, value_name = "DIR", default_value = ".valet")]
+    data_dir: std::path::PathBuf,
+    /// Listen on all interfaces and sign for this machine's address in the local network, so that a phone can upload.
+    #[arg(long)]
+    lan: bool,
+}
+
+/// An error whose Display is for the operator.
+type Failure = Box<dyn std::error::Error>;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        #[cfg(feature = "dev")]
+        Command::Dev(arguments) => dev(arguments).await,
+        Command::Serve => serve().await,
+        Command::Sweep => sweep().await,
+        Command::Openapi => {
+            print!("{}", http::openapi::text());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("valet: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn settings() -> Result<Config, Problems> {
+    let config = Config::read(&env)?;
+    telemetry::start(config.log);
+    for name in config::ignored(&env) {
+        tracing::warn!(name, "this version does not act on this setting");
+    }
+    Ok(config)
+}
+
+#[cfg(feature = "dev")]
+async fn dev(arguments: DevArguments) -> Result<(), Failure> {
+    use valet::dev::{Options, Stack};
+    telemetry::start(config::LogFormat::Text);
+    let stop = on_signal()?;
+    let options = Options { bind: arguments.bind, s3_bind: arguments.s3_bind, data_dir: arguments.data_dir, lan: arguments.lan };
+    let stack = tokio::select! {
+        stack = Stack::start(&options, &env) => stack?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    println!("{}", stack.banner());
+    Ok(stack.run(stop).await?)
+}
+
+async fn serve() -> Result<(), Failure> {
+    let config = settings()?;
+    let stop = on_signal()?;
+    let app = App::connect(&config).await?;
+    let listener = tokio::net::TcpListener::bind(config.bind)
+        .await
+        .map_err(|error| format!("cannot listen on {} (BIND): {error}", config.bind))?;
+    tracing::info!(address = %listener.local_addr()?, "listening");
+    app::serve(listener, app, &config, stop).await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn sweep() -> Result<(), Failure> {
+    let config = settings()?;
+    let swept = App::connect(&config).await?.valet.sweep().await?;
+    println!("{swept:?}");
+    Ok(())
+}
+
+/// Cancelled by the first SIGINT or SIGTERM; the second ends the process at once.
+fn on_signal() -> Result<CancellationToken, Failure> {
+    let stop = CancellationToken::new();
+    let signalled = stop.clone();
+    #[cfg(unix)]
+    let mut signals = {
+        use tokio::signal::unix::{SignalKind, signal};
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    tokio::spawn(async move {
+        for again in [false, true] {
+            #[cfg(unix)]
+            tokio::select! {
+                _ = signals.0.recv() => {}
+                _ = signals.1.recv() => {}
+            }
+            #[cfg(not(unix))]
+            if tokio::signal::ctrl_c().await.is_err() {
+                return;
+            }
+            if again {
+                std::process::exit(130);
+            }
+            signalled.cancel();
+        }
+    });
+    Ok(stop)
+}

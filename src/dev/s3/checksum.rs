@@ -212,10 +212,7 @@ impl Claims {
         }
         // A streamed body that announced a checksum must bring it.
         if trailers.is_some() && self.algorithm.is_some() && self.sums.is_empty() {
-            return Err(s3_error!(
-                InvalidRequest,
-                "The announced checksum trailer is missing."
-            ));
+            return Err(s3_error!(InvalidRequest, "The announced checksum trailer is missing."));
         }
         for (algorithm, value) in &self.sums {
             if found.get(algorithm) != Some(value) {

@@ -121,15 +121,11 @@ impl Gate {
                 let service = if form { &self.forms } else { &self.requests };
                 let request = Request::from_parts(parts, Body::http_body(body));
                 // The protocol layer logs whole requests, presigned queries included: it has no subscriber.
-                let answer = service
-                    .call(request)
-                    .with_subscriber(Dispatch::none())
-                    .await;
+                let answer = service.call(request).with_subscriber(Dispatch::none()).await;
                 match answer {
-                    Ok(answer) if form && breaks_policy(&answer) => refusal(s3_error!(
-                        AccessDenied,
-                        "Invalid according to Policy: Policy Condition failed"
-                    )),
+                    Ok(answer) if form && breaks_policy(&answer) => {
+                        refusal(s3_error!(AccessDenied, "Invalid according to Policy: Policy Condition failed"))
+                    }
                     Ok(answer) => answer,
                     Err(_e) => refusal(s3_error!(InternalError, "The answer could not be written")),
                 }
@@ -157,8 +153,7 @@ fn breaks_policy(answer: &HttpResponse) -> bool {
     let body = String::from_utf8_lossy(&body);
     answer.status() == StatusCode::BAD_REQUEST
         && body.contains("<Code>InvalidPolicyDocument</Code>")
-        && (body.contains("<Message>Policy condition")
-            || body.contains("<Message>Bucket in form field"))
+        && (body.contains("<Message>Policy condition") || body.contains("<Message>Bucket in form field"))
 }
 
 /// A request's body that the gate keeps hold of while the protocol reads it.

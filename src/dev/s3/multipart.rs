@@ -271,10 +271,7 @@ fn check_parts(bucket: &Bucket, upload: &Upload, given: Vec<CompletedPart>) -> S
     let count = given.len();
     let mut parts = Vec::with_capacity(count);
     if !given.is_sorted_by(|a, b| a.part_number < b.part_number) {
-        return Err(s3_error!(
-            InvalidPartOrder,
-            "The list of parts was not in ascending order."
-        ));
+        return Err(s3_error!(InvalidPartOrder, "The list of parts was not in ascending order."));
     }
     for (at, part) in given.into_iter().enumerate() {
         let number = part.part_number.unwrap_or_default();

@@ -26,9 +26,7 @@ macro_rules! headers {
             content_type: $input.content_type.clone(),
             cache_control: $input.cache_control.clone(),
             content_disposition: $input.content_disposition.clone(),
-            content_encoding: $crate::dev::s3::put::stored_encoding(
-                $input.content_encoding.as_deref(),
-            ),
+            content_encoding: $crate::dev::s3::put::stored_encoding($input.content_encoding.as_deref()),
             content_language: $input.content_language.clone(),
             expires: $input.expires.as_ref().map($crate::dev::s3::object::millis),
             user: $crate::dev::s3::put::user_metadata($input.metadata.take())?,
@@ -39,21 +37,14 @@ macro_rules! headers {
 pub(super) fn user_metadata(given: Option<Metadata>) -> S3Result<BTreeMap<String, String>> {
     let given = given.unwrap_or_default();
     if given.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>() > MAX_METADATA {
-        return Err(s3_error!(
-            MetadataTooLarge,
-            "Your metadata headers exceed the maximum allowed metadata size"
-        ));
+        return Err(s3_error!(MetadataTooLarge, "Your metadata headers exceed the maximum allowed metadata size"));
     }
     Ok(given.into_iter().collect())
 }
 
 /// `aws-chunked` is about the transfer, not about the object.
 pub(super) fn stored_encoding(given: Option<&str>) -> Option<String> {
-    let kept: Vec<_> = given?
-        .split(',')
-        .map(str::trim)
-        .filter(|e| !e.is_empty() && *e != "aws-chunked")
-        .collect();
+    let kept: Vec<_> = given?.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
     Some(kept.join(",")).filter(|e| !e.is_empty())
 }
 
@@ -71,19 +62,10 @@ pub(super) async fn put(
     }
     let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
     let headers = headers!(input);
-    let claims = Claims::new(
-        read_sums!(input),
-        input.content_md5.as_deref(),
-        input.checksum_algorithm.as_ref(),
-    )?;
-    let length = input
-        .content_length
-        .or_else(|| known_length(input.body.as_ref()));
+    let claims = Claims::new(read_sums!(input), input.content_md5.as_deref(), input.checksum_algorithm.as_ref())?;
+    let length = input.content_length.or_else(|| known_length(input.body.as_ref()));
     if length.is_none() {
-        return Err(s3_error!(
-            MissingContentLength,
-            "You must provide the Content-Length HTTP header."
-        ));
+        return Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."));
     }
     condition.check(bucket.index().get(&input.key).map(Arc::as_ref))?;
 
@@ -108,28 +90,16 @@ pub(super) async fn put(
         bucket.publish(&temp, meta, &condition, None)
     })
     .await?;
-    let mut out = PutObjectOutput {
-        e_tag: Some(meta.e_tag()),
-        checksum_type: Some(meta.kind.to_dto()),
-        ..PutObjectOutput::default()
-    };
+    let mut out =
+        PutObjectOutput { e_tag: Some(meta.e_tag()), checksum_type: Some(meta.kind.to_dto()), ..PutObjectOutput::default() };
     write_sums!(out, meta.named_sums());
     let mut response = S3Response::new(out);
     if req.method == Method::POST {
         // A browser's form: the protocol layer has checked its policy, and leaves these two headers to us.
         let host = req.headers.get(HOST).and_then(|h| h.to_str().ok());
-        let location = format!(
-            "http://{}/{}/{}",
-            host.unwrap_or_default(),
-            req.input.bucket,
-            percent_encode(&meta.key)
-        );
-        response
-            .headers
-            .extend(HeaderValue::try_from(location).ok().map(|l| (LOCATION, l)));
-        response
-            .headers
-            .extend(meta.e_tag().to_http_header().ok().map(|t| (ETAG, t)));
+        let location = format!("http://{}/{}/{}", host.unwrap_or_default(), req.input.bucket, percent_encode(&meta.key));
+        response.headers.extend(HeaderValue::try_from(location).ok().map(|l| (LOCATION, l)));
+        response.headers.extend(meta.e_tag().to_http_header().ok().map(|t| (ETAG, t)));
     }
     Ok(response)
 }

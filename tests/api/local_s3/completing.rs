@@ -11,64 +11,22 @@ async fn completing_checks_everything() {
     let last = server.part("m", &id, 2, b"last").await;
     let edit = |part: &CompletedPart| {
         let p = CompletedPart::builder().part_number(part.part_number().unwrap());
-        p.set_e_tag(part.e_tag.clone())
-            .set_checksum_sha256(part.checksum_sha256.clone())
+        p.set_e_tag(part.e_tag.clone()).set_checksum_sha256(part.checksum_sha256.clone())
     };
-    let complete =
-        async |parts: Vec<CompletedPart>| server.complete("m", &id, parts).await.unwrap_err();
-    assert_eq!(
-        complete(vec![small.clone(), last.clone()]).await,
-        "EntityTooSmall"
-    );
-    assert_eq!(
-        complete(vec![last.clone(), small.clone()]).await,
-        "InvalidPartOrder"
-    );
-    assert_eq!(
-        complete(vec![last.clone(), last.clone()]).await,
-        "InvalidPartOrder"
-    );
-    assert_eq!(
-        complete(vec![edit(&last).e_tag("\"other\"").build()]).await,
-        "InvalidPart"
-    );
-    assert_eq!(
-        complete(vec![edit(&last).checksum_sha256(sha256(b"other")).build()]).await,
-        "InvalidPart"
-    );
-    assert_eq!(
-        complete(vec![edit(&last).set_checksum_sha256(None).build()]).await,
-        "InvalidRequest"
-    );
-    assert_eq!(
-        complete(vec![edit(&last).part_number(7).build()]).await,
-        "InvalidPart"
-    );
-    assert_eq!(
-        server
-            .complete("other", &id, vec![last.clone()])
-            .await
-            .unwrap_err(),
-        "NoSuchUpload"
-    );
-    assert_eq!(
-        server
-            .complete("m", "../../x", vec![last.clone()])
-            .await
-            .unwrap_err(),
-        "NoSuchUpload"
-    );
+    let complete = async |parts: Vec<CompletedPart>| server.complete("m", &id, parts).await.unwrap_err();
+    assert_eq!(complete(vec![small.clone(), last.clone()]).await, "EntityTooSmall");
+    assert_eq!(complete(vec![last.clone(), small.clone()]).await, "InvalidPartOrder");
+    assert_eq!(complete(vec![last.clone(), last.clone()]).await, "InvalidPartOrder");
+    assert_eq!(complete(vec![edit(&last).e_tag("\"other\"").build()]).await, "InvalidPart");
+    assert_eq!(complete(vec![edit(&last).checksum_sha256(sha256(b"other")).build()]).await, "InvalidPart");
+    assert_eq!(complete(vec![edit(&last).set_checksum_sha256(None).build()]).await, "InvalidRequest");
+    assert_eq!(complete(vec![edit(&last).part_number(7).build()]).await, "InvalidPart");
+    assert_eq!(server.complete("other", &id, vec![last.clone()]).await.unwrap_err(), "NoSuchUpload");
+    assert_eq!(server.complete("m", "../../x", vec![last.clone()]).await.unwrap_err(), "NoSuchUpload");
     server.put("m", b"there first").await;
     assert_eq!(complete(vec![last.clone()]).await, "PreconditionFailed");
     assert_eq!(server.read("m").await, b"there first");
-    server
-        .s3
-        .delete_object()
-        .bucket(BUCKET)
-        .key("m")
-        .send()
-        .await
-        .unwrap();
+    server.s3.delete_object().bucket(BUCKET).key("m").send().await.unwrap();
     server.complete("m", &id, vec![last]).await.unwrap();
     assert_eq!(server.read("m").await, b"last");
     server.end().await;
@@ -81,16 +39,10 @@ async fn two_completions_make_one_object() {
         let key = format!("m{round}");
         let id = server.create(&key).await;
         let part = server.part(&key, &id, 1, &vec![3; 2 << 20]).await;
-        let (a, b) = tokio::join!(
-            server.complete(&key, &id, vec![part.clone()]),
-            server.complete(&key, &id, vec![part])
-        );
+        let (a, b) = tokio::join!(server.complete(&key, &id, vec![part.clone()]), server.complete(&key, &id, vec![part]));
         let lost = if a.is_ok() { b } else { a };
         let lost = lost.unwrap_err();
-        assert!(
-            ["NoSuchUpload", "PreconditionFailed"].contains(&lost.as_str()),
-            "{lost}"
-        );
+        assert!(["NoSuchUpload", "PreconditionFailed"].contains(&lost.as_str()), "{lost}");
         assert!(server.exists(&key).await);
     }
     assert_eq!(server.temps(), 0);

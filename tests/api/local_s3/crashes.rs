@@ -23,12 +23,7 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
     let mut acknowledged = Vec::new();
     for round in 0..6_usize {
         let mut child = tokio::process::Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--ignored",
-                "--exact",
-                "local_s3::crashes::child",
-                "--nocapture",
-            ])
+            .args(["--ignored", "--exact", "local_s3::crashes::child", "--nocapture"])
             .env("VALET_TEST_S3_ROOT", &root)
             .stderr(std::process::Stdio::piped())
             .stdout(std::process::Stdio::null())
@@ -37,11 +32,7 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
             .unwrap();
         let mut lines = tokio::io::BufReader::new(child.stderr.take().unwrap()).lines();
         let base = loop {
-            let line = lines
-                .next_line()
-                .await
-                .unwrap()
-                .expect("the child tells its address");
+            let line = lines.next_line().await.unwrap().expect("the child tells its address");
             if let Some(base) = line.strip_prefix("base=") {
                 break base.to_owned();
             }
@@ -54,14 +45,8 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
                     let mut done = Vec::new();
                     for i in 0.. {
                         let n = round * 10_000 + w * 1000 + i;
-                        let put = s3
-                            .put_object()
-                            .bucket(BUCKET)
-                            .key(format!("k{n}"))
-                            .if_none_match("*");
-                        let put = put
-                            .checksum_sha256(sha256(&body(n)))
-                            .body(ByteStream::from(body(n)));
+                        let put = s3.put_object().bucket(BUCKET).key(format!("k{n}")).if_none_match("*");
+                        let put = put.checksum_sha256(sha256(&body(n))).body(ByteStream::from(body(n)));
                         if put.send().await.is_err() {
                             return done;
                         }
@@ -81,28 +66,15 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
     let server = Server::start_at(root).await;
     assert_eq!(server.temps(), 0);
     let mut listed = Vec::new();
-    let mut pages = server
-        .s3
-        .list_objects_v2()
-        .bucket(BUCKET)
-        .into_paginator()
-        .send();
+    let mut pages = server.s3.list_objects_v2().bucket(BUCKET).into_paginator().send();
     while let Some(page) = pages.next().await {
-        listed.extend(
-            page.unwrap()
-                .contents()
-                .iter()
-                .map(|o| o.key().unwrap()[1..].parse::<usize>().unwrap()),
-        );
+        listed.extend(page.unwrap().contents().iter().map(|o| o.key().unwrap()[1..].parse::<usize>().unwrap()));
     }
     for n in &acknowledged {
         assert!(listed.contains(n), "k{n} was acknowledged");
     }
     for n in listed {
-        assert!(
-            server.read(&format!("k{n}")).await == body(n),
-            "k{n} is whole"
-        );
+        assert!(server.read(&format!("k{n}")).await == body(n), "k{n} is whole");
     }
     server.end().await;
 }
@@ -111,89 +83,27 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
 async fn a_restart_keeps_everything() {
     let server = Server::start().await;
     server.put("../a", b"one").await;
-    let create = server
-        .s3
-        .create_multipart_upload()
-        .bucket(BUCKET)
-        .key("m")
-        .send()
-        .await
-        .unwrap();
+    let create = server.s3.create_multipart_upload().bucket(BUCKET).key("m").send().await.unwrap();
     let id = create.upload_id().unwrap();
-    let part = server
-        .s3
-        .upload_part()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(id)
-        .part_number(1);
-    part.body(ByteStream::from_static(b"part"))
-        .send()
-        .await
-        .unwrap();
-    let etag = server
-        .s3
-        .head_object()
-        .bucket(BUCKET)
-        .key("../a")
-        .send()
-        .await
-        .unwrap()
-        .e_tag;
+    let part = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(id).part_number(1);
+    part.body(ByteStream::from_static(b"part")).send().await.unwrap();
+    let etag = server.s3.head_object().bucket(BUCKET).key("../a").send().await.unwrap().e_tag;
     let root = server.stop().await;
 
     // What a killed server leaves: rubbish in tmp, and nothing else. A torn object is no object.
     std::fs::write(root.join("tmp/half"), b"half an object").unwrap();
     std::fs::create_dir(root.join("tmp/dir")).unwrap();
     let objects = root.join("buckets").join(BUCKET).join("objects");
-    let whole = std::fs::read(
-        std::fs::read_dir(&objects)
-            .unwrap()
-            .next()
-            .unwrap()
-            .unwrap()
-            .path(),
-    )
-    .unwrap();
+    let whole = std::fs::read(std::fs::read_dir(&objects).unwrap().next().unwrap().unwrap().path()).unwrap();
     std::fs::write(objects.join("torn"), &whole[..whole.len() - 5]).unwrap();
     std::fs::write(objects.join("tiny"), b"x").unwrap();
 
     let server = Server::start_at(root).await;
     assert_eq!(server.temps(), 0);
     assert_eq!(server.read("../a").await, b"one");
-    assert_eq!(
-        server
-            .s3
-            .head_object()
-            .bucket(BUCKET)
-            .key("../a")
-            .send()
-            .await
-            .unwrap()
-            .e_tag,
-        etag
-    );
-    assert_eq!(
-        server
-            .s3
-            .list_objects_v2()
-            .bucket(BUCKET)
-            .send()
-            .await
-            .unwrap()
-            .contents()
-            .len(),
-        1
-    );
-    let parts = server
-        .s3
-        .list_parts()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(id)
-        .send()
-        .await
-        .unwrap();
+    assert_eq!(server.s3.head_object().bucket(BUCKET).key("../a").send().await.unwrap().e_tag, etag);
+    assert_eq!(server.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap().contents().len(), 1);
+    let parts = server.s3.list_parts().bucket(BUCKET).key("m").upload_id(id).send().await.unwrap();
     assert_eq!(parts.parts().len(), 1);
     server.end().await;
 }

@@ -54,14 +54,8 @@ async fn a_form_is_stored_within_its_policy() {
     let fields = |status| form(0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", status)]);
     for (asked, got) in [("201", 201), ("200", 200), ("204", 204)] {
         let done = post(&server, &fields(asked), "ten bytes!").await;
-        assert_eq!(
-            done.headers()["location"],
-            format!("{}/{BUCKET}/in/a", server.base).as_str()
-        );
-        assert_eq!(
-            done.headers()["access-control-allow-origin"],
-            "http://localhost:5173"
-        );
+        assert_eq!(done.headers()["location"], format!("{}/{BUCKET}/in/a", server.base).as_str());
+        assert_eq!(done.headers()["access-control-allow-origin"], "http://localhost:5173");
         assert!(done.headers().contains_key("etag"));
         let text = expect(done, got, "").await;
         assert_eq!(text.contains("<Key>in/a</Key>"), got == 201);

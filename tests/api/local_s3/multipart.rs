@@ -8,51 +8,20 @@ const BIG: usize = 5 << 20;
 
 impl Server {
     pub(super) async fn create(&self, key: &str) -> String {
-        let create = self
-            .s3
-            .create_multipart_upload()
-            .bucket(BUCKET)
-            .key(key)
-            .content_type("image/tiff")
-            .metadata("a", "b");
-        create
-            .checksum_algorithm(ChecksumAlgorithm::Sha256)
-            .send()
-            .await
-            .unwrap()
-            .upload_id
-            .unwrap()
+        let create = self.s3.create_multipart_upload().bucket(BUCKET).key(key).content_type("image/tiff").metadata("a", "b");
+        create.checksum_algorithm(ChecksumAlgorithm::Sha256).send().await.unwrap().upload_id.unwrap()
     }
 
-    pub(super) async fn part(
-        &self,
-        key: &str,
-        id: &str,
-        number: i32,
-        body: &[u8],
-    ) -> CompletedPart {
+    pub(super) async fn part(&self, key: &str, id: &str, number: i32, body: &[u8]) -> CompletedPart {
         let sum = sha256(body);
         let part = self.s3.upload_part().bucket(BUCKET).key(key).upload_id(id).part_number(number).checksum_sha256(&sum);
         let done = part.body(ByteStream::from(body.to_vec())).send().await.unwrap();
         CompletedPart::builder().part_number(number).set_e_tag(done.e_tag).checksum_sha256(sum).build()
     }
 
-    pub(super) async fn complete(
-        &self,
-        key: &str,
-        id: &str,
-        parts: Vec<CompletedPart>,
-    ) -> Result<String, String> {
-        let parts = CompletedMultipartUpload::builder()
-            .set_parts(Some(parts))
-            .build();
-        let complete = self
-            .s3
-            .complete_multipart_upload()
-            .bucket(BUCKET)
-            .key(key)
-            .upload_id(id)
-            .if_none_match("*");
+    pub(super) async fn complete(&self, key: &str, id: &str, parts: Vec<CompletedPart>) -> Result<String, String> {
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let complete = self.s3.complete_multipart_upload().bucket(BUCKET).key(key).upload_id(id).if_none_match("*");
         match complete.multipart_upload(parts).send().await {
             Ok(done) => Ok(done.e_tag.unwrap()),
             Err(e) => Err(e.code().unwrap_or_default().to_owned()),

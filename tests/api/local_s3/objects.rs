@@ -19,26 +19,10 @@ async fn headers_metadata_and_checksums_are_kept() {
     assert_eq!(head.cache_control(), Some("max-age=9"));
     assert_eq!(head.content_disposition(), Some("attachment; filename=\"a.png\""));
     assert_eq!(head.content_language(), Some("de"));
-    assert_eq!(
-        head.content_encoding(),
-        None,
-        "aws-chunked was of the transfer"
-    );
-    assert_eq!(
-        head.metadata().unwrap()["camera"],
-        "=?UTF-8?B?R3LDvG4gNw==?=",
-        "RFC 2047, as AWS"
-    );
-    assert_eq!(
-        head.checksum_crc32_c(),
-        Some("4waSgw=="),
-        "the check value of CRC-32C"
-    );
-    assert_eq!(
-        head.checksum_sha256(),
-        None,
-        "AWS names what was asked for at upload"
-    );
+    assert_eq!(head.content_encoding(), None, "aws-chunked was of the transfer");
+    assert_eq!(head.metadata().unwrap()["camera"], "=?UTF-8?B?R3LDvG4gNw==?=", "RFC 2047, as AWS");
+    assert_eq!(head.checksum_crc32_c(), Some("4waSgw=="), "the check value of CRC-32C");
+    assert_eq!(head.checksum_sha256(), None, "AWS names what was asked for at upload");
     assert_eq!(head.e_tag(), Some("\"25f9e794323b453885f5181f1b624d0b\""));
     let plain = server.s3.head_object().bucket(BUCKET).key("k").send().await.unwrap();
     assert_eq!(plain.checksum_crc32_c(), None);
@@ -53,10 +37,7 @@ async fn each_checksum_algorithm_is_verified() {
         ("x-amz-checksum-crc32c", "4waSgw=="),
         ("x-amz-checksum-crc64nvme", "rosUhgp5mIg="),
         ("x-amz-checksum-sha1", "98O8HYCOBHMq32eZZczDTKeuNEE="),
-        (
-            "x-amz-checksum-sha256",
-            "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU=",
-        ),
+        ("x-amz-checksum-sha256", "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU="),
     ];
     for (header, value) in right {
         let mut put = server.s3.put_object().bucket(BUCKET).key("k");
@@ -70,11 +51,7 @@ async fn each_checksum_algorithm_is_verified() {
         let signed = put.presigned(PresigningConfig::expires_in(Duration::from_secs(60)).unwrap()).await.unwrap();
         let bad = replay(&server.http, &signed).body("12345678X").send().await.unwrap();
         expect(bad, 400, "BadDigest").await;
-        let good = replay(&server.http, &signed)
-            .body("123456789")
-            .send()
-            .await
-            .unwrap();
+        let good = replay(&server.http, &signed).body("123456789").send().await.unwrap();
         assert_eq!(good.headers()[header], value);
         expect(good, 200, "").await;
     }

@@ -104,16 +104,8 @@ async fn key_method_and_signature_count() {
     broken.replace_range(at..=at, digit);
     expect(headers(server.http.put(broken)).body(body.clone()).send().await.unwrap(), 403, "SignatureDoesNotMatch").await;
     server.put("k1", b"x").await;
-    assert_eq!(
-        server.http.get(signed.uri()).send().await.unwrap().status(),
-        403
-    );
-    let stranger = client(&server.base, "someone", SECRET)
-        .get_object()
-        .bucket(BUCKET)
-        .key("k1")
-        .send()
-        .await;
+    assert_eq!(server.http.get(signed.uri()).send().await.unwrap().status(), 403);
+    let stranger = client(&server.base, "someone", SECRET).get_object().bucket(BUCKET).key("k1").send().await;
     assert_eq!(stranger.unwrap_err().code(), Some("InvalidAccessKeyId"));
     let guesser = client(&server.base, ACCESS, "guess").get_object().bucket(BUCKET).key("k1").send().await;
     assert_eq!(guesser.unwrap_err().code(), Some("SignatureDoesNotMatch"));
@@ -215,10 +207,7 @@ async fn a_body_needs_a_length_and_keeps_to_its_hash() {
     let chunked = replay(&server.http, &signed).body(slowly(b"no length"));
     expect(chunked.send().await.unwrap(), 411, "MissingContentLength").await;
     let get = server.sign_get("k").await;
-    let hashed = server
-        .http
-        .get(&get)
-        .header("x-amz-content-sha256", "0".repeat(64));
+    let hashed = server.http.get(&get).header("x-amz-content-sha256", "0".repeat(64));
     expect(hashed.send().await.unwrap(), 403, "AccessDenied").await;
     assert!(!server.exists("k").await);
     assert_eq!(server.temps(), 0);

@@ -10,15 +10,7 @@ async fn ranges() {
     server.put("k", b"0123456789").await;
     server.put("empty", b"").await;
     let url = server.sign_get("k").await;
-    let get = async |range: &str| {
-        server
-            .http
-            .get(&url)
-            .header("range", range)
-            .send()
-            .await
-            .unwrap()
-    };
+    let get = async |range: &str| server.http.get(&url).header("range", range).send().await.unwrap();
     for (range, content_range, body) in [
         ("bytes=0-3", "bytes 0-3/10", "0123"),
         ("bytes=7-", "bytes 7-9/10", "789"),
@@ -28,10 +20,7 @@ async fn ranges() {
     ] {
         let part = get(range).await;
         assert_eq!(part.headers()["content-range"], content_range);
-        assert_eq!(
-            part.headers()["content-length"],
-            body.len().to_string().as_str()
-        );
+        assert_eq!(part.headers()["content-length"], body.len().to_string().as_str());
         assert_eq!(expect(part, 206, "").await, body);
     }
     for range in ["bytes=10-", "bytes=-0"] {
@@ -40,19 +29,10 @@ async fn ranges() {
         expect(refused, 416, "InvalidRange").await;
     }
     for range in ["bytes=0-1,3-4", "lines=1-2", "bytes=5-2"] {
-        assert_eq!(
-            expect(get(range).await, 200, "").await,
-            "0123456789",
-            "{range} is ignored"
-        );
+        assert_eq!(expect(get(range).await, 200, "").await, "0123456789", "{range} is ignored");
     }
     let empty = server.http.get(server.sign_get("empty").await);
-    expect(
-        empty.header("range", "bytes=-5").send().await.unwrap(),
-        416,
-        "InvalidRange",
-    )
-    .await;
+    expect(empty.header("range", "bytes=-5").send().await.unwrap(), 416, "InvalidRange").await;
     let whole = server.http.get(&url).send().await.unwrap();
     assert_eq!(whole.headers()["accept-ranges"], "bytes");
     assert_eq!(whole.headers()["content-type"], "application/octet-stream");
@@ -66,14 +46,8 @@ async fn conditions_and_overrides() {
     let url = server.sign_get("k").await;
     let first = server.http.get(&url).send().await.unwrap();
     let etag = first.headers()["etag"].to_str().unwrap().to_owned();
-    let modified = first.headers()["last-modified"]
-        .to_str()
-        .unwrap()
-        .to_owned();
-    let (past, future) = (
-        "Mon, 01 Jan 2001 00:00:00 GMT",
-        "Fri, 01 Jan 2100 00:00:00 GMT",
-    );
+    let modified = first.headers()["last-modified"].to_str().unwrap().to_owned();
+    let (past, future) = ("Mon, 01 Jan 2001 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT");
     for (name, value, status) in [
         ("if-match", etag.as_str(), 200),
         ("if-match", "\"other\"", 412),
@@ -84,13 +58,7 @@ async fn conditions_and_overrides() {
         ("if-unmodified-since", future, 200),
         ("if-unmodified-since", past, 412),
     ] {
-        let got = server
-            .http
-            .get(&url)
-            .header(name, value)
-            .send()
-            .await
-            .unwrap();
+        let got = server.http.get(&url).header(name, value).send().await.unwrap();
         if status == 304 {
             assert_eq!(got.headers()["etag"], etag.as_str());
             assert_eq!(expect(got, 304, "").await, "");
@@ -108,32 +76,12 @@ async fn conditions_and_overrides() {
                 .unwrap()
                 .uri(),
         );
-        assert_eq!(
-            head.header(name, value)
-                .send()
-                .await
-                .unwrap()
-                .status()
-                .as_u16(),
-            status
-        );
+        assert_eq!(head.header(name, value).send().await.unwrap().status().as_u16(), status);
     }
-    let get = server
-        .s3
-        .get_object()
-        .bucket(BUCKET)
-        .key("k")
-        .response_content_type("image/png");
-    let get = get
-        .response_cache_control("private, max-age=300")
-        .response_content_disposition("attachment");
+    let get = server.s3.get_object().bucket(BUCKET).key("k").response_content_type("image/png");
+    let get = get.response_cache_control("private, max-age=300").response_content_disposition("attachment");
     let soon = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
-    let got = server
-        .http
-        .get(get.presigned(soon).await.unwrap().uri())
-        .send()
-        .await
-        .unwrap();
+    let got = server.http.get(get.presigned(soon).await.unwrap().uri()).send().await.unwrap();
     assert_eq!(got.headers()["content-type"], "image/png");
     assert_eq!(got.headers()["cache-control"], "private, max-age=300");
     assert_eq!(got.headers()["content-disposition"], "attachment");
@@ -147,125 +95,43 @@ async fn listings_are_paged() {
         server.put(key, b"x").await;
     }
     let mut seen = Vec::new();
-    let mut pages = server
-        .s3
-        .list_objects_v2()
-        .bucket(BUCKET)
-        .delimiter("/")
-        .into_paginator()
-        .page_size(1)
-        .send();
+    let mut pages = server.s3.list_objects_v2().bucket(BUCKET).delimiter("/").into_paginator().page_size(1).send();
     while let Some(page) = pages.next().await {
         let page = page.unwrap();
         assert_eq!(page.key_count(), Some(1));
         seen.extend(page.contents().iter().map(|o| o.key().unwrap().to_owned()));
-        seen.extend(
-            page.common_prefixes()
-                .iter()
-                .map(|p| p.prefix().unwrap().to_owned()),
-        );
+        seen.extend(page.common_prefixes().iter().map(|p| p.prefix().unwrap().to_owned()));
     }
     assert_eq!(seen, ["a/", "b", "c/", "d"]);
-    let list = server
-        .s3
-        .list_objects_v2()
-        .bucket(BUCKET)
-        .prefix("c/")
-        .delimiter("/")
-        .send()
-        .await
-        .unwrap();
+    let list = server.s3.list_objects_v2().bucket(BUCKET).prefix("c/").delimiter("/").send().await.unwrap();
     assert_eq!(list.contents().len(), 1);
     assert_eq!(list.common_prefixes()[0].prefix(), Some("c/x/"));
-    let after = server
-        .s3
-        .list_objects_v2()
-        .bucket(BUCKET)
-        .start_after("b")
-        .max_keys(2)
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        after
-            .contents()
-            .iter()
-            .map(|o| o.key().unwrap())
-            .collect::<Vec<_>>(),
-        ["c/1", "c/x/1"]
-    );
+    let after = server.s3.list_objects_v2().bucket(BUCKET).start_after("b").max_keys(2).send().await.unwrap();
+    assert_eq!(after.contents().iter().map(|o| o.key().unwrap()).collect::<Vec<_>>(), ["c/1", "c/x/1"]);
     assert_eq!(after.is_truncated(), Some(true));
-    let token = server
-        .s3
-        .list_objects_v2()
-        .bucket(BUCKET)
-        .continuation_token("???")
-        .send()
-        .await;
+    let token = server.s3.list_objects_v2().bucket(BUCKET).continuation_token("???").send().await;
     assert_eq!(token.unwrap_err().code(), Some("InvalidArgument"));
 
     let mut versions = Vec::new();
     let mut marker = None;
     loop {
-        let page = server
-            .s3
-            .list_object_versions()
-            .bucket(BUCKET)
-            .prefix("c")
-            .max_keys(1)
-            .set_key_marker(marker);
+        let page = server.s3.list_object_versions().bucket(BUCKET).prefix("c").max_keys(1).set_key_marker(marker);
         let page = page.send().await.unwrap();
-        versions.extend(page.versions().iter().map(|v| {
-            (
-                v.key().unwrap().to_owned(),
-                v.version_id().unwrap().to_owned(),
-            )
-        }));
+        versions.extend(page.versions().iter().map(|v| (v.key().unwrap().to_owned(), v.version_id().unwrap().to_owned())));
         if page.is_truncated() != Some(true) {
             break;
         }
         marker = page.next_key_marker().map(str::to_owned);
     }
-    assert_eq!(
-        versions,
-        [
-            ("c/1".to_owned(), "null".to_owned()),
-            ("c/x/1".to_owned(), "null".to_owned())
-        ]
-    );
-    let v1 = server
-        .s3
-        .list_objects()
-        .bucket(BUCKET)
-        .delimiter("/")
-        .send()
-        .await
-        .unwrap();
+    assert_eq!(versions, [("c/1".to_owned(), "null".to_owned()), ("c/x/1".to_owned(), "null".to_owned())]);
+    let v1 = server.s3.list_objects().bucket(BUCKET).delimiter("/").send().await.unwrap();
     assert_eq!((v1.contents().len(), v1.common_prefixes().len()), (2, 2));
 
     let id = |key: &str| ObjectIdentifier::builder().key(key).build().unwrap();
-    let batch = Delete::builder()
-        .objects(id("a/1"))
-        .objects(id("missing"))
-        .objects(id("d"))
-        .build()
-        .unwrap();
-    let done = server
-        .s3
-        .delete_objects()
-        .bucket(BUCKET)
-        .delete(batch)
-        .send()
-        .await
-        .unwrap();
+    let batch = Delete::builder().objects(id("a/1")).objects(id("missing")).objects(id("d")).build().unwrap();
+    let done = server.s3.delete_objects().bucket(BUCKET).delete(batch).send().await.unwrap();
     assert_eq!((done.deleted().len(), done.errors().len()), (3, 0));
-    let left = server
-        .s3
-        .list_objects_v2()
-        .bucket(BUCKET)
-        .send()
-        .await
-        .unwrap();
+    let left = server.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap();
     assert_eq!(left.contents().len(), 4);
     server.end().await;
 }

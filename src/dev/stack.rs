@@ -1,0 +1,266 @@
+//! `valet dev`: everything on one machine, nothing to configure. What the environment names is used instead of the local part.
+
+use std::{
+    fmt, fs, io,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    path::{Path, PathBuf},
+};
+
+use aws_lc_rs::rand;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    mongod::{Mongod, MongodError, MongodOptions},
+    s3::{LocalS3, LocalS3Error},
+};
+use crate::{
+    app::{self, App, ConnectError},
+    config::{Config, Lookup, Problems},
+    signer::Credentials,
+};
+
+const ACCESS_KEY: &str = "valet-dev";
+
+/// The flags of `valet dev`.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the API listens.
+    pub bind: SocketAddr,
+    /// Where the local S3 listens.
+    pub s3_bind: SocketAddr,
+    /// Where all data is kept.
+    pub data_dir: PathBuf,
+    /// Listen on all interfaces and sign for the machine's address in the local network.
+    pub lan: bool,
+}
+
+/// Why the local stack does not run. Each message is one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    /// A port is taken, or the address is not this machine's.
+    #[error("cannot listen on {address}: {source}; choose another with {flag} ADDR:PORT")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The flag that changes it.
+        flag: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The data folder cannot be used.
+    #[error("cannot write to the data folder {}: {source}; choose another with --data-dir DIR", path.display())]
+    DataDir {
+        /// The folder or a file in it.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `--lan` without a network.
+    #[error("--lan: this machine has no address in a local network; connect it to one, or leave --lan out")]
+    NoLan,
+    /// The database.
+    #[error(transparent)]
+    Mongod(#[from] MongodError),
+    /// The object store.
+    #[error(transparent)]
+    S3(#[from] LocalS3Error),
+    /// A setting in the environment.
+    #[error(transparent)]
+    Config(#[from] Problems),
+    /// A part that the environment names, or a local one that does not answer.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server ended.
+    #[error("the server failed: {0}")]
+    Serve(#[source] io::Error),
+    /// The system gives no random bytes.
+    #[error("the system's source of random bytes failed")]
+    NoRandomness,
+}
+
+/// The running parts. Dropping it kills mongod; [`Stack::run`] ends all of it in order.
+pub struct Stack {
+    listener: TcpListener,
+    app: App,
+    config: Config,
+    s3: Option<(JoinHandle<()>, CancellationToken)>,
+    mongod: Option<Mongod>,
+    banner: String,
+}
+
+impl fmt::Debug for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stack").field("mongod", &self.mongod).finish_non_exhaustive()
+    }
+}
+
+impl Stack {
+    /// Starts what the environment does not name, and connects.
+    ///
+    /// # Errors
+    /// [`DevError`]; nothing is left running.
+    pub async fn start(options: &Options, env: Lookup<'_>) -> Result<Self, DevError> {
+        let in_data = |name: &str| options.data_dir.join(name);
+        let not_writable = |source| DevError::DataDir { path: options.data_dir.clone(), source };
+        fs::create_dir_all(&options.data_dir).map_err(not_writable)?;
+        let jwt_secret = kept_secret(&in_data("jwt-secret"))?;
+        let s3_secret = kept_secret(&in_data("s3-secret"))?;
+        let lan = if options.lan { Some(lan_address()?) } else { None };
+        // Ports first: they fail fastest.
+        let listener = listen(on_all_if(lan, options.bind), "--bind").await?;
+        let api = reachable(&listener, lan)?;
+        let set = |name: &str| env(name).is_some_and(|value| !value.is_empty());
+
+        let (mut s3, mut s3_endpoint) = (None, None);
+        if !set("S3_ENDPOINT") {
+            let listener = listen(on_all_if(lan, options.s3_bind), "--s3-bind").await?;
+            s3_endpoint = Some(format!("http://{}", reachable(&listener, lan)?));
+            s3 = Some(listener);
+        }
+        let mongod = if set("MONGODB_URI") { None } else { Some(Mongod::start(MongodOptions::new(in_data("mongodb"))).await?) };
+
+        let uri = mongod.as_ref().map(Mongod::uri);
+        let mut config = Config::read(&|name| {
+            env(name).filter(|value| !value.is_empty()).or_else(|| match name {
+                "BIND" => Some(options.bind.to_string()),
+                "MONGODB_URI" => uri.clone(),
+                "S3_BUCKET" => Some("valet".to_owned()),
+                "S3_ENDPOINT" => s3_endpoint.clone(),
+                "S3_FORCE_PATH_STYLE" => Some("true".to_owned()),
+                "JWT_SECRET" => Some(jwt_secret.expose_secret().to_owned()),
+                "LOG_FORMAT" => Some("text".to_owned()),
+                _ => None,
+            })
+        })?;
+        config.cors.loopback = true;
+        if lan.is_some() {
+            config.cors.exact.push(format!("http://{api}"));
+        }
+        let s3 = match s3 {
+            Some(listener) => {
+                config.s3.credentials = Some(Credentials {
+                    access_key_id: ACCESS_KEY.to_owned(),
+                    secret_access_key: s3_secret.clone(),
+                    session_token: None,
+                    expires_at: None,
+                });
+                Some(serve_s3(listener, in_data("s3"), s3_secret, &config).await?)
+            }
+            None => None,
+        };
+        let app = App::connect(&config).await?;
+        let banner = banner(api, &config, s3.is_some(), mongod.as_ref(), &options.data_dir);
+        Ok(Self { listener, app, config, s3, mongod, banner })
+    }
+
+    /// Where everything is, for people.
+    #[must_use]
+    pub fn banner(&self) -> &str {
+        &self.banner
+    }
+
+    /// Serves until `stop`, then ends every part: the server first, then what it needs.
+    ///
+    /// # Errors
+    /// When the server or mongod does not end well.
+    pub async fn run(self, stop: CancellationToken) -> Result<(), DevError> {
+        let served = app::serve(self.listener, self.app, &self.config, stop).await;
+        if let Some((task, stop)) = self.s3 {
+            stop.cancel();
+            if let Err(error) = task.await {
+                tracing::error!(%error, "the local S3 ended badly");
+            }
+        }
+        if let Some(mongod) = self.mongod {
+            mongod.stop().await?;
+        }
+        served.map_err(DevError::Serve)
+    }
+}
+
+async fn serve_s3(
+    listener: TcpListener,
+    root: PathBuf,
+    secret_key: SecretString,
+    config: &Config,
+) -> Result<(JoinHandle<()>, CancellationToken), DevError> {
+    let options = super::s3::Options {
+        root,
+        access_key: ACCESS_KEY.to_owned(),
+        secret_key,
+        cors: super::s3::CorsOrigins::loopback_and(config.cors.exact.clone()),
+    };
+    // Reads every object's metadata: not the runtime's threads' work.
+    let opened = tokio::task::spawn_blocking(move || LocalS3::open(options)).await;
+    let local = opened.map_err(|error| DevError::Serve(io::Error::other(error)))??;
+    local.create_bucket(&config.s3.bucket)?;
+    let stop = CancellationToken::new();
+    Ok((tokio::spawn(local.serve(listener, stop.clone())), stop))
+}
+
+async fn listen(address: SocketAddr, flag: &'static str) -> Result<TcpListener, DevError> {
+    TcpListener::bind(address).await.map_err(|source| DevError::Bind { address, flag, source })
+}
+
+fn on_all_if(lan: Option<IpAddr>, address: SocketAddr) -> SocketAddr {
+    match lan {
+        Some(_) if address.ip().is_loopback() => SocketAddr::new(IpAddr::from([0, 0, 0, 0]), address.port()),
+        _ => address,
+    }
+}
+
+/// The address to tell: a wildcard is no place to connect to.
+fn reachable(listener: &TcpListener, lan: Option<IpAddr>) -> Result<SocketAddr, DevError> {
+    let address = listener.local_addr().map_err(DevError::Serve)?;
+    let ip = if address.ip().is_unspecified() { lan.unwrap_or(IpAddr::from([127, 0, 0, 1])) } else { address.ip() };
+    Ok(SocketAddr::new(ip, address.port()))
+}
+
+/// The address this machine would send from to reach another network. Connecting a UDP socket sends nothing.
+fn lan_address() -> Result<IpAddr, DevError> {
+    let route = || -> io::Result<IpAddr> {
+        let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+        // TEST-NET-1 (RFC 5737): routed like the rest of the world, belongs to nobody.
+        socket.connect(("192.0.2.1", 9))?;
+        Ok(socket.local_addr()?.ip())
+    };
+    route().ok().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()).ok_or(DevError::NoLan)
+}
+
+/// A random secret that is the same in the next run; readable by the owner alone.
+fn kept_secret(path: &Path) -> Result<SecretString, DevError> {
+    let failed = |source| DevError::DataDir { path: path.to_owned(), source };
+    match fs::read_to_string(path) {
+        Ok(text) if text.trim().len() >= 64 => return Ok(text.trim().into()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed(error)),
+    }
+    let mut bytes = [0; 32];
+    rand::fill(&mut bytes).map_err(|_| DevError::NoRandomness)?;
+    let text = bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path).map_err(failed)?;
+    io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+    Ok(text.into())
+}
+
+fn banner(api: SocketAddr, config: &Config, local_s3: bool, mongod: Option<&Mongod>, data_dir: &Path) -> String {
+    let s3 = config.s3.public_endpoint.as_deref().unwrap_or("AWS");
+    let s3_kind = if local_s3 { "in this process" } else { "from S3_ENDPOINT" };
+    let mongo = match mongod {
+        Some(mongod) => format!("mongod child {}, {}", mongod.pid(), mongod.uri()),
+        None => "from MONGODB_URI".to_owned(),
+    };
+    format!(
+        "Valet is running, for development:\n  API         http://{api}/api\n  Swagger UI  http://{api}/docs\n  \
+         S3          {s3} (bucket {}, {s3_kind})\n  MongoDB     {mongo}\n  Data        {}\nCtrl-C stops all of it.",
+        config.s3.bucket,
+        data_dir.display()
+    )
+}
