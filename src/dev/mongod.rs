@@ -1,8 +1,8 @@
 //! A real mongod as a child process, for `valet dev` and the tests: found or fetched, started as a one-node replica
 //! set on a free loopback port, and gone when its owner is, however the owner ended.
 //!
-//! Here is the life of the process; where the binary comes from is in [`binary`], who ends it for a killed server in
-//! [`watchdog`], and what is said to it over the wire in [`replica_set`]. Nothing of the application's data is known
+//! Here is the life of the process; where the binary comes from is in `binary`, who ends it for a killed server in
+//! `watchdog`, and what is said to it over the wire in `replica_set`. Nothing of the application's data is known
 //! here. The binary that gets fetched is for development only.
 
 mod binary;
@@ -78,7 +78,7 @@ pub enum MongodError {
     #[error("another mongod is using {}: stop the server that runs there, or choose another folder for the data", .0.display())]
     InUse(PathBuf),
     /// No free port on 127.0.0.1.
-    #[error("found no free port on 127.0.0.1 for mongod: {0}")]
+    #[error("found no free port on 127.0.0.1 for mongod ({0}): close some programs or try again")]
     NoPort(io::Error),
     /// The process ended before it was of use.
     #[error("mongod ended ({status}) before it was ready: {reason} (log: {})", log.display())]
@@ -114,11 +114,10 @@ pub enum MongodError {
 }
 
 /// A running one-node replica set. Dropping it kills the process (the journal keeps what was acknowledged);
-/// [`Mongod::stop`] is the gentler way. When the owner is killed, a [`watchdog`] ends it within seconds.
+/// [`Mongod::stop`] is the gentler way. When the owner is killed, a `watchdog` ends it within seconds.
 #[derive(Debug)]
 pub struct Mongod {
     child: Child,
-    // Declared after `child` for reading only: `end` is what orders the two.
     watchdog: Watchdog,
     address: SocketAddr,
     log: Log,
@@ -188,7 +187,10 @@ impl Mongod {
     /// Only when the process cannot even be killed.
     pub async fn stop(mut self) -> Result<(), MongodError> {
         let asked = Instant::now();
-        replica_set::shut_down(self.address).await;
+        // Once ours has ended, the port may be another mongod's.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            replica_set::shut_down(self.address).await;
+        }
         while asked.elapsed() < STOP_PATIENCE {
             if matches!(self.child.try_wait(), Ok(Some(_))) {
                 break;

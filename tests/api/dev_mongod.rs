@@ -185,6 +185,21 @@ async fn what_mongod_says_about_bad_data_is_in_the_message() {
     assert!(error.contains("storage engine metadata file") && error.contains("mongod.log") && !error.contains('\n'), "{error}");
 }
 
+#[test]
+fn a_named_mongod_that_is_none_is_told_in_one_line() {
+    let folder = Folder::new("named");
+    let output = Server::command(&folder.options().data_dir)
+        .env("VALET_MONGOD", "/nonexistent/mongod")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    let told = said
+        .lines()
+        .filter(|line| line.contains("/nonexistent/mongod"))
+        .count();
+    assert!(!output.status.success() && told == 1, "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_server_leaves_nothing_behind() {
     let folder = Folder::new("killed");
@@ -227,10 +242,16 @@ struct Server {
 }
 
 impl Server {
-    fn start(data: &Path) -> Self {
-        let mut process = Command::new(std::env::current_exe().unwrap())
+    fn command(data: &Path) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command
             .args(["dev_mongod::server", "--exact", "--ignored", "--nocapture"])
-            .env(SERVER_DATA, data)
+            .env(SERVER_DATA, data);
+        command
+    }
+
+    fn start(data: &Path) -> Self {
+        let mut process = Self::command(data)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
