@@ -188,15 +188,9 @@ async fn what_mongod_says_about_bad_data_is_in_the_message() {
 #[test]
 fn a_named_mongod_that_is_none_is_told_in_one_line() {
     let folder = Folder::new("named");
-    let output = Server::command(&folder.options().data_dir)
-        .env("VALET_MONGOD", "/nonexistent/mongod")
-        .output()
-        .unwrap();
+    let output = Server::command(&folder.options().data_dir).env("VALET_MONGOD", "/nonexistent/mongod").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    let told = said
-        .lines()
-        .filter(|line| line.contains("/nonexistent/mongod"))
-        .count();
+    let told = said.lines().filter(|line| line.contains("/nonexistent/mongod")).count();
     assert!(!output.status.success() && told == 1, "{said}");
 }
 
@@ -244,18 +238,12 @@ struct Server {
 impl Server {
     fn command(data: &Path) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command
-            .args(["dev_mongod::server", "--exact", "--ignored", "--nocapture"])
-            .env(SERVER_DATA, data);
+        command.args(["dev_mongod::server", "--exact", "--ignored", "--nocapture"]).env(SERVER_DATA, data);
         command
     }
 
     fn start(data: &Path) -> Self {
-        let mut process = Self::command(data)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut process = Self::command(data).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let stdout = BufReader::new(process.stdout.take().unwrap());
         let pid = |line: String| line.split_once("mongod pid ")?.1.trim().parse().ok();
         let mongod = stdout.lines().find_map(|line| pid(line.unwrap())).expect("the server starts a mongod");

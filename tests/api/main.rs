@@ -2,5 +2,8 @@
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod accounts;
+mod app;
 mod dev_mongod;
+mod documented;
 mod local_s3;

@@ -1,0 +1,378 @@
+//! The application under test: the real one on a port of its own, with a database and a bucket of its own, in front of a
+//! real mongod and a real S3.
+//!
+//! One mongod and one local S3 serve the whole run. `VALET_TEST_S3_ENDPOINT` (with AWS_ACCESS_KEY_ID and
+//! AWS_SECRET_ACCESS_KEY) runs the same tests against another S3 server, `VALET_TEST_MONGODB_URI` against another MongoDB.
+//! Helpers that go around the API begin with `db_` or `bucket_`.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+    time::Duration,
+};
+
+use mongodb::bson::{Document, doc};
+use reqwest::{Method, StatusCode, header::HeaderMap};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+use valet::{
+    app::{self, App},
+    config::Config,
+    dev::{
+        mongod::{Mongod, MongodOptions},
+        s3::{CorsOrigins, LocalS3},
+    },
+    signer::Credentials,
+};
+
+/// A password that is good enough.
+pub const PASSWORD: &str = "three small blue boats";
+pub const JWT_SECRET: &str = "test-secret-0123456789-abcdefghij";
+
+/// What the whole run shares.
+struct Servers {
+    mongodb: String,
+    s3_endpoint: String,
+    keys: Credentials,
+}
+
+/// A bucket's keys in the local S3.
+const LOCAL_KEYS: (&str, &str) = ("test-key", "test-secret");
+
+fn servers() -> &'static Servers {
+    static SERVERS: OnceLock<Servers> = OnceLock::new();
+    SERVERS.get_or_init(|| {
+        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let (sender, receiver) = std::sync::mpsc::channel();
+        // Each test has a runtime of its own, which ends with it; the servers live on a thread that stays.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let root = scratch_dir();
+                let external = set("VALET_TEST_S3_ENDPOINT");
+                let (s3_endpoint, keys) = match external {
+                    Some(endpoint) => {
+                        let name =
+                            |name| set(name).expect("VALET_TEST_S3_ENDPOINT needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
+                        (endpoint, (name("AWS_ACCESS_KEY_ID"), name("AWS_SECRET_ACCESS_KEY")))
+                    }
+                    None => (local_s3(root.join("s3")).await, (LOCAL_KEYS.0.to_owned(), LOCAL_KEYS.1.to_owned())),
+                };
+                let external = set("VALET_TEST_MONGODB_URI");
+                let mongod = match external {
+                    Some(_) => None,
+                    None => Some(Mongod::start(MongodOptions::new(root.join("mongodb"))).await.unwrap()),
+                };
+                let mongodb = external.unwrap_or_else(|| mongod.as_ref().unwrap().uri());
+                let keys = Credentials {
+                    access_key_id: keys.0,
+                    secret_access_key: SecretString::from(keys.1),
+                    session_token: None,
+                    expires_at: None,
+                };
+                sender.send(Servers { mongodb, s3_endpoint, keys }).unwrap();
+                // Until the process ends; mongod's watchdog sees that.
+                std::future::pending::<()>().await;
+                drop(mongod);
+            });
+        });
+        receiver.recv().expect("the servers start")
+    })
+}
+
+/// Whether the tests run against the in-process S3, some of whose behaviour other servers lack.
+pub fn s3_is_local() -> bool {
+    std::env::var("VALET_TEST_S3_ENDPOINT").map_or(true, |endpoint| endpoint.is_empty())
+}
+
+/// A folder for this run; what earlier runs left is removed, since nothing can remove it when a process ends.
+fn scratch_dir() -> PathBuf {
+    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("api-").and_then(|pid| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let dir = base.join(format!("api-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+async fn local_s3(root: PathBuf) -> String {
+    let options = valet::dev::s3::Options {
+        root,
+        access_key: LOCAL_KEYS.0.to_owned(),
+        secret_key: LOCAL_KEYS.1.into(),
+        cors: CorsOrigins::loopback_and(["https://app.example"]),
+    };
+    let server = LocalS3::open(options).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(server.serve(listener, CancellationToken::new()));
+    endpoint
+}
+
+/// The application under test.
+pub struct TestApp {
+    pub base: String,
+    pub app: App,
+    pub config: Config,
+    pub http: reqwest::Client,
+    pub s3: aws_sdk_s3::Client,
+    pub db: mongodb::Database,
+    stop: CancellationToken,
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+impl TestApp {
+    /// With the default settings; its sweeper sleeps, tests call its step.
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// With changed settings.
+    pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let (database, bucket) = (format!("t-{name}"), format!("t-{name}"));
+        let app = Self::on(&database, &bucket, change).await;
+        app.s3.create_bucket().bucket(&bucket).send().await.unwrap();
+        app
+    }
+
+    /// A second server, or a restarted one, over the same database and bucket.
+    pub async fn beside(other: &Self, change: impl FnOnce(&mut Config)) -> Self {
+        Self::on(&other.config.mongo.database, &other.config.s3.bucket, change).await
+    }
+
+    async fn on(database: &str, bucket: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let servers = servers();
+        let mut config = Config::read(&|name| {
+            let value = match name {
+                "BIND" => "127.0.0.1:0",
+                "MONGODB_URI" => &servers.mongodb,
+                "MONGODB_DATABASE" => database,
+                "S3_BUCKET" => bucket,
+                "S3_ENDPOINT" => &servers.s3_endpoint,
+                "S3_FORCE_PATH_STYLE" => "true",
+                "JWT_SECRET" => JWT_SECRET,
+                "CORS_ORIGINS" => "https://app.example, capacitor://localhost",
+                "SWEEP_INTERVAL" => "1h",
+                "LOG_FORMAT" => "text",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        })
+        .unwrap();
+        config.s3.credentials = Some(servers.keys.clone());
+        change(&mut config);
+        let app = App::connect(&config).await.unwrap();
+        let listener = tokio::net::TcpListener::bind(config.bind).await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let serve = {
+            let (app, config, stop) = (app.clone(), config.clone(), stop.clone());
+            async move { app::serve(listener, app, &config, stop).await }
+        };
+        tokio::spawn(serve);
+        let client = mongodb::Client::with_uri_str(&servers.mongodb).await.unwrap();
+        Self { base, app, db: client.database(database), s3: s3_client(servers), http: reqwest::Client::new(), config, stop }
+    }
+
+    /// Somebody without a token.
+    pub fn anonymous(&self) -> Caller<'_> {
+        Caller { app: self, token: None, id: String::new(), email: String::new() }
+    }
+
+    /// A new user, signed up through the API.
+    pub async fn user(&self) -> Caller<'_> {
+        let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
+        let answer = self.anonymous().post("/api/auth/signup", json!({ "email": email, "password": PASSWORD })).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        let token = answer.json["token"].as_str().unwrap().to_owned();
+        Caller { app: self, token: Some(token), id: answer.json["user"]["id"].as_str().unwrap().to_owned(), email }
+    }
+
+    /// Sends a ticket's `upload` exactly as it says.
+    pub async fn put(&self, request: &Value, bytes: impl Into<reqwest::Body>) -> StatusCode {
+        let mut put = self.http.request(request["method"].as_str().unwrap().parse().unwrap(), request["url"].as_str().unwrap());
+        for (name, value) in request["headers"].as_object().unwrap() {
+            put = put.header(name, value.as_str().unwrap());
+        }
+        put.body(bytes).send().await.unwrap().status()
+    }
+
+    /// One step of the sweeper at `now`.
+    pub async fn sweep(&self, now: OffsetDateTime) -> valet::domain::sweeper::Swept {
+        self.app.valet.sweep_once(now).await.unwrap().0
+    }
+
+    /// The image's document.
+    pub async fn db_image(&self, id: &str) -> Option<Document> {
+        self.db.collection::<Document>("images").find_one(doc! { "_id": id }).await.unwrap()
+    }
+
+    /// The state in the image's document.
+    pub async fn db_state(&self, id: &str) -> String {
+        self.db_image(id).await.map_or_else(|| "none".to_owned(), |image| image.get_str("state").unwrap().to_owned())
+    }
+
+    /// All keys in the bucket.
+    pub async fn bucket_keys(&self) -> Vec<String> {
+        let listed = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).send().await.unwrap();
+        listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect()
+    }
+
+    /// Writes an object past all checks, as an operator could.
+    pub async fn bucket_put(&self, key: &str, content_type: &str, bytes: Vec<u8>) {
+        let put = self.s3.put_object().bucket(&self.config.s3.bucket).key(key).content_type(content_type);
+        put.checksum_algorithm(aws_sdk_s3::types::ChecksumAlgorithm::Sha256).body(bytes.into()).send().await.unwrap();
+    }
+}
+
+fn s3_client(servers: &Servers) -> aws_sdk_s3::Client {
+    use aws_sdk_s3::config::{BehaviorVersion, Region};
+    use secrecy::ExposeSecret;
+    let keys = &servers.keys;
+    let keys =
+        aws_credential_types::Credentials::new(&keys.access_key_id, keys.secret_access_key.expose_secret(), None, None, "test");
+    aws_sdk_s3::Client::from_conf(
+        aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(&servers.s3_endpoint)
+            .force_path_style(true)
+            .credentials_provider(keys)
+            .build(),
+    )
+}
+
+/// Who calls: a user, or nobody.
+#[derive(Clone)]
+pub struct Caller<'a> {
+    pub app: &'a TestApp,
+    pub token: Option<String>,
+    pub id: String,
+    pub email: String,
+}
+
+impl Caller<'_> {
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, |request| request).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::POST, path, |request| request.json(&body)).await
+    }
+
+    /// A POST without a body.
+    pub async fn act(&self, path: &str) -> Answer {
+        self.send(Method::POST, path, |request| request).await
+    }
+
+    pub async fn patch(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PATCH, path, |request| request.json(&body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, |request| request).await
+    }
+
+    /// Any request. Whatever comes back is held against the document.
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Answer {
+        let mut request =
+            self.app.http.request(method.clone(), format!("{}{path}", self.app.base)).timeout(Duration::from_secs(30));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = change(request).send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.text().await.unwrap();
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let answer = Answer { status, headers, text, json };
+        super::documented::check(&method, path, &answer);
+        answer
+    }
+
+    /// Opens an upload of these bytes.
+    pub async fn issue(&self, file_name: &str, content_type: &str, bytes: &[u8]) -> Answer {
+        self.post("/api/images/upload", declared(file_name, content_type, bytes)).await
+    }
+
+    /// From bytes to a ready image.
+    pub async fn upload(&self, file_name: &str, content_type: &str, bytes: &[u8]) -> Value {
+        let ticket = self.issue(file_name, content_type, bytes).await;
+        assert_eq!(ticket.status, 201, "{ticket:?}");
+        assert_eq!(self.app.put(&ticket.json["upload"], bytes.to_vec()).await, 200);
+        let image = self.confirm(ticket.id()).await;
+        assert_eq!(image.status, 200, "{image:?}");
+        image.json
+    }
+
+    pub async fn confirm(&self, id: &str) -> Answer {
+        self.act(&format!("/api/images/{id}/confirm")).await
+    }
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+    pub json: Value,
+}
+
+impl Answer {
+    pub fn id(&self) -> &str {
+        self.json["id"].as_str().unwrap()
+    }
+
+    pub fn code(&self) -> &str {
+        self.json["code"].as_str().unwrap_or_default()
+    }
+
+    /// Status and code, for comparing.
+    pub fn problem(&self) -> (u16, &str) {
+        (self.status, self.code())
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+}
+
+/// The body that declares these bytes.
+pub fn declared(file_name: &str, content_type: &str, bytes: &[u8]) -> Value {
+    json!({ "fileName": file_name, "contentType": content_type, "size": bytes.len(), "sha256": sha256(bytes) })
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
+}
+
+/// A file of tests/fixtures.
+pub fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+}
+
+/// A small PNG that no other call returns: random bytes after its end, which is legal.
+pub fn unique_png() -> Vec<u8> {
+    let mut bytes = fixture("plain.png");
+    bytes.extend(uuid::Uuid::new_v4().as_bytes());
+    bytes
+}

@@ -1,0 +1,82 @@
+//! Every answer that any test gets is held against the document: the operation has this status, and a problem this code.
+
+use std::sync::OnceLock;
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::app::Answer;
+
+fn document() -> &'static Value {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    DOCUMENT.get_or_init(valet::http::openapi::document)
+}
+
+/// The path's operations: literal segments go before parameters.
+fn operations(path: &str) -> Option<&'static Value> {
+    let path = path.split('?').next().unwrap();
+    let segments: Vec<_> = path.split('/').collect();
+    let paths = document()["paths"].as_object().unwrap();
+    let fits = |template: &str| {
+        let template: Vec<_> = template.split('/').collect();
+        template.len() == segments.len()
+            && template.iter().zip(&segments).all(|(known, given)| known == given || known.starts_with('{'))
+    };
+    let mut fitting: Vec<_> = paths.iter().filter(|(template, _)| fits(template)).collect();
+    fitting.sort_by_key(|(template, _)| template.matches('{').count());
+    fitting.first().map(|(_, operations)| *operations)
+}
+
+pub fn check(method: &Method, path: &str, answer: &Answer) {
+    let id = answer.header("x-request-id");
+    assert!(!id.is_empty(), "no x-request-id: {answer:?}");
+    if answer.status >= 400 {
+        assert_eq!(answer.header("content-type"), "application/problem+json", "{answer:?}");
+        let problem = &answer.json;
+        assert_eq!(problem["status"], answer.status, "{answer:?}");
+        assert_eq!(problem["requestId"], id, "{answer:?}");
+        assert!(problem["type"].as_str().unwrap().ends_with(answer.code()), "{answer:?}");
+        assert!(!problem["title"].as_str().unwrap().is_empty() && !problem["detail"].as_str().unwrap().is_empty(), "{answer:?}");
+        assert_eq!(answer.status == 401, !answer.header("www-authenticate").is_empty(), "{answer:?}");
+        assert_eq!(answer.status == 405, !answer.header("allow").is_empty(), "{answer:?}");
+        assert_eq!(matches!(answer.status, 429 | 503), !answer.header("retry-after").is_empty(), "{answer:?}");
+    }
+    let operation = operations(path).map(|all| &all[method.as_str().to_lowercase()]).filter(|operation| !operation.is_null());
+    let Some(operation) = operation else {
+        // No operation: the pages, or a 404 or 405 that has no place in the document.
+        assert!(matches!(answer.status, 200 | 204 | 307 | 404 | 405 | 413 | 415), "{method} {path}: {answer:?}");
+        return;
+    };
+    let documented = &operation["responses"][answer.status.to_string()];
+    assert!(documented.is_object(), "{method} {path} does not document {}: {answer:?}", answer.status);
+    if answer.status >= 400 {
+        let codes = documented["content"]["application/problem+json"]["examples"].as_object().unwrap();
+        assert!(codes.contains_key(answer.code()), "{method} {path} does not document {}: {answer:?}", answer.code());
+    } else if let Some(name) = documented["content"]["application/json"]["schema"]["$ref"].as_str() {
+        check_members(name, &answer.json, path);
+    } else {
+        assert!(answer.text.is_empty(), "{method} {path}: {answer:?}");
+    }
+}
+
+/// Required members are there, no member is null, and none is undocumented.
+fn check_members(reference: &str, value: &Value, path: &str) {
+    let schema = &document()["components"]["schemas"][reference.rsplit('/').next().unwrap()];
+    let members = value.as_object().unwrap_or_else(|| panic!("{path}: not an object: {value}"));
+    for required in schema["required"].as_array().into_iter().flatten() {
+        assert!(members.contains_key(required.as_str().unwrap()), "{path}: {required} is missing in {value}");
+    }
+    for (name, member) in members {
+        let documented = &schema["properties"][name];
+        assert!(documented.is_object(), "{path}: {name} is not documented");
+        assert!(!member.is_null(), "{path}: {name} is null");
+        let reference =
+            |schema: &Value| schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str()).map(str::to_owned);
+        if let (Some(reference), Value::Object(_)) = (reference(documented), member) {
+            check_members(&reference, member, path);
+        }
+        if let (Some(reference), Value::Array(items)) = (reference(&documented["items"]), member) {
+            items.iter().for_each(|item| check_members(&reference, item, path));
+        }
+    }
+}
