@@ -196,9 +196,17 @@ impl Bucket {
                 Ok((_file, meta)) => {
                     index.insert(meta.key.clone(), Arc::new(meta));
                 }
-                Err(e) => {
-                    tracing::warn!(file = %path.display(), error = %e, "not an object of the local S3: ignored")
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+                    ) =>
+                {
+                    // Left by a power cut: nobody could read it, and its name would refuse a new upload.
+                    tracing::warn!(file = %path.display(), %error, "local S3: torn object removed");
+                    fs::remove_file(&path)?;
                 }
+                Err(error) => return Err(error),
             }
         }
         Ok(Self { name, created, dir, index: Mutex::new(index) })

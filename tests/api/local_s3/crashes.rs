@@ -83,7 +83,15 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
 async fn a_restart_keeps_everything() {
     let server = Server::start().await;
     server.put("../a", b"one").await;
-    let create = server.s3.create_multipart_upload().bucket(BUCKET).key("m").send().await.unwrap();
+    server.put("torn", b"to be torn").await;
+    let create = server
+        .s3
+        .create_multipart_upload()
+        .bucket(BUCKET)
+        .key("m")
+        .send()
+        .await
+        .unwrap();
     let id = create.upload_id().unwrap();
     let part = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(id).part_number(1);
     part.body(ByteStream::from_static(b"part")).send().await.unwrap();
@@ -94,16 +102,68 @@ async fn a_restart_keeps_everything() {
     std::fs::write(root.join("tmp/half"), b"half an object").unwrap();
     std::fs::create_dir(root.join("tmp/dir")).unwrap();
     let objects = root.join("buckets").join(BUCKET).join("objects");
-    let whole = std::fs::read(std::fs::read_dir(&objects).unwrap().next().unwrap().unwrap().path()).unwrap();
-    std::fs::write(objects.join("torn"), &whole[..whole.len() - 5]).unwrap();
+    let mut files = std::fs::read_dir(&objects)
+        .unwrap()
+        .map(|e| e.unwrap().path());
+    let torn = files
+        .find(|f| std::fs::read(f).unwrap().starts_with(b"to be torn"))
+        .unwrap();
+    let whole = std::fs::read(&torn).unwrap();
+    std::fs::write(&torn, &whole[..whole.len() - 5]).unwrap();
     std::fs::write(objects.join("tiny"), b"x").unwrap();
 
     let server = Server::start_at(root).await;
     assert_eq!(server.temps(), 0);
     assert_eq!(server.read("../a").await, b"one");
-    assert_eq!(server.s3.head_object().bucket(BUCKET).key("../a").send().await.unwrap().e_tag, etag);
-    assert_eq!(server.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap().contents().len(), 1);
-    let parts = server.s3.list_parts().bucket(BUCKET).key("m").upload_id(id).send().await.unwrap();
+    assert!(!server.exists("torn").await);
+    let signed = server.sign_put("torn", b"again").await;
+    let put = replay(&server.http, &signed)
+        .body("again")
+        .send()
+        .await
+        .unwrap();
+    expect(put, 200, "").await;
+    server
+        .s3
+        .delete_object()
+        .bucket(BUCKET)
+        .key("torn")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        server
+            .s3
+            .head_object()
+            .bucket(BUCKET)
+            .key("../a")
+            .send()
+            .await
+            .unwrap()
+            .e_tag,
+        etag
+    );
+    assert_eq!(
+        server
+            .s3
+            .list_objects_v2()
+            .bucket(BUCKET)
+            .send()
+            .await
+            .unwrap()
+            .contents()
+            .len(),
+        1
+    );
+    let parts = server
+        .s3
+        .list_parts()
+        .bucket(BUCKET)
+        .key("m")
+        .upload_id(id)
+        .send()
+        .await
+        .unwrap();
     assert_eq!(parts.parts().len(), 1);
     server.end().await;
 }

@@ -87,3 +87,45 @@ async fn buckets_and_their_settings() {
     assert_eq!(tags.raw_response().unwrap().status().as_u16(), 501);
     server.end().await;
 }
+
+#[derive(Clone, Default)]
+struct Log(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// On one thread, so that the subscriber sees all that the server logs.
+#[tokio::test]
+async fn presigned_queries_are_not_logged() {
+    let server = Server::start().await;
+    let signed = server.sign_put("k", b"x").await;
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(move || writer.clone())
+        .finish();
+    let guard = tracing::subscriber::set_default(subscriber);
+    tracing::info!("the subscriber is there");
+    for status in [200, 412] {
+        let put = replay(&server.http, &signed)
+            .body("x")
+            .send()
+            .await
+            .unwrap();
+        expect(put, status, "").await;
+    }
+    drop(guard);
+    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(text.contains("the subscriber is there"));
+    assert!(!text.contains("X-Amz-"), "{text}");
+    server.end().await;
+}
