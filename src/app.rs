@@ -33,9 +33,12 @@ const READINESS_DEADLINE: Duration = Duration::from_secs(3);
 pub struct App {
     /// The use cases.
     pub valet: Arc<Valet>,
-    readiness: Arc<Mutex<Option<(Instant, Result<(), &'static str>)>>>,
+    readiness: Arc<Mutex<Option<Probed>>>,
     stopping: Arc<AtomicBool>,
 }
+
+/// When the probe was asked last, and the part that failed.
+type Probed = (Instant, Result<(), &'static str>);
 
 /// Why the application could not be made.
 #[derive(Debug, thiserror::Error)]

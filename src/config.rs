@@ -122,10 +122,16 @@ impl CorsOrigins {
 }
 
 fn is_loopback(origin: &str) -> bool {
-    let Ok(url) = url::Url::parse(origin) else { return false };
-    // A trailing slash or a path is not an origin; `Url` would forgive it.
-    let bare = origin.matches('/').count() == 2 && matches!(url.scheme(), "http" | "https");
-    bare && url.username().is_empty() && matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"))
+    let Some(authority) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {
+        return false;
+    };
+    ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| match authority.strip_prefix(host) {
+        Some("") => true,
+        Some(rest) => {
+            rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok())
+        }
+        None => false,
+    })
 }
 
 /// How log lines are written.
@@ -429,6 +435,11 @@ mod tests {
             assert!(dev.allow(local), "{local}");
         }
         for foreign in [
+            "http://localhost:80.evil",
+            "http://localhost:",
+            "http://127.0.0.1:+80",
+            "http://127.0.0.10",
+            "http://localhost:99999",
             "http://localhost.evil",
             "http://localhost:5173/",
             "http://evil@localhost",

@@ -186,12 +186,7 @@ async fn serve_s3(
     secret_key: SecretString,
     config: &Config,
 ) -> Result<(JoinHandle<()>, CancellationToken), DevError> {
-    let options = super::s3::Options {
-        root,
-        access_key: ACCESS_KEY.to_owned(),
-        secret_key,
-        cors: super::s3::CorsOrigins::loopback_and(config.cors.exact.clone()),
-    };
+    let options = super::s3::Options { root, access_key: ACCESS_KEY.to_owned(), secret_key, cors: config.cors.clone() };
     // Reads every object's metadata: not the runtime's threads' work.
     let opened = tokio::task::spawn_blocking(move || LocalS3::open(options)).await;
     let local = opened.map_err(|error| DevError::Serve(io::Error::other(error)))??;

@@ -174,23 +174,24 @@ impl Valet {
 
     /// Every rule that what was declared breaks.
     fn check(&self, declared: &Declared<'_>) -> Result<Upload, Vec<Unstorable>> {
-        let mut broken = Vec::new();
-        let mut note = |reason| broken.push(reason);
-        let file_name = FileName::parse(declared.file_name).map_err(|error| note(Unstorable::FileName(error)));
-        let allowed = ContentType::parse(declared.content_type).filter(|known| self.uploads.types.contains(known));
-        let content_type = allowed.ok_or_else(|| note(Unstorable::ContentType(self.uploads.types.clone())));
         let size = match u64::try_from(declared.size) {
-            Err(_) | Ok(0) => Err(note(Unstorable::Size)),
-            Ok(size) if size > self.uploads.max_bytes => Err(note(Unstorable::TooLarge(self.uploads.max_bytes))),
+            Err(_) | Ok(0) => Err(Unstorable::Size),
+            Ok(size) if size > self.uploads.max_bytes => Err(Unstorable::TooLarge(self.uploads.max_bytes)),
             Ok(size) => Ok(size),
         };
-        let sha256 = Sha256::parse(declared.sha256).map_err(|error| note(Unstorable::Sha256(error)));
-        let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(|rule| note(Unstorable::Caption(rule)));
+        let allowed = ContentType::parse(declared.content_type).filter(|known| self.uploads.types.contains(known));
+        let file_name = FileName::parse(declared.file_name).map_err(Unstorable::FileName);
+        let content_type = allowed.ok_or_else(|| Unstorable::ContentType(self.uploads.types.clone()));
+        let sha256 = Sha256::parse(declared.sha256).map_err(Unstorable::Sha256);
+        let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(Unstorable::Caption);
         match (file_name, content_type, size, sha256, caption) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption)) => {
                 Ok(Upload { file_name, content_type, size, sha256, caption })
             }
-            _ => Err(broken),
+            (file_name, content_type, size, sha256, caption) => {
+                let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err()];
+                Err(broken.into_iter().flatten().collect())
+            }
         }
     }
 

@@ -19,10 +19,10 @@ use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use valet::{
     app::{self, App},
-    config::Config,
+    config::{Config, CorsOrigins},
     dev::{
         mongod::{Mongod, MongodOptions},
-        s3::{CorsOrigins, LocalS3},
+        s3::LocalS3,
     },
     signer::Credentials,
 };
@@ -107,7 +107,7 @@ async fn local_s3(root: PathBuf) -> String {
         root,
         access_key: LOCAL_KEYS.0.to_owned(),
         secret_key: LOCAL_KEYS.1.into(),
-        cors: CorsOrigins::loopback_and(["https://app.example"]),
+        cors: CorsOrigins { exact: vec!["https://app.example".to_owned()], loopback: true },
     };
     let server = LocalS3::open(options).unwrap();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -24,7 +24,8 @@ use reqwest::{Method, Response, StatusCode};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use valet::dev::s3::{CorsOrigins, LocalS3, Options};
+use valet::config::CorsOrigins;
+use valet::dev::s3::{LocalS3, Options};
 
 const ACCESS: &str = "local-access";
 const SECRET: &str = "local-secret-value";
@@ -48,7 +49,7 @@ fn options(root: &Path) -> Options {
         root: root.to_owned(),
         access_key: ACCESS.into(),
         secret_key: SECRET.into(),
-        cors: CorsOrigins::loopback_and(["https://app.example"]),
+        cors: CorsOrigins { exact: vec!["https://app.example".to_owned()], loopback: true },
     }
 }
 

@@ -7,6 +7,8 @@ use hyper::header::{
 };
 use s3s::{S3Error, S3ErrorCode, s3_error};
 
+use crate::config::CorsOrigins;
+
 const METHODS: &str = "GET, PUT, POST, HEAD, DELETE";
 /// Besides every `x-amz-*`.
 const HEADERS: [&str; 6] = ["authorization", "content-type", "content-md5", "content-disposition", "if-none-match", "range"];
@@ -15,60 +17,41 @@ const EXPOSED: &str = "ETag, Location, x-amz-checksum-sha256, x-amz-checksum-crc
 /// Seconds that a browser may keep a preflight's answer.
 const MAX_AGE: &str = "3000";
 
-/// The origins whose pages may read answers: any loopback origin, and an exact list.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CorsOrigins {
-    exact: Vec<String>,
+/// The headers of the answer to a preflight, or its 403.
+pub(super) fn preflight(origins: &CorsOrigins, request: &HeaderMap) -> Result<HeaderMap, S3Error> {
+    let text = |name: HeaderName| request.get(name).and_then(|v| v.to_str().ok());
+    let (Some(origin), Some(method)) = (text(ORIGIN), text(ACCESS_CONTROL_REQUEST_METHOD)) else {
+        return Err(s3_error!(InvalidRequest, "Insufficient information. Origin request header needed."));
+    };
+    let asked: Vec<String> = text(ACCESS_CONTROL_REQUEST_HEADERS)
+        .unwrap_or_default()
+        .split(',')
+        .map(|h| h.trim().to_ascii_lowercase())
+        .filter(|h| !h.is_empty())
+        .collect();
+    let header_ok = |h: &String| HEADERS.contains(&h.as_str()) || h.starts_with("x-amz-");
+    if !origins.allow(origin) || !METHODS.split(", ").any(|m| m == method) || !asked.iter().all(header_ok) {
+        return Err(forbidden());
+    }
+    let amz = asked.iter().map(String::as_str).filter(|h| h.starts_with("x-amz-"));
+    let allowed = HEADERS.into_iter().chain(amz).collect::<Vec<_>>().join(", ");
+    let allowed = HeaderValue::try_from(allowed).map_err(|_| forbidden())?;
+    Ok(HeaderMap::from_iter([
+        (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS)),
+        (ACCESS_CONTROL_ALLOW_HEADERS, allowed),
+        (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE)),
+    ]))
 }
 
-impl CorsOrigins {
-    /// Loopback origins (`http` or `https` at localhost, 127.0.0.1 or `[::1]`, any port), and these, letter for letter.
-    pub fn loopback_and<S: Into<String>>(exact: impl IntoIterator<Item = S>) -> Self {
-        Self { exact: exact.into_iter().map(Into::into).collect() }
-    }
-
-    /// Whether this origin is one of them.
-    #[must_use]
-    pub fn allows(&self, origin: &str) -> bool {
-        is_loopback(origin) || self.exact.iter().any(|o| o == origin)
-    }
-
-    /// The headers of the answer to a preflight, or its 403.
-    pub(super) fn preflight(&self, request: &HeaderMap) -> Result<HeaderMap, S3Error> {
-        let text = |name: HeaderName| request.get(name).and_then(|v| v.to_str().ok());
-        let (Some(origin), Some(method)) = (text(ORIGIN), text(ACCESS_CONTROL_REQUEST_METHOD)) else {
-            return Err(s3_error!(InvalidRequest, "Insufficient information. Origin request header needed."));
-        };
-        let asked: Vec<String> = text(ACCESS_CONTROL_REQUEST_HEADERS)
-            .unwrap_or_default()
-            .split(',')
-            .map(|h| h.trim().to_ascii_lowercase())
-            .filter(|h| !h.is_empty())
-            .collect();
-        let header_ok = |h: &String| HEADERS.contains(&h.as_str()) || h.starts_with("x-amz-");
-        if !self.allows(origin) || !METHODS.split(", ").any(|m| m == method) || !asked.iter().all(header_ok) {
-            return Err(forbidden());
-        }
-        let amz = asked.iter().map(String::as_str).filter(|h| h.starts_with("x-amz-"));
-        let allowed = HEADERS.into_iter().chain(amz).collect::<Vec<_>>().join(", ");
-        let allowed = HeaderValue::try_from(allowed).map_err(|_| forbidden())?;
-        Ok(HeaderMap::from_iter([
-            (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS)),
-            (ACCESS_CONTROL_ALLOW_HEADERS, allowed),
-            (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE)),
-        ]))
-    }
-
-    /// Adds to any answer what lets the origin's page read it.
-    pub(super) fn decorate(&self, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
-        // Answers without an origin vary too: a cache must not hand them to a page.
-        response.append(VARY, HeaderValue::from_static("origin"));
-        let Some(origin) = origin.filter(|o| o.to_str().is_ok_and(|o| self.allows(o))) else {
-            return;
-        };
-        response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-        response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-    }
+/// Adds to any answer what lets the origin's page read it.
+pub(super) fn decorate(origins: &CorsOrigins, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
+    // Answers without an origin vary too: a cache must not hand them to a page.
+    response.append(VARY, HeaderValue::from_static("origin"));
+    let Some(origin) = origin.filter(|o| o.to_str().is_ok_and(|o| origins.allow(o))) else {
+        return;
+    };
+    response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+    response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
 }
 
 fn forbidden() -> S3Error {
@@ -76,47 +59,4 @@ fn forbidden() -> S3Error {
     let mut error = S3Error::with_message(code, "CORSResponse: This CORS request is not allowed.");
     error.set_status_code(hyper::StatusCode::FORBIDDEN);
     error
-}
-
-fn is_loopback(origin: &str) -> bool {
-    let Some(authority) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {
-        return false;
-    };
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| match authority.strip_prefix(host) {
-        Some("") => true,
-        Some(rest) => {
-            rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok())
-        }
-        None => false,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::CorsOrigins;
-
-    #[test]
-    fn loopback_is_exact() {
-        let origins = CorsOrigins::loopback_and(["https://app.example"]);
-        for good in
-            ["http://localhost", "https://localhost:5173", "http://127.0.0.1:1", "http://[::1]:8080", "https://app.example"]
-        {
-            assert!(origins.allows(good), "{good}");
-        }
-        for bad in [
-            "http://localhost.evil.example",
-            "http://localhost:80.evil.example",
-            "http://localhost:",
-            "http://127.0.0.1:+80",
-            "http://127.0.0.10",
-            "ftp://localhost",
-            "null",
-            "",
-            "https://app.example:444",
-            "http://evil@localhost",
-            "http://localhost:99999",
-        ] {
-            assert!(!origins.allows(bad), "{bad}");
-        }
-    }
 }

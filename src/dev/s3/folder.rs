@@ -196,12 +196,7 @@ impl Bucket {
                 Ok((_file, meta)) => {
                     index.insert(meta.key.clone(), Arc::new(meta));
                 }
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
-                    ) =>
-                {
+                Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
                     // Left by a power cut: nobody could read it, and its name would refuse a new upload.
                     tracing::warn!(file = %path.display(), %error, "local S3: torn object removed");
                     fs::remove_file(&path)?;

@@ -25,7 +25,8 @@ use uuid::Uuid;
 
 use super::api::Api;
 use super::folder::Folder;
-use super::{CorsOrigins, Options, guard};
+use super::{Options, cors, guard};
+use crate::config::CorsOrigins;
 
 /// How long a refused body is read on, so that its sender sees the answer and not a broken connection.
 const DRAIN: Duration = Duration::from_secs(30);
@@ -82,7 +83,7 @@ impl Gate {
         let origin = parts.headers.get(ORIGIN).cloned();
         let head = parts.method == Method::HEAD;
         let mut response = if parts.method == Method::OPTIONS {
-            match self.cors.preflight(&parts.headers) {
+            match cors::preflight(&self.cors, &parts.headers) {
                 Ok(headers) => {
                     let mut response = Response::new(Body::empty());
                     *response.headers_mut() = headers;
@@ -102,7 +103,7 @@ impl Gate {
             response.headers_mut().remove(CONTENT_TYPE);
             response.headers_mut().remove(CONTENT_LENGTH);
         }
-        self.cors.decorate(origin.as_ref(), response.headers_mut());
+        cors::decorate(&self.cors, origin.as_ref(), response.headers_mut());
         let id = Uuid::new_v4().simple().to_string().to_ascii_uppercase();
         if let Ok(id) = HeaderValue::try_from(id) {
             response.headers_mut().insert("x-amz-request-id", id);

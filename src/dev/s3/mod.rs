@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use secrecy::{ExposeSecret as _, SecretString};
 
-pub use cors::CorsOrigins;
+use crate::config::CorsOrigins;
 
 use folder::Folder;
 use gate::Gate;

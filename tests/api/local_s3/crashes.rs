@@ -84,14 +84,7 @@ async fn a_restart_keeps_everything() {
     let server = Server::start().await;
     server.put("../a", b"one").await;
     server.put("torn", b"to be torn").await;
-    let create = server
-        .s3
-        .create_multipart_upload()
-        .bucket(BUCKET)
-        .key("m")
-        .send()
-        .await
-        .unwrap();
+    let create = server.s3.create_multipart_upload().bucket(BUCKET).key("m").send().await.unwrap();
     let id = create.upload_id().unwrap();
     let part = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(id).part_number(1);
     part.body(ByteStream::from_static(b"part")).send().await.unwrap();
@@ -102,12 +95,8 @@ async fn a_restart_keeps_everything() {
     std::fs::write(root.join("tmp/half"), b"half an object").unwrap();
     std::fs::create_dir(root.join("tmp/dir")).unwrap();
     let objects = root.join("buckets").join(BUCKET).join("objects");
-    let mut files = std::fs::read_dir(&objects)
-        .unwrap()
-        .map(|e| e.unwrap().path());
-    let torn = files
-        .find(|f| std::fs::read(f).unwrap().starts_with(b"to be torn"))
-        .unwrap();
+    let mut files = std::fs::read_dir(&objects).unwrap().map(|e| e.unwrap().path());
+    let torn = files.find(|f| std::fs::read(f).unwrap().starts_with(b"to be torn")).unwrap();
     let whole = std::fs::read(&torn).unwrap();
     std::fs::write(&torn, &whole[..whole.len() - 5]).unwrap();
     std::fs::write(objects.join("tiny"), b"x").unwrap();
@@ -117,53 +106,12 @@ async fn a_restart_keeps_everything() {
     assert_eq!(server.read("../a").await, b"one");
     assert!(!server.exists("torn").await);
     let signed = server.sign_put("torn", b"again").await;
-    let put = replay(&server.http, &signed)
-        .body("again")
-        .send()
-        .await
-        .unwrap();
+    let put = replay(&server.http, &signed).body("again").send().await.unwrap();
     expect(put, 200, "").await;
-    server
-        .s3
-        .delete_object()
-        .bucket(BUCKET)
-        .key("torn")
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(
-        server
-            .s3
-            .head_object()
-            .bucket(BUCKET)
-            .key("../a")
-            .send()
-            .await
-            .unwrap()
-            .e_tag,
-        etag
-    );
-    assert_eq!(
-        server
-            .s3
-            .list_objects_v2()
-            .bucket(BUCKET)
-            .send()
-            .await
-            .unwrap()
-            .contents()
-            .len(),
-        1
-    );
-    let parts = server
-        .s3
-        .list_parts()
-        .bucket(BUCKET)
-        .key("m")
-        .upload_id(id)
-        .send()
-        .await
-        .unwrap();
+    server.s3.delete_object().bucket(BUCKET).key("torn").send().await.unwrap();
+    assert_eq!(server.s3.head_object().bucket(BUCKET).key("../a").send().await.unwrap().e_tag, etag);
+    assert_eq!(server.s3.list_objects_v2().bucket(BUCKET).send().await.unwrap().contents().len(), 1);
+    let parts = server.s3.list_parts().bucket(BUCKET).key("m").upload_id(id).send().await.unwrap();
     assert_eq!(parts.parts().len(), 1);
     server.end().await;
 }

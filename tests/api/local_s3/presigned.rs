@@ -195,24 +195,17 @@ async fn a_large_refused_put_gets_its_answer() {
     let host = server.base.strip_prefix("http://").unwrap();
     let path = signed.uri().strip_prefix(&server.base).unwrap();
     for (extra, status) in [("", "412"), ("x-amz-meta-a: b\r\n", "403")] {
-        let mut head =
-            format!("PUT {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{extra}");
+        let mut head = format!("PUT {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{extra}");
         for (name, value) in signed.headers() {
             head += &format!("{name}: {value}\r\n");
         }
         // As a browser: it reads no answer before all is sent, and a reset is a network error to it.
         let mut socket = tokio::net::TcpStream::connect(host).await.unwrap();
-        socket
-            .write_all(format!("{head}\r\n").as_bytes())
-            .await
-            .unwrap();
+        socket.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
         socket.write_all(&body).await.unwrap();
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await.unwrap();
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {status} ")),
-            "{answer}"
-        );
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
     }
     server.end().await;
 }

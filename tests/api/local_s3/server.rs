@@ -109,18 +109,11 @@ async fn presigned_queries_are_not_logged() {
     let signed = server.sign_put("k", b"x").await;
     let log = Log::default();
     let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::TRACE)
-        .with_writer(move || writer.clone())
-        .finish();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone()).finish();
     let guard = tracing::subscriber::set_default(subscriber);
     tracing::info!("the subscriber is there");
     for status in [200, 412] {
-        let put = replay(&server.http, &signed)
-            .body("x")
-            .send()
-            .await
-            .unwrap();
+        let put = replay(&server.http, &signed).body("x").send().await.unwrap();
         expect(put, status, "").await;
     }
     drop(guard);
