@@ -221,7 +221,7 @@ fn push_hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
-/// SigV4's UriEncode: every byte but RFC 3986's unreserved ones, space as `%20`, and `/` kept in paths, encoded once.
+/// SigV4's `UriEncode`: every byte but RFC 3986's unreserved ones, space as `%20`, and `/` kept in paths, encoded once.
 fn encode(out: &mut String, text: &str, keep_slash: bool) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for byte in text.bytes() {
