@@ -1,9 +1,12 @@
 //! Confirming: S3's own word for size, type and digest, the bytes' own word for what they are, then one move to ready.
 
+use std::collections::HashMap;
+
+use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
 use super::{
-    Valet,
+    S3_AT_ONCE, Valet,
     content::{self, Inspection},
 };
 use crate::{
@@ -87,6 +90,53 @@ impl Valet {
             (ImageState::Expired, _) => Err(ConfirmError::Expired),
             _ => Err(ConfirmError::NotFound),
         }
+    }
+
+    /// [`Valet::confirm`] for many: S3 is asked for each, the database a few times for all. One that is not right harms no
+    /// other.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database; S3's are each item's own.
+    pub async fn confirm_all(
+        &self,
+        user: UserId,
+        ids: &[ImageId],
+        now: OffsetDateTime,
+    ) -> Result<Vec<Result<Image, ConfirmError>>, StoreError> {
+        let mut looks = Vec::new();
+        for image in self.store.images.find_all_owned(user, ids).await? {
+            if image.state == ImageState::Pending {
+                // Boxed: the stream's own futures are not `Send` for every lifetime.
+                looks.push(async move { (self.examine(&image).await, image) }.boxed());
+            }
+        }
+        let examined: Vec<_> = stream::iter(looks).buffer_unordered(S3_AT_ONCE).collect().await;
+        let (mut proved, mut failed) = (Vec::new(), HashMap::new());
+        for (finding, image) in &examined {
+            match finding {
+                Ok(Finding::Proved { etag, size }) => proved.push((image, etag.as_str(), *size)),
+                Ok(Finding::Wrong(why)) => self.reject(image, *why, now).await?,
+                Ok(Finding::Missing) => {}
+                Err(error) => drop(failed.insert(image.id, error)),
+            }
+        }
+        self.store.images.mark_all_ready(&proved).await?;
+        let found = self.store.images.find_all_owned(user, ids).await?;
+        let ready: Vec<_> = found.iter().filter(|image| image.state == ImageState::Ready).map(|image| image.id).collect();
+        // Those that were ready before, too: the server that owed the next step may have died.
+        self.store.users.keep_all_held(user, &ready).await?;
+        let answer = |id: &ImageId| {
+            let image = found.iter().find(|image| image.id == *id).ok_or(ConfirmError::NotFound)?;
+            match (image.state, image.rejection, failed.get(id)) {
+                (ImageState::Ready, ..) => Ok(image.clone()),
+                (ImageState::Pending, _, Some(error)) => Err(StoreError::clone(error).into()),
+                (ImageState::Pending, _, None) => Err(ConfirmError::ObjectMissing),
+                (ImageState::Rejected, Some(why), _) => Err(ConfirmError::Rejected(why)),
+                (ImageState::Expired, ..) => Err(ConfirmError::Expired),
+                _ => Err(ConfirmError::NotFound),
+            }
+        };
+        Ok(ids.iter().map(answer).collect())
     }
 
     /// Looks at what lies at the image's key, changing nothing.

@@ -58,6 +58,25 @@ impl Valet {
         Ok(self.show(self.find_ready(user, id).await?, now)?)
     }
 
+    /// Ready images of these ids, one answer for each.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn images(
+        &self,
+        user: UserId,
+        ids: &[ImageId],
+        now: OffsetDateTime,
+    ) -> Result<Vec<Result<Shown, ReadError>>, StoreError> {
+        let found = self.store.images.find_all_owned(user, ids).await?;
+        let read = |id: &ImageId| {
+            let image =
+                found.iter().find(|image| image.id == *id && image.state == ImageState::Ready).ok_or(ReadError::NotFound)?;
+            Ok(self.show(image.clone(), now)?)
+        };
+        Ok(ids.iter().map(read).collect())
+    }
+
     /// A URL that saves the image under its file name.
     ///
     /// # Errors

@@ -34,6 +34,14 @@ pub struct Valet {
 /// The longest a slow phone may take for a byte: a grace that a large file does not outlast.
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
+/// Calls to S3 that one request makes at once.
+const S3_AT_ONCE: usize = 16;
+
+/// The answer of a call for many that was made for one.
+fn one<T, E: From<StoreError>>(mut answers: Vec<Result<T, E>>) -> Result<T, E> {
+    answers.pop().unwrap_or_else(|| Err(StoreError::Update("no answer was made".to_owned()).into()))
+}
+
 impl Valet {
     /// Puts the parts together.
     ///

@@ -15,7 +15,13 @@ const BODY_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The largest body in bytes that this path takes.
 fn body_limit(path: &str) -> usize {
-    if path.starts_with("/api/auth/") { 4 * 1024 } else { 16 * 1024 }
+    match path {
+        _ if path.starts_with("/api/auth/") => 4 * 1024,
+        "/api/images/upload/batch" | "/api/images/renew" | "/api/images/confirm" | "/api/images/read" | "/api/images/delete" => {
+            256 * 1024
+        }
+        _ => 16 * 1024,
+    }
 }
 
 /// How long a request may take once its body is here. Confirming reads from S3, on some stores the whole file.

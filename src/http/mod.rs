@@ -3,6 +3,7 @@
 //! One file per resource; problems, limits, CORS and the outermost layer beside them. Nothing here names mongodb or aws.
 
 pub mod auth;
+pub mod batch;
 mod bearer;
 mod body;
 pub mod cors;
@@ -29,6 +30,8 @@ enum Tag {
     Accounts,
     /// From a file to a stored image.
     Uploads,
+    /// Many at once.
+    Batches,
     /// Reading, captions, deleting.
     Gallery,
     /// For orchestrators and balancers.

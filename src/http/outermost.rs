@@ -19,6 +19,10 @@ use super::{
 
 const REQUEST_ID: &str = "x-request-id";
 
+/// The request's id, for answers that hold problems of their own.
+#[derive(Clone)]
+pub struct RequestId(pub String);
+
 /// Wraps the routes.
 pub struct Outermost {
     allowed: Arc<Allowed>,
@@ -64,8 +68,9 @@ pub struct OutermostEndpoint<E> {
 impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
     type Output = Response;
 
-    async fn call(&self, request: Request) -> Result<Response> {
+    async fn call(&self, mut request: Request) -> Result<Response> {
         let id = request_id(&request);
+        request.set_data(RequestId(id.clone()));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let span = tracing::info_span!("request", id, %method, path, user = tracing::field::Empty);
         let answer = async {

@@ -143,10 +143,10 @@ pub struct FieldError {
     pub message: String,
 }
 
-/// An error (RFC 9457), sent as `application/problem+json`.
+/// An error (RFC 9457), sent as `application/problem+json`; in a batch, an item's own.
 #[derive(Debug, Object)]
 #[oai(rename = "Problem", rename_all = "camelCase", skip_serializing_if_is_none)]
-struct ProblemBody {
+pub struct ProblemBody {
     /// A URI that names the kind of problem; it ends in the code.
     #[oai(rename = "type")]
     kind: String,
@@ -201,11 +201,11 @@ impl Problem {
         self
     }
 
-    /// The answer.
+    /// The problem of one item in a batch.
     #[must_use]
-    pub fn respond(self, request_id: &str) -> Response {
+    pub fn item(self, request_id: &str) -> ProblemBody {
         let status = self.code.status();
-        let body = ProblemBody {
+        ProblemBody {
             kind: format!("urn:valet:problem:{}", self.code.as_str()),
             title: self.code.title().to_owned(),
             status: status.as_u16(),
@@ -213,7 +213,15 @@ impl Problem {
             detail: self.detail,
             request_id: request_id.to_owned(),
             errors: (!self.errors.is_empty()).then_some(self.errors),
-        };
+        }
+    }
+
+    /// The answer.
+    #[must_use]
+    pub fn respond(mut self, request_id: &str) -> Response {
+        let (code, status) = (self.code, self.code.status());
+        let extra = std::mem::take(&mut self.headers);
+        let body = self.item(request_id);
         let mut response = Response::builder()
             .status(status)
             .header(header::CONTENT_TYPE, "application/problem+json")
@@ -222,7 +230,7 @@ impl Problem {
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             // RFC 6750 section 3: an error code only when a token was sent.
-            let challenge = match self.code {
+            let challenge = match code {
                 Code::TokenInvalid | Code::TokenExpired | Code::SessionEnded => "Bearer error=\"invalid_token\"",
                 _ => "Bearer",
             };
@@ -231,7 +239,7 @@ impl Problem {
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
-        headers.extend(self.headers);
+        headers.extend(extra);
         response
     }
 }
@@ -277,7 +285,7 @@ impl From<StoreError> for Problem {
                 tracing::warn!(%error, "a dependency did not answer in time");
                 Self::new(Code::Timeout, "It is not known whether the request took effect. Repeat it: that is safe.")
             }
-            StoreError::Database(_) | StoreError::Objects { .. } | StoreError::Credentials { .. } => {
+            StoreError::Database(_) | StoreError::Update(_) | StoreError::Objects { .. } | StoreError::Credentials { .. } => {
                 tracing::warn!(%error, "a dependency failed");
                 Self::new(Code::Unavailable, "Repeat the request after a moment: that is safe.")
             }
@@ -338,6 +346,9 @@ impl From<IssueError> for Problem {
                 Code::TooManyPending,
                 format!("At most {most} uploads may be open. Confirm or delete some: GET /api/images/pending lists them."),
             ),
+            IssueError::KeyReused => {
+                Self::new(Code::IdempotencyKeyReused, "Send another key, or exactly the request that came with this one before.")
+            }
             IssueError::NoAccount => session_ended(),
             IssueError::Store(error) => error.into(),
         }

@@ -2,7 +2,7 @@
 
 use poem_openapi::{
     ApiResponse, Enum, Object, OpenApi,
-    param::{Path, Query},
+    param::{Header, Path, Query},
     payload::Json,
 };
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use super::{
     body::{self, Body},
     page::{self, Listing},
     problem::{Code, Problem},
-    view::{self, Image, UploadTicket, image_id, whole_seconds},
+    view::{self, Image, UploadTicket, idempotency_key, image_id, whole_seconds},
 };
 use crate::{domain::uploads::Declared, model};
 
@@ -32,6 +32,7 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
             Code::InvalidFileName,
             Code::InvalidSha256,
             Code::InvalidCaption,
+            Code::IdempotencyKeyReused,
         ],
     ),
     ("renew_upload", &[Code::NotFound, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch]),
@@ -143,16 +144,27 @@ impl Uploads {
     /// The rules for the PUT's answer: **200 or 412**: confirm. **409, 5xx or no answer**: repeat the PUT. **403**: renew
     /// once. **400**: the bytes changed; open a new upload.
     #[oai(path = "/upload", method = "post", operation_id = "create_upload")]
-    async fn create(&self, app: Application<'_>, caller: Signed, body: Body<NewUpload>) -> Result<UploadResponse, Problem> {
+    async fn create(
+        &self,
+        app: Application<'_>,
+        caller: Signed,
+        /// Any text of 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body, within 24 hours,
+        /// gets the same upload and a fresh URL.
+        #[oai(name = "Idempotency-Key")]
+        key: Header<Option<String>>,
+        body: Body<NewUpload>,
+    ) -> Result<UploadResponse, Problem> {
         let now = view::now();
+        let key = key.0.as_deref().map(|text| idempotency_key(text, "Idempotency-Key")).transpose()?;
         let declared = Declared {
             file_name: &body.0.file_name,
             content_type: &body.0.content_type,
             size: body.0.size,
             sha256: &body.0.sha256,
             caption: body.0.caption.as_deref(),
+            key: key.as_ref(),
         };
-        let issued = app.valet.issue(caller.0.user, &declared, now).await?;
+        let issued = app.valet.issue(caller.0.user, declared, now).await?;
         let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.show(image, now))?);
         Ok(if issued.opened { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
     }

@@ -7,11 +7,11 @@ use time::OffsetDateTime;
 
 use crate::{
     domain::{gallery::Shown, uploads::Ticket},
-    model::{self, ImageId},
+    model::{self, IdempotencyKey, ImageId, InvalidIdempotencyKey},
     store::{StoreError, objects::PresignedPut},
 };
 
-use super::problem::Problem;
+use super::problem::{Code, Problem};
 
 /// The request's time: read once, where it enters.
 pub fn now() -> OffsetDateTime {
@@ -29,6 +29,17 @@ pub fn whole_seconds(at: OffsetDateTime) -> OffsetDateTime {
 /// The 404 of an unknown id.
 pub fn image_id(text: &str) -> Result<ImageId, Problem> {
     ImageId::parse(text).ok_or_else(Problem::not_found)
+}
+
+/// A key of the caller's.
+///
+/// # Errors
+/// A 400 that names where it stood.
+pub fn idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Problem> {
+    let refused = |error: InvalidIdempotencyKey| {
+        Problem::new(Code::InvalidRequest, "The idempotency key is not valid.").field(member, error.to_string())
+    };
+    IdempotencyKey::parse(text).map_err(refused)
 }
 
 /// A ready image.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use super::{ContentType, FileName, ImageId, Sha256, UserId};
+use super::{ContentType, FileName, Idempotency, ImageId, Sha256, UserId};
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +54,12 @@ impl ImageState {
             (self, next),
             (Pending, Ready | Deleting | Rejected | Expired) | (Ready, Deleting) | (Deleting | Rejected | Expired, Gone)
         )
+    }
+
+    /// Pending or ready: holds its bytes' place, and counts against the quota.
+    #[must_use]
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Pending | Self::Ready)
     }
 
     /// The record outlives its object so that the object can be deleted a second time: a delete re-opens the key
@@ -187,6 +193,8 @@ pub struct Image {
     pub state: ImageState,
     /// As declared.
     pub upload: Upload,
+    /// Under which key the upload was opened, while the key is kept.
+    pub idempotency: Option<Idempotency>,
     /// Why, when `state` is rejected.
     pub rejection: Option<Rejection>,
     /// The object's entity tag at confirm: what was verified.

@@ -14,7 +14,7 @@ use std::{future::Future, time::Duration};
 use futures_util::FutureExt;
 use mongodb::{
     Client, Database,
-    bson::{DateTime, doc},
+    bson::{Bson, DateTime, Document, doc},
     error::{ErrorKind, WriteFailure},
     options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern},
 };
@@ -26,17 +26,23 @@ pub use objects::Objects;
 pub use sessions::{Session, Sessions};
 pub use users::{Account, Reserved, Users};
 
-use crate::config;
+use crate::{
+    config,
+    model::{ImageId, UserId},
+};
 
 /// The longest a call to MongoDB may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// A call that did not succeed. The caller cannot know whether a write was applied: it must be safe to ask again.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database answered with an error, or could not be reached.
     #[error("the database failed: {0}")]
     Database(#[source] mongodb::error::Error),
+    /// One of many updates was refused.
+    #[error("the database refused an update: {0}")]
+    Update(String),
     /// The database did not answer in time.
     #[error("the database did not answer within {} s", DEADLINE.as_secs())]
     DatabaseTimeout,
@@ -124,31 +130,57 @@ impl Store {
         })
     }
 
-    /// Takes a ready image from its owner: the state and the quota move together, or not at all.
-    /// `false` when it was not ready any more.
+    /// Takes ready images from their owner: states and quota move together, or not at all. Answers which of `ids` were
+    /// ready.
     ///
     /// # Errors
     /// [`StoreError`]; whether the move happened is then to be asked again.
-    pub async fn delete_ready(&self, image: &crate::model::Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn delete_owned_ready(
+        &self,
+        user: UserId,
+        ids: &[ImageId],
+        now: OffsetDateTime,
+    ) -> Result<Vec<ImageId>, StoreError> {
         // Boxed futures over owned context: an async closure's future is not `Send` for every lifetime.
-        let context = (self.users.clone(), self.images.clone(), image.clone());
-        bounded(async {
+        let context = (self.users.clone(), self.images.clone(), ids.to_vec());
+        let taken = bounded(async {
             let mut session = self.database.client().start_session().await?;
             let transaction = session.start_transaction();
             transaction
-                .and_run(context, |session, (users, images, image)| {
+                .and_run(context, move |session, (users, images, ids)| {
                     async move {
-                        if !images.start_deleting(image, now, session).await? {
-                            return Ok(false);
+                        let taken = images.start_deleting(user, ids, now, session).await?;
+                        if !taken.is_empty() {
+                            users.drop_images(user, &taken, session).await?;
                         }
-                        users.drop_image(image.user, image.id, image.upload.size, session).await?;
-                        Ok(true)
+                        Ok(taken)
                     }
                     .boxed()
                 })
                 .await
         })
-        .await
+        .await?;
+        Ok(taken.iter().filter_map(|(id, _)| ImageId::parse(id)).collect())
+    }
+}
+
+/// Many conditional updates in one round trip, each on its own, in no order. The `update` command rather than the driver's
+/// bulk write, which wants MongoDB 8.
+async fn update_each<T: Send + Sync>(
+    collection: &mongodb::Collection<T>,
+    moves: impl Iterator<Item = (Document, Bson)>,
+) -> Result<(), StoreError> {
+    let updates: Vec<_> = moves.map(|(filter, update)| doc! { "q": filter, "u": update }).collect();
+    if updates.is_empty() {
+        return Ok(());
+    }
+    let concern = doc! { "w": "majority", "j": true };
+    let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
+    let database = collection.client().database(&collection.namespace().db);
+    let answer = bounded(async { database.run_command(command).await }).await?;
+    match answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document) {
+        None => Ok(()),
+        Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
     }
 }
 
@@ -160,9 +192,23 @@ async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Re
     }
 }
 
+/// MongoDB's error code of a unique index.
+const DUPLICATE_KEY: i32 = 11000;
+
 /// Whether a unique index refused the write.
 fn is_duplicate(error: &mongodb::error::Error) -> bool {
-    matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref failure)) if failure.code == 11000)
+    matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref failure)) if failure.code == DUPLICATE_KEY)
+}
+
+/// The places in a bulk insertion that unique indexes refused; `None` when something else went wrong.
+fn duplicates(error: &mongodb::error::Error) -> Option<Vec<usize>> {
+    match &*error.kind {
+        ErrorKind::InsertMany(failure) if failure.write_concern_error.is_none() => {
+            let errors = failure.write_errors.as_ref()?;
+            errors.iter().all(|one| one.code == DUPLICATE_KEY).then(|| errors.iter().map(|one| one.index).collect())
+        }
+        _ => None,
+    }
 }
 
 fn datetime(at: OffsetDateTime) -> DateTime {

@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{StoreError, bounded, datetime, instant, integer, is_duplicate};
+use super::{StoreError, bounded, datetime, instant, integer, is_duplicate, update_each};
 use crate::model::{Email, ImageId, Usage, User, UserId};
 
 /// Queries and updates of `users`.
@@ -149,25 +149,28 @@ impl Users {
         Ok(Some(Usage { bytes: count("usedBytes")?, images: count("images")?, pending: count("pending")? }))
     }
 
-    /// Counts an upload's bytes and makes its hold, if both the quota and the cap of open uploads allow it.
+    /// Counts uploads' bytes and makes their holds, if both the quota and the cap of open uploads allow all of them.
     /// One conditional update: of any number at once, exactly those that fit succeed.
     ///
     /// # Errors
-    /// [`StoreError`]; a hold without an image may then remain, which the sweeper settles.
+    /// [`StoreError`]; holds without an image may then remain, which the sweeper settles.
     pub async fn reserve(
         &self,
         user: UserId,
-        image: ImageId,
-        bytes: u64,
-        limits: (u64, u32),
+        uploads: &[(ImageId, u64)],
+        (quota, max_pending): (u64, u32),
         now: OffsetDateTime,
     ) -> Result<Reserved, StoreError> {
-        let (quota, max_pending) = limits;
-        let Some(room) = quota.checked_sub(bytes) else { return Ok(Reserved::No) };
+        let bytes = uploads.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        let places = (max_pending as usize).checked_sub(uploads.len());
+        let (Some(room), Some(free)) = (quota.checked_sub(bytes), places) else { return Ok(Reserved::No) };
         let mut filter = doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(room) } };
-        filter.insert(format!("holds.{}", max_pending.saturating_sub(1)), doc! { "$exists": false });
-        let hold = doc! { "image": image.to_string(), "bytes": integer(bytes), "at": datetime(now) };
-        let update = doc! { "$inc": { "usedBytes": integer(bytes) }, "$push": { "holds": hold } };
+        // With this place in the array free, there are places for all.
+        filter.insert(format!("holds.{free}"), doc! { "$exists": false });
+        let hold =
+            |(image, bytes): &(ImageId, u64)| doc! { "image": image.to_string(), "bytes": integer(*bytes), "at": datetime(now) };
+        let holds: Vec<_> = uploads.iter().map(hold).collect();
+        let update = doc! { "$inc": { "usedBytes": integer(bytes) }, "$push": { "holds": { "$each": holds } } };
         let done = bounded(async { self.collection.update_one(filter, update).await }).await?;
         Ok(if done.matched_count == 1 { Reserved::Yes } else { Reserved::No })
     }
@@ -177,7 +180,16 @@ impl Users {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn keep_held(&self, user: UserId, image: ImageId) -> Result<bool, StoreError> {
-        self.take_hold(user, image, doc! { "images": 1_i64 }).await
+        self.take_hold(user, image, kept()).await
+    }
+
+    /// [`Users::keep_held`] for many, in one round trip.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn keep_all_held(&self, user: UserId, images: &[ImageId]) -> Result<(), StoreError> {
+        let moves = images.iter().map(|image| hold_taken(user, *image, kept()));
+        update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
     }
 
     /// The upload came to nothing: its bytes are free again. Does nothing when the hold is gone.
@@ -188,28 +200,38 @@ impl Users {
         self.take_hold(user, image, doc! { "usedBytes": -integer(bytes) }).await
     }
 
+    /// [`Users::release_held`] for many, in one round trip.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn release_all_held(&self, user: UserId, uploads: &[(ImageId, u64)]) -> Result<(), StoreError> {
+        let moves = uploads.iter().map(|(image, bytes)| hold_taken(user, *image, doc! { "usedBytes": -integer(*bytes) }));
+        update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
+    }
+
     async fn take_hold(&self, user: UserId, image: ImageId, increment: Document) -> Result<bool, StoreError> {
-        let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
-        let update = doc! { "$pull": { "holds": { "image": image.to_string() } }, "$inc": increment };
+        let (filter, update) = hold_taken(user, image, increment);
         Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
-    /// In the transaction that takes a ready image away: its bytes are free, and it is not counted any more. Where the
-    /// server died between the image's confirmation and [`Users::keep_held`], it never was.
-    pub(super) async fn drop_image(
+    /// In the transaction that takes ready images away: their bytes are free, and they are not counted any more. Where a
+    /// server died between an image's confirmation and [`Users::keep_held`], it never was: its hold goes instead.
+    pub(super) async fn drop_images(
         &self,
         user: UserId,
-        image: ImageId,
-        bytes: u64,
+        images: &[(String, i64)],
         session: &mut ClientSession,
     ) -> mongodb::error::Result<()> {
-        let held = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
-        let update = doc! { "$pull": { "holds": { "image": image.to_string() } }, "$inc": { "usedBytes": -integer(bytes) } };
-        if self.collection.update_one(held, update).session(&mut *session).await?.matched_count == 0 {
-            let update = doc! { "$inc": { "usedBytes": -integer(bytes), "images": -1_i64 } };
-            self.collection.update_one(doc! { "_id": user.to_string() }, update).session(session).await?;
-        }
-        Ok(())
+        let filter = doc! { "_id": user.to_string() };
+        let ids: Vec<_> = images.iter().map(|(id, _)| id.as_str()).collect();
+        let owner = self.collection.find_one(filter.clone()).session(&mut *session).await?;
+        let holds = owner.map_or_else(Vec::new, |user| user.holds);
+        let held = holds.iter().filter(|hold| hold.get_str("image").is_ok_and(|image| ids.contains(&image))).count();
+        let bytes: i64 = images.iter().map(|(_, bytes)| bytes).sum();
+        let counted = integer(images.len().saturating_sub(held) as u64);
+        let pull = doc! { "holds": { "image": { "$in": ids } } };
+        let update = doc! { "$pull": pull, "$inc": { "usedBytes": -bytes, "images": -counted } };
+        self.collection.update_one(filter, update).session(session).await.map(drop)
     }
 
     /// Holds made before `before`, at most `limit` users' worth: what a server that died left unsettled.
@@ -238,4 +260,15 @@ impl Users {
         }
         Ok(holds)
     }
+}
+
+/// The change to a user when an upload became an image.
+fn kept() -> Document {
+    doc! { "images": 1_i64 }
+}
+
+/// Takes a hold, once: who comes second finds none.
+fn hold_taken(user: UserId, image: ImageId, increment: Document) -> (Document, Document) {
+    let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
+    (filter, doc! { "$pull": { "holds": { "image": image.to_string() } }, "$inc": increment })
 }

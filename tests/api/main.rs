@@ -4,10 +4,12 @@
 
 mod accounts;
 mod app;
+mod batch;
 mod confirm;
 mod dev_mongod;
 mod documented;
 mod gallery;
+mod idempotency;
 mod local_s3;
 mod sweeper;
 mod uploads;

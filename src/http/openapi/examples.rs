@@ -43,6 +43,16 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "NewUpload" => json!({
             "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256, "caption": "The sea, finally",
         }),
+        "UploadBatch" => json!({ "items": [{
+            "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256,
+            "idempotencyKey": "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44",
+        }] }),
+        "ImageIds" => json!({ "ids": [IMAGE] }),
+        "UploadResults" => json!({ "results": [{
+            "status": 201, "ticket": { "id": IMAGE, "state": "pending", "expiresAt": "2026-11-23T10:00:00Z", "upload": request },
+        }] }),
+        "ImageResults" => json!({ "results": [{ "id": IMAGE, "status": 200, "image": image }] }),
+        "DeleteResults" => json!({ "results": [{ "id": IMAGE, "status": 204 }] }),
         "UploadTicket" => json!({ "id": IMAGE, "state": "pending", "expiresAt": "2026-11-23T10:00:00Z", "upload": request }),
         "PresignedRequest" => request,
         "PendingUploads" => json!({ "uploads": [{

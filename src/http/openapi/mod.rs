@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     auth::{self, Auth},
+    batch::{self, Batch},
     gallery::{self, Gallery},
     health::{self, Health},
     problem::Code,
@@ -18,7 +19,7 @@ use super::{
 use crate::model::{Caption, ContentType, FileName};
 
 /// Everything that is documented.
-pub type Api = (Auth, Uploads, Gallery, Health);
+pub type Api = (Auth, Uploads, Batch, Gallery, Health);
 
 const DESCRIPTION: &str = "\
 Direct uploads to a private bucket: this service hands out narrow, short-lived keys, and the bytes go straight to S3.
@@ -39,7 +40,7 @@ the image as it was uploaded, GPS position included: remove it before uploading 
 /// The service that answers the documented operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Auth, Uploads, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
+    OpenApiService::new((Auth, Uploads, Batch, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT OR Apache-2.0").url("https://spdx.org/licenses/"))
         .server(ServerObject::new("/").description("This server"))
@@ -70,7 +71,7 @@ pub fn document() -> Value {
 
 /// Limits that the domain enforces, and request objects that refuse unknown members.
 fn describe_schemas(schemas: &mut Value) {
-    for request in ["Credentials", "NewUpload", "ImageUpdate"] {
+    for request in ["Credentials", "NewUpload", "ImageUpdate", "UploadBatch", "BatchUpload", "ImageIds"] {
         schemas[request]["additionalProperties"] = false.into();
     }
     let types: Vec<_> = ContentType::ALL.iter().map(|known| known.as_str()).collect();
@@ -83,15 +84,16 @@ fn describe_schemas(schemas: &mut Value) {
     limit("Credentials", "password", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
     limit("User", "email", json!({ "format": "email" }));
     limit("Session", "tokenType", json!({ "enum": ["Bearer"] }));
-    limit("NewUpload", "fileName", json!({ "minLength": 1, "maxLength": FileName::MAX_BYTES }));
-    limit("NewUpload", "contentType", json!({ "enum": types }));
-    limit("NewUpload", "size", json!({ "minimum": 1 }));
-    limit(
-        "NewUpload",
-        "sha256",
-        json!({ "format": "byte", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" }),
-    );
-    for schema in ["NewUpload", "ImageUpdate"] {
+    for schema in ["NewUpload", "BatchUpload"] {
+        limit(schema, "fileName", json!({ "minLength": 1, "maxLength": FileName::MAX_BYTES }));
+        limit(schema, "contentType", json!({ "enum": types }));
+        limit(schema, "size", json!({ "minimum": 1 }));
+        limit(schema, "sha256", json!({ "format": "byte", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" }));
+    }
+    limit("BatchUpload", "idempotencyKey", json!({ "minLength": 1, "maxLength": 255 }));
+    limit("UploadBatch", "items", json!({ "minItems": 1, "maxItems": batch::MOST }));
+    limit("ImageIds", "ids", json!({ "minItems": 1, "maxItems": batch::MOST }));
+    for schema in ["NewUpload", "BatchUpload", "ImageUpdate"] {
         limit(schema, "caption", json!({ "maxLength": Caption::MAX_CHARS }));
     }
     for (schema, member) in [("Image", "url"), ("PresignedRequest", "url"), ("Download", "url"), ("Problem", "type")] {
@@ -129,7 +131,7 @@ fn describe_operation(method: &str, operation: &mut Value) {
 
 /// The problems an operation can answer with: its own, and those that follow from its shape.
 fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
-    let own = [auth::PROBLEMS, uploads::PROBLEMS, gallery::PROBLEMS, health::PROBLEMS].concat();
+    let own = [auth::PROBLEMS, uploads::PROBLEMS, batch::PROBLEMS, gallery::PROBLEMS, health::PROBLEMS].concat();
     let mut codes = own.into_iter().find(|(known, _)| *known == id).map_or_else(Vec::new, |(_, codes)| codes.to_vec());
     let has_parameters = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == "query"));
     if operation.get("requestBody").is_some() || has_parameters {
@@ -184,6 +186,9 @@ fn describe_parameter(parameter: &mut Value) {
             parameter["schema"] =
                 json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": super::page::MAX_LIMIT, "default": 50 });
             parameter["example"] = 50.into();
+        }
+        Some("Idempotency-Key") => {
+            parameter["example"] = "\"0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44\"".into();
         }
         Some("id") => {
             parameter["description"] = "The image's id.".into();

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
-    Caption, ContentType, Dimensions, FileName, Image, ImageId, ImageState, ObjectKey, Rejection, Sha256, Upload, UserId,
+    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, Rejection,
+    Sha256, Upload, UserId,
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -25,6 +26,12 @@ pub(super) struct ImageDoc {
     sha256: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     caption: Option<String>,
+    /// Unique per user; gone with the upload's failure or deletion.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idem_key: Option<String>,
+    /// The digest of the request that came with the key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    idem_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,6 +65,8 @@ impl ImageDoc {
             size: integer(upload.size),
             sha256: upload.sha256.to_string(),
             caption: upload.caption.as_ref().map(|caption| caption.as_str().to_owned()),
+            idem_key: image.idempotency.as_ref().map(|known| known.key.as_str().to_owned()),
+            idem_hash: image.idempotency.as_ref().map(|known| known.request.to_string()),
             rejection: None,
             etag: None,
             width: None,
@@ -85,6 +94,9 @@ impl ImageDoc {
                 sha256: Sha256::parse(&self.sha256).map_err(|_| corrupt("sha256"))?,
                 caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
             },
+            idempotency: self.idem_key.as_deref().zip(self.idem_hash.as_deref()).and_then(|(key, hash)| {
+                Some(Idempotency { key: IdempotencyKey::parse(key).ok()?, request: Sha256::parse(hash).ok()? })
+            }),
             rejection: self
                 .rejection
                 .as_deref()

@@ -15,8 +15,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use self::document::ImageDoc;
-use super::{StoreError, bounded, datetime, integer, is_duplicate};
-use crate::model::{Caption, Dimensions, Image, ImageId, ImageState, Position, Rejection, Sha256, UserId};
+use super::{StoreError, bounded, datetime, duplicates, update_each};
+use crate::model::{Caption, Dimensions, IdempotencyKey, Image, ImageId, ImageState, Position, Rejection, Sha256, UserId};
 
 /// How long a record is kept when nothing is left of its image.
 const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -32,8 +32,8 @@ pub struct Images {
 pub enum Inserted {
     /// The document is there.
     Yes,
-    /// This user has a live image of the same bytes.
-    SameBytes,
+    /// This user has a live image of the same bytes, or used the same key.
+    Known,
 }
 
 impl Images {
@@ -55,6 +55,14 @@ impl Images {
                     .build(),
             ),
             index(
+                doc! { "user": 1, "idemKey": 1 },
+                IndexOptions::builder()
+                    .name("idemKey".to_owned())
+                    .unique(true)
+                    .partial_filter_expression(doc! { "idemKey": { "$exists": true } })
+                    .build(),
+            ),
+            index(
                 doc! { "due": 1 },
                 IndexOptions::builder()
                     .name("due".to_owned())
@@ -73,17 +81,23 @@ impl Images {
         bounded(async { self.collection.create_indexes(indexes).await }).await.map(drop)
     }
 
-    /// Adds a pending image, to be looked at by the sweeper at `due`.
+    /// Adds pending images, each to be looked at by the sweeper at its time: one round trip for any number.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn insert(&self, image: &Image, due: OffsetDateTime) -> Result<Inserted, StoreError> {
-        let document = ImageDoc::pending(image, datetime(due));
-        match bounded(async { self.collection.insert_one(document).await }).await {
-            Ok(_) => Ok(Inserted::Yes),
-            Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(Inserted::SameBytes),
-            Err(error) => Err(error),
+    /// [`StoreError`]; some may then be there.
+    pub async fn insert_all(&self, images: &[(&Image, OffsetDateTime)]) -> Result<Vec<Inserted>, StoreError> {
+        let documents: Vec<_> = images.iter().map(|(image, due)| ImageDoc::pending(image, datetime(*due))).collect();
+        let mut inserted = vec![Inserted::Yes; images.len()];
+        match bounded(async { self.collection.insert_many(&documents).ordered(false).await }).await {
+            Ok(_) => {}
+            Err(StoreError::Database(error)) => {
+                for at in duplicates(&error).ok_or(StoreError::Database(error))? {
+                    inserted[at] = Inserted::Known;
+                }
+            }
+            Err(error) => return Err(error),
         }
+        Ok(inserted)
     }
 
     /// The user's image, in any state.
@@ -96,14 +110,45 @@ impl Images {
         found.map(ImageDoc::into_image).transpose()
     }
 
-    /// The user's live (pending or ready) image of these bytes.
+    /// The user's images of these ids, in any state and order.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_owned_bytes(&self, user: UserId, sha256: Sha256, size: u64) -> Result<Option<Image>, StoreError> {
-        let filter = doc! { "user": user.to_string(), "sha256": sha256.to_string(), "size": integer(size), "live": true };
-        let found = bounded(async { self.collection.find_one(filter).await }).await?;
-        found.map(ImageDoc::into_image).transpose()
+    pub async fn find_all_owned(&self, user: UserId, ids: &[ImageId]) -> Result<Vec<Image>, StoreError> {
+        self.find_all(owned_by_ids(user, ids)).await
+    }
+
+    /// The user's live (pending or ready) images of these bytes, and those opened under these keys.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_owned_known(
+        &self,
+        user: UserId,
+        digests: &[Sha256],
+        keys: &[&IdempotencyKey],
+    ) -> Result<Vec<Image>, StoreError> {
+        let digests: Vec<_> = digests.iter().map(ToString::to_string).collect();
+        let mut known = vec![doc! { "user": user.to_string(), "sha256": { "$in": digests }, "live": true }];
+        if !keys.is_empty() {
+            let keys: Vec<_> = keys.iter().map(|key| key.as_str()).collect();
+            known.push(doc! { "user": user.to_string(), "idemKey": { "$in": keys } });
+        }
+        self.find_all(doc! { "$or": known }).await
+    }
+
+    async fn find_all(&self, filter: Document) -> Result<Vec<Image>, StoreError> {
+        let found: Vec<ImageDoc> = bounded(async { self.collection.find(filter).await?.try_collect().await }).await?;
+        found.into_iter().map(ImageDoc::into_image).collect()
+    }
+
+    /// Takes a key off an image: its time is over.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn release_owned_key(&self, user: UserId, id: ImageId, key: &IdempotencyKey) -> Result<(), StoreError> {
+        let filter = doc! { "_id": id.to_string(), "user": user.to_string(), "idemKey": key.as_str() };
+        self.moved(filter, doc! { "$unset": { "idemKey": "", "idemHash": "" } }).await.map(drop)
     }
 
     /// Ready images, newest first, after `after`: one index scan that examines exactly what it returns.
@@ -139,19 +184,21 @@ impl Images {
         page.into_iter().map(ImageDoc::into_image).collect()
     }
 
-    /// Records that a URL will leave that dies at `urls_die_at`, before it leaves. `None` when no longer pending.
+    /// Records that URLs will leave that die at `urls_die_at`, before they leave, for those that are pending.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn raise_owned_urls_die_at(
         &self,
         user: UserId,
-        id: ImageId,
+        ids: &[ImageId],
         urls_die_at: OffsetDateTime,
         due: OffsetDateTime,
-    ) -> Result<Option<Image>, StoreError> {
+    ) -> Result<(), StoreError> {
+        let mut filter = owned_by_ids(user, ids);
+        filter.insert("state", ImageState::Pending.as_str());
         let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at), "due": datetime(due) } };
-        self.update_owned(owned(user, id, ImageState::Pending), update).await
+        bounded(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
     /// `pending → ready`, with what was verified. `None` when it was not pending.
@@ -165,15 +212,18 @@ impl Images {
         etag: &str,
         size: Dimensions,
     ) -> Result<Option<Image>, StoreError> {
-        // A pipeline, for $$NOW; $literal because a pipeline would take a leading `$` for a field's name.
-        let set = doc! {
-            "state": ImageState::Ready.as_str(),
-            "uploadedAt": "$$NOW",
-            "etag": { "$literal": etag },
-            "width": i64::from(size.width),
-            "height": i64::from(size.height),
-        };
-        self.update_owned(owned(user, id, ImageState::Pending), vec![doc! { "$set": set }, doc! { "$unset": ["due"] }]).await
+        self.update_owned(owned(user, id, ImageState::Pending), to_ready(etag, size)).await
+    }
+
+    /// `pending → ready` for each that still is, with what was verified of it: one round trip for any number.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may then be ready.
+    pub async fn mark_all_ready(&self, proved: &[(&Image, &str, Dimensions)]) -> Result<(), StoreError> {
+        let moves = proved
+            .iter()
+            .map(|(image, etag, size)| (owned(image.user, image.id, ImageState::Pending), Bson::from(to_ready(etag, *size))));
+        update_each(&self.collection, moves).await
     }
 
     /// `pending → rejected`. `false` when it was not pending.
@@ -183,7 +233,7 @@ impl Images {
     pub async fn reject_owned(&self, user: UserId, id: ImageId, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
         let update = doc! {
             "$set": { "state": ImageState::Rejected.as_str(), "rejection": why.as_str(), "due": datetime(now) },
-            "$unset": { "live": "" },
+            "$unset": { "live": "", "idemKey": "", "idemHash": "" },
         };
         self.moved(owned(user, id, ImageState::Pending), update).await
     }
@@ -206,16 +256,25 @@ impl Images {
         self.moved(owned(user, id, ImageState::Pending), to_tombstone(ImageState::Deleting, now)).await
     }
 
-    /// `ready → deleting`, in the transaction that also frees the bytes.
+    /// `ready → deleting` for those that are ready, in the transaction that also frees their bytes; says which they were.
     pub(super) async fn start_deleting(
         &self,
-        image: &Image,
+        user: UserId,
+        ids: &[ImageId],
         now: OffsetDateTime,
         session: &mut ClientSession,
-    ) -> mongodb::error::Result<bool> {
-        let filter = owned(image.user, image.id, ImageState::Ready);
-        let update = to_tombstone(ImageState::Deleting, now);
-        Ok(self.collection.update_one(filter, update).session(session).await?.matched_count == 1)
+    ) -> mongodb::error::Result<Vec<(String, i64)>> {
+        let mut filter = owned_by_ids(user, ids);
+        filter.insert("state", ImageState::Ready.as_str());
+        let sizes = self.collection.clone_with_type::<Document>();
+        let mut found = sizes.find(filter.clone()).projection(doc! { "size": 1 }).session(&mut *session).await?;
+        let mut taken = Vec::new();
+        while let Some(image) = found.next(&mut *session).await.transpose()? {
+            taken.push((image.get_str("_id").unwrap_or_default().to_owned(), image.get_i64("size").unwrap_or_default()));
+        }
+        // A write by somebody else since the read aborts the transaction, which then begins anew.
+        self.collection.update_many(filter, to_tombstone(ImageState::Deleting, now)).session(session).await?;
+        Ok(taken)
     }
 
     /// Sets or clears the caption of a ready image. `None` when there is no such image.
@@ -308,5 +367,22 @@ fn owned(user: UserId, id: ImageId, state: ImageState) -> Document {
 
 fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
     let due: DateTime = datetime(now);
-    doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "" } }
+    doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
+}
+
+/// A pipeline, for $$NOW; $literal because a pipeline would take a leading `$` for a field's name.
+fn to_ready(etag: &str, size: Dimensions) -> Vec<Document> {
+    let set = doc! {
+        "state": ImageState::Ready.as_str(),
+        "uploadedAt": "$$NOW",
+        "etag": { "$literal": etag },
+        "width": i64::from(size.width),
+        "height": i64::from(size.height),
+    };
+    vec![doc! { "$set": set }, doc! { "$unset": ["due"] }]
+}
+
+fn owned_by_ids(user: UserId, ids: &[ImageId]) -> Document {
+    let ids: Vec<_> = ids.iter().map(ToString::to_string).collect();
+    doc! { "_id": { "$in": ids }, "user": user.to_string() }
 }

@@ -1,0 +1,232 @@
+//! Opening uploads: reserve, insert, sign; what is known already is found instead.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{Declared, IssueError, Issued, RenewError, Ticket};
+use crate::{
+    domain::{Valet, confirm::Finding},
+    model::{Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, Upload, UserId},
+    store::{Inserted, Reserved, StoreError, objects::PresignedPut},
+};
+
+/// Races with a confirm, a delete or a twin are settled by looking again; more than this is a fault.
+const TRIES: usize = 5;
+/// How long a key finds its upload.
+const KEY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An upload that somebody wants opened, by its place among those asked for.
+struct Wanted {
+    at: usize,
+    upload: Upload,
+    idempotency: Option<Idempotency>,
+}
+
+/// One answer for each upload that was asked for.
+type Answers = Vec<Option<Result<Issued, IssueError>>>;
+
+impl Valet {
+    /// Opens uploads, or finds those and the images that this user has of the same bytes or under the same key. One bad
+    /// item harms no other.
+    ///
+    /// # Errors
+    /// [`StoreError`]; asking again is safe.
+    pub async fn issue_all(
+        &self,
+        user: UserId,
+        declared: &[Declared<'_>],
+        now: OffsetDateTime,
+    ) -> Result<Vec<Result<Issued, IssueError>>, StoreError> {
+        let mut answers: Answers = declared.iter().map(|_| None).collect();
+        let mut wanted = Vec::with_capacity(declared.len());
+        for (at, declared) in declared.iter().enumerate() {
+            match self.check(declared) {
+                Ok(upload) => {
+                    let named = |key: &IdempotencyKey| Idempotency { key: key.clone(), request: declared.fingerprint() };
+                    wanted.push(Wanted { at, upload, idempotency: declared.key.map(named) });
+                }
+                Err(broken) => answers[at] = Some(Err(IssueError::Unstorable(broken))),
+            }
+        }
+        if wanted.len() > 1 {
+            // A phone that sends its camera roll again has most of it here; a single upload is new as a rule.
+            wanted = self.answer_known(user, wanted, &mut answers, now).await?;
+        }
+        for _ in 0..TRIES {
+            if wanted.is_empty() {
+                break;
+            }
+            wanted = self.open(user, wanted, &mut answers, now).await?;
+            if !wanted.is_empty() {
+                wanted = self.answer_known(user, wanted, &mut answers, now).await?;
+                wanted = self.answer_refused(user, wanted, &mut answers).await?;
+            }
+        }
+        let unsettled = || Err(StoreError::Update("an upload could not be opened".to_owned()).into());
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(unsettled)).collect())
+    }
+
+    /// Reserves, inserts, signs. What is left was refused by the quota or by a unique index.
+    async fn open(
+        &self,
+        user: UserId,
+        wanted: Vec<Wanted>,
+        answers: &mut Answers,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Wanted>, StoreError> {
+        let mut drafts = Vec::with_capacity(wanted.len());
+        for wanted in wanted {
+            drafts.push((self.draft(user, &wanted, now)?, wanted));
+        }
+        let mut refused = Vec::new();
+        let sizes: Vec<_> = drafts.iter().map(|((image, _), _)| (image.id, image.upload.size)).collect();
+        let limits = (self.uploads.quota_bytes, self.uploads.max_pending);
+        if self.store.users.reserve(user, &sizes, limits, now).await? == Reserved::No {
+            // Not all fit: those that do, in the order they were asked for.
+            let mut fitting = Vec::new();
+            for draft in drafts {
+                let one = [(draft.0.0.id, draft.0.0.upload.size)];
+                let fits = sizes.len() > 1 && self.store.users.reserve(user, &one, limits, now).await? == Reserved::Yes;
+                if fits { fitting.push(draft) } else { refused.push(draft.1) }
+            }
+            drafts = fitting;
+        }
+        if drafts.is_empty() {
+            return Ok(refused);
+        }
+        let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.quiet_from(image))).collect();
+        let inserted = self.store.images.insert_all(&rows).await?;
+        let mut unused = Vec::new();
+        for (((image, put), wanted), inserted) in drafts.into_iter().zip(inserted) {
+            if inserted == Inserted::Yes {
+                let ticket = Ticket::Pending(Box::new(image), put);
+                answers[wanted.at] = Some(Ok(Issued { ticket, opened: true }));
+            } else {
+                unused.push((image.id, image.upload.size));
+                refused.push(wanted);
+            }
+        }
+        self.store.users.release_all_held(user, &unused).await?;
+        Ok(refused)
+    }
+
+    fn draft(&self, user: UserId, wanted: &Wanted, now: OffsetDateTime) -> Result<(Image, PresignedPut), StoreError> {
+        let id = ImageId::new();
+        let key = ObjectKey::of(user, id);
+        let put = self.presign_put(&key, &wanted.upload, now)?;
+        let image = Image {
+            id,
+            user,
+            key,
+            state: ImageState::Pending,
+            upload: wanted.upload.clone(),
+            idempotency: wanted.idempotency.clone(),
+            rejection: None,
+            etag: None,
+            dimensions: None,
+            created_at: now,
+            uploaded_at: None,
+            expires_at: now + self.uploads.ttl,
+            urls_die_at: put.signed.expires_at,
+        };
+        Ok((image, put))
+    }
+
+    /// Answers with what this user has under the same key, else of the same bytes. What is left is not known, or not any more.
+    async fn answer_known(
+        &self,
+        user: UserId,
+        wanted: Vec<Wanted>,
+        answers: &mut Answers,
+        now: OffsetDateTime,
+    ) -> Result<Vec<Wanted>, StoreError> {
+        let digests: Vec<_> = wanted.iter().map(|wanted| wanted.upload.sha256).collect();
+        let keys: Vec<_> = wanted.iter().filter_map(|wanted| wanted.idempotency.as_ref()).map(|known| &known.key).collect();
+        let known = self.store.images.find_owned_known(user, &digests, &keys).await?;
+        let (mut left, mut matched) = (Vec::new(), Vec::new());
+        for wanted in wanted {
+            let named = wanted.idempotency.as_ref();
+            let by_key = known
+                .iter()
+                .find(|image| named.is_some() && image.idempotency.as_ref().map(|known| &known.key) == named.map(|n| &n.key));
+            let image = match (by_key, named) {
+                (Some(image), Some(named)) if image.created_at + KEY_KEPT <= now => {
+                    self.store.images.release_owned_key(user, image.id, &named.key).await?;
+                    None
+                }
+                (Some(image), named) if image.idempotency.as_ref() != named => {
+                    answers[wanted.at] = Some(Err(IssueError::KeyReused));
+                    continue;
+                }
+                (by_key, _) => by_key,
+            };
+            let is_same = |image: &&Image| (image.upload.sha256, image.upload.size) == (wanted.upload.sha256, wanted.upload.size);
+            match image.or_else(|| known.iter().filter(|image| image.state.is_live()).find(is_same)) {
+                Some(image) => matched.push((wanted, image)),
+                None => left.push(wanted),
+            }
+        }
+        let ids: Vec<_> = matched.iter().map(|(_, image)| image.id).collect();
+        let renewed = if ids.is_empty() { Vec::new() } else { self.renew_all(user, &ids, now).await? };
+        for ((wanted, image), ticket) in matched.into_iter().zip(renewed) {
+            match ticket {
+                Ok(ticket) => answers[wanted.at] = Some(Ok(Issued { ticket, opened: false })),
+                Err(RenewError::Store(error)) => return Err(error),
+                Err(RenewError::Expired) => {
+                    // What came of it is settled now: the next round finds the image, or opens a new upload.
+                    self.settle_expired(image, now).await?;
+                    left.push(wanted);
+                }
+                Err(RenewError::NotFound | RenewError::Rejected(_)) => left.push(wanted),
+            }
+        }
+        Ok(left)
+    }
+
+    /// Says why the quota refused; what would be let in by now is left.
+    async fn answer_refused(&self, user: UserId, wanted: Vec<Wanted>, answers: &mut Answers) -> Result<Vec<Wanted>, StoreError> {
+        if wanted.is_empty() {
+            return Ok(wanted);
+        }
+        let usage = self.store.users.usage(user).await?;
+        let quota = self.uploads.quota_bytes;
+        let mut left = Vec::new();
+        for wanted in wanted {
+            let refusal = match usage {
+                None => IssueError::NoAccount,
+                Some(usage) if wanted.upload.size > quota.saturating_sub(usage.bytes) => {
+                    IssueError::QuotaExceeded { quota, free: quota.saturating_sub(usage.bytes) }
+                }
+                Some(usage) if usage.pending >= u64::from(self.uploads.max_pending) => {
+                    IssueError::TooManyPending(self.uploads.max_pending)
+                }
+                Some(_) => {
+                    left.push(wanted);
+                    continue;
+                }
+            };
+            answers[wanted.at] = Some(Err(refusal));
+        }
+        Ok(left)
+    }
+
+    /// An upload whose time is over must not keep its bytes from being uploaded anew, nor lose them if they came.
+    async fn settle_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
+        match self.examine(image).await? {
+            Finding::Proved { etag, size } => self.accept(image, &etag, size).await.map(drop),
+            Finding::Wrong(why) => self.reject(image, why, now).await,
+            Finding::Missing => self.expire(image, now).await.map(drop),
+        }
+    }
+
+    /// `pending → expired`; the bytes are free again, and the tombstone outlives every URL that could bring them.
+    pub(in crate::domain) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let expired = self.store.images.expire(image, now).await?;
+        if expired {
+            tracing::info!(image = %image.id, user = %image.user, "expired");
+            self.store.users.release_held(image.user, image.id, image.upload.size).await?;
+        }
+        Ok(expired)
+    }
+}

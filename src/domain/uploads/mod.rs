@@ -1,0 +1,204 @@
+//! Issuing uploads: what may be uploaded, who pays for it, and the key to write it once.
+//!
+//! Here is what a client declares and how it is checked; `issue` opens uploads, `renew` gives fresh URLs, both for any
+//! number at once at the cost of a few round trips.
+
+mod issue;
+mod renew;
+
+use std::fmt;
+
+use aws_lc_rs::digest;
+
+use time::OffsetDateTime;
+
+use super::{Valet, one};
+use crate::{
+    model::{
+        Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, ObjectKey, Position,
+        Rejection, Sha256, Upload, UserId,
+    },
+    store::{StoreError, objects::PresignedPut},
+};
+
+/// What a client declares, not checked yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Declared<'a> {
+    /// See [`FileName`].
+    pub file_name: &'a str,
+    /// See [`ContentType`].
+    pub content_type: &'a str,
+    /// Bytes; anything an integer can be.
+    pub size: i64,
+    /// See [`Sha256`].
+    pub sha256: &'a str,
+    /// See [`Caption`].
+    pub caption: Option<&'a str>,
+    /// The caller's name for this request.
+    pub key: Option<&'a IdempotencyKey>,
+}
+
+impl Declared<'_> {
+    /// The digest of everything that was declared: what tells a repeat from another request under the same key.
+    fn fingerprint(&self) -> Sha256 {
+        let mut context = digest::Context::new(&digest::SHA256);
+        let size = self.size.to_string();
+        for member in [self.file_name, self.content_type, &size, self.sha256, self.caption.unwrap_or_default()] {
+            context.update(&(member.len() as u64).to_be_bytes());
+            context.update(member.as_bytes());
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.finish().as_ref());
+        Sha256::from_bytes(bytes)
+    }
+}
+
+/// Why a declared upload cannot be stored. Each names the member it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unstorable {
+    /// `fileName`
+    FileName(InvalidFileName),
+    /// `contentType`; holds what is allowed.
+    ContentType(Vec<ContentType>),
+    /// `size`: less than a byte.
+    Size,
+    /// `size`; holds the most that is allowed, in bytes.
+    TooLarge(u64),
+    /// `sha256`
+    Sha256(InvalidSha256),
+    /// `caption`; the rest of the sentence.
+    Caption(&'static str),
+}
+
+impl fmt::Display for Unstorable {
+    /// The end of a sentence that begins with the member's name.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FileName(error) => error.fmt(f),
+            Self::ContentType(allowed) => {
+                let names: Vec<_> = allowed.iter().map(|known| known.as_str()).collect();
+                write!(f, "must be one of {}", names.join(", "))
+            }
+            Self::Size => f.write_str("must be at least 1 byte"),
+            Self::TooLarge(most) => write!(f, "must be at most {most} bytes"),
+            Self::Sha256(error) => error.fmt(f),
+            Self::Caption(rule) => f.write_str(rule),
+        }
+    }
+}
+
+/// Why no upload was issued.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// What was declared cannot be stored; never empty.
+    #[error("the declared upload cannot be stored")]
+    Unstorable(Vec<Unstorable>),
+    /// The bytes would not fit.
+    #[error("the quota of {quota} bytes has {free} left")]
+    QuotaExceeded {
+        /// Bytes.
+        quota: u64,
+        /// Bytes.
+        free: u64,
+    },
+    /// Too many uploads are open; holds how many may be.
+    #[error("{0} uploads are open already")]
+    TooManyPending(u32),
+    /// The key came with another request before.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The account is gone.
+    #[error("the account is gone")]
+    NoAccount,
+    /// Not known whether an upload was opened; asking again is safe.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why an upload's URL was not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// Not this user's, or not there.
+    #[error("there is no such upload")]
+    NotFound,
+    /// The upload's time is over.
+    #[error("the upload has expired")]
+    Expired,
+    /// Its bytes came, and were not what was declared.
+    #[error("the upload was rejected")]
+    Rejected(Rejection),
+    /// The database or the credentials failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An upload that is open, or an image that needs none.
+#[derive(Debug)]
+pub enum Ticket {
+    /// The bytes are awaited.
+    Pending(Box<Image>, PresignedPut),
+    /// The bytes are here.
+    Ready(Box<Image>),
+}
+
+/// A ticket, and whether this call opened the upload.
+#[derive(Debug)]
+pub struct Issued {
+    /// What the client goes on with.
+    pub ticket: Ticket,
+    /// `false`: these bytes were known already.
+    pub opened: bool,
+}
+
+impl Valet {
+    /// Opens an upload, or finds the one or the image that this user has of the same bytes or under the same key.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub async fn issue(&self, user: UserId, declared: Declared<'_>, now: OffsetDateTime) -> Result<Issued, IssueError> {
+        one(self.issue_all(user, &[declared], now).await?)
+    }
+
+    /// A fresh URL for an upload that is open; the image when it needs none any more.
+    ///
+    /// # Errors
+    /// [`RenewError`].
+    pub async fn renew(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Ticket, RenewError> {
+        one(self.renew_all(user, &[id], now).await?)
+    }
+
+    /// Every rule that what was declared breaks.
+    fn check(&self, declared: &Declared<'_>) -> Result<Upload, Vec<Unstorable>> {
+        let size = match u64::try_from(declared.size) {
+            Err(_) | Ok(0) => Err(Unstorable::Size),
+            Ok(size) if size > self.uploads.max_bytes => Err(Unstorable::TooLarge(self.uploads.max_bytes)),
+            Ok(size) => Ok(size),
+        };
+        let allowed = ContentType::parse(declared.content_type).filter(|known| self.uploads.types.contains(known));
+        let file_name = FileName::parse(declared.file_name).map_err(Unstorable::FileName);
+        let content_type = allowed.ok_or_else(|| Unstorable::ContentType(self.uploads.types.clone()));
+        let sha256 = Sha256::parse(declared.sha256).map_err(Unstorable::Sha256);
+        let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(Unstorable::Caption);
+        match (file_name, content_type, size, sha256, caption) {
+            (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption)) => {
+                Ok(Upload { file_name, content_type, size, sha256, caption })
+            }
+            (file_name, content_type, size, sha256, caption) => {
+                let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err()];
+                Err(broken.into_iter().flatten().collect())
+            }
+        }
+    }
+
+    /// Open uploads, the newest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn pending(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
+        self.store.images.list_owned_pending(user, after, limit).await
+    }
+
+    fn presign_put(&self, key: &ObjectKey, upload: &Upload, now: OffsetDateTime) -> Result<PresignedPut, StoreError> {
+        self.objects.presign_put(key, (upload.content_type, upload.size, upload.sha256), now, self.uploads.url_ttl)
+    }
+}

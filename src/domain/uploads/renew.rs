@@ -1,0 +1,55 @@
+//! Fresh URLs for uploads that are open.
+
+use std::collections::HashMap;
+
+use time::OffsetDateTime;
+
+use super::{RenewError, Ticket};
+use crate::{
+    domain::Valet,
+    model::{Image, ImageId, ImageState, UserId},
+    store::StoreError,
+};
+
+impl Valet {
+    /// A fresh URL for each upload that is open; the image where none is needed any more. Three round trips for any number.
+    ///
+    /// # Errors
+    /// [`StoreError`]; asking again is safe.
+    pub async fn renew_all(
+        &self,
+        user: UserId,
+        ids: &[ImageId],
+        now: OffsetDateTime,
+    ) -> Result<Vec<Result<Ticket, RenewError>>, StoreError> {
+        let mut signed = HashMap::new();
+        for image in self.store.images.find_all_owned(user, ids).await? {
+            if image.state == ImageState::Pending && image.expires_at > now {
+                let put = self.presign_put(&image.key, &image.upload, now)?;
+                signed.insert(image.id, (put, image.upload.size));
+            }
+        }
+        let pending: Vec<_> = signed.keys().copied().collect();
+        let dies = signed.values().map(|(put, _)| put.signed.expires_at).max();
+        if let Some(dies) = dies {
+            // One grace for all, the largest: to look late is safe.
+            let largest = signed.values().map(|(_, size)| *size).max().unwrap_or(0);
+            self.store.images.raise_owned_urls_die_at(user, &pending, dies, dies + self.grace(largest)).await?;
+        }
+        // Read after the URLs' death was raised: what is pending now cannot expire while they live.
+        let found = self.store.images.find_all_owned(user, ids).await?;
+        let current: HashMap<ImageId, Image> = found.into_iter().map(|image| (image.id, image)).collect();
+        // The same id may be asked for twice.
+        let answer = |id: &ImageId| {
+            let image = current.get(id).cloned().ok_or(RenewError::NotFound)?;
+            match (image.state, image.rejection, signed.get(id)) {
+                (ImageState::Ready, ..) => Ok(Ticket::Ready(Box::new(image))),
+                (ImageState::Pending, _, Some((put, _))) => Ok(Ticket::Pending(Box::new(image), put.clone())),
+                (ImageState::Pending | ImageState::Expired, ..) => Err(RenewError::Expired),
+                (ImageState::Rejected, Some(why), _) => Err(RenewError::Rejected(why)),
+                _ => Err(RenewError::NotFound),
+            }
+        };
+        Ok(ids.iter().map(answer).collect())
+    }
+}

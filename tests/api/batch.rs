@@ -1,0 +1,164 @@
+//! Many at once: each item has its own result, and one bad item harms no other.
+
+use serde_json::{Value, json};
+
+use super::app::{Caller, TestApp, declared, unique_png};
+
+fn statuses(answer: &super::app::Answer) -> Vec<u64> {
+    answer.json["results"].as_array().unwrap().iter().map(|result| result["status"].as_u64().unwrap()).collect()
+}
+
+async fn issue(caller: &Caller<'_>, items: Vec<Value>) -> super::app::Answer {
+    caller.post("/api/images/upload/batch", json!({ "items": items })).await
+}
+
+#[tokio::test]
+async fn a_hundred_from_files_to_the_gallery_and_gone() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let files: Vec<_> = (0..100).map(|_| unique_png()).collect();
+    let answer = issue(&ada, files.iter().map(|bytes| declared("a.png", "image/png", bytes)).collect()).await;
+    assert_eq!((answer.status, statuses(&answer)), (200, vec![201; 100]));
+    let tickets: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|result| result["ticket"].clone()).collect();
+    let ids: Vec<_> = tickets.iter().map(|ticket| ticket["id"].clone()).collect();
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 100);
+    let renewed = ada.post("/api/images/renew", json!({ "ids": ids })).await;
+    assert_eq!(statuses(&renewed), vec![200; 100]);
+    assert_eq!(renewed.json["results"][42]["ticket"]["id"], ids[42]);
+    // All but one come; one comes wrong.
+    for (n, bytes) in files.iter().enumerate().skip(1) {
+        assert_eq!(app.put(&renewed.json["results"][n]["ticket"]["upload"], bytes.clone()).await, 200);
+    }
+    let confirmed = ada.post("/api/images/confirm", json!({ "ids": ids })).await;
+    assert_eq!(statuses(&confirmed), [vec![409], vec![200; 99]].concat());
+    assert_eq!(confirmed.json["results"][0]["problem"]["code"], "object_missing");
+    assert_eq!(confirmed.json["results"][7]["image"]["id"], ids[7]);
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["images"], &usage["pending"]), (&json!(99), &json!(1)));
+    let again = ada.post("/api/images/confirm", json!({ "ids": ids })).await;
+    assert_eq!(statuses(&again), statuses(&confirmed));
+    let read = ada.post("/api/images/read", json!({ "ids": ids })).await;
+    assert_eq!(statuses(&read), [vec![404], vec![200; 99]].concat());
+    assert_eq!(read.json["results"][7]["image"]["sha256"], tickets_sha(&files[7]));
+    let gallery = ada.get("/api/images/gallery?limit=100").await;
+    assert_eq!(gallery.json["images"].as_array().unwrap().len(), 99);
+    let known = issue(&ada, files.iter().map(|bytes| declared("b.png", "image/png", bytes)).collect()).await;
+    assert_eq!(statuses(&known), vec![200; 100], "all are known");
+    assert_eq!(known.json["results"][0]["ticket"]["state"], "pending");
+    assert_eq!(known.json["results"][9]["ticket"]["image"]["fileName"], "a.png");
+    let deleted = ada.post("/api/images/delete", json!({ "ids": ids })).await;
+    assert_eq!(statuses(&deleted), vec![204; 100]);
+    let usage = ada.get("/api/auth/me").await.json["usage"].clone();
+    assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(0), &json!(0), &json!(0)));
+    assert!(app.bucket_keys().await.is_empty());
+    assert_eq!(statuses(&ada.post("/api/images/delete", json!({ "ids": ids })).await), vec![204; 100], "again");
+}
+
+fn tickets_sha(bytes: &[u8]) -> String {
+    super::app::sha256(bytes)
+}
+
+#[tokio::test]
+async fn one_bad_item_harms_no_other() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let same = unique_png();
+    let mut keyed = declared("k.png", "image/png", &unique_png());
+    keyed["idempotencyKey"] = json!("k");
+    let mut reused = declared("k.png", "image/png", &unique_png());
+    reused["idempotencyKey"] = json!("k");
+    let answer = issue(
+        &ada,
+        vec![
+            declared("a.png", "image/png", &same),
+            declared("a.svg", "image/svg+xml", b"<svg/>"),
+            declared("again.png", "image/png", &same),
+            keyed.clone(),
+            reused,
+            keyed.clone(),
+            json!({ "fileName": "a.png", "contentType": "image/png", "size": 0, "sha256": "x" }),
+        ],
+    )
+    .await;
+    let ok = |status: u64| matches!(status, 200 | 201);
+    let got = statuses(&answer);
+    assert!(ok(got[0]) && ok(got[2]) && got[0] != got[2], "twins in one batch are one upload: {got:?}");
+    assert_eq!(answer.json["results"][0]["ticket"]["id"], answer.json["results"][2]["ticket"]["id"]);
+    assert_eq!((got[1], got[6]), (422, 422));
+    let problem = &answer.json["results"][6]["problem"];
+    assert_eq!(
+        (problem["code"].as_str(), problem["requestId"].as_str()),
+        (Some("invalid_size"), Some(answer.header("x-request-id")))
+    );
+    // Which of three with one key comes first is the database's choice; the other body is refused.
+    let codes: Vec<_> =
+        [3, 4, 5].iter().map(|n| answer.json["results"][*n]["problem"]["code"].as_str().unwrap_or("ok")).collect();
+    assert!(
+        codes == ["ok", "idempotency_key_reused", "ok"] || codes == ["idempotency_key_reused", "ok", "idempotency_key_reused"],
+        "{codes:?}"
+    );
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 2, "nothing is held for what failed");
+
+    let mine = ada.upload("m.png", "image/png", &unique_png()).await["id"].clone();
+    let theirs = bob.upload("t.png", "image/png", &unique_png()).await["id"].clone();
+    let unknown = json!(uuid::Uuid::now_v7().to_string());
+    let ids = json!({ "ids": [theirs, mine, unknown, "no id", mine] });
+    for (path, good) in [("read", 200), ("confirm", 200), ("renew", 200), ("delete", 204)] {
+        let answer = ada.post(&format!("/api/images/{path}"), ids.clone()).await;
+        assert_eq!(statuses(&answer), vec![404, good, 404, 404, good], "{path}: {answer:?}");
+    }
+    assert_eq!(bob.get(&format!("/api/images/{}", theirs.as_str().unwrap())).await.status, 200);
+}
+
+#[tokio::test]
+async fn at_the_quota_those_that_fit_are_opened() {
+    let app = TestApp::start_with(|config| {
+        config.uploads.quota_bytes = 1000;
+        config.uploads.max_pending = 3;
+    })
+    .await;
+    let ada = app.user().await;
+    let item = |n: u64, size: u64| json!({ "fileName": "a.png", "contentType": "image/png", "size": size, "sha256": super::app::sha256(&n.to_be_bytes()) });
+    let answer = issue(&ada, vec![item(1, 900), item(2, 200), item(3, 50), item(4, 50), item(5, 1)]).await;
+    assert_eq!(statuses(&answer), [201, 409, 201, 201, 409]);
+    let code = |n: usize| answer.json["results"][n]["problem"]["code"].as_str().unwrap().to_owned();
+    assert_eq!(code(1), "quota_exceeded");
+    assert_eq!(
+        ada.get("/api/auth/me").await.json["usage"],
+        json!({ "bytes": 1000, "quotaBytes": 1000, "images": 0, "pending": 3 })
+    );
+}
+
+#[tokio::test]
+async fn the_whole_call_fails_when_it_is_not_the_documented_shape() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let item = declared("a.png", "image/png", &unique_png());
+    let many: Vec<_> = (0..101).map(|_| item.clone()).collect();
+    for items in [json!([]), json!(many), json!([{ "fileName": "a.png" }]), json!("x"), json!([null])] {
+        assert_eq!(ada.post("/api/images/upload/batch", json!({ "items": items })).await.problem(), (400, "invalid_request"));
+    }
+    for ids in [json!([]), json!(vec!["x"; 101]), json!([1]), json!(null)] {
+        for path in ["renew", "confirm", "read", "delete"] {
+            assert_eq!(
+                ada.post(&format!("/api/images/{path}"), json!({ "ids": ids })).await.problem(),
+                (400, "invalid_request"),
+                "{path}"
+            );
+        }
+    }
+    let mut bad_key = item.clone();
+    bad_key["idempotencyKey"] = json!("");
+    let refused = issue(&ada, vec![item, bad_key]).await;
+    assert_eq!(
+        (refused.problem(), refused.json["errors"][0]["field"].as_str()),
+        ((400, "invalid_request"), Some("items[1].idempotencyKey"))
+    );
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);
+    let large = json!({ "ids": vec!["x".repeat(4000); 60] });
+    assert_eq!(ada.post("/api/images/read", large).await.status, 200, "240 KB of ids are within the limit");
+    assert_eq!(
+        ada.post("/api/images/read", json!({ "ids": vec!["x".repeat(4000); 70] })).await.problem(),
+        (413, "payload_too_large")
+    );
+}
