@@ -181,7 +181,7 @@ impl Config {
         let config = Self {
             bind: env.parsed("BIND", SocketAddr::from(([0, 0, 0, 0], 3000)), "an address and port such as 0.0.0.0:3000"),
             mongo: Mongo {
-                uri: env.required("MONGODB_URI", "a MongoDB connection string: mongodb://… or mongodb+srv://…").into(),
+                uri: env.mongodb_uri().into(),
                 database: env.text("MONGODB_DATABASE").unwrap_or_else(|| "valet".to_owned()),
             },
             s3: S3 {
@@ -251,6 +251,15 @@ impl Reader<'_> {
             self.problems.push(format!("{name} is not set: give {wanted}"));
         }
         value.unwrap_or_default()
+    }
+
+    fn mongodb_uri(&mut self) -> String {
+        let wanted = "a MongoDB connection string: mongodb://… or mongodb+srv://…";
+        let uri = self.required("MONGODB_URI", wanted);
+        if !uri.is_empty() && !uri.starts_with("mongodb://") && !uri.starts_with("mongodb+srv://") {
+            self.wrong("MONGODB_URI", wanted);
+        }
+        uri
     }
 
     fn checked<T>(&mut self, name: &str, default: T, wanted: impl fmt::Display, read: impl FnOnce(&str) -> Option<T>) -> T {

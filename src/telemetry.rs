@@ -1,6 +1,8 @@
 //! Logs: structured lines with the request's id. What must never be logged is kept out where it lives: secrets, tokens,
 //! passwords and presigned URLs have types whose Debug says nothing.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::LogFormat;
@@ -28,7 +30,7 @@ pub fn start(format: LogFormat) {
         }
     }
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // A second call, as tests make, changes nothing.
     let _ = match format {
         LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),

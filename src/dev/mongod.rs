@@ -181,6 +181,13 @@ impl Mongod {
         self.child.id()
     }
 
+    /// Waits until the process has ended by itself, which it should not.
+    pub async fn ended(&mut self) {
+        while matches!(self.child.try_wait(), Ok(None)) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
     /// Asks mongod to shut down, waits, and kills it if it does not end within 10 s. Data is whole either way.
     ///
     /// # Errors

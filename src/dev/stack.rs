@@ -75,6 +75,9 @@ pub enum DevError {
     /// The server ended.
     #[error("the server failed: {0}")]
     Serve(#[source] io::Error),
+    /// Somebody ended it, or it crashed.
+    #[error("mongod ended while the server ran; its log is in the data folder, under mongodb")]
+    MongodLost,
     /// The system gives no random bytes.
     #[error("the system's source of random bytes failed")]
     NoRandomness,
@@ -104,7 +107,7 @@ impl Stack {
     pub async fn start(options: &Options, env: Lookup<'_>) -> Result<Self, DevError> {
         let in_data = |name: &str| options.data_dir.join(name);
         let not_writable = |source| DevError::DataDir { path: options.data_dir.clone(), source };
-        fs::create_dir_all(&options.data_dir).map_err(not_writable)?;
+        private_dir(&options.data_dir).map_err(not_writable)?;
         let jwt_secret = kept_secret(&in_data("jwt-secret"))?;
         let s3_secret = kept_secret(&in_data("s3-secret"))?;
         let lan = if options.lan { Some(lan_address()?) } else { None };
@@ -166,14 +169,32 @@ impl Stack {
     /// # Errors
     /// When the server or mongod does not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), DevError> {
-        let served = app::serve(self.listener, self.app, &self.config, stop).await;
-        if let Some((task, stop)) = self.s3 {
+        let Self { listener, app, config, s3, mut mongod, .. } = self;
+        let mut serving = std::pin::pin!(app::serve(listener, app, &config, stop.clone()));
+        let ended = async {
+            match &mut mongod {
+                Some(mongod) => mongod.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        let (served, lost) = tokio::select! {
+            served = &mut serving => (served, false),
+            () = ended => {
+                tracing::error!("mongod has ended; stopping");
+                stop.cancel();
+                (serving.await, true)
+            }
+        };
+        if let Some((task, stop)) = s3 {
             stop.cancel();
             if let Err(error) = task.await {
                 tracing::error!(%error, "the local S3 ended badly");
             }
         }
-        if let Some(mongod) = self.mongod {
+        if lost {
+            return Err(DevError::MongodLost);
+        }
+        if let Some(mongod) = mongod {
             mongod.stop().await?;
         }
         served.map_err(DevError::Serve)
@@ -222,6 +243,15 @@ fn lan_address() -> Result<IpAddr, DevError> {
         Ok(socket.local_addr()?.ip())
     };
     route().ok().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()).ok_or(DevError::NoLan)
+}
+
+/// Images are private: the folder is its owner's alone.
+fn private_dir(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
 }
 
 /// A random secret that is the same in the next run; readable by the owner alone.

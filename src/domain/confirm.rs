@@ -80,7 +80,7 @@ impl Valet {
         } else {
             image
         };
-        match (image.state, image.rejection) {
+        match (image.outcome(), image.rejection) {
             (ImageState::Ready, _) => {
                 // The answer to an earlier confirm was lost, perhaps with the server that owed the next step.
                 self.store.users.keep_held(user, id).await?;
@@ -127,7 +127,7 @@ impl Valet {
         self.store.users.keep_all_held(user, &ready).await?;
         let answer = |id: &ImageId| {
             let image = found.iter().find(|image| image.id == *id).ok_or(ConfirmError::NotFound)?;
-            match (image.state, image.rejection, failed.get(id)) {
+            match (image.outcome(), image.rejection, failed.get(id)) {
                 (ImageState::Ready, ..) => Ok(image.clone()),
                 (ImageState::Pending, _, Some(error)) => Err(StoreError::clone(error).into()),
                 (ImageState::Pending, _, None) => Err(ConfirmError::ObjectMissing),
@@ -142,13 +142,15 @@ impl Valet {
     /// Looks at what lies at the image's key, changing nothing.
     pub(super) async fn examine(&self, image: &Image) -> Result<Finding, StoreError> {
         let Some(head) = self.objects.head(&image.key).await? else { return Ok(Finding::Missing) };
-        if !self.is_declared(image, &head).await? {
-            return Ok(Finding::Wrong(Rejection::ObjectMismatch));
+        match self.is_declared(image, &head).await? {
+            Some(true) => {}
+            Some(false) => return Ok(Finding::Wrong(Rejection::ObjectMismatch)),
+            None => return Ok(Finding::Missing),
         }
         let size = image.upload.size;
         let mut wanted = content::FIRST_HEAD;
         loop {
-            let bytes = self.objects.read_head(&image.key, &head.etag, wanted).await?;
+            let Some(bytes) = self.objects.read_head(&image.key, &head.etag, wanted).await? else { return Ok(Finding::Missing) };
             match content::inspect(&bytes, size, content::MAX_PIXELS) {
                 Inspection::Proved(proved) if proved.format.matches(image.upload.content_type.as_str()) => {
                     let size = Dimensions { width: proved.width, height: proved.height };
@@ -164,18 +166,18 @@ impl Valet {
         }
     }
 
-    /// Size, type and digest are the declared ones. A store that keeps no checksum verified none: then the bytes are
-    /// hashed here.
-    async fn is_declared(&self, image: &Image, head: &Head) -> Result<bool, StoreError> {
+    /// Whether size, type and digest are the declared ones; `None` when the object went meanwhile. A store that keeps no
+    /// checksum verified none: then the bytes are hashed here.
+    async fn is_declared(&self, image: &Image, head: &Head) -> Result<Option<bool>, StoreError> {
         let upload = &image.upload;
         if head.size != upload.size || head.content_type.as_deref() != Some(upload.content_type.as_str()) {
-            return Ok(false);
+            return Ok(Some(false));
         }
         let digest = match head.sha256 {
-            Some(digest) => digest,
+            Some(digest) => Some(digest),
             None => self.objects.digest(&image.key, &head.etag).await?,
         };
-        Ok(digest == upload.sha256)
+        Ok(digest.map(|digest| digest == upload.sha256))
     }
 
     /// `pending → ready`, and the bytes stay counted. `None` when somebody else moved the image.

@@ -1,5 +1,7 @@
-//! `/docs`: Swagger UI, served from the binary. Scripts and styles are files of their own, so that the page's
+//! The routes: the API, and `/docs`: Swagger UI, served from the binary. Scripts and styles are files of their own, so that the page's
 //! content security policy needs no exception for scripts.
+
+use std::sync::Arc;
 
 use poem::{Endpoint, Response, Route, get, handler, http::header, web::Redirect};
 
@@ -27,10 +29,15 @@ const START: &str = "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#ui', deep
     displayRequestDuration: true, tryItOutEnabled: true });\n";
 
 /// The page, its files, and the document.
-pub fn routes() -> Route {
+pub fn routes(api: impl Endpoint<Output = Response> + 'static) -> Route {
     let (style, script) = assets();
+    // Not nested at the root, which would shadow it.
+    let api = Arc::new(api);
     Route::new()
         .at("/", get(to_docs))
+        .nest_no_strip("/api", api.clone())
+        .at("/livez", api.clone())
+        .at("/readyz", api)
         .at("/docs", get(file(PAGE.to_owned(), "text/html; charset=utf-8")))
         .at("/docs/swagger-ui.css", get(file(style, "text/css; charset=utf-8")))
         .at("/docs/swagger-ui.js", get(file(script, "text/javascript; charset=utf-8")))

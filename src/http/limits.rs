@@ -4,14 +4,18 @@ use std::time::Duration;
 
 use poem::{
     Body, Request,
-    error::ReadBodyError,
     http::{Method, header},
 };
+use tokio::io::AsyncReadExt;
 
 use super::problem::{Code, Problem};
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How much of a refused body is read on, and for how long.
+const DRAIN_MOST: u64 = 64 * 1024 * 1024;
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The largest body in bytes that this path takes.
 fn body_limit(path: &str) -> usize {
@@ -46,25 +50,39 @@ pub async fn admit(request: &mut Request) -> Result<(), Problem> {
     let limit = body_limit(&path);
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let has_body = length.map_or_else(|| request.headers().contains_key(header::TRANSFER_ENCODING), |length| length > 0);
-    if !has_body {
+    // Other methods have no use for a body; one that comes is not read.
+    if !has_body || !matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
         return Ok(());
     }
-    if matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) && !request.content_type().is_some_and(is_json) {
+    if !request.content_type().is_some_and(is_json) {
+        drain(request.take_body()).await;
         return Err(not_json(&path));
     }
     let too_large = || Problem::new(Code::PayloadTooLarge, format!("The body may have at most {limit} bytes."));
     if length.is_some_and(|length| length > limit as u64) {
+        drain(request.take_body()).await;
         return Err(too_large());
     }
-    let read = request.take_body().into_bytes_limit(limit);
-    let bytes = match tokio::time::timeout(BODY_DEADLINE, read).await {
-        Ok(Ok(bytes)) => bytes,
-        Ok(Err(ReadBodyError::PayloadTooLarge)) => return Err(too_large()),
+    let mut reader = request.take_body().into_async_read();
+    let mut bytes = Vec::new();
+    match tokio::time::timeout(BODY_DEADLINE, (&mut reader).take(limit as u64 + 1).read_to_end(&mut bytes)).await {
+        Ok(Ok(_)) if bytes.len() > limit => {
+            drain(Body::from_async_read(reader)).await;
+            return Err(too_large());
+        }
+        Ok(Ok(_)) => {}
         Ok(Err(_)) => return Err(Problem::new(Code::InvalidRequest, "The body broke off before its end.")),
         Err(_) => return Err(Problem::new(Code::RequestTimeout, "Send the whole body within 15 seconds.")),
-    };
-    request.set_body(Body::from_bytes(bytes));
+    }
+    request.set_body(Body::from_vec(bytes));
     Ok(())
+}
+
+/// Reads on for a moment and drops what comes: a client that is still sending when the connection closes sees a reset
+/// and not the answer.
+async fn drain(body: Body) {
+    let read = async { tokio::io::copy(&mut body.into_async_read().take(DRAIN_MOST), &mut tokio::io::sink()).await };
+    let _ = tokio::time::timeout(DRAIN_DEADLINE, read).await;
 }
 
 /// The bytes of a file do not pass through here; whoever posts a form is told how it is done.

@@ -18,7 +18,7 @@ pub mod problem;
 pub mod uploads;
 mod view;
 
-use poem::{Endpoint, EndpointExt, Response};
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::Tags;
 
 use crate::{app::App, config::CorsOrigins};
@@ -40,6 +40,6 @@ enum Tag {
 
 /// Everything this server answers.
 pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
-    let routes = docs::routes().nest("/", openapi::service());
-    routes.data(app).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
+    let api = openapi::service().into_endpoint().map_to_response();
+    docs::routes(api).data(app).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
 }

@@ -197,6 +197,8 @@ pub struct Image {
     pub idempotency: Option<Idempotency>,
     /// Why, when `state` is rejected.
     pub rejection: Option<Rejection>,
+    /// What a tombstone was, once it is gone: the answer stays the same while the record is kept.
+    pub gone_from: Option<ImageState>,
     /// The object's entity tag at confirm: what was verified.
     pub etag: Option<String>,
     /// Known from confirm on.
@@ -209,6 +211,17 @@ pub struct Image {
     pub expires_at: OffsetDateTime,
     /// When the last PUT URL given out dies. Raised before a URL leaves, never lowered.
     pub urls_die_at: OffsetDateTime,
+}
+
+impl Image {
+    /// The state that decides an answer: rejected and expired uploads are told apart after their tombstones have ended.
+    #[must_use]
+    pub fn outcome(&self) -> ImageState {
+        match (self.state, self.gone_from) {
+            (ImageState::Gone, Some(was @ (ImageState::Rejected | ImageState::Expired))) => was,
+            (state, _) => state,
+        }
+    }
 }
 
 /// A place in the gallery's order, newest first: the last image a client has seen.

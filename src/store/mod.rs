@@ -38,7 +38,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database answered with an error, or could not be reached.
-    #[error("the database failed: {0}")]
+    #[error("{}", said(.0))]
     Database(#[source] mongodb::error::Error),
     /// One of many updates was refused.
     #[error("the database refused an update: {0}")]
@@ -194,6 +194,15 @@ async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Re
 
 /// MongoDB's error code of a unique index.
 const DUPLICATE_KEY: i32 = 11000;
+
+/// The driver's words without its dump of the topology.
+fn said(error: &mongodb::error::Error) -> String {
+    match &*error.kind {
+        ErrorKind::ServerSelection { .. } => "no server that takes writes could be reached within 3 s".to_owned(),
+        ErrorKind::Authentication { .. } => "the database refused the user or the password".to_owned(),
+        kind => format!("the database failed: {kind}"),
+    }
+}
 
 /// Whether a unique index refused the write.
 fn is_duplicate(error: &mongodb::error::Error) -> bool {

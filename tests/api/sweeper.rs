@@ -42,7 +42,7 @@ async fn what_never_came_expires_when_its_time_is_over_and_not_before() {
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
     app.sweep(after(26 * HOUR)).await;
     assert_eq!(app.db_state(ticket.id()).await, "gone");
-    assert_eq!(ada.confirm(ticket.id()).await.status, 404);
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"), "told while the record is kept");
     assert!(app.bucket_keys().await.is_empty());
 }
 
@@ -84,6 +84,8 @@ async fn what_came_wrong_is_rejected_and_removed() {
     let swept = app.sweep(after(QUIET)).await;
     assert_eq!((swept.purged, swept.gone), (1, 1), "no URL lives that could bring it back");
     assert!(app.bucket_keys().await.is_empty());
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "told while the record is kept");
+    assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 

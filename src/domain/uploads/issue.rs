@@ -123,6 +123,7 @@ impl Valet {
             upload: wanted.upload.clone(),
             idempotency: wanted.idempotency.clone(),
             rejection: None,
+            gone_from: None,
             etag: None,
             dimensions: None,
             created_at: now,

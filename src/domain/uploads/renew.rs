@@ -42,7 +42,7 @@ impl Valet {
         // The same id may be asked for twice.
         let answer = |id: &ImageId| {
             let image = current.get(id).cloned().ok_or(RenewError::NotFound)?;
-            match (image.state, image.rejection, signed.get(id)) {
+            match (image.outcome(), image.rejection, signed.get(id)) {
                 (ImageState::Ready, ..) => Ok(Ticket::Ready(Box::new(image))),
                 (ImageState::Pending, _, Some((put, _))) => Ok(Ticket::Pending(Box::new(image), put.clone())),
                 (ImageState::Pending | ImageState::Expired, ..) => Err(RenewError::Expired),

@@ -61,7 +61,8 @@ pub fn document() -> Value {
     let mut document: Value = serde_json::from_str(&raw).unwrap_or_default();
     describe_schemas(&mut document["components"]["schemas"]);
     document["components"]["responses"] = problem_responses();
-    if let Some(paths) = document["paths"].as_object_mut() {
+    // `get_mut` throughout: indexing a mutable value would add what is not there, as null.
+    if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
         for (method, operation) in paths.values_mut().filter_map(Value::as_object_mut).flatten() {
             describe_operation(method, operation);
         }
@@ -72,11 +73,14 @@ pub fn document() -> Value {
 /// Limits that the domain enforces, and request objects that refuse unknown members.
 fn describe_schemas(schemas: &mut Value) {
     for request in ["Credentials", "NewUpload", "ImageUpdate", "UploadBatch", "BatchUpload", "ImageIds"] {
-        schemas[request]["additionalProperties"] = false.into();
+        if let Some(schema) = schemas.get_mut(request).and_then(Value::as_object_mut) {
+            schema.insert("additionalProperties".to_owned(), false.into());
+        }
     }
     let types: Vec<_> = ContentType::ALL.iter().map(|known| known.as_str()).collect();
     let mut limit = |schema: &str, member: &str, limits: Value| {
-        if let (Some(member), Value::Object(limits)) = (schemas[schema]["properties"][member].as_object_mut(), limits) {
+        let member = schemas.pointer_mut(&format!("/{schema}/properties/{member}")).and_then(Value::as_object_mut);
+        if let (Some(member), Value::Object(limits)) = (member, limits) {
             member.extend(limits);
         }
     };
@@ -111,15 +115,18 @@ fn describe_schemas(schemas: &mut Value) {
 /// A problem's own words, and its codes as a table of this operation.
 fn describe_operation(method: &str, operation: &mut Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
-    if let Some(parameters) = operation["parameters"].as_array_mut() {
+    if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
         parameters.iter_mut().for_each(describe_parameter);
     }
-    for media in operation["requestBody"]["content"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+    for media in
+        operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+    {
         set_example(media);
     }
     let codes = codes_of(method, &id, operation);
-    let Some(responses) = operation["responses"].as_object_mut() else { return };
-    for media in responses.values_mut().filter_map(|answer| answer["content"].as_object_mut()).flat_map(Map::values_mut) {
+    let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
+    for media in responses.values_mut().filter_map(|answer| answer.get_mut("content")?.as_object_mut()).flat_map(Map::values_mut)
+    {
         set_example(media);
     }
     let statuses: std::collections::BTreeSet<_> = codes.iter().map(|code| code.status().as_u16()).collect();
@@ -202,5 +209,37 @@ fn set_example(media: &mut Value) {
     let name = media["schema"]["$ref"].as_str().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
     if let Some(example) = name.as_deref().and_then(examples::of_schema) {
         media["example"] = example;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walk(value: &Value, at: &str, seen: &mut impl FnMut(&str, &Value)) {
+        seen(at, value);
+        match value {
+            Value::Object(members) => members.iter().for_each(|(name, member)| walk(member, &format!("{at}/{name}"), seen)),
+            Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| walk(item, &format!("{at}/{n}"), seen)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn nothing_is_null_and_every_reference_leads_somewhere() {
+        let document = document();
+        let mut references = 0;
+        walk(&document, "", &mut |at, value| {
+            assert!(!value.is_null(), "null at {at}");
+            if let Some(target) = value.as_str().filter(|_| at.ends_with("/$ref")) {
+                references += 1;
+                assert!(
+                    document.pointer(target.trim_start_matches('#')).is_some_and(|schema| schema.is_object()),
+                    "{at}: {target}"
+                );
+            }
+        });
+        assert!(references > 50, "{references}");
+        assert_eq!(document["components"]["schemas"]["ProblemCode"]["enum"].as_array().map(Vec::len), Some(Code::ALL.len()));
     }
 }

@@ -34,6 +34,9 @@ pub(super) struct ImageDoc {
     idem_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection: Option<String>,
+    /// What the tombstone was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gone_from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     etag: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -68,6 +71,7 @@ impl ImageDoc {
             idem_key: image.idempotency.as_ref().map(|known| known.key.as_str().to_owned()),
             idem_hash: image.idempotency.as_ref().map(|known| known.request.to_string()),
             rejection: None,
+            gone_from: None,
             etag: None,
             width: None,
             height: None,
@@ -102,6 +106,7 @@ impl ImageDoc {
                 .as_deref()
                 .map(|text| Rejection::parse(text).ok_or_else(|| corrupt("rejection")))
                 .transpose()?,
+            gone_from: self.gone_from.as_deref().and_then(ImageState::parse),
             etag: self.etag,
             dimensions,
             created_at: instant(self.created_at),

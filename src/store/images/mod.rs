@@ -338,9 +338,9 @@ impl Images {
     /// [`StoreError`].
     pub async fn mark_gone(&self, image: &Image) -> Result<bool, StoreError> {
         let update = doc! {
-            "$set": { "state": ImageState::Gone.as_str() },
+            "$set": { "state": ImageState::Gone.as_str(), "goneFrom": image.state.as_str() },
             "$currentDate": { "goneAt": true },
-            "$unset": { "due": "", "rejection": "" },
+            "$unset": { "due": "" },
         };
         self.moved(owned(image.user, image.id, image.state), update).await
     }

@@ -187,29 +187,38 @@ impl Objects {
         }))
     }
 
-    /// The first `length` bytes of the object that `etag` names; fewer when it is shorter.
+    /// The first `length` bytes of the object that `etag` names; fewer when it is shorter, `None` when it is not there any
+    /// more.
     ///
     /// # Errors
-    /// [`StoreError`]; also when the object is no longer the one of `etag`.
-    pub async fn read_head(&self, key: &ObjectKey, etag: &str, length: usize) -> Result<Vec<u8>, StoreError> {
+    /// [`StoreError`].
+    pub async fn read_head(&self, key: &ObjectKey, etag: &str, length: usize) -> Result<Option<Vec<u8>>, StoreError> {
         let range = format!("bytes=0-{}", length.saturating_sub(1));
         let request = self.client.get_object().bucket(&self.bucket).key(key.as_str()).range(range).if_match(etag);
         let read = async {
-            let object = request.send().await.map_err(|error| failed("GetObject", &error))?;
+            let object = match request.send().await {
+                Ok(object) => object,
+                Err(error) if is_gone(&error) => return Ok(None),
+                Err(error) => return Err(failed("GetObject", &error)),
+            };
             let bytes = object.body.collect().await.map_err(|error| broken(&error))?;
-            Ok(bytes.to_vec())
+            Ok(Some(bytes.to_vec()))
         };
         tokio::time::timeout(DEADLINE, read).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "GetObject" }))
     }
 
     /// The digest of the whole object that `etag` names, computed here: for stores that keep no checksum. The bytes
-    /// pass through this server, at no more memory than a chunk; a stall is bounded by the client's read timeout.
+    /// pass through this server, at no more memory than a chunk; a stall is bounded. `None` when it is not there any more.
     ///
     /// # Errors
-    /// [`StoreError`]; also when the object is no longer the one of `etag`.
-    pub async fn digest(&self, key: &ObjectKey, etag: &str) -> Result<Sha256, StoreError> {
+    /// [`StoreError`].
+    pub async fn digest(&self, key: &ObjectKey, etag: &str) -> Result<Option<Sha256>, StoreError> {
         let request = self.client.get_object().bucket(&self.bucket).key(key.as_str()).if_match(etag);
-        let mut body = request.send().await.map_err(|error| failed("GetObject", &error))?.body;
+        let mut body = match request.send().await {
+            Ok(object) => object.body,
+            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) => return Err(failed("GetObject", &error)),
+        };
         let mut context = digest::Context::new(&digest::SHA256);
         let stalled = || StoreError::ObjectsTimeout { operation: "GetObject" };
         while let Some(chunk) = tokio::time::timeout(DEADLINE, body.next()).await.map_err(|_| stalled())? {
@@ -217,7 +226,7 @@ impl Objects {
         }
         let mut bytes = [0; 32];
         bytes.copy_from_slice(context.finish().as_ref());
-        Ok(Sha256::from_bytes(bytes))
+        Ok(Some(Sha256::from_bytes(bytes)))
     }
 
     /// Deletes the object with all its versions. Done when nothing is there.
@@ -262,6 +271,11 @@ impl Objects {
 
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
+}
+
+/// Deleted, or replaced, since its entity tag was read.
+fn is_gone<E>(error: &SdkError<E>) -> bool {
+    matches!(status(error), Some(404 | 412))
 }
 
 fn failed<E: ProvideErrorMetadata + std::error::Error>(operation: &'static str, error: &SdkError<E>) -> StoreError {
