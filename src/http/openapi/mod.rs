@@ -60,9 +60,10 @@ pub fn document() -> Value {
     let mut document: Value = serde_json::from_str(&raw).unwrap_or_default();
     describe_schemas(&mut document["components"]["schemas"]);
     document["components"]["responses"] = problem_responses();
+    let schemas = document["components"]["schemas"].clone();
     if let Some(paths) = document["paths"].as_object_mut() {
         for (method, operation) in paths.values_mut().filter_map(Value::as_object_mut).flatten() {
-            describe_operation(method, operation);
+            describe_operation(method, operation, &schemas);
         }
     }
     document
@@ -107,18 +108,28 @@ fn describe_schemas(schemas: &mut Value) {
 }
 
 /// A problem's own words, and its codes as a table of this operation.
-fn describe_operation(method: &str, operation: &mut Value) {
+fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
-    if let Some(parameters) = operation["parameters"].as_array_mut() {
+    // Not by `[]`, which would leave a null where there is none.
+    if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
         parameters.iter_mut().for_each(describe_parameter);
     }
-    for media in operation["requestBody"]["content"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+    for media in
+        operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
+    {
         set_example(media);
     }
     let codes = codes_of(method, &id, operation);
     let Some(responses) = operation["responses"].as_object_mut() else { return };
-    for media in responses.values_mut().filter_map(|answer| answer["content"].as_object_mut()).flat_map(Map::values_mut) {
-        set_example(media);
+    // `Problem`'s own, which keeps its schemas in the document; each status gets its codes below.
+    responses.remove("default");
+    for answer in responses.values_mut() {
+        if answer["description"].as_str().is_some_and(str::is_empty) {
+            answer["description"] = words_of(answer, schemas).into();
+        }
+        for media in answer.get_mut("content").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+            set_example(media);
+        }
     }
     let statuses: std::collections::BTreeSet<_> = codes.iter().map(|code| code.status().as_u16()).collect();
     for status in statuses {
@@ -191,6 +202,13 @@ fn describe_parameter(parameter: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// What an answer is when its operation has no words for it: those of its schema.
+fn words_of(answer: &Value, schemas: &Value) -> String {
+    let media = answer["content"].as_object().and_then(|content| content.values().next());
+    let name = media.and_then(|media| media["schema"]["$ref"].as_str()?.rsplit('/').next());
+    name.and_then(|name| schemas[name]["description"].as_str()).unwrap_or_default().to_owned()
 }
 
 fn set_example(media: &mut Value) {
