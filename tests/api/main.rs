@@ -7,3 +7,5 @@ mod app;
 mod dev_mongod;
 mod documented;
 mod local_s3;
+mod openapi;
+mod problems;
