@@ -4,8 +4,10 @@
 
 mod accounts;
 mod app;
+mod cors;
 mod dev_mongod;
 mod documented;
+mod isolation;
 mod local_s3;
 mod openapi;
 mod problems;
