@@ -11,3 +11,5 @@ mod isolation;
 mod local_s3;
 mod openapi;
 mod problems;
+mod process;
+mod serve;
