@@ -5,6 +5,7 @@
 mod accounts;
 mod app;
 mod cors;
+mod dev;
 mod dev_mongod;
 mod documented;
 mod isolation;
