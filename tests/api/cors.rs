@@ -8,7 +8,7 @@ use super::{
     openapi::operations,
 };
 
-/// In the test application's CORS_ORIGINS.
+/// In the test application's `CORS_ORIGINS`.
 const ALLOWED: [&str; 2] = ["https://app.example", "capacitor://localhost"];
 const FOREIGN: [&str; 10] = [
     "https://evil.example",

@@ -154,7 +154,7 @@ fn it_is_whole() {
                 if let Some(target) = members.get("$ref").and_then(Value::as_str) {
                     refs += 1;
                     let found = document().pointer(target.trim_start_matches('#'));
-                    if !found.is_some_and(|found| found.get("type").is_some()) {
+                    if found.is_none_or(|found| found.get("type").is_none()) {
                         wrong.push(format!("{at} → {target}"));
                     }
                 }
