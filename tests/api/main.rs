@@ -4,13 +4,17 @@
 
 mod accounts;
 mod app;
+mod confirm;
 mod cors;
 mod dev;
 mod dev_mongod;
 mod documented;
+mod gallery;
 mod isolation;
 mod local_s3;
 mod openapi;
 mod problems;
 mod process;
 mod serve;
+mod sweeper;
+mod uploads;
