@@ -103,6 +103,7 @@ async fn serve() -> Result<(), Failure> {
     let config = settings()?;
     let stop = on_signal()?;
     let app = App::connect(&config).await?;
+    app.valet.probe_objects().await.map_err(app::ConnectError::Objects)?;
     let listener = tokio::net::TcpListener::bind(config.bind)
         .await
         .map_err(|error| format!("cannot listen on {} (BIND): {error}", config.bind))?;

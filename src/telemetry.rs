@@ -3,7 +3,12 @@
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::{EnvFilter, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    EnvFilter,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::config::LogFormat;
 
@@ -12,24 +17,11 @@ use crate::config::LogFormat;
 /// The HTTP libraries' own debug lines hold whole requests, presigned queries and all, so they stay off whatever
 /// `RUST_LOG` says.
 pub fn start(format: LogFormat) {
-    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,poem=warn"));
-    for library in [
-        "aws_sdk_s3",
-        "aws_config",
-        "aws_runtime",
-        "aws_smithy_runtime",
-        "aws_smithy_runtime_api",
-        "aws_sigv4",
-        "hyper",
-        "hyper_util",
-        "h2",
-        "s3s",
-    ] {
-        if let Ok(directive) = format!("{library}=warn").parse() {
-            filter = filter.add_directive(directive);
-        }
-    }
-    let registry = tracing_subscriber::registry().with(filter);
+    let chosen = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,poem=warn"));
+    // A filter of its own: within one, a directive for a module would outrank the library's. Names are prefixes.
+    let libraries = ["aws_", "hyper", "h2", "rustls", "s3s", "mongodb"];
+    let quiet = Targets::new().with_default(LevelFilter::TRACE).with_targets(libraries.map(|name| (name, LevelFilter::WARN)));
+    let registry = tracing_subscriber::registry().with(chosen).with(quiet);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
     // A second call, as tests make, changes nothing.
     let _ = match format {

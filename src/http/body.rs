@@ -49,6 +49,10 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         explain(error.inner(), &path)
     })?;
     json.end().map_err(|error| explain(&error, "."))?;
+    // serde also reads an object from an array of its members' values, in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Problem::new(Code::InvalidRequest, "The body must be a JSON object."));
+    }
     Ok(value)
 }
 
@@ -143,6 +147,7 @@ mod tests {
             (r#"{"fileName":"a","size":1,"caption":null}"#, "must be a string"),
             (r#"{"fileName":"a","fileName":"canary","size":1}"#, "must be given once"),
             (r#"["canary"]"#, ""),
+            (r#"["canary",1,"canary"]"#, "must be a JSON object"),
             ("null", ""),
             ("{\"fileName\":\"canary", "not valid JSON"),
             ("", "not valid JSON"),

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 use futures_util::FutureExt;
 use poem::{
     Endpoint, IntoResponse, Middleware, Request, Response, Result,
-    error::{MethodNotAllowedError, NotFoundError},
+    error::{MethodNotAllowedError, NotFoundError, ParsePathError},
     http::{HeaderValue, Method, StatusCode, header},
 };
 use poem_openapi::error::{AuthorizationError, ContentTypeError, ParseParamError};
@@ -135,7 +135,8 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         if error.is::<ContentTypeError>() {
             return limits::not_json(path);
         }
-        if error.is::<NotFoundError>() {
+        // The latter: a path that is not UTF-8, which names nothing.
+        if error.is::<NotFoundError>() || error.is::<ParsePathError>() {
             return Problem::new(Code::NotFound, "No such path; /docs lists them all.");
         }
         if error.is::<MethodNotAllowedError>() {

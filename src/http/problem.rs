@@ -8,8 +8,8 @@ use poem::{
 };
 use poem_openapi::{
     ApiResponse, Enum, Object,
-    registry::{MetaResponses, Registry},
-    types::ToJSON,
+    registry::{MetaMediaType, MetaResponse, MetaResponses, Registry},
+    types::{ToJSON, Type},
 };
 
 use crate::{
@@ -264,13 +264,22 @@ impl poem::error::ResponseError for Problem {
 }
 
 impl ApiResponse for Problem {
-    /// `openapi.rs` documents every operation's problems, with their codes.
+    /// The openapi room documents every operation's problems, with their codes, in place of this one; without it the
+    /// schema would count as unused and be left out.
     fn meta() -> MetaResponses {
-        MetaResponses { responses: Vec::new() }
+        let content = MetaMediaType { content_type: "application/problem+json", schema: ProblemBody::schema_ref() };
+        let problem = MetaResponse {
+            description: "A problem.",
+            status: None,
+            status_range: None,
+            content: vec![content],
+            headers: Vec::new(),
+        };
+        MetaResponses { responses: vec![problem] }
     }
 
     fn register(registry: &mut Registry) {
-        <ProblemBody as poem_openapi::types::Type>::register(registry);
+        ProblemBody::register(registry);
     }
 }
 

@@ -34,7 +34,7 @@ impl Drop for Folder {
 }
 
 /// Whether a process is there and no zombie.
-fn runs(pid: u32) -> bool {
+pub fn runs(pid: u32) -> bool {
     let output = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
     let state = String::from_utf8(output.stdout).unwrap();
     !state.trim().is_empty() && !state.starts_with('Z')
@@ -53,7 +53,7 @@ fn processes(field: &str, value: u32) -> Vec<u32> {
     lines.lines().filter_map(pid).collect()
 }
 
-async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
+pub async fn within(limit: Duration, mut holds: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !holds() {
         if start.elapsed() > limit {

@@ -61,10 +61,11 @@ pub fn document() -> Value {
     let mut document: Value = serde_json::from_str(&raw).unwrap_or_default();
     describe_schemas(&mut document["components"]["schemas"]);
     document["components"]["responses"] = problem_responses();
+    let schemas = document["components"]["schemas"].clone();
     // `get_mut` throughout: indexing a mutable value would add what is not there, as null.
     if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
         for (method, operation) in paths.values_mut().filter_map(Value::as_object_mut).flatten() {
-            describe_operation(method, operation);
+            describe_operation(method, operation, &schemas);
         }
     }
     document
@@ -113,8 +114,9 @@ fn describe_schemas(schemas: &mut Value) {
 }
 
 /// A problem's own words, and its codes as a table of this operation.
-fn describe_operation(method: &str, operation: &mut Value) {
+fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
+    // Not by `[]`, which would leave a null where there is none.
     if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
         parameters.iter_mut().for_each(describe_parameter);
     }
@@ -125,9 +127,15 @@ fn describe_operation(method: &str, operation: &mut Value) {
     }
     let codes = codes_of(method, &id, operation);
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
-    for media in responses.values_mut().filter_map(|answer| answer.get_mut("content")?.as_object_mut()).flat_map(Map::values_mut)
-    {
-        set_example(media);
+    // `Problem`'s own, which keeps its schemas in the document; each status gets its codes below.
+    responses.remove("default");
+    for answer in responses.values_mut() {
+        if answer["description"].as_str().is_some_and(str::is_empty) {
+            answer["description"] = words_of(answer, schemas).into();
+        }
+        for media in answer.get_mut("content").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
+            set_example(media);
+        }
     }
     let statuses: std::collections::BTreeSet<_> = codes.iter().map(|code| code.status().as_u16()).collect();
     for status in statuses {
@@ -144,7 +152,7 @@ fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
     if operation.get("requestBody").is_some() || has_parameters {
         codes.push(Code::InvalidRequest);
     }
-    if method != "get" {
+    if matches!(method, "post" | "put" | "patch") {
         codes.extend([Code::RequestTimeout, Code::PayloadTooLarge, Code::UnsupportedMediaType]);
         if !codes.contains(&Code::InvalidRequest) {
             codes.push(Code::InvalidRequest);
@@ -203,6 +211,13 @@ fn describe_parameter(parameter: &mut Value) {
         }
         _ => {}
     }
+}
+
+/// What an answer is when its operation has no words for it: those of its schema.
+fn words_of(answer: &Value, schemas: &Value) -> String {
+    let media = answer["content"].as_object().and_then(|content| content.values().next());
+    let name = media.and_then(|media| media["schema"]["$ref"].as_str()?.rsplit('/').next());
+    name.and_then(|name| schemas[name]["description"].as_str()).unwrap_or_default().to_owned()
 }
 
 fn set_example(media: &mut Value) {

@@ -1,0 +1,180 @@
+//! `valet dev` as a process: one command, nothing configured, nothing left behind.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use secrecy::ExposeSecret;
+use serde_json::Value;
+
+use super::{
+    app::{TestApp, unique_png},
+    dev_mongod::{runs, within},
+    process::{Client, Process},
+};
+
+/// A folder that goes with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("valet-dev-{}", uuid::Uuid::new_v4().simple())))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// What the banner says.
+struct Dev {
+    process: Process,
+    client: Client,
+    docs: String,
+    s3: String,
+    mongod: Option<u32>,
+}
+
+fn start(data: &Path, bind: &str, s3_bind: &str, env: &[(&str, &str)]) -> Process {
+    Process::start(&["dev", "--bind", bind, "--s3-bind", s3_bind, "--data-dir", data.to_str().unwrap()], env)
+}
+
+impl Dev {
+    async fn start(data: &Path, env: &[(&str, &str)]) -> Self {
+        let mut process = start(data, "127.0.0.1:0", "127.0.0.1:0", env);
+        let banner = process.find(|process| Some(process.out()).filter(|out| out.contains("Ctrl-C stops all of it."))).await;
+        let told = |label: &str| {
+            let line = banner.lines().find_map(|line| line.trim_start().strip_prefix(label));
+            line.unwrap_or_else(|| panic!("{label} in {banner}")).trim().to_owned()
+        };
+        let mongod = told("MongoDB").strip_prefix("mongod child ").map(|rest| rest.split(',').next().unwrap().parse().unwrap());
+        let s3 = told("S3 ").split(' ').next().unwrap().to_owned();
+        let api = told("API");
+        let base = api.strip_suffix("/api").unwrap();
+        assert!(!base.ends_with(":0") && !s3.ends_with(":0"), "the real ports: {banner}");
+        assert!(banner.contains(data.to_str().unwrap()), "{banner}");
+        Self { client: Client::of(base), docs: told("Swagger UI"), s3, mongod, process }
+    }
+
+    /// Ends it with a signal: by itself, well, and with its mongod.
+    async fn stop(self, signal: &str) {
+        self.process.signal(signal);
+        let (status, _, err) = self.process.end(Duration::from_secs(15)).await;
+        assert!(status.success(), "{status}: {err}");
+        assert!(!runs(self.mongod.unwrap()), "its mongod stays behind");
+    }
+}
+
+/// The image in the gallery of the client, and its bytes.
+async fn look(client: &Client, id: &Value) -> Vec<u8> {
+    let (status, gallery) = client.get("/api/images/gallery").await;
+    assert_eq!(status, 200, "{gallery}");
+    assert_eq!((&gallery["images"][0]["id"], gallery["images"].as_array().unwrap().len()), (id, 1));
+    client.bytes(&gallery["images"][0]["url"]).await
+}
+
+#[tokio::test]
+async fn the_whole_path_and_all_of_it_again_after_every_kind_of_end() {
+    let folder = Folder::new();
+    let bytes = unique_png();
+
+    let mut dev = Dev::start(&folder.0, &[]).await;
+    assert_eq!(dev.client.http.get(&dev.docs).send().await.unwrap().status(), 200);
+    assert_eq!(dev.client.get("/readyz").await.0, 200);
+    dev.client.enter("signup", "ada@example.com").await;
+    let token = dev.client.token.clone();
+    let (image, urls) = dev.client.upload(&bytes).await;
+    assert!(urls.iter().all(|url| url.starts_with(&dev.s3)), "{urls:?}");
+    let naked = urls[0].split('?').next().unwrap();
+    assert_eq!(dev.client.http.get(naked).send().await.unwrap().status(), 403, "the bucket is private");
+    dev.stop("-INT").await;
+
+    let mut dev = Dev::start(&folder.0, &[]).await;
+    dev.client.token = token;
+    assert!(look(&dev.client, &image["id"]).await == bytes, "the token is still good, the image still there");
+    dev.client.enter("login", "ada@example.com").await;
+    assert_eq!(dev.client.get("/api/auth/me").await.1["usage"]["bytes"], bytes.len());
+    // Its mongod must see by itself that it is alone.
+    let mongod = dev.mongod.unwrap();
+    dev.process.signal("-KILL");
+    let began = Instant::now();
+    let (status, ..) = dev.process.end(Duration::from_secs(5)).await;
+    assert!(!status.success());
+    assert!(within(Duration::from_secs(10), || !runs(mongod)).await, "mongod outlives its server by {:?}", began.elapsed());
+
+    let mut dev = Dev::start(&folder.0, &[]).await;
+    dev.client.enter("login", "ada@example.com").await;
+    assert!(look(&dev.client, &image["id"]).await == bytes, "what was confirmed survives a kill");
+    dev.stop("-TERM").await;
+}
+
+/// Its one line, said by a process that fails soon and leaves nothing running.
+async fn refusal(data: &Path, bind: &str, s3_bind: &str) -> String {
+    let (status, out, err) = start(data, bind, s3_bind, &[]).end(Duration::from_secs(20)).await;
+    assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
+    assert_eq!(err.lines().count(), 1, "{err}");
+    let processes = Command::new("ps").args(["-e", "-o", "args="]).output().unwrap();
+    let left = String::from_utf8_lossy(&processes.stdout).lines().any(|line| line.contains(data.to_str().unwrap()));
+    assert!(!left, "something still runs on {}", data.display());
+    err
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_one_line() {
+    let folder = Folder::new();
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let said = refusal(&folder.0, &address, "127.0.0.1:0").await;
+    assert!(said.contains(&address) && said.contains("--bind"), "{said}");
+    let said = refusal(&folder.0, "127.0.0.1:0", &address).await;
+    assert!(said.contains(&address) && said.contains("--s3-bind"), "{said}");
+}
+
+#[tokio::test]
+async fn a_data_folder_that_cannot_be_one_is_one_line() {
+    let folder = Folder::new();
+    std::fs::write(&folder.0, "a file").unwrap();
+    for data in [folder.0.clone(), folder.0.join("below")] {
+        let said = refusal(&data, "127.0.0.1:0", "127.0.0.1:0").await;
+        assert!(said.contains(data.to_str().unwrap()) && said.contains("--data-dir"), "{said}");
+    }
+    for part in ["mongodb", "s3"] {
+        let folder = Folder::new();
+        std::fs::create_dir(&folder.0).unwrap();
+        std::fs::write(folder.0.join(part), "a file").unwrap();
+        let said = refusal(&folder.0, "127.0.0.1:0", "127.0.0.1:0").await;
+        assert!(said.contains(folder.0.join(part).to_str().unwrap()), "{said}");
+    }
+}
+
+/// Where the environment names a server, that one is used and no local one is started.
+#[tokio::test]
+async fn servers_that_the_environment_names_are_used() {
+    let folder = Folder::new();
+    let app = TestApp::start().await;
+    let keys = app.config.s3.credentials.as_ref().unwrap();
+    let mut dev = Dev::start(
+        &folder.0,
+        &[
+            ("MONGODB_URI", app.config.mongo.uri.expose_secret()),
+            ("MONGODB_DATABASE", &app.config.mongo.database),
+            ("S3_ENDPOINT", app.config.s3.endpoint.as_ref().unwrap()),
+            ("S3_BUCKET", &app.config.s3.bucket),
+            ("AWS_ACCESS_KEY_ID", &keys.access_key_id),
+            ("AWS_SECRET_ACCESS_KEY", keys.secret_access_key.expose_secret()),
+        ],
+    )
+    .await;
+    assert_eq!((dev.mongod, &dev.s3), (None, app.config.s3.endpoint.as_ref().unwrap()));
+    let ada = app.user().await;
+    dev.client.enter("login", &ada.email).await;
+    let (image, _) = dev.client.upload(&unique_png()).await;
+    assert_eq!(app.db_state(image["id"].as_str().unwrap()).await, "ready");
+    assert_eq!(app.bucket_keys().await.len(), 1);
+    assert!(!folder.0.join("mongodb").exists() && !folder.0.join("s3").exists());
+}

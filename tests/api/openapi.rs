@@ -1,0 +1,170 @@
+//! The document: committed as it is served, without a repeated key, and complete enough to generate clients from.
+
+use std::{collections::BTreeSet, path::Path, sync::OnceLock};
+
+use reqwest::Method;
+use serde_json::Value;
+
+use super::app::TestApp;
+
+/// An operation of the document.
+pub struct Operation {
+    pub method: Method,
+    /// With `{id}` in it.
+    pub path: String,
+    pub described: &'static Value,
+}
+
+impl Operation {
+    /// The path with this id.
+    pub fn path_of(&self, id: &str) -> String {
+        self.path.replace("{id}", id)
+    }
+
+    pub fn is_protected(&self) -> bool {
+        self.described.get("security").is_some()
+    }
+
+    /// The example of its JSON body.
+    pub fn body(&self) -> Option<&'static Value> {
+        self.described.get("requestBody").map(|body| &body["content"]["application/json"]["example"])
+    }
+}
+
+pub fn document() -> &'static Value {
+    static DOCUMENT: OnceLock<Value> = OnceLock::new();
+    DOCUMENT.get_or_init(valet::http::openapi::document)
+}
+
+/// Every operation.
+pub fn operations() -> Vec<Operation> {
+    let paths = document()["paths"].as_object().unwrap();
+    let operations: Vec<_> = paths
+        .iter()
+        .flat_map(|(path, methods)| {
+            methods.as_object().unwrap().iter().map(|(method, described)| Operation {
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.clone(),
+                described,
+            })
+        })
+        .collect();
+    assert!(operations.len() >= 14, "{}", operations.len());
+    operations
+}
+
+#[test]
+fn the_committed_document_is_the_one_that_is_served() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
+    let committed = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        committed == valet::http::openapi::text(),
+        "openapi/openapi.json is not what the code says. Run: cargo run -- openapi > openapi/openapi.json"
+    );
+}
+
+#[tokio::test]
+async fn it_is_served_as_it_is_committed() {
+    let app = TestApp::start().await;
+    let answer = app.anonymous().get("/openapi.json").await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
+    assert_eq!(answer.text, valet::http::openapi::text());
+}
+
+/// JSON parsers keep the last of two equal keys, silently: two answers of one status, or one path in two blocks of
+/// handlers, would lose one. Parsed with the order kept and printed again, such a text gets shorter.
+#[test]
+fn no_key_is_repeated() {
+    let keeps_all = |raw: &str| {
+        let parsed: Value = serde_json::from_str(raw).unwrap();
+        serde_json::to_string_pretty(&parsed).unwrap() == raw
+    };
+    assert!(!keeps_all("{\n  \"a\": 1,\n  \"a\": 1\n}"), "the method finds one");
+    assert!(keeps_all(&valet::http::openapi::service().spec()));
+}
+
+#[test]
+fn every_operation_is_named_and_exemplified() {
+    let mut ids = BTreeSet::new();
+    for operation in operations() {
+        let (name, described) = (format!("{} {}", operation.method, operation.path), operation.described);
+        let text = |member: &str| described[member].as_str().unwrap_or_default();
+        assert!(!text("summary").is_empty() && !text("description").is_empty(), "{name} is not described");
+        assert!(!text("operationId").is_empty() && ids.insert(text("operationId")), "{name}: a missing or repeated operationId");
+        if described.get("requestBody").is_some() {
+            let content = described["requestBody"]["content"].as_object().unwrap();
+            assert_eq!(content.keys().collect::<Vec<_>>(), ["application/json"], "{name}");
+            assert!(operation.body().unwrap().is_object(), "{name}: its body has no example");
+        }
+        check_answers(&name, described["responses"].as_object().unwrap());
+        for parameter in described["parameters"].as_array().into_iter().flatten() {
+            assert!(!parameter["description"].as_str().unwrap_or_default().is_empty(), "{name}: {parameter}");
+        }
+        let protected = described.get("security").is_some();
+        assert_eq!(protected, described["responses"]["401"].to_string().contains("token_missing"), "{name}");
+        assert_eq!(protected, operation.path.starts_with("/api/images") || operation.path == "/api/auth/me", "{name}");
+    }
+}
+
+fn check_answers(name: &str, answers: &serde_json::Map<String, Value>) {
+    assert!(answers.keys().any(|status| status.starts_with('2')), "{name}: no success");
+    // Only the probe of the process itself cannot fail.
+    assert!(name == "GET /livez" || answers.keys().any(|status| !status.starts_with('2')), "{name}: no problem");
+    for (status, answer) in answers {
+        assert!(!answer["description"].as_str().unwrap_or_default().is_empty(), "{name} {status} is not described");
+        let content = answer["content"].as_object().cloned().unwrap_or_default();
+        let types: Vec<_> = content.keys().map(String::as_str).collect();
+        if status.starts_with('2') {
+            assert!(types == ["application/json"] || (types.is_empty() && status == "204"), "{name} {status}: {types:?}");
+            assert!(content.values().all(|media| media["example"].is_object()), "{name} {status}: no example");
+            continue;
+        }
+        assert_eq!(types, ["application/problem+json"], "{name} {status}");
+        let codes = content["application/problem+json"]["examples"].as_object().unwrap();
+        assert!(!codes.is_empty(), "{name} {status}: no code");
+        for (code, example) in codes {
+            let example = &example["value"];
+            assert_eq!(
+                (example["code"].as_str(), example["status"].to_string()),
+                (Some(code.as_str()), status.clone()),
+                "{name}"
+            );
+            assert!(answer["description"].as_str().unwrap().contains(&format!("`{code}`")), "{name} {status}: {code}");
+        }
+    }
+}
+
+/// Generators take `application/json; charset=utf-8` for another media type than `application/json`.
+#[test]
+fn no_media_type_has_a_parameter() {
+    let text = valet::http::openapi::text();
+    assert!(!text.contains("charset"), "{:?}", text.lines().find(|line| line.contains("charset")));
+}
+
+/// What a generator stumbles over: a null where an object belongs, a reference to nothing.
+#[test]
+fn it_is_whole() {
+    let (mut refs, mut wrong) = (0, Vec::new());
+    let mut open = vec![(String::new(), document())];
+    while let Some((at, value)) = open.pop() {
+        match value {
+            Value::Null => wrong.push(at),
+            Value::Array(items) => open.extend(items.iter().enumerate().map(|(n, item)| (format!("{at}/{n}"), item))),
+            Value::Object(members) => {
+                if let Some(target) = members.get("$ref").and_then(Value::as_str) {
+                    refs += 1;
+                    let found = document().pointer(target.trim_start_matches('#'));
+                    if found.is_none_or(|found| found.get("type").is_none()) {
+                        wrong.push(format!("{at} → {target}"));
+                    }
+                }
+                open.extend(members.iter().map(|(name, member)| (format!("{at}/{name}"), member)));
+            }
+            _ => {}
+        }
+    }
+    assert!(wrong.is_empty() && refs > 100, "{refs} references; {wrong:?}");
+    for schema in ["Problem", "ProblemCode", "FieldError"] {
+        assert!(document()["components"]["schemas"][schema]["type"].is_string(), "{schema}");
+    }
+}

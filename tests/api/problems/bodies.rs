@@ -1,0 +1,228 @@
+//! Bodies that are not what the document says.
+
+use bytes::Bytes;
+use reqwest::{Body, Method};
+use serde_json::{Map, Value, json};
+
+use super::{CANARY, refused};
+use crate::{
+    app::{Caller, PASSWORD, TestApp},
+    openapi::{Operation, document, operations},
+};
+
+/// A body that is JSON by its media type.
+async fn send(caller: &Caller<'_>, operation: &Operation, body: impl Into<Body>) -> crate::app::Answer {
+    let path = operation.path_of(&uuid::Uuid::now_v7().to_string());
+    caller.send(operation.method.clone(), &path, |request| request.header("content-type", "application/json").body(body)).await
+}
+
+fn with_bodies() -> Vec<(Operation, &'static Map<String, Value>)> {
+    let found: Vec<_> = operations().into_iter().filter_map(|o| o.body().map(|body| (o, body.as_object().unwrap()))).collect();
+    assert!(found.len() >= 4, "{}", found.len());
+    found
+}
+
+#[tokio::test]
+async fn what_is_no_json_is_told_so() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for (operation, example) in with_bodies() {
+        let good = Value::Object(example.clone()).to_string();
+        let spoiled = good.replacen(":\"", &format!(":\"{CANARY}"), 1);
+        let bodies: Vec<(&str, Vec<u8>)> = vec![
+            ("empty", vec![]),
+            ("a word", CANARY.into()),
+            ("cut", spoiled[..spoiled.len() - 1].into()),
+            ("a second value", format!("{spoiled}{{\"{CANARY}\":1}}").into()),
+            ("a trailing comma", format!("{},}}", &spoiled[..spoiled.len() - 1]).into()),
+            ("single quotes", format!("{{'{CANARY}':'{CANARY}'}}").into()),
+            ("a byte order mark", [b"\xef\xbb\xbf", spoiled.as_bytes()].concat()),
+            ("bad UTF-8", spoiled.bytes().map(|b| if b == b'-' { 0xff } else { b }).collect()),
+            ("UTF-16", spoiled.encode_utf16().flat_map(u16::to_le_bytes).collect()),
+            ("a lone surrogate", spoiled.replacen("canary", "canary\\ud800", 1).into()),
+            ("a control character", spoiled.replacen("canary", "canary\u{1}", 1).into()),
+            ("NaN", format!("{{\"{}\":NaN}}", example.keys().next().unwrap()).into()),
+            ("depth", ["[".repeat(8000), "]".repeat(8000)].concat().replace("[]", &format!("[\"{CANARY}\"]")).into()),
+            ("depth of objects", "{\"canary\":".repeat(1400).into()),
+        ];
+        for (what, body) in bodies {
+            // Auth takes 4 KiB only.
+            let long = operation.path.starts_with("/api/auth") && body.len() > 4096;
+            let wanted = if long { (413, "payload_too_large") } else { (400, "invalid_request") };
+            refused(&send(&ada, &operation, body).await, wanted, &format!("{} {what}", operation.path));
+        }
+        for (what, body) in [("null", "null"), ("an array", "[\"canary\"]"), ("a number", "1"), ("a text", "\"canary\"")] {
+            refused(&send(&ada, &operation, body).await, (400, "invalid_request"), &format!("{} {what}", operation.path));
+        }
+        let nested = format!("{}\"canary\"{}", "[".repeat(1500), "]".repeat(1500));
+        let nested = good.replacen(&example.values().next().unwrap().to_string(), &nested, 1);
+        refused(&send(&ada, &operation, nested).await, (400, "invalid_request"), &format!("{} nested", operation.path));
+    }
+}
+
+/// Operators, wrong types and null in place of every member; every member missing, given twice, or unknown.
+#[tokio::test]
+async fn every_member_is_held_to_its_type() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut members = 0;
+    for (operation, example) in with_bodies() {
+        let schema = operation.described["requestBody"]["content"]["application/json"]["schema"]["$ref"].as_str().unwrap();
+        let schema = &document()["components"]["schemas"][schema.rsplit('/').next().unwrap()];
+        let required = |name: &str| schema["required"].as_array().unwrap().iter().any(|one| one == name);
+        assert_eq!(
+            schema["properties"].as_object().unwrap().keys().collect::<Vec<_>>(),
+            example.keys().collect::<Vec<_>>(),
+            "the example shows every member"
+        );
+        for (name, value) in example {
+            members += 1;
+            let what = |how: &Value| format!("{} {name}: {how}", operation.path);
+            let mut values = vec![
+                json!({ "$gt": "" }),
+                json!({ "$ne": null }),
+                json!({ "$regex": CANARY }),
+                json!({ "$where": format!("'{CANARY}'") }),
+                json!({ "$numberLong": "1" }),
+                json!({ "canary": { "$gt": CANARY } }),
+                json!([CANARY]),
+                json!([{ "$gt": "" }]),
+                json!(true),
+                Value::Null,
+            ];
+            values.extend(if value.is_string() {
+                vec![json!(7), json!(1.5)]
+            } else {
+                vec![json!(CANARY), json!("7"), json!(1.5)]
+            });
+            for wrong in values {
+                let mut body = example.clone();
+                body[name] = wrong.clone();
+                let answer = send(&ada, &operation, Value::Object(body).to_string()).await;
+                refused(&answer, (400, "invalid_request"), &what(&wrong));
+                let field = answer.json["errors"][0]["field"].as_str().unwrap();
+                assert!(field == name, "{}: the answer names {field:?}", what(&wrong));
+            }
+            if required(name) {
+                let mut body = example.clone();
+                body.remove(name);
+                let answer = send(&ada, &operation, Value::Object(body).to_string()).await;
+                refused(&answer, (400, "invalid_request"), &what(&json!("missing")));
+                assert_eq!(answer.json["errors"], json!([{ "field": name, "message": "is required" }]));
+            }
+            let twice = Value::Object(example.clone()).to_string();
+            let twice = format!("{},\"{name}\":{value}}}", &twice[..twice.len() - 1]);
+            refused(&send(&ada, &operation, twice).await, (400, "invalid_request"), &what(&json!("twice")));
+        }
+        for unknown in ["canary", "$where", "__proto__", "email.$gt", "expected `canary`", "at line canary", "caption ", ""] {
+            let mut body = example.clone();
+            body.insert(unknown.to_owned(), json!(CANARY));
+            let answer = send(&ada, &operation, Value::Object(body).to_string()).await;
+            refused(&answer, (400, "invalid_request"), &format!("{} with {unknown:?}", operation.path));
+            assert!(!unknown.starts_with('$') || !answer.text.contains('$'), "{answer:?}");
+        }
+    }
+    assert!(members >= 10, "{members}");
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((usage["pending"].as_u64(), usage["bytes"].as_u64()), (Some(0), Some(0)), "nothing took effect");
+}
+
+/// `size` bytes of JSON: a good body, padded with the white space that JSON allows.
+fn padded(body: &Value, size: usize) -> String {
+    let text = body.to_string();
+    format!("{}{text}", " ".repeat(size - text.len()))
+}
+
+#[tokio::test]
+async fn a_body_has_a_limit() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let log_in = json!({ "email": ada.email, "password": PASSWORD });
+    for (path, limit, body, good) in [
+        ("/api/images/upload", 16 * 1024, crate::app::declared("a.png", "image/png", &[1]), 201),
+        ("/api/auth/login", 4 * 1024, log_in, 200),
+    ] {
+        for (size, chunked) in [(limit, false), (limit, true), (limit + 1, false), (limit + 1, true), (1 << 20, true)] {
+            let text = padded(&body, size);
+            let answer = ada
+                .send(Method::POST, path, |request| {
+                    let request = request.header("content-type", "application/json");
+                    if !chunked {
+                        return request.body(text);
+                    }
+                    let pieces: Vec<_> =
+                        text.as_bytes().chunks(1000).map(|c| Ok::<_, std::io::Error>(Bytes::copy_from_slice(c))).collect();
+                    request.body(Body::wrap_stream(futures_util::stream::iter(pieces)))
+                })
+                .await;
+            let what = format!("{path} {size} chunked={chunked}");
+            if size > limit {
+                refused(&answer, (413, "payload_too_large"), &what);
+                assert!(answer.json["detail"].as_str().unwrap().contains(&limit.to_string()), "{what}: {answer:?}");
+            } else {
+                // The second of the equal uploads is known already.
+                assert!(answer.status == good || (chunked && answer.status == 200), "{what}: {answer:?}");
+            }
+        }
+    }
+    // By its declared length alone, before a byte of it is here.
+    let answer = raw(
+        &app,
+        "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 999999999\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}
+
+/// Sends text and reads what comes within three seconds.
+async fn raw(app: &TestApp, request: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut buffer = vec![0; 4096];
+    let read = tokio::time::timeout(std::time::Duration::from_secs(3), stream.read(&mut buffer)).await;
+    String::from_utf8_lossy(&buffer[..read.expect("an answer").unwrap()]).into_owned()
+}
+
+#[tokio::test]
+async fn other_media_types_are_told_how_it_is_done() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let form = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"canary.png\"\r\ncontent-type: image/png\r\n\r\ncanary\r\n--b--\r\n";
+    for (operation, example) in with_bodies() {
+        let json = Value::Object(example.clone()).to_string();
+        let path = operation.path_of(&uuid::Uuid::now_v7().to_string());
+        for (content_type, body) in [
+            (Some("multipart/form-data; boundary=b"), form.to_owned()),
+            (Some("application/x-www-form-urlencoded"), "email=canary&password=canary".to_owned()),
+            (Some("text/plain"), json.clone()),
+            (Some("text/json"), json.clone()),
+            (Some("application/octet-stream"), json.clone()),
+            (Some("image/png; x=application/json"), json.clone()),
+            (Some("canary/canary"), json.clone()),
+            (Some("\u{e9}"), json.clone()),
+            (Some(""), json.clone()),
+            (None, json.clone()),
+        ] {
+            let answer = ada
+                .send(operation.method.clone(), &path, |request| match content_type {
+                    Some(value) => request.header("content-type", value).body(body),
+                    None => request.body(body),
+                })
+                .await;
+            refused(&answer, (415, "unsupported_media_type"), &format!("{path} {content_type:?}"));
+            if path == "/api/images/upload" {
+                let detail = answer.json["detail"].as_str().unwrap();
+                for step in ["fileName", "contentType", "size", "sha256", "PUT", "upload.url", "headers", "/confirm"] {
+                    assert!(detail.contains(step), "{step} is not in {detail}");
+                }
+            }
+        }
+    }
+    for content_type in ["application/json; charset=utf-8", "Application/JSON", "application/problem+json"] {
+        let body = crate::app::declared("a.png", "image/png", &[1]).to_string();
+        let answer =
+            ada.send(Method::POST, "/api/images/upload", |request| request.header("content-type", content_type).body(body)).await;
+        assert!(matches!(answer.status, 200 | 201), "{content_type}: {answer:?}");
+    }
+}

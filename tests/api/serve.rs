@@ -1,0 +1,195 @@
+//! `valet serve` as a process: how it starts, what it says when it cannot, how it stops, and what its logs never hold.
+
+mod secrets;
+mod stopping;
+
+use std::time::{Duration, Instant};
+
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use valet::dev::mongod::{Mongod, MongodOptions};
+
+use super::{
+    app::{JWT_SECRET, TestApp},
+    dev_mongod::within,
+    process::{Client, Process},
+};
+
+/// Settings by name.
+#[derive(Clone)]
+struct Settings(Vec<(&'static str, String)>);
+
+impl Settings {
+    /// Those of a server over this application's database and bucket.
+    fn of(app: &TestApp) -> Self {
+        let (s3, keys) = (&app.config.s3, app.config.s3.credentials.as_ref().unwrap());
+        Self(vec![
+            ("BIND", "127.0.0.1:0".to_owned()),
+            ("MONGODB_URI", app.config.mongo.uri.expose_secret().to_owned()),
+            ("MONGODB_DATABASE", app.config.mongo.database.clone()),
+            ("S3_BUCKET", s3.bucket.clone()),
+            ("S3_ENDPOINT", s3.endpoint.clone().unwrap()),
+            ("S3_FORCE_PATH_STYLE", "true".to_owned()),
+            ("AWS_ACCESS_KEY_ID", keys.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", keys.secret_access_key.expose_secret().to_owned()),
+            // Without keys, the AWS SDK would look for those of an instance.
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("JWT_SECRET", JWT_SECRET.to_owned()),
+        ])
+    }
+
+    /// With another value; the empty one counts as none.
+    fn but(&self, name: &'static str, value: &str) -> Self {
+        let mut changed = self.clone();
+        changed.0.retain(|(known, _)| *known != name);
+        changed.0.push((name, value.to_owned()));
+        changed
+    }
+
+    fn start(&self) -> Process {
+        let env: Vec<_> = self.0.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Process::start(&["serve"], &env)
+    }
+
+    /// Starts a server that listens.
+    async fn listening(&self) -> (Process, Client) {
+        let mut process = self.start();
+        let address = process.find(|process| listening_at(&process.err())).await;
+        (process, Client::of(format!("http://{address}")))
+    }
+
+    /// Its one message, said within 15 s by a process that fails.
+    async fn refusal(&self) -> String {
+        let began = Instant::now();
+        let (status, out, err) = self.start().end(Duration::from_secs(20)).await;
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}: {err}", began.elapsed());
+        assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
+        let messages: Vec<_> = err.lines().filter(|line| line.starts_with("valet: ")).collect();
+        assert_eq!(messages.len(), 1, "{err}");
+        assert!(!err.contains("canary") && !err.contains("panicked"), "{err}");
+        err
+    }
+}
+
+/// The address in the log line that says so.
+fn listening_at(log: &str) -> Option<String> {
+    log.lines().find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        (line["message"] == "listening").then(|| line["address"].as_str().map(str::to_owned))?
+    })
+}
+
+#[tokio::test]
+async fn o2_without_settings_every_one_that_is_needed_is_named() {
+    let said = Settings(vec![]).refusal().await;
+    for name in ["MONGODB_URI", "S3_BUCKET", "JWT_SECRET"] {
+        assert!(said.contains(&format!("- {name} is not set")), "{name}: {said}");
+    }
+    assert!(said.contains("3 problems"), "{said}");
+}
+
+#[tokio::test]
+async fn o2_weak_secrets_are_refused_and_not_repeated() {
+    let app = TestApp::start().await;
+    let good = Settings::of(&app);
+    for weak in ["canary", "changeme-canary", &"canary".repeat(5), &"x".repeat(64)] {
+        let said = good.but("JWT_SECRET", weak).refusal().await;
+        assert!(said.contains("- JWT_SECRET ") && said.contains("32"), "{said}");
+    }
+    let said = good.but("JWT_PREVIOUS_SECRETS", "canary").but("UPLOAD_TTL", "canary").but("BIND", "canary").refusal().await;
+    for name in ["JWT_PREVIOUS_SECRETS", "UPLOAD_TTL", "BIND"] {
+        assert!(said.contains(&format!("- {name} ")), "{name}: {said}");
+    }
+}
+
+/// A port that is open and says nothing, as behind a firewall.
+async fn silent() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn an_unreachable_database_is_named() {
+    let app = TestApp::start().await;
+    let good = Settings::of(&app);
+    let (_held, silent) = silent().await;
+    let refusals = ["mongodb://user:canary@127.0.0.1:1", &format!("mongodb://{silent}"), "canary", "mongodb://"].map(|uri| {
+        let settings = good.but("MONGODB_URI", uri);
+        async move { settings.refusal().await }
+    });
+    for said in futures_util::future::join_all(refusals).await {
+        assert!(said.contains("MONGODB_URI"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_bucket_is_named() {
+    let app = TestApp::start().await;
+    let good = Settings::of(&app);
+    let (_held, silent) = silent().await;
+    let refusals = [
+        ("S3_ENDPOINT", "http://127.0.0.1:1"),
+        ("S3_ENDPOINT", &format!("http://{silent}")),
+        ("S3_BUCKET", "no-such-bucket"),
+        ("AWS_SECRET_ACCESS_KEY", "canary"),
+        ("AWS_ACCESS_KEY_ID", ""),
+    ]
+    .map(|(name, value)| {
+        let settings = good.but(name, value);
+        async move { (name, settings.refusal().await) }
+    });
+    for (name, said) in futures_util::future::join_all(refusals).await {
+        let named = if name.starts_with("AWS") { "AWS credentials" } else { name };
+        assert!(said.contains(named), "{name}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let app = TestApp::start().await;
+    let (_held, taken) = silent().await;
+    let said = Settings::of(&app).but("BIND", &taken).refusal().await;
+    assert!(said.contains("BIND") && said.contains(&taken), "{said}");
+}
+
+/// Alive whatever its database does; ready only while that answers, and it says which part does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_ready_while_its_database_answers() {
+    let app = TestApp::start().await;
+    let folder = std::env::temp_dir().join(format!("valet-ready-{}", uuid::Uuid::new_v4().simple()));
+    let mongod = Mongod::start(MongodOptions::new(&folder)).await.unwrap();
+    let (process, client) = Settings::of(&app).but("MONGODB_URI", &mongod.uri()).listening().await;
+    assert_eq!(client.get("/livez").await.0, 200);
+    assert_eq!(client.get("/readyz").await.0, 200);
+
+    let signal = |name: &str| {
+        let kill = std::process::Command::new("kill").args([name, &mongod.pid().to_string()]).status();
+        assert!(kill.unwrap().success());
+    };
+    signal("-STOP");
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let began = Instant::now();
+    let (status, problem) = client.get("/readyz").await;
+    assert!(began.elapsed() < Duration::from_secs(5));
+    assert_eq!((status.as_u16(), problem["code"].as_str()), (503, Some("unavailable")), "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("database"), "{problem}");
+    assert_eq!(client.get("/livez").await.0, 200);
+    signal("-CONT");
+    let again = Instant::now();
+    while client.get("/readyz").await.0 != 200 {
+        assert!(again.elapsed() < Duration::from_secs(10), "{}", process.err());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    drop(process);
+    mongod.stop().await.unwrap();
+    assert!(within(Duration::from_secs(5), || std::fs::remove_dir_all(&folder).is_ok()).await);
+}
+
+#[tokio::test]
+async fn the_document_needs_nothing() {
+    let (status, out, err) = Process::start(&["openapi"], &[]).end(Duration::from_secs(10)).await;
+    assert!(status.success() && err.is_empty(), "{err}");
+    let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
+    assert!(out == std::fs::read_to_string(committed).unwrap(), "run: cargo run -- openapi > openapi/openapi.json");
+}

@@ -1,0 +1,62 @@
+//! SIGTERM: what is under way is finished, within a deadline that no client can stretch.
+
+use std::time::{Duration, Instant};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::Settings;
+use crate::app::{PASSWORD, TestApp};
+
+async fn connect(base: &str, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(base.trim_start_matches("http://")).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+#[tokio::test]
+async fn an_idle_server_stops_at_once() {
+    let app = TestApp::start().await;
+    for signal in ["-TERM", "-INT"] {
+        let (process, client) = Settings::of(&app).listening().await;
+        // Its connection stays open, idle.
+        assert_eq!(client.get("/livez").await.0, 200);
+        process.signal(signal);
+        let (status, out, err) = process.end(Duration::from_secs(5)).await;
+        assert!(status.success() && out.is_empty() && err.contains("stopped"), "{status} {err}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_under_way_is_finished_and_nobody_is_waited_for_past_the_deadline() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (process, client) = Settings::of(&app).listening().await;
+    let half_a_header = connect(&client.base, "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ").await;
+    let post = |length: usize| {
+        format!(
+            "POST /api/auth/login HTTP/1.1\r\nhost: valet\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
+        )
+    };
+    let never_ends = connect(&client.base, &format!("{}{{\"email", post(500))).await;
+    let body = serde_json::json!({ "email": ada.email, "password": PASSWORD }).to_string();
+    let (now, later) = body.split_at(10);
+    let mut slow = connect(&client.base, &format!("{}{now}", post(body.len()))).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    process.signal("-TERM");
+    let began = Instant::now();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    slow.write_all(later.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"token\""), "{answer}");
+    assert!(TcpStream::connect(client.base.trim_start_matches("http://")).await.is_err(), "nobody new is let in");
+
+    let (status, _, err) = process.end(Duration::from_secs(30)).await;
+    assert!(status.success() && err.contains("stopped"), "{status} {err}");
+    assert!(began.elapsed() < Duration::from_secs(28), "{:?}", began.elapsed());
+    drop((half_a_header, never_ends));
+}
