@@ -5,8 +5,7 @@ use poem::{Endpoint, Response, Route, get, handler, http::header, web::Redirect}
 
 use super::openapi;
 
-/// The UI's own inline styles need `unsafe-inline`; data URLs are its icons. `connect-src` is open to http(s): "try it out" goes
-/// to this API, and a reader may follow it with a PUT to S3.
+/// The UI sets inline styles and draws its icons from data URLs; "try it out" calls this API alone.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -4,6 +4,10 @@
 
 mod accounts;
 mod app;
+mod confirm;
 mod dev_mongod;
 mod documented;
+mod gallery;
 mod local_s3;
+mod sweeper;
+mod uploads;

@@ -1,0 +1,204 @@
+//! Confirming: only what was declared and proved becomes ready, however often and by however many at once.
+
+use futures_util::future::join_all;
+use mongodb::bson::{Document, doc};
+use serde_json::{Value, json};
+
+use super::app::{Caller, TestApp, fixture, unique_png};
+
+/// Files as phones and programs write them, with their displayed size. tests/fixtures/README.md says what each is.
+const FILES: [(&str, &str, u32, u32); 14] = [
+    ("plain.jpg", "image/jpeg", 120, 80),
+    ("orientation-6.jpg", "image/jpeg", 80, 120),
+    ("orientation-8.jpg", "image/jpeg", 80, 120),
+    ("progressive.jpg", "image/jpeg", 120, 80),
+    ("ultra-hdr.jpg", "image/jpeg", 80, 120),
+    ("motion-photo.jpg", "image/jpeg", 120, 80),
+    ("deep.jpg", "image/jpeg", 80, 120),
+    ("plain.png", "image/png", 90, 50),
+    ("animated.gif", "image/gif", 64, 48),
+    ("lossy.webp", "image/webp", 75, 45),
+    ("plain.avif", "image/avif", 120, 80),
+    ("iphone.heic", "image/heic", 100, 180),
+    ("mif1.heic", "image/heif", 120, 80),
+    ("mif1.heic", "image/heic", 120, 80),
+];
+
+#[tokio::test]
+async fn files_as_phones_write_them() {
+    let app = TestApp::start().await;
+    for (name, content_type, width, height) in FILES {
+        // A user each: the same bytes under two types would be one upload.
+        let ada = app.user().await;
+        let bytes = fixture(name);
+        let image = ada.upload(name, content_type, &bytes).await;
+        assert_eq!((&image["width"], &image["height"]), (&json!(width), &json!(height)), "{name}");
+        let read = app.http.get(image["url"].as_str().unwrap()).send().await.unwrap();
+        assert_eq!(read.headers()["content-type"], content_type);
+        assert_eq!(read.bytes().await.unwrap(), bytes, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn c4_other_content_is_rejected_for_good_and_removed() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let html = b"<!doctype html><script>alert(1)</script>".to_vec();
+    let svg = b"<svg xmlns='http://www.w3.org/2000/svg' onload='alert(1)'/>".to_vec();
+    let mut gif_in_png = b"GIF89a".to_vec();
+    gif_in_png.extend(unique_png());
+    let cases = [
+        ("image/png", html.clone()),
+        ("image/jpeg", html),
+        ("image/webp", svg),
+        ("image/png", fixture("plain.jpg")),
+        ("image/jpeg", fixture("plain.png")),
+        ("image/avif", fixture("plain.heic")),
+        ("image/png", gif_in_png),
+        ("image/png", b"\x89".to_vec()),
+        ("image/jpeg", fixture("plain.jpg")[..30].to_vec()),
+        ("image/png", enormous_png()),
+    ];
+    for (content_type, bytes) in cases {
+        let ticket = ada.issue("a", content_type, &bytes).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+        for _ in 0..2 {
+            assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "{content_type}");
+        }
+        assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.status, 404, "G6");
+        assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
+        app.sweep(time::OffsetDateTime::now_utc()).await;
+        assert!(app.bucket_keys().await.is_empty(), "removed by the next sweep");
+        assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "repeated until the tombstone goes");
+    }
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(0), &json!(0)));
+}
+
+/// A PNG header of 60000 × 60000 pixels.
+fn enormous_png() -> Vec<u8> {
+    let mut bytes = fixture("plain.png");
+    bytes[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
+    bytes[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
+    bytes
+}
+
+#[tokio::test]
+async fn c3_an_object_that_is_not_the_declared_one_is_rejected() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let (mut same_length, mut longer) = (bytes.clone(), bytes.clone());
+    *same_length.last_mut().unwrap() ^= 1;
+    longer.push(0);
+    for (content_type, written) in [("image/png", same_length), ("image/png", longer), ("text/html", bytes.clone())] {
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        app.bucket_put(&format!("u/{}/{}", ada.id, ticket.id()), content_type, written).await;
+        assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+        assert_eq!(app.db_state(ticket.id()).await, "rejected");
+    }
+}
+
+/// A store that keeps no checksum verified none: the bytes are hashed here.
+#[tokio::test]
+async fn c3_without_a_checksum_in_the_store_the_bytes_are_hashed() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let put = async |id: &str, bytes: Vec<u8>| {
+        let put = app.s3.put_object().bucket(&app.config.s3.bucket).key(format!("u/{}/{id}", ada.id)).content_type("image/png");
+        put.checksum_algorithm(aws_sdk_s3::types::ChecksumAlgorithm::Crc32).body(bytes.into()).send().await.unwrap();
+    };
+    let (right, wrong) = (unique_png(), unique_png());
+    let ticket = ada.issue("a.png", "image/png", &right).await;
+    put(ticket.id(), right).await;
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    let declared = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &declared).await;
+    put(ticket.id(), wrong).await;
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+}
+
+#[tokio::test]
+async fn c2_too_early_is_told_and_harmless() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
+    assert_eq!(app.db_state(ticket.id()).await, "pending");
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+}
+
+#[tokio::test]
+async fn c5_two_hundred_confirms_give_one_image_and_one_answer() {
+    // A window longer than the test, so that all URLs are of one window.
+    let app = TestApp::start_with(|config| config.uploads.read_url_ttl = std::time::Duration::from_secs(3600 * 24)).await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+    let answers = join_all((0..200).map(|_| ada.confirm(ticket.id()))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.json == answers[0].json), "{:?}", answers[0]);
+    let images = app.db.collection::<Document>("images");
+    assert_eq!(images.count_documents(doc! {}).await.unwrap(), 1);
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(bytes.len()), &json!(1), &json!(0)));
+}
+
+#[tokio::test]
+async fn c6_a_replayed_put_changes_nothing() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+    let image = ada.confirm(ticket.id()).await;
+    for _ in 0..3 {
+        assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 412);
+    }
+    let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(read.bytes().await.unwrap(), bytes);
+}
+
+/// What the database holds of an image is what was verified, and the fields other programs may read by.
+#[tokio::test]
+async fn the_document_of_a_ready_image() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = fixture("orientation-6.jpg");
+    let image = ada.upload("$a.jpg", "image/jpeg", &bytes).await;
+    let id = image["id"].as_str().unwrap();
+    let document = app.db_image(id).await.unwrap();
+    let text = |field: &str| document.get_str(field).unwrap().to_owned();
+    assert_eq!((text("user"), text("key"), text("state")), (ada.id.clone(), format!("u/{}/{id}", ada.id), "ready".into()));
+    assert_eq!(
+        (text("fileName"), text("contentType"), text("sha256")),
+        ("$a.jpg".into(), "image/jpeg".into(), image["sha256"].as_str().unwrap().into())
+    );
+    assert_eq!((document.get_i64("width").unwrap(), document.get_i64("height").unwrap()), (80, 120));
+    assert_eq!(document.get_i64("size").unwrap(), i64::try_from(bytes.len()).unwrap());
+    assert!(document.get_bool("live").unwrap() && !document.contains_key("due"));
+    let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(text("key")).send().await.unwrap();
+    assert_eq!(text("etag"), head.e_tag().unwrap());
+}
+
+/// A confirm whose server died before the user's document was settled is settled by the client's repeat.
+#[tokio::test]
+async fn f13_a_hold_left_by_a_dead_server_is_settled_by_the_repeat() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let id = ada.upload("a.png", "image/png", &bytes).await["id"].as_str().unwrap().to_owned();
+    // As a server leaves it that is killed between the two writes of a confirm.
+    let users = app.db.collection::<Document>("users");
+    let hold = doc! { "image": &id, "bytes": i64::try_from(bytes.len()).unwrap(), "at": mongodb::bson::DateTime::now() };
+    users.update_one(doc! { "_id": &ada.id }, doc! { "$push": { "holds": hold }, "$inc": { "images": -1_i64 } }).await.unwrap();
+    let usage = async |ada: &Caller<'_>| -> (Value, Value, Value) {
+        let usage = ada.get("/api/auth/me").await.json["usage"].clone();
+        (usage["bytes"].clone(), usage["images"].clone(), usage["pending"].clone())
+    };
+    assert_eq!(usage(&ada).await, (json!(bytes.len()), json!(0), json!(1)));
+    assert_eq!(ada.confirm(&id).await.status, 200);
+    assert_eq!(usage(&ada).await, (json!(bytes.len()), json!(1), json!(0)));
+}

@@ -1,0 +1,214 @@
+//! Reading: pages that neither repeat nor skip, URLs that caches can keep, captions, downloads, deletes.
+
+use std::time::Duration;
+
+use mongodb::bson::{Document, doc};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::app::{Caller, TestApp, unique_png};
+
+/// The ids of all pages.
+async fn walk(caller: &Caller<'_>, limit: usize) -> Vec<String> {
+    let mut ids = Vec::new();
+    let mut path = format!("/api/images/gallery?limit={limit}");
+    loop {
+        let page = caller.get(&path).await;
+        assert_eq!(page.status, 200);
+        let images = page.json["images"].as_array().unwrap();
+        assert!(images.len() <= limit);
+        ids.extend(images.iter().map(|image| image["id"].as_str().unwrap().to_owned()));
+        let Some(cursor) = page.json["nextCursor"].as_str() else { return ids };
+        path = format!("/api/images/gallery?limit={limit}&cursor={cursor}");
+    }
+}
+
+#[tokio::test]
+async fn g1_pages_of_any_size_show_each_image_once_newest_first() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let mut uploaded = Vec::new();
+    for _ in 0..7 {
+        uploaded.push(ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned());
+    }
+    ada.issue("pending.png", "image/png", &unique_png()).await;
+    bob.upload("b.png", "image/png", &unique_png()).await;
+    uploaded.reverse();
+    for limit in [1, 2, 3, 7, 100] {
+        assert_eq!(walk(&ada, limit).await, uploaded, "limit {limit}");
+    }
+    let first = ada.get("/api/images/gallery?limit=3").await;
+    let cursor = first.json["nextCursor"].as_str().unwrap().to_owned();
+    // While somebody pages, one image comes and one of the page before goes.
+    ada.upload("new.png", "image/png", &unique_png()).await;
+    ada.delete(&format!("/api/images/{}", uploaded[1])).await;
+    let second = ada.get(&format!("/api/images/gallery?limit=3&cursor={cursor}")).await;
+    let ids: Vec<_> = second.json["images"].as_array().unwrap().iter().map(|image| image["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, uploaded[3..6]);
+    assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 7, "50 is the default");
+}
+
+/// Images of one millisecond are told apart by id, and a page reads no more of the index than it returns.
+#[tokio::test]
+async fn g3_a_page_examines_what_it_returns() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let at = mongodb::bson::DateTime::now();
+    let documents = (0..300_i64).map(|n| {
+        let id = uuid::Uuid::now_v7().to_string();
+        let at = mongodb::bson::DateTime::from_millis(at.timestamp_millis() - n / 50);
+        doc! { "_id": &id, "user": &ada.id, "key": format!("u/{}/{id}", ada.id), "state": "ready", "live": true, "fileName": "a.png",
+            "contentType": "image/png", "size": n + 1, "sha256": super::app::sha256(id.as_bytes()), "etag": "\"x\"", "width": 1_i64, "height": 1_i64,
+            "createdAt": at, "uploadedAt": at, "expiresAt": at, "urlsDieAt": at }
+    });
+    let images = app.db.collection::<Document>("images");
+    images.insert_many(documents).await.unwrap();
+    let ids = walk(&ada, 37).await;
+    let distinct: std::collections::BTreeSet<_> = ids.iter().collect();
+    assert_eq!((ids.len(), distinct.len()), (300, 300));
+    app.db.run_command(doc! { "profile": 2 }).await.unwrap();
+    let page = ada.get("/api/images/gallery?limit=37").await;
+    ada.get(&format!("/api/images/gallery?limit=37&cursor={}", page.json["nextCursor"].as_str().unwrap())).await;
+    app.db.run_command(doc! { "profile": 0 }).await.unwrap();
+    let profile = app.db.collection::<Document>("system.profile");
+    let mut finds = profile.find(doc! { "command.find": "images" }).await.unwrap();
+    let mut seen = 0;
+    while finds.advance().await.unwrap() {
+        let found: Document = finds.deserialize_current().unwrap();
+        seen += 1;
+        let count = |field: &str| found.get_i32(field).map(i64::from).or_else(|_| found.get_i64(field)).unwrap();
+        assert_eq!((count("docsExamined"), count("nreturned")), (38, 38), "{found}");
+        assert!(count("keysExamined") <= 40, "{found}");
+        assert!(!found.contains_key("hasSortStage"), "{found}");
+    }
+    assert_eq!(seen, 2);
+}
+
+#[tokio::test]
+async fn g5_a_download_saves_under_the_file_name() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for (name, disposition) in [
+        ("cat.png", "attachment; filename=\"cat.png\"; filename*=UTF-8''cat.png"),
+        (
+            "Füße \"1\"; %0d%0a 漢🦀.png",
+            "attachment; filename=\"F__e _1_; _0d_0a __.png\"; filename*=UTF-8''F%C3%BC%C3%9Fe%20%221%22%3B%20%250d%250a%20%E6%BC%A2%F0%9F%A6%80.png",
+        ),
+    ] {
+        let bytes = unique_png();
+        let image = ada.upload(name, "image/png", &bytes).await;
+        assert_eq!(image["fileName"], name);
+        let download = ada.get(&format!("/api/images/{}/download", image["id"].as_str().unwrap())).await;
+        assert_eq!(download.status, 200);
+        let saved = app.http.get(download.json["url"].as_str().unwrap()).send().await.unwrap();
+        assert_eq!(saved.headers()["content-disposition"], disposition);
+        assert_eq!(saved.bytes().await.unwrap(), bytes);
+    }
+}
+
+#[tokio::test]
+async fn captions_are_set_changed_and_cleared() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let path = format!("/api/images/{}", image["id"].as_str().unwrap());
+    for caption in ["The sea", "$literal.$$NOW", &"🦀".repeat(1000), "a\nb"] {
+        let changed = ada.patch(&path, json!({ "caption": caption })).await;
+        assert_eq!((changed.status, changed.json["caption"].as_str()), (200, Some(caption)));
+    }
+    assert_eq!(ada.patch(&path, json!({ "caption": "x".repeat(1001) })).await.problem(), (422, "invalid_caption"));
+    assert_eq!(ada.patch(&path, json!({ "caption": "a\u{0}" })).await.problem(), (422, "invalid_caption"));
+    let cleared = ada.patch(&path, json!({ "caption": "" })).await;
+    assert!(cleared.status == 200 && cleared.json.get("caption").is_none(), "left out, not null");
+    assert_eq!(ada.get(&path).await.json, image);
+    let pending = ada.issue("a.png", "image/png", &unique_png()).await;
+    assert_eq!(
+        ada.patch(&format!("/api/images/{}", pending.id()), json!({ "caption": "x" })).await.status,
+        404,
+        "ready ones only"
+    );
+}
+
+#[tokio::test]
+async fn d1_deleted_is_gone_at_once_bytes_and_all() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let path = format!("/api/images/{}", image["id"].as_str().unwrap());
+    assert_eq!(ada.delete(&path).await.status, 204);
+    assert_eq!(ada.delete(&path).await.status, 204, "again while the tombstone lives");
+    assert_eq!(ada.get(&path).await.status, 404);
+    assert_eq!(ada.get(&format!("{path}/download")).await.status, 404);
+    assert_eq!(ada.confirm(image["id"].as_str().unwrap()).await.status, 404);
+    assert_eq!(ada.act(&format!("{path}/renew")).await.status, 404);
+    assert_eq!(ada.get("/api/images/gallery").await.json["images"], json!([]));
+    assert!(app.bucket_keys().await.is_empty());
+    assert_eq!(
+        app.http.get(image["url"].as_str().unwrap()).send().await.unwrap().status(),
+        404,
+        "a read URL given out before finds nothing"
+    );
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["bytes"], &usage["images"]), (&json!(0), &json!(0)));
+    let long_gone = OffsetDateTime::now_utc() + Duration::from_secs(48 * 3600);
+    app.sweep(long_gone).await;
+    assert_eq!(ada.delete(&path).await.status, 404, "the tombstone is gone");
+}
+
+#[tokio::test]
+async fn twenty_deletes_at_once_free_the_bytes_once() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let kept = unique_png();
+    ada.upload("kept.png", "image/png", &kept).await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let path = format!("/api/images/{}", image["id"].as_str().unwrap());
+    let answers = futures_util::future::join_all((0..20).map(|_| ada.delete(&path))).await;
+    assert!(answers.iter().all(|answer| answer.status == 204), "{answers:?}");
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["bytes"], &usage["images"]), (&json!(kept.len()), &json!(1)));
+}
+
+#[tokio::test]
+async fn read_urls_repeat_within_a_window_and_die() {
+    let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(4)).await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let path = format!("/api/images/{}", image["id"].as_str().unwrap());
+    let mut urls = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        let image = ada.get(&path).await.json;
+        let url = image["url"].as_str().unwrap().to_owned();
+        let expires =
+            OffsetDateTime::parse(image["urlExpiresAt"].as_str().unwrap(), &time::format_description::well_known::Rfc3339)
+                .unwrap();
+        let left = expires - OffsetDateTime::now_utc();
+        assert!(left.as_seconds_f64() > 0.9 && left.as_seconds_f64() <= 4.0, "{left}");
+        assert_eq!(app.http.get(&url).send().await.unwrap().status(), 200);
+        urls.insert(url);
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert!((1..=2).contains(&urls.len()), "2 s of windows of 2 s: {}", urls.len());
+    tokio::time::sleep(Duration::from_millis(5500)).await;
+    for url in urls {
+        assert_eq!(app.http.get(&url).send().await.unwrap().status(), 403);
+    }
+}
+
+#[tokio::test]
+async fn i14_the_bucket_is_private() {
+    if !super::app::s3_is_local() {
+        return; // LocalStack lets anonymous readers in.
+    }
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let url = image["url"].as_str().unwrap().split('?').next().unwrap().to_owned();
+    let bucket = url.split("/u/").next().unwrap().to_owned();
+    for (method, url) in [("GET", &url), ("HEAD", &url), ("PUT", &url), ("DELETE", &url), ("GET", &bucket)] {
+        let answer = app.http.request(method.parse().unwrap(), url).send().await.unwrap();
+        assert_eq!(answer.status(), 403, "{method} {url}");
+    }
+    let cleared: Value = ada.get(&format!("/api/images/{}", image["id"].as_str().unwrap())).await.json;
+    assert_eq!(cleared["id"], image["id"]);
+}

@@ -1,0 +1,210 @@
+//! The sweeper, step by step at chosen times.
+
+use std::time::Duration;
+
+use mongodb::bson::{Document, doc};
+use serde_json::json;
+use time::OffsetDateTime;
+use valet::domain::sweeper::Swept;
+
+use super::app::{TestApp, unique_png};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn after(duration: Duration) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + duration
+}
+
+/// The default settings: URLs live an hour, uploads a day, the grace is a quarter of an hour.
+const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
+
+#[tokio::test]
+async fn what_never_came_expires_when_its_time_is_over_and_not_before() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    for early in [Duration::ZERO, HOUR, QUIET, 20 * HOUR] {
+        assert_eq!(app.sweep(after(early)).await, Swept::default(), "after {early:?}");
+        assert_eq!(app.db_state(ticket.id()).await, "pending");
+    }
+    assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "offline overnight: renewed");
+    let swept = app.sweep(after(24 * HOUR + Duration::from_secs(1))).await;
+    assert_eq!(swept.expired, 1, "{swept:?}");
+    for _ in 0..2 {
+        assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
+        assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (410, "upload_expired"));
+    }
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0, "released");
+    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.status, 201, "the same bytes may come anew");
+    // C9: a PUT that arrives late never resurrects it, and is removed.
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
+    app.sweep(after(26 * HOUR)).await;
+    assert_eq!(app.db_state(ticket.id()).await, "gone");
+    assert_eq!(ada.confirm(ticket.id()).await.status, 404);
+    assert!(app.bucket_keys().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_renewed_url_holds_the_sweeper_off() {
+    let app = TestApp::start_with(|config| config.uploads.ttl = Duration::from_secs(60)).await;
+    let ada = app.user().await;
+    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    // The upload's own time is over, its URL lives.
+    assert_eq!(app.sweep(after(Duration::from_secs(120))).await, Swept::default());
+    assert_eq!(app.db_state(ticket.id()).await, "pending");
+    assert_eq!(app.sweep(after(QUIET)).await.expired, 1);
+}
+
+#[tokio::test]
+async fn what_came_unconfirmed_is_confirmed_for_the_client_that_died() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+    assert_eq!(app.sweep(after(HOUR)).await, Swept::default(), "its URL may still be in use");
+    assert_eq!(app.sweep(after(QUIET)).await.confirmed, 1);
+    let image = ada.confirm(ticket.id()).await;
+    assert_eq!((image.status, image.json["size"].as_u64()), (200, Some(bytes.len() as u64)));
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["images"], &usage["pending"]), (&json!(1), &json!(0)));
+}
+
+#[tokio::test]
+async fn what_came_wrong_is_rejected_and_removed() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let html = b"<html>".to_vec();
+    let ticket = ada.issue("a.png", "image/png", &html).await;
+    assert_eq!(app.put(&ticket.json["upload"], html).await, 200);
+    assert_eq!(app.sweep(after(QUIET)).await.rejected, 1);
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"));
+    let swept = app.sweep(after(QUIET)).await;
+    assert_eq!((swept.purged, swept.gone), (1, 1), "no URL lives that could bring it back");
+    assert!(app.bucket_keys().await.is_empty());
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
+}
+
+/// D3: a delete re-opens the key for a PUT URL that still lives.
+#[tokio::test]
+async fn d3_a_replay_after_a_delete_stays_invisible_and_is_deleted_again() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
+    assert!(app.bucket_keys().await.is_empty());
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200, "S3 sees no current object");
+    assert_eq!(ada.confirm(ticket.id()).await.status, 404);
+    assert_eq!(ada.get("/api/images/gallery").await.json["images"], json!([]));
+    assert_eq!(app.sweep(after(HOUR)).await.gone, 0, "the tombstone outlives the URL");
+    assert_eq!(app.bucket_keys().await.len(), 1);
+    let swept = app.sweep(after(QUIET)).await;
+    assert_eq!((swept.purged, swept.gone), (1, 1));
+    assert!(app.bucket_keys().await.is_empty());
+    assert_eq!(app.db_state(ticket.id()).await, "gone");
+}
+
+#[tokio::test]
+async fn d6_of_many_sweepers_one_settles_each_image() {
+    let app = TestApp::start().await;
+    let others = [TestApp::beside(&app, |_| {}).await, TestApp::beside(&app, |_| {}).await];
+    let ada = app.user().await;
+    for n in 0..20 {
+        let bytes = unique_png();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        if n % 2 == 0 {
+            assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+        }
+    }
+    let now = after(25 * HOUR);
+    let swept = futures_util::future::join3(app.sweep(now), others[0].sweep(now), others[1].sweep(now)).await;
+    let total = |count: fn(&Swept) -> u32| count(&swept.0) + count(&swept.1) + count(&swept.2);
+    assert_eq!((total(|s| s.confirmed), total(|s| s.expired), total(|s| s.failed)), (10, 10, 0), "{swept:?}");
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["images"], &usage["pending"]), (&json!(10), &json!(0)));
+}
+
+/// A sweeper that died holds its claim no longer than the lease.
+#[tokio::test]
+async fn a_dead_sweepers_lease_ends() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let now = after(25 * HOUR);
+    let images = app.db.collection::<Document>("images");
+    let lease = mongodb::bson::DateTime::from_millis(
+        i64::try_from((now + Duration::from_secs(120)).unix_timestamp_nanos() / 1_000_000).unwrap(),
+    );
+    images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": { "due": lease } }).await.unwrap();
+    assert_eq!(app.sweep(now).await, Swept::default());
+    assert_eq!(app.sweep(now + Duration::from_secs(121)).await.expired, 1);
+}
+
+/// A delete whose server was killed right after the state changed is finished by the sweeper.
+#[tokio::test]
+async fn d2_a_delete_cut_short_is_finished() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    let images = app.db.collection::<Document>("images");
+    let cut = doc! { "$set": { "state": "deleting", "due": mongodb::bson::DateTime::now() }, "$unset": { "live": "" } };
+    images.update_one(doc! { "_id": ticket.id() }, cut).await.unwrap();
+    assert_eq!(app.sweep(after(Duration::from_secs(1))).await.purged, 1);
+    assert!(app.bucket_keys().await.is_empty());
+    assert_eq!(
+        ada.get("/api/auth/me").await.json["usage"],
+        json!({ "bytes": 0, "quotaBytes": 10_737_418_240_u64, "images": 0, "pending": 0 })
+    );
+    assert_eq!(app.sweep(after(QUIET)).await.gone, 1);
+}
+
+/// An issue whose server was killed between the hold and the image is freed once no upload can be that old.
+#[tokio::test]
+async fn a_hold_without_an_image_is_freed() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let hold = doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": mongodb::bson::DateTime::now() };
+    let users = app.db.collection::<Document>("users");
+    users
+        .update_one(doc! { "_id": &ada.id }, doc! { "$push": { "holds": hold }, "$inc": { "usedBytes": 500_i64 } })
+        .await
+        .unwrap();
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 500);
+    assert_eq!(app.sweep(after(24 * HOUR)).await.holds, 0, "an upload may be this old");
+    assert_eq!(app.sweep(after(30 * HOUR)).await.holds, 1);
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(0), &json!(0)));
+}
+
+/// The loop itself, by the database's clock.
+#[tokio::test]
+async fn the_server_sweeps_by_itself() {
+    let app = TestApp::start_with(|config| {
+        config.uploads.url_ttl = Duration::from_secs(1);
+        config.uploads.ttl = Duration::from_secs(1);
+        config.sweep.grace = Duration::from_secs(1);
+        config.sweep.interval = Duration::from_secs(1);
+    })
+    .await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let (missing, came) = (ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("b.png", "image/png", &bytes).await);
+    assert_eq!(app.put(&came.json["upload"], bytes).await, 200);
+    let began = std::time::Instant::now();
+    while (app.db_state(missing.id()).await.as_str(), app.db_state(came.id()).await.as_str()) != ("gone", "ready") {
+        assert!(
+            began.elapsed() < Duration::from_secs(15),
+            "{} {}",
+            app.db_state(missing.id()).await,
+            app.db_state(came.id()).await
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}

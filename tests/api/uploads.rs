@@ -1,0 +1,305 @@
+//! Issuing: what the key allows and nothing else, quota, the same bytes twice, renewal, the list of open uploads.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mongodb::bson::{Document, doc};
+use serde_json::{Value, json};
+
+use super::app::{TestApp, declared, fixture, sha256, unique_png};
+
+#[tokio::test]
+async fn from_a_file_to_the_gallery() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = fixture("orientation-6.jpg");
+    let mut body = declared("beach.jpg", "image/jpeg", &bytes);
+    body["caption"] = json!("$sea, finally");
+    let ticket = ada.post("/api/images/upload", body).await;
+    assert_eq!((ticket.status, ticket.json["state"].as_str()), (201, Some("pending")));
+    assert!(ticket.json["image"].is_null());
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 412, "U6: once");
+    let image = ada.confirm(ticket.id()).await;
+    assert_eq!(image.status, 200, "{image:?}");
+    let expected = json!({ "id": ticket.id(), "fileName": "beach.jpg", "contentType": "image/jpeg", "size": bytes.len(),
+        "sha256": sha256(&bytes), "width": 80, "height": 120, "caption": "$sea, finally" });
+    for (member, value) in expected.as_object().unwrap() {
+        assert_eq!(&image.json[member], value, "{member}");
+    }
+    let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(read.status(), 200);
+    assert_eq!(read.headers()["content-type"], "image/jpeg");
+    assert_eq!(read.headers()["cache-control"], "private, max-age=300, immutable");
+    assert_eq!(read.bytes().await.unwrap(), bytes);
+    let gallery = ada.get("/api/images/gallery").await;
+    assert_eq!(gallery.json["images"], json!([image.json]));
+    assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.json, image.json, "the same URL within a window");
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], bytes.len());
+    assert_eq!(app.bucket_keys().await, [format!("u/{}/{}", ada.id, ticket.id())], "U1: no byte of the caller in the key");
+}
+
+#[tokio::test]
+async fn u2_the_signature_covers_type_length_digest_and_once() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "IMAGE/PNG", &bytes).await;
+    let upload = &ticket.json["upload"];
+    let url = upload["url"].as_str().unwrap();
+    assert!(
+        url.contains("X-Amz-SignedHeaders=content-length%3Bcontent-type%3Bhost%3Bif-none-match%3Bx-amz-checksum-sha256"),
+        "{url}"
+    );
+    assert_eq!(
+        upload["headers"],
+        json!({ "content-type": "image/png", "if-none-match": "*", "x-amz-checksum-sha256": sha256(&bytes) })
+    );
+    assert_eq!(upload["expiresIn"], 3600);
+    assert_eq!(ticket.header("cache-control"), "no-store", "U14");
+}
+
+#[tokio::test]
+async fn u3_u4_u5_u8_anything_else_is_refused_and_nothing_is_stored() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let upload = ticket.json["upload"].clone();
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut request = upload.clone();
+        change(&mut request);
+        request
+    };
+    let header = |name: &'static str, value: Option<&'static str>| {
+        with(&|request| match value {
+            Some(value) => request["headers"][name] = json!(value),
+            None => drop(request["headers"].as_object_mut().unwrap().remove(name)),
+        })
+    };
+    let other = sha256(b"other");
+    let mut refused = vec![
+        header("content-type", Some("text/html")),
+        header("content-type", None),
+        header("if-none-match", None),
+        header("if-none-match", Some("\"x\"")),
+        header("x-amz-checksum-sha256", None),
+        with(&|request| request["headers"]["x-amz-checksum-sha256"] = json!(other)),
+        header("x-amz-acl", Some("public-read")),
+        header("x-amz-tagging", Some("a=b")),
+        header("x-amz-meta-a", Some("b")),
+        header("x-amz-storage-class", Some("GLACIER")),
+        header("x-amz-website-redirect-location", Some("/evil")),
+        with(&|request| request["method"] = json!("DELETE")),
+        with(&|request| request["method"] = json!("POST")),
+        with(&|request| request["url"] = json!(request["url"].as_str().unwrap().replace(&ada.id, "other"))),
+        with(&|request| {
+            request["url"] = json!(request["url"].as_str().unwrap().replace("X-Amz-Expires=3600", "X-Amz-Expires=36000"))
+        }),
+        with(&|request| {
+            request["url"] = json!(request["url"].as_str().unwrap().replace("X-Amz-Signature=", "X-Amz-Signature=0"))
+        }),
+    ];
+    if super::app::s3_is_local() {
+        // LocalStack looks for the source of the copy before it looks at the signature.
+        refused.push(header("x-amz-copy-source", Some("bucket/key")));
+    }
+    for request in &refused {
+        let status = app.put(request, bytes.clone()).await.as_u16();
+        assert!((400..500).contains(&status), "{status} for {request}");
+    }
+    let mut wrong = bytes.clone();
+    wrong[40] ^= 1;
+    assert_eq!(app.put(&upload, wrong).await, 400, "U4: other bytes of the same length");
+    for length in [bytes.len() - 1, bytes.len() + 1] {
+        let mut body = bytes.clone();
+        body.resize(length, 0);
+        assert_eq!(app.put(&upload, body).await, 403, "the length is signed");
+    }
+    let url = upload["url"].as_str().unwrap();
+    assert_eq!(app.http.get(url).send().await.unwrap().status(), 403, "U8: a key to write reads nothing");
+    assert_eq!(app.bucket_keys().await, Vec::<String>::new());
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
+    assert_eq!(app.put(&upload, bytes).await, 200, "the right request still works");
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+}
+
+#[tokio::test]
+async fn u6_of_fifty_puts_one_wins() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let answers = join_all((0..50).map(|_| app.put(&ticket.json["upload"], bytes.clone()))).await;
+    let won = answers.iter().filter(|status| **status == 200).count();
+    assert_eq!(won, 1, "{answers:?}");
+    assert!(answers.iter().all(|status| matches!(status.as_u16(), 200 | 409 | 412)), "{answers:?}");
+}
+
+#[tokio::test]
+async fn u9_u10_u13_what_cannot_be_stored_is_refused_by_member() {
+    let app = TestApp::start_with(|config| config.uploads.max_bytes = 1000).await;
+    let ada = app.user().await;
+    let good = json!({ "fileName": "a.png", "contentType": "image/png", "size": 10, "sha256": sha256(b"x") });
+    let refused = async |member: &str, value: Value| {
+        let mut body = good.clone();
+        body[member] = value;
+        let answer = ada.post("/api/images/upload", body).await;
+        let field = answer.json["errors"][0]["field"].as_str().unwrap_or_default().to_owned();
+        (answer.status, answer.code().to_owned(), field)
+    };
+    let cases = [
+        (
+            "contentType",
+            "type_not_allowed",
+            vec![json!("image/svg+xml"), json!("text/html"), json!("image/png; a=b"), json!("image/png,text/html"), json!("")],
+        ),
+        ("size", "invalid_size", vec![json!(0), json!(-1), json!(-9e30)]),
+        ("size", "file_too_large", vec![json!(1001), json!(9_223_372_036_854_775_808_u64), json!(1e30)]),
+        ("sha256", "invalid_sha256", vec![json!(""), json!("e3b0c442"), json!("A".repeat(43))]),
+        (
+            "fileName",
+            "invalid_file_name",
+            vec![json!(""), json!("a\r\nX: y"), json!("a\u{202e}gpj.exe"), json!("x".repeat(256)), json!(".."), json!("a\u{0}")],
+        ),
+        ("caption", "invalid_caption", vec![json!("x".repeat(1001))]),
+    ];
+    for (member, code, values) in cases {
+        for value in values {
+            assert_eq!(refused(member, value.clone()).await, (422, code.to_owned(), member.to_owned()), "{member}: {value}");
+        }
+    }
+    for value in [json!(1.5), json!("1"), Value::Null, json!({ "$gt": 0 })] {
+        assert_eq!(refused("size", value).await.0, 400);
+    }
+    let all = ada.post("/api/images/upload", json!({ "fileName": "", "contentType": "x", "size": 0, "sha256": "" })).await;
+    assert_eq!(all.json["errors"].as_array().unwrap().len(), 4, "all at once: {all:?}");
+    for server_field in ["state", "user", "key", "width"] {
+        assert_eq!(refused(server_field, json!("x")).await.0, 400, "U12: {server_field}");
+    }
+    assert_eq!(app.db.collection::<Document>("images").count_documents(doc! {}).await.unwrap(), 0);
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);
+}
+
+#[tokio::test]
+async fn u7_an_expired_url_is_refused_and_renewed() {
+    let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(1)).await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 403);
+    let before = app.db_image(ticket.id()).await.unwrap();
+    let renewed = ada.act(&format!("/api/images/{}/renew", ticket.id())).await;
+    assert_eq!((renewed.status, renewed.id(), renewed.json["state"].as_str()), (200, ticket.id(), Some("pending")));
+    assert_eq!(renewed.json["expiresAt"], ticket.json["expiresAt"], "the upload's end is not the URL's");
+    assert!(
+        app.db_image(ticket.id()).await.unwrap().get_datetime("urlsDieAt").unwrap() > before.get_datetime("urlsDieAt").unwrap()
+    );
+    assert_eq!(app.put(&renewed.json["upload"], bytes).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    let ready = ada.act(&format!("/api/images/{}/renew", ticket.id())).await;
+    assert_eq!(
+        (ready.status, ready.json["state"].as_str(), ready.json["image"]["id"].as_str()),
+        (200, Some("ready"), Some(ticket.id()))
+    );
+    assert!(ready.json["upload"].is_null() && ready.json["expiresAt"].is_null());
+}
+
+#[tokio::test]
+async fn the_same_bytes_are_uploaded_once() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let bytes = unique_png();
+    let first = ada.issue("first.png", "image/png", &bytes).await;
+    let again = ada.issue("again.png", "image/png", &bytes).await;
+    assert_eq!((again.status, again.id(), again.json["state"].as_str()), (200, first.id(), Some("pending")));
+    assert_eq!(app.put(&again.json["upload"], bytes.clone()).await, 200);
+    assert_eq!(ada.confirm(first.id()).await.json["fileName"], "first.png", "the first name stands");
+    let ready = ada.issue("third.png", "image/png", &bytes).await;
+    assert_eq!(
+        (ready.status, ready.json["state"].as_str(), ready.json["image"]["id"].as_str()),
+        (200, Some("ready"), Some(first.id()))
+    );
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(bytes.len()), &json!(1), &json!(0)), "paid once");
+    let other = bob.issue("first.png", "image/png", &bytes).await;
+    assert_eq!(other.status, 201, "another user's bytes are another upload");
+    assert_ne!(other.id(), first.id());
+    assert_eq!(ada.delete(&format!("/api/images/{}", first.id())).await.status, 204);
+    let fresh = ada.issue("fresh.png", "image/png", &bytes).await;
+    assert_eq!(fresh.status, 201, "what is deleted can be uploaded anew");
+    assert_ne!(fresh.id(), first.id());
+}
+
+#[tokio::test]
+async fn racing_twins_end_as_one_upload() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let answers = join_all((0..30).map(|_| ada.issue("a.png", "image/png", &bytes))).await;
+    assert!(answers.iter().all(|answer| answer.id() == answers[0].id()), "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| answer.status == 201).count(), 1);
+    let usage = &ada.get("/api/auth/me").await.json["usage"];
+    assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(bytes.len()), &json!(1)));
+}
+
+#[tokio::test]
+async fn u10_fifty_at_the_limit_issue_exactly_what_fits() {
+    let app = TestApp::start_with(|config| config.uploads.quota_bytes = 1000).await;
+    let ada = app.user().await;
+    let issue = |n: usize| {
+        let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": 300, "sha256": sha256(&n.to_be_bytes()) });
+        let ada = &ada;
+        async move { ada.post("/api/images/upload", body).await }
+    };
+    let answers = join_all((0..50).map(issue)).await;
+    let issued: Vec<_> = answers.iter().filter(|answer| answer.status == 201).collect();
+    assert_eq!(issued.len(), 3, "3 × 300 of 1000 bytes");
+    assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "quota_exceeded")));
+    let usage = async || ada.get("/api/auth/me").await.json["usage"].clone();
+    assert_eq!(usage().await, json!({ "bytes": 900, "quotaBytes": 1000, "images": 0, "pending": 3 }));
+    assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
+    assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
+    assert_eq!(usage().await["bytes"], 600, "released once");
+    assert_eq!(issue(99).await.status, 201);
+}
+
+#[tokio::test]
+async fn the_cap_of_open_uploads_holds() {
+    let app = TestApp::start_with(|config| config.uploads.max_pending = 2).await;
+    let ada = app.user().await;
+    let (one, _two) =
+        (ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("a.png", "image/png", &unique_png()).await);
+    assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
+    ada.delete(&format!("/api/images/{}", one.id())).await;
+    assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.status, 201);
+}
+
+#[tokio::test]
+async fn a_restarted_client_finds_its_uploads_on_a_restarted_server() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let files: Vec<_> = (0..5).map(|_| unique_png()).collect();
+    for bytes in &files {
+        ada.issue("a.png", "image/png", bytes).await;
+    }
+    let restarted = TestApp::beside(&app, |_| {}).await;
+    let ada = super::app::Caller { app: &restarted, ..ada };
+    let (mut found, mut path) = (Vec::new(), "/api/images/pending?limit=2".to_owned());
+    loop {
+        let page = ada.get(&path).await;
+        found.extend(page.json["uploads"].as_array().unwrap().clone());
+        let Some(cursor) = page.json["nextCursor"].as_str() else { break };
+        path = format!("/api/images/pending?limit=2&cursor={cursor}");
+    }
+    let digests: Vec<_> = found.iter().map(|upload| upload["sha256"].as_str().unwrap().to_owned()).collect();
+    let newest_first: Vec<_> = files.iter().rev().map(|bytes| sha256(bytes)).collect();
+    assert_eq!(digests, newest_first);
+    assert_eq!((&found[0]["kind"], &found[0]["size"]), (&json!("single"), &json!(files[4].len())));
+    let id = found[0]["id"].as_str().unwrap();
+    let renewed = ada.act(&format!("/api/images/{id}/renew")).await;
+    assert_eq!(restarted.put(&renewed.json["upload"], files[4].clone()).await, 200);
+    assert_eq!(ada.confirm(id).await.status, 200);
+    assert_eq!(ada.get("/api/images/pending").await.json["uploads"].as_array().unwrap().len(), 4);
+}
