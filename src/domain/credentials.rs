@@ -65,6 +65,17 @@ impl fmt::Debug for Password {
     }
 }
 
+/// What a password is to a stored hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not the one.
+    Wrong,
+    /// The one.
+    Right,
+    /// The one, hashed with other parameters than today's: hash it again.
+    Outdated,
+}
+
 /// Hashes and verifies on the blocking pool, a bounded number at a time.
 #[derive(Debug, Clone)]
 pub struct Passwords {
@@ -108,19 +119,25 @@ impl Passwords {
         })
     }
 
-    /// Whether the password is the hash's. Without a hash the answer is no, after the same work.
+    /// Whether the password is the hash's. Without a hash the answer is [`Verdict::Wrong`], after the same work.
     ///
     /// # Errors
     /// [`Busy`].
-    pub async fn verify(&self, password: Password, hash: Option<SecretString>) -> Result<bool, Busy> {
+    pub async fn verify(&self, password: Password, hash: Option<SecretString>) -> Result<Verdict, Busy> {
         let nobody = self.nobody.clone();
         self.run(move || {
             let text = hash.as_ref().map_or(&*nobody, |hash| hash.expose_secret());
             let parsed =
                 PasswordHash::new(text).inspect_err(|error| tracing::error!(%error, "a stored password hash cannot be read"));
-            let matches =
-                parsed.is_ok_and(|parsed| hasher().verify_password(password.0.expose_secret().as_bytes(), &parsed).is_ok());
-            matches && hash.is_some()
+            let parsed = parsed.ok().filter(|parsed| {
+                // The work is done whether there is an account or not.
+                hasher().verify_password(password.0.expose_secret().as_bytes(), parsed).is_ok() && hash.is_some()
+            });
+            match parsed {
+                None => Verdict::Wrong,
+                Some(parsed) if is_current(&parsed) => Verdict::Right,
+                Some(_) => Verdict::Outdated,
+            }
         })
         .await
     }
@@ -143,6 +160,17 @@ fn hasher() -> Argon2<'static> {
     // The constants are within argon2's bounds; its default is these same values.
     let params = Params::new(19_456, 2, 1, None).unwrap_or_default();
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// Whether a hash was made as [`hasher`] makes them now.
+fn is_current(hash: &PasswordHash) -> bool {
+    let params = Params::try_from(hash).ok();
+    let current = params.is_some_and(|params| {
+        let now = hasher();
+        let now = now.params();
+        (params.m_cost(), params.t_cost(), params.p_cost()) == (now.m_cost(), now.t_cost(), now.p_cost())
+    });
+    current && hash.algorithm == Algorithm::Argon2id.ident()
 }
 
 /// Issues and verifies access tokens: JWTs, HS256 alone.

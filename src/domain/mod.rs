@@ -8,6 +8,9 @@ pub mod content;
 pub mod credentials;
 pub mod deletion;
 pub mod gallery;
+mod recent;
+mod refresh_token;
+pub mod sessions;
 pub mod sweeper;
 pub mod uploads;
 
@@ -28,6 +31,7 @@ pub struct Valet {
     sweep: config::Sweep,
     tokens: credentials::Tokens,
     session_ttl: Duration,
+    liveness: sessions::Liveness,
     passwords: credentials::Passwords,
 }
 
@@ -47,6 +51,7 @@ impl Valet {
             sweep: config.sweep,
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
+            liveness: sessions::Liveness::default(),
             passwords: credentials::Passwords::new()?,
         })
     }

@@ -14,6 +14,7 @@ pub mod openapi;
 mod outermost;
 mod page;
 pub mod problem;
+pub mod sessions;
 pub mod uploads;
 mod view;
 

@@ -13,17 +13,18 @@ use super::{
     gallery::{self, Gallery},
     health::{self, Health},
     problem::Code,
+    sessions::{self, Sessions},
     uploads::{self, Uploads},
 };
 use crate::model::{Caption, ContentType, FileName};
 
 /// Everything that is documented.
-pub type Api = (Auth, Uploads, Gallery, Health);
+pub type Api = (Auth, Sessions, Uploads, Gallery, Health);
 
 const DESCRIPTION: &str = "\
 Direct uploads to a private bucket: this service hands out narrow, short-lived keys, and the bytes go straight to S3.
 
-1. **Sign up or log in** and send the `token` as `Authorization: Bearer …`.
+1. **Sign up or log in** and send the `token` as `Authorization: Bearer …`; exchange the `refreshToken` for the next before it expires.
 2. **Open an upload** with the file's name, type, size and SHA-256: the answer holds a presigned PUT.
 3. **PUT the bytes** to that URL with exactly the headers it names, without the token.
 4. **Confirm**: the service checks what S3 holds, and the image is in the gallery.
@@ -39,7 +40,7 @@ the image as it was uploaded, GPS position included: remove it before uploading 
 /// The service that answers the documented operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Auth, Uploads, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
+    OpenApiService::new((Auth, Sessions, Uploads, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT OR Apache-2.0").url("https://spdx.org/licenses/"))
         .server(ServerObject::new("/").description("This server"))
@@ -70,7 +71,7 @@ pub fn document() -> Value {
 
 /// Limits that the domain enforces, and request objects that refuse unknown members.
 fn describe_schemas(schemas: &mut Value) {
-    for request in ["Credentials", "NewUpload", "ImageUpdate"] {
+    for request in ["Credentials", "PasswordChange", "Refresh", "NewUpload", "ImageUpdate"] {
         schemas[request]["additionalProperties"] = false.into();
     }
     let types: Vec<_> = ContentType::ALL.iter().map(|known| known.as_str()).collect();
@@ -81,6 +82,8 @@ fn describe_schemas(schemas: &mut Value) {
     };
     limit("Credentials", "email", json!({ "minLength": 3, "maxLength": 254 }));
     limit("Credentials", "password", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
+    limit("PasswordChange", "currentPassword", json!({ "format": "password" }));
+    limit("PasswordChange", "newPassword", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
     limit("User", "email", json!({ "format": "email" }));
     limit("Session", "tokenType", json!({ "enum": ["Bearer"] }));
     limit("NewUpload", "fileName", json!({ "minLength": 1, "maxLength": FileName::MAX_BYTES }));
@@ -110,7 +113,7 @@ fn describe_schemas(schemas: &mut Value) {
 fn describe_operation(method: &str, operation: &mut Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     if let Some(parameters) = operation["parameters"].as_array_mut() {
-        parameters.iter_mut().for_each(describe_parameter);
+        parameters.iter_mut().for_each(|parameter| describe_parameter(&id, parameter));
     }
     for media in operation["requestBody"]["content"].as_object_mut().into_iter().flat_map(Map::values_mut) {
         set_example(media);
@@ -129,7 +132,7 @@ fn describe_operation(method: &str, operation: &mut Value) {
 
 /// The problems an operation can answer with: its own, and those that follow from its shape.
 fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
-    let own = [auth::PROBLEMS, uploads::PROBLEMS, gallery::PROBLEMS, health::PROBLEMS].concat();
+    let own = [auth::PROBLEMS, sessions::PROBLEMS, uploads::PROBLEMS, gallery::PROBLEMS, health::PROBLEMS].concat();
     let mut codes = own.into_iter().find(|(known, _)| *known == id).map_or_else(Vec::new, |(_, codes)| codes.to_vec());
     let has_parameters = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == "query"));
     if operation.get("requestBody").is_some() || has_parameters {
@@ -142,14 +145,13 @@ fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
         }
     }
     if operation.get("security").is_some() {
-        codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired]);
-        if id == "get_me" {
-            codes.push(Code::SessionEnded);
-        }
+        codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded]);
     }
     if id != "get_liveness" {
         codes.extend([Code::Internal, Code::Unavailable, Code::Timeout]);
     }
+    let mut seen = std::collections::BTreeSet::new();
+    codes.retain(|code| seen.insert(*code));
     codes
 }
 
@@ -178,8 +180,12 @@ fn problem_responses() -> Value {
     })
 }
 
-fn describe_parameter(parameter: &mut Value) {
+fn describe_parameter(operation: &str, parameter: &mut Value) {
     match parameter["name"].as_str() {
+        Some("id") if operation == "end_session" => {
+            parameter["description"] = "The session's id.".into();
+            parameter["example"] = examples::SESSION.into();
+        }
         Some("limit") => {
             parameter["schema"] =
                 json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": super::page::MAX_LIMIT, "default": 50 });
