@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use super::{
     Valet,
     credentials::{Busy, Caller, Password, Verdict},
+    password_rules,
     sessions::SignedIn,
 };
 use crate::{
@@ -100,15 +101,6 @@ pub enum SetPasswordError {
     Store(#[from] StoreError),
 }
 
-/// The password, where it may become the one of this address's account.
-fn acceptable(password: &str, _email: &Email) -> Result<Password, WeakPassword> {
-    let password = Password::new(password);
-    match password.weakness() {
-        Some(weakness) => Err(WeakPassword(weakness)),
-        None => Ok(password),
-    }
-}
-
 impl Valet {
     /// Makes an account and signs in. The unique index decides who owns an address.
     ///
@@ -122,7 +114,7 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<SignedIn, SignUpError> {
         let email = Email::parse(email)?;
-        let hash = self.passwords.hash(acceptable(password, &email)?).await?;
+        let hash = self.hash_new::<SignUpError>(password, &email).await?;
         let user = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
         tracing::info!(user = %user.id, "signed up");
         Ok(self.start_session(user, device, now).await?.0)
@@ -163,7 +155,7 @@ impl Valet {
     pub async fn change_password(&self, caller: Caller, current: &str, new: &str) -> Result<(), ChangePasswordError> {
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
         let account = self.prove(Some(account), current).await?;
-        let hash = self.passwords.hash(acceptable(new, &account.user.email)?).await?;
+        let hash = self.hash_new::<ChangePasswordError>(new, &account.user.email).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(LogInError::InvalidCredentials.into());
         }
@@ -178,7 +170,7 @@ impl Valet {
     pub async fn set_password(&self, email: &str, new: &str) -> Result<(), SetPasswordError> {
         let email = Email::parse(email)?;
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
-        let hash = self.passwords.hash(acceptable(new, &account.user.email)?).await?;
+        let hash = self.hash_new::<SetPasswordError>(new, &account.user.email).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(SetPasswordError::Changed);
         }
@@ -186,11 +178,20 @@ impl Valet {
         Ok(self.end_sessions(account.user.id, None).await?)
     }
 
+    /// The hash of a password that may become the one of this address's account.
+    async fn hash_new<E: From<WeakPassword> + From<Busy>>(&self, password: &str, email: &Email) -> Result<String, E> {
+        let password = Password::new(password);
+        match self.passwords.weakness(password.clone(), email).await? {
+            Some(weakness) => Err(WeakPassword(weakness).into()),
+            None => Ok(self.passwords.hash(password).await?),
+        }
+    }
+
     /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than
     /// today's is replaced on the way.
     async fn prove(&self, account: Option<Account>, password: &str) -> Result<Account, LogInError> {
         // What is too long to be a password was never hashed; it is not hashed now, either.
-        let password = if password.len() > 4 * Password::MAX_BYTES { Password::new("") } else { Password::new(password) };
+        let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
         let hash = account.as_ref().map(|account| account.password_hash.clone());
         let verdict = self.passwords.verify(password.clone(), hash).await?;
         let user = account.as_ref().map(|account| account.user.id.to_string());

@@ -15,9 +15,10 @@ use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
+use super::password_rules;
 use crate::{
     config,
-    model::{SessionId, UserId},
+    model::{Email, SessionId, UserId},
 };
 
 /// The system gives no random bytes.
@@ -36,26 +37,10 @@ pub struct Busy;
 pub struct Password(SecretString);
 
 impl Password {
-    /// The shortest new password in code points.
-    pub const MIN_CHARS: usize = 12;
-    /// The longest password in bytes: more is no safer, and hashing it costs.
-    pub const MAX_BYTES: usize = 1024;
-
     /// Normalises what was typed.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.nfkc().collect::<String>().into())
-    }
-
-    /// Why this may not become somebody's password, as a sentence's end: "must …".
-    #[must_use]
-    pub fn weakness(&self) -> Option<&'static str> {
-        let text = self.0.expose_secret();
-        if text.len() > Self::MAX_BYTES {
-            return Some("must be at most 1024 bytes long");
-        }
-        (text.chars().count() < Self::MIN_CHARS)
-            .then_some("must be at least 12 characters long; a few words are easy to remember")
     }
 }
 
@@ -105,6 +90,15 @@ impl Passwords {
             queued: Arc::new(Semaphore::new(permits * (1 + QUEUE_PER_PERMIT))),
             nobody: nobody.to_string().into(),
         })
+    }
+
+    /// Why a password may not become that of this address's account, by [`password_rules`]: work for a core, too.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub async fn weakness(&self, password: Password, email: &Email) -> Result<Option<&'static str>, Busy> {
+        let email = email.clone();
+        self.run(move || password_rules::weakness(password.0.expose_secret(), &email)).await
     }
 
     /// The PHC string of a password, with a fresh salt.

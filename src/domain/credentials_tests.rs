@@ -142,10 +142,6 @@ async fn a7_a_full_queue_refuses_at_once() {
 }
 
 #[test]
-fn a2_length_is_in_code_points_and_debug_is_silent() {
-    assert!(Password::new(&"x".repeat(11)).weakness().is_some());
-    assert_eq!(Password::new(&"🦀".repeat(12)).weakness(), None);
-    assert_eq!(Password::new(&"x".repeat(1024)).weakness(), None);
-    assert!(Password::new(&"x".repeat(1025)).weakness().is_some());
+fn debug_of_a_password_is_silent() {
     assert!(!format!("{:?}", Password::new("canary")).contains("canary"));
 }

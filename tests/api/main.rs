@@ -9,6 +9,7 @@ mod dev_mongod;
 mod documented;
 mod gallery;
 mod local_s3;
+mod passwd;
 mod sessions;
 mod sweeper;
 mod uploads;
