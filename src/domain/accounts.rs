@@ -7,6 +7,7 @@ use super::{
     credentials::{Busy, Caller, Password, Verdict},
     password_rules,
     sessions::SignedIn,
+    throttle::{Client, Guess, Throttled},
 };
 use crate::{
     model::{Email, InvalidEmail, Usage, User, UserId},
@@ -30,6 +31,9 @@ pub enum SignUpError {
     /// The address has an account.
     #[error("the email address has an account already")]
     EmailTaken,
+    /// Too many from there.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
     /// Too many at once.
     #[error(transparent)]
     Busy(#[from] Busy),
@@ -44,6 +48,9 @@ pub enum LogInError {
     /// No such account, or not its password: the same answer after the same time.
     #[error("the email address or the password is wrong")]
     InvalidCredentials,
+    /// Too many from there, or too many wrong passwords.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
     /// Too many at once.
     #[error(transparent)]
     Busy(#[from] Busy),
@@ -110,14 +117,15 @@ impl Valet {
         &self,
         email: &str,
         password: &str,
-        device: Option<&str>,
+        client: &Client,
         now: OffsetDateTime,
     ) -> Result<SignedIn, SignUpError> {
+        self.throttle.sign_up(client)?;
         let email = Email::parse(email)?;
         let hash = self.hash_new::<SignUpError>(password, &email).await?;
         let user = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
         tracing::info!(user = %user.id, "signed up");
-        Ok(self.start_session(user, device, now).await?.0)
+        Ok(self.start_session(user, client, now).await?.0)
     }
 
     /// Signs in. An unknown address costs what a wrong password costs.
@@ -128,16 +136,21 @@ impl Valet {
         &self,
         email: &str,
         password: &str,
-        device: Option<&str>,
+        client: &Client,
         now: OffsetDateTime,
     ) -> Result<SignedIn, LogInError> {
+        self.throttle.log_in(client)?;
         let account = match Email::parse(email) {
-            Ok(email) => self.store.users.find_by_email(&email).await?,
-            Err(InvalidEmail) => None,
+            Ok(email) => {
+                let guess = self.throttle.guess(&email, client)?;
+                let account = self.store.users.find_by_email(&email).await?;
+                self.prove(account, password, guess).await?
+            }
+            // Belongs to nobody: there is nothing to guess, but the time it takes must not tell.
+            Err(InvalidEmail) => self.prove(None, password, Guess::uncounted()).await?,
         };
-        let account = self.prove(account, password).await?;
         let user = account.user.id;
-        let (signed_in, session) = self.start_session(account.user, device, now).await?;
+        let (signed_in, session) = self.start_session(account.user, client, now).await?;
         // A password that was changed meanwhile has ended the sessions of before; this one would have been missed.
         let version = self.store.users.find(user).await?.map(|account| account.password_version);
         if version != Some(account.password_version) {
@@ -152,9 +165,16 @@ impl Valet {
     ///
     /// # Errors
     /// [`ChangePasswordError`].
-    pub async fn change_password(&self, caller: Caller, current: &str, new: &str) -> Result<(), ChangePasswordError> {
+    pub async fn change_password(
+        &self,
+        caller: Caller,
+        current: &str,
+        new: &str,
+        client: &Client,
+    ) -> Result<(), ChangePasswordError> {
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
-        let account = self.prove(Some(account), current).await?;
+        let guess = self.throttle.guess(&account.user.email, client).map_err(LogInError::from)?;
+        let account = self.prove(Some(account), current, guess).await?;
         let hash = self.hash_new::<ChangePasswordError>(new, &account.user.email).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(LogInError::InvalidCredentials.into());
@@ -189,16 +209,17 @@ impl Valet {
 
     /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than
     /// today's is replaced on the way.
-    async fn prove(&self, account: Option<Account>, password: &str) -> Result<Account, LogInError> {
+    async fn prove(&self, account: Option<Account>, password: &str, guess: Guess<'_>) -> Result<Account, LogInError> {
         // What is too long to be a password was never hashed; it is not hashed now, either.
         let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
         let hash = account.as_ref().map(|account| account.password_hash.clone());
-        let verdict = self.passwords.verify(password.clone(), hash).await?;
+        let verdict = self.passwords.verify(password.clone(), hash).await.inspect_err(|_| guess.unknown())?;
         let user = account.as_ref().map(|account| account.user.id.to_string());
         let Some(account) = account.filter(|_| verdict != Verdict::Wrong) else {
             tracing::info!(user, "password refused");
             return Err(LogInError::InvalidCredentials);
         };
+        guess.right();
         // A server too busy for it now does it the next time.
         if verdict == Verdict::Outdated
             && let Ok(hash) = self.passwords.hash(password).await
@@ -216,6 +237,14 @@ impl Valet {
     pub async fn me(&self, user: UserId) -> Result<Option<(User, Usage)>, StoreError> {
         let (account, usage) = tokio::try_join!(self.store.users.find(user), self.store.users.usage(user))?;
         Ok(account.zip(usage).map(|(account, usage)| (account.user, usage)))
+    }
+
+    /// Counts uploads that a user is about to be issued.
+    ///
+    /// # Errors
+    /// [`Throttled`]: then none is to be issued.
+    pub fn throttle_uploads(&self, user: UserId, count: u32) -> Result<(), Throttled> {
+        self.throttle.uploads(user, count)
     }
 
     /// Bytes that a user may hold.

@@ -13,6 +13,7 @@ mod recent;
 mod refresh_token;
 pub mod sessions;
 pub mod sweeper;
+pub mod throttle;
 pub mod uploads;
 
 use std::time::Duration;
@@ -33,6 +34,7 @@ pub struct Valet {
     tokens: credentials::Tokens,
     session_ttl: Duration,
     liveness: sessions::Liveness,
+    throttle: throttle::Throttle,
     passwords: credentials::Passwords,
 }
 
@@ -53,6 +55,7 @@ impl Valet {
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
             liveness: sessions::Liveness::default(),
+            throttle: throttle::Throttle::new(&config.limits),
             passwords: credentials::Passwords::new()?,
         })
     }

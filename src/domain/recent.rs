@@ -38,7 +38,6 @@ impl<K: Eq + Hash + Copy, V: Copy> Recent<K, V> {
     }
 
     /// Forgets a key.
-    #[cfg_attr(not(test), expect(dead_code))]
     pub fn remove(&mut self, key: K) {
         self.young.remove(&key);
         self.old.remove(&key);

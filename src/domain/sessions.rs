@@ -13,6 +13,7 @@ use super::{
     credentials::{Caller, NoRandomness, TokenError},
     recent::Recent,
     refresh_token::{self, RefreshToken},
+    throttle::{Client, Throttled},
 };
 use crate::{
     model::{SessionId, User, UserId},
@@ -51,6 +52,9 @@ pub enum RefreshError {
     /// Its session is over: signed out, expired, or ended because a token was used twice.
     #[error("the session has ended")]
     Ended,
+    /// Too many from there.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
     /// Not known whether it happened; the same token can be tried again.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,11 +75,11 @@ pub enum AuthenticateError {
 }
 
 impl Valet {
-    /// Begins a session. `device` is what the client calls itself.
+    /// Begins a session.
     pub(super) async fn start_session(
         &self,
         user: User,
-        device: Option<&str>,
+        client: &Client,
         now: OffsetDateTime,
     ) -> Result<(SignedIn, SessionId), StoreError> {
         let id = SessionId::new();
@@ -83,7 +87,7 @@ impl Valet {
         let session = Session {
             id,
             user: user.id,
-            device: device.and_then(device_name),
+            device: client.device.as_deref().and_then(device_name),
             created_at: now,
             last_used_at: now,
             expires_at: now + self.session_ttl.min(LONGEST_SESSION),
@@ -100,7 +104,8 @@ impl Valet {
     ///
     /// # Errors
     /// [`RefreshError`].
-    pub async fn refresh(&self, token: &str, now: OffsetDateTime) -> Result<SignedIn, RefreshError> {
+    pub async fn refresh(&self, token: &str, client: &Client, now: OffsetDateTime) -> Result<SignedIn, RefreshError> {
+        self.throttle.refresh(client)?;
         let token = RefreshToken::parse(token).ok_or(RefreshError::Invalid)?;
         // The second round is for those who lost the exchange to a twin: they find themselves to be the parent.
         for _ in 0..2 {

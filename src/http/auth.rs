@@ -7,8 +7,9 @@ use time::OffsetDateTime;
 
 use super::{
     Tag,
-    bearer::{Application, Device, Signed},
+    bearer::{Application, Signed},
     body::Body,
+    client::Client,
     problem::{Code, Problem, session_ended},
     view::{self, whole_seconds},
 };
@@ -16,10 +17,10 @@ use crate::{domain::sessions::SignedIn, model::User as Account};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("sign_up", &[Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
-    ("log_in", &[Code::InvalidCredentials]),
+    ("sign_up", &[Code::RateLimited, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
+    ("log_in", &[Code::RateLimited, Code::InvalidCredentials]),
     ("get_me", &[]),
-    ("change_password", &[Code::InvalidCredentials, Code::WeakPassword]),
+    ("change_password", &[Code::RateLimited, Code::InvalidCredentials, Code::WeakPassword]),
 ];
 
 /// The operations.
@@ -133,8 +134,8 @@ impl Auth {
     ///
     /// Signs in at once. An address belongs to one account, whatever its letter case.
     #[oai(path = "/signup", method = "post", operation_id = "sign_up")]
-    async fn sign_up(&self, app: Application<'_>, device: Device, body: Body<Credentials>) -> Result<SignUpResponse, Problem> {
-        let signed_in = app.valet.sign_up(&body.0.email, &body.0.password, device.name(), view::now()).await?;
+    async fn sign_up(&self, app: Application<'_>, client: Client, body: Body<Credentials>) -> Result<SignUpResponse, Problem> {
+        let signed_in = app.valet.sign_up(&body.0.email, &body.0.password, &client.0, view::now()).await?;
         Ok(SignUpResponse::Created(Json(signed_in.into())))
     }
 
@@ -142,8 +143,8 @@ impl Auth {
     ///
     /// An unknown address and a wrong password get the same answer, after the same time.
     #[oai(path = "/login", method = "post", operation_id = "log_in")]
-    async fn log_in(&self, app: Application<'_>, device: Device, body: Body<Credentials>) -> Result<Json<Session>, Problem> {
-        let signed_in = app.valet.log_in(&body.0.email, &body.0.password, device.name(), view::now()).await?;
+    async fn log_in(&self, app: Application<'_>, client: Client, body: Body<Credentials>) -> Result<Json<Session>, Problem> {
+        let signed_in = app.valet.log_in(&body.0.email, &body.0.password, &client.0, view::now()).await?;
         Ok(Json(signed_in.into()))
     }
 
@@ -166,9 +167,10 @@ impl Auth {
         &self,
         app: Application<'_>,
         caller: Signed,
+        client: Client,
         body: Body<PasswordChange>,
     ) -> Result<PasswordResponse, Problem> {
-        app.valet.change_password(caller.0, &body.0.current_password, &body.0.new_password).await?;
+        app.valet.change_password(caller.0, &body.0.current_password, &body.0.new_password, &client.0).await?;
         Ok(PasswordResponse::Changed)
     }
 }

@@ -1,6 +1,6 @@
-//! Who calls: obtaining [`Signed`] is the authorisation. And with what: [`Device`].
+//! Who calls: obtaining this value is the authorisation.
 
-use poem::{FromRequest, Request, RequestBody, http::header, web::Data};
+use poem::{Request, web::Data};
 use poem_openapi::{SecurityScheme, auth::Bearer};
 use time::OffsetDateTime;
 
@@ -21,20 +21,3 @@ async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller>
 
 /// The application, as handlers take it.
 pub type Application<'a> = Data<&'a App>;
-
-/// What the client calls itself, for its owner to know it by. Not a proof of anything.
-pub struct Device(Option<String>);
-
-impl Device {
-    /// The `User-Agent` as it was sent.
-    pub fn name(&self) -> Option<&str> {
-        self.0.as_deref()
-    }
-}
-
-impl<'a> FromRequest<'a> for Device {
-    async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
-        let sent = request.headers().get(header::USER_AGENT);
-        Ok(Self(sent.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())))
-    }
-}

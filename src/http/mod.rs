@@ -5,6 +5,7 @@
 pub mod auth;
 mod bearer;
 mod body;
+mod client;
 pub mod cors;
 mod docs;
 pub mod gallery;

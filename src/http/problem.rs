@@ -20,6 +20,7 @@ use crate::{
         deletion::DeleteError,
         gallery::ReadError,
         sessions::{AuthenticateError, RefreshError},
+        throttle::Throttled,
         uploads::{IssueError, RenewError, Unstorable},
     },
     model::Rejection,
@@ -232,7 +233,10 @@ impl Problem {
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
-        headers.extend(self.headers);
+        // Not `extend`, which would send two of what is set above.
+        for (name, value) in self.headers {
+            headers.insert(name, value);
+        }
         response
     }
 }
@@ -292,6 +296,23 @@ impl From<Busy> for Problem {
     }
 }
 
+impl From<Throttled> for Problem {
+    /// With the fields of draft-ietf-httpapi-ratelimit-headers-11.
+    fn from(Throttled { limit, rate, retry_after }: Throttled) -> Self {
+        let wait = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
+        let fields = [
+            (header::RETRY_AFTER, wait.to_string()),
+            (HeaderName::from_static("ratelimit-policy"), format!("\"{limit}\";q={};w={}", rate.count, rate.window.as_secs())),
+            (HeaderName::from_static("ratelimit"), format!("\"{limit}\";r=0;t={wait}")),
+        ];
+        let problem = Self::new(Code::RateLimited, format!("Wait {wait} s, then repeat the request."));
+        fields.into_iter().fold(problem, |problem, (name, value)| match HeaderValue::from_str(&value) {
+            Ok(value) => problem.header(name, value),
+            Err(_) => problem,
+        })
+    }
+}
+
 impl From<SignUpError> for Problem {
     fn from(error: SignUpError) -> Self {
         match error {
@@ -300,6 +321,7 @@ impl From<SignUpError> for Problem {
             }
             SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
             SignUpError::EmailTaken => Self::new(Code::EmailTaken, "Log in instead, or sign up with another address."),
+            SignUpError::Throttled(error) => error.into(),
             SignUpError::Busy(error) => error.into(),
             SignUpError::Store(error) => error.into(),
         }
@@ -310,6 +332,7 @@ impl From<LogInError> for Problem {
     fn from(error: LogInError) -> Self {
         match error {
             LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
+            LogInError::Throttled(error) => error.into(),
             LogInError::Busy(error) => error.into(),
             LogInError::Store(error) => error.into(),
         }
@@ -360,6 +383,7 @@ impl From<RefreshError> for Problem {
         match error {
             RefreshError::Invalid => Self::new(Code::TokenInvalid, "Send the `refreshToken` of the last sign-in or refresh."),
             RefreshError::Ended => session_ended(),
+            RefreshError::Throttled(error) => error.into(),
             RefreshError::Store(error) => error.into(),
         }
     }

@@ -9,6 +9,7 @@ use super::{
     auth::Session,
     bearer::{Application, Signed},
     body::Body,
+    client::Client,
     problem::{Code, Problem},
     view::{self, whole_seconds},
 };
@@ -16,7 +17,7 @@ use crate::{model::SessionId, store};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("refresh_session", &[Code::TokenInvalid, Code::SessionEnded]),
+    ("refresh_session", &[Code::RateLimited, Code::TokenInvalid, Code::SessionEnded]),
     ("log_out", &[Code::TokenInvalid]),
     ("list_sessions", &[]),
     ("end_session", &[Code::NotFound]),
@@ -96,8 +97,8 @@ impl Sessions {
     /// on no answer, 503 or 504, repeat. `session_ended` and `token_invalid`: log in again. A session ends a year after its
     /// sign-in at the latest.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh_session")]
-    async fn refresh(&self, app: Application<'_>, body: Body<Refresh>) -> Result<Json<Session>, Problem> {
-        Ok(Json(app.valet.refresh(&body.0.refresh_token, view::now()).await?.into()))
+    async fn refresh(&self, app: Application<'_>, client: Client, body: Body<Refresh>) -> Result<Json<Session>, Problem> {
+        Ok(Json(app.valet.refresh(&body.0.refresh_token, &client.0, view::now()).await?.into()))
     }
 
     /// Log out

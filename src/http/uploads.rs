@@ -23,7 +23,7 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
     (
         "create_upload",
         &[
-            Code::SessionEnded,
+            Code::RateLimited,
             Code::QuotaExceeded,
             Code::TooManyPending,
             Code::InvalidSize,
@@ -144,6 +144,7 @@ impl Uploads {
     /// once. **400**: the bytes changed; open a new upload.
     #[oai(path = "/upload", method = "post", operation_id = "create_upload")]
     async fn create(&self, app: Application<'_>, caller: Signed, body: Body<NewUpload>) -> Result<UploadResponse, Problem> {
+        app.valet.throttle_uploads(caller.0.user, 1)?;
         let now = view::now();
         let declared = Declared {
             file_name: &body.0.file_name,

@@ -167,6 +167,7 @@ impl TestApp {
                 "CORS_ORIGINS" => "https://app.example, capacitor://localhost",
                 "SWEEP_INTERVAL" => "1h",
                 "LOG_FORMAT" => "text",
+                "RATE_LIMIT" => "off",
                 _ => return None,
             };
             Some(value.to_owned())

@@ -12,4 +12,5 @@ mod local_s3;
 mod passwd;
 mod sessions;
 mod sweeper;
+mod throttling;
 mod uploads;

@@ -166,7 +166,14 @@ fn problem_response(codes: &[Code]) -> Value {
     let header = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     match codes.first().map(|code| code.status().as_u16()) {
         Some(401) => response["headers"]["www-authenticate"] = header("`Bearer`, with an error code when a token was sent."),
-        Some(429 | 503) => response["headers"]["retry-after"] = header("Seconds to wait before asking again."),
+        Some(status @ (429 | 503)) => {
+            response["headers"]["retry-after"] = header("Seconds to wait before asking again.");
+            if status == 429 {
+                response["headers"]["ratelimit-policy"] = header("The limit: its name, requests `q` in `w` seconds.");
+                response["headers"]["ratelimit"] =
+                    header("The limit's name, requests `r` left, and `t` seconds until there is one.");
+            }
+        }
         _ => {}
     }
     response
