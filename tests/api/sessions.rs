@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use mongodb::bson::{DateTime, Document, doc};
+use secrecy::ExposeSecret;
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use super::app::{Answer, Caller, PASSWORD, TestApp};
 
@@ -184,6 +186,39 @@ async fn t9_a_token_dies_on_every_server_within_thirty_seconds() {
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     assert_eq!(me(&there).await, ended());
+}
+
+/// Puts a wire between the server and its database that can be cut.
+fn wired(config: &mut valet::config::Config) -> CancellationToken {
+    let uri = config.mongo.uri.expose_secret().to_owned();
+    let host = uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap().rsplit('@').next().unwrap().to_owned();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    config.mongo.uri = uri.replace(&host, &listener.local_addr().unwrap().to_string()).into();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let cut = CancellationToken::new();
+    let wire = cut.clone();
+    tokio::spawn(cut.clone().run_until_cancelled_owned(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(&host).await.unwrap();
+            let copy = async move { tokio::io::copy_bidirectional(&mut near, &mut far).await };
+            tokio::spawn(wire.clone().run_until_cancelled_owned(copy));
+        }
+    }));
+    cut
+}
+
+#[tokio::test]
+async fn t9_a_session_that_cannot_be_looked_up_is_not_called_ended() {
+    let mut cut = None;
+    let app = TestApp::start_with(|config| cut = Some(wired(config))).await;
+    let (known, _) = signed_in(&app).await;
+    let (unknown, _, _) = log_in(&app, &known.email, PASSWORD).await;
+    assert_eq!(known.get("/api/auth/sessions").await.status, 200);
+    cut.unwrap().cancel();
+    let answer = unknown.get("/api/auth/sessions").await;
+    assert_eq!(answer.problem(), (503, "unavailable"), "{answer:?}");
 }
 
 #[tokio::test]
