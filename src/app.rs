@@ -13,7 +13,7 @@ use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config,
+    config::{Config, TrustedProxies},
     domain::Valet,
     http,
     store::{Objects, Store, StoreError},
@@ -33,6 +33,8 @@ const READINESS_DEADLINE: Duration = Duration::from_secs(3);
 pub struct App {
     /// The use cases.
     pub valet: Arc<Valet>,
+    /// Whose word about who asks is believed.
+    pub proxies: Arc<TrustedProxies>,
     readiness: Arc<Mutex<Option<Probed>>>,
     stopping: Arc<AtomicBool>,
 }
@@ -64,7 +66,7 @@ impl App {
         let objects = async { Objects::connect(&config.s3).await.map_err(ConnectError::Objects) };
         let (store, objects) = tokio::try_join!(store, objects)?;
         let valet = Arc::new(Valet::new(config, store, objects)?);
-        Ok(Self { valet, readiness: Arc::default(), stopping: Arc::default() })
+        Ok(Self { valet, proxies: Arc::new(config.proxies.clone()), readiness: Arc::default(), stopping: Arc::default() })
     }
 
     /// Whether requests can be served; else the part that fails. Asked by many, answered once a second.

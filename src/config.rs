@@ -7,6 +7,10 @@ use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
 
+mod limits;
+
+pub use limits::{InvalidNetwork, InvalidRate, Limits, Network, Rate, TrustedProxies};
+
 use crate::{model::ContentType, signer};
 
 /// A setting by its name; empty counts as absent.
@@ -27,6 +31,10 @@ pub struct Config {
     pub uploads: Uploads,
     /// The sweeper's pace.
     pub sweep: Sweep,
+    /// How often is too often.
+    pub limits: Limits,
+    /// Whose word about who asks is believed.
+    pub proxies: TrustedProxies,
     /// Whose pages may call the API.
     pub cors: CorsOrigins,
     /// How log lines are written.
@@ -160,8 +168,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// Settings of the contract that this version does not act on. Setting one is worth a warning at start.
-const NOT_YET: [&str; 7] =
-    ["ADMIN_BIND", "MULTIPART_MAX_BYTES", "MULTIPART_TTL", "OIDC_AUDIENCE", "RATE_LIMIT", "S3_FINALIZE", "TRUSTED_PROXIES"];
+const NOT_YET: [&str; 5] = ["ADMIN_BIND", "MULTIPART_MAX_BYTES", "MULTIPART_TTL", "OIDC_AUDIENCE", "S3_FINALIZE"];
 
 /// Names among `NOT_YET` that `lookup` has a value for.
 #[must_use]
@@ -213,6 +220,8 @@ impl Config {
                 interval: env.duration("SWEEP_INTERVAL", Duration::from_secs(30), hours(24)),
                 grace: env.duration("SWEEP_GRACE", Duration::from_secs(15 * 60), hours(24 * 7)),
             },
+            limits: env.limits(),
+            proxies: env.proxies("TRUSTED_PROXIES"),
             cors: CorsOrigins { exact: env.origins("CORS_ORIGINS"), loopback: false },
             log: env.log_format(),
         };
@@ -357,6 +366,27 @@ impl Reader<'_> {
         origins
     }
 
+    fn limits(&mut self) -> Limits {
+        let default = Limits::default();
+        Limits {
+            on: self.flag("RATE_LIMIT", default.on),
+            signup: self.parsed("RATE_LIMIT_SIGNUP", default.signup, Rate::FORM),
+            login: self.parsed("RATE_LIMIT_LOGIN", default.login, Rate::FORM),
+            login_failures: self.parsed("RATE_LIMIT_LOGIN_FAILURES", default.login_failures, Rate::FORM),
+            refresh: self.parsed("RATE_LIMIT_REFRESH", default.refresh, Rate::FORM),
+            upload: self.parsed("RATE_LIMIT_UPLOAD", default.upload, Rate::FORM),
+        }
+    }
+
+    fn proxies(&mut self, name: &str) -> TrustedProxies {
+        let listed = self.list(name);
+        let known: Vec<_> = listed.iter().filter_map(|item| item.parse().ok()).collect();
+        if known.len() < listed.len() {
+            self.wrong(name, TrustedProxies::FORM);
+        }
+        TrustedProxies(known)
+    }
+
     fn log_format(&mut self) -> LogFormat {
         self.checked("LOG_FORMAT", LogFormat::Json, "json or text", |text| match text {
             "json" => Some(LogFormat::Json),
@@ -400,6 +430,8 @@ mod tests {
             ("S3_FORCE_PATH_STYLE", "canary"),
             ("UPLOAD_MAX_PENDING", "0"),
             ("JWT_PREVIOUS_SECRETS", &"x".repeat(40)),
+            ("RATE_LIMIT_LOGIN", "canary"),
+            ("TRUSTED_PROXIES", "10.0.0.0/8, canary"),
         ])
         .unwrap_err()
         .to_string();
@@ -417,6 +449,8 @@ mod tests {
             "MONGODB_URI",
             "S3_BUCKET",
             "JWT_PREVIOUS_SECRETS",
+            "RATE_LIMIT_LOGIN",
+            "TRUSTED_PROXIES",
         ] {
             assert!(problems.contains(&format!("- {name} ")), "{name} in {problems}");
         }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use secrecy::{ExposeSecret, SecretString};
 use tokio_util::sync::CancellationToken;
 use valet::{
     app::{self, App},
@@ -27,6 +28,12 @@ enum Command {
     Serve,
     /// One sweep, then exit: settles abandoned uploads and deletes what is due. The server does this by itself.
     Sweep,
+    /// Sets an account's password and ends its sessions. Reads the password from standard input: a line, not shown where
+    /// that is a terminal.
+    Passwd {
+        /// The account's email address.
+        email: String,
+    },
     /// Prints the OpenAPI document.
     Openapi,
 }
@@ -58,6 +65,7 @@ async fn main() -> ExitCode {
         Command::Dev(arguments) => dev(arguments).await,
         Command::Serve => serve().await,
         Command::Sweep => sweep().await,
+        Command::Passwd { email } => passwd(&email).await,
         Command::Openapi => {
             print!("{}", http::openapi::text());
             Ok(())
@@ -118,6 +126,28 @@ async fn sweep() -> Result<(), Failure> {
     let swept = App::connect(&config).await?.valet.sweep().await?;
     println!("{swept:?}");
     Ok(())
+}
+
+async fn passwd(email: &str) -> Result<(), Failure> {
+    let config = settings()?;
+    let password = new_password()?;
+    App::connect(&config).await?.valet.set_password(email, password.expose_secret()).await?;
+    println!("The password is set and all sessions are ended; access tokens die within 30 seconds.");
+    Ok(())
+}
+
+fn new_password() -> Result<SecretString, Failure> {
+    use std::io::IsTerminal;
+    if !std::io::stdin().is_terminal() {
+        let mut line = String::new();
+        std::io::stdin().read_line(&mut line)?;
+        return Ok(line.trim_end_matches(['\r', '\n']).into());
+    }
+    let password = rpassword::prompt_password("New password: ")?;
+    if rpassword::prompt_password("The same again: ")? != password {
+        return Err("the two are not the same; nothing was changed".into());
+    }
+    Ok(password.into())
 }
 
 /// Cancelled by the first SIGINT or SIGTERM; the second ends the process at once.

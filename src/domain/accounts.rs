@@ -1,29 +1,23 @@
 //! Signing up and in.
 
-use std::time::Duration;
-
-use secrecy::SecretString;
 use time::OffsetDateTime;
 
 use super::{
     Valet,
-    credentials::{Busy, Caller, Password, TokenError},
+    credentials::{Busy, Caller, Password, Verdict},
+    password_rules,
+    sessions::SignedIn,
+    throttle::{Client, Guess, Throttled},
 };
 use crate::{
-    model::{Email, InvalidEmail, SessionId, Usage, User, UserId},
-    store::{Session, StoreError},
+    model::{Email, InvalidEmail, Usage, User, UserId},
+    store::{Account, StoreError},
 };
 
-/// A sign-in: what a client keeps.
-#[derive(Debug)]
-pub struct SignedIn {
-    /// Who signed in.
-    pub user: User,
-    /// The access token.
-    pub token: SecretString,
-    /// How long the token lives.
-    pub expires_in: Duration,
-}
+/// Not a password to protect an account with; what follows "the password" says why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the password {0}")]
+pub struct WeakPassword(pub &'static str);
 
 /// Why nobody was signed up.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +25,15 @@ pub enum SignUpError {
     /// Not an address.
     #[error(transparent)]
     InvalidEmail(#[from] InvalidEmail),
-    /// Not a password to protect an account with; the rest of the sentence says why.
-    #[error("the password {0}")]
-    WeakPassword(&'static str),
+    /// Not a password to protect an account with.
+    #[error(transparent)]
+    WeakPassword(#[from] WeakPassword),
     /// The address has an account.
     #[error("the email address has an account already")]
     EmailTaken,
+    /// Too many from there.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
     /// Too many at once.
     #[error(transparent)]
     Busy(#[from] Busy),
@@ -51,10 +48,62 @@ pub enum LogInError {
     /// No such account, or not its password: the same answer after the same time.
     #[error("the email address or the password is wrong")]
     InvalidCredentials,
+    /// Too many from there, or too many wrong passwords.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
     /// Too many at once.
     #[error(transparent)]
     Busy(#[from] Busy),
     /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a password was not changed by its owner.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangePasswordError {
+    /// The current password is wrong, or was not looked at.
+    #[error(transparent)]
+    Current(#[from] LogInError),
+    /// The new one.
+    #[error(transparent)]
+    WeakPassword(#[from] WeakPassword),
+    /// The account is gone.
+    #[error("the account is gone")]
+    NoAccount,
+}
+
+impl From<Busy> for ChangePasswordError {
+    fn from(error: Busy) -> Self {
+        LogInError::from(error).into()
+    }
+}
+
+impl From<StoreError> for ChangePasswordError {
+    fn from(error: StoreError) -> Self {
+        LogInError::from(error).into()
+    }
+}
+
+/// Why a password was not set by the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum SetPasswordError {
+    /// Not an address.
+    #[error(transparent)]
+    InvalidEmail(#[from] InvalidEmail),
+    /// The new password.
+    #[error(transparent)]
+    WeakPassword(#[from] WeakPassword),
+    /// The address has no account.
+    #[error("no account has this email address")]
+    NoAccount,
+    /// Somebody else was faster.
+    #[error("the password was changed by somebody else at this moment; try again")]
+    Changed,
+    /// Too many at once.
+    #[error(transparent)]
+    Busy(#[from] Busy),
+    /// Not known whether it happened; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -64,54 +113,121 @@ impl Valet {
     ///
     /// # Errors
     /// [`SignUpError`].
-    pub async fn sign_up(&self, email: &str, password: &str, now: OffsetDateTime) -> Result<SignedIn, SignUpError> {
+    pub async fn sign_up(
+        &self,
+        email: &str,
+        password: &str,
+        client: &Client,
+        now: OffsetDateTime,
+    ) -> Result<SignedIn, SignUpError> {
+        self.throttle.sign_up(client)?;
         let email = Email::parse(email)?;
-        let password = Password::new(password);
-        if let Some(weakness) = password.weakness() {
-            return Err(SignUpError::WeakPassword(weakness));
-        }
-        let hash = self.passwords.hash(password).await?;
+        let hash = self.hash_new::<SignUpError>(password, &email).await?;
         let user = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
         tracing::info!(user = %user.id, "signed up");
-        Ok(self.start_session(user, now).await?)
+        Ok(self.start_session(user, client, now).await?.0)
     }
 
     /// Signs in. An unknown address costs what a wrong password costs.
     ///
     /// # Errors
     /// [`LogInError`].
-    pub async fn log_in(&self, email: &str, password: &str, now: OffsetDateTime) -> Result<SignedIn, LogInError> {
+    pub async fn log_in(
+        &self,
+        email: &str,
+        password: &str,
+        client: &Client,
+        now: OffsetDateTime,
+    ) -> Result<SignedIn, LogInError> {
+        self.throttle.log_in(client)?;
         let account = match Email::parse(email) {
-            Ok(email) => self.store.users.find_by_email(&email).await?,
-            Err(InvalidEmail) => None,
+            Ok(email) => {
+                let guess = self.throttle.guess(&email, client)?;
+                let account = self.store.users.find_by_email(&email).await?;
+                self.prove(account, password, guess).await?
+            }
+            // Belongs to nobody: there is nothing to guess, but the time it takes must not tell.
+            Err(InvalidEmail) => self.prove(None, password, Guess::uncounted()).await?,
         };
-        // What is too long to be a password was never hashed; it is not hashed now, either.
-        let password = if password.len() > 4 * Password::MAX_BYTES { Password::new("") } else { Password::new(password) };
-        let hash = account.as_ref().map(|account| account.password_hash.clone());
-        if !self.passwords.verify(password, hash).await? {
-            tracing::info!(user = account.map(|account| account.user.id.to_string()), "login refused");
+        let user = account.user.id;
+        let (signed_in, session) = self.start_session(account.user, client, now).await?;
+        // A password that was changed meanwhile has ended the sessions of before; this one would have been missed.
+        let version = self.store.users.find(user).await?.map(|account| account.password_version);
+        if version != Some(account.password_version) {
+            self.end(session).await?;
             return Err(LogInError::InvalidCredentials);
         }
-        let account = account.ok_or(LogInError::InvalidCredentials)?;
-        tracing::info!(user = %account.user.id, "logged in");
-        Ok(self.start_session(account.user, now).await?)
+        tracing::info!(%user, "logged in");
+        Ok(signed_in)
     }
 
-    async fn start_session(&self, user: User, now: OffsetDateTime) -> Result<SignedIn, StoreError> {
-        let session = Session { id: SessionId::new(), user: user.id, expires_at: now + self.session_ttl };
-        self.store.sessions.insert(&session, now).await?;
-        let caller = Caller { user: user.id, session: session.id };
-        let token =
-            self.tokens.issue(caller, now).ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?;
-        Ok(SignedIn { user, token, expires_in: self.tokens.ttl() })
-    }
-
-    /// Who holds this access token.
+    /// Changes the password and ends every session but the one that asks.
     ///
     /// # Errors
-    /// [`TokenError`].
-    pub fn authenticate(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
-        self.tokens.verify(token, now)
+    /// [`ChangePasswordError`].
+    pub async fn change_password(
+        &self,
+        caller: Caller,
+        current: &str,
+        new: &str,
+        client: &Client,
+    ) -> Result<(), ChangePasswordError> {
+        let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
+        let guess = self.throttle.guess(&account.user.email, client).map_err(LogInError::from)?;
+        let account = self.prove(Some(account), current, guess).await?;
+        let hash = self.hash_new::<ChangePasswordError>(new, &account.user.email).await?;
+        if !self.store.users.change_password(&account, &hash).await? {
+            return Err(LogInError::InvalidCredentials.into());
+        }
+        tracing::info!(user = %caller.user, "password changed");
+        Ok(self.end_sessions(caller.user, Some(caller.session)).await?)
+    }
+
+    /// Sets the password of an address's account, for the operator, and ends all its sessions.
+    ///
+    /// # Errors
+    /// [`SetPasswordError`].
+    pub async fn set_password(&self, email: &str, new: &str) -> Result<(), SetPasswordError> {
+        let email = Email::parse(email)?;
+        let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
+        let hash = self.hash_new::<SetPasswordError>(new, &account.user.email).await?;
+        if !self.store.users.change_password(&account, &hash).await? {
+            return Err(SetPasswordError::Changed);
+        }
+        tracing::info!(user = %account.user.id, "password set by the operator");
+        Ok(self.end_sessions(account.user.id, None).await?)
+    }
+
+    /// The hash of a password that may become the one of this address's account.
+    async fn hash_new<E: From<WeakPassword> + From<Busy>>(&self, password: &str, email: &Email) -> Result<String, E> {
+        let password = Password::new(password);
+        match self.passwords.weakness(password.clone(), email).await? {
+            Some(weakness) => Err(WeakPassword(weakness).into()),
+            None => Ok(self.passwords.hash(password).await?),
+        }
+    }
+
+    /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than
+    /// today's is replaced on the way.
+    async fn prove(&self, account: Option<Account>, password: &str, guess: Guess<'_>) -> Result<Account, LogInError> {
+        // What is too long to be a password was never hashed; it is not hashed now, either.
+        let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
+        let hash = account.as_ref().map(|account| account.password_hash.clone());
+        let verdict = self.passwords.verify(password.clone(), hash).await.inspect_err(|_| guess.unknown())?;
+        let user = account.as_ref().map(|account| account.user.id.to_string());
+        let Some(account) = account.filter(|_| verdict != Verdict::Wrong) else {
+            tracing::info!(user, "password refused");
+            return Err(LogInError::InvalidCredentials);
+        };
+        guess.right();
+        // A server too busy for it now does it the next time.
+        if verdict == Verdict::Outdated
+            && let Ok(hash) = self.passwords.hash(password).await
+        {
+            self.store.users.rehash_password(&account, &hash).await?;
+            tracing::info!(user, "password hashed with today's parameters");
+        }
+        Ok(account)
     }
 
     /// The user and what they hold. `None` when the account is gone.
@@ -121,6 +237,14 @@ impl Valet {
     pub async fn me(&self, user: UserId) -> Result<Option<(User, Usage)>, StoreError> {
         let (account, usage) = tokio::try_join!(self.store.users.find(user), self.store.users.usage(user))?;
         Ok(account.zip(usage).map(|(account, usage)| (account.user, usage)))
+    }
+
+    /// Counts uploads that a user is about to be issued.
+    ///
+    /// # Errors
+    /// [`Throttled`]: then none is to be issued.
+    pub fn throttle_uploads(&self, user: UserId, count: u32) -> Result<(), Throttled> {
+        self.throttle.uploads(user, count)
     }
 
     /// Bytes that a user may hold.

@@ -15,9 +15,10 @@ use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
+use super::password_rules;
 use crate::{
     config,
-    model::{SessionId, UserId},
+    model::{Email, SessionId, UserId},
 };
 
 /// The system gives no random bytes.
@@ -36,26 +37,10 @@ pub struct Busy;
 pub struct Password(SecretString);
 
 impl Password {
-    /// The shortest new password in code points.
-    pub const MIN_CHARS: usize = 12;
-    /// The longest password in bytes: more is no safer, and hashing it costs.
-    pub const MAX_BYTES: usize = 1024;
-
     /// Normalises what was typed.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(text.nfkc().collect::<String>().into())
-    }
-
-    /// Why this may not become somebody's password, as a sentence's end: "must …".
-    #[must_use]
-    pub fn weakness(&self) -> Option<&'static str> {
-        let text = self.0.expose_secret();
-        if text.len() > Self::MAX_BYTES {
-            return Some("must be at most 1024 bytes long");
-        }
-        (text.chars().count() < Self::MIN_CHARS)
-            .then_some("must be at least 12 characters long; a few words are easy to remember")
     }
 }
 
@@ -63,6 +48,17 @@ impl fmt::Debug for Password {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Password(…)")
     }
+}
+
+/// What a password is to a stored hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Not the one.
+    Wrong,
+    /// The one.
+    Right,
+    /// The one, hashed with other parameters than today's: hash it again.
+    Outdated,
 }
 
 /// Hashes and verifies on the blocking pool, a bounded number at a time.
@@ -96,6 +92,15 @@ impl Passwords {
         })
     }
 
+    /// Why a password may not become that of this address's account, by [`password_rules`]: work for a core, too.
+    ///
+    /// # Errors
+    /// [`Busy`].
+    pub async fn weakness(&self, password: Password, email: &Email) -> Result<Option<&'static str>, Busy> {
+        let email = email.clone();
+        self.run(move || password_rules::weakness(password.0.expose_secret(), &email)).await
+    }
+
     /// The PHC string of a password, with a fresh salt.
     ///
     /// # Errors
@@ -108,19 +113,25 @@ impl Passwords {
         })
     }
 
-    /// Whether the password is the hash's. Without a hash the answer is no, after the same work.
+    /// Whether the password is the hash's. Without a hash the answer is [`Verdict::Wrong`], after the same work.
     ///
     /// # Errors
     /// [`Busy`].
-    pub async fn verify(&self, password: Password, hash: Option<SecretString>) -> Result<bool, Busy> {
+    pub async fn verify(&self, password: Password, hash: Option<SecretString>) -> Result<Verdict, Busy> {
         let nobody = self.nobody.clone();
         self.run(move || {
             let text = hash.as_ref().map_or(&*nobody, |hash| hash.expose_secret());
             let parsed =
                 PasswordHash::new(text).inspect_err(|error| tracing::error!(%error, "a stored password hash cannot be read"));
-            let matches =
-                parsed.is_ok_and(|parsed| hasher().verify_password(password.0.expose_secret().as_bytes(), &parsed).is_ok());
-            matches && hash.is_some()
+            let parsed = parsed.ok().filter(|parsed| {
+                // The work is done whether there is an account or not.
+                hasher().verify_password(password.0.expose_secret().as_bytes(), parsed).is_ok() && hash.is_some()
+            });
+            match parsed {
+                None => Verdict::Wrong,
+                Some(parsed) if is_current(&parsed) => Verdict::Right,
+                Some(_) => Verdict::Outdated,
+            }
         })
         .await
     }
@@ -143,6 +154,17 @@ fn hasher() -> Argon2<'static> {
     // The constants are within argon2's bounds; its default is these same values.
     let params = Params::new(19_456, 2, 1, None).unwrap_or_default();
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+}
+
+/// Whether a hash was made as [`hasher`] makes them now.
+fn is_current(hash: &PasswordHash) -> bool {
+    let params = Params::try_from(hash).ok();
+    let current = params.is_some_and(|params| {
+        let now = hasher();
+        let now = now.params();
+        (params.m_cost(), params.t_cost(), params.p_cost()) == (now.m_cost(), now.t_cost(), now.p_cost())
+    });
+    current && hash.algorithm == Algorithm::Argon2id.ident()
 }
 
 /// Issues and verifies access tokens: JWTs, HS256 alone.

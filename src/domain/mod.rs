@@ -8,7 +8,12 @@ pub mod content;
 pub mod credentials;
 pub mod deletion;
 pub mod gallery;
+mod password_rules;
+mod recent;
+mod refresh_token;
+pub mod sessions;
 pub mod sweeper;
+pub mod throttle;
 pub mod uploads;
 
 use std::time::Duration;
@@ -28,6 +33,8 @@ pub struct Valet {
     sweep: config::Sweep,
     tokens: credentials::Tokens,
     session_ttl: Duration,
+    liveness: sessions::Liveness,
+    throttle: throttle::Throttle,
     passwords: credentials::Passwords,
 }
 
@@ -55,6 +62,8 @@ impl Valet {
             sweep: config.sweep,
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
+            liveness: sessions::Liveness::default(),
+            throttle: throttle::Throttle::new(&config.limits),
             passwords: credentials::Passwords::new()?,
         })
     }

@@ -1,4 +1,4 @@
-//! `/api/auth`: accounts and sign-ins.
+//! `/api/auth`: accounts and signing in.
 
 use poem_openapi::{ApiResponse, Object, OpenApi, payload::Json};
 use secrecy::ExposeSecret;
@@ -9,16 +9,18 @@ use super::{
     Tag,
     bearer::{Application, Signed},
     body::Body,
+    client::Client,
     problem::{Code, Problem, session_ended},
     view::{self, whole_seconds},
 };
-use crate::{domain::accounts::SignedIn, model::User as Account};
+use crate::{domain::sessions::SignedIn, model::User as Account};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("sign_up", &[Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
-    ("log_in", &[Code::InvalidCredentials]),
+    ("sign_up", &[Code::RateLimited, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
+    ("log_in", &[Code::RateLimited, Code::InvalidCredentials]),
     ("get_me", &[]),
+    ("change_password", &[Code::RateLimited, Code::InvalidCredentials, Code::WeakPassword]),
 ];
 
 /// The operations.
@@ -36,16 +38,31 @@ struct Credentials {
     password: String,
 }
 
+/// A password and the one to come after it.
+#[derive(Object, Deserialize)]
+#[oai(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PasswordChange {
+    /// The one that holds now.
+    current_password: String,
+    /// The rules are those of signing up.
+    new_password: String,
+}
+
 /// A sign-in.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
-struct Session {
+pub(super) struct Session {
     /// The access token: send it as `Authorization: Bearer …`.
     token: String,
     /// Always `Bearer`.
     token_type: String,
-    /// Seconds until the token expires.
+    /// Seconds until the access token expires.
     expires_in: u64,
+    /// Good for one `POST /api/auth/refresh`, which gives the next. Keep it where secrets are kept.
+    refresh_token: String,
+    /// Seconds until the refresh token expires.
+    refresh_expires_in: u64,
     /// Who signed in.
     user: User,
 }
@@ -79,6 +96,13 @@ struct Usage {
 }
 
 #[derive(ApiResponse)]
+enum PasswordResponse {
+    /// The new password holds.
+    #[oai(status = 204)]
+    Changed,
+}
+
+#[derive(ApiResponse)]
 enum SignUpResponse {
     /// The account is made and signed in.
     #[oai(status = 201)]
@@ -91,6 +115,8 @@ impl From<SignedIn> for Session {
             token: signed_in.token.expose_secret().to_owned(),
             token_type: "Bearer".to_owned(),
             expires_in: signed_in.expires_in.as_secs(),
+            refresh_token: signed_in.refresh_token.expose_secret().to_owned(),
+            refresh_expires_in: signed_in.refresh_expires_in.as_secs(),
             user: User::new(&signed_in.user, None),
         }
     }
@@ -108,8 +134,8 @@ impl Auth {
     ///
     /// Signs in at once. An address belongs to one account, whatever its letter case.
     #[oai(path = "/signup", method = "post", operation_id = "sign_up")]
-    async fn sign_up(&self, app: Application<'_>, body: Body<Credentials>) -> Result<SignUpResponse, Problem> {
-        let signed_in = app.valet.sign_up(&body.0.email, &body.0.password, view::now()).await?;
+    async fn sign_up(&self, app: Application<'_>, client: Client, body: Body<Credentials>) -> Result<SignUpResponse, Problem> {
+        let signed_in = app.valet.sign_up(&body.0.email, &body.0.password, &client.0, view::now()).await?;
         Ok(SignUpResponse::Created(Json(signed_in.into())))
     }
 
@@ -117,8 +143,8 @@ impl Auth {
     ///
     /// An unknown address and a wrong password get the same answer, after the same time.
     #[oai(path = "/login", method = "post", operation_id = "log_in")]
-    async fn log_in(&self, app: Application<'_>, body: Body<Credentials>) -> Result<Json<Session>, Problem> {
-        let signed_in = app.valet.log_in(&body.0.email, &body.0.password, view::now()).await?;
+    async fn log_in(&self, app: Application<'_>, client: Client, body: Body<Credentials>) -> Result<Json<Session>, Problem> {
+        let signed_in = app.valet.log_in(&body.0.email, &body.0.password, &client.0, view::now()).await?;
         Ok(Json(signed_in.into()))
     }
 
@@ -131,5 +157,20 @@ impl Auth {
         let usage =
             Usage { bytes: usage.bytes, quota_bytes: app.valet.quota_bytes(), images: usage.images, pending: usage.pending };
         Ok(Json(User::new(&user, Some(usage))))
+    }
+
+    /// Change the password
+    ///
+    /// Ends every other session: their access tokens die at once on this server and within 30 seconds on every other.
+    #[oai(path = "/password", method = "put", operation_id = "change_password")]
+    async fn change_password(
+        &self,
+        app: Application<'_>,
+        caller: Signed,
+        client: Client,
+        body: Body<PasswordChange>,
+    ) -> Result<PasswordResponse, Problem> {
+        app.valet.change_password(caller.0, &body.0.current_password, &body.0.new_password, &client.0).await?;
+        Ok(PasswordResponse::Changed)
     }
 }

@@ -25,8 +25,13 @@ pub const MOST: usize = 100;
 
 /// The problems of each operation as a whole, beside those of every operation of its shape. Items have those of the
 /// single calls.
-pub const PROBLEMS: &[(&str, &[Code])] =
-    &[("create_uploads", &[]), ("renew_uploads", &[]), ("confirm_uploads", &[]), ("read_images", &[]), ("delete_images", &[])];
+pub const PROBLEMS: &[(&str, &[Code])] = &[
+    ("create_uploads", &[Code::RateLimited]),
+    ("renew_uploads", &[]),
+    ("confirm_uploads", &[]),
+    ("read_images", &[]),
+    ("delete_images", &[]),
+];
 
 /// The operations.
 pub struct Batch;
@@ -203,6 +208,8 @@ impl Batch {
     ) -> Result<Json<UploadResults>, Problem> {
         let now = view::now();
         let items = bounded(body.0.items, "items")?;
+        // From 1 to 100 by the line above.
+        app.valet.throttle_uploads(caller.0.user, u32::try_from(items.len()).unwrap_or(u32::MAX))?;
         let mut keys = Vec::with_capacity(items.len());
         for (at, item) in items.iter().enumerate() {
             let read = |text: &String| idempotency_key(text, &format!("items[{at}].idempotencyKey"));

@@ -14,7 +14,7 @@ pub struct Signed(pub Caller);
 
 async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
     let app = request.data::<App>().ok_or_else(|| poem::Error::from_status(poem::http::StatusCode::INTERNAL_SERVER_ERROR))?;
-    let caller = app.valet.authenticate(&bearer.token, OffsetDateTime::now_utc()).map_err(Problem::from)?;
+    let caller = app.valet.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;
     tracing::Span::current().record("user", tracing::field::display(caller.user));
     Ok(caller)
 }

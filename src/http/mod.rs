@@ -6,6 +6,7 @@ pub mod auth;
 pub mod batch;
 mod bearer;
 mod body;
+mod client;
 pub mod cors;
 mod docs;
 pub mod gallery;
@@ -15,6 +16,7 @@ pub mod openapi;
 mod outermost;
 mod page;
 pub mod problem;
+pub mod sessions;
 pub mod uploads;
 mod view;
 

@@ -14,11 +14,13 @@ use poem_openapi::{
 
 use crate::{
     domain::{
-        accounts::{LogInError, SignUpError},
+        accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
         confirm::ConfirmError,
         credentials::{Busy, TokenError},
         deletion::DeleteError,
         gallery::ReadError,
+        sessions::{AuthenticateError, RefreshError},
+        throttle::Throttled,
         uploads::{IssueError, RenewError, Unstorable},
     },
     model::Rejection,
@@ -66,11 +68,11 @@ codes! {
     InvalidCursor = "invalid_cursor", BAD_REQUEST, "The cursor is not valid";
     /// No access token was sent.
     TokenMissing = "token_missing", UNAUTHORIZED, "An access token is needed";
-    /// What was sent is not an access token of this service.
-    TokenInvalid = "token_invalid", UNAUTHORIZED, "The access token is not valid";
+    /// What was sent is not a token of this service, or not of the kind that is wanted.
+    TokenInvalid = "token_invalid", UNAUTHORIZED, "The token is not valid";
     /// The access token's time is over.
     TokenExpired = "token_expired", UNAUTHORIZED, "The access token has expired";
-    /// The token's session or account has ended.
+    /// The token's session or account has ended: signed out, expired, or a refresh token was used twice.
     SessionEnded = "session_ended", UNAUTHORIZED, "The session has ended";
     /// No account has this email and password.
     InvalidCredentials = "invalid_credentials", UNAUTHORIZED, "The email address or the password is wrong";
@@ -239,7 +241,10 @@ impl Problem {
         if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
-        headers.extend(extra);
+        // Not `extend`, which would send two of what is set above.
+        for (name, value) in extra {
+            headers.insert(name, value);
+        }
         response
     }
 }
@@ -308,16 +313,32 @@ impl From<Busy> for Problem {
     }
 }
 
+impl From<Throttled> for Problem {
+    /// With the fields of draft-ietf-httpapi-ratelimit-headers-11.
+    fn from(Throttled { limit, rate, retry_after }: Throttled) -> Self {
+        let wait = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
+        let fields = [
+            (header::RETRY_AFTER, wait.to_string()),
+            (HeaderName::from_static("ratelimit-policy"), format!("\"{limit}\";q={};w={}", rate.count, rate.window.as_secs())),
+            (HeaderName::from_static("ratelimit"), format!("\"{limit}\";r=0;t={wait}")),
+        ];
+        let problem = Self::new(Code::RateLimited, format!("Wait {wait} s, then repeat the request."));
+        fields.into_iter().fold(problem, |problem, (name, value)| match HeaderValue::from_str(&value) {
+            Ok(value) => problem.header(name, value),
+            Err(_) => problem,
+        })
+    }
+}
+
 impl From<SignUpError> for Problem {
     fn from(error: SignUpError) -> Self {
         match error {
             SignUpError::InvalidEmail(error) => {
                 Self::new(Code::InvalidEmail, "Give the email address you receive mail at.").field("email", error.to_string())
             }
-            SignUpError::WeakPassword(rule) => {
-                Self::new(Code::WeakPassword, format!("The password {rule}.")).field("password", rule)
-            }
+            SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
             SignUpError::EmailTaken => Self::new(Code::EmailTaken, "Log in instead, or sign up with another address."),
+            SignUpError::Throttled(error) => error.into(),
             SignUpError::Busy(error) => error.into(),
             SignUpError::Store(error) => error.into(),
         }
@@ -328,17 +349,59 @@ impl From<LogInError> for Problem {
     fn from(error: LogInError) -> Self {
         match error {
             LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
+            LogInError::Throttled(error) => error.into(),
             LogInError::Busy(error) => error.into(),
             LogInError::Store(error) => error.into(),
         }
     }
 }
 
+impl From<ChangePasswordError> for Problem {
+    fn from(error: ChangePasswordError) -> Self {
+        match error {
+            ChangePasswordError::Current(LogInError::InvalidCredentials) => {
+                Self::new(Code::InvalidCredentials, "The current password is not this one.")
+            }
+            ChangePasswordError::Current(error) => error.into(),
+            ChangePasswordError::WeakPassword(weakness) => weak_password("newPassword", weakness),
+            ChangePasswordError::NoAccount => session_ended(),
+        }
+    }
+}
+
+fn weak_password(field: &str, WeakPassword(rule): WeakPassword) -> Problem {
+    Problem::new(Code::WeakPassword, format!("The password {rule}.")).field(field, rule)
+}
+
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Invalid => Self::new(Code::TokenInvalid, "Log in to get an access token of this service."),
-            TokenError::Expired => Self::new(Code::TokenExpired, "Log in again for a fresh access token."),
+            TokenError::Expired => Self::new(Code::TokenExpired, "Refresh for a fresh access token, or log in again."),
+        }
+    }
+}
+
+impl From<AuthenticateError> for Problem {
+    fn from(error: AuthenticateError) -> Self {
+        match error {
+            AuthenticateError::Token(error) => error.into(),
+            AuthenticateError::Ended => session_ended(),
+            AuthenticateError::Store(error) => {
+                tracing::warn!(%error, "a session could not be looked up");
+                Self::new(Code::Unavailable, "Nothing was done. Repeat the request after a moment.")
+            }
+        }
+    }
+}
+
+impl From<RefreshError> for Problem {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::Invalid => Self::new(Code::TokenInvalid, "Send the `refreshToken` of the last sign-in or refresh."),
+            RefreshError::Ended => session_ended(),
+            RefreshError::Throttled(error) => error.into(),
+            RefreshError::Store(error) => error.into(),
         }
     }
 }

@@ -23,7 +23,7 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
     (
         "create_upload",
         &[
-            Code::SessionEnded,
+            Code::RateLimited,
             Code::QuotaExceeded,
             Code::TooManyPending,
             Code::InvalidSize,
@@ -154,6 +154,7 @@ impl Uploads {
         key: Header<Option<String>>,
         body: Body<NewUpload>,
     ) -> Result<UploadResponse, Problem> {
+        app.valet.throttle_uploads(caller.0.user, 1)?;
         let now = view::now();
         let key = key.0.as_deref().map(|text| idempotency_key(text, "Idempotency-Key")).transpose()?;
         let declared = Declared {

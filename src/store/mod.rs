@@ -23,7 +23,7 @@ use time::OffsetDateTime;
 
 pub use images::{Images, Inserted};
 pub use objects::Objects;
-pub use sessions::{Session, Sessions};
+pub use sessions::{Parent, Session, Sessions};
 pub use users::{Account, Reserved, Users};
 
 use crate::{

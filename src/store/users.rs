@@ -1,4 +1,4 @@
-//! Accounts: `users {_id, email, emailKey, passwordHash, createdAt, usedBytes, images, holds: [{image, bytes, at}]}`.
+//! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, createdAt, usedBytes, images, holds: [{image, bytes, at}]}`.
 //!
 //! Quota lives here, in the one document every change to it must touch: an upload reserves its bytes with a hold, and
 //! whoever takes the hold away, once, decides whether the bytes stay counted.
@@ -28,6 +28,8 @@ pub struct Account {
     pub user: User,
     /// PHC string.
     pub password_hash: SecretString,
+    /// How often the password was changed.
+    pub password_version: i64,
 }
 
 /// How a reservation went.
@@ -47,6 +49,8 @@ struct UserDoc {
     email: String,
     email_key: String,
     password_hash: String,
+    #[serde(default)]
+    password_version: i64,
     created_at: DateTime,
     used_bytes: i64,
     images: i64,
@@ -61,7 +65,7 @@ impl UserDoc {
             email: Email::parse(&self.email).map_err(|_| corrupt("email"))?,
             created_at: instant(self.created_at),
         };
-        Ok(Account { user, password_hash: self.password_hash.into() })
+        Ok(Account { user, password_hash: self.password_hash.into(), password_version: self.password_version })
     }
 }
 
@@ -92,6 +96,7 @@ impl Users {
             email: email.as_str().to_owned(),
             email_key: email.key().to_owned(),
             password_hash: password_hash.to_owned(),
+            password_version: 0,
             created_at,
             used_bytes: 0,
             images: 0,
@@ -122,11 +127,38 @@ impl Users {
 
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
         // Holds may be many, and no reader of an account wants them.
-        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "emailKey": 1, "passwordHash": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
+        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "emailKey": 1, "passwordHash": 1, "passwordVersion": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
         bounded(async { self.collection.find_one(filter).projection(projection).await })
             .await?
             .map(UserDoc::into_account)
             .transpose()
+    }
+
+    /// Changes the password that `account` was read with. `false` when it was changed since, or the account is gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn change_password(&self, account: &Account, password_hash: &str) -> Result<bool, StoreError> {
+        let update = doc! { "$set": { "passwordHash": password_hash }, "$inc": { "passwordVersion": 1_i64 } };
+        self.update_password(account, update).await
+    }
+
+    /// Writes the same password with another hash, unless it was changed since.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn rehash_password(&self, account: &Account, password_hash: &str) -> Result<bool, StoreError> {
+        self.update_password(account, doc! { "$set": { "passwordHash": password_hash } }).await
+    }
+
+    async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
+        // Accounts from before there were versions have none, which is zero.
+        let version = match account.password_version {
+            0 => doc! { "$in": [0_i64, null] },
+            version => doc! { "$eq": version },
+        };
+        let filter = doc! { "_id": account.user.id.to_string(), "passwordVersion": version };
+        Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     /// What a user holds now.

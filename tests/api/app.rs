@@ -167,6 +167,7 @@ impl TestApp {
                 "CORS_ORIGINS" => "https://app.example, capacitor://localhost",
                 "SWEEP_INTERVAL" => "1h",
                 "LOG_FORMAT" => "text",
+                "RATE_LIMIT" => "off",
                 _ => return None,
             };
             Some(value.to_owned())
@@ -276,6 +277,10 @@ impl Caller<'_> {
     /// A POST without a body.
     pub async fn act(&self, path: &str) -> Answer {
         self.send(Method::POST, path, |request| request).await
+    }
+
+    pub async fn put(&self, path: &str, body: Value) -> Answer {
+        self.send(Method::PUT, path, |request| request.json(&body)).await
     }
 
     pub async fn patch(&self, path: &str, body: Value) -> Answer {

@@ -6,7 +6,10 @@ use super::super::problem::Code;
 
 /// The image of the story.
 pub const IMAGE: &str = "01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f";
+/// The session of the story.
+pub const SESSION: &str = "01980a3b-2c41-7a90-b1f2-3e4d5c6b7a89";
 const USER: &str = "01980a3b-1f20-7d42-8a6b-7c9d0e1f2a3b";
+const REFRESH_TOKEN: &str = "AQGYCjssQXqQsfI-TVxreolkb24ndCByZWFkIHRoaXMgYXMgYSBzZWNyZXQhIQ";
 const SHA256: &str = "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=";
 
 /// What an object of this schema looks like.
@@ -33,8 +36,17 @@ pub fn of_schema(name: &str) -> Option<Value> {
     Some(match name {
         "Credentials" => json!({ "email": "ada@example.com", "password": "three small blue boats" }),
         "Session" => {
-            json!({ "token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiJ9.…", "tokenType": "Bearer", "expiresIn": 7200, "user": user })
+            json!({ "token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiJ9.…", "tokenType": "Bearer", "expiresIn": 7200,
+                "refreshToken": REFRESH_TOKEN, "refreshExpiresIn": 2_592_000, "user": user })
         }
+        "PasswordChange" => {
+            json!({ "currentPassword": "three small blue boats", "newPassword": "seven green kites over the bay" })
+        }
+        "Refresh" => json!({ "refreshToken": REFRESH_TOKEN }),
+        "SessionList" => json!({ "sessions": [{
+            "id": SESSION, "device": "Mozilla/5.0 (iPhone; CPU iPhone OS 26_1 like Mac OS X)", "createdAt": "2026-11-22T09:58:00Z",
+            "lastUsedAt": "2026-11-22T09:58:00Z", "expiresAt": "2026-12-22T09:58:00Z", "current": true,
+        }] }),
         "User" => {
             let mut me = user;
             me["usage"] = json!({ "bytes": 2_482_113, "quotaBytes": 10_737_418_240_u64, "images": 1, "pending": 0 });

@@ -14,17 +14,18 @@ use super::{
     gallery::{self, Gallery},
     health::{self, Health},
     problem::Code,
+    sessions::{self, Sessions},
     uploads::{self, Uploads},
 };
 use crate::model::{Caption, ContentType, FileName};
 
 /// Everything that is documented.
-pub type Api = (Auth, Uploads, Batch, Gallery, Health);
+pub type Api = (Auth, Sessions, Uploads, Batch, Gallery, Health);
 
 const DESCRIPTION: &str = "\
 Direct uploads to a private bucket: this service hands out narrow, short-lived keys, and the bytes go straight to S3.
 
-1. **Sign up or log in** and send the `token` as `Authorization: Bearer …`.
+1. **Sign up or log in** and send the `token` as `Authorization: Bearer …`; exchange the `refreshToken` for the next before it expires.
 2. **Open an upload** with the file's name, type, size and SHA-256: the answer holds a presigned PUT.
 3. **PUT the bytes** to that URL with exactly the headers it names, without the token.
 4. **Confirm**: the service checks what S3 holds, and the image is in the gallery.
@@ -40,7 +41,7 @@ the image as it was uploaded, GPS position included: remove it before uploading 
 /// The service that answers the documented operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Auth, Uploads, Batch, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
+    OpenApiService::new((Auth, Sessions, Uploads, Batch, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT OR Apache-2.0").url("https://spdx.org/licenses/"))
         .server(ServerObject::new("/").description("This server"))
@@ -73,7 +74,9 @@ pub fn document() -> Value {
 
 /// Limits that the domain enforces, and request objects that refuse unknown members.
 fn describe_schemas(schemas: &mut Value) {
-    for request in ["Credentials", "NewUpload", "ImageUpdate", "UploadBatch", "BatchUpload", "ImageIds"] {
+    for request in
+        ["Credentials", "PasswordChange", "Refresh", "NewUpload", "ImageUpdate", "UploadBatch", "BatchUpload", "ImageIds"]
+    {
         if let Some(schema) = schemas.get_mut(request).and_then(Value::as_object_mut) {
             schema.insert("additionalProperties".to_owned(), false.into());
         }
@@ -87,6 +90,8 @@ fn describe_schemas(schemas: &mut Value) {
     };
     limit("Credentials", "email", json!({ "minLength": 3, "maxLength": 254 }));
     limit("Credentials", "password", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
+    limit("PasswordChange", "currentPassword", json!({ "format": "password" }));
+    limit("PasswordChange", "newPassword", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
     limit("User", "email", json!({ "format": "email" }));
     limit("Session", "tokenType", json!({ "enum": ["Bearer"] }));
     for schema in ["NewUpload", "BatchUpload"] {
@@ -118,7 +123,7 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     // Not by `[]`, which would leave a null where there is none.
     if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
-        parameters.iter_mut().for_each(describe_parameter);
+        parameters.iter_mut().for_each(|parameter| describe_parameter(&id, parameter));
     }
     for media in
         operation.pointer_mut("/requestBody/content").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut)
@@ -146,7 +151,8 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
 
 /// The problems an operation can answer with: its own, and those that follow from its shape.
 fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
-    let own = [auth::PROBLEMS, uploads::PROBLEMS, batch::PROBLEMS, gallery::PROBLEMS, health::PROBLEMS].concat();
+    let own =
+        [auth::PROBLEMS, sessions::PROBLEMS, uploads::PROBLEMS, batch::PROBLEMS, gallery::PROBLEMS, health::PROBLEMS].concat();
     let mut codes = own.into_iter().find(|(known, _)| *known == id).map_or_else(Vec::new, |(_, codes)| codes.to_vec());
     let has_parameters = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == "query"));
     if operation.get("requestBody").is_some() || has_parameters {
@@ -159,14 +165,13 @@ fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
         }
     }
     if operation.get("security").is_some() {
-        codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired]);
-        if id == "get_me" {
-            codes.push(Code::SessionEnded);
-        }
+        codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded]);
     }
     if id != "get_liveness" {
         codes.extend([Code::Internal, Code::Unavailable, Code::Timeout]);
     }
+    let mut seen = std::collections::BTreeSet::new();
+    codes.retain(|code| seen.insert(*code));
     codes
 }
 
@@ -181,7 +186,14 @@ fn problem_response(codes: &[Code]) -> Value {
     let header = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     match codes.first().map(|code| code.status().as_u16()) {
         Some(401) => response["headers"]["www-authenticate"] = header("`Bearer`, with an error code when a token was sent."),
-        Some(429 | 503) => response["headers"]["retry-after"] = header("Seconds to wait before asking again."),
+        Some(status @ (429 | 503)) => {
+            response["headers"]["retry-after"] = header("Seconds to wait before asking again.");
+            if status == 429 {
+                response["headers"]["ratelimit-policy"] = header("The limit: its name, requests `q` in `w` seconds.");
+                response["headers"]["ratelimit"] =
+                    header("The limit's name, requests `r` left, and `t` seconds until there is one.");
+            }
+        }
         _ => {}
     }
     response
@@ -195,8 +207,12 @@ fn problem_responses() -> Value {
     })
 }
 
-fn describe_parameter(parameter: &mut Value) {
+fn describe_parameter(operation: &str, parameter: &mut Value) {
     match parameter["name"].as_str() {
+        Some("id") if operation == "end_session" => {
+            parameter["description"] = "The session's id.".into();
+            parameter["example"] = examples::SESSION.into();
+        }
         Some("limit") => {
             parameter["schema"] =
                 json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": super::page::MAX_LIMIT, "default": 50 });

@@ -1,0 +1,210 @@
+//! Settings of throttling: how often is too often, and which proxies are believed about who asks.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+/// How often something may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// This many times at once,
+    pub count: u32,
+    /// and as many again spread over this time.
+    pub window: Duration,
+}
+
+/// Not a rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidRate;
+
+impl Rate {
+    /// What a setting looks like.
+    pub const FORM: &'static str = "a count and a time such as 300/1m, the time from 1s to 1day";
+
+    /// So often in so many seconds.
+    #[must_use]
+    pub const fn new(count: u32, seconds: u64) -> Self {
+        Self { count, window: Duration::from_secs(seconds) }
+    }
+}
+
+impl FromStr for Rate {
+    type Err = InvalidRate;
+
+    fn from_str(text: &str) -> Result<Self, InvalidRate> {
+        let (count, window) = text.split_once('/').ok_or(InvalidRate)?;
+        let count = count.trim().parse().ok().filter(|count| (1..=1_000_000_000).contains(count)).ok_or(InvalidRate)?;
+        let window = humantime::parse_duration(window.trim()).map_err(|_| InvalidRate)?;
+        let bounds = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+        if bounds.contains(&window) { Ok(Self { count, window }) } else { Err(InvalidRate) }
+    }
+}
+
+/// `RATE_LIMIT` and the setting of each limit.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// `RATE_LIMIT`: whether there are any.
+    pub on: bool,
+    /// `RATE_LIMIT_SIGNUP`: sign-ups from one address.
+    pub signup: Rate,
+    /// `RATE_LIMIT_LOGIN`: logins from one address, whatever comes of them.
+    pub login: Rate,
+    /// `RATE_LIMIT_LOGIN_FAILURES`: wrong passwords for one account from one address.
+    pub login_failures: Rate,
+    /// `RATE_LIMIT_REFRESH`: refreshes from one address.
+    pub refresh: Rate,
+    /// `RATE_LIMIT_UPLOAD`: uploads issued to one user.
+    pub upload: Rate,
+}
+
+impl Default for Limits {
+    /// Wide enough for an office behind one address and for whole photo libraries; what they stop is programs that guess
+    /// or flood. A hundred wrong passwords in a row are what NIST SP 800-63B section 3.2.2 allows.
+    fn default() -> Self {
+        Self {
+            on: true,
+            signup: Rate::new(300, 60),
+            login: Rate::new(1200, 60),
+            login_failures: Rate::new(100, 60 * 60),
+            refresh: Rate::new(1200, 60),
+            upload: Rate::new(6000, 60),
+        }
+    }
+}
+
+/// An address, or all that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    first: u128,
+    bits: u32,
+    is_v4: bool,
+}
+
+/// Not a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidNetwork;
+
+impl Network {
+    fn holds(&self, address: IpAddr) -> bool {
+        let (number, is_v4) = number(address);
+        let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
+        is_v4 == self.is_v4 && number & mask == self.first & mask
+    }
+}
+
+/// The address at the upper end of 128 bits, so that prefixes of both kinds compare alike.
+fn number(address: IpAddr) -> (u128, bool) {
+    match address.to_canonical() {
+        IpAddr::V4(address) => (u128::from(u32::from(address)) << 96, true),
+        IpAddr::V6(address) => (u128::from(address), false),
+    }
+}
+
+impl FromStr for Network {
+    type Err = InvalidNetwork;
+
+    fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let (first, is_v4) = number(address.parse().map_err(|_| InvalidNetwork)?);
+        let most = if is_v4 { 32 } else { 128 };
+        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| InvalidNetwork)?;
+        if bits <= most { Ok(Self { first, bits, is_v4 }) } else { Err(InvalidNetwork) }
+    }
+}
+
+/// `TRUSTED_PROXIES`: whose `X-Forwarded-For` is believed. Nobody's unless they are named.
+#[derive(Debug, Clone, Default)]
+pub struct TrustedProxies(pub Vec<Network>);
+
+impl TrustedProxies {
+    /// What a setting looks like.
+    pub const FORM: &'static str = "a list of addresses and networks such as 10.0.0.0/8, fd00::/8";
+
+    /// Who asks: the last hop that is not one of ours. What is to the left of it is hearsay.
+    ///
+    /// `forwarded` are the fields of `X-Forwarded-For` from left to right, each a list.
+    #[must_use]
+    pub fn client<'a>(&self, peer: IpAddr, forwarded: impl DoubleEndedIterator<Item = &'a str>) -> IpAddr {
+        let mut client = peer.to_canonical();
+        for hop in forwarded.flat_map(|field| field.split(',')).rev() {
+            if !self.trust(client) {
+                break;
+            }
+            // A hop that cannot be read was not written by one of ours, who would have known it.
+            let Some(address) = address(hop.trim()) else { break };
+            client = address;
+        }
+        client
+    }
+
+    fn trust(&self, address: IpAddr) -> bool {
+        self.0.iter().any(|network| network.holds(address))
+    }
+}
+
+/// `192.0.2.1`, `192.0.2.1:4711`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:4711`.
+fn address(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);
+    let parsed = bare.parse().or_else(|_| hop.parse::<SocketAddr>().map(|address| address.ip()));
+    parsed.ok().map(|address| address.to_canonical())
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, humantime::format_duration(self.window))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_a_count_and_a_time() {
+        assert_eq!("300/1m".parse(), Ok(Rate::new(300, 60)));
+        assert_eq!("1 / 1day".parse(), Ok(Rate::new(1, 86_400)));
+        assert_eq!("300/1m".parse::<Rate>().unwrap().to_string(), "300/1m");
+        for bad in ["", "300", "300/", "/1m", "0/1m", "-1/1m", "1/0s", "1/500ms", "1/2days", "300/60", "1/1m/1m"] {
+            assert_eq!(bad.parse::<Rate>(), Err(InvalidRate), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_client_is_the_last_hop_that_is_not_ours() {
+        let trusted = TrustedProxies(["10.0.0.0/8", "192.0.2.7", "fd00::/8"].map(|text| text.parse().unwrap()).to_vec());
+        let client =
+            |peer: &str, forwarded: &[&str]| trusted.client(peer.parse().unwrap(), forwarded.iter().copied()).to_string();
+        assert_eq!(client("203.0.113.9", &["198.51.100.1"]), "203.0.113.9", "a stranger is not believed");
+        assert_eq!(client("10.1.2.3", &[]), "10.1.2.3");
+        assert_eq!(client("10.1.2.3", &["198.51.100.1"]), "198.51.100.1");
+        assert_eq!(client("10.1.2.3", &["1.1.1.1, 198.51.100.1"]), "198.51.100.1", "what the client made up is to the left");
+        assert_eq!(
+            client("10.1.2.3", &["1.1.1.1", "198.51.100.1, 192.0.2.7"]),
+            "198.51.100.1",
+            "over several fields and proxies"
+        );
+        assert_eq!(client("10.1.2.3", &["10.9.9.9, 192.0.2.7"]), "10.9.9.9");
+        assert_eq!(client("10.1.2.3", &["198.51.100.1, nonsense"]), "10.1.2.3");
+        assert_eq!(client("192.0.2.8", &["198.51.100.1"]), "192.0.2.8", "one address is not its neighbour");
+        assert_eq!(client("fd12::1", &["[2001:db8::5]:443"]), "2001:db8::5");
+        assert_eq!(client("fe80::1", &["2001:db8::5"]), "fe80::1");
+        assert_eq!(client("::ffff:10.1.2.3", &["198.51.100.1:1234"]), "198.51.100.1", "an IPv4 peer of an IPv6 socket");
+        assert_eq!(
+            TrustedProxies::default().client("127.0.0.1".parse().unwrap(), ["1.1.1.1"].into_iter()).to_string(),
+            "127.0.0.1"
+        );
+    }
+
+    #[test]
+    fn networks_are_checked() {
+        let all: Network = "0.0.0.0/0".parse().unwrap();
+        assert!(all.holds("203.0.113.9".parse().unwrap()) && !all.holds("2001:db8::1".parse().unwrap()));
+        for bad in ["", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "proxy.example"] {
+            assert_eq!(bad.parse::<Network>(), Err(InvalidNetwork), "{bad}");
+        }
+    }
+}

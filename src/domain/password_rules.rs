@@ -1,0 +1,146 @@
+//! What may become a password: long enough, and not what is guessed first (NIST SP 800-63B section 3.1.1.2). Pure.
+//!
+//! No rules of composition. zxcvbn estimates how many guesses a password survives, knowing common passwords, words, names,
+//! keyboard rows, sequences, repeats and dates; here it also knows this service's name and the account's address.
+
+use crate::model::Email;
+
+/// The shortest new password in code points.
+pub const MIN_CHARS: usize = 12;
+/// The longest password in bytes: more is no safer, and hashing it costs.
+pub const MAX_BYTES: usize = 1024;
+/// The powers of ten of guesses that a password must survive. Throttling leaves a guesser a few thousand a day.
+const MIN_GUESSES_LOG10: f64 = 7.0;
+/// zxcvbn takes seconds over a hundred characters that may all stand for others; a part is enough to tell strength.
+const PART_CHARS: usize = 32;
+
+/// Why this may not become the password of this address's account: what follows "the password".
+#[must_use]
+pub fn weakness(password: &str, email: &Email) -> Option<&'static str> {
+    if password.len() > MAX_BYTES {
+        return Some("must be at most 1024 bytes long");
+    }
+    if password.chars().count() < MIN_CHARS {
+        return Some("must be at least 12 characters long; a few words are easy to remember");
+    }
+    let known = known_words(email);
+    let known: Vec<_> = known.iter().map(String::as_str).collect();
+    let lower = password.to_lowercase();
+    // The longest first. What a guesser knows is worth a letter, wherever a part would cut it.
+    let rest = known.iter().fold(lower.clone(), |rest, word| rest.replace(word, "v"));
+    let is_of_known = rest != lower;
+    let chars: Vec<_> = if is_of_known { rest.chars().collect() } else { password.chars().collect() };
+    // One part that is hard to guess makes the whole so.
+    if chars.chunks(PART_CHARS).any(|part| survives(&part.iter().collect::<String>(), &known)) {
+        return None;
+    }
+    Some(if is_of_known {
+        "must not be made of this service's name or the email address; take a few words that have nothing to do with them"
+    } else {
+        "must not be a common password, a repetition, or keys and letters in their order: it would be guessed early; a few \
+         words that do not belong together are better"
+    })
+}
+
+/// What a guesser tries first here: the service's name, the address, and the parts of what is before its `@`.
+fn known_words(email: &Email) -> Vec<String> {
+    let address = email.key();
+    let local = address.split('@').next().unwrap_or(address);
+    let parts = local.split(|c: char| !c.is_alphanumeric()).filter(|part| part.chars().count() > 2);
+    let whole = ["valet", address, local];
+    let mut all: Vec<_> = whole.into_iter().chain(parts).filter(|word| word.chars().count() > 2).map(str::to_owned).collect();
+    all.sort_by_key(|word| std::cmp::Reverse(word.len()));
+    all
+}
+
+fn survives(part: &str, known: &[&str]) -> bool {
+    zxcvbn::zxcvbn(part, known).guesses_log10() >= MIN_GUESSES_LOG10
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn of_ada(password: &str) -> Option<&'static str> {
+        weakness(password, &Email::parse("ada.lovelace@example.com").unwrap())
+    }
+
+    #[test]
+    fn a2_length_is_in_code_points() {
+        assert!(of_ada("drywallbute").unwrap().contains("12 characters"));
+        assert_eq!(of_ada("drywallbutex"), None);
+        assert!(of_ada("🦀🐌🌋🪁🎻🧭🪺🛶🎷🥝🪴").unwrap().contains("12 characters"));
+        assert_eq!(of_ada("🦀🐌🌋🪁🎻🧭🪺🛶🎷🥝🪴🦔"), None);
+        let long: String = (0..1024_u32).map(|n| char::from(b'a' + u8::try_from(n * n * 7 % 26).unwrap())).collect();
+        assert_eq!(of_ada(&long), None);
+        assert!(of_ada(&(long + "x")).unwrap().contains("1024 bytes"));
+    }
+
+    #[test]
+    fn a3_there_are_no_rules_of_composition() {
+        for good in [
+            "three small blue boats",
+            "seven green kites over the bay",
+            "correct horse battery staple",
+            "lowercaseletters",
+            "übermütige Zwölfboxkämpfer",
+            "七つの緑の凧が湾の上に舞う",
+            "  leading and trailing  ",
+        ] {
+            assert_eq!(of_ada(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn a4_what_is_guessed_first_is_refused() {
+        let long_repeat = "passwordpassword".repeat(20);
+        for bad in [
+            "passwordpassword",
+            "qwertyuiopasdfghjkl",
+            "password1234",
+            "Password123!",
+            "P@ssw0rd!P@ssw0rd!",
+            "123456789012",
+            "abcdefghijkl",
+            "aaaaaaaaaaaaaaa",
+            "abcabcabcabcabc",
+            "iloveyouiloveyou",
+            "letmeinletmein123",
+            "1q2w3e4r5t6y7u",
+            "changeme12345",
+            "administrator1",
+            &long_repeat,
+            &"🦀".repeat(12),
+            &"x".repeat(1024),
+        ] {
+            assert!(of_ada(bad).is_some_and(|why| why.contains("common password")), "{bad}: {:?}", of_ada(bad));
+        }
+        for own in [
+            "valetvaletvalet",
+            "valet-valet-valet",
+            "Ada.Lovelace",
+            "ada.lovelace1815",
+            "lovelacelovelace",
+            "ada.lovelace@example.com",
+        ] {
+            assert!(of_ada(own).is_some_and(|why| why.contains("email address")), "{own}: {:?}", of_ada(own));
+        }
+        let long = Email::parse("0123456789abcdef0123456789abcdef@example.com").unwrap();
+        assert!(weakness("0123456789ABCDEF0123456789abcdef@example.com1", &long).is_some(), "longer than a part");
+        assert_eq!(of_ada("ada.lovelace and seven green kites"), None, "it may be in there");
+        assert_eq!(weakness("ada.lovelace1815", &Email::parse("bob@example.com").unwrap()), None, "hers, not his");
+    }
+
+    #[test]
+    fn a7_no_password_takes_long_to_judge() {
+        of_ada("the dictionaries are made once");
+        for slow in ["4@8({[<369!1|0$5+7%2".repeat(51), "aA1!".repeat(256), "1!|l".repeat(256), "p@$$w0rd".repeat(128)] {
+            let began = Instant::now();
+            of_ada(&slow);
+            assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        }
+    }
+}

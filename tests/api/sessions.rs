@@ -1,0 +1,335 @@
+//! What becomes of a sign-in: refreshing, ending, and the tokens that must die with it.
+
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{DateTime, Document, doc};
+use secrecy::ExposeSecret;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::app::{Answer, Caller, PASSWORD, TestApp};
+
+const OTHER_PASSWORD: &str = "seven green kites over the bay";
+
+async fn log_in<'a>(app: &'a TestApp, email: &str, password: &str) -> (Caller<'a>, String, Answer) {
+    let answer = app.anonymous().post("/api/auth/login", json!({ "email": email, "password": password })).await;
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let caller =
+        Caller { app, token: Some(text(&answer.json["token"])), id: text(&answer.json["user"]["id"]), email: email.to_owned() };
+    let refresh = text(&answer.json["refreshToken"]);
+    (caller, refresh, answer)
+}
+
+/// A user with a session of their own: the caller and the refresh token.
+async fn signed_in(app: &TestApp) -> (Caller<'_>, String) {
+    let user = app.user().await;
+    let (caller, refresh, answer) = log_in(app, &user.email, PASSWORD).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    (caller, refresh)
+}
+
+async fn refresh(app: &TestApp, token: &str) -> Answer {
+    app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": token })).await
+}
+
+async fn refreshed(app: &TestApp, token: &str) -> String {
+    let answer = refresh(app, token).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json["refreshToken"].as_str().unwrap().to_owned()
+}
+
+async fn me(caller: &Caller<'_>) -> (u16, String) {
+    let answer = caller.get("/api/auth/me").await;
+    (answer.status, answer.code().to_owned())
+}
+
+fn ended() -> (u16, String) {
+    (401, "session_ended".to_owned())
+}
+
+fn sid(caller: &Caller<'_>) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let claims = URL_SAFE_NO_PAD.decode(caller.token.as_ref().unwrap().split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<serde_json::Value>(&claims).unwrap()["sid"].as_str().unwrap().to_owned()
+}
+
+fn documents(app: &TestApp) -> mongodb::Collection<Document> {
+    app.db.collection("sessions")
+}
+
+/// Makes it look as if the last exchange was `ago`.
+async fn db_age_rotation(app: &TestApp, id: &str, ago: Duration) {
+    let at = DateTime::from_system_time(std::time::SystemTime::now() - ago);
+    let done = documents(app).update_one(doc! { "_id": id }, doc! { "$set": { "parent.at": at } }).await.unwrap();
+    assert_eq!(done.matched_count, 1);
+}
+
+#[tokio::test]
+async fn t5_a_refresh_token_is_random_and_only_its_hash_is_kept() {
+    let app = TestApp::start().await;
+    let (ada, first) = signed_in(&app).await;
+    let answer = refresh(&app, &first).await;
+    assert_eq!((answer.status, answer.json["tokenType"].as_str()), (200, Some("Bearer")));
+    assert_eq!((answer.json["expiresIn"].as_u64(), answer.json["refreshExpiresIn"].as_u64()), (Some(7200), Some(2_592_000)));
+    assert_eq!(answer.json["user"]["id"], ada.id.as_str());
+    let second = answer.json["refreshToken"].as_str().unwrap().to_owned();
+    assert_ne!(first, second);
+    assert_eq!(first.len(), 66, "a version byte, an id of 16 bytes and 32 random ones");
+    let stored = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
+    let dump = mongodb::bson::serialize_to_vec(&stored).unwrap();
+    let has = |needle: &[u8]| dump.windows(needle.len()).any(|window| window == needle);
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    for token in [&first, &second] {
+        let bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
+        assert!(!has(token.as_bytes()) && !has(&bytes[17..]), "the token is in the database");
+        let hash = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+        assert!(has(hash.as_ref()), "its hash is");
+    }
+    let fresh = Caller { token: answer.json["token"].as_str().map(str::to_owned), ..ada.clone() };
+    assert_eq!(me(&fresh).await.0, 200);
+}
+
+#[tokio::test]
+async fn t6_a_spent_token_ends_the_session() {
+    let app = TestApp::start().await;
+    let (ada, first) = signed_in(&app).await;
+    let second = refreshed(&app, &first).await;
+    db_age_rotation(&app, &sid(&ada), Duration::from_secs(61)).await;
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
+    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "whoever holds the newest is out, too");
+    assert_eq!(me(&ada).await, ended(), "and the access tokens die");
+    assert_eq!(documents(&app).count_documents(doc! { "_id": sid(&ada) }).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn t7_a_lost_answer_is_given_again_while_its_token_is_unused() {
+    let app = TestApp::start().await;
+    let (ada, first) = signed_in(&app).await;
+    let second = refreshed(&app, &first).await;
+    db_age_rotation(&app, &sid(&ada), Duration::from_secs(55)).await;
+    assert_eq!(refreshed(&app, &first).await, second, "the same child, not a second one");
+    let third = refreshed(&app, &second).await;
+    assert_eq!(refreshed(&app, &second).await, third);
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"), "its child was used: this is reuse");
+    assert_eq!(refresh(&app, &third).await.problem(), (401, "session_ended"));
+}
+
+#[tokio::test]
+async fn t8_a_hundred_refreshes_at_once_leave_one_living_token() {
+    let app = TestApp::start().await;
+    let beside = TestApp::beside(&app, |_| {}).await;
+    let (ada, first) = signed_in(&app).await;
+    let answers =
+        futures_util::future::join_all((0..100).map(|n| refresh(if n % 2 == 0 { &app } else { &beside }, &first))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let children: std::collections::BTreeSet<_> = answers.iter().map(|answer| answer.json["refreshToken"].to_string()).collect();
+    assert_eq!(children.len(), 1);
+    let stored = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
+    assert_eq!(stored.get_i64("generation").unwrap(), 1);
+    refreshed(&app, answers[0].json["refreshToken"].as_str().unwrap()).await;
+}
+
+#[tokio::test]
+async fn t9_sessions_end_by_idleness_and_by_age() {
+    let app = TestApp::start().await;
+    let age = async |caller: &Caller<'_>, field: &str, from_now: i64| {
+        let at = DateTime::from_millis(DateTime::now().timestamp_millis() + from_now * 1000);
+        documents(&app).update_one(doc! { "_id": sid(caller) }, doc! { "$set": { field: at } }).await.unwrap();
+    };
+    let (idle, token) = signed_in(&app).await;
+    age(&idle, "expiresAt", -1).await;
+    assert_eq!(me(&idle).await, ended());
+    assert_eq!(refresh(&app, &token).await.problem(), (401, "session_ended"));
+
+    let (old, token) = signed_in(&app).await;
+    age(&old, "endsAt", 100).await;
+    let answer = refresh(&app, &token).await;
+    let left = answer.json["refreshExpiresIn"].as_u64().unwrap();
+    assert!((90..=100).contains(&left), "use does not carry it past its end: {left}");
+}
+
+#[tokio::test]
+async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
+    let app = TestApp::start().await;
+    let (ada, first) = signed_in(&app).await;
+    let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
+    let second = refreshed(&app, &first).await;
+    assert_eq!(me(&ada).await.0, 200, "what is remembered of the session must not outlive it");
+    let log_out = async |token: &str| {
+        let answer = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await;
+        (answer.status, answer.code().to_owned())
+    };
+    assert_eq!(log_out(&second).await.0, 204);
+    assert_eq!(me(&ada).await, ended());
+    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"));
+    assert_eq!(log_out(&second).await.0, 204);
+    assert_eq!(log_out(&first).await.0, 204);
+    for garbage in ["", "x", &second[1..]] {
+        assert_eq!(log_out(garbage).await, (401, "token_invalid".to_owned()));
+    }
+    assert_eq!(me(&other).await.0, 200, "the other sign-in goes on");
+    refreshed(&app, &other_token).await;
+}
+
+#[tokio::test]
+async fn t9_a_token_dies_on_every_server_within_thirty_seconds() {
+    let app = TestApp::start().await;
+    let beside = TestApp::beside(&app, |_| {}).await;
+    let (ada, token) = signed_in(&app).await;
+    let there = Caller { app: &beside, ..ada.clone() };
+    assert_eq!((me(&ada).await.0, me(&there).await.0), (200, 200));
+    assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await.status, 204);
+    let began = Instant::now();
+    assert_eq!(me(&ada).await, ended());
+    while me(&there).await.0 == 200 {
+        assert!(began.elapsed() < Duration::from_secs(20), "still alive after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(me(&there).await, ended());
+}
+
+/// Puts a wire between the server and its database that can be cut.
+fn wired(config: &mut valet::config::Config) -> CancellationToken {
+    let uri = config.mongo.uri.expose_secret().to_owned();
+    let host = uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap().rsplit('@').next().unwrap().to_owned();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    config.mongo.uri = uri.replace(&host, &listener.local_addr().unwrap().to_string()).into();
+    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+    let cut = CancellationToken::new();
+    let wire = cut.clone();
+    tokio::spawn(cut.clone().run_until_cancelled_owned(async move {
+        loop {
+            let (mut near, _) = listener.accept().await.unwrap();
+            let mut far = tokio::net::TcpStream::connect(&host).await.unwrap();
+            let copy = async move { tokio::io::copy_bidirectional(&mut near, &mut far).await };
+            tokio::spawn(wire.clone().run_until_cancelled_owned(copy));
+        }
+    }));
+    cut
+}
+
+#[tokio::test]
+async fn t9_a_session_that_cannot_be_looked_up_is_not_called_ended() {
+    let mut cut = None;
+    let app = TestApp::start_with(|config| cut = Some(wired(config))).await;
+    let (known, _) = signed_in(&app).await;
+    let (unknown, _, _) = log_in(&app, &known.email, PASSWORD).await;
+    assert_eq!(known.get("/api/auth/sessions").await.status, 200);
+    cut.unwrap().cancel();
+    let answer = unknown.get("/api/auth/sessions").await;
+    assert_eq!(answer.problem(), (503, "unavailable"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn t12_tokens_of_one_kind_are_not_taken_for_the_other() {
+    let app = TestApp::start().await;
+    let (ada, token) = signed_in(&app).await;
+    let access = ada.token.clone().unwrap();
+    assert_eq!(refresh(&app, &access).await.problem(), (401, "token_invalid"));
+    let as_access = Caller { token: Some(token.clone()), ..ada.clone() };
+    assert_eq!(me(&as_access).await, (401, "token_invalid".to_owned()));
+    for garbage in ["", "a", "....", &token[..60], &format!("{token}A"), &"A".repeat(66)] {
+        assert_eq!(refresh(&app, garbage).await.problem(), (401, "token_invalid"), "{garbage}");
+    }
+    assert_eq!(app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": { "$ne": "" } })).await.status, 400, "A9");
+    refreshed(&app, &token).await;
+}
+
+#[tokio::test]
+async fn t9_an_owner_sees_their_sessions_and_throws_a_lost_phone_out() {
+    let app = TestApp::start().await;
+    let (ada, _) = signed_in(&app).await;
+    let body = json!({ "email": ada.email, "password": PASSWORD });
+    let send = |request: reqwest::RequestBuilder| request.json(&body).header("user-agent", "Phone/1.0 (lost)");
+    let phone = app.anonymous().send(reqwest::Method::POST, "/api/auth/login", send).await;
+    let phone = Caller { token: phone.json["token"].as_str().map(str::to_owned), ..ada.clone() };
+    assert_eq!(me(&phone).await.0, 200);
+
+    let listed = ada.get("/api/auth/sessions").await;
+    assert_eq!(listed.status, 200);
+    let sessions = listed.json["sessions"].as_array().unwrap();
+    assert_eq!(sessions.len(), 3, "signed up, logged in, and the phone: {listed:?}");
+    let ids: Vec<_> = sessions.iter().map(|session| session["id"].as_str().unwrap()).collect();
+    assert_eq!(ids[..2], [sid(&phone), sid(&ada)], "the newest first");
+    let current: Vec<_> = sessions.iter().map(|session| session["current"].as_bool().unwrap()).collect();
+    assert_eq!(current, [false, true, false]);
+    assert_eq!(sessions[0]["device"], "Phone/1.0 (lost)");
+    assert!(sessions[1].get("device").is_none(), "this client does not name itself");
+    for time in ["createdAt", "lastUsedAt", "expiresAt"] {
+        assert_eq!(sessions[0][time].as_str().unwrap().len(), 20, "{time}");
+    }
+
+    let bob = app.user().await;
+    let path = format!("/api/auth/sessions/{}", sid(&phone));
+    assert_eq!(bob.delete(&path).await.problem(), (404, "not_found"));
+    assert_eq!(bob.delete("/api/auth/sessions/x").await.problem(), (404, "not_found"));
+    assert_eq!(me(&phone).await.0, 200);
+    assert_eq!(ada.delete(&path).await.status, 204);
+    assert_eq!(me(&phone).await, ended());
+    assert_eq!(ada.delete(&path).await.problem(), (404, "not_found"));
+    assert_eq!(ada.get("/api/auth/sessions").await.json["sessions"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a10_a_changed_password_ends_the_other_sessions() {
+    let app = TestApp::start().await;
+    let (ada, token) = signed_in(&app).await;
+    let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
+    assert_eq!((me(&ada).await.0, me(&other).await.0), (200, 200));
+    let change = async |current: &str, new: &str| {
+        let answer = ada.put("/api/auth/password", json!({ "currentPassword": current, "newPassword": new })).await;
+        (answer.status, answer.code().to_owned(), answer.json["errors"][0]["field"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(change("another password", OTHER_PASSWORD).await, (401, "invalid_credentials".into(), String::new()));
+    for weak in ["short", "passwordpassword", &format!("{}1", ada.email)] {
+        assert_eq!(change(PASSWORD, weak).await, (422, "weak_password".into(), "newPassword".into()), "A4: {weak}");
+    }
+    assert_eq!(me(&other).await.0, 200, "nothing happened yet");
+    assert_eq!(change(PASSWORD, OTHER_PASSWORD).await.0, 204);
+    assert_eq!(me(&other).await, ended());
+    assert_eq!(refresh(&app, &other_token).await.problem(), (401, "session_ended"));
+    assert_eq!(me(&ada).await.0, 200, "the one that asked goes on");
+    refreshed(&app, &token).await;
+    assert_eq!(log_in(&app, &ada.email, PASSWORD).await.2.problem(), (401, "invalid_credentials"));
+    assert_eq!(log_in(&app, &ada.email, OTHER_PASSWORD).await.2.status, 200);
+    assert_eq!(app.anonymous().put("/api/auth/password", json!({})).await.problem(), (401, "token_missing"));
+}
+
+/// Logging in with the old password while it is changed leaves no session behind, whoever is faster.
+#[tokio::test]
+async fn a10_no_session_of_the_old_password_survives_the_change() {
+    let app = TestApp::start().await;
+    for _ in 0..5 {
+        let (ada, _) = signed_in(&app).await;
+        let change = ada.put("/api/auth/password", json!({ "currentPassword": PASSWORD, "newPassword": OTHER_PASSWORD }));
+        let log_ins = futures_util::future::join_all((0..4).map(|_| log_in(&app, &ada.email, PASSWORD)));
+        let (changed, _) = tokio::join!(change, log_ins);
+        assert_eq!(changed.status, 204);
+        let left = documents(&app).count_documents(doc! { "user": &ada.id }).await.unwrap();
+        assert_eq!(left, 1, "only the session that changed it");
+    }
+}
+
+#[tokio::test]
+async fn a1_a_weak_hash_is_replaced_at_the_next_login() {
+    use argon2::{Algorithm, Argon2, Params, Version, password_hash::PasswordHasher};
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let users = app.db.collection::<Document>("users");
+    let weak = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(4096, 1, 1, None).unwrap());
+    let planted = weak.hash_password(PASSWORD.as_bytes()).unwrap().to_string();
+    users.update_one(doc! { "_id": &ada.id }, doc! { "$set": { "passwordHash": &planted } }).await.unwrap();
+    let hash = async || {
+        let user = users.find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
+        user.get_str("passwordHash").unwrap().to_owned()
+    };
+    assert_eq!(log_in(&app, &ada.email, "another password").await.2.status, 401);
+    assert_eq!(hash().await, planted, "only the right password can be hashed again");
+    assert_eq!(log_in(&app, &ada.email, PASSWORD).await.2.status, 200);
+    let replaced = hash().await;
+    assert!(replaced.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{replaced}");
+    assert_eq!(log_in(&app, &ada.email, PASSWORD).await.2.status, 200);
+    assert_eq!(hash().await, replaced);
+    assert_eq!(me(&ada).await.0, 200, "no session ends for it");
+}

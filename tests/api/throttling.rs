@@ -1,0 +1,147 @@
+//! Too many requests: who is refused, what they are told, and who is not.
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use valet::config::Rate;
+
+use super::app::{Answer, PASSWORD, TestApp, declared, unique_png};
+
+/// Throttled as in production but for what `change` says; the tests' address is a proxy whose word counts.
+async fn throttled(change: impl FnOnce(&mut valet::config::Limits)) -> TestApp {
+    TestApp::start_with(|config| {
+        config.limits = valet::config::Limits::default();
+        change(&mut config.limits);
+        config.proxies.0.push("127.0.0.1".parse().unwrap());
+    })
+    .await
+}
+
+/// A POST as it comes from `address`.
+async fn post_from(app: &TestApp, address: &str, path: &str, body: Value) -> Answer {
+    app.anonymous().send(Method::POST, path, |request| request.json(&body).header("x-forwarded-for", address)).await
+}
+
+async fn log_in(app: &TestApp, address: &str, email: &str, password: &str) -> Answer {
+    post_from(app, address, "/api/auth/login", json!({ "email": email, "password": password })).await
+}
+
+/// What a refusal tells: 429, when to come back, and by which limit (draft-ietf-httpapi-ratelimit-headers-11).
+fn assert_refused(answer: &Answer, policy: &str, longest: u64) {
+    assert_eq!(answer.problem(), (429, "rate_limited"), "{answer:?}");
+    assert_eq!(answer.header("ratelimit-policy"), policy);
+    let wait: u64 = answer.header("retry-after").parse().unwrap();
+    assert!((1..=longest).contains(&wait), "{wait}");
+    let name = policy.split(';').next().unwrap();
+    assert_eq!(answer.header("ratelimit"), format!("{name};r=0;t={wait}"));
+}
+
+#[tokio::test]
+async fn a6_wrong_passwords_are_throttled_and_the_owner_is_not_locked_out() {
+    let app = throttled(|limits| limits.login_failures = Rate::new(5, 600)).await;
+    let ada = app.user().await;
+    for _ in 0..5 {
+        assert_eq!(log_in(&app, "198.51.100.1", &ada.email, "another password").await.status, 401);
+    }
+    assert_refused(&log_in(&app, "198.51.100.1", &ada.email, "another password").await, "\"login-failures\";q=5;w=600", 120);
+    assert_eq!(log_in(&app, "198.51.100.1", &ada.email.to_uppercase(), PASSWORD).await.status, 429, "the right one, too");
+    assert_eq!(log_in(&app, "198.51.100.2", &ada.email, PASSWORD).await.status, 200, "the owner is elsewhere");
+    let bob = app.user().await;
+    assert_eq!(log_in(&app, "198.51.100.1", &bob.email, PASSWORD).await.status, 200, "and others live here");
+    for _ in 0..5 {
+        assert_eq!(log_in(&app, "198.51.100.1", "nobody@example.com", "another password").await.status, 401);
+    }
+    assert_eq!(log_in(&app, "198.51.100.1", "nobody@example.com", "x").await.status, 429, "unknown and known are alike");
+}
+
+#[tokio::test]
+async fn a6_a_right_password_starts_the_count_anew() {
+    let app = throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
+    let ada = app.user().await;
+    for _ in 0..3 {
+        for _ in 0..2 {
+            assert_eq!(log_in(&app, "198.51.100.1", &ada.email, "another password").await.status, 401);
+        }
+        assert_eq!(log_in(&app, "198.51.100.1", &ada.email, PASSWORD).await.status, 200);
+    }
+}
+
+/// With the limits as they are by default, and all at once: what is under way counts.
+#[tokio::test]
+async fn a6_a_hundred_and_ten_guesses_are_not_a_hundred_and_ten_tries() {
+    let app = throttled(|_| {}).await;
+    let ada = app.user().await;
+    let mut tried = 0;
+    for _ in 0..11 {
+        let answers =
+            futures_util::future::join_all((0..10).map(|_| log_in(&app, "198.51.100.1", &ada.email, "another password"))).await;
+        tried += answers.iter().filter(|answer| answer.status == 401).count();
+        assert!(answers.iter().all(|answer| matches!(answer.status, 401 | 429 | 503)), "{answers:?}");
+    }
+    assert!(tried <= 101, "{tried}");
+    assert_eq!(log_in(&app, "198.51.100.1", &ada.email, PASSWORD).await.status, 429);
+    assert_eq!(log_in(&app, "198.51.100.2", &ada.email, PASSWORD).await.status, 200);
+}
+
+#[tokio::test]
+async fn a6_changing_the_password_is_no_way_to_guess_it() {
+    let app = throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
+    let ada = app.user().await;
+    let change = async |current: &str| {
+        ada.put("/api/auth/password", json!({ "currentPassword": current, "newPassword": "seven green kites" })).await
+    };
+    for _ in 0..3 {
+        assert_eq!(change("another password").await.status, 401);
+    }
+    assert_refused(&change(PASSWORD).await, "\"login-failures\";q=3;w=600", 200);
+}
+
+#[tokio::test]
+async fn l3_each_limit_refuses_by_its_own_key() {
+    let app = throttled(|limits| {
+        limits.signup = Rate::new(2, 60);
+        limits.login = Rate::new(2, 60);
+        limits.refresh = Rate::new(2, 60);
+        limits.upload = Rate::new(2, 60);
+    })
+    .await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let unique = || json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD });
+    let sign_up = async |address: &str| post_from(&app, address, "/api/auth/signup", unique()).await;
+    assert_refused(&sign_up("127.0.0.1").await, "\"signup\";q=2;w=60", 30);
+    assert_eq!(sign_up("198.51.100.1").await.status, 201);
+
+    for _ in 0..2 {
+        assert_eq!(log_in(&app, "2001:db8::1", &ada.email, PASSWORD).await.status, 200);
+    }
+    assert_refused(&log_in(&app, "2001:db8::2", &bob.email, PASSWORD).await, "\"login\";q=2;w=60", 30);
+    assert_eq!(log_in(&app, "2001:db8:0:1::2", &bob.email, PASSWORD).await.status, 200);
+
+    let refresh = async |address: &str| post_from(&app, address, "/api/auth/refresh", json!({ "refreshToken": "x" })).await;
+    for _ in 0..2 {
+        assert_eq!(refresh("198.51.100.1").await.status, 401);
+    }
+    assert_refused(&refresh("198.51.100.1").await, "\"refresh\";q=2;w=60", 30);
+    assert_eq!(refresh("198.51.100.2").await.status, 401);
+
+    let png = unique_png();
+    let issue =
+        async |caller: &super::app::Caller<'_>| caller.post("/api/images/upload", declared("a.png", "image/png", &png)).await;
+    assert_eq!((issue(&ada).await.status, issue(&ada).await.status), (201, 200));
+    assert_refused(&issue(&ada).await, "\"upload\";q=2;w=60", 30);
+    assert_eq!(issue(&bob).await.status, 201, "by user, not by address");
+}
+
+#[tokio::test]
+async fn a_stranger_cannot_choose_an_address() {
+    let app = TestApp::start_with(|config| {
+        config.limits = valet::config::Limits { refresh: Rate::new(2, 60), ..Default::default() };
+    })
+    .await;
+    let refresh =
+        async |address: &str| post_from(&app, address, "/api/auth/refresh", json!({ "refreshToken": "x" })).await.status;
+    assert_eq!(
+        (refresh("198.51.100.1").await, refresh("198.51.100.2").await, refresh("198.51.100.3").await),
+        (401, 401, 429),
+        "nobody is trusted, so the connection's address counts"
+    );
+}
