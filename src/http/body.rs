@@ -170,7 +170,7 @@ mod tests {
             (r#"{"fileName":"a","fileName":"canary","size":1}"#, "must be given once"),
             (r#"{"fileName":"a","size":1,"size":1}"#, "must be given once"),
             (r#"["canary", 1]"#, "must be an object"),
-            (r#"["canary",1,"canary"]"#, "must be a JSON object"),
+            (r#"["canary",1,"canary"]"#, "must be an object"),
             ("null", ""),
             ("{\"fileName\":\"canary", "not valid JSON"),
             ("", "not valid JSON"),
