@@ -5,6 +5,7 @@ use time::OffsetDateTime;
 use super::{
     Valet,
     content::{self, Inspection},
+    multipart::MissingParts,
 };
 use crate::{
     model::{Dimensions, Image, ImageId, ImageState, Rejection, UserId},
@@ -20,6 +21,9 @@ pub enum ConfirmError {
     /// Nothing was uploaded yet.
     #[error("nothing has been uploaded")]
     ObjectMissing,
+    /// Not all parts of a multipart upload are there.
+    #[error("the parts {0} are missing")]
+    PartsMissing(MissingParts),
     /// What was uploaded is not what was declared. Final.
     #[error("what was uploaded is not what was declared")]
     Rejected(Rejection),
@@ -45,6 +49,8 @@ pub(super) enum Finding {
     Wrong(Rejection),
     /// Nothing.
     Missing,
+    /// Nothing yet, and not all parts either.
+    PartsMissing(MissingParts),
 }
 
 impl Valet {
@@ -55,7 +61,7 @@ impl Valet {
     pub async fn confirm(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Image, ConfirmError> {
         let image = self.store.images.find_owned(user, id).await?.ok_or(ConfirmError::NotFound)?;
         if image.state == ImageState::Pending {
-            match self.examine(&image).await? {
+            match self.gather(&image, now).await? {
                 // Pending always tries: time alone never refuses.
                 Finding::Proved { etag, size } => {
                     if let Some(ready) = self.accept(&image, &etag, size).await? {
@@ -63,11 +69,14 @@ impl Valet {
                     }
                 }
                 Finding::Wrong(why) => self.reject(&image, why, now).await?,
-                Finding::Missing => {
+                missing @ (Finding::Missing | Finding::PartsMissing(_)) => {
                     // A delete may have taken the object while we looked.
                     let current = self.store.images.find_owned(user, id).await?;
                     if current.is_some_and(|image| image.state == ImageState::Pending) {
-                        return Err(ConfirmError::ObjectMissing);
+                        return Err(match missing {
+                            Finding::PartsMissing(parts) => ConfirmError::PartsMissing(parts),
+                            _ => ConfirmError::ObjectMissing,
+                        });
                     }
                 }
             }
@@ -114,18 +123,19 @@ impl Valet {
         }
     }
 
-    /// Size, type and digest are the declared ones. A store that keeps no checksum verified none: then the bytes are
+    /// Size, type and digest, where one was declared, are the declared ones. A store that keeps no checksum verified none: then the bytes are
     /// hashed here.
     async fn is_declared(&self, image: &Image, head: &Head) -> Result<bool, StoreError> {
         let upload = &image.upload;
         if head.size != upload.size || head.content_type.as_deref() != Some(upload.content_type.as_str()) {
             return Ok(false);
         }
+        let Some(declared) = upload.sha256 else { return Ok(true) };
         let digest = match head.sha256 {
             Some(digest) => digest,
             None => self.objects.digest(&image.key, &head.etag).await?,
         };
-        Ok(digest == upload.sha256)
+        Ok(digest == declared)
     }
 
     /// `pending → ready`, and the bytes stay counted. `None` when somebody else moved the image.

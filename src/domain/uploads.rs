@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use super::{Valet, confirm::Finding};
 use crate::{
     model::{
-        Caption, ContentType, FileName, Image, ImageId, ImageState, InvalidFileName, InvalidSha256, ObjectKey, Position,
-        Rejection, Sha256, Upload, UserId,
+        Caption, ContentType, FileName, Image, ImageId, ImageState, InvalidFileName, InvalidSha256, Multipart, ObjectKey,
+        Position, Rejection, Sha256, Upload, UserId,
     },
     store::{Inserted, Reserved, StoreError, objects::PresignedPut},
 };
@@ -41,6 +41,8 @@ pub enum Unstorable {
     TooLarge(u64),
     /// `sha256`
     Sha256(InvalidSha256),
+    /// `partSize`, or the number of parts it makes.
+    PartSize,
     /// `caption`; the rest of the sentence.
     Caption(&'static str),
 }
@@ -57,6 +59,13 @@ impl fmt::Display for Unstorable {
             Self::Size => f.write_str("must be at least 1 byte"),
             Self::TooLarge(most) => write!(f, "must be at most {most} bytes"),
             Self::Sha256(error) => error.fmt(f),
+            Self::PartSize => write!(
+                f,
+                "must be from {} to {} bytes, and large enough for {} parts to suffice",
+                Multipart::MIN_PART_SIZE,
+                Multipart::MAX_PART_SIZE,
+                Multipart::MAX_PARTS
+            ),
             Self::Caption(rule) => f.write_str(rule),
         }
     }
@@ -93,6 +102,9 @@ pub enum RenewError {
     /// Not this user's, or not there.
     #[error("there is no such upload")]
     NotFound,
+    /// It comes in parts, whose URLs are asked for by number.
+    #[error("the upload is not a single one")]
+    NotSingle,
     /// The upload's time is over.
     #[error("the upload has expired")]
     Expired,
@@ -131,17 +143,18 @@ impl Valet {
     /// # Errors
     /// [`IssueError`].
     pub async fn issue(&self, user: UserId, declared: &Declared<'_>, now: OffsetDateTime) -> Result<Issued, IssueError> {
-        let upload = self.check(declared).map_err(IssueError::Unstorable)?;
+        let (upload, sha256) = self.check(declared).map_err(IssueError::Unstorable)?;
         for _ in 0..TRIES {
             let id = ImageId::new();
             let key = ObjectKey::of(user, id);
-            let put = self.presign_put(&key, &upload, now)?;
+            let put = self.presign_put(&key, (&upload, sha256), now)?;
             let image = Image {
                 id,
                 user,
                 key,
                 state: ImageState::Pending,
                 upload: upload.clone(),
+                upload_id: None,
                 rejection: None,
                 etag: None,
                 dimensions: None,
@@ -157,14 +170,14 @@ impl Valet {
                 }
                 self.store.users.release_held(user, id, upload.size).await?;
             }
-            match self.store.images.find_owned_bytes(user, upload.sha256, upload.size).await? {
+            match self.store.images.find_owned_bytes(user, sha256, upload.size).await? {
                 Some(known) => match self.renew(user, known.id, now).await {
                     Ok(ticket) => return Ok(Issued { ticket, opened: false }),
                     Err(RenewError::Store(error)) => return Err(error.into()),
                     // Its time is over: what came of it is settled now, so that the next round finds the image, or opens
                     // a new upload.
                     Err(RenewError::Expired) => self.settle_expired(&known, now).await?,
-                    Err(RenewError::NotFound | RenewError::Rejected(_)) => {}
+                    Err(RenewError::NotFound | RenewError::NotSingle | RenewError::Rejected(_)) => {}
                 },
                 None => self.explain_refusal(user, upload.size).await?,
             }
@@ -173,20 +186,16 @@ impl Valet {
     }
 
     /// Every rule that what was declared breaks.
-    fn check(&self, declared: &Declared<'_>) -> Result<Upload, Vec<Unstorable>> {
-        let size = match u64::try_from(declared.size) {
-            Err(_) | Ok(0) => Err(Unstorable::Size),
-            Ok(size) if size > self.uploads.max_bytes => Err(Unstorable::TooLarge(self.uploads.max_bytes)),
-            Ok(size) => Ok(size),
-        };
-        let allowed = ContentType::parse(declared.content_type).filter(|known| self.uploads.types.contains(known));
+    fn check(&self, declared: &Declared<'_>) -> Result<(Upload, Sha256), Vec<Unstorable>> {
+        let size = check_size(declared.size, self.uploads.max_bytes);
         let file_name = FileName::parse(declared.file_name).map_err(Unstorable::FileName);
-        let content_type = allowed.ok_or_else(|| Unstorable::ContentType(self.uploads.types.clone()));
+        let content_type = self.check_type(declared.content_type);
         let sha256 = Sha256::parse(declared.sha256).map_err(Unstorable::Sha256);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(Unstorable::Caption);
         match (file_name, content_type, size, sha256, caption) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption)) => {
-                Ok(Upload { file_name, content_type, size, sha256, caption })
+                let upload = Upload { file_name, content_type, size, sha256: Some(sha256), caption, multipart: None };
+                Ok((upload, sha256))
             }
             (file_name, content_type, size, sha256, caption) => {
                 let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err()];
@@ -195,8 +204,14 @@ impl Valet {
         }
     }
 
+    /// A media type that is accepted here.
+    pub(super) fn check_type(&self, declared: &str) -> Result<ContentType, Unstorable> {
+        let allowed = ContentType::parse(declared).filter(|known| self.uploads.types.contains(known));
+        allowed.ok_or_else(|| Unstorable::ContentType(self.uploads.types.clone()))
+    }
+
     /// Why a reservation failed; `Ok` when it would succeed by now.
-    async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), IssueError> {
+    pub(super) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), IssueError> {
         let usage = self.store.users.usage(user).await?.ok_or(IssueError::NoAccount)?;
         let free = self.uploads.quota_bytes.saturating_sub(usage.bytes);
         if size > free {
@@ -223,7 +238,8 @@ impl Valet {
                 (ImageState::Pending, _) => {}
                 _ => return Err(RenewError::NotFound),
             }
-            let put = self.presign_put(&image.key, &image.upload, now)?;
+            let Some(sha256) = image.upload.sha256 else { return Err(RenewError::NotSingle) };
+            let put = self.presign_put(&image.key, (&image.upload, sha256), now)?;
             let due = put.signed.expires_at + self.grace(image.upload.size);
             let raised = self.store.images.raise_owned_urls_die_at(user, id, put.signed.expires_at, due).await?;
             if let Some(image) = raised {
@@ -238,7 +254,7 @@ impl Valet {
         match self.examine(image).await? {
             Finding::Proved { etag, size } => self.accept(image, &etag, size).await.map(drop),
             Finding::Wrong(why) => self.reject(image, why, now).await,
-            Finding::Missing => self.expire(image, now).await.map(drop),
+            Finding::Missing | Finding::PartsMissing(_) => self.expire(image, now).await.map(drop),
         }
     }
 
@@ -260,7 +276,21 @@ impl Valet {
         self.store.images.list_owned_pending(user, after, limit).await
     }
 
-    fn presign_put(&self, key: &ObjectKey, upload: &Upload, now: OffsetDateTime) -> Result<PresignedPut, StoreError> {
-        self.objects.presign_put(key, (upload.content_type, upload.size, upload.sha256), now, self.uploads.url_ttl)
+    fn presign_put(
+        &self,
+        key: &ObjectKey,
+        (upload, sha256): (&Upload, Sha256),
+        now: OffsetDateTime,
+    ) -> Result<PresignedPut, StoreError> {
+        self.objects.presign_put(key, (upload.content_type, upload.size, sha256), now, self.uploads.url_ttl)
+    }
+}
+
+/// At least a byte, and at most `most`.
+pub(super) fn check_size(declared: i64, most: u64) -> Result<u64, Unstorable> {
+    match u64::try_from(declared) {
+        Err(_) | Ok(0) => Err(Unstorable::Size),
+        Ok(size) if size > most => Err(Unstorable::TooLarge(most)),
+        Ok(size) => Ok(size),
     }
 }

@@ -82,6 +82,11 @@ pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) 
     T::deserialize(deserializer).map(Some)
 }
 
+/// For optional integers: they may be left out, not null.
+pub fn present_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    integer(deserializer).map(Some)
+}
+
 /// Any integer, at whatever size: one that does not fit is clamped, for the domain's limits to refuse. JSON does not
 /// tell 5 from 5.0.
 pub fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {

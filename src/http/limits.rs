@@ -15,13 +15,24 @@ const BODY_DEADLINE: Duration = Duration::from_secs(15);
 
 /// The largest body in bytes that this path takes.
 fn body_limit(path: &str) -> usize {
-    if path.starts_with("/api/auth/") { 4 * 1024 } else { 16 * 1024 }
+    if path.starts_with("/api/auth/") {
+        4 * 1024
+    } else if path.ends_with("/parts") {
+        1024 * 1024
+    } else {
+        16 * 1024
+    }
 }
 
-/// How long a request may take once its body is here. Confirming reads from S3, on some stores the whole file.
+/// How long a request may take once its body is here. Confirming reads from S3, on some stores the whole file; parts are
+/// listed in up to ten pages.
 #[must_use]
 pub fn deadline(path: &str) -> Duration {
-    Duration::from_secs(if path.ends_with("/confirm") { 60 } else { 10 })
+    Duration::from_secs(match path.rsplit('/').next() {
+        Some("confirm") => 60,
+        Some("parts") => 30,
+        _ => 10,
+    })
 }
 
 /// Whether a media type is JSON (RFC 8259, RFC 6839).

@@ -4,7 +4,7 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use super::{ContentType, FileName, ImageId, Sha256, UserId};
+use super::{ContentType, FileName, ImageId, Multipart, Sha256, UserId};
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -168,10 +168,21 @@ pub struct Upload {
     pub content_type: ContentType,
     /// Bytes; signed into the URL, compared at confirm.
     pub size: u64,
-    /// Signed into the URL, compared at confirm, and what makes two uploads the same bytes.
-    pub sha256: Sha256,
+    /// Signed into the URL, compared at confirm, and what makes two uploads the same bytes. None is declared for a
+    /// multipart upload: S3's digest of parts is not the file's.
+    pub sha256: Option<Sha256>,
     /// Shown with the image.
     pub caption: Option<Caption>,
+    /// How it is cut, when it comes in parts.
+    pub multipart: Option<Multipart>,
+}
+
+impl Upload {
+    /// Bytes of the largest single transfer: the whole file, or a part.
+    #[must_use]
+    pub fn largest_transfer(&self) -> u64 {
+        self.multipart.map_or(self.size, |multipart| multipart.longest())
+    }
 }
 
 /// One image's record.
@@ -187,6 +198,8 @@ pub struct Image {
     pub state: ImageState,
     /// As declared.
     pub upload: Upload,
+    /// S3's name for a multipart upload; absent until S3 has opened it.
+    pub upload_id: Option<String>,
     /// Why, when `state` is rejected.
     pub rejection: Option<Rejection>,
     /// The object's entity tag at confirm: what was verified.

@@ -8,6 +8,7 @@ mod email;
 mod file_name;
 mod id;
 mod image;
+mod multipart;
 mod sha256;
 mod user;
 
@@ -16,5 +17,6 @@ pub use email::{Email, InvalidEmail};
 pub use file_name::{FileName, InvalidFileName};
 pub use id::{ImageId, SessionId, UserId};
 pub use image::{Caption, Dimensions, Image, ImageState, ObjectKey, Position, Rejection, Upload};
+pub use multipart::{Multipart, PartChecksums};
 pub use sha256::{InvalidSha256, Sha256};
 pub use user::{Usage, User};

@@ -188,6 +188,16 @@ impl Users {
         self.take_hold(user, image, doc! { "usedBytes": -integer(bytes) }).await
     }
 
+    /// The hold's upload is still open: it is not old again before the time has passed anew.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn touch_hold(&self, user: UserId, image: ImageId, now: OffsetDateTime) -> Result<(), StoreError> {
+        let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
+        let update = doc! { "$set": { "holds.$.at": datetime(now) } };
+        bounded(async { self.collection.update_one(filter, update).await }).await.map(drop)
+    }
+
     async fn take_hold(&self, user: UserId, image: ImageId, increment: Document) -> Result<bool, StoreError> {
         let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
         let update = doc! { "$pull": { "holds": { "image": image.to_string() } }, "$inc": increment };
@@ -212,7 +222,7 @@ impl Users {
         Ok(())
     }
 
-    /// Holds made before `before`, at most `limit` users' worth: what a server that died left unsettled.
+    /// Holds made, or last seen in use, before `before`, at most `limit` users' worth: what a server that died left unsettled.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -9,5 +9,6 @@ mod dev_mongod;
 mod documented;
 mod gallery;
 mod local_s3;
+mod multipart;
 mod sweeper;
 mod uploads;

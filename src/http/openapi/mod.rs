@@ -12,13 +12,17 @@ use super::{
     auth::{self, Auth},
     gallery::{self, Gallery},
     health::{self, Health},
+    multipart::{self, Multipart},
     problem::Code,
     uploads::{self, Uploads},
 };
-use crate::model::{Caption, ContentType, FileName};
+use crate::{
+    domain::multipart::MAX_SIGNED,
+    model::{Caption, ContentType, FileName, Multipart as Parts},
+};
 
 /// Everything that is documented.
-pub type Api = (Auth, Uploads, Gallery, Health);
+pub type Api = (Auth, Uploads, Multipart, Gallery, Health);
 
 const DESCRIPTION: &str = "\
 Direct uploads to a private bucket: this service hands out narrow, short-lived keys, and the bytes go straight to S3.
@@ -39,7 +43,7 @@ the image as it was uploaded, GPS position included: remove it before uploading 
 /// The service that answers the documented operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Auth, Uploads, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
+    OpenApiService::new((Auth, Uploads, Multipart, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT OR Apache-2.0").url("https://spdx.org/licenses/"))
         .server(ServerObject::new("/").description("This server"))
@@ -70,7 +74,7 @@ pub fn document() -> Value {
 
 /// Limits that the domain enforces, and request objects that refuse unknown members.
 fn describe_schemas(schemas: &mut Value) {
-    for request in ["Credentials", "NewUpload", "ImageUpdate"] {
+    for request in ["Credentials", "NewUpload", "NewMultipart", "PartsToSign", "PartToSign", "ImageUpdate"] {
         schemas[request]["additionalProperties"] = false.into();
     }
     let types: Vec<_> = ContentType::ALL.iter().map(|known| known.as_str()).collect();
@@ -83,15 +87,19 @@ fn describe_schemas(schemas: &mut Value) {
     limit("Credentials", "password", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
     limit("User", "email", json!({ "format": "email" }));
     limit("Session", "tokenType", json!({ "enum": ["Bearer"] }));
-    limit("NewUpload", "fileName", json!({ "minLength": 1, "maxLength": FileName::MAX_BYTES }));
-    limit("NewUpload", "contentType", json!({ "enum": types }));
-    limit("NewUpload", "size", json!({ "minimum": 1 }));
-    limit(
-        "NewUpload",
-        "sha256",
-        json!({ "format": "byte", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" }),
-    );
-    for schema in ["NewUpload", "ImageUpdate"] {
+    for schema in ["NewUpload", "NewMultipart"] {
+        limit(schema, "fileName", json!({ "minLength": 1, "maxLength": FileName::MAX_BYTES }));
+        limit(schema, "contentType", json!({ "enum": types }));
+        limit(schema, "size", json!({ "minimum": 1 }));
+    }
+    for schema in ["NewUpload", "PartToSign"] {
+        let digest = json!({ "format": "byte", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" });
+        limit(schema, "sha256", digest);
+    }
+    limit("NewMultipart", "partSize", json!({ "minimum": Parts::MIN_PART_SIZE, "maximum": Parts::MAX_PART_SIZE }));
+    limit("PartToSign", "partNumber", json!({ "minimum": 1, "maximum": Parts::MAX_PARTS }));
+    limit("PartsToSign", "parts", json!({ "minItems": 1, "maxItems": MAX_SIGNED }));
+    for schema in ["NewUpload", "NewMultipart", "ImageUpdate"] {
         limit(schema, "caption", json!({ "maxLength": Caption::MAX_CHARS }));
     }
     for (schema, member) in [("Image", "url"), ("PresignedRequest", "url"), ("Download", "url"), ("Problem", "type")] {
@@ -129,7 +137,7 @@ fn describe_operation(method: &str, operation: &mut Value) {
 
 /// The problems an operation can answer with: its own, and those that follow from its shape.
 fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
-    let own = [auth::PROBLEMS, uploads::PROBLEMS, gallery::PROBLEMS, health::PROBLEMS].concat();
+    let own = [auth::PROBLEMS, uploads::PROBLEMS, multipart::PROBLEMS, gallery::PROBLEMS, health::PROBLEMS].concat();
     let mut codes = own.into_iter().find(|(known, _)| *known == id).map_or_else(Vec::new, |(_, codes)| codes.to_vec());
     let has_parameters = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == "query"));
     if operation.get("requestBody").is_some() || has_parameters {

@@ -51,7 +51,7 @@ impl Images {
                 IndexOptions::builder()
                     .name("liveBytes".to_owned())
                     .unique(true)
-                    .partial_filter_expression(doc! { "live": true })
+                    .partial_filter_expression(doc! { "live": true, "sha256": { "$exists": true } })
                     .build(),
             ),
             index(
@@ -152,6 +152,18 @@ impl Images {
     ) -> Result<Option<Image>, StoreError> {
         let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at), "due": datetime(due) } };
         self.update_owned(owned(user, id, ImageState::Pending), update).await
+    }
+
+    /// Records S3's name for a multipart upload, in the place of the one that `image` has, which may be none. `None` when
+    /// another was recorded meanwhile, or the image is no longer pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_upload_id(&self, image: &Image, upload_id: &str) -> Result<Option<Image>, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        // Null also matches the absent field.
+        filter.insert("uploadId", image.upload_id.clone());
+        self.update_owned(filter, doc! { "$set": { "uploadId": upload_id } }).await
     }
 
     /// `pending → ready`, with what was verified. `None` when it was not pending.
