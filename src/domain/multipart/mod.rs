@@ -7,6 +7,8 @@
 
 mod parts;
 
+use std::time::Duration;
+
 use time::OffsetDateTime;
 
 pub use self::parts::{AskedPart, MAX_SIGNED, MissingParts, Unsignable};
@@ -70,6 +72,8 @@ pub enum PartsError {
 enum Assembly {
     /// S3 was told to; what lies at the key now tells whether it did.
     Asked,
+    /// Somebody else is telling S3 to.
+    Busy,
     /// Not all parts are there.
     Incomplete(MissingParts),
     /// S3 has no such upload: it was completed or aborted.
@@ -80,6 +84,9 @@ enum Assembly {
 
 /// Races are settled by looking again; more than this is a fault.
 const TRIES: usize = 5;
+/// How long somebody else's completion is waited for, and how often it is looked at meanwhile.
+const WAIT: Duration = Duration::from_secs(15);
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 impl Valet {
     /// Opens an upload in parts.
@@ -244,8 +251,8 @@ impl Valet {
     pub(super) async fn gather(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
         let Some(multipart) = image.upload.multipart else { return self.examine(image).await };
         let all = || MissingParts(multipart.parts().map(|(number, _)| number).collect());
-        let mut no_upload = false;
-        for _ in 0..TRIES {
+        let (mut no_upload, mut waited, mut tries) = (false, Duration::ZERO, 0);
+        while tries < TRIES {
             match self.examine(image).await? {
                 Finding::Missing => {}
                 finding => {
@@ -255,7 +262,12 @@ impl Valet {
                 }
             }
             match self.assemble(image, multipart, now).await? {
-                Assembly::Asked => {}
+                Assembly::Asked => tries += 1,
+                Assembly::Busy if waited < WAIT => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    waited += LOOK_AGAIN;
+                }
+                Assembly::Busy => return Err(StoreError::ObjectsTimeout { operation: "CompleteMultipartUpload" }),
                 Assembly::Incomplete(missing) => return Ok(Finding::PartsMissing(missing)),
                 // Completed by somebody else between our looks, or gone for good.
                 Assembly::NoUpload if no_upload => return Ok(Finding::PartsMissing(all())),
@@ -285,10 +297,22 @@ impl Valet {
         // Completing writes the key as a PUT does, and may do so after we stopped waiting: a tombstone must outlive it.
         let dies_at = now + COMPLETING;
         let due = dies_at + self.grace(0);
-        if self.store.images.raise_owned_urls_die_at(image.user, image.id, dies_at, due).await?.is_none() {
-            return Ok(Assembly::Moved);
+        // One at a time: not every store shows nothing of a completion until it is done when another has been before.
+        if !self.store.images.claim_completion(image, COMPLETING, dies_at, due).await? {
+            let current = self.store.images.find_owned(image.user, image.id).await?;
+            let is_pending = current.is_some_and(|image| image.state == ImageState::Pending);
+            return Ok(if is_pending { Assembly::Busy } else { Assembly::Moved });
         }
-        self.objects.complete_multipart(&image.key, upload_id, parts).await?;
+        match self.objects.complete_multipart(&image.key, upload_id, parts).await {
+            Ok(true) => {}
+            // S3 may still be at it: the claim ends by itself.
+            Err(error @ StoreError::ObjectsTimeout { .. }) => return Err(error),
+            Ok(false) => self.store.images.drop_completion(image).await?,
+            Err(error) => {
+                self.store.images.drop_completion(image).await?;
+                return Err(error);
+            }
+        }
         Ok(Assembly::Asked)
     }
 

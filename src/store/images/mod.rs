@@ -166,6 +166,38 @@ impl Images {
         self.update_owned(filter, doc! { "$set": { "uploadId": upload_id } }).await
     }
 
+    /// Claims the completion of a multipart upload for `lease`, by the database's clock, and records until when it may
+    /// write the key. `false` when another holds the claim, or the image is no longer pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim_completion(
+        &self,
+        image: &Image,
+        lease: Duration,
+        urls_die_at: OffsetDateTime,
+        due: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        // An absent field is less than any date.
+        filter.insert("$expr", doc! { "$lt": ["$completingUntil", "$$NOW"] });
+        let set = doc! {
+            "completingUntil": { "$add": ["$$NOW", i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)] },
+            "urlsDieAt": { "$max": ["$urlsDieAt", datetime(urls_die_at)] },
+            "due": { "$max": ["$due", datetime(due)] },
+        };
+        Ok(self.update_owned(filter, vec![doc! { "$set": set }]).await?.is_some())
+    }
+
+    /// Gives the claim up: what it was for did not happen.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the claim then ends with its lease.
+    pub async fn drop_completion(&self, image: &Image) -> Result<(), StoreError> {
+        let update = doc! { "$unset": { "completingUntil": "" } };
+        self.moved(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
+    }
+
     /// `pending → ready`, with what was verified. `None` when it was not pending.
     ///
     /// # Errors
@@ -185,7 +217,11 @@ impl Images {
             "width": i64::from(size.width),
             "height": i64::from(size.height),
         };
-        self.update_owned(owned(user, id, ImageState::Pending), vec![doc! { "$set": set }, doc! { "$unset": ["due"] }]).await
+        self.update_owned(
+            owned(user, id, ImageState::Pending),
+            vec![doc! { "$set": set }, doc! { "$unset": ["due", "completingUntil"] }],
+        )
+        .await
     }
 
     /// `pending → rejected`. `false` when it was not pending.

@@ -129,3 +129,35 @@ async fn when_s3_fails_nothing_is_held() {
     assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(0), &json!(0)));
     assert_eq!(ada.get("/api/images/pending").await.json["uploads"], json!([]));
 }
+
+/// A server died while it told S3 to put the parts together: its claim ends, and the waiting confirm goes on.
+#[tokio::test]
+async fn a_dead_servers_completion_is_taken_over() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.open(declared(&bytes, "none")).await;
+    ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    let until = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() + 2000);
+    app.db_set(ticket.id(), doc! { "$set": { "completingUntil": until } }).await;
+    let began = std::time::Instant::now();
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    assert!(began.elapsed() > Duration::from_millis(1500), "one at a time: {:?}", began.elapsed());
+    assert!(!app.db_image(ticket.id()).await.unwrap().contains_key("completingUntil"));
+}
+
+/// Open uploads are older than holds without an image, and must not hide them from the sweeper.
+#[tokio::test]
+async fn the_hold_of_an_open_upload_is_kept_and_looked_at_later() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    ada.open(declared(&[0; 100], "none")).await;
+    let at = async || {
+        let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
+        user.get_array("holds").unwrap()[0].as_document().unwrap().get_datetime("at").unwrap().timestamp_millis()
+    };
+    let before = at().await;
+    assert_eq!(app.sweep(after(30 * DAY / 24)).await.holds, 0);
+    assert_eq!(ada.usage().await["bytes"], 100);
+    assert!(at().await - before > 100_000_000);
+}
