@@ -161,3 +161,23 @@ async fn the_hold_of_an_open_upload_is_kept_and_looked_at_later() {
     assert_eq!(ada.usage().await["bytes"], 100);
     assert!(at().await - before > 100_000_000);
 }
+
+/// More than a page of S3's listing; and parts of another length than was signed, as a store that ignores it may take.
+#[tokio::test]
+async fn all_parts_are_listed_and_only_right_ones_count() {
+    let app = TestApp::start_with(|config| config.uploads.multipart_max_bytes = 8 << 30).await;
+    let ada = app.user().await;
+    let mut body = declared(&[0; 100], "none");
+    body["size"] = json!(1005 * 5 * MIB);
+    let ticket = ada.open(body).await;
+    let image = app.db_image(ticket.id()).await.unwrap();
+    let (key, upload_id) = (image.get_str("key").unwrap(), image.get_str("uploadId").unwrap());
+    for number in 1..=1005 {
+        let part = app.s3.upload_part().bucket(&app.config.s3.bucket).key(key).upload_id(upload_id).part_number(number);
+        part.body(vec![7].into()).send().await.unwrap();
+    }
+    assert_eq!(ada.parts_of(ticket.id()).await, (1..=1005).collect::<Vec<_>>());
+    let answer = ada.confirm(ticket.id()).await;
+    assert_eq!(answer.problem(), (409, "parts_missing"));
+    assert!(answer.json["detail"].as_str().unwrap().contains(": 1-1005."), "{answer:?}");
+}
