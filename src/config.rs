@@ -99,6 +99,10 @@ pub struct Uploads {
     pub max_pending: u32,
     /// The life of a GET URL.
     pub read_url_ttl: Duration,
+    /// The largest file that may come in parts, in bytes.
+    pub multipart_max_bytes: u64,
+    /// The life of a multipart upload, over which its parts' URLs can be had.
+    pub multipart_ttl: Duration,
     /// Bytes per user.
     pub quota_bytes: u64,
 }
@@ -168,7 +172,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// Settings of the contract that this version does not act on. Setting one is worth a warning at start.
-const NOT_YET: [&str; 5] = ["ADMIN_BIND", "MULTIPART_MAX_BYTES", "MULTIPART_TTL", "OIDC_AUDIENCE", "S3_FINALIZE"];
+const NOT_YET: [&str; 3] = ["ADMIN_BIND", "OIDC_AUDIENCE", "S3_FINALIZE"];
 
 /// Names among `NOT_YET` that `lookup` has a value for.
 #[must_use]
@@ -214,6 +218,8 @@ impl Config {
                 ttl: env.duration("UPLOAD_TTL", hours(24), hours(24 * 30)),
                 max_pending: u32::try_from(env.number("UPLOAD_MAX_PENDING", 1000, 10_000)).unwrap_or(u32::MAX),
                 read_url_ttl: env.duration("READ_URL_TTL", Duration::from_secs(300), signer::MAX_EXPIRES),
+                multipart_max_bytes: env.bytes("MULTIPART_MAX_BYTES", 5 << 30, 5 << 40),
+                multipart_ttl: env.duration("MULTIPART_TTL", hours(24 * 7), hours(24 * 30)),
                 quota_bytes: env.bytes("USER_QUOTA_BYTES", 10 << 30, 1 << 60),
             },
             sweep: Sweep {
@@ -424,6 +430,8 @@ mod tests {
             ("BIND", "canary"),
             ("UPLOAD_TTL", "12"),
             ("UPLOAD_MAX_BYTES", "6GiB"),
+            ("MULTIPART_MAX_BYTES", "6TiB"),
+            ("MULTIPART_TTL", "31d"),
             ("UPLOAD_TYPES", "image/svg+xml"),
             ("CORS_ORIGINS", "https://a.example/"),
             ("LOG_FORMAT", "canary"),
@@ -441,6 +449,8 @@ mod tests {
             "BIND",
             "UPLOAD_TTL",
             "UPLOAD_MAX_BYTES",
+            "MULTIPART_MAX_BYTES",
+            "MULTIPART_TTL",
             "UPLOAD_TYPES",
             "CORS_ORIGINS",
             "LOG_FORMAT",

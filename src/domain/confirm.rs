@@ -8,6 +8,7 @@ use time::OffsetDateTime;
 use super::{
     S3_AT_ONCE, Valet,
     content::{self, Inspection},
+    multipart::MissingParts,
 };
 use crate::{
     model::{Dimensions, Image, ImageId, ImageState, Rejection, UserId},
@@ -23,6 +24,9 @@ pub enum ConfirmError {
     /// Nothing was uploaded yet.
     #[error("nothing has been uploaded")]
     ObjectMissing,
+    /// Not all parts of a multipart upload are there.
+    #[error("the parts {0} are missing")]
+    PartsMissing(MissingParts),
     /// What was uploaded is not what was declared. Final.
     #[error("what was uploaded is not what was declared")]
     Rejected(Rejection),
@@ -48,6 +52,8 @@ pub(super) enum Finding {
     Wrong(Rejection),
     /// Nothing.
     Missing,
+    /// Nothing yet, and not all parts either.
+    PartsMissing(MissingParts),
 }
 
 impl Valet {
@@ -58,7 +64,7 @@ impl Valet {
     pub async fn confirm(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Image, ConfirmError> {
         let image = self.store.images.find_owned(user, id).await?.ok_or(ConfirmError::NotFound)?;
         if image.state == ImageState::Pending {
-            match self.examine(&image).await? {
+            match self.gather(&image, now).await? {
                 // Pending always tries: time alone never refuses.
                 Finding::Proved { etag, size } => {
                     if let Some(ready) = self.accept(&image, &etag, size).await? {
@@ -66,11 +72,14 @@ impl Valet {
                     }
                 }
                 Finding::Wrong(why) => self.reject(&image, why, now).await?,
-                Finding::Missing => {
+                missing @ (Finding::Missing | Finding::PartsMissing(_)) => {
                     // A delete may have taken the object while we looked.
                     let current = self.store.images.find_owned(user, id).await?;
                     if current.is_some_and(|image| image.state == ImageState::Pending) {
-                        return Err(ConfirmError::ObjectMissing);
+                        return Err(match missing {
+                            Finding::PartsMissing(parts) => ConfirmError::PartsMissing(parts),
+                            _ => ConfirmError::ObjectMissing,
+                        });
                     }
                 }
             }
@@ -107,16 +116,17 @@ impl Valet {
         for image in self.store.images.find_all_owned(user, ids).await? {
             if image.state == ImageState::Pending {
                 // Boxed: the stream's own futures are not `Send` for every lifetime.
-                looks.push(async move { (self.examine(&image).await, image) }.boxed());
+                looks.push(async move { (self.gather(&image, now).await, image) }.boxed());
             }
         }
         let examined: Vec<_> = stream::iter(looks).buffer_unordered(S3_AT_ONCE).collect().await;
-        let (mut proved, mut failed) = (Vec::new(), HashMap::new());
+        let (mut proved, mut incomplete, mut failed) = (Vec::new(), HashMap::new(), HashMap::new());
         for (finding, image) in &examined {
             match finding {
                 Ok(Finding::Proved { etag, size }) => proved.push((image, etag.as_str(), *size)),
                 Ok(Finding::Wrong(why)) => self.reject(image, *why, now).await?,
                 Ok(Finding::Missing) => {}
+                Ok(Finding::PartsMissing(missing)) => drop(incomplete.insert(image.id, missing)),
                 Err(error) => drop(failed.insert(image.id, error)),
             }
         }
@@ -130,7 +140,10 @@ impl Valet {
             match (image.outcome(), image.rejection, failed.get(id)) {
                 (ImageState::Ready, ..) => Ok(image.clone()),
                 (ImageState::Pending, _, Some(error)) => Err(StoreError::clone(error).into()),
-                (ImageState::Pending, _, None) => Err(ConfirmError::ObjectMissing),
+                (ImageState::Pending, _, None) => match incomplete.get(id) {
+                    Some(missing) => Err(ConfirmError::PartsMissing(MissingParts::clone(missing))),
+                    None => Err(ConfirmError::ObjectMissing),
+                },
                 (ImageState::Rejected, Some(why), _) => Err(ConfirmError::Rejected(why)),
                 (ImageState::Expired, ..) => Err(ConfirmError::Expired),
                 _ => Err(ConfirmError::NotFound),
@@ -166,18 +179,19 @@ impl Valet {
         }
     }
 
-    /// Whether size, type and digest are the declared ones; `None` when the object went meanwhile. A store that keeps no
+    /// Whether size, type and digest, where one was declared, are the declared ones; `None` when the object went meanwhile. A store that keeps no
     /// checksum verified none: then the bytes are hashed here.
     async fn is_declared(&self, image: &Image, head: &Head) -> Result<Option<bool>, StoreError> {
         let upload = &image.upload;
         if head.size != upload.size || head.content_type.as_deref() != Some(upload.content_type.as_str()) {
             return Ok(Some(false));
         }
+        let Some(declared) = upload.sha256 else { return Ok(Some(true)) };
         let digest = match head.sha256 {
             Some(digest) => Some(digest),
             None => self.objects.digest(&image.key, &head.etag).await?,
         };
-        Ok(digest.map(|digest| digest == upload.sha256))
+        Ok(digest.map(|digest| digest == declared))
     }
 
     /// `pending → ready`, and the bytes stay counted. `None` when somebody else moved the image.

@@ -82,7 +82,7 @@ impl Valet {
         Ok(ids.iter().map(|id| done.get(id).cloned().unwrap_or(Err(DeleteError::NotFound))).collect())
     }
 
-    async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+    pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
         if deleted {
             self.store.users.release_held(image.user, image.id, image.upload.size).await?;
@@ -94,7 +94,7 @@ impl Valet {
     /// due already.
     async fn purge_now(&self, tombstone: Image, now: OffsetDateTime) {
         let purge = async {
-            self.objects.purge(&tombstone.key).await?;
+            self.remove(&tombstone).await?;
             // The image is due at `now`, by the update that made it a tombstone.
             self.store.images.postpone(&tombstone, now, self.quiet_from(&tombstone).max(now)).await
         };

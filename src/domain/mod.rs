@@ -8,6 +8,7 @@ pub mod content;
 pub mod credentials;
 pub mod deletion;
 pub mod gallery;
+pub mod multipart;
 pub mod password_rules;
 mod recent;
 mod refresh_token;
@@ -84,14 +85,14 @@ impl Valet {
         self.objects.probe().await
     }
 
-    /// How long after its URLs' death an image's object may still be on its way: S3 checks expiry when a request
-    /// begins, and a slow transfer goes on.
+    /// How long after its URL's death a transfer of `size` bytes may still be on its way: S3 checks expiry when a
+    /// request begins, and a slow transfer goes on.
     fn grace(&self, size: u64) -> Duration {
         self.sweep.grace.max(Duration::from_secs(size / SLOWEST_BYTES_PER_SECOND))
     }
 
     /// From when on no PUT for this image can arrive.
     fn quiet_from(&self, image: &Image) -> time::OffsetDateTime {
-        image.urls_die_at + self.grace(image.upload.size)
+        image.urls_die_at + self.grace(image.upload.largest_transfer())
     }
 }

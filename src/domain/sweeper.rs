@@ -16,7 +16,8 @@ use crate::{
 
 /// Images per step.
 const BATCH: u32 = 100;
-/// Longer than any one image takes: HEAD, a few ranged GETs, two updates, each with its deadline.
+/// Longer than any one image takes: HEAD, a few ranged GETs, the parts' listing and completion, a few updates, each
+/// with its deadline.
 const LEASE: Duration = Duration::from_secs(120);
 /// After an image that could not be settled: S3 or the database may be down.
 const RETRY: Duration = Duration::from_secs(60);
@@ -118,7 +119,7 @@ impl Valet {
         now: OffsetDateTime,
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
-        match self.examine(image).await? {
+        match self.gather(image, now).await? {
             Finding::Proved { etag, size } => {
                 if self.accept(image, &etag, size).await?.is_some() {
                     swept.confirmed += 1;
@@ -128,7 +129,7 @@ impl Valet {
                 self.reject(image, why, now).await?;
                 swept.rejected += 1;
             }
-            Finding::Missing => {
+            Finding::Missing | Finding::PartsMissing(_) => {
                 let ends = image.expires_at.max(self.quiet_from(image));
                 if now < ends {
                     self.store.images.postpone(image, lease_ends, ends).await?;
@@ -150,7 +151,7 @@ impl Valet {
     ) -> Result<(), StoreError> {
         // Whoever made the tombstone may have died before it freed the bytes.
         self.store.users.release_held(image.user, image.id, image.upload.size).await?;
-        self.objects.purge(&image.key).await?;
+        self.remove(image).await?;
         swept.purged += 1;
         let ends = self.quiet_from(image);
         if now < ends {
@@ -161,13 +162,13 @@ impl Valet {
         Ok(())
     }
 
-    /// Holds older than any upload lives: their server died between two writes.
+    /// Holds older than any single upload lives: their server died between two writes, or they are of multipart uploads.
     async fn settle_holds(&self, now: OffsetDateTime) -> Result<u32, StoreError> {
         let before = now - self.uploads.ttl - self.uploads.url_ttl - self.grace(self.uploads.max_bytes);
         let mut freed = 0;
         for (user, id, bytes) in self.store.users.old_holds(before, i64::from(BATCH)).await? {
             match self.store.images.find_owned(user, id).await?.map(|image| image.state) {
-                Some(ImageState::Pending) => {}
+                Some(ImageState::Pending) => self.store.users.touch_hold(user, id, now).await?,
                 Some(ImageState::Ready) => drop(self.store.users.keep_held(user, id).await?),
                 _ => freed += u32::from(self.store.users.release_held(user, id, bytes).await?),
             }

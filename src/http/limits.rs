@@ -24,14 +24,20 @@ fn body_limit(path: &str) -> usize {
         "/api/images/upload/batch" | "/api/images/renew" | "/api/images/confirm" | "/api/images/read" | "/api/images/delete" => {
             256 * 1024
         }
+        _ if path.ends_with("/parts") => 1024 * 1024,
         _ => 16 * 1024,
     }
 }
 
-/// How long a request may take once its body is here. Confirming reads from S3, on some stores the whole file.
+/// How long a request may take once its body is here. Confirming reads from S3, on some stores the whole file; parts are
+/// listed in up to ten pages.
 #[must_use]
 pub fn deadline(path: &str) -> Duration {
-    Duration::from_secs(if path.ends_with("/confirm") { 60 } else { 10 })
+    Duration::from_secs(match path.rsplit('/').next() {
+        Some("confirm") => 60,
+        Some("parts") => 30,
+        _ => 10,
+    })
 }
 
 /// Whether a media type is JSON (RFC 8259, RFC 6839).

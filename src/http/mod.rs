@@ -12,6 +12,7 @@ mod docs;
 pub mod gallery;
 pub mod health;
 mod limits;
+pub mod multipart;
 pub mod openapi;
 mod outermost;
 mod page;

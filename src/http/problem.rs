@@ -19,6 +19,7 @@ use crate::{
         credentials::{Busy, TokenError},
         deletion::DeleteError,
         gallery::ReadError,
+        multipart::{MAX_SIGNED, PartsError, Unsignable},
         sessions::{AuthenticateError, RefreshError},
         throttle::Throttled,
         uploads::{IssueError, RenewError, Unstorable},
@@ -90,6 +91,10 @@ codes! {
     PartsMissing = "parts_missing", CONFLICT, "Parts of the upload are missing";
     /// Only single uploads have a URL to renew.
     NotSingle = "not_single", CONFLICT, "The upload is not a single one";
+    /// Only uploads in parts have parts.
+    NotMultipart = "not_multipart", CONFLICT, "The upload is not in parts";
+    /// The parts are an image already.
+    UploadComplete = "upload_complete", CONFLICT, "The upload is complete";
     /// The bytes do not fit into the user's quota.
     QuotaExceeded = "quota_exceeded", CONFLICT, "The quota is exceeded";
     /// Too many uploads are open.
@@ -116,6 +121,10 @@ codes! {
     InvalidFileName = "invalid_file_name", UNPROCESSABLE_ENTITY, "The file name is not valid";
     /// Not the base64 of a SHA-256.
     InvalidSha256 = "invalid_sha256", UNPROCESSABLE_ENTITY, "The SHA-256 is not valid";
+    /// Not a size of parts that S3 takes.
+    InvalidPartSize = "invalid_part_size", UNPROCESSABLE_ENTITY, "The size of the parts is not valid";
+    /// Not parts of this upload, none, or too many at once.
+    InvalidParts = "invalid_parts", UNPROCESSABLE_ENTITY, "The parts are not valid";
     /// Not a caption that can be stored.
     InvalidCaption = "invalid_caption", UNPROCESSABLE_ENTITY, "The caption is not valid";
     /// The key was used with another body.
@@ -439,6 +448,7 @@ fn unstorable(reasons: &[Unstorable]) -> Problem {
         Unstorable::Size => (Code::InvalidSize, "size"),
         Unstorable::TooLarge(_) => (Code::FileTooLarge, "size"),
         Unstorable::Sha256(_) => (Code::InvalidSha256, "sha256"),
+        Unstorable::PartSize => (Code::InvalidPartSize, "partSize"),
         Unstorable::Caption(_) => (Code::InvalidCaption, "caption"),
     };
     let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
@@ -450,6 +460,10 @@ impl From<RenewError> for Problem {
     fn from(error: RenewError) -> Self {
         match error {
             RenewError::NotFound => Self::not_found(),
+            RenewError::NotSingle => Self::new(
+                Code::NotSingle,
+                "It comes in parts: POST to /api/images/{id}/parts for the URLs of those that are missing.",
+            ),
             RenewError::Expired => expired(),
             RenewError::Rejected(why) => why.into(),
             RenewError::Store(error) => error.into(),
@@ -465,11 +479,44 @@ impl From<ConfirmError> for Problem {
                 Code::ObjectMissing,
                 "PUT the bytes to the upload's URL first, then confirm. If the URL has expired, renew it.",
             ),
+            ConfirmError::PartsMissing(parts) => Self::new(
+                Code::PartsMissing,
+                format!("PUT these parts first, then confirm: {parts}. POST to /api/images/{{id}}/parts gives their URLs."),
+            ),
             ConfirmError::Rejected(why) => why.into(),
             ConfirmError::Expired => expired(),
             ConfirmError::Store(error) => error.into(),
         }
     }
+}
+
+impl From<PartsError> for Problem {
+    fn from(error: PartsError) -> Self {
+        match error {
+            PartsError::NotFound => Self::not_found(),
+            PartsError::NotMultipart => {
+                Self::new(Code::NotMultipart, "It comes in one PUT: POST to /api/images/{id}/renew gives a fresh URL for it.")
+            }
+            PartsError::Complete => Self::new(Code::UploadComplete, "All of its parts are here. Confirm it to get the image."),
+            PartsError::Expired => expired(),
+            PartsError::Rejected(why) => why.into(),
+            PartsError::Unsignable(reasons) => unsignable(&reasons),
+            PartsError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn unsignable(reasons: &[Unsignable]) -> Problem {
+    let named = |reason: &Unsignable| match reason {
+        Unsignable::Count => (Code::InvalidParts, "parts".to_owned(), format!("must have from 1 to {MAX_SIGNED} items")),
+        Unsignable::Number(at, highest) => {
+            (Code::InvalidParts, format!("parts[{at}].partNumber"), format!("must be from 1 to {highest}"))
+        }
+        Unsignable::Sha256(at, rule) => (Code::InvalidSha256, format!("parts[{at}].sha256"), (*rule).to_owned()),
+    };
+    let code = reasons.first().map_or(Code::InvalidParts, |first| named(first).0);
+    let problem = Problem::new(code, "No URL was made; `errors` says what to change.");
+    reasons.iter().map(named).fold(problem, |problem, (_, field, rule)| problem.field(field, rule))
 }
 
 fn expired() -> Problem {

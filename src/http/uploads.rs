@@ -35,8 +35,18 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
             Code::IdempotencyKeyReused,
         ],
     ),
-    ("renew_upload", &[Code::NotFound, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch]),
-    ("confirm_upload", &[Code::NotFound, Code::ObjectMissing, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch]),
+    ("renew_upload", &[Code::NotFound, Code::NotSingle, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch]),
+    (
+        "confirm_upload",
+        &[
+            Code::NotFound,
+            Code::ObjectMissing,
+            Code::PartsMissing,
+            Code::UploadExpired,
+            Code::ObjectMismatch,
+            Code::ContentMismatch,
+        ],
+    ),
     ("list_pending_uploads", &[Code::InvalidCursor]),
 ];
 
@@ -98,10 +108,14 @@ struct PendingUpload {
     content_type: String,
     /// Bytes, as declared.
     size: u64,
-    /// As declared: what a restarted client finds the file by.
+    /// As declared: what a restarted client finds the file by. Only of single uploads.
     sha256: Option<String>,
     /// As declared.
     caption: Option<String>,
+    /// Bytes of every part but the last. Only of multipart uploads.
+    part_size: Option<u64>,
+    /// How many parts there are. Only of multipart uploads.
+    part_count: Option<u32>,
     /// When it was issued.
     created_at: OffsetDateTime,
     /// The end of the upload; until then its URL can be renewed.
@@ -122,12 +136,14 @@ impl From<model::Image> for PendingUpload {
     fn from(image: model::Image) -> Self {
         Self {
             id: image.id.to_string(),
-            kind: UploadKind::Single,
+            kind: if image.upload.multipart.is_some() { UploadKind::Multipart } else { UploadKind::Single },
             file_name: image.upload.file_name.as_str().to_owned(),
             content_type: image.upload.content_type.to_string(),
             size: image.upload.size,
-            sha256: Some(image.upload.sha256.to_string()),
+            sha256: image.upload.sha256.map(|digest| digest.to_string()),
             caption: image.upload.caption.map(|caption| caption.as_str().to_owned()),
+            part_size: image.upload.multipart.map(|multipart| multipart.part_size()),
+            part_count: image.upload.multipart.map(|multipart| multipart.part_count()),
             created_at: whole_seconds(image.created_at),
             expires_at: whole_seconds(image.expires_at),
         }
@@ -172,7 +188,8 @@ impl Uploads {
 
     /// Renew an upload's URL
     ///
-    /// For a URL that expired or was lost while the upload is open. Earlier URLs go on working until they expire.
+    /// For a URL that expired or was lost while the upload is open. Earlier URLs go on working until they expire. Of an
+    /// upload in parts, ask for the parts' URLs instead.
     #[oai(path = "/:id/renew", method = "post", operation_id = "renew_upload")]
     async fn renew(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<UploadTicket>, Problem> {
         let now = view::now();
@@ -183,7 +200,7 @@ impl Uploads {
     /// Confirm an upload
     ///
     /// Checks what S3 holds: size, type and digest are the declared ones, and the bytes are an image of that type. Then
-    /// the image is in the gallery. Repeating it is safe and gives the same answer: on 503, 504 or no answer, repeat.
+    /// the image is in the gallery. The parts of a multipart upload are made one object first. Repeating it is safe and gives the same answer: on 503, 504 or no answer, repeat.
     #[oai(path = "/:id/confirm", method = "post", operation_id = "confirm_upload")]
     async fn confirm(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Image>, Problem> {
         let now = view::now();
@@ -193,7 +210,8 @@ impl Uploads {
 
     /// List open uploads
     ///
-    /// What a restarted client goes on with: find the file by its `sha256`, renew, PUT, confirm.
+    /// What a restarted client goes on with: find the file by its `sha256`, renew, PUT, confirm. For a
+    /// multipart upload: list its parts, send the others, confirm.
     #[oai(path = "/pending", method = "get", operation_id = "list_pending_uploads")]
     async fn pending(
         &self,

@@ -54,7 +54,7 @@ pub struct Image {
     pub content_type: String,
     /// Bytes.
     pub size: u64,
-    /// Base64 of the SHA-256 of the bytes.
+    /// Base64 of the SHA-256 of the bytes; absent when they came in parts.
     pub sha256: Option<String>,
     /// Pixels across, as displayed: EXIF orientation and HEIF rotation applied.
     pub width: u32,
@@ -81,7 +81,7 @@ impl From<Shown> for Image {
             file_name: image.upload.file_name.as_str().to_owned(),
             content_type: image.upload.content_type.to_string(),
             size: image.upload.size,
-            sha256: Some(image.upload.sha256.to_string()),
+            sha256: image.upload.sha256.map(|digest| digest.to_string()),
             width: size.width,
             height: size.height,
             caption: image.upload.caption.map(|caption| caption.as_str().to_owned()),
@@ -163,7 +163,8 @@ impl UploadTicket {
 }
 
 impl PresignedRequest {
-    fn new(put: PresignedPut, now: OffsetDateTime) -> Self {
+    /// A PUT as clients see it.
+    pub fn new(put: PresignedPut, now: OffsetDateTime) -> Self {
         let left = (put.signed.expires_at - whole_seconds(now)).whole_seconds();
         Self {
             method: "PUT".to_owned(),

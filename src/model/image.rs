@@ -4,7 +4,7 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use super::{ContentType, FileName, Idempotency, ImageId, Sha256, UserId};
+use super::{ContentType, FileName, Idempotency, ImageId, Multipart, Sha256, UserId};
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -174,10 +174,21 @@ pub struct Upload {
     pub content_type: ContentType,
     /// Bytes; signed into the URL, compared at confirm.
     pub size: u64,
-    /// Signed into the URL, compared at confirm, and what makes two uploads the same bytes.
-    pub sha256: Sha256,
+    /// Signed into the URL, compared at confirm, and what makes two uploads the same bytes. None is declared for a
+    /// multipart upload: S3's digest of parts is not the file's.
+    pub sha256: Option<Sha256>,
     /// Shown with the image.
     pub caption: Option<Caption>,
+    /// How it is cut, when it comes in parts.
+    pub multipart: Option<Multipart>,
+}
+
+impl Upload {
+    /// Bytes of the largest single transfer: the whole file, or a part.
+    #[must_use]
+    pub fn largest_transfer(&self) -> u64 {
+        self.multipart.map_or(self.size, |multipart| multipart.longest())
+    }
 }
 
 /// One image's record.
@@ -195,6 +206,8 @@ pub struct Image {
     pub upload: Upload,
     /// Under which key the upload was opened, while the key is kept.
     pub idempotency: Option<Idempotency>,
+    /// S3's name for a multipart upload; absent until S3 has opened it.
+    pub upload_id: Option<String>,
     /// Why, when `state` is rejected.
     pub rejection: Option<Rejection>,
     /// What a tombstone was, once it is gone: the answer stays the same while the record is kept.

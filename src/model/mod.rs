@@ -9,6 +9,7 @@ mod file_name;
 mod id;
 mod idempotency;
 mod image;
+mod multipart;
 mod sha256;
 mod user;
 
@@ -18,5 +19,6 @@ pub use file_name::{FileName, InvalidFileName};
 pub use id::{ImageId, SessionId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
 pub use image::{Caption, Dimensions, Image, ImageState, ObjectKey, Position, Rejection, Upload};
+pub use multipart::{Multipart, PartChecksums};
 pub use sha256::{InvalidSha256, Sha256};
 pub use user::{Usage, User};

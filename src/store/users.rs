@@ -241,6 +241,16 @@ impl Users {
         update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
     }
 
+    /// The hold's upload is still open: it is not old again before the time has passed anew.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn touch_hold(&self, user: UserId, image: ImageId, now: OffsetDateTime) -> Result<(), StoreError> {
+        let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
+        let update = doc! { "$set": { "holds.$.at": datetime(now) } };
+        bounded(async { self.collection.update_one(filter, update).await }).await.map(drop)
+    }
+
     async fn take_hold(&self, user: UserId, image: ImageId, increment: Document) -> Result<bool, StoreError> {
         let (filter, update) = hold_taken(user, image, increment);
         Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
@@ -266,7 +276,7 @@ impl Users {
         self.collection.update_one(filter, update).session(session).await.map(drop)
     }
 
-    /// Holds made before `before`, at most `limit` users' worth: what a server that died left unsettled.
+    /// Holds made, or last seen in use, before `before`, at most `limit` users' worth: what a server that died left unsettled.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -14,6 +14,7 @@ mod gallery;
 mod idempotency;
 mod isolation;
 mod local_s3;
+mod multipart;
 mod openapi;
 mod passwd;
 mod problems;

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{Declared, IssueError, Issued, RenewError, Ticket};
 use crate::{
     domain::{Valet, confirm::Finding},
-    model::{Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, Upload, UserId},
+    model::{Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, Sha256, Upload, UserId},
     store::{Inserted, Reserved, StoreError, objects::PresignedPut},
 };
 
@@ -20,6 +20,7 @@ const KEY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 struct Wanted {
     at: usize,
     upload: Upload,
+    sha256: Sha256,
     idempotency: Option<Idempotency>,
 }
 
@@ -42,9 +43,9 @@ impl Valet {
         let mut wanted = Vec::with_capacity(declared.len());
         for (at, declared) in declared.iter().enumerate() {
             match self.check(declared) {
-                Ok(upload) => {
+                Ok((upload, sha256)) => {
                     let named = |key: &IdempotencyKey| Idempotency { key: key.clone(), request: declared.fingerprint() };
-                    wanted.push(Wanted { at, upload, idempotency: declared.key.map(named) });
+                    wanted.push(Wanted { at, upload, sha256, idempotency: declared.key.map(named) });
                 }
                 Err(broken) => answers[at] = Some(Err(IssueError::Unstorable(broken))),
             }
@@ -114,7 +115,7 @@ impl Valet {
     fn draft(&self, user: UserId, wanted: &Wanted, now: OffsetDateTime) -> Result<(Image, PresignedPut), StoreError> {
         let id = ImageId::new();
         let key = ObjectKey::of(user, id);
-        let put = self.presign_put(&key, &wanted.upload, now)?;
+        let put = self.presign_put(&key, (&wanted.upload, wanted.sha256), now)?;
         let image = Image {
             id,
             user,
@@ -122,6 +123,7 @@ impl Valet {
             state: ImageState::Pending,
             upload: wanted.upload.clone(),
             idempotency: wanted.idempotency.clone(),
+            upload_id: None,
             rejection: None,
             gone_from: None,
             etag: None,
@@ -142,7 +144,7 @@ impl Valet {
         answers: &mut Answers,
         now: OffsetDateTime,
     ) -> Result<Vec<Wanted>, StoreError> {
-        let digests: Vec<_> = wanted.iter().map(|wanted| wanted.upload.sha256).collect();
+        let digests: Vec<_> = wanted.iter().map(|wanted| wanted.sha256).collect();
         let keys: Vec<_> = wanted.iter().filter_map(|wanted| wanted.idempotency.as_ref()).map(|known| &known.key).collect();
         let known = self.store.images.find_owned_known(user, &digests, &keys).await?;
         let (mut left, mut matched) = (Vec::new(), Vec::new());
@@ -162,7 +164,7 @@ impl Valet {
                 }
                 (by_key, _) => by_key,
             };
-            let is_same = |image: &&Image| (image.upload.sha256, image.upload.size) == (wanted.upload.sha256, wanted.upload.size);
+            let is_same = |image: &&Image| (image.upload.sha256, image.upload.size) == (Some(wanted.sha256), wanted.upload.size);
             match image.or_else(|| known.iter().filter(|image| image.state.is_live()).find(is_same)) {
                 Some(image) => matched.push((wanted, image)),
                 None => left.push(wanted),
@@ -179,10 +181,32 @@ impl Valet {
                     self.settle_expired(image, now).await?;
                     left.push(wanted);
                 }
-                Err(RenewError::NotFound | RenewError::Rejected(_)) => left.push(wanted),
+                Err(RenewError::NotFound | RenewError::NotSingle | RenewError::Rejected(_)) => left.push(wanted),
             }
         }
         Ok(left)
+    }
+
+    /// The user's upload under this key; the key is released when its time is over.
+    ///
+    /// # Errors
+    /// [`IssueError::KeyReused`] when the key came with another request.
+    pub(in crate::domain) async fn find_under_key(
+        &self,
+        user: UserId,
+        named: &Idempotency,
+        now: OffsetDateTime,
+    ) -> Result<Option<Image>, IssueError> {
+        let known = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
+        match known.into_iter().next() {
+            Some(image) if image.created_at + KEY_KEPT <= now => {
+                self.store.images.release_owned_key(user, image.id, &named.key).await?;
+                Ok(None)
+            }
+            Some(image) if image.idempotency.as_ref() == Some(named) => Ok(Some(image)),
+            Some(_) => Err(IssueError::KeyReused),
+            None => Ok(None),
+        }
     }
 
     /// Says why the quota refused; what would be let in by now is left.
@@ -217,7 +241,7 @@ impl Valet {
         match self.examine(image).await? {
             Finding::Proved { etag, size } => self.accept(image, &etag, size).await.map(drop),
             Finding::Wrong(why) => self.reject(image, why, now).await,
-            Finding::Missing => self.expire(image, now).await.map(drop),
+            Finding::Missing | Finding::PartsMissing(_) => self.expire(image, now).await.map(drop),
         }
     }
 

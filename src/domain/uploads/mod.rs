@@ -15,8 +15,8 @@ use time::OffsetDateTime;
 use super::{Valet, one};
 use crate::{
     model::{
-        Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, ObjectKey, Position,
-        Rejection, Sha256, Upload, UserId,
+        Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, Multipart, ObjectKey,
+        Position, Rejection, Sha256, Upload, UserId,
     },
     store::{StoreError, objects::PresignedPut},
 };
@@ -41,16 +41,21 @@ pub struct Declared<'a> {
 impl Declared<'_> {
     /// The digest of everything that was declared: what tells a repeat from another request under the same key.
     fn fingerprint(&self) -> Sha256 {
-        let mut context = digest::Context::new(&digest::SHA256);
         let size = self.size.to_string();
-        for member in [self.file_name, self.content_type, &size, self.sha256, self.caption.unwrap_or_default()] {
-            context.update(&(member.len() as u64).to_be_bytes());
-            context.update(member.as_bytes());
-        }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(context.finish().as_ref());
-        Sha256::from_bytes(bytes)
+        fingerprint(&[self.file_name, self.content_type, &size, self.sha256, self.caption.unwrap_or_default()])
     }
+}
+
+/// The digest of a request's members, in their order.
+pub(super) fn fingerprint(members: &[&str]) -> Sha256 {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for member in members {
+        context.update(&(member.len() as u64).to_be_bytes());
+        context.update(member.as_bytes());
+    }
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    Sha256::from_bytes(bytes)
 }
 
 /// Why a declared upload cannot be stored. Each names the member it is about.
@@ -66,6 +71,8 @@ pub enum Unstorable {
     TooLarge(u64),
     /// `sha256`
     Sha256(InvalidSha256),
+    /// `partSize`, or the number of parts it makes.
+    PartSize,
     /// `caption`; the rest of the sentence.
     Caption(&'static str),
 }
@@ -82,6 +89,13 @@ impl fmt::Display for Unstorable {
             Self::Size => f.write_str("must be at least 1 byte"),
             Self::TooLarge(most) => write!(f, "must be at most {most} bytes"),
             Self::Sha256(error) => error.fmt(f),
+            Self::PartSize => write!(
+                f,
+                "must be from {} to {} bytes, and large enough for {} parts to suffice",
+                Multipart::MIN_PART_SIZE,
+                Multipart::MAX_PART_SIZE,
+                Multipart::MAX_PARTS
+            ),
             Self::Caption(rule) => f.write_str(rule),
         }
     }
@@ -121,6 +135,9 @@ pub enum RenewError {
     /// Not this user's, or not there.
     #[error("there is no such upload")]
     NotFound,
+    /// It comes in parts, whose URLs are asked for by number.
+    #[error("the upload is not a single one")]
+    NotSingle,
     /// The upload's time is over.
     #[error("the upload has expired")]
     Expired,
@@ -168,26 +185,41 @@ impl Valet {
     }
 
     /// Every rule that what was declared breaks.
-    fn check(&self, declared: &Declared<'_>) -> Result<Upload, Vec<Unstorable>> {
-        let size = match u64::try_from(declared.size) {
-            Err(_) | Ok(0) => Err(Unstorable::Size),
-            Ok(size) if size > self.uploads.max_bytes => Err(Unstorable::TooLarge(self.uploads.max_bytes)),
-            Ok(size) => Ok(size),
-        };
-        let allowed = ContentType::parse(declared.content_type).filter(|known| self.uploads.types.contains(known));
+    fn check(&self, declared: &Declared<'_>) -> Result<(Upload, Sha256), Vec<Unstorable>> {
+        let size = check_size(declared.size, self.uploads.max_bytes);
         let file_name = FileName::parse(declared.file_name).map_err(Unstorable::FileName);
-        let content_type = allowed.ok_or_else(|| Unstorable::ContentType(self.uploads.types.clone()));
+        let content_type = self.check_type(declared.content_type);
         let sha256 = Sha256::parse(declared.sha256).map_err(Unstorable::Sha256);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(Unstorable::Caption);
         match (file_name, content_type, size, sha256, caption) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption)) => {
-                Ok(Upload { file_name, content_type, size, sha256, caption })
+                let upload = Upload { file_name, content_type, size, sha256: Some(sha256), caption, multipart: None };
+                Ok((upload, sha256))
             }
             (file_name, content_type, size, sha256, caption) => {
                 let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err()];
                 Err(broken.into_iter().flatten().collect())
             }
         }
+    }
+
+    /// A media type that is accepted here.
+    pub(super) fn check_type(&self, declared: &str) -> Result<ContentType, Unstorable> {
+        let allowed = ContentType::parse(declared).filter(|known| self.uploads.types.contains(known));
+        allowed.ok_or_else(|| Unstorable::ContentType(self.uploads.types.clone()))
+    }
+
+    /// Why a reservation failed; `Ok` when it would succeed by now.
+    pub(super) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), IssueError> {
+        let usage = self.store.users.usage(user).await?.ok_or(IssueError::NoAccount)?;
+        let free = self.uploads.quota_bytes.saturating_sub(usage.bytes);
+        if size > free {
+            return Err(IssueError::QuotaExceeded { quota: self.uploads.quota_bytes, free });
+        }
+        if usage.pending >= u64::from(self.uploads.max_pending) {
+            return Err(IssueError::TooManyPending(self.uploads.max_pending));
+        }
+        Ok(())
     }
 
     /// Open uploads, the newest first, at most `limit`.
@@ -198,7 +230,21 @@ impl Valet {
         self.store.images.list_owned_pending(user, after, limit).await
     }
 
-    fn presign_put(&self, key: &ObjectKey, upload: &Upload, now: OffsetDateTime) -> Result<PresignedPut, StoreError> {
-        self.objects.presign_put(key, (upload.content_type, upload.size, upload.sha256), now, self.uploads.url_ttl)
+    fn presign_put(
+        &self,
+        key: &ObjectKey,
+        (upload, sha256): (&Upload, Sha256),
+        now: OffsetDateTime,
+    ) -> Result<PresignedPut, StoreError> {
+        self.objects.presign_put(key, (upload.content_type, upload.size, sha256), now, self.uploads.url_ttl)
+    }
+}
+
+/// At least a byte, and at most `most`.
+pub(super) fn check_size(declared: i64, most: u64) -> Result<u64, Unstorable> {
+    match u64::try_from(declared) {
+        Err(_) | Ok(0) => Err(Unstorable::Size),
+        Ok(size) if size > most => Err(Unstorable::TooLarge(most)),
+        Ok(size) => Ok(size),
     }
 }

@@ -24,8 +24,8 @@ impl Valet {
     ) -> Result<Vec<Result<Ticket, RenewError>>, StoreError> {
         let mut signed = HashMap::new();
         for image in self.store.images.find_all_owned(user, ids).await? {
-            if image.state == ImageState::Pending && image.expires_at > now {
-                let put = self.presign_put(&image.key, &image.upload, now)?;
+            if let (ImageState::Pending, Some(sha256), true) = (image.state, image.upload.sha256, image.expires_at > now) {
+                let put = self.presign_put(&image.key, (&image.upload, sha256), now)?;
                 signed.insert(image.id, (put, image.upload.size));
             }
         }
@@ -45,6 +45,7 @@ impl Valet {
             match (image.outcome(), image.rejection, signed.get(id)) {
                 (ImageState::Ready, ..) => Ok(Ticket::Ready(Box::new(image))),
                 (ImageState::Pending, _, Some((put, _))) => Ok(Ticket::Pending(Box::new(image), put.clone())),
+                (ImageState::Pending, ..) if image.expires_at > now => Err(RenewError::NotSingle),
                 (ImageState::Pending | ImageState::Expired, ..) => Err(RenewError::Expired),
                 (ImageState::Rejected, Some(why), _) => Err(RenewError::Rejected(why)),
                 _ => Err(RenewError::NotFound),

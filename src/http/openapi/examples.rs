@@ -65,6 +65,19 @@ pub fn of_schema(name: &str) -> Option<Value> {
         }] }),
         "ImageResults" => json!({ "results": [{ "id": IMAGE, "status": 200, "image": image }] }),
         "DeleteResults" => json!({ "results": [{ "id": IMAGE, "status": 204 }] }),
+        "NewMultipart" => json!({
+            "fileName": "panorama.jpg", "contentType": "image/jpeg", "size": 41_943_040, "partChecksums": "sha256",
+        }),
+        "MultipartTicket" => {
+            json!({ "id": IMAGE, "partSize": 8_388_608, "partCount": 5, "expiresAt": "2026-11-29T10:00:00Z" })
+        }
+        "PartsToSign" => json!({ "parts": [{ "partNumber": 2, "sha256": SHA256 }] }),
+        "SignedParts" => json!({ "parts": [{ "partNumber": 2, "request": {
+            "method": "PUT",
+            "url": put_url.replace("content-type%3B", "").replace("if-none-match%3B", "").replace("&X-Amz-Signature", "&partNumber=2&uploadId=…&X-Amz-Signature"),
+            "headers": { "x-amz-checksum-sha256": SHA256 }, "expiresAt": "2026-11-22T11:00:00Z", "expiresIn": 3600,
+        } }] }),
+        "StoredParts" => json!({ "parts": [{ "partNumber": 1, "size": 8_388_608 }, { "partNumber": 3, "size": 8_388_608 }] }),
         "UploadTicket" => json!({ "id": IMAGE, "state": "pending", "expiresAt": "2026-11-23T10:00:00Z", "upload": request }),
         "PresignedRequest" => request,
         "PendingUploads" => json!({ "uploads": [{
@@ -101,6 +114,8 @@ pub fn of_problem(code: Code) -> Value {
         Code::TypeNotAllowed => "contentType",
         Code::InvalidFileName => "fileName",
         Code::InvalidSha256 => "sha256",
+        Code::InvalidPartSize => "partSize",
+        Code::InvalidParts => "parts[0].partNumber",
         Code::InvalidCaption => "caption",
         _ => return problem,
     };

@@ -13,14 +13,18 @@ use super::{
     batch::{self, Batch},
     gallery::{self, Gallery},
     health::{self, Health},
+    multipart::{self, Multipart},
     problem::Code,
     sessions::{self, Sessions},
     uploads::{self, Uploads},
 };
-use crate::model::{Caption, ContentType, FileName};
+use crate::{
+    domain::multipart::MAX_SIGNED,
+    model::{Caption, ContentType, FileName, Multipart as Parts},
+};
 
 /// Everything that is documented.
-pub type Api = (Auth, Sessions, Uploads, Batch, Gallery, Health);
+pub type Api = (Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health);
 
 const DESCRIPTION: &str = "\
 Direct uploads to a private bucket: this service hands out narrow, short-lived keys, and the bytes go straight to S3.
@@ -41,7 +45,7 @@ the image as it was uploaded, GPS position included: remove it before uploading 
 /// The service that answers the documented operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Auth, Sessions, Uploads, Batch, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
+    OpenApiService::new((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT OR Apache-2.0").url("https://spdx.org/licenses/"))
         .server(ServerObject::new("/").description("This server"))
@@ -74,9 +78,19 @@ pub fn document() -> Value {
 
 /// Limits that the domain enforces, and request objects that refuse unknown members.
 fn describe_schemas(schemas: &mut Value) {
-    for request in
-        ["Credentials", "PasswordChange", "Refresh", "NewUpload", "ImageUpdate", "UploadBatch", "BatchUpload", "ImageIds"]
-    {
+    for request in [
+        "Credentials",
+        "PasswordChange",
+        "Refresh",
+        "NewUpload",
+        "ImageUpdate",
+        "UploadBatch",
+        "BatchUpload",
+        "ImageIds",
+        "NewMultipart",
+        "PartsToSign",
+        "PartToSign",
+    ] {
         if let Some(schema) = schemas.get_mut(request).and_then(Value::as_object_mut) {
             schema.insert("additionalProperties".to_owned(), false.into());
         }
@@ -94,16 +108,22 @@ fn describe_schemas(schemas: &mut Value) {
     limit("PasswordChange", "newPassword", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
     limit("User", "email", json!({ "format": "email" }));
     limit("Session", "tokenType", json!({ "enum": ["Bearer"] }));
-    for schema in ["NewUpload", "BatchUpload"] {
+    for schema in ["NewUpload", "BatchUpload", "NewMultipart"] {
         limit(schema, "fileName", json!({ "minLength": 1, "maxLength": FileName::MAX_BYTES }));
         limit(schema, "contentType", json!({ "enum": types }));
         limit(schema, "size", json!({ "minimum": 1 }));
-        limit(schema, "sha256", json!({ "format": "byte", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" }));
+    }
+    for schema in ["NewUpload", "BatchUpload", "PartToSign"] {
+        let digest = json!({ "format": "byte", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" });
+        limit(schema, "sha256", digest);
     }
     limit("BatchUpload", "idempotencyKey", json!({ "minLength": 1, "maxLength": 255 }));
     limit("UploadBatch", "items", json!({ "minItems": 1, "maxItems": batch::MOST }));
     limit("ImageIds", "ids", json!({ "minItems": 1, "maxItems": batch::MOST }));
-    for schema in ["NewUpload", "BatchUpload", "ImageUpdate"] {
+    limit("NewMultipart", "partSize", json!({ "minimum": Parts::MIN_PART_SIZE, "maximum": Parts::MAX_PART_SIZE }));
+    limit("PartToSign", "partNumber", json!({ "minimum": 1, "maximum": Parts::MAX_PARTS }));
+    limit("PartsToSign", "parts", json!({ "minItems": 1, "maxItems": MAX_SIGNED }));
+    for schema in ["NewUpload", "BatchUpload", "NewMultipart", "ImageUpdate"] {
         limit(schema, "caption", json!({ "maxLength": Caption::MAX_CHARS }));
     }
     for (schema, member) in [("Image", "url"), ("PresignedRequest", "url"), ("Download", "url"), ("Problem", "type")] {
@@ -151,8 +171,16 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
 
 /// The problems an operation can answer with: its own, and those that follow from its shape.
 fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
-    let own =
-        [auth::PROBLEMS, sessions::PROBLEMS, uploads::PROBLEMS, batch::PROBLEMS, gallery::PROBLEMS, health::PROBLEMS].concat();
+    let own = [
+        auth::PROBLEMS,
+        sessions::PROBLEMS,
+        uploads::PROBLEMS,
+        batch::PROBLEMS,
+        multipart::PROBLEMS,
+        gallery::PROBLEMS,
+        health::PROBLEMS,
+    ]
+    .concat();
     let mut codes = own.into_iter().find(|(known, _)| *known == id).map_or_else(Vec::new, |(_, codes)| codes.to_vec());
     let has_parameters = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == "query"));
     if operation.get("requestBody").is_some() || has_parameters {

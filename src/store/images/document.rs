@@ -5,9 +5,12 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
-    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, Rejection,
-    Sha256, Upload, UserId,
+    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Multipart, ObjectKey,
+    PartChecksums, Rejection, Sha256, Upload, UserId,
 };
+
+const SINGLE: &str = "single";
+const MULTIPART: &str = "multipart";
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -23,7 +26,20 @@ pub(super) struct ImageDoc {
     file_name: String,
     content_type: String,
     size: i64,
-    sha256: String,
+    /// `single` or `multipart`; single when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    /// Of single uploads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sha256: Option<String>,
+    /// Of multipart uploads, as the next two.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part_size: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part_checksums: Option<String>,
+    /// S3's, recorded once S3 has opened the upload.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     caption: Option<String>,
     /// Unique per user; gone with the upload's failure or deletion.
@@ -66,7 +82,11 @@ impl ImageDoc {
             file_name: upload.file_name.as_str().to_owned(),
             content_type: upload.content_type.as_str().to_owned(),
             size: integer(upload.size),
-            sha256: upload.sha256.to_string(),
+            kind: Some(if upload.multipart.is_some() { MULTIPART } else { SINGLE }.to_owned()),
+            sha256: upload.sha256.map(|digest| digest.to_string()),
+            part_size: upload.multipart.map(|multipart| integer(multipart.part_size())),
+            part_checksums: upload.multipart.map(|multipart| multipart.checksums().as_str().to_owned()),
+            upload_id: image.upload_id.clone(),
             caption: upload.caption.as_ref().map(|caption| caption.as_str().to_owned()),
             idem_key: image.idempotency.as_ref().map(|known| known.key.as_str().to_owned()),
             idem_hash: image.idempotency.as_ref().map(|known| known.request.to_string()),
@@ -85,6 +105,7 @@ impl ImageDoc {
 
     pub(super) fn into_image(self) -> Result<Image, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "images", id: self.id.clone(), field };
+        let size = u64::try_from(self.size).map_err(|_| corrupt("size"))?;
         let pixels = |n: Option<i64>| n.and_then(|n| u32::try_from(n).ok());
         let dimensions = pixels(self.width).zip(pixels(self.height)).map(|(width, height)| Dimensions { width, height });
         Ok(Image {
@@ -94,9 +115,10 @@ impl ImageDoc {
             upload: Upload {
                 file_name: FileName::parse(&self.file_name).map_err(|_| corrupt("fileName"))?,
                 content_type: ContentType::parse(&self.content_type).ok_or_else(|| corrupt("contentType"))?,
-                size: u64::try_from(self.size).map_err(|_| corrupt("size"))?,
-                sha256: Sha256::parse(&self.sha256).map_err(|_| corrupt("sha256"))?,
+                size,
+                sha256: self.sha256.as_deref().map(|text| Sha256::parse(text).map_err(|_| corrupt("sha256"))).transpose()?,
                 caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
+                multipart: self.multipart(size).map_err(corrupt)?,
             },
             idempotency: self.idem_key.as_deref().zip(self.idem_hash.as_deref()).and_then(|(key, hash)| {
                 Some(Idempotency { key: IdempotencyKey::parse(key).ok()?, request: Sha256::parse(hash).ok()? })
@@ -107,6 +129,7 @@ impl ImageDoc {
                 .map(|text| Rejection::parse(text).ok_or_else(|| corrupt("rejection")))
                 .transpose()?,
             gone_from: self.gone_from.as_deref().and_then(ImageState::parse),
+            upload_id: self.upload_id,
             etag: self.etag,
             dimensions,
             created_at: instant(self.created_at),
@@ -115,5 +138,18 @@ impl ImageDoc {
             urls_die_at: instant(self.urls_die_at),
             key: ObjectKey::stored(self.key),
         })
+    }
+
+    /// How a multipart upload is cut; the name of the field that cannot be read.
+    fn multipart(&self, size: u64) -> Result<Option<Multipart>, &'static str> {
+        match self.kind.as_deref().unwrap_or(SINGLE) {
+            SINGLE => Ok(None),
+            MULTIPART => {
+                let part_size = self.part_size.and_then(|n| u64::try_from(n).ok()).ok_or("partSize")?;
+                let checksums = self.part_checksums.as_deref().and_then(PartChecksums::parse).ok_or("partChecksums")?;
+                Multipart::cut(size, part_size, checksums).ok_or("partSize").map(Some)
+            }
+            _ => Err("kind"),
+        }
     }
 }

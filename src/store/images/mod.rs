@@ -51,7 +51,7 @@ impl Images {
                 IndexOptions::builder()
                     .name("liveBytes".to_owned())
                     .unique(true)
-                    .partial_filter_expression(doc! { "live": true })
+                    .partial_filter_expression(doc! { "live": true, "sha256": { "$exists": true } })
                     .build(),
             ),
             index(
@@ -184,7 +184,8 @@ impl Images {
         page.into_iter().map(ImageDoc::into_image).collect()
     }
 
-    /// Records that URLs will leave that die at `urls_die_at`, before they leave, for those that are pending.
+    /// Records that URLs will leave that die at `urls_die_at`, before they leave, for those that are pending;
+    /// says how many were.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -194,11 +195,55 @@ impl Images {
         ids: &[ImageId],
         urls_die_at: OffsetDateTime,
         due: OffsetDateTime,
-    ) -> Result<(), StoreError> {
+    ) -> Result<u64, StoreError> {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
         let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at), "due": datetime(due) } };
-        bounded(async { self.collection.update_many(filter, update).await }).await.map(drop)
+        Ok(bounded(async { self.collection.update_many(filter, update).await }).await?.matched_count)
+    }
+
+    /// Records S3's name for a multipart upload, in the place of the one that `image` has, which may be none. `None` when
+    /// another was recorded meanwhile, or the image is no longer pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_upload_id(&self, image: &Image, upload_id: &str) -> Result<Option<Image>, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        // Null also matches the absent field.
+        filter.insert("uploadId", image.upload_id.clone());
+        self.update_owned(filter, doc! { "$set": { "uploadId": upload_id } }).await
+    }
+
+    /// Claims the completion of a multipart upload for `lease`, by the database's clock, and records until when it may
+    /// write the key. `false` when another holds the claim, or the image is no longer pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim_completion(
+        &self,
+        image: &Image,
+        lease: Duration,
+        urls_die_at: OffsetDateTime,
+        due: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        // An absent field is less than any date.
+        filter.insert("$expr", doc! { "$lt": ["$completingUntil", "$$NOW"] });
+        let set = doc! {
+            "completingUntil": { "$add": ["$$NOW", i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)] },
+            "urlsDieAt": { "$max": ["$urlsDieAt", datetime(urls_die_at)] },
+            "due": { "$max": ["$due", datetime(due)] },
+        };
+        Ok(self.update_owned(filter, vec![doc! { "$set": set }]).await?.is_some())
+    }
+
+    /// Gives the claim up: what it was for did not happen.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the claim then ends with its lease.
+    pub async fn drop_completion(&self, image: &Image) -> Result<(), StoreError> {
+        let update = doc! { "$unset": { "completingUntil": "" } };
+        self.moved(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
     }
 
     /// `pending → ready`, with what was verified. `None` when it was not pending.
@@ -379,7 +424,7 @@ fn to_ready(etag: &str, size: Dimensions) -> Vec<Document> {
         "width": i64::from(size.width),
         "height": i64::from(size.height),
     };
-    vec![doc! { "$set": set }, doc! { "$unset": ["due"] }]
+    vec![doc! { "$set": set }, doc! { "$unset": ["due", "completingUntil"] }]
 }
 
 fn owned_by_ids(user: UserId, ids: &[ImageId]) -> Document {

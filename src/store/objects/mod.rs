@@ -1,8 +1,9 @@
-//! The bucket: the only file that calls S3, and the one place where URLs are presigned.
+//! The bucket: the only room that calls S3, and the one place where URLs are presigned.
 //!
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
 
 mod credentials;
+mod multipart;
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use self::credentials::Keys;
+pub use self::multipart::{COMPLETING, NewPart, StoredPart};
 use super::StoreError;
 use crate::{
     config,

@@ -1,0 +1,351 @@
+//! Uploads in parts, for big files and bad networks: opening them, keys for any set of parts, what has arrived, and
+//! making the parts one object.
+//!
+//! S3 has a state of its own for each of these uploads, named by the document's `uploadId`. It is opened after the
+//! document is there and aborted before the object is deleted, so that whatever dies between two steps leaves something
+//! that the document's key finds.
+
+mod parts;
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+pub use self::parts::{AskedPart, MAX_SIGNED, MissingParts, Unsignable};
+use super::{
+    Valet,
+    confirm::Finding,
+    uploads::{IssueError, Unstorable, fingerprint},
+};
+use crate::{
+    model::{
+        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Multipart, ObjectKey, PartChecksums,
+        Rejection, Sha256, Upload, UserId,
+    },
+    store::{
+        Inserted, Reserved, StoreError,
+        objects::{COMPLETING, NewPart, PresignedPut},
+    },
+};
+
+/// What a client declares of a file that comes in parts, not checked yet.
+#[derive(Debug, Clone, Copy)]
+pub struct DeclaredMultipart<'a> {
+    /// See [`FileName`].
+    pub file_name: &'a str,
+    /// See [`crate::model::ContentType`].
+    pub content_type: &'a str,
+    /// Bytes; anything an integer can be.
+    pub size: i64,
+    /// Bytes of every part but the last; `None` leaves it to us.
+    pub part_size: Option<i64>,
+    /// What S3 is to prove of each part.
+    pub part_checksums: PartChecksums,
+    /// See [`Caption`].
+    pub caption: Option<&'a str>,
+    /// The caller's name for this request.
+    pub key: Option<&'a IdempotencyKey>,
+}
+
+impl DeclaredMultipart<'_> {
+    fn fingerprint(&self) -> Sha256 {
+        let (size, part_size) = (self.size.to_string(), self.part_size.map_or_else(String::new, |size| size.to_string()));
+        let caption = self.caption.unwrap_or_default();
+        fingerprint(&["multipart", self.file_name, self.content_type, &size, &part_size, self.part_checksums.as_str(), caption])
+    }
+}
+
+/// Why an upload's parts are not signed or listed.
+#[derive(Debug, thiserror::Error)]
+pub enum PartsError {
+    /// Not this user's, or not there.
+    #[error("there is no such upload")]
+    NotFound,
+    /// It comes in one PUT.
+    #[error("the upload is not in parts")]
+    NotMultipart,
+    /// Its parts are an image already.
+    #[error("the upload is complete")]
+    Complete,
+    /// The upload's time is over.
+    #[error("the upload has expired")]
+    Expired,
+    /// Its bytes came, and were not what was declared.
+    #[error("the upload was rejected")]
+    Rejected(Rejection),
+    /// What was asked for cannot be signed; never empty.
+    #[error("the parts cannot be signed")]
+    Unsignable(Vec<Unsignable>),
+    /// The database, S3 or the credentials failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What became of putting the parts together.
+enum Assembly {
+    /// S3 was told to; what lies at the key now tells whether it did.
+    Asked,
+    /// Somebody else is telling S3 to.
+    Busy,
+    /// Not all parts are there.
+    Incomplete(MissingParts),
+    /// S3 has no such upload: it was completed or aborted.
+    NoUpload,
+    /// Somebody else moved the image.
+    Moved,
+}
+
+/// Races are settled by looking again; more than this is a fault.
+const TRIES: usize = 5;
+/// How long somebody else's completion is waited for, and how often it is looked at meanwhile.
+const WAIT: Duration = Duration::from_secs(15);
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+impl Valet {
+    /// Opens an upload in parts, or finds the one under the same key; the last value says whether it was opened now.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub async fn issue_multipart(
+        &self,
+        user: UserId,
+        declared: &DeclaredMultipart<'_>,
+        now: OffsetDateTime,
+    ) -> Result<(Image, Multipart, bool), IssueError> {
+        let (upload, multipart) = self.check_multipart(declared).map_err(IssueError::Unstorable)?;
+        let limits = (self.uploads.quota_bytes, self.uploads.max_pending);
+        let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
+        for _ in 0..TRIES {
+            if let Some(named) = &named
+                && let Some(image) = self.find_under_key(user, named, now).await?
+            {
+                let multipart = image.upload.multipart.ok_or(IssueError::KeyReused)?;
+                return Ok((image, multipart, false));
+            }
+            let id = ImageId::new();
+            let image = Image {
+                id,
+                user,
+                key: ObjectKey::of(user, id),
+                state: ImageState::Pending,
+                upload: upload.clone(),
+                idempotency: named.clone(),
+                upload_id: None,
+                rejection: None,
+                gone_from: None,
+                etag: None,
+                dimensions: None,
+                created_at: now,
+                uploaded_at: None,
+                expires_at: now + self.uploads.multipart_ttl,
+                // No URL has left yet.
+                urls_die_at: now,
+            };
+            if self.store.users.reserve(user, &[(id, upload.size)], limits, now).await? == Reserved::No {
+                self.explain_refusal(user, upload.size).await?;
+                continue;
+            }
+            if self.store.images.insert_all(&[(&image, self.quiet_from(&image))]).await? != [Inserted::Yes] {
+                self.store.users.release_held(user, id, upload.size).await?;
+                continue;
+            }
+            if let Err(error) = self.open_in_s3(&image, multipart).await {
+                // The client gets no id to go on with, and its next try is another upload: this one must not hold quota
+                // for days. What S3 may have opened, the tombstone's sweep aborts.
+                if let Err(error) = self.delete_pending(&image, now).await {
+                    tracing::warn!(image = %id, %error, "an upload that S3 did not open is left to expire");
+                }
+                return Err(error.into());
+            }
+            return Ok((image, multipart, true));
+        }
+        Err(StoreError::Corrupt { collection: "users", id: user.to_string(), field: "holds" }.into())
+    }
+
+    /// Every rule that what was declared breaks.
+    fn check_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, Multipart), Vec<Unstorable>> {
+        let size = super::uploads::check_size(declared.size, self.uploads.multipart_max_bytes);
+        let multipart = size.as_ref().ok().map(|size| {
+            // A negative number is below every bound, as zero is.
+            let asked = declared.part_size.map(|asked| u64::try_from(asked).unwrap_or(0));
+            let part_size = asked.unwrap_or_else(|| Multipart::part_size_for(*size));
+            Multipart::cut(*size, part_size, declared.part_checksums).ok_or(Unstorable::PartSize)
+        });
+        let file_name = FileName::parse(declared.file_name).map_err(Unstorable::FileName);
+        let content_type = self.check_type(declared.content_type);
+        let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(Unstorable::Caption);
+        match (file_name, content_type, size, multipart, caption) {
+            (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption)) => {
+                let upload = Upload { file_name, content_type, size, sha256: None, caption, multipart: Some(multipart) };
+                Ok((upload, multipart))
+            }
+            (file_name, content_type, size, multipart, caption) => {
+                let part_size = multipart.and_then(Result::err);
+                let broken = [file_name.err(), content_type.err(), size.err(), part_size, caption.err()];
+                Err(broken.into_iter().flatten().collect())
+            }
+        }
+    }
+
+    /// Opens S3's side and records its name in the place of the one `image` has. Of several at once the first to record
+    /// wins, and the others abort what they opened: looking again tells.
+    async fn open_in_s3(&self, image: &Image, multipart: Multipart) -> Result<(), StoreError> {
+        let upload_id = self.objects.create_multipart(&image.key, image.upload.content_type, multipart.checksums()).await?;
+        if self.store.images.set_upload_id(image, &upload_id).await?.is_none() {
+            self.objects.abort_multipart(&image.key, &upload_id).await?;
+        }
+        Ok(())
+    }
+
+    /// Keys to write these parts, in the order asked for.
+    ///
+    /// # Errors
+    /// [`PartsError`].
+    pub async fn sign_parts(
+        &self,
+        user: UserId,
+        id: ImageId,
+        asked: &[AskedPart<'_>],
+        now: OffsetDateTime,
+    ) -> Result<Vec<(u32, PresignedPut)>, PartsError> {
+        for _ in 0..TRIES {
+            let (image, multipart) = self.find_multipart(user, id).await?;
+            match image.state {
+                ImageState::Ready => return Err(PartsError::Complete),
+                _ if image.expires_at <= now => return Err(PartsError::Expired),
+                _ => {}
+            }
+            let parts = parts::check(multipart, asked).map_err(PartsError::Unsignable)?;
+            let Some(upload_id) = &image.upload_id else {
+                // The server that opened it died before it recorded S3's name.
+                self.open_in_s3(&image, multipart).await?;
+                continue;
+            };
+            let sign = |part: NewPart| {
+                let put = self.objects.presign_part((&image.key, upload_id), part, now, self.uploads.url_ttl)?;
+                Ok((part.number, put))
+            };
+            let signed = parts.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
+            let dies_at = signed.iter().map(|(_, put)| put.signed.expires_at).max().unwrap_or(now);
+            let due = dies_at + self.grace(image.upload.largest_transfer());
+            if self.store.images.raise_owned_urls_die_at(user, &[id], dies_at, due).await? == 1 {
+                return Ok(signed);
+            }
+        }
+        Err(PartsError::NotFound)
+    }
+
+    /// Numbers and sizes of the parts that S3 has.
+    ///
+    /// # Errors
+    /// [`PartsError`].
+    pub async fn stored_parts(&self, user: UserId, id: ImageId) -> Result<Vec<(u32, u64)>, PartsError> {
+        let (image, multipart) = self.find_multipart(user, id).await?;
+        if image.state == ImageState::Ready {
+            return Ok(multipart.parts().collect());
+        }
+        let Some(upload_id) = &image.upload_id else { return Ok(Vec::new()) };
+        if let Some(parts) = self.objects.list_parts(&image.key, upload_id).await? {
+            return Ok(parts.into_iter().map(|part| (part.number, part.size)).collect());
+        }
+        if self.objects.head(&image.key).await?.is_some() {
+            // Completed, and the confirm did not get further.
+            return Ok(multipart.parts().collect());
+        }
+        // Somebody else aborted it, such as the bucket's lifecycle rule: the client begins anew, under the same id.
+        self.open_in_s3(&image, multipart).await?;
+        Ok(Vec::new())
+    }
+
+    /// The user's upload in parts, pending or ready.
+    async fn find_multipart(&self, user: UserId, id: ImageId) -> Result<(Image, Multipart), PartsError> {
+        let image = self.store.images.find_owned(user, id).await?.ok_or(PartsError::NotFound)?;
+        match (image.outcome(), image.rejection, image.upload.multipart) {
+            (ImageState::Pending | ImageState::Ready, _, Some(multipart)) => Ok((image, multipart)),
+            (ImageState::Pending | ImageState::Ready, _, None) => Err(PartsError::NotMultipart),
+            (ImageState::Rejected, Some(why), _) => Err(PartsError::Rejected(why)),
+            (ImageState::Expired, _, _) => Err(PartsError::Expired),
+            _ => Err(PartsError::NotFound),
+        }
+    }
+
+    /// Looks at what came of an upload. Parts that are all there are made one object first.
+    pub(super) async fn gather(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
+        let Some(multipart) = image.upload.multipart else { return self.examine(image).await };
+        let all = || MissingParts(multipart.parts().map(|(number, _)| number).collect());
+        let (mut no_upload, mut waited, mut tries) = (false, Duration::ZERO, 0);
+        while tries < TRIES {
+            match self.examine(image).await? {
+                Finding::Missing => {}
+                finding => {
+                    // A second upload of this key, left by a server that died, can come to nothing any more.
+                    self.objects.abort_multiparts(&image.key).await?;
+                    return Ok(finding);
+                }
+            }
+            match self.assemble(image, multipart, now).await? {
+                Assembly::Asked => tries += 1,
+                Assembly::Busy if waited < WAIT => {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                    waited += LOOK_AGAIN;
+                }
+                Assembly::Busy => return Err(StoreError::ObjectsTimeout { operation: "CompleteMultipartUpload" }),
+                Assembly::Incomplete(missing) => return Ok(Finding::PartsMissing(missing)),
+                // Completed by somebody else between our looks, or gone for good.
+                Assembly::NoUpload if no_upload => return Ok(Finding::PartsMissing(all())),
+                Assembly::NoUpload => no_upload = true,
+                Assembly::Moved => return Ok(Finding::Missing),
+            }
+        }
+        Err(StoreError::Objects {
+            operation: "CompleteMultipartUpload",
+            reason: "all parts are there, and no object comes of them".to_owned(),
+        })
+    }
+
+    async fn assemble(&self, image: &Image, multipart: Multipart, now: OffsetDateTime) -> Result<Assembly, StoreError> {
+        let listed = match &image.upload_id {
+            Some(upload_id) => self.objects.list_parts(&image.key, upload_id).await?.map(|parts| (upload_id, parts)),
+            None => return Ok(Assembly::Incomplete(MissingParts(multipart.parts().map(|(number, _)| number).collect()))),
+        };
+        let Some((upload_id, mut parts)) = listed else { return Ok(Assembly::NoUpload) };
+        // Each length is signed; a store that does not hold to it is not trusted with it here either.
+        parts.retain(|part| multipart.length_of(part.number) == Some(part.size));
+        let is_there = |number: &u32| parts.binary_search_by_key(number, |part| part.number).is_ok();
+        let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
+        if !missing.is_empty() {
+            return Ok(Assembly::Incomplete(MissingParts(missing)));
+        }
+        // Completing writes the key as a PUT does, and may do so after we stopped waiting: a tombstone must outlive it.
+        let dies_at = now + COMPLETING;
+        let due = dies_at + self.grace(0);
+        // One at a time: not every store shows nothing of a completion until it is done when another has been before.
+        if !self.store.images.claim_completion(image, COMPLETING, dies_at, due).await? {
+            let current = self.store.images.find_owned(image.user, image.id).await?;
+            let is_pending = current.is_some_and(|image| image.state == ImageState::Pending);
+            return Ok(if is_pending { Assembly::Busy } else { Assembly::Moved });
+        }
+        match self.objects.complete_multipart(&image.key, upload_id, parts).await {
+            Ok(true) => {}
+            // S3 may still be at it: the claim ends by itself.
+            Err(error @ StoreError::ObjectsTimeout { .. }) => return Err(error),
+            Ok(false) => self.store.images.drop_completion(image).await?,
+            Err(error) => {
+                self.store.images.drop_completion(image).await?;
+                return Err(error);
+            }
+        }
+        Ok(Assembly::Asked)
+    }
+
+    /// Deletes what lies in S3 for this image: the open upload first, whose completion would bring the object back.
+    pub(super) async fn remove(&self, image: &Image) -> Result<(), StoreError> {
+        if image.upload.multipart.is_some() {
+            if let Some(upload_id) = &image.upload_id {
+                self.objects.abort_multipart(&image.key, upload_id).await?;
+            }
+            self.objects.abort_multiparts(&image.key).await?;
+        }
+        self.objects.purge(&image.key).await
+    }
+}

@@ -1,0 +1,258 @@
+//! `/api/images/multipart` and `/api/images/{id}/parts`: files that come in parts.
+
+use poem_openapi::{
+    ApiResponse, Enum, Object, OpenApi,
+    param::{Header, Path},
+    payload::Json,
+};
+use serde::Deserialize;
+use time::OffsetDateTime;
+
+use super::{
+    Tag,
+    bearer::{Application, Signed},
+    body::{self, Body},
+    problem::{Code, Problem},
+    view::{self, PresignedRequest, idempotency_key, image_id, whole_seconds},
+};
+use crate::{
+    domain::multipart::{AskedPart, DeclaredMultipart},
+    model,
+};
+
+/// The problems of each operation, beside those of every operation of its shape.
+pub const PROBLEMS: &[(&str, &[Code])] = &[
+    (
+        "create_multipart_upload",
+        &[
+            Code::SessionEnded,
+            Code::QuotaExceeded,
+            Code::TooManyPending,
+            Code::InvalidSize,
+            Code::FileTooLarge,
+            Code::TypeNotAllowed,
+            Code::InvalidFileName,
+            Code::InvalidPartSize,
+            Code::InvalidCaption,
+            Code::IdempotencyKeyReused,
+            Code::RateLimited,
+        ],
+    ),
+    (
+        "sign_parts",
+        &[
+            Code::NotFound,
+            Code::NotMultipart,
+            Code::UploadComplete,
+            Code::UploadExpired,
+            Code::InvalidParts,
+            Code::InvalidSha256,
+            Code::ObjectMismatch,
+            Code::ContentMismatch,
+        ],
+    ),
+    ("list_parts", &[Code::NotFound, Code::NotMultipart, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch]),
+];
+
+/// The operations.
+pub struct Multipart;
+
+/// What S3 is to prove of each part.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Enum, Deserialize)]
+#[oai(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase")]
+enum PartChecksums {
+    /// The length and the SHA-256: each part's is given when its URL is asked for.
+    Sha256,
+    /// The length alone.
+    #[default]
+    None,
+}
+
+impl From<PartChecksums> for model::PartChecksums {
+    fn from(asked: PartChecksums) -> Self {
+        match asked {
+            PartChecksums::Sha256 => Self::Sha256,
+            PartChecksums::None => Self::None,
+        }
+    }
+}
+
+/// What is to be uploaded in parts.
+#[derive(Object, Deserialize)]
+#[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct NewMultipart {
+    /// The name to show and to save under: at most 255 bytes of UTF-8. Folders before it are taken off; control and
+    /// bidirectional-override characters are refused.
+    file_name: String,
+    /// The media type, without parameters. What is uploaded must be of it.
+    content_type: String,
+    /// Bytes of the whole file. The parts must add up to exactly as many.
+    #[serde(deserialize_with = "body::integer")]
+    size: i64,
+    /// Bytes of every part but the last, from 5 MiB to 5 GiB; at most 10000 parts. Chosen for you when left out.
+    #[serde(default, deserialize_with = "body::present_integer")]
+    part_size: Option<i64>,
+    /// What S3 is to prove of each part; `none` when left out. It cannot be changed later.
+    #[serde(default, deserialize_with = "body::present")]
+    part_checksums: Option<PartChecksums>,
+    /// Words to show with the image: at most 1000 characters.
+    #[serde(default, deserialize_with = "body::present")]
+    caption: Option<String>,
+}
+
+/// An upload in parts that is open.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct MultipartTicket {
+    /// Names the image from now on.
+    id: String,
+    /// Bytes of every part but the last, which is the rest.
+    part_size: u64,
+    /// How many parts there are, numbered from 1.
+    part_count: u32,
+    /// The end of the upload: until then its parts' URLs can be had.
+    expires_at: OffsetDateTime,
+}
+
+#[derive(ApiResponse)]
+enum MultipartResponse {
+    /// The upload under this key: go on with it.
+    #[oai(status = 200)]
+    Known(Json<MultipartTicket>),
+    /// The upload is open: ask for the parts' URLs, PUT the parts, then confirm.
+    #[oai(status = 201)]
+    Opened(Json<MultipartTicket>),
+}
+
+/// A part whose URL is asked for.
+#[derive(Object, Deserialize)]
+#[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PartToSign {
+    /// From 1 to the upload's `partCount`.
+    #[serde(deserialize_with = "body::integer")]
+    part_number: i64,
+    /// Base64 (not hex) of the SHA-256 of the part's bytes: if and only if `partChecksums` is `sha256`.
+    #[serde(default, deserialize_with = "body::present")]
+    sha256: Option<String>,
+}
+
+/// Parts whose URLs are asked for.
+#[derive(Object, Deserialize)]
+#[oai(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PartsToSign {
+    /// Any of the upload's parts, at most 1000 at once.
+    parts: Vec<PartToSign>,
+}
+
+/// A part's URL.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct SignedPart {
+    /// Which part.
+    part_number: u32,
+    /// The PUT of its bytes.
+    request: PresignedRequest,
+}
+
+/// The parts' URLs.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct SignedParts {
+    /// In the order they were asked for.
+    parts: Vec<SignedPart>,
+}
+
+/// A part that S3 has.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct StoredPart {
+    /// Which part.
+    part_number: u32,
+    /// Its bytes.
+    size: u64,
+}
+
+/// The parts that S3 has.
+#[derive(Object)]
+#[oai(rename_all = "camelCase")]
+struct StoredParts {
+    /// In order of their numbers.
+    parts: Vec<StoredPart>,
+}
+
+#[OpenApi(prefix_path = "/api/images", tag = "Tag::Uploads")]
+impl Multipart {
+    /// Open an upload in parts
+    ///
+    /// For big files and bad networks. Cut the file into parts of `partSize` bytes, the last being the rest; ask for the
+    /// parts' URLs as you need them, PUT the parts in any order and as many at once as you like, then confirm. The image
+    /// has no `sha256`, and is not compared with others: a digest of parts is not the file's.
+    #[oai(path = "/multipart", method = "post", operation_id = "create_multipart_upload")]
+    async fn create(
+        &self,
+        app: Application<'_>,
+        caller: Signed,
+        /// Any text of 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body, within 24 hours,
+        /// gets the same upload.
+        #[oai(name = "Idempotency-Key")]
+        key: Header<Option<String>>,
+        body: Body<NewMultipart>,
+    ) -> Result<MultipartResponse, Problem> {
+        app.valet.throttle_uploads(caller.0.user, 1)?;
+        let key = key.0.as_deref().map(|text| idempotency_key(text, "Idempotency-Key")).transpose()?;
+        let declared = DeclaredMultipart {
+            file_name: &body.0.file_name,
+            content_type: &body.0.content_type,
+            size: body.0.size,
+            part_size: body.0.part_size,
+            part_checksums: body.0.part_checksums.unwrap_or_default().into(),
+            caption: body.0.caption.as_deref(),
+            key: key.as_ref(),
+        };
+        let (image, multipart, opened) = app.valet.issue_multipart(caller.0.user, &declared, view::now()).await?;
+        let ticket = Json(MultipartTicket {
+            id: image.id.to_string(),
+            part_size: multipart.part_size(),
+            part_count: multipart.part_count(),
+            expires_at: whole_seconds(image.expires_at),
+        });
+        Ok(if opened { MultipartResponse::Opened(ticket) } else { MultipartResponse::Known(ticket) })
+    }
+
+    /// Get URLs for parts
+    ///
+    /// Each URL takes exactly its part's bytes: the length is signed, and the digest where the upload was opened with
+    /// checksums. Ask again for a part whose URL expired or whose bytes changed; the part that was sent last counts.
+    ///
+    /// The rules for a part's PUT: **200**: done. **409, 5xx or no answer**: repeat it. **403**: ask for its URL once
+    /// more. **404**: list the parts. **400**: the bytes are not those of the digest; ask for a URL with theirs.
+    #[oai(path = "/:id/parts", method = "post", operation_id = "sign_parts")]
+    async fn sign(
+        &self,
+        app: Application<'_>,
+        caller: Signed,
+        id: Path<String>,
+        body: Body<PartsToSign>,
+    ) -> Result<Json<SignedParts>, Problem> {
+        let now = view::now();
+        let asked: Vec<_> =
+            body.0.parts.iter().map(|part| AskedPart { number: part.part_number, sha256: part.sha256.as_deref() }).collect();
+        let signed = app.valet.sign_parts(caller.0.user, image_id(&id)?, &asked, now).await?;
+        let shown = |(part_number, put)| SignedPart { part_number, request: PresignedRequest::new(put, now) };
+        Ok(Json(SignedParts { parts: signed.into_iter().map(shown).collect() }))
+    }
+
+    /// List the parts that have arrived
+    ///
+    /// What to resume from after a lost connection or a restart: send the parts that are not listed, then confirm.
+    #[oai(path = "/:id/parts", method = "get", operation_id = "list_parts")]
+    async fn list(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<StoredParts>, Problem> {
+        let stored = app.valet.stored_parts(caller.0.user, image_id(&id)?).await?;
+        let shown = |(part_number, size)| StoredPart { part_number, size };
+        Ok(Json(StoredParts { parts: stored.into_iter().map(shown).collect() }))
+    }
+}

@@ -1,0 +1,147 @@
+//! How a file is cut into parts, by S3's limits (AWS document "Amazon S3 multipart upload limits").
+
+/// What S3 is to prove of each part. Fixed when the upload is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartChecksums {
+    /// The length alone.
+    None,
+    /// The length and the SHA-256.
+    Sha256,
+}
+
+impl PartChecksums {
+    /// The name in the database and in requests.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Sha256 => "sha256",
+        }
+    }
+
+    /// Reads the database's name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::None, Self::Sha256].into_iter().find(|known| known.as_str() == text)
+    }
+}
+
+/// A file's parts: all of one size, but the last, which is the rest. Their lengths add up to the file's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Multipart {
+    size: u64,
+    part_size: u64,
+    part_count: u32,
+    checksums: PartChecksums,
+}
+
+impl Multipart {
+    /// The least size of a part that is not the last, in bytes.
+    pub const MIN_PART_SIZE: u64 = 5 << 20;
+    /// The most, in bytes.
+    pub const MAX_PART_SIZE: u64 = 5 << 30;
+    /// The most parts, and so the highest number.
+    pub const MAX_PARTS: u32 = 10_000;
+    /// Where nobody asked for a size: a bad network loses little of it, a good one is not slowed.
+    const USUAL_PART_SIZE: u64 = 8 << 20;
+
+    /// Cuts `size` bytes into parts of `part_size`. `None` when the size of a part or their number is out of bounds.
+    #[must_use]
+    pub fn cut(size: u64, part_size: u64, checksums: PartChecksums) -> Option<Self> {
+        if size == 0 || !(Self::MIN_PART_SIZE..=Self::MAX_PART_SIZE).contains(&part_size) {
+            return None;
+        }
+        let part_count = u32::try_from(size.div_ceil(part_size)).ok().filter(|count| *count <= Self::MAX_PARTS)?;
+        Some(Self { size, part_size, part_count, checksums })
+    }
+
+    /// The size of a part for a file of `size` bytes: the usual one, or as many whole MiB as the limit of parts needs.
+    #[must_use]
+    pub fn part_size_for(size: u64) -> u64 {
+        let needed = size.div_ceil(u64::from(Self::MAX_PARTS)).next_multiple_of(1 << 20);
+        needed.max(Self::USUAL_PART_SIZE)
+    }
+
+    /// Bytes of every part but the last.
+    #[must_use]
+    pub fn part_size(&self) -> u64 {
+        self.part_size
+    }
+
+    /// How many parts there are, numbered from 1.
+    #[must_use]
+    pub fn part_count(&self) -> u32 {
+        self.part_count
+    }
+
+    /// What S3 is to prove of each part.
+    #[must_use]
+    pub fn checksums(&self) -> PartChecksums {
+        self.checksums
+    }
+
+    /// The exact length of a part; `None` when there is no such part.
+    #[must_use]
+    pub fn length_of(&self, number: u32) -> Option<u64> {
+        let before = u64::from(number.checked_sub(1)?) * self.part_size;
+        (number <= self.part_count).then(|| self.part_size.min(self.size - before))
+    }
+
+    /// Every part's number and length.
+    pub fn parts(&self) -> impl Iterator<Item = (u32, u64)> + '_ {
+        (1..=self.part_count).filter_map(|number| Some((number, self.length_of(number)?)))
+    }
+
+    /// Bytes of the longest part: the largest transfer.
+    #[must_use]
+    pub fn longest(&self) -> u64 {
+        self.part_size.min(self.size)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn cut(size: u64, part_size: u64) -> Option<Multipart> {
+        Multipart::cut(size, part_size, PartChecksums::None)
+    }
+
+    proptest! {
+        /// Up to S3's largest object, the chosen size is legal and the lengths add up to the file's.
+        #[test]
+        fn the_lengths_add_up(size in 1..=5u64 << 40) {
+            let part_size = Multipart::part_size_for(size);
+            let parts = cut(size, part_size).unwrap();
+            prop_assert!(part_size.is_multiple_of(MIB) && parts.part_count() <= Multipart::MAX_PARTS);
+            prop_assert_eq!(parts.parts().map(|(_, length)| length).sum::<u64>(), size);
+            let last = parts.length_of(parts.part_count()).unwrap();
+            prop_assert!((1..=part_size).contains(&last), "the last part is not empty");
+            prop_assert_eq!(parts.parts().count(), parts.part_count() as usize);
+        }
+    }
+
+    #[test]
+    fn bounds() {
+        assert_eq!(cut(100 * MIB, 5 * MIB - 1), None);
+        assert_eq!(cut(100 * MIB, (5 << 30) + 1), None);
+        assert_eq!(cut(0, 5 * MIB), None);
+        assert_eq!(cut(10_000 * 5 * MIB, 5 * MIB).unwrap().part_count(), 10_000);
+        assert_eq!(cut(10_000 * 5 * MIB + 1, 5 * MIB), None, "a part too many");
+        assert_eq!(cut(u64::MAX, 5 << 30), None);
+        let parts = cut(11 * MIB, 5 * MIB).unwrap();
+        assert_eq!(
+            [0, 1, 2, 3, 4, u32::MAX].map(|n| parts.length_of(n)),
+            [None, Some(5 * MIB), Some(5 * MIB), Some(MIB), None, None]
+        );
+        assert_eq!(cut(3, 5 * MIB).unwrap().parts().collect::<Vec<_>>(), [(1, 3)], "one small part is the last");
+        assert_eq!((parts.longest(), cut(3, 5 * MIB).unwrap().longest()), (5 * MIB, 3));
+        assert_eq!(Multipart::part_size_for(5 << 30), 8 * MIB);
+        assert_eq!(Multipart::part_size_for(5 << 40), 525 * MIB);
+    }
+}

@@ -1,0 +1,193 @@
+//! Multipart uploads: S3's calls and the parts' URLs. What a part must be is decided elsewhere.
+
+use std::time::Duration;
+
+use aws_sdk_s3::{
+    config::{Builder, timeout::TimeoutConfig},
+    error::ProvideErrorMetadata,
+    types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
+};
+use time::OffsetDateTime;
+
+use super::{Objects, PresignedPut, failed, status};
+use crate::{
+    model::{ContentType, ObjectKey, PartChecksums, Sha256},
+    signer::Request,
+    store::StoreError,
+};
+
+/// The longest S3 may take to put the parts together: it answers when the object is there.
+pub const COMPLETING: Duration = Duration::from_secs(40);
+/// The longest a listing may take, over all of its pages.
+const LISTING: Duration = Duration::from_secs(20);
+
+/// A part that S3 has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPart {
+    /// From 1.
+    pub number: u32,
+    /// Bytes.
+    pub size: u64,
+    etag: String,
+    sha256: Option<String>,
+}
+
+/// A part that is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewPart {
+    /// From 1.
+    pub number: u32,
+    /// Exactly so many bytes.
+    pub length: u64,
+    /// What S3 is to prove besides.
+    pub sha256: Option<Sha256>,
+}
+
+impl Objects {
+    /// Opens a multipart upload and gives S3's name for it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; an upload may then be open that nobody knows the name of: [`Objects::abort_multiparts`] finds it.
+    pub async fn create_multipart(
+        &self,
+        key: &ObjectKey,
+        content_type: ContentType,
+        checksums: PartChecksums,
+    ) -> Result<String, StoreError> {
+        let algorithm = match checksums {
+            PartChecksums::None => None,
+            PartChecksums::Sha256 => Some(ChecksumAlgorithm::Sha256),
+        };
+        let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key.as_str());
+        let create = create.content_type(content_type.as_str()).set_checksum_algorithm(algorithm);
+        let made = create.send().await.map_err(|error| failed("CreateMultipartUpload", &error))?;
+        made.upload_id.filter(|id| !id.is_empty()).ok_or_else(|| StoreError::Objects {
+            operation: "CreateMultipartUpload",
+            reason: "the answer names no upload".to_owned(),
+        })
+    }
+
+    /// A key to write one part: number, upload, length and, where given, digest are signed.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_part(
+        &self,
+        (key, upload_id): (&ObjectKey, &str),
+        part: NewPart,
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<PresignedPut, StoreError> {
+        let (number, length) = (part.number.to_string(), part.length.to_string());
+        let digest = part.sha256.map(|digest| digest.to_string());
+        let mut headers = vec![("content-length", length.as_str())];
+        headers.extend(digest.as_deref().map(|digest| ("x-amz-checksum-sha256", digest)));
+        let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
+        let signed = self.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &query }, now, ttl)?;
+        Ok(PresignedPut { signed, headers: headers[1..].iter().map(|(name, value)| (*name, (*value).to_owned())).collect() })
+    }
+
+    /// All parts that S3 has, in order. `None` when S3 has no such upload: it was completed or aborted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_parts(&self, key: &ObjectKey, upload_id: &str) -> Result<Option<Vec<StoredPart>>, StoreError> {
+        let listing = self.list_all_parts(key, upload_id);
+        tokio::time::timeout(LISTING, listing).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "ListParts" }))
+    }
+
+    async fn list_all_parts(&self, key: &ObjectKey, upload_id: &str) -> Result<Option<Vec<StoredPart>>, StoreError> {
+        let mut parts = Vec::new();
+        let mut marker = None;
+        loop {
+            let list = self.client.list_parts().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
+            let page = match list.set_part_number_marker(marker.clone()).send().await {
+                Ok(page) => page,
+                Err(error) if status(&error) == Some(404) => return Ok(None),
+                Err(error) => return Err(failed("ListParts", &error)),
+            };
+            parts.extend(page.parts().iter().filter_map(|part| {
+                Some(StoredPart {
+                    number: u32::try_from(part.part_number()?).ok()?,
+                    size: u64::try_from(part.size()?).ok()?,
+                    etag: part.e_tag()?.to_owned(),
+                    sha256: part.checksum_sha256().map(str::to_owned),
+                })
+            }));
+            let next = page.next_part_number_marker().filter(|_| page.is_truncated() == Some(true)).map(str::to_owned);
+            if next.is_none() || next == marker {
+                break;
+            }
+            marker = next;
+        }
+        // Not every store sorts them.
+        parts.sort_unstable_by_key(|part| part.number);
+        Ok(Some(parts))
+    }
+
+    /// Makes the parts one object, unless an object is there already. `false` when S3 refused because things are not as
+    /// `parts` says: the upload is gone, an object is there, a part was sent anew. Looking again tells.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the object may come all the same.
+    pub async fn complete_multipart(&self, key: &ObjectKey, upload_id: &str, parts: Vec<StoredPart>) -> Result<bool, StoreError> {
+        let completed = parts.into_iter().map(|part| {
+            let number = i32::try_from(part.number).ok();
+            let made = CompletedPart::builder().set_part_number(number).e_tag(part.etag);
+            made.set_checksum_sha256(part.sha256).build()
+        });
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(completed.collect())).build();
+        let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
+        let timeouts = TimeoutConfig::builder()
+            .read_timeout(COMPLETING)
+            .operation_attempt_timeout(COMPLETING)
+            .operation_timeout(COMPLETING)
+            .build();
+        let answer = complete
+            .if_none_match("*")
+            .multipart_upload(parts)
+            .customize()
+            .config_override(Builder::new().timeout_config(timeouts))
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(true),
+            Err(error) if matches!(status(&error), Some(404 | 409 | 412)) || error.code() == Some("InvalidPart") => Ok(false),
+            Err(error) => Err(failed("CompleteMultipartUpload", &error)),
+        }
+    }
+
+    /// Aborts an upload. Done when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn abort_multipart(&self, key: &ObjectKey, upload_id: &str) -> Result<(), StoreError> {
+        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
+        match abort.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if status(&error) == Some(404) => Ok(()),
+            Err(error) => Err(failed("AbortMultipartUpload", &error)),
+        }
+    }
+
+    /// Aborts every upload of this key: also one whose server died before its name was recorded. On a store that cannot
+    /// list them, or for a policy without `s3:ListBucketMultipartUploads`, those are left to the bucket's lifecycle rule.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn abort_multiparts(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        let listing = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key.as_str()).send().await;
+        let uploads = match listing {
+            Ok(found) => found.uploads.unwrap_or_default(),
+            Err(error) if matches!(status(&error), Some(400 | 403 | 405 | 501)) => return Ok(()),
+            Err(error) => return Err(failed("ListMultipartUploads", &error)),
+        };
+        // The prefix also matches longer keys. One page: nothing makes a thousand uploads of one key.
+        for upload in uploads.iter().filter(|upload| upload.key() == Some(key.as_str())) {
+            if let Some(upload_id) = upload.upload_id() {
+                self.abort_multipart(key, upload_id).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,392 @@
+//! Uploads in parts: what each URL allows, going on after any interruption, completing once, leaving nothing behind.
+
+mod ending;
+mod interrupted;
+
+use std::time::Duration;
+
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
+use mongodb::bson::{Document, doc};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::app::{Answer, Caller, TestApp, sha256, unique_png};
+
+const MIB: usize = 1 << 20;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The default settings: URLs live an hour, the grace is a quarter of an hour.
+const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
+
+fn after(duration: Duration) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + duration
+}
+
+/// An image of three parts of 5 MiB, 5 MiB and a rest: what follows the end of a PNG is legal.
+fn file() -> Vec<u8> {
+    let mut bytes = unique_png();
+    let salt = *uuid::Uuid::new_v4().as_bytes();
+    bytes.extend((bytes.len()..10 * MIB + 4321).map(|n| salt[n % 16].wrapping_add(n.to_le_bytes()[0])));
+    bytes
+}
+
+fn declared(bytes: &[u8], checksums: &str) -> Value {
+    json!({ "fileName": "big.png", "contentType": "image/png", "size": bytes.len(), "partSize": 5 * MIB, "partChecksums": checksums })
+}
+
+/// A part's number and bytes.
+fn part(bytes: &[u8], number: usize) -> Vec<u8> {
+    bytes[(number - 1) * 5 * MIB..].iter().take(5 * MIB).copied().collect()
+}
+
+impl Caller<'_> {
+    async fn open(&self, body: Value) -> Answer {
+        let answer = self.post("/api/images/multipart", body).await;
+        assert_eq!(answer.status, 201, "{answer:?}");
+        answer
+    }
+
+    async fn parts_of(&self, id: &str) -> Vec<u64> {
+        let answer = self.get(&format!("/api/images/{id}/parts")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json["parts"].as_array().unwrap().iter().map(|part| part["partNumber"].as_u64().unwrap()).collect()
+    }
+
+    async fn sign(&self, id: &str, parts: Value) -> Answer {
+        self.post(&format!("/api/images/{id}/parts"), json!({ "parts": parts })).await
+    }
+
+    /// One part's URL.
+    async fn part_url(&self, id: &str, part: Value) -> Value {
+        let answer = self.sign(id, json!([part])).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.json["parts"][0]["partNumber"], part["partNumber"]);
+        answer.json["parts"][0]["request"].clone()
+    }
+
+    async fn send_parts(&self, id: &str, bytes: &[u8], numbers: &[usize]) {
+        for number in numbers {
+            let request = self.part_url(id, json!({ "partNumber": number })).await;
+            assert_eq!(self.app.put(&request, part(bytes, *number)).await, 200);
+        }
+    }
+
+    async fn usage(&self) -> Value {
+        self.get("/api/auth/me").await.json["usage"].clone()
+    }
+}
+
+impl TestApp {
+    /// Uploads that S3 holds open.
+    async fn bucket_uploads(&self) -> Vec<String> {
+        let listed = self.s3.list_multipart_uploads().bucket(&self.config.s3.bucket).send().await.unwrap();
+        listed.uploads().iter().map(|upload| upload.upload_id().unwrap().to_owned()).collect()
+    }
+
+    /// Completes an upload past the API, as a server does whose answer is lost.
+    async fn bucket_complete(&self, id: &str) {
+        let image = self.db_image(id).await.unwrap();
+        let (key, upload_id) = (image.get_str("key").unwrap(), image.get_str("uploadId").unwrap());
+        let listed = self.s3.list_parts().bucket(&self.config.s3.bucket).key(key).upload_id(upload_id).send().await.unwrap();
+        let parts = listed.parts().iter().map(|part| {
+            CompletedPart::builder().set_part_number(part.part_number()).set_e_tag(part.e_tag().map(str::to_owned)).build()
+        });
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
+        let complete = self.s3.complete_multipart_upload().bucket(&self.config.s3.bucket).key(key).upload_id(upload_id);
+        complete.multipart_upload(parts).send().await.unwrap();
+    }
+
+    async fn bucket_abort(&self, id: &str) {
+        let image = self.db_image(id).await.unwrap();
+        let (key, upload_id) = (image.get_str("key").unwrap(), image.get_str("uploadId").unwrap());
+        let abort = self.s3.abort_multipart_upload().bucket(&self.config.s3.bucket).key(key).upload_id(upload_id);
+        abort.send().await.unwrap();
+    }
+
+    async fn db_set(&self, id: &str, update: Document) {
+        self.db.collection::<Document>("images").update_one(doc! { "_id": id }, update).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn from_parts_to_the_gallery() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = file();
+    let mut body = declared(&bytes, "none");
+    body["caption"] = json!("wide");
+    let ticket = ada.open(body).await;
+    let (id, size) = (ticket.id(), bytes.len());
+    assert_eq!((&ticket.json["partSize"], &ticket.json["partCount"]), (&json!(5 * MIB), &json!(3)));
+    let expected = json!({ "bytes": size, "quotaBytes": 10_737_418_240_u64, "images": 0, "pending": 1 });
+    assert_eq!(ada.usage().await, expected, "counted from the start");
+    let signed = ada.sign(id, json!([{ "partNumber": 3 }, { "partNumber": 1 }, { "partNumber": 2 }])).await;
+    assert_eq!(signed.status, 200, "{signed:?}");
+    for (at, number) in [3, 1, 2].into_iter().enumerate() {
+        let signed = &signed.json["parts"][at];
+        assert_eq!(signed["partNumber"], number, "in the order asked for");
+        assert_eq!((&signed["request"]["headers"], &signed["request"]["expiresIn"]), (&json!({}), &json!(3600)));
+        let url = signed["request"]["url"].as_str().unwrap();
+        assert!(url.contains("X-Amz-SignedHeaders=content-length%3Bhost&partNumber="), "{url}");
+        assert_eq!(app.put(&signed["request"], part(&bytes, number)).await, 200);
+    }
+    let stored = ada.get(&format!("/api/images/{id}/parts")).await;
+    let part = |number: u32, size: usize| json!({ "partNumber": number, "size": size });
+    assert_eq!(stored.json["parts"], json!([part(1, 5 * MIB), part(2, 5 * MIB), part(3, 4321)]));
+    let image = ada.confirm(id).await;
+    assert_eq!(image.status, 200, "{image:?}");
+    assert!(image.json["sha256"].is_null(), "a digest of parts is not the file's");
+    let expected = json!({ "id": id, "fileName": "big.png", "contentType": "image/png", "size": size, "width": 90, "height": 50,
+        "caption": "wide" });
+    for (member, value) in expected.as_object().unwrap() {
+        assert_eq!(&image.json[member], value, "{member}");
+    }
+    let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(read.headers()["content-type"], "image/png");
+    assert!(read.bytes().await.unwrap() == bytes, "the same bytes");
+    assert_eq!(ada.get("/api/images/gallery").await.json["images"], json!([image.json]));
+    assert_eq!(ada.confirm(id).await.json, image.json, "confirmed twice");
+    assert_eq!(app.put(&signed.json["parts"][0]["request"], b"late".to_vec()).await, 403);
+    let late = app.put(&signed.json["parts"][0]["request"], bytes[10 * MIB..].to_vec()).await;
+    assert_eq!(late, 404, "no part comes after the end");
+    assert_eq!(ada.sign(id, json!([{ "partNumber": 1 }])).await.problem(), (409, "upload_complete"));
+    assert_eq!(ada.parts_of(id).await, [1, 2, 3]);
+    let ready = ada.act(&format!("/api/images/{id}/renew")).await;
+    assert_eq!((ready.status, ready.json["state"].as_str()), (200, Some("ready")));
+    assert_eq!(ada.usage().await, json!({ "bytes": size, "quotaBytes": 10_737_418_240_u64, "images": 1, "pending": 0 }));
+    let document = app.db_image(id).await.unwrap();
+    assert_eq!((document.get_str("kind").unwrap(), document.get_i64("partSize").unwrap()), ("multipart", 5 << 20));
+    assert!(!document.contains_key("sha256") && document.get_str("partChecksums").unwrap() == "none");
+    assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    assert!(app.bucket_keys().await.is_empty());
+    assert_eq!(ada.usage().await["bytes"], 0);
+}
+
+#[tokio::test]
+async fn a_parts_url_takes_exactly_its_bytes() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = file();
+    let ticket = ada.open(declared(&bytes, "sha256")).await;
+    let digest = |number: usize| sha256(&part(&bytes, number));
+    let request = ada.part_url(ticket.id(), json!({ "partNumber": 3, "sha256": digest(3) })).await;
+    assert_eq!(request["headers"], json!({ "x-amz-checksum-sha256": digest(3) }));
+    let right = part(&bytes, 3);
+    for length in [right.len() - 1, right.len() + 1, 0] {
+        let mut wrong = right.clone();
+        wrong.resize(length, 0);
+        assert_eq!(app.put(&request, wrong).await, 403, "the length is signed");
+    }
+    let mut wrong = right.clone();
+    wrong[7] ^= 1;
+    assert_eq!(app.put(&request, wrong).await, 400, "other bytes of the same length");
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut request = request.clone();
+        change(&mut request);
+        request
+    };
+    let replaced = |from: &'static str, to: &'static str| {
+        with(&|request| request["url"] = json!(request["url"].as_str().unwrap().replace(from, to)))
+    };
+    for request in [
+        with(&|request| drop(request["headers"].as_object_mut().unwrap().remove("x-amz-checksum-sha256"))),
+        with(&|request| request["headers"]["x-amz-checksum-sha256"] = json!(digest(1))),
+        with(&|request| request["method"] = json!("DELETE")),
+        replaced("partNumber=3", "partNumber=2"),
+        replaced("uploadId=", "uploadId=x"),
+        replaced(&ticket.id().to_owned().leak()[30..], "000000"),
+    ] {
+        let status = app.put(&request, right.clone()).await.as_u16();
+        assert!(matches!(status, 403 | 404), "{status} for {request}");
+    }
+    assert_eq!(ada.parts_of(ticket.id()).await, [0_u64; 0]);
+    assert_eq!(app.put(&request, right).await, 200, "the right request still works");
+    for number in [1, 2] {
+        let request = ada.part_url(ticket.id(), json!({ "partNumber": number, "sha256": digest(number) })).await;
+        assert_eq!(app.put(&request, part(&bytes, number)).await, 200);
+    }
+    let image = ada.confirm(ticket.id()).await;
+    assert_eq!((image.status, &image.json["sha256"]), (200, &Value::Null), "{image:?}");
+    let key = format!("u/{}/{}", ada.id, ticket.id());
+    let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(key);
+    let head = head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap();
+    assert!(head.checksum_sha256().unwrap().ends_with("-3"), "S3 proved every part: {head:?}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_cut_or_signed_is_refused_by_member() {
+    let app = TestApp::start_with(|config| {
+        config.uploads.multipart_max_bytes = 60_000 << 20;
+        config.uploads.quota_bytes = 1 << 40;
+    })
+    .await;
+    let ada = app.user().await;
+    let good = declared(&[0; 100], "none");
+    let refused = async |member: &str, value: Value| {
+        let mut body = good.clone();
+        body[member] = value;
+        let answer = ada.post("/api/images/multipart", body).await;
+        (answer.status, answer.code().to_owned(), answer.json["errors"][0]["field"].as_str().unwrap_or_default().to_owned())
+    };
+    let cases = [
+        ("partSize", "invalid_part_size", vec![json!(5 * MIB - 1), json!(0), json!(-1), json!((5_u64 << 30) + 1), json!(1e30)]),
+        ("size", "invalid_size", vec![json!(0), json!(-1)]),
+        ("size", "file_too_large", vec![json!((60_000_u64 << 20) + 1), json!(1e30)]),
+        ("contentType", "type_not_allowed", vec![json!("image/svg+xml")]),
+        ("fileName", "invalid_file_name", vec![json!("")]),
+        ("caption", "invalid_caption", vec![json!("x".repeat(1001))]),
+    ];
+    for (member, code, values) in cases {
+        for value in values {
+            assert_eq!(refused(member, value.clone()).await, (422, code.to_owned(), member.to_owned()), "{member}: {value}");
+        }
+    }
+    // 10000 parts of 5 MiB, and one byte more.
+    assert_eq!(refused("size", json!((50_000_u64 << 20) + 1)).await.1, "invalid_part_size");
+    for (member, value) in [
+        ("partSize", json!("5")),
+        ("partSize", Value::Null),
+        ("partChecksums", json!("md5")),
+        ("sha256", json!(sha256(b"x"))),
+        ("uploadId", json!("x")),
+    ] {
+        assert_eq!(refused(member, value).await.0, 400, "{member}");
+    }
+    assert_eq!(app.db.collection::<Document>("images").count_documents(doc! {}).await.unwrap(), 0);
+    assert!(app.bucket_uploads().await.is_empty());
+
+    let plain = ada.open(good.clone()).await;
+    let fields = |answer: &Answer| -> Vec<String> {
+        let errors = answer.json["errors"].as_array().unwrap();
+        errors.iter().map(|error| error["field"].as_str().unwrap().to_owned()).collect()
+    };
+    let many = (1..=1001).map(|n| json!({ "partNumber": n })).collect::<Vec<_>>();
+    for parts in [json!([]), json!(many)] {
+        let answer = ada.sign(plain.id(), parts).await;
+        assert_eq!((answer.problem(), fields(&answer)), ((422, "invalid_parts"), vec!["parts".to_owned()]));
+    }
+    for number in [json!(0), json!(-1), json!(2), json!(10_001), json!(1e30), json!(4_294_967_297_u64)] {
+        let answer = ada.sign(plain.id(), json!([{ "partNumber": 1 }, { "partNumber": number }])).await;
+        assert_eq!((answer.problem(), fields(&answer)), ((422, "invalid_parts"), vec!["parts[1].partNumber".to_owned()]));
+    }
+    let answer = ada.sign(plain.id(), json!([{ "partNumber": 1, "sha256": sha256(b"x") }])).await;
+    assert_eq!((answer.problem(), fields(&answer)), ((422, "invalid_sha256"), vec!["parts[0].sha256".to_owned()]));
+    let proved = ada.open(declared(&[0; 100], "sha256")).await;
+    for part in [json!({ "partNumber": 1 }), json!({ "partNumber": 1, "sha256": "AAAA" })] {
+        let answer = ada.sign(proved.id(), json!([part])).await;
+        assert_eq!((answer.problem(), fields(&answer)), ((422, "invalid_sha256"), vec!["parts[0].sha256".to_owned()]));
+    }
+    for part in [json!({}), json!({ "partNumber": "1" }), json!({ "partNumber": 1, "size": 5 }), json!(1)] {
+        assert_eq!(ada.sign(plain.id(), json!([part])).await.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn five_gibibytes_fit_the_limits_of_s3() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let body = |size: u64| json!({ "fileName": "huge.png", "contentType": "image/png", "size": size });
+    assert_eq!(ada.post("/api/images/multipart", body((5 << 30) + 1)).await.problem(), (422, "file_too_large"));
+    let ticket = ada.open(body((5 << 30) - 3)).await;
+    let (part_size, count) = (ticket.json["partSize"].as_u64().unwrap(), ticket.json["partCount"].as_u64().unwrap());
+    assert!(part_size >= 8 << 20 && count <= 10_000 && part_size * count == 5 << 30, "{ticket:?}");
+    let numbers: Vec<_> = (1..=count).map(|n| json!({ "partNumber": n })).collect();
+    let signed = ada.sign(ticket.id(), json!(numbers)).await;
+    assert_eq!(signed.json["parts"].as_array().unwrap().len() as u64, count);
+    let last = &signed.json["parts"].as_array().unwrap().last().unwrap()["request"];
+    let rest = usize::try_from(part_size - 3).unwrap();
+    assert_eq!(app.put(last, vec![7; rest + 1]).await, 403);
+    assert_eq!(app.put(last, vec![7; rest]).await, 200, "the lengths add up to the declared size");
+    let answer = ada.confirm(ticket.id()).await;
+    assert_eq!(answer.problem(), (409, "parts_missing"));
+    assert!(answer.json["detail"].as_str().unwrap().contains(&format!(": 1-{}.", count - 1)), "{answer:?}");
+    // The grace is a part's, not the file's: an hour, and a quarter, after which the sweeper looks.
+    let document = app.db_image(ticket.id()).await.unwrap();
+    let (due, dies) = (document.get_datetime("due").unwrap(), document.get_datetime("urlsDieAt").unwrap());
+    assert_eq!(due.timestamp_millis() - dies.timestamp_millis(), 900_000);
+    let another = ada.post("/api/images/multipart", body(5 << 30)).await;
+    assert_eq!(another.status, 201, "10 GiB hold two");
+    assert_eq!(ada.post("/api/images/multipart", body(5 << 30)).await.problem(), (409, "quota_exceeded"));
+    assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
+    assert_eq!(ada.usage().await["bytes"], 5_u64 << 30, "released");
+    assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
+    assert_eq!(ada.usage().await["bytes"], 5_u64 << 30, "released once");
+    assert_eq!(app.bucket_uploads().await.len(), 1);
+}
+
+#[tokio::test]
+async fn content_of_parts_is_inspected_like_any() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let html = b"<!doctype html><script>alert(1)</script>".repeat(10);
+    let ticket = ada.open(declared(&html, "none")).await;
+    ada.send_parts(ticket.id(), &html, &[1]).await;
+    for _ in 0..2 {
+        assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"));
+    }
+    assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.problem(), (422, "content_mismatch"));
+    assert_eq!(ada.get(&format!("/api/images/{}/parts", ticket.id())).await.problem(), (422, "content_mismatch"));
+    app.sweep(after(Duration::ZERO)).await;
+    assert!(app.bucket_keys().await.is_empty() && app.bucket_uploads().await.is_empty());
+    assert_eq!(ada.usage().await["bytes"], 0);
+}
+
+#[tokio::test]
+async fn the_same_bytes_in_parts_are_another_image() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let single = ada.upload("a.png", "image/png", &bytes).await;
+    let mut seen = vec![single["id"].clone()];
+    for _ in 0..2 {
+        let ticket = ada.open(declared(&bytes, "none")).await;
+        ada.send_parts(ticket.id(), &bytes, &[1]).await;
+        let image = ada.confirm(ticket.id()).await;
+        assert_eq!(image.status, 200, "{image:?}");
+        assert!(!seen.contains(&image.json["id"]));
+        seen.push(image.json["id"].clone());
+    }
+    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.json["image"]["id"], seen[0], "dedupe finds the single one");
+    assert_eq!(ada.usage().await["images"], 3);
+}
+
+#[tokio::test]
+async fn renewing_and_parts_keep_to_their_kind() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let multipart = ada.open(declared(&[0; 100], "none")).await;
+    assert_eq!(ada.act(&format!("/api/images/{}/renew", multipart.id())).await.problem(), (409, "not_single"));
+    let single = ada.issue("a.png", "image/png", &unique_png()).await;
+    assert_eq!(ada.sign(single.id(), json!([{ "partNumber": 1 }])).await.problem(), (409, "not_multipart"));
+    assert_eq!(ada.get(&format!("/api/images/{}/parts", single.id())).await.problem(), (409, "not_multipart"));
+    assert_eq!(ada.confirm(single.id()).await.problem(), (409, "object_missing"));
+}
+
+#[tokio::test]
+async fn somebody_elses_upload_does_not_exist() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let bytes = unique_png();
+    let ticket = ada.open(declared(&bytes, "none")).await;
+    ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    let unknown = uuid::Uuid::now_v7().to_string();
+    for id in [ticket.id(), &unknown, "x"] {
+        let path = |rest: &str| format!("/api/images/{id}{rest}");
+        let answers = [
+            bob.sign(id, json!([{ "partNumber": 1 }])).await,
+            bob.sign(id, json!([])).await,
+            bob.get(&path("/parts")).await,
+            bob.confirm(id).await,
+            bob.act(&path("/renew")).await,
+            bob.delete(&path("")).await,
+        ];
+        for answer in answers {
+            assert_eq!(answer.problem(), (404, "not_found"), "{answer:?}");
+        }
+    }
+    assert_eq!(bob.get("/api/images/pending").await.json["uploads"], json!([]));
+    let anonymous = app.anonymous();
+    assert_eq!(anonymous.post("/api/images/multipart", declared(&bytes, "none")).await.status, 401);
+    assert_eq!(anonymous.get(&format!("/api/images/{}/parts", ticket.id())).await.status, 401);
+    assert_eq!(anonymous.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.status, 401);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+}

@@ -1,0 +1,127 @@
+//! How an upload in parts ends: once, at the same time, by a delete, by its time.
+
+use futures_util::future::join_all;
+use reqwest::Method;
+
+use super::*;
+
+#[tokio::test]
+async fn c5_fifty_confirms_give_one_image_and_one_answer() {
+    let app = TestApp::start_with(|config| config.uploads.read_url_ttl = DAY).await;
+    let other = TestApp::beside(&app, |config| config.uploads.read_url_ttl = DAY).await;
+    let ada = app.user().await;
+    let ada_there = Caller { app: &other, ..ada.clone() };
+    let bytes = file();
+    let ticket = ada.open(declared(&bytes, "sha256")).await;
+    for number in 1..=3 {
+        let sum = sha256(&part(&bytes, number));
+        let request = ada.part_url(ticket.id(), json!({ "partNumber": number, "sha256": sum })).await;
+        assert_eq!(app.put(&request, part(&bytes, number)).await, 200);
+    }
+    let answers = join_all((0..50).map(|n| if n % 2 == 0 { &ada } else { &ada_there }).map(|ada| ada.confirm(ticket.id()))).await;
+    for answer in &answers {
+        assert_eq!((answer.status, &answer.json), (200, &answers[0].json));
+    }
+    assert_eq!(app.bucket_keys().await.len(), 1);
+    assert!(app.bucket_uploads().await.is_empty());
+    let expected = json!({ "bytes": bytes.len(), "quotaBytes": 10_737_418_240_u64, "images": 1, "pending": 0 });
+    assert_eq!(ada.usage().await, expected);
+}
+
+#[tokio::test]
+async fn a_delete_aborts_and_nothing_comes_after_it() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = file();
+    let ticket = ada.open(declared(&bytes, "none")).await;
+    ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    let kept = ada.part_url(ticket.id(), json!({ "partNumber": 2 })).await;
+    assert_eq!(app.bucket_uploads().await.len(), 1);
+    assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
+    assert!(app.bucket_uploads().await.is_empty());
+    assert_eq!(ada.usage().await["bytes"], 0);
+    assert_eq!(app.put(&kept, part(&bytes, 2)).await, 404);
+    assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 2 }])).await.status, 404);
+    assert_eq!(ada.get(&format!("/api/images/{}/parts", ticket.id())).await.status, 404);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 404);
+    // What a server left that died between opening and recording is aborted by the second pass.
+    let key = format!("u/{}/{}", ada.id, ticket.id());
+    let create =
+        async |key: String| app.s3.create_multipart_upload().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
+    create(key.clone()).await;
+    let longer = create(format!("{key}0")).await;
+    assert_eq!(app.sweep(after(QUIET)).await.gone, 1);
+    assert_eq!(app.bucket_uploads().await, [longer.upload_id().unwrap()], "the longer key is not this image's");
+}
+
+#[tokio::test]
+async fn what_never_came_in_full_expires_and_is_aborted() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = file();
+    let ticket = ada.open(declared(&bytes, "none")).await;
+    ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    for early in [QUIET, DAY, 6 * DAY] {
+        app.sweep(after(early)).await;
+        assert_eq!(app.db_state(ticket.id()).await, "pending");
+    }
+    assert_eq!(ada.parts_of(ticket.id()).await, [1]);
+    assert_eq!(app.sweep(after(7 * DAY + QUIET)).await.expired, 1);
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
+    assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 2 }])).await.problem(), (410, "upload_expired"));
+    assert_eq!(ada.get(&format!("/api/images/{}/parts", ticket.id())).await.problem(), (410, "upload_expired"));
+    assert_eq!(ada.usage().await["bytes"], 0);
+    assert_eq!(app.sweep(after(7 * DAY + QUIET)).await.gone, 1);
+    assert!(app.bucket_uploads().await.is_empty() && app.bucket_keys().await.is_empty());
+}
+
+#[tokio::test]
+async fn an_upload_whose_time_is_over_gives_no_more_urls() {
+    let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(1)).await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.open(declared(&bytes, "none")).await;
+    ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.problem(), (410, "upload_expired"));
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200, "time alone never refuses what is there");
+}
+
+/// A URL is on record before it leaves, so that no sweeper takes the upload away under it.
+#[tokio::test]
+async fn a_signed_part_holds_the_sweeper_off() {
+    let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(60)).await;
+    let ada = app.user().await;
+    let ticket = ada.open(declared(&[0; 100], "none")).await;
+    let dies = async || app.db_image(ticket.id()).await.unwrap().get_datetime("urlsDieAt").unwrap().timestamp_millis();
+    let before = dies().await;
+    ada.part_url(ticket.id(), json!({ "partNumber": 1 })).await;
+    assert!(dies().await - before > 3_590_000);
+    app.sweep(after(Duration::from_secs(1200))).await;
+    assert_eq!(app.db_state(ticket.id()).await, "pending");
+    assert_eq!(app.sweep(after(QUIET)).await.expired, 1);
+}
+
+/// Confirm against delete: whatever wins, the books are right and nothing stays.
+#[tokio::test]
+async fn c7_confirm_against_delete_leaves_nothing_behind() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    for round in 0..20 {
+        let ticket = ada.open(declared(&bytes, "none")).await;
+        ada.send_parts(ticket.id(), &bytes, &[1]).await;
+        let path = format!("/api/images/{}", ticket.id());
+        let delete = async {
+            tokio::time::sleep(Duration::from_millis(round)).await;
+            ada.send(Method::DELETE, &path, |request| request).await
+        };
+        let (confirmed, deleted) = tokio::join!(ada.confirm(ticket.id()), delete);
+        assert_eq!(deleted.status, 204);
+        assert!(matches!(confirmed.status, 200 | 404), "{confirmed:?}");
+        assert_eq!(ada.confirm(ticket.id()).await.status, 404);
+    }
+    assert_eq!(ada.usage().await, json!({ "bytes": 0, "quotaBytes": 10_737_418_240_u64, "images": 0, "pending": 0 }));
+    while app.sweep(after(2 * QUIET)).await != valet::domain::sweeper::Swept::default() {}
+    assert!(app.bucket_uploads().await.is_empty() && app.bucket_keys().await.is_empty());
+}

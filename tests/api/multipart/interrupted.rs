@@ -1,0 +1,183 @@
+//! Going on after clients, servers, connections and S3 failed in the middle.
+
+use futures_util::future::join_all;
+
+use super::*;
+
+/// A connection that was lost, a client that was restarted, a server that was restarted: only what is missing is sent.
+#[tokio::test]
+async fn going_on_where_it_stopped() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = file();
+    let opened = ada.open(declared(&bytes, "none")).await;
+    let id = opened.id();
+    assert_eq!(ada.confirm(id).await.problem(), (409, "parts_missing"));
+    ada.send_parts(id, &bytes, &[2]).await;
+    let early = ada.confirm(id).await;
+    assert_eq!(early.problem(), (409, "parts_missing"));
+    assert!(early.json["detail"].as_str().unwrap().contains(": 1, 3."), "{early:?}");
+    // The connection is lost in the middle of a part.
+    let request = ada.part_url(id, json!({ "partNumber": 1 })).await;
+    let half: Vec<Result<Vec<u8>, std::io::Error>> =
+        vec![Ok(part(&bytes, 1)[..MIB].to_vec()), Err(std::io::ErrorKind::BrokenPipe.into())];
+    let cut = app.http.put(request["url"].as_str().unwrap()).header("content-length", 5 * MIB);
+    let cut = cut.body(reqwest::Body::wrap_stream(futures_util::stream::iter(half))).send().await;
+    assert!(cut.is_err(), "{cut:?}");
+    assert_eq!(ada.parts_of(id).await, [2]);
+
+    let restarted = TestApp::beside(&app, |_| {}).await;
+    let ada = Caller { app: &restarted, ..ada };
+    let pending = ada.get("/api/images/pending").await;
+    let mut found = pending.json["uploads"][0].clone();
+    assert_eq!(found["id"], id);
+    let times = ["createdAt", "expiresAt"].map(|time| found.as_object_mut().unwrap().remove(time).unwrap());
+    assert_eq!(times[1], opened.json["expiresAt"]);
+    let expected = json!({ "id": id, "kind": "multipart", "fileName": "big.png", "contentType": "image/png", "size": bytes.len(),
+        "partSize": 5 * MIB, "partCount": 3 });
+    assert_eq!(found, expected, "no sha256");
+    let there = ada.parts_of(id).await;
+    let missing: Vec<_> = (1..=3_usize).filter(|n| !there.contains(&(*n as u64))).collect();
+    assert_eq!(missing, [1, 3]);
+    ada.send_parts(id, &bytes, &missing).await;
+    let image = ada.confirm(id).await;
+    assert_eq!(image.status, 200, "{image:?}");
+    let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
+    assert!(read.bytes().await.unwrap() == bytes, "the same bytes");
+}
+
+/// The server died after S3 made the object, or S3's answer was lost.
+#[tokio::test]
+async fn a_completion_whose_answer_was_lost_is_found() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = file();
+    for swept in [false, true] {
+        let ticket = ada.open(declared(&bytes, "none")).await;
+        ada.send_parts(ticket.id(), &bytes, &[1, 2, 3]).await;
+        app.bucket_complete(ticket.id()).await;
+        assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3], "nothing is to be sent again");
+        if swept {
+            assert_eq!(app.sweep(after(QUIET)).await.confirmed, 1);
+        }
+        assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    }
+}
+
+/// The client died after its last part: the sweeper puts the parts together.
+#[tokio::test]
+async fn what_came_in_full_is_confirmed_for_the_client_that_died() {
+    let app = TestApp::start().await;
+    let others = [TestApp::beside(&app, |_| {}).await, TestApp::beside(&app, |_| {}).await];
+    let ada = app.user().await;
+    let bytes = file();
+    let ticket = ada.open(declared(&bytes, "none")).await;
+    ada.send_parts(ticket.id(), &bytes, &[1, 2, 3]).await;
+    let now = after(QUIET);
+    let swept = futures_util::future::join3(app.sweep(now), others[0].sweep(now), others[1].sweep(now)).await;
+    assert_eq!((swept.0.confirmed + swept.1.confirmed + swept.2.confirmed, swept.0.failed), (1, 0), "{swept:?}");
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    assert_eq!(ada.usage().await["images"], 1);
+    assert!(app.bucket_uploads().await.is_empty());
+}
+
+/// A server died between S3's opening and the record of its name; the client knows the id from the pending list.
+#[tokio::test]
+async fn an_upload_without_its_name_is_opened_anew() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = file();
+    let ticket = ada.open(declared(&bytes, "none")).await;
+    app.db_set(ticket.id(), doc! { "$unset": { "uploadId": "" } }).await;
+    assert_eq!(ada.parts_of(ticket.id()).await, [0_u64; 0]);
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "parts_missing"));
+    let answers = join_all((0..10).map(|_| ada.sign(ticket.id(), json!([{ "partNumber": 1 }])))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(app.bucket_uploads().await.len(), 2, "of ten at once one opens it; the lost one is there as well");
+    assert_eq!(app.put(&answers[9].json["parts"][0]["request"], part(&bytes, 1)).await, 200);
+    ada.send_parts(ticket.id(), &bytes, &[2, 3]).await;
+    assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3]);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    assert!(app.bucket_uploads().await.is_empty(), "the lost one is aborted");
+}
+
+/// Somebody aborted it, such as a lifecycle rule of the bucket.
+#[tokio::test]
+async fn an_upload_that_s3_forgot_begins_anew_under_its_id() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.open(declared(&bytes, "none")).await;
+    ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    app.bucket_abort(ticket.id()).await;
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "parts_missing"));
+    assert_eq!(ada.parts_of(ticket.id()).await, [0_u64; 0]);
+    ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+}
+
+/// An upload that S3 does not open holds no quota: the client has no id to delete it by.
+#[tokio::test]
+async fn when_s3_fails_nothing_is_held() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    app.s3.delete_bucket().bucket(&app.config.s3.bucket).send().await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(ada.post("/api/images/multipart", declared(&[0; 100], "none")).await.status, 503);
+    }
+    let usage = ada.usage().await;
+    assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(0), &json!(0)));
+    assert_eq!(ada.get("/api/images/pending").await.json["uploads"], json!([]));
+}
+
+/// A server died while it told S3 to put the parts together: its claim ends, and the waiting confirm goes on.
+#[tokio::test]
+async fn a_dead_servers_completion_is_taken_over() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.open(declared(&bytes, "none")).await;
+    ada.send_parts(ticket.id(), &bytes, &[1]).await;
+    let until = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() + 2000);
+    app.db_set(ticket.id(), doc! { "$set": { "completingUntil": until } }).await;
+    let began = std::time::Instant::now();
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    assert!(began.elapsed() > Duration::from_millis(1500), "one at a time: {:?}", began.elapsed());
+    assert!(!app.db_image(ticket.id()).await.unwrap().contains_key("completingUntil"));
+}
+
+/// Open uploads are older than holds without an image, and must not hide them from the sweeper.
+#[tokio::test]
+async fn the_hold_of_an_open_upload_is_kept_and_looked_at_later() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    ada.open(declared(&[0; 100], "none")).await;
+    let at = async || {
+        let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
+        user.get_array("holds").unwrap()[0].as_document().unwrap().get_datetime("at").unwrap().timestamp_millis()
+    };
+    let before = at().await;
+    assert_eq!(app.sweep(after(30 * DAY / 24)).await.holds, 0);
+    assert_eq!(ada.usage().await["bytes"], 100);
+    assert!(at().await - before > 100_000_000);
+}
+
+/// More than a page of S3's listing; and parts of another length than was signed, as a store that ignores it may take.
+#[tokio::test]
+async fn all_parts_are_listed_and_only_right_ones_count() {
+    let app = TestApp::start_with(|config| config.uploads.multipart_max_bytes = 8 << 30).await;
+    let ada = app.user().await;
+    let mut body = declared(&[0; 100], "none");
+    body["size"] = json!(1005 * 5 * MIB);
+    let ticket = ada.open(body).await;
+    let image = app.db_image(ticket.id()).await.unwrap();
+    let (key, upload_id) = (image.get_str("key").unwrap(), image.get_str("uploadId").unwrap());
+    for number in 1..=1005 {
+        let part = app.s3.upload_part().bucket(&app.config.s3.bucket).key(key).upload_id(upload_id).part_number(number);
+        part.body(vec![7].into()).send().await.unwrap();
+    }
+    assert_eq!(ada.parts_of(ticket.id()).await, (1..=1005).collect::<Vec<_>>());
+    let answer = ada.confirm(ticket.id()).await;
+    assert_eq!(answer.problem(), (409, "parts_missing"));
+    assert!(answer.json["detail"].as_str().unwrap().contains(": 1-1005."), "{answer:?}");
+}
