@@ -115,7 +115,8 @@ async fn another_users_image_is_as_no_image_on_every_route() {
 async fn the_owner_gets_another_answer_on_every_route() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    for operation in of_one_image() {
+    // The routes of parts are for another kind of upload; their own tests see their owner's answers.
+    for operation in of_one_image().into_iter().filter(|operation| !operation.path.ends_with("/parts")) {
         let image = ada.upload("mine.png", "image/png", &unique_png()).await;
         let answer = call(&ada, &operation, image["id"].as_str().unwrap()).await;
         assert!(matches!(answer.status, 200 | 204), "{} {}: {answer:?}", operation.method, operation.path);

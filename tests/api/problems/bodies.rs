@@ -96,6 +96,8 @@ async fn every_member_is_held_to_its_type() {
             } else {
                 vec![json!(CANARY), json!("7"), json!(1.5)]
             });
+            // A list of texts takes any text.
+            values.retain(|wrong| !(value[0].is_string() && wrong[0].is_string()));
             for wrong in values {
                 let mut body = example.clone();
                 body[name] = wrong.clone();
