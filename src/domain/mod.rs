@@ -8,7 +8,7 @@ pub mod content;
 pub mod credentials;
 pub mod deletion;
 pub mod gallery;
-mod password_rules;
+pub mod password_rules;
 mod recent;
 mod refresh_token;
 pub mod sessions;

@@ -33,8 +33,8 @@ pub struct Auth;
 struct Credentials {
     /// The address; surrounding white space and letter case do not matter.
     email: String,
-    /// At least 12 characters, at most 1024 bytes. Any characters; no rules of composition. Compared after Unicode
-    /// normalisation (NFKC).
+    /// At least 12 characters, at most 1024 bytes. Any characters, no rules of composition; what is guessed first (common
+    /// passwords, repetitions, keyboard rows, the address itself) is refused. Compared after Unicode normalisation (NFKC).
     password: String,
 }
 

@@ -64,6 +64,7 @@ struct BatchUpload {
 #[serde(deny_unknown_fields)]
 struct UploadBatch {
     /// From 1 to 100.
+    #[serde(deserialize_with = "body::objects")]
     items: Vec<BatchUpload>,
 }
 

@@ -44,16 +44,38 @@ impl_apirequest_for_payload!(Body<T>, T: Type + DeserializeOwned + Send);
 /// Reads JSON of the documented shape.
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         explain(error.inner(), &path)
     })?;
     json.end().map_err(|error| explain(&error, "."))?;
-    // serde also reads an object from an array of its members' values, in their order.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Problem::new(Code::InvalidRequest, "The body must be a JSON object."));
-    }
     Ok(value)
+}
+
+/// What is written as an object: serde also reads one from an array of its members' values, in their order.
+struct Object<T>(T);
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(std::marker::PhantomData<T>);
+        impl<'de, T: DeserializeOwned> serde::de::Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(serde::de::value::MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Members(std::marker::PhantomData))
+    }
+}
+
+/// For members that are lists of objects.
+pub fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|Object(item)| item).collect())
 }
 
 /// serde's message quotes the caller's value before its own words; only the latter are kept.
@@ -146,8 +168,9 @@ mod tests {
             (r#"{"fileName":"a","size":1,"expected canary":1}"#, "must have no other members"),
             (r#"{"fileName":"a","size":1,"caption":null}"#, "must be a string"),
             (r#"{"fileName":"a","fileName":"canary","size":1}"#, "must be given once"),
-            (r#"["canary"]"#, ""),
-            (r#"["canary",1,"canary"]"#, "must be a JSON object"),
+            (r#"{"fileName":"a","size":1,"size":1}"#, "must be given once"),
+            (r#"["canary", 1]"#, "must be an object"),
+            (r#"["canary",1,"canary"]"#, "must be an object"),
             ("null", ""),
             ("{\"fileName\":\"canary", "not valid JSON"),
             ("", "not valid JSON"),

@@ -135,7 +135,14 @@ async fn the_whole_call_fails_when_it_is_not_the_documented_shape() {
     let ada = app.user().await;
     let item = declared("a.png", "image/png", &unique_png());
     let many: Vec<_> = (0..101).map(|_| item.clone()).collect();
-    for items in [json!([]), json!(many), json!([{ "fileName": "a.png" }]), json!("x"), json!([null])] {
+    for items in [
+        json!([]),
+        json!(many),
+        json!([{ "fileName": "a.png" }]),
+        json!("x"),
+        json!([null]),
+        json!([["a.png", "image/png", 5, item["sha256"]]]),
+    ] {
         assert_eq!(ada.post("/api/images/upload/batch", json!({ "items": items })).await.problem(), (400, "invalid_request"));
     }
     for ids in [json!([]), json!(vec!["x"; 101]), json!([1]), json!(null)] {
