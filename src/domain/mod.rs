@@ -3,11 +3,14 @@
 //! Errors are enums without HTTP in them; each says what happened, and `http` says it to the client.
 
 pub mod accounts;
+pub mod check;
 pub mod confirm;
 pub mod content;
 pub mod credentials;
 pub mod deletion;
 pub mod gallery;
+pub mod orphans;
+pub mod recount;
 pub mod sweeper;
 pub mod uploads;
 

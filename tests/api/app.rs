@@ -1,8 +1,8 @@
 //! The application under test: the real one on a port of its own, with a database and a bucket of its own, in front of a
 //! real mongod and a real S3.
 //!
-//! One mongod and one local S3 serve the whole run. `VALET_TEST_S3_ENDPOINT` (with AWS_ACCESS_KEY_ID and
-//! AWS_SECRET_ACCESS_KEY) runs the same tests against another S3 server, `VALET_TEST_MONGODB_URI` against another MongoDB.
+//! One mongod and one local S3 serve the whole run. `VALET_TEST_S3_ENDPOINT` (with `AWS_ACCESS_KEY_ID` and
+//! `AWS_SECRET_ACCESS_KEY`) runs the same tests against another S3 server, `VALET_TEST_MONGODB_URI` against another MongoDB.
 //! Helpers that go around the API begin with `db_` or `bucket_`.
 
 use std::{

@@ -4,10 +4,12 @@
 
 mod accounts;
 mod app;
+mod check;
 mod confirm;
 mod dev_mongod;
 mod documented;
 mod gallery;
 mod local_s3;
+mod orphans;
 mod sweeper;
 mod uploads;
