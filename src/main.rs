@@ -4,11 +4,15 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::sync::CancellationToken;
 use valet::{
     app::{self, App},
     config::{self, Config, Problems},
-    http, telemetry,
+    domain::check,
+    http,
+    model::Email,
+    telemetry,
 };
 
 /// Presigned-URL direct uploads: this server hands out narrow keys, clients talk to a private S3 bucket.
@@ -26,8 +30,12 @@ enum Command {
     Dev(DevArguments),
     /// The production server; all settings from the environment.
     Serve,
+    /// Tries the configured MongoDB and bucket, and prints what holds and what does not.
+    Check(CheckArguments),
     /// One sweep, then exit: settles abandoned uploads and deletes what is due. The server does this by itself.
-    Sweep,
+    Sweep(SweepArguments),
+    /// Counts what each user, or one, has stored anew from the images, and repairs what drifted. Safe while servers run.
+    Recount(RecountArguments),
     /// Sets an account's password and ends its sessions. Reads the password from standard input: a line, not shown where
     /// that is a terminal.
     Passwd {
@@ -55,6 +63,39 @@ struct DevArguments {
     lan: bool,
 }
 
+#[derive(clap::Args)]
+struct CheckArguments {
+    /// First set the bucket's CORS, public access block and rule for abandoned multiparts, where the store can.
+    #[arg(long)]
+    fix: bool,
+    /// Pages of localhost may upload too: for development.
+    #[arg(long)]
+    loopback: bool,
+}
+
+#[derive(clap::Args)]
+struct SweepArguments {
+    /// Instead, compare bucket and database both ways and list what has no partner.
+    #[arg(long, requires = "before")]
+    orphans: bool,
+    /// Judge only objects written before this time (RFC 3339): leave out what may still be on its way.
+    #[arg(long, value_name = "TIME", requires = "orphans", value_parser = instant)]
+    before: Option<OffsetDateTime>,
+    /// Delete the orphaned objects. Records are never deleted.
+    #[arg(long, requires = "orphans")]
+    delete: bool,
+}
+
+#[derive(clap::Args)]
+struct RecountArguments {
+    /// One account instead of all.
+    email: Option<String>,
+}
+
+fn instant(text: &str) -> Result<OffsetDateTime, &'static str> {
+    OffsetDateTime::parse(text, &Rfc3339).map_err(|_| "a time such as 2026-11-22T10:00:00Z is wanted")
+}
+
 /// An error whose Display is for the operator.
 type Failure = Box<dyn std::error::Error>;
 
@@ -64,7 +105,9 @@ async fn main() -> ExitCode {
         #[cfg(feature = "dev")]
         Command::Dev(arguments) => dev(arguments).await,
         Command::Serve => serve().await,
-        Command::Sweep => sweep().await,
+        Command::Check(arguments) => check(arguments).await,
+        Command::Sweep(arguments) => sweep(arguments).await,
+        Command::Recount(arguments) => recount(arguments).await,
         Command::Passwd { email } => passwd(&email).await,
         Command::Openapi => {
             print!("{}", http::openapi::text());
@@ -121,10 +164,20 @@ async fn serve() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn sweep() -> Result<(), Failure> {
+async fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let config = settings()?;
-    let swept = App::connect(&config).await?.valet.sweep().await?;
-    println!("{swept:?}");
+    let report = check::run(&config, check::Options { fix: arguments.fix, loopback: arguments.loopback }).await;
+    println!("{report}");
+    if report.is_sound() { Ok(()) } else { Err("promises of Valet's do not hold here".into()) }
+}
+
+async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
+    let config = settings()?;
+    let valet = App::connect(&config).await?.valet;
+    match arguments.before {
+        None => println!("{:?}", valet.sweep().await?),
+        Some(before) => println!("{}", valet.find_orphans(before, arguments.delete).await?),
+    }
     Ok(())
 }
 
@@ -148,6 +201,15 @@ fn new_password() -> Result<SecretString, Failure> {
         return Err("the two are not the same; nothing was changed".into());
     }
     Ok(password.into())
+}
+
+async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
+    let config = settings()?;
+    let email = arguments.email.as_deref().map(|text| Email::parse(text).map_err(|_| "this is not an email")).transpose()?;
+    let valet = App::connect(&config).await?.valet;
+    let done = valet.recount(email.as_ref(), |repair| println!("{repair}")).await?;
+    println!("{done}");
+    if done.failed == 0 { Ok(()) } else { Err("some users could not be recounted: run it again".into()) }
 }
 
 /// Cancelled by the first SIGINT or SIGTERM; the second ends the process at once.

@@ -3,14 +3,17 @@
 //! Errors are enums without HTTP in them; each says what happened, and `http` says it to the client.
 
 pub mod accounts;
+pub mod check;
 pub mod confirm;
 pub mod content;
 pub mod credentials;
 pub mod deletion;
 pub mod gallery;
 pub mod multipart;
+pub mod orphans;
 pub mod password_rules;
 mod recent;
+pub mod recount;
 mod refresh_token;
 pub mod sessions;
 pub mod sweeper;

@@ -6,6 +6,8 @@
 
 mod images;
 pub mod objects;
+pub mod probe;
+mod recount;
 mod sessions;
 mod users;
 
@@ -21,8 +23,9 @@ use mongodb::{
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 
-pub use images::{Images, Inserted};
+pub use images::{Entry, Images, Inserted, Inventory};
 pub use objects::Objects;
+pub use recount::{Counts, Repair};
 pub use sessions::{Parent, Session, Sessions};
 pub use users::{Account, Reserved, Users};
 
@@ -96,16 +99,7 @@ impl Store {
     /// # Errors
     /// When the database cannot be reached or an index cannot be made: their absence would break promises silently.
     pub async fn connect(config: &config::Mongo) -> Result<Self, StoreError> {
-        let mut options = bounded(async { ClientOptions::parse(config.uri.expose_secret()).await }).await?;
-        options.app_name = Some("valet".to_owned());
-        options.max_pool_size = options.max_pool_size.or(Some(64));
-        options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
-        options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
-        // What is acknowledged survives the loss of a minority, and what is read was acknowledged.
-        options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
-        options.read_concern = Some(ReadConcern::majority());
-        options.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
-        let client = Client::with_options(options).map_err(StoreError::Database)?;
+        let client = client(config).await?;
         let database = client.database(&config.database);
         let store =
             Self { users: Users::new(&database), sessions: Sessions::new(&database), images: Images::new(&database), database };
@@ -182,6 +176,20 @@ async fn update_each<T: Send + Sync>(
         None => Ok(()),
         Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
     }
+}
+
+/// A client whose writes are majority-acknowledged and whose reads are of what was.
+async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
+    let mut options = bounded(async { ClientOptions::parse(config.uri.expose_secret()).await }).await?;
+    options.app_name = Some("valet".to_owned());
+    options.max_pool_size = options.max_pool_size.or(Some(64));
+    options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
+    options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
+    // What is acknowledged survives the loss of a minority, and what is read was acknowledged.
+    options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
+    options.read_concern = Some(ReadConcern::majority());
+    options.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
+    Client::with_options(options).map_err(StoreError::Database)
 }
 
 /// Runs a call to MongoDB under the deadline.

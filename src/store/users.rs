@@ -161,6 +161,26 @@ impl Users {
         Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
+    /// Users in the order of their ids, after `after`; the last page is empty.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn ids(&self, after: Option<UserId>, limit: u32) -> Result<Vec<UserId>, StoreError> {
+        let filter = after.map_or_else(Document::new, |after| doc! { "_id": { "$gt": after.to_string() } });
+        let ids = self.collection.clone_with_type::<Document>();
+        let found = bounded(async {
+            use futures_util::TryStreamExt;
+            let find = ids.find(filter).projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 }).limit(i64::from(limit));
+            find.await?.try_collect::<Vec<_>>().await
+        })
+        .await?;
+        let id = |found: &Document| {
+            let text = found.get_str("_id").unwrap_or_default();
+            UserId::parse(text).ok_or(StoreError::Corrupt { collection: "users", id: text.to_owned(), field: "_id" })
+        };
+        found.iter().map(id).collect()
+    }
+
     /// What a user holds now.
     ///
     /// # Errors

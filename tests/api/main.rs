@@ -5,6 +5,7 @@
 mod accounts;
 mod app;
 mod batch;
+mod check;
 mod confirm;
 mod cors;
 mod dev;
@@ -16,6 +17,7 @@ mod isolation;
 mod local_s3;
 mod multipart;
 mod openapi;
+mod orphans;
 mod passwd;
 mod problems;
 mod process;

@@ -4,6 +4,7 @@
 //! sweeper that looks: raising it is the claim.
 
 mod document;
+mod inventory;
 
 use futures_util::TryStreamExt;
 use mongodb::{
@@ -15,6 +16,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use self::document::ImageDoc;
+pub use self::inventory::{Entry, Inventory};
 use super::{StoreError, bounded, datetime, duplicates, update_each};
 use crate::model::{Caption, Dimensions, IdempotencyKey, Image, ImageId, ImageState, Position, Rejection, Sha256, UserId};
 

@@ -3,7 +3,11 @@
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
 
 mod credentials;
+pub mod listing;
 mod multipart;
+pub mod prober;
+pub mod settings;
+pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,0 +1,81 @@
+//! The rules about MongoDB.
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Answer, Report, clock, holds, rules};
+use crate::{
+    config,
+    store::{StoreError, probe::DatabaseProbe},
+};
+
+/// The first releases of the series still maintained in which all known network holes are closed.
+const PATCHED: [[u32; 3]; 2] = [[7, 0, 32], [8, 0, 21]];
+/// Series after 8.0 in which the older hole (CVE-2025-14847) is closed.
+const LATER: [u32; 3] = [8, 2, 3];
+
+pub(super) async fn examine(config: &config::Mongo) -> Report {
+    let mut report = Report::default();
+    let opened = async {
+        let database = DatabaseProbe::open(config).await?;
+        let hello = database.hello().await?;
+        Ok::<_, StoreError>((database, hello, OffsetDateTime::now_utc()))
+    };
+    let (database, hello, ours) = match opened.await {
+        Ok(opened) => opened,
+        Err(error) => {
+            report.add(&rules::DATABASE, Answer::No(error.to_string()));
+            return report;
+        }
+    };
+    report.add(&rules::DATABASE, Answer::Yes(format!("answers in {:.1} ms", hello.took.as_secs_f64() * 1000.0)));
+    report.add(&rules::REPLICA_SET, holds(hello.replicated, ""));
+    report.add(&rules::PRIMARY, holds(hello.writable, ""));
+    if let Some(theirs) = hello.now {
+        report.add(&rules::DATABASE_CLOCK, clock(theirs, ours, hello.took));
+    }
+    report.add(
+        &rules::DATABASE_VERSION,
+        match database.version().await {
+            Ok(version) => holds(is_patched(&version), version),
+            Err(error) => Answer::Skipped(error.to_string()),
+        },
+    );
+    let scratch = format!("check-{}", Uuid::new_v4());
+    let done = |done: Result<(), StoreError>| match done {
+        Ok(()) => Answer::Yes(String::new()),
+        Err(error) => Answer::No(error.to_string()),
+    };
+    report.add(&rules::MAJORITY, done(database.write(&scratch).await));
+    report.add(&rules::TRANSACTION, done(database.transaction(&scratch).await));
+    if let Err(error) = database.clean(&scratch).await {
+        tracing::warn!(collection = scratch, %error, "a collection of this check was left behind");
+    }
+    report
+}
+
+/// Unknown versions count as new.
+fn is_patched(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let version = [(); 3].map(|()| numbers.next().unwrap_or(0));
+    let series = |of: [u32; 3]| [of[0], of[1]];
+    match PATCHED.iter().find(|fixed| series(**fixed) == series(version)) {
+        Some(fixed) => version >= *fixed,
+        None => version == [0; 3] || version >= LATER,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_patched;
+
+    #[test]
+    fn versions_with_known_holes() {
+        for old in ["6.0.5", "6.0.27", "7.0.31", "8.0.20", "8.0.0-rc1", "8.1.2", "8.2.2", "4.4.30"] {
+            assert!(!is_patched(old), "{old}");
+        }
+        for new in ["7.0.32", "8.0.21", "8.0.100", "8.2.3", "9.0.0", "unknown"] {
+            assert!(is_patched(new), "{new}");
+        }
+    }
+}

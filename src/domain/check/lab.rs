@@ -1,0 +1,139 @@
+//! The bench: presigned requests with one deviation each, under a prefix that is cleaned up.
+
+use std::time::Duration;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Answer, holds};
+use crate::{
+    model::{ContentType, ObjectKey, Sha256},
+    signer::{Presigned, Request},
+    store::{
+        Objects, StoreError,
+        objects::{
+            prober::Prober,
+            wire::{Answer as Response, Method, Wire},
+        },
+    },
+};
+
+/// All that is written lies under here.
+const PREFIX: &str = "check/";
+/// What an earlier check left is removed when it is this old: no check runs so long.
+const STALE: Duration = Duration::from_secs(60 * 60);
+/// The life of the URLs that are to work.
+const TTL: Duration = Duration::from_secs(5 * 60);
+/// The bytes that are uploaded, and others of the same length.
+pub(super) const BODY: &[u8; 48] = b"written by valet check, which removes it again. ";
+pub(super) const OTHER: &[u8; 48] = b"other bytes than those the URL was signed for.. ";
+/// What they are declared to be.
+pub(super) const TYPE: ContentType = ContentType::Png;
+
+/// A bucket under examination.
+pub(super) struct Lab<'a> {
+    pub objects: &'a Objects,
+    pub prober: Prober<'a>,
+    pub wire: Wire,
+    run: String,
+    now: OffsetDateTime,
+}
+
+/// A presigned PUT as it will be sent.
+pub(super) struct Put {
+    pub url: String,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Bytes,
+}
+
+impl Put {
+    pub fn headers(&self) -> Vec<(&str, &str)> {
+        self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+}
+
+impl<'a> Lab<'a> {
+    pub fn new(objects: &'a Objects, wire: Wire, now: OffsetDateTime) -> Self {
+        Self { objects, prober: objects.prober(), wire, run: format!("{PREFIX}{}/", Uuid::new_v4()), now }
+    }
+
+    pub fn key(&self, name: &str) -> ObjectKey {
+        ObjectKey::stored(format!("{}{name}", self.run))
+    }
+
+    /// The PUT that clients get, for these bytes.
+    pub fn presigned_put(&self, key: &ObjectKey, body: &[u8]) -> Result<Put, StoreError> {
+        let size = u64::try_from(body.len()).unwrap_or(0);
+        let put = self.objects.presign_put(key, (TYPE, size, sha256(body)), self.now, TTL)?;
+        Ok(Put { url: put.signed.url, headers: put.headers, body: Bytes::copy_from_slice(body) })
+    }
+
+    /// Uploads [`BODY`], with one deviation from what was signed.
+    pub async fn put(&self, key: &ObjectKey, deviate: impl FnOnce(&mut Put)) -> Result<Response, StoreError> {
+        let mut put = self.presigned_put(key, BODY)?;
+        deviate(&mut put);
+        self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await
+    }
+
+    /// A URL for any request, that works now.
+    pub fn presign(&self, request: &Request<'_>) -> Result<String, StoreError> {
+        Ok(self.prober.presign(request, self.now, TTL)?.url)
+    }
+
+    /// A URL that lived for a second, an hour ago.
+    pub fn presign_expired(&self, request: &Request<'_>) -> Result<String, StoreError> {
+        let signed_at = self.now - Duration::from_secs(60 * 60);
+        Ok(self.prober.presign(request, signed_at, Duration::from_secs(1))?.url)
+    }
+
+    /// The GET that clients get, with another type than the stored one pinned.
+    pub fn presigned_get(&self, key: &ObjectKey, cache_control: &str) -> Result<Presigned, StoreError> {
+        self.objects.presign_get(key, ContentType::Webp, cache_control, self.now, TTL)
+    }
+
+    /// The GET that saves under a name.
+    pub fn presigned_download(&self, key: &ObjectKey, name: &crate::model::FileName) -> Result<Presigned, StoreError> {
+        self.objects.presign_download(key, ContentType::Webp, name, self.now, TTL)
+    }
+
+    /// Sends a GET without further headers.
+    pub async fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Response, StoreError> {
+        self.wire.send(Method::GET, url, headers, Bytes::new()).await
+    }
+
+    /// Whether the store refused, by a 4xx and by keeping nothing. Asked of a GET: HEAD needs one right more.
+    pub async fn is_refused(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
+        let get = self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        let stored = self.get(&get, &[]).await?.is_success();
+        let but = if stored && !response.is_success() { ", yet stored" } else { "" };
+        Ok(holds(response.is_refused() && !stored, format!("HTTP {}{but}", response.status)))
+    }
+
+    /// Removes what this check wrote, and what checks that died have left.
+    pub async fn clean(&self) -> Result<Answer, StoreError> {
+        let mut next = None;
+        loop {
+            let page = self.objects.list_page(PREFIX, next).await?;
+            for object in page.objects {
+                if object.key.as_str().starts_with(&self.run) || object.modified < self.now - STALE {
+                    self.objects.purge(&object.key).await?;
+                }
+            }
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        let left = self.objects.list_page(&self.run, None).await?.objects.len();
+        Ok(holds(left == 0, if left == 0 { String::new() } else { format!("{left} objects") }))
+    }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> Sha256 {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    Sha256::from_bytes(digest)
+}

@@ -1,0 +1,97 @@
+//! The doctor: whether the configured database and bucket give what Valet's promises rest on, found out by trying.
+//!
+//! Nothing is believed for being documented. What is written lies under `check/<uuid>` in the bucket and in a collection
+//! `check-<uuid>`, and is removed. Clocks are what some rules are about, so unlike in the other use cases the time is not
+//! a parameter everywhere.
+
+mod database;
+mod lab;
+mod multipart;
+mod objects;
+mod report;
+pub mod rules;
+mod settings;
+mod uploads;
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+pub use report::{Answer, Finding, Report, Rule, Severity};
+
+use self::lab::Lab;
+use crate::{
+    config::Config,
+    store::{Objects, StoreError, objects::wire::Wire},
+};
+
+/// Two clocks that differ by more than this do not agree. A `Date` header counts in whole seconds.
+const SKEW: Duration = Duration::from_secs(30);
+
+/// What to do besides asking.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Set CORS, the public access block and the lifecycle rule first.
+    pub fix: bool,
+    /// Loopback origins may upload too: for development.
+    pub loopback: bool,
+}
+
+/// Examines the database and the bucket. Takes some seconds; every call has its deadline.
+pub async fn run(config: &Config, options: Options) -> Report {
+    let (database, bucket) = tokio::join!(database::examine(&config.mongo), examine_bucket(config, options));
+    let mut report = bucket;
+    report.findings.extend(database.findings);
+    for rule in rules::ALL {
+        if report.answer(rule.name).is_none() {
+            report.add(rule, Answer::Skipped("for want of what failed above".to_owned()));
+        }
+    }
+    report.findings.sort_by_key(|finding| rules::ALL.iter().position(|rule| *rule == finding.rule));
+    report
+}
+
+async fn examine_bucket(config: &Config, options: Options) -> Report {
+    let mut report = Report::default();
+    let connected = async { Ok::<_, StoreError>((Objects::connect(&config.s3).await?, Wire::new()?)) };
+    let (objects, wire) = match connected.await {
+        Ok(connected) => connected,
+        Err(error) => {
+            report.add(&rules::CREDENTIALS, Answer::No(error.to_string()));
+            return report;
+        }
+    };
+    report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
+    if let Err(error) = objects.probe().await {
+        report.add(&rules::BUCKET, Answer::No(error.to_string()));
+        return report;
+    }
+    report.add(&rules::BUCKET, Answer::Yes(config.s3.bucket.clone()));
+
+    let lab = Lab::new(&objects, wire, OffsetDateTime::now_utc());
+    if options.fix {
+        settings::fix(&lab, config, options.loopback, &mut report).await;
+    }
+    uploads::examine(&lab, &mut report).await;
+    multipart::examine(&lab, &mut report).await;
+    settings::examine(&lab, config, options.loopback, &mut report).await;
+    report.add(&rules::CLEAN, settled(lab.clean().await));
+    report
+}
+
+/// A question that got no answer is answered no.
+fn settled(answer: Result<Answer, StoreError>) -> Answer {
+    answer.unwrap_or_else(|error| Answer::No(error.to_string()))
+}
+
+fn holds(condition: bool, seen: impl Into<String>) -> Answer {
+    if condition { Answer::Yes(seen.into()) } else { Answer::No(seen.into()) }
+}
+
+/// How far another clock is from ours, said and judged; `took` is how long its answer was on the way.
+fn clock(theirs: OffsetDateTime, ours: OffsetDateTime, took: Duration) -> Answer {
+    let ahead = theirs - ours;
+    let apart = Duration::try_from(ahead.abs()).unwrap_or(Duration::MAX);
+    let way = if ahead.is_negative() { "behind" } else { "ahead" };
+    holds(apart <= SKEW + took, format!("{:.1} s {way}", apart.as_secs_f64()))
+}

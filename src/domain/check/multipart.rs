@@ -1,0 +1,109 @@
+//! The rules about multipart uploads: one from beginning to end, then what should be refused.
+
+use bytes::Bytes;
+
+use super::{
+    Answer, Report, holds,
+    lab::{BODY, Lab, OTHER, sha256},
+    rules, settled,
+};
+use crate::{
+    model::ObjectKey,
+    signer::Request,
+    store::{
+        StoreError,
+        objects::wire::{Answer as Response, Method},
+    },
+};
+
+pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
+    let whole = settled(upload(lab).await);
+    let works = matches!(whole, Answer::Yes(_));
+    report.add(&rules::MULTIPART, whole);
+    if !works {
+        return;
+    }
+    report.add(&rules::COMPLETE_ONCE, settled(again(lab).await));
+    let key = lab.key("parts");
+    match lab.prober.begin(&key, true).await {
+        Ok(upload) => {
+            report.add(&rules::PART_CHECKSUM, settled(part_checksum(lab, &key, &upload).await));
+            report.add(&rules::ABORT, settled(abort(lab, &key, &upload).await));
+        }
+        Err(error) => report.add(&rules::PART_CHECKSUM, Answer::No(error.to_string())),
+    }
+}
+
+async fn upload(lab: &Lab<'_>) -> Result<Answer, StoreError> {
+    let key = lab.key("multipart");
+    let (status, parts) = attempt(lab, &key).await?;
+    let size = lab.objects.head(&key).await?.map(|head| head.size);
+    let whole = status == Some(200) && size == u64::try_from(BODY.len()).ok();
+    let seen = status.map_or_else(|| parts.clone(), |status| format!("{parts}, complete HTTP {status}"));
+    Ok(holds(whole, seen))
+}
+
+/// A second upload of the same key may begin, and may not replace the first.
+async fn again(lab: &Lab<'_>) -> Result<Answer, StoreError> {
+    let (status, parts) = attempt(lab, &lab.key("multipart")).await?;
+    Ok(match status {
+        Some(status) => holds((400..500).contains(&status), format!("HTTP {status}")),
+        None => Answer::No(parts),
+    })
+}
+
+/// One part up and completed: the status of the completion, and what came of the part. Leaves no upload open.
+async fn attempt(lab: &Lab<'_>, key: &ObjectKey) -> Result<(Option<u16>, String), StoreError> {
+    let upload = lab.prober.begin(key, false).await?;
+    let done = async {
+        let length = BODY.len().to_string();
+        let put = put_part(lab, key, &upload, &[("content-length", length.as_str())], BODY).await?;
+        let listed = lab.prober.parts(key, &upload).await?.unwrap_or_default();
+        let seen = format!("part HTTP {}, {} listed", put.status, listed.len());
+        let [part] = listed.as_slice() else { return Ok((None, seen)) };
+        if Some(part.size) != u64::try_from(BODY.len()).ok() {
+            return Ok((None, format!("{seen} with {} bytes", part.size)));
+        }
+        Ok((Some(lab.prober.complete_once(key, &upload, &part.etag).await?), seen))
+    }
+    .await;
+    if !matches!(done, Ok((Some(200), _)))
+        && let Err(error) = lab.prober.abort(key, &upload).await
+    {
+        tracing::warn!(%error, "a multipart upload of this check was left open");
+    }
+    done
+}
+
+async fn put_part(
+    lab: &Lab<'_>,
+    key: &ObjectKey,
+    upload: &str,
+    headers: &[(&'static str, &str)],
+    body: &'static [u8],
+) -> Result<Response, StoreError> {
+    let query = [("partNumber", "1"), ("uploadId", upload)];
+    let url = lab.presign(&Request { method: "PUT", key: key.as_str(), headers, query: &query })?;
+    let sent: Vec<_> = headers.iter().copied().filter(|(name, _)| *name != "content-length").collect();
+    lab.wire.send(Method::PUT, &url, &sent, Bytes::from_static(body)).await
+}
+
+async fn part_checksum(lab: &Lab<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
+    let (length, digest) = (BODY.len().to_string(), sha256(BODY).to_string());
+    let headers = [("content-length", length.as_str()), ("x-amz-checksum-sha256", digest.as_str())];
+    let wrong = put_part(lab, key, upload, &headers, OTHER).await?;
+    if !wrong.is_refused() {
+        return Ok(Answer::No(format!("HTTP {} for other bytes", wrong.status)));
+    }
+    let kept = lab.prober.parts(key, upload).await?.unwrap_or_default().len();
+    // The right bytes must be welcome: refusing everything proves nothing.
+    let right = put_part(lab, key, upload, &headers, BODY).await?;
+    let seen = format!("HTTP {}; {} for the right bytes", wrong.status, right.status);
+    Ok(holds(kept == 0 && right.is_success(), seen))
+}
+
+async fn abort(lab: &Lab<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
+    lab.prober.abort(key, upload).await?;
+    let left = lab.prober.parts(key, upload).await?;
+    Ok(holds(left.is_none(), if left.is_none() { "" } else { "its parts are still listed" }))
+}

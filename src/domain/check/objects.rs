@@ -1,0 +1,98 @@
+//! The rules about what lies in the bucket: seen, read, copied, deleted, and closed to strangers.
+
+use bytes::Bytes;
+
+use super::{
+    Answer, Report, holds,
+    lab::{BODY, Lab, TYPE, sha256},
+    rules, settled,
+};
+use crate::{
+    model::{FileName, ObjectKey},
+    signer::Request,
+    store::{StoreError, objects::wire::Method},
+};
+
+/// `key` holds [`BODY`].
+pub(super) async fn examine(lab: &Lab<'_>, key: &ObjectKey, report: &mut Report) {
+    match lab.objects.head(key).await {
+        Ok(Some(head)) => {
+            let length = u64::try_from(BODY.len()).unwrap_or(0);
+            let same = head.size == length && head.content_type.as_deref() == Some(TYPE.as_str());
+            report.add(&rules::HEAD, holds(same && !head.etag.is_empty(), ""));
+            report.add(&rules::HEAD_CHECKSUM, holds(head.sha256 == Some(sha256(BODY)), ""));
+            report.add(&rules::COPY, settled(copy(lab, key, &head.etag).await));
+        }
+        Ok(None) => report.add(&rules::HEAD, Answer::No("HTTP 404 right after the upload".to_owned())),
+        Err(error) => report.add(&rules::HEAD, Answer::No(error.to_string())),
+    }
+    let missing = lab.objects.head(&lab.key("missing")).await;
+    report.add(&rules::LIST, settled(missing.map(|found| holds(found.is_none(), ""))));
+    report.add(&rules::RANGE, settled(range(lab, key).await));
+    report.add(&rules::OVERRIDES, settled(overrides(lab, key).await));
+    report.add(&rules::ANONYMOUS, settled(anonymous(lab, key).await));
+    report.add(
+        &rules::VERSIONS,
+        settled(lab.prober.versions(key).await.map(|listed| match listed {
+            Some(count) => holds(count > 0, ""),
+            None => Answer::Skipped("the store has no versions".to_owned()),
+        })),
+    );
+    report.add(&rules::DELETE, settled(delete(lab, key).await));
+}
+
+/// The object is copied while its entity tag is the one that was seen, and not when it is another.
+async fn copy(lab: &Lab<'_>, key: &ObjectKey, etag: &str) -> Result<Answer, StoreError> {
+    let same = lab.prober.copy(key, etag, &lab.key("copied")).await?;
+    let other = lab.prober.copy(key, "\"00000000000000000000000000000000\"", &lab.key("not-copied")).await?;
+    Ok(holds(same == 200 && other == 412, format!("HTTP {same}; {other} when the source changed")))
+}
+
+async fn range(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let part = lab.get(&url, &[("range", "bytes=8-15")]).await?;
+    Ok(holds(part.status == 206 && part.body == BODY[8..16], format!("HTTP {}", part.status)))
+}
+
+async fn overrides(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    const CACHING: &str = "private, max-age=300, immutable";
+    let Ok(name) = FileName::parse("vælet check.png") else { return Ok(Answer::Skipped("no name".to_owned())) };
+    let shown = lab.get(&lab.presigned_get(key, CACHING)?.url, &[]).await?;
+    let saved = lab.get(&lab.presigned_download(key, &name)?.url, &[]).await?;
+    let ignored: Vec<_> = [
+        ("response-content-type", shown.header("content-type") == "image/webp"),
+        ("response-cache-control", shown.header("cache-control") == CACHING),
+        ("response-content-disposition", saved.header("content-disposition") == name.attachment()),
+    ]
+    .into_iter()
+    .filter_map(|(what, honoured)| (!honoured).then_some(what))
+    .collect();
+    let seen = if ignored.is_empty() { String::new() } else { format!("ignored: {}", ignored.join(", ")) };
+    Ok(holds(ignored.is_empty(), seen))
+}
+
+/// Reading, writing and listing without a signature.
+async fn anonymous(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    let other = lab.key("anonymous");
+    let bare = |key: &ObjectKey| {
+        let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        Ok::<_, StoreError>(url.split('?').next().unwrap_or_default().to_owned())
+    };
+    let (object, target) = (bare(key)?, bare(&other)?);
+    let bucket = target.strip_suffix(other.as_str()).unwrap_or_default();
+    let answers = [
+        ("GET", lab.get(&object, &[]).await?),
+        ("PUT", lab.wire.send(Method::PUT, &target, &[], Bytes::from_static(BODY)).await?),
+        ("list", lab.get(bucket, &[]).await?),
+    ];
+    let closed = answers.iter().all(|(_, answer)| answer.is_refused());
+    let seen: Vec<_> = answers.iter().map(|(what, answer)| format!("{what} {}", answer.status)).collect();
+    Ok(holds(closed, format!("HTTP {}", seen.join(", "))))
+}
+
+async fn delete(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    lab.objects.purge(key).await?;
+    let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let after = lab.get(&url, &[]).await?;
+    Ok(holds(!after.is_success(), format!("HTTP {} afterwards", after.status)))
+}

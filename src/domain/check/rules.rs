@@ -1,0 +1,143 @@
+//! The rules: what Valet needs of its database and its bucket, and what follows when it is not so.
+
+use super::report::{
+    Rule,
+    Severity::{Advice, Broken, Weaker},
+};
+
+/// What a store that lets a URL write twice is worth: a confirmed image's bytes can then be replaced while its URL lives.
+/// It becomes `Weaker` for a program that copies to a fresh key at confirm.
+const WITHOUT_ONCE: super::Severity = Broken;
+
+macro_rules! rules {
+    ($($id:ident: $severity:expr, $name:literal, $consequence:literal, $remedy:literal;)*) => {
+        $(pub(super) static $id: Rule =
+            Rule { name: $name, severity: $severity, consequence: $consequence, remedy: $remedy };)*
+        /// All of them; the names are the table's first column.
+        pub static ALL: &[&Rule] = &[$(&$id),*];
+    };
+}
+
+rules! {
+    DATABASE: Broken, "MongoDB: reachable",
+        "nothing works",
+        "check MONGODB_URI, the network and the user's rights";
+    REPLICA_SET: Broken, "MongoDB: replica set",
+        "there are no transactions: deleting an image cannot free its bytes with it",
+        "make it a replica set (one member is enough: --replSet and replSetInitiate)";
+    PRIMARY: Broken, "MongoDB: writable primary",
+        "nothing can be written: uploads and confirms answer 503",
+        "connect to the whole set (replicaSet=… in MONGODB_URI), and see that it has a primary";
+    MAJORITY: Broken, "MongoDB: majority write",
+        "no confirm can be acknowledged for good",
+        "see that most data-bearing members are up, and that the user may write (readWrite on the database)";
+    TRANSACTION: Broken, "MongoDB: transaction",
+        "deleting an image fails",
+        "use a replica set or a sharded cluster of MongoDB 4.4 or newer";
+    DATABASE_CLOCK: Weaker, "MongoDB: clock agrees with ours",
+        "URLs, sweeps and leases go by different clocks: uploads expire early or late",
+        "run an NTP client on both machines";
+    DATABASE_VERSION: Advice, "MongoDB: without known holes",
+        "versions before 7.0.32 and 8.0.21 can be attacked over the network (CVE-2025-14847, CVE-2026-6914)",
+        "update to 7.0.32, 8.0.21 or newer, and let nobody but this server reach it";
+
+    CREDENTIALS: Broken, "S3: credentials found",
+        "nothing can be signed",
+        "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role, and AWS_REGION";
+    BUCKET: Broken, "S3: bucket reachable",
+        "nothing works",
+        "check S3_BUCKET, S3_ENDPOINT, S3_FORCE_PATH_STYLE, AWS_REGION and the rights of the credentials";
+    TRANSPORT: Weaker, "S3: public endpoint over TLS",
+        "URLs and images can be read on their way, and pages served over https may not use them",
+        "give S3_PUBLIC_ENDPOINT an https address";
+    STORE_CLOCK: Weaker, "S3: clock agrees with ours",
+        "URLs begin or end at the wrong time; from 15 minutes on S3 refuses them",
+        "run an NTP client on both machines";
+    PUT: Broken, "upload: presigned PUT accepted",
+        "no client can upload",
+        "check S3_PUBLIC_ENDPOINT (the very host clients use, reachable from here), s3:PutObject, and proxies that change Host or headers";
+    SIGNATURE: Broken, "upload: signature verified",
+        "anyone can write what and where they like",
+        "turn signature checking on (LocalStack: S3_SKIP_SIGNATURE_VALIDATION=0), or use another store";
+    LENGTH: Weaker, "upload: signed length enforced",
+        "a URL can bring up to 5 GiB, whatever was declared; confirm rejects it, after it was stored",
+        "use a store that verifies signed headers, or a proxy before it that limits bodies";
+    TYPE: Weaker, "upload: signed type enforced",
+        "a URL can bring any type; confirm rejects it, after it was stored",
+        "use a store that verifies signed headers";
+    UNSIGNED: Weaker, "upload: unsigned x-amz-* refused",
+        "a client can add metadata, tags or an ACL to its own object",
+        "switch ACLs off for the bucket (Object Ownership: bucket owner enforced), or strip x-amz-* headers in a proxy";
+    CHECKSUM: Weaker, "upload: checksum enforced",
+        "other bytes than promised can be stored; confirm has to read and hash each image here to find out",
+        "use a store that verifies x-amz-checksum-sha256; expect each image's bytes to pass through this server once";
+    ONCE: WITHOUT_ONCE, "upload: If-None-Match enforced",
+        "a URL can write again while it lives, after confirm too",
+        "use a store that honours If-None-Match on PUT (AWS, LocalStack, Ceph RGW, MinIO), and proxies that pass it on";
+    OVERLAP: Weaker, "upload: one winner of overlapping PUTs",
+        "two transfers of one URL can both succeed; where the checksum is enforced too they carry the same bytes",
+        "nothing, where the checksum is enforced";
+    EXPIRY: Broken, "upload: expired URL refused",
+        "URLs live for ever: deleted images can come back",
+        "use a store that checks X-Amz-Expires, and see to its clock";
+
+    HEAD: Broken, "object: HEAD tells size and type",
+        "confirm cannot see what was uploaded",
+        "give the credentials s3:GetObject, and use a store that keeps Content-Type";
+    HEAD_CHECKSUM: Weaker, "object: HEAD tells the checksum",
+        "confirm has to read and hash each image here",
+        "use a store that keeps x-amz-checksum-sha256; expect each image's bytes to pass through this server once";
+    LIST: Broken, "object: missing key is 404",
+        "an upload that has not come looks like a failure: confirm answers 503 instead of 409, and the sweeper does not end it",
+        "give the credentials s3:ListBucket on the bucket";
+    RANGE: Broken, "object: range GET",
+        "confirm cannot read an image's head, and players cannot seek",
+        "use a store, and proxies, that honour Range";
+    OVERRIDES: Broken, "object: response-* overrides",
+        "images are served without a pinned type and caching, and downloads without their file name",
+        "use a store that honours response-content-type, response-cache-control and response-content-disposition";
+    ANONYMOUS: Broken, "object: anonymous access refused",
+        "whoever learns or guesses a key reads, or writes, without a URL of ours",
+        "remove public policies and ACLs (valet check --fix sets the public access block); LocalStack community cannot, and is for development only";
+    COPY: Weaker, "object: conditional copy",
+        "an upload that has to be copied at confirm could be replaced between check and copy",
+        "use a store that honours x-amz-copy-source-if-match; give the credentials s3:GetObject and s3:PutObject";
+    VERSIONS: Weaker, "object: versions listed",
+        "in a bucket with versioning, deleted images stay as old versions",
+        "give the credentials s3:ListBucketVersions and s3:DeleteObjectVersion, or leave versioning off";
+    DELETE: Broken, "object: delete",
+        "deleted images stay in the bucket",
+        "give the credentials s3:DeleteObject";
+
+    MULTIPART: Broken, "multipart: create, part, list, complete",
+        "big files cannot be uploaded",
+        "give the credentials s3:PutObject and s3:ListMultipartUploadParts; check S3_PUBLIC_ENDPOINT";
+    PART_CHECKSUM: Weaker, "multipart: part checksum enforced",
+        "a part that broke on its way is noticed by nobody but the client",
+        "use a store that verifies x-amz-checksum-sha256";
+    COMPLETE_ONCE: Weaker, "multipart: If-None-Match on complete",
+        "two completions of one key can replace each other; Valet begins one upload for a key",
+        "nothing, as long as only Valet writes to the bucket";
+    ABORT: Weaker, "multipart: abort",
+        "parts of abandoned uploads stay, and are paid for",
+        "give the credentials s3:AbortMultipartUpload";
+
+    CORS: Broken, "CORS: every origin may upload",
+        "browsers refuse to upload from pages of CORS_ORIGINS",
+        "valet check --fix, with credentials that may s3:PutBucketCORS; else set the store's own CORS";
+    EXPOSED: Weaker, "CORS: ETag exposed",
+        "Uppy's multipart uploads do not finish in browsers",
+        "valet check --fix";
+    LIFECYCLE: Advice, "bucket: abandoned multiparts aborted",
+        "parts that Valet has lost track of stay, and are paid for",
+        "valet check --fix, with credentials that may s3:PutLifecycleConfiguration";
+    LIFECYCLE_EARLY: Weaker, "bucket: live multiparts left alone",
+        "the store aborts uploads that may still be resumed",
+        "raise the days of the lifecycle rule that aborts incomplete multiparts above MULTIPART_TTL";
+    ACCESS_BLOCK: Advice, "bucket: public access block",
+        "a policy or an ACL can make the bucket public by mistake",
+        "valet check --fix, with credentials that may s3:PutBucketPublicAccessBlock";
+    CLEAN: Advice, "check: nothing left behind",
+        "objects of this check are still under check/",
+        "run it again: it removes what is older than an hour";
+}

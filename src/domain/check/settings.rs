@@ -1,0 +1,156 @@
+//! The rules about the bucket's own settings, and setting them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{
+    Answer, Report, holds,
+    lab::{BODY, Lab},
+    rules, settled,
+};
+use crate::{
+    config::Config,
+    signer::Request,
+    store::{
+        StoreError,
+        objects::{
+            settings::{AccessBlock, Change, Setting},
+            wire::Method,
+        },
+    },
+};
+
+/// `MULTIPART_TTL`'s default: no rule of the store's may end an upload sooner.
+const LONGEST_UPLOAD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// S3's own wildcard stands for a port. Apps in web views come from `localhost` without one.
+const LOOPBACK: [&str; 6] = [
+    "http://localhost",
+    "http://localhost:*",
+    "http://127.0.0.1:*",
+    "http://[::1]:*",
+    "https://localhost",
+    "https://localhost:*",
+];
+/// Pages that are asked for in their stead.
+const LOOPBACK_PAGES: [&str; 2] = ["http://localhost:3000", "http://127.0.0.1:3000"];
+/// What a browser asks leave for before a presigned PUT.
+const PUT_HEADERS: [&str; 3] = ["content-type", "if-none-match", "x-amz-checksum-sha256"];
+
+pub(super) async fn fix(lab: &Lab<'_>, config: &Config, loopback: bool, report: &mut Report) {
+    let mut origins = config.cors.exact.clone();
+    if loopback {
+        origins.extend(LOOPBACK.map(str::to_owned));
+    }
+    let said = |what: &str, change: Result<Change, StoreError>| match change {
+        Ok(Change::Made) => format!("{what}: set"),
+        Ok(Change::None) => format!("{what}: was set already"),
+        Ok(Change::Unsupported) => format!("{what}: this store has no such setting"),
+        Err(error) => format!("{what}: not set: {error}"),
+    };
+    report.changes.push(if origins.is_empty() {
+        "CORS: left as it is, CORS_ORIGINS is empty".to_owned()
+    } else {
+        said("CORS", lab.objects.allow_origins(&origins).await)
+    });
+    let days = abandoned_after(config);
+    report.changes.push(said("lifecycle rule for abandoned multiparts", lab.objects.abort_abandoned_after(days).await));
+    report.changes.push(said("public access block", block_access(lab).await));
+}
+
+/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set: then the other three flags have to do.
+async fn block_access(lab: &Lab<'_>) -> Result<Change, StoreError> {
+    let before = lab.put(&lab.key("before-block"), |_| {}).await?;
+    let change = lab.objects.set_access_block(AccessBlock::ALL).await?;
+    if change == Change::Made && before.is_success() && !lab.put(&lab.key("after-block"), |_| {}).await?.is_success() {
+        return lab.objects.set_access_block(AccessBlock { block_acls: false, ..AccessBlock::ALL }).await;
+    }
+    Ok(change)
+}
+
+pub(super) async fn examine(lab: &Lab<'_>, config: &Config, loopback: bool, report: &mut Report) {
+    let mut origins: Vec<_> = config.cors.exact.iter().map(String::as_str).collect();
+    if loopback {
+        origins.extend(LOOPBACK_PAGES);
+    }
+    if origins.is_empty() {
+        for rule in [&rules::CORS, &rules::EXPOSED] {
+            report.add(rule, Answer::Skipped("CORS_ORIGINS is empty: no page of another origin uploads".to_owned()));
+        }
+    } else {
+        report.add(&rules::CORS, settled(preflights(lab, &origins).await));
+        report.add(&rules::EXPOSED, settled(exposed(lab, &origins).await));
+    }
+    let needed = abandoned_after(config);
+    let (swept, spared) = match lab.objects.abandoned_after_days().await {
+        Ok(Setting::Set(days)) => {
+            (Answer::Yes(format!("after {days} days")), holds(days >= needed, format!("after {days} days")))
+        }
+        Ok(Setting::Unset) => (Answer::No("no rule".to_owned()), Answer::Yes("no rule".to_owned())),
+        other => {
+            let why = unknown(other);
+            (Answer::Skipped(why.clone()), Answer::Skipped(why))
+        }
+    };
+    report.add(&rules::LIFECYCLE, swept);
+    report.add(&rules::LIFECYCLE_EARLY, spared);
+    let blocked = match lab.objects.access_block().await {
+        // The fourth flag is about ACLs that the second ignores.
+        Ok(Setting::Set(block)) => holds(
+            block.block_policy && block.restrict_buckets && block.ignore_acls,
+            if block == AccessBlock::ALL { "all four flags" } else { "not all flags" },
+        ),
+        Ok(Setting::Unset) => Answer::No("none".to_owned()),
+        other => Answer::Skipped(unknown(other)),
+    };
+    report.add(&rules::ACCESS_BLOCK, blocked);
+}
+
+fn unknown<T>(setting: Result<Setting<T>, StoreError>) -> String {
+    match setting {
+        Ok(Setting::Denied) => "these credentials may not read it".to_owned(),
+        Ok(_) => "the store has no such setting".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A day more than the longest upload lives, in S3's whole days.
+fn abandoned_after(config: &Config) -> i32 {
+    let longest = config.uploads.ttl.max(LONGEST_UPLOAD).as_secs();
+    i32::try_from(longest.div_ceil(24 * 60 * 60) + 1).unwrap_or(i32::MAX)
+}
+
+async fn preflights(lab: &Lab<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
+    let url = lab.presigned_put(&lab.key("preflight"), BODY)?.url;
+    let asked = PUT_HEADERS.join(",");
+    let mut refused = Vec::new();
+    for origin in origins {
+        let headers =
+            [("origin", *origin), ("access-control-request-method", "PUT"), ("access-control-request-headers", asked.as_str())];
+        let answer = lab.wire.send(Method::OPTIONS, &url, &headers, Bytes::new()).await?;
+        let allows = |name: &str, wanted: &str| answer.list(name).iter().any(|item| item == "*" || item == wanted);
+        let missing: Vec<_> = PUT_HEADERS.into_iter().filter(|header| !allows("access-control-allow-headers", header)).collect();
+        let is_allowed = ["*", *origin].contains(&answer.header("access-control-allow-origin"));
+        if !answer.is_success() || !is_allowed || !allows("access-control-allow-methods", "put") {
+            refused.push(format!("{origin} (HTTP {})", answer.status));
+        } else if !missing.is_empty() {
+            refused.push(format!("{origin} (without {})", missing.join(", ")));
+        }
+    }
+    let seen = if refused.is_empty() { origins.join(", ") } else { refused.join(", ") };
+    Ok(holds(refused.is_empty(), seen))
+}
+
+async fn exposed(lab: &Lab<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
+    let key = lab.key("exposed");
+    lab.put(&key, |_| {}).await?;
+    let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let mut hidden = Vec::new();
+    for origin in origins {
+        let answer = lab.get(&url, &[("origin", origin)]).await?;
+        if !answer.list("access-control-expose-headers").iter().any(|item| item == "*" || item == "etag") {
+            hidden.push(*origin);
+        }
+    }
+    Ok(holds(hidden.is_empty(), if hidden.is_empty() { String::new() } else { format!("not to {}", hidden.join(", ")) }))
+}

@@ -1,0 +1,95 @@
+//! Recounting: usage computed anew from the images, for drift that no crash of ours explains (a restored backup, a hand in
+//! the database).
+
+use std::fmt;
+
+use futures_util::{StreamExt, stream};
+
+use super::Valet;
+use crate::{
+    model::{Email, UserId},
+    store::{Repair, StoreError},
+};
+
+/// Users per page.
+const PAGE: u32 = 1000;
+/// Users at once.
+const AT_ONCE: usize = 4;
+
+/// What a recount did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recounted {
+    /// Users that were looked at.
+    pub users: u64,
+    /// Users whose counts were wrong, and are right now.
+    pub repaired: u64,
+    /// Users that could not be recounted now.
+    pub failed: u64,
+}
+
+impl fmt::Display for Recounted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} users recounted, {} repaired, {} failed", self.users, self.repaired, self.failed)
+    }
+}
+
+/// Why nothing was recounted.
+#[derive(Debug, thiserror::Error)]
+pub enum RecountError {
+    /// Nobody has this email.
+    #[error("there is no account with this email")]
+    NotFound,
+    /// The database failed; asking again is safe.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Valet {
+    /// Recounts one account, or all; each repair is told as it is made. Safe while servers run.
+    ///
+    /// # Errors
+    /// [`RecountError`].
+    pub async fn recount(&self, who: Option<&Email>, mut told: impl FnMut(Repair)) -> Result<Recounted, RecountError> {
+        let mut total = Recounted::default();
+        if let Some(email) = who {
+            let account = self.store.users.find_by_email(email).await?.ok_or(RecountError::NotFound)?;
+            self.recount_page(vec![account.user.id], &mut total, &mut told).await?;
+            return Ok(total);
+        }
+        let mut after = None;
+        loop {
+            let page = self.store.users.ids(after, PAGE).await?;
+            after = page.last().copied();
+            if after.is_none() {
+                return Ok(total);
+            }
+            self.recount_page(page, &mut total, &mut told).await?;
+        }
+    }
+
+    async fn recount_page(
+        &self,
+        users: Vec<UserId>,
+        total: &mut Recounted,
+        told: &mut impl FnMut(Repair),
+    ) -> Result<(), StoreError> {
+        let now = self.store.now().await?;
+        let recounts = stream::iter(users).map(|user| async move { (user, self.store.recount(user, now).await) });
+        let mut recounts = std::pin::pin!(recounts.buffer_unordered(AT_ONCE));
+        while let Some((user, recounted)) = recounts.next().await {
+            total.users += 1;
+            match recounted {
+                Ok(None) => {}
+                Ok(Some(repair)) => {
+                    total.repaired += 1;
+                    told(repair);
+                }
+                Err(error) => {
+                    total.failed += 1;
+                    tracing::warn!(%user, %error, "a user could not be recounted");
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,134 @@
+//! What `valet check` asks of the bucket through the server's own client: the calls whose answer is the finding.
+//!
+//! A status that Valet would treat as failure is an answer here, so most of these return it.
+
+use std::time::Duration;
+
+use aws_sdk_s3::{
+    error::SdkError,
+    types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
+};
+use time::OffsetDateTime;
+
+use super::{Objects, StoreError, failed, status};
+use crate::{
+    model::ObjectKey,
+    signer::{Presigned, Request},
+};
+
+/// Asks the bucket.
+#[derive(Debug, Clone, Copy)]
+pub struct Prober<'a>(&'a Objects);
+
+/// A part as S3 lists it.
+#[derive(Debug, Clone)]
+pub struct ListedPart {
+    /// Bytes.
+    pub size: u64,
+    /// With its quotes.
+    pub etag: String,
+}
+
+impl Objects {
+    /// The questions of `valet check`.
+    #[must_use]
+    pub fn prober(&self) -> Prober<'_> {
+        Prober(self)
+    }
+}
+
+impl Prober<'_> {
+    /// A URL for any request, through the endpoint that clients see.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign(&self, request: &Request<'_>, at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
+        self.0.presign(request, at, ttl)
+    }
+
+    /// How many versions the key has. `None` on a store without versions.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn versions(&self, key: &ObjectKey) -> Result<Option<usize>, StoreError> {
+        match self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(key.as_str()).send().await {
+            Ok(listed) => Ok(Some(listed.versions().len())),
+            Err(error) if matches!(status(&error), Some(501 | 405)) => Ok(None),
+            Err(error) => Err(failed("ListObjectVersions", &error)),
+        }
+    }
+
+    /// Copies the object that `etag` names; the status of the answer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is none.
+    pub async fn copy(&self, from: &ObjectKey, etag: &str, to: &ObjectKey) -> Result<u16, StoreError> {
+        let source = format!("{}/{from}", self.0.bucket);
+        let copy = self.0.client.copy_object().bucket(&self.0.bucket).key(to.as_str()).copy_source(source);
+        answered("CopyObject", copy.copy_source_if_match(etag).send().await)
+    }
+
+    /// Begins a multipart upload; with `checked`, one whose parts carry SHA-256.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn begin(&self, key: &ObjectKey, checked: bool) -> Result<String, StoreError> {
+        let create = self.0.client.create_multipart_upload().bucket(&self.0.bucket).key(key.as_str());
+        let create = create.set_checksum_algorithm(checked.then_some(ChecksumAlgorithm::Sha256));
+        let begun = create.send().await.map_err(|error| failed("CreateMultipartUpload", &error))?;
+        begun.upload_id().map(str::to_owned).ok_or_else(|| StoreError::Objects {
+            operation: "CreateMultipartUpload",
+            reason: "the answer names no upload".to_owned(),
+        })
+    }
+
+    /// The parts that S3 has. `None` when there is no such upload.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn parts(&self, key: &ObjectKey, upload: &str) -> Result<Option<Vec<ListedPart>>, StoreError> {
+        match self.0.client.list_parts().bucket(&self.0.bucket).key(key.as_str()).upload_id(upload).send().await {
+            Ok(listed) => {
+                let size = |part: &aws_sdk_s3::types::Part| part.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+                let part = |part| ListedPart { size: size(part), etag: part.e_tag().map(str::to_owned).unwrap_or_default() };
+                Ok(Some(listed.parts().iter().map(part).collect()))
+            }
+            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) => Err(failed("ListParts", &error)),
+        }
+    }
+
+    /// Completes an upload of one part, unless the key is taken; the status of the answer.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is none.
+    pub async fn complete_once(&self, key: &ObjectKey, upload: &str, part_etag: &str) -> Result<u16, StoreError> {
+        let part = CompletedPart::builder().part_number(1).e_tag(part_etag).build();
+        let parts = CompletedMultipartUpload::builder().parts(part).build();
+        let complete = self.0.client.complete_multipart_upload().bucket(&self.0.bucket).key(key.as_str()).upload_id(upload);
+        answered("CompleteMultipartUpload", complete.multipart_upload(parts).if_none_match("*").send().await)
+    }
+
+    /// Aborts an upload. Done when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn abort(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
+        let abort = self.0.client.abort_multipart_upload().bucket(&self.0.bucket).key(key.as_str()).upload_id(upload);
+        match abort.send().await {
+            Err(error) if status(&error) != Some(404) => Err(failed("AbortMultipartUpload", &error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The status, whichever it is; only silence is an error.
+fn answered<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<u16, StoreError>
+where
+    E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error,
+{
+    match answer {
+        Ok(_) => Ok(200),
+        Err(error) => status(&error).ok_or_else(|| failed(operation, &error)),
+    }
+}

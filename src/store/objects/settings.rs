@@ -1,0 +1,254 @@
+//! The bucket's own settings that Valet wants: CORS, the public access block, the rule for abandoned multiparts.
+//!
+//! What others have set is kept: rules of Valet's carry its name, and only those are replaced.
+
+use aws_sdk_s3::{
+    error::{ProvideErrorMetadata, SdkError},
+    operation::get_bucket_lifecycle_configuration::GetBucketLifecycleConfigurationOutput,
+    types::{
+        AbortIncompleteMultipartUpload, BucketLifecycleConfiguration, CorsConfiguration, CorsRule, ExpirationStatus,
+        LifecycleRule, LifecycleRuleFilter, PublicAccessBlockConfiguration,
+    },
+};
+
+use super::{Objects, StoreError, failed, status};
+
+/// The name of Valet's rules.
+const RULE: &str = "valet";
+const METHODS: [&str; 5] = ["GET", "PUT", "POST", "HEAD", "DELETE"];
+/// One by one: LocalStack takes `x-amz-*` for a name. These are what presigned requests can carry.
+const ALLOWED: [&str; 6] =
+    ["content-type", "if-none-match", "x-amz-checksum-sha256", "content-md5", "content-disposition", "range"];
+const EXPOSED: [&str; 6] =
+    ["ETag", "Location", "x-amz-checksum-sha256", "x-amz-checksum-crc64nvme", "x-amz-request-id", "x-amz-version-id"];
+/// Seconds for which browsers may keep a preflight's answer.
+const MAX_AGE: i32 = 3000;
+
+/// A setting as the store knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Setting<T> {
+    /// It is set.
+    Set(T),
+    /// It is not set.
+    Unset,
+    /// The store has no such setting.
+    Unsupported,
+    /// These credentials may not read it.
+    Denied,
+}
+
+/// What became of a wish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It was so already.
+    None,
+    /// It is so now.
+    Made,
+    /// The store has no such setting.
+    Unsupported,
+}
+
+/// The four flags of a public access block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccessBlock {
+    /// Refuses ACLs that make public. Ceph RGW refuses every PUT with it.
+    pub block_acls: bool,
+    /// Ignores those there are.
+    pub ignore_acls: bool,
+    /// Refuses policies that make public.
+    pub block_policy: bool,
+    /// Ignores those there are.
+    pub restrict_buckets: bool,
+}
+
+impl AccessBlock {
+    /// All four flags.
+    pub const ALL: Self = Self { block_acls: true, ignore_acls: true, block_policy: true, restrict_buckets: true };
+}
+
+impl Objects {
+    /// After how many days each rule that covers Valet's keys aborts an unfinished multipart: the soonest.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn abandoned_after_days(&self) -> Result<Setting<i32>, StoreError> {
+        Ok(match self.lifecycle().await? {
+            Setting::Set(lifecycle) => {
+                lifecycle.rules().iter().filter_map(aborts_after).min().map_or(Setting::Unset, Setting::Set)
+            }
+            Setting::Unset => Setting::Unset,
+            Setting::Unsupported => Setting::Unsupported,
+            Setting::Denied => Setting::Denied,
+        })
+    }
+
+    /// Has multiparts aborted that are older than `days`; every other rule stays as it is.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is written when the present rules cannot be read.
+    pub async fn abort_abandoned_after(&self, days: i32) -> Result<Change, StoreError> {
+        let present = match self.lifecycle().await? {
+            Setting::Set(present) => Some(present),
+            Setting::Unset => None,
+            Setting::Unsupported => return Ok(Change::Unsupported),
+            Setting::Denied => return Err(denied("GetBucketLifecycleConfiguration")),
+        };
+        let ours = LifecycleRule::builder()
+            .id(RULE)
+            .status(ExpirationStatus::Enabled)
+            .filter(LifecycleRuleFilter::builder().prefix("").build())
+            .abort_incomplete_multipart_upload(AbortIncompleteMultipartUpload::builder().days_after_initiation(days).build())
+            .build()
+            .map_err(|_| unbuilt("PutBucketLifecycleConfiguration"))?;
+        let rules = present.as_ref().map(|present| present.rules()).unwrap_or_default();
+        if rules.iter().any(|rule| rule.id() == Some(RULE) && aborts_after(rule) == Some(days)) {
+            return Ok(Change::None);
+        }
+        let others = rules.iter().filter(|rule| rule.id() != Some(RULE)).cloned();
+        let wanted = BucketLifecycleConfiguration::builder()
+            .set_rules(Some(others.chain([ours]).collect()))
+            .build()
+            .map_err(|_| unbuilt("PutBucketLifecycleConfiguration"))?;
+        let minimum = present.as_ref().and_then(|present| present.transition_default_minimum_object_size()).cloned();
+        let put = self.client.put_bucket_lifecycle_configuration().bucket(&self.bucket).lifecycle_configuration(wanted);
+        let put = put.set_transition_default_minimum_object_size(minimum);
+        made("PutBucketLifecycleConfiguration", put.send().await)
+    }
+
+    async fn lifecycle(&self) -> Result<Setting<GetBucketLifecycleConfigurationOutput>, StoreError> {
+        let got = self.client.get_bucket_lifecycle_configuration().bucket(&self.bucket).send().await;
+        setting("GetBucketLifecycleConfiguration", got)
+    }
+
+    /// The public access block.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn access_block(&self) -> Result<Setting<AccessBlock>, StoreError> {
+        let got = self.client.get_public_access_block().bucket(&self.bucket).send().await;
+        setting("GetPublicAccessBlock", got)?.try_map(|got| {
+            let flags = got.public_access_block_configuration();
+            let flag = |of: fn(&PublicAccessBlockConfiguration) -> Option<bool>| flags.and_then(of).unwrap_or(false);
+            Ok(AccessBlock {
+                block_acls: flag(PublicAccessBlockConfiguration::block_public_acls),
+                ignore_acls: flag(PublicAccessBlockConfiguration::ignore_public_acls),
+                block_policy: flag(PublicAccessBlockConfiguration::block_public_policy),
+                restrict_buckets: flag(PublicAccessBlockConfiguration::restrict_public_buckets),
+            })
+        })
+    }
+
+    /// Sets the public access block.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn set_access_block(&self, block: AccessBlock) -> Result<Change, StoreError> {
+        if self.access_block().await? == Setting::Set(block) {
+            return Ok(Change::None);
+        }
+        let flags = PublicAccessBlockConfiguration::builder()
+            .block_public_acls(block.block_acls)
+            .ignore_public_acls(block.ignore_acls)
+            .block_public_policy(block.block_policy)
+            .restrict_public_buckets(block.restrict_buckets)
+            .build();
+        let put = self.client.put_public_access_block().bucket(&self.bucket).public_access_block_configuration(flags);
+        made("PutPublicAccessBlock", put.send().await)
+    }
+
+    /// Lets pages of these origins use presigned URLs; rules of others stay, after ours.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is written when the present rules cannot be read.
+    pub async fn allow_origins(&self, origins: &[String]) -> Result<Change, StoreError> {
+        let strings = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
+        let ours = CorsRule::builder()
+            .id(RULE)
+            .set_allowed_origins(Some(origins.to_vec()))
+            .set_allowed_methods(strings(&METHODS))
+            .set_allowed_headers(strings(&ALLOWED))
+            .set_expose_headers(strings(&EXPOSED))
+            .max_age_seconds(MAX_AGE)
+            .build()
+            .map_err(|_| unbuilt("PutBucketCors"))?;
+        let got = self.client.get_bucket_cors().bucket(&self.bucket).send().await;
+        let present = match setting("GetBucketCors", got)? {
+            Setting::Set(got) => got.cors_rules().to_vec(),
+            Setting::Unset => Vec::new(),
+            Setting::Unsupported => return Ok(Change::Unsupported),
+            Setting::Denied => return Err(denied("GetBucketCors")),
+        };
+        if present.first() == Some(&ours) {
+            return Ok(Change::None);
+        }
+        let others = present.into_iter().filter(|rule| rule.id() != Some(RULE));
+        let rules = [ours].into_iter().chain(others).collect();
+        let wanted = CorsConfiguration::builder().set_cors_rules(Some(rules)).build().map_err(|_| unbuilt("PutBucketCors"))?;
+        let put = self.client.put_bucket_cors().bucket(&self.bucket).cors_configuration(wanted);
+        made("PutBucketCors", put.send().await)
+    }
+}
+
+/// After how many days an enabled rule aborts multiparts under `u/` or `in/`; rules for tagged or sized objects do not
+/// cover them.
+fn aborts_after(rule: &LifecycleRule) -> Option<i32> {
+    #[expect(deprecated, reason = "rules of before 2016 still have their prefix there")]
+    let old_prefix = rule.prefix();
+    let prefix = match rule.filter() {
+        Some(filter) if filter.tag().is_some() || filter.and().is_some() => return None,
+        Some(filter) => filter.prefix(),
+        None => old_prefix,
+    }
+    .unwrap_or_default();
+    let covers = ["u/", "in/"].iter().all(|ours| ours.starts_with(prefix)) || prefix == "u/";
+    let enabled = *rule.status() == ExpirationStatus::Enabled;
+    rule.abort_incomplete_multipart_upload().filter(|_| enabled && covers)?.days_after_initiation()
+}
+
+impl<T> Setting<T> {
+    fn try_map<U>(self, map: impl FnOnce(T) -> Result<U, StoreError>) -> Result<Setting<U>, StoreError> {
+        Ok(match self {
+            Self::Set(value) => Setting::Set(map(value)?),
+            Self::Unset => Setting::Unset,
+            Self::Unsupported => Setting::Unsupported,
+            Self::Denied => Setting::Denied,
+        })
+    }
+}
+
+fn setting<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Setting<T>, StoreError>
+where
+    E: ProvideErrorMetadata + std::error::Error,
+{
+    match answer {
+        Ok(value) => Ok(Setting::Set(value)),
+        Err(error) => match status(&error) {
+            Some(404) => Ok(Setting::Unset),
+            Some(501 | 405) => Ok(Setting::Unsupported),
+            Some(403) => Ok(Setting::Denied),
+            _ => Err(failed(operation, &error)),
+        },
+    }
+}
+
+fn made<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
+where
+    E: ProvideErrorMetadata + std::error::Error,
+{
+    match answer {
+        Ok(_) => Ok(Change::Made),
+        Err(error) if matches!(status(&error), Some(501 | 405)) => Ok(Change::Unsupported),
+        Err(error) => Err(failed(operation, &error)),
+    }
+}
+
+fn unbuilt(operation: &'static str) -> StoreError {
+    StoreError::Objects { operation, reason: "the request could not be built".to_owned() }
+}
+
+fn denied(operation: &'static str) -> StoreError {
+    StoreError::Objects {
+        operation,
+        reason: "403: these credentials may not read what is set, so nothing is replaced".to_owned(),
+    }
+}

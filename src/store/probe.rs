@@ -1,0 +1,112 @@
+//! What `valet check` asks of MongoDB: nothing is made here that outlives the question, no index either.
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use mongodb::{
+    Client, Database,
+    bson::{Document, doc},
+};
+use time::OffsetDateTime;
+
+use super::{StoreError, bounded, client, instant};
+use crate::config;
+
+/// A database that is being examined.
+#[derive(Debug)]
+pub struct DatabaseProbe {
+    client: Client,
+    database: Database,
+}
+
+/// What the server says of itself.
+#[derive(Debug, Clone)]
+pub struct Hello {
+    /// A member of a replica set, or the router of a sharded cluster: what transactions need.
+    pub replicated: bool,
+    /// Takes writes.
+    pub writable: bool,
+    /// The server's clock, when it answered.
+    pub now: Option<OffsetDateTime>,
+    /// How long the answer took: the clock is that uncertain.
+    pub took: Duration,
+}
+
+impl DatabaseProbe {
+    /// Reads the connection string; nothing is connected yet.
+    ///
+    /// # Errors
+    /// When the string cannot be read or its names not be resolved.
+    pub async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
+        let client = client(config).await?;
+        Ok(Self { database: client.database(&config.database), client })
+    }
+
+    /// Asks the primary who it is.
+    ///
+    /// # Errors
+    /// [`StoreError`] when no primary is found or it does not answer.
+    pub async fn hello(&self) -> Result<Hello, StoreError> {
+        // The first question finds the server; the second measures its clock.
+        bounded(async { self.database.run_command(doc! { "ping": 1 }).await }).await?;
+        let asked = std::time::Instant::now();
+        let hello = bounded(async { self.database.run_command(doc! { "hello": 1 }).await }).await?;
+        Ok(Hello {
+            replicated: hello.get_str("setName").is_ok() || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
+            writable: hello.get_bool("isWritablePrimary").unwrap_or(false),
+            now: hello.get_datetime("localTime").ok().map(|at| instant(*at)),
+            took: asked.elapsed(),
+        })
+    }
+
+    /// The server's version, such as `8.0.21`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn version(&self) -> Result<String, StoreError> {
+        let info = bounded(async { self.database.run_command(doc! { "buildInfo": 1 }).await }).await?;
+        let version = info.get_str("version").map(str::to_owned);
+        version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
+    }
+
+    /// Writes a document as every write of this program is written: acknowledged by a majority's journals.
+    ///
+    /// # Errors
+    /// [`StoreError`], also when too few members answer in time.
+    pub async fn write(&self, scratch: &str) -> Result<(), StoreError> {
+        let collection = self.database.collection::<Document>(scratch);
+        bounded(async { collection.insert_one(doc! { "_id": "write" }).await }).await.map(drop)
+    }
+
+    /// Moves two documents in one transaction, as deleting an image does.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a server that stands alone has no transactions.
+    pub async fn transaction(&self, scratch: &str) -> Result<(), StoreError> {
+        let collection = self.database.collection::<Document>(scratch);
+        bounded(async {
+            let mut session = self.client.start_session().await?;
+            let transaction = session.start_transaction();
+            transaction
+                .and_run(collection, |session, collection| {
+                    async move {
+                        for id in ["first", "second"] {
+                            collection.insert_one(doc! { "_id": id }).session(&mut *session).await?;
+                        }
+                        Ok(())
+                    }
+                    .boxed()
+                })
+                .await
+        })
+        .await
+    }
+
+    /// Removes what the questions wrote.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn clean(&self, scratch: &str) -> Result<(), StoreError> {
+        bounded(async { self.database.collection::<Document>(scratch).drop().await }).await
+    }
+}

@@ -1,0 +1,264 @@
+//! A proxy before the real S3 that makes it misbehave in one way: what other stores, and other proxies, do.
+
+use std::{convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    body::Incoming,
+    header::{DATE, HeaderValue, IF_NONE_MATCH, RANGE},
+    http::request::Parts,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+
+use crate::app::TestApp;
+
+/// What is wrong with the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Defect {
+    /// Takes any PUT for its own: no signature, header or expiry counts. With GET of anyone: what moto does.
+    VerifiesNothing,
+    /// A second PUT replaces (Garage).
+    ReplacesObjects,
+    /// Two PUTs at once both win (s3s-fs).
+    HasNoLocks,
+    /// Refuses wrong bytes and keeps them (s3s-fs).
+    KeepsRefusedBytes,
+    /// Ignores checksums and has none (Ceph RGW).
+    KnowsNoChecksums,
+    /// Hands objects to anyone (LocalStack).
+    IsPublic,
+    /// Its clock is an hour ahead.
+    LivesInTheFuture,
+    /// Whole objects only.
+    IgnoresRanges,
+    /// Answers with what was stored.
+    IgnoresOverrides,
+    /// No `ListBucket` in the policy.
+    HidesMissingKeys,
+    /// No CORS.
+    KnowsNoOrigins,
+    /// CORS without `ETag`.
+    ExposesNothing,
+    /// Completes over what is there (Ceph RGW, Garage).
+    CompletesTwice,
+    /// Keeps the parts of what was aborted.
+    KeepsAborted,
+    /// Copies whatever lies there now.
+    CopiesAnything,
+    /// A proxy that drops a signed header, which makes the store refuse everything.
+    StripsIfNoneMatch,
+    /// What Ceph RGW does.
+    RefusesPutsUnderBlockPublicAcls,
+}
+
+/// Each with the rules that do not hold, in the table's order.
+pub const ALL: &[(Defect, &[&str])] = &[
+    (
+        Defect::VerifiesNothing,
+        &[
+            "upload: signature verified",
+            "upload: signed length enforced",
+            "upload: signed type enforced",
+            "upload: unsigned x-amz-* refused",
+            "upload: checksum enforced",
+            "upload: If-None-Match enforced",
+            "upload: one winner of overlapping PUTs",
+            "upload: expired URL refused",
+            "object: anonymous access refused",
+        ],
+    ),
+    (Defect::ReplacesObjects, &["upload: If-None-Match enforced", "upload: one winner of overlapping PUTs"]),
+    (Defect::HasNoLocks, &["upload: one winner of overlapping PUTs"]),
+    (Defect::KeepsRefusedBytes, &["upload: checksum enforced"]),
+    (Defect::KnowsNoChecksums, &["upload: checksum enforced", "object: HEAD tells the checksum"]),
+    (Defect::IsPublic, &["object: anonymous access refused"]),
+    (Defect::LivesInTheFuture, &["S3: clock agrees with ours"]),
+    (Defect::IgnoresRanges, &["object: range GET"]),
+    (Defect::IgnoresOverrides, &["object: response-* overrides"]),
+    (Defect::HidesMissingKeys, &["object: missing key is 404"]),
+    (Defect::KnowsNoOrigins, &["CORS: every origin may upload", "CORS: ETag exposed"]),
+    (Defect::ExposesNothing, &["CORS: ETag exposed"]),
+    (Defect::CompletesTwice, &["multipart: If-None-Match on complete"]),
+    (Defect::KeepsAborted, &["multipart: abort"]),
+    (Defect::CopiesAnything, &["object: conditional copy"]),
+];
+
+/// A running proxy; ends with the test's runtime.
+pub struct Proxy {
+    pub endpoint: String,
+}
+
+struct Inside {
+    defect: Defect,
+    upstream: String,
+    bucket: String,
+    s3: aws_sdk_s3::Client,
+    http: reqwest::Client,
+}
+
+impl Proxy {
+    pub async fn start(app: &TestApp, defect: Defect) -> Self {
+        let inside = Arc::new(Inside {
+            defect,
+            upstream: app.config.s3.endpoint.clone().unwrap(),
+            bucket: app.config.s3.bucket.clone(),
+            s3: app.s3.clone(),
+            http: reqwest::Client::new(),
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let inside = Arc::clone(&inside);
+                let service = service_fn(move |request| Arc::clone(&inside).answer(request));
+                let http = hyper::server::conn::http1::Builder::new();
+                tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Self { endpoint }
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Inside {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+        let (mut parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        if let Some(answer) = self.instead(&mut parts, &body).await {
+            return Ok(answer);
+        }
+        let mut answer = self.forward(&parts, body.clone()).await;
+        self.afterwards(&parts, &body, &mut answer).await;
+        Ok(answer)
+    }
+
+    fn key(&self, parts: &Parts) -> String {
+        let prefix = format!("/{}/", self.bucket);
+        parts.uri.path().strip_prefix(&prefix).unwrap_or_default().to_owned()
+    }
+
+    /// What is done before the store sees the request, or in its stead.
+    async fn instead(&self, parts: &mut Parts, body: &Bytes) -> Option<Answer> {
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let (presigned, part) = (query.contains("X-Amz-Signature"), query.contains("partNumber"));
+        let anonymous = !presigned && !parts.headers.contains_key("authorization");
+        let key = self.key(parts);
+        let simple_put = parts.method == Method::PUT && !key.is_empty() && !part && (presigned || anonymous);
+        match self.defect {
+            Defect::VerifiesNothing if simple_put => Some(self.store(parts, &key, body).await),
+            Defect::VerifiesNothing | Defect::IsPublic if anonymous && parts.method == Method::GET => {
+                Some(self.hand_out(&key).await)
+            }
+            Defect::KnowsNoChecksums if simple_put && key.ends_with("/checksum") => Some(self.store(parts, &key, body).await),
+            Defect::IgnoresRanges => {
+                parts.headers.remove(RANGE);
+                None
+            }
+            Defect::KnowsNoOrigins => {
+                parts.headers.remove("origin");
+                None
+            }
+            Defect::StripsIfNoneMatch => {
+                parts.headers.remove(IF_NONE_MATCH);
+                None
+            }
+            Defect::RefusesPutsUnderBlockPublicAcls if simple_put => {
+                let block = self.s3.get_public_access_block().bucket(&self.bucket).send().await.ok()?;
+                let flags = block.public_access_block_configuration()?;
+                (flags.block_public_acls() == Some(true)).then(|| status(StatusCode::FORBIDDEN))
+            }
+            _ => None,
+        }
+    }
+
+    /// What becomes of the store's answer.
+    async fn afterwards(&self, parts: &Parts, body: &Bytes, answer: &mut Answer) {
+        let query = parts.uri.query().unwrap_or_default();
+        match self.defect {
+            Defect::KeepsRefusedBytes if answer.status() == StatusCode::BAD_REQUEST => {
+                self.store(parts, &self.key(parts), body).await;
+            }
+            // Only the overlapping PUTs are large.
+            Defect::ReplacesObjects | Defect::HasNoLocks
+                if parts.method == Method::PUT
+                    && answer.status() == StatusCode::PRECONDITION_FAILED
+                    && !parts.headers.contains_key("x-amz-copy-source")
+                    && (self.defect == Defect::ReplacesObjects || body.len() > 1024) =>
+            {
+                *answer = self.store(parts, &self.key(parts), body).await;
+            }
+            // The server's own client would correct its clock by it, and the real store refuse that.
+            Defect::LivesInTheFuture if query.contains("X-Amz-Signature") => {
+                let then = time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(3600);
+                let date = then.format(&time::format_description::well_known::Rfc2822).unwrap();
+                answer.headers_mut().insert(DATE, HeaderValue::try_from(date.replace("+0000", "GMT")).unwrap());
+            }
+            Defect::KnowsNoChecksums => drop(answer.headers_mut().remove("x-amz-checksum-sha256")),
+            Defect::IgnoresOverrides => drop(answer.headers_mut().remove("content-disposition")),
+            Defect::ExposesNothing => drop(answer.headers_mut().remove("access-control-expose-headers")),
+            Defect::HidesMissingKeys if parts.method == Method::HEAD && answer.status() == StatusCode::NOT_FOUND => {
+                *answer.status_mut() = StatusCode::FORBIDDEN;
+            }
+            Defect::CompletesTwice if parts.method == Method::POST && answer.status() == StatusCode::PRECONDITION_FAILED => {
+                *answer = status(StatusCode::OK);
+                *answer.body_mut() = Bytes::from_static(b"<CompleteMultipartUploadResult/>").into();
+            }
+            Defect::KeepsAborted
+                if parts.method == Method::GET && query.contains("uploadId") && answer.status() == StatusCode::NOT_FOUND =>
+            {
+                *answer = status(StatusCode::OK);
+                *answer.body_mut() = Bytes::from_static(b"<ListPartsResult/>").into();
+            }
+            Defect::CopiesAnything
+                if parts.headers.contains_key("x-amz-copy-source") && answer.status() == StatusCode::PRECONDITION_FAILED =>
+            {
+                *answer = status(StatusCode::OK);
+                *answer.body_mut() = Bytes::from_static(b"<CopyObjectResult/>").into();
+            }
+            _ => {}
+        }
+    }
+
+    /// Without looking at anything.
+    async fn store(&self, parts: &Parts, key: &str, body: &Bytes) -> Answer {
+        let kind = parts.headers.get("content-type").map(|value| value.to_str().unwrap().to_owned());
+        let put = self.s3.put_object().bucket(&self.bucket).key(key).set_content_type(kind);
+        let put = put.checksum_algorithm(aws_sdk_s3::types::ChecksumAlgorithm::Sha256);
+        put.body(body.clone().into()).send().await.unwrap();
+        status(StatusCode::OK)
+    }
+
+    async fn hand_out(&self, key: &str) -> Answer {
+        let found = match self.s3.get_object().bucket(&self.bucket).key(key).send().await {
+            Ok(found) if !key.is_empty() => found,
+            _ => return status(StatusCode::FORBIDDEN),
+        };
+        Response::new(found.body.collect().await.unwrap().into_bytes().into())
+    }
+
+    /// With the client's own Host header: it is signed.
+    async fn forward(&self, parts: &Parts, body: Bytes) -> Answer {
+        let url = format!("{}{}", self.upstream, parts.uri);
+        let mut headers: HeaderMap = parts.headers.clone();
+        headers.remove("transfer-encoding");
+        let method = parts.method.clone();
+        let answer = self.http.request(method, url).headers(headers).body(body).send().await.unwrap();
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = answer.status();
+        *response.headers_mut() = answer.headers().clone();
+        response.headers_mut().remove("transfer-encoding");
+        *response.body_mut() = answer.bytes().await.unwrap().into();
+        response
+    }
+}
+
+fn status(status: StatusCode) -> Answer {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}

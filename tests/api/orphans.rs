@@ -1,0 +1,237 @@
+//! The orphan scan and the recount, over drift planted by hand.
+
+use std::time::Duration;
+
+use mongodb::bson::{DateTime, Document, doc};
+use serde_json::json;
+use time::OffsetDateTime;
+use valet::{
+    domain::{
+        orphans::{OrphanError, Orphans},
+        recount::{RecountError, Recounted},
+    },
+    model::Email,
+    store::Repair,
+};
+
+use super::app::{Caller, TestApp, unique_png};
+
+/// After everything that is there now: S3 counts in whole seconds.
+async fn scan(app: &TestApp, delete: bool) -> Orphans {
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    app.app.valet.find_orphans(OffsetDateTime::now_utc() - Duration::from_millis(50), delete).await.unwrap()
+}
+
+fn keys(found: &valet::domain::orphans::Found<valet::model::ObjectKey>) -> Vec<&str> {
+    found.first.iter().map(valet::model::ObjectKey::as_str).collect()
+}
+
+fn key_of(user: &Caller<'_>, id: &str) -> String {
+    format!("u/{}/{id}", user.id)
+}
+
+#[tokio::test]
+async fn orphans_are_found_both_ways_and_deleted_only_when_told() {
+    let app = TestApp::start().await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    let kept = ada.upload("a.png", "image/png", &unique_png()).await;
+    let lost = bob.upload("b.png", "image/png", &unique_png()).await;
+    let bytes = unique_png();
+    let pending = bob.issue("c.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&pending.json["upload"], bytes).await, 200);
+    let tombstone = ada.upload("d.png", "image/png", &unique_png()).await;
+    assert_eq!(ada.delete(&format!("/api/images/{}", tombstone["id"].as_str().unwrap())).await.status, 204);
+    // A replayed PUT under a tombstone: the sweeper's, no orphan.
+    let tombstone = key_of(&ada, tombstone["id"].as_str().unwrap());
+    app.bucket_put(&tombstone, "image/png", vec![1; 10]).await;
+
+    let lost_key = key_of(&bob, lost["id"].as_str().unwrap());
+    app.s3.delete_object().bucket(&app.config.s3.bucket).key(&lost_key).send().await.unwrap();
+    let unknown = key_of(&ada, &uuid::Uuid::now_v7().to_string());
+    // The image is there, and another user's.
+    let stolen = key_of(&ada, pending.id());
+    let gone = ada.upload("e.png", "image/png", &unique_png()).await;
+    let gone_id = gone["id"].as_str().unwrap();
+    let images = app.db.collection::<Document>("images");
+    images.update_one(doc! { "_id": gone_id }, doc! { "$set": { "state": "gone" } }).await.unwrap();
+    let mut planted = vec!["in/left-over".to_owned(), "u/not-a-key".to_owned(), unknown, stolen];
+    for key in &planted {
+        app.bucket_put(key, "image/png", vec![1; 10]).await;
+    }
+    planted.push(key_of(&ada, gone_id));
+    planted.sort();
+    for foreign in ["logs/1", "check/x", "users.csv"] {
+        app.bucket_put(foreign, "text/plain", vec![1]).await;
+    }
+
+    let before = app.bucket_keys().await;
+    let documents = images.count_documents(doc! {}).await.unwrap();
+    let found = scan(&app, false).await;
+    println!("{found}");
+    assert_eq!(keys(&found.orphans), planted);
+    assert_eq!(keys(&found.missing), [lost_key.as_str()]);
+    assert_eq!((found.orphans.count, found.missing.count, found.deleted, found.young), (5, 1, 0, 0));
+    assert_eq!(app.bucket_keys().await, before, "a dry run");
+
+    let hour_ago = OffsetDateTime::now_utc() - Duration::from_secs(3600);
+    let none = app.app.valet.find_orphans(hour_ago, true).await.unwrap();
+    assert_eq!((none.orphans.count, none.young, none.deleted), (0, 5, 0), "too young to be judged");
+    let future = OffsetDateTime::now_utc() + Duration::from_secs(3600);
+    assert!(matches!(app.app.valet.find_orphans(future, true).await, Err(OrphanError::NotPast)));
+    assert_eq!(app.bucket_keys().await, before);
+
+    let deleted = scan(&app, true).await;
+    assert_eq!((deleted.orphans.count, deleted.deleted, deleted.failed), (5, 5, 0));
+    let mut left: Vec<_> = before.into_iter().filter(|key| !planted.contains(key)).collect();
+    left.sort();
+    assert_eq!(app.bucket_keys().await, left);
+    assert!(left.contains(&key_of(&ada, kept["id"].as_str().unwrap())) && left.contains(&tombstone));
+    assert!(left.contains(&key_of(&bob, pending.id())));
+    assert_eq!(images.count_documents(doc! {}).await.unwrap(), documents, "records are never deleted");
+    assert_eq!(scan(&app, true).await.orphans.count, 0);
+}
+
+/// More than a page of S3's and more than a batch of ours.
+#[tokio::test]
+async fn orphans_of_many_pages() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let kept = ada.upload("a.png", "image/png", &unique_png()).await;
+    let puts = (0..1100).map(|_| {
+        let key = key_of(&ada, &uuid::Uuid::now_v7().to_string());
+        let app = &app;
+        async move { app.bucket_put(&key, "image/png", vec![1]).await }
+    });
+    futures_util::StreamExt::collect::<Vec<_>>(futures_util::StreamExt::buffer_unordered(futures_util::stream::iter(puts), 16))
+        .await;
+    // Records without an object, more than a batch.
+    let images = app.db.collection::<Document>("images");
+    let mut record = app.db_image(kept["id"].as_str().unwrap()).await.unwrap();
+    record.remove("live");
+    let records: Vec<Document> = (0..700)
+        .map(|_| {
+            let id = uuid::Uuid::now_v7().to_string();
+            record.insert("key", key_of(&ada, &id));
+            record.insert("_id", id);
+            record.clone()
+        })
+        .collect();
+    images.insert_many(records).await.unwrap();
+    let found = scan(&app, true).await;
+    assert_eq!((found.orphans.count, found.orphans.first.len(), found.deleted), (1100, 100, 1100));
+    assert_eq!((found.missing.count, found.missing.first.len(), found.objects), (700, 100, 1101));
+    assert!(found.to_string().contains("… and 1000 more"), "bounded output");
+    assert_eq!(app.bucket_keys().await, [key_of(&ada, kept["id"].as_str().unwrap())]);
+}
+
+async fn recount(app: &TestApp, who: Option<&str>) -> (Recounted, Vec<Repair>) {
+    let mut repairs = Vec::new();
+    let email = who.map(|text| Email::parse(text).unwrap());
+    let done = app.app.valet.recount(email.as_ref(), |repair| repairs.push(repair)).await.unwrap();
+    (done, repairs)
+}
+
+async fn usage(user: &Caller<'_>) -> serde_json::Value {
+    let usage = user.get("/api/auth/me").await.json["usage"].clone();
+    json!([usage["bytes"], usage["images"], usage["pending"]])
+}
+
+#[tokio::test]
+async fn recount_repairs_planted_drift_and_nothing_else() {
+    let app = TestApp::start().await;
+    let (ada, bob, eve) = (app.user().await, app.user().await, app.user().await);
+    let mut right = Vec::new();
+    for user in [&ada, &bob, &eve] {
+        user.upload("a.png", "image/png", &unique_png()).await;
+        user.issue("b.png", "image/png", &unique_png()).await;
+        right.push(usage(user).await);
+    }
+    assert_eq!(recount(&app, None).await, (Recounted { users: 3, repaired: 0, failed: 0 }, vec![]));
+
+    let users = app.db.collection::<Document>("users");
+    // Counts that a restored backup has wrong.
+    let wrong = doc! { "$set": { "usedBytes": 7_i64, "images": 40_i64, "holds": [] } };
+    users.update_one(doc! { "_id": &ada.id }, wrong).await.unwrap();
+    // A hold that is old and has no image, and one that is being issued at this moment.
+    let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
+    let hold = |at| doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": at };
+    let stray = doc! { "$push": { "holds": { "$each": [hold(old), hold(DateTime::now())] } }, "$inc": { "usedBytes": 1000_i64 } };
+    users.update_one(doc! { "_id": &bob.id }, stray).await.unwrap();
+    let eve_before = users.find_one(doc! { "_id": &eve.id }).await.unwrap().unwrap();
+
+    let (done, mut repairs) = recount(&app, None).await;
+    assert_eq!(done, Recounted { users: 3, repaired: 2, failed: 0 });
+    repairs.sort_by_key(|repair| repair.user.to_string() != ada.id);
+    println!("{}\n{}", repairs[0], repairs[1]);
+    assert_eq!((repairs[0].was.used_bytes, repairs[0].was.images, repairs[0].was.holds), (7, 40, 0));
+    assert_eq!((repairs[0].is.images, repairs[0].is.holds), (1, 1));
+    assert_eq!((repairs[1].was.holds, repairs[1].is.holds), (3, 2), "what may be being issued is left");
+    assert_eq!(usage(&ada).await, right[0]);
+    assert_eq!(usage(&bob).await, json!([right[1][0].as_i64().unwrap() + 500, 1, 2]));
+    assert_eq!(users.find_one(doc! { "_id": &eve.id }).await.unwrap().unwrap(), eve_before);
+    assert_eq!(recount(&app, None).await.0.repaired, 0);
+
+    // The repaired hold is a real one: the upload goes its way.
+    let open = ada.get("/api/images/pending").await;
+    let id = open.json["uploads"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    assert_eq!(usage(&ada).await[2], json!(0));
+
+    users.update_one(doc! { "_id": &eve.id }, doc! { "$inc": { "usedBytes": 1_i64 } }).await.unwrap();
+    assert_eq!(recount(&app, Some(&bob.email)).await.0, Recounted { users: 1, repaired: 0, failed: 0 });
+    assert_eq!(recount(&app, Some(&eve.email)).await.0, Recounted { users: 1, repaired: 1, failed: 0 });
+    let nobody = Email::parse("nobody@example.com").unwrap();
+    assert!(matches!(app.app.valet.recount(Some(&nobody), |_| {}).await, Err(RecountError::NotFound)));
+}
+
+/// Uploads, confirms and deletes go on while it counts, over and over: nothing it does is drift.
+#[tokio::test]
+async fn recount_is_safe_under_load() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let work = |n: usize| {
+        let ada = &ada;
+        async move {
+            for round in 0..8 {
+                let bytes = unique_png();
+                let ticket = ada.issue("a.png", "image/png", &bytes).await;
+                assert_eq!(ticket.status, 201, "{ticket:?}");
+                let path = format!("/api/images/{}", ticket.id());
+                match (n + round) % 3 {
+                    0 => assert_eq!(ada.delete(&path).await.status, 204),
+                    kind => {
+                        assert_eq!(ada.app.put(&ticket.json["upload"], bytes).await, 200);
+                        assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+                        if kind == 1 {
+                            assert_eq!(ada.delete(&path).await.status, 204);
+                        }
+                    }
+                }
+            }
+        }
+    };
+    let stop = tokio_util::sync::CancellationToken::new();
+    let counting = async {
+        let mut rounds = 0;
+        while !stop.is_cancelled() {
+            let (done, repairs) = recount(&app, None).await;
+            assert_eq!(done.failed, 0);
+            // A hold that a confirm or a delete is about to take may be taken for it.
+            for repair in repairs {
+                assert!(repair.is.holds < repair.was.holds, "{repair}");
+            }
+            rounds += 1;
+        }
+        rounds
+    };
+    let working = async {
+        futures_util::future::join_all((0..6).map(work)).await;
+        stop.cancel();
+    };
+    let (rounds, ()) = tokio::join!(counting, working);
+    assert!(rounds > 3, "{rounds}");
+    let (done, repairs) = recount(&app, None).await;
+    assert_eq!(done, Recounted { users: 1, repaired: 0, failed: 0 }, "{repairs:?}");
+    assert_eq!(usage(&ada).await[2], json!(0));
+    assert_eq!(usage(&ada).await[1], json!(16));
+}
