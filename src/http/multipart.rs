@@ -60,13 +60,26 @@ pub struct Multipart;
 /// What S3 is to prove of each part.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Enum, Deserialize)]
 #[oai(rename_all = "lowercase")]
-#[serde(rename_all = "lowercase")]
+// Read as a text first: of another JSON type, serde would say that the body is no JSON.
+#[serde(try_from = "String")]
 enum PartChecksums {
     /// The length and the SHA-256: each part's is given when its URL is asked for.
     Sha256,
     /// The length alone.
     #[default]
     None,
+}
+
+impl TryFrom<String> for PartChecksums {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.as_str() {
+            "sha256" => Ok(Self::Sha256),
+            "none" => Ok(Self::None),
+            _ => Err("expected sha256 or none"),
+        }
+    }
 }
 
 impl From<PartChecksums> for model::PartChecksums {

@@ -1,7 +1,5 @@
 //! The rules about the bucket's own settings, and setting them.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::{
@@ -21,8 +19,6 @@ use crate::{
     },
 };
 
-/// `MULTIPART_TTL`'s default: no rule of the store's may end an upload sooner.
-const LONGEST_UPLOAD: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// S3's own wildcard stands for a port. Apps in web views come from `localhost` without one.
 const LOOPBACK: [&str; 6] = [
     "http://localhost",
@@ -114,9 +110,9 @@ fn unknown<T>(setting: Result<Setting<T>, StoreError>) -> String {
     }
 }
 
-/// A day more than the longest upload lives, in S3's whole days.
+/// A day more than the longest upload lives, in S3's whole days: no rule of the store's may end one sooner.
 fn abandoned_after(config: &Config) -> i32 {
-    let longest = config.uploads.ttl.max(LONGEST_UPLOAD).as_secs();
+    let longest = config.uploads.ttl.max(config.uploads.multipart_ttl).as_secs();
     i32::try_from(longest.div_ceil(24 * 60 * 60) + 1).unwrap_or(i32::MAX)
 }
 
