@@ -4,13 +4,14 @@
 //! sweeper that looks: raising it is the claim.
 
 mod document;
+mod indexes;
 mod inventory;
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    ClientSession, Collection, Database, IndexModel,
+    ClientSession, Collection, Database,
     bson::{Bson, DateTime, Document, doc},
-    options::{IndexOptions, ReturnDocument},
+    options::ReturnDocument,
 };
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -19,9 +20,6 @@ use self::document::ImageDoc;
 pub use self::inventory::{Entry, Inventory};
 use super::{StoreError, bounded, datetime, duplicates, update_each};
 use crate::model::{Caption, Dimensions, IdempotencyKey, Image, ImageId, ImageState, Position, Rejection, Sha256, UserId};
-
-/// How long a record is kept when nothing is left of its image.
-const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Queries and updates of `images`.
 #[derive(Debug, Clone)]
@@ -44,43 +42,7 @@ impl Images {
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
-        let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
-        let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();
-        let indexes = [
-            index(doc! { "user": 1, "state": 1, "uploadedAt": -1, "_id": -1 }, named("gallery")),
-            index(
-                doc! { "user": 1, "sha256": 1, "size": 1 },
-                IndexOptions::builder()
-                    .name("liveBytes".to_owned())
-                    .unique(true)
-                    .partial_filter_expression(doc! { "live": true, "sha256": { "$exists": true } })
-                    .build(),
-            ),
-            index(
-                doc! { "user": 1, "idemKey": 1 },
-                IndexOptions::builder()
-                    .name("idemKey".to_owned())
-                    .unique(true)
-                    .partial_filter_expression(doc! { "idemKey": { "$exists": true } })
-                    .build(),
-            ),
-            index(
-                doc! { "due": 1 },
-                IndexOptions::builder()
-                    .name("due".to_owned())
-                    .partial_filter_expression(doc! { "due": { "$exists": true } })
-                    .build(),
-            ),
-            index(
-                doc! { "goneAt": 1 },
-                IndexOptions::builder()
-                    .name("gone".to_owned())
-                    .expire_after(GONE_FOR)
-                    .partial_filter_expression(doc! { "state": ImageState::Gone.as_str() })
-                    .build(),
-            ),
-        ];
-        bounded(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+        bounded(async { self.collection.create_indexes(indexes::models()).await }).await.map(drop)
     }
 
     /// Adds pending images, each to be looked at by the sweeper at its time: one round trip for any number.

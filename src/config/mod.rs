@@ -3,14 +3,16 @@
 //! Names and defaults are those of the README's table. Nothing else in the program reads the environment, but the AWS
 //! SDK for its own credential chain and `RUST_LOG`.
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{fmt, net::SocketAddr, time::Duration};
 
 use secrecy::SecretString;
 
 mod limits;
+mod reader;
 
 pub use limits::{InvalidNetwork, InvalidRate, Limits, Network, Rate, TrustedProxies};
 
+use self::reader::Reader;
 use crate::{model::ContentType, signer};
 
 /// A setting by its name; empty counts as absent.
@@ -242,164 +244,6 @@ impl Config {
 
 fn hours(n: u64) -> Duration {
     Duration::from_secs(n * 60 * 60)
-}
-
-/// Reads settings one by one and gathers what is wrong.
-struct Reader<'a> {
-    lookup: Lookup<'a>,
-    problems: Vec<String>,
-}
-
-impl Reader<'_> {
-    fn text(&self, name: &str) -> Option<String> {
-        (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
-    }
-
-    /// A wrong value is reported and replaced by the default, so that reading goes on.
-    fn wrong(&mut self, name: &str, wanted: impl fmt::Display) {
-        self.problems.push(format!("{name} must be {wanted}"));
-    }
-
-    fn required(&mut self, name: &str, wanted: &str) -> String {
-        let value = self.text(name);
-        if value.is_none() {
-            self.problems.push(format!("{name} is not set: give {wanted}"));
-        }
-        value.unwrap_or_default()
-    }
-
-    fn mongodb_uri(&mut self) -> String {
-        let wanted = "a MongoDB connection string: mongodb://… or mongodb+srv://…";
-        let uri = self.required("MONGODB_URI", wanted);
-        if !uri.is_empty() && !uri.starts_with("mongodb://") && !uri.starts_with("mongodb+srv://") {
-            self.wrong("MONGODB_URI", wanted);
-        }
-        uri
-    }
-
-    fn checked<T>(&mut self, name: &str, default: T, wanted: impl fmt::Display, read: impl FnOnce(&str) -> Option<T>) -> T {
-        let Some(text) = self.text(name) else { return default };
-        read(&text).unwrap_or_else(|| {
-            self.wrong(name, wanted);
-            default
-        })
-    }
-
-    fn parsed<T: FromStr>(&mut self, name: &str, default: T, wanted: &str) -> T {
-        self.checked(name, default, wanted, |text| text.parse().ok())
-    }
-
-    fn flag(&mut self, name: &str, default: bool) -> bool {
-        self.checked(name, default, "true or false", |text| match text.to_ascii_lowercase().as_str() {
-            "true" | "on" | "1" | "yes" => Some(true),
-            "false" | "off" | "0" | "no" => Some(false),
-            _ => None,
-        })
-    }
-
-    fn duration(&mut self, name: &str, default: Duration, most: Duration) -> Duration {
-        let wanted =
-            format_args!("a duration with a unit, such as 30s, 15m or 2h, from 1s to {}", humantime::format_duration(most))
-                .to_string();
-        self.checked(name, default, wanted, |text| {
-            humantime::parse_duration(text).ok().filter(|value| (Duration::from_secs(1)..=most).contains(value))
-        })
-    }
-
-    fn bytes(&mut self, name: &str, default: u64, most: u64) -> u64 {
-        let wanted = format!("a size such as 50MiB or 10 GiB, from 1 byte to {}", bytesize::ByteSize(most));
-        self.checked(name, default, wanted, |text| {
-            text.parse::<bytesize::ByteSize>().ok().map(|size| size.as_u64()).filter(|size| (1..=most).contains(size))
-        })
-    }
-
-    fn number(&mut self, name: &str, default: u64, most: u64) -> u64 {
-        self.checked(name, default, format!("a whole number from 1 to {most}"), |text| {
-            text.parse().ok().filter(|value| (1..=most).contains(value))
-        })
-    }
-
-    fn list(&self, name: &str) -> Vec<String> {
-        let text = self.text(name).unwrap_or_default();
-        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
-    }
-
-    fn secret(&mut self, name: &str) -> SecretString {
-        let value = self.required(name, "at least 32 random bytes, for example from: openssl rand -base64 48");
-        self.strong(name, &value);
-        value.into()
-    }
-
-    fn secrets(&mut self, name: &str) -> Vec<SecretString> {
-        let values = self.list(name);
-        values.iter().for_each(|value| self.strong(name, value));
-        values.into_iter().map(SecretString::from).collect()
-    }
-
-    /// RFC 7518 section 3.2: an HS256 key has at least the hash's 256 bits. A repeated letter has that many and no strength.
-    fn strong(&mut self, name: &str, value: &str) {
-        let distinct = value.bytes().collect::<std::collections::BTreeSet<_>>().len();
-        if !value.is_empty() && (value.len() < 32 || distinct < 8) {
-            self.wrong(name, "at least 32 random bytes: whoever guesses it can sign in as anyone");
-        }
-    }
-
-    fn endpoint(&mut self, name: &str) -> Option<String> {
-        let text = self.text(name)?;
-        if let Err(error) = signer::Location::endpoint(&text, "bucket", true) {
-            self.problems.push(format!("{name} {error}"));
-        }
-        Some(text.trim_end_matches('/').to_owned())
-    }
-
-    fn types(&mut self, name: &str) -> Vec<ContentType> {
-        let listed = self.list(name);
-        let known: Vec<_> = listed.iter().filter_map(|item| ContentType::parse(item)).collect();
-        if known.len() < listed.len() {
-            self.wrong(name, format_args!("a list of: {}", ContentType::ALL.map(ContentType::as_str).join(", ")));
-        }
-        if known.is_empty() { ContentType::ALL.to_vec() } else { known }
-    }
-
-    fn origins(&mut self, name: &str) -> Vec<String> {
-        let origins = self.list(name);
-        let is_origin = |origin: &str| {
-            origin.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains('/'))
-        };
-        if !origins.iter().all(|origin| is_origin(origin)) {
-            self.wrong(name, "a list of origins such as https://app.example.com, without a path or a slash at the end");
-        }
-        origins
-    }
-
-    fn limits(&mut self) -> Limits {
-        let default = Limits::default();
-        Limits {
-            on: self.flag("RATE_LIMIT", default.on),
-            signup: self.parsed("RATE_LIMIT_SIGNUP", default.signup, Rate::FORM),
-            login: self.parsed("RATE_LIMIT_LOGIN", default.login, Rate::FORM),
-            login_failures: self.parsed("RATE_LIMIT_LOGIN_FAILURES", default.login_failures, Rate::FORM),
-            refresh: self.parsed("RATE_LIMIT_REFRESH", default.refresh, Rate::FORM),
-            upload: self.parsed("RATE_LIMIT_UPLOAD", default.upload, Rate::FORM),
-        }
-    }
-
-    fn proxies(&mut self, name: &str) -> TrustedProxies {
-        let listed = self.list(name);
-        let known: Vec<_> = listed.iter().filter_map(|item| item.parse().ok()).collect();
-        if known.len() < listed.len() {
-            self.wrong(name, TrustedProxies::FORM);
-        }
-        TrustedProxies(known)
-    }
-
-    fn log_format(&mut self) -> LogFormat {
-        self.checked("LOG_FORMAT", LogFormat::Json, "json or text", |text| match text {
-            "json" => Some(LogFormat::Json),
-            "text" => Some(LogFormat::Text),
-            _ => None,
-        })
-    }
 }
 
 #[cfg(test)]

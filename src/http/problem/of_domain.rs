@@ -1,0 +1,282 @@
+//! What each domain error is to a client: its code, and what to do about it.
+
+use poem::http::{HeaderName, HeaderValue, header};
+
+use super::{Code, Problem};
+use crate::{
+    domain::{
+        accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
+        confirm::ConfirmError,
+        credentials::{Busy, TokenError},
+        deletion::DeleteError,
+        gallery::ReadError,
+        multipart::{MAX_SIGNED, PartsError, Unsignable},
+        sessions::{AuthenticateError, RefreshError},
+        throttle::Throttled,
+        uploads::{IssueError, RenewError, Unstorable},
+    },
+    model::Rejection,
+    store::StoreError,
+};
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Corrupt { .. } => {
+                tracing::error!(%error, "a stored document is malformed");
+                Self::new(Code::Internal, "The fault is recorded under the request's id. Trying again will not help.")
+            }
+            StoreError::DatabaseTimeout | StoreError::ObjectsTimeout { .. } => {
+                tracing::warn!(%error, "a dependency did not answer in time");
+                Self::new(Code::Timeout, "It is not known whether the request took effect. Repeat it: that is safe.")
+            }
+            StoreError::Database(_) | StoreError::Update(_) | StoreError::Objects { .. } | StoreError::Credentials { .. } => {
+                tracing::warn!(%error, "a dependency failed");
+                Self::new(Code::Unavailable, "Repeat the request after a moment: that is safe.")
+            }
+        }
+    }
+}
+
+impl From<Busy> for Problem {
+    fn from(_: Busy) -> Self {
+        Self::new(Code::Unavailable, "Too many sign-ins are being checked at once. Repeat the request after a moment.")
+    }
+}
+
+impl From<Throttled> for Problem {
+    /// With the fields of draft-ietf-httpapi-ratelimit-headers-11.
+    fn from(Throttled { limit, rate, retry_after }: Throttled) -> Self {
+        let wait = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
+        let fields = [
+            (header::RETRY_AFTER, wait.to_string()),
+            (HeaderName::from_static("ratelimit-policy"), format!("\"{limit}\";q={};w={}", rate.count, rate.window.as_secs())),
+            (HeaderName::from_static("ratelimit"), format!("\"{limit}\";r=0;t={wait}")),
+        ];
+        let problem = Self::new(Code::RateLimited, format!("Wait {wait} s, then repeat the request."));
+        fields.into_iter().fold(problem, |problem, (name, value)| match HeaderValue::from_str(&value) {
+            Ok(value) => problem.header(name, value),
+            Err(_) => problem,
+        })
+    }
+}
+
+impl From<SignUpError> for Problem {
+    fn from(error: SignUpError) -> Self {
+        match error {
+            SignUpError::InvalidEmail(error) => {
+                Self::new(Code::InvalidEmail, "Give the email address you receive mail at.").field("email", error.to_string())
+            }
+            SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
+            SignUpError::EmailTaken => Self::new(Code::EmailTaken, "Log in instead, or sign up with another address."),
+            SignUpError::Throttled(error) => error.into(),
+            SignUpError::Busy(error) => error.into(),
+            SignUpError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<LogInError> for Problem {
+    fn from(error: LogInError) -> Self {
+        match error {
+            LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
+            LogInError::Throttled(error) => error.into(),
+            LogInError::Busy(error) => error.into(),
+            LogInError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ChangePasswordError> for Problem {
+    fn from(error: ChangePasswordError) -> Self {
+        match error {
+            ChangePasswordError::Current(LogInError::InvalidCredentials) => {
+                Self::new(Code::InvalidCredentials, "The current password is not this one.")
+            }
+            ChangePasswordError::Current(error) => error.into(),
+            ChangePasswordError::WeakPassword(weakness) => weak_password("newPassword", weakness),
+            ChangePasswordError::NoAccount => session_ended(),
+        }
+    }
+}
+
+fn weak_password(field: &str, WeakPassword(rule): WeakPassword) -> Problem {
+    Problem::new(Code::WeakPassword, format!("The password {rule}.")).field(field, rule)
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid => Self::new(Code::TokenInvalid, "Log in to get an access token of this service."),
+            TokenError::Expired => Self::new(Code::TokenExpired, "Refresh for a fresh access token, or log in again."),
+        }
+    }
+}
+
+impl From<AuthenticateError> for Problem {
+    fn from(error: AuthenticateError) -> Self {
+        match error {
+            AuthenticateError::Token(error) => error.into(),
+            AuthenticateError::Ended => session_ended(),
+            AuthenticateError::Store(error) => {
+                tracing::warn!(%error, "a session could not be looked up");
+                Self::new(Code::Unavailable, "Nothing was done. Repeat the request after a moment.")
+            }
+        }
+    }
+}
+
+impl From<RefreshError> for Problem {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::Invalid => Self::new(Code::TokenInvalid, "Send the `refreshToken` of the last sign-in or refresh."),
+            RefreshError::Ended => session_ended(),
+            RefreshError::Throttled(error) => error.into(),
+            RefreshError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<IssueError> for Problem {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Unstorable(reasons) => unstorable(&reasons),
+            IssueError::QuotaExceeded { quota, free } => Self::new(
+                Code::QuotaExceeded,
+                format!("Of {quota} bytes, {free} are free. Delete images, or let open uploads expire or delete them."),
+            ),
+            IssueError::TooManyPending(most) => Self::new(
+                Code::TooManyPending,
+                format!("At most {most} uploads may be open. Confirm or delete some: GET /api/images/pending lists them."),
+            ),
+            IssueError::KeyReused => {
+                Self::new(Code::IdempotencyKeyReused, "Send another key, or exactly the request that came with this one before.")
+            }
+            IssueError::NoAccount => session_ended(),
+            IssueError::Store(error) => error.into(),
+        }
+    }
+}
+
+/// The account behind a valid token is gone.
+pub(in crate::http) fn session_ended() -> Problem {
+    Problem::new(Code::SessionEnded, "The account or the session is gone. Log in again.")
+}
+
+fn unstorable(reasons: &[Unstorable]) -> Problem {
+    let named = |reason: &Unstorable| match reason {
+        Unstorable::FileName(_) => (Code::InvalidFileName, "fileName"),
+        Unstorable::ContentType(_) => (Code::TypeNotAllowed, "contentType"),
+        Unstorable::Size => (Code::InvalidSize, "size"),
+        Unstorable::TooLarge(_) => (Code::FileTooLarge, "size"),
+        Unstorable::Sha256(_) => (Code::InvalidSha256, "sha256"),
+        Unstorable::PartSize => (Code::InvalidPartSize, "partSize"),
+        Unstorable::Caption(_) => (Code::InvalidCaption, "caption"),
+    };
+    let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
+    let problem = Problem::new(code, "The file cannot be stored as declared; `errors` says which members to change.");
+    reasons.iter().fold(problem, |problem, reason| problem.field(named(reason).1, reason.to_string()))
+}
+
+impl From<RenewError> for Problem {
+    fn from(error: RenewError) -> Self {
+        match error {
+            RenewError::NotFound => Self::not_found(),
+            RenewError::NotSingle => Self::new(
+                Code::NotSingle,
+                "It comes in parts: POST to /api/images/{id}/parts for the URLs of those that are missing.",
+            ),
+            RenewError::Expired => expired(),
+            RenewError::Rejected(why) => why.into(),
+            RenewError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ConfirmError> for Problem {
+    fn from(error: ConfirmError) -> Self {
+        match error {
+            ConfirmError::NotFound => Self::not_found(),
+            ConfirmError::ObjectMissing => Self::new(
+                Code::ObjectMissing,
+                "PUT the bytes to the upload's URL first, then confirm. If the URL has expired, renew it.",
+            ),
+            ConfirmError::PartsMissing(parts) => Self::new(
+                Code::PartsMissing,
+                format!("PUT these parts first, then confirm: {parts}. POST to /api/images/{{id}}/parts gives their URLs."),
+            ),
+            ConfirmError::Rejected(why) => why.into(),
+            ConfirmError::Expired => expired(),
+            ConfirmError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PartsError> for Problem {
+    fn from(error: PartsError) -> Self {
+        match error {
+            PartsError::NotFound => Self::not_found(),
+            PartsError::NotMultipart => {
+                Self::new(Code::NotMultipart, "It comes in one PUT: POST to /api/images/{id}/renew gives a fresh URL for it.")
+            }
+            PartsError::Complete => Self::new(Code::UploadComplete, "All of its parts are here. Confirm it to get the image."),
+            PartsError::Expired => expired(),
+            PartsError::Rejected(why) => why.into(),
+            PartsError::Unsignable(reasons) => unsignable(&reasons),
+            PartsError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn unsignable(reasons: &[Unsignable]) -> Problem {
+    let named = |reason: &Unsignable| match reason {
+        Unsignable::Count => (Code::InvalidParts, "parts".to_owned(), format!("must have from 1 to {MAX_SIGNED} items")),
+        Unsignable::Number(at, highest) => {
+            (Code::InvalidParts, format!("parts[{at}].partNumber"), format!("must be from 1 to {highest}"))
+        }
+        Unsignable::Sha256(at, rule) => (Code::InvalidSha256, format!("parts[{at}].sha256"), (*rule).to_owned()),
+    };
+    let code = reasons.first().map_or(Code::InvalidParts, |first| named(first).0);
+    let problem = Problem::new(code, "No URL was made; `errors` says what to change.");
+    reasons.iter().map(named).fold(problem, |problem, (_, field, rule)| problem.field(field, rule))
+}
+
+fn expired() -> Problem {
+    Problem::new(Code::UploadExpired, "Its time is over and nothing of it is kept. Create a new upload.")
+}
+
+impl From<Rejection> for Problem {
+    fn from(why: Rejection) -> Self {
+        match why {
+            Rejection::ObjectMismatch => Self::new(
+                Code::ObjectMismatch,
+                "Size, type or digest of what was uploaded are not the declared ones. It is deleted; create a new upload.",
+            ),
+            Rejection::ContentMismatch => Self::new(
+                Code::ContentMismatch,
+                "What was uploaded cannot be read as an image of the declared type. It is deleted; create a new upload.",
+            ),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::not_found(),
+            ReadError::InvalidCaption(rule) => {
+                Self::new(Code::InvalidCaption, format!("The caption {rule}.")).field("caption", rule)
+            }
+            ReadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeleteError> for Problem {
+    fn from(error: DeleteError) -> Self {
+        match error {
+            DeleteError::NotFound => Self::not_found(),
+            DeleteError::Store(error) => error.into(),
+        }
+    }
+}

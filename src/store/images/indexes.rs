@@ -1,0 +1,49 @@
+//! The indexes of `images`. All begin with the user but those the sweeper and the TTL monitor read, so that the collection
+//! shards by user.
+
+use std::time::Duration;
+
+use mongodb::{IndexModel, bson::doc, options::IndexOptions};
+
+use crate::model::ImageState;
+
+/// How long a record is kept when nothing is left of its image.
+const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key; what is due;
+/// and the end of records of which nothing is left, the only ones that MongoDB may remove by itself.
+pub(super) fn models() -> [IndexModel; 5] {
+    let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
+    let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();
+    [
+        index(doc! { "user": 1, "state": 1, "uploadedAt": -1, "_id": -1 }, named("gallery")),
+        index(
+            doc! { "user": 1, "sha256": 1, "size": 1 },
+            IndexOptions::builder()
+                .name("liveBytes".to_owned())
+                .unique(true)
+                .partial_filter_expression(doc! { "live": true, "sha256": { "$exists": true } })
+                .build(),
+        ),
+        index(
+            doc! { "user": 1, "idemKey": 1 },
+            IndexOptions::builder()
+                .name("idemKey".to_owned())
+                .unique(true)
+                .partial_filter_expression(doc! { "idemKey": { "$exists": true } })
+                .build(),
+        ),
+        index(
+            doc! { "due": 1 },
+            IndexOptions::builder().name("due".to_owned()).partial_filter_expression(doc! { "due": { "$exists": true } }).build(),
+        ),
+        index(
+            doc! { "goneAt": 1 },
+            IndexOptions::builder()
+                .name("gone".to_owned())
+                .expire_after(GONE_FOR)
+                .partial_filter_expression(doc! { "state": ImageState::Gone.as_str() })
+                .build(),
+        ),
+    ]
+}
