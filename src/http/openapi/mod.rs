@@ -42,6 +42,8 @@ Errors are `application/problem+json` (RFC 9457); decide by `code`, which is sta
 seconds. Ids are opaque. Optional members are left out, never null; unknown members of a request are refused. EXIF stays in \
 the image as it was uploaded, GPS position included: remove it before uploading where it must not be kept.";
 
+const TAGS: [&str; 5] = ["Accounts", "Uploads", "Batches", "Gallery", "Health"];
+
 /// The service that answers the documented operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
@@ -66,6 +68,10 @@ pub fn document() -> Value {
     let mut document: Value = serde_json::from_str(&raw).unwrap_or_default();
     describe_schemas(&mut document["components"]["schemas"]);
     document["components"]["responses"] = problem_responses();
+    // poem-openapi sorts tags by name; a newcomer reads them in this order.
+    if let Some(tags) = document.get_mut("tags").and_then(Value::as_array_mut) {
+        tags.sort_by_key(|tag| TAGS.iter().position(|name| tag["name"] == *name));
+    }
     let schemas = document["components"]["schemas"].clone();
     // `get_mut` throughout: indexing a mutable value would add what is not there, as null.
     if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
