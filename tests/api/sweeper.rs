@@ -210,3 +210,17 @@ async fn the_server_sweeps_by_itself() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+/// A document that somebody damaged is reported, and keeps no other from being swept.
+#[tokio::test]
+async fn a_damaged_document_does_not_stop_the_sweep() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let damaged = doc! { "_id": "damaged", "user": &ada.id, "state": "pending", "due": mongodb::bson::DateTime::now(), "key": "k", "fileName": "",
+    "contentType": "?", "size": 1_i64, "createdAt": mongodb::bson::DateTime::now(), "expiresAt": mongodb::bson::DateTime::now(),
+    "urlsDieAt": mongodb::bson::DateTime::now() };
+    app.db.collection::<Document>("images").insert_one(damaged).await.unwrap();
+    assert_eq!(app.sweep(after(25 * HOUR)).await.expired, 1);
+    assert_eq!(app.db_state(ticket.id()).await, "expired");
+}

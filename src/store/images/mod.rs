@@ -313,11 +313,13 @@ impl Images {
             self.collection.find(filter).sort(doc! { "due": 1 }).limit(i64::from(limit)).await?.try_collect().await
         })
         .await?;
+        // A document that cannot be read must not keep the others from being swept.
         let with_due = |doc: ImageDoc| {
             let due = doc.due.map_or(now, super::instant);
-            Ok((doc.into_image()?, due))
+            let read = doc.into_image().inspect_err(|error| tracing::error!(%error, "an image that is due cannot be read"));
+            Some((read.ok()?, due))
         };
-        found.into_iter().map(with_due).collect()
+        Ok(found.into_iter().filter_map(with_due).collect())
     }
 
     /// Claims an image that is due, by raising `due` to the end of the lease. Of any number of sweepers one succeeds;
