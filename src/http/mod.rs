@@ -7,10 +7,12 @@ pub mod batch;
 mod bearer;
 mod body;
 mod client;
+mod compression;
 pub mod cors;
 mod docs;
 pub mod gallery;
 pub mod health;
+mod image_page;
 mod limits;
 pub mod multipart;
 pub mod openapi;
@@ -20,6 +22,7 @@ pub mod problem;
 pub mod sessions;
 pub mod uploads;
 mod view;
+mod written;
 
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::Tags;
@@ -44,5 +47,5 @@ enum Tag {
 /// Everything this server answers.
 pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
     let api = openapi::service().into_endpoint().map_to_response();
-    docs::routes(api).data(app).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
+    docs::routes(api).data(app).with(compression::Gzip).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
 }
