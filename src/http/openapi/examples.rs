@@ -71,7 +71,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "DeleteResults" => json!({ "results": [{ "id": IMAGE, "status": 204 }] }),
         "NewMultipart" => json!({
             "fileName": "panorama.jpg", "contentType": "image/jpeg", "size": 41_943_040, "partSize": 8_388_608,
-            "partChecksums": "sha256", "caption": "From the lighthouse",
+            "partChecksums": "sha256", "caption": "From the lighthouse", "thumbHash": THUMB_HASH,
         }),
         "MultipartTicket" => {
             json!({ "id": IMAGE, "partSize": 8_388_608, "partCount": 5, "expiresAt": "2026-11-29T10:00:00Z" })
