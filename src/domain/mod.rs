@@ -13,6 +13,7 @@ pub mod gallery;
 pub mod multipart;
 pub mod orphans;
 pub mod password_rules;
+pub mod provider;
 mod recent;
 pub mod recount;
 mod refresh_token;
@@ -21,7 +22,7 @@ pub mod sweeper;
 pub mod throttle;
 pub mod uploads;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::{self, Config},
@@ -40,6 +41,8 @@ pub struct Valet {
     tokens: credentials::Tokens,
     session_ttl: Duration,
     liveness: sessions::Liveness,
+    local_accounts: bool,
+    provider: Option<Arc<provider::Provider>>,
     throttle: throttle::Throttle,
     passwords: credentials::Passwords,
 }
@@ -70,6 +73,8 @@ impl Valet {
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
             liveness: sessions::Liveness::default(),
+            local_accounts: config.accounts.local,
+            provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
             passwords: credentials::Passwords::new()?,
         })

@@ -17,6 +17,7 @@ mod idempotency;
 mod isolation;
 mod local_s3;
 mod multipart;
+mod oidc;
 mod openapi;
 mod orphans;
 mod passwd;
