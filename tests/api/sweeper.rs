@@ -19,7 +19,7 @@ fn after(duration: Duration) -> OffsetDateTime {
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 #[tokio::test]
-async fn what_never_came_expires_when_its_time_is_over_and_not_before() {
+async fn c9_what_never_came_expires_when_its_time_is_over_and_never_resurrects() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
