@@ -16,8 +16,8 @@ use valet::domain::sweeper::Swept;
 
 use super::app::TestApp;
 
-/// After every URL of the default settings and every grace.
-pub const SETTLED: Duration = Duration::from_secs(3 * 24 * 3600);
+/// After every upload of the default settings, every URL and every grace.
+const SETTLED: Duration = Duration::from_secs(40 * 24 * 3600);
 
 impl TestApp {
     async fn db_all(&self, collection: &str) -> Vec<Document> {

@@ -17,6 +17,7 @@ mod gallery;
 mod idempotency;
 mod isolation;
 mod local_s3;
+mod model;
 mod multipart;
 mod openapi;
 mod orphans;
