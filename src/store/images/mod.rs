@@ -6,6 +6,7 @@
 mod document;
 mod indexes;
 mod inventory;
+mod unissued;
 
 use futures_util::TryStreamExt;
 use mongodb::{
