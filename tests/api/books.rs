@@ -20,7 +20,8 @@ use super::app::TestApp;
 const SETTLED: Duration = Duration::from_secs(40 * 24 * 3600);
 
 impl TestApp {
-    async fn db_all(&self, collection: &str) -> Vec<Document> {
+    /// All documents of a collection.
+    pub async fn db_all(&self, collection: &str) -> Vec<Document> {
         let found = self.db.collection::<Document>(collection).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
         found.try_collect().await.unwrap()
     }

@@ -10,6 +10,7 @@ mod check;
 mod confirm;
 mod contract;
 mod cors;
+mod crashes;
 mod dev;
 mod dev_mongod;
 mod documented;

@@ -1,6 +1,7 @@
 //! Random sequences of every upload call by two users, against a reference model that fits on a page and the live server.
 //!
-//! After each step status, code and members of the answer are compared, and gallery, open uploads and usage of both users;
+//! After each step status, code and members of the answer are compared, gallery, open uploads and usage of both users, and,
+//! past the API, every state and object;
 //! at the end the books are audited. A failing sequence shrinks to a short one. `VALET_TEST_CASES` (10) says how many
 //! sequences: some hundred for the long form. What is random is the order of calls, so each run is another one.
 

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::{
     Declared, Op, QUOTA, SWEEPS, Which, Who,
-    reference::{Issued, Model, Outcome, State},
+    reference::{Issued, Model, Object, Outcome, State},
 };
 use crate::app::{Answer, Caller, TestApp, fixture, sha256};
 
@@ -310,8 +310,27 @@ impl<'a> Live<'a> {
         assert_eq!(got.get("sha256").is_some(), !image.in_parts);
     }
 
-    /// Gallery, open uploads and usage of both users.
+    /// Past the API: every state in the database, every object in the bucket.
+    async fn compare_stores(&self, model: &Model, when: &str) {
+        let (images, mut keys) = tokio::join!(self.app.db_all("images"), self.app.bucket_keys());
+        let mut states: Vec<_> = images
+            .iter()
+            .map(|image| (image.get_str("_id").unwrap().to_owned(), image.get_str("state").unwrap().to_owned()))
+            .collect();
+        let mut expected: Vec<_> = model.images.iter().map(|image| (image.id.clone(), image.state.name().to_owned())).collect();
+        states.sort();
+        expected.sort();
+        assert_eq!(states, expected, "{when}, states");
+        let there = model.images.iter().filter(|image| image.object != Object::Nothing);
+        let mut expected: Vec<_> = there.map(|image| format!("u/{}/{}", self.users[image.who].id, image.id)).collect();
+        keys.sort();
+        expected.sort();
+        assert_eq!(keys, expected, "{when}, objects");
+    }
+
+    /// Gallery, open uploads and usage of both users, and what is stored.
     pub async fn compare(&self, model: &Model, when: &str) {
+        self.compare_stores(model, when).await;
         for (who, user) in self.users.iter().enumerate() {
             let (bytes, images, pending) = model.usage(who);
             let expected = json!({ "bytes": bytes, "quotaBytes": QUOTA, "images": images, "pending": pending });

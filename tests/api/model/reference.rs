@@ -24,6 +24,20 @@ pub enum State {
     Gone,
 }
 
+impl State {
+    /// In the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Deleting => "deleting",
+            Self::Rejected(_) => "rejected",
+            Self::Expired => "expired",
+            Self::Gone => "gone",
+        }
+    }
+}
+
 /// What lies at the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Object {
