@@ -41,6 +41,7 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 pub struct Objects {
     client: Client,
     bucket: String,
+    origin: String,
     keys: watch::Receiver<Keys>,
 }
 
@@ -100,12 +101,19 @@ impl Objects {
             .retry_config(RetryConfig::standard().with_max_attempts(3));
         builder.set_endpoint_url(config.endpoint.clone());
         let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
+        let origin = location.origin().to_owned();
         let make = move |keys| Signer::new(location.clone(), &region, keys);
         Ok(Self {
             client: Client::from_conf(builder.build()),
             bucket: config.bucket.clone(),
+            origin,
             keys: credentials::keep_fresh(provider, make).await?,
         })
+    }
+
+    /// Where clients reach the bucket: scheme and host.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     fn signer(&self) -> Result<Arc<Signer>, StoreError> {
