@@ -52,6 +52,10 @@ export class Gallery extends EventTarget {
     this.#known.set(image.id, image);
   }
 
+  shows(id) {
+    return this.#known.has(id) && !this.#hidden.has(id);
+  }
+
   get(id) {
     return this.#known.get(id);
   }

@@ -102,14 +102,18 @@ export class Grid extends EventTarget {
     const held = width === this.#width ? this.#heldPlace() : null;
     const phone = width < 600;
     this.#width = width;
-    this.#layout = justify(images, width, phone ? 150 : width < 1100 ? 210 : 250, phone ? 3 : 6);
-    this.#index = new Map(images.map((image, i) => [image.id, i]));
-    for (const id of this.selected) if (!this.#index.has(id)) this.selected.delete(id);
+    this.#layout = justify(images, width, phone ? 150 : width < 1100 ? 210 : 250, phone ? 3 : 6, this.#gallery.complete);
+    // An incomplete row at the end is known, and not shown yet.
+    const shown = this.#layout.rows.at(-1)?.to ?? 0;
+    this.#index = new Map(images.slice(0, shown).map((image, i) => [image.id, i]));
+    const known = new Set(this.selected.size ? images.map((image) => image.id) : []);
+    for (const id of this.selected) if (!known.has(id)) this.selected.delete(id);
     this.#list.style.height = `${this.#layout.height}px`;
     if (!this.#index.has(this.#current)) this.#current = images[0]?.id ?? null;
     // What is looked at stays where it is when something is put before it.
     if (held) {
-      const moved = this.#layout.rows[this.#rowOf(this.#index.get(held.id))].top - held.top;
+      const place = this.#index.get(held.id);
+      const moved = place === undefined ? 0 : this.#layout.rows[this.#rowOf(place)].top - held.top;
       if (moved) scrollBy({ top: moved, behavior: "instant" });
     }
     this.#draw(true);
@@ -123,7 +127,7 @@ export class Grid extends EventTarget {
     if (above <= 0) return null;
     for (const row of this.#layout.rows.slice(rowAt(this.#layout.rows, above))) {
       for (const [id, tile] of this.#tiles) {
-        if (tile.row === row.top && this.#gallery.images.some((image) => image.id === id)) return { id, top: row.top };
+        if (tile.row === row.top && this.#gallery.shows(id)) return { id, top: row.top };
       }
     }
     return null;
@@ -264,12 +268,12 @@ export class Grid extends EventTarget {
     const { images } = this.#gallery;
     const place = this.#index.get(id);
     const to = {
-      ArrowRight: () => place + 1, ArrowLeft: () => place - 1, Home: () => 0, End: () => images.length - 1,
+      ArrowRight: () => place + 1, ArrowLeft: () => place - 1, Home: () => 0, End: () => this.#index.size - 1,
       ArrowDown: () => this.#neighbour(place, 1), ArrowUp: () => this.#neighbour(place, -1),
       PageDown: () => this.#neighbour(place, 3), PageUp: () => this.#neighbour(place, -3),
     }[event.key];
     if (to) {
-      const next = images[Math.min(images.length - 1, Math.max(0, to()))];
+      const next = images[Math.min(this.#index.size - 1, Math.max(0, to()))];
       if (event.shiftKey && next.id !== id) {
         if (!this.selected.has(id)) this.#toggle(id);
         this.#toggle(next.id, true);

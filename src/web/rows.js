@@ -6,9 +6,10 @@ const [NARROWEST, WIDEST] = [0.45, 3.2];
 export const ratioOf = ({ width, height }) => Math.min(WIDEST, Math.max(NARROWEST, width / height || 1));
 
 /**
- * Rows of `{ top, height, from, to, lefts, widths }` that fill `width`, each at most `target` high. The last row is not stretched.
+ * Rows of `{ top, height, from, to, lefts, widths }` that fill `width`, each at most `target` high. The last row is not stretched;
+ * while more is to come it is left out, since what comes would move it.
  */
-export function justify(images, width, target, gap) {
+export function justify(images, width, target, gap, complete = true) {
   const rows = [];
   let top = 0, from = 0, sum = 0;
   const close = (to, height) => {
@@ -29,7 +30,7 @@ export function justify(images, width, target, gap) {
     const height = (width - gap * (i - from)) / sum;
     if (height <= target) close(i + 1, height);
   }
-  if (from < images.length) close(images.length, Math.min(target, (width - gap * (images.length - 1 - from)) / sum));
+  if (from < images.length && complete) close(images.length, Math.min(target, (width - gap * (images.length - 1 - from)) / sum));
   return { rows, height: Math.max(0, top - gap) };
 }
 

@@ -2,7 +2,7 @@
 // published algorithm: the colours as luminance, two differences and alpha, each as the lowest frequencies of a cosine
 // transform, four bits a coefficient. Pure functions over RGBA bytes.
 
-const { PI, abs, cos, max, min, round } = Math;
+const { PI, abs, cos, max, round } = Math;
 
 /** How many frequencies across and down are kept of the luminance. */
 function extent(w, h, hasAlpha) {
@@ -114,20 +114,27 @@ export function decode(hash) {
   const w = round(ratio > 1 ? 32 : 32 * ratio);
   const h = round(ratio > 1 ? 32 / ratio : 32);
   const rgba = new Uint8ClampedArray(w * h * 4);
-  const waves = (size) => Array.from({ length: 7 }, (_, c) => Float64Array.from({ length: size }, (_, i) => cos((PI / size) * (i + 0.5) * c)));
+  const waves = (size) => Array.from({ length: 7 }, (_, c) => Float32Array.from({ length: size }, (_, i) => cos((PI / size) * (i + 0.5) * c)));
   const [across, down] = [waves(w), waves(h)];
-  const value = ({ dc, terms }, x, y, gain) => {
-    let sum = dc;
-    for (const [cx, cy, f] of terms) sum += f * across[cx][x] * down[cy][y] * gain;
-    return sum;
-  };
-  for (let y = 0, i = 0; y < h; y += 1) {
-    for (let x = 0; x < w; x += 1, i += 4) {
-      const l = value(L, x, y, 2), p = value(P, x, y, 2), q = value(Q, x, y, 2), a = value(A, x, y, 2);
-      const blue = l - (2 / 3) * p;
-      const red = (3 * l - blue + q) / 2;
-      rgba.set([red, red - q, blue, a].map((c) => max(0, 255 * min(1, c))), i);
+  const plane = ({ dc, terms }) => {
+    const values = new Float32Array(w * h).fill(dc);
+    for (const [cx, cy, f] of terms) {
+      const row = across[cx];
+      for (let y = 0, i = 0; y < h; y += 1) {
+        const fy = 2 * f * down[cy][y];
+        for (let x = 0; x < w; x += 1, i += 1) values[i] += fy * row[x];
+      }
     }
+    return values;
+  };
+  const [l, p, q, a] = [L, P, Q, A].map(plane);
+  for (let i = 0; i < w * h; i += 1) {
+    const blue = l[i] - (2 / 3) * p[i];
+    const red = (3 * l[i] - blue + q[i]) / 2;
+    rgba[i * 4] = 255 * red;
+    rgba[i * 4 + 1] = 255 * (red - q[i]);
+    rgba[i * 4 + 2] = 255 * blue;
+    rgba[i * 4 + 3] = 255 * a[i];
   }
   return { w, h, rgba };
 }

@@ -27,7 +27,7 @@ export class Tray {
     const on = (target, name, work) => target.addEventListener(name, work, { signal: this.#stopping.signal });
     on(uploader, "change", ({ detail }) => this.#soon(detail));
     on($("#pause"), "click", () => (uploader.paused ? uploader.unpause() : uploader.pause()));
-    on($("#retry-all"), "click", () => uploader.items.filter((item) => item.state === "failed").forEach((item) => uploader.retry(item)));
+    on($("#retry-all"), "click", () => uploader.items.forEach((item) => uploader.retry(item)));
     on($("#clear-tray"), "click", () => { uploader.clearDone(); $("#main").focus({ preventScroll: true }); });
     on($("#fold"), "click", () => this.#fold(!$("#tray").classList.contains("folded")));
     for (const name of ["online", "offline"]) on(window, name, () => this.#soon());
@@ -112,7 +112,7 @@ export class Tray {
     if (line.state.textContent !== text) line.state.textContent = text;
     line.bar.value = item.sent;
     line.bar.hidden = !item.active || item.state === "preparing";
-    line.retry.hidden = item.state !== "failed" || !item.file;
+    line.retry.hidden = !item.hopeful;
     line.again.hidden = item.state !== "lost";
     line.cancel.hidden = item.state === "done";
     const label = item.state === "lost" || item.state === "failed" ? `Discard ${item.name}` : `Cancel ${item.name}`;
@@ -136,7 +136,7 @@ export class Tray {
     $("#total").hidden = !open;
     $("#pause").hidden = !open;
     $("#pause").replaceChildren(icon(paused ? "play" : "pause"), paused ? "Resume" : "Pause");
-    $("#retry-all").hidden = failed < 2;
+    $("#retry-all").hidden = items.filter((item) => item.hopeful).length < 2;
     $("#clear-tray").hidden = !done || open;
     const title = !navigator.onLine && open ? "Offline. Uploads go on with the network."
       : paused && open ? `Paused, ${done} of ${counted.length} uploaded`

@@ -12,6 +12,9 @@ import { digest, inspect } from "./workshop.js";
 /** Larger files go in parts, so that a lost connection costs one part and not all of it. */
 const WHOLE_MOST = 16 << 20;
 const PARTS_AT_ONCE = 3;
+const PART = 8 << 20;
+/** S3 takes no more. */
+const MOST_PARTS = 10_000;
 
 /**
  * Uploads a file. `told` hears of what happens: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`,
@@ -79,17 +82,20 @@ async function sendPreview(presigned, preview, signal) {
 /** S3 lists what it has, the rest is sent, confirm puts the parts together and says so if one is missing after all. */
 async function inParts(file, facts, told, patience) {
   const { signal } = patience;
-  const asked = { ...describe(file, facts), partChecksums: "sha256" };
+  const partSize = Math.max(PART, Math.ceil(file.size / MOST_PARTS / (1 << 20)) * (1 << 20));
+  const digests = await digestParts(file, partSize, signal);
+  const asked = { ...describe(file, facts), partSize, partChecksums: "sha256" };
   delete asked.sha256;
   delete asked.preview;
-  const key = await keyFor(file, asked);
+  // The same bytes declared the same way have the same key: so a file that is chosen again is known, and never mistaken for another.
+  const key = `parts ${await digest(new Blob([JSON.stringify(asked), ...digests]))}`;
   for (let round = 0; ; round += 1) {
     const ticket = await patience.persist(() => api.openMultipart(asked, key, signal));
     told.opened(ticket.id);
     told.stage("sending");
     try {
       const { parts } = await patience.persist(() => api.storedParts(ticket.id, signal));
-      await sendMissing(file, ticket, new Set(parts.map((part) => part.partNumber)), told, patience);
+      await sendMissing(file, { ...ticket, digests }, new Set(parts.map((part) => part.partNumber)), told, patience);
       told.stage("confirming");
       return await patience.persist(() => api.confirm(ticket.id, signal));
     } catch (problem) {
@@ -100,7 +106,21 @@ async function inParts(file, facts, told, patience) {
   }
 }
 
-async function sendMissing(file, { id, partSize, partCount }, stored, told, patience) {
+async function digestParts(file, partSize, signal) {
+  const digests = [];
+  const starts = Array.from({ length: Math.ceil(file.size / partSize) }, (_, i) => i * partSize);
+  const lane = async () => {
+    for (let from = starts.shift(); from !== undefined; from = starts.shift()) {
+      signal.throwIfAborted();
+      const start = from;
+      digests[start / partSize] = await readable(file, () => digest(file.slice(start, start + partSize)));
+    }
+  };
+  await Promise.all([lane(), lane()]);
+  return digests;
+}
+
+async function sendMissing(file, { id, partSize, partCount, digests }, stored, told, patience) {
   const sizeOf = (number) => Math.min(partSize, file.size - (number - 1) * partSize);
   const sent = new Map([...stored].map((number) => [number, sizeOf(number)]));
   const report = (number, bytes) => {
@@ -115,7 +135,8 @@ async function sendMissing(file, { id, partSize, partCount }, stored, told, pati
   const lane = async () => {
     const own = new Patience(signal, patience.onwait);
     for (let number = missing.shift(); number; number = missing.shift()) {
-      await sendPart(file, { id, number, from: (number - 1) * partSize, size: sizeOf(number) }, report, own);
+      const from = (number - 1) * partSize;
+      await sendPart(file, { id, number, sha256: digests[number - 1], bytes: file.slice(from, from + partSize) }, report, own);
     }
   };
   try {
@@ -126,14 +147,12 @@ async function sendMissing(file, { id, partSize, partCount }, stored, told, pati
   }
 }
 
-async function sendPart(file, { id, number, from, size }, report, patience) {
+async function sendPart(file, { id, number, sha256, bytes }, report, patience) {
   const { signal } = patience;
-  const bytes = file.slice(from, from + size);
-  const sha256 = await readable(file, () => digest(bytes));
   for (let refused = 0; ;) {
     const { parts } = await patience.persist(() => api.signParts(id, [{ partNumber: number, sha256 }], signal));
     const status = await put(parts[0].request, bytes, { signal, progress: (n) => report(number, n) });
-    if (arrived(status)) return report(number, size);
+    if (arrived(status)) return report(number, bytes.size);
     report(number, 0);
     const problem = new Problem({ code: status ? "storage_refused" : "no_answer", status });
     if (worthRepeating(status)) {
@@ -149,12 +168,6 @@ function describe(file, { contentType, sha256, preview, thumbHash }) {
   if (thumbHash) declared.thumbHash = thumbHash;
   if (preview) declared.preview = { contentType: preview.blob.type, size: preview.blob.size, sha256: preview.sha256 };
   return declared;
-}
-
-/** The same file, declared the same way, has the same key: a sample of its bytes is enough to tell one version from the next. */
-async function keyFor(file, declared) {
-  const sample = [JSON.stringify(declared), String(file.lastModified), file.slice(0, 65536), file.slice(-65536)];
-  return `file ${await digest(new Blob(sample))}`;
 }
 
 /** Does `work`, or throws `file_unreadable`: the file was moved, changed or taken away while we were at it. */

@@ -9,6 +9,9 @@ const AT_ONCE = 3;
 const PAUSED = Symbol("paused");
 const CANCELLED = Symbol("cancelled");
 
+/** What the file itself is the reason for. */
+const FINAL = new Set(["content_mismatch", "type_not_allowed", "file_too_large", "invalid_size", "invalid_file_name", "file_unreadable"]);
+
 let numbers = 0;
 
 /**
@@ -25,6 +28,11 @@ class Item {
 
   get active() {
     return ["preparing", "sending", "confirming"].includes(this.state);
+  }
+
+  /** Whether trying again can help: the same file, declared the same way. */
+  get hopeful() {
+    return this.state === "failed" && this.file && !FINAL.has(this.problem.code);
   }
 
   get open() {
@@ -98,7 +106,7 @@ export class Uploader extends EventTarget {
   }
 
   retry(item) {
-    if (item.state !== "failed" || !item.file) return;
+    if (!item.hopeful) return;
     Object.assign(item, { state: "waiting", problem: null, sent: 0 });
     this.#changed(item);
     this.#next();
@@ -159,7 +167,7 @@ export class Uploader extends EventTarget {
         if (!(error instanceof Problem)) console.error(error);
         Object.assign(item, { state: "failed", hold: null, problem: error instanceof Problem ? error : new Problem({ code: "internal" }) });
         // A file that will never be accepted is not tried again after a reload.
-        if (!item.problem.passing && item.problem.status !== 401) this.#leave(item);
+        if (!item.hopeful) this.#leave(item);
       }
     }
     this.#changed(item);

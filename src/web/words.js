@@ -16,7 +16,7 @@ export function duration(seconds) {
   return seconds < 3600 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-export const day = (text) => new Date(text).toLocaleString("en", { dateStyle: "long", timeStyle: "short" });
+export const day = (text) => new Date(text).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
 
 const SENTENCES = {
   no_answer: "The server cannot be reached. Check the connection, then try again.",

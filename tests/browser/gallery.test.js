@@ -35,10 +35,10 @@ test("a second view of fifty images fetches none of them again", async (t) => {
 /** Ten thousand images from a list of the test's own: the server's is measured elsewhere. */
 async function thousands(page, count) {
   const picture = `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30" fill="#7a9"/></svg>`;
-  await page.route("**/u/picture-*", (route) => route.fulfill({ contentType: "image/svg+xml", body: picture }));
+  const url = await page.evaluate((text) => URL.createObjectURL(new Blob([text], { type: "image/svg+xml" })), picture);
   const image = (n) => ({
     id: `picture-${n}`, fileName: `${n}.jpg`, contentType: "image/jpeg", size: 1000, width: 400 + ((n * 7919) % 900), height: 400 + ((n * 104_729) % 500),
-    thumbHash: "1QcSHQRnh493V4dIh4eXh1h4kJUI", url: `/u/picture-${n}`, urlExpiresAt: "2099-01-01T00:00:00Z", createdAt: "2026-01-01T00:00:00Z", uploadedAt: "2026-01-01T00:00:00Z",
+    thumbHash: "1QcSHQRnh493V4dIh4eXh1h4kJUI", url, urlExpiresAt: "2099-01-01T00:00:00Z", createdAt: "2026-01-01T00:00:00Z", uploadedAt: "2026-01-01T00:00:00Z",
   });
   await page.route("**/api/images/gallery?*", (route) => {
     const query = new URL(route.request().url()).searchParams;
@@ -48,7 +48,8 @@ async function thousands(page, count) {
 }
 
 test("ten thousand images: few elements, no shift, every page on demand", async (t) => {
-  const context = await visitor(t, {});
+  // Without a GPU, painting is what takes the time: a small window has less of it.
+  const context = await visitor(t, { viewport: { width: 800, height: 600 } });
   const page = await context.newPage();
   await page.goto("/");
   await thousands(page, 10_000);
@@ -62,13 +63,14 @@ test("ten thousand images: few elements, no shift, every page on demand", async 
     new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.shifted += entry.value; }).observe({ type: "layout-shift" });
   });
   assert.equal(await page.locator(".tile canvas").first().evaluate((canvas) => canvas.width > 8 && canvas.getContext("2d").getImageData(4, 4, 1, 1).data[3]), 255, "placeholders are drawn");
-  // One screen a frame, which is fast, until the end.
+  // Three screens a frame, which is fast, until the end.
   const run = await page.evaluate(async () => {
+    const began = performance.now();
     const frames = [];
     let most = 0, last = performance.now();
     const end = last + 40_000;
     for (;;) {
-      scrollBy({ top: innerHeight, behavior: "instant" });
+      scrollBy({ top: 3 * innerHeight, behavior: "instant" });
       await new Promise(requestAnimationFrame);
       const now = performance.now();
       frames.push(now - last);
@@ -78,10 +80,10 @@ test("ten thousand images: few elements, no shift, every page on demand", async 
       if (done || now > end) break;
     }
     frames.sort((a, b) => a - b);
-    return { most, frames: frames.length, middle: frames[frames.length >> 1], slow: frames[Math.floor(frames.length * 0.99)], shifted: window.shifted };
+    return { most, frames: frames.length, middle: frames[frames.length >> 1], slow: frames[Math.floor(frames.length * 0.99)], shifted: window.shifted, took: performance.now() - began };
   });
   await until(async () => (await page.locator(".tile").last().locator("img").getAttribute("alt")) === "9999.jpg", "the last image");
-  console.log(`10,000 images: at most ${run.most} tiles, ${run.frames} frames, median ${run.middle.toFixed(1)} ms, 99th ${run.slow.toFixed(1)} ms, layout shift ${run.shifted}`);
+  console.log(`10,000 images: at most ${run.most} tiles, ${run.frames} frames in ${(run.took / 1000).toFixed(1)} s, median ${run.middle.toFixed(1)} ms, 99th ${run.slow.toFixed(1)} ms, layout shift ${run.shifted}`);
   assert.ok(run.most < 160, `${run.most} tiles at once`);
   assert.equal(run.shifted, 0);
   await page.evaluate(() => scrollTo(0, 0));
