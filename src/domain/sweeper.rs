@@ -88,6 +88,7 @@ impl Valet {
     /// # Errors
     /// [`StoreError`] when the database fails; one image's failure is counted and tried again later.
     pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
+        self.learn_store().await;
         let mut swept = Swept::default();
         let mut claimed = 0;
         let lease_ends = now + LEASE;
@@ -96,10 +97,10 @@ impl Valet {
                 continue;
             }
             claimed += 1;
-            let settled = if image.state == ImageState::Pending {
-                self.sweep_pending(&image, lease_ends, now, &mut swept).await
-            } else {
-                self.sweep_tombstone(&image, lease_ends, now, &mut swept).await
+            let settled = match image.state {
+                ImageState::Pending => self.sweep_pending(&image, lease_ends, now, &mut swept).await,
+                ImageState::Ready => self.sweep_strays(&image, lease_ends, now, &mut swept).await,
+                _ => self.sweep_tombstone(&image, lease_ends, now, &mut swept).await,
             };
             if let Err(error) = settled {
                 tracing::warn!(image = %image.id, %error, "an image could not be swept");
@@ -120,8 +121,8 @@ impl Valet {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         match self.gather(image, now).await? {
-            Finding::Proved { etag, size } => {
-                if self.accept(image, &etag, size).await?.is_some() {
+            Finding::Proved(verified) => {
+                if self.accept(image, &verified).await?.is_some() {
                     swept.confirmed += 1;
                 }
             }
@@ -141,6 +142,28 @@ impl Valet {
         Ok(())
     }
 
+    /// What lies beside a ready image is deleted at once, and again when no URL can bring it back.
+    async fn sweep_strays(
+        &self,
+        image: &Image,
+        lease_ends: OffsetDateTime,
+        now: OffsetDateTime,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
+        // The server that made it ready may have died before it settled the hold.
+        self.store.users.keep_held(image.user, image.id, image.surplus()).await?;
+        for key in &image.strays {
+            self.objects.purge(key).await?;
+        }
+        swept.purged += 1;
+        let ends = self.quiet_from(image);
+        if now < ends {
+            self.store.images.postpone(image, lease_ends, ends).await.map(drop)
+        } else {
+            self.store.images.forget_strays(image, lease_ends).await.map(drop)
+        }
+    }
+
     /// A tombstone's object is deleted at once, and again when no URL can bring it back; then the tombstone ends.
     async fn sweep_tombstone(
         &self,
@@ -150,7 +173,7 @@ impl Valet {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         // Whoever made the tombstone may have died before it freed the bytes.
-        self.store.users.release_held(image.user, image.id, image.upload.size).await?;
+        self.store.users.release_held(image.user, image.id, image.reserved).await?;
         self.remove(image).await?;
         swept.purged += 1;
         let ends = self.quiet_from(image);
@@ -167,9 +190,11 @@ impl Valet {
         let before = now - self.uploads.ttl - self.uploads.url_ttl - self.grace(self.uploads.max_bytes);
         let mut freed = 0;
         for (user, id, bytes) in self.store.users.old_holds(before, i64::from(BATCH)).await? {
-            match self.store.images.find_owned(user, id).await?.map(|image| image.state) {
-                Some(ImageState::Pending) => self.store.users.touch_hold(user, id, now).await?,
-                Some(ImageState::Ready) => drop(self.store.users.keep_held(user, id).await?),
+            match self.store.images.find_owned(user, id).await? {
+                Some(image) if image.state == ImageState::Pending => self.store.users.touch_hold(user, id, now).await?,
+                Some(image) if image.state == ImageState::Ready => {
+                    self.store.users.keep_held(user, id, image.surplus()).await?;
+                }
                 _ => freed += u32::from(self.store.users.release_held(user, id, bytes).await?),
             }
         }

@@ -4,9 +4,6 @@
 import { sha256 } from "./sha256.js";
 import { encode } from "./thumbhash.js";
 
-/** Whether the server knows `preview` and `thumbHash`. */
-export const PREVIEWS = false;
-
 /** A preview fits into this; at the sizes a gallery shows it is sharp on dense screens. */
 const PREVIEW_WIDTH = 1400;
 const PREVIEW_HEIGHT = 720;
@@ -34,7 +31,6 @@ export async function inspect(file, wantsDigest) {
     const hash = encode(width, height, drawn.getContext("2d").getImageData(0, 0, width, height).data);
     const blob = file.size > SMALL_BYTES && (await shrink(bitmap));
     facts.shown = blob || (file.size <= SMALL_BYTES ? file : undefined);
-    if (!PREVIEWS) return facts;
     facts.thumbHash = base64(hash);
     if (blob) facts.preview = { blob, sha256: await digest(blob) };
   } finally {
