@@ -96,6 +96,12 @@ impl Valet {
         self.objects.probe().await
     }
 
+    /// Where clients reach the bucket: scheme and host, for the page's content security policy.
+    #[must_use]
+    pub fn bucket_origin(&self) -> &str {
+        self.objects.origin()
+    }
+
     /// How long after its URL's death a transfer of `size` bytes may still be on its way: S3 checks expiry when a
     /// request begins, and a slow transfer goes on.
     fn grace(&self, size: u64) -> Duration {

@@ -45,6 +45,7 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 pub struct Objects {
     client: Client,
     bucket: String,
+    origin: String,
     keys: watch::Receiver<Keys>,
     /// Where this server itself finds the bucket.
     inside: Location,
@@ -111,13 +112,20 @@ impl Objects {
         #[cfg(feature = "dev")]
         builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
         let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
+        let origin = location.origin().to_owned();
         let make = move |keys| Signer::new(location.clone(), &region, keys);
         Ok(Self {
             client: Client::from_conf(builder.build()),
             bucket: config.bucket.clone(),
+            origin,
             keys: credentials::keep_fresh(provider, make).await?,
             inside,
         })
+    }
+
+    /// Where clients reach the bucket: scheme and host.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// The same bucket with URLs for this server's own use, signed with the credentials of this moment: clients may see it
