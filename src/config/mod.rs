@@ -7,9 +7,11 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use secrecy::SecretString;
 
+mod accounts;
 mod limits;
 mod reader;
 
+pub use accounts::{Accounts, Provider, is_authentic};
 pub use limits::{InvalidNetwork, InvalidRate, Limits, Network, Rate, TrustedProxies};
 
 use self::reader::Reader;
@@ -29,6 +31,8 @@ pub struct Config {
     pub s3: S3,
     /// Access tokens.
     pub tokens: Tokens,
+    /// Who may sign in.
+    pub accounts: Accounts,
     /// What may be uploaded, and for how long.
     pub uploads: Uploads,
     /// The sweeper's pace.
@@ -63,6 +67,8 @@ pub struct S3 {
     pub public_endpoint: Option<String>,
     /// `host/bucket/key` instead of `bucket.host/key`.
     pub force_path_style: bool,
+    /// Where an upload becomes final.
+    pub finalize: Finalize,
     /// `None`: as the AWS SDK finds it.
     pub region: Option<String>,
     /// `None`: the AWS SDK's own chain. Set by the local stack only.
@@ -107,6 +113,17 @@ pub struct Uploads {
     pub multipart_ttl: Duration,
     /// Bytes per user.
     pub quota_bytes: u64,
+}
+
+/// Where an upload becomes final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finalize {
+    /// As the store turns out to need it.
+    Auto,
+    /// Where it was put: the store holds to the digest and the "once" that were signed.
+    InPlace,
+    /// Under a fresh key, copied at confirm.
+    Copy,
 }
 
 /// The sweeper's pace.
@@ -174,7 +191,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// Settings of the contract that this version does not act on. Setting one is worth a warning at start.
-const NOT_YET: [&str; 3] = ["ADMIN_BIND", "OIDC_AUDIENCE", "S3_FINALIZE"];
+const NOT_YET: [&str; 1] = ["ADMIN_BIND"];
 
 /// Names among `NOT_YET` that `lookup` has a value for.
 #[must_use]
@@ -202,6 +219,7 @@ impl Config {
                 public_endpoint: env.endpoint("S3_PUBLIC_ENDPOINT").or_else(|| endpoint.clone()),
                 endpoint,
                 force_path_style: env.flag("S3_FORCE_PATH_STYLE", false),
+                finalize: env.finalize("S3_FINALIZE"),
                 region,
                 credentials: None,
             },
@@ -213,6 +231,7 @@ impl Config {
                 access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2), hours(24 * 7)),
                 refresh_ttl: env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365)),
             },
+            accounts: env.accounts(),
             uploads: Uploads {
                 max_bytes: env.bytes("UPLOAD_MAX_BYTES", 50 << 20, 5 << 30),
                 types: env.types("UPLOAD_TYPES"),
@@ -233,11 +252,6 @@ impl Config {
             cors: CorsOrigins { exact: env.origins("CORS_ORIGINS"), loopback: false },
             log: env.log_format(),
         };
-        if env.text("OIDC_ISSUER").is_some() || env.text("LOCAL_ACCOUNTS").is_some_and(|value| value != "on") {
-            env.problems.push(
-                "OIDC_ISSUER and LOCAL_ACCOUNTS=off: other identity providers are not supported by this version".to_owned(),
-            );
-        }
         if env.problems.is_empty() { Ok(config) } else { Err(Problems(env.problems)) }
     }
 }
@@ -264,6 +278,27 @@ mod tests {
         assert_eq!(config.uploads.types.len(), 7);
         assert_eq!(config.tokens.access_ttl, Duration::from_secs(7200));
         assert_eq!(config.s3.region, None, "left to the AWS SDK");
+    }
+
+    #[test]
+    fn an_identity_provider_is_given_whole_or_not_at_all() {
+        let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "b"), ("JWT_SECRET", SECRET)];
+        let with = |more: &[(&str, &str)]| read(&[&least, more].concat());
+        let (issuer, audience) = (("OIDC_ISSUER", "https://id.example/"), ("OIDC_AUDIENCE", "web, ios"));
+        let accounts = with(&[issuer, audience, ("LOCAL_ACCOUNTS", "off")]).unwrap().accounts;
+        let provider = accounts.provider.unwrap();
+        assert_eq!((accounts.local, provider.issuer.as_str()), (false, "https://id.example/"), "with its slash");
+        assert_eq!(provider.audiences, ["web", "ios"]);
+        assert!(with(&[]).unwrap().accounts.local);
+        for (more, named) in [
+            (vec![issuer], "OIDC_AUDIENCE"),
+            (vec![audience], "OIDC_ISSUER"),
+            (vec![("OIDC_ISSUER", "http://id.example"), audience], "OIDC_ISSUER"),
+            (vec![("LOCAL_ACCOUNTS", "off")], "OIDC_ISSUER"),
+            (vec![("LOCAL_ACCOUNTS", "maybe")], "LOCAL_ACCOUNTS"),
+        ] {
+            assert!(with(&more).unwrap_err().to_string().contains(named), "{more:?}");
+        }
     }
 
     #[test]

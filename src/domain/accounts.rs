@@ -6,6 +6,7 @@ use super::{
     Valet,
     credentials::{Busy, Caller, Password, Verdict},
     password_rules,
+    provider::LocalOnly,
     sessions::SignedIn,
     throttle::{Client, Guess, Throttled},
 };
@@ -31,6 +32,9 @@ pub enum SignUpError {
     /// The address has an account.
     #[error("the email address has an account already")]
     EmailTaken,
+    /// There are no accounts here.
+    #[error(transparent)]
+    LocalOnly(#[from] LocalOnly),
     /// Too many from there.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -48,6 +52,9 @@ pub enum LogInError {
     /// No such account, or not its password: the same answer after the same time.
     #[error("the email address or the password is wrong")]
     InvalidCredentials,
+    /// There are no accounts here, or the caller's is not one of ours.
+    #[error(transparent)]
+    LocalOnly(#[from] LocalOnly),
     /// Too many from there, or too many wrong passwords.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -108,6 +115,12 @@ pub enum SetPasswordError {
     Store(#[from] StoreError),
 }
 
+/// The address whose password an account has. An identity provider's user has none, whatever address it told.
+fn own_email(account: &Account) -> Result<&Email, LogInError> {
+    let email = account.user.email.as_ref().filter(|_| account.password_hash.is_some());
+    email.ok_or(LogInError::LocalOnly(LocalOnly::NotYours))
+}
+
 impl Valet {
     /// Makes an account and signs in. The unique index decides who owns an address.
     ///
@@ -120,6 +133,7 @@ impl Valet {
         client: &Client,
         now: OffsetDateTime,
     ) -> Result<SignedIn, SignUpError> {
+        self.local_accounts()?;
         self.throttle.sign_up(client)?;
         let email = Email::parse(email)?;
         let hash = self.hash_new::<SignUpError>(password, &email).await?;
@@ -139,6 +153,7 @@ impl Valet {
         client: &Client,
         now: OffsetDateTime,
     ) -> Result<SignedIn, LogInError> {
+        self.local_accounts()?;
         self.throttle.log_in(client)?;
         let account = match Email::parse(email) {
             Ok(email) => {
@@ -173,14 +188,15 @@ impl Valet {
         client: &Client,
     ) -> Result<(), ChangePasswordError> {
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
-        let guess = self.throttle.guess(&account.user.email, client).map_err(LogInError::from)?;
+        let email = own_email(&account)?.clone();
+        let guess = self.throttle.guess(&email, client).map_err(LogInError::from)?;
         let account = self.prove(Some(account), current, guess).await?;
-        let hash = self.hash_new::<ChangePasswordError>(new, &account.user.email).await?;
+        let hash = self.hash_new::<ChangePasswordError>(new, &email).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(LogInError::InvalidCredentials.into());
         }
         tracing::info!(user = %caller.user, "password changed");
-        Ok(self.end_sessions(caller.user, Some(caller.session)).await?)
+        Ok(self.end_sessions(caller.user, caller.session()).await?)
     }
 
     /// Sets the password of an address's account, for the operator, and ends all its sessions.
@@ -190,7 +206,7 @@ impl Valet {
     pub async fn set_password(&self, email: &str, new: &str) -> Result<(), SetPasswordError> {
         let email = Email::parse(email)?;
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
-        let hash = self.hash_new::<SetPasswordError>(new, &account.user.email).await?;
+        let hash = self.hash_new::<SetPasswordError>(new, &email).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(SetPasswordError::Changed);
         }
@@ -212,7 +228,7 @@ impl Valet {
     async fn prove(&self, account: Option<Account>, password: &str, guess: Guess<'_>) -> Result<Account, LogInError> {
         // What is too long to be a password was never hashed; it is not hashed now, either.
         let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
-        let hash = account.as_ref().map(|account| account.password_hash.clone());
+        let hash = account.as_ref().and_then(|account| account.password_hash.clone());
         let verdict = self.passwords.verify(password.clone(), hash).await.inspect_err(|_| guess.unknown())?;
         let user = account.as_ref().map(|account| account.user.id.to_string());
         let Some(account) = account.filter(|_| verdict != Verdict::Wrong) else {

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::Valet;
 use crate::{
-    model::{Caption, Image, ImageId, ImageState, Position, UserId},
+    model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, Preview, UserId},
     signer::Presigned,
     store::{Objects, Page, Row, StoreError},
 };
@@ -18,6 +18,8 @@ pub struct Shown {
     pub image: Image,
     /// The same for everybody who asks within the window.
     pub url: Presigned,
+    /// Of its preview, if it has one.
+    pub preview: Option<Presigned>,
 }
 
 /// A page of ready images, whose URLs are signed as they are asked for.
@@ -148,7 +150,17 @@ impl Valet {
         let ttl = self.uploads.read_url_ttl;
         // A constant: anything else would make another URL of the same bytes. They never change, hence `immutable`.
         let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
+<<<<<<< HEAD
         ReadUrls { objects: &self.objects, cache_control, signed_at: window_start(owner, now, ttl), ttl }
+=======
+        let signed_at = window_start(image.user, now, ttl);
+        let url = self.objects.presign_get(&image.key, image.upload.content_type, &cache_control, signed_at, ttl)?;
+        let sign = |(key, preview): (ObjectKey, Preview)| {
+            self.objects.presign_get(&key, preview.content_type, &cache_control, signed_at, ttl)
+        };
+        let preview = image.preview_key().zip(image.upload.preview).map(sign).transpose()?;
+        Ok(Shown { image, url, preview })
+>>>>>>> 4594e9b5e9717cd0b705a295aca9e143b95bc4cb
     }
 
     async fn find_ready(&self, user: UserId, id: ImageId) -> Result<Image, ReadError> {

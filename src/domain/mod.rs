@@ -8,10 +8,12 @@ pub mod confirm;
 pub mod content;
 pub mod credentials;
 pub mod deletion;
+pub mod finalize;
 pub mod gallery;
 pub mod multipart;
 pub mod orphans;
 pub mod password_rules;
+pub mod provider;
 mod recent;
 pub mod recount;
 mod refresh_token;
@@ -20,7 +22,7 @@ pub mod sweeper;
 pub mod throttle;
 pub mod uploads;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::{self, Config},
@@ -35,9 +37,12 @@ pub struct Valet {
     objects: Objects,
     uploads: config::Uploads,
     sweep: config::Sweep,
+    finalization: finalize::Finalization,
     tokens: credentials::Tokens,
     session_ttl: Duration,
     liveness: sessions::Liveness,
+    local_accounts: bool,
+    provider: Option<Arc<provider::Provider>>,
     throttle: throttle::Throttle,
     passwords: credentials::Passwords,
 }
@@ -64,9 +69,12 @@ impl Valet {
             objects,
             uploads: config.uploads.clone(),
             sweep: config.sweep,
+            finalization: finalize::Finalization::new(&config.s3),
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
             liveness: sessions::Liveness::default(),
+            local_accounts: config.accounts.local,
+            provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
             passwords: credentials::Passwords::new()?,
         })
@@ -86,6 +94,12 @@ impl Valet {
     /// [`StoreError`].
     pub async fn probe_objects(&self) -> Result<(), StoreError> {
         self.objects.probe().await
+    }
+
+    /// Where clients reach the bucket: scheme and host, for the page's content security policy.
+    #[must_use]
+    pub fn bucket_origin(&self) -> &str {
+        self.objects.origin()
     }
 
     /// How long after its URL's death a transfer of `size` bytes may still be on its way: S3 checks expiry when a

@@ -10,7 +10,8 @@ use time::OffsetDateTime;
 
 use super::{
     Valet,
-    credentials::{Caller, NoRandomness, TokenError},
+    credentials::{Caller, Maker, NoRandomness, Proof, TokenError},
+    provider::LocalOnly,
     recent::Recent,
     refresh_token::{self, RefreshToken},
     throttle::{Client, Throttled},
@@ -52,6 +53,9 @@ pub enum RefreshError {
     /// Its session is over: signed out, expired, or ended because a token was used twice.
     #[error("the session has ended")]
     Ended,
+    /// There are no accounts here.
+    #[error(transparent)]
+    LocalOnly(#[from] LocalOnly),
     /// Too many from there.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -69,6 +73,9 @@ pub enum AuthenticateError {
     /// Its session is over.
     #[error("the session has ended")]
     Ended,
+    /// The identity provider's keys are not known, or not known to be all.
+    #[error("the identity provider's keys could not be fetched")]
+    NoKeys,
     /// Whether the session is over could not be found out.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -105,6 +112,7 @@ impl Valet {
     /// # Errors
     /// [`RefreshError`].
     pub async fn refresh(&self, token: &str, client: &Client, now: OffsetDateTime) -> Result<SignedIn, RefreshError> {
+        self.local_accounts()?;
         self.throttle.refresh(client)?;
         let token = RefreshToken::parse(token).ok_or(RefreshError::Invalid)?;
         // The second round is for those who lost the exchange to a twin: they find themselves to be the parent.
@@ -138,6 +146,7 @@ impl Valet {
     /// # Errors
     /// [`RefreshError`], but never [`RefreshError::Ended`].
     pub async fn log_out(&self, token: &str) -> Result<(), RefreshError> {
+        self.local_accounts()?;
         let token = RefreshToken::parse(token).ok_or(RefreshError::Invalid)?;
         if self.end(token.session()).await? {
             tracing::info!(session = %token.session(), "logged out");
@@ -151,13 +160,20 @@ impl Valet {
     /// # Errors
     /// [`AuthenticateError`].
     pub async fn authenticate(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
+        match Maker::of(token)? {
+            Maker::Us if self.local_accounts => {}
+            Maker::Us => return Err(TokenError::Invalid.into()),
+            Maker::Provider(key) => return self.authenticate_foreign(token, &key, now).await,
+        }
         let caller = self.tokens.verify(token, now)?;
-        let alive = match self.liveness.known(caller.session, Instant::now()) {
+        // Ours come from a session.
+        let Proof::Session(session) = caller.proof else { return Err(TokenError::Invalid.into()) };
+        let alive = match self.liveness.known(session, Instant::now()) {
             Some(alive) => alive,
             None => {
                 let asked = Instant::now();
-                let alive = self.store.sessions.is_alive(caller.session, now).await?;
-                self.liveness.learn(caller.session, alive, asked)
+                let alive = self.store.sessions.is_alive(session, now).await?;
+                self.liveness.learn(session, alive, asked)
             }
         };
         if alive { Ok(caller) } else { Err(AuthenticateError::Ended) }
@@ -206,9 +222,8 @@ impl Valet {
         expires_at: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Result<SignedIn, StoreError> {
-        let caller = Caller { user: user.id, session: token.session() };
-        let access =
-            self.tokens.issue(caller, now).ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?;
+        let access = self.tokens.issue(user.id, token.session(), now);
+        let access = access.ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?;
         Ok(SignedIn {
             user,
             token: access,

@@ -17,10 +17,10 @@ use crate::{domain::sessions::SignedIn, model::User as Account};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("sign_up", &[Code::RateLimited, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
-    ("log_in", &[Code::RateLimited, Code::InvalidCredentials]),
+    ("sign_up", &[Code::LocalAccountsOnly, Code::RateLimited, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
+    ("log_in", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials]),
     ("get_me", &[]),
-    ("change_password", &[Code::RateLimited, Code::InvalidCredentials, Code::WeakPassword]),
+    ("change_password", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials, Code::WeakPassword]),
 ];
 
 /// The operations.
@@ -73,8 +73,8 @@ pub(super) struct Session {
 struct User {
     /// Opaque; also the `sub` of the user's access tokens.
     id: String,
-    /// As it was given at sign-up.
-    email: String,
+    /// As it was given at sign-up. Of an identity provider's user: what the provider says it has verified, else absent.
+    email: Option<String>,
     /// When the account was made.
     created_at: OffsetDateTime,
     /// What the user holds; only in `GET /api/auth/me`.
@@ -124,7 +124,8 @@ impl From<SignedIn> for Session {
 
 impl User {
     fn new(user: &Account, usage: Option<Usage>) -> Self {
-        Self { id: user.id.to_string(), email: user.email.as_str().to_owned(), created_at: whole_seconds(user.created_at), usage }
+        let email = user.email.as_ref().map(|email| email.as_str().to_owned());
+        Self { id: user.id.to_string(), email, created_at: whole_seconds(user.created_at), usage }
     }
 }
 

@@ -20,6 +20,7 @@ mod outermost;
 mod page;
 pub mod problem;
 pub mod sessions;
+mod site;
 pub mod uploads;
 mod view;
 mod written;
@@ -47,5 +48,6 @@ enum Tag {
 /// Everything this server answers.
 pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
     let api = openapi::service().into_endpoint().map_to_response();
-    docs::routes(api).data(app).with(compression::Gzip).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
+    let pages = site::routes(docs::routes(api), app.valet.bucket_origin());
+    pages.data(app).with(compression::Gzip).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
 }

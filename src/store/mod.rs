@@ -4,9 +4,11 @@
 //! (`find_owned`), a change of state is one conditional update, and each call has a deadline, since the driver has no
 //! socket timeout.
 
+mod failpoint;
 mod images;
 pub mod objects;
 pub mod probe;
+pub mod provider;
 mod recount;
 mod sessions;
 mod users;
@@ -194,7 +196,9 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
 
 /// Runs a call to MongoDB under the deadline.
 async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(DEADLINE, call).await {
+    let done = tokio::time::timeout(DEADLINE, call).await;
+    failpoint::passed();
+    match done {
         Ok(answer) => answer.map_err(StoreError::Database),
         Err(_) => Err(StoreError::DatabaseTimeout),
     }
@@ -215,6 +219,12 @@ fn said(error: &mongodb::error::Error) -> String {
 /// Whether a unique index refused the write.
 fn is_duplicate(error: &mongodb::error::Error) -> bool {
     matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref failure)) if failure.code == DUPLICATE_KEY)
+}
+
+/// Whether an index of this name exists with other options.
+fn is_other_index(error: &mongodb::error::Error) -> bool {
+    // IndexOptionsConflict, IndexKeySpecsConflict.
+    matches!(*error.kind, ErrorKind::Command(ref failure) if matches!(failure.code, 85 | 86))
 }
 
 /// The places in a bulk insertion that unique indexes refused; `None` when something else went wrong.

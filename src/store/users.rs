@@ -1,7 +1,11 @@
-//! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, createdAt, usedBytes, images, holds: [{image, bytes, at}]}`.
+//! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, identity: {issuer, subject}, createdAt, usedBytes,
+//! images, holds: [{image, bytes, at}]}`. An account of our own has emailKey and passwordHash, one of an identity provider has
+//! identity; each is unique by an index of those that have it, so that neither kind can be taken for the other.
 //!
 //! Quota lives here, in the one document every change to it must touch: an upload reserves its bytes with a hold, and
 //! whoever takes the hold away, once, decides whether the bytes stay counted.
+
+mod identities;
 
 use mongodb::{
     ClientSession, Collection, Database, IndexModel,
@@ -12,7 +16,8 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{StoreError, bounded, datetime, instant, integer, is_duplicate, update_each};
+use self::identities::IdentityDoc;
+use super::{StoreError, bounded, datetime, instant, integer, is_duplicate, is_other_index, update_each};
 use crate::model::{Email, ImageId, Usage, User, UserId};
 
 /// Queries and updates of `users`.
@@ -26,8 +31,8 @@ pub struct Users {
 pub struct Account {
     /// The user.
     pub user: User,
-    /// PHC string.
-    pub password_hash: SecretString,
+    /// PHC string; an identity provider's user has no password here.
+    pub password_hash: Option<SecretString>,
     /// How often the password was changed.
     pub password_version: i64,
 }
@@ -46,11 +51,16 @@ pub enum Reserved {
 struct UserDoc {
     #[serde(rename = "_id")]
     id: String,
-    email: String,
-    email_key: String,
-    password_hash: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    password_hash: Option<String>,
     #[serde(default)]
     password_version: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<IdentityDoc>,
     created_at: DateTime,
     used_bytes: i64,
     images: i64,
@@ -58,14 +68,29 @@ struct UserDoc {
 }
 
 impl UserDoc {
+    fn new(id: UserId, now: OffsetDateTime) -> Self {
+        Self {
+            id: id.to_string(),
+            email: None,
+            email_key: None,
+            password_hash: None,
+            password_version: 0,
+            identity: None,
+            created_at: datetime(now),
+            used_bytes: 0,
+            images: 0,
+            holds: Vec::new(),
+        }
+    }
+
     fn into_account(self) -> Result<Account, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "users", id: self.id.clone(), field };
         let user = User {
             id: UserId::parse(&self.id).ok_or_else(|| corrupt("_id"))?,
-            email: Email::parse(&self.email).map_err(|_| corrupt("email"))?,
+            email: self.email.as_deref().map(Email::parse).transpose().map_err(|_| corrupt("email"))?,
             created_at: instant(self.created_at),
         };
-        Ok(Account { user, password_hash: self.password_hash.into(), password_version: self.password_version })
+        Ok(Account { user, password_hash: self.password_hash.map(SecretString::from), password_version: self.password_version })
     }
 }
 
@@ -75,13 +100,27 @@ impl Users {
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
-        let unique = IndexOptions::builder().name("emailKey".to_owned()).unique(true).build();
+        let unique = |name: &str, of: &str| {
+            let among = doc! { of: { "$exists": true } };
+            IndexOptions::builder().name(name.to_owned()).unique(true).partial_filter_expression(among).build()
+        };
         let holds = IndexOptions::builder().name("holdsAt".to_owned()).sparse(true).build();
         let indexes = [
-            IndexModel::builder().keys(doc! { "emailKey": 1 }).options(unique).build(),
+            IndexModel::builder().keys(doc! { "emailKey": 1 }).options(unique("emailKey", "emailKey")).build(),
+            IndexModel::builder()
+                .keys(doc! { "identity.issuer": 1, "identity.subject": 1 })
+                .options(unique("identity", "identity"))
+                .build(),
             IndexModel::builder().keys(doc! { "holds.at": 1 }).options(holds).build(),
         ];
-        bounded(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+        match bounded(async { self.collection.create_indexes(indexes.clone()).await }).await {
+            // Before identity providers, every user had an emailKey and the index knew none without.
+            Err(StoreError::Database(error)) if is_other_index(&error) => {
+                bounded(async { self.collection.drop_index("emailKey").await }).await?;
+                bounded(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+            }
+            made => made.map(drop),
+        }
     }
 
     /// Adds an account. `None` when the email belongs to one already: the unique index decides.
@@ -90,21 +129,20 @@ impl Users {
     /// [`StoreError`]; an account may have been made whose answer was lost, and a repeat then answers `None`.
     pub async fn insert(&self, email: &Email, password_hash: &str, now: OffsetDateTime) -> Result<Option<User>, StoreError> {
         let id = UserId::new();
-        let created_at = datetime(now);
         let document = UserDoc {
-            id: id.to_string(),
-            email: email.as_str().to_owned(),
-            email_key: email.key().to_owned(),
-            password_hash: password_hash.to_owned(),
-            password_version: 0,
-            created_at,
-            used_bytes: 0,
-            images: 0,
-            holds: Vec::new(),
+            email: Some(email.as_str().to_owned()),
+            email_key: Some(email.key().to_owned()),
+            password_hash: Some(password_hash.to_owned()),
+            ..UserDoc::new(id, now)
         };
+        let created_at = instant(document.created_at);
+        Ok(self.insert_unique(document).await?.then(|| User { id, email: Some(email.clone()), created_at }))
+    }
+
+    async fn insert_unique(&self, document: UserDoc) -> Result<bool, StoreError> {
         match bounded(async { self.collection.insert_one(document).await }).await {
-            Ok(_) => Ok(Some(User { id, email: email.clone(), created_at: instant(created_at) })),
-            Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(None),
+            Ok(_) => Ok(true),
+            Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -127,7 +165,7 @@ impl Users {
 
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
         // Holds may be many, and no reader of an account wants them.
-        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "emailKey": 1, "passwordHash": 1, "passwordVersion": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
+        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
         bounded(async { self.collection.find_one(filter).projection(projection).await })
             .await?
             .map(UserDoc::into_account)
@@ -227,20 +265,21 @@ impl Users {
         Ok(if done.matched_count == 1 { Reserved::Yes } else { Reserved::No })
     }
 
-    /// The upload became an image: its bytes stay counted. Does nothing when the hold is gone.
+    /// The upload became an image: its bytes stay counted, but for `surplus` that did not come. Does nothing when the hold
+    /// is gone.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn keep_held(&self, user: UserId, image: ImageId) -> Result<bool, StoreError> {
-        self.take_hold(user, image, kept()).await
+    pub async fn keep_held(&self, user: UserId, image: ImageId, surplus: u64) -> Result<bool, StoreError> {
+        self.take_hold(user, image, kept(surplus)).await
     }
 
     /// [`Users::keep_held`] for many, in one round trip.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn keep_all_held(&self, user: UserId, images: &[ImageId]) -> Result<(), StoreError> {
-        let moves = images.iter().map(|image| hold_taken(user, *image, kept()));
+    pub async fn keep_all_held(&self, user: UserId, images: &[(ImageId, u64)]) -> Result<(), StoreError> {
+        let moves = images.iter().map(|(image, surplus)| hold_taken(user, *image, kept(*surplus)));
         update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
     }
 
@@ -261,14 +300,16 @@ impl Users {
         update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
     }
 
-    /// The hold's upload is still open: it is not old again before the time has passed anew.
+    /// The holds' uploads are still open: each is not looked at again before its time has come. One round trip.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn touch_hold(&self, user: UserId, image: ImageId, now: OffsetDateTime) -> Result<(), StoreError> {
-        let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
-        let update = doc! { "$set": { "holds.$.at": datetime(now) } };
-        bounded(async { self.collection.update_one(filter, update).await }).await.map(drop)
+    pub async fn postpone_holds(&self, user: UserId, until: &[(ImageId, OffsetDateTime)]) -> Result<(), StoreError> {
+        let moves = until.iter().map(|(image, at)| {
+            let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
+            (filter, doc! { "$set": { "holds.$.at": datetime(*at) } }.into())
+        });
+        update_each(&self.collection, moves).await
     }
 
     async fn take_hold(&self, user: UserId, image: ImageId, increment: Document) -> Result<bool, StoreError> {
@@ -288,19 +329,22 @@ impl Users {
         let ids: Vec<_> = images.iter().map(|(id, _)| id.as_str()).collect();
         let owner = self.collection.find_one(filter.clone()).session(&mut *session).await?;
         let holds = owner.map_or_else(Vec::new, |user| user.holds);
-        let held = holds.iter().filter(|hold| hold.get_str("image").is_ok_and(|image| ids.contains(&image))).count();
-        let bytes: i64 = images.iter().map(|(_, bytes)| bytes).sum();
-        let counted = integer(images.len().saturating_sub(held) as u64);
+        // What is counted for an image is its hold's while that is there.
+        let held = |id: &str| holds.iter().find(|hold| hold.get_str("image").is_ok_and(|image| image == id));
+        let counted = integer(ids.iter().filter(|id| held(id).is_none()).count() as u64);
+        let bytes_of = |(id, bytes): &(String, i64)| held(id).and_then(|hold| hold.get_i64("bytes").ok()).unwrap_or(*bytes);
+        let bytes: i64 = images.iter().map(bytes_of).sum();
         let pull = doc! { "holds": { "image": { "$in": ids } } };
         let update = doc! { "$pull": pull, "$inc": { "usedBytes": -bytes, "images": -counted } };
         self.collection.update_one(filter, update).session(session).await.map(drop)
     }
 
-    /// Holds made, or last seen in use, before `before`, at most `limit` users' worth: what a server that died left unsettled.
+    /// Holds made, or to be looked at, before `before`, by user, of at most `limit` users: what servers that died may have
+    /// left unsettled.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn old_holds(&self, before: OffsetDateTime, limit: i64) -> Result<Vec<(UserId, ImageId, u64)>, StoreError> {
+    pub async fn old_holds(&self, before: OffsetDateTime, limit: i64) -> Result<Vec<(UserId, Vec<(ImageId, u64)>)>, StoreError> {
         let before = datetime(before);
         let filter = doc! { "holds.at": { "$lt": before } };
         let found = bounded(async {
@@ -311,22 +355,21 @@ impl Users {
         let mut holds = Vec::new();
         for user in found {
             let Some(id) = UserId::parse(&user.id) else { continue };
-            for hold in &user.holds {
+            let old = user.holds.iter().filter_map(|hold| {
                 let is_old = hold.get_datetime("at").is_ok_and(|at| *at < before);
                 let image = hold.get_str("image").ok().and_then(ImageId::parse);
                 let bytes = hold.get_i64("bytes").ok().and_then(|n| u64::try_from(n).ok());
-                if let (true, Some(image), Some(bytes)) = (is_old, image, bytes) {
-                    holds.push((id, image, bytes));
-                }
-            }
+                image.zip(bytes).filter(|_| is_old)
+            });
+            holds.push((id, old.collect()));
         }
         Ok(holds)
     }
 }
 
 /// The change to a user when an upload became an image.
-fn kept() -> Document {
-    doc! { "images": 1_i64 }
+fn kept(surplus: u64) -> Document {
+    doc! { "images": 1_i64, "usedBytes": -integer(surplus) }
 }
 
 /// Takes a hold, once: who comes second finds none.

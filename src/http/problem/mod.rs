@@ -66,6 +66,8 @@ codes! {
     SessionEnded = "session_ended", UNAUTHORIZED, "The session has ended";
     /// No account has this email and password.
     InvalidCredentials = "invalid_credentials", UNAUTHORIZED, "The email address or the password is wrong";
+    /// The call is for accounts of this service's own: there are none here, or the caller's is an identity provider's.
+    LocalAccountsOnly = "local_accounts_only", FORBIDDEN, "The call is for accounts of this service's own";
     /// Not there, or not yours.
     NotFound = "not_found", NOT_FOUND, "There is no such thing here";
     /// The path exists, for other methods.
@@ -116,6 +118,10 @@ codes! {
     InvalidParts = "invalid_parts", UNPROCESSABLE_ENTITY, "The parts are not valid";
     /// Not a caption that can be stored.
     InvalidCaption = "invalid_caption", UNPROCESSABLE_ENTITY, "The caption is not valid";
+    /// Not a preview that can be stored.
+    InvalidPreview = "invalid_preview", UNPROCESSABLE_ENTITY, "The preview is not valid";
+    /// Not the base64 of a ThumbHash.
+    InvalidThumbHash = "invalid_thumb_hash", UNPROCESSABLE_ENTITY, "The ThumbHash is not valid";
     /// The key was used with another body.
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The key was used for another request";
     /// The object is not what was declared.

@@ -11,6 +11,7 @@ use crate::{
         deletion::DeleteError,
         gallery::ReadError,
         multipart::{MAX_SIGNED, PartsError, Unsignable},
+        provider::LocalOnly,
         sessions::{AuthenticateError, RefreshError},
         throttle::Throttled,
         uploads::{IssueError, RenewError, Unstorable},
@@ -61,6 +62,18 @@ impl From<Throttled> for Problem {
     }
 }
 
+impl From<LocalOnly> for Problem {
+    fn from(error: LocalOnly) -> Self {
+        Self::new(
+            Code::LocalAccountsOnly,
+            match error {
+                LocalOnly::Off => "Sign in at the identity provider, and send its token as `Authorization: Bearer …`.",
+                LocalOnly::NotYours => "The account is an identity provider's: there is no password of it here.",
+            },
+        )
+    }
+}
+
 impl From<SignUpError> for Problem {
     fn from(error: SignUpError) -> Self {
         match error {
@@ -69,6 +82,7 @@ impl From<SignUpError> for Problem {
             }
             SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
             SignUpError::EmailTaken => Self::new(Code::EmailTaken, "Log in instead, or sign up with another address."),
+            SignUpError::LocalOnly(error) => error.into(),
             SignUpError::Throttled(error) => error.into(),
             SignUpError::Busy(error) => error.into(),
             SignUpError::Store(error) => error.into(),
@@ -80,6 +94,7 @@ impl From<LogInError> for Problem {
     fn from(error: LogInError) -> Self {
         match error {
             LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
+            LogInError::LocalOnly(error) => error.into(),
             LogInError::Throttled(error) => error.into(),
             LogInError::Busy(error) => error.into(),
             LogInError::Store(error) => error.into(),
@@ -118,6 +133,10 @@ impl From<AuthenticateError> for Problem {
         match error {
             AuthenticateError::Token(error) => error.into(),
             AuthenticateError::Ended => session_ended(),
+            AuthenticateError::NoKeys => Self::new(
+                Code::Unavailable,
+                "The identity provider does not answer; nothing was done. Repeat the request after a moment.",
+            ),
             AuthenticateError::Store(error) => {
                 tracing::warn!(%error, "a session could not be looked up");
                 Self::new(Code::Unavailable, "Nothing was done. Repeat the request after a moment.")
@@ -131,6 +150,7 @@ impl From<RefreshError> for Problem {
         match error {
             RefreshError::Invalid => Self::new(Code::TokenInvalid, "Send the `refreshToken` of the last sign-in or refresh."),
             RefreshError::Ended => session_ended(),
+            RefreshError::LocalOnly(error) => error.into(),
             RefreshError::Throttled(error) => error.into(),
             RefreshError::Store(error) => error.into(),
         }
@@ -172,6 +192,10 @@ fn unstorable(reasons: &[Unstorable]) -> Problem {
         Unstorable::Sha256(_) => (Code::InvalidSha256, "sha256"),
         Unstorable::PartSize => (Code::InvalidPartSize, "partSize"),
         Unstorable::Caption(_) => (Code::InvalidCaption, "caption"),
+        Unstorable::PreviewType => (Code::InvalidPreview, "preview.contentType"),
+        Unstorable::PreviewSize => (Code::InvalidPreview, "preview.size"),
+        Unstorable::PreviewSha256(_) => (Code::InvalidPreview, "preview.sha256"),
+        Unstorable::ThumbHash(_) => (Code::InvalidThumbHash, "thumbHash"),
     };
     let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
     let problem = Problem::new(code, "The file cannot be stored as declared; `errors` says which members to change.");
