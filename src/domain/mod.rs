@@ -8,6 +8,7 @@ pub mod confirm;
 pub mod content;
 pub mod credentials;
 pub mod deletion;
+pub mod finalize;
 pub mod gallery;
 pub mod multipart;
 pub mod orphans;
@@ -35,6 +36,7 @@ pub struct Valet {
     objects: Objects,
     uploads: config::Uploads,
     sweep: config::Sweep,
+    finalization: finalize::Finalization,
     tokens: credentials::Tokens,
     session_ttl: Duration,
     liveness: sessions::Liveness,
@@ -64,6 +66,7 @@ impl Valet {
             objects,
             uploads: config.uploads.clone(),
             sweep: config.sweep,
+            finalization: finalize::Finalization::new(&config.s3),
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
             liveness: sessions::Liveness::default(),

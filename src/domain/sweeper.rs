@@ -90,6 +90,7 @@ impl Valet {
     /// # Errors
     /// [`StoreError`] when the database fails; one image's failure is counted and tried again later.
     pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
+        self.learn_store().await;
         let mut swept = Swept::default();
         let mut claimed = 0;
         let lease_ends = now + LEASE;
@@ -98,10 +99,10 @@ impl Valet {
                 continue;
             }
             claimed += 1;
-            let settled = if image.state == ImageState::Pending {
-                self.sweep_pending(&image, lease_ends, now, &mut swept).await
-            } else {
-                self.sweep_tombstone(&image, lease_ends, now, &mut swept).await
+            let settled = match image.state {
+                ImageState::Pending => self.sweep_pending(&image, lease_ends, now, &mut swept).await,
+                ImageState::Ready => self.sweep_strays(&image, lease_ends, now, &mut swept).await,
+                _ => self.sweep_tombstone(&image, lease_ends, now, &mut swept).await,
             };
             if let Err(error) = settled {
                 tracing::warn!(image = %image.id, %error, "an image could not be swept");
@@ -122,8 +123,8 @@ impl Valet {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         match self.gather(image, now).await? {
-            Finding::Proved { etag, size } => {
-                if self.accept(image, &etag, size).await?.is_some() {
+            Finding::Proved(verified) => {
+                if self.accept(image, &verified).await?.is_some() {
                     swept.confirmed += 1;
                 }
             }
@@ -143,6 +144,28 @@ impl Valet {
         Ok(())
     }
 
+    /// What lies beside a ready image is deleted at once, and again when no URL can bring it back.
+    async fn sweep_strays(
+        &self,
+        image: &Image,
+        lease_ends: OffsetDateTime,
+        now: OffsetDateTime,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
+        // The server that made it ready may have died before it settled the hold.
+        self.store.users.keep_held(image.user, image.id, image.surplus()).await?;
+        for key in &image.strays {
+            self.objects.purge(key).await?;
+        }
+        swept.purged += 1;
+        let ends = self.quiet_from(image);
+        if now < ends {
+            self.store.images.postpone(image, lease_ends, ends).await.map(drop)
+        } else {
+            self.store.images.forget_strays(image, lease_ends).await.map(drop)
+        }
+    }
+
     /// A tombstone's object is deleted at once, and again when no URL can bring it back; then the tombstone ends.
     async fn sweep_tombstone(
         &self,
@@ -152,7 +175,7 @@ impl Valet {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         // Whoever made the tombstone may have died before it freed the bytes.
-        self.store.users.release_held(image.user, image.id, image.upload.size).await?;
+        self.store.users.release_held(image.user, image.id, image.reserved).await?;
         self.remove(image).await?;
         swept.purged += 1;
         let ends = self.quiet_from(image);
@@ -177,7 +200,7 @@ impl Valet {
                     Some(image) if image.state == ImageState::Pending => {
                         open.push((id, image.expires_at.max(self.quiet_from(image)).max(now)));
                     }
-                    Some(image) if image.state == ImageState::Ready => ready.push(id),
+                    Some(image) if image.state == ImageState::Ready => ready.push((id, image.surplus())),
                     None if !self.store.images.preclude(user, id, bytes, now).await? => {}
                     _ => freed += u32::from(self.store.users.release_held(user, id, bytes).await?),
                 }

@@ -106,6 +106,12 @@ impl Signer {
         Self { location, region: region.to_owned(), credentials, token, day: RwLock::new(None) }
     }
 
+    /// A signer with the same credentials for the bucket under another address.
+    #[must_use]
+    pub fn at(&self, location: Location) -> Self {
+        Self::new(location, &self.region, self.credentials.clone())
+    }
+
     /// A URL that S3 accepts from `signed_at` on for `ttl`, or until the credentials end, if that is sooner.
     /// S3 counts in whole seconds; so does the result.
     ///

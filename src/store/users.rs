@@ -227,20 +227,21 @@ impl Users {
         Ok(if done.matched_count == 1 { Reserved::Yes } else { Reserved::No })
     }
 
-    /// The upload became an image: its bytes stay counted. Does nothing when the hold is gone.
+    /// The upload became an image: its bytes stay counted, but for `surplus` that did not come. Does nothing when the hold
+    /// is gone.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn keep_held(&self, user: UserId, image: ImageId) -> Result<bool, StoreError> {
-        self.take_hold(user, image, kept()).await
+    pub async fn keep_held(&self, user: UserId, image: ImageId, surplus: u64) -> Result<bool, StoreError> {
+        self.take_hold(user, image, kept(surplus)).await
     }
 
     /// [`Users::keep_held`] for many, in one round trip.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn keep_all_held(&self, user: UserId, images: &[ImageId]) -> Result<(), StoreError> {
-        let moves = images.iter().map(|image| hold_taken(user, *image, kept()));
+    pub async fn keep_all_held(&self, user: UserId, images: &[(ImageId, u64)]) -> Result<(), StoreError> {
+        let moves = images.iter().map(|(image, surplus)| hold_taken(user, *image, kept(*surplus)));
         update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
     }
 
@@ -290,9 +291,11 @@ impl Users {
         let ids: Vec<_> = images.iter().map(|(id, _)| id.as_str()).collect();
         let owner = self.collection.find_one(filter.clone()).session(&mut *session).await?;
         let holds = owner.map_or_else(Vec::new, |user| user.holds);
-        let held = holds.iter().filter(|hold| hold.get_str("image").is_ok_and(|image| ids.contains(&image))).count();
-        let bytes: i64 = images.iter().map(|(_, bytes)| bytes).sum();
-        let counted = integer(images.len().saturating_sub(held) as u64);
+        // What is counted for an image is its hold's while that is there.
+        let held = |id: &str| holds.iter().find(|hold| hold.get_str("image").is_ok_and(|image| image == id));
+        let counted = integer(ids.iter().filter(|id| held(id).is_none()).count() as u64);
+        let bytes_of = |(id, bytes): &(String, i64)| held(id).and_then(|hold| hold.get_i64("bytes").ok()).unwrap_or(*bytes);
+        let bytes: i64 = images.iter().map(bytes_of).sum();
         let pull = doc! { "holds": { "image": { "$in": ids } } };
         let update = doc! { "$pull": pull, "$inc": { "usedBytes": -bytes, "images": -counted } };
         self.collection.update_one(filter, update).session(session).await.map(drop)
@@ -327,8 +330,8 @@ impl Users {
 }
 
 /// The change to a user when an upload became an image.
-fn kept() -> Document {
-    doc! { "images": 1_i64 }
+fn kept(surplus: u64) -> Document {
+    doc! { "images": 1_i64, "usedBytes": -integer(surplus) }
 }
 
 /// Takes a hold, once: who comes second finds none.

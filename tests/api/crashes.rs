@@ -46,7 +46,9 @@ impl Fuse {
     }
 
     fn settings(&self, app: &TestApp) -> Settings {
-        Settings::of(app).but("SWEEP_INTERVAL", "1h").but("VALET_ABORT_AT", self.0.to_str().unwrap())
+        let finalize = if super::app::copies() { "copy" } else { "in-place" };
+        let settings = Settings::of(app).but("SWEEP_INTERVAL", "1h").but("S3_FINALIZE", finalize);
+        settings.but("VALET_ABORT_AT", self.0.to_str().unwrap())
     }
 }
 
