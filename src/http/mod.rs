@@ -44,5 +44,6 @@ enum Tag {
 /// Everything this server answers.
 pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
     let api = openapi::service().into_endpoint().map_to_response();
-    docs::routes(api).data(app).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
+    let outermost = outermost::Outermost::new(app.proxies.clone());
+    docs::routes(api).data(app).with(outermost).with(cors::Cors(cors.clone()))
 }

@@ -2,6 +2,7 @@
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod account_deletion;
 mod accounts;
 mod app;
 mod batch;
@@ -11,6 +12,7 @@ mod cors;
 mod dev;
 mod dev_mongod;
 mod documented;
+mod forged_tokens;
 mod gallery;
 mod idempotency;
 mod isolation;
