@@ -48,6 +48,7 @@ enum Tag {
 /// Everything this server answers.
 pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
     let api = openapi::service().into_endpoint().map_to_response();
+    let outermost = outermost::Outermost::new(app.proxies.clone());
     let pages = site::routes(docs::routes(api), app.valet.bucket_origin());
-    pages.data(app).with(compression::Gzip).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
+    pages.data(app).with(compression::Gzip).with(outermost).with(cors::Cors(cors.clone()))
 }
