@@ -66,6 +66,7 @@ impl App {
         let objects = async { Objects::connect(&config.s3).await.map_err(ConnectError::Objects) };
         let (store, objects) = tokio::try_join!(store, objects)?;
         let valet = Arc::new(Valet::new(config, store, objects)?);
+        valet.learn_store().await;
         Ok(Self { valet, proxies: Arc::new(config.proxies.clone()), readiness: Arc::default(), stopping: Arc::default() })
     }
 

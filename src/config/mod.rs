@@ -67,6 +67,8 @@ pub struct S3 {
     pub public_endpoint: Option<String>,
     /// `host/bucket/key` instead of `bucket.host/key`.
     pub force_path_style: bool,
+    /// Where an upload becomes final.
+    pub finalize: Finalize,
     /// `None`: as the AWS SDK finds it.
     pub region: Option<String>,
     /// `None`: the AWS SDK's own chain. Set by the local stack only.
@@ -116,6 +118,17 @@ pub struct Uploads {
     pub multipart_ttl: Duration,
     /// Bytes per user.
     pub quota_bytes: u64,
+}
+
+/// Where an upload becomes final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finalize {
+    /// As the store turns out to need it.
+    Auto,
+    /// Where it was put: the store holds to the digest and the "once" that were signed.
+    InPlace,
+    /// Under a fresh key, copied at confirm.
+    Copy,
 }
 
 /// The sweeper's pace.
@@ -183,7 +196,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// Settings of the contract that this version does not act on. Setting one is worth a warning at start.
-const NOT_YET: [&str; 2] = ["ADMIN_BIND", "S3_FINALIZE"];
+const NOT_YET: [&str; 1] = ["ADMIN_BIND"];
 
 /// Names among `NOT_YET` that `lookup` has a value for.
 #[must_use]
@@ -211,6 +224,7 @@ impl Config {
                 public_endpoint: env.endpoint("S3_PUBLIC_ENDPOINT").or_else(|| endpoint.clone()),
                 endpoint,
                 force_path_style: env.flag("S3_FORCE_PATH_STYLE", false),
+                finalize: env.finalize("S3_FINALIZE"),
                 region,
                 credentials: None,
             },

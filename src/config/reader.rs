@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
 
-use super::{Limits, LogFormat, Lookup, Rate, TrustedProxies};
+use super::{Finalize, Limits, LogFormat, Lookup, Rate, TrustedProxies};
 use crate::{model::ContentType, signer};
 
 /// Reads settings one by one and gathers what is wrong.
@@ -166,6 +166,15 @@ impl Reader<'_> {
         self.checked("LOG_FORMAT", LogFormat::Json, "json or text", |text| match text {
             "json" => Some(LogFormat::Json),
             "text" => Some(LogFormat::Text),
+            _ => None,
+        })
+    }
+
+    pub(super) fn finalize(&mut self, name: &str) -> Finalize {
+        self.checked(name, Finalize::Auto, "auto, in-place or copy", |text| match text {
+            "auto" => Some(Finalize::Auto),
+            "in-place" => Some(Finalize::InPlace),
+            "copy" => Some(Finalize::Copy),
             _ => None,
         })
     }

@@ -85,7 +85,7 @@ impl Valet {
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
         if deleted {
-            self.store.users.release_held(image.user, image.id, image.upload.size).await?;
+            self.store.users.release_held(image.user, image.id, image.reserved).await?;
         }
         Ok(deleted)
     }

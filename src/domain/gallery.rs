@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::Valet;
 use crate::{
-    model::{Caption, Image, ImageId, ImageState, Position, UserId},
+    model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, Preview, UserId},
     signer::Presigned,
     store::StoreError,
 };
@@ -18,6 +18,8 @@ pub struct Shown {
     pub image: Image,
     /// The same for everybody who asks within the window.
     pub url: Presigned,
+    /// Of its preview, if it has one.
+    pub preview: Option<Presigned>,
 }
 
 /// Why an image cannot be read.
@@ -108,7 +110,11 @@ impl Valet {
         let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
         let signed_at = window_start(image.user, now, ttl);
         let url = self.objects.presign_get(&image.key, image.upload.content_type, &cache_control, signed_at, ttl)?;
-        Ok(Shown { image, url })
+        let sign = |(key, preview): (ObjectKey, Preview)| {
+            self.objects.presign_get(&key, preview.content_type, &cache_control, signed_at, ttl)
+        };
+        let preview = image.preview_key().zip(image.upload.preview).map(sign).transpose()?;
+        Ok(Shown { image, url, preview })
     }
 
     async fn find_ready(&self, user: UserId, id: ImageId) -> Result<Image, ReadError> {

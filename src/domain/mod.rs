@@ -10,6 +10,7 @@ pub mod confirm;
 pub mod content;
 pub mod credentials;
 pub mod deletion;
+pub mod finalize;
 pub mod gallery;
 pub mod multipart;
 pub mod orphans;
@@ -38,6 +39,7 @@ pub struct Valet {
     objects: Objects,
     uploads: config::Uploads,
     sweep: config::Sweep,
+    finalization: finalize::Finalization,
     tokens: credentials::Tokens,
     session_ttl: Duration,
     liveness: sessions::Liveness,
@@ -69,6 +71,7 @@ impl Valet {
             objects,
             uploads: config.uploads.clone(),
             sweep: config.sweep,
+            finalization: finalize::Finalization::new(&config.s3),
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
             liveness: sessions::Liveness::default(),
@@ -93,6 +96,12 @@ impl Valet {
     /// [`StoreError`].
     pub async fn probe_objects(&self) -> Result<(), StoreError> {
         self.objects.probe().await
+    }
+
+    /// Where clients reach the bucket: scheme and host, for the page's content security policy.
+    #[must_use]
+    pub fn bucket_origin(&self) -> &str {
+        self.objects.origin()
     }
 
     /// How long after its URL's death a transfer of `size` bytes may still be on its way: S3 checks expiry when a

@@ -174,15 +174,17 @@ impl Scan<'_> {
         if self.records.len() < BATCH { Ok(()) } else { self.judge_records().await }
     }
 
-    /// An object is an orphan when no record of the image in its key is left. A tombstone still has one: its object is
-    /// the sweeper's, and so is what lies beside an image under its key's name.
+    /// An object is an orphan when no record owns it. While the sweeper has something to do about an image, all that lies
+    /// under the image's name is the sweeper's.
     async fn judge_objects(&mut self) -> Result<(), StoreError> {
         let suspects = std::mem::take(&mut self.objects);
         let ids: Vec<ImageId> = suspects.iter().filter_map(|object| owner(&object.key)).map(|(_, id)| id).collect();
-        let known: HashMap<ImageId, String> =
-            self.valet.store.images.entries(&ids).await?.into_iter().map(|entry| (entry.id, entry.user.to_string())).collect();
-        let is_known =
-            |object: &Listed| owner(&object.key).is_some_and(|(user, id)| known.get(&id).is_some_and(|known| known == user));
+        let known: HashMap<ImageId, Entry> =
+            self.valet.store.images.entries(&ids).await?.into_iter().map(|entry| (entry.id, entry)).collect();
+        let is_known = |object: &Listed| {
+            let entry = owner(&object.key).and_then(|(user, id)| known.get(&id).filter(|entry| entry.user.to_string() == user));
+            entry.is_some_and(|entry| entry.owns(&object.key))
+        };
         let (orphans, young): (Vec<_>, Vec<_>) =
             suspects.into_iter().filter(|object| !is_known(object)).partition(|object| object.modified < self.before);
         self.seen.young += u64::try_from(young.len()).unwrap_or(0);

@@ -21,6 +21,8 @@ const BATCH: u32 = 100;
 const LEASE: Duration = Duration::from_secs(120);
 /// After an image that could not be settled: S3 or the database may be down.
 const RETRY: Duration = Duration::from_secs(60);
+/// How old a hold is when its image is looked for: far longer than any request.
+const HELD: Duration = Duration::from_secs(120);
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -91,6 +93,7 @@ impl Valet {
     /// # Errors
     /// [`StoreError`] when the database fails; one image's failure is counted and tried again later.
     pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
+        self.learn_store().await;
         let mut swept = Swept::default();
         let mut claimed = 0;
         let lease_ends = now + LEASE;
@@ -99,10 +102,10 @@ impl Valet {
                 continue;
             }
             claimed += 1;
-            let settled = if image.state == ImageState::Pending {
-                self.sweep_pending(&image, lease_ends, now, &mut swept).await
-            } else {
-                self.sweep_tombstone(&image, lease_ends, now, &mut swept).await
+            let settled = match image.state {
+                ImageState::Pending => self.sweep_pending(&image, lease_ends, now, &mut swept).await,
+                ImageState::Ready => self.sweep_strays(&image, lease_ends, now, &mut swept).await,
+                _ => self.sweep_tombstone(&image, lease_ends, now, &mut swept).await,
             };
             if let Err(error) = settled {
                 tracing::warn!(image = %image.id, %error, "an image could not be swept");
@@ -125,8 +128,8 @@ impl Valet {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         match self.gather(image, now).await? {
-            Finding::Proved { etag, size } => {
-                if self.accept(image, &etag, size).await?.is_some() {
+            Finding::Proved(verified) => {
+                if self.accept(image, &verified).await?.is_some() {
                     swept.confirmed += 1;
                 }
             }
@@ -146,6 +149,28 @@ impl Valet {
         Ok(())
     }
 
+    /// What lies beside a ready image is deleted at once, and again when no URL can bring it back.
+    async fn sweep_strays(
+        &self,
+        image: &Image,
+        lease_ends: OffsetDateTime,
+        now: OffsetDateTime,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
+        // The server that made it ready may have died before it settled the hold.
+        self.store.users.keep_held(image.user, image.id, image.surplus()).await?;
+        for key in &image.strays {
+            self.objects.purge(key).await?;
+        }
+        swept.purged += 1;
+        let ends = self.quiet_from(image);
+        if now < ends {
+            self.store.images.postpone(image, lease_ends, ends).await.map(drop)
+        } else {
+            self.store.images.forget_strays(image, lease_ends).await.map(drop)
+        }
+    }
+
     /// A tombstone's object is deleted at once, and again when no URL can bring it back; then the tombstone ends.
     async fn sweep_tombstone(
         &self,
@@ -155,7 +180,7 @@ impl Valet {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         // Whoever made the tombstone may have died before it freed the bytes.
-        self.store.users.release_held(image.user, image.id, image.upload.size).await?;
+        self.store.users.release_held(image.user, image.id, image.reserved).await?;
         self.remove(image).await?;
         swept.purged += 1;
         let ends = self.quiet_from(image);
@@ -167,16 +192,26 @@ impl Valet {
         Ok(())
     }
 
-    /// Holds older than any single upload lives: their server died between two writes, or they are of multipart uploads.
+    /// Holds older than any request: those whose server died before its next write are settled, those of open uploads
+    /// are left until these end. A hold without an image is freed once its insertion can no longer succeed.
     async fn settle_holds(&self, now: OffsetDateTime) -> Result<u32, StoreError> {
-        let before = now - self.uploads.ttl - self.uploads.url_ttl - self.grace(self.uploads.max_bytes);
         let mut freed = 0;
-        for (user, id, bytes) in self.store.users.old_holds(before, i64::from(BATCH)).await? {
-            match self.store.images.find_owned(user, id).await?.map(|image| image.state) {
-                Some(ImageState::Pending) => self.store.users.touch_hold(user, id, now).await?,
-                Some(ImageState::Ready) => drop(self.store.users.keep_held(user, id).await?),
-                _ => freed += u32::from(self.store.users.release_held(user, id, bytes).await?),
+        for (user, holds) in self.store.users.old_holds(now - HELD, i64::from(BATCH)).await? {
+            let ids: Vec<_> = holds.iter().map(|(id, _)| *id).collect();
+            let images = self.store.images.find_all_owned(user, &ids).await?;
+            let (mut open, mut ready) = (Vec::new(), Vec::new());
+            for (id, bytes) in holds {
+                match images.iter().find(|image| image.id == id) {
+                    Some(image) if image.state == ImageState::Pending => {
+                        open.push((id, image.expires_at.max(self.quiet_from(image)).max(now)));
+                    }
+                    Some(image) if image.state == ImageState::Ready => ready.push((id, image.surplus())),
+                    None if !self.store.images.preclude(user, id, bytes, now).await? => {}
+                    _ => freed += u32::from(self.store.users.release_held(user, id, bytes).await?),
+                }
             }
+            self.store.users.keep_all_held(user, &ready).await?;
+            self.store.users.postpone_holds(user, &open).await?;
         }
         Ok(freed)
     }

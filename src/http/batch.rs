@@ -13,6 +13,7 @@ use super::{
     body::{self, Body},
     outermost::RequestId,
     problem::{Code, Problem, ProblemBody},
+    uploads::NewPreview,
     view::{self, Image, UploadTicket, idempotency_key},
 };
 use crate::{
@@ -53,6 +54,12 @@ struct BatchUpload {
     /// As in a single upload.
     #[serde(default, deserialize_with = "body::present")]
     caption: Option<String>,
+    /// As in a single upload.
+    #[serde(default, deserialize_with = "body::present_object")]
+    preview: Option<NewPreview>,
+    /// As in a single upload.
+    #[serde(default, deserialize_with = "body::present")]
+    thumb_hash: Option<String>,
     /// What the header `Idempotency-Key` is to a single upload.
     #[serde(default, deserialize_with = "body::present")]
     idempotency_key: Option<String>,
@@ -225,6 +232,8 @@ impl Batch {
                 size: item.size,
                 sha256: &item.sha256,
                 caption: item.caption.as_deref(),
+                preview: item.preview.as_ref().map(NewPreview::declared),
+                thumb_hash: item.thumb_hash.as_deref(),
                 key: key.as_ref(),
             }
         };

@@ -47,7 +47,7 @@ fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
-        explain(error.inner(), &path, &item(error.path()))
+        explain(error.inner(), &path, &holder(error.path(), &error.inner().to_string()))
     })?;
     json.end().map_err(|error| explain(&error, ".", ""))?;
     Ok(value)
@@ -79,27 +79,29 @@ pub fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) 
     Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|Object(item)| item).collect())
 }
 
-/// The path as far as the last item of a list. What comes before a list is a known member; what ends a path may be a
-/// name of the caller's.
-fn item(path: &serde_path_to_error::Path) -> String {
-    let (mut text, mut upto) = (String::new(), 0);
-    for segment in path.iter() {
+/// The path of the object that has an unknown member: serde's own path ends in the member's name or before it, and that
+/// name is the caller's.
+fn holder(path: &serde_path_to_error::Path, message: &str) -> String {
+    let mut segments: Vec<_> = path.iter().collect();
+    if let Some(Segment::Map { key }) = segments.last()
+        && message.starts_with(&format!("unknown field `{key}`"))
+    {
+        segments.pop();
+    }
+    let mut text = String::new();
+    for segment in segments {
         match segment {
-            Segment::Seq { index } => {
-                text.push_str(&format!("[{index}]"));
-                upto = text.len();
-            }
+            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
             Segment::Map { key } if text.is_empty() => text.push_str(key),
             Segment::Map { key } => text.push_str(&format!(".{key}")),
             _ => {}
         }
     }
-    text.truncate(upto);
     text
 }
 
 /// serde's message quotes the caller's value before its own words; only the latter are kept.
-fn explain(error: &serde_json::Error, path: &str, item: &str) -> Problem {
+fn explain(error: &serde_json::Error, path: &str, holder: &str) -> Problem {
     let problem = |detail: &str| Problem::new(Code::InvalidRequest, detail);
     if !error.is_data() {
         return problem("The body is not valid JSON.");
@@ -116,7 +118,7 @@ fn explain(error: &serde_json::Error, path: &str, item: &str) -> Problem {
         // The unknown name is the caller's, and serde's path may end in it; the known ones are ours.
         let known = message.rsplit_once("expected ").map_or("", |(_, known)| known).replace('`', "");
         problem("The body has a member that this call does not know.")
-            .field(item, format!("must have no other members than {known}"))
+            .field(holder, format!("must have no other members than {known}"))
     } else {
         let wanted = message.rsplit_once("expected ").map_or("another value", |(_, wanted)| wanted);
         problem("A member has a value of the wrong type.").field(if path == "." { "" } else { path }, format!("must be {wanted}"))
@@ -126,6 +128,11 @@ fn explain(error: &serde_json::Error, path: &str, item: &str) -> Problem {
 /// For optional members: they may be left out, not null.
 pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
+}
+
+/// For optional members that are objects: they may be left out, not null.
+pub fn present_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Object::<T>::deserialize(deserializer).map(|Object(value)| Some(value))
 }
 
 /// For optional integers: they may be left out, not null.

@@ -18,6 +18,7 @@ mod outermost;
 mod page;
 pub mod problem;
 pub mod sessions;
+mod site;
 pub mod uploads;
 mod view;
 
@@ -45,5 +46,6 @@ enum Tag {
 pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
     let api = openapi::service().into_endpoint().map_to_response();
     let outermost = outermost::Outermost::new(app.proxies.clone());
-    docs::routes(api).data(app).with(outermost).with(cors::Cors(cors.clone()))
+    let pages = site::routes(docs::routes(api), app.valet.bucket_origin());
+    pages.data(app).with(outermost).with(cors::Cors(cors.clone()))
 }

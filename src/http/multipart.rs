@@ -34,6 +34,7 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
             Code::InvalidFileName,
             Code::InvalidPartSize,
             Code::InvalidCaption,
+            Code::InvalidThumbHash,
             Code::IdempotencyKeyReused,
             Code::RateLimited,
         ],
@@ -113,6 +114,9 @@ struct NewMultipart {
     /// Words to show with the image: at most 1000 characters.
     #[serde(default, deserialize_with = "body::present")]
     caption: Option<String>,
+    /// Base64 of the image's ThumbHash, at most 32 bytes: given back as it is, for clients to show until there are pixels.
+    #[serde(default, deserialize_with = "body::present")]
+    thumb_hash: Option<String>,
 }
 
 /// An upload in parts that is open.
@@ -224,6 +228,7 @@ impl Multipart {
             part_size: body.0.part_size,
             part_checksums: body.0.part_checksums.unwrap_or_default().into(),
             caption: body.0.caption.as_deref(),
+            thumb_hash: body.0.thumb_hash.as_deref(),
             key: key.as_ref(),
         };
         let (image, multipart, opened) = app.valet.issue_multipart(caller.0.user, &declared, view::now()).await?;

@@ -16,7 +16,10 @@ use super::{
     problem::{Code, Problem},
     view::{self, Image, UploadTicket, idempotency_key, image_id, whole_seconds},
 };
-use crate::{domain::uploads::Declared, model};
+use crate::{
+    domain::uploads::{Declared, DeclaredPreview},
+    model,
+};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
@@ -32,6 +35,8 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
             Code::InvalidFileName,
             Code::InvalidSha256,
             Code::InvalidCaption,
+            Code::InvalidPreview,
+            Code::InvalidThumbHash,
             Code::IdempotencyKeyReused,
         ],
     ),
@@ -71,6 +76,34 @@ struct NewUpload {
     /// Words to show with the image: at most 1000 characters.
     #[serde(default, deserialize_with = "body::present")]
     caption: Option<String>,
+    /// A small picture of the image that you made: it gets a PUT of its own, `previewUpload`. PUT it before you confirm; one
+    /// that has not come by then, or is not what was declared, is left out.
+    #[serde(default, deserialize_with = "body::present_object")]
+    preview: Option<NewPreview>,
+    /// Base64 of the image's ThumbHash, at most 32 bytes: given back as it is, for clients to show until there are pixels.
+    #[serde(default, deserialize_with = "body::present")]
+    thumb_hash: Option<String>,
+}
+
+/// A preview that is to be uploaded beside its image.
+#[derive(Object, Deserialize)]
+#[oai(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewPreview {
+    /// JPEG or WebP: what every client can make and show.
+    content_type: String,
+    /// Bytes, at most 262144. What is uploaded must have exactly as many.
+    #[serde(deserialize_with = "body::integer")]
+    size: i64,
+    /// Base64 (not hex) of the SHA-256 of the preview's bytes.
+    sha256: String,
+}
+
+impl NewPreview {
+    /// As the domain takes it.
+    pub fn declared(&self) -> DeclaredPreview<'_> {
+        DeclaredPreview { content_type: &self.content_type, size: self.size, sha256: &self.sha256 }
+    }
 }
 
 #[derive(ApiResponse)]
@@ -179,6 +212,8 @@ impl Uploads {
             size: body.0.size,
             sha256: &body.0.sha256,
             caption: body.0.caption.as_deref(),
+            preview: body.0.preview.as_ref().map(NewPreview::declared),
+            thumb_hash: body.0.thumb_hash.as_deref(),
             key: key.as_ref(),
         };
         let issued = app.valet.issue(caller.0.user, declared, now).await?;

@@ -65,6 +65,10 @@ pub struct Image {
     /// A presigned GET. The same for repeated reads within a window, so that caches hit; at least half of its life is
     /// left. Fetch it without the access token.
     pub url: String,
+    /// A presigned GET of its preview, if it has one; works as long as `url`.
+    pub preview_url: Option<String>,
+    /// Base64 of its ThumbHash, as it was declared.
+    pub thumb_hash: Option<String>,
     /// When `url` stops working; read the image again for a fresh one.
     pub url_expires_at: OffsetDateTime,
     /// When the upload was issued.
@@ -74,7 +78,7 @@ pub struct Image {
 }
 
 impl From<Shown> for Image {
-    fn from(Shown { image, url }: Shown) -> Self {
+    fn from(Shown { image, url, preview }: Shown) -> Self {
         let size = image.dimensions.unwrap_or(model::Dimensions { width: 0, height: 0 });
         Self {
             id: image.id.to_string(),
@@ -86,6 +90,8 @@ impl From<Shown> for Image {
             height: size.height,
             caption: image.upload.caption.map(|caption| caption.as_str().to_owned()),
             url: url.url,
+            preview_url: preview.map(|url| url.url),
+            thumb_hash: image.upload.thumb_hash.map(|hash| hash.to_string()),
             url_expires_at: whole_seconds(url.expires_at),
             created_at: whole_seconds(image.created_at),
             uploaded_at: whole_seconds(image.uploaded_at.unwrap_or(image.created_at)),
@@ -132,6 +138,8 @@ pub struct UploadTicket {
     pub expires_at: Option<OffsetDateTime>,
     /// The PUT of the bytes. Only while pending.
     pub upload: Option<PresignedRequest>,
+    /// The PUT of the preview, when one was declared. Only while pending.
+    pub preview_upload: Option<PresignedRequest>,
     /// The image. Only when ready.
     pub image: Option<Image>,
 }
@@ -147,16 +155,24 @@ impl UploadTicket {
         show: impl FnOnce(model::Image) -> Result<Shown, StoreError>,
     ) -> Result<Self, StoreError> {
         Ok(match ticket {
-            Ticket::Pending(image, put) => Self {
+            Ticket::Pending(image, puts) => Self {
                 id: image.id.to_string(),
                 state: TicketState::Pending,
                 expires_at: Some(whole_seconds(image.expires_at)),
-                upload: Some(PresignedRequest::new(put, now)),
+                upload: Some(PresignedRequest::new(puts.image, now)),
+                preview_upload: puts.preview.map(|put| PresignedRequest::new(put, now)),
                 image: None,
             },
             Ticket::Ready(image) => {
                 let id = image.id.to_string();
-                Self { id, state: TicketState::Ready, expires_at: None, upload: None, image: Some(show(*image)?.into()) }
+                Self {
+                    id,
+                    state: TicketState::Ready,
+                    expires_at: None,
+                    upload: None,
+                    preview_upload: None,
+                    image: Some(show(*image)?.into()),
+                }
             }
         })
     }

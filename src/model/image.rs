@@ -4,7 +4,9 @@ use std::fmt;
 
 use time::OffsetDateTime;
 
-use super::{ContentType, FileName, Idempotency, ImageId, Multipart, Sha256, UserId};
+use uuid::Uuid;
+
+use super::{ContentType, FileName, Idempotency, ImageId, Multipart, Preview, Sha256, ThumbHash, UserId};
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,18 +98,50 @@ impl Rejection {
     }
 }
 
-/// Where an image's bytes lie in the bucket: `u/<user>/<image>`. No byte of it is the caller's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where bytes lie in the bucket. No byte of it is the caller's. All keys of an image hold its id:
+///
+/// - `u/<user>/<image>`: written by a client under a signature that binds length, type, digest and "once".
+/// - `in/<user>/<image>`: written by a client to a store that does not hold to these; copied from there at confirm.
+/// - `u/<user>/<image>-<attempt>`: such a copy, one for each attempt, under a key that no URL was ever signed for.
+/// - any of them with `-preview` after it: the preview beside those bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(String);
 
+/// What is not final lies under here.
+const INCOMING: &str = "in/";
+
 impl ObjectKey {
-    /// The key of an image.
+    /// The final key of an image whose upload the store itself holds to what was signed.
     #[must_use]
     pub fn of(user: UserId, image: ImageId) -> Self {
         Self(format!("u/{user}/{image}"))
     }
 
-    /// A key read back from the database, which only [`ObjectKey::of`] fills.
+    /// The key of an upload that is copied at confirm.
+    #[must_use]
+    pub fn incoming(user: UserId, image: ImageId) -> Self {
+        Self(format!("{INCOMING}{user}/{image}"))
+    }
+
+    /// A fresh key for a copy: nobody can have a URL for it.
+    #[must_use]
+    pub fn attempt(user: UserId, image: ImageId) -> Self {
+        Self(format!("u/{user}/{image}-{}", Uuid::new_v4().simple()))
+    }
+
+    /// Where the preview of these bytes lies.
+    #[must_use]
+    pub fn preview(&self) -> Self {
+        Self(format!("{self}-preview"))
+    }
+
+    /// Whether what lies here has to be copied before it is an image.
+    #[must_use]
+    pub fn is_incoming(&self) -> bool {
+        self.0.starts_with(INCOMING)
+    }
+
+    /// A key read back from the database or a listing.
     #[must_use]
     pub fn stored(key: String) -> Self {
         Self(key)
@@ -181,9 +215,19 @@ pub struct Upload {
     pub caption: Option<Caption>,
     /// How it is cut, when it comes in parts.
     pub multipart: Option<Multipart>,
+    /// The small picture that comes beside it; of a ready image, the one that came and was right.
+    pub preview: Option<Preview>,
+    /// Shown until there are pixels.
+    pub thumb_hash: Option<ThumbHash>,
 }
 
 impl Upload {
+    /// All that counts against the quota, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.size.saturating_add(self.preview.map_or(0, |preview| preview.size))
+    }
+
     /// Bytes of the largest single transfer: the whole file, or a part.
     #[must_use]
     pub fn largest_transfer(&self) -> u64 {
@@ -198,12 +242,17 @@ pub struct Image {
     pub id: ImageId,
     /// The owner.
     pub user: UserId,
-    /// Where the bytes are.
+    /// Where the bytes are; while pending, where they are to be put.
     pub key: ObjectKey,
+    /// Other keys that something of this image was or may still be written to, and that are cleared once no URL lives:
+    /// copies that were begun, the place that a copy was made from, a preview that did not come in time.
+    pub strays: Vec<ObjectKey>,
     /// Where the image stands.
     pub state: ImageState,
     /// As declared.
     pub upload: Upload,
+    /// Bytes that were reserved when the upload was opened.
+    pub reserved: u64,
     /// Under which key the upload was opened, while the key is kept.
     pub idempotency: Option<Idempotency>,
     /// S3's name for a multipart upload; absent until S3 has opened it.
@@ -226,7 +275,68 @@ pub struct Image {
     pub urls_die_at: OffsetDateTime,
 }
 
+/// When a new upload's life and its URLs' end.
+#[derive(Debug, Clone, Copy)]
+pub struct Lifetimes {
+    /// When it was issued.
+    pub created_at: OffsetDateTime,
+    /// The end of the upload.
+    pub expires_at: OffsetDateTime,
+    /// The end of the URLs that leave with it.
+    pub urls_die_at: OffsetDateTime,
+}
+
 impl Image {
+    /// A new upload, to be put at `key`.
+    #[must_use]
+    pub fn pending(
+        (user, id, key): (UserId, ImageId, ObjectKey),
+        upload: Upload,
+        idempotency: Option<Idempotency>,
+        lifetimes: Lifetimes,
+    ) -> Self {
+        Self {
+            id,
+            user,
+            key,
+            strays: Vec::new(),
+            state: ImageState::Pending,
+            reserved: upload.bytes(),
+            upload,
+            idempotency,
+            upload_id: None,
+            rejection: None,
+            gone_from: None,
+            etag: None,
+            dimensions: None,
+            created_at: lifetimes.created_at,
+            uploaded_at: None,
+            expires_at: lifetimes.expires_at,
+            urls_die_at: lifetimes.urls_die_at,
+        }
+    }
+
+    /// Where its preview lies, if it has one.
+    #[must_use]
+    pub fn preview_key(&self) -> Option<ObjectKey> {
+        self.upload.preview.map(|_| self.key.preview())
+    }
+
+    /// Every key under which something of it may lie.
+    #[must_use]
+    pub fn keys(&self) -> Vec<ObjectKey> {
+        let mut keys = vec![self.key.clone()];
+        keys.extend(self.preview_key());
+        keys.extend(self.strays.iter().cloned());
+        keys
+    }
+
+    /// Reserved bytes that did not come: of a ready image without the preview it announced.
+    #[must_use]
+    pub fn surplus(&self) -> u64 {
+        self.reserved.saturating_sub(self.upload.bytes())
+    }
+
     /// The state that decides an answer: rejected and expired uploads are told apart after their tombstones have ended.
     #[must_use]
     pub fn outcome(&self) -> ImageState {
@@ -235,6 +345,19 @@ impl Image {
             (state, _) => state,
         }
     }
+}
+
+/// What was verified of an upload, and where that lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verified {
+    /// The key of the bytes that were examined: the upload's own, or that of a copy.
+    pub key: ObjectKey,
+    /// Of those bytes.
+    pub etag: String,
+    /// As displayed.
+    pub size: Dimensions,
+    /// Whether the announced preview lies beside them and is right.
+    pub preview: bool,
 }
 
 /// A place in the gallery's order, newest first: the last image a client has seen.

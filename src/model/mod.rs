@@ -10,6 +10,7 @@ mod id;
 mod idempotency;
 mod image;
 mod multipart;
+mod preview;
 mod sha256;
 mod user;
 
@@ -18,7 +19,8 @@ pub use email::{Email, InvalidEmail};
 pub use file_name::{FileName, InvalidFileName};
 pub use id::{ImageId, SessionId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
-pub use image::{Caption, Dimensions, Image, ImageState, ObjectKey, Position, Rejection, Upload};
+pub use image::{Caption, Dimensions, Image, ImageState, Lifetimes, ObjectKey, Position, Rejection, Upload, Verified};
 pub use multipart::{Multipart, PartChecksums};
+pub use preview::{InvalidThumbHash, Preview, ThumbHash};
 pub use sha256::{InvalidSha256, Sha256};
 pub use user::{Usage, User};

@@ -107,7 +107,8 @@ async fn count_ready(
     session: &mut ClientSession,
 ) -> mongodb::error::Result<(i64, i64)> {
     let ready = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str() };
-    let sum = doc! { "_id": null, "images": { "$sum": 1_i64 }, "bytes": { "$sum": "$size" } };
+    let bytes = doc! { "$add": ["$size", { "$ifNull": ["$preview.size", 0_i64] }] };
+    let sum = doc! { "_id": null, "images": { "$sum": 1_i64 }, "bytes": { "$sum": bytes } };
     let mut sums = images.aggregate([doc! { "$match": ready }, doc! { "$group": sum }]).session(&mut *session).await?;
     let found = sums.next(session).await.transpose()?.unwrap_or_default();
     Ok((number(&found, "images"), number(&found, "bytes")))
@@ -122,7 +123,7 @@ async fn recount_holds(
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
     let pending = doc! { "user": user.to_string(), "state": ImageState::Pending.as_str() };
-    let projection = doc! { "size": 1, "createdAt": 1 };
+    let projection = doc! { "size": 1, "reserved": 1, "createdAt": 1 };
     let mut found = images.find(pending).projection(projection).session(&mut *session).await?;
     let mut open = Vec::new();
     while let Some(image) = found.next(&mut *session).await.transpose()? {
@@ -149,7 +150,8 @@ async fn recount_holds(
     let mut holds: Vec<Document> = held.iter().filter(is_kept).cloned().collect();
     for image in open.iter().filter(|image| !kept_ids.contains(text(image, "_id"))) {
         let at = image.get_datetime("createdAt").copied().unwrap_or(datetime(now));
-        holds.push(doc! { "image": text(image, "_id"), "bytes": number(image, "size"), "at": at });
+        let reserved = if image.contains_key("reserved") { number(image, "reserved") } else { number(image, "size") };
+        holds.push(doc! { "image": text(image, "_id"), "bytes": reserved, "at": at });
     }
     Ok(holds)
 }

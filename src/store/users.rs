@@ -18,7 +18,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub use self::deletion::{Deletion, Hold};
-use self::identities::IdentityDoc;
+use self::{
+    deletion::{not_deleted, version},
+    identities::IdentityDoc,
+};
 use super::{StoreError, bounded, datetime, instant, integer, is_duplicate, is_other_index, update_each};
 use crate::model::{Email, ImageId, Usage, User, UserId};
 
@@ -274,20 +277,21 @@ impl Users {
         Ok(if done.matched_count == 1 { Reserved::Yes } else { Reserved::No })
     }
 
-    /// The upload became an image: its bytes stay counted. Does nothing when the hold is gone.
+    /// The upload became an image: its bytes stay counted, but for `surplus` that did not come. Does nothing when the hold
+    /// is gone.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn keep_held(&self, user: UserId, image: ImageId) -> Result<bool, StoreError> {
-        self.take_hold(user, image, kept()).await
+    pub async fn keep_held(&self, user: UserId, image: ImageId, surplus: u64) -> Result<bool, StoreError> {
+        self.take_hold(user, image, kept(surplus)).await
     }
 
     /// [`Users::keep_held`] for many, in one round trip.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn keep_all_held(&self, user: UserId, images: &[ImageId]) -> Result<(), StoreError> {
-        let moves = images.iter().map(|image| hold_taken(user, *image, kept()));
+    pub async fn keep_all_held(&self, user: UserId, images: &[(ImageId, u64)]) -> Result<(), StoreError> {
+        let moves = images.iter().map(|(image, surplus)| hold_taken(user, *image, kept(*surplus)));
         update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
     }
 
@@ -308,14 +312,16 @@ impl Users {
         update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
     }
 
-    /// The hold's upload is still open: it is not old again before the time has passed anew.
+    /// The holds' uploads are still open: each is not looked at again before its time has come. One round trip.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn touch_hold(&self, user: UserId, image: ImageId, now: OffsetDateTime) -> Result<(), StoreError> {
-        let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
-        let update = doc! { "$set": { "holds.$.at": datetime(now) } };
-        bounded(async { self.collection.update_one(filter, update).await }).await.map(drop)
+    pub async fn postpone_holds(&self, user: UserId, until: &[(ImageId, OffsetDateTime)]) -> Result<(), StoreError> {
+        let moves = until.iter().map(|(image, at)| {
+            let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
+            (filter, doc! { "$set": { "holds.$.at": datetime(*at) } }.into())
+        });
+        update_each(&self.collection, moves).await
     }
 
     async fn take_hold(&self, user: UserId, image: ImageId, increment: Document) -> Result<bool, StoreError> {
@@ -335,19 +341,22 @@ impl Users {
         let ids: Vec<_> = images.iter().map(|(id, _)| id.as_str()).collect();
         let owner = self.collection.find_one(filter.clone()).session(&mut *session).await?;
         let holds = owner.map_or_else(Vec::new, |user| user.holds);
-        let held = holds.iter().filter(|hold| hold.get_str("image").is_ok_and(|image| ids.contains(&image))).count();
-        let bytes: i64 = images.iter().map(|(_, bytes)| bytes).sum();
-        let counted = integer(images.len().saturating_sub(held) as u64);
+        // What is counted for an image is its hold's while that is there.
+        let held = |id: &str| holds.iter().find(|hold| hold.get_str("image").is_ok_and(|image| image == id));
+        let counted = integer(ids.iter().filter(|id| held(id).is_none()).count() as u64);
+        let bytes_of = |(id, bytes): &(String, i64)| held(id).and_then(|hold| hold.get_i64("bytes").ok()).unwrap_or(*bytes);
+        let bytes: i64 = images.iter().map(bytes_of).sum();
         let pull = doc! { "holds": { "image": { "$in": ids } } };
         let update = doc! { "$pull": pull, "$inc": { "usedBytes": -bytes, "images": -counted } };
         self.collection.update_one(filter, update).session(session).await.map(drop)
     }
 
-    /// Holds made, or last seen in use, before `before`, at most `limit` users' worth: what a server that died left unsettled.
+    /// Holds made, or to be looked at, before `before`, by user, of at most `limit` users: what servers that died may have
+    /// left unsettled.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn old_holds(&self, before: OffsetDateTime, limit: i64) -> Result<Vec<(UserId, ImageId, u64)>, StoreError> {
+    pub async fn old_holds(&self, before: OffsetDateTime, limit: i64) -> Result<Vec<(UserId, Vec<(ImageId, u64)>)>, StoreError> {
         let before = datetime(before);
         let filter = doc! { "holds.at": { "$lt": before } };
         let found = bounded(async {
@@ -358,36 +367,21 @@ impl Users {
         let mut holds = Vec::new();
         for user in found {
             let Some(id) = UserId::parse(&user.id) else { continue };
-            for hold in &user.holds {
+            let old = user.holds.iter().filter_map(|hold| {
                 let is_old = hold.get_datetime("at").is_ok_and(|at| *at < before);
                 let image = hold.get_str("image").ok().and_then(ImageId::parse);
                 let bytes = hold.get_i64("bytes").ok().and_then(|n| u64::try_from(n).ok());
-                if let (true, Some(image), Some(bytes)) = (is_old, image, bytes) {
-                    holds.push((id, image, bytes));
-                }
-            }
+                image.zip(bytes).filter(|_| is_old)
+            });
+            holds.push((id, old.collect()));
         }
         Ok(holds)
     }
 }
 
-/// The account, unless its owner has deleted it.
-fn not_deleted(mut filter: Document) -> Document {
-    filter.insert("deletedAt", doc! { "$exists": false });
-    filter
-}
-
-/// The password's version as a filter. Accounts from before there were versions have none, which is zero.
-fn version(account: &Account) -> Document {
-    match account.password_version {
-        0 => doc! { "$in": [0_i64, null] },
-        version => doc! { "$eq": version },
-    }
-}
-
 /// The change to a user when an upload became an image.
-fn kept() -> Document {
-    doc! { "images": 1_i64 }
+fn kept(surplus: u64) -> Document {
+    doc! { "images": 1_i64, "usedBytes": -integer(surplus) }
 }
 
 /// Takes a hold, once: who comes second finds none.

@@ -2,7 +2,8 @@
 //! real mongod and a real S3.
 //!
 //! One mongod and one local S3 serve the whole run. `VALET_TEST_S3_ENDPOINT` (with `AWS_ACCESS_KEY_ID` and
-//! `AWS_SECRET_ACCESS_KEY`) runs the same tests against another S3 server, `VALET_TEST_MONGODB_URI` against another MongoDB.
+//! `AWS_SECRET_ACCESS_KEY`) runs the same tests against another S3 server, `VALET_TEST_MONGODB_URI` against another MongoDB,
+//! `VALET_TEST_S3_FINALIZE=copy` with uploads that are copied at confirm.
 //! Helpers that go around the API begin with `db_` or `bucket_`.
 
 use std::{
@@ -41,10 +42,14 @@ struct Servers {
 /// A bucket's keys in the local S3.
 const LOCAL_KEYS: (&str, &str) = ("test-key", "test-secret");
 
+/// A setting of the run.
+fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 fn servers() -> &'static Servers {
     static SERVERS: OnceLock<Servers> = OnceLock::new();
     SERVERS.get_or_init(|| {
-        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let (sender, receiver) = std::sync::mpsc::channel();
         // Each test has a runtime of its own, which ends with it; the servers live on a thread that stays.
         std::thread::spawn(move || {
@@ -143,9 +148,8 @@ impl TestApp {
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let (database, bucket) = (format!("t-{name}"), format!("t-{name}"));
-        let app = Self::on(&database, &bucket, change).await;
-        app.s3.create_bucket().bucket(&bucket).send().await.unwrap();
-        app
+        s3_client(servers()).create_bucket().bucket(&bucket).send().await.unwrap();
+        Self::on(&database, &bucket, change).await
     }
 
     /// A second server, or a restarted one, over the same database and bucket.
@@ -168,6 +172,7 @@ impl TestApp {
                 "SWEEP_INTERVAL" => "1h",
                 "LOG_FORMAT" => "text",
                 "RATE_LIMIT" => "off",
+                "S3_FINALIZE" => return Some(set("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())),
                 _ => return None,
             };
             Some(value.to_owned())

@@ -1,6 +1,6 @@
 //! `valet check` against the run's servers: what they promise is found, and so is every planted defect.
 
-mod defects;
+pub mod defects;
 
 use std::time::Duration;
 

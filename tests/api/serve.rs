@@ -48,8 +48,13 @@ impl Settings {
     }
 
     fn start(&self) -> Process {
+        self.run(&["serve"])
+    }
+
+    /// Starts the program with these arguments.
+    pub fn run(&self, arguments: &[&str]) -> Process {
         let env: Vec<_> = self.0.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        Process::start(&["serve"], &env)
+        Process::start(arguments, &env)
     }
 
     /// Starts a server that listens.

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 pub use report::{Answer, Finding, Report, Rule, Severity};
 
 use self::lab::Lab;
-use super::provider::fetch_keys;
+use super::{finalize::Guarantees, provider::fetch_keys};
 use crate::{
     config::Config,
     store::{Objects, StoreError, objects::wire::Wire},
@@ -88,6 +88,20 @@ async fn examine_bucket(config: &Config, options: Options) -> Report {
     settings::examine(&lab, config, options.loopback, &mut report).await;
     report.add(&rules::CLEAN, settled(lab.clean().await));
     report
+}
+
+/// What the store does about a PUT that is not as it was signed, asked at its inner address and by the same questions.
+///
+/// # Errors
+/// [`StoreError`] when nothing was found out: a store that refuses everything holds to nothing.
+pub async fn guarantees(objects: &Objects, now: OffsetDateTime) -> Result<Guarantees, StoreError> {
+    let inside = objects.from_inside()?;
+    let lab = Lab::new(&inside, Wire::new()?, now);
+    let found = uploads::guarantees(&lab).await;
+    if let Err(error) = lab.clean().await {
+        tracing::warn!(%error, "objects under check/ are left to the next check");
+    }
+    found
 }
 
 /// A question that got no answer is answered no.

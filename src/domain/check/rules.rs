@@ -5,10 +5,6 @@ use super::report::{
     Severity::{Advice, Broken, Weaker},
 };
 
-/// What a store that lets a URL write twice is worth: a confirmed image's bytes can then be replaced while its URL lives.
-/// It becomes `Weaker` for a program that copies to a fresh key at confirm.
-const WITHOUT_ONCE: super::Severity = Broken;
-
 macro_rules! rules {
     ($($id:ident: $severity:expr, $name:literal, $consequence:literal, $remedy:literal;)*) => {
         $(pub(super) static $id: Rule =
@@ -73,14 +69,14 @@ rules! {
         "a client can add metadata, tags or an ACL to its own object",
         "switch ACLs off for the bucket (Object Ownership: bucket owner enforced), or strip x-amz-* headers in a proxy";
     CHECKSUM: Weaker, "upload: checksum enforced",
-        "other bytes than promised can be stored; confirm has to read and hash each image here to find out",
-        "use a store that verifies x-amz-checksum-sha256; expect each image's bytes to pass through this server once";
-    ONCE: WITHOUT_ONCE, "upload: If-None-Match enforced",
-        "a URL can write again while it lives, after confirm too",
-        "use a store that honours If-None-Match on PUT (AWS, LocalStack, Ceph RGW, MinIO), and proxies that pass it on";
+        "other bytes than promised can be stored; with S3_FINALIZE=auto or copy, confirm copies each upload and hashes the copy",
+        "nothing, unless S3_FINALIZE=in-place is set; expect each image's bytes to pass through this server once";
+    ONCE: Weaker, "upload: If-None-Match enforced",
+        "a URL can write again while it lives; with S3_FINALIZE=auto or copy, confirm copies each upload to a key that no URL writes",
+        "nothing, unless S3_FINALIZE=in-place is set: then images can be replaced after confirm";
     OVERLAP: Weaker, "upload: one winner of overlapping PUTs",
-        "two transfers of one URL can both succeed; where the checksum is enforced too they carry the same bytes",
-        "nothing, where the checksum is enforced";
+        "two transfers of one URL can both succeed; with S3_FINALIZE=auto or copy, confirm copies each upload",
+        "nothing, unless S3_FINALIZE=in-place is set";
     EXPIRY: Broken, "upload: expired URL refused",
         "URLs live for ever: deleted images can come back",
         "use a store that checks X-Amz-Expires, and see to its clock";

@@ -10,6 +10,7 @@ use super::{
     objects, rules, settled,
 };
 use crate::{
+    domain::finalize::Guarantees,
     signer::Request,
     store::{StoreError, objects::wire::Method},
 };
@@ -42,6 +43,18 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
     report.add(&rules::OVERLAP, settled(overlap(lab).await));
     report.add(&rules::EXPIRY, settled(expiry(lab).await));
     objects::examine(lab, &key, report).await;
+}
+
+/// The two that decide where an upload becomes final.
+pub(super) async fn guarantees(lab: &Lab<'_>) -> Result<Guarantees, StoreError> {
+    let accepted = lab.put(&lab.key("object"), |_| {}).await?;
+    if !accepted.is_success() {
+        return Err(StoreError::Objects { operation: "PutObject", reason: format!("{} to a presigned PUT", accepted.status) });
+    }
+    let holds = |answer: &Answer| matches!(answer, Answer::Yes(_));
+    let checksum = holds(&checksum(lab).await?);
+    let once = holds(&once(lab).await?) && holds(&overlap(lab).await?);
+    Ok(Guarantees { once, checksum })
 }
 
 /// Clear text is fine on this machine only.

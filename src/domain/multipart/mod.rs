@@ -19,8 +19,8 @@ use super::{
 };
 use crate::{
     model::{
-        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Multipart, ObjectKey, PartChecksums,
-        Rejection, Sha256, Upload, UserId,
+        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Lifetimes, Multipart, ObjectKey,
+        PartChecksums, Rejection, Sha256, Upload, UserId,
     },
     store::{
         Inserted, Reserved, StoreError,
@@ -43,6 +43,8 @@ pub struct DeclaredMultipart<'a> {
     pub part_checksums: PartChecksums,
     /// See [`Caption`].
     pub caption: Option<&'a str>,
+    /// See [`ThumbHash`].
+    pub thumb_hash: Option<&'a str>,
     /// The caller's name for this request.
     pub key: Option<&'a IdempotencyKey>,
 }
@@ -50,8 +52,9 @@ pub struct DeclaredMultipart<'a> {
 impl DeclaredMultipart<'_> {
     fn fingerprint(&self) -> Sha256 {
         let (size, part_size) = (self.size.to_string(), self.part_size.map_or_else(String::new, |size| size.to_string()));
-        let caption = self.caption.unwrap_or_default();
-        fingerprint(&["multipart", self.file_name, self.content_type, &size, &part_size, self.part_checksums.as_str(), caption])
+        let (caption, thumb_hash) = (self.caption.unwrap_or_default(), self.thumb_hash.unwrap_or_default());
+        let (content_type, checksums) = (self.content_type, self.part_checksums.as_str());
+        fingerprint(&["multipart", self.file_name, content_type, &size, &part_size, checksums, caption, thumb_hash])
     }
 }
 
@@ -123,24 +126,9 @@ impl Valet {
                 return Ok((image, multipart, false));
             }
             let id = ImageId::new();
-            let image = Image {
-                id,
-                user,
-                key: ObjectKey::of(user, id),
-                state: ImageState::Pending,
-                upload: upload.clone(),
-                idempotency: named.clone(),
-                upload_id: None,
-                rejection: None,
-                gone_from: None,
-                etag: None,
-                dimensions: None,
-                created_at: now,
-                uploaded_at: None,
-                expires_at: now + self.uploads.multipart_ttl,
-                // No URL has left yet.
-                urls_die_at: now,
-            };
+            // No URL has left yet. Only this server completes the parts, so what comes of them is final where it lies.
+            let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.multipart_ttl, urls_die_at: now };
+            let image = Image::pending((user, id, ObjectKey::of(user, id)), upload.clone(), named.clone(), lifetimes);
             if self.store.users.reserve(user, &[(id, upload.size)], limits, now).await? == Reserved::No {
                 self.explain_refusal(user, upload.size).await?;
                 continue;
@@ -174,14 +162,17 @@ impl Valet {
         let file_name = FileName::parse(declared.file_name).map_err(Unstorable::FileName);
         let content_type = self.check_type(declared.content_type);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(Unstorable::Caption);
-        match (file_name, content_type, size, multipart, caption) {
-            (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption)) => {
-                let upload = Upload { file_name, content_type, size, sha256: None, caption, multipart: Some(multipart) };
+        let thumb_hash = super::uploads::check_thumb_hash(declared.thumb_hash);
+        match (file_name, content_type, size, multipart, caption, thumb_hash) {
+            (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption), Ok(thumb_hash)) => {
+                let (sha256, preview, multipart_of) = (None, None, Some(multipart));
+                let upload =
+                    Upload { file_name, content_type, size, sha256, caption, multipart: multipart_of, preview, thumb_hash };
                 Ok((upload, multipart))
             }
-            (file_name, content_type, size, multipart, caption) => {
+            (file_name, content_type, size, multipart, caption, thumb_hash) => {
                 let part_size = multipart.and_then(Result::err);
-                let broken = [file_name.err(), content_type.err(), size.err(), part_size, caption.err()];
+                let broken = [file_name.err(), content_type.err(), size.err(), part_size, caption.err(), thumb_hash.err()];
                 Err(broken.into_iter().flatten().collect())
             }
         }
@@ -271,7 +262,10 @@ impl Valet {
 
     /// Looks at what came of an upload. Parts that are all there are made one object first.
     pub(super) async fn gather(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
-        let Some(multipart) = image.upload.multipart else { return self.examine(image).await };
+        let Some(multipart) = image.upload.multipart else {
+            let copied = image.key.is_incoming();
+            return if copied { self.examine_copy(image, now).await } else { self.examine(image).await };
+        };
         let all = || MissingParts(multipart.parts().map(|(number, _)| number).collect());
         let (mut no_upload, mut waited, mut tries) = (false, Duration::ZERO, 0);
         while tries < TRIES {
@@ -320,7 +314,7 @@ impl Valet {
         let dies_at = now + COMPLETING;
         let due = dies_at + self.grace(0);
         // One at a time: not every store shows nothing of a completion until it is done when another has been before.
-        if !self.store.images.claim_completion(image, COMPLETING, dies_at, due).await? {
+        if !self.store.images.claim_completion(image, COMPLETING, dies_at, due, &[]).await? {
             let current = self.store.images.find_owned(image.user, image.id).await?;
             let is_pending = current.is_some_and(|image| image.state == ImageState::Pending);
             return Ok(if is_pending { Assembly::Busy } else { Assembly::Moved });
@@ -346,6 +340,9 @@ impl Valet {
             }
             self.objects.abort_multiparts(&image.key).await?;
         }
-        self.objects.purge(&image.key).await
+        for key in image.keys() {
+            self.objects.purge(&key).await?;
+        }
+        Ok(())
     }
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Declared, IssueError, Issued, RenewError, Ticket};
+use super::{Declared, IssueError, Issued, Puts, RenewError, Ticket};
 use crate::{
     domain::{Valet, confirm::Finding},
-    model::{Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, Sha256, Upload, UserId},
-    store::{Inserted, Reserved, StoreError, objects::PresignedPut},
+    model::{Idempotency, IdempotencyKey, Image, ImageId, Lifetimes, ObjectKey, Sha256, Upload, UserId},
+    store::{Inserted, Reserved, StoreError},
 };
 
 /// Races with a confirm, a delete or a twin are settled by looking again; more than this is a fault.
@@ -81,13 +81,13 @@ impl Valet {
             drafts.push((self.draft(user, &wanted, now)?, wanted));
         }
         let mut refused = Vec::new();
-        let sizes: Vec<_> = drafts.iter().map(|((image, _), _)| (image.id, image.upload.size)).collect();
+        let sizes: Vec<_> = drafts.iter().map(|((image, _), _)| (image.id, image.upload.bytes())).collect();
         let limits = (self.uploads.quota_bytes, self.uploads.max_pending);
         if self.store.users.reserve(user, &sizes, limits, now).await? == Reserved::No {
             // Not all fit: those that do, in the order they were asked for.
             let mut fitting = Vec::new();
             for draft in drafts {
-                let one = [(draft.0.0.id, draft.0.0.upload.size)];
+                let one = [(draft.0.0.id, draft.0.0.upload.bytes())];
                 let fits = sizes.len() > 1 && self.store.users.reserve(user, &one, limits, now).await? == Reserved::Yes;
                 if fits { fitting.push(draft) } else { refused.push(draft.1) }
             }
@@ -99,12 +99,12 @@ impl Valet {
         let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.quiet_from(image))).collect();
         let inserted = self.store.images.insert_all(&rows).await?;
         let mut unused = Vec::new();
-        for (((image, put), wanted), inserted) in drafts.into_iter().zip(inserted) {
+        for (((image, puts), wanted), inserted) in drafts.into_iter().zip(inserted) {
             if inserted == Inserted::Yes {
-                let ticket = Ticket::Pending(Box::new(image), put);
+                let ticket = Ticket::Pending(Box::new(image), puts);
                 answers[wanted.at] = Some(Ok(Issued { ticket, opened: true }));
             } else {
-                unused.push((image.id, image.upload.size));
+                unused.push((image.id, image.upload.bytes()));
                 refused.push(wanted);
             }
         }
@@ -112,28 +112,12 @@ impl Valet {
         Ok(refused)
     }
 
-    fn draft(&self, user: UserId, wanted: &Wanted, now: OffsetDateTime) -> Result<(Image, PresignedPut), StoreError> {
+    fn draft(&self, user: UserId, wanted: &Wanted, now: OffsetDateTime) -> Result<(Image, Puts), StoreError> {
         let id = ImageId::new();
-        let key = ObjectKey::of(user, id);
-        let put = self.presign_put(&key, (&wanted.upload, wanted.sha256), now)?;
-        let image = Image {
-            id,
-            user,
-            key,
-            state: ImageState::Pending,
-            upload: wanted.upload.clone(),
-            idempotency: wanted.idempotency.clone(),
-            upload_id: None,
-            rejection: None,
-            gone_from: None,
-            etag: None,
-            dimensions: None,
-            created_at: now,
-            uploaded_at: None,
-            expires_at: now + self.uploads.ttl,
-            urls_die_at: put.signed.expires_at,
-        };
-        Ok((image, put))
+        let key = if self.finalization.copies() { ObjectKey::incoming(user, id) } else { ObjectKey::of(user, id) };
+        let puts = self.presign_puts(&key, (&wanted.upload, wanted.sha256), now)?;
+        let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.ttl, urls_die_at: puts.die_at() };
+        Ok((Image::pending((user, id, key), wanted.upload.clone(), wanted.idempotency.clone(), lifetimes), puts))
     }
 
     /// Answers with what this user has under the same key, else of the same bytes. What is left is not known, or not any more.
@@ -220,7 +204,7 @@ impl Valet {
         for wanted in wanted {
             let refusal = match usage {
                 None => IssueError::NoAccount,
-                Some(usage) if wanted.upload.size > quota.saturating_sub(usage.bytes) => {
+                Some(usage) if wanted.upload.bytes() > quota.saturating_sub(usage.bytes) => {
                     IssueError::QuotaExceeded { quota, free: quota.saturating_sub(usage.bytes) }
                 }
                 Some(usage) if usage.pending >= u64::from(self.uploads.max_pending) => {
@@ -238,8 +222,8 @@ impl Valet {
 
     /// An upload whose time is over must not keep its bytes from being uploaded anew, nor lose them if they came.
     async fn settle_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
-        match self.examine(image).await? {
-            Finding::Proved { etag, size } => self.accept(image, &etag, size).await.map(drop),
+        match self.gather(image, now).await? {
+            Finding::Proved(verified) => self.accept(image, &verified).await.map(drop),
             Finding::Wrong(why) => self.reject(image, why, now).await,
             Finding::Missing | Finding::PartsMissing(_) => self.expire(image, now).await.map(drop),
         }
@@ -250,7 +234,7 @@ impl Valet {
         let expired = self.store.images.expire(image, now).await?;
         if expired {
             tracing::info!(image = %image.id, user = %image.user, "expired");
-            self.store.users.release_held(image.user, image.id, image.upload.size).await?;
+            self.store.users.release_held(image.user, image.id, image.reserved).await?;
         }
         Ok(expired)
     }

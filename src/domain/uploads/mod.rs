@@ -15,8 +15,8 @@ use time::OffsetDateTime;
 use super::{Valet, one};
 use crate::{
     model::{
-        Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, Multipart, ObjectKey,
-        Position, Rejection, Sha256, Upload, UserId,
+        Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
+        Multipart, ObjectKey, Position, Preview, Rejection, Sha256, ThumbHash, Upload, UserId,
     },
     store::{StoreError, objects::PresignedPut},
 };
@@ -34,15 +34,36 @@ pub struct Declared<'a> {
     pub sha256: &'a str,
     /// See [`Caption`].
     pub caption: Option<&'a str>,
+    /// The small picture that comes beside it.
+    pub preview: Option<DeclaredPreview<'a>>,
+    /// See [`ThumbHash`].
+    pub thumb_hash: Option<&'a str>,
     /// The caller's name for this request.
     pub key: Option<&'a IdempotencyKey>,
+}
+
+/// What a client declares of a preview, not checked yet.
+#[derive(Debug, Clone, Copy)]
+pub struct DeclaredPreview<'a> {
+    /// One of [`Preview::TYPES`].
+    pub content_type: &'a str,
+    /// Bytes; anything an integer can be.
+    pub size: i64,
+    /// See [`Sha256`].
+    pub sha256: &'a str,
 }
 
 impl Declared<'_> {
     /// The digest of everything that was declared: what tells a repeat from another request under the same key.
     fn fingerprint(&self) -> Sha256 {
         let size = self.size.to_string();
-        fingerprint(&[self.file_name, self.content_type, &size, self.sha256, self.caption.unwrap_or_default()])
+        let (caption, thumb_hash) = (self.caption.unwrap_or_default(), self.thumb_hash.unwrap_or_default());
+        let preview = self.preview.map(|preview| (preview.content_type, preview.size.to_string(), preview.sha256));
+        let (preview_type, preview_size, preview_sha256) =
+            preview.as_ref().map_or(("", "", ""), |(content_type, size, sha256)| (*content_type, size.as_str(), *sha256));
+        let preview = [preview_type, preview_size, preview_sha256];
+        let members = [self.file_name, self.content_type, &size, self.sha256, caption, thumb_hash];
+        fingerprint(&[members.as_slice(), preview.as_slice()].concat())
     }
 }
 
@@ -75,6 +96,14 @@ pub enum Unstorable {
     PartSize,
     /// `caption`; the rest of the sentence.
     Caption(&'static str),
+    /// `preview.contentType`
+    PreviewType,
+    /// `preview.size`
+    PreviewSize,
+    /// `preview.sha256`
+    PreviewSha256(InvalidSha256),
+    /// `thumbHash`
+    ThumbHash(InvalidThumbHash),
 }
 
 impl fmt::Display for Unstorable {
@@ -82,13 +111,13 @@ impl fmt::Display for Unstorable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FileName(error) => error.fmt(f),
-            Self::ContentType(allowed) => {
-                let names: Vec<_> = allowed.iter().map(|known| known.as_str()).collect();
-                write!(f, "must be one of {}", names.join(", "))
-            }
+            Self::ContentType(allowed) => one_of(f, allowed),
+            Self::PreviewType => one_of(f, &Preview::TYPES),
+            Self::PreviewSize => write!(f, "must be from 1 to {} bytes", Preview::MAX_BYTES),
+            Self::ThumbHash(error) => error.fmt(f),
             Self::Size => f.write_str("must be at least 1 byte"),
             Self::TooLarge(most) => write!(f, "must be at most {most} bytes"),
-            Self::Sha256(error) => error.fmt(f),
+            Self::Sha256(error) | Self::PreviewSha256(error) => error.fmt(f),
             Self::PartSize => write!(
                 f,
                 "must be from {} to {} bytes, and large enough for {} parts to suffice",
@@ -99,6 +128,11 @@ impl fmt::Display for Unstorable {
             Self::Caption(rule) => f.write_str(rule),
         }
     }
+}
+
+fn one_of(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> fmt::Result {
+    let names: Vec<_> = allowed.iter().map(|known| known.as_str()).collect();
+    write!(f, "must be one of {}", names.join(", "))
 }
 
 /// Why no upload was issued.
@@ -153,9 +187,26 @@ pub enum RenewError {
 #[derive(Debug)]
 pub enum Ticket {
     /// The bytes are awaited.
-    Pending(Box<Image>, PresignedPut),
+    Pending(Box<Image>, Puts),
     /// The bytes are here.
     Ready(Box<Image>),
+}
+
+/// The presigned PUTs of an upload.
+#[derive(Debug, Clone)]
+pub struct Puts {
+    /// Of the image.
+    pub image: PresignedPut,
+    /// Of its preview, when one was declared.
+    pub preview: Option<PresignedPut>,
+}
+
+impl Puts {
+    /// When the last of them dies.
+    fn die_at(&self) -> OffsetDateTime {
+        let preview = self.preview.as_ref().map(|put| put.signed.expires_at);
+        preview.map_or(self.image.signed.expires_at, |dies_at| dies_at.max(self.image.signed.expires_at))
+    }
 }
 
 /// A ticket, and whether this call opened the upload.
@@ -191,14 +242,17 @@ impl Valet {
         let content_type = self.check_type(declared.content_type);
         let sha256 = Sha256::parse(declared.sha256).map_err(Unstorable::Sha256);
         let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(Unstorable::Caption);
-        match (file_name, content_type, size, sha256, caption) {
-            (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption)) => {
-                let upload = Upload { file_name, content_type, size, sha256: Some(sha256), caption, multipart: None };
+        let preview = declared.preview.map(check_preview).transpose();
+        let thumb_hash = check_thumb_hash(declared.thumb_hash);
+        match (file_name, content_type, size, sha256, caption, preview, thumb_hash) {
+            (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption), Ok(preview), Ok(thumb_hash)) => {
+                let (declared, multipart) = (Some(sha256), None);
+                let upload = Upload { file_name, content_type, size, sha256: declared, caption, multipart, preview, thumb_hash };
                 Ok((upload, sha256))
             }
-            (file_name, content_type, size, sha256, caption) => {
-                let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err()];
-                Err(broken.into_iter().flatten().collect())
+            (file_name, content_type, size, sha256, caption, preview, thumb_hash) => {
+                let broken = [file_name.err(), content_type.err(), size.err(), sha256.err(), caption.err(), thumb_hash.err()];
+                Err(broken.into_iter().flatten().chain(preview.err().into_iter().flatten()).collect())
             }
         }
     }
@@ -230,13 +284,20 @@ impl Valet {
         self.store.images.list_owned_pending(user, after, limit).await
     }
 
-    fn presign_put(
+    fn presign_puts(
         &self,
         key: &ObjectKey,
         (upload, sha256): (&Upload, Sha256),
         now: OffsetDateTime,
-    ) -> Result<PresignedPut, StoreError> {
-        self.objects.presign_put(key, (upload.content_type, upload.size, sha256), now, self.uploads.url_ttl)
+    ) -> Result<Puts, StoreError> {
+        let ttl = self.uploads.url_ttl;
+        let sign = |preview: Preview| {
+            self.objects.presign_put(&key.preview(), (preview.content_type, preview.size, preview.sha256), now, ttl)
+        };
+        Ok(Puts {
+            image: self.objects.presign_put(key, (upload.content_type, upload.size, sha256), now, ttl)?,
+            preview: upload.preview.map(sign).transpose()?,
+        })
     }
 }
 
@@ -247,4 +308,25 @@ pub(super) fn check_size(declared: i64, most: u64) -> Result<u64, Unstorable> {
         Ok(size) if size > most => Err(Unstorable::TooLarge(most)),
         Ok(size) => Ok(size),
     }
+}
+
+fn check_preview(declared: DeclaredPreview<'_>) -> Result<Preview, Vec<Unstorable>> {
+    let content_type = ContentType::parse(declared.content_type).filter(|known| Preview::TYPES.contains(known));
+    let size = u64::try_from(declared.size).ok().filter(|size| (1..=Preview::MAX_BYTES).contains(size));
+    match (content_type, size, Sha256::parse(declared.sha256)) {
+        (Some(content_type), Some(size), Ok(sha256)) => Ok(Preview { content_type, size, sha256 }),
+        (content_type, size, sha256) => {
+            let broken = [
+                content_type.is_none().then_some(Unstorable::PreviewType),
+                size.is_none().then_some(Unstorable::PreviewSize),
+                sha256.err().map(Unstorable::PreviewSha256),
+            ];
+            Err(broken.into_iter().flatten().collect())
+        }
+    }
+}
+
+/// What shows until there are pixels, if any was declared.
+pub(super) fn check_thumb_hash(declared: Option<&str>) -> Result<Option<ThumbHash>, Unstorable> {
+    declared.map(ThumbHash::parse).transpose().map_err(Unstorable::ThumbHash)
 }

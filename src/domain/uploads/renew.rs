@@ -25,12 +25,12 @@ impl Valet {
         let mut signed = HashMap::new();
         for image in self.store.images.find_all_owned(user, ids).await? {
             if let (ImageState::Pending, Some(sha256), true) = (image.state, image.upload.sha256, image.expires_at > now) {
-                let put = self.presign_put(&image.key, (&image.upload, sha256), now)?;
-                signed.insert(image.id, (put, image.upload.size));
+                let puts = self.presign_puts(&image.key, (&image.upload, sha256), now)?;
+                signed.insert(image.id, (puts, image.upload.size));
             }
         }
         let pending: Vec<_> = signed.keys().copied().collect();
-        let dies = signed.values().map(|(put, _)| put.signed.expires_at).max();
+        let dies = signed.values().map(|(puts, _)| puts.die_at()).max();
         if let Some(dies) = dies {
             // One grace for all, the largest: to look late is safe.
             let largest = signed.values().map(|(_, size)| *size).max().unwrap_or(0);
@@ -44,7 +44,7 @@ impl Valet {
             let image = current.get(id).cloned().ok_or(RenewError::NotFound)?;
             match (image.outcome(), image.rejection, signed.get(id)) {
                 (ImageState::Ready, ..) => Ok(Ticket::Ready(Box::new(image))),
-                (ImageState::Pending, _, Some((put, _))) => Ok(Ticket::Pending(Box::new(image), put.clone())),
+                (ImageState::Pending, _, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),
                 (ImageState::Pending, ..) if image.expires_at > now => Err(RenewError::NotSingle),
                 (ImageState::Pending | ImageState::Expired, ..) => Err(RenewError::Expired),
                 (ImageState::Rejected, Some(why), _) => Err(RenewError::Rejected(why)),

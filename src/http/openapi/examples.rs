@@ -10,6 +10,7 @@ pub const IMAGE: &str = "01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f";
 pub const SESSION: &str = "01980a3b-2c41-7a90-b1f2-3e4d5c6b7a89";
 const USER: &str = "01980a3b-1f20-7d42-8a6b-7c9d0e1f2a3b";
 const REFRESH_TOKEN: &str = "AQGYCjssQXqQsfI-TVxreolkb24ndCByZWFkIHRoaXMgYXMgYSBzZWNyZXQhIQ";
+const THUMB_HASH: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
 const SHA256: &str = "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=";
 
 /// What an object of this schema looks like.
@@ -25,9 +26,10 @@ pub fn of_schema(name: &str) -> Option<Value> {
     let user = json!({ "id": USER, "email": "ada@example.com", "createdAt": "2026-11-22T09:58:00Z" });
     let image = json!({
         "id": IMAGE, "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256, "width": 3024, "height": 4032,
-        "caption": "The sea, finally", "url": image_url, "urlExpiresAt": "2026-11-22T10:05:00Z", "createdAt": "2026-11-22T10:00:00Z",
+        "caption": "The sea, finally", "url": image_url, "previewUrl": image_url.replace('?', "-preview?"), "thumbHash": THUMB_HASH, "urlExpiresAt": "2026-11-22T10:05:00Z", "createdAt": "2026-11-22T10:00:00Z",
         "uploadedAt": "2026-11-22T10:00:04Z",
     });
+    let preview = json!({ "contentType": "image/jpeg", "size": 9_812, "sha256": SHA256 });
     let request = json!({
         "method": "PUT", "url": put_url,
         "headers": { "content-type": "image/jpeg", "if-none-match": "*", "x-amz-checksum-sha256": SHA256 },
@@ -55,11 +57,13 @@ pub fn of_schema(name: &str) -> Option<Value> {
         }
         "NewUpload" => json!({
             "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256, "caption": "The sea, finally",
+            "preview": preview, "thumbHash": THUMB_HASH,
         }),
         "UploadBatch" => json!({ "items": [{
             "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256,
             "idempotencyKey": "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44",
         }] }),
+        "NewPreview" => preview,
         "ImageIds" => json!({ "ids": [IMAGE] }),
         "UploadResults" => json!({ "results": [{
             "status": 201, "ticket": { "id": IMAGE, "state": "pending", "expiresAt": "2026-11-23T10:00:00Z", "upload": request },
@@ -68,7 +72,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "DeleteResults" => json!({ "results": [{ "id": IMAGE, "status": 204 }] }),
         "NewMultipart" => json!({
             "fileName": "panorama.jpg", "contentType": "image/jpeg", "size": 41_943_040, "partSize": 8_388_608,
-            "partChecksums": "sha256", "caption": "From the lighthouse",
+            "partChecksums": "sha256", "caption": "From the lighthouse", "thumbHash": THUMB_HASH,
         }),
         "MultipartTicket" => {
             json!({ "id": IMAGE, "partSize": 8_388_608, "partCount": 5, "expiresAt": "2026-11-29T10:00:00Z" })
@@ -119,6 +123,8 @@ pub fn of_problem(code: Code) -> Value {
         Code::InvalidPartSize => "partSize",
         Code::InvalidParts => "parts[0].partNumber",
         Code::InvalidCaption => "caption",
+        Code::InvalidPreview => "preview.size",
+        Code::InvalidThumbHash => "thumbHash",
         _ => return problem,
     };
     problem["errors"] = json!([{ "field": member, "message": "must follow the rule that this text names" }]);

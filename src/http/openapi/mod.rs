@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     domain::multipart::MAX_SIGNED,
-    model::{Caption, ContentType, FileName, Multipart as Parts},
+    model::{Caption, ContentType, FileName, Multipart as Parts, Preview},
 };
 
 /// Everything that is documented.
@@ -90,6 +90,7 @@ fn describe_schemas(schemas: &mut Value) {
         "AccountDeletion",
         "Refresh",
         "NewUpload",
+        "NewPreview",
         "ImageUpdate",
         "UploadBatch",
         "BatchUpload",
@@ -121,7 +122,12 @@ fn describe_schemas(schemas: &mut Value) {
         limit(schema, "contentType", json!({ "enum": types }));
         limit(schema, "size", json!({ "minimum": 1 }));
     }
-    for schema in ["NewUpload", "BatchUpload", "PartToSign"] {
+    limit("NewPreview", "contentType", json!({ "enum": Preview::TYPES.map(ContentType::as_str) }));
+    limit("NewPreview", "size", json!({ "minimum": 1, "maximum": Preview::MAX_BYTES }));
+    for schema in ["NewUpload", "BatchUpload", "NewMultipart", "Image"] {
+        limit(schema, "thumbHash", json!({ "format": "byte", "minLength": 4, "maxLength": 44 }));
+    }
+    for schema in ["NewUpload", "BatchUpload", "NewPreview", "PartToSign"] {
         let digest = json!({ "format": "byte", "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" });
         limit(schema, "sha256", digest);
     }
@@ -134,7 +140,9 @@ fn describe_schemas(schemas: &mut Value) {
     for schema in ["NewUpload", "BatchUpload", "NewMultipart", "ImageUpdate"] {
         limit(schema, "caption", json!({ "maxLength": Caption::MAX_CHARS }));
     }
-    for (schema, member) in [("Image", "url"), ("PresignedRequest", "url"), ("Download", "url"), ("Problem", "type")] {
+    for (schema, member) in
+        [("Image", "url"), ("Image", "previewUrl"), ("PresignedRequest", "url"), ("Download", "url"), ("Problem", "type")]
+    {
         limit(schema, member, json!({ "format": "uri" }));
     }
     limit("Status", "status", json!({ "enum": ["ok"] }));

@@ -120,6 +120,10 @@ codes! {
     InvalidParts = "invalid_parts", UNPROCESSABLE_ENTITY, "The parts are not valid";
     /// Not a caption that can be stored.
     InvalidCaption = "invalid_caption", UNPROCESSABLE_ENTITY, "The caption is not valid";
+    /// Not a preview that can be stored.
+    InvalidPreview = "invalid_preview", UNPROCESSABLE_ENTITY, "The preview is not valid";
+    /// Not the base64 of a ThumbHash.
+    InvalidThumbHash = "invalid_thumb_hash", UNPROCESSABLE_ENTITY, "The ThumbHash is not valid";
     /// The key was used with another body.
     IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The key was used for another request";
     /// The object is not what was declared.

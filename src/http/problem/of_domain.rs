@@ -208,6 +208,10 @@ fn unstorable(reasons: &[Unstorable]) -> Problem {
         Unstorable::Sha256(_) => (Code::InvalidSha256, "sha256"),
         Unstorable::PartSize => (Code::InvalidPartSize, "partSize"),
         Unstorable::Caption(_) => (Code::InvalidCaption, "caption"),
+        Unstorable::PreviewType => (Code::InvalidPreview, "preview.contentType"),
+        Unstorable::PreviewSize => (Code::InvalidPreview, "preview.size"),
+        Unstorable::PreviewSha256(_) => (Code::InvalidPreview, "preview.sha256"),
+        Unstorable::ThumbHash(_) => (Code::InvalidThumbHash, "thumbHash"),
     };
     let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
     let problem = Problem::new(code, "The file cannot be stored as declared; `errors` says which members to change.");

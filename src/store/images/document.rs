@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
     Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Multipart, ObjectKey,
-    PartChecksums, Rejection, Sha256, Upload, UserId,
+    PartChecksums, Preview, Rejection, Sha256, ThumbHash, Upload, UserId,
 };
 
 const SINGLE: &str = "single";
@@ -42,6 +42,17 @@ pub(super) struct ImageDoc {
     upload_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     caption: Option<String>,
+    /// Declared while pending; once ready, the one that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    preview: Option<PreviewDoc>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thumb_hash: Option<String>,
+    /// Bytes that were reserved; `size` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved: Option<i64>,
+    /// Keys beside `key` that are to be cleared once no URL lives.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    strays: Vec<String>,
     /// Unique per user; gone with the upload's failure or deletion.
     #[serde(skip_serializing_if = "Option::is_none")]
     idem_key: Option<String>,
@@ -69,6 +80,33 @@ pub(super) struct ImageDoc {
     pub(super) due: Option<DateTime>,
 }
 
+/// The preview lies at the image's key with `-preview` after it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PreviewDoc {
+    content_type: String,
+    size: i64,
+    sha256: String,
+}
+
+impl PreviewDoc {
+    fn new(preview: Preview) -> Self {
+        Self {
+            content_type: preview.content_type.as_str().to_owned(),
+            size: integer(preview.size),
+            sha256: preview.sha256.to_string(),
+        }
+    }
+
+    fn into_preview(self) -> Option<Preview> {
+        Some(Preview {
+            content_type: ContentType::parse(&self.content_type)?,
+            size: u64::try_from(self.size).ok()?,
+            sha256: Sha256::parse(&self.sha256).ok()?,
+        })
+    }
+}
+
 impl ImageDoc {
     /// The document of a new upload.
     pub(super) fn pending(image: &Image, due: DateTime) -> Self {
@@ -88,6 +126,10 @@ impl ImageDoc {
             part_checksums: upload.multipart.map(|multipart| multipart.checksums().as_str().to_owned()),
             upload_id: image.upload_id.clone(),
             caption: upload.caption.as_ref().map(|caption| caption.as_str().to_owned()),
+            preview: upload.preview.map(PreviewDoc::new),
+            thumb_hash: upload.thumb_hash.as_ref().map(ToString::to_string),
+            reserved: (image.reserved != upload.size).then(|| integer(image.reserved)),
+            strays: Vec::new(),
             idem_key: image.idempotency.as_ref().map(|known| known.key.as_str().to_owned()),
             idem_hash: image.idempotency.as_ref().map(|known| known.request.to_string()),
             rejection: None,
@@ -119,7 +161,14 @@ impl ImageDoc {
                 sha256: self.sha256.as_deref().map(|text| Sha256::parse(text).map_err(|_| corrupt("sha256"))).transpose()?,
                 caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
                 multipart: self.multipart(size).map_err(corrupt)?,
+                preview: match self.preview {
+                    Some(preview) => Some(preview.into_preview().ok_or_else(|| corrupt("preview"))?),
+                    None => None,
+                },
+                thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
             },
+            reserved: self.reserved.and_then(|n| u64::try_from(n).ok()).unwrap_or(size),
+            strays: self.strays.into_iter().map(ObjectKey::stored).collect(),
             idempotency: self.idem_key.as_deref().zip(self.idem_hash.as_deref()).and_then(|(key, hash)| {
                 Some(Idempotency { key: IdempotencyKey::parse(key).ok()?, request: Sha256::parse(hash).ok()? })
             }),

@@ -25,6 +25,17 @@ pub struct Entry {
     pub key: ObjectKey,
     /// Never [`ImageState::Gone`].
     pub state: ImageState,
+    /// Other keys are its own as well, or are about to be.
+    unsettled: bool,
+    preview: bool,
+}
+
+impl Entry {
+    /// Whether the sweeper knows of this key, or may learn of it: it is not an orphan.
+    #[must_use]
+    pub fn owns(&self, key: &ObjectKey) -> bool {
+        self.unsettled || *key == self.key || (self.preview && *key == self.key.preview())
+    }
 }
 
 /// Entries in the order of their keys' bytes.
@@ -72,7 +83,7 @@ fn not_gone() -> Document {
 }
 
 fn projection() -> Document {
-    doc! { "user": 1, "key": 1, "state": 1 }
+    doc! { "user": 1, "key": 1, "state": 1, "preview.size": 1, "due": 1 }
 }
 
 fn entry(found: &Document) -> Result<Entry, StoreError> {
@@ -90,5 +101,8 @@ fn entry(found: &Document) -> Result<Entry, StoreError> {
         user: UserId::parse(text("user")?).ok_or_else(|| corrupt("user"))?,
         key: ObjectKey::stored(text("key")?.to_owned()),
         state: ImageState::parse(text("state")?).ok_or_else(|| corrupt("state"))?,
+        // The sweeper still has something to do.
+        unsettled: found.contains_key("due"),
+        preview: found.contains_key("preview"),
     })
 }

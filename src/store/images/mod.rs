@@ -1,25 +1,26 @@
 //! Images: one document each in `images`; every move of state is one conditional update on `{_id, user, state}`.
 //!
-//! `uploadedAt` is written by the database's own clock. `due` is when the sweeper looks next, and the lease of the
-//! sweeper that looks: raising it is the claim.
+//! Here are insertion and reading; `moves` changes states, `due` is the sweeper's.
 
 mod document;
+mod due;
 mod indexes;
 mod inventory;
+mod moves;
+mod unissued;
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    ClientSession, Collection, Database,
-    bson::{Bson, DateTime, Document, doc},
+    Collection, Database,
+    bson::{Bson, Document, doc},
     options::ReturnDocument,
 };
-use std::time::Duration;
 use time::OffsetDateTime;
 
 use self::document::ImageDoc;
 pub use self::inventory::{Entry, Inventory};
-use super::{StoreError, bounded, datetime, duplicates, update_each};
-use crate::model::{Caption, Dimensions, IdempotencyKey, Image, ImageId, ImageState, Position, Rejection, Sha256, UserId};
+use super::{StoreError, bounded, datetime, duplicates};
+use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Position, Sha256, UserId};
 
 /// Queries and updates of `images`.
 #[derive(Debug, Clone)]
@@ -178,114 +179,6 @@ impl Images {
         self.update_owned(filter, doc! { "$set": { "uploadId": upload_id } }).await
     }
 
-    /// Claims the completion of a multipart upload for `lease`, by the database's clock, and records until when it may
-    /// write the key. `false` when another holds the claim, or the image is no longer pending.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn claim_completion(
-        &self,
-        image: &Image,
-        lease: Duration,
-        urls_die_at: OffsetDateTime,
-        due: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
-        let mut filter = owned(image.user, image.id, ImageState::Pending);
-        // An absent field is less than any date.
-        filter.insert("$expr", doc! { "$lt": ["$completingUntil", "$$NOW"] });
-        let set = doc! {
-            "completingUntil": { "$add": ["$$NOW", i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)] },
-            "urlsDieAt": { "$max": ["$urlsDieAt", datetime(urls_die_at)] },
-            "due": { "$max": ["$due", datetime(due)] },
-        };
-        Ok(self.update_owned(filter, vec![doc! { "$set": set }]).await?.is_some())
-    }
-
-    /// Gives the claim up: what it was for did not happen.
-    ///
-    /// # Errors
-    /// [`StoreError`]; the claim then ends with its lease.
-    pub async fn drop_completion(&self, image: &Image) -> Result<(), StoreError> {
-        let update = doc! { "$unset": { "completingUntil": "" } };
-        self.moved(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
-    }
-
-    /// `pending → ready`, with what was verified. `None` when it was not pending.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn mark_owned_ready(
-        &self,
-        user: UserId,
-        id: ImageId,
-        etag: &str,
-        size: Dimensions,
-    ) -> Result<Option<Image>, StoreError> {
-        self.update_owned(owned(user, id, ImageState::Pending), to_ready(etag, size)).await
-    }
-
-    /// `pending → ready` for each that still is, with what was verified of it: one round trip for any number.
-    ///
-    /// # Errors
-    /// [`StoreError`]; some may then be ready.
-    pub async fn mark_all_ready(&self, proved: &[(&Image, &str, Dimensions)]) -> Result<(), StoreError> {
-        let moves = proved
-            .iter()
-            .map(|(image, etag, size)| (owned(image.user, image.id, ImageState::Pending), Bson::from(to_ready(etag, *size))));
-        update_each(&self.collection, moves).await
-    }
-
-    /// `pending → rejected`. `false` when it was not pending.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn reject_owned(&self, user: UserId, id: ImageId, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let update = doc! {
-            "$set": { "state": ImageState::Rejected.as_str(), "rejection": why.as_str(), "due": datetime(now) },
-            "$unset": { "live": "", "idemKey": "", "idemHash": "" },
-        };
-        self.moved(owned(user, id, ImageState::Pending), update).await
-    }
-
-    /// `pending → expired`, unless a URL left since `image` was read. `false` when it was not pending or one did.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut filter = owned(image.user, image.id, ImageState::Pending);
-        filter.insert("urlsDieAt", datetime(image.urls_die_at));
-        self.moved(filter, to_tombstone(ImageState::Expired, now)).await
-    }
-
-    /// `pending → deleting`. `false` when it was not pending.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn delete_owned_pending(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<bool, StoreError> {
-        self.moved(owned(user, id, ImageState::Pending), to_tombstone(ImageState::Deleting, now)).await
-    }
-
-    /// `ready → deleting` for those that are ready, in the transaction that also frees their bytes; says which they were.
-    pub(super) async fn start_deleting(
-        &self,
-        user: UserId,
-        ids: &[ImageId],
-        now: OffsetDateTime,
-        session: &mut ClientSession,
-    ) -> mongodb::error::Result<Vec<(String, i64)>> {
-        let mut filter = owned_by_ids(user, ids);
-        filter.insert("state", ImageState::Ready.as_str());
-        let sizes = self.collection.clone_with_type::<Document>();
-        let mut found = sizes.find(filter.clone()).projection(doc! { "size": 1 }).session(&mut *session).await?;
-        let mut taken = Vec::new();
-        while let Some(image) = found.next(&mut *session).await.transpose()? {
-            taken.push((image.get_str("_id").unwrap_or_default().to_owned(), image.get_i64("size").unwrap_or_default()));
-        }
-        // A write by somebody else since the read aborts the transaction, which then begins anew.
-        self.collection.update_many(filter, to_tombstone(ImageState::Deleting, now)).session(session).await?;
-        Ok(taken)
-    }
-
     /// Sets or clears the caption of a ready image. `None` when there is no such image.
     ///
     /// # Errors
@@ -301,59 +194,6 @@ impl Images {
             None => doc! { "$unset": { "caption": "" } },
         };
         self.update_owned(owned(user, id, ImageState::Ready), update).await
-    }
-
-    /// Images that are due at `now`, the longest due first, and until when each is claimed or was to be looked at.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn due(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<(Image, OffsetDateTime)>, StoreError> {
-        let filter = doc! { "due": { "$lte": datetime(now) } };
-        let found: Vec<ImageDoc> = bounded(async {
-            self.collection.find(filter).sort(doc! { "due": 1 }).limit(i64::from(limit)).await?.try_collect().await
-        })
-        .await?;
-        // A document that cannot be read must not keep the others from being swept.
-        let with_due = |doc: ImageDoc| {
-            let due = doc.due.map_or(now, super::instant);
-            let read = doc.into_image().inspect_err(|error| tracing::error!(%error, "an image that is due cannot be read"));
-            Some((read.ok()?, due))
-        };
-        Ok(found.into_iter().filter_map(with_due).collect())
-    }
-
-    /// Claims an image that is due, by raising `due` to the end of the lease. Of any number of sweepers one succeeds;
-    /// when it dies, the image is due again after the lease.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn claim(&self, image: &Image, due: OffsetDateTime, lease_ends: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut filter = owned(image.user, image.id, image.state);
-        filter.insert("due", datetime(due));
-        self.moved(filter, doc! { "$set": { "due": datetime(lease_ends) } }).await
-    }
-
-    /// Looks again at `due`, unless the image moved on or `due` was raised past the lease meanwhile.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn postpone(&self, image: &Image, lease_ends: OffsetDateTime, due: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut filter = owned(image.user, image.id, image.state);
-        filter.insert("due", datetime(lease_ends));
-        self.moved(filter, doc! { "$set": { "due": datetime(due) } }).await
-    }
-
-    /// A tombstone's end: its object is deleted and no URL lives that could bring it back.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn mark_gone(&self, image: &Image) -> Result<bool, StoreError> {
-        let update = doc! {
-            "$set": { "state": ImageState::Gone.as_str(), "goneFrom": image.state.as_str() },
-            "$currentDate": { "goneAt": true },
-            "$unset": { "due": "" },
-        };
-        self.moved(owned(image.user, image.id, image.state), update).await
     }
 
     async fn moved(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
@@ -374,23 +214,6 @@ impl Images {
 
 fn owned(user: UserId, id: ImageId, state: ImageState) -> Document {
     doc! { "_id": id.to_string(), "user": user.to_string(), "state": state.as_str() }
-}
-
-fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
-    let due: DateTime = datetime(now);
-    doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
-}
-
-/// A pipeline, for $$NOW; $literal because a pipeline would take a leading `$` for a field's name.
-fn to_ready(etag: &str, size: Dimensions) -> Vec<Document> {
-    let set = doc! {
-        "state": ImageState::Ready.as_str(),
-        "uploadedAt": "$$NOW",
-        "etag": { "$literal": etag },
-        "width": i64::from(size.width),
-        "height": i64::from(size.height),
-    };
-    vec![doc! { "$set": set }, doc! { "$unset": ["due", "completingUntil"] }]
 }
 
 fn owned_by_ids(user: UserId, ids: &[ImageId]) -> Document {

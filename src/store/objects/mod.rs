@@ -2,6 +2,9 @@
 //!
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
 
+mod copying;
+#[cfg(feature = "dev")]
+mod counted;
 mod credentials;
 pub mod listing;
 mod multipart;
@@ -22,6 +25,7 @@ use aws_sdk_s3::{
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+pub use self::copying::COPYING;
 use self::credentials::Keys;
 pub use self::multipart::{COMPLETING, NewPart, StoredPart};
 use super::StoreError;
@@ -41,7 +45,10 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 pub struct Objects {
     client: Client,
     bucket: String,
+    origin: String,
     keys: watch::Receiver<Keys>,
+    /// Where this server itself finds the bucket.
+    inside: Location,
 }
 
 /// What S3 says of an object.
@@ -83,11 +90,14 @@ impl Objects {
         let region = sdk.region().map(ToString::to_string).ok_or_else(|| StoreError::Credentials {
             reason: "AWS_REGION is not set, and neither a profile nor the instance names a region".to_owned(),
         })?;
-        let location = match &config.public_endpoint {
-            Some(endpoint) => Location::endpoint(endpoint, &config.bucket, config.force_path_style),
-            None => Location::aws(&region, &config.bucket, config.force_path_style),
-        }
-        .map_err(|error| StoreError::Credentials { reason: format!("the address of the bucket {error}") })?;
+        let locate = |endpoint: Option<&String>| {
+            match endpoint {
+                Some(endpoint) => Location::endpoint(endpoint, &config.bucket, config.force_path_style),
+                None => Location::aws(&region, &config.bucket, config.force_path_style),
+            }
+            .map_err(|error| StoreError::Credentials { reason: format!("the address of the bucket {error}") })
+        };
+        let (location, inside) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(ATTEMPT)
             .read_timeout(ATTEMPT)
@@ -99,13 +109,33 @@ impl Objects {
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(3));
         builder.set_endpoint_url(config.endpoint.clone());
+        #[cfg(feature = "dev")]
+        builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
         let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
+        let origin = location.origin().to_owned();
         let make = move |keys| Signer::new(location.clone(), &region, keys);
         Ok(Self {
             client: Client::from_conf(builder.build()),
             bucket: config.bucket.clone(),
+            origin,
             keys: credentials::keep_fresh(provider, make).await?,
+            inside,
         })
+    }
+
+    /// Where clients reach the bucket: scheme and host.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The same bucket with URLs for this server's own use, signed with the credentials of this moment: clients may see it
+    /// under another name.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there are none.
+    pub fn from_inside(&self) -> Result<Self, StoreError> {
+        let (_, keys) = watch::channel(Ok(Arc::new(self.signer()?.at(self.inside.clone()))));
+        Ok(Self { keys, ..self.clone() })
     }
 
     fn signer(&self) -> Result<Arc<Signer>, StoreError> {

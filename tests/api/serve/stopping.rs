@@ -44,6 +44,8 @@ async fn what_is_under_way_is_finished_and_nobody_is_waited_for_past_the_deadlin
     let body = serde_json::json!({ "email": ada.email, "password": PASSWORD }).to_string();
     let (now, later) = body.split_at(10);
     let mut slow = connect(&client.base, &format!("{}{now}", post(body.len()))).await;
+    // Connections are accepted in their order.
+    assert_eq!(client.http.get(format!("{}/livez", client.base)).send().await.unwrap().status(), 200);
     tokio::time::sleep(Duration::from_millis(300)).await;
 
     process.signal("-TERM");

@@ -1,0 +1,97 @@
+//! On a store that may replace an object under a live URL, or keep bytes that nobody checked, what a client put is not
+//! final. It is copied to a fresh key, and what is verified is the copy: no URL was ever signed for it.
+//!
+//! The copy's key is recorded before the copy is made, so that whatever dies between two steps leaves nothing that the
+//! image's record does not name. One attempt at a time, by the claim that completing parts takes too; an attempt that
+//! outlives its claim does no harm, since each has its own key and one move to ready.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::examine::Finding;
+use crate::{
+    domain::Valet,
+    model::{Image, ImageState, ObjectKey, Rejection},
+    store::{StoreError, objects::COPYING},
+};
+
+/// An upload that is replaced under our eyes is looked at again; more than this is a fault, or an attack.
+const TRIES: usize = 5;
+/// How long somebody else's attempt is waited for, and how often it is looked at meanwhile.
+const WAIT: Duration = Duration::from_secs(15);
+const LOOK_AGAIN: Duration = Duration::from_millis(300);
+
+impl Valet {
+    /// Copies what was put, and looks at the copy.
+    pub(in crate::domain) async fn examine_copy(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
+        let (mut tries, mut waited) = (0, Duration::ZERO);
+        while tries < TRIES {
+            let Some(head) = self.objects.head(&image.key).await? else { return Ok(Finding::Missing) };
+            // Not worth a copy. The digest is not looked at: it would be that of this moment.
+            if head.size != image.upload.size || head.content_type.as_deref() != Some(image.upload.content_type.as_str()) {
+                return Ok(Finding::Wrong(Rejection::ObjectMismatch));
+            }
+            let copy = ObjectKey::attempt(image.user, image.id);
+            if !self.claim_attempt(image, &copy, now).await? {
+                let current = self.store.images.find_owned(image.user, image.id).await?;
+                if current.is_none_or(|image| image.state != ImageState::Pending) {
+                    return Ok(Finding::Missing);
+                }
+                if waited >= WAIT {
+                    return Err(StoreError::ObjectsTimeout { operation: "CopyObject" });
+                }
+                tokio::time::sleep(LOOK_AGAIN).await;
+                waited += LOOK_AGAIN;
+                continue;
+            }
+            tries += 1;
+            match self.attempt(image, &head.etag, &copy).await {
+                Ok(proved @ Finding::Proved(_)) => return Ok(proved),
+                Ok(Finding::Missing) => self.give_up(image, &copy).await,
+                Ok(finding) => return Ok(finding),
+                Err(error) => {
+                    self.give_up(image, &copy).await;
+                    return Err(error);
+                }
+            }
+        }
+        Err(StoreError::Objects { operation: "CopyObject", reason: "the upload changes all the time".to_owned() })
+    }
+
+    async fn claim_attempt(&self, image: &Image, copy: &ObjectKey, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut written = vec![copy.clone()];
+        written.extend(image.upload.preview.map(|_| copy.preview()));
+        // A copy may appear after we stopped waiting for it: what clears strays must come later.
+        let dies_at = now + COPYING;
+        self.store.images.claim_completion(image, COPYING, dies_at, dies_at + self.grace(0), &written).await
+    }
+
+    /// Missing when what was to be copied is not what was seen.
+    async fn attempt(&self, image: &Image, etag: &str, copy: &ObjectKey) -> Result<Finding, StoreError> {
+        if !self.objects.copy((&image.key, etag), copy, image.upload.content_type).await? {
+            return Ok(Finding::Missing);
+        }
+        if let Some(preview) = image.upload.preview {
+            let from = image.key.preview();
+            if let Some(head) = self.objects.head(&from).await? {
+                self.objects.copy((&from, &head.etag), &copy.preview(), preview.content_type).await?;
+            }
+        }
+        self.examine_at(image, copy.clone()).await
+    }
+
+    /// A failed attempt must not be paid for: its copy goes at once. What fails here the sweeper does.
+    async fn give_up(&self, image: &Image, copy: &ObjectKey) {
+        let cleared = async {
+            self.objects.purge(copy).await?;
+            if image.upload.preview.is_some() {
+                self.objects.purge(&copy.preview()).await?;
+            }
+            self.store.images.drop_completion(image).await
+        };
+        if let Err(error) = cleared.await {
+            tracing::warn!(image = %image.id, %error, "the copy of a failed attempt is left to the sweeper");
+        }
+    }
+}

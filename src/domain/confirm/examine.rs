@@ -1,0 +1,121 @@
+//! Looking at what lies in S3, changing nothing: the declared bytes, and an image of the declared type.
+
+use crate::{
+    domain::{
+        Valet,
+        content::{self, Inspection},
+        multipart::MissingParts,
+    },
+    model::{ContentType, Dimensions, Image, ObjectKey, Rejection, Sha256, Verified},
+    store::StoreError,
+};
+
+/// The most pixels of a preview: far more than any needs, far less than harms a client.
+const MAX_PREVIEW_PIXELS: u64 = 1 << 22;
+
+/// What became of a pending image's upload.
+#[derive(Debug)]
+pub(in crate::domain) enum Finding {
+    /// These bytes are the declared ones, and an image of the declared type.
+    Proved(Verified),
+    /// Something else.
+    Wrong(Rejection),
+    /// Nothing.
+    Missing,
+    /// Nothing yet, and not all parts either.
+    PartsMissing(MissingParts),
+}
+
+/// What was declared of an object.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Declared {
+    content_type: ContentType,
+    size: u64,
+    /// None is declared for a multipart upload.
+    sha256: Option<Sha256>,
+    max_pixels: u64,
+}
+
+/// What lies at a key.
+pub(super) enum Verdict {
+    /// What was declared.
+    Right { etag: String, size: Dimensions },
+    /// Something else.
+    Wrong(Rejection),
+    /// Nothing, or nothing any more.
+    Missing,
+}
+
+impl Declared {
+    /// The image itself.
+    pub(super) fn image(image: &Image) -> Self {
+        let upload = &image.upload;
+        Self { content_type: upload.content_type, size: upload.size, sha256: upload.sha256, max_pixels: content::MAX_PIXELS }
+    }
+
+    /// Its preview, if there is to be one.
+    pub(super) fn preview(image: &Image) -> Option<Self> {
+        let preview = image.upload.preview?;
+        let (content_type, size, sha256) = (preview.content_type, preview.size, Some(preview.sha256));
+        Some(Self { content_type, size, sha256, max_pixels: MAX_PREVIEW_PIXELS })
+    }
+}
+
+impl Valet {
+    /// Looks at what lies at the image's own key.
+    pub(in crate::domain) async fn examine(&self, image: &Image) -> Result<Finding, StoreError> {
+        self.examine_at(image, image.key.clone()).await
+    }
+
+    /// Looks at the bytes at `key`, and at the preview beside them. A preview that is absent or wrong is no error: the image
+    /// goes without.
+    pub(super) async fn examine_at(&self, image: &Image, key: ObjectKey) -> Result<Finding, StoreError> {
+        match self.verify(&key, Declared::image(image)).await? {
+            Verdict::Missing => Ok(Finding::Missing),
+            Verdict::Wrong(why) => Ok(Finding::Wrong(why)),
+            Verdict::Right { etag, size } => {
+                let preview = match Declared::preview(image) {
+                    Some(declared) => matches!(self.verify(&key.preview(), declared).await?, Verdict::Right { .. }),
+                    None => false,
+                };
+                Ok(Finding::Proved(Verified { key, etag, size, preview }))
+            }
+        }
+    }
+
+    async fn verify(&self, key: &ObjectKey, declared: Declared) -> Result<Verdict, StoreError> {
+        let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
+        if head.size != declared.size || head.content_type.as_deref() != Some(declared.content_type.as_str()) {
+            return Ok(Verdict::Wrong(Rejection::ObjectMismatch));
+        }
+        if let Some(sha256) = declared.sha256 {
+            let told = head.sha256.filter(|_| self.finalization.believes_checksums());
+            // What no store has verified is hashed here.
+            let digest = match told {
+                Some(digest) => Some(digest),
+                None => self.objects.digest(key, &head.etag).await?,
+            };
+            match digest {
+                None => return Ok(Verdict::Missing),
+                Some(digest) if digest != sha256 => return Ok(Verdict::Wrong(Rejection::ObjectMismatch)),
+                Some(_) => {}
+            }
+        }
+        let mut wanted = content::FIRST_HEAD;
+        loop {
+            let Some(bytes) = self.objects.read_head(key, &head.etag, wanted).await? else { return Ok(Verdict::Missing) };
+            match content::inspect(&bytes, declared.size, declared.max_pixels) {
+                Inspection::Proved(proved) if proved.format.matches(declared.content_type.as_str()) => {
+                    let size = Dimensions { width: proved.width, height: proved.height };
+                    return Ok(Verdict::Right { etag: head.etag, size });
+                }
+                Inspection::NeedMore { bytes: more } if more > wanted && more <= content::MAX_HEAD => wanted = more,
+                Inspection::NeedMore { .. } | Inspection::Proved(_) => return Ok(Verdict::Wrong(Rejection::ContentMismatch)),
+                Inspection::Refused(refusal) => {
+                    tracing::info!(%key, reason = %refusal, "content refused");
+                    return Ok(Verdict::Wrong(Rejection::ContentMismatch));
+                }
+            }
+        }
+    }
+}

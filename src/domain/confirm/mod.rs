@@ -1,0 +1,140 @@
+//! Confirming: S3's own word for size, type and digest, the bytes' own word for what they are, then one move to ready.
+//!
+//! Here are the answers and the moves; `examine` looks at what lies in S3, `copying` makes it final on stores that do not
+//! hold to what was signed.
+
+mod copying;
+mod examine;
+
+use std::collections::HashMap;
+
+use futures_util::{FutureExt, StreamExt, stream};
+use time::OffsetDateTime;
+
+pub(super) use self::examine::Finding;
+use super::{S3_AT_ONCE, Valet, multipart::MissingParts, one};
+use crate::{
+    model::{Image, ImageId, ImageState, Rejection, UserId, Verified},
+    store::StoreError,
+};
+
+/// Why an image is not ready.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfirmError {
+    /// Not this user's, not there, or deleted.
+    #[error("there is no such upload")]
+    NotFound,
+    /// Nothing was uploaded yet.
+    #[error("nothing has been uploaded")]
+    ObjectMissing,
+    /// Not all parts of a multipart upload are there.
+    #[error("the parts {0} are missing")]
+    PartsMissing(MissingParts),
+    /// What was uploaded is not what was declared. Final.
+    #[error("what was uploaded is not what was declared")]
+    Rejected(Rejection),
+    /// The upload's time is over. Final.
+    #[error("the upload has expired")]
+    Expired,
+    /// The database or S3 failed; nothing is decided, asking again is safe.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Valet {
+    /// Makes a pending image ready. However often and however many at once, the answer is the same.
+    ///
+    /// # Errors
+    /// [`ConfirmError`].
+    pub async fn confirm(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Image, ConfirmError> {
+        one(self.confirm_all(user, &[id], now).await?)
+    }
+
+    /// [`Valet::confirm`] for many: S3 is asked for each, the database a few times for all. One that is not right harms no
+    /// other.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database; S3's are each item's own.
+    pub async fn confirm_all(
+        &self,
+        user: UserId,
+        ids: &[ImageId],
+        now: OffsetDateTime,
+    ) -> Result<Vec<Result<Image, ConfirmError>>, StoreError> {
+        let mut found = self.store.images.find_all_owned(user, ids).await?;
+        // Pending always tries: time alone never refuses.
+        let pending: Vec<_> = found.iter().filter(|image| image.state == ImageState::Pending).cloned().collect();
+        let mut unsettled = HashMap::new();
+        if !pending.is_empty() {
+            unsettled = self.settle_pending(pending, now).await?;
+            // Read again: somebody else may have moved them while we looked.
+            found = self.store.images.find_all_owned(user, ids).await?;
+        }
+        let ready = found.iter().filter(|image| image.state == ImageState::Ready);
+        let ready: Vec<_> = ready.map(|image| (image.id, image.surplus())).collect();
+        // Those that were ready before, too: the server that owed the next step may have died.
+        if let Err(error) = self.store.users.keep_all_held(user, &ready).await {
+            // They are ready all the same: this must not turn an acknowledged confirm into an error.
+            tracing::warn!(%user, %error, "the holds of confirmed images are left to the sweeper");
+        }
+        let mut answer = |id: &ImageId| {
+            let image = found.iter().find(|image| image.id == *id).ok_or(ConfirmError::NotFound)?;
+            match (image.outcome(), image.rejection) {
+                (ImageState::Ready, _) => Ok(image.clone()),
+                (ImageState::Pending, _) => Err(unsettled.remove(id).unwrap_or(ConfirmError::ObjectMissing)),
+                (ImageState::Rejected, Some(why)) => Err(ConfirmError::Rejected(why)),
+                (ImageState::Expired, _) => Err(ConfirmError::Expired),
+                _ => Err(ConfirmError::NotFound),
+            }
+        };
+        Ok(ids.iter().map(&mut answer).collect())
+    }
+
+    /// Looks at what came of each, and moves those that can be decided; why the others stay pending.
+    async fn settle_pending(
+        &self,
+        pending: Vec<Image>,
+        now: OffsetDateTime,
+    ) -> Result<HashMap<ImageId, ConfirmError>, StoreError> {
+        // Boxed: the stream's own futures are not `Send` for every lifetime.
+        let looks = pending.into_iter().map(|image| async move { (self.gather(&image, now).await, image) }.boxed());
+        let examined: Vec<_> = stream::iter(looks).buffer_unordered(S3_AT_ONCE).collect().await;
+        let (mut proved, mut unsettled) = (Vec::new(), HashMap::new());
+        for (finding, image) in examined {
+            match finding {
+                Ok(Finding::Proved(verified)) => proved.push((image, verified)),
+                Ok(Finding::Wrong(why)) => self.reject(&image, why, now).await?,
+                Ok(Finding::Missing) => drop(unsettled.insert(image.id, ConfirmError::ObjectMissing)),
+                Ok(Finding::PartsMissing(missing)) => drop(unsettled.insert(image.id, ConfirmError::PartsMissing(missing))),
+                Err(error) => drop(unsettled.insert(image.id, error.into())),
+            }
+        }
+        let moves: Vec<_> = proved.iter().map(|(image, verified)| (image, verified)).collect();
+        self.store.images.mark_all_ready(&moves).await?;
+        for (image, _) in &proved {
+            tracing::info!(image = %image.id, user = %image.user, bytes = image.upload.size, "confirmed");
+        }
+        Ok(unsettled)
+    }
+
+    /// `pending → ready`, and the bytes stay counted. `None` when somebody else moved the image.
+    pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
+        let ready = self.store.images.mark_owned_ready(image, verified).await?;
+        if let Some(ready) = &ready {
+            tracing::info!(image = %image.id, user = %image.user, bytes = image.upload.size, "confirmed");
+            if let Err(error) = self.store.users.keep_held(ready.user, ready.id, ready.surplus()).await {
+                tracing::warn!(image = %ready.id, %error, "the hold of a confirmed image is left to the sweeper");
+            }
+        }
+        Ok(ready)
+    }
+
+    /// `pending → rejected`; the bytes are free again, and the sweeper removes them.
+    pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<(), StoreError> {
+        if self.store.images.reject_owned(image.user, image.id, why, now).await? {
+            tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected");
+            self.store.users.release_held(image.user, image.id, image.reserved).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,81 @@
+//! What stands in for an image until its bytes are there: a small picture that the client made, and a hash that is one.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+
+use super::{ContentType, Sha256};
+
+/// A small picture of the image, uploaded beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preview {
+    /// JPEG or WebP.
+    pub content_type: ContentType,
+    /// Bytes.
+    pub size: u64,
+    /// Signed into its URL, compared at confirm.
+    pub sha256: Sha256,
+}
+
+impl Preview {
+    /// The largest, in bytes.
+    pub const MAX_BYTES: u64 = 256 * 1024;
+    /// The media types it may have: what every client can make and show.
+    pub const TYPES: [ContentType; 2] = [ContentType::Jpeg, ContentType::Webp];
+}
+
+/// A ThumbHash (evanw.github.io/thumbhash): some 25 bytes that clients decode to a blurred picture. Opaque here.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ThumbHash(Vec<u8>);
+
+/// Not base64 of 1 to 32 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("must be the base64 (standard alphabet, padded) of at most {} bytes", ThumbHash::MAX_BYTES)]
+pub struct InvalidThumbHash;
+
+impl ThumbHash {
+    /// The longest, in bytes.
+    pub const MAX_BYTES: usize = 32;
+
+    /// Reads padded standard base64.
+    ///
+    /// # Errors
+    /// [`InvalidThumbHash`], also for nothing at all.
+    pub fn parse(text: &str) -> Result<Self, InvalidThumbHash> {
+        if text.is_empty() || text.len() > Self::MAX_BYTES.div_ceil(3) * 4 {
+            return Err(InvalidThumbHash);
+        }
+        let bytes = STANDARD.decode(text).map_err(|_| InvalidThumbHash)?;
+        if bytes.len() > Self::MAX_BYTES { Err(InvalidThumbHash) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl fmt::Display for ThumbHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&STANDARD.encode(&self.0))
+    }
+}
+
+impl fmt::Debug for ThumbHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thumb_hash_is_base64_of_at_most_32_bytes() {
+        let longest = STANDARD.encode([7; 32]);
+        for good in ["1QcSHQRnh493V4dIh4eXh1h4kJUI", "AA==", longest.as_str()] {
+            assert_eq!(ThumbHash::parse(good).unwrap().to_string(), good);
+        }
+        let long = STANDARD.encode([7; 33]);
+        for bad in ["", "A", "AA", "AB==", "1QcSHQRnh493V4dIh4eXh1h4kJU_", " AA==", &long, &"A".repeat(4096)] {
+            assert_eq!(ThumbHash::parse(bad), Err(InvalidThumbHash), "{bad}");
+        }
+    }
+}

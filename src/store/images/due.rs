@@ -1,0 +1,78 @@
+//! What the sweeper asks and writes. `due` is when it looks next, and the lease of the sweeper that looks: raising it is
+//! the claim.
+
+use futures_util::TryStreamExt;
+use mongodb::bson::doc;
+use time::OffsetDateTime;
+
+use super::{Images, document::ImageDoc, owned};
+use crate::{
+    model::{Image, ImageState},
+    store::{StoreError, bounded, datetime, instant},
+};
+
+impl Images {
+    /// Images that are due at `now`, the longest due first, and until when each is claimed or was to be looked at.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn due(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<(Image, OffsetDateTime)>, StoreError> {
+        let filter = doc! { "due": { "$lte": datetime(now) } };
+        let found: Vec<ImageDoc> = bounded(async {
+            self.collection.find(filter).sort(doc! { "due": 1 }).limit(i64::from(limit)).await?.try_collect().await
+        })
+        .await?;
+        // A document that cannot be read must not keep the others from being swept.
+        let with_due = |doc: ImageDoc| {
+            let due = doc.due.map_or(now, instant);
+            let read = doc.into_image().inspect_err(|error| tracing::error!(%error, "an image that is due cannot be read"));
+            Some((read.ok()?, due))
+        };
+        Ok(found.into_iter().filter_map(with_due).collect())
+    }
+
+    /// Claims an image that is due, by raising `due` to the end of the lease. Of any number of sweepers one succeeds;
+    /// when it dies, the image is due again after the lease.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim(&self, image: &Image, due: OffsetDateTime, lease_ends: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, image.state);
+        filter.insert("due", datetime(due));
+        self.moved(filter, doc! { "$set": { "due": datetime(lease_ends) } }).await
+    }
+
+    /// Looks again at `due`, unless the image moved on or `due` was raised past the lease meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone(&self, image: &Image, lease_ends: OffsetDateTime, due: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, image.state);
+        filter.insert("due", datetime(lease_ends));
+        self.moved(filter, doc! { "$set": { "due": datetime(due) } }).await
+    }
+
+    /// A tombstone's end: its object is deleted and no URL lives that could bring it back.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn mark_gone(&self, image: &Image) -> Result<bool, StoreError> {
+        let update = doc! {
+            "$set": { "state": ImageState::Gone.as_str(), "goneFrom": image.state.as_str() },
+            "$currentDate": { "goneAt": true },
+            "$unset": { "due": "" },
+        };
+        self.moved(owned(image.user, image.id, image.state), update).await
+    }
+
+    /// A ready image's end of clearing: nothing lies beside it, and no URL lives that could bring something. Does nothing
+    /// when it is no longer claimed until `lease_ends`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn forget_strays(&self, image: &Image, lease_ends: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Ready);
+        filter.insert("due", datetime(lease_ends));
+        self.moved(filter, doc! { "$unset": { "strays": "", "due": "" } }).await
+    }
+}

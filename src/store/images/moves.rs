@@ -1,0 +1,175 @@
+//! The moves from state to state, each one conditional update, and the claim that goes before one.
+//!
+//! `uploadedAt` and leases are written by the database's own clock.
+
+use std::time::Duration;
+
+use mongodb::{
+    ClientSession,
+    bson::{Bson, DateTime, Document, doc},
+};
+use time::OffsetDateTime;
+
+use super::{Images, owned, owned_by_ids};
+use crate::{
+    model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId, Verified},
+    store::{StoreError, datetime, update_each},
+};
+
+impl Images {
+    /// Claims the making of an object out of what was uploaded (completing its parts, or copying it) for `lease`, by the
+    /// database's clock, and records until when and under which further keys it may write. `false` when another holds the
+    /// claim, or the image is no longer pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim_completion(
+        &self,
+        image: &Image,
+        lease: Duration,
+        urls_die_at: OffsetDateTime,
+        due: OffsetDateTime,
+        written: &[ObjectKey],
+    ) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        // An absent field is less than any date.
+        filter.insert("$expr", doc! { "$lt": ["$completingUntil", "$$NOW"] });
+        let mut set = doc! {
+            "completingUntil": { "$add": ["$$NOW", i64::try_from(lease.as_millis()).unwrap_or(i64::MAX)] },
+            "urlsDieAt": { "$max": ["$urlsDieAt", datetime(urls_die_at)] },
+            "due": { "$max": ["$due", datetime(due)] },
+        };
+        if !written.is_empty() {
+            set.insert("strays", doc! { "$concatArrays": [strays(), literal(written)] });
+        }
+        Ok(self.update_owned(filter, vec![doc! { "$set": set }]).await?.is_some())
+    }
+
+    /// Gives the claim up: what it was for did not happen.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the claim then ends with its lease.
+    pub async fn drop_completion(&self, image: &Image) -> Result<(), StoreError> {
+        let update = doc! { "$unset": { "completingUntil": "" } };
+        self.moved(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
+    }
+
+    /// `pending → ready`, with what was verified. `None` when it was not pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn mark_owned_ready(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
+        let (filter, update) = to_ready(image, verified);
+        self.update_owned(filter, update).await
+    }
+
+    /// `pending → ready` for each that still is, with what was verified of it: one round trip for any number.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may then be ready.
+    pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
+        let moves = proved.iter().map(|(image, verified)| to_ready(image, verified));
+        update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await
+    }
+
+    /// `pending → rejected`. `false` when it was not pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn reject_owned(&self, user: UserId, id: ImageId, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let update = doc! {
+            "$set": { "state": ImageState::Rejected.as_str(), "rejection": why.as_str(), "due": datetime(now) },
+            "$unset": { "live": "", "idemKey": "", "idemHash": "" },
+        };
+        self.moved(owned(user, id, ImageState::Pending), update).await
+    }
+
+    /// `pending → expired`, unless a URL left since `image` was read. `false` when it was not pending or one did.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        filter.insert("urlsDieAt", datetime(image.urls_die_at));
+        self.moved(filter, to_tombstone(ImageState::Expired, now)).await
+    }
+
+    /// `pending → deleting`. `false` when it was not pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn delete_owned_pending(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<bool, StoreError> {
+        self.moved(owned(user, id, ImageState::Pending), to_tombstone(ImageState::Deleting, now)).await
+    }
+
+    /// `ready → deleting` for those that are ready, in the transaction that also frees their bytes; says which they were.
+    pub(in crate::store) async fn start_deleting(
+        &self,
+        user: UserId,
+        ids: &[ImageId],
+        now: OffsetDateTime,
+        session: &mut ClientSession,
+    ) -> mongodb::error::Result<Vec<(String, i64)>> {
+        let mut filter = owned_by_ids(user, ids);
+        filter.insert("state", ImageState::Ready.as_str());
+        let sizes = self.collection.clone_with_type::<Document>();
+        let mut found =
+            sizes.find(filter.clone()).projection(doc! { "size": 1, "preview.size": 1 }).session(&mut *session).await?;
+        let mut taken = Vec::new();
+        while let Some(image) = found.next(&mut *session).await.transpose()? {
+            let preview = image.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
+            let bytes = image.get_i64("size").unwrap_or_default() + preview;
+            taken.push((image.get_str("_id").unwrap_or_default().to_owned(), bytes));
+        }
+        // A write by somebody else since the read aborts the transaction, which then begins anew.
+        self.collection.update_many(filter, to_tombstone(ImageState::Deleting, now)).session(session).await?;
+        Ok(taken)
+    }
+}
+
+fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
+    let due: DateTime = datetime(now);
+    doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
+}
+
+/// A pipeline, for $$NOW; $literal because a pipeline would take a leading `$` for a field's name.
+fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
+    let mut filter = owned(image.user, image.id, ImageState::Pending);
+    let mut set = doc! {
+        "state": ImageState::Ready.as_str(),
+        "uploadedAt": "$$NOW",
+        "key": { "$literal": verified.key.as_str() },
+        "etag": { "$literal": &verified.etag },
+        "width": i64::from(verified.size.width),
+        "height": i64::from(verified.size.height),
+    };
+    let mut unset = vec!["completingUntil"];
+    let mut final_keys = vec![verified.key.clone()];
+    if verified.preview {
+        final_keys.push(verified.key.preview());
+    } else if image.upload.preview.is_some() {
+        unset.push("preview");
+    }
+    let others: Vec<_> = image.keys().into_iter().filter(|key| !final_keys.contains(key)).collect();
+    if others.is_empty() && !image.key.is_incoming() {
+        unset.push("due");
+    } else {
+        if image.key.is_incoming() {
+            // What is not recorded any more may be cleared already.
+            filter.insert("strays", verified.key.as_str());
+        }
+        // Copies that were begun since `image` was read are in the document only.
+        let all = doc! { "$setUnion": [strays(), literal(&others)] };
+        set.insert("strays", doc! { "$setDifference": [all, literal(&final_keys)] });
+        set.insert("due", "$$NOW");
+    }
+    (filter, vec![doc! { "$set": set }, doc! { "$unset": unset }])
+}
+
+fn strays() -> Document {
+    doc! { "$ifNull": ["$strays", []] }
+}
+
+fn literal(keys: &[ObjectKey]) -> Document {
+    doc! { "$literal": keys.iter().map(ObjectKey::as_str).collect::<Vec<_>>() }
+}

@@ -1,0 +1,49 @@
+//! Copying inside the bucket: how an upload that the store does not hold to its signature becomes final.
+
+use std::time::Duration;
+
+use aws_sdk_s3::{
+    config::{Builder, timeout::TimeoutConfig},
+    types::{ChecksumAlgorithm, MetadataDirective},
+};
+
+use super::{Objects, failed, is_gone};
+use crate::{
+    model::{ContentType, ObjectKey},
+    store::StoreError,
+};
+
+/// The longest S3 may take to copy: it answers when the copy is there.
+pub const COPYING: Duration = Duration::from_secs(40);
+
+impl Objects {
+    /// Copies the object that `etag` names, with this type and no other metadata. `false` when it is not there any more.
+    /// A store may ignore the condition: only what the copy holds counts.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the copy may come all the same.
+    pub async fn copy(
+        &self,
+        (from, etag): (&ObjectKey, &str),
+        to: &ObjectKey,
+        content_type: ContentType,
+    ) -> Result<bool, StoreError> {
+        let timeouts =
+            TimeoutConfig::builder().read_timeout(COPYING).operation_attempt_timeout(COPYING).operation_timeout(COPYING).build();
+        let copy = self.client.copy_object().bucket(&self.bucket).key(to.as_str()).copy_source(format!("{}/{from}", self.bucket));
+        let answer = copy
+            .copy_source_if_match(etag)
+            .metadata_directive(MetadataDirective::Replace)
+            .content_type(content_type.as_str())
+            .checksum_algorithm(ChecksumAlgorithm::Sha256)
+            .customize()
+            .config_override(Builder::new().timeout_config(timeouts))
+            .send()
+            .await;
+        match answer {
+            Ok(_) => Ok(true),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(failed("CopyObject", &error)),
+        }
+    }
+}
