@@ -15,7 +15,7 @@ use super::{
     throttle::{Client, Throttled},
 };
 use crate::{
-    model::{ImageId, UserId},
+    model::UserId,
     store::{Deletion, Hold, StoreError},
 };
 
@@ -154,7 +154,7 @@ impl Valet {
         if self.store.sessions.has_any(user).await? {
             self.end_sessions(user, None).await?;
         }
-        let live = self.live_images(user).await?;
+        let live = self.store.images.live_owned(user, IMAGES).await?;
         if !live.is_empty() {
             self.delete_all(user, &live, now).await?;
             return Ok(Step::More);
@@ -166,7 +166,7 @@ impl Valet {
             return Ok(Step::More);
         }
         // Asked anew: no hold is left, so none can come after this.
-        if !self.live_images(user).await?.is_empty() {
+        if !self.store.images.live_owned(user, 1).await?.is_empty() {
             return Ok(Step::More);
         }
         let remembered = at + REMEMBERED;
@@ -188,11 +188,5 @@ impl Valet {
             }
         }
         self.store.users.release_all_held(user, &released).await
-    }
-
-    async fn live_images(&self, user: UserId) -> Result<Vec<ImageId>, StoreError> {
-        let ready = self.store.images.list_owned_ready(user, None, IMAGES).await?;
-        let pending = self.store.images.list_owned_pending(user, None, IMAGES).await?;
-        Ok(ready.iter().chain(&pending).map(|image| image.id).collect())
     }
 }

@@ -25,7 +25,7 @@ use mongodb::{
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 
-pub use images::{Entry, Images, Inserted, Inventory};
+pub use images::{Entry, Images, Inserted, Inventory, Page, Row};
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
 pub use sessions::{Parent, Session, Sessions};

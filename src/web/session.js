@@ -111,8 +111,10 @@ class Session extends EventTarget {
   #hear({ kind, access, user, why }) {
     if (kind === "ended") this.#forget(why);
     if (kind !== "token") return;
-    // Another account, or a sign-in while this tab shows the form: begin as a fresh tab does.
-    if (this.user?.id !== user.id) return localStorage.getItem(STORE) && location.reload();
+    // Another account, or a sign-in while this tab shows the form: begin as a fresh tab does. A tab that is just starting takes it as its own.
+    const known = this.user ? this.user.id === user.id : this.#refreshing !== null;
+    if (!known) return localStorage.getItem(STORE) && location.reload();
+    Object.assign(this, { user });
     this.#access = access;
     this.dispatchEvent(new Event("heard"));
   }

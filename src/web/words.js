@@ -27,6 +27,7 @@ const SENTENCES = {
   session_ended: "You have been signed out. Sign in again to go on.",
   token_invalid: "You have been signed out. Sign in again to go on.",
   invalid_credentials: "The email address or the password is wrong.",
+  local_accounts_only: "This server lets people in through an identity provider alone; use the app that belongs to it.",
   email_taken: "There is an account with this address already. Sign in instead.",
   invalid_email: "That is not an email address that can receive mail.",
   storage_refused: "The storage refused the file. Try again; if it stays so, the storage is set up wrongly.",

@@ -26,6 +26,7 @@ mod multipart;
 mod oidc;
 mod openapi;
 mod orphans;
+mod pages;
 mod passwd;
 mod previews;
 mod problems;

@@ -55,6 +55,9 @@ test("rows fill the width, keep the order, and are found", async () => {
   assert.equal(height, rows.at(-1).top + rows.at(-1).height);
   for (const at of [0, 1, 777, rows.length - 1]) assert.equal(rowAt(rows, rows[at].top + 1), at);
   assert.equal(rowAt(rows, -50), 0);
+  const some = images.slice(0, rows[3].to - 1);
+  assert.deepEqual(justify(some, 1200, 250, 6, false).rows, rows.slice(0, 3), "an incomplete row waits for what is to come");
+  assert.equal(justify(some, 1200, 250, 6).rows.length, 4);
   assert.deepEqual(justify([], 1200, 250, 6), { rows: [], height: 0 });
   console.log(`10,000 images laid out in ${took.toFixed(1)} ms`);
 });

@@ -56,6 +56,17 @@ test("two tabs whose token ends at once refresh once, and sign out together", as
   for (const tab of [page, other]) await tab.locator(".tile.loaded").waitFor();
 });
 
+test("five tabs that open at once all come up", async (t) => {
+  const { page, context } = await signedIn(t, {});
+  await upload(page, await photos(page, 1));
+  const tabs = await Promise.all(Array.from({ length: 5 }, () => context.newPage()));
+  const refreshes = counting(context, "/api/auth/refresh");
+  await Promise.all(tabs.map((tab) => tab.goto("/")));
+  await Promise.all(tabs.map((tab) => tab.locator(".tile.loaded").waitFor()));
+  console.log(`five tabs: ${refreshes.length} refreshes`);
+  assert.ok(refreshes.length <= 5, `${refreshes.length}`);
+});
+
 test("a session that is ended elsewhere ends here, and says so", async (t) => {
   const { page, user } = await signedIn(t, { allowed: REFUSED });
   const here = (await (await fetch(`${BASE}/api/auth/login`, {
