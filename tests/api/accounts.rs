@@ -26,13 +26,20 @@ async fn sign_up_log_in_me() {
 async fn a8_fifty_sign_ups_of_one_address_make_one_account() {
     let app = TestApp::start().await;
     let nobody = app.anonymous();
-    let addresses: Vec<_> = (0..16).map(|n| if n % 2 == 0 { "Same@Example.com" } else { "same@example.COM" }).collect();
+    let addresses: Vec<_> = (0..50).map(|n| if n % 2 == 0 { "Same@Example.com" } else { "same@example.COM" }).collect();
     let sign_up = |email: &str| {
         let body = json!({ "email": email, "password": PASSWORD });
         let nobody = &nobody;
-        async move { nobody.post("/api/auth/signup", body).await }
+        async move {
+            loop {
+                // Each hash takes a core: on a slow machine the queue refuses some, which prove nothing.
+                let answer = nobody.post("/api/auth/signup", body.clone()).await;
+                if answer.status != 503 {
+                    return answer;
+                }
+            }
+        }
     };
-    // Each hash takes a core; what the queue refuses would prove nothing, so the number stays below its bound.
     let answers = futures_util::future::join_all(addresses.iter().map(|email| sign_up(email))).await;
     let made = answers.iter().filter(|answer| answer.status == 201).count();
     let taken = answers.iter().filter(|answer| answer.problem() == (409, "email_taken")).count();
