@@ -27,25 +27,25 @@ use super::{
 /// After the longest that a lease or a request without its server holds anything.
 const CONVERGED: Duration = Duration::from_secs(180);
 /// SIGABRT.
-const ABORTED: i32 = 6;
+pub const ABORTED: i32 = 6;
 
 /// The file that says after how many calls to die; removed with its test.
-struct Fuse(PathBuf);
+pub struct Fuse(PathBuf);
 
 impl Fuse {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(std::env::temp_dir().join(format!("valet-fuse-{}", uuid::Uuid::new_v4().simple())))
     }
 
-    fn set(&self, calls: u32) {
+    pub fn set(&self, calls: u32) {
         std::fs::write(&self.0, calls.to_string()).unwrap();
     }
 
-    fn remove(&self) {
+    pub fn remove(&self) {
         let _ = std::fs::remove_file(&self.0);
     }
 
-    fn settings(&self, app: &TestApp) -> Settings {
+    pub fn settings(&self, app: &TestApp) -> Settings {
         let finalize = if super::app::copies() { "copy" } else { "in-place" };
         let settings = Settings::of(app).but("SWEEP_INTERVAL", "1h").but("S3_FINALIZE", finalize);
         settings.but("VALET_ABORT_AT", self.0.to_str().unwrap())
