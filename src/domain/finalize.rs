@@ -15,7 +15,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// What a store does about a PUT that is not as it was signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guarantees {
-    /// It refuses a second PUT under `if-none-match: *`, also one that overlaps the first.
+    /// It refuses a second PUT under `if-none-match: *`, also one that overlaps the first, or that an unsigned header makes
+    /// a copy.
     pub once: bool,
     /// It refuses bytes that do not have the signed checksum.
     pub checksum: bool,

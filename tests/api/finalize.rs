@@ -54,7 +54,7 @@ async fn u6_i6_where_a_url_writes_twice_a_confirmed_image_does_not_change() {
         return;
     }
     let store = TestApp::start().await;
-    for defect in [Defect::ReplacesObjects, Defect::HasNoLocks] {
+    for defect in [Defect::ReplacesObjects, Defect::HasNoLocks, Defect::TakesUnsignedCopySource] {
         let app = before(&store, defect).await;
         let ada = app.user().await;
         let bytes = unique_png();
@@ -68,6 +68,10 @@ async fn u6_i6_where_a_url_writes_twice_a_confirmed_image_does_not_change() {
 
         // Whoever holds the URL writes again, with bytes of their own: into nothing.
         app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("animated.png")).await;
+        let mut copying = ticket.json["upload"].clone();
+        copying["headers"]["x-amz-copy-source"] = json!(format!("{}/{}", app.config.s3.bucket, key(&document)));
+        let taken = app.put(&copying, bytes.clone()).await == 200;
+        assert_eq!(taken, defect == Defect::TakesUnsignedCopySource);
         let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
         assert_eq!(read.bytes().await.unwrap(), bytes, "{defect:?}");
         assert_eq!(ada.confirm(ticket.id()).await.json["sha256"], sha256(&bytes));

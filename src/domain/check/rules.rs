@@ -68,6 +68,9 @@ rules! {
     UNSIGNED: Weaker, "upload: unsigned x-amz-* refused",
         "a client can add metadata, tags or an ACL to its own object",
         "switch ACLs off for the bucket (Object Ownership: bucket owner enforced), or strip x-amz-* headers in a proxy";
+    COPY_SOURCE: Weaker, "upload: unsigned copy source refused",
+        "a URL can fill its key with any object that these credentials can read, past checksum and If-None-Match; with S3_FINALIZE=auto or copy, confirm copies each upload and checks the copy",
+        "let the credentials read this bucket only, and strip x-amz-copy-source in a proxy; never set S3_FINALIZE=in-place";
     CHECKSUM: Weaker, "upload: checksum enforced",
         "other bytes than promised can be stored; with S3_FINALIZE=auto or copy, confirm copies each upload and hashes the copy",
         "nothing, unless S3_FINALIZE=in-place is set; expect each image's bytes to pass through this server once";

@@ -54,8 +54,12 @@ pub(super) async fn fix(lab: &Lab<'_>, config: &Config, loopback: bool, report: 
     report.changes.push(said("public access block", block_access(lab).await));
 }
 
-/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set: then the other three flags have to do.
+/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set: then the other three flags have to do. Where they do already
+/// nothing is tried, since clients are uploading.
 async fn block_access(lab: &Lab<'_>) -> Result<Change, StoreError> {
+    if matches!(lab.objects.access_block().await, Ok(Setting::Set(block)) if block.suffices()) {
+        return Ok(Change::None);
+    }
     let before = lab.put(&lab.key("before-block"), |_| {}).await?;
     let change = lab.objects.set_access_block(AccessBlock::ALL).await?;
     if change == Change::Made && before.is_success() && !lab.put(&lab.key("after-block"), |_| {}).await?.is_success() {
@@ -91,11 +95,9 @@ pub(super) async fn examine(lab: &Lab<'_>, config: &Config, loopback: bool, repo
     report.add(&rules::LIFECYCLE, swept);
     report.add(&rules::LIFECYCLE_EARLY, spared);
     let blocked = match lab.objects.access_block().await {
-        // The fourth flag is about ACLs that the second ignores.
-        Ok(Setting::Set(block)) => holds(
-            block.block_policy && block.restrict_buckets && block.ignore_acls,
-            if block == AccessBlock::ALL { "all four flags" } else { "not all flags" },
-        ),
+        Ok(Setting::Set(block)) => {
+            holds(block.suffices(), if block == AccessBlock::ALL { "all four flags" } else { "not all flags" })
+        }
         Ok(Setting::Unset) => Answer::No("none".to_owned()),
         other => Answer::Skipped(unknown(other)),
     };

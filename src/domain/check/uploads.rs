@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     domain::finalize::Guarantees,
+    model::ObjectKey,
     signer::Request,
     store::{StoreError, objects::wire::Method},
 };
@@ -38,6 +39,7 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
     report.add(&rules::LENGTH, settled(length(lab).await));
     report.add(&rules::TYPE, settled(content_type(lab).await));
     report.add(&rules::UNSIGNED, settled(unsigned(lab).await));
+    report.add(&rules::COPY_SOURCE, settled(copy_source(lab, &key).await));
     report.add(&rules::CHECKSUM, settled(checksum(lab).await));
     report.add(&rules::ONCE, settled(once(lab).await));
     report.add(&rules::OVERLAP, settled(overlap(lab).await));
@@ -45,15 +47,16 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
     objects::examine(lab, &key, report).await;
 }
 
-/// The two that decide where an upload becomes final.
+/// Those that decide where an upload becomes final.
 pub(super) async fn guarantees(lab: &Lab<'_>) -> Result<Guarantees, StoreError> {
-    let accepted = lab.put(&lab.key("object"), |_| {}).await?;
+    let key = lab.key("object");
+    let accepted = lab.put(&key, |_| {}).await?;
     if !accepted.is_success() {
         return Err(StoreError::Objects { operation: "PutObject", reason: format!("{} to a presigned PUT", accepted.status) });
     }
     let holds = |answer: &Answer| matches!(answer, Answer::Yes(_));
     let checksum = holds(&checksum(lab).await?);
-    let once = holds(&once(lab).await?) && holds(&overlap(lab).await?);
+    let once = holds(&once(lab).await?) && holds(&overlap(lab).await?) && holds(&copy_source(lab, &key).await?);
     Ok(Guarantees { once, checksum })
 }
 
@@ -109,6 +112,14 @@ async fn content_type(lab: &Lab<'_>) -> Result<Answer, StoreError> {
 async fn unsigned(lab: &Lab<'_>) -> Result<Answer, StoreError> {
     let key = lab.key("unsigned");
     let response = lab.put(&key, |put| put.headers.push(("x-amz-meta-valet-check", "unsigned".to_owned()))).await?;
+    lab.is_refused(&key, &response).await
+}
+
+/// With this header a PUT is a copy: a store that takes it unsigned asks neither for the body nor for `if-none-match`.
+async fn copy_source(lab: &Lab<'_>, source: &ObjectKey) -> Result<Answer, StoreError> {
+    let key = lab.key("copy-source");
+    let source = lab.prober.source(source);
+    let response = lab.put(&key, |put| put.headers.push(("x-amz-copy-source", source))).await?;
     lab.is_refused(&key, &response).await
 }
 

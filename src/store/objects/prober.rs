@@ -58,13 +58,18 @@ impl Prober<'_> {
         }
     }
 
+    /// How `x-amz-copy-source` names an object of this bucket.
+    #[must_use]
+    pub fn source(&self, key: &ObjectKey) -> String {
+        format!("{}/{key}", self.0.bucket)
+    }
+
     /// Copies the object that `etag` names; the status of the answer.
     ///
     /// # Errors
     /// [`StoreError`] when there is none.
     pub async fn copy(&self, from: &ObjectKey, etag: &str, to: &ObjectKey) -> Result<u16, StoreError> {
-        let source = format!("{}/{from}", self.0.bucket);
-        let copy = self.0.client.copy_object().bucket(&self.0.bucket).key(to.as_str()).copy_source(source);
+        let copy = self.0.client.copy_object().bucket(&self.0.bucket).key(to.as_str()).copy_source(self.source(from));
         answered("CopyObject", copy.copy_source_if_match(etag).send().await)
     }
 

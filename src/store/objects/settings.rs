@@ -64,6 +64,26 @@ pub struct AccessBlock {
 impl AccessBlock {
     /// All four flags.
     pub const ALL: Self = Self { block_acls: true, ignore_acls: true, block_policy: true, restrict_buckets: true };
+
+    /// Whether nothing can make the bucket public: the flag for new ACLs adds nothing to the one that ignores them.
+    #[must_use]
+    pub fn suffices(self) -> bool {
+        self.ignore_acls && self.block_policy && self.restrict_buckets
+    }
+
+    /// Ceph RGW answers with the same flags under a root of its own, `BlockPublicAccessBlockConfiguration`, and with status
+    /// 200, which the SDK does not take.
+    fn under_any_root<E>(error: &SdkError<E>) -> Option<Self> {
+        let answer = error.raw_response().filter(|answer| answer.status().is_success())?;
+        let text = std::str::from_utf8(answer.body().bytes()?).ok()?;
+        let flag = |name: &str| text.contains(&format!("<{name}>true</{name}>"));
+        text.contains("<BlockPublicAcls>").then(|| Self {
+            block_acls: flag("BlockPublicAcls"),
+            ignore_acls: flag("IgnorePublicAcls"),
+            block_policy: flag("BlockPublicPolicy"),
+            restrict_buckets: flag("RestrictPublicBuckets"),
+        })
+    }
 }
 
 impl Objects {
@@ -126,6 +146,9 @@ impl Objects {
     /// [`StoreError`].
     pub async fn access_block(&self) -> Result<Setting<AccessBlock>, StoreError> {
         let got = self.client.get_public_access_block().bucket(&self.bucket).send().await;
+        if let Some(block) = got.as_ref().err().and_then(AccessBlock::under_any_root) {
+            return Ok(Setting::Set(block));
+        }
         setting("GetPublicAccessBlock", got)?.try_map(|got| {
             let flags = got.public_access_block_configuration();
             let flag = |of: fn(&PublicAccessBlockConfiguration) -> Option<bool>| flags.and_then(of).unwrap_or(false);

@@ -48,6 +48,8 @@ pub enum Defect {
     KeepsAborted,
     /// Copies whatever lies there now.
     CopiesAnything,
+    /// Makes a PUT a copy by a header that nobody signed (Ceph RGW).
+    TakesUnsignedCopySource,
     /// A proxy that drops a signed header, which makes the store refuse everything.
     StripsIfNoneMatch,
     /// What Ceph RGW does.
@@ -63,6 +65,7 @@ pub const ALL: &[(Defect, &[&str])] = &[
             "upload: signed length enforced",
             "upload: signed type enforced",
             "upload: unsigned x-amz-* refused",
+            "upload: unsigned copy source refused",
             "upload: checksum enforced",
             "upload: If-None-Match enforced",
             "upload: one winner of overlapping PUTs",
@@ -84,6 +87,7 @@ pub const ALL: &[(Defect, &[&str])] = &[
     (Defect::CompletesTwice, &["multipart: If-None-Match on complete"]),
     (Defect::KeepsAborted, &["multipart: abort"]),
     (Defect::CopiesAnything, &["object: conditional copy"]),
+    (Defect::TakesUnsignedCopySource, &["upload: unsigned copy source refused"]),
 ];
 
 /// A running proxy; ends with the test's runtime.
@@ -150,6 +154,12 @@ impl Inside {
         let key = self.key(parts);
         let simple_put = parts.method == Method::PUT && !key.is_empty() && !part && (presigned || anonymous);
         match self.defect {
+            Defect::TakesUnsignedCopySource if simple_put && presigned && parts.headers.contains_key("x-amz-copy-source") => {
+                let source = parts.headers["x-amz-copy-source"].to_str().unwrap();
+                let copy = self.s3.copy_object().bucket(&self.bucket).key(key).copy_source(source);
+                copy.send().await.unwrap();
+                Some(status(StatusCode::OK))
+            }
             Defect::VerifiesNothing if simple_put => Some(self.store(parts, &key, body).await),
             Defect::VerifiesNothing | Defect::IsPublic if anonymous && parts.method == Method::GET => {
                 Some(self.hand_out(&key).await)
@@ -203,6 +213,13 @@ impl Inside {
                 *answer = self.store(parts, &self.key(parts), body).await;
             }
             Defect::KnowsNoChecksums => drop(answer.headers_mut().remove("x-amz-checksum-sha256")),
+            Defect::RefusesPutsUnderBlockPublicAcls if query.contains("publicAccessBlock") && parts.method == Method::GET => {
+                let body = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
+                let text = String::from_utf8(body.to_vec()).unwrap();
+                let renamed = text.replace("PublicAccessBlockConfiguration", "BlockPublicAccessBlockConfiguration");
+                answer.headers_mut().remove("content-length");
+                *answer.body_mut() = Bytes::from(renamed).into();
+            }
             Defect::IgnoresOverrides => drop(answer.headers_mut().remove("content-disposition")),
             Defect::ExposesNothing => drop(answer.headers_mut().remove("access-control-expose-headers")),
             Defect::HidesMissingKeys if parts.method == Method::HEAD && answer.status() == StatusCode::NOT_FOUND => {
