@@ -114,6 +114,10 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
         let (valet, stop) = (app.valet.clone(), stop.clone());
         tokio::spawn(async move { valet.sweep_until(stop).await })
     };
+    let provider = {
+        let (valet, stop) = (app.valet.clone(), stop.clone());
+        tokio::spawn(async move { valet.refresh_provider_until(stop).await })
+    };
     let stopped = async {
         stop.cancelled().await;
         app.stopping.store(true, Ordering::Relaxed);
@@ -123,6 +127,9 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
     stop.cancel();
     if let Err(error) = sweeper.await {
         tracing::error!(%error, "the sweeper ended badly");
+    }
+    if let Err(error) = provider.await {
+        tracing::error!(%error, "the task of the identity provider's keys ended badly");
     }
     served
 }

@@ -5,7 +5,7 @@
 //!
 //! - [`config`]: settings, read once. [`telemetry`]: logs.
 //! - [`app`]: the parts connected; serve and stop.
-//! - [`http`]: what clients send and see. Never names mongodb or aws.
+//! - [`http`]: what clients send and see. Never names mongodb or aws. The gallery page it serves is `src/web`.
 //! - [`domain`]: the use cases; decisions, with time as a parameter. Names neither poem nor any database.
 //! - [`store`]: documents and objects. Never names poem.
 //! - [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.

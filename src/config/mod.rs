@@ -7,9 +7,11 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use secrecy::SecretString;
 
+mod accounts;
 mod limits;
 mod reader;
 
+pub use accounts::{Accounts, Provider, is_authentic};
 pub use limits::{InvalidNetwork, InvalidRate, Limits, Network, Rate, TrustedProxies};
 
 use self::reader::Reader;
@@ -29,6 +31,8 @@ pub struct Config {
     pub s3: S3,
     /// Access tokens.
     pub tokens: Tokens,
+    /// Who may sign in.
+    pub accounts: Accounts,
     /// What may be uploaded, and for how long.
     pub uploads: Uploads,
     /// The sweeper's pace.
@@ -86,6 +90,11 @@ pub struct Tokens {
     pub access_ttl: Duration,
     /// How long a session lives without being used.
     pub refresh_ttl: Duration,
+}
+
+impl Tokens {
+    /// The longest an access token may be made to live.
+    pub const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 }
 
 /// What may be uploaded, and for how long.
@@ -187,7 +196,7 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// Settings of the contract that this version does not act on. Setting one is worth a warning at start.
-const NOT_YET: [&str; 2] = ["ADMIN_BIND", "OIDC_AUDIENCE"];
+const NOT_YET: [&str; 1] = ["ADMIN_BIND"];
 
 /// Names among `NOT_YET` that `lookup` has a value for.
 #[must_use]
@@ -224,9 +233,10 @@ impl Config {
                 previous: env.secrets("JWT_PREVIOUS_SECRETS"),
                 issuer: env.text("JWT_ISSUER").unwrap_or_else(|| "valet".to_owned()),
                 audience: env.text("JWT_AUDIENCE").unwrap_or_else(|| "valet".to_owned()),
-                access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2), hours(24 * 7)),
+                access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2), Tokens::MAX_ACCESS_TTL),
                 refresh_ttl: env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365)),
             },
+            accounts: env.accounts(),
             uploads: Uploads {
                 max_bytes: env.bytes("UPLOAD_MAX_BYTES", 50 << 20, 5 << 30),
                 types: env.types("UPLOAD_TYPES"),
@@ -247,11 +257,6 @@ impl Config {
             cors: CorsOrigins { exact: env.origins("CORS_ORIGINS"), loopback: false },
             log: env.log_format(),
         };
-        if env.text("OIDC_ISSUER").is_some() || env.text("LOCAL_ACCOUNTS").is_some_and(|value| value != "on") {
-            env.problems.push(
-                "OIDC_ISSUER and LOCAL_ACCOUNTS=off: other identity providers are not supported by this version".to_owned(),
-            );
-        }
         if env.problems.is_empty() { Ok(config) } else { Err(Problems(env.problems)) }
     }
 }
@@ -281,6 +286,27 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_provider_is_given_whole_or_not_at_all() {
+        let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "b"), ("JWT_SECRET", SECRET)];
+        let with = |more: &[(&str, &str)]| read(&[&least, more].concat());
+        let (issuer, audience) = (("OIDC_ISSUER", "https://id.example/"), ("OIDC_AUDIENCE", "web, ios"));
+        let accounts = with(&[issuer, audience, ("LOCAL_ACCOUNTS", "off")]).unwrap().accounts;
+        let provider = accounts.provider.unwrap();
+        assert_eq!((accounts.local, provider.issuer.as_str()), (false, "https://id.example/"), "with its slash");
+        assert_eq!(provider.audiences, ["web", "ios"]);
+        assert!(with(&[]).unwrap().accounts.local);
+        for (more, named) in [
+            (vec![issuer], "OIDC_AUDIENCE"),
+            (vec![audience], "OIDC_ISSUER"),
+            (vec![("OIDC_ISSUER", "http://id.example"), audience], "OIDC_ISSUER"),
+            (vec![("LOCAL_ACCOUNTS", "off")], "OIDC_ISSUER"),
+            (vec![("LOCAL_ACCOUNTS", "maybe")], "LOCAL_ACCOUNTS"),
+        ] {
+            assert!(with(&more).unwrap_err().to_string().contains(named), "{more:?}");
+        }
+    }
+
+    #[test]
     fn o2_every_problem_is_listed_and_no_value_repeated() {
         let problems = read(&[
             ("JWT_SECRET", "canary-short"),
@@ -298,6 +324,7 @@ mod tests {
             ("JWT_PREVIOUS_SECRETS", &"x".repeat(40)),
             ("RATE_LIMIT_LOGIN", "canary"),
             ("TRUSTED_PROXIES", "10.0.0.0/8, canary"),
+            ("PASSWORD_MIN_LENGTH", "11"),
         ])
         .unwrap_err()
         .to_string();
@@ -319,6 +346,7 @@ mod tests {
             "JWT_PREVIOUS_SECRETS",
             "RATE_LIMIT_LOGIN",
             "TRUSTED_PROXIES",
+            "PASSWORD_MIN_LENGTH",
         ] {
             assert!(problems.contains(&format!("- {name} ")), "{name} in {problems}");
         }

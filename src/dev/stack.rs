@@ -283,7 +283,7 @@ fn banner(api: SocketAddr, config: &Config, local_s3: bool, mongod: Option<&Mong
         None => "from MONGODB_URI".to_owned(),
     };
     format!(
-        "Valet is running, for development:\n  API         http://{api}/api\n  Swagger UI  http://{api}/docs\n  \
+        "Valet is running, for development:\n  Gallery     http://{api}/\n  API         http://{api}/api\n  Swagger UI  http://{api}/docs\n  \
          S3          {s3} (bucket {}, {s3_kind})\n  MongoDB     {mongo}\n  Data        {}\nCtrl-C stops all of it.",
         config.s3.bucket,
         data_dir.display()

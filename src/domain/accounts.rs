@@ -1,11 +1,15 @@
 //! Signing up and in.
 
+use std::borrow::Cow;
+
 use time::OffsetDateTime;
 
 use super::{
     Valet,
+    audit::audit,
     credentials::{Busy, Caller, Password, Verdict},
     password_rules,
+    provider::LocalOnly,
     sessions::SignedIn,
     throttle::{Client, Guess, Throttled},
 };
@@ -15,9 +19,9 @@ use crate::{
 };
 
 /// Not a password to protect an account with; what follows "the password" says why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the password {0}")]
-pub struct WeakPassword(pub &'static str);
+pub struct WeakPassword(pub Cow<'static, str>);
 
 /// Why nobody was signed up.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +35,9 @@ pub enum SignUpError {
     /// The address has an account.
     #[error("the email address has an account already")]
     EmailTaken,
+    /// There are no accounts here.
+    #[error(transparent)]
+    LocalOnly(#[from] LocalOnly),
     /// Too many from there.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -48,6 +55,9 @@ pub enum LogInError {
     /// No such account, or not its password: the same answer after the same time.
     #[error("the email address or the password is wrong")]
     InvalidCredentials,
+    /// There are no accounts here, or the caller's is not one of ours.
+    #[error(transparent)]
+    LocalOnly(#[from] LocalOnly),
     /// Too many from there, or too many wrong passwords.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -108,6 +118,12 @@ pub enum SetPasswordError {
     Store(#[from] StoreError),
 }
 
+/// The address whose password an account has. An identity provider's user has none, whatever address it told.
+fn own_email(account: &Account) -> Result<&Email, LogInError> {
+    let email = account.user.email.as_ref().filter(|_| account.password_hash.is_some());
+    email.ok_or(LogInError::LocalOnly(LocalOnly::NotYours))
+}
+
 impl Valet {
     /// Makes an account and signs in. The unique index decides who owns an address.
     ///
@@ -120,12 +136,14 @@ impl Valet {
         client: &Client,
         now: OffsetDateTime,
     ) -> Result<SignedIn, SignUpError> {
+        self.local_accounts()?;
         self.throttle.sign_up(client)?;
         let email = Email::parse(email)?;
         let hash = self.hash_new::<SignUpError>(password, &email).await?;
         let user = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
-        tracing::info!(user = %user.id, "signed up");
-        Ok(self.start_session(user, client, now).await?.0)
+        let (signed_in, session) = self.start_session(user, client, now).await?;
+        audit!("account_created", user = %signed_in.user.id, %session, "signed up");
+        Ok(signed_in)
     }
 
     /// Signs in. An unknown address costs what a wrong password costs.
@@ -139,6 +157,7 @@ impl Valet {
         client: &Client,
         now: OffsetDateTime,
     ) -> Result<SignedIn, LogInError> {
+        self.local_accounts()?;
         self.throttle.log_in(client)?;
         let account = match Email::parse(email) {
             Ok(email) => {
@@ -157,7 +176,7 @@ impl Valet {
             self.end(session).await?;
             return Err(LogInError::InvalidCredentials);
         }
-        tracing::info!(%user, "logged in");
+        audit!("login_succeeded", %user, %session, "logged in");
         Ok(signed_in)
     }
 
@@ -173,14 +192,15 @@ impl Valet {
         client: &Client,
     ) -> Result<(), ChangePasswordError> {
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
-        let guess = self.throttle.guess(&account.user.email, client).map_err(LogInError::from)?;
+        let email = own_email(&account)?.clone();
+        let guess = self.throttle.guess(&email, client).map_err(LogInError::from)?;
         let account = self.prove(Some(account), current, guess).await?;
-        let hash = self.hash_new::<ChangePasswordError>(new, &account.user.email).await?;
+        let hash = self.hash_new::<ChangePasswordError>(new, &email).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(LogInError::InvalidCredentials.into());
         }
-        tracing::info!(user = %caller.user, "password changed");
-        Ok(self.end_sessions(caller.user, Some(caller.session)).await?)
+        audit!("password_changed", user = %caller.user, "password changed");
+        Ok(self.end_sessions(caller.user, caller.session()).await?)
     }
 
     /// Sets the password of an address's account, for the operator, and ends all its sessions.
@@ -190,11 +210,11 @@ impl Valet {
     pub async fn set_password(&self, email: &str, new: &str) -> Result<(), SetPasswordError> {
         let email = Email::parse(email)?;
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
-        let hash = self.hash_new::<SetPasswordError>(new, &account.user.email).await?;
+        let hash = self.hash_new::<SetPasswordError>(new, &email).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(SetPasswordError::Changed);
         }
-        tracing::info!(user = %account.user.id, "password set by the operator");
+        audit!("password_set_by_operator", user = %account.user.id, "password set by the operator");
         Ok(self.end_sessions(account.user.id, None).await?)
     }
 
@@ -209,14 +229,14 @@ impl Valet {
 
     /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than
     /// today's is replaced on the way.
-    async fn prove(&self, account: Option<Account>, password: &str, guess: Guess<'_>) -> Result<Account, LogInError> {
+    pub(super) async fn prove(&self, account: Option<Account>, password: &str, guess: Guess<'_>) -> Result<Account, LogInError> {
         // What is too long to be a password was never hashed; it is not hashed now, either.
         let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
-        let hash = account.as_ref().map(|account| account.password_hash.clone());
+        let hash = account.as_ref().and_then(|account| account.password_hash.clone());
         let verdict = self.passwords.verify(password.clone(), hash).await.inspect_err(|_| guess.unknown())?;
         let user = account.as_ref().map(|account| account.user.id.to_string());
         let Some(account) = account.filter(|_| verdict != Verdict::Wrong) else {
-            tracing::info!(user, "password refused");
+            audit!("password_refused", user, "a wrong password, or no such account");
             return Err(LogInError::InvalidCredentials);
         };
         guess.right();

@@ -1,6 +1,8 @@
-//! Passwords and access tokens: the only file that names argon2 and jsonwebtoken.
+//! Passwords and access tokens: the only file, with `foreign` under it, that names argon2 and jsonwebtoken.
 
-use std::{fmt, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
+pub mod foreign;
+
+use std::{borrow::Cow, fmt, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -15,6 +17,7 @@ use tokio::sync::Semaphore;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
+use self::foreign::KeyName;
 use super::password_rules;
 use crate::{
     config,
@@ -68,6 +71,8 @@ pub struct Passwords {
     running: Arc<Semaphore>,
     /// Hashes under way and waiting.
     queued: Arc<Semaphore>,
+    /// Code points of the shortest new password.
+    min_chars: usize,
     /// Verified against when there is no account, at the same cost.
     nobody: Arc<str>,
 }
@@ -78,16 +83,17 @@ const QUEUE_PER_PERMIT: usize = 16;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 impl Passwords {
-    /// As many at a time as there are cores.
+    /// As many at a time as there are cores; new passwords have at least `min_chars` code points.
     ///
     /// # Errors
     /// [`NoRandomness`].
-    pub fn new() -> Result<Self, NoRandomness> {
+    pub fn new(min_chars: usize) -> Result<Self, NoRandomness> {
         let permits = available_parallelism().map_or(1, NonZero::get);
         let nobody = hasher().hash_password(Uuid::new_v4().as_bytes()).map_err(|_| NoRandomness)?;
         Ok(Self {
             running: Arc::new(Semaphore::new(permits)),
             queued: Arc::new(Semaphore::new(permits * (1 + QUEUE_PER_PERMIT))),
+            min_chars,
             nobody: nobody.to_string().into(),
         })
     }
@@ -96,9 +102,9 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Busy`].
-    pub async fn weakness(&self, password: Password, email: &Email) -> Result<Option<&'static str>, Busy> {
-        let email = email.clone();
-        self.run(move || password_rules::weakness(password.0.expose_secret(), &email)).await
+    pub async fn weakness(&self, password: Password, email: &Email) -> Result<Option<Cow<'static, str>>, Busy> {
+        let (email, min_chars) = (email.clone(), self.min_chars);
+        self.run(move || password_rules::weakness(password.0.expose_secret(), &email, min_chars)).await
     }
 
     /// The PHC string of a password, with a fresh salt.
@@ -190,8 +196,59 @@ impl fmt::Debug for Tokens {
 pub struct Caller {
     /// The user.
     pub user: UserId,
-    /// The sign-in the token came from.
-    pub session: SessionId,
+    /// Whose word it is.
+    pub proof: Proof,
+}
+
+/// Where a token came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// A sign-in here.
+    Session(SessionId),
+    /// The identity provider, which made the token at this time.
+    Provider(OffsetDateTime),
+}
+
+impl Caller {
+    /// The sign-in the token came from; a provider's tokens have none here.
+    #[must_use]
+    pub fn session(&self) -> Option<SessionId> {
+        match self.proof {
+            Proof::Session(session) => Some(session),
+            Proof::Provider(_) => None,
+        }
+    }
+}
+
+/// Who can have made a token, by its header alone: proves nothing yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Maker {
+    /// This service.
+    Us,
+    /// The identity provider, with this key.
+    Provider(KeyName),
+}
+
+impl Maker {
+    /// Reads the header. The algorithms of the two have nothing in common, and each verifier knows only its own: no token
+    /// chooses how it is verified.
+    ///
+    /// # Errors
+    /// [`TokenError::Invalid`] for a token of neither.
+    pub fn of(token: &str) -> Result<Self, TokenError> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::Invalid);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        // RFC 7515 section 4.1.11: what is critical and not understood makes a token invalid; nothing is understood here.
+        if header.crit.is_some() || header.enc.is_some() || header.zip.is_some() {
+            return Err(TokenError::Invalid);
+        }
+        match header.alg {
+            ALGORITHM => Ok(Self::Us),
+            _ => KeyName::of(&header).map(Self::Provider).ok_or(TokenError::Invalid),
+        }
+    }
 }
 
 /// Why a token proves nothing.
@@ -205,7 +262,7 @@ pub enum TokenError {
     Expired,
 }
 
-/// Every claim is required, and of this type.
+/// Every claim but `nbf` is required, and of this type. Ours have no `nbf`; it is for tools that make tokens with our key.
 #[derive(Serialize, Deserialize)]
 struct Claims {
     sub: String,
@@ -214,17 +271,28 @@ struct Claims {
     aud: String,
     iat: i64,
     exp: i64,
+    #[serde(default, deserialize_with = "not_null", skip_serializing_if = "Option::is_none")]
+    nbf: Option<i64>,
     jti: String,
+}
+
+fn not_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    i64::deserialize(deserializer).map(Some)
 }
 
 /// RFC 9068: keeps other JWTs of the same key from passing as access tokens.
 const TYP: &str = "at+jwt";
+const ALGORITHM: jsonwebtoken::Algorithm = jsonwebtoken::Algorithm::HS256;
+/// Seconds: none of ours was ever made to live longer.
+const MAX_LIFE: i64 = config::Tokens::MAX_ACCESS_TTL.as_secs().cast_signed();
+/// Bytes; a provider's token with many groups has a few thousand.
+const MAX_TOKEN: usize = 16 * 1024;
 
 impl Tokens {
     /// Keys from the settings.
     #[must_use]
     pub fn new(config: &config::Tokens) -> Self {
-        let mut validation = Validation::new(jsonwebtoken::Algorithm::HS256);
+        let mut validation = Validation::new(ALGORITHM);
         validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
         validation.set_issuer(&[&config.issuer]);
         validation.set_audience(&[&config.audience]);
@@ -251,17 +319,16 @@ impl Tokens {
 
     /// A token for a sign-in. `None` when the library cannot sign, which its key's kind excludes.
     #[must_use]
-    pub fn issue(&self, caller: Caller, now: OffsetDateTime) -> Option<SecretString> {
-        let mut header = Header::new(jsonwebtoken::Algorithm::HS256);
-        header.typ = Some(TYP.to_owned());
-        header.kid = Some(self.kid.clone());
+    pub fn issue(&self, user: UserId, session: SessionId, now: OffsetDateTime) -> Option<SecretString> {
+        let header = header(&self.kid);
         let claims = Claims {
-            sub: caller.user.to_string(),
-            sid: caller.session.to_string(),
+            sub: user.to_string(),
+            sid: session.to_string(),
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
             iat: now.unix_timestamp(),
             exp: (now + self.ttl).unix_timestamp(),
+            nbf: None,
             jti: Uuid::new_v4().to_string(),
         };
         jsonwebtoken::encode(&header, &claims, &self.signing).ok().map(SecretString::from)
@@ -272,11 +339,9 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`]; nothing else of the token is told.
     pub fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
-        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
-        if header.typ.as_deref() != Some(TYP) {
-            return Err(TokenError::Invalid);
-        }
-        let key = self.verifying.iter().find(|(kid, _)| header.kid.as_deref() == Some(kid)).ok_or(TokenError::Invalid)?;
+        let given = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        // All of the header is ours, or none of the token is.
+        let key = self.verifying.iter().find(|(kid, _)| header(kid) == given).ok_or(TokenError::Invalid)?;
         let claims = jsonwebtoken::decode::<Claims>(token, &key.1, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => TokenError::Expired,
@@ -285,11 +350,26 @@ impl Tokens {
             .claims;
         let caller = UserId::parse(&claims.sub).zip(SessionId::parse(&claims.sid));
         let (user, session) = caller.ok_or(TokenError::Invalid)?;
-        if claims.exp <= now.unix_timestamp() {
+        let now = now.unix_timestamp();
+        // Made by another of our servers, whose clock may be ahead.
+        let begins = claims.iat.max(claims.nbf.unwrap_or(claims.iat));
+        let life = claims.exp.saturating_sub(claims.iat);
+        if begins > now.saturating_add(foreign::LEEWAY) || !(0..=MAX_LIFE).contains(&life) {
+            return Err(TokenError::Invalid);
+        }
+        if claims.exp <= now {
             return Err(TokenError::Expired);
         }
-        Ok(Caller { user, session })
+        Ok(Caller { user, proof: Proof::Session(session) })
     }
+}
+
+/// The header of our tokens: this and nothing else.
+fn header(kid: &str) -> Header {
+    let mut header = Header::new(ALGORITHM);
+    header.typ = Some(TYP.to_owned());
+    header.kid = Some(kid.to_owned());
+    header
 }
 
 /// Names a secret without telling anything of it: eight hex digits of its hash.

@@ -22,12 +22,12 @@ fn config(secret: &str, previous: &[&str]) -> config::Tokens {
 }
 
 fn caller() -> Caller {
-    Caller { user: UserId::new(), session: SessionId::new() }
+    Caller { user: UserId::new(), proof: Proof::Session(SessionId::new()) }
 }
 
 fn claims(caller: Caller) -> Value {
     let iat = NOW.unix_timestamp();
-    json!({ "sub": caller.user.to_string(), "sid": caller.session.to_string(), "iss": "valet", "aud": "valet", "iat": iat, "exp": iat + 60, "jti": "x" })
+    json!({ "sub": caller.user.to_string(), "sid": caller.session().unwrap().to_string(), "iss": "valet", "aud": "valet", "iat": iat, "exp": iat + 60, "jti": "x" })
 }
 
 /// Signs whatever it is given with the service's own key, under any header.
@@ -46,7 +46,7 @@ fn header() -> Value {
 fn what_is_issued_verifies_until_it_expires() {
     let tokens = Tokens::new(&config(SECRET, &[]));
     let caller = caller();
-    let token = tokens.issue(caller, NOW).unwrap();
+    let token = tokens.issue(caller.user, caller.session().unwrap(), NOW).unwrap();
     let token = token.expose_secret();
     assert_eq!(tokens.verify(token, NOW), Ok(caller));
     assert_eq!(tokens.verify(token, NOW + Duration::from_secs(7199)), Ok(caller));
@@ -91,6 +91,24 @@ fn t1_t3_no_other_token_passes() {
             refused(&header(), &wrong, SECRET);
         }
     }
+    let in_time = |claim: &str, at: i64| {
+        let mut claims = claims(caller());
+        claims["exp"] = json!(NOW.unix_timestamp() + 600);
+        claims[claim] = json!(NOW.unix_timestamp() + at);
+        tokens.verify(&forge(&header(), &claims, SECRET), NOW).is_ok()
+    };
+    for claim in ["iat", "nbf"] {
+        assert!(in_time(claim, 30), "another server's clock may be {claim} ahead");
+        assert!(!in_time(claim, 31) && !in_time(claim, i64::from(u32::MAX)), "{claim} in the future");
+    }
+    let mut with_null = claims(caller());
+    with_null["nbf"] = Value::Null;
+    refused(&header(), &with_null, SECRET);
+    for extra in ["crit", "jku", "jwk", "x5u", "x5c", "cty", "b64"] {
+        let mut header = header();
+        header[extra] = if extra == "crit" || extra == "x5c" { json!(["exp"]) } else { json!("x") };
+        refused(&header, &good, SECRET);
+    }
     for garbage in ["", ".", "..", "a.b.c", "eyJ.eyJ.", &"x".repeat(4000)] {
         assert_eq!(tokens.verify(garbage, NOW), Err(TokenError::Invalid));
     }
@@ -100,7 +118,7 @@ fn t1_t3_no_other_token_passes() {
 fn t10_a_rotated_secret_verifies_until_it_is_dropped() {
     let caller = caller();
     let old = Tokens::new(&config(SECRET, &[]));
-    let token = old.issue(caller, NOW).unwrap();
+    let token = old.issue(caller.user, caller.session().unwrap(), NOW).unwrap();
     let rotated = Tokens::new(&config("fedcba9876543210fedcba9876543210", &[SECRET]));
     assert_eq!(rotated.verify(token.expose_secret(), NOW), Ok(caller));
     let dropped = Tokens::new(&config("fedcba9876543210fedcba9876543210", &[]));
@@ -109,7 +127,7 @@ fn t10_a_rotated_secret_verifies_until_it_is_dropped() {
 
 #[tokio::test]
 async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
-    let passwords = Passwords::new().unwrap();
+    let passwords = Passwords::new(12).unwrap();
     let hash = passwords.hash(Password::new("correct horse é")).await.unwrap();
     assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
     assert_ne!(hash, passwords.hash(Password::new("correct horse é")).await.unwrap());
@@ -122,7 +140,7 @@ async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
 
 #[tokio::test]
 async fn a1_a_hash_of_other_parameters_is_verified_by_its_own_and_told() {
-    let passwords = Passwords::new().unwrap();
+    let passwords = Passwords::new(12).unwrap();
     let weaker = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8192, 1, 1, None).unwrap());
     let other_kind = Argon2::new(Algorithm::Argon2i, Version::V0x13, hasher().params().clone());
     for old in [weaker, other_kind] {
@@ -135,7 +153,7 @@ async fn a1_a_hash_of_other_parameters_is_verified_by_its_own_and_told() {
 
 #[tokio::test]
 async fn a7_a_full_queue_refuses_at_once() {
-    let passwords = Passwords::new().unwrap();
+    let passwords = Passwords::new(12).unwrap();
     let _all =
         passwords.queued.clone().try_acquire_many_owned(u32::try_from(passwords.queued.available_permits()).unwrap()).unwrap();
     assert_eq!(passwords.verify(Password::new("x"), None).await, Err(Busy));

@@ -2,7 +2,9 @@
 //!
 //! Errors are enums without HTTP in them; each says what happened, and `http` says it to the client.
 
+pub mod account_deletion;
 pub mod accounts;
+pub mod audit;
 pub mod check;
 pub mod confirm;
 pub mod content;
@@ -13,6 +15,7 @@ pub mod gallery;
 pub mod multipart;
 pub mod orphans;
 pub mod password_rules;
+pub mod provider;
 mod recent;
 pub mod recount;
 mod refresh_token;
@@ -21,7 +24,7 @@ pub mod sweeper;
 pub mod throttle;
 pub mod uploads;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::{self, Config},
@@ -40,6 +43,8 @@ pub struct Valet {
     tokens: credentials::Tokens,
     session_ttl: Duration,
     liveness: sessions::Liveness,
+    local_accounts: bool,
+    provider: Option<Arc<provider::Provider>>,
     throttle: throttle::Throttle,
     passwords: credentials::Passwords,
 }
@@ -70,8 +75,10 @@ impl Valet {
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
             liveness: sessions::Liveness::default(),
+            local_accounts: config.accounts.local,
+            provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
-            passwords: credentials::Passwords::new()?,
+            passwords: credentials::Passwords::new(config.accounts.password_min_chars)?,
         })
     }
 
@@ -89,6 +96,12 @@ impl Valet {
     /// [`StoreError`].
     pub async fn probe_objects(&self) -> Result<(), StoreError> {
         self.objects.probe().await
+    }
+
+    /// Where clients reach the bucket: scheme and host, for the page's content security policy.
+    #[must_use]
+    pub fn bucket_origin(&self) -> &str {
+        self.objects.origin()
     }
 
     /// How long after its URL's death a transfer of `size` bytes may still be on its way: S3 checks expiry when a

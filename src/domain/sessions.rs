@@ -10,7 +10,9 @@ use time::OffsetDateTime;
 
 use super::{
     Valet,
-    credentials::{Caller, NoRandomness, TokenError},
+    audit::{self, audit},
+    credentials::{Caller, Maker, NoRandomness, Proof, TokenError},
+    provider::LocalOnly,
     recent::Recent,
     refresh_token::{self, RefreshToken},
     throttle::{Client, Throttled},
@@ -52,6 +54,9 @@ pub enum RefreshError {
     /// Its session is over: signed out, expired, or ended because a token was used twice.
     #[error("the session has ended")]
     Ended,
+    /// There are no accounts here.
+    #[error(transparent)]
+    LocalOnly(#[from] LocalOnly),
     /// Too many from there.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -69,6 +74,9 @@ pub enum AuthenticateError {
     /// Its session is over.
     #[error("the session has ended")]
     Ended,
+    /// The identity provider's keys are not known, or not known to be all.
+    #[error("the identity provider's keys could not be fetched")]
+    NoKeys,
     /// Whether the session is over could not be found out.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -105,8 +113,9 @@ impl Valet {
     /// # Errors
     /// [`RefreshError`].
     pub async fn refresh(&self, token: &str, client: &Client, now: OffsetDateTime) -> Result<SignedIn, RefreshError> {
+        self.local_accounts()?;
         self.throttle.refresh(client)?;
-        let token = RefreshToken::parse(token).ok_or(RefreshError::Invalid)?;
+        let token = RefreshToken::parse(token).ok_or_else(refused)?;
         // The second round is for those who lost the exchange to a twin: they find themselves to be the parent.
         for _ in 0..2 {
             let session = self.store.sessions.find(token.session(), now).await?.ok_or(RefreshError::Ended)?;
@@ -125,7 +134,7 @@ impl Valet {
             if let Some(parent) = parent {
                 return Ok(self.signed_in(account.user, &token.child(&parent.salt), session.expires_at, now)?);
             }
-            tracing::warn!(user = %session.user, session = %session.id, "a refresh token was used twice: the session ends");
+            audit!("refresh_reused", user = %session.user, session = %session.id, "a refresh token was used twice: the session ends");
             self.end(session.id).await?;
             return Err(RefreshError::Ended);
         }
@@ -138,9 +147,10 @@ impl Valet {
     /// # Errors
     /// [`RefreshError`], but never [`RefreshError::Ended`].
     pub async fn log_out(&self, token: &str) -> Result<(), RefreshError> {
-        let token = RefreshToken::parse(token).ok_or(RefreshError::Invalid)?;
+        self.local_accounts()?;
+        let token = RefreshToken::parse(token).ok_or_else(refused)?;
         if self.end(token.session()).await? {
-            tracing::info!(session = %token.session(), "logged out");
+            audit!("session_ended", session = %token.session(), "logged out");
         }
         Ok(())
     }
@@ -151,13 +161,28 @@ impl Valet {
     /// # Errors
     /// [`AuthenticateError`].
     pub async fn authenticate(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
+        self.holder(token, now).await.inspect_err(|error| match error {
+            AuthenticateError::Token(TokenError::Invalid) => audit::token_refused("invalid"),
+            AuthenticateError::Ended => audit::token_refused("session ended"),
+            AuthenticateError::Token(TokenError::Expired) | AuthenticateError::NoKeys | AuthenticateError::Store(_) => {}
+        })
+    }
+
+    async fn holder(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
+        match Maker::of(token)? {
+            Maker::Us if self.local_accounts => {}
+            Maker::Us => return Err(TokenError::Invalid.into()),
+            Maker::Provider(key) => return self.authenticate_foreign(token, &key, now).await,
+        }
         let caller = self.tokens.verify(token, now)?;
-        let alive = match self.liveness.known(caller.session, Instant::now()) {
+        // Ours come from a session.
+        let Proof::Session(session) = caller.proof else { return Err(TokenError::Invalid.into()) };
+        let alive = match self.liveness.known(session, Instant::now()) {
             Some(alive) => alive,
             None => {
                 let asked = Instant::now();
-                let alive = self.store.sessions.is_alive(caller.session, now).await?;
-                self.liveness.learn(caller.session, alive, asked)
+                let alive = self.store.sessions.is_alive(session, now).await?;
+                self.liveness.learn(session, alive, asked)
             }
         };
         if alive { Ok(caller) } else { Err(AuthenticateError::Ended) }
@@ -179,7 +204,9 @@ impl Valet {
         let ended = self.store.sessions.delete_owned(user, id).await?;
         if ended {
             self.liveness.end(id, Instant::now());
-            tracing::info!(%user, session = %id, "session ended by its owner");
+            audit!("session_ended", %user, session = %id, "session ended by its owner");
+        } else {
+            audit!("session_not_found", %user, session = %id, "asked to end a session that is not there, or another's");
         }
         Ok(ended)
     }
@@ -187,7 +214,7 @@ impl Valet {
     /// Ends all sessions of a user but one.
     pub(super) async fn end_sessions(&self, user: UserId, but: Option<SessionId>) -> Result<(), StoreError> {
         let ended = self.store.sessions.delete_all(user, but).await?;
-        tracing::info!(%user, count = ended.len(), "sessions ended");
+        audit!("sessions_ended", %user, count = ended.len(), "sessions ended");
         ended.into_iter().for_each(|id| self.liveness.end(id, Instant::now()));
         Ok(())
     }
@@ -206,9 +233,8 @@ impl Valet {
         expires_at: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Result<SignedIn, StoreError> {
-        let caller = Caller { user: user.id, session: token.session() };
-        let access =
-            self.tokens.issue(caller, now).ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?;
+        let access = self.tokens.issue(user.id, token.session(), now);
+        let access = access.ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?;
         Ok(SignedIn {
             user,
             token: access,
@@ -217,6 +243,11 @@ impl Valet {
             refresh_expires_in: (expires_at - now).try_into().unwrap_or_default(),
         })
     }
+}
+
+fn refused() -> RefreshError {
+    audit!("refresh_refused", "what was sent is no refresh token");
+    RefreshError::Invalid
 }
 
 fn no_randomness(error: NoRandomness) -> StoreError {

@@ -17,10 +17,11 @@ use crate::{domain::sessions::SignedIn, model::User as Account};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("sign_up", &[Code::RateLimited, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
-    ("log_in", &[Code::RateLimited, Code::InvalidCredentials]),
+    ("sign_up", &[Code::LocalAccountsOnly, Code::RateLimited, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
+    ("log_in", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials]),
     ("get_me", &[]),
-    ("change_password", &[Code::RateLimited, Code::InvalidCredentials, Code::WeakPassword]),
+    ("change_password", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials, Code::WeakPassword]),
+    ("delete_account", &[Code::RateLimited, Code::InvalidCredentials, Code::TokenTooOld]),
 ];
 
 /// The operations.
@@ -49,6 +50,28 @@ struct PasswordChange {
     new_password: String,
 }
 
+/// What proves that it is the owner who deletes.
+#[derive(Object, Deserialize)]
+#[oai(deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+struct AccountDeletion {
+    /// The account's; absent where an identity provider knows it.
+    #[serde(default, deserialize_with = "given")]
+    password: Option<String>,
+}
+
+/// Absent is legal, null is not.
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
+}
+
+#[derive(ApiResponse)]
+enum DeletionResponse {
+    /// The account is deleted.
+    #[oai(status = 204)]
+    Deleted,
+}
+
 /// A sign-in.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
@@ -73,8 +96,8 @@ pub(super) struct Session {
 struct User {
     /// Opaque; also the `sub` of the user's access tokens.
     id: String,
-    /// As it was given at sign-up.
-    email: String,
+    /// As it was given at sign-up. Of an identity provider's user: what the provider says it has verified, else absent.
+    email: Option<String>,
     /// When the account was made.
     created_at: OffsetDateTime,
     /// What the user holds; only in `GET /api/auth/me`.
@@ -124,7 +147,8 @@ impl From<SignedIn> for Session {
 
 impl User {
     fn new(user: &Account, usage: Option<Usage>) -> Self {
-        Self { id: user.id.to_string(), email: user.email.as_str().to_owned(), created_at: whole_seconds(user.created_at), usage }
+        let email = user.email.as_ref().map(|email| email.as_str().to_owned());
+        Self { id: user.id.to_string(), email, created_at: whole_seconds(user.created_at), usage }
     }
 }
 
@@ -157,6 +181,25 @@ impl Auth {
         let usage =
             Usage { bytes: usage.bytes, quota_bytes: app.valet.quota_bytes(), images: usage.images, pending: usage.pending };
         Ok(Json(User::new(&user, Some(usage))))
+    }
+
+    /// Delete the account
+    ///
+    /// With everything in it: images, open uploads, their bytes in every version, sessions. It cannot be undone. The account is
+    /// closed when this answers: its tokens die at once on this server and within 30 seconds on every other, its address can be
+    /// signed up again. Its bytes go within minutes; URLs that were given out before work no longer than they live. Give the
+    /// `password`; a user of an identity provider has none and needs a token that is less than five minutes old instead
+    /// (`token_too_old`: sign in anew).
+    #[oai(path = "/me/delete", method = "post", operation_id = "delete_account")]
+    async fn delete(
+        &self,
+        app: Application<'_>,
+        caller: Signed,
+        client: Client,
+        body: Body<AccountDeletion>,
+    ) -> Result<DeletionResponse, Problem> {
+        app.valet.delete_account(caller.0, body.0.password.as_deref(), &client.0, view::now()).await?;
+        Ok(DeletionResponse::Deleted)
     }
 
     /// Change the password

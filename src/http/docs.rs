@@ -29,27 +29,27 @@ const PAGE: &str = r#"<!doctype html>
 const START: &str = "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#ui', deepLinking: true, persistAuthorization: true, \
     displayRequestDuration: true, tryItOutEnabled: true });\n";
 
-/// The page, its files, and the document.
+/// The API, the UI's page and its files, and the document.
 pub fn routes(api: impl Endpoint<Output = Response> + 'static) -> Route {
     let (style, script) = assets();
     // Not nested at the root, which would shadow it.
     let api = Arc::new(api);
     Route::new()
-        .at("/", get(to_docs))
         .nest_no_strip("/api", api.clone())
         .at("/livez", api.clone())
         .at("/readyz", api)
         .at("/docs", get(file(PAGE.to_owned(), "text/html; charset=utf-8")))
+        .at("/docs/", get(to_docs))
         .at("/docs/swagger-ui.css", get(file(style, "text/css; charset=utf-8")))
         .at("/docs/swagger-ui.js", get(file(script, "text/javascript; charset=utf-8")))
         .at("/docs/start.js", get(file(START.to_owned(), "text/javascript; charset=utf-8")))
         .at("/openapi.json", get(file(openapi::text(), "application/json")))
 }
 
-/// Until the gallery page exists.
+/// As people type it.
 #[handler]
 fn to_docs() -> Redirect {
-    Redirect::temporary("/docs")
+    Redirect::permanent("/docs")
 }
 
 fn file(content: String, content_type: &'static str) -> impl Endpoint<Output = Response> {

@@ -7,10 +7,12 @@ pub mod batch;
 mod bearer;
 mod body;
 mod client;
+mod compression;
 pub mod cors;
 mod docs;
 pub mod gallery;
 pub mod health;
+mod image_page;
 mod limits;
 pub mod multipart;
 pub mod openapi;
@@ -18,8 +20,10 @@ mod outermost;
 mod page;
 pub mod problem;
 pub mod sessions;
+mod site;
 pub mod uploads;
 mod view;
+mod written;
 
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::Tags;
@@ -44,5 +48,7 @@ enum Tag {
 /// Everything this server answers.
 pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
     let api = openapi::service().into_endpoint().map_to_response();
-    docs::routes(api).data(app).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
+    let outermost = outermost::Outermost::new(app.proxies.clone());
+    let pages = site::routes(docs::routes(api), app.valet.bucket_origin());
+    pages.data(app).with(compression::Gzip).with(outermost).with(cors::Cors(cors.clone()))
 }

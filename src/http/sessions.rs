@@ -17,8 +17,8 @@ use crate::{model::SessionId, store};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("refresh_session", &[Code::RateLimited, Code::TokenInvalid, Code::SessionEnded]),
-    ("log_out", &[Code::TokenInvalid]),
+    ("refresh_session", &[Code::LocalAccountsOnly, Code::RateLimited, Code::TokenInvalid, Code::SessionEnded]),
+    ("log_out", &[Code::LocalAccountsOnly, Code::TokenInvalid]),
     ("list_sessions", &[]),
     ("end_session", &[Code::NotFound]),
 ];
@@ -75,14 +75,14 @@ enum EndSessionResponse {
 }
 
 impl SessionSummary {
-    fn new(session: store::Session, current: SessionId) -> Self {
+    fn new(session: store::Session, current: Option<SessionId>) -> Self {
         Self {
             id: session.id.to_string(),
             device: session.device,
             created_at: whole_seconds(session.created_at),
             last_used_at: whole_seconds(session.last_used_at),
             expires_at: whole_seconds(session.expires_at),
-            current: session.id == current,
+            current: Some(session.id) == current,
         }
     }
 }
@@ -113,11 +113,11 @@ impl Sessions {
 
     /// List sessions
     ///
-    /// Where the caller is signed in.
+    /// Where the caller is signed in. An identity provider's user has no sessions here: the list is empty.
     #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
     async fn list(&self, app: Application<'_>, caller: Signed) -> Result<Json<SessionList>, Problem> {
         let sessions = app.valet.sessions(caller.0.user, view::now()).await?;
-        let sessions = sessions.into_iter().map(|session| SessionSummary::new(session, caller.0.session)).collect();
+        let sessions = sessions.into_iter().map(|session| SessionSummary::new(session, caller.0.session())).collect();
         Ok(Json(SessionList { sessions }))
     }
 

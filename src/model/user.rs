@@ -9,8 +9,9 @@ use super::{Email, UserId};
 pub struct User {
     /// Also the token's `sub` and the second segment of every key this user owns.
     pub id: UserId,
-    /// Unique by [`Email::key`].
-    pub email: Email,
+    /// Of an account of this service's own: unique by [`Email::key`]. Of an identity provider's user: what it verified, if it
+    /// said; belongs to nobody, and opens nothing.
+    pub email: Option<Email>,
     /// When the account was made.
     pub created_at: OffsetDateTime,
 }

@@ -8,6 +8,8 @@ pub struct Location {
     origin: String,
     host: String,
     path: String,
+    bucket: String,
+    bucket_url: String,
 }
 
 /// The endpoint cannot be signed for.
@@ -40,7 +42,9 @@ impl Location {
         } else {
             (authority, format!("{base}/{bucket}/"))
         };
-        Ok(Self { origin: format!("{}://{host}", url.scheme()), host, path })
+        let origin = format!("{}://{host}", url.scheme());
+        let bucket_url = format!("{origin}{path}").trim_end_matches('/').to_owned();
+        Ok(Self { origin, host, path, bucket: bucket.to_owned(), bucket_url })
     }
 
     /// The bucket at AWS, by its regional endpoint.
@@ -50,6 +54,18 @@ impl Location {
     pub fn aws(region: &str, bucket: &str, force_path_style: bool) -> Result<Self, InvalidLocation> {
         let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
         Self::endpoint(&format!("https://s3.{region}.{suffix}"), bucket, force_path_style)
+    }
+
+    /// The bucket's name.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+
+    /// The bucket's own URL, without a slash at the end: where forms are posted to.
+    #[must_use]
+    pub fn bucket_url(&self) -> &str {
+        &self.bucket_url
     }
 
     /// Scheme and host, without a slash at the end.

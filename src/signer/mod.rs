@@ -1,19 +1,27 @@
-//! SigV4 query presigning: narrow keys to one object, for one method, for a short time.
+//! SigV4 query presigning and POST policies: narrow keys to one object, for one method, for a short time.
 //!
 //! Pure: time is a parameter, nothing here does I/O or knows where credentials come from. The rules are those of the
 //! AWS document "Authenticating Requests: Using Query Parameters (AWS Signature Version 4)"; the tests hold its
-//! published vector and compare every signed part with the presigner of aws-sdk-s3.
+//! published vectors and compare every signed part with the presigner of aws-sdk-s3.
+//!
+//! Here are the URLs, `form` has the policies. What one key and day have in common is made once (`day`); a URL and its
+//! canonical request are written into one buffer, and nothing else is allocated (benches/signer.rs has the figures).
 
+mod day;
+mod form;
 mod location;
 #[cfg(test)]
 mod tests;
+mod text;
 
-use std::{fmt, sync::RwLock, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use aws_lc_rs::{digest, hmac};
 use secrecy::{ExposeSecret, SecretString};
-use time::{Date, OffsetDateTime};
+use time::{OffsetDateTime, UtcOffset};
 
+use self::day::{Day, Days};
+pub use form::{Form, SignedForm};
 pub use location::{InvalidLocation, Location};
 
 /// The longest life S3 accepts for a presigned URL.
@@ -77,15 +85,9 @@ pub struct Signer {
     location: Location,
     region: String,
     credentials: Credentials,
-    /// The percent-encoded session token: constant for these credentials.
-    token: Option<String>,
-    day: RwLock<Option<DayKey>>,
-}
-
-/// The signing key of a day: four HMACs that need not be repeated for each URL.
-struct DayKey {
-    date: Date,
-    key: hmac::Key,
+    /// `&X-Amz-Security-Token=…`, encoded; empty without a token. Constant for these credentials.
+    token: Vec<u8>,
+    days: Days,
 }
 
 impl fmt::Debug for Signer {
@@ -94,16 +96,19 @@ impl fmt::Debug for Signer {
     }
 }
 
+/// Room for a URL and its canonical request as this program makes them, without a session token.
+const ROOM: usize = 1400;
+
 impl Signer {
     /// A signer for the bucket at `location`.
     #[must_use]
     pub fn new(location: Location, region: &str, credentials: Credentials) -> Self {
-        let token = credentials.session_token.as_ref().map(|token| {
-            let mut encoded = String::new();
-            encode(&mut encoded, token.expose_secret(), false);
-            encoded
-        });
-        Self { location, region: region.to_owned(), credentials, token, day: RwLock::new(None) }
+        let mut token = Vec::new();
+        if let Some(text) = &credentials.session_token {
+            token.extend_from_slice(b"&X-Amz-Security-Token=");
+            text::encode(&mut token, text.expose_secret(), false);
+        }
+        Self { location, region: region.to_owned(), credentials, token, days: Days::default() }
     }
 
     /// A signer with the same credentials for the bucket under another address.
@@ -123,120 +128,129 @@ impl Signer {
         signed_at: OffsetDateTime,
         ttl: Duration,
     ) -> Result<Presigned, CredentialsExpired> {
-        let signed_at = signed_at.replace_nanosecond(0).unwrap_or(signed_at);
+        let mut url = Vec::with_capacity(ROOM + 2 * self.token.len());
+        let expires_at = self.presign_into(request, signed_at, ttl, &mut url)?;
+        // Locations and encoded text are ASCII.
+        Ok(Presigned { url: String::from_utf8(url).unwrap_or_default(), expires_at })
+    }
+
+    /// [`Signer::presign`] for many URLs in one buffer: appends the URL, which is plain ASCII without quotes or backslashes,
+    /// and answers when it ends.
+    ///
+    /// # Errors
+    /// [`CredentialsExpired`]; nothing is appended then.
+    pub fn presign_into(
+        &self,
+        request: &Request<'_>,
+        signed_at: OffsetDateTime,
+        ttl: Duration,
+        out: &mut Vec<u8>,
+    ) -> Result<OffsetDateTime, CredentialsExpired> {
+        let (signed_at, ttl) = self.life(signed_at, ttl)?;
+        let day = self.day(signed_at);
+
+        out.extend_from_slice(self.location.origin().as_bytes());
+        let path = out.len();
+        out.extend_from_slice(self.location.path().as_bytes());
+        text::encode(out, request.key, true);
+        let query = out.len();
+        // Canonical order is by encoded bytes: `X-Amz-…` before every lower-case name.
+        out.extend_from_slice(&day.query);
+        text::push_clock(out, signed_at);
+        out.extend_from_slice(b"Z&X-Amz-Expires=");
+        text::push_number(out, ttl);
+        out.extend_from_slice(&self.token);
+        out.extend_from_slice(b"&X-Amz-SignedHeaders=");
+        push_names(out, request.headers, b"%3B");
+        if request.query.is_sorted() {
+            push_pairs(out, request.query);
+        } else {
+            let mut sorted = request.query.to_vec();
+            sorted.sort_unstable();
+            push_pairs(out, &sorted);
+        }
+        let end = out.len();
+
+        // The canonical request stands behind the URL for as long as its digest takes, then the string to sign.
+        out.extend_from_slice(request.method.as_bytes());
+        out.push(b'\n');
+        out.extend_from_within(path..query);
+        out.push(b'\n');
+        out.extend_from_within(query + 1..end);
+        out.push(b'\n');
+        let (before, after) = around_host(request.headers);
+        push_headers(out, before);
+        push_headers(out, &[("host", self.location.host())]);
+        push_headers(out, after);
+        out.push(b'\n');
+        push_names(out, request.headers, b";");
+        out.extend_from_slice(b"\nUNSIGNED-PAYLOAD");
+        let digest = digest::digest(&digest::SHA256, &out[end..]);
+        out.truncate(end);
+
+        out.extend_from_slice(day.to_sign.as_bytes());
+        text::push_clock(out, signed_at);
+        out.extend_from_slice(day.scope.as_bytes());
+        text::push_hex(out, digest.as_ref());
+        let signature = hmac::sign(&day.key, &out[end..]);
+        out.truncate(end);
+
+        out.extend_from_slice(b"&X-Amz-Signature=");
+        text::push_hex(out, signature.as_ref());
+        Ok(signed_at + Duration::from_secs(ttl))
+    }
+
+    /// The signing time in whole seconds of UTC, and how many seconds it may hold.
+    fn life(&self, signed_at: OffsetDateTime, ttl: Duration) -> Result<(OffsetDateTime, u64), CredentialsExpired> {
+        let signed_at = signed_at.to_offset(UtcOffset::UTC).truncate_to_second();
         let mut ttl = ttl.min(MAX_EXPIRES).as_secs();
         if let Some(end) = self.credentials.expires_at {
             ttl = ttl.min(u64::try_from((end - signed_at).whole_seconds()).unwrap_or(0));
         }
-        if ttl == 0 {
-            return Err(CredentialsExpired);
-        }
-        let date = date_stamp(signed_at.date());
-        let instant = format!("{date}T{:02}{:02}{:02}Z", signed_at.hour(), signed_at.minute(), signed_at.second());
-
-        let mut url = String::with_capacity(640);
-        url.push_str(self.location.origin());
-        let path_at = url.len();
-        url.push_str(self.location.path());
-        encode(&mut url, request.key, true);
-        let query_at = url.len() + 1;
-
-        // Canonical order is by encoded bytes: `X-Amz-…` before every lower-case name.
-        url.push_str("?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=");
-        encode(&mut url, &self.credentials.access_key_id, false);
-        url.push_str(&format!("%2F{date}%2F{}%2Fs3%2Faws4_request&X-Amz-Date={instant}&X-Amz-Expires={ttl}", self.region));
-        if let Some(token) = &self.token {
-            url.push_str("&X-Amz-Security-Token=");
-            url.push_str(token);
-        }
-        let signed_headers = signed_headers(request.headers);
-        url.push_str("&X-Amz-SignedHeaders=");
-        encode(&mut url, &signed_headers, false);
-        let mut extra: Vec<_> = request.query.to_vec();
-        extra.sort_unstable();
-        for (name, value) in extra {
-            url.push('&');
-            encode(&mut url, name, false);
-            url.push('=');
-            encode(&mut url, value, false);
-        }
-
-        let mut canonical = String::with_capacity(url.len() + 256);
-        canonical.push_str(request.method);
-        canonical.push('\n');
-        canonical.push_str(&url[path_at..query_at - 1]);
-        canonical.push('\n');
-        canonical.push_str(&url[query_at..]);
-        canonical.push('\n');
-        let host = ("host", self.location.host());
-        let at = request.headers.partition_point(|(name, _)| *name < "host");
-        for (name, value) in request.headers[..at].iter().chain([&host]).chain(&request.headers[at..]) {
-            canonical.push_str(name);
-            canonical.push(':');
-            canonical.push_str(value.trim());
-            canonical.push('\n');
-        }
-        canonical.push('\n');
-        canonical.push_str(&signed_headers);
-        canonical.push_str("\nUNSIGNED-PAYLOAD");
-
-        let digest = digest::digest(&digest::SHA256, canonical.as_bytes());
-        let mut to_sign = format!("AWS4-HMAC-SHA256\n{instant}\n{date}/{}/s3/aws4_request\n", self.region);
-        push_hex(&mut to_sign, digest.as_ref());
-        let signature = self.sign(signed_at.date(), to_sign.as_bytes());
-        url.push_str("&X-Amz-Signature=");
-        push_hex(&mut url, signature.as_ref());
-        Ok(Presigned { url, expires_at: signed_at + Duration::from_secs(ttl) })
+        if ttl == 0 { Err(CredentialsExpired) } else { Ok((signed_at, ttl)) }
     }
 
-    fn sign(&self, date: Date, message: &[u8]) -> hmac::Tag {
-        // A poisoned lock holds a whole key or none: both are safe to go on with.
-        if let Some(day) = self.day.read().unwrap_or_else(std::sync::PoisonError::into_inner).as_ref()
-            && day.date == date
-        {
-            return hmac::sign(&day.key, message);
-        }
-        let secret = format!("AWS4{}", self.credentials.secret_access_key.expose_secret());
-        let mut key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-        for step in [date_stamp(date).as_str(), &self.region, "s3", "aws4_request"] {
-            key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, step.as_bytes()).as_ref());
-        }
-        let tag = hmac::sign(&key, message);
-        *self.day.write().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(DayKey { date, key });
-        tag
+    fn day(&self, signed_at: OffsetDateTime) -> Arc<Day> {
+        self.days.get(signed_at.date(), &self.credentials, &self.region)
     }
 }
 
-fn date_stamp(date: Date) -> String {
-    format!("{:04}{:02}{:02}", date.year(), u8::from(date.month()), date.day())
+/// Names and values, sorted by name.
+type Headers<'a> = &'a [(&'static str, &'a str)];
+
+/// The headers that stand before `host` in canonical order, and those behind it.
+fn around_host<'a>(headers: Headers<'a>) -> (Headers<'a>, Headers<'a>) {
+    debug_assert!(headers.is_sorted_by_key(|(name, _)| *name), "headers are given in canonical order");
+    headers.split_at(headers.partition_point(|(name, _)| *name < "host"))
 }
 
-fn signed_headers(headers: &[(&'static str, &str)]) -> String {
-    let at = headers.partition_point(|(name, _)| *name < "host");
-    let names: Vec<_> =
-        headers[..at].iter().map(|(name, _)| *name).chain(["host"]).chain(headers[at..].iter().map(|(name, _)| *name)).collect();
-    debug_assert!(names.is_sorted(), "headers are given in canonical order");
-    names.join(";")
-}
-
-fn push_hex(out: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
+fn push_names(out: &mut Vec<u8>, headers: &[(&'static str, &str)], separator: &[u8]) {
+    let (before, after) = around_host(headers);
+    for (name, _) in before {
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(separator);
+    }
+    out.extend_from_slice(b"host");
+    for (name, _) in after {
+        out.extend_from_slice(separator);
+        out.extend_from_slice(name.as_bytes());
     }
 }
 
-/// SigV4's `UriEncode`: every byte but RFC 3986's unreserved ones, space as `%20`, and `/` kept in paths, encoded once.
-fn encode(out: &mut String, text: &str, keep_slash: bool) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || (keep_slash && byte == b'/') {
-            out.push(char::from(byte));
-        } else {
-            out.push('%');
-            out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-            out.push(char::from(DIGITS[usize::from(byte & 15)]));
-        }
+fn push_headers(out: &mut Vec<u8>, headers: &[(&'static str, &str)]) {
+    for (name, value) in headers {
+        out.extend_from_slice(name.as_bytes());
+        out.push(b':');
+        out.extend_from_slice(value.trim().as_bytes());
+        out.push(b'\n');
+    }
+}
+
+fn push_pairs(out: &mut Vec<u8>, pairs: &[(&'static str, &str)]) {
+    for (name, value) in pairs {
+        out.push(b'&');
+        text::encode(out, name, false);
+        out.push(b'=');
+        text::encode(out, value, false);
     }
 }

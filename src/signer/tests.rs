@@ -10,11 +10,12 @@ use aws_sdk_s3::{
     config::{BehaviorVersion, Region},
     presigning::PresigningConfig,
 };
+use base64::{Engine, engine::general_purpose::STANDARD};
 use proptest::prelude::*;
 use secrecy::SecretString;
 use time::{OffsetDateTime, macros::datetime};
 
-use super::{Credentials, CredentialsExpired, Location, Request, Signer};
+use super::{Credentials, CredentialsExpired, Form, Location, Request, Signer};
 
 fn credentials(token: Option<&str>) -> Credentials {
     Credentials {
@@ -39,6 +40,85 @@ fn the_published_vector_of_the_aws_document() {
          &X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
     );
     assert_eq!(signed.expires_at, datetime!(2013-05-25 00:00 UTC));
+}
+
+/// "Example: Browser-Based Upload using HTTP POST": its policy, byte for byte.
+#[test]
+fn the_published_policy_of_the_aws_document() {
+    let policy = [
+        r#"{ "expiration": "2015-12-30T12:00:00.000Z","#,
+        r#"  "conditions": ["#,
+        r#"    {"bucket": "sigv4examplebucket"},"#,
+        r#"    ["starts-with", "$key", "user/user1/"],"#,
+        r#"    {"acl": "public-read"},"#,
+        r#"    {"success_action_redirect": "http://sigv4examplebucket.s3.amazonaws.com/successful_upload.html"},"#,
+        r#"    ["starts-with", "$Content-Type", "image/"],"#,
+        r#"    {"x-amz-meta-uuid": "14365123651274"},"#,
+        r#"    {"x-amz-server-side-encryption": "AES256"},"#,
+        r#"    ["starts-with", "$x-amz-meta-tag", ""],"#,
+        "",
+        r#"    {"x-amz-credential": "AKIAIOSFODNN7EXAMPLE/20151229/us-east-1/s3/aws4_request"},"#,
+        r#"    {"x-amz-algorithm": "AWS4-HMAC-SHA256"},"#,
+        r#"    {"x-amz-date": "20151229T000000Z" }"#,
+        "  ]",
+        "}",
+    ];
+    let signer = Signer::new(Location::aws("us-east-1", "sigv4examplebucket", false).unwrap(), "us-east-1", credentials(None));
+    let day = signer.day(datetime!(2015-12-29 00:00 UTC));
+    assert_eq!(day.credential, "AKIAIOSFODNN7EXAMPLE/20151229/us-east-1/s3/aws4_request");
+    assert_eq!(
+        super::form::sign_policy(&day.key, &STANDARD.encode(policy.join("\r\n"))),
+        "8afdbf4008c03f22c2cd3cdb72e4afbb1f6a588f3255ac628749a66d7f09699e"
+    );
+}
+
+#[test]
+fn a_form_says_what_it_allows_and_no_more() {
+    let keys = Credentials { expires_at: Some(datetime!(2026-11-22 10:04 UTC)), ..credentials(Some("to/ken")) };
+    let signer = Signer::new(Location::endpoint("http://localhost:9000", "b", true).unwrap(), "eu-west-3", keys);
+    let fields = [("key", "in/a \"1\".png"), ("content-type", "image/png")];
+    let form = Form { fields: &fields, prefixes: &[("x-amz-meta-name", "")], length: 1..=50 };
+    let signed = signer.sign_form(&form, datetime!(2026-11-22 10:00:00.5 UTC), Duration::from_secs(3600)).unwrap();
+    assert_eq!(signed.url, "http://localhost:9000/b");
+    assert_eq!(signed.expires_at, datetime!(2026-11-22 10:04 UTC), "with the credentials");
+    let names: Vec<_> = signed.fields.iter().map(|(name, _)| name.as_str()).collect();
+    let own = ["x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-security-token", "policy", "x-amz-signature"];
+    assert_eq!(names, [["key", "content-type"].as_slice(), &own].concat());
+    let policy = &signed.fields[6].1;
+    assert_eq!(signed.fields[7].1, super::form::sign_policy(&signer.day(datetime!(2026-11-22 23:59 UTC)).key, policy));
+    let policy: serde_json::Value = serde_json::from_slice(&STANDARD.decode(policy).unwrap()).unwrap();
+    assert_eq!(
+        policy,
+        serde_json::json!({ "expiration": "2026-11-22T10:04:00Z", "conditions": [
+            { "bucket": "b" }, { "key": "in/a \"1\".png" }, { "content-type": "image/png" },
+            { "x-amz-algorithm": "AWS4-HMAC-SHA256" },
+            { "x-amz-credential": "AKIAIOSFODNN7EXAMPLE/20261122/eu-west-3/s3/aws4_request" },
+            { "x-amz-date": "20261122T100000Z" }, { "x-amz-security-token": "to/ken" },
+            ["starts-with", "$x-amz-meta-name", ""], ["content-length-range", 1, 50],
+        ] })
+    );
+    let late = signer.sign_form(&form, datetime!(2026-11-22 10:04 UTC), Duration::from_secs(60));
+    assert_eq!(late.unwrap_err(), CredentialsExpired);
+}
+
+#[test]
+fn days_do_not_mix_and_urls_stand_side_by_side() {
+    let signer = Signer::new(Location::aws("us-east-1", "b", false).unwrap(), "us-east-1", credentials(None));
+    let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
+    let days = [datetime!(2026-11-21 23:59:59 UTC), datetime!(2026-11-22 00:00 UTC), datetime!(2026-11-23 00:00 UTC)];
+    let ttl = Duration::from_secs(300);
+    let alone: Vec<_> = days
+        .map(|at| {
+            let fresh = Signer::new(signer.location.clone(), "us-east-1", credentials(None));
+            fresh.presign(&request, at, ttl).unwrap().url
+        })
+        .into();
+    let mut out = b"before ".to_vec();
+    for at in [0, 1, 0, 1, 2, 0] {
+        signer.presign_into(&request, days[at], ttl, &mut out).unwrap();
+        assert!(out.ends_with(alone[at].as_bytes()), "day {at}");
+    }
+    assert!(out.starts_with(format!("before {}{}{}", alone[0], alone[1], alone[0]).as_bytes()));
 }
 
 #[test]
@@ -79,6 +159,12 @@ fn debug_shows_no_secret_and_no_query() {
     let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
     let signed = signer.presign(&request, datetime!(2026-11-22 10:00 UTC), Duration::from_secs(300)).unwrap();
     let text = format!("{signer:?} {signed:?} {:?}", signer.credentials);
+    let form = signer.sign_form(
+        &Form { fields: &[], prefixes: &[], length: 0..=1 },
+        datetime!(2026-11-22 10:00 UTC),
+        Duration::from_secs(300),
+    );
+    let text = format!("{text} {form:?}");
     for secret in ["wJalr", "canary-token", "X-Amz"] {
         assert!(!text.contains(secret), "{text}");
     }

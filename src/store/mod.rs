@@ -8,6 +8,7 @@ mod failpoint;
 mod images;
 pub mod objects;
 pub mod probe;
+pub mod provider;
 mod recount;
 mod sessions;
 mod users;
@@ -24,11 +25,11 @@ use mongodb::{
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 
-pub use images::{Entry, Images, Inserted, Inventory};
+pub use images::{Entry, Images, Inserted, Inventory, Page, Row};
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
 pub use sessions::{Parent, Session, Sessions};
-pub use users::{Account, Reserved, Users};
+pub use users::{Account, Deletion, Hold, Reserved, Users};
 
 use crate::{
     config,
@@ -218,6 +219,12 @@ fn said(error: &mongodb::error::Error) -> String {
 /// Whether a unique index refused the write.
 fn is_duplicate(error: &mongodb::error::Error) -> bool {
     matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref failure)) if failure.code == DUPLICATE_KEY)
+}
+
+/// Whether an index of this name exists with other options.
+fn is_other_index(error: &mongodb::error::Error) -> bool {
+    // IndexOptionsConflict, IndexKeySpecsConflict.
+    matches!(*error.kind, ErrorKind::Command(ref failure) if matches!(failure.code, 85 | 86))
 }
 
 /// The places in a bulk insertion that unique indexes refused; `None` when something else went wrong.

@@ -1,7 +1,12 @@
-//! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, createdAt, usedBytes, images, holds: [{image, bytes, at}]}`.
+//! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, identity: {issuer, subject}, createdAt, usedBytes,
+//! images, holds: [{image, bytes, at}], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
+//! identity; each is unique by an index of those that have it, so that neither kind can be taken for the other.
 //!
 //! Quota lives here, in the one document every change to it must touch: an upload reserves its bytes with a hold, and
 //! whoever takes the hold away, once, decides whether the bytes stay counted.
+
+mod deletion;
+mod identities;
 
 use mongodb::{
     ClientSession, Collection, Database, IndexModel,
@@ -12,7 +17,9 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{StoreError, bounded, datetime, instant, integer, is_duplicate, update_each};
+pub use self::deletion::{Deletion, Hold};
+use self::identities::IdentityDoc;
+use super::{StoreError, bounded, datetime, instant, integer, is_duplicate, is_other_index, update_each};
 use crate::model::{Email, ImageId, Usage, User, UserId};
 
 /// Queries and updates of `users`.
@@ -26,10 +33,12 @@ pub struct Users {
 pub struct Account {
     /// The user.
     pub user: User,
-    /// PHC string.
-    pub password_hash: SecretString,
+    /// PHC string; an identity provider's user has no password here.
+    pub password_hash: Option<SecretString>,
     /// How often the password was changed.
     pub password_version: i64,
+    /// Issuer and subject of an identity provider's user.
+    pub identity: Option<(String, String)>,
 }
 
 /// How a reservation went.
@@ -46,11 +55,16 @@ pub enum Reserved {
 struct UserDoc {
     #[serde(rename = "_id")]
     id: String,
-    email: String,
-    email_key: String,
-    password_hash: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    email_key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    password_hash: Option<String>,
     #[serde(default)]
     password_version: i64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<IdentityDoc>,
     created_at: DateTime,
     used_bytes: i64,
     images: i64,
@@ -58,14 +72,35 @@ struct UserDoc {
 }
 
 impl UserDoc {
+    fn new(id: UserId, now: OffsetDateTime) -> Self {
+        Self {
+            id: id.to_string(),
+            email: None,
+            email_key: None,
+            password_hash: None,
+            password_version: 0,
+            identity: None,
+            created_at: datetime(now),
+            used_bytes: 0,
+            images: 0,
+            holds: Vec::new(),
+        }
+    }
+
     fn into_account(self) -> Result<Account, StoreError> {
         let corrupt = |field| StoreError::Corrupt { collection: "users", id: self.id.clone(), field };
         let user = User {
             id: UserId::parse(&self.id).ok_or_else(|| corrupt("_id"))?,
-            email: Email::parse(&self.email).map_err(|_| corrupt("email"))?,
+            email: self.email.as_deref().map(Email::parse).transpose().map_err(|_| corrupt("email"))?,
             created_at: instant(self.created_at),
         };
-        Ok(Account { user, password_hash: self.password_hash.into(), password_version: self.password_version })
+        let identity = self.identity.map(|identity| (identity.issuer, identity.subject));
+        Ok(Account {
+            identity,
+            user,
+            password_hash: self.password_hash.map(SecretString::from),
+            password_version: self.password_version,
+        })
     }
 }
 
@@ -75,13 +110,29 @@ impl Users {
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
-        let unique = IndexOptions::builder().name("emailKey".to_owned()).unique(true).build();
-        let holds = IndexOptions::builder().name("holdsAt".to_owned()).sparse(true).build();
+        let unique = |name: &str, of: &str| {
+            let among = doc! { of: { "$exists": true } };
+            IndexOptions::builder().name(name.to_owned()).unique(true).partial_filter_expression(among).build()
+        };
+        let sparse = |name: &str| IndexOptions::builder().name(name.to_owned()).sparse(true).build();
         let indexes = [
-            IndexModel::builder().keys(doc! { "emailKey": 1 }).options(unique).build(),
-            IndexModel::builder().keys(doc! { "holds.at": 1 }).options(holds).build(),
+            IndexModel::builder().keys(doc! { "emailKey": 1 }).options(unique("emailKey", "emailKey")).build(),
+            IndexModel::builder()
+                .keys(doc! { "identity.issuer": 1, "identity.subject": 1 })
+                .options(unique("identity", "identity"))
+                .build(),
+            IndexModel::builder().keys(doc! { "holds.at": 1 }).options(sparse("holdsAt")).build(),
+            IndexModel::builder().keys(doc! { "due": 1 }).options(sparse("due")).build(),
+            IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
         ];
-        bounded(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+        match bounded(async { self.collection.create_indexes(indexes.clone()).await }).await {
+            // Before identity providers, every user had an emailKey and the index knew none without.
+            Err(StoreError::Database(error)) if is_other_index(&error) => {
+                bounded(async { self.collection.drop_index("emailKey").await }).await?;
+                bounded(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+            }
+            made => made.map(drop),
+        }
     }
 
     /// Adds an account. `None` when the email belongs to one already: the unique index decides.
@@ -90,21 +141,20 @@ impl Users {
     /// [`StoreError`]; an account may have been made whose answer was lost, and a repeat then answers `None`.
     pub async fn insert(&self, email: &Email, password_hash: &str, now: OffsetDateTime) -> Result<Option<User>, StoreError> {
         let id = UserId::new();
-        let created_at = datetime(now);
         let document = UserDoc {
-            id: id.to_string(),
-            email: email.as_str().to_owned(),
-            email_key: email.key().to_owned(),
-            password_hash: password_hash.to_owned(),
-            password_version: 0,
-            created_at,
-            used_bytes: 0,
-            images: 0,
-            holds: Vec::new(),
+            email: Some(email.as_str().to_owned()),
+            email_key: Some(email.key().to_owned()),
+            password_hash: Some(password_hash.to_owned()),
+            ..UserDoc::new(id, now)
         };
+        let created_at = instant(document.created_at);
+        Ok(self.insert_unique(document).await?.then(|| User { id, email: Some(email.clone()), created_at }))
+    }
+
+    async fn insert_unique(&self, document: UserDoc) -> Result<bool, StoreError> {
         match bounded(async { self.collection.insert_one(document).await }).await {
-            Ok(_) => Ok(Some(User { id, email: email.clone(), created_at: instant(created_at) })),
-            Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(None),
+            Ok(_) => Ok(true),
+            Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -127,8 +177,8 @@ impl Users {
 
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
         // Holds may be many, and no reader of an account wants them.
-        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "emailKey": 1, "passwordHash": 1, "passwordVersion": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
-        bounded(async { self.collection.find_one(filter).projection(projection).await })
+        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
+        bounded(async { self.collection.find_one(not_deleted(filter)).projection(projection).await })
             .await?
             .map(UserDoc::into_account)
             .transpose()
@@ -152,12 +202,7 @@ impl Users {
     }
 
     async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
-        // Accounts from before there were versions have none, which is zero.
-        let version = match account.password_version {
-            0 => doc! { "$in": [0_i64, null] },
-            version => doc! { "$eq": version },
-        };
-        let filter = doc! { "_id": account.user.id.to_string(), "passwordVersion": version };
+        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version(account) });
         Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
@@ -188,7 +233,9 @@ impl Users {
     pub async fn usage(&self, user: UserId) -> Result<Option<Usage>, StoreError> {
         let projection = doc! { "usedBytes": 1, "images": 1, "pending": { "$size": "$holds" } };
         let counts = self.collection.clone_with_type::<Document>();
-        let found = bounded(async { counts.find_one(doc! { "_id": user.to_string() }).projection(projection).await }).await?;
+        let found =
+            bounded(async { counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(projection).await })
+                .await?;
         let Some(found) = found else { return Ok(None) };
         let count = |field: &'static str| {
             let value = found.get_i64(field).or_else(|_| found.get_i32(field).map(i64::from)).ok();
@@ -216,7 +263,7 @@ impl Users {
         let bytes = uploads.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let places = (max_pending as usize).checked_sub(uploads.len());
         let (Some(room), Some(free)) = (quota.checked_sub(bytes), places) else { return Ok(Reserved::No) };
-        let mut filter = doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(room) } };
+        let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(room) } });
         // With this place in the array free, there are places for all.
         filter.insert(format!("holds.{free}"), doc! { "$exists": false });
         let hold =
@@ -326,6 +373,20 @@ impl Users {
             holds.push((id, old.collect()));
         }
         Ok(holds)
+    }
+}
+
+/// The account, unless its owner has deleted it.
+fn not_deleted(mut filter: Document) -> Document {
+    filter.insert("deletedAt", doc! { "$exists": false });
+    filter
+}
+
+/// The password's version as a filter. Accounts from before there were versions have none, which is zero.
+fn version(account: &Account) -> Document {
+    match account.password_version {
+        0 => doc! { "$in": [0_i64, null] },
+        version => doc! { "$eq": version },
     }
 }
 

@@ -2,6 +2,7 @@
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod account_deletion;
 mod accounts;
 mod app;
 mod batch;
@@ -15,14 +16,17 @@ mod dev;
 mod dev_mongod;
 mod documented;
 mod finalize;
+mod forged_tokens;
 mod gallery;
 mod idempotency;
 mod isolation;
 mod local_s3;
 mod model;
 mod multipart;
+mod oidc;
 mod openapi;
 mod orphans;
+mod pages;
 mod passwd;
 mod previews;
 mod problems;

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 pub use report::{Answer, Finding, Report, Rule, Severity};
 
 use self::lab::Lab;
-use super::finalize::Guarantees;
+use super::{finalize::Guarantees, provider::fetch_keys};
 use crate::{
     config::Config,
     store::{Objects, StoreError, objects::wire::Wire},
@@ -40,9 +40,11 @@ pub struct Options {
 
 /// Examines the database and the bucket. Takes some seconds; every call has its deadline.
 pub async fn run(config: &Config, options: Options) -> Report {
-    let (database, bucket) = tokio::join!(database::examine(&config.mongo), examine_bucket(config, options));
+    let (database, bucket, provider) =
+        tokio::join!(database::examine(&config.mongo), examine_bucket(config, options), examine_provider(config));
     let mut report = bucket;
     report.findings.extend(database.findings);
+    report.add(&rules::PROVIDER, provider);
     for rule in rules::ALL {
         if report.answer(rule.name).is_none() {
             report.add(rule, Answer::Skipped("for want of what failed above".to_owned()));
@@ -50,6 +52,14 @@ pub async fn run(config: &Config, options: Options) -> Report {
     }
     report.findings.sort_by_key(|finding| rules::ALL.iter().position(|rule| *rule == finding.rule));
     report
+}
+
+async fn examine_provider(config: &Config) -> Answer {
+    let Some(provider) = &config.accounts.provider else { return Answer::Skipped("OIDC_ISSUER is not set".to_owned()) };
+    match fetch_keys(provider).await {
+        Ok(keys) => Answer::Yes(format!("{} keys", keys.count())),
+        Err(reason) => Answer::No(reason),
+    }
 }
 
 async fn examine_bucket(config: &Config, options: Options) -> Report {

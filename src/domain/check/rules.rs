@@ -37,6 +37,10 @@ rules! {
         "versions before 7.0.32 and 8.0.21 can be attacked over the network (CVE-2025-14847, CVE-2026-6914)",
         "update to 7.0.32, 8.0.21 or newer, and let nobody but this server reach it";
 
+    PROVIDER: Broken, "sign-in: provider's keys",
+        "the identity provider's users get 503",
+        "check OIDC_ISSUER (byte for byte the `issuer` of its /.well-known/openid-configuration) and the way to it";
+
     CREDENTIALS: Broken, "S3: credentials found",
         "nothing can be signed",
         "give AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role, and AWS_REGION";

@@ -5,12 +5,14 @@ use poem::http::{HeaderName, HeaderValue, header};
 use super::{Code, Problem};
 use crate::{
     domain::{
+        account_deletion::DeleteAccountError,
         accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
         confirm::ConfirmError,
         credentials::{Busy, TokenError},
         deletion::DeleteError,
         gallery::ReadError,
         multipart::{MAX_SIGNED, PartsError, Unsignable},
+        provider::LocalOnly,
         sessions::{AuthenticateError, RefreshError},
         throttle::Throttled,
         uploads::{IssueError, RenewError, Unstorable},
@@ -61,6 +63,18 @@ impl From<Throttled> for Problem {
     }
 }
 
+impl From<LocalOnly> for Problem {
+    fn from(error: LocalOnly) -> Self {
+        Self::new(
+            Code::LocalAccountsOnly,
+            match error {
+                LocalOnly::Off => "Sign in at the identity provider, and send its token as `Authorization: Bearer …`.",
+                LocalOnly::NotYours => "The account is an identity provider's: there is no password of it here.",
+            },
+        )
+    }
+}
+
 impl From<SignUpError> for Problem {
     fn from(error: SignUpError) -> Self {
         match error {
@@ -69,6 +83,7 @@ impl From<SignUpError> for Problem {
             }
             SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
             SignUpError::EmailTaken => Self::new(Code::EmailTaken, "Log in instead, or sign up with another address."),
+            SignUpError::LocalOnly(error) => error.into(),
             SignUpError::Throttled(error) => error.into(),
             SignUpError::Busy(error) => error.into(),
             SignUpError::Store(error) => error.into(),
@@ -80,9 +95,25 @@ impl From<LogInError> for Problem {
     fn from(error: LogInError) -> Self {
         match error {
             LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
+            LogInError::LocalOnly(error) => error.into(),
             LogInError::Throttled(error) => error.into(),
             LogInError::Busy(error) => error.into(),
             LogInError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeleteAccountError> for Problem {
+    fn from(error: DeleteAccountError) -> Self {
+        match error {
+            DeleteAccountError::NoPassword => {
+                Self::new(Code::InvalidRequest, "Give the account's password.").field("password", "must be given")
+            }
+            DeleteAccountError::Password(error) => error.into(),
+            DeleteAccountError::TokenTooOld => {
+                Self::new(Code::TokenTooOld, "Sign in anew at the identity provider, and send that token within five minutes.")
+            }
+            DeleteAccountError::NoAccount => session_ended(),
         }
     }
 }
@@ -118,6 +149,10 @@ impl From<AuthenticateError> for Problem {
         match error {
             AuthenticateError::Token(error) => error.into(),
             AuthenticateError::Ended => session_ended(),
+            AuthenticateError::NoKeys => Self::new(
+                Code::Unavailable,
+                "The identity provider does not answer; nothing was done. Repeat the request after a moment.",
+            ),
             AuthenticateError::Store(error) => {
                 tracing::warn!(%error, "a session could not be looked up");
                 Self::new(Code::Unavailable, "Nothing was done. Repeat the request after a moment.")
@@ -131,6 +166,7 @@ impl From<RefreshError> for Problem {
         match error {
             RefreshError::Invalid => Self::new(Code::TokenInvalid, "Send the `refreshToken` of the last sign-in or refresh."),
             RefreshError::Ended => session_ended(),
+            RefreshError::LocalOnly(error) => error.into(),
             RefreshError::Throttled(error) => error.into(),
             RefreshError::Store(error) => error.into(),
         }

@@ -45,6 +45,7 @@ const ATTEMPT: Duration = Duration::from_secs(3);
 pub struct Objects {
     client: Client,
     bucket: String,
+    origin: String,
     keys: watch::Receiver<Keys>,
     /// Where this server itself finds the bucket.
     inside: Location,
@@ -111,13 +112,20 @@ impl Objects {
         #[cfg(feature = "dev")]
         builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
         let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
+        let origin = location.origin().to_owned();
         let make = move |keys| Signer::new(location.clone(), &region, keys);
         Ok(Self {
             client: Client::from_conf(builder.build()),
             bucket: config.bucket.clone(),
+            origin,
             keys: credentials::keep_fresh(provider, make).await?,
             inside,
         })
+    }
+
+    /// Where clients reach the bucket: scheme and host.
+    pub fn origin(&self) -> &str {
+        &self.origin
     }
 
     /// The same bucket with URLs for this server's own use, signed with the credentials of this moment: clients may see it
@@ -177,6 +185,25 @@ impl Objects {
     ) -> Result<Presigned, StoreError> {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
         self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
+    }
+
+    /// [`Objects::presign_get`] for one of many, by the text of its key: appends the URL, plain ASCII without quotes or
+    /// backslashes, and answers when it ends.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_get_into(
+        &self,
+        (key, content_type): (&str, ContentType),
+        cache_control: &str,
+        signed_at: OffsetDateTime,
+        ttl: Duration,
+        out: &mut Vec<u8>,
+    ) -> Result<OffsetDateTime, StoreError> {
+        let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
+        let request = Request { method: "GET", key, headers: &[], query: &query };
+        let ends = self.signer()?.presign_into(&request, signed_at, ttl, out);
+        ends.map_err(|error| StoreError::Credentials { reason: error.to_string() })
     }
 
     /// A key to save the object under `name`.

@@ -1,39 +1,26 @@
 //! POST policies: browsers' form uploads.
 
 use super::*;
-use aws_lc_rs::hmac;
-use serde_json::json;
+use secrecy::SecretString;
 use time::OffsetDateTime;
-use time::macros::format_description;
+use valet::signer::{self, Form, Location, Signer};
 
-/// A form signed by a policy, `age` hours old, for keys under `in/` of 5 to 20 bytes.
-fn form(age: i64, fields: &[(&str, &str)]) -> Vec<(String, String)> {
-    let now = OffsetDateTime::from(hours(-age));
-    let date = now.format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap();
-    let day = &date[..8];
-    let end = OffsetDateTime::from(hours(1)).format(format_description!("[year]-[month]-[day]T[hour]:[minute]:[second]Z"));
-    let credential = format!("{ACCESS}/{day}/us-east-1/s3/aws4_request");
-    let mut conditions = vec![
-        json!(["starts-with", "$key", "in/"]),
-        json!(["content-length-range", 5, 20]),
-        json!(["starts-with", "$content-type", "image/"]),
-        json!(["starts-with", "$success_action_status", ""]),
-    ];
-    let fixed = [
-        ("bucket", BUCKET),
-        ("x-amz-algorithm", "AWS4-HMAC-SHA256"),
-        ("x-amz-credential", credential.as_str()),
-        ("x-amz-date", date.as_str()),
-    ];
-    conditions.extend(fixed.map(|(n, v)| json!({ n: v })));
-    let policy = STANDARD.encode(json!({ "expiration": end.unwrap(), "conditions": conditions }).to_string());
-    let sign = |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec();
-    let first = sign(format!("AWS4{SECRET}").as_bytes(), day);
-    let key = ["us-east-1", "s3", "aws4_request"].iter().fold(first, |k, t| sign(&k, t));
-    let signature: String = sign(&key, &policy).iter().map(|b| format!("{b:02x}")).collect();
-    let mut all: Vec<(String, String)> = fields.iter().chain(&fixed).map(|(n, v)| ((*n).into(), (*v).into())).collect();
-    all.extend([("policy".into(), policy), ("x-amz-signature".into(), signature)]);
-    all
+/// A form signed `age` hours ago, for an hour from now on, for keys under `in/` of 5 to 20 bytes.
+fn form(server: &Server, age: i64, fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    let keys = signer::Credentials {
+        access_key_id: ACCESS.to_owned(),
+        secret_access_key: SecretString::from(SECRET),
+        session_token: None,
+        expires_at: None,
+    };
+    let signer = Signer::new(Location::endpoint(&server.base, BUCKET, true).unwrap(), "us-east-1", keys);
+    let prefixes = [("key", "in/"), ("content-type", "image/"), ("success_action_status", "")];
+    let form = Form { fields: &[], prefixes: &prefixes, length: 5..=20 };
+    let ttl = Duration::from_secs(3600 * u64::try_from(age + 1).unwrap());
+    let signed = signer.sign_form(&form, OffsetDateTime::from(hours(-age)), ttl).unwrap();
+    assert_eq!(signed.url, format!("{}/{BUCKET}", server.base));
+    let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    fields.iter().map(owned).chain(signed.fields).collect()
 }
 
 async fn post(server: &Server, fields: &[(String, String)], file: &str) -> Response {
@@ -51,7 +38,7 @@ async fn post(server: &Server, fields: &[(String, String)], file: &str) -> Respo
 #[tokio::test]
 async fn a_form_is_stored_within_its_policy() {
     let server = Server::start().await;
-    let fields = |status| form(0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", status)]);
+    let fields = |status| form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", status)]);
     for (asked, got) in [("201", 201), ("200", 200), ("204", 204)] {
         let done = post(&server, &fields(asked), "ten bytes!").await;
         assert_eq!(done.headers()["location"], format!("{}/{BUCKET}/in/a", server.base).as_str());
@@ -64,7 +51,7 @@ async fn a_form_is_stored_within_its_policy() {
     let head = server.s3.head_object().bucket(BUCKET).key("in/a").send().await.unwrap();
     assert_eq!(head.content_type(), Some("image/png"));
     // A policy lives until its own expiry, however old the signing time.
-    let old = form(2, &[("key", "in/old"), ("content-type", "image/png"), ("success_action_status", "204")]);
+    let old = form(&server, 2, &[("key", "in/old"), ("content-type", "image/png"), ("success_action_status", "204")]);
     expect(post(&server, &old, "ten bytes!").await, 204, "").await;
     server.end().await;
 }
@@ -72,7 +59,7 @@ async fn a_form_is_stored_within_its_policy() {
 #[tokio::test]
 async fn a_form_outside_its_policy_is_refused() {
     let server = Server::start().await;
-    let good = form(0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")]);
+    let good = form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")]);
     expect(post(&server, &good, &"x".repeat(21)).await, 400, "EntityTooLarge").await;
     expect(post(&server, &good, "x").await, 400, "EntityTooSmall").await;
     let with = |name: &str, value: &str| {

@@ -1,0 +1,224 @@
+//! Presigning beside aws-sdk-s3, rusty-s3 and the floor: `cargo bench --bench signer`.
+//!
+//! The floor is what no signer can leave out: one SHA-256 of the same canonical request, one HMAC with the day's key, and
+//! writing the same URL. After criterion's figures come the ratios, each the median of five alternating runs.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant, SystemTime},
+};
+
+use aws_lc_rs::{digest, hmac};
+use aws_sdk_s3::{
+    config::{BehaviorVersion, Region},
+    presigning::PresigningConfig,
+};
+use criterion::Criterion;
+use rusty_s3::{Bucket, S3Action, UrlStyle, actions};
+use secrecy::SecretString;
+use time::OffsetDateTime;
+use valet::signer::{Credentials, Location, Request, Signer};
+
+const KEY_ID: &str = "AKIAIOSFODNN7EXAMPLE";
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+const REGION: &str = "eu-central-1";
+const BUCKET: &str = "valet-images";
+const ENDPOINT: &str = "https://s3.eu-central-1.amazonaws.com";
+const KEY: &str = "u/01938f3e-7b1a-7c3d-9e5f-0a1b2c3d4e5f/01938f3f-1c2d-7e4f-8a9b-c0d1e2f3a4b5";
+const CACHE: &str = "private, max-age=300, immutable";
+const DIGEST: &str = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+const UPLOAD_ID: &str = "VXBsb2FkIElEIGZvciA2aWWpbmcncyBteS1tb3ZpZS5tMnRzIHVwbG9hZA";
+const TTL: Duration = Duration::from_secs(300);
+const RUNS: usize = 5;
+const PER_RUN: u32 = 20_000;
+
+const GET: Request<'_> = Request {
+    method: "GET",
+    key: KEY,
+    headers: &[],
+    query: &[("response-cache-control", CACHE), ("response-content-type", "image/jpeg")],
+};
+const PUT: Request<'_> = Request {
+    method: "PUT",
+    key: KEY,
+    headers: &[
+        ("content-length", "4194304"),
+        ("content-type", "image/jpeg"),
+        ("if-none-match", "*"),
+        ("x-amz-checksum-sha256", DIGEST),
+    ],
+    query: &[],
+};
+const PART: Request<'_> = Request {
+    method: "PUT",
+    key: KEY,
+    headers: &[("content-length", "8388608")],
+    query: &[("partNumber", "17"), ("uploadId", UPLOAD_ID)],
+};
+
+/// What no signer can leave out, its inputs given.
+struct Floor {
+    canonical: String,
+    to_sign: Vec<u8>,
+    url: String,
+    key: hmac::Key,
+}
+
+impl Floor {
+    /// Of the URL that the signer makes.
+    fn of(request: &Request<'_>, url: &str) -> Self {
+        let (unsigned, signature) = url.split_once("&X-Amz-Signature=").unwrap();
+        let (path, query) = unsigned.split_once("amazonaws.com").unwrap().1.split_once('?').unwrap();
+        let host = format!("{BUCKET}.s3.{REGION}.amazonaws.com");
+        let mut headers: Vec<_> = request.headers.iter().copied().chain([("host", host.as_str())]).collect();
+        headers.sort_unstable();
+        let lines: String = headers.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let names: Vec<_> = headers.iter().map(|(name, _)| *name).collect();
+        let canonical = format!("{}\n{path}\n{query}\n{lines}\n{}\nUNSIGNED-PAYLOAD", request.method, names.join(";"));
+        let mut key = format!("AWS4{SECRET}").into_bytes();
+        for step in ["20261122", REGION, "s3", "aws4_request"] {
+            key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), step.as_bytes()).as_ref().to_vec();
+        }
+        let digest = hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
+        let to_sign = format!("AWS4-HMAC-SHA256\n20261122T100000Z\n20261122/{REGION}/s3/aws4_request\n{digest}").into_bytes();
+        let floor = Self { canonical, to_sign, url: url.to_owned(), key: hmac::Key::new(hmac::HMAC_SHA256, &key) };
+        assert_eq!(hex(hmac::sign(&floor.key, &floor.to_sign).as_ref()), signature, "the floor is of this URL");
+        floor
+    }
+
+    fn run(&self) -> String {
+        black_box(digest::digest(&digest::SHA256, black_box(self.canonical.as_bytes())));
+        black_box(hmac::sign(&self.key, black_box(&self.to_sign)));
+        black_box(&self.url).clone()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One way to make one URL.
+type Way<'a> = (&'static str, Box<dyn Fn() + 'a>);
+
+fn main() {
+    let at = OffsetDateTime::from_unix_timestamp(1_795_341_600).unwrap();
+    assert_eq!(at.to_string(), "2026-11-22 10:00:00.0 +00:00:00");
+    let credentials = Credentials {
+        access_key_id: KEY_ID.to_owned(),
+        secret_access_key: SecretString::from(SECRET),
+        session_token: None,
+        expires_at: None,
+    };
+    let signer = Signer::new(Location::endpoint(ENDPOINT, BUCKET, false).unwrap(), REGION, credentials);
+    let keys = aws_credential_types::Credentials::new(KEY_ID, SECRET, None, None, "bench");
+    let sdk = aws_sdk_s3::Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new(REGION));
+    let sdk = aws_sdk_s3::Client::from_conf(sdk.credentials_provider(keys).build());
+    let config = PresigningConfig::builder().start_time(SystemTime::from(at)).expires_in(TTL).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let bucket = Bucket::new(ENDPOINT.parse().unwrap(), UrlStyle::VirtualHost, BUCKET, REGION).unwrap();
+    let rusty = rusty_s3::Credentials::new(KEY_ID, SECRET);
+
+    let ours = |request: &'static Request<'static>| {
+        let floor = Floor::of(request, &signer.presign(request, at, TTL).unwrap().url);
+        let signer = &signer;
+        let floor: Way<'_> = ("floor", Box::new(move || drop(black_box(floor.run()))));
+        let valet: Way<'_> = ("valet", Box::new(move || drop(black_box(signer.presign(black_box(request), at, TTL)))));
+        [floor, valet]
+    };
+    let (sdk, config, runtime, bucket, rusty) = (&sdk, &config, &runtime, &bucket, &rusty);
+    let mut get = Vec::from(ours(&GET));
+    get.push((
+        "rusty-s3",
+        Box::new(move || {
+            let mut action = actions::GetObject::new(bucket, Some(rusty), KEY);
+            action.query_mut().insert("response-cache-control", CACHE);
+            action.query_mut().insert("response-content-type", "image/jpeg");
+            drop(black_box(action.sign(TTL)));
+        }),
+    ));
+    get.push((
+        "aws-sdk-s3",
+        Box::new(move || {
+            let get = sdk.get_object().bucket(BUCKET).key(KEY).response_cache_control(CACHE).response_content_type("image/jpeg");
+            drop(black_box(runtime.block_on(get.presigned(config.clone())).unwrap()));
+        }),
+    ));
+    let mut put = Vec::from(ours(&PUT));
+    put.push((
+        "rusty-s3",
+        Box::new(move || {
+            let mut action = actions::PutObject::new(bucket, Some(rusty), KEY);
+            PUT.headers.iter().for_each(|(name, value)| action.headers_mut().insert(*name, *value));
+            drop(black_box(action.sign(TTL)));
+        }),
+    ));
+    put.push((
+        "aws-sdk-s3",
+        Box::new(move || {
+            let put = sdk.put_object().bucket(BUCKET).key(KEY).content_length(4_194_304).content_type("image/jpeg");
+            let put = put.if_none_match("*").checksum_sha256(DIGEST);
+            drop(black_box(runtime.block_on(put.presigned(config.clone())).unwrap()));
+        }),
+    ));
+    let mut part = Vec::from(ours(&PART));
+    part.push((
+        "rusty-s3",
+        Box::new(move || {
+            let mut action = actions::UploadPart::new(bucket, Some(rusty), KEY, 17, UPLOAD_ID);
+            action.headers_mut().insert("content-length", "8388608");
+            drop(black_box(action.sign(TTL)));
+        }),
+    ));
+    part.push((
+        "aws-sdk-s3",
+        Box::new(move || {
+            let part = sdk.upload_part().bucket(BUCKET).key(KEY).part_number(17).upload_id(UPLOAD_ID).content_length(8_388_608);
+            drop(black_box(runtime.block_on(part.presigned(config.clone())).unwrap()));
+        }),
+    ));
+
+    let mut criterion = Criterion::default()
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(30)
+        .without_plots()
+        .configure_from_args();
+    let calls = [("GET with two overrides", get), ("PUT with four signed headers", put), ("UploadPart", part)];
+    for (call, ways) in &calls {
+        let mut group = criterion.benchmark_group(*call);
+        for (name, way) in ways {
+            group.bench_function(*name, |bencher| bencher.iter(way));
+        }
+    }
+    criterion.final_summary();
+    println!("\nRatios, medians of {RUNS} alternating runs (the bars: GET ≤ 1.5 floors and 20 times aws-sdk-s3, PUT ≤ 2 floors)");
+    for (call, ways) in &calls {
+        let rounds: Vec<Vec<f64>> = (0..RUNS).map(|_| ways.iter().map(|(_, way)| nanoseconds(way)).collect()).collect();
+        let median = |ratio: &dyn Fn(&Vec<f64>) -> f64| {
+            let mut all: Vec<_> = rounds.iter().map(ratio).collect();
+            all.sort_by(f64::total_cmp);
+            all[RUNS / 2]
+        };
+        println!(
+            "{call}: valet {:.0} ns, {:.2} floors; rusty-s3 {:.1} times valet's, aws-sdk-s3 {:.1} times",
+            median(&|run| run[1]),
+            median(&|run| run[1] / run[0]),
+            median(&|run| run[2] / run[1]),
+            median(&|run| run[3] / run[1]),
+        );
+    }
+}
+
+/// The time of one call, over a short run.
+fn nanoseconds(way: &dyn Fn()) -> f64 {
+    let began = Instant::now();
+    let mut done = 0;
+    while done < PER_RUN && began.elapsed() < Duration::from_millis(100) {
+        for _ in 0..100 {
+            way();
+        }
+        done += 100;
+    }
+    began.elapsed().as_secs_f64() * 1e9 / f64::from(done)
+}

@@ -1,0 +1,98 @@
+//! POST policies: browsers' form uploads, by the AWS document "Browser-Based Uploads Using POST (AWS Signature Version 4)".
+//!
+//! A form cannot be bound to a digest, to an exact length or to being used once: what comes by it is proved afterwards.
+
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+use aws_lc_rs::hmac;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
+use time::{OffsetDateTime, UtcOffset};
+
+use super::{CredentialsExpired, Signer, text};
+
+/// What a form is to allow. A field that is not named here makes S3 refuse the form.
+#[derive(Debug, Clone)]
+pub struct Form<'a> {
+    /// Fields to be sent exactly so. `key` belongs here, or among the prefixes.
+    pub fields: &'a [(&'a str, &'a str)],
+    /// Fields whose values the client chooses, and how they must begin; an empty prefix allows anything.
+    pub prefixes: &'a [(&'a str, &'a str)],
+    /// How many bytes the file may have.
+    pub length: RangeInclusive<u64>,
+}
+
+/// A signed form: whoever holds it may upload, so Debug keeps its fields back.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SignedForm {
+    /// Where to POST it.
+    pub url: String,
+    /// What to send before the field `file`, as multipart/form-data.
+    pub fields: Vec<(String, String)>,
+    /// When S3 stops taking it.
+    pub expires_at: OffsetDateTime,
+}
+
+impl fmt::Debug for SignedForm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedForm").field("url", &self.url).field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
+}
+
+impl Signer {
+    /// A form that S3 takes from `signed_at` on for `ttl`, or until the credentials end, if that is sooner.
+    ///
+    /// # Errors
+    /// [`CredentialsExpired`] when less than a second would be left.
+    pub fn sign_form(&self, form: &Form<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<SignedForm, CredentialsExpired> {
+        let (signed_at, ttl) = self.life(signed_at, ttl)?;
+        let expires_at = signed_at + Duration::from_secs(ttl);
+        let day = self.day(signed_at);
+        let mut instant = format!("{}T", day.stamp).into_bytes();
+        text::push_clock(&mut instant, signed_at);
+        instant.push(b'Z');
+        let instant = String::from_utf8_lossy(&instant).into_owned();
+
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let mut fields: Vec<_> = form.fields.iter().map(owned).collect();
+        fields.push(("x-amz-algorithm".to_owned(), "AWS4-HMAC-SHA256".to_owned()));
+        fields.push(("x-amz-credential".to_owned(), day.credential.clone()));
+        fields.push(("x-amz-date".to_owned(), instant));
+        if let Some(token) = &self.credentials.session_token {
+            fields.push(("x-amz-security-token".to_owned(), token.expose_secret().to_owned()));
+        }
+        let mut conditions = vec![json!({ "bucket": self.location.bucket() })];
+        conditions.extend(fields.iter().map(|(name, value)| Value::Object([(name.clone(), json!(value))].into_iter().collect())));
+        conditions.extend(form.prefixes.iter().map(|(name, prefix)| json!(["starts-with", format!("${name}"), prefix])));
+        conditions.push(json!(["content-length-range", form.length.start(), form.length.end()]));
+        let policy = json!({ "expiration": rfc3339(expires_at), "conditions": conditions });
+
+        let policy = STANDARD.encode(policy.to_string());
+        let signature = sign_policy(&day.key, &policy);
+        fields.extend([("policy".to_owned(), policy), ("x-amz-signature".to_owned(), signature)]);
+        Ok(SignedForm { url: self.location.bucket_url().to_owned(), fields, expires_at })
+    }
+}
+
+/// The signature of a policy in base64.
+pub(super) fn sign_policy(key: &hmac::Key, policy: &str) -> String {
+    let mut signature = Vec::with_capacity(64);
+    text::push_hex(&mut signature, hmac::sign(key, policy.as_bytes()).as_ref());
+    String::from_utf8_lossy(&signature).into_owned()
+}
+
+/// In whole seconds, UTC.
+fn rfc3339(at: OffsetDateTime) -> String {
+    let at = at.to_offset(UtcOffset::UTC);
+    let (date, time) = (at.date(), at.time());
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+        date.year(),
+        u8::from(date.month()),
+        date.day(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    )
+}

@@ -1,0 +1,85 @@
+//! An identity provider's public documents (OpenID Connect Discovery 1.0): where its keys are, and the keys.
+//!
+//! Each fetch is bounded in time and size, follows no redirect, and believes only what came over TLS or from this machine.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, Uri, header};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use serde::Deserialize;
+use url::Url;
+
+use crate::config::is_authentic;
+
+/// The longest both fetches may take together.
+const DEADLINE: Duration = Duration::from_secs(5);
+/// The longest document that is read. Key sets with certificates have 30 KiB.
+const MAX_DOCUMENT: usize = 256 * 1024;
+
+/// Why the keys could not be had; in fixed words, since what a provider sends is not for our logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{document}: {reason}")]
+pub struct ProviderError {
+    document: &'static str,
+    reason: &'static str,
+}
+
+/// The member of the configuration that says whose it is, and the one that leads to the keys.
+#[derive(Deserialize)]
+struct Configuration {
+    issuer: String,
+    jwks_uri: String,
+}
+
+const CONFIGURATION: &str = "its openid-configuration";
+const KEYS: &str = "its keys (jwks_uri)";
+
+/// The key set (RFC 7517) of an issuer, as its configuration leads to it.
+///
+/// # Errors
+/// [`ProviderError`] says which document failed, and how.
+pub async fn fetch_keys(issuer: &str) -> Result<Bytes, ProviderError> {
+    let late = |_| ProviderError { document: CONFIGURATION, reason: "the provider did not answer within 5 s" };
+    tokio::time::timeout(DEADLINE, discover(issuer)).await.map_err(late)?
+}
+
+async fn discover(issuer: &str) -> Result<Bytes, ProviderError> {
+    let wrong = |reason| ProviderError { document: CONFIGURATION, reason };
+    // Section 4: a slash at the issuer's end goes before the path is added.
+    let address = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
+    let document = fetch(CONFIGURATION, &address).await?;
+    let configuration: Configuration =
+        serde_json::from_slice(&document).map_err(|_| wrong("it has no `issuer` and `jwks_uri`"))?;
+    // Section 4.3: else one tenant of a provider could speak for another.
+    if configuration.issuer != issuer {
+        return Err(wrong("its `issuer` is not OIDC_ISSUER, byte for byte"));
+    }
+    fetch(KEYS, &configuration.jwks_uri).await
+}
+
+async fn fetch(document: &'static str, address: &str) -> Result<Bytes, ProviderError> {
+    let failed = |reason| ProviderError { document, reason };
+    let url = Url::parse(address).ok().filter(is_authentic).ok_or(failed("its address is neither https nor this machine's"))?;
+    let uri: Uri = url.as_str().parse().map_err(|_| failed("its address is no URL"))?;
+    // Made for each fetch, since those are rare: renewed certificates of the system are seen.
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_native_roots()
+        .map_err(|_| failed("the system's certificates cannot be read"))?
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+    let request = Request::get(uri).header(header::ACCEPT, "application/json").header(header::USER_AGENT, "valet");
+    let request = request.body(Empty::<Bytes>::new()).map_err(|_| failed("its address is no URL"))?;
+    let response = client.request(request).await.map_err(|error| {
+        failed(if error.is_connect() { "the provider cannot be reached" } else { "the connection broke off" })
+    })?;
+    if response.status() != hyper::StatusCode::OK {
+        let moved = response.status().is_redirection();
+        return Err(failed(if moved { "a redirect, which is not followed" } else { "the status is not 200" }));
+    }
+    let body = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await;
+    Ok(body.map_err(|_| failed("it broke off, or is longer than 256 KiB"))?.to_bytes())
+}

@@ -1,0 +1,49 @@
+//! Users of an identity provider: `users.identity {issuer, subject}`.
+
+use mongodb::bson::{Document, doc};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::{UserDoc, Users};
+use crate::{
+    model::{Email, UserId},
+    store::{StoreError, bounded},
+};
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct IdentityDoc {
+    pub(super) issuer: String,
+    pub(super) subject: String,
+}
+
+impl Users {
+    /// Adds the user of an identity provider. `None` when there is one already: the unique index decides.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn insert_identity(
+        &self,
+        (issuer, subject): (&str, &str),
+        email: Option<&Email>,
+        now: OffsetDateTime,
+    ) -> Result<Option<UserId>, StoreError> {
+        let id = UserId::new();
+        let document = UserDoc {
+            email: email.map(|email| email.as_str().to_owned()),
+            identity: Some(IdentityDoc { issuer: issuer.to_owned(), subject: subject.to_owned() }),
+            ..UserDoc::new(id, now)
+        };
+        Ok(self.insert_unique(document).await?.then_some(id))
+    }
+
+    /// The user of an identity provider: one read of an index and a document.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn find_identity(&self, issuer: &str, subject: &str) -> Result<Option<UserId>, StoreError> {
+        let filter = doc! { "identity.issuer": issuer, "identity.subject": subject, "identity": { "$exists": true } };
+        let ids = self.collection.clone_with_type::<Document>();
+        let found = bounded(async { ids.find_one(filter).projection(doc! { "_id": 1 }).await }).await?;
+        Ok(found.and_then(|user| UserId::parse(user.get_str("_id").ok()?)))
+    }
+}

@@ -1,0 +1,63 @@
+// Where files come from: the button, a drop of files or folders anywhere on the page, and the clipboard.
+
+import { $ } from "./dom.js";
+
+/** Calls `take(files)` for each; returns the function that ends it. */
+export function gather(take) {
+  const stopping = new AbortController();
+  const on = (target, name, work) => target.addEventListener(name, work, { signal: stopping.signal });
+  const input = $("#files");
+  on(input, "change", () => {
+    take([...input.files]);
+    input.value = ""; // The same file may be chosen again.
+  });
+  const carriesFiles = (event) => event.dataTransfer?.types.includes("Files") && !$("dialog[open]");
+  // dragleave comes for every element that is crossed.
+  let depth = 0;
+  const show = (over) => { $("#drop").hidden = !over; };
+  on(window, "dragenter", (event) => { if (carriesFiles(event)) show((depth += 1)); });
+  on(window, "dragleave", (event) => { if (carriesFiles(event)) show((depth = Math.max(0, depth - 1))); });
+  on(window, "dragover", (event) => { if (carriesFiles(event)) event.preventDefault(); });
+  on(window, "drop", async (event) => {
+    if (!carriesFiles(event)) return;
+    event.preventDefault();
+    depth = 0;
+    show(false);
+    take(await dropped(event.dataTransfer));
+  });
+  on(window, "paste", (event) => {
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (files.length && !$("dialog[open]")) take(files.map(named));
+  });
+  return () => stopping.abort();
+}
+
+/** Files, and those in dropped folders that look like images. */
+async function dropped(transfer) {
+  const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
+  const files = [];
+  for (const entry of entries) await walk(entry, files, true);
+  return files;
+}
+
+async function walk(entry, files, asked) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve) => { entry.file(resolve, () => resolve(null)); });
+    if (file && (asked || file.type.startsWith("image/") || /\.(hei[cf]|avif)$/i.test(file.name))) files.push(file);
+    return;
+  }
+  const reader = entry.createReader();
+  for (;;) {
+    const some = await new Promise((resolve) => { reader.readEntries(resolve, () => resolve([])); });
+    if (!some.length) return;
+    for (const child of some) await walk(child, files, false);
+  }
+}
+
+/** Pasted images are all called image.png. */
+function named(file) {
+  if (file.name && file.name !== "image.png") return file;
+  const time = new Date().toISOString().slice(0, 19).replace("T", " ").replaceAll(":", ".");
+  return new File([file], `Pasted ${time}.${(file.type.split("/")[1] || "png").replace("jpeg", "jpg")}`, { type: file.type });
+}

@@ -1,0 +1,311 @@
+// The grid on the page: only the rows near the viewport are elements, so ten thousand images scroll as a hundred do. Nothing moves
+// while images load, since their sizes are known. Arrow keys walk, Enter opens, Space selects.
+
+import { el, icon } from "./dom.js";
+import { nameOf } from "./gallery.js";
+import { justify, rowAt } from "./rows.js";
+import { decode } from "./thumbhash.js";
+
+/** Elements are kept for so many viewports above and below. */
+const AROUND = 1;
+/** Pages are fetched when fewer viewports than this are left. */
+const AHEAD = 4;
+/** Pixels per millisecond above which images that fly by are not fetched. */
+const FAST = 4;
+
+/** Events: `open` (detail: id) and `select`. */
+export class Grid extends EventTarget {
+  selected = new Set();
+  #gallery;
+  #list;
+  #tiles = new Map(); // id → element
+  #layout = { rows: [], height: 0 };
+  #width = 0;
+  #index = new Map(); // id → place
+  #current = null; // the tile that Tab reaches
+  #anchor = null; // where a range of selected tiles begins
+  #scrolled = { y: 0, at: 0, speed: 0 };
+  #frame = 0;
+  #late = 0;
+
+  constructor(list, gallery) {
+    super();
+    this.#list = list;
+    this.#gallery = gallery;
+    this.stopping = new AbortController();
+    const { signal } = this.stopping;
+    gallery.addEventListener("change", () => this.#relayout(), { signal });
+    addEventListener("scroll", () => this.#soon(), { passive: true, signal });
+    this.resizing = new ResizeObserver(() => this.#relayout());
+    this.resizing.observe(list);
+    list.addEventListener("keydown", (event) => this.#key(event), { signal });
+    list.addEventListener("focusin", (event) => this.#reach(event.target.closest("li")?.dataset.id), { signal });
+    this.#relayout();
+  }
+
+  stop() {
+    this.stopping.abort();
+    this.resizing.disconnect();
+    cancelAnimationFrame(this.#frame);
+    this.#list.replaceChildren();
+    this.#list.style.height = "";
+  }
+
+  /** Brings a tile into view and focuses it. */
+  focus(id) {
+    const place = this.#index.get(id);
+    if (place === undefined) return;
+    this.#reach(id);
+    const row = this.#layout.rows[this.#rowOf(place)];
+    const top = this.#list.getBoundingClientRect().top + scrollY + row.top;
+    const margin = 80;
+    if (top < scrollY + margin) scrollTo({ top: top - margin, behavior: "instant" });
+    else if (top + row.height > scrollY + innerHeight - margin) scrollTo({ top: top + row.height - innerHeight + margin, behavior: "instant" });
+    this.#draw();
+    this.#tiles.get(id)?.firstChild.focus({ preventScroll: true });
+  }
+
+  clearSelection() {
+    this.selected.clear();
+    this.#selectionChanged();
+  }
+
+  selectAll() {
+    for (const image of this.#gallery.images) this.selected.add(image.id);
+    this.#selectionChanged();
+  }
+
+  #toggle(id, range) {
+    const from = this.#index.get(this.#anchor), to = this.#index.get(id);
+    if (range && from !== undefined) {
+      for (const image of this.#gallery.images.slice(Math.min(from, to), Math.max(from, to) + 1)) this.selected.add(image.id);
+    } else if (!this.selected.delete(id)) this.selected.add(id);
+    this.#anchor = id;
+    this.#selectionChanged();
+  }
+
+  #selectionChanged() {
+    this.#list.classList.toggle("selecting", this.selected.size > 0);
+    for (const [id, tile] of this.#tiles) this.#mark(tile, id);
+    this.dispatchEvent(new Event("select"));
+  }
+
+  #mark(tile, id) {
+    tile.classList.toggle("selected", this.selected.has(id));
+    tile.lastChild.checked = this.selected.has(id);
+  }
+
+  #relayout() {
+    const { images } = this.#gallery;
+    const width = this.#list.clientWidth;
+    if (!width) return;
+    const held = width === this.#width ? this.#heldPlace() : null;
+    const phone = width < 600;
+    this.#width = width;
+    this.#layout = justify(images, width, phone ? 150 : width < 1100 ? 210 : 250, phone ? 3 : 6, this.#gallery.complete);
+    // An incomplete row at the end is known, and not shown yet.
+    const shown = this.#layout.rows.at(-1)?.to ?? 0;
+    this.#index = new Map(images.slice(0, shown).map((image, i) => [image.id, i]));
+    const known = new Set(this.selected.size ? images.map((image) => image.id) : []);
+    for (const id of this.selected) if (!known.has(id)) this.selected.delete(id);
+    this.#list.style.height = `${this.#layout.height}px`;
+    if (!this.#index.has(this.#current)) this.#current = images[0]?.id ?? null;
+    // What is looked at stays where it is when something is put before it.
+    if (held) {
+      const place = this.#index.get(held.id);
+      const moved = place === undefined ? 0 : this.#layout.rows[this.#rowOf(place)].top - held.top;
+      if (moved) scrollBy({ top: moved, behavior: "instant" });
+    }
+    this.#draw(true);
+    if (this.selected.size === 0) this.#list.classList.remove("selecting");
+    this.dispatchEvent(new Event("select"));
+  }
+
+  /** The first tile in view, unless the top of the page is. */
+  #heldPlace() {
+    const above = -this.#list.getBoundingClientRect().top;
+    if (above <= 0) return null;
+    for (const row of this.#layout.rows.slice(rowAt(this.#layout.rows, above))) {
+      for (const [id, tile] of this.#tiles) {
+        if (tile.row === row.top && this.#gallery.shows(id)) return { id, top: row.top };
+      }
+    }
+    return null;
+  }
+
+  #rowOf(place) {
+    let [low, high] = [0, this.#layout.rows.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (this.#layout.rows[middle].from <= place) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  #soon() {
+    this.#frame ||= requestAnimationFrame(() => {
+      this.#frame = 0;
+      this.#draw();
+    });
+  }
+
+  #draw(moved = false) {
+    const { rows, height } = this.#layout;
+    const above = -this.#list.getBoundingClientRect().top;
+    const now = performance.now();
+    const { y, at } = this.#scrolled;
+    const fast = Math.abs(above - y) / Math.max(1, now - at) > FAST;
+    this.#scrolled = { y: above, at: now };
+    if (above + innerHeight * AHEAD > height && !this.#gallery.problem) this.#gallery.more();
+    const wanted = new Map();
+    if (rows.length) {
+      const from = rowAt(rows, above - innerHeight * AROUND), to = rowAt(rows, above + innerHeight * (1 + AROUND));
+      for (let i = from; i <= to; i += 1) this.#collect(rows[i], wanted);
+      // The tile with the focus stays, wherever it is: or the keyboard's place would be lost.
+      const place = this.#index.get(this.#current);
+      if (place !== undefined) this.#collect(rows[this.#rowOf(place)], wanted);
+    }
+    for (const [id, tile] of this.#tiles) {
+      if (wanted.has(id)) continue;
+      tile.remove();
+      this.#tiles.delete(id);
+    }
+    for (const [id, [place, row, i]] of wanted) {
+      let tile = this.#tiles.get(id);
+      const fresh = !tile;
+      if (fresh) this.#tiles.set(id, (tile = this.#tile(this.#gallery.images[place])));
+      if (fresh || moved) this.#place(tile, place, row, i);
+      if (fresh) this.#insert(tile, place);
+    }
+    const bare = [...this.#tiles.values()].filter((tile) => !tile.shown);
+    clearTimeout(this.#late);
+    if (fast && bare.length) this.#late = setTimeout(() => this.#soon(), 120);
+    else this.#show(bare);
+  }
+
+  #collect(row, wanted) {
+    for (let place = row.from; place < row.to; place += 1) wanted.set(this.#gallery.images[place].id, [place, row, place - row.from]);
+  }
+
+  #place(tile, place, row, i) {
+    tile.row = row.top;
+    tile.place = place;
+    tile.style.transform = `translate(${row.lefts[i]}px, ${row.top}px)`;
+    tile.style.width = `${row.widths[i]}px`;
+    tile.style.height = `${row.height}px`;
+    tile.ariaSetSize = this.#gallery.complete ? this.#gallery.images.length : -1;
+    tile.ariaPosInSet = place + 1;
+  }
+
+  /** In the order of the images, which is the order of reading. */
+  #insert(tile, place) {
+    let next = this.#list.lastChild;
+    if (!next || next.place < place) return this.#list.append(tile);
+    while (next.previousSibling && next.previousSibling.place > place) next = next.previousSibling;
+    next.before(tile);
+  }
+
+  #tile(image) {
+    const reached = image.id === this.#current ? 0 : -1;
+    const picture = el("img", { alt: nameOf(image), decoding: "async", draggable: false });
+    const open = el("button", { type: "button", class: "open", tabIndex: reached }, placeholder(image), picture);
+    open.onclick = (event) => {
+      if (this.selected.size || event.shiftKey || event.ctrlKey || event.metaKey) this.#toggle(image.id, event.shiftKey);
+      else this.dispatchEvent(new CustomEvent("open", { detail: image.id }));
+    };
+    const pick = el("input", { type: "checkbox", class: "pick", ariaLabel: `Select ${nameOf(image)}`, tabIndex: reached });
+    pick.onclick = (event) => this.#toggle(image.id, event.shiftKey);
+    const tile = el("li", { class: "tile" }, open, pick);
+    tile.dataset.id = image.id;
+    tile.picture = picture;
+    picture.onload = () => tile.classList.add("loaded");
+    picture.onerror = () => this.#broken(tile, image);
+    this.#mark(tile, image.id);
+    return tile;
+  }
+
+  /** Fetches the images of these tiles, after fresh URLs where theirs have died. */
+  async #show(tiles) {
+    for (const tile of tiles) tile.shown = true;
+    const images = tiles.map((tile) => this.#gallery.get(tile.dataset.id)).filter((image) => image && !image.local);
+    try {
+      await this.#gallery.freshen(images);
+    } catch {
+      for (const tile of tiles) tile.shown = false; // At the next scroll again.
+      return;
+    }
+    for (const tile of tiles) {
+      const image = this.#gallery.get(tile.dataset.id);
+      if (image && tile.isConnected) tile.picture.src = image.local ?? image.previewUrl ?? image.url;
+    }
+  }
+
+  /** A URL that died early, a preview that is not there: once more, with the file itself. Else the browser cannot draw it. */
+  async #broken(tile, image) {
+    if (!tile.tried && tile.isConnected) {
+      tile.tried = true;
+      await this.#gallery.freshen([image], true).catch(() => {});
+      tile.picture.src = image.url;
+      return;
+    }
+    tile.classList.add("undrawable");
+    tile.firstChild.append(el("span", { class: "kind" }, icon("image"), image.contentType.replace("image/", "").toUpperCase()));
+  }
+
+  #reach(id) {
+    if (!id || id === this.#current) return;
+    for (const [known, value] of [[this.#current, -1], [id, 0]]) {
+      const tile = this.#tiles.get(known);
+      if (tile) for (const control of tile.children) control.tabIndex = value;
+    }
+    this.#current = id;
+  }
+
+  #key(event) {
+    const id = event.target.closest("li")?.dataset.id;
+    if (!id || event.altKey || event.ctrlKey || event.metaKey) return;
+    const { images } = this.#gallery;
+    const place = this.#index.get(id);
+    const to = {
+      ArrowRight: () => place + 1, ArrowLeft: () => place - 1, Home: () => 0, End: () => this.#index.size - 1,
+      ArrowDown: () => this.#neighbour(place, 1), ArrowUp: () => this.#neighbour(place, -1),
+      PageDown: () => this.#neighbour(place, 3), PageUp: () => this.#neighbour(place, -3),
+    }[event.key];
+    if (to) {
+      const next = images[Math.min(this.#index.size - 1, Math.max(0, to()))];
+      if (event.shiftKey && next.id !== id) {
+        if (!this.selected.has(id)) this.#toggle(id);
+        this.#toggle(next.id, true);
+      }
+      this.focus(next.id);
+    } else if (event.key === " " || event.key === "x") this.#toggle(id, event.shiftKey);
+    else return;
+    event.preventDefault();
+  }
+
+  /** The tile some rows further whose middle is nearest. */
+  #neighbour(place, by) {
+    const { rows } = this.#layout;
+    const at = this.#rowOf(place);
+    const row = rows[at], next = rows[Math.min(rows.length - 1, Math.max(0, at + by))];
+    if (next === row) return by > 0 ? row.to - 1 : row.from;
+    const middle = (r, i) => r.lefts[i] + r.widths[i] / 2;
+    const here = middle(row, place - row.from);
+    const offsets = next.lefts.map((_, i) => Math.abs(middle(next, i) - here));
+    return next.from + offsets.indexOf(Math.min(...offsets));
+  }
+}
+
+/** The ThumbHash, drawn; scaled up by the browser. */
+export function placeholder({ thumbHash }) {
+  if (!thumbHash) return null;
+  try {
+    const { w, h, rgba } = decode(Uint8Array.from(atob(thumbHash), (c) => c.charCodeAt(0)));
+    const canvas = el("canvas", { width: w, height: h, ariaHidden: "true" });
+    canvas.getContext("2d").putImageData(new ImageData(rgba, w, h), 0, 0);
+    return canvas;
+  } catch {
+    return null; // Another client's, and no ThumbHash.
+  }
+}

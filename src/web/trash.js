@@ -1,0 +1,88 @@
+// Deleting with a way back: the call waits while the toast stands, since the server's delete is final. When the page goes away
+// the person has had the way back and left: what waits is sent then, by a request that outlives the page (`keepalive`). If even
+// that is lost (no network, a token that just expired), the images are simply there again: a delete fails towards keeping.
+
+import * as api from "./api.js";
+import { say, toast } from "./dom.js";
+import { count, explain } from "./words.js";
+
+const UNDO_SECONDS = 8;
+
+export class Trash {
+  #gallery;
+  #done;
+  #waiting = new Set();
+
+  /** `done` is told when something is really gone. */
+  constructor(gallery, done) {
+    this.#gallery = gallery;
+    this.#done = done;
+    this.leave = () => this.#waiting.forEach((batch) => { this.#waiting.delete(batch); for (const ids of hundreds(batch.ids)) api.removeManyNow(ids); });
+    this.key = (event) => {
+      const typing = event.target.matches?.("input:not([type=checkbox]), textarea");
+      if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !typing) this.undo();
+    };
+    addEventListener("pagehide", this.leave);
+    addEventListener("keydown", this.key);
+  }
+
+  stop() {
+    for (const batch of this.#waiting) batch.close();
+    this.leave();
+    removeEventListener("pagehide", this.leave);
+    removeEventListener("keydown", this.key);
+  }
+
+  put(ids) {
+    if (!ids.length) return;
+    const batch = { ids };
+    this.#gallery.hide(ids);
+    this.#waiting.add(batch);
+    const text = `${count(ids.length, "image")} deleted`;
+    batch.close = toast(text, { action: "Undo", onaction: () => this.#restore(batch), seconds: 0 });
+    batch.timer = setTimeout(() => { batch.close(); this.#send(batch); }, UNDO_SECONDS * 1000);
+    say(`${text}. Undo with Control Z.`);
+  }
+
+  /** The last one. */
+  undo() {
+    const batch = [...this.#waiting].pop();
+    if (!batch) return;
+    batch.close();
+    this.#restore(batch);
+  }
+
+  #restore(batch) {
+    clearTimeout(batch.timer);
+    if (!this.#waiting.delete(batch)) return;
+    this.#gallery.unhide(batch.ids);
+    say("Restored");
+  }
+
+  async #send(batch) {
+    if (!this.#waiting.delete(batch)) return;
+    const kept = [];
+    let why;
+    for (const ids of hundreds(batch.ids)) {
+      try {
+        const { results } = await api.removeMany(ids);
+        const failed = results.filter((result) => result.problem && result.status !== 404);
+        if (failed.length) why = failed[0].problem;
+        kept.push(...failed.map((result) => result.id));
+      } catch (problem) {
+        why = problem;
+        kept.push(...ids);
+      }
+    }
+    this.#gallery.forget(batch.ids.filter((id) => !kept.includes(id)));
+    this.#gallery.unhide(kept);
+    if (why) {
+      toast(`${count(kept.length, "image")} could not be deleted. ${explain(why)}`, { error: true, action: "Try again", onaction: () => this.put(kept), seconds: 12 });
+    }
+    this.#done();
+  }
+}
+
+function* hundreds(ids) {
+  for (let from = 0; from < ids.length; from += 100) yield ids.slice(from, from + 100);
+}

@@ -1,0 +1,348 @@
+//! Users of an identity provider, against a provider that the test runs.
+
+mod outage;
+mod provider;
+
+use futures_util::future::join_all;
+use mongodb::bson::{Document, doc};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valet::{config, domain::check};
+
+use super::app::{Answer, Caller, PASSWORD, TestApp, unique_png};
+use provider::{AUDIENCE, Key, Provider, base64, hs256};
+
+/// An application that believes this provider.
+async fn app_of(provider: &Provider) -> TestApp {
+    app_with(provider, |_| {}).await
+}
+
+async fn app_with(provider: &Provider, change: impl FnOnce(&mut config::Accounts)) -> TestApp {
+    let settings = config::Provider::new(provider.issuer.clone(), vec!["other".to_owned(), AUDIENCE.to_owned()]);
+    TestApp::start_with(|config| {
+        config.accounts.provider = Some(settings);
+        change(&mut config.accounts);
+    })
+    .await
+}
+
+fn bearer(app: &TestApp, token: String) -> Caller<'_> {
+    Caller { app, token: Some(token), id: String::new(), email: String::new() }
+}
+
+async fn me(app: &TestApp, token: String) -> Answer {
+    bearer(app, token).get("/api/auth/me").await
+}
+
+#[tokio::test]
+async fn tokens_of_all_three_kinds_let_in_and_a_subject_is_one_user() {
+    let keys = [Key::rsa(), Key::ec(), Key::ed()];
+    let named: Vec<_> = ["rsa", "ec", "ed"].into_iter().zip(&keys).collect();
+    let provider = Provider::start(&named).await;
+    let app = app_of(&provider).await;
+    let mut ids = Vec::new();
+    for (kid, key) in &named {
+        let answer = me(&app, key.token(kid, &provider.claims("ada"))).await;
+        assert_eq!(answer.status, 200, "{kid}: {answer:?}");
+        assert!(answer.json.get("email").is_none(), "{answer:?}");
+        ids.push(answer.json["id"].clone());
+    }
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    let other = me(&app, keys[0].token("rsa", &provider.claims("bob"))).await;
+    assert_ne!(other.json["id"], ids[0]);
+    let ada = bearer(&app, keys[1].token("ec", &provider.claims("ada")));
+    let image = ada.upload("sea.png", "image/png", &unique_png()).await;
+    assert_eq!(ada.get("/api/images/gallery").await.json["images"][0]["id"], image["id"]);
+    assert_eq!(ada.get("/api/auth/sessions").await.json, json!({ "sessions": [] }));
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
+    assert_eq!(ada.put("/api/auth/password", change).await.problem(), (403, "local_accounts_only"));
+    // Accounts of its own go on beside.
+    assert_eq!(app.user().await.get("/api/auth/me").await.status, 200);
+    assert_eq!(provider.fetches(), 1);
+}
+
+#[tokio::test]
+async fn what_providers_write_differently_is_understood() {
+    let key = Key::rsa();
+    let provider = Provider::start(&[("rsa", &key)]).await;
+    let app = app_of(&provider).await;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    for (typ, change) in [
+        (json!("at+jwt"), json!({})),
+        (json!("application/AT+JWT"), json!({})),
+        (Value::Null, json!({})),
+        (json!("JWT"), json!({ "aud": ["somebody", AUDIENCE] })),
+        (json!("JWT"), json!({ "aud": ["other"] })),
+        (json!("JWT"), json!({ "aud": null, "token_use": "access", "client_id": AUDIENCE })),
+        (json!("JWT"), json!({ "exp": (now + 60) as f64 + 0.5, "iat": now as f64 - 0.5, "nbf": now })),
+        (json!("JWT"), json!({ "exp": now - 20, "iat": now - 60 })),
+        (json!("JWT"), json!({ "iat": now + 20, "nbf": now + 20 })),
+        (json!("JWT"), json!({ "roles": [{}], "azp": 1, "email": 5, "nonce": "x" })),
+    ] {
+        let mut claims = provider.claims("ada");
+        for (name, value) in change.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        let mut header = json!({ "alg": "RS256", "kid": "rsa", "typ": typ, "x5t": "x" });
+        header.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        let answer = me(&app, key.sign(&header, &claims)).await;
+        assert_eq!(answer.status, 200, "{header} {claims}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_for_this_service_is_refused() {
+    let key = Key::rsa();
+    let provider = Provider::start(&[("rsa", &key)]).await;
+    let app = app_of(&provider).await;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let refused = async |claims: Value, code: &str| {
+        let answer = me(&app, key.token("rsa", &claims)).await;
+        assert_eq!(answer.problem(), (401, code), "{claims}: {answer:?}");
+    };
+    for claim in ["iss", "sub", "aud", "exp", "iat"] {
+        let good = provider.claims("ada");
+        let mut without = good.clone();
+        without.as_object_mut().unwrap().remove(claim);
+        refused(without, "token_invalid").await;
+        for wrong in [Value::Null, json!({}), json!([]), json!([1]), json!(true), json!("x"), json!("")] {
+            let mut claims = good.clone();
+            if claim == "sub" && wrong == json!("x") {
+                continue;
+            }
+            claims[claim] = wrong;
+            refused(claims, "token_invalid").await;
+        }
+    }
+    for change in [
+        json!({ "iss": format!("{}/", provider.issuer) }),
+        json!({ "iss": provider.issuer.to_uppercase() }),
+        json!({ "aud": ["photo", "photos "] }),
+        json!({ "aud": "somebody", "client_id": AUDIENCE, "azp": AUDIENCE, "token_use": "access" }),
+        json!({ "sub": "x".repeat(256) }),
+        json!({ "iat": now + 60 }),
+        json!({ "nbf": now + 60 }),
+        json!({ "nbf": "soon" }),
+        json!({ "nbf": 1e300 }),
+        json!({ "exp": -1 }),
+        json!({ "exp": 1e19 }),
+        json!({ "exp": u64::MAX }),
+        json!({ "exp": now - 20, "iat": now - 10 }),
+        json!({ "events": { "http://schemas.openid.net/event/backchannel-logout": {} } }),
+        json!({ "cnf": { "jkt": "x" } }),
+    ] {
+        let mut claims = provider.claims("ada");
+        claims.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
+        refused(claims, "token_invalid").await;
+    }
+    let mut without_audience = provider.claims("ada");
+    without_audience.as_object_mut().unwrap().remove("aud");
+    without_audience["client_id"] = AUDIENCE.into();
+    refused(without_audience.clone(), "token_invalid").await;
+    without_audience["token_use"] = "access".into();
+    without_audience["client_id"] = "somebody".into();
+    refused(without_audience, "token_invalid").await;
+    let mut expired = provider.claims("ada");
+    (expired["iat"], expired["exp"]) = (json!(now - 600), json!(now - 31));
+    refused(expired, "token_expired").await;
+    for typ in ["logout+jwt", "secevent+jwt", "dpop+jwt", "", "JWS"] {
+        let token = key.sign(&json!({ "alg": "RS256", "kid": "rsa", "typ": typ }), &provider.claims("ada"));
+        assert_eq!(me(&app, token).await.problem(), (401, "token_invalid"), "{typ}");
+    }
+    assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0, "nobody was made");
+}
+
+/// The key decides the algorithm: nothing that a token says does.
+#[tokio::test]
+async fn algorithms_are_not_confused() {
+    let (rsa, ec, ed, foreign) = (Key::rsa(), Key::ec(), Key::ed(), Key::rsa());
+    let provider = Provider::start(&[("rsa", &rsa), ("ec", &ec), ("ed", &ed)]).await;
+    let mut published: Vec<_> = [("rsa", &rsa), ("ec", &ec), ("ed", &ed)].map(|(kid, key)| key.jwk(kid)).into();
+    let (encrypting, signing, other, private) = (Key::rsa(), Key::rsa(), Key::rsa(), Key::ec());
+    for (key, kid, member, value) in [
+        (&encrypting, "enc", "use", json!("enc")),
+        (&signing, "ops", "key_ops", json!(["sign"])),
+        (&other, "ps", "alg", json!("PS256")),
+        (&private, "p384", "crv", json!("P-384")),
+    ] {
+        let mut jwk = key.jwk(kid);
+        jwk[member] = value;
+        published.push(jwk);
+    }
+    published.push(json!({ "kty": "oct", "kid": "oct", "alg": "HS256", "k": base64([7; 32]) }));
+    published.extend([json!({ "kty": "RSA", "kid": "bad", "n": "!", "e": "AQAB" }), json!(1), json!({})]);
+    provider.publish(published);
+    let app = app_of(&provider).await;
+    let claims = provider.claims("ada");
+    assert_eq!(me(&app, rsa.token("rsa", &claims)).await.status, 200, "what is odd in the set harms nobody else");
+
+    let mut forged = Vec::new();
+    for key in [&rsa, &ec, &ed] {
+        for secret in key.public_bytes() {
+            for kid in ["rsa", "ec", "ed", "oct"] {
+                forged.push(hs256(&secret, &json!({ "alg": "HS256", "kid": kid, "typ": "JWT" }), &claims));
+                forged.push(hs256(&secret, &json!({ "alg": "HS256", "kid": kid, "typ": "at+jwt" }), &claims));
+            }
+        }
+    }
+    forged.push(hs256(&[7; 32], &json!({ "alg": "HS256", "kid": "oct" }), &claims));
+    for (key, kid) in [(&rsa, "ec"), (&rsa, "ed"), (&ec, "rsa"), (&ed, "rsa"), (&ec, "ed"), (&ed, "ec"), (&foreign, "rsa")] {
+        for algorithm in ["RS256", "ES256", "EdDSA", "PS256", "RS384", "RS512", "ES384", "HS256", "none", "None", "ES256K", ""] {
+            forged.push(key.sign(&json!({ "alg": algorithm, "kid": kid }), &claims));
+        }
+    }
+    for algorithm in ["PS256", "RS384", "RS512", "none", "rs256"] {
+        forged.push(rsa.sign(&json!({ "alg": algorithm, "kid": "rsa" }), &claims));
+    }
+    for (key, kid) in [(&encrypting, "enc"), (&signing, "ops"), (&other, "ps"), (&private, "p384")] {
+        forged.push(key.token(kid, &claims));
+    }
+    // Keys that the token brings along, or that it leads to.
+    let thief = Provider::start(&[("rsa", &foreign)]).await;
+    for extra in [
+        json!({ "jwk": foreign.jwk("rsa") }),
+        json!({ "jku": format!("{}/keys", thief.issuer) }),
+        json!({ "x5u": format!("{}/keys", thief.issuer) }),
+        json!({ "x5c": [base64("certificate")] }),
+        json!({ "crit": ["exp"] }),
+    ] {
+        let mut header = json!({ "alg": "RS256", "kid": "rsa" });
+        header.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        forged.push(foreign.sign(&header, &claims));
+        if extra.get("crit").is_some() {
+            forged.push(rsa.sign(&header, &claims));
+        }
+    }
+    forged.push(rsa.sign(&json!({ "alg": "RS256" }), &claims));
+    for token in forged {
+        let answer = me(&app, token.clone()).await;
+        assert_eq!(answer.problem(), (401, "token_invalid"), "{token}: {answer:?}");
+    }
+    assert_eq!(thief.fetches(), 0);
+}
+
+#[tokio::test]
+async fn fifty_first_requests_make_one_user() {
+    let key = Key::ed();
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let app = app_of(&provider).await;
+    let token = key.token("ed", &provider.claims("ada"));
+    let answers = join_all((0..50).map(|_| me(&app, token.clone()))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.json["id"] == answers[0].json["id"]), "{answers:?}");
+    assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 1);
+    assert_eq!(provider.fetches(), 1, "and one fetch");
+}
+
+/// An address at the provider is no key to an account here, nor the other way round.
+#[tokio::test]
+async fn an_address_belongs_to_its_local_account_alone() {
+    let key = Key::ed();
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let app = app_of(&provider).await;
+    let ada = app.user().await;
+    ada.upload("mine.png", "image/png", &unique_png()).await;
+    let with_email = |subject: &str, email: &str, verified: Value| {
+        let mut claims = provider.claims(subject);
+        (claims["email"], claims["email_verified"]) = (email.into(), verified);
+        key.token("ed", &claims)
+    };
+    let twin = me(&app, with_email("twin", &ada.email, json!(true))).await;
+    assert_eq!((twin.status, twin.json["email"].as_str()), (200, Some(ada.email.as_str())));
+    assert_ne!(twin.json["id"], ada.id.as_str());
+    assert_eq!(twin.json["usage"]["images"], 0);
+    for (subject, email, verified) in [
+        ("unverified", "eve@example.com", json!(false)),
+        ("silent", "eve@example.com", Value::Null),
+        ("odd", "eve@example.com", json!(1)),
+        ("malformed", "no address", json!(true)),
+    ] {
+        let answer = me(&app, with_email(subject, email, verified)).await;
+        assert!(answer.status == 200 && answer.json.get("email").is_none(), "{subject}: {answer:?}");
+    }
+    assert_eq!(me(&app, with_email("as text", "bob@example.com", json!("true"))).await.json["email"], "bob@example.com");
+    let enter = async |door: &str, email: &str| {
+        let answer = app.anonymous().post(&format!("/api/auth/{door}"), json!({ "email": email, "password": PASSWORD })).await;
+        (answer.status, answer.json["user"]["id"].clone())
+    };
+    assert_eq!(enter("login", &ada.email).await, (200, ada.id.as_str().into()));
+    assert_eq!(enter("login", "bob@example.com").await.0, 401);
+    assert_eq!(enter("signup", "bob@example.com").await.0, 201, "nobody here has it");
+}
+
+#[tokio::test]
+async fn without_local_accounts_only_the_provider_lets_in() {
+    let key = Key::ec();
+    let provider = Provider::start(&[("ec", &key)]).await;
+    let both = app_of(&provider).await;
+    let ada = both.user().await;
+    let only = TestApp::beside(&both, |config| {
+        config.accounts = both.config.accounts.clone();
+        config.accounts.local = false;
+    })
+    .await;
+    let credentials = json!({ "email": ada.email, "password": PASSWORD });
+    let token = json!({ "refreshToken": "x" });
+    for (path, body) in [("signup", &credentials), ("login", &credentials), ("refresh", &token), ("logout", &token)] {
+        let answer = only.anonymous().post(&format!("/api/auth/{path}"), body.clone()).await;
+        assert_eq!(answer.problem(), (403, "local_accounts_only"), "{path}");
+    }
+    assert_eq!(me(&only, ada.token.clone().unwrap()).await.problem(), (401, "token_invalid"));
+    assert_eq!(me(&only, key.token("ec", &provider.claims("ada"))).await.status, 200);
+    // And without a provider, its tokens are nobody's.
+    let none = TestApp::beside(&both, |_| {}).await;
+    assert_eq!(me(&none, key.token("ec", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
+    assert_eq!(me(&none, ada.token.clone().unwrap()).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_doctor_tries_the_provider() {
+    let key = Key::ec();
+    let provider = Provider::start(&[("ec", &key)]).await;
+    let app = app_of(&provider).await;
+    let row = async |config: &config::Config| {
+        check::run(config, check::Options::default()).await.answer("sign-in: provider's keys").cloned()
+    };
+    assert_eq!(row(&app.config).await, Some(check::Answer::Yes("1 keys".to_owned())));
+    let mut other = app.config.clone();
+    other.accounts.provider.as_mut().unwrap().issuer.push('/');
+    assert!(matches!(row(&other).await, Some(check::Answer::No(why)) if why.contains("byte for byte")));
+    other.accounts.provider = None;
+    assert!(matches!(row(&other).await, Some(check::Answer::Skipped(_))));
+}
+
+/// A provider's user proves by a fresh token, and the tokens of before do not make the account anew.
+#[tokio::test]
+async fn a_providers_user_deletes_with_a_fresh_token() {
+    let key = Key::ed();
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let app = app_of(&provider).await;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let issued = |ago: i64| {
+        let mut claims = provider.claims("ada");
+        (claims["iat"], claims["exp"]) = (json!(now - ago), json!(now + 600));
+        bearer(&app, key.token("ed", &claims))
+    };
+    let (old, fresh) = (issued(301), issued(60));
+    old.upload("mine.png", "image/png", &unique_png()).await;
+    let id = old.get("/api/auth/me").await.json["id"].as_str().unwrap().to_owned();
+    let refused = old.post("/api/auth/me/delete", json!({})).await;
+    assert_eq!(refused.problem(), (401, "token_too_old"));
+    assert_eq!(refused.header("www-authenticate"), "Bearer error=\"insufficient_user_authentication\", max_age=\"300\"");
+    assert_eq!(fresh.post("/api/auth/me/delete", json!({})).await.status, 204);
+    for token in [&old, &fresh, &issued(0)] {
+        assert_eq!(token.get("/api/auth/me").await.problem(), (401, "session_ended"));
+    }
+    let swept = OffsetDateTime::now_utc();
+    while app.app.valet.sweep_once(swept).await.unwrap().1 {}
+    assert!(app.bucket_keys().await.is_empty());
+    // Long after, and signed in anew, it is another account.
+    let users = app.db.collection::<Document>("users");
+    let past = mongodb::bson::DateTime::from_millis((now - 600) * 1000);
+    users.update_one(doc! { "_id": &id }, doc! { "$set": { "deletedAt": past } }).await.unwrap();
+    let anew = issued(0).get("/api/auth/me").await;
+    assert!(anew.status == 200 && anew.json["id"] != id.as_str() && anew.json["usage"]["images"] == 0, "{anew:?}");
+    let later = swept + std::time::Duration::from_secs(8 * 24 * 60 * 60);
+    while app.app.valet.sweep_once(later).await.unwrap().1 {}
+    assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "and at last it is forgotten");
+}

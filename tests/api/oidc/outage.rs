@@ -1,0 +1,151 @@
+//! A provider that rotates, fails, or means harm: what is known goes on, and nobody waits for it long.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::{
+    TestApp, app_with, me,
+    provider::{Key, Manner, Provider, hs256},
+};
+
+/// So that a test need not wait for the usual pause.
+const PAUSE: Duration = Duration::from_millis(400);
+
+async fn app_of(provider: &Provider) -> TestApp {
+    app_with(provider, |accounts| accounts.provider.as_mut().unwrap().refresh_pause = PAUSE).await
+}
+
+#[tokio::test]
+async fn a_new_key_is_fetched_and_a_withdrawn_one_ends() {
+    let (old, new) = (Key::rsa(), Key::ec());
+    let provider = Provider::start(&[("old", &old)]).await;
+    let app = app_with(&provider, |accounts| {
+        let provider = accounts.provider.as_mut().unwrap();
+        (provider.refresh_pause, provider.refresh_every) = (PAUSE, Duration::from_secs(2));
+    })
+    .await;
+    let (by_old, by_new) = (old.token("old", &provider.claims("ada")), new.token("new", &provider.claims("ada")));
+    assert_eq!(me(&app, by_old.clone()).await.status, 200);
+    assert_eq!(me(&app, by_new.clone()).await.problem(), (401, "token_invalid"));
+    provider.publish(vec![new.jwk("new")]);
+    tokio::time::sleep(PAUSE).await;
+    assert_eq!(me(&app, by_new).await.status, 200);
+    assert_eq!(me(&app, by_old).await.problem(), (401, "token_invalid"));
+    // Withdrawn without a token that asks for anything: the next fetch in the background sees it.
+    provider.publish(vec![old.jwk("old")]);
+    let by_new = new.token("new", &provider.claims("ada"));
+    let began = Instant::now();
+    while me(&app, by_new.clone()).await.status == 200 {
+        assert!(began.elapsed() < Duration::from_secs(10), "a withdrawn key lives on");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_outage_leaves_what_is_known() {
+    let (key, new) = (Key::rsa(), Key::rsa());
+    let provider = Provider::start(&[("rsa", &key)]).await;
+    let app = app_of(&provider).await;
+    let local = app.user().await;
+    let token = key.token("rsa", &provider.claims("ada"));
+    assert_eq!(me(&app, token.clone()).await.status, 200);
+    tokio::time::sleep(PAUSE).await;
+    provider.behave(Manner::Failing(500));
+    let unknown = new.token("new", &provider.claims("ada"));
+    for _ in 0..3 {
+        let answer = me(&app, unknown.clone()).await;
+        assert_eq!(answer.problem(), (503, "unavailable"), "it may be a new key: {answer:?}");
+        assert_eq!(me(&app, token.clone()).await.status, 200);
+        assert_eq!(local.get("/api/auth/me").await.status, 200);
+        tokio::time::sleep(PAUSE).await;
+    }
+    // A token under another key of a known name is forged, whatever the provider does.
+    assert_eq!(me(&app, new.token("rsa", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
+    provider.publish(vec![key.jwk("rsa"), new.jwk("new")]);
+    provider.behave(Manner::Well);
+    tokio::time::sleep(PAUSE).await;
+    assert_eq!(me(&app, unknown).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_server_starts_without_its_provider() {
+    let (key, elsewhere) = (Key::ed(), Provider::start(&[]).await);
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let token = || key.token("ed", &provider.claims("ada"));
+    let foreign = json!({ "issuer": elsewhere.issuer, "jwks_uri": format!("{}/keys", provider.issuer) });
+    let leading = |uri: &str| json!({ "issuer": provider.issuer, "jwks_uri": uri });
+    let manners = [
+        ("failing", Manner::Failing(404)),
+        ("redirecting", Manner::Redirecting(format!("{}/keys", elsewhere.issuer))),
+        ("endless", Manner::Endless),
+        ("of another issuer", Manner::Configured(foreign)),
+        ("in the clear", Manner::Configured(leading("http://192.0.2.1/keys"))),
+        ("from a file", Manner::Configured(leading("file:///etc/hostname"))),
+        ("nowhere", Manner::Configured(leading(""))),
+        ("no configuration", Manner::Configured(json!([]))),
+        ("closed", Manner::Configured(leading("http://127.0.0.1:1/keys"))),
+    ];
+    for (what, manner) in manners {
+        provider.behave(manner);
+        let app = app_of(&provider).await;
+        let answer = me(&app, token()).await;
+        assert_eq!(answer.problem(), (503, "unavailable"), "{what}: {answer:?}");
+        assert_eq!(app.user().await.get("/api/auth/me").await.status, 200, "{what}");
+        assert_eq!(me(&app, hs256(b"x", &json!({ "alg": "HS256" }), &json!({}))).await.status, 401, "{what}");
+        provider.behave(Manner::Well);
+        tokio::time::sleep(PAUSE).await;
+        assert_eq!(me(&app, token()).await.status, 200, "{what}: it came back");
+    }
+    assert_eq!(elsewhere.fetches(), 0, "no redirect is followed");
+}
+
+#[tokio::test]
+async fn a_provider_that_does_not_answer_holds_nobody_long() {
+    let (key, new) = (Key::ed(), Key::ed());
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let app = app_of(&provider).await;
+    let token = key.token("ed", &provider.claims("ada"));
+    assert_eq!(me(&app, token.clone()).await.status, 200);
+    tokio::time::sleep(PAUSE).await;
+    provider.behave(Manner::Silent);
+    let unknown = join_all((0..20).map(|n| {
+        let (app, token) = (&app, new.token(&format!("new-{n}"), &provider.claims("ada")));
+        async move {
+            let began = Instant::now();
+            (me(app, token).await.status, began.elapsed())
+        }
+    }));
+    let known = async {
+        let mut longest = Duration::ZERO;
+        for _ in 0..30 {
+            let began = Instant::now();
+            assert_eq!(me(&app, token.clone()).await.status, 200);
+            longest = longest.max(began.elapsed());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        longest
+    };
+    let (unknown, longest) = tokio::join!(unknown, known);
+    assert!(unknown.iter().all(|(status, took)| *status == 503 && *took < Duration::from_secs(5)), "{unknown:?}");
+    assert!(longest < Duration::from_secs(2), "a known key waits for nobody: {longest:?}");
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_keys_is_one_fetch_per_pause() {
+    let (key, thief) = (Key::ed(), Key::ed());
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let pause = Duration::from_secs(2);
+    let app = app_with(&provider, |accounts| accounts.provider.as_mut().unwrap().refresh_pause = pause).await;
+    assert_eq!(me(&app, key.token("ed", &provider.claims("ada"))).await.status, 200);
+    let began = Instant::now();
+    let mut sent = 0;
+    while began.elapsed() < pause * 2 || sent < 400 {
+        let flood = (0..40).map(|n| me(&app, thief.token(&format!("{sent}-{n}"), &provider.claims("ada"))));
+        assert!(join_all(flood).await.iter().all(|answer| answer.problem() == (401, "token_invalid")));
+        sent += 40;
+    }
+    let most = 2 + began.elapsed().as_secs() / pause.as_secs();
+    assert!((2..=most).contains(&(provider.fetches() as u64)), "{} fetches, {sent} tokens", provider.fetches());
+}

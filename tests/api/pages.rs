@@ -1,0 +1,49 @@
+//! The gallery page and Swagger UI, as files: `tests/browser` uses them.
+
+use reqwest::header;
+
+use super::app::TestApp;
+
+#[tokio::test]
+async fn the_page_comes_with_its_files_and_a_policy_that_names_the_bucket_alone() {
+    let app = TestApp::start_with(|config| config.s3.public_endpoint = Some("https://pictures.example:8443".to_owned())).await;
+    let get = |path: &str| app.http.get(format!("{}{path}", app.base));
+    let page = get("/").send().await.unwrap();
+    let header = |name| page.headers()[name].to_str().unwrap().to_owned();
+    assert_eq!((page.status().as_u16(), header("content-type").as_str()), (200, "text/html; charset=utf-8"));
+    assert_eq!(header("cache-control"), "no-cache");
+    let policy = header("content-security-policy");
+    let bucket = if app.config.s3.force_path_style { "https://pictures.example:8443" } else { ".pictures.example:8443" };
+    assert!(policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self'; "), "{policy}");
+    assert!(policy.contains(bucket) && !policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+    let etag = header("etag");
+    let again = get("/").header(header::IF_NONE_MATCH, &etag).send().await.unwrap();
+    assert_eq!((again.status().as_u16(), again.headers()["etag"].to_str().unwrap()), (304, etag.as_str()));
+
+    let html = page.text().await.unwrap();
+    assert!(!html.contains('{'), "nothing is left to fill in");
+    let links: Vec<_> = html.split(['"', '\'']).filter(|text| text.starts_with("/assets/")).map(str::to_owned).collect();
+    assert!(links.len() > 20, "{links:?}");
+    for link in &links {
+        let file = get(link).send().await.unwrap();
+        assert_eq!(file.status(), 200, "{link}");
+        assert_eq!(file.headers()["cache-control"], "public, max-age=31536000, immutable", "{link}");
+        let content_type = file.headers()["content-type"].to_str().unwrap();
+        let wanted = match link.rsplit('.').next().unwrap() {
+            "js" => "text/javascript; charset=utf-8",
+            "css" => "text/css; charset=utf-8",
+            _ => "image/svg+xml",
+        };
+        assert_eq!(content_type, wanted, "{link}");
+        assert_eq!(file.headers()["x-content-type-options"], "nosniff", "{link}");
+    }
+    let gone = get("/assets/0000000000000000/app.js").send().await.unwrap();
+    assert_eq!(gone.status(), 404);
+}
+
+#[tokio::test]
+async fn the_documentation_is_found_with_a_slash_too() {
+    let app = TestApp::start().await;
+    let page = app.http.get(format!("{}/docs/", app.base)).send().await.unwrap();
+    assert_eq!((page.status().as_u16(), page.url().path()), (200, "/docs"));
+}

@@ -1,0 +1,64 @@
+// axe-core on every view, light, dark and narrow: no violations.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import { choose, loaded, photos, picture, signedIn, until, upload, visitor } from "./harness.js";
+
+const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+
+/** All rules, the best practices too. By the debugger's way in, which the page's policy does not bind. */
+async function axe(page, what) {
+  await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))));
+  await page.evaluate(AXE);
+  const { violations, passes } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  assert.ok(passes.length > 10, `${what}: axe looked at nothing`);
+  assert.deepEqual(violations.map(({ id, nodes }) => `${what}: ${id}: ${nodes.map((node) => `${node.html.slice(0, 120)} ${node.any[0]?.message ?? ""}`).join(" | ")}`), []);
+}
+
+for (const [name, options] of [
+  ["light", { colorScheme: "light" }],
+  ["dark", { colorScheme: "dark" }],
+  ["narrow", { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true }],
+]) {
+  test(`every view, ${name}`, async (t) => {
+    const stranger = await visitor(t, options);
+    const entrance = await stranger.newPage();
+    await entrance.goto("/");
+    await entrance.getByRole("heading", { name: "Sign in" }).waitFor();
+    await axe(entrance, "sign in");
+    await picture(entrance, `${name}-entrance`);
+    await entrance.getByRole("button", { name: "Create an account" }).click();
+    await entrance.getByRole("button", { name: "Create account" }).click();
+    await entrance.getByText("Enter your email address.").waitFor();
+    await axe(entrance, "sign up, with a problem");
+    await picture(entrance, `${name}-problem`);
+
+    const { page } = await signedIn(t, { ...options, allowed: [/Failed to load resource/] });
+    await page.getByRole("heading", { name: "No images yet" }).waitFor();
+    await axe(page, "empty");
+    await choose(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada") });
+    await page.getByText("The file is damaged").waitFor();
+    await axe(page, "a failed upload");
+    await page.getByRole("button", { name: "Discard letter.jpg" }).click();
+    await upload(page, await photos(page, 9));
+    await until(async () => (await loaded(page).count()) >= 6, "tiles");
+    await axe(page, "gallery");
+    await picture(page, `${name}-gallery`);
+    await page.locator("summary").click();
+    await axe(page, "the menu");
+    await picture(page, `${name}-menu`);
+    await page.locator("summary").click();
+    await page.getByRole("checkbox").first().check();
+    await axe(page, "a selection");
+    await page.getByRole("button", { name: "Delete" }).click();
+    await axe(page, "a toast");
+    await picture(page, `${name}-toast`);
+    await page.getByRole("button", { name: "Undo" }).click();
+    await page.locator(".open").first().click();
+    await page.locator(".frame.loaded").waitFor();
+    await axe(page, "the dialog");
+    await picture(page, `${name}-lightbox`);
+  });
+}

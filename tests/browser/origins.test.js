@@ -1,0 +1,94 @@
+// Pages of other origins, and a page without a secure context, as a phone opens it in the local network.
+
+import assert from "node:assert/strict";
+import { createServer } from "node:http";
+import test from "node:test";
+import { chromium } from "playwright-core";
+import { BASE, email, PASSWORD, photos, signedIn, until, visitor } from "./harness.js";
+
+/** An origin of its own: an empty page on another port. */
+async function elsewhere(t) {
+  const server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"));
+  await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
+  t.after(() => server.close());
+  return server.address().port;
+}
+
+/** A client of another origin, whole: sign-up to image, with what CORS lets it read. */
+const client = async ({ base, email, password, base64 }) => {
+  const call = async (path, body, token) => {
+    const response = await fetch(base + path, { method: "POST", body: body && JSON.stringify(body), headers: { ...(body && { "content-type": "application/json" }), ...(token && { authorization: `Bearer ${token}` }) } });
+    return [response, await response.json()];
+  };
+  const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  const sha256 = btoa(String.fromCharCode(...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))));
+  const [signedUp, { token }] = await call("/api/auth/signup", { email, password });
+  const [, ticket] = await call("/api/images/upload", { fileName: "cors.jpg", contentType: "image/jpeg", size: bytes.length, sha256 }, token);
+  const { url, method, headers } = ticket.upload;
+  const put = await fetch(url, { method, headers, body: bytes });
+  const [confirmed, image] = await call(`/api/images/${ticket.id}/confirm`, undefined, token);
+  const got = new Uint8Array(await (await fetch(image.url)).arrayBuffer());
+  return { requestId: signedUp.headers.get("x-request-id"), put: put.status, etag: put.headers.get("etag"), confirmed: confirmed.status, same: got.length === bytes.length && got.every((b, i) => b === bytes[i]) };
+};
+
+test("a page of another origin that is allowed does all of it", async (t) => {
+  const port = await elsewhere(t);
+  const context = await visitor(t, {});
+  const page = await context.newPage();
+  await page.goto(`http://localhost:${port}/`);
+  const [photo] = await photos(page, 1);
+  const seen = await page.evaluate(client, { base: BASE, email: email(), password: PASSWORD, base64: photo.buffer.toString("base64") });
+  assert.ok(seen.requestId && seen.etag, JSON.stringify(seen));
+  assert.deepEqual([seen.put, seen.confirmed, seen.same], [200, 200, true]);
+});
+
+/** A browser for which these names lead to this machine: origins that are neither secure nor local. */
+async function outside(t) {
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+      "--disable-sync", "--host-resolver-rules=MAP *.test 127.0.0.1", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,LocalNetworkAccessChecks"],
+  });
+  t.after(() => browser.close());
+  return browser;
+}
+
+test("a page of an origin that is not allowed reads nothing", async (t) => {
+  const port = await elsewhere(t);
+  const browser = await outside(t);
+  const page = await (await browser.newContext()).newPage();
+  await page.goto(`http://stranger.test:${port}/`);
+  const outcomes = await page.evaluate(async (base) => {
+    const tries = [["GET", "/livez"], ["GET", "/api/auth/me"], ["POST", "/api/auth/login"]];
+    return Promise.all(tries.map(([method, path]) => fetch(base + path, { method, headers: { "content-type": "application/json" } }).then(() => "read", () => "kept from it")));
+  }, BASE);
+  assert.deepEqual(outcomes, Array(3).fill("kept from it"));
+});
+
+test("without a secure context: no crypto.subtle, no locks, and uploads all the same", async (t) => {
+  const browser = await outside(t);
+  const context = await browser.newContext({ viewport: { width: 1000, height: 700 } });
+  const page = await context.newPage();
+  const faults = [];
+  page.on("console", (message) => { if (message.type() === "error") faults.push(message.text()); });
+  page.on("pageerror", (error) => faults.push(error.stack));
+  await page.goto(`http://valet.test:${new URL(BASE).port}/`);
+  assert.deepEqual(await page.evaluate(() => [isSecureContext, typeof crypto.subtle, typeof navigator.locks]), [false, "undefined", "undefined"]);
+  await page.getByRole("button", { name: "Create an account" }).click();
+  await page.getByLabel("Email address").fill(email());
+  await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "No images yet" }).waitFor();
+  await page.locator("#files").setInputFiles(await photos(page, 4));
+  await page.getByRole("heading", { name: "4 images uploaded" }).waitFor({ timeout: 20_000 });
+  await page.reload();
+  await until(async () => (await page.locator(".tile.loaded").count()) === 4, "the gallery after a reload");
+  assert.deepEqual(faults, []);
+});
+
+test("where no worker starts, the page does the work itself", async (t) => {
+  const { page } = await signedIn(t, { allowed: [/worker\.js/, /Failed to load resource/, /Failed to fetch a worker script/] });
+  await page.route("**/worker.js", (route) => route.fulfill({ status: 404 }));
+  await page.locator("#files").setInputFiles(await photos(page, 2));
+  await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
+});

@@ -1,0 +1,135 @@
+// The whole path of a person: sign up, upload, look, describe, download, delete, sign out.
+
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import { email, PASSWORD, choose, loaded, photos, picture, signedIn, signIn, until, upload, visitor } from "./harness.js";
+
+test("from the sign-up to the gallery and out again", async (t) => {
+  const context = await visitor(t, { allowed: [/ 401 .*login/, / 422 .*signup/, / 409 .*signup/] });
+  const page = await context.newPage();
+  const who = email();
+  await page.goto("/");
+  await page.getByRole("button", { name: "Create an account" }).click();
+  await page.getByLabel("Email address").fill(who);
+  await page.getByLabel("Password", { exact: true }).fill("password1234");
+  await page.getByRole("button", { name: "Create account" }).click();
+  const problem = page.getByRole("alert");
+  await problem.filter({ hasText: "guessed early" }).waitFor();
+  await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "No images yet" }).waitFor();
+  await picture(page, "empty");
+
+  await upload(page, await photos(page, 3));
+  await until(async () => (await loaded(page).count()) === 3, "three tiles");
+  await page.getByText(/^[\d.]+ kB of 10\.7 GB$/).waitFor();
+
+  await page.reload();
+  await until(async () => (await loaded(page).count()) === 3, "three tiles after a reload, without signing in again");
+  await page.getByRole("button", { name: "Account" }).or(page.locator("summary")).first().click();
+  await page.getByText(who).waitFor();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+  assert.equal(await page.locator(".tile").count(), 0);
+  assert.equal(await page.evaluate(() => localStorage.length), 0, "nothing stays behind");
+
+  await page.getByLabel("Email address").fill(who);
+  await page.getByLabel("Password", { exact: true }).fill("not the password");
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await problem.filter({ hasText: "The email address or the password is wrong." }).waitFor();
+  await signIn(page, { email: who });
+  await until(async () => (await loaded(page).count()) === 3, "three tiles after signing in");
+});
+
+test("an image large: arrows, swipe, caption, download, delete and undo", async (t) => {
+  const { page } = await signedIn(t, { acceptDownloads: true });
+  const files = await photos(page, 4, { width: 1200, height: 900 });
+  await upload(page, files);
+  await page.reload();
+  await page.locator(".open").nth(1).click();
+  const dialog = page.getByRole("dialog");
+  await dialog.waitFor();
+  const name = page.locator("#lightbox-name");
+  const first = await name.textContent();
+  await page.locator(".frame.loaded").waitFor();
+  await picture(page, "lightbox");
+  await page.keyboard.press("ArrowRight");
+  assert.notEqual(await name.textContent(), first);
+  await page.keyboard.press("ArrowLeft");
+  assert.equal(await name.textContent(), first);
+  // As touch screens say it.
+  await page.locator("#stage").evaluate((stage) => {
+    const at = (type, x) => stage.dispatchEvent(new PointerEvent(type, { clientX: x, clientY: 300, isPrimary: true, pointerType: "touch", bubbles: true }));
+    at("pointerdown", 500);
+    at("pointermove", 420);
+    at("pointerup", 380);
+  });
+  assert.notEqual(await name.textContent(), first, "a swipe to the left goes on");
+  await page.keyboard.press("ArrowLeft");
+
+  await page.getByLabel("Caption").fill("The sun over the bay");
+  await page.keyboard.press("Enter");
+  await page.getByText("Caption saved").waitFor({ state: "attached" });
+  const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "Download" }).click()]);
+  assert.equal(download.suggestedFilename(), first);
+  const saved = await download.path();
+  assert.ok(files.some((file) => file.name === first && file.buffer.equals(readFileSync(saved))), "byte for byte");
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "hidden" });
+  assert.equal(await page.evaluate(() => document.activeElement.closest("li")?.querySelector("img").alt), first, "the focus is back where it was");
+  await page.reload();
+  await page.getByRole("button", { name: "The sun over the bay" }).waitFor();
+
+  const tiles = page.locator(".tile");
+  await tiles.first().hover();
+  await page.getByRole("checkbox").first().check();
+  await page.getByRole("checkbox").nth(2).check();
+  await page.getByText(/^2 images selected/).waitFor();
+  await picture(page, "selected");
+  await page.getByRole("button", { name: "Delete" }).click();
+  await page.getByText("2 images deleted").first().waitFor();
+  assert.equal(await tiles.count(), 2);
+  await page.getByRole("button", { name: "Undo" }).click();
+  await until(async () => (await tiles.count()) === 4, "all four again");
+
+  // Leaving the page does not take it back.
+  await page.getByRole("checkbox").first().check();
+  await page.getByRole("button", { name: "Delete" }).click();
+  await until(async () => { await page.reload(); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three are left");
+  // And neither does waiting.
+  const sent = page.waitForResponse("**/api/images/delete", { timeout: 12_000 });
+  await page.getByRole("checkbox").first().check();
+  await page.getByRole("button", { name: "Delete" }).click();
+  assert.equal((await sent).status(), 200);
+  await page.reload();
+  await until(async () => (await tiles.count()) === 2, "two are left");
+});
+
+test("files come by drop and from the clipboard, and what is no image is told so", async (t) => {
+  const { page } = await signedIn(t, { allowed: [/ 422 /] });
+  const [one, two] = await photos(page, 2);
+  const give = (event, file) => page.evaluate(({ event, base64, name }) => {
+    const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+    const transfer = new DataTransfer();
+    transfer.items.add(new File([bytes], name, { type: "image/jpeg" }));
+    if (event === "drop") {
+      dispatchEvent(new DragEvent("dragenter", { dataTransfer: transfer }));
+      if (document.querySelector("#drop").hidden) throw new Error("the page does not invite the drop");
+      dispatchEvent(new DragEvent("drop", { dataTransfer: transfer }));
+    } else dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer }));
+  }, { event, base64: file.buffer.toString("base64"), name: file.name });
+  await give("drop", one);
+  await give("paste", { ...two, name: "image.png" });
+  await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
+  await page.getByRole("button", { name: /^Pasted / }).waitFor();
+
+  await choose(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada, this is no image.") });
+  await page.getByText("The file is damaged, or not the image its beginning promises.").waitFor();
+  await choose(page, { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("Dear Ada") });
+  await page.getByText("Files of this kind are not accepted.").waitFor();
+  await picture(page, "refused");
+  await page.getByRole("button", { name: "Discard letter.jpg" }).click();
+  await page.getByRole("button", { name: "Discard notes.txt" }).click();
+  await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
+});

@@ -1,0 +1,70 @@
+// The page's pure modules, in node: against node's own SHA-256 and against the published ThumbHash implementation.
+
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import { gzipSync } from "node:zlib";
+import { readdirSync } from "node:fs";
+import * as reference from "thumbhash";
+
+const WEB = new URL("../../src/web/", import.meta.url);
+// By its text: without a package.json beside them node takes the page's modules for CommonJS.
+const load = (name) => import(`data:text/javascript;base64,${readFileSync(new URL(name, WEB)).toString("base64")}`);
+
+test("SHA-256 is SHA-256", async () => {
+  const { sha256 } = await load("sha256.js");
+  for (const length of [0, 1, 3, 55, 56, 57, 63, 64, 65, 119, 120, 127, 128, 1000, 100_003]) {
+    const bytes = randomBytes(length);
+    assert.equal(Buffer.from(sha256(bytes)).toString("hex"), createHash("sha256").update(bytes).digest("hex"), `${length} bytes`);
+  }
+});
+
+test("ThumbHash is ThumbHash", async () => {
+  const own = await load("thumbhash.js");
+  const shapes = [[100, 100], [100, 31], [17, 100], [1, 1], [3, 80], [99, 98]];
+  for (const [w, h] of shapes) {
+    for (const alpha of [false, true]) {
+      const rgba = new Uint8Array(w * h * 4);
+      for (let i = 0; i < w * h; i += 1) {
+        const [x, y] = [i % w, Math.floor(i / w)];
+        rgba.set([(x * 255) / w, (y * 255) / h, 128 + 100 * Math.sin((x * y) / 300), alpha ? (x * 251 + y) % 256 : 255], i * 4);
+      }
+      const [a, b] = [own.encode(w, h, rgba), reference.rgbaToThumbHash(w, h, rgba)];
+      assert.equal(Buffer.from(a).toString("hex"), Buffer.from(b).toString("hex"), `${w}x${h} ${alpha}`);
+      const [drawn, wanted] = [own.decode(a), reference.thumbHashToRGBA(b)];
+      assert.deepEqual([drawn.w, drawn.h], [wanted.w, wanted.h]);
+      const worst = Math.max(...drawn.rgba.map((value, i) => Math.abs(value - wanted.rgba[i])));
+      assert.ok(worst <= 1, `${w}x${h} ${alpha}: off by ${worst}`);
+    }
+  }
+});
+
+test("rows fill the width, keep the order, and are found", async () => {
+  const { justify, rowAt, ratioOf } = await load("rows.js");
+  const images = Array.from({ length: 10_000 }, (_, i) => ({ width: 300 + ((i * 7919) % 3700), height: 300 + ((i * 104_729) % 2100) }));
+  const began = performance.now();
+  const { rows, height } = justify(images, 1200, 250, 6);
+  const took = performance.now() - began;
+  assert.deepEqual(rows.flatMap((row) => Array.from({ length: row.to - row.from }, (_, i) => row.from + i)), images.map((_, i) => i));
+  for (const row of rows.slice(0, -1)) {
+    assert.ok(row.height <= 250);
+    assert.ok(Math.abs(row.lefts.at(-1) + row.widths.at(-1) - 1200) < 0.01);
+    assert.ok(Math.abs(row.widths[0] / row.height - ratioOf(images[row.from])) < 0.001);
+  }
+  assert.equal(height, rows.at(-1).top + rows.at(-1).height);
+  for (const at of [0, 1, 777, rows.length - 1]) assert.equal(rowAt(rows, rows[at].top + 1), at);
+  assert.equal(rowAt(rows, -50), 0);
+  const some = images.slice(0, rows[3].to - 1);
+  assert.deepEqual(justify(some, 1200, 250, 6, false).rows, rows.slice(0, 3), "an incomplete row waits for what is to come");
+  assert.equal(justify(some, 1200, 250, 6).rows.length, 4);
+  assert.deepEqual(justify([], 1200, 250, 6), { rows: [], height: 0 });
+  console.log(`10,000 images laid out in ${took.toFixed(1)} ms`);
+});
+
+test("the page is small", () => {
+  const sizes = readdirSync(WEB).filter((name) => /\.(js|css)$/.test(name)).map((name) => gzipSync(readFileSync(new URL(name, WEB)), { level: 9 }).length);
+  const sum = sizes.reduce((a, b) => a + b);
+  console.log(`script and style: ${(sum / 1024).toFixed(1)} KiB compressed, ${sizes.length} files`);
+  assert.ok(sum < 60 * 1024);
+});

@@ -1,0 +1,85 @@
+// One session in many tabs: one refresh for all, and an end for all.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { BASE, PASSWORD, photos, signedIn, until, upload } from "./harness.js";
+
+const REFUSED = [/ 401 /];
+
+/** Sends another token than the page's: to the server it is one that is over. */
+const spoil = (page) => page.route("**/api/images/gallery*", (route) => route.continue({ headers: { ...route.request().headers(), authorization: "Bearer spoilt" } }), { times: 1 });
+const counting = (context, path) => {
+  const seen = [];
+  context.on("request", (request) => { if (new URL(request.url()).pathname === path) seen.push(request); });
+  return seen;
+};
+
+test("a token that is refused is refreshed without a word", async (t) => {
+  const { page, context } = await signedIn(t, { allowed: REFUSED });
+  await upload(page, await photos(page, 2));
+  const refreshes = counting(context, "/api/auth/refresh");
+  await spoil(page);
+  await page.reload(); // A refresh of its own: a fresh page has no access token.
+  await until(async () => (await page.locator(".tile.loaded").count()) === 2, "the gallery");
+  assert.equal(refreshes.length, 2);
+  assert.equal(await page.locator("#entrance").isVisible(), false);
+});
+
+test("two tabs whose token ends at once refresh once, and sign out together", async (t) => {
+  const { page, context, user } = await signedIn(t, { allowed: REFUSED });
+  await upload(page, await photos(page, 1));
+  const other = await context.newPage();
+  await other.goto("/");
+  await other.locator(".tile.loaded").waitFor();
+  const refreshes = counting(context, "/api/auth/refresh");
+  // Both learn at the same moment that their token is refused: the module is the one the page itself uses.
+  const token = (tab) => tab.evaluate(async () => {
+    const { session } = await import(document.querySelector("link[href$='session.js']").href);
+    const stale = session.tokenNow;
+    return [stale, await session.token(stale)];
+  });
+  const [[staleA, freshA], [staleB, freshB]] = await Promise.all([token(page), token(other)]);
+  assert.equal(staleA, staleB, "the second tab's refresh reached the first");
+  assert.equal(refreshes.length, 1, "one refresh for both");
+  assert.equal(freshA, freshB);
+  assert.notEqual(freshA, staleA);
+
+  await page.locator("summary").click();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  for (const tab of [page, other]) await tab.getByRole("heading", { name: "Sign in" }).waitFor();
+  const asked = () => fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${freshA}` } });
+  await until(async () => (await asked()).status === 401, "the server knows too");
+
+  await other.getByLabel("Email address").fill(user.email);
+  await other.getByLabel("Password", { exact: true }).fill(PASSWORD);
+  await other.getByRole("button", { name: "Sign in" }).click();
+  for (const tab of [page, other]) await tab.locator(".tile.loaded").waitFor();
+});
+
+test("five tabs that open at once all come up", async (t) => {
+  const { page, context } = await signedIn(t, {});
+  await upload(page, await photos(page, 1));
+  const tabs = await Promise.all(Array.from({ length: 5 }, () => context.newPage()));
+  const refreshes = counting(context, "/api/auth/refresh");
+  await Promise.all(tabs.map((tab) => tab.goto("/")));
+  await Promise.all(tabs.map((tab) => tab.locator(".tile.loaded").waitFor()));
+  console.log(`five tabs: ${refreshes.length} refreshes`);
+  assert.ok(refreshes.length <= 5, `${refreshes.length}`);
+});
+
+test("a session that is ended elsewhere ends here, and says so", async (t) => {
+  const { page, user } = await signedIn(t, { allowed: REFUSED });
+  const here = (await (await fetch(`${BASE}/api/auth/login`, {
+    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ email: user.email, password: PASSWORD }),
+  })).json()).token;
+  const call = (method, path) => fetch(`${BASE}${path}`, { method, headers: { authorization: `Bearer ${here}` } });
+  const { sessions } = await (await call("GET", "/api/auth/sessions")).json();
+  for (const session of sessions.filter((session) => !session.current)) await call("DELETE", `/api/auth/sessions/${session.id}`);
+  const [file] = await photos(page, 1);
+  await page.locator("#files").setInputFiles(file);
+  await page.getByText("Your session has ended.").waitFor();
+  await page.getByLabel("Email address").fill(user.email);
+  await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
+  await page.getByRole("button", { name: "Sign in" }).click();
+  await page.locator(".tile.loaded").waitFor();
+});

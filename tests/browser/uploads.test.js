@@ -1,0 +1,144 @@
+// Uploads when things go wrong: broken PUTs, a network that goes away, a page that is closed, parts that are lost.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { choose, photos, picture, signedIn, title, until, upload } from "./harness.js";
+
+const PUT = (request) => request.method() === "PUT" && !request.url().includes("/api/");
+const BROKEN = [/Failed to load resource/, /ERR_/];
+
+/** Calls `act(route, n)` for the nth PUT to the bucket. */
+async function onPut(page, act) {
+  let n = 0;
+  await page.route((url) => url.searchParams.has("X-Amz-Signature"), (route) => (PUT(route.request()) ? act(route, (n += 1)) : route.fallback()));
+}
+
+test("progress is shown, pause holds, resume goes on", async (t) => {
+  const { page, context } = await signedIn(t, { allowed: BROKEN });
+  const files = await photos(page, 2, { width: 1500, height: 1200, noise: 0.9 });
+  const size = files.reduce((sum, file) => sum + file.buffer.length, 0);
+  assert.ok(size > 2_000_000, `${size}`);
+  const cdp = await context.newCDPSession(page);
+  const slow = (upload) => cdp.send("Network.emulateNetworkConditions", { offline: false, latency: 5, downloadThroughput: -1, uploadThroughput: upload });
+  await slow(700_000);
+  await choose(page, files);
+  const total = page.getByRole("progressbar", { name: "Progress of all uploads" });
+  const seen = new Set();
+  await until(async () => { seen.add(await total.evaluate((bar) => bar.position)); return [...seen].filter((part) => part > 0 && part < 1).length >= 4; }, "steps of the total");
+  const own = page.getByRole("progressbar", { name: "Progress of photo-000.jpg" });
+  await until(async () => (await own.evaluate((bar) => bar.position)) > 0.1, "progress of a file");
+  await page.getByText(/ left$/).waitFor();
+  await picture(page, "uploading");
+  await page.getByRole("button", { name: "Pause" }).click();
+  await title(page).filter({ hasText: /^Paused/ }).waitFor();
+  await page.getByText("Paused", { exact: true }).first().waitFor();
+  let puts = 0;
+  page.on("request", (request) => { if (PUT(request)) puts += 1; });
+  await page.waitForTimeout(400);
+  assert.equal(puts, 0, "paused is paused");
+  await slow(-1);
+  await page.getByRole("button", { name: "Resume" }).click();
+  await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
+});
+
+test("a broken PUT is repeated, a refused one renewed, a lost answer understood", async (t) => {
+  const { page } = await signedIn(t, { allowed: BROKEN });
+  const [file] = await photos(page, 1);
+  const calls = [];
+  page.on("request", (request) => calls.push(`${request.method()} ${new URL(request.url()).pathname.replace(/[0-9a-f-]{36}/g, "ID")}`));
+  await onPut(page, async (route, n) => {
+    if (n === 1) await route.abort("connectionreset");
+    else if (n === 2) await route.fulfill({ status: 503 });
+    else if (n === 3) await route.fulfill({ status: 403 });
+    // It arrives, and its answer does not: the next is a 412.
+    else if (n === 4) { await route.fetch(); await route.abort("connectionreset"); }
+    else await route.continue();
+  });
+  await upload(page, [file]);
+  assert.equal(calls.filter((call) => call === "POST /api/images/ID/renew").length, 1, calls.join("\n"));
+  assert.equal(calls.filter((call) => call.startsWith("PUT ")).length, 5);
+  assert.equal(calls.filter((call) => call === "POST /api/images/ID/confirm").length, 1);
+});
+
+test("what fails says why, and is tried again when asked", async (t) => {
+  const { page } = await signedIn(t, { allowed: BROKEN });
+  const files = await photos(page, 2);
+  let broken = true;
+  await onPut(page, (route) => (broken ? route.fulfill({ status: 403 }) : route.continue()));
+  await choose(page, files);
+  await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
+  await page.getByText("The storage refused the file.").first().waitFor();
+  await picture(page, "failed");
+  broken = false;
+  await page.getByRole("button", { name: "Try photo-000.jpg again" }).click();
+  await page.getByRole("heading", { name: "1 upload failed" }).waitFor();
+  await page.getByRole("button", { name: "Discard photo-001.jpg" }).click();
+  await page.getByRole("heading", { name: "1 image uploaded" }).waitFor();
+  await until(async () => (await page.locator(".tile").count()) === 1, "one tile");
+  // What was discarded is not left open on the server.
+  await page.reload();
+  await page.locator(".tile").first().waitFor();
+  await page.waitForTimeout(500);
+  assert.equal(await page.locator("#tray").isVisible(), false);
+});
+
+test("a reload goes on with what it had", async (t) => {
+  const { page } = await signedIn(t, { allowed: BROKEN });
+  const files = await photos(page, 5);
+  let held = 0;
+  await onPut(page, async (route, n) => { if (n <= 2) await route.continue(); else held += 1; });
+  await choose(page, files);
+  await until(() => held >= 3, "uploads under way");
+  await page.unroute("**/*").catch(() => {});
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await page.reload();
+  await until(async () => (await page.locator(".tile").count()) === 5, "all five, without choosing them again", 20);
+  await until(async () => (await page.evaluate(() => new Promise((done) => {
+    const open = indexedDB.open("valet", 1);
+    open.onsuccess = () => { open.result.transaction("files").objectStore("files").count().onsuccess = (event) => done(event.target.result); };
+  }))) === 0, "nothing is kept longer than it is needed");
+});
+
+test("offline waits, online goes on", async (t) => {
+  const { page, context } = await signedIn(t, { allowed: BROKEN });
+  const files = await photos(page, 3);
+  await context.setOffline(true);
+  await choose(page, files);
+  await title(page).filter({ hasText: "Offline" }).waitFor();
+  await page.getByText("Waiting for the network").first().waitFor();
+  await picture(page, "offline");
+  await page.waitForTimeout(1500);
+  await context.setOffline(false);
+  await page.getByRole("heading", { name: "3 images uploaded" }).waitFor();
+});
+
+test("a big file goes in parts; a lost part is sent again, and a reload loses none that arrived", async (t) => {
+  const { page } = await signedIn(t, { allowed: BROKEN });
+  // A JPEG may go on after its end: it is the size that matters here.
+  const [small] = await photos(page, 1);
+  const big = { name: "big.jpg", mimeType: "image/jpeg", buffer: Buffer.concat([small.buffer, Buffer.alloc(26 << 20, "valet")]) };
+  const parts = [];
+  const lose = async (route, n) => {
+    const number = new URL(route.request().url()).searchParams.get("partNumber");
+    parts.push(number);
+    if (n === 2) await route.abort("connectionreset");
+    else if (n > 4) parts.pop(); // Never answered: the page is closed over it.
+    else await route.continue();
+  };
+  await onPut(page, lose);
+  await choose(page, big);
+  await until(() => parts.length >= 4, "four parts on their way");
+  await until(async () => (await page.locator("#total").evaluate((bar) => bar.position)) > 0.65, "parts that arrived");
+  page.on("dialog", (dialog) => dialog.accept());
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await page.reload();
+  await page.getByText("Unfinished. Choose the file again").waitFor();
+  await picture(page, "unfinished");
+  const again = [];
+  await onPut(page, async (route) => { again.push(new URL(route.request().url()).searchParams.get("partNumber")); await route.continue(); });
+  await choose(page, big);
+  await page.getByRole("heading", { name: "1 image uploaded" }).waitFor({ timeout: 30_000 });
+  assert.deepEqual(parts.toSorted(), ["1", "2", "3", "4"]);
+  assert.deepEqual(again, [parts[1]], "the part that was lost, and no other");
+  await until(async () => (await page.locator(".tile.loaded").count()) === 1, "its tile");
+});
