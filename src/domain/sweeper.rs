@@ -21,6 +21,8 @@ const BATCH: u32 = 100;
 const LEASE: Duration = Duration::from_secs(120);
 /// After an image that could not be settled: S3 or the database may be down.
 const RETRY: Duration = Duration::from_secs(60);
+/// How old a hold is when its image is looked for: far longer than any request.
+const HELD: Duration = Duration::from_secs(120);
 
 /// What a sweep did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -185,18 +187,26 @@ impl Valet {
         Ok(())
     }
 
-    /// Holds older than any single upload lives: their server died between two writes, or they are of multipart uploads.
+    /// Holds older than any request: those whose server died before its next write are settled, those of open uploads
+    /// are left until these end. A hold without an image is freed once its insertion can no longer succeed.
     async fn settle_holds(&self, now: OffsetDateTime) -> Result<u32, StoreError> {
-        let before = now - self.uploads.ttl - self.uploads.url_ttl - self.grace(self.uploads.max_bytes);
         let mut freed = 0;
-        for (user, id, bytes) in self.store.users.old_holds(before, i64::from(BATCH)).await? {
-            match self.store.images.find_owned(user, id).await? {
-                Some(image) if image.state == ImageState::Pending => self.store.users.touch_hold(user, id, now).await?,
-                Some(image) if image.state == ImageState::Ready => {
-                    self.store.users.keep_held(user, id, image.surplus()).await?;
+        for (user, holds) in self.store.users.old_holds(now - HELD, i64::from(BATCH)).await? {
+            let ids: Vec<_> = holds.iter().map(|(id, _)| *id).collect();
+            let images = self.store.images.find_all_owned(user, &ids).await?;
+            let (mut open, mut ready) = (Vec::new(), Vec::new());
+            for (id, bytes) in holds {
+                match images.iter().find(|image| image.id == id) {
+                    Some(image) if image.state == ImageState::Pending => {
+                        open.push((id, image.expires_at.max(self.quiet_from(image)).max(now)));
+                    }
+                    Some(image) if image.state == ImageState::Ready => ready.push((id, image.surplus())),
+                    None if !self.store.images.preclude(user, id, bytes, now).await? => {}
+                    _ => freed += u32::from(self.store.users.release_held(user, id, bytes).await?),
                 }
-                _ => freed += u32::from(self.store.users.release_held(user, id, bytes).await?),
             }
+            self.store.users.keep_all_held(user, &ready).await?;
+            self.store.users.postpone_holds(user, &open).await?;
         }
         Ok(freed)
     }

@@ -4,6 +4,7 @@
 //! (`find_owned`), a change of state is one conditional update, and each call has a deadline, since the driver has no
 //! socket timeout.
 
+mod failpoint;
 mod images;
 pub mod objects;
 pub mod probe;
@@ -195,7 +196,9 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
 
 /// Runs a call to MongoDB under the deadline.
 async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(DEADLINE, call).await {
+    let done = tokio::time::timeout(DEADLINE, call).await;
+    failpoint::passed();
+    match done {
         Ok(answer) => answer.map_err(StoreError::Database),
         Err(_) => Err(StoreError::DatabaseTimeout),
     }

@@ -300,14 +300,16 @@ impl Users {
         update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
     }
 
-    /// The hold's upload is still open: it is not old again before the time has passed anew.
+    /// The holds' uploads are still open: each is not looked at again before its time has come. One round trip.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn touch_hold(&self, user: UserId, image: ImageId, now: OffsetDateTime) -> Result<(), StoreError> {
-        let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
-        let update = doc! { "$set": { "holds.$.at": datetime(now) } };
-        bounded(async { self.collection.update_one(filter, update).await }).await.map(drop)
+    pub async fn postpone_holds(&self, user: UserId, until: &[(ImageId, OffsetDateTime)]) -> Result<(), StoreError> {
+        let moves = until.iter().map(|(image, at)| {
+            let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
+            (filter, doc! { "$set": { "holds.$.at": datetime(*at) } }.into())
+        });
+        update_each(&self.collection, moves).await
     }
 
     async fn take_hold(&self, user: UserId, image: ImageId, increment: Document) -> Result<bool, StoreError> {
@@ -337,11 +339,12 @@ impl Users {
         self.collection.update_one(filter, update).session(session).await.map(drop)
     }
 
-    /// Holds made, or last seen in use, before `before`, at most `limit` users' worth: what a server that died left unsettled.
+    /// Holds made, or to be looked at, before `before`, by user, of at most `limit` users: what servers that died may have
+    /// left unsettled.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn old_holds(&self, before: OffsetDateTime, limit: i64) -> Result<Vec<(UserId, ImageId, u64)>, StoreError> {
+    pub async fn old_holds(&self, before: OffsetDateTime, limit: i64) -> Result<Vec<(UserId, Vec<(ImageId, u64)>)>, StoreError> {
         let before = datetime(before);
         let filter = doc! { "holds.at": { "$lt": before } };
         let found = bounded(async {
@@ -352,14 +355,13 @@ impl Users {
         let mut holds = Vec::new();
         for user in found {
             let Some(id) = UserId::parse(&user.id) else { continue };
-            for hold in &user.holds {
+            let old = user.holds.iter().filter_map(|hold| {
                 let is_old = hold.get_datetime("at").is_ok_and(|at| *at < before);
                 let image = hold.get_str("image").ok().and_then(ImageId::parse);
                 let bytes = hold.get_i64("bytes").ok().and_then(|n| u64::try_from(n).ok());
-                if let (true, Some(image), Some(bytes)) = (is_old, image, bytes) {
-                    holds.push((id, image, bytes));
-                }
-            }
+                image.zip(bytes).filter(|_| is_old)
+            });
+            holds.push((id, old.collect()));
         }
         Ok(holds)
     }

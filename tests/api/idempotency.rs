@@ -69,7 +69,7 @@ async fn u11_fifty_twins_in_flight_are_one_upload() {
 }
 
 #[tokio::test]
-async fn a_key_is_released_by_failure_deletion_and_time() {
+async fn u11_a_key_is_released_by_failure_deletion_and_time() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<html>".to_vec();

@@ -85,7 +85,7 @@ async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn another_users_image_is_as_no_image_on_every_route() {
+async fn c1_another_users_image_is_as_no_image_on_every_route() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let images = images_of(&ada).await;

@@ -31,7 +31,7 @@ fn key_of(user: &Caller<'_>, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn orphans_are_found_both_ways_and_deleted_only_when_told() {
+async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let kept = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -93,7 +93,7 @@ async fn orphans_are_found_both_ways_and_deleted_only_when_told() {
 
 /// More than a page of S3's and more than a batch of ours.
 #[tokio::test]
-async fn orphans_of_many_pages() {
+async fn d7_orphans_of_many_pages() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let kept = ada.upload("a.png", "image/png", &unique_png()).await;

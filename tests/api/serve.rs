@@ -17,11 +17,11 @@ use super::{
 
 /// Settings by name.
 #[derive(Clone)]
-struct Settings(Vec<(&'static str, String)>);
+pub struct Settings(Vec<(&'static str, String)>);
 
 impl Settings {
     /// Those of a server over this application's database and bucket.
-    fn of(app: &TestApp) -> Self {
+    pub fn of(app: &TestApp) -> Self {
         let (s3, keys) = (&app.config.s3, app.config.s3.credentials.as_ref().unwrap());
         Self(vec![
             ("BIND", "127.0.0.1:0".to_owned()),
@@ -39,7 +39,7 @@ impl Settings {
     }
 
     /// With another value; the empty one counts as none.
-    fn but(&self, name: &'static str, value: &str) -> Self {
+    pub fn but(&self, name: &'static str, value: &str) -> Self {
         let mut changed = self.clone();
         changed.0.retain(|(known, _)| *known != name);
         changed.0.push((name, value.to_owned()));
@@ -47,12 +47,17 @@ impl Settings {
     }
 
     fn start(&self) -> Process {
+        self.run(&["serve"])
+    }
+
+    /// Starts the program with these arguments.
+    pub fn run(&self, arguments: &[&str]) -> Process {
         let env: Vec<_> = self.0.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        Process::start(&["serve"], &env)
+        Process::start(arguments, &env)
     }
 
     /// Starts a server that listens.
-    async fn listening(&self) -> (Process, Client) {
+    pub async fn listening(&self) -> (Process, Client) {
         let mut process = self.start();
         let address = process.find(|process| listening_at(&process.err())).await;
         (process, Client::of(format!("http://{address}")))

@@ -7,6 +7,7 @@ mod due;
 mod indexes;
 mod inventory;
 mod moves;
+mod unissued;
 
 use futures_util::TryStreamExt;
 use mongodb::{

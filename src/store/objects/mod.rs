@@ -3,6 +3,8 @@
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
 
 mod copying;
+#[cfg(feature = "dev")]
+mod counted;
 mod credentials;
 pub mod listing;
 mod multipart;
@@ -107,6 +109,8 @@ impl Objects {
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(3));
         builder.set_endpoint_url(config.endpoint.clone());
+        #[cfg(feature = "dev")]
+        builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
         let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
         let origin = location.origin().to_owned();
         let make = move |keys| Signer::new(location.clone(), &region, keys);

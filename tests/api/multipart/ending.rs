@@ -104,7 +104,7 @@ async fn a_signed_part_holds_the_sweeper_off() {
 
 /// Confirm against delete: whatever wins, the books are right and nothing stays.
 #[tokio::test]
-async fn c7_confirm_against_delete_leaves_nothing_behind() {
+async fn f16_confirm_against_delete_leaves_nothing_behind() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();

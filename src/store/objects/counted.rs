@@ -1,0 +1,27 @@
+//! Every call to S3 is counted, for [`failpoint`](crate::store::failpoint). Not part of a production build.
+
+use aws_sdk_s3::{
+    config::{ConfigBag, Intercept, RuntimeComponents, interceptors::FinalizerInterceptorContextRef},
+    error::BoxError,
+};
+
+use crate::store::failpoint;
+
+#[derive(Debug)]
+pub(super) struct Counted;
+
+impl Intercept for Counted {
+    fn name(&self) -> &'static str {
+        "counted"
+    }
+
+    fn read_after_execution(
+        &self,
+        _: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        failpoint::passed();
+        Ok(())
+    }
+}

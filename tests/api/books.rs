@@ -1,0 +1,107 @@
+//! The books, audited from outside: MongoDB is read and the bucket listed, nothing is asked of the program.
+//!
+//! What must hold once nothing is under way and every tombstone has ended: each ready image has its object, with the size,
+//! type and digest of its document; no object and no open multipart upload is without a live document; each user's bytes,
+//! images and holds are exactly those of the images.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{Bson, Document, doc};
+use time::OffsetDateTime;
+use valet::domain::sweeper::Swept;
+
+use super::app::TestApp;
+
+/// After every upload of the default settings, every URL and every grace.
+const SETTLED: Duration = Duration::from_secs(40 * 24 * 3600);
+
+impl TestApp {
+    /// All documents of a collection.
+    pub async fn db_all(&self, collection: &str) -> Vec<Document> {
+        let found = self.db.collection::<Document>(collection).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
+        found.try_collect().await.unwrap()
+    }
+
+    /// Key, size and nothing else of all objects.
+    async fn bucket_objects(&self) -> BTreeMap<String, i64> {
+        let mut objects = BTreeMap::new();
+        let mut pages = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).into_paginator().send();
+        while let Some(page) = pages.next().await {
+            let page = page.unwrap();
+            objects.extend(page.contents().iter().map(|object| (object.key().unwrap().to_owned(), object.size().unwrap())));
+        }
+        objects
+    }
+
+    /// Sweeps at a time when all is over, until nothing is left to do.
+    pub async fn sweep_to_the_end(&self) {
+        let end = OffsetDateTime::now_utc() + SETTLED;
+        for round in 0.. {
+            let swept = self.sweep(end).await;
+            assert_eq!(swept.failed, 0, "{swept:?}");
+            if swept == Swept::default() {
+                return;
+            }
+            assert!(round < 1000, "the sweep does not end: {swept:?}");
+        }
+    }
+
+    /// Everything that must hold when nothing is under way.
+    ///
+    /// # Panics
+    /// With what does not hold.
+    pub async fn audit(&self) {
+        let (images, users, mut objects) = (self.db_all("images").await, self.db_all("users").await, self.bucket_objects().await);
+        let text = |document: &Document, field: &str| document.get_str(field).unwrap().to_owned();
+        for user in &users {
+            let of_user: Vec<_> = images.iter().filter(|image| image.get("user") == user.get("_id")).collect();
+            let in_state =
+                |state: &str| of_user.iter().filter(|image| text(image, "state") == state).copied().collect::<Vec<_>>();
+            let (ready, pending) = (in_state("ready"), in_state("pending"));
+            let bytes: i64 = ready.iter().chain(&pending).map(|image| image.get_i64("size").unwrap()).sum();
+            assert_eq!(user.get_i64("usedBytes").unwrap(), bytes, "usedBytes of {user}");
+            assert_eq!(user.get_i64("images").unwrap(), i64::try_from(ready.len()).unwrap(), "images of {user}");
+            let holds = user.get_array("holds").unwrap();
+            let held: BTreeSet<_> = holds.iter().filter_map(Bson::as_document).map(|hold| text(hold, "image")).collect();
+            assert_eq!(held.len(), holds.len(), "an upload is held twice: {user}");
+            assert_eq!(held, pending.iter().map(|image| text(image, "_id")).collect(), "holds of {user}");
+        }
+        for image in &images {
+            let (state, key) = (text(image, "state"), text(image, "key"));
+            let object = objects.remove(&key);
+            match state.as_str() {
+                "ready" => {
+                    assert_eq!(object, image.get_i64("size").ok(), "the object of {image}");
+                    let head = self.s3.head_object().bucket(&self.config.s3.bucket).key(&key);
+                    let head = head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap();
+                    assert_eq!(head.content_type(), image.get_str("contentType").ok(), "{image}");
+                    assert_eq!(head.e_tag(), image.get_str("etag").ok(), "{image}");
+                    if let Ok(digest) = image.get_str("sha256") {
+                        assert_eq!(head.checksum_sha256(), Some(digest), "{image}");
+                    }
+                    assert!(!image.contains_key("due") && image.get_bool("live").unwrap(), "{image}");
+                }
+                "pending" => assert!(image.contains_key("due") && image.get_bool("live").unwrap(), "{image}"),
+                "gone" => {
+                    assert_eq!(object, None, "an object that no document owns: {image}");
+                    assert!(!image.contains_key("due") && !image.contains_key("live") && image.contains_key("goneAt"), "{image}");
+                }
+                "deleting" | "rejected" | "expired" => {
+                    assert!(image.contains_key("due") && !image.contains_key("live"), "nobody will end it: {image}");
+                }
+                _ => panic!("no such state: {image}"),
+            }
+        }
+        assert_eq!(objects, BTreeMap::new(), "objects that no document names");
+        let open = self.s3.list_multipart_uploads().bucket(&self.config.s3.bucket).send().await.unwrap();
+        for upload in open.uploads() {
+            let owner = images.iter().find(|image| Some(text(image, "key").as_str()) == upload.key());
+            let is_owned = owner.is_some_and(|image| !matches!(text(image, "state").as_str(), "gone" | "ready"));
+            assert!(is_owned, "an upload that S3 holds open for nobody: {upload:?}, {owner:?}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! F13: the program is killed after any of its calls to MongoDB and S3, one after the other, and everything converges.
+//!
+//! A server that was started with `VALET_ABORT_AT` aborts after so many calls as a file says (src/store/failpoint.rs), so
+//! each operation is done with 1, 2, 3 and so on until it is answered: no call is named here, and none is left out. After
+//! each death a sweep follows, three minutes on, and the books are audited: quota exact, no object without a document and
+//! no ready document without its object. Then the client repeats its call and gets the answer of one that was not cut off.
+
+mod sweeping;
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use mongodb::bson::{DateTime, Document, doc};
+use reqwest::Method;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::{
+    app::{Answer, Caller, TestApp, declared, unique_png},
+    process::Process,
+    serve::Settings,
+};
+
+/// After the longest that a lease or a request without its server holds anything.
+const CONVERGED: Duration = Duration::from_secs(180);
+/// SIGABRT.
+const ABORTED: i32 = 6;
+
+/// The file that says after how many calls to die; removed with its test.
+struct Fuse(PathBuf);
+
+impl Fuse {
+    fn new() -> Self {
+        Self(std::env::temp_dir().join(format!("valet-fuse-{}", uuid::Uuid::new_v4().simple())))
+    }
+
+    fn set(&self, calls: u32) {
+        std::fs::write(&self.0, calls.to_string()).unwrap();
+    }
+
+    fn remove(&self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+
+    fn settings(&self, app: &TestApp) -> Settings {
+        Settings::of(app).but("SWEEP_INTERVAL", "1h").but("VALET_ABORT_AT", self.0.to_str().unwrap())
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        self.remove();
+    }
+}
+
+/// A call as a client makes it, and what it gets when nothing goes wrong.
+struct Call {
+    method: Method,
+    path: String,
+    body: Option<Value>,
+    key: Option<String>,
+    expected: Vec<u16>,
+}
+
+impl Call {
+    fn new(method: Method, path: impl Into<String>, expected: &[u16]) -> Self {
+        Self { method, path: path.into(), body: None, key: None, expected: expected.to_vec() }
+    }
+
+    fn with(mut self, body: Value) -> Self {
+        self.body = Some(body);
+        self
+    }
+
+    fn change(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        let request = match &self.body {
+            Some(body) => request.json(body),
+            None => request,
+        };
+        match &self.key {
+            Some(key) => request.header("idempotency-key", key),
+            None => request,
+        }
+    }
+
+    fn check(&self, status: u16, text: &str) {
+        assert!(self.expected.contains(&status), "{} {}: {status} {text}", self.method, self.path);
+        // In a batch, each item's.
+        let body: Value = serde_json::from_str(text).unwrap_or_default();
+        for result in body["results"].as_array().into_iter().flatten() {
+            assert!(matches!(result["status"].as_u64(), Some(200 | 201 | 204)), "{} {}: {text}", self.method, self.path);
+        }
+    }
+}
+
+/// Makes the call on a server that dies after 1, 2, 3 … calls to its stores, until it is answered. `prepare` makes what it
+/// is about; says after how many calls it was answered.
+async fn at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) {
+    let fuse = Fuse::new();
+    let settings = fuse.settings(app);
+    let mut calls = 1;
+    loop {
+        let (process, client) = settings.listening().await;
+        let call = prepare(ada).await;
+        fuse.set(calls);
+        let request = client.http.request(call.method.clone(), format!("{}{}", client.base, call.path));
+        let request = call.change(request).bearer_auth(ada.token.as_deref().unwrap()).timeout(Duration::from_secs(30));
+        let answer = request.send().await;
+        fuse.remove();
+        let answered = match answer {
+            Ok(answer) => {
+                let status = answer.status().as_u16();
+                call.check(status, &answer.text().await.unwrap());
+                true
+            }
+            Err(_) => {
+                let (status, _, log) = process.end(Duration::from_secs(10)).await;
+                assert_eq!(status.signal(), Some(ABORTED), "{log}");
+                false
+            }
+        };
+        converge(app, CONVERGED).await;
+        app.audit().await;
+        let again = ada.send(call.method.clone(), &call.path, |request| call.change(request)).await;
+        call.check(again.status, &again.text);
+        app.audit().await;
+        if answered {
+            break;
+        }
+        calls += 1;
+        assert!(calls < 100, "{} {} never ends", call.method, call.path);
+    }
+    assert!(calls > least, "{calls} calls: was anything counted?");
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+/// What another server does within this time.
+async fn converge(app: &TestApp, within: Duration) {
+    // A completion that its server died of: its claim is over by then.
+    let images = app.db.collection::<Document>("images");
+    let over = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
+    images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();
+    let began = Instant::now();
+    while app.app.valet.sweep_once(OffsetDateTime::now_utc() + within).await.unwrap().1 {
+        assert!(began.elapsed() < Duration::from_secs(60), "the sweep does not end");
+    }
+}
+
+async fn sent(ada: &Caller<'_>, bytes: Vec<u8>) -> Answer {
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(ticket.status, 201, "{ticket:?}");
+    assert_eq!(ada.app.put(&ticket.json["upload"], bytes).await, 200);
+    ticket
+}
+
+async fn ready(ada: &Caller<'_>) -> String {
+    ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned()
+}
+
+/// An upload in one part, which S3 has.
+async fn sent_in_parts(ada: &Caller<'_>) -> String {
+    let bytes = unique_png();
+    let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": bytes.len() });
+    let ticket = ada.post("/api/images/multipart", body).await;
+    assert_eq!(ticket.status, 201, "{ticket:?}");
+    let path = format!("/api/images/{}/parts", ticket.id());
+    let signed = ada.post(&path, json!({ "parts": [{ "partNumber": 1 }] })).await;
+    assert_eq!(ada.app.put(&signed.json["parts"][0]["request"], bytes).await, 200);
+    ticket.id().to_owned()
+}
+
+fn confirm(id: &str, expected: u16) -> Call {
+    Call::new(Method::POST, format!("/api/images/{id}/confirm"), &[expected])
+}
+
+fn delete(id: &str) -> Call {
+    Call::new(Method::DELETE, format!("/api/images/{id}"), &[204])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn c7_f13_killed_at_every_call_of_a_confirm() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, unique_png()).await.id(), 200)).await;
+    let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
+    at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, html()).await.id(), 422)).await;
+    let both = async |ada: &Caller<'_>| {
+        let ids = [sent(ada, unique_png()).await.id().to_owned(), sent(ada, unique_png()).await.id().to_owned()];
+        Call::new(Method::POST, "/api/images/confirm", &[200]).with(json!({ "ids": ids }))
+    };
+    at_every_call(&app, &ada, 6, both).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_f13_killed_at_every_call_of_a_delete() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    at_every_call(&app, &ada, 4, async |ada| delete(&ready(ada).await)).await;
+    at_every_call(&app, &ada, 5, async |ada| delete(sent(ada, unique_png()).await.id())).await;
+    let both = async |ada: &Caller<'_>| {
+        let ids = [ready(ada).await, sent(ada, unique_png()).await.id().to_owned()];
+        Call::new(Method::POST, "/api/images/delete", &[200]).with(json!({ "ids": ids }))
+    };
+    at_every_call(&app, &ada, 8, both).await;
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn u10_f13_killed_at_every_call_of_an_issue() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let fresh = async |_: &Caller<'_>| {
+        Call::new(Method::POST, "/api/images/upload", &[200, 201]).with(declared("a.png", "image/png", &unique_png()))
+    };
+    at_every_call(&app, &ada, 2, fresh).await;
+    // One is known, two are new; its hold is released, theirs are kept.
+    let batch = async |ada: &Caller<'_>| {
+        let known = unique_png();
+        ada.issue("a.png", "image/png", &known).await;
+        let items = [known, unique_png(), unique_png()].map(|bytes| declared("a.png", "image/png", &bytes));
+        Call::new(Method::POST, "/api/images/upload/batch", &[200]).with(json!({ "items": items }))
+    };
+    at_every_call(&app, &ada, 4, batch).await;
+    // A twin under another key is refused by the index, after its bytes were reserved.
+    let twin = async |ada: &Caller<'_>| {
+        let bytes = unique_png();
+        ada.issue("a.png", "image/png", &bytes).await;
+        let mut call = Call::new(Method::POST, "/api/images/upload", &[200]).with(declared("b.png", "image/png", &bytes));
+        call.key = Some(uuid::Uuid::new_v4().to_string());
+        call
+    };
+    at_every_call(&app, &ada, 5, twin).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f13_killed_at_every_call_of_an_upload_in_parts() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let open = async |_: &Caller<'_>| {
+        let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": 1000 });
+        let mut call = Call::new(Method::POST, "/api/images/multipart", &[200, 201]).with(body);
+        call.key = Some(uuid::Uuid::new_v4().to_string());
+        call
+    };
+    at_every_call(&app, &ada, 4, open).await;
+    at_every_call(&app, &ada, 8, async |ada| confirm(&sent_in_parts(ada).await, 200)).await;
+    at_every_call(&app, &ada, 6, async |ada| delete(&sent_in_parts(ada).await)).await;
+}

@@ -1,0 +1,66 @@
+//! `valet sweep`, killed after each of its calls.
+
+use super::*;
+
+/// One of each thing that a sweep settles, due now: its id, and the state in which it ends.
+async fn left_behind(ada: &Caller<'_>) -> Vec<(String, &'static str)> {
+    let app = ada.app;
+    let html = [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
+    let (came, wrong) = (sent(ada, unique_png()).await, sent(ada, html).await);
+    let missing = ada.issue("a.png", "image/png", &unique_png()).await;
+    // A replay after a delete.
+    let bytes = unique_png();
+    let deleted = sent(ada, bytes.clone()).await;
+    assert_eq!(ada.delete(&format!("/api/images/{}", deleted.id())).await.status, 204);
+    assert_eq!(app.put(&deleted.json["upload"], bytes).await, 200);
+    let in_parts = sent_in_parts(ada).await;
+    let ends = vec![
+        (came.id().to_owned(), "ready"),
+        (wrong.id().to_owned(), "gone"),
+        (missing.id().to_owned(), "gone"),
+        (deleted.id().to_owned(), "gone"),
+        (in_parts, "ready"),
+    ];
+    let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * 3_600_000);
+    let ids: Vec<_> = ends.iter().map(|(id, _)| id.as_str()).collect();
+    let over = doc! { "$set": { "urlsDieAt": past, "expiresAt": past, "due": past } };
+    app.db.collection::<Document>("images").update_many(doc! { "_id": { "$in": ids } }, over).await.unwrap();
+    // A server that died between the two writes of an issue.
+    let hold = doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": past };
+    let stray = doc! { "$push": { "holds": hold }, "$inc": { "usedBytes": 500_i64 } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, stray).await.unwrap();
+    ends
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_f13_killed_at_every_call_of_a_sweep() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let fuse = Fuse::new();
+    let settings = fuse.settings(&app);
+    let mut calls = 1;
+    loop {
+        let ends = left_behind(&ada).await;
+        fuse.set(calls);
+        let process: Process = settings.run(&["sweep"]);
+        let (status, said, log) = process.end(Duration::from_secs(30)).await;
+        fuse.remove();
+        assert!(status.success() || status.signal() == Some(ABORTED), "{status} {said} {log}");
+        converge(&app, CONVERGED).await;
+        app.audit().await;
+        // A completion that was cut short is looked at when it can no longer write the key.
+        converge(&app, CONVERGED + Duration::from_secs(40 + 900)).await;
+        app.audit().await;
+        for (id, end) in &ends {
+            assert_eq!(app.db_state(id).await, *end, "killed after {calls} calls");
+        }
+        if status.success() {
+            break;
+        }
+        calls += 1;
+        assert!(calls < 200, "it never ends");
+    }
+    assert!(calls > 40, "{calls} calls: was anything counted?");
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}

@@ -1,0 +1,130 @@
+//! Random sequences of every upload call by two users, against a reference model that fits on a page and the live server.
+//!
+//! After each step status, code and members of the answer are compared, gallery, open uploads and usage of both users, and,
+//! past the API, every state and object;
+//! at the end the books are audited. A failing sequence shrinks to a short one. `VALET_TEST_CASES` (10) says how many
+//! sequences: some hundred for the long form. What is random is the order of calls, so each run is another one.
+
+mod live;
+mod reference;
+
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use self::{live::Live, reference::Model};
+use super::app::TestApp;
+
+/// Which of two users.
+type Who = usize;
+/// An image by the order of its issue; past the last: one that does not exist.
+type Which = usize;
+
+/// Small, so that sequences run into it.
+const QUOTA: u64 = 7000;
+const MAX_PENDING: u32 = 4;
+
+/// What is declared: a file of the pool, and words that tell one request from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Declared {
+    file: usize,
+    name: u8,
+    caption: bool,
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+enum Op {
+    Upload(Who, Declared, Option<u8>),
+    /// Of different files, under no key or one: the database chooses among twins of one call.
+    UploadBatch(Who, Vec<Declared>, Option<u8>),
+    Unstorable(Who),
+    Put(Which),
+    /// Other bytes, past all checks.
+    Plant(Which),
+    Renew(Who, Which),
+    RenewBatch(Who, Vec<Which>),
+    Confirm(Who, Which),
+    ConfirmBatch(Who, Vec<Which>),
+    Delete(Who, Which),
+    DeleteBatch(Who, Vec<Which>),
+    Get(Who, Which),
+    ReadBatch(Who, Vec<Which>),
+    Caption(Who, Which, bool),
+    OpenParts(Who, Declared, Option<u8>),
+    SignPart(Who, Which),
+    PutPart(Which),
+    ListParts(Who, Which),
+    /// At now, when URLs have died, after a day, after a week.
+    Sweep(usize),
+}
+
+/// Seconds from now at which the sweeper is run.
+const SWEEPS: [i64; 4] = [1, 4700, 90_000, 700_000];
+
+fn op() -> impl Strategy<Value = Op> {
+    let who = || 0..2_usize;
+    let which = || 0..8_usize;
+    let several = || prop::collection::vec(0..8_usize, 1..4);
+    let key = || prop::option::weighted(0.4, 0..2_u8);
+    let declared = || (0..live::FILES, 0..2_u8, any::<bool>()).prop_map(|(file, name, caption)| Declared { file, name, caption });
+    let distinct = prop::collection::vec(declared(), 1..5).prop_map(|mut items| {
+        items.sort_by_key(|item| item.file);
+        items.dedup_by_key(|item| item.file);
+        items
+    });
+    prop_oneof![
+        8 => (who(), declared(), key()).prop_map(|(who, what, key)| Op::Upload(who, what, key)),
+        2 => (who(), distinct, key()).prop_map(|(who, what, key)| Op::UploadBatch(who, what, key)),
+        1 => who().prop_map(Op::Unstorable),
+        8 => which().prop_map(Op::Put),
+        1 => which().prop_map(Op::Plant),
+        2 => (who(), which()).prop_map(|(who, which)| Op::Renew(who, which)),
+        1 => (who(), several()).prop_map(|(who, which)| Op::RenewBatch(who, which)),
+        8 => (who(), which()).prop_map(|(who, which)| Op::Confirm(who, which)),
+        2 => (who(), several()).prop_map(|(who, which)| Op::ConfirmBatch(who, which)),
+        4 => (who(), which()).prop_map(|(who, which)| Op::Delete(who, which)),
+        1 => (who(), several()).prop_map(|(who, which)| Op::DeleteBatch(who, which)),
+        1 => (who(), which()).prop_map(|(who, which)| Op::Get(who, which)),
+        1 => (who(), several()).prop_map(|(who, which)| Op::ReadBatch(who, which)),
+        1 => (who(), which(), any::<bool>()).prop_map(|(who, which, clear)| Op::Caption(who, which, clear)),
+        2 => (who(), declared(), key()).prop_map(|(who, what, key)| Op::OpenParts(who, what, key)),
+        2 => (who(), which()).prop_map(|(who, which)| Op::SignPart(who, which)),
+        2 => which().prop_map(Op::PutPart),
+        1 => (who(), which()).prop_map(|(who, which)| Op::ListParts(who, which)),
+        3 => (0..SWEEPS.len()).prop_map(Op::Sweep),
+    ]
+}
+
+async fn run(ops: &[Op]) {
+    let app = TestApp::start_with(|config| {
+        config.uploads.quota_bytes = QUOTA;
+        config.uploads.max_pending = MAX_PENDING;
+    })
+    .await;
+    let live = Live::new(&app).await;
+    let mut model = Model::new(live.sizes());
+    for (at, op) in ops.iter().enumerate() {
+        live.step(&mut model, op, at).await;
+        live.compare(&model, &format!("after step {at}, {op:?}")).await;
+    }
+    live.walk_in_small_pages(&model).await;
+    app.audit().await;
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+#[test]
+fn any_sequence_of_calls_is_answered_as_the_model_says() {
+    let cases = std::env::var("VALET_TEST_CASES").ok().map_or(10, |cases| cases.parse().expect("VALET_TEST_CASES is a number"));
+    let config = ProptestConfig { cases, max_shrink_iters: 80, failure_persistence: None, ..ProptestConfig::default() };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut runner = TestRunner::new(config);
+    let sequences = prop::collection::vec(op(), 30..50);
+    let outcome = runner.run(&sequences, |ops| {
+        // A sequence that fails says so by a panic, which proptest shrinks by.
+        runtime.block_on(run(&ops));
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
