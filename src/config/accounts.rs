@@ -11,6 +11,8 @@ use super::reader::Reader;
 pub struct Accounts {
     /// `LOCAL_ACCOUNTS`: sign-up, login, and the tokens they give.
     pub local: bool,
+    /// `PASSWORD_MIN_LENGTH`: code points of the shortest new password.
+    pub password_min_chars: usize,
     /// `OIDC_ISSUER` and `OIDC_AUDIENCE`: another party's tokens.
     pub provider: Option<Provider>,
 }
@@ -67,7 +69,10 @@ impl Reader<'_> {
         if issuer.is_none() && !local {
             self.problems.push("LOCAL_ACCOUNTS is off and OIDC_ISSUER is not set: nobody could sign in".to_owned());
         }
-        Accounts { local, provider: issuer.map(|issuer| Provider::new(issuer, audiences)) }
+        let password_min_chars = self.checked("PASSWORD_MIN_LENGTH", 12, "a whole number from 12 to 64", |text| {
+            text.parse().ok().filter(|value| (12..=64).contains(value))
+        });
+        Accounts { local, password_min_chars, provider: issuer.map(|issuer| Provider::new(issuer, audiences)) }
     }
 }
 

@@ -92,6 +92,11 @@ pub struct Tokens {
     pub refresh_ttl: Duration,
 }
 
+impl Tokens {
+    /// The longest an access token may be made to live.
+    pub const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+}
+
 /// What may be uploaded, and for how long.
 #[derive(Debug, Clone)]
 pub struct Uploads {
@@ -228,7 +233,7 @@ impl Config {
                 previous: env.secrets("JWT_PREVIOUS_SECRETS"),
                 issuer: env.text("JWT_ISSUER").unwrap_or_else(|| "valet".to_owned()),
                 audience: env.text("JWT_AUDIENCE").unwrap_or_else(|| "valet".to_owned()),
-                access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2), hours(24 * 7)),
+                access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2), Tokens::MAX_ACCESS_TTL),
                 refresh_ttl: env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365)),
             },
             accounts: env.accounts(),
@@ -319,6 +324,7 @@ mod tests {
             ("JWT_PREVIOUS_SECRETS", &"x".repeat(40)),
             ("RATE_LIMIT_LOGIN", "canary"),
             ("TRUSTED_PROXIES", "10.0.0.0/8, canary"),
+            ("PASSWORD_MIN_LENGTH", "11"),
         ])
         .unwrap_err()
         .to_string();
@@ -340,6 +346,7 @@ mod tests {
             "JWT_PREVIOUS_SECRETS",
             "RATE_LIMIT_LOGIN",
             "TRUSTED_PROXIES",
+            "PASSWORD_MIN_LENGTH",
         ] {
             assert!(problems.contains(&format!("- {name} ")), "{name} in {problems}");
         }

@@ -1,9 +1,12 @@
 //! Signing up and in.
 
+use std::borrow::Cow;
+
 use time::OffsetDateTime;
 
 use super::{
     Valet,
+    audit::audit,
     credentials::{Busy, Caller, Password, Verdict},
     password_rules,
     provider::LocalOnly,
@@ -16,9 +19,9 @@ use crate::{
 };
 
 /// Not a password to protect an account with; what follows "the password" says why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the password {0}")]
-pub struct WeakPassword(pub &'static str);
+pub struct WeakPassword(pub Cow<'static, str>);
 
 /// Why nobody was signed up.
 #[derive(Debug, thiserror::Error)]
@@ -138,8 +141,9 @@ impl Valet {
         let email = Email::parse(email)?;
         let hash = self.hash_new::<SignUpError>(password, &email).await?;
         let user = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
-        tracing::info!(user = %user.id, "signed up");
-        Ok(self.start_session(user, client, now).await?.0)
+        let (signed_in, session) = self.start_session(user, client, now).await?;
+        audit!("account_created", user = %signed_in.user.id, %session, "signed up");
+        Ok(signed_in)
     }
 
     /// Signs in. An unknown address costs what a wrong password costs.
@@ -172,7 +176,7 @@ impl Valet {
             self.end(session).await?;
             return Err(LogInError::InvalidCredentials);
         }
-        tracing::info!(%user, "logged in");
+        audit!("login_succeeded", %user, %session, "logged in");
         Ok(signed_in)
     }
 
@@ -195,7 +199,7 @@ impl Valet {
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(LogInError::InvalidCredentials.into());
         }
-        tracing::info!(user = %caller.user, "password changed");
+        audit!("password_changed", user = %caller.user, "password changed");
         Ok(self.end_sessions(caller.user, caller.session()).await?)
     }
 
@@ -210,7 +214,7 @@ impl Valet {
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(SetPasswordError::Changed);
         }
-        tracing::info!(user = %account.user.id, "password set by the operator");
+        audit!("password_set_by_operator", user = %account.user.id, "password set by the operator");
         Ok(self.end_sessions(account.user.id, None).await?)
     }
 
@@ -225,14 +229,14 @@ impl Valet {
 
     /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than
     /// today's is replaced on the way.
-    async fn prove(&self, account: Option<Account>, password: &str, guess: Guess<'_>) -> Result<Account, LogInError> {
+    pub(super) async fn prove(&self, account: Option<Account>, password: &str, guess: Guess<'_>) -> Result<Account, LogInError> {
         // What is too long to be a password was never hashed; it is not hashed now, either.
         let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
         let verdict = self.passwords.verify(password.clone(), hash).await.inspect_err(|_| guess.unknown())?;
         let user = account.as_ref().map(|account| account.user.id.to_string());
         let Some(account) = account.filter(|_| verdict != Verdict::Wrong) else {
-            tracing::info!(user, "password refused");
+            audit!("password_refused", user, "a wrong password, or no such account");
             return Err(LogInError::InvalidCredentials);
         };
         guess.right();

@@ -2,7 +2,7 @@
 
 pub mod foreign;
 
-use std::{fmt, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
+use std::{borrow::Cow, fmt, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
@@ -71,6 +71,8 @@ pub struct Passwords {
     running: Arc<Semaphore>,
     /// Hashes under way and waiting.
     queued: Arc<Semaphore>,
+    /// Code points of the shortest new password.
+    min_chars: usize,
     /// Verified against when there is no account, at the same cost.
     nobody: Arc<str>,
 }
@@ -81,16 +83,17 @@ const QUEUE_PER_PERMIT: usize = 16;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 impl Passwords {
-    /// As many at a time as there are cores.
+    /// As many at a time as there are cores; new passwords have at least `min_chars` code points.
     ///
     /// # Errors
     /// [`NoRandomness`].
-    pub fn new() -> Result<Self, NoRandomness> {
+    pub fn new(min_chars: usize) -> Result<Self, NoRandomness> {
         let permits = available_parallelism().map_or(1, NonZero::get);
         let nobody = hasher().hash_password(Uuid::new_v4().as_bytes()).map_err(|_| NoRandomness)?;
         Ok(Self {
             running: Arc::new(Semaphore::new(permits)),
             queued: Arc::new(Semaphore::new(permits * (1 + QUEUE_PER_PERMIT))),
+            min_chars,
             nobody: nobody.to_string().into(),
         })
     }
@@ -99,9 +102,9 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Busy`].
-    pub async fn weakness(&self, password: Password, email: &Email) -> Result<Option<&'static str>, Busy> {
-        let email = email.clone();
-        self.run(move || password_rules::weakness(password.0.expose_secret(), &email)).await
+    pub async fn weakness(&self, password: Password, email: &Email) -> Result<Option<Cow<'static, str>>, Busy> {
+        let (email, min_chars) = (email.clone(), self.min_chars);
+        self.run(move || password_rules::weakness(password.0.expose_secret(), &email, min_chars)).await
     }
 
     /// The PHC string of a password, with a fresh salt.
@@ -280,6 +283,8 @@ fn not_null<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
 /// RFC 9068: keeps other JWTs of the same key from passing as access tokens.
 const TYP: &str = "at+jwt";
 const ALGORITHM: jsonwebtoken::Algorithm = jsonwebtoken::Algorithm::HS256;
+/// Seconds: none of ours was ever made to live longer.
+const MAX_LIFE: i64 = config::Tokens::MAX_ACCESS_TTL.as_secs().cast_signed();
 /// Bytes; a provider's token with many groups has a few thousand.
 const MAX_TOKEN: usize = 16 * 1024;
 
@@ -348,7 +353,8 @@ impl Tokens {
         let now = now.unix_timestamp();
         // Made by another of our servers, whose clock may be ahead.
         let begins = claims.iat.max(claims.nbf.unwrap_or(claims.iat));
-        if begins > now.saturating_add(foreign::LEEWAY) || claims.iat > claims.exp {
+        let life = claims.exp.saturating_sub(claims.iat);
+        if begins > now.saturating_add(foreign::LEEWAY) || !(0..=MAX_LIFE).contains(&life) {
             return Err(TokenError::Invalid);
         }
         if claims.exp <= now {

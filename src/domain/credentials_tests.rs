@@ -127,7 +127,7 @@ fn t10_a_rotated_secret_verifies_until_it_is_dropped() {
 
 #[tokio::test]
 async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
-    let passwords = Passwords::new().unwrap();
+    let passwords = Passwords::new(12).unwrap();
     let hash = passwords.hash(Password::new("correct horse é")).await.unwrap();
     assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
     assert_ne!(hash, passwords.hash(Password::new("correct horse é")).await.unwrap());
@@ -140,7 +140,7 @@ async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
 
 #[tokio::test]
 async fn a1_a_hash_of_other_parameters_is_verified_by_its_own_and_told() {
-    let passwords = Passwords::new().unwrap();
+    let passwords = Passwords::new(12).unwrap();
     let weaker = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8192, 1, 1, None).unwrap());
     let other_kind = Argon2::new(Algorithm::Argon2i, Version::V0x13, hasher().params().clone());
     for old in [weaker, other_kind] {
@@ -153,7 +153,7 @@ async fn a1_a_hash_of_other_parameters_is_verified_by_its_own_and_told() {
 
 #[tokio::test]
 async fn a7_a_full_queue_refuses_at_once() {
-    let passwords = Passwords::new().unwrap();
+    let passwords = Passwords::new(12).unwrap();
     let _all =
         passwords.queued.clone().try_acquire_many_owned(u32::try_from(passwords.queued.available_permits()).unwrap()).unwrap();
     assert_eq!(passwords.verify(Password::new("x"), None).await, Err(Busy));

@@ -8,7 +8,7 @@ use super::Valet;
 use crate::{
     model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, Preview, UserId},
     signer::Presigned,
-    store::StoreError,
+    store::{Objects, Page, Row, StoreError},
 };
 
 /// A ready image with a URL to its bytes.
@@ -20,6 +20,41 @@ pub struct Shown {
     pub url: Presigned,
     /// Of its preview, if it has one.
     pub preview: Option<Presigned>,
+}
+
+/// A page of ready images, whose URLs are signed as they are asked for.
+#[derive(Debug)]
+pub struct Gallery<'a> {
+    found: Page,
+    urls: ReadUrls<'a>,
+}
+
+/// How the URLs of a user's images are signed in this window.
+#[derive(Debug)]
+struct ReadUrls<'a> {
+    objects: &'a Objects,
+    cache_control: String,
+    signed_at: OffsetDateTime,
+    ttl: Duration,
+}
+
+impl Gallery<'_> {
+    /// The images, and one more if there are more.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub fn rows(&self) -> Result<Vec<Row<'_>>, StoreError> {
+        self.found.rows()
+    }
+
+    /// Appends the URL of one, plain ASCII without quotes or backslashes, and answers when it ends: all of a page together.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`].
+    pub fn push_url(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<OffsetDateTime, StoreError> {
+        let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
+        objects.presign_get_into((row.key, row.content_type), cache_control, *signed_at, *ttl, out)
+    }
 }
 
 /// Why an image cannot be read.
@@ -37,7 +72,7 @@ pub enum ReadError {
 }
 
 impl Valet {
-    /// Ready images, newest first, at most `limit`.
+    /// Ready images, newest first, at most `limit` and one more if there are more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -47,9 +82,9 @@ impl Valet {
         after: Option<Position>,
         limit: u32,
         now: OffsetDateTime,
-    ) -> Result<Vec<Shown>, StoreError> {
-        let page = self.store.images.list_owned_ready(user, after, limit).await?;
-        page.into_iter().map(|image| self.show(image, now)).collect()
+    ) -> Result<Gallery<'_>, StoreError> {
+        let found = self.store.images.page_owned_ready(user, after, limit.saturating_add(1)).await?;
+        Ok(Gallery { found, urls: self.read_urls(user, now) })
     }
 
     /// One ready image.
@@ -105,9 +140,19 @@ impl Valet {
     /// # Errors
     /// [`StoreError::Credentials`].
     pub fn show(&self, image: Image, now: OffsetDateTime) -> Result<Shown, StoreError> {
+        let urls = self.read_urls(image.user, now);
+        let url =
+            urls.objects.presign_get(&image.key, image.upload.content_type, &urls.cache_control, urls.signed_at, urls.ttl)?;
+        Ok(Shown { image, url })
+    }
+
+    fn read_urls(&self, owner: UserId, now: OffsetDateTime) -> ReadUrls<'_> {
         let ttl = self.uploads.read_url_ttl;
         // A constant: anything else would make another URL of the same bytes. They never change, hence `immutable`.
         let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
+<<<<<<< HEAD
+        ReadUrls { objects: &self.objects, cache_control, signed_at: window_start(owner, now, ttl), ttl }
+=======
         let signed_at = window_start(image.user, now, ttl);
         let url = self.objects.presign_get(&image.key, image.upload.content_type, &cache_control, signed_at, ttl)?;
         let sign = |(key, preview): (ObjectKey, Preview)| {
@@ -115,6 +160,7 @@ impl Valet {
         };
         let preview = image.preview_key().zip(image.upload.preview).map(sign).transpose()?;
         Ok(Shown { image, url, preview })
+>>>>>>> 4594e9b5e9717cd0b705a295aca9e143b95bc4cb
     }
 
     async fn find_ready(&self, user: UserId, id: ImageId) -> Result<Image, ReadError> {

@@ -2,7 +2,9 @@
 //!
 //! Errors are enums without HTTP in them; each says what happened, and `http` says it to the client.
 
+pub mod account_deletion;
 pub mod accounts;
+pub mod audit;
 pub mod check;
 pub mod confirm;
 pub mod content;
@@ -76,7 +78,7 @@ impl Valet {
             local_accounts: config.accounts.local,
             provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
-            passwords: credentials::Passwords::new()?,
+            passwords: credentials::Passwords::new(config.accounts.password_min_chars)?,
         })
     }
 

@@ -3,9 +3,11 @@
 //! No rules of composition. zxcvbn estimates how many guesses a password survives, knowing common passwords, words, names,
 //! keyboard rows, sequences, repeats and dates; here it also knows this service's name and the account's address.
 
+use std::borrow::Cow;
+
 use crate::model::Email;
 
-/// The shortest new password in code points.
+/// The shortest new password in code points, unless `PASSWORD_MIN_LENGTH` asks for more.
 pub const MIN_CHARS: usize = 12;
 /// The longest password in bytes: more is no safer, and hashing it costs.
 pub const MAX_BYTES: usize = 1024;
@@ -14,14 +16,14 @@ const MIN_GUESSES_LOG10: f64 = 7.0;
 /// zxcvbn takes seconds over a hundred characters that may all stand for others; a part is enough to tell strength.
 const PART_CHARS: usize = 32;
 
-/// Why this may not become the password of this address's account: what follows "the password".
+/// Why this may not become the password of this address's account: what follows "the password". `min_chars` is in code points.
 #[must_use]
-pub fn weakness(password: &str, email: &Email) -> Option<&'static str> {
+pub fn weakness(password: &str, email: &Email, min_chars: usize) -> Option<Cow<'static, str>> {
     if password.len() > MAX_BYTES {
-        return Some("must be at most 1024 bytes long");
+        return Some("must be at most 1024 bytes long".into());
     }
-    if password.chars().count() < MIN_CHARS {
-        return Some("must be at least 12 characters long; a few words are easy to remember");
+    if password.chars().count() < min_chars {
+        return Some(format!("must be at least {min_chars} characters long; a few words are easy to remember").into());
     }
     let known = known_words(email);
     let known: Vec<_> = known.iter().map(String::as_str).collect();
@@ -34,12 +36,13 @@ pub fn weakness(password: &str, email: &Email) -> Option<&'static str> {
     if chars.chunks(PART_CHARS).any(|part| survives(&part.iter().collect::<String>(), &known)) {
         return None;
     }
-    Some(if is_of_known {
+    let why = if is_of_known {
         "must not be made of this service's name or the email address; take a few words that have nothing to do with them"
     } else {
         "must not be a common password, a repetition, or keys and letters in their order: it would be guessed early; a few \
          words that do not belong together are better"
-    })
+    };
+    Some(why.into())
 }
 
 /// What a guesser tries first here: the service's name, the address, and the parts of what is before its `@`.
@@ -64,8 +67,15 @@ mod tests {
 
     use super::*;
 
-    fn of_ada(password: &str) -> Option<&'static str> {
-        weakness(password, &Email::parse("ada.lovelace@example.com").unwrap())
+    fn of_ada(password: &str) -> Option<Cow<'static, str>> {
+        weakness(password, &Email::parse("ada.lovelace@example.com").unwrap(), MIN_CHARS)
+    }
+
+    #[test]
+    fn a2_the_shortest_is_a_setting() {
+        let ada = Email::parse("ada.lovelace@example.com").unwrap();
+        assert!(weakness("drywallbutex42", &ada, 15).unwrap().contains("at least 15 characters"));
+        assert_eq!(weakness("drywallbutex428", &ada, 15), None);
     }
 
     #[test]
@@ -129,9 +139,9 @@ mod tests {
             assert!(of_ada(own).is_some_and(|why| why.contains("email address")), "{own}: {:?}", of_ada(own));
         }
         let long = Email::parse("0123456789abcdef0123456789abcdef@example.com").unwrap();
-        assert!(weakness("0123456789ABCDEF0123456789abcdef@example.com1", &long).is_some(), "longer than a part");
+        assert!(weakness("0123456789ABCDEF0123456789abcdef@example.com1", &long, MIN_CHARS).is_some(), "longer than a part");
         assert_eq!(of_ada("ada.lovelace and seven green kites"), None, "it may be in there");
-        assert_eq!(weakness("ada.lovelace1815", &Email::parse("bob@example.com").unwrap()), None, "hers, not his");
+        assert_eq!(weakness("ada.lovelace1815", &Email::parse("bob@example.com").unwrap(), MIN_CHARS), None, "hers, not his");
     }
 
     #[test]

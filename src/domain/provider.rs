@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Valet,
+    audit::audit,
     credentials::{
         Caller, Proof, TokenError,
-        foreign::{Identity, KeyName, ProviderKeys},
+        foreign::{Identity, KeyName, LEEWAY, ProviderKeys},
     },
     recent::Recent,
     sessions::{AuthenticateError, Liveness},
@@ -135,6 +136,11 @@ impl Provider {
         }
     }
 
+    /// The user is deleted.
+    pub(super) fn forget(&self, subject: &str) {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).remove(hash(subject));
+    }
+
     fn known(&self, subject: [u8; 32]) -> Option<UserId> {
         let (user, at) = self.users.lock().unwrap_or_else(PoisonError::into_inner).get(subject)?;
         (at.elapsed() < Liveness::KEPT).then_some(user)
@@ -179,8 +185,7 @@ impl Valet {
     ) -> Result<Caller, AuthenticateError> {
         let provider = self.provider.as_ref().ok_or(TokenError::Invalid)?;
         let identity = provider.keys_with(name).await?.verify(token, name, &provider.settings, now)?;
-        let mut subject = [0; 32];
-        subject.copy_from_slice(digest::digest(&digest::SHA256, identity.subject.as_bytes()).as_ref());
+        let subject = hash(&identity.subject);
         let user = match provider.known(subject) {
             Some(user) => user,
             None => {
@@ -193,18 +198,29 @@ impl Valet {
         Ok(Caller { user, proof: Proof::Provider(identity.issued_at) })
     }
 
-    async fn user_of(&self, issuer: &str, identity: &Identity, now: OffsetDateTime) -> Result<UserId, StoreError> {
+    async fn user_of(&self, issuer: &str, identity: &Identity, now: OffsetDateTime) -> Result<UserId, AuthenticateError> {
         let users = &self.store.users;
         if let Some(user) = users.find_identity(issuer, &identity.subject).await? {
             return Ok(user);
         }
+        // A token from before the deletion of its user does not make the account anew; the provider's clock may be ahead.
+        let issued_at = identity.issued_at - Duration::from_secs(LEEWAY.unsigned_abs());
+        if users.was_deleted((issuer, &identity.subject), issued_at).await? {
+            return Err(AuthenticateError::Ended);
+        }
         let made = users.insert_identity((issuer, &identity.subject), identity.email.as_ref(), now).await?;
         if let Some(user) = made {
-            tracing::info!(%user, "an identity provider's user came for the first time");
+            audit!("account_created", %user, provider = true, "an identity provider's user came for the first time");
             return Ok(user);
         }
         // Another request was faster.
         let lost = || StoreError::Update("a user vanished while it was made".to_owned());
-        users.find_identity(issuer, &identity.subject).await?.ok_or_else(lost)
+        Ok(users.find_identity(issuer, &identity.subject).await?.ok_or_else(lost)?)
     }
+}
+
+fn hash(subject: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, subject.as_bytes()).as_ref());
+    hash
 }

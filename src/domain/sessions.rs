@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 
 use super::{
     Valet,
+    audit::{self, audit},
     credentials::{Caller, Maker, NoRandomness, Proof, TokenError},
     provider::LocalOnly,
     recent::Recent,
@@ -114,7 +115,7 @@ impl Valet {
     pub async fn refresh(&self, token: &str, client: &Client, now: OffsetDateTime) -> Result<SignedIn, RefreshError> {
         self.local_accounts()?;
         self.throttle.refresh(client)?;
-        let token = RefreshToken::parse(token).ok_or(RefreshError::Invalid)?;
+        let token = RefreshToken::parse(token).ok_or_else(refused)?;
         // The second round is for those who lost the exchange to a twin: they find themselves to be the parent.
         for _ in 0..2 {
             let session = self.store.sessions.find(token.session(), now).await?.ok_or(RefreshError::Ended)?;
@@ -133,7 +134,7 @@ impl Valet {
             if let Some(parent) = parent {
                 return Ok(self.signed_in(account.user, &token.child(&parent.salt), session.expires_at, now)?);
             }
-            tracing::warn!(user = %session.user, session = %session.id, "a refresh token was used twice: the session ends");
+            audit!("refresh_reused", user = %session.user, session = %session.id, "a refresh token was used twice: the session ends");
             self.end(session.id).await?;
             return Err(RefreshError::Ended);
         }
@@ -147,9 +148,9 @@ impl Valet {
     /// [`RefreshError`], but never [`RefreshError::Ended`].
     pub async fn log_out(&self, token: &str) -> Result<(), RefreshError> {
         self.local_accounts()?;
-        let token = RefreshToken::parse(token).ok_or(RefreshError::Invalid)?;
+        let token = RefreshToken::parse(token).ok_or_else(refused)?;
         if self.end(token.session()).await? {
-            tracing::info!(session = %token.session(), "logged out");
+            audit!("session_ended", session = %token.session(), "logged out");
         }
         Ok(())
     }
@@ -160,6 +161,14 @@ impl Valet {
     /// # Errors
     /// [`AuthenticateError`].
     pub async fn authenticate(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
+        self.holder(token, now).await.inspect_err(|error| match error {
+            AuthenticateError::Token(TokenError::Invalid) => audit::token_refused("invalid"),
+            AuthenticateError::Ended => audit::token_refused("session ended"),
+            AuthenticateError::Token(TokenError::Expired) | AuthenticateError::NoKeys | AuthenticateError::Store(_) => {}
+        })
+    }
+
+    async fn holder(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
         match Maker::of(token)? {
             Maker::Us if self.local_accounts => {}
             Maker::Us => return Err(TokenError::Invalid.into()),
@@ -195,7 +204,9 @@ impl Valet {
         let ended = self.store.sessions.delete_owned(user, id).await?;
         if ended {
             self.liveness.end(id, Instant::now());
-            tracing::info!(%user, session = %id, "session ended by its owner");
+            audit!("session_ended", %user, session = %id, "session ended by its owner");
+        } else {
+            audit!("session_not_found", %user, session = %id, "asked to end a session that is not there, or another's");
         }
         Ok(ended)
     }
@@ -203,7 +214,7 @@ impl Valet {
     /// Ends all sessions of a user but one.
     pub(super) async fn end_sessions(&self, user: UserId, but: Option<SessionId>) -> Result<(), StoreError> {
         let ended = self.store.sessions.delete_all(user, but).await?;
-        tracing::info!(%user, count = ended.len(), "sessions ended");
+        audit!("sessions_ended", %user, count = ended.len(), "sessions ended");
         ended.into_iter().for_each(|id| self.liveness.end(id, Instant::now()));
         Ok(())
     }
@@ -232,6 +243,11 @@ impl Valet {
             refresh_expires_in: (expires_at - now).try_into().unwrap_or_default(),
         })
     }
+}
+
+fn refused() -> RefreshError {
+    audit!("refresh_refused", "what was sent is no refresh token");
+    RefreshError::Invalid
 }
 
 fn no_randomness(error: NoRandomness) -> StoreError {

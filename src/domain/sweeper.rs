@@ -39,6 +39,8 @@ pub struct Swept {
     pub gone: u32,
     /// Holds of uploads that do not exist, freed.
     pub holds: u32,
+    /// Deleted accounts of which nothing is left.
+    pub accounts: u32,
     /// Could not be settled now.
     pub failed: u32,
 }
@@ -78,6 +80,7 @@ impl Valet {
             total.purged += swept.purged;
             total.gone += swept.gone;
             total.holds += swept.holds;
+            total.accounts += swept.accounts;
             total.failed += swept.failed;
             if !more {
                 return Ok(total);
@@ -111,7 +114,9 @@ impl Valet {
             }
         }
         swept.holds = self.settle_holds(now).await?;
-        Ok((swept, claimed > 0))
+        let (accounts, more) = self.sweep_deletions(now).await?;
+        swept.accounts = accounts;
+        Ok((swept, claimed > 0 || more))
     }
 
     /// Every URL has died: what is there now is all that will ever be.

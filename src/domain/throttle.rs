@@ -12,7 +12,7 @@ use std::{
 
 use aws_lc_rs::digest;
 
-use super::recent::Recent;
+use super::{audit::audit, recent::Recent};
 use crate::{
     config::{self, Rate},
     model::{Email, UserId},
@@ -165,7 +165,7 @@ impl Throttle {
     fn check(&self, take: impl FnOnce(&Limits, Instant) -> Result<(), Throttled>) -> Result<(), Throttled> {
         let Some(limits) = &self.0 else { return Ok(()) };
         take(limits, Instant::now())
-            .inspect_err(|throttled| tracing::info!(limit = throttled.limit, rate = %throttled.rate, "throttled"))
+            .inspect_err(|throttled| audit!("throttled", limit = throttled.limit, rate = %throttled.rate, "too many requests"))
     }
 }
 

@@ -21,6 +21,7 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
     ("log_in", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials]),
     ("get_me", &[]),
     ("change_password", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials, Code::WeakPassword]),
+    ("delete_account", &[Code::RateLimited, Code::InvalidCredentials, Code::TokenTooOld]),
 ];
 
 /// The operations.
@@ -47,6 +48,28 @@ struct PasswordChange {
     current_password: String,
     /// The rules are those of signing up.
     new_password: String,
+}
+
+/// What proves that it is the owner who deletes.
+#[derive(Object, Deserialize)]
+#[oai(deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
+struct AccountDeletion {
+    /// The account's; absent where an identity provider knows it.
+    #[serde(default, deserialize_with = "given")]
+    password: Option<String>,
+}
+
+/// Absent is legal, null is not.
+fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(deserializer).map(Some)
+}
+
+#[derive(ApiResponse)]
+enum DeletionResponse {
+    /// The account is deleted.
+    #[oai(status = 204)]
+    Deleted,
 }
 
 /// A sign-in.
@@ -158,6 +181,25 @@ impl Auth {
         let usage =
             Usage { bytes: usage.bytes, quota_bytes: app.valet.quota_bytes(), images: usage.images, pending: usage.pending };
         Ok(Json(User::new(&user, Some(usage))))
+    }
+
+    /// Delete the account
+    ///
+    /// With everything in it: images, open uploads, their bytes in every version, sessions. It cannot be undone. The account is
+    /// closed when this answers: its tokens die at once on this server and within 30 seconds on every other, its address can be
+    /// signed up again. Its bytes go within minutes; URLs that were given out before work no longer than they live. Give the
+    /// `password`; a user of an identity provider has none and needs a token that is less than five minutes old instead
+    /// (`token_too_old`: sign in anew).
+    #[oai(path = "/me/delete", method = "post", operation_id = "delete_account")]
+    async fn delete(
+        &self,
+        app: Application<'_>,
+        caller: Signed,
+        client: Client,
+        body: Body<AccountDeletion>,
+    ) -> Result<DeletionResponse, Problem> {
+        app.valet.delete_account(caller.0, body.0.password.as_deref(), &client.0, view::now()).await?;
+        Ok(DeletionResponse::Deleted)
     }
 
     /// Change the password

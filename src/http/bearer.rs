@@ -5,7 +5,10 @@ use poem_openapi::{SecurityScheme, auth::Bearer};
 use time::OffsetDateTime;
 
 use super::problem::{Code, Problem};
-use crate::{app::App, domain::credentials::Caller};
+use crate::{
+    app::App,
+    domain::{audit, credentials::Caller},
+};
 
 /// The access token of `POST /api/auth/login`, or where the server is set up for one, of an OpenID provider; sent as
 /// `Authorization: Bearer …`.
@@ -17,6 +20,7 @@ async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller>
     let app = request.data::<App>().ok_or_else(|| poem::Error::from_status(poem::http::StatusCode::INTERNAL_SERVER_ERROR))?;
     // Between us and a proxy that reads the other one, two would be two callers.
     if request.headers().get_all(header::AUTHORIZATION).iter().count() > 1 {
+        audit::token_refused("two Authorization headers");
         return Err(Problem::new(Code::TokenInvalid, "Send one `Authorization` header.").into());
     }
     let caller = app.valet.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;

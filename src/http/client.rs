@@ -4,24 +4,30 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use poem::{Addr, FromRequest, Request, RequestBody, http::header};
 
-use crate::{app::App, domain::throttle};
+use crate::{app::App, config::TrustedProxies, domain::throttle};
 
 /// The client of a request. Proves nothing.
 pub struct Client(pub throttle::Client);
 
 impl<'a> FromRequest<'a> for Client {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
-        let peer = match &request.remote_addr().0 {
-            Addr::SocketAddr(address) => address.ip(),
-            // The server listens on TCP alone.
-            _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        };
-        // A field that is no text reads as a hop that is no address.
-        let fields: Vec<_> =
-            request.headers().get_all("x-forwarded-for").iter().map(|field| field.to_str().unwrap_or_default()).collect();
-        let address = request.data::<App>().map_or(peer, |app| app.proxies.client(peer, fields.into_iter()));
+        let trusted = TrustedProxies::default();
+        let address = address(request, request.data::<App>().map_or(&trusted, |app| &app.proxies));
         let agent = request.headers().get(header::USER_AGENT);
         let device = agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         Ok(Self(throttle::Client { address, device }))
     }
+}
+
+/// The address of the client, or of the last proxy that is not ours.
+pub fn address(request: &Request, proxies: &TrustedProxies) -> IpAddr {
+    let peer = match &request.remote_addr().0 {
+        Addr::SocketAddr(address) => address.ip(),
+        // The server listens on TCP alone.
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    };
+    // A field that is no text reads as a hop that is no address.
+    let fields: Vec<_> =
+        request.headers().get_all("x-forwarded-for").iter().map(|field| field.to_str().unwrap_or_default()).collect();
+    proxies.client(peer, fields.into_iter())
 }

@@ -11,7 +11,7 @@ use poem::{
 use crate::config::CorsOrigins;
 
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
-const HEADERS: &str = "authorization, content-type, idempotency-key";
+const HEADERS: &str = "authorization, content-type, idempotency-key, if-none-match";
 const EXPOSED: &str = "retry-after, ratelimit, ratelimit-policy, www-authenticate, etag, x-request-id, date";
 /// Two hours: the most that browsers keep a preflight's answer.
 const MAX_AGE: &str = "7200";

@@ -2,7 +2,7 @@
 
 use poem_openapi::{
     ApiResponse, Object, OpenApi,
-    param::{Path, Query},
+    param::{Header, Path, Query},
     payload::Json,
 };
 use serde::Deserialize;
@@ -12,9 +12,11 @@ use super::{
     Tag,
     bearer::{Application, Signed},
     body::Body,
+    image_page::{Draft, ImagePage, matches},
     page::{self, Listing},
     problem::{Code, Problem},
     view::{self, Image, image_id, whole_seconds},
+    written::Written,
 };
 
 /// The problems of each operation, beside those of every operation of its shape.
@@ -28,16 +30,6 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
 
 /// The operations.
 pub struct Gallery;
-
-/// A page of the gallery.
-#[derive(Object)]
-#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
-struct ImagePage {
-    /// The newest first.
-    images: Vec<Image>,
-    /// Send it as `cursor` for the next page; absent on the last.
-    next_cursor: Option<String>,
-}
 
 /// A URL that saves a file.
 #[derive(Object)]
@@ -58,6 +50,30 @@ struct ImageUpdate {
     caption: String,
 }
 
+/// A browser may keep a page, for its user alone, and asks each time whether it is still the same.
+const KEPT: &str = "private, no-cache";
+
+#[derive(ApiResponse)]
+enum ListResponse {
+    /// A page of the gallery.
+    #[oai(status = 200)]
+    Page(
+        Written<ImagePage>,
+        /// Of this page, until an image comes, goes or changes, and its URLs are renewed.
+        #[oai(header = "ETag")]
+        String,
+        #[oai(header = "Cache-Control")] String,
+    ),
+    /// The page is the one that `If-None-Match` names; its URLs still have at least half of their life.
+    #[oai(status = 304)]
+    Unchanged(
+        /// As it was sent.
+        #[oai(header = "ETag")]
+        String,
+        #[oai(header = "Cache-Control")] String,
+    ),
+}
+
 #[derive(ApiResponse)]
 enum DeleteResponse {
     /// It is deleted: gone for every read, and its bytes with it.
@@ -69,7 +85,8 @@ enum DeleteResponse {
 impl Gallery {
     /// List images
     ///
-    /// Ready images, newest first. Pages by cursor: nothing is shown twice or skipped while images come and go.
+    /// Ready images, newest first. Pages by cursor: nothing is shown twice or skipped while images come and go. Send the
+    /// `ETag` of a page back as `If-None-Match`: while the page and its URLs are the same, the answer is 304 and empty.
     #[oai(path = "/gallery", method = "get", operation_id = "list_images")]
     async fn list(
         &self,
@@ -79,12 +96,19 @@ impl Gallery {
         limit: Query<Option<i64>>,
         /// The `nextCursor` of the page before.
         cursor: Query<Option<String>>,
-    ) -> Result<Json<ImagePage>, Problem> {
+        /// The `ETag` of this page as it was read last. Browsers send it by themselves.
+        #[oai(name = "If-None-Match")]
+        if_none_match: Header<Option<String>>,
+    ) -> Result<ListResponse, Problem> {
         let limit = page::limit(limit.0)?;
         let after = page::after(cursor.0.as_deref(), Listing::Gallery, caller.0.user)?;
-        let found = app.valet.gallery(caller.0.user, after, limit + 1, view::now()).await?;
-        let (images, next_cursor) = page::split(found, limit, Listing::Gallery, |shown| &shown.image);
-        Ok(Json(ImagePage { images: images.into_iter().map(Into::into).collect(), next_cursor }))
+        let found = app.valet.gallery(caller.0.user, after, limit, view::now()).await?;
+        let page = Draft::new(&found, caller.0.user, limit)?;
+        let etag = page.etag()?;
+        if if_none_match.0.is_some_and(|known| matches(&known, &etag)) {
+            return Ok(ListResponse::Unchanged(etag, KEPT.to_owned()));
+        }
+        Ok(ListResponse::Page(page.write()?, etag, KEPT.to_owned()))
     }
 
     /// Get an image

@@ -7,10 +7,12 @@ pub mod batch;
 mod bearer;
 mod body;
 mod client;
+mod compression;
 pub mod cors;
 mod docs;
 pub mod gallery;
 pub mod health;
+mod image_page;
 mod limits;
 pub mod multipart;
 pub mod openapi;
@@ -21,6 +23,7 @@ pub mod sessions;
 mod site;
 pub mod uploads;
 mod view;
+mod written;
 
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::Tags;
@@ -45,6 +48,7 @@ enum Tag {
 /// Everything this server answers.
 pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
     let api = openapi::service().into_endpoint().map_to_response();
+    let outermost = outermost::Outermost::new(app.proxies.clone());
     let pages = site::routes(docs::routes(api), app.valet.bucket_origin());
-    pages.data(app).with(outermost::Outermost::new()).with(cors::Cors(cors.clone()))
+    pages.data(app).with(compression::Gzip).with(outermost).with(cors::Cors(cors.clone()))
 }

@@ -13,9 +13,10 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    limits, openapi,
+    client, limits, openapi,
     problem::{Code, Problem},
 };
+use crate::config::TrustedProxies;
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -26,6 +27,7 @@ pub struct RequestId(pub String);
 /// Wraps the routes.
 pub struct Outermost {
     allowed: Arc<Allowed>,
+    proxies: Arc<TrustedProxies>,
 }
 
 /// The methods of each documented path, its segments with `None` for a parameter.
@@ -33,7 +35,7 @@ type Allowed = Vec<(Vec<Option<String>>, String)>;
 
 impl Outermost {
     /// Reads the document for the methods of each path.
-    pub fn new() -> Self {
+    pub fn new(proxies: Arc<TrustedProxies>) -> Self {
         let document = openapi::document();
         let paths = document["paths"].as_object().cloned().unwrap_or_default();
         let segment = |text: &str| (!text.starts_with('{')).then(|| text.to_owned());
@@ -47,7 +49,7 @@ impl Outermost {
             .collect();
         // As the router does: a literal segment goes before a parameter.
         allowed.sort_by_key(|(segments, _)| segments.iter().filter(|segment| segment.is_none()).count());
-        Self { allowed: Arc::new(allowed) }
+        Self { allowed: Arc::new(allowed), proxies }
     }
 }
 
@@ -55,7 +57,7 @@ impl<E: Endpoint> Middleware<E> for Outermost {
     type Output = OutermostEndpoint<E>;
 
     fn transform(&self, inner: E) -> Self::Output {
-        OutermostEndpoint { inner, allowed: self.allowed.clone() }
+        OutermostEndpoint { inner, allowed: self.allowed.clone(), proxies: self.proxies.clone() }
     }
 }
 
@@ -63,6 +65,7 @@ impl<E: Endpoint> Middleware<E> for Outermost {
 pub struct OutermostEndpoint<E> {
     inner: E,
     allowed: Arc<Allowed>,
+    proxies: Arc<TrustedProxies>,
 }
 
 impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
@@ -72,7 +75,9 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
         let id = request_id(&request);
         request.set_data(RequestId(id.clone()));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let span = tracing::info_span!("request", id, %method, path, user = tracing::field::Empty);
+        let client = client::address(&request, &self.proxies);
+        // The audit log's target: its lines come with the request, whatever else is logged.
+        let span = tracing::info_span!(target: "audit", "request", id, %client, %method, path, user = tracing::field::Empty);
         let answer = async {
             let began = Instant::now();
             let mut response = match self.answer(request, &path).await {

@@ -57,16 +57,18 @@ pub fn split<T>(mut found: Vec<T>, limit: u32, listing: Listing, image: impl Fn(
     let limit = limit as usize;
     let more = found.len() > limit;
     found.truncate(limit);
-    let cursor = found.last().filter(|_| more).map(|last| cursor(image(last), listing));
+    let place = |last: &Image| cursor(Position { uploaded_at: last.uploaded_at, id: last.id }, last.user, listing);
+    let cursor = found.last().filter(|_| more).map(|last| place(image(last)));
     (found, cursor)
 }
 
-fn cursor(last: &Image, listing: Listing) -> String {
+/// What this user sends to go on after the image that stands there.
+pub fn cursor(last: Position, user: UserId, listing: Listing) -> String {
     let millis = last.uploaded_at.map_or(0, |at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
     let mut place = Vec::with_capacity(32);
     place.extend(millis.to_be_bytes());
     place.extend(last.id.as_bytes());
-    place.extend(checksum(&place, listing, last.user));
+    place.extend(checksum(&place, listing, user));
     URL_SAFE_NO_PAD.encode(place)
 }
 

@@ -25,11 +25,11 @@ use mongodb::{
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 
-pub use images::{Entry, Images, Inserted, Inventory};
+pub use images::{Entry, Images, Inserted, Inventory, Page, Row};
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
 pub use sessions::{Parent, Session, Sessions};
-pub use users::{Account, Reserved, Users};
+pub use users::{Account, Deletion, Hold, Reserved, Users};
 
 use crate::{
     config,

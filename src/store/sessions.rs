@@ -205,6 +205,16 @@ impl Sessions {
         found.into_iter().map(SessionDoc::into_session).collect()
     }
 
+    /// Whether a user has any session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_any(&self, user: UserId) -> Result<bool, StoreError> {
+        let ids = self.collection.clone_with_type::<Document>();
+        let find = ids.find_one(doc! { "user": user.to_string() }).projection(doc! { "_id": 1 });
+        Ok(bounded(async { find.await }).await?.is_some())
+    }
+
     /// Ends a session, whoever's it is. `false` when there was none.
     ///
     /// # Errors

@@ -1,10 +1,11 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, identity: {issuer, subject}, createdAt, usedBytes,
-//! images, holds: [{image, bytes, at}]}`. An account of our own has emailKey and passwordHash, one of an identity provider has
+//! images, holds: [{image, bytes, at}], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
 //! identity; each is unique by an index of those that have it, so that neither kind can be taken for the other.
 //!
 //! Quota lives here, in the one document every change to it must touch: an upload reserves its bytes with a hold, and
 //! whoever takes the hold away, once, decides whether the bytes stay counted.
 
+mod deletion;
 mod identities;
 
 use mongodb::{
@@ -16,6 +17,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub use self::deletion::{Deletion, Hold};
 use self::identities::IdentityDoc;
 use super::{StoreError, bounded, datetime, instant, integer, is_duplicate, is_other_index, update_each};
 use crate::model::{Email, ImageId, Usage, User, UserId};
@@ -35,6 +37,8 @@ pub struct Account {
     pub password_hash: Option<SecretString>,
     /// How often the password was changed.
     pub password_version: i64,
+    /// Issuer and subject of an identity provider's user.
+    pub identity: Option<(String, String)>,
 }
 
 /// How a reservation went.
@@ -90,7 +94,13 @@ impl UserDoc {
             email: self.email.as_deref().map(Email::parse).transpose().map_err(|_| corrupt("email"))?,
             created_at: instant(self.created_at),
         };
-        Ok(Account { user, password_hash: self.password_hash.map(SecretString::from), password_version: self.password_version })
+        let identity = self.identity.map(|identity| (identity.issuer, identity.subject));
+        Ok(Account {
+            identity,
+            user,
+            password_hash: self.password_hash.map(SecretString::from),
+            password_version: self.password_version,
+        })
     }
 }
 
@@ -104,14 +114,16 @@ impl Users {
             let among = doc! { of: { "$exists": true } };
             IndexOptions::builder().name(name.to_owned()).unique(true).partial_filter_expression(among).build()
         };
-        let holds = IndexOptions::builder().name("holdsAt".to_owned()).sparse(true).build();
+        let sparse = |name: &str| IndexOptions::builder().name(name.to_owned()).sparse(true).build();
         let indexes = [
             IndexModel::builder().keys(doc! { "emailKey": 1 }).options(unique("emailKey", "emailKey")).build(),
             IndexModel::builder()
                 .keys(doc! { "identity.issuer": 1, "identity.subject": 1 })
                 .options(unique("identity", "identity"))
                 .build(),
-            IndexModel::builder().keys(doc! { "holds.at": 1 }).options(holds).build(),
+            IndexModel::builder().keys(doc! { "holds.at": 1 }).options(sparse("holdsAt")).build(),
+            IndexModel::builder().keys(doc! { "due": 1 }).options(sparse("due")).build(),
+            IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
         ];
         match bounded(async { self.collection.create_indexes(indexes.clone()).await }).await {
             // Before identity providers, every user had an emailKey and the index knew none without.
@@ -165,8 +177,8 @@ impl Users {
 
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
         // Holds may be many, and no reader of an account wants them.
-        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
-        bounded(async { self.collection.find_one(filter).projection(projection).await })
+        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
+        bounded(async { self.collection.find_one(not_deleted(filter)).projection(projection).await })
             .await?
             .map(UserDoc::into_account)
             .transpose()
@@ -190,12 +202,7 @@ impl Users {
     }
 
     async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
-        // Accounts from before there were versions have none, which is zero.
-        let version = match account.password_version {
-            0 => doc! { "$in": [0_i64, null] },
-            version => doc! { "$eq": version },
-        };
-        let filter = doc! { "_id": account.user.id.to_string(), "passwordVersion": version };
+        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version(account) });
         Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
@@ -226,7 +233,9 @@ impl Users {
     pub async fn usage(&self, user: UserId) -> Result<Option<Usage>, StoreError> {
         let projection = doc! { "usedBytes": 1, "images": 1, "pending": { "$size": "$holds" } };
         let counts = self.collection.clone_with_type::<Document>();
-        let found = bounded(async { counts.find_one(doc! { "_id": user.to_string() }).projection(projection).await }).await?;
+        let found =
+            bounded(async { counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(projection).await })
+                .await?;
         let Some(found) = found else { return Ok(None) };
         let count = |field: &'static str| {
             let value = found.get_i64(field).or_else(|_| found.get_i32(field).map(i64::from)).ok();
@@ -254,7 +263,7 @@ impl Users {
         let bytes = uploads.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         let places = (max_pending as usize).checked_sub(uploads.len());
         let (Some(room), Some(free)) = (quota.checked_sub(bytes), places) else { return Ok(Reserved::No) };
-        let mut filter = doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(room) } };
+        let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(room) } });
         // With this place in the array free, there are places for all.
         filter.insert(format!("holds.{free}"), doc! { "$exists": false });
         let hold =
@@ -364,6 +373,20 @@ impl Users {
             holds.push((id, old.collect()));
         }
         Ok(holds)
+    }
+}
+
+/// The account, unless its owner has deleted it.
+fn not_deleted(mut filter: Document) -> Document {
+    filter.insert("deletedAt", doc! { "$exists": false });
+    filter
+}
+
+/// The password's version as a filter. Accounts from before there were versions have none, which is zero.
+fn version(account: &Account) -> Document {
+    match account.password_version {
+        0 => doc! { "$in": [0_i64, null] },
+        version => doc! { "$eq": version },
     }
 }
 

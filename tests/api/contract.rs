@@ -2,6 +2,7 @@
 
 mod clock;
 mod durability;
+mod wire;
 
 use std::time::Duration;
 

@@ -84,6 +84,104 @@ async fn g3_a_page_examines_what_it_returns() {
     assert_eq!(seen, 2);
 }
 
+/// The page is written by hand; every member of it is that of the single read.
+#[tokio::test]
+async fn a_page_and_a_single_read_say_the_same() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for (name, caption) in [("a \"b\" \u{1F980}\\.png", "\u{1}\n\u{2028}</script> $x"), ("plain.png", "")] {
+        let image = ada.upload(name, "image/png", &unique_png()).await;
+        let changed = ada.patch(&format!("/api/images/{}", image["id"].as_str().unwrap()), json!({ "caption": caption })).await;
+        assert_eq!(changed.status, 200, "{changed:?}");
+    }
+    let page = ada.get("/api/images/gallery").await;
+    let images = page.json["images"].as_array().unwrap();
+    assert_eq!(images.len(), 2, "{page:?}");
+    for image in images {
+        // In the same order too: the texts are equal.
+        let single = ada.get(&format!("/api/images/{}", image["id"].as_str().unwrap())).await;
+        assert!(page.text.contains(&single.text), "{} not in {}", single.text, page.text);
+    }
+}
+
+#[tokio::test]
+async fn g7_an_unchanged_page_is_not_sent_again() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let path = "/api/images/gallery?limit=2";
+    let read = async |tag: &str| ada.send(reqwest::Method::GET, path, |request| request.header("if-none-match", tag)).await;
+    let mut tags: Vec<String> = Vec::new();
+    let mut known = "\"none\"".to_owned();
+    // What makes another page: the first image, a second, a third that the page has no room for, words, a delete.
+    for change in ["nothing", "image", "image", "image", "caption", "delete"] {
+        let images = ada.get(path).await.json["images"].clone();
+        let first = format!("/api/images/{}", images[0]["id"].as_str().unwrap_or_default());
+        match change {
+            "image" => drop(ada.upload("a.png", "image/png", &unique_png()).await),
+            "caption" => drop(ada.patch(&first, json!({ "caption": "The sea" })).await),
+            "delete" => drop(ada.delete(&first).await),
+            _ => {}
+        }
+        let page = read(&known).await;
+        assert_eq!(page.status, 200, "{change}: {page:?}");
+        assert_eq!(page.header("cache-control"), "private, no-cache", "U14's no-store is for answers that nobody reads twice");
+        known = page.header("etag").to_owned();
+        assert!(change == "delete" || !tags.contains(&known), "{change}: {known}");
+        tags.push(known.clone());
+        let again = read(&format!("\"other\", {}", known.trim_start_matches("W/"))).await;
+        assert_eq!((again.status, again.text.as_str()), (304, ""), "{change}");
+        assert_eq!((again.header("etag"), again.header("cache-control")), (known.as_str(), "private, no-cache"));
+        assert!(again.headers.get_all("vary").iter().any(|field| field == "authorization"), "{again:?}");
+    }
+    assert_eq!(tags[5], tags[2], "with the third image gone, the page is the one before it came");
+    let other = app.user().await;
+    let page = other.send(reqwest::Method::GET, path, |request| request.header("if-none-match", &known)).await;
+    assert_eq!(page.status, 200, "another user's page is another page");
+}
+
+/// With the window's end the URLs are others, and so is the page.
+#[tokio::test]
+async fn a_page_is_sent_again_when_its_urls_are_renewed() {
+    let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(4)).await;
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let mut tags = std::collections::BTreeMap::new();
+    for _ in 0..12 {
+        let page = ada.get("/api/images/gallery").await;
+        tags.entry(page.header("etag").to_owned()).or_insert_with(std::collections::BTreeSet::new).insert(page.text.clone());
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    assert!((2..=3).contains(&tags.len()), "3 s of windows of 2 s: {tags:?}");
+    assert!(tags.values().all(|pages| pages.len() == 1), "a tag names one page: {tags:?}");
+}
+
+#[tokio::test]
+async fn a_large_page_is_compressed_for_those_who_ask() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let read = async |path: &str, accept: &'static str| {
+        ada.send(reqwest::Method::GET, path, |request| request.header("accept-encoding", accept)).await
+    };
+    let empty = read("/api/images/gallery", "gzip").await;
+    assert_eq!((empty.header("content-encoding"), empty.text.as_str()), ("", "{\"images\":[]}"), "not worth it");
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    ada.upload("b.png", "image/png", &unique_png()).await;
+    let plain = read("/api/images/gallery", "br").await;
+    assert_eq!(plain.header("content-encoding"), "");
+    assert!(plain.headers.get_all("vary").iter().any(|field| field == "accept-encoding"), "{plain:?}");
+    let request = app.http.get(format!("{}/api/images/gallery", app.base)).bearer_auth(ada.token.as_ref().unwrap());
+    let packed = request.header("accept-encoding", "br, gzip").send().await.unwrap();
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    assert_eq!(packed.headers()["etag"], plain.header("etag"));
+    let packed = packed.bytes().await.unwrap();
+    assert!(packed.len() < plain.text.len() * 2 / 3, "{} of {}", packed.len(), plain.text.len());
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&packed[..]), &mut text).unwrap();
+    assert_eq!(text, plain.text);
+    let me = read("/api/auth/me", "gzip").await;
+    assert_eq!(me.header("content-encoding"), "", "nothing about accounts is compressed");
+}
+
 #[tokio::test]
 async fn g5_a_download_saves_under_the_file_name() {
     let app = TestApp::start().await;

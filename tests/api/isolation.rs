@@ -1,4 +1,6 @@
-//! What is another user's is answered like what does not exist, on every route that names an image, and stays as it was.
+//! What is another user's is answered like what does not exist, on every operation of the document, and stays as it was.
+//!
+//! Which operations there are, and where they take an id, is read from the document: a new one is covered when it is there.
 
 use mongodb::bson::{Document, doc};
 use reqwest::header::HeaderMap;
@@ -25,6 +27,37 @@ async fn call(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
         .await
 }
 
+/// An operation that takes the id of something: as a segment of its path, or in lists of its body.
+fn names_something(operation: &Operation) -> bool {
+    operation.path.contains('{') || operation.body().is_some_and(|body| body.get("ids").is_some())
+}
+
+/// Calls with this id wherever one is taken.
+async fn call_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
+    let path = operation.path.split('/').map(|segment| if segment.starts_with('{') { id } else { segment });
+    let path = path.collect::<Vec<_>>().join("/");
+    let mut body = operation.body().cloned();
+    if let Some(ids) = body.as_mut().and_then(|body| body.get_mut("ids")) {
+        *ids = json!([id]);
+    }
+    let send = |request: reqwest::RequestBuilder| match body {
+        Some(body) => request.json(&body),
+        None => request,
+    };
+    caller.send(operation.method.clone(), &path, send).await
+}
+
+/// [`essence`], without the id that was asked for.
+fn essence_of(answer: &Answer, id: &str) -> (u16, String, Vec<(String, String)>) {
+    let (status, mut json, headers, _) = essence(answer);
+    for result in json.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(problem) = result.get_mut("problem").and_then(Value::as_object_mut) {
+            problem.remove("requestId");
+        }
+    }
+    (status, json.to_string().replace(id, "ID"), headers)
+}
+
 /// All that an answer says, but for what differs between any two answers.
 fn essence(answer: &Answer) -> (u16, Value, Vec<(String, String)>, usize) {
     let mut json = answer.json.clone();
@@ -46,13 +79,13 @@ fn sorted(headers: &HeaderMap) -> Vec<(String, String)> {
 }
 
 /// Everything that is stored, of both users.
-async fn stored(app: &TestApp) -> (Vec<Document>, Vec<Document>, Vec<String>) {
+async fn stored(app: &TestApp) -> (Vec<Document>, Vec<Document>, Vec<Document>, Vec<String>) {
     let all = async |name: &str| {
         use futures_util::TryStreamExt;
         let found = app.db.collection::<Document>(name).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
         found.try_collect().await.unwrap()
     };
-    (all("images").await, all("users").await, app.bucket_keys().await)
+    (all("images").await, all("users").await, all("sessions").await, app.bucket_keys().await)
 }
 
 /// Nothing of yours in any state, by the name of the state.
@@ -108,6 +141,101 @@ async fn c1_another_users_image_is_as_no_image_on_every_route() {
         assert!(page.json.as_object().unwrap().values().all(|list| list == &json!([])), "{page:?}");
     }
     assert_eq!(eve.get("/api/auth/me").await.json["usage"]["bytes"], 0);
+}
+
+/// Ids of everything that a user can have: images in every state, an upload in parts, a session, the account itself.
+async fn all_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
+    let mut all = images_of(ada).await;
+    let declared = json!({ "fileName": "private.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
+    let parts = ada.post("/api/images/multipart", declared).await;
+    assert_eq!(parts.status, 201, "{parts:?}");
+    all.push(("in parts", parts.id().to_owned()));
+    let sessions = ada.get("/api/auth/sessions").await;
+    all.push(("session", sessions.json["sessions"][0]["id"].as_str().unwrap().to_owned()));
+    all.push(("account", ada.id.clone()));
+    all
+}
+
+#[tokio::test]
+async fn on_every_operation_and_method_anothers_id_is_as_an_unknown_one() {
+    let app = TestApp::start().await;
+    let (ada, eve) = (app.user().await, app.user().await);
+    let all = all_of(&ada).await;
+    let before = stored(&app).await;
+    let named: Vec<_> = operations().into_iter().filter(names_something).collect();
+    assert!(named.len() >= 13, "{}", named.len());
+    for operation in &named {
+        let unknown = uuid::Uuid::now_v7().to_string();
+        let nothing = call_with(&eve, operation, &unknown).await;
+        let what = format!("{} {}", operation.method, operation.path);
+        assert!(matches!(nothing.status, 200 | 404), "{what}: {nothing:?}");
+        let refused = |result: &Value| result["status"] == 404 && result["problem"]["code"] == "not_found";
+        let results = nothing.json["results"].as_array();
+        assert_eq!(
+            nothing.status == 200,
+            results.is_some_and(|all| all.len() == 1 && all.iter().all(refused)),
+            "{what}: {nothing:?}"
+        );
+        for (state, id) in &all {
+            let foreign = call_with(&eve, operation, id).await;
+            assert_eq!(essence_of(&foreign, id), essence_of(&nothing, &unknown), "{what} of ada's {state}");
+        }
+    }
+    // Methods that the document does not know are as unknown with the one id as with the other.
+    let paths: std::collections::BTreeSet<_> = named.iter().map(|operation| operation.path.clone()).collect();
+    for path in paths {
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "PROPFIND"]
+            .map(|name| reqwest::Method::from_bytes(name.as_bytes()).unwrap())
+        {
+            if named.iter().any(|operation| operation.path == path && operation.method == method) {
+                continue;
+            }
+            let ask = async |id: &str| {
+                let path = path.split('/').map(|segment| if segment.starts_with('{') { id } else { segment });
+                essence(&eve.send(method.clone(), &path.collect::<Vec<_>>().join("/"), |request| request).await)
+            };
+            let nothing = ask(&uuid::Uuid::now_v7().to_string()).await;
+            for (state, id) in &all {
+                assert_eq!(ask(id).await, nothing, "{method} {path} of ada's {state}");
+            }
+        }
+    }
+    assert!(stored(&app).await == before, "something changed");
+}
+
+/// Operations that name nothing show and change what is the caller's alone. The calls that end or change the caller's own
+/// sign-in come last.
+#[tokio::test]
+async fn what_names_nothing_shows_nothing_of_others() {
+    let app = TestApp::start().await;
+    let (ada, eve) = (app.user().await, app.user().await);
+    let all = all_of(&ada).await;
+    let before = stored(&app).await;
+    let mut seen = 0;
+    let mut nameless: Vec<_> =
+        operations().into_iter().filter(|operation| operation.is_protected() && !names_something(operation)).collect();
+    nameless.sort_by_key(|operation| (operation.path.starts_with("/api/auth/"), operation.path.ends_with("/delete")));
+    for operation in nameless {
+        seen += 1;
+        let answer = call_with(&eve, &operation, "").await;
+        let what = format!("{} {}", operation.method, operation.path);
+        assert!(answer.status < 500, "{what}: {answer:?}");
+        let mine = all.iter().map(|(_, id)| id.as_str()).chain([ada.email.as_str(), "private"]);
+        for text in mine {
+            assert!(!answer.text.contains(text), "{what} shows {text}: {answer:?}");
+        }
+    }
+    assert!(seen >= 6, "{seen}");
+    let after = stored(&app).await;
+    let of_ada = |documents: &[Document]| {
+        let is_hers = |document: &&Document| document.get_str("user").or(document.get_str("_id")).is_ok_and(|id| id == ada.id);
+        documents.iter().filter(is_hers).cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(of_ada(&after.0), of_ada(&before.0));
+    assert_eq!(of_ada(&after.1), of_ada(&before.1));
+    assert_eq!(of_ada(&after.2), of_ada(&before.2));
+    let hers = |keys: &[String]| keys.iter().filter(|key| key.contains(&ada.id)).cloned().collect::<Vec<_>>();
+    assert_eq!(hers(&after.3), hers(&before.3));
 }
 
 /// That the sweep above would see a difference: its owner gets other answers on each of these routes.

@@ -2,6 +2,7 @@
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod account_deletion;
 mod accounts;
 mod app;
 mod batch;
@@ -15,6 +16,7 @@ mod dev;
 mod dev_mongod;
 mod documented;
 mod finalize;
+mod forged_tokens;
 mod gallery;
 mod idempotency;
 mod isolation;

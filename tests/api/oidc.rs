@@ -310,3 +310,39 @@ async fn the_doctor_tries_the_provider() {
     other.accounts.provider = None;
     assert!(matches!(row(&other).await, Some(check::Answer::Skipped(_))));
 }
+
+/// A provider's user proves by a fresh token, and the tokens of before do not make the account anew.
+#[tokio::test]
+async fn a_providers_user_deletes_with_a_fresh_token() {
+    let key = Key::ed();
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let app = app_of(&provider).await;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let issued = |ago: i64| {
+        let mut claims = provider.claims("ada");
+        (claims["iat"], claims["exp"]) = (json!(now - ago), json!(now + 600));
+        bearer(&app, key.token("ed", &claims))
+    };
+    let (old, fresh) = (issued(301), issued(60));
+    old.upload("mine.png", "image/png", &unique_png()).await;
+    let id = old.get("/api/auth/me").await.json["id"].as_str().unwrap().to_owned();
+    let refused = old.post("/api/auth/me/delete", json!({})).await;
+    assert_eq!(refused.problem(), (401, "token_too_old"));
+    assert_eq!(refused.header("www-authenticate"), "Bearer error=\"insufficient_user_authentication\", max_age=\"300\"");
+    assert_eq!(fresh.post("/api/auth/me/delete", json!({})).await.status, 204);
+    for token in [&old, &fresh, &issued(0)] {
+        assert_eq!(token.get("/api/auth/me").await.problem(), (401, "session_ended"));
+    }
+    let swept = OffsetDateTime::now_utc();
+    while app.app.valet.sweep_once(swept).await.unwrap().1 {}
+    assert!(app.bucket_keys().await.is_empty());
+    // Long after, and signed in anew, it is another account.
+    let users = app.db.collection::<Document>("users");
+    let past = mongodb::bson::DateTime::from_millis((now - 600) * 1000);
+    users.update_one(doc! { "_id": &id }, doc! { "$set": { "deletedAt": past } }).await.unwrap();
+    let anew = issued(0).get("/api/auth/me").await;
+    assert!(anew.status == 200 && anew.json["id"] != id.as_str() && anew.json["usage"]["images"] == 0, "{anew:?}");
+    let later = swept + std::time::Duration::from_secs(8 * 24 * 60 * 60);
+    while app.app.valet.sweep_once(later).await.unwrap().1 {}
+    assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "and at last it is forgotten");
+}

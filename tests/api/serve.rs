@@ -1,5 +1,6 @@
 //! `valet serve` as a process: how it starts, what it says when it cannot, how it stops, and what its logs never hold.
 
+mod audit;
 mod secrets;
 mod stopping;
 

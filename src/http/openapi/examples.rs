@@ -44,6 +44,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "PasswordChange" => {
             json!({ "currentPassword": "three small blue boats", "newPassword": "seven green kites over the bay" })
         }
+        "AccountDeletion" => json!({ "password": "three small blue boats" }),
         "Refresh" => json!({ "refreshToken": REFRESH_TOKEN }),
         "SessionList" => json!({ "sessions": [{
             "id": SESSION, "device": "Mozilla/5.0 (iPhone; CPU iPhone OS 26_1 like Mac OS X)", "createdAt": "2026-11-22T09:58:00Z",

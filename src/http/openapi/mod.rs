@@ -87,6 +87,7 @@ fn describe_schemas(schemas: &mut Value) {
     for request in [
         "Credentials",
         "PasswordChange",
+        "AccountDeletion",
         "Refresh",
         "NewUpload",
         "NewPreview",
@@ -113,6 +114,7 @@ fn describe_schemas(schemas: &mut Value) {
     limit("Credentials", "password", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
     limit("PasswordChange", "currentPassword", json!({ "format": "password" }));
     limit("PasswordChange", "newPassword", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
+    limit("AccountDeletion", "password", json!({ "format": "password" }));
     limit("User", "email", json!({ "format": "email" }));
     limit("Session", "tokenType", json!({ "enum": ["Bearer"] }));
     for schema in ["NewUpload", "BatchUpload", "NewMultipart"] {

@@ -64,6 +64,8 @@ codes! {
     TokenExpired = "token_expired", UNAUTHORIZED, "The access token has expired";
     /// The token's session or account has ended: signed out, expired, or a refresh token was used twice.
     SessionEnded = "session_ended", UNAUTHORIZED, "The session has ended";
+    /// A user of an identity provider needs a fresh token for this.
+    TokenTooOld = "token_too_old", UNAUTHORIZED, "The token is too old for this";
     /// No account has this email and password.
     InvalidCredentials = "invalid_credentials", UNAUTHORIZED, "The email address or the password is wrong";
     /// The call is for accounts of this service's own: there are none here, or the caller's is an identity provider's.
@@ -238,6 +240,8 @@ impl Problem {
             // RFC 6750 section 3: an error code only when a token was sent.
             let challenge = match code {
                 Code::TokenInvalid | Code::TokenExpired | Code::SessionEnded => "Bearer error=\"invalid_token\"",
+                // RFC 9470 section 3.
+                Code::TokenTooOld => "Bearer error=\"insufficient_user_authentication\", max_age=\"300\"",
                 _ => "Bearer",
             };
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));

@@ -5,6 +5,7 @@ use poem::http::{HeaderName, HeaderValue, header};
 use super::{Code, Problem};
 use crate::{
     domain::{
+        account_deletion::DeleteAccountError,
         accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
         confirm::ConfirmError,
         credentials::{Busy, TokenError},
@@ -98,6 +99,21 @@ impl From<LogInError> for Problem {
             LogInError::Throttled(error) => error.into(),
             LogInError::Busy(error) => error.into(),
             LogInError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeleteAccountError> for Problem {
+    fn from(error: DeleteAccountError) -> Self {
+        match error {
+            DeleteAccountError::NoPassword => {
+                Self::new(Code::InvalidRequest, "Give the account's password.").field("password", "must be given")
+            }
+            DeleteAccountError::Password(error) => error.into(),
+            DeleteAccountError::TokenTooOld => {
+                Self::new(Code::TokenTooOld, "Sign in anew at the identity provider, and send that token within five minutes.")
+            }
+            DeleteAccountError::NoAccount => session_ended(),
         }
     }
 }

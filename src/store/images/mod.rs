@@ -7,6 +7,7 @@ mod due;
 mod indexes;
 mod inventory;
 mod moves;
+mod page;
 mod unissued;
 
 use futures_util::TryStreamExt;
@@ -19,8 +20,9 @@ use time::OffsetDateTime;
 
 use self::document::ImageDoc;
 pub use self::inventory::{Entry, Inventory};
+pub use self::page::{Page, Row};
 use super::{StoreError, bounded, datetime, duplicates};
-use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Position, Sha256, UserId};
+use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 
 /// Queries and updates of `images`.
 #[derive(Debug, Clone)]
@@ -114,39 +116,6 @@ impl Images {
     pub async fn release_owned_key(&self, user: UserId, id: ImageId, key: &IdempotencyKey) -> Result<(), StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string(), "idemKey": key.as_str() };
         self.moved(filter, doc! { "$unset": { "idemKey": "", "idemHash": "" } }).await.map(drop)
-    }
-
-    /// Ready images, newest first, after `after`: one index scan that examines exactly what it returns.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn list_owned_ready(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
-        self.list(user, ImageState::Ready, after, limit).await
-    }
-
-    /// Pending images, the newest upload first.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn list_owned_pending(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
-        self.list(user, ImageState::Pending, after, limit).await
-    }
-
-    async fn list(&self, user: UserId, state: ImageState, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
-        let mut filter = doc! { "user": user.to_string(), "state": state.as_str() };
-        if let Some(Position { uploaded_at, id }) = after {
-            // Pending images have no `uploadedAt`: all stand at null in the same index, ordered by id.
-            let at = uploaded_at.map_or(Bson::Null, |at| Bson::DateTime(datetime(at)));
-            let same = doc! { "uploadedAt": at.clone(), "_id": { "$lt": id.to_string() } };
-            let alternatives = if uploaded_at.is_some() { vec![same, doc! { "uploadedAt": { "$lt": at } }] } else { vec![same] };
-            filter.insert("$or", alternatives);
-        }
-        let page = bounded(async {
-            let find = self.collection.find(filter).sort(doc! { "uploadedAt": -1, "_id": -1 });
-            find.limit(i64::from(limit)).batch_size(limit).await?.try_collect::<Vec<_>>().await
-        })
-        .await?;
-        page.into_iter().map(ImageDoc::into_image).collect()
     }
 
     /// Records that URLs will leave that die at `urls_die_at`, before they leave, for those that are pending;

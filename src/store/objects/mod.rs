@@ -187,6 +187,25 @@ impl Objects {
         self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
     }
 
+    /// [`Objects::presign_get`] for one of many, by the text of its key: appends the URL, plain ASCII without quotes or
+    /// backslashes, and answers when it ends.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_get_into(
+        &self,
+        (key, content_type): (&str, ContentType),
+        cache_control: &str,
+        signed_at: OffsetDateTime,
+        ttl: Duration,
+        out: &mut Vec<u8>,
+    ) -> Result<OffsetDateTime, StoreError> {
+        let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
+        let request = Request { method: "GET", key, headers: &[], query: &query };
+        let ends = self.signer()?.presign_into(&request, signed_at, ttl, out);
+        ends.map_err(|error| StoreError::Credentials { reason: error.to_string() })
+    }
+
     /// A key to save the object under `name`.
     ///
     /// # Errors

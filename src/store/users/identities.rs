@@ -12,8 +12,8 @@ use crate::{
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct IdentityDoc {
-    issuer: String,
-    subject: String,
+    pub(super) issuer: String,
+    pub(super) subject: String,
 }
 
 impl Users {

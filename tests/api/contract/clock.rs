@@ -1,44 +1,13 @@
 //! D8: sweeping goes by the database's clock. A proxy in front of MongoDB shifts the time that the server is told.
 
-use mongodb::bson::{DateTime, Document, doc};
-use secrecy::ExposeSecret;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-};
+use std::sync::Arc;
 
+use mongodb::bson::{DateTime, Document, doc};
+
+use super::wire::beside_through;
 use crate::app::{TestApp, unique_png};
 
 const HOUR: i64 = 3_600_000;
-
-/// The URI of a MongoDB whose clock is `shift` milliseconds off.
-async fn shifted(uri: &str, shift: i64) -> String {
-    let address = uri.trim_start_matches("mongodb://").split(['/', ',', '?']).next().unwrap().to_owned();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let proxied = format!("mongodb://{}/?directConnection=true", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let server = TcpStream::connect(&address).await.unwrap();
-            let ((mut from_client, mut to_client), (mut from_server, mut to_server)) = (client.into_split(), server.into_split());
-            tokio::spawn(async move { tokio::io::copy(&mut from_client, &mut to_server).await });
-            tokio::spawn(async move {
-                // Messages begin with their length, these four bytes included (the wire protocol's MsgHeader).
-                while let Ok(length) = from_server.read_u32_le().await {
-                    let mut message = vec![0; length as usize - 4];
-                    if from_server.read_exact(&mut message).await.is_err() {
-                        break;
-                    }
-                    shift_clock(&mut message, shift);
-                    let whole = [&length.to_le_bytes()[..], &message].concat();
-                    if to_client.write_all(&whole).await.is_err() {
-                        break;
-                    }
-                }
-            });
-        }
-    });
-    proxied
-}
 
 /// `localTime` of a `hello` is a BSON date: type 9, the name, eight bytes of milliseconds.
 fn shift_clock(message: &mut [u8], shift: i64) {
@@ -50,9 +19,9 @@ fn shift_clock(message: &mut [u8], shift: i64) {
     }
 }
 
+/// A server whose MongoDB has a clock that is `shift` milliseconds off.
 async fn beside_with_clock(app: &TestApp, shift: i64) -> TestApp {
-    let uri = shifted(app.config.mongo.uri.expose_secret(), shift).await;
-    TestApp::beside(app, |config| config.mongo.uri = uri.into()).await
+    beside_through(app, Arc::new(|_| {}), Arc::new(move |reply| shift_clock(reply, shift))).await
 }
 
 #[tokio::test]

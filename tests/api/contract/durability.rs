@@ -1,31 +1,57 @@
 //! C7: what was acknowledged survives, since every write is acknowledged by a majority and in its journal.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, Mutex},
+};
 
-use futures_util::TryStreamExt;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::Document;
 use secrecy::ExposeSecret;
 use valet::dev::mongod::{Mongod, MongodOptions};
 
+use super::wire::beside_through;
 use crate::app::{Caller, TestApp, unique_png};
 
-/// The move to ready, after which the 200 is sent, asks for the majority and the journal.
+/// The command of a request: after the rest of the header (12 bytes) and the flags (4), a section of kind 0 is the command
+/// (OP_MSG of MongoDB's wire protocol).
+fn command(message: &[u8]) -> Option<Document> {
+    let is_command = message.get(8..12)? == 2013_i32.to_le_bytes() && message.get(16) == Some(&0);
+    is_command.then(|| Document::from_reader(&message[17..]).unwrap())
+}
+
+/// Whatever is written on the way from an upload to its deletion is acknowledged by the majority, from its journal.
 #[tokio::test]
-async fn c7_the_move_to_ready_waits_for_the_majority_and_the_journal() {
+async fn c7_every_write_waits_for_the_majority_and_the_journal() {
     let app = TestApp::start().await;
-    let ada = app.user().await;
-    let bytes = unique_png();
-    let ticket = ada.issue("a.png", "image/png", &bytes).await;
-    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
-    app.db.run_command(doc! { "profile": 2 }).await.unwrap();
-    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
-    app.db.run_command(doc! { "profile": 0 }).await.unwrap();
-    let moves = doc! { "command.findAndModify": "images" };
-    let profile = app.db.collection::<Document>("system.profile");
-    let found: Vec<Document> = profile.find(moves).await.unwrap().try_collect().await.unwrap();
-    assert_eq!(found.len(), 1, "one conditional update: {found:?}");
-    let concern = found[0].get_document("writeConcern").unwrap();
-    assert_eq!((concern.get_str("w").unwrap(), concern.get_bool("j").unwrap()), ("majority", true), "{}", found[0]);
+    let commands = Arc::new(Mutex::new(Vec::new()));
+    let record = {
+        let commands = commands.clone();
+        move |message: &mut [u8]| commands.lock().unwrap().extend(command(message))
+    };
+    let watched = beside_through(&app, Arc::new(record), Arc::new(|_| {})).await;
+    let ada = watched.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let ticket = ada.issue("b.png", "image/png", &unique_png()).await;
+    assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.status, 200);
+    for id in [image["id"].as_str().unwrap(), ticket.id()] {
+        assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    }
+    watched.app.valet.sweep().await.unwrap();
+    let writes = ["insert", "update", "delete", "findAndModify", "commitTransaction"];
+    let mut seen = std::collections::BTreeMap::new();
+    for command in commands.lock().unwrap().iter() {
+        let name = command.keys().next().unwrap();
+        // In a transaction its end has the concern.
+        let is_part = command.get_bool("autocommit").is_ok_and(|auto| !auto) && name != "commitTransaction";
+        if !writes.contains(&name.as_str()) || is_part {
+            continue;
+        }
+        let concern = command.get_document("writeConcern").unwrap_or_else(|_| panic!("{command}"));
+        assert_eq!((concern.get_str("w").unwrap(), concern.get_bool("j").unwrap()), ("majority", true), "{command}");
+        *seen.entry(name.clone()).or_insert(0) += 1;
+    }
+    assert!(seen["insert"] >= 3 && seen["update"] >= 4 && seen["commitTransaction"] == 1, "{seen:?}");
 }
 
 /// A folder that goes with its test.

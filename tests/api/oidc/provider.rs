@@ -123,7 +123,7 @@ pub enum Manner {
     Redirecting(String),
     /// With keys and a megabyte.
     Endless,
-    /// With another configuration.
+    /// With another configuration, and with its keys.
     Configured(Value),
 }
 
@@ -152,7 +152,6 @@ async fn answer(shared: &Shared, document: impl FnOnce(&State) -> Value) -> Resp
         (state.manner.clone(), document(&state))
     };
     match manner {
-        Manner::Well => document.to_string().into_response(),
         Manner::Failing(status) => StatusCode::from_u16(status).unwrap().into_response(),
         Manner::Silent => std::future::pending().await,
         Manner::Redirecting(to) => Response::builder().status(StatusCode::FOUND).header("location", to).finish(),
@@ -161,7 +160,8 @@ async fn answer(shared: &Shared, document: impl FnOnce(&State) -> Value) -> Resp
             large["padding"] = Value::from("x".repeat(1 << 20));
             large.to_string().into_response()
         }
-        Manner::Configured(configuration) => configuration.to_string().into_response(),
+        Manner::Configured(other) if document.get("jwks_uri").is_some() => other.to_string().into_response(),
+        Manner::Well | Manner::Configured(_) => document.to_string().into_response(),
     }
 }
 

@@ -1,0 +1,177 @@
+//! An HTTP/1.1 client that costs as little as it can: on a small machine a heavier one would be what is measured.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+/// A connection that is kept open.
+pub struct Connection {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+impl Connection {
+    pub async fn open(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, buffer: Vec::with_capacity(128 * 1024) }
+    }
+
+    /// Sends a whole request and reads the whole answer: its status and its body.
+    pub async fn send(&mut self, request: &[u8]) -> (u16, &[u8]) {
+        self.stream.write_all(request).await.unwrap();
+        self.buffer.clear();
+        let (mut head, mut length) = (0, None);
+        loop {
+            if length.is_some_and(|length| self.buffer.len() >= head + length) {
+                break;
+            }
+            assert_ne!(self.stream.read_buf(&mut self.buffer).await.unwrap(), 0, "the server closed the connection");
+            if length.is_none()
+                && let Some(end) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n")
+            {
+                head = end + 4;
+                length = Some(content_length(&self.buffer[..head]));
+            }
+        }
+        let status = str::from_utf8(&self.buffer[9..12]).unwrap().parse().unwrap();
+        (status, &self.buffer[head..])
+    }
+
+    /// [`Connection::send`], for an answer of this status, as JSON.
+    pub async fn expect(&mut self, request: &[u8], status: u16) -> Value {
+        let (got, body) = self.send(request).await;
+        assert_eq!(got, status, "{}", String::from_utf8_lossy(body));
+        serde_json::from_slice(body).unwrap_or(Value::Null)
+    }
+}
+
+fn content_length(head: &[u8]) -> usize {
+    let head = str::from_utf8(head).unwrap().to_ascii_lowercase();
+    let Some((_, after)) = head.split_once("content-length: ") else { return 0 };
+    after.split_once("\r\n").unwrap().0.parse().unwrap()
+}
+
+/// A request's text.
+pub fn request(method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Vec<u8> {
+    let mut text = format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n");
+    if let Some(token) = token {
+        text += &format!("authorization: Bearer {token}\r\n");
+    }
+    match body {
+        Some(body) => {
+            let body = body.to_string();
+            text += &format!("content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        }
+        None => text += "content-length: 0\r\n\r\n",
+    }
+    text.into_bytes()
+}
+
+/// What a server did under load.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// Requests answered in a second.
+    pub rate: f64,
+    /// Milliseconds.
+    pub p50: f64,
+    /// Milliseconds.
+    pub p99: f64,
+}
+
+/// Runs `work` for each worker, over and over until the time is up or it has nothing left to do.
+pub async fn load<F, W>(workers: usize, time: Duration, work: F) -> Load
+where
+    F: Fn(usize) -> W,
+    W: AsyncWork,
+{
+    let until = Instant::now() + time;
+    let began = Instant::now();
+    let tasks: Vec<_> = (0..workers).map(|worker| tokio::spawn(run(work(worker), until))).collect();
+    let mut all = Vec::new();
+    for task in tasks {
+        all.extend(task.await.unwrap());
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    all.sort_unstable();
+    let at = |share: f64| {
+        all.get(((all.len() as f64 * share) as usize).min(all.len().saturating_sub(1))).map_or(0.0, |d| d.as_secs_f64() * 1e3)
+    };
+    Load { rate: all.len() as f64 / seconds, p50: at(0.5), p99: at(0.99) }
+}
+
+async fn run(mut work: impl AsyncWork, until: Instant) -> Vec<Duration> {
+    let mut times = Vec::with_capacity(1 << 15);
+    while Instant::now() < until {
+        let began = Instant::now();
+        if !work.once().await {
+            break;
+        }
+        times.push(began.elapsed());
+    }
+    times
+}
+
+/// One worker's unit of work; `false` when there is none left.
+pub trait AsyncWork: Send + 'static {
+    fn once(&mut self) -> impl Future<Output = bool> + Send;
+}
+
+/// Requests to one server, one after the other, that `next` makes.
+pub struct Requests<N> {
+    address: SocketAddr,
+    connection: Option<Connection>,
+    next: N,
+    status: u16,
+}
+
+impl<N: FnMut() -> Option<Arc<[u8]>> + Send + 'static> Requests<N> {
+    pub fn new(address: SocketAddr, status: u16, next: N) -> Self {
+        Self { address, connection: None, next, status }
+    }
+}
+
+impl<N: FnMut() -> Option<Arc<[u8]>> + Send + 'static> AsyncWork for Requests<N> {
+    async fn once(&mut self) -> bool {
+        let Some(request) = (self.next)() else { return false };
+        let connection = match &mut self.connection {
+            Some(open) => open,
+            none => none.insert(Connection::open(self.address).await),
+        };
+        let (status, body) = connection.send(&request).await;
+        assert_eq!(status, self.status, "{}", String::from_utf8_lossy(body));
+        true
+    }
+}
+
+/// The same request again and again, from each of `connections`.
+pub async fn repeat(address: SocketAddr, connections: usize, time: Duration, request: Vec<u8>) -> Load {
+    let request: Arc<[u8]> = request.into();
+    load(connections, time, |_| {
+        let request = request.clone();
+        Requests::new(address, 200, move || Some(request.clone()))
+    })
+    .await
+}
+
+/// Requests from a list, each once.
+pub async fn each(address: SocketAddr, connections: usize, status: u16, requests: Vec<Vec<u8>>) -> Load {
+    let requests: Arc<[Arc<[u8]>]> = requests.into_iter().map(Arc::from).collect();
+    let next = Arc::new(AtomicUsize::new(0));
+    load(connections, Duration::from_secs(60), |_| {
+        let (requests, next) = (requests.clone(), next.clone());
+        Requests::new(address, status, move || requests.get(next.fetch_add(1, Ordering::Relaxed)).cloned())
+    })
+    .await
+}

@@ -1,0 +1,238 @@
+//! The real server under load, beside the driver alone and beside an Express server: `cargo bench --bench load`.
+//!
+//! Everything runs on this machine and shares its processors, so only ratios of one run mean anything: each is the median
+//! of five alternating runs. `BENCH_SECONDS` (default 2) is the length of one run. `PEER_EXPRESS` names the folder of an
+//! Express server (`server.mjs`, its packages installed) that is measured beside, where node is at hand.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod batch;
+mod client;
+mod data;
+mod servers;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use time::OffsetDateTime;
+use valet::{app::App, domain::credentials::Tokens};
+
+use self::{
+    client::{Connection, Load, Requests, each, load, repeat},
+    data::{Find, User, Write, declared},
+    servers::{Below, DATABASE, Server},
+};
+
+/// Runs of which a ratio is the median.
+pub const RUNS: usize = 5;
+/// Connections under load.
+const CONNECTIONS: usize = 16;
+/// Users whose uploads are issued, so that no user's cap of open uploads ends a run.
+const ISSUERS: usize = 32;
+
+#[tokio::main]
+async fn main() {
+    let seconds = std::env::var("BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2.0);
+    let time = Duration::from_secs_f64(seconds);
+    let below = Below::start().await;
+    let driver = data::driver(&below.mongod.uri()).await;
+
+    // The first start makes the indexes.
+    drop(Server::valet(&below).await);
+    let mut starts = Vec::new();
+    let mut idle = Vec::new();
+    for _ in 0..RUNS {
+        let server = Server::valet(&below).await;
+        starts.push(server.started_in.as_secs_f64() * 1e3);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        idle.push(server.memory().unwrap_or(f64::NAN));
+    }
+    println!("start to /readyz: {:.0} ms (bar 300), idle {:.1} MiB (bar 40)", median(starts), median(idle));
+
+    let valet = Server::valet(&below).await;
+    let ada = User::of_valet(valet.address).await;
+    data::fill(&driver.database(DATABASE).collection("images"), &ada.id, data::IMAGES).await;
+    let express = Server::express(&below).await;
+    let eve = match &express {
+        Some(server) => Some(User::of_express(server).await),
+        None => None,
+    };
+    if let Some(eve) = &eve {
+        data::fill_express(&driver, &eve.id).await;
+    }
+    let peer = express.as_ref().zip(eve.as_ref());
+
+    galleries(time, &valet, &ada, &driver, peer).await;
+    issues(time, &valet, &driver, peer).await;
+    confirms(&valet, below.s3).await;
+    logins(time, &valet, &ada).await;
+    batch::ratios(&valet, below.s3).await;
+    session_check(&below, &valet, &ada).await;
+    crowd(time, &valet, &ada).await;
+    drop((valet, express));
+    below.stop().await;
+}
+
+type Peer<'a> = Option<(&'a Server, &'a User)>;
+
+fn gallery(user: &User, limit: u32) -> Vec<u8> {
+    user.request("GET", &format!("/api/images/gallery?limit={limit}"), None)
+}
+
+async fn galleries(time: Duration, valet: &Server, ada: &User, driver: &mongodb::Client, peer: Peer<'_>) {
+    let (mut ceiling, mut ours, mut theirs, mut tails) = (vec![], vec![], vec![], vec![]);
+    for _ in 0..RUNS {
+        ceiling.push(load(CONNECTIONS, time, |_| Find::new(driver, &ada.id)).await);
+        let page = repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)).await;
+        tails.push(page.p99 / page.p50);
+        ours.push(page);
+        if let Some((server, eve)) = peer {
+            theirs.push(repeat(server.address, CONNECTIONS, time, gallery(eve, 50)).await);
+        }
+    }
+    show("driver only: find(50)", &ceiling, None);
+    show("gallery(50)", &ours, None);
+    println!(
+        "  {:.2} of the driver-only rate (bar 0.40); p99 is {:.1} times p50 (bar 15)",
+        ratio(&ours, &ceiling),
+        median(tails)
+    );
+    if peer.is_some() {
+        show("Express: gallery(50)", &theirs, None);
+        println!("  gallery(50) is {:.0} times the peer's rate (bar 50)", ratio(&ours, &theirs));
+    }
+    for limit in [1, 50, 100] {
+        let before = valet.cpu();
+        let page = repeat(valet.address, CONNECTIONS, time, gallery(ada, limit)).await;
+        let cpu = valet.cpu().zip(before).map(|(after, before)| after - before);
+        show(&format!("gallery({limit})"), &[page], cpu.map(|cpu| cpu / (page.rate * time.as_secs_f64())));
+    }
+}
+
+async fn issues(time: Duration, valet: &Server, driver: &mongodb::Client, peer: Peer<'_>) {
+    let mut users = Vec::new();
+    for _ in 0..ISSUERS {
+        users.push(User::of_valet(valet.address).await);
+    }
+    let users: Arc<[User]> = users.into();
+    let database = driver.database(DATABASE);
+    let (mut ceiling, mut ours, mut theirs) = (vec![], vec![], vec![]);
+    let mut cpu = None;
+    for _ in 0..RUNS {
+        ceiling.push(load(CONNECTIONS, time, |worker| Write::new(driver, &users, worker)).await);
+        data::forget_uploads(&database).await;
+        let before = valet.cpu();
+        let issued = load(CONNECTIONS, time, |worker| {
+            let (users, mut turn) = (users.clone(), worker);
+            Requests::new(valet.address, 201, move || {
+                turn += 1;
+                let id = uuid::Uuid::new_v4();
+                let body = declared(id.as_bytes());
+                Some(users[turn % users.len()].request("POST", "/api/images/upload", Some(&body)).into())
+            })
+        })
+        .await;
+        cpu = valet.cpu().zip(before).map(|(after, before)| (after - before) / (issued.rate * time.as_secs_f64()));
+        ours.push(issued);
+        data::forget_uploads(&database).await;
+        if let Some((server, eve)) = peer {
+            let body = declared(b"x");
+            let request: Arc<[u8]> = eve.request("POST", "/api/images/presign", Some(&body)).into();
+            theirs.push(
+                load(CONNECTIONS, time, |_| {
+                    let request = request.clone();
+                    Requests::new(server.address, 201, move || Some(request.clone()))
+                })
+                .await,
+            );
+        }
+    }
+    show("driver only: the writes of issue", &ceiling, None);
+    show("issue", &ours, cpu);
+    println!("  {:.2} of the driver-only rate (bar 0.6)", ratio(&ours, &ceiling));
+    if peer.is_some() {
+        show("Express: presign", &theirs, None);
+        println!("  issue is {:.1} times the peer's rate (bar 2.5)", ratio(&ours, &theirs));
+    }
+}
+
+async fn confirms(valet: &Server, s3: std::net::SocketAddr) {
+    let user = User::of_valet(valet.address).await;
+    let ids = batch::uploaded(valet, s3, &user, 400).await;
+    let before = valet.cpu();
+    let requests: Vec<_> = ids.iter().map(|id| user.request("POST", &format!("/api/images/{id}/confirm"), None)).collect();
+    let done = each(valet.address, CONNECTIONS, 200, requests).await;
+    show("confirm", &[done], valet.cpu().zip(before).map(|(after, before)| (after - before) / ids.len() as f64));
+}
+
+/// What hashing passwords does to those who read.
+async fn logins(time: Duration, valet: &Server, ada: &User) {
+    let alone = repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)).await;
+    let (beside, logins) =
+        tokio::join!(repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)), repeat(valet.address, 4, time, ada.login()));
+    show("gallery(50) alone", &[alone], None);
+    show("gallery(50) beside logins", &[beside], None);
+    show("login beside gallery(50)", &[logins], None);
+}
+
+/// What the check of the session adds to the check of the token, as a share of a gallery request.
+async fn session_check(below: &Below, valet: &Server, ada: &User) {
+    const CALLS: u32 = 5000;
+    let config = below.config();
+    let app = App::connect(&config).await.unwrap();
+    let tokens = Tokens::new(&config.tokens);
+    let now = OffsetDateTime::now_utc();
+    app.valet.authenticate(&ada.token, now).await.unwrap();
+    let mut added = Vec::new();
+    for _ in 0..RUNS {
+        let began = Instant::now();
+        for _ in 0..CALLS {
+            std::hint::black_box(tokens.verify(&ada.token, now).unwrap());
+        }
+        let token = began.elapsed();
+        for _ in 0..CALLS {
+            std::hint::black_box(app.valet.authenticate(&ada.token, now).await.unwrap());
+        }
+        let both = began.elapsed() - token;
+        added.push((both.as_secs_f64() - token.as_secs_f64()) * 1e9 / f64::from(CALLS));
+    }
+    let added = median(added);
+    let request = valet_time(valet, ada).await;
+    println!("session check: {added:.0} ns, {:.3} % of a gallery(50) request's processor time (bar 1 %)", added / request / 1e7);
+    drop(app);
+}
+
+/// The server's processor time for one gallery(50), in seconds.
+async fn valet_time(valet: &Server, ada: &User) -> f64 {
+    let time = Duration::from_secs(1);
+    let before = valet.cpu().unwrap_or(f64::NAN);
+    let page = repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)).await;
+    (valet.cpu().unwrap_or(f64::NAN) - before) / (page.rate * time.as_secs_f64())
+}
+
+/// Memory while many read at once.
+async fn crowd(time: Duration, valet: &Server, ada: &User) {
+    let page = repeat(valet.address, 256, time * 2, gallery(ada, 50)).await;
+    show("gallery(50), 256 connections", &[page], None);
+    println!("  {:.1} MiB (bar 120)", valet.memory().unwrap_or(f64::NAN));
+    let status = Connection::open(valet.address).await.send(&client::request("GET", "/readyz", None, None)).await.0;
+    assert_eq!(status, 200);
+}
+
+/// The middle one.
+pub fn median(mut all: Vec<f64>) -> f64 {
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
+
+/// Of rates, run by run.
+fn ratio(ours: &[Load], theirs: &[Load]) -> f64 {
+    median(ours.iter().zip(theirs).map(|(ours, theirs)| ours.rate / theirs.rate).collect())
+}
+
+fn show(what: &str, runs: &[Load], cpu: Option<f64>) {
+    let of = |value: fn(&Load) -> f64| median(runs.iter().map(value).collect());
+    let cpu = cpu.map_or_else(String::new, |seconds| format!("  server {:.0} µs of processor each", seconds * 1e6));
+    println!("{what:32} {:8.0}/s  p50 {:7.2} ms  p99 {:7.2} ms{cpu}", of(|l| l.rate), of(|l| l.p50), of(|l| l.p99));
+}

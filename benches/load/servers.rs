@@ -1,0 +1,162 @@
+//! What is measured, and what it stands on: the program itself as a child process, a real mongod, the in-process S3.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use valet::{
+    config::{Config, CorsOrigins},
+    dev::{
+        mongod::{Mongod, MongodOptions},
+        s3::{LocalS3, Options},
+    },
+};
+
+use super::client::{Connection, request};
+
+const KEYS: (&str, &str) = ("bench-key", "bench-secret");
+pub const BUCKET: &str = "bench";
+pub const DATABASE: &str = "bench";
+
+/// MongoDB and S3.
+pub struct Below {
+    pub mongod: Mongod,
+    pub s3: SocketAddr,
+    root: PathBuf,
+}
+
+impl Below {
+    pub async fn start() -> Self {
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("load-{}", std::process::id()));
+        let options = MongodOptions { cache_mib: 1024, ..MongodOptions::new(root.join("mongodb")) };
+        let mongod = Mongod::start(options).await.unwrap();
+        let options = Options {
+            root: root.join("s3"),
+            access_key: KEYS.0.to_owned(),
+            secret_key: KEYS.1.into(),
+            cors: CorsOrigins::default(),
+        };
+        let server = LocalS3::open(options).unwrap();
+        server.create_bucket(BUCKET).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let s3 = listener.local_addr().unwrap();
+        tokio::spawn(server.serve(listener, CancellationToken::new()));
+        Self { mongod, s3, root }
+    }
+
+    pub async fn stop(self) {
+        self.mongod.stop().await.unwrap();
+        std::fs::remove_dir_all(self.root).unwrap();
+    }
+
+    /// The settings of a server on `port`.
+    pub fn settings(&self, port: u16) -> Vec<(&'static str, String)> {
+        vec![
+            ("BIND", format!("127.0.0.1:{port}")),
+            ("MONGODB_URI", self.mongod.uri()),
+            ("MONGODB_DATABASE", DATABASE.to_owned()),
+            ("S3_BUCKET", BUCKET.to_owned()),
+            ("S3_ENDPOINT", format!("http://{}", self.s3)),
+            ("S3_FORCE_PATH_STYLE", "true".to_owned()),
+            ("AWS_REGION", "us-east-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", KEYS.0.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", KEYS.1.to_owned()),
+            ("JWT_SECRET", "bench-secret-0123456789-abcdefghij".to_owned()),
+            ("RATE_LIMIT", "off".to_owned()),
+            // The sweeper's work is not measured here.
+            ("SWEEP_INTERVAL", "1h".to_owned()),
+        ]
+    }
+
+    /// The same as this process sees them.
+    pub fn config(&self) -> Config {
+        let settings = self.settings(0);
+        let mut config =
+            Config::read(&|name| settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone())).unwrap();
+        config.s3.credentials = Some(valet::signer::Credentials {
+            access_key_id: KEYS.0.to_owned(),
+            secret_access_key: KEYS.1.into(),
+            session_token: None,
+            expires_at: None,
+        });
+        config
+    }
+}
+
+/// A child process that listens; killed when dropped.
+pub struct Server {
+    child: Child,
+    pub address: SocketAddr,
+    /// From its start to its first good answer.
+    pub started_in: Duration,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Server {
+    /// `valet serve`, once `/readyz` answers 200.
+    pub async fn valet(below: &Below) -> Self {
+        let port = free_port();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_valet"));
+        command.arg("serve").envs(below.settings(port));
+        Self::start(command, port, "/readyz").await
+    }
+
+    /// The Express server in the folder that PEER_EXPRESS names, if it does.
+    pub async fn express(below: &Below) -> Option<Self> {
+        let folder = std::env::var_os("PEER_EXPRESS")?;
+        let port = free_port();
+        let mut command = Command::new("node");
+        command.arg("server.mjs").current_dir(folder).envs(below.settings(port)).env("PORT", port.to_string());
+        Some(Self::start(command, port, "/").await)
+    }
+
+    async fn start(mut command: Command, port: u16, path: &str) -> Self {
+        let began = Instant::now();
+        // What it logs is written, as in production, and goes nowhere.
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut server = Self { child, address, started_in: Duration::ZERO };
+        loop {
+            assert!(began.elapsed() < Duration::from_secs(30), "the server does not start");
+            assert!(server.child.try_wait().unwrap().is_none(), "the server ended");
+            if tokio::net::TcpStream::connect(address).await.is_ok() {
+                let (status, _) = Connection::open(address).await.send(&request("GET", path, None, None)).await;
+                if status == 200 || path == "/" {
+                    server.started_in = began.elapsed();
+                    return server;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Resident memory in MiB, where /proc tells.
+    pub fn memory(&self) -> Option<f64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.trim().trim_end_matches(" kB").parse::<f64>().ok().map(|kib| kib / 1024.0)
+    }
+
+    /// Processor time used so far in seconds, where /proc tells.
+    pub fn cpu(&self) -> Option<f64> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        // utime and stime in clock ticks, of which Linux shows programs 100 a second.
+        Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / 100.0)
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}

@@ -1,0 +1,187 @@
+//! Deleting an account, with everything in it. One conditional update takes it from its owner; the sweeper does the rest, in
+//! steps that can each be repeated, and removes the account's record last.
+//!
+//! Images become tombstones first, which outlive the account: they know all that their end needs.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{
+    Valet,
+    accounts::LogInError,
+    audit::audit,
+    credentials::{Busy, Caller, Proof},
+    throttle::{Client, Throttled},
+};
+use crate::{
+    model::{ImageId, UserId},
+    store::{Deletion, StoreError},
+};
+
+/// How old a provider's token may be that deletes its user's account.
+pub const FRESH: Duration = Duration::from_secs(5 * 60);
+/// Accounts per step, and images of each.
+const ACCOUNTS: i64 = 10;
+const IMAGES: u32 = 100;
+/// Longer than a step takes: two listings, a transaction, and the objects of its images.
+const LEASE: Duration = Duration::from_secs(300);
+/// After a step that failed.
+const RETRY: Duration = Duration::from_secs(60);
+/// A hold without an image may be of an upload that is being issued, when it is younger than this.
+const ISSUING: Duration = Duration::from_secs(10 * 60);
+/// How long it is known that a provider's user was deleted: tokens of before are dead by then.
+const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Why an account was not deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum DeleteAccountError {
+    /// An account with a password is deleted with it.
+    #[error("the password is missing")]
+    NoPassword,
+    /// The password is wrong, or was not looked at.
+    #[error(transparent)]
+    Password(#[from] LogInError),
+    /// The identity provider's token is not fresh.
+    #[error("the token is older than five minutes")]
+    TokenTooOld,
+    /// The account is gone.
+    #[error("the account is gone")]
+    NoAccount,
+}
+
+impl From<StoreError> for DeleteAccountError {
+    fn from(error: StoreError) -> Self {
+        LogInError::from(error).into()
+    }
+}
+
+impl From<Throttled> for DeleteAccountError {
+    fn from(error: Throttled) -> Self {
+        LogInError::from(error).into()
+    }
+}
+
+impl From<Busy> for DeleteAccountError {
+    fn from(error: Busy) -> Self {
+        LogInError::from(error).into()
+    }
+}
+
+/// How a deletion goes on.
+enum Step {
+    /// At once.
+    More,
+    /// Not before this time.
+    Wait(OffsetDateTime),
+    /// Nothing is live any more.
+    Done,
+}
+
+impl Valet {
+    /// Deletes the caller's account: for its owner at once, and all that is in it by and by. Who has a password proves it,
+    /// an identity provider's user has a fresh token.
+    ///
+    /// # Errors
+    /// [`DeleteAccountError`].
+    pub async fn delete_account(
+        &self,
+        caller: Caller,
+        password: Option<&str>,
+        client: &Client,
+        now: OffsetDateTime,
+    ) -> Result<(), DeleteAccountError> {
+        let account = self.store.users.find(caller.user).await?.ok_or(DeleteAccountError::NoAccount)?;
+        let account = match (&account.user.email, &account.password_hash, caller.proof) {
+            (Some(email), Some(_), _) => {
+                let password = password.ok_or(DeleteAccountError::NoPassword)?;
+                let guess = self.throttle.guess(email, client)?;
+                self.prove(Some(account), password, guess).await?
+            }
+            (_, _, Proof::Provider(issued_at)) if now - issued_at <= FRESH => account,
+            _ => return Err(DeleteAccountError::TokenTooOld),
+        };
+        if !self.store.users.claim_deletion(&account, now).await? {
+            return Err(LogInError::InvalidCredentials.into());
+        }
+        audit!("account_deletion_begun", user = %caller.user, "an account is deleted by its owner");
+        if let (Some(provider), Some((_, subject))) = (&self.provider, &account.identity) {
+            provider.forget(subject);
+        }
+        // The account is gone whatever comes: what fails here the sweeper does.
+        if let Err(error) = self.end_sessions(caller.user, None).await {
+            tracing::warn!(user = %caller.user, %error, "the sessions of a deleted account are left to the sweeper");
+        }
+        Ok(())
+    }
+
+    /// A step of each deletion that is due: how many accounts are gone for good, and whether there is more to do now.
+    pub(super) async fn sweep_deletions(&self, now: OffsetDateTime) -> Result<(u32, bool), StoreError> {
+        let (mut gone, mut more) = (0, false);
+        let lease = now + LEASE;
+        for deletion in self.store.users.deletions_due(now, ACCOUNTS).await? {
+            let user = deletion.user;
+            if !self.store.users.move_deletion(user, deletion.due, lease).await? {
+                continue;
+            }
+            let next = match self.step_deletion(deletion, now).await {
+                Ok(Step::Done) => {
+                    if self.store.users.finish_deletion(user, lease).await? {
+                        audit!("account_deleted", %user, "nothing of a deleted account is left");
+                        gone += 1;
+                    }
+                    continue;
+                }
+                Ok(Step::More) => {
+                    more = true;
+                    now
+                }
+                Ok(Step::Wait(until)) => until,
+                Err(error) => {
+                    tracing::warn!(%user, %error, "the deletion of an account could not go on");
+                    now + RETRY
+                }
+            };
+            self.store.users.move_deletion(user, lease, next).await?;
+        }
+        Ok((gone, more))
+    }
+
+    async fn step_deletion(
+        &self,
+        Deletion { user, at, is_foreign, .. }: Deletion,
+        now: OffsetDateTime,
+    ) -> Result<Step, StoreError> {
+        // Again: one may have begun while the account was claimed.
+        if self.store.sessions.has_any(user).await? {
+            self.end_sessions(user, None).await?;
+        }
+        let live = self.live_images(user).await?;
+        if !live.is_empty() {
+            self.delete_all(user, &live, now).await?;
+            return Ok(Step::More);
+        }
+        // Whoever had reserved before the claim may insert its image still.
+        let holds = self.store.users.holds(user).await?;
+        if let Some(youngest) = holds.iter().map(|(.., at)| *at + ISSUING).max() {
+            if now < youngest {
+                return Ok(Step::Wait(youngest));
+            }
+            let released: Vec<_> = holds.iter().map(|(image, bytes, _)| (*image, *bytes)).collect();
+            self.store.users.release_all_held(user, &released).await?;
+            return Ok(Step::More);
+        }
+        // Asked anew: no hold is left, so none can come after this.
+        if !self.live_images(user).await?.is_empty() {
+            return Ok(Step::More);
+        }
+        let remembered = at + REMEMBERED;
+        Ok(if is_foreign && now < remembered { Step::Wait(remembered) } else { Step::Done })
+    }
+
+    async fn live_images(&self, user: UserId) -> Result<Vec<ImageId>, StoreError> {
+        let ready = self.store.images.list_owned_ready(user, None, IMAGES).await?;
+        let pending = self.store.images.list_owned_pending(user, None, IMAGES).await?;
+        Ok(ready.iter().chain(&pending).map(|image| image.id).collect())
+    }
+}

@@ -1,0 +1,91 @@
+//! Answers whose JSON is written by hand, in one buffer: for the one answer that is large and asked for all the time.
+//!
+//! Their shape is documented by a type as every other answer's is; tests hold one against the other.
+
+use std::marker::PhantomData;
+
+use poem::{IntoResponse, Response, http::header};
+use poem_openapi::{
+    payload::{Json, Payload},
+    registry::{MetaSchemaRef, Registry},
+    types::Type,
+};
+use time::{OffsetDateTime, UtcOffset};
+
+/// JSON text of the shape of `T`.
+pub struct Written<T> {
+    json: Vec<u8>,
+    shape: PhantomData<fn() -> T>,
+}
+
+impl<T> Written<T> {
+    /// The text, which is JSON of the shape of `T`.
+    pub fn new(json: Vec<u8>) -> Self {
+        Self { json, shape: PhantomData }
+    }
+}
+
+impl<T: Type> Payload for Written<T> {
+    const CONTENT_TYPE: &'static str = Json::<T>::CONTENT_TYPE;
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: Send> IntoResponse for Written<T> {
+    fn into_response(self) -> Response {
+        Response::builder().header(header::CONTENT_TYPE, "application/json; charset=utf-8").body(self.json)
+    }
+}
+
+/// A string of any text, with its quotes.
+pub fn push_text(out: &mut Vec<u8>, text: &str) {
+    // Writing to memory does not fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// A number.
+pub fn push_number(out: &mut Vec<u8>, number: u64) {
+    let _ = serde_json::to_writer(out, &number);
+}
+
+/// A time in RFC 3339, in whole seconds of UTC, with its quotes.
+pub fn push_time(out: &mut Vec<u8>, at: OffsetDateTime) {
+    let at = at.to_offset(UtcOffset::UTC);
+    let year = u16::try_from(at.year()).unwrap_or_default();
+    let mut text = *b"\"0000-00-00T00:00:00Z\"";
+    let mut put = |place: usize, n: u8| {
+        text[place] = b'0' + n / 10;
+        text[place + 1] = b'0' + n % 10;
+    };
+    put(1, (year / 100 % 100) as u8);
+    put(3, (year % 100) as u8);
+    put(6, at.month().into());
+    put(9, at.day());
+    put(12, at.hour());
+    put(15, at.minute());
+    put(18, at.second());
+    out.extend_from_slice(&text);
+}
+
+#[cfg(test)]
+mod tests {
+    use time::{format_description::well_known::Rfc3339, macros::datetime};
+
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_rfc_3339() {
+        for at in [datetime!(2026-11-22 10:00 UTC), datetime!(1970-01-01 23:59:59 UTC), datetime!(9999-12-31 01:02:03 +04:30)] {
+            let mut text = Vec::new();
+            push_time(&mut text, at);
+            let expected = at.to_offset(UtcOffset::UTC).format(&Rfc3339).map(|text| format!("\"{text}\""));
+            assert_eq!(String::from_utf8(text).ok(), expected.ok());
+        }
+    }
+}

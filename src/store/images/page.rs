@@ -1,0 +1,167 @@
+//! Pages of a user's images. Ready ones are read as the database sent them: views into its answer, of which nothing is
+//! copied or decoded that the page does not show.
+
+use futures_util::{StreamExt, TryStreamExt};
+use mongodb::{
+    bson::{Bson, Document, RawBsonRef, RawDocument, doc},
+    raw_batch_cursor::RawBatch,
+};
+use time::OffsetDateTime;
+
+use super::{Images, document::ImageDoc};
+use crate::{
+    model::{ContentType, Image, ImageId, ImageState, Position, UserId},
+    store::{StoreError, bounded, datetime, instant},
+};
+
+/// What a page shows of an image.
+const SHOWN: [&str; 11] =
+    ["_id", "key", "fileName", "contentType", "size", "sha256", "caption", "width", "height", "createdAt", "uploadedAt"];
+
+/// A page of ready images, in its order.
+#[derive(Debug)]
+pub struct Page {
+    answer: Option<RawBatch>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// The image's id.
+    pub id: &'a str,
+    /// Where its bytes are.
+    pub key: &'a str,
+    /// See [`Image`], as everything below.
+    pub file_name: &'a str,
+    /// Proved.
+    pub content_type: ContentType,
+    /// Bytes.
+    pub size: u64,
+    /// Base64.
+    pub sha256: Option<&'a str>,
+    /// The owner's words.
+    pub caption: Option<&'a str>,
+    /// Pixels across.
+    pub width: u32,
+    /// Pixels down.
+    pub height: u32,
+    /// When the upload was issued.
+    pub created_at: OffsetDateTime,
+    /// When it was confirmed.
+    pub uploaded_at: OffsetDateTime,
+    /// The document's bytes: equal ones show the same.
+    pub bytes: &'a [u8],
+}
+
+impl Page {
+    /// The images.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`].
+    pub fn rows(&self) -> Result<Vec<Row<'_>>, StoreError> {
+        let Some(answer) = &self.answer else { return Ok(Vec::new()) };
+        let malformed = || StoreError::Corrupt { collection: "images", id: String::new(), field: "a page" };
+        let documents = answer.doc_slices().map_err(StoreError::Database)?;
+        let mut rows = Vec::with_capacity(64);
+        for value in documents {
+            let document = value.ok().and_then(RawBsonRef::as_document).ok_or_else(malformed)?;
+            let corrupt = |field| {
+                let id = document.get_str("_id").unwrap_or_default().to_owned();
+                StoreError::Corrupt { collection: "images", id, field }
+            };
+            rows.push(row(document).map_err(corrupt)?);
+        }
+        Ok(rows)
+    }
+}
+
+impl Row<'_> {
+    /// Where the image stands in the gallery's order.
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        Some(Position { uploaded_at: Some(self.uploaded_at), id: ImageId::parse(self.id)? })
+    }
+}
+
+/// Reads a document in one pass; the field that is missing or malformed.
+fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
+    let (mut id, mut key, mut file_name, mut content_type, mut sha256, mut caption) = (None, None, None, None, None, None);
+    let (mut size, mut width, mut height, mut created_at, mut uploaded_at) = (None, None, None, None, None);
+    for element in document {
+        let (name, value) = element.map_err(|_| "a field")?;
+        match (name.as_str(), value) {
+            ("_id", RawBsonRef::String(text)) => id = Some(text),
+            ("key", RawBsonRef::String(text)) => key = Some(text),
+            ("fileName", RawBsonRef::String(text)) => file_name = Some(text),
+            ("contentType", RawBsonRef::String(text)) => content_type = ContentType::parse(text),
+            ("sha256", RawBsonRef::String(text)) => sha256 = Some(text),
+            ("caption", RawBsonRef::String(text)) => caption = Some(text),
+            ("size", RawBsonRef::Int64(n)) => size = u64::try_from(n).ok(),
+            ("width", RawBsonRef::Int64(n)) => width = u32::try_from(n).ok(),
+            ("height", RawBsonRef::Int64(n)) => height = u32::try_from(n).ok(),
+            ("createdAt", RawBsonRef::DateTime(at)) => created_at = Some(instant(at)),
+            ("uploadedAt", RawBsonRef::DateTime(at)) => uploaded_at = Some(instant(at)),
+            _ => {}
+        }
+    }
+    Ok(Row {
+        id: id.ok_or("_id")?,
+        key: key.ok_or("key")?,
+        file_name: file_name.ok_or("fileName")?,
+        content_type: content_type.ok_or("contentType")?,
+        size: size.ok_or("size")?,
+        sha256,
+        caption,
+        width: width.ok_or("width")?,
+        height: height.ok_or("height")?,
+        created_at: created_at.ok_or("createdAt")?,
+        uploaded_at: uploaded_at.ok_or("uploadedAt")?,
+        bytes: document.as_bytes(),
+    })
+}
+
+impl Images {
+    /// Ready images, newest first, after `after`: one index scan that examines exactly what it returns, in one answer.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn page_owned_ready(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Page, StoreError> {
+        let projection: Document = SHOWN.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
+        let answer = bounded(async {
+            let find = self.collection.find(after_in_order(user, ImageState::Ready, after)).sort(newest_first());
+            let find = find.projection(projection).limit(-i64::from(limit)).batch_size(limit);
+            find.batch().await?.next().await.transpose()
+        })
+        .await?;
+        Ok(Page { answer })
+    }
+
+    /// Pending images, the newest upload first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn list_owned_pending(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
+        let page = bounded(async {
+            let find = self.collection.find(after_in_order(user, ImageState::Pending, after)).sort(newest_first());
+            find.limit(i64::from(limit)).batch_size(limit).await?.try_collect::<Vec<_>>().await
+        })
+        .await?;
+        page.into_iter().map(ImageDoc::into_image).collect()
+    }
+}
+
+fn newest_first() -> Document {
+    doc! { "uploadedAt": -1, "_id": -1 }
+}
+
+fn after_in_order(user: UserId, state: ImageState, after: Option<Position>) -> Document {
+    let mut filter = doc! { "user": user.to_string(), "state": state.as_str() };
+    if let Some(Position { uploaded_at, id }) = after {
+        // Pending images have no `uploadedAt`: all stand at null in the same index, ordered by id.
+        let at = uploaded_at.map_or(Bson::Null, |at| Bson::DateTime(datetime(at)));
+        let same = doc! { "uploadedAt": at.clone(), "_id": { "$lt": id.to_string() } };
+        let alternatives = if uploaded_at.is_some() { vec![same, doc! { "uploadedAt": { "$lt": at } }] } else { vec![same] };
+        filter.insert("$or", alternatives);
+    }
+    filter
+}

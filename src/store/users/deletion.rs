@@ -1,0 +1,127 @@
+//! Accounts on their way out: `users {deletedAt, due, formerIdentity}`. The claim takes all that lets anybody in; what is left is
+//! the tombstone that the sweeper works from, until nothing of the account is live.
+
+use aws_lc_rs::digest;
+use mongodb::bson::{Document, doc};
+use time::OffsetDateTime;
+
+use super::{Account, Users, not_deleted, version};
+use crate::{
+    model::{ImageId, UserId},
+    store::{StoreError, bounded, datetime, instant},
+};
+
+/// An account whose deletion goes on.
+#[derive(Debug, Clone, Copy)]
+pub struct Deletion {
+    /// Whose.
+    pub user: UserId,
+    /// When the sweeper was to look at it, or the end of a lease.
+    pub due: OffsetDateTime,
+    /// When it was claimed.
+    pub at: OffsetDateTime,
+    /// Whether its owner was an identity provider's, whose tokens of before must not make it anew.
+    pub is_foreign: bool,
+}
+
+/// An upload's hold: its image, its bytes, and when it was made.
+pub type Hold = (ImageId, u64, OffsetDateTime);
+
+/// What is kept of an identity: enough to know it again.
+fn former(issuer: &str, subject: &str) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    context.update(issuer.as_bytes());
+    context.update(&[0]);
+    context.update(subject.as_bytes());
+    context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Users {
+    /// Takes the account from its owner, unless its password was changed since it was read: nobody can sign in, upload or
+    /// use its address from here on. `false` when it was changed, or claimed before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; whether it happened is then to be asked again.
+    pub async fn claim_deletion(&self, account: &Account, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version(account) });
+        let mut set = doc! { "deletedAt": datetime(now), "due": datetime(now) };
+        if let Some((issuer, subject)) = &account.identity {
+            set.insert("formerIdentity", former(issuer, subject));
+        }
+        let unset = doc! { "email": "", "emailKey": "", "passwordHash": "", "identity": "" };
+        let update = doc! { "$set": set, "$unset": unset };
+        Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+    }
+
+    /// Whether a user of this identity was deleted at `issued_at` or later.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn was_deleted(&self, (issuer, subject): (&str, &str), issued_at: OffsetDateTime) -> Result<bool, StoreError> {
+        let filter = doc! { "formerIdentity": former(issuer, subject), "deletedAt": { "$gte": datetime(issued_at) } };
+        let ids = self.collection.clone_with_type::<Document>();
+        Ok(bounded(async { ids.find_one(filter).projection(doc! { "_id": 1 }).await }).await?.is_some())
+    }
+
+    /// Deletions that are due, the longest due first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn deletions_due(&self, now: OffsetDateTime, limit: i64) -> Result<Vec<Deletion>, StoreError> {
+        let filter = doc! { "due": { "$lte": datetime(now) } };
+        let projection = doc! { "due": 1, "deletedAt": 1, "formerIdentity": 1 };
+        let users = self.collection.clone_with_type::<Document>();
+        let found = bounded(async {
+            use futures_util::TryStreamExt;
+            let find = users.find(filter).projection(projection).sort(doc! { "due": 1 }).limit(limit);
+            find.await?.try_collect::<Vec<_>>().await
+        })
+        .await?;
+        let read = |user: &Document| {
+            Some(Deletion {
+                user: UserId::parse(user.get_str("_id").ok()?)?,
+                due: instant(*user.get_datetime("due").ok()?),
+                at: instant(*user.get_datetime("deletedAt").ok()?),
+                is_foreign: user.contains_key("formerIdentity"),
+            })
+        };
+        Ok(found.iter().filter_map(read).collect())
+    }
+
+    /// Moves a deletion's `due`, for a lease or to look again. `false` when somebody else did.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn move_deletion(&self, user: UserId, due: OffsetDateTime, to: OffsetDateTime) -> Result<bool, StoreError> {
+        let filter = doc! { "_id": user.to_string(), "due": datetime(due), "deletedAt": { "$exists": true } };
+        let update = doc! { "$set": { "due": datetime(to) } };
+        Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+    }
+
+    /// The holds of a user.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn holds(&self, user: UserId) -> Result<Vec<Hold>, StoreError> {
+        let found = bounded(async { self.collection.find_one(doc! { "_id": user.to_string() }).await }).await?;
+        let read = |hold: &Document| {
+            let bytes = u64::try_from(hold.get_i64("bytes").ok()?).ok()?;
+            Some((ImageId::parse(hold.get_str("image").ok()?)?, bytes, instant(*hold.get_datetime("at").ok()?)))
+        };
+        Ok(found.map_or_else(Vec::new, |user| user.holds.iter().filter_map(read).collect()))
+    }
+
+    /// The end of a deletion under this lease: the tombstone goes, unless an upload is still counted.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn finish_deletion(&self, user: UserId, lease: OffsetDateTime) -> Result<bool, StoreError> {
+        let filter = doc! {
+            "_id": user.to_string(),
+            "due": datetime(lease),
+            "deletedAt": { "$exists": true },
+            "holds.0": { "$exists": false },
+        };
+        Ok(bounded(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
+    }
+}

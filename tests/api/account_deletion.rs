@@ -1,0 +1,234 @@
+//! Deleting an account: what is left of it is nothing, whoever dies on the way.
+
+mod crashes;
+
+use std::time::Duration;
+
+use futures_util::{TryStreamExt, future::join_all};
+use mongodb::bson::{Document, doc};
+use reqwest::StatusCode;
+use serde_json::json;
+use time::OffsetDateTime;
+use valet::config::Rate;
+
+use super::app::{Answer, Caller, PASSWORD, TestApp, unique_png};
+
+async fn delete_account(caller: &Caller<'_>, password: &str) -> Answer {
+    caller.post("/api/auth/me/delete", json!({ "password": password })).await
+}
+
+/// All documents of a user, but for what is gone or on its way: tombstones of images outlive their URLs.
+async fn live_documents(app: &TestApp, user: &str) -> Vec<Document> {
+    let mut all = Vec::new();
+    for (collection, filter) in [
+        ("users", doc! { "_id": user }),
+        ("sessions", doc! { "user": user }),
+        ("images", doc! { "user": user, "state": { "$in": ["pending", "ready"] } }),
+    ] {
+        let found = app.db.collection::<Document>(collection).find(filter).await.unwrap();
+        all.extend(found.try_collect::<Vec<_>>().await.unwrap());
+    }
+    all
+}
+
+async fn keys_of(app: &TestApp, user: &str) -> Vec<String> {
+    app.bucket_keys().await.into_iter().filter(|key| key.contains(user)).collect()
+}
+
+async fn multiparts_of(app: &TestApp, user: &str) -> usize {
+    let listed = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
+    listed.uploads().iter().filter(|upload| upload.key().unwrap_or_default().contains(user)).count()
+}
+
+/// Sweeps at `now` until there is nothing to do.
+async fn sweep_all(app: &TestApp, now: OffsetDateTime) {
+    for _ in 0..100 {
+        if !app.app.valet.sweep_once(now).await.unwrap().1 {
+            return;
+        }
+    }
+    panic!("the sweep does not end");
+}
+
+/// Later than every URL, hold and lease of now.
+fn later() -> OffsetDateTime {
+    OffsetDateTime::now_utc() + Duration::from_secs(26 * 60 * 60)
+}
+
+async fn assert_nothing_is_left(app: &TestApp, user: &str) {
+    assert_eq!(live_documents(app, user).await, Vec::<Document>::new());
+    assert_eq!(keys_of(app, user).await, Vec::<String>::new());
+    assert_eq!(multiparts_of(app, user).await, 0);
+}
+
+/// Everything that an account can have: images, uploads in every state of being sent, a second session.
+async fn fill(app: &TestApp, ada: &Caller<'_>) {
+    for _ in 0..3 {
+        ada.upload("mine.png", "image/png", &unique_png()).await;
+    }
+    ada.issue("mine.png", "image/png", &unique_png()).await;
+    let sent = unique_png();
+    let ticket = ada.issue("mine.png", "image/png", &sent).await;
+    assert_eq!(app.put(&ticket.json["upload"], sent).await, 200);
+    let declared = json!({ "fileName": "mine.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
+    let parts = ada.post("/api/images/multipart", declared).await;
+    let wanted = json!({ "parts": [{ "partNumber": 1 }] });
+    let signed = ada.post(&format!("/api/images/{}/parts", parts.id()), wanted).await;
+    assert_eq!(app.put(&signed.json["parts"][0]["request"], vec![1; 6 << 20]).await, 200);
+    let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
+    assert_eq!(login.status, 200);
+}
+
+#[tokio::test]
+async fn everything_goes_and_the_address_is_free_at_once() {
+    let app = TestApp::start().await;
+    let (ada, eve) = (app.user().await, app.user().await);
+    fill(&app, &ada).await;
+    let hers = eve.upload("hers.png", "image/png", &unique_png()).await;
+    let refresh = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
+    let refresh = json!({ "refreshToken": refresh.json["refreshToken"] });
+    assert!(multiparts_of(&app, &ada.id).await == 1 && keys_of(&app, &ada.id).await.len() == 4);
+
+    assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
+    for (method, path) in [("GET", "/api/auth/me"), ("GET", "/api/images/gallery"), ("POST", "/api/auth/me/delete")] {
+        let answer = ada.send(method.parse().unwrap(), path, |request| request.json(&json!({ "password": PASSWORD }))).await;
+        assert_eq!(answer.problem(), (401, "session_ended"), "{path}");
+    }
+    assert_eq!(app.anonymous().post("/api/auth/refresh", refresh).await.problem(), (401, "session_ended"));
+    let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
+    assert_eq!(login.problem(), (401, "invalid_credentials"));
+    // The same address is another account, before anything is swept and after.
+    let again = app.anonymous().post("/api/auth/signup", json!({ "email": ada.email, "password": PASSWORD })).await;
+    assert_eq!(again.status, 201);
+    let again = Caller {
+        app: &app,
+        token: again.json["token"].as_str().map(str::to_owned),
+        id: again.json["user"]["id"].as_str().unwrap().to_owned(),
+        email: ada.email.clone(),
+    };
+    assert_ne!(again.id, ada.id);
+    sweep_all(&app, OffsetDateTime::now_utc()).await;
+    assert_nothing_is_left(&app, &ada.id).await;
+    for path in ["/api/images/gallery", "/api/images/pending"] {
+        let page = again.get(path).await;
+        assert!(page.json.as_object().unwrap().values().all(|list| list == &json!([])), "{page:?}");
+    }
+    assert_eq!(again.get("/api/auth/me").await.json["usage"]["bytes"], 0);
+    assert_eq!(eve.get(&format!("/api/images/{}", hers["id"].as_str().unwrap())).await.status, 200, "others keep theirs");
+    // Tombstones end by themselves, without the account.
+    sweep_all(&app, later()).await;
+    let left = app.db.collection::<Document>("images").find(doc! { "user": &ada.id }).await.unwrap();
+    let left: Vec<_> = left.try_collect().await.unwrap();
+    assert!(left.len() == 6 && left.iter().all(|image| image.get_str("state").is_ok_and(|state| state == "gone")), "{left:#?}");
+    assert_nothing_is_left(&app, &ada.id).await;
+}
+
+#[tokio::test]
+async fn only_the_owner_deletes() {
+    let app = TestApp::start_with(|config| {
+        config.limits = valet::config::Limits::default();
+        config.limits.login_failures = Rate::new(3, 600);
+    })
+    .await;
+    let ada = app.user().await;
+    let missing = ada.post("/api/auth/me/delete", json!({})).await;
+    assert_eq!((missing.problem(), missing.json["errors"][0]["field"].as_str()), ((400, "invalid_request"), Some("password")));
+    for body in [json!({ "password": null }), json!({ "password": 1 }), json!({ "password": PASSWORD, "email": ada.email })] {
+        assert_eq!(ada.post("/api/auth/me/delete", body).await.problem(), (400, "invalid_request"));
+    }
+    assert_eq!(
+        app.anonymous().post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.problem(),
+        (401, "token_missing")
+    );
+    for _ in 0..3 {
+        assert_eq!(delete_account(&ada, "seven green kites").await.problem(), (401, "invalid_credentials"));
+    }
+    assert_eq!(delete_account(&ada, PASSWORD).await.problem(), (429, "rate_limited"), "guessing is throttled as it is at login");
+    assert_eq!(ada.get("/api/auth/me").await.status, 200);
+}
+
+#[tokio::test]
+async fn every_other_server_notices_within_thirty_seconds() {
+    let app = TestApp::start().await;
+    let other = TestApp::beside(&app, |_| {}).await;
+    let ada = app.user().await;
+    let there = Caller { app: &other, ..ada.clone() };
+    assert_eq!(there.get("/api/auth/me").await.status, 200);
+    assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
+    // The account is gone there, too, whatever that server remembers of the session: nothing can be uploaded.
+    assert_eq!(there.get("/api/auth/me").await.problem(), (401, "session_ended"));
+    assert_eq!(there.issue("late.png", "image/png", &unique_png()).await.problem(), (401, "session_ended"));
+    let began = std::time::Instant::now();
+    while there.get("/api/images/gallery").await.status == 200 {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_nothing_is_left_after(&app, &ada.id).await;
+}
+
+/// With the waiting that holds of uploads under way may ask for.
+async fn assert_nothing_is_left_after(app: &TestApp, user: &str) {
+    for minutes in [0, 11, 25, 60 * 26] {
+        sweep_all(app, OffsetDateTime::now_utc() + Duration::from_secs(60 * minutes)).await;
+    }
+    assert_nothing_is_left(app, user).await;
+}
+
+#[tokio::test]
+async fn what_is_under_way_while_it_is_deleted_leaves_nothing() {
+    for round in 0..4 {
+        let app = TestApp::start().await;
+        let ada = app.user().await;
+        let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
+        let sent = unique_png();
+        let ticket = ada.issue("mine.png", "image/png", &sent).await;
+        assert_eq!(app.put(&ticket.json["upload"], sent).await, 200);
+        let late = ada.issue("late.png", "image/png", &unique_png()).await;
+        let uploads = join_all((0..8).map(|_| async { ada.issue("racing.png", "image/png", &unique_png()).await.status }));
+        let confirms = join_all((0..3).map(|_| async { ada.confirm(ticket.id()).await.status }));
+        let refreshes = join_all((0..3).map(|_| async {
+            app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": login.json["refreshToken"] })).await.status
+        }));
+        let logins =
+            async { app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await.status };
+        let multipart = async {
+            let declared = json!({ "fileName": "mine.png", "contentType": "image/png", "size": 12 << 20 });
+            ada.post("/api/images/multipart", declared).await.status
+        };
+        let deletion = async {
+            tokio::time::sleep(Duration::from_millis(20 * round)).await;
+            delete_account(&ada, PASSWORD).await.status
+        };
+        let sweeps = async {
+            for _ in 0..10 {
+                let _ = app.app.valet.sweep_once(OffsetDateTime::now_utc()).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let (uploads, confirms, refreshes, login, multipart, deletion, ()) =
+            tokio::join!(uploads, confirms, refreshes, logins, multipart, deletion, sweeps);
+        assert_eq!(deletion, 204);
+        let all = uploads.iter().chain(&confirms).chain(&refreshes).chain([&login, &multipart]);
+        assert!(all.clone().all(|status| matches!(status, 200 | 201 | 401 | 404)), "{:?}", all.collect::<Vec<_>>());
+        // A transfer that was under way arrives after all.
+        let arrived = app.put(&late.json["upload"], vec![1]).await;
+        assert_ne!(arrived, StatusCode::OK, "other bytes than declared");
+        assert_nothing_is_left_after(&app, &ada.id).await;
+    }
+}
+
+/// A PUT whose URL outlives the account brings its bytes back; they go again when the URL has died.
+#[tokio::test]
+async fn bytes_that_arrive_late_go_with_their_tombstone() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("late.png", "image/png", &bytes).await;
+    assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
+    sweep_all(&app, OffsetDateTime::now_utc()).await;
+    assert_nothing_is_left(&app, &ada.id).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    assert_eq!(keys_of(&app, &ada.id).await.len(), 1);
+    sweep_all(&app, later()).await;
+    assert_nothing_is_left(&app, &ada.id).await;
+}

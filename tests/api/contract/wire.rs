@@ -1,0 +1,48 @@
+//! A proxy in front of MongoDB that reads and changes what passes, message by message.
+
+use std::sync::Arc;
+
+use secrecy::ExposeSecret;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use crate::app::TestApp;
+
+/// Called with each message, without the four bytes of its length.
+pub type Tap = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
+
+/// A second server, whose requests to MongoDB and the replies to them pass through these.
+pub async fn beside_through(app: &TestApp, requests: Tap, replies: Tap) -> TestApp {
+    let uri = app.config.mongo.uri.expose_secret();
+    let address = uri.trim_start_matches("mongodb://").split(['/', ',', '?']).next().unwrap().to_owned();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxied = format!("mongodb://{}/?directConnection=true", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&address).await.unwrap();
+            let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+            tokio::spawn(pass(from_client, to_server, requests.clone()));
+            tokio::spawn(pass(from_server, to_client, replies.clone()));
+        }
+    });
+    TestApp::beside(app, |config| config.mongo.uri = proxied.into()).await
+}
+
+/// Messages begin with their length, these four bytes included (MsgHeader of MongoDB's wire protocol).
+async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, tap: Tap) {
+    while let Ok(length) = from.read_u32_le().await {
+        let mut message = vec![0; length as usize - 4];
+        if from.read_exact(&mut message).await.is_err() {
+            return;
+        }
+        tap(&mut message);
+        if to.write_all(&[&length.to_le_bytes()[..], &message].concat()).await.is_err() {
+            return;
+        }
+    }
+}
