@@ -14,10 +14,7 @@ use super::{
     credentials::{Busy, Caller, Proof},
     throttle::{Client, Throttled},
 };
-use crate::{
-    model::{ImageId, UserId},
-    store::{Deletion, StoreError},
-};
+use crate::store::{Deletion, StoreError};
 
 /// How old a provider's token may be that deletes its user's account.
 pub const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -156,7 +153,7 @@ impl Valet {
         if self.store.sessions.has_any(user).await? {
             self.end_sessions(user, None).await?;
         }
-        let live = self.live_images(user).await?;
+        let live = self.store.images.live_owned(user, IMAGES).await?;
         if !live.is_empty() {
             self.delete_all(user, &live, now).await?;
             return Ok(Step::More);
@@ -172,16 +169,10 @@ impl Valet {
             return Ok(Step::More);
         }
         // Asked anew: no hold is left, so none can come after this.
-        if !self.live_images(user).await?.is_empty() {
+        if !self.store.images.live_owned(user, 1).await?.is_empty() {
             return Ok(Step::More);
         }
         let remembered = at + REMEMBERED;
         Ok(if is_foreign && now < remembered { Step::Wait(remembered) } else { Step::Done })
-    }
-
-    async fn live_images(&self, user: UserId) -> Result<Vec<ImageId>, StoreError> {
-        let ready = self.store.images.list_owned_ready(user, None, IMAGES).await?;
-        let pending = self.store.images.list_owned_pending(user, None, IMAGES).await?;
-        Ok(ready.iter().chain(&pending).map(|image| image.id).collect())
     }
 }

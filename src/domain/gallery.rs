@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::Valet;
 use crate::{
-    model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, Preview, UserId},
+    model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, UserId},
     signer::Presigned,
     store::{Objects, Page, Row, StoreError},
 };
@@ -54,6 +54,17 @@ impl Gallery<'_> {
     pub fn push_url(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<OffsetDateTime, StoreError> {
         let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
         objects.presign_get_into((row.key, row.content_type), cache_control, *signed_at, *ttl, out)
+    }
+
+    /// [`Gallery::push_url`] of its preview, if it has one.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`].
+    pub fn push_preview_url(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
+        let Some(content_type) = row.preview else { return Ok(()) };
+        let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
+        let key = ObjectKey::stored(row.key.to_owned()).preview();
+        objects.presign_get_into((key.as_str(), content_type), cache_control, *signed_at, *ttl, out).map(drop)
     }
 }
 
@@ -141,26 +152,20 @@ impl Valet {
     /// [`StoreError::Credentials`].
     pub fn show(&self, image: Image, now: OffsetDateTime) -> Result<Shown, StoreError> {
         let urls = self.read_urls(image.user, now);
-        let url =
-            urls.objects.presign_get(&image.key, image.upload.content_type, &urls.cache_control, urls.signed_at, urls.ttl)?;
-        Ok(Shown { image, url })
+        let sign = |key: &ObjectKey, content_type| {
+            urls.objects.presign_get(key, content_type, &urls.cache_control, urls.signed_at, urls.ttl)
+        };
+        let url = sign(&image.key, image.upload.content_type)?;
+        let preview = image.preview_key().zip(image.upload.preview);
+        let preview = preview.map(|(key, preview)| sign(&key, preview.content_type)).transpose()?;
+        Ok(Shown { image, url, preview })
     }
 
     fn read_urls(&self, owner: UserId, now: OffsetDateTime) -> ReadUrls<'_> {
         let ttl = self.uploads.read_url_ttl;
         // A constant: anything else would make another URL of the same bytes. They never change, hence `immutable`.
         let cache_control = format!("private, max-age={}, immutable", ttl.as_secs());
-<<<<<<< HEAD
         ReadUrls { objects: &self.objects, cache_control, signed_at: window_start(owner, now, ttl), ttl }
-=======
-        let signed_at = window_start(image.user, now, ttl);
-        let url = self.objects.presign_get(&image.key, image.upload.content_type, &cache_control, signed_at, ttl)?;
-        let sign = |(key, preview): (ObjectKey, Preview)| {
-            self.objects.presign_get(&key, preview.content_type, &cache_control, signed_at, ttl)
-        };
-        let preview = image.preview_key().zip(image.upload.preview).map(sign).transpose()?;
-        Ok(Shown { image, url, preview })
->>>>>>> 4594e9b5e9717cd0b705a295aca9e143b95bc4cb
     }
 
     async fn find_ready(&self, user: UserId, id: ImageId) -> Result<Image, ReadError> {

@@ -115,7 +115,17 @@ impl<'a> Draft<'a> {
         // A presigned URL needs no escapes.
         out.extend_from_slice(b",\"url\":\"");
         let ends = self.gallery.push_url(row, out)?;
-        out.extend_from_slice(b"\",\"urlExpiresAt\":");
+        out.push(b'"');
+        if row.preview.is_some() {
+            out.extend_from_slice(b",\"previewUrl\":\"");
+            self.gallery.push_preview_url(row, out)?;
+            out.push(b'"');
+        }
+        if let Some(hash) = row.thumb_hash {
+            out.extend_from_slice(b",\"thumbHash\":");
+            push_text(out, hash);
+        }
+        out.extend_from_slice(b",\"urlExpiresAt\":");
         push_time(out, ends);
         out.extend_from_slice(b",\"createdAt\":");
         push_time(out, row.created_at);

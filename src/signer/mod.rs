@@ -215,8 +215,11 @@ impl Signer {
     }
 }
 
+/// Names and values, sorted by name.
+type Headers<'a> = &'a [(&'static str, &'a str)];
+
 /// The headers that stand before `host` in canonical order, and those behind it.
-fn around_host<'a>(headers: &'a [(&'static str, &'a str)]) -> (&'a [(&'static str, &'a str)], &'a [(&'static str, &'a str)]) {
+fn around_host<'a>(headers: Headers<'a>) -> (Headers<'a>, Headers<'a>) {
     debug_assert!(headers.is_sorted_by_key(|(name, _)| *name), "headers are given in canonical order");
     headers.split_at(headers.partition_point(|(name, _)| *name < "host"))
 }

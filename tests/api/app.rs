@@ -87,6 +87,11 @@ fn servers() -> &'static Servers {
     })
 }
 
+/// Whether uploads are copied at confirm in this run.
+pub fn copies() -> bool {
+    set("VALET_TEST_S3_FINALIZE").is_some_and(|setting| setting == "copy")
+}
+
 /// Whether the tests run against the in-process S3, some of whose behaviour other servers lack.
 pub fn s3_is_local() -> bool {
     std::env::var("VALET_TEST_S3_ENDPOINT").map_or(true, |endpoint| endpoint.is_empty())

@@ -13,7 +13,7 @@ mod unissued;
 use futures_util::TryStreamExt;
 use mongodb::{
     Collection, Database,
-    bson::{Bson, Document, doc},
+    bson::{Document, doc},
     options::ReturnDocument,
 };
 use time::OffsetDateTime;
@@ -83,6 +83,24 @@ impl Images {
     /// [`StoreError`].
     pub async fn find_all_owned(&self, user: UserId, ids: &[ImageId]) -> Result<Vec<Image>, StoreError> {
         self.find_all(owned_by_ids(user, ids)).await
+    }
+
+    /// Some of the user's live (pending or ready) images, in no order.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn live_owned(&self, user: UserId, limit: u32) -> Result<Vec<ImageId>, StoreError> {
+        let live = doc! { "$in": [ImageState::Ready.as_str(), ImageState::Pending.as_str()] };
+        let filter = doc! { "user": user.to_string(), "state": live };
+        let ids = self.collection.clone_with_type::<Document>();
+        let found = bounded(async {
+            ids.find(filter).projection(doc! { "_id": 1 }).limit(i64::from(limit)).await?.try_collect::<Vec<_>>().await
+        });
+        let id = |found: &Document| {
+            let text = found.get_str("_id").unwrap_or_default();
+            ImageId::parse(text).ok_or(StoreError::Corrupt { collection: "images", id: text.to_owned(), field: "_id" })
+        };
+        found.await?.iter().map(id).collect()
     }
 
     /// The user's live (pending or ready) images of these bytes, and those opened under these keys.

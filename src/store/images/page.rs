@@ -15,8 +15,21 @@ use crate::{
 };
 
 /// What a page shows of an image.
-const SHOWN: [&str; 11] =
-    ["_id", "key", "fileName", "contentType", "size", "sha256", "caption", "width", "height", "createdAt", "uploadedAt"];
+const SHOWN: [&str; 13] = [
+    "_id",
+    "key",
+    "fileName",
+    "contentType",
+    "size",
+    "sha256",
+    "caption",
+    "preview.contentType",
+    "thumbHash",
+    "width",
+    "height",
+    "createdAt",
+    "uploadedAt",
+];
 
 /// A page of ready images, in its order.
 #[derive(Debug)]
@@ -41,6 +54,10 @@ pub struct Row<'a> {
     pub sha256: Option<&'a str>,
     /// The owner's words.
     pub caption: Option<&'a str>,
+    /// The media type of its preview, if it has one.
+    pub preview: Option<ContentType>,
+    /// Base64.
+    pub thumb_hash: Option<&'a str>,
     /// Pixels across.
     pub width: u32,
     /// Pixels down.
@@ -86,6 +103,7 @@ impl Row<'_> {
 /// Reads a document in one pass; the field that is missing or malformed.
 fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
     let (mut id, mut key, mut file_name, mut content_type, mut sha256, mut caption) = (None, None, None, None, None, None);
+    let (mut preview, mut thumb_hash) = (None, None);
     let (mut size, mut width, mut height, mut created_at, mut uploaded_at) = (None, None, None, None, None);
     for element in document {
         let (name, value) = element.map_err(|_| "a field")?;
@@ -96,6 +114,11 @@ fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
             ("contentType", RawBsonRef::String(text)) => content_type = ContentType::parse(text),
             ("sha256", RawBsonRef::String(text)) => sha256 = Some(text),
             ("caption", RawBsonRef::String(text)) => caption = Some(text),
+            ("preview", RawBsonRef::Document(declared)) => {
+                let content_type = declared.get_str("contentType").ok().and_then(ContentType::parse);
+                preview = Some(content_type.ok_or("preview")?);
+            }
+            ("thumbHash", RawBsonRef::String(text)) => thumb_hash = Some(text),
             ("size", RawBsonRef::Int64(n)) => size = u64::try_from(n).ok(),
             ("width", RawBsonRef::Int64(n)) => width = u32::try_from(n).ok(),
             ("height", RawBsonRef::Int64(n)) => height = u32::try_from(n).ok(),
@@ -112,6 +135,8 @@ fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
         size: size.ok_or("size")?,
         sha256,
         caption,
+        preview,
+        thumb_hash,
         width: width.ok_or("width")?,
         height: height.ok_or("height")?,
         created_at: created_at.ok_or("createdAt")?,
