@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used)]
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use time::macros::datetime;
 
 use super::*;
+use crate::model::mutations::{any_text, mutated};
 
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -111,6 +113,63 @@ fn t1_t3_no_other_token_passes() {
     }
     for garbage in ["", ".", "..", "a.b.c", "eyJ.eyJ.", &"x".repeat(4000)] {
         assert_eq!(tokens.verify(garbage, NOW), Err(TokenError::Invalid));
+    }
+}
+
+/// What any stranger sends, with `verify` and with what decides whose token it is.
+fn assert_refused(tokens: &Tokens, text: &str) -> Result<(), TestCaseError> {
+    prop_assert_eq!(tokens.verify(text, NOW), Err(TokenError::Invalid), "{}", text);
+    let _ = Maker::of(text);
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn t1_no_text_is_a_token(text in any_text(), parts in proptest::collection::vec(any::<Vec<u8>>(), 1..5)) {
+        let tokens = Tokens::new(&config(SECRET, &[]));
+        assert_refused(&tokens, &text)?;
+        let parts: Vec<_> = parts.iter().map(|part| URL_SAFE_NO_PAD.encode(part)).collect();
+        assert_refused(&tokens, &parts.join("."))?;
+    }
+
+    /// Every character counts, those of the signature to their last bit.
+    #[test]
+    fn t1_a_changed_token_is_none(
+        (_, text) in any::<([u8; 16], [u8; 16])>().prop_flat_map(|(user, session)| {
+            let tokens = Tokens::new(&config(SECRET, &[]));
+            let token = tokens.issue(UserId::from_bytes(user), SessionId::from_bytes(session), NOW).unwrap();
+            assert!(tokens.verify(token.expose_secret(), NOW).is_ok());
+            (Just(()), mutated(token.expose_secret().to_owned()))
+        })
+    ) {
+        assert_refused(&Tokens::new(&config(SECRET, &[])), &text)?;
+    }
+
+    /// Signed with our own key, whatever the claims are: nothing panics, and who it speaks for is who it names.
+    #[test]
+    fn t1_whatever_is_signed_is_read_without_panic(
+        sub in any_text(), times in any::<(i64, i64, Option<i64>)>(), near in any::<(i8, i8)>(), is_near in any::<bool>()
+    ) {
+        let tokens = Tokens::new(&config(SECRET, &[]));
+        let mut claims = claims(caller());
+        let (iat, exp) = if is_near {
+            (NOW.unix_timestamp() + i64::from(near.0), NOW.unix_timestamp() + i64::from(near.1))
+        } else {
+            (times.0, times.1)
+        };
+        claims["iat"] = json!(iat);
+        claims["exp"] = json!(exp);
+        if let Some(nbf) = times.2 {
+            claims["nbf"] = json!(nbf);
+        }
+        if let Ok(read) = tokens.verify(&forge(&header(), &claims, SECRET), NOW) {
+            prop_assert_eq!(&claims["sub"], &json!(read.user.to_string()));
+            prop_assert!(iat <= NOW.unix_timestamp() + 30 && exp > NOW.unix_timestamp());
+        }
+        claims["sub"] = json!(sub);
+        if let Ok(read) = tokens.verify(&forge(&header(), &claims, SECRET), NOW) {
+            prop_assert_eq!(read.user.to_string(), sub);
+        }
     }
 }
 

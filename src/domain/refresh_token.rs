@@ -96,9 +96,37 @@ pub fn random() -> Result<[u8; 32], NoRandomness> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use proptest::prelude::*;
     use secrecy::ExposeSecret;
 
     use super::*;
+    use crate::model::mutations::{any_text, mutated};
+
+    fn token() -> impl Strategy<Value = RefreshToken> {
+        any::<([u8; 16], [u8; 32])>().prop_map(|(id, secret)| RefreshToken { session: SessionId::from_bytes(id), secret })
+    }
+
+    proptest! {
+        /// One token has one text.
+        #[test]
+        fn t5_no_other_text_is_read(text in prop_oneof![any_text(), "[A-Za-z0-9_-]{64,67}"]) {
+            if let Some(token) = RefreshToken::parse(&text) {
+                prop_assert!(token.expose().expose_secret() == text);
+            }
+        }
+
+        /// Any 32 bytes are a secret, so a changed token may be read: it is never the one it was.
+        #[test]
+        fn t5_a_changed_token_is_another(
+            (token, text) in token().prop_flat_map(|token| (Just(token.clone()), mutated(token.expose().expose_secret().to_owned())))
+        ) {
+            prop_assert_eq!(RefreshToken::parse(token.expose().expose_secret()), Some(token.clone()));
+            if let Some(other) = RefreshToken::parse(&text) {
+                prop_assert_ne!(other.hash(), token.hash());
+                prop_assert!(other.expose().expose_secret() == text);
+            }
+        }
+    }
 
     #[test]
     fn t5_what_is_read_is_what_was_written_and_nothing_else() {

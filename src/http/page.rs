@@ -86,3 +86,68 @@ fn checksum(place: &[u8], listing: Listing, user: UserId) -> [u8; 8] {
     short.copy_from_slice(&context.finish().as_ref()[..8]);
     short
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::mutations::{any_text, mutated};
+
+    const LISTINGS: [Listing; 2] = [Listing::Gallery, Listing::Pending];
+
+    /// Milliseconds of the years that an instant can name.
+    fn instants() -> impl Strategy<Value = OffsetDateTime> {
+        (-62_135_596_800_000..253_402_300_800_000_i64)
+            .prop_map(|millis| OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000).unwrap())
+    }
+
+    fn is_refused(text: &str, user: UserId) -> bool {
+        LISTINGS.iter().all(|listing| after(Some(text), *listing, user).is_err())
+    }
+
+    proptest! {
+        #[test]
+        fn a_cursor_leads_where_it_was_given_and_nobody_else(at in instants(), id in any::<[u8; 16]>(), owner in any::<[u8; 16]>()) {
+            let (id, owner) = (ImageId::from_bytes(id), UserId::from_bytes(owner));
+            let text = |listing| cursor(Position { uploaded_at: Some(at), id }, owner, listing);
+            let gallery = after(Some(&text(Listing::Gallery)), Listing::Gallery, owner).ok().flatten().unwrap();
+            prop_assert_eq!((gallery.uploaded_at, gallery.id), (Some(at), id));
+            let pending = after(Some(&text(Listing::Pending)), Listing::Pending, owner).ok().flatten().unwrap();
+            prop_assert_eq!((pending.uploaded_at, pending.id), (None, id));
+            prop_assert!(after(Some(&text(Listing::Gallery)), Listing::Pending, owner).is_err(), "another listing");
+            prop_assert!(is_refused(&text(Listing::Gallery), UserId::new()), "another user");
+        }
+
+        #[test]
+        fn no_other_text_is_a_cursor(text in prop_oneof![any_text(), "[A-Za-z0-9_-]{42,44}"], user in any::<[u8; 16]>()) {
+            prop_assert!(is_refused(&text, UserId::from_bytes(user)));
+        }
+
+        /// To the last bit.
+        #[test]
+        fn a_changed_cursor_is_none(
+            (user, text) in (instants(), any::<[u8; 16]>(), any::<[u8; 16]>(), any::<bool>()).prop_flat_map(|(at, id, user, first)| {
+                let user = UserId::from_bytes(user);
+                let place = Position { uploaded_at: Some(at), id: ImageId::from_bytes(id) };
+                (Just(user), mutated(cursor(place, user, LISTINGS[usize::from(first)])))
+            })
+        ) {
+            prop_assert!(is_refused(&text, user));
+        }
+
+        /// What a forger makes, who knows how the check is made: a place, whatever it says, and never a panic.
+        #[test]
+        fn a_forged_cursor_does_no_harm(millis in any::<i64>(), id in any::<[u8; 16]>(), user in any::<[u8; 16]>()) {
+            let user = UserId::from_bytes(user);
+            for listing in LISTINGS {
+                let place = [&millis.to_be_bytes()[..], &id].concat();
+                let text = URL_SAFE_NO_PAD.encode([&place[..], &checksum(&place, listing, user)].concat());
+                if let Ok(found) = after(Some(&text), listing, user) {
+                    prop_assert_eq!(*found.unwrap().id.as_bytes(), id);
+                }
+            }
+        }
+    }
+}

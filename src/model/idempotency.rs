@@ -12,15 +12,16 @@ pub struct IdempotencyKey(String);
 pub struct InvalidIdempotencyKey;
 
 impl IdempotencyKey {
-    /// Reads a key; the quotes of the draft's structured-field string (RFC 8941 section 3.3.3) may be there or not.
+    /// Reads a key; the quotes of the draft's structured-field string (RFC 8941 section 3.3.3) may be there or not. What
+    /// would be read otherwise when it is read again, such as a key in two pairs of quotes, is none: keys are stored.
     ///
     /// # Errors
     /// [`InvalidIdempotencyKey`].
     pub fn parse(text: &str) -> Result<Self, InvalidIdempotencyKey> {
-        let text = text.trim();
-        let bare = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
+        let bare = bare(text);
         let printable = bare.bytes().all(|b| (0x20..0x7f).contains(&b));
-        if printable && (1..=255).contains(&bare.len()) { Ok(Self(bare.to_owned())) } else { Err(InvalidIdempotencyKey) }
+        let fits = printable && self::bare(bare) == bare && (1..=255).contains(&bare.len());
+        if fits { Ok(Self(bare.to_owned())) } else { Err(InvalidIdempotencyKey) }
     }
 
     /// The key's text.
@@ -28,6 +29,12 @@ impl IdempotencyKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Without white space around it, and one pair of quotes.
+fn bare(text: &str) -> &str {
+    let text = text.trim();
+    text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text)
 }
 
 /// What a key stands for: kept in the image's own document, so that there is no second write.

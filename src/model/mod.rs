@@ -10,8 +10,12 @@ mod id;
 mod idempotency;
 mod image;
 mod multipart;
+#[cfg(test)]
+pub(crate) mod mutations;
 mod preview;
 mod sha256;
+#[cfg(test)]
+mod tests;
 mod user;
 
 pub use content_type::ContentType;

@@ -80,7 +80,7 @@ async fn fill(app: &TestApp, ada: &Caller<'_>) {
 }
 
 #[tokio::test]
-async fn everything_goes_and_the_address_is_free_at_once() {
+async fn d9_everything_goes_and_the_address_is_free_at_once() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     fill(&app, &ada).await;

@@ -5,6 +5,7 @@
 mod account_deletion;
 mod accounts;
 mod app;
+mod bars;
 mod batch;
 mod books;
 mod check;

@@ -42,6 +42,10 @@ impl Process {
         Self { child, out, err }
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn out(&self) -> String {
         self.out.lock().unwrap().clone()
     }

@@ -85,7 +85,7 @@ async fn with_a_little(app: &TestApp) -> Caller<'_> {
 
 /// A real server dies after each of its calls to MongoDB: the account is whole, or on its way out for good.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_every_call_of_a_deletion() {
+async fn d9_f13_killed_at_every_call_of_a_deletion() {
     let app = TestApp::start().await;
     let fuse = Fuse::new();
     let settings = fuse.settings(&app);
@@ -127,7 +127,7 @@ async fn killed_at_every_call_of_a_deletion() {
 
 /// And so may every sweep that finishes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_at_every_call_of_the_sweep_that_finishes_it() {
+async fn d9_f13_killed_at_every_call_of_the_sweep_that_finishes_it() {
     let app = TestApp::start().await;
     let fuse = Fuse::new();
     let settings = fuse.settings(&app);
