@@ -94,7 +94,8 @@ impl Valet {
             (Some(email), Some(_), _) => {
                 let password = password.ok_or(DeleteAccountError::NoPassword)?;
                 let guess = self.throttle.guess(email, client)?;
-                self.prove(Some(account), password, guess).await?
+                let place = self.passwords.place().map_err(LogInError::from).inspect_err(|_| guess.unknown())?;
+                self.prove(Some(account), password, guess, place).await?
             }
             (_, _, Proof::Provider(issued_at)) if now - issued_at <= FRESH => account,
             _ => return Err(DeleteAccountError::TokenTooOld),

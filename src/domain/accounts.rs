@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{
     Valet,
     audit::audit,
-    credentials::{Busy, Caller, Password, Verdict},
+    credentials::{Busy, Caller, Password, Place, Verdict},
     password_rules,
     provider::LocalOnly,
     sessions::SignedIn,
@@ -159,14 +159,15 @@ impl Valet {
     ) -> Result<SignedIn, LogInError> {
         self.local_accounts()?;
         self.throttle.log_in(client)?;
+        let place = self.passwords.place()?;
         let account = match Email::parse(email) {
             Ok(email) => {
                 let guess = self.throttle.guess(&email, client)?;
                 let account = self.store.users.find_by_email(&email).await?;
-                self.prove(account, password, guess).await?
+                self.prove(account, password, guess, place).await?
             }
             // Belongs to nobody: there is nothing to guess, but the time it takes must not tell.
-            Err(InvalidEmail) => self.prove(None, password, Guess::uncounted()).await?,
+            Err(InvalidEmail) => self.prove(None, password, Guess::uncounted(), place).await?,
         };
         let user = account.user.id;
         let (signed_in, session) = self.start_session(account.user, client, now).await?;
@@ -191,10 +192,11 @@ impl Valet {
         new: &str,
         client: &Client,
     ) -> Result<(), ChangePasswordError> {
+        let place = self.passwords.place()?;
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
         let email = own_email(&account)?.clone();
         let guess = self.throttle.guess(&email, client).map_err(LogInError::from)?;
-        let account = self.prove(Some(account), current, guess).await?;
+        let account = self.prove(Some(account), current, guess, place).await?;
         let hash = self.hash_new::<ChangePasswordError>(new, &email).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(LogInError::InvalidCredentials.into());
@@ -229,11 +231,17 @@ impl Valet {
 
     /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than
     /// today's is replaced on the way.
-    pub(super) async fn prove(&self, account: Option<Account>, password: &str, guess: Guess<'_>) -> Result<Account, LogInError> {
+    pub(super) async fn prove(
+        &self,
+        account: Option<Account>,
+        password: &str,
+        guess: Guess<'_>,
+        place: Place,
+    ) -> Result<Account, LogInError> {
         // What is too long to be a password was never hashed; it is not hashed now, either.
         let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
-        let verdict = self.passwords.verify(password.clone(), hash).await.inspect_err(|_| guess.unknown())?;
+        let verdict = self.passwords.verify(place, password.clone(), hash).await.inspect_err(|_| guess.unknown())?;
         let user = account.as_ref().map(|account| account.user.id.to_string());
         let Some(account) = account.filter(|_| verdict != Verdict::Wrong) else {
             audit!("password_refused", user, "a wrong password, or no such account");

@@ -13,7 +13,7 @@ use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, errors::ErrorKi
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
@@ -77,6 +77,12 @@ pub struct Passwords {
     nobody: Arc<str>,
 }
 
+/// A place among those that wait, or are worked on; given back when it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    _held: OwnedSemaphorePermit,
+}
+
 /// How many may wait for each that is under way.
 const QUEUE_PER_PERMIT: usize = 16;
 /// How long one may wait.
@@ -98,13 +104,21 @@ impl Passwords {
         })
     }
 
+    /// A place in the queue. Taken before anything is read for a password, so that one too many costs next to nothing.
+    ///
+    /// # Errors
+    /// [`Busy`] when there is none: at once.
+    pub fn place(&self) -> Result<Place, Busy> {
+        self.queued.clone().try_acquire_owned().map(|held| Place { _held: held }).map_err(|_| Busy)
+    }
+
     /// Why a password may not become that of this address's account, by [`password_rules`]: work for a core, too.
     ///
     /// # Errors
     /// [`Busy`].
     pub async fn weakness(&self, password: Password, email: &Email) -> Result<Option<Cow<'static, str>>, Busy> {
         let (email, min_chars) = (email.clone(), self.min_chars);
-        self.run(move || password_rules::weakness(password.0.expose_secret(), &email, min_chars)).await
+        self.run(self.place()?, move || password_rules::weakness(password.0.expose_secret(), &email, min_chars)).await
     }
 
     /// The PHC string of a password, with a fresh salt.
@@ -113,7 +127,7 @@ impl Passwords {
     /// [`Busy`].
     pub async fn hash(&self, password: Password) -> Result<String, Busy> {
         let hash = move || hasher().hash_password(password.0.expose_secret().as_bytes()).map(|hash| hash.to_string());
-        self.run(hash).await?.map_err(|error| {
+        self.run(self.place()?, hash).await?.map_err(|error| {
             tracing::error!(%error, "a password could not be hashed");
             Busy
         })
@@ -123,9 +137,9 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Busy`].
-    pub async fn verify(&self, password: Password, hash: Option<SecretString>) -> Result<Verdict, Busy> {
+    pub async fn verify(&self, place: Place, password: Password, hash: Option<SecretString>) -> Result<Verdict, Busy> {
         let nobody = self.nobody.clone();
-        self.run(move || {
+        self.run(place, move || {
             let text = hash.as_ref().map_or(&*nobody, |hash| hash.expose_secret());
             let parsed =
                 PasswordHash::new(text).inspect_err(|error| tracing::error!(%error, "a stored password hash cannot be read"));
@@ -142,8 +156,7 @@ impl Passwords {
         .await
     }
 
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        let place = self.queued.clone().try_acquire_owned().map_err(|_| Busy)?;
+    async fn run<T: Send + 'static>(&self, place: Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
         let permit = tokio::time::timeout(LONGEST_WAIT, self.running.clone().acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok).ok_or(Busy)?;
         // The permit goes into the closure: a client that hangs up cancels the request, not the hash.

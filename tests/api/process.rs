@@ -28,7 +28,9 @@ impl Process {
     /// Starts it with these settings and no other.
     pub fn start(arguments: &[&str], env: &[(&str, &str)]) -> Self {
         let inherited = INHERITED.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?)));
-        let mut child = Command::new(env!("CARGO_BIN_EXE_valet"))
+        // Another build, such as the optimised one.
+        let program = std::env::var("VALET_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_valet").to_owned());
+        let mut child = Command::new(program)
             .args(arguments)
             .env_clear()
             .envs(inherited)
