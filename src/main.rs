@@ -15,6 +15,10 @@ use valet::{
     telemetry,
 };
 
+/// glibc's allocator keeps what passwords' hashes and large answers once took, per thread; this one gives it back.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Presigned-URL direct uploads: this server hands out narrow keys, clients talk to a private S3 bucket.
 #[derive(Parser)]
 #[command(version)]

@@ -12,6 +12,9 @@ use super::{
     servers::Server,
 };
 
+/// Method and path of the call for one image.
+type Single = fn(&str) -> (&'static str, String);
+
 const MANY: usize = 100;
 /// Single calls of which the time is the mean.
 const SINGLES: usize = 10;
@@ -63,7 +66,7 @@ pub async fn ratios(valet: &Server, s3: SocketAddr) {
 
         let ids = uploaded(valet, s3, &user, SINGLES + MANY).await;
         let (few, rest) = ids.split_at(SINGLES);
-        let steps: [(&str, fn(&str) -> (&'static str, String), &str, u16); 4] = [
+        let steps: [(_, Single, _, _); 4] = [
             ("renew", |id| ("POST", format!("/api/images/{id}/renew")), "/api/images/renew", 200),
             ("confirm", |id| ("POST", format!("/api/images/{id}/confirm")), "/api/images/confirm", 200),
             ("read", |id| ("GET", format!("/api/images/{id}")), "/api/images/read", 200),

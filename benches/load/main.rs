@@ -69,8 +69,9 @@ async fn main() {
     logins(time, &valet, &ada).await;
     batch::ratios(&valet, below.s3).await;
     session_check(&below, &valet, &ada).await;
-    crowd(time, &valet, &ada).await;
+    println!("after all this: {:.1} MiB", valet.memory().unwrap_or(f64::NAN));
     drop((valet, express));
+    crowd(time, &Server::valet(&below).await, &ada).await;
     below.stop().await;
 }
 
@@ -102,6 +103,16 @@ async fn galleries(time: Duration, valet: &Server, ada: &User, driver: &mongodb:
         show("Express: gallery(50)", &theirs, None);
         println!("  gallery(50) is {:.0} times the peer's rate (bar 50)", ratio(&ours, &theirs));
     }
+    let asked = gallery(ada, 50);
+    let end = asked.len() - 2;
+    let gzip = [&asked[..end], b"accept-encoding: gzip\r\n\r\n"].concat();
+    let before = valet.cpu();
+    let page = repeat(valet.address, CONNECTIONS, time, gzip.clone()).await;
+    let cpu = valet.cpu().zip(before).map(|(after, before)| after - before);
+    show("gallery(50), gzip", &[page], cpu.map(|cpu| cpu / (page.rate * time.as_secs_f64())));
+    let mut api = Connection::open(valet.address).await;
+    let (plain, packed) = (api.send(&asked).await.1.len(), api.send(&gzip).await.1.len());
+    println!("  {plain} bytes, {packed} compressed");
     for limit in [1, 50, 100] {
         let before = valet.cpu();
         let page = repeat(valet.address, CONNECTIONS, time, gallery(ada, limit)).await;

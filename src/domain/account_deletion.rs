@@ -14,7 +14,10 @@ use super::{
     credentials::{Busy, Caller, Proof},
     throttle::{Client, Throttled},
 };
-use crate::store::{Deletion, StoreError};
+use crate::{
+    model::UserId,
+    store::{Deletion, Hold, StoreError},
+};
 
 /// How old a provider's token may be that deletes its user's account.
 pub const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -22,11 +25,9 @@ pub const FRESH: Duration = Duration::from_secs(5 * 60);
 const ACCOUNTS: i64 = 10;
 const IMAGES: u32 = 100;
 /// Longer than a step takes: two listings, a transaction, and the objects of its images.
-const LEASE: Duration = Duration::from_secs(300);
+const LEASE: Duration = Duration::from_secs(120);
 /// After a step that failed.
 const RETRY: Duration = Duration::from_secs(60);
-/// A hold without an image may be of an upload that is being issued, when it is younger than this.
-const ISSUING: Duration = Duration::from_secs(10 * 60);
 /// How long it is known that a provider's user was deleted: tokens of before are dead by then.
 const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -158,14 +159,10 @@ impl Valet {
             self.delete_all(user, &live, now).await?;
             return Ok(Step::More);
         }
-        // Whoever had reserved before the claim may insert its image still.
+        // Whoever had reserved before the claim may insert its image still: its place is taken.
         let holds = self.store.users.holds(user).await?;
-        if let Some(youngest) = holds.iter().map(|(.., at)| *at + ISSUING).max() {
-            if now < youngest {
-                return Ok(Step::Wait(youngest));
-            }
-            let released: Vec<_> = holds.iter().map(|(image, bytes, _)| (*image, *bytes)).collect();
-            self.store.users.release_all_held(user, &released).await?;
+        if !holds.is_empty() {
+            self.release_unissued(user, &holds, now).await?;
             return Ok(Step::More);
         }
         // Asked anew: no hold is left, so none can come after this.
@@ -174,5 +171,22 @@ impl Valet {
         }
         let remembered = at + REMEMBERED;
         Ok(if is_foreign && now < remembered { Step::Wait(remembered) } else { Step::Done })
+    }
+
+    async fn release_unissued(&self, user: UserId, holds: &[Hold], now: OffsetDateTime) -> Result<(), StoreError> {
+        let ids: Vec<_> = holds.iter().map(|(id, _)| *id).collect();
+        let images = self.store.images.find_all_owned(user, &ids).await?;
+        let mut released = Vec::new();
+        for (id, bytes) in holds {
+            let free = match images.iter().find(|image| image.id == *id) {
+                // It came a moment ago; the next step takes it.
+                Some(image) => !image.state.is_live(),
+                None => self.store.images.preclude(user, *id, *bytes, now).await?,
+            };
+            if free {
+                released.push((*id, *bytes));
+            }
+        }
+        self.store.users.release_all_held(user, &released).await
     }
 }

@@ -45,7 +45,7 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Vec<Result<(), DeleteError>>, StoreError> {
         let mut done: HashMap<ImageId, Result<(), DeleteError>> = HashMap::new();
-        let mut purges = Vec::new();
+        let mut tombstones = Vec::new();
         for _ in 0..TRIES {
             let left: Vec<_> = ids.iter().copied().filter(|id| !done.contains_key(id)).collect();
             if left.is_empty() {
@@ -53,7 +53,9 @@ impl Valet {
             }
             let found = self.store.images.find_all_owned(user, &left).await?;
             let ready: Vec<_> = found.iter().filter(|image| image.state == ImageState::Ready).map(|image| image.id).collect();
-            let taken = if ready.is_empty() { Vec::new() } else { self.store.delete_owned_ready(user, &ready, now).await? };
+            let mut taken = if ready.is_empty() { Vec::new() } else { self.store.delete_owned_ready(user, &ready, now).await? };
+            let pending: Vec<_> = found.iter().filter(|image| image.state == ImageState::Pending).collect();
+            taken.extend(self.delete_all_pending(user, &pending, now).await?);
             for id in &left {
                 let image = found.iter().find(|image| image.id == *id);
                 let deleted = match image.map(|image| image.state) {
@@ -65,20 +67,16 @@ impl Valet {
                         done.insert(*id, Ok(()));
                         false
                     }
-                    Some(ImageState::Ready) => taken.contains(id),
-                    Some(ImageState::Pending) => match image {
-                        Some(image) => self.delete_pending(image, now).await?,
-                        None => false,
-                    },
+                    Some(ImageState::Ready | ImageState::Pending) => taken.contains(id),
                 };
                 if let (true, Some(image)) = (deleted, image) {
                     tracing::info!(image = %id, %user, "deleted");
                     done.insert(*id, Ok(()));
-                    purges.push(self.purge_now(Image { state: ImageState::Deleting, ..image.clone() }, now).boxed());
+                    tombstones.push(Image { state: ImageState::Deleting, ..image.clone() });
                 }
             }
         }
-        stream::iter(purges).buffer_unordered(S3_AT_ONCE).collect::<()>().await;
+        self.purge_now(tombstones, now).await;
         Ok(ids.iter().map(|id| done.get(id).cloned().unwrap_or(Err(DeleteError::NotFound))).collect())
     }
 
@@ -90,16 +88,46 @@ impl Valet {
         Ok(deleted)
     }
 
-    /// The bytes go while the user waits, as one expects of a delete. What fails here the sweeper does: the tombstone is
+    /// [`Valet::delete_pending`] for many, at the cost of a few round trips; says which are deleted.
+    async fn delete_all_pending(&self, user: UserId, images: &[&Image], now: OffsetDateTime) -> Result<Vec<ImageId>, StoreError> {
+        match images {
+            [] => return Ok(Vec::new()),
+            [image] => return Ok(if self.delete_pending(image, now).await? { vec![image.id] } else { Vec::new() }),
+            _ => {}
+        }
+        let ids: Vec<_> = images.iter().map(|image| image.id).collect();
+        self.store.images.delete_all_owned_pending(user, &ids, now).await?;
+        let found = self.store.images.find_all_owned(user, &ids).await?;
+        // Some may be another delete's, which lets go of the same holds: a hold is let go of once.
+        let deleted: Vec<_> = found.iter().filter(|image| image.state == ImageState::Deleting).collect();
+        let holds: Vec<_> = deleted.iter().map(|image| (image.id, image.reserved)).collect();
+        self.store.users.release_all_held(user, &holds).await?;
+        Ok(deleted.iter().map(|image| image.id).collect())
+    }
+
+    /// The bytes go while the user waits, as one expects of a delete. What fails here the sweeper does: the tombstones are
     /// due already.
-    async fn purge_now(&self, tombstone: Image, now: OffsetDateTime) {
-        let purge = async {
-            self.remove(&tombstone).await?;
-            // The image is due at `now`, by the update that made it a tombstone.
-            self.store.images.postpone(&tombstone, now, self.quiet_from(&tombstone).max(now)).await
+    async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
+        let purge = |tombstone: Image| {
+            async move {
+                let removed = self.remove(&tombstone).await;
+                (removed, tombstone)
+            }
+            .boxed()
         };
-        if let Err(error) = purge.await {
-            tracing::warn!(image = %tombstone.id, %error, "the object of a deleted image is left to the sweeper");
+        let purged: Vec<_> = stream::iter(tombstones).map(purge).buffer_unordered(S3_AT_ONCE).collect().await;
+        let mut done = Vec::new();
+        for (removed, tombstone) in &purged {
+            match removed {
+                Ok(_) => done.push((tombstone, self.quiet_from(tombstone).max(now))),
+                Err(error) => {
+                    tracing::warn!(image = %tombstone.id, %error, "the object of a deleted image is left to the sweeper");
+                }
+            }
+        }
+        // The images are due at `now`, by the updates that made them tombstones.
+        if let Err(error) = self.store.images.postpone_all(&done, now).await {
+            tracing::warn!(%error, "deleted images are looked at again before their URLs have died");
         }
     }
 }

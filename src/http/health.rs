@@ -9,7 +9,8 @@ use super::{
 };
 
 /// The problems of each operation, beside those of every operation of its shape.
-pub const PROBLEMS: &[(&str, &[Code])] = &[("get_liveness", &[]), ("get_readiness", &[])];
+pub const PROBLEMS: &[(&str, &[Code])] =
+    &[("get_liveness", &[Code::MethodNotAllowed]), ("get_readiness", &[Code::MethodNotAllowed])];
 
 /// The operations.
 pub struct Health;

@@ -18,7 +18,10 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 pub use self::deletion::{Deletion, Hold};
-use self::identities::IdentityDoc;
+use self::{
+    deletion::{not_deleted, version},
+    identities::IdentityDoc,
+};
 use super::{StoreError, bounded, datetime, instant, integer, is_duplicate, is_other_index, update_each};
 use crate::model::{Email, ImageId, Usage, User, UserId};
 
@@ -373,20 +376,6 @@ impl Users {
             holds.push((id, old.collect()));
         }
         Ok(holds)
-    }
-}
-
-/// The account, unless its owner has deleted it.
-fn not_deleted(mut filter: Document) -> Document {
-    filter.insert("deletedAt", doc! { "$exists": false });
-    filter
-}
-
-/// The password's version as a filter. Accounts from before there were versions have none, which is zero.
-fn version(account: &Account) -> Document {
-    match account.password_version {
-        0 => doc! { "$in": [0_i64, null] },
-        version => doc! { "$eq": version },
     }
 }
 

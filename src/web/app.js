@@ -110,7 +110,8 @@ function showSelection(grid, gallery) {
   $("#bar").classList.toggle("selecting", n > 0);
   if (!n) return;
   const size = gallery.images.reduce((sum, image) => sum + (grid.selected.has(image.id) ? image.size : 0), 0);
-  $("#selection-words").textContent = `${count(n, "image")} selected, ${bytes(size)}`;
+  $("#selection-words").textContent = `${count(n, "image")} selected`;
+  $("#selection-size").textContent = bytes(size);
 }
 
 /** Each is saved under its name: the URL itself says so. */

@@ -24,9 +24,11 @@ class Session extends EventTarget {
   constructor() {
     super();
     this.#channel.onmessage = ({ data }) => this.#hear(data);
-    // For sign-outs that a tab without a channel message would miss, such as cleared site data.
+    // What the channel does not say, such as cleared site data; and a sign-in whose message came before its token was to be seen.
     addEventListener("storage", (event) => {
-      if (event.key === STORE && event.newValue === null && this.user) this.#forget("signed_out");
+      if (event.key !== STORE) return;
+      if (event.newValue === null && this.user) this.#forget("signed_out");
+      if (event.newValue !== null && !this.user && !this.#refreshing) location.reload();
     });
   }
 

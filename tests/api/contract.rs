@@ -54,7 +54,7 @@ async fn u1_u13_names_are_cleaned_kept_as_words_and_never_part_of_a_key() {
     }
     // Where uploads are copied, what they were copied from.
     app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-    let keys = app.bucket_keys().await;
+    let keys: Vec<_> = app.bucket_keys().await.into_iter().filter(|key| !key.starts_with("check/")).collect();
     assert_eq!(keys.len(), NAMES.len() + 1);
     let is_uuid = |text: &str| text.len() == 36 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
     for key in keys {

@@ -137,7 +137,7 @@ async fn c5_a_hundred_confirms_make_one_copy_that_counts() {
     }
     let final_key = key(&app.db_image(ticket.id()).await.unwrap());
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(60)).await;
-    assert_eq!(app.bucket_keys().await, [final_key.clone()], "the source and lost copies are gone");
+    assert_eq!(app.bucket_keys().await, std::slice::from_ref(&final_key), "the source and lost copies are gone");
     app.sweep(OffsetDateTime::now_utc() + QUIET).await;
     app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(300)).await;
     let document = app.db_image(ticket.id()).await.unwrap();

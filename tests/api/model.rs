@@ -13,9 +13,9 @@ use proptest::{prelude::*, test_runner::TestRunner};
 use self::{live::Live, reference::Model};
 use super::app::TestApp;
 
-/// Which of two users.
+/// Which of two users. As it is generated, of what names an image: 0 is its owner, 1 is not.
 type Who = usize;
-/// An image by the order of its issue; past the last: one that does not exist.
+/// An image by the order of its issue; past the last: one that does not exist. As it is generated: 0 is the newest.
 type Which = usize;
 
 /// Small, so that sequences run into it.
@@ -62,8 +62,9 @@ const SWEEPS: [i64; 4] = [1, 4700, 90_000, 700_000];
 
 fn op() -> impl Strategy<Value = Op> {
     let who = || 0..2_usize;
-    let which = || 0..8_usize;
-    let several = || prop::collection::vec(0..8_usize, 1..4);
+    let by = || prop::bool::weighted(0.12).prop_map(usize::from);
+    let which = || prop_oneof![3 => 0..3_usize, 1 => 0..9_usize];
+    let several = || prop::collection::vec(0..6_usize, 1..4);
     let key = || prop::option::weighted(0.4, 0..2_u8);
     let declared = || (0..live::FILES, 0..2_u8, any::<bool>()).prop_map(|(file, name, caption)| Declared { file, name, caption });
     let distinct = prop::collection::vec(declared(), 1..5).prop_map(|mut items| {
@@ -77,21 +78,45 @@ fn op() -> impl Strategy<Value = Op> {
         1 => who().prop_map(Op::Unstorable),
         8 => which().prop_map(Op::Put),
         1 => which().prop_map(Op::Plant),
-        2 => (who(), which()).prop_map(|(who, which)| Op::Renew(who, which)),
-        1 => (who(), several()).prop_map(|(who, which)| Op::RenewBatch(who, which)),
-        8 => (who(), which()).prop_map(|(who, which)| Op::Confirm(who, which)),
-        2 => (who(), several()).prop_map(|(who, which)| Op::ConfirmBatch(who, which)),
-        4 => (who(), which()).prop_map(|(who, which)| Op::Delete(who, which)),
-        1 => (who(), several()).prop_map(|(who, which)| Op::DeleteBatch(who, which)),
-        1 => (who(), which()).prop_map(|(who, which)| Op::Get(who, which)),
-        1 => (who(), several()).prop_map(|(who, which)| Op::ReadBatch(who, which)),
-        1 => (who(), which(), any::<bool>()).prop_map(|(who, which, clear)| Op::Caption(who, which, clear)),
+        2 => (by(), which()).prop_map(|(who, which)| Op::Renew(who, which)),
+        1 => (by(), several()).prop_map(|(who, which)| Op::RenewBatch(who, which)),
+        8 => (by(), which()).prop_map(|(who, which)| Op::Confirm(who, which)),
+        2 => (by(), several()).prop_map(|(who, which)| Op::ConfirmBatch(who, which)),
+        4 => (by(), which()).prop_map(|(who, which)| Op::Delete(who, which)),
+        1 => (by(), several()).prop_map(|(who, which)| Op::DeleteBatch(who, which)),
+        1 => (by(), which()).prop_map(|(who, which)| Op::Get(who, which)),
+        1 => (by(), several()).prop_map(|(who, which)| Op::ReadBatch(who, which)),
+        1 => (by(), which(), any::<bool>()).prop_map(|(who, which, clear)| Op::Caption(who, which, clear)),
         2 => (who(), declared(), key()).prop_map(|(who, what, key)| Op::OpenParts(who, what, key)),
-        2 => (who(), which()).prop_map(|(who, which)| Op::SignPart(who, which)),
+        2 => (by(), which()).prop_map(|(who, which)| Op::SignPart(who, which)),
         2 => which().prop_map(Op::PutPart),
-        1 => (who(), which()).prop_map(|(who, which)| Op::ListParts(who, which)),
+        1 => (by(), which()).prop_map(|(who, which)| Op::ListParts(who, which)),
         3 => (0..SWEEPS.len()).prop_map(Op::Sweep),
     ]
+}
+
+/// The operation with its image and its caller: most calls are about something new, by its owner.
+fn aimed(op: &Op, images: &[reference::Image]) -> Op {
+    let at = |which: Which| images.len().checked_sub(which + 1).unwrap_or(which);
+    let all = |which: &[Which]| which.iter().map(|which| at(*which)).collect::<Vec<_>>();
+    let by = |who: Who, which: Which| images.get(at(which)).map_or(who, |image| (image.who + who) % 2);
+    match op.clone() {
+        Op::Put(which) => Op::Put(at(which)),
+        Op::Plant(which) => Op::Plant(at(which)),
+        Op::PutPart(which) => Op::PutPart(at(which)),
+        Op::Renew(who, which) => Op::Renew(by(who, which), at(which)),
+        Op::RenewBatch(who, which) => Op::RenewBatch(by(who, which[0]), all(&which)),
+        Op::Confirm(who, which) => Op::Confirm(by(who, which), at(which)),
+        Op::ConfirmBatch(who, which) => Op::ConfirmBatch(by(who, which[0]), all(&which)),
+        Op::Delete(who, which) => Op::Delete(by(who, which), at(which)),
+        Op::DeleteBatch(who, which) => Op::DeleteBatch(by(who, which[0]), all(&which)),
+        Op::Get(who, which) => Op::Get(by(who, which), at(which)),
+        Op::ReadBatch(who, which) => Op::ReadBatch(by(who, which[0]), all(&which)),
+        Op::Caption(who, which, clear) => Op::Caption(by(who, which), at(which), clear),
+        Op::SignPart(who, which) => Op::SignPart(by(who, which), at(which)),
+        Op::ListParts(who, which) => Op::ListParts(by(who, which), at(which)),
+        other @ (Op::Upload(..) | Op::UploadBatch(..) | Op::Unstorable(_) | Op::OpenParts(..) | Op::Sweep(_)) => other,
+    }
 }
 
 async fn run(ops: &[Op]) {
@@ -103,6 +128,7 @@ async fn run(ops: &[Op]) {
     let live = Live::new(&app).await;
     let mut model = Model::new(live.sizes());
     for (at, op) in ops.iter().enumerate() {
+        let op = &aimed(op, &model.images);
         live.step(&mut model, op, at).await;
         live.compare(&model, &format!("after step {at}, {op:?}")).await;
     }

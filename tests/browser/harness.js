@@ -27,7 +27,7 @@ export const email = () => `ada-${process.pid}-${Date.now()}-${(accounts += 1)}@
 /** A context whose pages must be without faults; `allowed` are patterns of console errors that a test provokes. */
 export async function visitor(t, { allowed = [], ...options } = {}) {
   const context = await browser.newContext({ baseURL: BASE, viewport: { width: 1280, height: 800 }, ...options });
-  context.setDefaultTimeout(10_000);
+  context.setDefaultTimeout(30_000);
   const faults = [];
   await context.addInitScript(() => {
     addEventListener("securitypolicyviolation", (event) => console.error(`policy violation: ${event.violatedDirective} ${event.blockedURI}`));
@@ -123,7 +123,7 @@ export async function picture(page, name, options) {
 export const loaded = (page) => page.locator(".tile.loaded");
 
 /** Waits until `check` holds. */
-export async function until(check, what, seconds = 10) {
+export async function until(check, what, seconds = 20) {
   const end = Date.now() + seconds * 1000;
   for (;;) {
     const value = await check();

@@ -98,7 +98,7 @@ test("an image large: arrows, swipe, caption, download, delete and undo", async 
   await page.getByRole("button", { name: "Delete" }).click();
   await until(async () => { await page.reload(); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three are left");
   // And neither does waiting.
-  const sent = page.waitForResponse("**/api/images/delete", { timeout: 12_000 });
+  const sent = page.waitForResponse("**/api/images/delete", { timeout: 40_000 });
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
   assert.equal((await sent).status(), 200);

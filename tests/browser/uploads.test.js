@@ -1,6 +1,9 @@
 // Uploads when things go wrong: broken PUTs, a network that goes away, a page that is closed, parts that are lost.
 
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import test from "node:test";
 import { choose, photos, picture, signedIn, title, until, upload } from "./harness.js";
 
@@ -116,7 +119,10 @@ test("a big file goes in parts; a lost part is sent again, and a reload loses no
   const { page } = await signedIn(t, { allowed: BROKEN });
   // A JPEG may go on after its end: it is the size that matters here.
   const [small] = await photos(page, 1);
-  const big = { name: "big.jpg", mimeType: "image/jpeg", buffer: Buffer.concat([small.buffer, Buffer.alloc(26 << 20, "valet")]) };
+  const folder = mkdtempSync(join(tmpdir(), "valet-big-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const big = join(folder, "big.jpg");
+  writeFileSync(big, Buffer.concat([small.buffer, Buffer.alloc(26 << 20, "valet")]));
   const parts = [];
   const lose = async (route, n) => {
     const number = new URL(route.request().url()).searchParams.get("partNumber");

@@ -16,12 +16,12 @@ const SHA256: &str = "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=";
 /// What an object of this schema looks like.
 pub fn of_schema(name: &str) -> Option<Value> {
     let image_url = format!(
-        "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=…&X-Amz-Date=20261122T100000Z\
-         &X-Amz-Expires=300&X-Amz-SignedHeaders=host&response-cache-control=…&response-content-type=image%2Fjpeg&X-Amz-Signature=…"
+        "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261122%2Feu-central-1%2Fs3%2Faws4_request&X-Amz-Date=20261122T100000Z\
+         &X-Amz-Expires=300&X-Amz-SignedHeaders=host&response-cache-control=private%2C%20max-age%3D300%2C%20immutable&response-content-type=image%2Fjpeg&X-Amz-Signature=98ac7d4ea2c5b1f00c8b1d2f3e4a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c"
     );
     let put_url = format!(
-        "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=…&X-Amz-Date=20261122T100000Z\
-         &X-Amz-Expires=3600&X-Amz-SignedHeaders=content-length%3Bcontent-type%3Bhost%3Bif-none-match%3Bx-amz-checksum-sha256&X-Amz-Signature=…"
+        "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261122%2Feu-central-1%2Fs3%2Faws4_request&X-Amz-Date=20261122T100000Z\
+         &X-Amz-Expires=3600&X-Amz-SignedHeaders=content-length%3Bcontent-type%3Bhost%3Bif-none-match%3Bx-amz-checksum-sha256&X-Amz-Signature=98ac7d4ea2c5b1f00c8b1d2f3e4a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c"
     );
     let user = json!({ "id": USER, "email": "ada@example.com", "createdAt": "2026-11-22T09:58:00Z" });
     let image = json!({
@@ -80,7 +80,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "PartsToSign" => json!({ "parts": [{ "partNumber": 2, "sha256": SHA256 }] }),
         "SignedParts" => json!({ "parts": [{ "partNumber": 2, "request": {
             "method": "PUT",
-            "url": put_url.replace("content-type%3B", "").replace("if-none-match%3B", "").replace("&X-Amz-Signature", "&partNumber=2&uploadId=…&X-Amz-Signature"),
+            "url": put_url.replace("content-type%3B", "").replace("if-none-match%3B", "").replace("&X-Amz-Signature", "&partNumber=2&uploadId=2~Vt3sQhVbYx0Yc1kEXAMPLE&X-Amz-Signature"),
             "headers": { "x-amz-checksum-sha256": SHA256 }, "expiresAt": "2026-11-22T11:00:00Z", "expiresIn": 3600,
         } }] }),
         "StoredParts" => json!({ "parts": [{ "partNumber": 1, "size": 8_388_608 }, { "partNumber": 3, "size": 8_388_608 }] }),
@@ -93,7 +93,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "Image" => image,
         "ImagePage" => json!({ "images": [image], "nextCursor": "AAABmk2bY4ABmAo8W358EZ86LU5rjAofYw3N0m1oV2s" }),
         "Download" => json!({
-            "url": image_url.replace("cache-control=…", "content-disposition=attachment%3B%20filename%3D%22beach.jpg%22%3B%20filename%2A%3DUTF-8%27%27beach.jpg"),
+            "url": image_url.replace("cache-control=private%2C%20max-age%3D300%2C%20immutable", "content-disposition=attachment%3B%20filename%3D%22beach.jpg%22%3B%20filename%2A%3DUTF-8%27%27beach.jpg"),
             "expiresAt": "2026-11-22T10:05:00Z",
         }),
         "ImageUpdate" => json!({ "caption": "The sea, finally" }),

@@ -67,7 +67,6 @@ pub fn document() -> Value {
     let raw = service().spec().replace("; charset=utf-8", "");
     let mut document: Value = serde_json::from_str(&raw).unwrap_or_default();
     describe_schemas(&mut document["components"]["schemas"]);
-    document["components"]["responses"] = problem_responses();
     // poem-openapi sorts tags by name; a newcomer reads them in this order.
     if let Some(tags) = document.get_mut("tags").and_then(Value::as_array_mut) {
         tags.sort_by_key(|tag| TAGS.iter().position(|name| tag["name"] == *name));
@@ -183,6 +182,10 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
         let here: Vec<_> = codes.iter().copied().filter(|code| code.status().as_u16() == status).collect();
         responses.insert(status.to_string(), problem_response(&here));
     }
+    // Said, not left out: these are for everybody.
+    if operation.get("security").is_none() {
+        operation["security"] = json!([]);
+    }
 }
 
 /// The problems an operation can answer with: its own, and those that follow from its shape.
@@ -241,14 +244,6 @@ fn problem_response(codes: &[Code]) -> Value {
         _ => {}
     }
     response
-}
-
-/// For paths and methods that are no operation, which have no place of their own in the document.
-fn problem_responses() -> Value {
-    json!({
-        "NotFound": problem_response(&[Code::NotFound]),
-        "MethodNotAllowed": problem_response(&[Code::MethodNotAllowed]),
-    })
 }
 
 fn describe_parameter(operation: &str, parameter: &mut Value) {

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{Images, document::ImageDoc, owned};
 use crate::{
     model::{Image, ImageState},
-    store::{StoreError, bounded, datetime, instant},
+    store::{StoreError, bounded, datetime, instant, update_each},
 };
 
 impl Images {
@@ -50,6 +50,19 @@ impl Images {
         let mut filter = owned(image.user, image.id, image.state);
         filter.insert("due", datetime(lease_ends));
         self.moved(filter, doc! { "$set": { "due": datetime(due) } }).await
+    }
+
+    /// [`Images::postpone`] for many, each to its own time, in one round trip.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone_all(&self, images: &[(&Image, OffsetDateTime)], lease_ends: OffsetDateTime) -> Result<(), StoreError> {
+        let postponed = images.iter().map(|(image, due)| {
+            let mut filter = owned(image.user, image.id, image.state);
+            filter.insert("due", datetime(lease_ends));
+            (filter, doc! { "$set": { "due": datetime(*due) } }.into())
+        });
+        update_each(&self.collection, postponed).await
     }
 
     /// A tombstone's end: its object is deleted and no URL lives that could bring it back.

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::{Images, owned, owned_by_ids};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId, Verified},
-    store::{StoreError, datetime, update_each},
+    store::{StoreError, bounded, datetime, update_each},
 };
 
 impl Images {
@@ -100,6 +100,17 @@ impl Images {
     /// [`StoreError`].
     pub async fn delete_owned_pending(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<bool, StoreError> {
         self.moved(owned(user, id, ImageState::Pending), to_tombstone(ImageState::Deleting, now)).await
+    }
+
+    /// `pending → deleting` for those that are pending, in one round trip.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may then be deleted.
+    pub async fn delete_all_owned_pending(&self, user: UserId, ids: &[ImageId], now: OffsetDateTime) -> Result<(), StoreError> {
+        let mut filter = owned_by_ids(user, ids);
+        filter.insert("state", ImageState::Pending.as_str());
+        let update = to_tombstone(ImageState::Deleting, now);
+        bounded(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
     /// `ready → deleting` for those that are ready, in the transaction that also frees their bytes; says which they were.

@@ -5,7 +5,7 @@ use aws_lc_rs::digest;
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
-use super::{Account, Users, not_deleted, version};
+use super::{Account, Users};
 use crate::{
     model::{ImageId, UserId},
     store::{StoreError, bounded, datetime, instant},
@@ -24,8 +24,8 @@ pub struct Deletion {
     pub is_foreign: bool,
 }
 
-/// An upload's hold: its image, its bytes, and when it was made.
-pub type Hold = (ImageId, u64, OffsetDateTime);
+/// An upload's hold: its image and its bytes.
+pub type Hold = (ImageId, u64);
 
 /// What is kept of an identity: enough to know it again.
 fn former(issuer: &str, subject: &str) -> String {
@@ -106,7 +106,7 @@ impl Users {
         let found = bounded(async { self.collection.find_one(doc! { "_id": user.to_string() }).await }).await?;
         let read = |hold: &Document| {
             let bytes = u64::try_from(hold.get_i64("bytes").ok()?).ok()?;
-            Some((ImageId::parse(hold.get_str("image").ok()?)?, bytes, instant(*hold.get_datetime("at").ok()?)))
+            Some((ImageId::parse(hold.get_str("image").ok()?)?, bytes))
         };
         Ok(found.map_or_else(Vec::new, |user| user.holds.iter().filter_map(read).collect()))
     }
@@ -123,5 +123,19 @@ impl Users {
             "holds.0": { "$exists": false },
         };
         Ok(bounded(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
+    }
+}
+
+/// The account, unless its owner has deleted it.
+pub(super) fn not_deleted(mut filter: Document) -> Document {
+    filter.insert("deletedAt", doc! { "$exists": false });
+    filter
+}
+
+/// The password's version as a filter. Accounts from before there were versions have none, which is zero.
+pub(super) fn version(account: &Account) -> Document {
+    match account.password_version {
+        0 => doc! { "$in": [0_i64, null] },
+        version => doc! { "$eq": version },
     }
 }

@@ -1,9 +1,9 @@
-//! Servers that die while an account is deleted: at every point where one can wait, and by SIGKILL.
+//! Servers that die while an account is deleted: at every point where one can wait, and after every call of a real process.
 
-use std::{future::poll_fn, pin::pin, task::Poll};
+use std::{future::poll_fn, os::unix::process::ExitStatusExt, pin::pin, task::Poll};
 
 use super::*;
-use crate::serve::Settings;
+use crate::crashes::{ABORTED, Fuse};
 
 /// Runs a future until it has been polled so often, then drops it: what a crash at that point leaves.
 async fn crashing<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
@@ -35,7 +35,7 @@ async fn a_sweeper_may_die_at_every_point_where_it_waits() {
             None => crashes += 1,
         }
         // What the dead one had claimed is due again after its lease.
-        now += Duration::from_secs(301);
+        now += Duration::from_secs(121);
         assert!(polls < 2000, "it does not converge");
     }
     assert!(crashes >= 10, "{crashes}");
@@ -74,28 +74,80 @@ async fn the_claim_is_all_or_nothing_wherever_its_server_dies() {
     assert!(claimed > 0 && untouched > 0, "{claimed} claimed, {untouched} untouched");
 }
 
-/// Real processes, killed a little later each time after they were told to delete.
-#[tokio::test]
-async fn killed_servers_leave_nothing_that_the_next_does_not_finish() {
+async fn with_a_little(app: &TestApp) -> Caller<'_> {
+    let ada = app.user().await;
+    ada.upload("mine.png", "image/png", &unique_png()).await;
+    let sent = unique_png();
+    let ticket = ada.issue("mine.png", "image/png", &sent).await;
+    assert_eq!(app.put(&ticket.json["upload"], sent).await, 200);
+    ada
+}
+
+/// A real server dies after each of its calls to MongoDB: the account is whole, or on its way out for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_every_call_of_a_deletion() {
     let app = TestApp::start().await;
-    let settings = Settings::of(&app).but("SWEEP_INTERVAL", "1s").but("RATE_LIMIT", "off");
-    let mut deleted = Vec::new();
-    for step in 0..8 {
-        let ada = app.user().await;
-        fill(&app, &ada).await;
+    let fuse = Fuse::new();
+    let settings = fuse.settings(&app);
+    let (mut calls, mut whole) = (1, 0);
+    loop {
+        let ada = with_a_little(&app).await;
         let (process, mut client) = settings.listening().await;
         client.token = ada.token.clone();
-        assert_eq!(client.post("/api/auth/me/delete", &json!({ "password": PASSWORD })).await.0, 204);
-        tokio::time::sleep(Duration::from_millis(200 * step)).await;
-        process.signal("-KILL");
-        drop(process);
-        deleted.push(ada.id);
+        fuse.set(calls);
+        let request = client.http.post(format!("{}/api/auth/me/delete", client.base)).bearer_auth(ada.token.as_ref().unwrap());
+        let answer = request.json(&json!({ "password": PASSWORD })).send().await;
+        fuse.remove();
+        if let Ok(answer) = &answer {
+            assert_eq!(answer.status(), 204);
+        } else {
+            let (status, _, log) = process.end(Duration::from_secs(10)).await;
+            assert_eq!(status.signal(), Some(ABORTED), "{log}");
+        }
+        if ada.get("/api/images/gallery").await.status == 200 && app.app.valet.sweep_once(OffsetDateTime::now_utc()).await.is_ok()
+        {
+            let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap();
+            if user.is_some_and(|user| !user.contains_key("deletedAt")) {
+                whole += 1;
+                assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 1);
+                assert_eq!(delete_account(&ada, PASSWORD).await.status, 204, "asking again");
+            }
+        }
+        sweep_all(&app, OffsetDateTime::now_utc()).await;
+        assert_nothing_is_left(&app, &ada.id).await;
+        app.audit().await;
+        if answer.is_ok() {
+            break;
+        }
+        calls += 1;
+        assert!(calls < 50, "it never ends");
     }
-    let now = OffsetDateTime::now_utc();
-    sweep_all(&app, now).await;
-    sweep_all(&app, now + Duration::from_secs(301)).await;
-    sweep_all(&app, later()).await;
-    for user in deleted {
-        assert_nothing_is_left(&app, &user).await;
+    assert!(calls > 4 && whole > 1, "{calls} calls, {whole} times the account was whole");
+}
+
+/// And so may every sweep that finishes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_every_call_of_the_sweep_that_finishes_it() {
+    let app = TestApp::start().await;
+    let fuse = Fuse::new();
+    let settings = fuse.settings(&app);
+    let mut calls = 1;
+    loop {
+        let ada = with_a_little(&app).await;
+        assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
+        fuse.set(calls);
+        let (status, said, log) = settings.run(&["sweep"]).end(Duration::from_secs(30)).await;
+        fuse.remove();
+        assert!(status.success() || status.signal() == Some(ABORTED), "{status} {said} {log}");
+        sweep_all(&app, OffsetDateTime::now_utc()).await;
+        sweep_all(&app, OffsetDateTime::now_utc() + Duration::from_secs(180)).await;
+        assert_nothing_is_left(&app, &ada.id).await;
+        app.audit().await;
+        if status.success() {
+            break;
+        }
+        calls += 1;
+        assert!(calls < 100, "it never ends");
     }
+    assert!(calls > 15, "{calls} calls: was anything counted?");
 }

@@ -49,7 +49,7 @@ async fn d2_f13_killed_at_every_call_of_a_sweep() {
         converge(&app, CONVERGED).await;
         app.audit().await;
         // A completion that was cut short is looked at when it can no longer write the key.
-        converge(&app, CONVERGED + Duration::from_secs(40 + 900)).await;
+        converge(&app, CONVERGED + 2 * Duration::from_secs(40 + 900)).await;
         app.audit().await;
         for (id, end) in &ends {
             assert_eq!(app.db_state(id).await, *end, "killed after {calls} calls");

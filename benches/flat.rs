@@ -1,0 +1,135 @@
+//! Flat at a million images: `cargo bench --bench flat`.
+//!
+//! A user with 1,000 images and one with 1,000,000 (`FLAT_IMAGES`) in one collection: the first, the hundredth and the last
+//! page of each through the API's own path, and the sweeper's look at what is due, before and after the million came.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+#[allow(dead_code)]
+#[path = "load/client.rs"]
+mod client;
+#[allow(dead_code)]
+#[path = "load/data.rs"]
+mod data;
+#[allow(dead_code)]
+#[path = "load/servers.rs"]
+mod servers;
+
+use std::time::Instant;
+
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use mongodb::{
+    Collection,
+    bson::{Document, doc},
+};
+use time::OffsetDateTime;
+use valet::app::App;
+
+use self::{
+    client::Connection,
+    data::User,
+    servers::{Below, DATABASE, Server},
+};
+
+/// Alternating runs of which a ratio is the median.
+const RUNS: usize = 5;
+/// Requests of one run of one page.
+const PAGES: u32 = 60;
+const LIMIT: u64 = 10;
+const FEW: i64 = 1000;
+
+#[tokio::main]
+async fn main() {
+    let many = std::env::var("FLAT_IMAGES").ok().and_then(|text| text.parse().ok()).unwrap_or(1_000_000);
+    let below = Below::start().await;
+    let valet = Server::valet(&below).await;
+    let driver = data::driver(&below.mongod.uri()).await;
+    let images = driver.database(DATABASE).collection::<Document>("images");
+    let (few_user, many_user) = (User::of_valet(valet.address).await, User::of_valet(valet.address).await);
+    let app = App::connect(&below.config()).await.unwrap();
+
+    data::fill(&images, &few_user.id, FEW).await;
+    let sweep_before = sweeps(&app).await;
+    let began = Instant::now();
+    data::fill(&images, &many_user.id, many).await;
+    println!("{many} images made in {:.0} s", began.elapsed().as_secs_f64());
+    let sweep_after = sweeps(&app).await;
+    println!(
+        "a sweep with nothing to do: {:.2} ms beside {FEW} images, {:.2} ms beside {many}: {:.2} times (bar 1.2)",
+        sweep_before * 1e3,
+        sweep_after * 1e3,
+        sweep_after / sweep_before
+    );
+
+    let mut api = Connection::open(valet.address).await;
+    let (few, many) =
+        (paths(&mut api, &images, &few_user, FEW as u64).await, paths(&mut api, &images, &many_user, many as u64).await);
+    for (at, name) in ["first page", "page 100", "last page"].into_iter().enumerate() {
+        let mut times = Vec::new();
+        for _ in 0..RUNS {
+            let small = time(&mut api, &few[at]).await;
+            times.push((small, time(&mut api, &many[at]).await));
+        }
+        let median = |of: fn(&(f64, f64)) -> f64| {
+            let mut all: Vec<_> = times.iter().map(of).collect();
+            all.sort_by(f64::total_cmp);
+            all[RUNS / 2]
+        };
+        println!(
+            "{name:10} of {LIMIT}: {:.2} ms and {:.2} ms: {:.2} times (bar 1.2)",
+            median(|t| t.0) * 1e3,
+            median(|t| t.1) * 1e3,
+            median(|t| t.1 / t.0)
+        );
+    }
+    drop((app, valet));
+    below.stop().await;
+}
+
+/// The requests for the first page, page 100 and the last.
+async fn paths(api: &mut Connection, images: &Collection<Document>, user: &User, count: u64) -> [Vec<u8>; 3] {
+    let first = format!("/api/images/gallery?limit={LIMIT}");
+    let mut all = vec![user.request("GET", &first, None)];
+    for skipped in [99 * LIMIT, count - LIMIT] {
+        let find = images.find_one(doc! { "user": &user.id, "state": "ready" }).sort(doc! { "uploadedAt": -1, "_id": -1 });
+        let cursor = cursor(user, &find.skip(skipped - 1).await.unwrap().unwrap());
+        all.push(user.request("GET", &format!("{first}&cursor={cursor}"), None));
+    }
+    for (request, more) in all.iter().zip([true, count > 100 * LIMIT, false]) {
+        let answer = api.expect(request, 200).await;
+        assert_eq!(answer["images"].as_array().unwrap().len() as u64, LIMIT);
+        assert_eq!(answer.get("nextCursor").is_some(), more);
+    }
+    all.try_into().unwrap()
+}
+
+/// The `nextCursor` of a page that ends with this image, as the server writes it: walking there would take 100,000 pages.
+fn cursor(user: &User, last: &Document) -> String {
+    let id: uuid::Uuid = last.get_str("_id").unwrap().parse().unwrap();
+    let at = last.get_datetime("uploadedAt").unwrap().timestamp_millis();
+    let place = [&at.to_be_bytes()[..], id.as_bytes()].concat();
+    let owner: uuid::Uuid = user.id.parse().unwrap();
+    let check = digest::digest(&digest::SHA256, &[b"gallery 1", &owner.as_bytes()[..], &place].concat());
+    URL_SAFE_NO_PAD.encode([&place[..], &check.as_ref()[..8]].concat())
+}
+
+/// Seconds of one request, the mean of many.
+async fn time(api: &mut Connection, request: &[u8]) -> f64 {
+    let began = Instant::now();
+    for _ in 0..PAGES {
+        assert_eq!(api.send(request).await.0, 200);
+    }
+    began.elapsed().as_secs_f64() / f64::from(PAGES)
+}
+
+/// Seconds of one sweep that finds nothing due, the median of many.
+async fn sweeps(app: &App) -> f64 {
+    let mut all = Vec::new();
+    for _ in 0..50 {
+        let began = Instant::now();
+        app.valet.sweep_once(OffsetDateTime::now_utc()).await.unwrap();
+        all.push(began.elapsed().as_secs_f64());
+    }
+    all.sort_by(f64::total_cmp);
+    all[all.len() / 2]
+}
