@@ -84,6 +84,8 @@ async fn d9_everything_goes_and_the_address_is_free_at_once() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     fill(&app, &ada).await;
+    // Where uploads are copied, what they were copied from.
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let hers = eve.upload("hers.png", "image/png", &unique_png()).await;
     let refresh = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     let refresh = json!({ "refreshToken": refresh.json["refreshToken"] });

@@ -87,9 +87,9 @@ fn servers() -> &'static Servers {
     })
 }
 
-/// Whether uploads are copied at confirm in this run.
-pub fn copies() -> bool {
-    set("VALET_TEST_S3_FINALIZE").is_some_and(|setting| setting == "copy")
+/// The run's `S3_FINALIZE`.
+pub fn finalize() -> String {
+    set("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())
 }
 
 /// Whether the tests run against the in-process S3, some of whose behaviour other servers lack.
@@ -177,7 +177,7 @@ impl TestApp {
                 "SWEEP_INTERVAL" => "1h",
                 "LOG_FORMAT" => "text",
                 "RATE_LIMIT" => "off",
-                "S3_FINALIZE" => return Some(set("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())),
+                "S3_FINALIZE" => return Some(finalize()),
                 _ => return None,
             };
             Some(value.to_owned())

@@ -29,6 +29,12 @@ async fn without_access_block(app: &TestApp) {
     let _ = app.s3.delete_public_access_block().bucket(&app.config.s3.bucket).send().await;
 }
 
+/// Garage has no such setting.
+async fn has_access_block(app: &TestApp) -> bool {
+    let got = app.s3.get_public_access_block().bucket(&app.config.s3.bucket).send().await;
+    got.err().and_then(|error| error.raw_response().map(|answer| answer.status().as_u16())) != Some(501)
+}
+
 fn no(report: &Report) -> Vec<&'static str> {
     let is_no = |finding: &&check::Finding| matches!(finding.answer, Answer::No(_));
     report.findings.iter().filter(is_no).map(|finding| finding.rule.name).collect()
@@ -136,6 +142,9 @@ async fn an_origin_that_the_bucket_does_not_know_is_named() {
 #[tokio::test]
 async fn fix_sets_what_is_missing_and_drops_nothing() {
     let app = app().await;
+    if !has_access_block(&app).await {
+        return;
+    }
     without_access_block(&app).await;
     let bucket = &app.config.s3.bucket;
     let foreign = LifecycleRule::builder()
@@ -175,9 +184,11 @@ async fn fix_sets_what_is_missing_and_drops_nothing() {
     assert_eq!(ids, ["foreign", "valet"]);
     assert_eq!(lifecycle.rules()[0].expiration(), foreign.expiration());
     let cors = app.s3.get_bucket_cors().bucket(bucket).send().await.unwrap();
-    let origins: Vec<_> = cors.cors_rules().iter().map(|rule| rule.allowed_origins()[0].as_str()).collect();
-    assert_eq!(origins, [ORIGIN, "https://foreign.example"]);
-    assert!(cors.cors_rules()[0].allowed_origins().contains(&"http://localhost:*".to_owned()));
+    let [ours, theirs] = cors.cors_rules() else { panic!("{cors:?}") };
+    for origin in [ORIGIN, "http://localhost:*"] {
+        assert!(ours.allowed_origins().contains(&origin.to_owned()));
+    }
+    assert_eq!(theirs.allowed_origins(), ["https://foreign.example"]);
 
     let again = check::run(&app.config, options).await;
     assert!(again.changes.iter().all(|change| change.ends_with("was set already")), "{:?}", again.changes);
@@ -187,6 +198,9 @@ async fn fix_sets_what_is_missing_and_drops_nothing() {
 #[tokio::test]
 async fn fix_takes_back_the_flag_that_would_stop_uploads() {
     let mut app = app().await;
+    if !has_access_block(&app).await {
+        return;
+    }
     without_access_block(&app).await;
     let proxy = Proxy::start(&app, Defect::RefusesPutsUnderBlockPublicAcls).await;
     app.config.s3.public_endpoint = Some(proxy.endpoint.clone());

@@ -36,6 +36,7 @@ mod races;
 mod requirements;
 mod serve;
 mod sessions;
+mod stores;
 mod sweeper;
 mod throttling;
 mod uploads;

@@ -145,7 +145,7 @@ async fn from_parts_to_the_gallery() {
     assert!(read.bytes().await.unwrap() == bytes, "the same bytes");
     assert_eq!(ada.get("/api/images/gallery").await.json["images"], json!([image.json]));
     assert_eq!(ada.confirm(id).await.json, image.json, "confirmed twice");
-    assert_eq!(app.put(&signed.json["parts"][0]["request"], b"late".to_vec()).await, 403);
+    assert!(TestApp::is_refusal(app.put(&signed.json["parts"][0]["request"], b"late".to_vec()).await));
     let late = app.put(&signed.json["parts"][0]["request"], bytes[10 * MIB..].to_vec()).await;
     assert_eq!(late, 404, "no part comes after the end");
     assert_eq!(ada.sign(id, json!([{ "partNumber": 1 }])).await.problem(), (409, "upload_complete"));
@@ -164,6 +164,9 @@ async fn from_parts_to_the_gallery() {
 #[tokio::test]
 async fn a_parts_url_takes_exactly_its_bytes() {
     let app = TestApp::start().await;
+    if !app.store_keeps(&[super::stores::PART_CHECKSUM]).await {
+        return;
+    }
     let ada = app.user().await;
     let bytes = file();
     let ticket = ada.open(declared(&bytes, "sha256")).await;
@@ -174,7 +177,7 @@ async fn a_parts_url_takes_exactly_its_bytes() {
     for length in [right.len() - 1, right.len() + 1, 0] {
         let mut wrong = right.clone();
         wrong.resize(length, 0);
-        assert_eq!(app.put(&request, wrong).await, 403, "the length is signed");
+        assert!(TestApp::is_refusal(app.put(&request, wrong).await), "the length is signed");
     }
     let mut wrong = right.clone();
     wrong[7] ^= 1;
@@ -195,8 +198,8 @@ async fn a_parts_url_takes_exactly_its_bytes() {
         replaced("uploadId=", "uploadId=x"),
         replaced(&ticket.id().to_owned().leak()[30..], "000000"),
     ] {
-        let status = app.put(&request, right.clone()).await.as_u16();
-        assert!(matches!(status, 403 | 404), "{status} for {request}");
+        let status = app.put(&request, right.clone()).await;
+        assert!(status == 404 || TestApp::is_refusal(status), "{status} for {request}");
     }
     assert_eq!(ada.parts_of(ticket.id()).await, [0_u64; 0]);
     assert_eq!(app.put(&request, right).await, 200, "the right request still works");
@@ -294,7 +297,7 @@ async fn five_gibibytes_fit_the_limits_of_s3() {
     assert_eq!(signed.json["parts"].as_array().unwrap().len() as u64, count);
     let last = &signed.json["parts"].as_array().unwrap().last().unwrap()["request"];
     let rest = usize::try_from(part_size - 3).unwrap();
-    assert_eq!(app.put(last, vec![7; rest + 1]).await, 403);
+    assert!(TestApp::is_refusal(app.put(last, vec![7; rest + 1]).await));
     assert_eq!(app.put(last, vec![7; rest]).await, 200, "the lengths add up to the declared size");
     let answer = ada.confirm(ticket.id()).await;
     assert_eq!(answer.problem(), (409, "parts_missing"));

@@ -42,23 +42,25 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
     let tombstone = ada.upload("d.png", "image/png", &unique_png()).await;
     assert_eq!(ada.delete(&format!("/api/images/{}", tombstone["id"].as_str().unwrap())).await.status, 204);
     // A replayed PUT under a tombstone: the sweeper's, no orphan.
-    let tombstone = key_of(&ada, tombstone["id"].as_str().unwrap());
+    let tombstone = app.db_key(tombstone["id"].as_str().unwrap()).await;
     app.bucket_put(&tombstone, "image/png", vec![1; 10]).await;
 
-    let lost_key = key_of(&bob, lost["id"].as_str().unwrap());
+    let lost_key = app.db_key(lost["id"].as_str().unwrap()).await;
     app.s3.delete_object().bucket(&app.config.s3.bucket).key(&lost_key).send().await.unwrap();
     let unknown = key_of(&ada, &uuid::Uuid::now_v7().to_string());
     // The image is there, and another user's.
     let stolen = key_of(&ada, pending.id());
     let gone = ada.upload("e.png", "image/png", &unique_png()).await;
     let gone_id = gone["id"].as_str().unwrap();
+    // Where uploads are copied, what they were copied from.
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let images = app.db.collection::<Document>("images");
     images.update_one(doc! { "_id": gone_id }, doc! { "$set": { "state": "gone" } }).await.unwrap();
     let mut planted = vec!["in/left-over".to_owned(), "u/not-a-key".to_owned(), unknown, stolen];
     for key in &planted {
         app.bucket_put(key, "image/png", vec![1; 10]).await;
     }
-    planted.push(key_of(&ada, gone_id));
+    planted.push(app.db_key(gone_id).await);
     planted.sort();
     for foreign in ["logs/1", "check/x", "users.csv"] {
         app.bucket_put(foreign, "text/plain", vec![1]).await;
@@ -85,8 +87,8 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
     let mut left: Vec<_> = before.into_iter().filter(|key| !planted.contains(key)).collect();
     left.sort();
     assert_eq!(app.bucket_keys().await, left);
-    assert!(left.contains(&key_of(&ada, kept["id"].as_str().unwrap())) && left.contains(&tombstone));
-    assert!(left.contains(&key_of(&bob, pending.id())));
+    assert!(left.contains(&app.db_key(kept["id"].as_str().unwrap()).await) && left.contains(&tombstone));
+    assert!(left.contains(&app.db_key(pending.id()).await));
     assert_eq!(images.count_documents(doc! {}).await.unwrap(), documents, "records are never deleted");
     assert_eq!(scan(&app, true).await.orphans.count, 0);
 }
@@ -97,6 +99,7 @@ async fn d7_orphans_of_many_pages() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let kept = ada.upload("a.png", "image/png", &unique_png()).await;
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let puts = (0..1100).map(|_| {
         let key = key_of(&ada, &uuid::Uuid::now_v7().to_string());
         let app = &app;
@@ -121,7 +124,7 @@ async fn d7_orphans_of_many_pages() {
     assert_eq!((found.orphans.count, found.orphans.first.len(), found.deleted), (1100, 100, 1100));
     assert_eq!((found.missing.count, found.missing.first.len(), found.objects), (700, 100, 1101));
     assert!(found.to_string().contains("… and 1000 more"), "bounded output");
-    assert_eq!(app.bucket_keys().await, [key_of(&ada, kept["id"].as_str().unwrap())]);
+    assert_eq!(app.bucket_keys().await, [app.db_key(kept["id"].as_str().unwrap()).await]);
 }
 
 async fn recount(app: &TestApp, who: Option<&str>) -> (Recounted, Vec<Repair>) {

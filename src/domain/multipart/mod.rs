@@ -43,7 +43,7 @@ pub struct DeclaredMultipart<'a> {
     pub part_checksums: PartChecksums,
     /// See [`Caption`].
     pub caption: Option<&'a str>,
-    /// See [`ThumbHash`].
+    /// See [`crate::model::ThumbHash`].
     pub thumb_hash: Option<&'a str>,
     /// The caller's name for this request.
     pub key: Option<&'a IdempotencyKey>,

@@ -2,6 +2,8 @@
 //!
 //! What others have set is kept: rules of Valet's carry its name, and only those are replaced.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
     operation::get_bucket_lifecycle_configuration::GetBucketLifecycleConfigurationOutput,
@@ -201,7 +203,7 @@ impl Objects {
             Setting::Unsupported => return Ok(Change::Unsupported),
             Setting::Denied => return Err(denied("GetBucketCors")),
         };
-        if present.first() == Some(&ours) {
+        if present.first().is_some_and(|first| is_same(first, &ours)) {
             return Ok(Change::None);
         }
         let others = present.into_iter().filter(|rule| rule.id() != Some(RULE));
@@ -210,6 +212,15 @@ impl Objects {
         let put = self.client.put_bucket_cors().bucket(&self.bucket).cors_configuration(wanted);
         made("PutBucketCors", put.send().await)
     }
+}
+
+/// Ceph RGW gives back what a rule lists in an order of its own.
+fn is_same(one: &CorsRule, other: &CorsRule) -> bool {
+    let lists = |rule: &CorsRule| {
+        let lists = [rule.allowed_origins(), rule.allowed_methods(), rule.allowed_headers(), rule.expose_headers()];
+        lists.map(|list| list.iter().cloned().collect::<BTreeSet<_>>())
+    };
+    (one.id(), one.max_age_seconds(), lists(one)) == (other.id(), other.max_age_seconds(), lists(other))
 }
 
 /// After how many days an enabled rule aborts multiparts under `u/` or `in/`; rules for tagged or sized objects do not

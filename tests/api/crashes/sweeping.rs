@@ -2,9 +2,6 @@
 
 use super::*;
 
-/// How long after its claim an attempt may still write (`COPYING`, and the grace).
-const WRITING: Duration = Duration::from_secs(40 + 900);
-
 /// One of each thing that a sweep settles, due now: its id, and the state in which it ends.
 async fn left_behind(ada: &Caller<'_>) -> Vec<(String, &'static str)> {
     let app = ada.app;
@@ -51,10 +48,10 @@ async fn d2_f13_killed_at_every_call_of_a_sweep() {
         assert!(status.success() || status.signal() == Some(ABORTED), "{status} {said} {log}");
         converge(&app, CONVERGED).await;
         app.audit().await;
-        // A completion or a copy that was cut short is looked at when it can no longer write. On a store where uploads are
-        // copied, that look makes a copy in its turn, which is waited for, too.
-        for attempts in [2, 4] {
-            converge(&app, CONVERGED + attempts * WRITING).await;
+        // A completion that was cut short is looked at when it can no longer write the key.
+        // So is a copy; what it finds wrong is a tombstone then, and waits as long once more.
+        for times in [1, 2] {
+            converge(&app, CONVERGED + (2 * Duration::from_secs(40 + 900)) * times).await;
             app.audit().await;
         }
         for (id, end) in &ends {
