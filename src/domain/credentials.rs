@@ -89,12 +89,13 @@ const QUEUE_PER_PERMIT: usize = 16;
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 impl Passwords {
-    /// As many at a time as there are cores; new passwords have at least `min_chars` code points.
+    /// As many at a time as there are cores but one; new passwords have at least `min_chars` code points.
     ///
     /// # Errors
     /// [`NoRandomness`].
     pub fn new(min_chars: usize) -> Result<Self, NoRandomness> {
-        let permits = available_parallelism().map_or(1, NonZero::get);
+        // A core stays free: who reads the gallery must not wait for who logs in.
+        let permits = available_parallelism().map_or(1, NonZero::get).saturating_sub(1).max(1);
         let nobody = hasher().hash_password(Uuid::new_v4().as_bytes()).map_err(|_| NoRandomness)?;
         Ok(Self {
             running: Arc::new(Semaphore::new(permits)),
