@@ -66,7 +66,6 @@ impl App {
         let objects = async { Objects::connect(&config.s3).await.map_err(ConnectError::Objects) };
         let (store, objects) = tokio::try_join!(store, objects)?;
         let valet = Arc::new(Valet::new(config, store, objects)?);
-        valet.learn_store().await;
         Ok(Self { valet, proxies: Arc::new(config.proxies.clone()), readiness: Arc::default(), stopping: Arc::default() })
     }
 
@@ -108,6 +107,8 @@ impl App {
 /// # Errors
 /// When the listener fails.
 pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
+    // Only who opens uploads needs to know; what connects meanwhile waits.
+    app.valet.learn_store().await;
     let acceptor = TcpAcceptor::from_std(listener.into_std()?)?;
     let endpoint = http::endpoint(app.clone(), &config.cors);
     let sweeper = {

@@ -61,23 +61,16 @@ impl Valet {
             return;
         }
         let tried = tokio::time::timeout(DEADLINE, check::guarantees(&self.objects, OffsetDateTime::now_utc())).await;
-        match tried {
+        let reason = match tried {
             Ok(Ok(store)) => {
                 let _ = self.finalization.known.set(store);
-                tracing::info!(
-                    once = store.once,
-                    checksum = store.checksum,
-                    copies = self.finalization.copies(),
-                    "the store was tried out"
-                );
+                let copies = self.finalization.copies();
+                tracing::info!(once = store.once, checksum = store.checksum, copies, "the store was tried out");
+                return;
             }
-            failed => {
-                let reason = failed.map_or_else(
-                    |_| "it did not answer in time".to_owned(),
-                    |tried| tried.map_or_else(|error| error.to_string(), |_| String::new()),
-                );
-                tracing::warn!(reason, "the store could not be tried out: uploads are copied at confirm until it can");
-            }
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "it did not answer in time".to_owned(),
+        };
+        tracing::warn!(reason, "the store could not be tried out: uploads are copied at confirm until it can");
     }
 }

@@ -159,9 +159,7 @@ impl Valet {
     ) -> Result<(), StoreError> {
         // The server that made it ready may have died before it settled the hold.
         self.store.users.keep_held(image.user, image.id, image.surplus()).await?;
-        for key in &image.strays {
-            self.objects.purge(key).await?;
-        }
+        self.objects.purge_all(&image.strays).await?;
         swept.purged += 1;
         let ends = self.quiet_from(image);
         if now < ends {

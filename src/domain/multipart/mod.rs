@@ -340,9 +340,6 @@ impl Valet {
             }
             self.objects.abort_multiparts(&image.key).await?;
         }
-        for key in image.keys() {
-            self.objects.purge(&key).await?;
-        }
-        Ok(())
+        self.objects.purge_all(&image.keys()).await
     }
 }

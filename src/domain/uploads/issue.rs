@@ -199,23 +199,12 @@ impl Valet {
             return Ok(wanted);
         }
         let usage = self.store.users.usage(user).await?;
-        let quota = self.uploads.quota_bytes;
         let mut left = Vec::new();
         for wanted in wanted {
-            let refusal = match usage {
-                None => IssueError::NoAccount,
-                Some(usage) if wanted.upload.bytes() > quota.saturating_sub(usage.bytes) => {
-                    IssueError::QuotaExceeded { quota, free: quota.saturating_sub(usage.bytes) }
-                }
-                Some(usage) if usage.pending >= u64::from(self.uploads.max_pending) => {
-                    IssueError::TooManyPending(self.uploads.max_pending)
-                }
-                Some(_) => {
-                    left.push(wanted);
-                    continue;
-                }
-            };
-            answers[wanted.at] = Some(Err(refusal));
+            match self.refusal(usage, wanted.upload.bytes()) {
+                Some(refusal) => answers[wanted.at] = Some(Err(refusal)),
+                None => left.push(wanted),
+            }
         }
         Ok(left)
     }

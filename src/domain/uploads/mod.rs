@@ -16,7 +16,7 @@ use super::{Valet, one};
 use crate::{
     model::{
         Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
-        Multipart, ObjectKey, Position, Preview, Rejection, Sha256, ThumbHash, Upload, UserId,
+        Multipart, ObjectKey, Position, Preview, Rejection, Sha256, ThumbHash, Upload, Usage, UserId,
     },
     store::{StoreError, objects::PresignedPut},
 };
@@ -265,15 +265,20 @@ impl Valet {
 
     /// Why a reservation failed; `Ok` when it would succeed by now.
     pub(super) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), IssueError> {
-        let usage = self.store.users.usage(user).await?.ok_or(IssueError::NoAccount)?;
-        let free = self.uploads.quota_bytes.saturating_sub(usage.bytes);
-        if size > free {
-            return Err(IssueError::QuotaExceeded { quota: self.uploads.quota_bytes, free });
+        let usage = self.store.users.usage(user).await?;
+        self.refusal(usage, size).map_or(Ok(()), Err)
+    }
+
+    /// Why `bytes` more are not let in; `None` when they are.
+    fn refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<IssueError> {
+        let Some(usage) = usage else { return Some(IssueError::NoAccount) };
+        let (quota, most) = (self.uploads.quota_bytes, self.uploads.max_pending);
+        let free = quota.saturating_sub(usage.bytes);
+        if bytes > free {
+            Some(IssueError::QuotaExceeded { quota, free })
+        } else {
+            (usage.pending >= u64::from(most)).then_some(IssueError::TooManyPending(most))
         }
-        if usage.pending >= u64::from(self.uploads.max_pending) {
-            return Err(IssueError::TooManyPending(self.uploads.max_pending));
-        }
-        Ok(())
     }
 
     /// Open uploads, the newest first, at most `limit`.

@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use aws_sdk_s3::{
-    config::{Builder, timeout::TimeoutConfig},
-    types::{ChecksumAlgorithm, MetadataDirective},
-};
+use aws_sdk_s3::types::{ChecksumAlgorithm, MetadataDirective};
 
-use super::{Objects, failed, is_gone};
+use super::{Objects, failed, is_gone, patient};
 use crate::{
     model::{ContentType, ObjectKey},
     store::StoreError,
@@ -28,8 +25,6 @@ impl Objects {
         to: &ObjectKey,
         content_type: ContentType,
     ) -> Result<bool, StoreError> {
-        let timeouts =
-            TimeoutConfig::builder().read_timeout(COPYING).operation_attempt_timeout(COPYING).operation_timeout(COPYING).build();
         let copy = self.client.copy_object().bucket(&self.bucket).key(to.as_str()).copy_source(format!("{}/{from}", self.bucket));
         let answer = copy
             .copy_source_if_match(etag)
@@ -37,7 +32,7 @@ impl Objects {
             .content_type(content_type.as_str())
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .customize()
-            .config_override(Builder::new().timeout_config(timeouts))
+            .config_override(patient(COPYING))
             .send()
             .await;
         match answer {

@@ -313,6 +313,17 @@ impl Objects {
         Ok(())
     }
 
+    /// [`Objects::purge`] of each.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn purge_all(&self, keys: &[ObjectKey]) -> Result<(), StoreError> {
+        for key in keys {
+            self.purge(key).await?;
+        }
+        Ok(())
+    }
+
     /// Whether the bucket is there and answers: the readiness probe.
     ///
     /// # Errors
@@ -322,6 +333,12 @@ impl Objects {
         answer.map(drop).map_err(|error| failed("HeadBucket", &error))?;
         self.signer().map(drop)
     }
+}
+
+/// For the calls that S3 answers only when it has done what takes long.
+fn patient(longest: Duration) -> aws_sdk_s3::config::Builder {
+    let timeouts = TimeoutConfig::builder().read_timeout(longest).operation_attempt_timeout(longest).operation_timeout(longest);
+    aws_sdk_s3::config::Builder::new().timeout_config(timeouts.build())
 }
 
 fn status<E>(error: &SdkError<E>) -> Option<u16> {

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use aws_sdk_s3::{
-    config::{Builder, timeout::TimeoutConfig},
     error::ProvideErrorMetadata,
     types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
 };
 use time::OffsetDateTime;
 
-use super::{Objects, PresignedPut, failed, status};
+use super::{Objects, PresignedPut, failed, patient, status};
 use crate::{
     model::{ContentType, ObjectKey, PartChecksums, Sha256},
     signer::Request,
@@ -138,18 +137,8 @@ impl Objects {
         });
         let parts = CompletedMultipartUpload::builder().set_parts(Some(completed.collect())).build();
         let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
-        let timeouts = TimeoutConfig::builder()
-            .read_timeout(COMPLETING)
-            .operation_attempt_timeout(COMPLETING)
-            .operation_timeout(COMPLETING)
-            .build();
-        let answer = complete
-            .if_none_match("*")
-            .multipart_upload(parts)
-            .customize()
-            .config_override(Builder::new().timeout_config(timeouts))
-            .send()
-            .await;
+        let answer =
+            complete.if_none_match("*").multipart_upload(parts).customize().config_override(patient(COMPLETING)).send().await;
         match answer {
             Ok(_) => Ok(true),
             Err(error) if matches!(status(&error), Some(404 | 409 | 412)) || error.code() == Some("InvalidPart") => Ok(false),
