@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Why an image is not ready.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ConfirmError {
     /// Not this user's, not there, or deleted.
     #[error("there is no such upload")]
@@ -77,17 +77,18 @@ impl Valet {
             // They are ready all the same: this must not turn an acknowledged confirm into an error.
             tracing::warn!(%user, %error, "the holds of confirmed images are left to the sweeper");
         }
-        let mut answer = |id: &ImageId| {
+        // The same id may be asked for twice.
+        let answer = |id: &ImageId| {
             let image = found.iter().find(|image| image.id == *id).ok_or(ConfirmError::NotFound)?;
             match (image.outcome(), image.rejection) {
                 (ImageState::Ready, _) => Ok(image.clone()),
-                (ImageState::Pending, _) => Err(unsettled.remove(id).unwrap_or(ConfirmError::ObjectMissing)),
+                (ImageState::Pending, _) => Err(unsettled.get(id).cloned().unwrap_or(ConfirmError::ObjectMissing)),
                 (ImageState::Rejected, Some(why)) => Err(ConfirmError::Rejected(why)),
                 (ImageState::Expired, _) => Err(ConfirmError::Expired),
                 _ => Err(ConfirmError::NotFound),
             }
         };
-        Ok(ids.iter().map(&mut answer).collect())
+        Ok(ids.iter().map(answer).collect())
     }
 
     /// Looks at what came of each, and moves those that can be decided; why the others stay pending.
