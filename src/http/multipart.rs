@@ -59,7 +59,7 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
 /// The operations.
 pub struct Multipart;
 
-/// What S3 is to prove of each part.
+/// What S3 is to prove of each part. `none`: its length alone. `sha256`: its digest too, which is given when its URL is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Enum, Deserialize)]
 #[oai(rename_all = "lowercase")]
 // Read as a text first: of another JSON type, serde would say that the body is no JSON.

@@ -118,7 +118,7 @@ enum UploadResponse {
     Opened(Json<UploadTicket>),
 }
 
-/// How an upload is sent.
+/// How an upload is sent. `single`: one PUT. `multipart`: in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "lowercase")]
 enum UploadKind {

@@ -116,7 +116,7 @@ impl From<Shown> for Image {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 pub struct PresignedRequest {
-    /// The method.
+    /// The HTTP method: `PUT`.
     pub method: String,
     /// The whole URL. Send no access token with it.
     pub url: String,
@@ -129,7 +129,7 @@ pub struct PresignedRequest {
     pub expires_in: u64,
 }
 
-/// Where an upload stands.
+/// Where an upload stands. `pending`: PUT the bytes, then confirm. `ready`: nothing is left to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "lowercase")]
 pub enum TicketState {

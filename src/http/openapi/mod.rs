@@ -135,7 +135,7 @@ fn describe_schemas(schemas: &mut Value) {
     limit("UploadBatch", "items", json!({ "minItems": 1, "maxItems": batch::MOST }));
     limit("ImageIds", "ids", json!({ "minItems": 1, "maxItems": batch::MOST }));
     limit("NewMultipart", "partSize", json!({ "minimum": Parts::MIN_PART_SIZE, "maximum": Parts::MAX_PART_SIZE }));
-    limit("PartToSign", "partNumber", json!({ "minimum": 1, "maximum": Parts::MAX_PARTS }));
+    limit("PartToSign", "partNumber", json!({ "format": "int32", "minimum": 1, "maximum": Parts::MAX_PARTS }));
     limit("PartsToSign", "parts", json!({ "minItems": 1, "maxItems": MAX_SIGNED }));
     for schema in ["NewUpload", "BatchUpload", "NewMultipart", "ImageUpdate"] {
         limit(schema, "caption", json!({ "maxLength": Caption::MAX_CHARS }));

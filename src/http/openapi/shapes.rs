@@ -9,6 +9,7 @@ use crate::model::{ContentType, Preview};
 pub fn tidy(document: &mut Value) {
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         name_media_types(schemas);
+        describe_batch(schemas);
     }
     walk(document);
 }
@@ -86,6 +87,17 @@ fn name_media_types(schemas: &mut Map<String, Value>) {
     if let Some(member) = content_type_of(schemas, "NewPreview") {
         member.insert("enum".to_owned(), json!(values(&Preview::TYPES)));
         member.insert("x-enum-varnames".to_owned(), json!(names(&Preview::TYPES)));
+    }
+}
+
+/// A member of a batch's item is described where it stands, not by a look elsewhere.
+fn describe_batch(schemas: &mut Map<String, Value>) {
+    let single = schemas.get("NewUpload").map(|schema| schema["properties"].clone()).unwrap_or_default();
+    let members = schemas.get_mut("BatchUpload").and_then(|schema| schema["properties"].as_object_mut());
+    for (name, member) in members.into_iter().flatten() {
+        if let Some(description) = single.get(name).and_then(|member| member.get("description")) {
+            member["description"] = description.clone();
+        }
     }
 }
 
