@@ -85,7 +85,7 @@ async fn o9_urls_are_signed_with_the_time_of_s3_and_a_server_that_is_far_off_is_
     }
 }
 
-/// The whole way under a clock that really is wrong, where libfaketime is at hand (VALET_TEST_FAKETIME names it).
+/// The whole way under a clock that really is wrong, where libfaketime is at hand (`VALET_TEST_FAKETIME` names it).
 #[tokio::test]
 async fn f20_with_a_clock_that_is_off_by_an_hour_uploads_still_work() {
     let Ok(library) = std::env::var("VALET_TEST_FAKETIME") else { return };

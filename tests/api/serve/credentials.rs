@@ -31,7 +31,7 @@ async fn answer(provider: Data<&Provider>) -> Response {
         .into_response()
 }
 
-/// As a task of ECS or a pod of EKS finds it: the address is in AWS_CONTAINER_CREDENTIALS_FULL_URI.
+/// As a task of ECS or a pod of EKS finds it: the address is in `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
 fn start(keys: (String, String), given: &Given) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
