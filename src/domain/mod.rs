@@ -46,7 +46,7 @@ pub struct Valet {
     local_accounts: bool,
     provider: Option<Arc<provider::Provider>>,
     throttle: throttle::Throttle,
-    passwords: credentials::Passwords,
+    passwords: credentials::passwords::Passwords,
 }
 
 /// The longest a slow phone may take for a byte: a grace that a large file does not outlast.
@@ -78,7 +78,7 @@ impl Valet {
             local_accounts: config.accounts.local,
             provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
-            passwords: credentials::Passwords::new(config.accounts.password_min_chars)?,
+            passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })
     }
 
@@ -96,6 +96,12 @@ impl Valet {
     /// [`StoreError`].
     pub async fn probe_objects(&self) -> Result<(), StoreError> {
         self.objects.probe().await
+    }
+
+    /// How far S3's clock is ahead of this machine's, by its latest answers.
+    #[must_use]
+    pub fn clock_ahead(&self) -> time::Duration {
+        self.objects.clock_ahead()
     }
 
     /// Where clients reach the bucket: scheme and host, for the page's content security policy.
