@@ -1,6 +1,7 @@
 //! Passwords and access tokens: the only file, with `foreign` under it, that names argon2 and jsonwebtoken.
 
 pub mod foreign;
+mod path;
 
 use std::{borrow::Cow, fmt, num::NonZero, sync::Arc, thread::available_parallelism, time::Duration};
 

@@ -40,3 +40,4 @@ mod stores;
 mod sweeper;
 mod throttling;
 mod uploads;
+mod uppy;
