@@ -131,9 +131,10 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "UppyPartsToJoin" => json!({ "parts": [{ "PartNumber": 1, "ETag": PART_ETAG }] }),
         "UppyJoined" => json!({ "location": image_url, "key": UPPY_KEY, "bucket": "photos" }),
         "UppyAborted" => json!({}),
-        "UppyRequest" => {
-            json!({ "method": "PUT", "key": "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44-beach.jpg", "contentType": "image/jpeg" })
-        }
+        "UppyRequest" => json!({
+            "method": "PUT", "key": UPPY_KEY.replacen("u/", "in/", 1), "uploadId": "2~Vt3sQhVbYx0Yc1kEXAMPLE", "partNumber": 1,
+            "contentType": "image/jpeg", "expiresIn": 900, "fileName": "beach.jpg", "size": 2_482_113, "caption": "The sea, finally",
+        }),
         "UppySignature" => json!({ "url": form["url"], "key": form["fields"]["key"], "fields": form["fields"] }),
         "ImageUpdate" => json!({ "caption": "The sea, finally" }),
         "Status" => json!({ "status": "ok" }),

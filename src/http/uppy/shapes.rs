@@ -84,11 +84,11 @@ pub struct NewUppyUpload {
     pub filename: String,
     /// The media type; where Uppy knows none, the name's extension decides.
     #[oai(rename = "type")]
-    #[serde(default, rename = "type")]
+    #[serde(default, rename = "type", deserialize_with = "body::present")]
     pub kind: Option<String>,
     /// What the page keeps with the file. `size` in bytes reserves exactly so much of the quota; `caption` becomes the image's; the
     /// rest is ignored.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::present")]
     pub metadata: Option<BTreeMap<String, Value>>,
 }
 
@@ -238,14 +238,14 @@ pub struct UppyRequest {
     /// it is taken off.
     pub key: String,
     /// S3's, for the calls of an upload that is open.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::present")]
     pub upload_id: Option<String>,
     /// From 1 to 10000.
     #[serde(default, deserialize_with = "body::present_integer")]
     pub part_number: Option<i64>,
     /// The file's media type. Uppy gives it where it sends a file; add it where it opens an upload in parts, or the name's
     /// extension decides.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "body::present")]
     pub content_type: Option<String>,
     /// Seconds for which the answer is to work, at most; the server's own limit holds besides.
     #[serde(default, deserialize_with = "body::present_integer")]
