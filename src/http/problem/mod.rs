@@ -170,7 +170,7 @@ pub struct ProblemBody {
     request_id: String,
     /// Which members are not acceptable.
     errors: Option<Vec<FieldError>>,
-    /// `detail` again, in Uppy's calls alone: it shows this to people.
+    /// What happened in one sentence, in Uppy's calls alone: it shows this to people.
     message: Option<String>,
 }
 
@@ -212,7 +212,13 @@ impl Problem {
         self
     }
 
-    /// Says `detail` where Uppy looks for it, too.
+    /// What happened, in a sentence that names what is not acceptable.
+    fn for_people(&self) -> String {
+        let rules: Vec<_> = self.errors.iter().map(|error| format!("{} {}", error.field, error.message)).collect();
+        if rules.is_empty() { self.detail.clone() } else { format!("{}: {}.", self.code.title(), rules.join("; ")) }
+    }
+
+    /// Says what happened where Uppy looks for it, too.
     #[must_use]
     pub fn for_uppy(mut self) -> Self {
         self.is_for_uppy = true;
@@ -228,7 +234,7 @@ impl Problem {
             title: self.code.title().to_owned(),
             status: status.as_u16(),
             code: self.code,
-            message: self.is_for_uppy.then(|| self.detail.clone()),
+            message: self.is_for_uppy.then(|| self.for_people()),
             detail: self.detail,
             request_id: request_id.to_owned(),
             errors: (!self.errors.is_empty()).then_some(self.errors),
