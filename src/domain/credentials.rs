@@ -3,6 +3,7 @@
 
 pub mod foreign;
 pub mod passwords;
+mod path;
 
 use std::{fmt, time::Duration};
 

@@ -107,7 +107,7 @@ impl Valet {
 
     /// The bytes go while the user waits, as one expects of a delete. What fails here the sweeper does: the tombstones are
     /// due already.
-    async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
+    pub(super) async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
         let purge = |tombstone: Image| {
             async move {
                 let removed = self.remove(&tombstone).await;

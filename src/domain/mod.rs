@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod deletion;
 pub mod finalize;
 pub mod gallery;
+mod lookout;
 pub mod multipart;
 pub mod orphans;
 pub mod password_rules;
@@ -23,6 +24,7 @@ pub mod sessions;
 pub mod sweeper;
 pub mod throttle;
 pub mod uploads;
+pub mod uppy;
 
 use std::{sync::Arc, time::Duration};
 
@@ -46,6 +48,7 @@ pub struct Valet {
     local_accounts: bool,
     provider: Option<Arc<provider::Provider>>,
     throttle: throttle::Throttle,
+    lookout: lookout::Lookout,
     passwords: credentials::passwords::Passwords,
 }
 
@@ -78,6 +81,7 @@ impl Valet {
             local_accounts: config.accounts.local,
             provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
+            lookout: lookout::Lookout::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })
     }
@@ -102,6 +106,12 @@ impl Valet {
     #[must_use]
     pub fn clock_ahead(&self) -> time::Duration {
         self.objects.clock_ahead()
+    }
+
+    /// The bucket's name.
+    #[must_use]
+    pub fn bucket(&self) -> &str {
+        self.objects.bucket()
     }
 
     /// Where clients reach the bucket: scheme and host, for the page's content security policy.

@@ -177,15 +177,17 @@ impl Valet {
         let caller = self.tokens.verify(token, now)?;
         // Ours come from a session.
         let Proof::Session(session) = caller.proof else { return Err(TokenError::Invalid.into()) };
-        let alive = match self.liveness.known(session, Instant::now()) {
-            Some(alive) => alive,
-            None => {
-                let asked = Instant::now();
-                let alive = self.store.sessions.is_alive(session, now).await?;
-                self.liveness.learn(session, alive, asked)
-            }
-        };
-        if alive { Ok(caller) } else { Err(AuthenticateError::Ended) }
+        if self.goes_on(session, now).await? { Ok(caller) } else { Err(AuthenticateError::Ended) }
+    }
+
+    /// Whether a session is not over.
+    pub(super) async fn goes_on(&self, session: SessionId, now: OffsetDateTime) -> Result<bool, StoreError> {
+        if let Some(alive) = self.liveness.known(session, Instant::now()) {
+            return Ok(alive);
+        }
+        let asked = Instant::now();
+        let alive = self.store.sessions.is_alive(session, now).await?;
+        Ok(self.liveness.learn(session, alive, asked))
     }
 
     /// A user's sessions, the newest first.

@@ -8,9 +8,13 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
-use super::{Valet, confirm::Finding};
+use super::{
+    Valet,
+    confirm::Finding,
+    lookout::{unannounced, wait},
+};
 use crate::{
-    model::{Image, ImageState},
+    model::{Image, ImageState, Loose},
     store::StoreError,
 };
 
@@ -61,7 +65,7 @@ impl Valet {
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(self.sweep.interval) => {}
+                () = self.lookout.rest(self.sweep.interval) => {}
             }
         }
     }
@@ -119,7 +123,7 @@ impl Valet {
         Ok((swept, claimed > 0 || more))
     }
 
-    /// Every URL has died: what is there now is all that will ever be.
+    /// Every URL has died: what is there now is all that will ever be. Or nobody will say when it comes, and it is looked for.
     async fn sweep_pending(
         &self,
         image: &Image,
@@ -140,7 +144,8 @@ impl Valet {
             Finding::Missing | Finding::PartsMissing(_) => {
                 let ends = image.expires_at.max(self.quiet_from(image));
                 if now < ends {
-                    self.store.images.postpone(image, lease_ends, ends).await?;
+                    let looks_again = if unannounced(image) { ends.min(now + wait(now - image.created_at)) } else { ends };
+                    self.store.images.postpone(image, lease_ends, looks_again).await?;
                 } else if self.expire(image, now).await? {
                     swept.expired += 1;
                 }
@@ -159,6 +164,12 @@ impl Valet {
     ) -> Result<(), StoreError> {
         // The server that made it ready may have died before it settled the hold.
         self.store.users.keep_held(image.user, image.id, image.surplus()).await?;
+        if image.upload.loose == Some(Loose::Parts) {
+            // Whoever holds a URL that opens an upload may open another, before and after.
+            for stray in image.strays.iter().filter(|key| key.is_incoming()) {
+                self.objects.abort_multiparts(stray).await?;
+            }
+        }
         self.objects.purge_all(&image.strays).await?;
         swept.purged += 1;
         let ends = self.quiet_from(image);

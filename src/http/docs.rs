@@ -36,6 +36,7 @@ pub fn routes(api: impl Endpoint<Output = Response> + 'static) -> Route {
     let api = Arc::new(api);
     Route::new()
         .nest_no_strip("/api", api.clone())
+        .nest_no_strip("/uppy", api.clone())
         .at("/livez", api.clone())
         .at("/readyz", api)
         .at("/docs", get(file(PAGE.to_owned(), "text/html; charset=utf-8")))

@@ -24,7 +24,7 @@ fn body_limit(path: &str) -> usize {
         "/api/images/upload/batch" | "/api/images/renew" | "/api/images/confirm" | "/api/images/read" | "/api/images/delete" => {
             256 * 1024
         }
-        _ if path.ends_with("/parts") => 1024 * 1024,
+        _ if path.ends_with("/parts") || (path.starts_with("/uppy/") && path.ends_with("/complete")) => 1024 * 1024,
         _ => 16 * 1024,
     }
 }
@@ -34,8 +34,9 @@ fn body_limit(path: &str) -> usize {
 #[must_use]
 pub fn deadline(path: &str) -> Duration {
     Duration::from_secs(match path.rsplit('/').next() {
-        Some("confirm") => 60,
+        Some("confirm" | "complete") => 60,
         Some("parts") => 30,
+        _ if path.starts_with("/uppy/") => 30,
         _ => 10,
     })
 }

@@ -22,6 +22,7 @@ pub mod problem;
 pub mod sessions;
 mod site;
 pub mod uploads;
+pub mod uppy;
 mod view;
 mod written;
 
@@ -41,6 +42,8 @@ enum Tag {
     Batches,
     /// Reading, captions, deleting.
     Gallery,
+    /// For an unmodified `@uppy/aws-s3`: its calls, as `@uppy/companion` answers them.
+    Uppy,
     /// For orchestrators and balancers.
     Health,
 }

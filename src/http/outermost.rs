@@ -77,11 +77,12 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let client = client::address(&request, &self.proxies);
         // The audit log's target: its lines come with the request, whatever else is logged.
-        let span = tracing::info_span!(target: "audit", "request", id, %client, %method, path, user = tracing::field::Empty);
+        let span = tracing::info_span!(target: "audit", "request", id, %client, %method, path = loggable(&path), user = tracing::field::Empty);
         let answer = async {
             let began = Instant::now();
             let mut response = match self.answer(request, &path).await {
                 Ok(response) => response,
+                Err(problem) if path.starts_with("/uppy/") => problem.for_uppy().respond(&id),
                 Err(problem) => problem.respond(&id),
             };
             let status = response.status().as_u16();
@@ -174,6 +175,15 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         // Undocumented paths are the pages and their files.
         self.allowed.iter().find(|(known, _)| fits(known)).map_or_else(|| "GET".to_owned(), |(_, methods)| methods.clone())
     }
+}
+
+/// The longest segment of a path of ours but the token of Uppy's, which must not be logged in any spelling.
+const LONGEST_SEGMENT: usize = 64;
+
+/// The path with what is too long to be a name in it left out.
+fn loggable(path: &str) -> String {
+    let shown = |segment: &str| if segment.len() > LONGEST_SEGMENT { "…".to_owned() } else { segment.to_owned() };
+    path.split('/').map(shown).collect::<Vec<_>>().join("/")
 }
 
 /// The caller's own id when it is plain enough for a log line and a header, else a fresh one.

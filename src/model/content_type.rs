@@ -31,6 +31,22 @@ impl ContentType {
         Self::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(text))
     }
 
+    /// What a file's name says it is, for clients that do not know: some browsers have no type for HEIC.
+    #[must_use]
+    pub fn by_extension(file_name: &str) -> Option<Self> {
+        let (_, extension) = file_name.rsplit_once('.')?;
+        match extension.to_ascii_lowercase().as_str() {
+            "jpg" | "jpeg" => Some(Self::Jpeg),
+            "png" => Some(Self::Png),
+            "webp" => Some(Self::Webp),
+            "gif" => Some(Self::Gif),
+            "avif" => Some(Self::Avif),
+            "heic" => Some(Self::Heic),
+            "heif" => Some(Self::Heif),
+            _ => None,
+        }
+    }
+
     /// The name as it is signed, stored and served.
     #[must_use]
     pub fn as_str(self) -> &'static str {

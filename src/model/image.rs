@@ -199,6 +199,32 @@ pub struct Dimensions {
     pub height: u32,
 }
 
+/// How an upload comes that is not bound to declared bytes, as Uppy's are: a bound of the length is all that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loose {
+    /// One form, posted to S3.
+    Form,
+    /// Parts that the client cuts.
+    Parts,
+}
+
+impl Loose {
+    /// The name in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Form => "form",
+            Self::Parts => "parts",
+        }
+    }
+
+    /// Reads the database's name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Form, Self::Parts].into_iter().find(|known| known.as_str() == text)
+    }
+}
+
 /// What a client declares before it uploads, checked.
 #[derive(Debug, Clone)]
 pub struct Upload {
@@ -206,8 +232,10 @@ pub struct Upload {
     pub file_name: FileName,
     /// Signed into the URL, compared and proved at confirm.
     pub content_type: ContentType,
-    /// Bytes; signed into the URL, compared at confirm.
+    /// Bytes; signed into the URL, compared at confirm. Of a loose upload the most it may have, until it is confirmed.
     pub size: u64,
+    /// Set where `size` is a bound and no digest was declared.
+    pub loose: Option<Loose>,
     /// Signed into the URL, compared at confirm, and what makes two uploads the same bytes. None is declared for a
     /// multipart upload: S3's digest of parts is not the file's.
     pub sha256: Option<Sha256>,
@@ -226,6 +254,12 @@ impl Upload {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.size.saturating_add(self.preview.map_or(0, |preview| preview.size))
+    }
+
+    /// How many bytes may come: as many as were declared, or of a loose upload at least one and at most its bound.
+    #[must_use]
+    pub fn lengths(&self) -> (u64, u64) {
+        (if self.loose.is_some() { 1 } else { self.size }, self.size)
     }
 
     /// Bytes of the largest single transfer: the whole file, or a part.
@@ -331,7 +365,7 @@ impl Image {
         keys
     }
 
-    /// Reserved bytes that did not come: of a ready image without the preview it announced.
+    /// Reserved bytes that did not come: of a ready image without the preview it announced, or below its bound.
     #[must_use]
     pub fn surplus(&self) -> u64 {
         self.reserved.saturating_sub(self.upload.bytes())
@@ -354,6 +388,8 @@ pub struct Verified {
     pub key: ObjectKey,
     /// Of those bytes.
     pub etag: String,
+    /// How many they are.
+    pub bytes: u64,
     /// As displayed.
     pub size: Dimensions,
     /// Whether the announced preview lies beside them and is right.

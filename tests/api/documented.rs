@@ -54,6 +54,9 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
         assert!(codes.contains_key(answer.code()), "{method} {path} does not document {}: {answer:?}", answer.code());
     } else if let Some(name) = documented["content"]["application/json"]["schema"]["$ref"].as_str() {
         check_members(name, &answer.json, path);
+    } else if let Some(name) = documented["content"]["application/json"]["schema"]["items"]["$ref"].as_str() {
+        let items = answer.json.as_array().unwrap_or_else(|| panic!("{path}: not a list: {answer:?}"));
+        items.iter().for_each(|item| check_members(name, item, path));
     } else {
         assert!(answer.text.is_empty(), "{method} {path}: {answer:?}");
     }

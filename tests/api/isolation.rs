@@ -29,13 +29,35 @@ async fn call(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
 
 /// An operation that takes the id of something: as a segment of its path, or in lists of its body.
 fn names_something(operation: &Operation) -> bool {
-    operation.path.contains('{') || operation.body().is_some_and(|body| body.get("ids").is_some())
+    operation.path.replace("{token}", "").contains('{') || operation.body().is_some_and(|body| body.get("ids").is_some())
+}
+
+/// The path with this id wherever one is taken, a token of the caller's where one stands in it, and the document's parameters.
+async fn path_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> String {
+    let token = if operation.is_by_path_token() { caller.uppy().await } else { String::new() };
+    let filled = |segment: &str| match segment {
+        "{token}" => token.clone(),
+        segment if segment.starts_with('{') => id.to_owned(),
+        segment => segment.to_owned(),
+    };
+    let path = operation.path.split('/').map(filled).collect::<Vec<_>>().join("/");
+    if !operation.is_by_path_token() {
+        return path;
+    }
+    let parameters = operation.described["parameters"].as_array().unwrap().iter();
+    let required = parameters.filter(|parameter| parameter["in"] == "query" && parameter["required"] == true);
+    let pair = |parameter: &Value| match parameter["name"].as_str().unwrap() {
+        // The key of an upload is told by its owner and its id.
+        "key" => format!("key=u/{}/{id}", caller.id),
+        name => format!("{name}={}", parameter["example"].as_str().unwrap()),
+    };
+    let query: Vec<_> = required.map(pair).collect();
+    format!("{path}?{}", query.join("&"))
 }
 
 /// Calls with this id wherever one is taken.
 async fn call_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
-    let path = operation.path.split('/').map(|segment| if segment.starts_with('{') { id } else { segment });
-    let path = path.collect::<Vec<_>>().join("/");
+    let path = path_with(caller, operation, id).await;
     let mut body = operation.body().cloned();
     if let Some(ids) = body.as_mut().and_then(|body| body.get_mut("ids")) {
         *ids = json!([id]);
@@ -190,8 +212,14 @@ async fn on_every_operation_and_method_anothers_id_is_as_an_unknown_one() {
             if named.iter().any(|operation| operation.path == path && operation.method == method) {
                 continue;
             }
+            let token = if path.starts_with("/uppy/") { eve.uppy().await } else { String::new() };
             let ask = async |id: &str| {
-                let path = path.split('/').map(|segment| if segment.starts_with('{') { id } else { segment });
+                let filled = |segment: &str| match segment {
+                    "{token}" => token.clone(),
+                    segment if segment.starts_with('{') => id.to_owned(),
+                    segment => segment.to_owned(),
+                };
+                let path = path.split('/').map(filled);
                 essence(&eve.send(method.clone(), &path.collect::<Vec<_>>().join("/"), |request| request).await)
             };
             let nothing = ask(&uuid::Uuid::now_v7().to_string()).await;
@@ -213,7 +241,7 @@ async fn what_names_nothing_shows_nothing_of_others() {
     let before = stored(&app).await;
     let mut seen = 0;
     let mut nameless: Vec<_> =
-        operations().into_iter().filter(|operation| operation.is_protected() && !names_something(operation)).collect();
+        operations().into_iter().filter(|one| (one.is_protected() || one.is_by_path_token()) && !names_something(one)).collect();
     nameless.sort_by_key(|operation| (operation.path.starts_with("/api/auth/"), operation.path.ends_with("/delete")));
     for operation in nameless {
         seen += 1;

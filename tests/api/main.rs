@@ -41,3 +41,4 @@ mod stores;
 mod sweeper;
 mod throttling;
 mod uploads;
+mod uppy;

@@ -25,6 +25,11 @@ impl Operation {
         self.described["security"].as_array().is_some_and(|schemes| !schemes.is_empty())
     }
 
+    /// Whether the token stands in its path.
+    pub fn is_by_path_token(&self) -> bool {
+        self.path.starts_with("/uppy/{token}/")
+    }
+
     /// The example of its JSON body.
     pub fn body(&self) -> Option<&'static Value> {
         self.described.get("requestBody").map(|body| &body["content"]["application/json"]["example"])
@@ -103,7 +108,10 @@ fn every_operation_is_named_and_exemplified() {
         let protected = operation.is_protected();
         assert_eq!(protected, described["responses"]["401"].to_string().contains("token_missing"), "{name}");
         let open = ["/api/auth/signup", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout", "/livez", "/readyz"];
-        assert_eq!(protected, !open.contains(&operation.path.as_str()), "{name}");
+        // Uppy's own calls carry a token in their path, for which OpenAPI has no word.
+        let by_path = operation.is_by_path_token();
+        assert_eq!(protected, !open.contains(&operation.path.as_str()) && !by_path, "{name}");
+        assert!(!by_path || described["responses"]["401"].to_string().contains("session_ended"), "{name}");
     }
 }
 
@@ -117,7 +125,8 @@ fn check_answers(name: &str, answers: &serde_json::Map<String, Value>) {
         let types: Vec<_> = content.keys().map(String::as_str).collect();
         if status.starts_with('2') {
             assert!(types == ["application/json"] || (types.is_empty() && status == "204"), "{name} {status}: {types:?}");
-            assert!(content.values().all(|media| media["example"].is_object()), "{name} {status}: no example");
+            let is_shown = |media: &Value| media["example"].is_object() || media["example"][0].is_object();
+            assert!(content.values().all(is_shown), "{name} {status}: no example");
             continue;
         }
         if status == "304" {

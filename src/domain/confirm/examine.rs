@@ -30,7 +30,8 @@ pub(in crate::domain) enum Finding {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Declared {
     content_type: ContentType,
-    size: u64,
+    /// The least and the most bytes.
+    lengths: (u64, u64),
     /// None is declared for a multipart upload.
     sha256: Option<Sha256>,
     max_pixels: u64,
@@ -39,7 +40,7 @@ pub(super) struct Declared {
 /// What lies at a key.
 pub(super) enum Verdict {
     /// What was declared.
-    Right { etag: String, size: Dimensions },
+    Right { etag: String, bytes: u64, size: Dimensions },
     /// Something else.
     Wrong(Rejection),
     /// Nothing, or nothing any more.
@@ -47,17 +48,23 @@ pub(super) enum Verdict {
 }
 
 impl Declared {
+    /// Whether so many bytes may be what was declared.
+    fn admits(&self, bytes: u64) -> bool {
+        (self.lengths.0..=self.lengths.1).contains(&bytes)
+    }
+
     /// The image itself.
     pub(super) fn image(image: &Image) -> Self {
         let upload = &image.upload;
-        Self { content_type: upload.content_type, size: upload.size, sha256: upload.sha256, max_pixels: content::MAX_PIXELS }
+        let (lengths, max_pixels) = (upload.lengths(), content::MAX_PIXELS);
+        Self { content_type: upload.content_type, lengths, sha256: upload.sha256, max_pixels }
     }
 
     /// Its preview, if there is to be one.
     pub(super) fn preview(image: &Image) -> Option<Self> {
         let preview = image.upload.preview?;
-        let (content_type, size, sha256) = (preview.content_type, preview.size, Some(preview.sha256));
-        Some(Self { content_type, size, sha256, max_pixels: MAX_PREVIEW_PIXELS })
+        let (content_type, lengths, sha256) = (preview.content_type, (preview.size, preview.size), Some(preview.sha256));
+        Some(Self { content_type, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS })
     }
 }
 
@@ -73,19 +80,19 @@ impl Valet {
         match self.verify(&key, Declared::image(image)).await? {
             Verdict::Missing => Ok(Finding::Missing),
             Verdict::Wrong(why) => Ok(Finding::Wrong(why)),
-            Verdict::Right { etag, size } => {
+            Verdict::Right { etag, bytes, size } => {
                 let preview = match Declared::preview(image) {
                     Some(declared) => matches!(self.verify(&key.preview(), declared).await?, Verdict::Right { .. }),
                     None => false,
                 };
-                Ok(Finding::Proved(Verified { key, etag, size, preview }))
+                Ok(Finding::Proved(Verified { key, etag, bytes, size, preview }))
             }
         }
     }
 
     async fn verify(&self, key: &ObjectKey, declared: Declared) -> Result<Verdict, StoreError> {
         let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
-        if head.size != declared.size || head.content_type.as_deref() != Some(declared.content_type.as_str()) {
+        if !declared.admits(head.size) || head.content_type.as_deref() != Some(declared.content_type.as_str()) {
             return Ok(Verdict::Wrong(Rejection::ObjectMismatch));
         }
         if let Some(sha256) = declared.sha256 {
@@ -104,10 +111,10 @@ impl Valet {
         let mut wanted = content::FIRST_HEAD;
         loop {
             let Some(bytes) = self.objects.read_head(key, &head.etag, wanted).await? else { return Ok(Verdict::Missing) };
-            match content::inspect(&bytes, declared.size, declared.max_pixels) {
+            match content::inspect(&bytes, head.size, declared.max_pixels) {
                 Inspection::Proved(proved) if proved.format.matches(declared.content_type.as_str()) => {
                     let size = Dimensions { width: proved.width, height: proved.height };
-                    return Ok(Verdict::Right { etag: head.etag, size });
+                    return Ok(Verdict::Right { etag: head.etag, bytes: head.size, size });
                 }
                 Inspection::NeedMore { bytes: more } if more > wanted && more <= content::MAX_HEAD => wanted = more,
                 Inspection::NeedMore { .. } | Inspection::Proved(_) => return Ok(Verdict::Wrong(Rejection::ContentMismatch)),

@@ -112,8 +112,8 @@ impl Valet {
         }
         let moves: Vec<_> = proved.iter().map(|(image, verified)| (image, verified)).collect();
         self.store.images.mark_all_ready(&moves).await?;
-        for (image, _) in &proved {
-            tracing::info!(image = %image.id, user = %image.user, bytes = image.upload.size, "confirmed");
+        for (image, verified) in &proved {
+            tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed");
         }
         Ok(unsettled)
     }
@@ -122,7 +122,7 @@ impl Valet {
     pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
         let ready = self.store.images.mark_owned_ready(image, verified).await?;
         if let Some(ready) = &ready {
-            tracing::info!(image = %image.id, user = %image.user, bytes = image.upload.size, "confirmed");
+            tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed");
             if let Err(error) = self.store.users.keep_held(ready.user, ready.id, ready.surplus()).await {
                 tracing::warn!(image = %ready.id, %error, "the hold of a confirmed image is left to the sweeper");
             }

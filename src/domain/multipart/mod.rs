@@ -19,12 +19,12 @@ use super::{
 };
 use crate::{
     model::{
-        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Lifetimes, Multipart, ObjectKey,
+        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Lifetimes, Loose, Multipart, ObjectKey,
         PartChecksums, Rejection, Sha256, Upload, UserId,
     },
     store::{
         Inserted, Reserved, StoreError,
-        objects::{COMPLETING, NewPart, PresignedPut},
+        objects::{COMPLETING, NewPart, PresignedPut, StoredPart},
     },
 };
 
@@ -98,6 +98,9 @@ enum Assembly {
     Moved,
 }
 
+/// Takes out of the parts that S3 has those that do not belong to the object; the missing ones, if any are.
+pub(super) type Choose<'a> = &'a (dyn Fn(&mut Vec<StoredPart>) -> Option<MissingParts> + Sync);
+
 /// Races are settled by looking again; more than this is a fault.
 const TRIES: usize = 5;
 /// How long somebody else's completion is waited for, and how often it is looked at meanwhile.
@@ -137,7 +140,7 @@ impl Valet {
                 self.store.users.release_held(user, id, upload.size).await?;
                 continue;
             }
-            if let Err(error) = self.open_in_s3(&image, multipart).await {
+            if let Err(error) = self.open_in_s3(&image, multipart.checksums()).await {
                 // The client gets no id to go on with, and its next try is another upload: this one must not hold quota
                 // for days. What S3 may have opened, the tombstone's sweep aborts.
                 if let Err(error) = self.delete_pending(&image, now).await {
@@ -166,8 +169,17 @@ impl Valet {
         match (file_name, content_type, size, multipart, caption, thumb_hash) {
             (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption), Ok(thumb_hash)) => {
                 let (sha256, preview, multipart_of) = (None, None, Some(multipart));
-                let upload =
-                    Upload { file_name, content_type, size, sha256, caption, multipart: multipart_of, preview, thumb_hash };
+                let upload = Upload {
+                    file_name,
+                    content_type,
+                    size,
+                    loose: None,
+                    sha256,
+                    caption,
+                    multipart: multipart_of,
+                    preview,
+                    thumb_hash,
+                };
                 Ok((upload, multipart))
             }
             (file_name, content_type, size, multipart, caption, thumb_hash) => {
@@ -180,8 +192,8 @@ impl Valet {
 
     /// Opens S3's side and records its name in the place of the one `image` has. Of several at once the first to record
     /// wins, and the others abort what they opened: looking again tells.
-    async fn open_in_s3(&self, image: &Image, multipart: Multipart) -> Result<(), StoreError> {
-        let upload_id = self.objects.create_multipart(&image.key, image.upload.content_type, multipart.checksums()).await?;
+    pub(super) async fn open_in_s3(&self, image: &Image, checksums: PartChecksums) -> Result<(), StoreError> {
+        let upload_id = self.objects.create_multipart(&image.key, image.upload.content_type, checksums).await?;
         if self.store.images.set_upload_id(image, &upload_id).await?.is_none() {
             self.objects.abort_multipart(&image.key, &upload_id).await?;
         }
@@ -209,7 +221,7 @@ impl Valet {
             let parts = parts::check(multipart, asked).map_err(PartsError::Unsignable)?;
             let Some(upload_id) = &image.upload_id else {
                 // The server that opened it died before it recorded S3's name.
-                self.open_in_s3(&image, multipart).await?;
+                self.open_in_s3(&image, multipart.checksums()).await?;
                 continue;
             };
             let sign = |part: NewPart| {
@@ -244,7 +256,7 @@ impl Valet {
             return Ok(multipart.parts().collect());
         }
         // Somebody else aborted it, such as the bucket's lifecycle rule: the client begins anew, under the same id.
-        self.open_in_s3(&image, multipart).await?;
+        self.open_in_s3(&image, multipart.checksums()).await?;
         Ok(Vec::new())
     }
 
@@ -262,11 +274,26 @@ impl Valet {
 
     /// Looks at what came of an upload. Parts that are all there are made one object first.
     pub(super) async fn gather(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
-        let Some(multipart) = image.upload.multipart else {
-            let copied = image.key.is_incoming();
-            return if copied { self.examine_copy(image, now).await } else { self.examine(image).await };
-        };
-        let all = || MissingParts(multipart.parts().map(|(number, _)| number).collect());
+        if let Some(multipart) = image.upload.multipart {
+            return self.put_together(image, &|stored| missing(multipart, stored), now).await;
+        }
+        if image.key.is_incoming() {
+            return self.examine_copy(image, now).await;
+        }
+        let finding = self.examine(image).await?;
+        if image.upload.loose == Some(Loose::Parts) && !matches!(finding, Finding::Missing) {
+            self.objects.abort_multiparts(&image.key).await?;
+        }
+        Ok(finding)
+    }
+
+    /// Makes the parts that `choose` leaves one object, and looks at it; `choose` says which are missing.
+    pub(super) async fn put_together(
+        &self,
+        image: &Image,
+        choose: Choose<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Finding, StoreError> {
         let (mut no_upload, mut waited, mut tries) = (false, Duration::ZERO, 0);
         while tries < TRIES {
             match self.examine(image).await? {
@@ -277,7 +304,7 @@ impl Valet {
                     return Ok(finding);
                 }
             }
-            match self.assemble(image, multipart, now).await? {
+            match self.assemble(image, choose, now).await? {
                 Assembly::Asked => tries += 1,
                 Assembly::Busy if waited < WAIT => {
                     tokio::time::sleep(LOOK_AGAIN).await;
@@ -286,7 +313,9 @@ impl Valet {
                 Assembly::Busy => return Err(StoreError::ObjectsTimeout { operation: "CompleteMultipartUpload" }),
                 Assembly::Incomplete(missing) => return Ok(Finding::PartsMissing(missing)),
                 // Completed by somebody else between our looks, or gone for good.
-                Assembly::NoUpload if no_upload => return Ok(Finding::PartsMissing(all())),
+                Assembly::NoUpload if no_upload => {
+                    return Ok(choose(&mut Vec::new()).map_or(Finding::Missing, Finding::PartsMissing));
+                }
                 Assembly::NoUpload => no_upload = true,
                 Assembly::Moved => return Ok(Finding::Missing),
             }
@@ -297,18 +326,14 @@ impl Valet {
         })
     }
 
-    async fn assemble(&self, image: &Image, multipart: Multipart, now: OffsetDateTime) -> Result<Assembly, StoreError> {
+    async fn assemble(&self, image: &Image, choose: Choose<'_>, now: OffsetDateTime) -> Result<Assembly, StoreError> {
         let listed = match &image.upload_id {
             Some(upload_id) => self.objects.list_parts(&image.key, upload_id).await?.map(|parts| (upload_id, parts)),
-            None => return Ok(Assembly::Incomplete(MissingParts(multipart.parts().map(|(number, _)| number).collect()))),
+            None => return Ok(choose(&mut Vec::new()).map_or(Assembly::NoUpload, Assembly::Incomplete)),
         };
         let Some((upload_id, mut parts)) = listed else { return Ok(Assembly::NoUpload) };
-        // Each length is signed; a store that does not hold to it is not trusted with it here either.
-        parts.retain(|part| multipart.length_of(part.number) == Some(part.size));
-        let is_there = |number: &u32| parts.binary_search_by_key(number, |part| part.number).is_ok();
-        let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
-        if !missing.is_empty() {
-            return Ok(Assembly::Incomplete(MissingParts(missing)));
+        if let Some(missing) = choose(&mut parts) {
+            return Ok(Assembly::Incomplete(missing));
         }
         // Completing writes the key as a PUT does, and may do so after we stopped waiting: a tombstone must outlive it.
         let dies_at = now + COMPLETING;
@@ -334,7 +359,7 @@ impl Valet {
 
     /// Deletes what lies in S3 for this image: the open upload first, whose completion would bring the object back.
     pub(super) async fn remove(&self, image: &Image) -> Result<(), StoreError> {
-        if image.upload.multipart.is_some() {
+        if image.upload.multipart.is_some() || image.upload.loose == Some(Loose::Parts) {
             if let Some(upload_id) = &image.upload_id {
                 self.objects.abort_multipart(&image.key, upload_id).await?;
             }
@@ -342,4 +367,12 @@ impl Valet {
         }
         self.objects.purge_all(&image.keys()).await
     }
+}
+
+/// Each length is signed; a store that does not hold to it is not trusted with it here either.
+fn missing(multipart: Multipart, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
+    stored.retain(|part| multipart.length_of(part.number) == Some(part.size));
+    let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
+    let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
+    (!missing.is_empty()).then_some(MissingParts(missing))
 }

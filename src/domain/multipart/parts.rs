@@ -32,7 +32,7 @@ pub enum Unsignable {
 
 /// Numbers of parts that have not arrived, ascending; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MissingParts(pub(super) Vec<u32>);
+pub struct MissingParts(pub(in crate::domain) Vec<u32>);
 
 impl fmt::Display for MissingParts {
     /// Runs of numbers, such as `2, 5-9`; the first of them where they are many.

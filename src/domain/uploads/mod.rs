@@ -247,7 +247,17 @@ impl Valet {
         match (file_name, content_type, size, sha256, caption, preview, thumb_hash) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption), Ok(preview), Ok(thumb_hash)) => {
                 let (declared, multipart) = (Some(sha256), None);
-                let upload = Upload { file_name, content_type, size, sha256: declared, caption, multipart, preview, thumb_hash };
+                let upload = Upload {
+                    file_name,
+                    content_type,
+                    size,
+                    loose: None,
+                    sha256: declared,
+                    caption,
+                    multipart,
+                    preview,
+                    thumb_hash,
+                };
                 Ok((upload, sha256))
             }
             (file_name, content_type, size, sha256, caption, preview, thumb_hash) => {

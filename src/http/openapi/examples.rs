@@ -8,8 +8,12 @@ use super::super::problem::Code;
 pub const IMAGE: &str = "01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f";
 /// The session of the story.
 pub const SESSION: &str = "01980a3b-2c41-7a90-b1f2-3e4d5c6b7a89";
+pub const UPPY_TOKEN: &str =
+    "eyJ0eXAiOiJ1cHB5K2p3dCIsImFsZyI6IkhTMjU2Iiwia2lkIjoiODFmM2MwYTIifQ.eyJzdWIiOiIwMTk4MGEzYiJ9.EXAMPLE";
+pub const UPPY_KEY: &str = "u/01980a3b-1f20-7d42-8a6b-7c9d0e1f2a3b/01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f";
 const USER: &str = "01980a3b-1f20-7d42-8a6b-7c9d0e1f2a3b";
 const REFRESH_TOKEN: &str = "AQGYCjssQXqQsfI-TVxreolkb24ndCByZWFkIHRoaXMgYXMgYSBzZWNyZXQhIQ";
+const PART_ETAG: &str = "\"9b2cf535f27731c974343645a3985328\"";
 const THUMB_HASH: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
 const SHA256: &str = "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=";
 
@@ -34,6 +38,19 @@ pub fn of_schema(name: &str) -> Option<Value> {
         "method": "PUT", "url": put_url,
         "headers": { "content-type": "image/jpeg", "if-none-match": "*", "x-amz-checksum-sha256": SHA256 },
         "expiresAt": "2026-11-22T11:00:00Z", "expiresIn": 3600,
+    });
+    let part_url = put_url.replace(
+        "content-length%3Bcontent-type%3Bhost%3Bif-none-match%3Bx-amz-checksum-sha256",
+        "host&partNumber=1&uploadId=2~Vt3sQhVbYx0Yc1kEXAMPLE",
+    );
+    let form = json!({
+        "method": "POST", "url": "https://photos.s3.eu-central-1.amazonaws.com", "expires": 3600,
+        "fields": {
+            "key": UPPY_KEY.replacen("u/", "in/", 1), "content-type": "image/jpeg", "success_action_status": "201",
+            "x-amz-algorithm": "AWS4-HMAC-SHA256", "x-amz-credential": "AKIAIOSFODNN7EXAMPLE/20261122/eu-central-1/s3/aws4_request",
+            "x-amz-date": "20261122T100000Z", "policy": "eyJleHBpcmF0aW9uIjoiMjAyNi0xMS0yMlQxMTowMDowMFoiLCJjb25kaXRpb25zIjpb…",
+            "x-amz-signature": "98ac7d4ea2c5b1f00c8b1d2f3e4a5b6c7d8e9fa0b1c2d3e4f5061728394a5b6c",
+        },
     });
     Some(match name {
         "Credentials" => json!({ "email": "ada@example.com", "password": "three small blue boats" }),
@@ -96,6 +113,29 @@ pub fn of_schema(name: &str) -> Option<Value> {
             "url": image_url.replace("cache-control=private%2C%20max-age%3D300%2C%20immutable", "content-disposition=attachment%3B%20filename%3D%22beach.jpg%22%3B%20filename%2A%3DUTF-8%27%27beach.jpg"),
             "expiresAt": "2026-11-22T10:05:00Z",
         }),
+        "UppySession" => json!({
+            "token": UPPY_TOKEN, "path": format!("/uppy/{UPPY_TOKEN}"), "expiresAt": "2026-11-22T11:00:00Z", "expiresIn": 3600,
+            "maxFormBytes": 52_428_800, "maxBytes": 5_368_709_120_u64,
+            "types": ["image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/heic", "image/heif"],
+        }),
+        "UppyForm" => form,
+        "NewUppyUpload" => json!({
+            "filename": "panorama.jpg", "type": "image/jpeg",
+            "metadata": { "name": "panorama.jpg", "type": "image/jpeg", "size": 209_715_200 },
+        }),
+        "UppyUpload" => json!({ "key": UPPY_KEY, "uploadId": IMAGE, "bucket": "photos" }),
+        "UppyPart" => json!({ "PartNumber": 1, "ETag": PART_ETAG, "Size": 5_242_880 }),
+        "UppyPartUrl" => json!({ "url": part_url, "expires": 3600 }),
+        "UppyPartUrls" => json!({ "presignedUrls": { "1": part_url } }),
+        "UppyPartToJoin" => json!({ "PartNumber": 1, "ETag": PART_ETAG }),
+        "UppyPartsToJoin" => json!({ "parts": [{ "PartNumber": 1, "ETag": PART_ETAG }] }),
+        "UppyJoined" => json!({ "location": image_url, "key": UPPY_KEY, "bucket": "photos" }),
+        "UppyAborted" => json!({}),
+        "UppyRequest" => json!({
+            "method": "PUT", "key": UPPY_KEY.replacen("u/", "in/", 1), "uploadId": "2~Vt3sQhVbYx0Yc1kEXAMPLE", "partNumber": 1,
+            "contentType": "image/jpeg", "expiresIn": 900, "fileName": "beach.jpg", "size": 2_482_113, "caption": "The sea, finally",
+        }),
+        "UppySignature" => json!({ "url": form["url"], "key": form["fields"]["key"], "fields": form["fields"] }),
         "ImageUpdate" => json!({ "caption": "The sea, finally" }),
         "Health" => json!({ "status": "ok" }),
         _ => return None,

@@ -20,6 +20,7 @@ use super::{
     problem::Code,
     sessions::{self, Sessions},
     uploads::{self, Uploads},
+    uppy::{self, Uppy},
 };
 use crate::{
     domain::multipart::MAX_SIGNED,
@@ -27,7 +28,7 @@ use crate::{
 };
 
 /// Everything that is documented.
-pub type Api = (Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health);
+pub type Api = (Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health);
 
 const DESCRIPTION: &str = "\
 Direct uploads to a private bucket: this service hands out narrow, short-lived keys, and the bytes go straight to S3.
@@ -45,12 +46,12 @@ Errors are `application/problem+json` (RFC 9457); decide by `code`, which is sta
 seconds. Ids are opaque. Optional members are left out, never null; unknown members of a request are refused. EXIF stays in \
 the image as it was uploaded, GPS position included: remove it before uploading where it must not be kept.";
 
-const TAGS: [&str; 5] = ["Accounts", "Uploads", "Gallery", "Batches", "Health"];
+const TAGS: [&str; 6] = ["Accounts", "Uploads", "Gallery", "Batches", "Uppy", "Health"];
 
 /// The service that answers the documented operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health), "Valet", env!("CARGO_PKG_VERSION"))
+    OpenApiService::new((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health), "Valet", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT OR Apache-2.0").url("https://spdx.org/licenses/"))
         .server(ServerObject::new("/").description("This server"))
@@ -101,6 +102,10 @@ fn describe_schemas(schemas: &mut Value) {
         "NewMultipart",
         "PartsToSign",
         "PartToSign",
+        "NewUppyUpload",
+        "UppyPartToJoin",
+        "UppyPartsToJoin",
+        "UppyRequest",
     ] {
         if let Some(schema) = schemas.get_mut(request).and_then(Value::as_object_mut) {
             schema.insert("additionalProperties".to_owned(), false.into());
@@ -146,6 +151,17 @@ fn describe_schemas(schemas: &mut Value) {
         limit(schema, member, json!({ "format": "uri" }));
     }
     limit("Health", "status", json!({ "enum": ["ok"] }));
+    limit("NewUppyUpload", "filename", json!({ "minLength": 1 }));
+    limit("UppyRequest", "size", json!({ "minimum": 1 }));
+    limit("UppyRequest", "caption", json!({ "maxLength": Caption::MAX_CHARS }));
+    for (schema, member) in [("UppyRequest", "partNumber"), ("UppyPartToJoin", "PartNumber")] {
+        limit(schema, member, json!({ "minimum": 1, "maximum": Parts::MAX_PARTS }));
+    }
+    limit("UppyPartsToJoin", "parts", json!({ "minItems": 1, "maxItems": Parts::MAX_PARTS }));
+    limit("UppyForm", "method", json!({ "enum": ["POST"] }));
+    for (schema, member) in [("UppyForm", "url"), ("UppyPartUrl", "url"), ("UppyJoined", "location"), ("UppySignature", "url")] {
+        limit(schema, member, json!({ "format": "uri" }));
+    }
     limit("Problem", "status", json!({ "minimum": 400, "maximum": 599 }));
     for (name, schema) in schemas.as_object_mut().into_iter().flatten() {
         if let Some(example) = examples::of_schema(name) {
@@ -199,6 +215,7 @@ fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
         batch::PROBLEMS,
         multipart::PROBLEMS,
         gallery::PROBLEMS,
+        uppy::PROBLEMS,
         health::PROBLEMS,
     ]
     .concat();
@@ -265,6 +282,31 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
             parameter["schema"] = json!({ "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$" });
             parameter["example"] = "\"0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44\"".into();
         }
+        Some("token") => {
+            parameter["description"] = "The token of `POST /api/uppy/session`.".into();
+            parameter["example"] = examples::UPPY_TOKEN.into();
+        }
+        Some("uploadId") => {
+            parameter["description"] = "The `uploadId` of the answer that opened the upload.".into();
+            parameter["example"] = examples::IMAGE.into();
+        }
+        Some("key") => {
+            parameter["description"] = "The `key` of the answer that opened the upload.".into();
+            parameter["example"] = examples::UPPY_KEY.into();
+            parameter["required"] = true.into();
+        }
+        Some("partNumber") => {
+            parameter["schema"] = json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": Parts::MAX_PARTS });
+            parameter["example"] = 1.into();
+        }
+        Some("partNumbers") => {
+            parameter["example"] = "1,2,3".into();
+            parameter["required"] = true.into();
+        }
+        Some("filename") => {
+            parameter["example"] = "beach.jpg".into();
+            parameter["required"] = true.into();
+        }
         Some("id") => {
             parameter["description"] = "The image's id.".into();
             parameter["example"] = examples::IMAGE.into();
@@ -276,14 +318,19 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
 /// What an answer is when its operation has no words for it: those of its schema.
 fn words_of(answer: &Value, schemas: &Value) -> String {
     let media = answer["content"].as_object().and_then(|content| content.values().next());
-    let name = media.and_then(|media| media["schema"]["$ref"].as_str()?.rsplit('/').next());
-    name.and_then(|name| schemas[name]["description"].as_str()).unwrap_or_default().to_owned()
+    let of = |schema: &Value| schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
+    let name = media.and_then(|media| of(&media["schema"]).or_else(|| of(media["schema"].get("items")?)));
+    name.and_then(|name| schemas[&name]["description"].as_str()).unwrap_or_default().to_owned()
 }
 
 fn set_example(media: &mut Value) {
     let name = media["schema"]["$ref"].as_str().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
     if let Some(example) = name.as_deref().and_then(examples::of_schema) {
         media["example"] = example;
+    }
+    let item = media["schema"].get("items").and_then(|items| items["$ref"].as_str()?.rsplit('/').next()).map(str::to_owned);
+    if let Some(example) = item.as_deref().and_then(examples::of_schema) {
+        media["example"] = json!([example]);
     }
 }
 

@@ -170,6 +170,8 @@ pub struct ProblemBody {
     request_id: String,
     /// Which members are not acceptable.
     errors: Option<Vec<FieldError>>,
+    /// What happened in one sentence, in Uppy's calls alone: it shows this to people.
+    message: Option<String>,
 }
 
 /// A problem on its way out; the outermost layer writes it, with the request's id.
@@ -180,13 +182,14 @@ pub struct Problem {
     detail: String,
     errors: Vec<FieldError>,
     headers: Vec<(HeaderName, HeaderValue)>,
+    is_for_uppy: bool,
 }
 
 impl Problem {
     /// A problem with what to do about it.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new() }
+        Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), is_for_uppy: false }
     }
 
     /// The one answer for what is not there and for what is somebody else's.
@@ -209,6 +212,19 @@ impl Problem {
         self
     }
 
+    /// What happened, in a sentence that names what is not acceptable.
+    fn for_people(&self) -> String {
+        let rules: Vec<_> = self.errors.iter().map(|error| format!("{} {}", error.field, error.message)).collect();
+        if rules.is_empty() { self.detail.clone() } else { format!("{}: {}.", self.code.title(), rules.join("; ")) }
+    }
+
+    /// Says what happened where Uppy looks for it, too.
+    #[must_use]
+    pub fn for_uppy(mut self) -> Self {
+        self.is_for_uppy = true;
+        self
+    }
+
     /// The problem of one item in a batch.
     #[must_use]
     pub fn item(self, request_id: &str) -> ProblemBody {
@@ -218,6 +234,7 @@ impl Problem {
             title: self.code.title().to_owned(),
             status: status.as_u16(),
             code: self.code,
+            message: self.is_for_uppy.then(|| self.for_people()),
             detail: self.detail,
             request_id: request_id.to_owned(),
             errors: (!self.errors.is_empty()).then_some(self.errors),

@@ -17,8 +17,9 @@ use crate::{
         sessions::{AuthenticateError, RefreshError},
         throttle::Throttled,
         uploads::{IssueError, RenewError, Unstorable},
+        uppy::{JoinError, SignError},
     },
-    model::Rejection,
+    model::{Multipart, Rejection},
     store::StoreError,
 };
 
@@ -271,6 +272,26 @@ impl From<PartsError> for Problem {
             PartsError::Rejected(why) => why.into(),
             PartsError::Unsignable(reasons) => unsignable(&reasons),
             PartsError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<JoinError> for Problem {
+    fn from(error: JoinError) -> Self {
+        match error {
+            JoinError::Count => Self::new(Code::InvalidParts, format!("The upload cannot be completed: {error}."))
+                .field("parts", format!("must have from 1 to {} items", Multipart::MAX_PARTS)),
+            JoinError::Parts(error) => error.into(),
+            JoinError::Confirm(error) => error.into(),
+        }
+    }
+}
+
+impl From<SignError> for Problem {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::Issue(error) => error.into(),
+            SignError::Parts(error) => error.into(),
         }
     }
 }

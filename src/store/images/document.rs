@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
-    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Multipart, ObjectKey,
-    PartChecksums, Preview, Rejection, Sha256, ThumbHash, Upload, UserId,
+    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Loose, Multipart,
+    ObjectKey, PartChecksums, Preview, Rejection, Sha256, ThumbHash, Upload, UserId,
 };
 
 const SINGLE: &str = "single";
@@ -26,7 +26,7 @@ pub(super) struct ImageDoc {
     file_name: String,
     content_type: String,
     size: i64,
-    /// `single` or `multipart`; single when absent.
+    /// `single` or `multipart`, or a [`Loose`] one's name; single when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
     /// Of single uploads.
@@ -120,7 +120,7 @@ impl ImageDoc {
             file_name: upload.file_name.as_str().to_owned(),
             content_type: upload.content_type.as_str().to_owned(),
             size: integer(upload.size),
-            kind: Some(if upload.multipart.is_some() { MULTIPART } else { SINGLE }.to_owned()),
+            kind: Some(kind(upload).to_owned()),
             sha256: upload.sha256.map(|digest| digest.to_string()),
             part_size: upload.multipart.map(|multipart| integer(multipart.part_size())),
             part_checksums: upload.multipart.map(|multipart| multipart.checksums().as_str().to_owned()),
@@ -128,7 +128,7 @@ impl ImageDoc {
             caption: upload.caption.as_ref().map(|caption| caption.as_str().to_owned()),
             preview: upload.preview.map(PreviewDoc::new),
             thumb_hash: upload.thumb_hash.as_ref().map(ToString::to_string),
-            reserved: (image.reserved != upload.size).then(|| integer(image.reserved)),
+            reserved: (image.reserved != upload.size || upload.loose.is_some()).then(|| integer(image.reserved)),
             strays: Vec::new(),
             idem_key: image.idempotency.as_ref().map(|known| known.key.as_str().to_owned()),
             idem_hash: image.idempotency.as_ref().map(|known| known.request.to_string()),
@@ -158,6 +158,7 @@ impl ImageDoc {
                 file_name: FileName::parse(&self.file_name).map_err(|_| corrupt("fileName"))?,
                 content_type: ContentType::parse(&self.content_type).ok_or_else(|| corrupt("contentType"))?,
                 size,
+                loose: self.kind.as_deref().and_then(Loose::parse),
                 sha256: self.sha256.as_deref().map(|text| Sha256::parse(text).map_err(|_| corrupt("sha256"))).transpose()?,
                 caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
                 multipart: self.multipart(size).map_err(corrupt)?,
@@ -193,6 +194,7 @@ impl ImageDoc {
     fn multipart(&self, size: u64) -> Result<Option<Multipart>, &'static str> {
         match self.kind.as_deref().unwrap_or(SINGLE) {
             SINGLE => Ok(None),
+            kind if Loose::parse(kind).is_some() => Ok(None),
             MULTIPART => {
                 let part_size = self.part_size.and_then(|n| u64::try_from(n).ok()).ok_or("partSize")?;
                 let checksums = self.part_checksums.as_deref().and_then(PartChecksums::parse).ok_or("partChecksums")?;
@@ -200,5 +202,13 @@ impl ImageDoc {
             }
             _ => Err("kind"),
         }
+    }
+}
+
+fn kind(upload: &Upload) -> &'static str {
+    match (upload.loose, upload.multipart) {
+        (Some(loose), _) => loose.as_str(),
+        (None, Some(_)) => MULTIPART,
+        (None, None) => SINGLE,
     }
 }

@@ -52,6 +52,15 @@ impl Images {
         self.moved(filter, doc! { "$set": { "due": datetime(due) } }).await
     }
 
+    /// Looks at a pending image at `due` at the latest.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn look_soon(&self, image: &Image, due: OffsetDateTime) -> Result<bool, StoreError> {
+        let filter = owned(image.user, image.id, ImageState::Pending);
+        self.moved(filter, doc! { "$min": { "due": datetime(due) } }).await
+    }
+
     /// [`Images::postpone`] for many, each to its own time, in one round trip.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::{Images, owned, owned_by_ids};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId, Verified},
-    store::{StoreError, bounded, datetime, update_each},
+    store::{StoreError, bounded, datetime, integer, update_each},
 };
 
 impl Images {
@@ -154,6 +154,9 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
         "width": i64::from(verified.size.width),
         "height": i64::from(verified.size.height),
     };
+    if image.upload.loose.is_some() {
+        set.insert("size", integer(verified.bytes));
+    }
     let mut unset = vec!["completingUntil"];
     let mut final_keys = vec![verified.key.clone()];
     if verified.preview {

@@ -2,6 +2,7 @@
 //!
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
 
+mod browser;
 mod clock;
 mod copying;
 #[cfg(feature = "dev")]
@@ -26,6 +27,7 @@ use aws_sdk_s3::{
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
+pub use self::browser::MultipartCall;
 pub use self::copying::COPYING;
 pub use self::multipart::{COMPLETING, NewPart, StoredPart};
 use self::{

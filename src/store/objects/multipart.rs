@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::{Objects, PresignedPut, failed, patient, status};
 use crate::{
     model::{ContentType, ObjectKey, PartChecksums, Sha256},
-    signer::Request,
+    signer::{Presigned, Request},
     store::StoreError,
 };
 
@@ -27,7 +27,8 @@ pub struct StoredPart {
     pub number: u32,
     /// Bytes.
     pub size: u64,
-    etag: String,
+    /// With its quotes.
+    pub etag: String,
     sha256: Option<String>,
 }
 
@@ -84,6 +85,22 @@ impl Objects {
         let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
         let signed = self.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &query }, now, ttl)?;
         Ok(PresignedPut { signed, headers: headers[1..].iter().map(|(name, value)| (*name, (*value).to_owned())).collect() })
+    }
+
+    /// A key to write one part of any length, for clients that do not say it.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_any_part(
+        &self,
+        (key, upload_id): (&ObjectKey, &str),
+        number: u32,
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<Presigned, StoreError> {
+        let number = number.to_string();
+        let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
+        self.presign(&Request { method: "PUT", key: key.as_str(), headers: &[], query: &query }, now, ttl)
     }
 
     /// All parts that S3 has, in order. `None` when S3 has no such upload: it was completed or aborted.

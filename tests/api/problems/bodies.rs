@@ -96,6 +96,9 @@ async fn every_member_is_held_to_its_type() {
             } else {
                 vec![json!(CANARY), json!("7"), json!(1.5)]
             });
+            // What the client keeps there is its own.
+            let is_free = schema["properties"][name]["additionalProperties"].is_object();
+            values.retain(|wrong| !(is_free && wrong.is_object()));
             // A list of texts takes any text.
             values.retain(|wrong| !(value[0].is_string() && wrong[0].is_string()));
             for wrong in values {

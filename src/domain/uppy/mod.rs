@@ -1,0 +1,217 @@
+//! Uploads by Uppy as it is: it neither tells a file's size and digest nor says when a form has arrived.
+//!
+//! So these uploads are loose: what they may bring is bounded, the bound is reserved, what came is proved and the rest is
+//! given back. Forms and what Uppy's own S3 client writes land under `in/` and are copied at confirm, since their URLs write
+//! more than once; the sweeper looks for them soon. Parts that this server completes are final where they lie.
+//!
+//! Here are the token that stands in the path, what is declared, and opening; `parts` has the multipart calls, `signing` the
+//! signatures that Uppy's own S3 client asks for.
+
+mod parts;
+mod signing;
+
+use std::time::Duration;
+
+use secrecy::SecretString;
+use time::OffsetDateTime;
+
+pub use self::{
+    parts::{JoinError, ListedPart, NamedPart},
+    signing::{Call, SignError, Signed, ToSign},
+};
+use super::{
+    Valet,
+    audit::{self},
+    credentials::{Caller, TokenError},
+    lookout::SOON,
+    sessions::AuthenticateError,
+    uploads::{IssueError, Unstorable, check_size},
+};
+use crate::{
+    model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, Loose, ObjectKey, Upload, UserId},
+    signer::SignedForm,
+    store::{Inserted, Reserved, StoreError},
+};
+
+/// Of an upload in parts without a size, this share of the quota is reserved.
+const SHARE: u64 = 16;
+/// How many of a user's forms are looked at when there is no room for another.
+const SETTLED_AT_ONCE: usize = 32;
+/// Tries to reserve: once, and again for what is settled meanwhile.
+const TRIES: usize = 5;
+
+/// What Uppy tells of a file, not checked yet.
+#[derive(Debug, Clone, Copy)]
+pub struct Told<'a> {
+    /// See [`FileName`].
+    pub file_name: &'a str,
+    /// The media type; Uppy has none for every file.
+    pub content_type: Option<&'a str>,
+    /// Bytes, where the page adds them. What is no number was not meant for us.
+    pub size: Option<i64>,
+    /// See [`Caption`].
+    pub caption: Option<&'a str>,
+}
+
+/// What lets Uppy in, for a while.
+#[derive(Debug)]
+pub struct PathToken {
+    /// Stands in the path of its calls.
+    pub token: SecretString,
+    /// When it stops working.
+    pub expires_at: OffsetDateTime,
+    /// The most bytes of a form.
+    pub max_form_bytes: u64,
+    /// The most bytes of a file.
+    pub max_bytes: u64,
+    /// What is accepted.
+    pub types: Vec<ContentType>,
+}
+
+impl Valet {
+    /// A token for the path of Uppy's calls. It lives no longer than an access token or an upload's URL, and ends with the
+    /// caller's session.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when nothing can be signed.
+    pub fn start_uppy(&self, caller: Caller, now: OffsetDateTime) -> Result<PathToken, StoreError> {
+        let now = now.replace_nanosecond(0).unwrap_or(now);
+        let expires_at = now + self.tokens.ttl().min(self.uploads.url_ttl);
+        let token = self.tokens.issue_for_path(caller, now, expires_at);
+        Ok(PathToken {
+            token: token.ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?,
+            expires_at,
+            max_form_bytes: self.uploads.max_bytes,
+            max_bytes: self.uploads.multipart_max_bytes,
+            types: self.uploads.types.clone(),
+        })
+    }
+
+    /// Whose token this is, if the session it came from goes on.
+    ///
+    /// # Errors
+    /// [`AuthenticateError`].
+    pub async fn uppy_user(&self, token: &str, now: OffsetDateTime) -> Result<UserId, AuthenticateError> {
+        let refused = |reason: &str| audit::token_refused(reason);
+        let (user, session) = self.tokens.verify_path(token, now).inspect_err(|error| {
+            if *error == TokenError::Invalid {
+                refused("invalid in a path");
+            }
+        })?;
+        let goes_on = match session {
+            Some(session) if self.local_accounts => self.goes_on(session, now).await?,
+            Some(_) => false,
+            // The provider's sessions are not known here; the account is.
+            None => self.provider.is_some() && self.store.users.find(user).await?.is_some(),
+        };
+        if goes_on {
+            Ok(user)
+        } else {
+            refused("session ended");
+            Err(AuthenticateError::Ended)
+        }
+    }
+
+    /// A form for one file.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub async fn issue_form(&self, user: UserId, told: &Told<'_>, now: OffsetDateTime) -> Result<SignedForm, IssueError> {
+        let upload = self.check_told(told, Loose::Form).map_err(IssueError::Unstorable)?;
+        let id = ImageId::new();
+        let key = ObjectKey::incoming(user, id);
+        let form = self.objects.sign_form(&key, (upload.content_type, upload.size), now, self.uploads.url_ttl)?;
+        // Nobody can ask for another form for it: it lives as long as this one.
+        let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
+        self.enter(&Image::pending((user, id, key), upload, None, lifetimes), now + SOON, now).await?;
+        self.lookout.expect();
+        Ok(form)
+    }
+
+    /// Reserves and inserts. Where there is no room, what the user's earlier forms brought is settled first: each may hold far
+    /// more than it needs.
+    async fn enter(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), IssueError> {
+        let (user, bytes) = (image.user, image.reserved);
+        let limits = (self.uploads.quota_bytes, self.uploads.max_pending);
+        for round in 0..TRIES {
+            if self.store.users.reserve(user, &[(image.id, bytes)], limits, now).await? == Reserved::Yes {
+                if self.store.images.insert_all(&[(image, due)]).await? == [Inserted::Yes] {
+                    return Ok(());
+                }
+                self.store.users.release_held(user, image.id, bytes).await?;
+                return Err(StoreError::Update("an id was taken".to_owned()).into());
+            }
+            if round == 0 {
+                self.settle_forms(user, now).await?;
+            } else {
+                self.explain_refusal(user, bytes).await?;
+            }
+        }
+        Err(StoreError::Corrupt { collection: "users", id: user.to_string(), field: "holds" }.into())
+    }
+
+    /// Confirms those of the user's forms that arrived, the oldest first.
+    async fn settle_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), StoreError> {
+        let open = self.store.images.list_owned_pending(user, None, 100).await?;
+        let forms = open.iter().rev().filter(|image| image.upload.loose == Some(Loose::Form)).map(|image| image.id);
+        let forms: Vec<_> = forms.take(SETTLED_AT_ONCE).collect();
+        if !forms.is_empty() {
+            self.confirm_all(user, &forms, now).await?;
+        }
+        Ok(())
+    }
+
+    /// What is to be stored, or every rule that what was told breaks.
+    fn check_told(&self, told: &Told<'_>, loose: Loose) -> Result<Upload, Vec<Unstorable>> {
+        let (most, bound) = match loose {
+            Loose::Form => (self.uploads.max_bytes, self.uploads.max_bytes),
+            Loose::Parts => {
+                let most = self.uploads.multipart_max_bytes;
+                (most, (self.uploads.quota_bytes / SHARE).max(self.uploads.max_bytes).min(most))
+            }
+        };
+        let size = told.size.map_or(Ok(bound), |size| check_size(size, most));
+        let file_name = FileName::parse(told.file_name).map_err(Unstorable::FileName);
+        let declared = told.content_type.filter(|text| !matches!(*text, "" | "null" | "undefined" | "application/octet-stream"));
+        let content_type = match declared {
+            Some(declared) => self.check_type(declared),
+            // Uppy's own list of extensions does not know them all, nor does every browser.
+            None => self.check_type(ContentType::by_extension(told.file_name).map_or("", ContentType::as_str)),
+        };
+        let caption = told.caption.filter(|text| !matches!(*text, "null" | "undefined")).unwrap_or_default();
+        let caption = Caption::parse(caption).map_err(Unstorable::Caption);
+        match (file_name, content_type, size, caption) {
+            (Ok(file_name), Ok(content_type), Ok(size), Ok(caption)) => Ok(Upload {
+                file_name,
+                content_type,
+                size,
+                loose: Some(loose),
+                sha256: None,
+                caption,
+                multipart: None,
+                preview: None,
+                thumb_hash: None,
+            }),
+            (file_name, content_type, size, caption) => {
+                Err([file_name.err(), content_type.err(), size.err(), caption.err()].into_iter().flatten().collect())
+            }
+        }
+    }
+
+    /// How long an upload in parts stays open: as long as a single one, since its bound is a guess that costs quota.
+    fn loose_parts_ttl(&self) -> Duration {
+        self.uploads.ttl.min(self.uploads.multipart_ttl)
+    }
+}
+
+/// Whether an upload in parts can be gone on with at `now`: its image when it is ready.
+fn open_or_ready(image: Image, now: OffsetDateTime) -> Result<Image, super::multipart::PartsError> {
+    use super::multipart::PartsError;
+    match (image.outcome(), image.rejection) {
+        (ImageState::Ready, _) => Ok(image),
+        (ImageState::Pending, _) if image.expires_at > now => Ok(image),
+        (ImageState::Pending | ImageState::Expired, _) => Err(PartsError::Expired),
+        (ImageState::Rejected, Some(why)) => Err(PartsError::Rejected(why)),
+        _ => Err(PartsError::NotFound),
+    }
+}

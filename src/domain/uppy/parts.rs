@@ -1,0 +1,262 @@
+//! Uploads in parts as Companion has them: opened, listed, signed, completed and aborted by this server, in S3's own words.
+
+use std::collections::HashMap;
+
+use time::OffsetDateTime;
+
+use super::{Told, open_or_ready};
+use crate::{
+    domain::{
+        Valet,
+        confirm::{ConfirmError, Finding},
+        multipart::{MissingParts, PartsError, Unsignable},
+        uploads::IssueError,
+    },
+    model::{Image, ImageId, ImageState, Lifetimes, Loose, Multipart, ObjectKey, PartChecksums, UserId},
+    signer::Presigned,
+    store::{StoreError, objects::StoredPart},
+};
+
+/// The most parts that are signed at once.
+const MAX_SIGNED: usize = 1000;
+
+/// A part that S3 has, or had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedPart {
+    /// From 1.
+    pub number: u32,
+    /// With its quotes.
+    pub etag: String,
+    /// Bytes; not known any more once the parts are one object.
+    pub size: Option<u64>,
+}
+
+/// A part that a client says belongs to the file.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedPart<'a> {
+    /// Anything an integer can be.
+    pub number: i64,
+    /// With or without quotes: Uppy mixes them.
+    pub etag: &'a str,
+}
+
+/// Why parts did not become an image.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// None was named, or more than there can be.
+    #[error("from 1 to {} parts make a file", Multipart::MAX_PARTS)]
+    Count,
+    /// The upload cannot be completed.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+    /// It was, and is no image of ours.
+    #[error(transparent)]
+    Confirm(#[from] ConfirmError),
+}
+
+impl From<StoreError> for JoinError {
+    fn from(error: StoreError) -> Self {
+        Self::Parts(error.into())
+    }
+}
+
+impl Valet {
+    /// Opens an upload in parts.
+    ///
+    /// # Errors
+    /// [`IssueError`].
+    pub async fn issue_loose_parts(&self, user: UserId, told: &Told<'_>, now: OffsetDateTime) -> Result<Image, IssueError> {
+        let upload = self.check_told(told, Loose::Parts).map_err(IssueError::Unstorable)?;
+        let id = ImageId::new();
+        let lifetimes = Lifetimes { created_at: now, expires_at: now + self.loose_parts_ttl(), urls_die_at: now };
+        // Only this server completes the parts, so what comes of them is final where it lies.
+        let image = Image::pending((user, id, ObjectKey::of(user, id)), upload, None, lifetimes);
+        self.enter(&image, self.quiet_from(&image), now).await?;
+        if let Err(error) = self.open_in_s3(&image, PartChecksums::None).await {
+            // The client gets no id to go on with: this must not hold quota for a day.
+            if let Err(error) = self.delete_pending(&image, now).await {
+                tracing::warn!(image = %id, %error, "an upload that S3 did not open is left to expire");
+            }
+            return Err(error.into());
+        }
+        Ok(image)
+    }
+
+    /// The parts that S3 has, all of them.
+    ///
+    /// # Errors
+    /// [`PartsError`].
+    pub async fn list_loose_parts(
+        &self,
+        user: UserId,
+        (id, key): (ImageId, &str),
+        now: OffsetDateTime,
+    ) -> Result<Vec<ListedPart>, PartsError> {
+        let image = self.find_loose_parts(user, (id, key), now).await?;
+        if image.state == ImageState::Ready {
+            return Ok(parts_of(image.etag.as_deref().unwrap_or_default()));
+        }
+        if let Some(upload_id) = &image.upload_id
+            && let Some(stored) = self.objects.list_parts(&image.key, upload_id).await?
+        {
+            let listed = |part: StoredPart| ListedPart { number: part.number, etag: part.etag, size: Some(part.size) };
+            return Ok(stored.into_iter().map(listed).collect());
+        }
+        if let Some(head) = self.objects.head(&image.key).await? {
+            // Completed, and the server died before it confirmed.
+            return Ok(parts_of(&head.etag));
+        }
+        // Somebody else aborted it, such as the bucket's lifecycle rule: the client sends the parts anew.
+        self.open_in_s3(&image, PartChecksums::None).await?;
+        Ok(Vec::new())
+    }
+
+    /// URLs to write these parts, in the order asked for.
+    ///
+    /// # Errors
+    /// [`PartsError`].
+    pub async fn sign_loose_parts(
+        &self,
+        user: UserId,
+        (id, key): (ImageId, &str),
+        numbers: &[i64],
+        now: OffsetDateTime,
+    ) -> Result<Vec<(u32, Presigned)>, PartsError> {
+        let image = self.find_loose_parts(user, (id, key), now).await?;
+        if image.state == ImageState::Ready {
+            return Err(PartsError::Complete);
+        }
+        let numbers = part_numbers(numbers).map_err(PartsError::Unsignable)?;
+        // Without a name of S3's, the server that opened it died: listing opens it again.
+        let upload_id = image.upload_id.as_deref().ok_or(PartsError::NotFound)?;
+        let sign = |number: u32| {
+            let signed = self.objects.presign_any_part((&image.key, upload_id), number, now, self.uploads.url_ttl)?;
+            Ok((number, signed))
+        };
+        let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
+        let dies_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
+        let due = dies_at + self.grace(image.upload.largest_transfer());
+        match self.store.images.raise_owned_urls_die_at(user, &[id], dies_at, due).await? {
+            0 => Err(PartsError::NotFound),
+            _ => Ok(signed),
+        }
+    }
+
+    /// Makes the named parts one object and confirms it. Repeating it gives the same answer.
+    ///
+    /// # Errors
+    /// [`JoinError`].
+    pub async fn join_loose_parts(
+        &self,
+        user: UserId,
+        (id, key): (ImageId, &str),
+        named: &[NamedPart<'_>],
+        now: OffsetDateTime,
+    ) -> Result<Image, JoinError> {
+        let image = self.find_loose_parts(user, (id, key), now).await?;
+        if named.is_empty() || named.len() > Multipart::MAX_PARTS as usize {
+            return Err(JoinError::Count);
+        }
+        if image.state == ImageState::Pending {
+            let wanted: HashMap<i64, &str> = named.iter().map(|part| (part.number, part.etag.trim_matches('"'))).collect();
+            let choose = |stored: &mut Vec<StoredPart>| {
+                stored.retain(|part| wanted.get(&i64::from(part.number)) == Some(&part.etag.trim_matches('"')));
+                let is_there = |number: u32| stored.binary_search_by_key(&number, |part| part.number).is_ok();
+                // A number that cannot be is missing, too; the nearest that can be stands for it.
+                let number = |number: &i64| u32::try_from(*number).unwrap_or(if *number < 0 { 0 } else { u32::MAX });
+                let mut missing: Vec<_> = wanted.keys().map(number).filter(|number| !is_there(*number)).collect();
+                missing.sort_unstable();
+                missing.dedup();
+                (!missing.is_empty()).then_some(MissingParts(missing))
+            };
+            if let Finding::PartsMissing(missing) = self.put_together(&image, &choose, now).await? {
+                return Err(ConfirmError::PartsMissing(missing).into());
+            }
+        }
+        Ok(self.confirm(user, id, now).await?)
+    }
+
+    /// Gives an upload up; done again while its tombstone lives. An image that is ready stays.
+    ///
+    /// # Errors
+    /// [`PartsError`].
+    pub async fn abort_loose_parts(
+        &self,
+        user: UserId,
+        (id, key): (ImageId, &str),
+        now: OffsetDateTime,
+    ) -> Result<(), PartsError> {
+        let image = self.loose_parts(user, (id, key)).await?;
+        match image.state {
+            ImageState::Pending if self.delete_pending(&image, now).await? => {
+                tracing::info!(image = %id, %user, "upload aborted");
+                self.purge_now(vec![Image { state: ImageState::Deleting, ..image }], now).await;
+                Ok(())
+            }
+            // Confirmed at this moment.
+            ImageState::Pending | ImageState::Ready => Err(PartsError::Complete),
+            ImageState::Gone => Err(PartsError::NotFound),
+            _ => Ok(()),
+        }
+    }
+
+    async fn find_loose_parts(&self, user: UserId, named: (ImageId, &str), now: OffsetDateTime) -> Result<Image, PartsError> {
+        open_or_ready(self.loose_parts(user, named).await?, now)
+    }
+
+    /// The user's upload in parts of this id and key, in any state.
+    async fn loose_parts(&self, user: UserId, (id, key): (ImageId, &str)) -> Result<Image, PartsError> {
+        let image = self.store.images.find_owned(user, id).await?;
+        let is_it =
+            |image: &Image| image.upload.loose == Some(Loose::Parts) && image.key.as_str() == key && !image.key.is_incoming();
+        image.filter(is_it).ok_or(PartsError::NotFound)
+    }
+}
+
+/// Numbers that parts can have.
+fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<Unsignable>> {
+    if numbers.is_empty() || numbers.len() > MAX_SIGNED {
+        return Err(vec![Unsignable::Count]);
+    }
+    let legal = |number: i64| u32::try_from(number).ok().filter(|number| (1..=Multipart::MAX_PARTS).contains(number));
+    let (mut legal_ones, mut broken) = (Vec::with_capacity(numbers.len()), Vec::new());
+    for (at, number) in numbers.iter().enumerate() {
+        match legal(*number) {
+            Some(number) => legal_ones.push(number),
+            None => broken.push(Unsignable::Number(at, Multipart::MAX_PARTS)),
+        }
+    }
+    if broken.is_empty() { Ok(legal_ones) } else { Err(broken) }
+}
+
+/// What an object's entity tag tells of the parts it was made of (AWS: `"<digest>-<count>"`): for a client that lost the answer
+/// to its completion and lists the parts to go on.
+fn parts_of(etag: &str) -> Vec<ListedPart> {
+    let count = etag.trim_matches('"').rsplit_once('-').and_then(|(_, count)| count.parse().ok()).unwrap_or(1);
+    (1..=count.min(Multipart::MAX_PARTS)).map(|number| ListedPart { number, etag: etag.to_owned(), size: None }).collect()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_those_that_s3_takes() {
+        assert_eq!(part_numbers(&[3, 1, 10_000]), Ok(vec![3, 1, 10_000]));
+        assert_eq!(part_numbers(&[]), Err(vec![Unsignable::Count]));
+        assert_eq!(part_numbers(&[1; MAX_SIGNED + 1]), Err(vec![Unsignable::Count]));
+        let broken = |at| Unsignable::Number(at, Multipart::MAX_PARTS);
+        assert_eq!(part_numbers(&[0, 1, -1, 10_001, i64::MAX]), Err(vec![broken(0), broken(2), broken(3), broken(4)]));
+    }
+
+    #[test]
+    fn an_objects_tag_tells_its_parts() {
+        let numbers = |etag: &str| parts_of(etag).iter().map(|part| part.number).collect::<Vec<_>>();
+        assert_eq!(numbers("\"9b2cf535f27731c974343645a3985328-3\""), [1, 2, 3]);
+        assert_eq!(numbers("\"9b2cf535f27731c974343645a3985328\""), [1]);
+        assert_eq!(numbers("\"x-99999999999\""), [1]);
+        assert_eq!(numbers("\"x-4000000000\"").len(), 10_000);
+        assert_eq!(parts_of("\"x-2\"")[1].etag, "\"x-2\"");
+    }
+}

@@ -1,0 +1,162 @@
+//! Signatures for Uppy's own S3 client, which makes every call itself: opening, parts, listing, completing, aborting.
+//!
+//! Its URLs open and complete as often as they are used while they live. So all of it happens under `in/`, and what is
+//! confirmed is a copy.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{Told, open_or_ready};
+use crate::{
+    domain::{
+        Valet,
+        lookout::SOON,
+        multipart::{PartsError, Unsignable},
+        uploads::IssueError,
+    },
+    model::{Image, ImageId, ImageState, Lifetimes, Loose, Multipart, ObjectKey, UserId},
+    signer::{Presigned, SignedForm},
+    store::{StoreError, objects::MultipartCall},
+};
+
+/// S3's names for uploads are far shorter.
+const MAX_UPLOAD_ID: usize = 1024;
+
+/// A call that is to be signed.
+#[derive(Debug, Clone, Copy)]
+pub enum ToSign<'a> {
+    /// A file in one request.
+    Put(Told<'a>),
+    /// Opens an upload in parts.
+    Create(Told<'a>),
+    /// A call of the upload that S3 knows by `upload_id`, of the object at `key`.
+    Of {
+        /// As an answer of ours gave it.
+        key: &'a str,
+        /// S3's.
+        upload_id: &'a str,
+        /// Which call.
+        call: Call,
+    },
+}
+
+/// A call of an upload that is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// Writes the part of this number.
+    Part(i64),
+    /// Lists its parts.
+    List,
+    /// Makes them the object.
+    Complete,
+    /// Gives it up.
+    Abort,
+}
+
+/// What Uppy sends.
+#[derive(Debug)]
+pub enum Signed {
+    /// A form.
+    Form(SignedForm),
+    /// A request to this URL, of the object at this key.
+    Url(Presigned, ObjectKey),
+}
+
+/// Why nothing was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// No upload could be opened.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The upload cannot be gone on with.
+    #[error(transparent)]
+    Parts(#[from] PartsError),
+}
+
+impl From<StoreError> for SignError {
+    fn from(error: StoreError) -> Self {
+        Self::Parts(error.into())
+    }
+}
+
+impl Valet {
+    /// Signs a call of Uppy's own S3 client, for at most `longest`.
+    ///
+    /// # Errors
+    /// [`SignError`].
+    pub async fn sign_for_uppy(
+        &self,
+        user: UserId,
+        call: ToSign<'_>,
+        longest: Option<Duration>,
+        now: OffsetDateTime,
+    ) -> Result<Signed, SignError> {
+        let ttl = longest.map_or(self.uploads.url_ttl, |longest| longest.min(self.uploads.url_ttl));
+        match call {
+            ToSign::Put(told) => Ok(Signed::Form(self.issue_form(user, &told, now).await?)),
+            ToSign::Create(told) => self.sign_create(user, &told, ttl, now).await,
+            ToSign::Of { key, upload_id, call } => self.sign_call(user, (key, upload_id), call, ttl, now).await,
+        }
+    }
+
+    async fn sign_create(&self, user: UserId, told: &Told<'_>, ttl: Duration, now: OffsetDateTime) -> Result<Signed, SignError> {
+        let upload = self.check_told(told, Loose::Parts).map_err(IssueError::Unstorable)?;
+        let id = ImageId::new();
+        let key = ObjectKey::incoming(user, id);
+        let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
+        let expires_at = now + self.loose_parts_ttl();
+        let lifetimes = Lifetimes { created_at: now, expires_at, urls_die_at: url.expires_at };
+        self.enter(&Image::pending((user, id, key.clone()), upload, None, lifetimes), now + SOON, now).await?;
+        Ok(Signed::Url(url, key))
+    }
+
+    async fn sign_call(
+        &self,
+        user: UserId,
+        (key, upload_id): (&str, &str),
+        call: Call,
+        ttl: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Signed, SignError> {
+        let id = key.rsplit('/').next().and_then(ImageId::parse).ok_or(PartsError::NotFound)?;
+        let found = self.store.images.find_owned(user, id).await?;
+        let was_there = |image: &Image| image.key.as_str() == key || image.strays.iter().any(|stray| stray.as_str() == key);
+        let is_it = |image: &Image| image.upload.loose == Some(Loose::Parts) && was_there(image);
+        let image = open_or_ready(found.filter(is_it).ok_or(PartsError::NotFound)?, now)?;
+        if image.state == ImageState::Ready {
+            return Err(PartsError::Complete.into());
+        }
+        if upload_id.is_empty() || upload_id.len() > MAX_UPLOAD_ID {
+            return Err(PartsError::NotFound.into());
+        }
+        let url = match call {
+            Call::Part(number) => {
+                let legal = u32::try_from(number).ok().filter(|number| (1..=Multipart::MAX_PARTS).contains(number));
+                let broken = || PartsError::Unsignable(vec![Unsignable::Number(0, Multipart::MAX_PARTS)]);
+                self.objects.presign_any_part((&image.key, upload_id), legal.ok_or_else(broken)?, now, ttl)
+            }
+            Call::List => self.objects.presign_multipart_call(&image.key, MultipartCall::List(upload_id), now, ttl),
+            Call::Complete => self.objects.presign_multipart_call(&image.key, MultipartCall::Complete(upload_id), now, ttl),
+            Call::Abort => self.objects.presign_multipart_call(&image.key, MultipartCall::Abort(upload_id), now, ttl),
+        }?;
+        if image.upload_id.is_none() {
+            // What the sweeper aborts it by on a store that cannot list uploads.
+            self.store.images.set_upload_id(&image, upload_id).await?;
+        }
+        // The sweeper looks for it anyway: its looks are not put off.
+        if self.store.images.raise_owned_urls_die_at(user, &[id], url.expires_at, now + SOON).await? == 0 {
+            return Err(PartsError::NotFound.into());
+        }
+        match call {
+            // S3's copy of it goes by the client's call, and by the tombstone's sweep.
+            Call::Abort => drop(self.delete_pending(&image, now).await?),
+            Call::Complete => {
+                self.store.images.look_soon(&image, now + SOON).await?;
+                self.lookout.expect();
+            }
+            Call::Part(_) | Call::List => {}
+        }
+        Ok(Signed::Url(url, image.key))
+    }
+}

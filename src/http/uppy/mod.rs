@@ -1,0 +1,317 @@
+//! `/api/uppy/…` and `/uppy/{token}/s3/…`: what an unmodified `@uppy/aws-s3` calls, as `@uppy/companion` answers it. The shapes
+//! are in `shapes`.
+//!
+//! Uppy 6 sends neither headers nor cookies to a Companion of another origin, so its token stands in the path.
+
+mod shapes;
+
+use std::time::Duration;
+
+use poem_openapi::{
+    OpenApi,
+    param::{Path, Query},
+    payload::Json,
+};
+use time::OffsetDateTime;
+
+pub use self::shapes::{
+    NewUppyUpload, UppyAborted, UppyForm, UppyJoined, UppyMethod, UppyPart, UppyPartUrl, UppyPartUrls, UppyPartsToJoin,
+    UppyRequest, UppySession, UppySignature, UppyUpload,
+};
+use super::{
+    Tag,
+    bearer::{Application, Signed},
+    body::Body,
+    problem::{Code, Problem, session_ended},
+    view::{self, image_id},
+};
+use crate::{
+    domain::{
+        credentials::TokenError,
+        sessions::AuthenticateError,
+        uppy::{self, Call, NamedPart, ToSign, Told},
+    },
+    model::{ImageId, UserId},
+};
+
+/// Those of every call whose token stands in its path, and those of calls that open an upload.
+macro_rules! with {
+    (path: $($code:ident),*) => { &[Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded, $(Code::$code),*] };
+    (opening: $($code:ident),*) => {
+        &[
+            Code::RateLimited, Code::QuotaExceeded, Code::TooManyPending, Code::InvalidSize, Code::FileTooLarge,
+            Code::TypeNotAllowed, Code::InvalidFileName, Code::InvalidCaption, $(Code::$code),*
+        ]
+    };
+}
+
+/// The problems of each operation, beside those of every operation of its shape.
+pub const PROBLEMS: &[(&str, &[Code])] = &[
+    ("create_uppy_session", &[]),
+    ("sign_uppy_request", with!(opening: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch)),
+    ("uppy_form", with!(opening: TokenInvalid, TokenExpired, SessionEnded)),
+    ("uppy_create_multipart", with!(opening: TokenInvalid, TokenExpired, SessionEnded)),
+    ("uppy_list_parts", with!(path: NotFound, UploadExpired, ObjectMismatch, ContentMismatch)),
+    ("uppy_sign_part", with!(path: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch)),
+    ("uppy_sign_parts", with!(path: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch)),
+    (
+        "uppy_complete_multipart",
+        with!(path: NotFound, PartsMissing, ObjectMissing, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch),
+    ),
+    ("uppy_abort_multipart", with!(path: NotFound, UploadComplete)),
+];
+
+/// The operations.
+pub struct Uppy;
+
+#[OpenApi(tag = "Tag::Uppy")]
+impl Uppy {
+    /// Let Uppy in
+    ///
+    /// For `companionEndpoint` of Uppy 6 and `endpoint` of Uppy 5, which carry no `Authorization`: the token stands in their path. It
+    /// opens the calls below it and nothing else. Uppy needs another once it has expired: ask before each batch of files.
+    #[oai(path = "/api/uppy/session", method = "post", operation_id = "create_uppy_session")]
+    async fn session(&self, app: Application<'_>, caller: Signed) -> Result<Json<UppySession>, Problem> {
+        let now = view::now();
+        Ok(Json(UppySession::new(&app.valet.start_uppy(caller.0, now)?, now)))
+    }
+
+    /// Sign a request for Uppy's own S3 client
+    ///
+    /// What `signRequest` of Uppy 6.3 is to call, with what it was given. Where Uppy sends a file the answer is a form; where it opens an
+    /// upload in parts, lists, completes or aborts it, the browser makes the call to S3. Nothing needs to be confirmed: the server
+    /// looks soon for what arrived, and copies it to where no URL can write.
+    #[oai(path = "/api/uppy/presign", method = "post", operation_id = "sign_uppy_request")]
+    async fn presign(
+        &self,
+        app: Application<'_>,
+        caller: Signed,
+        body: Body<UppyRequest>,
+    ) -> Result<Json<UppySignature>, Problem> {
+        let (user, body, now) = (caller.0.user, &body.0, view::now());
+        let call = call_of(body)?;
+        if matches!(call, ToSign::Put(_) | ToSign::Create(_)) {
+            app.valet.throttle_uploads(user, 1)?;
+        }
+        let longest = body.expires_in.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)));
+        Ok(Json(match app.valet.sign_for_uppy(user, call, longest, now).await? {
+            uppy::Signed::Form(form) => {
+                let form = UppyForm::new(form, now);
+                let key = form.fields.get("key").cloned().unwrap_or_default();
+                UppySignature { url: form.url, key, fields: Some(form.fields) }
+            }
+            uppy::Signed::Url(signed, key) => UppySignature { url: signed.url, key: key.to_string(), fields: None },
+        }))
+    }
+
+    /// Get a form for one file
+    ///
+    /// A POST policy: this type, and from 1 byte to the file's size or to the most that is allowed. Nothing needs to be confirmed:
+    /// the server looks soon for what arrived, and copies it to where no form can write. The image's id is the last segment
+    /// of `fields.key`; whoever cannot wait may confirm it.
+    #[oai(path = "/uppy/:token/s3/params", method = "get", operation_id = "uppy_form")]
+    #[allow(clippy::too_many_arguments)]
+    async fn form(
+        &self,
+        app: Application<'_>,
+        token: Path<String>,
+        /// The name to show and to save under: at most 255 bytes of UTF-8.
+        filename: Query<Option<String>>,
+        /// The media type; where Uppy knows none, the name's extension decides.
+        #[oai(name = "type")]
+        kind: Query<Option<String>>,
+        /// The file's bytes, where the page keeps them in the file's metadata: exactly so much of the quota is then reserved. What is
+        /// no number is ignored, as all other metadata is.
+        #[oai(name = "metadata[size]")]
+        size: Query<Option<String>>,
+        /// Words to show with the image.
+        #[oai(name = "metadata[caption]")]
+        caption: Query<Option<String>>,
+    ) -> Result<Json<UppyForm>, Problem> {
+        let now = view::now();
+        let user = user_of(&app, &token, now).await?;
+        app.valet.throttle_uploads(user, 1)?;
+        let told = Told {
+            file_name: filename.0.as_deref().ok_or_else(|| absent("filename"))?,
+            content_type: kind.0.as_deref(),
+            size: size.0.as_deref().and_then(|text| text.parse().ok()),
+            caption: caption.0.as_deref(),
+        };
+        Ok(Json(UppyForm::new(app.valet.issue_form(user, &told, now).await?, now)))
+    }
+
+    /// Open an upload in parts for Uppy
+    ///
+    /// Uppy cuts the file and says neither its size nor that of the parts; without `metadata.size` a share of the quota is reserved
+    /// until it is complete, and a file that is larger than that is refused then.
+    #[oai(path = "/uppy/:token/s3/multipart", method = "post", operation_id = "uppy_create_multipart")]
+    async fn create(
+        &self,
+        app: Application<'_>,
+        token: Path<String>,
+        body: Body<NewUppyUpload>,
+    ) -> Result<Json<UppyUpload>, Problem> {
+        let (body, now) = (&body.0, view::now());
+        let user = user_of(&app, &token, now).await?;
+        app.valet.throttle_uploads(user, 1)?;
+        let told = Told {
+            file_name: &body.filename,
+            content_type: body.kind.as_deref(),
+            size: body.number("size"),
+            caption: body.text("caption"),
+        };
+        let image = app.valet.issue_loose_parts(user, &told, now).await?;
+        let bucket = app.valet.bucket().to_owned();
+        Ok(Json(UppyUpload { key: image.key.to_string(), upload_id: image.id.to_string(), bucket }))
+    }
+
+    /// List the parts that have arrived for Uppy
+    ///
+    /// All of them: Uppy sends those that are not listed.
+    #[oai(path = "/uppy/:token/s3/multipart/:uploadId", method = "get", operation_id = "uppy_list_parts")]
+    async fn list(
+        &self,
+        app: Application<'_>,
+        token: Path<String>,
+        #[oai(name = "uploadId")] upload_id: Path<String>,
+        key: Query<Option<String>>,
+    ) -> Result<Json<Vec<UppyPart>>, Problem> {
+        let now = view::now();
+        let user = user_of(&app, &token, now).await?;
+        let parts = app.valet.list_loose_parts(user, named(&upload_id, &key)?, now).await?;
+        Ok(Json(parts.into_iter().map(Into::into).collect()))
+    }
+
+    /// Get a part's URL for Uppy
+    ///
+    /// Of any length: Uppy does not say it. Ask again when it has expired.
+    #[oai(path = "/uppy/:token/s3/multipart/:uploadId/:partNumber", method = "get", operation_id = "uppy_sign_part")]
+    async fn sign(
+        &self,
+        app: Application<'_>,
+        token: Path<String>,
+        #[oai(name = "uploadId")] upload_id: Path<String>,
+        /// From 1 to 10000.
+        #[oai(name = "partNumber")]
+        part_number: Path<String>,
+        key: Query<Option<String>>,
+    ) -> Result<Json<UppyPartUrl>, Problem> {
+        let now = view::now();
+        let user = user_of(&app, &token, now).await?;
+        let number = part_number.parse().map_err(|_| Problem::not_found())?;
+        let signed = app.valet.sign_loose_parts(user, named(&upload_id, &key)?, &[number], now).await?;
+        let (_, signed) = signed.into_iter().next().ok_or_else(Problem::not_found)?;
+        Ok(Json(UppyPartUrl { expires: shapes::seconds_until(signed.expires_at, now), url: signed.url }))
+    }
+
+    /// Get many parts' URLs for Uppy
+    ///
+    /// As Companion has it, for clients that ask for many at once.
+    #[oai(path = "/uppy/:token/s3/multipart/:uploadId/batch", method = "get", operation_id = "uppy_sign_parts")]
+    async fn sign_many(
+        &self,
+        app: Application<'_>,
+        token: Path<String>,
+        #[oai(name = "uploadId")] upload_id: Path<String>,
+        key: Query<Option<String>>,
+        /// Numbers with commas between them, at most 1000.
+        #[oai(name = "partNumbers")]
+        part_numbers: Query<Option<String>>,
+    ) -> Result<Json<UppyPartUrls>, Problem> {
+        let now = view::now();
+        let user = user_of(&app, &token, now).await?;
+        let named = named(&upload_id, &key)?;
+        let asked = part_numbers.0.as_deref().unwrap_or_default().split(',').filter(|text| !text.is_empty());
+        // What is no number is the number of no part.
+        let numbers: Vec<i64> = asked.map(|text| text.trim().parse().unwrap_or(0)).collect();
+        let signed = app.valet.sign_loose_parts(user, named, &numbers, now).await?;
+        let presigned_urls = signed.into_iter().map(|(number, signed)| (number.to_string(), signed.url)).collect();
+        Ok(Json(UppyPartUrls { presigned_urls }))
+    }
+
+    /// Complete an upload in parts for Uppy
+    ///
+    /// The named parts are made one object, which is confirmed at once: the answer comes when the image is in the gallery. Repeating it is
+    /// safe and gives the same answer.
+    #[oai(path = "/uppy/:token/s3/multipart/:uploadId/complete", method = "post", operation_id = "uppy_complete_multipart")]
+    async fn complete(
+        &self,
+        app: Application<'_>,
+        token: Path<String>,
+        #[oai(name = "uploadId")] upload_id: Path<String>,
+        key: Query<Option<String>>,
+        body: Body<UppyPartsToJoin>,
+    ) -> Result<Json<UppyJoined>, Problem> {
+        let now = view::now();
+        let user = user_of(&app, &token, now).await?;
+        let parts: Vec<_> = body.0.parts.iter().map(|part| NamedPart { number: part.number, etag: &part.etag }).collect();
+        let image = app.valet.join_loose_parts(user, named(&upload_id, &key)?, &parts, now).await?;
+        let (key, bucket) = (image.key.to_string(), app.valet.bucket().to_owned());
+        Ok(Json(UppyJoined { location: app.valet.show(image, now)?.url.url, key, bucket }))
+    }
+
+    /// Abort an upload in parts for Uppy
+    ///
+    /// What was reserved for it is free at once. An image that is complete stays.
+    #[oai(path = "/uppy/:token/s3/multipart/:uploadId", method = "delete", operation_id = "uppy_abort_multipart")]
+    async fn abort(
+        &self,
+        app: Application<'_>,
+        token: Path<String>,
+        #[oai(name = "uploadId")] upload_id: Path<String>,
+        key: Query<Option<String>>,
+    ) -> Result<Json<UppyAborted>, Problem> {
+        let now = view::now();
+        let user = user_of(&app, &token, now).await?;
+        app.valet.abort_loose_parts(user, named(&upload_id, &key)?, now).await?;
+        Ok(Json(UppyAborted {}))
+    }
+}
+
+/// Whose token stands in the path.
+async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Result<UserId, Problem> {
+    let user = app.valet.uppy_user(token, now).await.map_err(|error| match error {
+        AuthenticateError::Token(TokenError::Invalid) => {
+            Problem::new(Code::TokenInvalid, "Let Uppy in anew: POST to /api/uppy/session with an access token.")
+        }
+        AuthenticateError::Token(TokenError::Expired) => {
+            Problem::new(Code::TokenExpired, "Let Uppy in anew: POST to /api/uppy/session with an access token.")
+        }
+        AuthenticateError::Ended => session_ended(),
+        error => error.into(),
+    })?;
+    tracing::Span::current().record("user", tracing::field::display(user));
+    Ok(user)
+}
+
+/// The upload that a call is about: its id, and its key, which must be the same upload's.
+fn named<'a>(upload_id: &str, key: &'a Query<Option<String>>) -> Result<(ImageId, &'a str), Problem> {
+    Ok((image_id(upload_id)?, key.0.as_deref().ok_or_else(Problem::not_found)?))
+}
+
+fn absent(parameter: &str) -> Problem {
+    Problem::new(Code::InvalidRequest, "A required parameter is missing.").field(parameter, "is required")
+}
+
+/// Which call Uppy wants to make, by S3's own rules.
+fn call_of(body: &UppyRequest) -> Result<ToSign<'_>, Problem> {
+    let told = Told {
+        file_name: body.name(),
+        content_type: body.content_type.as_deref(),
+        size: body.size,
+        caption: body.caption.as_deref(),
+    };
+    let of = |upload_id, call| Ok(ToSign::Of { key: &body.key, upload_id, call });
+    match (body.method, body.upload_id.as_deref(), body.part_number) {
+        (UppyMethod::Put, None, None) => Ok(ToSign::Put(told)),
+        (UppyMethod::Post, None, None) => Ok(ToSign::Create(told)),
+        (UppyMethod::Put, Some(upload_id), Some(number)) => of(upload_id, Call::Part(number)),
+        (UppyMethod::Get, Some(upload_id), None) => of(upload_id, Call::List),
+        (UppyMethod::Post, Some(upload_id), None) => of(upload_id, Call::Complete),
+        (UppyMethod::Delete, Some(upload_id), None) => of(upload_id, Call::Abort),
+        _ => {
+            let rule = "must come with the uploadId, and for a part the partNumber, that S3's own call has";
+            Err(Problem::new(Code::InvalidRequest, "This is no call of an upload.").field("method", rule))
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What browsers' upload libraries send by themselves: forms, and the calls of a multipart upload that are else our own.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::Objects;
+use crate::{
+    model::{ContentType, ObjectKey},
+    signer::{Form, Presigned, Request, SignedForm},
+    store::StoreError,
+};
+
+/// A call of a multipart upload that a client makes itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MultipartCall<'a> {
+    /// Opens an upload.
+    Create,
+    /// Lists the parts of this one.
+    List(&'a str),
+    /// Makes its parts the object.
+    Complete(&'a str),
+    /// Gives it up.
+    Abort(&'a str),
+}
+
+impl Objects {
+    /// A form for one file of this type and at most so many bytes. It can be sent again while it lives, and replaces then what
+    /// was sent before.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn sign_form(
+        &self,
+        key: &ObjectKey,
+        (content_type, most): (ContentType, u64),
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<SignedForm, StoreError> {
+        let fields = [("key", key.as_str()), ("content-type", content_type.as_str()), ("success_action_status", "201")];
+        let form = Form { fields: &fields, prefixes: &[], length: 1..=most };
+        let ahead = self.clock.ahead();
+        let signed = self.signer().sign_form(&form, now + ahead, ttl);
+        let signed = signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
+        Ok(SignedForm { expires_at: signed.expires_at - ahead, ..signed })
+    }
+
+    /// A key to make this call.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_multipart_call(
+        &self,
+        key: &ObjectKey,
+        call: MultipartCall<'_>,
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<Presigned, StoreError> {
+        let (method, query) = match call {
+            MultipartCall::Create => ("POST", ("uploads", "")),
+            MultipartCall::List(upload_id) => ("GET", ("uploadId", upload_id)),
+            MultipartCall::Complete(upload_id) => ("POST", ("uploadId", upload_id)),
+            MultipartCall::Abort(upload_id) => ("DELETE", ("uploadId", upload_id)),
+        };
+        self.presign(&Request { method, key: key.as_str(), headers: &[], query: &[query] }, now, ttl)
+    }
+
+    /// The bucket's name.
+    pub fn bucket(&self) -> &str {
+        &self.bucket
+    }
+}

@@ -1,0 +1,310 @@
+//! Uppy's calls as `@uppy/aws-s3` makes them: forms and who may ask for one. Parts and signatures are in the files below; the
+//! real packages run in tests/browser.
+
+mod parts;
+mod signing;
+mod tokens;
+
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::app::{Answer, Caller, TestApp, fixture, s3_is_local, unique_png};
+
+const MIB: u64 = 1 << 20;
+
+fn after(duration: Duration) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + duration
+}
+
+/// After a form's end and the grace for the largest that may come by it.
+const QUIET: Duration = Duration::from_secs(3600 + 2000);
+
+impl Caller<'_> {
+    /// A token for the path of Uppy's calls.
+    pub async fn uppy(&self) -> String {
+        let session = self.act("/api/uppy/session").await;
+        assert_eq!(session.status, 200, "{session:?}");
+        assert_eq!(session.json["path"], format!("/uppy/{}", session.json["token"].as_str().unwrap()));
+        session.json["token"].as_str().unwrap().to_owned()
+    }
+
+    /// Asks for a form as Uppy does: with no header of its own.
+    async fn form(&self, query: &str) -> Answer {
+        let path = format!("/uppy/{}/s3/params?{query}", self.uppy().await);
+        self.app.anonymous().get(&path).await
+    }
+
+    async fn used(&self) -> Value {
+        self.get("/api/auth/me").await.json["usage"].clone()
+    }
+}
+
+impl TestApp {
+    /// Posts a form as a browser does, the file last.
+    async fn post_form(&self, form: &Value, bytes: &[u8]) -> StatusCode {
+        let mut body = Vec::new();
+        for (name, value) in form["fields"].as_object().unwrap() {
+            let value = value.as_str().unwrap();
+            body.extend(format!("--BB\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+        }
+        body.extend(
+            b"--BB\r\nContent-Disposition: form-data; name=\"file\"; filename=\"blob\"\r\nContent-Type: image/png\r\n\r\n",
+        );
+        body.extend_from_slice(bytes);
+        body.extend(b"\r\n--BB--\r\n");
+        let post = self.http.post(form["url"].as_str().unwrap()).header("content-type", "multipart/form-data; boundary=BB");
+        post.body(body).send().await.unwrap().status()
+    }
+
+    /// Waits until the server by itself brought an image there.
+    async fn until_state(&self, id: &str, state: &str) {
+        let began = std::time::Instant::now();
+        while self.db_state(id).await != state {
+            assert!(began.elapsed() < Duration::from_secs(30), "{} and not {state}", self.db_state(id).await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+fn id_of(form: &Answer) -> String {
+    let key = form.json["fields"]["key"].as_str().unwrap();
+    key.rsplit('/').next().unwrap().to_owned()
+}
+
+/// What the image's URL gives.
+async fn read(app: &TestApp, image: &Value) -> Vec<u8> {
+    app.http.get(image["url"].as_str().unwrap()).send().await.unwrap().bytes().await.unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn what_a_form_brought_is_confirmed_by_the_server_alone() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    // As Uppy writes it: all metadata, `+` for a space, "null" for what is null.
+    let query = "filename=day+at+the+sea.png&type=image%2Fpng&metadata%5Bname%5D=day+at+the+sea.png&metadata%5BrelativePath%5D=null\
+                 &metadata%5Bcaption%5D=Finally";
+    let form = ada.form(query).await;
+    assert_eq!(form.status, 200, "{form:?}");
+    assert_eq!((form.json["method"].as_str(), form.json["expires"].as_u64()), (Some("POST"), Some(3600)));
+    assert_eq!(form.header("cache-control"), "no-store");
+    let id = id_of(&form);
+    assert_eq!(
+        ada.used().await,
+        json!({ "bytes": 50 * MIB, "quotaBytes": 10_i64 << 30, "images": 0, "pending": 1 }),
+        "the bound"
+    );
+    let bytes = unique_png();
+    assert!(app.post_form(&form.json, &bytes).await.is_success());
+    app.until_state(&id, "ready").await;
+    let image = ada.get(&format!("/api/images/{id}")).await.json;
+    assert_eq!(
+        (image["fileName"].as_str(), image["caption"].as_str(), image["size"].as_u64()),
+        (Some("day at the sea.png"), Some("Finally"), Some(bytes.len() as u64))
+    );
+    assert_eq!(read(&app, &image).await, bytes);
+    assert!(image.get("sha256").is_none(), "nobody told it");
+    assert_eq!(ada.get("/api/images/gallery").await.json["images"][0]["id"], id.as_str());
+    assert!(app.db_key(&id).await.starts_with(&format!("u/{}/{id}-", ada.id)), "a key that no URL was signed for");
+    assert_eq!(ada.used().await, json!({ "bytes": bytes.len(), "quotaBytes": 10_i64 << 30, "images": 1, "pending": 0 }));
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+/// Uppy's single mode sends nothing besides: whoever cannot wait confirms by the id in the key.
+#[tokio::test]
+async fn i6_a_form_that_is_sent_again_changes_no_image() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let form = ada.form("filename=a.png&type=image/png").await;
+    let (id, bytes) = (id_of(&form), unique_png());
+    assert_eq!(ada.confirm(&id).await.problem(), (409, "object_missing"));
+    assert!(app.post_form(&form.json, &bytes).await.is_success());
+    let image = ada.confirm(&id).await;
+    assert_eq!(image.status, 200, "{image:?}");
+    // Another image, and something worse, under the same form.
+    for other in [unique_png(), b"<script>".to_vec()] {
+        assert!(app.post_form(&form.json, &other).await.is_success(), "S3 takes a form as often as it comes");
+        assert_eq!(ada.confirm(&id).await.json["size"], bytes.len());
+        assert_eq!(read(&app, &image.json).await, bytes);
+    }
+    app.sweep(after(QUIET)).await;
+    app.sweep(after(QUIET + Duration::from_secs(300))).await;
+    assert_eq!(app.bucket_keys().await, [app.db_key(&id).await], "what came later is gone");
+    app.audit().await;
+}
+
+#[tokio::test]
+async fn a_form_takes_what_its_policy_says_and_nothing_else() {
+    if !s3_is_local() {
+        return;
+    }
+    let app = TestApp::start_with(|config| config.uploads.max_bytes = 1000).await;
+    let ada = app.user().await;
+    let form = ada.form("filename=a.png&type=image/png").await.json;
+    let with = |name: &str, value: &str| {
+        let mut form = form.clone();
+        form["fields"][name] = value.into();
+        form
+    };
+    let bytes = fixture("plain.png");
+    let other = format!("in/{}/{}", ada.id, uuid::Uuid::now_v7());
+    for (name, value) in [
+        ("key", other.as_str()),
+        ("content-type", "text/html"),
+        ("content-type", "image/jpeg"),
+        ("x-amz-meta-a", "b"),
+        ("acl", "public-read"),
+        ("policy", "e30="),
+        ("x-amz-signature", &"0".repeat(64)),
+    ] {
+        let refused = app.post_form(&with(name, value), &bytes).await;
+        // A policy that is none at all is told as such.
+        let expected = if name == "policy" { 400 } else { 403 };
+        assert_eq!(refused, expected, "{name}: {value}");
+    }
+    assert_eq!(app.post_form(&form, &[0; 1001]).await, 400, "too large");
+    assert_eq!(app.post_form(&form, &[]).await, 400, "nothing");
+    assert!(app.bucket_keys().await.is_empty());
+    assert_eq!(app.post_form(&form, &bytes).await, 201);
+    // With its size told, one byte more is too much.
+    let query = format!("filename=a.png&type=image/png&metadata[size]={}", bytes.len());
+    let exact = ada.form(&query).await.json;
+    assert_eq!(app.post_form(&exact, &[bytes.clone(), vec![0]].concat()).await, 400);
+    assert_eq!(app.post_form(&exact, &bytes).await, 201);
+}
+
+#[tokio::test]
+async fn a_form_dies() {
+    if !s3_is_local() {
+        return;
+    }
+    let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(1)).await;
+    let form = app.user().await.form("filename=a.png&type=image/png").await;
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(app.post_form(&form.json, &unique_png()).await, 403);
+}
+
+#[tokio::test]
+async fn what_is_no_image_is_rejected_and_paid_for_by_nobody() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for bytes in [fixture("plain.jpg"), b"<svg/>".to_vec()] {
+        let form = ada.form("filename=a.png&type=image/png").await;
+        assert!(app.post_form(&form.json, &bytes).await.is_success());
+        app.until_state(&id_of(&form), "rejected").await;
+        assert_eq!(ada.confirm(&id_of(&form)).await.problem(), (422, "content_mismatch"));
+    }
+    assert_eq!((ada.used().await["bytes"].as_u64(), ada.used().await["pending"].as_u64()), (Some(0), Some(0)));
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+/// More than was bounded, past a store that does not hold to the policy.
+#[tokio::test]
+async fn what_is_larger_than_its_bound_is_rejected() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let form = ada.form("filename=a.png&type=image/png&metadata[size]=10").await;
+    app.bucket_put(form.json["fields"]["key"].as_str().unwrap(), "image/png", unique_png()).await;
+    assert_eq!(ada.confirm(&id_of(&form)).await.problem(), (422, "object_mismatch"));
+    assert_eq!(ada.used().await["bytes"], 0);
+}
+
+#[tokio::test]
+async fn what_never_comes_expires_with_its_form() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let form = ada.form("filename=a.png&type=image/png").await;
+    let id = id_of(&form);
+    for early in [5, 60, 600, 3600, 4000] {
+        assert_eq!(app.sweep(after(Duration::from_secs(early))).await.expired, 0, "after {early} s");
+        assert_eq!(app.db_state(&id).await, "pending");
+    }
+    let listed = ada.get("/api/images/pending").await.json["uploads"][0].clone();
+    assert_eq!((listed["id"].as_str(), listed["kind"].as_str()), (Some(id.as_str()), Some("single")));
+    assert_eq!(ada.act(&format!("/api/images/{id}/renew")).await.problem(), (409, "not_single"), "a form cannot be had again");
+    let mut expired = 0;
+    for round in 0..3 {
+        expired += app.sweep(after(QUIET + Duration::from_secs(400 * round))).await.expired;
+    }
+    assert_eq!(expired, 1);
+    assert_eq!(ada.used().await["bytes"], 0);
+    assert_eq!(ada.confirm(&id).await.problem(), (410, "upload_expired"));
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+#[tokio::test]
+async fn q_the_quota_holds_and_what_arrived_makes_room() {
+    let app = TestApp::start_with(|config| {
+        config.uploads.quota_bytes = 120 * MIB;
+        config.uploads.max_pending = 4;
+    })
+    .await;
+    let ada = app.user().await;
+    let (first, second) = (ada.form("filename=a.png&type=image/png").await, ada.form("filename=b.png&type=image/png").await);
+    let third = ada.form("filename=c.png&type=image/png").await;
+    assert_eq!(third.problem(), (409, "quota_exceeded"));
+    assert_eq!(third.json["message"], third.json["detail"], "where Uppy 5 looks for words for people");
+    // Who tells the size needs no more than that.
+    assert_eq!(ada.form("filename=c.png&type=image/png&metadata[size]=1000").await.status, 200);
+    for form in [&first, &second] {
+        assert!(app.post_form(&form.json, &unique_png()).await.is_success());
+    }
+    let third = ada.form("filename=c.png&type=image/png").await;
+    assert_eq!(third.status, 200, "what arrived gave back what it did not need: {third:?}");
+    let usage = ada.used().await;
+    assert!(usage["bytes"].as_u64().unwrap() < 51 * MIB && usage["images"] == 2, "{usage}");
+    // And the cap of open uploads.
+    for _ in 0..2 {
+        assert_eq!(ada.form("filename=c.png&type=image/png&metadata[size]=1").await.status, 200);
+    }
+    assert_eq!(ada.form("filename=c.png&type=image/png&metadata[size]=1").await.problem(), (409, "too_many_pending"));
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_gets_no_form() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for (query, status, code) in [
+        ("type=image/png", 400, "invalid_request"),
+        ("filename=&type=image/png", 422, "invalid_file_name"),
+        ("filename=a%00.png&type=image/png", 422, "invalid_file_name"),
+        ("filename=a.svg&type=image/svg%2Bxml", 422, "type_not_allowed"),
+        ("filename=a.png&type=text/html", 422, "type_not_allowed"),
+        ("filename=a.exe", 422, "type_not_allowed"),
+        ("filename=a.png&type=image/png&metadata[size]=0", 422, "invalid_size"),
+        ("filename=a.png&type=image/png&metadata[size]=52428801", 422, "file_too_large"),
+    ] {
+        assert_eq!(ada.form(query).await.problem(), (status, code), "{query}");
+    }
+    let long = format!("filename=a.png&type=image/png&metadata[caption]={}", "x".repeat(1001));
+    assert_eq!(ada.form(&long).await.problem(), (422, "invalid_caption"));
+    assert_eq!(ada.used().await["pending"], 0);
+    // Uppy does not know every type, and a page keeps what it likes in the metadata.
+    for query in
+        ["filename=a.heic&type=", "filename=a.HEIC&type=application/octet-stream", "filename=a.heic", "filename=a.heic&type=null"]
+    {
+        let form = ada.form(query).await;
+        assert_eq!(form.json["fields"]["content-type"], "image/heic", "{query}: {form:?}");
+    }
+    assert_eq!(ada.form("filename=a.png&type=image/png&metadata[size]=large&metadata[x]=1").await.status, 200);
+}
+
+#[tokio::test]
+async fn account_and_deletion_take_uppys_uploads_with_them() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (sent, open) = (ada.form("filename=a.png&type=image/png").await, ada.form("filename=b.png&type=image/png").await);
+    assert!(app.post_form(&sent.json, &unique_png()).await.is_success());
+    assert_eq!(ada.delete(&format!("/api/images/{}", id_of(&open))).await.status, 204);
+    assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": super::app::PASSWORD })).await.status, 204);
+    let late = app.post_form(&open.json, &unique_png()).await;
+    assert!(late.is_success(), "S3 knows of no deletion");
+    app.sweep_to_the_end().await;
+    assert!(app.bucket_keys().await.is_empty());
+    app.audit().await;
+}

@@ -1,0 +1,295 @@
+//! Uploads in parts as Companion has them: any cut, going on after any interruption, and what is not an image.
+
+use super::*;
+use mongodb::bson::doc;
+
+/// An image of three parts of 5 MiB, 5 MiB and a rest.
+fn file() -> Vec<u8> {
+    let mut bytes = unique_png();
+    bytes.resize(10 * MIB as usize + 4321, 7);
+    bytes
+}
+
+fn chunk(bytes: &[u8], number: usize) -> Vec<u8> {
+    bytes.chunks(5 * MIB as usize).nth(number - 1).unwrap().to_vec()
+}
+
+/// An upload as a client of Uppy's holds it.
+struct Upload<'a> {
+    app: &'a TestApp,
+    id: String,
+    key: String,
+    token: String,
+}
+
+impl Upload<'_> {
+    fn path(&self, rest: &str) -> String {
+        format!("/uppy/{}/s3/multipart/{}{rest}?key={}", self.token, self.id, self.key.replace('/', "%2F"))
+    }
+
+    async fn list(&self) -> Answer {
+        self.app.anonymous().get(&self.path("")).await
+    }
+
+    async fn numbers(&self) -> Vec<u64> {
+        self.list().await.json.as_array().unwrap().iter().map(|part| part["PartNumber"].as_u64().unwrap()).collect()
+    }
+
+    async fn sign(&self, number: &str) -> Answer {
+        self.app.anonymous().get(&self.path(&format!("/{number}"))).await
+    }
+
+    /// Sends a part as browsers do, and gives its entity tag, without quotes for every second one, as Uppy mixes them.
+    async fn send(&self, number: usize, bytes: Vec<u8>) -> Value {
+        let signed = self.sign(&number.to_string()).await;
+        assert_eq!((signed.status, signed.json["expires"].as_u64().map(|left| left > 3590)), (200, Some(true)), "{signed:?}");
+        let put = self.app.http.put(signed.json["url"].as_str().unwrap()).body(bytes).send().await.unwrap();
+        assert_eq!(put.status(), 200);
+        let etag = put.headers()["etag"].to_str().unwrap();
+        json!({ "PartNumber": number, "ETag": if number % 2 == 0 { etag.trim_matches('"') } else { etag } })
+    }
+
+    async fn complete(&self, parts: &[Value]) -> Answer {
+        self.app.anonymous().post(&self.path("/complete"), json!({ "parts": parts })).await
+    }
+
+    async fn abort(&self) -> Answer {
+        self.app.anonymous().delete(&self.path("")).await
+    }
+}
+
+impl<'a> Caller<'a> {
+    async fn open_for_uppy(&self, metadata: Value) -> Upload<'a> {
+        let token = self.uppy().await;
+        // `type` and `metadata` as Uppy 6 writes them.
+        let body = json!({ "filename": "big.png", "type": "image/png", "metadata": metadata });
+        let opened = self.app.anonymous().post(&format!("/uppy/{token}/s3/multipart"), body).await;
+        assert_eq!(opened.status, 200, "{opened:?}");
+        let text = |member: &str| opened.json[member].as_str().unwrap().to_owned();
+        assert_eq!(text("key").rsplit('/').next(), Some(text("uploadId").as_str()));
+        Upload { app: self.app, id: text("uploadId"), key: text("key"), token }
+    }
+}
+
+#[tokio::test]
+async fn parts_of_any_cut_are_confirmed_when_they_are_complete() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = file();
+    let meta = json!({ "name": "big.png", "relativePath": null, "nested": { "a": [1] }, "caption": "Wide", "size": bytes.len() });
+    let upload = ada.open_for_uppy(meta).await;
+    assert_eq!(ada.used().await["bytes"], bytes.len(), "exactly what was told");
+    let mut parts = Vec::new();
+    for number in [2, 1, 3] {
+        parts.push(upload.send(number, chunk(&bytes, number)).await);
+    }
+    let listed = upload.list().await;
+    assert_eq!(listed.json[2]["Size"], 4321);
+    assert_eq!(
+        listed.json[0]["ETag"].as_str().map(|tag| tag.trim_matches('"')),
+        parts[1]["ETag"].as_str().map(|tag| tag.trim_matches('"'))
+    );
+    let done = upload.complete(&parts).await;
+    assert_eq!(done.status, 200, "{done:?}");
+    assert_eq!((done.json["key"].as_str(), done.json["bucket"].as_str()), (Some(&*upload.key), Some(&*app.config.s3.bucket)));
+    let image = ada.get(&format!("/api/images/{}", upload.id)).await.json;
+    assert_eq!((image["caption"].as_str(), image["size"].as_u64()), (Some("Wide"), Some(bytes.len() as u64)));
+    assert_eq!(app.http.get(done.json["location"].as_str().unwrap()).send().await.unwrap().bytes().await.unwrap(), bytes);
+    assert_eq!(app.bucket_keys().await, std::slice::from_ref(&upload.key), "final where it lies");
+    // The answer was lost: again, and what a client lists to go on.
+    assert_eq!(upload.complete(&parts).await.json["key"], upload.key);
+    assert_eq!(upload.numbers().await, [1, 2, 3]);
+    assert_eq!(upload.sign("1").await.problem(), (409, "upload_complete"));
+    assert_eq!(upload.abort().await.problem(), (409, "upload_complete"), "an image is deleted by its owner alone");
+    assert_eq!(ada.used().await, json!({ "bytes": bytes.len(), "quotaBytes": 10_i64 << 30, "images": 1, "pending": 0 }));
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+#[tokio::test]
+async fn it_goes_on_after_a_lost_connection() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (upload, bytes) = (ada.open_for_uppy(json!({})).await, file());
+    assert_eq!(ada.used().await["bytes"], 640 * MIB, "a sixteenth of the quota");
+    assert_eq!(upload.numbers().await, Vec::<u64>::new());
+    let mut parts = vec![upload.send(1, chunk(&bytes, 1)).await, upload.send(3, chunk(&bytes, 3)).await];
+    // A new session, as after a reload: what belongs to the upload is its id and key.
+    let upload = Upload { token: ada.uppy().await, ..upload };
+    assert_eq!(upload.numbers().await, [1, 3]);
+    let known = upload.list().await;
+    let all = [parts.clone(), vec![json!({ "PartNumber": 2, "ETag": "x" })]].concat();
+    let early = upload.complete(&all).await;
+    assert_eq!(early.problem(), (409, "parts_missing"));
+    assert!(early.json["message"].as_str().unwrap().contains(": 2."), "{early:?}");
+    // S3 forgot the upload, as a lifecycle rule makes it: the client sends all again under the same id.
+    let document = app.db_image(&upload.id).await.unwrap();
+    let forgotten = document.get_str("uploadId").unwrap();
+    app.s3.abort_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key).upload_id(forgotten).send().await.unwrap();
+    assert_eq!(upload.complete(&parts).await.problem(), (409, "parts_missing"));
+    assert_eq!(upload.numbers().await, Vec::<u64>::new());
+    parts.clear();
+    for number in 1..=3 {
+        parts.push(upload.send(number, chunk(&bytes, number)).await);
+    }
+    // A part that was sent anew has another tag: the old one is no part of the file.
+    let stale = [known.json[0].clone(), parts[1].clone(), json!({ "PartNumber": 3, "ETag": "0".repeat(32) })];
+    let stale = stale.map(|part| json!({ "PartNumber": part["PartNumber"], "ETag": part["ETag"] }));
+    assert_eq!(upload.complete(&stale).await.problem(), (409, "parts_missing"));
+    assert_eq!(upload.complete(&parts).await.status, 200);
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+/// The server died after S3 completed: whoever asks next finds the image.
+#[tokio::test]
+async fn a_completion_whose_server_died_is_finished() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for asks in [true, false] {
+        let (upload, bytes) = (ada.open_for_uppy(json!({})).await, file());
+        let part = upload.send(1, bytes.clone()).await;
+        let document = app.db_image(&upload.id).await.unwrap();
+        let completed = aws_sdk_s3::types::CompletedPart::builder().part_number(1).e_tag(part["ETag"].as_str().unwrap()).build();
+        let parts = aws_sdk_s3::types::CompletedMultipartUpload::builder().parts(completed).build();
+        let complete = app.s3.complete_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key);
+        complete.upload_id(document.get_str("uploadId").unwrap()).multipart_upload(parts).send().await.unwrap();
+        if asks {
+            assert_eq!(upload.numbers().await, [1], "told by the object");
+            assert_eq!(upload.complete(&[part]).await.status, 200);
+        } else {
+            app.sweep(after(Duration::from_secs(30 * 24 * 3600))).await;
+        }
+        assert_eq!(app.db_state(&upload.id).await, "ready");
+        assert_eq!(ada.get(&format!("/api/images/{}", upload.id)).await.json["size"], bytes.len());
+    }
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_costs_nothing() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (upload, bytes) = (ada.open_for_uppy(json!({})).await, file());
+    upload.send(1, chunk(&bytes, 1)).await;
+    for _ in 0..2 {
+        let aborted = upload.abort().await;
+        assert_eq!((aborted.status, aborted.text.as_str()), (200, "{}"), "Uppy 5 reads JSON");
+    }
+    assert_eq!((ada.used().await["bytes"].as_u64(), ada.used().await["pending"].as_u64()), (Some(0), Some(0)));
+    let open = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
+    assert!(open.uploads().is_empty(), "{open:?}");
+    for answer in [upload.list().await, upload.sign("1").await, upload.complete(&[json!({ "PartNumber": 1, "ETag": "x" })]).await]
+    {
+        assert_eq!(answer.problem(), (404, "not_found"));
+    }
+    // One that nobody gives up expires.
+    let dead = ada.open_for_uppy(json!({})).await;
+    dead.send(1, chunk(&bytes, 1)).await;
+    assert_eq!(app.sweep(after(Duration::from_secs(23 * 3600))).await.expired, 0);
+    app.sweep(after(Duration::from_secs(25 * 3600))).await;
+    assert_eq!(dead.list().await.problem(), (410, "upload_expired"));
+    assert_eq!(ada.used().await["bytes"], 0);
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+#[tokio::test]
+async fn what_is_no_image_or_too_large_is_refused_at_the_end() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for (metadata, bytes, code) in [
+        (json!({ "size": 6 * MIB }), file(), "object_mismatch"),
+        (json!({ "size": (6 * MIB).to_string() }), file(), "object_mismatch"),
+        (json!({}), vec![b'x'; 6 * MIB as usize], "content_mismatch"),
+    ] {
+        let upload = ada.open_for_uppy(metadata).await;
+        let part = upload.send(1, bytes).await;
+        for _ in 0..2 {
+            assert_eq!(upload.complete(std::slice::from_ref(&part)).await.problem(), (422, code));
+        }
+        assert_eq!(upload.list().await.problem(), (422, code));
+    }
+    assert_eq!(ada.used().await["bytes"], 0);
+    app.sweep_to_the_end().await;
+    assert!(app.bucket_keys().await.is_empty());
+    app.audit().await;
+}
+
+#[tokio::test]
+async fn c1_another_users_upload_is_as_none() {
+    let app = TestApp::start().await;
+    let (ada, eve) = (app.user().await, app.user().await);
+    let (hers, eves) = (ada.open_for_uppy(json!({})).await, ada.uppy().await);
+    let part = hers.send(1, chunk(&file(), 1)).await;
+    let token = eve.uppy().await;
+    let before = app.db_all("images").await;
+    let foreign = Upload { app: &app, id: hers.id.clone(), key: hers.key.clone(), token: token.clone() };
+    let unknown = Upload {
+        id: uuid::Uuid::now_v7().to_string(),
+        key: hers.key.clone(),
+        ..Upload { app: &app, id: String::new(), key: String::new(), token }
+    };
+    // Hers, with a key that is not its own; and one that lies where only copies come from.
+    let other = Upload { app: &app, id: hers.id.clone(), key: "u/x".to_owned(), token: eves };
+    for upload in [&foreign, &unknown, &other] {
+        let answers = [
+            upload.list().await,
+            upload.sign("1").await,
+            upload.sign("batch").await,
+            upload.complete(std::slice::from_ref(&part)).await,
+            upload.abort().await,
+        ];
+        for answer in answers {
+            assert_eq!(answer.problem(), (404, "not_found"), "{answer:?}");
+        }
+    }
+    assert_eq!(app.db_all("images").await, before);
+    assert_eq!(hers.numbers().await, [1]);
+}
+
+#[tokio::test]
+async fn numbers_are_those_that_s3_has() {
+    let app = TestApp::start().await;
+    let upload = app.user().await.open_for_uppy(json!({})).await;
+    for (number, problem) in [
+        ("0", (422, "invalid_parts")),
+        ("10001", (422, "invalid_parts")),
+        ("-1", (422, "invalid_parts")),
+        ("x", (404, "not_found")),
+    ] {
+        assert_eq!(upload.sign(number).await.problem(), problem, "{number}");
+    }
+    let batch = async |numbers: &str| app.anonymous().get(&format!("{}&partNumbers={numbers}", upload.path("/batch"))).await;
+    let many = batch("1,2,10000").await;
+    let urls = many.json["presignedUrls"].as_object().unwrap();
+    assert_eq!(urls.keys().collect::<Vec<_>>(), ["1", "10000", "2"]);
+    let put = app.http.put(urls["2"].as_str().unwrap()).body("a part").send().await.unwrap();
+    assert_eq!((put.status(), upload.numbers().await), (StatusCode::OK, vec![2]));
+    for numbers in ["", "1,x", "0", &vec!["1"; 1001].join(",")] {
+        assert_eq!(batch(numbers).await.problem(), (422, "invalid_parts"), "{numbers}");
+    }
+    assert_eq!(upload.complete(&[]).await.problem(), (422, "invalid_parts"));
+    for (part, code) in
+        [(json!({ "PartNumber": -1, "ETag": "x" }), 409), (json!({ "PartNumber": 1 }), 400), (json!([1, "x"]), 400)]
+    {
+        assert_eq!(upload.complete(std::slice::from_ref(&part)).await.status, code, "{part}");
+    }
+    let unknown = json!({ "filename": "a.png", "type": "image/png", "metadata": {}, "canary": 1 });
+    assert_eq!(app.anonymous().post(&format!("/uppy/{}/s3/multipart", upload.token), unknown).await.status, 400);
+}
+
+/// What a store may lose: quota and record agree whoever died.
+#[tokio::test]
+async fn ten_thousand_parts_fit_in_a_completion() {
+    let app = TestApp::start().await;
+    let upload = app.user().await.open_for_uppy(json!({})).await;
+    let part = |number: usize| json!({ "PartNumber": number, "ETag": format!("\"{}\"", "0".repeat(32)) });
+    let all: Vec<_> = (1..=10_000).map(part).collect();
+    let answer = upload.complete(&all).await;
+    assert_eq!(answer.problem(), (409, "parts_missing"));
+    assert_eq!(upload.complete(&(1..=10_001).map(part).collect::<Vec<_>>()).await.problem(), (422, "invalid_parts"));
+    let kind = app.db.collection::<mongodb::bson::Document>("images").count_documents(doc! { "kind": "parts" }).await;
+    assert_eq!(kind.unwrap(), 1);
+}

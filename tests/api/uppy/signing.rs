@@ -1,0 +1,190 @@
+//! Signatures for Uppy's own S3 client: it makes every call of S3 itself, and none of them reaches a confirmed image.
+
+use super::*;
+use reqwest::{Method, Response};
+
+/// What a browser sends with a signature.
+async fn s3(app: &TestApp, method: Method, signed: &Value, body: impl Into<reqwest::Body>) -> Response {
+    app.http.request(method, signed["url"].as_str().unwrap()).header("content-type", "image/png").body(body).send().await.unwrap()
+}
+
+/// The text of an XML element.
+fn element(xml: &str, name: &str) -> String {
+    let (_, rest) = xml.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("{name} in {xml}"));
+    rest.split_once('<').unwrap().0.to_owned()
+}
+
+/// `<Part>` for a completion.
+fn completion(etag: &str) -> String {
+    format!("<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>")
+}
+
+impl Caller<'_> {
+    async fn presign(&self, body: Value) -> Answer {
+        self.post("/api/uppy/presign", body).await
+    }
+
+    /// Opens an upload as Uppy does, and gives the key and S3's id.
+    async fn open_at_s3(&self) -> (Answer, String, String) {
+        let key = format!("{}-wide.png", uuid::Uuid::new_v4());
+        let signed = self.presign(json!({ "method": "POST", "key": key })).await;
+        assert_eq!(signed.status, 200, "{signed:?}");
+        let opened = s3(self.app, Method::POST, &signed.json, "").await;
+        assert_eq!(opened.status(), 200);
+        let upload_id = element(&opened.text().await.unwrap(), "UploadId");
+        let key = signed.json["key"].as_str().unwrap().to_owned();
+        (signed, key, upload_id)
+    }
+
+    /// Sends a part and completes, by the client's own calls.
+    async fn fill(&self, key: &str, upload_id: &str, bytes: Vec<u8>) -> Value {
+        let part = self.presign(json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 1 })).await;
+        assert_eq!(part.status, 200, "{part:?}");
+        let put = self.app.http.put(part.json["url"].as_str().unwrap()).body(bytes).send().await.unwrap();
+        assert_eq!(put.status(), 200);
+        let etag = put.headers()["etag"].to_str().unwrap().to_owned();
+        let complete = self.presign(json!({ "method": "POST", "key": key, "uploadId": upload_id })).await;
+        let done = s3(self.app, Method::POST, &complete.json, completion(&etag)).await;
+        assert_eq!(done.status(), 200);
+        complete.json
+    }
+}
+
+#[tokio::test]
+async fn a_file_gets_a_form() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    // As Uppy 6.3 asks.
+    let request = json!({ "method": "PUT", "key": format!("{}-sea.png", uuid::Uuid::new_v4()), "contentType": "image/png", "expiresIn": 900 });
+    let form = ada.presign(request).await;
+    assert_eq!(form.json["key"], form.json["fields"]["key"]);
+    let bytes = unique_png();
+    assert!(app.post_form(&form.json, &bytes).await.is_success());
+    let id = form.json["key"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    app.until_state(&id, "ready").await;
+    let image = ada.get(&format!("/api/images/{id}")).await.json;
+    assert_eq!((image["fileName"].as_str(), image["size"].as_u64()), (Some("sea.png"), Some(bytes.len() as u64)));
+    // What the page adds.
+    let told =
+        json!({ "method": "PUT", "key": "x", "fileName": "a.png", "size": 1000, "caption": "Mine", "contentType": "image/png" });
+    assert_eq!(ada.presign(told).await.status, 200);
+    assert_eq!(ada.used().await["bytes"], bytes.len() + 1000);
+}
+
+#[tokio::test]
+async fn an_upload_in_parts_ends_as_an_image_that_no_url_reaches() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (opening, key, upload_id) = ada.open_at_s3().await;
+    assert!(key.starts_with(&format!("in/{}/", ada.id)), "{key}");
+    let list = ada.presign(json!({ "method": "GET", "key": key, "uploadId": upload_id })).await;
+    assert!(s3(&app, Method::GET, &list.json, "").await.text().await.unwrap().contains("ListPartsResult"));
+    let bytes = unique_png();
+    ada.fill(&key, &upload_id, bytes.clone()).await;
+    let id = key.rsplit('/').next().unwrap().to_owned();
+    app.until_state(&id, "ready").await;
+    let image = ada.get(&format!("/api/images/{id}")).await.json;
+    assert_eq!((image["fileName"].as_str(), read(&app, &image).await), (Some("wide.png"), bytes.clone()));
+    assert_eq!(ada.used().await["bytes"], bytes.len());
+    // The URL that opened it opens another under the same key; of that, nothing more is signed.
+    let again = element(&s3(&app, Method::POST, &opening.json, "").await.text().await.unwrap(), "UploadId");
+    for call in [
+        json!({ "method": "PUT", "key": key, "uploadId": again, "partNumber": 1 }),
+        json!({ "method": "POST", "key": key, "uploadId": again }),
+        json!({ "method": "DELETE", "key": key, "uploadId": again }),
+    ] {
+        assert_eq!(ada.presign(call).await.problem(), (409, "upload_complete"));
+    }
+    app.bucket_put(&key, "image/png", fixture("animated.png")).await;
+    assert_eq!(read(&app, &image).await, bytes);
+    app.sweep_to_the_end().await;
+    assert_eq!(app.bucket_keys().await.len(), 1);
+    app.audit().await;
+}
+
+#[tokio::test]
+async fn an_upload_that_is_given_up_costs_nothing() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (_, key, upload_id) = ada.open_at_s3().await;
+    let abort = ada.presign(json!({ "method": "DELETE", "key": key, "uploadId": upload_id })).await;
+    assert_eq!(abort.status, 200, "{abort:?}");
+    assert_eq!(ada.used().await["bytes"], 0);
+    // The browser's own call; the sweeper may have been faster.
+    assert!(matches!(s3(&app, Method::DELETE, &abort.json, "").await.status().as_u16(), 204 | 404));
+    // And one that was opened and left.
+    ada.open_at_s3().await;
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+#[tokio::test]
+async fn c1_another_users_upload_is_as_none() {
+    let app = TestApp::start().await;
+    let (ada, eve) = (app.user().await, app.user().await);
+    let (_, key, upload_id) = ada.open_at_s3().await;
+    let form = ada.form("filename=a.png&type=image/png").await.json["fields"]["key"].as_str().unwrap().to_owned();
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let image = app.db_key(image["id"].as_str().unwrap()).await;
+    let unknown = format!("in/{}/{}", ada.id, uuid::Uuid::now_v7());
+    let calls = |key: &str| {
+        [
+            json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 1 }),
+            json!({ "method": "GET", "key": key, "uploadId": upload_id }),
+            json!({ "method": "POST", "key": key, "uploadId": upload_id }),
+            json!({ "method": "DELETE", "key": key, "uploadId": upload_id }),
+        ]
+    };
+    let before = app.db_all("images").await;
+    for key in [key.as_str(), form.as_str(), image.as_str(), unknown.as_str(), "x", ""] {
+        for call in calls(key) {
+            assert_eq!(eve.presign(call.clone()).await.problem(), (404, "not_found"), "{call}");
+        }
+    }
+    // Nor is what is not such an upload signed for its owner.
+    for key in [form.as_str(), image.as_str(), unknown.as_str()] {
+        for call in calls(key) {
+            assert_eq!(ada.presign(call.clone()).await.problem(), (404, "not_found"), "{call}");
+        }
+    }
+    let of_uploads = |images: Vec<mongodb::bson::Document>| {
+        images
+            .into_iter()
+            .map(|mut image| {
+                image.remove("due");
+                image
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(of_uploads(app.db_all("images").await).len(), of_uploads(before).len());
+    assert_eq!(app.db_state(key.rsplit('/').next().unwrap()).await, "pending");
+}
+
+#[tokio::test]
+async fn what_is_no_call_of_an_upload_is_refused() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for (body, status, code) in [
+        (json!({ "method": "DELETE", "key": "a.png" }), 400, "invalid_request"),
+        (json!({ "method": "GET", "key": "a.png" }), 400, "invalid_request"),
+        (json!({ "method": "PUT", "key": "a.png", "uploadId": "x" }), 400, "invalid_request"),
+        (json!({ "method": "PUT", "key": "a.png", "partNumber": 1 }), 400, "invalid_request"),
+        (json!({ "method": "POST", "key": "a.png", "uploadId": "x", "partNumber": 1 }), 400, "invalid_request"),
+        (json!({ "method": "HEAD", "key": "a.png" }), 400, "invalid_request"),
+        (json!({ "method": "PUT" }), 400, "invalid_request"),
+        (json!({ "method": "PUT", "key": "a.png", "canary": 1 }), 400, "invalid_request"),
+        (json!({ "method": "PUT", "key": "a.svg", "contentType": "image/svg+xml" }), 422, "type_not_allowed"),
+        (json!({ "method": "POST", "key": "a.txt" }), 422, "type_not_allowed"),
+        (json!({ "method": "POST", "key": "a.png", "size": 6_i64 << 30 }), 422, "file_too_large"),
+        (json!({ "method": "PUT", "key": "a.png", "size": 51 << 20 }), 422, "file_too_large"),
+    ] {
+        assert_eq!(ada.presign(body.clone()).await.problem(), (status, code), "{body}");
+    }
+    let (_, key, upload_id) = ada.open_at_s3().await;
+    let part = json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 10_001 });
+    assert_eq!(ada.presign(part).await.problem(), (422, "invalid_parts"));
+    assert_eq!(ada.used().await["pending"], 1);
+    // A URL lives no longer than was asked for.
+    let short = json!({ "method": "GET", "key": key, "uploadId": upload_id, "expiresIn": 7 });
+    assert!(ada.presign(short).await.json["url"].as_str().unwrap().contains("X-Amz-Expires=7&"));
+}

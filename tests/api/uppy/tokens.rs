@@ -1,0 +1,160 @@
+//! The token in the path: what it opens, when it ends, and that it is not logged.
+
+use super::*;
+use crate::{
+    app::PASSWORD,
+    process::{Client, Process},
+};
+use reqwest::Method;
+use valet::config::Rate;
+
+const QUERY: &str = "filename=a.png&type=image/png";
+
+async fn ask(app: &TestApp, token: &str) -> Answer {
+    app.anonymous().get(&format!("/uppy/{token}/s3/params?{QUERY}")).await
+}
+
+#[tokio::test]
+async fn it_opens_uppys_calls_and_nothing_else() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let token = ada.uppy().await;
+    assert_eq!(ask(&app, &token).await.status, 200);
+    // An access token is none, nor is this one an access token.
+    assert_eq!(ask(&app, ada.token.as_ref().unwrap()).await.problem(), (401, "token_invalid"));
+    let as_bearer = Caller { token: Some(token.clone()), ..ada.clone() };
+    for path in ["/api/auth/me", "/api/images/gallery"] {
+        assert_eq!(as_bearer.get(path).await.problem(), (401, "token_invalid"), "{path}");
+    }
+    assert_eq!(as_bearer.act("/api/uppy/session").await.problem(), (401, "token_invalid"), "it cannot prolong itself");
+    for token in ["x", "a.b.c", &token[..token.len() - 1], &format!("{token}x"), "%00", &"x".repeat(2000)] {
+        let refused = ask(&app, token).await;
+        assert_eq!(refused.problem(), (401, "token_invalid"), "{token}");
+        assert!(refused.json["message"].as_str().unwrap().contains("/api/uppy/session"));
+    }
+    // What the bearer is has no say.
+    let session = app.anonymous().act("/api/uppy/session").await;
+    assert_eq!(session.problem(), (401, "token_missing"));
+}
+
+#[tokio::test]
+async fn it_ends_by_itself() {
+    let app = TestApp::start_with(|config| config.tokens.access_ttl = Duration::from_secs(2)).await;
+    let ada = app.user().await;
+    let session = ada.act("/api/uppy/session").await;
+    assert_eq!(session.json["expiresIn"], 2, "no longer than an access token");
+    let token = session.json["token"].as_str().unwrap();
+    assert_eq!(ask(&app, token).await.status, 200);
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(ask(&app, token).await.problem(), (401, "token_expired"));
+    let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(60)).await;
+    assert_eq!(app.user().await.act("/api/uppy/session").await.json["expiresIn"], 60, "nor than an upload's URL");
+}
+
+#[tokio::test]
+async fn it_ends_with_its_session_its_password_and_its_account() {
+    let app = TestApp::start().await;
+    let beside = TestApp::beside(&app, |_| {}).await;
+    let ada = app.user().await;
+    let login = json!({ "email": ada.email, "password": PASSWORD });
+    let log_in = async || {
+        let session = app.anonymous().post("/api/auth/login", login.clone()).await;
+        let caller = Caller { token: Some(session.json["token"].as_str().unwrap().to_owned()), ..ada.clone() };
+        (caller.uppy().await, session.json["refreshToken"].clone())
+    };
+    let ((first, refresh), (second, _)) = (log_in().await, log_in().await);
+    let own = ada.uppy().await;
+    // The other server has seen it alive.
+    assert_eq!(ask(&beside, &first).await.status, 200);
+    assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": refresh })).await.status, 204);
+    assert_eq!(ask(&app, &first).await.problem(), (401, "session_ended"));
+    assert_eq!(ask(&app, &second).await.status, 200);
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
+    assert_eq!(ada.put("/api/auth/password", change).await.status, 204);
+    assert_eq!(ask(&app, &second).await.problem(), (401, "session_ended"), "every other session ended");
+    assert_eq!(ask(&app, &own).await.status, 200);
+    let delete = json!({ "password": "seven green kites over the bay" });
+    assert_eq!(ada.post("/api/auth/me/delete", delete).await.status, 204);
+    assert_eq!(ask(&app, &own).await.problem(), (401, "session_ended"));
+    let began = std::time::Instant::now();
+    while ask(&beside, &first).await.problem() != (401, "session_ended") {
+        assert!(began.elapsed() < Duration::from_secs(30), "a token dies within 30 s everywhere");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_opens_uploads_is_throttled_as_uploads_are() {
+    let app = TestApp::start_with(|config| {
+        config.limits = valet::config::Limits::default();
+        config.limits.upload = Rate::new(3, 3600);
+    })
+    .await;
+    let ada = app.user().await;
+    let token = ada.uppy().await;
+    assert_eq!(ask(&app, &token).await.status, 200);
+    let body = json!({ "filename": "a.png", "type": "image/png", "metadata": {} });
+    let path = format!("/uppy/{token}/s3/multipart");
+    assert_eq!(app.anonymous().post(&path, body.clone()).await.status, 200);
+    let request = json!({ "method": "POST", "key": "a.png" });
+    assert_eq!(ada.post("/api/uppy/presign", request.clone()).await.status, 200);
+    for refused in
+        [ask(&app, &token).await, app.anonymous().post(&path, body).await, ada.post("/api/uppy/presign", request).await]
+    {
+        assert_eq!(refused.problem(), (429, "rate_limited"));
+        assert!(!refused.header("retry-after").is_empty());
+    }
+    assert_eq!(ask(&app, &app.user().await.uppy().await).await.status, 200, "others are not");
+}
+
+/// Pages of other origins, as Uppy's calls come from one: no preflight is needed for the forms, and no credentials are allowed.
+#[tokio::test]
+async fn a_page_of_another_origin_reads_the_answers() {
+    let app = TestApp::start().await;
+    let path = format!("/uppy/{}/s3/params?{QUERY}", app.user().await.uppy().await);
+    for (origin, allowed) in [("https://app.example", true), ("https://evil.example", false)] {
+        let answer = app.anonymous().send(Method::GET, &path, |request| request.header("origin", origin)).await;
+        assert_eq!(answer.header("access-control-allow-origin"), if allowed { origin } else { "" });
+        assert!(answer.headers.get("access-control-allow-credentials").is_none());
+        let preflight = app.http.request(Method::OPTIONS, format!("{}{path}", app.base)).header("origin", origin);
+        let preflight = preflight
+            .header("access-control-request-method", "DELETE")
+            .header("access-control-request-headers", "content-type")
+            .send()
+            .await
+            .unwrap();
+        let methods = preflight.headers().get("access-control-allow-methods").map_or("", |value| value.to_str().unwrap());
+        assert_eq!(methods.contains("DELETE"), allowed);
+    }
+}
+
+#[tokio::test]
+async fn it_is_not_logged_in_any_spelling() {
+    let app = TestApp::start().await;
+    let settings = crate::serve::Settings::of(&app).but("RUST_LOG", "trace");
+    let (process, mut client): (Process, Client) = settings.listening().await;
+    let (_, session) = client.post("/api/auth/signup", &json!({ "email": "log@example.com", "password": PASSWORD })).await;
+    client.token = session["token"].as_str().map(str::to_owned);
+    let (_, uppy) = client.post("/api/uppy/session", &json!({})).await;
+    let token = uppy["token"].as_str().unwrap().to_owned();
+    let encoded: String = token.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let before = process.err().len();
+    for (path, status) in [
+        (format!("/uppy/{token}/s3/params?{QUERY}"), 200),
+        (format!("/uppy/{encoded}/s3/params?{QUERY}"), 200),
+        (format!("/uppy/{token}/s3/nothing"), 404),
+        (format!("/uppy/{token}//s3/params"), 404),
+        (format!("/{token}"), 404),
+        (format!("/uppy/{token}x/s3/params?{QUERY}"), 401),
+    ] {
+        let answer = client.http.get(format!("{}{path}", client.base)).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let log = process.err();
+    assert!(log[before..].contains("/s3/params"), "the calls are logged");
+    let signature = token.rsplit('.').next().unwrap();
+    for secret in [signature, &encoded[encoded.len() - 90..], &token[..token.len() - 5]] {
+        assert!(!log.contains(secret) && !process.out().contains(secret), "{secret} in {log}");
+    }
+}

@@ -1,0 +1,195 @@
+// `@uppy/aws-s3` 6.3 and 5.1, unmodified, from a page of another origin: forms, parts, lost connections, and images at the end.
+
+import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import test from "node:test";
+import { account, BASE, until, visitor } from "./harness.js";
+import { add, api, events, gallery, page, upload } from "./uppy.js";
+
+const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
+const MIB = 1024 * 1024;
+
+/** An image of this many bytes that no other test has: what follows the end of a PNG is legal. */
+const image = (name, size = PNG.length + 16) => ({ name, mimeType: "image/png", buffer: Buffer.concat([PNG, randomBytes(size - PNG.length)]) });
+
+const usage = async (user) => (await api(user, "GET", "/api/auth/me")).usage;
+
+/** All uploads in parts of 5 MiB, whatever their size. */
+const inParts = (code) => code.replace(/shouldUseMultipart: .*/, "shouldUseMultipart: true, getChunkSize: () => 5 * 1024 * 1024,");
+
+/** What the page asks the API and the bucket for. */
+function watch(opened) {
+  const seen = [];
+  opened.on("request", (request) => {
+    const url = new URL(request.url());
+    if (request.method() === "OPTIONS" || url.port === new URL(opened.url()).port) return;
+    const path = url.pathname.replace(/\/uppy\/[^/]+\//, "/uppy/…/").replace(/multipart\/[^/]+/, "multipart/ID");
+    const isApi = url.origin === new URL(BASE).origin;
+    seen.push(isApi ? `${request.method()} ${path}` : `S3 ${request.method()}${url.searchParams.has("partNumber") ? ` part ${url.searchParams.get("partNumber")}` : ""}`);
+    const headers = request.headers();
+    if (isApi && path.startsWith("/uppy/") && (headers.authorization || headers.cookie)) seen.push("credentials were sent");
+  });
+  return seen;
+}
+
+async function same(user, file) {
+  const shown = (await gallery(user))[file.name];
+  assert.equal(shown.size, file.buffer.length);
+  const bytes = Buffer.from(await (await fetch(shown.url)).arrayBuffer());
+  assert.ok(bytes.equals(file.buffer), `${file.name} is byte for byte the same`);
+  return shown;
+}
+
+for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
+  test(`${mark}: single files end in the gallery`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    // Nothing but Uppy itself: the server notices by itself.
+    const opened = await page(t, context, mark, user, (code) => code.replace(/\n\/\/ For pages that show[\s\S]*$/, ""));
+    const seen = watch(opened);
+    const files = [image("one.png"), image("two, with a comma & ümläut.png"), image("three.png", 3 * MIB)];
+    await add(opened, files);
+    assert.deepEqual(await upload(opened), { successful: 3, failed: [] });
+    assert.equal(seen.filter((call) => call === "S3 POST").length, 3, `forms: ${seen}`);
+    assert.ok(!seen.some((call) => call.includes("confirm")) && !seen.includes("credentials were sent"), String(seen));
+    await until(async () => Object.keys(await gallery(user)).length === 3, "three images, by the server alone", 30);
+    for (const file of files) await same(user, file);
+    const keys = (await events(opened)).map((event) => event.key.split("/").pop());
+    const ids = Object.values(await gallery(user)).map((shown) => shown.id);
+    assert.deepEqual(keys.sort(), ids.sort(), "the key ends in the image's id");
+    assert.deepEqual(await usage(user), { bytes: files.reduce((sum, file) => sum + file.buffer.length, 0), quotaBytes: 10 * 1024 * MIB, images: 3, pending: 0 });
+  });
+
+  test(`${mark}: a file in parts ends in the gallery`, async (t) => {
+    const [context, user] = [await visitor(t, {}), await account()];
+    const opened = await page(t, context, mark, user, inParts);
+    const seen = watch(opened);
+    const file = image("large.png", 11 * MIB);
+    await add(opened, [file]);
+    assert.deepEqual(await upload(opened), { successful: 1, failed: [] });
+    assert.deepEqual(seen.filter((call) => call.startsWith("S3 PUT")).sort(), ["S3 PUT part 1", "S3 PUT part 2", "S3 PUT part 3"]);
+    await until(async () => (await gallery(user))["large.png"], "the image", 30);
+    await same(user, file);
+    assert.equal((await usage(user)).bytes, file.buffer.length);
+  });
+
+  test(`${mark}: a lost connection, and a retry that sends what is missing`, async (t) => {
+    const context = await visitor(t, { allowed: [/^\[Uppy\]/, /ERR_FAILED|ERR_INTERNET_DISCONNECTED|Failed to load resource/] });
+    const user = await account();
+    const opened = await page(t, context, mark, user, inParts);
+    const seen = watch(opened);
+    let lost = 0;
+    const isSecond = (url) => url.searchParams.get("partNumber") === "2" && url.searchParams.has("X-Amz-Signature");
+    await opened.route(isSecond, (route) => { if (route.request().method() === "OPTIONS") return route.continue(); lost += 1; return route.abort("failed"); });
+    const file = image("lost.png", 11 * MIB);
+    await add(opened, [file]);
+    const first = await upload(opened);
+    assert.equal(first.failed.length, 1, JSON.stringify(first));
+    assert.ok(lost >= 4, `${lost} tries`);
+    await opened.unroute(isSecond);
+    const before = seen.length;
+    assert.deepEqual(await upload(opened, "retryAll"), { successful: 1, failed: [] });
+    const again = seen.slice(before).filter((call) => call.startsWith("S3 PUT"));
+    // Uppy 5 gives a failed upload up and begins anew.
+    assert.deepEqual(again.sort(), mark === "uppy-5" ? ["S3 PUT part 1", "S3 PUT part 2", "S3 PUT part 3"] : ["S3 PUT part 2", "S3 PUT part 3"]);
+    await until(async () => (await gallery(user))["lost.png"], "the image", 30);
+    await same(user, file);
+    await until(async () => (await usage(user)).pending === 0, "nothing is left open", 10);
+    assert.equal((await usage(user)).bytes, file.buffer.length, "and what was given up costs nothing");
+  });
+}
+
+test("uppy-5: paused and resumed, it lists the parts and sends the others", async (t) => {
+  const [context, user] = [await visitor(t, {}), await account()];
+  const opened = await page(t, context, "uppy-5", user, (code) => inParts(code).replace("{ endpoint: API }", "{ endpoint: API, limit: 1 }"));
+  const seen = watch(opened);
+  await opened.evaluate(() => app.uppy.once("s3-multipart:part-uploaded", () => { app.uppy.pauseAll(); globalThis.paused = true; }));
+  const file = image("paused.png", 11 * MIB);
+  await add(opened, [file]);
+  const uploading = upload(opened);
+  await opened.waitForFunction(() => globalThis.paused);
+  await new Promise((done) => { setTimeout(done, 500); });
+  assert.ok(!seen.some((call) => call.endsWith("/complete")), String(seen));
+  await opened.evaluate(() => app.uppy.resumeAll());
+  assert.deepEqual(await uploading, { successful: 1, failed: [] });
+  assert.ok(seen.includes("GET /uppy/…/s3/multipart/ID"), String(seen));
+  assert.equal(seen.filter((call) => call === "S3 PUT part 1").length, 1, String(seen));
+  await same(user, file);
+});
+
+test("uppy-6: after a reload and with another session it goes on where it was", async (t) => {
+  const context = await visitor(t, { allowed: [/^\[Uppy\]/, /ERR_FAILED|Failed to load resource/] });
+  const user = await account();
+  const file = image("reloaded.png", 11 * MIB);
+  const opened = await page(t, context, "uppy-6", user, inParts);
+  const isThird = (url) => url.searchParams.get("partNumber") === "3";
+  await opened.route(isThird, (route) => route.abort("failed"));
+  await add(opened, [file]);
+  assert.equal((await upload(opened)).failed.length, 1);
+  // What Golden Retriever keeps of a file.
+  const kept = await opened.evaluate(() => app.uppy.getFiles()[0].s3Multipart);
+  assert.ok(kept.uploadId && kept.key, JSON.stringify(kept));
+  await opened.close();
+  const after = await page(t, context, "uppy-6", user, inParts);
+  const seen = watch(after);
+  await add(after, [file]);
+  await after.evaluate((kept) => app.uppy.setFileState(app.uppy.getFiles()[0].id, { s3Multipart: kept }), kept);
+  assert.deepEqual(await upload(after), { successful: 1, failed: [] });
+  assert.deepEqual(seen.filter((call) => call.startsWith("S3 ")), ["S3 PUT part 3"]);
+  const shown = await same(user, file);
+  assert.equal(shown.id, kept.uploadId);
+});
+
+test("uppy-6: the README's confirm shows the image at once", async (t) => {
+  const [context, user] = [await visitor(t, {}), await account()];
+  const opened = await page(t, context, "uppy-6", user);
+  await add(opened, [image("now.png")]);
+  assert.deepEqual(await upload(opened), { successful: 1, failed: [] });
+  const shown = await opened.waitForFunction(() => app.uppy.getFiles()[0].image, undefined, { timeout: 5000 });
+  assert.equal((await shown.jsonValue()).fileName, "now.png");
+});
+
+for (const mark of ["uppy-6", "uppy-5"]) {
+  test(`${mark}: what is cancelled is given up`, async (t) => {
+    const context = await visitor(t, { allowed: [/^\[Uppy\]/, /ERR_FAILED|ERR_ABORTED|Failed to load resource/] });
+    const user = await account();
+    const opened = await page(t, context, mark, user, inParts);
+    const seen = watch(opened);
+    let held;
+    const reached = new Promise((done) => { held = done; });
+    await opened.route((url) => url.searchParams.get("partNumber") === "2", () => held());
+    await add(opened, [image("cancelled.png", 11 * MIB)]);
+    const uploading = upload(opened).catch(() => {});
+    await reached;
+    assert.equal((await usage(user)).pending, 1);
+    await opened.evaluate(() => app.uppy.cancelAll());
+    await until(async () => { const { pending, bytes } = await usage(user); return pending === 0 && bytes === 0; }, "nothing is held", 10);
+    assert.ok(seen.includes("DELETE /uppy/…/s3/multipart/ID"), String(seen));
+    await Promise.race([uploading, new Promise((done) => { setTimeout(done, 1000); })]);
+  });
+
+  test(`${mark}: a refusal reaches the person`, async (t) => {
+    const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
+    const user = await account();
+    // Without the restrictions, which keep such a file from being added.
+    const opened = await page(t, context, mark, user, (code) => code.replace(/ *uppy\.setOptions\({ restrictions.*\n/, ""));
+    await add(opened, [{ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") }]);
+    const { failed } = await upload(opened);
+    assert.equal(failed.length, 1);
+    // Uppy 6 shows no more than the status' own words.
+    assert.match(failed[0], mark === "uppy-5" ? /media type is not accepted: contentType must be one of/ : /Unprocessable/i);
+    await opened.evaluate(() => { app.uppy.cancelAll(); });
+    assert.equal((await usage(user)).pending, 0);
+  });
+
+  test(`${mark}: what is no image is refused where an answer says so, and held against nobody`, async (t) => {
+    const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
+    const user = await account();
+    const opened = await page(t, context, mark, user, inParts);
+    await add(opened, [{ name: "fake.png", mimeType: "image/png", buffer: randomBytes(6 * MIB) }]);
+    const { successful, failed } = await upload(opened);
+    assert.deepEqual([successful, failed.length], [0, 1]);
+    const { bytes, pending, images } = await usage(user);
+    assert.deepEqual([bytes, pending, images], [0, 0, 0]);
+  });
+}
