@@ -27,6 +27,8 @@ const IDLE: Duration = Duration::from_secs(75);
 const READINESS_KEPT: Duration = Duration::from_secs(1);
 /// How long a dependency may take to answer the readiness probe.
 const READINESS_DEADLINE: Duration = Duration::from_secs(3);
+/// URLs are signed with S3's time whatever ours is, but tokens and ends of uploads are ours: a server this wrong serves nobody.
+const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
 
 /// The application: cheap to clone, shared by all requests.
 #[derive(Clone)]
@@ -87,6 +89,9 @@ impl App {
         let objects = tokio::time::timeout(READINESS_DEADLINE, self.valet.probe_objects());
         let (database, objects) = tokio::join!(database, objects);
         let answer = match (database, objects) {
+            (Ok(Ok(())), Ok(Ok(()))) if self.valet.clock_ahead().unsigned_abs() > CLOCKS_APART => {
+                Err("this machine's clock is more than five minutes from S3's")
+            }
             (Ok(Ok(())), Ok(Ok(()))) => Ok(()),
             (Ok(Ok(())), failed) => {
                 tracing::warn!(reason = ?failed, "S3 is not ready");

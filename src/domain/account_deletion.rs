@@ -11,7 +11,7 @@ use super::{
     Valet,
     accounts::LogInError,
     audit::audit,
-    credentials::{Busy, Caller, Proof},
+    credentials::{Caller, Proof, passwords::Busy},
     throttle::{Client, Throttled},
 };
 use crate::{

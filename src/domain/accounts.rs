@@ -7,7 +7,10 @@ use time::OffsetDateTime;
 use super::{
     Valet,
     audit::audit,
-    credentials::{Busy, Caller, Password, Place, Verdict},
+    credentials::{
+        Caller,
+        passwords::{Busy, Password, Place, Verdict},
+    },
     password_rules,
     provider::LocalOnly,
     sessions::SignedIn,

@@ -49,7 +49,7 @@ pub struct Valet {
     provider: Option<Arc<provider::Provider>>,
     throttle: throttle::Throttle,
     lookout: lookout::Lookout,
-    passwords: credentials::Passwords,
+    passwords: credentials::passwords::Passwords,
 }
 
 /// The longest a slow phone may take for a byte: a grace that a large file does not outlast.
@@ -82,7 +82,7 @@ impl Valet {
             provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
             lookout: lookout::Lookout::default(),
-            passwords: credentials::Passwords::new(config.accounts.password_min_chars)?,
+            passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })
     }
 
@@ -100,6 +100,12 @@ impl Valet {
     /// [`StoreError`].
     pub async fn probe_objects(&self) -> Result<(), StoreError> {
         self.objects.probe().await
+    }
+
+    /// How far S3's clock is ahead of this machine's, by its latest answers.
+    #[must_use]
+    pub fn clock_ahead(&self) -> time::Duration {
+        self.objects.clock_ahead()
     }
 
     /// The bucket's name.

@@ -17,13 +17,14 @@ pub struct Health;
 
 /// All is well.
 #[derive(Object)]
-struct Status {
+#[oai(rename = "Health")]
+struct Healthy {
     /// Always `ok`.
     status: String,
 }
 
-fn ok() -> Json<Status> {
-    Json(Status { status: "ok".to_owned() })
+fn ok() -> Json<Healthy> {
+    Json(Healthy { status: "ok".to_owned() })
 }
 
 #[OpenApi(tag = "Tag::Health")]
@@ -32,7 +33,7 @@ impl Health {
     ///
     /// Asks nothing of any dependency.
     #[oai(path = "/livez", method = "get", operation_id = "get_liveness")]
-    async fn live(&self) -> Json<Status> {
+    async fn live(&self) -> Json<Healthy> {
         ok()
     }
 
@@ -40,7 +41,7 @@ impl Health {
     ///
     /// Asks the database and the bucket; the answer is kept for a second. 503 names the part that fails.
     #[oai(path = "/readyz", method = "get", operation_id = "get_readiness")]
-    async fn ready(&self, app: Application<'_>) -> Result<Json<Status>, Problem> {
+    async fn ready(&self, app: Application<'_>) -> Result<Json<Healthy>, Problem> {
         match app.readiness().await {
             Ok(()) => Ok(ok()),
             Err(part) => Err(Problem::new(Code::Unavailable, format!("Not ready: {part}."))),

@@ -1,5 +1,6 @@
 //! `/api/images/multipart` and `/api/images/{id}/parts`: files that come in parts.
 
+use poem::Request;
 use poem_openapi::{
     ApiResponse, Enum, Object, OpenApi,
     param::{Header, Path},
@@ -13,7 +14,7 @@ use super::{
     bearer::{Application, Signed},
     body::{self, Body},
     problem::{Code, Problem},
-    view::{self, PresignedRequest, idempotency_key, image_id, whole_seconds},
+    view::{self, PresignedRequest, idempotency_header, image_id, whole_seconds},
 };
 use crate::{
     domain::multipart::{AskedPart, DeclaredMultipart},
@@ -58,7 +59,7 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
 /// The operations.
 pub struct Multipart;
 
-/// What S3 is to prove of each part.
+/// What S3 is to prove of each part. `none`: its length alone. `sha256`: its digest too, which is given when its URL is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Enum, Deserialize)]
 #[oai(rename_all = "lowercase")]
 // Read as a text first: of another JSON type, serde would say that the body is no JSON.
@@ -213,6 +214,7 @@ impl Multipart {
         &self,
         app: Application<'_>,
         caller: Signed,
+        request: &Request,
         /// Any text of 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body, within 24 hours,
         /// gets the same upload.
         #[oai(name = "Idempotency-Key")]
@@ -220,7 +222,7 @@ impl Multipart {
         body: Body<NewMultipart>,
     ) -> Result<MultipartResponse, Problem> {
         app.valet.throttle_uploads(caller.0.user, 1)?;
-        let key = key.0.as_deref().map(|text| idempotency_key(text, "Idempotency-Key")).transpose()?;
+        let key = idempotency_header(request, key.0.as_deref())?;
         let declared = DeclaredMultipart {
             file_name: &body.0.file_name,
             content_type: &body.0.content_type,

@@ -30,7 +30,7 @@ pub struct Sessions;
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Refresh {
+struct RefreshToken {
     /// Of the last sign-in or refresh.
     refresh_token: String,
 }
@@ -97,7 +97,7 @@ impl Sessions {
     /// on no answer, 503 or 504, repeat. `session_ended` and `token_invalid`: log in again. A session ends a year after its
     /// sign-in at the latest.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh_session")]
-    async fn refresh(&self, app: Application<'_>, client: Client, body: Body<Refresh>) -> Result<Json<Session>, Problem> {
+    async fn refresh(&self, app: Application<'_>, client: Client, body: Body<RefreshToken>) -> Result<Json<Session>, Problem> {
         Ok(Json(app.valet.refresh(&body.0.refresh_token, &client.0, view::now()).await?.into()))
     }
 
@@ -106,7 +106,7 @@ impl Sessions {
     /// Ends the refresh token's session; needs no access token. Its access tokens die at once on this server and within
     /// 30 seconds on every other. Repeating it answers 204.
     #[oai(path = "/logout", method = "post", operation_id = "log_out")]
-    async fn log_out(&self, app: Application<'_>, body: Body<Refresh>) -> Result<LogOutResponse, Problem> {
+    async fn log_out(&self, app: Application<'_>, body: Body<RefreshToken>) -> Result<LogOutResponse, Problem> {
         app.valet.log_out(&body.0.refresh_token).await?;
         Ok(LogOutResponse::LoggedOut)
     }

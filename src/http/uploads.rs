@@ -1,5 +1,6 @@
 //! `/api/images/upload` and what follows it: renew, confirm, the list of open uploads.
 
+use poem::Request;
 use poem_openapi::{
     ApiResponse, Enum, Object, OpenApi,
     param::{Header, Path, Query},
@@ -14,7 +15,7 @@ use super::{
     body::{self, Body},
     page::{self, Listing},
     problem::{Code, Problem},
-    view::{self, Image, UploadTicket, idempotency_key, image_id, whole_seconds},
+    view::{self, Image, UploadTicket, idempotency_header, image_id, whole_seconds},
 };
 use crate::{
     domain::uploads::{Declared, DeclaredPreview},
@@ -117,7 +118,7 @@ enum UploadResponse {
     Opened(Json<UploadTicket>),
 }
 
-/// How an upload is sent.
+/// How an upload is sent. `single`: one PUT. `multipart`: in parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "lowercase")]
 enum UploadKind {
@@ -197,6 +198,7 @@ impl Uploads {
         &self,
         app: Application<'_>,
         caller: Signed,
+        request: &Request,
         /// Any text of 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body, within 24 hours,
         /// gets the same upload and a fresh URL.
         #[oai(name = "Idempotency-Key")]
@@ -205,7 +207,7 @@ impl Uploads {
     ) -> Result<UploadResponse, Problem> {
         app.valet.throttle_uploads(caller.0.user, 1)?;
         let now = view::now();
-        let key = key.0.as_deref().map(|text| idempotency_key(text, "Idempotency-Key")).transpose()?;
+        let key = idempotency_header(request, key.0.as_deref())?;
         let declared = Declared {
             file_name: &body.0.file_name,
             content_type: &body.0.content_type,

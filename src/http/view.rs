@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use poem::Request;
 use poem_openapi::{Enum, Object};
 use time::OffsetDateTime;
 
@@ -40,6 +41,18 @@ pub fn idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Probl
         Problem::new(Code::InvalidRequest, "The idempotency key is not valid.").field(member, error.to_string())
     };
     IdempotencyKey::parse(text).map_err(refused)
+}
+
+/// The key of a request's header. poem leaves out a value that is not ASCII: without its key a repeat would be another request.
+///
+/// # Errors
+/// A 400 for what is no key.
+pub fn idempotency_header(request: &Request, key: Option<&str>) -> Result<Option<IdempotencyKey>, Problem> {
+    const NAME: &str = "Idempotency-Key";
+    if key.is_none() && request.headers().contains_key(NAME) {
+        return idempotency_key("", NAME).map(Some);
+    }
+    key.map(|text| idempotency_key(text, NAME)).transpose()
 }
 
 /// A ready image.
@@ -103,7 +116,7 @@ impl From<Shown> for Image {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 pub struct PresignedRequest {
-    /// The method.
+    /// The HTTP method: `PUT`.
     pub method: String,
     /// The whole URL. Send no access token with it.
     pub url: String,
@@ -116,7 +129,7 @@ pub struct PresignedRequest {
     pub expires_in: u64,
 }
 
-/// Where an upload stands.
+/// Where an upload stands. `pending`: PUT the bytes, then confirm. `ready`: nothing is left to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "lowercase")]
 pub enum TicketState {

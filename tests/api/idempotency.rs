@@ -38,7 +38,7 @@ async fn u11_a_repeat_gets_the_same_upload_and_another_body_does_not() {
     assert_eq!((ready.status, ready.json["image"]["id"].as_str()), (200, Some(first.id())));
     let usage = &ada.get("/api/auth/me").await.json["usage"];
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(1), &json!(0)));
-    for bad in ["\"\"", &"x".repeat(256)] {
+    for bad in ["\"\"", &"x".repeat(256), "k-é"] {
         let refused = issue(&ada, bad, &body).await;
         assert_eq!(
             (refused.problem(), refused.json["errors"][0]["field"].as_str()),

@@ -29,6 +29,7 @@ mod openapi;
 mod orphans;
 mod pages;
 mod passwd;
+mod phones;
 mod previews;
 mod problems;
 mod process;

@@ -1,6 +1,8 @@
 //! `valet serve` as a process: how it starts, what it says when it cannot, how it stops, and what its logs never hold.
 
 mod audit;
+mod clock;
+mod credentials;
 mod secrets;
 mod stopping;
 
@@ -45,6 +47,11 @@ impl Settings {
         changed.0.retain(|(known, _)| *known != name);
         changed.0.push((name, value.to_owned()));
         changed
+    }
+
+    /// With none.
+    pub fn without(&self, name: &str) -> Self {
+        Self(self.0.iter().filter(|(known, _)| *known != name).cloned().collect())
     }
 
     fn start(&self) -> Process {

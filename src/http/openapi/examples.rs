@@ -62,7 +62,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
             json!({ "currentPassword": "three small blue boats", "newPassword": "seven green kites over the bay" })
         }
         "AccountDeletion" => json!({ "password": "three small blue boats" }),
-        "Refresh" => json!({ "refreshToken": REFRESH_TOKEN }),
+        "RefreshToken" => json!({ "refreshToken": REFRESH_TOKEN }),
         "SessionList" => json!({ "sessions": [{
             "id": SESSION, "device": "Mozilla/5.0 (iPhone; CPU iPhone OS 26_1 like Mac OS X)", "createdAt": "2026-11-22T09:58:00Z",
             "lastUsedAt": "2026-11-22T09:58:00Z", "expiresAt": "2026-12-22T09:58:00Z", "current": true,
@@ -137,7 +137,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
         }),
         "UppySignature" => json!({ "url": form["url"], "key": form["fields"]["key"], "fields": form["fields"] }),
         "ImageUpdate" => json!({ "caption": "The sea, finally" }),
-        "Status" => json!({ "status": "ok" }),
+        "Health" => json!({ "status": "ok" }),
         _ => return None,
     })
 }

@@ -1,6 +1,7 @@
 //! What each domain error is to a client: its code, and what to do about it.
 
 use poem::http::{HeaderName, HeaderValue, header};
+use uuid::Uuid;
 
 use super::{Code, Problem};
 use crate::{
@@ -8,7 +9,7 @@ use crate::{
         account_deletion::DeleteAccountError,
         accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
         confirm::ConfirmError,
-        credentials::{Busy, TokenError},
+        credentials::{TokenError, passwords::Busy},
         deletion::DeleteError,
         gallery::ReadError,
         multipart::{MAX_SIGNED, PartsError, Unsignable},
@@ -42,8 +43,14 @@ impl From<StoreError> for Problem {
 }
 
 impl From<Busy> for Problem {
+    /// With a wait of one to ten seconds, at random: those who were refused together do not come back together.
     fn from(_: Busy) -> Self {
-        Self::new(Code::Unavailable, "Too many sign-ins are being checked at once. Repeat the request after a moment.")
+        let wait = 1 + u16::from(Uuid::new_v4().as_bytes()[0] % 10);
+        Self::new(
+            Code::Unavailable,
+            "Too many sign-ins are being checked at once. Repeat the request after the wait in Retry-After.",
+        )
+        .header(header::RETRY_AFTER, HeaderValue::from(wait))
     }
 }
 

@@ -39,8 +39,10 @@ impl Objects {
     ) -> Result<SignedForm, StoreError> {
         let fields = [("key", key.as_str()), ("content-type", content_type.as_str()), ("success_action_status", "201")];
         let form = Form { fields: &fields, prefixes: &[], length: 1..=most };
-        let signed = self.signer()?.sign_form(&form, now, ttl);
-        signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })
+        let ahead = self.clock.ahead();
+        let signed = self.signer().sign_form(&form, now + ahead, ttl);
+        let signed = signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
+        Ok(SignedForm { expires_at: signed.expires_at - ahead, ..signed })
     }
 
     /// A key to make this call.

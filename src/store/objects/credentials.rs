@@ -1,17 +1,43 @@
-//! Signing credentials from the SDK's provider chain, asked for ahead of their end and never on a request's path.
+//! Credentials from the SDK's provider chain, asked for ahead of their end and never on a request's path: for what is signed
+//! here, and for the client's own calls.
 
 use std::{sync::Arc, time::Duration};
 
-use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use secrecy::{ExposeSecret, SecretString};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use super::super::StoreError;
+use super::{super::StoreError, clock::Clock};
 use crate::signer::{Credentials, Signer};
 
-/// The signer of the moment, or why there is none.
-pub(super) type Keys = Result<Arc<Signer>, String>;
+/// The credentials of the moment.
+#[derive(Debug, Clone)]
+pub(super) struct Keys {
+    /// Signs URLs with them.
+    pub signer: Arc<Signer>,
+    credentials: Credentials,
+}
+
+impl Keys {
+    /// The same credentials with another signer.
+    pub(super) fn with(&self, signer: Signer) -> Self {
+        Self { signer: Arc::new(signer), credentials: self.credentials.clone() }
+    }
+}
+
+/// Gives the client what is known, without asking anybody. Ended credentials too: whether S3 takes them is for S3 to say.
+#[derive(Debug)]
+pub(super) struct Known(pub watch::Receiver<Keys>);
+
+impl ProvideCredentials for Known {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::ready(Ok(sdk(&self.0.borrow().credentials)))
+    }
+}
 
 /// Asked again this long before the credentials end; every URL signed until then lives at least as long.
 const AHEAD: Duration = Duration::from_secs(15 * 60);
@@ -22,26 +48,34 @@ const RETRY: Duration = Duration::from_secs(10);
 
 /// A provider of credentials that are known already.
 pub(super) fn fixed(keys: &Credentials) -> SharedCredentialsProvider {
-    SharedCredentialsProvider::new(aws_credential_types::Credentials::new(
+    SharedCredentialsProvider::new(sdk(keys))
+}
+
+fn sdk(keys: &Credentials) -> aws_credential_types::Credentials {
+    let token = keys.session_token.as_ref().map(|token| token.expose_secret().to_owned());
+    aws_credential_types::Credentials::new(
         keys.access_key_id.as_str(),
         keys.secret_access_key.expose_secret(),
-        keys.session_token.as_ref().map(|token| token.expose_secret().to_owned()),
+        token,
         None,
-        "settings",
-    ))
+        "valet",
+    )
 }
 
 /// Asks once, now, so that a server without credentials does not start; then goes on in the background until the
 /// receivers are gone. An outage of the provider leaves the last credentials in use for as long as they live.
 pub(super) async fn keep_fresh(
     provider: SharedCredentialsProvider,
+    clock: Clock,
     make: impl Fn(Credentials) -> Signer + Send + Sync + 'static,
 ) -> Result<watch::Receiver<Keys>, StoreError> {
     let first = ask(&provider).await.map_err(|reason| StoreError::Credentials { reason })?;
-    let (sender, receiver) = watch::channel(Ok(Arc::new(make(first.clone()))));
+    let keys =
+        move |credentials: &Credentials| Keys { signer: Arc::new(make(credentials.clone())), credentials: credentials.clone() };
+    let (sender, receiver) = watch::channel(keys(&first));
     tokio::spawn(async move {
         let mut current = first;
-        let mut pause = until_next(&current);
+        let mut pause = until_next(&current, &clock);
         loop {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -51,11 +85,11 @@ pub(super) async fn keep_fresh(
                 Ok(fresh) => {
                     if !same(&fresh, &current) {
                         // The same credentials keep their signer: its key of the day, and the URLs it repeats.
-                        let _ = sender.send(Ok(Arc::new(make(fresh.clone()))));
+                        let _ = sender.send(keys(&fresh));
                         tracing::info!(expires_at = ?fresh.expires_at, "credentials for S3 renewed");
                     }
                     current = fresh;
-                    pause = until_next(&current);
+                    pause = until_next(&current, &clock);
                 }
                 Err(reason) => {
                     tracing::warn!(reason, expires_at = ?current.expires_at, "credentials for S3 could not be renewed");
@@ -87,8 +121,8 @@ fn same(a: &Credentials, b: &Credentials) -> bool {
         && a.secret_access_key.expose_secret() == b.secret_access_key.expose_secret()
 }
 
-fn until_next(keys: &Credentials) -> Duration {
+fn until_next(keys: &Credentials, clock: &Clock) -> Duration {
     let Some(end) = keys.expires_at else { return LOOK_AGAIN };
-    let left = Duration::try_from(end - OffsetDateTime::now_utc()).unwrap_or_default();
+    let left = Duration::try_from(end - (OffsetDateTime::now_utc() + clock.ahead())).unwrap_or_default();
     left.saturating_sub(AHEAD).clamp(RETRY, Duration::from_secs(60 * 60))
 }

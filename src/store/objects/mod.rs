@@ -3,6 +3,7 @@
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
 
 mod browser;
+mod clock;
 mod copying;
 #[cfg(feature = "dev")]
 mod counted;
@@ -18,7 +19,7 @@ use std::{sync::Arc, time::Duration};
 use aws_lc_rs::digest;
 use aws_sdk_s3::{
     Client,
-    config::{Region, retry::RetryConfig, timeout::TimeoutConfig},
+    config::{IdentityCache, Region, SharedInterceptor, retry::RetryConfig, timeout::TimeoutConfig},
     error::{ProvideErrorMetadata, SdkError},
     operation::RequestId,
     types::ChecksumMode,
@@ -28,8 +29,11 @@ use tokio::sync::watch;
 
 pub use self::browser::MultipartCall;
 pub use self::copying::COPYING;
-use self::credentials::Keys;
 pub use self::multipart::{COMPLETING, NewPart, StoredPart};
+use self::{
+    clock::Clock,
+    credentials::{Keys, Known},
+};
 use super::StoreError;
 use crate::{
     config,
@@ -49,6 +53,7 @@ pub struct Objects {
     bucket: String,
     origin: String,
     keys: watch::Receiver<Keys>,
+    clock: Clock,
     /// Where this server itself finds the bucket.
     inside: Location,
 }
@@ -106,23 +111,27 @@ impl Objects {
             .operation_attempt_timeout(ATTEMPT)
             .operation_timeout(DEADLINE)
             .build();
+        let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
+        let (origin, clock) = (location.origin().to_owned(), Clock::default());
+        let make = move |keys| Signer::new(location.clone(), &region, keys);
+        let keys = credentials::keep_fresh(provider, clock.clone(), make).await?;
         let mut builder = aws_sdk_s3::config::Builder::from(&sdk)
             .force_path_style(config.force_path_style)
+            .credentials_provider(Known(keys.clone()))
+            .identity_cache(IdentityCache::no_cache())
+            .interceptor(clock.clone())
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(3));
         builder.set_endpoint_url(config.endpoint.clone());
         #[cfg(feature = "dev")]
-        builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
-        let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
-        let origin = location.origin().to_owned();
-        let make = move |keys| Signer::new(location.clone(), &region, keys);
-        Ok(Self {
-            client: Client::from_conf(builder.build()),
-            bucket: config.bucket.clone(),
-            origin,
-            keys: credentials::keep_fresh(provider, make).await?,
-            inside,
-        })
+        builder.push_interceptor(SharedInterceptor::new(counted::Counted));
+        Ok(Self { client: Client::from_conf(builder.build()), bucket: config.bucket.clone(), origin, keys, clock, inside })
+    }
+
+    /// How far S3's clock is ahead of this machine's, by its latest answers; zero below five seconds.
+    #[must_use]
+    pub fn clock_ahead(&self) -> time::Duration {
+        self.clock.ahead()
     }
 
     /// Where clients reach the bucket: scheme and host.
@@ -132,21 +141,22 @@ impl Objects {
 
     /// The same bucket with URLs for this server's own use, signed with the credentials of this moment: clients may see it
     /// under another name.
-    ///
-    /// # Errors
-    /// [`StoreError::Credentials`] when there are none.
-    pub fn from_inside(&self) -> Result<Self, StoreError> {
-        let (_, keys) = watch::channel(Ok(Arc::new(self.signer()?.at(self.inside.clone()))));
-        Ok(Self { keys, ..self.clone() })
+    #[must_use]
+    pub fn from_inside(&self) -> Self {
+        let inside = self.keys.borrow().with(self.signer().at(self.inside.clone()));
+        Self { keys: watch::channel(inside).1, ..self.clone() }
     }
 
-    fn signer(&self) -> Result<Arc<Signer>, StoreError> {
-        self.keys.borrow().clone().map_err(|reason| StoreError::Credentials { reason })
+    fn signer(&self) -> Arc<Signer> {
+        self.keys.borrow().signer.clone()
     }
 
+    /// `signed_at`, and the end in the answer, are times of our clock; the URL speaks of S3's.
     fn presign(&self, request: &Request<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
-        let signed = self.signer()?.presign(request, signed_at, ttl);
-        signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })
+        let ahead = self.clock.ahead();
+        let signed = self.signer().presign(request, signed_at + ahead, ttl);
+        let signed = signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
+        Ok(Presigned { expires_at: signed.expires_at - ahead, ..signed })
     }
 
     /// A key to write these bytes once: type, length, digest and `if-none-match: *` are signed.
@@ -204,8 +214,9 @@ impl Objects {
     ) -> Result<OffsetDateTime, StoreError> {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
         let request = Request { method: "GET", key, headers: &[], query: &query };
-        let ends = self.signer()?.presign_into(&request, signed_at, ttl, out);
-        ends.map_err(|error| StoreError::Credentials { reason: error.to_string() })
+        let ahead = self.clock.ahead();
+        let ends = self.signer().presign_into(&request, signed_at + ahead, ttl, out);
+        ends.map(|ends| ends - ahead).map_err(|error| StoreError::Credentials { reason: error.to_string() })
     }
 
     /// A key to save the object under `name`.
@@ -331,9 +342,14 @@ impl Objects {
     /// # Errors
     /// [`StoreError`] when it is not.
     pub async fn probe(&self) -> Result<(), StoreError> {
-        let answer = self.client.head_bucket().bucket(&self.bucket).send().await;
-        answer.map(drop).map_err(|error| failed("HeadBucket", &error))?;
-        self.signer().map(drop)
+        let ask = || self.client.head_bucket().bucket(&self.bucket).send();
+        let ahead = self.clock.ahead();
+        let mut answer = ask().await;
+        if answer.is_err() && self.clock.ahead() != ahead {
+            // The answer has just said what time it is there; without a body, S3 could not say that this was the matter.
+            answer = ask().await;
+        }
+        answer.map(drop).map_err(|error| failed("HeadBucket", &error))
     }
 }
 

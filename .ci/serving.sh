@@ -1,0 +1,84 @@
+# shellcheck shell=bash
+# For scripts that try clients against a `valet dev` of their own: sourced, from the repository's root.
+
+# without WHAT: ends the script well where something cannot be had, but not in CI.
+without() {
+    echo "skipped: ${0##*/} needs $1" >&2
+    [ -z "${CI:-}" ] || exit 1
+    exit 0
+}
+
+# packages NAME...: installs Debian packages where apt-get can; false where it cannot.
+packages() {
+    local as_root=''
+    dpkg --status "$@" >/dev/null 2>&1 && return
+    command -v apt-get >/dev/null || return
+    [ "$(id -u)" -eq 0 ] || as_root='sudo -n'
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "$@" >&2 || { $as_root apt-get update --quiet >&2 &&
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "$@" >&2; }
+}
+
+# python_tools REQUIREMENTS: a virtual environment with these packages, kept by the list's hash; prints its path.
+python_tools() {
+    local venv
+    venv=$tools/python-$(cksum <"$1" | cut -d ' ' -f 1)
+    if [ ! -e "$venv/complete" ]; then
+        rm -rf "$venv"
+        python3 -m venv "$venv" >&2
+        "$venv/bin/python" -m pip --disable-pip-version-check install --quiet --no-deps --requirement "$1" >&2 || return
+        touch "$venv/complete"
+    fi
+    echo "$venv"
+}
+
+# node_tools FOLDER: the packages of its lock file, kept by the lock file's hash; prints the path of their node_modules.
+node_tools() {
+    local home
+    home=$tools/node-$(cksum <"$1/package-lock.json" | cut -d ' ' -f 1)
+    if [ ! -e "$home/complete" ]; then
+        rm -rf "$home"
+        mkdir -p "$home"
+        cp "$1/package.json" "$1/package-lock.json" "$1/.npmrc" "$home/"
+        (cd "$home" && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >&2) || return
+        touch "$home/complete"
+    fi
+    echo "$home/node_modules"
+}
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# serve [NAME=VALUE...]: starts `valet dev` with these settings; its address is then VALET_URL.
+serve() {
+    local port
+    port=$(free_port)
+    cargo build --quiet --locked
+    env "$@" "${CARGO_TARGET_DIR:-target}/debug/valet" dev --bind "127.0.0.1:$port" --s3-bind "127.0.0.1:$(free_port)" \
+        --data-dir "$work/data" >"$work/log" 2>&1 &
+    server=$!
+    for _ in $(seq 600); do
+        kill -0 "$server" 2>/dev/null || { cat "$work/log" >&2 && exit 1; }
+        ! curl -fs -o "$work/ready" "http://127.0.0.1:$port/readyz" 2>/dev/null || break
+        sleep 0.2
+    done
+    export VALET_URL=http://127.0.0.1:$port
+}
+
+finish() {
+    local code=$?
+    trap - EXIT
+    if [ "$code" -ne 0 ] && [ -s "$work/log" ]; then
+        grep -E 'WARN|ERROR|panicked' "$work/log" | tail -n 20 >&2 || true
+    fi
+    if [ -n "$server" ] && kill -0 "$server" 2>/dev/null; then
+        kill -TERM "$server"
+        wait "$server" || true
+    fi
+    rm -rf "$work"
+    exit "$code"
+}
+
+tools=${XDG_CACHE_HOME:-$HOME/.cache}/valet/tools
+mkdir -p "$tools"
+work=$(mktemp -d)
+server=''
+trap finish EXIT

@@ -1,0 +1,221 @@
+// Makes the Postman collection from the document:
+//     .ci/postman update
+// openapi-to-postmanv2 gives a request for every operation. What is added here: the document's own examples (the converter
+// invents values, others each time), signing in by collection variables, scripts that carry ids and tokens from one answer
+// to the next request, and a first folder that walks the whole path and asserts each step.
+
+const { readFileSync } = require("node:fs");
+const { convertV2 } = require("openapi-to-postmanv2");
+
+const document = JSON.parse(readFileSync(process.argv[2], "utf8"));
+
+const variables = {
+  baseUrl: "http://127.0.0.1:3000",
+  email: "",
+  password: "three small blue boats",
+  token: "",
+  refreshToken: "",
+  sessionId: "",
+  imageId: "",
+  uploadId: "",
+  ticket: "",
+  content: "",
+  size: "",
+  sha256: "",
+};
+
+/** What an answer leaves for the requests after it: run behind every request of the operation, in either folder. */
+const keep = {
+  session: `const session = pm.response.json();
+if (session.token) {
+    pm.collectionVariables.set("token", session.token);
+    pm.collectionVariables.set("refreshToken", session.refreshToken);
+}`,
+  upload: `const ticket = pm.response.json();
+if (ticket.id) pm.collectionVariables.set("imageId", ticket.id);
+if (ticket.upload) pm.collectionVariables.set("ticket", JSON.stringify(ticket.upload));`,
+  multipart: `if (pm.response.json().id) pm.collectionVariables.set("uploadId", pm.response.json().id);`,
+  sessions: `const other = (pm.response.json().sessions ?? []).find((session) => !session.current);
+if (other) pm.collectionVariables.set("sessionId", other.id);`,
+};
+const keeps = {
+  sign_up: keep.session,
+  log_in: keep.session,
+  refresh_session: keep.session,
+  create_upload: keep.upload,
+  renew_upload: keep.upload,
+  create_multipart_upload: keep.multipart,
+  list_sessions: keep.sessions,
+};
+
+const bodies = {
+  sign_up: { email: "{{email}}", password: "{{password}}" },
+  log_in: { email: "{{email}}", password: "{{password}}" },
+  refresh_session: { refreshToken: "{{refreshToken}}" },
+  log_out: { refreshToken: "{{refreshToken}}" },
+  delete_account: { password: "{{password}}" },
+  change_password: { currentPassword: "{{password}}", newPassword: "seven green kites over the bay" },
+};
+const ids = {
+  end_session: "{{sessionId}}",
+  sign_parts: "{{uploadId}}",
+  list_parts: "{{uploadId}}",
+};
+
+const lines = (text) => text.split("\n");
+const script = (listen, text) => ({ listen, script: { type: "text/javascript", exec: lines(text) } });
+const json = (value) => ({ mode: "raw", raw: JSON.stringify(value, null, 2), options: { raw: { language: "json" } } });
+
+/** The operation of a converted request. */
+function operationOf({ method, url }) {
+  const path = `/${url.path.map((part) => part.replace(/^:(.*)$/, "{$1}")).join("/")}`;
+  return document.paths[path][method.toLowerCase()];
+}
+
+function describe(item) {
+  const operation = operationOf(item.request);
+  const id = operation.operationId;
+  const { method, url, description } = item.request;
+  const request = { method, description, url: { ...url, host: ["{{baseUrl}}"] }, header: [] };
+  request.url.raw = `{{baseUrl}}/${url.path.join("/")}`;
+  request.url.variable = url.variable?.map(({ key, description }) => ({ key, description, value: ids[id] ?? "{{imageId}}" }));
+  request.url.query = url.query?.map(({ key, description }) => ({ key, description, value: key === "limit" ? "50" : "", disabled: true }));
+  for (const { name, in: place, description } of operation.parameters ?? []) {
+    if (place === "header") request.header.push({ key: name, value: name === "Idempotency-Key" ? "{{$guid}}" : "", description, disabled: true });
+  }
+  if (operation.security.length === 0) request.auth = { type: "noauth" };
+  const example = operation.requestBody?.content["application/json"]?.example;
+  if (example) {
+    request.header.push({ key: "Content-Type", value: "application/json" });
+    request.body = json(bodies[id] ?? withIds(example));
+  }
+  const made = { name: item.name, request, response: answersOf(operation, request) };
+  if (keeps[id]) made.event = [script("test", `if (pm.response.code < 300) {\n${keeps[id].replace(/^/gm, "    ")}\n}`)];
+  return [id, made];
+}
+
+const withIds = (example) => (example.ids ? { ids: ["{{imageId}}"] } : example);
+
+/** The document's examples of what comes back when all is well. */
+function answersOf(operation, originalRequest) {
+  return Object.entries(operation.responses)
+    .filter(([status]) => status.startsWith("2"))
+    .map(([status, { description, content }]) => {
+      const example = content?.["application/json"]?.example;
+      return {
+        name: description.split("\n")[0],
+        originalRequest,
+        code: Number(status),
+        header: example ? [{ key: "Content-Type", value: "application/json" }] : [],
+        body: example ? JSON.stringify(example, null, 2) : "",
+        _postman_previewlanguage: "json",
+      };
+    });
+}
+
+// A GIF of one pixel, in bytes that are ASCII, so that the file fits into a variable; what comes after its end is welcome
+// and makes it one that nobody has uploaded before. A file of your own: Body, binary, and its length and digest above.
+const PICTURE = `const gif = "GIF89a\\x01\\x00\\x01\\x00\\x00\\x00\\x00\\x2c\\x00\\x00\\x00\\x00\\x01\\x00\\x01\\x00\\x00\\x02\\x02\\x4c\\x01\\x00\\x3b";
+const content = gif + pm.variables.replaceIn("{{$guid}}");
+const digest = require("crypto-js").SHA256(require("crypto-js").enc.Latin1.parse(content));
+pm.collectionVariables.set("content", content);
+pm.collectionVariables.set("size", content.length);
+pm.collectionVariables.set("sha256", digest.toString(require("crypto-js").enc.Base64));`;
+
+const PUT = {
+  request: {
+    method: "PUT",
+    description: "The bytes, straight to S3: exactly the ticket's headers, and no access token.",
+    auth: { type: "noauth" },
+    header: [],
+    url: "{{uploadUrl}}",
+    body: { mode: "raw", raw: "{{content}}" },
+  },
+  event: [
+    script(
+      "prerequest",
+      `const ticket = JSON.parse(pm.collectionVariables.get("ticket"));
+pm.variables.set("uploadUrl", ticket.url);
+for (const [key, value] of Object.entries(ticket.headers)) pm.request.headers.upsert({ key, value });`,
+    ),
+  ],
+};
+const GET = { request: { method: "GET", description: "The bytes, from S3.", auth: { type: "noauth" }, url: "{{imageUrl}}" } };
+
+const status = (expected) => `pm.test("the answer is ${expected}", () => pm.response.to.have.status(${expected}));`;
+const problem = (expected, code) =>
+  `${status(expected)}\npm.test("the problem is ${code}", () => pm.expect(pm.response.json().code).to.equal("${code}"));`;
+
+/** Name, operation or request, its body where it is another, what to do before, and what must hold after. */
+const PATH = [
+  ["Sign up", "sign_up", { before: `pm.collectionVariables.set("email", pm.variables.replaceIn("{{$guid}}@example.com"));`, after: status(201) }],
+  ["Log in", "log_in", { after: status(200) }],
+  ["Log in with a wrong password", "log_in", { body: { email: "{{email}}", password: "not the password" }, after: problem(401, "invalid_credentials") }],
+  ["Refresh", "refresh_session", { after: status(200) }],
+  [
+    "Open an upload",
+    "create_upload",
+    {
+      body: `{\n  "fileName": "pixel.gif",\n  "contentType": "image/gif",\n  "size": {{size}},\n  "sha256": "{{sha256}}",\n  "caption": "The sea"\n}`,
+      before: PICTURE,
+      after: `${status(201)}\npm.test("it is open", () => pm.expect(pm.response.json().state).to.equal("pending"));`,
+    },
+  ],
+  ["PUT the bytes", PUT, { after: status(200) }],
+  ["PUT them again: refused, they are there", PUT, { after: status(412) }],
+  ["Confirm", "confirm_upload", { after: `${status(200)}\npm.test("it is a GIF of one pixel", () => pm.expect(pm.response.json()).to.include({ width: 1, height: 1, contentType: "image/gif" }));` }],
+  ["Confirm again: the same answer", "confirm_upload", { after: status(200) }],
+  ["The gallery", "list_images", { after: `${status(200)}\npm.test("it has the image", () => pm.expect(pm.response.json().images.map(({ id }) => id)).to.eql([pm.collectionVariables.get("imageId")]));` }],
+  ["Get the image", "get_image", { after: `${status(200)}\npm.variables.set("imageUrl", pm.response.json().url);` }],
+  ["Its bytes", GET, { after: `${status(200)}\npm.test("they are what was uploaded", () => pm.expect(pm.response.text()).to.equal(pm.collectionVariables.get("content")));` }],
+  ["Change its caption", "update_image", { body: { caption: "The harbour" }, after: `${status(200)}\npm.test("it is changed", () => pm.expect(pm.response.json().caption).to.equal("The harbour"));` }],
+  ["A URL that saves it", "download_image", { after: status(200) }],
+  ["What I hold", "get_me", { after: `${status(200)}\npm.test("one image", () => pm.expect(pm.response.json().usage).to.include({ images: 1, pending: 0 }));` }],
+  ["A file that is too large", "create_upload", { body: { fileName: "big.gif", contentType: "image/gif", size: 2 ** 50, sha256: "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=" }, after: problem(422, "file_too_large") }],
+  ["Open an upload in parts", "create_multipart_upload", { after: status(201) }],
+  ["URLs for its parts", "sign_parts", { after: status(200) }],
+  ["The parts that are there: none", "list_parts", { after: `${status(200)}\npm.test("none", () => pm.expect(pm.response.json().parts).to.eql([]));` }],
+  ["Read many", "read_images", { after: `${status(200)}\npm.test("it is there", () => pm.expect(pm.response.json().results[0].status).to.equal(200));` }],
+  ["Delete the image", "delete_image", { after: status(204) }],
+  ["It is gone", "get_image", { after: problem(404, "not_found") }],
+  ["Sessions", "list_sessions", { after: `${status(200)}\npm.test("sign-up's and log-in's", () => pm.expect(pm.response.json().sessions).to.have.lengthOf(2));` }],
+  ["End the other session", "end_session", { after: status(204) }],
+  ["Log out", "log_out", { after: status(204) }],
+  ["The token has died", "get_me", { after: problem(401, "session_ended") }],
+];
+
+function step([name, what, { body, before, after }], items) {
+  const { request, event = [] } = typeof what === "string" ? items.get(what) : what;
+  if (!request) throw new Error(`no operation ${what}`);
+  const made = { name, request: structuredClone(request), event: [...event, script("test", after)] };
+  if (before) made.event.unshift(script("prerequest", before));
+  if (body) made.request.body = typeof body === "string" ? { ...json({}), raw: body } : json(body);
+  return made;
+}
+
+convertV2({ type: "json", data: document }, { folderStrategy: "Tags" }, (error, { result, reason, output } = {}) => {
+  if (error || !result) throw error ?? new Error(reason);
+  const items = new Map();
+  const folders = output[0].data.item.map(({ name, item }) => {
+    const made = item.map(describe);
+    made.forEach(([id, request]) => items.set(id, request));
+    const { description } = document.tags.find((tag) => tag.name === name);
+    return { name, description, item: made.map(([, request]) => request) };
+  });
+  const path = {
+    name: "The whole path",
+    description: "From signing up to logging out, in order and with tests: run the folder.",
+    item: PATH.map((one) => step(one, items)),
+  };
+  const collection = {
+    info: {
+      name: document.info.title,
+      description: document.info.description,
+      schema: "https://schema.getpostman.com/json/collection/v2.1.0/collection.json",
+    },
+    auth: { type: "bearer", bearer: [{ key: "token", value: "{{token}}", type: "string" }] },
+    variable: Object.entries(variables).map(([key, value]) => ({ key, value })),
+    item: [path, ...folders],
+  };
+  process.stdout.write(`${JSON.stringify(collection, null, 2)}\n`);
+});

@@ -1,0 +1,110 @@
+//! A server whose clock is not S3's.
+
+use time::{
+    OffsetDateTime, PrimitiveDateTime,
+    format_description::well_known::{Rfc2822, Rfc3339},
+    macros::format_description,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::*;
+use crate::app::{declared, unique_png};
+
+/// S3 as a machine hears it whose clock is wrong: every `Date` is so many seconds ahead. The address of the store's stand-in.
+async fn ahead_by(seconds: i64, store: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let store = store.trim_start_matches("http://").to_owned();
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let server = TcpStream::connect(&store).await.unwrap();
+            tokio::spawn(async move {
+                let ((mut asks, mut hears), (mut answers, mut takes)) = (client.into_split(), server.into_split());
+                tokio::spawn(async move { tokio::io::copy(&mut asks, &mut takes).await });
+                let mut chunk = vec![0; 64 * 1024];
+                while let Ok(length @ 1..) = answers.read(&mut chunk).await {
+                    shift(&mut chunk[..length], seconds);
+                    if hears.write_all(&chunk[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    format!("http://{address}")
+}
+
+/// A date of RFC 9110 has one length.
+fn shift(bytes: &mut [u8], seconds: i64) {
+    const LENGTH: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
+    let Some(at) = bytes.windows(6).position(|window| window.eq_ignore_ascii_case(b"date: ")) else { return };
+    let Some(date) = bytes.get_mut(at + 6..at + 6 + LENGTH) else { return };
+    let Ok(theirs) = OffsetDateTime::parse(std::str::from_utf8(date).unwrap(), &Rfc2822) else { return };
+    let format = format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+    date.copy_from_slice((theirs + time::Duration::seconds(seconds)).format(format).unwrap().as_bytes());
+}
+
+/// When the URL says that it was signed.
+fn signed_at(url: &str) -> OffsetDateTime {
+    let url = url::Url::parse(url).unwrap();
+    let date = url.query_pairs().find(|(name, _)| name == "X-Amz-Date").unwrap().1;
+    let format = format_description!("[year][month][day]T[hour][minute][second]Z");
+    PrimitiveDateTime::parse(&date, format).unwrap().assume_utc()
+}
+
+fn near(a: OffsetDateTime, b: OffsetDateTime) -> bool {
+    (a - b).unsigned_abs() < Duration::from_secs(10)
+}
+
+#[tokio::test]
+async fn o9_urls_are_signed_with_the_time_of_s3_and_a_server_that_is_far_off_is_not_ready() {
+    let app = TestApp::start().await;
+    let store = app.config.s3.endpoint.clone().unwrap();
+    for (seconds, ready) in [(-90, 200), (90, 200), (-400, 503), (400, 503)] {
+        let settings = Settings::of(&app)
+            .but("S3_ENDPOINT", &ahead_by(seconds, &store).await)
+            .but("S3_PUBLIC_ENDPOINT", &store)
+            .but("UPLOAD_URL_TTL", "300s");
+        let (process, mut client) = settings.listening().await;
+        let (status, said) = client.get("/readyz").await;
+        assert_eq!(status.as_u16(), ready, "{seconds} s: {said}");
+        assert!(ready == 200 || said["detail"].as_str().unwrap().contains("clock"), "{said}");
+        let alarm = process.err().lines().any(|line| line.contains("ERROR") && line.contains("set it (NTP)"));
+        assert!(alarm, "{seconds} s: {}", process.err());
+
+        client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+        let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
+        let now = OffsetDateTime::now_utc();
+        let signed = signed_at(ticket["upload"]["url"].as_str().unwrap());
+        assert!(near(signed, now + time::Duration::seconds(seconds)), "{seconds} s: signed at {signed}");
+        let ends = OffsetDateTime::parse(ticket["upload"]["expiresAt"].as_str().unwrap(), &Rfc3339).unwrap();
+        assert!(near(ends, now + Duration::from_secs(300)), "its end is told by the server's own clock: {ends}");
+    }
+}
+
+/// The whole way under a clock that really is wrong, where libfaketime is at hand (`VALET_TEST_FAKETIME` names it).
+#[tokio::test]
+async fn f20_with_a_clock_that_is_off_by_an_hour_uploads_still_work() {
+    let Ok(library) = std::env::var("VALET_TEST_FAKETIME") else { return };
+    let app = TestApp::start().await;
+    for offset in ["-3600", "+3600", "-900", "+900"] {
+        let settings = Settings::of(&app).but("LD_PRELOAD", &library).but("FAKETIME", offset);
+        let settings = settings.but("FAKETIME_DONT_FAKE_MONOTONIC", "1").but("SWEEP_INTERVAL", "1s");
+        let (process, mut client) = settings.listening().await;
+        client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+        let (status, said) = client.get("/readyz").await;
+        assert_eq!((status.as_u16(), said["detail"].as_str().unwrap().contains("clock")), (503, true), "{said}");
+        let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
+        let signed = signed_at(ticket["upload"]["url"].as_str().unwrap());
+        assert!(near(signed, OffsetDateTime::now_utc()), "{offset}: signed at {signed}");
+        let (image, _) = client.upload(&unique_png()).await;
+        // What the sweeper of such a server takes for due must not be an upload that is under way.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(app.db_state(ticket["id"].as_str().unwrap()).await, "pending", "{offset}");
+        assert_eq!(app.db_state(image["id"].as_str().unwrap()).await, "ready", "{offset}");
+        drop(process);
+    }
+}

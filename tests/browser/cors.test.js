@@ -1,0 +1,104 @@
+// CORS as browsers enforce it, of the API and of the bucket: pages of an origin that CORS_ORIGINS names exactly may do
+// everything, pages of any other nothing. Run against `valet dev`, and against `valet serve` after `valet check --fix`.
+
+import assert from "node:assert/strict";
+import { createHash, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { createServer } from "node:http";
+import test from "node:test";
+import { chromium } from "playwright-core";
+import { account, BASE } from "./harness.js";
+
+/** In the server's CORS_ORIGINS, with this name and port. */
+const ALLOWED = `http://app.test:${process.env.VALET_ORIGIN_PORT}`;
+
+/** A page of any name that ends in `.test`, at this port. */
+async function pageOf(t, host, port) {
+  const server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"));
+  await new Promise((ready) => { server.listen(port, "127.0.0.1", ready); });
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+      "--disable-sync", "--host-resolver-rules=MAP *.test 127.0.0.1", "--disable-features=HttpsUpgrades,HttpsFirstBalancedModeAutoEnable,LocalNetworkAccessChecks"],
+  });
+  t.after(async () => {
+    await browser.close();
+    server.closeAllConnections();
+    await new Promise((closed) => { server.close(closed); });
+  });
+  const page = await browser.newPage();
+  await page.goto(`http://${host}:${server.address().port}/`);
+  return page;
+}
+
+/** A picture nobody has uploaded before, and its open upload, made without a browser. */
+async function ticket(token) {
+  const bytes = Buffer.concat([readFileSync(`${process.env.VALET_FIXTURES}/plain.jpg`), randomBytes(16)]);
+  const sha256 = createHash("sha256").update(bytes).digest("base64");
+  const answer = await fetch(`${BASE}/api/images/upload`, {
+    method: "POST",
+    headers: { authorization: `Bearer ${token}`, "content-type": "application/json" },
+    body: JSON.stringify({ fileName: "cors.jpg", contentType: "image/jpeg", size: bytes.length, sha256 }),
+  });
+  assert.equal(answer.status, 201);
+  return { base64: bytes.toString("base64"), ...(await answer.json()) };
+}
+
+/** In the page: what comes of each step, or that the browser kept it from the page. */
+const steps = async ({ base, token, id, upload, base64, credentials }) => {
+  const kept = () => "kept from the page";
+  const body = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+  const headers = { authorization: `Bearer ${token}` };
+  const call = (path, options) => fetch(base + path, { headers, credentials, ...options }).then((answer) => answer, kept);
+  const put = await fetch(upload.url, { method: upload.method, headers: upload.headers, body, credentials }).then((answer) => answer, kept);
+  const keyed = { method: "POST", headers: { ...headers, "content-type": "application/json", "idempotency-key": crypto.getRandomValues(new Uint32Array(4)).join("-") }, body: "{}" };
+  const confirm = await call(`/api/images/${id}/confirm`, { method: "POST" });
+  const image = confirm.status === 200 ? await confirm.json() : undefined;
+  const got = image && await fetch(image.url, { credentials }).then((answer) => answer.arrayBuffer(), kept);
+  const patch = await call(`/api/images/${id}`, { method: "PATCH", headers: { ...headers, "content-type": "application/json" }, body: '{"caption":"From elsewhere"}' });
+  const gallery = await call("/api/images/gallery");
+  const unchanged = gallery.status === 200 ? await call("/api/images/gallery", { headers: { ...headers, "if-none-match": gallery.headers.get("etag") }, cache: "no-store" }) : gallery;
+  const problem = await call("/api/auth/login", { method: "POST", headers: { "content-type": "application/json" }, body: "{}" });
+  return {
+    put: put.status ?? put,
+    etag: Boolean(put.headers?.get("etag")),
+    invalid: (await call("/api/images/upload", keyed)).status ?? "kept from the page",
+    confirm: confirm.status ?? confirm,
+    bytes: got?.byteLength ?? got,
+    patch: patch.status ?? patch,
+    unchanged: unchanged.status ?? unchanged,
+    requestId: Boolean(problem.headers?.get("x-request-id")),
+    deleted: (await call(`/api/images/${id}`, { method: "DELETE" })).status ?? "kept from the page",
+  };
+};
+
+test("a page of an origin in CORS_ORIGINS does everything", async (t) => {
+  const page = await pageOf(t, "app.test", Number(process.env.VALET_ORIGIN_PORT));
+  const { token } = await account();
+  const open = await ticket(token);
+  const seen = await page.evaluate(steps, { base: BASE, token, credentials: "omit", ...open });
+  const bytes = Buffer.from(open.base64, "base64").length;
+  assert.deepEqual(seen, { put: 200, etag: true, invalid: 400, confirm: 200, bytes, patch: 200, unchanged: 304, requestId: true, deleted: 204 });
+  assert.equal(await page.evaluate(() => location.origin), ALLOWED);
+});
+
+test("not with credentials: no cookie opens anything here", async (t) => {
+  const page = await pageOf(t, "app.test", Number(process.env.VALET_ORIGIN_PORT));
+  const { token } = await account();
+  const seen = await page.evaluate(steps, { base: BASE, token, credentials: "include", ...(await ticket(token)) });
+  const { put, etag, bytes, ...calls } = seen;
+  assert.deepEqual(calls, { ...calls, invalid: "kept from the page", confirm: "kept from the page", patch: "kept from the page", requestId: false, deleted: "kept from the page" });
+});
+
+for (const [what, host, port] of [["another port", "app.test", 0], ["another name", "www.app.test", 0]]) {
+  test(`a page of another origin does nothing: ${what}`, async (t) => {
+    const page = await pageOf(t, host, port);
+    const { token } = await account();
+    const seen = await page.evaluate(steps, { base: BASE, token, credentials: "omit", ...(await ticket(token)) });
+    const { bytes, ...others } = seen;
+    for (const [step, outcome] of Object.entries(others)) assert.ok(outcome === "kept from the page" || outcome === false, `${step}: ${outcome}`);
+    assert.equal(bytes, undefined);
+    const stored = await fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${token}` } });
+    assert.equal((await stored.json()).usage.images, 0, "nothing was stored");
+  });
+}
