@@ -22,7 +22,7 @@ s3.put_bucket_cors(
             {
                 # Presigned URLs carry all authority, and this bucket is for development.
                 "AllowedOrigins": ["*"],
-                "AllowedMethods": ["GET", "HEAD", "PUT", "POST"],
+                "AllowedMethods": ["GET", "HEAD", "PUT", "POST", "DELETE"],
                 # One by one: LocalStack takes `x-amz-*` for a name.
                 "AllowedHeaders": [
                     "content-type",

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use uuid::Uuid;
 
-use super::{ContentType, FileName, Idempotency, ImageId, Multipart, Preview, Sha256, ThumbHash, UserId};
+use super::{ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Sha256, ThumbHash, UserId};
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -197,32 +197,6 @@ pub struct Dimensions {
     pub width: u32,
     /// Pixels down.
     pub height: u32,
-}
-
-/// How an upload comes that is not bound to declared bytes, as Uppy's are: a bound of the length is all that is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Loose {
-    /// One form, posted to S3.
-    Form,
-    /// Parts that the client cuts.
-    Parts,
-}
-
-impl Loose {
-    /// The name in the database.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Form => "form",
-            Self::Parts => "parts",
-        }
-    }
-
-    /// Reads the database's name.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Form, Self::Parts].into_iter().find(|known| known.as_str() == text)
-    }
 }
 
 /// What a client declares before it uploads, checked.

@@ -9,6 +9,7 @@ mod file_name;
 mod id;
 mod idempotency;
 mod image;
+mod loose;
 mod multipart;
 #[cfg(test)]
 pub(crate) mod mutations;
@@ -23,7 +24,8 @@ pub use email::{Email, InvalidEmail};
 pub use file_name::{FileName, InvalidFileName};
 pub use id::{ImageId, SessionId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
-pub use image::{Caption, Dimensions, Image, ImageState, Lifetimes, Loose, ObjectKey, Position, Rejection, Upload, Verified};
+pub use image::{Caption, Dimensions, Image, ImageState, Lifetimes, ObjectKey, Position, Rejection, Upload, Verified};
+pub use loose::Loose;
 pub use multipart::{Multipart, PartChecksums};
 pub use preview::{InvalidThumbHash, Preview, ThumbHash};
 pub use sha256::{InvalidSha256, Sha256};

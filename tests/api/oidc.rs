@@ -346,3 +346,18 @@ async fn a_providers_user_deletes_with_a_fresh_token() {
     while app.app.valet.sweep_once(later).await.unwrap().1 {}
     assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "and at last it is forgotten");
 }
+
+/// Uppy's token in the path ends with the account, since the provider's sessions are not known here.
+#[tokio::test]
+async fn uppy_is_let_in_by_a_providers_user() {
+    let key = Key::ed();
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let app = app_of(&provider).await;
+    let ada = bearer(&app, key.token("ed", &provider.claims("ada")));
+    let path = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.uppy().await);
+    assert_eq!(app.anonymous().get(&path).await.status, 200);
+    let without = TestApp::beside(&app, |_| {}).await;
+    assert_eq!(without.anonymous().get(&path).await.problem(), (401, "session_ended"), "where no provider lets in");
+    assert_eq!(ada.post("/api/auth/me/delete", json!({})).await.status, 204);
+    assert_eq!(app.anonymous().get(&path).await.problem(), (401, "session_ended"));
+}

@@ -97,6 +97,8 @@ async fn what_a_form_brought_is_confirmed_by_the_server_alone() {
         "the bound"
     );
     let bytes = unique_png();
+    // It takes its time: the first look finds nothing.
+    assert_eq!(app.sweep(after(Duration::from_secs(3))).await.confirmed, 0);
     assert!(app.post_form(&form.json, &bytes).await.is_success());
     app.until_state(&id, "ready").await;
     let image = ada.get(&format!("/api/images/{id}")).await.json;

@@ -15,6 +15,8 @@ use std::time::Duration;
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
+pub use crate::signer::SignedForm;
+
 pub use self::{
     parts::{JoinError, ListedPart, NamedPart},
     signing::{Call, SignError, Signed, ToSign},
@@ -29,7 +31,6 @@ use super::{
 };
 use crate::{
     model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, Loose, ObjectKey, Upload, UserId},
-    signer::SignedForm,
     store::{Inserted, Reserved, StoreError},
 };
 

@@ -8,10 +8,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use super::super::{body, view::whole_seconds};
-use crate::{
-    domain::uppy::{self, ListedPart},
-    signer::SignedForm,
-};
+use crate::domain::uppy::{self, ListedPart, SignedForm};
 
 /// What lets Uppy in.
 #[derive(Object)]

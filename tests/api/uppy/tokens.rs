@@ -62,6 +62,8 @@ async fn it_ends_with_its_session_its_password_and_its_account() {
         let caller = Caller { token: Some(session.json["token"].as_str().unwrap().to_owned()), ..ada.clone() };
         (caller.uppy().await, session.json["refreshToken"].clone())
     };
+    let foreign = TestApp::beside(&app, |config| config.accounts.local = false).await;
+    assert_eq!(ask(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "where only a provider lets in");
     let ((first, refresh), (second, _)) = (log_in().await, log_in().await);
     let own = ada.uppy().await;
     // The other server has seen it alive.

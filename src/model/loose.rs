@@ -1,0 +1,27 @@
+//! Uploads of which less is known before they come than Valet's own clients declare.
+
+/// How an upload comes that is not bound to declared bytes, as Uppy's are: a bound of the length is all that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loose {
+    /// One form, posted to S3.
+    Form,
+    /// Parts that the client cuts.
+    Parts,
+}
+
+impl Loose {
+    /// The name in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Form => "form",
+            Self::Parts => "parts",
+        }
+    }
+
+    /// Reads the database's name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Form, Self::Parts].into_iter().find(|known| known.as_str() == text)
+    }
+}
