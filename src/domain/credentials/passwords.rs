@@ -4,7 +4,10 @@ use std::{borrow::Cow, fmt, num::NonZero, sync::Arc, thread::available_paralleli
 
 use argon2::{
     Algorithm, Argon2, Params, Version,
-    password_hash::{PasswordHasher, PasswordVerifier, phc::PasswordHash},
+    password_hash::{
+        PasswordHasher, PasswordVerifier,
+        phc::{Output, ParamsString, PasswordHash, Salt},
+    },
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -81,7 +84,15 @@ impl Passwords {
     pub fn new(min_chars: usize) -> Result<Self, NoRandomness> {
         // A core stays free: who reads the gallery must not wait for who logs in.
         let permits = available_parallelism().map_or(1, NonZero::get).saturating_sub(1).max(1);
-        let nobody = hasher().hash_password(Uuid::new_v4().as_bytes()).map_err(|_| NoRandomness)?;
+        // Of today's parameters, and of no password: nothing need be hashed for it, and nothing is known to hash to it.
+        let random = || [Uuid::new_v4(), Uuid::new_v4()].map(Uuid::into_bytes).concat();
+        let nobody = PasswordHash {
+            algorithm: Algorithm::Argon2id.ident(),
+            version: Some(Version::V0x13.into()),
+            params: ParamsString::try_from(hasher().params()).map_err(|_| NoRandomness)?,
+            salt: Some(Salt::new(&random()[..16]).map_err(|_| NoRandomness)?),
+            hash: Some(Output::new(&random()).map_err(|_| NoRandomness)?),
+        };
         Ok(Self {
             running: Arc::new(Semaphore::new(permits)),
             queued: Arc::new(Semaphore::new(permits * (1 + QUEUE_PER_PERMIT))),
