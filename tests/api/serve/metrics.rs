@@ -46,7 +46,7 @@ async fn exercise(client: &mut Client) {
     let (status, _) = client.post("/api/images/upload", &declared("no", "image/png", &unique_png())).await;
     assert_eq!(status, 201);
     let (status, _) = client.post("/api/images/upload", &json!({ "fileName": "x" })).await;
-    assert_eq!(status, 422);
+    assert_eq!(status, 400);
     let path = format!("/api/images/{}", image["id"].as_str().unwrap());
     assert_eq!(client.call(reqwest::Method::DELETE, &path, None).await.0, 204);
     assert_eq!(client.get(&path).await.0, 410);
@@ -72,7 +72,7 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_an_address_of_its_ow
         value(&text, "valet_http_request_duration_seconds_count", &labels.each_ref().map(String::as_str))
     };
     assert_eq!(request("/api/images/upload", "POST", "201"), 2.0, "{text}");
-    assert_eq!(request("/api/images/upload", "POST", "422"), 1.0);
+    assert_eq!(request("/api/images/upload", "POST", "400"), 1.0);
     assert_eq!(request("/api/images/{id}", "GET", "410"), 1.0);
     assert_eq!(request("/api/images/{id}/confirm", "POST", "200"), 1.0);
     assert_eq!(request("other", "GET", "404"), 1.0);
