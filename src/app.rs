@@ -16,6 +16,7 @@ use crate::{
     config::{Config, TrustedProxies},
     domain::Valet,
     http,
+    metrics::METRICS,
     store::{Objects, Store, StoreError},
 };
 
@@ -71,6 +72,16 @@ impl App {
         Ok(Self { valet, proxies: Arc::new(config.proxies.clone()), readiness: Arc::default(), stopping: Arc::default() })
     }
 
+    /// The process's metrics, with what is true at this moment.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let (running, waiting) = self.valet.hashing();
+        METRICS.hashes_running.set(i64::try_from(running).unwrap_or(i64::MAX));
+        METRICS.hashes_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        METRICS.tasks.set(i64::try_from(tokio::runtime::Handle::current().metrics().num_alive_tasks()).unwrap_or(i64::MAX));
+        METRICS.text()
+    }
+
     /// Whether requests can be served; else the part that fails. Asked by many, answered once a second.
     ///
     /// # Errors
@@ -116,6 +127,15 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
     app.valet.learn_store().await;
     let acceptor = TcpAcceptor::from_std(listener.into_std()?)?;
     let endpoint = http::endpoint(app.clone(), &config.cors);
+    let operators = match config.admin_bind {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await?;
+            tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");
+            let acceptor = TcpAcceptor::from_std(listener.into_std()?)?;
+            Some(tokio::spawn(Server::new_with_acceptor(acceptor).idle_timeout(IDLE).run(http::admin::endpoint(app.clone()))))
+        }
+        None => None,
+    };
     let sweeper = {
         let (valet, stop) = (app.valet.clone(), stop.clone());
         tokio::spawn(async move { valet.sweep_until(stop).await })
@@ -131,6 +151,10 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
     let served =
         Server::new_with_acceptor(acceptor).idle_timeout(IDLE).run_with_graceful_shutdown(endpoint, stopped, Some(DRAIN)).await;
     stop.cancel();
+    // Last, so that what happens while the server drains can be seen.
+    if let Some(operators) = operators {
+        operators.abort();
+    }
     if let Err(error) = sweeper.await {
         tracing::error!(%error, "the sweeper ended badly");
     }

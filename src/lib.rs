@@ -8,7 +8,7 @@
 //! - [`http`]: what clients send and see. Never names mongodb or aws. The gallery page it serves is `src/web`.
 //! - [`domain`]: the use cases; decisions, with time as a parameter. Names neither poem nor any database.
 //! - [`store`]: documents and objects. Never names poem.
-//! - [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
+//! - [`metrics`]: what the process counts; every room may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
 //! - `dev`: the local stack, for development and tests (feature `dev`).
 
 pub mod app;
@@ -17,6 +17,7 @@ pub mod config;
 pub mod dev;
 pub mod domain;
 pub mod http;
+pub mod metrics;
 pub mod model;
 pub mod signer;
 pub mod store;

@@ -134,9 +134,6 @@ fn env(name: &str) -> Option<String> {
 fn settings() -> Result<Config, Problems> {
     let config = Config::read(&env)?;
     telemetry::start(config.log);
-    for name in config::ignored(&env) {
-        tracing::warn!(name, "this version does not act on this setting");
-    }
     Ok(config)
 }
 

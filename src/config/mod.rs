@@ -25,6 +25,8 @@ pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub struct Config {
     /// Where the API listens.
     pub bind: SocketAddr,
+    /// Where operators' tools find metrics; `None`: nowhere.
+    pub admin_bind: Option<SocketAddr>,
     /// The database.
     pub mongo: Mongo,
     /// The bucket.
@@ -195,15 +197,6 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Settings of the contract that this version does not act on. Setting one is worth a warning at start.
-const NOT_YET: [&str; 1] = ["ADMIN_BIND"];
-
-/// Names among `NOT_YET` that `lookup` has a value for.
-#[must_use]
-pub fn ignored(lookup: Lookup<'_>) -> Vec<&'static str> {
-    NOT_YET.into_iter().filter(|name| lookup(name).is_some_and(|value| !value.is_empty())).collect()
-}
-
 impl Config {
     /// Reads all settings.
     ///
@@ -215,6 +208,7 @@ impl Config {
         let region = env.text("AWS_REGION").or_else(|| endpoint.as_ref().map(|_| "us-east-1".to_owned()));
         let config = Self {
             bind: env.parsed("BIND", SocketAddr::from(([0, 0, 0, 0], 3000)), "an address and port such as 0.0.0.0:3000"),
+            admin_bind: env.optional("ADMIN_BIND", "an address and port such as 127.0.0.1:9464"),
             mongo: Mongo {
                 uri: env.mongodb_uri().into(),
                 database: env.text("MONGODB_DATABASE").unwrap_or_else(|| "valet".to_owned()),

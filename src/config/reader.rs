@@ -58,6 +58,10 @@ impl Reader<'_> {
         self.checked(name, default, wanted, |text| text.parse().ok())
     }
 
+    pub(super) fn optional<T: FromStr>(&mut self, name: &str, wanted: &str) -> Option<T> {
+        self.checked(name, None, wanted, |text| text.parse().ok().map(Some))
+    }
+
     pub(super) fn flag(&mut self, name: &str, default: bool) -> bool {
         self.checked(name, default, "true or false", |text| match text.to_ascii_lowercase().as_str() {
             "true" | "on" | "1" | "yes" => Some(true),

@@ -102,6 +102,12 @@ impl Valet {
         self.objects.probe().await
     }
 
+    /// How many passwords are being hashed, and how many wait.
+    #[must_use]
+    pub fn hashing(&self) -> (usize, usize) {
+        self.passwords.load()
+    }
+
     /// How far S3's clock is ahead of this machine's, by its latest answers.
     #[must_use]
     pub fn clock_ahead(&self) -> time::Duration {

@@ -14,6 +14,7 @@ use super::{
     lookout::{unannounced, wait},
 };
 use crate::{
+    metrics::{METRICS, Metrics},
     model::{Image, ImageState, Loose},
     store::StoreError,
 };
@@ -25,6 +26,8 @@ const BATCH: u32 = 100;
 const LEASE: Duration = Duration::from_secs(120);
 /// After an image that could not be settled: S3 or the database may be down.
 const RETRY: Duration = Duration::from_secs(60);
+/// Images that are due are counted up to here.
+const COUNTED: u64 = 1000;
 /// How old a hold is when its image is looked for: far longer than any request.
 const HELD: Duration = Duration::from_secs(120);
 
@@ -87,9 +90,32 @@ impl Valet {
             total.accounts += swept.accounts;
             total.failed += swept.failed;
             if !more {
+                self.tell(total).await?;
                 return Ok(total);
             }
         }
+    }
+
+    /// To the metrics: what was done, and what is left.
+    async fn tell(&self, swept: Swept) -> Result<(), StoreError> {
+        for (kind, count) in [
+            ("confirmed", swept.confirmed),
+            ("rejected", swept.rejected),
+            ("expired", swept.expired),
+            ("purged", swept.purged),
+            ("gone", swept.gone),
+            ("holds", swept.holds),
+            ("accounts", swept.accounts),
+            ("failed", swept.failed),
+        ] {
+            Metrics::count(&METRICS.swept, kind, count.into());
+        }
+        let now = self.store.now().await?;
+        let (due, first) = self.store.images.backlog(now, COUNTED).await?;
+        METRICS.sweep_backlog.set(due.try_into().unwrap_or(i64::MAX));
+        METRICS.sweep_lag.set(first.map_or(0.0, |first| (now - first).as_seconds_f64()));
+        METRICS.swept_at.set(now.unix_timestamp() as f64);
+        Ok(())
     }
 
     /// One step at `now`: at most a batch. The second value says whether anything was settled, so that more may be due.

@@ -2,6 +2,7 @@
 //!
 //! One file per resource; problems, limits, CORS and the outermost layer beside them. Nothing here names mongodb or aws.
 
+pub mod admin;
 pub mod auth;
 pub mod batch;
 mod bearer;

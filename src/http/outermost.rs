@@ -16,7 +16,10 @@ use super::{
     client, limits, openapi,
     problem::{Code, Problem},
 };
-use crate::config::TrustedProxies;
+use crate::{
+    config::TrustedProxies,
+    metrics::{Answered, METRICS},
+};
 
 const REQUEST_ID: &str = "x-request-id";
 
@@ -31,7 +34,13 @@ pub struct Outermost {
 }
 
 /// The methods of each documented path, its segments with `None` for a parameter.
-type Allowed = Vec<(Vec<Option<String>>, String)>;
+type Allowed = Vec<(Vec<Option<String>>, Known)>;
+
+/// A documented path.
+struct Known {
+    path: String,
+    methods: String,
+}
 
 impl Outermost {
     /// Reads the document for the methods of each path.
@@ -44,7 +53,8 @@ impl Outermost {
             .map(|(path, operations)| {
                 let methods: Vec<_> =
                     operations.as_object().into_iter().flat_map(|all| all.keys()).map(|name| name.to_uppercase()).collect();
-                (path.split('/').map(segment).collect(), methods.join(", "))
+                let known = Known { path: path.clone(), methods: methods.join(", ") };
+                (path.split('/').map(segment).collect(), known)
             })
             .collect();
         // As the router does: a literal segment goes before a parameter.
@@ -80,12 +90,16 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
         let span = tracing::info_span!(target: "audit", "request", id, %client, %method, path = loggable(&path), user = tracing::field::Empty);
         let answer = async {
             let began = Instant::now();
+            METRICS.in_flight.inc();
+            let _under_way = UnderWay;
             let mut response = match self.answer(request, &path).await {
                 Ok(response) => response,
                 Err(problem) if path.starts_with("/uppy/") => problem.for_uppy().respond(&id),
                 Err(problem) => problem.respond(&id),
             };
             let status = response.status().as_u16();
+            let answered = Answered { route: self.route(&path), method: known(&method), status };
+            METRICS.requests.get_or_create(&answered).observe(began.elapsed().as_secs_f64());
             tracing::info!(status, ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "answered");
             let headers = response.headers_mut();
             if let Ok(id) = HeaderValue::from_str(&id) {
@@ -166,15 +180,39 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         }
     }
 
+    /// For metrics: one of few.
+    fn route(&self, path: &str) -> String {
+        self.known(path).map_or_else(|| "other".to_owned(), |known| known.path.clone())
+    }
+
     fn methods_of(&self, path: &str) -> String {
+        // Undocumented paths are the pages and their files.
+        self.known(path).map_or_else(|| "GET".to_owned(), |known| known.methods.clone())
+    }
+
+    fn known(&self, path: &str) -> Option<&Known> {
         let segments: Vec<_> = path.split('/').collect();
         let fits = |known: &[Option<String>]| {
             known.len() == segments.len()
                 && known.iter().zip(&segments).all(|(known, given)| known.as_deref().is_none_or(|known| known == *given))
         };
-        // Undocumented paths are the pages and their files.
-        self.allowed.iter().find(|(known, _)| fits(known)).map_or_else(|| "GET".to_owned(), |(_, methods)| methods.clone())
+        self.allowed.iter().find(|(known, _)| fits(known)).map(|(_, known)| known)
     }
+}
+
+/// A request that is worked on, until it is answered or its client hangs up.
+struct UnderWay;
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        METRICS.in_flight.dec();
+    }
+}
+
+/// A method's name for metrics: one of few.
+fn known(method: &Method) -> &'static str {
+    let names = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    names.into_iter().find(|name| method.as_str() == *name).unwrap_or("other")
 }
 
 /// The longest segment of a path of ours but the token of Uppy's, which must not be logged in any spelling.

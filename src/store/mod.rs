@@ -20,6 +20,7 @@ use mongodb::{
     Client, Database,
     bson::{Bson, DateTime, Document, doc},
     error::{ErrorKind, WriteFailure},
+    event::{EventHandler, cmap::CmapEvent, command::CommandEvent},
     options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern},
 };
 use secrecy::ExposeSecret;
@@ -33,7 +34,8 @@ pub use users::{Account, Deletion, Hold, Reserved, Users};
 
 use crate::{
     config,
-    model::{ImageId, UserId},
+    metrics::{METRICS, Metrics},
+    model::{ImageId, ImageState, UserId},
 };
 
 /// The longest a call to MongoDB may take.
@@ -156,26 +158,32 @@ impl Store {
                 .await
         })
         .await?;
+        count_moved(ImageState::Deleting, taken.len() as u64);
         Ok(taken.iter().filter_map(|(id, _)| ImageId::parse(id)).collect())
     }
 }
 
+/// Images that came into a state.
+fn count_moved(to: ImageState, how_many: u64) {
+    Metrics::count(&METRICS.images, to.as_str(), how_many);
+}
+
 /// Many conditional updates in one round trip, each on its own, in no order. The `update` command rather than the driver's
-/// bulk write, which wants MongoDB 8.
+/// bulk write, which wants MongoDB 8. Answers how many documents changed.
 async fn update_each<T: Send + Sync>(
     collection: &mongodb::Collection<T>,
     moves: impl Iterator<Item = (Document, Bson)>,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     let updates: Vec<_> = moves.map(|(filter, update)| doc! { "q": filter, "u": update }).collect();
     if updates.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     let concern = doc! { "w": "majority", "j": true };
     let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
     let database = collection.client().database(&collection.namespace().db);
     let answer = bounded(async { database.run_command(command).await }).await?;
     match answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document) {
-        None => Ok(()),
+        None => Ok(answer.get_i32("nModified").ok().and_then(|n| n.try_into().ok()).unwrap_or(0)),
         Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
     }
 }
@@ -191,6 +199,21 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
     options.read_concern = Some(ReadConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
+    options.command_event_handler = Some(EventHandler::callback(|event| match event {
+        CommandEvent::Succeeded(done) => METRICS.mongodb_command(&done.command_name, "ok", done.duration),
+        CommandEvent::Failed(failed) => METRICS.mongodb_command(&failed.command_name, "error", failed.duration),
+        _ => {}
+    }));
+    options.cmap_event_handler = Some(EventHandler::callback(|event| {
+        let (open, used) = (&METRICS.mongodb_connections, &METRICS.mongodb_connections_used);
+        match event {
+            CmapEvent::ConnectionCreated(_) => drop(open.inc()),
+            CmapEvent::ConnectionClosed(_) => drop(open.dec()),
+            CmapEvent::ConnectionCheckedOut(_) => drop(used.inc()),
+            CmapEvent::ConnectionCheckedIn(_) => drop(used.dec()),
+            _ => {}
+        }
+    }));
     Client::with_options(options).map_err(StoreError::Database)
 }
 

@@ -292,7 +292,7 @@ impl Users {
     /// [`StoreError`]; safe to repeat.
     pub async fn keep_all_held(&self, user: UserId, images: &[(ImageId, u64)]) -> Result<(), StoreError> {
         let moves = images.iter().map(|(image, surplus)| hold_taken(user, *image, kept(*surplus)));
-        update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
+        update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await.map(drop)
     }
 
     /// The upload came to nothing: its bytes are free again. Does nothing when the hold is gone.
@@ -309,7 +309,7 @@ impl Users {
     /// [`StoreError`]; safe to repeat.
     pub async fn release_all_held(&self, user: UserId, uploads: &[(ImageId, u64)]) -> Result<(), StoreError> {
         let moves = uploads.iter().map(|(image, bytes)| hold_taken(user, *image, doc! { "usedBytes": -integer(*bytes) }));
-        update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await
+        update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await.map(drop)
     }
 
     /// The holds' uploads are still open: each is not looked at again before its time has come. One round trip.
@@ -321,7 +321,7 @@ impl Users {
             let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
             (filter, doc! { "$set": { "holds.$.at": datetime(*at) } }.into())
         });
-        update_each(&self.collection, moves).await
+        update_each(&self.collection, moves).await.map(drop)
     }
 
     async fn take_hold(&self, user: UserId, image: ImageId, increment: Document) -> Result<bool, StoreError> {

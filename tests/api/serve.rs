@@ -3,6 +3,7 @@
 mod audit;
 mod clock;
 mod credentials;
+mod metrics;
 mod secrets;
 mod stopping;
 

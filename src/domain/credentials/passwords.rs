@@ -15,7 +15,7 @@ use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 use super::NoRandomness;
-use crate::{domain::password_rules, model::Email};
+use crate::{domain::password_rules, metrics::METRICS, model::Email};
 
 /// More passwords wait to be hashed than can be hashed soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +57,7 @@ pub enum Verdict {
 pub struct Passwords {
     /// Hashes under way: each takes 19 MiB and a core.
     running: Arc<Semaphore>,
+    permits: usize,
     /// Hashes under way and waiting.
     queued: Arc<Semaphore>,
     /// Code points of the shortest new password.
@@ -95,10 +96,19 @@ impl Passwords {
         };
         Ok(Self {
             running: Arc::new(Semaphore::new(permits)),
+            permits,
             queued: Arc::new(Semaphore::new(permits * (1 + QUEUE_PER_PERMIT))),
             min_chars,
             nobody: nobody.to_string().into(),
         })
+    }
+
+    /// How many are being hashed, and how many wait.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        let running = self.permits.saturating_sub(self.running.available_permits());
+        let queued = (self.permits * (1 + QUEUE_PER_PERMIT)).saturating_sub(self.queued.available_permits());
+        (running, queued.saturating_sub(running))
     }
 
     /// A place in the queue. Taken before anything is read for a password, so that one too many costs next to nothing.
@@ -106,7 +116,7 @@ impl Passwords {
     /// # Errors
     /// [`Busy`] when there is none: at once.
     pub fn place(&self) -> Result<Place, Busy> {
-        self.queued.clone().try_acquire_owned().map(|held| Place { _held: held }).map_err(|_| Busy)
+        self.queued.clone().try_acquire_owned().map(|held| Place { _held: held }).map_err(|_| refused())
     }
 
     /// Why a password may not become that of this address's account, by [`password_rules`]: work for a core, too.
@@ -155,7 +165,7 @@ impl Passwords {
 
     async fn run<T: Send + 'static>(&self, place: Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
         let permit = tokio::time::timeout(LONGEST_WAIT, self.running.clone().acquire_owned()).await;
-        let permit = permit.ok().and_then(Result::ok).ok_or(Busy)?;
+        let permit = permit.ok().and_then(Result::ok).ok_or_else(refused)?;
         // The permit goes into the closure: a client that hangs up cancels the request, not the hash.
         let work = tokio::task::spawn_blocking(move || {
             let _held = (permit, place);
@@ -163,6 +173,11 @@ impl Passwords {
         });
         work.await.map_err(|_| Busy)
     }
+}
+
+fn refused() -> Busy {
+    METRICS.hashes_refused.inc();
+    Busy
 }
 
 /// Argon2id at OWASP's first choice for servers with little memory to spare: 19 MiB, two passes, one lane.

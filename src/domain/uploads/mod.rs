@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 
 use super::{Valet, one};
 use crate::{
+    metrics::METRICS,
     model::{
         Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
         Multipart, ObjectKey, Position, Preview, Rejection, Sha256, ThumbHash, Upload, Usage, UserId,
@@ -285,6 +286,7 @@ impl Valet {
         let (quota, most) = (self.uploads.quota_bytes, self.uploads.max_pending);
         let free = quota.saturating_sub(usage.bytes);
         if bytes > free {
+            METRICS.quota_refusals.inc();
             Some(IssueError::QuotaExceeded { quota, free })
         } else {
             (usage.pending >= u64::from(most)).then_some(IssueError::TooManyPending(most))

@@ -2,7 +2,7 @@
 //! the claim.
 
 use futures_util::TryStreamExt;
-use mongodb::bson::doc;
+use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, document::ImageDoc, owned};
@@ -71,7 +71,7 @@ impl Images {
             filter.insert("due", datetime(lease_ends));
             (filter, doc! { "$set": { "due": datetime(*due) } }.into())
         });
-        update_each(&self.collection, postponed).await
+        update_each(&self.collection, postponed).await.map(drop)
     }
 
     /// A tombstone's end: its object is deleted and no URL lives that could bring it back.
@@ -84,7 +84,7 @@ impl Images {
             "$currentDate": { "goneAt": true },
             "$unset": { "due": "" },
         };
-        self.moved(owned(image.user, image.id, image.state), update).await
+        self.counted(ImageState::Gone, owned(image.user, image.id, image.state), update).await
     }
 
     /// A ready image's end of clearing: nothing lies beside it, and no URL lives that could bring something. Does nothing
@@ -96,5 +96,18 @@ impl Images {
         let mut filter = owned(image.user, image.id, ImageState::Ready);
         filter.insert("due", datetime(lease_ends));
         self.moved(filter, doc! { "$unset": { "strays": "", "due": "" } }).await
+    }
+
+    /// How many images are due, counted up to `most`, and since when the first of them is.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn backlog(&self, now: OffsetDateTime, most: u64) -> Result<(u64, Option<OffsetDateTime>), StoreError> {
+        let filter = doc! { "due": { "$lte": datetime(now) } };
+        let documents = self.collection.clone_with_type::<Document>();
+        let first = documents.find_one(filter.clone()).sort(doc! { "due": 1 }).projection(doc! { "due": 1, "_id": 0 });
+        let first = bounded(async { first.await }).await?;
+        let count = bounded(async { documents.count_documents(filter).limit(most).await }).await?;
+        Ok((count, first.and_then(|found| found.get_datetime("due").ok().map(|due| instant(*due)))))
     }
 }

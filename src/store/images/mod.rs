@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 use self::document::ImageDoc;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};
-use super::{StoreError, bounded, datetime, duplicates};
+use super::{StoreError, bounded, count_moved, datetime, duplicates};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 
 /// Queries and updates of `images`.
@@ -64,6 +64,7 @@ impl Images {
             }
             Err(error) => return Err(error),
         }
+        count_moved(ImageState::Pending, inserted.iter().filter(|inserted| matches!(inserted, Inserted::Yes)).count() as u64);
         Ok(inserted)
     }
 

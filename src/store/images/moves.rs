@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::{Images, owned, owned_by_ids};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId, Verified},
-    store::{StoreError, bounded, datetime, integer, update_each},
+    store::{StoreError, bounded, count_moved, datetime, integer, update_each},
 };
 
 impl Images {
@@ -60,7 +60,9 @@ impl Images {
     /// [`StoreError`].
     pub async fn mark_owned_ready(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
         let (filter, update) = to_ready(image, verified);
-        self.update_owned(filter, update).await
+        let ready = self.update_owned(filter, update).await?;
+        count_moved(ImageState::Ready, ready.is_some().into());
+        Ok(ready)
     }
 
     /// `pending → ready` for each that still is, with what was verified of it: one round trip for any number.
@@ -69,7 +71,9 @@ impl Images {
     /// [`StoreError`]; some may then be ready.
     pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
         let moves = proved.iter().map(|(image, verified)| to_ready(image, verified));
-        update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await
+        let moved = update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
+        count_moved(ImageState::Ready, moved);
+        Ok(())
     }
 
     /// `pending → rejected`. `false` when it was not pending.
@@ -81,7 +85,7 @@ impl Images {
             "$set": { "state": ImageState::Rejected.as_str(), "rejection": why.as_str(), "due": datetime(now) },
             "$unset": { "live": "", "idemKey": "", "idemHash": "" },
         };
-        self.moved(owned(user, id, ImageState::Pending), update).await
+        self.counted(ImageState::Rejected, owned(user, id, ImageState::Pending), update).await
     }
 
     /// `pending → expired`, unless a URL left since `image` was read. `false` when it was not pending or one did.
@@ -91,7 +95,7 @@ impl Images {
     pub async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         filter.insert("urlsDieAt", datetime(image.urls_die_at));
-        self.moved(filter, to_tombstone(ImageState::Expired, now)).await
+        self.counted(ImageState::Expired, filter, to_tombstone(ImageState::Expired, now)).await
     }
 
     /// `pending → deleting`. `false` when it was not pending.
@@ -99,7 +103,8 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn delete_owned_pending(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<bool, StoreError> {
-        self.moved(owned(user, id, ImageState::Pending), to_tombstone(ImageState::Deleting, now)).await
+        let filter = owned(user, id, ImageState::Pending);
+        self.counted(ImageState::Deleting, filter, to_tombstone(ImageState::Deleting, now)).await
     }
 
     /// `pending → deleting` for those that are pending, in one round trip.
@@ -110,7 +115,16 @@ impl Images {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
         let update = to_tombstone(ImageState::Deleting, now);
-        bounded(async { self.collection.update_many(filter, update).await }).await.map(drop)
+        let done = bounded(async { self.collection.update_many(filter, update).await }).await?;
+        count_moved(ImageState::Deleting, done.modified_count);
+        Ok(())
+    }
+
+    /// A move, counted when it happened.
+    pub(super) async fn counted(&self, to: ImageState, filter: Document, update: Document) -> Result<bool, StoreError> {
+        let moved = self.moved(filter, update).await?;
+        count_moved(to, moved.into());
+        Ok(moved)
     }
 
     /// `ready → deleting` for those that are ready, in the transaction that also frees their bytes; says which they were.

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 
 use super::Objects;
 use crate::{
+    metrics::{METRICS, Metrics},
     model::{ContentType, ObjectKey},
     signer::{Form, Presigned, Request, SignedForm},
     store::StoreError,
@@ -39,6 +40,7 @@ impl Objects {
     ) -> Result<SignedForm, StoreError> {
         let fields = [("key", key.as_str()), ("content-type", content_type.as_str()), ("success_action_status", "201")];
         let form = Form { fields: &fields, prefixes: &[], length: 1..=most };
+        Metrics::count(&METRICS.signed, "POST", 1);
         let ahead = self.clock.ahead();
         let signed = self.signer().sign_form(&form, now + ahead, ttl);
         let signed = signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use crate::metrics::METRICS;
 use aws_sdk_s3::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeDeserializationInterceptorContextRef},
     error::BoxError,
@@ -40,6 +41,7 @@ impl Clock {
             return;
         }
         let ahead = if ahead.unsigned_abs() < SAME { time::Duration::ZERO } else { ahead };
+        METRICS.s3_clock_ahead.set(ahead.as_seconds_f64());
         self.0.store(i64::try_from(ahead.whole_milliseconds()).unwrap_or(0), Ordering::Relaxed);
         let (seconds, way) = (ahead.unsigned_abs().as_secs(), if ahead.is_negative() { "ahead of" } else { "behind" });
         if ahead.unsigned_abs() > ALARMING {

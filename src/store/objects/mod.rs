@@ -9,6 +9,7 @@ mod copying;
 mod counted;
 mod credentials;
 pub mod listing;
+mod measured;
 mod multipart;
 pub mod prober;
 pub mod settings;
@@ -37,6 +38,7 @@ use self::{
 use super::StoreError;
 use crate::{
     config,
+    metrics::{METRICS, Metrics},
     model::{ContentType, FileName, ObjectKey, Sha256},
     signer::{Location, Presigned, Request, Signer},
 };
@@ -120,6 +122,7 @@ impl Objects {
             .credentials_provider(Known(keys.clone()))
             .identity_cache(IdentityCache::no_cache())
             .interceptor(clock.clone())
+            .interceptor(measured::Measured)
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(3));
         builder.set_endpoint_url(config.endpoint.clone());
@@ -154,6 +157,7 @@ impl Objects {
     /// `signed_at`, and the end in the answer, are times of our clock; the URL speaks of S3's.
     fn presign(&self, request: &Request<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
         let ahead = self.clock.ahead();
+        Metrics::count(&METRICS.signed, request.method, 1);
         let signed = self.signer().presign(request, signed_at + ahead, ttl);
         let signed = signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
         Ok(Presigned { expires_at: signed.expires_at - ahead, ..signed })
@@ -215,6 +219,7 @@ impl Objects {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
         let request = Request { method: "GET", key, headers: &[], query: &query };
         let ahead = self.clock.ahead();
+        METRICS.signed_gets.inc();
         let ends = self.signer().presign_into(&request, signed_at + ahead, ttl, out);
         ends.map(|ends| ends - ahead).map_err(|error| StoreError::Credentials { reason: error.to_string() })
     }

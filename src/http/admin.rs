@@ -1,0 +1,34 @@
+//! What an operator's tools ask, on an address of its own (`ADMIN_BIND`) that no client reaches: metrics, and the probes
+//! without the API's limits.
+
+use poem::{
+    Endpoint, EndpointExt, IntoEndpoint, IntoResponse, Response, Route, get, handler,
+    http::{StatusCode, header},
+    web::Data,
+};
+
+use crate::{app::App, metrics};
+
+/// Everything that is answered there.
+pub fn endpoint(app: App) -> impl Endpoint<Output = Response> + 'static {
+    let routes = Route::new().at("/metrics", get(scrape)).at("/livez", get(alive)).at("/readyz", get(ready));
+    routes.data(app).into_endpoint().map_to_response()
+}
+
+#[handler]
+fn scrape(app: Data<&App>) -> Response {
+    Response::builder().header(header::CONTENT_TYPE, metrics::MEDIA_TYPE).body(app.metrics())
+}
+
+#[handler]
+fn alive() -> &'static str {
+    "ok"
+}
+
+#[handler]
+async fn ready(app: Data<&App>) -> Response {
+    match app.readiness().await {
+        Ok(()) => "ok".into_response(),
+        Err(part) => part.with_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),
+    }
+}

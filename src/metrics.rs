@@ -1,0 +1,215 @@
+//! What this process counts, and its text for Prometheus (OpenMetrics 1.0): one registry per process, as Prometheus counts.
+//!
+//! Names follow <https://prometheus.io/docs/practices/naming/>. Labels come from closed sets: routes of the document, commands,
+//! states; never ids, addresses or anything a caller chose. Who measures does it where the thing happens; this file decides nothing.
+
+use std::{
+    sync::{LazyLock, atomic::AtomicU64},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
+    registry::{Registry, Unit},
+};
+
+/// The process's.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
+
+/// The media type of [`Metrics::text`].
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// A request that was answered.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Answered {
+    /// A path of the document, its parameters in braces, or `other`.
+    pub route: String,
+    /// GET, POST, …, or `other`.
+    pub method: &'static str,
+    /// The HTTP status.
+    pub status: u16,
+}
+
+/// A call to MongoDB.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Command {
+    /// `find`, `update`, …
+    pub command: String,
+    /// `ok` or `error`.
+    pub outcome: &'static str,
+}
+
+/// A call to S3, retries included.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Call {
+    /// `HeadObject`, `CopyObject`, …
+    pub operation: String,
+    /// The HTTP status, or `none` when there was no answer.
+    pub status: String,
+}
+
+/// One label for what is counted by kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Kind {
+    /// What it was: a state, a method, an outcome.
+    pub kind: &'static str,
+}
+
+type Seconds = Gauge<f64, AtomicU64>;
+
+/// Every instrument; cheap to record in from anywhere.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests and how long their answers took.
+    pub requests: Family<Answered, Histogram>,
+    /// Requests under way.
+    pub in_flight: Gauge,
+    /// Images that came into a state.
+    pub images: Family<Kind, Counter>,
+    /// Uploads that were refused for a full quota.
+    pub quota_refusals: Counter,
+    /// URLs and forms signed, by HTTP method.
+    pub signed: Family<Kind, Counter>,
+    /// The one of these that a gallery counts by the page.
+    pub signed_gets: Counter,
+    /// Calls to S3.
+    pub s3_calls: Family<Call, Histogram>,
+    /// How far S3's clock is ahead of this machine's.
+    pub s3_clock_ahead: Seconds,
+    /// Commands to MongoDB.
+    pub mongodb_commands: Family<Command, Histogram>,
+    /// Connections to MongoDB that are open.
+    pub mongodb_connections: Gauge,
+    /// Connections to MongoDB that are in use.
+    pub mongodb_connections_used: Gauge,
+    /// Passwords that are being hashed.
+    pub hashes_running: Gauge,
+    /// Passwords that wait to be hashed.
+    pub hashes_waiting: Gauge,
+    /// Passwords that were refused because too many waited.
+    pub hashes_refused: Counter,
+    /// What sweeps settled, by outcome.
+    pub swept: Family<Kind, Counter>,
+    /// Images that were due at the end of the last sweep, at most a thousand are counted.
+    pub sweep_backlog: Gauge,
+    /// How long the image that is due longest has been so, at the end of the last sweep.
+    pub sweep_lag: Seconds,
+    /// When the last sweep went through, in Unix time.
+    pub swept_at: Seconds,
+    /// Tasks of the runtime.
+    pub tasks: Gauge,
+}
+
+/// From a cache's answer to the longest a request may take.
+const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+fn histogram() -> Histogram {
+    Histogram::new(BUCKETS)
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("valet");
+        registry.register("build", "Which version runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let signed = Family::<Kind, Counter>::default();
+        let metrics = Self {
+            requests: Family::new_with_constructor(histogram),
+            in_flight: Gauge::default(),
+            images: Family::default(),
+            quota_refusals: Counter::default(),
+            signed_gets: signed.get_or_create_owned(&Kind { kind: "GET" }),
+            signed,
+            s3_calls: Family::new_with_constructor(histogram),
+            s3_clock_ahead: Seconds::default(),
+            mongodb_commands: Family::new_with_constructor(histogram),
+            mongodb_connections: Gauge::default(),
+            mongodb_connections_used: Gauge::default(),
+            hashes_running: Gauge::default(),
+            hashes_waiting: Gauge::default(),
+            hashes_refused: Counter::default(),
+            swept: Family::default(),
+            sweep_backlog: Gauge::default(),
+            sweep_lag: Seconds::default(),
+            swept_at: Seconds::default(),
+            tasks: Gauge::default(),
+            registry: Registry::default(),
+        };
+        let seconds = || Unit::Seconds;
+        registry.register_with_unit(
+            "http_request_duration",
+            "Requests, by route, method and status",
+            seconds(),
+            metrics.requests.clone(),
+        );
+        registry.register("http_requests_in_flight", "Requests under way", metrics.in_flight.clone());
+        registry.register("images", "Images that came into a state", metrics.images.clone());
+        registry.register("quota_refusals", "Uploads refused for a full quota", metrics.quota_refusals.clone());
+        registry.register("signed", "URLs and forms signed, by HTTP method", metrics.signed.clone());
+        registry.register_with_unit("s3_call_duration", "Calls to S3, retries included", seconds(), metrics.s3_calls.clone());
+        registry.register_with_unit(
+            "s3_clock_ahead",
+            "How far S3's clock is ahead of ours",
+            seconds(),
+            metrics.s3_clock_ahead.clone(),
+        );
+        registry.register_with_unit(
+            "mongodb_command_duration",
+            "Commands to MongoDB",
+            seconds(),
+            metrics.mongodb_commands.clone(),
+        );
+        registry.register("mongodb_connections", "Connections to MongoDB", metrics.mongodb_connections.clone());
+        registry.register("mongodb_connections_used", "Connections to MongoDB in use", metrics.mongodb_connections_used.clone());
+        registry.register("password_hashes_running", "Passwords that are being hashed", metrics.hashes_running.clone());
+        registry.register("password_hashes_waiting", "Passwords that wait to be hashed", metrics.hashes_waiting.clone());
+        registry.register("password_hashes_refused", "Passwords refused because too many waited", metrics.hashes_refused.clone());
+        registry.register("swept", "What sweeps settled", metrics.swept.clone());
+        registry.register("sweep_backlog", "Images due after the last sweep, up to 1000", metrics.sweep_backlog.clone());
+        registry.register_with_unit(
+            "sweep_lag",
+            "How long the image due longest has been so",
+            seconds(),
+            metrics.sweep_lag.clone(),
+        );
+        registry.register_with_unit(
+            "sweep_finished",
+            "Unix time of the last sweep that went through",
+            seconds(),
+            metrics.swept_at.clone(),
+        );
+        registry.register("tasks", "Tasks of the runtime", metrics.tasks.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// Counts one of a kind.
+    pub fn count(family: &Family<Kind, Counter>, kind: &'static str, by: u64) {
+        if by > 0 {
+            family.get_or_create(&Kind { kind }).inc_by(by);
+        }
+    }
+
+    /// Records how long a call to S3 took.
+    pub fn s3_call(&self, operation: &str, status: Option<u16>, took: Duration) {
+        let status = status.map_or_else(|| "none".to_owned(), |status| status.to_string());
+        self.s3_calls.get_or_create(&Call { operation: operation.to_owned(), status }).observe(took.as_secs_f64());
+    }
+
+    /// Records how long a command to MongoDB took.
+    pub fn mongodb_command(&self, command: &str, outcome: &'static str, took: Duration) {
+        let command = Command { command: command.to_owned(), outcome };
+        self.mongodb_commands.get_or_create(&command).observe(took.as_secs_f64());
+    }
+
+    /// All of it, of type [`MEDIA_TYPE`].
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String fails never.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
