@@ -119,7 +119,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
             "types": ["image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/heic", "image/heif"],
         }),
         "UppyForm" => form,
-        "NewUppyUpload" => json!({
+        "UppyFile" => json!({
             "filename": "panorama.jpg", "type": "image/jpeg",
             "metadata": { "name": "panorama.jpg", "type": "image/jpeg", "size": 209_715_200 },
         }),

@@ -29,6 +29,8 @@ const LINKS: &[Link] = &[
     ("list_images", "200", "update_image", "id", "/images/0/id"),
     ("list_images", "200", "delete_image", "id", "/images/0/id"),
     ("list_sessions", "200", "end_session", "id", "/sessions/0/id"),
+    ("create_uppy_session", "200", "uppy_form", "token", "/token"),
+    ("create_uppy_session", "200", "uppy_create_multipart", "token", "/token"),
 ];
 
 /// Adds an operation's links to its answers.

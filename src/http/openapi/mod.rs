@@ -102,7 +102,7 @@ fn describe_schemas(schemas: &mut Value) {
         "NewMultipart",
         "PartsToSign",
         "PartToSign",
-        "NewUppyUpload",
+        "UppyFile",
         "UppyPartToJoin",
         "UppyPartsToJoin",
         "UppyRequest",
@@ -151,11 +151,11 @@ fn describe_schemas(schemas: &mut Value) {
         limit(schema, member, json!({ "format": "uri" }));
     }
     limit("Health", "status", json!({ "enum": ["ok"] }));
-    limit("NewUppyUpload", "filename", json!({ "minLength": 1 }));
+    limit("UppyFile", "filename", json!({ "minLength": 1 }));
     limit("UppyRequest", "size", json!({ "minimum": 1 }));
     limit("UppyRequest", "caption", json!({ "maxLength": Caption::MAX_CHARS }));
     for (schema, member) in [("UppyRequest", "partNumber"), ("UppyPartToJoin", "PartNumber")] {
-        limit(schema, member, json!({ "minimum": 1, "maximum": Parts::MAX_PARTS }));
+        limit(schema, member, json!({ "format": "int32", "minimum": 1, "maximum": Parts::MAX_PARTS }));
     }
     limit("UppyPartsToJoin", "parts", json!({ "minItems": 1, "maxItems": Parts::MAX_PARTS }));
     limit("UppyForm", "method", json!({ "enum": ["POST"] }));

@@ -126,6 +126,17 @@ mod tests {
         assert!(names.contains("JPEG") && names.contains("NOT_FOUND"), "{names:?}");
     }
 
+    /// Go makes a function `NewUpload` for a schema `Upload`, which must not be a schema's name.
+    #[test]
+    fn no_schema_is_named_as_the_maker_of_another() {
+        let document = super::super::document();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        for made in schemas.keys().filter_map(|name| name.strip_prefix("New")) {
+            assert!(!schemas.contains_key(made), "{made} and New{made}");
+        }
+        assert!(schemas.contains_key("NewUpload"));
+    }
+
     /// What openapi-generator reads as something else than it is.
     #[test]
     fn every_shape_is_known_to_generators() {

@@ -15,8 +15,8 @@ use poem_openapi::{
 use time::OffsetDateTime;
 
 pub use self::shapes::{
-    NewUppyUpload, UppyAborted, UppyForm, UppyJoined, UppyMethod, UppyPart, UppyPartUrl, UppyPartUrls, UppyPartsToJoin,
-    UppyRequest, UppySession, UppySignature, UppyUpload,
+    UppyAborted, UppyFile, UppyForm, UppyJoined, UppyMethod, UppyPart, UppyPartUrl, UppyPartUrls, UppyPartsToJoin, UppyRequest,
+    UppySession, UppySignature, UppyUpload,
 };
 use super::{
     Tag,
@@ -148,12 +148,7 @@ impl Uppy {
     /// Uppy cuts the file and says neither its size nor that of the parts; without `metadata.size` a share of the quota is reserved
     /// until it is complete, and a file that is larger than that is refused then.
     #[oai(path = "/uppy/:token/s3/multipart", method = "post", operation_id = "uppy_create_multipart")]
-    async fn create(
-        &self,
-        app: Application<'_>,
-        token: Path<String>,
-        body: Body<NewUppyUpload>,
-    ) -> Result<Json<UppyUpload>, Problem> {
+    async fn create(&self, app: Application<'_>, token: Path<String>, body: Body<UppyFile>) -> Result<Json<UppyUpload>, Problem> {
         let (body, now) = (&body.0, view::now());
         let user = user_of(&app, &token, now).await?;
         app.valet.throttle_uploads(user, 1)?;

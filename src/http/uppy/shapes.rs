@@ -76,7 +76,7 @@ impl UppyForm {
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(deny_unknown_fields)]
-pub struct NewUppyUpload {
+pub struct UppyFile {
     /// The name to show and to save under.
     pub filename: String,
     /// The media type; where Uppy knows none, the name's extension decides.
@@ -89,7 +89,7 @@ pub struct NewUppyUpload {
     pub metadata: Option<BTreeMap<String, Value>>,
 }
 
-impl NewUppyUpload {
+impl UppyFile {
     /// A member of `metadata` as text.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.metadata.as_ref()?.get(name)?.as_str()
