@@ -140,15 +140,15 @@ struct PendingUpload {
     file_name: String,
     /// As declared.
     content_type: String,
-    /// Bytes, as declared.
+    /// Bytes, as declared. Of Uppy's uploads the most that may come.
     size: u64,
-    /// As declared: what a restarted client finds the file by. Only of single uploads.
+    /// As declared: what a restarted client finds the file by. Only of single uploads, and not of Uppy's.
     sha256: Option<String>,
     /// As declared.
     caption: Option<String>,
-    /// Bytes of every part but the last. Only of multipart uploads.
+    /// Bytes of every part but the last. Only of multipart uploads, and not of Uppy's.
     part_size: Option<u64>,
-    /// How many parts there are. Only of multipart uploads.
+    /// How many parts there are. Only of multipart uploads, and not of Uppy's.
     part_count: Option<u32>,
     /// When it was issued.
     created_at: OffsetDateTime,
@@ -170,7 +170,11 @@ impl From<model::Image> for PendingUpload {
     fn from(image: model::Image) -> Self {
         Self {
             id: image.id.to_string(),
-            kind: if image.upload.multipart.is_some() { UploadKind::Multipart } else { UploadKind::Single },
+            kind: if image.upload.multipart.is_some() || image.upload.loose == Some(model::Loose::Parts) {
+                UploadKind::Multipart
+            } else {
+                UploadKind::Single
+            },
             file_name: image.upload.file_name.as_str().to_owned(),
             content_type: image.upload.content_type.to_string(),
             size: image.upload.size,

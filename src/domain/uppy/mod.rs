@@ -37,7 +37,7 @@ use crate::{
 /// Of an upload in parts without a size, this share of the quota is reserved.
 const SHARE: u64 = 16;
 /// How many of a user's forms are looked at when there is no room for another.
-const SETTLED_AT_ONCE: usize = 32;
+const SETTLED_AT_ONCE: usize = 16;
 /// Tries to reserve: once, and again for what is settled meanwhile.
 const TRIES: usize = 5;
 

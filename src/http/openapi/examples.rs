@@ -161,6 +161,7 @@ pub fn of_problem(code: Code) -> Value {
         Code::InvalidFileName => "fileName",
         Code::InvalidSha256 => "sha256",
         Code::InvalidPartSize => "partSize",
+        Code::InvalidCall => "method",
         Code::InvalidParts => "parts[0].partNumber",
         Code::InvalidCaption => "caption",
         Code::InvalidPreview => "preview.size",

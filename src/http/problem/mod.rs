@@ -118,6 +118,8 @@ codes! {
     InvalidPartSize = "invalid_part_size", UNPROCESSABLE_ENTITY, "The size of the parts is not valid";
     /// Not parts of this upload, none, or too many at once.
     InvalidParts = "invalid_parts", UNPROCESSABLE_ENTITY, "The parts are not valid";
+    /// No call of S3 that an upload is made of.
+    InvalidCall = "invalid_call", UNPROCESSABLE_ENTITY, "The call is not one of an upload";
     /// Not a caption that can be stored.
     InvalidCaption = "invalid_caption", UNPROCESSABLE_ENTITY, "The caption is not valid";
     /// Not a preview that can be stored.

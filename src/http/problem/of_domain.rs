@@ -232,7 +232,8 @@ impl From<RenewError> for Problem {
             RenewError::NotFound => Self::not_found(),
             RenewError::NotSingle => Self::new(
                 Code::NotSingle,
-                "It comes in parts: POST to /api/images/{id}/parts for the URLs of those that are missing.",
+                "It is no single PUT. Of an upload in parts, POST to /api/images/{id}/parts for the URLs of those that are missing; Uppy asks for \
+                 its own.",
             ),
             RenewError::Expired => expired(),
             RenewError::Rejected(why) => why.into(),

@@ -48,7 +48,10 @@ macro_rules! with {
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
     ("create_uppy_session", &[]),
-    ("sign_uppy_request", with!(opening: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch)),
+    (
+        "sign_uppy_request",
+        with!(opening: InvalidCall, NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch),
+    ),
     ("uppy_form", with!(opening: TokenInvalid, TokenExpired, SessionEnded)),
     ("uppy_create_multipart", with!(opening: TokenInvalid, TokenExpired, SessionEnded)),
     ("uppy_list_parts", with!(path: NotFound, UploadExpired, ObjectMismatch, ContentMismatch)),
@@ -306,7 +309,7 @@ fn call_of(body: &UppyRequest) -> Result<ToSign<'_>, Problem> {
         (UppyMethod::Delete, Some(upload_id), None) => of(upload_id, Call::Abort),
         _ => {
             let rule = "must come with the uploadId, and for a part the partNumber, that S3's own call has";
-            Err(Problem::new(Code::InvalidRequest, "This is no call of an upload.").field("method", rule))
+            Err(Problem::new(Code::InvalidCall, "Send what Uppy gives to `signRequest`.").field("method", rule))
         }
     }
 }

@@ -20,7 +20,7 @@ use std::{sync::Arc, time::Duration};
 use aws_lc_rs::digest;
 use aws_sdk_s3::{
     Client,
-    config::{IdentityCache, Region, SharedInterceptor, retry::RetryConfig, timeout::TimeoutConfig},
+    config::{IdentityCache, Region, retry::RetryConfig, timeout::TimeoutConfig},
     error::{ProvideErrorMetadata, SdkError},
     operation::RequestId,
     types::ChecksumMode,
@@ -127,7 +127,7 @@ impl Objects {
             .retry_config(RetryConfig::standard().with_max_attempts(3));
         builder.set_endpoint_url(config.endpoint.clone());
         #[cfg(feature = "dev")]
-        builder.push_interceptor(SharedInterceptor::new(counted::Counted));
+        builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
         Ok(Self { client: Client::from_conf(builder.build()), bucket: config.bucket.clone(), origin, keys, clock, inside })
     }
 

@@ -111,6 +111,8 @@ async fn it_goes_on_after_a_lost_connection() {
     let ada = app.user().await;
     let (upload, bytes) = (ada.open_for_uppy(json!({})).await, file());
     assert_eq!(ada.used().await["bytes"], 640 * MIB, "a sixteenth of the quota");
+    let listed = ada.get("/api/images/pending").await.json["uploads"][0].clone();
+    assert_eq!((listed["kind"].as_str(), listed["size"].as_u64()), (Some("multipart"), Some(640 * MIB)));
     assert_eq!(upload.numbers().await, Vec::<u64>::new());
     let mut parts = vec![upload.send(1, chunk(&bytes, 1)).await, upload.send(3, chunk(&bytes, 3)).await];
     // A new session, as after a reload: what belongs to the upload is its id and key.

@@ -158,11 +158,11 @@ async fn what_is_no_call_of_an_upload_is_refused() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (body, status, code) in [
-        (json!({ "method": "DELETE", "key": "a.png" }), 400, "invalid_request"),
-        (json!({ "method": "GET", "key": "a.png" }), 400, "invalid_request"),
-        (json!({ "method": "PUT", "key": "a.png", "uploadId": "x" }), 400, "invalid_request"),
-        (json!({ "method": "PUT", "key": "a.png", "partNumber": 1 }), 400, "invalid_request"),
-        (json!({ "method": "POST", "key": "a.png", "uploadId": "x", "partNumber": 1 }), 400, "invalid_request"),
+        (json!({ "method": "DELETE", "key": "a.png" }), 422, "invalid_call"),
+        (json!({ "method": "GET", "key": "a.png" }), 422, "invalid_call"),
+        (json!({ "method": "PUT", "key": "a.png", "uploadId": "x" }), 422, "invalid_call"),
+        (json!({ "method": "PUT", "key": "a.png", "partNumber": 1 }), 422, "invalid_call"),
+        (json!({ "method": "POST", "key": "a.png", "uploadId": "x", "partNumber": 1 }), 422, "invalid_call"),
         (json!({ "method": "HEAD", "key": "a.png" }), 400, "invalid_request"),
         (json!({ "method": "PUT" }), 400, "invalid_request"),
         (json!({ "method": "PUT", "key": "a.png", "canary": 1 }), 400, "invalid_request"),
