@@ -14,6 +14,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+use crate::model::ImageState;
+
 /// The process's.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
 
@@ -105,6 +107,18 @@ pub struct Metrics {
 /// From a cache's answer to the longest a request may take.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
+/// What a sweep settles.
+pub const SWEPT: [&str; 8] = ["confirmed", "rejected", "expired", "purged", "gone", "holds", "accounts", "failed"];
+
+/// Each at zero: what is absent until it happens cannot be seen to begin.
+fn kinds(names: &[&'static str]) -> Family<Kind, Counter> {
+    let family = Family::default();
+    for kind in names {
+        drop(family.get_or_create(&Kind { kind }));
+    }
+    family
+}
+
 fn histogram() -> Histogram {
     Histogram::new(BUCKETS)
 }
@@ -113,11 +127,11 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("valet");
         registry.register("build", "Which version runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        let signed = Family::<Kind, Counter>::default();
+        let signed = kinds(&["GET", "PUT", "POST", "DELETE", "HEAD"]);
         let metrics = Self {
             requests: Family::new_with_constructor(histogram),
             in_flight: Gauge::default(),
-            images: Family::default(),
+            images: kinds(&ImageState::ALL.map(ImageState::as_str)),
             quota_refusals: Counter::default(),
             signed_gets: signed.get_or_create_owned(&Kind { kind: "GET" }),
             signed,
@@ -129,7 +143,7 @@ impl Default for Metrics {
             hashes_running: Gauge::default(),
             hashes_waiting: Gauge::default(),
             hashes_refused: Counter::default(),
-            swept: Family::default(),
+            swept: kinds(&SWEPT),
             sweep_backlog: Gauge::default(),
             sweep_lag: Seconds::default(),
             swept_at: Seconds::default(),

@@ -14,7 +14,7 @@ use super::{
     lookout::{unannounced, wait},
 };
 use crate::{
-    metrics::{METRICS, Metrics},
+    metrics::{METRICS, Metrics, SWEPT},
     model::{Image, ImageState, Loose},
     store::StoreError,
 };
@@ -98,16 +98,8 @@ impl Valet {
 
     /// To the metrics: what was done, and what is left.
     async fn tell(&self, swept: Swept) -> Result<(), StoreError> {
-        for (kind, count) in [
-            ("confirmed", swept.confirmed),
-            ("rejected", swept.rejected),
-            ("expired", swept.expired),
-            ("purged", swept.purged),
-            ("gone", swept.gone),
-            ("holds", swept.holds),
-            ("accounts", swept.accounts),
-            ("failed", swept.failed),
-        ] {
+        let Swept { confirmed, rejected, expired, purged, gone, holds, accounts, failed } = swept;
+        for (kind, count) in SWEPT.into_iter().zip([confirmed, rejected, expired, purged, gone, holds, accounts, failed]) {
             Metrics::count(&METRICS.swept, kind, count.into());
         }
         let now = self.store.now().await?;
