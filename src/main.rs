@@ -8,7 +8,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::sync::CancellationToken;
 use valet::{
     app::{self, App},
-    config::{self, Config, Problems},
+    config::{Config, Problems},
     domain::check,
     http,
     model::Email,
@@ -140,7 +140,7 @@ fn settings() -> Result<Config, Problems> {
 #[cfg(feature = "dev")]
 async fn dev(arguments: DevArguments) -> Result<(), Failure> {
     use valet::dev::{Options, Stack};
-    telemetry::start(config::LogFormat::Text);
+    telemetry::start(valet::config::LogFormat::Text);
     let stop = on_signal()?;
     let options = Options { bind: arguments.bind, s3_bind: arguments.s3_bind, data_dir: arguments.data_dir, lan: arguments.lan };
     let stack = tokio::select! {
