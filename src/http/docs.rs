@@ -1,8 +1,9 @@
 //! The routes: the API, and `/docs`: Swagger UI, served from the binary. Scripts and styles are files of their own, so that the page's
 //! content security policy needs no exception for scripts.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use bytes::Bytes;
 use poem::{Endpoint, Response, Route, get, handler, http::header, web::Redirect};
 
 use super::openapi;
@@ -31,7 +32,6 @@ const START: &str = "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#ui', deep
 
 /// The API, the UI's page and its files, and the document.
 pub fn routes(api: impl Endpoint<Output = Response> + 'static) -> Route {
-    let (style, script) = assets();
     // Not nested at the root, which would shadow it.
     let api = Arc::new(api);
     Route::new()
@@ -39,12 +39,12 @@ pub fn routes(api: impl Endpoint<Output = Response> + 'static) -> Route {
         .nest_no_strip("/uppy", api.clone())
         .at("/livez", api.clone())
         .at("/readyz", api)
-        .at("/docs", get(file(PAGE.to_owned(), "text/html; charset=utf-8")))
+        .at("/docs", get(file(|| Bytes::from_static(PAGE.as_bytes()), "text/html; charset=utf-8")))
         .at("/docs/", get(to_docs))
-        .at("/docs/swagger-ui.css", get(file(style, "text/css; charset=utf-8")))
-        .at("/docs/swagger-ui.js", get(file(script, "text/javascript; charset=utf-8")))
-        .at("/docs/start.js", get(file(START.to_owned(), "text/javascript; charset=utf-8")))
-        .at("/openapi.json", get(file(openapi::text(), "application/json")))
+        .at("/docs/swagger-ui.css", get(file(|| ASSETS.0.clone(), "text/css; charset=utf-8")))
+        .at("/docs/swagger-ui.js", get(file(|| ASSETS.1.clone(), "text/javascript; charset=utf-8")))
+        .at("/docs/start.js", get(file(|| Bytes::from_static(START.as_bytes()), "text/javascript; charset=utf-8")))
+        .at("/openapi.json", get(file(|| DOCUMENT.clone(), "application/json")))
 }
 
 /// As people type it.
@@ -53,24 +53,27 @@ fn to_docs() -> Redirect {
     Redirect::permanent("/docs")
 }
 
-fn file(content: String, content_type: &'static str) -> impl Endpoint<Output = Response> {
-    let content = bytes::Bytes::from(content);
+fn file(content: fn() -> Bytes, content_type: &'static str) -> impl Endpoint<Output = Response> {
     poem::endpoint::make_sync(move |_| {
         Response::builder()
             .content_type(content_type)
             .header(header::CACHE_CONTROL, "no-cache")
             .header(header::CONTENT_SECURITY_POLICY, POLICY)
-            .body(poem::Body::from_bytes(content.clone()))
+            .body(poem::Body::from_bytes(content()))
     })
 }
 
+/// Made when somebody asks: most servers of a fleet are never asked, and need not hold megabytes for it.
+static ASSETS: LazyLock<(Bytes, Bytes)> = LazyLock::new(assets);
+static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::text().into());
+
 /// The style and the script inside the page that poem-openapi makes: it embeds the UI but gives out the whole page only.
-fn assets() -> (String, String) {
+fn assets() -> (Bytes, Bytes) {
     let page = openapi::service().swagger_ui_html();
     let between = |open: &str, close: &str| {
         let from = page.find(open).map(|at| at + open.len())?;
         let to = page[from..].find(close)? + from;
-        Some(page[from..to].to_owned())
+        Some(Bytes::copy_from_slice(&page.as_bytes()[from..to]))
     };
     let style = between("<style charset=\"UTF-8\">", "</style>").unwrap_or_default();
     let script = between("<script charset=\"UTF-8\">", "</script>").unwrap_or_default();
@@ -82,7 +85,7 @@ mod tests {
     #[test]
     fn the_ui_is_found_in_the_page_that_embeds_it() {
         let (style, script) = super::assets();
-        assert!(style.len() > 100_000 && style.contains(".swagger-ui"), "{}", style.len());
-        assert!(script.len() > 1_000_000 && script.contains("SwaggerUIBundle"), "{}", script.len());
+        assert!(style.len() > 100_000 && String::from_utf8_lossy(&style).contains(".swagger-ui"), "{}", style.len());
+        assert!(script.len() > 1_000_000 && String::from_utf8_lossy(&script).contains("SwaggerUIBundle"), "{}", script.len());
     }
 }

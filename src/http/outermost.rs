@@ -45,18 +45,11 @@ struct Known {
 impl Outermost {
     /// Reads the document for the methods of each path.
     pub fn new(proxies: Arc<TrustedProxies>) -> Self {
-        let document = openapi::document();
-        let paths = document["paths"].as_object().cloned().unwrap_or_default();
         let segment = |text: &str| (!text.starts_with('{')).then(|| text.to_owned());
-        let mut allowed: Allowed = paths
-            .iter()
-            .map(|(path, operations)| {
-                let methods: Vec<_> =
-                    operations.as_object().into_iter().flat_map(|all| all.keys()).map(|name| name.to_uppercase()).collect();
-                let known = Known { path: path.clone(), methods: methods.join(", ") };
-                (path.split('/').map(segment).collect(), known)
-            })
-            .collect();
+        let known = |(path, methods): (String, Vec<String>)| {
+            (path.split('/').map(segment).collect(), Known { methods: methods.join(", "), path })
+        };
+        let mut allowed: Allowed = openapi::paths().into_iter().map(known).collect();
         // As the router does: a literal segment goes before a parameter.
         allowed.sort_by_key(|(segments, _)| segments.iter().filter(|segment| segment.is_none()).count());
         Self { allowed: Arc::new(allowed), proxies }

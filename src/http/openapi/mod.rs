@@ -8,7 +8,10 @@ mod examples;
 mod links;
 mod shapes;
 
+use std::collections::BTreeMap;
+
 use poem_openapi::{LicenseObject, OpenApiService, ServerObject};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
@@ -84,6 +87,19 @@ pub fn document() -> Value {
     }
     shapes::tidy(&mut document);
     document
+}
+
+/// Every path with its methods in capitals, without the work of the document.
+#[must_use]
+pub fn paths() -> Vec<(String, Vec<String>)> {
+    #[derive(Deserialize)]
+    struct Spec {
+        paths: BTreeMap<String, BTreeMap<String, IgnoredAny>>,
+    }
+    // What poem-openapi writes it can be read as; a test compares it with the document.
+    let spec: Option<Spec> = serde_json::from_str(&service().spec()).ok();
+    let methods = |operations: BTreeMap<String, IgnoredAny>| operations.into_keys().map(|name| name.to_uppercase()).collect();
+    spec.into_iter().flat_map(|spec| spec.paths).map(|(path, operations)| (path, methods(operations))).collect()
 }
 
 /// Limits that the domain enforces, and request objects that refuse unknown members.
@@ -345,6 +361,19 @@ mod tests {
             Value::Array(items) => items.iter().enumerate().for_each(|(n, item)| walk(item, &format!("{at}/{n}"), seen)),
             _ => {}
         }
+    }
+
+    #[test]
+    fn the_paths_are_those_of_the_document() {
+        let document = document();
+        let documented = document["paths"].as_object().into_iter().flatten().map(|(path, operations)| {
+            let mut methods: Vec<_> = operations.as_object().into_iter().flatten().map(|(name, _)| name.to_uppercase()).collect();
+            methods.sort();
+            (path.clone(), methods)
+        });
+        let mut documented: Vec<_> = documented.collect();
+        documented.sort();
+        assert!(documented.len() > 30 && paths() == documented, "{:?}", paths());
     }
 
     #[test]
