@@ -36,7 +36,7 @@ export async function page(t, context, mark, user, change = (code) => code) {
     return response.setHeader("content-type", "text/html").end('<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>Uppy</title><input type="file" id="files" multiple>');
   });
   await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
-  t.after(() => server.close());
+  t.after(() => { server.close(); server.closeAllConnections(); });
   const opened = await context.newPage();
   await opened.goto(`http://localhost:${server.address().port}/`);
   await opened.evaluate((token) => { globalThis.accessToken = () => token; }, user.token);

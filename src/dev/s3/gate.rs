@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -34,6 +34,10 @@ const DRAIN: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(2);
 /// Forms are held in memory by the protocol layer.
 const MAX_FORM_BYTES: u64 = 1 << 30;
+
+/// Bytes of a form that the protocol layer gets at once. It gives a file up when a piece that ends with the beginning of a
+/// delimiter (one `\r` will do) is followed by one above 64 KiB.
+const PIECE: usize = 32 * 1024;
 
 /// One per server.
 pub(super) struct Gate {
@@ -113,12 +117,13 @@ impl Gate {
 
     async fn serve(&self, parts: Parts, body: Incoming) -> HttpResponse {
         let waits = parts.headers.contains_key(EXPECT);
-        let body = Shared(Arc::new(Inner { body: Mutex::new(body), touched: AtomicBool::new(false) }));
+        let form = guard::is_form(&parts);
+        let reading = Reading { body, left: Bytes::new(), piece: if form { PIECE } else { usize::MAX } };
+        let body = Shared(Arc::new(Inner { reading: Mutex::new(reading), touched: AtomicBool::new(false) }));
         let rest = body.clone();
         let response = match guard::check(&parts) {
             Err(e) => refusal(e),
             Ok(()) => {
-                let form = guard::is_form(&parts);
                 let service = if form { &self.forms } else { &self.requests };
                 let request = Request::from_parts(parts, Body::http_body(body));
                 // The protocol layer logs whole requests, presigned queries included: it has no subscriber.
@@ -162,11 +167,39 @@ fn breaks_policy(answer: &HttpResponse) -> bool {
 struct Shared(Arc<Inner>);
 
 struct Inner {
-    body: Mutex<Incoming>,
+    reading: Mutex<Reading>,
     touched: AtomicBool,
 }
 
+/// A body in pieces.
+struct Reading {
+    body: Incoming,
+    /// Of a frame that was longer than a piece.
+    left: Bytes,
+    piece: usize,
+}
+
+impl Reading {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if self.left.is_empty() {
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => self.left = data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                end => return Poll::Ready(end),
+            }
+        }
+        let piece = self.left.split_to(self.left.len().min(self.piece));
+        Poll::Ready(Some(Ok(Frame::data(piece))))
+    }
+}
+
 impl Shared {
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.0.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn drain(mut self) {
         let end = Instant::now() + DRAIN;
         // A sender that is slower or silent finds its connection closed.
@@ -182,14 +215,22 @@ impl HttpBody for Shared {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         self.0.touched.store(true, Ordering::Relaxed);
-        Pin::new(&mut *self.0.body.lock().unwrap_or_else(PoisonError::into_inner)).poll_frame(cx)
+        self.reading().poll(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.body.lock().unwrap_or_else(PoisonError::into_inner).is_end_stream()
+        let reading = self.reading();
+        reading.left.is_empty() && reading.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.0.body.lock().unwrap_or_else(PoisonError::into_inner).size_hint()
+        let reading = self.reading();
+        let (hint, left) = (reading.body.size_hint(), reading.left.len() as u64);
+        let mut whole = SizeHint::new();
+        whole.set_lower(hint.lower() + left);
+        if let Some(upper) = hint.upper() {
+            whole.set_upper(upper + left);
+        }
+        whole
     }
 }

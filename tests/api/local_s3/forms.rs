@@ -1,5 +1,7 @@
 //! POST policies: browsers' form uploads.
 
+use std::ops::RangeInclusive;
+
 use super::*;
 use secrecy::SecretString;
 use time::OffsetDateTime;
@@ -7,6 +9,10 @@ use valet::signer::{self, Form, Location, Signer};
 
 /// A form signed `age` hours ago, for an hour from now on, for keys under `in/` of 5 to 20 bytes.
 fn form(server: &Server, age: i64, fields: &[(&str, &str)]) -> Vec<(String, String)> {
+    form_of(server, age, fields, 5..=20)
+}
+
+fn form_of(server: &Server, age: i64, fields: &[(&str, &str)], length: RangeInclusive<u64>) -> Vec<(String, String)> {
     let keys = signer::Credentials {
         access_key_id: ACCESS.to_owned(),
         secret_access_key: SecretString::from(SECRET),
@@ -15,7 +21,7 @@ fn form(server: &Server, age: i64, fields: &[(&str, &str)]) -> Vec<(String, Stri
     };
     let signer = Signer::new(Location::endpoint(&server.base, BUCKET, true).unwrap(), "us-east-1", keys);
     let prefixes = [("key", "in/"), ("content-type", "image/"), ("success_action_status", "")];
-    let form = Form { fields: &[], prefixes: &prefixes, length: 5..=20 };
+    let form = Form { fields: &[], prefixes: &prefixes, length };
     let ttl = Duration::from_secs(3600 * u64::try_from(age + 1).unwrap());
     let signed = signer.sign_form(&form, OffsetDateTime::from(hours(-age)), ttl).unwrap();
     assert_eq!(signed.url, format!("{}/{BUCKET}", server.base));
@@ -53,6 +59,18 @@ async fn a_form_is_stored_within_its_policy() {
     // A policy lives until its own expiry, however old the signing time.
     let old = form(&server, 2, &[("key", "in/old"), ("content-type", "image/png"), ("success_action_status", "204")]);
     expect(post(&server, &old, "ten bytes!").await, 204, "").await;
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_file_may_look_like_delimiters_wherever_it_is_cut() {
+    let server = Server::start().await;
+    for (name, text) in [("in/returns", "\r"), ("in/almost", "\r\n--B"), ("in/dashes", "\r\n-")] {
+        let file = text.repeat(4 << 20 >> text.len().ilog2());
+        let fields = [("key", name), ("content-type", "image/png"), ("success_action_status", "204")];
+        expect(post(&server, &form_of(&server, 0, &fields, 1..=16 << 20), &file).await, 204, "").await;
+        assert!(server.read(name).await == file.as_bytes(), "{name}");
+    }
     server.end().await;
 }
 
