@@ -4,6 +4,7 @@
 //! states; never ids, addresses or anything a caller chose. Who measures does it where the thing happens; this file decides nothing.
 
 use std::{
+    hash::Hash,
     sync::{LazyLock, atomic::AtomicU64},
     time::Duration,
 };
@@ -11,7 +12,7 @@ use std::{
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
-    registry::{Registry, Unit},
+    registry::{Metric, Registry, Unit},
 };
 
 use crate::model::ImageState;
@@ -119,82 +120,54 @@ fn kinds(names: &[&'static str]) -> Family<Kind, Counter> {
     family
 }
 
-fn histogram() -> Histogram {
-    Histogram::new(BUCKETS)
+fn durations<L: Clone + Eq + Hash>() -> Family<L, Histogram> {
+    Family::new_with_constructor(|| Histogram::new(BUCKETS))
+}
+
+/// What is registered; the instrument is told where it is made.
+struct Register(Registry);
+
+impl Register {
+    fn add<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register(name, help, metric.clone());
+        metric
+    }
+
+    /// In seconds, which its name then says.
+    fn seconds<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
+        self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
+        metric
+    }
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("valet");
-        registry.register("build", "Which version runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        let signed = kinds(&["GET", "PUT", "POST", "DELETE", "HEAD"]);
-        let metrics = Self {
-            requests: Family::new_with_constructor(histogram),
-            in_flight: Gauge::default(),
-            images: kinds(&ImageState::ALL.map(ImageState::as_str)),
-            quota_refusals: Counter::default(),
+        let mut of = Register(Registry::with_prefix("valet"));
+        of.0.register("build", "Which version runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let signed = of.add("signed", "URLs and forms signed, by HTTP method", kinds(&["GET", "PUT", "POST", "DELETE", "HEAD"]));
+        let states = kinds(&ImageState::ALL.map(ImageState::as_str));
+        Self {
+            requests: of.seconds("http_request_duration", "Requests, by route, method and status", durations()),
+            in_flight: of.add("http_requests_in_flight", "Requests under way", Gauge::default()),
+            images: of.add("images", "Images that came into a state", states),
+            quota_refusals: of.add("quota_refusals", "Uploads refused for a full quota", Counter::default()),
             signed_gets: signed.get_or_create_owned(&Kind { kind: "GET" }),
             signed,
-            s3_calls: Family::new_with_constructor(histogram),
-            s3_clock_ahead: Seconds::default(),
-            mongodb_commands: Family::new_with_constructor(histogram),
-            mongodb_connections: Gauge::default(),
-            mongodb_connections_used: Gauge::default(),
-            hashes_running: Gauge::default(),
-            hashes_waiting: Gauge::default(),
-            hashes_refused: Counter::default(),
-            swept: kinds(&SWEPT),
-            sweep_backlog: Gauge::default(),
-            sweep_lag: Seconds::default(),
-            swept_at: Seconds::default(),
-            tasks: Gauge::default(),
-            registry: Registry::default(),
-        };
-        let seconds = || Unit::Seconds;
-        registry.register_with_unit(
-            "http_request_duration",
-            "Requests, by route, method and status",
-            seconds(),
-            metrics.requests.clone(),
-        );
-        registry.register("http_requests_in_flight", "Requests under way", metrics.in_flight.clone());
-        registry.register("images", "Images that came into a state", metrics.images.clone());
-        registry.register("quota_refusals", "Uploads refused for a full quota", metrics.quota_refusals.clone());
-        registry.register("signed", "URLs and forms signed, by HTTP method", metrics.signed.clone());
-        registry.register_with_unit("s3_call_duration", "Calls to S3, retries included", seconds(), metrics.s3_calls.clone());
-        registry.register_with_unit(
-            "s3_clock_ahead",
-            "How far S3's clock is ahead of ours",
-            seconds(),
-            metrics.s3_clock_ahead.clone(),
-        );
-        registry.register_with_unit(
-            "mongodb_command_duration",
-            "Commands to MongoDB",
-            seconds(),
-            metrics.mongodb_commands.clone(),
-        );
-        registry.register("mongodb_connections", "Connections to MongoDB", metrics.mongodb_connections.clone());
-        registry.register("mongodb_connections_used", "Connections to MongoDB in use", metrics.mongodb_connections_used.clone());
-        registry.register("password_hashes_running", "Passwords that are being hashed", metrics.hashes_running.clone());
-        registry.register("password_hashes_waiting", "Passwords that wait to be hashed", metrics.hashes_waiting.clone());
-        registry.register("password_hashes_refused", "Passwords refused because too many waited", metrics.hashes_refused.clone());
-        registry.register("swept", "What sweeps settled", metrics.swept.clone());
-        registry.register("sweep_backlog", "Images due after the last sweep, up to 1000", metrics.sweep_backlog.clone());
-        registry.register_with_unit(
-            "sweep_lag",
-            "How long the image due longest has been so",
-            seconds(),
-            metrics.sweep_lag.clone(),
-        );
-        registry.register_with_unit(
-            "sweep_finished",
-            "Unix time of the last sweep that went through",
-            seconds(),
-            metrics.swept_at.clone(),
-        );
-        registry.register("tasks", "Tasks of the runtime", metrics.tasks.clone());
-        Self { registry, ..metrics }
+            s3_calls: of.seconds("s3_call_duration", "Calls to S3, retries included", durations()),
+            s3_clock_ahead: of.seconds("s3_clock_ahead", "How far S3's clock is ahead of ours", Seconds::default()),
+            mongodb_commands: of.seconds("mongodb_command_duration", "Commands to MongoDB", durations()),
+            mongodb_connections: of.add("mongodb_connections", "Connections to MongoDB", Gauge::default()),
+            mongodb_connections_used: of.add("mongodb_connections_used", "Connections to MongoDB in use", Gauge::default()),
+            hashes_running: of.add("password_hashes_running", "Passwords that are being hashed", Gauge::default()),
+            hashes_waiting: of.add("password_hashes_waiting", "Passwords that wait to be hashed", Gauge::default()),
+            hashes_refused: of.add("password_hashes_refused", "Passwords refused because too many waited", Counter::default()),
+            swept: of.add("swept", "What sweeps settled", kinds(&SWEPT)),
+            sweep_backlog: of.add("sweep_backlog", "Images due after the last sweep, up to 1000", Gauge::default()),
+            sweep_lag: of.seconds("sweep_lag", "How long the image due longest has been so", Seconds::default()),
+            swept_at: of.seconds("sweep_finished", "Unix time of the last sweep that went through", Seconds::default()),
+            tasks: of.add("tasks", "Tasks of the runtime", Gauge::default()),
+            registry: of.0,
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::{fmt, time::Duration};
 use aws_lc_rs::digest;
 use jsonwebtoken::{DecodingKey, EncodingKey, Header, Validation, errors::ErrorKind};
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -191,29 +191,38 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`]; nothing else of the token is told.
     pub fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
+        let claims: Claims = self.open(token, header)?;
+        let caller = UserId::parse(&claims.sub).zip(SessionId::parse(&claims.sid));
+        let (user, session) = caller.ok_or(TokenError::Invalid)?;
+        check_life((claims.nbf, claims.iat, claims.exp), now)?;
+        Ok(Caller { user, proof: Proof::Session(session) })
+    }
+
+    /// The claims of a token that one of our keys signed, under this header.
+    fn open<C: DeserializeOwned>(&self, token: &str, header: fn(&str) -> Header) -> Result<C, TokenError> {
+        if token.len() > MAX_TOKEN {
+            return Err(TokenError::Invalid);
+        }
         let given = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
         // All of the header is ours, or none of the token is.
         let key = self.verifying.iter().find(|(kid, _)| header(kid) == given).ok_or(TokenError::Invalid)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.1, &self.validation)
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => TokenError::Expired,
-                _ => TokenError::Invalid,
-            })?
-            .claims;
-        let caller = UserId::parse(&claims.sub).zip(SessionId::parse(&claims.sid));
-        let (user, session) = caller.ok_or(TokenError::Invalid)?;
-        let now = now.unix_timestamp();
-        // Made by another of our servers, whose clock may be ahead.
-        let begins = claims.iat.max(claims.nbf.unwrap_or(claims.iat));
-        let life = claims.exp.saturating_sub(claims.iat);
-        if begins > now.saturating_add(foreign::LEEWAY) || !(0..=MAX_LIFE).contains(&life) {
-            return Err(TokenError::Invalid);
-        }
-        if claims.exp <= now {
-            return Err(TokenError::Expired);
-        }
-        Ok(Caller { user, proof: Proof::Session(session) })
+        let opened = jsonwebtoken::decode::<C>(token, &key.1, &self.validation).map_err(|error| match error.kind() {
+            ErrorKind::ExpiredSignature => TokenError::Expired,
+            _ => TokenError::Invalid,
+        })?;
+        Ok(opened.claims)
     }
+}
+
+/// Whether a token of ours that says `nbf`, `iat` and `exp` lives at `now`.
+fn check_life((nbf, iat, exp): (Option<i64>, i64, i64), now: OffsetDateTime) -> Result<(), TokenError> {
+    let now = now.unix_timestamp();
+    // Made by another of our servers, whose clock may be ahead.
+    let begins = iat.max(nbf.unwrap_or(iat));
+    if begins > now.saturating_add(foreign::LEEWAY) || !(0..=MAX_LIFE).contains(&exp.saturating_sub(iat)) {
+        return Err(TokenError::Invalid);
+    }
+    if exp <= now { Err(TokenError::Expired) } else { Ok(()) }
 }
 
 /// The header of our tokens: this and nothing else.

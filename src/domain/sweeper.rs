@@ -27,7 +27,7 @@ const LEASE: Duration = Duration::from_secs(120);
 /// After an image that could not be settled: S3 or the database may be down.
 const RETRY: Duration = Duration::from_secs(60);
 /// Images that are due are counted up to here.
-const COUNTED: u64 = 1000;
+const COUNTED: u32 = 1000;
 /// How old a hold is when its image is looked for: far longer than any request.
 const HELD: Duration = Duration::from_secs(120);
 
@@ -80,7 +80,8 @@ impl Valet {
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         loop {
-            let (swept, more) = self.sweep_once(self.store.now().await?).await?;
+            let now = self.store.now().await?;
+            let (swept, more) = self.sweep_once(now).await?;
             total.confirmed += swept.confirmed;
             total.rejected += swept.rejected;
             total.expired += swept.expired;
@@ -90,24 +91,27 @@ impl Valet {
             total.accounts += swept.accounts;
             total.failed += swept.failed;
             if !more {
-                self.tell(total).await?;
+                self.tell(total, now).await;
                 return Ok(total);
             }
         }
     }
 
     /// To the metrics: what was done, and what is left.
-    async fn tell(&self, swept: Swept) -> Result<(), StoreError> {
+    async fn tell(&self, swept: Swept, now: OffsetDateTime) {
         let Swept { confirmed, rejected, expired, purged, gone, holds, accounts, failed } = swept;
         for (kind, count) in SWEPT.into_iter().zip([confirmed, rejected, expired, purged, gone, holds, accounts, failed]) {
             Metrics::count(&METRICS.swept, kind, count.into());
         }
-        let now = self.store.now().await?;
-        let (due, first) = self.store.images.backlog(now, COUNTED).await?;
-        METRICS.sweep_backlog.set(due.try_into().unwrap_or(i64::MAX));
-        METRICS.sweep_lag.set(first.map_or(0.0, |first| (now - first).as_seconds_f64()));
         METRICS.swept_at.set(now.unix_timestamp() as f64);
-        Ok(())
+        match self.store.images.backlog(now, COUNTED).await {
+            Ok((due, first)) => {
+                METRICS.sweep_backlog.set(due.into());
+                METRICS.sweep_lag.set(first.map_or(0.0, |first| (now - first).as_seconds_f64()));
+            }
+            // The sweep went through all the same.
+            Err(error) => tracing::warn!(%error, "what is still due could not be counted"),
+        }
     }
 
     /// One step at `now`: at most a batch. The second value says whether anything was settled, so that more may be due.

@@ -170,11 +170,7 @@ impl From<model::Image> for PendingUpload {
     fn from(image: model::Image) -> Self {
         Self {
             id: image.id.to_string(),
-            kind: if image.upload.multipart.is_some() || image.upload.loose == Some(model::Loose::Parts) {
-                UploadKind::Multipart
-            } else {
-                UploadKind::Single
-            },
+            kind: if image.upload.is_in_parts() { UploadKind::Multipart } else { UploadKind::Single },
             file_name: image.upload.file_name.as_str().to_owned(),
             content_type: image.upload.content_type.to_string(),
             size: image.upload.size,

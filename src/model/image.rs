@@ -3,7 +3,6 @@
 use std::fmt;
 
 use time::OffsetDateTime;
-
 use uuid::Uuid;
 
 use super::{ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Sha256, ThumbHash, UserId};
@@ -228,12 +227,6 @@ impl Upload {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.size.saturating_add(self.preview.map_or(0, |preview| preview.size))
-    }
-
-    /// How many bytes may come: as many as were declared, or of a loose upload at least one and at most its bound.
-    #[must_use]
-    pub fn lengths(&self) -> (u64, u64) {
-        (if self.loose.is_some() { 1 } else { self.size }, self.size)
     }
 
     /// Bytes of the largest single transfer: the whole file, or a part.

@@ -100,6 +100,12 @@ impl fmt::Debug for Signer {
 const ROOM: usize = 1400;
 
 impl Signer {
+    /// What it signs with.
+    #[must_use]
+    pub fn credentials(&self) -> &Credentials {
+        &self.credentials
+    }
+
     /// A signer for the bucket at `location`.
     #[must_use]
     pub fn new(location: Location, region: &str, credentials: Credentials) -> Self {

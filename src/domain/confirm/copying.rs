@@ -29,10 +29,9 @@ impl Valet {
         while tries < TRIES {
             let Some(head) = self.objects.head(&image.key).await? else { return Ok(Finding::Missing) };
             // Not worth a copy. The digest is not looked at: it would be that of this moment.
-            let (least, most) = image.upload.lengths();
             let is_typed = head.content_type.as_deref() == Some(image.upload.content_type.as_str());
             // Who signs for Uppy's own S3 client does not see the type it sends; the copy gets the declared one.
-            if !(least..=most).contains(&head.size) || !(is_typed || image.upload.loose.is_some()) {
+            if !image.upload.lengths().contains(&head.size) || !(is_typed || image.upload.loose.is_some()) {
                 return Ok(Finding::Wrong(Rejection::ObjectMismatch));
             }
             let copy = ObjectKey::attempt(image.user, image.id);

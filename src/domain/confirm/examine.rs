@@ -1,5 +1,7 @@
 //! Looking at what lies in S3, changing nothing: the declared bytes, and an image of the declared type.
 
+use std::ops::RangeInclusive;
+
 use crate::{
     domain::{
         Valet,
@@ -27,11 +29,11 @@ pub(in crate::domain) enum Finding {
 }
 
 /// What was declared of an object.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Declared {
     content_type: ContentType,
-    /// The least and the most bytes.
-    lengths: (u64, u64),
+    /// How many bytes it may have.
+    lengths: RangeInclusive<u64>,
     /// None is declared for a multipart upload.
     sha256: Option<Sha256>,
     max_pixels: u64,
@@ -48,11 +50,6 @@ pub(super) enum Verdict {
 }
 
 impl Declared {
-    /// Whether so many bytes may be what was declared.
-    fn admits(&self, bytes: u64) -> bool {
-        (self.lengths.0..=self.lengths.1).contains(&bytes)
-    }
-
     /// The image itself.
     pub(super) fn image(image: &Image) -> Self {
         let upload = &image.upload;
@@ -63,7 +60,7 @@ impl Declared {
     /// Its preview, if there is to be one.
     pub(super) fn preview(image: &Image) -> Option<Self> {
         let preview = image.upload.preview?;
-        let (content_type, lengths, sha256) = (preview.content_type, (preview.size, preview.size), Some(preview.sha256));
+        let (content_type, lengths, sha256) = (preview.content_type, preview.size..=preview.size, Some(preview.sha256));
         Some(Self { content_type, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS })
     }
 }
@@ -92,7 +89,7 @@ impl Valet {
 
     async fn verify(&self, key: &ObjectKey, declared: Declared) -> Result<Verdict, StoreError> {
         let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
-        if !declared.admits(head.size) || head.content_type.as_deref() != Some(declared.content_type.as_str()) {
+        if !declared.lengths.contains(&head.size) || head.content_type.as_deref() != Some(declared.content_type.as_str()) {
             return Ok(Verdict::Wrong(Rejection::ObjectMismatch));
         }
         if let Some(sha256) = declared.sha256 {

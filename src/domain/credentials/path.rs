@@ -1,12 +1,12 @@
 //! The token that stands in the path of Uppy's calls, which cannot carry a header: it opens nothing but these, and its header
 //! keeps it from passing as an access token, and those from passing as it.
 
-use jsonwebtoken::{Header, errors::ErrorKind};
+use jsonwebtoken::Header;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Caller, MAX_LIFE, MAX_TOKEN, TokenError, Tokens, foreign};
+use super::{Caller, TokenError, Tokens, check_life};
 use crate::model::{SessionId, UserId};
 
 const TYP: &str = "uppy+jwt";
@@ -43,25 +43,11 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`]; nothing else of the token is told.
     pub fn verify_path(&self, token: &str, now: OffsetDateTime) -> Result<(UserId, Option<SessionId>), TokenError> {
-        if token.len() > MAX_TOKEN {
-            return Err(TokenError::Invalid);
-        }
-        let given = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
-        let key = self.verifying.iter().find(|(kid, _)| header(kid) == given).ok_or(TokenError::Invalid)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.1, &self.validation)
-            .map_err(|error| match error.kind() {
-                ErrorKind::ExpiredSignature => TokenError::Expired,
-                _ => TokenError::Invalid,
-            })?
-            .claims;
+        let claims: Claims = self.open(token, header)?;
         let user = UserId::parse(&claims.sub).ok_or(TokenError::Invalid)?;
         let session = claims.sid.as_deref().map(|sid| SessionId::parse(sid).ok_or(TokenError::Invalid)).transpose()?;
-        let now = now.unix_timestamp();
-        let life = claims.exp.saturating_sub(claims.iat);
-        if claims.iat > now.saturating_add(foreign::LEEWAY) || !(0..=MAX_LIFE).contains(&life) {
-            return Err(TokenError::Invalid);
-        }
-        if claims.exp <= now { Err(TokenError::Expired) } else { Ok((user, session)) }
+        check_life((None, claims.iat, claims.exp), now)?;
+        Ok((user, session))
     }
 }
 

@@ -359,7 +359,7 @@ impl Valet {
 
     /// Deletes what lies in S3 for this image: the open upload first, whose completion would bring the object back.
     pub(super) async fn remove(&self, image: &Image) -> Result<(), StoreError> {
-        if image.upload.multipart.is_some() || image.upload.loose == Some(Loose::Parts) {
+        if image.upload.is_in_parts() {
             if let Some(upload_id) = &image.upload_id {
                 self.objects.abort_multipart(&image.key, upload_id).await?;
             }

@@ -102,12 +102,14 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn backlog(&self, now: OffsetDateTime, most: u64) -> Result<(u64, Option<OffsetDateTime>), StoreError> {
-        let filter = doc! { "due": { "$lte": datetime(now) } };
-        let documents = self.collection.clone_with_type::<Document>();
-        let first = documents.find_one(filter.clone()).sort(doc! { "due": 1 }).projection(doc! { "due": 1, "_id": 0 });
-        let first = bounded(async { first.await }).await?;
-        let count = bounded(async { documents.count_documents(filter).limit(most).await }).await?;
-        Ok((count, first.and_then(|found| found.get_datetime("due").ok().map(|due| instant(*due)))))
+    pub async fn backlog(&self, now: OffsetDateTime, most: u32) -> Result<(u32, Option<OffsetDateTime>), StoreError> {
+        let due = self.collection.clone_with_type::<Document>();
+        let found = bounded(async {
+            let found = due.find(doc! { "due": { "$lte": datetime(now) } }).sort(doc! { "due": 1 }).limit(i64::from(most));
+            found.projection(doc! { "due": 1, "_id": 0 }).await?.try_collect::<Vec<_>>().await
+        });
+        let found = found.await?;
+        let first = found.first().and_then(|first| first.get_datetime("due").ok());
+        Ok((u32::try_from(found.len()).unwrap_or(most), first.map(|due| instant(*due))))
     }
 }

@@ -11,31 +11,16 @@ use tokio::sync::watch;
 use super::{super::StoreError, clock::Clock};
 use crate::signer::{Credentials, Signer};
 
-/// The credentials of the moment.
-#[derive(Debug, Clone)]
-pub(super) struct Keys {
-    /// Signs URLs with them.
-    pub signer: Arc<Signer>,
-    credentials: Credentials,
-}
-
-impl Keys {
-    /// The same credentials with another signer.
-    pub(super) fn with(&self, signer: Signer) -> Self {
-        Self { signer: Arc::new(signer), credentials: self.credentials.clone() }
-    }
-}
-
 /// Gives the client what is known, without asking anybody. Ended credentials too: whether S3 takes them is for S3 to say.
 #[derive(Debug)]
-pub(super) struct Known(pub watch::Receiver<Keys>);
+pub(super) struct Known(pub watch::Receiver<Arc<Signer>>);
 
 impl ProvideCredentials for Known {
     fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
     where
         Self: 'a,
     {
-        future::ProvideCredentials::ready(Ok(sdk(&self.0.borrow().credentials)))
+        future::ProvideCredentials::ready(Ok(sdk(self.0.borrow().credentials())))
     }
 }
 
@@ -68,11 +53,9 @@ pub(super) async fn keep_fresh(
     provider: SharedCredentialsProvider,
     clock: Clock,
     make: impl Fn(Credentials) -> Signer + Send + Sync + 'static,
-) -> Result<watch::Receiver<Keys>, StoreError> {
+) -> Result<watch::Receiver<Arc<Signer>>, StoreError> {
     let first = ask(&provider).await.map_err(|reason| StoreError::Credentials { reason })?;
-    let keys =
-        move |credentials: &Credentials| Keys { signer: Arc::new(make(credentials.clone())), credentials: credentials.clone() };
-    let (sender, receiver) = watch::channel(keys(&first));
+    let (sender, receiver) = watch::channel(Arc::new(make(first.clone())));
     tokio::spawn(async move {
         let mut current = first;
         let mut pause = until_next(&current, &clock);
@@ -85,7 +68,7 @@ pub(super) async fn keep_fresh(
                 Ok(fresh) => {
                     if !same(&fresh, &current) {
                         // The same credentials keep their signer: its key of the day, and the URLs it repeats.
-                        let _ = sender.send(keys(&fresh));
+                        let _ = sender.send(Arc::new(make(fresh.clone())));
                         tracing::info!(expires_at = ?fresh.expires_at, "credentials for S3 renewed");
                     }
                     current = fresh;

@@ -31,10 +31,7 @@ use tokio::sync::watch;
 pub use self::browser::MultipartCall;
 pub use self::copying::COPYING;
 pub use self::multipart::{COMPLETING, NewPart, StoredPart};
-use self::{
-    clock::Clock,
-    credentials::{Keys, Known},
-};
+use self::{clock::Clock, credentials::Known};
 use super::StoreError;
 use crate::{
     config,
@@ -54,7 +51,8 @@ pub struct Objects {
     client: Client,
     bucket: String,
     origin: String,
-    keys: watch::Receiver<Keys>,
+    /// Holds the credentials of the moment.
+    signer: watch::Receiver<Arc<Signer>>,
     clock: Clock,
     /// Where this server itself finds the bucket.
     inside: Location,
@@ -116,10 +114,10 @@ impl Objects {
         let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
         let (origin, clock) = (location.origin().to_owned(), Clock::default());
         let make = move |keys| Signer::new(location.clone(), &region, keys);
-        let keys = credentials::keep_fresh(provider, clock.clone(), make).await?;
+        let signer = credentials::keep_fresh(provider, clock.clone(), make).await?;
         let mut builder = aws_sdk_s3::config::Builder::from(&sdk)
             .force_path_style(config.force_path_style)
-            .credentials_provider(Known(keys.clone()))
+            .credentials_provider(Known(signer.clone()))
             .identity_cache(IdentityCache::no_cache())
             .interceptor(clock.clone())
             .interceptor(measured::Measured)
@@ -128,7 +126,7 @@ impl Objects {
         builder.set_endpoint_url(config.endpoint.clone());
         #[cfg(feature = "dev")]
         builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
-        Ok(Self { client: Client::from_conf(builder.build()), bucket: config.bucket.clone(), origin, keys, clock, inside })
+        Ok(Self { client: Client::from_conf(builder.build()), bucket: config.bucket.clone(), origin, signer, clock, inside })
     }
 
     /// How far S3's clock is ahead of this machine's, by its latest answers; zero below five seconds.
@@ -146,12 +144,12 @@ impl Objects {
     /// under another name.
     #[must_use]
     pub fn from_inside(&self) -> Self {
-        let inside = self.keys.borrow().with(self.signer().at(self.inside.clone()));
-        Self { keys: watch::channel(inside).1, ..self.clone() }
+        let signer = Arc::new(self.signer().at(self.inside.clone()));
+        Self { signer: watch::channel(signer).1, ..self.clone() }
     }
 
     fn signer(&self) -> Arc<Signer> {
-        self.keys.borrow().signer.clone()
+        self.signer.borrow().clone()
     }
 
     /// `signed_at`, and the end in the answer, are times of our clock; the URL speaks of S3's.
