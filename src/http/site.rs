@@ -17,7 +17,7 @@ macro_rules! files {
 
 const FILES: &[(&str, &str)] = files! {
     "style.css" "icon.svg"
-    "app.js" "api.js" "darkroom.js" "dom.js" "entrance.js" "files.js" "gallery.js" "grid.js" "http.js" "lightbox.js" "patience.js"
+    "account.js" "app.js" "api.js" "darkroom.js" "dom.js" "entrance.js" "files.js" "gallery.js" "grid.js" "http.js" "lightbox.js" "patience.js"
     "put.js" "rows.js" "session.js" "sha256.js" "shelf.js" "thumbhash.js" "trash.js" "tray.js" "upload.js" "uploader.js" "words.js"
     "worker.js" "workshop.js"
 };

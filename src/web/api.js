@@ -9,7 +9,8 @@ async function call(method, path, options = {}) {
   try {
     return await request(method, path, { ...options, token });
   } catch (error) {
-    if (!(error instanceof Problem) || error.status !== 401) throw error;
+    // A wrong password is no fault of the token's.
+    if (!(error instanceof Problem) || error.status !== 401 || error.code === "invalid_credentials") throw error;
     return request(method, path, { ...options, token: await session.token(token) });
   }
 }
@@ -18,6 +19,10 @@ const at = (id) => `/api/images/${encodeURIComponent(id)}`;
 const page = (path, limit, cursor) => `${path}?limit=${limit}${cursor ? `&cursor=${encodeURIComponent(cursor)}` : ""}`;
 
 export const me = () => call("GET", "/api/auth/me");
+export const sessions = () => call("GET", "/api/auth/sessions");
+export const endSession = (id) => call("DELETE", `/api/auth/sessions/${encodeURIComponent(id)}`);
+export const changePassword = (currentPassword, newPassword) => call("PUT", "/api/auth/password", { body: { currentPassword, newPassword } });
+export const deleteAccount = (password) => call("POST", "/api/auth/me/delete", { body: { password } });
 
 export const gallery = (limit, cursor) => call("GET", page("/api/images/gallery", limit, cursor));
 export const pending = (limit, cursor) => call("GET", page("/api/images/pending", limit, cursor));

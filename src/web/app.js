@@ -1,5 +1,6 @@
 // The page put together: who is signed in decides between the entrance and the gallery; here the parts meet.
 
+import { Account } from "./account.js";
 import * as api from "./api.js";
 import { $, icon, toast } from "./dom.js";
 import * as entrance from "./entrance.js";
@@ -34,6 +35,7 @@ function enter() {
   const tray = new Tray(uploader, choose);
   const lightbox = new Lightbox(gallery);
   const trash = new Trash(gallery, usage);
+  const account = new Account();
   const stopGathering = gather((files) => take(uploader, files));
   const stopping = new AbortController();
   const on = (target, name, work) => target.addEventListener(name, work, { signal: stopping.signal });
@@ -80,7 +82,7 @@ function enter() {
   leave = () => {
     stopping.abort();
     stopGathering();
-    for (const part of [lightbox, trash, tray, grid]) part.stop();
+    for (const part of [account, lightbox, trash, tray, grid]) part.stop();
     uploader.stop();
     leave = () => {};
   };

@@ -18,6 +18,17 @@ export function duration(seconds) {
 
 export const day = (text) => new Date(text).toLocaleString("en", { dateStyle: "medium", timeStyle: "short" });
 
+const BROWSERS = [[/Edg/, "Edge"], [/OPR/, "Opera"], [/Firefox|FxiOS/, "Firefox"], [/Chrom|CriOS/, "Chrome"], [/Safari/, "Safari"]];
+const SYSTEMS = [[/iPhone|iPad/, "iOS"], [/Android/, "Android"], [/Windows/, "Windows"], [/CrOS/, "ChromeOS"], [/Mac OS/, "macOS"], [/Linux/, "Linux"]];
+
+/** A client by what it called itself (`User-Agent`); those that are no browsers as they did. */
+export function device(agent = "") {
+  const named = (names) => names.find(([pattern]) => pattern.test(agent))?.[1];
+  const browser = named(BROWSERS);
+  if (!browser) return agent.slice(0, 60) || "Unnamed device";
+  return [browser, named(SYSTEMS)].filter(Boolean).join(" on ");
+}
+
 const SENTENCES = {
   no_answer: "The server cannot be reached. Check the connection, then try again.",
   bad_answer: "Something between here and the server answered in its place. Try again later.",

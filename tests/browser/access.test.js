@@ -49,7 +49,14 @@ for (const [name, options] of [
     await page.locator("summary").click();
     await axe(page, "the menu");
     await picture(page, `${name}-menu`);
-    await page.locator("summary").click();
+    await page.getByRole("button", { name: "Account and devices" }).click();
+    await page.getByText("This device").waitFor();
+    await axe(page, "the account");
+    await picture(page, `${name}-account`);
+    await page.getByRole("button", { name: "Change the password" }).click();
+    await page.getByText("Enter your password.").waitFor();
+    await axe(page, "the account, with a problem");
+    await page.keyboard.press("Escape");
     await page.getByRole("checkbox").first().check();
     await axe(page, "a selection");
     await page.getByRole("button", { name: "Delete" }).click();

@@ -1,0 +1,94 @@
+// The account's dialog: sessions, password, and the end of the account.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { BASE, PASSWORD, loaded, photos, picture, signedIn, until, upload } from "./harness.js";
+
+const REFUSED = [/ 401 /, / 422 /];
+const NEW = "five slow green lamps";
+
+const logIn = async (email, password, agent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0") => {
+  const headers = { "content-type": "application/json", "user-agent": agent };
+  const answer = await fetch(`${BASE}/api/auth/login`, { method: "POST", headers, body: JSON.stringify({ email, password }) });
+  return { status: answer.status, ...(await answer.json()) };
+};
+const me = (token) => fetch(`${BASE}/api/auth/me`, { headers: { authorization: `Bearer ${token}` } });
+
+async function open(page) {
+  await page.locator("summary").click();
+  await page.getByRole("button", { name: "Account and devices" }).click();
+  return page.getByRole("dialog", { name: "Account" });
+}
+
+test("a device that is lost is signed out", async (t) => {
+  const { page, user } = await signedIn(t, {});
+  const lost = await logIn(user.email, PASSWORD);
+  const phone = await logIn(user.email, PASSWORD, "Gallery/3.1 (iPhone)");
+  const dialog = await open(page);
+  // The sign-up was one, too.
+  await until(async () => (await dialog.getByRole("listitem").count()) === 4, "four sessions");
+  assert.equal(await dialog.getByText("This device").count(), 1);
+  await picture(page, "account");
+  await dialog.getByRole("button", { name: "Sign out Firefox on Linux" }).click();
+  await until(async () => (await dialog.getByRole("listitem").count()) === 3, "three sessions");
+  assert.equal((await me(lost.token)).status, 401);
+  assert.equal((await me(phone.token)).status, 200);
+  await dialog.getByText("Gallery/3.1 (iPhone)").waitFor();
+
+  await dialog.getByRole("button", { name: "Sign out everywhere else" }).click();
+  await until(async () => (await dialog.getByRole("listitem").count()) === 1, "this session alone");
+  assert.equal((await me(phone.token)).status, 401);
+  assert.equal(await dialog.getByRole("button", { name: "Sign out everywhere else" }).isVisible(), false);
+  await page.keyboard.press("Escape");
+  await page.getByRole("heading", { name: "No images yet" }).waitFor();
+});
+
+test("another password: what is wrong is said where it is wrong", async (t) => {
+  const { page, user } = await signedIn(t, { allowed: REFUSED });
+  const other = await logIn(user.email, PASSWORD);
+  const dialog = await open(page);
+  const [current, fresh] = [dialog.getByLabel("Current password"), dialog.getByLabel("New password")];
+  const change = dialog.getByRole("button", { name: "Change the password" });
+  await change.click();
+  await dialog.getByText("Enter your password.").waitFor();
+  await current.fill("another three boats");
+  await fresh.fill(NEW);
+  let refreshes = 0;
+  page.on("request", (request) => { refreshes += request.url().endsWith("/api/auth/refresh"); });
+  await change.click();
+  await dialog.getByText("The password is wrong.").waitFor();
+  assert.equal(await current.getAttribute("aria-invalid"), "true");
+  assert.equal(refreshes, 0, "the token was not at fault");
+  await current.fill(PASSWORD);
+  await fresh.fill("short");
+  await change.click();
+  await until(async () => (await fresh.getAttribute("aria-invalid")) === "true", "the new one is at fault");
+  await fresh.fill(NEW);
+  await change.click();
+  await page.getByText("The password is changed.").waitFor();
+  assert.equal(await dialog.isVisible(), false);
+  assert.equal((await me(other.token)).status, 401, "everybody else is out");
+  assert.equal((await logIn(user.email, PASSWORD)).status, 401);
+  assert.equal((await logIn(user.email, NEW)).status, 200);
+  // This session goes on.
+  await upload(page, await photos(page, 1));
+});
+
+test("the account is deleted, with a password alone", async (t) => {
+  const { page, context, user } = await signedIn(t, { allowed: REFUSED });
+  await upload(page, await photos(page, 2));
+  const other = await context.newPage();
+  await other.goto("/");
+  await until(async () => (await loaded(other).count()) === 2, "the other tab's gallery");
+  const dialog = await open(page);
+  const [password, remove] = [dialog.locator("#delete-password"), dialog.getByRole("button", { name: "Delete the account" })];
+  await password.fill("another three boats");
+  await remove.click();
+  await dialog.getByText("The password is wrong.").waitFor();
+  assert.equal((await logIn(user.email, PASSWORD)).status, 200);
+  await password.fill(PASSWORD);
+  await remove.click();
+  for (const tab of [page, other]) await tab.getByRole("heading", { name: "Sign in" }).waitFor();
+  await page.getByText("The account and its images are deleted.").waitFor();
+  assert.equal((await logIn(user.email, PASSWORD)).status, 401);
+});
