@@ -69,6 +69,14 @@ pub struct Metrics {
     pub requests: Family<Answered, Histogram>,
     /// Requests under way.
     pub in_flight: Gauge,
+    /// Connections of clients that are open.
+    pub connections: Gauge,
+    /// Connections that were closed at once because too many were open.
+    pub connections_refused: Counter,
+    /// Connections that were closed because their client was too slow, by what did not come: one of [`TOO_SLOW`].
+    pub connections_timed_out: Family<Kind, Counter>,
+    /// Requests that were answered 503 at once because too many were under way.
+    pub shed: Counter,
     /// Images that came into a state.
     pub images: Family<Kind, Counter>,
     /// Uploads that were refused for a full quota.
@@ -107,6 +115,9 @@ pub struct Metrics {
 
 /// From a cache's answer to the longest a request may take.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// What a slow client did not send, or take, in time.
+pub const TOO_SLOW: [&str; 4] = ["header", "body", "answer", "idle"];
 
 /// What a sweep settles.
 pub const SWEPT: [&str; 8] = ["confirmed", "rejected", "expired", "purged", "gone", "holds", "accounts", "failed"];
@@ -149,6 +160,10 @@ impl Default for Metrics {
         Self {
             requests: of.seconds("http_request_duration", "Requests, by route, method and status", durations()),
             in_flight: of.add("http_requests_in_flight", "Requests under way", Gauge::default()),
+            connections: of.add("http_connections", "Connections of clients", Gauge::default()),
+            connections_refused: of.add("http_connections_refused", "Connections refused: too many were open", Counter::default()),
+            connections_timed_out: of.add("http_connections_timed_out", "Connections of slow clients closed", kinds(&TOO_SLOW)),
+            shed: of.add("http_requests_shed", "Requests answered 503: too many were under way", Counter::default()),
             images: of.add("images", "Images that came into a state", states),
             quota_refusals: of.add("quota_refusals", "Uploads refused for a full quota", Counter::default()),
             signed_gets: signed.get_or_create_owned(&Kind { kind: "GET" }),
