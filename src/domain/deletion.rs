@@ -1,6 +1,6 @@
 //! Deleting: final for the user at once; the object goes now, and once more when every URL for it has died.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
@@ -24,6 +24,8 @@ pub enum DeleteError {
 
 /// Races with a confirm or the sweeper are settled by looking again.
 const TRIES: usize = 5;
+/// How long the user waits for the bytes to go; what is left then is the sweeper's.
+const PURGING: Duration = Duration::from_secs(4);
 
 impl Valet {
     /// Deletes an image or an open upload; done again while its tombstone lives.
@@ -115,7 +117,8 @@ impl Valet {
             }
             .boxed()
         };
-        let purged: Vec<_> = stream::iter(tombstones).map(purge).buffer_unordered(S3_AT_ONCE).collect().await;
+        let purged = stream::iter(tombstones).map(purge).buffer_unordered(S3_AT_ONCE);
+        let purged: Vec<_> = purged.take_until(tokio::time::sleep(PURGING)).collect().await;
         let mut done = Vec::new();
         for (removed, tombstone) in &purged {
             match removed {

@@ -21,11 +21,13 @@ use crate::{
 
 /// Images per step.
 const BATCH: u32 = 100;
-/// Longer than any one image takes: HEAD, a few ranged GETs, the parts' listing and completion, a few updates, each
-/// with its deadline.
+/// The longest one image may take: HEAD, a few ranged GETs, the parts' listing and completion, a few updates, each
+/// with its deadline. A file that is hashed here has the rest.
 const LEASE: Duration = Duration::from_secs(120);
 /// After an image that could not be settled: S3 or the database may be down.
 const RETRY: Duration = Duration::from_secs(60);
+/// After so many images in a row that S3 said nothing about, it is asked no more until the next sweep.
+const SILENCES: u32 = 3;
 /// Images that are due are counted up to here.
 const COUNTED: u32 = 1000;
 /// How old a hold is when its image is looked for: far longer than any request.
@@ -121,28 +123,43 @@ impl Valet {
     pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
         self.learn_store().await;
         let mut swept = Swept::default();
-        let mut claimed = 0;
+        let (mut claimed, mut silences) = (0, 0);
         let lease_ends = now + LEASE;
         for (image, due) in self.store.images.due(now, BATCH).await? {
             if !self.store.images.claim(&image, due, lease_ends).await? {
                 continue;
             }
             claimed += 1;
-            let settled = match image.state {
-                ImageState::Pending => self.sweep_pending(&image, lease_ends, now, &mut swept).await,
-                ImageState::Ready => self.sweep_strays(&image, lease_ends, now, &mut swept).await,
-                _ => self.sweep_tombstone(&image, lease_ends, now, &mut swept).await,
-            };
+            let settled = tokio::time::timeout(LEASE, self.sweep_image(&image, lease_ends, now, &mut swept)).await;
+            let settled = settled.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "a sweep" }));
+            silences = if matches!(settled, Err(StoreError::ObjectsTimeout { .. })) { silences + 1 } else { 0 };
             if let Err(error) = settled {
                 tracing::warn!(image = %image.id, %error, "an image could not be swept");
                 swept.failed += 1;
                 self.store.images.postpone(&image, lease_ends, now + RETRY).await?;
             }
+            if silences == SILENCES {
+                break;
+            }
         }
         swept.holds = self.settle_holds(now).await?;
         let (accounts, more) = self.sweep_deletions(now).await?;
         swept.accounts = accounts;
-        Ok((swept, claimed > 0 || more))
+        Ok((swept, silences < SILENCES && (claimed > 0 || more)))
+    }
+
+    async fn sweep_image(
+        &self,
+        image: &Image,
+        lease_ends: OffsetDateTime,
+        now: OffsetDateTime,
+        swept: &mut Swept,
+    ) -> Result<(), StoreError> {
+        match image.state {
+            ImageState::Pending => self.sweep_pending(image, lease_ends, now, swept).await,
+            ImageState::Ready => self.sweep_strays(image, lease_ends, now, swept).await,
+            _ => self.sweep_tombstone(image, lease_ends, now, swept).await,
+        }
     }
 
     /// Every URL has died: what is there now is all that will ever be. Or nobody will say when it comes, and it is looked for.

@@ -195,6 +195,8 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
     options.max_pool_size = options.max_pool_size.or(Some(64));
     options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
     options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
+    // A server that says nothing is noticed after this and the time to connect; its connections are given up then.
+    options.heartbeat_freq = options.heartbeat_freq.or(Some(Duration::from_secs(5)));
     // What is acknowledged survives the loss of a minority, and what is read was acknowledged.
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
     options.read_concern = Some(ReadConcern::majority());

@@ -52,6 +52,11 @@ impl Valet {
                 Ok(proved @ Finding::Proved(_)) => return Ok(proved),
                 Ok(Finding::Missing) => self.give_up(image, &copy).await,
                 Ok(finding) => return Ok(finding),
+                Err(error @ StoreError::ObjectsTimeout { .. }) => {
+                    // A store that says nothing is not asked to clean up as well. The claim goes: each attempt has its own key.
+                    self.store.images.drop_completion(image).await?;
+                    return Err(error);
+                }
                 Err(error) => {
                     self.give_up(image, &copy).await;
                     return Err(error);

@@ -6,7 +6,7 @@
 mod copying;
 mod examine;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::OnceLock};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
@@ -97,8 +97,25 @@ impl Valet {
         pending: Vec<Image>,
         now: OffsetDateTime,
     ) -> Result<HashMap<ImageId, ConfirmError>, StoreError> {
-        // Boxed: the stream's own futures are not `Send` for every lifetime.
-        let looks = pending.into_iter().map(|image| async move { (self.gather(&image, now).await, image) }.boxed());
+        // Once it has said nothing in time, S3 is not waited for again, item after item.
+        let silence = OnceLock::new();
+        let look = |image: Image| {
+            let silence = &silence;
+            // Boxed: the stream's own futures are not `Send` for every lifetime.
+            async move {
+                let finding = match silence.get() {
+                    Some(error) => Err(StoreError::clone(error)),
+                    None => self.gather(&image, now).await,
+                };
+                if let Err(StoreError::ObjectsTimeout { operation }) = &finding {
+                    let reason = "it did not answer for another item".to_owned();
+                    let _ = silence.set(StoreError::Objects { operation, reason });
+                }
+                (finding, image)
+            }
+            .boxed()
+        };
+        let looks = pending.into_iter().map(look);
         let examined: Vec<_> = stream::iter(looks).buffer_unordered(S3_AT_ONCE).collect().await;
         let (mut proved, mut unsettled) = (Vec::new(), HashMap::new());
         for (finding, image) in examined {

@@ -26,19 +26,20 @@ impl Objects {
         content_type: ContentType,
     ) -> Result<bool, StoreError> {
         let copy = self.client.copy_object().bucket(&self.bucket).key(to.as_str()).copy_source(format!("{}/{from}", self.bucket));
-        let answer = copy
+        let copy = copy
             .copy_source_if_match(etag)
             .metadata_directive(MetadataDirective::Replace)
             .content_type(content_type.as_str())
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .customize()
-            .config_override(patient(COPYING))
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(true),
-            Err(error) if is_gone(&error) => Ok(false),
-            Err(error) => Err(failed("CopyObject", &error)),
-        }
+            .config_override(patient(COPYING));
+        let copied = async {
+            match copy.send().await {
+                Ok(_) => Ok(true),
+                Err(error) if is_gone(&error) => Ok(false),
+                Err(error) => Err(failed("CopyObject", &error)),
+            }
+        };
+        self.while_it_lives("CopyObject", copied).await
     }
 }

@@ -11,6 +11,8 @@ mod credentials;
 pub mod listing;
 mod measured;
 mod multipart;
+mod patience;
+mod pool;
 pub mod prober;
 pub mod settings;
 pub mod wire;
@@ -31,7 +33,7 @@ use tokio::sync::watch;
 pub use self::browser::MultipartCall;
 pub use self::copying::COPYING;
 pub use self::multipart::{COMPLETING, NewPart, StoredPart};
-use self::{clock::Clock, credentials::Known};
+use self::{clock::Clock, credentials::Known, patience::patient};
 use super::StoreError;
 use crate::{
     config,
@@ -40,10 +42,13 @@ use crate::{
     signer::{Location, Presigned, Request, Signer},
 };
 
-/// The longest one S3 call may take, retries included: below the ten seconds in which a request is answered.
-const DEADLINE: Duration = Duration::from_secs(8);
+/// The longest one S3 call may take, retries included: far enough below the ten seconds in which a request is answered that what
+/// has to follow a failure is done in them too.
+const DEADLINE: Duration = Duration::from_millis(6500);
 /// The longest one attempt may take.
 const ATTEMPT: Duration = Duration::from_secs(3);
+/// The longest a connection may take to be made: a second attempt must fit into a call.
+const CONNECT: Duration = Duration::from_secs(2);
 
 /// One bucket.
 #[derive(Debug, Clone)]
@@ -106,7 +111,7 @@ impl Objects {
         };
         let (location, inside) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(ATTEMPT)
+            .connect_timeout(CONNECT)
             .read_timeout(ATTEMPT)
             .operation_attempt_timeout(ATTEMPT)
             .operation_timeout(DEADLINE)
@@ -118,6 +123,7 @@ impl Objects {
         let mut builder = aws_sdk_s3::config::Builder::from(&sdk)
             .force_path_style(config.force_path_style)
             .credentials_provider(Known(signer.clone()))
+            .http_client(pool::Pool::new())
             .identity_cache(IdentityCache::no_cache())
             .interceptor(clock.clone())
             .interceptor(measured::Measured)
@@ -354,12 +360,6 @@ impl Objects {
         }
         answer.map(drop).map_err(|error| failed("HeadBucket", &error))
     }
-}
-
-/// For the calls that S3 answers only when it has done what takes long.
-fn patient(longest: Duration) -> aws_sdk_s3::config::Builder {
-    let timeouts = TimeoutConfig::builder().read_timeout(longest).operation_attempt_timeout(longest).operation_timeout(longest);
-    aws_sdk_s3::config::Builder::new().timeout_config(timeouts.build())
 }
 
 fn status<E>(error: &SdkError<E>) -> Option<u16> {

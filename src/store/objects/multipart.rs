@@ -154,13 +154,15 @@ impl Objects {
         });
         let parts = CompletedMultipartUpload::builder().set_parts(Some(completed.collect())).build();
         let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
-        let answer =
-            complete.if_none_match("*").multipart_upload(parts).customize().config_override(patient(COMPLETING)).send().await;
-        match answer {
-            Ok(_) => Ok(true),
-            Err(error) if matches!(status(&error), Some(404 | 409 | 412)) || error.code() == Some("InvalidPart") => Ok(false),
-            Err(error) => Err(failed("CompleteMultipartUpload", &error)),
-        }
+        let complete = complete.if_none_match("*").multipart_upload(parts).customize().config_override(patient(COMPLETING));
+        let completed = async {
+            match complete.send().await {
+                Ok(_) => Ok(true),
+                Err(error) if matches!(status(&error), Some(404 | 409 | 412)) || error.code() == Some("InvalidPart") => Ok(false),
+                Err(error) => Err(failed("CompleteMultipartUpload", &error)),
+            }
+        };
+        self.while_it_lives("CompleteMultipartUpload", completed).await
     }
 
     /// Aborts an upload. Done when there is none.
