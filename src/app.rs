@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use poem::{Server, listener::TcpAcceptor};
 use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
@@ -20,14 +19,12 @@ use crate::{
     store::{Objects, Store, StoreError},
 };
 
-/// How long requests that are under way may go on after the signal to stop.
-const DRAIN: Duration = Duration::from_secs(25);
-/// A connection on which nothing happens is closed after this.
-const IDLE: Duration = Duration::from_secs(75);
+/// Connections of operators' tools: few ask, and all of them at once must not be locked out by clients.
+const OPERATORS: usize = 64;
 /// How long an answer of the readiness probe is kept.
 const READINESS_KEPT: Duration = Duration::from_secs(1);
-/// How long a dependency may take to answer the readiness probe.
-const READINESS_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a dependency may take to answer the readiness probe: an attempt on a connection that turns out to be dead, and another.
+const READINESS_DEADLINE: Duration = Duration::from_secs(4);
 /// URLs are signed with S3's time whatever ours is, but tokens and ends of uploads are ours: a server this wrong serves nobody.
 const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
 
@@ -121,18 +118,17 @@ impl App {
 /// Serves the API and sweeps until `stop`, then finishes what is under way, within a deadline.
 ///
 /// # Errors
-/// When the listener fails.
+/// When ADMIN_BIND cannot be listened on.
 pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
     // Only who opens uploads needs to know; what connects meanwhile waits.
     app.valet.learn_store().await;
-    let acceptor = TcpAcceptor::from_std(listener.into_std()?)?;
-    let endpoint = http::endpoint(app.clone(), &config.cors);
+    let endpoint = http::endpoint(app.clone(), config);
     let operators = match config.admin_bind {
         Some(address) => {
             let listener = TcpListener::bind(address).await?;
             tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");
-            let acceptor = TcpAcceptor::from_std(listener.into_std()?)?;
-            Some(tokio::spawn(Server::new_with_acceptor(acceptor).idle_timeout(IDLE).run(http::admin::endpoint(app.clone()))))
+            let endpoint = http::admin::endpoint(app.clone());
+            Some(tokio::spawn(http::server::serve(listener, endpoint, OPERATORS, CancellationToken::new())))
         }
         None => None,
     };
@@ -148,9 +144,8 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
         stop.cancelled().await;
         app.stopping.store(true, Ordering::Relaxed);
     };
-    let served =
-        Server::new_with_acceptor(acceptor).idle_timeout(IDLE).run_with_graceful_shutdown(endpoint, stopped, Some(DRAIN)).await;
-    stop.cancel();
+    let most = http::server::affordable(config.load.max_connections);
+    tokio::join!(http::server::serve(listener, endpoint, most, stop.clone()), stopped);
     // Last, so that what happens while the server drains can be seen.
     if let Some(operators) = operators {
         operators.abort();
@@ -161,5 +156,5 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
     if let Err(error) = provider.await {
         tracing::error!(%error, "the task of the identity provider's keys ended badly");
     }
-    served
+    Ok(())
 }

@@ -156,9 +156,8 @@ async fn serve() -> Result<(), Failure> {
     let stop = on_signal()?;
     let app = App::connect(&config).await?;
     app.valet.probe_objects().await.map_err(app::ConnectError::Objects)?;
-    let listener = tokio::net::TcpListener::bind(config.bind)
-        .await
-        .map_err(|error| format!("cannot listen on {} (BIND): {error}", config.bind))?;
+    let listener =
+        http::server::listen(config.bind).map_err(|error| format!("cannot listen on {} (BIND): {error}", config.bind))?;
     tracing::info!(address = %listener.local_addr()?, "listening");
     app::serve(listener, app, &config, stop).await?;
     tracing::info!("stopped");

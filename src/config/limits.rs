@@ -1,4 +1,5 @@
-//! Settings of throttling: how often is too often, and which proxies are believed about who asks.
+//! Settings of throttling and of load: how often is too often, how many are too many, and which proxies are believed about who
+//! asks.
 
 use std::{
     fmt,
@@ -75,6 +76,15 @@ impl Default for Limits {
     }
 }
 
+/// How much is carried at once; what comes beyond it is refused, not queued.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    /// `MAX_CONNECTIONS`: of clients, whatever they do.
+    pub max_connections: usize,
+    /// `MAX_REQUESTS`: whose bodies are here, until their answers are made.
+    pub max_requests: usize,
+}
+
 /// An address, or all that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
@@ -140,7 +150,9 @@ impl TrustedProxies {
         client
     }
 
-    fn trust(&self, address: IpAddr) -> bool {
+    /// Whether this address is a proxy of ours.
+    #[must_use]
+    pub fn trust(&self, address: IpAddr) -> bool {
         self.0.iter().any(|network| network.holds(address))
     }
 }

@@ -12,7 +12,7 @@ mod limits;
 mod reader;
 
 pub use accounts::{Accounts, Provider, is_authentic};
-pub use limits::{InvalidNetwork, InvalidRate, Limits, Network, Rate, TrustedProxies};
+pub use limits::{InvalidNetwork, InvalidRate, Limits, Load, Network, Rate, TrustedProxies};
 
 use self::reader::Reader;
 use crate::{model::ContentType, signer};
@@ -41,6 +41,8 @@ pub struct Config {
     pub sweep: Sweep,
     /// How often is too often.
     pub limits: Limits,
+    /// How much is too much at once.
+    pub load: Load,
     /// Whose word about who asks is believed.
     pub proxies: TrustedProxies,
     /// Whose pages may call the API.
@@ -247,6 +249,7 @@ impl Config {
                 grace: env.duration("SWEEP_GRACE", Duration::from_secs(15 * 60), hours(24 * 7)),
             },
             limits: env.limits(),
+            load: env.load(),
             proxies: env.proxies("TRUSTED_PROXIES"),
             cors: CorsOrigins { exact: env.origins("CORS_ORIGINS"), loopback: false },
             log: env.log_format(),

@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
 
-use super::{Finalize, Limits, LogFormat, Lookup, Rate, TrustedProxies};
+use super::{Finalize, Limits, Load, LogFormat, Lookup, Rate, TrustedProxies};
 use crate::{model::ContentType, signer};
 
 /// Reads settings one by one and gathers what is wrong.
@@ -155,6 +155,11 @@ impl Reader<'_> {
             refresh: self.parsed("RATE_LIMIT_REFRESH", default.refresh, Rate::FORM),
             upload: self.parsed("RATE_LIMIT_UPLOAD", default.upload, Rate::FORM),
         }
+    }
+
+    pub(super) fn load(&mut self) -> Load {
+        let mut count = |name, default, most| usize::try_from(self.number(name, default, most)).unwrap_or(usize::MAX);
+        Load { max_connections: count("MAX_CONNECTIONS", 10_000, 1_000_000), max_requests: count("MAX_REQUESTS", 1024, 100_000) }
     }
 
     pub(super) fn proxies(&mut self, name: &str) -> TrustedProxies {

@@ -7,12 +7,17 @@ use poem::{
     web::Data,
 };
 
+use super::outermost;
 use crate::{app::App, metrics};
 
 /// Everything that is answered there.
 pub fn endpoint(app: App) -> impl Endpoint<Output = Response> + 'static {
     let routes = Route::new().at("/metrics", get(scrape)).at("/livez", get(alive)).at("/readyz", get(ready));
-    routes.data(app).into_endpoint().map_to_response()
+    routes.data(app).into_endpoint().after(|answer: poem::Result<Response>| async move {
+        let mut response = answer.unwrap_or_else(|error| error.into_response());
+        outermost::protect(response.headers_mut());
+        Ok(response)
+    })
 }
 
 #[handler]

@@ -21,13 +21,25 @@ impl<'a> FromRequest<'a> for Client {
 
 /// The address of the client, or of the last proxy that is not ours.
 pub fn address(request: &Request, proxies: &TrustedProxies) -> IpAddr {
-    let peer = match &request.remote_addr().0 {
+    let fields: Vec<_> = fields(request, "x-forwarded-for").collect();
+    proxies.client(peer(request), fields.into_iter())
+}
+
+/// Whether the request came over TLS, by the word of a proxy of ours; of several hops, on every one.
+pub fn is_tls(request: &Request, proxies: &TrustedProxies) -> bool {
+    let mut hops = fields(request, "x-forwarded-proto").flat_map(|field| field.split(',')).peekable();
+    hops.peek().is_some() && proxies.trust(peer(request)) && hops.all(|hop| hop.trim().eq_ignore_ascii_case("https"))
+}
+
+fn peer(request: &Request) -> IpAddr {
+    match &request.remote_addr().0 {
         Addr::SocketAddr(address) => address.ip(),
         // The server listens on TCP alone.
         _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-    };
-    // A field that is no text reads as a hop that is no address.
-    let fields: Vec<_> =
-        request.headers().get_all("x-forwarded-for").iter().map(|field| field.to_str().unwrap_or_default()).collect();
-    proxies.client(peer, fields.into_iter())
+    }
+}
+
+/// A field that is no text reads as one that says nothing.
+fn fields<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
+    request.headers().get_all(name).iter().map(|field| field.to_str().unwrap_or_default())
 }

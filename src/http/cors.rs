@@ -8,6 +8,7 @@ use poem::{
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
 };
 
+use super::outermost;
 use crate::config::CorsOrigins;
 
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
@@ -45,6 +46,9 @@ impl<E: Endpoint> Endpoint for CorsEndpoint<E> {
             if preflight { StatusCode::NO_CONTENT.into_response() } else { self.inner.get_response(request).await };
         let headers = response.headers_mut();
         headers.append(header::VARY, HeaderValue::from_static("origin"));
+        if preflight {
+            outermost::protect(headers);
+        }
         if let Some(origin) = allowed {
             mark(headers, origin, preflight);
         }

@@ -20,6 +20,7 @@ pub mod openapi;
 mod outermost;
 mod page;
 pub mod problem;
+pub mod server;
 pub mod sessions;
 mod site;
 pub mod uploads;
@@ -30,7 +31,7 @@ mod written;
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::Tags;
 
-use crate::{app::App, config::CorsOrigins};
+use crate::{app::App, config::Config};
 
 /// The groups of the document, in the order a newcomer reads.
 #[derive(Tags)]
@@ -50,9 +51,9 @@ enum Tag {
 }
 
 /// Everything this server answers.
-pub fn endpoint(app: App, cors: &CorsOrigins) -> impl Endpoint<Output = Response> + 'static {
+pub fn endpoint(app: App, config: &Config) -> impl Endpoint<Output = Response> + 'static {
     let api = openapi::service().into_endpoint().map_to_response();
-    let outermost = outermost::Outermost::new(app.proxies.clone());
+    let outermost = outermost::Outermost::new(app.proxies.clone(), config.load.max_requests);
     let pages = site::routes(docs::routes(api), app.valet.bucket_origin());
-    pages.data(app).with(compression::Gzip).with(outermost).with(cors::Cors(cors.clone()))
+    pages.data(app).with(compression::Gzip).with(outermost).with(cors::Cors(config.cors.clone()))
 }

@@ -6,14 +6,16 @@ use futures_util::FutureExt;
 use poem::{
     Endpoint, IntoResponse, Middleware, Request, Response, Result,
     error::{MethodNotAllowedError, NotFoundError, ParsePathError},
-    http::{HeaderValue, Method, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header},
 };
 use poem_openapi::error::{AuthorizationError, ContentTypeError, ParseParamError};
 use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    client, limits, openapi,
+    client,
+    limits::{self, Room},
+    openapi,
     problem::{Code, Problem},
 };
 use crate::{
@@ -23,6 +25,32 @@ use crate::{
 
 const REQUEST_ID: &str = "x-request-id";
 
+/// RFC 6797. Sent over TLS alone, where alone it means something.
+const TLS_ONLY: &str = "max-age=31536000; includeSubDomains";
+
+/// Says which request the answer is for.
+pub fn name(headers: &mut HeaderMap, id: &str) {
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+}
+
+/// What every answer has: it is not to be kept where nothing else is said, framed, sniffed, embedded by other sites or told about.
+pub fn protect(headers: &mut HeaderMap) {
+    let fixed = HeaderValue::from_static;
+    headers.entry(header::CACHE_CONTROL).or_insert(fixed("no-store"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(fixed("default-src 'none'; frame-ancestors 'none'"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
+    headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
+    // https://fetch.spec.whatwg.org/#cross-origin-resource-policy-header: those who may read it ask by CORS.
+    headers.insert("cross-origin-resource-policy", fixed("same-origin"));
+    if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+        // A page that holds tokens shares no window with pages that open it, and has no use for a device's senses.
+        headers.insert("cross-origin-opener-policy", fixed("same-origin"));
+        headers.insert("permissions-policy", fixed("camera=(), geolocation=(), microphone=(), payment=(), usb=()"));
+    }
+}
+
 /// The request's id, for answers that hold problems of their own.
 #[derive(Clone)]
 pub struct RequestId(pub String);
@@ -31,6 +59,7 @@ pub struct RequestId(pub String);
 pub struct Outermost {
     allowed: Arc<Allowed>,
     proxies: Arc<TrustedProxies>,
+    room: Arc<Room>,
 }
 
 /// The methods of each documented path, its segments with `None` for a parameter.
@@ -44,7 +73,7 @@ struct Known {
 
 impl Outermost {
     /// Reads the document for the methods of each path.
-    pub fn new(proxies: Arc<TrustedProxies>) -> Self {
+    pub fn new(proxies: Arc<TrustedProxies>, max_requests: usize) -> Self {
         let segment = |text: &str| (!text.starts_with('{')).then(|| text.to_owned());
         let known = |(path, methods): (String, Vec<String>)| {
             (path.split('/').map(segment).collect(), Known { methods: methods.join(", "), path })
@@ -52,7 +81,7 @@ impl Outermost {
         let mut allowed: Allowed = openapi::paths().into_iter().map(known).collect();
         // As the router does: a literal segment goes before a parameter.
         allowed.sort_by_key(|(segments, _)| segments.iter().filter(|segment| segment.is_none()).count());
-        Self { allowed: Arc::new(allowed), proxies }
+        Self { allowed: Arc::new(allowed), proxies, room: Arc::new(Room::new(max_requests)) }
     }
 }
 
@@ -60,7 +89,8 @@ impl<E: Endpoint> Middleware<E> for Outermost {
     type Output = OutermostEndpoint<E>;
 
     fn transform(&self, inner: E) -> Self::Output {
-        OutermostEndpoint { inner, allowed: self.allowed.clone(), proxies: self.proxies.clone() }
+        let Self { allowed, proxies, room } = self;
+        OutermostEndpoint { inner, allowed: allowed.clone(), proxies: proxies.clone(), room: room.clone() }
     }
 }
 
@@ -69,6 +99,7 @@ pub struct OutermostEndpoint<E> {
     inner: E,
     allowed: Arc<Allowed>,
     proxies: Arc<TrustedProxies>,
+    room: Arc<Room>,
 }
 
 impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
@@ -78,7 +109,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
         let id = request_id(&request);
         request.set_data(RequestId(id.clone()));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let client = client::address(&request, &self.proxies);
+        let (client, is_tls) = (client::address(&request, &self.proxies), client::is_tls(&request, &self.proxies));
         // The audit log's target: its lines come with the request, whatever else is logged.
         let span = tracing::info_span!(target: "audit", "request", id, %client, %method, path = loggable(&path), user = tracing::field::Empty);
         let answer = async {
@@ -95,15 +126,11 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
             METRICS.requests.get_or_create(&answered).observe(began.elapsed().as_secs_f64());
             tracing::info!(status, ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "answered");
             let headers = response.headers_mut();
-            if let Ok(id) = HeaderValue::from_str(&id) {
-                headers.insert(REQUEST_ID, id);
+            name(headers, &id);
+            protect(headers);
+            if is_tls {
+                headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(TLS_ONLY));
             }
-            headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-            headers
-                .entry(header::CONTENT_SECURITY_POLICY)
-                .or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
-            headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-            headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             if path.starts_with("/api/") {
                 headers.append(header::VARY, HeaderValue::from_static("authorization"));
             }
@@ -117,7 +144,10 @@ impl<E: Endpoint> OutermostEndpoint<E> {
     async fn answer(&self, mut request: Request, path: &str) -> Result<Response, Problem> {
         let has_credentials = request.headers().contains_key(header::AUTHORIZATION);
         let method = request.method().clone();
-        limits::admit(&mut request).await?;
+        limits::check_target(&request)?;
+        let _body = self.room.admit(&mut request).await?;
+        // After the body is here: a slow one takes nobody's place.
+        let _under_way = self.room.enter(path)?;
         let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         match tokio::time::timeout(limits::deadline(path), call).await {
             Ok(Ok(Ok(answer))) => Ok(answer.into_response()),

@@ -1,7 +1,6 @@
 //! What each domain error is to a client: its code, and what to do about it.
 
 use poem::http::{HeaderName, HeaderValue, header};
-use uuid::Uuid;
 
 use super::{Code, Problem};
 use crate::{
@@ -19,6 +18,7 @@ use crate::{
         uploads::{IssueError, RenewError, Unstorable},
         uppy::{JoinError, SignError},
     },
+    http::limits::overloaded,
     model::{Multipart, Rejection},
     store::StoreError,
 };
@@ -43,14 +43,8 @@ impl From<StoreError> for Problem {
 }
 
 impl From<Busy> for Problem {
-    /// With a wait of one to ten seconds, at random: those who were refused together do not come back together.
     fn from(_: Busy) -> Self {
-        let wait = 1 + u16::from(Uuid::new_v4().as_bytes()[0] % 10);
-        Self::new(
-            Code::Unavailable,
-            "Too many sign-ins are being checked at once. Repeat the request after the wait in Retry-After.",
-        )
-        .header(header::RETRY_AFTER, HeaderValue::from(wait))
+        overloaded("Too many sign-ins are being checked at once.")
     }
 }
 

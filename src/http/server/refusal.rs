@@ -1,0 +1,58 @@
+//! Refusals of what never became a request: problems as every other, written without the layers that requests pass.
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use poem::http::{HeaderValue, header};
+use time::{OffsetDateTime, format_description::StaticFormatDescription, macros::format_description};
+use uuid::Uuid;
+
+use crate::http::{
+    limits, outermost,
+    problem::{Code, Problem},
+};
+
+/// RFC 9110 section 5.6.7.
+const DATE: StaticFormatDescription =
+    format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+
+/// For a connection beyond the bound.
+pub(super) fn too_many_connections() -> Bytes {
+    written(limits::overloaded("Too many connections are open."))
+}
+
+/// hyper's own refusals have a status and no body: a head that is no HTTP, or that is too long.
+pub(super) fn in_place_of(refusal: &[u8]) -> Bytes {
+    let problem = match refusal.get(9..12) {
+        Some(b"431" | b"414") => Problem::new(
+            Code::HeadersTooLarge,
+            "The request line and the headers may have 32 KiB together, in at most 100 fields.",
+        ),
+        _ => Problem::new(Code::InvalidRequest, "This is not an HTTP/1.1 request."),
+    };
+    written(problem)
+}
+
+/// The answer as it goes over the wire. The connection ends with it.
+fn written(problem: Problem) -> Bytes {
+    let id = Uuid::new_v4().to_string();
+    let mut response = problem.respond(&id);
+    let body = response.take_body().into_bytes().now_or_never().and_then(Result::ok).unwrap_or_default();
+    let status = response.status();
+    let headers = response.headers_mut();
+    outermost::name(headers, &id);
+    outermost::protect(headers);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    headers.insert(header::CONTENT_LENGTH, body.len().into());
+    if let Some(date) = OffsetDateTime::now_utc().format(DATE).ok().and_then(|date| HeaderValue::try_from(date).ok()) {
+        headers.insert(header::DATE, date);
+    }
+    let mut text = format!("HTTP/1.1 {status}\r\n").into_bytes();
+    for (name, value) in headers.iter() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            text.extend_from_slice(part);
+        }
+    }
+    text.extend_from_slice(b"\r\n");
+    text.extend_from_slice(&body);
+    text.into()
+}

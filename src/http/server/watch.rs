@@ -1,0 +1,249 @@
+//! What the client of a connection is doing, and until when it may: sending a head, taking an answer, or nothing.
+//!
+//! While a request is worked on, its body and its handler have deadlines of their own.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::{Buf, Bytes};
+use http_body_util::combinators::BoxBody;
+use hyper::body::{Body, Frame, SizeHint};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    time::Instant,
+};
+
+use super::refusal;
+
+/// How long a request's head may take, from its first byte; on a new connection, from the start.
+const HEAD: Duration = Duration::from_secs(10);
+/// A connection on which nothing happens is closed after this: longer than the 60 s of most proxies, so that they close first.
+const IDLE: Duration = Duration::from_secs(75);
+/// How long a client may take nothing of an answer that waits for it,
+const STALL: Duration = Duration::from_secs(20);
+/// and how many bytes a second it must take at least.
+const SLOWEST: u64 = 2048;
+
+/// The time that a connection has.
+pub(super) struct Watch {
+    state: Mutex<State>,
+    refused: AtomicBool,
+}
+
+struct State {
+    doing: Doing,
+    /// When what waits to be written must be taken, if something does.
+    taken_by: Option<Instant>,
+}
+
+#[derive(Clone, Copy)]
+enum Doing {
+    /// Sending a head, since then.
+    Head(Instant),
+    /// Waiting for an answer, or sending the body.
+    Waiting,
+    /// The answer has been handed over to be written.
+    Taking,
+    /// Nothing, since then.
+    Idle(Instant),
+}
+
+impl Watch {
+    /// Of a connection that has just begun.
+    pub(super) fn new() -> Self {
+        let state = State { doing: Doing::Head(Instant::now()), taken_by: None };
+        Self { state: Mutex::new(state), refused: AtomicBool::new(false) }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Never contended: one task does everything on a connection.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request has come; it is under way until the answer's last byte is handed over.
+    pub(super) fn request(self: &Arc<Self>) -> UnderWay {
+        self.state().doing = Doing::Waiting;
+        UnderWay(self.clone())
+    }
+
+    /// When the connection's time is over, and what for: one of [`crate::metrics::TOO_SLOW`].
+    pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let state = self.state();
+        match (state.taken_by, state.doing) {
+            (Some(at), _) => Some((at, "answer")),
+            (None, Doing::Head(since)) => Some((since + HEAD, "header")),
+            (None, Doing::Idle(since)) => Some((since + IDLE, "idle")),
+            (None, Doing::Waiting | Doing::Taking) => None,
+        }
+    }
+
+    /// Whether no request is under way and no answer on its way; half a head is no request.
+    pub(super) fn is_between_requests(&self) -> bool {
+        matches!(self.state().doing, Doing::Head(_) | Doing::Idle(_))
+    }
+
+    /// Whether what came was no request, and the client was told so.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn read(&self) {
+        let mut state = self.state();
+        if let Doing::Idle(_) = state.doing {
+            state.doing = Doing::Head(Instant::now());
+        }
+    }
+
+    fn written(&self, bytes: usize) {
+        let mut state = self.state();
+        if let Some(at) = state.taken_by {
+            let earned = Duration::from_millis(bytes as u64 * 1000 / SLOWEST);
+            state.taken_by = Some((at + earned).min(Instant::now() + STALL));
+        }
+    }
+
+    fn blocked(&self) {
+        self.state().taken_by.get_or_insert_with(|| Instant::now() + STALL);
+    }
+
+    /// All that was to be written has been.
+    fn flushed(&self) {
+        let mut state = self.state();
+        state.taken_by = None;
+        if let Doing::Taking = state.doing {
+            state.doing = Doing::Idle(Instant::now());
+        }
+    }
+}
+
+/// A request that is under way, until this is dropped.
+pub(super) struct UnderWay(Arc<Watch>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.state().doing = Doing::Taking;
+    }
+}
+
+/// An answer's body, which is dropped when its last byte has been handed over.
+pub(super) struct Answer {
+    body: BoxBody<Bytes, io::Error>,
+    _under_way: UnderWay,
+}
+
+impl Answer {
+    pub(super) fn new(body: BoxBody<Bytes, io::Error>, under_way: UnderWay) -> Self {
+        Self { body, _under_way: under_way }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A stream that tells its [`Watch`] what happens on it.
+pub(super) struct Watched {
+    stream: TcpStream,
+    watch: Arc<Watch>,
+    /// What is still to be written in the place of hyper's own words.
+    instead: Bytes,
+}
+
+impl Watched {
+    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
+        Self { stream, watch, instead: Bytes::new() }
+    }
+
+    pub(super) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
+    fn watched(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &written {
+            Poll::Ready(Ok(bytes)) => self.watch.written(*bytes),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.watch.blocked(),
+        }
+        written
+    }
+
+    /// What is written while nothing was asked is hyper's own refusal of what it could not read, without a body.
+    fn poll_refuse(&mut self, cx: &mut Context<'_>, refusal: &[u8]) -> Poll<io::Result<usize>> {
+        if !self.watch.refused.swap(true, Ordering::Relaxed) {
+            self.instead = refusal::in_place_of(refusal);
+        }
+        while !self.instead.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.instead);
+            let bytes = ready!(self.watched(written))?;
+            self.instead.advance(bytes);
+        }
+        Poll::Ready(Ok(refusal.len()))
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.watch.read();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.watch.is_between_requests() {
+            return self.poll_refuse(cx, bytes);
+        }
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.watched(written)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if self.watch.is_between_requests() {
+            let first = bytes.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
+            return self.poll_refuse(cx, first);
+        }
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.watched(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // hyper flushes when it has nothing left to write.
+        self.watch.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
