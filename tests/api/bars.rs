@@ -1,7 +1,8 @@
-//! What must hold of logins in time and memory. Ignored by default, since a busy machine proves nothing about either; on an
+//! What must hold of logins and of slow clients in time and memory. Ignored by default, since a busy machine proves nothing about either; on an
 //! idle one `cargo test --test api -- --ignored --nocapture --test-threads 1 bars` runs them and prints the figures.
 
 mod flood;
+mod slow;
 
 use std::time::{Duration, Instant};
 

@@ -1,7 +1,7 @@
 //! Users of an identity provider, against a provider that the test runs.
 
 mod outage;
-mod provider;
+pub mod provider;
 
 use futures_util::future::join_all;
 use mongodb::bson::{Document, doc};

@@ -29,7 +29,7 @@ const ABORTED: usize = 1000;
 /// Floods of each kind, so that there are requests enough beside them for a 99th percentile.
 const FLOODS: usize = 8;
 /// Requests of the gallery that the idle percentile is of.
-const IDLE: usize = 1500;
+pub(super) const IDLE: usize = 1500;
 /// MiB, of argon2's parameters.
 const HASH: u64 = 19;
 /// MiB, for all else that 500 connections take.
@@ -39,9 +39,7 @@ const LONGEST: Duration = Duration::from_secs(4);
 
 /// KiB of a line of /proc/PID/status.
 fn memory(process: &Process, name: &str) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    crate::hostile::memory(process.id(), name)
 }
 
 /// A login's request as it goes over the wire.
@@ -72,7 +70,7 @@ async fn answered(mut stream: TcpStream) -> (u16, Option<u64>, Duration) {
 }
 
 /// Asks for the gallery all the time, from a thread of its own; the times it took.
-struct Owner {
+pub(super) struct Owner {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Vec<Duration>>,
 }
@@ -101,31 +99,31 @@ impl Owner {
         Self { stop, thread }
     }
 
-    async fn done(self) -> Vec<Duration> {
+    pub(super) async fn done(self) -> Vec<Duration> {
         tokio::task::spawn_blocking(move || self.thread.join().unwrap()).await.unwrap()
     }
 
-    async fn stop(self) -> Vec<Duration> {
+    pub(super) async fn stop(self) -> Vec<Duration> {
         self.stop.store(true, Ordering::Relaxed);
         self.done().await
     }
 }
 
-fn p99(mut times: Vec<Duration>) -> Duration {
+pub(super) fn p99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() * 99 / 100]
 }
 
-struct Server {
-    process: Process,
-    client: Client,
+pub(super) struct Server {
+    pub(super) process: Process,
+    pub(super) client: Client,
     address: String,
     email: String,
 }
 
 impl Server {
     /// With one user, who has a few images, and every path warm.
-    async fn start(app: &TestApp) -> Self {
+    pub(super) async fn start(app: &TestApp) -> Self {
         let (process, mut client) = Settings::of(app).but("RATE_LIMIT", "off").but("SWEEP_INTERVAL", "1h").listening().await;
         let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
         client.enter("signup", &email).await;
@@ -137,7 +135,7 @@ impl Server {
         Self { process, client, address, email }
     }
 
-    fn owner(&self, times: usize) -> Owner {
+    pub(super) fn owner(&self, times: usize) -> Owner {
         Owner::asking(&self.client.base, self.client.token.as_ref().unwrap(), times)
     }
 

@@ -5,7 +5,9 @@ use serde_json::json;
 
 use super::Settings;
 use crate::{
-    app::{JWT_SECRET, PASSWORD, TestApp, unique_png},
+    app::{JWT_SECRET, PASSWORD, TestApp, declared, s3_is_local, unique_png},
+    oidc::provider::{AUDIENCE, Key, Provider},
+    outages::hole::Hole,
     process::{Client, Process},
 };
 
@@ -46,8 +48,71 @@ async fn use_everything(client: &mut Client) -> Vec<String> {
     assert_eq!(client.get(&format!("/api/images/gallery?cursor={CANARY}&access_token={first}")).await.0, 400);
     assert_eq!(client.call(Method::DELETE, &path, None).await.0, 204);
 
+    let mut planted = plant_tokens(client, &email).await;
+    plant_in_headers(client).await;
     let signatures = urls.iter().map(|url| url.rsplit_once("X-Amz-Signature=").unwrap().1[..64].to_owned());
-    [first, client.token.clone().unwrap()].into_iter().chain(signatures).collect()
+    planted.extend([first, client.token.clone().unwrap()]);
+    planted.extend(signatures);
+    planted
+}
+
+/// Refresh tokens and tokens of paths, used rightly and wrongly.
+async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
+    let (_, session) = client.post("/api/auth/login", &json!({ "email": email, "password": PASSWORD })).await;
+    let refresh = session["refreshToken"].as_str().unwrap().to_owned();
+    let (status, rotated) = client.post("/api/auth/refresh", &json!({ "refreshToken": refresh })).await;
+    assert_eq!(status, 200);
+    let rotated = rotated["refreshToken"].as_str().unwrap().to_owned();
+    for token in [refresh.as_str(), CANARY, &"c".repeat(86)] {
+        // The first is good for one exchange, which may be asked for again at once.
+        assert!(!client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await.0.is_server_error());
+        client.post("/api/auth/logout", &json!({ "refreshToken": token })).await;
+    }
+    let (_, uppy) = client.call(Method::POST, "/api/uppy/session", None).await;
+    let path_token = uppy["token"].as_str().unwrap().to_owned();
+    let spoiled = path_token.replace('.', "_");
+    for token in [&path_token, &spoiled, &path_token.replace('e', "%65")] {
+        for rest in ["params?filename=a.png&type=image/png", "multipart/x?key=y", "nothing"] {
+            client.get(&format!("/uppy/{token}/s3/{rest}")).await;
+        }
+    }
+    vec![refresh, rotated, path_token, spoiled]
+}
+
+/// Where nobody looks, and where somebody does.
+async fn plant_in_headers(client: &Client) {
+    let body = declared("a.png", "image/png", &unique_png());
+    for name in [
+        "idempotency-key",
+        "x-forwarded-for",
+        "x-forwarded-proto",
+        "forwarded",
+        "x-real-ip",
+        "cookie",
+        "origin",
+        "referer",
+        "range",
+        "if-none-match",
+        "traceparent",
+        "user-agent",
+    ] {
+        let mut upload =
+            client.http.post(format!("{}/api/images/upload", client.base)).bearer_auth(client.token.as_ref().unwrap());
+        upload = upload.header(name, CANARY).json(&body);
+        assert!(!upload.send().await.unwrap().status().is_server_error(), "{name}");
+    }
+    for head in [
+        format!("{CANARY}\u{0} / HTTP/1.1"),
+        format!("GET / HTTP/1.1\r\n{CANARY}"),
+        format!("GET / HTTP/1.1\r\nx: {}", CANARY.repeat(4000)),
+    ] {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(client.base.trim_start_matches("http://")).await.unwrap();
+        stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut said = String::new();
+        stream.read_to_string(&mut said).await.unwrap();
+        assert!(said.starts_with("HTTP/1.1 4") && !said.contains(CANARY), "{said}");
+    }
 }
 
 fn check(process: &Process, secrets: &[String]) {
@@ -73,9 +138,79 @@ async fn o1_no_secret_is_logged_at_any_level() {
     let keys = app.config.s3.credentials.as_ref().unwrap();
     let s3_secret = secrecy::ExposeSecret::expose_secret(&keys.secret_access_key).to_owned();
     for level in ["info", "trace", LOUD] {
-        let (process, mut client) = Settings::of(&app).but("RUST_LOG", level).but("SWEEP_INTERVAL", "1s").listening().await;
+        let settings = Settings::of(&app).but("RUST_LOG", level).but("SWEEP_INTERVAL", "1s").but("TRUSTED_PROXIES", "127.0.0.1");
+        let (process, mut client) = settings.listening().await;
         let mut secrets = use_everything(&mut client).await;
         secrets.push(s3_secret.clone());
         check(&process, &secrets);
+    }
+}
+
+/// An identity provider's tokens, good and bad, and credentials of a role.
+#[tokio::test]
+async fn o1_nor_what_others_gave_out() {
+    let app = TestApp::start().await;
+    let (key, other) = (Key::ec(), Key::ec());
+    let provider = Provider::start(&[("kid", &key)]).await;
+    let mut settings =
+        Settings::of(&app).but("RUST_LOG", LOUD).but("OIDC_ISSUER", &provider.issuer).but("OIDC_AUDIENCE", AUDIENCE);
+    if s3_is_local() {
+        settings = settings.but("AWS_SESSION_TOKEN", &format!("{CANARY}-of-a-role"));
+    }
+    let (process, mut client) = settings.listening().await;
+    let mut expired = provider.claims("ada");
+    expired["exp"] = json!(1);
+    let tokens = [
+        (key.token("kid", &provider.claims("ada")), 200),
+        (key.token("kid", &expired), 401),
+        (other.token("kid", &provider.claims("ada")), 401),
+        (key.token(CANARY, &provider.claims("ada")), 401),
+        (key.token("kid", &json!({ "iss": provider.issuer, "email": CANARY })), 401),
+    ];
+    let mut secrets = Vec::new();
+    for (token, status) in tokens {
+        client.token = Some(token.clone());
+        assert_eq!(client.get("/api/auth/me").await.0, status);
+        secrets.extend(token.split('.').map(str::to_owned));
+    }
+    secrets.extend(use_everything(&mut client).await);
+    check(&process, &secrets);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn o1_nor_when_things_fail() {
+    let app = TestApp::start().await;
+    let (database, store) = (Hole::before_mongodb(&app).await, Hole::before_s3(&app).await);
+    let settings = Settings::of(&app).but("MONGODB_URI", &database.uri(&app)).but("S3_ENDPOINT", &store.endpoint());
+    let public = app.config.s3.endpoint.clone().unwrap();
+    let (process, mut client) = settings.but("S3_PUBLIC_ENDPOINT", &public).but("RUST_LOG", LOUD).listening().await;
+    let secrets = use_everything(&mut client).await;
+    let (_, ticket) = client.post("/api/images/upload", &declared("a.png", "image/png", &unique_png())).await;
+    let confirm = format!("/api/images/{}/confirm", ticket["id"].as_str().unwrap());
+    let log_in = json!({ "email": format!("{CANARY}@example.com"), "password": CANARY });
+    store.stall();
+    let refresh = json!({ "refreshToken": CANARY });
+    assert!(client.call(Method::POST, &confirm, None).await.0.is_server_error());
+    database.stall();
+    let (login, refresh, confirm) = tokio::join!(
+        client.post("/api/auth/login", &log_in),
+        client.post("/api/auth/refresh", &refresh),
+        client.call(Method::POST, &confirm, None)
+    );
+    assert!(
+        login.0.is_server_error() && refresh.0.is_client_error() && confirm.0.is_server_error(),
+        "{login:?} {refresh:?} {confirm:?}"
+    );
+    check(&process, &secrets);
+    drop(process);
+    // And what does not even start.
+    let uri = app.config.mongo.uri.clone();
+    let uri = secrecy::ExposeSecret::expose_secret(&uri).replace("mongodb://", &format!("mongodb://user:{CANARY}@"));
+    for (name, value) in [("MONGODB_URI", uri.as_str()), ("S3_BUCKET", "no-such-bucket"), ("AWS_SECRET_ACCESS_KEY", CANARY)] {
+        if name.starts_with("AWS") && !s3_is_local() {
+            continue;
+        }
+        let said = Settings::of(&app).but(name, value).but("RUST_LOG", LOUD).refusal().await;
+        assert!(!said.contains(CANARY) && !said.contains(JWT_SECRET), "{name}: {said}");
     }
 }

@@ -29,12 +29,32 @@ async fn an_idle_server_stops_at_once() {
     }
 }
 
+/// Half a head is no request: whoever sends it, or nothing, is not waited for.
+#[tokio::test]
+async fn who_has_not_asked_yet_is_not_waited_for() {
+    let app = TestApp::start().await;
+    let (process, client) = Settings::of(&app).listening().await;
+    let half = "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ";
+    let mut open = vec![connect(&client.base, "").await, connect(&client.base, half).await, connect(&client.base, "\r\n").await];
+    // After a request that was answered, too.
+    let mut later = connect(&client.base, "GET /livez HTTP/1.1\r\nhost: valet\r\n\r\n").await;
+    assert!(later.read(&mut [0; 4096]).await.unwrap() > 0);
+    later.write_all(half.as_bytes()).await.unwrap();
+    open.push(later);
+    assert_eq!(client.get("/livez").await.0, 200);
+    process.signal("-TERM");
+    let (status, _, err) = process.end(Duration::from_secs(5)).await;
+    assert!(status.success() && err.contains("stopped"), "{status} {err}");
+    for mut stream in open {
+        assert_eq!(stream.read(&mut [0; 64]).await.unwrap_or(0), 0);
+    }
+}
+
 #[tokio::test]
 async fn what_is_under_way_is_finished_and_nobody_is_waited_for_past_the_deadline() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (process, client) = Settings::of(&app).listening().await;
-    let half_a_header = connect(&client.base, "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ").await;
     let post = |length: usize| {
         format!(
             "POST /api/auth/login HTTP/1.1\r\nhost: valet\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
@@ -60,5 +80,5 @@ async fn what_is_under_way_is_finished_and_nobody_is_waited_for_past_the_deadlin
     let (status, _, err) = process.end(Duration::from_secs(30)).await;
     assert!(status.success() && err.contains("stopped"), "{status} {err}");
     assert!(began.elapsed() < Duration::from_secs(28), "{:?}", began.elapsed());
-    drop((half_a_header, never_ends));
+    drop(never_ends);
 }

@@ -1,0 +1,110 @@
+//! Bodies whose end is in doubt, that do not end, or that nobody asked for; and many requests in one write.
+
+use super::*;
+
+const LOGIN: &str = "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n";
+const NEXT: &str = "GET /api/auth/me HTTP/1.1\r\nhost: h\r\n\r\n";
+
+/// The second request is in what one of the two lengths says is the first one's body. It must not be answered.
+#[tokio::test]
+async fn two_lengths_do_not_make_two_requests() {
+    let app = TestApp::start().await;
+    for lengths in [
+        "content-length: 4\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: chunked\r\ncontent-length: 4\r\n",
+        "content-length: 300\r\ntransfer-encoding: chunked\r\n",
+        "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\ncontent-length: 4\r\n",
+    ] {
+        let heard = tell(&app, format!("{LOGIN}{lengths}\r\n2\r\n{{}}\r\n0\r\n\r\n{NEXT}")).await;
+        assert_eq!(heard.len(), 1, "{lengths:?}: {heard:?}");
+        assert_eq!(heard[0].problem(), (400, "invalid_request".to_owned()), "{lengths:?}");
+    }
+}
+
+#[tokio::test]
+async fn chunks_are_what_they_say_or_the_connection_ends() {
+    let app = TestApp::start().await;
+    for chunks in [
+        "g\r\n{}\r\n0\r\n\r\n",
+        "-2\r\n{}\r\n0\r\n\r\n",
+        "0x2\r\n{}\r\n0\r\n\r\n",
+        "2 2\r\n{}\r\n0\r\n\r\n",
+        "\r\n{}\r\n0\r\n\r\n",
+        "fffffffffffffffff\r\n{}\r\n0\r\n\r\n",
+        "2\r\n{}0\r\n\r\n",
+        "2\r\n{}xx0\r\n\r\n",
+        "2\n{}\n0\n\n",
+    ] {
+        let heard = tell(&app, format!("{LOGIN}transfer-encoding: chunked\r\n\r\n{chunks}{NEXT}")).await;
+        assert_eq!(heard.len(), 1, "{chunks:?}: {heard:?}");
+        assert_eq!(heard[0].problem(), (400, "invalid_request".to_owned()), "{chunks:?}");
+    }
+    // Extensions and trailers are legal, and mean nothing; they do not go on for ever.
+    let heard =
+        tell(&app, format!("{LOGIN}connection: close\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\n{{}}\r\n0\r\nx: y\r\n\r\n"))
+            .await;
+    assert_eq!(heard[0].problem(), (400, "invalid_request".to_owned()));
+    for endless in [format!("2;{}", "a".repeat(1 << 20)), format!("2\r\n{{}}\r\n0\r\nx: {}", "y".repeat(1 << 20))] {
+        let heard = tell(&app, format!("{LOGIN}transfer-encoding: chunked\r\n\r\n{endless}")).await;
+        assert!(heard.len() <= 1 && heard.iter().all(|answer| answer.problem().0 == 400), "{heard:?}");
+    }
+}
+
+#[tokio::test]
+async fn many_requests_in_one_write_are_answered_in_their_order() {
+    let app = TestApp::start().await;
+    let mut text = String::new();
+    for at in 0..50 {
+        let path = ["/livez", "/api/auth/me", "/nothing"][at % 3];
+        text += &format!("GET {path} HTTP/1.1\r\nhost: h\r\nx-request-id: r{at}\r\n\r\n");
+    }
+    text += "GET /livez HTTP/1.1\r\nhost: h\r\nx-request-id: r50\r\nconnection: close\r\n\r\n";
+    let heard = tell(&app, text).await;
+    assert_eq!(heard.len(), 51);
+    for (at, answer) in heard.iter().enumerate() {
+        assert_eq!(answer.header("x-request-id"), format!("r{at}"));
+        assert_eq!(answer.status, if at == 50 { 200 } else { [200, 401, 404][at % 3] });
+    }
+}
+
+#[tokio::test]
+async fn twenty_megabytes_of_json_are_refused_before_they_are_read() {
+    let app = TestApp::start().await;
+    for path in ["/api/auth/login", "/api/images/upload", "/api/images/upload/batch", "/uppy/t/s3/multipart/i/complete"] {
+        let head = |framing: &str| {
+            format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\nconnection: close\r\n{framing}\r\n\r\n")
+        };
+        let bulk = vec![b' '; 20 << 20];
+        let sized = [head(&format!("content-length: {}", bulk.len())).as_bytes(), &bulk].concat();
+        assert_eq!(tell(&app, sized).await[0].problem(), (413, "payload_too_large".to_owned()), "{path}");
+        // Without an end.
+        let mut stream = connect(&app.base).await;
+        stream.write_all(head("transfer-encoding: chunked").as_bytes()).await.unwrap();
+        let (mut read, mut write) = stream.split();
+        let chunk = [b"10000\r\n", &bulk[..0x10000], b"\r\n"].concat();
+        let began = Instant::now();
+        let mut said = Vec::new();
+        let endless = async { while write.write_all(&chunk).await.is_ok() {} };
+        let (_, heard) = tokio::join!(endless, async { read.read_to_end(&mut said).await });
+        assert!(began.elapsed() < SOON, "{path}: {:?} {heard:?}", began.elapsed());
+        let said = String::from_utf8(said).unwrap();
+        assert!(said.is_empty() || answers(&said)[0].problem().0 == 413, "{path}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_asked_for_holds_nobody_up() {
+    let app = TestApp::start().await;
+    for head in [
+        "GET /livez HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n",
+        "GET /livez HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n",
+        "DELETE /nothing HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\n",
+    ] {
+        let heard = tell(&app, head).await;
+        assert!(heard.len() == 1 && matches!(heard[0].status, 200 | 404), "{head:?}: {heard:?}");
+    }
+    // Whoever asks before sending is refused before sending.
+    let ask = format!("{LOGIN}expect: 100-continue\r\ncontent-length: 20000000\r\n\r\n");
+    let heard = tell(&app, ask).await;
+    assert_eq!(heard[0].problem(), (413, "payload_too_large".to_owned()), "no 100 before it");
+}

@@ -1,0 +1,123 @@
+//! What is too much at once is refused at once: connections, requests under way, bodies in memory.
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::{outages::hole::Hole, serve::Settings};
+
+/// RFC 9110 section 10.2.3, with a wait at random so that those who were refused together do not come back together.
+fn is_told_to_wait(heard: &Heard) {
+    assert_eq!(heard.problem(), (503, "unavailable".to_owned()));
+    let wait: u32 = heard.header("retry-after").parse().unwrap();
+    assert!((1..=10).contains(&wait), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_too_many_is_told_so_and_closed() {
+    let app = TestApp::start_with(|config| config.load.max_connections = 10).await;
+    let livez = "GET /livez HTTP/1.1\r\nhost: h\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let mut stream = connect(&app.base).await;
+        stream.write_all(livez.as_bytes()).await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        held.push(stream);
+    }
+    for _ in 0..20 {
+        let heard = tell(&app, livez).await;
+        assert_eq!((heard.len(), heard[0].header("connection")), (1, "close"), "{heard:?}");
+        is_told_to_wait(&heard[0]);
+    }
+    // Those that are in go on, and who leaves makes room.
+    held[0].write_all(livez.as_bytes()).await.unwrap();
+    assert!(held[0].read(&mut [0; 4096]).await.unwrap() > 0);
+    drop(held);
+    let began = Instant::now();
+    while tell(&app, "GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await[0].status != 200 {
+        assert!(began.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_too_many_is_told_so_at_once() {
+    let app = TestApp::start().await;
+    let mut ada = app.user().await;
+    let hole = Hole::before_mongodb(&app).await;
+    let (process, client) = Settings::of(&app).but("MONGODB_URI", &hole.uri(&app)).but("MAX_REQUESTS", "4").listening().await;
+    let me = |connection: &str| {
+        let token = ada.token.as_ref().unwrap();
+        format!("GET /api/auth/me HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\nconnection: {connection}\r\n\r\n")
+    };
+    let ask = async |text: String| {
+        let mut stream = connect(&client.base).await;
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let began = Instant::now();
+        let heard = rest(&mut stream, Duration::from_secs(20)).await;
+        (answers(&heard).remove(0), began.elapsed())
+    };
+    assert_eq!(ask(me("close")).await.0.status, 200);
+    hole.stall();
+    // A crowd of sixteen: four wait for the database, twelve are sent away.
+    let crowd = join_all((0..16).map(|_| ask(me("close")))).await;
+    let (refused, waited): (Vec<_>, Vec<_>) = crowd.into_iter().partition(|(_, took)| *took < Duration::from_secs(2));
+    assert_eq!((refused.len(), waited.len()), (12, 4), "{refused:?} {waited:?}");
+    refused.iter().for_each(|(heard, _)| is_told_to_wait(heard));
+    assert!(
+        waited.iter().all(|(heard, took)| matches!(heard.status, 503 | 504) && *took < Duration::from_secs(10)),
+        "{waited:?}"
+    );
+    let (crowd, livez) = tokio::join!(join_all((0..4).map(|_| ask(me("close")))), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        ask("GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n".to_owned()).await
+    });
+    assert!(crowd.len() == 4 && livez.0.status == 200, "whether it lives is always answered: {livez:?}");
+    hole.resume();
+    let began = Instant::now();
+    while ask(me("close")).await.0.status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(10), "{}", process.err());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    ada.token = None;
+}
+
+/// 64 MiB of bodies beyond the small ones; who sends a small one is let in all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_share_a_room_and_small_ones_always_fit() {
+    const LARGE: usize = 80;
+    let app = TestApp::start().await;
+    let (process, client) = Settings::of(&app).listening().await;
+    let before = memory(process.id(), "VmRSS");
+    let head =
+        "POST /api/images/i/parts HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 1048576\r\n\r\n";
+    let body = vec![b' '; (1 << 20) - 1];
+    let mut held = Vec::new();
+    for _ in 0..LARGE {
+        let mut stream = connect(&client.base).await;
+        let _ = stream.write_all(head.as_bytes()).await;
+        let _ = stream.write_all(&body).await;
+        held.push(stream);
+    }
+    let log_in = serde_json::json!({ "email": "nobody@example.com", "password": crate::app::PASSWORD });
+    assert_eq!(client.post("/api/auth/login", &log_in).await.0, 401, "a small body");
+    let peak = memory(process.id(), "VmHWM");
+    assert!(peak < before + 200 * 1024, "{before} KiB before, {peak} KiB at most");
+    // Who does not fit is told before the body's end; who does is not, until it is there.
+    let status = async |stream: &mut TcpStream, limit| {
+        let mut said = vec![0; 4096];
+        let length = tokio::time::timeout(limit, stream.read(&mut said)).await.ok()?.unwrap_or(0);
+        let mut heard = answers(&String::from_utf8_lossy(&said[..length]));
+        heard.iter().filter(|answer| answer.status == 503).for_each(is_told_to_wait);
+        heard.pop().map(|answer| answer.status)
+    };
+    let early = join_all(held.iter_mut().map(|stream| status(stream, SOON))).await;
+    let refused = early.iter().flatten().filter(|status| **status == 503).count();
+    assert!((1..LARGE).contains(&refused), "{early:?}");
+    for (stream, early) in held.iter_mut().zip(early) {
+        if early.is_none() {
+            let _ = stream.write_all(b" ").await;
+            let late = status(stream, Duration::from_secs(30)).await;
+            assert!(matches!(late, Some(401 | 408)), "{late:?}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! A hole between the server and what it depends on: connections are taken and nothing comes of them, as behind a firewall that drops
+//! packets, or of a process that is stopped.
+
+use std::net::SocketAddr;
+
+use secrecy::ExposeSecret;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+
+use crate::app::TestApp;
+
+/// A TCP relay that can stop.
+pub struct Hole {
+    address: SocketAddr,
+    flow: watch::Sender<Flow>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Flow {
+    open: bool,
+    /// Connections of an earlier age never say anything again.
+    age: u32,
+    /// Stops by itself when a client sends this.
+    stops_at: &'static str,
+}
+
+impl Hole {
+    async fn before(target: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let flow = watch::Sender::new(Flow { open: true, age: 0, stops_at: "" });
+        let state = flow.clone();
+        tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (state, target) = (state.clone(), target.clone());
+                tokio::spawn(async move { relay(near, &target, state).await });
+            }
+        });
+        Self { address, flow }
+    }
+
+    pub async fn before_mongodb(app: &TestApp) -> Self {
+        Self::before(mongod_of(app)).await
+    }
+
+    pub async fn before_s3(app: &TestApp) -> Self {
+        let endpoint = app.config.s3.endpoint.clone().unwrap();
+        Self::before(endpoint.trim_start_matches("http://").to_owned()).await
+    }
+
+    /// The database's connection string, by way of the hole.
+    pub fn uri(&self, app: &TestApp) -> String {
+        app.config.mongo.uri.expose_secret().replace(&mongod_of(app), &self.address.to_string())
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Nothing passes until it is resumed; then all that was held back.
+    pub fn stall(&self) {
+        self.flow.send_modify(|flow| flow.open = false);
+    }
+
+    /// Nothing passes until it is resumed, and on connections of before and of meanwhile never again.
+    pub fn lose(&self) {
+        self.flow.send_modify(|flow| *flow = Flow { open: false, age: flow.age + 1, ..*flow });
+    }
+
+    /// After [`Hole::lose`].
+    pub fn find(&self) {
+        self.flow.send_modify(|flow| *flow = Flow { open: true, age: flow.age + 1, ..*flow });
+    }
+
+    /// Stalls when a client sends this.
+    pub fn stall_at(&self, text: &'static str) {
+        self.flow.send_modify(|flow| flow.stops_at = text);
+    }
+
+    pub fn is_stalled(&self) -> bool {
+        !self.flow.borrow().open
+    }
+
+    pub fn resume(&self) {
+        self.flow.send_modify(|flow| *flow = Flow { open: true, stops_at: "", ..*flow });
+    }
+}
+
+fn mongod_of(app: &TestApp) -> String {
+    let uri = app.config.mongo.uri.expose_secret();
+    let hosts = uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap();
+    hosts.rsplit('@').next().unwrap().to_owned()
+}
+
+async fn relay(near: TcpStream, target: &str, flow: watch::Sender<Flow>) {
+    let age = flow.borrow().age;
+    let Ok(far) = TcpStream::connect(target).await else { return };
+    let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+    let (out, back) = (pump(near_read, far_write, &flow, age, true), pump(far_read, near_write, &flow, age, false));
+    // The end of one way is the end of both; a lost connection has none.
+    tokio::select! {
+        () = out => {}
+        () = back => {}
+    }
+}
+
+async fn pump(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    flow: &watch::Sender<Flow>,
+    age: u32,
+    is_client: bool,
+) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut state = flow.subscribe();
+    loop {
+        let read = from.read(&mut buffer).await.unwrap_or(0);
+        let stops_at = flow.borrow().stops_at;
+        let sent = &buffer[..read];
+        if is_client && !stops_at.is_empty() && sent.windows(stops_at.len()).any(|window| window == stops_at.as_bytes()) {
+            flow.send_modify(|flow| flow.open = false);
+        }
+        let Ok(now) = state.wait_for(|flow| flow.open || flow.age != age).await.map(|flow| *flow) else { return };
+        if now.age != age {
+            std::future::pending::<()>().await;
+        }
+        if read == 0 || to.write_all(sent).await.is_err() {
+            return;
+        }
+    }
+}

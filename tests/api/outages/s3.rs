@@ -1,0 +1,144 @@
+//! A store that says nothing.
+
+use super::{hole::Hole, *};
+use crate::app::finalize;
+
+/// The longest that putting parts together may take, and then another try.
+const COMPLETING: Duration = Duration::from_secs(60);
+
+async fn server(app: &TestApp, hole: &Hole, finalize: &str) -> (Process, Client, Client) {
+    let real = app.config.s3.endpoint.clone().unwrap();
+    // Clients reach it all the same.
+    let settings = Settings::of(app).but("S3_ENDPOINT", &hole.endpoint()).but("S3_PUBLIC_ENDPOINT", &real);
+    let (process, mut client, admin) = watched(settings.but("S3_FINALIZE", finalize).but("SWEEP_INTERVAL", "1s")).await;
+    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    (process, client, admin)
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap().to_owned()
+}
+
+/// A file in two parts, both of them there; its path.
+async fn in_parts(client: &Client) -> String {
+    let mut file = unique_png();
+    file.resize(6 << 20, 7);
+    let body = json!({ "fileName": "big.png", "contentType": "image/png", "size": file.len(), "partSize": 5 << 20 });
+    let (status, opened) = client.post("/api/images/multipart", &body).await;
+    assert_eq!(status, 201, "{opened}");
+    let path = format!("/api/images/{}", text(&opened["id"]));
+    let wanted = json!({ "parts": [{ "partNumber": 1 }, { "partNumber": 2 }] });
+    let (_, signed) = client.post(&format!("{path}/parts"), &wanted).await;
+    for (part, bytes) in signed["parts"].as_array().unwrap().iter().zip(file.chunks(5 << 20)) {
+        let put = client.http.put(text(&part["request"]["url"])).body(bytes.to_vec());
+        assert_eq!(put.send().await.unwrap().status(), 200);
+    }
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f8_a_silent_store_is_noticed_in_time_and_nothing_piles_up() {
+    let app = TestApp::start().await;
+    let hole = Hole::before_s3(&app).await;
+    let (process, client, admin) = server(&app, &hole, &finalize()).await;
+    let files: Vec<_> = (0..100).map(|_| unique_png()).collect();
+    let pending = put_all(&client, &files).await;
+    let ready = put_all(&client, &(0..50).map(|_| unique_png()).collect::<Vec<_>>()).await;
+    let (_, confirmed) = client.post("/api/images/confirm", &json!({ "ids": ready })).await;
+    assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{confirmed}");
+    let parts = in_parts(&client).await;
+    let (_, uppy) = client.call(Method::POST, "/api/uppy/session", None).await;
+    let uppy = text(&uppy["path"]);
+    let told = json!({ "filename": "big.png", "type": "image/png", "metadata": { "size": 6 << 20 } });
+    let (_, loose) = client.post(&format!("{uppy}/s3/multipart"), &told).await;
+    let loose = |rest: &str| {
+        format!("{uppy}/s3/multipart/{}{rest}?key={}", text(&loose["uploadId"]), text(&loose["key"]).replace('/', "%2F"))
+    };
+
+    hole.stall();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    let multipart = json!({ "fileName": "big.png", "contentType": "image/png", "size": 6 << 20 });
+    let calls = [
+        get("/readyz"),
+        act(format!("/api/images/{}/confirm", pending[0])),
+        post("/api/images/multipart", multipart),
+        get(format!("{parts}/parts")),
+        act(format!("{parts}/confirm")),
+        post(format!("{uppy}/s3/multipart"), told),
+        get(loose("")),
+        post(loose("/complete"), json!({ "parts": [{ "PartNumber": 1, "ETag": "x" }] })),
+    ];
+    let many = [post("/api/images/confirm", json!({ "ids": pending }))];
+    let mut sizes = Vec::new();
+    for _ in 0..3 {
+        let ((), answers) = tokio::join!(assert_unavailable(&client, &calls), make(&client, &many));
+        let (status, answer) = &answers[0];
+        let results = answer["results"].as_array().unwrap_or_else(|| panic!("{status} {answer}"));
+        assert_eq!(results.len(), pending.len());
+        for result in results {
+            let status = u16::try_from(result["status"].as_u64().unwrap()).unwrap();
+            assert!(is_unavailable(status, &result["problem"]), "{result}");
+        }
+        sizes.push(size(&process, &admin).await);
+    }
+    let ((tasks, memory), (tasks_later, memory_later)) = (sizes[0], sizes[2]);
+    assert!(tasks_later <= tasks + 40 && memory_later <= memory + 32 * 1024, "tasks and KiB: {sizes:?}");
+    // Final for their owner all the same: the bytes go when they can.
+    let deletes =
+        [(Method::DELETE, format!("/api/images/{}", ready[0]), None), post("/api/images/delete", json!({ "ids": ready[1..] }))];
+    let statuses: Vec<_> = make(&client, &deletes).await.into_iter().map(|(status, _)| status).collect();
+    assert_eq!(statuses, [204, 200]);
+    let (_, gallery) = client.get("/api/images/gallery").await;
+    assert_eq!(gallery["images"].as_array().unwrap().len(), 0);
+
+    hole.resume();
+    assert_recovers(&client, &process, get("/readyz")).await;
+    let (status, confirmed) = make(&client, &many).await.remove(0);
+    assert!(confirmed["results"].as_array().unwrap().iter().all(|one| one["status"] == 200), "{status} {confirmed}");
+    assert_recovers(&client, &process, act(format!("{parts}/confirm"))).await;
+    client.upload(&unique_png()).await;
+}
+
+/// Calls that S3 may take long for are given up as soon as any other when it says nothing at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn f8_silence_in_the_middle_of_long_work_is_noticed_in_time() {
+    let app = TestApp::start().await;
+    for (finalize, stops_at) in [("copy", "x-amz-copy-source"), ("in-place", "<CompleteMultipartUpload")] {
+        let hole = Hole::before_s3(&app).await;
+        let (process, client, _) = server(&app, &hole, finalize).await;
+        let path = match finalize {
+            "copy" => format!("/api/images/{}", put_all(&client, &[unique_png()]).await[0]),
+            _ => in_parts(&client).await,
+        };
+        hole.stall_at(stops_at);
+        assert_unavailable(&client, &[act(format!("{path}/confirm"))]).await;
+        assert!(hole.is_stalled(), "it came to {stops_at}");
+        hole.resume();
+        client.upload(&unique_png()).await;
+        let began = Instant::now();
+        // S3 may still be putting parts together: nobody else begins before the first attempt's time is over.
+        let limit = if finalize == "copy" { LIMIT } else { COMPLETING };
+        while client.call(Method::POST, &format!("{path}/confirm"), None).await.0 != 200 {
+            assert!(began.elapsed() < limit, "{}", process.err());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f8_lost_connections_to_the_store_are_given_up() {
+    let app = TestApp::start().await;
+    let hole = Hole::before_s3(&app).await;
+    let (process, client, _) = server(&app, &hole, &finalize()).await;
+    let files: Vec<_> = (0..60).map(|_| unique_png()).collect();
+    let pending = put_all(&client, &files).await;
+    let confirms: Vec<_> = pending[..40].iter().map(|id| act(format!("/api/images/{id}/confirm"))).collect();
+    assert!(make(&client, &confirms).await.iter().all(|(status, _)| *status == 200));
+    hole.lose();
+    assert_unavailable(&client, &[act(format!("/api/images/{}/confirm", pending[40]))]).await;
+    hole.find();
+    assert_recovers(&client, &process, get("/readyz")).await;
+    let confirms: Vec<_> =
+        pending[40..].iter().map(|id| assert_recovers(&client, &process, act(format!("/api/images/{id}/confirm")))).collect();
+    join_all(confirms).await;
+    client.upload(&unique_png()).await;
+}

@@ -1,0 +1,159 @@
+//! The headers of safety, on every operation, page and error: nothing is sniffed, framed, embedded, kept or told about, and
+//! browsers that came over TLS come over TLS alone.
+
+use reqwest::{Method, header::HeaderMap};
+use serde_json::json;
+use valet::config::{Rate, TrustedProxies};
+
+use super::{
+    app::TestApp,
+    openapi::{Operation, operations},
+};
+
+const HSTS: &str = "max-age=31536000; includeSubDomains";
+
+fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
+    headers.get(name).map_or("", |value| value.to_str().unwrap())
+}
+
+/// What every answer has, and what none has.
+fn check(headers: &HeaderMap, what: &str) {
+    for (name, wanted) in [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        assert_eq!(value(headers, name), wanted, "{what}: {headers:?}");
+    }
+    let policy = value(headers, "content-security-policy");
+    assert!(policy.starts_with("default-src 'none'; ") && policy.contains("frame-ancestors 'none'"), "{what}: {headers:?}");
+    assert!(!value(headers, "cache-control").is_empty(), "{what}: {headers:?}");
+    for name in ["server", "x-powered-by", "via", "x-aspnet-version"] {
+        assert!(!headers.contains_key(name), "{what}: {headers:?}");
+    }
+}
+
+/// Behind a proxy that this test is.
+async fn app() -> TestApp {
+    let proxies = TrustedProxies(vec!["127.0.0.1".parse().unwrap()]);
+    TestApp::start_with(|config| {
+        config.proxies = proxies;
+        config.limits.on = true;
+        config.limits.refresh = Rate::new(1, 3600);
+    })
+    .await
+}
+
+#[tokio::test]
+async fn h5_every_operation_has_them_whatever_it_answers() {
+    let app = app().await;
+    let ada = app.user().await;
+    let mut seen = std::collections::BTreeSet::new();
+    for Operation { method, path, described } in operations() {
+        let operation = Operation { method: method.clone(), path: path.clone(), described };
+        let concrete = operation.path_of(&uuid::Uuid::now_v7().to_string()).replace("{token}", "x").replace("{key}", "x");
+        // Deleting the account ends the walk.
+        let bodies =
+            if path.ends_with("/me/delete") { vec![None] } else { vec![None, operation.body().cloned(), Some(json!([]))] };
+        for (body, token) in bodies.iter().flat_map(|body| [(body, None), (body, ada.token.as_ref())]) {
+            let mut request = app.http.request(method.clone(), format!("{}{concrete}", app.base));
+            request = request.header("x-forwarded-proto", "https");
+            if let Some(body) = body {
+                request = request.json(body);
+            }
+            if let Some(token) = token {
+                request = request.bearer_auth(token);
+            }
+            let answer = request.send().await.unwrap();
+            let (status, headers) = (answer.status().as_u16(), answer.headers());
+            let what = format!("{method} {concrete}: {status}");
+            check(headers, &what);
+            // A page of the gallery may be kept by its owner's browser, to ask whether it is still the same.
+            let kept = if concrete == "/api/images/gallery" && status == 200 { "private, no-cache" } else { "no-store" };
+            assert_eq!(value(headers, "cache-control"), kept, "{what}");
+            assert_eq!(value(headers, "strict-transport-security"), HSTS, "{what}");
+            seen.insert(status);
+        }
+    }
+    for status in [200, 400, 401, 404, 429] {
+        assert!(seen.contains(&status), "{status} is not among {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn h5_pages_and_the_framework_s_own_errors_have_them() {
+    let app = app().await;
+    let page = app.http.get(&app.base).send().await.unwrap();
+    let etag = value(page.headers(), "etag").to_owned();
+    let text = page.text().await.unwrap();
+    let mut pages: Vec<_> = text.split('"').filter(|text| text.starts_with("/assets/")).map(str::to_owned).collect();
+    pages.extend(
+        ["/", "/docs", "/docs/swagger-ui.css", "/docs/swagger-ui.js", "/docs/start.js", "/openapi.json", "/livez"]
+            .map(str::to_owned),
+    );
+    for path in &pages {
+        let answer = app.http.get(format!("{}{path}", app.base)).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        check(answer.headers(), path);
+        let is_page = value(answer.headers(), "content-type").starts_with("text/html");
+        assert_eq!(value(answer.headers(), "cross-origin-opener-policy"), if is_page { "same-origin" } else { "" }, "{path}");
+        assert_eq!(value(answer.headers(), "permissions-policy").contains("camera=()"), is_page, "{path}");
+    }
+    let json = "application/json";
+    for (status, method, path, content_type, body) in [
+        (404, Method::GET, "/nothing", "", String::new()),
+        (404, Method::GET, "/assets/0/app.js", "", String::new()),
+        (404, Method::GET, "/%ff", "", String::new()),
+        (405, Method::DELETE, "/", "", String::new()),
+        (405, Method::POST, "/docs", "", String::new()),
+        (405, Method::from_bytes(b"PURGE").unwrap(), "/openapi.json", "", String::new()),
+        (413, Method::POST, "/api/images/upload", json, " ".repeat(20_000)),
+        (415, Method::POST, "/api/images/upload", "text/plain", "x".to_owned()),
+        (415, Method::POST, "/docs", "text/plain", "x".to_owned()),
+        (304, Method::GET, "/", "", String::new()),
+        (308, Method::GET, "/docs/", "", String::new()),
+        (204, Method::OPTIONS, "/api/auth/me", "", String::new()),
+    ] {
+        let direct = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        let mut request = direct.request(method.clone(), format!("{}{path}", app.base)).body(body);
+        for (name, value) in [("content-type", content_type), ("if-none-match", if status == 304 { &etag } else { "" })] {
+            if !value.is_empty() {
+                request = request.header(name, value);
+            }
+        }
+        if status == 204 {
+            request = request.header("origin", "https://app.example").header("access-control-request-method", "GET");
+        }
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), status, "{method} {path}");
+        check(answer.headers(), &format!("{method} {path}: {status}"));
+    }
+}
+
+#[tokio::test]
+async fn h5_tls_alone_is_demanded_of_those_who_came_by_it() {
+    let behind = app().await;
+    let alone = TestApp::start().await;
+    for (app, said, told) in [
+        (&behind, vec!["https"], true),
+        (&behind, vec!["HTTPS"], true),
+        (&behind, vec!["https, https"], true),
+        (&behind, vec![], false),
+        (&behind, vec!["http"], false),
+        (&behind, vec!["https, http"], false),
+        (&behind, vec!["http", "https"], false),
+        (&behind, vec!["httpsx"], false),
+        (&behind, vec![""], false),
+        // Nobody's word is believed there.
+        (&alone, vec!["https"], false),
+    ] {
+        for path in ["/", "/livez", "/api/auth/me", "/nothing"] {
+            let mut request = app.http.get(format!("{}{path}", app.base));
+            for one in &said {
+                request = request.header("x-forwarded-proto", *one);
+            }
+            let answer = request.send().await.unwrap();
+            assert_eq!(value(answer.headers(), "strict-transport-security"), if told { HSTS } else { "" }, "{said:?} {path}");
+        }
+    }
+}
