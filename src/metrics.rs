@@ -161,7 +161,11 @@ impl Default for Metrics {
             requests: of.seconds("http_request_duration", "Requests, by route, method and status", durations()),
             in_flight: of.add("http_requests_in_flight", "Requests under way", Gauge::default()),
             connections: of.add("http_connections", "Connections of clients", Gauge::default()),
-            connections_refused: of.add("http_connections_refused", "Connections refused: too many were open", Counter::default()),
+            connections_refused: of.add(
+                "http_connections_refused",
+                "Connections refused: too many were open",
+                Counter::default(),
+            ),
             connections_timed_out: of.add("http_connections_timed_out", "Connections of slow clients closed", kinds(&TOO_SLOW)),
             shed: of.add("http_requests_shed", "Requests answered 503: too many were under way", Counter::default()),
             images: of.add("images", "Images that came into a state", states),

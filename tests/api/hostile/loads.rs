@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::*;
-use crate::{outages::hole::Hole, serve::Settings};
+use crate::{outages::hole::Hole, process::Client, serve::Settings};
 
 /// RFC 9110 section 10.2.3, with a wait at random so that those who were refused together do not come back together.
 fn is_told_to_wait(heard: &Heard) {
@@ -120,4 +120,35 @@ async fn large_bodies_share_a_room_and_small_ones_always_fit() {
             assert!(matches!(late, Some(401 | 408)), "{late:?}");
         }
     }
+}
+
+/// In hundredths of a second, of all its threads.
+fn worked(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+/// Those who are in are served, nothing spins, and who comes later is let in when there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn running_out_of_files_is_survived() {
+    let app = TestApp::start().await;
+    let (process, client) = Settings::of(&app).but("SWEEP_INTERVAL", "1h").listening().await;
+    assert_eq!(client.get("/readyz").await.0, 200);
+    let files = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count() + 10;
+    let arguments = ["--pid".to_owned(), process.id().to_string(), format!("--nofile={files}:")];
+    assert!(std::process::Command::new("prlimit").args(arguments).status().unwrap().success());
+    let crowd = join_all((0..60).map(|_| connect(&client.base))).await;
+    let began = Instant::now();
+    while !process.err().contains("no connection could be accepted") {
+        assert!(began.elapsed() < SOON, "{}", process.err());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let before = worked(process.id());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(worked(process.id()) - before < 100, "it spins");
+    assert_eq!(client.get("/livez").await.0, 200, "on the connection of before");
+    drop(crowd);
+    let newcomer = Client::of(client.base.clone());
+    assert_eq!(newcomer.get("/livez").await.0, 200);
 }

@@ -112,3 +112,19 @@ async fn f3_lost_connections_to_the_database_are_given_up() {
     }
     client.upload(&unique_png()).await;
 }
+
+/// Who waits for a connection waits within the deadline of the call.
+#[tokio::test(flavor = "multi_thread")]
+async fn f6_a_small_pool_serves_a_crowd_and_lets_nobody_hang() {
+    let app = TestApp::start().await;
+    let hole = Hole::before_mongodb(&app).await;
+    let uri = format!("{}&maxPoolSize=4", hole.uri(&app));
+    let (process, mut client) = Settings::of(&app).but("MONGODB_URI", &uri).listening().await;
+    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let crowd = vec![get("/api/auth/me"); 200];
+    assert!(make(&client, &crowd).await.iter().all(|(status, _)| *status == 200));
+    hole.stall();
+    assert_unavailable(&client, &crowd).await;
+    hole.resume();
+    assert_recovers(&client, &process, get("/api/auth/me")).await;
+}
