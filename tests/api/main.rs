@@ -13,6 +13,7 @@ mod confirm;
 mod contract;
 mod cors;
 mod crashes;
+mod deployment;
 mod dev;
 mod dev_mongod;
 mod documented;

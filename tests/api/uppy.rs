@@ -44,7 +44,7 @@ impl Caller<'_> {
 
 impl TestApp {
     /// Posts a form as a browser does, the file last.
-    async fn post_form(&self, form: &Value, bytes: &[u8]) -> StatusCode {
+    pub async fn post_form(&self, form: &Value, bytes: &[u8]) -> StatusCode {
         let mut body = Vec::new();
         for (name, value) in form["fields"].as_object().unwrap() {
             let value = value.as_str().unwrap();
@@ -60,7 +60,7 @@ impl TestApp {
     }
 
     /// Waits until the server by itself brought an image there.
-    async fn until_state(&self, id: &str, state: &str) {
+    pub async fn until_state(&self, id: &str, state: &str) {
         let began = std::time::Instant::now();
         while self.db_state(id).await != state {
             assert!(began.elapsed() < Duration::from_secs(30), "{} and not {state}", self.db_state(id).await);

@@ -112,22 +112,43 @@ impl Proxy {
             s3: app.s3.clone(),
             http: reqwest::Client::new(),
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                let inside = Arc::clone(&inside);
-                let service = service_fn(move |request| Arc::clone(&inside).answer(request));
-                let http = hyper::server::conn::http1::Builder::new();
-                tokio::spawn(http.serve_connection(TokioIo::new(stream), service));
-            }
-        });
+        let endpoint = listen(move |request| Arc::clone(&inside).answer(request)).await;
         Self { endpoint }
     }
 }
 
-type Answer = Response<Full<Bytes>>;
+pub type Answer = Response<Full<Bytes>>;
+
+/// Answers requests on a port of its own until the test's runtime ends; gives the address.
+pub async fn listen<A>(answer: impl Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static) -> String
+where
+    A: Future<Output = Result<Answer, Infallible>> + Send + 'static,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let http = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), service_fn(answer.clone())));
+        }
+    });
+    endpoint
+}
+
+/// What the server at `upstream` says to this request, with the client's own Host header: it is signed.
+pub async fn forward(http: &reqwest::Client, upstream: &str, parts: &Parts, body: Bytes) -> Answer {
+    let url = format!("{upstream}{}", parts.uri);
+    let mut headers: HeaderMap = parts.headers.clone();
+    headers.remove("transfer-encoding");
+    let answer = http.request(parts.method.clone(), url).headers(headers).body(body).send().await.unwrap();
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = answer.headers().clone();
+    response.headers_mut().remove("transfer-encoding");
+    *response.body_mut() = answer.bytes().await.unwrap().into();
+    response
+}
 
 impl Inside {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
@@ -136,7 +157,7 @@ impl Inside {
         if let Some(answer) = self.instead(&mut parts, &body).await {
             return Ok(answer);
         }
-        let mut answer = self.forward(&parts, body.clone()).await;
+        let mut answer = forward(&self.http, &self.upstream, &parts, body.clone()).await;
         self.afterwards(&parts, &body, &mut answer).await;
         Ok(answer)
     }
@@ -260,21 +281,6 @@ impl Inside {
             _ => return status(StatusCode::FORBIDDEN),
         };
         Response::new(found.body.collect().await.unwrap().into_bytes().into())
-    }
-
-    /// With the client's own Host header: it is signed.
-    async fn forward(&self, parts: &Parts, body: Bytes) -> Answer {
-        let url = format!("{}{}", self.upstream, parts.uri);
-        let mut headers: HeaderMap = parts.headers.clone();
-        headers.remove("transfer-encoding");
-        let method = parts.method.clone();
-        let answer = self.http.request(method, url).headers(headers).body(body).send().await.unwrap();
-        let mut response = Response::new(Full::default());
-        *response.status_mut() = answer.status();
-        *response.headers_mut() = answer.headers().clone();
-        response.headers_mut().remove("transfer-encoding");
-        *response.body_mut() = answer.bytes().await.unwrap().into();
-        response
     }
 }
 

@@ -1,0 +1,136 @@
+//! The manifests of deploy/kubernetes fit the program: settings that it reads, ports on which it listens, an end that it can make.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use serde_json::Value;
+use valet::config::Config;
+use yaml_rust2::{Yaml, YamlLoader};
+
+use super::file;
+
+/// What the SDK and the logs read by themselves.
+const READ_ELSEWHERE: [&str; 2] = ["AWS_REGION", "RUST_LOG"];
+
+fn yaml(name: &str) -> Yaml {
+    YamlLoader::load_from_str(&file(name)).unwrap().remove(0)
+}
+
+/// The pod and its container.
+fn pod() -> (Yaml, Yaml) {
+    let pod = yaml("kubernetes/base/deployment.yaml")["spec"]["template"]["spec"].clone();
+    let container = pod["containers"][0].clone();
+    (pod, container)
+}
+
+/// A file of `NAME=value` lines.
+fn settings(name: &str) -> BTreeMap<String, String> {
+    let text = file(name);
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap()).collect()
+}
+
+/// What a pod's environment holds: the settings, and the secrets by name.
+fn environment() -> BTreeMap<String, String> {
+    let mut all = settings("kubernetes/base/valet.env");
+    for variable in pod().1["env"].as_vec().unwrap() {
+        let name = variable["name"].as_str().unwrap();
+        let secret = &variable["valueFrom"]["secretKeyRef"];
+        assert_eq!((secret["name"].as_str(), secret["key"].as_str()), (Some("valet"), Some(name)), "by reference alone");
+        let value = if name == "MONGODB_URI" { "mongodb+srv://db.example.com" } else { "0123456789abcdef0123456789abcdef" };
+        all.insert(name.to_owned(), value.to_owned());
+    }
+    all
+}
+
+/// Reads these settings; all must be asked for.
+fn read(all: &BTreeMap<String, String>) -> Config {
+    let asked = RefCell::new(BTreeSet::new());
+    let config = Config::read(&|name| {
+        asked.borrow_mut().insert(name.to_owned());
+        all.get(name).cloned()
+    });
+    let asked = asked.into_inner();
+    let unknown: Vec<_> = all.keys().filter(|name| !asked.contains(*name) && !READ_ELSEWHERE.contains(&name.as_str())).collect();
+    assert!(unknown.is_empty(), "the program reads none of {unknown:?}");
+    config.unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+#[test]
+fn the_settings_are_the_programs_and_the_ports_are_those() {
+    let config = read(&environment());
+    let (_, container) = pod();
+    let port = |name: &str| {
+        let named = container["ports"].as_vec().unwrap().iter().find(|port| port["name"].as_str() == Some(name));
+        named.unwrap()["containerPort"].as_i64().unwrap()
+    };
+    assert_eq!(port("http"), i64::from(config.bind.port()));
+    assert_eq!(port("admin"), i64::from(config.admin_bind.unwrap().port()));
+    assert_eq!(yaml("kubernetes/base/service.yaml")["spec"]["ports"][0]["targetPort"].as_str(), Some("http"));
+    for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+        let get = &container[probe]["httpGet"];
+        assert_eq!((get["path"].as_str(), get["port"].as_str()), (Some(path), Some("admin")), "{probe}");
+    }
+}
+
+#[test]
+fn the_examples_are_settings_too() {
+    let mut all = environment();
+    for literal in yaml("kubernetes/example/kustomization.yaml")["configMapGenerator"][0]["literals"].as_vec().unwrap() {
+        let (name, value) = literal.as_str().unwrap().split_once('=').unwrap();
+        assert!(all.insert(name.to_owned(), value.to_owned()).is_some(), "{name} is set in the base already");
+    }
+    read(&all);
+    let mut systemd = settings("systemd/valet.env");
+    assert_eq!(systemd.insert("JWT_SECRET".to_owned(), all["JWT_SECRET"].clone()).as_deref(), Some(""), "each makes its own");
+    let config = read(&systemd);
+    assert!(config.bind.ip().is_loopback(), "behind the proxy of the same machine");
+}
+
+/// A pod may not be killed while its server still drains, nor let its server drain while requests still come.
+#[test]
+fn a_pods_end_is_long_enough_for_the_servers() {
+    // As the README says: requests under way get so many seconds.
+    const DRAIN: i64 = 25;
+    let (pod, container) = pod();
+    let before = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64().unwrap();
+    let all = pod["terminationGracePeriodSeconds"].as_i64().unwrap();
+    assert!(before >= 5 && all >= before + DRAIN + 5, "{before} s and {DRAIN} s in {all} s");
+    let rolling = &yaml("kubernetes/base/deployment.yaml")["spec"]["strategy"]["rollingUpdate"];
+    assert_eq!(rolling["maxUnavailable"].as_i64(), Some(0));
+}
+
+#[test]
+fn the_pod_is_restricted() {
+    let (pod, container) = pod();
+    let (user, of) = (&pod["securityContext"], &container["securityContext"]);
+    assert_eq!(user["runAsNonRoot"].as_bool(), Some(true));
+    assert_eq!(user["seccompProfile"]["type"].as_str(), Some("RuntimeDefault"));
+    assert_eq!(pod["automountServiceAccountToken"].as_bool(), Some(false));
+    assert_eq!((of["readOnlyRootFilesystem"].as_bool(), of["allowPrivilegeEscalation"].as_bool()), (Some(true), Some(false)));
+    assert_eq!(of["capabilities"]["drop"][0].as_str(), Some("ALL"));
+    let user = user["runAsUser"].as_i64().unwrap();
+    assert!(file("Dockerfile").contains(&format!("\nUSER {user}:{user}\n")), "the image's own");
+}
+
+/// An older signature than the longest URL's is refused by the bucket, and no URL is.
+#[test]
+fn the_bucket_takes_every_url_for_as_long_as_it_lives() {
+    let uploads = read(&environment()).uploads;
+    let longest = uploads.url_ttl.max(uploads.read_url_ttl).as_millis();
+    let policy: Value = serde_json::from_str(&file("aws/bucket-policy.json")).unwrap();
+    let mut ages =
+        policy["Statement"].as_array().unwrap().iter().filter_map(|statement| {
+            statement["Condition"]["NumericGreaterThan"]["s3:signatureAge"].as_str()?.parse::<u128>().ok()
+        });
+    let (age, none) = (ages.next().unwrap(), ages.next());
+    let spare = 5 * 60 * 1000;
+    assert!(none.is_none() && (longest..=longest + spare).contains(&age), "{longest} ms and {age} ms");
+}
+
+#[test]
+fn the_alerts_of_the_operator_are_the_alerts() {
+    assert_eq!(yaml("kubernetes/monitoring/rules.yaml")["spec"], yaml("alerts.yaml"));
+}

@@ -1,0 +1,45 @@
+//! The bucket's settings in deploy/aws are those that `valet check --fix` makes.
+
+use serde_json::{Value, json};
+use valet::domain::check::{self, Options};
+
+use super::file;
+use crate::app::{TestApp, s3_is_local};
+
+#[tokio::test]
+async fn the_files_say_what_fix_sets() {
+    if !s3_is_local() {
+        return;
+    }
+    let read = |name: &str| serde_json::from_str::<Value>(&file(name)).unwrap();
+    let (cors, lifecycle, block) = (read("aws/cors.json"), read("aws/lifecycle.json"), read("aws/public-access-block.json"));
+    let origin = cors["CORSRules"][0]["AllowedOrigins"][0].as_str().unwrap().to_owned();
+    let app = TestApp::start_with(|config| config.cors.exact = vec![origin]).await;
+    check::run(&app.config, Options { fix: true, loopback: false }).await;
+
+    let bucket = &app.config.s3.bucket;
+    let set = app.s3.get_bucket_cors().bucket(bucket).send().await.unwrap();
+    let [rule] = set.cors_rules() else { panic!("{set:?}") };
+    let rule = json!({
+        "ID": rule.id(), "AllowedOrigins": rule.allowed_origins(), "AllowedMethods": rule.allowed_methods(),
+        "AllowedHeaders": rule.allowed_headers(), "ExposeHeaders": rule.expose_headers(), "MaxAgeSeconds": rule.max_age_seconds(),
+    });
+    assert_eq!(cors, json!({ "CORSRules": [rule] }));
+
+    let set = app.s3.get_bucket_lifecycle_configuration().bucket(bucket).send().await.unwrap();
+    let [rule] = set.rules() else { panic!("{set:?}") };
+    let days = rule.abort_incomplete_multipart_upload().unwrap().days_after_initiation();
+    let rule = json!({
+        "ID": rule.id(), "Status": rule.status().as_str(), "Filter": { "Prefix": rule.filter().unwrap().prefix() },
+        "AbortIncompleteMultipartUpload": { "DaysAfterInitiation": days },
+    });
+    assert_eq!(lifecycle, json!({ "Rules": [rule] }));
+
+    let set = app.s3.get_public_access_block().bucket(bucket).send().await.unwrap();
+    let set = set.public_access_block_configuration().unwrap();
+    let flags = json!({
+        "BlockPublicAcls": set.block_public_acls(), "IgnorePublicAcls": set.ignore_public_acls(),
+        "BlockPublicPolicy": set.block_public_policy(), "RestrictPublicBuckets": set.restrict_public_buckets(),
+    });
+    assert_eq!(block, flags);
+}

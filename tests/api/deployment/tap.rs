@@ -1,0 +1,121 @@
+//! A proxy before S3 that writes down what is asked of it, in the words of IAM.
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+};
+
+use http_body_util::BodyExt;
+use hyper::{Request, body::Incoming, http::request::Parts};
+use serde::Serialize;
+
+use crate::{
+    app::TestApp,
+    check::defects::{Answer, forward, listen},
+};
+
+/// A call of S3's API and one of the permissions that S3 looks for: a copy needs two.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Asked {
+    /// As the SDK names it.
+    pub operation: &'static str,
+    /// The permission.
+    pub action: &'static str,
+    /// Of what in the bucket; empty for the bucket itself.
+    pub key: String,
+    /// S3's name for the way in which it was signed.
+    pub auth_type: &'static str,
+}
+
+/// A running proxy; ends with the test's runtime.
+pub struct Tap {
+    pub endpoint: String,
+    asked: Arc<Mutex<Vec<Asked>>>,
+}
+
+impl Tap {
+    pub async fn start(app: &TestApp) -> Self {
+        let upstream = app.config.s3.endpoint.clone().unwrap();
+        let prefix = format!("/{}", app.config.s3.bucket);
+        let (http, asked) = (reqwest::Client::new(), Arc::new(Mutex::new(Vec::new())));
+        let kept = Arc::clone(&asked);
+        let answer = move |request: Request<Incoming>| {
+            let (http, upstream, prefix, kept) = (http.clone(), upstream.clone(), prefix.clone(), Arc::clone(&kept));
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                let calls = judged(&parts, &prefix, &body);
+                let answer: Answer = forward(&http, &upstream, &parts, body).await;
+                // What is refused for its signature was asked by nobody.
+                if ![400, 403].contains(&answer.status().as_u16()) {
+                    kept.lock().unwrap().extend(calls);
+                }
+                Ok::<_, Infallible>(answer)
+            }
+        };
+        Self { endpoint: listen(answer).await, asked }
+    }
+
+    /// All that was asked through it so far, each once for all keys of a prefix.
+    pub fn asked(&self) -> Vec<Asked> {
+        let kept = self.asked.lock().unwrap();
+        let prefix = |key: &str| key.split('/').next().unwrap().to_owned();
+        let distinct: BTreeMap<_, _> =
+            kept.iter().map(|one| ((one.operation, one.action, prefix(&one.key), one.auth_type), one.clone())).collect();
+        distinct.into_values().collect()
+    }
+}
+
+/// What S3 judges a request by: the permissions of its API reference. Nothing where nobody signed.
+fn judged(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<Asked> {
+    let query: Vec<_> = parts.uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap()).collect();
+    let has = |name: &str| query.contains(&name);
+    let key = parts.uri.path().strip_prefix(bucket).unwrap().trim_start_matches('/').to_owned();
+    let form = (parts.method == "POST" && key.is_empty()).then(|| field(body, "key"));
+    let auth_type = match () {
+        () if has("X-Amz-Signature") => "REST-QUERY-STRING",
+        () if parts.headers.contains_key("authorization") => "REST-HEADER",
+        () if form.is_some() => "POST",
+        () => return vec![],
+    };
+    let asked = |operation, action, key: &str| Asked { operation, action, key: key.to_owned(), auth_type };
+    let of_key = |operation, action| vec![asked(operation, action, &key)];
+    let source = parts.headers.get("x-amz-copy-source").map(|source| format!("/{}", source.to_str().unwrap()));
+    match (parts.method.as_str(), key.is_empty()) {
+        ("GET", false) if has("uploadId") => of_key("ListParts", "s3:ListMultipartUploadParts"),
+        ("GET", false) => of_key("GetObject", "s3:GetObject"),
+        ("HEAD", false) => of_key("HeadObject", "s3:GetObject"),
+        ("PUT", false) if has("partNumber") => of_key("UploadPart", "s3:PutObject"),
+        ("PUT", false) if source.is_some() => {
+            let from = source.unwrap().strip_prefix(bucket).unwrap().trim_start_matches('/').to_owned();
+            vec![asked("CopyObject", "s3:GetObject", &from), asked("CopyObject", "s3:PutObject", &key)]
+        }
+        ("PUT", false) => of_key("PutObject", "s3:PutObject"),
+        ("POST", false) if has("uploads") => of_key("CreateMultipartUpload", "s3:PutObject"),
+        ("POST", false) if has("uploadId") => of_key("CompleteMultipartUpload", "s3:PutObject"),
+        ("DELETE", false) if has("uploadId") => of_key("AbortMultipartUpload", "s3:AbortMultipartUpload"),
+        ("DELETE", false) if has("versionId") => of_key("DeleteObject", "s3:DeleteObjectVersion"),
+        ("DELETE", false) => of_key("DeleteObject", "s3:DeleteObject"),
+        ("POST", true) => vec![asked("PostObject", "s3:PutObject", &form.unwrap())],
+        ("HEAD", true) => of_key("HeadBucket", "s3:ListBucket"),
+        ("GET", true) if has("versions") => of_key("ListObjectVersions", "s3:ListBucketVersions"),
+        ("GET", true) if has("uploads") => of_key("ListMultipartUploads", "s3:ListBucketMultipartUploads"),
+        ("GET", true) if has("list-type") => of_key("ListObjectsV2", "s3:ListBucket"),
+        ("GET", true) if has("cors") => of_key("GetBucketCors", "s3:GetBucketCORS"),
+        ("PUT", true) if has("cors") => of_key("PutBucketCors", "s3:PutBucketCORS"),
+        ("GET", true) if has("lifecycle") => of_key("GetBucketLifecycleConfiguration", "s3:GetLifecycleConfiguration"),
+        ("PUT", true) if has("lifecycle") => of_key("PutBucketLifecycleConfiguration", "s3:PutLifecycleConfiguration"),
+        ("GET", true) if has("publicAccessBlock") => of_key("GetPublicAccessBlock", "s3:GetBucketPublicAccessBlock"),
+        ("PUT", true) if has("publicAccessBlock") => of_key("PutPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
+        (method, _) => panic!("no row for {method} {key} with {query:?}"),
+    }
+}
+
+/// A field of a form.
+fn field(body: &[u8], name: &str) -> String {
+    let text = String::from_utf8_lossy(body);
+    let (_, rest) = text.split_once(&format!("name=\"{name}\"\r\n\r\n")).unwrap();
+    rest.split_once("\r\n").unwrap().0.to_owned()
+}
