@@ -6,7 +6,8 @@ import { readFileSync } from 'node:fs'
 import { anonymousPrincipal, runSimulation } from '@cloud-copilot/iam-simulate'
 
 const [folder, requests] = process.argv.slice(2)
-const names = { BUCKET: 'valet-images', ACCOUNT: '123456789012', OIDC_PROVIDER: 'oidc.eks.eu-central-1.amazonaws.com/id/EXAMPLE' }
+// Of providers' own keys (`NAME:aud`) the engine knows those of a few: one of these stands for the cluster's.
+const names = { BUCKET: 'valet-images', ACCOUNT: '123456789012', OIDC_PROVIDER: 'accounts.google.com' }
 const policy = (name) =>
   JSON.parse(readFileSync(`${folder}/${name}`, 'utf8').replace(/BUCKET|ACCOUNT|OIDC_PROVIDER/g, (name) => names[name]))
 const [serving, operating, bucket] = ['iam-policy.json', 'operator-policy.json', 'bucket-policy.json'].map(policy)
@@ -114,7 +115,7 @@ for (const [sid, requests] of Object.entries(refused)) {
 must(!(await ask(recorded(get, { principal: anonymousPrincipal }))), 'anybody may read')
 must(!(await ask(recorded({ ...get, action: 's3:GetObject', key: 'logs/x' }))), 'the role reads beyond its prefixes')
 
-// Why there is no Deny of writes without If-None-Match: a copy cannot carry it (nor can a form or a part).
+// Why there is no Deny of writes without If-None-Match: Valet's copies do not carry it (nor can a form or a part).
 const once = {
   ...bucket,
   Statement: [...bucket.Statement, { Sid: 'OnceOnly', Effect: 'Deny', Principal: '*', Action: 's3:PutObject', Resource: `arn:aws:s3:::${names.BUCKET}/u/*`, Condition: { Null: { 's3:if-none-match': 'true' } } }],
