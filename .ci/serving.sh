@@ -69,10 +69,13 @@ finish() {
     if [ "$code" -ne 0 ] && [ -s "$work/log" ]; then
         grep -E 'WARN|ERROR|panicked' "$work/log" | tail -n 20 >&2 || true
     fi
-    if [ -n "$server" ] && kill -0 "$server" 2>/dev/null; then
-        kill -TERM "$server"
-        wait "$server" || true
-    fi
+    local pid
+    for pid in $beside $server; do
+        if kill -0 "$pid" 2>/dev/null; then
+            kill -TERM "$pid"
+            wait "$pid" || true
+        fi
+    done
     rm -rf "$work"
     exit "$code"
 }
@@ -81,4 +84,6 @@ tools=${XDG_CACHE_HOME:-$HOME/.cache}/valet/tools
 mkdir -p "$tools"
 work=$(mktemp -d)
 server=''
+# Another process that the script started and that ends with it.
+beside=''
 trap finish EXIT
