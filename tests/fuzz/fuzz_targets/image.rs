@@ -41,7 +41,10 @@ fn judge(file: &[u8], heads: impl IntoIterator<Item = usize>) {
         assert!(request <= 3, "more than three requests");
         match ask(&file[..head], total) {
             Inspection::NeedMore { bytes } => head = bytes,
-            answer => break assert_eq!(answer, whole),
+            answer => {
+                assert_eq!(answer, whole);
+                break;
+            }
         }
     }
 }
