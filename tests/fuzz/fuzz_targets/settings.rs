@@ -8,7 +8,7 @@ use valet::config::{Config, Problems, Tokens};
 
 const LEAST: [(&str, &str); 3] =
     [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
-const NAMES: [&str; 40] = [
+const NAMES: [&str; 42] = [
     "BIND",
     "ADMIN_BIND",
     "MONGODB_URI",
@@ -49,6 +49,8 @@ const NAMES: [&str; 40] = [
     "TRUSTED_PROXIES",
     "CORS_ORIGINS",
     "LOG_FORMAT",
+    "MAX_CONNECTIONS",
+    "MAX_REQUESTS",
 ];
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
