@@ -11,6 +11,43 @@
 //! - [`metrics`]: what the process counts; every room may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
 //! - `dev`: the local stack, for development and tests (feature `dev`).
 
+// Besides those of Cargo.toml, which hold everywhere: of clippy's pedantic group and others, what tells a mistake from its twin
+// that is none, and not what is taste. Tests and benches cast and format as they like.
+#![warn(
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::cloned_instead_of_copied,
+    clippy::elidable_lifetime_names,
+    clippy::fallible_impl_from,
+    clippy::float_cmp,
+    clippy::format_push_string,
+    clippy::get_unwrap,
+    clippy::if_not_else,
+    clippy::implicit_clone,
+    clippy::inefficient_to_string,
+    clippy::large_types_passed_by_value,
+    clippy::manual_let_else,
+    clippy::map_unwrap_or,
+    clippy::match_wildcard_for_single_variants,
+    clippy::mem_forget,
+    clippy::missing_errors_doc,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    clippy::rc_mutex,
+    clippy::redundant_closure_for_method_calls,
+    clippy::ref_option,
+    clippy::return_self_not_must_use,
+    clippy::semicolon_if_nothing_returned,
+    clippy::string_add_assign,
+    clippy::unchecked_time_subtraction,
+    clippy::unnested_or_patterns,
+    clippy::unused_self,
+    clippy::unwrap_in_result,
+    clippy::used_underscore_binding,
+    clippy::verbose_file_reads
+)]
+
 pub mod app;
 pub mod config;
 #[cfg(feature = "dev")]

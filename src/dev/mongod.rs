@@ -172,11 +172,13 @@ impl Mongod {
     }
 
     /// Where to connect: directly, since the set's only member is at another port in the next run.
+    #[must_use]
     pub fn uri(&self) -> String {
         replica_set::uri(self.address)
     }
 
     /// The process id.
+    #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }

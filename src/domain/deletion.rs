@@ -122,7 +122,7 @@ impl Valet {
         let mut done = Vec::new();
         for (removed, tombstone) in &purged {
             match removed {
-                Ok(_) => done.push((tombstone, self.quiet_from(tombstone).max(now))),
+                Ok(()) => done.push((tombstone, self.quiet_from(tombstone).max(now))),
                 Err(error) => {
                     tracing::warn!(image = %tombstone.id, %error, "the object of a deleted image is left to the sweeper");
                 }

@@ -26,6 +26,10 @@ pub mod throttle;
 pub mod uploads;
 pub mod uppy;
 
+/// For `tests/fuzz` alone.
+#[cfg(fuzzing)]
+pub use refresh_token::RefreshToken;
+
 use std::{sync::Arc, time::Duration};
 
 use crate::{

@@ -320,7 +320,7 @@ mod tests {
         let (id, start) = (SessionId::new(), Instant::now());
         assert_eq!(liveness.known(id, start), None);
         assert!(liveness.learn(id, true, start));
-        assert_eq!(liveness.known(id, start + Liveness::KEPT - Duration::from_millis(1)), Some(true));
+        assert_eq!(liveness.known(id, start + Liveness::KEPT.saturating_sub(Duration::from_millis(1))), Some(true));
         assert_eq!(liveness.known(id, start + Liveness::KEPT), None);
         liveness.end(id, start);
         assert_eq!(liveness.known(id, start), Some(false));

@@ -62,7 +62,7 @@ impl<K: Eq + Hash + Copy> Limit<K> {
         let empty_at = all.get(key).map_or(now, |at| at.max(now)) + self.cost(n);
         let ahead = empty_at.saturating_duration_since(now);
         if ahead > self.rate.window {
-            return Err(Throttled { limit: self.name, rate: self.rate, retry_after: ahead - self.rate.window });
+            return Err(Throttled { limit: self.name, rate: self.rate, retry_after: ahead.saturating_sub(self.rate.window) });
         }
         all.insert(key, empty_at);
         Ok(())

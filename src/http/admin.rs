@@ -11,6 +11,7 @@ use super::outermost;
 use crate::{app::App, metrics};
 
 /// Everything that is answered there.
+#[must_use]
 pub fn endpoint(app: App) -> impl Endpoint<Output = Response> + 'static {
     let routes = Route::new().at("/metrics", get(scrape)).at("/livez", get(alive)).at("/readyz", get(ready));
     routes.data(app).into_endpoint().after(|answer: poem::Result<Response>| async move {

@@ -31,7 +31,7 @@ pub struct Auth;
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
-struct Credentials {
+pub(super) struct Credentials {
     /// The address; surrounding white space and letter case do not matter.
     email: String,
     /// At least 12 characters, at most 1024 bytes. Any characters, no rules of composition; what is guessed first (common
@@ -43,7 +43,7 @@ struct Credentials {
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PasswordChange {
+pub(super) struct PasswordChange {
     /// The one that holds now.
     current_password: String,
     /// The rules are those of signing up.
@@ -54,7 +54,7 @@ struct PasswordChange {
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
-struct AccountDeletion {
+pub(super) struct AccountDeletion {
     /// The account's; absent where an identity provider knows it.
     #[serde(default, deserialize_with = "given")]
     password: Option<String>,

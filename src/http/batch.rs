@@ -69,7 +69,7 @@ struct BatchUpload {
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
-struct UploadBatch {
+pub(super) struct UploadBatch {
     /// From 1 to 100.
     #[serde(deserialize_with = "body::objects")]
     items: Vec<BatchUpload>,
@@ -79,7 +79,7 @@ struct UploadBatch {
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
-struct ImageIds {
+pub(super) struct ImageIds {
     /// From 1 to 100.
     ids: Vec<String>,
 }

@@ -43,7 +43,7 @@ impl<T: DeserializeOwned + Send> ParsePayload for Body<T> {
 impl_apirequest_for_payload!(Body<T>, T: Type + DeserializeOwned + Send);
 
 /// Reads JSON of the documented shape.
-fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
@@ -91,9 +91,9 @@ fn holder(path: &serde_path_to_error::Path, message: &str) -> String {
     let mut text = String::new();
     for segment in segments {
         match segment {
-            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Seq { index } => text.extend(["[", &index.to_string(), "]"]),
             Segment::Map { key } if text.is_empty() => text.push_str(key),
-            Segment::Map { key } => text.push_str(&format!(".{key}")),
+            Segment::Map { key } => text.extend([".", key]),
             _ => {}
         }
     }

@@ -65,7 +65,7 @@ async fn compress(response: Response) -> Result<Response> {
 }
 
 /// RFC 9110 section 12.5.3: gzip, or anything, with a weight that is not zero; gzip's own weight stands.
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub fn accepts_gzip(headers: &HeaderMap) -> bool {
     let fields = headers.get_all(header::ACCEPT_ENCODING).into_iter().filter_map(|field| field.to_str().ok());
     let (mut gzip, mut any) = (None, None);
     for coding in fields.flat_map(|field| field.split(',')) {

@@ -45,7 +45,7 @@ struct Download {
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
-struct ImageUpdate {
+pub(super) struct ImageUpdate {
     /// Words to show with the image, at most 1000 characters; the empty text clears them.
     caption: String,
 }

@@ -11,6 +11,8 @@ mod client;
 mod compression;
 pub mod cors;
 mod docs;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod gallery;
 pub mod health;
 mod image_page;
@@ -51,6 +53,7 @@ enum Tag {
 }
 
 /// Everything this server answers.
+#[must_use]
 pub fn endpoint(app: App, config: &Config) -> impl Endpoint<Output = Response> + 'static {
     let api = openapi::service().into_endpoint().map_to_response();
     let outermost = outermost::Outermost::new(app.proxies.clone(), config.load.max_requests);

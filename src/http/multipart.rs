@@ -97,7 +97,7 @@ impl From<PartChecksums> for model::PartChecksums {
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct NewMultipart {
+pub(super) struct NewMultipart {
     /// The name to show and to save under: at most 255 bytes of UTF-8. Folders before it are taken off; control and
     /// bidirectional-override characters are refused.
     file_name: String,
@@ -161,7 +161,7 @@ struct PartToSign {
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PartsToSign {
+pub(super) struct PartsToSign {
     /// Any of the upload's parts, at most 1000 at once.
     parts: Vec<PartToSign>,
 }

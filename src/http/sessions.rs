@@ -30,7 +30,7 @@ pub struct Sessions;
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RefreshToken {
+pub(super) struct RefreshToken {
     /// Of the last sign-in or refresh.
     refresh_token: String,
 }

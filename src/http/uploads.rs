@@ -63,7 +63,7 @@ pub struct Uploads;
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct NewUpload {
+pub(super) struct NewUpload {
     /// The name to show and to save under: at most 255 bytes of UTF-8. Folders before it are taken off; control and
     /// bidirectional-override characters are refused.
     file_name: String,
@@ -102,6 +102,7 @@ pub struct NewPreview {
 
 impl NewPreview {
     /// As the domain takes it.
+    #[must_use]
     pub fn declared(&self) -> DeclaredPreview<'_> {
         DeclaredPreview { content_type: &self.content_type, size: self.size, sha256: &self.sha256 }
     }

@@ -1,5 +1,7 @@
 //! File names: metadata for people, never part of an object's key.
 
+use std::fmt::Write;
+
 use unicode_normalization::UnicodeNormalization;
 
 /// A display name: NFC, one path segment, no control or bidirectional-override characters, at most 255 bytes.
@@ -73,7 +75,8 @@ impl FileName {
                 if b.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&b) {
                     exact.push(char::from(b));
                 } else {
-                    exact.push_str(&format!("%{b:02X}"));
+                    // Writing to memory does not fail.
+                    let _ = write!(exact, "%{b:02X}");
                 }
             }
         }

@@ -225,7 +225,7 @@ impl Signer {
 type Headers<'a> = &'a [(&'static str, &'a str)];
 
 /// The headers that stand before `host` in canonical order, and those behind it.
-fn around_host<'a>(headers: Headers<'a>) -> (Headers<'a>, Headers<'a>) {
+fn around_host(headers: Headers<'_>) -> (Headers<'_>, Headers<'_>) {
     debug_assert!(headers.is_sorted_by_key(|(name, _)| *name), "headers are given in canonical order");
     headers.split_at(headers.partition_point(|(name, _)| *name < "host"))
 }

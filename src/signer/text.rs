@@ -5,10 +5,10 @@ use time::OffsetDateTime;
 /// Which bytes SigV4's `UriEncode` leaves as they are: RFC 3986's unreserved ones.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        plain[byte] = matches!(byte as u8, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
-        byte += 1;
+    let mut byte = u8::MAX;
+    while byte > 0 {
+        plain[byte as usize] = matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~');
+        byte -= 1;
     }
     plain
 };

@@ -1,5 +1,6 @@
 //! Listings of a bucket: `ListObjects`, `ListObjectsV2` and `ListObjectVersions`, by pages in the order of the keys' bytes.
 
+use std::fmt::Write as _;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -116,7 +117,8 @@ pub(super) fn percent_encode(name: &str) -> String {
         if b.is_ascii_alphanumeric() || b"-_.~/".contains(&b) {
             out.push(char::from(b));
         } else {
-            out.push_str(&format!("%{b:02X}"));
+            // Writing to memory does not fail.
+            let _ = write!(out, "%{b:02X}");
         }
         out
     })

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::checksum::{Kind, Sums};
 
 const MAGIC: &[u8; 8] = b"VALETS3\x01";
-const FOOTER: u64 = 12;
+const FOOTER: usize = 12;
 
 /// What is known about an object besides its bytes. Parts of multipart uploads use it too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,9 +106,9 @@ pub(super) fn load(path: &Path) -> io::Result<(File, Meta)> {
     let bad = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
-    let body_and_json = length.checked_sub(FOOTER).ok_or_else(|| bad("shorter than a footer"))?;
+    let body_and_json = length.checked_sub(FOOTER as u64).ok_or_else(|| bad("shorter than a footer"))?;
     file.seek(SeekFrom::Start(body_and_json))?;
-    let mut footer = [0; FOOTER as usize];
+    let mut footer = [0; FOOTER];
     file.read_exact(&mut footer)?;
     let (json_length, magic) = footer.split_at(4);
     if magic != MAGIC {

@@ -61,6 +61,7 @@ pub enum Format {
 impl Format {
     /// Whether a file of this format may be declared as `content_type` (lower case, without parameters).
     /// `image/heic` and `image/heif` are one family: devices disagree about which to say.
+    #[must_use]
     pub fn matches(self, content_type: &str) -> bool {
         match self {
             Self::Jpeg => content_type == "image/jpeg",
@@ -129,6 +130,7 @@ type Size = (u32, u32);
 /// Answers for a file do not depend on how the head grew: whoever fetches [`FIRST_HEAD`] bytes and follows
 /// [`Inspection::NeedMore`] makes at most three requests and learns what the whole file would have said.
 /// Bytes past `total` or [`MAX_HEAD`] are not looked at.
+#[must_use]
 pub fn inspect(head: &[u8], total: u64, max_pixels: u64) -> Inspection {
     match prove(Reader::of_file(head, total), max_pixels) {
         Ok(content) => Inspection::Proved(content),

@@ -116,7 +116,7 @@ fn the_answer_does_not_depend_on_how_the_head_grew() {
         for head in (0..bytes.len()).filter(|at| *at < 4096 || at % 97 == 0) {
             match inspect(&bytes[..head], total, MAX_PIXELS) {
                 Inspection::NeedMore { bytes: wanted } => {
-                    assert!(wanted > head && wanted as u64 <= total, "{name} {head}")
+                    assert!(wanted > head && wanted as u64 <= total, "{name} {head}");
                 }
                 early => assert_eq!(early, whole, "{name} {head}"),
             }

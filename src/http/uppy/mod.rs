@@ -3,7 +3,7 @@
 //!
 //! Uppy 6 sends neither headers nor cookies to a Companion of another origin, so its token stands in the path.
 
-mod shapes;
+pub(super) mod shapes;
 
 use std::time::Duration;
 

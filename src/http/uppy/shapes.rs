@@ -62,6 +62,7 @@ pub struct UppyForm {
 
 impl UppyForm {
     /// As Uppy takes it.
+    #[must_use]
     pub fn new(form: SignedForm, now: OffsetDateTime) -> Self {
         Self {
             method: "POST".to_owned(),
@@ -91,11 +92,13 @@ pub struct UppyFile {
 
 impl UppyFile {
     /// A member of `metadata` as text.
+    #[must_use]
     pub fn text(&self, name: &str) -> Option<&str> {
         self.metadata.as_ref()?.get(name)?.as_str()
     }
 
     /// A member of `metadata` as a number, which pages keep as text, too.
+    #[must_use]
     pub fn number(&self, name: &str) -> Option<i64> {
         let value = self.metadata.as_ref()?.get(name)?;
         value.as_i64().or_else(|| value.as_str()?.parse().ok())
@@ -260,6 +263,7 @@ pub struct UppyRequest {
 
 impl UppyRequest {
     /// The file's name: Uppy's own keys are `<UUID>-<name>`.
+    #[must_use]
     pub fn name(&self) -> &str {
         let named = self.file_name.as_deref();
         let from_key = || match self.key.split_at_checked(36) {

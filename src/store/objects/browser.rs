@@ -68,6 +68,7 @@ impl Objects {
     }
 
     /// The bucket's name.
+    #[must_use]
     pub fn bucket(&self) -> &str {
         &self.bucket
     }

@@ -142,6 +142,7 @@ impl Objects {
     }
 
     /// Where clients reach the bucket: scheme and host.
+    #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }

@@ -122,7 +122,7 @@ impl Objects {
             .abort_incomplete_multipart_upload(AbortIncompleteMultipartUpload::builder().days_after_initiation(days).build())
             .build()
             .map_err(|_| unbuilt("PutBucketLifecycleConfiguration"))?;
-        let rules = present.as_ref().map(|present| present.rules()).unwrap_or_default();
+        let rules = present.as_ref().map(GetBucketLifecycleConfigurationOutput::rules).unwrap_or_default();
         if rules.iter().any(|rule| rule.id() == Some(RULE) && aborts_after(rule) == Some(days)) {
             return Ok(Change::None);
         }

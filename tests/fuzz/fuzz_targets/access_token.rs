@@ -1,0 +1,126 @@
+//! Our own JWTs: access tokens, and those in the path of Uppy's calls. The input begins with a letter:
+//! - `r`: the rest is a token.
+//! - `s`, `p`, `o`: a line with a header (an empty one: ours) and one with claims, signed with the current secret, the previous one,
+//!   or somebody else's.
+//! - `m`: a place in two bytes, and a byte: good tokens, changed there.
+#![no_main]
+
+use std::{sync::LazyLock, time::Duration};
+
+use aws_lc_rs::hmac;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use libfuzzer_sys::fuzz_target;
+use secrecy::ExposeSecret;
+use serde_json::Value;
+use time::{OffsetDateTime, macros::datetime};
+use valet::{
+    config,
+    domain::credentials::{Caller, Maker, Proof, TokenError, Tokens},
+    model::{SessionId, UserId},
+};
+
+const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+const SECRET: &str = "the secret of the tokens under test";
+const PREVIOUS: &str = "the secret that was theirs before it";
+const OTHER: &str = "a secret that is somebody else's own";
+/// As README says: clocks of servers may be so far apart, and no token lives longer.
+const LEEWAY: i64 = 30;
+const LONGEST: i64 = 7 * 24 * 60 * 60;
+
+static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
+    Tokens::new(&config::Tokens {
+        secret: SECRET.into(),
+        previous: vec![PREVIOUS.into()],
+        issuer: "valet".to_owned(),
+        audience: "valet".to_owned(),
+        access_ttl: Duration::from_secs(7200),
+        refresh_ttl: Duration::from_secs(7200),
+    })
+});
+
+/// The headers of both kinds of tokens, as they are issued; and a token of each.
+static GOOD: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
+    let caller = Caller { user: UserId::from_bytes([1; 16]), proof: Proof::Session(SessionId::from_bytes([2; 16])) };
+    let access = TOKENS.issue(caller.user, SessionId::from_bytes([2; 16]), NOW).expect("signs");
+    let path = TOKENS.issue_for_path(caller, NOW, NOW + Duration::from_secs(60)).expect("signs");
+    [access, path].map(|token| {
+        let token = token.expose_secret().to_owned();
+        let header = URL_SAFE_NO_PAD.decode(token.split('.').next().expect("a header")).expect("base64url");
+        (String::from_utf8(header).expect("JSON"), token)
+    })
+});
+
+fn sign(header: &str, claims: &str, secret: &str) -> String {
+    let message = format!("{}.{}", URL_SAFE_NO_PAD.encode(header), URL_SAFE_NO_PAD.encode(claims));
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), message.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+/// What both verifiers say: never yes twice.
+fn verify(token: &str) -> Option<Caller> {
+    let maker = Maker::of(token);
+    let access = TOKENS.verify(token, NOW);
+    let path = TOKENS.verify_path(token, NOW);
+    assert!(access.is_err() || path.is_err(), "a token of two kinds");
+    if access.is_ok() || access == Err(TokenError::Expired) {
+        assert_eq!(maker, Ok(Maker::Us));
+    }
+    let of_path = |(user, session): (UserId, Option<SessionId>)| Caller {
+        user,
+        proof: session.map_or(Proof::Provider(NOW), Proof::Session),
+    };
+    access.ok().or(path.ok().map(of_path))
+}
+
+/// That a token of these parts may be accepted, by another reading of them.
+fn justify(caller: Caller, header: &str, claims: &str) {
+    let header: Value = serde_json::from_str(header).expect("JSON");
+    let claims: Value = serde_json::from_str(claims).expect("JSON");
+    let of_path = header["typ"] == "uppy+jwt";
+    assert!(of_path || header["typ"] == "at+jwt");
+    assert_eq!(header["alg"], "HS256");
+    assert!(header["kid"].as_str().is_some_and(|kid| kid.len() == 8) && header.get("crit").is_none());
+    assert_eq!((claims["iss"].as_str(), claims["aud"].as_str()), (Some("valet"), Some("valet")));
+    assert_eq!(claims["sub"], caller.user.to_string());
+    match caller.session() {
+        Some(session) => assert_eq!(claims["sid"], session.to_string()),
+        None => assert!(of_path && claims.get("sid").is_none_or(Value::is_null)),
+    }
+    let (now, iat, exp) = (NOW.unix_timestamp(), claims["iat"].as_i64().expect("iat"), claims["exp"].as_i64().expect("exp"));
+    assert!(now < exp && iat <= now + LEEWAY && iat <= exp && i128::from(exp) - i128::from(iat) <= i128::from(LONGEST));
+    assert!(of_path || claims.get("nbf").is_none_or(|nbf| nbf.as_i64().is_some_and(|nbf| nbf <= now + LEEWAY)));
+    assert!(of_path || claims["jti"].is_string());
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((kind, rest)) = bytes.split_first() else { return };
+    let text = String::from_utf8_lossy(rest);
+    let secret = match kind {
+        b's' => SECRET,
+        b'p' => PREVIOUS,
+        b'o' => OTHER,
+        b'm' => {
+            let Some(&[high, low, odd]) = rest.first_chunk() else { return };
+            for (_, good) in GOOD.iter() {
+                assert!(verify(good).is_some());
+                let mut changed = good.clone().into_bytes();
+                let at = usize::from(u16::from_be_bytes([high, low])) % changed.len();
+                changed[at] = odd;
+                let changed = String::from_utf8_lossy(&changed);
+                assert!(*changed == **good || verify(&changed).is_none(), "tampered with");
+                assert_eq!(verify(&good[..at]), None, "cut short");
+            }
+            return;
+        }
+        _ => return assert_eq!(verify(&text), None, "made up"),
+    };
+    let (header, claims) = text.split_once('\n').unwrap_or(("", &text));
+    let ours = GOOD.iter().map(|(header, _)| header.as_str());
+    let headers: Vec<&str> = if header.is_empty() { ours.collect() } else { vec![header] };
+    for header in headers {
+        if let Some(caller) = verify(&sign(header, claims, secret)) {
+            assert_ne!(secret, OTHER, "forged");
+            justify(caller, header, claims);
+        }
+    }
+});

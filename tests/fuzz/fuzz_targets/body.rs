@@ -1,0 +1,46 @@
+//! JSON bodies, read as every shape that clients send. The input is a body.
+#![no_main]
+
+use std::{collections::HashSet, sync::LazyLock};
+
+use libfuzzer_sys::fuzz_target;
+use valet::http::{fuzzing::BODIES, problem::Code};
+
+/// All words that a refusal is made of. A word that is not here was the caller's: nothing of a body is repeated.
+const WORDS: &str = "
+    Problem code InvalidRequest detail errors FieldError field message headers is for uppy false
+    The body is not valid JSON
+    A required member is missing is required
+    A member is given twice must be given once
+    The body has a member that this call does not know must have no other members than or one of
+    A member has a value of the wrong type must be
+    a string an integer an object a sequence a map any valid JSON value PUT POST GET or DELETE
+    email password currentPassword newPassword refreshToken
+    fileName contentType size sha256 caption preview thumbHash items ids idempotencyKey
+    partSize partChecksums parts partNumber PartNumber ETag none number checksum sha
+    filename type metadata method key uploadId expiresIn
+";
+
+static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| words(WORDS).collect());
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c.is_ascii_punctuation() || c.is_ascii_digit() || c.is_ascii_whitespace())
+        .filter(|word| !word.is_empty())
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    for read in BODIES {
+        match read(bytes) {
+            Ok(()) => {
+                let value: serde_json::Value = serde_json::from_slice(bytes).expect("what is read is JSON");
+                assert!(value.is_object());
+            }
+            Err(problem) => {
+                assert_eq!(problem.code, Code::InvalidRequest);
+                let text = format!("{problem:?}");
+                let strange = words(&text).find(|word| !KNOWN.contains(word));
+                assert_eq!(strange, None, "not a word of ours: {text}");
+            }
+        }
+    }
+});

@@ -1,0 +1,63 @@
+//! Keyset cursors. The input is a user's 16 bytes, an image's 16, milliseconds in 8, a place and a byte to change a cursor by, and
+//! text that is no cursor.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use time::OffsetDateTime;
+use valet::{
+    http::{
+        fuzzing::{Listing, after, cursor},
+        problem::Code,
+    },
+    model::{ImageId, Position, UserId},
+};
+
+const LISTINGS: [Listing; 2] = [Listing::Gallery, Listing::Pending];
+
+/// Where this text leads; nothing but one problem, in fixed words, when it leads nowhere.
+fn read(text: &str, listing: Listing, user: UserId) -> Option<Position> {
+    match after(Some(text), listing, user) {
+        Ok(place) => Some(place.expect("a cursor is a place")),
+        Err(problem) => {
+            assert_eq!(problem.code, Code::InvalidCursor);
+            None
+        }
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((user, rest)) = bytes.split_first_chunk::<16>() else { return };
+    let Some((id, rest)) = rest.split_first_chunk::<16>() else { return };
+    let Some((millis, rest)) = rest.split_first_chunk::<8>() else { return };
+    let Some((&[place, odd], text)) = rest.split_first_chunk::<2>() else { return };
+    let (user, id) = (UserId::from_bytes(*user), ImageId::from_bytes(*id));
+    let text = String::from_utf8_lossy(text);
+    for listing in LISTINGS {
+        // 64 bits of a digest stand between a stranger's text and a cursor.
+        assert_eq!(read(&text, listing, user), None, "made up");
+    }
+
+    let nanos = i128::from(i64::from_be_bytes(*millis)) * 1_000_000;
+    let Ok(instant) = OffsetDateTime::from_unix_timestamp_nanos(nanos) else { return };
+    let other = UserId::from_bytes(user.as_bytes().map(|byte| !byte));
+    for (listing, uploaded_at) in [(Listing::Gallery, Some(instant)), (Listing::Pending, None)] {
+        let given = Position { uploaded_at, id };
+        let text = cursor(given, user, listing);
+        assert_eq!(read(&text, listing, user), Some(given), "leads where it was given");
+        assert_eq!(read(&text, listing, other), None, "nobody else");
+        for other in LISTINGS.into_iter().filter(|other| {
+            !matches!((other, listing), (Listing::Gallery, Listing::Gallery) | (Listing::Pending, Listing::Pending))
+        }) {
+            assert_eq!(read(&text, other, user), None, "in no other list");
+        }
+        let mut changed = text.clone().into_bytes();
+        let at = usize::from(place) % changed.len();
+        changed[at] = odd;
+        let changed = String::from_utf8_lossy(&changed);
+        if changed != text {
+            assert_eq!(read(&changed, listing, user), None, "tampered with");
+        }
+        assert_eq!(read(&text[..at], listing, user), None, "cut short");
+        assert_eq!(read(&format!("{text}{}", char::from(odd)), listing, user), None, "longer");
+    }
+});

@@ -1,0 +1,59 @@
+//! Short texts of requests, each by its own type: addresses, digests, hashes, keys, ids, captions. The input is read as each.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use valet::model::{
+    Caption, ContentType, Email, IdempotencyKey, ImageId, Multipart, PartChecksums, SessionId, Sha256, ThumbHash, UserId,
+};
+
+fuzz_target!(|bytes: &[u8]| {
+    let text = &*String::from_utf8_lossy(bytes);
+    if let Ok(email) = Email::parse(text) {
+        let kept = email.as_str();
+        assert!(kept.len() <= 254 && kept == text.trim());
+        assert!(!kept.contains(|c: char| c.is_control() || c.is_whitespace()), "{kept:?}");
+        assert!(kept.matches('@').count() >= 1 && !email.key().is_empty());
+        let again = Email::parse(kept).expect("read again");
+        assert_eq!((again.as_str(), again.key()), (kept, email.key()));
+        assert_eq!(email.key(), email.key().to_lowercase(), "one account, whatever the case");
+        assert_eq!(format!("{email:?}"), "Email(…)", "not for logs");
+    }
+    if let Ok(key) = IdempotencyKey::parse(text) {
+        let kept = key.as_str();
+        assert!((1..=255).contains(&kept.len()) && kept.bytes().all(|byte| (0x20..0x7f).contains(&byte)));
+        assert_eq!(IdempotencyKey::parse(kept).as_ref(), Ok(&key), "stored and read again");
+        assert_eq!(IdempotencyKey::parse(&format!("\"{kept}\"")), Ok(key), "with the draft's quotes");
+    }
+    // One value has one text: what is accepted is what is written.
+    if let Ok(digest) = Sha256::parse(text) {
+        assert_eq!(digest.to_string(), text);
+    }
+    if let Ok(hash) = ThumbHash::parse(text) {
+        assert_eq!(hash.to_string(), text);
+    }
+    if let Some(id) = ImageId::parse(text) {
+        assert_eq!(id.to_string(), text);
+        assert_eq!(UserId::parse(text).map(|id| id.to_string()).as_deref(), Some(text));
+        assert_eq!(SessionId::parse(text).map(|id| id.to_string()).as_deref(), Some(text));
+    }
+    if let Some(kind) = ContentType::parse(text) {
+        assert!(kind.as_str().eq_ignore_ascii_case(text));
+    }
+    if let Ok(Some(caption)) = Caption::parse(text) {
+        assert!(caption.as_str() == text && text.chars().count() <= Caption::MAX_CHARS && !text.contains('\0'));
+    }
+    // Numbers of a multipart upload.
+    if let Some((size, part_size)) =
+        bytes.first_chunk::<16>().map(|all| u128::from_be_bytes(*all)).map(|n| ((n >> 64) as u64, n as u64))
+    {
+        for part_size in [part_size, Multipart::part_size_for(size)] {
+            let Some(parts) = Multipart::cut(size, part_size, PartChecksums::None) else { continue };
+            let count = parts.part_count();
+            assert!((1..=Multipart::MAX_PARTS).contains(&count));
+            let last = parts.length_of(count).expect("there is a last part");
+            assert!(last >= 1 && last <= part_size);
+            assert_eq!(u64::from(count - 1) * part_size + last, size, "the parts are the file");
+            assert_eq!((parts.length_of(0), parts.length_of(count + 1)), (None, None));
+        }
+    }
+});

@@ -1,0 +1,28 @@
+//! Refresh tokens. The input is read as a token, and its first 49 bytes are made one.
+#![no_main]
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use libfuzzer_sys::fuzz_target;
+use secrecy::ExposeSecret;
+use valet::domain::RefreshToken;
+
+/// One token has one text, and shows it to nobody.
+fn judge(text: &str) -> Option<RefreshToken> {
+    let token = RefreshToken::parse(text)?;
+    assert_eq!(token.expose().expose_secret(), text);
+    assert_eq!(format!("{token:?}"), "RefreshToken(…)");
+    Some(token)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    judge(&String::from_utf8_lossy(bytes));
+    let Some(raw) = bytes.first_chunk::<49>() else { return };
+    let token = judge(&URL_SAFE_NO_PAD.encode(raw));
+    assert_eq!(token.is_some(), raw[0] == 1, "there is one version");
+    let Some(token) = token else { return };
+    assert_eq!(token.session().as_bytes()[..], raw[1..17]);
+    let child = token.child(&[raw[48]; 32]);
+    assert_eq!(child.session(), token.session());
+    assert!(child != token && child.hash() != token.hash());
+    assert_eq!(judge(child.expose().expose_secret()), Some(child), "its successor is a token, too");
+});

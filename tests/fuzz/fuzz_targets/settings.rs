@@ -1,0 +1,106 @@
+//! Settings from the environment. The input is lines `NAME=VALUE`; what must be set is set where they do not say.
+#![no_main]
+
+use std::{collections::HashSet, sync::LazyLock, time::Duration};
+
+use libfuzzer_sys::fuzz_target;
+use valet::config::{Config, Problems, Tokens};
+
+const LEAST: [(&str, &str); 3] =
+    [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
+const NAMES: [&str; 42] = [
+    "BIND",
+    "ADMIN_BIND",
+    "MONGODB_URI",
+    "MONGODB_DATABASE",
+    "S3_BUCKET",
+    "S3_ENDPOINT",
+    "S3_PUBLIC_ENDPOINT",
+    "S3_FORCE_PATH_STYLE",
+    "S3_FINALIZE",
+    "AWS_REGION",
+    "JWT_SECRET",
+    "JWT_PREVIOUS_SECRETS",
+    "JWT_ISSUER",
+    "JWT_AUDIENCE",
+    "ACCESS_TOKEN_TTL",
+    "REFRESH_TOKEN_TTL",
+    "LOCAL_ACCOUNTS",
+    "PASSWORD_MIN_LENGTH",
+    "OIDC_ISSUER",
+    "OIDC_AUDIENCE",
+    "UPLOAD_MAX_BYTES",
+    "UPLOAD_TYPES",
+    "UPLOAD_URL_TTL",
+    "UPLOAD_TTL",
+    "UPLOAD_MAX_PENDING",
+    "READ_URL_TTL",
+    "MULTIPART_MAX_BYTES",
+    "MULTIPART_TTL",
+    "USER_QUOTA_BYTES",
+    "SWEEP_INTERVAL",
+    "SWEEP_GRACE",
+    "RATE_LIMIT",
+    "RATE_LIMIT_LOGIN",
+    "RATE_LIMIT_LOGIN_FAILURES",
+    "RATE_LIMIT_REFRESH",
+    "RATE_LIMIT_SIGNUP",
+    "RATE_LIMIT_UPLOAD",
+    "TRUSTED_PROXIES",
+    "CORS_ORIGINS",
+    "LOG_FORMAT",
+    "MAX_CONNECTIONS",
+    "MAX_REQUESTS",
+];
+
+fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
+    let given = |name: &str| pairs.iter().rev().find(|(known, _)| *known == name);
+    Config::read(&|name| {
+        given(name).or_else(|| LEAST.iter().find(|(known, _)| *known == name)).map(|(_, value)| (*value).to_owned())
+    })
+}
+
+/// Every problem there is, from values that are wrong in one way: a line that is not here repeats a value.
+static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+    let both = |name| NAMES.map(|other| [(name, "\u{1}"), (other, "")]);
+    let combined = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
+    let each =
+        combined.map(|pair| vec![pair]).into_iter().chain([vec![combined[0], combined[1]], vec![combined[0], combined[2]]]);
+    let wrong = NAMES.iter().flat_map(|name| both(name)).map(|pairs| pairs.to_vec()).chain(each);
+    let missing = Config::read(&|_| None).err().map(|problems| problems.to_string());
+    let texts = wrong.filter_map(|pairs| read(&pairs).err().map(|problems| problems.to_string())).chain(missing);
+    texts.flat_map(|text| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()).collect()
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    let text = String::from_utf8_lossy(bytes);
+    let pairs: Vec<(&str, &str)> = text.lines().filter_map(|line| line.split_once('=')).collect();
+    let config = match read(&pairs) {
+        Ok(config) => config,
+        Err(problems) => {
+            let text = problems.to_string();
+            let mut lines = text.lines();
+            assert!(lines.next().is_some_and(|line| line.starts_with("the configuration has ")));
+            assert_eq!(lines.find(|line| !PROBLEMS.contains(*line)), None, "not a line of ours");
+            return;
+        }
+    };
+    let second = Duration::from_secs(1);
+    let ages = [
+        config.tokens.refresh_ttl,
+        config.uploads.url_ttl,
+        config.uploads.ttl,
+        config.uploads.read_url_ttl,
+        config.uploads.multipart_ttl,
+    ];
+    assert!(ages.into_iter().chain([config.sweep.interval, config.sweep.grace]).all(|age| age >= second));
+    assert!((second..=Tokens::MAX_ACCESS_TTL).contains(&config.tokens.access_ttl));
+    assert!((1..=5 << 30).contains(&config.uploads.max_bytes) && (1..=10_000).contains(&config.uploads.max_pending));
+    assert!(!config.uploads.types.is_empty() && (12..=64).contains(&config.accounts.password_min_chars));
+    assert!(config.accounts.local || config.accounts.provider.is_some(), "somebody can sign in");
+    assert!(config.accounts.provider.is_none_or(|provider| !provider.audiences.is_empty()));
+    for endpoint in [&config.s3.endpoint, &config.s3.public_endpoint].into_iter().flatten() {
+        assert!(valet::signer::Location::endpoint(endpoint, &config.s3.bucket, true).is_ok(), "{endpoint}");
+    }
+    assert!(!config.cors.allow("null") && !config.cors.allow(""));
+});

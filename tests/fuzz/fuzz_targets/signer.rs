@@ -1,0 +1,159 @@
+//! Presigned URLs and form policies, against aws-sigv4, the signer of AWS's own SDK. The input is text in parts, by NUL: endpoint,
+//! key, session token, upload id, two overrides of the answer's headers, media type, digest; what is missing is empty.
+#![no_main]
+
+use std::{
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
+
+use aws_credential_types::Credentials as Keys;
+use aws_lc_rs::hmac;
+use aws_sigv4::{
+    http_request::{
+        PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SignatureLocation, SigningSettings,
+        UriPathNormalizationMode, sign,
+    },
+    sign::v4,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use libfuzzer_sys::fuzz_target;
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valet::signer::{Credentials, Form, Location, MAX_EXPIRES, Request, Signer};
+
+const ID: &str = "AKIAIOSFODNN7EXAMPLE";
+const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+const REGION: &str = "eu-west-3";
+
+/// By the date: the day's key of SigV4, made here once more.
+fn day_key(day: &str) -> hmac::Key {
+    let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{SECRET}").as_bytes());
+    [day, REGION, "s3", "aws4_request"]
+        .iter()
+        .fold(first, |key, step| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, step.as_bytes()).as_ref()))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn decoded(text: &str) -> String {
+    percent_decode_str(text).decode_utf8().expect("what was encoded is UTF-8").into_owned()
+}
+
+/// A header's value as Valet's own are: no space at an end, none twice.
+fn value(text: &str) -> String {
+    text.chars().filter(char::is_ascii_graphic).collect()
+}
+
+static PLAIN: LazyLock<Location> = LazyLock::new(|| Location::aws(REGION, "bucket", false).expect("a good region"));
+
+fuzz_target!(|bytes: &[u8]| {
+    let text = String::from_utf8_lossy(bytes);
+    let mut parts = text.split('\0');
+    let mut next = || parts.next().unwrap_or_default();
+    let (endpoint, key, token, upload_id, disposition, language) = (next(), next(), next(), next(), next(), next());
+    let (content_type, digest) = (value(next()), value(next()));
+    let Some(key_start) = key.chars().next() else { return };
+    let style = key_start.is_ascii_lowercase();
+    let location = Location::endpoint(endpoint, "bucket", style).unwrap_or_else(|_| PLAIN.clone());
+
+    // Time and life from the text as well.
+    let seed = text.bytes().fold(17_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    let signed_at = OffsetDateTime::from_unix_timestamp((seed % 4_000_000_000) as i64).expect("a time");
+    let ttl = Duration::from_secs(1 + (seed >> 32) % MAX_EXPIRES.as_secs());
+    let credentials = Credentials {
+        access_key_id: ID.to_owned(),
+        secret_access_key: SECRET.into(),
+        session_token: (!token.is_empty()).then(|| token.into()),
+        expires_at: None,
+    };
+    let signer = Signer::new(location.clone(), REGION, credentials);
+
+    let size = seed.to_string();
+    let headers = [("content-length", &*size), ("content-type", &*content_type), ("x-amz-checksum-sha256", &*digest)];
+    let headers = &headers[..(seed % 4) as usize];
+    let query = [
+        ("uploadId", upload_id),
+        ("response-content-disposition", disposition),
+        ("partNumber", "7"),
+        ("response-content-language", language),
+    ];
+    let query = &query[..(seed / 4 % 5) as usize];
+    let method = ["GET", "PUT", "HEAD", "POST"][(seed / 32 % 4) as usize];
+    let request = Request { method, key, headers, query };
+    let ours = signer.presign(&request, signed_at, ttl).expect("these credentials do not end");
+    assert!(ours.url.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>')), "{}", ours.url);
+    assert_eq!(ours.expires_at, signed_at + ttl);
+
+    // What is asked for is what was meant.
+    let (address, pairs) = ours.url.split_once('?').expect("a query");
+    let path = address.strip_prefix(location.origin()).expect("the origin");
+    assert_eq!(decoded(path.strip_prefix(location.path()).expect("the bucket's path")), key);
+    let pairs: Vec<(String, String)> = pairs
+        .split('&')
+        .map(|pair| pair.split_once('=').expect("a pair"))
+        .map(|(name, value)| (decoded(name), decoded(value)))
+        .collect();
+    let find = |name: &str| {
+        let mut found = pairs.iter().filter(|(known, _)| known == name).map(|(_, value)| value.as_str());
+        let first = found.next();
+        assert_eq!(found.next(), None, "{name} twice");
+        first
+    };
+    for (name, value) in query {
+        assert_eq!(find(name), Some(*value));
+    }
+    let own = pairs.iter().filter(|(name, _)| name.starts_with("X-Amz-")).count();
+    assert_eq!(pairs.len(), query.len() + own, "nothing else is signed");
+
+    // What AWS's signer makes of the same request.
+    let kept = ours.url[address.len() + 1..].split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect::<Vec<_>>().join("&");
+    let bare = if kept.is_empty() { address.to_owned() } else { format!("{address}?{kept}") };
+    let identity = Keys::new(ID, SECRET, (!token.is_empty()).then(|| token.to_owned()), None, "fuzz").into();
+    let mut settings = SigningSettings::default();
+    settings.signature_location = SignatureLocation::QueryParams;
+    settings.percent_encoding_mode = PercentEncodingMode::Single;
+    settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+    settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
+    settings.expires_in = Some(ttl);
+    let time = SystemTime::UNIX_EPOCH + Duration::from_secs(signed_at.unix_timestamp().unsigned_abs());
+    let params = v4::SigningParams::builder().identity(&identity).region(REGION).name("s3").time(time).settings(settings).build();
+    let params = params.expect("all is given").into();
+    let Ok(signable) = SignableRequest::new(method, bare, headers.iter().copied(), SignableBody::UnsignedPayload) else { return };
+    let Ok(theirs) = sign(signable, &params) else { return };
+    for (name, value) in theirs.output().params() {
+        assert_eq!(find(name), Some(&**value), "{name}");
+    }
+    assert_eq!(theirs.output().params().len(), own);
+
+    // A form allows what it says and nothing else, under a signature of its own.
+    let fields = [("key", key), ("content-type", &*content_type)];
+    let prefixes = [("x-amz-meta-name", disposition)];
+    let form = Form { fields: &fields, prefixes: &prefixes, length: 1..=seed };
+    let signed = signer.sign_form(&form, signed_at, ttl).expect("these credentials do not end");
+    let field = |name: &str| signed.fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
+    let policy = field("policy").expect("a policy");
+    let stamp = field("x-amz-date").expect("a date");
+    assert_eq!(
+        field("x-amz-signature").map(str::to_owned),
+        Some(hex(hmac::sign(&day_key(&stamp[..8]), policy.as_bytes()).as_ref()))
+    );
+    let policy: Value = serde_json::from_slice(&STANDARD.decode(policy).expect("base64")).expect("JSON");
+    let mut expected = vec![
+        json!({ "bucket": "bucket" }),
+        json!({ "key": key }),
+        json!({ "content-type": content_type }),
+        json!({ "x-amz-algorithm": "AWS4-HMAC-SHA256" }),
+        json!({ "x-amz-credential": format!("{ID}/{}/{REGION}/s3/aws4_request", &stamp[..8]) }),
+        json!({ "x-amz-date": stamp }),
+        json!(["starts-with", "$x-amz-meta-name", disposition]),
+        json!(["content-length-range", 1, seed]),
+    ];
+    if !token.is_empty() {
+        expected.insert(6, json!({ "x-amz-security-token": token }));
+    }
+    assert_eq!(policy["conditions"], Value::Array(expected));
+});
