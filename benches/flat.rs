@@ -1,7 +1,8 @@
 //! Flat at a million images: `cargo bench --bench flat`.
 //!
 //! A user with 1,000 images and one with 1,000,000 (`FLAT_IMAGES`) in one collection: the first, the hundredth and the last
-//! page of each through the API's own path, and the sweeper's look at what is due, before and after the million came.
+//! page of each through the API's own path, and the sweeper's look at what is due, before and after the million came; and
+//! what an image takes in MongoDB.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[allow(dead_code)]
@@ -20,7 +21,7 @@ use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use mongodb::{
     Collection,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
 };
 use time::OffsetDateTime;
 use valet::app::App;
@@ -53,6 +54,7 @@ async fn main() {
     let began = Instant::now();
     data::fill(&images, &many_user.id, many).await;
     println!("{many} images made in {:.0} s", began.elapsed().as_secs_f64());
+    sizes(&driver).await;
     let sweep_after = sweeps(&app).await;
     println!(
         "a sweep with nothing to do: {:.2} ms beside {FEW} images, {:.2} ms beside {many}: {:.2} times (bar 1.2)",
@@ -84,6 +86,32 @@ async fn main() {
     }
     drop((app, valet));
     below.stop().await;
+}
+
+/// Bytes of an image's document, on disk and in memory, and of its entries in the indexes.
+async fn sizes(driver: &mongodb::Client) {
+    let database = driver.database(DATABASE);
+    // What was written last is on disk after a checkpoint.
+    driver.database("admin").run_command(doc! { "fsync": 1 }).await.unwrap();
+    let stats = database.run_command(doc! { "collStats": "images" }).await.unwrap();
+    let number = |document: &Document, name: &str| match document.get(name) {
+        Some(Bson::Int32(n)) => f64::from(*n),
+        Some(Bson::Int64(n)) => *n as f64,
+        Some(Bson::Double(n)) => *n,
+        other => panic!("{name}: {other:?}"),
+    };
+    let count = number(&stats, "count");
+    let per_image = |bytes: f64| bytes / count;
+    println!(
+        "per image: document {:.0} bytes, {:.0} on disk; indexes {:.0}",
+        number(&stats, "avgObjSize"),
+        per_image(number(&stats, "storageSize")),
+        per_image(number(&stats, "totalIndexSize")),
+    );
+    for (name, bytes) in stats.get_document("indexSizes").unwrap() {
+        let bytes = Document::from_iter([(name.clone(), bytes.clone())]);
+        println!("  {name:10} {:.0}", per_image(number(&bytes, name)));
+    }
 }
 
 /// The requests for the first page, page 100 and the last.

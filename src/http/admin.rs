@@ -15,7 +15,7 @@ use crate::{app::App, metrics};
 pub fn endpoint(app: App) -> impl Endpoint<Output = Response> + 'static {
     let routes = Route::new().at("/metrics", get(scrape)).at("/livez", get(alive)).at("/readyz", get(ready));
     routes.data(app).into_endpoint().after(|answer: poem::Result<Response>| async move {
-        let mut response = answer.unwrap_or_else(|error| error.into_response());
+        let mut response = answer.unwrap_or_else(poem::Error::into_response);
         outermost::protect(response.headers_mut());
         Ok(response)
     })
