@@ -118,7 +118,7 @@ impl App {
 /// Serves the API and sweeps until `stop`, then finishes what is under way, within a deadline.
 ///
 /// # Errors
-/// When ADMIN_BIND cannot be listened on.
+/// When `ADMIN_BIND` cannot be listened on.
 pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
     // Only who opens uploads needs to know; what connects meanwhile waits.
     app.valet.learn_store().await;
