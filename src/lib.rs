@@ -3,7 +3,7 @@
 //!
 //! Imports point down: `main → app → http → domain → store → model`, with [`signer`] pure beside [`model`].
 //!
-//! - [`config`]: settings, read once. [`telemetry`]: logs.
+//! - [`config`]: settings, read once. [`telemetry`]: logs and traces; every room may write them.
 //! - [`app`]: the parts connected; serve and stop.
 //! - [`http`]: what clients send and see. Never names mongodb or aws. The gallery page it serves is `src/web`.
 //! - [`domain`]: the use cases; decisions, with time as a parameter. Names neither poem nor any database.

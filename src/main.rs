@@ -118,6 +118,7 @@ async fn main() -> ExitCode {
             Ok(())
         }
     };
+    telemetry::stop().await;
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

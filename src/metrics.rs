@@ -3,6 +3,8 @@
 //! Names follow <https://prometheus.io/docs/practices/naming/>. Labels come from closed sets: routes of the document, commands,
 //! states; never ids, addresses or anything a caller chose. Who measures does it where the thing happens; this file decides nothing.
 
+mod process;
+
 use std::{
     hash::Hash,
     sync::{LazyLock, atomic::AtomicU64},
@@ -10,7 +12,7 @@ use std::{
 };
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{EncodeLabelSet, text},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Metric, Registry, Unit},
 };
@@ -59,12 +61,14 @@ pub struct Kind {
     pub kind: &'static str,
 }
 
-type Seconds = Gauge<f64, AtomicU64>;
+type Real = Gauge<f64, AtomicU64>;
 
 /// Every instrument; cheap to record in from anywhere.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Its names have no prefix.
+    process: Registry,
     /// Requests and how long their answers took.
     pub requests: Family<Answered, Histogram>,
     /// Requests under way.
@@ -79,6 +83,12 @@ pub struct Metrics {
     pub shed: Counter,
     /// Images that came into a state.
     pub images: Family<Kind, Counter>,
+    /// Images in each state, estimated.
+    pub images_present: Family<Kind, Real>,
+    /// What they take of their owners' quotas, estimated.
+    pub image_bytes: Family<Kind, Real>,
+    /// Accounts, about.
+    pub accounts: Gauge,
     /// Uploads that were refused for a full quota.
     pub quota_refusals: Counter,
     /// URLs and forms signed, by HTTP method.
@@ -88,13 +98,21 @@ pub struct Metrics {
     /// Calls to S3.
     pub s3_calls: Family<Call, Histogram>,
     /// How far S3's clock is ahead of this machine's.
-    pub s3_clock_ahead: Seconds,
+    pub s3_clock_ahead: Real,
+    /// When the credentials for S3 end, in Unix time; 0 when they do not.
+    pub s3_credentials_end: Real,
+    /// Times that fresh credentials for S3 could not be had.
+    pub s3_credential_failures: Counter,
     /// Commands to MongoDB.
     pub mongodb_commands: Family<Command, Histogram>,
     /// Connections to MongoDB that are open.
     pub mongodb_connections: Gauge,
     /// Connections to MongoDB that are in use.
     pub mongodb_connections_used: Gauge,
+    /// Calls that wait for a connection to MongoDB.
+    pub mongodb_connections_waiting: Gauge,
+    /// The most connections to one server of MongoDB.
+    pub mongodb_connections_max: Gauge,
     /// Passwords that are being hashed.
     pub hashes_running: Gauge,
     /// Passwords that wait to be hashed.
@@ -106,9 +124,11 @@ pub struct Metrics {
     /// Images that were due at the end of the last sweep, at most a thousand are counted.
     pub sweep_backlog: Gauge,
     /// How long the image that is due longest has been so, at the end of the last sweep.
-    pub sweep_lag: Seconds,
+    pub sweep_lag: Real,
     /// When the last sweep went through, in Unix time.
-    pub swept_at: Seconds,
+    pub swept_at: Real,
+    /// Spans of traces, by what became of them: one of [`SPANS`].
+    pub spans: Family<Kind, Counter>,
     /// Tasks of the runtime.
     pub tasks: Gauge,
 }
@@ -118,6 +138,9 @@ const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 
 /// What a slow client did not send, or take, in time.
 pub const TOO_SLOW: [&str; 4] = ["header", "body", "answer", "idle"];
+
+/// What becomes of a span: sent to the collector, not taken by it, or never queued because too many waited.
+pub const SPANS: [&str; 3] = ["exported", "failed", "dropped"];
 
 /// What a sweep settles.
 pub const SWEPT: [&str; 8] = ["confirmed", "rejected", "expired", "purged", "gone", "holds", "accounts", "failed"];
@@ -144,9 +167,14 @@ impl Register {
         metric
     }
 
-    /// In seconds, which its name then says.
+    /// In seconds.
     fn seconds<M: Metric + Clone>(&mut self, name: &str, help: &str, metric: M) -> M {
-        self.0.register_with_unit(name, help, Unit::Seconds, metric.clone());
+        self.with_unit(name, help, Unit::Seconds, metric)
+    }
+
+    /// In a unit, which its name then says.
+    fn with_unit<M: Metric + Clone>(&mut self, name: &str, help: &str, unit: Unit, metric: M) -> M {
+        self.0.register_with_unit(name, help, unit, metric.clone());
         metric
     }
 }
@@ -155,6 +183,8 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut of = Register(Registry::with_prefix("valet"));
         of.0.register("build", "Which version runs", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        let mut process = Registry::default();
+        process.register_collector(Box::new(process::Process));
         let signed = of.add("signed", "URLs and forms signed, by HTTP method", kinds(&["GET", "PUT", "POST", "DELETE", "HEAD"]));
         let states = kinds(&ImageState::ALL.map(ImageState::as_str));
         Self {
@@ -169,23 +199,37 @@ impl Default for Metrics {
             connections_timed_out: of.add("http_connections_timed_out", "Connections of slow clients closed", kinds(&TOO_SLOW)),
             shed: of.add("http_requests_shed", "Requests answered 503: too many were under way", Counter::default()),
             images: of.add("images", "Images that came into a state", states),
+            images_present: of.add("images_present", "Images by state, estimated from a sample", Family::default()),
+            image_bytes: of.with_unit(
+                "image",
+                "Bytes of quota by state, estimated from a sample",
+                Unit::Bytes,
+                Family::default(),
+            ),
+            accounts: of.add("accounts", "Accounts, by the database's own estimate", Gauge::default()),
             quota_refusals: of.add("quota_refusals", "Uploads refused for a full quota", Counter::default()),
             signed_gets: signed.get_or_create_owned(&Kind { kind: "GET" }),
             signed,
             s3_calls: of.seconds("s3_call_duration", "Calls to S3, retries included", durations()),
-            s3_clock_ahead: of.seconds("s3_clock_ahead", "How far S3's clock is ahead of ours", Seconds::default()),
+            s3_clock_ahead: of.seconds("s3_clock_ahead", "How far S3's clock is ahead of ours", Real::default()),
+            s3_credentials_end: of.seconds("s3_credentials_end", "Unix time at which credentials for S3 end", Real::default()),
+            s3_credential_failures: of.add("s3_credential_failures", "Fresh credentials could not be had", Counter::default()),
             mongodb_commands: of.seconds("mongodb_command_duration", "Commands to MongoDB", durations()),
             mongodb_connections: of.add("mongodb_connections", "Connections to MongoDB", Gauge::default()),
             mongodb_connections_used: of.add("mongodb_connections_used", "Connections to MongoDB in use", Gauge::default()),
+            mongodb_connections_waiting: of.add("mongodb_connections_waiting", "Calls that wait for one", Gauge::default()),
+            mongodb_connections_max: of.add("mongodb_connections_max", "The most to one server of MongoDB", Gauge::default()),
             hashes_running: of.add("password_hashes_running", "Passwords that are being hashed", Gauge::default()),
             hashes_waiting: of.add("password_hashes_waiting", "Passwords that wait to be hashed", Gauge::default()),
             hashes_refused: of.add("password_hashes_refused", "Passwords refused because too many waited", Counter::default()),
             swept: of.add("swept", "What sweeps settled", kinds(&SWEPT)),
             sweep_backlog: of.add("sweep_backlog", "Images due after the last sweep, up to 1000", Gauge::default()),
-            sweep_lag: of.seconds("sweep_lag", "How long the image due longest has been so", Seconds::default()),
-            swept_at: of.seconds("sweep_finished", "Unix time of the last sweep that went through", Seconds::default()),
+            sweep_lag: of.seconds("sweep_lag", "How long the image due longest has been so", Real::default()),
+            swept_at: of.seconds("sweep_finished", "Unix time of the last sweep that went through", Real::default()),
+            spans: of.add("trace_spans", "Spans of traces, by what became of them", kinds(&SPANS)),
             tasks: of.add("tasks", "Tasks of the runtime", Gauge::default()),
             registry: of.0,
+            process,
         }
     }
 }
@@ -213,9 +257,11 @@ impl Metrics {
     /// All of it, of type [`MEDIA_TYPE`].
     #[must_use]
     pub fn text(&self) -> String {
-        let mut text = String::new();
+        let mut all = String::new();
         // Writing to a String fails never.
-        let _ = encode(&mut text, &self.registry);
-        text
+        let _ = text::encode_registry(&mut all, &self.registry);
+        let _ = text::encode_registry(&mut all, &self.process);
+        let _ = text::encode_eof(&mut all);
+        all
     }
 }

@@ -1,7 +1,7 @@
 //! Typed settings, read once; every problem in one message.
 //!
 //! Names and defaults are those of the README's table. Nothing else in the program reads the environment, but the AWS
-//! SDK for its own credential chain and `RUST_LOG`.
+//! SDK for its own credential chain, OpenTelemetry for where traces go (`OTEL_…`), and `RUST_LOG`.
 
 use std::{fmt, net::SocketAddr, time::Duration};
 

@@ -3,10 +3,11 @@
 //! One step at a chosen time is [`Valet::sweep_once`]; the loop around it is cancellable. Any number of servers may
 //! sweep: each image is claimed by raising its `due` to the end of a lease, and every step can be repeated.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     Valet,
@@ -14,9 +15,10 @@ use super::{
     lookout::{unannounced, wait},
 };
 use crate::{
-    metrics::{METRICS, Metrics, SWEPT},
+    metrics::{Kind, METRICS, Metrics, SWEPT},
     model::{Image, ImageState, Loose},
     store::StoreError,
+    telemetry::spans,
 };
 
 /// Images per step.
@@ -30,6 +32,8 @@ const RETRY: Duration = Duration::from_secs(60);
 const SILENCES: u32 = 3;
 /// Images that are due are counted up to here.
 const COUNTED: u32 = 1000;
+/// Between two looks at how much there is in all.
+const CENSUS: Duration = Duration::from_secs(5 * 60);
 /// How old a hold is when its image is looked for: far longer than any request.
 const HELD: Duration = Duration::from_secs(120);
 
@@ -57,6 +61,7 @@ pub struct Swept {
 impl Valet {
     /// Sweeps until `stop`, pausing between sweeps but not while there is more to do. Errors are logged and tried again.
     pub async fn sweep_until(&self, stop: CancellationToken) {
+        let mut counted: Option<Instant> = None;
         loop {
             // Stopping in the middle is what a crash would do, and every step survives that.
             let swept = tokio::select! {
@@ -67,6 +72,12 @@ impl Valet {
                 Ok(swept) if swept == Swept::default() => {}
                 Ok(swept) => tracing::info!(?swept, "swept"),
                 Err(error) => tracing::warn!(%error, "the sweep failed"),
+            }
+            if counted.is_none_or(|at| at.elapsed() >= CENSUS) {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = self.take_census() => counted = Some(Instant::now()),
+                }
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -80,6 +91,10 @@ impl Valet {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
+        self.sweep_all().instrument(spans::internal("sweep")).await
+    }
+
+    async fn sweep_all(&self) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         loop {
             let now = self.store.now().await?;
@@ -113,6 +128,22 @@ impl Valet {
             }
             // The sweep went through all the same.
             Err(error) => tracing::warn!(%error, "what is still due could not be counted"),
+        }
+    }
+
+    /// To the metrics: what there is, in all.
+    async fn take_census(&self) {
+        let counted = async {
+            for (state, count) in self.store.images.census().await? {
+                let kind = Kind { kind: state.as_str() };
+                METRICS.images_present.get_or_create(&kind).set(count.images);
+                METRICS.image_bytes.get_or_create(&kind).set(count.bytes);
+            }
+            METRICS.accounts.set(i64::try_from(self.store.users.estimated_count().await?).unwrap_or(i64::MAX));
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = counted.instrument(spans::internal("census")).await {
+            tracing::warn!(%error, "what there is could not be counted");
         }
     }
 

@@ -21,6 +21,11 @@ use super::{
 use crate::{
     config::TrustedProxies,
     metrics::{Answered, METRICS},
+    telemetry::{
+        AUDIT,
+        context::{self, TraceContext},
+        spans,
+    },
 };
 
 const REQUEST_ID: &str = "x-request-id";
@@ -110,8 +115,12 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
         request.set_data(RequestId(id.clone()));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
         let (client, is_tls) = (client::address(&request, &self.proxies), client::is_tls(&request, &self.proxies));
+        let (shown, route) = (loggable(&path), self.known(&path).map(|known| known.path.as_str()));
+        let asked = spans::Asked { method: known(&method), route, path: &shown, id: &id };
+        let traced = spans::Server::begin(caller(&request).as_ref(), &asked);
+        let (trace_id, span_id) = (traced.ids().trace(), traced.ids().span());
         // The audit log's target: its lines come with the request, whatever else is logged.
-        let span = tracing::info_span!(target: "audit", "request", id, %client, %method, path = loggable(&path), user = tracing::field::Empty);
+        let span = tracing::info_span!(target: AUDIT, "request", id, %trace_id, %span_id, %client, %method, path = shown, user = tracing::field::Empty);
         let answer = async {
             let began = Instant::now();
             METRICS.in_flight.inc();
@@ -122,8 +131,10 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
                 Err(problem) => problem.respond(&id),
             };
             let status = response.status().as_u16();
-            let answered = Answered { route: self.route(&path), method: known(&method), status };
+            let answered =
+                Answered { route: route.unwrap_or("other").to_owned(), method: known(&method).unwrap_or("other"), status };
             METRICS.requests.get_or_create(&answered).observe(began.elapsed().as_secs_f64());
+            traced.answered(status);
             tracing::info!(status, ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "answered");
             let headers = response.headers_mut();
             name(headers, &id);
@@ -136,7 +147,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
             }
             response
         };
-        Ok(answer.instrument(span).await)
+        Ok(answer.instrument(span).instrument(traced.span()).await)
     }
 }
 
@@ -203,11 +214,6 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         }
     }
 
-    /// For metrics: one of few.
-    fn route(&self, path: &str) -> String {
-        self.known(path).map_or_else(|| "other".to_owned(), |known| known.path.clone())
-    }
-
     fn methods_of(&self, path: &str) -> String {
         // Undocumented paths are the pages and their files.
         self.known(path).map_or_else(|| "GET".to_owned(), |known| known.methods.clone())
@@ -233,9 +239,15 @@ impl Drop for UnderWay {
 }
 
 /// A method's name for metrics: one of few.
-fn known(method: &Method) -> &'static str {
+fn known(method: &Method) -> Option<&'static str> {
     let names = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-    names.into_iter().find(|name| method.as_str() == *name).unwrap_or("other")
+    names.into_iter().find(|name| method.as_str() == *name)
+}
+
+/// The span of the caller that the request says it belongs to.
+fn caller(request: &Request) -> Option<TraceContext> {
+    let lines = |name| request.headers().get_all(name).into_iter().map(HeaderValue::as_bytes);
+    TraceContext::of(lines(context::TRACEPARENT), lines(context::TRACESTATE))
 }
 
 /// The longest segment of a path of ours but the token of Uppy's, which must not be logged in any spelling.

@@ -4,6 +4,7 @@
 //! (`find_owned`), a change of state is one conditional update, and each call has a deadline, since the driver has no
 //! socket timeout.
 
+mod commands;
 mod failpoint;
 mod images;
 pub mod objects;
@@ -20,13 +21,13 @@ use mongodb::{
     Client, Database,
     bson::{Bson, DateTime, Document, doc},
     error::{ErrorKind, WriteFailure},
-    event::{EventHandler, cmap::CmapEvent, command::CommandEvent},
+    event::EventHandler,
     options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern},
 };
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
 
-pub use images::{Entry, Images, Inserted, Inventory, Page, Row};
+pub use images::{Count, Entry, Images, Inserted, Inventory, Page, Row};
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
 pub use sessions::{Parent, Session, Sessions};
@@ -201,27 +202,15 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
     options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
     options.read_concern = Some(ReadConcern::majority());
     options.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
-    options.command_event_handler = Some(EventHandler::callback(|event| match event {
-        CommandEvent::Succeeded(done) => METRICS.mongodb_command(&done.command_name, "ok", done.duration),
-        CommandEvent::Failed(failed) => METRICS.mongodb_command(&failed.command_name, "error", failed.duration),
-        _ => {}
-    }));
-    options.cmap_event_handler = Some(EventHandler::callback(|event| {
-        let (open, used) = (&METRICS.mongodb_connections, &METRICS.mongodb_connections_used);
-        match event {
-            CmapEvent::ConnectionCreated(_) => drop(open.inc()),
-            CmapEvent::ConnectionClosed(_) => drop(open.dec()),
-            CmapEvent::ConnectionCheckedOut(_) => drop(used.inc()),
-            CmapEvent::ConnectionCheckedIn(_) => drop(used.dec()),
-            _ => {}
-        }
-    }));
+    options.command_event_handler = Some(EventHandler::callback(commands::heard));
+    options.cmap_event_handler = Some(EventHandler::callback(commands::pooled));
+    METRICS.mongodb_connections_max.set(options.max_pool_size.map_or(0, i64::from));
     Client::with_options(options).map_err(StoreError::Database)
 }
 
 /// Runs a call to MongoDB under the deadline.
 async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
-    let done = tokio::time::timeout(DEADLINE, call).await;
+    let done = tokio::time::timeout(DEADLINE, commands::followed(call)).await;
     failpoint::passed();
     match done {
         Ok(answer) => answer.map_err(StoreError::Database),

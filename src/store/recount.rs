@@ -14,7 +14,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, datetime};
+use super::{Store, StoreError, commands::followed, datetime};
 use crate::model::{ImageState, UserId};
 
 /// The longest one user may take, retries included: the server ends transactions after a minute.
@@ -68,7 +68,7 @@ impl Store {
                 })
                 .await
         };
-        let done = tokio::time::timeout(DEADLINE, transaction).await.map_err(|_| StoreError::DatabaseTimeout)?;
+        let done = tokio::time::timeout(DEADLINE, followed(transaction)).await.map_err(|_| StoreError::DatabaseTimeout)?;
         done.map_err(StoreError::Database)
     }
 }

@@ -112,6 +112,14 @@ impl Users {
         Self { collection: database.collection("users") }
     }
 
+    /// How many accounts there are, about: the database's own figure, which costs nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn estimated_count(&self) -> Result<u64, StoreError> {
+        bounded(async { self.collection.estimated_document_count().await }).await
+    }
+
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
         let unique = |name: &str, of: &str| {
             let among = doc! { of: { "$exists": true } };

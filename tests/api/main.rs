@@ -29,6 +29,8 @@ mod multipart;
 mod oidc;
 mod openapi;
 mod orphans;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod outages;
 mod pages;
 mod passwd;

@@ -11,11 +11,12 @@ use argon2::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::Instrument;
 use unicode_normalization::UnicodeNormalization;
 use uuid::Uuid;
 
 use super::NoRandomness;
-use crate::{domain::password_rules, metrics::METRICS, model::Email};
+use crate::{domain::password_rules, metrics::METRICS, model::Email, telemetry::spans};
 
 /// More passwords wait to be hashed than can be hashed soon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -164,6 +165,10 @@ impl Passwords {
     }
 
     async fn run<T: Send + 'static>(&self, place: Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+        self.wait_and_run(place, work).instrument(spans::internal("hash password")).await
+    }
+
+    async fn wait_and_run<T: Send + 'static>(&self, place: Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
         let permit = tokio::time::timeout(LONGEST_WAIT, self.running.clone().acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok).ok_or_else(refused)?;
         // The permit goes into the closure: a client that hangs up cancels the request, not the hash.

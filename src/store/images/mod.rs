@@ -2,6 +2,7 @@
 //!
 //! Here are insertion and reading; `moves` changes states, `due` is the sweeper's.
 
+mod census;
 mod document;
 mod due;
 mod indexes;
@@ -18,6 +19,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
+pub use self::census::Count;
 use self::document::ImageDoc;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};

@@ -9,7 +9,10 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::{super::StoreError, clock::Clock};
-use crate::signer::{Credentials, Signer};
+use crate::{
+    metrics::METRICS,
+    signer::{Credentials, Signer},
+};
 
 /// Gives the client what is known, without asking anybody. Ended credentials too: whether S3 takes them is for S3 to say.
 #[derive(Debug)]
@@ -56,6 +59,7 @@ pub(super) async fn keep_fresh(
 ) -> Result<watch::Receiver<Arc<Signer>>, StoreError> {
     let first = ask(&provider).await.map_err(|reason| StoreError::Credentials { reason })?;
     let (sender, receiver) = watch::channel(Arc::new(make(first.clone())));
+    tell(&first);
     tokio::spawn(async move {
         let mut current = first;
         let mut pause = until_next(&current, &clock);
@@ -66,6 +70,7 @@ pub(super) async fn keep_fresh(
             }
             match ask(&provider).await {
                 Ok(fresh) => {
+                    tell(&fresh);
                     if !same(&fresh, &current) {
                         // The same credentials keep their signer: its key of the day, and the URLs it repeats.
                         let _ = sender.send(Arc::new(make(fresh.clone())));
@@ -75,6 +80,7 @@ pub(super) async fn keep_fresh(
                     pause = until_next(&current, &clock);
                 }
                 Err(reason) => {
+                    METRICS.s3_credential_failures.inc();
                     tracing::warn!(reason, expires_at = ?current.expires_at, "credentials for S3 could not be renewed");
                     pause = RETRY;
                 }
@@ -82,6 +88,11 @@ pub(super) async fn keep_fresh(
         }
     });
     Ok(receiver)
+}
+
+/// To the metrics: until when these are good.
+fn tell(keys: &Credentials) {
+    METRICS.s3_credentials_end.set(keys.expires_at.map_or(0.0, |end| end.unix_timestamp() as f64));
 }
 
 async fn ask(provider: &SharedCredentialsProvider) -> Result<Credentials, String> {

@@ -1,6 +1,7 @@
-//! How long every call to S3 took, for [`crate::metrics`].
+//! How long every call to S3 took, for [`crate::metrics`], and its span in the trace. S3 is not told of the trace: a header
+//! that is signed some servers refuse, and one that is not, no server would believe.
 
-use std::time::Instant;
+use std::{sync::Mutex, time::Instant};
 
 use aws_sdk_s3::{
     config::{
@@ -12,13 +13,17 @@ use aws_sdk_s3::{
 use aws_smithy_runtime_api::client::orchestrator::Metadata;
 use aws_smithy_types::config_bag::{Storable, StoreReplace};
 
-use crate::metrics::METRICS;
+use crate::{metrics::METRICS, telemetry::spans};
 
 #[derive(Debug)]
 pub(super) struct Measured;
 
 #[derive(Debug)]
-struct Began(Instant);
+struct Began {
+    at: Instant,
+    /// Taken at the end; a call that is cancelled drops it.
+    span: Mutex<Option<spans::Call>>,
+}
 
 impl Storable for Began {
     type Storer = StoreReplace<Self>;
@@ -29,12 +34,15 @@ impl Intercept for Measured {
         "measured"
     }
 
-    fn read_before_execution(
+    // Earlier, the operation has no name.
+    fn read_before_serialization(
         &self,
         _: &BeforeSerializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        bag.interceptor_state().store_put(Began(Instant::now()));
+        let span = bag.load::<Metadata>().map(|call| spans::Call::s3(call.name()));
+        bag.interceptor_state().store_put(Began { at: Instant::now(), span: Mutex::new(span) });
         Ok(())
     }
 
@@ -44,8 +52,16 @@ impl Intercept for Measured {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        if let Some((Began(at), call)) = bag.load::<Began>().zip(bag.load::<Metadata>()) {
-            METRICS.s3_call(call.name(), context.response().map(|response| response.status().as_u16()), at.elapsed());
+        let response = context.response();
+        let status = response.map(|response| response.status().as_u16());
+        if let Some((began, call)) = bag.load::<Began>().zip(bag.load::<Metadata>()) {
+            METRICS.s3_call(call.name(), status, began.at.elapsed());
+            if let Some(span) = began.span.lock().ok().and_then(|mut span| span.take()) {
+                let failed = context.output_or_error().is_some_and(|done| done.is_err());
+                let status_text = status.map_or_else(|| "no_answer".to_owned(), |status| status.to_string());
+                let id = response.and_then(|response| response.headers().get("x-amz-request-id"));
+                span.answered(status, id, failed.then_some(status_text.as_str()));
+            }
         }
         Ok(())
     }

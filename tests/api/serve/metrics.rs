@@ -10,10 +10,12 @@ use crate::app::{declared, unique_png};
 
 const DASHBOARD: &str = include_str!("../../../deploy/grafana.json");
 const ALERTS: &str = include_str!("../../../deploy/alerts.yaml");
+const TABLE: &str = include_str!("../../../docs/observability.md");
+const PROOFS: &str = include_str!("../../../deploy/alerts.test.yaml");
 
 /// A server with metrics, and where they are.
-async fn measured(app: &TestApp) -> (Process, Client, String) {
-    let settings = Settings::of(app).but("ADMIN_BIND", "127.0.0.1:0").but("SWEEP_INTERVAL", "1s");
+async fn measured(settings: Settings) -> (Process, Client, String) {
+    let settings = settings.but("ADMIN_BIND", "127.0.0.1:0").but("SWEEP_INTERVAL", "1s");
     let (mut process, client) = settings.listening().await;
     let said = |line: &str| {
         let line: Value = serde_json::from_str(line).ok()?;
@@ -57,7 +59,7 @@ async fn exercise(client: &mut Client) {
 #[tokio::test(flavor = "multi_thread")]
 async fn o5_requests_calls_states_and_queues_are_counted_on_an_address_of_its_own() {
     let app = TestApp::start().await;
-    let (process, mut client, admin) = measured(&app).await;
+    let (process, mut client, admin) = measured(Settings::of(&app)).await;
     exercise(&mut client).await;
     let began = Instant::now();
     let text = loop {
@@ -86,6 +88,23 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_an_address_of_its_ow
     assert!(value(&text, "valet_s3_call_duration_seconds_count", &["HeadObject", "status=\"200\""]) >= 1.0);
     assert!(value(&text, "valet_mongodb_command_duration_seconds_count", &["command=\"insert\"", "outcome=\"ok\""]) >= 1.0);
     assert!(value(&text, "valet_mongodb_connections", &[]) >= 1.0);
+    assert_eq!(value(&text, "valet_mongodb_connections_max", &[]), 64.0);
+    assert_eq!(value(&text, "valet_mongodb_connections_waiting", &[]), 0.0);
+    // What there is: taken with the first sweep, which may have come before the uploads.
+    assert!(
+        text.contains("valet_images_present{kind=\"ready\"}") && text.contains("valet_image_bytes{kind=\"pending\"}"),
+        "{text}"
+    );
+    assert_eq!(value(&text, "valet_s3_credentials_end_seconds", &[]), 0.0, "they have no end");
+    assert!(value(&text, "valet_trace_spans_total", &["dropped"]) == 0.0 && text.contains("valet_trace_spans_total"));
+    if cfg!(target_os = "linux") {
+        let started = value(&text, "process_start_time_seconds", &[]);
+        let now = time::OffsetDateTime::now_utc().unix_timestamp() as f64;
+        assert!((now - 600.0..=now + 5.0).contains(&started), "{started} at {now}");
+        assert!(value(&text, "process_resident_memory_bytes", &[]) > 1e6 && value(&text, "process_cpu_seconds_total", &[]) > 0.0);
+        let (open, most) = (value(&text, "process_open_fds", &[]), value(&text, "process_max_fds", &[]));
+        assert!(open > 5.0 && open < most && value(&text, "process_threads", &[]) >= 1.0, "{open} of {most}");
+    }
     assert!(value(&text, "valet_tasks", &[]) >= 1.0);
     assert_eq!(value(&text, "valet_http_requests_in_flight", &[]), 0.0);
     assert!(text.ends_with("# EOF\n"));
@@ -102,6 +121,42 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_an_address_of_its_ow
     drop(process);
 }
 
+/// The driver says nothing of a wait that a deadline ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_connection_is_counted_until_the_wait_ends_however_it_ends() {
+    let app = TestApp::start().await;
+    let folder = std::env::temp_dir().join(format!("valet-pool-{}", uuid::Uuid::new_v4().simple()));
+    let mongod = Mongod::start(MongodOptions::new(&folder)).await.unwrap();
+    let uri = format!("{}&maxPoolSize=2", mongod.uri());
+    let (process, mut client, admin) = measured(Settings::of(&app).but("MONGODB_URI", &uri)).await;
+    client.enter("signup", "ada@example.com").await;
+    let waiting = async || value(&scrape(&client, &admin).await, "valet_mongodb_connections_waiting", &[]);
+    let signal = |name: &str| {
+        let kill = std::process::Command::new("kill").args([name, &mongod.pid().to_string()]).status();
+        assert!(kill.unwrap().success());
+    };
+    signal("-STOP");
+    let asked = futures_util::future::join_all((0..8).map(|_| client.get("/api/auth/me")));
+    let seen = async {
+        let began = Instant::now();
+        while waiting().await < 4.0 {
+            assert!(began.elapsed() < Duration::from_secs(30), "nobody waits: {}", process.err());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let (answers, ()) = tokio::join!(asked, seen);
+    assert!(answers.iter().all(|(status, _)| *status == 503), "{answers:?}");
+    signal("-CONT");
+    let began = Instant::now();
+    while client.get("/api/auth/me").await.0 != 200 || waiting().await != 0.0 {
+        assert!(began.elapsed() < Duration::from_secs(30), "{} still wait: {}", waiting().await, process.err());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    drop(process);
+    mongod.stop().await.unwrap();
+    assert!(within(Duration::from_secs(5), || std::fs::remove_dir_all(&folder).is_ok()).await);
+}
+
 /// Something that looks like an id of ours.
 fn image_id(text: &str) -> String {
     let is_id = |word: &&str| word.len() == 36 && uuid::Uuid::parse_str(word).is_ok();
@@ -111,7 +166,7 @@ fn image_id(text: &str) -> String {
 /// The names of metrics in an expression of PromQL, without what Prometheus adds to a histogram's or counter's.
 fn names(expression: &str) -> impl Iterator<Item = &str> {
     let word = |c: char| !(c.is_ascii_alphanumeric() || c == '_');
-    expression.split(word).filter(|word| word.starts_with("valet_"))
+    expression.split(word).filter(|word| word.starts_with("valet_") || word.starts_with("process_"))
 }
 
 fn expressions_of_dashboard(part: &Value, found: &mut Vec<String>) {
@@ -132,7 +187,7 @@ fn expressions_of_dashboard(part: &Value, found: &mut Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn o6_the_dashboard_and_the_alerts_ask_for_metrics_that_exist() {
     let app = TestApp::start().await;
-    let (_process, mut client, admin) = measured(&app).await;
+    let (_process, mut client, admin) = measured(Settings::of(&app)).await;
     exercise(&mut client).await;
     let text = scrape(&client, &admin).await;
     let known: BTreeSet<_> = text
@@ -154,8 +209,17 @@ async fn o6_the_dashboard_and_the_alerts_ask_for_metrics_that_exist() {
     let rules: Vec<&Yaml> =
         alerts[0]["groups"].as_vec().unwrap().iter().flat_map(|group| group["rules"].as_vec().unwrap()).collect();
     assert!(rules.len() >= 5, "something is worth an alert");
+    let proofs = YamlLoader::load_from_str(PROOFS).unwrap();
+    let proofs: Vec<&Yaml> =
+        proofs[0]["tests"].as_vec().unwrap().iter().flat_map(|test| test["alert_rule_test"].as_vec().unwrap()).collect();
     for rule in rules {
         asked.push(rule["expr"].as_str().unwrap().to_owned());
+        if !rule["record"].is_badvalue() {
+            continue;
+        }
+        let of_this = proofs.iter().filter(|proof| proof["alertname"] == rule["alert"]);
+        let quiet: Vec<_> = of_this.map(|proof| proof["exp_alerts"].as_vec().unwrap().is_empty()).collect();
+        assert!(quiet.contains(&true) && quiet.contains(&false), "{:?} is proved both ways in alerts.test.yaml", rule["alert"]);
         for needed in
             [&rule["alert"], &rule["labels"]["severity"], &rule["annotations"]["summary"], &rule["annotations"]["action"]]
         {
@@ -166,5 +230,14 @@ async fn o6_the_dashboard_and_the_alerts_ask_for_metrics_that_exist() {
         for name in names(expression) {
             assert!(known.contains(name), "{name} in {expression}: not among {known:?}");
         }
+    }
+    let shown: BTreeSet<_> = asked.iter().flat_map(|expression| names(expression)).collect();
+    let is_shown = |name: &str| ["", "_total", "_info", "_bucket"].iter().any(|part| shown.contains(&*format!("{name}{part}")));
+    let metrics = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    for metric in metrics {
+        assert!(is_shown(metric), "{metric} is on no panel and in no alert");
+        let written = metric.split_at(metric.rfind('_').unwrap()).1;
+        let is_written = TABLE.contains(&format!("`{metric}")) || TABLE.contains(&format!("`…{written}"));
+        assert!(is_written || metric == "valet_build", "{metric} is not in docs/observability.md");
     }
 }

@@ -1,0 +1,124 @@
+//! What the driver says of its commands and connections: to the metrics, and as spans of the trace.
+
+use std::{
+    cell::{Cell, RefCell},
+    future::Future,
+};
+
+use mongodb::{
+    error::ErrorKind,
+    event::{
+        cmap::CmapEvent,
+        command::{CommandEvent, CommandStartedEvent},
+    },
+    options::ServerAddress,
+};
+
+use crate::{metrics::METRICS, telemetry::spans};
+
+/// What a call has under way. The driver says nothing of what was cancelled, and deadlines cancel: with the call all of it
+/// ends, however that ends.
+#[derive(Default)]
+struct UnderWay {
+    /// By the driver's number.
+    commands: RefCell<Vec<(i32, spans::Call)>>,
+    /// Waits for a connection.
+    waits: Cell<i64>,
+}
+
+impl UnderWay {
+    fn wait(&self, more: i64) {
+        self.waits.set(self.waits.get() + more);
+        METRICS.mongodb_connections_waiting.inc_by(more);
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.wait(-self.waits.get());
+    }
+}
+
+tokio::task_local! {
+    static UNDER_WAY: UnderWay;
+}
+
+/// Runs a call, its commands as spans. The driver tells of a command where it is run: in the call's own task.
+pub(super) async fn followed<T>(call: impl Future<Output = T>) -> T {
+    UNDER_WAY.scope(UnderWay::default(), call).await
+}
+
+/// Hears of a command.
+pub(super) fn heard(event: CommandEvent) {
+    match event {
+        CommandEvent::Started(started) => begin(&started),
+        CommandEvent::Succeeded(done) => {
+            METRICS.mongodb_command(&done.command_name, "ok", done.duration);
+            end(done.request_id, None);
+        }
+        CommandEvent::Failed(failed) => {
+            METRICS.mongodb_command(&failed.command_name, "error", failed.duration);
+            end(failed.request_id, Some(&failed.failure));
+        }
+        _ => {}
+    }
+}
+
+fn begin(started: &CommandStartedEvent) {
+    if !cfg!(feature = "otlp") {
+        return;
+    }
+    let text = |field: &str| started.command.get_str(field).ok();
+    let name = started.command_name.as_str();
+    // A command names its collection under its own name, but for the one that goes on with a cursor.
+    let collection = if name == "getMore" { text("collection") } else { text(name) };
+    let server = match &started.connection.address {
+        ServerAddress::Tcp { host, port } => (host.as_str(), *port),
+        _ => ("", None),
+    };
+    let call = spans::Call::mongodb(name, &started.db, collection, server);
+    if call.is_kept() {
+        // Outside of a call there is nobody to end it, so it ends at once.
+        let _ = UNDER_WAY.try_with(|under_way| under_way.commands.borrow_mut().push((started.request_id, call)));
+    }
+}
+
+fn end(request_id: i32, failure: Option<&mongodb::error::Error>) {
+    let found = UNDER_WAY.try_with(|under_way| {
+        let mut commands = under_way.commands.borrow_mut();
+        let at = commands.iter().position(|(id, _)| *id == request_id)?;
+        Some(commands.swap_remove(at).1)
+    });
+    if let Ok(Some(call)) = found {
+        call.end(failure.map(kind).as_deref());
+    }
+}
+
+/// The server's code, else what went wrong in a word.
+fn kind(error: &mongodb::error::Error) -> String {
+    match &*error.kind {
+        ErrorKind::Command(refused) => refused.code.to_string(),
+        ErrorKind::Io(_) => "io".to_owned(),
+        _ => "_OTHER".to_owned(),
+    }
+}
+
+/// Counts the pool's connections, and who waits for one.
+pub(super) fn pooled(event: CmapEvent) {
+    let (open, used) = (&METRICS.mongodb_connections, &METRICS.mongodb_connections_used);
+    let wait = |more| {
+        let _ = UNDER_WAY.try_with(|under_way| under_way.wait(more));
+    };
+    match event {
+        CmapEvent::ConnectionCreated(_) => drop(open.inc()),
+        CmapEvent::ConnectionClosed(_) => drop(open.dec()),
+        CmapEvent::ConnectionCheckoutStarted(_) => wait(1),
+        CmapEvent::ConnectionCheckoutFailed(_) => wait(-1),
+        CmapEvent::ConnectionCheckedOut(_) => {
+            wait(-1);
+            used.inc();
+        }
+        CmapEvent::ConnectionCheckedIn(_) => drop(used.dec()),
+        _ => {}
+    }
+}

@@ -1,0 +1,234 @@
+//! Spans on their way to an OpenTelemetry collector (OTLP over HTTP, protobuf). The environment is read by OpenTelemetry's
+//! own names; nothing is sent unless an endpoint is named.
+//!
+//! A request never waits for this: a span is put into a bounded queue or, when that is full, counted and forgotten.
+
+use std::{
+    env,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Request, Response};
+use hyper_util::{
+    client::legacy::{
+        Client,
+        connect::{Connect, HttpConnector},
+    },
+    rt::TokioExecutor,
+};
+use opentelemetry::{
+    Context, Key, KeyValue, SpanId, TraceFlags, TraceId,
+    trace::{SpanContext, TraceContextExt, TracerProvider},
+};
+use opentelemetry_http::{HttpClient, HttpError};
+use opentelemetry_otlp::{Protocol, SpanExporter as Otlp, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{BatchConfigBuilder, BatchSpanProcessor, SdkTracer, SdkTracerProvider, Span, SpanData, SpanExporter, SpanProcessor},
+};
+use tokio::runtime::Handle;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+use super::context::TraceContext;
+use crate::metrics::{METRICS, Metrics};
+
+/// Spans that may wait, when `OTEL_BSP_MAX_QUEUE_SIZE` does not say: OpenTelemetry's own figure.
+const QUEUE: usize = 2048;
+/// How long an export may take, when `OTEL_EXPORTER_OTLP_TIMEOUT` does not say: OpenTelemetry's own figure.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the process waits at its end for what is still to be sent.
+const FLUSH: Duration = Duration::from_secs(3);
+/// The longest answer of a collector that is read.
+const MAX_ANSWER: usize = 64 * 1024;
+
+static PROVIDER: OnceLock<SdkTracerProvider> = OnceLock::new();
+
+fn set(name: &str) -> Option<String> {
+    env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+/// The setting for traces, else that for all signals.
+fn of_traces(name: &str) -> Option<String> {
+    set(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| set(&format!("OTEL_EXPORTER_OTLP_{name}")))
+}
+
+/// What makes spans, when the environment names a collector.
+///
+/// # Errors
+/// What is wrong with the environment, without its values.
+pub(super) fn tracer() -> Result<Option<SdkTracer>, String> {
+    let Some(endpoint) = of_traces("ENDPOINT") else { return Ok(None) };
+    let is = |name: &str, value: &str| set(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
+    if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
+        return Ok(None);
+    }
+    if of_traces("PROTOCOL").is_some_and(|protocol| protocol != "http/protobuf") {
+        return Err("OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is spoken here".to_owned());
+    }
+    let runtime = Handle::try_current().map_err(|error| error.to_string())?;
+    let timeout = of_traces("TIMEOUT").and_then(|ms| ms.parse().ok()).map_or(TIMEOUT, Duration::from_millis);
+    let builder = Otlp::builder().with_http().with_protocol(Protocol::HttpBinary);
+    let builder = if endpoint.starts_with("https:") {
+        let tls = hyper_rustls::HttpsConnectorBuilder::new().with_native_roots();
+        let tls = tls.map_err(|_| "the system's certificates cannot be read".to_owned())?;
+        builder.with_http_client(Post::with(tls.https_only().enable_http1().build(), runtime, timeout))
+    } else {
+        // No certificates are needed, and an image may have none.
+        builder.with_http_client(Post::with(HttpConnector::new(), runtime, timeout))
+    };
+    // Its words hold the endpoint, which may hold a password.
+    let exporter =
+        builder.build().map_err(|_| "OTEL_EXPORTER_OTLP_ENDPOINT or another of its settings is not valid".to_owned())?;
+
+    let most = set("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|most| most.parse().ok()).filter(|most| *most > 0).unwrap_or(QUEUE);
+    let waiting = Arc::new(AtomicUsize::new(0));
+    let exporter = Counted { inner: exporter, waiting: waiting.clone(), failing: AtomicBool::new(false) };
+    let batches = BatchConfigBuilder::default().with_max_queue_size(most).build();
+    let inner = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
+    let provider =
+        SdkTracerProvider::builder().with_resource(resource()).with_span_processor(Bounded { inner, waiting, most }).build();
+    let tracer = provider.tracer("valet");
+    let _ = PROVIDER.set(provider);
+    Ok(Some(tracer))
+}
+
+/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES`, else this program's own name.
+fn resource() -> Resource {
+    let detected = Resource::builder().build();
+    let named = detected.get(&Key::new("service.name")).is_some_and(|name| !name.as_str().starts_with("unknown_service"));
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    let builder = Resource::builder().with_attribute(version);
+    if named { builder.build() } else { builder.with_service_name("valet").build() }
+}
+
+/// Puts a span under the caller's, and says which it is in which trace. `None` when nobody makes spans.
+pub(super) fn join(span: &tracing::Span, caller: Option<&TraceContext>) -> Option<(u128, u64)> {
+    if let Some(TraceContext { trace_id, span_id, sampled, state }) = caller {
+        let flags = TraceFlags::default().with_sampled(*sampled);
+        // What is not a state is none: the trace goes on all the same.
+        let state = state.parse().unwrap_or_default();
+        let (trace, parent) = (TraceId::from(*trace_id), SpanId::from(*span_id));
+        let caller = SpanContext::new(trace, parent, flags, true, state);
+        span.set_parent(Context::new().with_remote_span_context(caller)).ok()?;
+    }
+    let context = span.context();
+    let context = context.span().span_context().clone();
+    let ids = (u128::from_be_bytes(context.trace_id().to_bytes()), u64::from_be_bytes(context.span_id().to_bytes()));
+    context.is_valid().then_some(ids)
+}
+
+/// Sends what waits, for as long as [`FLUSH`].
+pub(super) async fn stop() {
+    if let Some(provider) = PROVIDER.get() {
+        let _ = tokio::task::spawn_blocking(|| provider.shutdown_with_timeout(FLUSH)).await;
+    }
+}
+
+/// Refuses what the queue cannot hold, so that what is lost is counted.
+#[derive(Debug)]
+struct Bounded {
+    inner: BatchSpanProcessor,
+    /// Spans that wait or are being sent.
+    waiting: Arc<AtomicUsize>,
+    most: usize,
+}
+
+impl SpanProcessor for Bounded {
+    fn on_start(&self, span: &mut Span, context: &Context) {
+        self.inner.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        if !span.span_context.is_sampled() {
+            return;
+        }
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            Metrics::count(&METRICS.spans, "dropped", 1);
+        } else {
+            self.inner.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// Counts what was sent and what was not, and logs when that changes.
+#[derive(Debug)]
+struct Counted {
+    inner: Otlp,
+    waiting: Arc<AtomicUsize>,
+    failing: AtomicBool,
+}
+
+impl SpanExporter for Counted {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let done = self.inner.export(batch).await;
+        self.waiting.fetch_sub(spans, Ordering::Relaxed);
+        Metrics::count(&METRICS.spans, if done.is_ok() { "exported" } else { "failed" }, spans as u64);
+        match (&done, self.failing.swap(done.is_err(), Ordering::Relaxed)) {
+            (Err(error), false) => tracing::warn!(%error, "traces cannot be exported; requests do not wait for it"),
+            (Ok(()), true) => tracing::info!("traces are exported again"),
+            _ => {}
+        }
+        done
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// Posts with the program's own HTTP and TLS. Batches are sent from a thread without a runtime, so the server's is brought.
+#[derive(Debug)]
+struct Post<C> {
+    client: Client<C, Full<Bytes>>,
+    runtime: Handle,
+    timeout: Duration,
+}
+
+impl<C: Connect + Clone + Send + Sync + 'static> Post<C> {
+    fn with(connector: C, runtime: Handle, timeout: Duration) -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build(connector), runtime, timeout }
+    }
+}
+
+#[async_trait]
+impl<C: Connect + Clone + std::fmt::Debug + Send + Sync + 'static> HttpClient for Post<C> {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let (client, timeout) = (self.client.clone(), self.timeout);
+        let exchange = async move {
+            let (parts, body) = client.request(request.map(Full::new)).await?.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
+            Ok(Response::from_parts(parts, body))
+        };
+        self.runtime.spawn(async move { tokio::time::timeout(timeout, exchange).await }).await??
+    }
+}

@@ -1,0 +1,222 @@
+//! Traces of a real process: what a collector gets, what it never gets, and that nobody waits for it.
+
+mod collector;
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use self::collector::{Collector, Span};
+use super::{
+    app::{PASSWORD, TestApp, declared, unique_png},
+    process::{Client, Process},
+    serve::Settings,
+};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLER: &str = "b7ad6b7169203331";
+const CANARY: &str = "canary-5d1e";
+
+/// Uploads, and confirms as a part of somebody's trace.
+async fn confirm_in_a_trace(client: &mut Client, email: &str) {
+    client.enter("signup", email).await;
+    let bytes = unique_png();
+    let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
+    assert_eq!(status, 201, "{ticket}");
+    let mut put = client.http.put(ticket["upload"]["url"].as_str().unwrap());
+    for (name, value) in ticket["upload"]["headers"].as_object().unwrap() {
+        put = put.header(name, value.as_str().unwrap());
+    }
+    assert_eq!(put.body(bytes).send().await.unwrap().status(), 200);
+    let url = format!("{}/api/images/{}/confirm?x={CANARY}", client.base, ticket["id"].as_str().unwrap());
+    let confirm = client.http.post(url).bearer_auth(client.token.as_ref().unwrap());
+    let confirm = confirm.header("traceparent", format!("00-{TRACE}-{CALLER}-01")).header("tracestate", "vendor=1");
+    let answer = confirm.header("x-request-id", "confirm-1").header("user-agent", CANARY).send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap()), (200, "confirm-1"));
+}
+
+/// Those whose parent is this one.
+fn children<'a>(spans: &'a [Span], of: &'a Span) -> impl Iterator<Item = &'a Span> {
+    spans.iter().filter(|span| span.parent == of.id && span.trace == of.trace)
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    let names = || spans.iter().map(|span| span.name.as_str()).collect::<Vec<_>>();
+    spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no {name} in {:?}", names()))
+}
+
+fn attribute<'a>(span: &'a Span, name: &str) -> &'a str {
+    span.attributes.get(name).map_or("", String::as_str)
+}
+
+fn traced(app: &TestApp, endpoint: &str) -> Settings {
+    // What is sent is sent at the end.
+    Settings::of(app).but("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).but("OTEL_BSP_SCHEDULE_DELAY", "600000")
+}
+
+async fn stopped(process: Process) -> String {
+    process.signal("-TERM");
+    let (status, _, log) = process.end(Duration::from_secs(30)).await;
+    assert!(status.success(), "{status} {log}");
+    log
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_confirm_is_a_part_of_its_callers_trace_with_its_calls_below_it() {
+    let (app, collector) = (TestApp::start().await, Collector::start().await);
+    let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
+    let settings = traced(&app, &collector.endpoint)
+        .but("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ours")
+        .but("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        .but("RUST_LOG", "warn,valet=info")
+        .but("SWEEP_INTERVAL", "1s");
+    let (process, mut client) = settings.listening().await;
+    confirm_in_a_trace(&mut client, &email).await;
+    let unknown = client.http.get(format!("{}/nowhere/at/all", client.base)).header("traceparent", format!("00-{TRACE}-0-01"));
+    assert_eq!(unknown.send().await.unwrap().status(), 404);
+    assert!(collector.spans().is_empty(), "nothing is sent yet");
+    let token = client.token.clone().unwrap();
+    let log = stopped(process).await;
+    let spans = collector.spans();
+
+    let confirm = named(&spans, "POST /api/images/{id}/confirm");
+    assert_eq!((confirm.trace.as_str(), confirm.parent.as_str(), confirm.state.as_str()), (TRACE, CALLER, "vendor=1"));
+    assert_eq!((confirm.kind, confirm.status), (2, 0), "a server's, and no error");
+    for (name, value) in [
+        ("http.request.method", "POST"),
+        ("http.route", "/api/images/{id}/confirm"),
+        ("http.response.status_code", "200"),
+        ("valet.request_id", "confirm-1"),
+    ] {
+        assert_eq!(attribute(confirm, name), value, "{name} of {confirm:?}");
+    }
+    assert!(attribute(confirm, "url.path").ends_with("/confirm"), "{confirm:?}");
+    let calls: Vec<_> = children(&spans, confirm).cloned().collect();
+    for call in &calls {
+        assert!(call.kind == 3 && call.status == 0, "{call:?}");
+        assert!(confirm.began <= call.began && call.began <= call.ended && call.ended <= confirm.ended, "{call:?}");
+    }
+    let head = named(&calls, "S3.HeadObject");
+    assert_eq!((attribute(head, "rpc.system"), attribute(head, "rpc.method")), ("aws-api", "HeadObject"));
+    assert_eq!(attribute(head, "http.response.status_code"), "200");
+    assert!(!super::app::s3_is_local() || !attribute(head, "aws.request_id").is_empty(), "{head:?}");
+    assert_eq!(attribute(named(&calls, "S3.GetObject"), "http.response.status_code"), "206");
+    let moved = named(&calls, "update images");
+    for (name, value) in [
+        ("db.system.name", "mongodb"),
+        ("db.operation.name", "update"),
+        ("db.collection.name", "images"),
+        ("db.namespace", app.config.mongo.database.as_str()),
+        ("server.address", "127.0.0.1"),
+    ] {
+        assert_eq!(attribute(moved, name), value, "{name} of {moved:?}");
+    }
+
+    // A password is hashed below its request; a sweep and an invalid caller's request begin traces.
+    let signup = named(&spans, "POST /api/auth/signup");
+    let below: Vec<_> = children(&spans, signup).cloned().collect();
+    assert_eq!(named(&below, "hash password").kind, 1);
+    let sweep = named(&spans, "sweep");
+    assert!(sweep.parent.is_empty() && children(&spans, sweep).any(|call| call.name == "find images"), "{sweep:?}");
+    let unknown = named(&spans, "GET");
+    assert!(unknown.parent.is_empty() && unknown.trace != TRACE && unknown.status == 0, "{unknown:?}");
+    assert_eq!(attribute(unknown, "http.response.status_code"), "404");
+
+    let resource = &confirm.resource;
+    assert_eq!((resource["service.name"].as_str(), resource["deployment.environment.name"].as_str()), ("valet", "test"));
+    assert!(resource.contains_key("service.version"));
+    let headers = collector.headers();
+    assert!(headers.iter().all(|headers| headers["x-tenant"] == "ours"));
+    assert!(headers.iter().all(|headers| headers["content-type"] == "application/x-protobuf"));
+    for secret in [PASSWORD, CANARY, &email, &token, "X-Amz", "127.0.0.1:0", "sea.png"] {
+        assert!(!collector.holds(secret), "{secret} was exported");
+    }
+
+    // The log's lines lead to the trace.
+    let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let line = lines.iter().find(|line| line["message"] == "answered" && line["span"]["id"] == "confirm-1").unwrap();
+    assert_eq!((line["span"]["trace_id"].as_str(), line["span"]["span_id"].as_str()), (Some(TRACE), Some(confirm.id.as_str())));
+    assert!(!log.contains("S3.HeadObject"), "spans of the trace are no part of the log");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_fails_is_an_error_of_its_span_and_of_the_requests() {
+    let (app, collector) = (TestApp::start().await, Collector::start().await);
+    let (process, mut client) = traced(&app, &collector.endpoint).listening().await;
+    client.enter("signup", "ada@example.com").await;
+    let bytes = unique_png();
+    let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
+    // An image that cannot be read: the server's own fault.
+    let id = ticket["id"].as_str().unwrap();
+    let broken = mongodb::bson::doc! { "$set": { "state": "nonsense" } };
+    app.db.collection::<mongodb::bson::Document>("images").update_one(mongodb::bson::doc! { "_id": id }, broken).await.unwrap();
+    let (status, problem) = client.call(Method::POST, &format!("/api/images/{id}/confirm"), None).await;
+    assert_eq!(status.as_u16() / 100, 5, "{problem}");
+    // S3 names the calls that it fails, in the log and in the span.
+    app.s3.delete_bucket().bucket(&app.config.s3.bucket).send().await.unwrap();
+    assert_eq!(client.get("/readyz").await.0, 503);
+    let log = stopped(process).await;
+    let spans = collector.spans();
+    let failed: Vec<_> = spans.iter().filter(|span| span.status == 2).cloned().collect();
+    let failed = named(&failed, "S3.HeadBucket");
+    assert_eq!((attribute(failed, "error.type"), attribute(failed, "http.response.status_code")), ("404", "404"), "{failed:?}");
+    assert!(log.contains(&format!("S3 request {}", attribute(failed, "aws.request_id"))), "{failed:?}: {log}");
+    assert_eq!(failed.parent, named(&spans, "GET /readyz").id);
+    let confirm = named(&spans, "POST /api/images/{id}/confirm");
+    assert_eq!((confirm.status, attribute(confirm, "error.type")), (2, status.as_str()), "{confirm:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_for_a_collector_that_does_not_answer() {
+    let app = TestApp::start().await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    for endpoint in [format!("http://{}", silent.local_addr().unwrap()), "http://127.0.0.1:1".to_owned()] {
+        let settings = traced(&app, &endpoint)
+            .but("OTEL_BSP_SCHEDULE_DELAY", "100")
+            .but("OTEL_BSP_MAX_QUEUE_SIZE", "8")
+            .but("OTEL_EXPORTER_OTLP_TIMEOUT", "120000")
+            .but("ADMIN_BIND", "127.0.0.1:0");
+        let (mut process, client) = settings.listening().await;
+        let said = |line: &str| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
+        };
+        let admin = process.find(|process| process.err().lines().find_map(said)).await;
+        let began = Instant::now();
+        for _ in 0..100 {
+            assert_eq!(client.get("/nowhere").await.0, 404);
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "far less than the exporter waits: {:?}", began.elapsed());
+        let metrics = client.http.get(format!("http://{admin}/metrics")).send().await.unwrap().text().await.unwrap();
+        let lost = |kind: &str| {
+            let name = format!("valet_trace_spans_total{{kind=\"{kind}\"}} ");
+            metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap()
+        };
+        assert!(lost("dropped") + lost("failed") >= 50 && lost("exported") == 0, "{metrics}");
+        let began = Instant::now();
+        stopped(process).await;
+        assert!(began.elapsed() < Duration::from_secs(20), "the last flush is bounded: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traces_can_be_switched_off_and_log_lines_have_their_ids_all_the_same() {
+    let (app, collector) = (TestApp::start().await, Collector::start().await);
+    for (name, value) in [
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+        ("OTEL_TRACES_SAMPLER", "always_off"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+    ] {
+        let (process, client) = traced(&app, &collector.endpoint).but(name, value).listening().await;
+        let request = client.http.get(format!("{}/livez", client.base));
+        let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        let log = stopped(process).await;
+        assert!(log.contains(&format!("\"trace_id\":\"{TRACE}\"")), "{log}");
+        assert_eq!(log.contains("only http/protobuf is spoken here"), value == "grpc", "{log}");
+    }
+    assert!(collector.spans().is_empty() && collector.headers().is_empty());
+}

@@ -1,0 +1,74 @@
+//! What a log line says of its request: the request's id, and the trace it is a part of, whoever keeps that.
+
+use serde_json::Value;
+
+use super::Settings;
+use crate::{app::TestApp, process::Process};
+
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// The lines of the request of this id.
+fn lines(process: &Process, id: &str) -> Vec<Value> {
+    let log = process.err();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["span"]["id"] == id).collect()
+}
+
+#[tokio::test]
+async fn every_line_of_a_request_says_its_trace_and_an_invalid_caller_begins_none() {
+    let app = TestApp::start().await;
+    // Whatever is logged: the span around a request is.
+    let (mut process, client) = Settings::of(&app).but("RUST_LOG", "valet=info").listening().await;
+    let ask = async |id: &str, parents: &[&str]| {
+        let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", id);
+        let request = parents.iter().fold(request, |request, parent| request.header("traceparent", *parent));
+        let answer = request.send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap()), (200, id));
+    };
+    let valid = format!("00-{TRACE}-00f067aa0ba902b7-01");
+    ask("valid", &[&valid]).await;
+    ask("none", &[]).await;
+    ask("invalid", &[&valid.to_uppercase()]).await;
+    ask("two", &[&valid, &valid]).await;
+    ask("canary", &["00-canary"]).await;
+    let ids = process.find(|process| Some(lines(process, "canary")).filter(|lines| !lines.is_empty()));
+    ids.await;
+    let seen = ["valid", "none", "invalid", "two", "canary"].map(|id| {
+        let lines = lines(&process, id);
+        let of = |field: &str| lines[0]["span"][field].as_str().unwrap().to_owned();
+        let (trace, span) = (of("trace_id"), of("span_id"));
+        assert!(trace.len() == 32 && span.len() == 16, "{lines:?}");
+        assert!(trace.bytes().chain(span.bytes()).all(|digit| digit.is_ascii_hexdigit()), "{lines:?}");
+        assert!(lines.iter().all(|line| line["span"]["trace_id"] == trace.as_str()), "{lines:?}");
+        (trace, span)
+    });
+    assert_eq!(seen[0].0, TRACE);
+    assert_ne!(seen[0].1, "00f067aa0ba902b7", "a span of its own");
+    for (at, (trace, span)) in seen.iter().enumerate().skip(1) {
+        assert!(trace != TRACE && trace != &"0".repeat(32) && span != &"0".repeat(16));
+        assert!(seen.iter().skip(at + 1).all(|(other, _)| other != trace), "each begins its own: {seen:?}");
+    }
+    assert!(!process.err().contains("00-canary"));
+}
+
+#[tokio::test]
+async fn lines_for_people_say_it_too() {
+    let app = TestApp::start().await;
+    let (process, client) = {
+        let settings = Settings::of(&app).but("LOG_FORMAT", "text");
+        let mut process = settings.run(&["serve"]);
+        let address = |process: &Process| {
+            let log = process.err();
+            let line = log.lines().find(|line| line.contains(" listening "))?;
+            line.split("address=").nth(1).map(|address| address.trim().to_owned())
+        };
+        let address = process.find(address).await;
+        (process, crate::process::Client::of(format!("http://{address}")))
+    };
+    let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", "for-people");
+    assert_eq!(request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00")).send().await.unwrap().status(), 200);
+    let mut process = process;
+    let seek = |process: &Process| process.err().lines().find(|line| line.contains("for-people")).map(str::to_owned);
+    let line = process.find(seek).await;
+    assert!(line.contains(&format!("trace_id={TRACE}")) && line.contains("span_id="), "{line}");
+}
