@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use super::{Valet, check};
 use crate::config::{self, Finalize};
 
-/// The longest the store is tried out; then the next sweep tries again.
+/// The longest the store is tried out, and the longest for clearing that away; then the next sweep tries again.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a store does about a PUT that is not as it was signed.
@@ -20,6 +20,8 @@ pub struct Guarantees {
     pub once: bool,
     /// It refuses bytes that do not have the signed checksum.
     pub checksum: bool,
+    /// Its listing of parts tells the checksums that completing them asks for.
+    pub lists_part_checksums: bool,
 }
 
 /// The setting, and what is known of the store.
@@ -34,7 +36,7 @@ impl Finalization {
         let known = OnceLock::new();
         if config.endpoint.is_none() {
             // AWS documents both: "Conditional writes" and "Checking object integrity" in the S3 user guide.
-            let _ = known.set(Guarantees { once: true, checksum: true });
+            let _ = known.set(Guarantees { once: true, checksum: true, lists_part_checksums: true });
         }
         Self { setting: config.finalize, known }
     }
@@ -46,6 +48,12 @@ impl Finalization {
             Finalize::Copy => true,
             Finalize::Auto => !self.known.get().is_some_and(|store| store.once && store.checksum),
         }
+    }
+
+    /// Whether a multipart upload is opened with the kind of checksum that its parts will carry: each is then to be told again
+    /// when it is completed, and nobody but the store remembers them.
+    pub(super) fn announces_part_checksums(&self) -> bool {
+        self.known.get().is_none_or(|store| store.lists_part_checksums)
     }
 
     /// Whether a checksum that the store tells was computed from the bytes; else they are hashed here.
@@ -60,17 +68,15 @@ impl Valet {
         if self.finalization.setting == Finalize::InPlace || self.finalization.known.get().is_some() {
             return;
         }
-        let tried = tokio::time::timeout(DEADLINE, check::guarantees(&self.objects, OffsetDateTime::now_utc())).await;
-        let reason = match tried {
-            Ok(Ok(store)) => {
+        match check::guarantees(&self.objects, OffsetDateTime::now_utc(), DEADLINE).await {
+            Ok(store) => {
                 let _ = self.finalization.known.set(store);
                 let copies = self.finalization.copies();
                 tracing::info!(once = store.once, checksum = store.checksum, copies, "the store was tried out");
-                return;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "it did not answer in time".to_owned(),
-        };
-        tracing::warn!(reason, "the store could not be tried out: uploads are copied at confirm until it can");
+            Err(reason) => {
+                tracing::warn!(%reason, "the store could not be tried out: uploads are copied at confirm until it can");
+            }
+        }
     }
 }

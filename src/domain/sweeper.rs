@@ -201,7 +201,9 @@ impl Valet {
         now: OffsetDateTime,
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
-        match self.gather(image, now).await? {
+        let ends = image.expires_at.max(self.quiet_from(image));
+        let looked = if now < ends { self.gather(image, now).await } else { self.gather_finally(image, now).await };
+        match looked? {
             Finding::Proved(verified) => {
                 if self.accept(image, &verified).await?.is_some() {
                     swept.confirmed += 1;
@@ -212,7 +214,6 @@ impl Valet {
                 swept.rejected += 1;
             }
             Finding::Missing | Finding::PartsMissing(_) => {
-                let ends = image.expires_at.max(self.quiet_from(image));
                 if now < ends {
                     let looks_again = if unannounced(image) { ends.min(now + wait(now - image.created_at)) } else { ends };
                     self.store.images.postpone(image, lease_ends, looks_again).await?;

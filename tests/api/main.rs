@@ -26,6 +26,7 @@ mod isolation;
 mod local_s3;
 mod model;
 mod multipart;
+mod odd_stores;
 mod oidc;
 mod openapi;
 mod orphans;

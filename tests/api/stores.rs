@@ -12,6 +12,7 @@ pub const OVERLAP: &str = "upload: one winner of overlapping PUTs";
 pub const UNSIGNED: &str = "upload: unsigned x-amz-* refused";
 pub const COPY_SOURCE: &str = "upload: unsigned copy source refused";
 pub const CHECKSUM: &str = "upload: checksum enforced";
+pub const PARTS_SUMMED: &str = "multipart: part checksums listed";
 pub const PART_CHECKSUM: &str = "multipart: part checksum enforced";
 
 /// Whether uploads are final where they are put in this run, so that an image lies at `u/<user>/<id>` and nowhere else.

@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
-
+use futures_util::{StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{Answer, holds};
 use crate::{
     model::{ContentType, ObjectKey, Sha256},
-    signer::{Presigned, Request},
+    signer::{Presigned, Request, SignedForm},
     store::{
         Objects, StoreError,
         objects::{
+            listing::Listed,
             prober::Prober,
             wire::{Answer as Response, Method, Wire},
         },
@@ -25,6 +26,8 @@ use crate::{
 const PREFIX: &str = "check/";
 /// What an earlier check left is removed when it is this old: no check runs so long.
 const STALE: Duration = Duration::from_secs(60 * 60);
+/// Objects that are removed at once.
+const AT_ONCE: usize = 8;
 /// The life of the URLs that are to work.
 const TTL: Duration = Duration::from_secs(5 * 60);
 /// The bytes that are uploaded, and others of the same length.
@@ -75,7 +78,17 @@ impl<'a> Lab<'a> {
     pub async fn put(&self, key: &ObjectKey, deviate: impl FnOnce(&mut Put)) -> Result<Response, StoreError> {
         let mut put = self.presigned_put(key, BODY)?;
         deviate(&mut put);
-        self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await
+        let response = self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?;
+        // A store in trouble has neither taken nor refused anything.
+        if matches!(response.status, 500 | 502..600) {
+            return Err(StoreError::Objects { operation: "presigned PUT", reason: format!("HTTP {}", response.status) });
+        }
+        Ok(response)
+    }
+
+    /// The form that Uppy gets, for [`BODY`].
+    pub fn signed_form(&self, key: &ObjectKey) -> Result<SignedForm, StoreError> {
+        self.objects.sign_form(key, (TYPE, u64::try_from(BODY.len()).unwrap_or(0)), self.now, TTL)
     }
 
     /// A URL for any request, that works now.
@@ -117,11 +130,9 @@ impl<'a> Lab<'a> {
         let mut next = None;
         loop {
             let page = self.objects.list_page(PREFIX, next).await?;
-            for object in page.objects {
-                if object.key.as_str().starts_with(&self.run) || object.modified < self.now - STALE {
-                    self.objects.purge(&object.key).await?;
-                }
-            }
+            let is_ours = |object: &Listed| object.key.as_str().starts_with(&self.run) || object.modified < self.now - STALE;
+            let ours: Vec<_> = page.objects.into_iter().filter(is_ours).map(|object| object.key).collect();
+            stream::iter(&ours).map(Ok).try_for_each_concurrent(AT_ONCE, |key| self.objects.purge(key)).await?;
             next = page.next;
             if next.is_none() {
                 break;

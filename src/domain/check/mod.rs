@@ -91,14 +91,17 @@ async fn examine_bucket(config: &Config, options: Options) -> Report {
 }
 
 /// What the store does about a PUT that is not as it was signed, asked at its inner address and by the same questions.
+/// Asking takes no longer than `within`, and so does cleaning up.
 ///
 /// # Errors
 /// [`StoreError`] when nothing was found out: a store that refuses everything holds to nothing.
-pub async fn guarantees(objects: &Objects, now: OffsetDateTime) -> Result<Guarantees, StoreError> {
+pub async fn guarantees(objects: &Objects, now: OffsetDateTime, within: Duration) -> Result<Guarantees, StoreError> {
     let inside = objects.from_inside();
     let lab = Lab::new(&inside, Wire::new()?, now);
-    let found = uploads::guarantees(&lab).await;
-    if let Err(error) = lab.clean().await {
+    let late = || StoreError::ObjectsTimeout { operation: "presigned PUT" };
+    let found = tokio::time::timeout(within, uploads::guarantees(&lab)).await.unwrap_or_else(|_| Err(late()));
+    let cleaned = tokio::time::timeout(within, lab.clean()).await;
+    if let Err(error) = cleaned.unwrap_or_else(|_| Err(StoreError::ObjectsTimeout { operation: "DeleteObject" })) {
         tracing::warn!(%error, "objects under check/ are left to the next check");
     }
     found

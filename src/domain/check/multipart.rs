@@ -28,6 +28,7 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
     match lab.prober.begin(&key, true).await {
         Ok(upload) => {
             report.add(&rules::PART_CHECKSUM, settled(part_checksum(lab, &key, &upload).await));
+            report.add(&rules::PARTS_SUMMED, settled(summed(lab, &key, &upload).await.map(|all| holds(all, ""))));
             report.add(&rules::ABORT, settled(abort(lab, &key, &upload).await));
         }
         Err(error) => report.add(&rules::PART_CHECKSUM, Answer::No(error.to_string())),
@@ -100,6 +101,24 @@ async fn part_checksum(lab: &Lab<'_>, key: &ObjectKey, upload: &str) -> Result<A
     let right = put_part(lab, key, upload, &headers, BODY).await?;
     let seen = format!("HTTP {}; {} for the right bytes", wrong.status, right.status);
     Ok(holds(kept == 0 && right.is_success(), seen))
+}
+
+/// Whether the listing of the parts tells their checksums, which completing them asks for.
+async fn summed(lab: &Lab<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
+    Ok(lab.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.summed))
+}
+
+/// The same question by itself. No, only where a part was taken and listed without.
+pub(super) async fn lists_checksums(lab: &Lab<'_>) -> Result<bool, StoreError> {
+    let (key, digest) = (lab.key("summed"), sha256(BODY).to_string());
+    let upload = lab.prober.begin(&key, true).await?;
+    let all = async {
+        put_part(lab, &key, &upload, &[("x-amz-checksum-sha256", &digest)], BODY).await?;
+        summed(lab, &key, &upload).await
+    }
+    .await;
+    lab.prober.abort(&key, &upload).await?;
+    all
 }
 
 async fn abort(lab: &Lab<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {

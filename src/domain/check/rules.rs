@@ -84,6 +84,10 @@ rules! {
         "URLs live for ever: deleted images can come back",
         "use a store that checks X-Amz-Expires, and see to its clock";
 
+    FORM: Weaker, "upload: signed form accepted",
+        "Uppy's plain uploads, which are forms, do not arrive; its multipart uploads and all other clients do not use them",
+        "have Uppy send files in parts (shouldUseMultipart: true), or use a store that takes POST policies";
+
     HEAD: Broken, "object: HEAD tells size and type",
         "confirm cannot see what was uploaded",
         "give the credentials s3:GetObject, and use a store that keeps Content-Type";
@@ -118,6 +122,9 @@ rules! {
     PART_CHECKSUM: Weaker, "multipart: part checksum enforced",
         "a part that broke on its way is noticed by nobody but the client",
         "use a store that verifies x-amz-checksum-sha256";
+    PARTS_SUMMED: Weaker, "multipart: part checksums listed",
+        "an upload that was opened with them may not be completed without them (SeaweedFS); with S3_FINALIZE=auto or copy Valet does not announce them, and the store verifies the parts that carry them all the same",
+        "nothing, unless S3_FINALIZE=in-place is set: then have clients leave partChecksums at none";
     COMPLETE_ONCE: Weaker, "multipart: If-None-Match on complete",
         "two completions of one key can replace each other; Valet begins one upload for a key",
         "nothing, as long as only Valet writes to the bucket";

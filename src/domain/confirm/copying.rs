@@ -88,16 +88,13 @@ impl Valet {
         self.examine_at(image, copy.clone()).await
     }
 
-    /// A failed attempt must not be paid for: its copy goes at once. What fails here the sweeper does.
+    /// A failed attempt must not be paid for: its copy goes at once. What fails here the sweeper does; the next attempt does
+    /// not wait for that.
     async fn give_up(&self, image: &Image, copy: &ObjectKey) {
-        let cleared = async {
-            self.objects.purge(copy).await?;
-            if image.upload.preview.is_some() {
-                self.objects.purge(&copy.preview()).await?;
-            }
-            self.store.images.drop_completion(image).await
-        };
-        if let Err(error) = cleared.await {
+        let mut copies = vec![copy.clone()];
+        copies.extend(image.upload.preview.map(|_| copy.preview()));
+        let (purged, dropped) = (self.objects.purge_all(&copies).await, self.store.images.drop_completion(image).await);
+        if let Err(error) = purged.and(dropped) {
             tracing::warn!(image = %image.id, %error, "the copy of a failed attempt is left to the sweeper");
         }
     }

@@ -32,6 +32,9 @@ pub(in crate::domain) enum Finding {
 #[derive(Debug)]
 pub(super) struct Declared {
     content_type: ContentType,
+    /// The client's own request gave it its type. Else we did, and a store that has not kept that is no fault of the client's:
+    /// GET URLs pin the type.
+    typed_by_client: bool,
     /// How many bytes it may have.
     lengths: RangeInclusive<u64>,
     /// None is declared for a multipart upload.
@@ -51,17 +54,18 @@ pub(super) enum Verdict {
 
 impl Declared {
     /// The image itself.
-    pub(super) fn image(image: &Image) -> Self {
+    pub(super) fn image(image: &Image, is_copy: bool) -> Self {
         let upload = &image.upload;
-        let (lengths, max_pixels) = (upload.lengths(), content::MAX_PIXELS);
-        Self { content_type: upload.content_type, lengths, sha256: upload.sha256, max_pixels }
+        let (content_type, lengths, max_pixels) = (upload.content_type, upload.lengths(), content::MAX_PIXELS);
+        let typed_by_client = !is_copy && upload.multipart.is_none();
+        Self { content_type, typed_by_client, lengths, sha256: upload.sha256, max_pixels }
     }
 
     /// Its preview, if there is to be one.
-    pub(super) fn preview(image: &Image) -> Option<Self> {
+    pub(super) fn preview(image: &Image, is_copy: bool) -> Option<Self> {
         let preview = image.upload.preview?;
         let (content_type, lengths, sha256) = (preview.content_type, preview.size..=preview.size, Some(preview.sha256));
-        Some(Self { content_type, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS })
+        Some(Self { content_type, typed_by_client: !is_copy, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS })
     }
 }
 
@@ -74,11 +78,12 @@ impl Valet {
     /// Looks at the bytes at `key`, and at the preview beside them. A preview that is absent or wrong is no error: the image
     /// goes without.
     pub(super) async fn examine_at(&self, image: &Image, key: ObjectKey) -> Result<Finding, StoreError> {
-        match self.verify(&key, Declared::image(image)).await? {
+        let is_copy = key != image.key;
+        match self.verify(&key, Declared::image(image, is_copy)).await? {
             Verdict::Missing => Ok(Finding::Missing),
             Verdict::Wrong(why) => Ok(Finding::Wrong(why)),
             Verdict::Right { etag, bytes, size } => {
-                let preview = match Declared::preview(image) {
+                let preview = match Declared::preview(image, is_copy) {
                     Some(declared) => matches!(self.verify(&key.preview(), declared).await?, Verdict::Right { .. }),
                     None => false,
                 };
@@ -89,7 +94,8 @@ impl Valet {
 
     async fn verify(&self, key: &ObjectKey, declared: Declared) -> Result<Verdict, StoreError> {
         let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
-        if !declared.lengths.contains(&head.size) || head.content_type.as_deref() != Some(declared.content_type.as_str()) {
+        let is_typed = !declared.typed_by_client || head.content_type.as_deref() == Some(declared.content_type.as_str());
+        if !declared.lengths.contains(&head.size) || !is_typed {
             return Ok(Verdict::Wrong(Rejection::ObjectMismatch));
         }
         if let Some(sha256) = declared.sha256 {
@@ -107,7 +113,8 @@ impl Valet {
         }
         let mut wanted = content::FIRST_HEAD;
         loop {
-            let Some(bytes) = self.objects.read_head(key, &head.etag, wanted).await? else { return Ok(Verdict::Missing) };
+            let length = usize::try_from(head.size).map_or(wanted, |size| wanted.min(size));
+            let Some(bytes) = self.objects.read_head(key, &head.etag, length).await? else { return Ok(Verdict::Missing) };
             match content::inspect(&bytes, head.size, declared.max_pixels) {
                 Inspection::Proved(proved) if proved.format.matches(declared.content_type.as_str()) => {
                     let size = Dimensions { width: proved.width, height: proved.height };

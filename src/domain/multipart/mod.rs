@@ -193,7 +193,8 @@ impl Valet {
     /// Opens S3's side and records its name in the place of the one `image` has. Of several at once the first to record
     /// wins, and the others abort what they opened: looking again tells.
     pub(super) async fn open_in_s3(&self, image: &Image, checksums: PartChecksums) -> Result<(), StoreError> {
-        let upload_id = self.objects.create_multipart(&image.key, image.upload.content_type, checksums).await?;
+        let announced = if self.finalization.announces_part_checksums() { checksums } else { PartChecksums::None };
+        let upload_id = self.objects.create_multipart(&image.key, image.upload.content_type, announced).await?;
         if self.store.images.set_upload_id(image, &upload_id).await?.is_none() {
             self.objects.abort_multipart(&image.key, &upload_id).await?;
         }

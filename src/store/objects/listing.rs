@@ -31,7 +31,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_page(&self, prefix: &str, token: Option<String>) -> Result<Page, StoreError> {
-        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_continuation_token(token);
+        let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_continuation_token(token.clone());
         let listed = list.send().await.map_err(|error| failed("ListObjectsV2", &error))?;
         let object = |object: &aws_sdk_s3::types::Object| {
             Some(Listed {
@@ -45,6 +45,10 @@ impl Objects {
             })
         };
         let next = listed.next_continuation_token().filter(|_| listed.is_truncated() == Some(true)).map(str::to_owned);
+        if listed.is_truncated() == Some(true) && (next.is_none() || next == token) {
+            let reason = "the listing is cut off, and does not say where it goes on".to_owned();
+            return Err(StoreError::Objects { operation: "ListObjectsV2", reason });
+        }
         Ok(Page { objects: listed.contents().iter().filter_map(object).collect(), next })
     }
 }

@@ -8,6 +8,7 @@ mod copying;
 #[cfg(feature = "dev")]
 mod counted;
 mod credentials;
+mod deleting;
 pub mod listing;
 mod measured;
 mod multipart;
@@ -22,7 +23,7 @@ use std::{sync::Arc, time::Duration};
 use aws_lc_rs::digest;
 use aws_sdk_s3::{
     Client,
-    config::{IdentityCache, Region, retry::RetryConfig, timeout::TimeoutConfig},
+    config::{IdentityCache, Region, ResponseChecksumValidation, retry::RetryConfig, timeout::TimeoutConfig},
     error::{ProvideErrorMetadata, SdkError},
     operation::RequestId,
     types::ChecksumMode,
@@ -125,6 +126,8 @@ impl Objects {
             .credentials_provider(Known(signer.clone()))
             .http_client(pool::Pool::new())
             .identity_cache(IdentityCache::no_cache())
+            // Some stores send the whole object's checksum with a part of it. What counts is hashed here.
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .interceptor(clock.clone())
             .interceptor(measured::Measured)
             .timeout_config(timeouts)
@@ -257,16 +260,16 @@ impl Objects {
             Err(error) if status(&error) == Some(404) => return Ok(None),
             Err(error) => return Err(failed("HeadObject", &error)),
         };
-        Ok(Some(Head {
-            size: found.content_length().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
-            content_type: found.content_type().map(str::to_owned),
-            sha256: found.checksum_sha256().and_then(|text| Sha256::parse(text).ok()),
-            etag: found.e_tag().unwrap_or_default().to_owned(),
-        }))
+        // What the store, or a proxy before it, leaves out must not count as a wrong upload: that would be final.
+        let untold = |what: &str| StoreError::Objects { operation: "HeadObject", reason: format!("the answer tells no {what}") };
+        let size = found.content_length().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| untold("length"))?;
+        let etag = found.e_tag().filter(|etag| !etag.is_empty()).ok_or_else(|| untold("entity tag"))?.to_owned();
+        let sha256 = found.checksum_sha256().and_then(|text| Sha256::parse(text).ok());
+        Ok(Some(Head { size, content_type: found.content_type().map(str::to_owned), sha256, etag }))
     }
 
-    /// The first `length` bytes of the object that `etag` names; fewer when it is shorter, `None` when it is not there any
-    /// more.
+    /// The first `length` bytes of the object that `etag` names, no more than it has: not every store takes a range that
+    /// ends behind its end. `None` when it is not there any more.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -279,8 +282,15 @@ impl Objects {
                 Err(error) if is_gone(&error) => return Ok(None),
                 Err(error) => return Err(failed("GetObject", &error)),
             };
-            let bytes = object.body.collect().await.map_err(|error| broken(&error))?;
-            Ok(Some(bytes.to_vec()))
+            // A store that knows no ranges sends all of it.
+            let (mut body, mut bytes) = (object.body, Vec::with_capacity(length));
+            while bytes.len() < length
+                && let Some(chunk) = body.next().await
+            {
+                bytes.extend_from_slice(&chunk.map_err(|error| broken(&error))?);
+            }
+            bytes.truncate(length);
+            Ok(Some(bytes))
         };
         tokio::time::timeout(DEADLINE, read).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "GetObject" }))
     }
@@ -307,46 +317,6 @@ impl Objects {
         Ok(Some(Sha256::from_bytes(bytes)))
     }
 
-    /// Deletes the object with all its versions. Done when nothing is there.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let listing = self.client.list_object_versions().bucket(&self.bucket).prefix(key.as_str()).send().await;
-        let versions: Vec<Option<String>> = match listing {
-            // The prefix also matches longer keys.
-            Ok(found) => {
-                let is_ours = |listed: Option<&str>| listed == Some(key.as_str());
-                let versions = found.versions().iter().filter(|v| is_ours(v.key())).map(|v| v.version_id());
-                let markers = found.delete_markers().iter().filter(|m| is_ours(m.key())).map(|m| m.version_id());
-                versions.chain(markers).map(|id| id.filter(|id| *id != "null").map(str::to_owned)).collect()
-            }
-            // A store without versions (Garage answers 501), or a policy without s3:ListBucketVersions.
-            Err(error) if matches!(status(&error), Some(501 | 403 | 400 | 405)) => vec![None],
-            Err(error) => return Err(failed("ListObjectVersions", &error)),
-        };
-        for version in versions {
-            let delete = self.client.delete_object().bucket(&self.bucket).key(key.as_str()).set_version_id(version);
-            match delete.send().await {
-                Ok(_) => {}
-                Err(error) if status(&error) == Some(404) => {}
-                Err(error) => return Err(failed("DeleteObject", &error)),
-            }
-        }
-        Ok(())
-    }
-
-    /// [`Objects::purge`] of each.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn purge_all(&self, keys: &[ObjectKey]) -> Result<(), StoreError> {
-        for key in keys {
-            self.purge(key).await?;
-        }
-        Ok(())
-    }
-
     /// Whether the bucket is there and answers: the readiness probe.
     ///
     /// # Errors
@@ -361,6 +331,13 @@ impl Objects {
         }
         answer.map(drop).map_err(|error| failed("HeadBucket", &error))
     }
+}
+
+/// A store that does not know what it was asked of the bucket lists the bucket's objects instead, with status 200.
+fn lists_objects<E>(error: &SdkError<E>) -> bool {
+    let answer = error.raw_response().filter(|answer| answer.status().is_success());
+    let text = answer.and_then(|answer| answer.body().bytes()).and_then(|body| std::str::from_utf8(body).ok());
+    text.is_some_and(|text| text.contains("<ListBucketResult"))
 }
 
 fn status<E>(error: &SdkError<E>) -> Option<u16> {
@@ -379,9 +356,13 @@ fn failed<E: ProvideErrorMetadata + std::error::Error>(operation: &'static str, 
         SdkError::DispatchFailure(_) => "S3 cannot be reached".to_owned(),
         SdkError::ConstructionFailure(_) => "the request could not be built".to_owned(),
         _ => {
-            let status = status(error).map_or_else(|| "no status".to_owned(), |status| status.to_string());
             let id = error.raw_response().and_then(RequestId::request_id).unwrap_or("-");
-            format!("{status} {}, S3 request {id}", error.code().unwrap_or("without a code"))
+            let said = match status(error) {
+                Some(status @ 200..300) if error.code().is_none() => format!("{status} with an answer that is not S3's"),
+                Some(status) => format!("{status} {}", error.code().unwrap_or("without a code")),
+                None => "no status".to_owned(),
+            };
+            format!("{said}, S3 request {id}")
         }
     };
     StoreError::Objects { operation, reason }

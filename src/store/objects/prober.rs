@@ -10,7 +10,7 @@ use aws_sdk_s3::{
 };
 use time::OffsetDateTime;
 
-use super::{Objects, StoreError, failed, status};
+use super::{Objects, StoreError, failed, lists_objects, status};
 use crate::{
     model::ObjectKey,
     signer::{Presigned, Request},
@@ -27,6 +27,8 @@ pub struct ListedPart {
     pub size: u64,
     /// With its quotes.
     pub etag: String,
+    /// Its SHA-256 is there too.
+    pub summed: bool,
 }
 
 impl Objects {
@@ -53,7 +55,7 @@ impl Prober<'_> {
     pub async fn versions(&self, key: &ObjectKey) -> Result<Option<usize>, StoreError> {
         match self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(key.as_str()).send().await {
             Ok(listed) => Ok(Some(listed.versions().len())),
-            Err(error) if matches!(status(&error), Some(501 | 405)) => Ok(None),
+            Err(error) if matches!(status(&error), Some(501 | 405)) || lists_objects(&error) => Ok(None),
             Err(error) => Err(failed("ListObjectVersions", &error)),
         }
     }
@@ -95,7 +97,11 @@ impl Prober<'_> {
         match self.0.client.list_parts().bucket(&self.0.bucket).key(key.as_str()).upload_id(upload).send().await {
             Ok(listed) => {
                 let size = |part: &aws_sdk_s3::types::Part| part.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
-                let part = |part| ListedPart { size: size(part), etag: part.e_tag().map(str::to_owned).unwrap_or_default() };
+                let part = |part: &aws_sdk_s3::types::Part| ListedPart {
+                    size: size(part),
+                    etag: part.e_tag().map(str::to_owned).unwrap_or_default(),
+                    summed: part.checksum_sha256().is_some(),
+                };
                 Ok(Some(listed.parts().iter().map(part).collect()))
             }
             Err(error) if status(&error) == Some(404) => Ok(None),

@@ -13,7 +13,7 @@ use aws_sdk_s3::{
     },
 };
 
-use super::{Objects, StoreError, failed, status};
+use super::{Objects, StoreError, failed, lists_objects, status};
 
 /// The name of Valet's rules.
 const RULE: &str = "valet";
@@ -168,8 +168,10 @@ impl Objects {
     /// # Errors
     /// [`StoreError`].
     pub async fn set_access_block(&self, block: AccessBlock) -> Result<Change, StoreError> {
-        if self.access_block().await? == Setting::Set(block) {
-            return Ok(Change::None);
+        match self.access_block().await? {
+            Setting::Set(present) if present == block => return Ok(Change::None),
+            Setting::Unsupported => return Ok(Change::Unsupported),
+            _ => {}
         }
         let flags = PublicAccessBlockConfiguration::builder()
             .block_public_acls(block.block_acls)
@@ -260,6 +262,7 @@ where
             Some(404) => Ok(Setting::Unset),
             Some(501 | 405) => Ok(Setting::Unsupported),
             Some(403) => Ok(Setting::Denied),
+            _ if lists_objects(&error) => Ok(Setting::Unsupported),
             _ => Err(failed(operation, &error)),
         },
     }

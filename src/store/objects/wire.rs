@@ -148,6 +148,7 @@ fn operation(method: &Method) -> &'static str {
         Method::PUT => "presigned PUT",
         Method::GET => "presigned GET",
         Method::HEAD => "presigned HEAD",
+        Method::POST => "signed form",
         Method::OPTIONS => "CORS preflight",
         _ => "plain HTTP",
     }

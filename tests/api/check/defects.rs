@@ -1,6 +1,13 @@
 //! A proxy before the real S3 that makes it misbehave in one way: what other stores, and other proxies, do.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -54,6 +61,34 @@ pub enum Defect {
     StripsIfNoneMatch,
     /// What Ceph RGW does.
     RefusesPutsUnderBlockPublicAcls,
+    /// Lists the bucket's objects whatever else it is asked about the bucket (nanio, fauxqs).
+    ListsObjectsInstead,
+    /// A listing that is cut off and goes on where it began.
+    ListsTheSameAgain,
+    /// Takes no range that ends behind the object's end (nanio).
+    RefusesLongRanges,
+    /// Sends a checksum of the whole with a part of it.
+    SendsWrongChecksums,
+    /// HEAD without a length: proxies that compress.
+    TellsNoLength,
+    /// HEAD without an entity tag.
+    TellsNoTag,
+    /// Gives copies, and what is made of parts, a type of its own (localbucket).
+    TypesAsItLikes,
+    /// Lists parts without their checksums, and wants them at the end (SeaweedFS).
+    HidesPartChecksums,
+    /// Aborts no multipart upload (s3rver).
+    AbortsNothing,
+    /// Versions were switched on after the objects were written.
+    HasVersionsSinceLately,
+    /// A proxy that has lost its store.
+    IsLost,
+    /// Answers 503 instead of refusing.
+    IsOverloaded,
+    /// No forms (Swift).
+    TakesNoForms,
+    /// A quarter of a second away.
+    IsFarAway,
 }
 
 /// Each with the rules that do not hold, in the table's order.
@@ -88,15 +123,19 @@ pub const ALL: &[(Defect, &[&str])] = &[
     (Defect::KeepsAborted, &["multipart: abort"]),
     (Defect::CopiesAnything, &["object: conditional copy"]),
     (Defect::TakesUnsignedCopySource, &["upload: unsigned copy source refused"]),
+    (Defect::HidesPartChecksums, &["multipart: part checksums listed"]),
+    (Defect::TakesNoForms, &["upload: signed form accepted"]),
 ];
 
 /// A running proxy; ends with the test's runtime.
 pub struct Proxy {
     pub endpoint: String,
+    mended: Arc<AtomicBool>,
 }
 
 struct Inside {
     defect: Defect,
+    mended: Arc<AtomicBool>,
     upstream: String,
     bucket: String,
     s3: aws_sdk_s3::Client,
@@ -105,15 +144,22 @@ struct Inside {
 
 impl Proxy {
     pub async fn start(app: &TestApp, defect: Defect) -> Self {
+        let mended = Arc::new(AtomicBool::new(false));
         let inside = Arc::new(Inside {
             defect,
+            mended: Arc::clone(&mended),
             upstream: app.config.s3.endpoint.clone().unwrap(),
             bucket: app.config.s3.bucket.clone(),
             s3: app.s3.clone(),
             http: reqwest::Client::new(),
         });
         let endpoint = listen(move |request| Arc::clone(&inside).answer(request)).await;
-        Self { endpoint }
+        Self { endpoint, mended }
+    }
+
+    /// From now on the store behaves.
+    pub fn mend(&self) {
+        self.mended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -154,6 +200,9 @@ impl Inside {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (mut parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
+        if self.mended.load(Ordering::Relaxed) {
+            return Ok(self.forward(&parts, body).await);
+        }
         if let Some(answer) = self.instead(&mut parts, &body).await {
             return Ok(answer);
         }
@@ -185,6 +234,8 @@ impl Inside {
             Defect::VerifiesNothing | Defect::IsPublic if anonymous && parts.method == Method::GET => {
                 Some(self.hand_out(&key).await)
             }
+            // What is signed in a header cannot be left out on the way.
+            Defect::IgnoresRanges if !presigned && parts.headers.contains_key(RANGE) => Some(self.hand_out(&key).await),
             Defect::IgnoresRanges => {
                 parts.headers.remove(RANGE);
                 None
@@ -201,6 +252,42 @@ impl Inside {
                 let block = self.s3.get_public_access_block().bucket(&self.bucket).send().await.ok()?;
                 let flags = block.public_access_block_configuration()?;
                 (flags.block_public_acls() == Some(true)).then(|| status(StatusCode::FORBIDDEN))
+            }
+            Defect::ListsObjectsInstead
+                if key.is_empty()
+                    && ["versions", "uploads", "cors", "lifecycle", "publicAccessBlock"]
+                        .iter()
+                        .any(|asked| query.split('&').any(|pair| pair.split('=').next() == Some(asked))) =>
+            {
+                Some(listing("<IsTruncated>false</IsTruncated>"))
+            }
+            Defect::ListsTheSameAgain if query.contains("list-type=2") => {
+                Some(listing("<IsTruncated>true</IsTruncated><NextContinuationToken>here</NextContinuationToken>"))
+            }
+            Defect::RefusesLongRanges => {
+                let range = parts.headers.get(RANGE)?.to_str().ok()?;
+                let last: i64 = range.rsplit('-').next()?.parse().ok()?;
+                let size = self.s3.head_object().bucket(&self.bucket).key(key).send().await.ok()?.content_length()?;
+                (last >= size).then(|| status(StatusCode::BAD_REQUEST))
+            }
+            Defect::AbortsNothing if parts.method == Method::DELETE && query.contains("uploadId") => {
+                Some(status(StatusCode::METHOD_NOT_ALLOWED))
+            }
+            Defect::HasVersionsSinceLately if parts.method == Method::DELETE && !query.contains("versionId=null") => {
+                let mut marked = status(StatusCode::NO_CONTENT);
+                marked.headers_mut().insert("x-amz-delete-marker", HeaderValue::from_static("true"));
+                marked.headers_mut().insert("x-amz-version-id", HeaderValue::from_static("marker"));
+                Some(marked)
+            }
+            Defect::TakesNoForms if parts.method == Method::POST && key.is_empty() => Some(status(StatusCode::NOT_IMPLEMENTED)),
+            Defect::IsLost => {
+                let mut lost = status(StatusCode::NOT_FOUND);
+                *lost.body_mut() = Bytes::from_static(b"404 page not found").into();
+                Some(lost)
+            }
+            Defect::IsFarAway => {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+                None
             }
             _ => None,
         }
@@ -262,6 +349,26 @@ impl Inside {
                 *answer = status(StatusCode::OK);
                 *answer.body_mut() = Bytes::from_static(b"<CopyObjectResult/>").into();
             }
+            Defect::TypesAsItLikes if parts.method == Method::HEAD && self.key(parts).starts_with("u/") => {
+                answer.headers_mut().insert("content-type", HeaderValue::from_static("binary/octet-stream"));
+            }
+            Defect::HidesPartChecksums if parts.method == Method::GET && query.contains("uploadId") => {
+                let body = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
+                let text = String::from_utf8(body.to_vec()).unwrap();
+                let parts =
+                    text.split("<ChecksumSHA256>").map(|rest| rest.split_once("</ChecksumSHA256>").map_or(rest, |cut| cut.1));
+                answer.headers_mut().remove("content-length");
+                *answer.body_mut() = Bytes::from(parts.collect::<String>()).into();
+            }
+            Defect::SendsWrongChecksums if parts.headers.contains_key(RANGE) => {
+                let whole = HeaderValue::from_static("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
+                answer.headers_mut().insert("x-amz-checksum-sha256", whole);
+            }
+            Defect::TellsNoLength if parts.method == Method::HEAD => drop(answer.headers_mut().remove("content-length")),
+            Defect::TellsNoTag if parts.method == Method::HEAD => drop(answer.headers_mut().remove("etag")),
+            Defect::IsOverloaded if parts.method == Method::PUT && answer.status().is_client_error() => {
+                *answer = status(StatusCode::SERVICE_UNAVAILABLE);
+            }
             _ => {}
         }
     }
@@ -287,5 +394,12 @@ impl Inside {
 fn status(status: StatusCode) -> Answer {
     let mut response = Response::new(Full::default());
     *response.status_mut() = status;
+    response
+}
+
+fn listing(inside: &str) -> Answer {
+    let mut response = status(StatusCode::OK);
+    let xml = format!(r#"<ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{inside}</ListBucketResult>"#);
+    *response.body_mut() = Bytes::from(xml).into();
     response
 }

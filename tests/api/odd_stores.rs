@@ -1,0 +1,211 @@
+//! Answers of stores, and of proxies before them, that are not S3's: none of them loses, rejects or keeps an upload for good.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valet::{
+    config::Finalize,
+    domain::check::{self, Answer, Options},
+};
+
+use super::{
+    app::{TestApp, fixture, s3_is_local, sha256, unique_png},
+    check::defects::{Defect, Proxy},
+};
+
+/// A server before a store with this defect, beside one before the store itself; `None` where the store is another's.
+async fn before(defect: Defect, finalize: Finalize) -> Option<(TestApp, TestApp, Proxy)> {
+    if !s3_is_local() {
+        return None;
+    }
+    let store = TestApp::start().await;
+    let proxy = Proxy::start(&store, defect).await;
+    let app = TestApp::beside(&store, |config| {
+        config.s3.finalize = finalize;
+        config.s3.endpoint = Some(proxy.endpoint.clone());
+        config.s3.public_endpoint = Some(proxy.endpoint.clone());
+        config.uploads.url_ttl = Duration::from_secs(60);
+        config.uploads.ttl = Duration::from_secs(60);
+        config.uploads.multipart_ttl = Duration::from_secs(60);
+    })
+    .await;
+    Some((store, app, proxy))
+}
+
+/// When every URL has died and its grace is over.
+fn at_last() -> OffsetDateTime {
+    OffsetDateTime::now_utc() + Duration::from_secs(3 * 3600)
+}
+
+/// Deletes the image and sweeps until its record ends; the keys that are left.
+async fn delete(app: &TestApp, caller: &super::app::Caller<'_>, id: &str) -> Vec<String> {
+    assert_eq!(caller.delete(&format!("/api/images/{id}")).await.status, 204);
+    app.sweep(at_last()).await;
+    assert_eq!(app.db_state(id).await, "gone");
+    app.bucket_keys().await
+}
+
+#[tokio::test]
+async fn a_store_that_lists_objects_instead_of_versions_is_emptied_all_the_same() {
+    let Some((_store, app, _proxy)) = before(Defect::ListsObjectsInstead, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    assert_eq!(delete(&app, &ada, image["id"].as_str().unwrap()).await, Vec::<String>::new());
+
+    let size = 6 << 20;
+    let ticket =
+        ada.post("/api/images/multipart", json!({ "fileName": "b.png", "contentType": "image/png", "size": size })).await;
+    assert_eq!(delete(&app, &ada, ticket.id()).await, Vec::<String>::new());
+
+    let report = check::run(&app.config, Options { fix: true, loopback: true }).await;
+    println!("{report}");
+    assert!(report.changes.iter().all(|change| change.ends_with("this store has no such setting")), "{:?}", report.changes);
+    for name in ["object: versions listed", "bucket: abandoned multiparts aborted", "bucket: public access block"] {
+        assert!(matches!(report.answer(name), Some(Answer::Skipped(_))), "{name}");
+    }
+    assert!(matches!(report.answer("object: delete"), Some(Answer::Yes(_))));
+    assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::Yes(_))));
+}
+
+/// A plain DELETE only hides it there; what was written before has the version `null`.
+#[tokio::test]
+async fn an_object_from_before_the_bucket_had_versions_is_deleted() {
+    let Some((_store, app, _proxy)) = before(Defect::HasVersionsSinceLately, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    assert_eq!(delete(&app, &ada, image["id"].as_str().unwrap()).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_abort_keeps_no_record_open() {
+    let Some((_store, app, _proxy)) = before(Defect::AbortsNothing, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": 6 << 20 });
+    let ticket = ada.post("/api/images/multipart", open).await;
+    delete(&app, &ada, ticket.id()).await;
+}
+
+/// The image is larger than what is read of it.
+#[tokio::test]
+async fn ranges_and_checksums_that_others_would_not_send_do_not_stop_a_confirm() {
+    for defect in [Defect::RefusesLongRanges, Defect::SendsWrongChecksums, Defect::IgnoresRanges] {
+        let Some((_store, app, _proxy)) = before(defect, Finalize::InPlace).await else { return };
+        let ada = app.user().await;
+        for mut bytes in [unique_png(), unique_png()] {
+            ada.upload("a.png", "image/png", &bytes).await;
+            bytes.resize(300_000, 0);
+            ada.upload("b.png", "image/png", &bytes).await;
+        }
+        ada.upload("deep.jpg", "image/jpeg", &fixture("deep.jpg")).await;
+    }
+}
+
+/// The client has no part in it.
+#[tokio::test]
+async fn a_type_that_the_store_did_not_keep_of_ours_rejects_nothing() {
+    let Some((_store, app, _proxy)) = before(Defect::TypesAsItLikes, Finalize::Copy).await else { return };
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    // What the client itself had to send stays its own affair.
+    let ticket = ada.issue("b.png", "image/png", &unique_png()).await;
+    app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/webp", unique_png()).await;
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+}
+
+#[tokio::test]
+async fn parts_whose_checksums_are_not_listed_are_completed() {
+    let Some((_store, app, _proxy)) = before(Defect::HidesPartChecksums, Finalize::Auto).await else { return };
+    let ada = app.user().await;
+    let bytes = [unique_png(), vec![0; 5 << 20]].concat();
+    let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": bytes.len(), "partChecksums": "sha256" });
+    let ticket = ada.post("/api/images/multipart", open).await;
+    let size = usize::try_from(ticket.json["partSize"].as_u64().unwrap()).unwrap();
+    let parts = bytes.chunks(size).enumerate();
+    let wanted: Vec<_> = parts.map(|(at, part)| json!({ "partNumber": at + 1, "sha256": sha256(part) })).collect();
+    let signed = ada.post(&format!("/api/images/{}/parts", ticket.id()), json!({ "parts": wanted })).await;
+    for (part, bytes) in signed.json["parts"].as_array().unwrap().iter().zip(bytes.chunks(size)) {
+        let mut others = bytes.to_vec();
+        others[7] ^= 1;
+        assert_eq!(app.put(&part["request"], others).await, 400, "each part is verified all the same");
+        assert_eq!(app.put(&part["request"], bytes.to_vec()).await, 200);
+    }
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+}
+
+/// What was left out is no proof of another upload: a rejection would be final.
+#[tokio::test]
+async fn a_head_that_tells_too_little_rejects_nothing() {
+    for defect in [Defect::TellsNoLength, Defect::TellsNoTag] {
+        let Some((_store, app, proxy)) = before(defect, Finalize::InPlace).await else { return };
+        let ada = app.user().await;
+        let bytes = unique_png();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+        assert_eq!(ada.confirm(ticket.id()).await.problem(), (503, "unavailable"), "{defect:?}");
+        app.sweep(at_last()).await;
+        assert_eq!(app.db_state(ticket.id()).await, "pending", "{defect:?}");
+        proxy.mend();
+        assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{defect:?}");
+    }
+}
+
+/// 404 for everything is not S3's word on an object.
+#[tokio::test]
+async fn nothing_expires_while_the_bucket_is_not_there() {
+    let Some((store, app, proxy)) = before(Defect::IsLost, Finalize::InPlace).await else { return };
+    proxy.mend();
+    let ada = app.user().await;
+    let (bytes, big) = (unique_png(), [unique_png(), vec![0; 5 << 20]].concat());
+    let single = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&single.json["upload"], bytes).await, 200);
+    let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": big.len() });
+    let multipart = ada.post("/api/images/multipart", open).await;
+    let path = format!("/api/images/{}/parts", multipart.id());
+    let numbers: Vec<_> = (1..=multipart.json["partCount"].as_u64().unwrap()).map(|n| json!({ "partNumber": n })).collect();
+    let signed = ada.post(&path, json!({ "parts": numbers })).await;
+    let size = usize::try_from(multipart.json["partSize"].as_u64().unwrap()).unwrap();
+    for (part, bytes) in signed.json["parts"].as_array().unwrap().iter().zip(big.chunks(size)) {
+        assert_eq!(app.put(&part["request"], bytes.to_vec()).await, 200);
+    }
+
+    let gone = Proxy::start(&store, Defect::IsLost).await;
+    let lost = TestApp::beside(&store, |config| config.s3.endpoint = Some(gone.endpoint.clone())).await;
+    let swept = lost.sweep(at_last()).await;
+    assert_eq!((swept.expired, swept.failed), (0, 2), "{swept:?}");
+    assert_eq!(lost.db_state(single.id()).await, "pending");
+    let listed = super::app::Caller { app: &lost, ..ada.clone() }.get(&path).await;
+    assert_eq!(listed.problem(), (503, "unavailable"), "no other upload is opened in its place");
+
+    gone.mend();
+    let swept = lost.sweep(at_last() + Duration::from_secs(600)).await;
+    assert_eq!((swept.expired, swept.confirmed), (0, 2), "{swept:?}");
+}
+
+/// What a store in trouble does is not what it holds to: it is asked again, and not copied from for ever.
+#[tokio::test]
+async fn a_store_in_trouble_is_tried_out_again() {
+    let Some((_store, app, proxy)) = before(Defect::IsOverloaded, Finalize::Auto).await else { return };
+    let ada = app.user().await;
+    let place = |ticket: &Value| ticket["upload"]["url"].as_str().unwrap().contains("/in/");
+    assert!(place(&ada.issue("a.png", "image/png", &unique_png()).await.json), "nothing is known yet");
+    proxy.mend();
+    app.sweep(OffsetDateTime::now_utc()).await;
+    assert!(!place(&ada.issue("a.png", "image/png", &unique_png()).await.json));
+}
+
+#[tokio::test]
+async fn a_store_that_is_far_away_is_tried_out_in_time() {
+    let Some((_store, app, _proxy)) = before(Defect::IsFarAway, Finalize::Auto).await else { return };
+    let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
+    assert!(!ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"));
+}
+
+#[tokio::test]
+async fn a_listing_that_does_not_go_on_ends() {
+    let Some((_store, app, _proxy)) = before(Defect::ListsTheSameAgain, Finalize::InPlace).await else { return };
+    let before = OffsetDateTime::now_utc() - Duration::from_millis(50);
+    assert!(app.app.valet.find_orphans(before, true).await.is_err());
+    let report = check::run(&app.config, Options::default()).await;
+    assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::No(_))), "{report}");
+}
