@@ -16,6 +16,8 @@ mod crashes;
 mod dev;
 mod dev_mongod;
 mod documented;
+#[path = "../support/files.rs"]
+mod files;
 mod finalize;
 mod forged_tokens;
 mod gallery;
@@ -33,9 +35,13 @@ mod phones;
 mod previews;
 mod problems;
 mod process;
+#[path = "../support/program.rs"]
+mod program;
 mod races;
 mod requirements;
 mod serve;
+#[path = "../support/servers.rs"]
+mod servers;
 mod sessions;
 mod stores;
 mod sweeper;

@@ -1,0 +1,15 @@
+//! Valet under faults: real servers as processes, a load of clients that keep a journal, and a checker that believes neither.
+//! README.md beside this file says what is run how.
+#![cfg(feature = "dev")]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod check;
+#[path = "../support/files.rs"]
+mod files;
+mod journal;
+mod load;
+#[path = "../support/program.rs"]
+mod program;
+#[path = "../support/servers.rs"]
+mod servers;
+mod world;
