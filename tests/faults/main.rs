@@ -4,9 +4,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod check;
+#[path = "../support/counts.rs"]
+mod counts;
 #[path = "../support/files.rs"]
 mod files;
 mod journal;
+mod kills;
 mod load;
 #[path = "../support/program.rs"]
 mod program;

@@ -1,8 +1,26 @@
 //! The checker: reads MongoDB (majority), lists and re-hashes the bucket, reads journal and logs, and verifies the
-//! invariants I1 to I16. It asks the program nothing but what an invariant is about.
+//! invariants I1 to I16. It asks the program nothing but what an invariant is about: the gallery.
+//!
+//! `evidence` gathers, everything else judges what was gathered. What is judged is what stands when nothing is under way:
+//! after the load has stopped and the world has come to rest.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+mod accounts;
+mod answers;
+mod bucket;
+pub mod evidence;
+pub mod liveness;
+mod promises;
+mod records;
+mod secrets;
+mod story;
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use self::{evidence::Evidence, story::Stories};
 use super::{journal::Journal, world::World};
 
 /// An invariant that does not hold, and where.
@@ -17,9 +35,26 @@ pub struct Violation {
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     pub violations: Vec<Violation>,
+    /// How much was looked at.
+    pub ops: usize,
+    pub images: usize,
+    pub ready: usize,
+    pub objects: usize,
+    pub users: usize,
 }
 
 impl Report {
+    fn add(&mut self, invariant: u8, what: impl Into<String>) {
+        self.violations.push(Violation { invariant, what: what.into() });
+    }
+
+    /// Unless it holds.
+    fn hold(&mut self, holds: bool, invariant: u8, what: impl FnOnce() -> String) {
+        if !holds {
+            self.add(invariant, what());
+        }
+    }
+
     /// The numbers of the invariants that do not hold.
     pub fn violated(&self) -> BTreeSet<u8> {
         self.violations.iter().map(|violation| violation.invariant).collect()
@@ -34,12 +69,77 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{} violations", self.violations.len())?;
-        self.violations.iter().take(40).try_for_each(|violation| writeln!(f, "I{}: {}", violation.invariant, violation.what))
+        let Self { ops, images, ready, objects, users, .. } = self;
+        let found = self.violations.len();
+        writeln!(f, "{found} violations in {ops} calls, {images} images ({ready} ready), {objects} objects, {users} users")?;
+        self.violations.iter().take(60).try_for_each(|violation| writeln!(f, "I{}: {}", violation.invariant, violation.what))
     }
 }
 
-/// Checks everything; what is younger than `grace` may still be without an owner.
-pub async fn check(_world: &World, _journal: &Journal, _grace: Duration) -> Report {
-    Report::default()
+/// What was seen in earlier looks at the same world.
+#[derive(Debug, Clone, Default)]
+pub struct History {
+    /// States by image, in the order of the looks.
+    states: Vec<BTreeMap<String, String>>,
+    /// Digests of ready images' objects, by key.
+    digests: BTreeMap<String, String>,
+    /// Users that had more than they may, at some look.
+    over_quota: Vec<String>,
+}
+
+/// A checker that remembers what it saw.
+#[derive(Default)]
+pub struct Checker {
+    history: History,
+}
+
+impl Checker {
+    /// A quick look while everything is under way: states for the history, and that nobody is over the quota.
+    pub async fn sample(&mut self, world: &World) {
+        let (states, over_quota) = evidence::glance(world).await;
+        self.history.states.push(states);
+        self.history.over_quota.extend(over_quota);
+    }
+
+    /// Checks everything at rest. What is younger than `grace` may still be without an owner.
+    pub async fn check(&mut self, world: &World, journal: &Journal, grace: Duration) -> Report {
+        let evidence = Evidence::gather(world, journal).await;
+        let report = self.judge(&evidence, grace);
+        self.remember(&evidence);
+        report
+    }
+
+    /// What the evidence says of every invariant.
+    pub fn judge(&self, evidence: &Evidence, grace: Duration) -> Report {
+        let stories = Stories::of(&evidence.record);
+        let mut report = Report {
+            violations: Vec::new(),
+            ops: evidence.record.ops.len(),
+            images: evidence.images.len(),
+            ready: evidence.ready().count(),
+            objects: evidence.objects.len(),
+            users: evidence.users.len(),
+        };
+        promises::judge(evidence, &stories, &self.history, grace, &mut report);
+        records::judge(evidence, &stories, &self.history, grace, &mut report);
+        bucket::judge(evidence, grace, &mut report);
+        accounts::judge(evidence, &self.history, &mut report);
+        secrets::judge(evidence, &stories, &mut report);
+        answers::judge(evidence, &mut report);
+        report
+    }
+
+    fn remember(&mut self, evidence: &Evidence) {
+        self.history.states.push(evidence.images.iter().map(|image| (image.id().to_owned(), image.state().to_owned())).collect());
+        for image in evidence.ready() {
+            if let Some(object) = evidence.object(image.key()) {
+                self.history.digests.entry(object.key.clone()).or_insert_with(|| object.sha256.clone());
+            }
+        }
+    }
+}
+
+/// Checks a world that is at rest, once.
+pub async fn check(world: &World, journal: &Journal, grace: Duration) -> Report {
+    Checker::default().check(world, journal, grace).await
 }

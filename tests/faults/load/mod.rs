@@ -1,11 +1,31 @@
 //! The load: many clients of several users, each at its own pace, by the documented rules of clients; every call is in the
 //! journal. What they do follows from the seed and from what they are told.
 
-use std::{sync::Arc, time::Duration};
+pub mod caller;
+mod client;
+pub mod people;
+mod random;
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use self::random::Random;
+use self::{
+    caller::{Balancer, Caller, Tally},
+    client::Client,
+    people::Person,
+};
 use super::{journal::Journal, world::World};
 
-/// How much of it there is.
+/// How much of it there is, and how it finds the servers.
 #[derive(Debug, Clone, Copy)]
 pub struct Profile {
     pub clients: usize,
@@ -13,22 +33,73 @@ pub struct Profile {
     pub seed: u64,
     /// How long a client repeats a call that is not answered for good.
     pub patience: Duration,
+    /// Through a balancer that goes by `/readyz` and tries again only what was refused a connection; else any server is
+    /// asked at random.
+    pub balanced: bool,
 }
 
 impl Default for Profile {
     fn default() -> Self {
-        Self { clients: 50, users: 12, seed: 1, patience: Duration::from_secs(60) }
+        Self { clients: 50, users: 12, seed: 1, patience: Duration::from_secs(60), balanced: false }
     }
 }
 
 /// Clients at work.
-pub struct Load {}
+pub struct Load {
+    pub tally: Arc<Tally>,
+    pub people: Arc<Vec<Person>>,
+    stop: CancellationToken,
+    clients: Vec<JoinHandle<()>>,
+    probes: Vec<JoinHandle<()>>,
+}
 
 impl Load {
-    pub fn start(_world: &World, _journal: &Arc<Journal>, _profile: Profile) -> Self {
-        Self {}
+    pub fn start(world: &World, journal: &Arc<Journal>, profile: Profile) -> Self {
+        let people: Arc<Vec<_>> = Arc::new((0..profile.users).map(|number| Person::new(number, profile.seed)).collect());
+        let bases: Vec<_> = world.servers.iter().map(|server| server.base()).collect();
+        let ready = bases.iter().map(|_| AtomicBool::new(true)).collect();
+        let balancer = Arc::new(Balancer { bases, ready, by_readiness: profile.balanced });
+        let (stop, tally) = (CancellationToken::new(), Arc::new(Tally::default()));
+        let mut seeds = Random::new(profile.seed);
+        let clients = (0..profile.clients).map(|number| {
+            let caller = Caller {
+                number,
+                user: String::new(),
+                random: Random::new(seeds.next()),
+                http: reqwest::Client::new(),
+                balancer: balancer.clone(),
+                journal: journal.clone(),
+                tally: tally.clone(),
+                patience: profile.patience,
+            };
+            tokio::spawn(Client::new(caller, people.clone()).live(stop.clone()))
+        });
+        let clients = clients.collect();
+        let probed = if profile.balanced { world.servers.len() } else { 0 };
+        let probes = (0..probed).map(|number| tokio::spawn(watch(balancer.clone(), number)));
+        Self { tally, people, stop, clients, probes: probes.collect() }
     }
 
     /// Lets every client finish what it is at.
-    pub async fn stop(self) {}
+    ///
+    /// # Panics
+    /// When a client did.
+    pub async fn stop(self) -> Arc<Tally> {
+        self.stop.cancel();
+        for client in self.clients {
+            client.await.unwrap();
+        }
+        self.probes.iter().for_each(JoinHandle::abort);
+        self.tally
+    }
+}
+
+/// Asks a server whether it is ready, as Kubernetes does.
+async fn watch(balancer: Arc<Balancer>, number: usize) {
+    let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    loop {
+        let probe = http.get(format!("{}/readyz", balancer.bases[number])).timeout(Duration::from_secs(5)).send().await;
+        balancer.ready[number].store(probe.is_ok_and(|answer| answer.status() == 200), Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
