@@ -33,6 +33,7 @@ async fn f13_f26_kills_under_load() {
         let of_batch = batch.min(kills - done);
         let journal = Arc::new(Journal::create(&world.dir.join(format!("journal-{round}.jsonl"))));
         let load = Load::start(&world, &journal, Profile { seed: seed + round, ..Profile::default() });
+        load.at_work(Duration::from_secs(2)).await;
         let killed = kill(&world, &mut checker, of_batch, seed + round).await;
         world.heal().await;
         let tally = load.stop().await;

@@ -11,6 +11,7 @@ mod files;
 mod journal;
 mod kills;
 mod load;
+mod plants;
 #[path = "../support/program.rs"]
 mod program;
 #[path = "../support/servers.rs"]

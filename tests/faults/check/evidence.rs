@@ -131,7 +131,7 @@ impl Evidence {
         for collection in world.db.list_collection_names().await.unwrap() {
             dump.extend(all(world, &collection).await.iter().map(|document| format!("{collection}: {document}")));
         }
-        let objects = objects(world).await;
+        let objects = Self::objects(world).await;
         let strangers = strangers(world, &objects).await;
         let mut galleries = BTreeMap::new();
         for user in &users {
@@ -143,6 +143,11 @@ impl Evidence {
         let (open, log, inside) = (open(world).await, world.log(), vec![world.bucket.clone(), world.db.name().to_owned()]);
         let record = journal.read();
         Self { record, images, users, sessions, dump, objects, open, strangers, galleries, log, inside, at: now() }
+    }
+
+    /// Every version of every object.
+    pub async fn objects(world: &World) -> Vec<Object> {
+        objects(world).await
     }
 
     pub fn image(&self, id: &str) -> Option<&Image> {

@@ -12,7 +12,7 @@ pub mod liveness;
 mod promises;
 mod records;
 mod secrets;
-mod story;
+pub mod story;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

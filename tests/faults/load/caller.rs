@@ -42,6 +42,8 @@ pub struct Tally {
     pub failed: AtomicU64,
     /// The last of these.
     pub last_failure: std::sync::Mutex<String>,
+    /// Clients that have signed in for the first time.
+    pub at_work: AtomicU64,
     /// Calls that were given up after all repeats.
     pub given_up: AtomicU64,
 }
@@ -57,10 +59,6 @@ pub struct Answer {
 }
 
 impl Answer {
-    pub fn code(&self) -> &str {
-        self.json["code"].as_str().unwrap_or_default()
-    }
-
     pub fn ok(&self) -> bool {
         (200..300).contains(&self.status)
     }

@@ -8,6 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use self::uploading::Fate;
 use super::{
     caller::{Answer, Caller, Request},
     people::{Account, Known, Person},
@@ -85,9 +86,10 @@ impl Client {
 
     pub async fn live(mut self, stop: CancellationToken) {
         self.sign_in().await;
+        self.caller.tally.at_work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         while !stop.is_cancelled() {
             match self.caller.random.weighted(&MOVES) {
-                Move::Upload => self.upload().await,
+                Move::Upload => self.upload(None).await,
                 Move::UploadMany => self.upload_many().await,
                 Move::UploadInParts => self.upload_in_parts().await,
                 Move::Renew => self.renew().await,
@@ -102,9 +104,37 @@ impl Client {
                 Move::ReuseRefresh => self.reuse_refresh().await,
                 Move::LogOut => self.log_out().await,
                 Move::AskMe => self.ask_me().await,
-                Move::LeaveForGood => self.leave_for_good().await,
+                Move::LeaveForGood if self.caller.random.percent(40) => self.leave_for_good().await,
+                Move::LeaveForGood => {}
             }
             self.pause(30).await;
+        }
+    }
+
+    /// Everything that a client does, each thing once, whatever the seed. One of them leaves for good.
+    pub async fn go_through(mut self) {
+        self.sign_in().await;
+        self.caller.tally.at_work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        for fate in Fate::ALL {
+            self.upload(Some(fate)).await;
+        }
+        self.upload_many().await;
+        self.upload_in_parts().await;
+        self.delete(1).await;
+        self.delete(2).await;
+        self.walk().await;
+        for _ in 0..3 {
+            self.look().await;
+            self.download().await;
+            self.probe().await;
+        }
+        self.caption().await;
+        self.renew().await;
+        self.reuse_refresh().await;
+        self.log_out().await;
+        self.ask_me().await;
+        if self.caller.number == 0 {
+            self.leave_for_good().await;
         }
     }
 
@@ -175,19 +205,28 @@ impl Client {
     /// Signs in, or up where the account is new; waits while another client of the same person deletes it.
     async fn sign_in(&mut self) {
         loop {
-            self.account = self.people[self.me].account();
-            self.caller.user.clone_from(&self.account.email);
-            let body = json!({ "email": self.account.email, "password": self.account.password() });
-            let answer = self.anonymous(Call::Login, "/api/auth/login", body.clone()).await;
+            let account = self.people[self.me].account();
+            self.account = account.clone();
+            self.caller.user.clone_from(&account.email);
+            let body = json!({ "email": account.email, "password": account.password() });
+            let mut session = None;
+            let signed_up = account.signed_up.get_or_try_init(async || {
+                let answer = self.anonymous(Call::Signup, "/api/auth/signup", body.clone()).await;
+                let is_there = answer.ok() || answer.status == 409;
+                session = answer.ok().then_some(answer);
+                if is_there { Ok(()) } else { Err(()) }
+            });
+            if signed_up.await.is_err() {
+                return;
+            }
+            let answer = match session {
+                Some(session) => session,
+                None => self.anonymous(Call::Login, "/api/auth/login", body).await,
+            };
             if answer.ok() {
                 return self.keep(&answer);
             }
-            if answer.status == 401 && !self.account.leaving.load(std::sync::atomic::Ordering::Relaxed) {
-                let answer = self.anonymous(Call::Signup, "/api/auth/signup", body).await;
-                if answer.ok() {
-                    return self.keep(&answer);
-                }
-            } else if answer.status == 0 || answer.status >= 500 {
+            if answer.status == 0 || answer.status >= 500 {
                 // Given up: the servers are away for good.
                 return;
             }
@@ -234,7 +273,7 @@ impl Client {
 
     /// Deletes the account, now and then; the person goes on with another.
     async fn leave_for_good(&mut self) {
-        if !self.caller.random.percent(40) || !Person::leaves(&self.account) {
+        if !Person::leaves(&self.account) {
             return;
         }
         let (account, token) = (self.account.clone(), self.session.token.clone());

@@ -47,14 +47,28 @@ impl Default for Profile {
 /// Clients at work.
 pub struct Load {
     pub tally: Arc<Tally>,
-    pub people: Arc<Vec<Person>>,
     stop: CancellationToken,
     clients: Vec<JoinHandle<()>>,
     probes: Vec<JoinHandle<()>>,
 }
 
 impl Load {
+    /// Clients that go on until they are told to stop.
     pub fn start(world: &World, journal: &Arc<Journal>, profile: Profile) -> Self {
+        Self::of(world, journal, profile, |client, stop| tokio::spawn(client.live(stop)))
+    }
+
+    /// Clients each of which does everything once, and ends.
+    pub fn once(world: &World, journal: &Arc<Journal>, profile: Profile) -> Self {
+        Self::of(world, journal, profile, |client, _| tokio::spawn(client.go_through()))
+    }
+
+    fn of(
+        world: &World,
+        journal: &Arc<Journal>,
+        profile: Profile,
+        begin: impl Fn(Client, CancellationToken) -> JoinHandle<()>,
+    ) -> Self {
         let people: Arc<Vec<_>> = Arc::new((0..profile.users).map(|number| Person::new(number, profile.seed)).collect());
         let bases: Vec<_> = world.servers.iter().map(|server| server.base()).collect();
         let ready = bases.iter().map(|_| AtomicBool::new(true)).collect();
@@ -72,12 +86,31 @@ impl Load {
                 tally: tally.clone(),
                 patience: profile.patience,
             };
-            tokio::spawn(Client::new(caller, people.clone()).live(stop.clone()))
+            begin(Client::new(caller, people.clone()), stop.clone())
         });
         let clients = clients.collect();
         let probed = if profile.balanced { world.servers.len() } else { 0 };
         let probes = (0..probed).map(|number| tokio::spawn(watch(balancer.clone(), number)));
-        Self { tally, people, stop, clients, probes: probes.collect() }
+        Self { tally, stop, clients, probes: probes.collect() }
+    }
+
+    /// Waits until every client has signed in, which hashing makes slow, and for `more`.
+    pub async fn at_work(&self, more: Duration) {
+        while self.tally.at_work.load(Ordering::Relaxed) < self.clients.len() as u64 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        tokio::time::sleep(more).await;
+    }
+
+    /// Waits for clients that end by themselves.
+    ///
+    /// # Panics
+    /// When a client did.
+    pub async fn finished(self) -> Arc<Tally> {
+        for client in self.clients {
+            client.await.unwrap();
+        }
+        self.tally
     }
 
     /// Lets every client finish what it is at.

@@ -64,13 +64,20 @@ pub struct Known {
 pub struct Account {
     pub email: String,
     pub known: Mutex<Vec<Known>>,
+    /// It was signed up: hashing is slow, and one client does it for all.
+    pub signed_up: tokio::sync::OnceCell<()>,
     /// Its owner has begun to delete it.
     pub leaving: AtomicBool,
 }
 
 impl Account {
     fn new(email: String) -> Arc<Self> {
-        Arc::new(Self { email, known: Mutex::default(), leaving: AtomicBool::new(false) })
+        Arc::new(Self {
+            email,
+            known: Mutex::default(),
+            signed_up: tokio::sync::OnceCell::new(),
+            leaving: AtomicBool::new(false),
+        })
     }
 
     /// Follows from the email, so that nobody has to keep it.

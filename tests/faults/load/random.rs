@@ -36,9 +36,4 @@ impl Random {
         }
         unreachable!("the weights were summed")
     }
-
-    pub fn one<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
-        let at = self.below(of.len());
-        of.get(at)
-    }
 }

@@ -13,7 +13,7 @@ use crate::{
 
 /// What becomes of an upload after its URL is here.
 #[derive(Debug, Clone, Copy)]
-enum Fate {
+pub(super) enum Fate {
     /// PUT, then confirm.
     Plain,
     /// The client is closed before it sends a byte.
@@ -30,6 +30,23 @@ enum Fate {
     ConfirmedEarly,
     /// Deleted while its URL lives, and sent again.
     DeletedAndReplayed,
+}
+
+impl Fate {
+    /// All of them.
+    pub(super) const ALL: [Self; 11] = [
+        Self::Plain,
+        Self::NeverSent,
+        Self::NeverConfirmed,
+        Self::SentTwice,
+        Self::WrongBytes,
+        Self::AnswerLost,
+        Self::ConfirmedAtOnce,
+        Self::ConfirmedAgain,
+        Self::RenewedFirst,
+        Self::ConfirmedEarly,
+        Self::DeletedAndReplayed,
+    ];
 }
 
 const FATES: [(u64, Fate); 11] = [
@@ -84,8 +101,10 @@ impl Client {
         Some(id.to_owned())
     }
 
-    pub(super) async fn upload(&mut self) {
-        let (file, key) = (self.file(), self.key(40));
+    /// An upload with this end, or with any.
+    pub(super) async fn upload(&mut self, fate: Option<Fate>) {
+        let file = if fate.is_some() { Arc::new(File::new(&mut self.caller.random)) } else { self.file() };
+        let (fate, key) = (fate.unwrap_or_else(|| self.caller.random.weighted(&FATES)), self.key(40));
         let mut body = declared(&file);
         let preview = if self.caller.random.percent(12) { Some(File::new(&mut self.caller.random)) } else { None };
         let preview = preview.filter(|preview| preview.content_type == "image/jpeg");
@@ -105,7 +124,7 @@ impl Client {
             self.caller.put(&ticket.json["previewUpload"], meant(preview, None), &preview.bytes, false).await;
         }
         if ticket.json["upload"].is_object() {
-            self.pursue(&id, &file, ticket.json["upload"].clone()).await;
+            self.pursue(&id, &file, ticket.json["upload"].clone(), fate).await;
         }
     }
 
@@ -115,8 +134,7 @@ impl Client {
         self.call_under_key(Call::Issue, to, Some(body.clone()), key.cloned(), items).await
     }
 
-    async fn pursue(&mut self, id: &str, file: &Arc<File>, upload: Value) {
-        let fate = self.caller.random.weighted(&FATES);
+    async fn pursue(&mut self, id: &str, file: &Arc<File>, upload: Value, fate: Fate) {
         match fate {
             Fate::NeverSent => return,
             Fate::RenewedFirst => {
