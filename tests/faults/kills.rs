@@ -34,12 +34,14 @@ async fn f13_f26_kills_under_load() {
         let journal = Arc::new(Journal::create(&world.dir.join(format!("journal-{round}.jsonl"))));
         let load = Load::start(&world, &journal, Profile { seed: seed + round, ..Profile::default() });
         load.at_work(Duration::from_secs(2)).await;
+        let killing = Instant::now();
         let killed = kill(&world, &mut checker, of_batch, seed + round).await;
+        let killing = killing.elapsed();
         world.heal().await;
         let tally = load.stop().await;
         let rested = world.quiesce(patience).await;
         let report = checker.check(&world, &journal, Duration::ZERO).await;
-        println!("after {} kills, at rest after {rested:?}: {report}", done + killed);
+        println!("after {} kills in {killing:.0?}, at rest after {rested:.0?}: {report}", done + killed);
         report.assert_clean();
         ops += journal.count();
         confirmed += tally.confirmed.load(std::sync::atomic::Ordering::Relaxed);

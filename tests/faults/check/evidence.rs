@@ -1,7 +1,7 @@
 //! Gathering: all documents, all objects with the digests of their bytes, what strangers may do to them, every user's
 //! gallery, what was logged. Nothing is judged here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -122,6 +122,8 @@ pub struct Evidence {
     pub inside: Vec<String>,
     /// When it was gathered.
     pub at: i64,
+    by_id: HashMap<String, usize>,
+    by_key: HashMap<String, usize>,
 }
 
 impl Evidence {
@@ -139,10 +141,13 @@ impl Evidence {
                 galleries.insert(id.to_owned(), gallery(world, email).await);
             }
         }
-        let images = images.into_iter().map(Image).collect();
+        let images: Vec<_> = images.into_iter().map(Image).collect();
+        let by_id = images.iter().enumerate().map(|(at, image)| (image.id().to_owned(), at)).collect();
+        let latest = objects.iter().enumerate().filter(|(_, object)| object.is_latest);
+        let by_key = latest.map(|(at, object)| (object.key.clone(), at)).collect();
         let (open, log, inside) = (open(world).await, world.log(), vec![world.bucket.clone(), world.db.name().to_owned()]);
         let record = journal.read();
-        Self { record, images, users, sessions, dump, objects, open, strangers, galleries, log, inside, at: now() }
+        Self { record, images, users, sessions, dump, objects, open, strangers, galleries, log, inside, at: now(), by_id, by_key }
     }
 
     /// Every version of every object.
@@ -151,7 +156,7 @@ impl Evidence {
     }
 
     pub fn image(&self, id: &str) -> Option<&Image> {
-        self.images.iter().find(|image| image.id() == id)
+        self.by_id.get(id).map(|at| &self.images[*at])
     }
 
     pub fn ready(&self) -> impl Iterator<Item = &Image> {
@@ -160,7 +165,7 @@ impl Evidence {
 
     /// The one that is served.
     pub fn object(&self, key: &str) -> Option<&Object> {
-        self.objects.iter().find(|object| object.key == key && object.is_latest)
+        self.by_key.get(key).map(|at| &self.objects[*at])
     }
 }
 

@@ -1,11 +1,14 @@
 //! What was promised to owners: I1 no acknowledged confirm is lost, I5 a delete is final, I6 bytes never change, I16 nothing
 //! disappears but by its owner.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
     History, Report,
-    evidence::{Evidence, Image},
+    evidence::{Evidence, Image, Object},
     story::{Stories, Story},
 };
 use crate::journal::Call;
@@ -24,8 +27,10 @@ pub fn judge(evidence: &Evidence, stories: &Stories, history: &History, grace: D
             report.hold(object.sha256 == *digest, 6, || format!("{key} was {digest}, is {}", object.sha256));
         }
     }
+    let mut versions: BTreeMap<&str, usize> = BTreeMap::new();
+    evidence.objects.iter().for_each(|object| *versions.entry(&object.key).or_default() += 1);
     for image in evidence.ready() {
-        let versions = evidence.objects.iter().filter(|object| object.key == image.key()).count();
+        let versions = versions.get(image.key()).copied().unwrap_or_default();
         report.hold(versions <= 1, 6, || format!("{versions} versions of {}", image.key()));
     }
     let was_ready = history.states.iter().flatten().filter(|(_, state)| *state == "ready").map(|(id, _)| id);
@@ -73,7 +78,8 @@ fn deleted(evidence: &Evidence, id: &str, story: &Story, image: Option<&Image>, 
         report.add(5, format!("{id} was deleted by call {}, and shown by call {} ({call:?})", deleted.op, span.op));
     }
     let old = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
-    for object in evidence.objects.iter().filter(|object| object.key.contains(id) && object.modified <= old) {
+    let its = |object: &&Object| object.key.rsplit('/').next().is_some_and(|name| name.starts_with(id));
+    for object in evidence.objects.iter().filter(its).filter(|object| object.modified <= old) {
         report.add(5, format!("{id} was deleted by call {}, and {} is still there", deleted.op, object.key));
     }
 }
