@@ -126,7 +126,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
     // Only who opens uploads needs to know; what connects meanwhile waits.
     app.valet.learn_store().await;
     let acceptor = TcpAcceptor::from_std(listener.into_std()?)?;
-    let endpoint = http::endpoint(app.clone(), &config.cors);
+    let endpoint = http::leaving::announced(http::endpoint(app.clone(), &config.cors), app.stopping.clone());
     let operators = match config.admin_bind {
         Some(address) => {
             let listener = TcpListener::bind(address).await?;
@@ -147,6 +147,8 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
     let stopped = async {
         stop.cancelled().await;
         app.stopping.store(true, Ordering::Relaxed);
+        // Served as ever until every balancer has asked whether this server is ready.
+        tokio::time::sleep(config.stop_delay).await;
     };
     let served =
         Server::new_with_acceptor(acceptor).idle_timeout(IDLE).run_with_graceful_shutdown(endpoint, stopped, Some(DRAIN)).await;

@@ -14,6 +14,7 @@ mod docs;
 pub mod gallery;
 pub mod health;
 mod image_page;
+pub mod leaving;
 mod limits;
 pub mod multipart;
 pub mod openapi;

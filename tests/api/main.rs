@@ -36,6 +36,7 @@ mod previews;
 mod problems;
 mod process;
 #[path = "../support/program.rs"]
+#[allow(dead_code, reason = "the other test binary needs all of it")]
 mod program;
 mod races;
 mod requirements;

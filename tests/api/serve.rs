@@ -45,7 +45,7 @@ impl Settings {
 
     /// Starts a server that listens.
     pub async fn listening(&self) -> (Process, Client) {
-        let mut process = self.start();
+        let process = self.start();
         let address = process.find(|process| listening_at(&process.err())).await;
         (process, Client::of(format!("http://{address}")))
     }

@@ -11,10 +11,11 @@ use super::{
     journal::Journal,
     load::{Load, Profile, Random},
     servers::set,
-    world::{Options, Patience, World},
+    world::{Options, Patience, Sweeper, World},
 };
 
-fn number(name: &str, default: u64) -> u64 {
+/// A setting of the run.
+pub fn number(name: &str, default: u64) -> u64 {
     set(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
@@ -50,7 +51,7 @@ async fn f13_f26_kills_under_load() {
         round += 1;
     }
     liveness::cycle(&world).await;
-    let of_sweepers: u64 = world.sweepers.iter().map(super::world::Sweeper::kills).sum();
+    let of_sweepers: u64 = world.sweepers.iter().map(Sweeper::kills).sum();
     world.stop_sweepers().await;
     println!(
         "kills: {done} of servers, {of_sweepers} of sweepers; {ops} calls, {confirmed} acknowledged confirms, 0 violations; at rest after \
@@ -69,7 +70,7 @@ async fn kill(world: &World, checker: &mut Checker, kills: u64, seed: u64) -> u6
         let share = kills / 2 + if number == 0 { kills % 2 } else { 0 };
         tokio::spawn(async move {
             for _ in 0..share {
-                tokio::time::sleep(Duration::from_millis(random.next() % 600)).await;
+                tokio::time::sleep(Duration::from_millis(random.next() % 1200)).await;
                 server.kill().await;
                 server.start().await;
             }
@@ -80,7 +81,7 @@ async fn kill(world: &World, checker: &mut Checker, kills: u64, seed: u64) -> u6
     while killers.iter().any(|killer| !killer.is_finished()) {
         checker.sample(world).await;
         tokio::time::sleep(Duration::from_millis(300 + random.next() % 700)).await;
-        world.sweepers.iter().for_each(super::world::Sweeper::kill);
+        world.sweepers.iter().for_each(Sweeper::kill);
     }
     for killer in killers {
         killer.await.unwrap();

@@ -11,9 +11,13 @@ mod files;
 mod journal;
 mod kills;
 mod load;
+mod pauses;
 mod plants;
 #[path = "../support/program.rs"]
+#[allow(dead_code, reason = "the other test binary needs all of it")]
 mod program;
+mod restarts;
 #[path = "../support/servers.rs"]
+#[allow(dead_code, reason = "the other test binary needs all of it")]
 mod servers;
 mod world;

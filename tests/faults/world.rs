@@ -3,12 +3,12 @@
 //! MongoDB and S3 are the run's own or those that are named (tests/support/servers.rs). Lifetimes are seconds, so that
 //! everything has converged within [`GRACE`].
 
+mod server;
+mod sweeper;
+
 use std::{
     path::PathBuf,
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicU16, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -18,12 +18,11 @@ use mongodb::{
 };
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 use valet::{app::App, config::Config};
 
+pub use self::{server::Server, sweeper::Sweeper};
 use super::{
-    program::{Process, Settings, listening_at},
+    program::Settings,
     servers::{self, JWT_SECRET, finalize, s3_client, scratch_dir},
 };
 
@@ -75,142 +74,6 @@ pub struct World {
     logs: Arc<Mutex<String>>,
 }
 
-/// A `valet serve`, running or not.
-pub struct Server {
-    pub number: usize,
-    pub address: String,
-    settings: Mutex<Settings>,
-    process: Mutex<Option<Process>>,
-    logs: Arc<Mutex<String>>,
-    kills: AtomicU64,
-}
-
-impl Server {
-    pub fn base(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    /// Another value from the next start on.
-    pub fn set(&self, name: &'static str, value: &str) {
-        let mut settings = self.settings.lock().unwrap();
-        *settings = settings.but(name, value);
-    }
-
-    /// Starts it on its port and waits until it listens.
-    pub async fn start(&self) {
-        for attempt in 0.. {
-            let settings = self.settings.lock().unwrap().clone();
-            let process = settings.run(&["serve"]);
-            let began = Instant::now();
-            let listens = loop {
-                if listening_at(&process.err()).is_some() {
-                    break true;
-                }
-                if process.has_ended() || began.elapsed() > Duration::from_secs(60) {
-                    break false;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            };
-            if listens {
-                *self.process.lock().unwrap() = Some(process);
-                return;
-            }
-            // Its dependencies may be away: an orchestrator starts it again.
-            assert!(attempt < 100, "server {} does not start: {}", self.number, process.err());
-            self.bury(process);
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    /// SIGKILL.
-    pub async fn kill(&self) {
-        let process = self.process.lock().unwrap().take();
-        if let Some(process) = process {
-            process.signal("-KILL");
-            self.kills.fetch_add(1, Ordering::Relaxed);
-            let (_, out, err) = process.end(Duration::from_secs(10)).await;
-            self.logs.lock().unwrap().push_str(&(out + &err));
-        }
-    }
-
-    /// `-STOP`, `-CONT`, `-TERM` and so on.
-    pub fn signal(&self, name: &str) {
-        self.process.lock().unwrap().as_ref().expect("the server runs").signal(name);
-    }
-
-    /// SIGTERM, and its end within `limit`; says whether it ended well.
-    pub async fn stop(&self, limit: Duration) -> bool {
-        let process = self.process.lock().unwrap().take().expect("the server runs");
-        process.signal("-TERM");
-        let (status, out, err) = process.end(limit).await;
-        self.logs.lock().unwrap().push_str(&(out + &err));
-        status.success()
-    }
-
-    pub fn is_running(&self) -> bool {
-        self.process.lock().unwrap().as_ref().is_some_and(|process| !process.has_ended())
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.process.lock().unwrap().as_ref().expect("the server runs").id()
-    }
-
-    /// SIGKILLs so far.
-    pub fn kills(&self) -> u64 {
-        self.kills.load(Ordering::Relaxed)
-    }
-
-    fn bury(&self, process: Process) {
-        let mut logs = self.logs.lock().unwrap();
-        logs.push_str(&process.out());
-        logs.push_str(&process.err());
-    }
-
-    fn log(&self) -> String {
-        self.process.lock().unwrap().as_ref().map_or_else(String::new, |process| process.out() + &process.err())
-    }
-}
-
-/// `valet sweep` again and again, apart from any server.
-pub struct Sweeper {
-    stop: CancellationToken,
-    kill: Arc<AtomicU64>,
-    killed: Arc<AtomicU64>,
-    task: JoinHandle<()>,
-}
-
-impl Sweeper {
-    fn start(settings: Settings, logs: Arc<Mutex<String>>) -> Self {
-        let (stop, kill, killed) = (CancellationToken::new(), Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let (stopped, to_kill, were) = (stop.clone(), kill.clone(), killed.clone());
-        let task = tokio::spawn(async move {
-            while !stopped.is_cancelled() {
-                let process = settings.run(&["sweep"]);
-                while !process.has_ended() {
-                    if to_kill.swap(0, Ordering::Relaxed) > 0 {
-                        process.signal("-KILL");
-                        were.fetch_add(1, Ordering::Relaxed);
-                    }
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
-                logs.lock().unwrap().push_str(&(process.out() + &process.err()));
-                tokio::time::sleep(Duration::from_millis(300)).await;
-            }
-        });
-        Self { stop, kill, killed, task }
-    }
-
-    /// SIGKILL to the sweep of this moment; the next begins soon.
-    pub fn kill(&self) {
-        self.kill.store(1, Ordering::Relaxed);
-    }
-
-    /// SIGKILLs so far.
-    pub fn kills(&self) -> u64 {
-        self.killed.load(Ordering::Relaxed)
-    }
-}
-
 /// How what servers that died hold is waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Patience {
@@ -220,14 +83,12 @@ pub enum Patience {
     Hurried,
 }
 
-/// A port that no outgoing connection of this machine takes: below the ephemeral ones.
-fn free_port() -> u16 {
-    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
-    let first = || AtomicU16::new(20_000 + u16::try_from(std::process::id() % 11_000).unwrap());
-    loop {
-        let port = NEXT.get_or_init(first).fetch_add(1, Ordering::Relaxed);
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
+impl Drop for World {
+    /// What was said lies beside the journals when a test has failed.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = std::fs::write(self.dir.join("servers.log"), self.log());
+            println!("journals and logs: {}", self.dir.display());
         }
     }
 }
@@ -276,12 +137,7 @@ impl World {
         let logs = Arc::new(Mutex::new(String::new()));
         let dir = scratch_dir().join(&name);
         std::fs::create_dir_all(&dir).unwrap();
-        let server = |number: usize| {
-            let address = format!("127.0.0.1:{}", free_port());
-            let settings = Mutex::new((options.change)(number, settings.clone()).but("BIND", &address));
-            let (process, logs) = (Mutex::default(), logs.clone());
-            Arc::new(Server { number, address, settings, process, logs, kills: AtomicU64::new(0) })
-        };
+        let server = |number| Arc::new(Server::new(number, (options.change)(number, settings.clone()), logs.clone()));
         let servers: Vec<_> = (0..options.servers).map(server).collect();
         futures_util::future::join_all(servers.iter().map(|server| server.start())).await;
         let sweepers = (0..options.sweepers).map(|number| {
@@ -320,8 +176,7 @@ impl World {
     /// Ends the sweepers apart.
     pub async fn stop_sweepers(&mut self) {
         for sweeper in self.sweepers.drain(..) {
-            sweeper.stop.cancel();
-            sweeper.task.await.unwrap();
+            sweeper.stop().await;
         }
     }
 

@@ -10,6 +10,9 @@ use std::{
 /// What the program needs of this environment to find its tools; nothing in it is a setting.
 const INHERITED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "VALET_MONGOD", "LD_LIBRARY_PATH"];
 
+/// Which build is tested, where it is not this one.
+pub const PROGRAM: &str = "VALET_TEST_PROGRAM";
+
 /// A running `valet`; killed when dropped.
 pub struct Process {
     child: Mutex<Child>,
@@ -23,8 +26,10 @@ impl Process {
     /// Starts it with these settings and no other.
     pub fn start(arguments: &[&str], env: &[(&str, &str)]) -> Self {
         let inherited = INHERITED.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?)));
-        // Another build, such as the optimised one.
-        let program = std::env::var("VALET_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_valet").to_owned());
+        // Another build, such as the optimised one, for all or for this one.
+        let named = env.iter().find(|(name, _)| *name == PROGRAM).map(|(_, program)| (*program).to_owned());
+        let named = named.or_else(|| std::env::var(PROGRAM).ok());
+        let program = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_valet").to_owned());
         let mut child = Command::new(program)
             .args(arguments)
             .env_clear()

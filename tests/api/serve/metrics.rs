@@ -14,7 +14,7 @@ const ALERTS: &str = include_str!("../../../deploy/alerts.yaml");
 /// A server with metrics, and where they are.
 async fn measured(app: &TestApp) -> (Process, Client, String) {
     let settings = Settings::of(app).but("ADMIN_BIND", "127.0.0.1:0").but("SWEEP_INTERVAL", "1s");
-    let (mut process, client) = settings.listening().await;
+    let (process, client) = settings.listening().await;
     let said = |line: &str| {
         let line: Value = serde_json::from_str(line).ok()?;
         (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?

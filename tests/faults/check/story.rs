@@ -143,9 +143,8 @@ impl Stories {
                 story.deleted.get_or_insert(span);
                 return;
             }
-            (_, Some(code)) if matches!(code.as_str(), "object_mismatch" | "content_mismatch" | "upload_expired") => {
-                story.ended.push((span, code.clone()));
-            }
+            // A renewal goes by the clock alone: what came in time can be confirmed still.
+            (call, Some(code)) if ends(call, code) => story.ended.push((span, code.clone())),
             _ => {}
         }
         if !ok {
@@ -171,4 +170,9 @@ impl Stories {
             }
         }
     }
+}
+
+/// Whether an answer says that the upload is over for good.
+fn ends(call: Call, code: &str) -> bool {
+    matches!(code, "object_mismatch" | "content_mismatch") || (call == Call::Confirm && code == "upload_expired")
 }

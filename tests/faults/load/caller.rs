@@ -17,18 +17,24 @@ use crate::journal::{Answered, Asked, Call, Item, Journal, now};
 /// A request that is not answered by then is lost.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Failures that are kept to be shown.
+const FAILURES: usize = 200;
+
 /// The servers as a balancer sees them.
 pub struct Balancer {
     pub bases: Vec<String>,
     /// Whether each is ready, by its `/readyz`; asked when the balancer goes by it.
     pub ready: Vec<AtomicBool>,
+    /// Whether each was taken out of the service by who ends it, as Kubernetes does before it stops a pod.
+    pub withdrawn: Vec<AtomicBool>,
     /// Only ready servers are asked, and nothing but a refused connection is tried again elsewhere, as behind a Kubernetes service.
     pub by_readiness: bool,
 }
 
 impl Balancer {
     fn pick(&self, random: &mut Random) -> usize {
-        let ready: Vec<_> = (0..self.bases.len()).filter(|n| self.ready[*n].load(Ordering::Relaxed)).collect();
+        let serves = |n: &usize| self.ready[*n].load(Ordering::Relaxed) && !self.withdrawn[*n].load(Ordering::Relaxed);
+        let ready: Vec<_> = (0..self.bases.len()).filter(serves).collect();
         if self.by_readiness && !ready.is_empty() { ready[random.below(ready.len())] } else { random.below(self.bases.len()) }
     }
 }
@@ -38,10 +44,8 @@ impl Balancer {
 pub struct Tally {
     /// Confirms that were answered 200, by image.
     pub confirmed: AtomicU64,
-    /// Answers of 500, 503 and 504, and none at all.
-    pub failed: AtomicU64,
-    /// The last of these.
-    pub last_failure: std::sync::Mutex<String>,
+    /// Answers of 500, 503 and 504, and none at all: the first of them.
+    pub failures: std::sync::Mutex<Vec<String>>,
     /// Clients that have signed in for the first time.
     pub at_work: AtomicU64,
     /// Calls that were given up after all repeats.
@@ -120,7 +124,7 @@ impl Caller {
             }
             first = first.or(Some(op));
             tokio::time::sleep(Duration::from_millis(pause)).await;
-            pause = (pause * 2).min(1000);
+            pause = (pause * 2).min(400);
         }
     }
 
@@ -157,8 +161,10 @@ impl Caller {
             Err(lost) => Some(format!("{} {} on server {server}: {lost}", request.method, request.path)),
         };
         if let Some(failure) = failure {
-            self.tally.failed.fetch_add(1, Ordering::Relaxed);
-            *self.tally.last_failure.lock().unwrap() = failure;
+            let mut failures = self.tally.failures.lock().unwrap();
+            if failures.len() < FAILURES {
+                failures.push(failure);
+            }
         }
         let answered = answered(op, request, &received);
         if request.call == Call::Confirm {

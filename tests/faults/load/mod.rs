@@ -47,6 +47,7 @@ impl Default for Profile {
 /// Clients at work.
 pub struct Load {
     pub tally: Arc<Tally>,
+    pub balancer: Arc<Balancer>,
     stop: CancellationToken,
     clients: Vec<JoinHandle<()>>,
     probes: Vec<JoinHandle<()>>,
@@ -71,8 +72,9 @@ impl Load {
     ) -> Self {
         let people: Arc<Vec<_>> = Arc::new((0..profile.users).map(|number| Person::new(number, profile.seed)).collect());
         let bases: Vec<_> = world.servers.iter().map(|server| server.base()).collect();
-        let ready = bases.iter().map(|_| AtomicBool::new(true)).collect();
-        let balancer = Arc::new(Balancer { bases, ready, by_readiness: profile.balanced });
+        let all = |value: bool| bases.iter().map(|_| AtomicBool::new(value)).collect();
+        let (ready, withdrawn) = (all(true), all(false));
+        let balancer = Arc::new(Balancer { bases, ready, withdrawn, by_readiness: profile.balanced });
         let (stop, tally) = (CancellationToken::new(), Arc::new(Tally::default()));
         let mut seeds = Random::new(profile.seed);
         let clients = (0..profile.clients).map(|number| {
@@ -90,8 +92,8 @@ impl Load {
         });
         let clients = clients.collect();
         let probed = if profile.balanced { world.servers.len() } else { 0 };
-        let probes = (0..probed).map(|number| tokio::spawn(watch(balancer.clone(), number)));
-        Self { tally, stop, clients, probes: probes.collect() }
+        let probes: Vec<_> = (0..probed).map(|number| tokio::spawn(watch(balancer.clone(), number))).collect();
+        Self { tally, balancer, stop, clients, probes }
     }
 
     /// Waits until every client has signed in, which hashing makes slow, and for `more`.
