@@ -20,4 +20,5 @@ mod restarts;
 #[path = "../support/servers.rs"]
 #[allow(dead_code, reason = "the other test binary needs all of it")]
 mod servers;
+#[allow(dead_code, reason = "rows of the fault matrix need all of it")]
 mod world;

@@ -1,4 +1,4 @@
-//! Choices that follow from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+//! Choices that follow from a seed: `SplitMix64` (Steele, Lea, Flood 2014).
 
 pub struct Random(u64);
 
