@@ -14,6 +14,9 @@ use super::{
     world::{Options, Patience, Sweeper, World},
 };
 
+/// Clients go on for as long as servers are killed.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
 /// A setting of the run.
 pub fn number(name: &str, default: u64) -> u64 {
     set(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -33,7 +36,7 @@ async fn f13_f26_kills_under_load() {
     while done < kills {
         let of_batch = batch.min(kills - done);
         let journal = Arc::new(Journal::create(&world.dir.join(format!("journal-{round}.jsonl"))));
-        let load = Load::start(&world, &journal, Profile { seed: seed + round, ..Profile::default() });
+        let load = Load::start(&world, &journal, Profile { seed: seed + round, patience: PATIENCE, ..Profile::default() });
         load.at_work(Duration::from_secs(2)).await;
         let killing = Instant::now();
         let killed = kill(&world, &mut checker, of_batch, seed + round).await;
@@ -61,27 +64,34 @@ async fn f13_f26_kills_under_load() {
     );
 }
 
-/// So many kills, each of a server that runs; both may be down at once.
+/// So many kills, each of a server that runs, while the other goes on: else there is no load to be killed in.
 async fn kill(world: &World, checker: &mut Checker, kills: u64, seed: u64) -> u64 {
     let before: u64 = world.servers.iter().map(|server| server.kills()).sum();
+    let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
     let killers = world.servers.iter().enumerate().map(|(number, server)| {
-        let server = server.clone();
+        let (server, one_at_a_time) = (server.clone(), one_at_a_time.clone());
         let mut random = Random::new(seed ^ ((number as u64 + 1) << 32));
         let share = kills / 2 + if number == 0 { kills % 2 } else { 0 };
         tokio::spawn(async move {
             for _ in 0..share {
-                tokio::time::sleep(Duration::from_millis(random.next() % 1200)).await;
+                tokio::time::sleep(Duration::from_millis(random.next() % 400)).await;
+                let _turn = one_at_a_time.lock().await;
                 server.kill().await;
                 server.start().await;
             }
         })
     });
     let killers: Vec<_> = killers.collect();
-    let mut random = Random::new(seed);
+    let (mut random, mut told) = (Random::new(seed), 0);
     while killers.iter().any(|killer| !killer.is_finished()) {
         checker.sample(world).await;
         tokio::time::sleep(Duration::from_millis(300 + random.next() % 700)).await;
         world.sweepers.iter().for_each(Sweeper::kill);
+        let killed = world.servers.iter().map(|server| server.kills()).sum::<u64>() - before;
+        if killed >= told + 100 {
+            println!("{killed} kills");
+            told = killed;
+        }
     }
     for killer in killers {
         killer.await.unwrap();

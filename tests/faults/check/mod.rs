@@ -79,12 +79,29 @@ impl fmt::Display for Report {
 /// What was seen in earlier looks at the same world.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// States by image, in the order of the looks.
-    states: Vec<BTreeMap<String, String>>,
+    /// The state of each image at the latest look that saw it.
+    states: BTreeMap<String, String>,
+    /// From look to look: which image, from what, to what.
+    moves: Vec<(String, String, String)>,
+    /// Images that were ready at some look.
+    ready: BTreeSet<String>,
     /// Digests of ready images' objects, by key.
     digests: BTreeMap<String, String>,
     /// Users that had more than they may, at some look.
     over_quota: Vec<String>,
+}
+
+impl History {
+    fn see(&mut self, id: String, state: String) {
+        if state == "ready" {
+            self.ready.insert(id.clone());
+        }
+        if let Some(before) = self.states.insert(id.clone(), state.clone())
+            && before != state
+        {
+            self.moves.push((id, before, state));
+        }
+    }
 }
 
 /// A checker that remembers what it saw.
@@ -97,7 +114,7 @@ impl Checker {
     /// A quick look while everything is under way: states for the history, and that nobody is over the quota.
     pub async fn sample(&mut self, world: &World) {
         let (states, over_quota) = evidence::glance(world).await;
-        self.history.states.push(states);
+        states.into_iter().for_each(|(id, state)| self.history.see(id, state));
         self.history.over_quota.extend(over_quota);
     }
 
@@ -130,7 +147,7 @@ impl Checker {
     }
 
     fn remember(&mut self, evidence: &Evidence) {
-        self.history.states.push(evidence.images.iter().map(|image| (image.id().to_owned(), image.state().to_owned())).collect());
+        evidence.images.iter().for_each(|image| self.history.see(image.id().to_owned(), image.state().to_owned()));
         for image in evidence.ready() {
             if let Some(object) = evidence.object(image.key()) {
                 self.history.digests.entry(object.key.clone()).or_insert_with(|| object.sha256.clone());

@@ -33,9 +33,8 @@ pub fn judge(evidence: &Evidence, stories: &Stories, history: &History, grace: D
         let versions = versions.get(image.key()).copied().unwrap_or_default();
         report.hold(versions <= 1, 6, || format!("{versions} versions of {}", image.key()));
     }
-    let was_ready = history.states.iter().flatten().filter(|(_, state)| *state == "ready").map(|(id, _)| id);
     let shown_ready = stories.images.iter().filter(|(_, story)| !story.shown_ready.is_empty()).map(|(id, _)| id);
-    for id in was_ready.chain(shown_ready).collect::<BTreeSet<_>>() {
+    for id in history.ready.iter().chain(shown_ready).collect::<BTreeSet<_>>() {
         let state = evidence.image(id).map_or("absent", Image::state);
         // Whose it was, only the journal can tell: an image that no answer showed may be an account's that is gone.
         let known = stories.images.get(id).is_some_and(|story| !story.owners.is_empty());

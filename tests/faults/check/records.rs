@@ -1,10 +1,7 @@
 //! The records: I2 no ready image without exactly its object, I4 nothing twice, I7 nothing of another's, I8 only legal states
 //! and moves, I15 types are what they say.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use valet::model::ImageState;
 
@@ -159,16 +156,15 @@ fn legal(evidence: &Evidence, image: &Image, grace: Duration, report: &mut Repor
 
 /// I8, from look to look and from answer to answer.
 fn moved_legally(evidence: &Evidence, stories: &Stories, history: &History, report: &mut Report) {
-    let now: BTreeMap<_, _> = evidence.images.iter().map(|image| (image.id().to_owned(), image.state().to_owned())).collect();
-    let mut last: BTreeMap<&String, &String> = BTreeMap::new();
-    for (id, state) in history.states.iter().chain([&now]).flatten() {
-        if let Some(before) = last.insert(id, state) {
-            let legal = match (ImageState::parse(before), ImageState::parse(state)) {
-                (Some(from), Some(to)) => leads(from, to),
-                _ => true,
-            };
-            report.hold(legal, 8, || format!("{id} was {before}, and then {state}"));
-        }
+    let latest =
+        evidence.images.iter().filter_map(|image| Some((image.id(), history.states.get(image.id())?.as_str(), image.state())));
+    let earlier = history.moves.iter().map(|(id, from, to)| (id.as_str(), from.as_str(), to.as_str()));
+    for (id, from, to) in earlier.chain(latest) {
+        let legal = match (ImageState::parse(from), ImageState::parse(to)) {
+            (Some(from), Some(to)) => leads(from, to),
+            _ => true,
+        };
+        report.hold(legal, 8, || format!("{id} was {from}, and then {to}"));
     }
     for (id, story) in &stories.images {
         let first_ready = story.shown_ready.iter().min_by_key(|span| span.t1);

@@ -70,6 +70,8 @@ pub struct Client {
     me: usize,
     account: Arc<Account>,
     session: Session,
+    /// The servers are away for longer than its patience: it ends.
+    gave_up: bool,
 }
 
 /// The items of a call about these images.
@@ -81,13 +83,13 @@ impl Client {
     pub fn new(caller: Caller, people: Arc<Vec<Person>>) -> Self {
         let me = caller.number % people.len();
         let account = people[me].account();
-        Self { caller, people, me, account, session: Session::default() }
+        Self { caller, people, me, account, session: Session::default(), gave_up: false }
     }
 
     pub async fn live(mut self, stop: CancellationToken) {
         self.sign_in().await;
         self.caller.tally.at_work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        while !stop.is_cancelled() {
+        while !stop.is_cancelled() && !self.gave_up {
             match self.caller.random.weighted(&MOVES) {
                 Move::Upload => self.upload(None).await,
                 Move::UploadMany => self.upload_many().await,
@@ -142,7 +144,7 @@ impl Client {
     fn twin(&mut self) -> Self {
         let session = Session { token: self.session.token.clone(), refresh: self.session.refresh.clone(), parent: None };
         let (caller, people, account) = (self.caller.twin(), self.people.clone(), self.account.clone());
-        Self { caller, people, me: self.me, account, session }
+        Self { caller, people, me: self.me, account, session, gave_up: false }
     }
 
     /// Up to so many milliseconds.
@@ -189,7 +191,7 @@ impl Client {
             }
             let before = self.account.email.clone();
             self.sign_in().await;
-            if self.account.email != before {
+            if self.account.email != before || self.gave_up {
                 // What it was about is gone with the account.
                 return answer;
             }
@@ -217,6 +219,7 @@ impl Client {
                 if is_there { Ok(()) } else { Err(()) }
             });
             if signed_up.await.is_err() {
+                self.gave_up = true;
                 return;
             }
             let answer = match session {
@@ -227,7 +230,7 @@ impl Client {
                 return self.keep(&answer);
             }
             if answer.status == 0 || answer.status >= 500 {
-                // Given up: the servers are away for good.
+                self.gave_up = true;
                 return;
             }
             self.pause(200).await;
