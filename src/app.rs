@@ -122,7 +122,7 @@ impl App {
 pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
     // Only who opens uploads needs to know; what connects meanwhile waits.
     app.valet.learn_store().await;
-    let endpoint = http::endpoint(app.clone(), config);
+    let endpoint = http::leaving::announced(http::endpoint(app.clone(), config), app.stopping.clone());
     let operators = match config.admin_bind {
         Some(address) => {
             let listener = TcpListener::bind(address).await?;
@@ -140,12 +140,16 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
         let (valet, stop) = (app.valet.clone(), stop.clone());
         tokio::spawn(async move { valet.refresh_provider_until(stop).await })
     };
+    let close = CancellationToken::new();
     let stopped = async {
         stop.cancelled().await;
         app.stopping.store(true, Ordering::Relaxed);
+        // Served as ever until every balancer has asked whether this server is ready.
+        tokio::time::sleep(config.stop_delay).await;
+        close.cancel();
     };
     let most = http::server::affordable(config.load.max_connections);
-    tokio::join!(http::server::serve(listener, endpoint, most, stop.clone()), stopped);
+    tokio::join!(http::server::serve(listener, endpoint, most, close.clone()), stopped);
     // Last, so that what happens while the server drains can be seen.
     if let Some(operators) = operators {
         operators.abort();

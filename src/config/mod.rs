@@ -27,6 +27,8 @@ pub struct Config {
     pub bind: SocketAddr,
     /// Where operators' tools find metrics; `None`: nowhere.
     pub admin_bind: Option<SocketAddr>,
+    /// How long a server that was told to stop serves on, no longer ready, before it lets nobody new in.
+    pub stop_delay: Duration,
     /// The database.
     pub mongo: Mongo,
     /// The bucket.
@@ -211,6 +213,7 @@ impl Config {
         let config = Self {
             bind: env.parsed("BIND", SocketAddr::from(([0, 0, 0, 0], 3000)), "an address and port such as 0.0.0.0:3000"),
             admin_bind: env.optional("ADMIN_BIND", "an address and port such as 127.0.0.1:9464"),
+            stop_delay: env.duration("STOP_DELAY", Duration::ZERO, Duration::from_secs(60)),
             mongo: Mongo {
                 uri: env.mongodb_uri().into(),
                 database: env.text("MONGODB_DATABASE").unwrap_or_else(|| "valet".to_owned()),

@@ -16,6 +16,7 @@ pub mod fuzzing;
 pub mod gallery;
 pub mod health;
 mod image_page;
+pub mod leaving;
 mod limits;
 pub mod multipart;
 pub mod openapi;

@@ -140,29 +140,43 @@ impl Store {
         ids: &[ImageId],
         now: OffsetDateTime,
     ) -> Result<Vec<ImageId>, StoreError> {
-        // Boxed futures over owned context: an async closure's future is not `Send` for every lifetime.
-        let context = (self.users.clone(), self.images.clone(), ids.to_vec());
         let taken = bounded(async {
             let mut session = self.database.client().start_session().await?;
-            let transaction = session.start_transaction();
-            transaction
-                .and_run(context, move |session, (users, images, ids)| {
+            loop {
+                let ready = self.images.ready_sizes(user, ids).await?;
+                if ready.is_empty() {
+                    return Ok(ready);
+                }
+                // Boxed futures over owned context: an async closure's future is not `Send` for every lifetime.
+                let context = (self.users.clone(), self.images.clone(), ready.clone());
+                let moved = session.start_transaction().and_run(context, move |session, (users, images, ready)| {
                     async move {
-                        let taken = images.start_deleting(user, ids, now, session).await?;
-                        if !taken.is_empty() {
-                            users.drop_images(user, &taken, session).await?;
+                        // The record that everybody writes comes first: whoever else wants it waits for the end of this, while
+                        // a write between its reading and its change would abort this again and again.
+                        users.drop_images(user, ready, session).await?;
+                        match images.start_deleting(user, ready, now, session).await? {
+                            true => Ok(()),
+                            false => Err(mongodb::error::Error::custom(Moved)),
                         }
-                        Ok(taken)
                     }
                     .boxed()
-                })
-                .await
+                });
+                match moved.await {
+                    Ok(()) => return Ok(ready),
+                    // Another delete took some of them.
+                    Err(error) if error.get_custom::<Moved>().is_some() => {}
+                    Err(error) => return Err(error),
+                }
+            }
         })
         .await?;
         count_moved(ImageState::Deleting, taken.len() as u64);
         Ok(taken.iter().filter_map(|(id, _)| ImageId::parse(id)).collect())
     }
 }
+
+/// Some of the images are not ready any more.
+struct Moved;
 
 /// Images that came into a state.
 fn count_moved(to: ImageState, how_many: u64) {

@@ -345,18 +345,21 @@ impl Users {
         images: &[(String, i64)],
         session: &mut ClientSession,
     ) -> mongodb::error::Result<()> {
-        let filter = doc! { "_id": user.to_string() };
         let ids: Vec<_> = images.iter().map(|(id, _)| id.as_str()).collect();
-        let owner = self.collection.find_one(filter.clone()).session(&mut *session).await?;
-        let holds = owner.map_or_else(Vec::new, |user| user.holds);
+        let is_taken = doc! { "$in": ["$$this.image", ids] };
+        let held = doc! { "$filter": { "input": "$holds", "cond": is_taken.clone() } };
         // What is counted for an image is its hold's while that is there.
-        let held = |id: &str| holds.iter().find(|hold| hold.get_str("image").is_ok_and(|image| image == id));
-        let counted = integer(ids.iter().filter(|id| held(id).is_none()).count() as u64);
-        let bytes_of = |(id, bytes): &(String, i64)| held(id).and_then(|hold| hold.get_i64("bytes").ok()).unwrap_or(*bytes);
-        let bytes: i64 = images.iter().map(bytes_of).sum();
-        let pull = doc! { "holds": { "image": { "$in": ids } } };
-        let update = doc! { "$pull": pull, "$inc": { "usedBytes": -bytes, "images": -counted } };
-        self.collection.update_one(filter, update).session(session).await.map(drop)
+        let unless_held = |id: &str, n: i64| doc! { "$cond": [{ "$in": [id, "$holds.image"] }, 0_i64, n] };
+        let mut freed = vec![doc! { "$sum": { "$map": { "input": held, "in": "$$this.bytes" } } }];
+        freed.extend(images.iter().map(|(id, bytes)| unless_held(id, *bytes)));
+        let counted: Vec<_> = images.iter().map(|(id, _)| unless_held(id, 1)).collect();
+        let set = doc! {
+            "usedBytes": { "$subtract": ["$usedBytes", { "$add": freed }] },
+            "images": { "$subtract": ["$images", { "$add": counted }] },
+            "holds": { "$filter": { "input": "$holds", "cond": { "$not": [is_taken] } } },
+        };
+        let filter = doc! { "_id": user.to_string() };
+        self.collection.update_one(filter, vec![doc! { "$set": set }]).session(session).await.map(drop)
     }
 
     /// Holds made, or to be looked at, before `before`, by user, of at most `limit` users: what servers that died may have

@@ -1,130 +1,29 @@
 //! The application under test: the real one on a port of its own, with a database and a bucket of its own, in front of a
 //! real mongod and a real S3.
 //!
-//! One mongod and one local S3 serve the whole run. `VALET_TEST_S3_ENDPOINT` (with `AWS_ACCESS_KEY_ID` and
-//! `AWS_SECRET_ACCESS_KEY`) runs the same tests against another S3 server, `VALET_TEST_MONGODB_URI` against another MongoDB,
-//! `VALET_TEST_S3_FINALIZE=copy` with uploads that are copied at confirm.
+//! One mongod and one local S3 serve the whole run, or those that are named (tests/support/servers.rs).
 //! Helpers that go around the API begin with `db_` or `bucket_`.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::OnceLock,
-    time::Duration,
-};
+use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
 use reqwest::{Method, StatusCode, header::HeaderMap};
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 use valet::{
     app::{self, App},
-    config::{Config, CorsOrigins},
-    dev::{
-        mongod::{Mongod, MongodOptions},
-        s3::LocalS3,
-    },
-    signer::Credentials,
+    config::Config,
+};
+
+use super::servers::{s3_client, servers};
+pub use super::{
+    files::{declared, fixture, sha256},
+    servers::{JWT_SECRET, finalize, s3_is_local},
 };
 
 /// A password that is good enough.
 pub const PASSWORD: &str = "three small blue boats";
-pub const JWT_SECRET: &str = "test-secret-0123456789-abcdefghij";
-
-/// What the whole run shares.
-struct Servers {
-    mongodb: String,
-    s3_endpoint: String,
-    keys: Credentials,
-}
-
-/// A bucket's keys in the local S3.
-const LOCAL_KEYS: (&str, &str) = ("test-key", "test-secret");
-
-/// A setting of the run.
-fn set(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
-}
-
-fn servers() -> &'static Servers {
-    static SERVERS: OnceLock<Servers> = OnceLock::new();
-    SERVERS.get_or_init(|| {
-        let (sender, receiver) = std::sync::mpsc::channel();
-        // Each test has a runtime of its own, which ends with it; the servers live on a thread that stays.
-        std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-            runtime.block_on(async move {
-                let root = scratch_dir();
-                let external = set("VALET_TEST_S3_ENDPOINT");
-                let (s3_endpoint, keys) = match external {
-                    Some(endpoint) => {
-                        let name =
-                            |name| set(name).expect("VALET_TEST_S3_ENDPOINT needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
-                        (endpoint, (name("AWS_ACCESS_KEY_ID"), name("AWS_SECRET_ACCESS_KEY")))
-                    }
-                    None => (local_s3(root.join("s3")).await, (LOCAL_KEYS.0.to_owned(), LOCAL_KEYS.1.to_owned())),
-                };
-                let external = set("VALET_TEST_MONGODB_URI");
-                let mongod = match external {
-                    Some(_) => None,
-                    None => Some(Mongod::start(MongodOptions::new(root.join("mongodb"))).await.unwrap()),
-                };
-                let mongodb = external.unwrap_or_else(|| mongod.as_ref().unwrap().uri());
-                let keys = Credentials {
-                    access_key_id: keys.0,
-                    secret_access_key: SecretString::from(keys.1),
-                    session_token: None,
-                    expires_at: None,
-                };
-                sender.send(Servers { mongodb, s3_endpoint, keys }).unwrap();
-                // Until the process ends; mongod's watchdog sees that.
-                std::future::pending::<()>().await;
-                drop(mongod);
-            });
-        });
-        receiver.recv().expect("the servers start")
-    })
-}
-
-/// The run's `S3_FINALIZE`.
-pub fn finalize() -> String {
-    set("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())
-}
-
-/// Whether the tests run against the in-process S3, some of whose behaviour other servers lack.
-pub fn s3_is_local() -> bool {
-    std::env::var("VALET_TEST_S3_ENDPOINT").map_or(true, |endpoint| endpoint.is_empty())
-}
-
-/// A folder for this run; what earlier runs left is removed, since nothing can remove it when a process ends.
-fn scratch_dir() -> PathBuf {
-    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let pid = name.strip_prefix("api-").and_then(|pid| pid.parse::<u32>().ok());
-        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
-    let dir = base.join(format!("api-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    dir
-}
-
-async fn local_s3(root: PathBuf) -> String {
-    let options = valet::dev::s3::Options {
-        root,
-        access_key: LOCAL_KEYS.0.to_owned(),
-        secret_key: LOCAL_KEYS.1.into(),
-        cors: CorsOrigins { exact: vec!["https://app.example".to_owned()], loopback: true },
-    };
-    let server = LocalS3::open(options).unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(server.serve(listener, CancellationToken::new()));
-    endpoint
-}
 
 /// The application under test.
 pub struct TestApp {
@@ -153,7 +52,7 @@ impl TestApp {
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let (database, bucket) = (format!("t-{name}"), format!("t-{name}"));
-        s3_client(servers()).create_bucket().bucket(&bucket).send().await.unwrap();
+        s3_client(&servers().s3_endpoint, &servers().keys).create_bucket().bucket(&bucket).send().await.unwrap();
         Self::on(&database, &bucket, change).await
     }
 
@@ -195,7 +94,15 @@ impl TestApp {
         };
         tokio::spawn(serve);
         let client = mongodb::Client::with_uri_str(&servers.mongodb).await.unwrap();
-        Self { base, app, db: client.database(database), s3: s3_client(servers), http: reqwest::Client::new(), config, stop }
+        Self {
+            base,
+            app,
+            db: client.database(database),
+            s3: s3_client(&servers.s3_endpoint, &servers.keys),
+            http: reqwest::Client::new(),
+            config,
+            stop,
+        }
     }
 
     /// Somebody without a token.
@@ -247,23 +154,6 @@ impl TestApp {
         let put = self.s3.put_object().bucket(&self.config.s3.bucket).key(key).content_type(content_type);
         put.checksum_algorithm(aws_sdk_s3::types::ChecksumAlgorithm::Sha256).body(bytes.into()).send().await.unwrap();
     }
-}
-
-fn s3_client(servers: &Servers) -> aws_sdk_s3::Client {
-    use aws_sdk_s3::config::{BehaviorVersion, Region};
-    use secrecy::ExposeSecret;
-    let keys = &servers.keys;
-    let keys =
-        aws_credential_types::Credentials::new(&keys.access_key_id, keys.secret_access_key.expose_secret(), None, None, "test");
-    aws_sdk_s3::Client::from_conf(
-        aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .endpoint_url(&servers.s3_endpoint)
-            .force_path_style(true)
-            .credentials_provider(keys)
-            .build(),
-    )
 }
 
 /// Who calls: a user, or nobody.
@@ -368,21 +258,6 @@ impl Answer {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
-}
-
-/// The body that declares these bytes.
-pub fn declared(file_name: &str, content_type: &str, bytes: &[u8]) -> Value {
-    json!({ "fileName": file_name, "contentType": content_type, "size": bytes.len(), "sha256": sha256(bytes) })
-}
-
-pub fn sha256(bytes: &[u8]) -> String {
-    use base64::{Engine, engine::general_purpose::STANDARD};
-    STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
-}
-
-/// A file of tests/fixtures.
-pub fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
 
 /// A small PNG that no other call returns: random bytes after its end, which is legal.

@@ -46,7 +46,7 @@ fn start(data: &Path, bind: &str, s3_bind: &str, env: &[(&str, &str)]) -> Proces
 
 impl Dev {
     async fn start(data: &Path, env: &[(&str, &str)]) -> Self {
-        let mut process = start(data, "127.0.0.1:0", "127.0.0.1:0", env);
+        let process = start(data, "127.0.0.1:0", "127.0.0.1:0", env);
         let banner = process.find(|process| Some(process.out()).filter(|out| out.contains("Ctrl-C stops all of it."))).await;
         let told = |label: &str| {
             let line = banner.lines().find_map(|line| line.trim_start().strip_prefix(label));

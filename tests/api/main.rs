@@ -17,6 +17,8 @@ mod deployment;
 mod dev;
 mod dev_mongod;
 mod documented;
+#[path = "../support/files.rs"]
+mod files;
 mod finalize;
 mod forged_tokens;
 mod gallery;
@@ -39,10 +41,15 @@ mod phones;
 mod previews;
 mod problems;
 mod process;
+#[path = "../support/program.rs"]
+#[allow(dead_code, reason = "the other test binary needs all of it")]
+mod program;
 mod races;
 mod requirements;
 mod safety;
 mod serve;
+#[path = "../support/servers.rs"]
+mod servers;
 mod sessions;
 mod stores;
 mod sweeper;

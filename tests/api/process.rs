@@ -1,119 +1,12 @@
-//! The real program as a process, and a client that knows nothing but its address.
+//! A client that knows nothing of a server but its address.
 
-use std::{
-    io::{BufRead, BufReader, Read},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::app::{PASSWORD, declared};
-
-/// What the program needs of this environment to find its tools; nothing in it is a setting.
-const INHERITED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "VALET_MONGOD", "LD_LIBRARY_PATH"];
-
-/// A running `valet`; killed when dropped.
-pub struct Process {
-    child: Child,
-    out: Output,
-    err: Output,
-}
-
-type Output = Arc<Mutex<String>>;
-
-impl Process {
-    /// Starts it with these settings and no other.
-    pub fn start(arguments: &[&str], env: &[(&str, &str)]) -> Self {
-        let inherited = INHERITED.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?)));
-        // Another build, such as the optimised one.
-        let program = std::env::var("VALET_TEST_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_valet").to_owned());
-        let mut child = Command::new(program)
-            .args(arguments)
-            .env_clear()
-            .envs(inherited)
-            .envs(env.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (out, err) = (gather(child.stdout.take().unwrap()), gather(child.stderr.take().unwrap()));
-        Self { child, out, err }
-    }
-
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn out(&self) -> String {
-        self.out.lock().unwrap().clone()
-    }
-
-    pub fn err(&self) -> String {
-        self.err.lock().unwrap().clone()
-    }
-
-    /// Looks into its output until there is what is sought.
-    pub async fn find<T>(&mut self, seek: impl Fn(&Self) -> Option<T>) -> T {
-        let began = Instant::now();
-        loop {
-            if let Some(found) = seek(self) {
-                return found;
-            }
-            let ended = self.child.try_wait().unwrap();
-            let said = || format!("{}{}", self.out(), self.err());
-            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "{ended:?}, {}", said());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    pub fn signal(&self, name: &str) {
-        let kill = Command::new("kill").args([name, &self.child.id().to_string()]).status().unwrap();
-        assert!(kill.success());
-    }
-
-    /// Its end, which comes within `limit`, and all that it said.
-    pub async fn end(mut self, limit: Duration) -> (ExitStatus, String, String) {
-        let began = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(began.elapsed() < limit, "it still runs after {limit:?}: {}", self.err());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        // The pipes' readers hold the other references until the last byte is here.
-        while Arc::strong_count(&self.out) + Arc::strong_count(&self.err) > 2 {
-            assert!(began.elapsed() < limit + Duration::from_secs(5), "something else holds its output open");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        (status, self.out(), self.err())
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn gather(from: impl Read + Send + 'static) -> Output {
-    let text = Output::default();
-    let gathered = text.clone();
-    std::thread::spawn(move || {
-        let mut from = BufReader::new(from);
-        let mut line = Vec::new();
-        while from.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
-            gathered.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
-            line.clear();
-        }
-    });
-    text
-}
+pub use super::program::{Process, Settings, listening_at};
 
 /// A client of a server somewhere.
 pub struct Client {

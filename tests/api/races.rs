@@ -329,3 +329,33 @@ async fn twenty_confirms_of_parts_against_their_abort() {
     let usage: Value = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!(usage["pending"], 0);
 }
+
+/// A write to its owner's record aborts a delete's transaction, which then begins anew: it must come to an end however busy
+/// the owner is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delete_ends_while_its_owner_is_busy() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned());
+    }
+    let users = app.db.collection::<Document>("users");
+    let stop = tokio_util::sync::CancellationToken::new();
+    let busy = (0..24).map(|_| async {
+        while !stop.is_cancelled() {
+            users.update_one(doc! { "_id": &ada.id }, doc! { "$inc": { "noise": 1_i64 } }).await.unwrap();
+        }
+    });
+    let deletes = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let paths: Vec<_> = ids.iter().map(|id| format!("/api/images/{id}")).collect();
+        let answers = join_all(paths.iter().map(|path| ada.delete(path))).await;
+        stop.cancel();
+        answers
+    };
+    let (_, answers) = tokio::join!(join_all(busy), deletes);
+    assert!(answers.iter().all(|answer| answer.status == 204), "{answers:?}");
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}

@@ -14,15 +14,12 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use valet::dev::mongod::{Mongod, MongodOptions};
 
+pub use super::process::Settings;
 use super::{
     app::{JWT_SECRET, TestApp},
     dev_mongod::within,
-    process::{Client, Process},
+    process::{Client, Process, listening_at},
 };
-
-/// Settings by name.
-#[derive(Clone)]
-pub struct Settings(Vec<(&'static str, String)>);
 
 impl Settings {
     /// Those of a server over this application's database and bucket.
@@ -43,32 +40,13 @@ impl Settings {
         ])
     }
 
-    /// With another value; the empty one counts as none.
-    pub fn but(&self, name: &'static str, value: &str) -> Self {
-        let mut changed = self.clone();
-        changed.0.retain(|(known, _)| *known != name);
-        changed.0.push((name, value.to_owned()));
-        changed
-    }
-
-    /// With none.
-    pub fn without(&self, name: &str) -> Self {
-        Self(self.0.iter().filter(|(known, _)| *known != name).cloned().collect())
-    }
-
     fn start(&self) -> Process {
         self.run(&["serve"])
     }
 
-    /// Starts the program with these arguments.
-    pub fn run(&self, arguments: &[&str]) -> Process {
-        let env: Vec<_> = self.0.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        Process::start(arguments, &env)
-    }
-
     /// Starts a server that listens.
     pub async fn listening(&self) -> (Process, Client) {
-        let mut process = self.start();
+        let process = self.start();
         let address = process.find(|process| listening_at(&process.err())).await;
         (process, Client::of(format!("http://{address}")))
     }
@@ -84,14 +62,6 @@ impl Settings {
         assert!(!err.contains("canary") && !err.contains("panicked"), "{err}");
         err
     }
-}
-
-/// The address in the log line that says so.
-fn listening_at(log: &str) -> Option<String> {
-    log.lines().find_map(|line| {
-        let line: serde_json::Value = serde_json::from_str(line).ok()?;
-        (line["message"] == "listening").then(|| line["address"].as_str().map(str::to_owned))?
-    })
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use mongodb::{
     ClientSession,
     bson::{Bson, DateTime, Document, doc},
@@ -127,28 +128,37 @@ impl Images {
         Ok(moved)
     }
 
-    /// `ready → deleting` for those that are ready, in the transaction that also frees their bytes; says which they were.
-    pub(in crate::store) async fn start_deleting(
+    /// Those that are ready, with their bytes, which never change.
+    pub(in crate::store) async fn ready_sizes(
         &self,
         user: UserId,
         ids: &[ImageId],
-        now: OffsetDateTime,
-        session: &mut ClientSession,
     ) -> mongodb::error::Result<Vec<(String, i64)>> {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Ready.as_str());
         let sizes = self.collection.clone_with_type::<Document>();
-        let mut found =
-            sizes.find(filter.clone()).projection(doc! { "size": 1, "preview.size": 1 }).session(&mut *session).await?;
-        let mut taken = Vec::new();
-        while let Some(image) = found.next(&mut *session).await.transpose()? {
+        let found = sizes.find(filter).projection(doc! { "size": 1, "preview.size": 1 }).await?;
+        let size_of = |image: Document| {
             let preview = image.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
             let bytes = image.get_i64("size").unwrap_or_default() + preview;
-            taken.push((image.get_str("_id").unwrap_or_default().to_owned(), bytes));
-        }
-        // A write by somebody else since the read aborts the transaction, which then begins anew.
-        self.collection.update_many(filter, to_tombstone(ImageState::Deleting, now)).session(session).await?;
-        Ok(taken)
+            (image.get_str("_id").unwrap_or_default().to_owned(), bytes)
+        };
+        found.map_ok(size_of).try_collect().await
+    }
+
+    /// `ready → deleting`, in the transaction that also frees their bytes. `false` when one of them is not ready any more:
+    /// the transaction must not be committed then.
+    pub(in crate::store) async fn start_deleting(
+        &self,
+        user: UserId,
+        ready: &[(String, i64)],
+        now: OffsetDateTime,
+        session: &mut ClientSession,
+    ) -> mongodb::error::Result<bool> {
+        let ids: Vec<_> = ready.iter().map(|(id, _)| id.as_str()).collect();
+        let filter = doc! { "_id": { "$in": ids }, "user": user.to_string(), "state": ImageState::Ready.as_str() };
+        let done = self.collection.update_many(filter, to_tombstone(ImageState::Deleting, now)).session(session).await?;
+        Ok(done.modified_count == ready.len() as u64)
     }
 }
 

@@ -99,7 +99,6 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
         "account_deletion_begun",
         "account_deleted",
     ];
-    let mut process = process;
     process.find(|process| events(process).iter().any(|event| event["event"] == "account_deleted").then_some(())).await;
     let events = events(&process);
     for name in wanted {

@@ -16,7 +16,7 @@ const PROOFS: &str = include_str!("../../../deploy/alerts.test.yaml");
 /// A server with metrics, and where they are.
 async fn measured(settings: Settings) -> (Process, Client, String) {
     let settings = settings.but("ADMIN_BIND", "127.0.0.1:0").but("SWEEP_INTERVAL", "1s");
-    let (mut process, client) = settings.listening().await;
+    let (process, client) = settings.listening().await;
     let said = |line: &str| {
         let line: Value = serde_json::from_str(line).ok()?;
         (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?

@@ -1,0 +1,413 @@
+//! One client's calls: which server is asked, what the journal says of it, and when a call is repeated.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use reqwest::{Method, RequestBuilder, header::HeaderMap};
+use serde_json::Value;
+
+use super::random::Random;
+use crate::journal::{Answered, Asked, Call, Item, Journal, now};
+
+/// A request that is not answered by then is lost.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Failures that are kept to be shown.
+const FAILURES: usize = 200;
+
+/// The servers as a balancer sees them.
+pub struct Balancer {
+    pub bases: Vec<String>,
+    /// Whether each is ready, by its `/readyz`; asked when the balancer goes by it.
+    pub ready: Vec<AtomicBool>,
+    /// Whether each was taken out of the service by who ends it, as Kubernetes does before it stops a pod.
+    pub withdrawn: Vec<AtomicBool>,
+    /// Only ready servers are asked, and nothing but a refused connection is tried again elsewhere, as behind a Kubernetes service.
+    pub by_readiness: bool,
+}
+
+impl Balancer {
+    fn pick(&self, random: &mut Random) -> usize {
+        let serves = |n: &usize| self.ready[*n].load(Ordering::Relaxed) && !self.withdrawn[*n].load(Ordering::Relaxed);
+        let ready: Vec<_> = (0..self.bases.len()).filter(serves).collect();
+        if self.by_readiness && !ready.is_empty() { ready[random.below(ready.len())] } else { random.below(self.bases.len()) }
+    }
+}
+
+/// What the load counts.
+#[derive(Default)]
+pub struct Tally {
+    /// Confirms that were answered 200, by image.
+    pub confirmed: AtomicU64,
+    /// Answers of 500, 503 and 504, and none at all: the first of them.
+    pub failures: std::sync::Mutex<Vec<String>>,
+    /// Clients that have signed in for the first time.
+    pub at_work: AtomicU64,
+    /// Calls that were given up after all repeats.
+    pub given_up: AtomicU64,
+}
+
+/// What came back.
+#[derive(Debug, Clone, Default)]
+pub struct Answer {
+    /// 0 when nothing did.
+    pub status: u16,
+    pub json: Value,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn ok(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    pub fn results(&self) -> &[Value] {
+        self.json["results"].as_array().map_or(&[], Vec::as_slice)
+    }
+}
+
+/// A request to the API.
+pub struct Request<'a> {
+    pub call: Call,
+    pub method: Method,
+    pub path: String,
+    pub body: Option<Value>,
+    pub idem_key: Option<String>,
+    pub token: Option<&'a str>,
+    /// What is asked of which image, for the journal.
+    pub items: Vec<Item>,
+}
+
+pub struct Caller {
+    pub number: usize,
+    pub user: String,
+    pub random: Random,
+    pub http: reqwest::Client,
+    pub balancer: Arc<Balancer>,
+    pub journal: Arc<Journal>,
+    pub tally: Arc<Tally>,
+    pub patience: Duration,
+}
+
+impl Caller {
+    /// Another that goes on from here.
+    pub fn twin(&mut self) -> Self {
+        Self {
+            number: self.number,
+            user: self.user.clone(),
+            random: Random::new(self.random.next()),
+            http: self.http.clone(),
+            balancer: self.balancer.clone(),
+            journal: self.journal.clone(),
+            tally: self.tally.clone(),
+            patience: self.patience,
+        }
+    }
+
+    /// Calls until there is an answer that stands: 503, 504 and none are repeated, as the rules of clients have it.
+    pub async fn call(&mut self, request: Request<'_>) -> Answer {
+        let (began, mut first, mut pause) = (Instant::now(), None, 50);
+        loop {
+            let (op, answer) = self.once(&request, first).await;
+            if !matches!(answer.status, 0 | 503 | 504) {
+                return answer;
+            }
+            if began.elapsed() > self.patience {
+                self.tally.given_up.fetch_add(1, Ordering::Relaxed);
+                return answer;
+            }
+            first = first.or(Some(op));
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            pause = (pause * 2).min(400);
+        }
+    }
+
+    async fn once(&mut self, request: &Request<'_>, repeats: Option<u64>) -> (u64, Answer) {
+        let op = self.journal.next();
+        let mut server = self.balancer.pick(&mut self.random);
+        self.journal.asked(Asked {
+            op,
+            t0: now(),
+            client: self.number,
+            user: self.user.clone(),
+            call: request.call,
+            server: Some(server),
+            repeats,
+            items: request.items.clone(),
+        });
+        let mut sent = self.build(request, server).send().await;
+        // A refused connection: nothing was asked of anybody.
+        let began = Instant::now();
+        while self.balancer.by_readiness && sent.as_ref().is_err_and(reqwest::Error::is_connect) && began.elapsed() < TIMEOUT {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            server = self.balancer.pick(&mut self.random);
+            sent = self.build(request, server).send().await;
+        }
+        let received = receive(sent).await;
+        if let Ok(answer) = &received {
+            self.keep_secrets(&answer.json);
+        }
+        let failure = match &received {
+            Ok(answer) if answer.status >= 500 => {
+                Some(format!("{} {}: {} {}", request.method, request.path, answer.status, answer.json))
+            }
+            Ok(_) => None,
+            Err(lost) => Some(format!("{} {} on server {server}: {lost}", request.method, request.path)),
+        };
+        if let Some(failure) = failure {
+            let mut failures = self.tally.failures.lock().unwrap();
+            if failures.len() < FAILURES {
+                failures.push(failure);
+            }
+        }
+        let answered = answered(op, request, &received);
+        if request.call == Call::Confirm {
+            let confirmed = answered.items.iter().filter(|item| item.status == Some(200)).count();
+            self.tally.confirmed.fetch_add(confirmed as u64, Ordering::Relaxed);
+        }
+        self.journal.answered(answered);
+        (op, received.unwrap_or_default())
+    }
+
+    /// The same call about another's image and about none: both answers, without what must differ, by their digests.
+    pub async fn probe(
+        &mut self,
+        method: Method,
+        path: impl Fn(&str) -> String,
+        body: impl Fn(&str) -> Option<Value>,
+        ids: [&str; 2],
+        token: &str,
+    ) {
+        let (op, server) = (self.journal.next(), self.balancer.pick(&mut self.random));
+        let items: Vec<_> = ids.iter().map(|id| Item { id: Some((*id).to_owned()), ..Item::default() }).collect();
+        let (client, user) = (self.number, self.user.clone());
+        self.journal.asked(Asked {
+            op,
+            t0: now(),
+            client,
+            user,
+            call: Call::Probe,
+            server: Some(server),
+            repeats: None,
+            items: items.clone(),
+        });
+        let mut answered = Answered { op, t1: now(), ..Answered::default() };
+        for (item, id) in items.into_iter().zip(ids) {
+            let request = Request {
+                call: Call::Probe,
+                method: method.clone(),
+                path: path(id),
+                body: body(id),
+                idem_key: None,
+                token: Some(token),
+                items: Vec::new(),
+            };
+            match receive(self.build(&request, server).send().await).await {
+                Ok(answer) => {
+                    let code = answer.json["code"].as_str().map(str::to_owned);
+                    let sha256 = Some(crate::files::sha256(essence(&answer, id).as_bytes()));
+                    answered.items.push(Item { status: Some(answer.status), code, sha256, ..item });
+                }
+                Err(lost) => answered.lost = Some(lost),
+            }
+        }
+        answered.t1 = now();
+        self.journal.answered(answered);
+    }
+
+    fn build(&self, request: &Request<'_>, server: usize) -> RequestBuilder {
+        let url = format!("{}{}", self.balancer.bases[server], request.path);
+        let mut built = self.http.request(request.method.clone(), url).timeout(TIMEOUT);
+        if let Some(token) = request.token {
+            built = built.bearer_auth(token);
+        }
+        if let Some(key) = &request.idem_key {
+            built = built.header("idempotency-key", key);
+        }
+        match &request.body {
+            Some(body) => built.json(body),
+            None => built,
+        }
+    }
+
+    /// Tokens and signatures, by their digests.
+    fn keep_secrets(&self, json: &Value) {
+        for (name, kind) in [("token", "access token"), ("refreshToken", "refresh token")] {
+            if let Some(secret) = json[name].as_str() {
+                self.journal.secret(kind, secret);
+            }
+        }
+        for pointer in ["/upload/url", "/previewUpload/url", "/url"] {
+            let url = json.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+            if let Some((_, signature)) = url.rsplit_once("X-Amz-Signature=") {
+                self.journal.secret("signature", signature);
+            }
+        }
+    }
+
+    /// To S3 under a presigned request. 409, 5xx and no answer are repeated; who `hangs_up` does not wait for the answer.
+    pub async fn put(&mut self, request: &Value, item: Item, bytes: &[u8], hangs_up: bool) -> u16 {
+        let began = Instant::now();
+        loop {
+            let (op, t0) = (self.journal.next(), now());
+            let (client, user, items) = (self.number, self.user.clone(), vec![item.clone()]);
+            self.journal.asked(Asked { op, t0, client, user, call: Call::Put, server: None, repeats: None, items });
+            let mut put = self.http.put(request["url"].as_str().unwrap_or_default()).timeout(TIMEOUT);
+            for (name, value) in request["headers"].as_object().into_iter().flatten() {
+                put = put.header(name, value.as_str().unwrap_or_default());
+            }
+            let send = put.body(bytes.to_vec()).send();
+            let limit = if hangs_up { Duration::from_millis(self.random.next() % 6) } else { TIMEOUT };
+            let sent = tokio::time::timeout(limit, send).await;
+            let (status, lost) = match sent {
+                Ok(Ok(answer)) => (answer.status().as_u16(), None),
+                Ok(Err(error)) => (0, Some(error.without_url().to_string())),
+                Err(_) => (0, Some("hung up".to_owned())),
+            };
+            self.journal.answered(Answered {
+                op,
+                t1: now(),
+                status: (status > 0).then_some(status),
+                lost,
+                ..Answered::default()
+            });
+            if hangs_up || !matches!(status, 0 | 409 | 500..) || began.elapsed() > self.patience {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// From S3 under a presigned URL.
+    pub async fn get(&mut self, url: &Value, id: &str) {
+        let op = self.journal.next();
+        let item = Item { id: Some(id.to_owned()), ..Item::default() };
+        let (client, user, items) = (self.number, self.user.clone(), vec![item.clone()]);
+        self.journal.asked(Asked { op, t0: now(), client, user, call: Call::Get, server: None, repeats: None, items });
+        let received = receive(self.http.get(url.as_str().unwrap_or_default()).timeout(TIMEOUT).send().await).await;
+        let mut answered = Answered { op, t1: now(), ..Answered::default() };
+        match received {
+            Ok(answer) => {
+                let fetched = Item {
+                    sha256: answer.ok().then(|| crate::files::sha256(&answer.body)),
+                    size: answer.ok().then_some(answer.body.len() as u64),
+                    content_type: answer.headers.get("content-type").and_then(|value| value.to_str().ok()).map(str::to_owned),
+                    status: Some(answer.status),
+                    ..item
+                };
+                (answered.status, answered.items) = (Some(answer.status), vec![fetched]);
+            }
+            Err(lost) => answered.lost = Some(lost),
+        }
+        self.journal.answered(answered);
+    }
+}
+
+async fn receive(sent: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, String> {
+    // What was the cause is said by the innermost error; the URL may be a secret.
+    let told = |error: reqwest::Error| {
+        let error = error.without_url();
+        let mut text = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(inner) = source {
+            text = format!("{text}: {inner}");
+            source = inner.source();
+        }
+        text
+    };
+    let response = sent.map_err(told)?;
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    let body = response.bytes().await.map_err(told)?.to_vec();
+    Ok(Answer { status, headers, json: serde_json::from_slice(&body).unwrap_or_default(), body })
+}
+
+/// All that an answer says, but for the id that was asked for and the request's own.
+fn essence(answer: &Answer, id: &str) -> String {
+    let mut json = answer.json.clone();
+    let results = json.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten();
+    results.filter_map(|result| result.get_mut("problem")?.as_object_mut()).for_each(|problem| drop(problem.remove("requestId")));
+    if let Some(members) = json.as_object_mut() {
+        members.remove("requestId");
+    }
+    format!("{} {}", answer.status, json).replace(id, "ID")
+}
+
+/// What the journal says of an answer.
+fn answered(op: u64, request: &Request<'_>, received: &Result<Answer, String>) -> Answered {
+    let mut answered = Answered { op, t1: now(), ..Answered::default() };
+    let answer = match received {
+        Ok(answer) => answer,
+        Err(lost) => {
+            answered.lost = Some(lost.clone());
+            return answered;
+        }
+    };
+    answered.status = Some(answer.status);
+    answered.code = answer.json["code"].as_str().map(str::to_owned);
+    if answer.status >= 500 {
+        answered.body = Some(String::from_utf8_lossy(&answer.body).into_owned());
+    }
+    let mut tell = |name: &str, value: &Value| {
+        let text = value.as_str().map(str::to_owned).or_else(|| value.as_u64().map(|n| n.to_string()));
+        answered.told.extend(text.map(|text| (name.to_owned(), text)));
+    };
+    tell("userId", &answer.json["user"]["id"]);
+    tell("bytes", &answer.json["usage"]["bytes"]);
+    tell("quotaBytes", &answer.json["usage"]["quotaBytes"]);
+    if let Some(session) = answer.json["token"].as_str().and_then(session_of) {
+        tell("session", &Value::String(session));
+    }
+    let json = &answer.json;
+    answered.items = if !answer.results().is_empty() {
+        answer.results().iter().map(shown).collect()
+    } else if let Some(images) = json["images"].as_array() {
+        images.iter().map(shown).collect()
+    } else if let Some(uploads) = json["uploads"].as_array() {
+        uploads.iter().map(|upload| Item { state: Some("pending".to_owned()), ..shown(upload) }).collect()
+    } else if json["id"].is_string() {
+        vec![Item { status: Some(answer.status), ..shown(json) }]
+    } else {
+        // What was asked of one image is answered for it.
+        let one = |item: &Item| Item {
+            id: item.id.clone(),
+            status: Some(answer.status),
+            code: answered.code.clone(),
+            ..Item::default()
+        };
+        request.items.iter().map(one).collect()
+    };
+    answered
+}
+
+/// An image, a ticket, or an item's result with either.
+fn shown(json: &Value) -> Item {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let inner = ["ticket", "image"].iter().map(|name| &json[*name]).find(|inner| inner.is_object());
+    let image = inner.unwrap_or(json);
+    // A ticket of something ready shows the image.
+    let image = if image["image"].is_object() { &image["image"] } else { image };
+    let is_image = image["uploadedAt"].is_string();
+    Item {
+        id: text(&image["id"]).or_else(|| text(&json["id"])),
+        status: json["status"].as_u64().and_then(|status| status.try_into().ok()),
+        code: text(&json["problem"]["code"]),
+        state: if is_image { Some("ready".to_owned()) } else { text(&image["state"]) },
+        sha256: text(&image["sha256"]),
+        size: image["size"].as_u64(),
+        content_type: text(&image["contentType"]),
+        idem_key: None,
+    }
+}
+
+/// The session that a token names.
+pub fn session_of(token: &str) -> Option<String> {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    serde_json::from_slice::<Value>(&claims).ok()?["sid"].as_str().map(str::to_owned)
+}

@@ -1,0 +1,144 @@
+//! Who uploads, and what they have: shared by all clients of a user.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use super::random::Random;
+use crate::files::{fixture, sha256};
+
+/// In every password: wherever it is found, a password is.
+pub const MARKER: &str = "valet-canary";
+
+/// Bytes to upload.
+#[derive(Debug)]
+pub struct File {
+    pub bytes: Vec<u8>,
+    pub content_type: &'static str,
+    pub sha256: String,
+}
+
+impl File {
+    /// Bytes that no other call returns; some are larger, so that quotas are met.
+    pub fn new(random: &mut Random) -> Self {
+        let (name, content_type) = if random.percent(60) { ("plain.png", "image/png") } else { ("plain.jpg", "image/jpeg") };
+        let mut bytes = fixture(name);
+        Self::salt(&mut bytes, random);
+        // What follows an image's end is legal.
+        bytes.resize(bytes.len() + random.below(4000), 7);
+        Self { sha256: sha256(&bytes), bytes, content_type }
+    }
+
+    /// No image, whatever it says.
+    pub fn html(random: &mut Random) -> Self {
+        let mut bytes = b"<!doctype html><script>alert(1)</script>".to_vec();
+        Self::salt(&mut bytes, random);
+        Self { sha256: sha256(&bytes), bytes, content_type: "image/png" }
+    }
+
+    fn salt(bytes: &mut Vec<u8>, random: &mut Random) {
+        bytes.extend(random.next().to_le_bytes());
+        bytes.extend(random.next().to_le_bytes());
+    }
+
+    /// As many bytes, and others.
+    pub fn other_bytes(&self) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        if let Some(last) = bytes.last_mut() {
+            *last ^= 0xff;
+        }
+        bytes
+    }
+}
+
+/// An image or open upload, as far as its owner's clients know.
+#[derive(Debug, Clone)]
+pub struct Known {
+    pub id: String,
+    pub file: Arc<File>,
+    pub ready: bool,
+}
+
+/// An account and what is in it.
+pub struct Account {
+    pub email: String,
+    pub known: Mutex<Vec<Known>>,
+    /// It was signed up: hashing is slow, and one client does it for all.
+    pub signed_up: tokio::sync::OnceCell<()>,
+    /// Its owner has begun to delete it.
+    pub leaving: AtomicBool,
+}
+
+impl Account {
+    fn new(email: String) -> Arc<Self> {
+        Arc::new(Self {
+            email,
+            known: Mutex::default(),
+            signed_up: tokio::sync::OnceCell::new(),
+            leaving: AtomicBool::new(false),
+        })
+    }
+
+    /// Follows from the email, so that nobody has to keep it.
+    pub fn password(&self) -> String {
+        password_of(&self.email)
+    }
+
+    pub fn learn(&self, id: &str, file: &Arc<File>, ready: bool) {
+        let mut known = self.known.lock().unwrap();
+        match known.iter_mut().find(|known| known.id == id) {
+            Some(known) => known.ready |= ready,
+            None => known.push(Known { id: id.to_owned(), file: file.clone(), ready }),
+        }
+    }
+
+    pub fn forget(&self, id: &str) {
+        self.known.lock().unwrap().retain(|known| known.id != id);
+    }
+
+    pub fn some(&self, random: &mut Random, most: usize, which: impl Fn(&Known) -> bool) -> Vec<Known> {
+        let known: Vec<_> = self.known.lock().unwrap().iter().filter(|known| which(known)).cloned().collect();
+        let from = random.below(known.len());
+        known.into_iter().skip(from).take(most).collect()
+    }
+}
+
+pub fn password_of(email: &str) -> String {
+    format!("{MARKER} {}", &sha256(email.as_bytes())[..16])
+}
+
+/// A person: one account after the other.
+pub struct Person {
+    number: usize,
+    seed: u64,
+    account: Mutex<(usize, Arc<Account>)>,
+}
+
+impl Person {
+    pub fn new(number: usize, seed: u64) -> Self {
+        Self { number, seed, account: Mutex::new((0, Account::new(Self::email(number, seed, 0)))) }
+    }
+
+    fn email(number: usize, seed: u64, generation: usize) -> String {
+        format!("u{number}.{generation}.{seed}@example.com")
+    }
+
+    pub fn account(&self) -> Arc<Account> {
+        self.account.lock().unwrap().1.clone()
+    }
+
+    /// After the account is gone.
+    pub fn begin_anew(&self, old: &Account) {
+        let mut account = self.account.lock().unwrap();
+        if account.1.email == old.email {
+            let generation = account.0 + 1;
+            *account = (generation, Account::new(Self::email(self.number, self.seed, generation)));
+        }
+    }
+
+    /// Whether this client is the one that deletes it.
+    pub fn leaves(account: &Account) -> bool {
+        !account.leaving.swap(true, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,24 @@
+//! Valet under faults: real servers as processes, a load of clients that keep a journal, and a checker that believes neither.
+//! README.md beside this file says what is run how.
+#![cfg(feature = "dev")]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod check;
+#[path = "../support/counts.rs"]
+mod counts;
+#[path = "../support/files.rs"]
+mod files;
+mod journal;
+mod kills;
+mod load;
+mod pauses;
+mod plants;
+#[path = "../support/program.rs"]
+#[allow(dead_code, reason = "the other test binary needs all of it")]
+mod program;
+mod restarts;
+#[path = "../support/servers.rs"]
+#[allow(dead_code, reason = "the other test binary needs all of it")]
+mod servers;
+#[allow(dead_code, reason = "rows of the fault matrix need all of it")]
+mod world;

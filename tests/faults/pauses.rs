@@ -1,0 +1,42 @@
+//! SIGSTOP of servers and sweepers under load: whoever is paused goes on in the middle of what the others have long settled.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    check::{Checker, liveness},
+    journal::Journal,
+    kills::number,
+    load::{Load, Profile, Random},
+    world::{Options, Patience, World},
+};
+
+/// F26: two servers and three sweepers, one of the servers paused at a time for up to `VALET_FAULTS_PAUSE` (6) seconds: longer than
+/// URLs and graces; with 150, longer than leases. `VALET_FAULTS_PAUSES` (3) times.
+#[tokio::test(flavor = "multi_thread")]
+async fn f26_paused_servers_under_load() {
+    let (pauses, longest) = (number("VALET_FAULTS_PAUSES", 3), number("VALET_FAULTS_PAUSE", 6));
+    let seed = number("VALET_FAULTS_SEED", 1);
+    let mut world = World::start(Options { servers: 2, sweepers: 1, ..Options::default() }).await;
+    let (mut checker, mut random) = (Checker::default(), Random::new(seed));
+    let journal = Arc::new(Journal::create(&world.dir.join("journal.jsonl")));
+    let load = Load::start(&world, &journal, Profile { clients: 30, seed, ..Profile::default() });
+    load.at_work(Duration::from_secs(1)).await;
+    for _ in 0..pauses {
+        let paused = &world.servers[random.below(world.servers.len())];
+        paused.signal("-STOP");
+        world.sweepers[0].pause();
+        tokio::time::sleep(Duration::from_millis(random.next() % (longest * 1000))).await;
+        checker.sample(&world).await;
+        paused.signal("-CONT");
+        tokio::time::sleep(Duration::from_millis(random.next() % 1000)).await;
+    }
+    world.heal().await;
+    load.stop().await;
+    let patience = if longest > 6 { Patience::Real } else { Patience::Hurried };
+    let rested = world.quiesce(patience).await;
+    let report = checker.check(&world, &journal, Duration::ZERO).await;
+    println!("{pauses} pauses of up to {longest} s, at rest after {rested:.0?}: {report}");
+    report.assert_clean();
+    liveness::cycle(&world).await;
+    world.stop_sweepers().await;
+}

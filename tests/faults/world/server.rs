@@ -1,0 +1,133 @@
+//! A `valet serve` as a process that can be killed, paused, stopped, and started again on its port.
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU16, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crate::{
+    program::{PROGRAM, Process, Settings, listening_at},
+    servers::set,
+};
+
+/// A port that no outgoing connection of this machine takes: below the ephemeral ones.
+fn free_port() -> u16 {
+    static NEXT: OnceLock<AtomicU16> = OnceLock::new();
+    let first = || AtomicU16::new(20_000 + u16::try_from(std::process::id() % 11_000).unwrap());
+    loop {
+        let port = NEXT.get_or_init(first).fetch_add(1, Ordering::Relaxed);
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A `valet serve`, running or not.
+pub struct Server {
+    pub number: usize,
+    pub address: String,
+    settings: Mutex<Settings>,
+    process: Mutex<Option<Process>>,
+    logs: Arc<Mutex<String>>,
+    kills: AtomicU64,
+}
+
+impl Server {
+    /// Not running yet, on a port of its own.
+    pub fn new(number: usize, settings: Settings, logs: Arc<Mutex<String>>) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut settings = settings.but("BIND", &address);
+        if let (1, Some(program)) = (number, set("VALET_FAULTS_OTHER_PROGRAM")) {
+            settings = settings.but(PROGRAM, &program);
+        }
+        Self { number, address, settings: Mutex::new(settings), process: Mutex::default(), logs, kills: AtomicU64::new(0) }
+    }
+
+    pub fn base(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Another value from the next start on.
+    pub fn set(&self, name: &'static str, value: &str) {
+        let mut settings = self.settings.lock().unwrap();
+        *settings = settings.but(name, value);
+    }
+
+    /// Starts it on its port and waits until it listens.
+    pub async fn start(&self) {
+        for attempt in 0.. {
+            let settings = self.settings.lock().unwrap().clone();
+            let process = settings.run(&["serve"]);
+            let began = Instant::now();
+            let listens = loop {
+                if listening_at(&process.err()).is_some() {
+                    break true;
+                }
+                if process.has_ended() || began.elapsed() > Duration::from_secs(60) {
+                    break false;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            };
+            if listens {
+                *self.process.lock().unwrap() = Some(process);
+                return;
+            }
+            // Its dependencies may be away: an orchestrator starts it again.
+            assert!(attempt < 100, "server {} does not start: {}", self.number, process.err());
+            self.bury(process);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&self) {
+        let process = self.process.lock().unwrap().take();
+        if let Some(process) = process {
+            process.signal("-KILL");
+            self.kills.fetch_add(1, Ordering::Relaxed);
+            let (_, out, err) = process.end(Duration::from_secs(10)).await;
+            self.logs.lock().unwrap().push_str(&(out + &err));
+        }
+    }
+
+    /// `-STOP`, `-CONT`, `-TERM` and so on.
+    pub fn signal(&self, name: &str) {
+        self.process.lock().unwrap().as_ref().expect("the server runs").signal(name);
+    }
+
+    /// SIGTERM, and its end within `limit`; says whether it ended well.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        let process = self.process.lock().unwrap().take().expect("the server runs");
+        process.signal("-TERM");
+        let (status, out, err) = process.end(limit).await;
+        self.logs.lock().unwrap().push_str(&(out + &err));
+        status.success()
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process.lock().unwrap().as_ref().is_some_and(|process| !process.has_ended())
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.lock().unwrap().as_ref().expect("the server runs").id()
+    }
+
+    /// SIGKILLs so far.
+    pub fn kills(&self) -> u64 {
+        self.kills.load(Ordering::Relaxed)
+    }
+
+    fn bury(&self, process: Process) {
+        let mut logs = self.logs.lock().unwrap();
+        logs.push_str(&process.out());
+        logs.push_str(&process.err());
+    }
+
+    /// All that the process of this moment has said.
+    pub fn log(&self) -> String {
+        self.process.lock().unwrap().as_ref().map_or_else(String::new, |process| process.out() + &process.err())
+    }
+}

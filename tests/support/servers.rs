@@ -1,0 +1,133 @@
+//! What a run of a test binary shares: one mongod and one local S3 for all its tests. Shared by the test binaries.
+//!
+//! `VALET_TEST_S3_ENDPOINT` (with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`) names another S3 server,
+//! `VALET_TEST_MONGODB_URI` another MongoDB, `VALET_TEST_S3_FINALIZE=copy` has uploads copied at confirm.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use tokio_util::sync::CancellationToken;
+use valet::{
+    config::CorsOrigins,
+    dev::{
+        mongod::{Mongod, MongodOptions},
+        s3::LocalS3,
+    },
+    signer::Credentials,
+};
+
+pub const JWT_SECRET: &str = "test-secret-0123456789-abcdefghij";
+
+/// The run's mongod and S3.
+pub struct Servers {
+    pub mongodb: String,
+    pub s3_endpoint: String,
+    pub keys: Credentials,
+}
+
+/// A bucket's keys in the local S3.
+const LOCAL_KEYS: (&str, &str) = ("test-key", "test-secret");
+
+/// A setting of the run.
+pub fn set(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// Started by whoever asks first.
+pub fn servers() -> &'static Servers {
+    static SERVERS: OnceLock<Servers> = OnceLock::new();
+    SERVERS.get_or_init(|| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        // Each test has a runtime of its own, which ends with it; the servers live on a thread that stays.
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let root = scratch_dir();
+                let external = set("VALET_TEST_S3_ENDPOINT");
+                let (s3_endpoint, keys) = match external {
+                    Some(endpoint) => {
+                        let name =
+                            |name| set(name).expect("VALET_TEST_S3_ENDPOINT needs AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY");
+                        (endpoint, (name("AWS_ACCESS_KEY_ID"), name("AWS_SECRET_ACCESS_KEY")))
+                    }
+                    None => (local_s3(root.join("s3")).await, (LOCAL_KEYS.0.to_owned(), LOCAL_KEYS.1.to_owned())),
+                };
+                let external = set("VALET_TEST_MONGODB_URI");
+                let mongod = match external {
+                    Some(_) => None,
+                    None => Some(Mongod::start(MongodOptions::new(root.join("mongodb"))).await.unwrap()),
+                };
+                let mongodb = external.unwrap_or_else(|| mongod.as_ref().unwrap().uri());
+                let keys = Credentials {
+                    access_key_id: keys.0,
+                    secret_access_key: SecretString::from(keys.1),
+                    session_token: None,
+                    expires_at: None,
+                };
+                sender.send(Servers { mongodb, s3_endpoint, keys }).unwrap();
+                // Until the process ends; mongod's watchdog sees that.
+                std::future::pending::<()>().await;
+                drop(mongod);
+            });
+        });
+        receiver.recv().expect("the servers start")
+    })
+}
+
+/// The run's `S3_FINALIZE`.
+pub fn finalize() -> String {
+    set("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())
+}
+
+/// Whether the tests run against the in-process S3, some of whose behaviour other servers lack.
+pub fn s3_is_local() -> bool {
+    set("VALET_TEST_S3_ENDPOINT").is_none()
+}
+
+/// A folder for this run; what earlier runs left is removed, since nothing can remove it when a process ends.
+pub fn scratch_dir() -> PathBuf {
+    let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.rsplit_once('-').and_then(|(_, pid)| pid.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let dir = base.join(format!("{}-{}", env!("CARGO_CRATE_NAME"), std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
+
+async fn local_s3(root: PathBuf) -> String {
+    let options = valet::dev::s3::Options {
+        root,
+        access_key: LOCAL_KEYS.0.to_owned(),
+        secret_key: LOCAL_KEYS.1.into(),
+        cors: CorsOrigins { exact: vec!["https://app.example".to_owned()], loopback: true },
+    };
+    let server = LocalS3::open(options).unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(server.serve(listener, CancellationToken::new()));
+    endpoint
+}
+
+/// A client with the bucket's own keys.
+pub fn s3_client(endpoint: &str, keys: &Credentials) -> aws_sdk_s3::Client {
+    use aws_sdk_s3::config::{BehaviorVersion, Region};
+    let keys =
+        aws_credential_types::Credentials::new(&keys.access_key_id, keys.secret_access_key.expose_secret(), None, None, "test");
+    aws_sdk_s3::Client::from_conf(
+        aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(endpoint)
+            .force_path_style(true)
+            .credentials_provider(keys)
+            .build(),
+    )
+}
