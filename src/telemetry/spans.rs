@@ -26,12 +26,14 @@ pub struct Ids {
 
 impl Ids {
     /// 32 hexadecimal digits.
+    #[must_use]
     pub fn trace(&self) -> impl fmt::Display + use<> {
         let id = self.trace;
         fmt::from_fn(move |f| write!(f, "{id:032x}"))
     }
 
     /// 16 hexadecimal digits.
+    #[must_use]
     pub fn span(&self) -> impl fmt::Display + use<> {
         let id = self.span;
         fmt::from_fn(move |f| write!(f, "{id:016x}"))
@@ -66,6 +68,7 @@ pub struct Asked<'a> {
 
 impl Server {
     /// Begins one, in the caller's trace when there is one.
+    #[must_use]
     pub fn begin(caller: Option<&TraceContext>, asked: &Asked<'_>) -> Self {
         let span = if BUILT { server(asked) } else { Span::none() };
         let ids = match super::join(&span, caller) {
@@ -77,11 +80,13 @@ impl Server {
     }
 
     /// For the log.
+    #[must_use]
     pub fn ids(&self) -> Ids {
         self.ids
     }
 
     /// To work in.
+    #[must_use]
     pub fn span(&self) -> Span {
         self.span.clone()
     }
@@ -127,6 +132,7 @@ pub struct Call {
 
 impl Call {
     /// To S3, by the operation's name.
+    #[must_use]
     pub fn s3(operation: &str) -> Self {
         let span = || {
             tracing::info_span!(
@@ -147,6 +153,7 @@ impl Call {
     }
 
     /// To MongoDB: a command, its database and its collection, and who is asked.
+    #[must_use]
     pub fn mongodb(command: &str, database: &str, collection: Option<&str>, server: (&str, Option<u16>)) -> Self {
         let span = || {
             tracing::info_span!(
@@ -173,6 +180,7 @@ impl Call {
     }
 
     /// Whether anybody keeps it.
+    #[must_use]
     pub fn is_kept(&self) -> bool {
         self.open
     }
