@@ -8,22 +8,20 @@ mod copying;
 #[cfg(feature = "dev")]
 mod counted;
 mod credentials;
+mod errors;
 pub mod listing;
 mod measured;
 mod multipart;
 pub mod prober;
+mod reading;
 pub mod settings;
 pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use aws_lc_rs::digest;
 use aws_sdk_s3::{
     Client,
     config::{IdentityCache, Region, retry::RetryConfig, timeout::TimeoutConfig},
-    error::{ProvideErrorMetadata, SdkError},
-    operation::RequestId,
-    types::ChecksumMode,
 };
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -31,7 +29,12 @@ use tokio::sync::watch;
 pub use self::browser::MultipartCall;
 pub use self::copying::COPYING;
 pub use self::multipart::{COMPLETING, NewPart, StoredPart};
-use self::{clock::Clock, credentials::Known};
+pub use self::reading::Head;
+use self::{
+    clock::Clock,
+    credentials::Known,
+    errors::{failed, is_absent, is_withheld},
+};
 use super::StoreError;
 use crate::{
     config,
@@ -56,19 +59,6 @@ pub struct Objects {
     clock: Clock,
     /// Where this server itself finds the bucket.
     inside: Location,
-}
-
-/// What S3 says of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// Bytes.
-    pub size: u64,
-    /// As it was sent with the PUT.
-    pub content_type: Option<String>,
-    /// The checksum S3 verified; absent on stores that keep none.
-    pub sha256: Option<Sha256>,
-    /// With its quotes, as conditional requests want it.
-    pub etag: String,
 }
 
 /// A presigned PUT and the headers its signature covers.
@@ -239,74 +229,13 @@ impl Objects {
         self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, now, ttl)
     }
 
-    /// What is there, or `None`.
-    ///
-    /// # Errors
-    /// [`StoreError`]; also for 403, which S3 answers for a missing key when the policy lacks `s3:ListBucket`.
-    pub async fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
-        let request = self.client.head_object().bucket(&self.bucket).key(key.as_str()).checksum_mode(ChecksumMode::Enabled);
-        let found = match request.send().await {
-            Ok(found) => found,
-            Err(error) if status(&error) == Some(404) => return Ok(None),
-            Err(error) => return Err(failed("HeadObject", &error)),
-        };
-        Ok(Some(Head {
-            size: found.content_length().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
-            content_type: found.content_type().map(str::to_owned),
-            sha256: found.checksum_sha256().and_then(|text| Sha256::parse(text).ok()),
-            etag: found.e_tag().unwrap_or_default().to_owned(),
-        }))
-    }
-
-    /// The first `length` bytes of the object that `etag` names; fewer when it is shorter, `None` when it is not there any
-    /// more.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn read_head(&self, key: &ObjectKey, etag: &str, length: usize) -> Result<Option<Vec<u8>>, StoreError> {
-        let range = format!("bytes=0-{}", length.saturating_sub(1));
-        let request = self.client.get_object().bucket(&self.bucket).key(key.as_str()).range(range).if_match(etag);
-        let read = async {
-            let object = match request.send().await {
-                Ok(object) => object,
-                Err(error) if is_gone(&error) => return Ok(None),
-                Err(error) => return Err(failed("GetObject", &error)),
-            };
-            let bytes = object.body.collect().await.map_err(|error| broken(&error))?;
-            Ok(Some(bytes.to_vec()))
-        };
-        tokio::time::timeout(DEADLINE, read).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "GetObject" }))
-    }
-
-    /// The digest of the whole object that `etag` names, computed here: for stores that keep no checksum. The bytes
-    /// pass through this server, at no more memory than a chunk; a stall is bounded. `None` when it is not there any more.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn digest(&self, key: &ObjectKey, etag: &str) -> Result<Option<Sha256>, StoreError> {
-        let request = self.client.get_object().bucket(&self.bucket).key(key.as_str()).if_match(etag);
-        let mut body = match request.send().await {
-            Ok(object) => object.body,
-            Err(error) if is_gone(&error) => return Ok(None),
-            Err(error) => return Err(failed("GetObject", &error)),
-        };
-        let mut context = digest::Context::new(&digest::SHA256);
-        let stalled = || StoreError::ObjectsTimeout { operation: "GetObject" };
-        while let Some(chunk) = tokio::time::timeout(DEADLINE, body.next()).await.map_err(|_| stalled())? {
-            context.update(&chunk.map_err(|error| broken(&error))?);
-        }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(context.finish().as_ref());
-        Ok(Some(Sha256::from_bytes(bytes)))
-    }
-
     /// Deletes the object with all its versions. Done when nothing is there.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let listing = self.client.list_object_versions().bucket(&self.bucket).prefix(key.as_str()).send().await;
-        let versions: Vec<Option<String>> = match listing {
+        let mut versions: Vec<Option<String>> = match listing {
             // The prefix also matches longer keys.
             Ok(found) => {
                 let is_ours = |listed: Option<&str>| listed == Some(key.as_str());
@@ -315,14 +244,18 @@ impl Objects {
                 versions.chain(markers).map(|id| id.filter(|id| *id != "null").map(str::to_owned)).collect()
             }
             // A store without versions (Garage answers 501), or a policy without s3:ListBucketVersions.
-            Err(error) if matches!(status(&error), Some(501 | 403 | 400 | 405)) => vec![None],
+            Err(error) if is_withheld(&error) => vec![None],
             Err(error) => return Err(failed("ListObjectVersions", &error)),
         };
+        if versions.is_empty() && self.head(key).await?.is_some() {
+            // Not every store's listing is as fresh as its objects.
+            versions.push(None);
+        }
         for version in versions {
             let delete = self.client.delete_object().bucket(&self.bucket).key(key.as_str()).set_version_id(version);
             match delete.send().await {
                 Ok(_) => {}
-                Err(error) if status(&error) == Some(404) => {}
+                Err(error) if is_absent(&error) => {}
                 Err(error) => return Err(failed("DeleteObject", &error)),
             }
         }
@@ -360,32 +293,4 @@ impl Objects {
 fn patient(longest: Duration) -> aws_sdk_s3::config::Builder {
     let timeouts = TimeoutConfig::builder().read_timeout(longest).operation_attempt_timeout(longest).operation_timeout(longest);
     aws_sdk_s3::config::Builder::new().timeout_config(timeouts.build())
-}
-
-fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
-}
-
-/// Deleted, or replaced, since its entity tag was read.
-fn is_gone<E>(error: &SdkError<E>) -> bool {
-    matches!(status(error), Some(404 | 412))
-}
-
-fn failed<E: ProvideErrorMetadata + std::error::Error>(operation: &'static str, error: &SdkError<E>) -> StoreError {
-    let reason = match error {
-        SdkError::TimeoutError(_) => return StoreError::ObjectsTimeout { operation },
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => return StoreError::ObjectsTimeout { operation },
-        SdkError::DispatchFailure(_) => "S3 cannot be reached".to_owned(),
-        SdkError::ConstructionFailure(_) => "the request could not be built".to_owned(),
-        _ => {
-            let status = status(error).map_or_else(|| "no status".to_owned(), |status| status.to_string());
-            let id = error.raw_response().and_then(RequestId::request_id).unwrap_or("-");
-            format!("{status} {}, S3 request {id}", error.code().unwrap_or("without a code"))
-        }
-    };
-    StoreError::Objects { operation, reason }
-}
-
-fn broken(_: &impl std::error::Error) -> StoreError {
-    StoreError::Objects { operation: "GetObject", reason: "the body broke off".to_owned() }
 }

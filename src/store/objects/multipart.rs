@@ -8,7 +8,11 @@ use aws_sdk_s3::{
 };
 use time::OffsetDateTime;
 
-use super::{Objects, PresignedPut, failed, patient, status};
+use super::{
+    Objects, PresignedPut,
+    errors::{failed, is_absent, is_withheld, status},
+    patient,
+};
 use crate::{
     model::{ContentType, ObjectKey, PartChecksums, Sha256},
     signer::{Presigned, Request},
@@ -119,7 +123,7 @@ impl Objects {
             let list = self.client.list_parts().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
             let page = match list.set_part_number_marker(marker.clone()).send().await {
                 Ok(page) => page,
-                Err(error) if status(&error) == Some(404) => return Ok(None),
+                Err(error) if is_absent(&error) => return Ok(None),
                 Err(error) => return Err(failed("ListParts", &error)),
             };
             parts.extend(page.parts().iter().filter_map(|part| {
@@ -158,7 +162,8 @@ impl Objects {
             complete.if_none_match("*").multipart_upload(parts).customize().config_override(patient(COMPLETING)).send().await;
         match answer {
             Ok(_) => Ok(true),
-            Err(error) if matches!(status(&error), Some(404 | 409 | 412)) || error.code() == Some("InvalidPart") => Ok(false),
+            Err(error) if is_absent(&error) => Ok(false),
+            Err(error) if matches!(status(&error), Some(409 | 412)) || error.code() == Some("InvalidPart") => Ok(false),
             Err(error) => Err(failed("CompleteMultipartUpload", &error)),
         }
     }
@@ -171,7 +176,7 @@ impl Objects {
         let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
         match abort.send().await {
             Ok(_) => Ok(()),
-            Err(error) if status(&error) == Some(404) => Ok(()),
+            Err(error) if is_absent(&error) => Ok(()),
             Err(error) => Err(failed("AbortMultipartUpload", &error)),
         }
     }
@@ -185,7 +190,7 @@ impl Objects {
         let listing = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key.as_str()).send().await;
         let uploads = match listing {
             Ok(found) => found.uploads.unwrap_or_default(),
-            Err(error) if matches!(status(&error), Some(400 | 403 | 405 | 501)) => return Ok(()),
+            Err(error) if is_withheld(&error) => return Ok(()),
             Err(error) => return Err(failed("ListMultipartUploads", &error)),
         };
         // The prefix also matches longer keys. One page: nothing makes a thousand uploads of one key.

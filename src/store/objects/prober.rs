@@ -10,7 +10,10 @@ use aws_sdk_s3::{
 };
 use time::OffsetDateTime;
 
-use super::{Objects, StoreError, failed, status};
+use super::{
+    Objects, StoreError,
+    errors::{failed, status},
+};
 use crate::{
     model::ObjectKey,
     signer::{Presigned, Request},

@@ -13,7 +13,10 @@ use aws_sdk_s3::{
     },
 };
 
-use super::{Objects, StoreError, failed, status};
+use super::{
+    Objects, StoreError,
+    errors::{failed, status},
+};
 
 /// The name of Valet's rules.
 const RULE: &str = "valet";
