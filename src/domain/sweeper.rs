@@ -202,8 +202,7 @@ impl Valet {
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
         let ends = image.expires_at.max(self.quiet_from(image));
-        let looked = if now < ends { self.gather(image, now).await } else { self.gather_finally(image, now).await };
-        match looked? {
+        match self.gather(image, now).await? {
             Finding::Proved(verified) => {
                 if self.accept(image, &verified).await?.is_some() {
                     swept.confirmed += 1;

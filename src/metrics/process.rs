@@ -64,7 +64,11 @@ impl Stat {
         // The second field is the program's name, in brackets and with any byte in it.
         let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
-        Some(Self { cpu: (field(14)? + field(15)?) / TICKS, started: booted + field(22)? / TICKS, threads: fields.get(20 - 3)?.parse().ok()? })
+        Some(Self {
+            cpu: (field(14)? + field(15)?) / TICKS,
+            started: booted + field(22)? / TICKS,
+            threads: fields.get(20 - 3)?.parse().ok()?,
+        })
     }
 }
 

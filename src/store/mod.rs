@@ -196,8 +196,16 @@ async fn update_each<T: Send + Sync>(
     let concern = doc! { "w": "majority", "j": true };
     let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
     let database = collection.client().database(&collection.namespace().db);
-    let answer = bounded(async { database.run_command(command).await }).await?;
-    match answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document) {
+    let ask = || bounded(async { database.run_command(command.clone()).await });
+    let answer = match ask().await {
+        // The driver does not repeat a command that it does not know. Each update is conditional: one that was applied already
+        // finds nothing to do.
+        Err(StoreError::Database(error)) if is_lost(&error) => ask().await?,
+        answer => answer?,
+    };
+    let refused = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);
+    // The driver does not look for this one either: applied, and not by a majority.
+    match refused.or_else(|| answer.get_document("writeConcernError").ok()) {
         None => Ok(answer.get_i32("nModified").ok().and_then(|n| n.try_into().ok()).unwrap_or(0)),
         Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
     }
@@ -241,6 +249,16 @@ fn said(error: &mongodb::error::Error) -> String {
         ErrorKind::ServerSelection { .. } => "no server that takes writes could be reached within 3 s".to_owned(),
         ErrorKind::Authentication { .. } => "the database refused the user or the password".to_owned(),
         kind => format!("the database failed: {kind}"),
+    }
+}
+
+/// Whether the answer was lost on its way, or the server is no longer the one to ask: another try may go through.
+fn is_lost(error: &mongodb::error::Error) -> bool {
+    match &*error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        // PrimarySteppedDown, NotWritablePrimary, InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk, …
+        ErrorKind::Command(failure) => matches!(failure.code, 189 | 10107 | 11600 | 11602 | 13435 | 13436),
+        _ => false,
     }
 }
 

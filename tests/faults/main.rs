@@ -11,14 +11,21 @@ mod files;
 mod journal;
 mod kills;
 mod load;
+mod odd_answers;
 mod pauses;
 mod plants;
 #[path = "../support/program.rs"]
 #[allow(dead_code, reason = "the other test binary needs all of it")]
 mod program;
+mod proxy;
+mod replica_set;
 mod restarts;
+mod rows;
+mod s3_faults;
 #[path = "../support/servers.rs"]
 #[allow(dead_code, reason = "the other test binary needs all of it")]
 mod servers;
+mod shop;
+mod tls;
 #[allow(dead_code, reason = "rows of the fault matrix need all of it")]
 mod world;

@@ -22,7 +22,7 @@ use valet::{app::App, config::Config};
 
 pub use self::{server::Server, sweeper::Sweeper};
 use super::{
-    program::Settings,
+    program::{Process, Settings},
     servers::{self, JWT_SECRET, finalize, s3_client, scratch_dir},
 };
 
@@ -171,6 +171,11 @@ impl World {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
+    }
+
+    /// Runs the program on this database and bucket.
+    pub fn run(&self, arguments: &[&str]) -> Process {
+        self.settings.run(arguments)
     }
 
     /// Ends the sweepers apart.

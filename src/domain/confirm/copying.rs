@@ -32,7 +32,11 @@ impl Valet {
             let is_typed = head.content_type.as_deref() == Some(image.upload.content_type.as_str());
             // Who signs for Uppy's own S3 client does not see the type it sends; the copy gets the declared one.
             if !image.upload.lengths().contains(&head.size) || !(is_typed || image.upload.loose.is_some()) {
-                return Ok(Finding::Wrong(Rejection::ObjectMismatch));
+                if self.objects.affirm(&image.key, &head).await? {
+                    return Ok(Finding::Wrong(Rejection::ObjectMismatch));
+                }
+                tries += 1;
+                continue;
             }
             let copy = ObjectKey::attempt(image.user, image.id);
             if !self.claim_attempt(image, &copy, now).await? {

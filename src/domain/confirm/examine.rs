@@ -96,14 +96,15 @@ impl Valet {
         let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
         let is_typed = !declared.typed_by_client || head.content_type.as_deref() == Some(declared.content_type.as_str());
         if !declared.lengths.contains(&head.size) || !is_typed {
-            return Ok(Verdict::Wrong(Rejection::ObjectMismatch));
+            let still = self.objects.affirm(key, &head).await?;
+            return Ok(if still { Verdict::Wrong(Rejection::ObjectMismatch) } else { Verdict::Missing });
         }
         if let Some(sha256) = declared.sha256 {
             let told = head.sha256.filter(|_| self.finalization.believes_checksums());
             // What no store has verified is hashed here.
             let digest = match told {
                 Some(digest) => Some(digest),
-                None => self.objects.digest(key, &head.etag).await?,
+                None => self.objects.digest(key, &head).await?,
             };
             match digest {
                 None => return Ok(Verdict::Missing),
@@ -113,8 +114,7 @@ impl Valet {
         }
         let mut wanted = content::FIRST_HEAD;
         loop {
-            let length = usize::try_from(head.size).map_or(wanted, |size| wanted.min(size));
-            let Some(bytes) = self.objects.read_head(key, &head.etag, length).await? else { return Ok(Verdict::Missing) };
+            let Some(bytes) = self.objects.read_head(key, &head, wanted).await? else { return Ok(Verdict::Missing) };
             match content::inspect(&bytes, head.size, declared.max_pixels) {
                 Inspection::Proved(proved) if proved.format.matches(declared.content_type.as_str()) => {
                     let size = Dimensions { width: proved.width, height: proved.height };

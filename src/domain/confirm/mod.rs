@@ -135,18 +135,6 @@ impl Valet {
         Ok(unsettled)
     }
 
-    /// [`Valet::gather`] for the last time: what is missing is to expire. A bucket that is gone answers 404 for every object,
-    /// and so does a proxy that has lost its store: then nothing is found out.
-    pub(super) async fn gather_finally(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
-        match self.gather(image, now).await? {
-            Finding::Missing | Finding::PartsMissing(_) => {
-                self.objects.probe().await?;
-                self.gather(image, now).await
-            }
-            finding => Ok(finding),
-        }
-    }
-
     /// `pending → ready`, and the bytes stay counted. `None` when somebody else moved the image.
     pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
         let ready = self.store.images.mark_owned_ready(image, verified).await?;

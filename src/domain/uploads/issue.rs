@@ -211,7 +211,7 @@ impl Valet {
 
     /// An upload whose time is over must not keep its bytes from being uploaded anew, nor lose them if they came.
     async fn settle_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
-        match self.gather_finally(image, now).await? {
+        match self.gather(image, now).await? {
             Finding::Proved(verified) => self.accept(image, &verified).await.map(drop),
             Finding::Wrong(why) => self.reject(image, why, now).await,
             Finding::Missing | Finding::PartsMissing(_) => self.expire(image, now).await.map(drop),

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, MetadataDirective};
 
-use super::{Objects, failed, is_gone, patient};
+use super::{
+    Objects,
+    errors::{failed, is_gone},
+    patient,
+};
 use crate::{
     model::{ContentType, ObjectKey},
     store::StoreError,

@@ -2,7 +2,10 @@
 
 use aws_sdk_s3::operation::delete_object::DeleteObjectOutput;
 
-use super::{Objects, failed, lists_objects, status};
+use super::{
+    Objects,
+    errors::{failed, is_absent, is_withheld, is_wordless, lists_objects},
+};
 use crate::{model::ObjectKey, store::StoreError};
 
 /// What S3 calls the version of an object that was written while the bucket had none.
@@ -22,7 +25,7 @@ impl Objects {
                 Ok(found) => found,
                 // A store without versions (Garage answers 501, others list the objects), or a policy without
                 // s3:ListBucketVersions.
-                Err(error) if matches!(status(&error), Some(501 | 403 | 400 | 405)) || lists_objects(&error) => {
+                Err(error) if is_withheld(&error) || lists_objects(&error) => {
                     return self.delete(key, None).await.map(drop);
                 }
                 Err(error) => return Err(failed("ListObjectVersions", &error)),
@@ -32,6 +35,10 @@ impl Objects {
             let versions = found.versions().iter().filter(|v| is_ours(v.key())).map(|v| v.version_id());
             let markers = found.delete_markers().iter().filter(|m| is_ours(m.key())).map(|m| m.version_id());
             let ids: Vec<_> = versions.chain(markers).map(|id| id.unwrap_or(UNVERSIONED)).collect();
+            if ids.is_empty() && self.head(key).await?.is_some() {
+                // Not every store's listing is as fresh as its objects.
+                return self.delete(key, None).await.map(drop);
+            }
             for id in ids.iter().copied().filter(|id| *id != UNVERSIONED) {
                 self.delete(key, Some(id)).await?;
             }
@@ -62,7 +69,8 @@ impl Objects {
         let delete = self.client.delete_object().bucket(&self.bucket).key(key.as_str());
         match delete.set_version_id(version.map(str::to_owned)).send().await {
             Ok(deleted) => Ok(Some(deleted)),
-            Err(error) if status(&error) == Some(404) => Ok(None),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) if is_wordless(&error) => self.probe().await.map(|()| None),
             Err(error) => Err(failed("DeleteObject", &error)),
         }
     }

@@ -2,7 +2,7 @@
 
 use time::OffsetDateTime;
 
-use super::{Objects, StoreError, failed};
+use super::{Objects, StoreError, errors::failed};
 use crate::model::ObjectKey;
 
 /// An object as it is listed.

@@ -9,24 +9,22 @@ mod copying;
 mod counted;
 mod credentials;
 mod deleting;
+mod errors;
 pub mod listing;
 mod measured;
 mod multipart;
 mod patience;
 mod pool;
 pub mod prober;
+mod reading;
 pub mod settings;
 pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 
-use aws_lc_rs::digest;
 use aws_sdk_s3::{
     Client,
     config::{IdentityCache, Region, ResponseChecksumValidation, retry::RetryConfig, timeout::TimeoutConfig},
-    error::{ProvideErrorMetadata, SdkError},
-    operation::RequestId,
-    types::ChecksumMode,
 };
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -34,7 +32,8 @@ use tokio::sync::watch;
 pub use self::browser::MultipartCall;
 pub use self::copying::COPYING;
 pub use self::multipart::{COMPLETING, NewPart, StoredPart};
-use self::{clock::Clock, credentials::Known, patience::patient};
+pub use self::reading::Head;
+use self::{clock::Clock, credentials::Known, errors::failed, patience::patient};
 use super::StoreError;
 use crate::{
     config,
@@ -62,19 +61,6 @@ pub struct Objects {
     clock: Clock,
     /// Where this server itself finds the bucket.
     inside: Location,
-}
-
-/// What S3 says of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// Bytes.
-    pub size: u64,
-    /// As it was sent with the PUT.
-    pub content_type: Option<String>,
-    /// The checksum S3 verified; absent on stores that keep none.
-    pub sha256: Option<Sha256>,
-    /// With its quotes, as conditional requests want it.
-    pub etag: String,
 }
 
 /// A presigned PUT and the headers its signature covers.
@@ -249,74 +235,6 @@ impl Objects {
         self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, now, ttl)
     }
 
-    /// What is there, or `None`.
-    ///
-    /// # Errors
-    /// [`StoreError`]; also for 403, which S3 answers for a missing key when the policy lacks `s3:ListBucket`.
-    pub async fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
-        let request = self.client.head_object().bucket(&self.bucket).key(key.as_str()).checksum_mode(ChecksumMode::Enabled);
-        let found = match request.send().await {
-            Ok(found) => found,
-            Err(error) if status(&error) == Some(404) => return Ok(None),
-            Err(error) => return Err(failed("HeadObject", &error)),
-        };
-        // What the store, or a proxy before it, leaves out must not count as a wrong upload: that would be final.
-        let untold = |what: &str| StoreError::Objects { operation: "HeadObject", reason: format!("the answer tells no {what}") };
-        let size = found.content_length().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| untold("length"))?;
-        let etag = found.e_tag().filter(|etag| !etag.is_empty()).ok_or_else(|| untold("entity tag"))?.to_owned();
-        let sha256 = found.checksum_sha256().and_then(|text| Sha256::parse(text).ok());
-        Ok(Some(Head { size, content_type: found.content_type().map(str::to_owned), sha256, etag }))
-    }
-
-    /// The first `length` bytes of the object that `etag` names, no more than it has: not every store takes a range that
-    /// ends behind its end. `None` when it is not there any more.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn read_head(&self, key: &ObjectKey, etag: &str, length: usize) -> Result<Option<Vec<u8>>, StoreError> {
-        let range = format!("bytes=0-{}", length.saturating_sub(1));
-        let request = self.client.get_object().bucket(&self.bucket).key(key.as_str()).range(range).if_match(etag);
-        let read = async {
-            let object = match request.send().await {
-                Ok(object) => object,
-                Err(error) if is_gone(&error) => return Ok(None),
-                Err(error) => return Err(failed("GetObject", &error)),
-            };
-            // A store that knows no ranges sends all of it.
-            let (mut body, mut bytes) = (object.body, Vec::with_capacity(length));
-            while bytes.len() < length
-                && let Some(chunk) = body.next().await
-            {
-                bytes.extend_from_slice(&chunk.map_err(|error| broken(&error))?);
-            }
-            bytes.truncate(length);
-            Ok(Some(bytes))
-        };
-        tokio::time::timeout(DEADLINE, read).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "GetObject" }))
-    }
-
-    /// The digest of the whole object that `etag` names, computed here: for stores that keep no checksum. The bytes
-    /// pass through this server, at no more memory than a chunk; a stall is bounded. `None` when it is not there any more.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn digest(&self, key: &ObjectKey, etag: &str) -> Result<Option<Sha256>, StoreError> {
-        let request = self.client.get_object().bucket(&self.bucket).key(key.as_str()).if_match(etag);
-        let mut body = match request.send().await {
-            Ok(object) => object.body,
-            Err(error) if is_gone(&error) => return Ok(None),
-            Err(error) => return Err(failed("GetObject", &error)),
-        };
-        let mut context = digest::Context::new(&digest::SHA256);
-        let stalled = || StoreError::ObjectsTimeout { operation: "GetObject" };
-        while let Some(chunk) = tokio::time::timeout(DEADLINE, body.next()).await.map_err(|_| stalled())? {
-            context.update(&chunk.map_err(|error| broken(&error))?);
-        }
-        let mut bytes = [0; 32];
-        bytes.copy_from_slice(context.finish().as_ref());
-        Ok(Some(Sha256::from_bytes(bytes)))
-    }
-
     /// Whether the bucket is there and answers: the readiness probe.
     ///
     /// # Errors
@@ -331,43 +249,4 @@ impl Objects {
         }
         answer.map(drop).map_err(|error| failed("HeadBucket", &error))
     }
-}
-
-/// A store that does not know what it was asked of the bucket lists the bucket's objects instead, with status 200.
-fn lists_objects<E>(error: &SdkError<E>) -> bool {
-    let answer = error.raw_response().filter(|answer| answer.status().is_success());
-    let text = answer.and_then(|answer| answer.body().bytes()).and_then(|body| std::str::from_utf8(body).ok());
-    text.is_some_and(|text| text.contains("<ListBucketResult"))
-}
-
-fn status<E>(error: &SdkError<E>) -> Option<u16> {
-    error.raw_response().map(|response| response.status().as_u16())
-}
-
-/// Deleted, or replaced, since its entity tag was read.
-fn is_gone<E>(error: &SdkError<E>) -> bool {
-    matches!(status(error), Some(404 | 412))
-}
-
-fn failed<E: ProvideErrorMetadata + std::error::Error>(operation: &'static str, error: &SdkError<E>) -> StoreError {
-    let reason = match error {
-        SdkError::TimeoutError(_) => return StoreError::ObjectsTimeout { operation },
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => return StoreError::ObjectsTimeout { operation },
-        SdkError::DispatchFailure(_) => "S3 cannot be reached".to_owned(),
-        SdkError::ConstructionFailure(_) => "the request could not be built".to_owned(),
-        _ => {
-            let id = error.raw_response().and_then(RequestId::request_id).unwrap_or("-");
-            let said = match status(error) {
-                Some(status @ 200..300) if error.code().is_none() => format!("{status} with an answer that is not S3's"),
-                Some(status) => format!("{status} {}", error.code().unwrap_or("without a code")),
-                None => "no status".to_owned(),
-            };
-            format!("{said}, S3 request {id}")
-        }
-    };
-    StoreError::Objects { operation, reason }
-}
-
-fn broken(_: &impl std::error::Error) -> StoreError {
-    StoreError::Objects { operation: "GetObject", reason: "the body broke off".to_owned() }
 }

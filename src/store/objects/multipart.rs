@@ -3,12 +3,16 @@
 use std::time::Duration;
 
 use aws_sdk_s3::{
-    error::{ProvideErrorMetadata, SdkError},
+    error::ProvideErrorMetadata,
     types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart},
 };
 use time::OffsetDateTime;
 
-use super::{Objects, PresignedPut, failed, lists_objects, patient, status};
+use super::{
+    Objects, PresignedPut,
+    errors::{failed, is_absent, is_withheld, lists_objects, status},
+    patient,
+};
 use crate::{
     model::{ContentType, ObjectKey, PartChecksums, Sha256},
     signer::{Presigned, Request},
@@ -119,7 +123,7 @@ impl Objects {
             let list = self.client.list_parts().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
             let page = match list.set_part_number_marker(marker.clone()).send().await {
                 Ok(page) => page,
-                Err(error) if is_no_upload(&error) => return Ok(None),
+                Err(error) if is_absent(&error) => return Ok(None),
                 Err(error) => return Err(failed("ListParts", &error)),
             };
             parts.extend(page.parts().iter().filter_map(|part| {
@@ -158,7 +162,8 @@ impl Objects {
         let completed = async {
             match complete.send().await {
                 Ok(_) => Ok(true),
-                Err(error) if matches!(status(&error), Some(404 | 409 | 412)) || error.code() == Some("InvalidPart") => Ok(false),
+                Err(error) if is_absent(&error) => Ok(false),
+                Err(error) if matches!(status(&error), Some(409 | 412)) || error.code() == Some("InvalidPart") => Ok(false),
                 Err(error) => Err(failed("CompleteMultipartUpload", &error)),
             }
         };
@@ -174,7 +179,7 @@ impl Objects {
         match abort.send().await {
             Ok(_) => Ok(()),
             // What will never succeed must not keep the object from being deleted.
-            Err(error) if matches!(status(&error), Some(404 | 405 | 501)) => Ok(()),
+            Err(error) if is_absent(&error) || matches!(status(&error), Some(405 | 501)) => Ok(()),
             Err(error) => Err(failed("AbortMultipartUpload", &error)),
         }
     }
@@ -188,7 +193,7 @@ impl Objects {
         let listing = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key.as_str()).send().await;
         let uploads = match listing {
             Ok(found) => found.uploads.unwrap_or_default(),
-            Err(error) if matches!(status(&error), Some(400 | 403 | 405 | 501)) || lists_objects(&error) => return Ok(()),
+            Err(error) if is_withheld(&error) || lists_objects(&error) => return Ok(()),
             Err(error) => return Err(failed("ListMultipartUploads", &error)),
         };
         // The prefix also matches longer keys. One page: nothing makes a thousand uploads of one key.
@@ -199,10 +204,4 @@ impl Objects {
         }
         Ok(())
     }
-}
-
-/// S3's own word that there is no such upload: after it another may be opened, so a 404 of a proxy that has lost its store
-/// does not count.
-fn is_no_upload<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
-    status(error) == Some(404) && error.code().is_some_and(|code| code != "NoSuchBucket")
 }

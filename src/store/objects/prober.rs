@@ -10,7 +10,10 @@ use aws_sdk_s3::{
 };
 use time::OffsetDateTime;
 
-use super::{Objects, StoreError, failed, lists_objects, status};
+use super::{
+    Objects, StoreError,
+    errors::{failed, lists_objects, status},
+};
 use crate::{
     model::ObjectKey,
     signer::{Presigned, Request},

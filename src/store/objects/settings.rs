@@ -13,7 +13,10 @@ use aws_sdk_s3::{
     },
 };
 
-use super::{Objects, StoreError, failed, lists_objects, status};
+use super::{
+    Objects, StoreError,
+    errors::{failed, lists_objects, status},
+};
 
 /// The name of Valet's rules.
 const RULE: &str = "valet";

@@ -1,0 +1,161 @@
+//! What lies at a key: S3's own word for it, and its bytes.
+//!
+//! What is found out here may reject an upload for good, and a store, or a proxy in front of it, may say anything for a
+//! while. So answers that lack what every object has, or do not agree with each other, are failures and never findings.
+
+use aws_lc_rs::digest;
+use aws_sdk_s3::{
+    operation::get_object::{GetObjectOutput, builders::GetObjectFluentBuilder},
+    primitives::ByteStream,
+    types::ChecksumMode,
+};
+
+use super::{
+    DEADLINE, Objects,
+    errors::{failed, is_absent, is_gone, is_wordless, status},
+};
+use crate::{
+    model::{ObjectKey, Sha256},
+    store::StoreError,
+};
+
+/// What S3 says of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Bytes.
+    pub size: u64,
+    /// As it was sent with the PUT.
+    pub content_type: Option<String>,
+    /// The checksum S3 verified; absent on stores that keep none.
+    pub sha256: Option<Sha256>,
+    /// With its quotes, as conditional requests want it.
+    pub etag: String,
+}
+
+impl Objects {
+    /// What is there, or `None`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also for 403, which S3 answers for a missing key when the policy lacks `s3:ListBucket`.
+    pub async fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
+        let request = self.client.head_object().bucket(&self.bucket).key(key.as_str()).checksum_mode(ChecksumMode::Enabled);
+        let found = match request.send().await {
+            Ok(found) => found,
+            Err(error) if status(&error) == Some(404) => return self.is_missing(key).await.map(|()| None),
+            Err(error) => return Err(failed("HeadObject", &error)),
+        };
+        let odd = |reason| odd("HeadObject", reason);
+        Ok(Some(Head {
+            size: found.content_length().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| odd("it gives no length"))?,
+            content_type: found.content_type().map(str::to_owned),
+            sha256: found.checksum_sha256().and_then(|text| Sha256::parse(text).ok()),
+            etag: found.e_tag().filter(|etag| !etag.is_empty()).ok_or_else(|| odd("it gives no entity tag"))?.to_owned(),
+        }))
+    }
+
+    /// A HEAD's 404 has no body: it looks the same when the bucket is missing, or when it is a proxy's. GET says what it is.
+    async fn is_missing(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        match self.get(key).range("bytes=0-0").send().await {
+            Err(error) if is_absent(&error) => Ok(()),
+            // It came just now, or not everything there knows of it yet (416: an empty one): looking again tells.
+            Ok(_) => Ok(()),
+            Err(error) if status(&error) == Some(416) => Ok(()),
+            // Not every store says what: then it is the object if the bucket is there.
+            Err(error) if is_wordless(&error) => self.probe().await,
+            Err(error) => Err(failed("GetObject", &error)),
+        }
+    }
+
+    /// Whether a GET says the same of the object that `head` is of: what rejects an upload is not one answer alone. `false`
+    /// when it is not there any more.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also when the two answers do not agree.
+    pub async fn affirm(&self, key: &ObjectKey, head: &Head) -> Result<bool, StoreError> {
+        let got = match self.get(key).range("bytes=0-0").if_match(&head.etag).send().await {
+            Ok(got) => got,
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) if status(&error) == Some(416) && head.size == 0 => return Ok(true),
+            Err(error) => return Err(failed("GetObject", &error)),
+        };
+        let same = is_of(&got, head) && got.content_type() == head.content_type.as_deref();
+        if same { Ok(true) } else { Err(odd("GetObject", "what it says of an object is not what HeadObject said")) }
+    }
+
+    /// The first `length` bytes of the object that `head` is of; fewer when it is shorter, `None` when it is not there any
+    /// more.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also when fewer bytes come than there are.
+    pub async fn read_head(&self, key: &ObjectKey, head: &Head, length: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        let length = usize::try_from(head.size).unwrap_or(usize::MAX).min(length);
+        // Not every store takes a range that ends behind the object's end.
+        let request = self.get(key).range(format!("bytes=0-{}", length.saturating_sub(1))).if_match(&head.etag);
+        let read = async {
+            let Some(mut body) = opened(request, head).await? else { return Ok(None) };
+            let mut bytes = Vec::with_capacity(length);
+            // No more than was asked for: a store may not know ranges.
+            while bytes.len() < length {
+                let chunk = body.next().await.ok_or_else(broken)?.map_err(|_| broken())?;
+                bytes.extend_from_slice(chunk.get(..length - bytes.len()).unwrap_or(&chunk));
+            }
+            Ok(Some(bytes))
+        };
+        tokio::time::timeout(DEADLINE, read).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "GetObject" }))
+    }
+
+    /// The digest of the whole object that `head` is of, computed here: for stores that keep no checksum. The bytes
+    /// pass through this server, at no more memory than a chunk; a stall is bounded. `None` when it is not there any more.
+    ///
+    /// # Errors
+    /// [`StoreError`]; also when fewer or more bytes come than there are.
+    pub async fn digest(&self, key: &ObjectKey, head: &Head) -> Result<Option<Sha256>, StoreError> {
+        let Some(mut body) = opened(self.get(key).if_match(&head.etag), head).await? else { return Ok(None) };
+        let mut context = digest::Context::new(&digest::SHA256);
+        let mut length = 0;
+        let stalled = || StoreError::ObjectsTimeout { operation: "GetObject" };
+        while let Some(chunk) = tokio::time::timeout(DEADLINE, body.next()).await.map_err(|_| stalled())? {
+            let chunk = chunk.map_err(|_| broken())?;
+            length += chunk.len() as u64;
+            context.update(&chunk);
+        }
+        if length != head.size {
+            return Err(broken());
+        }
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(context.finish().as_ref());
+        Ok(Some(Sha256::from_bytes(bytes)))
+    }
+
+    fn get(&self, key: &ObjectKey) -> GetObjectFluentBuilder {
+        self.client.get_object().bucket(&self.bucket).key(key.as_str())
+    }
+}
+
+/// The body of the object that `head` is of; `None` when it is not there any more.
+async fn opened(request: GetObjectFluentBuilder, head: &Head) -> Result<Option<ByteStream>, StoreError> {
+    match request.send().await {
+        Ok(got) if is_of(&got, head) => Ok(Some(got.body)),
+        Ok(_) => Err(odd("GetObject", "what it gives is not the object that HeadObject saw")),
+        Err(error) if is_gone(&error) => Ok(None),
+        Err(error) => Err(failed("GetObject", &error)),
+    }
+}
+
+/// Whether this is the object that was seen, from its beginning (RFC 9110 section 14.4).
+fn is_of(got: &GetObjectOutput, head: &Head) -> bool {
+    let size = match got.content_range() {
+        Some(range) => range.strip_prefix("bytes 0-").and_then(|range| range.split_once('/')).and_then(|(_, of)| of.parse().ok()),
+        // All of it.
+        None => got.content_length().and_then(|length| u64::try_from(length).ok()),
+    };
+    size == Some(head.size) && got.e_tag() == Some(head.etag.as_str())
+}
+
+fn broken() -> StoreError {
+    odd("GetObject", "the body broke off")
+}
+
+fn odd(operation: &'static str, reason: &str) -> StoreError {
+    StoreError::Objects { operation, reason: reason.to_owned() }
+}

@@ -1,0 +1,222 @@
+//! Each fault, seen from both ends of a connection.
+
+use std::{
+    io::ErrorKind,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+
+use super::{Fault, Proxy, Which};
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Long enough to see that nothing comes.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Gives back what it gets; counts the bytes.
+async fn echo() -> (SocketAddr, Arc<AtomicU64>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, heard) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
+    let hears = heard.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let hears = hears.clone();
+            tokio::spawn(async move {
+                let mut piece = [0; 4096];
+                while let Ok(read @ 1..) = stream.read(&mut piece).await {
+                    hears.fetch_add(read as u64, SeqCst);
+                    if stream.write_all(&piece[..read]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    (address, heard)
+}
+
+async fn connected(proxy: &Proxy) -> TcpStream {
+    TcpStream::connect(proxy.address()).await.unwrap()
+}
+
+/// Says it and hears it back.
+async fn said(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<()> {
+    stream.write_all(text).await?;
+    let mut heard = vec![0; text.len()];
+    timeout(PATIENCE, stream.read_exact(&mut heard)).await.expect("an answer or an end")?;
+    assert_eq!(heard, text);
+    Ok(())
+}
+
+async fn until(condition: impl Fn() -> bool) {
+    let began = Instant::now();
+    while !condition() {
+        assert!(began.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn bytes_pass_both_ways_and_so_do_ends() {
+    let (upstream, heard) = echo().await;
+    let proxy = Proxy::start(upstream).await;
+    let mut stream = connected(&proxy).await;
+    said(&mut stream, &[7; 300_000][..4000]).await.unwrap();
+    said(&mut stream, b"more").await.unwrap();
+    assert_eq!((heard.load(SeqCst), proxy.counts().accepted(), proxy.counts().open()), (4004, 1, 1));
+    stream.shutdown().await.unwrap();
+    assert_eq!(timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
+    until(|| proxy.counts().open() == 0).await;
+    assert_eq!(proxy.counts().cut(), 0);
+}
+
+#[tokio::test]
+async fn latency_is_paid_in_each_direction_and_a_bandwidth_is_kept() {
+    let (upstream, _) = echo().await;
+    let proxy = Proxy::start(upstream).await;
+    let mut stream = connected(&proxy).await;
+    proxy.set(Fault::Latency(Duration::from_millis(100)));
+    let began = Instant::now();
+    said(&mut stream, b"slow").await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    proxy.set(Fault::Bandwidth(10_000));
+    let began = Instant::now();
+    said(&mut stream, &[1; 4000]).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_reset_is_one_for_open_connections_and_new_ones() {
+    let (upstream, _) = echo().await;
+    let proxy = Proxy::start(upstream).await;
+    let mut open = connected(&proxy).await;
+    said(&mut open, b"hello").await.unwrap();
+    proxy.set(Fault::Reset);
+    let end = timeout(PATIENCE, open.read(&mut [0; 8])).await.unwrap();
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    let mut new = connected(&proxy).await;
+    assert!(timeout(PATIENCE, new.read(&mut [0; 8])).await.unwrap().is_err());
+    until(|| proxy.counts().cut() == 2).await;
+    proxy.heal();
+    said(&mut connected(&proxy).await, b"again").await.unwrap();
+}
+
+#[tokio::test]
+async fn refused_means_that_nobody_listens_and_the_port_is_the_same_afterwards() {
+    let (upstream, _) = echo().await;
+    let proxy = Proxy::start(upstream).await;
+    let mut open = connected(&proxy).await;
+    said(&mut open, b"hello").await.unwrap();
+    proxy.set(Fault::Refuse);
+    assert!(timeout(PATIENCE, open.read(&mut [0; 8])).await.unwrap().is_err());
+    let began = Instant::now();
+    while !matches!(TcpStream::connect(proxy.address()).await, Err(error) if error.kind() == ErrorKind::ConnectionRefused) {
+        assert!(began.elapsed() < PATIENCE);
+    }
+    proxy.heal();
+    let began = Instant::now();
+    let mut again = loop {
+        match TcpStream::connect(proxy.address()).await {
+            Ok(stream) => break stream,
+            Err(_) => assert!(began.elapsed() < PATIENCE),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    said(&mut again, b"again").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_black_hole_accepts_and_is_silent_until_it_is_healed() {
+    let (upstream, heard) = echo().await;
+    let proxy = Proxy::start(upstream).await;
+    let mut open = connected(&proxy).await;
+    said(&mut open, b"hello").await.unwrap();
+    proxy.set(Fault::BlackHole);
+    let mut new = connected(&proxy).await;
+    for stream in [&mut open, &mut new] {
+        stream.write_all(b"anybody").await.unwrap();
+        assert!(timeout(QUIET, stream.read(&mut [0; 8])).await.is_err());
+    }
+    assert_eq!(heard.load(SeqCst), 5, "nothing arrived");
+    proxy.heal();
+    for stream in [&mut open, &mut new] {
+        let mut late = [0; 7];
+        timeout(PATIENCE, stream.read_exact(&mut late)).await.unwrap().unwrap();
+        assert_eq!(&late, b"anybody");
+    }
+}
+
+#[tokio::test]
+async fn a_black_hole_for_some_is_none_for_others() {
+    let (upstream, _) = echo().await;
+    let proxy = Proxy::start(upstream).await;
+    let (mut member, mut client) = (connected(&proxy).await, connected(&proxy).await);
+    said(&mut member, b"I am a member").await.unwrap();
+    said(&mut client, b"I am a client").await.unwrap();
+    proxy.set(Fault::BlackHoleFor(b"member"));
+    member.write_all(b"anybody").await.unwrap();
+    assert!(timeout(QUIET, member.read(&mut [0; 8])).await.is_err());
+    said(&mut client, b"anybody").await.unwrap();
+    said(&mut connected(&proxy).await, b"another client").await.unwrap();
+    proxy.heal();
+    let mut late = [0; 7];
+    timeout(PATIENCE, member.read_exact(&mut late)).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn cut_requests_are_done_and_their_answers_never_come() {
+    let (upstream, heard) = echo().await;
+    let proxy = Proxy::start(upstream).await;
+    for (fault, expected) in [
+        (Fault::CutAfterRequest(Which::holding(&[b"update"]).at_most(1)), 6 + 6 + 6),
+        (Fault::CutBeforeAnswer(Which::holding(&[b"update"]).at_most(1)), 2 * (6 + 6 + 6)),
+    ] {
+        proxy.set(fault);
+        let mut stream = connected(&proxy).await;
+        said(&mut stream, b"insert").await.unwrap();
+        assert!(said(&mut stream, b"update").await.is_err(), "cut");
+        until(|| heard.load(SeqCst) >= expected - 6).await;
+        said(&mut connected(&proxy).await, b"update").await.unwrap();
+        assert_eq!(heard.load(SeqCst), expected);
+    }
+    assert_eq!(proxy.counts().cut(), 2);
+    proxy.set(Fault::CutBeforeAnswer(Which::all()));
+    assert!(said(&mut connected(&proxy).await, b"any").await.is_err());
+}
+
+#[tokio::test]
+async fn an_answer_is_truncated_after_so_many_bytes() {
+    let (upstream, _) = echo().await;
+    let proxy = Proxy::start(upstream).await;
+    proxy.set(Fault::Truncate(10));
+    let mut stream = connected(&proxy).await;
+    stream.write_all(b"0123456789abcdef").await.unwrap();
+    let mut heard = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut heard)).await.unwrap();
+    assert_eq!(heard, b"0123456789");
+}
+
+#[tokio::test]
+async fn it_ends_with_all_of_its_connections() {
+    let (upstream, _) = echo().await;
+    let proxy = Proxy::start(upstream).await;
+    let mut stream = connected(&proxy).await;
+    said(&mut stream, b"hello").await.unwrap();
+    let address = proxy.address();
+    drop(proxy);
+    assert!(matches!(timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap(), Ok(0) | Err(_)));
+    let began = Instant::now();
+    while TcpStream::connect(address).await.is_ok() {
+        assert!(began.elapsed() < PATIENCE);
+    }
+}

@@ -1,0 +1,200 @@
+//! An S3 server that goes wrong: an HTTP proxy in front of a real one that answers chosen operations as broken, overloaded and
+//! misconfigured stores and the proxies before them do. What no rule takes passes, with its Host, which is signed.
+//!
+//! Addressing is by path. What happens to connections, whatever they carry, is in `proxy`.
+
+mod misdeed;
+mod operation;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use hyper::{Request, Response, Uri, body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::servers::servers;
+
+pub use self::{
+    misdeed::{Answer, Misdeed},
+    operation::Operation,
+};
+
+/// A body on its way; it may break.
+type Body = UnsyncBoxBody<Bytes, io::Error>;
+type Upstream = Client<HttpConnector, Body>;
+
+/// What is done to which requests.
+#[derive(Clone)]
+pub struct Rule {
+    operations: Vec<Operation>,
+    /// Of a hundred.
+    share: u64,
+    left: Arc<AtomicU64>,
+    hits: Arc<AtomicU64>,
+    misdeed: Misdeed,
+}
+
+impl Rule {
+    /// For each of these operations.
+    pub fn new(operations: &[Operation], misdeed: Misdeed) -> Self {
+        let (left, hits) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::default());
+        Self { operations: operations.to_vec(), share: 100, left, hits, misdeed }
+    }
+
+    /// For every operation.
+    pub fn all(misdeed: Misdeed) -> Self {
+        Self::new(&Operation::ALL, misdeed)
+    }
+
+    /// For so many of a hundred, taken at random.
+    pub fn share(self, percent: u64) -> Self {
+        Self { share: percent, ..self }
+    }
+
+    /// For the first ones only.
+    pub fn at_most(self, count: u64) -> Self {
+        self.left.store(count, SeqCst);
+        self
+    }
+
+    fn takes(&self, operation: Operation, chance: u64) -> bool {
+        let taken = self.operations.contains(&operation)
+            && chance % 100 < self.share
+            && self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
+        self.hits.fetch_add(taken.into(), SeqCst);
+        taken
+    }
+}
+
+/// The running layer; it ends when dropped.
+pub struct S3Faults {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _running: AbortOnDropHandle<()>,
+}
+
+struct Shared {
+    upstream: SocketAddr,
+    client: Upstream,
+    rules: Mutex<Vec<Rule>>,
+    asked: Mutex<Vec<Operation>>,
+    chance: AtomicU64,
+}
+
+impl S3Faults {
+    /// In front of the S3 server at `upstream`, on a free port of 127.0.0.1.
+    pub async fn start(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let shared = Arc::new(Shared {
+            upstream,
+            client,
+            rules: Mutex::default(),
+            asked: Mutex::default(),
+            chance: AtomicU64::new(0x9e37_79b9_7f4a_7c15),
+        });
+        let running = tokio::spawn(accept(listener, shared.clone()));
+        Self { address, shared, _running: AbortOnDropHandle::new(running) }
+    }
+
+    /// In front of the run's S3.
+    pub async fn of_this_run() -> Self {
+        Self::start(s3_address().await).await
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// For `S3_ENDPOINT`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on, before the rules that are there; says how often the rule is applied.
+    pub fn add(&self, rule: Rule) -> Arc<AtomicU64> {
+        let hits = rule.hits.clone();
+        self.shared.rules.lock().unwrap().insert(0, rule);
+        hits
+    }
+
+    /// No rules any more.
+    pub fn heal(&self) {
+        self.shared.rules.lock().unwrap().clear();
+    }
+
+    /// What was asked since this was asked last.
+    pub fn asked(&self) -> Vec<Operation> {
+        std::mem::take(&mut self.shared.asked.lock().unwrap())
+    }
+}
+
+/// Where the run's S3 listens.
+pub async fn s3_address() -> SocketAddr {
+    let endpoint = servers().s3_endpoint.strip_prefix("http://").expect("S3 without TLS");
+    tokio::net::lookup_host(endpoint).await.unwrap().next().unwrap()
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>) {
+    // They end with this task.
+    let mut connections = JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        while connections.try_join_next().is_some() {}
+        let shared = shared.clone();
+        connections.spawn(async move {
+            let _ = stream.set_nodelay(true);
+            let service = service_fn(move |request| handle(shared.clone(), request));
+            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// An error here ends the connection without an answer.
+async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+    let operation = Operation::of(&request);
+    shared.asked.lock().unwrap().push(operation);
+    let rule = {
+        let chance = shared.random();
+        let rules = shared.rules.lock().unwrap();
+        rules.iter().find(|rule| rule.takes(operation, chance)).cloned()
+    };
+    match rule {
+        Some(rule) => rule.misdeed.commit(request, &shared).await,
+        None => shared.forward(request).await,
+    }
+}
+
+impl Shared {
+    /// The same numbers in every run.
+    fn random(&self) -> u64 {
+        // Knuth's multiplier; the high bits are the good ones.
+        let step = |state: u64| state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.chance.fetch_update(SeqCst, SeqCst, |state| Some(step(state))).map_or(0, |state| step(state) >> 33)
+    }
+
+    async fn forward(&self, request: Request<Incoming>) -> io::Result<Response<Body>> {
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        parts.uri = format!("http://{}{path}", self.upstream).parse::<Uri>().map_err(io::Error::other)?;
+        let request = Request::from_parts(parts, body.map_err(io::Error::other).boxed_unsync());
+        let answer = self.client.request(request).await.map_err(io::Error::other)?;
+        Ok(answer.map(|body| body.map_err(io::Error::other).boxed_unsync()))
+    }
+}

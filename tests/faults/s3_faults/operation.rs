@@ -1,0 +1,74 @@
+//! Which operation a request is, by its method, path and query.
+
+use hyper::{Method, Request};
+
+/// The operations of S3 that an upload meets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    HeadObject,
+    GetObject,
+    PutObject,
+    CopyObject,
+    DeleteObject,
+    HeadBucket,
+    ListObjects,
+    ListVersions,
+    ListUploads,
+    CreateMultipart,
+    UploadPart,
+    ListParts,
+    CompleteMultipart,
+    AbortMultipart,
+    Other,
+}
+
+impl Operation {
+    pub const ALL: [Self; 15] = [
+        Self::HeadObject,
+        Self::GetObject,
+        Self::PutObject,
+        Self::CopyObject,
+        Self::DeleteObject,
+        Self::HeadBucket,
+        Self::ListObjects,
+        Self::ListVersions,
+        Self::ListUploads,
+        Self::CreateMultipart,
+        Self::UploadPart,
+        Self::ListParts,
+        Self::CompleteMultipart,
+        Self::AbortMultipart,
+        Self::Other,
+    ];
+
+    /// Of a request that names its bucket in the path.
+    pub fn of<B>(request: &Request<B>) -> Self {
+        let path = request.uri().path().trim_start_matches('/');
+        let on_object = path.split_once('/').is_some_and(|(_, key)| !key.is_empty());
+        let query = request.uri().query().unwrap_or_default();
+        let asks = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+        let method = request.method();
+        if !on_object {
+            return match *method {
+                Method::HEAD => Self::HeadBucket,
+                Method::GET if asks("versions") => Self::ListVersions,
+                Method::GET if asks("uploads") => Self::ListUploads,
+                Method::GET if asks("list-type") => Self::ListObjects,
+                _ => Self::Other,
+            };
+        }
+        match *method {
+            Method::HEAD => Self::HeadObject,
+            Method::GET if asks("uploadId") => Self::ListParts,
+            Method::GET => Self::GetObject,
+            Method::PUT if asks("uploadId") => Self::UploadPart,
+            Method::PUT if request.headers().contains_key("x-amz-copy-source") => Self::CopyObject,
+            Method::PUT => Self::PutObject,
+            Method::POST if asks("uploads") => Self::CreateMultipart,
+            Method::POST if asks("uploadId") => Self::CompleteMultipart,
+            Method::DELETE if asks("uploadId") => Self::AbortMultipart,
+            Method::DELETE => Self::DeleteObject,
+            _ => Self::Other,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The layer in front of a small HTTP server that says what it was asked.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::atomic::Ordering::SeqCst,
+    time::{Duration, Instant},
+};
+
+use http_body_util::Full;
+use hyper::{Method, Request, Response, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+use super::{Answer, Misdeed, Operation, Rule, S3Faults};
+
+/// Answers with the request's Host, path and query.
+async fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let service = service_fn(|request: Request<_>| async move {
+                let host = request.headers()["host"].to_str().unwrap();
+                let said = format!("{host} {}", request.uri());
+                Ok::<_, Infallible>(
+                    Response::builder().header("etag", "\"e\"").body(Full::new(bytes::Bytes::from(said))).unwrap(),
+                )
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    address
+}
+
+async fn get(faults: &S3Faults, path: &str) -> reqwest::Result<(u16, String)> {
+    let answer = reqwest::get(format!("{}{path}", faults.endpoint())).await?;
+    Ok((answer.status().as_u16(), answer.text().await?))
+}
+
+#[test]
+fn operations_are_told_apart() {
+    let of = |method: Method, uri: &str| Operation::of(&Request::builder().method(method).uri(uri).body(()).unwrap());
+    assert_eq!(of(Method::HEAD, "/bucket/u/1/2"), Operation::HeadObject);
+    assert_eq!(of(Method::HEAD, "/bucket"), Operation::HeadBucket);
+    assert_eq!(of(Method::HEAD, "/bucket/"), Operation::HeadBucket);
+    assert_eq!(of(Method::GET, "/bucket/?versions&prefix=u%2F1"), Operation::ListVersions);
+    assert_eq!(of(Method::GET, "/bucket/?list-type=2"), Operation::ListObjects);
+    assert_eq!(of(Method::GET, "/bucket/?uploads"), Operation::ListUploads);
+    assert_eq!(of(Method::GET, "/bucket/k?x-id=GetObject"), Operation::GetObject);
+    assert_eq!(of(Method::GET, "/bucket/k?uploadId=1"), Operation::ListParts);
+    assert_eq!(of(Method::PUT, "/bucket/k"), Operation::PutObject);
+    assert_eq!(of(Method::PUT, "/bucket/k?partNumber=1&uploadId=1"), Operation::UploadPart);
+    assert_eq!(of(Method::POST, "/bucket/k?uploads"), Operation::CreateMultipart);
+    assert_eq!(of(Method::POST, "/bucket/k?uploadId=1"), Operation::CompleteMultipart);
+    assert_eq!(of(Method::DELETE, "/bucket/k?uploadId=1"), Operation::AbortMultipart);
+    assert_eq!(of(Method::DELETE, "/bucket/k?versionId=1"), Operation::DeleteObject);
+    let copy = Request::builder().method(Method::PUT).uri("/bucket/k").header("x-amz-copy-source", "bucket/j");
+    assert_eq!(Operation::of(&copy.body(()).unwrap()), Operation::CopyObject);
+}
+
+#[tokio::test]
+async fn what_no_rule_takes_passes_with_its_host_and_query() {
+    let faults = S3Faults::start(upstream().await).await;
+    let path = "/bucket/u%2F1?a=%20b&c";
+    assert_eq!(get(&faults, path).await.unwrap(), (200, format!("{} {path}", faults.address())));
+    assert_eq!(faults.asked(), [Operation::GetObject]);
+}
+
+#[tokio::test]
+async fn each_misdeed_is_committed_as_often_as_its_rule_says() {
+    let faults = S3Faults::start(upstream().await).await;
+    let hits = faults.add(Rule::all(Misdeed::error(403, "AccessDenied")).at_most(1));
+    let (status, body) = get(&faults, "/b/k").await.unwrap();
+    assert!(status == 403 && body.contains("<Code>AccessDenied</Code>"), "{body}");
+    assert_eq!(get(&faults, "/b/k").await.unwrap().0, 200);
+    assert_eq!(hits.load(SeqCst), 1);
+
+    faults.add(Rule::new(&[Operation::GetObject], Misdeed::changes(|answer| answer.set("etag", "\"other\""))));
+    let answer = reqwest::get(format!("{}/b/k", faults.endpoint())).await.unwrap();
+    assert_eq!(answer.headers()["etag"], "\"other\"");
+    for misdeed in [Misdeed::LosesAnswer, Misdeed::HangsUp, Misdeed::BreaksOff(3)] {
+        faults.add(Rule::new(&[Operation::GetObject], misdeed));
+        assert!(get(&faults, "/b/k").await.is_err());
+        assert_eq!(get(&faults, "/b?list-type=2").await.unwrap().0, 200, "another operation");
+    }
+    for slow in [Misdeed::Waits(Duration::from_millis(200)), Misdeed::Trickles(100)] {
+        faults.heal();
+        faults.add(Rule::all(slow));
+        let began = Instant::now();
+        assert_eq!(get(&faults, "/b/k").await.unwrap().0, 200);
+        assert!(began.elapsed() >= Duration::from_millis(200), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_share_is_one() {
+    let faults = S3Faults::start(upstream().await).await;
+    let hits = faults.add(Rule::all(Misdeed::Says(Answer::html(503))).share(50));
+    for _ in 0..200 {
+        get(&faults, "/b/k").await.unwrap();
+    }
+    assert!((60..140).contains(&hits.load(SeqCst)), "{hits:?}");
+}
