@@ -80,7 +80,7 @@ async fn size(process: &Process, admin: &Client) -> (u64, u64) {
 
 /// A server that operators can look at.
 async fn watched(settings: Settings) -> (Process, Client, Client) {
-    let (mut process, client) = settings.but("ADMIN_BIND", "127.0.0.1:0").but("RATE_LIMIT", "off").listening().await;
+    let (process, client) = settings.but("ADMIN_BIND", "127.0.0.1:0").but("RATE_LIMIT", "off").listening().await;
     let address = process.find(|process| {
         process.err().lines().find_map(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
