@@ -13,7 +13,7 @@ mod recount;
 mod sessions;
 mod users;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::OnceLock, time::Duration};
 
 use futures_util::FutureExt;
 use mongodb::{
@@ -25,6 +25,7 @@ use mongodb::{
 };
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
+use tokio::sync::Semaphore;
 
 pub use images::{Entry, Images, Inserted, Inventory, Page, Row};
 pub use objects::Objects;
@@ -40,6 +41,10 @@ use crate::{
 
 /// The longest a call to MongoDB may take.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// As many calls at a time as the pool has connections. Who waits for one does it here: the driver keeps those that have given up
+/// in its queue, and looks at one of them for every call that comes after, so that a crowd of an outage outlives it for good.
+static TURNS: OnceLock<Semaphore> = OnceLock::new();
 
 /// A call that did not succeed. The caller cannot know whether a write was applied: it must be safe to ask again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -193,6 +198,9 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
     let mut options = bounded(async { ClientOptions::parse(config.uri.expose_secret()).await }).await?;
     options.app_name = Some("valet".to_owned());
     options.max_pool_size = options.max_pool_size.or(Some(64));
+    // Zero is a pool without a bound.
+    let turns = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+    TURNS.get_or_init(|| Semaphore::new(turns.unwrap_or(Semaphore::MAX_PERMITS)));
     options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
     options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
     // A server that says nothing is noticed after this and the time to connect; its connections are given up then.
@@ -221,7 +229,14 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
 
 /// Runs a call to MongoDB under the deadline.
 async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
-    let done = tokio::time::timeout(DEADLINE, call).await;
+    let in_turn = async {
+        let _turn = match TURNS.get() {
+            Some(turns) => turns.acquire().await.ok(),
+            None => None,
+        };
+        call.await
+    };
+    let done = tokio::time::timeout(DEADLINE, in_turn).await;
     failpoint::passed();
     match done {
         Ok(answer) => answer.map_err(StoreError::Database),
