@@ -25,7 +25,7 @@ use mongodb::{
 };
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::Instant};
 
 pub use images::{Entry, Images, Inserted, Inventory, Page, Row};
 pub use objects::Objects;
@@ -45,6 +45,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// As many calls at a time as the pool has connections. Who waits for one does it here: the driver keeps those that have given up
 /// in its queue, and looks at one of them for every call that comes after, so that a crowd of an outage outlives it for good.
 static TURNS: OnceLock<Semaphore> = OnceLock::new();
+/// The longest such a wait: less than [`DEADLINE`], so that no call is begun only to be given up.
+const TURN: Duration = Duration::from_secs(3);
 
 /// A call that did not succeed. The caller cannot know whether a write was applied: it must be safe to ask again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -229,14 +231,13 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
 
 /// Runs a call to MongoDB under the deadline.
 async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
-    let in_turn = async {
-        let _turn = match TURNS.get() {
-            Some(turns) => turns.acquire().await.ok(),
-            None => None,
-        };
-        call.await
+    let ends = Instant::now() + DEADLINE;
+    let turn = match TURNS.get() {
+        Some(turns) => tokio::time::timeout(TURN, turns.acquire()).await.map_err(|_| StoreError::DatabaseTimeout)?.ok(),
+        None => None,
     };
-    let done = tokio::time::timeout(DEADLINE, in_turn).await;
+    let done = tokio::time::timeout_at(ends, call).await;
+    drop(turn);
     failpoint::passed();
     match done {
         Ok(answer) => answer.map_err(StoreError::Database),
