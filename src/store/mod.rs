@@ -14,7 +14,7 @@ mod recount;
 mod sessions;
 mod users;
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::OnceLock, time::Duration};
 
 use futures_util::FutureExt;
 use mongodb::{
@@ -26,6 +26,7 @@ use mongodb::{
 };
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
+use tokio::{sync::Semaphore, time::Instant};
 
 pub use images::{Count, Entry, Images, Inserted, Inventory, Page, Row};
 pub use objects::Objects;
@@ -41,6 +42,12 @@ use crate::{
 
 /// The longest a call to MongoDB may take.
 const DEADLINE: Duration = Duration::from_secs(5);
+
+/// As many calls at a time as the pool has connections. Who waits for one does it here: the driver keeps those that have given up
+/// in its queue, and looks at one of them for every call that comes after, so that a crowd of an outage outlives it for good.
+static TURNS: OnceLock<Semaphore> = OnceLock::new();
+/// The longest such a wait: less than [`DEADLINE`], so that no call is begun only to be given up.
+const TURN: Duration = Duration::from_secs(3);
 
 /// A call that did not succeed. The caller cannot know whether a write was applied: it must be safe to ask again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -216,6 +223,9 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
     let mut options = bounded(async { ClientOptions::parse(config.uri.expose_secret()).await }).await?;
     options.app_name = Some("valet".to_owned());
     options.max_pool_size = options.max_pool_size.or(Some(64));
+    // Zero is a pool without a bound.
+    let turns = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+    TURNS.get_or_init(|| Semaphore::new(turns.unwrap_or(Semaphore::MAX_PERMITS)));
     options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
     options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
     // A server that says nothing is noticed after this and the time to connect; its connections are given up then.
@@ -232,7 +242,13 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
 
 /// Runs a call to MongoDB under the deadline.
 async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
-    let done = tokio::time::timeout(DEADLINE, commands::followed(call)).await;
+    let ends = Instant::now() + DEADLINE;
+    let turn = match TURNS.get() {
+        Some(turns) => tokio::time::timeout(TURN, turns.acquire()).await.map_err(|_| StoreError::DatabaseTimeout)?.ok(),
+        None => None,
+    };
+    let done = tokio::time::timeout_at(ends, commands::followed(call)).await;
+    drop(turn);
     failpoint::passed();
     match done {
         Ok(answer) => answer.map_err(StoreError::Database),

@@ -178,7 +178,7 @@ async fn nobody_waits_for_a_collector_that_does_not_answer() {
             .but("OTEL_BSP_MAX_QUEUE_SIZE", "8")
             .but("OTEL_EXPORTER_OTLP_TIMEOUT", "120000")
             .but("ADMIN_BIND", "127.0.0.1:0");
-        let (mut process, client) = settings.listening().await;
+        let (process, client) = settings.listening().await;
         let said = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?

@@ -201,7 +201,7 @@ impl Inside {
         let (mut parts, body) = request.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         if self.mended.load(Ordering::Relaxed) {
-            return Ok(self.forward(&parts, body).await);
+            return Ok(forward(&self.http, &self.upstream, &parts, body).await);
         }
         if let Some(answer) = self.instead(&mut parts, &body).await {
             return Ok(answer);

@@ -127,4 +127,5 @@ async fn f6_a_small_pool_serves_a_crowd_and_lets_nobody_hang() {
     assert_unavailable(&client, &crowd).await;
     hole.resume();
     assert_recovers(&client, &process, get("/api/auth/me")).await;
+    assert!(make(&client, &crowd).await.iter().all(|(status, _)| *status == 200));
 }

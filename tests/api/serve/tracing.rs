@@ -18,7 +18,7 @@ fn lines(process: &Process, id: &str) -> Vec<Value> {
 async fn every_line_of_a_request_says_its_trace_and_an_invalid_caller_begins_none() {
     let app = TestApp::start().await;
     // Whatever is logged: the span around a request is.
-    let (mut process, client) = Settings::of(&app).but("RUST_LOG", "valet=info").listening().await;
+    let (process, client) = Settings::of(&app).but("RUST_LOG", "valet=info").listening().await;
     let ask = async |id: &str, parents: &[&str]| {
         let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", id);
         let request = parents.iter().fold(request, |request, parent| request.header("traceparent", *parent));
@@ -56,7 +56,7 @@ async fn lines_for_people_say_it_too() {
     let app = TestApp::start().await;
     let (process, client) = {
         let settings = Settings::of(&app).but("LOG_FORMAT", "text");
-        let mut process = settings.run(&["serve"]);
+        let process = settings.run(&["serve"]);
         let address = |process: &Process| {
             let log = process.err();
             let line = log.lines().find(|line| line.contains(" listening "))?;
@@ -67,7 +67,7 @@ async fn lines_for_people_say_it_too() {
     };
     let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", "for-people");
     assert_eq!(request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00")).send().await.unwrap().status(), 200);
-    let mut process = process;
+    let process = process;
     let seek = |process: &Process| process.err().lines().find(|line| line.contains("for-people")).map(str::to_owned);
     let line = process.find(seek).await;
     assert!(line.contains(&format!("trace_id={TRACE}")) && line.contains("span_id="), "{line}");
