@@ -127,6 +127,8 @@ impl Room {
             }
             Ok(Ok(())) => {}
             Ok(Err(refusal)) => {
+                // At once: what is read on takes no room.
+                drop((bytes, taken));
                 request.set_body(Body::from_async_read(reader));
                 drain(request).await;
                 return Err(refusal);
