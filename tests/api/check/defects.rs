@@ -75,7 +75,7 @@ pub enum Defect {
     TellsNoTag,
     /// Gives copies, and what is made of parts, a type of its own (localbucket).
     TypesAsItLikes,
-    /// Lists parts without their checksums, and wants them at the end (SeaweedFS).
+    /// Lists parts without their checksums, and wants them at the end (`SeaweedFS`).
     HidesPartChecksums,
     /// Aborts no multipart upload (s3rver).
     AbortsNothing,
