@@ -235,7 +235,10 @@ impl Inside {
                 Some(self.hand_out(&key).await)
             }
             // What is signed in a header cannot be left out on the way.
-            Defect::IgnoresRanges if !presigned && parts.headers.contains_key(RANGE) => Some(self.hand_out(&key).await),
+            Defect::IgnoresRanges if !presigned && parts.headers.contains_key(RANGE) => {
+                let whole = self.hand_out(&key).await;
+                whole.status().is_success().then_some(whole)
+            }
             Defect::IgnoresRanges => {
                 parts.headers.remove(RANGE);
                 None
@@ -387,7 +390,11 @@ impl Inside {
             Ok(found) if !key.is_empty() => found,
             _ => return status(StatusCode::FORBIDDEN),
         };
-        Response::new(found.body.collect().await.unwrap().into_bytes().into())
+        let (tag, kind) = (found.e_tag().unwrap().to_owned(), found.content_type().unwrap().to_owned());
+        let mut answer = Response::new(found.body.collect().await.unwrap().into_bytes().into());
+        answer.headers_mut().insert("etag", HeaderValue::try_from(tag).unwrap());
+        answer.headers_mut().insert("content-type", HeaderValue::try_from(kind).unwrap());
+        answer
     }
 }
 
