@@ -163,6 +163,7 @@ struct PartToSign {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PartsToSign {
     /// Any of the upload's parts, at most 1000 at once.
+    #[serde(deserialize_with = "body::objects")]
     parts: Vec<PartToSign>,
 }
 
