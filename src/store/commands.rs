@@ -39,6 +39,22 @@ impl Drop for UnderWay {
     }
 }
 
+/// A call that waits for its turn at the pool, until this is dropped.
+pub(super) struct Waiting(());
+
+impl Waiting {
+    pub(super) fn begin() -> Self {
+        METRICS.mongodb_connections_waiting.inc();
+        Self(())
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        METRICS.mongodb_connections_waiting.dec();
+    }
+}
+
 tokio::task_local! {
     static UNDER_WAY: UnderWay;
 }

@@ -244,7 +244,10 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
 async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
     let ends = Instant::now() + DEADLINE;
     let turn = match TURNS.get() {
-        Some(turns) => tokio::time::timeout(TURN, turns.acquire()).await.map_err(|_| StoreError::DatabaseTimeout)?.ok(),
+        Some(turns) => {
+            let _waiting = commands::Waiting::begin();
+            tokio::time::timeout(TURN, turns.acquire()).await.map_err(|_| StoreError::DatabaseTimeout)?.ok()
+        }
         None => None,
     };
     let done = tokio::time::timeout_at(ends, commands::followed(call)).await;
