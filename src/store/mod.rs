@@ -226,6 +226,8 @@ async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
     // Zero is a pool without a bound.
     let turns = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
     TURNS.get_or_init(|| Semaphore::new(turns.unwrap_or(Semaphore::MAX_PERMITS)));
+    // With as many, a call that has its turn never stands in the driver's queue: there too, who has given up is in the way.
+    options.max_connecting = options.max_connecting.or(options.max_pool_size);
     options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
     options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
     // A server that says nothing is noticed after this and the time to connect; its connections are given up then.
