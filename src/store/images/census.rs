@@ -26,7 +26,7 @@ pub struct Count {
 }
 
 impl Images {
-    /// Estimates each state in the order of [`ImageState::ALL`]: exact up to [`SAMPLE`] documents, above that within two or
+    /// Estimates each state in the order of [`ImageState::ALL`]: exact up to `SAMPLE` documents, above that within two or
     /// three parts in a hundred of all.
     ///
     /// # Errors
