@@ -49,11 +49,22 @@ pub fn protect(headers: &mut HeaderMap) {
     headers.insert(header::REFERRER_POLICY, fixed("no-referrer"));
     // https://fetch.spec.whatwg.org/#cross-origin-resource-policy-header: those who may read it ask by CORS.
     headers.insert("cross-origin-resource-policy", fixed("same-origin"));
-    if headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
-        // A page that holds tokens shares no window with pages that open it, and has no use for a device's senses.
-        headers.insert("cross-origin-opener-policy", fixed("same-origin"));
+    if is_page(headers) {
         headers.insert("permissions-policy", fixed("camera=(), geolocation=(), microphone=(), payment=(), usb=()"));
     }
+}
+
+/// What holds for who came by TLS.
+fn protect_further(headers: &mut HeaderMap) {
+    headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(TLS_ONLY));
+    if is_page(headers) {
+        // A page that holds tokens shares no window with pages that open it. Without TLS browsers ignore this, and complain of it.
+        headers.insert("cross-origin-opener-policy", HeaderValue::from_static("same-origin"));
+    }
+}
+
+fn is_page(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
 }
 
 /// The request's id, for answers that hold problems of their own.
@@ -140,7 +151,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
             name(headers, &id);
             protect(headers);
             if is_tls {
-                headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(TLS_ONLY));
+                protect_further(headers);
             }
             if path.starts_with("/api/") {
                 headers.append(header::VARY, HeaderValue::from_static("authorization"));
