@@ -27,7 +27,12 @@ impl Location {
         let url = Url::parse(endpoint).map_err(|_| InvalidLocation)?;
         let host = url.host().ok_or(InvalidLocation)?;
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-        if !matches!(url.scheme(), "http" | "https") || !plain {
+        // URLs are written into JSON as they are: a host has no quotes, which `Url` lets through.
+        let named = match &host {
+            Host::Domain(name) => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+            Host::Ipv4(_) | Host::Ipv6(_) => true,
+        };
+        if !matches!(url.scheme(), "http" | "https") || !plain || !named {
             return Err(InvalidLocation);
         }
         let is_label = matches!(host, Host::Domain(_)) && !bucket.contains('.');

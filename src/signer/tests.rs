@@ -148,7 +148,7 @@ fn locations() {
     assert_eq!(at("http://[::1]:9000", "b", false), ("http://[::1]:9000/b/".into(), "[::1]:9000".into()));
     assert_eq!(at("https://s3.example:443", "b", false), ("https://b.s3.example/".into(), "b.s3.example".into()));
     assert_eq!(at("https://s3.example/base/", "a.b", false), ("https://s3.example/base/a.b/".into(), "s3.example".into()));
-    for bad in ["", "localhost:9000", "ftp://host", "http://user:secret@host", "http://host/?x=1"] {
+    for bad in ["http://a\"b", "http://a}b", "", "localhost:9000", "ftp://host", "http://user:secret@host", "http://host/?x=1"] {
         assert!(Location::endpoint(bad, "b", false).is_err(), "{bad}");
     }
 }
