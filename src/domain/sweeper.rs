@@ -201,7 +201,6 @@ impl Valet {
         now: OffsetDateTime,
         swept: &mut Swept,
     ) -> Result<(), StoreError> {
-        let ends = image.expires_at.max(self.quiet_from(image));
         match self.gather(image, now).await? {
             Finding::Proved(verified) => {
                 if self.accept(image, &verified).await?.is_some() {
@@ -213,6 +212,7 @@ impl Valet {
                 swept.rejected += 1;
             }
             Finding::Missing | Finding::PartsMissing(_) => {
+                let ends = image.expires_at.max(self.quiet_from(image));
                 if now < ends {
                     let looks_again = if unannounced(image) { ends.min(now + wait(now - image.created_at)) } else { ends };
                     self.store.images.postpone(image, lease_ends, looks_again).await?;

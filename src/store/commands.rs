@@ -1,9 +1,6 @@
 //! What the driver says of its commands and connections: to the metrics, and as spans of the trace.
 
-use std::{
-    cell::{Cell, RefCell},
-    future::Future,
-};
+use std::{cell::RefCell, future::Future};
 
 use mongodb::{
     error::ErrorKind,
@@ -22,24 +19,11 @@ use crate::{metrics::METRICS, telemetry::spans};
 struct UnderWay {
     /// By the driver's number.
     commands: RefCell<Vec<(i32, spans::Call)>>,
-    /// Waits for a connection.
-    waits: Cell<i64>,
+    /// For connections.
+    waits: RefCell<Vec<Waiting>>,
 }
 
-impl UnderWay {
-    fn wait(&self, more: i64) {
-        self.waits.set(self.waits.get() + more);
-        METRICS.mongodb_connections_waiting.inc_by(more);
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.wait(-self.waits.get());
-    }
-}
-
-/// A call that waits for its turn at the pool, until this is dropped.
+/// Somebody who waits for a connection, in the pool or for a turn at it, until this is dropped.
 pub(super) struct Waiting(());
 
 impl Waiting {
@@ -122,16 +106,20 @@ fn kind(error: &mongodb::error::Error) -> String {
 /// Counts the pool's connections, and who waits for one.
 pub(super) fn pooled(event: CmapEvent) {
     let (open, used) = (&METRICS.mongodb_connections, &METRICS.mongodb_connections_used);
-    let wait = |more| {
-        let _ = UNDER_WAY.try_with(|under_way| under_way.wait(more));
+    // Outside of a call nobody is counted.
+    let wait = || {
+        let _ = UNDER_WAY.try_with(|under_way| under_way.waits.borrow_mut().push(Waiting::begin()));
+    };
+    let waited = || {
+        let _ = UNDER_WAY.try_with(|under_way| under_way.waits.borrow_mut().pop());
     };
     match event {
         CmapEvent::ConnectionCreated(_) => drop(open.inc()),
         CmapEvent::ConnectionClosed(_) => drop(open.dec()),
-        CmapEvent::ConnectionCheckoutStarted(_) => wait(1),
-        CmapEvent::ConnectionCheckoutFailed(_) => wait(-1),
+        CmapEvent::ConnectionCheckoutStarted(_) => wait(),
+        CmapEvent::ConnectionCheckoutFailed(_) => waited(),
         CmapEvent::ConnectionCheckedOut(_) => {
-            wait(-1);
+            waited();
             used.inc();
         }
         CmapEvent::ConnectionCheckedIn(_) => drop(used.dec()),

@@ -4,17 +4,17 @@
 //! type and digest of its document; no object and no open multipart upload is without a live document; each user's bytes,
 //! images and holds are exactly those of the images.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 use valet::domain::sweeper::Swept;
 
-use super::app::{TestApp, sha256};
+use super::{
+    app::{TestApp, sha256},
+    counts::Counts,
+};
 
 /// After every upload of the default settings, every URL and every grace.
 const SETTLED: Duration = Duration::from_secs(40 * 24 * 3600);
@@ -60,20 +60,9 @@ impl TestApp {
         let (images, users, mut objects) = (self.db_all("images").await, self.db_all("users").await, self.bucket_objects().await);
         let text = |document: &Document, field: &str| document.get_str(field).unwrap().to_owned();
         for user in &users {
-            let of_user: Vec<_> = images.iter().filter(|image| image.get("user") == user.get("_id")).collect();
-            let in_state =
-                |state: &str| of_user.iter().filter(|image| text(image, "state") == state).copied().collect::<Vec<_>>();
-            let (ready, pending) = (in_state("ready"), in_state("pending"));
-            let preview = |image: &Document| image.get_document("preview").map_or(0, |preview| preview.get_i64("size").unwrap());
-            let shown: i64 = ready.iter().map(|image| image.get_i64("size").unwrap() + preview(image)).sum();
-            let reserved = |image: &&Document| image.get_i64("reserved").or_else(|_| image.get_i64("size")).unwrap();
-            let bytes = shown + pending.iter().map(reserved).sum::<i64>();
-            assert_eq!(user.get_i64("usedBytes").unwrap(), bytes, "usedBytes of {user}");
-            assert_eq!(user.get_i64("images").unwrap(), i64::try_from(ready.len()).unwrap(), "images of {user}");
-            let holds = user.get_array("holds").unwrap();
-            let held: BTreeSet<_> = holds.iter().filter_map(Bson::as_document).map(|hold| text(hold, "image")).collect();
-            assert_eq!(held.len(), holds.len(), "an upload is held twice: {user}");
-            assert_eq!(held, pending.iter().map(|image| text(image, "_id")).collect(), "holds of {user}");
+            let of_user = images.iter().filter(|image| image.get("user") == user.get("_id"));
+            let told = Counts::of_user(user).unwrap_or_else(|| panic!("an upload is held twice, or none can be read: {user}"));
+            assert_eq!(told, Counts::of_images(of_user), "bytes, images and holds of {user}");
         }
         for image in &images {
             let (state, key) = (text(image, "state"), text(image, "key"));

@@ -12,6 +12,8 @@ mod check;
 mod confirm;
 mod contract;
 mod cors;
+#[path = "../support/counts.rs"]
+mod counts;
 mod crashes;
 mod deployment;
 mod dev;

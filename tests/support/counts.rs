@@ -20,7 +20,8 @@ impl Counts {
     pub fn of_images<'a>(images: impl Iterator<Item = &'a Document>) -> Self {
         let mut counts = Self::default();
         for image in images {
-            let size = image.get_i64("size").unwrap_or_default();
+            // With one that has no size, no record is right.
+            let size = image.get_i64("size").unwrap_or(i64::from(i32::MIN));
             let preview = image.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
             match image.get_str("state") {
                 Ok("ready") => {
@@ -37,9 +38,9 @@ impl Counts {
         counts
     }
 
-    /// As the user's record has it; `None` when an upload is held twice.
+    /// As the user's record has it; `None` when there are no holds to read, or an upload is held twice.
     pub fn of_user(user: &Document) -> Option<Self> {
-        let holds = user.get_array("holds").map_or(&[][..], Vec::as_slice);
+        let holds = user.get_array("holds").ok()?;
         let held: BTreeSet<_> =
             holds.iter().filter_map(Bson::as_document).filter_map(|hold| hold.get_str("image").ok()).map(str::to_owned).collect();
         let number = |field| user.get_i64(field).unwrap_or(i64::MIN);
