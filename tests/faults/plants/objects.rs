@@ -58,12 +58,12 @@ pub async fn plant(field: &Field) {
     put.send().await.unwrap();
     field.reports("a password is in an object's metadata", &[11]).await;
 
-    // All of it, as if its owner had never deleted it.
+    // All of it, as if its owner had never deleted it; it may never have been ready, and have no dimensions.
     let bytes = fixture("plain.png");
     let etag = field.put(deleted.key(), "image/png", &bytes).await;
     let size = i64::try_from(bytes.len()).unwrap();
     let set = doc! { "state": "ready", "live": true, "uploadedAt": mongodb::bson::DateTime::now(), "etag": etag, "sha256": sha256(&bytes),
-    "size": size, "contentType": "image/png", "kind": "single" };
+    "size": size, "contentType": "image/png", "kind": "single", "width": 3_i64, "height": 2_i64 };
     let unset = doc! { "due": "", "goneAt": "", "goneFrom": "", "preview": "", "strays": "", "uploadId": "" };
     field.update("images", deleted.id(), doc! { "$set": set, "$unset": unset }).await;
     field.update("users", deleted.user(), doc! { "$inc": { "usedBytes": size, "images": 1_i64 } }).await;
