@@ -21,6 +21,8 @@ struct UnderWay {
     commands: RefCell<Vec<(i32, spans::Call)>>,
     /// For connections.
     waits: RefCell<Vec<Waiting>>,
+    /// Who was sent the last command.
+    server: RefCell<Option<ServerAddress>>,
 }
 
 /// Somebody who waits for a connection, in the pool or for a turn at it, until this is dropped.
@@ -43,9 +45,11 @@ tokio::task_local! {
     static UNDER_WAY: UnderWay;
 }
 
-/// Runs a call, its commands as spans. The driver tells of a command where it is run: in the call's own task.
-pub(super) async fn followed<T>(call: impl Future<Output = T>) -> T {
-    UNDER_WAY.scope(UnderWay::default(), call).await
+/// Runs a call, its commands as spans, and says which server the last of them went to. The driver tells of a command where it
+/// is run: in the call's own task.
+pub(super) async fn followed<T>(call: impl Future<Output = T>) -> (T, Option<ServerAddress>) {
+    let told = async { (call.await, UNDER_WAY.with(|under_way| under_way.server.take())) };
+    UNDER_WAY.scope(UnderWay::default(), told).await
 }
 
 /// Hears of a command.
@@ -65,6 +69,7 @@ pub(super) fn heard(event: CommandEvent) {
 }
 
 fn begin(started: &CommandStartedEvent) {
+    let _ = UNDER_WAY.try_with(|under_way| under_way.server.replace(Some(started.connection.address.clone())));
     if !cfg!(feature = "otlp") {
         return;
     }

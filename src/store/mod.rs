@@ -4,29 +4,24 @@
 //! (`find_owned`), a change of state is one conditional update, and each call has a deadline, since the driver has no
 //! socket timeout.
 
+mod calls;
 mod commands;
 mod failpoint;
 mod images;
 pub mod objects;
+mod primary;
 pub mod probe;
 pub mod provider;
 mod recount;
 mod sessions;
 mod users;
 
-use std::{future::Future, sync::OnceLock, time::Duration};
-
 use futures_util::FutureExt;
 use mongodb::{
-    Client, Database,
-    bson::{Bson, DateTime, Document, doc},
+    bson::{DateTime, doc},
     error::{ErrorKind, WriteFailure},
-    event::EventHandler,
-    options::{Acknowledgment, ClientOptions, ReadConcern, SelectionCriteria, WriteConcern},
 };
-use secrecy::ExposeSecret;
 use time::OffsetDateTime;
-use tokio::{sync::Semaphore, time::Instant};
 
 pub use images::{Count, Entry, Images, Inserted, Inventory, Page, Row};
 pub use objects::Objects;
@@ -34,20 +29,12 @@ pub use recount::{Counts, Repair};
 pub use sessions::{Parent, Session, Sessions};
 pub use users::{Account, Deletion, Hold, Reserved, Users};
 
+use self::calls::{Calls, DEADLINE};
 use crate::{
     config,
     metrics::{METRICS, Metrics},
     model::{ImageId, ImageState, UserId},
 };
-
-/// The longest a call to MongoDB may take.
-const DEADLINE: Duration = Duration::from_secs(5);
-
-/// As many calls at a time as the pool has connections. Who waits for one does it here: the driver keeps those that have given up
-/// in its queue, and looks at one of them for every call that comes after, so that a crowd of an outage outlives it for good.
-static TURNS: OnceLock<Semaphore> = OnceLock::new();
-/// The longest such a wait: less than [`DEADLINE`], so that no call is begun only to be given up.
-const TURN: Duration = Duration::from_secs(3);
 
 /// A call that did not succeed. The caller cannot know whether a write was applied: it must be safe to ask again.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -102,7 +89,7 @@ pub struct Store {
     pub sessions: Sessions,
     /// Images in every state.
     pub images: Images,
-    database: Database,
+    calls: Calls,
 }
 
 impl Store {
@@ -111,13 +98,12 @@ impl Store {
     /// # Errors
     /// When the database cannot be reached or an index cannot be made: their absence would break promises silently.
     pub async fn connect(config: &config::Mongo) -> Result<Self, StoreError> {
-        let client = client(config).await?;
-        let database = client.database(&config.database);
-        let store =
-            Self { users: Users::new(&database), sessions: Sessions::new(&database), images: Images::new(&database), database };
+        let calls = Calls::open(config).await?;
+        let store = Self { users: Users::new(&calls), sessions: Sessions::new(&calls), images: Images::new(&calls), calls };
         store.users.make_indexes().await?;
         store.sessions.make_indexes().await?;
         store.images.make_indexes().await?;
+        store.calls.settle().await?;
         Ok(store)
     }
 
@@ -126,7 +112,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not answer; it doubles as the readiness probe.
     pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
-        let hello = bounded(async { self.database.run_command(doc! { "hello": 1 }).await }).await?;
+        let hello = self.calls.run(async { self.calls.database().run_command(doc! { "hello": 1 }).await }).await?;
         let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
         let now = hello.get_datetime("localTime").ok().filter(|_| writable);
         now.map(|at| instant(*at)).ok_or(StoreError::Corrupt {
@@ -147,38 +133,41 @@ impl Store {
         ids: &[ImageId],
         now: OffsetDateTime,
     ) -> Result<Vec<ImageId>, StoreError> {
-        let taken = bounded(async {
-            let mut session = self.database.client().start_session().await?;
-            loop {
-                let ready = self.images.ready_sizes(user, ids).await?;
-                if ready.is_empty() {
-                    return Ok(ready);
-                }
-                // Boxed futures over owned context: an async closure's future is not `Send` for every lifetime.
-                let context = (self.users.clone(), self.images.clone(), ready.clone());
-                let moved = session.start_transaction().and_run(context, move |session, (users, images, ready)| {
-                    async move {
-                        // The record that everybody writes comes first: whoever else wants it waits for the end of this, while
-                        // a write between its reading and its change would abort this again and again.
-                        users.drop_images(user, ready, session).await?;
-                        match images.start_deleting(user, ready, now, session).await? {
-                            true => Ok(()),
-                            false => Err(mongodb::error::Error::custom(Moved)),
-                        }
-                    }
-                    .boxed()
-                });
-                match moved.await {
-                    Ok(()) => return Ok(ready),
-                    // Another delete took some of them.
-                    Err(error) if error.get_custom::<Moved>().is_some() => {}
-                    Err(error) => return Err(error),
-                }
+        let taken = loop {
+            let ready = self.images.ready_sizes(user, ids).await?;
+            if ready.is_empty() || self.delete_ready(user, &ready, now).await? {
+                break ready;
             }
-        })
-        .await?;
+        };
         count_moved(ImageState::Deleting, taken.len() as u64);
         Ok(taken.iter().filter_map(|(id, _)| ImageId::parse(id)).collect())
+    }
+
+    /// All of them, or none and `false`: another delete took some.
+    async fn delete_ready(&self, user: UserId, ready: &[(String, i64)], now: OffsetDateTime) -> Result<bool, StoreError> {
+        let context = (self.users.clone(), self.images.clone(), ready.to_vec());
+        let moved = self.calls.run(async {
+            let mut session = self.calls.database().client().start_session().await?;
+            // Boxed futures over owned context: an async closure's future is not `Send` for every lifetime.
+            let transaction = session.start_transaction().and_run(context, move |session, (users, images, ready)| {
+                async move {
+                    // The record that everybody writes comes first: whoever else wants it waits for the end of this, while
+                    // a write between its reading and its change would abort this again and again.
+                    users.drop_images(user, ready, session).await?;
+                    match images.start_deleting(user, ready, now, session).await? {
+                        true => Ok(()),
+                        false => Err(mongodb::error::Error::custom(Moved)),
+                    }
+                }
+                .boxed()
+            });
+            transaction.await
+        });
+        match moved.await {
+            Ok(()) => Ok(true),
+            Err(StoreError::Database(error)) if error.get_custom::<Moved>().is_some() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -190,77 +179,6 @@ fn count_moved(to: ImageState, how_many: u64) {
     Metrics::count(&METRICS.images, to.as_str(), how_many);
 }
 
-/// Many conditional updates in one round trip, each on its own, in no order. The `update` command rather than the driver's
-/// bulk write, which wants MongoDB 8. Answers how many documents changed.
-async fn update_each<T: Send + Sync>(
-    collection: &mongodb::Collection<T>,
-    moves: impl Iterator<Item = (Document, Bson)>,
-) -> Result<u64, StoreError> {
-    let updates: Vec<_> = moves.map(|(filter, update)| doc! { "q": filter, "u": update }).collect();
-    if updates.is_empty() {
-        return Ok(0);
-    }
-    let concern = doc! { "w": "majority", "j": true };
-    let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
-    let database = collection.client().database(&collection.namespace().db);
-    let ask = || bounded(async { database.run_command(command.clone()).await });
-    let answer = match ask().await {
-        // The driver does not repeat a command that it does not know. Each update is conditional: one that was applied already
-        // finds nothing to do.
-        Err(StoreError::Database(error)) if is_lost(&error) => ask().await?,
-        answer => answer?,
-    };
-    let refused = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);
-    // The driver does not look for this one either: applied, and not by a majority.
-    match refused.or_else(|| answer.get_document("writeConcernError").ok()) {
-        None => Ok(answer.get_i32("nModified").ok().and_then(|n| n.try_into().ok()).unwrap_or(0)),
-        Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
-    }
-}
-
-/// A client whose writes are majority-acknowledged and whose reads are of what was.
-async fn client(config: &config::Mongo) -> Result<Client, StoreError> {
-    let mut options = bounded(async { ClientOptions::parse(config.uri.expose_secret()).await }).await?;
-    options.app_name = Some("valet".to_owned());
-    options.max_pool_size = options.max_pool_size.or(Some(64));
-    // Zero is a pool without a bound.
-    let turns = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
-    TURNS.get_or_init(|| Semaphore::new(turns.unwrap_or(Semaphore::MAX_PERMITS)));
-    // With as many, a call that has its turn never stands in the driver's queue: there too, who has given up is in the way.
-    options.max_connecting = options.max_connecting.or(options.max_pool_size);
-    options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
-    options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
-    // A server that says nothing is noticed after this and the time to connect; its connections are given up then.
-    options.heartbeat_freq = options.heartbeat_freq.or(Some(Duration::from_secs(5)));
-    // What is acknowledged survives the loss of a minority, and what is read was acknowledged.
-    options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
-    options.read_concern = Some(ReadConcern::majority());
-    options.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
-    options.command_event_handler = Some(EventHandler::callback(commands::heard));
-    options.cmap_event_handler = Some(EventHandler::callback(commands::pooled));
-    METRICS.mongodb_connections_max.set(options.max_pool_size.map_or(0, i64::from));
-    Client::with_options(options).map_err(StoreError::Database)
-}
-
-/// Runs a call to MongoDB under the deadline.
-async fn bounded<T>(call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
-    let ends = Instant::now() + DEADLINE;
-    let turn = match TURNS.get() {
-        Some(turns) => {
-            let _waiting = commands::Waiting::begin();
-            tokio::time::timeout(TURN, turns.acquire()).await.map_err(|_| StoreError::DatabaseTimeout)?.ok()
-        }
-        None => None,
-    };
-    let done = tokio::time::timeout_at(ends, commands::followed(call)).await;
-    drop(turn);
-    failpoint::passed();
-    match done {
-        Ok(answer) => answer.map_err(StoreError::Database),
-        Err(_) => Err(StoreError::DatabaseTimeout),
-    }
-}
-
 /// MongoDB's error code of a unique index.
 const DUPLICATE_KEY: i32 = 11000;
 
@@ -270,16 +188,6 @@ fn said(error: &mongodb::error::Error) -> String {
         ErrorKind::ServerSelection { .. } => "no server that takes writes could be reached within 3 s".to_owned(),
         ErrorKind::Authentication { .. } => "the database refused the user or the password".to_owned(),
         kind => format!("the database failed: {kind}"),
-    }
-}
-
-/// Whether the answer was lost on its way, or the server is no longer the one to ask: another try may go through.
-fn is_lost(error: &mongodb::error::Error) -> bool {
-    match &*error.kind {
-        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
-        // PrimarySteppedDown, NotWritablePrimary, InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk, …
-        ErrorKind::Command(failure) => matches!(failure.code, 189 | 10107 | 11600 | 11602 | 13435 | 13436),
-        _ => false,
     }
 }
 

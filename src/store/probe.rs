@@ -3,20 +3,16 @@
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use mongodb::{
-    Client, Database,
-    bson::{Document, doc},
-};
+use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
-use super::{StoreError, bounded, client, instant};
+use super::{Calls, StoreError, instant};
 use crate::config;
 
 /// A database that is being examined.
 #[derive(Debug)]
 pub struct DatabaseProbe {
-    client: Client,
-    database: Database,
+    calls: Calls,
 }
 
 /// What the server says of itself.
@@ -38,8 +34,7 @@ impl DatabaseProbe {
     /// # Errors
     /// When the string cannot be read or its names not be resolved.
     pub async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
-        let client = client(config).await?;
-        Ok(Self { database: client.database(&config.database), client })
+        Ok(Self { calls: Calls::open(config).await? })
     }
 
     /// Asks the primary who it is.
@@ -48,9 +43,9 @@ impl DatabaseProbe {
     /// [`StoreError`] when no primary is found or it does not answer.
     pub async fn hello(&self) -> Result<Hello, StoreError> {
         // The first question finds the server; the second measures its clock.
-        bounded(async { self.database.run_command(doc! { "ping": 1 }).await }).await?;
+        self.calls.run(async { self.calls.database().run_command(doc! { "ping": 1 }).await }).await?;
         let asked = std::time::Instant::now();
-        let hello = bounded(async { self.database.run_command(doc! { "hello": 1 }).await }).await?;
+        let hello = self.calls.run(async { self.calls.database().run_command(doc! { "hello": 1 }).await }).await?;
         Ok(Hello {
             replicated: hello.get_str("setName").is_ok() || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
             writable: hello.get_bool("isWritablePrimary").unwrap_or(false),
@@ -64,7 +59,7 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn version(&self) -> Result<String, StoreError> {
-        let info = bounded(async { self.database.run_command(doc! { "buildInfo": 1 }).await }).await?;
+        let info = self.calls.run(async { self.calls.database().run_command(doc! { "buildInfo": 1 }).await }).await?;
         let version = info.get_str("version").map(str::to_owned);
         version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
     }
@@ -74,8 +69,8 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`], also when too few members answer in time.
     pub async fn write(&self, scratch: &str) -> Result<(), StoreError> {
-        let collection = self.database.collection::<Document>(scratch);
-        bounded(async { collection.insert_one(doc! { "_id": "write" }).await }).await.map(drop)
+        let collection = self.calls.database().collection::<Document>(scratch);
+        self.calls.run(async { collection.insert_one(doc! { "_id": "write" }).await }).await.map(drop)
     }
 
     /// Moves two documents in one transaction, as deleting an image does.
@@ -83,23 +78,24 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`]; a server that stands alone has no transactions.
     pub async fn transaction(&self, scratch: &str) -> Result<(), StoreError> {
-        let collection = self.database.collection::<Document>(scratch);
-        bounded(async {
-            let mut session = self.client.start_session().await?;
-            let transaction = session.start_transaction();
-            transaction
-                .and_run(collection, |session, collection| {
-                    async move {
-                        for id in ["first", "second"] {
-                            collection.insert_one(doc! { "_id": id }).session(&mut *session).await?;
+        let collection = self.calls.database().collection::<Document>(scratch);
+        self.calls
+            .run(async {
+                let mut session = self.calls.database().client().start_session().await?;
+                let transaction = session.start_transaction();
+                transaction
+                    .and_run(collection, |session, collection| {
+                        async move {
+                            for id in ["first", "second"] {
+                                collection.insert_one(doc! { "_id": id }).session(&mut *session).await?;
+                            }
+                            Ok(())
                         }
-                        Ok(())
-                    }
-                    .boxed()
-                })
-                .await
-        })
-        .await
+                        .boxed()
+                    })
+                    .await
+            })
+            .await
     }
 
     /// Removes what the questions wrote.
@@ -107,6 +103,6 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn clean(&self, scratch: &str) -> Result<(), StoreError> {
-        bounded(async { self.database.collection::<Document>(scratch).drop().await }).await
+        self.calls.run(async { self.calls.database().collection::<Document>(scratch).drop().await }).await
     }
 }

@@ -58,9 +58,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`], also for a user who is so busy that no moment was found; safe to repeat.
     pub async fn recount(&self, user: UserId, now: OffsetDateTime) -> Result<Option<Repair>, StoreError> {
-        let context = (self.database.clone(), user, now);
+        let context = (self.calls.database().clone(), user, now);
         let transaction = async {
-            let mut session = self.database.client().start_session().await?;
+            let mut session = self.calls.database().client().start_session().await?;
             let transaction = session.start_transaction().read_concern(ReadConcern::snapshot());
             transaction
                 .and_run(context, |session, (database, user, now)| {
@@ -68,7 +68,7 @@ impl Store {
                 })
                 .await
         };
-        let done = tokio::time::timeout(DEADLINE, followed(transaction)).await.map_err(|_| StoreError::DatabaseTimeout)?;
+        let (done, _) = tokio::time::timeout(DEADLINE, followed(transaction)).await.map_err(|_| StoreError::DatabaseTimeout)?;
         done.map_err(StoreError::Database)
     }
 }

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    Collection, Database, IndexModel,
+    Collection, IndexModel,
     bson::{Binary, DateTime, Document, doc, spec::BinarySubtype},
     options::IndexOptions,
 };
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{StoreError, bounded, datetime, instant};
+use super::{Calls, StoreError, datetime, instant};
 use crate::model::{SessionId, UserId};
 
 /// Sessions that a listing shows: a person has few, a program that logs in for every call has many.
@@ -24,6 +24,7 @@ const MOST_LISTED: i64 = 1000;
 #[derive(Debug, Clone)]
 pub struct Sessions {
     collection: Collection<SessionDoc>,
+    calls: Calls,
 }
 
 /// A sign-in.
@@ -113,8 +114,8 @@ fn binary(bytes: &[u8; 32]) -> Binary {
 }
 
 impl Sessions {
-    pub(super) fn new(database: &Database) -> Self {
-        Self { collection: database.collection("sessions") }
+    pub(super) fn new(calls: &Calls) -> Self {
+        Self { collection: calls.database().collection("sessions"), calls: calls.clone() }
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
@@ -126,7 +127,7 @@ impl Sessions {
                 .options(IndexOptions::builder().name("user".to_owned()).build())
                 .build(),
         ];
-        bounded(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+        self.calls.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
     }
 
     /// Records a sign-in.
@@ -146,7 +147,7 @@ impl Sessions {
             parent: None,
             generation: 0,
         };
-        bounded(async { self.collection.insert_one(document).await }).await.map(drop)
+        self.calls.run(async { self.collection.insert_one(document).await }).await.map(drop)
     }
 
     /// The session, whoever's it is: for who shows its refresh token.
@@ -155,7 +156,11 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn find(&self, id: SessionId, now: OffsetDateTime) -> Result<Option<Session>, StoreError> {
         let filter = doc! { "_id": id.to_string(), "expiresAt": { "$gt": datetime(now) } };
-        bounded(async { self.collection.find_one(filter).await }).await?.map(SessionDoc::into_session).transpose()
+        self.calls
+            .read(|| async { self.collection.find_one(filter.clone()).await })
+            .await?
+            .map(SessionDoc::into_session)
+            .transpose()
     }
 
     /// Whether the session goes on: one read by `_id`.
@@ -165,7 +170,7 @@ impl Sessions {
     pub async fn is_alive(&self, id: SessionId, now: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! { "_id": id.to_string(), "expiresAt": { "$gt": datetime(now) } };
         let ids = self.collection.clone_with_type::<Document>();
-        Ok(bounded(async { ids.find_one(filter).projection(doc! { "_id": 1 }).await }).await?.is_some())
+        Ok(self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?.is_some())
     }
 
     /// Exchanges the living token for its child. `false` when it lives no more: of many that try, one succeeds.
@@ -190,7 +195,7 @@ impl Sessions {
             },
             "$inc": { "generation": 1_i64 },
         };
-        Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     /// A user's sessions, the newest first, at most a thousand.
@@ -199,9 +204,12 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn list_owned(&self, user: UserId, now: OffsetDateTime) -> Result<Vec<Session>, StoreError> {
         let filter = doc! { "user": user.to_string(), "expiresAt": { "$gt": datetime(now) } };
-        // Ids begin with their time.
-        let find = self.collection.find(filter).sort(doc! { "_id": -1 }).limit(MOST_LISTED);
-        let found = bounded(async { find.await?.try_collect::<Vec<_>>().await }).await?;
+        let found = self.calls.read(|| async {
+            // Ids begin with their time.
+            let find = self.collection.find(filter.clone()).sort(doc! { "_id": -1 }).limit(MOST_LISTED);
+            find.await?.try_collect::<Vec<_>>().await
+        });
+        let found = found.await?;
         found.into_iter().map(SessionDoc::into_session).collect()
     }
 
@@ -211,8 +219,9 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn has_any(&self, user: UserId) -> Result<bool, StoreError> {
         let ids = self.collection.clone_with_type::<Document>();
-        let find = ids.find_one(doc! { "user": user.to_string() }).projection(doc! { "_id": 1 });
-        Ok(bounded(async { find.await }).await?.is_some())
+        let filter = doc! { "user": user.to_string() };
+        let found = self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await });
+        Ok(found.await?.is_some())
     }
 
     /// Ends a session, whoever's it is. `false` when there was none.
@@ -241,14 +250,16 @@ impl Sessions {
             filter.insert("_id", doc! { "$ne": but.to_string() });
         }
         let ids = self.collection.clone_with_type::<Document>();
-        let find = ids.find(filter.clone()).projection(doc! { "_id": 1 });
-        let found = bounded(async { find.await?.try_collect::<Vec<_>>().await }).await?;
+        let found = self
+            .calls
+            .read(|| async { ids.find(filter.clone()).projection(doc! { "_id": 1 }).await?.try_collect::<Vec<_>>().await });
+        let found = found.await?;
         // By the user, not by these ids: a session that began in between ends, too.
-        bounded(async { self.collection.delete_many(filter).await }).await?;
+        self.calls.run(async { self.collection.delete_many(filter).await }).await?;
         Ok(found.iter().filter_map(|session| SessionId::parse(session.get_str("_id").ok()?)).collect())
     }
 
     async fn delete_where(&self, filter: Document) -> Result<bool, StoreError> {
-        Ok(bounded(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
+        Ok(self.calls.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
     }
 }

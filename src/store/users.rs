@@ -9,7 +9,7 @@ mod deletion;
 mod identities;
 
 use mongodb::{
-    ClientSession, Collection, Database, IndexModel,
+    ClientSession, Collection, IndexModel,
     bson::{DateTime, Document, doc},
     options::IndexOptions,
 };
@@ -22,13 +22,14 @@ use self::{
     deletion::{not_deleted, version},
     identities::IdentityDoc,
 };
-use super::{StoreError, bounded, datetime, instant, integer, is_duplicate, is_other_index, update_each};
+use super::{Calls, StoreError, datetime, instant, integer, is_duplicate, is_other_index};
 use crate::model::{Email, ImageId, Usage, User, UserId};
 
 /// Queries and updates of `users`.
 #[derive(Debug, Clone)]
 pub struct Users {
     collection: Collection<UserDoc>,
+    calls: Calls,
 }
 
 /// A user with what proves a password.
@@ -108,8 +109,8 @@ impl UserDoc {
 }
 
 impl Users {
-    pub(super) fn new(database: &Database) -> Self {
-        Self { collection: database.collection("users") }
+    pub(super) fn new(calls: &Calls) -> Self {
+        Self { collection: calls.database().collection("users"), calls: calls.clone() }
     }
 
     /// How many accounts there are, about: the database's own figure, which costs nothing.
@@ -117,7 +118,7 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn estimated_count(&self) -> Result<u64, StoreError> {
-        bounded(async { self.collection.estimated_document_count().await }).await
+        self.calls.read(|| async { self.collection.estimated_document_count().await }).await
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
@@ -136,11 +137,11 @@ impl Users {
             IndexModel::builder().keys(doc! { "due": 1 }).options(sparse("due")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
         ];
-        match bounded(async { self.collection.create_indexes(indexes.clone()).await }).await {
+        match self.calls.run(async { self.collection.create_indexes(indexes.clone()).await }).await {
             // Before identity providers, every user had an emailKey and the index knew none without.
             Err(StoreError::Database(error)) if is_other_index(&error) => {
-                bounded(async { self.collection.drop_index("emailKey").await }).await?;
-                bounded(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+                self.calls.run(async { self.collection.drop_index("emailKey").await }).await?;
+                self.calls.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
             }
             made => made.map(drop),
         }
@@ -163,7 +164,7 @@ impl Users {
     }
 
     async fn insert_unique(&self, document: UserDoc) -> Result<bool, StoreError> {
-        match bounded(async { self.collection.insert_one(document).await }).await {
+        match self.calls.run(async { self.collection.insert_one(document).await }).await {
             Ok(_) => Ok(true),
             Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),
@@ -189,7 +190,8 @@ impl Users {
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
         // Holds may be many, and no reader of an account wants them.
         let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
-        bounded(async { self.collection.find_one(not_deleted(filter)).projection(projection).await })
+        self.calls
+            .read(|| async { self.collection.find_one(not_deleted(filter.clone())).projection(projection.clone()).await })
             .await?
             .map(UserDoc::into_account)
             .transpose()
@@ -214,7 +216,7 @@ impl Users {
 
     async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
         let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version(account) });
-        Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     /// Users in the order of their ids, after `after`; the last page is empty.
@@ -224,12 +226,14 @@ impl Users {
     pub async fn ids(&self, after: Option<UserId>, limit: u32) -> Result<Vec<UserId>, StoreError> {
         let filter = after.map_or_else(Document::new, |after| doc! { "_id": { "$gt": after.to_string() } });
         let ids = self.collection.clone_with_type::<Document>();
-        let found = bounded(async {
-            use futures_util::TryStreamExt;
-            let find = ids.find(filter).projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 }).limit(i64::from(limit));
-            find.await?.try_collect::<Vec<_>>().await
-        })
-        .await?;
+        let found = self
+            .calls
+            .read(|| async {
+                use futures_util::TryStreamExt;
+                let find = ids.find(filter.clone()).projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 }).limit(i64::from(limit));
+                find.await?.try_collect::<Vec<_>>().await
+            })
+            .await?;
         let id = |found: &Document| {
             let text = found.get_str("_id").unwrap_or_default();
             UserId::parse(text).ok_or(StoreError::Corrupt { collection: "users", id: text.to_owned(), field: "_id" })
@@ -244,9 +248,12 @@ impl Users {
     pub async fn usage(&self, user: UserId) -> Result<Option<Usage>, StoreError> {
         let projection = doc! { "usedBytes": 1, "images": 1, "pending": { "$size": "$holds" } };
         let counts = self.collection.clone_with_type::<Document>();
-        let found =
-            bounded(async { counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(projection).await })
-                .await?;
+        let found = self
+            .calls
+            .read(|| async {
+                counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(projection.clone()).await
+            })
+            .await?;
         let Some(found) = found else { return Ok(None) };
         let count = |field: &'static str| {
             let value = found.get_i64(field).or_else(|_| found.get_i32(field).map(i64::from)).ok();
@@ -281,7 +288,7 @@ impl Users {
             |(image, bytes): &(ImageId, u64)| doc! { "image": image.to_string(), "bytes": integer(*bytes), "at": datetime(now) };
         let holds: Vec<_> = uploads.iter().map(hold).collect();
         let update = doc! { "$inc": { "usedBytes": integer(bytes) }, "$push": { "holds": { "$each": holds } } };
-        let done = bounded(async { self.collection.update_one(filter, update).await }).await?;
+        let done = self.calls.run(async { self.collection.update_one(filter, update).await }).await?;
         Ok(if done.matched_count == 1 { Reserved::Yes } else { Reserved::No })
     }
 
@@ -300,7 +307,7 @@ impl Users {
     /// [`StoreError`]; safe to repeat.
     pub async fn keep_all_held(&self, user: UserId, images: &[(ImageId, u64)]) -> Result<(), StoreError> {
         let moves = images.iter().map(|(image, surplus)| hold_taken(user, *image, kept(*surplus)));
-        update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await.map(drop)
+        self.calls.update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await.map(drop)
     }
 
     /// The upload came to nothing: its bytes are free again. Does nothing when the hold is gone.
@@ -317,7 +324,7 @@ impl Users {
     /// [`StoreError`]; safe to repeat.
     pub async fn release_all_held(&self, user: UserId, uploads: &[(ImageId, u64)]) -> Result<(), StoreError> {
         let moves = uploads.iter().map(|(image, bytes)| hold_taken(user, *image, doc! { "usedBytes": -integer(*bytes) }));
-        update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await.map(drop)
+        self.calls.update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await.map(drop)
     }
 
     /// The holds' uploads are still open: each is not looked at again before its time has come. One round trip.
@@ -329,12 +336,12 @@ impl Users {
             let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
             (filter, doc! { "$set": { "holds.$.at": datetime(*at) } }.into())
         });
-        update_each(&self.collection, moves).await.map(drop)
+        self.calls.update_each(&self.collection, moves).await.map(drop)
     }
 
     async fn take_hold(&self, user: UserId, image: ImageId, increment: Document) -> Result<bool, StoreError> {
         let (filter, update) = hold_taken(user, image, increment);
-        Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     /// In the transaction that takes ready images away: their bytes are free, and they are not counted any more. Where a
@@ -370,11 +377,13 @@ impl Users {
     pub async fn old_holds(&self, before: OffsetDateTime, limit: i64) -> Result<Vec<(UserId, Vec<(ImageId, u64)>)>, StoreError> {
         let before = datetime(before);
         let filter = doc! { "holds.at": { "$lt": before } };
-        let found = bounded(async {
-            use futures_util::TryStreamExt;
-            self.collection.find(filter).limit(limit).await?.try_collect::<Vec<_>>().await
-        })
-        .await?;
+        let found = self
+            .calls
+            .read(|| async {
+                use futures_util::TryStreamExt;
+                self.collection.find(filter.clone()).limit(limit).await?.try_collect::<Vec<_>>().await
+            })
+            .await?;
         let mut holds = Vec::new();
         for user in found {
             let Some(id) = UserId::parse(&user.id) else { continue };

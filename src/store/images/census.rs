@@ -8,10 +8,7 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::Images;
-use crate::{
-    model::ImageState,
-    store::{StoreError, bounded},
-};
+use crate::{model::ImageState, store::StoreError};
 
 /// Documents that are looked at. Below twenty times as many the database reads all of them to choose.
 const SAMPLE: u32 = 1000;
@@ -33,13 +30,14 @@ impl Images {
     /// [`StoreError`].
     pub async fn census(&self) -> Result<[(ImageState, Count); ImageState::ALL.len()], StoreError> {
         let images = self.collection.clone_with_type::<Document>();
-        let all = bounded(async { images.estimated_document_count().await }).await? as f64;
+        let all = self.calls.read(|| async { images.estimated_document_count().await }).await? as f64;
         let declared = doc! { "$add": ["$size", { "$ifNull": ["$preview.size", 0_i64] }] };
         let pending = doc! { "$eq": ["$state", ImageState::Pending.as_str()] };
         let bytes = doc! { "$cond": [pending, { "$ifNull": ["$reserved", declared.clone()] }, declared] };
         let sums = doc! { "_id": "$state", "images": { "$sum": 1_i64 }, "bytes": { "$sum": bytes } };
         let pipeline = [doc! { "$sample": { "size": i64::from(SAMPLE) } }, doc! { "$group": sums }];
-        let found: Vec<Document> = bounded(async { images.aggregate(pipeline).await?.try_collect().await }).await?;
+        let found: Vec<Document> =
+            self.calls.read(|| async { images.aggregate(pipeline.clone()).await?.try_collect().await }).await?;
         let sampled: f64 = found.iter().map(|state| number(state, "images")).sum();
         let scale = if sampled > 0.0 { all.max(sampled) / sampled } else { 0.0 };
         Ok(ImageState::ALL.map(|state| {

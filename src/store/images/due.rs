@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{Images, document::ImageDoc, owned};
 use crate::{
     model::{Image, ImageState},
-    store::{StoreError, bounded, datetime, instant, update_each},
+    store::{StoreError, datetime, instant},
 };
 
 impl Images {
@@ -18,10 +18,12 @@ impl Images {
     /// [`StoreError`].
     pub async fn due(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<(Image, OffsetDateTime)>, StoreError> {
         let filter = doc! { "due": { "$lte": datetime(now) } };
-        let found: Vec<ImageDoc> = bounded(async {
-            self.collection.find(filter).sort(doc! { "due": 1 }).limit(i64::from(limit)).await?.try_collect().await
-        })
-        .await?;
+        let found: Vec<ImageDoc> = self
+            .calls
+            .read(|| async {
+                self.collection.find(filter.clone()).sort(doc! { "due": 1 }).limit(i64::from(limit)).await?.try_collect().await
+            })
+            .await?;
         // A document that cannot be read must not keep the others from being swept.
         let with_due = |doc: ImageDoc| {
             let due = doc.due.map_or(now, instant);
@@ -71,7 +73,7 @@ impl Images {
             filter.insert("due", datetime(lease_ends));
             (filter, doc! { "$set": { "due": datetime(*due) } }.into())
         });
-        update_each(&self.collection, postponed).await.map(drop)
+        self.calls.update_each(&self.collection, postponed).await.map(drop)
     }
 
     /// A tombstone's end: its object is deleted and no URL lives that could bring it back.
@@ -104,7 +106,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn backlog(&self, now: OffsetDateTime, most: u32) -> Result<(u32, Option<OffsetDateTime>), StoreError> {
         let due = self.collection.clone_with_type::<Document>();
-        let found = bounded(async {
+        let found = self.calls.read(|| async {
             let found = due.find(doc! { "due": { "$lte": datetime(now) } }).sort(doc! { "due": 1 }).limit(i64::from(most));
             found.projection(doc! { "due": 1, "_id": 0 }).await?.try_collect::<Vec<_>>().await
         });

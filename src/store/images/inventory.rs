@@ -8,7 +8,7 @@ use mongodb::{
     bson::{Document, doc},
 };
 
-use super::{Images, StoreError, bounded};
+use super::{Images, StoreError};
 use crate::model::{ImageId, ImageState, ObjectKey, UserId};
 
 /// The longest the database may sort, on its disk where its memory does not suffice.
@@ -73,7 +73,9 @@ impl Images {
         let documents = self.collection.clone_with_type::<Document>();
         let mut filter = not_gone();
         filter.insert("_id", doc! { "$in": ids.iter().map(ToString::to_string).collect::<Vec<_>>() });
-        let found = bounded(async { documents.find(filter).projection(projection()).await?.try_collect::<Vec<_>>().await });
+        let found = self
+            .calls
+            .read(|| async { documents.find(filter.clone()).projection(projection()).await?.try_collect::<Vec<_>>().await });
         found.await?.iter().map(entry).collect()
     }
 }

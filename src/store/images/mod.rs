@@ -13,7 +13,7 @@ mod unissued;
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    Collection, Database,
+    Collection,
     bson::{Document, doc},
     options::ReturnDocument,
 };
@@ -23,13 +23,14 @@ pub use self::census::Count;
 use self::document::ImageDoc;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};
-use super::{StoreError, bounded, count_moved, datetime, duplicates};
+use super::{Calls, StoreError, count_moved, datetime, duplicates};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 
 /// Queries and updates of `images`.
 #[derive(Debug, Clone)]
 pub struct Images {
     collection: Collection<ImageDoc>,
+    calls: Calls,
 }
 
 /// How an insertion went.
@@ -42,12 +43,12 @@ pub enum Inserted {
 }
 
 impl Images {
-    pub(super) fn new(database: &Database) -> Self {
-        Self { collection: database.collection("images") }
+    pub(super) fn new(calls: &Calls) -> Self {
+        Self { collection: calls.database().collection("images"), calls: calls.clone() }
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
-        bounded(async { self.collection.create_indexes(indexes::models()).await }).await.map(drop)
+        self.calls.run(async { self.collection.create_indexes(indexes::models()).await }).await.map(drop)
     }
 
     /// Adds pending images, each to be looked at by the sweeper at its time: one round trip for any number.
@@ -57,7 +58,7 @@ impl Images {
     pub async fn insert_all(&self, images: &[(&Image, OffsetDateTime)]) -> Result<Vec<Inserted>, StoreError> {
         let documents: Vec<_> = images.iter().map(|(image, due)| ImageDoc::pending(image, datetime(*due))).collect();
         let mut inserted = vec![Inserted::Yes; images.len()];
-        match bounded(async { self.collection.insert_many(&documents).ordered(false).await }).await {
+        match self.calls.run(async { self.collection.insert_many(&documents).ordered(false).await }).await {
             Ok(_) => {}
             Err(StoreError::Database(error)) => {
                 for at in duplicates(&error).ok_or(StoreError::Database(error))? {
@@ -76,7 +77,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn find_owned(&self, user: UserId, id: ImageId) -> Result<Option<Image>, StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string() };
-        let found = bounded(async { self.collection.find_one(filter).await }).await?;
+        let found = self.calls.read(|| async { self.collection.find_one(filter.clone()).await }).await?;
         found.map(ImageDoc::into_image).transpose()
     }
 
@@ -96,8 +97,8 @@ impl Images {
         let live = doc! { "$in": [ImageState::Ready.as_str(), ImageState::Pending.as_str()] };
         let filter = doc! { "user": user.to_string(), "state": live };
         let ids = self.collection.clone_with_type::<Document>();
-        let found = bounded(async {
-            ids.find(filter).projection(doc! { "_id": 1 }).limit(i64::from(limit)).await?.try_collect::<Vec<_>>().await
+        let found = self.calls.read(|| async {
+            ids.find(filter.clone()).projection(doc! { "_id": 1 }).limit(i64::from(limit)).await?.try_collect::<Vec<_>>().await
         });
         let id = |found: &Document| {
             let text = found.get_str("_id").unwrap_or_default();
@@ -126,7 +127,8 @@ impl Images {
     }
 
     async fn find_all(&self, filter: Document) -> Result<Vec<Image>, StoreError> {
-        let found: Vec<ImageDoc> = bounded(async { self.collection.find(filter).await?.try_collect().await }).await?;
+        let found: Vec<ImageDoc> =
+            self.calls.read(|| async { self.collection.find(filter.clone()).await?.try_collect().await }).await?;
         found.into_iter().map(ImageDoc::into_image).collect()
     }
 
@@ -154,7 +156,7 @@ impl Images {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
         let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at), "due": datetime(due) } };
-        Ok(bounded(async { self.collection.update_many(filter, update).await }).await?.matched_count)
+        Ok(self.calls.run(async { self.collection.update_many(filter, update).await }).await?.matched_count)
     }
 
     /// Records S3's name for a multipart upload, in the place of the one that `image` has, which may be none. `None` when
@@ -187,7 +189,7 @@ impl Images {
     }
 
     async fn moved(&self, filter: Document, update: Document) -> Result<bool, StoreError> {
-        Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     async fn update_owned(
@@ -195,9 +197,10 @@ impl Images {
         filter: Document,
         update: impl Into<mongodb::options::UpdateModifications>,
     ) -> Result<Option<Image>, StoreError> {
-        let updated =
-            bounded(async { self.collection.find_one_and_update(filter, update).return_document(ReturnDocument::After).await })
-                .await?;
+        let updated = self
+            .calls
+            .run(async { self.collection.find_one_and_update(filter, update).return_document(ReturnDocument::After).await })
+            .await?;
         updated.map(ImageDoc::into_image).transpose()
     }
 }

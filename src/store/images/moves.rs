@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::{Images, owned, owned_by_ids};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId, Verified},
-    store::{StoreError, bounded, count_moved, datetime, integer, update_each},
+    store::{StoreError, count_moved, datetime, integer},
 };
 
 impl Images {
@@ -72,7 +72,7 @@ impl Images {
     /// [`StoreError`]; some may then be ready.
     pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
         let moves = proved.iter().map(|(image, verified)| to_ready(image, verified));
-        let moved = update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
+        let moved = self.calls.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
         count_moved(ImageState::Ready, moved);
         Ok(())
     }
@@ -116,7 +116,7 @@ impl Images {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
         let update = to_tombstone(ImageState::Deleting, now);
-        let done = bounded(async { self.collection.update_many(filter, update).await }).await?;
+        let done = self.calls.run(async { self.collection.update_many(filter, update).await }).await?;
         count_moved(ImageState::Deleting, done.modified_count);
         Ok(())
     }
@@ -129,21 +129,23 @@ impl Images {
     }
 
     /// Those that are ready, with their bytes, which never change.
-    pub(in crate::store) async fn ready_sizes(
-        &self,
-        user: UserId,
-        ids: &[ImageId],
-    ) -> mongodb::error::Result<Vec<(String, i64)>> {
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(in crate::store) async fn ready_sizes(&self, user: UserId, ids: &[ImageId]) -> Result<Vec<(String, i64)>, StoreError> {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Ready.as_str());
         let sizes = self.collection.clone_with_type::<Document>();
-        let found = sizes.find(filter).projection(doc! { "size": 1, "preview.size": 1 }).await?;
+        let found = self.calls.read(|| async {
+            let find = sizes.find(filter.clone()).projection(doc! { "size": 1, "preview.size": 1 });
+            find.await?.try_collect::<Vec<_>>().await
+        });
         let size_of = |image: Document| {
             let preview = image.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
             let bytes = image.get_i64("size").unwrap_or_default() + preview;
             (image.get_str("_id").unwrap_or_default().to_owned(), bytes)
         };
-        found.map_ok(size_of).try_collect().await
+        Ok(found.await?.into_iter().map(size_of).collect())
     }
 
     /// `ready → deleting`, in the transaction that also frees their bytes. `false` when one of them is not ready any more:

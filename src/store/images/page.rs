@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::{Images, document::ImageDoc};
 use crate::{
     model::{ContentType, Image, ImageId, ImageState, Position, UserId},
-    store::{StoreError, bounded, datetime, instant},
+    store::{StoreError, datetime, instant},
 };
 
 /// What a page shows of an image.
@@ -152,12 +152,14 @@ impl Images {
     /// [`StoreError`].
     pub async fn page_owned_ready(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Page, StoreError> {
         let projection: Document = SHOWN.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
-        let answer = bounded(async {
-            let find = self.collection.find(after_in_order(user, ImageState::Ready, after)).sort(newest_first());
-            let find = find.projection(projection).limit(-i64::from(limit)).batch_size(limit);
-            find.batch().await?.next().await.transpose()
-        })
-        .await?;
+        let answer = self
+            .calls
+            .read(|| async {
+                let find = self.collection.find(after_in_order(user, ImageState::Ready, after)).sort(newest_first());
+                let find = find.projection(projection.clone()).limit(-i64::from(limit)).batch_size(limit);
+                find.batch().await?.next().await.transpose()
+            })
+            .await?;
         Ok(Page { answer })
     }
 
@@ -166,11 +168,13 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn list_owned_pending(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
-        let page = bounded(async {
-            let find = self.collection.find(after_in_order(user, ImageState::Pending, after)).sort(newest_first());
-            find.limit(i64::from(limit)).batch_size(limit).await?.try_collect::<Vec<_>>().await
-        })
-        .await?;
+        let page = self
+            .calls
+            .read(|| async {
+                let find = self.collection.find(after_in_order(user, ImageState::Pending, after)).sort(newest_first());
+                find.limit(i64::from(limit)).batch_size(limit).await?.try_collect::<Vec<_>>().await
+            })
+            .await?;
         page.into_iter().map(ImageDoc::into_image).collect()
     }
 }

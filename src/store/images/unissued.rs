@@ -3,7 +3,7 @@
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
-use super::{Images, StoreError, bounded, datetime};
+use super::{Images, StoreError, datetime};
 use crate::{
     model::{ImageId, ImageState, ObjectKey, UserId},
     store::{integer, is_duplicate},
@@ -32,7 +32,7 @@ impl Images {
             "goneAt": now,
         };
         let records = self.collection.clone_with_type::<Document>();
-        match bounded(async { records.insert_one(record).await }).await {
+        match self.calls.run(async { records.insert_one(record).await }).await {
             Ok(_) => Ok(true),
             Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),

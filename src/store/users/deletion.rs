@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{Account, Users};
 use crate::{
     model::{ImageId, UserId},
-    store::{StoreError, bounded, datetime, instant},
+    store::{StoreError, datetime, instant},
 };
 
 /// An account whose deletion goes on.
@@ -50,7 +50,7 @@ impl Users {
         }
         let unset = doc! { "email": "", "emailKey": "", "passwordHash": "", "identity": "" };
         let update = doc! { "$set": set, "$unset": unset };
-        Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     /// Whether a user of this identity was deleted at `issued_at` or later.
@@ -60,7 +60,7 @@ impl Users {
     pub async fn was_deleted(&self, (issuer, subject): (&str, &str), issued_at: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! { "formerIdentity": former(issuer, subject), "deletedAt": { "$gte": datetime(issued_at) } };
         let ids = self.collection.clone_with_type::<Document>();
-        Ok(bounded(async { ids.find_one(filter).projection(doc! { "_id": 1 }).await }).await?.is_some())
+        Ok(self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?.is_some())
     }
 
     /// Deletions that are due, the longest due first.
@@ -71,12 +71,14 @@ impl Users {
         let filter = doc! { "due": { "$lte": datetime(now) } };
         let projection = doc! { "due": 1, "deletedAt": 1, "formerIdentity": 1 };
         let users = self.collection.clone_with_type::<Document>();
-        let found = bounded(async {
-            use futures_util::TryStreamExt;
-            let find = users.find(filter).projection(projection).sort(doc! { "due": 1 }).limit(limit);
-            find.await?.try_collect::<Vec<_>>().await
-        })
-        .await?;
+        let found = self
+            .calls
+            .read(|| async {
+                use futures_util::TryStreamExt;
+                let find = users.find(filter.clone()).projection(projection.clone()).sort(doc! { "due": 1 }).limit(limit);
+                find.await?.try_collect::<Vec<_>>().await
+            })
+            .await?;
         let read = |user: &Document| {
             Some(Deletion {
                 user: UserId::parse(user.get_str("_id").ok()?)?,
@@ -95,7 +97,7 @@ impl Users {
     pub async fn move_deletion(&self, user: UserId, due: OffsetDateTime, to: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! { "_id": user.to_string(), "due": datetime(due), "deletedAt": { "$exists": true } };
         let update = doc! { "$set": { "due": datetime(to) } };
-        Ok(bounded(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     /// The holds of a user.
@@ -103,7 +105,7 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn holds(&self, user: UserId) -> Result<Vec<Hold>, StoreError> {
-        let found = bounded(async { self.collection.find_one(doc! { "_id": user.to_string() }).await }).await?;
+        let found = self.calls.read(|| async { self.collection.find_one(doc! { "_id": user.to_string() }).await }).await?;
         let read = |hold: &Document| {
             let bytes = u64::try_from(hold.get_i64("bytes").ok()?).ok()?;
             Some((ImageId::parse(hold.get_str("image").ok()?)?, bytes))
@@ -122,7 +124,7 @@ impl Users {
             "deletedAt": { "$exists": true },
             "holds.0": { "$exists": false },
         };
-        Ok(bounded(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
+        Ok(self.calls.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
     }
 }
 

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{UserDoc, Users};
 use crate::{
     model::{Email, UserId},
-    store::{StoreError, bounded},
+    store::StoreError,
 };
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl Users {
     pub async fn find_identity(&self, issuer: &str, subject: &str) -> Result<Option<UserId>, StoreError> {
         let filter = doc! { "identity.issuer": issuer, "identity.subject": subject, "identity": { "$exists": true } };
         let ids = self.collection.clone_with_type::<Document>();
-        let found = bounded(async { ids.find_one(filter).projection(doc! { "_id": 1 }).await }).await?;
+        let found = self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?;
         Ok(found.and_then(|user| UserId::parse(user.get_str("_id").ok()?)))
     }
 }

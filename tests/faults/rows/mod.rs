@@ -6,6 +6,7 @@
 mod database;
 mod disk;
 mod elections;
+mod new_primary;
 mod probe;
 mod resources;
 mod restore;

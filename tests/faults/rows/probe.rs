@@ -31,7 +31,7 @@ impl Probe {
         probe
     }
 
-    async fn call(&mut self, method: Method, path: &str, body: Option<Value>) -> Answer {
+    pub async fn call(&mut self, method: Method, path: &str, body: Option<Value>) -> Answer {
         self.turn += 1;
         let url = format!("{}{path}", self.bases[self.turn % self.bases.len()]);
         let mut request = self.http.request(method, url).timeout(Duration::from_secs(60));
@@ -109,10 +109,11 @@ impl Probe {
     }
 
     /// An image that stays.
-    pub async fn upload(&mut self) {
+    pub async fn upload(&mut self) -> String {
         let id = self.sent().await;
         let confirmed = self.confirm(&id).await;
         assert_eq!(confirmed.status, 200, "{confirmed:?}");
+        id
     }
 
     /// Whether every server takes an upload from its beginning to its end.

@@ -1,0 +1,207 @@
+//! How MongoDB is asked: each call under a deadline and in its turn, with what the driver tells of it, and reads of what was
+//! acknowledged whoever is the primary. What is asked is for the rooms of the collections.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use mongodb::{
+    Client, Collection, Database,
+    bson::{Bson, Document, doc},
+    error::ErrorKind,
+    event::EventHandler,
+    options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, WriteConcern},
+};
+use secrecy::ExposeSecret;
+use tokio::{sync::Semaphore, time::Instant};
+
+use super::{
+    StoreError, commands, failpoint,
+    primary::{Primary, Standing},
+};
+use crate::{config, metrics::METRICS};
+
+/// The longest a call to MongoDB may take.
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
+/// The longest a call waits for its turn: less than [`DEADLINE`], so that none is begun only to be given up.
+const TURN: Duration = Duration::from_secs(3);
+/// Between one look at a primary that does not hold and the next.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// The way to the database, for all who ask it.
+#[derive(Debug, Clone)]
+pub(super) struct Calls {
+    database: Database,
+    /// As many calls at a time as the pool has connections. Who waits for one does it here: the driver keeps those that have
+    /// given up in its queue, and looks at one of them for every call that comes after, so that a crowd of an outage outlives
+    /// it for good.
+    turns: Arc<Semaphore>,
+    primary: Arc<Primary>,
+}
+
+impl Calls {
+    /// Reads the connection string; nothing is connected yet. Writes are acknowledged by a majority's journals, reads are of
+    /// what was.
+    ///
+    /// # Errors
+    /// When the string cannot be read or its names not be resolved.
+    pub(super) async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
+        let parsed = tokio::time::timeout(DEADLINE, ClientOptions::parse(config.uri.expose_secret()));
+        let mut options = parsed.await.map_err(|_| StoreError::DatabaseTimeout)?.map_err(StoreError::Database)?;
+        options.app_name = Some("valet".to_owned());
+        options.max_pool_size = options.max_pool_size.or(Some(64));
+        // Zero is a pool without a bound.
+        let turns = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+        let turns = Arc::new(Semaphore::new(turns.unwrap_or(Semaphore::MAX_PERMITS)));
+        // With as many, a call that has its turn never stands in the driver's queue: there too, who has given up is in the way.
+        options.max_connecting = options.max_connecting.or(options.max_pool_size);
+        options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
+        options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
+        // A server that says nothing is noticed after this and the time to connect; its connections are given up then.
+        options.heartbeat_freq = options.heartbeat_freq.or(Some(Duration::from_secs(5)));
+        // What is acknowledged survives the loss of a minority, and what is read was acknowledged.
+        options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
+        options.read_concern = Some(ReadConcern::majority());
+        options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
+        options.command_event_handler = Some(EventHandler::callback(commands::heard));
+        options.cmap_event_handler = Some(EventHandler::callback(commands::pooled));
+        let primary = Arc::new(Primary::default());
+        let hears = primary.clone();
+        options.sdam_event_handler = Some(EventHandler::callback(move |event| hears.hear(&event)));
+        METRICS.mongodb_connections_max.set(options.max_pool_size.map_or(0, i64::from));
+        let client = Client::with_options(options).map_err(StoreError::Database)?;
+        Ok(Self { database: client.database(&config.database), turns, primary })
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// Runs a write or a command: once, and the caller cannot know whether it was applied when it fails.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn run<T>(&self, call: impl Future<Output = mongodb::error::Result<T>>) -> Result<T, StoreError> {
+        Ok(self.run_until(Instant::now() + DEADLINE, call).await?.0)
+    }
+
+    /// Runs a read, and again where an election came in between, so that it shows all that was acknowledged before it began.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`StoreError::DatabaseTimeout`] also when there is no primary that can know in time what was
+    /// acknowledged.
+    pub(super) async fn read<T, Call>(&self, call: impl Fn() -> Call) -> Result<T, StoreError>
+    where
+        Call: Future<Output = mongodb::error::Result<T>>,
+    {
+        let ends = Instant::now() + DEADLINE;
+        loop {
+            let before = self.primary.times();
+            let (answer, from) = self.run_until(ends, call()).await?;
+            // What no server was asked for is known to the driver.
+            if from.is_none_or(|from| self.primary.holds(&from)) {
+                return Ok(answer);
+            }
+            self.follow_primary(before, ends).await?;
+        }
+    }
+
+    /// Finds the primary, and waits until it knows what was acknowledged by those before it: what reads then need not wait for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        self.follow_primary(self.primary.times(), Instant::now() + DEADLINE).await
+    }
+
+    /// Where one has done so since it had been done `before` times, that is enough.
+    async fn follow_primary(&self, before: u64, ends: Instant) -> Result<(), StoreError> {
+        // One for all: the others find it done.
+        let following = tokio::time::timeout_at(ends, self.primary.following()).await;
+        let _following = following.map_err(|_| StoreError::DatabaseTimeout)?;
+        if self.primary.holds_since(before) {
+            return Ok(());
+        }
+        loop {
+            let heard = self.primary.heard();
+            let (hello, from) = self.run_until(ends, async { self.database.run_command(doc! { "hello": 1 }).await }).await?;
+            let followed = match Standing::read(&hello) {
+                Standing::NotReplicated => self.primary.is_not_replicated(),
+                Standing::NotPrimary => false,
+                Standing::Primary { election, written } => {
+                    let caught_up = self.run_until(ends, self.caught_up(written)).await?.1;
+                    from.is_some_and(|from| caught_up.as_ref() == Some(&from) && self.primary.follow(heard, from, election))
+                }
+            };
+            if followed {
+                return Ok(());
+            }
+            tokio::time::timeout_at(ends, tokio::time::sleep(LOOK_AGAIN)).await.map_err(|_| StoreError::DatabaseTimeout)?;
+        }
+    }
+
+    /// Reads nothing, once a majority is known to have everything up to `written`.
+    async fn caught_up(&self, written: mongodb::bson::Timestamp) -> mongodb::error::Result<()> {
+        let mut session = self.database.client().start_session().causal_consistency(true).await?;
+        session.advance_operation_time(written);
+        self.database.collection::<Document>("users").find_one(doc! { "_id": "" }).session(&mut session).await.map(drop)
+    }
+
+    async fn run_until<T>(
+        &self,
+        ends: Instant,
+        call: impl Future<Output = mongodb::error::Result<T>>,
+    ) -> Result<(T, Option<ServerAddress>), StoreError> {
+        let turn = {
+            let _waiting = commands::Waiting::begin();
+            let ends = ends.min(Instant::now() + TURN);
+            tokio::time::timeout_at(ends, self.turns.acquire()).await.map_err(|_| StoreError::DatabaseTimeout)?.ok()
+        };
+        let done = tokio::time::timeout_at(ends, commands::followed(call)).await;
+        drop(turn);
+        failpoint::passed();
+        match done {
+            Ok((answer, from)) => Ok((answer.map_err(StoreError::Database)?, from)),
+            Err(_) => Err(StoreError::DatabaseTimeout),
+        }
+    }
+
+    /// Many conditional updates in one round trip, each on its own, in no order. The `update` command rather than the driver's
+    /// bulk write, which wants MongoDB 8. Answers how many documents changed.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may then be applied.
+    pub(super) async fn update_each<T: Send + Sync>(
+        &self,
+        collection: &Collection<T>,
+        moves: impl Iterator<Item = (Document, Bson)>,
+    ) -> Result<u64, StoreError> {
+        let updates: Vec<_> = moves.map(|(filter, update)| doc! { "q": filter, "u": update }).collect();
+        if updates.is_empty() {
+            return Ok(0);
+        }
+        let concern = doc! { "w": "majority", "j": true };
+        let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
+        let ask = || self.run(async { self.database.run_command(command.clone()).await });
+        let answer = match ask().await {
+            // The driver does not repeat a command that it does not know. Each update is conditional: one that was applied
+            // already finds nothing to do.
+            Err(StoreError::Database(error)) if is_lost(&error) => ask().await?,
+            answer => answer?,
+        };
+        let refused = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);
+        // The driver does not look for this one either: applied, and not by a majority.
+        match refused.or_else(|| answer.get_document("writeConcernError").ok()) {
+            None => Ok(answer.get_i32("nModified").ok().and_then(|n| n.try_into().ok()).unwrap_or(0)),
+            Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
+        }
+    }
+}
+
+/// Whether the answer was lost on its way, or the server is no longer the one to ask: another try may go through.
+fn is_lost(error: &mongodb::error::Error) -> bool {
+    match &*error.kind {
+        ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,
+        // PrimarySteppedDown, NotWritablePrimary, InterruptedDueToReplStateChange, NotPrimaryNoSecondaryOk, …
+        ErrorKind::Command(failure) => matches!(failure.code, 189 | 10107 | 11600 | 11602 | 13435 | 13436),
+        _ => false,
+    }
+}

@@ -1,0 +1,189 @@
+//! Which primary's reads show all that was acknowledged.
+//!
+//! A new primary has every acknowledged write, and does not know yet that a majority has them: until a write of its own term is
+//! acknowledged, a read with the concern "majority" may show what was before the last of them, such as an image that was
+//! deleted (Raft, section 8: a leader commits a no-op at the start of its term before it answers reads; MongoDB answers
+//! without). Here is the knowledge of who was elected and whether that write is through; `calls` asks.
+//!
+//! What this cannot know: a server that hears of no other primary reads from one that has lost its majority, until that
+//! steps down (`electionTimeoutMillis`, 10 s).
+
+use std::sync::{PoisonError, RwLock};
+
+use mongodb::{
+    bson::{Document, Timestamp, oid::ObjectId},
+    event::sdam::SdamEvent,
+    options::ServerAddress,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+#[derive(Debug, Default)]
+pub(super) struct Primary {
+    known: RwLock<Known>,
+    following: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Of the last that is known to be elected. Election ids grow.
+    heard: Option<ObjectId>,
+    /// Whose reads hold, and by which election it is the primary.
+    followed: Option<(ServerAddress, ObjectId)>,
+    /// How often one was found to hold.
+    times: u64,
+    /// A router, which knows the elections of its shards alone, or a server without replication.
+    not_replicated: bool,
+}
+
+/// What a server says of itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Elected, and what is written at this time is its own.
+    Primary {
+        election: ObjectId,
+        written: Timestamp,
+    },
+    /// Of a replica set, and not its primary.
+    NotPrimary,
+    NotReplicated,
+}
+
+impl Standing {
+    /// Out of the answer to `hello`.
+    pub(super) fn read(hello: &Document) -> Self {
+        if !hello.contains_key("setName") {
+            return Self::NotReplicated;
+        }
+        let election = hello.get_object_id("electionId").ok();
+        let written = hello.get_document("lastWrite").and_then(|write| write.get_document("opTime"));
+        let written = written.ok().and_then(|at| at.get_timestamp("ts").ok());
+        match (hello.get_bool("isWritablePrimary"), election, written) {
+            (Ok(true), Some(election), Some(written)) => Self::Primary { election, written },
+            _ => Self::NotPrimary,
+        }
+    }
+}
+
+impl Primary {
+    /// Hears what the driver's monitors hear.
+    pub(super) fn hear(&self, event: &SdamEvent) {
+        let SdamEvent::ServerHeartbeatSucceeded(beat) = event else { return };
+        if let Standing::Primary { election, .. } = Standing::read(&beat.reply) {
+            self.write(|known| known.heard = known.heard.max(Some(election)));
+        }
+    }
+
+    /// Whether what this server answered a moment ago shows all that was acknowledged.
+    pub(super) fn holds(&self, from: &ServerAddress) -> bool {
+        self.look(|known| known.not_replicated || known.holds(|address| address == from))
+    }
+
+    /// How often a primary was followed.
+    pub(super) fn times(&self) -> u64 {
+        self.look(|known| known.times)
+    }
+
+    /// Whether a primary is followed, and was not before.
+    pub(super) fn holds_since(&self, times: u64) -> bool {
+        self.look(|known| known.not_replicated || known.times > times && known.holds(|_| true))
+    }
+
+    /// The last election that is known.
+    pub(super) fn heard(&self) -> Option<ObjectId> {
+        self.look(|known| known.heard)
+    }
+
+    /// The right to ask who the primary is.
+    pub(super) async fn following(&self) -> MutexGuard<'_, ()> {
+        self.following.lock().await
+    }
+
+    /// Its write is through. `false` when another election was heard of since `heard`.
+    pub(super) fn follow(&self, heard: Option<ObjectId>, address: ServerAddress, election: ObjectId) -> bool {
+        self.write(|known| {
+            let same = known.heard == heard || known.heard == Some(election);
+            if same {
+                let times = known.times + 1;
+                *known = Known { heard: Some(election), followed: Some((address, election)), times, not_replicated: false };
+            }
+            same
+        })
+    }
+
+    pub(super) fn is_not_replicated(&self) -> bool {
+        self.write(|known| known.not_replicated = true);
+        true
+    }
+
+    /// Nothing here can panic halfway.
+    fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
+        look(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write<T>(&self, write: impl FnOnce(&mut Known) -> T) -> T {
+        write(&mut self.known.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Known {
+    fn holds(&self, is_it: impl FnOnce(&ServerAddress) -> bool) -> bool {
+        self.followed.as_ref().is_some_and(|(address, election)| is_it(address) && self.heard == Some(*election))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::doc;
+
+    use super::*;
+
+    fn election(term: u8) -> ObjectId {
+        let mut id = [0; 12];
+        id[11] = term;
+        ObjectId::from_bytes(id)
+    }
+
+    fn server(port: u16) -> ServerAddress {
+        ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: Some(port) }
+    }
+
+    #[test]
+    fn hello_says_who_a_server_is() {
+        let written = Timestamp { time: 7, increment: 1 };
+        let last_write = doc! { "opTime": { "ts": written, "t": 3_i64 } };
+        let primary = doc! { "setName": "rs", "isWritablePrimary": true, "electionId": election(3), "lastWrite": last_write };
+        assert_eq!(Standing::read(&primary), Standing::Primary { election: election(3), written });
+        let secondary = doc! { "setName": "rs", "isWritablePrimary": false, "secondary": true };
+        assert_eq!(Standing::read(&secondary), Standing::NotPrimary);
+        assert_eq!(Standing::read(&doc! { "isWritablePrimary": true, "msg": "isdbgrid" }), Standing::NotReplicated);
+    }
+
+    #[test]
+    fn nothing_holds_before_a_primary_is_followed_nor_after_the_next_election() {
+        let primary = Primary::default();
+        assert!(!primary.holds(&server(1)));
+        assert!(primary.follow(None, server(1), election(1)));
+        assert!(primary.holds(&server(1)) && !primary.holds(&server(2)) && primary.holds_since(0) && !primary.holds_since(1));
+        // Another is elected, and heard of before it is followed.
+        primary.write(|known| known.heard = Some(election(2)));
+        assert!(!primary.holds(&server(1)) && !primary.holds(&server(2)));
+        // Who asked before that has found the one before.
+        assert!(!primary.follow(Some(election(1)), server(1), election(1)));
+        assert!(primary.follow(Some(election(2)), server(2), election(2)));
+        assert!(primary.holds(&server(2)) && primary.holds_since(1));
+    }
+
+    #[test]
+    fn the_same_server_is_asked_again_when_it_is_elected_again() {
+        let primary = Primary::default();
+        assert!(primary.follow(None, server(1), election(1)));
+        primary.write(|known| known.heard = Some(election(3)));
+        assert!(!primary.holds(&server(1)));
+    }
+
+    #[test]
+    fn what_is_not_replicated_always_holds() {
+        let primary = Primary::default();
+        assert!(primary.is_not_replicated() && primary.holds(&server(1)));
+    }
+}
