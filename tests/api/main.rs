@@ -47,6 +47,7 @@ mod process;
 #[allow(dead_code, reason = "the other test binary needs all of it")]
 mod program;
 mod races;
+mod relay;
 mod requirements;
 mod safety;
 mod serve;

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     app::TestApp,
-    check::defects::{Answer, forward, listen},
+    relay::{Answer, forward, listen},
 };
 
 /// A call of S3's API and one of the permissions that S3 looks for: a copy needs two.

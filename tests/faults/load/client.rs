@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::uploading::Fate;
 use super::{
-    caller::{Answer, Caller, Request},
+    answer::Answer,
+    caller::{Caller, Request},
     people::{Account, Known, Person},
 };
 use crate::journal::{Call, Item};
@@ -260,7 +261,7 @@ impl Client {
     }
 
     async fn log_out(&mut self) {
-        let session = super::caller::session_of(&self.session.token);
+        let session = super::answer::session_of(&self.session.token);
         let body = json!({ "refreshToken": self.session.refresh });
         let items = items(session.as_deref());
         let (path, body) = ("/api/auth/logout".to_owned(), Some(body));

@@ -1,6 +1,7 @@
 //! The load: many clients of several users, each at its own pace, by the documented rules of clients; every call is in the
 //! journal. What they do follows from the seed and from what they are told.
 
+mod answer;
 pub mod caller;
 mod client;
 pub mod people;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{Client, items};
 use crate::{
     journal::{Call, Item},
-    load::{caller::Answer, people::File},
+    load::{answer::Answer, people::File},
 };
 
 /// What becomes of an upload after its URL is here.

@@ -1,0 +1,41 @@
+//! Requests taken on a port of the test's own and passed on: what stands between the program and S3 is made of this.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::{HeaderMap, Request, Response, body::Incoming, http::request::Parts, service::service_fn};
+use hyper_util::rt::TokioIo;
+
+pub type Answer = Response<Full<Bytes>>;
+
+/// Answers requests on a port of its own until the test's runtime ends; gives the address.
+pub async fn listen<A>(answer: impl Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static) -> String
+where
+    A: Future<Output = Result<Answer, Infallible>> + Send + 'static,
+{
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let http = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(http.serve_connection(TokioIo::new(stream), service_fn(answer.clone())));
+        }
+    });
+    endpoint
+}
+
+/// What the server at `upstream` says to this request, with the client's own Host header: it is signed.
+pub async fn forward(http: &reqwest::Client, upstream: &str, parts: &Parts, body: Bytes) -> Answer {
+    let url = format!("{upstream}{}", parts.uri);
+    let mut headers: HeaderMap = parts.headers.clone();
+    headers.remove("transfer-encoding");
+    let answer = http.request(parts.method.clone(), url).headers(headers).body(body).send().await.unwrap();
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = answer.status();
+    *response.headers_mut() = answer.headers().clone();
+    response.headers_mut().remove("transfer-encoding");
+    *response.body_mut() = answer.bytes().await.unwrap().into();
+    response
+}
