@@ -11,7 +11,10 @@ use mongodb::{
     options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, WriteConcern},
 };
 use secrecy::ExposeSecret;
-use tokio::{sync::Semaphore, time::Instant};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 use super::{
     StoreError, commands, failpoint,
@@ -150,11 +153,7 @@ impl Calls {
         ends: Instant,
         call: impl Future<Output = mongodb::error::Result<T>>,
     ) -> Result<(T, Option<ServerAddress>), StoreError> {
-        let turn = {
-            let _waiting = commands::Waiting::begin();
-            let ends = ends.min(Instant::now() + TURN);
-            tokio::time::timeout_at(ends, self.turns.acquire()).await.map_err(|_| StoreError::DatabaseTimeout)?.ok()
-        };
+        let turn = self.turn(ends).await?;
         let done = tokio::time::timeout_at(ends, commands::followed(call)).await;
         drop(turn);
         failpoint::passed();
@@ -162,6 +161,19 @@ impl Calls {
             Ok((answer, from)) => Ok((answer.map_err(StoreError::Database)?, from)),
             Err(_) => Err(StoreError::DatabaseTimeout),
         }
+    }
+
+    async fn turn(&self, ends: Instant) -> Result<SemaphorePermit<'_>, StoreError> {
+        if let Ok(turn) = self.turns.try_acquire() {
+            return Ok(turn);
+        }
+        let _waiting = commands::Waiting::begin();
+        let ends = ends.min(Instant::now() + TURN);
+        // Nobody closes the semaphore.
+        let Ok(Ok(turn)) = tokio::time::timeout_at(ends, self.turns.acquire()).await else {
+            return Err(StoreError::DatabaseTimeout);
+        };
+        Ok(turn)
     }
 
     /// Many conditional updates in one round trip, each on its own, in no order. The `update` command rather than the driver's
