@@ -1,8 +1,8 @@
 //! Dying on purpose: how the tests show that a server may be killed after any call to MongoDB or S3.
 //!
 //! Only builds with the feature `dev` can. A server that was started with `VALET_ABORT_AT=FILE` counts its calls while
-//! FILE is there, and aborts, as SIGKILL would end it, after as many as FILE says. So a test arms it for one request, and
-//! goes through 1, 2, 3 and so on until the request is answered, without naming the calls.
+//! FILE is there, and aborts, as SIGKILL would end it, after as many as FILE says. So a test arms each server once, for one
+//! request, and goes through 1, 2, 3 and so on until the request is answered, without naming the calls.
 
 /// A call to MongoDB or S3 is over.
 #[cfg(not(feature = "dev"))]
@@ -21,7 +21,7 @@ pub(super) fn passed() {
     static FILE: LazyLock<Option<PathBuf>> = LazyLock::new(|| std::env::var_os("VALET_ABORT_AT").map(PathBuf::from));
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let Some(file) = &*FILE else { return };
-    let Ok(last) = std::fs::read_to_string(file) else { return CALLS.store(0, SeqCst) };
+    let Ok(last) = std::fs::read_to_string(file) else { return };
     if last.trim().parse() == Ok(CALLS.fetch_add(1, SeqCst) + 1) {
         std::process::abort();
     }

@@ -37,8 +37,11 @@ impl Fuse {
         Self(std::env::temp_dir().join(format!("valet-fuse-{}", uuid::Uuid::new_v4().simple())))
     }
 
+    /// At once: a call that found the file and no number in it would be counted for nothing.
     pub fn set(&self, calls: u32) {
-        std::fs::write(&self.0, calls.to_string()).unwrap();
+        let written = self.0.with_extension("written");
+        std::fs::write(&written, calls.to_string()).unwrap();
+        std::fs::rename(written, &self.0).unwrap();
     }
 
     pub fn remove(&self) {
