@@ -86,6 +86,14 @@ impl Calls {
         Ok(self.run_until(Instant::now() + DEADLINE, call).await?.0)
     }
 
+    /// Runs a command on the database, as [`Calls::run`] does.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(super) async fn command(&self, command: Document) -> Result<Document, StoreError> {
+        self.run(async { self.database.run_command(command).await }).await
+    }
+
     /// Runs a read, and again where an election came in between, so that it shows all that was acknowledged before it began.
     ///
     /// # Errors
@@ -192,7 +200,7 @@ impl Calls {
         }
         let concern = doc! { "w": "majority", "j": true };
         let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
-        let ask = || self.run(async { self.database.run_command(command.clone()).await });
+        let ask = || self.command(command.clone());
         let answer = match ask().await {
             // The driver does not repeat a command that it does not know. Each update is conditional: one that was applied
             // already finds nothing to do.

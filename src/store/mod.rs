@@ -112,7 +112,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not answer; it doubles as the readiness probe.
     pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
-        let hello = self.calls.run(async { self.calls.database().run_command(doc! { "hello": 1 }).await }).await?;
+        let hello = self.calls.command(doc! { "hello": 1 }).await?;
         let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
         let now = hello.get_datetime("localTime").ok().filter(|_| writable);
         now.map(|at| instant(*at)).ok_or(StoreError::Corrupt {

@@ -43,9 +43,9 @@ impl DatabaseProbe {
     /// [`StoreError`] when no primary is found or it does not answer.
     pub async fn hello(&self) -> Result<Hello, StoreError> {
         // The first question finds the server; the second measures its clock.
-        self.calls.run(async { self.calls.database().run_command(doc! { "ping": 1 }).await }).await?;
+        self.calls.command(doc! { "ping": 1 }).await?;
         let asked = std::time::Instant::now();
-        let hello = self.calls.run(async { self.calls.database().run_command(doc! { "hello": 1 }).await }).await?;
+        let hello = self.calls.command(doc! { "hello": 1 }).await?;
         Ok(Hello {
             replicated: hello.get_str("setName").is_ok() || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
             writable: hello.get_bool("isWritablePrimary").unwrap_or(false),
@@ -59,7 +59,7 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn version(&self) -> Result<String, StoreError> {
-        let info = self.calls.run(async { self.calls.database().run_command(doc! { "buildInfo": 1 }).await }).await?;
+        let info = self.calls.command(doc! { "buildInfo": 1 }).await?;
         let version = info.get_str("version").map(str::to_owned);
         version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
     }
