@@ -133,12 +133,16 @@ impl Store {
         ids: &[ImageId],
         now: OffsetDateTime,
     ) -> Result<Vec<ImageId>, StoreError> {
-        let taken = loop {
-            let ready = self.images.ready_sizes(user, ids).await?;
-            if ready.is_empty() || self.delete_ready(user, &ready, now).await? {
-                break ready;
+        let take = async {
+            loop {
+                let ready = self.images.ready_sizes(user, ids).await?;
+                if ready.is_empty() || self.delete_ready(user, &ready, now).await? {
+                    return Ok(ready);
+                }
             }
         };
+        // One deadline for all of it.
+        let taken = tokio::time::timeout(DEADLINE, take).await.map_err(|_| StoreError::DatabaseTimeout)??;
         count_moved(ImageState::Deleting, taken.len() as u64);
         Ok(taken.iter().filter_map(|(id, _)| ImageId::parse(id)).collect())
     }
