@@ -27,8 +27,9 @@ const PAGE: &str = r#"<!doctype html>
 </html>
 "#;
 
-const START: &str = "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#ui', deepLinking: true, persistAuthorization: true, \
-    displayRequestDuration: true, tryItOutEnabled: true });\n";
+/// Without `persistAuthorization`: a token typed here would stay in the local storage of the gallery page's origin.
+const START: &str = "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#ui', deepLinking: true, displayRequestDuration: true, \
+    tryItOutEnabled: true });\n";
 
 /// The API, the UI's page and its files, and the document.
 pub fn routes(api: impl Endpoint<Output = Response> + 'static) -> Route {
@@ -41,8 +42,8 @@ pub fn routes(api: impl Endpoint<Output = Response> + 'static) -> Route {
         .at("/readyz", api)
         .at("/docs", get(file(|| Bytes::from_static(PAGE.as_bytes()), "text/html; charset=utf-8")))
         .at("/docs/", get(to_docs))
-        .at("/docs/swagger-ui.css", get(file(|| ASSETS.0.clone(), "text/css; charset=utf-8")))
-        .at("/docs/swagger-ui.js", get(file(|| ASSETS.1.clone(), "text/javascript; charset=utf-8")))
+        .at("/docs/swagger-ui.css", get(file(|| Bytes::from_static(STYLE), "text/css; charset=utf-8")))
+        .at("/docs/swagger-ui.js", get(file(|| Bytes::from_static(SCRIPT), "text/javascript; charset=utf-8")))
         .at("/docs/start.js", get(file(|| Bytes::from_static(START.as_bytes()), "text/javascript; charset=utf-8")))
         .at("/openapi.json", get(file(|| DOCUMENT.clone(), "application/json")))
 }
@@ -63,29 +64,9 @@ fn file(content: fn() -> Bytes, content_type: &'static str) -> impl Endpoint<Out
     })
 }
 
-/// Made when somebody asks: most servers of a fleet are never asked, and need not hold megabytes for it.
-static ASSETS: LazyLock<(Bytes, Bytes)> = LazyLock::new(assets);
+/// swagger-ui-dist of the version and hash that `.ci/swagger-ui` holds.
+const STYLE: &[u8] = include_bytes!("../web/swagger-ui/swagger-ui.css");
+const SCRIPT: &[u8] = include_bytes!("../web/swagger-ui/swagger-ui-bundle.js");
+
+/// Rendered at the first request: most servers of a fleet never serve it.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::text().into());
-
-/// The style and the script inside the page that poem-openapi makes: it embeds the UI but gives out the whole page only.
-fn assets() -> (Bytes, Bytes) {
-    let page = openapi::service().swagger_ui_html();
-    let between = |open: &str, close: &str| {
-        let from = page.find(open).map(|at| at + open.len())?;
-        let to = page[from..].find(close)? + from;
-        Some(Bytes::copy_from_slice(&page.as_bytes()[from..to]))
-    };
-    let style = between("<style charset=\"UTF-8\">", "</style>").unwrap_or_default();
-    let script = between("<script charset=\"UTF-8\">", "</script>").unwrap_or_default();
-    (style, script)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn the_ui_is_found_in_the_page_that_embeds_it() {
-        let (style, script) = super::assets();
-        assert!(style.len() > 100_000 && String::from_utf8_lossy(&style).contains(".swagger-ui"), "{}", style.len());
-        assert!(script.len() > 1_000_000 && String::from_utf8_lossy(&script).contains("SwaggerUIBundle"), "{}", script.len());
-    }
-}
