@@ -130,6 +130,37 @@ fn the_bucket_takes_every_url_for_as_long_as_it_lives() {
     assert!(none.is_none() && (longest..=longest + spare).contains(&age), "{longest} ms and {age} ms");
 }
 
+/// The first segments of the API's paths, of the document itself.
+fn api_roots() -> BTreeSet<String> {
+    let document: Value = serde_json::from_str(include_str!("../../../openapi/openapi.json")).unwrap();
+    let health = ["livez", "readyz"];
+    let roots = document["paths"].as_object().unwrap().keys().map(|path| path.split('/').nth(1).unwrap().to_owned());
+    roots.filter(|root| !health.contains(&root.as_str())).collect()
+}
+
+#[test]
+fn a_call_without_tls_is_refused_and_not_redirected() {
+    let ingresses = YamlLoader::load_from_str(&file("kubernetes/example/ingress.yaml")).unwrap();
+    let annotation = |ingress: &Yaml, name: &str| {
+        let name = format!("alb.ingress.kubernetes.io/{name}");
+        ingress["metadata"]["annotations"][name.as_str()].as_str().map(str::to_owned)
+    };
+    for ingress in &ingresses {
+        assert_eq!(annotation(ingress, "ssl-redirect"), None);
+    }
+    let is_plain = |ingress: &&Yaml| annotation(ingress, "listen-ports").unwrap().contains("\"HTTP\"");
+    let [plain] = ingresses.iter().filter(is_plain).collect::<Vec<_>>()[..] else { panic!("one ingress without TLS") };
+    let refuse: Value = serde_json::from_str(&annotation(plain, "actions.refuse").unwrap()).unwrap();
+    assert_eq!(refuse["fixedResponseConfig"]["statusCode"], "403");
+    let paths = plain["spec"]["rules"][0]["http"]["paths"].as_vec().unwrap();
+    let refused = paths.iter().filter(|path| path["backend"]["service"]["name"].as_str() == Some("refuse"));
+    let refused: BTreeSet<_> = refused.map(|path| path["path"].as_str().unwrap().trim_start_matches('/').to_owned()).collect();
+    assert_eq!(refused, api_roots());
+    let nginx = file("nginx.conf");
+    let roots = api_roots().into_iter().collect::<Vec<_>>().join("|");
+    assert!(nginx.contains(&format!("location ~ ^/({roots})/ {{")), "nginx.conf refuses {roots}");
+}
+
 #[test]
 fn the_alerts_of_the_operator_are_the_alerts() {
     assert_eq!(yaml("kubernetes/monitoring/rules.yaml")["spec"], yaml("alerts.yaml"));
