@@ -79,7 +79,8 @@ impl Valet {
             }
         }
         self.purge_now(tombstones, now).await;
-        Ok(ids.iter().map(|id| done.get(id).cloned().unwrap_or(Err(DeleteError::NotFound))).collect())
+        let lost = || Err(StoreError::Contention { what: "images that are deleted" }.into());
+        Ok(ids.iter().map(|id| done.get(id).cloned().unwrap_or_else(lost)).collect())
     }
 
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {

@@ -214,7 +214,7 @@ impl Valet {
             return Ok(user);
         }
         // Another request was faster.
-        let lost = || StoreError::Update("a user vanished while it was made".to_owned());
+        let lost = || StoreError::Contention { what: "a user who is deleted while it is made" };
         Ok(users.find_identity(issuer, &identity.subject).await?.ok_or_else(lost)?)
     }
 }

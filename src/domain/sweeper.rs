@@ -211,13 +211,15 @@ impl Valet {
                 self.reject(image, why, now).await?;
                 swept.rejected += 1;
             }
-            Finding::Missing | Finding::PartsMissing(_) => {
+            finding @ (Finding::Missing | Finding::PartsMissing(_) | Finding::PartsRefused) => {
                 let ends = image.expires_at.max(self.quiet_from(image));
                 if now < ends {
                     let looks_again = if unannounced(image) { ends.min(now + wait(now - image.created_at)) } else { ends };
                     self.store.images.postpone(image, lease_ends, looks_again).await?;
-                } else if self.expire(image, now).await? {
-                    swept.expired += 1;
+                } else {
+                    let was_tried = matches!(finding, Finding::PartsRefused);
+                    let expired = if was_tried { self.expire_refused(image, now).await } else { self.expire(image, now).await };
+                    swept.expired += u32::from(expired?);
                 }
             }
         }

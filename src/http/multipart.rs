@@ -38,6 +38,7 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
             Code::InvalidThumbHash,
             Code::IdempotencyKeyReused,
             Code::RateLimited,
+            Code::NotSupportedByStore,
         ],
     ),
     (
@@ -51,9 +52,20 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
             Code::InvalidSha256,
             Code::ObjectMismatch,
             Code::ContentMismatch,
+            Code::NotSupportedByStore,
         ],
     ),
-    ("list_parts", &[Code::NotFound, Code::NotMultipart, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch]),
+    (
+        "list_parts",
+        &[
+            Code::NotFound,
+            Code::NotMultipart,
+            Code::UploadExpired,
+            Code::ObjectMismatch,
+            Code::ContentMismatch,
+            Code::NotSupportedByStore,
+        ],
+    ),
 ];
 
 /// The operations.

@@ -16,7 +16,7 @@ use super::{
     client,
     limits::{self, Room},
     openapi,
-    problem::{Code, Problem},
+    problem::{Code, Problem, UNKNOWN},
 };
 use crate::{
     config::TrustedProxies,
@@ -178,9 +178,7 @@ impl<E: Endpoint> OutermostEndpoint<E> {
                 tracing::error!("a handler panicked");
                 Err(Problem::new(Code::Internal, "The fault is recorded under the request's id."))
             }
-            Err(_) => {
-                Err(Problem::new(Code::Timeout, "It is not known whether the request took effect. Repeat it: that is safe."))
-            }
+            Err(_) => Err(Problem::new(Code::Timeout, UNKNOWN)),
         }
     }
 

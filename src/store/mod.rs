@@ -66,6 +66,36 @@ pub enum StoreError {
         /// Status and S3's error code, or the transport's words. Never a URL.
         reason: String,
     },
+    /// The object store refuses this object, part or upload, and would refuse it again.
+    #[error("the object store refuses it for good ({operation}): {reason}")]
+    ObjectRefused {
+        /// The S3 operation.
+        operation: &'static str,
+        /// Status and S3's error code.
+        reason: String,
+    },
+    /// The object store does not have this call.
+    #[error("the object store has no such call ({operation}): {reason}")]
+    ObjectsUnsupported {
+        /// The S3 operation.
+        operation: &'static str,
+        /// Status and S3's error code.
+        reason: String,
+    },
+    /// The object store refuses the credentials, the rights, the bucket or its encryption key.
+    #[error("the object store is not set up for it ({operation}): {reason}")]
+    ObjectsMisconfigured {
+        /// The S3 operation.
+        operation: &'static str,
+        /// Status and S3's error code.
+        reason: String,
+    },
+    /// Other requests changed the same records at the same time, more often than this one tried.
+    #[error("lost the race for {what} again and again")]
+    Contention {
+        /// The kind of record.
+        what: &'static str,
+    },
     /// The object store did not answer in time.
     #[error("the object store did not answer in time ({operation})")]
     ObjectsTimeout {
@@ -78,6 +108,15 @@ pub enum StoreError {
         /// What the provider chain said.
         reason: String,
     },
+}
+
+impl StoreError {
+    /// Whether every repeat of the same call fails in the same way, whatever an operator does meanwhile to credentials
+    /// and rights: what waits for it may be given up.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::ObjectRefused { .. } | Self::ObjectsUnsupported { .. })
+    }
 }
 
 /// The database.

@@ -13,7 +13,7 @@ export class Problem extends Error {
 
   /** Whether the same request may work later: every call of this API may be repeated. */
   get passing() {
-    return ["no_answer", "bad_answer", "unavailable", "timeout", "rate_limited", "request_timeout", "idempotency_in_progress"].includes(this.code);
+    return ["no_answer", "bad_answer", "unavailable", "timeout", "rate_limited", "request_timeout"].includes(this.code);
   }
 }
 

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::examine::Finding;
 use crate::{
     domain::Valet,
-    model::{Image, ImageState, ObjectKey, Rejection},
+    model::{ContentType, Image, ImageState, ObjectKey, Rejection},
     store::{StoreError, objects::COPYING},
 };
 
@@ -27,7 +27,11 @@ impl Valet {
     pub(in crate::domain) async fn examine_copy(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
         let (mut tries, mut waited) = (0, Duration::ZERO);
         while tries < TRIES {
-            let Some(head) = self.objects.head(&image.key).await? else { return Ok(Finding::Missing) };
+            let head = match self.objects.head(&image.key).await {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ok(Finding::Missing),
+                Err(error) => return unreadable(image, error),
+            };
             // Not worth a copy. The digest is not looked at: it would be that of this moment.
             let is_typed = head.content_type.as_deref() == Some(image.upload.content_type.as_str());
             // Who signs for Uppy's own S3 client does not see the type it sends; the copy gets the declared one.
@@ -45,7 +49,7 @@ impl Valet {
                     return Ok(Finding::Missing);
                 }
                 if waited >= WAIT {
-                    return Err(StoreError::ObjectsTimeout { operation: "CopyObject" });
+                    return Err(StoreError::Contention { what: "an upload that another request copies" });
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
                 waited += LOOK_AGAIN;
@@ -63,11 +67,11 @@ impl Valet {
                 }
                 Err(error) => {
                     self.give_up(image, &copy).await;
-                    return Err(error);
+                    return unreadable(image, error);
                 }
             }
         }
-        Err(StoreError::Objects { operation: "CopyObject", reason: "the upload changes all the time".to_owned() })
+        Err(StoreError::Contention { what: "an upload that is replaced while it is copied" })
     }
 
     async fn claim_attempt(&self, image: &Image, copy: &ObjectKey, now: OffsetDateTime) -> Result<bool, StoreError> {
@@ -84,12 +88,21 @@ impl Valet {
             return Ok(Finding::Missing);
         }
         if let Some(preview) = image.upload.preview {
-            let from = image.key.preview();
-            if let Some(head) = self.objects.head(&from).await? {
-                self.objects.copy((&from, &head.etag), &copy.preview(), preview.content_type).await?;
+            match self.copy_preview(image, copy, preview.content_type).await {
+                // The image goes without it.
+                Err(error) if error.is_final() => tracing::info!(image = %image.id, %error, "a preview cannot be copied"),
+                done => done?,
             }
         }
         self.examine_at(image, copy.clone()).await
+    }
+
+    async fn copy_preview(&self, image: &Image, copy: &ObjectKey, content_type: ContentType) -> Result<(), StoreError> {
+        let from = image.key.preview();
+        if let Some(head) = self.objects.head(&from).await? {
+            self.objects.copy((&from, &head.etag), &copy.preview(), content_type).await?;
+        }
+        Ok(())
     }
 
     /// A failed attempt must not be paid for: its copy goes at once. What fails here the sweeper does; the next attempt does
@@ -101,5 +114,16 @@ impl Valet {
         if let Err(error) = purged.and(dropped) {
             tracing::warn!(image = %image.id, %error, "the copy of a failed attempt is left to the sweeper");
         }
+    }
+}
+
+/// What the store never lets anybody read is not what was declared; other failures decide nothing.
+fn unreadable(image: &Image, error: StoreError) -> Result<Finding, StoreError> {
+    match error {
+        StoreError::ObjectRefused { .. } => {
+            tracing::info!(image = %image.id, %error, "an object that cannot be read is refused");
+            Ok(Finding::Wrong(Rejection::ObjectMismatch))
+        }
+        error => Err(error),
     }
 }

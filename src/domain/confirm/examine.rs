@@ -26,6 +26,8 @@ pub(in crate::domain) enum Finding {
     Missing,
     /// Nothing yet, and not all parts either.
     PartsMissing(MissingParts),
+    /// Nothing yet, and S3 makes no object of the parts that are there.
+    PartsRefused,
 }
 
 /// What was declared of an object.
@@ -92,7 +94,18 @@ impl Valet {
         }
     }
 
+    /// What the store never lets anybody read, such as an object under a key of the client's own, is not what was declared.
     async fn verify(&self, key: &ObjectKey, declared: Declared) -> Result<Verdict, StoreError> {
+        match self.read(key, declared).await {
+            Err(error @ StoreError::ObjectRefused { .. }) => {
+                tracing::info!(%key, %error, "an object that cannot be read is refused");
+                Ok(Verdict::Wrong(Rejection::ObjectMismatch))
+            }
+            verdict => verdict,
+        }
+    }
+
+    async fn read(&self, key: &ObjectKey, declared: Declared) -> Result<Verdict, StoreError> {
         let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
         let is_typed = !declared.typed_by_client || head.content_type.as_deref() == Some(declared.content_type.as_str());
         if !declared.lengths.contains(&head.size) || !is_typed {

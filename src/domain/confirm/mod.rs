@@ -30,6 +30,9 @@ pub enum ConfirmError {
     /// Not all parts of a multipart upload are there.
     #[error("the parts {0} are missing")]
     PartsMissing(MissingParts),
+    /// S3 makes no object of the parts as they are. Final for these parts.
+    #[error("the parts make no object")]
+    PartsRefused,
     /// What was uploaded is not what was declared. Final.
     #[error("what was uploaded is not what was declared")]
     Rejected(Rejection),
@@ -124,6 +127,7 @@ impl Valet {
                 Ok(Finding::Wrong(why)) => self.reject(&image, why, now).await?,
                 Ok(Finding::Missing) => drop(unsettled.insert(image.id, ConfirmError::ObjectMissing)),
                 Ok(Finding::PartsMissing(missing)) => drop(unsettled.insert(image.id, ConfirmError::PartsMissing(missing))),
+                Ok(Finding::PartsRefused) => drop(unsettled.insert(image.id, ConfirmError::PartsRefused)),
                 Err(error) => drop(unsettled.insert(image.id, error.into())),
             }
         }

@@ -24,7 +24,7 @@ use crate::{
     },
     store::{
         Inserted, Reserved, StoreError,
-        objects::{COMPLETING, NewPart, PresignedPut, StoredPart},
+        objects::{COMPLETING, Completion, NewPart, PresignedPut, StoredPart},
     },
 };
 
@@ -86,9 +86,11 @@ pub enum PartsError {
 
 /// What became of putting the parts together.
 enum Assembly {
-    /// S3 was told to; what lies at the key now tells whether it did.
-    Asked,
-    /// Somebody else is telling S3 to.
+    /// S3 answered; what lies at the key now tells whether it made the object.
+    Asked(Completion),
+    /// S3 makes no object of these parts.
+    Refused,
+    /// Another request is completing it.
     Busy,
     /// Not all parts are there.
     Incomplete(MissingParts),
@@ -150,7 +152,7 @@ impl Valet {
             }
             return Ok((image, multipart, true));
         }
-        Err(StoreError::Corrupt { collection: "users", id: user.to_string(), field: "holds" }.into())
+        Err(StoreError::Contention { what: "the user's reservations" }.into())
     }
 
     /// Every rule that what was declared breaks.
@@ -236,7 +238,7 @@ impl Valet {
                 return Ok(signed);
             }
         }
-        Err(PartsError::NotFound)
+        Err(StoreError::Contention { what: "an upload in parts" }.into())
     }
 
     /// Numbers and sizes of the parts that S3 has.
@@ -276,16 +278,28 @@ impl Valet {
     /// Looks at what came of an upload. Parts that are all there are made one object first.
     pub(super) async fn gather(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
         if let Some(multipart) = image.upload.multipart {
-            return self.put_together(image, &|stored| missing(multipart, stored), now).await;
+            return self.put_together(image, &|stored| parts::missing(multipart, stored), now).await;
         }
         if image.key.is_incoming() {
             return self.examine_copy(image, now).await;
         }
         let finding = self.examine(image).await?;
         if image.upload.loose == Some(Loose::Parts) && !matches!(finding, Finding::Missing) {
-            self.objects.abort_multiparts(&image.key).await?;
+            self.abort_leftovers(image).await?;
         }
         Ok(finding)
+    }
+
+    /// Aborts a second upload of this key, left by a server that died: it can come to nothing any more. One that S3 never
+    /// aborts does not keep the first from being an image.
+    async fn abort_leftovers(&self, image: &Image) -> Result<(), StoreError> {
+        match self.objects.abort_multiparts(&image.key).await {
+            Err(error) if error.is_final() => {
+                tracing::warn!(image = %image.id, %error, "failed to abort an upload beside a complete one");
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Makes the parts that `choose` leaves one object, and looks at it; `choose` says which are missing.
@@ -295,23 +309,25 @@ impl Valet {
         choose: Choose<'_>,
         now: OffsetDateTime,
     ) -> Result<Finding, StoreError> {
-        let (mut no_upload, mut waited, mut tries) = (false, Duration::ZERO, 0);
+        let (mut no_upload, mut waited, mut tries, mut last) = (false, Duration::ZERO, 0, None);
         while tries < TRIES {
             match self.examine(image).await? {
                 Finding::Missing => {}
                 finding => {
-                    // A second upload of this key, left by a server that died, can come to nothing any more.
-                    self.objects.abort_multiparts(&image.key).await?;
+                    self.abort_leftovers(image).await?;
                     return Ok(finding);
                 }
             }
             match self.assemble(image, choose, now).await? {
-                Assembly::Asked => tries += 1,
+                Assembly::Asked(completion) => (tries, last) = (tries + 1, Some(completion)),
+                Assembly::Refused => return Ok(Finding::PartsRefused),
                 Assembly::Busy if waited < WAIT => {
                     tokio::time::sleep(LOOK_AGAIN).await;
                     waited += LOOK_AGAIN;
                 }
-                Assembly::Busy => return Err(StoreError::ObjectsTimeout { operation: "CompleteMultipartUpload" }),
+                Assembly::Busy => {
+                    return Err(StoreError::Contention { what: "an upload whose parts another request completes" });
+                }
                 Assembly::Incomplete(missing) => return Ok(Finding::PartsMissing(missing)),
                 // Completed by somebody else between our looks, or gone for good.
                 Assembly::NoUpload if no_upload => {
@@ -321,15 +337,19 @@ impl Valet {
                 Assembly::Moved => return Ok(Finding::Missing),
             }
         }
-        Err(StoreError::Objects {
-            operation: "CompleteMultipartUpload",
-            reason: "all parts are there, and no object comes of them".to_owned(),
-        })
+        match last {
+            // What S3 lists it refuses, each time.
+            Some(Completion::PartChanged) => Ok(Finding::PartsRefused),
+            _ => Err(StoreError::Contention { what: "an upload whose parts are being completed" }),
+        }
     }
 
     async fn assemble(&self, image: &Image, choose: Choose<'_>, now: OffsetDateTime) -> Result<Assembly, StoreError> {
         let listed = match &image.upload_id {
-            Some(upload_id) => self.objects.list_parts(&image.key, upload_id).await?.map(|parts| (upload_id, parts)),
+            Some(upload_id) => match self.objects.list_parts(&image.key, upload_id).await {
+                Err(error @ StoreError::ObjectRefused { .. }) => return Ok(refused(image, &error)),
+                listed => listed?.map(|parts| (upload_id, parts)),
+            },
             None => return Ok(choose(&mut Vec::new()).map_or(Assembly::NoUpload, Assembly::Incomplete)),
         };
         let Some((upload_id, mut parts)) = listed else { return Ok(Assembly::NoUpload) };
@@ -345,17 +365,15 @@ impl Valet {
             let is_pending = current.is_some_and(|image| image.state == ImageState::Pending);
             return Ok(if is_pending { Assembly::Busy } else { Assembly::Moved });
         }
-        match self.objects.complete_multipart(&image.key, upload_id, parts).await {
-            Ok(true) => {}
-            // S3 may still be at it: the claim ends by itself.
-            Err(error @ StoreError::ObjectsTimeout { .. }) => return Err(error),
-            Ok(false) => self.store.images.drop_completion(image).await?,
-            Err(error) => {
-                self.store.images.drop_completion(image).await?;
-                return Err(error);
-            }
+        let completed = self.objects.complete_multipart(&image.key, upload_id, parts).await;
+        // After `Done` nobody completes it again; after a timeout S3 may still be at it, and the claim ends by itself.
+        if !matches!(completed, Ok(Completion::Done) | Err(StoreError::ObjectsTimeout { .. })) {
+            self.store.images.drop_completion(image).await?;
         }
-        Ok(Assembly::Asked)
+        match completed {
+            Err(error @ StoreError::ObjectRefused { .. }) => Ok(refused(image, &error)),
+            completed => completed.map(Assembly::Asked),
+        }
     }
 
     /// Deletes what lies in S3 for this image: the open upload first, whose completion would bring the object back.
@@ -370,10 +388,7 @@ impl Valet {
     }
 }
 
-/// Each length is signed; a store that does not hold to it is not trusted with it here either.
-fn missing(multipart: Multipart, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
-    stored.retain(|part| multipart.length_of(part.number) == Some(part.size));
-    let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
-    let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
-    (!missing.is_empty()).then_some(MissingParts(missing))
+fn refused(image: &Image, error: &StoreError) -> Assembly {
+    tracing::info!(image = %image.id, %error, "parts that make no object are refused");
+    Assembly::Refused
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::{
     model::{Multipart, PartChecksums, Sha256},
-    store::objects::NewPart,
+    store::objects::{NewPart, StoredPart},
 };
 
 /// A part whose URL a client asks for, not checked yet.
@@ -78,6 +78,14 @@ pub(super) fn check(multipart: Multipart, asked: &[AskedPart<'_>]) -> Result<Vec
         }
     }
     if broken.is_empty() { Ok(parts) } else { Err(broken) }
+}
+
+/// Each length is signed; a store that does not hold to it is not trusted with it here either.
+pub(super) fn missing(multipart: Multipart, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
+    stored.retain(|part| multipart.length_of(part.number) == Some(part.size));
+    let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
+    let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
+    (!missing.is_empty()).then_some(MissingParts(missing))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::{Declared, IssueError, Issued, Puts, RenewError, Ticket};
 use crate::{
     domain::{Valet, confirm::Finding},
     model::{Idempotency, IdempotencyKey, Image, ImageId, Lifetimes, ObjectKey, Sha256, Upload, UserId},
-    store::{Inserted, Reserved, StoreError},
+    store::{Inserted, Reserved, StoreError, objects::COMPLETING},
 };
 
 /// Races with a confirm, a delete or a twin are settled by looking again; more than this is a fault.
@@ -64,7 +64,7 @@ impl Valet {
                 wanted = self.answer_refused(user, wanted, &mut answers).await?;
             }
         }
-        let unsettled = || Err(StoreError::Update("an upload could not be opened".to_owned()).into());
+        let unsettled = || Err(StoreError::Contention { what: "uploads of the same bytes" }.into());
         Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(unsettled)).collect())
     }
 
@@ -215,6 +215,7 @@ impl Valet {
             Finding::Proved(verified) => self.accept(image, &verified).await.map(drop),
             Finding::Wrong(why) => self.reject(image, why, now).await,
             Finding::Missing | Finding::PartsMissing(_) => self.expire(image, now).await.map(drop),
+            Finding::PartsRefused => self.expire_refused(image, now).await.map(drop),
         }
     }
 
@@ -226,5 +227,13 @@ impl Valet {
             self.store.users.release_held(image.user, image.id, image.reserved).await?;
         }
         Ok(expired)
+    }
+
+    /// [`Valet::expire`] of an upload whose parts were refused when they were completed at `now`: the claim for that raised
+    /// the time until which something may be written, as a URL would have.
+    pub(in crate::domain) async fn expire_refused(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let Some(current) = self.store.images.find_owned(image.user, image.id).await? else { return Ok(false) };
+        let no_url_left = current.urls_die_at <= (now + COMPLETING).max(image.urls_die_at);
+        if no_url_left { self.expire(&current, now).await } else { Ok(false) }
     }
 }

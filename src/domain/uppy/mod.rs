@@ -140,7 +140,7 @@ impl Valet {
                     return Ok(());
                 }
                 self.store.users.release_held(user, image.id, bytes).await?;
-                return Err(StoreError::Update("an id was taken".to_owned()).into());
+                return Err(StoreError::Contention { what: "an image's id" }.into());
             }
             if round == 0 {
                 self.settle_forms(user, now).await?;
@@ -148,7 +148,7 @@ impl Valet {
                 self.explain_refusal(user, bytes).await?;
             }
         }
-        Err(StoreError::Corrupt { collection: "users", id: user.to_string(), field: "holds" }.into())
+        Err(StoreError::Contention { what: "the user's reservations" }.into())
     }
 
     /// Confirms those of the user's forms that arrived, the oldest first.

@@ -17,6 +17,8 @@ use crate::{
     store::{StoreError, objects::StoredPart},
 };
 
+/// Lost races are settled by looking again, so often.
+const TRIES: usize = 5;
 /// The most parts that are signed at once.
 const MAX_SIGNED: usize = 1000;
 
@@ -122,24 +124,30 @@ impl Valet {
         numbers: &[i64],
         now: OffsetDateTime,
     ) -> Result<Vec<(u32, Presigned)>, PartsError> {
-        let image = self.find_loose_parts(user, (id, key), now).await?;
-        if image.state == ImageState::Ready {
-            return Err(PartsError::Complete);
+        for _ in 0..TRIES {
+            let image = self.find_loose_parts(user, (id, key), now).await?;
+            if image.state == ImageState::Ready {
+                return Err(PartsError::Complete);
+            }
+            let numbers = part_numbers(numbers).map_err(PartsError::Unsignable)?;
+            let Some(upload_id) = image.upload_id.as_deref() else {
+                // The server that opened it died before it recorded S3's name.
+                self.open_in_s3(&image, PartChecksums::None).await?;
+                continue;
+            };
+            let sign = |number: u32| {
+                let signed = self.objects.presign_any_part((&image.key, upload_id), number, now, self.uploads.url_ttl)?;
+                Ok((number, signed))
+            };
+            let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
+            let dies_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
+            let due = dies_at + self.grace(image.upload.largest_transfer());
+            // None when another request moved it meanwhile: looking again finds out how.
+            if self.store.images.raise_owned_urls_die_at(user, &[id], dies_at, due).await? > 0 {
+                return Ok(signed);
+            }
         }
-        let numbers = part_numbers(numbers).map_err(PartsError::Unsignable)?;
-        // Without a name of S3's, the server that opened it died: listing opens it again.
-        let upload_id = image.upload_id.as_deref().ok_or(PartsError::NotFound)?;
-        let sign = |number: u32| {
-            let signed = self.objects.presign_any_part((&image.key, upload_id), number, now, self.uploads.url_ttl)?;
-            Ok((number, signed))
-        };
-        let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
-        let dies_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
-        let due = dies_at + self.grace(image.upload.largest_transfer());
-        match self.store.images.raise_owned_urls_die_at(user, &[id], dies_at, due).await? {
-            0 => Err(PartsError::NotFound),
-            _ => Ok(signed),
-        }
+        Err(StoreError::Contention { what: "an upload in parts" }.into())
     }
 
     /// Makes the named parts one object and confirms it. Repeating it gives the same answer.
@@ -169,8 +177,10 @@ impl Valet {
                 missing.dedup();
                 (!missing.is_empty()).then_some(MissingParts(missing))
             };
-            if let Finding::PartsMissing(missing) = self.put_together(&image, &choose, now).await? {
-                return Err(ConfirmError::PartsMissing(missing).into());
+            match self.put_together(&image, &choose, now).await? {
+                Finding::PartsMissing(missing) => return Err(ConfirmError::PartsMissing(missing).into()),
+                Finding::PartsRefused => return Err(ConfirmError::PartsRefused.into()),
+                Finding::Proved(_) | Finding::Wrong(_) | Finding::Missing => {}
             }
         }
         Ok(self.confirm(user, id, now).await?)
@@ -186,18 +196,22 @@ impl Valet {
         (id, key): (ImageId, &str),
         now: OffsetDateTime,
     ) -> Result<(), PartsError> {
-        let image = self.loose_parts(user, (id, key)).await?;
-        match image.state {
-            ImageState::Pending if self.delete_pending(&image, now).await? => {
-                tracing::info!(image = %id, %user, "upload aborted");
-                self.purge_now(vec![Image { state: ImageState::Deleting, ..image }], now).await;
-                Ok(())
+        for _ in 0..TRIES {
+            let image = self.loose_parts(user, (id, key)).await?;
+            match image.state {
+                ImageState::Pending if self.delete_pending(&image, now).await? => {
+                    tracing::info!(image = %id, %user, "upload aborted");
+                    self.purge_now(vec![Image { state: ImageState::Deleting, ..image }], now).await;
+                    return Ok(());
+                }
+                // Another request moved it at this moment.
+                ImageState::Pending => {}
+                ImageState::Ready => return Err(PartsError::Complete),
+                ImageState::Gone => return Err(PartsError::NotFound),
+                _ => return Ok(()),
             }
-            // Confirmed at this moment.
-            ImageState::Pending | ImageState::Ready => Err(PartsError::Complete),
-            ImageState::Gone => Err(PartsError::NotFound),
-            _ => Ok(()),
         }
+        Err(StoreError::Contention { what: "an upload in parts" }.into())
     }
 
     async fn find_loose_parts(&self, user: UserId, named: (ImageId, &str), now: OffsetDateTime) -> Result<Image, PartsError> {

@@ -146,7 +146,12 @@ impl Valet {
         }
         // The sweeper looks for it anyway: its looks are not put off.
         if self.store.images.raise_owned_urls_die_at(user, &[id], url.expires_at, now + SOON).await? == 0 {
-            return Err(PartsError::NotFound.into());
+            // Another request moved it meanwhile: its new state is the answer.
+            let moved = self.store.images.find_owned(user, id).await?.filter(is_it).ok_or(PartsError::NotFound)?;
+            return Err(match open_or_ready(moved, now)?.state {
+                ImageState::Ready => PartsError::Complete.into(),
+                _ => PartsError::from(StoreError::Contention { what: "an upload in parts" }).into(),
+            });
         }
         match call {
             // S3's copy of it goes by the client's call, and by the tombstone's sweep.

@@ -15,7 +15,7 @@ use poem_openapi::{
 
 mod of_domain;
 
-pub(super) use of_domain::session_ended;
+pub(super) use of_domain::{UNKNOWN, session_ended};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:ident, $title:literal;)*) => {
@@ -92,8 +92,8 @@ codes! {
     QuotaExceeded = "quota_exceeded", CONFLICT, "The quota is exceeded";
     /// Too many uploads are open.
     TooManyPending = "too_many_pending", CONFLICT, "Too many uploads are open";
-    /// The first request of this key is still being worked on.
-    IdempotencyInProgress = "idempotency_in_progress", CONFLICT, "A request of the same key is under way";
+    /// The object store does not have what the request needs.
+    NotSupportedByStore = "not_supported_by_store", CONFLICT, "The object store does not support this";
     /// The upload's time is over.
     UploadExpired = "upload_expired", GONE, "The upload has expired";
     /// The request's body is too large.

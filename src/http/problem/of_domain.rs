@@ -23,6 +23,13 @@ use crate::{
     store::StoreError,
 };
 
+/// After a call whose outcome is not known. Without a key, a repeat may open a second upload, which ends by itself.
+pub(in crate::http) const UNKNOWN: &str =
+    "It is not known whether the request took effect. Repeat it, with the same Idempotency-Key if it had one.";
+const AFTER_A_MOMENT: &str = "Repeat the request after a moment, with the same Idempotency-Key if it had one.";
+/// Seconds after which an operator may have acted.
+const OPERATORS_TIME: HeaderValue = HeaderValue::from_static("30");
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match &error {
@@ -32,11 +39,30 @@ impl From<StoreError> for Problem {
             }
             StoreError::DatabaseTimeout | StoreError::ObjectsTimeout { .. } => {
                 tracing::warn!(%error, "a dependency did not answer in time");
-                Self::new(Code::Timeout, "It is not known whether the request took effect. Repeat it: that is safe.")
+                Self::new(Code::Timeout, UNKNOWN)
             }
             StoreError::Database(_) | StoreError::Update(_) | StoreError::Objects { .. } | StoreError::Credentials { .. } => {
                 tracing::warn!(%error, "a dependency failed");
-                Self::new(Code::Unavailable, "Repeat the request after a moment: that is safe.")
+                Self::new(Code::Unavailable, AFTER_A_MOMENT)
+            }
+            StoreError::Contention { .. } => {
+                tracing::warn!(%error, "a request lost its races");
+                Self::new(
+                    Code::Unavailable,
+                    "Other requests changed the same things at the same time. Repeat the request after a moment.",
+                )
+            }
+            StoreError::ObjectsMisconfigured { .. } => {
+                tracing::error!(%error, "the object store refuses what this service is set up with");
+                let problem = "The object store refuses this service until its operator acts. Repeat the request later.";
+                Self::new(Code::Unavailable, problem).header(header::RETRY_AFTER, OPERATORS_TIME)
+            }
+            StoreError::ObjectRefused { .. } | StoreError::ObjectsUnsupported { .. } => {
+                tracing::warn!(%error, "the object store refused a call for good");
+                Self::new(
+                    Code::NotSupportedByStore,
+                    "The object store refuses it, and would refuse it again. Upload the file in another way: in one PUT or in parts.",
+                )
             }
         }
     }
@@ -248,6 +274,11 @@ impl From<ConfirmError> for Problem {
                 Code::PartsMissing,
                 format!("PUT these parts first, then confirm: {parts}. POST to /api/images/{{id}}/parts gives their URLs."),
             ),
+            ConfirmError::PartsRefused => Self::new(
+                Code::InvalidParts,
+                "The object store makes no file of these parts. Send those anew that are too small (all but the last must \
+                 have at least 5 MiB) or too large, or delete the upload.",
+            ),
             ConfirmError::Rejected(why) => why.into(),
             ConfirmError::Expired => expired(),
             ConfirmError::Store(error) => error.into(),
@@ -313,7 +344,8 @@ impl From<Rejection> for Problem {
         match why {
             Rejection::ObjectMismatch => Self::new(
                 Code::ObjectMismatch,
-                "Size, type or digest of what was uploaded are not the declared ones. It is deleted; create a new upload.",
+                "What was uploaded is not what was declared: its size, type or digest differ, or it is stored so that it cannot \
+                 be read. It is deleted; create a new upload.",
             ),
             Rejection::ContentMismatch => Self::new(
                 Code::ContentMismatch,

@@ -40,7 +40,7 @@ macro_rules! with {
     (opening: $($code:ident),*) => {
         &[
             Code::RateLimited, Code::QuotaExceeded, Code::TooManyPending, Code::InvalidSize, Code::FileTooLarge,
-            Code::TypeNotAllowed, Code::InvalidFileName, Code::InvalidCaption, $(Code::$code),*
+            Code::TypeNotAllowed, Code::InvalidFileName, Code::InvalidCaption, Code::NotSupportedByStore, $(Code::$code),*
         ]
     };
 }
@@ -54,12 +54,27 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
     ),
     ("uppy_form", with!(opening: TokenInvalid, TokenExpired, SessionEnded)),
     ("uppy_create_multipart", with!(opening: TokenInvalid, TokenExpired, SessionEnded)),
-    ("uppy_list_parts", with!(path: NotFound, UploadExpired, ObjectMismatch, ContentMismatch)),
-    ("uppy_sign_part", with!(path: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch)),
-    ("uppy_sign_parts", with!(path: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch)),
+    ("uppy_list_parts", with!(path: NotFound, UploadExpired, ObjectMismatch, ContentMismatch, NotSupportedByStore)),
+    (
+        "uppy_sign_part",
+        with!(path: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch, NotSupportedByStore),
+    ),
+    (
+        "uppy_sign_parts",
+        with!(path: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch, NotSupportedByStore),
+    ),
     (
         "uppy_complete_multipart",
-        with!(path: NotFound, PartsMissing, ObjectMissing, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch),
+        with!(
+            path: NotFound,
+            PartsMissing,
+            ObjectMissing,
+            UploadExpired,
+            InvalidParts,
+            ObjectMismatch,
+            ContentMismatch,
+            NotSupportedByStore
+        ),
     ),
     ("uppy_abort_multipart", with!(path: NotFound, UploadComplete)),
 ];

@@ -6,7 +6,7 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, MetadataDirective};
 
 use super::{
     Objects,
-    errors::{failed, is_gone},
+    errors::{Failure, failed, failure, is_about_object, is_gone, reason},
     patient,
 };
 use crate::{
@@ -22,7 +22,8 @@ impl Objects {
     /// A store may ignore the condition: only what the copy holds counts.
     ///
     /// # Errors
-    /// [`StoreError`]; the copy may come all the same.
+    /// [`StoreError::ObjectRefused`] when the object cannot be read, such as one of an archive; else [`StoreError`], and the
+    /// copy may come all the same.
     pub async fn copy(
         &self,
         (from, etag): (&ObjectKey, &str),
@@ -41,6 +42,10 @@ impl Objects {
             match copy.send().await {
                 Ok(_) => Ok(true),
                 Err(error) if is_gone(&error) => Ok(false),
+                // The object was seen a moment ago: what is refused is the way it is copied.
+                Err(error) if failure(&error) == Failure::Object && !is_about_object(&error) => {
+                    Err(StoreError::ObjectsUnsupported { operation: "CopyObject", reason: reason(&error) })
+                }
                 Err(error) => Err(failed("CopyObject", &error)),
             }
         };

@@ -10,20 +10,105 @@ use aws_sdk_s3::{
 
 use super::StoreError;
 
-/// What S3 answers with 400 or 403 when it is our credentials, our clock or our connection that it does not take ("Error
-/// responses" in the S3 API reference).
-const OURS: [&str; 10] = [
+/// Whether the same call can succeed later, by the answer of S3 ("Error responses" in the S3 API reference).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The object, part, version or upload that the call names is refused; every repeat is refused too.
+    Object,
+    /// The store does not have this call.
+    Unsupported,
+    /// Credentials, rights, the bucket or its encryption keys are wrong: an operator has to act, then a repeat succeeds.
+    Configuration,
+    /// Load, an outage, a clock, credentials that are being renewed, or a broken connection: a repeat succeeds by itself.
+    Passing,
+}
+
+/// Codes that a repeat cures, although they come with a 4xx.
+const PASSING: [&str; 18] = [
+    "BadDigest",
+    "ConditionalRequestConflict",
     "ExpiredToken",
-    "InvalidToken",
-    "TokenRefreshRequired",
-    "InvalidAccessKeyId",
-    "SignatureDoesNotMatch",
-    "AuthorizationHeaderMalformed",
-    "RequestTimeTooSkewed",
+    "IncompleteBody",
+    "OperationAborted",
+    "PriorRequestNotComplete",
     "RequestExpired",
-    "RequestTimeout",
     "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestTimeTooSkewed",
+    "RequestTimeout",
+    "RestoreAlreadyInProgress",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "TokenRefreshRequired",
+    "TooManyRequests",
+    "XAmzContentSHA256Mismatch",
 ];
+
+/// Codes for which an operator has to change credentials, rights, the bucket or its encryption keys.
+const CONFIGURATION: [&str; 20] = [
+    "AccessDenied",
+    "AccountProblem",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+    "AuthorizationQueryParametersError",
+    "IllegalLocationConstraintException",
+    "InvalidAccessKeyId",
+    "InvalidBucketName",
+    "InvalidBucketState",
+    "InvalidSecurity",
+    "InvalidStorageClass",
+    "InvalidToken",
+    "MissingContentLength",
+    "MissingSecurityHeader",
+    "NoSuchBucket",
+    "NotSignedUp",
+    "PermanentRedirect",
+    "SignatureDoesNotMatch",
+    "TemporaryRedirect",
+    "UnauthorizedAccess",
+];
+
+/// Codes about the named object or upload and nothing else, whatever status they come with.
+const OBJECT: [&str; 9] = [
+    "EntityTooLarge",
+    "EntityTooSmall",
+    "InvalidObjectState",
+    "InvalidPart",
+    "InvalidPartOrder",
+    "KeyTooLongError",
+    "NoSuchKey",
+    "NoSuchUpload",
+    "NoSuchVersion",
+];
+
+/// Classifies an answer by its status and S3's error code; `None` for a call without an answer, or for an answer without
+/// a code, which a proxy before the store may have made.
+#[must_use]
+pub fn classify(status: Option<u16>, code: Option<&str>) -> Failure {
+    match (status, code) {
+        (None, _) => Failure::Passing,
+        (_, Some(code)) if PASSING.contains(&code) => Failure::Passing,
+        (_, Some(code)) if CONFIGURATION.contains(&code) || code.starts_with("KMS.") => Failure::Configuration,
+        (_, Some(code)) if OBJECT.contains(&code) => Failure::Object,
+        (Some(405 | 501), _) | (_, Some("NotImplemented" | "MethodNotAllowed")) => Failure::Unsupported,
+        (Some(301..=308 | 401 | 403 | 404 | 411), _) => Failure::Configuration,
+        (Some(408 | 409 | 425 | 429), _) => Failure::Passing,
+        (Some(400..=499), Some(_)) => Failure::Object,
+        _ => Failure::Passing,
+    }
+}
+
+/// Whether the code itself says that the answer is about the named object or upload. Other codes of [`Failure::Object`],
+/// such as `InvalidRequest`, may refuse the form of the call for every object.
+pub(super) fn is_about_object<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+    error.code().is_some_and(|code| OBJECT.contains(&code))
+}
+
+/// [`classify`] of a failed call.
+pub(super) fn failure<E: ProvideErrorMetadata>(error: &SdkError<E>) -> Failure {
+    classify(status(error), error.code())
+}
 
 pub(super) fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
@@ -44,7 +129,10 @@ pub(super) fn is_gone<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
 pub(super) fn is_withheld<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     match status(error) {
         Some(405 | 501) => true,
-        Some(400 | 403) => error.code().is_some_and(|code| !OURS.contains(&code)),
+        Some(400 | 403) => {
+            let is_ours = |code: &str| code != "AccessDenied" && (PASSING.contains(&code) || CONFIGURATION.contains(&code));
+            error.code().is_some_and(|code| !is_ours(code))
+        }
         _ => false,
     }
 }
@@ -62,21 +150,103 @@ pub(super) fn is_wordless<E>(error: &SdkError<E>) -> bool {
     status(error) == Some(404) && body.is_some_and(<[u8]>::is_empty)
 }
 
-pub(super) fn failed<E: ProvideErrorMetadata + std::error::Error>(operation: &'static str, error: &SdkError<E>) -> StoreError {
-    let reason = match error {
-        SdkError::TimeoutError(_) => return StoreError::ObjectsTimeout { operation },
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => return StoreError::ObjectsTimeout { operation },
-        SdkError::DispatchFailure(_) => "S3 cannot be reached".to_owned(),
-        SdkError::ConstructionFailure(_) => "the request could not be built".to_owned(),
+/// The error of a failed call, by what [`classify`] says of it.
+pub(super) fn failed<E: ProvideErrorMetadata + std::error::Error + 'static>(
+    operation: &'static str,
+    error: &SdkError<E>,
+) -> StoreError {
+    match (error, failure(error)) {
+        (SdkError::TimeoutError(_), _) => StoreError::ObjectsTimeout { operation },
+        (SdkError::DispatchFailure(failure), _) if failure.is_timeout() => StoreError::ObjectsTimeout { operation },
+        (_, Failure::Object) => StoreError::ObjectRefused { operation, reason: reason(error) },
+        (_, Failure::Unsupported) => StoreError::ObjectsUnsupported { operation, reason: reason(error) },
+        (_, Failure::Configuration) => StoreError::ObjectsMisconfigured { operation, reason: reason(error) },
+        (_, Failure::Passing) => outage(operation, error),
+    }
+}
+
+/// A failure that a repeat may cure, whatever the answer was: for answers that decide nothing about an object.
+pub(super) fn outage<E: ProvideErrorMetadata + std::error::Error + 'static>(
+    operation: &'static str,
+    error: &SdkError<E>,
+) -> StoreError {
+    StoreError::Objects { operation, reason: reason(error) }
+}
+
+/// Status, code and request id, or the transport's words: never a URL.
+pub(super) fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
+    match error {
+        SdkError::DispatchFailure(_) => format!("S3 cannot be reached: {}", innermost(error)),
+        SdkError::ConstructionFailure(_) => format!("the request could not be built: {}", innermost(error)),
         _ => {
             let id = error.raw_response().and_then(RequestId::request_id).unwrap_or("-");
-            let said = match status(error) {
+            let answer = match status(error) {
                 Some(status @ 200..300) if error.code().is_none() => format!("{status} with an answer that is not S3's"),
                 Some(status) => format!("{status} {}", error.code().unwrap_or("without a code")),
                 None => "no status".to_owned(),
             };
-            format!("{said}, S3 request {id}")
+            format!("{answer}, S3 request {id}")
         }
-    };
-    StoreError::Objects { operation, reason }
+    }
+}
+
+/// The first cause: "Connection refused", "failed to lookup address information", "invalid peer certificate".
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let text = cause.to_string();
+    // A presigned query never reaches a log, whatever a connector quotes.
+    text.split('?').next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_has_one_class() {
+        for (status, code, class) in [
+            (400, "EntityTooSmall", Failure::Object),
+            (400, "EntityTooLarge", Failure::Object),
+            (400, "InvalidPartOrder", Failure::Object),
+            (400, "InvalidRequest", Failure::Object),
+            (400, "InvalidArgument", Failure::Object),
+            (403, "InvalidObjectState", Failure::Object),
+            (412, "PreconditionFailed", Failure::Object),
+            (404, "NoSuchUpload", Failure::Object),
+            (405, "MethodNotAllowed", Failure::Unsupported),
+            (501, "NotImplemented", Failure::Unsupported),
+            (400, "NotImplemented", Failure::Unsupported),
+            (403, "AccessDenied", Failure::Configuration),
+            (403, "SomethingNew", Failure::Configuration),
+            (404, "NoSuchBucket", Failure::Configuration),
+            (400, "InvalidToken", Failure::Configuration),
+            (400, "KMS.DisabledException", Failure::Configuration),
+            (400, "AuthorizationHeaderMalformed", Failure::Configuration),
+            (301, "PermanentRedirect", Failure::Configuration),
+            (400, "ExpiredToken", Failure::Passing),
+            (403, "RequestTimeTooSkewed", Failure::Passing),
+            (400, "RequestTimeout", Failure::Passing),
+            (409, "OperationAborted", Failure::Passing),
+            (429, "SlowDown", Failure::Passing),
+            (500, "InternalError", Failure::Passing),
+            (503, "SlowDown", Failure::Passing),
+            (507, "XMinioStorageFull", Failure::Passing),
+        ] {
+            assert_eq!(classify(Some(status), Some(code)), class, "{status} {code}");
+        }
+        assert_eq!(classify(None, None), Failure::Passing, "no answer");
+        assert_eq!(classify(Some(400), None), Failure::Passing, "a proxy's word is no refusal of an object");
+        assert_eq!(classify(Some(403), None), Failure::Configuration);
+        assert_eq!(classify(Some(404), None), Failure::Configuration);
+    }
+
+    #[test]
+    fn no_code_is_of_two_classes() {
+        let all: Vec<_> = PASSING.iter().chain(&CONFIGURATION).chain(&OBJECT).collect();
+        let distinct: std::collections::HashSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+    }
 }

@@ -31,7 +31,8 @@ use tokio::sync::watch;
 
 pub use self::browser::MultipartCall;
 pub use self::copying::COPYING;
-pub use self::multipart::{COMPLETING, NewPart, StoredPart};
+pub use self::errors::{Failure, classify};
+pub use self::multipart::{COMPLETING, Completion, NewPart, StoredPart};
 pub use self::reading::Head;
 use self::{clock::Clock, credentials::Known, errors::failed, patience::patient};
 use super::StoreError;

@@ -47,6 +47,17 @@ pub struct NewPart {
     pub sha256: Option<Sha256>,
 }
 
+/// What came of completing a multipart upload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Completion {
+    /// S3 made the object.
+    Done,
+    /// The upload is gone, or an object is there: what lies at the key now tells which.
+    Superseded,
+    /// S3 does not have one of the parts as it was listed: it was sent anew meanwhile.
+    PartChanged,
+}
+
 impl Objects {
     /// Opens a multipart upload and gives S3's name for it.
     ///
@@ -145,12 +156,18 @@ impl Objects {
         Ok(Some(parts))
     }
 
-    /// Makes the parts one object, unless an object is there already. `false` when S3 refused because things are not as
-    /// `parts` says: the upload is gone, an object is there, a part was sent anew. Looking again tells.
+    /// Makes the parts one object, unless an object is there already.
     ///
     /// # Errors
-    /// [`StoreError`]; the object may come all the same.
-    pub async fn complete_multipart(&self, key: &ObjectKey, upload_id: &str, parts: Vec<StoredPart>) -> Result<bool, StoreError> {
+    /// [`StoreError::ObjectRefused`] when no object can be made of these parts, such as one that is smaller than 5 MiB and
+    /// not the last (`EntityTooSmall`, "Amazon S3 multipart upload limits"); else [`StoreError`], and the object may come all
+    /// the same.
+    pub async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        upload_id: &str,
+        parts: Vec<StoredPart>,
+    ) -> Result<Completion, StoreError> {
         let completed = parts.into_iter().map(|part| {
             let number = i32::try_from(part.number).ok();
             let made = CompletedPart::builder().set_part_number(number).e_tag(part.etag);
@@ -161,9 +178,10 @@ impl Objects {
         let complete = complete.if_none_match("*").multipart_upload(parts).customize().config_override(patient(COMPLETING));
         let completed = async {
             match complete.send().await {
-                Ok(_) => Ok(true),
-                Err(error) if is_absent(&error) => Ok(false),
-                Err(error) if matches!(status(&error), Some(409 | 412)) || error.code() == Some("InvalidPart") => Ok(false),
+                Ok(_) => Ok(Completion::Done),
+                Err(error) if is_absent(&error) => Ok(Completion::Superseded),
+                Err(error) if matches!(status(&error), Some(409 | 412)) => Ok(Completion::Superseded),
+                Err(error) if error.code() == Some("InvalidPart") => Ok(Completion::PartChanged),
                 Err(error) => Err(failed("CompleteMultipartUpload", &error)),
             }
         };

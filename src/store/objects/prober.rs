@@ -139,7 +139,7 @@ impl Prober<'_> {
 /// The status, whichever it is; only silence is an error.
 fn answered<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<u16, StoreError>
 where
-    E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error,
+    E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
 {
     match answer {
         Ok(_) => Ok(200),

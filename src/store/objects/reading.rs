@@ -5,14 +5,15 @@
 
 use aws_lc_rs::digest;
 use aws_sdk_s3::{
-    operation::get_object::{GetObjectOutput, builders::GetObjectFluentBuilder},
+    error::SdkError,
+    operation::get_object::{GetObjectError, GetObjectOutput, builders::GetObjectFluentBuilder},
     primitives::ByteStream,
     types::ChecksumMode,
 };
 
 use super::{
     DEADLINE, Objects,
-    errors::{failed, is_absent, is_gone, is_wordless, status},
+    errors::{Failure, failed, failure, is_about_object, is_absent, is_gone, is_wordless, outage, reason, status},
 };
 use crate::{
     model::{ObjectKey, Sha256},
@@ -36,13 +37,22 @@ impl Objects {
     /// What is there, or `None`.
     ///
     /// # Errors
-    /// [`StoreError`]; also for 403, which S3 answers for a missing key when the policy lacks `s3:ListBucket`.
+    /// [`StoreError::ObjectRefused`] for an object that the store has and never lets anybody read without its keys or before
+    /// it is restored; [`StoreError::ObjectsMisconfigured`] also for 403, which S3 answers for a missing key when the policy
+    /// lacks `s3:ListBucket`.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
         let request = self.client.head_object().bucket(&self.bucket).key(key.as_str()).checksum_mode(ChecksumMode::Enabled);
         let found = match request.send().await {
             Ok(found) => found,
             Err(error) if status(&error) == Some(404) => return self.is_missing(key).await.map(|()| None),
-            Err(error) => return Err(failed("HeadObject", &error)),
+            Err(error) if matches!(status(&error), Some(400..=499)) => {
+                // Its answer has no body that says why; a GET's has.
+                return Err(match self.get(key).range("bytes=0-0").send().await {
+                    Err(refused) if !is_gone(&refused) => self.unreadable(&refused).await,
+                    Ok(_) | Err(_) => outage("HeadObject", &error),
+                });
+            }
+            Err(error) => return Err(outage("HeadObject", &error)),
         };
         let odd = |reason| odd("HeadObject", reason);
         Ok(Some(Head {
@@ -62,7 +72,9 @@ impl Objects {
             Err(error) if status(&error) == Some(416) => Ok(()),
             // Not every store says what: then it is the object if the bucket is there.
             Err(error) if is_wordless(&error) => self.probe().await,
-            Err(error) => Err(failed("GetObject", &error)),
+            // A HEAD said that it is not there: what else a GET says of it decides nothing.
+            Err(error) if failure(&error) == Failure::Configuration => Err(failed("GetObject", &error)),
+            Err(error) => Err(outage("GetObject", &error)),
         }
     }
 
@@ -76,7 +88,7 @@ impl Objects {
             Ok(got) => got,
             Err(error) if is_gone(&error) => return Ok(false),
             Err(error) if status(&error) == Some(416) && head.size == 0 => return Ok(true),
-            Err(error) => return Err(failed("GetObject", &error)),
+            Err(error) => return Err(self.unreadable(&error).await),
         };
         let same = is_of(&got, head) && got.content_type() == head.content_type.as_deref();
         if same { Ok(true) } else { Err(odd("GetObject", "what it says of an object is not what HeadObject said")) }
@@ -92,7 +104,7 @@ impl Objects {
         // Not every store takes a range that ends behind the object's end.
         let request = self.get(key).range(format!("bytes=0-{}", length.saturating_sub(1))).if_match(&head.etag);
         let read = async {
-            let Some(mut body) = opened(request, head).await? else { return Ok(None) };
+            let Some(mut body) = self.opened(request, head).await? else { return Ok(None) };
             let mut bytes = Vec::with_capacity(length);
             // No more than was asked for: a store may not know ranges.
             while bytes.len() < length {
@@ -110,7 +122,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError`]; also when fewer or more bytes come than there are.
     pub async fn digest(&self, key: &ObjectKey, head: &Head) -> Result<Option<Sha256>, StoreError> {
-        let Some(mut body) = opened(self.get(key).if_match(&head.etag), head).await? else { return Ok(None) };
+        let Some(mut body) = self.opened(self.get(key).if_match(&head.etag), head).await? else { return Ok(None) };
         let mut context = digest::Context::new(&digest::SHA256);
         let mut length = 0;
         let stalled = || StoreError::ObjectsTimeout { operation: "GetObject" };
@@ -130,15 +142,36 @@ impl Objects {
     fn get(&self, key: &ObjectKey) -> GetObjectFluentBuilder {
         self.client.get_object().bucket(&self.bucket).key(key.as_str())
     }
-}
 
-/// The body of the object that `head` is of; `None` when it is not there any more.
-async fn opened(request: GetObjectFluentBuilder, head: &Head) -> Result<Option<ByteStream>, StoreError> {
-    match request.send().await {
-        Ok(got) if is_of(&got, head) => Ok(Some(got.body)),
-        Ok(_) => Err(odd("GetObject", "what it gives is not the object that HeadObject saw")),
-        Err(error) if is_gone(&error) => Ok(None),
-        Err(error) => Err(failed("GetObject", &error)),
+    /// The body of the object that `head` is of; `None` when it is not there any more.
+    async fn opened(&self, request: GetObjectFluentBuilder, head: &Head) -> Result<Option<ByteStream>, StoreError> {
+        match request.send().await {
+            Ok(got) if is_of(&got, head) => Ok(Some(got.body)),
+            Ok(_) => Err(odd("GetObject", "what it gives is not the object that HeadObject saw")),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(self.unreadable(&error).await),
+        }
+    }
+
+    /// The error of a GET that failed. [`StoreError::ObjectRefused`], for which an upload is rejected, only where the refusal
+    /// is of this object: its code says so (`InvalidObjectState`), or the store takes the same request for another key (an
+    /// object under the caller's own encryption key is refused with `InvalidRequest`).
+    async fn unreadable(&self, error: &SdkError<GetObjectError>) -> StoreError {
+        match failure(error) {
+            Failure::Object if is_about_object(error) || self.reads_others().await => failed("GetObject", error),
+            Failure::Object => StoreError::ObjectsUnsupported { operation: "GetObject", reason: reason(error) },
+            // Every store has GET: this is a proxy's answer.
+            Failure::Unsupported => outage("GetObject", error),
+            Failure::Configuration | Failure::Passing => failed("GetObject", error),
+        }
+    }
+
+    /// Whether the store takes a ranged GET of a key that has no object: answered 404, or 403 where the policy lacks
+    /// `s3:ListBucket`.
+    async fn reads_others(&self) -> bool {
+        let absent = ObjectKey::stored(format!("u/{}", uuid::Uuid::new_v4().simple()));
+        let answer = self.get(&absent).range("bytes=0-0").if_match("\"0\"").send().await;
+        answer.is_err_and(|error| matches!(status(&error), Some(403 | 404)))
     }
 }
 

@@ -257,7 +257,7 @@ impl<T> Setting<T> {
 
 fn setting<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Setting<T>, StoreError>
 where
-    E: ProvideErrorMetadata + std::error::Error,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     match answer {
         Ok(value) => Ok(Setting::Set(value)),
@@ -273,7 +273,7 @@ where
 
 fn made<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Change, StoreError>
 where
-    E: ProvideErrorMetadata + std::error::Error,
+    E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     match answer {
         Ok(_) => Ok(Change::Made),

@@ -6,6 +6,7 @@
 mod copying;
 mod deleting;
 mod multipart;
+mod refusals;
 
 use std::time::Duration;
 

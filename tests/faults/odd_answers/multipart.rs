@@ -15,7 +15,7 @@ use super::{
 use Operation::{AbortMultipart, CompleteMultipart, ListParts};
 
 /// All parts of an upload, sent past all faults.
-async fn sent(shop: &Shop) -> String {
+pub(super) async fn sent(shop: &Shop) -> String {
     let mut bytes = fixture("plain.png");
     bytes.extend(uuid::Uuid::new_v4().as_bytes());
     let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": bytes.len() });
