@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::examine::Finding;
+use super::examine::{Finding, has_unsigned};
 use crate::{
     domain::Valet,
     model::{Image, ImageState, ObjectKey, Rejection},
@@ -31,7 +31,9 @@ impl Valet {
             // Not worth a copy. The digest is not looked at: it would be that of this moment.
             let is_typed = head.content_type.as_deref() == Some(image.upload.content_type.as_str());
             // Who signs for Uppy's own S3 client does not see the type it sends; the copy gets the declared one.
-            if !image.upload.lengths().contains(&head.size) || !(is_typed || image.upload.loose.is_some()) {
+            let is_right = image.upload.lengths().contains(&head.size) && (is_typed || image.upload.loose.is_some());
+            // The copy would not have the headers: an upload is refused for the same reasons on every store.
+            if !is_right || has_unsigned(&image.key, &head) {
                 if self.objects.affirm(&image.key, &head).await? {
                     return Ok(Finding::Wrong(Rejection::ObjectMismatch));
                 }
@@ -85,7 +87,7 @@ impl Valet {
         }
         if let Some(preview) = image.upload.preview {
             let from = image.key.preview();
-            if let Some(head) = self.objects.head(&from).await? {
+            if let Some(head) = self.objects.head(&from).await?.filter(|head| !has_unsigned(&from, head)) {
                 self.objects.copy((&from, &head.etag), &copy.preview(), preview.content_type).await?;
             }
         }

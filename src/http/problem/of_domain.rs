@@ -313,7 +313,8 @@ impl From<Rejection> for Problem {
         match why {
             Rejection::ObjectMismatch => Self::new(
                 Code::ObjectMismatch,
-                "Size, type or digest of what was uploaded are not the declared ones. It is deleted; create a new upload.",
+                "Size, type or digest of what was uploaded are not the declared ones, or it came with headers that the URL does not name. It is deleted; create a new \
+                 upload.",
             ),
             Rejection::ContentMismatch => Self::new(
                 Code::ContentMismatch,
