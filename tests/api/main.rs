@@ -57,5 +57,6 @@ mod sessions;
 mod stores;
 mod sweeper;
 mod throttling;
+mod unsigned;
 mod uploads;
 mod uppy;

@@ -77,6 +77,30 @@ async fn an_object_from_before_the_bucket_had_versions_is_deleted() {
     assert_eq!(delete(&app, &ada, image["id"].as_str().unwrap()).await, Vec::<String>::new());
 }
 
+/// Object Lock: the URLs of a deleted image are dead, now and when the sweeper has been there, and its record ends.
+#[tokio::test]
+async fn an_image_whose_version_is_retained_is_hidden() {
+    let Some((store, app, _proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let id = image["id"].as_str().unwrap();
+    let read = async || app.http.get(image["url"].as_str().unwrap()).send().await.unwrap().status();
+    assert_eq!(read().await, 200);
+    assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    assert_eq!(read().await, 404);
+    for later in [0, 600] {
+        let swept = app.sweep(at_last() + Duration::from_secs(later)).await;
+        assert_eq!(swept.failed, 0, "{swept:?}");
+        assert_eq!(read().await, 404, "the marker stays");
+    }
+    assert_eq!(app.db_state(id).await, "gone");
+    assert_eq!(store.bucket_keys().await.len(), 1, "below the marker");
+    let report = check::run(&app.config, Options::default()).await;
+    assert!(matches!(report.answer("object: delete"), Some(Answer::Yes(_))), "{report}");
+    assert!(matches!(report.answer("object: versions deleted"), Some(Answer::No(_))), "{report}");
+    assert!(report.to_string().contains("retention"), "{report}");
+}
+
 #[tokio::test]
 async fn a_store_that_cannot_abort_keeps_no_record_open() {
     let Some((_store, app, _proxy)) = before(Defect::AbortsNothing, Finalize::InPlace).await else { return };

@@ -39,6 +39,7 @@ pub(super) async fn examine(lab: &Lab<'_>, key: &ObjectKey, report: &mut Report)
         })),
     );
     report.add(&rules::DELETE, settled(delete(lab, key).await));
+    report.add(&rules::RETAINED, settled(retained(lab, key).await));
 }
 
 /// The object is copied while its entity tag is the one that was seen, and not when it is another.
@@ -88,6 +89,21 @@ async fn anonymous(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError>
     let closed = answers.iter().all(|(_, answer)| answer.is_refused());
     let seen: Vec<_> = answers.iter().map(|(what, answer)| format!("{what} {}", answer.status)).collect();
     Ok(holds(closed, format!("HTTP {}", seen.join(", "))))
+}
+
+/// `key` was deleted.
+async fn retained(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    let retention = lab.prober.default_retention().await;
+    let left = match lab.prober.versions(key).await? {
+        None => return Ok(Answer::Skipped("the store has no versions".to_owned())),
+        Some(0) => return Ok(Answer::Yes(String::new())),
+        Some(left) => left,
+    };
+    let seen = match retention {
+        Some(retention) => format!("{left} retained by the bucket's default retention, {retention}"),
+        None => format!("{left} retained"),
+    };
+    Ok(Answer::No(seen))
 }
 
 async fn delete(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {

@@ -115,6 +115,9 @@ rules! {
     DELETE: Broken, "object: delete",
         "deleted images stay in the bucket",
         "give the credentials s3:DeleteObject";
+    RETAINED: Broken, "object: versions deleted",
+        "a delete only hides: the bytes of deleted images and accounts stay, and are paid for",
+        "take the default retention of Object Lock off the bucket, or use one without Object Lock; versions that are retained can be deleted when their retention ends. Without Object Lock: give the credentials s3:DeleteObjectVersion";
 
     MULTIPART: Broken, "multipart: create, part, list, complete",
         "big files cannot be uploaded",

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::examine::Finding;
+use super::examine::{Finding, has_unsigned};
 use crate::{
     domain::Valet,
     model::{ContentType, Image, ImageState, ObjectKey, Rejection},
@@ -35,7 +35,9 @@ impl Valet {
             // Not worth a copy. The digest is not looked at: it would be that of this moment.
             let is_typed = head.content_type.as_deref() == Some(image.upload.content_type.as_str());
             // Who signs for Uppy's own S3 client does not see the type it sends; the copy gets the declared one.
-            if !image.upload.lengths().contains(&head.size) || !(is_typed || image.upload.loose.is_some()) {
+            let is_right = image.upload.lengths().contains(&head.size) && (is_typed || image.upload.loose.is_some());
+            // The copy would not have the headers: an upload is refused for the same reasons on every store.
+            if !is_right || has_unsigned(&image.key, &head) {
                 if self.objects.affirm(&image.key, &head).await? {
                     return Ok(Finding::Wrong(Rejection::ObjectMismatch));
                 }
@@ -99,7 +101,7 @@ impl Valet {
 
     async fn copy_preview(&self, image: &Image, copy: &ObjectKey, content_type: ContentType) -> Result<(), StoreError> {
         let from = image.key.preview();
-        if let Some(head) = self.objects.head(&from).await? {
+        if let Some(head) = self.objects.head(&from).await?.filter(|head| !has_unsigned(&from, head)) {
             self.objects.copy((&from, &head.etag), &copy.preview(), content_type).await?;
         }
         Ok(())

@@ -9,7 +9,7 @@ use crate::{
         multipart::MissingParts,
     },
     model::{ContentType, Dimensions, Image, ObjectKey, Rejection, Sha256, Verified},
-    store::StoreError,
+    store::{StoreError, objects::Head},
 };
 
 /// The most pixels of a preview: far more than any needs, far less than harms a client.
@@ -71,6 +71,14 @@ impl Declared {
     }
 }
 
+/// Whether the object carries headers that no URL signed: S3 would serve them with it.
+pub(super) fn has_unsigned(key: &ObjectKey, head: &Head) -> bool {
+    if !head.unsigned.is_empty() {
+        tracing::info!(%key, headers = ?head.unsigned, "headers refused");
+    }
+    !head.unsigned.is_empty()
+}
+
 impl Valet {
     /// Looks at what lies at the image's own key.
     pub(in crate::domain) async fn examine(&self, image: &Image) -> Result<Finding, StoreError> {
@@ -108,7 +116,7 @@ impl Valet {
     async fn read(&self, key: &ObjectKey, declared: Declared) -> Result<Verdict, StoreError> {
         let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
         let is_typed = !declared.typed_by_client || head.content_type.as_deref() == Some(declared.content_type.as_str());
-        if !declared.lengths.contains(&head.size) || !is_typed {
+        if !declared.lengths.contains(&head.size) || !is_typed || has_unsigned(key, &head) {
             let still = self.objects.affirm(key, &head).await?;
             return Ok(if still { Verdict::Wrong(Rejection::ObjectMismatch) } else { Verdict::Missing });
         }

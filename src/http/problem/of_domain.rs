@@ -344,8 +344,8 @@ impl From<Rejection> for Problem {
         match why {
             Rejection::ObjectMismatch => Self::new(
                 Code::ObjectMismatch,
-                "What was uploaded is not what was declared: its size, type or digest differ, or it is stored so that it cannot \
-                 be read. It is deleted; create a new upload.",
+                "What was uploaded is not what was declared: its size, type or digest differ, it came with headers that the URL does \
+                 not name, or it is stored so that it cannot be read. It is deleted; create a new upload.",
             ),
             Rejection::ContentMismatch => Self::new(
                 Code::ContentMismatch,

@@ -14,7 +14,8 @@ const UNVERSIONED: &str = "null";
 const PAGES: usize = 50;
 
 impl Objects {
-    /// Deletes the object with all its versions. Done when nothing is there.
+    /// Deletes the object with all its versions. Done when nothing is there, and when the store refuses to delete versions and
+    /// they are hidden.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -34,23 +35,54 @@ impl Objects {
             let is_ours = |listed: Option<&str>| listed == Some(key.as_str());
             let versions = found.versions().iter().filter(|v| is_ours(v.key())).map(|v| v.version_id());
             let markers = found.delete_markers().iter().filter(|m| is_ours(m.key())).map(|m| m.version_id());
-            let ids: Vec<_> = versions.chain(markers).map(|id| id.unwrap_or(UNVERSIONED)).collect();
-            if ids.is_empty() && self.head(key).await?.is_some() {
+            let versions: Vec<_> = versions.map(|id| id.unwrap_or(UNVERSIONED)).collect();
+            let markers: Vec<_> = markers.map(|id| id.unwrap_or(UNVERSIONED)).collect();
+            if versions.is_empty() && markers.is_empty() && self.head(key).await?.is_some() {
                 // Not every store's listing is as fresh as its objects.
                 return self.delete(key, None).await.map(drop);
             }
-            for id in ids.iter().copied().filter(|id| *id != UNVERSIONED) {
+            let mut retained = 0_usize;
+            for id in versions.iter().copied().filter(|id| *id != UNVERSIONED) {
+                retained += usize::from(!self.delete_version(key, id).await?);
+            }
+            if retained > 0 {
+                // The markers stay: they are what hides the versions below them.
+                return self.hide(key, retained).await;
+            }
+            for id in markers.iter().copied().filter(|id| *id != UNVERSIONED) {
                 self.delete(key, Some(id)).await?;
             }
-            if ids.contains(&UNVERSIONED) {
+            let is_done = versions.is_empty() && markers.is_empty();
+            if versions.contains(&UNVERSIONED) || markers.contains(&UNVERSIONED) {
                 self.delete_unversioned(key).await?;
             }
-            if ids.is_empty() || found.is_truncated() != Some(true) {
+            if is_done || found.is_truncated() != Some(true) {
                 return Ok(());
             }
         }
         let reason = format!("{key} has more versions than are deleted at once");
         Err(StoreError::Objects { operation: "ListObjectVersions", reason })
+    }
+
+    /// `false` when the store refuses: Object Lock retains the version, or the policy lacks `s3:DeleteObjectVersion`.
+    async fn delete_version(&self, key: &ObjectKey, version: &str) -> Result<bool, StoreError> {
+        let delete = self.client.delete_object().bucket(&self.bucket).key(key.as_str()).version_id(version);
+        match delete.send().await {
+            Err(error) if is_withheld(&error) => Ok(false),
+            Err(error) if !is_absent(&error) && !is_wordless(&error) => Err(failed("DeleteObject", &error)),
+            Err(error) if is_wordless(&error) => self.probe().await.map(|()| true),
+            _ => Ok(true),
+        }
+    }
+
+    /// Hides versions that may not be deleted: a DELETE without a version adds a marker (Object Lock allows that), and every URL
+    /// of the object is dead at once.
+    async fn hide(&self, key: &ObjectKey, retained: usize) -> Result<(), StoreError> {
+        tracing::warn!(%key, retained, "the store retains versions of a deleted object: they are hidden by a delete marker");
+        if self.head(key).await?.is_some() {
+            self.delete(key, None).await?;
+        }
+        Ok(())
     }
 
     /// Deletes what was written while the bucket had no versions; every other version of the key is deleted already.

@@ -63,6 +63,16 @@ impl Prober<'_> {
         }
     }
 
+    /// The retention that Object Lock gives every new version, as `COMPLIANCE for 1 day`. `None` where there is none, or these
+    /// credentials may not read it.
+    pub async fn default_retention(&self) -> Option<String> {
+        let read = self.0.client.get_object_lock_configuration().bucket(&self.0.bucket).send().await.ok()?;
+        let retention = read.object_lock_configuration()?.rule()?.default_retention()?;
+        let mode = retention.mode().map_or("some mode", |mode| mode.as_str());
+        let (days, years) = (retention.days().unwrap_or(0), retention.years().unwrap_or(0));
+        Some(if years > 0 { format!("{mode} for {years} years") } else { format!("{mode} for {days} days") })
+    }
+
     /// How `x-amz-copy-source` names an object of this bucket.
     #[must_use]
     pub fn source(&self, key: &ObjectKey) -> String {

@@ -6,7 +6,10 @@
 use aws_lc_rs::digest;
 use aws_sdk_s3::{
     error::SdkError,
-    operation::get_object::{GetObjectError, GetObjectOutput, builders::GetObjectFluentBuilder},
+    operation::{
+        get_object::{GetObjectError, GetObjectOutput, builders::GetObjectFluentBuilder},
+        head_object::HeadObjectOutput,
+    },
     primitives::ByteStream,
     types::ChecksumMode,
 };
@@ -31,7 +34,13 @@ pub struct Head {
     pub sha256: Option<Sha256>,
     /// With its quotes, as conditional requests want it.
     pub etag: String,
+    /// Names of headers that S3 keeps with the object and serves with it, and that no presigned URL carries.
+    pub unsigned: Vec<&'static str>,
 }
+
+/// Request directives that browsers (`fetch` with a cache mode) and phones add to a PUT by themselves, in lower case. S3
+/// keeps them like any other; every read URL pins a Cache-Control of its own.
+const DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "max-age=0"];
 
 impl Objects {
     /// What is there, or `None`.
@@ -60,6 +69,7 @@ impl Objects {
             content_type: found.content_type().map(str::to_owned),
             sha256: found.checksum_sha256().and_then(|text| Sha256::parse(text).ok()),
             etag: found.e_tag().filter(|etag| !etag.is_empty()).ok_or_else(|| odd("it gives no entity tag"))?.to_owned(),
+            unsigned: unsigned(&found),
         }))
     }
 
@@ -173,6 +183,23 @@ impl Objects {
         let answer = self.get(&absent).range("bytes=0-0").if_match("\"0\"").send().await;
         answer.is_err_and(|error| matches!(status(&error), Some(403 | 404)))
     }
+}
+
+/// Names of the headers that the writer of the object added ("System-defined metadata" and "User-defined metadata" in the S3
+/// user guide).
+fn unsigned(found: &HeadObjectOutput) -> Vec<&'static str> {
+    let is_directive = |item: &str| DIRECTIVES.contains(&item.trim().to_ascii_lowercase().as_str());
+    let caching = found.cache_control().filter(|value| !value.split(',').all(is_directive));
+    let headers = [
+        ("cache-control", caching),
+        ("content-disposition", found.content_disposition()),
+        ("content-encoding", found.content_encoding()),
+        ("content-language", found.content_language()),
+        ("expires", found.expires_string()),
+        ("x-amz-website-redirect-location", found.website_redirect_location()),
+        ("x-amz-meta", found.metadata().and_then(|metadata| metadata.keys().next()).map(String::as_str)),
+    ];
+    headers.into_iter().filter(|(_, value)| value.is_some_and(|value| !value.is_empty())).map(|(name, _)| name).collect()
 }
 
 /// Whether this is the object that was seen, from its beginning (RFC 9110 section 14.4).

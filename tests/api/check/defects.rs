@@ -1,9 +1,12 @@
 //! A proxy before the real S3 that makes it misbehave in one way: what other stores, and other proxies, do.
 
+mod retention;
+
 use std::{
+    collections::HashSet,
     convert::Infallible,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -82,6 +85,8 @@ pub enum Defect {
     AbortsNothing,
     /// Versions were switched on after the objects were written.
     HasVersionsSinceLately,
+    /// Deletes no version: Object Lock retains them.
+    RetainsVersions,
     /// A proxy that has lost its store.
     IsLost,
     /// Answers 503 instead of refusing.
@@ -126,6 +131,7 @@ pub const ALL: &[(Defect, &[&str])] = &[
     (Defect::TakesUnsignedCopySource, &["upload: unsigned copy source refused"]),
     (Defect::HidesPartChecksums, &["multipart: part checksums listed"]),
     (Defect::TakesNoForms, &["upload: signed form accepted"]),
+    (Defect::RetainsVersions, &["object: versions deleted"]),
 ];
 
 /// A running proxy; ends with the test's runtime.
@@ -137,6 +143,8 @@ pub struct Proxy {
 struct Inside {
     defect: Defect,
     mended: Arc<AtomicBool>,
+    /// Keys under a delete marker.
+    marked: Mutex<HashSet<String>>,
     upstream: String,
     bucket: String,
     s3: aws_sdk_s3::Client,
@@ -149,6 +157,7 @@ impl Proxy {
         let inside = Arc::new(Inside {
             defect,
             mended: Arc::clone(&mended),
+            marked: Mutex::default(),
             upstream: app.config.s3.endpoint.clone().unwrap(),
             bucket: app.config.s3.bucket.clone(),
             s3: app.s3.clone(),
@@ -250,6 +259,7 @@ impl Inside {
                 marked.headers_mut().insert("x-amz-version-id", HeaderValue::from_static("marker"));
                 Some(marked)
             }
+            Defect::RetainsVersions => self.retain(parts, key, &query),
             Defect::TakesNoForms if parts.method == Method::POST && key.is_empty() => Some(status(StatusCode::NOT_IMPLEMENTED)),
             Defect::IsLost => {
                 let mut lost = status(StatusCode::NOT_FOUND);
@@ -298,6 +308,9 @@ impl Inside {
                 let renamed = text.replace("PublicAccessBlockConfiguration", "BlockPublicAccessBlockConfiguration");
                 answer.headers_mut().remove("content-length");
                 *answer.body_mut() = Bytes::from(renamed).into();
+            }
+            Defect::RetainsVersions if self.key(parts).is_empty() && parts.method == Method::GET => {
+                self.list_marked(answer).await
             }
             Defect::IgnoresOverrides => drop(answer.headers_mut().remove("content-disposition")),
             Defect::ExposesNothing => drop(answer.headers_mut().remove("access-control-expose-headers")),

@@ -1,0 +1,56 @@
+//! Object Lock, as AWS has it: what is deleted stays below a delete marker.
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::{Method, StatusCode, http::request::Parts};
+
+use super::{Inside, status};
+use crate::relay::Answer;
+
+impl Inside {
+    /// Object Lock: a version goes for nobody, and a DELETE without one adds a marker.
+    pub(super) fn retain(&self, parts: &Parts, key: String, query: &str) -> Option<Answer> {
+        let mut marked = self.marked.lock().unwrap();
+        match parts.method {
+            _ if key.is_empty() => None,
+            Method::DELETE if query.contains("versionId=marker") => {
+                marked.remove(&key);
+                Some(status(StatusCode::NO_CONTENT))
+            }
+            Method::DELETE if query.contains("versionId") => Some(error(StatusCode::FORBIDDEN, "AccessDenied")),
+            Method::DELETE if !query.contains("uploadId") => {
+                marked.insert(key);
+                Some(status(StatusCode::NO_CONTENT))
+            }
+            Method::GET | Method::HEAD if marked.contains(&key) => Some(error(StatusCode::NOT_FOUND, "NoSuchKey")),
+            _ => None,
+        }
+    }
+
+    pub(super) async fn list_marked(&self, answer: &mut Answer) {
+        let body = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
+        let mut text = String::from_utf8(body.to_vec()).unwrap().replace("<VersionId>null<", "<VersionId>kept<");
+        // A listing of objects does not have what is hidden.
+        let marked = self.marked.lock().unwrap().clone();
+        let is_hidden = |item: &&str| marked.iter().any(|key| item.contains(&format!("<Key>{key}</Key>")));
+        let hidden: Vec<_> = text.split("<Contents>").skip(1).filter(is_hidden).map(str::to_owned).collect();
+        for item in hidden {
+            let end = item.find("</Contents>").unwrap() + "</Contents>".len();
+            text = text.replace(&format!("<Contents>{}", &item[..end]), "");
+        }
+        for key in self.marked.lock().unwrap().iter().filter(|key| text.contains(key.as_str())).cloned().collect::<Vec<_>>() {
+            let marker = format!(
+                "<DeleteMarker><Key>{key}</Key><VersionId>marker</VersionId><IsLatest>true</IsLatest></DeleteMarker></ListVersionsResult>"
+            );
+            text = text.replace("</ListVersionsResult>", &marker);
+        }
+        answer.headers_mut().remove("content-length");
+        *answer.body_mut() = Bytes::from(text).into();
+    }
+}
+
+fn error(code: StatusCode, word: &str) -> Answer {
+    let mut response = status(code);
+    *response.body_mut() = Bytes::from(format!("<Error><Code>{word}</Code></Error>")).into();
+    response
+}
