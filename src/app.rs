@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, TrustedProxies},
-    domain::Valet,
+    domain::{Valet, deployment::PairError},
     http,
     metrics::METRICS,
     store::{Objects, Store, StoreError},
@@ -51,6 +51,9 @@ pub enum ConnectError {
     /// S3.
     #[error("S3 (S3_BUCKET, S3_ENDPOINT and the AWS credentials): {0}")]
     Objects(#[source] StoreError),
+    /// Bucket and database do not belong together.
+    #[error(transparent)]
+    Pair(#[from] PairError),
     /// The system.
     #[error(transparent)]
     NoRandomness(#[from] crate::domain::credentials::NoRandomness),
@@ -67,6 +70,18 @@ impl App {
         let (store, objects) = tokio::try_join!(store, objects)?;
         let valet = Arc::new(Valet::new(config, store, objects)?);
         Ok(Self { valet, proxies: Arc::new(config.proxies.clone()), readiness: Arc::default(), stopping: Arc::default() })
+    }
+
+    /// [`App::connect`], and verifies that bucket and database belong together: what sweeps or serves must not take another
+    /// deployment's records for its own.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn connect_pair(config: &Config) -> Result<Self, ConnectError> {
+        let app = Self::connect(config).await?;
+        app.valet.probe_objects().await.map_err(ConnectError::Objects)?;
+        app.valet.verify_pair().await?;
+        Ok(app)
     }
 
     /// The process's metrics, with what is true at this moment.

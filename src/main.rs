@@ -9,9 +9,9 @@ use tokio_util::sync::CancellationToken;
 use valet::{
     app::{self, App},
     config::{Config, Problems},
-    domain::check,
+    domain::{Valet, check, deployment::Sample, orphans::Consent},
     http,
-    model::Email,
+    model::{DeploymentId, Email},
     telemetry,
 };
 
@@ -45,6 +45,13 @@ enum Command {
     Passwd {
         /// The account's email address.
         email: String,
+    },
+    /// Makes the configured database the owner of the configured bucket, after a restore or a move. Shows what each belongs to,
+    /// and asks.
+    Join {
+        /// Join without asking.
+        #[arg(long)]
+        yes: bool,
     },
     /// Prints the OpenAPI document.
     Openapi,
@@ -85,9 +92,15 @@ struct SweepArguments {
     /// Judge only objects written before this time (RFC 3339): leave out what may still be on its way.
     #[arg(long, value_name = "TIME", requires = "orphans", value_parser = instant)]
     before: Option<OffsetDateTime>,
-    /// Delete the orphaned objects. Records are never deleted.
+    /// Delete the orphaned objects, after showing them and asking for their number. Records are never deleted.
     #[arg(long, requires = "orphans")]
     delete: bool,
+    /// Delete without asking; refused where more than a tenth of the objects would go.
+    #[arg(long, requires = "delete")]
+    yes: bool,
+    /// Delete without asking, if this is the number of orphans: also more than a tenth of the objects.
+    #[arg(long, value_name = "NUMBER", requires = "delete", conflicts_with = "yes")]
+    expect: Option<u64>,
 }
 
 #[derive(clap::Args)]
@@ -113,6 +126,7 @@ async fn main() -> ExitCode {
         Command::Sweep(arguments) => sweep(arguments).await,
         Command::Recount(arguments) => recount(arguments).await,
         Command::Passwd { email } => passwd(&email).await,
+        Command::Join { yes } => join(yes).await,
         Command::Openapi => {
             print!("{}", http::openapi::text());
             Ok(())
@@ -155,8 +169,7 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
 async fn serve() -> Result<(), Failure> {
     let config = settings()?;
     let stop = on_signal()?;
-    let app = App::connect(&config).await?;
-    app.valet.probe_objects().await.map_err(app::ConnectError::Objects)?;
+    let app = App::connect_pair(&config).await?;
     let listener =
         http::server::listen(config.bind).map_err(|error| format!("cannot listen on {} (BIND): {error}", config.bind))?;
     tracing::info!(address = %listener.local_addr()?, "listening");
@@ -174,12 +187,72 @@ async fn check(arguments: CheckArguments) -> Result<(), Failure> {
 
 async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
     let config = settings()?;
-    let valet = App::connect(&config).await?.valet;
+    let valet = App::connect_pair(&config).await?.valet;
     match arguments.before {
         None => println!("{:?}", valet.sweep().await?),
-        Some(before) => println!("{}", valet.find_orphans(before, arguments.delete).await?),
+        Some(before) if arguments.delete => delete_orphans(&valet, before, &arguments).await?,
+        Some(before) => println!("{}", valet.find_orphans(before, &mut |_| {}).await?),
     }
     Ok(())
+}
+
+/// Shows every orphan, then deletes them if the operator consents.
+async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
+    let found = valet.find_orphans(before, &mut |orphan| println!("orphaned object: {orphan}")).await?;
+    println!("{}", found.counts());
+    if found.orphans.count == 0 {
+        return Ok(());
+    }
+    let consent = match arguments.expect {
+        Some(number) => Consent::Number(number),
+        None if arguments.yes => Consent::Given,
+        None => {
+            let answer = ask("All versions of these objects are deleted for good. Type their number to go on:")?;
+            Consent::Number(answer.parse().map_err(|_| "nothing was deleted: that is not a number")?)
+        }
+    };
+    let deleted = valet.delete_orphans(before, &found, consent).await?;
+    println!("{} objects deleted, {} failed", deleted.deleted, deleted.failed);
+    if deleted.failed == 0 { Ok(()) } else { Err("some orphans could not be deleted: run it again".into()) }
+}
+
+async fn join(yes: bool) -> Result<(), Failure> {
+    let config = settings()?;
+    let valet = App::connect(&config).await?.valet;
+    let pair = valet.pair().await?;
+    let id = |id: Option<DeploymentId>| id.map_or_else(|| "none yet".to_owned(), |id| id.to_string());
+    println!("deployment of the database {}: {}", config.mongo.database, id(pair.database));
+    println!("deployment of the bucket {}: {}", config.s3.bucket, id(pair.bucket));
+    let sample = match valet.sample().await? {
+        Sample::Empty => "the bucket has no images",
+        Sample::Known => "the database knows images that are in the bucket",
+        Sample::Unknown => "the database has no record of the images in the bucket: they will count as orphans",
+    };
+    println!("{sample}");
+    if pair.bucket.is_some() && pair.bucket == pair.database {
+        println!("they belong together already");
+        return Ok(());
+    }
+    if !yes && ask("Type yes to make this database the owner of this bucket; every other one is refused from then on:")? != "yes"
+    {
+        return Err("nothing was changed".into());
+    }
+    println!("joined as deployment {}", valet.join_pair().await?);
+    Ok(())
+}
+
+/// Asks at the terminal. Returns the answer without the white space around it.
+fn ask(question: &str) -> Result<String, Failure> {
+    use std::io::IsTerminal;
+    if !std::io::stdin().is_terminal() {
+        return Err(
+            "nothing was changed: standard input is no terminal to ask at; see --help for how to answer beforehand".into()
+        );
+    }
+    println!("{question}");
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line)?;
+    Ok(line.trim().to_owned())
 }
 
 async fn passwd(email: &str) -> Result<(), Failure> {
@@ -207,7 +280,7 @@ fn new_password() -> Result<SecretString, Failure> {
 async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
     let config = settings()?;
     let email = arguments.email.as_deref().map(|text| Email::parse(text).map_err(|_| "this is not an email")).transpose()?;
-    let valet = App::connect(&config).await?.valet;
+    let valet = App::connect_pair(&config).await?.valet;
     let done = valet.recount(email.as_ref(), |repair| println!("{repair}")).await?;
     println!("{done}");
     if done.failed == 0 { Ok(()) } else { Err("some users could not be recounted: run it again".into()) }

@@ -153,7 +153,7 @@ impl Stack {
             }
             None => None,
         };
-        let app = App::connect(&config).await?;
+        let app = App::connect_pair(&config).await?;
         let banner = banner(api, &config, s3.is_some(), mongod.as_ref(), &options.data_dir);
         Ok(Self { listener, app, config, s3, mongod, banner })
     }

@@ -10,6 +10,7 @@ pub mod confirm;
 pub mod content;
 pub mod credentials;
 pub mod deletion;
+pub mod deployment;
 pub mod finalize;
 pub mod gallery;
 mod lookout;

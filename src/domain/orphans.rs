@@ -3,15 +3,15 @@
 //! Both sides stream in the order of keys and are merged; what has no partner there is only a suspect, and is looked up
 //! by itself before it counts. So a listing out of order, or a change meanwhile, costs time and never a wrong verdict.
 
-use std::{collections::HashMap, fmt};
+use std::fmt;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::Valet;
 use crate::{
-    model::{ImageId, ImageState, ObjectKey},
-    store::{Entry, StoreError, objects::listing::Listed},
+    model::{ImageId, ImageState, KeyOwner, ObjectKey},
+    store::{Entry, Inventory, StoreError, objects::listing::Listed},
 };
 
 /// Where Valet's objects lie, in the order of keys.
@@ -23,15 +23,19 @@ const AT_ONCE: usize = 16;
 /// Keys of each kind that are remembered to be shown.
 const SHOWN: usize = 100;
 
-/// What has no partner.
+/// The result of a scan.
 #[derive(Debug, Default)]
 pub struct Orphans {
-    /// Objects that were listed.
+    /// Objects under keys of Valet's form.
     pub objects: u64,
-    /// Records that were read.
+    /// Records that own an object.
     pub records: u64,
+    /// Records that could not be read. Their objects are not judged.
+    pub unreadable: u64,
+    /// Objects under keys of any other form. They belong to another program and are never deleted.
+    pub foreign: Found<ObjectKey>,
     /// Old objects without a record, or whose record is gone.
-    pub orphans: Found<ObjectKey>,
+    pub orphans: Found<Listed>,
     /// Their bytes.
     pub orphan_bytes: u64,
     /// Objects without a record that are not old enough to be judged.
@@ -40,9 +44,21 @@ pub struct Orphans {
     pub missing: Found<ObjectKey>,
     /// Orphans that were deleted.
     pub deleted: u64,
-    /// Orphans that could not be.
+    /// Orphans that could not be deleted.
     pub failed: u64,
 }
+
+/// The operator's consent to delete the orphans that a scan found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// Without their number: enough for at most a tenth of the objects.
+    Given,
+    /// With their number, which must be that of the scan.
+    Number(u64),
+}
+
+/// Without the operator naming the number, at most one object in so many is deleted.
+const SHARE: u64 = 10;
 
 /// How many, and the first of them.
 #[derive(Debug)]
@@ -68,67 +84,151 @@ impl<T> Found<T> {
     }
 }
 
+impl Orphans {
+    /// Refuses a deletion that the database does not vouch for: a wrong, empty or half restored one makes every object look
+    /// like an orphan.
+    fn allow_deletion(&self, consent: Consent) -> Result<(), OrphanError> {
+        let orphans = self.orphans.count;
+        if orphans > 0 && self.records == 0 {
+            return Err(OrphanError::NoRecords { objects: self.objects });
+        }
+        match consent {
+            Consent::Number(number) if number != orphans => Err(OrphanError::OtherNumber { orphans }),
+            Consent::Given if orphans.saturating_mul(SHARE) > self.objects => {
+                Err(OrphanError::NumberWanted { orphans, objects: self.objects })
+            }
+            Consent::Given | Consent::Number(_) => Ok(()),
+        }
+    }
+
+    /// Returns the counts without the keys, a line each.
+    #[must_use]
+    pub fn counts(&self) -> String {
+        let Self { objects, records, unreadable, foreign, orphans, orphan_bytes, young, missing, deleted, failed } = self;
+        let lines = [
+            format!("{objects} objects and {records} records compared"),
+            format!("{} orphaned objects of {}", orphans.count, bytesize::ByteSize(*orphan_bytes)),
+            format!("{young} younger objects without a record, not judged"),
+            format!("{} ready images without an object", missing.count),
+            format!("{} objects of other programs, left alone", foreign.count),
+            format!("{unreadable} unreadable records, their objects not judged"),
+            format!("{deleted} objects deleted, {failed} failed"),
+        ];
+        lines.join("\n")
+    }
+}
+
+impl fmt::Display for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let modified = self.modified.format(&Rfc3339).unwrap_or_default();
+        write!(f, "{} ({}, written {modified})", self.key, bytesize::ByteSize(self.size))
+    }
+}
+
 impl fmt::Display for Orphans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(f, "orphaned object", &self.orphans)?;
         list(f, "ready image without an object", &self.missing)?;
-        writeln!(f, "{} objects and {} records compared", self.objects, self.records)?;
-        writeln!(f, "{} orphaned objects of {}", self.orphans.count, bytesize::ByteSize(self.orphan_bytes))?;
-        writeln!(f, "{} younger objects without a record, not judged", self.young)?;
-        writeln!(f, "{} ready images without an object", self.missing.count)?;
-        write!(f, "{} objects deleted, {} failed", self.deleted, self.failed)
+        list(f, "object of another program", &self.foreign)?;
+        f.write_str(&self.counts())
     }
 }
 
-fn list(f: &mut fmt::Formatter<'_>, what: &str, found: &Found<ObjectKey>) -> fmt::Result {
-    for key in &found.first {
-        writeln!(f, "{what}: {key}")?;
+fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, found: &Found<T>) -> fmt::Result {
+    for item in &found.first {
+        writeln!(f, "{kind}: {item}")?;
     }
     match found.count - u64::try_from(found.first.len()).unwrap_or(0) {
         0 => Ok(()),
-        more => writeln!(f, "{what}: … and {more} more"),
+        more => writeln!(f, "{kind}: … and {more} more"),
     }
 }
 
-/// Why there was no scan, or only a part of one.
+/// Why there was no scan, only a part of one, or no deletion.
 #[derive(Debug, thiserror::Error)]
 pub enum OrphanError {
     /// Uploads of this moment would be judged.
     #[error("the time must lie in the past: uploads that are under way must not be judged")]
     NotPast,
-    /// The database or S3 failed; what was deleted until then is, and nothing else changed.
+    /// The database has no record of any object.
+    #[error(
+        "nothing was deleted: the database has no record of an image, and the bucket has {objects} objects of Valet's. \
+         Check MONGODB_URI and MONGODB_DATABASE, or restore the database first"
+    )]
+    NoRecords {
+        /// Objects in the bucket.
+        objects: u64,
+    },
+    /// More than a tenth of the objects would be deleted.
+    #[error(
+        "nothing was deleted: {orphans} of {objects} objects are orphans, more than a tenth. Check MONGODB_DATABASE and S3_BUCKET; \
+         if the number is right, repeat the command with --expect {orphans}"
+    )]
+    NumberWanted {
+        /// Orphans of the scan.
+        orphans: u64,
+        /// Objects in the bucket.
+        objects: u64,
+    },
+    /// The operator named another number than the scan found.
+    #[error("nothing was deleted: there are {orphans} orphans now; look at them again")]
+    OtherNumber {
+        /// Orphans of the scan.
+        orphans: u64,
+    },
+    /// More orphans came up while the first were being deleted.
+    #[error("stopped after {deleted} deletions: more objects have lost their record meanwhile than the scan before had found")]
+    MoreThanSeen {
+        /// Objects that were deleted.
+        deleted: u64,
+    },
+    /// The database or S3 failed; nothing else changed beside the deletions until then.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Valet {
-    /// Finds objects written before `before` that no record owns, and ready images without an object. With `delete`,
-    /// the objects go; records are never touched.
+    /// Finds objects written before `before` that no record owns, and ready images without an object. Deletes nothing. Every
+    /// orphan is passed to `on_orphan` as it is found.
     ///
     /// # Errors
     /// [`OrphanError`].
-    pub async fn find_orphans(&self, before: OffsetDateTime, delete: bool) -> Result<Orphans, OrphanError> {
+    pub async fn find_orphans(
+        &self,
+        before: OffsetDateTime,
+        on_orphan: &mut (dyn FnMut(&Listed) + Send + '_),
+    ) -> Result<Orphans, OrphanError> {
+        self.scan(before, Action::Report(on_orphan)).await
+    }
+
+    /// Deletes the orphans that a scan `found` before, each looked up again right before. Records are never deleted.
+    ///
+    /// # Errors
+    /// [`OrphanError`].
+    pub async fn delete_orphans(
+        &self,
+        before: OffsetDateTime,
+        found: &Orphans,
+        consent: Consent,
+    ) -> Result<Orphans, OrphanError> {
+        found.allow_deletion(consent)?;
+        self.scan(before, Action::Delete { at_most: found.orphans.count }).await
+    }
+
+    async fn scan(&self, before: OffsetDateTime, action: Action<'_>) -> Result<Orphans, OrphanError> {
         if before > self.store.now().await? {
             return Err(OrphanError::NotPast);
         }
-        let mut scan = Scan { valet: self, before, delete, seen: Orphans::default(), objects: Vec::new(), records: Vec::new() };
-        let mut records = self.store.images.inventory().await?;
-        let mut record = scan.read(records.next().await?);
+        let records = self.store.images.inventory().await?;
+        let mut scan = Scan { valet: self, before, action, seen: Orphans::default(), objects: Vec::new(), records: Vec::new() };
+        let mut records = Records { inventory: records, next: None };
+        records.advance(&mut scan.seen).await?;
         for prefix in PREFIXES {
             let mut next = None;
             loop {
                 let page = self.objects.list_page(prefix, next).await?;
                 for object in page.objects {
-                    scan.seen.objects += 1;
-                    while let Some(passed) = record.take_if(|record| record.key.as_str() < object.key.as_str()) {
-                        scan.suspect_record(passed).await?;
-                        record = scan.read(records.next().await?);
-                    }
-                    if record.take_if(|record| record.key == object.key).is_some() {
-                        record = scan.read(records.next().await?);
-                    } else {
-                        scan.suspect_object(object).await?;
-                    }
+                    scan.compare(object, &mut records).await?;
                 }
                 next = page.next;
                 if next.is_none() {
@@ -136,9 +236,9 @@ impl Valet {
                 }
             }
         }
-        while let Some(passed) = record {
+        while let Some(passed) = records.next.take() {
             scan.suspect_record(passed).await?;
-            record = scan.read(records.next().await?);
+            records.advance(&mut scan.seen).await?;
         }
         scan.judge_objects().await?;
         scan.judge_records().await?;
@@ -146,23 +246,66 @@ impl Valet {
     }
 }
 
-struct Scan<'a> {
-    valet: &'a Valet,
+/// The treatment of orphans.
+enum Action<'a> {
+    /// Passes each on.
+    Report(&'a mut (dyn FnMut(&Listed) + Send + 'a)),
+    /// Deletes them, as long as there are no more than the operator has seen.
+    Delete { at_most: u64 },
+}
+
+/// The records in their order, the next one read ahead.
+struct Records {
+    inventory: Inventory,
+    next: Option<Entry>,
+}
+
+impl Records {
+    /// Reads the next record; unreadable ones are counted and passed over.
+    async fn advance(&mut self, seen: &mut Orphans) -> Result<(), StoreError> {
+        loop {
+            match self.inventory.next().await {
+                Ok(next) => {
+                    seen.records += u64::from(next.is_some());
+                    self.next = next;
+                    return Ok(());
+                }
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::warn!(%error, "failed to read a record; its object is not judged");
+                    seen.records += 1;
+                    seen.unreadable += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+struct Scan<'v, 'a> {
+    valet: &'v Valet,
     before: OffsetDateTime,
-    delete: bool,
+    action: Action<'a>,
     seen: Orphans,
-    objects: Vec<Listed>,
+    objects: Vec<(Listed, KeyOwner)>,
     records: Vec<Entry>,
 }
 
-impl Scan<'_> {
-    fn read(&mut self, record: Option<Entry>) -> Option<Entry> {
-        self.seen.records += u64::from(record.is_some());
-        record
-    }
-
-    async fn suspect_object(&mut self, object: Listed) -> Result<(), StoreError> {
-        self.objects.push(object);
+impl Scan<'_, '_> {
+    async fn compare(&mut self, object: Listed, records: &mut Records) -> Result<(), OrphanError> {
+        while let Some(passed) = records.next.take_if(|record| record.key.as_str() < object.key.as_str()) {
+            self.suspect_record(passed).await?;
+            records.advance(&mut self.seen).await?;
+        }
+        let Some(owner) = object.key.owner() else {
+            self.seen.foreign.add(object.key);
+            return Ok(());
+        };
+        self.seen.objects += 1;
+        if records.next.take_if(|record| record.key == object.key).is_some() {
+            records.advance(&mut self.seen).await?;
+            return Ok(());
+        }
+        self.objects.push((object, owner));
         if self.objects.len() < BATCH { Ok(()) } else { self.judge_objects().await }
     }
 
@@ -174,36 +317,36 @@ impl Scan<'_> {
         if self.records.len() < BATCH { Ok(()) } else { self.judge_records().await }
     }
 
-    /// An object is an orphan when no record owns it. While the sweeper has something to do about an image, all that lies
-    /// under the image's name is the sweeper's.
-    async fn judge_objects(&mut self) -> Result<(), StoreError> {
+    /// An object is an orphan when no record owns it. While the sweeper has something to do about an image, everything under
+    /// the image's name is the sweeper's.
+    async fn judge_objects(&mut self) -> Result<(), OrphanError> {
         let suspects = std::mem::take(&mut self.objects);
-        let ids: Vec<ImageId> = suspects.iter().filter_map(|object| owner(&object.key)).map(|(_, id)| id).collect();
-        let known: HashMap<ImageId, Entry> =
-            self.valet.store.images.entries(&ids).await?.into_iter().map(|entry| (entry.id, entry)).collect();
-        let is_known = |object: &Listed| {
-            let entry = owner(&object.key).and_then(|(user, id)| known.get(&id).filter(|entry| entry.user.to_string() == user));
-            entry.is_some_and(|entry| entry.owns(&object.key))
+        let ids: Vec<ImageId> = suspects.iter().map(|(_, owner)| owner.image).collect();
+        let known = self.valet.store.images.entries(&ids).await?;
+        let is_known = |object: &Listed, owner: KeyOwner| match known.get(&owner.image) {
+            Some(Some(entry)) => entry.user == owner.user && entry.owns(&object.key),
+            // The record cannot be read: it may well own the object.
+            Some(None) => true,
+            None => false,
         };
-        let (orphans, young): (Vec<_>, Vec<_>) =
-            suspects.into_iter().filter(|object| !is_known(object)).partition(|object| object.modified < self.before);
+        let unknown = suspects.into_iter().filter(|(object, owner)| !is_known(object, *owner)).map(|(object, _)| object);
+        let (orphans, young): (Vec<_>, Vec<_>) = unknown.partition(|object| object.modified < self.before);
         self.seen.young += u64::try_from(young.len()).unwrap_or(0);
-        let valet = self.valet;
-        if self.delete {
-            let deleted = stream::iter(&orphans).map(|orphan| async move {
-                let purged = valet.objects.purge(&orphan.key).await;
-                if let Err(error) = &purged {
-                    tracing::warn!(key = %orphan.key, %error, "an orphan could not be deleted");
+        match &mut self.action {
+            Action::Report(on_orphan) => orphans.iter().for_each(|orphan| on_orphan(orphan)),
+            Action::Delete { at_most } => {
+                let count = u64::try_from(orphans.len()).unwrap_or(u64::MAX);
+                if self.seen.orphans.count.saturating_add(count) > *at_most {
+                    return Err(OrphanError::MoreThanSeen { deleted: self.seen.deleted });
                 }
-                u64::from(purged.is_ok())
-            });
-            let deleted: u64 = deleted.buffer_unordered(AT_ONCE).fold(0, |sum, one| async move { sum + one }).await;
-            self.seen.deleted += deleted;
-            self.seen.failed += u64::try_from(orphans.len()).unwrap_or(0) - deleted;
+                let deleted = self.valet.purge_orphans(&orphans).await;
+                self.seen.deleted += deleted;
+                self.seen.failed += count - deleted;
+            }
         }
         for orphan in orphans {
             self.seen.orphan_bytes += orphan.size;
-            self.seen.orphans.add(orphan.key);
+            self.seen.orphans.add(orphan);
         }
         Ok(())
     }
@@ -219,8 +362,8 @@ impl Scan<'_> {
         let ids: Vec<ImageId> = absent.iter().map(|record| record.id).collect();
         let now = valet.store.images.entries(&ids).await?;
         for record in absent {
-            let still = |entry: &Entry| entry.id == record.id && entry.state == ImageState::Ready && entry.key == record.key;
-            if now.iter().any(still) {
+            let entry = now.get(&record.id).and_then(Option::as_ref);
+            if entry.is_some_and(|entry| entry.state == ImageState::Ready && entry.key == record.key) {
                 self.seen.missing.add(record.key);
             }
         }
@@ -228,9 +371,16 @@ impl Scan<'_> {
     }
 }
 
-/// Whose a key is, by its text: `u/<user>/<image>`, and whatever follows the image's id.
-fn owner(key: &ObjectKey) -> Option<(&str, ImageId)> {
-    let mut segments = key.as_str().split('/').skip(1);
-    let user = segments.next()?;
-    Some((user, ImageId::parse(segments.next()?.get(..36)?)?))
+impl Valet {
+    /// Deletes these objects with their versions. Returns how many were; failures are logged.
+    async fn purge_orphans(&self, orphans: &[Listed]) -> u64 {
+        let purges = stream::iter(orphans).map(|orphan| async move {
+            let purged = self.objects.purge(&orphan.key).await;
+            if let Err(error) = &purged {
+                tracing::warn!(key = %orphan.key, %error, "failed to delete an orphan");
+            }
+            u64::from(purged.is_ok())
+        });
+        purges.buffer_unordered(AT_ONCE).fold(0, |sum, one| async move { sum + one }).await
+    }
 }

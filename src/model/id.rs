@@ -69,6 +69,10 @@ identifier!(
     /// A session: `sessions._id`, and the `sid` of an access token.
     SessionId
 );
+identifier!(
+    /// A deployment: one bucket and one database that belong together. Both keep it.
+    DeploymentId
+);
 
 #[cfg(test)]
 mod tests {

@@ -5,7 +5,9 @@ use std::fmt;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Sha256, ThumbHash, UserId};
+use super::{
+    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Sha256, ThumbHash, UserId, object_key::PREVIEW,
+};
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -131,7 +133,7 @@ impl ObjectKey {
     /// Where the preview of these bytes lies.
     #[must_use]
     pub fn preview(&self) -> Self {
-        Self(format!("{self}-preview"))
+        Self(format!("{self}{PREVIEW}"))
     }
 
     /// Whether what lies here has to be copied before it is an image.

@@ -13,6 +13,7 @@ mod loose;
 mod multipart;
 #[cfg(test)]
 pub(crate) mod mutations;
+mod object_key;
 mod preview;
 mod sha256;
 #[cfg(test)]
@@ -22,11 +23,12 @@ mod user;
 pub use content_type::ContentType;
 pub use email::{Email, InvalidEmail};
 pub use file_name::{FileName, InvalidFileName};
-pub use id::{ImageId, SessionId, UserId};
+pub use id::{DeploymentId, ImageId, SessionId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
 pub use image::{Caption, Dimensions, Image, ImageState, Lifetimes, ObjectKey, Position, Rejection, Upload, Verified};
 pub use loose::Loose;
 pub use multipart::{Multipart, PartChecksums};
+pub use object_key::KeyOwner;
 pub use preview::{InvalidThumbHash, Preview, ThumbHash};
 pub use sha256::{InvalidSha256, Sha256};
 pub use user::{Usage, User};

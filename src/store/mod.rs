@@ -6,6 +6,7 @@
 
 mod calls;
 mod commands;
+mod deployment;
 mod failpoint;
 mod images;
 pub mod objects;

@@ -7,7 +7,7 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{Calls, StoreError, instant};
-use crate::config;
+use crate::{config, model::DeploymentId};
 
 /// A database that is being examined.
 #[derive(Debug)]
@@ -52,6 +52,14 @@ impl DatabaseProbe {
             now: hello.get_datetime("localTime").ok().map(|at| instant(*at)),
             took: asked.elapsed(),
         })
+    }
+
+    /// Returns the id of the deployment that this database belongs to.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn deployment_id(&self) -> Result<Option<DeploymentId>, StoreError> {
+        super::deployment::read(&self.calls).await
     }
 
     /// The server's version, such as `8.0.21`.

@@ -38,6 +38,7 @@ mod orphans;
 mod otlp;
 mod outages;
 mod pages;
+mod pairs;
 mod passwd;
 mod phones;
 mod previews;

@@ -7,23 +7,33 @@ use serde_json::json;
 use time::OffsetDateTime;
 use valet::{
     domain::{
-        orphans::{OrphanError, Orphans},
+        orphans::{Consent, Found, OrphanError, Orphans},
         recount::{RecountError, Recounted},
     },
-    model::Email,
-    store::Repair,
+    model::{Email, ImageId, ObjectKey, UserId},
+    store::{Repair, objects::listing::Listed},
 };
 
 use super::app::{Caller, TestApp, unique_png};
 
-/// After everything that is there now: S3 counts in whole seconds.
-async fn scan(app: &TestApp, delete: bool) -> Orphans {
+/// A moment after everything that is there now: S3 counts in whole seconds.
+async fn just_now() -> OffsetDateTime {
     tokio::time::sleep(Duration::from_millis(1100)).await;
-    app.app.valet.find_orphans(OffsetDateTime::now_utc() - Duration::from_millis(50), delete).await.unwrap()
+    OffsetDateTime::now_utc() - Duration::from_millis(50)
 }
 
-fn keys(found: &valet::domain::orphans::Found<valet::model::ObjectKey>) -> Vec<&str> {
-    found.first.iter().map(valet::model::ObjectKey::as_str).collect()
+async fn scan(app: &TestApp) -> Orphans {
+    app.app.valet.find_orphans(just_now().await, &mut |_| {}).await.unwrap()
+}
+
+async fn delete(app: &TestApp) -> Orphans {
+    let before = just_now().await;
+    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
+    app.app.valet.delete_orphans(before, &found, Consent::Number(found.orphans.count)).await.unwrap()
+}
+
+fn keys(found: &Found<Listed>) -> Vec<&str> {
+    found.first.iter().map(|listed| listed.key.as_str()).collect()
 }
 
 fn key_of(user: &Caller<'_>, id: &str) -> String {
@@ -56,41 +66,87 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let images = app.db.collection::<Document>("images");
     images.update_one(doc! { "_id": gone_id }, doc! { "$set": { "state": "gone" } }).await.unwrap();
-    let mut planted = vec!["in/left-over".to_owned(), "u/not-a-key".to_owned(), unknown, stolen];
+    let left_over = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
+    let mut planted = vec![left_over, unknown, stolen];
     for key in &planted {
         app.bucket_put(key, "image/png", vec![1; 10]).await;
     }
     planted.push(app.db_key(gone_id).await);
     planted.sort();
-    for foreign in ["logs/1", "check/x", "users.csv"] {
-        app.bucket_put(foreign, "text/plain", vec![1]).await;
+    let foreign = ["in/invoices/2026.pdf", "u/holiday/beach.jpg", "u/readme.txt"];
+    for key in foreign.into_iter().chain(["logs/1", "check/x", "users.csv"]) {
+        app.bucket_put(key, "text/plain", vec![1]).await;
     }
 
     let before = app.bucket_keys().await;
     let documents = images.count_documents(doc! {}).await.unwrap();
-    let found = scan(&app, false).await;
+    let found = scan(&app).await;
     println!("{found}");
     assert_eq!(keys(&found.orphans), planted);
-    assert_eq!(keys(&found.missing), [lost_key.as_str()]);
-    assert_eq!((found.orphans.count, found.missing.count, found.deleted, found.young), (5, 1, 0, 0));
+    assert_eq!(found.missing.first.iter().map(ObjectKey::as_str).collect::<Vec<_>>(), [lost_key.as_str()]);
+    assert_eq!(found.foreign.first.iter().map(ObjectKey::as_str).collect::<Vec<_>>(), foreign);
+    assert_eq!((found.orphans.count, found.missing.count, found.deleted, found.young), (4, 1, 0, 0));
     assert_eq!(app.bucket_keys().await, before, "a dry run");
 
     let hour_ago = OffsetDateTime::now_utc() - Duration::from_secs(3600);
-    let none = app.app.valet.find_orphans(hour_ago, true).await.unwrap();
-    assert_eq!((none.orphans.count, none.young, none.deleted), (0, 5, 0), "too young to be judged");
+    let young = app.app.valet.find_orphans(hour_ago, &mut |_| {}).await.unwrap();
+    assert_eq!((young.orphans.count, young.young), (0, 4), "too young to be judged");
     let future = OffsetDateTime::now_utc() + Duration::from_secs(3600);
-    assert!(matches!(app.app.valet.find_orphans(future, true).await, Err(OrphanError::NotPast)));
+    assert!(matches!(app.app.valet.find_orphans(future, &mut |_| {}).await, Err(OrphanError::NotPast)));
     assert_eq!(app.bucket_keys().await, before);
 
-    let deleted = scan(&app, true).await;
-    assert_eq!((deleted.orphans.count, deleted.deleted, deleted.failed), (5, 5, 0));
+    let deleted = delete(&app).await;
+    assert_eq!((deleted.orphans.count, deleted.deleted, deleted.failed), (4, 4, 0));
     let mut left: Vec<_> = before.into_iter().filter(|key| !planted.contains(key)).collect();
     left.sort();
     assert_eq!(app.bucket_keys().await, left);
     assert!(left.contains(&app.db_key(kept["id"].as_str().unwrap()).await) && left.contains(&tombstone));
     assert!(left.contains(&app.db_key(pending.id()).await));
     assert_eq!(images.count_documents(doc! {}).await.unwrap(), documents, "records are never deleted");
-    assert_eq!(scan(&app, true).await.orphans.count, 0);
+    assert_eq!(delete(&app).await.orphans.count, 0);
+}
+
+/// Each way to a database that does not vouch for the bucket: nothing is deleted.
+#[tokio::test]
+async fn orphans_stay_where_the_database_does_not_vouch_for_them() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for _ in 0..3 {
+        ada.upload("a.png", "image/png", &unique_png()).await;
+    }
+    let images = app.db.collection::<Document>("images");
+    let all: Vec<Document> = futures_util::TryStreamExt::try_collect(images.find(doc! {}).await.unwrap()).await.unwrap();
+    let objects = app.bucket_keys().await;
+    let delete = async |consent: Consent| {
+        let before = just_now().await;
+        let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
+        app.app.valet.delete_orphans(before, &found, consent).await
+    };
+
+    images.delete_many(doc! {}).await.unwrap();
+    for consent in [Consent::Given, Consent::Number(3)] {
+        assert!(matches!(delete(consent).await, Err(OrphanError::NoRecords { objects: 3 })), "an empty database");
+    }
+    images.insert_one(&all[0]).await.unwrap();
+    let refused = delete(Consent::Given).await;
+    assert!(matches!(refused, Err(OrphanError::NumberWanted { orphans: 2, objects: 3 })), "{refused:?}");
+    assert!(matches!(delete(Consent::Number(3)).await, Err(OrphanError::OtherNumber { orphans: 2 })));
+    // Another record is lost after the operator has seen two orphans.
+    let before = just_now().await;
+    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
+    images.delete_one(doc! { "_id": all[0].get_str("_id").unwrap() }).await.unwrap();
+    let refused = app.app.valet.delete_orphans(before, &found, Consent::Number(2)).await;
+    assert!(matches!(refused, Err(OrphanError::MoreThanSeen { deleted: 0 })), "{refused:?}");
+    // A record that cannot be read may own its object.
+    let mut broken = all[2].clone();
+    broken.insert("state", "unheard-of");
+    images.insert_one(&broken).await.unwrap();
+    images.insert_one(&all[0]).await.unwrap();
+    images.insert_one(&all[1]).await.unwrap();
+    let found = scan(&app).await;
+    assert_eq!((found.orphans.count, found.unreadable), (0, 1));
+    assert_eq!(app.bucket_keys().await, objects);
+    assert_eq!(delete(Consent::Given).await.unwrap().deleted, 0);
 }
 
 /// More than a page of S3's and more than a batch of ours.
@@ -120,7 +176,7 @@ async fn d7_orphans_of_many_pages() {
         })
         .collect();
     images.insert_many(records).await.unwrap();
-    let found = scan(&app, true).await;
+    let found = delete(&app).await;
     assert_eq!((found.orphans.count, found.orphans.first.len(), found.deleted), (1100, 100, 1100));
     assert_eq!((found.missing.count, found.missing.first.len(), found.objects), (700, 100, 1101));
     assert!(found.to_string().contains("… and 1000 more"), "bounded output");

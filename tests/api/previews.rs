@@ -61,7 +61,7 @@ async fn a_preview_is_uploaded_verified_served_counted_and_deleted_with_its_imag
     assert_eq!(listed["previewUrl"], image.json["previewUrl"], "window-aligned too");
     assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()));
     assert_eq!(settled_keys(&app).await.len(), 2, "what is served stays");
-    let orphans = app.app.valet.find_orphans(OffsetDateTime::now_utc() - Duration::from_secs(1), false).await.unwrap();
+    let orphans = app.app.valet.find_orphans(OffsetDateTime::now_utc() - Duration::from_secs(1), &mut |_| {}).await.unwrap();
     assert_eq!((orphans.orphans.count, orphans.young), (0, 0), "a preview is no orphan");
 
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);

@@ -26,6 +26,8 @@ use crate::{
 const PREFIX: &str = "check/";
 /// What an earlier check left is removed when it is this old: no check runs so long.
 const STALE: Duration = Duration::from_secs(60 * 60);
+/// Characters of the longest name of a probe's object.
+const MAX_NAME: usize = 40;
 /// Objects that are removed at once.
 const AT_ONCE: usize = 8;
 /// The life of the URLs that are to work.
@@ -130,7 +132,8 @@ impl<'a> Lab<'a> {
         let mut next = None;
         loop {
             let page = self.objects.list_page(PREFIX, next).await?;
-            let is_ours = |object: &Listed| object.key.as_str().starts_with(&self.run) || object.modified < self.now - STALE;
+            let is_stale = |object: &Listed| object.modified < self.now - STALE && is_probe(&object.key);
+            let is_ours = |object: &Listed| object.key.as_str().starts_with(&self.run) || is_stale(object);
             let ours: Vec<_> = page.objects.into_iter().filter(is_ours).map(|object| object.key).collect();
             stream::iter(&ours).map(Ok).try_for_each_concurrent(AT_ONCE, |key| self.objects.purge(key)).await?;
             next = page.next;
@@ -143,8 +146,45 @@ impl<'a> Lab<'a> {
     }
 }
 
+/// Whether a check wrote this key: `check/<UUIDv4>/<name>`, with a name of letters, digits and hyphens. The bucket's owner may
+/// keep objects of others under `check/`.
+fn is_probe(key: &ObjectKey) -> bool {
+    let Some((run, name)) = key.as_str().strip_prefix(PREFIX).and_then(|rest| rest.split_once('/')) else { return false };
+    let is_run = Uuid::try_parse(run).is_ok_and(|id| id.get_version_num() == 4 && id.hyphenated().to_string() == run);
+    is_run
+        && (1..=MAX_NAME).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
 pub(super) fn sha256(bytes: &[u8]) -> Sha256 {
     let mut digest = [0; 32];
     digest.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     Sha256::from_bytes(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_probes_are_recognized() {
+        let run = Uuid::new_v4();
+        let is_probe = |key: String| super::is_probe(&ObjectKey::stored(key));
+        assert!(is_probe(format!("check/{run}/before-block")) && is_probe(format!("check/{run}/overlap-3")));
+        for key in [
+            "check/x".to_owned(),
+            "check/2026-11-28/report".to_owned(),
+            format!("check/{run}"),
+            format!("check/{run}/"),
+            format!("check/{run}/report.pdf"),
+            format!("check/{run}/a/b"),
+            format!("check/{}/object", run.simple()),
+            format!("check/{}/object", run.to_string().to_uppercase()),
+            format!("check/{}/object", Uuid::now_v7()),
+            format!("backup/check/{run}/object"),
+            format!("check/{run}/{}", "a".repeat(41)),
+        ] {
+            assert!(!is_probe(key.clone()), "{key}");
+        }
+    }
 }

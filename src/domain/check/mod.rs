@@ -20,10 +20,10 @@ use time::OffsetDateTime;
 pub use report::{Answer, Finding, Report, Rule, Severity};
 
 use self::lab::Lab;
-use super::{finalize::Guarantees, provider::fetch_keys};
+use super::{deployment::Pair, finalize::Guarantees, provider::fetch_keys};
 use crate::{
     config::Config,
-    store::{Objects, StoreError, objects::wire::Wire},
+    store::{Objects, StoreError, objects::wire::Wire, probe::DatabaseProbe},
 };
 
 /// Two clocks that differ by more than this do not agree. A `Date` header counts in whole seconds.
@@ -40,18 +40,47 @@ pub struct Options {
 
 /// Examines the database and the bucket. Takes some seconds; every call has its deadline.
 pub async fn run(config: &Config, options: Options) -> Report {
+    let pair = examine_pair(config).await;
+    if matches!(pair, Answer::No(_)) {
+        // Another deployment's bucket is not written to, and its settings are not changed.
+        let mut report = Report::default();
+        report.add(&rules::PAIR, pair);
+        return complete(report, "the bucket belongs to another deployment");
+    }
     let (database, bucket, provider) =
         tokio::join!(database::examine(&config.mongo), examine_bucket(config, options), examine_provider(config));
     let mut report = bucket;
     report.findings.extend(database.findings);
     report.add(&rules::PROVIDER, provider);
+    report.add(&rules::PAIR, pair);
+    complete(report, "depends on a failed check")
+}
+
+/// Adds the rules that were not examined, and sorts.
+fn complete(mut report: Report, skipped: &str) -> Report {
     for rule in rules::ALL {
         if report.answer(rule.name).is_none() {
-            report.add(rule, Answer::Skipped("for want of what failed above".to_owned()));
+            report.add(rule, Answer::Skipped(skipped.to_owned()));
         }
     }
     report.findings.sort_by_key(|finding| rules::ALL.iter().position(|rule| *rule == finding.rule));
     report
+}
+
+/// Compares the ids of bucket and database. Writes none: that is for the first start of a server.
+async fn examine_pair(config: &Config) -> Answer {
+    let read = async {
+        let database = async { DatabaseProbe::open(&config.mongo).await?.deployment_id().await };
+        let bucket = async { Objects::connect(&config.s3).await?.deployment_id().await };
+        let (database, bucket) = tokio::try_join!(database, bucket)?;
+        Ok::<_, StoreError>(Pair { bucket, database })
+    };
+    match read.await.map(Pair::judge) {
+        Ok(Ok(Some(id))) => Answer::Yes(id.to_string()),
+        Ok(Ok(None)) => Answer::Skipped("the first start of a server ties them".to_owned()),
+        Ok(Err(error)) => Answer::No(error.to_string()),
+        Err(error) => Answer::Skipped(error.to_string()),
+    }
 }
 
 async fn examine_provider(config: &Config) -> Answer {

@@ -15,6 +15,9 @@ macro_rules! rules {
 }
 
 rules! {
+    PAIR: Broken, "bucket and database belong together",
+        "every object looks abandoned, and every image without an object: `serve`, `sweep` and `recount` refuse to start",
+        "check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; after a deliberate restore or move, run `valet join`";
     DATABASE: Broken, "MongoDB: reachable",
         "nothing works",
         "check MONGODB_URI, the network and the user's rights";

@@ -1,10 +1,13 @@
-//! Every record that owns an object, in the order in which S3 lists keys: what the orphan scan compares the bucket with.
+//! Records that own an object, in the order in which S3 lists keys: the orphan scan compares the bucket with them.
 
-use std::time::Duration;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    Cursor,
+    Collection, Cursor,
     bson::{Document, doc},
 };
 
@@ -13,6 +16,8 @@ use crate::model::{ImageId, ImageState, ObjectKey, UserId};
 
 /// The longest the database may sort, on its disk where its memory does not suffice.
 const SORT: Duration = Duration::from_secs(10 * 60);
+/// An idle cursor is closed by MongoDB after ten minutes (`cursorTimeoutMillis`); one idle for longer than this is opened anew.
+const IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// As much of a record as the scan needs.
 #[derive(Debug, Clone)]
@@ -40,43 +45,87 @@ impl Entry {
 
 /// Entries in the order of their keys' bytes.
 #[derive(Debug)]
-pub struct Inventory(Cursor<Document>);
+pub struct Inventory {
+    records: Collection<Document>,
+    cursor: Cursor<Document>,
+    /// When the cursor was last read from.
+    read_at: Instant,
+    last_key: Option<String>,
+}
 
 impl Inventory {
-    /// The next entry.
+    /// Returns the next entry. An unreadable record is an error, and the one after it comes next.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn next(&mut self) -> Result<Option<Entry>, StoreError> {
-        let next = tokio::time::timeout(SORT, self.0.try_next()).await.map_err(|_| StoreError::DatabaseTimeout)?;
-        next.map_err(StoreError::Database)?.map(|found| entry(&found)).transpose()
+        if self.read_at.elapsed() > IDLE {
+            self.reopen().await?;
+        }
+        let next = match self.advance().await {
+            Ok(next) => next,
+            // The cursor is gone with an election or a restart; the records are not.
+            Err(error) => {
+                tracing::info!(%error, "reading the records again from where the scan stands");
+                self.reopen().await?;
+                self.advance().await?
+            }
+        };
+        self.read_at = Instant::now();
+        let Some(found) = next else { return Ok(None) };
+        if let Ok(key) = found.get_str("key") {
+            self.last_key = Some(key.to_owned());
+        }
+        entry(&found).map(Some)
+    }
+
+    async fn advance(&mut self) -> Result<Option<Document>, StoreError> {
+        let next = tokio::time::timeout(SORT, self.cursor.try_next()).await.map_err(|_| StoreError::DatabaseTimeout)?;
+        next.map_err(StoreError::Database)
+    }
+
+    async fn reopen(&mut self) -> Result<(), StoreError> {
+        self.cursor = open(&self.records, self.last_key.as_deref()).await?;
+        Ok(())
     }
 }
 
+async fn open(records: &Collection<Document>, after: Option<&str>) -> Result<Cursor<Document>, StoreError> {
+    let mut filter = not_gone();
+    if let Some(after) = after {
+        filter.insert("key", doc! { "$gt": after });
+    }
+    let find = records.find(filter).projection(projection()).sort(doc! { "key": 1 }).allow_disk_use(true);
+    let found = tokio::time::timeout(SORT, find.batch_size(1000)).await.map_err(|_| StoreError::DatabaseTimeout)?;
+    found.map_err(StoreError::Database)
+}
+
 impl Images {
-    /// All records that are not gone. The database sorts once, so this sees the records of one moment.
+    /// Returns all records that are not gone. The database sorts them each time the cursor is opened: at the start, and where
+    /// the scan has not read for minutes, since MongoDB closes cursors that are idle for ten.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn inventory(&self) -> Result<Inventory, StoreError> {
-        let documents = self.collection.clone_with_type::<Document>();
-        let find = documents.find(not_gone()).projection(projection()).sort(doc! { "key": 1 }).allow_disk_use(true);
-        let found = tokio::time::timeout(SORT, find.batch_size(1000)).await.map_err(|_| StoreError::DatabaseTimeout)?;
-        found.map(Inventory).map_err(StoreError::Database)
+        let records = self.collection.clone_with_type::<Document>();
+        let cursor = open(&records, None).await?;
+        Ok(Inventory { records, cursor, read_at: Instant::now(), last_key: None })
     }
 
-    /// Those of these images whose records are not gone.
+    /// Returns the records of these images that are not gone; `None` for one that cannot be read.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn entries(&self, ids: &[ImageId]) -> Result<Vec<Entry>, StoreError> {
+    pub async fn entries(&self, ids: &[ImageId]) -> Result<HashMap<ImageId, Option<Entry>>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
         let mut filter = not_gone();
         filter.insert("_id", doc! { "$in": ids.iter().map(ToString::to_string).collect::<Vec<_>>() });
         let found = self
             .calls
             .read(|| async { documents.find(filter.clone()).projection(projection()).await?.try_collect::<Vec<_>>().await });
-        found.await?.iter().map(entry).collect()
+        let found = found.await?;
+        let id_of = |record: &Document| record.get_str("_id").ok().and_then(ImageId::parse);
+        Ok(found.iter().filter_map(|record| Some((id_of(record)?, entry(record).ok()))).collect())
     }
 }
 

@@ -11,6 +11,7 @@ mod credentials;
 mod deleting;
 mod errors;
 pub mod listing;
+pub mod marker;
 mod measured;
 mod multipart;
 mod patience;

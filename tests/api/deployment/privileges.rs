@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::{
     config::Finalize,
-    domain::check::{self, Options},
+    domain::{
+        check::{self, Options},
+        orphans::Consent,
+    },
+    model::{ImageId, ObjectKey, UserId},
 };
 
 use super::{
@@ -98,6 +102,7 @@ async fn with_uppy(ada: &Caller<'_>) {
 /// All that a server and its clients do in their lives.
 async fn whole_path(app: &TestApp, store: &TestApp) {
     app.app.readiness().await.unwrap();
+    app.app.valet.verify_pair().await.unwrap();
     let ada = app.user().await;
     let deleted = single(&ada).await;
     ada.upload("kept.png", "image/png", &unique_png()).await;
@@ -105,13 +110,15 @@ async fn whole_path(app: &TestApp, store: &TestApp) {
     with_uppy(&ada).await;
     assert_eq!(ada.delete(&format!("/api/images/{deleted}")).await.status, 204);
     sweep_late(app).await;
-    store.bucket_put("in/left-over", "image/png", vec![1]).await;
+    let orphan = ObjectKey::of(UserId::new(), ImageId::new());
+    store.bucket_put(orphan.as_str(), "image/png", vec![1]).await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let before = OffsetDateTime::now_utc() - Duration::from_millis(50);
-    assert_eq!(app.app.valet.find_orphans(before, true).await.unwrap().deleted, 1);
+    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
+    assert_eq!(app.app.valet.delete_orphans(before, &found, Consent::Number(1)).await.unwrap().deleted, 1);
     assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
     sweep_late(app).await;
-    assert_eq!(app.bucket_keys().await, Vec::<String>::new());
+    assert_eq!(app.bucket_keys().await, ["valet/deployment"]);
 }
 
 /// The permissions that a policy gives, and all of its resources.
@@ -193,6 +200,7 @@ async fn o6_the_policies_allow_what_is_asked_and_nothing_else() {
     let needed: BTreeSet<_> = actions(&by_operator).difference(&may).cloned().collect();
     assert_eq!(needed, may_set);
     let resources = by_role.iter().map(|one| match one.key.split_once('/') {
+        Some(("valet", _)) => format!("arn:aws:s3:::BUCKET/{}", one.key),
         Some((prefix, _)) => format!("arn:aws:s3:::BUCKET/{prefix}/*"),
         None => "arn:aws:s3:::BUCKET".to_owned(),
     });

@@ -1,0 +1,127 @@
+//! Recognizes object keys that Valet wrote, in a bucket that others may write to as well.
+
+use super::{ImageId, ObjectKey, UserId};
+
+/// Ends the key of a preview.
+pub(super) const PREVIEW: &str = "-preview";
+/// Hexadecimal digits of a copy's attempt (a UUIDv4 without hyphens).
+const ATTEMPT_DIGITS: usize = 32;
+/// Characters of an identifier in its hyphenated form.
+const ID_CHARS: usize = 36;
+
+/// The user and the image that an object key names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyOwner {
+    /// The second segment of the key.
+    pub user: UserId,
+    /// The beginning of the third.
+    pub image: ImageId,
+}
+
+impl ObjectKey {
+    /// Returns the owner in a key of exactly one of the forms that Valet writes (see [`ObjectKey`]). `None` for every other
+    /// key: it is another program's, and never deleted.
+    #[must_use]
+    pub fn owner(&self) -> Option<KeyOwner> {
+        let text = self.as_str();
+        let text = text.strip_suffix(PREVIEW).unwrap_or(text);
+        let (prefix, rest) = text.split_once('/')?;
+        let (user, name) = rest.split_once('/')?;
+        let (image, attempt) = name.split_at_checked(ID_CHARS)?;
+        let has_form = match (prefix, attempt) {
+            ("in" | "u", "") => true,
+            ("u", attempt) => attempt.strip_prefix('-').is_some_and(is_attempt),
+            _ => false,
+        };
+        let owner = KeyOwner { user: UserId::parse(user)?, image: ImageId::parse(image)? };
+        (has_form && is_v7(owner.user.as_bytes()) && is_v7(owner.image.as_bytes())).then_some(owner)
+    }
+}
+
+/// Whether the sixteen bytes are a UUIDv7 (RFC 9562 section 5.7), the only kind that Valet makes for users and images.
+fn is_v7(bytes: &[u8; 16]) -> bool {
+    bytes[6] >> 4 == 7 && bytes[8] >> 6 == 0b10
+}
+
+fn is_attempt(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    text.len() == ATTEMPT_DIGITS && text.bytes().all(is_digit) && text.as_bytes()[12] == b'4'
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn forms(user: UserId, image: ImageId) -> Vec<ObjectKey> {
+        let bases = [ObjectKey::of(user, image), ObjectKey::incoming(user, image), ObjectKey::attempt(user, image)];
+        bases.into_iter().flat_map(|key| [key.preview(), key]).collect()
+    }
+
+    #[test]
+    fn every_form_names_its_owner() {
+        let (user, image) = (UserId::new(), ImageId::new());
+        for key in forms(user, image) {
+            assert_eq!(key.owner(), Some(KeyOwner { user, image }), "{key}");
+        }
+    }
+
+    #[test]
+    fn look_alikes_have_no_owner() {
+        let (user, image) = (UserId::new(), ImageId::new());
+        let (u, i, v4) = (user.to_string(), image.to_string(), uuid::Uuid::new_v4());
+        let attempt = ObjectKey::attempt(user, image);
+        for key in [
+            "u/holiday/beach.jpg".to_owned(),
+            "u/readme.txt".to_owned(),
+            "in/invoices/2026.pdf".to_owned(),
+            String::new(),
+            "u/".to_owned(),
+            format!("u/{u}"),
+            format!("u/{u}/"),
+            format!("u/{u}/{i}/"),
+            format!("u/{u}/{i}.jpg"),
+            format!("u/{u}/{i}-preview-preview"),
+            format!("u/{u}/{i}-preview.webp"),
+            format!("u/{u}/{i}-"),
+            format!("u/{u}/{i}-thumb"),
+            format!("u/{u}/{i}/original"),
+            format!("/u/{u}/{i}"),
+            format!("U/{u}/{i}"),
+            format!("backup/u/{u}/{i}"),
+            format!("in/{}", attempt.as_str().strip_prefix("u/").unwrap_or_default()),
+            format!("{attempt}0"),
+            format!("u/{}/{i}", u.to_uppercase()),
+            format!("u/{u}/{}", i.replace('-', "")),
+            format!("u/{v4}/{i}"),
+            format!("u/{u}/{v4}"),
+            format!("u/{u}/{i}-{}", "0".repeat(32)),
+            format!("u/{u}/{i} "),
+        ] {
+            assert_eq!(ObjectKey::stored(key.clone()).owner(), None, "{key}");
+        }
+    }
+
+    proptest! {
+        /// A change of one character never names the same owner under another key, unless Valet could have written it.
+        #[test]
+        fn one_changed_character_is_noticed(form in 0_usize..6, at in any::<prop::sample::Index>(), with in any::<char>()) {
+            let (user, image) = (UserId::new(), ImageId::new());
+            let key = forms(user, image).swap_remove(form);
+            let mut chars: Vec<char> = key.as_str().chars().collect();
+            let at = at.index(chars.len());
+            chars[at] = with;
+            let changed = ObjectKey::stored(chars.into_iter().collect());
+            if let Some(owner) = changed.owner() {
+                prop_assert!(with.is_ascii_digit() || ('a'..='f').contains(&with) || changed == key, "{changed}");
+                prop_assert!(forms(owner.user, owner.image).iter().any(|form| form.as_str().len() == changed.as_str().len()));
+            }
+        }
+
+        #[test]
+        fn no_other_text_names_an_owner(text in "\\PC{0,90}") {
+            prop_assert_eq!(ObjectKey::stored(text).owner(), None);
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! One bucket belongs to one database: what starts on another pair refuses, and changes nothing.
+
+use std::process::Stdio;
+
+use mongodb::bson::{Document, doc};
+use secrecy::ExposeSecret;
+use tokio::process::Command;
+use valet::{
+    domain::deployment::PairError,
+    model::{DeploymentId, ImageId, ObjectKey, UserId},
+};
+
+use super::app::{TestApp, unique_png};
+
+const MARKER: &str = "valet/deployment";
+
+/// Another server process's view of the same pair.
+async fn restarted(app: &TestApp) -> Result<DeploymentId, PairError> {
+    TestApp::beside(app, |_| {}).await.app.valet.verify_pair().await
+}
+
+async fn set_database(app: &TestApp, id: Option<DeploymentId>) {
+    let meta = app.db.collection::<Document>("meta");
+    meta.delete_many(doc! {}).await.unwrap();
+    if let Some(id) = id {
+        meta.insert_one(doc! { "_id": "deployment", "id": id.to_string() }).await.unwrap();
+    }
+}
+
+async fn set_bucket(app: &TestApp, id: Option<DeploymentId>) {
+    match id {
+        Some(id) => app.bucket_put(MARKER, "text/plain", id.to_string().into_bytes()).await,
+        None => drop(app.s3.delete_object().bucket(&app.config.s3.bucket).key(MARKER).send().await),
+    }
+}
+
+#[tokio::test]
+async fn the_first_start_ties_bucket_and_database() {
+    let app = TestApp::start().await;
+    let starts = futures_util::future::join_all((0..6).map(|_| restarted(&app))).await;
+    let ids: Vec<_> = starts.into_iter().map(Result::unwrap).collect();
+    assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    assert_eq!(restarted(&app).await.unwrap(), ids[0]);
+    assert_eq!(app.bucket_keys().await, [MARKER]);
+}
+
+/// Each combination of ids, objects and records.
+#[tokio::test]
+async fn only_a_plausible_pair_is_tied() {
+    #[derive(Debug, PartialEq)]
+    enum Then {
+        Tied,
+        Differ,
+        NewDatabase,
+        EmptyBucket,
+        UnknownObjects,
+    }
+    let (a, b) = (DeploymentId::new(), DeploymentId::new());
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let images = app.db.collection::<Document>("images");
+    let record = images.find_one(doc! {}).await.unwrap().unwrap();
+    let object = record.get_str("key").unwrap().to_owned();
+    let unknown = ObjectKey::of(UserId::new(), ImageId::new()).to_string();
+    let rows = [
+        // A new installation, and one of before there were ids.
+        (None, None, None, false, Then::Tied),
+        (None, None, Some(&object), true, Then::Tied),
+        // A wrong or empty database, as staging's.
+        (None, None, Some(&object), false, Then::UnknownObjects),
+        (None, None, Some(&unknown), true, Then::UnknownObjects),
+        (None, Some(b), Some(&object), true, Then::NewDatabase),
+        (None, Some(b), None, false, Then::NewDatabase),
+        (Some(a), Some(b), Some(&object), true, Then::Differ),
+        (Some(a), Some(b), None, false, Then::Differ),
+        // A server died between the database's id and the marker.
+        (Some(a), None, None, false, Then::Tied),
+        (Some(a), None, Some(&object), true, Then::Tied),
+        // A wrong or lost bucket.
+        (Some(a), None, None, true, Then::EmptyBucket),
+        (Some(a), None, Some(&unknown), true, Then::UnknownObjects),
+        (Some(a), Some(a), None, true, Then::Tied),
+        (Some(a), Some(a), Some(&unknown), false, Then::Tied),
+    ];
+    for (database, bucket, key, has_record, then) in rows {
+        set_database(&app, database).await;
+        set_bucket(&app, bucket).await;
+        for key in app.bucket_keys().await.iter().filter(|key| *key != MARKER) {
+            app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
+        }
+        images.delete_many(doc! {}).await.unwrap();
+        if has_record {
+            images.insert_one(&record).await.unwrap();
+        }
+        if let Some(key) = key {
+            app.bucket_put(key, "image/png", vec![1]).await;
+        }
+        let verified = app.app.valet.verify_pair().await;
+        let was = match &verified {
+            Ok(_) => Then::Tied,
+            Err(PairError::Differ { .. }) => Then::Differ,
+            Err(PairError::NewDatabase { .. }) => Then::NewDatabase,
+            Err(PairError::EmptyBucket { .. }) => Then::EmptyBucket,
+            Err(PairError::UnknownObjects) => Then::UnknownObjects,
+            Err(error) => panic!("{error}"),
+        };
+        assert_eq!(was, then, "{database:?} {bucket:?} {key:?} {has_record}");
+        let pair = app.app.valet.pair().await.unwrap();
+        match verified {
+            Ok(id) => assert_eq!((pair.bucket, pair.database), (Some(id), Some(id))),
+            Err(_) => assert_eq!((pair.bucket, pair.database), (bucket, database), "a refusal changes nothing"),
+        }
+    }
+}
+
+/// The program with these arguments on this database and this bucket: whether it succeeded, and its output.
+async fn valet(app: &TestApp, database: &str, arguments: &[&str]) -> (bool, String) {
+    let s3 = &app.config.s3;
+    let keys = s3.credentials.as_ref().unwrap();
+    let child = Command::new(env!("CARGO_BIN_EXE_valet"))
+        .args(arguments)
+        .env("BIND", "127.0.0.1:0")
+        .env("MONGODB_URI", app.config.mongo.uri.expose_secret())
+        .env("MONGODB_DATABASE", database)
+        .env("S3_BUCKET", &s3.bucket)
+        .env("S3_ENDPOINT", s3.endpoint.as_ref().unwrap())
+        .env("S3_FORCE_PATH_STYLE", "true")
+        .env("AWS_REGION", "us-east-1")
+        .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", keys.secret_access_key.expose_secret())
+        .env("JWT_SECRET", app.config.tokens.secret.expose_secret())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let done = tokio::time::timeout(std::time::Duration::from_secs(60), child).await.expect("it refuses and ends").unwrap();
+    (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_refuses_another_deployments_bucket() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let id = app.app.valet.verify_pair().await.unwrap();
+    let mut objects = app.bucket_keys().await;
+    let other = format!("{}-other", app.config.mongo.database);
+    let orphans = ["sweep", "--orphans", "--before", "2026-01-01T00:00:00Z", "--delete", "--yes"];
+    let commands: [&[&str]; 6] = [&["serve"], &["sweep"], &orphans, &["recount"], &["check"], &["check", "--fix"]];
+    for command in commands {
+        let (success, output) = valet(&app, &other, command).await;
+        assert!(!success && output.contains("valet join"), "{command:?}: {output}");
+        assert_eq!(app.bucket_keys().await, objects, "{command:?}");
+    }
+    let (success, output) = valet(&app, &app.config.mongo.database, &["recount"]).await;
+    assert!(success, "{output}");
+
+    let (success, output) = valet(&app, &other, &["join"]).await;
+    assert!(!success && output.contains(&id.to_string()) && output.contains("no record of the images"), "{output}");
+    assert_eq!(app.app.valet.verify_pair().await.unwrap(), id, "nothing was joined without consent");
+    let (success, output) = valet(&app, &other, &["join", "--yes"]).await;
+    assert!(success, "{output}");
+    assert!(valet(&app, &other, &["recount"]).await.0);
+    assert!(matches!(app.app.valet.verify_pair().await, Err(PairError::Differ { .. })), "the former owner is refused now");
+    // The orphan scan is the next guard.
+    let (success, output) = valet(&app, &other, &["sweep", "--orphans", "--before", "2126-01-01T00:00:00Z"]).await;
+    assert!(!success && output.contains("must lie in the past"), "{output}");
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let now = time::OffsetDateTime::now_utc().replace_nanosecond(0).unwrap();
+    let now = now.format(&time::format_description::well_known::Rfc3339).unwrap();
+    for consent in [&["--yes"][..], &["--expect", "1"], &[]] {
+        let arguments = [&["sweep", "--orphans", "--before", &now, "--delete"], consent].concat();
+        let (success, output) = valet(&app, &other, &arguments).await;
+        assert!(!success && output.contains("nothing was"), "{output}");
+    }
+    objects.sort();
+    assert_eq!(app.bucket_keys().await, objects);
+    let client = mongodb::Client::with_uri_str(app.config.mongo.uri.expose_secret()).await.unwrap();
+    client.database(&other).drop().await.unwrap();
+}
