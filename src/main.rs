@@ -1,5 +1,7 @@
 //! The program `valet`: its subcommands, nothing else.
 
+mod output;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -8,7 +10,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::sync::CancellationToken;
 use valet::{
     app::{self, App},
-    config::{Config, Problems},
+    config::{self, Config, Problems},
     domain::check,
     http,
     model::Email,
@@ -113,16 +115,13 @@ async fn main() -> ExitCode {
         Command::Sweep(arguments) => sweep(arguments).await,
         Command::Recount(arguments) => recount(arguments).await,
         Command::Passwd { email } => passwd(&email).await,
-        Command::Openapi => {
-            print!("{}", http::openapi::text());
-            Ok(())
-        }
+        Command::Openapi => output::text(&http::openapi::text()).map_err(Failure::from),
     };
     telemetry::stop().await;
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("valet: {failure}");
+            output::failure(failure);
             ExitCode::FAILURE
         }
     }
@@ -135,7 +134,16 @@ fn env(name: &str) -> Option<String> {
 fn settings() -> Result<Config, Problems> {
     let config = Config::read(&env)?;
     telemetry::start(config.log);
+    warn_of_unknown_settings();
     Ok(config)
+}
+
+fn warn_of_unknown_settings() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for (name, meant) in config::unknown(names) {
+        let meant = meant.unwrap_or_else(|| "-".to_owned());
+        tracing::warn!(name, meant, "a variable that looks like a setting is not one, and is not read");
+    }
 }
 
 #[cfg(feature = "dev")]
@@ -148,7 +156,8 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
         stack = Stack::start(&options, &env) => stack?,
         () = stop.cancelled() => return Ok(()),
     };
-    println!("{}", stack.banner());
+    warn_of_unknown_settings();
+    output::line(stack.banner())?;
     Ok(stack.run(stop).await?)
 }
 
@@ -168,7 +177,7 @@ async fn serve() -> Result<(), Failure> {
 async fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let config = settings()?;
     let report = check::run(&config, check::Options { fix: arguments.fix, loopback: arguments.loopback }).await;
-    println!("{report}");
+    output::line(&report)?;
     if report.is_sound() { Ok(()) } else { Err("promises of Valet's do not hold here".into()) }
 }
 
@@ -176,8 +185,8 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
     let config = settings()?;
     let valet = App::connect(&config).await?.valet;
     match arguments.before {
-        None => println!("{:?}", valet.sweep().await?),
-        Some(before) => println!("{}", valet.find_orphans(before, arguments.delete).await?),
+        None => output::line(format_args!("{:?}", valet.sweep().await?))?,
+        Some(before) => output::line(valet.find_orphans(before, arguments.delete).await?)?,
     }
     Ok(())
 }
@@ -186,8 +195,7 @@ async fn passwd(email: &str) -> Result<(), Failure> {
     let config = settings()?;
     let password = new_password()?;
     App::connect(&config).await?.valet.set_password(email, password.expose_secret()).await?;
-    println!("The password is set and all sessions are ended; access tokens die within 30 seconds.");
-    Ok(())
+    Ok(output::line("The password is set and all sessions are ended; access tokens die within 30 seconds.")?)
 }
 
 fn new_password() -> Result<SecretString, Failure> {
@@ -208,8 +216,11 @@ async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
     let config = settings()?;
     let email = arguments.email.as_deref().map(|text| Email::parse(text).map_err(|_| "this is not an email")).transpose()?;
     let valet = App::connect(&config).await?.valet;
-    let done = valet.recount(email.as_ref(), |repair| println!("{repair}")).await?;
-    println!("{done}");
+    let mut printed = Ok(());
+    let print = |repair| printed = std::mem::replace(&mut printed, Ok(())).and_then(|()| output::line(repair));
+    let done = valet.recount(email.as_ref(), print).await?;
+    printed?;
+    output::line(done)?;
     if done.failed == 0 { Ok(()) } else { Err("some users could not be recounted: run it again".into()) }
 }
 
