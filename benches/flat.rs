@@ -3,7 +3,7 @@
 //! A user with 1,000 images and one with 1,000,000 (`FLAT_IMAGES`) in one collection: the first, the hundredth and the last
 //! page of each through the API's own path, and the sweeper's look at what is due, before and after the million came; and
 //! what an image takes in MongoDB.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 #[allow(dead_code)]
 #[path = "load/client.rs"]

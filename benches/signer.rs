@@ -2,7 +2,7 @@
 //!
 //! The floor is what no signer can leave out: one SHA-256 of the same canonical request, one HMAC with the day's key, and
 //! writing the same URL. After criterion's figures come the ratios, each the median of five alternating runs.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 use std::{
     hint::black_box,

@@ -1,5 +1,7 @@
 //! The program `valet`: its subcommands, nothing else.
 
+mod output;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -8,10 +10,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::sync::CancellationToken;
 use valet::{
     app::{self, App},
-    config::{Config, Problems},
+    config::{self, Config, Problems},
     domain::{Valet, check, deployment::Sample, orphans::Consent},
     http,
     model::{DeploymentId, Email},
+    store::objects::listing::Listed,
     telemetry,
 };
 
@@ -127,16 +130,13 @@ async fn main() -> ExitCode {
         Command::Recount(arguments) => recount(arguments).await,
         Command::Passwd { email } => passwd(&email).await,
         Command::Join { yes } => join(yes).await,
-        Command::Openapi => {
-            print!("{}", http::openapi::text());
-            Ok(())
-        }
+        Command::Openapi => output::text(&http::openapi::text()).map_err(Failure::from),
     };
     telemetry::stop().await;
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("valet: {failure}");
+            output::failure(failure);
             ExitCode::FAILURE
         }
     }
@@ -149,7 +149,16 @@ fn env(name: &str) -> Option<String> {
 fn settings() -> Result<Config, Problems> {
     let config = Config::read(&env)?;
     telemetry::start(config.log);
+    warn_of_unknown_settings();
     Ok(config)
+}
+
+fn warn_of_unknown_settings() {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for (name, meant) in config::unknown(names) {
+        let meant = meant.unwrap_or_else(|| "-".to_owned());
+        tracing::warn!(name, meant, "a variable that looks like a setting is not one, and is not read");
+    }
 }
 
 #[cfg(feature = "dev")]
@@ -162,7 +171,8 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
         stack = Stack::start(&options, &env) => stack?,
         () = stop.cancelled() => return Ok(()),
     };
-    println!("{}", stack.banner());
+    warn_of_unknown_settings();
+    output::line(stack.banner())?;
     Ok(stack.run(stop).await?)
 }
 
@@ -181,7 +191,7 @@ async fn serve() -> Result<(), Failure> {
 async fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let config = settings()?;
     let report = check::run(&config, check::Options { fix: arguments.fix, loopback: arguments.loopback }).await;
-    println!("{report}");
+    output::line(&report)?;
     if report.is_sound() { Ok(()) } else { Err("promises of Valet's do not hold here".into()) }
 }
 
@@ -189,17 +199,24 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
     let config = settings()?;
     let valet = App::connect_pair(&config).await?.valet;
     match arguments.before {
-        None => println!("{:?}", valet.sweep().await?),
+        None => output::line(format_args!("{:?}", valet.sweep().await?))?,
         Some(before) if arguments.delete => delete_orphans(&valet, before, &arguments).await?,
-        Some(before) => println!("{}", valet.find_orphans(before, &mut |_| {}).await?),
+        Some(before) => output::line(valet.find_orphans(before, &mut |_| {}).await?)?,
     }
     Ok(())
 }
 
 /// Shows every orphan, then deletes them if the operator consents.
 async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
-    let found = valet.find_orphans(before, &mut |orphan| println!("orphaned object: {orphan}")).await?;
-    println!("{}", found.counts());
+    let mut printed = Ok(());
+    let mut print = |orphan: &Listed| {
+        if printed.is_ok() {
+            printed = output::line(format_args!("orphaned object: {orphan}"));
+        }
+    };
+    let found = valet.find_orphans(before, &mut print).await?;
+    printed?;
+    output::line(found.counts())?;
     if found.orphans.count == 0 {
         return Ok(());
     }
@@ -212,7 +229,7 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
         }
     };
     let deleted = valet.delete_orphans(before, &found, consent).await?;
-    println!("{} objects deleted, {} failed", deleted.deleted, deleted.failed);
+    output::line(format_args!("{} objects deleted, {} failed", deleted.deleted, deleted.failed))?;
     if deleted.failed == 0 { Ok(()) } else { Err("some orphans could not be deleted: run it again".into()) }
 }
 
@@ -221,24 +238,22 @@ async fn join(yes: bool) -> Result<(), Failure> {
     let valet = App::connect(&config).await?.valet;
     let pair = valet.pair().await?;
     let id = |id: Option<DeploymentId>| id.map_or_else(|| "none yet".to_owned(), |id| id.to_string());
-    println!("deployment of the database {}: {}", config.mongo.database, id(pair.database));
-    println!("deployment of the bucket {}: {}", config.s3.bucket, id(pair.bucket));
+    output::line(format_args!("deployment of the database {}: {}", config.mongo.database, id(pair.database)))?;
+    output::line(format_args!("deployment of the bucket {}: {}", config.s3.bucket, id(pair.bucket)))?;
     let sample = match valet.sample().await? {
         Sample::Empty => "the bucket has no images",
         Sample::Known => "the database knows images that are in the bucket",
         Sample::Unknown => "the database has no record of the images in the bucket: they will count as orphans",
     };
-    println!("{sample}");
+    output::line(sample)?;
     if pair.bucket.is_some() && pair.bucket == pair.database {
-        println!("they belong together already");
-        return Ok(());
+        return Ok(output::line("they belong together already")?);
     }
     if !yes && ask("Type yes to make this database the owner of this bucket; every other one is refused from then on:")? != "yes"
     {
         return Err("nothing was changed".into());
     }
-    println!("joined as deployment {}", valet.join_pair().await?);
-    Ok(())
+    Ok(output::line(format_args!("joined as deployment {}", valet.join_pair().await?))?)
 }
 
 /// Asks at the terminal. Returns the answer without the white space around it.
@@ -249,7 +264,7 @@ fn ask(question: &str) -> Result<String, Failure> {
             "nothing was changed: standard input is no terminal to ask at; see --help for how to answer beforehand".into()
         );
     }
-    println!("{question}");
+    output::line(question)?;
     let mut line = String::new();
     std::io::stdin().read_line(&mut line)?;
     Ok(line.trim().to_owned())
@@ -259,8 +274,7 @@ async fn passwd(email: &str) -> Result<(), Failure> {
     let config = settings()?;
     let password = new_password()?;
     App::connect(&config).await?.valet.set_password(email, password.expose_secret()).await?;
-    println!("The password is set and all sessions are ended; access tokens die within 30 seconds.");
-    Ok(())
+    Ok(output::line("The password is set and all sessions are ended; access tokens die within 30 seconds.")?)
 }
 
 fn new_password() -> Result<SecretString, Failure> {
@@ -281,8 +295,11 @@ async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
     let config = settings()?;
     let email = arguments.email.as_deref().map(|text| Email::parse(text).map_err(|_| "this is not an email")).transpose()?;
     let valet = App::connect_pair(&config).await?.valet;
-    let done = valet.recount(email.as_ref(), |repair| println!("{repair}")).await?;
-    println!("{done}");
+    let mut printed = Ok(());
+    let print = |repair| printed = std::mem::replace(&mut printed, Ok(())).and_then(|()| output::line(repair));
+    let done = valet.recount(email.as_ref(), print).await?;
+    printed?;
+    output::line(done)?;
     if done.failed == 0 { Ok(()) } else { Err("some users could not be recounted: run it again".into()) }
 }
 

@@ -3,7 +3,7 @@
 //! Everything runs on this machine and shares its processors, so only ratios of one run mean anything: each is the median
 //! of five alternating runs. `BENCH_SECONDS` (default 2) is the length of one run. `PEER_EXPRESS` names the folder of an
 //! Express server (`server.mjs`, its packages installed) that is measured beside, where node is at hand.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod batch;
 mod client;

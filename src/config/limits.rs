@@ -98,6 +98,11 @@ pub struct Network {
 pub struct InvalidNetwork;
 
 impl Network {
+    /// Whether it is every address: then anybody writes whose request it is.
+    pub(super) fn is_everybody(&self) -> bool {
+        self.bits == 0
+    }
+
     fn holds(&self, address: IpAddr) -> bool {
         let (number, is_v4) = number(address);
         let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
@@ -121,7 +126,9 @@ impl FromStr for Network {
         let (first, is_v4) = number(address.parse().map_err(|_| InvalidNetwork)?);
         let most = if is_v4 { 32 } else { 128 };
         let bits = bits.map_or(Ok(most), str::parse).map_err(|_| InvalidNetwork)?;
-        if bits <= most { Ok(Self { first, bits, is_v4 }) } else { Err(InvalidNetwork) }
+        // Bits behind the prefix say that something else was meant: 10.0.0.1/8 is one address or a network.
+        let behind = first.checked_shl(bits).unwrap_or(0);
+        if bits <= most && behind == 0 { Ok(Self { first, bits, is_v4 }) } else { Err(InvalidNetwork) }
     }
 }
 
@@ -131,7 +138,8 @@ pub struct TrustedProxies(pub Vec<Network>);
 
 impl TrustedProxies {
     /// What a setting looks like.
-    pub const FORM: &'static str = "a list of addresses and networks such as 10.0.0.0/8, fd00::/8";
+    pub const FORM: &'static str =
+        "a list of addresses and networks such as 10.0.0.0/8, fd00::/8, without bits behind the prefix, and not everybody (/0)";
 
     /// Who asks: the last hop that is not one of ours. What is to the left of it is hearsay.
     ///
@@ -215,7 +223,9 @@ mod tests {
     fn networks_are_checked() {
         let all: Network = "0.0.0.0/0".parse().unwrap();
         assert!(all.holds("203.0.113.9".parse().unwrap()) && !all.holds("2001:db8::1".parse().unwrap()));
-        for bad in ["", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "proxy.example"] {
+        for bad in
+            ["", "10.0.0.0/33", "fd00::/129", "10.0.0/8", "10.0.0.0/", "10.0.0.0/-1", "proxy.example", "10.0.0.1/8", "fd00::1/8"]
+        {
             assert_eq!(bad.parse::<Network>(), Err(InvalidNetwork), "{bad}");
         }
     }

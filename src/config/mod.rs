@@ -1,18 +1,28 @@
 //! Typed settings, read once; every problem in one message.
 //!
-//! Names and defaults are those of the README's table. Nothing else in the program reads the environment, but the AWS
-//! SDK for its own credential chain, OpenTelemetry for where traces go (`OTEL_…`), and `RUST_LOG`.
+//! Names and defaults are those of the README's table. A value that can have no effect is a problem like a malformed one.
+//! Nothing else in the program reads the environment, but the AWS SDK for its own credential chain and endpoint flags,
+//! OpenTelemetry for where traces go (`OTEL_…`), and logging (`RUST_LOG`).
 
 use std::{fmt, net::SocketAddr, time::Duration};
 
 use secrecy::SecretString;
 
 mod accounts;
+mod known;
 mod limits;
+mod names;
+mod origins;
 mod reader;
+mod together;
+#[cfg(test)]
+mod useless;
 
 pub use accounts::{Accounts, Provider, is_authentic};
+pub use known::unknown;
 pub use limits::{InvalidNetwork, InvalidRate, Limits, Load, Network, Rate, TrustedProxies};
+
+pub use origins::CorsOrigins;
 
 use self::reader::Reader;
 use crate::{model::ContentType, signer};
@@ -146,36 +156,6 @@ pub struct Sweep {
     pub grace: Duration,
 }
 
-/// Which origins a browser may call from.
-#[derive(Debug, Clone, Default)]
-pub struct CorsOrigins {
-    /// Origins, compared byte for byte. Custom schemes such as `capacitor://localhost` are legal.
-    pub exact: Vec<String>,
-    /// Any port of localhost and the loopback addresses: for development.
-    pub loopback: bool,
-}
-
-impl CorsOrigins {
-    /// Whether a page of this origin may call.
-    #[must_use]
-    pub fn allow(&self, origin: &str) -> bool {
-        self.exact.iter().any(|known| known == origin) || (self.loopback && is_loopback(origin))
-    }
-}
-
-fn is_loopback(origin: &str) -> bool {
-    let Some(authority) = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://")) else {
-        return false;
-    };
-    ["localhost", "127.0.0.1", "[::1]"].iter().any(|host| match authority.strip_prefix(host) {
-        Some("") => true,
-        Some(rest) => {
-            rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok())
-        }
-        None => false,
-    })
-}
-
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
@@ -207,19 +187,21 @@ impl Config {
     /// # Errors
     /// [`Problems`] lists every missing, malformed or weak setting, by name and without its value.
     pub fn read(lookup: Lookup<'_>) -> Result<Self, Problems> {
-        let mut env = Reader { lookup, problems: Vec::new() };
+        let mut env = Reader::new(lookup);
+        env.log_filter("RUST_LOG");
         let endpoint = env.endpoint("S3_ENDPOINT");
-        let region = env.text("AWS_REGION").or_else(|| endpoint.as_ref().map(|_| "us-east-1".to_owned()));
+        let region = env.region("AWS_REGION", endpoint.is_some());
+        // A shorter life of uploads shortens their URLs', unless that is said.
+        let lives =
+            (env.duration("UPLOAD_TTL", hours(24), hours(24 * 30)), env.duration("MULTIPART_TTL", hours(24 * 7), hours(24 * 30)));
+        let url_ttl = hours(1).min(lives.0).min(lives.1);
         let config = Self {
             bind: env.parsed("BIND", SocketAddr::from(([0, 0, 0, 0], 3000)), "an address and port such as 0.0.0.0:3000"),
             admin_bind: env.optional("ADMIN_BIND", "an address and port such as 127.0.0.1:9464"),
             stop_delay: env.duration("STOP_DELAY", Duration::ZERO, Duration::from_secs(60)),
-            mongo: Mongo {
-                uri: env.mongodb_uri().into(),
-                database: env.text("MONGODB_DATABASE").unwrap_or_else(|| "valet".to_owned()),
-            },
+            mongo: Mongo { uri: env.mongodb_uri().into(), database: env.database("MONGODB_DATABASE") },
             s3: S3 {
-                bucket: env.required("S3_BUCKET", "the name of the bucket"),
+                bucket: env.bucket("S3_BUCKET"),
                 public_endpoint: env.endpoint("S3_PUBLIC_ENDPOINT").or_else(|| endpoint.clone()),
                 endpoint,
                 force_path_style: env.flag("S3_FORCE_PATH_STYLE", false),
@@ -239,12 +221,12 @@ impl Config {
             uploads: Uploads {
                 max_bytes: env.bytes("UPLOAD_MAX_BYTES", 50 << 20, 5 << 30),
                 types: env.types("UPLOAD_TYPES"),
-                url_ttl: env.duration("UPLOAD_URL_TTL", hours(1), signer::MAX_EXPIRES),
-                ttl: env.duration("UPLOAD_TTL", hours(24), hours(24 * 30)),
+                url_ttl: env.lifetime("UPLOAD_URL_TTL", url_ttl, (Duration::from_secs(2), signer::MAX_EXPIRES)),
+                ttl: lives.0,
                 max_pending: u32::try_from(env.number("UPLOAD_MAX_PENDING", 1000, 10_000)).unwrap_or(u32::MAX),
-                read_url_ttl: env.duration("READ_URL_TTL", Duration::from_secs(300), signer::MAX_EXPIRES),
+                read_url_ttl: env.lifetime("READ_URL_TTL", Duration::from_secs(300), (LEAST_READ_URL_TTL, signer::MAX_EXPIRES)),
                 multipart_max_bytes: env.bytes("MULTIPART_MAX_BYTES", 5 << 30, 5 << 40),
-                multipart_ttl: env.duration("MULTIPART_TTL", hours(24 * 7), hours(24 * 30)),
+                multipart_ttl: lives.1,
                 quota_bytes: env.bytes("USER_QUOTA_BYTES", 10 << 30, 1 << 60),
             },
             sweep: Sweep {
@@ -257,9 +239,13 @@ impl Config {
             cors: CorsOrigins { exact: env.origins("CORS_ORIGINS"), loopback: false },
             log: env.log_format(),
         };
+        env.check_together(&config);
         if env.problems.is_empty() { Ok(config) } else { Err(Problems(env.problems)) }
     }
 }
+
+/// A URL that is handed out has at least half of its life left: five seconds, in which a client on a phone can use it.
+const LEAST_READ_URL_TTL: Duration = Duration::from_secs(10);
 
 fn hours(n: u64) -> Duration {
     Duration::from_secs(n * 60 * 60)
@@ -278,7 +264,7 @@ mod tests {
 
     #[test]
     fn the_least_that_is_needed() {
-        let config = read(&[("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "b"), ("JWT_SECRET", SECRET)]).unwrap();
+        let config = read(&[("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)]).unwrap();
         assert_eq!(config.uploads.max_bytes, 50 * 1024 * 1024);
         assert_eq!(config.uploads.types.len(), 7);
         assert_eq!(config.tokens.access_ttl, Duration::from_secs(7200));
@@ -287,7 +273,7 @@ mod tests {
 
     #[test]
     fn an_identity_provider_is_given_whole_or_not_at_all() {
-        let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "b"), ("JWT_SECRET", SECRET)];
+        let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
         let with = |more: &[(&str, &str)]| read(&[&least, more].concat());
         let (issuer, audience) = (("OIDC_ISSUER", "https://id.example/"), ("OIDC_AUDIENCE", "web, ios"));
         let accounts = with(&[issuer, audience, ("LOCAL_ACCOUNTS", "off")]).unwrap().accounts;
@@ -355,38 +341,8 @@ mod tests {
 
     #[test]
     fn o2_debug_holds_no_secret() {
-        let config = read(&[("MONGODB_URI", "mongodb://u:canary@db"), ("S3_BUCKET", "b"), ("JWT_SECRET", SECRET)]).unwrap();
+        let config = read(&[("MONGODB_URI", "mongodb://u:canary@db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)]).unwrap();
         let text = format!("{config:?}");
         assert!(!text.contains("canary") && !text.contains(SECRET), "{text}");
-    }
-
-    #[test]
-    fn origins_are_exact() {
-        let origins = CorsOrigins { exact: vec!["capacitor://localhost".into(), "https://app.example".into()], loopback: false };
-        assert!(origins.allow("capacitor://localhost") && origins.allow("https://app.example"));
-        for foreign in
-            ["http://localhost:5173", "https://app.example.evil", "https://app.example/", "null", "https://APP.example"]
-        {
-            assert!(!origins.allow(foreign), "{foreign}");
-        }
-        let dev = CorsOrigins { exact: vec![], loopback: true };
-        for local in ["http://localhost", "http://localhost:5173", "https://127.0.0.1:8443", "http://[::1]:3000"] {
-            assert!(dev.allow(local), "{local}");
-        }
-        for foreign in [
-            "http://localhost:80.evil",
-            "http://localhost:",
-            "http://127.0.0.1:+80",
-            "http://127.0.0.10",
-            "http://localhost:99999",
-            "http://localhost.evil",
-            "http://localhost:5173/",
-            "http://evil@localhost",
-            "null",
-            "file://localhost",
-            "http://10.0.0.1",
-        ] {
-            assert!(!dev.allow(foreign), "{foreign}");
-        }
     }
 }

@@ -1,20 +1,31 @@
 //! Reads settings one by one and gathers what is wrong, so that one message can list it all.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, fmt, str::FromStr, time::Duration};
 
 use secrecy::SecretString;
 
-use super::{Finalize, Limits, Load, LogFormat, Lookup, Rate, TrustedProxies};
-use crate::{model::ContentType, signer};
+use super::{Finalize, Limits, Load, LogFormat, Lookup, Network, Rate, TrustedProxies, origins::is_sent};
+use crate::model::ContentType;
 
 /// Reads settings one by one and gathers what is wrong.
 pub(super) struct Reader<'a> {
-    pub(super) lookup: Lookup<'a>,
+    lookup: Lookup<'a>,
     pub(super) problems: Vec<String>,
+    /// The settings that were read.
+    pub(super) names: RefCell<BTreeSet<String>>,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
+    pub(super) fn new(lookup: Lookup<'a>) -> Self {
+        Self { lookup, problems: Vec::new(), names: RefCell::default() }
+    }
+
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.text(name).is_some()
+    }
+
     pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.names.borrow_mut().insert(name.to_owned());
         (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
     }
 
@@ -71,11 +82,14 @@ impl Reader<'_> {
     }
 
     pub(super) fn duration(&mut self, name: &str, default: Duration, most: Duration) -> Duration {
-        let wanted =
-            format_args!("a duration with a unit, such as 30s, 15m or 2h, from 1s to {}", humantime::format_duration(most))
-                .to_string();
+        self.lifetime(name, default, (Duration::from_secs(1), most))
+    }
+
+    pub(super) fn lifetime(&mut self, name: &str, default: Duration, (least, most): (Duration, Duration)) -> Duration {
+        let (from, to) = (humantime::format_duration(least), humantime::format_duration(most));
+        let wanted = format!("a duration with a unit, such as 30s, 15m or 2h, from {from} to {to}");
         self.checked(name, default, wanted, |text| {
-            humantime::parse_duration(text).ok().filter(|value| (Duration::from_secs(1)..=most).contains(value))
+            humantime::parse_duration(text).ok().filter(|value| (least..=most).contains(value))
         })
     }
 
@@ -92,9 +106,14 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn list(&self, name: &str) -> Vec<String> {
-        let text = self.text(name).unwrap_or_default();
-        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+    /// A list without an item, or with an empty one, is a mistake: leaving the setting out says "none".
+    pub(super) fn list(&mut self, name: &str) -> Vec<String> {
+        let Some(text) = self.text(name) else { return Vec::new() };
+        let items: Vec<_> = text.split(',').map(|item| item.trim().to_owned()).collect();
+        if items.iter().any(String::is_empty) {
+            self.wrong(name, "a list with something between, before and after its commas");
+        }
+        items.into_iter().filter(|item| !item.is_empty()).collect()
     }
 
     pub(super) fn secret(&mut self, name: &str) -> SecretString {
@@ -103,8 +122,19 @@ impl Reader<'_> {
         value.into()
     }
 
+    /// Secrets may hold commas: then they are given as a JSON list, or one a line.
     pub(super) fn secrets(&mut self, name: &str) -> Vec<SecretString> {
-        let values = self.list(name);
+        let text = self.text(name).unwrap_or_default();
+        let values: Vec<String> = if text.starts_with('[') {
+            serde_json::from_str(&text).unwrap_or_else(|_| {
+                self.wrong(name, "a JSON list of texts, where it begins with a bracket");
+                Vec::new()
+            })
+        } else if text.contains('\n') {
+            text.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty()).collect()
+        } else {
+            self.list(name)
+        };
         values.iter().for_each(|value| self.strong(name, value));
         values.into_iter().map(SecretString::from).collect()
     }
@@ -112,17 +142,9 @@ impl Reader<'_> {
     /// RFC 7518 section 3.2: an HS256 key has at least the hash's 256 bits. A repeated letter has that many and no strength.
     pub(super) fn strong(&mut self, name: &str, value: &str) {
         let distinct = value.bytes().collect::<std::collections::BTreeSet<_>>().len();
-        if !value.is_empty() && (value.len() < 32 || distinct < 8) {
+        if (!value.is_empty() || name == "JWT_PREVIOUS_SECRETS") && (value.len() < 32 || distinct < 8) {
             self.wrong(name, "at least 32 random bytes: whoever guesses it can sign in as anyone");
         }
-    }
-
-    pub(super) fn endpoint(&mut self, name: &str) -> Option<String> {
-        let text = self.text(name)?;
-        if let Err(error) = signer::Location::endpoint(&text, "bucket", true) {
-            self.problems.push(format!("{name} {error}"));
-        }
-        Some(text.trim_end_matches('/').to_owned())
     }
 
     pub(super) fn types(&mut self, name: &str) -> Vec<ContentType> {
@@ -136,11 +158,12 @@ impl Reader<'_> {
 
     pub(super) fn origins(&mut self, name: &str) -> Vec<String> {
         let origins = self.list(name);
-        let is_origin = |origin: &str| {
-            origin.split_once("://").is_some_and(|(scheme, host)| !scheme.is_empty() && !host.is_empty() && !host.contains('/'))
-        };
-        if !origins.iter().all(|origin| is_origin(origin)) {
-            self.wrong(name, "a list of origins such as https://app.example.com, without a path or a slash at the end");
+        if !origins.iter().all(|origin| is_sent(origin)) {
+            self.wrong(
+                name,
+                "a list of origins exactly as browsers send them, such as https://app.example.com: in lower case, hosts in \
+                 punycode, without a wildcard, a default port, a user name, a path or a slash at the end",
+            );
         }
         origins
     }
@@ -164,7 +187,8 @@ impl Reader<'_> {
 
     pub(super) fn proxies(&mut self, name: &str) -> TrustedProxies {
         let listed = self.list(name);
-        let known: Vec<_> = listed.iter().filter_map(|item| item.parse().ok()).collect();
+        let known: Vec<_> =
+            listed.iter().filter_map(|item| item.parse().ok()).filter(|one: &Network| !one.is_everybody()).collect();
         if known.len() < listed.len() {
             self.wrong(name, TrustedProxies::FORM);
         }

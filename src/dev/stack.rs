@@ -125,8 +125,10 @@ impl Stack {
         let mongod = if set("MONGODB_URI") { None } else { Some(Mongod::start(MongodOptions::new(in_data("mongodb"))).await?) };
 
         let uri = mongod.as_ref().map(Mongod::uri);
+        // The AWS settings of the developer's shell are for AWS.
+        let is_of_aws = |name: &str| s3.is_some() && name.starts_with("AWS_");
         let mut config = Config::read(&|name| {
-            env(name).filter(|value| !value.is_empty()).or_else(|| match name {
+            env(name).filter(|value| !value.is_empty() && !is_of_aws(name)).or_else(|| match name {
                 "BIND" => Some(options.bind.to_string()),
                 "MONGODB_URI" => uri.clone(),
                 "S3_BUCKET" => Some("valet".to_owned()),

@@ -14,25 +14,37 @@ pub struct Location {
 
 /// The endpoint cannot be signed for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be an http or https URL of a host, with nothing after its path")]
+#[error("must be http:// or https:// and a host, maybe with a port, and nothing else: no path, no user name, no query")]
 pub struct InvalidLocation;
+
+/// Which of AWS' endpoints is used ("Amazon S3 endpoints and quotas" in the AWS General Reference).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AwsEndpoint {
+    /// Cryptography validated after FIPS 140: `s3-fips.…`.
+    pub fips: bool,
+    /// IPv6 beside IPv4: `s3.dualstack.…`.
+    pub dualstack: bool,
+}
 
 impl Location {
     /// The bucket at an S3-compatible endpoint. Path style (`host/bucket/key`) when asked for, when the host is an
     /// IP address, and when the bucket's name cannot be a host label under TLS.
     ///
     /// # Errors
-    /// [`InvalidLocation`] when the endpoint is not a plain http(s) URL.
+    /// [`InvalidLocation`] when the endpoint is not the plain http(s) URL of a host, or when the bucket's name holds anything
+    /// that could end the host or the path's segment.
     pub fn endpoint(endpoint: &str, bucket: &str, force_path_style: bool) -> Result<Self, InvalidLocation> {
         let url = Url::parse(endpoint).map_err(|_| InvalidLocation)?;
         let host = url.host().ok_or(InvalidLocation)?;
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        let is_root = matches!(url.path(), "" | "/");
+        let is_name = !bucket.is_empty() && bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
         // URLs are written into JSON as they are: a host has no quotes, which `Url` lets through.
         let named = match &host {
             Host::Domain(name) => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
             Host::Ipv4(_) | Host::Ipv6(_) => true,
         };
-        if !matches!(url.scheme(), "http" | "https") || !plain || !named {
+        if !matches!(url.scheme(), "http" | "https") || !plain || !is_root || !named || !is_name {
             return Err(InvalidLocation);
         }
         let is_label = matches!(host, Host::Domain(_)) && !bucket.contains('.');
@@ -41,24 +53,29 @@ impl Location {
             Some(port) => format!("{host}:{port}"),
             None => host.to_string(),
         };
-        let base = url.path().trim_end_matches('/');
         let (host, path) = if is_label && !force_path_style {
-            (format!("{bucket}.{authority}"), format!("{base}/"))
+            (format!("{bucket}.{authority}"), "/".to_owned())
         } else {
-            (authority, format!("{base}/{bucket}/"))
+            (authority, format!("/{bucket}/"))
         };
         let origin = format!("{}://{host}", url.scheme());
         let bucket_url = format!("{origin}{path}").trim_end_matches('/').to_owned();
         Ok(Self { origin, host, path, bucket: bucket.to_owned(), bucket_url })
     }
 
-    /// The bucket at AWS, by its regional endpoint.
+    /// The bucket at AWS, by an endpoint of its region.
     ///
     /// # Errors
     /// [`InvalidLocation`] when the region's name cannot be part of a host.
-    pub fn aws(region: &str, bucket: &str, force_path_style: bool) -> Result<Self, InvalidLocation> {
+    pub fn aws(region: &str, bucket: &str, force_path_style: bool, which: AwsEndpoint) -> Result<Self, InvalidLocation> {
+        let is_region = !region.is_empty() && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        if !is_region {
+            return Err(InvalidLocation);
+        }
+        let service = if which.fips { "s3-fips" } else { "s3" };
+        let stack = if which.dualstack { "dualstack." } else { "" };
         let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        Self::endpoint(&format!("https://s3.{region}.{suffix}"), bucket, force_path_style)
+        Self::endpoint(&format!("https://{service}.{stack}{region}.{suffix}"), bucket, force_path_style)
     }
 
     /// The bucket's name.

@@ -22,7 +22,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 use self::day::{Day, Days};
 pub use form::{Form, SignedForm};
-pub use location::{InvalidLocation, Location};
+pub use location::{AwsEndpoint, InvalidLocation, Location};
 
 /// The longest life S3 accepts for a presigned URL.
 pub const MAX_EXPIRES: Duration = Duration::from_secs(7 * 24 * 60 * 60);

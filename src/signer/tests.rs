@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 use time::{OffsetDateTime, macros::datetime};
 
-use super::{Credentials, CredentialsExpired, Form, Location, Request, Signer};
+use super::{AwsEndpoint, Credentials, CredentialsExpired, Form, Location, Request, Signer};
 
 fn credentials(token: Option<&str>) -> Credentials {
     Credentials {
@@ -63,7 +63,11 @@ fn the_published_policy_of_the_aws_document() {
         "  ]",
         "}",
     ];
-    let signer = Signer::new(Location::aws("us-east-1", "sigv4examplebucket", false).unwrap(), "us-east-1", credentials(None));
+    let signer = Signer::new(
+        Location::aws("us-east-1", "sigv4examplebucket", false, AwsEndpoint::default()).unwrap(),
+        "us-east-1",
+        credentials(None),
+    );
     let day = signer.day(datetime!(2015-12-29 00:00 UTC));
     assert_eq!(day.credential, "AKIAIOSFODNN7EXAMPLE/20151229/us-east-1/s3/aws4_request");
     assert_eq!(
@@ -103,7 +107,8 @@ fn a_form_says_what_it_allows_and_no_more() {
 
 #[test]
 fn days_do_not_mix_and_urls_stand_side_by_side() {
-    let signer = Signer::new(Location::aws("us-east-1", "b", false).unwrap(), "us-east-1", credentials(None));
+    let signer =
+        Signer::new(Location::aws("us-east-1", "b", false, AwsEndpoint::default()).unwrap(), "us-east-1", credentials(None));
     let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
     let days = [datetime!(2026-11-21 23:59:59 UTC), datetime!(2026-11-22 00:00 UTC), datetime!(2026-11-23 00:00 UTC)];
     let ttl = Duration::from_secs(300);
@@ -126,7 +131,7 @@ fn a_url_does_not_outlive_its_credentials() {
     let now = datetime!(2026-11-22 10:00 UTC);
     let signer = |ends: Duration| {
         let credentials = Credentials { expires_at: Some(now + ends), ..credentials(Some("token")) };
-        Signer::new(Location::aws("eu-central-1", "b", false).unwrap(), "eu-central-1", credentials)
+        Signer::new(Location::aws("eu-central-1", "b", false, AwsEndpoint::default()).unwrap(), "eu-central-1", credentials)
     };
     let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
     let short = signer(Duration::from_secs(60)).presign(&request, now, Duration::from_secs(300)).unwrap();
@@ -147,15 +152,65 @@ fn locations() {
     assert_eq!(at("http://127.0.0.1:9000/", "b", false), ("http://127.0.0.1:9000/b/".into(), "127.0.0.1:9000".into()));
     assert_eq!(at("http://[::1]:9000", "b", false), ("http://[::1]:9000/b/".into(), "[::1]:9000".into()));
     assert_eq!(at("https://s3.example:443", "b", false), ("https://b.s3.example/".into(), "b.s3.example".into()));
-    assert_eq!(at("https://s3.example/base/", "a.b", false), ("https://s3.example/base/a.b/".into(), "s3.example".into()));
-    for bad in ["http://a\"b", "http://a}b", "", "localhost:9000", "ftp://host", "http://user:secret@host", "http://host/?x=1"] {
+    assert_eq!(at("https://s3.example/", "a.b", false), ("https://s3.example/a.b/".into(), "s3.example".into()));
+    for bad in [
+        "http://a\"b",
+        "http://a}b",
+        "",
+        "localhost:9000",
+        "ftp://host",
+        "http://user:secret@host",
+        "http://host/?x=1",
+        "http://host/s3",
+        "http://host#x",
+    ] {
         assert!(Location::endpoint(bad, "b", false).is_err(), "{bad}");
+    }
+    for bad in ["", "a/b", "a/../b", "a b", "a@b", "a:b", "a?b", "a#b", "a%2fb", "é", "a\\b"] {
+        assert!(Location::endpoint("https://s3.example", bad, false).is_err(), "{bad}");
+        assert!(Location::aws("us-east-1", bad, true, AwsEndpoint::default()).is_err(), "{bad}");
+    }
+    for bad in ["", "us east", "us/east", "US-EAST-1", "us.east@evil"] {
+        assert!(Location::aws(bad, "b", true, AwsEndpoint::default()).is_err(), "{bad}");
+    }
+}
+
+/// What this signer names and what aws-sdk-s3 calls is one host.
+#[test]
+fn endpoints_of_aws_are_those_of_the_sdk() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for region in ["us-east-1", "us-gov-west-1", "eu-central-1", "cn-north-1"] {
+        for (fips, dualstack) in [(false, false), (true, false), (false, true), (true, true)] {
+            for (bucket, path_style) in [("bucket", false), ("bucket", true), ("my.bucket", false)] {
+                let ours = Location::aws(region, bucket, path_style, AwsEndpoint { fips, dualstack }).unwrap();
+                let config = aws_sdk_s3::Config::builder()
+                    .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
+                    .region(aws_sdk_s3::config::Region::new(region))
+                    .credentials_provider(aws_sdk_s3::config::Credentials::new("k", "s", None, None, "test"))
+                    .use_fips(fips)
+                    .use_dual_stack(dualstack)
+                    .force_path_style(path_style)
+                    .build();
+                let expiry = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
+                let get = aws_sdk_s3::Client::from_conf(config).get_object().bucket(bucket).key("k");
+                let Ok(theirs) = runtime.block_on(get.presigned(expiry)) else {
+                    assert!(fips && region.starts_with("cn-"), "{region} {fips} {dualstack}");
+                    continue;
+                };
+                let theirs = theirs.uri().split('?').next().unwrap().to_owned();
+                assert_eq!(format!("{}{}k", ours.origin(), ours.path()), theirs);
+            }
+        }
     }
 }
 
 #[test]
 fn debug_shows_no_secret_and_no_query() {
-    let signer = Signer::new(Location::aws("us-east-1", "b", false).unwrap(), "us-east-1", credentials(Some("canary-token")));
+    let signer = Signer::new(
+        Location::aws("us-east-1", "b", false, AwsEndpoint::default()).unwrap(),
+        "us-east-1",
+        credentials(Some("canary-token")),
+    );
     let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
     let signed = signer.presign(&request, datetime!(2026-11-22 10:00 UTC), Duration::from_secs(300)).unwrap();
     let text = format!("{signer:?} {signed:?} {:?}", signer.credentials);

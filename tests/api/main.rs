@@ -1,6 +1,6 @@
 //! The integration tests: one binary, so that everything is linked once. Every test drives real servers from outside.
 #![cfg(feature = "dev")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod account_deletion;
 mod accounts;
@@ -41,6 +41,7 @@ mod pages;
 mod pairs;
 mod passwd;
 mod phones;
+mod pipes;
 mod previews;
 mod problems;
 mod process;

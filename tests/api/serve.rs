@@ -6,6 +6,7 @@ mod credentials;
 mod metrics;
 mod secrets;
 mod stopping;
+mod surroundings;
 mod tracing;
 
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Valet under faults: real servers as processes, a load of clients that keep a journal, and a checker that believes neither.
 //! README.md beside this file says what is run how.
 #![cfg(feature = "dev")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod check;
 #[path = "../support/counts.rs"]

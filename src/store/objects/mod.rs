@@ -19,13 +19,14 @@ mod pool;
 pub mod prober;
 mod reading;
 pub mod settings;
+mod surroundings;
 pub mod wire;
 
 use std::{sync::Arc, time::Duration};
 
 use aws_sdk_s3::{
     Client,
-    config::{IdentityCache, Region, ResponseChecksumValidation, retry::RetryConfig, timeout::TimeoutConfig},
+    config::{BehaviorVersion, IdentityCache, Region, ResponseChecksumValidation, retry::RetryConfig, timeout::TimeoutConfig},
 };
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -35,7 +36,7 @@ pub use self::copying::COPYING;
 pub use self::errors::{Failure, classify};
 pub use self::multipart::{COMPLETING, Completion, NewPart, StoredPart};
 pub use self::reading::Head;
-use self::{clock::Clock, credentials::Known, errors::failed, patience::patient};
+use self::{clock::Clock, credentials::Known, errors::failed, patience::patient, surroundings::Surroundings};
 use super::StoreError;
 use crate::{
     config,
@@ -80,21 +81,11 @@ impl Objects {
     /// # Errors
     /// When the provider chain has no credentials or no region, said as an operator can act on it.
     pub async fn connect(config: &config::S3) -> Result<Self, StoreError> {
-        let mut loader = aws_config::defaults(aws_config::BehaviorVersion::latest());
-        if let Some(region) = &config.region {
-            loader = loader.region(Region::new(region.clone()));
-        }
-        if let Some(keys) = &config.credentials {
-            loader = loader.credentials_provider(credentials::fixed(keys));
-        }
-        let sdk = loader.load().await;
-        let region = sdk.region().map(ToString::to_string).ok_or_else(|| StoreError::Credentials {
-            reason: "AWS_REGION is not set, and neither a profile nor the instance names a region".to_owned(),
-        })?;
+        let Surroundings { region, provider, aws } = Surroundings::find(config).await?;
         let locate = |endpoint: Option<&String>| {
             match endpoint {
                 Some(endpoint) => Location::endpoint(endpoint, &config.bucket, config.force_path_style),
-                None => Location::aws(&region, &config.bucket, config.force_path_style),
+                None => Location::aws(&region, &config.bucket, config.force_path_style, aws),
             }
             .map_err(|error| StoreError::Credentials { reason: format!("the address of the bucket {error}") })
         };
@@ -105,11 +96,17 @@ impl Objects {
             .operation_attempt_timeout(ATTEMPT)
             .operation_timeout(DEADLINE)
             .build();
-        let provider = sdk.credentials_provider().ok_or_else(|| StoreError::Credentials { reason: "no provider".to_owned() })?;
         let (origin, clock) = (location.origin().to_owned(), Clock::default());
-        let make = move |keys| Signer::new(location.clone(), &region, keys);
+        let signs_in = region.clone();
+        let make = move |keys| Signer::new(location.clone(), &signs_in, keys);
         let signer = credentials::keep_fresh(provider, clock.clone(), make).await?;
-        let mut builder = aws_sdk_s3::config::Builder::from(&sdk)
+        // Made from nothing: what the SDK would read of the environment (FIPS and dual-stack flags, endpoints, checksums)
+        // reaches no store of the operator's own, and moves no call away from the host that URLs are signed for.
+        let mut builder = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region))
+            .use_fips(aws.fips)
+            .use_dual_stack(aws.dualstack)
             .force_path_style(config.force_path_style)
             .credentials_provider(Known(signer.clone()))
             .http_client(pool::Pool::new())

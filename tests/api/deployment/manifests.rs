@@ -39,7 +39,11 @@ fn environment() -> BTreeMap<String, String> {
         let name = variable["name"].as_str().unwrap();
         let secret = &variable["valueFrom"]["secretKeyRef"];
         assert_eq!((secret["name"].as_str(), secret["key"].as_str()), (Some("valet"), Some(name)), "by reference alone");
-        let value = if name == "MONGODB_URI" { "mongodb+srv://db.example.com" } else { "0123456789abcdef0123456789abcdef" };
+        let value = match name {
+            "MONGODB_URI" => "mongodb+srv://db.example.com",
+            "JWT_PREVIOUS_SECRETS" => "fedcba9876543210fedcba9876543210",
+            _ => "0123456789abcdef0123456789abcdef",
+        };
         all.insert(name.to_owned(), value.to_owned());
     }
     all

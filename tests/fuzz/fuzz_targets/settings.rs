@@ -8,7 +8,7 @@ use valet::config::{Config, Problems, Tokens};
 
 const LEAST: [(&str, &str); 3] =
     [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
-const NAMES: [&str; 42] = [
+const NAMES: [&str; 45] = [
     "BIND",
     "ADMIN_BIND",
     "MONGODB_URI",
@@ -51,6 +51,9 @@ const NAMES: [&str; 42] = [
     "LOG_FORMAT",
     "MAX_CONNECTIONS",
     "MAX_REQUESTS",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "RUST_LOG",
 ];
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -60,6 +63,33 @@ fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
     })
 }
 
+const LISTS: [&str; 5] = ["CORS_ORIGINS", "JWT_PREVIOUS_SECRETS", "OIDC_AUDIENCE", "TRUSTED_PROXIES", "UPLOAD_TYPES"];
+
+/// Values that have no effect beside each other.
+fn in_vain() -> Vec<Vec<(&'static str, &'static str)>> {
+    let limits = NAMES.into_iter().filter(|name| name.starts_with("RATE_LIMIT_"));
+    let off = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
+    let of_passwords = [("PASSWORD_MIN_LENGTH", "12"), ("REFRESH_TOKEN_TTL", "1day")];
+    let mut all: Vec<_> = limits.clone().map(|name| vec![("RATE_LIMIT", "off"), (name, "1/1m")]).collect();
+    all.extend(limits.map(|name| [off.as_slice(), &[(name, "1/1m")]].concat()));
+    all.extend(of_passwords.map(|pair| [off.as_slice(), &[pair]].concat()));
+    for name in ["S3_ENDPOINT", "S3_PUBLIC_ENDPOINT"] {
+        all.push(vec![(name, "https://bucket.s3.example")]);
+        all.push(vec![(name, "https://s3-accelerate.amazonaws.com"), ("S3_FORCE_PATH_STYLE", "true")]);
+    }
+    all.extend([
+        vec![("UPLOAD_TTL", "2s"), ("UPLOAD_URL_TTL", "3s")],
+        vec![("MULTIPART_MAX_BYTES", "1B")],
+        vec![("USER_QUOTA_BYTES", "1B"), ("UPLOAD_MAX_BYTES", "2B"), ("MULTIPART_MAX_BYTES", "2B")],
+        vec![("MAX_CONNECTIONS", "1"), ("MAX_REQUESTS", "2")],
+        vec![("JWT_PREVIOUS_SECRETS", LEAST[2].1)],
+        vec![("JWT_PREVIOUS_SECRETS", "[")],
+        vec![("BIND", "0.0.0.0:1"), ("ADMIN_BIND", "0.0.0.0:1")],
+        vec![("AWS_ENDPOINT_URL", "x"), ("AWS_ENDPOINT_URL_S3", "x")],
+    ]);
+    all
+}
+
 /// Every problem there is, from values that are wrong in one way: a line that is not here repeats a value.
 static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let both = |name| NAMES.map(|other| [(name, "\u{1}"), (other, "")]);
@@ -67,6 +97,7 @@ static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let each =
         combined.map(|pair| vec![pair]).into_iter().chain([vec![combined[0], combined[1]], vec![combined[0], combined[2]]]);
     let wrong = NAMES.iter().flat_map(|name| both(name)).map(|pairs| pairs.to_vec()).chain(each);
+    let wrong = wrong.chain(LISTS.map(|name| vec![(name, ",")])).chain(in_vain());
     let missing = Config::read(&|_| None).err().map(|problems| problems.to_string());
     let texts = wrong.filter_map(|pairs| read(&pairs).err().map(|problems| problems.to_string())).chain(missing);
     texts.flat_map(|text| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()).collect()

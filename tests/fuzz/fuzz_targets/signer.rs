@@ -21,7 +21,7 @@ use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use valet::signer::{Credentials, Form, Location, MAX_EXPIRES, Request, Signer};
+use valet::signer::{AwsEndpoint, Credentials, Form, Location, MAX_EXPIRES, Request, Signer};
 
 const ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -48,7 +48,8 @@ fn value(text: &str) -> String {
     text.chars().filter(char::is_ascii_graphic).collect()
 }
 
-static PLAIN: LazyLock<Location> = LazyLock::new(|| Location::aws(REGION, "bucket", false).expect("a good region"));
+static PLAIN: LazyLock<Location> =
+    LazyLock::new(|| Location::aws(REGION, "bucket", false, AwsEndpoint::default()).expect("a good region"));
 
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);

@@ -1,0 +1,108 @@
+//! Rules between settings: each value is good by itself, and one of them can have no effect beside the other.
+
+use secrecy::ExposeSecret;
+use url::{Host, Url};
+
+use super::{Config, Tokens, reader::Reader};
+
+/// What only accounts of this service's own need.
+const OF_LOCAL_ACCOUNTS: [&str; 6] = [
+    "PASSWORD_MIN_LENGTH",
+    "REFRESH_TOKEN_TTL",
+    "RATE_LIMIT_SIGNUP",
+    "RATE_LIMIT_LOGIN",
+    "RATE_LIMIT_LOGIN_FAILURES",
+    "RATE_LIMIT_REFRESH",
+];
+
+impl Reader<'_> {
+    pub(super) fn check_together(&mut self, config: &Config) {
+        self.check_switched_off(config);
+        self.check_lives_and_sizes(config);
+        self.check_s3(config);
+        self.check_secrets(&config.tokens);
+        let (api, operators) = (config.bind, config.admin_bind);
+        if operators.is_some_and(|admin| admin.port() == api.port() && api.port() != 0 && shares(admin.ip(), api.ip())) {
+            self.wrong("ADMIN_BIND", "another address and port than BIND");
+        }
+    }
+
+    fn check_switched_off(&mut self, config: &Config) {
+        if !config.limits.on {
+            let limits: Vec<_> = self.names.borrow().iter().filter(|name| name.starts_with("RATE_LIMIT_")).cloned().collect();
+            for limit in limits {
+                self.no_effect_if(true, &limit, "while RATE_LIMIT is off");
+            }
+        } else if !config.accounts.local {
+            for name in OF_LOCAL_ACCOUNTS {
+                self.no_effect_if(true, name, "while LOCAL_ACCOUNTS is off");
+            }
+        }
+    }
+
+    fn check_lives_and_sizes(&mut self, config: &Config) {
+        let (uploads, load) = (&config.uploads, &config.load);
+        let shortest = uploads.ttl.min(uploads.multipart_ttl);
+        self.no_effect_if(uploads.url_ttl > shortest, "UPLOAD_URL_TTL", "beyond UPLOAD_TTL and MULTIPART_TTL: make it shorter");
+        let is_below = uploads.multipart_max_bytes < uploads.max_bytes;
+        self.no_effect_if(is_below, "MULTIPART_MAX_BYTES", "below UPLOAD_MAX_BYTES, which one PUT may have");
+        let is_alone = self.is_set("USER_QUOTA_BYTES");
+        let does_not_fit = is_alone && uploads.max_bytes > uploads.quota_bytes;
+        self.no_effect_if(does_not_fit, "UPLOAD_MAX_BYTES", "beyond USER_QUOTA_BYTES, into which no such file fits");
+        let never_fits = is_alone && uploads.multipart_max_bytes > uploads.quota_bytes;
+        self.no_effect_if(never_fits, "MULTIPART_MAX_BYTES", "beyond USER_QUOTA_BYTES, into which no such file fits");
+        let is_set = self.is_set("MAX_CONNECTIONS");
+        let too_many = is_set && load.max_requests > load.max_connections;
+        self.no_effect_if(too_many, "MAX_REQUESTS", "beyond MAX_CONNECTIONS: each connection has one request at a time");
+    }
+
+    /// Of a setting that is left out, the default harms nobody.
+    fn no_effect_if(&mut self, has_none: bool, name: &str, why: &str) {
+        if has_none && self.is_set(name) {
+            self.problems.push(format!("{name} has no effect {why}"));
+        }
+    }
+
+    fn check_s3(&mut self, config: &Config) {
+        let s3 = &config.s3;
+        for name in ["S3_ENDPOINT", "S3_PUBLIC_ENDPOINT"] {
+            let Some(Host::Domain(host)) =
+                self.text(name).and_then(|text| Url::parse(&text).ok()?.host().map(|host| host.to_owned()))
+            else {
+                continue;
+            };
+            let rest = host.strip_prefix(s3.bucket.as_str()).and_then(|rest| rest.strip_prefix('.'));
+            let is_of_s3 = |rest: &str| rest.starts_with("s3.") || rest.starts_with("s3-") || rest.contains(".amazonaws.com");
+            if rest.is_some_and(|rest| !s3.bucket.is_empty() && (!s3.force_path_style || is_of_s3(rest))) {
+                self.wrong(
+                    name,
+                    "the endpoint without the bucket's name, which is put before it, or after it with S3_FORCE_PATH_STYLE",
+                );
+            }
+            let is_accelerated = host.starts_with("s3-accelerate.") && host.ends_with(".amazonaws.com");
+            if is_accelerated && (s3.force_path_style || s3.bucket.contains('.')) {
+                self.wrong(name, "another endpoint: acceleration has no path style, and takes no bucket with a dot in its name");
+            }
+        }
+        for name in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
+            if s3.endpoint.is_none() {
+                self.no_effect_if(true, name, "here: give S3_ENDPOINT instead, which URLs are signed for too");
+            }
+        }
+    }
+
+    fn check_secrets(&mut self, tokens: &Tokens) {
+        let current = tokens.secret.expose_secret();
+        let previous: Vec<_> = tokens.previous.iter().map(ExposeSecret::expose_secret).collect();
+        let is_twice = |at: usize| previous[..at].contains(&previous[at]);
+        let is_in_vain = (0..previous.len()).any(|at| previous[at] == current || is_twice(at));
+        if is_in_vain {
+            self.wrong("JWT_PREVIOUS_SECRETS", "secrets other than JWT_SECRET, each once");
+        }
+    }
+}
+
+/// Whether both cannot listen on one port.
+fn shares(a: std::net::IpAddr, b: std::net::IpAddr) -> bool {
+    a == b || a.is_unspecified() || b.is_unspecified()
+}

@@ -1,0 +1,172 @@
+//! Every setting beside values that can have no effect, or are malformed or weak: each stops the start with a line that
+//! begins with the setting's name. A setting without a row fails.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use super::{Config, known::names};
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+const OTHER: &str = "fedcba9876543210fedcba9876543210";
+
+/// A setting, values that are refused, and other settings that are set beside them.
+type Row<'a> = (&'a str, &'a [&'a str], &'a [(&'a str, &'a str)]);
+
+fn problems(name: &str, value: &str, beside: &[(&str, &str)]) -> String {
+    let least = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
+    let pairs = [least.as_slice(), beside, &[(name, value)]].concat();
+    let given = |asked: &str| pairs.iter().rev().find(|(known, _)| *known == asked).map(|(_, value)| (*value).to_owned());
+    Config::read(&given).err().map(|problems| problems.to_string()).unwrap_or_default()
+}
+
+const DURATIONS: &[&str] = &["12", "0s", "-1s", "500ms", "soon", "400days", "1e3s"];
+const SIZES: &[&str] = &["0", "0B", "-1", "much", "1.5.2MiB", "99EiB"];
+const COUNTS: &[&str] = &["0", "-1", "1.5", "many", "99999999999"];
+const RATES: &[&str] = &["0/1m", "300", "300/0s", "300/2days", "/1m"];
+const FLAGS: &[&str] = &["maybe", "2", "offf"];
+const LISTS: &[&str] = &[",", "a,,b", "a,"];
+/// Any text is one, and has an effect.
+const ANY: &[&str] = &[];
+
+const ROWS: &[Row<'_>] = &[
+    ("ACCESS_TOKEN_TTL", DURATIONS, &[]),
+    ("ADMIN_BIND", &["9464", "localhost", "127.0.0.1", "127.0.0.1:99999"], &[]),
+    ("ADMIN_BIND", &["127.0.0.1:3000", "0.0.0.0:3000"], &[("BIND", "0.0.0.0:3000")]),
+    ("AWS_ENDPOINT_URL", &["http://localhost:4566"], &[]),
+    ("AWS_ENDPOINT_URL_S3", &["http://localhost:4566"], &[]),
+    ("AWS_REGION", &["us east", "us/east", "US-EAST-1", "eu-central-1.evil"], &[]),
+    ("AWS_REGION", &["us east", "us/east"], &[("S3_ENDPOINT", "http://localhost:9000")]),
+    ("BIND", &["3000", "localhost:3000", "0.0.0.0"], &[]),
+    ("CORS_ORIGINS", LISTS, &[]),
+    ("CORS_ORIGINS", &["*", "null", "https://*.example.com", "https://app.example.com:443", "HTTPS://App.Example.com"], &[]),
+    ("CORS_ORIGINS", &["https://münchen.example", "https://app.example.com/", "https://u@app.example.com", "ws://x"], &[]),
+    ("JWT_AUDIENCE", ANY, &[]),
+    ("JWT_ISSUER", ANY, &[]),
+    ("JWT_PREVIOUS_SECRETS", LISTS, &[]),
+    ("JWT_PREVIOUS_SECRETS", &["short", "[", "[1]", "[\"\"]", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", SECRET], &[]),
+    ("JWT_SECRET", &["", "short", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], &[]),
+    ("LOCAL_ACCOUNTS", FLAGS, &[]),
+    ("LOG_FORMAT", &["xml", "JSON"], &[]),
+    ("MAX_CONNECTIONS", COUNTS, &[]),
+    ("MAX_REQUESTS", COUNTS, &[]),
+    ("MAX_REQUESTS", &["11"], &[("MAX_CONNECTIONS", "10")]),
+    ("MONGODB_DATABASE", &["a/b", "a.b", "$x", "a b", "admin", "local", "config"], &[]),
+    ("MONGODB_URI", &["", "db:27017", "http://db", "postgres://db"], &[]),
+    ("MULTIPART_MAX_BYTES", SIZES, &[]),
+    ("MULTIPART_MAX_BYTES", &["49MiB"], &[]),
+    ("MULTIPART_MAX_BYTES", &["2GiB"], &[("USER_QUOTA_BYTES", "1GiB")]),
+    ("MULTIPART_TTL", DURATIONS, &[]),
+    ("OIDC_AUDIENCE", LISTS, &[("OIDC_ISSUER", "https://id.example")]),
+    ("OIDC_ISSUER", &["id.example", "http://id.example", "https://id.example?x", "https://u@id.example"], &[]),
+    ("PASSWORD_MIN_LENGTH", &["11", "65", "0", "x"], &[]),
+    ("RATE_LIMIT", FLAGS, &[]),
+    ("RATE_LIMIT_LOGIN", RATES, &[]),
+    ("RATE_LIMIT_LOGIN", &["1/1m"], &[("RATE_LIMIT", "off")]),
+    ("RATE_LIMIT_LOGIN_FAILURES", RATES, &[]),
+    ("RATE_LIMIT_LOGIN_FAILURES", &["1/1m"], &[("RATE_LIMIT", "off")]),
+    ("RATE_LIMIT_REFRESH", RATES, &[]),
+    ("RATE_LIMIT_REFRESH", &["1/1m"], &[("RATE_LIMIT", "off")]),
+    ("RATE_LIMIT_SIGNUP", RATES, &[]),
+    ("RATE_LIMIT_SIGNUP", &["1/1m"], &[("RATE_LIMIT", "off")]),
+    ("RATE_LIMIT_UPLOAD", RATES, &[]),
+    ("RATE_LIMIT_UPLOAD", &["1/1m"], &[("RATE_LIMIT", "off")]),
+    ("READ_URL_TTL", DURATIONS, &[]),
+    ("READ_URL_TTL", &["1s", "9s", "8days"], &[]),
+    ("REFRESH_TOKEN_TTL", DURATIONS, &[]),
+    ("RUST_LOG", &["valet=loud", "=", "a=b=c"], &[]),
+    ("S3_BUCKET", &["", "a/b", "ab", "My_Bucket", "a..b", "192.168.5.4", "x--use1-az5--x-s3"], &[]),
+    ("S3_BUCKET", &["arn:aws:s3:us-east-1:123456789012:accesspoint/x", "xn--bucket", "bucket-s3alias", "a b"], &[]),
+    ("S3_ENDPOINT", &["localhost:9000", "ftp://h", "http://h/s3", "http://u:p@h", "http://h?x", "http://h#x", "http://"], &[]),
+    ("S3_ENDPOINT", &["https://bucket.s3.eu-central-1.amazonaws.com", "https://bucket.minio.example"], &[]),
+    ("S3_FINALIZE", &["always", "inplace"], &[]),
+    ("S3_FORCE_PATH_STYLE", FLAGS, &[]),
+    ("S3_PUBLIC_ENDPOINT", &["h:9000", "http://h/s3", "http://u@h", "http://h?x"], &[]),
+    ("S3_PUBLIC_ENDPOINT", &["https://bucket.s3.eu-central-1.amazonaws.com"], &[("S3_FORCE_PATH_STYLE", "true")]),
+    ("S3_PUBLIC_ENDPOINT", &["https://s3-accelerate.amazonaws.com"], &[("S3_BUCKET", "my.bucket")]),
+    ("S3_PUBLIC_ENDPOINT", &["https://s3-accelerate.amazonaws.com"], &[("S3_FORCE_PATH_STYLE", "true")]),
+    ("STOP_DELAY", DURATIONS, &[]),
+    ("STOP_DELAY", &["61s"], &[]),
+    ("SWEEP_GRACE", DURATIONS, &[]),
+    ("SWEEP_INTERVAL", DURATIONS, &[]),
+    ("TRUSTED_PROXIES", LISTS, &[]),
+    ("TRUSTED_PROXIES", &["proxy.example", "10.0.0.0/33", "10.0.0.1/8", "fd00::1/8", "0.0.0.0/0", "::/0"], &[]),
+    ("UPLOAD_MAX_BYTES", SIZES, &[]),
+    ("UPLOAD_MAX_BYTES", &["6GiB"], &[]),
+    ("UPLOAD_MAX_BYTES", &["40MiB"], &[("USER_QUOTA_BYTES", "30MiB")]),
+    ("UPLOAD_MAX_PENDING", COUNTS, &[]),
+    ("UPLOAD_MAX_PENDING", &["10001"], &[]),
+    ("UPLOAD_TTL", DURATIONS, &[]),
+    ("UPLOAD_TYPES", LISTS, &[]),
+    ("UPLOAD_TYPES", &["image/svg+xml", "image", "text/html, image/png"], &[]),
+    ("UPLOAD_URL_TTL", DURATIONS, &[]),
+    ("UPLOAD_URL_TTL", &["1s", "8days"], &[]),
+    ("UPLOAD_URL_TTL", &["2m"], &[("UPLOAD_TTL", "1m")]),
+    ("UPLOAD_URL_TTL", &["2m"], &[("MULTIPART_TTL", "1m")]),
+    ("USER_QUOTA_BYTES", SIZES, &[]),
+];
+
+#[test]
+fn what_can_have_no_effect_is_refused_by_name() {
+    for (name, values, beside) in ROWS {
+        for value in *values {
+            let text = problems(name, value, beside);
+            assert!(text.lines().any(|line| line.starts_with(&format!("  - {name} "))), "{name}={value} {beside:?}: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn every_setting_has_a_row() {
+    let rows: BTreeSet<_> = ROWS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+    assert_eq!(names(), rows);
+}
+
+#[test]
+fn a_provider_alone_leaves_the_settings_of_passwords_without_effect() {
+    let provider = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
+    for (name, value) in [("PASSWORD_MIN_LENGTH", "14"), ("REFRESH_TOKEN_TTL", "1day"), ("RATE_LIMIT_SIGNUP", "1/1m")] {
+        assert!(problems(name, value, &provider).contains(&format!("{name} has no effect")), "{name}");
+    }
+}
+
+#[test]
+fn what_is_useful_passes() {
+    for (name, value) in [
+        ("UPLOAD_TTL", "4s"),
+        ("UPLOAD_URL_TTL", "3s"),
+        ("MULTIPART_TTL", "2s"),
+        ("READ_URL_TTL", "10s"),
+        ("SWEEP_INTERVAL", "1s"),
+        ("USER_QUOTA_BYTES", "60000B"),
+        ("MAX_REQUESTS", "4"),
+        ("MAX_CONNECTIONS", "2000"),
+        ("S3_PUBLIC_ENDPOINT", "https://s3-accelerate.amazonaws.com"),
+        ("S3_ENDPOINT", "http://[::1]:9000/"),
+        ("S3_ENDPOINT", "https://S3.Example:443"),
+        ("RUST_LOG", "info,valet=debug"),
+        ("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/20, fd00::/8"),
+        ("CORS_ORIGINS", "https://app.example, capacitor://localhost"),
+        ("ADMIN_BIND", "127.0.0.1:0"),
+    ] {
+        assert_eq!(problems(name, value, &[]), "", "{name}={value}");
+    }
+    let beside = [("S3_ENDPOINT", "http://bucket.example"), ("S3_FORCE_PATH_STYLE", "true"), ("AWS_REGION", "Default_1")];
+    assert_eq!(problems("AWS_ENDPOINT_URL", "http://localhost", &beside), "", "not read beside S3_ENDPOINT");
+}
+
+/// A base64 secret has no comma; one that a person made may.
+#[test]
+fn previous_secrets_may_hold_commas() {
+    use secrecy::ExposeSecret;
+    let comma = "a,comma,in,a,secret,of,more,than,32,letters";
+    let read = |text: &str| {
+        let pairs =
+            [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET), ("JWT_PREVIOUS_SECRETS", text)];
+        let config = Config::read(&|name| pairs.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()));
+        config.unwrap().tokens.previous.iter().map(|secret| secret.expose_secret().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(read(&format!("{OTHER}, {}", OTHER.to_uppercase())), [OTHER.to_owned(), OTHER.to_uppercase()]);
+    assert_eq!(read(&format!("{comma}\n{OTHER}\n")), [comma, OTHER]);
+    assert_eq!(read(&serde_json::json!([comma, OTHER]).to_string()), [comma, OTHER]);
+}

@@ -1,0 +1,52 @@
+//! Region, credentials and endpoint flags, as the AWS SDK finds them in the environment, its files and the instance: all that
+//! is taken from there.
+
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::provider::SharedCredentialsProvider;
+
+use super::{super::StoreError, credentials};
+use crate::{config, signer::AwsEndpoint};
+
+/// What a client and a signer are made of, beside the settings.
+pub(super) struct Surroundings {
+    /// The region that is signed for.
+    pub(super) region: String,
+    /// Asked for credentials again and again.
+    pub(super) provider: SharedCredentialsProvider,
+    /// The flags for AWS' own endpoints; none for an endpoint of the operator's.
+    pub(super) aws: AwsEndpoint,
+}
+
+impl Surroundings {
+    /// Asks the SDK for what the settings leave to it; nothing at all for the local stack.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is no region, or when the environment moves AWS' endpoint elsewhere: URLs would
+    /// name another host than calls.
+    pub(super) async fn find(config: &config::S3) -> Result<Self, StoreError> {
+        if let (Some(keys), Some(region)) = (&config.credentials, &config.region) {
+            return Ok(Self { region: region.clone(), provider: credentials::fixed(keys), aws: AwsEndpoint::default() });
+        }
+        let missing = |reason: &str| StoreError::Credentials { reason: reason.to_owned() };
+        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        if let Some(region) = &config.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(keys) = &config.credentials {
+            loader = loader.credentials_provider(credentials::fixed(keys));
+        }
+        let sdk = loader.load().await;
+        let region = sdk.region().map(ToString::to_string);
+        let region =
+            region.ok_or_else(|| missing("AWS_REGION is not set, and neither a profile nor the instance names a region"))?;
+        let provider = sdk.credentials_provider().ok_or_else(|| missing("no provider"))?;
+        if config.endpoint.is_some() {
+            return Ok(Self { region, provider, aws: AwsEndpoint::default() });
+        }
+        if sdk.endpoint_url().is_some() {
+            return Err(missing("a profile names an endpoint_url: give S3_ENDPOINT instead, which URLs are signed for too"));
+        }
+        let aws = AwsEndpoint { fips: sdk.use_fips() == Some(true), dualstack: sdk.use_dual_stack() == Some(true) };
+        Ok(Self { region, provider, aws })
+    }
+}

@@ -1,0 +1,62 @@
+//! Settings of AWS that happen to be in the shell reach no store of the operator's own, and what looks like a setting and is
+//! none is named.
+
+use super::Settings;
+use crate::app::{TestApp, unique_png};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shells_aws_settings_do_not_reach_a_store_with_an_endpoint() {
+    let app = TestApp::start().await;
+    let file = std::env::temp_dir().join(format!("valet-aws-{}", uuid::Uuid::new_v4().simple()));
+    let profile = "[default]\nuse_fips_endpoint = true\nuse_dualstack_endpoint = true\nendpoint_url = http://127.0.0.1:9\n\
+                   s3_us_east_1_regional_endpoint = legacy\nrequest_checksum_calculation = when_required\nmax_attempts = 1\n";
+    std::fs::write(&file, profile).unwrap();
+    let mut settings = Settings::of(&app);
+    for (name, value) in [
+        ("AWS_USE_FIPS_ENDPOINT", "true"),
+        ("AWS_USE_DUALSTACK_ENDPOINT", "true"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
+        ("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9"),
+        ("AWS_S3_USE_ARN_REGION", "true"),
+        ("AWS_S3_DISABLE_MULTIREGION_ACCESS_POINTS", "true"),
+        ("AWS_REQUEST_CHECKSUM_CALCULATION", "when_required"),
+        ("AWS_RESPONSE_CHECKSUM_VALIDATION", "when_supported"),
+        ("AWS_AUTH_SCHEME_PREFERENCE", "sigv4a"),
+        ("AWS_SIGV4A_SIGNING_REGION_SET", "*"),
+        ("AWS_MAX_ATTEMPTS", "1"),
+        ("AWS_RETRY_MODE", "adaptive"),
+        ("AWS_CONFIG_FILE", file.to_str().unwrap()),
+        ("S3_ENDPIONT", "http://127.0.0.1:9"),
+        ("UPLOAD_MAX_BYTE", "1KiB"),
+    ] {
+        settings = settings.but(name, value);
+    }
+    let (process, mut client) = settings.listening().await;
+    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    client.upload(&unique_png()).await;
+    let log = process.err();
+    for (slip, meant) in [("S3_ENDPIONT", "S3_ENDPOINT"), ("UPLOAD_MAX_BYTE", "UPLOAD_MAX_BYTES")] {
+        assert!(log.lines().any(|line| line.contains(&format!("\"{slip}\"")) && line.contains(&format!("\"{meant}\""))), "{log}");
+    }
+    assert!(!log.contains("cannot be reached"), "{log}");
+    std::fs::remove_file(&file).unwrap();
+}
+
+/// Without an endpoint of its own, what would move calls and not URLs stops the start.
+#[tokio::test]
+async fn an_endpoint_that_urls_would_not_be_signed_for_stops_the_start() {
+    let app = TestApp::start().await;
+    let settings = Settings::of(&app).without("S3_ENDPOINT").but("AWS_REGION", "us-east-1");
+    for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
+        let refusal = settings.but(name, "http://127.0.0.1:9").refusal().await;
+        assert!(refusal.contains(&format!("- {name} ")), "{refusal}");
+    }
+}
+
+/// The log names the first cause, and the message at the start too.
+#[tokio::test]
+async fn a_store_that_cannot_be_reached_is_told_with_its_cause() {
+    let app = TestApp::start().await;
+    let refusal = Settings::of(&app).but("S3_ENDPOINT", "http://127.0.0.1:9").refusal().await;
+    assert!(refusal.contains("S3 cannot be reached") && refusal.to_lowercase().contains("refused"), "{refusal}");
+}
