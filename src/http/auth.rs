@@ -17,11 +17,11 @@ use crate::{domain::sessions::SignedIn, model::User as Account};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("sign_up", &[Code::LocalAccountsOnly, Code::RateLimited, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
-    ("log_in", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials]),
+    ("sign_up", &[Code::LocalAccountsOnly, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
+    ("log_in", &[Code::LocalAccountsOnly, Code::InvalidCredentials]),
     ("get_me", &[]),
-    ("change_password", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials, Code::WeakPassword]),
-    ("delete_account", &[Code::RateLimited, Code::InvalidCredentials, Code::TokenTooOld]),
+    ("change_password", &[Code::LocalAccountsOnly, Code::InvalidCredentials, Code::WeakPassword]),
+    ("delete_account", &[Code::InvalidCredentials, Code::TokenTooOld]),
 ];
 
 /// The operations.

@@ -7,6 +7,7 @@ pub mod auth;
 pub mod batch;
 mod bearer;
 mod body;
+pub mod budgets;
 mod client;
 mod compression;
 pub mod cors;

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     config::TrustedProxies,
+    domain::prefix::Prefix,
     metrics::{Answered, METRICS},
     telemetry::{
         AUDIT,
@@ -136,7 +137,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
             let began = Instant::now();
             METRICS.in_flight.inc();
             let _under_way = UnderWay;
-            let mut response = match self.answer(request, &path).await {
+            let mut response = match self.answer(request, &path, Prefix::site(client)).await {
                 Ok(response) => response,
                 Err(problem) if path.starts_with("/uppy/") => problem.for_uppy().respond(&id),
                 Err(problem) => problem.respond(&id),
@@ -163,14 +164,14 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
 }
 
 impl<E: Endpoint> OutermostEndpoint<E> {
-    async fn answer(&self, mut request: Request, path: &str) -> Result<Response, Problem> {
+    async fn answer(&self, mut request: Request, path: &str, site: Prefix) -> Result<Response, Problem> {
         let has_credentials = request.headers().contains_key(header::AUTHORIZATION);
         let method = request.method().clone();
         limits::check_target(&request)?;
-        let _body = self.room.admit(&mut request).await?;
+        let _body = self.room.admit(&mut request, site).await?;
         // After the body is here: a slow one takes nobody's place.
-        let _under_way = self.room.enter(path)?;
-        let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let _under_way = self.room.enter(path, site)?;
+        let call = AssertUnwindSafe(self.room.seated(self.inner.call(request))).catch_unwind();
         match tokio::time::timeout(limits::deadline(path), call).await {
             Ok(Ok(Ok(answer))) => Ok(answer.into_response()),
             Ok(Ok(Err(error))) => Err(self.explain(error, path, &method, has_credentials)),

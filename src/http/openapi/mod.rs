@@ -6,6 +6,7 @@
 
 mod examples;
 mod links;
+mod problems;
 mod shapes;
 
 use std::collections::BTreeMap;
@@ -15,15 +16,14 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
-    auth::{self, Auth},
+    auth::Auth,
     batch::{self, Batch},
-    gallery::{self, Gallery},
-    health::{self, Health},
-    multipart::{self, Multipart},
-    problem::Code,
-    sessions::{self, Sessions},
-    uploads::{self, Uploads},
-    uppy::{self, Uppy},
+    gallery::Gallery,
+    health::Health,
+    multipart::Multipart,
+    sessions::Sessions,
+    uploads::Uploads,
+    uppy::Uppy,
 };
 use crate::{
     domain::multipart::MAX_SIGNED,
@@ -198,7 +198,7 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     {
         set_example(media);
     }
-    let codes = codes_of(method, &id, operation);
+    let codes = problems::codes_of(method, &id, operation);
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
     // `Problem`'s own, which keeps its schemas in the document; each status gets its codes below.
     responses.remove("default");
@@ -213,74 +213,13 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     let statuses: std::collections::BTreeSet<_> = codes.iter().map(|code| code.status().as_u16()).collect();
     for status in statuses {
         let here: Vec<_> = codes.iter().copied().filter(|code| code.status().as_u16() == status).collect();
-        responses.insert(status.to_string(), problem_response(&here));
+        responses.insert(status.to_string(), problems::response(&id, &here));
     }
     links::add(&id, responses);
     // Said, not left out: these are for everybody.
     if operation.get("security").is_none() {
         operation["security"] = json!([]);
     }
-}
-
-/// The problems an operation can answer with: its own, and those that follow from its shape.
-fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
-    let own = [
-        auth::PROBLEMS,
-        sessions::PROBLEMS,
-        uploads::PROBLEMS,
-        batch::PROBLEMS,
-        multipart::PROBLEMS,
-        gallery::PROBLEMS,
-        uppy::PROBLEMS,
-        health::PROBLEMS,
-    ]
-    .concat();
-    let mut codes = own.into_iter().find(|(known, _)| *known == id).map_or_else(Vec::new, |(_, codes)| codes.to_vec());
-    let has_parameters = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == "query"));
-    if operation.get("requestBody").is_some() || has_parameters {
-        codes.push(Code::InvalidRequest);
-    }
-    if matches!(method, "post" | "put" | "patch") {
-        codes.extend([Code::RequestTimeout, Code::PayloadTooLarge, Code::UnsupportedMediaType]);
-        if !codes.contains(&Code::InvalidRequest) {
-            codes.push(Code::InvalidRequest);
-        }
-    }
-    if operation.get("security").is_some() {
-        codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded]);
-    }
-    if id != "get_liveness" {
-        codes.extend([Code::Internal, Code::Unavailable, Code::Timeout]);
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    codes.retain(|code| seen.insert(*code));
-    codes
-}
-
-fn problem_response(codes: &[Code]) -> Value {
-    let listed: Vec<_> = codes.iter().map(|code| format!("`{}`: {}.", code.as_str(), code.title())).collect();
-    let examples: Map<_, _> =
-        codes.iter().map(|code| (code.as_str().to_owned(), json!({ "value": examples::of_problem(*code) }))).collect();
-    let mut response = json!({
-        "description": listed.join(" "),
-        "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" }, "examples": examples } },
-    });
-    let header = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
-    match codes.first().map(|code| code.status().as_u16()) {
-        Some(401) => response["headers"]["www-authenticate"] = header("`Bearer`, with an error code when a token was sent."),
-        Some(status @ (429 | 503)) => {
-            response["headers"]["retry-after"] = json!({
-                "description": "Seconds to wait before asking again.", "schema": { "type": "integer", "format": "int32", "minimum": 1 },
-            });
-            if status == 429 {
-                response["headers"]["ratelimit-policy"] = header("The limit: its name, requests `q` in `w` seconds.");
-                response["headers"]["ratelimit"] =
-                    header("The limit's name, requests `r` left, and `t` seconds until there is one.");
-            }
-        }
-        _ => {}
-    }
-    response
 }
 
 fn describe_parameter(operation: &str, parameter: &mut Value) {
@@ -353,6 +292,7 @@ fn set_example(media: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::problem::Code;
 
     fn walk(value: &Value, at: &str, seen: &mut impl FnMut(&str, &Value)) {
         seen(at, value);

@@ -8,7 +8,7 @@ use crate::{
         account_deletion::DeleteAccountError,
         accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
         confirm::ConfirmError,
-        credentials::{TokenError, passwords::Busy},
+        credentials::TokenError,
         deletion::DeleteError,
         gallery::ReadError,
         multipart::{MAX_SIGNED, PartsError, Unsignable},
@@ -17,6 +17,7 @@ use crate::{
         throttle::Throttled,
         uploads::{IssueError, RenewError, Unstorable},
         uppy::{JoinError, SignError},
+        workers::Busy,
     },
     http::limits::overloaded,
     model::{Multipart, Rejection},
@@ -70,7 +71,7 @@ impl From<StoreError> for Problem {
 
 impl From<Busy> for Problem {
     fn from(_: Busy) -> Self {
-        overloaded("Too many sign-ins are being checked at once.")
+        overloaded("Too many passwords from your network are being checked at once.")
     }
 }
 
