@@ -10,9 +10,11 @@ use secrecy::SecretString;
 mod accounts;
 mod limits;
 mod reader;
+mod switches;
 
 pub use accounts::{Accounts, Provider, is_authentic};
 pub use limits::{InvalidNetwork, InvalidRate, Limits, Load, Network, Rate, TrustedProxies};
+pub use switches::Switches;
 
 use self::reader::Reader;
 use crate::{model::ContentType, signer};
@@ -37,6 +39,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// Who may sign in.
     pub accounts: Accounts,
+    /// What is offered besides.
+    pub switches: Switches,
     /// What may be uploaded, and for how long.
     pub uploads: Uploads,
     /// The sweeper's pace.
@@ -210,6 +214,7 @@ impl Config {
         let mut env = Reader { lookup, problems: Vec::new() };
         let endpoint = env.endpoint("S3_ENDPOINT");
         let region = env.text("AWS_REGION").or_else(|| endpoint.as_ref().map(|_| "us-east-1".to_owned()));
+        let accounts = env.accounts();
         let config = Self {
             bind: env.parsed("BIND", SocketAddr::from(([0, 0, 0, 0], 3000)), "an address and port such as 0.0.0.0:3000"),
             admin_bind: env.optional("ADMIN_BIND", "an address and port such as 127.0.0.1:9464"),
@@ -235,7 +240,8 @@ impl Config {
                 access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2), Tokens::MAX_ACCESS_TTL),
                 refresh_ttl: env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365)),
             },
-            accounts: env.accounts(),
+            switches: env.switches(accounts.local),
+            accounts,
             uploads: Uploads {
                 max_bytes: env.bytes("UPLOAD_MAX_BYTES", 50 << 20, 5 << 30),
                 types: env.types("UPLOAD_TYPES"),
@@ -301,6 +307,7 @@ mod tests {
             (vec![("OIDC_ISSUER", "http://id.example"), audience], "OIDC_ISSUER"),
             (vec![("LOCAL_ACCOUNTS", "off")], "OIDC_ISSUER"),
             (vec![("LOCAL_ACCOUNTS", "maybe")], "LOCAL_ACCOUNTS"),
+            (vec![issuer, audience, ("LOCAL_ACCOUNTS", "off"), ("SIGNUP", "on")], "SIGNUP"),
         ] {
             assert!(with(&more).unwrap_err().to_string().contains(named), "{more:?}");
         }

@@ -43,6 +43,9 @@ pub enum SignUpError {
     /// There are no accounts here.
     #[error(transparent)]
     LocalOnly(#[from] LocalOnly),
+    /// Accounts are not made here any more.
+    #[error("sign-up is closed")]
+    Closed,
     /// Too many from there.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -142,6 +145,9 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<SignedIn, SignUpError> {
         self.local_accounts()?;
+        if !self.can_sign_up {
+            return Err(SignUpError::Closed);
+        }
         self.throttle.sign_up(client)?;
         let email = Email::parse(email)?;
         let holder = client.holder(None);

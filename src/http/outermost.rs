@@ -19,7 +19,7 @@ use super::{
     problem::{Code, Problem, UNKNOWN},
 };
 use crate::{
-    config::TrustedProxies,
+    config::{Config, TrustedProxies},
     domain::prefix::Prefix,
     metrics::{Answered, METRICS},
     telemetry::{
@@ -90,15 +90,15 @@ struct Known {
 
 impl Outermost {
     /// Reads the document for the methods of each path.
-    pub fn new(proxies: Arc<TrustedProxies>, max_requests: usize) -> Self {
+    pub fn new(proxies: Arc<TrustedProxies>, config: &Config) -> Self {
         let segment = |text: &str| (!text.starts_with('{')).then(|| text.to_owned());
         let known = |(path, methods): (String, Vec<String>)| {
             (path.split('/').map(segment).collect(), Known { methods: methods.join(", "), path })
         };
-        let mut allowed: Allowed = openapi::paths().into_iter().map(known).collect();
+        let mut allowed: Allowed = openapi::paths(config.switches).into_iter().map(known).collect();
         // As the router does: a literal segment goes before a parameter.
         allowed.sort_by_key(|(segments, _)| segments.iter().filter(|segment| segment.is_none()).count());
-        Self { allowed: Arc::new(allowed), proxies, room: Arc::new(Room::new(max_requests)) }
+        Self { allowed: Arc::new(allowed), proxies, room: Arc::new(Room::new(config.load.max_requests)) }
     }
 }
 
@@ -126,6 +126,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
         let id = request_id(&request);
         request.set_data(RequestId(id.clone()));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        client::warn_of_strange_proxy(&request, &self.proxies);
         let (client, is_tls) = (client::address(&request, &self.proxies), client::is_tls(&request, &self.proxies));
         let (shown, route) = (loggable(&path), self.known(&path).map(|known| known.path.as_str()));
         let asked = spans::Asked { method: known(&method), route, path: &shown, id: &id };
@@ -201,7 +202,7 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         }
         // The latter: a path that is not UTF-8, which names nothing.
         if error.is::<NotFoundError>() || error.is::<ParsePathError>() {
-            return Problem::new(Code::NotFound, "No such path; /docs lists them all.");
+            return Problem::new(Code::NotFound, "No such path. Compare it with those of the OpenAPI document.");
         }
         if error.is::<MethodNotAllowedError>() {
             let allow = self.methods_of(path);

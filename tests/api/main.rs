@@ -59,6 +59,7 @@ mod servers;
 mod sessions;
 mod stores;
 mod sweeper;
+mod switches;
 mod throttling;
 mod unsigned;
 mod uploads;

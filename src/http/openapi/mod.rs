@@ -26,6 +26,7 @@ use super::{
     uppy::Uppy,
 };
 use crate::{
+    config::Switches,
     domain::multipart::MAX_SIGNED,
     model::{Caption, FileName, Multipart as Parts, Preview},
 };
@@ -51,10 +52,23 @@ the image as it was uploaded, GPS position included: remove it before uploading 
 
 const TAGS: [&str; 6] = ["Accounts", "Uploads", "Gallery", "Batches", "Uppy", "Health"];
 
+/// Everything that is documented with `UPPY=off`.
+pub type ApiWithoutUppy = (Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health);
+
 /// The service that answers the documented operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health), "Valet", env!("CARGO_PKG_VERSION"))
+    named((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health))
+}
+
+/// The service that answers them with `UPPY=off`.
+#[must_use]
+pub fn service_without_uppy() -> OpenApiService<ApiWithoutUppy, ()> {
+    named((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health))
+}
+
+fn named<T>(api: T) -> OpenApiService<T, ()> {
+    OpenApiService::new(api, "Valet", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT OR Apache-2.0").url("https://spdx.org/licenses/"))
         .server(ServerObject::new("/").description("This server"))
@@ -63,19 +77,36 @@ pub fn service() -> OpenApiService<Api, ()> {
 /// The document as it is served and committed: pretty JSON with a newline at its end.
 #[must_use]
 pub fn text() -> String {
-    // A `Value` always serialises.
-    serde_json::to_string_pretty(&document()).unwrap_or_default() + "\n"
+    pretty(&document())
 }
 
-/// The document.
+/// The document as it is served with `UPPY=off`.
+#[must_use]
+pub fn text_without_uppy() -> String {
+    pretty(&described(&service_without_uppy().spec()))
+}
+
+fn pretty(document: &Value) -> String {
+    // A `Value` always serialises.
+    serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
+}
+
+/// The document of a server that offers everything.
 #[must_use]
 pub fn document() -> Value {
+    described(&service().spec())
+}
+
+fn described(spec: &str) -> Value {
     // poem-openapi's keys end in a charset, which generators take for another media type.
-    let raw = service().spec().replace("; charset=utf-8", "");
+    let raw = spec.replace("; charset=utf-8", "");
     let mut document: Value = serde_json::from_str(&raw).unwrap_or_default();
     describe_schemas(&mut document["components"]["schemas"]);
-    // poem-openapi sorts tags by name; a newcomer reads them in this order.
+    // poem-openapi has those that no operation has, and sorts them by name; a newcomer reads them in this order.
+    let operations = document["paths"].as_object().into_iter().flat_map(Map::values).filter_map(Value::as_object);
+    let used: Vec<_> = operations.flat_map(Map::values).map(|operation| operation["tags"][0].clone()).collect();
     if let Some(tags) = document.get_mut("tags").and_then(Value::as_array_mut) {
+        tags.retain(|tag| used.contains(&tag["name"]));
         tags.sort_by_key(|tag| TAGS.iter().position(|name| tag["name"] == *name));
     }
     let schemas = document["components"]["schemas"].clone();
@@ -89,15 +120,16 @@ pub fn document() -> Value {
     document
 }
 
-/// Every path with its methods in capitals, without the work of the document.
+/// Every path that is offered with its methods in capitals, without the work of the document.
 #[must_use]
-pub fn paths() -> Vec<(String, Vec<String>)> {
+pub fn paths(switches: Switches) -> Vec<(String, Vec<String>)> {
     #[derive(Deserialize)]
     struct Spec {
         paths: BTreeMap<String, BTreeMap<String, IgnoredAny>>,
     }
     // What poem-openapi writes it can be read as; a test compares it with the document.
-    let spec: Option<Spec> = serde_json::from_str(&service().spec()).ok();
+    let written = if switches.uppy { service().spec() } else { service_without_uppy().spec() };
+    let spec: Option<Spec> = serde_json::from_str(&written).ok();
     let methods = |operations: BTreeMap<String, IgnoredAny>| operations.into_keys().map(|name| name.to_uppercase()).collect();
     spec.into_iter().flat_map(|spec| spec.paths).map(|(path, operations)| (path, methods(operations))).collect()
 }
@@ -313,7 +345,11 @@ mod tests {
         });
         let mut documented: Vec<_> = documented.collect();
         documented.sort();
-        assert!(documented.len() > 30 && paths() == documented, "{:?}", paths());
+        let all = Switches { signup: true, uppy: true, docs: true };
+        assert!(documented.len() > 30 && paths(all) == documented, "{:?}", paths(all));
+        let is_uppys = |path: &str| path.starts_with("/uppy/") || path.starts_with("/api/uppy/");
+        documented.retain(|(path, _)| !is_uppys(path));
+        assert_eq!(paths(Switches { uppy: false, ..all }), documented);
     }
 
     #[test]

@@ -113,6 +113,9 @@ impl From<SignUpError> for Problem {
             SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
             SignUpError::EmailTaken => Self::new(Code::EmailTaken, "Log in instead, or sign up with another address."),
             SignUpError::LocalOnly(error) => error.into(),
+            SignUpError::Closed => {
+                Self::new(Code::SignupClosed, "Log in with an account that was made before, or ask the operator for one.")
+            }
             SignUpError::Throttled(error) => error.into(),
             SignUpError::Busy(error) => error.into(),
             SignUpError::Store(error) => error.into(),

@@ -54,6 +54,9 @@ const NAMES: [&str; 42] = [
     "TRUSTED_PROXIES",
     "CORS_ORIGINS",
     "LOG_FORMAT",
+    "SIGNUP",
+    "UPPY",
+    "DOCS",
     "MAX_CONNECTIONS",
     "MAX_REQUESTS",
 ];
@@ -70,7 +73,7 @@ static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let both = |name| NAMES.map(|other| [(name, "\u{1}"), (other, "")]);
     let combined = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
     let each =
-        combined.map(|pair| vec![pair]).into_iter().chain([vec![combined[0], combined[1]], vec![combined[0], combined[2]]]);
+        combined.map(|pair| vec![pair]).into_iter().chain([vec![combined[0], combined[1]], vec![combined[0], combined[2]], vec![combined[0], ("SIGNUP", "on")]]);
     let wrong = NAMES.iter().flat_map(|name| both(name)).map(|pairs| pairs.to_vec()).chain(each);
     let missing = Config::read(&|_| None).err().map(|problems| problems.to_string());
     let texts = wrong.filter_map(|pairs| read(&pairs).err().map(|problems| problems.to_string())).chain(missing);
