@@ -44,34 +44,53 @@ impl FromStr for Rate {
     }
 }
 
-/// `RATE_LIMIT` and the setting of each limit.
+/// `RATE_LIMIT` and the setting of each limit. A limit of networks is what one host may do, an IPv4 address or an IPv6 /64; a /56 may do
+/// twice as much, a /48 and an IPv4 /24 four times.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// `RATE_LIMIT`: whether there are any.
     pub on: bool,
-    /// `RATE_LIMIT_SIGNUP`: sign-ups from one address.
+    /// `RATE_LIMIT_SIGNUP`: sign-ups from one network.
     pub signup: Rate,
-    /// `RATE_LIMIT_LOGIN`: logins from one address, whatever comes of them.
+    /// `RATE_LIMIT_LOGIN`: passwords proved from one network, whatever comes of them.
     pub login: Rate,
-    /// `RATE_LIMIT_LOGIN_FAILURES`: wrong passwords for one account from one address.
+    /// `RATE_LIMIT_LOGIN_FAILURES`: wrong passwords for one account from one network.
     pub login_failures: Rate,
-    /// `RATE_LIMIT_REFRESH`: refreshes from one address.
+    /// `RATE_LIMIT_ACCOUNT_FAILURES`: wrong passwords for one account from all networks that it was not signed in to from.
+    pub account_failures: Rate,
+    /// `RATE_LIMIT_PASSWORD`: one user's changes of the password and deletions of the account, tries included.
+    pub password: Rate,
+    /// `RATE_LIMIT_REFRESH`: refreshes and logouts from one network.
     pub refresh: Rate,
+    /// `RATE_LIMIT_CALLS`: calls by one user, of any kind.
+    pub calls: Rate,
     /// `RATE_LIMIT_UPLOAD`: uploads issued to one user.
     pub upload: Rate,
+    /// `RATE_LIMIT_URLS`: URLs of uploads, parts and images signed on demand for one user, each item of a batch counted.
+    pub urls: Rate,
+    /// `RATE_LIMIT_S3`: objects that S3 is asked about for one user, each item of a batch counted.
+    pub s3: Rate,
 }
 
 impl Default for Limits {
-    /// Wide enough for an office behind one address and for whole photo libraries; what they stop is programs that guess
-    /// or flood. A hundred wrong passwords in a row are what NIST SP 800-63B section 3.2.2 allows.
+    /// Wide enough for an office behind one address and for whole photo libraries; they stop programs that guess or flood.
+    ///
+    /// NIST SP 800-63B section 5.2.2 (in revision 4, 3.2.2) allows at most 100 consecutive wrong passwords on one account. After 100
+    /// from networks that are strange to the account, those have one try in 14 minutes between them; networks that it was signed in to
+    /// from go on, which that section names as a way to keep attackers from locking the owner out.
     fn default() -> Self {
         Self {
             on: true,
             signup: Rate::new(300, 60),
             login: Rate::new(1200, 60),
-            login_failures: Rate::new(100, 60 * 60),
+            login_failures: Rate::new(25, 60 * 60),
+            account_failures: Rate::new(100, 24 * 60 * 60),
+            password: Rate::new(10, 60),
             refresh: Rate::new(1200, 60),
+            calls: Rate::new(6000, 60),
             upload: Rate::new(6000, 60),
+            urls: Rate::new(60_000, 60),
+            s3: Rate::new(6000, 60),
         }
     }
 }

@@ -14,6 +14,7 @@ mod limits;
 mod names;
 mod origins;
 mod reader;
+mod switches;
 mod together;
 #[cfg(test)]
 mod useless;
@@ -21,6 +22,7 @@ mod useless;
 pub use accounts::{Accounts, Provider, is_authentic};
 pub use known::unknown;
 pub use limits::{InvalidNetwork, InvalidRate, Limits, Load, Network, Rate, TrustedProxies};
+pub use switches::Switches;
 
 pub use origins::CorsOrigins;
 
@@ -47,6 +49,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// Who may sign in.
     pub accounts: Accounts,
+    /// What is offered besides.
+    pub switches: Switches,
     /// What may be uploaded, and for how long.
     pub uploads: Uploads,
     /// The sweeper's pace.
@@ -195,6 +199,7 @@ impl Config {
         let lives =
             (env.duration("UPLOAD_TTL", hours(24), hours(24 * 30)), env.duration("MULTIPART_TTL", hours(24 * 7), hours(24 * 30)));
         let url_ttl = hours(1).min(lives.0).min(lives.1);
+        let accounts = env.accounts();
         let config = Self {
             bind: env.parsed("BIND", SocketAddr::from(([0, 0, 0, 0], 3000)), "an address and port such as 0.0.0.0:3000"),
             admin_bind: env.optional("ADMIN_BIND", "an address and port such as 127.0.0.1:9464"),
@@ -217,7 +222,8 @@ impl Config {
                 access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2), Tokens::MAX_ACCESS_TTL),
                 refresh_ttl: env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365)),
             },
-            accounts: env.accounts(),
+            switches: env.switches(accounts.local),
+            accounts,
             uploads: Uploads {
                 max_bytes: env.bytes("UPLOAD_MAX_BYTES", 50 << 20, 5 << 30),
                 types: env.types("UPLOAD_TYPES"),
@@ -287,6 +293,7 @@ mod tests {
             (vec![("OIDC_ISSUER", "http://id.example"), audience], "OIDC_ISSUER"),
             (vec![("LOCAL_ACCOUNTS", "off")], "OIDC_ISSUER"),
             (vec![("LOCAL_ACCOUNTS", "maybe")], "LOCAL_ACCOUNTS"),
+            (vec![issuer, audience, ("LOCAL_ACCOUNTS", "off"), ("SIGNUP", "on")], "SIGNUP"),
         ] {
             assert!(with(&more).unwrap_err().to_string().contains(named), "{more:?}");
         }

@@ -175,8 +175,13 @@ impl<'a> Reader<'a> {
             signup: self.parsed("RATE_LIMIT_SIGNUP", default.signup, Rate::FORM),
             login: self.parsed("RATE_LIMIT_LOGIN", default.login, Rate::FORM),
             login_failures: self.parsed("RATE_LIMIT_LOGIN_FAILURES", default.login_failures, Rate::FORM),
+            account_failures: self.parsed("RATE_LIMIT_ACCOUNT_FAILURES", default.account_failures, Rate::FORM),
+            password: self.parsed("RATE_LIMIT_PASSWORD", default.password, Rate::FORM),
             refresh: self.parsed("RATE_LIMIT_REFRESH", default.refresh, Rate::FORM),
+            calls: self.parsed("RATE_LIMIT_CALLS", default.calls, Rate::FORM),
             upload: self.parsed("RATE_LIMIT_UPLOAD", default.upload, Rate::FORM),
+            urls: self.parsed("RATE_LIMIT_URLS", default.urls, Rate::FORM),
+            s3: self.parsed("RATE_LIMIT_S3", default.s3, Rate::FORM),
         }
     }
 

@@ -284,8 +284,9 @@ fn banner(api: SocketAddr, config: &Config, local_s3: bool, mongod: Option<&Mong
         Some(mongod) => format!("mongod child {}, {}", mongod.pid(), mongod.uri()),
         None => "from MONGODB_URI".to_owned(),
     };
+    let docs = if config.switches.docs { format!("http://{api}/docs") } else { "off".to_owned() };
     format!(
-        "Valet is running, for development:\n  Gallery     http://{api}/\n  API         http://{api}/api\n  Swagger UI  http://{api}/docs\n  \
+        "Valet is running, for development:\n  Gallery     http://{api}/\n  API         http://{api}/api\n  Swagger UI  {docs}\n  \
          S3          {s3} (bucket {}, {s3_kind})\n  MongoDB     {mongo}\n  Data        {}\nCtrl-C stops all of it.",
         config.s3.bucket,
         data_dir.display()

@@ -11,8 +11,8 @@ use super::{
     Valet,
     accounts::LogInError,
     audit::audit,
-    credentials::{Caller, Proof, passwords::Busy},
-    throttle::{Client, Throttled},
+    credentials::{Caller, Proof},
+    throttle::Client,
 };
 use crate::{
     model::UserId,
@@ -54,18 +54,6 @@ impl From<StoreError> for DeleteAccountError {
     }
 }
 
-impl From<Throttled> for DeleteAccountError {
-    fn from(error: Throttled) -> Self {
-        LogInError::from(error).into()
-    }
-}
-
-impl From<Busy> for DeleteAccountError {
-    fn from(error: Busy) -> Self {
-        LogInError::from(error).into()
-    }
-}
-
 /// How a deletion goes on.
 enum Step {
     /// At once.
@@ -91,11 +79,11 @@ impl Valet {
     ) -> Result<(), DeleteAccountError> {
         let account = self.store.users.find(caller.user).await?.ok_or(DeleteAccountError::NoAccount)?;
         let account = match (&account.user.email, &account.password_hash, caller.proof) {
-            (Some(email), Some(_), _) => {
+            (Some(_), Some(_), _) => {
                 let password = password.ok_or(DeleteAccountError::NoPassword)?;
-                let guess = self.throttle.guess(email, client)?;
-                let place = self.passwords.place().map_err(LogInError::from).inspect_err(|_| guess.unknown())?;
-                self.prove(Some(account), password, guess, place).await?
+                let (_, place) = self.admit_password(caller.user, client)?;
+                let guess = self.guess_of(caller)?;
+                self.prove(Some(account), password, guess, &place).await?
             }
             (_, _, Proof::Provider(issued_at)) if now - issued_at <= FRESH => account,
             _ => return Err(DeleteAccountError::TokenTooOld),
@@ -151,6 +139,7 @@ impl Valet {
         Deletion { user, at, is_foreign, .. }: Deletion,
         now: OffsetDateTime,
     ) -> Result<Step, StoreError> {
+        self.store.known_networks.forget_all(user).await?;
         // Again: one may have begun while the account was claimed.
         if self.store.sessions.has_any(user).await? {
             self.end_sessions(user, None).await?;

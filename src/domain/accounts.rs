@@ -1,6 +1,6 @@
 //! Signing up and in.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::Ipv4Addr};
 
 use time::OffsetDateTime;
 
@@ -9,12 +9,14 @@ use super::{
     audit::audit,
     credentials::{
         Caller,
-        passwords::{Busy, Password, Place, Verdict},
+        passwords::{Password, Verdict},
     },
     password_rules,
+    prefix::Prefix,
     provider::LocalOnly,
     sessions::SignedIn,
-    throttle::{Client, Guess, Throttled},
+    throttle::{Client, Guess, Throttle, Throttled},
+    workers::{Busy, Holder, Place},
 };
 use crate::{
     model::{Email, InvalidEmail, Usage, User, UserId},
@@ -41,6 +43,9 @@ pub enum SignUpError {
     /// There are no accounts here.
     #[error(transparent)]
     LocalOnly(#[from] LocalOnly),
+    /// Accounts are not made here any more.
+    #[error("sign-up is closed")]
+    Closed,
     /// Too many from there.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -140,11 +145,17 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<SignedIn, SignUpError> {
         self.local_accounts()?;
+        if !self.can_sign_up {
+            return Err(SignUpError::Closed);
+        }
         self.throttle.sign_up(client)?;
         let email = Email::parse(email)?;
-        let hash = self.hash_new::<SignUpError>(password, &email).await?;
+        let holder = client.holder(None);
+        let place = self.passwords.place(holder)?;
+        let hash = self.hash_new::<SignUpError>(password, &email, (holder, &place)).await?;
         let user = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
         let (signed_in, session) = self.start_session(user, client, now).await?;
+        self.record_network(signed_in.user.id, client, now).await;
         audit!("account_created", user = %signed_in.user.id, %session, "signed up");
         Ok(signed_in)
     }
@@ -162,15 +173,15 @@ impl Valet {
     ) -> Result<SignedIn, LogInError> {
         self.local_accounts()?;
         self.throttle.log_in(client)?;
-        let place = self.passwords.place()?;
+        let place = self.passwords.place(client.holder(None))?;
         let account = match Email::parse(email) {
             Ok(email) => {
-                let guess = self.throttle.guess(&email, client)?;
-                let account = self.store.users.find_by_email(&email).await?;
-                self.prove(account, password, guess, place).await?
+                let guess = self.guess(&email, client, now).await?;
+                let account = self.store.users.find_by_email(&email).await.inspect_err(|_| guess.unknown())?;
+                self.prove(account, password, guess, &place).await?
             }
             // Belongs to nobody: there is nothing to guess, but the time it takes must not tell.
-            Err(InvalidEmail) => self.prove(None, password, Guess::uncounted(), place).await?,
+            Err(InvalidEmail) => self.prove(None, password, Guess::uncounted(), &place).await?,
         };
         let user = account.user.id;
         let (signed_in, session) = self.start_session(account.user, client, now).await?;
@@ -180,6 +191,7 @@ impl Valet {
             self.end(session).await?;
             return Err(LogInError::InvalidCredentials);
         }
+        self.record_network(user, client, now).await;
         audit!("login_succeeded", %user, %session, "logged in");
         Ok(signed_in)
     }
@@ -195,12 +207,12 @@ impl Valet {
         new: &str,
         client: &Client,
     ) -> Result<(), ChangePasswordError> {
-        let place = self.passwords.place()?;
+        let (holder, place) = self.admit_password(caller.user, client)?;
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
         let email = own_email(&account)?.clone();
-        let guess = self.throttle.guess(&email, client).map_err(LogInError::from)?;
-        let account = self.prove(Some(account), current, guess, place).await?;
-        let hash = self.hash_new::<ChangePasswordError>(new, &email).await?;
+        let guess = self.guess_of(caller)?;
+        let account = self.prove(Some(account), current, guess, &place).await?;
+        let hash = self.hash_new::<ChangePasswordError>(new, &email, (holder, &place)).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(LogInError::InvalidCredentials.into());
         }
@@ -215,7 +227,9 @@ impl Valet {
     pub async fn set_password(&self, email: &str, new: &str) -> Result<(), SetPasswordError> {
         let email = Email::parse(email)?;
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
-        let hash = self.hash_new::<SetPasswordError>(new, &email).await?;
+        let holder = Holder { site: Prefix::site(Ipv4Addr::LOCALHOST.into()), user: Some(account.user.id) };
+        let place = self.passwords.place(holder)?;
+        let hash = self.hash_new::<SetPasswordError>(new, &email, (holder, &place)).await?;
         if !self.store.users.change_password(&account, &hash).await? {
             return Err(SetPasswordError::Changed);
         }
@@ -224,12 +238,32 @@ impl Valet {
     }
 
     /// The hash of a password that may become the one of this address's account.
-    async fn hash_new<E: From<WeakPassword> + From<Busy>>(&self, password: &str, email: &Email) -> Result<String, E> {
+    async fn hash_new<E: From<WeakPassword> + From<Busy>>(
+        &self,
+        password: &str,
+        email: &Email,
+        (holder, place): (Holder, &Place),
+    ) -> Result<String, E> {
         let password = Password::new(password);
-        match self.passwords.weakness(password.clone(), email).await? {
+        match self.passwords.weakness(holder, password.clone(), email).await? {
             Some(weakness) => Err(WeakPassword(weakness).into()),
-            None => Ok(self.passwords.hash(password).await?),
+            None => Ok(self.passwords.hash(place, password).await?),
         }
+    }
+
+    /// Counts a caller who is to prove the account's password, and takes a place for hashing it.
+    pub(super) fn admit_password(&self, user: UserId, client: &Client) -> Result<(Holder, Place), LogInError> {
+        self.throttle.log_in(client)?;
+        self.throttle.password(user)?;
+        let holder = client.holder(Some(user));
+        Ok((holder, self.passwords.place(holder)?))
+    }
+
+    /// Counts a caller's try of the password by the session that it is made in.
+    pub(super) fn guess_of(&self, caller: Caller) -> Result<Guess<'_>, LogInError> {
+        // Accounts with a password are signed in to by sessions alone.
+        let session = caller.session().ok_or(LogInError::LocalOnly(LocalOnly::NotYours))?;
+        Ok(self.throttle.guess_in_session(session)?)
     }
 
     /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than
@@ -239,7 +273,7 @@ impl Valet {
         account: Option<Account>,
         password: &str,
         guess: Guess<'_>,
-        place: Place,
+        place: &Place,
     ) -> Result<Account, LogInError> {
         // What is too long to be a password was never hashed; it is not hashed now, either.
         let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
@@ -253,7 +287,7 @@ impl Valet {
         guess.right();
         // A server too busy for it now does it the next time.
         if verdict == Verdict::Outdated
-            && let Ok(hash) = self.passwords.hash(password).await
+            && let Ok(hash) = self.passwords.hash(place, password).await
         {
             self.store.users.rehash_password(&account, &hash).await?;
             tracing::info!(user, "password hashed with today's parameters");
@@ -270,12 +304,10 @@ impl Valet {
         Ok(account.zip(usage).map(|(account, usage)| (account.user, usage)))
     }
 
-    /// Counts uploads that a user is about to be issued.
-    ///
-    /// # Errors
-    /// [`Throttled`]: then none is to be issued.
-    pub fn throttle_uploads(&self, user: UserId, count: u32) -> Result<(), Throttled> {
-        self.throttle.uploads(user, count)
+    /// Counts of what users do, for handlers to charge before they ask for it.
+    #[must_use]
+    pub fn throttle(&self) -> &Throttle {
+        &self.throttle
     }
 
     /// Bytes that a user may hold.

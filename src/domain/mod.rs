@@ -13,19 +13,24 @@ pub mod deletion;
 pub mod deployment;
 pub mod finalize;
 pub mod gallery;
+mod known_networks;
 mod lookout;
 pub mod multipart;
 pub mod orphans;
 pub mod password_rules;
+pub mod prefix;
 pub mod provider;
 mod recent;
 pub mod recount;
 mod refresh_token;
 pub mod sessions;
+pub mod shares;
 pub mod sweeper;
 pub mod throttle;
+mod turns;
 pub mod uploads;
 pub mod uppy;
+pub mod workers;
 
 /// For `tests/fuzz` alone.
 #[cfg(fuzzing)]
@@ -35,7 +40,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::{self, Config},
-    model::Image,
+    model::{Image, UserId},
     store::{Objects, Store, StoreError},
 };
 
@@ -51,8 +56,12 @@ pub struct Valet {
     session_ttl: Duration,
     liveness: sessions::Liveness,
     local_accounts: bool,
+    can_sign_up: bool,
     provider: Option<Arc<provider::Provider>>,
     throttle: throttle::Throttle,
+    recorded: known_networks::Recorded,
+    /// Calls to S3 under way for each user.
+    s3_turns: Arc<turns::Turns<UserId>>,
     lookout: lookout::Lookout,
     passwords: credentials::passwords::Passwords,
 }
@@ -60,7 +69,7 @@ pub struct Valet {
 /// The longest a slow phone may take for a byte: a grace that a large file does not outlast.
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
-/// Calls to S3 that one request makes at once.
+/// Objects that S3 is asked about at once for one user, whatever the number of requests.
 const S3_AT_ONCE: usize = 16;
 
 /// The answer of a call for many that was made for one.
@@ -84,8 +93,11 @@ impl Valet {
             session_ttl: config.tokens.refresh_ttl,
             liveness: sessions::Liveness::default(),
             local_accounts: config.accounts.local,
+            can_sign_up: config.switches.signup,
             provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
+            recorded: known_networks::Recorded::default(),
+            s3_turns: turns::Turns::new(usize::MAX, S3_AT_ONCE),
             lookout: lookout::Lookout::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })

@@ -126,6 +126,7 @@ impl Valet {
                 let expires_at = session.ends_at.min(now + self.session_ttl);
                 if self.store.sessions.rotate(session.id, &parent, &child.hash(), expires_at).await? {
                     tracing::info!(user = %session.user, session = %session.id, "session refreshed");
+                    self.record_network(session.user, client, now).await;
                     return Ok(self.signed_in(account.user, &child, expires_at, now)?);
                 }
                 continue;
@@ -146,8 +147,9 @@ impl Valet {
     ///
     /// # Errors
     /// [`RefreshError`], but never [`RefreshError::Ended`].
-    pub async fn log_out(&self, token: &str) -> Result<(), RefreshError> {
+    pub async fn log_out(&self, token: &str, client: &Client) -> Result<(), RefreshError> {
         self.local_accounts()?;
+        self.throttle.refresh(client)?;
         let token = RefreshToken::parse(token).ok_or_else(refused)?;
         if self.end(token.session()).await? {
             audit!("session_ended", session = %token.session(), "logged out");

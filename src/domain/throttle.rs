@@ -1,40 +1,75 @@
-//! Throttling: how often one account, address or user may do a thing. Each server counts for itself, in bounded memory.
+//! Throttling: how often one account, network or user may do a thing. Each server counts for itself, in bounded memory.
 //!
-//! No stranger locks an owner out: wrong passwords are counted by account and address together, so that they cost their
-//! sender alone.
+//! Networks are counted at every width that one customer may have, so that hopping between addresses gains little. Wrong passwords are
+//! counted by account and network together, so that they cost their sender's network first, and by account; `known_networks` keeps the
+//! owner's way in.
 
 use std::{
     hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use aws_lc_rs::digest;
 
-use super::{audit::audit, recent::Recent};
+use super::{audit::audit, prefix::Prefix, recent::Recent, workers::Holder};
 use crate::{
     config::{self, Rate},
-    model::{Email, UserId},
+    model::{Email, SessionId, UserId},
 };
 
 /// Keys that each limit remembers: a few megabytes when full.
 const CAPACITY: usize = 100_000;
+/// What a network may do in multiples of what one host in it may: /32 and /64, /56, /24 and /48.
+const FACTORS: [u32; 3] = [1, 2, 4];
 
-/// Who asks, as far as a request tells.
+/// The names of the limits, as refusals give them.
+pub mod names {
+    /// `RATE_LIMIT_SIGNUP`
+    pub const SIGNUP: &str = "signup";
+    /// `RATE_LIMIT_LOGIN`
+    pub const LOGIN: &str = "login";
+    /// `RATE_LIMIT_LOGIN_FAILURES`
+    pub const LOGIN_FAILURES: &str = "login-failures";
+    /// `RATE_LIMIT_ACCOUNT_FAILURES`
+    pub const ACCOUNT_FAILURES: &str = "account-failures";
+    /// `RATE_LIMIT_PASSWORD`
+    pub const PASSWORD: &str = "password";
+    /// `RATE_LIMIT_REFRESH`
+    pub const REFRESH: &str = "refresh";
+    /// `RATE_LIMIT_CALLS`
+    pub const CALLS: &str = "calls";
+    /// `RATE_LIMIT_UPLOAD`
+    pub const UPLOAD: &str = "upload";
+    /// `RATE_LIMIT_URLS`
+    pub const URLS: &str = "urls";
+    /// `RATE_LIMIT_S3`
+    pub const S3: &str = "s3";
+}
+
+/// The client of a request, as far as the request tells.
 #[derive(Debug, Clone)]
 pub struct Client {
     /// The address of the client, or of the last proxy that is not ours.
     pub address: IpAddr,
-    /// What the client calls itself.
+    /// The client's name for itself.
     pub device: Option<String>,
+}
+
+impl Client {
+    /// Whose work it is that this client asks for.
+    #[must_use]
+    pub fn holder(&self, user: Option<UserId>) -> Holder {
+        Holder { site: Prefix::site(self.address), user }
+    }
 }
 
 /// Too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many requests: {limit}")]
 pub struct Throttled {
-    /// Which limit.
+    /// Which limit, one of [`names`].
     pub limit: &'static str,
     /// What it allows.
     pub rate: Rate,
@@ -58,22 +93,12 @@ impl<K: Eq + Hash + Copy> Limit<K> {
 
     /// Counts `n` times at once, or none of them.
     fn take(&self, key: K, n: u32, now: Instant) -> Result<(), Throttled> {
-        let mut all = self.lock();
-        let empty_at = all.get(key).map_or(now, |at| at.max(now)) + self.cost(n);
-        let ahead = empty_at.saturating_duration_since(now);
-        if ahead > self.rate.window {
-            return Err(Throttled { limit: self.name, rate: self.rate, retry_after: ahead.saturating_sub(self.rate.window) });
-        }
-        all.insert(key, empty_at);
-        Ok(())
+        Self::fill(&mut self.lock(), self.name, (key, n), self.rate, now)
     }
 
     /// Takes back what was counted once.
     fn give_back(&self, key: K) {
-        let mut all = self.lock();
-        if let Some(before) = all.get(key).and_then(|at| at.checked_sub(self.cost(1))) {
-            all.insert(key, before);
-        }
+        Self::drain(&mut self.lock(), key, self.rate);
     }
 
     /// Forgets what was counted.
@@ -81,9 +106,26 @@ impl<K: Eq + Hash + Copy> Limit<K> {
         self.lock().remove(key);
     }
 
-    /// What `n` times put into the bucket, in time; more than fits at once is as much as fits.
-    fn cost(&self, n: u32) -> Duration {
-        self.rate.window * n.min(self.rate.count) / self.rate.count
+    fn fill(
+        all: &mut Recent<K, Instant>,
+        name: &'static str,
+        (key, n): (K, u32),
+        rate: Rate,
+        now: Instant,
+    ) -> Result<(), Throttled> {
+        let empty_at = all.get(key).map_or(now, |at| at.max(now)) + cost(rate, n);
+        let ahead = empty_at.saturating_duration_since(now);
+        if ahead > rate.window {
+            return Err(Throttled { limit: name, rate, retry_after: ahead.saturating_sub(rate.window) });
+        }
+        all.insert(key, empty_at);
+        Ok(())
+    }
+
+    fn drain(all: &mut Recent<K, Instant>, key: K, rate: Rate) {
+        if let Some(before) = all.get(key).and_then(|at| at.checked_sub(cost(rate, 1))) {
+            all.insert(key, before);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Recent<K, Instant>> {
@@ -91,8 +133,43 @@ impl<K: Eq + Hash + Copy> Limit<K> {
     }
 }
 
-/// An account by what names it, whether it exists or not, and where its password is tried from.
-type Guesser = ([u8; 16], IpAddr);
+/// What `n` times put into the bucket, in time; more than fits at once is as much as fits.
+fn cost(rate: Rate, n: u32) -> Duration {
+    rate.window * n.min(rate.count) / rate.count
+}
+
+/// The networks that an address is in, each with the rate that it may have.
+fn widening(address: IpAddr, rate: Rate) -> impl DoubleEndedIterator<Item = (Prefix, Rate)> {
+    let wider = move |(prefix, factor): (Option<Prefix>, u32)| {
+        prefix.map(|prefix| (prefix, Rate { count: rate.count.saturating_mul(factor), ..rate }))
+    };
+    Prefix::widening(address).into_iter().zip(FACTORS).filter_map(wider)
+}
+
+/// A limit of what comes from a network, counted for its hosts and its wider networks alike.
+impl<K: Eq + Hash + Copy> Limit<(K, Prefix)> {
+    /// Counts once for each network that the address is in, or for none of them.
+    fn take_from(&self, key: K, address: IpAddr, now: Instant) -> Result<(), Throttled> {
+        let mut all = self.lock();
+        let mut counted = Vec::with_capacity(FACTORS.len());
+        for (prefix, rate) in widening(address, self.rate) {
+            if let Err(refused) = Self::fill(&mut all, self.name, ((key, prefix), 1), rate, now) {
+                counted.into_iter().for_each(|(prefix, rate)| Self::drain(&mut all, (key, prefix), rate));
+                return Err(refused);
+            }
+            counted.push((prefix, rate));
+        }
+        Ok(())
+    }
+
+    fn give_back_from(&self, key: K, address: IpAddr) {
+        let mut all = self.lock();
+        widening(address, self.rate).for_each(|(prefix, rate)| Self::drain(&mut all, (key, prefix), rate));
+    }
+}
+
+/// An account by the digest of its address, whether it exists or not.
+type AccountKey = [u8; 16];
 
 /// All limits; `None` where they are off.
 #[derive(Debug)]
@@ -100,11 +177,26 @@ pub struct Throttle(Option<Limits>);
 
 #[derive(Debug)]
 struct Limits {
-    signup: Limit<IpAddr>,
-    login: Limit<IpAddr>,
-    login_failures: Limit<Guesser>,
-    refresh: Limit<IpAddr>,
+    signup: Limit<((), Prefix)>,
+    login: Limit<((), Prefix)>,
+    login_failures: Limit<(AccountKey, Prefix)>,
+    session_failures: Limit<SessionId>,
+    account_failures: Limit<AccountKey>,
+    password: Limit<UserId>,
+    refresh: Limit<((), Prefix)>,
+    calls: Limit<UserId>,
     upload: Limit<UserId>,
+    urls: Limit<UserId>,
+    s3: Limit<UserId>,
+}
+
+/// What is known of the network that a password is tried from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Nothing: the account's own limit counts, too.
+    Stranger,
+    /// The account was signed in to from there.
+    Known,
 }
 
 impl Throttle {
@@ -112,49 +204,85 @@ impl Throttle {
     #[must_use]
     pub fn new(config: &config::Limits) -> Self {
         Self(config.on.then(|| Limits {
-            signup: Limit::new("signup", config.signup),
-            login: Limit::new("login", config.login),
-            login_failures: Limit::new("login-failures", config.login_failures),
-            refresh: Limit::new("refresh", config.refresh),
-            upload: Limit::new("upload", config.upload),
+            signup: Limit::new(names::SIGNUP, config.signup),
+            login: Limit::new(names::LOGIN, config.login),
+            login_failures: Limit::new(names::LOGIN_FAILURES, config.login_failures),
+            session_failures: Limit::new(names::LOGIN_FAILURES, config.login_failures),
+            account_failures: Limit::new(names::ACCOUNT_FAILURES, config.account_failures),
+            password: Limit::new(names::PASSWORD, config.password),
+            refresh: Limit::new(names::REFRESH, config.refresh),
+            calls: Limit::new(names::CALLS, config.calls),
+            upload: Limit::new(names::UPLOAD, config.upload),
+            urls: Limit::new(names::URLS, config.urls),
+            s3: Limit::new(names::S3, config.s3),
         }))
     }
 
-    /// A sign-up.
+    /// Counts a sign-up.
     ///
     /// # Errors
     /// [`Throttled`].
     pub fn sign_up(&self, client: &Client) -> Result<(), Throttled> {
-        self.check(|limits, now| limits.signup.take(network(client.address), 1, now))
+        self.check(|limits, now| limits.signup.take_from((), client.address, now))
     }
 
-    /// A login.
+    /// Counts a login, or another call that proves a password.
     ///
     /// # Errors
     /// [`Throttled`].
     pub fn log_in(&self, client: &Client) -> Result<(), Throttled> {
-        self.check(|limits, now| limits.login.take(network(client.address), 1, now))
+        self.check(|limits, now| limits.login.take_from((), client.address, now))
     }
 
-    /// A try of an account's password: counted as wrong until it is known, so that a thousand at once are counted, too.
+    /// Counts a try of an account's password: as wrong until it is known, so that a thousand at once are counted, too.
+    ///
+    /// # Errors
+    /// [`Throttled`]; not audited, since the caller may try again with another standing.
+    pub fn guess(&self, email: &Email, client: &Client, standing: Standing) -> Result<Guess<'_>, Throttled> {
+        let Some(limits) = &self.0 else { return Ok(Guess::uncounted()) };
+        let (account, now) = (account_key(email), Instant::now());
+        limits.login_failures.take_from(account, client.address, now)?;
+        if standing == Standing::Stranger {
+            let taken = limits.account_failures.take(account, 1, now);
+            taken.inspect_err(|_| limits.login_failures.give_back_from(account, client.address))?;
+        }
+        Ok(Guess(Some((limits, Counted::From { account, address: client.address, standing }))))
+    }
+
+    /// Counts a try of the password by a caller who is signed in: whoever stole a session can use up that session's tries alone.
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn guess(&self, email: &Email, client: &Client) -> Result<Guess<'_>, Throttled> {
-        let key = guesser(email, client);
-        self.check(|limits, now| limits.login_failures.take(key, 1, now))?;
-        Ok(Guess { failures: self.0.as_ref().map(|limits| &limits.login_failures), key })
+    pub fn guess_in_session(&self, session: SessionId) -> Result<Guess<'_>, Throttled> {
+        self.check(|limits, now| limits.session_failures.take(session, 1, now))?;
+        Ok(Guess(self.0.as_ref().map(|limits| (limits, Counted::In(session)))))
     }
 
-    /// A refresh.
+    /// Counts a call that proves a user's password besides logins: changing it, deleting the account.
+    ///
+    /// # Errors
+    /// [`Throttled`].
+    pub fn password(&self, user: UserId) -> Result<(), Throttled> {
+        self.check(|limits, now| limits.password.take(user, 1, now))
+    }
+
+    /// Counts a call that takes a refresh token.
     ///
     /// # Errors
     /// [`Throttled`].
     pub fn refresh(&self, client: &Client) -> Result<(), Throttled> {
-        self.check(|limits, now| limits.refresh.take(network(client.address), 1, now))
+        self.check(|limits, now| limits.refresh.take_from((), client.address, now))
     }
 
-    /// Uploads issued at once.
+    /// Counts a call by a user.
+    ///
+    /// # Errors
+    /// [`Throttled`].
+    pub fn call(&self, user: UserId) -> Result<(), Throttled> {
+        self.check(|limits, now| limits.calls.take(user, 1, now))
+    }
+
+    /// Counts uploads issued at once.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -162,108 +290,88 @@ impl Throttle {
         self.check(|limits, now| limits.upload.take(user, count, now))
     }
 
+    /// Counts URLs signed at once.
+    ///
+    /// # Errors
+    /// [`Throttled`].
+    pub fn urls(&self, user: UserId, count: u32) -> Result<(), Throttled> {
+        self.check(|limits, now| limits.urls.take(user, count, now))
+    }
+
+    /// Counts objects that S3 is asked about at once.
+    ///
+    /// # Errors
+    /// [`Throttled`].
+    pub fn s3(&self, user: UserId, count: u32) -> Result<(), Throttled> {
+        self.check(|limits, now| limits.s3.take(user, count, now))
+    }
+
     fn check(&self, take: impl FnOnce(&Limits, Instant) -> Result<(), Throttled>) -> Result<(), Throttled> {
         let Some(limits) = &self.0 else { return Ok(()) };
-        take(limits, Instant::now())
-            .inspect_err(|throttled| audit!("throttled", limit = throttled.limit, rate = %throttled.rate, "too many requests"))
+        take(limits, Instant::now()).inspect_err(report)
     }
 }
 
-/// A try of a password that is counted as wrong unless it is said what came of it.
+/// Audits a refusal.
+pub(super) fn report(throttled: &Throttled) {
+    audit!("throttled", limit = throttled.limit, rate = %throttled.rate, "too many requests");
+}
+
+/// Where a guess was counted.
+#[derive(Debug, Clone, Copy)]
+enum Counted {
+    From { account: AccountKey, address: IpAddr, standing: Standing },
+    In(SessionId),
+}
+
+/// A try of a password that is counted as wrong unless [`Guess::right`] or [`Guess::unknown`] follows.
 #[must_use]
 #[derive(Debug)]
-pub struct Guess<'a> {
-    failures: Option<&'a Limit<Guesser>>,
-    key: Guesser,
-}
+pub struct Guess<'a>(Option<(&'a Limits, Counted)>);
 
 impl Guess<'_> {
     /// One that is not counted.
     pub fn uncounted() -> Self {
-        Self { failures: None, key: ([0; 16], IpAddr::V6(Ipv6Addr::UNSPECIFIED)) }
+        Self(None)
     }
 
-    /// It was right: the count starts anew.
+    /// It was right: the counts of this host or session start anew, and so does the account's where the try was counted for it. What
+    /// others in the wider network have tried stands.
     pub fn right(self) {
-        if let Some(failures) = self.failures {
-            failures.forget(self.key);
+        let Some((limits, counted)) = self.0 else { return };
+        match counted {
+            Counted::From { account, address, standing } => {
+                limits.login_failures.give_back_from(account, address);
+                limits.login_failures.forget((account, Prefix::host(address)));
+                if standing == Standing::Stranger {
+                    limits.account_failures.forget(account);
+                }
+            }
+            Counted::In(session) => limits.session_failures.forget(session),
         }
     }
 
     /// It was not looked at.
     pub fn unknown(&self) {
-        if let Some(failures) = self.failures {
-            failures.give_back(self.key);
+        let Some((limits, counted)) = self.0 else { return };
+        match counted {
+            Counted::From { account, address, standing } => {
+                limits.login_failures.give_back_from(account, address);
+                if standing == Standing::Stranger {
+                    limits.account_failures.give_back(account);
+                }
+            }
+            Counted::In(session) => limits.session_failures.give_back(session),
         }
     }
 }
 
-fn guesser(email: &Email, client: &Client) -> Guesser {
+fn account_key(email: &Email) -> AccountKey {
     let mut account = [0; 16];
     account.copy_from_slice(&digest::digest(&digest::SHA256, email.key().as_bytes()).as_ref()[..16]);
-    (account, network(client.address))
-}
-
-/// One customer of a provider has a whole /64 of IPv6: its addresses are one.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),
-        v4 @ IpAddr::V4(_) => v4,
-    }
+    account
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_burst_then_a_steady_pace() {
-        let limit = Limit::new("x", Rate::new(10, 60));
-        let start = Instant::now();
-        for _ in 0..10 {
-            assert_eq!(limit.take("a", 1, start), Ok(()));
-        }
-        let refused = limit.take("a", 1, start);
-        assert_eq!(refused.map_err(|refused| refused.retry_after), Err(Duration::from_secs(6)));
-        assert_eq!(limit.take("b", 1, start), Ok(()), "keys are apart");
-        let later = start + Duration::from_secs(6);
-        assert_eq!(limit.take("a", 1, later), Ok(()));
-        assert!(limit.take("a", 1, later).is_err(), "one in six seconds");
-        let much_later = start + Duration::from_secs(3600);
-        assert_eq!((0..20).filter(|_| limit.take("a", 1, much_later).is_ok()).count(), 10, "no more is saved than the burst");
-    }
-
-    #[test]
-    fn many_at_once_are_all_or_none_and_never_impossible() {
-        let limit = Limit::new("x", Rate::new(10, 60));
-        let start = Instant::now();
-        assert!(limit.take("a", 6, start).is_ok());
-        assert!(limit.take("a", 6, start).is_err());
-        assert!(limit.take("a", 4, start).is_ok(), "the refused six were not counted");
-        assert!(limit.take("b", 1000, start).is_ok(), "as much as fits");
-        assert!(limit.take("b", 1, start).is_err());
-    }
-
-    #[test]
-    fn a6_what_was_not_wrong_is_not_held_against_anybody() {
-        let limit = Limit::new("x", Rate::new(2, 60));
-        let start = Instant::now();
-        for _ in 0..5 {
-            assert!(limit.take("a", 1, start).is_ok());
-            limit.give_back("a");
-        }
-        assert!(limit.take("a", 2, start).is_ok());
-        assert!(limit.take("a", 1, start).is_err());
-        limit.forget("a");
-        assert!(limit.take("a", 2, start).is_ok());
-    }
-
-    #[test]
-    fn addresses_of_one_customer_are_one() {
-        let of = |text: &str| text.parse().map(network);
-        assert_eq!(of("2001:db8:1:2::1"), of("2001:db8:1:2:ffff::9"));
-        assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));
-        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
-        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
-    }
-}
+#[path = "throttle_tests.rs"]
+mod tests;

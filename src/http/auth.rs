@@ -17,11 +17,11 @@ use crate::{domain::sessions::SignedIn, model::User as Account};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("sign_up", &[Code::LocalAccountsOnly, Code::RateLimited, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
-    ("log_in", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials]),
+    ("sign_up", &[Code::LocalAccountsOnly, Code::SignupClosed, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
+    ("log_in", &[Code::LocalAccountsOnly, Code::InvalidCredentials]),
     ("get_me", &[]),
-    ("change_password", &[Code::LocalAccountsOnly, Code::RateLimited, Code::InvalidCredentials, Code::WeakPassword]),
-    ("delete_account", &[Code::RateLimited, Code::InvalidCredentials, Code::TokenTooOld]),
+    ("change_password", &[Code::LocalAccountsOnly, Code::InvalidCredentials, Code::WeakPassword]),
+    ("delete_account", &[Code::InvalidCredentials, Code::TokenTooOld]),
 ];
 
 /// The operations.
@@ -156,7 +156,8 @@ impl User {
 impl Auth {
     /// Make an account
     ///
-    /// Signs in at once. An address belongs to one account, whatever its letter case.
+    /// Signs in at once. An address belongs to one account, whatever its letter case. Where the operator has closed sign-up
+    /// (`signup_closed`), accounts that there are can log in.
     #[oai(path = "/signup", method = "post", operation_id = "sign_up")]
     async fn sign_up(&self, app: Application<'_>, client: Client, body: Body<Credentials>) -> Result<SignUpResponse, Problem> {
         let signed_in = app.valet.sign_up(&body.0.email, &body.0.password, &client.0, view::now()).await?;

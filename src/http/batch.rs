@@ -26,13 +26,8 @@ pub const MOST: usize = 100;
 
 /// The problems of each operation as a whole, beside those of every operation of its shape. Items have those of the
 /// single calls.
-pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("create_uploads", &[Code::RateLimited]),
-    ("renew_uploads", &[]),
-    ("confirm_uploads", &[]),
-    ("read_images", &[]),
-    ("delete_images", &[]),
-];
+pub const PROBLEMS: &[(&str, &[Code])] =
+    &[("create_uploads", &[]), ("renew_uploads", &[]), ("confirm_uploads", &[]), ("read_images", &[]), ("delete_images", &[])];
 
 /// The operations.
 pub struct Batch;
@@ -151,6 +146,12 @@ fn bounded<T>(items: Vec<T>, member: &str) -> Result<Vec<T>, Problem> {
     Err(Problem::new(Code::InvalidRequest, "A batch has from 1 to 100 items.").field(member, "must have from 1 to 100 items"))
 }
 
+/// How many items a limit counts.
+fn count<T>(items: &[T]) -> u32 {
+    // From 1 to 100.
+    u32::try_from(items.len()).unwrap_or(u32::MAX)
+}
+
 /// The ids as given, and those of them that can be ids.
 fn read_ids(body: ImageIds) -> Result<(Vec<String>, Vec<ImageId>), Problem> {
     let given = bounded(body.ids, "ids")?;
@@ -216,8 +217,7 @@ impl Batch {
     ) -> Result<Json<UploadResults>, Problem> {
         let now = view::now();
         let items = bounded(body.0.items, "items")?;
-        // From 1 to 100 by the line above.
-        app.valet.throttle_uploads(caller.0.user, u32::try_from(items.len()).unwrap_or(u32::MAX))?;
+        app.valet.throttle().uploads(caller.0.user, count(&items))?;
         let mut keys = Vec::with_capacity(items.len());
         for (at, item) in items.iter().enumerate() {
             let read = |text: &String| idempotency_key(text, &format!("items[{at}].idempotencyKey"));
@@ -262,6 +262,7 @@ impl Batch {
     ) -> Result<Json<UploadResults>, Problem> {
         let now = view::now();
         let (given, ids) = read_ids(body.0)?;
+        app.valet.throttle().urls(caller.0.user, count(&ids))?;
         let answers = app.valet.renew_all(caller.0.user, &ids, now).await?;
         let result = |_, answer: Result<_, Problem>| {
             let answer = answer.and_then(|ticket| Ok((200, UploadTicket::new(ticket, now, |image| app.valet.show(image, now))?)));
@@ -283,6 +284,7 @@ impl Batch {
     ) -> Result<Json<ImageResults>, Problem> {
         let now = view::now();
         let (given, ids) = read_ids(body.0)?;
+        app.valet.throttle().s3(caller.0.user, count(&ids))?;
         let answers = app.valet.confirm_all(caller.0.user, &ids, now).await?;
         let result = |id, answer: Result<_, Problem>| {
             let shown = answer.and_then(|image| Ok(app.valet.show(image, now)?.into()));
@@ -303,6 +305,7 @@ impl Batch {
         body: Body<ImageIds>,
     ) -> Result<Json<ImageResults>, Problem> {
         let (given, ids) = read_ids(body.0)?;
+        app.valet.throttle().urls(caller.0.user, count(&ids))?;
         let answers = app.valet.images(caller.0.user, &ids, view::now()).await?;
         let result = |id, answer: Result<_, Problem>| ImageResult::new(id, answer.map(Into::into), &request.0.0);
         Ok(Json(ImageResults { results: results(given, answers, result) }))
@@ -320,6 +323,7 @@ impl Batch {
         body: Body<ImageIds>,
     ) -> Result<Json<DeleteResults>, Problem> {
         let (given, ids) = read_ids(body.0)?;
+        app.valet.throttle().s3(caller.0.user, count(&ids))?;
         let answers = app.valet.delete_all(caller.0.user, &ids, view::now()).await?;
         let result = |id, answer: Result<(), Problem>| match answer {
             Ok(()) => DeleteResult { id, status: 204, problem: None },

@@ -4,10 +4,14 @@ use poem::{Request, http::header, web::Data};
 use poem_openapi::{SecurityScheme, auth::Bearer};
 use time::OffsetDateTime;
 
-use super::problem::{Code, Problem};
+use super::{
+    limits,
+    problem::{Code, Problem},
+};
 use crate::{
     app::App,
     domain::{audit, credentials::Caller},
+    model::UserId,
 };
 
 /// The access token of `POST /api/auth/login`, or where the server is set up for one, of an OpenID provider; sent as
@@ -25,7 +29,17 @@ async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller>
     }
     let caller = app.valet.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;
     tracing::Span::current().record("user", tracing::field::display(caller.user));
+    admit(app, caller.user)?;
     Ok(caller)
+}
+
+/// Counts the request for the user that it proved to come from, and takes one of the places that the user may have.
+///
+/// # Errors
+/// 429 for a user who asks too often, 503 for one of whom too much is under way.
+pub fn admit(app: &App, user: UserId) -> Result<(), Problem> {
+    app.valet.throttle().call(user)?;
+    limits::seat(user)
 }
 
 /// The application, as handlers take it.

@@ -1,6 +1,10 @@
 //! Who asks, as far as the connection and the headers tell: for throttling, and for the owner of a session to know it by.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use poem::{Addr, FromRequest, Request, RequestBody, http::header};
 
@@ -23,6 +27,38 @@ impl<'a> FromRequest<'a> for Client {
 pub fn address(request: &Request, proxies: &TrustedProxies) -> IpAddr {
     let fields: Vec<_> = fields(request, "x-forwarded-for").collect();
     proxies.client(peer(request), fields.into_iter())
+}
+
+/// How long it is not said again that a proxy is not trusted.
+const WARNED: Duration = Duration::from_secs(60 * 60);
+
+/// Warns of a proxy that is missing in `TRUSTED_PROXIES`: a peer in a private network that names the client it asks for. Once an hour,
+/// since it does so with every request.
+pub fn warn_of_strange_proxy(request: &Request, proxies: &TrustedProxies) {
+    static LAST: Mutex<Option<Instant>> = Mutex::new(None);
+    let peer = peer(request);
+    if !request.headers().contains_key("x-forwarded-for") || proxies.trust(peer) || !is_private(peer) {
+        return;
+    }
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_none_or(|at| at.elapsed() >= WARNED) {
+        *last = Some(Instant::now());
+        tracing::warn!(
+            %peer,
+            "X-Forwarded-For from a private address that TRUSTED_PROXIES does not name: all clients behind it count as one, and share its limits"
+        );
+    }
+}
+
+/// Not from the internet: RFC 1918, RFC 4193, RFC 6598 and this machine or link.
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [first, second, ..] = v4.octets();
+            v4.is_private() || v4.is_loopback() || v4.is_link_local() || (first == 100 && second & 0xC0 == 64)
+        }
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
+    }
 }
 
 /// Whether the request came over TLS, by the word of a proxy of ours; of several hops, on every one.

@@ -1,4 +1,4 @@
-//! The routes: the API, and `/docs`: Swagger UI, served from the binary. Scripts and styles are files of their own, so that the page's
+//! The routes: the API, and unless `DOCS` is off, `/docs`: Swagger UI, served from the binary. Scripts and styles are files of their own, so that the page's
 //! content security policy needs no exception for scripts.
 
 use std::sync::{Arc, LazyLock};
@@ -7,6 +7,7 @@ use bytes::Bytes;
 use poem::{Endpoint, Response, Route, get, handler, http::header, web::Redirect};
 
 use super::openapi;
+use crate::config::Switches;
 
 /// The UI sets inline styles and draws its icons from data URLs; "try it out" calls this API alone.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self' data:; \
@@ -31,21 +32,25 @@ const PAGE: &str = r#"<!doctype html>
 const START: &str = "SwaggerUIBundle({ url: '/openapi.json', dom_id: '#ui', deepLinking: true, displayRequestDuration: true, \
     tryItOutEnabled: true });\n";
 
-/// The API, the UI's page and its files, and the document.
-pub fn routes(api: impl Endpoint<Output = Response> + 'static) -> Route {
+/// The API, and with `DOCS=on` the UI's page and its files, and the document.
+pub fn routes(api: impl Endpoint<Output = Response> + 'static, switches: Switches) -> Route {
     // Not nested at the root, which would shadow it.
     let api = Arc::new(api);
-    Route::new()
-        .nest_no_strip("/api", api.clone())
-        .nest_no_strip("/uppy", api.clone())
-        .at("/livez", api.clone())
-        .at("/readyz", api)
+    let mut routes = Route::new().nest_no_strip("/api", api.clone()).at("/livez", api.clone()).at("/readyz", api.clone());
+    if switches.uppy {
+        routes = routes.nest_no_strip("/uppy", api);
+    }
+    if !switches.docs {
+        return routes;
+    }
+    let document: fn() -> Bytes = if switches.uppy { || DOCUMENT.clone() } else { || DOCUMENT_WITHOUT_UPPY.clone() };
+    routes
         .at("/docs", get(file(|| Bytes::from_static(PAGE.as_bytes()), "text/html; charset=utf-8")))
         .at("/docs/", get(to_docs))
         .at("/docs/swagger-ui.css", get(file(|| Bytes::from_static(STYLE), "text/css; charset=utf-8")))
         .at("/docs/swagger-ui.js", get(file(|| Bytes::from_static(SCRIPT), "text/javascript; charset=utf-8")))
         .at("/docs/start.js", get(file(|| Bytes::from_static(START.as_bytes()), "text/javascript; charset=utf-8")))
-        .at("/openapi.json", get(file(|| DOCUMENT.clone(), "application/json")))
+        .at("/openapi.json", get(file(document, "application/json")))
 }
 
 /// As people type it.
@@ -70,3 +75,4 @@ const SCRIPT: &[u8] = include_bytes!("../web/swagger-ui/swagger-ui-bundle.js");
 
 /// Rendered at the first request: most servers of a fleet never serve it.
 static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| openapi::text().into());
+static DOCUMENT_WITHOUT_UPPY: LazyLock<Bytes> = LazyLock::new(|| openapi::text_without_uppy().into());

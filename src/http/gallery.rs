@@ -147,6 +147,7 @@ impl Gallery {
     /// Final. Repeating it answers 204 for as long as a URL could bring the object back, then 404.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_image")]
     async fn delete(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<DeleteResponse, Problem> {
+        app.valet.throttle().s3(caller.0.user, 1)?;
         app.valet.delete(caller.0.user, image_id(&id)?, view::now()).await?;
         Ok(DeleteResponse::Deleted)
     }

@@ -1,20 +1,28 @@
-//! What a request may be before anybody looks at it: its body's type, size and pace. And how many there may be: what comes beyond
-//! is refused at once, since a queue that grows serves nobody in time.
+//! What a request may be before anybody looks at it: its body's type, size and pace. And how many there may be, of all and of one
+//! network or user: what comes beyond is refused at once, since a queue that grows serves nobody in time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use poem::{
     Body, Request,
     http::{HeaderValue, Method, Version, header},
 };
-use tokio::{
-    io::AsyncReadExt,
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
 use super::problem::{Code, Problem};
-use crate::metrics::{METRICS, Metrics};
+use crate::{
+    domain::{
+        prefix::Prefix,
+        shares::{Share, Shares},
+    },
+    metrics::{METRICS, Metrics},
+    model::UserId,
+};
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(15);
@@ -59,40 +67,72 @@ const BODIES: usize = 64 * 1024 * 1024;
 /// What every body may have: a single call's. Connections are bounded, and so is the sum of these.
 const FREE: usize = 16 * 1024;
 
-/// What there is room for at once.
+/// Places for requests and bytes for their bodies, each shared between networks, and places between users.
 #[derive(Debug)]
 pub struct Room {
-    requests: Arc<Semaphore>,
-    bodies: Arc<Semaphore>,
+    requests: Arc<Shares<Prefix>>,
+    users: Arc<Shares<UserId>>,
+    bodies: Arc<Shares<Prefix>>,
 }
 
 /// Room that is taken, until it is dropped.
 #[derive(Debug, Default)]
-pub struct Taken(Option<OwnedSemaphorePermit>);
+pub struct Taken(Option<Share<Prefix>>);
+
+/// The place of a request among those of its user, once that is known.
+struct Seat {
+    users: Arc<Shares<UserId>>,
+    taken: Mutex<Option<Share<UserId>>>,
+}
+
+tokio::task_local! {
+    /// Of the request that the task answers.
+    static SEAT: Seat;
+}
+
+/// Takes a place for the request that this task answers, among those of the user it proved to come from.
+///
+/// # Errors
+/// 503 for a user who has a share of all places: at once.
+pub fn seat(user: UserId) -> Result<(), Problem> {
+    // Outside a request nothing is bounded.
+    let taken = SEAT.try_with(|seat| {
+        let share = seat.users.take(user, 1).ok_or_else(shed)?;
+        *seat.taken.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
+        Ok(())
+    });
+    taken.unwrap_or(Ok(()))
+}
 
 impl Room {
     /// For so many requests under way.
     #[must_use]
     pub fn new(requests: usize) -> Self {
-        Self { requests: Arc::new(Semaphore::new(requests)), bodies: Arc::new(Semaphore::new(BODIES)) }
+        // One user has less than a network may have: others in the same office have places, too.
+        Self { requests: Shares::new(requests), users: Shares::divided(requests, 2), bodies: Shares::new(BODIES) }
     }
 
-    /// Room for one request more. Who asks whether the server lives is never turned away.
+    /// Room for one request more from a network. Probes of whether the server lives are never turned away.
     ///
     /// # Errors
-    /// 503 when there is none: at once.
-    pub fn enter(&self, path: &str) -> Result<Taken, Problem> {
+    /// 503 when there is none, or when the network has its share: at once.
+    pub fn enter(&self, path: &str, site: Prefix) -> Result<Taken, Problem> {
         if matches!(path, "/livez" | "/readyz") {
             return Ok(Taken(None));
         }
-        take(&self.requests, 1).map(|taken| Taken(Some(taken)))
+        self.requests.take(site, 1).map(|taken| Taken(Some(taken))).ok_or_else(shed)
+    }
+
+    /// Answers a request in this task; [`seat`] takes its user's place until it is answered.
+    pub async fn seated<T>(&self, answer: impl Future<Output = T>) -> T {
+        SEAT.scope(Seat { users: self.users.clone(), taken: Mutex::new(None) }, answer).await
     }
 
     /// Reads the body into memory, within the path's limit. The room it takes there is to be kept as long as the body is.
     ///
     /// # Errors
-    /// 408, 413, 415, or 503 when other bodies take all the room.
-    pub async fn admit(&self, request: &mut Request) -> Result<Taken, Problem> {
+    /// 408, 413, 415, or 503 when other bodies take all the room or the network has its share.
+    pub async fn admit(&self, request: &mut Request, site: Prefix) -> Result<Taken, Problem> {
         let path = request.uri().path().to_owned();
         let limit = body_limit(&path);
         let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -115,7 +155,7 @@ impl Room {
         let body = async {
             let mut rest = (&mut reader).take(limit as u64 + 1);
             while rest.read_buf(&mut bytes).await.map_err(|_| broken_off())? > 0 {
-                self.make_room(&mut taken, bytes.len())?;
+                self.make_room(&mut taken, bytes.len(), site)?;
             }
             Ok::<_, Problem>(())
         };
@@ -142,27 +182,25 @@ impl Room {
         Ok(taken)
     }
 
-    fn make_room(&self, taken: &mut Taken, bytes: usize) -> Result<(), Problem> {
-        let has = taken.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+    fn make_room(&self, taken: &mut Taken, bytes: usize, site: Prefix) -> Result<(), Problem> {
+        let has = taken.0.as_ref().map_or(0, Share::count);
         let more = bytes.saturating_sub(FREE + has);
-        if more == 0 {
-            return Ok(());
-        }
-        let more = take(&self.bodies, more)?;
-        match &mut taken.0 {
-            Some(taken) => taken.merge(more),
-            None => taken.0 = Some(more),
-        }
-        Ok(())
+        let fits = match &mut taken.0 {
+            _ if more == 0 => true,
+            Some(taken) => taken.grow(more),
+            none => {
+                *none = self.bodies.take(site, more);
+                none.is_some()
+            }
+        };
+        if fits { Ok(()) } else { Err(shed()) }
     }
 }
 
-fn take(room: &Arc<Semaphore>, how_much: usize) -> Result<OwnedSemaphorePermit, Problem> {
-    let how_much = u32::try_from(how_much).unwrap_or(u32::MAX);
-    room.clone().try_acquire_many_owned(how_much).map_err(|_| {
-        METRICS.shed.inc();
-        overloaded("Too many requests are under way.")
-    })
+/// The refusal of one request too many.
+fn shed() -> Problem {
+    METRICS.shed.inc();
+    overloaded("Too many requests are under way.")
 }
 
 /// With a wait of one to ten seconds, at random: those who were refused together do not come back together.

@@ -7,6 +7,7 @@ pub mod auth;
 pub mod batch;
 mod bearer;
 mod body;
+pub mod budgets;
 mod client;
 mod compression;
 pub mod cors;
@@ -56,8 +57,11 @@ enum Tag {
 /// Everything this server answers.
 #[must_use]
 pub fn endpoint(app: App, config: &Config) -> impl Endpoint<Output = Response> + 'static {
-    let api = openapi::service().into_endpoint().map_to_response();
-    let outermost = outermost::Outermost::new(app.proxies.clone(), config.load.max_requests);
-    let pages = site::routes(docs::routes(api), app.valet.bucket_origin());
+    let api = match config.switches.uppy {
+        true => openapi::service().into_endpoint().map_to_response().boxed(),
+        false => openapi::service_without_uppy().into_endpoint().map_to_response().boxed(),
+    };
+    let outermost = outermost::Outermost::new(app.proxies.clone(), config);
+    let pages = site::routes(docs::routes(api, config.switches), app.valet.bucket_origin(), config.switches);
     pages.data(app).with(compression::Gzip).with(outermost).with(cors::Cors(config.cors.clone()))
 }

@@ -37,7 +37,6 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
             Code::InvalidCaption,
             Code::InvalidThumbHash,
             Code::IdempotencyKeyReused,
-            Code::RateLimited,
             Code::NotSupportedByStore,
         ],
     ),
@@ -67,6 +66,9 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
         ],
     ),
 ];
+
+/// Calls to S3 that listing the parts of an upload may take: a thousand of at most 10,000 in each answer.
+pub(super) const LISTING: u32 = 10;
 
 /// The operations.
 pub struct Multipart;
@@ -234,7 +236,8 @@ impl Multipart {
         key: Header<Option<String>>,
         body: Body<NewMultipart>,
     ) -> Result<MultipartResponse, Problem> {
-        app.valet.throttle_uploads(caller.0.user, 1)?;
+        app.valet.throttle().uploads(caller.0.user, 1)?;
+        app.valet.throttle().s3(caller.0.user, 1)?;
         let key = idempotency_header(request, key.0.as_deref())?;
         let declared = DeclaredMultipart {
             file_name: &body.0.file_name,
@@ -274,6 +277,7 @@ impl Multipart {
         let now = view::now();
         let asked: Vec<_> =
             body.0.parts.iter().map(|part| AskedPart { number: part.part_number, sha256: part.sha256.as_deref() }).collect();
+        app.valet.throttle().urls(caller.0.user, u32::try_from(asked.len()).unwrap_or(u32::MAX))?;
         let signed = app.valet.sign_parts(caller.0.user, image_id(&id)?, &asked, now).await?;
         let shown = |(part_number, put)| SignedPart { part_number, request: PresignedRequest::new(put, now) };
         Ok(Json(SignedParts { parts: signed.into_iter().map(shown).collect() }))
@@ -284,6 +288,7 @@ impl Multipart {
     /// What to resume from after a lost connection or a restart: send the parts that are not listed, then confirm.
     #[oai(path = "/:id/parts", method = "get", operation_id = "list_parts")]
     async fn list(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<StoredParts>, Problem> {
+        app.valet.throttle().s3(caller.0.user, LISTING)?;
         let stored = app.valet.stored_parts(caller.0.user, image_id(&id)?).await?;
         let shown = |(part_number, size)| StoredPart { part_number, size };
         Ok(Json(StoredParts { parts: stored.into_iter().map(shown).collect() }))

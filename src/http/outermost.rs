@@ -19,7 +19,8 @@ use super::{
     problem::{Code, Problem, UNKNOWN},
 };
 use crate::{
-    config::TrustedProxies,
+    config::{Config, TrustedProxies},
+    domain::prefix::Prefix,
     metrics::{Answered, METRICS},
     telemetry::{
         AUDIT,
@@ -89,15 +90,15 @@ struct Known {
 
 impl Outermost {
     /// Reads the document for the methods of each path.
-    pub fn new(proxies: Arc<TrustedProxies>, max_requests: usize) -> Self {
+    pub fn new(proxies: Arc<TrustedProxies>, config: &Config) -> Self {
         let segment = |text: &str| (!text.starts_with('{')).then(|| text.to_owned());
         let known = |(path, methods): (String, Vec<String>)| {
             (path.split('/').map(segment).collect(), Known { methods: methods.join(", "), path })
         };
-        let mut allowed: Allowed = openapi::paths().into_iter().map(known).collect();
+        let mut allowed: Allowed = openapi::paths(config.switches).into_iter().map(known).collect();
         // As the router does: a literal segment goes before a parameter.
         allowed.sort_by_key(|(segments, _)| segments.iter().filter(|segment| segment.is_none()).count());
-        Self { allowed: Arc::new(allowed), proxies, room: Arc::new(Room::new(max_requests)) }
+        Self { allowed: Arc::new(allowed), proxies, room: Arc::new(Room::new(config.load.max_requests)) }
     }
 }
 
@@ -125,6 +126,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
         let id = request_id(&request);
         request.set_data(RequestId(id.clone()));
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        client::warn_of_strange_proxy(&request, &self.proxies);
         let (client, is_tls) = (client::address(&request, &self.proxies), client::is_tls(&request, &self.proxies));
         let (shown, route) = (loggable(&path), self.known(&path).map(|known| known.path.as_str()));
         let asked = spans::Asked { method: known(&method), route, path: &shown, id: &id };
@@ -136,7 +138,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
             let began = Instant::now();
             METRICS.in_flight.inc();
             let _under_way = UnderWay;
-            let mut response = match self.answer(request, &path).await {
+            let mut response = match self.answer(request, &path, Prefix::site(client)).await {
                 Ok(response) => response,
                 Err(problem) if path.starts_with("/uppy/") => problem.for_uppy().respond(&id),
                 Err(problem) => problem.respond(&id),
@@ -163,14 +165,14 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
 }
 
 impl<E: Endpoint> OutermostEndpoint<E> {
-    async fn answer(&self, mut request: Request, path: &str) -> Result<Response, Problem> {
+    async fn answer(&self, mut request: Request, path: &str, site: Prefix) -> Result<Response, Problem> {
         let has_credentials = request.headers().contains_key(header::AUTHORIZATION);
         let method = request.method().clone();
         limits::check_target(&request)?;
-        let _body = self.room.admit(&mut request).await?;
+        let _body = self.room.admit(&mut request, site).await?;
         // After the body is here: a slow one takes nobody's place.
-        let _under_way = self.room.enter(path)?;
-        let call = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+        let _under_way = self.room.enter(path, site)?;
+        let call = AssertUnwindSafe(self.room.seated(self.inner.call(request))).catch_unwind();
         match tokio::time::timeout(limits::deadline(path), call).await {
             Ok(Ok(Ok(answer))) => Ok(answer.into_response()),
             Ok(Ok(Err(error))) => Err(self.explain(error, path, &method, has_credentials)),
@@ -200,7 +202,7 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         }
         // The latter: a path that is not UTF-8, which names nothing.
         if error.is::<NotFoundError>() || error.is::<ParsePathError>() {
-            return Problem::new(Code::NotFound, "No such path; /docs lists them all.");
+            return Problem::new(Code::NotFound, "No such path. Compare it with those of the OpenAPI document.");
         }
         if error.is::<MethodNotAllowedError>() {
             let allow = self.methods_of(path);

@@ -17,7 +17,7 @@ use crate::{model::SessionId, store};
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("refresh_session", &[Code::LocalAccountsOnly, Code::RateLimited, Code::TokenInvalid, Code::SessionEnded]),
+    ("refresh_session", &[Code::LocalAccountsOnly, Code::TokenInvalid, Code::SessionEnded]),
     ("log_out", &[Code::LocalAccountsOnly, Code::TokenInvalid]),
     ("list_sessions", &[]),
     ("end_session", &[Code::NotFound]),
@@ -106,8 +106,8 @@ impl Sessions {
     /// Ends the refresh token's session; needs no access token. Its access tokens die at once on this server and within
     /// 30 seconds on every other. Repeating it answers 204.
     #[oai(path = "/logout", method = "post", operation_id = "log_out")]
-    async fn log_out(&self, app: Application<'_>, body: Body<RefreshToken>) -> Result<LogOutResponse, Problem> {
-        app.valet.log_out(&body.0.refresh_token).await?;
+    async fn log_out(&self, app: Application<'_>, client: Client, body: Body<RefreshToken>) -> Result<LogOutResponse, Problem> {
+        app.valet.log_out(&body.0.refresh_token, &client.0).await?;
         Ok(LogOutResponse::LoggedOut)
     }
 

@@ -6,6 +6,8 @@
 use aws_lc_rs::digest;
 use poem::{Endpoint, Response, Route, get, http::header};
 
+use crate::config::Switches;
+
 /// For ever: the path changes with the content.
 const FOREVER: &str = "public, max-age=31536000, immutable";
 
@@ -23,10 +25,12 @@ const FILES: &[(&str, &str)] = files! {
 };
 
 /// The page and its files. `bucket` is the origin that the bytes go to and come from.
-pub fn routes(route: Route, bucket: &str) -> Route {
+pub fn routes(route: Route, bucket: &str, switches: Switches) -> Route {
     let policy = policy(bucket);
     let assets = format!("/assets/{}", version(&policy));
     let page = PAGE.replace("{preloads}", &preloads()).replace("{assets}", &assets);
+    let word = |is_on| if is_on { "on" } else { "off" };
+    let page = page.replace("{signup}", word(switches.signup)).replace("{docs}", word(switches.docs));
     let entry = file(page, "text/html; charset=utf-8", "no-cache", &policy);
     FILES.iter().fold(route.at("/", get(entry)), |route, (name, content)| {
         route.at(format!("{assets}/{name}"), get(file((*content).to_owned(), media_type(name), FOREVER, &policy)))

@@ -27,7 +27,6 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
     (
         "create_upload",
         &[
-            Code::RateLimited,
             Code::QuotaExceeded,
             Code::TooManyPending,
             Code::InvalidSize,
@@ -209,7 +208,7 @@ impl Uploads {
         key: Header<Option<String>>,
         body: Body<NewUpload>,
     ) -> Result<UploadResponse, Problem> {
-        app.valet.throttle_uploads(caller.0.user, 1)?;
+        app.valet.throttle().uploads(caller.0.user, 1)?;
         let now = view::now();
         let key = idempotency_header(request, key.0.as_deref())?;
         let declared = Declared {
@@ -234,6 +233,7 @@ impl Uploads {
     #[oai(path = "/:id/renew", method = "post", operation_id = "renew_upload")]
     async fn renew(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<UploadTicket>, Problem> {
         let now = view::now();
+        app.valet.throttle().urls(caller.0.user, 1)?;
         let ticket = app.valet.renew(caller.0.user, image_id(&id)?, now).await?;
         Ok(Json(UploadTicket::new(ticket, now, |image| app.valet.show(image, now))?))
     }
@@ -245,6 +245,7 @@ impl Uploads {
     #[oai(path = "/:id/confirm", method = "post", operation_id = "confirm_upload")]
     async fn confirm(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Image>, Problem> {
         let now = view::now();
+        app.valet.throttle().s3(caller.0.user, 1)?;
         let image = app.valet.confirm(caller.0.user, image_id(&id)?, now).await?;
         Ok(Json(app.valet.show(image, now)?.into()))
     }

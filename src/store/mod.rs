@@ -9,6 +9,7 @@ mod commands;
 mod deployment;
 mod failpoint;
 mod images;
+mod known_networks;
 pub mod objects;
 mod primary;
 pub mod probe;
@@ -25,6 +26,7 @@ use mongodb::{
 use time::OffsetDateTime;
 
 pub use images::{Count, Entry, Images, Inserted, Inventory, Page, Row};
+pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
 pub use sessions::{Parent, Session, Sessions};
@@ -129,6 +131,8 @@ pub struct Store {
     pub sessions: Sessions,
     /// Images in every state.
     pub images: Images,
+    /// Where accounts were signed in to from.
+    pub known_networks: KnownNetworks,
     calls: Calls,
 }
 
@@ -139,10 +143,12 @@ impl Store {
     /// When the database cannot be reached or an index cannot be made: their absence would break promises silently.
     pub async fn connect(config: &config::Mongo) -> Result<Self, StoreError> {
         let calls = Calls::open(config).await?;
-        let store = Self { users: Users::new(&calls), sessions: Sessions::new(&calls), images: Images::new(&calls), calls };
+        let (users, sessions, images) = (Users::new(&calls), Sessions::new(&calls), Images::new(&calls));
+        let store = Self { users, sessions, images, known_networks: KnownNetworks::new(&calls), calls };
         store.users.make_indexes().await?;
         store.sessions.make_indexes().await?;
         store.images.make_indexes().await?;
+        store.known_networks.make_indexes().await?;
         store.calls.settle().await?;
         Ok(store)
     }

@@ -79,7 +79,7 @@ async fn a6_a_hundred_and_ten_guesses_are_not_a_hundred_and_ten_tries() {
     }
     assert!(tried <= 101, "{tried}");
     assert_eq!(log_in(&app, "198.51.100.1", &ada.email, PASSWORD).await.status, 429);
-    assert_eq!(log_in(&app, "198.51.100.2", &ada.email, PASSWORD).await.status, 200);
+    assert_eq!(log_in(&app, "203.0.113.2", &ada.email, PASSWORD).await.status, 200);
 }
 
 #[tokio::test]
@@ -144,4 +144,68 @@ async fn a_stranger_cannot_choose_an_address() {
         (401, 401, 429),
         "nobody is trusted, so the connection's address counts"
     );
+}
+
+/// Wrong passwords for an account from a network of its own each, until the account's limit refuses.
+async fn guess_until_refused(app: &TestApp, email: &str) -> usize {
+    for at in 0.. {
+        let answer = log_in(app, &format!("10.{}.{}.1", at / 256, at % 256), email, "another password").await;
+        if answer.status == 429 {
+            assert_refused(&answer, "\"account-failures\";q=8;w=86400", 86_400 / 8);
+            return at;
+        }
+        assert_eq!(answer.status, 401);
+    }
+    unreachable!()
+}
+
+/// An account under attack from everywhere: strangers wait, and who signed in before gets in, on every server.
+#[tokio::test(flavor = "multi_thread")]
+async fn a8_guesses_from_many_networks_are_counted_by_account_and_the_owner_gets_in() {
+    let change = |config: &mut valet::config::Config| {
+        config.limits = valet::config::Limits { account_failures: Rate::new(8, 86_400), ..Default::default() };
+        config.proxies.0.push("127.0.0.1".parse().unwrap());
+    };
+    let app = TestApp::start_with(change).await;
+    let ada = app.user().await;
+    // From home, and once from a hotel.
+    assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
+    assert_eq!(guess_until_refused(&app, &ada.email).await, 8);
+    let elsewhere = TestApp::beside(&app, change).await;
+    assert_eq!(guess_until_refused(&elsewhere, &ada.email).await, 8);
+    for server in [&app, &elsewhere] {
+        for known in ["127.0.0.1", "198.51.100.7", "198.51.100.200"] {
+            assert_eq!(log_in(server, known, &ada.email, "another password").await.status, 401, "{known}");
+            assert_eq!(log_in(server, known, &ada.email, PASSWORD).await.status, 200, "{known}");
+        }
+        for strange in ["203.0.113.1", "198.51.101.7", "2001:db8::1"] {
+            assert_eq!(log_in(server, strange, &ada.email, PASSWORD).await.status, 429, "{strange}");
+        }
+    }
+    // Signed in as she is, she changes her password whatever strangers do.
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
+    assert_eq!(ada.put("/api/auth/password", change).await.status, 204);
+    assert_eq!(guess_until_refused(&app, "nobody@example.com").await, 8, "unknown and known are alike");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a8_where_a_deleted_account_was_signed_in_to_from_is_forgotten() {
+    let app = throttled(|_| {}).await;
+    let (ada, bob) = (app.user().await, app.user().await);
+    assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
+    let known = async || {
+        use futures_util::TryStreamExt;
+        let all = app.db.collection::<mongodb::bson::Document>("knownNetworks");
+        let all: Vec<_> = all.find(mongodb::bson::doc! {}).await.unwrap().try_collect().await.unwrap();
+        let mut ids: Vec<_> = all.iter().map(|one| one.get_str("_id").unwrap().to_owned()).collect();
+        ids.sort();
+        ids
+    };
+    let of = |user: &str, network: &str| format!("{user}/{network}");
+    let mut expected = vec![of(&ada.id, "127.0.0.0/24"), of(&ada.id, "198.51.100.0/24"), of(&bob.id, "127.0.0.0/24")];
+    expected.sort();
+    assert_eq!(known().await, expected);
+    assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
+    app.sweep(time::OffsetDateTime::now_utc()).await;
+    assert_eq!(known().await, [of(&bob.id, "127.0.0.0/24")]);
 }

@@ -106,6 +106,8 @@ impl Valet {
             let silence = &silence;
             // Boxed: the stream's own futures are not `Send` for every lifetime.
             async move {
+                // However many requests of this user ask at once: the next user's objects need not wait for theirs.
+                let _turn = self.s3_turns.acquire(image.user).await;
                 let finding = match silence.get() {
                     Some(error) => Err(StoreError::clone(error)),
                     None => self.gather(&image, now).await,

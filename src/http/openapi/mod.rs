@@ -6,6 +6,7 @@
 
 mod examples;
 mod links;
+mod problems;
 mod shapes;
 
 use std::collections::BTreeMap;
@@ -15,17 +16,17 @@ use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
 use super::{
-    auth::{self, Auth},
+    auth::Auth,
     batch::{self, Batch},
-    gallery::{self, Gallery},
-    health::{self, Health},
-    multipart::{self, Multipart},
-    problem::Code,
-    sessions::{self, Sessions},
-    uploads::{self, Uploads},
-    uppy::{self, Uppy},
+    gallery::Gallery,
+    health::Health,
+    multipart::Multipart,
+    sessions::Sessions,
+    uploads::Uploads,
+    uppy::Uppy,
 };
 use crate::{
+    config::Switches,
     domain::multipart::MAX_SIGNED,
     model::{Caption, FileName, Multipart as Parts, Preview},
 };
@@ -51,10 +52,23 @@ the image as it was uploaded, GPS position included: remove it before uploading 
 
 const TAGS: [&str; 6] = ["Accounts", "Uploads", "Gallery", "Batches", "Uppy", "Health"];
 
+/// Everything that is documented with `UPPY=off`.
+pub type ApiWithoutUppy = (Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health);
+
 /// The service that answers the documented operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
-    OpenApiService::new((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health), "Valet", env!("CARGO_PKG_VERSION"))
+    named((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health))
+}
+
+/// The service that answers them with `UPPY=off`.
+#[must_use]
+pub fn service_without_uppy() -> OpenApiService<ApiWithoutUppy, ()> {
+    named((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health))
+}
+
+fn named<T>(api: T) -> OpenApiService<T, ()> {
+    OpenApiService::new(api, "Valet", env!("CARGO_PKG_VERSION"))
         .description(DESCRIPTION)
         .license(LicenseObject::new("MIT OR Apache-2.0").url("https://spdx.org/licenses/"))
         .server(ServerObject::new("/").description("This server"))
@@ -63,19 +77,36 @@ pub fn service() -> OpenApiService<Api, ()> {
 /// The document as it is served and committed: pretty JSON with a newline at its end.
 #[must_use]
 pub fn text() -> String {
-    // A `Value` always serialises.
-    serde_json::to_string_pretty(&document()).unwrap_or_default() + "\n"
+    pretty(&document())
 }
 
-/// The document.
+/// The document as it is served with `UPPY=off`.
+#[must_use]
+pub fn text_without_uppy() -> String {
+    pretty(&described(&service_without_uppy().spec()))
+}
+
+fn pretty(document: &Value) -> String {
+    // A `Value` always serialises.
+    serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
+}
+
+/// The document of a server that offers everything.
 #[must_use]
 pub fn document() -> Value {
+    described(&service().spec())
+}
+
+fn described(spec: &str) -> Value {
     // poem-openapi's keys end in a charset, which generators take for another media type.
-    let raw = service().spec().replace("; charset=utf-8", "");
+    let raw = spec.replace("; charset=utf-8", "");
     let mut document: Value = serde_json::from_str(&raw).unwrap_or_default();
     describe_schemas(&mut document["components"]["schemas"]);
-    // poem-openapi sorts tags by name; a newcomer reads them in this order.
+    // poem-openapi has those that no operation has, and sorts them by name; a newcomer reads them in this order.
+    let operations = document["paths"].as_object().into_iter().flat_map(Map::values).filter_map(Value::as_object);
+    let used: Vec<_> = operations.flat_map(Map::values).map(|operation| operation["tags"][0].clone()).collect();
     if let Some(tags) = document.get_mut("tags").and_then(Value::as_array_mut) {
+        tags.retain(|tag| used.contains(&tag["name"]));
         tags.sort_by_key(|tag| TAGS.iter().position(|name| tag["name"] == *name));
     }
     let schemas = document["components"]["schemas"].clone();
@@ -89,15 +120,16 @@ pub fn document() -> Value {
     document
 }
 
-/// Every path with its methods in capitals, without the work of the document.
+/// Every path that is offered with its methods in capitals, without the work of the document.
 #[must_use]
-pub fn paths() -> Vec<(String, Vec<String>)> {
+pub fn paths(switches: Switches) -> Vec<(String, Vec<String>)> {
     #[derive(Deserialize)]
     struct Spec {
         paths: BTreeMap<String, BTreeMap<String, IgnoredAny>>,
     }
     // What poem-openapi writes it can be read as; a test compares it with the document.
-    let spec: Option<Spec> = serde_json::from_str(&service().spec()).ok();
+    let written = if switches.uppy { service().spec() } else { service_without_uppy().spec() };
+    let spec: Option<Spec> = serde_json::from_str(&written).ok();
     let methods = |operations: BTreeMap<String, IgnoredAny>| operations.into_keys().map(|name| name.to_uppercase()).collect();
     spec.into_iter().flat_map(|spec| spec.paths).map(|(path, operations)| (path, methods(operations))).collect()
 }
@@ -198,7 +230,7 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     {
         set_example(media);
     }
-    let codes = codes_of(method, &id, operation);
+    let codes = problems::codes_of(method, &id, operation);
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
     // `Problem`'s own, which keeps its schemas in the document; each status gets its codes below.
     responses.remove("default");
@@ -213,74 +245,13 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     let statuses: std::collections::BTreeSet<_> = codes.iter().map(|code| code.status().as_u16()).collect();
     for status in statuses {
         let here: Vec<_> = codes.iter().copied().filter(|code| code.status().as_u16() == status).collect();
-        responses.insert(status.to_string(), problem_response(&here));
+        responses.insert(status.to_string(), problems::response(&id, &here));
     }
     links::add(&id, responses);
     // Said, not left out: these are for everybody.
     if operation.get("security").is_none() {
         operation["security"] = json!([]);
     }
-}
-
-/// The problems an operation can answer with: its own, and those that follow from its shape.
-fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
-    let own = [
-        auth::PROBLEMS,
-        sessions::PROBLEMS,
-        uploads::PROBLEMS,
-        batch::PROBLEMS,
-        multipart::PROBLEMS,
-        gallery::PROBLEMS,
-        uppy::PROBLEMS,
-        health::PROBLEMS,
-    ]
-    .concat();
-    let mut codes = own.into_iter().find(|(known, _)| *known == id).map_or_else(Vec::new, |(_, codes)| codes.to_vec());
-    let has_parameters = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == "query"));
-    if operation.get("requestBody").is_some() || has_parameters {
-        codes.push(Code::InvalidRequest);
-    }
-    if matches!(method, "post" | "put" | "patch") {
-        codes.extend([Code::RequestTimeout, Code::PayloadTooLarge, Code::UnsupportedMediaType]);
-        if !codes.contains(&Code::InvalidRequest) {
-            codes.push(Code::InvalidRequest);
-        }
-    }
-    if operation.get("security").is_some() {
-        codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded]);
-    }
-    if id != "get_liveness" {
-        codes.extend([Code::Internal, Code::Unavailable, Code::Timeout]);
-    }
-    let mut seen = std::collections::BTreeSet::new();
-    codes.retain(|code| seen.insert(*code));
-    codes
-}
-
-fn problem_response(codes: &[Code]) -> Value {
-    let listed: Vec<_> = codes.iter().map(|code| format!("`{}`: {}.", code.as_str(), code.title())).collect();
-    let examples: Map<_, _> =
-        codes.iter().map(|code| (code.as_str().to_owned(), json!({ "value": examples::of_problem(*code) }))).collect();
-    let mut response = json!({
-        "description": listed.join(" "),
-        "content": { "application/problem+json": { "schema": { "$ref": "#/components/schemas/Problem" }, "examples": examples } },
-    });
-    let header = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
-    match codes.first().map(|code| code.status().as_u16()) {
-        Some(401) => response["headers"]["www-authenticate"] = header("`Bearer`, with an error code when a token was sent."),
-        Some(status @ (429 | 503)) => {
-            response["headers"]["retry-after"] = json!({
-                "description": "Seconds to wait before asking again.", "schema": { "type": "integer", "format": "int32", "minimum": 1 },
-            });
-            if status == 429 {
-                response["headers"]["ratelimit-policy"] = header("The limit: its name, requests `q` in `w` seconds.");
-                response["headers"]["ratelimit"] =
-                    header("The limit's name, requests `r` left, and `t` seconds until there is one.");
-            }
-        }
-        _ => {}
-    }
-    response
 }
 
 fn describe_parameter(operation: &str, parameter: &mut Value) {
@@ -353,6 +324,7 @@ fn set_example(media: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::problem::Code;
 
     fn walk(value: &Value, at: &str, seen: &mut impl FnMut(&str, &Value)) {
         seen(at, value);
@@ -373,7 +345,11 @@ mod tests {
         });
         let mut documented: Vec<_> = documented.collect();
         documented.sort();
-        assert!(documented.len() > 30 && paths() == documented, "{:?}", paths());
+        let all = Switches { signup: true, uppy: true, docs: true };
+        assert!(documented.len() > 30 && paths(all) == documented, "{:?}", paths(all));
+        let is_uppys = |path: &str| path.starts_with("/uppy/") || path.starts_with("/api/uppy/");
+        documented.retain(|(path, _)| !is_uppys(path));
+        assert_eq!(paths(Switches { uppy: false, ..all }), documented);
     }
 
     #[test]

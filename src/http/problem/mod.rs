@@ -70,6 +70,8 @@ codes! {
     InvalidCredentials = "invalid_credentials", UNAUTHORIZED, "The email address or the password is wrong";
     /// The call is for accounts of this service's own: there are none here, or the caller's is an identity provider's.
     LocalAccountsOnly = "local_accounts_only", FORBIDDEN, "The call is for accounts of this service's own";
+    /// No accounts are made here.
+    SignupClosed = "signup_closed", FORBIDDEN, "Sign-up is closed";
     /// Not there, or not yours.
     NotFound = "not_found", NOT_FOUND, "There is no such thing here";
     /// The path exists, for other methods.

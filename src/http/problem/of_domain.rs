@@ -8,7 +8,7 @@ use crate::{
         account_deletion::DeleteAccountError,
         accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
         confirm::ConfirmError,
-        credentials::{TokenError, passwords::Busy},
+        credentials::TokenError,
         deletion::DeleteError,
         gallery::ReadError,
         multipart::{MAX_SIGNED, PartsError, Unsignable},
@@ -17,6 +17,7 @@ use crate::{
         throttle::Throttled,
         uploads::{IssueError, RenewError, Unstorable},
         uppy::{JoinError, SignError},
+        workers::Busy,
     },
     http::limits::overloaded,
     model::{Multipart, Rejection},
@@ -70,7 +71,7 @@ impl From<StoreError> for Problem {
 
 impl From<Busy> for Problem {
     fn from(_: Busy) -> Self {
-        overloaded("Too many sign-ins are being checked at once.")
+        overloaded("Too many passwords from your network are being checked at once.")
     }
 }
 
@@ -112,6 +113,9 @@ impl From<SignUpError> for Problem {
             SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
             SignUpError::EmailTaken => Self::new(Code::EmailTaken, "Log in instead, or sign up with another address."),
             SignUpError::LocalOnly(error) => error.into(),
+            SignUpError::Closed => {
+                Self::new(Code::SignupClosed, "Log in with an account that was made before, or ask the operator for one.")
+            }
             SignUpError::Throttled(error) => error.into(),
             SignUpError::Busy(error) => error.into(),
             SignUpError::Store(error) => error.into(),

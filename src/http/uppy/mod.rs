@@ -20,8 +20,9 @@ pub use self::shapes::{
 };
 use super::{
     Tag,
-    bearer::{Application, Signed},
+    bearer::{Application, Signed, admit},
     body::Body,
+    multipart::LISTING,
     problem::{Code, Problem, session_ended},
     view::{self, image_id},
 };
@@ -39,8 +40,8 @@ macro_rules! with {
     (path: $($code:ident),*) => { &[Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded, $(Code::$code),*] };
     (opening: $($code:ident),*) => {
         &[
-            Code::RateLimited, Code::QuotaExceeded, Code::TooManyPending, Code::InvalidSize, Code::FileTooLarge,
-            Code::TypeNotAllowed, Code::InvalidFileName, Code::InvalidCaption, Code::NotSupportedByStore, $(Code::$code),*
+            Code::QuotaExceeded, Code::TooManyPending, Code::InvalidSize, Code::FileTooLarge, Code::TypeNotAllowed,
+            Code::InvalidFileName, Code::InvalidCaption, Code::NotSupportedByStore, $(Code::$code),*
         ]
     };
 }
@@ -108,8 +109,9 @@ impl Uppy {
     ) -> Result<Json<UppySignature>, Problem> {
         let (user, body, now) = (caller.0.user, &body.0, view::now());
         let call = call_of(body)?;
-        if matches!(call, ToSign::Put(_) | ToSign::Create(_)) {
-            app.valet.throttle_uploads(user, 1)?;
+        match call {
+            ToSign::Put(_) | ToSign::Create(_) => app.valet.throttle().uploads(user, 1)?,
+            ToSign::Of { .. } => app.valet.throttle().urls(user, 1)?,
         }
         let longest = body.expires_in.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)));
         Ok(Json(match app.valet.sign_for_uppy(user, call, longest, now).await? {
@@ -148,7 +150,7 @@ impl Uppy {
     ) -> Result<Json<UppyForm>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle_uploads(user, 1)?;
+        app.valet.throttle().uploads(user, 1)?;
         let told = Told {
             file_name: filename.0.as_deref().ok_or_else(|| absent("filename"))?,
             content_type: kind.0.as_deref(),
@@ -166,7 +168,8 @@ impl Uppy {
     async fn create(&self, app: Application<'_>, token: Path<String>, body: Body<UppyFile>) -> Result<Json<UppyUpload>, Problem> {
         let (body, now) = (&body.0, view::now());
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle_uploads(user, 1)?;
+        app.valet.throttle().uploads(user, 1)?;
+        app.valet.throttle().s3(user, 1)?;
         let told = Told {
             file_name: &body.filename,
             content_type: body.kind.as_deref(),
@@ -191,6 +194,7 @@ impl Uppy {
     ) -> Result<Json<Vec<UppyPart>>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
+        app.valet.throttle().s3(user, LISTING)?;
         let parts = app.valet.list_loose_parts(user, named(&upload_id, &key)?, now).await?;
         Ok(Json(parts.into_iter().map(Into::into).collect()))
     }
@@ -211,6 +215,7 @@ impl Uppy {
     ) -> Result<Json<UppyPartUrl>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
+        app.valet.throttle().urls(user, 1)?;
         let number = part_number.parse().map_err(|_| Problem::not_found())?;
         let signed = app.valet.sign_loose_parts(user, named(&upload_id, &key)?, &[number], now).await?;
         let (_, signed) = signed.into_iter().next().ok_or_else(Problem::not_found)?;
@@ -237,6 +242,7 @@ impl Uppy {
         let asked = part_numbers.0.as_deref().unwrap_or_default().split(',').filter(|text| !text.is_empty());
         // What is no number is the number of no part.
         let numbers: Vec<i64> = asked.map(|text| text.trim().parse().unwrap_or(0)).collect();
+        app.valet.throttle().urls(user, u32::try_from(numbers.len()).unwrap_or(u32::MAX))?;
         let signed = app.valet.sign_loose_parts(user, named, &numbers, now).await?;
         let presigned_urls = signed.into_iter().map(|(number, signed)| (number.to_string(), signed.url)).collect();
         Ok(Json(UppyPartUrls { presigned_urls }))
@@ -257,6 +263,7 @@ impl Uppy {
     ) -> Result<Json<UppyJoined>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
+        app.valet.throttle().s3(user, 1)?;
         let parts: Vec<_> = body.0.parts.iter().map(|part| NamedPart { number: part.number, etag: &part.etag }).collect();
         let image = app.valet.join_loose_parts(user, named(&upload_id, &key)?, &parts, now).await?;
         let (key, bucket) = (image.key.to_string(), app.valet.bucket().to_owned());
@@ -276,6 +283,7 @@ impl Uppy {
     ) -> Result<Json<UppyAborted>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
+        app.valet.throttle().s3(user, 1)?;
         app.valet.abort_loose_parts(user, named(&upload_id, &key)?, now).await?;
         Ok(Json(UppyAborted {}))
     }
@@ -294,6 +302,7 @@ async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Res
         error => error.into(),
     })?;
     tracing::Span::current().record("user", tracing::field::display(user));
+    admit(app, user)?;
     Ok(user)
 }
 

@@ -44,11 +44,13 @@ async fn one_request_too_many_is_told_so_at_once() {
     let app = TestApp::start().await;
     let mut ada = app.user().await;
     let hole = Hole::before_mongodb(&app).await;
-    let (process, client) = Settings::of(&app).but("MONGODB_URI", &hole.uri(&app)).but("MAX_REQUESTS", "4").listening().await;
+    let settings = Settings::of(&app).but("MONGODB_URI", &hole.uri(&app)).but("MAX_REQUESTS", "8");
+    let (process, client) = settings.but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
     let me = |connection: &str| {
         let token = ada.token.as_ref().unwrap();
         format!("GET /api/auth/me HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\nconnection: {connection}\r\n\r\n")
     };
+    let page = |from: &str| format!("GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: {from}\r\nconnection: close\r\n\r\n");
     let ask = async |text: String| {
         let mut stream = connect(&client.base).await;
         stream.write_all(text.as_bytes()).await.unwrap();
@@ -58,20 +60,25 @@ async fn one_request_too_many_is_told_so_at_once() {
     };
     assert_eq!(ask(me("close")).await.0.status, 200);
     hole.stall();
-    // A crowd of sixteen: four wait for the database, twelve are sent away.
-    let crowd = join_all((0..16).map(|_| ask(me("close")))).await;
+    // A crowd of sixteen: three wait for the database, which is a user's third of the places, the others are sent away. Another user
+    // of the same network has places all the while, until the network has its half.
+    let (crowd, (near, far)) = tokio::join!(join_all((0..16).map(|_| ask(me("close")))), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (ask(page("127.0.0.2")).await.0, ask(page("198.51.100.1")).await.0)
+    });
+    assert_eq!((near.status, far.status), (200, 200), "{near:?} {far:?}");
     let (refused, waited): (Vec<_>, Vec<_>) = crowd.into_iter().partition(|(_, took)| *took < Duration::from_secs(2));
-    assert_eq!((refused.len(), waited.len()), (12, 4), "{refused:?} {waited:?}");
+    assert_eq!((refused.len(), waited.len()), (13, 3), "{refused:?} {waited:?}");
     refused.iter().for_each(|(heard, _)| is_told_to_wait(heard));
     assert!(
         waited.iter().all(|(heard, took)| matches!(heard.status, 503 | 504) && *took < Duration::from_secs(10)),
         "{waited:?}"
     );
-    let (crowd, livez) = tokio::join!(join_all((0..4).map(|_| ask(me("close")))), async {
+    let (crowd, livez) = tokio::join!(join_all((0..3).map(|_| ask(me("close")))), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         ask("GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n".to_owned()).await
     });
-    assert!(crowd.len() == 4 && livez.0.status == 200, "whether it lives is always answered: {livez:?}");
+    assert!(crowd.len() == 3 && livez.0.status == 200, "whether it lives is always answered: {livez:?}");
     hole.resume();
     let began = Instant::now();
     while ask(me("close")).await.0.status != 200 {

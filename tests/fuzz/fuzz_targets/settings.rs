@@ -41,14 +41,22 @@ const NAMES: [&str; 45] = [
     "SWEEP_INTERVAL",
     "SWEEP_GRACE",
     "RATE_LIMIT",
+    "RATE_LIMIT_ACCOUNT_FAILURES",
+    "RATE_LIMIT_CALLS",
     "RATE_LIMIT_LOGIN",
     "RATE_LIMIT_LOGIN_FAILURES",
+    "RATE_LIMIT_PASSWORD",
     "RATE_LIMIT_REFRESH",
+    "RATE_LIMIT_S3",
     "RATE_LIMIT_SIGNUP",
     "RATE_LIMIT_UPLOAD",
+    "RATE_LIMIT_URLS",
     "TRUSTED_PROXIES",
     "CORS_ORIGINS",
     "LOG_FORMAT",
+    "SIGNUP",
+    "UPPY",
+    "DOCS",
     "MAX_CONNECTIONS",
     "MAX_REQUESTS",
     "AWS_ENDPOINT_URL",
@@ -95,7 +103,7 @@ static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let both = |name| NAMES.map(|other| [(name, "\u{1}"), (other, "")]);
     let combined = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
     let each =
-        combined.map(|pair| vec![pair]).into_iter().chain([vec![combined[0], combined[1]], vec![combined[0], combined[2]]]);
+        combined.map(|pair| vec![pair]).into_iter().chain([vec![combined[0], combined[1]], vec![combined[0], combined[2]], vec![combined[0], ("SIGNUP", "on")]]);
     let wrong = NAMES.iter().flat_map(|name| both(name)).map(|pairs| pairs.to_vec()).chain(each);
     let wrong = wrong.chain(LISTS.map(|name| vec![(name, ",")])).chain(in_vain());
     let missing = Config::read(&|_| None).err().map(|problems| problems.to_string());

@@ -1,0 +1,155 @@
+//! Places of a bounded number, shared so that no holder takes them all.
+//!
+//! The rule is that of dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet switches",
+//! IEEE/ACM Transactions on Networking 6(2), 1998): a holder may have as many places as are free. One alone gets half of them, two
+//! get a third each, and one that has none gets one while any is free.
+
+use std::{
+    collections::HashMap,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Places, and who holds how many.
+#[derive(Debug)]
+pub struct Shares<K> {
+    total: usize,
+    /// A holder may have the free places divided by this.
+    divisor: usize,
+    held: Mutex<Held<K>>,
+}
+
+#[derive(Debug)]
+struct Held<K> {
+    sum: usize,
+    /// Has only those who hold something, so it is no larger than `sum`.
+    by_holder: HashMap<K, usize>,
+}
+
+/// Places that are held until this is dropped.
+#[derive(Debug)]
+pub struct Share<K: Eq + Hash + Copy> {
+    shares: Arc<Shares<K>>,
+    holder: K,
+    count: usize,
+}
+
+impl<K: Eq + Hash + Copy> Shares<K> {
+    /// That many places, all free, of which a holder may have as many as are free.
+    #[must_use]
+    pub fn new(total: usize) -> Arc<Self> {
+        Self::divided(total, 1)
+    }
+
+    /// That many places, all free, of which a holder may have the free ones divided by `divisor`, or one: one alone gets a
+    /// `divisor + 1`th of all.
+    #[must_use]
+    pub fn divided(total: usize, divisor: usize) -> Arc<Self> {
+        Arc::new(Self { total, divisor, held: Mutex::new(Held { sum: 0, by_holder: HashMap::new() }) })
+    }
+
+    /// Takes `count` places, or `None` of them when the holder would have more than are left free.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, holder: K, count: usize) -> Option<Share<K>> {
+        let mut share = Share { shares: self.clone(), holder, count: 0 };
+        share.grow(count).then_some(share)
+    }
+
+    /// Places that are taken.
+    #[must_use]
+    pub fn taken(&self) -> usize {
+        self.lock().sum
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held<K>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Eq + Hash + Copy> Share<K> {
+    /// Takes `more` places besides; `false` and none of them when the holder would have more than are left free.
+    pub fn grow(&mut self, more: usize) -> bool {
+        let mut held = self.shares.lock();
+        let mine = held.by_holder.get(&self.holder).copied().unwrap_or(0);
+        let free = self.shares.total.saturating_sub(held.sum);
+        let is_first = mine == 0 && more == 1 && free > 0;
+        if !is_first && mine.saturating_add(more).saturating_mul(self.shares.divisor) > free {
+            return false;
+        }
+        held.sum += more;
+        if more > 0 {
+            held.by_holder.insert(self.holder, mine + more);
+        }
+        drop(held);
+        self.count += more;
+        true
+    }
+
+    /// Places that are held.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.count
+    }
+}
+
+impl<K: Eq + Hash + Copy> Drop for Share<K> {
+    fn drop(&mut self) {
+        let mut held = self.shares.lock();
+        held.sum = held.sum.saturating_sub(self.count);
+        let left = held.by_holder.get(&self.holder).copied().unwrap_or(0).saturating_sub(self.count);
+        if left == 0 {
+            held.by_holder.remove(&self.holder);
+        } else {
+            held.by_holder.insert(self.holder, left);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn all_that_fit(shares: &Arc<Shares<u8>>, holder: u8) -> Vec<Share<u8>> {
+        std::iter::from_fn(|| shares.take(holder, 1)).collect()
+    }
+
+    #[test]
+    fn a_holder_never_has_more_than_is_free_and_a_newcomer_gets_a_place() {
+        for total in [1, 2, 3, 17, 1024] {
+            let shares = Shares::new(total);
+            let mut greedy = Vec::new();
+            for holder in 0..3 {
+                greedy.extend(all_that_fit(&shares, holder));
+                let free = total - shares.taken();
+                assert!(holder > 0 || greedy.len() == total.div_ceil(2), "one alone has half: {} of {total}", greedy.len());
+                assert_eq!(shares.take(200, 1).is_some(), free > 0, "{holder} of {total}");
+            }
+            drop(greedy);
+            assert_eq!((shares.taken(), shares.lock().by_holder.len()), (0, 0), "nothing is kept of those who left");
+        }
+    }
+
+    #[test]
+    fn divided_places_leave_room_for_others_in_the_same_network() {
+        let (networks, users) = (Shares::new(1024), Shares::divided(1024, 2));
+        let mut taken = Vec::new();
+        while let (Some(network), Some(user)) = (networks.take(1, 1), users.take(1, 1)) {
+            taken.push((network, user));
+        }
+        assert_eq!(taken.len(), 1024 / 3);
+        assert!(networks.take(1, 1).is_some() && users.take(2, 1).is_some(), "a colleague in the office");
+        assert!(Shares::divided(1, 2).take(1_u8, 1).is_some(), "the first always");
+    }
+
+    #[test]
+    fn many_places_are_taken_all_or_none() {
+        let shares = Shares::new(100);
+        let mut share = shares.take(1, 30).unwrap();
+        assert!(!share.grow(41) && share.count() == 30 && shares.taken() == 30);
+        assert!(share.grow(20) && shares.taken() == 50);
+        assert!(shares.take(1, 1).is_none() && shares.take(2, 50).is_some());
+        drop(share);
+        assert!(shares.take(1, 100).is_some());
+    }
+}

@@ -1,0 +1,105 @@
+//! Limits by themselves, and what a wrong password counts for.
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+
+#[test]
+fn a_burst_then_a_steady_pace() {
+    let limit = Limit::new("x", Rate::new(10, 60));
+    let start = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(limit.take("a", 1, start), Ok(()));
+    }
+    let refused = limit.take("a", 1, start);
+    assert_eq!(refused.map_err(|refused| refused.retry_after), Err(Duration::from_secs(6)));
+    assert_eq!(limit.take("b", 1, start), Ok(()), "keys are apart");
+    let later = start + Duration::from_secs(6);
+    assert_eq!(limit.take("a", 1, later), Ok(()));
+    assert!(limit.take("a", 1, later).is_err(), "one in six seconds");
+    let much_later = start + Duration::from_secs(3600);
+    assert_eq!((0..20).filter(|_| limit.take("a", 1, much_later).is_ok()).count(), 10, "no more is saved than the burst");
+}
+
+#[test]
+fn many_at_once_are_all_or_none_and_never_impossible() {
+    let limit = Limit::new("x", Rate::new(10, 60));
+    let start = Instant::now();
+    assert!(limit.take("a", 6, start).is_ok());
+    assert!(limit.take("a", 6, start).is_err());
+    assert!(limit.take("a", 4, start).is_ok(), "the refused six were not counted");
+    assert!(limit.take("b", 1000, start).is_ok(), "as much as fits");
+    assert!(limit.take("b", 1, start).is_err());
+}
+
+#[test]
+fn a6_what_was_not_wrong_is_not_held_against_anybody() {
+    let limit = Limit::new("x", Rate::new(2, 60));
+    let start = Instant::now();
+    for _ in 0..5 {
+        assert!(limit.take("a", 1, start).is_ok());
+        limit.give_back("a");
+    }
+    assert!(limit.take("a", 2, start).is_ok());
+    assert!(limit.take("a", 1, start).is_err());
+    limit.forget("a");
+    assert!(limit.take("a", 2, start).is_ok());
+}
+
+#[test]
+fn hopping_within_a_network_gains_little() {
+    let limit = Limit::new("x", Rate::new(10, 60));
+    let start = Instant::now();
+    let tries = |addresses: &mut dyn Iterator<Item = String>| {
+        addresses.filter(|address| limit.take_from((), address.parse().unwrap(), start).is_ok()).count()
+    };
+    let one_64 = &mut (0..100).map(|host| format!("2001:db8:0:1::{host:x}"));
+    assert_eq!(tries(one_64), 10);
+    let one_56 = &mut (0..10_000).map(|at| format!("2001:db8:0:{:x}::1", at % 256));
+    assert_eq!(tries(one_56), 10, "and the ten of before");
+    let one_48 = &mut (0..10_000).map(|at| format!("2001:db8:0:{:x}::1", 256 + at));
+    assert_eq!(tries(one_48), 20);
+    assert_eq!(tries(&mut (0..100).map(|_| "2001:db8:1::1".to_owned())), 10, "another /48 is apart");
+    assert_eq!(tries(&mut (0..1000).map(|at| format!("192.0.2.{}", at % 256))), 40, "a /24");
+    let refused = limit.take_from((), "192.0.2.1".parse().unwrap(), start).unwrap_err();
+    assert_eq!(refused.rate.count, 40, "says which rate it was");
+}
+
+fn client(address: &str) -> Client {
+    Client { address: address.parse().unwrap(), device: None }
+}
+
+/// NIST SP 800-63B section 5.2.2: at most 100 consecutive failures on one account, from wherever they come.
+#[test]
+fn a8_an_account_has_a_limit_of_its_own_and_known_networks_are_not_held_to_it() {
+    let throttle = Throttle::new(&config::Limits::default());
+    let ada = Email::parse("ada@example.com").unwrap();
+    let tried = (0..100_000_u32).filter(|at| {
+        let address = format!("{}.{}.{}.9", 1 + at / 65_536, at / 256 % 256, at % 256);
+        throttle.guess(&ada, &client(&address), Standing::Stranger).is_ok()
+    });
+    assert_eq!(tried.count(), 100);
+    let refused = throttle.guess(&ada, &client("198.51.100.1"), Standing::Stranger).unwrap_err();
+    assert_eq!(refused.limit, names::ACCOUNT_FAILURES);
+    assert!(refused.retry_after <= Duration::from_secs(15 * 60), "a stranger's next try: {:?}", refused.retry_after);
+    for _ in 0..100 {
+        throttle.guess(&ada, &client("198.51.100.1"), Standing::Known).unwrap().right();
+    }
+    assert!(throttle.guess(&ada, &client("203.0.113.1"), Standing::Stranger).is_err(), "a known one clears no stranger");
+    let bob = Email::parse("bob@example.com").unwrap();
+    assert!(throttle.guess(&bob, &client("1.0.0.9"), Standing::Stranger).is_ok(), "accounts are apart");
+}
+
+#[test]
+fn a8_what_a_refused_try_counted_is_given_back() {
+    let config = config::Limits { account_failures: Rate::new(1, 3600), ..config::Limits::default() };
+    let throttle = Throttle::new(&config);
+    let ada = Email::parse("ada@example.com").unwrap();
+    let from = client("198.51.100.1");
+    let first = throttle.guess(&ada, &from, Standing::Stranger).unwrap();
+    for _ in 0..1000 {
+        let refused = throttle.guess(&ada, &from, Standing::Stranger).map(drop).unwrap_err();
+        assert_eq!(refused.limit, names::ACCOUNT_FAILURES);
+    }
+    first.unknown();
+    assert!(throttle.guess(&ada, &from, Standing::Stranger).is_ok(), "one that was not looked at counts nowhere");
+}

@@ -1,0 +1,100 @@
+//! Work for a core, of which only so much goes on at once: refused at once when a caller has more than its share, waited for in turn
+//! otherwise.
+
+use std::{sync::Arc, time::Duration};
+
+use tracing::Instrument;
+
+use super::{
+    prefix::Prefix,
+    shares::{Share, Shares},
+    turns::Turns,
+};
+use crate::{metrics::METRICS, model::UserId, telemetry::spans};
+
+/// More work waits than can be done soon, or more of this caller's than its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords are being checked at once")]
+pub struct Busy;
+
+/// Who has work done.
+#[derive(Debug, Clone, Copy)]
+pub struct Holder {
+    /// Where the request comes from.
+    pub site: Prefix,
+    /// Whose access token it came with.
+    pub user: Option<UserId>,
+}
+
+/// How many may wait for each that is under way. Turns are taken between networks, so a long queue is long for those alone who fill it.
+const QUEUE_PER_PERMIT: usize = 32;
+/// How long a caller may wait for its turn.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Runs work on the blocking pool, a bounded number at a time.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    name: &'static str,
+    turns: Arc<Turns<Prefix>>,
+    sites: Arc<Shares<Prefix>>,
+    users: Arc<Shares<UserId>>,
+}
+
+/// A place among those that wait, or are worked on; given back when the last copy is dropped.
+#[derive(Debug, Clone)]
+pub struct Place(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    site: Prefix,
+    _of_site: Share<Prefix>,
+    _of_user: Option<Share<UserId>>,
+}
+
+impl Workers {
+    /// As many at a time as there are permits; `name` is that of the work in traces.
+    #[must_use]
+    pub fn new(name: &'static str, permits: usize) -> Self {
+        let places = permits * (1 + QUEUE_PER_PERMIT);
+        Self { name, turns: Turns::new(permits, permits), sites: Shares::new(places), users: Shares::divided(places, 2) }
+    }
+
+    /// How many are under way, and how many wait.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        let running = self.turns.running();
+        (running, self.sites.taken().saturating_sub(running))
+    }
+
+    /// A place in the queue.
+    ///
+    /// # Errors
+    /// [`Busy`] when the holder's network or user has its share: at once.
+    pub fn place(&self, holder: Holder) -> Result<Place, Busy> {
+        let of_site = self.sites.take(holder.site, 1).ok_or_else(refused)?;
+        let of_user = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
+        Ok(Place(Arc::new(Held { site: holder.site, _of_site: of_site, _of_user: of_user })))
+    }
+
+    /// Does the work when its turn comes. What began is finished: a client that hangs up cancels the request, not the work.
+    ///
+    /// # Errors
+    /// [`Busy`] when the turn does not come in time.
+    pub async fn run<T: Send + 'static>(&self, place: &Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+        self.wait_and_run(place.clone(), work).instrument(spans::internal(self.name)).await
+    }
+
+    async fn wait_and_run<T: Send + 'static>(&self, place: Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
+        let permit = tokio::time::timeout(LONGEST_WAIT, self.turns.acquire(place.0.site)).await.map_err(|_| refused())?;
+        let work = tokio::task::spawn_blocking(move || {
+            let _held = (permit, place);
+            work()
+        });
+        work.await.map_err(|_| Busy)
+    }
+}
+
+fn refused() -> Busy {
+    METRICS.hashes_refused.inc();
+    Busy
+}

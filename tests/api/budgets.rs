@@ -1,0 +1,123 @@
+//! Every operation is held to the limits that its table says, and the table has every operation.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use valet::{
+    config::{Limits, Rate},
+    http::budgets::{Budget, OPERATIONS},
+};
+
+use super::{
+    app::{Answer, PASSWORD, TestApp},
+    requests::{Operation, operations},
+};
+
+const ONCE: Rate = Rate::new(1, 24 * 60 * 60);
+const OFTEN: Rate = Rate::new(1_000_000, 1);
+
+/// All limits wide but the one of this name.
+fn only(name: &str) -> Limits {
+    let rate = |of: &str| if of == name { ONCE } else { OFTEN };
+    Limits {
+        on: true,
+        signup: rate("signup"),
+        login: rate("login"),
+        login_failures: rate("login-failures"),
+        account_failures: rate("account-failures"),
+        password: rate("password"),
+        refresh: rate("refresh"),
+        calls: rate("calls"),
+        upload: rate("upload"),
+        urls: rate("urls"),
+        s3: rate("s3"),
+    }
+}
+
+#[test]
+fn l3_the_table_has_every_operation_of_the_document_once() {
+    let documented: Vec<_> = operations().into_iter().map(|operation| operation.id).collect();
+    let mut listed: Vec<_> = OPERATIONS.iter().map(|(id, _)| (*id).to_owned()).collect();
+    listed.sort();
+    let mut sorted = documented;
+    sorted.sort();
+    assert_eq!(listed, sorted);
+    for (id, budget) in OPERATIONS {
+        match budget {
+            Budget::By(limits) => assert!(!limits.is_empty(), "{id}"),
+            Budget::Free(reason) => assert!(reason.len() > 20, "{id}"),
+        }
+    }
+}
+
+/// A body that comes to where the limit is counted.
+fn body(operation: &Operation, limit: &str, email: &str) -> Option<Value> {
+    let wrong = if limit.ends_with("failures") { "another password of hers" } else { PASSWORD };
+    Some(match (operation.id.as_str(), limit) {
+        ("log_in", _) => json!({ "email": email, "password": wrong }),
+        // What is weak is proved and judged all the same, and changes nothing.
+        ("change_password", _) => json!({ "currentPassword": wrong, "newPassword": "passwordpassword" }),
+        ("delete_account", _) => json!({ "password": "another password of hers" }),
+        ("sign_uppy_request", "upload") => json!({ "method": "PUT", "key": "a.png", "contentType": "image/png", "size": 9 }),
+        ("sign_uppy_request", "urls") => json!({ "method": "GET", "key": "in/u/1", "uploadId": "x" }),
+        _ => return operation.body.clone(),
+    })
+}
+
+/// Asks as a new user from a network of its own, as often as the limit allows and once more.
+async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize) -> Answer {
+    let mut caller = app.anonymous();
+    let mut operation = operation.clone();
+    let is_by_path = operation.path.contains("{token}");
+    if operation.is_signed || is_by_path || operation.id == "log_in" {
+        caller = app.user().await;
+    }
+    if is_by_path {
+        // By another of the user's calls, which would be the one too many.
+        let session = caller.act("/api/uppy/session").await;
+        operation.path = operation.path.replace("{token}", session.json["token"].as_str().unwrap());
+    }
+    let body = body(&operation, limit, &caller.email);
+    let mut last = None;
+    for at in 0..2 {
+        // What is counted for an account is counted from wherever it comes.
+        let address = format!("10.{}.{}.1", if limit == "account-failures" { at } else { 9 }, host);
+        let answer = caller.send(operation.method.clone(), &operation.path, |request| {
+            let request = request.header("x-forwarded-for", &address);
+            match &body {
+                Some(body) => request.json(body),
+                None => request,
+            }
+        });
+        last = Some(answer.await);
+    }
+    last.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn l3_every_operation_is_refused_by_each_of_its_limits() {
+    let names: BTreeSet<_> = OPERATIONS
+        .iter()
+        .flat_map(|(_, budget)| match budget {
+            Budget::By(limits) => limits.to_vec(),
+            Budget::Free(_) => Vec::new(),
+        })
+        .collect();
+    assert_eq!(names.len(), 10, "{names:?}");
+    let all = operations();
+    for name in names {
+        let app = TestApp::start_with(|config| {
+            config.limits = only(name);
+            config.proxies.0.push("127.0.0.1".parse().unwrap());
+        })
+        .await;
+        let of_name = OPERATIONS.iter().filter(|(_, budget)| matches!(budget, Budget::By(limits) if limits.contains(&name)));
+        for (host, (id, _)) in of_name.enumerate() {
+            let operation = all.iter().find(|operation| operation.id == *id).unwrap();
+            let answer = refused(&app, operation, name, host).await;
+            assert_eq!(answer.problem(), (429, "rate_limited"), "{id} by {name}: {answer:?}");
+            let told = answer.header("ratelimit");
+            assert!(told.starts_with(&format!("\"{name}\";r=0;t=")), "{id} by {name}: {told}");
+        }
+    }
+}

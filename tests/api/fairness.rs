@@ -1,0 +1,198 @@
+//! While one client floods any single operation within its own limits, others log in and see their galleries.
+//!
+//! In every run a few operations are flooded: all that hash, and the most expensive of each other kind. On an idle machine
+//! `VALET_TEST_FLOOD=all cargo test --test api -- --nocapture fairness` floods every operation of the document, and holds the answers to
+//! the bar: 25 of 25 within two seconds.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    app::{PASSWORD, TestApp, declared, unique_png},
+    outages::hole::Hole,
+    process::Client,
+    requests::{Operation, operations},
+    serve::Settings,
+};
+
+const FLOODERS: usize = 20;
+const FLOODER: &str = "203.0.113.7";
+const OTHER: &str = "198.51.100.9";
+
+/// Flooded in every run.
+const ALWAYS: [&str; 8] =
+    ["sign_up", "log_in", "change_password", "delete_account", "confirm_uploads", "create_uploads", "sign_parts", "list_images"];
+
+struct Bar {
+    is_whole: bool,
+    /// Logins, and galleries.
+    each: usize,
+    /// In which each is answered.
+    limit: Duration,
+}
+
+fn bar() -> Bar {
+    let is_whole = std::env::var("VALET_TEST_FLOOD").is_ok_and(|value| value == "all");
+    // Other tests run at the same time, and this program is not optimised.
+    let (each, limit) = if is_whole { (25, Duration::from_secs(2)) } else { (4, Duration::from_secs(8)) };
+    Bar { is_whole, each, limit }
+}
+
+/// What the attacker sends: valid where that costs most.
+struct Attack {
+    operation: Operation,
+    token: String,
+    email: String,
+    pending: Vec<Value>,
+}
+
+impl Attack {
+    async fn prepare(app: &TestApp, mut operation: Operation) -> Self {
+        let attacker = app.user().await;
+        if operation.path.contains("{token}") {
+            let session = attacker.act("/api/uppy/session").await;
+            operation.path = operation.path.replace("{token}", session.json["token"].as_str().unwrap());
+        }
+        let items: Vec<_> = (0..100).map(|_| declared("a.png", "image/png", &unique_png())).collect();
+        let opened = attacker.post("/api/images/upload/batch", json!({ "items": items })).await;
+        let results = opened.json["results"].as_array().unwrap();
+        let pending: Vec<_> = results.iter().map(|result| result["ticket"]["id"].clone()).collect();
+        if operation.template.starts_with("/api/images/{id}") {
+            let of = if operation.template.ends_with("/parts") {
+                let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": 5_000 << 20, "partSize": 5 << 20 });
+                attacker.post("/api/images/multipart", body).await.json["id"].clone()
+            } else {
+                pending[0].clone()
+            };
+            operation.path = operation.template.replace("{id}", of.as_str().unwrap());
+        }
+        Self { operation, token: attacker.token.clone().unwrap(), email: attacker.email.clone(), pending }
+    }
+
+    fn body(&self) -> Option<Value> {
+        Some(match self.operation.id.as_str() {
+            "sign_up" => json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD }),
+            "log_in" => json!({ "email": self.email, "password": PASSWORD }),
+            // Takes long to judge, and is refused.
+            "change_password" => {
+                json!({ "currentPassword": PASSWORD, "newPassword": "12345678901234567890123456789012".repeat(32) })
+            }
+            "delete_account" => json!({ "password": "another password of hers" }),
+            "confirm_uploads" | "renew_uploads" | "read_images" => json!({ "ids": self.pending }),
+            "create_uploads" => {
+                json!({ "items": (0..100).map(|_| declared("a.png", "image/png", &unique_png())).collect::<Vec<_>>() })
+            }
+            "sign_parts" => json!({ "parts": (1..=1000).map(|at| json!({ "partNumber": at })).collect::<Vec<_>>() }),
+            _ => return self.operation.body.clone(),
+        })
+    }
+
+    /// On many connections at once, until it is told to stop; how many requests were sent, and how many of them were refused.
+    async fn flood(&self, app: &TestApp, stop: &CancellationToken) -> (usize, usize) {
+        let flooders = (0..FLOODERS).map(async |_| {
+            let (http, mut sent, mut refused) = (reqwest::Client::new(), 0, 0);
+            while !stop.is_cancelled() {
+                sent += 1;
+                let request = http.request(self.operation.method.clone(), format!("{}{}", app.base, self.operation.path));
+                let request = request.header("x-forwarded-for", FLOODER).bearer_auth(&self.token);
+                let request = match self.body() {
+                    Some(body) => request.json(&body),
+                    None => request,
+                };
+                tokio::select! {
+                    answer = request.send() => refused += usize::from(matches!(answer.unwrap().status().as_u16(), 429 | 503)),
+                    () = stop.cancelled() => {}
+                }
+            }
+            (sent, refused)
+        });
+        join_all(flooders).await.into_iter().fold((0, 0), |(a, b), (sent, refused)| (a + sent, b + refused))
+    }
+}
+
+/// Somebody else, who logs in and looks at the gallery; the slowest answer.
+async fn live(app: &TestApp, email: &str, bar: &Bar, what: &str) -> Duration {
+    let http = reqwest::Client::new();
+    let mut slowest = Duration::ZERO;
+    let ask = async |request: reqwest::RequestBuilder| {
+        let began = Instant::now();
+        let answer = request.header("x-forwarded-for", OTHER).send().await.unwrap();
+        let (status, json) = (answer.status(), answer.json::<Value>().await.unwrap());
+        assert_eq!(status, 200, "beside a flood of {what}: {json}");
+        let took = began.elapsed();
+        assert!(took < bar.limit, "beside a flood of {what}: {took:?}");
+        (json, took)
+    };
+    for _ in 0..bar.each {
+        let body = json!({ "email": email, "password": PASSWORD });
+        let (session, login) = ask(http.post(format!("{}/api/auth/login", app.base)).json(&body)).await;
+        let gallery = http.get(format!("{}/api/images/gallery", app.base)).bearer_auth(session["token"].as_str().unwrap());
+        slowest = slowest.max(login).max(ask(gallery).await.1);
+    }
+    slowest
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_any_operation_keeps_nobody_else_out() {
+    let bar = bar();
+    let app = TestApp::start_with(|config| {
+        config.limits = valet::config::Limits::default();
+        config.proxies.0.push("127.0.0.1".parse().unwrap());
+    })
+    .await;
+    let other = app.user().await;
+    for operation in operations().into_iter().filter(|one| bar.is_whole || ALWAYS.contains(&one.id.as_str())) {
+        let id = operation.id.clone();
+        let attack = Attack::prepare(&app, operation).await;
+        let stop = CancellationToken::new();
+        let beside = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let slowest = live(&app, &other.email, &bar, &id).await;
+            stop.cancel();
+            slowest
+        };
+        let ((sent, refused), slowest) = tokio::join!(attack.flood(&app, &stop), beside);
+        assert!(sent >= FLOODERS, "{id} was not flooded");
+        println!("{id}: {sent} requests of the flood, {refused} refused; the slowest of the others took {slowest:?}");
+    }
+}
+
+/// Confirms that wait for a store that says nothing, as many as their user may have: other users, of the same network too, have what they
+/// need.
+#[tokio::test(flavor = "multi_thread")]
+async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
+    let app = TestApp::start().await;
+    let hole = Hole::before_s3(&app).await;
+    let real = app.config.s3.endpoint.clone().unwrap();
+    let settings = Settings::of(&app).but("S3_ENDPOINT", &hole.endpoint()).but("S3_PUBLIC_ENDPOINT", &real);
+    let (_process, mut client) = settings.but("MAX_REQUESTS", "12").but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
+    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let mut other = Client::of(client.base.clone());
+    let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
+    other.enter("signup", &email).await;
+    let items: Vec<_> = (0..20).map(|_| declared("a.png", "image/png", &unique_png())).collect();
+    let (_, opened) = client.post("/api/images/upload/batch", &json!({ "items": items })).await;
+    let ids: Vec<_> = opened["results"].as_array().unwrap().iter().map(|one| one["ticket"]["id"].clone()).collect();
+    hole.stall();
+    let confirms = ids.iter().map(async |id| {
+        let path = format!("/api/images/{}/confirm", id.as_str().unwrap());
+        let began = Instant::now();
+        (client.call(Method::POST, &path, None).await.0.as_u16(), began.elapsed())
+    });
+    let beside = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let began = Instant::now();
+        other.enter("login", &email).await;
+        assert_eq!(other.get("/api/images/gallery").await.0, 200);
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    };
+    let (confirms, ()) = tokio::join!(join_all(confirms), beside);
+    let waited = confirms.iter().filter(|(_, took)| *took > Duration::from_secs(1)).count();
+    assert_eq!(waited, 4, "a user's share: {confirms:?}");
+    assert!(confirms.iter().all(|(status, _)| matches!(status, 503 | 504)), "{confirms:?}");
+    hole.resume();
+}
