@@ -185,7 +185,7 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
 async fn passwd(email: &str) -> Result<(), Failure> {
     let config = settings()?;
     let password = new_password()?;
-    App::connect(&config).await?.valet.set_password(email, password.expose_secret()).await?;
+    App::connect(&config).await?.valet.set_password(email, password.expose_secret(), time::OffsetDateTime::now_utc()).await?;
     println!("The password is set and all sessions are ended; access tokens die within 30 seconds.");
     Ok(())
 }

@@ -26,8 +26,8 @@ use time::OffsetDateTime;
 pub use images::{Count, Entry, Images, Inserted, Inventory, Page, Row};
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
-pub use sessions::{Parent, Session, Sessions};
-pub use users::{Account, Deletion, Hold, Reserved, Users};
+pub use sessions::{Exchange, Rotation, Session, Sessions};
+pub use users::{Account, Deletion, Hold, NewPassword, PasswordState, Reserved, Users};
 
 use self::calls::{Calls, DEADLINE};
 use crate::{
