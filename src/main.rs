@@ -273,7 +273,7 @@ fn ask(question: &str) -> Result<String, Failure> {
 async fn passwd(email: &str) -> Result<(), Failure> {
     let config = settings()?;
     let password = new_password()?;
-    App::connect(&config).await?.valet.set_password(email, password.expose_secret()).await?;
+    App::connect(&config).await?.valet.set_password(email, password.expose_secret(), OffsetDateTime::now_utc()).await?;
     Ok(output::line("The password is set and all sessions are ended; access tokens die within 30 seconds.")?)
 }
 

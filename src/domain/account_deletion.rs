@@ -89,16 +89,15 @@ impl Valet {
             _ => return Err(DeleteAccountError::TokenTooOld),
         };
         if !self.store.users.claim_deletion(&account, now).await? {
+            // Its twin was faster, or the password was changed meanwhile.
+            self.store.users.find(caller.user).await?.ok_or(DeleteAccountError::NoAccount)?;
             return Err(LogInError::InvalidCredentials.into());
         }
         audit!("account_deletion_begun", user = %caller.user, "an account is deleted by its owner");
         if let (Some(provider), Some((_, subject))) = (&self.provider, &account.identity) {
             provider.forget(subject);
         }
-        // The account is gone whatever comes: what fails here the sweeper does.
-        if let Err(error) = self.end_sessions(caller.user, None).await {
-            tracing::warn!(user = %caller.user, %error, "the sessions of a deleted account are left to the sweeper");
-        }
+        self.clear_sessions(caller.user).await;
         Ok(())
     }
 
@@ -140,9 +139,9 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Step, StoreError> {
         self.store.known_networks.forget_all(user).await?;
-        // Again: one may have begun while the account was claimed.
+        // Again: a sign-in that was under way when the account was claimed may have left one.
         if self.store.sessions.has_any(user).await? {
-            self.end_sessions(user, None).await?;
+            self.store.sessions.delete_all(user).await?;
         }
         let live = self.store.images.live_owned(user, IMAGES).await?;
         if !live.is_empty() {

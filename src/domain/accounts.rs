@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     model::{Email, InvalidEmail, Usage, User, UserId},
-    store::{Account, StoreError},
+    store::{Account, NewPassword, StoreError},
 };
 
 /// Not a password to protect an account with; what follows "the password" says why.
@@ -75,6 +75,15 @@ pub enum LogInError {
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+/// A change of password, as its owner asks for it.
+#[derive(Clone, Copy)]
+pub struct PasswordChange<'a> {
+    /// The password that holds.
+    pub current: &'a str,
+    /// The one to come after it.
+    pub new: &'a str,
 }
 
 /// Why a password was not changed by its owner.
@@ -153,8 +162,8 @@ impl Valet {
         let holder = client.holder(None);
         let place = self.passwords.place(holder)?;
         let hash = self.hash_new::<SignUpError>(password, &email, (holder, &place)).await?;
-        let user = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
-        let (signed_in, session) = self.start_session(user, client, now).await?;
+        let account = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
+        let (signed_in, session) = self.start_session(account, client, now).await?;
         self.record_network(signed_in.user.id, client, now).await;
         audit!("account_created", user = %signed_in.user.id, %session, "signed up");
         Ok(signed_in)
@@ -184,57 +193,76 @@ impl Valet {
             Err(InvalidEmail) => self.prove(None, password, Guess::uncounted(), &place).await?,
         };
         let user = account.user.id;
-        let (signed_in, session) = self.start_session(account.user, client, now).await?;
-        // A password that was changed meanwhile has ended the sessions of before; this one would have been missed.
-        let version = self.store.users.find(user).await?.map(|account| account.password_version);
-        if version != Some(account.password_version) {
-            self.end(session).await?;
-            return Err(LogInError::InvalidCredentials);
-        }
+        let (signed_in, session) = self.start_session(account, client, now).await?;
         self.record_network(user, client, now).await;
         audit!("login_succeeded", %user, %session, "logged in");
         Ok(signed_in)
     }
 
-    /// Changes the password and ends every session but the one that asks.
+    /// Changes the password, which ends every session but the one that asks. A repeat by that session succeeds.
     ///
     /// # Errors
     /// [`ChangePasswordError`].
     pub async fn change_password(
         &self,
         caller: Caller,
-        current: &str,
-        new: &str,
+        change: &PasswordChange<'_>,
         client: &Client,
+        now: OffsetDateTime,
     ) -> Result<(), ChangePasswordError> {
         let (holder, place) = self.admit_password(caller.user, client)?;
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
         let email = own_email(&account)?.clone();
         let guess = self.guess_of(caller)?;
-        let account = self.prove(Some(account), current, guess, &place).await?;
-        let hash = self.hash_new::<ChangePasswordError>(new, &email, (holder, &place)).await?;
-        if !self.store.users.change_password(&account, &hash).await? {
-            return Err(LogInError::InvalidCredentials.into());
-        }
+        let proved = match self.prove(Some(account.clone()), change.current, guess, &place).await {
+            Err(LogInError::InvalidCredentials) => None,
+            proved => Some(proved?),
+        };
+        let Some(account) = proved else { return self.accept_repeat(account, caller, change.new, &place).await };
+        let hash = self.hash_new::<ChangePasswordError>(change.new, &email, (holder, &place)).await?;
+        let kept_session = caller.session();
+        let new = NewPassword { hash: &hash, kept_session, at: now };
+        let Some(version) = self.store.users.change_password(&account, &new).await? else {
+            // Another request changed the password meanwhile; it may have been the same change.
+            let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
+            return self.accept_repeat(account, caller, change.new, &place).await;
+        };
         audit!("password_changed", user = %caller.user, "password changed");
-        Ok(self.end_sessions(caller.user, caller.session()).await?)
+        self.clear_outdated_sessions(caller.user, version, kept_session).await;
+        Ok(())
     }
 
-    /// Sets the password of an address's account, for the operator, and ends all its sessions.
+    /// Accepts a change whose current password is wrong where it repeats the last one, whose answer was lost: the session that
+    /// asks is the one that the last change kept, and the new password is the account's.
+    async fn accept_repeat(&self, account: Account, caller: Caller, new: &str, place: &Place) -> Result<(), ChangePasswordError> {
+        let kept = account.password.kept_session;
+        if kept.is_none() || kept != caller.session() {
+            return Err(LogInError::InvalidCredentials.into());
+        }
+        // Counted as any other guess: otherwise a stolen access token would give two for one.
+        let guess = self.guess_of(caller)?;
+        let version = account.password.version;
+        self.prove(Some(account), new, guess, place).await?;
+        audit!("password_change_repeated", user = %caller.user, "a change of the password that had been made was asked for again");
+        self.clear_outdated_sessions(caller.user, version, kept).await;
+        Ok(())
+    }
+
+    /// Sets the password of an address's account, for the operator, which ends all its sessions.
     ///
     /// # Errors
     /// [`SetPasswordError`].
-    pub async fn set_password(&self, email: &str, new: &str) -> Result<(), SetPasswordError> {
+    pub async fn set_password(&self, email: &str, new: &str, now: OffsetDateTime) -> Result<(), SetPasswordError> {
         let email = Email::parse(email)?;
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
         let holder = Holder { site: Prefix::site(Ipv4Addr::LOCALHOST.into()), user: Some(account.user.id) };
         let place = self.passwords.place(holder)?;
         let hash = self.hash_new::<SetPasswordError>(new, &email, (holder, &place)).await?;
-        if !self.store.users.change_password(&account, &hash).await? {
-            return Err(SetPasswordError::Changed);
-        }
+        let new = NewPassword { hash: &hash, kept_session: None, at: now };
+        let version = self.store.users.change_password(&account, &new).await?.ok_or(SetPasswordError::Changed)?;
         audit!("password_set_by_operator", user = %account.user.id, "password set by the operator");
-        Ok(self.end_sessions(account.user.id, None).await?)
+        self.clear_outdated_sessions(account.user.id, version, None).await;
+        Ok(())
     }
 
     /// The hash of a password that may become the one of this address's account.

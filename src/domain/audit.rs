@@ -13,7 +13,7 @@ macro_rules! audit {
 
 pub(super) use audit;
 
-/// A token that proved nothing; expired ones are everyday life and not written.
+/// An access token, or one in a path of Uppy's, that proved nothing.
 pub fn token_refused(reason: &str) {
     audit!("token_refused", reason, "an access token was refused");
 }

@@ -20,7 +20,7 @@ use super::{
         foreign::{Identity, KeyName, LEEWAY, ProviderKeys},
     },
     recent::Recent,
-    sessions::{AuthenticateError, Liveness},
+    sessions::{AuthenticateError, liveness::Liveness},
 };
 use crate::{
     config,

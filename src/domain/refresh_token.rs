@@ -1,12 +1,17 @@
 //! Refresh tokens: opaque to clients, known here by their hashes alone. Pure but for the system's randomness.
 //!
-//! A token is the base64url of a version byte, its session's id and 32 secret bytes. Its successor's secret is the
-//! HMAC-SHA256 of the salt drawn at the rotation, keyed with its own secret: whoever still holds the parent can be given
-//! the same child again, and the database holds nothing a token could be made from.
+//! A token is the base64url of a version byte, its session's id and 32 secret bytes. The first half of these is random; the
+//! second is a tag, the HMAC-SHA256 of all before it under a key of the session's. So a session knows every token that it ever
+//! issued, however long ago it was spent, and no changed or made-up one. The random half of a token's successor is cut from the
+//! HMAC-SHA256 of the salt drawn at the exchange, keyed with the secret: whoever still holds the parent can be given the same
+//! child again, and the database holds nothing a living token could be made from.
+//!
+//! Former versions drew all of a first token's secret at random and took a child's whole from the HMAC: such tokens are known by
+//! their hashes alone.
 
 use std::fmt;
 
-use aws_lc_rs::{digest, hmac, rand};
+use aws_lc_rs::{constant_time, digest, hmac, rand};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::SecretString;
 
@@ -17,6 +22,8 @@ use crate::model::SessionId;
 const VERSION: u8 = 1;
 /// Version, session, secret.
 const LENGTH: usize = 1 + 16 + 32;
+/// The random part of the secret; the rest is the tag.
+const RANDOM: usize = 16;
 
 /// A refresh token.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,12 +33,12 @@ pub struct RefreshToken {
 }
 
 impl RefreshToken {
-    /// A session's first.
+    /// A session's first, tagged with its key.
     ///
     /// # Errors
     /// [`NoRandomness`].
-    pub fn new(session: SessionId) -> Result<Self, NoRandomness> {
-        Ok(Self { session, secret: random()? })
+    pub fn new(session: SessionId, key: &[u8; 32]) -> Result<Self, NoRandomness> {
+        Ok(Self { session, secret: random()? }.tagged(key))
     }
 
     /// Reads what [`RefreshToken::expose`] wrote; anything else is `None`.
@@ -56,7 +63,7 @@ impl RefreshToken {
         self.session
     }
 
-    /// What is kept of it. The secret has 256 random bits, so a fast hash without a salt is enough.
+    /// What is kept of it. The secret has at least 128 random bits, so a fast hash without a salt is enough.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         let mut hash = [0; 32];
@@ -64,12 +71,32 @@ impl RefreshToken {
         hash
     }
 
-    /// Its one successor under this salt.
+    /// Whether the session with this key issued it.
     #[must_use]
-    pub fn child(&self, salt: &[u8; 32]) -> Self {
+    pub fn is_of(&self, key: &[u8; 32]) -> bool {
+        let issued = self.clone().tagged(key);
+        constant_time::verify_slices_are_equal(&issued.secret[RANDOM..], &self.secret[RANDOM..]).is_ok()
+    }
+
+    /// Its one successor under this salt, in the session with this key.
+    #[must_use]
+    pub fn child(&self, salt: &[u8; 32], key: &[u8; 32]) -> Self {
+        self.untagged_child(salt).tagged(key)
+    }
+
+    /// Its successor as former versions made it.
+    #[must_use]
+    pub fn untagged_child(&self, salt: &[u8; 32]) -> Self {
         let mut secret = [0; 32];
         secret.copy_from_slice(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.secret), salt).as_ref());
         Self { session: self.session, secret }
+    }
+
+    fn tagged(mut self, key: &[u8; 32]) -> Self {
+        let bytes = self.bytes();
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &bytes[..LENGTH - RANDOM]);
+        self.secret[RANDOM..].copy_from_slice(&tag.as_ref()[..RANDOM]);
+        self
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -130,7 +157,7 @@ mod tests {
 
     #[test]
     fn t5_what_is_read_is_what_was_written_and_nothing_else() {
-        let token = RefreshToken::new(SessionId::new()).unwrap();
+        let token = RefreshToken::new(SessionId::new(), &random().unwrap()).unwrap();
         let text = token.expose().expose_secret().to_owned();
         assert_eq!(RefreshToken::parse(&text), Some(token.clone()));
         let other_version = URL_SAFE_NO_PAD.encode([&[2][..], &token.bytes()[1..]].concat());
@@ -143,12 +170,29 @@ mod tests {
 
     #[test]
     fn t7_a_parent_has_one_child_per_salt() {
-        let session = SessionId::new();
-        let (parent, other) = (RefreshToken::new(session).unwrap(), RefreshToken::new(session).unwrap());
+        let (session, key) = (SessionId::new(), random().unwrap());
+        let (parent, other) = (RefreshToken::new(session, &key).unwrap(), RefreshToken::new(session, &key).unwrap());
         let (salt, other_salt) = (random().unwrap(), random().unwrap());
-        assert_eq!(parent.child(&salt), parent.child(&salt));
-        let all = [parent.clone(), parent.child(&salt), parent.child(&other_salt), other.child(&salt), other];
+        assert_eq!(parent.child(&salt, &key), parent.child(&salt, &key));
+        let children = [parent.child(&salt, &key), parent.child(&other_salt, &key), other.child(&salt, &key)];
+        let untagged = parent.untagged_child(&salt);
+        let all: Vec<_> = [parent, other, untagged].into_iter().chain(children).collect();
         let hashes: std::collections::HashSet<_> = all.iter().map(RefreshToken::hash).collect();
         assert_eq!(hashes.len(), all.len());
+    }
+
+    #[test]
+    fn a_session_knows_its_tokens_and_no_changed_one() {
+        let (key, other_key) = (random().unwrap(), random().unwrap());
+        let first = RefreshToken::new(SessionId::new(), &key).unwrap();
+        let child = first.child(&random().unwrap(), &key);
+        assert!(first.is_of(&key) && child.is_of(&key) && !first.is_of(&other_key));
+        assert!(!first.untagged_child(&random().unwrap()).is_of(&key), "one of before there were tags");
+        assert!(!RefreshToken { session: SessionId::new(), ..first.clone() }.is_of(&key), "of another session");
+        for at in 0..32 {
+            let mut changed = child.clone();
+            changed.secret[at] ^= 0x20;
+            assert!(!changed.is_of(&key), "byte {at}");
+        }
     }
 }

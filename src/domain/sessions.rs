@@ -1,32 +1,35 @@
-//! Sessions: begun by a sign-in, carried on by refresh tokens, ended by whoever holds them or owns them.
+//! Sessions: begun by a sign-in, carried on by refresh tokens, ended by their holder, their owner, or a change of the account.
+//!
+//! A session lives while its record is there and the account's password is of the session's version, or names the session as
+//! the one that outlived its last change. So a changed password and a deleted account end sessions with the one update that
+//! they are; that the records are deleted afterwards is cleaning up.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+pub mod liveness;
+mod refresh;
+
+use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
+use self::refresh::Asker;
 use super::{
     Valet,
     audit::{self, audit},
     credentials::{Caller, Maker, NoRandomness, Proof, TokenError},
     provider::LocalOnly,
-    recent::Recent,
     refresh_token::{self, RefreshToken},
     throttle::{Client, Throttled},
 };
 use crate::{
     model::{SessionId, User, UserId},
-    store::{Parent, Session, StoreError},
+    store::{Account, PasswordState, Session, StoreError},
 };
 
-/// How long a parent gets its child again while the child is unused: for the phone that lost the answer, and for two
-/// tabs that refresh at once.
-const RETRY_WINDOW: Duration = Duration::from_secs(60);
 /// A session ends after this however much it is used.
 const LONGEST_SESSION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Sessions that an account may have: where a sign-in makes more, those go that were not used for longest.
+const MOST_SESSIONS: u32 = 1000;
 /// What is kept of a client's name for itself, in characters.
 const DEVICE_CHARS: usize = 200;
 
@@ -48,10 +51,13 @@ pub struct SignedIn {
 /// Why a refresh token does nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
-    /// Not a refresh token of this service.
+    /// Not a refresh token of this service, or not one of the session that it names.
     #[error("the refresh token is not valid")]
     Invalid,
-    /// Its session is over: signed out, expired, or ended because a token was used twice.
+    /// It was exchanged a moment ago, and its child is in use or was given to another client. The session goes on.
+    #[error("the refresh token was exchanged already")]
+    Spent,
+    /// Its session is over: signed out, expired, or ended because a token was used twice or the password was changed.
     #[error("the session has ended")]
     Ended,
     /// There are no accounts here.
@@ -83,78 +89,40 @@ pub enum AuthenticateError {
 }
 
 impl Valet {
-    /// Begins a session.
+    /// Begins a session of the account as it was read, and ends the longest unused beyond [`MOST_SESSIONS`].
     pub(super) async fn start_session(
         &self,
-        user: User,
+        account: Account,
         client: &Client,
         now: OffsetDateTime,
     ) -> Result<(SignedIn, SessionId), StoreError> {
-        let id = SessionId::new();
-        let token = RefreshToken::new(id).map_err(no_randomness)?;
+        let (id, user) = (SessionId::new(), account.user.id);
+        let token_key = refresh_token::random().map_err(no_randomness)?;
+        let token = RefreshToken::new(id, &token_key).map_err(no_randomness)?;
         let session = Session {
             id,
-            user: user.id,
+            user,
             device: client.device.as_deref().and_then(device_name),
+            // Where the password was changed since, the session is dead from its beginning.
+            password_version: Some(account.password.version),
             created_at: now,
             last_used_at: now,
             expires_at: now + self.session_ttl.min(LONGEST_SESSION),
             ends_at: now + LONGEST_SESSION,
             token_hash: token.hash(),
+            token_key: Some(token_key),
+            agent: Some(Asker::of(client).agent),
             parent: None,
+            earlier: Vec::new(),
         };
         self.store.sessions.insert(&session).await?;
-        Ok((self.signed_in(user, &token, session.expires_at, now)?, id))
-    }
-
-    /// Exchanges a refresh token for a fresh sign-in. A token is good for one exchange; using it again ends the session,
-    /// except that within a minute, and while its child is unused, it gives that child again.
-    ///
-    /// # Errors
-    /// [`RefreshError`].
-    pub async fn refresh(&self, token: &str, client: &Client, now: OffsetDateTime) -> Result<SignedIn, RefreshError> {
-        self.local_accounts()?;
-        self.throttle.refresh(client)?;
-        let token = RefreshToken::parse(token).ok_or_else(refused)?;
-        // The second round is for those who lost the exchange to a twin: they find themselves to be the parent.
-        for _ in 0..2 {
-            let session = self.store.sessions.find(token.session(), now).await?.ok_or(RefreshError::Ended)?;
-            let account = self.store.users.find(session.user).await?.ok_or(RefreshError::Ended)?;
-            if session.token_hash == token.hash() {
-                let parent = Parent { hash: token.hash(), salt: refresh_token::random().map_err(no_randomness)?, at: now };
-                let child = token.child(&parent.salt);
-                let expires_at = session.ends_at.min(now + self.session_ttl);
-                if self.store.sessions.rotate(session.id, &parent, &child.hash(), expires_at).await? {
-                    tracing::info!(user = %session.user, session = %session.id, "session refreshed");
-                    self.record_network(session.user, client, now).await;
-                    return Ok(self.signed_in(account.user, &child, expires_at, now)?);
-                }
-                continue;
-            }
-            let parent = session.parent.filter(|parent| parent.hash == token.hash() && now - parent.at <= RETRY_WINDOW);
-            if let Some(parent) = parent {
-                return Ok(self.signed_in(account.user, &token.child(&parent.salt), session.expires_at, now)?);
-            }
-            audit!("refresh_reused", user = %session.user, session = %session.id, "a refresh token was used twice: the session ends");
-            self.end(session.id).await?;
-            return Err(RefreshError::Ended);
+        match self.store.sessions.delete_unused_beyond(user, MOST_SESSIONS).await {
+            Ok(0) => {}
+            Ok(count) => audit!("sessions_ended", %user, count, "the longest unused of too many sessions ended"),
+            // The next sign-in does it.
+            Err(error) => tracing::warn!(%user, %error, "failed to delete the longest unused sessions"),
         }
-        // Child and grandchild were used between two reads: this token is neither.
-        Err(RefreshError::Ended)
-    }
-
-    /// Ends the session of a refresh token, spent ones too. Does nothing when it is over already.
-    ///
-    /// # Errors
-    /// [`RefreshError`], but never [`RefreshError::Ended`].
-    pub async fn log_out(&self, token: &str, client: &Client) -> Result<(), RefreshError> {
-        self.local_accounts()?;
-        self.throttle.refresh(client)?;
-        let token = RefreshToken::parse(token).ok_or_else(refused)?;
-        if self.end(token.session()).await? {
-            audit!("session_ended", session = %token.session(), "logged out");
-        }
-        Ok(())
+        Ok((self.signed_in(account.user, &token, session.expires_at, now)?, id))
     }
 
     /// Who holds this access token, if its session goes on. A session that ended elsewhere is noticed within
@@ -165,8 +133,9 @@ impl Valet {
     pub async fn authenticate(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
         self.holder(token, now).await.inspect_err(|error| match error {
             AuthenticateError::Token(TokenError::Invalid) => audit::token_refused("invalid"),
+            AuthenticateError::Token(TokenError::Expired) => audit::token_refused("expired"),
             AuthenticateError::Ended => audit::token_refused("session ended"),
-            AuthenticateError::Token(TokenError::Expired) | AuthenticateError::NoKeys | AuthenticateError::Store(_) => {}
+            AuthenticateError::NoKeys | AuthenticateError::Store(_) => {}
         })
     }
 
@@ -179,17 +148,19 @@ impl Valet {
         let caller = self.tokens.verify(token, now)?;
         // Ours come from a session.
         let Proof::Session(session) = caller.proof else { return Err(TokenError::Invalid.into()) };
-        if self.goes_on(session, now).await? { Ok(caller) } else { Err(AuthenticateError::Ended) }
+        if self.goes_on(caller.user, session, now).await? { Ok(caller) } else { Err(AuthenticateError::Ended) }
     }
 
-    /// Whether a session is not over.
-    pub(super) async fn goes_on(&self, session: SessionId, now: OffsetDateTime) -> Result<bool, StoreError> {
-        if let Some(alive) = self.liveness.known(session, Instant::now()) {
+    /// Whether a session is this user's and lives.
+    pub(super) async fn goes_on(&self, user: UserId, session: SessionId, now: OffsetDateTime) -> Result<bool, StoreError> {
+        if let Some(alive) = self.liveness.known(user, session, Instant::now()) {
             return Ok(alive);
         }
         let asked = Instant::now();
-        let alive = self.store.sessions.is_alive(session, now).await?;
-        Ok(self.liveness.learn(session, alive, asked))
+        let found = self.store.sessions.find_owned(user, session, now);
+        let (found, password) = tokio::try_join!(found, self.store.users.password_state(user))?;
+        let alive = found.zip(password).is_some_and(|(session, password)| lives(&session, &password));
+        Ok(self.liveness.learn(user, session, alive, asked))
     }
 
     /// A user's sessions, the newest first.
@@ -197,7 +168,10 @@ impl Valet {
     /// # Errors
     /// [`StoreError`].
     pub async fn sessions(&self, user: UserId, now: OffsetDateTime) -> Result<Vec<Session>, StoreError> {
-        self.store.sessions.list_owned(user, now).await
+        let sessions = self.store.sessions.list_owned(user, now);
+        let (mut sessions, password) = tokio::try_join!(sessions, self.store.users.password_state(user))?;
+        sessions.retain(|session| password.is_some_and(|password| lives(session, &password)));
+        Ok(sessions)
     }
 
     /// Ends a session of this user. `false` when there is none of this id.
@@ -207,7 +181,7 @@ impl Valet {
     pub async fn end_session(&self, user: UserId, id: SessionId) -> Result<bool, StoreError> {
         let ended = self.store.sessions.delete_owned(user, id).await?;
         if ended {
-            self.liveness.end(id, Instant::now());
+            self.liveness.end(user, id, Instant::now());
             audit!("session_ended", %user, session = %id, "session ended by its owner");
         } else {
             audit!("session_not_found", %user, session = %id, "asked to end a session that is not there, or another's");
@@ -215,19 +189,18 @@ impl Valet {
         Ok(ended)
     }
 
-    /// Ends all sessions of a user but one.
-    pub(super) async fn end_sessions(&self, user: UserId, but: Option<SessionId>) -> Result<(), StoreError> {
-        let ended = self.store.sessions.delete_all(user, but).await?;
-        audit!("sessions_ended", %user, count = ended.len(), "sessions ended");
-        ended.into_iter().for_each(|id| self.liveness.end(id, Instant::now()));
-        Ok(())
+    /// Cleans up behind a changed password of this version, which has ended every session but `kept`.
+    pub(super) async fn clear_outdated_sessions(&self, user: UserId, version: i64, kept: Option<SessionId>) {
+        self.liveness.forget_lives(user, Instant::now());
+        let deleted = self.store.sessions.delete_outdated(user, version, kept).await;
+        cleared(user, deleted);
     }
 
-    /// Ends a session, in the database first: what another request reads meanwhile does not outlive it here.
-    pub(super) async fn end(&self, id: SessionId) -> Result<bool, StoreError> {
-        let ended = self.store.sessions.delete(id).await?;
-        self.liveness.end(id, Instant::now());
-        Ok(ended)
+    /// Cleans up behind a deleted account, whose sessions have ended with it.
+    pub(super) async fn clear_sessions(&self, user: UserId) {
+        self.liveness.forget_lives(user, Instant::now());
+        let deleted = self.store.sessions.delete_all(user).await;
+        cleared(user, deleted);
     }
 
     fn signed_in(
@@ -249,9 +222,22 @@ impl Valet {
     }
 }
 
-fn refused() -> RefreshError {
-    audit!("refresh_refused", "what was sent is no refresh token");
-    RefreshError::Invalid
+/// Whether the account's password lets the session live. Sessions of before they had a version live until its first change by
+/// a program that records the time of it.
+fn lives(session: &Session, password: &PasswordState) -> bool {
+    let is_current = match session.password_version {
+        Some(version) => version == password.version,
+        None => password.changed_at.is_none(),
+    };
+    is_current || password.kept_session == Some(session.id)
+}
+
+/// Sessions that are dead are deleted by and by where this has failed: they expire.
+fn cleared(user: UserId, deleted: Result<u64, StoreError>) {
+    match deleted {
+        Ok(count) => audit!("sessions_ended", %user, count, "sessions ended"),
+        Err(error) => tracing::warn!(%user, %error, "failed to delete the records of ended sessions"),
+    }
 }
 
 fn no_randomness(error: NoRandomness) -> StoreError {
@@ -265,70 +251,9 @@ fn device_name(user_agent: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Which sessions go on, as far as this server knows: what a request costs beside its token's signature is one lookup.
-#[derive(Debug)]
-pub struct Liveness(Mutex<Recent<SessionId, Seen>>);
-
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    alive: bool,
-    /// When the database was asked.
-    at: Instant,
-}
-
-impl Default for Liveness {
-    fn default() -> Self {
-        Self(Mutex::new(Recent::new(Self::CAPACITY)))
-    }
-}
-
-impl Liveness {
-    /// How long an answer of the database is relied on. A token dies within 30 s of its session, on every server.
-    pub const KEPT: Duration = Duration::from_secs(10);
-    /// Sessions that are remembered: about 10 MB.
-    const CAPACITY: usize = 100_000;
-
-    /// Whether the session goes on, where the answer is fresh.
-    fn known(&self, id: SessionId, now: Instant) -> Option<bool> {
-        let seen = self.lock().get(id)?;
-        (now.saturating_duration_since(seen.at) < Self::KEPT).then_some(seen.alive)
-    }
-
-    /// Remembers an answer of the database. An end that became known while the database was asked stands.
-    fn learn(&self, id: SessionId, alive: bool, asked: Instant) -> bool {
-        let mut all = self.lock();
-        let ended = all.get(id).is_some_and(|seen| !seen.alive && asked.saturating_duration_since(seen.at) < Self::KEPT);
-        let alive = alive && !ended;
-        all.insert(id, Seen { alive, at: asked });
-        alive
-    }
-
-    fn end(&self, id: SessionId, now: Instant) {
-        self.lock().insert(id, Seen { alive: false, at: now });
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, Recent<SessionId, Seen>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn t9_an_end_is_known_at_once_and_an_answer_grows_old() {
-        let liveness = Liveness::default();
-        let (id, start) = (SessionId::new(), Instant::now());
-        assert_eq!(liveness.known(id, start), None);
-        assert!(liveness.learn(id, true, start));
-        assert_eq!(liveness.known(id, start + Liveness::KEPT.saturating_sub(Duration::from_millis(1))), Some(true));
-        assert_eq!(liveness.known(id, start + Liveness::KEPT), None);
-        liveness.end(id, start);
-        assert_eq!(liveness.known(id, start), Some(false));
-        assert!(!liveness.learn(id, true, start), "an answer that was on its way does not bring it back");
-        assert_eq!(liveness.known(id, start), Some(false));
-    }
 
     #[test]
     fn a_device_is_named_in_one_clean_line() {

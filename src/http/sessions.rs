@@ -92,9 +92,11 @@ impl Sessions {
     /// Refresh a sign-in
     ///
     /// Exchanges the refresh token for a fresh access token and the next refresh token; needs no access token. A refresh
-    /// token is good for one exchange: a second one ends the session, since somebody else may hold it. Only a client that
-    /// lost the answer, or two that asked at once, get the same next token again, for 60 seconds and while that is unused:
-    /// on no answer, 503 or 504, repeat. `session_ended` and `token_invalid`: log in again. A session ends a year after its
+    /// token is good for one exchange. On no answer, 503 or 504, repeat: for 5 minutes, and while the next token is unused, the
+    /// same `User-Agent` is given the same next token again, from whatever network. Any other second use within that time is
+    /// refused (`token_invalid`) and the session goes on; after it, or where another `User-Agent` than the one that had the
+    /// token was the first to exchange it, a second use ends the session, since somebody else may hold the token.
+    /// `session_ended`, and `token_invalid` where no later token is at hand: log in again. A session ends a year after its
     /// sign-in at the latest.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh_session")]
     async fn refresh(&self, app: Application<'_>, client: Client, body: Body<RefreshToken>) -> Result<Json<Session>, Problem> {
@@ -103,17 +105,19 @@ impl Sessions {
 
     /// Log out
     ///
-    /// Ends the refresh token's session; needs no access token. Its access tokens die at once on this server and within
-    /// 30 seconds on every other. Repeating it answers 204.
+    /// Ends the refresh token's session; needs no access token. Tokens that were exchanged since end it, too; one that the
+    /// session does not know does nothing (`token_invalid`). Its access tokens die at once on this server and within 30 seconds
+    /// on every other. Repeating it answers 204.
     #[oai(path = "/logout", method = "post", operation_id = "log_out")]
     async fn log_out(&self, app: Application<'_>, client: Client, body: Body<RefreshToken>) -> Result<LogOutResponse, Problem> {
-        app.valet.log_out(&body.0.refresh_token, &client.0).await?;
+        app.valet.log_out(&body.0.refresh_token, &client.0, view::now()).await?;
         Ok(LogOutResponse::LoggedOut)
     }
 
     /// List sessions
     ///
-    /// Where the caller is signed in. An identity provider's user has no sessions here: the list is empty.
+    /// Where the caller is signed in. An account has at most a thousand sessions: where a sign-in makes more, those end that
+    /// were not used for longest. An identity provider's user has no sessions here: the list is empty.
     #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
     async fn list(&self, app: Application<'_>, caller: Signed) -> Result<Json<SessionList>, Problem> {
         let sessions = app.valet.sessions(caller.0.user, view::now()).await?;
@@ -124,7 +128,7 @@ impl Sessions {
     /// End a session
     ///
     /// Signs a lost device out, or this one. Its access tokens die at once on this server and within 30 seconds on every
-    /// other.
+    /// other. A repeat answers 404.
     #[oai(path = "/sessions/:id", method = "delete", operation_id = "end_session")]
     async fn end(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<EndSessionResponse, Problem> {
         let id = SessionId::parse(&id).ok_or_else(Problem::not_found)?;

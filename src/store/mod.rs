@@ -29,8 +29,8 @@ pub use images::{Count, Entry, Images, Inserted, Inventory, Page, Row};
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
-pub use sessions::{Parent, Session, Sessions};
-pub use users::{Account, Deletion, Hold, Reserved, Users};
+pub use sessions::{Exchange, Rotation, Session, Sessions};
+pub use users::{Account, Deletion, Hold, NewPassword, PasswordState, Reserved, Users};
 
 use self::calls::{Calls, DEADLINE};
 use crate::{

@@ -1,20 +1,24 @@
-//! Sessions: `sessions {_id, user, device, createdAt, lastUsedAt, expiresAt, endsAt, tokenHash, parent: {hash, salt, at},
-//! generation}`. A TTL index on `expiresAt` removes what has expired; a session that ended is not there.
+//! Sessions: `sessions {_id, user, device, passwordVersion, createdAt, lastUsedAt, expiresAt, endsAt, tokenHash, tokenKey, agent,
+//! parent: {hash, salt, at, agent, network, newcomer}, earlier: [the same], generation}`. A TTL index on `expiresAt` removes
+//! expired sessions; a session that was ended by itself is deleted, one that a changed password ended is dead by its version.
 //!
-//! Of refresh tokens only hashes are here: the living one's and its parent's, with the salt that leads from one to the other.
+//! Refresh tokens are kept as hashes alone: the living one's and those of the last exchanges, with the salts that lead from a
+//! token to its child.
+
+mod document;
 
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
 use mongodb::{
     Collection, IndexModel,
-    bson::{Binary, DateTime, Document, doc, spec::BinarySubtype},
+    bson::{Document, doc},
     options::IndexOptions,
 };
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use super::{Calls, StoreError, datetime, instant};
+use self::document::{ExchangeDoc, SessionDoc, binary};
+use super::{Calls, StoreError, datetime};
 use crate::model::{SessionId, UserId};
 
 /// Sessions that a listing shows: a person has few, a program that logs in for every call has many.
@@ -34,9 +38,11 @@ pub struct Session {
     pub id: SessionId,
     /// Whose it is.
     pub user: UserId,
-    /// What the client called itself.
+    /// The `User-Agent` that signed in, cut to be shown.
     pub device: Option<String>,
-    /// When somebody signed in.
+    /// The account's password version at the sign-in; `None` in records of before sessions had one.
+    pub password_version: Option<i64>,
+    /// When it was begun.
     pub created_at: OffsetDateTime,
     /// When a token was issued last.
     pub last_used_at: OffsetDateTime,
@@ -44,73 +50,49 @@ pub struct Session {
     pub expires_at: OffsetDateTime,
     /// When it ends however much it is used.
     pub ends_at: OffsetDateTime,
-    /// Of the refresh token that lives.
+    /// SHA-256 of the living refresh token.
     pub token_hash: [u8; 32],
-    /// The token before that one.
-    pub parent: Option<Parent>,
+    /// Tells the session's own refresh tokens, spent ones included, from all others; no token can be made from it. `None` in
+    /// records of before there was one.
+    pub token_key: Option<[u8; 32]>,
+    /// SHA-256 of the `User-Agent` that was given the living token; `None` in records of before it was kept.
+    pub agent: Option<[u8; 32]>,
+    /// The exchange that gave the living token.
+    pub parent: Option<Exchange>,
+    /// Exchanges before that one, the latest first, as far back as a late copy of a token is borne with.
+    pub earlier: Vec<Exchange>,
 }
 
-/// A refresh token that was exchanged for the living one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Parent {
-    /// Of the token.
+/// An exchange of a refresh token for its child.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// SHA-256 of the exchanged token.
     pub hash: [u8; 32],
     /// Leads from the token to its child.
     pub salt: [u8; 32],
     /// When it was exchanged.
     pub at: OffsetDateTime,
+    /// SHA-256 of the `User-Agent` that exchanged it; `None` in records of before it was kept.
+    pub agent: Option<[u8; 32]>,
+    /// The network it was exchanged from.
+    pub network: Option<String>,
+    /// Whether the token had been given to another `User-Agent` than the one that exchanged it.
+    pub by_newcomer: bool,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct SessionDoc {
-    #[serde(rename = "_id")]
-    id: String,
-    user: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    device: Option<String>,
-    created_at: DateTime,
-    last_used_at: DateTime,
-    expires_at: DateTime,
-    ends_at: DateTime,
-    token_hash: Binary,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    parent: Option<ParentDoc>,
-    /// How often the token was exchanged.
-    generation: i64,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct ParentDoc {
-    hash: Binary,
-    salt: Binary,
-    at: DateTime,
-}
-
-impl SessionDoc {
-    fn into_session(self) -> Result<Session, StoreError> {
-        let corrupt = |field| StoreError::Corrupt { collection: "sessions", id: self.id.clone(), field };
-        let bytes = |binary: &Binary, field| <[u8; 32]>::try_from(&*binary.bytes).map_err(|_| corrupt(field));
-        let parent = self.parent.as_ref().map(|parent| {
-            let (hash, salt) = (bytes(&parent.hash, "parent.hash")?, bytes(&parent.salt, "parent.salt")?);
-            Ok::<_, StoreError>(Parent { hash, salt, at: instant(parent.at) })
-        });
-        Ok(Session {
-            id: SessionId::parse(&self.id).ok_or_else(|| corrupt("_id"))?,
-            user: UserId::parse(&self.user).ok_or_else(|| corrupt("user"))?,
-            created_at: instant(self.created_at),
-            last_used_at: instant(self.last_used_at),
-            expires_at: instant(self.expires_at),
-            ends_at: instant(self.ends_at),
-            token_hash: bytes(&self.token_hash, "tokenHash")?,
-            parent: parent.transpose()?,
-            device: self.device,
-        })
-    }
-}
-
-fn binary(bytes: &[u8; 32]) -> Binary {
-    Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() }
+/// The change to a session when its living token is exchanged.
+#[derive(Debug)]
+pub struct Rotation {
+    /// The exchange, which becomes [`Session::parent`].
+    pub exchange: Exchange,
+    /// Becomes [`Session::earlier`].
+    pub earlier: Vec<Exchange>,
+    /// SHA-256 of the child.
+    pub child: [u8; 32],
+    /// Becomes [`Session::token_key`].
+    pub token_key: [u8; 32],
+    /// When the session ends unless the child is used.
+    pub expires_at: OffsetDateTime,
 }
 
 impl Sessions {
@@ -120,12 +102,10 @@ impl Sessions {
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
         let ttl = IndexOptions::builder().name("expiresAt".to_owned()).expire_after(Duration::ZERO).build();
+        let last_used = IndexOptions::builder().name("userLastUsed".to_owned()).build();
         let indexes = [
             IndexModel::builder().keys(doc! { "expiresAt": 1 }).options(ttl).build(),
-            IndexModel::builder()
-                .keys(doc! { "user": 1 })
-                .options(IndexOptions::builder().name("user".to_owned()).build())
-                .build(),
+            IndexModel::builder().keys(doc! { "user": 1, "lastUsedAt": -1, "_id": -1 }).options(last_used).build(),
         ];
         self.calls.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
     }
@@ -135,66 +115,52 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`].
     pub async fn insert(&self, session: &Session) -> Result<(), StoreError> {
-        let document = SessionDoc {
-            id: session.id.to_string(),
-            user: session.user.to_string(),
-            device: session.device.clone(),
-            created_at: datetime(session.created_at),
-            last_used_at: datetime(session.last_used_at),
-            expires_at: datetime(session.expires_at),
-            ends_at: datetime(session.ends_at),
-            token_hash: binary(&session.token_hash),
-            parent: None,
-            generation: 0,
-        };
+        let document = SessionDoc::of(session);
         self.calls.run(async { self.collection.insert_one(document).await }).await.map(drop)
     }
 
-    /// The session, whoever's it is: for who shows its refresh token.
+    /// The session of this id, whoever's it is: for a caller who shows its refresh token.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn find(&self, id: SessionId, now: OffsetDateTime) -> Result<Option<Session>, StoreError> {
-        let filter = doc! { "_id": id.to_string(), "expiresAt": { "$gt": datetime(now) } };
-        self.calls
-            .read(|| async { self.collection.find_one(filter.clone()).await })
-            .await?
-            .map(SessionDoc::into_session)
-            .transpose()
+        self.find_where(doc! { "_id": id.to_string(), "expiresAt": { "$gt": datetime(now) } }).await
     }
 
-    /// Whether the session goes on: one read by `_id`.
+    /// The session of this id, if it is this user's: one read by `_id`.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn is_alive(&self, id: SessionId, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let filter = doc! { "_id": id.to_string(), "expiresAt": { "$gt": datetime(now) } };
-        let ids = self.collection.clone_with_type::<Document>();
-        Ok(self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?.is_some())
+    pub async fn find_owned(&self, user: UserId, id: SessionId, now: OffsetDateTime) -> Result<Option<Session>, StoreError> {
+        let filter = doc! { "_id": id.to_string(), "user": user.to_string(), "expiresAt": { "$gt": datetime(now) } };
+        self.find_where(filter).await
+    }
+
+    async fn find_where(&self, filter: Document) -> Result<Option<Session>, StoreError> {
+        let found = self.calls.read(|| async { self.collection.find_one(filter.clone()).await }).await?;
+        found.map(SessionDoc::into_session).transpose()
     }
 
     /// Exchanges the living token for its child. `false` when it lives no more: of many that try, one succeeds.
     ///
     /// # Errors
-    /// [`StoreError`]; whether it happened is then to be read, or tried again with the parent.
-    pub async fn rotate(
-        &self,
-        id: SessionId,
-        parent: &Parent,
-        child: &[u8; 32],
-        expires_at: OffsetDateTime,
-    ) -> Result<bool, StoreError> {
-        let now = datetime(parent.at);
-        let filter = doc! { "_id": id.to_string(), "tokenHash": binary(&parent.hash), "expiresAt": { "$gt": now } };
-        let update = doc! {
-            "$set": {
-                "tokenHash": binary(child),
-                "parent": { "hash": binary(&parent.hash), "salt": binary(&parent.salt), "at": now },
-                "lastUsedAt": now,
-                "expiresAt": datetime(expires_at),
-            },
-            "$inc": { "generation": 1_i64 },
+    /// [`StoreError`]; whether it happened is then to be read, or tried again with the same token.
+    pub async fn rotate(&self, id: SessionId, rotation: &Rotation) -> Result<bool, StoreError> {
+        let Rotation { exchange, earlier, child, token_key, expires_at } = rotation;
+        let now = datetime(exchange.at);
+        let filter = doc! { "_id": id.to_string(), "tokenHash": binary(&exchange.hash), "expiresAt": { "$gt": now } };
+        let mut set = doc! {
+            "tokenHash": binary(child),
+            "tokenKey": binary(token_key),
+            "parent": ExchangeDoc::of(exchange).into_bson(),
+            "earlier": earlier.iter().map(|exchange| ExchangeDoc::of(exchange).into_bson()).collect::<Vec<_>>(),
+            "lastUsedAt": now,
+            "expiresAt": datetime(*expires_at),
         };
+        if let Some(agent) = &exchange.agent {
+            set.insert("agent", binary(agent));
+        }
+        let update = doc! { "$set": set, "$inc": { "generation": 1_i64 } };
         Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
@@ -224,42 +190,56 @@ impl Sessions {
         Ok(found.await?.is_some())
     }
 
-    /// Ends a session, whoever's it is. `false` when there was none.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn delete(&self, id: SessionId) -> Result<bool, StoreError> {
-        self.delete_where(doc! { "_id": id.to_string() }).await
-    }
-
     /// Ends a session of this user. `false` when there was none.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn delete_owned(&self, user: UserId, id: SessionId) -> Result<bool, StoreError> {
-        self.delete_where(doc! { "_id": id.to_string(), "user": user.to_string() }).await
+        let filter = doc! { "_id": id.to_string(), "user": user.to_string() };
+        Ok(self.calls.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
     }
 
-    /// Ends all sessions of a user but one, and says which were there.
+    /// Deletes all sessions of a user and answers how many there were.
     ///
     /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn delete_all(&self, user: UserId, but: Option<SessionId>) -> Result<Vec<SessionId>, StoreError> {
-        let mut filter = doc! { "user": user.to_string() };
+    /// [`StoreError`]; some may then be deleted, and it is safe to repeat.
+    pub async fn delete_all(&self, user: UserId) -> Result<u64, StoreError> {
+        self.delete_many(doc! { "user": user.to_string() }).await
+    }
+
+    /// Deletes a user's sessions of other password versions than this one, but for one session, and answers how many there
+    /// were.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may then be deleted, and it is safe to repeat.
+    pub async fn delete_outdated(&self, user: UserId, version: i64, but: Option<SessionId>) -> Result<u64, StoreError> {
+        let mut filter = doc! { "user": user.to_string(), "passwordVersion": { "$ne": version } };
         if let Some(but) = but {
             filter.insert("_id", doc! { "$ne": but.to_string() });
         }
-        let ids = self.collection.clone_with_type::<Document>();
-        let found = self
-            .calls
-            .read(|| async { ids.find(filter.clone()).projection(doc! { "_id": 1 }).await?.try_collect::<Vec<_>>().await });
-        let found = found.await?;
-        // By the user, not by these ids: a session that began in between ends, too.
-        self.calls.run(async { self.collection.delete_many(filter).await }).await?;
-        Ok(found.iter().filter_map(|session| SessionId::parse(session.get_str("_id").ok()?)).collect())
+        self.delete_many(filter).await
     }
 
-    async fn delete_where(&self, filter: Document) -> Result<bool, StoreError> {
-        Ok(self.calls.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
+    /// Deletes a user's sessions that were not used for longest, beyond `most`, and answers how many there were. Reads as
+    /// many entries of an index as the user has sessions, up to `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn delete_unused_beyond(&self, user: UserId, most: u32) -> Result<u64, StoreError> {
+        let filter = doc! { "user": user.to_string() };
+        let found = self.calls.read(|| async {
+            let uses = self.collection.clone_with_type::<Document>();
+            let find = uses.find_one(filter.clone()).sort(doc! { "lastUsedAt": -1, "_id": -1 }).skip(u64::from(most));
+            find.projection(doc! { "lastUsedAt": 1 }).await
+        });
+        let Some(found) = found.await? else { return Ok(0) };
+        let (Ok(at), Ok(id)) = (found.get_datetime("lastUsedAt"), found.get_str("_id")) else { return Ok(0) };
+        let of_that_time = doc! { "lastUsedAt": at, "_id": { "$lte": id } };
+        let before = doc! { "lastUsedAt": { "$lt": at } };
+        self.delete_many(doc! { "user": user.to_string(), "$or": [before, of_that_time] }).await
+    }
+
+    async fn delete_many(&self, filter: Document) -> Result<u64, StoreError> {
+        Ok(self.calls.run(async { self.collection.delete_many(filter).await }).await?.deleted_count)
     }
 }

@@ -1,11 +1,13 @@
-//! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, identity: {issuer, subject}, createdAt, usedBytes,
-//! images, holds: [{image, bytes, at}], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
+//! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
+//! identity: {issuer, subject}, createdAt, usedBytes, images, holds: [{image, bytes, at}], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
 //! identity; each is unique by an index of those that have it, so that neither kind can be taken for the other.
 //!
-//! Here are accounts, how they are made and found; `quota` counts what they hold, `deletion` ends them.
+//! Here are accounts, how they are made and found; `passwords` changes what proves them, `quota` counts what they hold,
+//! `deletion` ends them.
 
 mod deletion;
 mod identities;
+mod passwords;
 mod quota;
 
 use mongodb::{
@@ -17,13 +19,11 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptDoc};
 pub use self::{
     deletion::{Deletion, Hold},
+    passwords::{NewPassword, PasswordState},
     quota::Reserved,
-};
-use self::{
-    deletion::{not_deleted, version},
-    identities::IdentityDoc,
 };
 use super::{Calls, StoreError, datetime, instant, is_duplicate, is_other_index};
 use crate::model::{Email, User, UserId};
@@ -42,8 +42,8 @@ pub struct Account {
     pub user: User,
     /// PHC string; an identity provider's user has no password here.
     pub password_hash: Option<SecretString>,
-    /// How often the password was changed.
-    pub password_version: i64,
+    /// Which sessions the password lets live.
+    pub password: PasswordState,
     /// Issuer and subject of an identity provider's user.
     pub identity: Option<(String, String)>,
 }
@@ -62,6 +62,10 @@ struct UserDoc {
     #[serde(default)]
     password_version: i64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    password_changed_at: Option<DateTime>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kept_session: Option<KeptDoc>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<IdentityDoc>,
     created_at: DateTime,
     used_bytes: i64,
@@ -77,6 +81,8 @@ impl UserDoc {
             email_key: None,
             password_hash: None,
             password_version: 0,
+            password_changed_at: None,
+            kept_session: None,
             identity: None,
             created_at: datetime(now),
             used_bytes: 0,
@@ -92,13 +98,9 @@ impl UserDoc {
             email: self.email.as_deref().map(Email::parse).transpose().map_err(|_| corrupt("email"))?,
             created_at: instant(self.created_at),
         };
+        let password = PasswordState::read(self.password_version, self.password_changed_at, self.kept_session.as_ref());
         let identity = self.identity.map(|identity| (identity.issuer, identity.subject));
-        Ok(Account {
-            identity,
-            user,
-            password_hash: self.password_hash.map(SecretString::from),
-            password_version: self.password_version,
-        })
+        Ok(Account { identity, user, password_hash: self.password_hash.map(SecretString::from), password })
     }
 }
 
@@ -145,7 +147,7 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`]; an account may have been made whose answer was lost, and a repeat then answers `None`.
-    pub async fn insert(&self, email: &Email, password_hash: &str, now: OffsetDateTime) -> Result<Option<User>, StoreError> {
+    pub async fn insert(&self, email: &Email, password_hash: &str, now: OffsetDateTime) -> Result<Option<Account>, StoreError> {
         let id = UserId::new();
         let document = UserDoc {
             email: Some(email.as_str().to_owned()),
@@ -153,8 +155,13 @@ impl Users {
             password_hash: Some(password_hash.to_owned()),
             ..UserDoc::new(id, now)
         };
-        let created_at = instant(document.created_at);
-        Ok(self.insert_unique(document).await?.then(|| User { id, email: Some(email.clone()), created_at }))
+        let account = Account {
+            user: User { id, email: Some(email.clone()), created_at: instant(document.created_at) },
+            password_hash: Some(password_hash.into()),
+            password: PasswordState::read(0, None, None),
+            identity: None,
+        };
+        Ok(self.insert_unique(document).await?.then_some(account))
     }
 
     async fn insert_unique(&self, document: UserDoc) -> Result<bool, StoreError> {
@@ -183,34 +190,12 @@ impl Users {
 
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
         // Holds may be many, and no reader of an account wants them.
-        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
+        let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
         self.calls
             .read(|| async { self.collection.find_one(not_deleted(filter.clone())).projection(projection.clone()).await })
             .await?
             .map(UserDoc::into_account)
             .transpose()
-    }
-
-    /// Changes the password that `account` was read with. `false` when it was changed since, or the account is gone.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn change_password(&self, account: &Account, password_hash: &str) -> Result<bool, StoreError> {
-        let update = doc! { "$set": { "passwordHash": password_hash }, "$inc": { "passwordVersion": 1_i64 } };
-        self.update_password(account, update).await
-    }
-
-    /// Writes the same password with another hash, unless it was changed since.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn rehash_password(&self, account: &Account, password_hash: &str) -> Result<bool, StoreError> {
-        self.update_password(account, doc! { "$set": { "passwordHash": password_hash } }).await
-    }
-
-    async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
-        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version(account) });
-        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     /// Users in the order of their ids, after `after`; the last page is empty.

@@ -2,7 +2,7 @@
 //
 // The access token lives in memory only, one per tab. The refresh token lives in localStorage, because a rotating token must
 // have one home: copies in each tab's sessionStorage would differ after the first refresh, and a tab that used an old one
-// would end the session for all (the server takes that for theft). A script injected into the page could read it there;
+// would end the session for all (after five minutes the server takes that for theft). A script injected into the page could read it there;
 // that is what the page's content security policy is for, and a session can be ended from any other device.
 //
 // One refresh for all tabs: a Web Lock lets one tab ask, a BroadcastChannel hands its answer to the others. Where there are no
@@ -86,13 +86,17 @@ class Session extends EventTarget {
     return locked(async (waited) => {
       if (waited && !this.#good(stale)) await this.#answerOfAnotherTab();
       if (this.#good(stale)) return;
-      const refreshToken = localStorage.getItem(STORE);
-      if (!refreshToken) throw this.#end("session_ended");
-      try {
-        this.#take(await request("POST", "/api/auth/refresh", { body: { refreshToken } }));
-      } catch (error) {
-        if (error instanceof Problem && error.status === 401) throw this.#end("session_ended");
-        throw error;
+      for (;;) {
+        const refreshToken = localStorage.getItem(STORE);
+        if (!refreshToken) throw this.#end("session_ended");
+        try {
+          this.#take(await request("POST", "/api/auth/refresh", { body: { refreshToken } }));
+          break;
+        } catch (error) {
+          if (!(error instanceof Problem) || error.status !== 401) throw error;
+          // Where another tab has exchanged it meanwhile, the token to try is the one that it was given.
+          if (localStorage.getItem(STORE) === refreshToken) throw this.#end("session_ended");
+        }
       }
       this.#say();
     });

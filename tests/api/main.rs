@@ -2,6 +2,7 @@
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod account_crashes;
 mod account_deletion;
 mod accounts;
 mod app;

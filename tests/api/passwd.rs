@@ -1,36 +1,36 @@
 //! `valet passwd`: the program itself, as an operator runs it.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 
-use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use super::app::{PASSWORD, TestApp};
+use super::{
+    app::{PASSWORD, TestApp},
+    serve::Settings,
+};
 
-/// Runs `valet passwd` with `line` as its standard input: its success and all it said.
-async fn passwd(app: &TestApp, email: &str, line: &str) -> (bool, String) {
-    let s3 = &app.config.s3;
-    let keys = s3.credentials.as_ref().unwrap();
+/// Runs `valet passwd` with these settings and `line` as its standard input: how it ended, and all that it wrote.
+pub async fn passwd_with(settings: &Settings, email: &str, line: &str) -> (ExitStatus, String) {
     let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_valet"))
         .args(["passwd", email])
-        .env("MONGODB_URI", app.config.mongo.uri.expose_secret())
-        .env("MONGODB_DATABASE", &app.config.mongo.database)
-        .env("S3_BUCKET", &s3.bucket)
-        .env("S3_ENDPOINT", s3.endpoint.as_ref().unwrap())
-        .env("AWS_ACCESS_KEY_ID", &keys.access_key_id)
-        .env("AWS_SECRET_ACCESS_KEY", keys.secret_access_key.expose_secret())
-        .env("JWT_SECRET", app.config.tokens.secret.expose_secret())
-        .env("LOG_FORMAT", "text")
+        .envs(settings.0.iter().map(|(name, value)| (*name, value.as_str())))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(line.as_bytes()).await.unwrap();
+    // A program that is killed before it reads closes the pipe.
+    let _ = child.stdin.take().unwrap().write_all(line.as_bytes()).await;
     let done = child.wait_with_output().await.unwrap();
-    (done.status.success(), String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap())
+    (done.status, String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap())
+}
+
+/// Runs `valet passwd` over this application's database: its success and all that it wrote.
+async fn passwd(app: &TestApp, email: &str, line: &str) -> (bool, String) {
+    let (status, written) = passwd_with(&Settings::of(app).but("LOG_FORMAT", "text"), email, line).await;
+    (status.success(), written)
 }
 
 #[tokio::test]

@@ -94,13 +94,12 @@ impl Valet {
     /// [`AuthenticateError`].
     pub async fn uppy_user(&self, token: &str, now: OffsetDateTime) -> Result<UserId, AuthenticateError> {
         let refused = |reason: &str| audit::token_refused(reason);
-        let (user, session) = self.tokens.verify_path(token, now).inspect_err(|error| {
-            if *error == TokenError::Invalid {
-                refused("invalid in a path");
-            }
+        let (user, session) = self.tokens.verify_path(token, now).inspect_err(|error| match error {
+            TokenError::Invalid => refused("invalid in a path"),
+            TokenError::Expired => refused("expired in a path"),
         })?;
         let goes_on = match session {
-            Some(session) if self.local_accounts => self.goes_on(session, now).await?,
+            Some(session) if self.local_accounts => self.goes_on(user, session, now).await?,
             Some(_) => false,
             // The provider's sessions are not known here; the account is.
             None => self.provider.is_some() && self.store.users.find(user).await?.is_some(),

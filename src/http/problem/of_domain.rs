@@ -111,7 +111,10 @@ impl From<SignUpError> for Problem {
                 Self::new(Code::InvalidEmail, "Give the email address you receive mail at.").field("email", error.to_string())
             }
             SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
-            SignUpError::EmailTaken => Self::new(Code::EmailTaken, "Log in instead, or sign up with another address."),
+            SignUpError::EmailTaken => Self::new(
+                Code::EmailTaken,
+                "Log in instead, also where this repeats a sign-up that got no answer, or sign up with another address.",
+            ),
             SignUpError::LocalOnly(error) => error.into(),
             SignUpError::Closed => {
                 Self::new(Code::SignupClosed, "Log in with an account that was made before, or ask the operator for one.")
@@ -197,6 +200,10 @@ impl From<RefreshError> for Problem {
     fn from(error: RefreshError) -> Self {
         match error {
             RefreshError::Invalid => Self::new(Code::TokenInvalid, "Send the `refreshToken` of the last sign-in or refresh."),
+            RefreshError::Spent => Self::new(
+                Code::TokenInvalid,
+                "It was exchanged a moment ago. Use the tokens of that exchange; a client that does not have them logs in again.",
+            ),
             RefreshError::Ended => session_ended(),
             RefreshError::LocalOnly(error) => error.into(),
             RefreshError::Throttled(error) => error.into(),

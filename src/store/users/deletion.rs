@@ -5,7 +5,7 @@ use aws_lc_rs::digest;
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
-use super::{Account, Users};
+use super::{Account, Users, passwords::version};
 use crate::{
     model::{ImageId, UserId},
     store::{StoreError, datetime, instant},
@@ -48,7 +48,7 @@ impl Users {
         if let Some((issuer, subject)) = &account.identity {
             set.insert("formerIdentity", former(issuer, subject));
         }
-        let unset = doc! { "email": "", "emailKey": "", "passwordHash": "", "identity": "" };
+        let unset = doc! { "email": "", "emailKey": "", "passwordHash": "", "keptSession": "", "identity": "" };
         let update = doc! { "$set": set, "$unset": unset };
         Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
@@ -132,12 +132,4 @@ impl Users {
 pub(super) fn not_deleted(mut filter: Document) -> Document {
     filter.insert("deletedAt", doc! { "$exists": false });
     filter
-}
-
-/// The password's version as a filter. Accounts from before there were versions have none, which is zero.
-pub(super) fn version(account: &Account) -> Document {
-    match account.password_version {
-        0 => doc! { "$in": [0_i64, null] },
-        version => doc! { "$eq": version },
-    }
 }

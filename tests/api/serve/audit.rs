@@ -1,5 +1,6 @@
 //! The audit log of a real process: each event is there, with who, whence and which request, and no secret is.
 
+use mongodb::bson::{DateTime, Document, doc};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -43,12 +44,17 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     let (_, first) = enter(&mut client, "login", &ada, PASSWORD).await;
     let foreign = client.get("/api/auth/sessions").await.1["sessions"][0]["id"].as_str().unwrap().to_owned();
 
-    // A refresh token that is used twice, after its child was.
+    // A refresh token whose answer is given again, and that is used twice, after its child was: too soon, and too late.
     let refresh = async |client: &Client, token: &str| client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await;
     let child = refresh(&client, &first).await.1["refreshToken"].as_str().unwrap().to_owned();
+    assert_eq!(refresh(&client, &first).await.0, 200);
     assert_eq!(refresh(&client, &child).await.0, 200);
     assert_eq!(refresh(&client, &first).await.0, 401);
+    let long_ago = doc! { "$set": { "earlier.0.at": DateTime::from_millis(0) } };
+    app.db.collection::<Document>("sessions").update_many(doc! { "earlier.0": { "$exists": true } }, long_ago).await.unwrap();
+    assert_eq!(refresh(&client, &first).await.0, 401);
     assert_eq!(refresh(&client, "no refresh token").await.0, 401);
+    assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": "none" })).await.0, 401);
     secrets.extend([first, child]);
 
     // Tokens: forged, twice, of a session that is over; and somebody else's session.
@@ -72,7 +78,9 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     let (status, last) = enter(&mut client, "login", &ada, PASSWORD).await;
     assert_eq!(status, 200);
     let change = json!({ "currentPassword": PASSWORD, "newPassword": OTHER });
-    assert_eq!(client.call(Method::PUT, "/api/auth/password", Some(&change)).await.0, 204);
+    for _ in ["changed", "repeated"] {
+        assert_eq!(client.call(Method::PUT, "/api/auth/password", Some(&change)).await.0, 204);
+    }
     assert_eq!(enter(&mut client, "login", "nobody@example.com", "canary canary canary").await.0, 401);
     assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": last })).await.0, 204);
     assert_eq!(enter(&mut client, "login", &ada, OTHER).await.0, 200);
@@ -91,11 +99,14 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
         "throttled",
         "token_refused",
         "refresh_refused",
+        "refresh_repeated",
         "refresh_reused",
+        "logout_refused",
         "session_not_found",
         "session_ended",
         "sessions_ended",
         "password_changed",
+        "password_change_repeated",
         "account_deletion_begun",
         "account_deleted",
     ];

@@ -108,10 +108,6 @@ impl Stories {
             Call::Signup if ok => life.signups.push(asked.op),
             Call::DeleteAccount if ok => life.left = Some(span),
             Call::Logout if ok => self.ended_sessions.extend(asked.items.iter().filter_map(|item| item.id.clone())),
-            // The family of a token that was used twice.
-            Call::RefreshReuse if answered.status == Some(401) => {
-                self.ended_sessions.extend(sessions.get(&(asked.client, asked.user.clone())).cloned());
-            }
             _ => {}
         }
         if let Some(session) = answered.told.get("session") {

@@ -21,8 +21,9 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(token.is_some(), raw[0] == 1, "there is one version");
     let Some(token) = token else { return };
     assert_eq!(token.session().as_bytes()[..], raw[1..17]);
-    let child = token.child(&[raw[48]; 32]);
+    let (salt, key) = ([raw[48]; 32], [raw[47]; 32]);
+    let child = token.child(&salt, &key);
     assert_eq!(child.session(), token.session());
-    assert!(child != token && child.hash() != token.hash());
+    assert!(child != token && child.hash() != token.hash() && child.is_of(&key));
     assert_eq!(judge(child.expose().expose_secret()), Some(child), "its successor is a token, too");
 });

@@ -1,0 +1,337 @@
+//! The program is killed after any of its calls to MongoDB in any operation of accounts and sessions: all of it has happened
+//! or nothing has, and a repeat is answered as the answer promises.
+//!
+//! The operations are those of the document under `/api/auth/`: a new one without a scenario fails. `provider` has the users of
+//! an identity provider, `operator` has `valet passwd`.
+
+mod operator;
+mod provider;
+
+use std::{collections::BTreeMap, os::unix::process::ExitStatusExt, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use mongodb::bson::{Document, doc};
+use reqwest::Method;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::{
+    app::{Answer, Caller, PASSWORD, TestApp, unique_png},
+    crashes::{ABORTED, Fuse},
+    openapi::operations,
+    process::Client,
+    serve::Settings,
+};
+
+const NEW_PASSWORD: &str = "seven green kites over the bay";
+
+/// A sign-in of the scene's user.
+struct SignIn<'a> {
+    caller: Caller<'a>,
+    refresh: String,
+    id: String,
+}
+
+/// What an operation is about: a user with two sessions and an image, on the server that goes on living.
+struct Scene<'a> {
+    app: &'a TestApp,
+    email: String,
+    user: String,
+    /// The session that asks.
+    own: SignIn<'a>,
+    /// Another session, a thief's maybe.
+    other: SignIn<'a>,
+}
+
+/// A request, and what it is answered when nothing goes wrong.
+#[derive(Clone)]
+struct Call {
+    method: Method,
+    path: String,
+    body: Option<Value>,
+    token: Option<String>,
+    status: u16,
+}
+
+impl Call {
+    async fn send(&self, http: &reqwest::Client, base: &str) -> reqwest::Result<(u16, Value)> {
+        let mut request = http.request(self.method.clone(), format!("{base}{}", self.path)).timeout(Duration::from_secs(30));
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = &self.body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        Ok((answer.status().as_u16(), answer.json().await.unwrap_or_default()))
+    }
+
+    /// As a client repeats it, on the server that lives.
+    async fn repeat(&self, app: &TestApp) -> Answer {
+        let caller = Caller { app, token: self.token.clone(), id: String::new(), email: String::new() };
+        caller
+            .send(self.method.clone(), &self.path, |request| match &self.body {
+                Some(body) => request.json(body),
+                None => request,
+            })
+            .await
+    }
+}
+
+async fn post(app: &TestApp, path: &str, body: Value) -> Answer {
+    app.anonymous().post(path, body).await
+}
+
+async fn log_in(app: &TestApp, email: &str, password: &str) -> Answer {
+    post(app, "/api/auth/login", json!({ "email": email, "password": password })).await
+}
+
+fn sid(token: &str) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
+    serde_json::from_slice::<Value>(&claims).unwrap()["sid"].as_str().unwrap().to_owned()
+}
+
+async fn documents(app: &TestApp, collection: &str, filter: Document) -> Vec<Document> {
+    let found = app.db.collection::<Document>(collection).find(filter).sort(doc! { "_id": 1 }).await.unwrap();
+    found.try_collect().await.unwrap()
+}
+
+impl<'a> SignIn<'a> {
+    fn of(app: &'a TestApp, email: &str, answer: &Answer) -> Self {
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        let token = answer.json["token"].as_str().unwrap().to_owned();
+        let id = sid(&token);
+        let user = answer.json["user"]["id"].as_str().unwrap().to_owned();
+        let caller = Caller { app, token: Some(token), id: user, email: email.to_owned() };
+        Self { caller, refresh: answer.json["refreshToken"].as_str().unwrap().to_owned(), id }
+    }
+
+    async fn is_alive(&self) -> bool {
+        let me = self.caller.get("/api/auth/me").await;
+        assert!(me.status == 200 || me.problem() == (401, "session_ended"), "{me:?}");
+        me.status == 200
+    }
+
+    /// Its access token and its refresh token both work.
+    async fn assert_alive(&self, what: &str) {
+        assert!(self.is_alive().await, "{what}");
+        assert_eq!(
+            post(self.caller.app, "/api/auth/refresh", json!({ "refreshToken": self.refresh })).await.status,
+            200,
+            "{what}"
+        );
+    }
+
+    /// Neither does.
+    async fn assert_ended(&self, what: &str) {
+        assert!(!self.is_alive().await, "{what}");
+        let refresh = post(self.caller.app, "/api/auth/refresh", json!({ "refreshToken": self.refresh })).await;
+        assert_eq!(refresh.problem(), (401, "session_ended"), "{what}");
+    }
+}
+
+impl<'a> Scene<'a> {
+    async fn new(app: &'a TestApp) -> Self {
+        let user = app.user().await;
+        user.upload("mine.png", "image/png", &unique_png()).await;
+        let own = SignIn::of(app, &user.email, &log_in(app, &user.email, PASSWORD).await);
+        let other = SignIn::of(app, &user.email, &log_in(app, &user.email, PASSWORD).await);
+        Self { app, email: user.email, user: user.id, own, other }
+    }
+
+    /// The call of an operation.
+    fn call(&self, operation: &str, method: &Method, path: &str) -> Call {
+        let fresh = format!("new-{}", self.email);
+        let (body, is_signed, status) = match operation {
+            "sign_up" => (Some(json!({ "email": fresh, "password": PASSWORD })), false, 201),
+            "log_in" => (Some(json!({ "email": self.email, "password": PASSWORD })), false, 200),
+            "refresh_session" => (Some(json!({ "refreshToken": self.own.refresh })), false, 200),
+            "log_out" => (Some(json!({ "refreshToken": self.own.refresh })), false, 204),
+            "get_me" | "list_sessions" => (None, true, 200),
+            "change_password" => (Some(json!({ "currentPassword": PASSWORD, "newPassword": NEW_PASSWORD })), true, 204),
+            "delete_account" => (Some(json!({ "password": PASSWORD })), true, 204),
+            "end_session" => (None, true, 204),
+            _ => panic!("{operation} has no scenario: say here what it is asked, and in `judge` what must hold after a crash"),
+        };
+        let token = self.own.caller.token.clone().filter(|_| is_signed);
+        Call { method: method.clone(), path: path.replace("{id}", &self.other.id), body, token, status }
+    }
+
+    /// What must hold after a crash, and after the repeat: whether the operation had happened.
+    async fn judge(&self, operation: &str, call: &Call) -> bool {
+        match operation {
+            "sign_up" => self.judge_sign_up(call).await,
+            "log_in" | "get_me" | "list_sessions" => {
+                assert_eq!(call.repeat(self.app).await.status, 200);
+                self.own.assert_alive("nothing ends").await;
+                self.other.assert_alive("nothing ends").await;
+                true
+            }
+            "refresh_session" => self.judge_refresh(call).await,
+            "log_out" | "end_session" => self.judge_end(operation, call).await,
+            "change_password" => self.judge_password(call).await,
+            "delete_account" => self.judge_deletion(call).await,
+            _ => panic!("{operation} has no scenario"),
+        }
+    }
+
+    async fn judge_sign_up(&self, call: &Call) -> bool {
+        let body = call.body.as_ref().unwrap();
+        let email = body["email"].as_str().unwrap();
+        let happened = log_in(self.app, email, PASSWORD).await.status == 200;
+        let again = call.repeat(self.app).await;
+        let expected = if happened { (409, "email_taken") } else { (201, "") };
+        assert_eq!(again.problem(), expected);
+        assert_eq!(log_in(self.app, email, PASSWORD).await.status, 200, "log in, as the answer says");
+        assert_eq!(documents(self.app, "users", doc! { "emailKey": email }).await.len(), 1);
+        happened
+    }
+
+    async fn judge_refresh(&self, call: &Call) -> bool {
+        let session = || documents(self.app, "sessions", doc! { "_id": &self.own.id });
+        let happened = session().await[0].get_i64("generation").unwrap() == 1;
+        let again = call.repeat(self.app).await;
+        assert_eq!(again.status, 200, "{again:?}");
+        assert_eq!(session().await[0].get_i64("generation").unwrap(), 1, "one exchange, however often it is asked for");
+        SignIn::of(self.app, &self.email, &again).assert_alive("what the repeat gave").await;
+        self.other.assert_alive("another session").await;
+        happened
+    }
+
+    async fn judge_end(&self, operation: &str, call: &Call) -> bool {
+        let (ended, lives) = if operation == "log_out" { (&self.own, &self.other) } else { (&self.other, &self.own) };
+        let happened = documents(self.app, "sessions", doc! { "_id": &ended.id }).await.is_empty();
+        let again = call.repeat(self.app).await;
+        let expected = if happened && operation == "end_session" { 404 } else { 204 };
+        assert_eq!(again.status, expected, "{again:?}");
+        ended.assert_ended("after the repeat").await;
+        lives.assert_alive("the other one").await;
+        happened
+    }
+
+    async fn judge_password(&self, call: &Call) -> bool {
+        let holds = async |password: &str| log_in(self.app, &self.email, password).await.status == 200;
+        let happened = holds(NEW_PASSWORD).await;
+        assert_eq!(holds(PASSWORD).await, !happened, "one password holds");
+        // Without a repeat: a client may never come back.
+        if happened {
+            self.other.assert_ended("a changed password has ended the others").await;
+        } else {
+            assert!(self.other.is_alive().await, "nothing has happened");
+        }
+        assert!(self.own.is_alive().await);
+        let again = call.repeat(self.app).await;
+        assert_eq!(again.status, 204, "happened: {happened}; {again:?}");
+        assert!(holds(NEW_PASSWORD).await && !holds(PASSWORD).await);
+        self.other.assert_ended("after the repeat").await;
+        self.own.assert_alive("the session that asked").await;
+        happened
+    }
+
+    async fn judge_deletion(&self, call: &Call) -> bool {
+        let happened = log_in(self.app, &self.email, PASSWORD).await.status == 401;
+        if happened {
+            self.own.assert_ended("a deleted account").await;
+            self.other.assert_ended("a deleted account").await;
+            assert_eq!(call.repeat(self.app).await.problem(), (401, "session_ended"));
+        } else {
+            let gallery = self.own.caller.get("/api/images/gallery").await;
+            assert_eq!(gallery.json["images"].as_array().unwrap().len(), 1, "{gallery:?}");
+            assert_eq!(call.repeat(self.app).await.status, 204);
+            self.other.assert_ended("after the repeat").await;
+        }
+        let body = json!({ "email": self.email, "password": PASSWORD });
+        assert_eq!(post(self.app, "/api/auth/signup", body).await.status, 201, "the address is free");
+        nothing_is_left(self.app, &self.user).await;
+        happened
+    }
+}
+
+/// Sweeps until nothing of a deleted account lives.
+async fn nothing_is_left(app: &TestApp, user: &str) {
+    for _ in 0..100 {
+        if !app.app.valet.sweep_once(OffsetDateTime::now_utc()).await.unwrap().1 {
+            break;
+        }
+    }
+    assert!(documents(app, "sessions", doc! { "user": user }).await.is_empty());
+    let live = doc! { "user": user, "state": { "$in": ["pending", "ready"] } };
+    assert!(documents(app, "images", live).await.is_empty());
+}
+
+/// How often a server died before the operation had happened, and after.
+#[derive(Debug, Default)]
+struct Deaths {
+    before: u32,
+    after: u32,
+}
+
+/// Makes a call on a server that dies after 1, 2, 3 … calls to its stores, until it is answered, and judges each time.
+/// `scene` makes what the call is about and the call, with the dying server at hand.
+async fn at_every_call<S>(
+    (settings, fuse): (&Settings, &Fuse),
+    scene: impl AsyncFn(&Client) -> (S, Call),
+    judge: impl AsyncFn(&S, &Call) -> bool,
+) -> Deaths {
+    let (mut deaths, mut busy, mut last) = (Deaths::default(), 0, 1);
+    loop {
+        let (process, client) = settings.listening().await;
+        let (scene, call) = scene(&client).await;
+        fuse.set(last);
+        let answer = call.send(&client.http, &client.base).await;
+        fuse.remove();
+        let is_answered = match answer {
+            Ok((503 | 504, problem)) => {
+                // The machine is too busy: the same once more.
+                busy += 1;
+                assert!(busy < 10, "{} {}: {problem}", call.method, call.path);
+                continue;
+            }
+            Ok((status, body)) => {
+                assert_eq!(status, call.status, "{} {}: {body}", call.method, call.path);
+                true
+            }
+            Err(_) => {
+                let (status, _, log) = process.end(Duration::from_secs(10)).await;
+                assert_eq!(status.signal(), Some(ABORTED), "{log}");
+                false
+            }
+        };
+        let happened = judge(&scene, &call).await;
+        if is_answered {
+            return deaths;
+        }
+        *(if happened { &mut deaths.after } else { &mut deaths.before }) += 1;
+        last += 1;
+        assert!(last < 50, "{} {} never ends", call.method, call.path);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f13_killed_at_every_call_of_every_operation_of_accounts_and_sessions() {
+    let app = &TestApp::start().await;
+    let all: Vec<_> = operations().into_iter().filter(|operation| operation.path.starts_with("/api/auth/")).collect();
+    assert!(all.len() >= 9, "{}", all.len());
+    let killed = stream::iter(all).map(async |operation| {
+        let name = operation.described["operationId"].as_str().unwrap().to_owned();
+        let fuse = Fuse::new();
+        let settings = fuse.settings(app).but("RATE_LIMIT", "off");
+        let make = async |_: &Client| {
+            let scene = Scene::new(app).await;
+            let call = scene.call(&name, &operation.method, &operation.path);
+            (scene, call)
+        };
+        let judge = async |scene: &Scene<'_>, call: &Call| scene.judge(&name, call).await;
+        let deaths = at_every_call((&settings, &fuse), make, judge).await;
+        (name, deaths)
+    });
+    let deaths: BTreeMap<_, _> = killed.buffer_unordered(2).collect().await;
+    for (name, deaths) in &deaths {
+        assert!(deaths.before + deaths.after >= 2, "{name}: was anything counted? {deaths:?}");
+    }
+    // Those that change something have died on both sides of the change; the first call of a sign-up is the change.
+    for name in ["refresh_session", "log_out", "change_password", "delete_account", "end_session"] {
+        assert!(deaths[name].before > 0 && deaths[name].after > 0, "{name}: {:?}", deaths[name]);
+    }
+}

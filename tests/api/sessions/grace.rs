@@ -1,0 +1,190 @@
+//! Spent refresh tokens: when the answer is given again, when they are refused, and when they end the session.
+
+use super::*;
+use crate::{
+    process::{Client, Process},
+    serve::Settings,
+};
+
+/// A refresh by a client of this name.
+async fn refresh_as(app: &TestApp, agent: &str, token: &str) -> Answer {
+    let body = json!({ "refreshToken": token });
+    let send = |request: reqwest::RequestBuilder| request.json(&body).header("user-agent", agent);
+    app.anonymous().send(reqwest::Method::POST, "/api/auth/refresh", send).await
+}
+
+async fn refreshed_as(app: &TestApp, agent: &str, token: &str) -> String {
+    let answer = refresh_as(app, agent, token).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json["refreshToken"].as_str().unwrap().to_owned()
+}
+
+/// A sign-in by a client of this name: the caller, and the refresh token.
+async fn signed_in_as<'a>(app: &'a TestApp, agent: &str) -> (Caller<'a>, String) {
+    let user = app.user().await;
+    let body = json!({ "email": user.email, "password": PASSWORD });
+    let send = |request: reqwest::RequestBuilder| request.json(&body).header("user-agent", agent);
+    let answer = app.anonymous().send(reqwest::Method::POST, "/api/auth/login", send).await;
+    let token = answer.json["token"].as_str().map(str::to_owned);
+    (Caller { token, ..user }, answer.json["refreshToken"].as_str().unwrap().to_owned())
+}
+
+/// Makes it look as if the exchange before the last one was `ago`.
+async fn db_age_earlier(app: &TestApp, id: &str, ago: Duration) {
+    let at = DateTime::from_system_time(std::time::SystemTime::now() - ago);
+    let done = documents(app).update_one(doc! { "_id": id }, doc! { "$set": { "earlier.0.at": at } }).await.unwrap();
+    assert_eq!(done.modified_count, 1);
+}
+
+#[tokio::test]
+async fn t7_a_lost_answer_is_given_again_while_its_token_is_unused() {
+    let app = TestApp::start().await;
+    let (ada, first) = signed_in(&app).await;
+    let second = refreshed(&app, &first).await;
+    db_age_rotation(&app, &sid(&ada), Duration::from_secs(290)).await;
+    assert_eq!(refreshed(&app, &first).await, second, "the same child, not a second one");
+    let third = refreshed(&app, &second).await;
+    assert_eq!(refreshed(&app, &second).await, third);
+    db_age_rotation(&app, &sid(&ada), Duration::from_secs(301)).await;
+    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "too late");
+    assert_eq!(refresh(&app, &third).await.problem(), (401, "session_ended"));
+}
+
+#[tokio::test]
+async fn a_copy_whose_child_was_used_is_refused_in_time_and_ends_the_session_after() {
+    let app = TestApp::start().await;
+    let (ada, first) = signed_in(&app).await;
+    let second = refreshed(&app, &first).await;
+    let third = refreshed(&app, &second).await;
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "a late tab");
+    assert_eq!(me(&ada).await.0, 200, "ends nothing");
+    // The time is that of the copy's own exchange, not of a later one.
+    db_age_earlier(&app, &sid(&ada), Duration::from_secs(290)).await;
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"));
+    let fourth = refreshed(&app, &third).await;
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "and of the generations before");
+    let documents = documents(&app);
+    let update = doc! { "$set": { "earlier.1.at": DateTime::from_millis(0) } };
+    assert_eq!(documents.update_one(doc! { "_id": sid(&ada) }, update).await.unwrap().modified_count, 1);
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
+    assert_eq!(refresh(&app, &fourth).await.problem(), (401, "session_ended"));
+    assert_eq!(me(&ada).await, ended());
+}
+
+/// What is kept of exchanges does not grow, and a token that is no longer remembered was spent long ago.
+#[tokio::test]
+async fn a_token_spent_long_ago_is_known_by_its_tag() {
+    let app = TestApp::start().await;
+    let (ada, first) = signed_in(&app).await;
+    let mut living = first.clone();
+    for _ in 0..3 {
+        db_age_rotation_of_any(&app, &sid(&ada)).await;
+        living = refreshed(&app, &living).await;
+    }
+    let stored = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
+    assert_eq!(stored.get_array("earlier").unwrap().len(), 0, "{stored}");
+    let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": forged(&first) })).await;
+    assert_eq!(log_out.problem(), (401, "token_invalid"), "a made-up one is nobody's");
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"), "this is reuse");
+    assert_eq!(me(&ada).await, ended());
+
+    let (ada, first) = signed_in(&app).await;
+    let second = refreshed(&app, &first).await;
+    refreshed(&app, &second).await;
+    let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": first })).await;
+    assert_eq!((log_out.status, me(&ada).await), (204, ended()), "logging out works with spent ones, too");
+}
+
+async fn db_age_rotation_of_any(app: &TestApp, id: &str) {
+    let long_ago = doc! { "$set": { "parent.at": DateTime::from_millis(0) } };
+    documents(app).update_one(doc! { "_id": id, "parent": { "$exists": true } }, long_ago).await.unwrap();
+}
+
+/// A token with the id of this one's session, and a made-up secret.
+fn forged(token: &str) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    let mut bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
+    bytes[17..].iter_mut().for_each(|byte| *byte ^= 0x5a);
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+#[tokio::test]
+async fn another_user_agent_gets_no_grace() {
+    let app = TestApp::start().await;
+    let (ada, mut token) = signed_in_as(&app, "Valet-iOS/1.0").await;
+    // A thief who is later learns nothing, and throws nobody out.
+    for _ in 0..3 {
+        let next = refreshed_as(&app, "Valet-iOS/1.0", &token).await;
+        assert_eq!(refresh_as(&app, "curl/thief", &token).await.problem(), (401, "token_invalid"));
+        assert_eq!(refreshed_as(&app, "Valet-iOS/1.0", &token).await, next, "the owner still gets it again");
+        token = next;
+    }
+    assert_eq!(me(&ada).await.0, 200);
+    // A thief who is faster is out as soon as the owner comes.
+    let stolen = refreshed_as(&app, "curl/thief", &token).await;
+    assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "session_ended"));
+    assert_eq!(refresh_as(&app, "curl/thief", &stolen).await.problem(), (401, "session_ended"));
+    assert_eq!(me(&ada).await, ended());
+    // Also one that has been on meanwhile.
+    let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
+    let stolen = refreshed_as(&app, "curl/thief", &token).await;
+    refreshed_as(&app, "curl/thief", &stolen).await;
+    assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "session_ended"));
+    assert_eq!(me(&ada).await, ended());
+    // An app that was updated is the same client with another name.
+    let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
+    let next = refreshed_as(&app, "Valet-iOS/1.1", &token).await;
+    assert_eq!(refreshed_as(&app, "Valet-iOS/1.1", &token).await, next);
+    refreshed_as(&app, "Valet-iOS/1.1", &next).await;
+    assert_eq!(me(&ada).await.0, 200);
+}
+
+/// Records and tokens of the version before: no key of tokens, no agent, no version of the password.
+#[tokio::test]
+async fn sessions_of_before_go_on_and_their_tokens_are_believed_by_what_is_known_of_them() {
+    let app = TestApp::start().await;
+    let of_before = async || {
+        let (ada, token) = signed_in(&app).await;
+        let unset = doc! { "$unset": { "tokenKey": "", "agent": "", "passwordVersion": "", "earlier": "" } };
+        documents(&app).update_one(doc! { "_id": sid(&ada) }, unset).await.unwrap();
+        (ada, token)
+    };
+    let log_out = async |token: &str| app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await.status;
+    let (ada, first) = of_before().await;
+    assert_eq!(me(&ada).await.0, 200);
+    assert_eq!((log_out(&forged(&first)).await, refresh(&app, &forged(&first)).await.status), (401, 401));
+    let second = refreshed(&app, &first).await;
+    assert_eq!(refreshed(&app, &first).await, second);
+    let third = refreshed(&app, &second).await;
+    assert_eq!(refreshed(&app, &second).await, third, "from its first exchange on a session has a key");
+    assert_eq!(me(&ada).await.0, 200);
+    assert_eq!((log_out(&second).await, me(&ada).await), (204, ended()));
+    let (ada, token) = of_before().await;
+    assert_eq!((log_out(&token).await, me(&ada).await), (204, ended()));
+}
+
+/// Each repeated answer is in the audit log with both networks; the network does not matter.
+#[tokio::test]
+async fn a_repeated_answer_is_audited_with_both_networks() {
+    let app = TestApp::start().await;
+    let (process, client): (Process, Client) = Settings::of(&app).but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
+    let (ada, token) = signed_in(&app).await;
+    let refresh_from = async |address: &str| {
+        let request = client.http.post(format!("{}/api/auth/refresh", client.base)).header("x-forwarded-for", address);
+        let answer = request.json(&json!({ "refreshToken": token })).send().await.unwrap();
+        answer.json::<serde_json::Value>().await.unwrap()["refreshToken"].clone()
+    };
+    let child = refresh_from("198.51.100.7").await;
+    assert!(child.is_string(), "{child}");
+    assert_eq!(refresh_from("2001:db8:7:8::9").await, child);
+    let event = process
+        .find(|process| {
+            let log = process.err();
+            log.lines()
+                .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+                .find(|line| line["event"] == "refresh_repeated")
+        })
+        .await;
+    assert_eq!((event["first_network"].as_str(), event["network"].as_str()), (Some("198.51.100.0/24"), Some("2001:db8:7::/48")));
+    assert_eq!(event["session"], sid(&ada));
+}

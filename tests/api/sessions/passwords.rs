@@ -1,0 +1,163 @@
+//! A changed password and the sessions that it ends: one write, whatever becomes of the cleaning up.
+
+use futures_util::future::join_all;
+
+use super::*;
+
+fn body(current: &str, new: &str) -> serde_json::Value {
+    json!({ "currentPassword": current, "newPassword": new })
+}
+
+/// The records of ended sessions are back, as if nobody had deleted them: they are dead all the same.
+#[tokio::test]
+async fn a10_what_ends_sessions_is_the_password_not_the_deletion_of_their_records() {
+    let app = TestApp::start().await;
+    let (ada, own_token) = signed_in(&app).await;
+    let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
+    let (old, old_token, _) = log_in(&app, &ada.email, PASSWORD).await;
+    let of_before = doc! { "$unset": { "passwordVersion": "" } };
+    documents(&app).update_one(doc! { "_id": sid(&old) }, of_before).await.unwrap();
+    assert_eq!((me(&other).await.0, me(&old).await.0), (200, 200), "one of before there were versions lives");
+    let mut records = Vec::new();
+    for caller in [&other, &old] {
+        records.push(documents(&app).find_one(doc! { "_id": sid(caller) }).await.unwrap().unwrap());
+    }
+    assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
+    documents(&app).insert_many(records).await.unwrap();
+    let beside = TestApp::beside(&app, |_| {}).await;
+    for (caller, token) in [(&other, &other_token), (&old, &old_token)] {
+        let there = Caller { app: &beside, ..caller.clone() };
+        assert_eq!((me(caller).await, me(&there).await), (ended(), ended()));
+        assert_eq!(refresh(&app, token).await.problem(), (401, "session_ended"));
+    }
+    let listed = ada.get("/api/auth/sessions").await;
+    let ids: Vec<_> = listed.json["sessions"].as_array().unwrap().iter().map(|session| session["id"].clone()).collect();
+    assert_eq!(ids, [sid(&ada)], "nor are they shown");
+    // The one that asked goes on, there too, and through a second change of its own; another's change ends it.
+    let there = Caller { app: &beside, ..ada.clone() };
+    assert_eq!((me(&ada).await.0, me(&there).await.0), (200, 200));
+    let own_token = refreshed(&app, &own_token).await;
+    assert_eq!(ada.put("/api/auth/password", body(OTHER_PASSWORD, PASSWORD)).await.status, 204);
+    assert_eq!(me(&ada).await.0, 200);
+    let (third, _, _) = log_in(&app, &ada.email, PASSWORD).await;
+    let record = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
+    assert_eq!(third.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
+    documents(&app).insert_one(record).await.unwrap();
+    assert_eq!((me(&third).await.0, me(&ada).await), (200, ended()));
+    assert_eq!(refresh(&app, &own_token).await.problem(), (401, "session_ended"));
+}
+
+#[tokio::test]
+async fn a_repeated_change_of_the_password_is_answered_as_the_first() {
+    let app = TestApp::start().await;
+    let (ada, _) = signed_in(&app).await;
+    let change = body(PASSWORD, OTHER_PASSWORD);
+    for _ in 0..3 {
+        assert_eq!(ada.put("/api/auth/password", change.clone()).await.status, 204);
+    }
+    let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
+    assert_eq!(user.get_i64("passwordVersion").unwrap(), 1, "it was changed once");
+    // It tells a password to no other session, and no wrong one to this.
+    let (other, _, _) = log_in(&app, &ada.email, OTHER_PASSWORD).await;
+    assert_eq!(other.put("/api/auth/password", change.clone()).await.problem(), (401, "invalid_credentials"));
+    let guess = ada.put("/api/auth/password", body(PASSWORD, "another seven green kites")).await;
+    assert_eq!(guess.problem(), (401, "invalid_credentials"));
+    // Nor after another session has changed it.
+    assert_eq!(other.put("/api/auth/password", body(OTHER_PASSWORD, "nine brown owls in a tree")).await.status, 204);
+    let (third, _, _) = log_in(&app, &ada.email, "nine brown owls in a tree").await;
+    assert_eq!(third.put("/api/auth/password", change).await.problem(), (401, "invalid_credentials"));
+}
+
+/// A guess by way of a repeat is counted as one at login is.
+#[tokio::test]
+async fn a_repeat_is_no_way_around_the_count_of_wrong_passwords() {
+    let app = TestApp::start_with(|config| {
+        config.limits = valet::config::Limits::default();
+        config.limits.login_failures = valet::config::Rate::new(6, 600);
+    })
+    .await;
+    let ada = app.user().await;
+    assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
+    let mut guesses = 0;
+    while ada.put("/api/auth/password", body("no such password at all", &format!("guess number {guesses} of many"))).await.status
+        == 401
+    {
+        guesses += 1;
+        assert!(guesses < 6, "two passwords were tried for one count");
+    }
+    assert_eq!(guesses, 3);
+}
+
+/// Two at once, as a client that gave up waiting sends them.
+#[tokio::test]
+async fn twins_of_one_change_both_succeed() {
+    let app = TestApp::start().await;
+    for _ in 0..3 {
+        let (ada, _) = signed_in(&app).await;
+        let twins = join_all((0..3).map(|_| ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)))).await;
+        assert!(twins.iter().all(|answer| answer.status == 204), "{twins:?}");
+        assert_eq!(me(&ada).await.0, 200);
+    }
+}
+
+/// Logging in with the old password while it is changed leaves no living session behind, whoever is faster.
+#[tokio::test]
+async fn a10_no_session_of_the_old_password_survives_the_change() {
+    let app = TestApp::start().await;
+    for _ in 0..5 {
+        let (ada, token) = signed_in(&app).await;
+        let change = ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD));
+        let log_ins = join_all((0..4).map(|_| log_in(&app, &ada.email, PASSWORD)));
+        let (changed, log_ins) = tokio::join!(change, log_ins);
+        assert_eq!(changed.status, 204);
+        for (caller, token, answer) in log_ins {
+            if answer.status == 200 {
+                assert_eq!((me(&caller).await, refresh(&app, &token).await.status), (ended(), 401));
+            }
+        }
+        let listed = ada.get("/api/auth/sessions").await;
+        assert_eq!(listed.json["sessions"].as_array().unwrap().len(), 1, "only the session that changed it: {listed:?}");
+        refreshed(&app, &token).await;
+    }
+}
+
+/// A session that begins with the new password is not taken away by what cleans up behind the change.
+#[tokio::test]
+async fn a_session_of_the_new_password_outlives_the_cleaning_up() {
+    let app = TestApp::start().await;
+    let (ada, _) = signed_in(&app).await;
+    assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
+    let (new, token, _) = log_in(&app, &ada.email, OTHER_PASSWORD).await;
+    // The repeat cleans up once more.
+    assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
+    assert_eq!(me(&new).await.0, 200);
+    refreshed(&app, &token).await;
+}
+
+/// Of too many sessions those go that were not used for longest, however old the others are.
+#[tokio::test]
+async fn an_account_has_at_most_a_thousand_sessions() {
+    let app = TestApp::start().await;
+    let (ada, token) = signed_in(&app).await;
+    let pattern = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
+    let begun = DateTime::now().timestamp_millis();
+    let crowd = (0..1200_i64).map(|n| {
+        let mut record = pattern.clone();
+        record.insert("_id", uuid::Uuid::now_v7().to_string());
+        // Some at the same time: none of them may take the others along.
+        record.insert("lastUsedAt", DateTime::from_millis(begun - 3_600_000 + n / 7));
+        record
+    });
+    let crowd: Vec<_> = crowd.collect();
+    let ids: Vec<_> = crowd.iter().map(|record| record.get_str("_id").unwrap().to_owned()).collect();
+    documents(&app).insert_many(crowd).await.unwrap();
+    let token = refreshed(&app, &token).await;
+    let (newest, _, _) = log_in(&app, &ada.email, PASSWORD).await;
+    let count = async || documents(&app).count_documents(doc! { "user": &ada.id }).await.unwrap();
+    assert_eq!(count().await, 1000);
+    let left = documents(&app).count_documents(doc! { "_id": { "$in": &ids[..200] } }).await.unwrap();
+    assert_eq!(left, 0, "the longest unused are gone");
+    assert_eq!((me(&ada).await.0, me(&newest).await.0), (200, 200));
+    refreshed(&app, &token).await;
+    assert_eq!(ada.get("/api/auth/sessions").await.json["sessions"].as_array().unwrap().len(), 1000);
+}
