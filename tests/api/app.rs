@@ -143,8 +143,15 @@ impl TestApp {
         self.db_image(id).await.map_or_else(|| "none".to_owned(), |image| image.get_str("state").unwrap().to_owned())
     }
 
-    /// All keys in the bucket.
+    /// All keys in the bucket but the deployment's marker, which a server process writes at its first start.
     pub async fn bucket_keys(&self) -> Vec<String> {
+        let mut keys = self.all_bucket_keys().await;
+        keys.retain(|key| key != valet::store::objects::marker::KEY);
+        keys
+    }
+
+    /// All keys in the bucket.
+    pub async fn all_bucket_keys(&self) -> Vec<String> {
         let listed = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).send().await.unwrap();
         listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect()
     }

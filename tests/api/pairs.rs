@@ -8,11 +8,10 @@ use tokio::process::Command;
 use valet::{
     domain::deployment::PairError,
     model::{DeploymentId, ImageId, ObjectKey, UserId},
+    store::objects::marker::KEY as MARKER,
 };
 
 use super::app::{TestApp, unique_png};
-
-const MARKER: &str = "valet/deployment";
 
 /// Another server process's view of the same pair.
 async fn restarted(app: &TestApp) -> Result<DeploymentId, PairError> {
@@ -41,7 +40,7 @@ async fn the_first_start_ties_bucket_and_database() {
     let ids: Vec<_> = starts.into_iter().map(Result::unwrap).collect();
     assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     assert_eq!(restarted(&app).await.unwrap(), ids[0]);
-    assert_eq!(app.bucket_keys().await, [MARKER]);
+    assert_eq!(app.all_bucket_keys().await, [MARKER]);
 }
 
 /// Each combination of ids, objects and records.
@@ -86,7 +85,7 @@ async fn only_a_plausible_pair_is_tied() {
     for (database, bucket, key, has_record, then) in rows {
         set_database(&app, database).await;
         set_bucket(&app, bucket).await;
-        for key in app.bucket_keys().await.iter().filter(|key| *key != MARKER) {
+        for key in app.all_bucket_keys().await.iter().filter(|key| *key != MARKER) {
             app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
         }
         images.delete_many(doc! {}).await.unwrap();
@@ -143,14 +142,14 @@ async fn every_command_refuses_another_deployments_bucket() {
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
     let id = app.app.valet.verify_pair().await.unwrap();
-    let mut objects = app.bucket_keys().await;
+    let mut objects = app.all_bucket_keys().await;
     let other = format!("{}-other", app.config.mongo.database);
     let orphans = ["sweep", "--orphans", "--before", "2026-01-01T00:00:00Z", "--delete", "--yes"];
     let commands: [&[&str]; 6] = [&["serve"], &["sweep"], &orphans, &["recount"], &["check"], &["check", "--fix"]];
     for command in commands {
         let (success, output) = valet(&app, &other, command).await;
         assert!(!success && output.contains("valet join"), "{command:?}: {output}");
-        assert_eq!(app.bucket_keys().await, objects, "{command:?}");
+        assert_eq!(app.all_bucket_keys().await, objects, "{command:?}");
     }
     let (success, output) = valet(&app, &app.config.mongo.database, &["recount"]).await;
     assert!(success, "{output}");
@@ -174,7 +173,7 @@ async fn every_command_refuses_another_deployments_bucket() {
         assert!(!success && output.contains("nothing was"), "{output}");
     }
     objects.sort();
-    assert_eq!(app.bucket_keys().await, objects);
+    assert_eq!(app.all_bucket_keys().await, objects);
     let client = mongodb::Client::with_uri_str(app.config.mongo.uri.expose_secret()).await.unwrap();
     client.database(&other).drop().await.unwrap();
 }

@@ -189,9 +189,10 @@ impl Shop {
         found.map_or_else(|| "none".to_owned(), |image| image.get_str("state").unwrap().to_owned())
     }
 
-    /// The keys in the bucket.
+    /// The keys in the bucket but the deployment's marker.
     pub async fn keys(&self) -> Vec<String> {
         let listed = self.s3.list_objects_v2().bucket(&self.bucket).send().await.unwrap();
-        listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect()
+        let keys = listed.contents().iter().map(|object| object.key().unwrap().to_owned());
+        keys.filter(|key| key != valet::store::objects::marker::KEY).collect()
     }
 }

@@ -225,8 +225,9 @@ async fn listed(world: &World) -> Vec<(String, Option<String>, i64, bool)> {
 }
 
 async fn objects(world: &World) -> Vec<Object> {
-    // Under `check/` is what trying out the store leaves when it is killed.
-    let listed = listed(world).await.into_iter().filter(|(key, ..)| !key.starts_with("check/"));
+    // A server that is killed while it probes the store leaves objects under `check/`; the marker is the deployment's.
+    let is_image = |key: &str| !key.starts_with("check/") && key != valet::store::objects::marker::KEY;
+    let listed = listed(world).await.into_iter().filter(|(key, ..)| is_image(key));
     let read = listed.map(|(key, version, modified, is_latest)| async move {
         let get = world.s3.get_object().bucket(&world.bucket).key(&key).set_version_id(version);
         // It may be deleted between the two calls.
