@@ -68,11 +68,10 @@ pub struct Stories {
 impl Stories {
     pub fn of(record: &Record) -> Self {
         let mut stories = Self::default();
-        let mut sessions = BTreeMap::new();
         for Op { asked, answered } in &record.ops {
             stories.ask(asked);
             if let Some(answered) = answered {
-                stories.answer(asked, answered, &mut sessions);
+                stories.answer(asked, answered);
             }
         }
         stories
@@ -99,7 +98,7 @@ impl Stories {
         }
     }
 
-    fn answer(&mut self, asked: &Asked, answered: &Answered, sessions: &mut BTreeMap<(usize, String), String>) {
+    fn answer(&mut self, asked: &Asked, answered: &Answered) {
         let span = Span { op: asked.op, t0: asked.t0, t1: answered.t1 };
         let ok = answered.status.is_some_and(|status| (200..300).contains(&status));
         let life = self.accounts.entry(asked.user.clone()).or_default();
@@ -109,9 +108,6 @@ impl Stories {
             Call::DeleteAccount if ok => life.left = Some(span),
             Call::Logout if ok => self.ended_sessions.extend(asked.items.iter().filter_map(|item| item.id.clone())),
             _ => {}
-        }
-        if let Some(session) = answered.told.get("session") {
-            sessions.insert((asked.client, asked.user.clone()), session.clone());
         }
         if matches!(asked.call, Call::Probe | Call::Put) {
             return;

@@ -249,7 +249,7 @@ impl Client {
         }
     }
 
-    /// A parent that is used after its child was ends the session.
+    /// A parent that comes again soon after its child was used is refused, and ends nothing.
     async fn reuse_refresh(&mut self) {
         self.refresh().await;
         let Some(grandparent) = self.session.parent.clone() else { return };
