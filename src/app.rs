@@ -12,7 +12,7 @@ use tokio::{net::TcpListener, sync::Mutex};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{Config, TrustedProxies},
+    config::{Config, CorsOrigins, TrustedProxies},
     domain::{Valet, deployment::PairError},
     http,
     metrics::METRICS,
@@ -143,7 +143,12 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
             let listener = TcpListener::bind(address).await?;
             tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");
             let endpoint = http::admin::endpoint(app.clone());
-            Some(tokio::spawn(http::server::serve(listener, endpoint, OPERATORS, CancellationToken::new())))
+            Some(tokio::spawn(http::server::serve(
+                listener,
+                endpoint,
+                (OPERATORS, CorsOrigins::default()),
+                CancellationToken::new(),
+            )))
         }
         None => None,
     };
@@ -164,7 +169,7 @@ pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: Cance
         close.cancel();
     };
     let most = http::server::affordable(config.load.max_connections);
-    tokio::join!(http::server::serve(listener, endpoint, most, close.clone()), stopped);
+    tokio::join!(http::server::serve(listener, endpoint, (most, config.cors.clone()), close.clone()), stopped);
     // Last, so that what happens while the server drains can be seen.
     if let Some(operators) = operators {
         operators.abort();

@@ -90,7 +90,11 @@ impl Workers {
             let _held = (permit, place);
             work()
         });
-        work.await.map_err(|_| Busy)
+        work.await.map_err(|error| match error.try_into_panic() {
+            // A fault is no load: it goes on to where every handler's panics are caught.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Busy,
+        })
     }
 }
 

@@ -103,10 +103,16 @@ fn holder(path: &serde_path_to_error::Path, message: &str) -> String {
 /// serde's message quotes the caller's value before its own words; only the latter are kept.
 fn explain(error: &serde_json::Error, path: &str, holder: &str) -> Problem {
     let problem = |detail: &str| Problem::new(Code::InvalidRequest, detail);
+    let message = error.to_string();
+    // By its grammar it is JSON (RFC 8259 section 8.2); no text has half of a character.
+    if message.contains("surrogate") || message.contains("unexpected end of hex escape") {
+        let member = if path == "." { "" } else { path };
+        return problem("A text holds half of a character: cut it between characters.")
+            .field(member, "must hold whole characters");
+    }
     if !error.is_data() {
         return problem("The body is not valid JSON.");
     }
-    let message = error.to_string();
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     let parent = |member: &str| if path == "." { member.to_owned() } else { format!("{path}.{member}") };
     let quoted = |text: &str| text.split('`').nth(1).unwrap_or_default().to_owned();
@@ -204,6 +210,9 @@ mod tests {
             (r#"["canary", 1]"#, "must be an object"),
             (r#"["canary",1,"canary"]"#, "must be an object"),
             ("null", ""),
+            (r#"{"fileName":"canary\ud83d.png","size":1}"#, "\"fileName\""),
+            (r#"{"fileName":"canary\ud83d\u0041","size":1}"#, "\"fileName\""),
+            (r#"{"fileName":"a","size":1,"caption":"canary\udc00"}"#, "\"caption\""),
             ("{\"fileName\":\"canary", "not valid JSON"),
             ("", "not valid JSON"),
             (r#"{"fileName":"a","size":1} canary"#, "not valid JSON"),

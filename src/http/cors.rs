@@ -56,6 +56,26 @@ impl<E: Endpoint> Endpoint for CorsEndpoint<E> {
     }
 }
 
+/// Marks the answer to what never became a request, for the origin that its head names, if it was read so far.
+pub(super) fn mark_refusal(origins: &CorsOrigins, head: &[u8], headers: &mut HeaderMap) {
+    headers.append(header::VARY, HeaderValue::from_static("origin"));
+    let allowed = origin_of(head).filter(|origin| origins.allow(origin)).and_then(|origin| HeaderValue::from_str(origin).ok());
+    if let Some(origin) = allowed {
+        mark(headers, origin, false);
+    }
+}
+
+/// The only `Origin` line of a head that may be cut off.
+fn origin_of(head: &[u8]) -> Option<&str> {
+    let lines = head.split_inclusive(|byte| *byte == b'\n').skip(1).take_while(|line| !line.trim_ascii().is_empty());
+    let mut named = lines.filter_map(|line| {
+        let (name, value) = line.split_at_checked(b"origin:".len())?;
+        (name.eq_ignore_ascii_case(b"origin:") && line.ends_with(b"\n")).then(|| std::str::from_utf8(value.trim_ascii()).ok())?
+    });
+    let first = named.next();
+    first.filter(|_| named.next().is_none())
+}
+
 fn mark(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     if preflight {
@@ -64,5 +84,25 @@ fn mark(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
     } else {
         headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_that_cannot_be_read_names_its_origin_all_the_same() {
+        for (head, origin) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://app.example\r\nx: ", Some("https://app.example")),
+            ("GET / HTTP/1.1\r\nORIGIN:https://app.example \r\n\r\n", Some("https://app.example")),
+            ("GET / HTTP/1.1\r\norigin: https://app.exam", None),
+            ("GET / HTTP/1.1\r\norigin: a\r\norigin: b\r\n", None),
+            ("GET / HTTP/1.1\r\nx: a\r\n\r\norigin: https://app.example\r\n", None),
+            ("origin: https://app.example\r\n", None),
+            ("", None),
+        ] {
+            assert_eq!(origin_of(head.as_bytes()), origin, "{head:?}");
+        }
     }
 }

@@ -14,7 +14,10 @@ use poem::{
 use tokio::io::AsyncReadExt;
 use uuid::Uuid;
 
-use super::problem::{Code, Problem};
+use super::{
+    problem::{Code, Problem},
+    shape,
+};
 use crate::{
     domain::{
         prefix::Prefix,
@@ -26,6 +29,9 @@ use crate::{
 
 /// How long a body may take to arrive.
 const BODY_DEADLINE: Duration = Duration::from_secs(15);
+
+/// More than this is no empty body, whatever it is.
+const MOST_NOTHING: u64 = 64;
 
 /// How much of a refused body is read on, and for how long.
 const DRAIN_MOST: u64 = 64 * 1024 * 1024;
@@ -128,17 +134,29 @@ impl Room {
         SEAT.scope(Seat { users: self.users.clone(), taken: Mutex::new(None) }, answer).await
     }
 
-    /// Reads the body into memory, within the path's limit. The room it takes there is to be kept as long as the body is.
+    /// Reads the body into memory, within the path's limit; `takes_none` where the document has no body. The room it takes there is to be kept as long as the body is.
     ///
     /// # Errors
-    /// 408, 413, 415, or 503 when other bodies take all the room or the network has its share.
-    pub async fn admit(&self, request: &mut Request, site: Prefix) -> Result<Taken, Problem> {
+    /// 400 for a body where none is taken, 408, 413, 415, or 503 when other bodies take all the room or the network has its
+    /// share.
+    pub async fn admit(&self, request: &mut Request, site: Prefix, takes_none: bool) -> Result<Taken, Problem> {
         let path = request.uri().path().to_owned();
         let limit = body_limit(&path);
         let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let has_body = length.map_or_else(|| request.headers().contains_key(header::TRANSFER_ENCODING), |length| length > 0);
-        // Other methods have no use for a body; one that comes is not read.
-        if !has_body || !matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH) {
+        if !has_body {
+            return Ok(Taken(None));
+        }
+        if !shape::has_bodies(request.method()) {
+            let body = request.take_body().into_async_read();
+            let mut begins = Vec::new();
+            let mut some = body.take(MOST_NOTHING);
+            let read = tokio::time::timeout(BODY_DEADLINE, some.read_to_end(&mut begins)).await;
+            if read.is_err() || !shape::is_nothing(&begins) {
+                request.set_body(Body::from_async_read(some.into_inner()));
+                drain(request).await;
+                return Err(shape::no_body());
+            }
             return Ok(Taken(None));
         }
         if !request.content_type().is_some_and(is_json) {
@@ -177,6 +195,9 @@ impl Room {
                 Metrics::count(&METRICS.connections_timed_out, "body", 1);
                 return Err(Problem::new(Code::RequestTimeout, "Send the whole body within 15 seconds."));
             }
+        }
+        if takes_none && !shape::is_nothing(&bytes) {
+            return Err(shape::no_body());
         }
         request.set_body(Body::from_vec(bytes));
         Ok(taken)

@@ -26,6 +26,7 @@ mod page;
 pub mod problem;
 pub mod server;
 pub mod sessions;
+mod shape;
 mod site;
 pub mod uploads;
 pub mod uppy;

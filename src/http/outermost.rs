@@ -17,6 +17,7 @@ use super::{
     limits::{self, Room},
     openapi,
     problem::{Code, Problem, UNKNOWN},
+    shape,
 };
 use crate::{
     config::{Config, TrustedProxies},
@@ -85,15 +86,19 @@ type Allowed = Vec<(Vec<Option<String>>, Known)>;
 /// A documented path.
 struct Known {
     path: String,
-    methods: String,
+    methods: Vec<String>,
+    /// Those of the methods whose requests have no body.
+    bodiless: Vec<String>,
 }
 
 impl Outermost {
     /// Reads the document for the methods of each path.
     pub fn new(proxies: Arc<TrustedProxies>, config: &Config) -> Self {
         let segment = |text: &str| (!text.starts_with('{')).then(|| text.to_owned());
+        let without_body = openapi::without_body();
         let known = |(path, methods): (String, Vec<String>)| {
-            (path.split('/').map(segment).collect(), Known { methods: methods.join(", "), path })
+            let bodiless = without_body.iter().filter(|(known, _)| *known == path).map(|(_, method)| method.clone()).collect();
+            (path.split('/').map(segment).collect(), Known { methods, bodiless, path })
         };
         let mut allowed: Allowed = openapi::paths(config.switches).into_iter().map(known).collect();
         // As the router does: a literal segment goes before a parameter.
@@ -136,17 +141,19 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
         let span = tracing::info_span!(target: AUDIT, "request", id, %trace_id, %span_id, %client, %method, path = shown, user = tracing::field::Empty);
         let answer = async {
             let began = Instant::now();
-            METRICS.in_flight.inc();
-            let _under_way = UnderWay;
+            let asked = Answered {
+                route: route.unwrap_or("other").to_owned(),
+                method: known(&method).unwrap_or("other"),
+                status: HUNG_UP,
+            };
+            let under_way = UnderWay::begin(asked);
             let mut response = match self.answer(request, &path, Prefix::site(client)).await {
                 Ok(response) => response,
                 Err(problem) if path.starts_with("/uppy/") => problem.for_uppy().respond(&id),
                 Err(problem) => problem.respond(&id),
             };
             let status = response.status().as_u16();
-            let answered =
-                Answered { route: route.unwrap_or("other").to_owned(), method: known(&method).unwrap_or("other"), status };
-            METRICS.requests.get_or_create(&answered).observe(began.elapsed().as_secs_f64());
+            under_way.answered(status);
             traced.answered(status);
             tracing::info!(status, ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "answered");
             let headers = response.headers_mut();
@@ -169,12 +176,18 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         let has_credentials = request.headers().contains_key(header::AUTHORIZATION);
         let method = request.method().clone();
         limits::check_target(&request)?;
-        let _body = self.room.admit(&mut request, site).await?;
+        shape::check(&request)?;
+        let takes_none = self.known(path).is_some_and(|known| known.bodiless.iter().any(|bodiless| method.as_str() == bodiless));
+        let _body = self.room.admit(&mut request, site, takes_none).await?;
         // After the body is here: a slow one takes nobody's place.
         let _under_way = self.room.enter(path, site)?;
         let call = AssertUnwindSafe(self.room.seated(self.inner.call(request))).catch_unwind();
         match tokio::time::timeout(limits::deadline(path), call).await {
             Ok(Ok(Ok(answer))) => Ok(answer.into_response()),
+            // RFC 9110 section 9.3.7.
+            Ok(Ok(Err(error))) if method == Method::OPTIONS && error.is::<MethodNotAllowedError>() => {
+                Ok(StatusCode::NO_CONTENT.with_header(header::ALLOW, self.methods_of(path)).into_response())
+            }
             Ok(Ok(Err(error))) => Err(self.explain(error, path, &method, has_credentials)),
             Ok(Err(_)) => {
                 tracing::error!("a handler panicked");
@@ -225,9 +238,15 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         }
     }
 
+    /// RFC 9110 section 10.2.1: HEAD works where GET does, OPTIONS everywhere.
     fn methods_of(&self, path: &str) -> String {
         // Undocumented paths are the pages and their files.
-        self.known(path).map_or_else(|| "GET".to_owned(), |known| known.methods.clone())
+        let mut methods = self.known(path).map_or_else(|| vec!["GET".to_owned()], |known| known.methods.clone());
+        if let Some(at) = methods.iter().position(|method| method == "GET") {
+            methods.insert(at + 1, "HEAD".to_owned());
+        }
+        methods.push("OPTIONS".to_owned());
+        methods.join(", ")
     }
 
     fn known(&self, path: &str) -> Option<&Known> {
@@ -240,12 +259,34 @@ impl<E: Endpoint> OutermostEndpoint<E> {
     }
 }
 
-/// A request that is worked on, until it is answered or its client hangs up.
-struct UnderWay;
+/// The status in logs and metrics of a request whose client hung up before it was answered.
+const HUNG_UP: u16 = 499;
+
+/// A request that is worked on, until it is answered or its client hangs up: counted and timed either way.
+struct UnderWay {
+    asked: Answered,
+    began: Instant,
+}
+
+impl UnderWay {
+    fn begin(asked: Answered) -> Self {
+        METRICS.in_flight.inc();
+        Self { asked, began: Instant::now() }
+    }
+
+    fn answered(mut self, status: u16) {
+        self.asked.status = status;
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         METRICS.in_flight.dec();
+        METRICS.requests.get_or_create(&self.asked).observe(self.began.elapsed().as_secs_f64());
+        if self.asked.status == HUNG_UP {
+            let ms = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            tracing::info!(status = HUNG_UP, ms, "the client hung up before it was answered");
+        }
     }
 }
 

@@ -60,6 +60,7 @@ mod serve;
 #[path = "../support/servers.rs"]
 mod servers;
 mod sessions;
+mod shape;
 mod stores;
 mod sweeper;
 mod switches;

@@ -4,6 +4,7 @@
 //! with their codes, examples, limits that are the domain's, closed request objects, links, and shapes that generators read
 //! well. Built without any service running.
 
+mod bodies;
 mod examples;
 mod links;
 mod problems;
@@ -15,6 +16,7 @@ use poem_openapi::{LicenseObject, OpenApiService, ServerObject};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
+pub use self::bodies::without_body;
 use super::{
     auth::Auth,
     batch::{self, Batch},

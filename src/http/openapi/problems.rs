@@ -19,15 +19,10 @@ pub(super) fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
     ]
     .concat();
     let mut codes = own.into_iter().find(|(known, _)| *known == id).map_or_else(Vec::new, |(_, codes)| codes.to_vec());
-    let has_parameters = operation["parameters"].as_array().is_some_and(|all| all.iter().any(|one| one["in"] == "query"));
-    if operation.get("requestBody").is_some() || has_parameters {
-        codes.push(Code::InvalidRequest);
-    }
+    // Of every call: a header or a parameter that is given twice, a body where none is wanted, a coded one.
+    codes.extend([Code::InvalidRequest, Code::UnsupportedMediaType]);
     if matches!(method, "post" | "put" | "patch") {
-        codes.extend([Code::RequestTimeout, Code::PayloadTooLarge, Code::UnsupportedMediaType]);
-        if !codes.contains(&Code::InvalidRequest) {
-            codes.push(Code::InvalidRequest);
-        }
+        codes.extend([Code::RequestTimeout, Code::PayloadTooLarge]);
     }
     if operation.get("security").is_some() {
         codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded]);

@@ -33,7 +33,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::watch::{Answer, Watch, Watched};
-use crate::metrics::{METRICS, Metrics};
+use crate::{
+    config::CorsOrigins,
+    metrics::{METRICS, Metrics},
+};
 
 /// How long requests that are under way may go on after the signal to stop.
 const DRAIN: Duration = Duration::from_secs(25);
@@ -50,6 +53,9 @@ const MOST_REFUSED: usize = 64;
 /// How long, and over how many bytes, a connection that was refused is read on.
 const LINGER: Duration = Duration::from_secs(1);
 const MOST_LINGERED: u64 = 1 << 20;
+/// How much of its head is read before it is refused, and for how long.
+const FIRST_OF_HEAD: usize = 4096;
+const FIRST: Duration = Duration::from_millis(250);
 /// Files and connections to MongoDB and S3 that are not clients' connections.
 const OTHER_FILES: usize = 512;
 
@@ -96,11 +102,13 @@ fn open_files(_: usize) -> usize {
 
 /// Serves at most so many connections until `stop`. Then those without a request under way close at once, the others have
 /// 25 s.
-pub async fn serve<E>(listener: TcpListener, endpoint: E, most: usize, stop: CancellationToken)
+///
+/// Refusals of what never became a request carry the CORS headers of `origins`.
+pub async fn serve<E>(listener: TcpListener, endpoint: E, (most, origins): (usize, CorsOrigins), stop: CancellationToken)
 where
     E: Endpoint<Output = Response> + 'static,
 {
-    let endpoint = Arc::new(endpoint);
+    let (endpoint, origins) = (Arc::new(endpoint), Arc::new(origins));
     let mut http = http1::Builder::new();
     // `watch` keeps the time: it tells a silent client from a slow one, and an idle connection from both.
     http.header_read_timeout(None).max_header_size(MOST_HEAD).max_buf_size(BUFFER);
@@ -114,12 +122,12 @@ where
         reap(&mut refused);
         match accepted {
             Ok((stream, peer)) if connections.len() < most => {
-                connections.spawn(connection(stream, peer, http.clone(), endpoint.clone(), stop.clone()));
+                connections.spawn(connection((stream, peer), http.clone(), endpoint.clone(), origins.clone(), stop.clone()));
             }
             Ok((stream, _)) => {
                 METRICS.connections_refused.inc();
                 if refused.len() < MOST_REFUSED {
-                    refused.spawn(refuse(stream));
+                    refused.spawn(refuse(stream, origins.clone()));
                 }
             }
             // The client's own: it was gone before it was accepted.
@@ -164,8 +172,13 @@ impl Drop for Counted {
     }
 }
 
-async fn connection<E>(stream: TcpStream, peer: SocketAddr, http: http1::Builder, endpoint: Arc<E>, stop: CancellationToken)
-where
+async fn connection<E>(
+    (stream, peer): (TcpStream, SocketAddr),
+    http: http1::Builder,
+    endpoint: Arc<E>,
+    origins: Arc<CorsOrigins>,
+    stop: CancellationToken,
+) where
     E: Endpoint<Output = Response> + 'static,
 {
     let _counted = Counted::new();
@@ -184,7 +197,7 @@ where
             Ok::<_, Infallible>(answer.map(|body| Answer::new(body, under_way)))
         }
     });
-    let mut exchange = http.serve_connection(TokioIo::new(Watched::new(stream, watch.clone())), service);
+    let mut exchange = http.serve_connection(TokioIo::new(Watched::new(stream, watch.clone(), origins)), service);
     let mut stopping = pin!(stop.cancelled());
     let mut stopped = false;
     let mut alarm = pin!(sleep_until(watch.deadline().map_or_else(Instant::now, |(at, _)| at)));
@@ -226,9 +239,13 @@ where
 }
 
 /// One too many.
-async fn refuse(mut stream: TcpStream) {
+async fn refuse(mut stream: TcpStream, origins: Arc<CorsOrigins>) {
     let said = async {
-        stream.write_all(&refusal::too_many_connections()).await?;
+        // For its origin: what a page may not read is a broken network to it.
+        let mut head = vec![0; FIRST_OF_HEAD];
+        let read = timeout(FIRST, stream.read(&mut head)).await;
+        head.truncate(read.unwrap_or(Ok(0))?);
+        stream.write_all(&refusal::too_many_connections(&head, &origins)).await?;
         stream.shutdown().await
     };
     if timeout(LINGER, said).await.is_ok_and(|said| said.is_ok()) {

@@ -6,9 +6,12 @@ use poem::http::{HeaderValue, header};
 use time::{OffsetDateTime, format_description::StaticFormatDescription, macros::format_description};
 use uuid::Uuid;
 
-use crate::http::{
-    limits, outermost,
-    problem::{Code, Problem},
+use crate::{
+    config::CorsOrigins,
+    http::{
+        cors, limits, outermost,
+        problem::{Code, Problem},
+    },
 };
 
 /// RFC 9110 section 5.6.7.
@@ -16,12 +19,13 @@ const DATE: StaticFormatDescription =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
 /// For a connection beyond the bound.
-pub(super) fn too_many_connections() -> Bytes {
-    written(limits::overloaded("Too many connections are open."))
+pub(super) fn too_many_connections(head: &[u8], origins: &CorsOrigins) -> Bytes {
+    written(limits::overloaded("Too many connections are open."), head, origins)
 }
 
 /// hyper's own refusals have a status and no body: a head that is no HTTP, or that is too long.
-pub(super) fn in_place_of(refusal: &[u8]) -> Bytes {
+/// `head` is what came of the request's head, for the origin that it names.
+pub(super) fn in_place_of(refusal: &[u8], head: &[u8], origins: &CorsOrigins) -> Bytes {
     let problem = match refusal.get(9..12) {
         Some(b"431" | b"414") => Problem::new(
             Code::HeadersTooLarge,
@@ -29,11 +33,11 @@ pub(super) fn in_place_of(refusal: &[u8]) -> Bytes {
         ),
         _ => Problem::new(Code::InvalidRequest, "This is not an HTTP/1.1 request."),
     };
-    written(problem)
+    written(problem, head, origins)
 }
 
 /// The answer as it goes over the wire. The connection ends with it.
-fn written(problem: Problem) -> Bytes {
+fn written(problem: Problem, head: &[u8], origins: &CorsOrigins) -> Bytes {
     let id = Uuid::new_v4().to_string();
     let mut response = problem.respond(&id);
     let body = response.take_body().into_bytes().now_or_never().and_then(Result::ok).unwrap_or_default();
@@ -41,6 +45,7 @@ fn written(problem: Problem) -> Bytes {
     let headers = response.headers_mut();
     outermost::name(headers, &id);
     outermost::protect(headers);
+    cors::mark_refusal(origins, head, headers);
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     headers.insert(header::CONTENT_LENGTH, body.len().into());
     if let Some(date) = OffsetDateTime::now_utc().format(DATE).ok().and_then(|date| HeaderValue::try_from(date).ok()) {

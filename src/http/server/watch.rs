@@ -22,7 +22,8 @@ use tokio::{
     time::Instant,
 };
 
-use super::refusal;
+use super::{MOST_HEAD, refusal};
+use crate::config::CorsOrigins;
 
 /// How long a request's head may take, from its first byte; on a new connection, from the start.
 const HEAD: Duration = Duration::from_secs(10);
@@ -89,6 +90,10 @@ impl Watch {
     /// Whether no request is under way and no answer on its way; half a head is no request.
     pub(super) fn is_between_requests(&self) -> bool {
         matches!(self.state().doing, Doing::Head(_) | Doing::Idle(_))
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.state().doing, Doing::Idle(_))
     }
 
     /// Whether what came was no request, and the client was told so.
@@ -167,13 +172,16 @@ impl Body for Answer {
 pub(super) struct Watched {
     stream: TcpStream,
     watch: Arc<Watch>,
+    /// What has come of a head that is no request yet, for its refusal.
+    head: Vec<u8>,
+    origins: Arc<CorsOrigins>,
     /// What is still to be written in the place of hyper's own words.
     instead: Bytes,
 }
 
 impl Watched {
-    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>) -> Self {
-        Self { stream, watch, instead: Bytes::new() }
+    pub(super) fn new(stream: TcpStream, watch: Arc<Watch>, origins: Arc<CorsOrigins>) -> Self {
+        Self { stream, watch, head: Vec::new(), origins, instead: Bytes::new() }
     }
 
     pub(super) fn into_stream(self) -> TcpStream {
@@ -192,7 +200,7 @@ impl Watched {
     /// What is written while nothing was asked is hyper's own refusal of what it could not read, without a body.
     fn poll_refuse(&mut self, cx: &mut Context<'_>, refusal: &[u8]) -> Poll<io::Result<usize>> {
         if !self.watch.refused.swap(true, Ordering::Relaxed) {
-            self.instead = refusal::in_place_of(refusal);
+            self.instead = refusal::in_place_of(refusal, &self.head, &self.origins);
         }
         while !self.instead.is_empty() {
             let written = Pin::new(&mut self.stream).poll_write(cx, &self.instead);
@@ -207,8 +215,18 @@ impl AsyncRead for Watched {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            self.watch.read();
+        let this = &mut *self;
+        let came = buffer.filled().get(before..).unwrap_or_default();
+        if this.watch.is_idle() {
+            this.head.clear();
+        }
+        if !came.is_empty() {
+            this.watch.read();
+        }
+        if this.watch.is_between_requests() {
+            // hyper keeps as much of it.
+            let room = MOST_HEAD.saturating_sub(this.head.len());
+            this.head.extend_from_slice(came.get(..room).unwrap_or(came));
         }
         Poll::Ready(Ok(()))
     }

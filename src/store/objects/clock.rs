@@ -2,8 +2,9 @@
 //! client corrects its own calls by itself.
 
 use std::{
+    collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -22,27 +23,50 @@ const SAME: Duration = Duration::from_secs(5);
 /// What an operator is told of.
 const ALARMING: Duration = Duration::from_secs(60);
 
-/// How far S3's clock is ahead of ours, in milliseconds; 0 while they are the same. Clones share it.
+/// So many answers are looked at: what most of them say is the time.
+const HEARD: usize = 5;
+
+/// How far S3's clock is ahead of ours, by its latest answers. One `Date` alone moves nothing: it may be a proxy's, or that of
+/// one node whose clock is wrong. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Clock(Arc<AtomicI64>);
+pub(super) struct Clock(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// In milliseconds; 0 while the clocks are the same.
+    ahead: AtomicI64,
+    latest: Mutex<VecDeque<time::Duration>>,
+}
 
 impl Clock {
     /// What to add to our time to get S3's.
     pub(super) fn ahead(&self) -> time::Duration {
-        time::Duration::milliseconds(self.0.load(Ordering::Relaxed))
+        time::Duration::milliseconds(self.0.ahead.load(Ordering::Relaxed))
     }
 
-    /// An answer that came now says what time it is there.
+    /// Whether the latest answer differs from what is believed: another one decides.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        let latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        latest.back().is_some_and(|latest| (*latest - self.ahead()).unsigned_abs() >= SAME)
+    }
+
+    /// Takes in what an answer that came at `now` says of the time there.
     fn hear(&self, theirs: OffsetDateTime, now: OffsetDateTime) {
         // Somewhere within its second.
-        let ahead = theirs + time::Duration::milliseconds(500) - now;
+        let heard = theirs + time::Duration::milliseconds(500) - now;
+        let agreed = {
+            let mut latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
+            if latest.len() == HEARD {
+                latest.pop_front();
+            }
+            latest.push_back(heard);
+            agreed(latest.make_contiguous())
+        };
         let known = self.ahead();
-        if (ahead - known).unsigned_abs() < SAME {
-            return;
-        }
+        let Some(ahead) = agreed.filter(|ahead| (*ahead - known).unsigned_abs() >= SAME) else { return };
         let ahead = if ahead.unsigned_abs() < SAME { time::Duration::ZERO } else { ahead };
         METRICS.s3_clock_ahead.set(ahead.as_seconds_f64());
-        self.0.store(i64::try_from(ahead.whole_milliseconds()).unwrap_or(0), Ordering::Relaxed);
+        self.0.ahead.store(i64::try_from(ahead.whole_milliseconds()).unwrap_or(0), Ordering::Relaxed);
         let (seconds, way) = (ahead.unsigned_abs().as_secs(), if ahead.is_negative() { "ahead of" } else { "behind" });
         if ahead.unsigned_abs() > ALARMING {
             tracing::error!(
@@ -55,6 +79,15 @@ impl Clock {
             tracing::info!("this machine's clock and S3's agree again");
         }
     }
+}
+
+/// The offset that more than half of the answers agree on, at least two; of those, the middle one.
+fn agreed(latest: &[time::Duration]) -> Option<time::Duration> {
+    let mut sorted = latest.to_vec();
+    sorted.sort_unstable();
+    let middle = *sorted.get(sorted.len() / 2)?;
+    let same = sorted.iter().filter(|offset| (**offset - middle).unsigned_abs() < SAME).count();
+    (same >= 2 && same * 2 > sorted.len()).then_some(middle)
 }
 
 impl Intercept for Clock {
@@ -83,22 +116,53 @@ mod tests {
 
     use super::*;
 
+    const OURS: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
+
+    /// An answer whose clock is `ahead` seconds ahead, `latency` milliseconds after another.
+    fn hear(clock: &Clock, ahead: i64, latency: i64) -> i128 {
+        let now = OURS + time::Duration::milliseconds(latency);
+        clock.hear((OURS + time::Duration::seconds(ahead)).truncate_to_second(), now);
+        clock.ahead().whole_milliseconds()
+    }
+
     #[test]
     fn a_clock_is_corrected_from_five_seconds_on_and_stays_put_while_answers_jitter() {
         let clock = Clock::default();
-        let ours = datetime!(2026-11-22 10:00 UTC);
-        let hear = |ahead: i64, latency: i64| {
-            let now = ours + time::Duration::milliseconds(latency);
-            clock.hear((ours + time::Duration::seconds(ahead)).truncate_to_second(), now);
-            clock.ahead().whole_milliseconds()
-        };
-        assert_eq!(hear(4, 0), 0, "the same");
-        let behind = hear(600, 0);
-        assert_eq!(behind, 600_500);
+        assert_eq!(hear(&clock, 4, 0), 0, "the same");
+        let clock = Clock::default();
+        assert_eq!((hear(&clock, 600, 0), clock.is_in_doubt()), (0, true), "one answer moves nothing");
+        let behind = hear(&clock, 600, 0);
+        assert_eq!((behind, clock.is_in_doubt()), (600_500, false), "two agree");
         for jitter in [-3000, -1, 1, 3000] {
-            assert_eq!(hear(600, jitter), behind, "the same correction, so the same URLs");
+            assert_eq!(hear(&clock, 600, jitter), behind, "the same correction, so the same URLs");
         }
-        assert_eq!(hear(-3600, 0), -3_599_500);
-        assert_eq!(hear(0, 400), 0, "set again");
+        assert_eq!([hear(&clock, -3600, 0), hear(&clock, -3600, 0)], [behind, behind], "of five, two are no majority");
+        assert_eq!(hear(&clock, -3600, 0), -3_599_500);
+        assert_eq!([hear(&clock, 0, 400), hear(&clock, 0, 400)], [-3_599_500, -3_599_500]);
+        assert_eq!(hear(&clock, 0, 400), 0, "set again");
+    }
+
+    proptest::proptest! {
+        /// Whatever a minority of any five answers in a row says, the time stays what the others say.
+        #[test]
+        fn a_minority_moves_no_clock(
+            truth in -10_000i64..10_000,
+            lies in proptest::collection::vec((proptest::num::i64::ANY, 0usize..4), 1..40),
+        ) {
+            let clock = Clock::default();
+            for _ in 0..HEARD {
+                hear(&clock, truth, 0);
+            }
+            let settled = clock.ahead();
+            for (lie, more) in lies {
+                // One lie, then at least two answers that are true.
+                hear(&clock, lie % 100_000_000, 0);
+                proptest::prop_assert_eq!(clock.ahead(), settled);
+                for _ in 0..2 + more {
+                    hear(&clock, truth, 0);
+                    proptest::prop_assert_eq!(clock.ahead(), settled);
+                }
+            }
+        }
     }
 }

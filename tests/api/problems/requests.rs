@@ -63,11 +63,17 @@ async fn other_methods_are_told_which_are_allowed() {
             let (allow, status) = if name == "HEAD" {
                 let answer = app.http.head(format!("{}{concrete}", app.base)).send().await.unwrap();
                 (answer.headers()["allow"].to_str().unwrap().to_owned(), answer.status().as_u16())
+            } else if name == "OPTIONS" {
+                let answer = ada.send(method, &concrete, |request| request).await;
+                assert_eq!((answer.status, answer.text.as_str()), (204, ""), "{path}");
+                (answer.header("allow").to_owned(), 405)
             } else {
                 let answer = ada.send(method, &concrete, |request| request).await;
                 refused(&answer, (405, "method_not_allowed"), &format!("{name} {path}"));
                 (answer.header("allow").to_owned(), answer.status)
             };
+            let (head, get) = (allow.split(", ").any(|name| name == "HEAD"), known.iter().any(|name| name == "GET"));
+            assert!(head == get && allow.ends_with("OPTIONS"), "{name} {path}: {allow}");
             let mut allowed: Vec<_> = allow.split(", ").filter(|method| !matches!(*method, "HEAD" | "OPTIONS")).collect();
             let mut known: Vec<_> = known.iter().map(String::as_str).collect();
             allowed.sort_unstable();

@@ -1,0 +1,98 @@
+//! What a request may carry: each header and parameter once, no coded body, and a body only where one is documented. What
+//! would change a request's meaning and is not read is refused, never ignored.
+
+use std::collections::BTreeSet;
+
+use poem::{
+    Request,
+    http::{HeaderName, HeaderValue, Method, header},
+};
+
+use super::problem::{Code, Problem};
+
+/// Headers that have one value; of two, one would be ignored.
+const ONCE: [HeaderName; 5] =
+    [header::AUTHORIZATION, header::CONTENT_TYPE, header::EXPECT, header::ORIGIN, HeaderName::from_static("idempotency-key")];
+
+/// Checks headers and query.
+///
+/// # Errors
+/// 400 for what is given twice; 415 for a body under a content coding (RFC 9110 section 15.5.16).
+pub fn check(request: &Request) -> Result<(), Problem> {
+    let coded = request.headers().get_all(header::CONTENT_ENCODING).iter().any(|coding| {
+        let codings = coding.to_str().unwrap_or("other").split(',');
+        codings.map(str::trim).any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
+    });
+    if coded {
+        let detail = "Send the body as it is, without a Content-Encoding.";
+        let identity = HeaderValue::from_static("identity");
+        return Err(Problem::new(Code::UnsupportedMediaType, detail).header(header::ACCEPT_ENCODING, identity));
+    }
+    if let Some(twice) = ONCE.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some()) {
+        return Err(Problem::new(Code::InvalidRequest, "A header is given twice.").field(twice.as_str(), "must be given once"));
+    }
+    let mut seen = BTreeSet::new();
+    for (name, _) in url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
+        // Uppy sends what a page says of a file as `metadata[…]`, as often as the page says it.
+        if !name.starts_with("metadata[") && !seen.insert(name) {
+            return Err(Problem::new(Code::InvalidRequest, "A parameter of the query is given twice; give each once."));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a body has nothing to say: generated clients send an empty one, `{}` or `null` where none is wanted.
+#[must_use]
+pub fn is_nothing(body: &[u8]) -> bool {
+    matches!(body.trim_ascii(), b"" | b"{}" | b"null")
+}
+
+/// A method whose requests have bodies.
+#[must_use]
+pub fn has_bodies(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+/// The refusal of a body where none is documented.
+#[must_use]
+pub fn no_body() -> Problem {
+    Problem::new(Code::InvalidRequest, "This call takes no body. Leave it out.")
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn refusal(uri: &str, headers: &[(&str, &str)]) -> Option<Code> {
+        let mut request = Request::builder().method(Method::POST).uri(uri.parse().unwrap()).finish();
+        for (name, value) in headers {
+            request.headers_mut().append(HeaderName::try_from(*name).unwrap(), HeaderValue::try_from(*value).unwrap());
+        }
+        check(&request).err().map(|problem| problem.code)
+    }
+
+    #[test]
+    fn what_is_given_twice_or_coded_is_refused() {
+        for (headers, expected) in [
+            (vec![("content-encoding", "gzip")], Some(Code::UnsupportedMediaType)),
+            (vec![("content-encoding", "identity, br")], Some(Code::UnsupportedMediaType)),
+            (vec![("content-encoding", "identity"), ("content-encoding", "zstd")], Some(Code::UnsupportedMediaType)),
+            (vec![("content-encoding", "identity")], None),
+            (vec![("idempotency-key", "a"), ("idempotency-key", "a")], Some(Code::InvalidRequest)),
+            (vec![("authorization", "a"), ("authorization", "b")], Some(Code::InvalidRequest)),
+            (vec![("if-none-match", "\"a\""), ("if-none-match", "\"b\"")], None),
+        ] {
+            assert_eq!(refusal("/api/images/upload", &headers), expected, "{headers:?}");
+        }
+        for (query, expected) in [
+            ("limit=5&limit=6", Some(Code::InvalidRequest)),
+            ("limit=5&%6Cimit=5", Some(Code::InvalidRequest)),
+            ("limit=5&cursor=x", None),
+            ("metadata[a]=1&metadata[a]=2", None),
+            ("", None),
+        ] {
+            assert_eq!(refusal(&format!("/x?{query}"), &[]), expected, "{query}");
+        }
+    }
+}
