@@ -30,7 +30,7 @@ pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
-pub use users::{Account, Deletion, Hold, NewPassword, PasswordState, Reserved, Users};
+pub use users::{Account, Deletion, DeletionDue, Hold, NewPassword, PasswordState, Reserved, Users};
 
 use self::calls::{Calls, DEADLINE};
 use crate::{

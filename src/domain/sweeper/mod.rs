@@ -24,7 +24,7 @@ use self::{
     images::{Round, SLOW_QUEUE, SlowLane},
     tally::Tally,
 };
-use super::Valet;
+use super::{Valet, account_deletion::SweptDeletions};
 use crate::{
     metrics::{Kind, METRICS},
     model::ImageState,
@@ -163,12 +163,13 @@ impl Valet {
         let images = self.sweep_due(now, &round, lane).await;
         let holds = self.settle_holds(now).await;
         let deletions = self.sweep_deletions(now).await;
-        let accounts = deletions.as_ref().map_or(0, |(accounts, _)| *accounts);
-        round.tally.add(Swept { holds: *holds.as_ref().unwrap_or(&0), accounts, ..Swept::default() });
+        if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
+            round.tally.add(Swept { accounts: gone, failed, ..Swept::default() });
+        }
+        round.tally.add(Swept { holds: *holds.as_ref().unwrap_or(&0), ..Swept::default() });
         images?;
         holds?;
-        let (_, more) = deletions?;
-        Ok((round.tally.total(), round.may_have_more() || more))
+        Ok((round.tally.total(), round.may_have_more() || deletions?.more))
     }
 
     /// Holds older than any request: those whose server died before its next write are settled, those of open uploads

@@ -13,7 +13,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, document::ImageDoc, owned};
+use super::{Images, document::ImageDoc, owned, salvage};
 use crate::{
     model::{Image, ImageState},
     store::{StoreError, datetime, instant},
@@ -143,10 +143,16 @@ impl Images {
         let corrupt = |field| StoreError::Corrupt { collection: "images", id: due.id(), field };
         let ends = record.get_datetime("due").map(|at| instant(*at)).map_err(|_| corrupt("due"))?;
         let lease = Lease { now: ends - lease, ends };
-        let image = mongodb::bson::deserialize_from_document::<ImageDoc>(record).map_err(|_| corrupt("a field"));
+        let image = mongodb::bson::deserialize_from_document::<ImageDoc>(record.clone()).map_err(|_| corrupt("a field"));
         Ok(match image.and_then(ImageDoc::into_image) {
             Ok(image) => Claimed::Image(Box::new(image), lease),
-            Err(error) => Claimed::Unreadable(error, lease),
+            Err(error) => match salvage::tombstone(&record) {
+                Some(image) => {
+                    tracing::warn!(%error, "a damaged tombstone is removed by what of it can be read");
+                    Claimed::Image(Box::new(image), lease)
+                }
+                None => Claimed::Unreadable(error, lease),
+            },
         })
     }
 

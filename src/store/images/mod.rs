@@ -9,6 +9,7 @@ mod indexes;
 mod inventory;
 mod moves;
 mod page;
+mod salvage;
 mod unissued;
 
 use futures_util::TryStreamExt;
@@ -102,10 +103,13 @@ impl Images {
             ids.find(filter.clone()).projection(doc! { "_id": 1 }).limit(i64::from(limit)).await?.try_collect::<Vec<_>>().await
         });
         let id = |found: &Document| {
-            let text = found.get_str("_id").unwrap_or_default();
-            ImageId::parse(text).ok_or(StoreError::Corrupt { collection: "images", id: text.to_owned(), field: "_id" })
+            let id = found.get_str("_id").ok().and_then(ImageId::parse);
+            if id.is_none() {
+                tracing::error!(id = ?found.get("_id"), "failed to read the id of an image");
+            }
+            id
         };
-        found.await?.iter().map(id).collect()
+        Ok(found.await?.iter().filter_map(id).collect())
     }
 
     /// Takes live images of an account that is being deleted, readable or not: they become tombstones.
