@@ -123,7 +123,9 @@ impl Valet {
         let step = |due: DeletionDue| async move { self.sweep_deletion(due, now + began.elapsed()).await }.boxed();
         let due = self.store.users.deletions_due(now, ACCOUNTS).await?;
         let steps: Vec<_> = stream::iter(due).map(step).buffer_unordered(AT_ONCE).collect().await;
-        let mut swept = SweptDeletions::default();
+        // What fails is postponed: behind a full batch there may be others.
+        let is_full = i64::try_from(steps.len()).is_ok_and(|length| length == ACCOUNTS);
+        let mut swept = SweptDeletions { more: is_full, ..SweptDeletions::default() };
         for step in steps {
             match step {
                 Ok(Step::Done) => swept.gone += 1,
