@@ -26,7 +26,7 @@ impl Objects {
                 Ok(found) => found,
                 // A store without versions (Garage answers 501, others list the objects), or a policy without
                 // s3:ListBucketVersions.
-                Err(error) if is_withheld(&error) || lists_objects(&error) => {
+                Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => {
                     return self.delete(key, None).await.map(drop);
                 }
                 Err(error) => return Err(failed("ListObjectVersions", &error)),

@@ -4,7 +4,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 
 use super::{
     Objects,
-    errors::{Failure, failed, failure, is_withheld, lists_objects},
+    errors::{Failure, failed, failure, is_absent, is_withheld, lists_objects},
 };
 use crate::{model::ObjectKey, store::StoreError};
 
@@ -59,7 +59,7 @@ impl Objects {
             let list = list.set_key_marker(marker.0.clone()).set_upload_id_marker(marker.1.clone());
             let page = match list.send().await {
                 Ok(page) => page,
-                Err(error) if is_withheld(&error) || lists_objects(&error) => return Ok(None),
+                Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
                 Err(error) => return Err(failed("ListMultipartUploads", &error)),
             };
             // The prefix also matches longer keys.
