@@ -199,13 +199,18 @@ impl Images {
         let mut page = Vec::new();
         // Each round but the last found a record that cannot be read.
         for _ in 0..=limit {
-            let wanted = i64::from(limit) - page.len() as i64;
-            let find = || records.find(after_in_order(user, ImageState::Pending, after)).sort(newest_first()).limit(wanted);
+            let wanted = (limit as usize).saturating_sub(page.len());
+            let find = || {
+                records
+                    .find(after_in_order(user, ImageState::Pending, after))
+                    .sort(newest_first())
+                    .limit(i64::try_from(wanted).unwrap_or(i64::MAX))
+            };
             let found = self.calls.read(|| async { find().await?.try_collect::<Vec<_>>().await }).await?;
             page.extend(found.iter().filter_map(|record| readable(record)));
             let last = found.last().and_then(|last| ImageId::parse(last.get_str("_id").ok()?));
             after = last.map(|id| Position { uploaded_at: None, id });
-            if after.is_none() || page.len() >= limit as usize || (found.len() as i64) < wanted {
+            if after.is_none() || page.len() >= limit as usize || found.len() < wanted {
                 break;
             }
         }
