@@ -3,8 +3,9 @@
 //!
 //! Images become tombstones first, which outlive the account: they know all that their end needs.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     model::UserId,
-    store::{Deletion, Hold, StoreError},
+    store::{Deletion, DeletionDue, Hold, StoreError},
 };
 
 /// How old a provider's token may be that deletes its user's account.
@@ -26,6 +27,10 @@ const ACCOUNTS: i64 = 10;
 const IMAGES: u32 = 100;
 /// Longer than a step takes: two listings, a transaction, and the objects of its images.
 const LEASE: Duration = Duration::from_secs(120);
+/// Accounts at once.
+const AT_ONCE: usize = 4;
+/// After a record that cannot be read.
+const UNREADABLE_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// After a step that failed.
 const RETRY: Duration = Duration::from_secs(60);
 /// How long it is known that a provider's user was deleted: tokens of before are dead by then.
@@ -54,13 +59,24 @@ impl From<StoreError> for DeleteAccountError {
     }
 }
 
+/// What a round of the sweeper did about deletions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SweptDeletions {
+    /// Accounts of which nothing is left.
+    pub gone: u32,
+    /// Accounts whose step failed.
+    pub failed: u32,
+    /// Whether there is more to do now.
+    pub more: bool,
+}
+
 /// How a deletion goes on.
 enum Step {
     /// At once.
     More,
     /// Not before this time.
     Wait(OffsetDateTime),
-    /// Nothing is live any more.
+    /// Nothing is left.
     Done,
 }
 
@@ -101,36 +117,57 @@ impl Valet {
         Ok(())
     }
 
-    /// A step of each deletion that is due: how many accounts are gone for good, and whether there is more to do now.
-    pub(super) async fn sweep_deletions(&self, now: OffsetDateTime) -> Result<(u32, bool), StoreError> {
-        let (mut gone, mut more) = (0, false);
-        let lease = now + LEASE;
-        for deletion in self.store.users.deletions_due(now, ACCOUNTS).await? {
-            let user = deletion.user;
-            if !self.store.users.move_deletion(user, deletion.due, lease).await? {
-                continue;
-            }
-            let next = match self.step_deletion(deletion, now).await {
-                Ok(Step::Done) => {
-                    if self.store.users.finish_deletion(user, lease).await? {
-                        audit!("account_deleted", %user, "nothing of a deleted account is left");
-                        gone += 1;
-                    }
-                    continue;
-                }
-                Ok(Step::More) => {
-                    more = true;
-                    now
-                }
-                Ok(Step::Wait(until)) => until,
+    /// A step of each deletion that is due, some at once. None holds up another.
+    pub(super) async fn sweep_deletions(&self, now: OffsetDateTime) -> Result<SweptDeletions, StoreError> {
+        let began = Instant::now();
+        let step = |due: DeletionDue| async move { self.sweep_deletion(due, now + began.elapsed()).await }.boxed();
+        let due = self.store.users.deletions_due(now, ACCOUNTS).await?;
+        let steps: Vec<_> = stream::iter(due).map(step).buffer_unordered(AT_ONCE).collect().await;
+        // What fails is postponed: behind a full batch there may be others.
+        let is_full = i64::try_from(steps.len()).is_ok_and(|length| length == ACCOUNTS);
+        let mut swept = SweptDeletions { more: is_full, ..SweptDeletions::default() };
+        for step in steps {
+            match step {
+                Ok(Step::Done) => swept.gone += 1,
+                Ok(Step::More) => swept.more = true,
+                Ok(Step::Wait(_)) => {}
                 Err(error) => {
-                    tracing::warn!(%user, %error, "the deletion of an account could not go on");
-                    now + RETRY
+                    tracing::warn!(%error, "failed to take a step of an account's deletion");
+                    swept.failed += 1;
                 }
-            };
-            self.store.users.move_deletion(user, lease, next).await?;
+            }
         }
-        Ok((gone, more))
+        Ok(swept)
+    }
+
+    /// A step of one deletion, under a lease that begins at `now`.
+    async fn sweep_deletion(&self, due: DeletionDue, now: OffsetDateTime) -> Result<Step, StoreError> {
+        let deletion = match due {
+            DeletionDue::Readable(deletion) => deletion,
+            DeletionDue::Unreadable { id, due } => {
+                self.store.users.postpone_unreadable(&id, due, now + UNREADABLE_AGAIN).await?;
+                return Err(StoreError::Corrupt { collection: "users", id: id.to_string(), field: "deletedAt" });
+            }
+        };
+        let (user, lease) = (deletion.user, now + LEASE);
+        if !self.store.users.move_deletion(user, deletion.due, lease).await? {
+            return Ok(Step::Wait(lease));
+        }
+        let step = self.step_deletion(deletion, now).await;
+        let next = match &step {
+            Ok(Step::Done) => {
+                if !self.store.users.finish_deletion(user, lease).await? {
+                    return Ok(Step::Wait(lease));
+                }
+                audit!("account_deleted", %user, "nothing of a deleted account is left");
+                return step;
+            }
+            Ok(Step::More) => now,
+            Ok(Step::Wait(until)) => *until,
+            Err(_) => now + RETRY,
+        };
+        self.store.users.move_deletion(user, lease, next).await?;
+        step.inspect_err(|error| tracing::warn!(%user, %error, "the deletion of an account could not go on"))
     }
 
     async fn step_deletion(
@@ -145,7 +182,12 @@ impl Valet {
         }
         let live = self.store.images.live_owned(user, IMAGES).await?;
         if !live.is_empty() {
-            self.delete_all(user, &live, now).await?;
+            let deleted = self.delete_all(user, &live, now).await?;
+            let left: Vec<_> = live.iter().zip(&deleted).filter(|(_, deleted)| deleted.is_err()).map(|(id, _)| *id).collect();
+            if !left.is_empty() {
+                // Their records cannot be read: the tombstones' sweep removes what they name.
+                self.store.images.bury_owned(user, &left, now).await?;
+            }
             return Ok(Step::More);
         }
         // Whoever had reserved before the claim may insert its image still: its place is taken.
@@ -157,6 +199,11 @@ impl Valet {
         // Asked anew: no hold is left, so none can come after this.
         if !self.store.images.live_owned(user, 1).await?.is_empty() {
             return Ok(Step::More);
+        }
+        // Tombstones know what lies in the bucket still, or may arrive there: the account is gone when they are.
+        if let Some((image, due)) = self.store.images.some_left_of(user).await? {
+            tracing::debug!(%user, %image, "the deletion of an account waits for a tombstone");
+            return Ok(Step::Wait(due.filter(|due| *due > now).unwrap_or(now + RETRY)));
         }
         let remembered = at + REMEMBERED;
         Ok(if is_foreign && now < remembered { Step::Wait(remembered) } else { Step::Done })

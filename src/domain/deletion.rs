@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
-use super::{S3_AT_ONCE, Valet, one};
+use super::{S3_AT_ONCE, Valet, one, removal::Removal};
 use crate::{
     model::{Image, ImageId, ImageState, UserId},
     store::StoreError,
@@ -123,7 +123,9 @@ impl Valet {
         let mut done = Vec::new();
         for (removed, tombstone) in &purged {
             match removed {
-                Ok(()) => done.push((tombstone, self.quiet_from(tombstone).max(now))),
+                Ok(Removal::Complete) => done.push((tombstone, self.quiet_from(tombstone).max(now))),
+                // It is due already: the sweeper goes on.
+                Ok(Removal::Partial) => {}
                 Err(error) => {
                     tracing::warn!(image = %tombstone.id, %error, "the object of a deleted image is left to the sweeper");
                 }

@@ -39,12 +39,22 @@ struct ReadUrls<'a> {
 }
 
 impl Gallery<'_> {
-    /// The images, and one more if there are more.
+    /// The first `limit` images that can be read, and where the next page goes on if there are more.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`].
-    pub fn rows(&self) -> Result<Vec<Row<'_>>, StoreError> {
-        self.found.rows()
+    /// [`StoreError`] when the database's answer is malformed.
+    pub fn rows(&self, limit: u32) -> Result<(Vec<Row<'_>>, Option<Position>), StoreError> {
+        let limit = limit as usize;
+        let mut rows = self.found.rows()?;
+        let all_shown = rows.len() <= limit;
+        rows.truncate(limit);
+        let next = match self.found.length()? > limit {
+            false => None,
+            // Some cannot be read: the next page goes on behind them.
+            true if all_shown => self.found.end()?,
+            true => rows.last().and_then(Row::position),
+        };
+        Ok((rows, next))
     }
 
     /// Appends the URL of one, plain ASCII without quotes or backslashes, and answers when it ends: all of a page together.

@@ -23,6 +23,7 @@ pub mod provider;
 mod recent;
 pub mod recount;
 mod refresh_token;
+mod removal;
 pub mod sessions;
 pub mod shares;
 pub mod sweeper;
@@ -63,6 +64,7 @@ pub struct Valet {
     /// Calls to S3 under way for each user.
     s3_turns: Arc<turns::Turns<UserId>>,
     lookout: lookout::Lookout,
+    part_looks: uppy::bounds::Looks,
     passwords: credentials::passwords::Passwords,
 }
 
@@ -99,6 +101,7 @@ impl Valet {
             recorded: known_networks::Recorded::default(),
             s3_turns: turns::Turns::new(usize::MAX, S3_AT_ONCE),
             lookout: lookout::Lookout::default(),
+            part_looks: uppy::bounds::Looks::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })
     }

@@ -40,13 +40,10 @@ impl<'a> Draft<'a> {
     /// The first `limit` images of what was found.
     ///
     /// # Errors
-    /// A damaged document's.
+    /// When the database's answer is malformed.
     pub fn new(gallery: &'a Gallery<'a>, user: UserId, limit: u32) -> Result<Self, Problem> {
-        let mut rows = gallery.rows()?;
-        let more = rows.len() > limit as usize;
-        rows.truncate(limit as usize);
-        let last = rows.last().filter(|_| more).and_then(Row::position);
-        Ok(Self { gallery, rows, next_cursor: last.map(|at| page::cursor(at, user, Listing::Gallery)) })
+        let (rows, next) = gallery.rows(limit)?;
+        Ok(Self { gallery, rows, next_cursor: next.map(|at| page::cursor(at, user, Listing::Gallery)) })
     }
 
     /// The same for as long as the answer is: until an image comes, goes or changes, and the window's end. Weak, since the

@@ -25,12 +25,12 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-pub use images::{Count, Entry, Images, Inserted, Inventory, Page, Row};
+pub use images::{Claimed, Count, Due, Entry, Images, Inserted, Inventory, Lease, Page, Postponed, Row};
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
-pub use users::{Account, Deletion, Hold, NewPassword, PasswordState, Reserved, Users};
+pub use users::{Account, Deletion, DeletionDue, Hold, NewPassword, PasswordState, Reserved, Users};
 
 use self::calls::{Calls, DEADLINE};
 use crate::{
@@ -119,6 +119,12 @@ impl StoreError {
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::ObjectRefused { .. } | Self::ObjectsUnsupported { .. })
+    }
+
+    /// Whether the same call may succeed by itself after a while. What does not waits longer each time.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        !(self.is_final() || matches!(self, Self::Corrupt { .. } | Self::ObjectsMisconfigured { .. }))
     }
 }
 

@@ -21,7 +21,7 @@ use time::OffsetDateTime;
 
 use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptDoc};
 pub use self::{
-    deletion::{Deletion, Hold},
+    deletion::{Deletion, DeletionDue, Hold},
     passwords::{NewPassword, PasswordState},
     quota::Reserved,
 };

@@ -21,7 +21,8 @@ async fn delete_account(caller: &Caller<'_>, password: &str) -> Answer {
 async fn live_documents(app: &TestApp, user: &str) -> Vec<Document> {
     let mut all = Vec::new();
     for (collection, filter) in [
-        ("users", doc! { "_id": user }),
+        // A deleted account's record is kept, without anything of its owner's, until the tombstones have ended.
+        ("users", doc! { "_id": user, "deletedAt": { "$exists": false } }),
         ("sessions", doc! { "user": user }),
         ("images", doc! { "user": user, "state": { "$in": ["pending", "ready"] } }),
     ] {
@@ -53,6 +54,12 @@ async fn sweep_all(app: &TestApp, now: OffsetDateTime) {
 /// Later than every URL, hold and lease of now.
 fn later() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(26 * 60 * 60)
+}
+
+/// Nor a record of the account: its tombstones have ended.
+async fn assert_forgotten(app: &TestApp, user: &str) {
+    assert_nothing_is_left(app, user).await;
+    assert_eq!(app.db.collection::<Document>("users").find_one(doc! { "_id": user }).await.unwrap(), None);
 }
 
 async fn assert_nothing_is_left(app: &TestApp, user: &str) {
@@ -123,7 +130,7 @@ async fn d9_everything_goes_and_the_address_is_free_at_once() {
     let left = app.db.collection::<Document>("images").find(doc! { "user": &ada.id }).await.unwrap();
     let left: Vec<_> = left.try_collect().await.unwrap();
     assert!(left.len() == 6 && left.iter().all(|image| image.get_str("state").is_ok_and(|state| state == "gone")), "{left:#?}");
-    assert_nothing_is_left(&app, &ada.id).await;
+    assert_forgotten(&app, &ada.id).await;
 }
 
 #[tokio::test]
@@ -174,7 +181,7 @@ async fn assert_nothing_is_left_after(app: &TestApp, user: &str) {
     for minutes in [0, 11, 25, 60 * 26] {
         sweep_all(app, OffsetDateTime::now_utc() + Duration::from_secs(60 * minutes)).await;
     }
-    assert_nothing_is_left(app, user).await;
+    assert_forgotten(app, user).await;
 }
 
 #[tokio::test]
@@ -232,6 +239,38 @@ async fn bytes_that_arrive_late_go_with_their_tombstone() {
     assert_nothing_is_left(&app, &ada.id).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(keys_of(&app, &ada.id).await.len(), 1);
+    let users = app.db.collection::<Document>("users");
+    let record = users.find_one(doc! { "_id": &ada.id }).await.unwrap().expect("the account is not gone before its bytes are");
+    assert!(record.contains_key("deletedAt") && !record.contains_key("email"), "{record}");
     sweep_all(&app, later()).await;
+    assert_forgotten(&app, &ada.id).await;
+}
+
+/// Records that cannot be read: of the account's own images, and of another account on its way out.
+#[tokio::test]
+async fn damaged_records_keep_no_account_from_being_deleted() {
+    let app = TestApp::start().await;
+    let (ada, eve) = (app.user().await, app.user().await);
+    let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
+    for n in 0..12 {
+        users
+            .insert_one(doc! { "_id": n, "due": mongodb::bson::DateTime::from_millis(0), "deletedAt": "damaged" })
+            .await
+            .unwrap();
+    }
+    let (kept, open) =
+        (ada.upload("mine.png", "image/png", &unique_png()).await, ada.issue("b.png", "image/png", &unique_png()).await);
+    for (id, damage) in [(kept["id"].as_str().unwrap(), doc! { "sha256": "damaged" }), (open.id(), doc! { "size": "damaged" })] {
+        images.update_one(doc! { "_id": id }, doc! { "$set": damage }).await.unwrap();
+    }
+    for caller in [&ada, &eve] {
+        assert_eq!(delete_account(caller, PASSWORD).await.status, 204);
+    }
+    sweep_all(&app, OffsetDateTime::now_utc()).await;
+    sweep_all(&app, OffsetDateTime::now_utc() + Duration::from_secs(60)).await;
+    assert_forgotten(&app, &eve.id).await;
     assert_nothing_is_left(&app, &ada.id).await;
+    sweep_all(&app, later()).await;
+    sweep_all(&app, later() + Duration::from_secs(60 * 60)).await;
+    assert_forgotten(&app, &ada.id).await;
 }

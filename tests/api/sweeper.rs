@@ -1,5 +1,7 @@
 //! The sweeper, step by step at chosen times.
 
+mod queue;
+
 use std::time::Duration;
 
 use mongodb::bson::{Document, doc};

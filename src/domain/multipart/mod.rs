@@ -375,17 +375,6 @@ impl Valet {
             completed => completed.map(Assembly::Asked),
         }
     }
-
-    /// Deletes what lies in S3 for this image: the open upload first, whose completion would bring the object back.
-    pub(super) async fn remove(&self, image: &Image) -> Result<(), StoreError> {
-        if image.upload.is_in_parts() {
-            if let Some(upload_id) = &image.upload_id {
-                self.objects.abort_multipart(&image.key, upload_id).await?;
-            }
-            self.objects.abort_multiparts(&image.key).await?;
-        }
-        self.objects.purge_all(&image.keys()).await
-    }
 }
 
 fn refused(image: &Image, error: &StoreError) -> Assembly {

@@ -7,6 +7,7 @@
 //! Here are the token that stands in the path, what is declared, and opening; `parts` has the multipart calls, `signing` the
 //! signatures that Uppy's own S3 client asks for.
 
+pub(super) mod bounds;
 mod parts;
 mod signing;
 

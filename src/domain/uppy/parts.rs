@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use time::OffsetDateTime;
 
-use super::{Told, open_or_ready};
+use super::{Told, bounds::PART_URL_TTL, open_or_ready};
 use crate::{
     domain::{
         Valet,
         confirm::{ConfirmError, Finding},
         multipart::{MissingParts, PartsError, Unsignable},
+        sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
     model::{Image, ImageId, ImageState, Lifetimes, Loose, Multipart, ObjectKey, PartChecksums, UserId},
@@ -135,15 +136,16 @@ impl Valet {
                 self.open_in_s3(&image, PartChecksums::None).await?;
                 continue;
             };
+            self.bound_parts(&image, numbers.len(), now).await?;
+            let ttl = self.uploads.url_ttl.min(PART_URL_TTL);
             let sign = |number: u32| {
-                let signed = self.objects.presign_any_part((&image.key, upload_id), number, now, self.uploads.url_ttl)?;
+                let signed = self.objects.presign_any_part((&image.key, upload_id), number, now, ttl)?;
                 Ok((number, signed))
             };
             let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
             let dies_at = signed.iter().map(|(_, signed)| signed.expires_at).max().unwrap_or(now);
-            let due = dies_at + self.grace(image.upload.largest_transfer());
-            // None when another request moved it meanwhile: looking again finds out how.
-            if self.store.images.raise_owned_urls_die_at(user, &[id], dies_at, due).await? > 0 {
+            // Not when another request moved it meanwhile: looking again finds out how.
+            if self.store.images.raise_owned_parts(user, id, dies_at, now + PARTS_SEEN_EVERY).await? {
                 return Ok(signed);
             }
         }

@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Told, open_or_ready};
+use super::{Told, bounds::PART_URL_TTL, open_or_ready};
 use crate::{
     domain::{
         Valet,
         lookout::SOON,
         multipart::{PartsError, Unsignable},
+        sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
     model::{Image, ImageId, ImageState, Lifetimes, Loose, Multipart, ObjectKey, UserId},
@@ -22,6 +23,12 @@ use crate::{
 
 /// S3's names for uploads are far shorter.
 const MAX_UPLOAD_ID: usize = 1024;
+
+/// Whether S3 may have given this name to an upload: base64 in either alphabet, hexadecimal, or a few marks between.
+fn is_upload_id(text: &str) -> bool {
+    let is_legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    (1..=MAX_UPLOAD_ID).contains(&text.len()) && text.bytes().all(is_legal) && !text.contains("..")
+}
 
 /// A call that is to be signed.
 #[derive(Debug, Clone, Copy)]
@@ -127,25 +134,26 @@ impl Valet {
         if image.state == ImageState::Ready {
             return Err(PartsError::Complete.into());
         }
-        if upload_id.is_empty() || upload_id.len() > MAX_UPLOAD_ID {
+        if !is_upload_id(upload_id) {
             return Err(PartsError::NotFound.into());
+        }
+        if image.upload_id.is_none() {
+            self.keep_upload_id(&image, upload_id).await?;
         }
         let url = match call {
             Call::Part(number) => {
                 let legal = u32::try_from(number).ok().filter(|number| (1..=Multipart::MAX_PARTS).contains(number));
                 let broken = || PartsError::Unsignable(vec![Unsignable::Number(0, Multipart::MAX_PARTS)]);
-                self.objects.presign_any_part((&image.key, upload_id), legal.ok_or_else(broken)?, now, ttl)
+                let number = legal.ok_or_else(broken)?;
+                self.bound_parts(&image, 1, now).await?;
+                self.objects.presign_any_part((&image.key, upload_id), number, now, ttl.min(PART_URL_TTL))
             }
             Call::List => self.objects.presign_multipart_call(&image.key, MultipartCall::List(upload_id), now, ttl),
             Call::Complete => self.objects.presign_multipart_call(&image.key, MultipartCall::Complete(upload_id), now, ttl),
             Call::Abort => self.objects.presign_multipart_call(&image.key, MultipartCall::Abort(upload_id), now, ttl),
         }?;
-        if image.upload_id.is_none() {
-            // What the sweeper aborts it by on a store that cannot list uploads.
-            self.store.images.set_upload_id(&image, upload_id).await?;
-        }
         // The sweeper looks for it anyway: its looks are not put off.
-        if self.store.images.raise_owned_urls_die_at(user, &[id], url.expires_at, now + SOON).await? == 0 {
+        if !self.store.images.raise_owned_parts(user, id, url.expires_at, now + PARTS_SEEN_EVERY).await? {
             // Another request moved it meanwhile: its new state is the answer.
             let moved = self.store.images.find_owned(user, id).await?.filter(is_it).ok_or(PartsError::NotFound)?;
             return Err(match open_or_ready(moved, now)?.state {
@@ -163,5 +171,40 @@ impl Valet {
             Call::Part(_) | Call::List => {}
         }
         Ok(Signed::Url(url, image.key))
+    }
+
+    /// Records S3's name for an upload: on a store that cannot list uploads, the sweeper aborts it by that name. A name that S3
+    /// does not know is not kept.
+    async fn keep_upload_id(&self, image: &Image, upload_id: &str) -> Result<(), PartsError> {
+        match self.objects.list_parts(&image.key, upload_id).await {
+            Ok(Some(_)) => Ok(self.store.images.set_upload_id(image, upload_id).await.map(drop)?),
+            Ok(None) => Err(PartsError::NotFound),
+            Err(error) if !error.is_passing() => Err(PartsError::NotFound),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_that_stores_give() {
+        for given in [
+            "VXBsb2FkIElEIGZvciA2aWWpbmcncyBteS1tb3ZpZS5tMnRzIHVwbG9hZA",
+            "2~9NkZGtT8mJkJvC0k_PbSgmZdVN8iQxU",
+            "4b8e4a1c-62c6-4a7f-9a0e-b3a1f3c5d6e7.b1",
+            "AKGr+x/Lo9==",
+            "0123456789abcdef0123456789abcdef01234567_7d2a",
+        ] {
+            assert!(is_upload_id(given), "{given}");
+        }
+        let long = "a".repeat(MAX_UPLOAD_ID + 1);
+        for other in
+            ["", "../../x?y#z%00", "..", "a/../b", "\0", "a\nb", "a b", "ü", "' \" <>", "a&b", "a?b", "a%2e", long.as_str()]
+        {
+            assert!(!is_upload_id(other), "{other}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The document of an image, and its two-way conversion. Field names are part of the contract (DESIGN, MongoDB).
 
-use mongodb::bson::DateTime;
+use mongodb::bson::{DateTime, RawDocument};
 use serde::{Deserialize, Serialize};
 
 use super::super::{StoreError, datetime, instant, integer};
@@ -203,6 +203,15 @@ impl ImageDoc {
             _ => Err("kind"),
         }
     }
+}
+
+/// The image of a record. One that cannot be read is logged: it must not keep the others of an answer from being read.
+pub(super) fn readable(record: &RawDocument) -> Option<Image> {
+    let id = || record.get_str("_id").unwrap_or_default().to_owned();
+    let read = mongodb::bson::deserialize_from_slice::<ImageDoc>(record.as_bytes())
+        .map_err(|_| StoreError::Corrupt { collection: "images", id: id(), field: "a field" })
+        .and_then(ImageDoc::into_image);
+    read.inspect_err(|error| tracing::error!(image = %id(), %error, "failed to read an image's record")).ok()
 }
 
 fn kind(upload: &Upload) -> &'static str {

@@ -1,47 +1,204 @@
-//! What the sweeper asks and writes. `due` is when it looks next, and the lease of the sweeper that looks: raising it is
-//! the claim.
+//! The sweeper's queue. `due` is the time of an image's next look, and the end of the lease of the sweeper that looks: raising
+//! it is the claim.
+//!
+//! A record is claimed by its id and its `due` alone, and decoded afterwards: one that cannot be decoded is claimed, counted
+//! and postponed like any other, so that no number of them keeps the rest waiting.
+
+use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use mongodb::bson::{Document, doc};
+use mongodb::{
+    bson::{Bson, Document, doc},
+    options::ReturnDocument,
+};
 use time::OffsetDateTime;
 
-use super::{Images, document::ImageDoc, owned};
+use super::{Images, document::ImageDoc, owned, salvage};
 use crate::{
     model::{Image, ImageState},
     store::{StoreError, datetime, instant},
 };
 
-impl Images {
-    /// Images that are due at `now`, the longest due first, and until when each is claimed or was to be looked at.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn due(&self, now: OffsetDateTime, limit: u32) -> Result<Vec<(Image, OffsetDateTime)>, StoreError> {
-        let filter = doc! { "due": { "$lte": datetime(now) } };
-        let found: Vec<ImageDoc> = self
-            .calls
-            .read(|| async {
-                self.collection.find(filter.clone()).sort(doc! { "due": 1 }).limit(i64::from(limit)).await?.try_collect().await
-            })
-            .await?;
-        // A document that cannot be read must not keep the others from being swept.
-        let with_due = |doc: ImageDoc| {
-            let due = doc.due.map_or(now, instant);
-            let read = doc.into_image().inspect_err(|error| tracing::error!(%error, "an image that is due cannot be read"));
-            Some((read.ok()?, due))
+/// A record that is due: what decides its turn and its claim. Any field may be damaged.
+#[derive(Debug, Clone)]
+pub struct Due {
+    id: Bson,
+    user: Bson,
+    /// What `due` was when it was read: the claim's condition.
+    pub due: OffsetDateTime,
+    /// Whether its state is [`ImageState::Pending`].
+    pub is_pending: bool,
+    /// The upload's declared bytes, or its bound; zero where they cannot be read.
+    pub bytes: u64,
+    /// How often in a row it failed in a way that no repeat cures.
+    pub failures: u32,
+}
+
+impl Due {
+    fn read(record: &Document, now: OffsetDateTime) -> Self {
+        let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
+        let number = |field: &str| match record.get(field) {
+            Some(Bson::Int64(n)) => u64::try_from(*n).ok(),
+            Some(Bson::Int32(n)) => u64::try_from(*n).ok(),
+            _ => None,
         };
-        Ok(found.into_iter().filter_map(with_due).collect())
+        Self {
+            id: value("_id"),
+            user: value("user"),
+            due: record.get_datetime("due").map_or(now, |due| instant(*due)),
+            is_pending: record.get_str("state").is_ok_and(|state| state == ImageState::Pending.as_str()),
+            bytes: number("size").unwrap_or(0),
+            failures: number("sweepFailures").and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+        }
     }
 
-    /// Claims an image that is due, by raising `due` to the end of the lease. Of any number of sweepers one succeeds;
-    /// when it dies, the image is due again after the lease.
+    /// The record's id, for logs.
+    #[must_use]
+    pub fn id(&self) -> String {
+        text(&self.id)
+    }
+
+    /// Its owner, as the record has it: images of equal owners take turns.
+    #[must_use]
+    pub fn owner(&self) -> String {
+        text(&self.user)
+    }
+
+    /// The same record with another `due`.
+    #[must_use]
+    pub fn at(&self, due: OffsetDateTime) -> Self {
+        Self { due, ..self.clone() }
+    }
+
+    /// The record while `due` is what was read.
+    fn filter(&self) -> Document {
+        doc! { "_id": self.id.clone(), "user": self.user.clone(), "due": datetime(self.due) }
+    }
+}
+
+fn text(value: &Bson) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// What a claim gave.
+#[derive(Debug)]
+pub enum Claimed {
+    /// The image as it is now, until the lease ends.
+    Image(Box<Image>, Lease),
+    /// The record cannot be decoded; it is claimed all the same.
+    Unreadable(StoreError, Lease),
+    /// Another sweeper claimed it, or it moved on.
+    Lost,
+}
+
+/// A claim's times, by the database's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// When the claim was made.
+    pub now: OffsetDateTime,
+    /// When another sweeper may claim the image.
+    pub ends: OffsetDateTime,
+}
+
+/// What becomes of an image that could not be settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Postponed {
+    /// When it is looked at again.
+    pub due: OffsetDateTime,
+    /// [`Due::failures`] from now on.
+    pub failures: u32,
+}
+
+impl Images {
+    /// Records that are due at `now`, the longest due first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn claim(&self, image: &Image, due: OffsetDateTime, lease_ends: OffsetDateTime) -> Result<bool, StoreError> {
-        let mut filter = owned(image.user, image.id, image.state);
-        filter.insert("due", datetime(due));
-        self.moved(filter, doc! { "$set": { "due": datetime(lease_ends) } }).await
+    pub async fn due(&self, now: OffsetDateTime, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let filter = doc! { "due": { "$lte": datetime(now) } };
+        let projection = doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 };
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let records = self.collection.clone_with_type::<Document>();
+        let found = self.calls.read(|| async {
+            let find = records.find(filter.clone()).projection(projection.clone()).sort(doc! { "due": 1 });
+            find.limit(limit).await?.try_collect::<Vec<_>>().await
+        });
+        Ok(found.await?.iter().map(|record| Due::read(record, now)).collect())
+    }
+
+    /// Claims a record that is due, by raising `due` to the end of the lease, which begins now by the database's clock, or at
+    /// `now` where that is later. Of any number of sweepers one succeeds; when it dies, the image is due again after the lease.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn claim(&self, due: &Due, now: OffsetDateTime, lease: Duration) -> Result<Claimed, StoreError> {
+        let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
+        let ends = doc! { "$add": [{ "$max": ["$$NOW", datetime(now)] }, length] };
+        let records = self.collection.clone_with_type::<Document>();
+        let claim = async {
+            let update = records.find_one_and_update(due.filter(), vec![doc! { "$set": { "due": ends } }]);
+            update.return_document(ReturnDocument::After).await
+        };
+        let Some(record) = self.calls.run(claim).await? else { return Ok(Claimed::Lost) };
+        let corrupt = |field| StoreError::Corrupt { collection: "images", id: due.id(), field };
+        let ends = record.get_datetime("due").map(|at| instant(*at)).map_err(|_| corrupt("due"))?;
+        let lease = Lease { now: ends - lease, ends };
+        let image = mongodb::bson::deserialize_from_document::<ImageDoc>(record.clone()).map_err(|_| corrupt("a field"));
+        Ok(match image.and_then(ImageDoc::into_image) {
+            Ok(image) => Claimed::Image(Box::new(image), lease),
+            Err(error) => match salvage::tombstone(&record) {
+                Some(image) => {
+                    tracing::warn!(%error, "a damaged tombstone is removed by what of it can be read");
+                    Claimed::Image(Box::new(image), lease)
+                }
+                None => Claimed::Unreadable(error, lease),
+            },
+        })
+    }
+
+    /// Moves `due` of a record, readable or not, while it is what `due` says. `None` when it is not any more.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_off(&self, due: &Due, until: OffsetDateTime) -> Result<Option<Due>, StoreError> {
+        let moved = self.moved(due.filter(), doc! { "$set": { "due": datetime(until) } }).await?;
+        Ok(moved.then(|| due.at(until)))
+    }
+
+    /// Looks again later at a record that could not be settled, readable or not, unless it moved on meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone_failed(&self, due: &Due, to: Postponed) -> Result<bool, StoreError> {
+        let set = doc! { "due": datetime(to.due), "sweepFailures": i64::from(to.failures) };
+        self.moved(due.filter(), doc! { "$set": set }).await
+    }
+
+    /// Puts off what one owner has in the queue up to `last`, but for `taken`, so that other owners' images come to the front.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_off_owner(
+        &self,
+        of: &Due,
+        last: OffsetDateTime,
+        taken: &[Due],
+        until: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let taken: Vec<_> = taken.iter().map(|due| due.id.clone()).collect();
+        let filter = doc! { "user": of.user.clone(), "due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
+        let update = doc! { "$set": { "due": datetime(until) } };
+        self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+    }
+
+    /// How many images failed at least `failures` times in a row and are still in the queue, counted up to `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stuck(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
+        let filter = doc! { "sweepFailures": { "$gte": i64::from(failures) }, "due": { "$exists": true } };
+        let count = self.calls.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
+        Ok(u32::try_from(count.await?).unwrap_or(most))
     }
 
     /// Looks again at `due`, unless the image moved on or `due` was raised past the lease meanwhile.
@@ -51,7 +208,7 @@ impl Images {
     pub async fn postpone(&self, image: &Image, lease_ends: OffsetDateTime, due: OffsetDateTime) -> Result<bool, StoreError> {
         let mut filter = owned(image.user, image.id, image.state);
         filter.insert("due", datetime(lease_ends));
-        self.moved(filter, doc! { "$set": { "due": datetime(due) } }).await
+        self.moved(filter, doc! { "$set": { "due": datetime(due) }, "$unset": { "sweepFailures": "" } }).await
     }
 
     /// Looks at a pending image at `due` at the latest.
@@ -84,7 +241,7 @@ impl Images {
         let update = doc! {
             "$set": { "state": ImageState::Gone.as_str(), "goneFrom": image.state.as_str() },
             "$currentDate": { "goneAt": true },
-            "$unset": { "due": "" },
+            "$unset": { "due": "", "sweepFailures": "" },
         };
         self.counted(ImageState::Gone, owned(image.user, image.id, image.state), update).await
     }
@@ -97,7 +254,7 @@ impl Images {
     pub async fn forget_strays(&self, image: &Image, lease_ends: OffsetDateTime) -> Result<bool, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Ready);
         filter.insert("due", datetime(lease_ends));
-        self.moved(filter, doc! { "$unset": { "strays": "", "due": "" } }).await
+        self.moved(filter, doc! { "$unset": { "strays": "", "due": "", "sweepFailures": "" } }).await
     }
 
     /// How many images are due, counted up to `most`, and since when the first of them is.

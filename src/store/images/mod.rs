@@ -9,21 +9,23 @@ mod indexes;
 mod inventory;
 mod moves;
 mod page;
+mod salvage;
 mod unissued;
 
 use futures_util::TryStreamExt;
 use mongodb::{
     Collection,
-    bson::{Document, doc},
+    bson::{Document, RawDocumentBuf, doc},
     options::ReturnDocument,
 };
 use time::OffsetDateTime;
 
 pub use self::census::Count;
-use self::document::ImageDoc;
+use self::document::{ImageDoc, readable};
+pub use self::due::{Claimed, Due, Lease, Postponed};
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};
-use super::{Calls, StoreError, count_moved, datetime, duplicates};
+use super::{Calls, StoreError, count_moved, datetime, duplicates, instant};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 
 /// Queries and updates of `images`.
@@ -101,10 +103,42 @@ impl Images {
             ids.find(filter.clone()).projection(doc! { "_id": 1 }).limit(i64::from(limit)).await?.try_collect::<Vec<_>>().await
         });
         let id = |found: &Document| {
-            let text = found.get_str("_id").unwrap_or_default();
-            ImageId::parse(text).ok_or(StoreError::Corrupt { collection: "images", id: text.to_owned(), field: "_id" })
+            let id = found.get_str("_id").ok().and_then(ImageId::parse);
+            if id.is_none() {
+                tracing::error!(id = ?found.get("_id"), "failed to read the id of an image");
+            }
+            id
         };
-        found.await?.iter().map(id).collect()
+        Ok(found.await?.iter().filter_map(id).collect())
+    }
+
+    /// Takes live images of an account that is being deleted, readable or not: they become tombstones.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn bury_owned(&self, user: UserId, ids: &[ImageId], now: OffsetDateTime) -> Result<(), StoreError> {
+        let mut filter = owned_by_ids(user, ids);
+        filter.insert("state", doc! { "$in": [ImageState::Ready.as_str(), ImageState::Pending.as_str()] });
+        let update = moves::to_tombstone(ImageState::Deleting, now);
+        let done = self.calls.run(async { self.collection.update_many(filter, update).await }).await?;
+        count_moved(ImageState::Deleting, done.modified_count);
+        Ok(())
+    }
+
+    /// Some image of the user that is not gone, and the time of its next look; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn some_left_of(&self, user: UserId) -> Result<Option<(String, Option<OffsetDateTime>)>, StoreError> {
+        let left: Vec<_> =
+            ImageState::ALL.iter().filter(|state| **state != ImageState::Gone).map(|state| state.as_str()).collect();
+        let filter = doc! { "user": user.to_string(), "state": { "$in": left } };
+        let records = self.collection.clone_with_type::<Document>();
+        let found = self.calls.read(|| async { records.find_one(filter.clone()).projection(doc! { "due": 1 }).await }).await?;
+        Ok(found.map(|record| {
+            let due = record.get_datetime("due").ok().map(|due| instant(*due));
+            (record.get_str("_id").unwrap_or_default().to_owned(), due)
+        }))
     }
 
     /// The user's live (pending or ready) images of these bytes, and those opened under these keys.
@@ -127,9 +161,9 @@ impl Images {
     }
 
     async fn find_all(&self, filter: Document) -> Result<Vec<Image>, StoreError> {
-        let found: Vec<ImageDoc> =
-            self.calls.read(|| async { self.collection.find(filter.clone()).await?.try_collect().await }).await?;
-        found.into_iter().map(ImageDoc::into_image).collect()
+        let records = self.collection.clone_with_type::<RawDocumentBuf>();
+        let found: Vec<_> = self.calls.read(|| async { records.find(filter.clone()).await?.try_collect().await }).await?;
+        Ok(found.iter().filter_map(|record| readable(record)).collect())
     }
 
     /// Takes a key off an image: its time is over.
@@ -157,6 +191,22 @@ impl Images {
         filter.insert("state", ImageState::Pending.as_str());
         let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at), "due": datetime(due) } };
         Ok(self.calls.run(async { self.collection.update_many(filter, update).await }).await?.matched_count)
+    }
+
+    /// Records that part URLs of undeclared length will leave that die at `urls_die_at`, before they leave, and has the sweeper
+    /// look at the parts at `look_at` at the latest: signing more does not put a look off. `false` when it is not pending.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn raise_owned_parts(
+        &self,
+        user: UserId,
+        id: ImageId,
+        urls_die_at: OffsetDateTime,
+        look_at: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        let update = doc! { "$max": { "urlsDieAt": datetime(urls_die_at) }, "$min": { "due": datetime(look_at) } };
+        self.moved(owned(user, id, ImageState::Pending), update).await
     }
 
     /// Records S3's name for a multipart upload, in the place of the one that `image` has, which may be none. `None` when

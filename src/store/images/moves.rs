@@ -164,7 +164,7 @@ impl Images {
     }
 }
 
-fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
+pub(super) fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
     let due: DateTime = datetime(now);
     doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
 }

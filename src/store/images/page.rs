@@ -3,12 +3,12 @@
 
 use futures_util::{StreamExt, TryStreamExt};
 use mongodb::{
-    bson::{Bson, Document, RawBsonRef, RawDocument, doc},
+    bson::{Bson, Document, RawBsonRef, RawDocument, RawDocumentBuf, doc},
     raw_batch_cursor::RawBatch,
 };
 use time::OffsetDateTime;
 
-use super::{Images, document::ImageDoc};
+use super::{Images, document::readable};
 use crate::{
     model::{ContentType, Image, ImageId, ImageState, Position, UserId},
     store::{StoreError, datetime, instant},
@@ -71,24 +71,46 @@ pub struct Row<'a> {
 }
 
 impl Page {
-    /// The images.
+    /// The images; a record that cannot be read is logged and left out.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`].
+    /// [`StoreError`] when the database's answer is malformed.
     pub fn rows(&self) -> Result<Vec<Row<'_>>, StoreError> {
+        let read = |document| match row(document) {
+            Ok(row) => Some(row),
+            Err(field) => {
+                let id = document.get_str("_id").unwrap_or_default();
+                tracing::error!(image = %id, field, "failed to read an image of a gallery");
+                None
+            }
+        };
+        Ok(self.documents()?.into_iter().filter_map(read).collect())
+    }
+
+    /// How many records the database found, readable or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database's answer is malformed.
+    pub fn length(&self) -> Result<usize, StoreError> {
+        Ok(self.documents()?.len())
+    }
+
+    /// Where the last record stands, readable or not.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database's answer is malformed.
+    pub fn end(&self) -> Result<Option<Position>, StoreError> {
+        Ok(self.documents()?.last().and_then(|last| {
+            let uploaded_at = instant(last.get_datetime("uploadedAt").ok()?);
+            Some(Position { uploaded_at: Some(uploaded_at), id: ImageId::parse(last.get_str("_id").ok()?)? })
+        }))
+    }
+
+    fn documents(&self) -> Result<Vec<&RawDocument>, StoreError> {
         let Some(answer) = &self.answer else { return Ok(Vec::new()) };
         let malformed = || StoreError::Corrupt { collection: "images", id: String::new(), field: "a page" };
-        let documents = answer.doc_slices().map_err(StoreError::Database)?;
-        let mut rows = Vec::with_capacity(64);
-        for value in documents {
-            let document = value.ok().and_then(RawBsonRef::as_document).ok_or_else(malformed)?;
-            let corrupt = |field| {
-                let id = document.get_str("_id").unwrap_or_default().to_owned();
-                StoreError::Corrupt { collection: "images", id, field }
-            };
-            rows.push(row(document).map_err(corrupt)?);
-        }
-        Ok(rows)
+        let values = answer.doc_slices().map_err(StoreError::Database)?.into_iter();
+        values.map(|value| value.ok().and_then(RawBsonRef::as_document).ok_or_else(malformed)).collect()
     }
 }
 
@@ -163,19 +185,36 @@ impl Images {
         Ok(Page { answer })
     }
 
-    /// Pending images, the newest upload first.
+    /// Pending images, the newest upload first. A record that cannot be read is logged, and the next one takes its place.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn list_owned_pending(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
-        let page = self
-            .calls
-            .read(|| async {
-                let find = self.collection.find(after_in_order(user, ImageState::Pending, after)).sort(newest_first());
-                find.limit(i64::from(limit)).batch_size(limit).await?.try_collect::<Vec<_>>().await
-            })
-            .await?;
-        page.into_iter().map(ImageDoc::into_image).collect()
+    pub async fn list_owned_pending(
+        &self,
+        user: UserId,
+        mut after: Option<Position>,
+        limit: u32,
+    ) -> Result<Vec<Image>, StoreError> {
+        let records = self.collection.clone_with_type::<RawDocumentBuf>();
+        let mut page = Vec::new();
+        // Each round but the last found a record that cannot be read.
+        for _ in 0..=limit {
+            let wanted = (limit as usize).saturating_sub(page.len());
+            let find = || {
+                records
+                    .find(after_in_order(user, ImageState::Pending, after))
+                    .sort(newest_first())
+                    .limit(i64::try_from(wanted).unwrap_or(i64::MAX))
+            };
+            let found = self.calls.read(|| async { find().await?.try_collect::<Vec<_>>().await }).await?;
+            page.extend(found.iter().filter_map(|record| readable(record)));
+            let last = found.last().and_then(|last| ImageId::parse(last.get_str("_id").ok()?));
+            after = last.map(|id| Position { uploaded_at: None, id });
+            if after.is_none() || page.len() >= limit as usize || found.len() < wanted {
+                break;
+            }
+        }
+        Ok(page)
     }
 }
 

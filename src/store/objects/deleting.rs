@@ -6,7 +6,7 @@ use super::{
     Objects,
     errors::{failed, is_absent, is_withheld, is_wordless, lists_objects},
 };
-use crate::{model::ObjectKey, store::StoreError};
+use crate::{metrics::METRICS, model::ObjectKey, store::StoreError};
 
 /// What S3 calls the version of an object that was written while the bucket had none.
 const UNVERSIONED: &str = "null";
@@ -26,7 +26,7 @@ impl Objects {
                 Ok(found) => found,
                 // A store without versions (Garage answers 501, others list the objects), or a policy without
                 // s3:ListBucketVersions.
-                Err(error) if is_withheld(&error) || lists_objects(&error) => {
+                Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => {
                     return self.delete(key, None).await.map(drop);
                 }
                 Err(error) => return Err(failed("ListObjectVersions", &error)),
@@ -78,6 +78,7 @@ impl Objects {
     /// Hides versions that may not be deleted: a DELETE without a version adds a marker (Object Lock allows that), and every URL
     /// of the object is dead at once.
     async fn hide(&self, key: &ObjectKey, retained: usize) -> Result<(), StoreError> {
+        METRICS.retained.inc();
         tracing::warn!(%key, retained, "the store retains versions of a deleted object: they are hidden by a delete marker");
         if self.head(key).await?.is_some() {
             self.delete(key, None).await?;

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::{
     Objects, PresignedPut,
-    errors::{failed, is_absent, is_withheld, lists_objects, status},
+    errors::{failed, is_absent, status},
     patient,
 };
 use crate::{
@@ -186,40 +186,5 @@ impl Objects {
             }
         };
         self.while_it_lives("CompleteMultipartUpload", completed).await
-    }
-
-    /// Aborts an upload. Done when there is none, and on a store that cannot.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn abort_multipart(&self, key: &ObjectKey, upload_id: &str) -> Result<(), StoreError> {
-        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
-        match abort.send().await {
-            Ok(_) => Ok(()),
-            // What will never succeed must not keep the object from being deleted.
-            Err(error) if is_absent(&error) || matches!(status(&error), Some(405 | 501)) => Ok(()),
-            Err(error) => Err(failed("AbortMultipartUpload", &error)),
-        }
-    }
-
-    /// Aborts every upload of this key: also one whose server died before its name was recorded. On a store that cannot
-    /// list them, or for a policy without `s3:ListBucketMultipartUploads`, those are left to the bucket's lifecycle rule.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn abort_multiparts(&self, key: &ObjectKey) -> Result<(), StoreError> {
-        let listing = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key.as_str()).send().await;
-        let uploads = match listing {
-            Ok(found) => found.uploads.unwrap_or_default(),
-            Err(error) if is_withheld(&error) || lists_objects(&error) => return Ok(()),
-            Err(error) => return Err(failed("ListMultipartUploads", &error)),
-        };
-        // The prefix also matches longer keys. One page: nothing makes a thousand uploads of one key.
-        for upload in uploads.iter().filter(|upload| upload.key() == Some(key.as_str())) {
-            if let Some(upload_id) = upload.upload_id() {
-                self.abort_multipart(key, upload_id).await?;
-            }
-        }
-        Ok(())
     }
 }

@@ -37,8 +37,8 @@ impl Objects {
         }
     }
 
-    /// Whether the store says anything, be it a refusal.
-    async fn lives(&self) -> bool {
+    /// Whether the store answers, be it with a refusal.
+    pub async fn lives(&self) -> bool {
         let answer = self.client.head_bucket().bucket(&self.bucket).send().await;
         !matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_)))
     }

@@ -2,7 +2,7 @@
 //! the tombstone that the sweeper works from, until nothing of the account is live.
 
 use aws_lc_rs::digest;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Account, Users, passwords::version};
@@ -22,6 +22,20 @@ pub struct Deletion {
     pub at: OffsetDateTime,
     /// Whether its owner was an identity provider's, whose tokens of before must not make it anew.
     pub is_foreign: bool,
+}
+
+/// A deletion that is due.
+#[derive(Debug, Clone)]
+pub enum DeletionDue {
+    /// Its record can be read.
+    Readable(Deletion),
+    /// Its record is damaged.
+    Unreadable {
+        /// The record's id.
+        id: Bson,
+        /// What its `due` is.
+        due: OffsetDateTime,
+    },
 }
 
 /// An upload's hold: its image and its bytes.
@@ -63,11 +77,11 @@ impl Users {
         Ok(self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?.is_some())
     }
 
-    /// Deletions that are due, the longest due first.
+    /// Deletions that are due, the longest due first, those whose records cannot be read included.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn deletions_due(&self, now: OffsetDateTime, limit: i64) -> Result<Vec<Deletion>, StoreError> {
+    pub async fn deletions_due(&self, now: OffsetDateTime, limit: i64) -> Result<Vec<DeletionDue>, StoreError> {
         let filter = doc! { "due": { "$lte": datetime(now) } };
         let projection = doc! { "due": 1, "deletedAt": 1, "formerIdentity": 1 };
         let users = self.collection.clone_with_type::<Document>();
@@ -80,14 +94,28 @@ impl Users {
             })
             .await?;
         let read = |user: &Document| {
-            Some(Deletion {
-                user: UserId::parse(user.get_str("_id").ok()?)?,
-                due: instant(*user.get_datetime("due").ok()?),
-                at: instant(*user.get_datetime("deletedAt").ok()?),
-                is_foreign: user.contains_key("formerIdentity"),
-            })
+            let due = user.get_datetime("due").map_or(now, |due| instant(*due));
+            let id = user.get("_id").cloned().unwrap_or(Bson::Null);
+            let known = id.as_str().and_then(UserId::parse).zip(user.get_datetime("deletedAt").ok());
+            match known {
+                Some((user_id, at)) => {
+                    let is_foreign = user.contains_key("formerIdentity");
+                    DeletionDue::Readable(Deletion { user: user_id, due, at: instant(*at), is_foreign })
+                }
+                None => DeletionDue::Unreadable { id, due },
+            }
         };
-        Ok(found.iter().filter_map(read).collect())
+        Ok(found.iter().map(read).collect())
+    }
+
+    /// Looks again at `to` at a record of [`DeletionDue::Unreadable`], so that it keeps no other waiting.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone_unreadable(&self, id: &Bson, due: OffsetDateTime, to: OffsetDateTime) -> Result<(), StoreError> {
+        let filter = doc! { "_id": id.clone(), "due": datetime(due) };
+        let update = doc! { "$set": { "due": datetime(to) } };
+        self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
     /// Moves a deletion's `due`, for a lease or to look again. `false` when somebody else did.

@@ -40,7 +40,7 @@ async fn a_sweeper_may_die_at_every_point_where_it_waits() {
     }
     assert!(crashes >= 10, "{crashes}");
     sweep_all(&app, later() + (now - OffsetDateTime::now_utc())).await;
-    assert_nothing_is_left(&app, &ada.id).await;
+    assert_forgotten(&app, &ada.id).await;
 }
 
 #[tokio::test]

@@ -181,3 +181,83 @@ async fn what_is_no_call_of_an_upload_is_refused() {
     let short = json!({ "method": "GET", "key": key, "uploadId": upload_id, "expiresIn": 7 });
     assert!(ada.presign(short).await.json["url"].as_str().unwrap().contains("X-Amz-Expires=7&"));
 }
+
+/// A name that S3 never gave is not signed, and not kept: what is aborted by it would not be the upload.
+#[tokio::test]
+async fn an_upload_that_s3_does_not_know_is_none() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let signed = ada.presign(json!({ "method": "POST", "key": "a.png" })).await;
+    let key = signed.json["key"].as_str().unwrap().to_owned();
+    for unknown in [
+        "garbage",
+        "../../x?y#z%00",
+        "\u{0}",
+        "a\nb",
+        &"ü".repeat(500),
+        &"x".repeat(1024),
+        "' \" <>",
+        "00000000-0000-0000-0000-000000000000",
+    ] {
+        for (method, number) in [("PUT", json!(1)), ("GET", Value::Null), ("POST", Value::Null)] {
+            let mut call = json!({ "method": method, "key": key, "uploadId": unknown });
+            if !number.is_null() {
+                call["partNumber"] = number;
+            }
+            assert_eq!(ada.presign(call).await.problem(), (404, "not_found"), "{unknown:?}");
+        }
+    }
+    let id = key.rsplit('/').next().unwrap();
+    assert!(!app.db_image(id).await.unwrap().contains_key("uploadId"));
+    assert_eq!(app.db_state(id).await, "pending");
+}
+
+/// Each use of the URL that opens an upload opens another: the parts of all are one sum, and a delete takes all.
+#[tokio::test]
+async fn the_parts_of_every_upload_of_a_key_are_summed_and_removed() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let open = ada.presign(json!({ "method": "POST", "key": "a.png", "size": 10 << 20 })).await;
+    let key = open.json["key"].as_str().unwrap().to_owned();
+    let mut refused = 0;
+    for _ in 0..4 {
+        let upload_id = element(&s3(&app, Method::POST, &open.json, "").await.text().await.unwrap(), "UploadId");
+        let part = ada.presign(json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 1 })).await;
+        if part.status == 200 {
+            let put = app.http.put(part.json["url"].as_str().unwrap()).body(vec![7; 5 << 20]).send().await.unwrap();
+            assert_eq!(put.status(), 200);
+        } else {
+            refused += 1;
+        }
+    }
+    assert_eq!(app.sweep(after(Duration::from_secs(61))).await.rejected, 1 - refused.min(1));
+    let id = key.rsplit('/').next().unwrap();
+    assert_eq!(app.db_state(id).await, "rejected");
+    app.sweep_to_the_end().await;
+    let left = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
+    assert!(left.uploads().is_empty(), "{left:?}");
+    app.audit().await;
+}
+
+/// More than are listed in a page, and more than are aborted in one go.
+#[tokio::test]
+async fn thousands_of_uploads_of_one_key_go() {
+    if !s3_is_local() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (_, key, _) = ada.open_at_s3().await;
+    let create = || async { app.s3.create_multipart_upload().bucket(&app.config.s3.bucket).key(&key).send().await.unwrap() };
+    for _ in 0..21 {
+        futures_util::future::join_all((0..100).map(|_| create())).await;
+    }
+    let id = key.rsplit('/').next().unwrap();
+    assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    for round in 1..=4 {
+        app.sweep(after(QUIET * 10 + Duration::from_secs(round * 300))).await;
+    }
+    assert_eq!(app.db_state(id).await, "gone");
+    let left = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
+    assert!(left.uploads().is_empty(), "{}", left.uploads().len());
+}

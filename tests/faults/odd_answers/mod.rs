@@ -3,6 +3,7 @@
 //! Whatever it is, nothing is decided by it: the client hears 503 or 504 in time, the upload stays pending, the sweeper neither
 //! rejects nor expires nor deletes, and the next confirm after it is over answers 200.
 
+mod clearing;
 mod copying;
 mod deleting;
 mod multipart;

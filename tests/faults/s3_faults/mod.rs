@@ -46,6 +46,8 @@ pub struct Rule {
     share: u64,
     left: Arc<AtomicU64>,
     hits: Arc<AtomicU64>,
+    /// A part of the path or the query; all requests have the empty one.
+    named: String,
     misdeed: Misdeed,
 }
 
@@ -53,7 +55,7 @@ impl Rule {
     /// For each of these operations.
     pub fn new(operations: &[Operation], misdeed: Misdeed) -> Self {
         let (left, hits) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::default());
-        Self { operations: operations.to_vec(), share: 100, left, hits, misdeed }
+        Self { operations: operations.to_vec(), share: 100, left, hits, named: String::new(), misdeed }
     }
 
     /// For every operation.
@@ -72,8 +74,14 @@ impl Rule {
         self
     }
 
-    fn takes(&self, operation: Operation, chance: u64) -> bool {
+    /// For requests that name this in their path or query, such as an image's id.
+    pub fn of(self, named: &str) -> Self {
+        Self { named: named.to_owned(), ..self }
+    }
+
+    fn takes(&self, operation: Operation, uri: &Uri, chance: u64) -> bool {
         let taken = self.operations.contains(&operation)
+            && uri.to_string().contains(&self.named)
             && chance % 100 < self.share
             && self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok();
         self.hits.fetch_add(taken.into(), SeqCst);
@@ -173,7 +181,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
     let rule = {
         let chance = shared.random();
         let rules = shared.rules.lock().unwrap();
-        rules.iter().find(|rule| rule.takes(operation, chance)).cloned()
+        rules.iter().find(|rule| rule.takes(operation, request.uri(), chance)).cloned()
     };
     match rule {
         Some(rule) => rule.misdeed.commit(request, &shared).await,

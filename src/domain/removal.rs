@@ -1,0 +1,123 @@
+//! Removing what lies in S3 for an image: open multipart uploads, objects, all their versions.
+//!
+//! No step keeps another from being taken: what a client has named or written may make any of them fail for good.
+
+use super::Valet;
+use crate::{
+    model::{Image, ObjectKey},
+    store::{StoreError, objects::Aborted},
+};
+
+/// A store that did not answer so many steps of one image is not asked for the others.
+const SILENCES: u32 = 2;
+
+/// What is to be removed.
+#[derive(Debug)]
+pub(super) struct Remains<'a> {
+    /// Objects.
+    keys: Vec<&'a ObjectKey>,
+    /// Keys at which multipart uploads may be open.
+    multiparts: Vec<&'a ObjectKey>,
+    /// The recorded one: stores that cannot list uploads abort it by its name.
+    upload_id: Option<&'a str>,
+}
+
+/// How far a removal came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// Nothing is left.
+    Complete,
+    /// There is more than is removed in one go: another round goes on.
+    Partial,
+}
+
+impl<'a> Remains<'a> {
+    /// What lies beside a ready image.
+    pub(super) fn beside(image: &'a Image) -> Self {
+        let keys: Vec<_> = image.strays.iter().collect();
+        let multiparts = keys.iter().copied().filter(|key| image.upload.is_in_parts() && key.is_incoming()).collect();
+        Self { keys, multiparts, upload_id: image.upload_id.as_deref() }
+    }
+
+    /// Everything of a deleted image but its preview.
+    fn of(image: &'a Image) -> Self {
+        let beside = Self::beside(image);
+        let mut multiparts = beside.multiparts;
+        if image.upload.is_in_parts() {
+            multiparts.push(&image.key);
+        }
+        let keys = [&image.key].into_iter().chain(beside.keys).collect();
+        Self { keys, multiparts, upload_id: beside.upload_id }
+    }
+}
+
+/// The outcome of steps of which none stops the others.
+#[derive(Debug, Default)]
+struct Steps {
+    failed: Option<StoreError>,
+    silences: u32,
+    partial: bool,
+}
+
+impl Steps {
+    /// What passes by itself is reported before what does not: the next try may come further.
+    fn note(&mut self, key: &ObjectKey, step: Result<Aborted, StoreError>) {
+        match step {
+            Ok(Aborted::All) => {}
+            Ok(Aborted::Some) => self.partial = true,
+            Err(error) => {
+                tracing::debug!(%key, %error, "failed to take a step of a removal");
+                self.silences += u32::from(matches!(error, StoreError::ObjectsTimeout { .. }));
+                if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
+                    self.failed = Some(error);
+                }
+            }
+        }
+    }
+
+    fn is_silent(&self) -> bool {
+        self.silences >= SILENCES
+    }
+
+    fn end(self) -> Result<Removal, StoreError> {
+        match self.failed {
+            Some(error) => Err(error),
+            None if self.partial => Ok(Removal::Partial),
+            None => Ok(Removal::Complete),
+        }
+    }
+}
+
+impl Valet {
+    /// Deletes what lies in S3 for a deleted image: open uploads first, whose completion would bring the object back.
+    ///
+    /// # Errors
+    /// [`StoreError`] when a step failed; all the others were taken. Safe to repeat.
+    pub(super) async fn remove(&self, image: &Image) -> Result<Removal, StoreError> {
+        let (preview, mut remains) = (image.preview_key(), Remains::of(image));
+        remains.keys.extend(preview.as_ref());
+        self.clear(&remains).await
+    }
+
+    /// Takes every step of a removal.
+    ///
+    /// # Errors
+    /// As [`Valet::remove`].
+    pub(super) async fn clear(&self, remains: &Remains<'_>) -> Result<Removal, StoreError> {
+        let mut steps = Steps::default();
+        for key in &remains.multiparts {
+            if let Some(upload_id) = remains.upload_id.filter(|_| !steps.is_silent()) {
+                steps.note(key, self.objects.abort_multipart(key, upload_id).await.map(|()| Aborted::All));
+            }
+            if !steps.is_silent() {
+                steps.note(key, self.objects.abort_some_multiparts(key).await);
+            }
+        }
+        for key in &remains.keys {
+            if !steps.is_silent() {
+                steps.note(key, self.objects.purge(key).await.map(|()| Aborted::All));
+            }
+        }
+        steps.end()
+    }
+}

@@ -1,0 +1,297 @@
+//! Rounds of images that are due: many at once, in turns between owners, each under a claim of its own.
+//!
+//! What takes long (bytes that are hashed here, large copies, a store that trickles one file) goes to a lane beside, where it
+//! holds up nothing but its like.
+
+use std::{
+    sync::{
+        PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use futures_util::{FutureExt, StreamExt, stream};
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+
+use super::{
+    tally::{Swept, Tally},
+    turns::{dominant, in_turns},
+};
+use crate::{
+    domain::Valet,
+    store::{Claimed, Due, Lease, Postponed, StoreError},
+};
+
+/// Images per round.
+const BATCH: usize = 500;
+/// As far as is looked for other owners where one fills the front of the queue.
+pub(super) const WINDOW: usize = 5000;
+/// How long the rest of such an owner's images is put off: the front is another's meanwhile.
+const ASIDE: Duration = Duration::from_secs(30);
+/// Images at once.
+const AT_ONCE: usize = 16;
+/// Of those that take long, at once.
+const SLOW_AT_ONCE: usize = 4;
+/// Of those that take long, waiting in one server. The others stay in the database's queue.
+pub(super) const SLOW_QUEUE: usize = 16;
+/// The longest that an image may take beside the others: HEAD, a few ranged GETs, the parts' listing and completion, a few
+/// updates.
+const QUICK: Duration = Duration::from_secs(20);
+/// How long a claim lasts, and an image may take in the slow lane, beside the time for its bytes.
+const LEASE: Duration = Duration::from_secs(120);
+/// Bytes a second at which a store can be read and copied that is worth its name: a larger file may take longer.
+const SLOWEST_STORE: u64 = 4 << 20;
+/// An upload above this may take long where its bytes are hashed or copied.
+const LARGE: u64 = 16 << 20;
+/// How long what was handed to the slow lane may wait there before another server may take it.
+const HANDED_OVER: Duration = Duration::from_secs(30);
+/// After an image that could not be settled: S3 or the database may be down.
+const RETRY: Duration = Duration::from_secs(60);
+/// The longest wait before another try of what failed for good.
+const SELDOM: Duration = Duration::from_secs(24 * 60 * 60);
+/// After so many images in a row without an answer, S3 is asked whether it lives, and the sweep ends where it does not.
+const SILENCES: u32 = 3;
+/// After so many failures in a row, the sweep ends: a store in trouble gets time.
+const OUTAGES: u32 = 48;
+/// The pause before the next image after a failure, which doubles up to the longest.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// What the images of a round have in common.
+#[derive(Debug, Default)]
+pub(super) struct Round {
+    pub(super) tally: Tally,
+    claimed: AtomicU32,
+    stopped: AtomicBool,
+    health: Health,
+    failed: std::sync::Mutex<Option<StoreError>>,
+}
+
+/// How S3 and the database answered lately, in a row.
+#[derive(Debug, Default)]
+struct Health {
+    silences: AtomicU32,
+    outages: AtomicU32,
+    unclaimed: AtomicU32,
+}
+
+impl Round {
+    /// Whether anything was claimed, so that more may be due.
+    pub(super) fn may_have_more(&self) -> bool {
+        !self.stopped.load(Relaxed) && self.claimed.load(Relaxed) > 0
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Relaxed)
+    }
+
+    fn stop(&self) {
+        self.stopped.store(true, Relaxed);
+    }
+
+    /// Waits as long as the latest failures ask for.
+    async fn pace(&self) {
+        let outages = self.health.outages.load(Relaxed);
+        if outages > 0 {
+            tokio::time::sleep((PAUSE * 2_u32.pow(outages.min(8) - 1)).min(LONGEST_PAUSE)).await;
+        }
+    }
+
+    /// A claim that failed. One record's failure is its own; several in a row are the database's.
+    fn unclaimed(&self, error: StoreError) {
+        if self.health.unclaimed.fetch_add(1, Relaxed) + 1 >= SILENCES {
+            self.stop();
+            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+    }
+
+    fn take_failure(&self) -> Result<(), StoreError> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+}
+
+/// Where images go that take long.
+#[derive(Debug)]
+pub(super) struct SlowLane(mpsc::Sender<Due>);
+
+impl SlowLane {
+    pub(super) fn beside(queue: mpsc::Sender<Due>) -> Self {
+        Self(queue)
+    }
+}
+
+/// How long an image waits that failed so often in a row in a way that no repeat cures.
+fn backoff(failures: u32) -> Duration {
+    RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(SELDOM)
+}
+
+impl Valet {
+    /// Settles what is due at `now`, at most [`BATCH`] images.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub(super) async fn sweep_due(&self, now: OffsetDateTime, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
+        let due = self.next_due(now).await?;
+        let sweep = |due: Due| async move { self.sweep_quick(&due, now, round, lane).await }.boxed();
+        stream::iter(due).map(sweep).buffer_unordered(AT_ONCE).for_each(|()| std::future::ready(())).await;
+        round.take_failure()
+    }
+
+    /// The next images in turns. Where one owner fills the queue's front as far as is looked, the rest of that owner's is put
+    /// off for a moment.
+    async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<Due>, StoreError> {
+        let mut due = self.store.images.due(now, BATCH).await?;
+        if due.len() < BATCH || dominant(&due, Due::owner).is_none() {
+            return Ok(in_turns(due, Due::owner, BATCH));
+        }
+        due = self.store.images.due(now, WINDOW).await?;
+        let last = due.last().filter(|_| due.len() == WINDOW).map(|last| last.due);
+        let crowd = dominant(&due, Due::owner).cloned();
+        let turns = in_turns(due, Due::owner, BATCH);
+        if let Some((last, crowd)) = last.zip(crowd) {
+            self.store.images.put_off_owner(&crowd, last, &turns, now + ASIDE).await?;
+        }
+        Ok(turns)
+    }
+
+    async fn sweep_quick(&self, due: &Due, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
+        round.pace().await;
+        if round.is_stopped() {
+            return;
+        }
+        if self.takes_long(due) {
+            return self.hand_over(due, now, round, lane).await;
+        }
+        let claimed = match self.store.images.claim(due, now, LEASE).await {
+            Ok(claimed) => claimed,
+            Err(error) => return round.unclaimed(error),
+        };
+        round.health.unclaimed.store(0, Relaxed);
+        let (settled, lease) = match claimed {
+            Claimed::Lost => return,
+            Claimed::Unreadable(error, lease) => (Err(error), lease),
+            Claimed::Image(image, lease) => {
+                match tokio::time::timeout(QUICK, self.settle_image(&image, lease, &round.tally)).await {
+                    Ok(settled) => (settled, lease),
+                    Err(_) => return self.hand_over(&due.at(lease.ends), lease.now, round, lane).await,
+                }
+            }
+        };
+        round.claimed.fetch_add(1, Relaxed);
+        self.note_health(&settled, round).await;
+        self.end_claim(due, lease, settled, &round.tally).await;
+    }
+
+    /// Whether an image is better settled beside the others.
+    fn takes_long(&self, due: &Due) -> bool {
+        let reads_bytes = due.is_pending && (self.finalization.copies() || !self.finalization.believes_checksums());
+        due.failures > 0 || (reads_bytes && due.bytes > LARGE)
+    }
+
+    /// Puts an image into the slow lane, or off where the lane is full.
+    async fn hand_over(&self, due: &Due, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
+        match self.store.images.put_off(due, now + HANDED_OVER).await {
+            Ok(None) => {}
+            Ok(Some(due)) => {
+                round.claimed.fetch_add(1, Relaxed);
+                // A full lane is no failure: the image is due again soon.
+                let _ = lane.0.try_send(due);
+            }
+            Err(error) => round.unclaimed(error),
+        }
+    }
+
+    async fn note_health(&self, settled: &Result<(), StoreError>, round: &Round) {
+        let health = &round.health;
+        match settled {
+            Ok(()) => {
+                health.silences.store(0, Relaxed);
+                health.outages.store(0, Relaxed);
+            }
+            Err(StoreError::ObjectsTimeout { .. }) => {
+                // One call may be dead while the store lives.
+                if health.silences.fetch_add(1, Relaxed) + 1 >= SILENCES && !round.is_stopped() {
+                    if self.objects.lives().await {
+                        health.silences.store(0, Relaxed);
+                    } else {
+                        round.stop();
+                    }
+                }
+            }
+            Err(error) if error.is_passing() => {
+                if health.outages.fetch_add(1, Relaxed) + 1 >= OUTAGES {
+                    round.stop();
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Counts a failure and sets the time of the next try.
+    async fn end_claim(&self, due: &Due, lease: Lease, settled: Result<(), StoreError>, tally: &Tally) {
+        let Err(error) = settled else { return };
+        tally.add(Swept { failed: 1, ..Swept::default() });
+        let (failures, wait) = if self.is_stuck(&error).await {
+            let failures = due.failures.saturating_add(1);
+            (failures, backoff(failures))
+        } else {
+            (due.failures, RETRY)
+        };
+        tracing::warn!(image = %due.id(), %error, failures, "failed to sweep an image");
+        let to = Postponed { due: lease.now + wait, failures };
+        if let Err(error) = self.store.images.postpone_failed(&due.at(lease.ends), to).await {
+            // It is due again when its lease ends.
+            tracing::warn!(image = %due.id(), %error, "failed to postpone an image that could not be swept");
+        }
+    }
+
+    /// Whether a failure is of this image and no repeat cures it: not while the bucket itself refuses the server.
+    pub(super) async fn is_stuck(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::ObjectsMisconfigured { .. } => self.objects.probe().await.is_ok(),
+            error => !error.is_passing(),
+        }
+    }
+
+    /// Settles what comes through the slow lane, until its other end is dropped.
+    pub(super) async fn sweep_slow(&self, queue: mpsc::Receiver<Due>, tally: &Tally) {
+        let queued = stream::unfold(queue, |mut queue| async move { queue.recv().await.map(|due| (due, queue)) });
+        let sweep = |due: Due| async move { self.sweep_slowly(&due, tally).await }.boxed();
+        queued.map(sweep).buffer_unordered(SLOW_AT_ONCE).for_each(|()| std::future::ready(())).await;
+    }
+
+    async fn sweep_slowly(&self, due: &Due, tally: &Tally) {
+        let lease_for = LEASE + Duration::from_secs(due.bytes / SLOWEST_STORE);
+        // It was put off by as much when it was handed over.
+        let now = due.due - HANDED_OVER;
+        let (settled, lease) = match self.store.images.claim(due, now, lease_for).await {
+            Ok(Claimed::Lost) => return,
+            Ok(Claimed::Unreadable(error, lease)) => (Err(error), lease),
+            Ok(Claimed::Image(image, lease)) => {
+                let settled = tokio::time::timeout(lease_for, self.settle_image(&image, lease, tally)).await;
+                (settled.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "a sweep" })), lease)
+            }
+            Err(error) => {
+                tally.add(Swept { failed: 1, ..Swept::default() });
+                tracing::warn!(image = %due.id(), %error, "failed to claim an image");
+                return;
+            }
+        };
+        self.end_claim(due, lease, settled, tally).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_for_good_waits_longer_each_time_and_never_more_than_a_day() {
+        let minutes: Vec<_> = (1..=13).map(|failures| backoff(failures).as_secs() / 60).collect();
+        assert_eq!(minutes, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1440, 1440]);
+        assert_eq!(backoff(u32::MAX), SELDOM);
+        assert_eq!(backoff(0), RETRY);
+    }
+}

@@ -1,0 +1,198 @@
+//! Nothing unconfirmed stays, and nothing confirmed is lost: what clients and servers that died left behind is settled.
+//!
+//! One round at a chosen time is [`Valet::sweep_once`]; the loop around it is cancellable. Any number of servers may
+//! sweep: each image is claimed by raising its `due` to the end of a lease, and every step can be repeated.
+//!
+//! Here are the loop and what it counts; `images` has the rounds, `settling` what is done with one image, `turns` the order
+//! between owners.
+
+mod images;
+mod settling;
+mod tally;
+mod turns;
+
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
+
+pub(super) use self::settling::PARTS_SEEN_EVERY;
+pub use self::tally::Swept;
+use self::{
+    images::{Round, SLOW_QUEUE, SlowLane},
+    tally::Tally,
+};
+use super::{Valet, account_deletion::SweptDeletions};
+use crate::{
+    metrics::{Kind, METRICS},
+    model::ImageState,
+    store::StoreError,
+    telemetry::spans,
+};
+
+/// Images that are due are counted up to here.
+const COUNTED: u32 = 1000;
+/// An image that failed so often in a row, in a way that no repeat cures, needs an operator: it is an hour old by then.
+const STUCK: u32 = 6;
+/// Between two looks at how much there is in all.
+const CENSUS: Duration = Duration::from_secs(5 * 60);
+/// How old a hold is when its image is looked for: far longer than any request.
+const HELD: Duration = Duration::from_secs(120);
+/// Holds per step.
+const BATCH: u32 = 100;
+
+impl Valet {
+    /// Sweeps until `stop`, pausing between sweeps but not while there is more to do. Errors are logged and tried again.
+    pub async fn sweep_until(&self, stop: CancellationToken) {
+        let (sender, receiver) = mpsc::channel(SLOW_QUEUE);
+        let (lane, tally) = (SlowLane::beside(sender), Tally::default());
+        // Stopping in the middle is what a crash would do, and every step survives that.
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.sweep_for_ever(&lane) => {}
+            () = self.sweep_slow(receiver, &tally) => {}
+        }
+    }
+
+    async fn sweep_for_ever(&self, lane: &SlowLane) {
+        let mut counted: Option<Instant> = None;
+        loop {
+            match self.sweep_all(lane).instrument(spans::internal("sweep")).await {
+                Ok(swept) if swept == Swept::default() => {}
+                Ok(swept) => tracing::info!(?swept, "swept"),
+                Err(error) => tracing::warn!(%error, "the sweep failed"),
+            }
+            if counted.is_none_or(|at| at.elapsed() >= CENSUS) {
+                self.take_census().await;
+                counted = Some(Instant::now());
+            }
+            self.lookout.rest(self.sweep.interval).await;
+        }
+    }
+
+    /// Sweeps by the database's clock until nothing is due.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails.
+    pub async fn sweep(&self) -> Result<Swept, StoreError> {
+        let mut total = Swept::default();
+        let sweep = async {
+            loop {
+                let now = self.store.now().await?;
+                let (swept, more) = self.sweep_once(now).await?;
+                total += swept;
+                if !more {
+                    self.report(now).await;
+                    return Ok(total);
+                }
+            }
+        };
+        sweep.instrument(spans::internal("sweep")).await
+    }
+
+    async fn sweep_all(&self, lane: &SlowLane) -> Result<Swept, StoreError> {
+        let mut total = Swept::default();
+        loop {
+            let now = self.store.now().await?;
+            let (swept, more) = self.sweep_round(now, lane).await?;
+            total += swept;
+            if !more {
+                self.report(now).await;
+                return Ok(total);
+            }
+        }
+    }
+
+    /// Tells the metrics that a sweep went through, and what is left.
+    async fn report(&self, now: OffsetDateTime) {
+        METRICS.swept_at.set(now.unix_timestamp() as f64);
+        let counted = async {
+            let (due, first) = self.store.images.backlog(now, COUNTED).await?;
+            METRICS.sweep_backlog.set(due.into());
+            METRICS.sweep_lag.set(first.map_or(0.0, |first| (now - first).as_seconds_f64()));
+            METRICS.sweep_stuck.set(self.store.images.stuck(STUCK, COUNTED).await?.into());
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = counted.await {
+            // The sweep went through all the same.
+            tracing::warn!(%error, "failed to count what is still due");
+        }
+    }
+
+    /// To the metrics: what there is, in all.
+    async fn take_census(&self) {
+        let counted = async {
+            for (state, count) in self.store.images.census().await? {
+                let kind = Kind { kind: state.as_str() };
+                METRICS.images_present.get_or_create(&kind).set(count.images);
+                METRICS.image_bytes.get_or_create(&kind).set(count.bytes);
+            }
+            METRICS.accounts.set(i64::try_from(self.store.users.estimated_count().await?).unwrap_or(i64::MAX));
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = counted.instrument(spans::internal("census")).await {
+            tracing::warn!(%error, "what there is could not be counted");
+        }
+    }
+
+    /// One round at `now`, to its end. The second value says whether anything was settled, so that more may be due.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database fails; one image's failure is counted and tried again later.
+    pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
+        // Nothing waits in this queue for another round.
+        let (sender, receiver) = mpsc::channel(images::WINDOW);
+        let tally = Tally::default();
+        let quick = async {
+            let lane = SlowLane::beside(sender);
+            self.sweep_round(now, &lane).await
+        };
+        let (round, ()) = tokio::join!(quick, self.sweep_slow(receiver, &tally));
+        let (mut swept, more) = round?;
+        swept += tally.total();
+        Ok((swept, more))
+    }
+
+    /// One round. What takes long goes to `lane`.
+    async fn sweep_round(&self, now: OffsetDateTime, lane: &SlowLane) -> Result<(Swept, bool), StoreError> {
+        self.learn_store().await;
+        let round = Round::default();
+        // Each of them goes on past a failure of the others.
+        let images = self.sweep_due(now, &round, lane).await;
+        let holds = self.settle_holds(now).await;
+        let deletions = self.sweep_deletions(now).await;
+        if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
+            round.tally.add(Swept { accounts: gone, failed, ..Swept::default() });
+        }
+        round.tally.add(Swept { holds: *holds.as_ref().unwrap_or(&0), ..Swept::default() });
+        images?;
+        holds?;
+        Ok((round.tally.total(), round.may_have_more() || deletions?.more))
+    }
+
+    /// Holds older than any request: those whose server died before its next write are settled, those of open uploads
+    /// are left until these end. A hold without an image is freed once its insertion can no longer succeed.
+    async fn settle_holds(&self, now: OffsetDateTime) -> Result<u32, StoreError> {
+        let mut freed = 0;
+        for (user, holds) in self.store.users.old_holds(now - HELD, i64::from(BATCH)).await? {
+            let ids: Vec<_> = holds.iter().map(|(id, _)| *id).collect();
+            let images = self.store.images.find_all_owned(user, &ids).await?;
+            let (mut open, mut ready) = (Vec::new(), Vec::new());
+            for (id, bytes) in holds {
+                match images.iter().find(|image| image.id == id) {
+                    Some(image) if image.state == ImageState::Pending => {
+                        open.push((id, image.expires_at.max(self.quiet_from(image)).max(now)));
+                    }
+                    Some(image) if image.state == ImageState::Ready => ready.push((id, image.surplus())),
+                    None if !self.store.images.preclude(user, id, bytes, now).await? => {}
+                    _ => freed += u32::from(self.store.users.release_held(user, id, bytes).await?),
+                }
+            }
+            self.store.users.keep_all_held(user, &ready).await?;
+            self.store.users.postpone_holds(user, &open).await?;
+        }
+        Ok(freed)
+    }
+}

@@ -1,0 +1,55 @@
+//! The order between owners: one image of each in turn, so that no owner's many keep another's few waiting.
+
+use std::collections::HashMap;
+
+/// At most `most` of `due`, one of each owner in turn, each owner's in the order that they have.
+pub(super) fn in_turns<T>(due: Vec<T>, owner: impl Fn(&T) -> String, most: usize) -> Vec<T> {
+    let mut turns: Vec<(usize, usize, T)> = Vec::with_capacity(due.len());
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for (place, one) in due.into_iter().enumerate() {
+        let turn = seen.entry(owner(&one)).or_default();
+        turns.push((*turn, place, one));
+        *turn += 1;
+    }
+    turns.sort_unstable_by_key(|(turn, place, _)| (*turn, *place));
+    turns.into_iter().take(most).map(|(_, _, one)| one).collect()
+}
+
+/// The owner of more than half of `due`.
+pub(super) fn dominant<T>(due: &[T], owner: impl Fn(&T) -> String) -> Option<&T> {
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    due.iter().find(|one| {
+        let count = counts.entry(owner(one)).or_default();
+        *count += 1;
+        *count > due.len() / 2
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner(name: &&str) -> String {
+        name[..1].to_owned()
+    }
+
+    #[test]
+    fn owners_take_turns() {
+        let due = vec!["a1", "a2", "a3", "a4", "b1", "c1", "b2"];
+        assert_eq!(in_turns(due.clone(), owner, 10), ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]);
+        assert_eq!(in_turns(due, owner, 4), ["a1", "b1", "c1", "a2"]);
+        assert_eq!(in_turns(vec!["a1", "a2"], owner, 10), ["a1", "a2"], "alone, an owner has all turns");
+        assert_eq!(in_turns(Vec::<&str>::new(), owner, 10), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn an_owner_dominates_with_more_than_half() {
+        assert_eq!(dominant(&["a1", "b1", "a2", "b2"], owner), None);
+        assert_eq!(dominant(&["a1", "b1", "a2"], owner).map(owner_of), Some("a".to_owned()));
+        assert_eq!(dominant::<&str>(&[], owner), None);
+    }
+
+    fn owner_of(name: &&str) -> String {
+        owner(name)
+    }
+}

@@ -1,0 +1,99 @@
+//! Multipart uploads that are open at a key: listing and aborting them, whoever opened them.
+
+use futures_util::{FutureExt, StreamExt, stream};
+
+use super::{
+    Objects,
+    errors::{Failure, failed, failure, is_absent, is_withheld, lists_objects},
+};
+use crate::{model::ObjectKey, store::StoreError};
+
+/// The most pages that are listed in one go, of a thousand uploads each.
+const PAGES: usize = 2;
+/// Uploads that are aborted at once.
+const AT_ONCE: usize = 16;
+
+/// The uploads that are open at a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenUploads {
+    /// S3's names for them.
+    pub ids: Vec<String>,
+    /// Whether that is all of them.
+    pub complete: bool,
+}
+
+/// How far aborting every upload of a key came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aborted {
+    /// None is left.
+    All,
+    /// There are more than are aborted in one go.
+    Some,
+}
+
+impl Objects {
+    /// Aborts an upload. Done when there is none, when the store does not take the name for one, and on a store that cannot.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn abort_multipart(&self, key: &ObjectKey, upload_id: &str) -> Result<(), StoreError> {
+        let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
+        match abort.send().await {
+            Ok(_) => Ok(()),
+            // The name may be a client's. Not every store answers 404 for one that it never gave (SeaweedFS: InvalidRequest).
+            Err(error) if matches!(failure(&error), Failure::Object | Failure::Unsupported) => Ok(()),
+            Err(error) => Err(failed("AbortMultipartUpload", &error)),
+        }
+    }
+
+    /// The uploads that are open at exactly this key. `None` on a store that cannot list them, or for a policy without
+    /// `s3:ListBucketMultipartUploads`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open_uploads(&self, key: &ObjectKey) -> Result<Option<OpenUploads>, StoreError> {
+        let mut found = OpenUploads { ids: Vec::new(), complete: true };
+        let mut marker: (Option<String>, Option<String>) = (None, None);
+        for _ in 0..PAGES {
+            let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key.as_str());
+            let list = list.set_key_marker(marker.0.clone()).set_upload_id_marker(marker.1.clone());
+            let page = match list.send().await {
+                Ok(page) => page,
+                Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
+                Err(error) => return Err(failed("ListMultipartUploads", &error)),
+            };
+            // The prefix also matches longer keys.
+            let ours = page.uploads().iter().filter(|upload| upload.key() == Some(key.as_str()));
+            found.ids.extend(ours.filter_map(|upload| upload.upload_id()).map(str::to_owned));
+            let next = (page.next_key_marker().map(str::to_owned), page.next_upload_id_marker().map(str::to_owned));
+            found.complete = page.is_truncated() != Some(true) || next == marker;
+            if found.complete {
+                break;
+            }
+            marker = next;
+        }
+        Ok(Some(found))
+    }
+
+    /// Aborts every upload that is open at this key: also one whose server died before its name was recorded, and those that a
+    /// client opened. On a store that cannot list them they are left to the bucket's lifecycle rule. One that cannot be aborted
+    /// keeps no other open.
+    ///
+    /// # Errors
+    /// The first [`StoreError`]; safe to repeat.
+    pub async fn abort_multiparts(&self, key: &ObjectKey) -> Result<(), StoreError> {
+        self.abort_some_multiparts(key).await.map(drop)
+    }
+
+    /// [`Objects::abort_multiparts`], which also says whether more are left than are aborted in one go.
+    ///
+    /// # Errors
+    /// The first [`StoreError`]; safe to repeat.
+    pub async fn abort_some_multiparts(&self, key: &ObjectKey) -> Result<Aborted, StoreError> {
+        let Some(found) = self.open_uploads(key).await? else { return Ok(Aborted::All) };
+        let abort = |id: String| async move { self.abort_multipart(key, &id).await }.boxed();
+        let aborted: Vec<_> = stream::iter(found.ids).map(abort).buffer_unordered(AT_ONCE).collect().await;
+        aborted.into_iter().collect::<Result<(), _>>()?;
+        Ok(if found.complete { Aborted::All } else { Aborted::Some })
+    }
+}

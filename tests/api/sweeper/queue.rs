@@ -1,0 +1,152 @@
+//! The queue: one bad record, one slow file or one owner of many holds up nobody else.
+
+use http_body_util::BodyExt;
+use mongodb::bson::{Bson, DateTime};
+
+use super::*;
+use crate::relay::{forward, listen};
+
+/// Every field of a record, damaged in every way, at the head of the queue.
+#[tokio::test]
+async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let model = ada.issue("a.png", "image/png", &unique_png()).await;
+    let whole = app.db_image(model.id()).await.unwrap();
+    let images = app.db.collection::<Document>("images");
+    let mut damaged = Vec::new();
+    for field in whole.keys().filter(|field| *field != "due") {
+        for value in [Bson::Int32(-7), Bson::String("\u{1}".to_owned()), Bson::Array(vec![]), Bson::Null] {
+            if field == "key" && value.as_str().is_some() {
+                continue;
+            }
+            let mut record = whole.clone();
+            // Neither unique index has it.
+            for unique in ["live", "idemKey"] {
+                record.remove(unique);
+            }
+            record.insert("_id", uuid::Uuid::now_v7().to_string());
+            record
+                .insert(field.clone(), if field == "_id" { Bson::String(uuid::Uuid::now_v7().to_string() + "x") } else { value });
+            record.insert("due", DateTime::from_millis(1000));
+            damaged.push(record);
+        }
+    }
+    images.insert_many(&damaged).await.unwrap();
+    let good = ada.issue("b.png", "image/png", &unique_png()).await;
+    // Twice: what was postponed is not in the way of the next round either.
+    let now = after(25 * HOUR);
+    let first = app.sweep(now).await;
+    assert!(first.failed >= 35, "{first:?}");
+    assert_eq!(app.db_state(good.id()).await, "expired");
+    let second = app.sweep(now).await;
+    assert_eq!(second.failed, 0, "each waits for its next try: {second:?}");
+    // The longer, the more often it has failed.
+    let due = |record: Document| record.get_datetime("due").unwrap().timestamp_millis();
+    let stuck = doc! { "sweepFailures": { "$gte": 1 } };
+    let record = images.find_one(stuck.clone()).await.unwrap().unwrap();
+    let id = record.get("_id").unwrap().clone();
+    let mut waits = Vec::new();
+    let mut at = now;
+    for _ in 0..8 {
+        let before = due(images.find_one(doc! { "_id": &id }).await.unwrap().unwrap());
+        at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(before) * 1_000_000).unwrap();
+        app.sweep(at).await;
+        let again = due(images.find_one(doc! { "_id": &id }).await.unwrap().unwrap());
+        waits.push((again - before) / 60_000);
+    }
+    assert!(at > now && waits.is_sorted() && waits[7] > 60, "{waits:?}");
+}
+
+/// Of five thousand that are due, one owner has all but three.
+#[tokio::test]
+async fn an_owner_of_many_does_not_keep_an_owner_of_few_waiting() {
+    let app = TestApp::start().await;
+    let (eve, ada) = (app.user().await, app.user().await);
+    let model = eve.issue("a.png", "image/png", &unique_png()).await;
+    let mut record = app.db_image(model.id()).await.unwrap();
+    for field in ["live", "reservation"] {
+        record.remove(field);
+    }
+    record.insert("state", "deleting");
+    let crowd: Vec<_> = (0..5200)
+        .map(|n| {
+            let mut record = record.clone();
+            let id = uuid::Uuid::now_v7().to_string();
+            record.insert("key", format!("u/{}/{id}", eve.id));
+            record.insert("_id", id);
+            record.insert("due", DateTime::from_millis(1000 + n));
+            record
+        })
+        .collect();
+    let images = app.db.collection::<Document>("images");
+    images.insert_many(&crowd).await.unwrap();
+    let mut hers = Vec::new();
+    for _ in 0..3 {
+        hers.push(ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned());
+    }
+    let now = after(25 * HOUR);
+    for round in 0.. {
+        app.sweep(now).await;
+        let mut open = 0;
+        for id in &hers {
+            open += u32::from(app.db_state(id).await == "pending");
+        }
+        if open == 0 {
+            break;
+        }
+        assert!(round < 3, "{open} of hers wait");
+    }
+    let left = images.count_documents(doc! { "user": &eve.id, "state": "deleting" }).await.unwrap();
+    assert!(left > 3000, "they were not waited for: {left}");
+}
+
+/// A sweeper whose idea of now is an hour old claims until later than now all the same.
+#[tokio::test]
+async fn a_claim_begins_when_it_is_made() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let images = app.db.collection::<Document>("images");
+    images
+        .update_one(doc! { "_id": ticket.id() }, doc! { "$set": { "due": DateTime::from_millis(1000), "sha256": "damaged" } })
+        .await
+        .unwrap();
+    let past = OffsetDateTime::now_utc() - HOUR;
+    assert_eq!(app.sweep(past).await.failed, 1);
+    let record = app.db_image(ticket.id()).await.unwrap();
+    assert!(record.get_datetime("due").unwrap().timestamp_millis() > DateTime::now().timestamp_millis(), "{record}");
+}
+
+/// Files that the store never answers for, at the head of the queue.
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_calls_hold_up_no_other_image() {
+    if !crate::app::s3_is_local() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut dead = Vec::new();
+    for _ in 0..3 {
+        dead.push(ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned());
+    }
+    for _ in 0..100 {
+        ada.issue("b.png", "image/png", &unique_png()).await;
+    }
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.clone().unwrap());
+    let endpoint = listen(move |request| {
+        let (dead, http, upstream) = (dead.clone(), http.clone(), upstream.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            if dead.iter().any(|id| parts.uri.path().contains(id)) {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+            }
+            Ok(forward(&http, &upstream, &parts, body).await)
+        }
+    })
+    .await;
+    let beside = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint)).await;
+    let swept = beside.sweep(after(25 * HOUR)).await;
+    assert_eq!((swept.expired, swept.failed), (100, 3), "{swept:?}");
+}
