@@ -6,7 +6,9 @@ use url::{Host, Url};
 use super::{Config, Tokens, reader::Reader};
 
 /// What only accounts of this service's own need.
-const OF_LOCAL_ACCOUNTS: [&str; 6] = [
+const OF_LOCAL_ACCOUNTS: [&str; 8] = [
+    "RATE_LIMIT_ACCOUNT_FAILURES",
+    "RATE_LIMIT_PASSWORD",
     "PASSWORD_MIN_LENGTH",
     "REFRESH_TOKEN_TTL",
     "RATE_LIMIT_SIGNUP",

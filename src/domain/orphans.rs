@@ -333,7 +333,7 @@ impl Scan<'_, '_> {
         let (orphans, young): (Vec<_>, Vec<_>) = unknown.partition(|object| object.modified < self.before);
         self.seen.young += u64::try_from(young.len()).unwrap_or(0);
         match &mut self.action {
-            Action::Report(on_orphan) => orphans.iter().for_each(|orphan| on_orphan(orphan)),
+            Action::Report(on_orphan) => orphans.iter().for_each(on_orphan),
             Action::Delete { at_most } => {
                 let count = u64::try_from(orphans.len()).unwrap_or(u64::MAX);
                 if self.seen.orphans.count.saturating_add(count) > *at_most {

@@ -4,7 +4,7 @@ use super::{ImageId, ObjectKey, UserId};
 
 /// Ends the key of a preview.
 pub(super) const PREVIEW: &str = "-preview";
-/// Hexadecimal digits of a copy's attempt (a UUIDv4 without hyphens).
+/// Hexadecimal digits of a copy's attempt (a `UUIDv4` without hyphens).
 const ATTEMPT_DIGITS: usize = 32;
 /// Characters of an identifier in its hyphenated form.
 const ID_CHARS: usize = 36;

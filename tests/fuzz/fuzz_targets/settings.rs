@@ -8,7 +8,7 @@ use valet::config::{Config, Problems, Tokens};
 
 const LEAST: [(&str, &str); 3] =
     [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
-const NAMES: [&str; 45] = [
+const NAMES: [&str; 54] = [
     "BIND",
     "ADMIN_BIND",
     "MONGODB_URI",
@@ -62,6 +62,7 @@ const NAMES: [&str; 45] = [
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "RUST_LOG",
+    "STOP_DELAY",
 ];
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -77,7 +78,7 @@ const LISTS: [&str; 5] = ["CORS_ORIGINS", "JWT_PREVIOUS_SECRETS", "OIDC_AUDIENCE
 fn in_vain() -> Vec<Vec<(&'static str, &'static str)>> {
     let limits = NAMES.into_iter().filter(|name| name.starts_with("RATE_LIMIT_"));
     let off = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
-    let of_passwords = [("PASSWORD_MIN_LENGTH", "12"), ("REFRESH_TOKEN_TTL", "1day")];
+    let of_passwords = [("PASSWORD_MIN_LENGTH", "12"), ("REFRESH_TOKEN_TTL", "1day"), ("SIGNUP", "on")];
     let mut all: Vec<_> = limits.clone().map(|name| vec![("RATE_LIMIT", "off"), (name, "1/1m")]).collect();
     all.extend(limits.map(|name| [off.as_slice(), &[(name, "1/1m")]].concat()));
     all.extend(of_passwords.map(|pair| [off.as_slice(), &[pair]].concat()));
