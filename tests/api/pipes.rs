@@ -8,12 +8,13 @@ use std::{
 use super::{app::TestApp, process::Settings};
 
 /// How a command is run, and whether it stays until it is told to stop.
-const COMMANDS: [(&str, &[&str], bool); 9] = [
+const COMMANDS: [(&str, &[&str], bool); 10] = [
     ("openapi", &["openapi"], false),
     ("check", &["check"], false),
     ("sweep", &["sweep"], false),
     ("sweep", &["sweep", "--orphans", "--before", "2026-01-01T00:00:00Z"], false),
     ("recount", &["recount"], false),
+    ("join", &["join", "--yes"], false),
     ("passwd", &["passwd", "nobody@example.com"], false),
     ("help", &["help"], false),
     ("serve", &["serve"], true),
