@@ -126,7 +126,7 @@ impl Valet {
     }
 
     /// Who holds this access token, if its session goes on. A session that ended elsewhere is noticed within
-    /// [`Liveness::KEPT`], one that ended here at once.
+    /// [`liveness::Liveness::KEPT`], one that ended here at once.
     ///
     /// # Errors
     /// [`AuthenticateError`].
