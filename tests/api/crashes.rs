@@ -238,6 +238,7 @@ async fn d2_f13_killed_at_every_call_of_a_delete() {
         Call::new(Method::POST, "/api/images/delete", &[200]).with(json!({ "ids": ids }))
     };
     at_every_call(&app, &ada, 8, both).await;
+    // The sweep to the end has ended every tombstone.
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
