@@ -248,11 +248,15 @@ impl Valet {
     /// Removes openings. One without an image is freed once its insertion can no longer succeed.
     async fn close_openings(&self, user: UserId, openings: &[ImageId], now: OffsetDateTime) -> Result<u32, StoreError> {
         let there = self.store.images.standings(user, openings).await?;
-        let (inserted, missing): (Vec<_>, Vec<_>) = openings.iter().partition(|image| there.contains_key(image));
-        let mut cancelled = Vec::new();
-        for image in missing {
-            if self.store.images.preclude(user, image, 0, now).await? {
-                cancelled.push(image);
+        let (mut inserted, mut cancelled) = (Vec::new(), Vec::new());
+        for image in openings.iter().copied() {
+            match there.get(&image) {
+                Some(found) if !found.was_precluded => inserted.push(image),
+                // By a sweeper that died before its next write.
+                Some(_) => cancelled.push(image),
+                None if self.store.images.preclude(user, image, 0, now).await? => cancelled.push(image),
+                // It was inserted meanwhile, or precluded: the next look tells.
+                None => {}
             }
         }
         self.store.users.close_openings(user, &inserted, &cancelled).await

@@ -19,6 +19,8 @@ pub struct Standing {
     pub state: ImageState,
     /// Whether the image carries a reservation.
     pub is_reserved: bool,
+    /// Whether the document only keeps an insertion from succeeding: see [`Images::preclude`].
+    pub was_precluded: bool,
     /// Reserved bytes that did not come.
     pub surplus: u64,
 }
@@ -68,7 +70,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn standings(&self, user: UserId, ids: &[ImageId]) -> Result<HashMap<ImageId, Standing>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
-        let projection = doc! { "state": 1, "size": 1, "reserved": 1, "preview.size": 1, "reservation": 1 };
+        let projection = doc! { "state": 1, "size": 1, "reserved": 1, "preview.size": 1, "reservation": 1, "neverIssued": 1 };
         let found = self.calls.read(|| async {
             let find = documents.find(owned_by_ids(user, ids)).projection(projection.clone());
             find.await?.try_collect::<Vec<_>>().await
@@ -80,6 +82,7 @@ impl Images {
             let standing = Standing {
                 state: document.get_str("state").ok().and_then(ImageState::parse).unwrap_or(ImageState::Pending),
                 is_reserved: document.contains_key("reservation"),
+                was_precluded: document.get_bool("neverIssued").unwrap_or(false),
                 surplus: u64::try_from(reserved - size - preview).unwrap_or(0),
             };
             Some((ImageId::parse(document.get_str("_id").ok()?)?, standing))
