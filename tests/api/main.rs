@@ -55,6 +55,7 @@ mod races;
 mod relay;
 mod requests;
 mod requirements;
+mod reservations;
 mod safety;
 mod serve;
 #[path = "../support/servers.rs"]
