@@ -24,7 +24,6 @@ mod recent;
 pub mod recount;
 mod refresh_token;
 mod removal;
-mod reservations;
 pub mod sessions;
 pub mod shares;
 pub mod sweeper;
@@ -66,7 +65,6 @@ pub struct Valet {
     s3_turns: Arc<turns::Turns<UserId>>,
     lookout: lookout::Lookout,
     part_looks: uppy::bounds::Looks,
-    settling: reservations::Settling,
     passwords: credentials::passwords::Passwords,
 }
 
@@ -104,7 +102,6 @@ impl Valet {
             s3_turns: turns::Turns::new(usize::MAX, S3_AT_ONCE),
             lookout: lookout::Lookout::default(),
             part_looks: uppy::bounds::Looks::default(),
-            settling: reservations::Settling::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })
     }

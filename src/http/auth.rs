@@ -111,8 +111,7 @@ struct User {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 struct Usage {
-    /// Bytes that count against the quota: of ready images, of open uploads, and of deleted and failed ones until no URL can
-    /// write them again.
+    /// Bytes of ready images and open uploads: what counts against the quota.
     bytes: u64,
     /// Bytes the user may hold.
     quota_bytes: u64,

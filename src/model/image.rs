@@ -6,8 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, OPENING, Place, Preview, Reservation, Sha256, ThumbHash,
-    UserId, object_key::PREVIEW,
+    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Sha256, ThumbHash, UserId, object_key::PREVIEW,
 };
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
@@ -257,9 +256,6 @@ pub struct Image {
     pub upload: Upload,
     /// Bytes that were reserved when the upload was opened.
     pub reserved: u64,
-    /// The share of the quota that is counted for it now, where its state alone does not say. Absent also from pending images
-    /// of the former version, whose share is recorded in the user's document.
-    pub reservation: Option<Reservation>,
     /// Under which key the upload was opened, while the key is kept.
     pub idempotency: Option<Idempotency>,
     /// S3's name for a multipart upload; absent until S3 has opened it.
@@ -302,16 +298,13 @@ impl Image {
         idempotency: Option<Idempotency>,
         lifetimes: Lifetimes,
     ) -> Self {
-        let reserved = upload.bytes();
-        let due = lifetimes.created_at + OPENING;
         Self {
             id,
             user,
             key,
             strays: Vec::new(),
             state: ImageState::Pending,
-            reserved,
-            reservation: Some(Reservation { bytes: reserved, place: Place::Pending, due }),
+            reserved: upload.bytes(),
             upload,
             idempotency,
             upload_id: None,

@@ -15,7 +15,6 @@ mod multipart;
 pub(crate) mod mutations;
 mod object_key;
 mod preview;
-mod reservation;
 mod sha256;
 #[cfg(test)]
 mod tests;
@@ -31,6 +30,5 @@ pub use loose::Loose;
 pub use multipart::{Multipart, PartChecksums};
 pub use object_key::KeyOwner;
 pub use preview::{InvalidThumbHash, Preview, ThumbHash};
-pub use reservation::{Books, OPENING, Place, Reservation, Settlement, Urls};
 pub use sha256::{InvalidSha256, Sha256};
 pub use user::{Usage, User};

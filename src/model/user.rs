@@ -19,8 +19,7 @@ pub struct User {
 /// What a user holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes that count against the quota: of ready images, of open uploads, and of deleted and failed ones until no URL can
-    /// write them again.
+    /// Bytes of ready images and of uploads that are still open: what counts against the quota.
     pub bytes: u64,
     /// Ready images.
     pub images: u64,

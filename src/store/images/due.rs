@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::{Images, document::ImageDoc, owned, salvage};
 use crate::{
-    model::{Image, ImageState, Place},
+    model::{Image, ImageState},
     store::{StoreError, datetime, instant},
 };
 
@@ -233,8 +233,7 @@ impl Images {
         self.calls.update_each(&self.collection, postponed).await.map(drop)
     }
 
-    /// A tombstone's end: its object is deleted and no URL lives that could bring it back. `false` also while its bytes are
-    /// still counted.
+    /// A tombstone's end: its object is deleted and no URL lives that could bring it back.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -242,17 +241,9 @@ impl Images {
         let update = doc! {
             "$set": { "state": ImageState::Gone.as_str(), "goneFrom": image.state.as_str() },
             "$currentDate": { "goneAt": true },
-            "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
+            "$unset": { "due": "", "sweepFailures": "" },
         };
-        let mut filter = owned(image.user, image.id, image.state);
-        // One that cannot be read is settled by nobody.
-        let is_reserved = doc! {
-            "reservation.bytes": { "$type": "number" },
-            "reservation.place": { "$in": Place::ALL.map(Place::as_str).to_vec() },
-            "reservation.due": { "$type": "date" },
-        };
-        filter.insert("$nor", vec![is_reserved]);
-        self.counted(ImageState::Gone, filter, update).await
+        self.counted(ImageState::Gone, owned(image.user, image.id, image.state), update).await
     }
 
     /// A ready image's end of clearing: nothing lies beside it, and no URL lives that could bring something. Does nothing

@@ -69,8 +69,6 @@ pub struct Image {
     due: Option<i64>,
     /// What it was before it was gone.
     was: State,
-    /// Its bytes are counted, although it is neither pending nor ready.
-    kept: bool,
 }
 
 impl Image {
@@ -87,13 +85,8 @@ impl Image {
         self.urls_die + GRACE
     }
 
-    /// Into a tombstone; the key is free again. The bytes stay counted while a URL could bring them, or they lie there.
+    /// Into a tombstone; the key is free again.
     fn end(&mut self, state: State, now: i64) {
-        self.kept = match state {
-            State::Deleting => self.urls_die > 0,
-            State::Rejected(_) => true,
-            _ => false,
-        };
         self.state = state;
         self.due = Some(now);
         self.key = None;
@@ -131,8 +124,7 @@ impl Model {
 
     pub fn usage(&self, who: Who) -> (u64, u64, u64) {
         let of = |state: State| self.images.iter().filter(move |image| image.who == who && image.state == state);
-        let kept = self.images.iter().filter(|image| image.who == who && image.kept);
-        let bytes = of(State::Ready).chain(of(State::Pending)).chain(kept).map(|image| image.size).sum();
+        let bytes = of(State::Ready).chain(of(State::Pending)).map(|image| image.size).sum();
         (bytes, of(State::Ready).count() as u64, of(State::Pending).count() as u64)
     }
 
@@ -173,7 +165,6 @@ impl Model {
             urls_die,
             due: Some(urls_die + GRACE),
             was: State::Pending,
-            kept: false,
         });
     }
 
@@ -383,7 +374,7 @@ impl Model {
             if now < ends {
                 image.due = Some(ends);
             } else {
-                (image.was, image.state, image.due, image.kept) = (image.state, State::Gone, None, false);
+                (image.was, image.state, image.due) = (image.state, State::Gone, None);
             }
         }
     }
