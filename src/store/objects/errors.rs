@@ -155,13 +155,12 @@ pub(super) fn failed<E: ProvideErrorMetadata + std::error::Error + 'static>(
     operation: &'static str,
     error: &SdkError<E>,
 ) -> StoreError {
-    match (error, failure(error)) {
-        (SdkError::TimeoutError(_), _) => StoreError::ObjectsTimeout { operation },
-        (SdkError::DispatchFailure(failure), _) if failure.is_timeout() => StoreError::ObjectsTimeout { operation },
-        (_, Failure::Object) => StoreError::ObjectRefused { operation, reason: reason(error) },
-        (_, Failure::Unsupported) => StoreError::ObjectsUnsupported { operation, reason: reason(error) },
-        (_, Failure::Configuration) => StoreError::ObjectsMisconfigured { operation, reason: reason(error) },
-        (_, Failure::Passing) => outage(operation, error),
+    match failure(error) {
+        Failure::Object => StoreError::ObjectRefused { operation, reason: reason(error) },
+        Failure::Unsupported => StoreError::ObjectsUnsupported { operation, reason: reason(error) },
+        Failure::Configuration => StoreError::ObjectsMisconfigured { operation, reason: reason(error) },
+        // A call without an answer is one of these.
+        Failure::Passing => outage(operation, error),
     }
 }
 
@@ -170,7 +169,11 @@ pub(super) fn outage<E: ProvideErrorMetadata + std::error::Error + 'static>(
     operation: &'static str,
     error: &SdkError<E>,
 ) -> StoreError {
-    StoreError::Objects { operation, reason: reason(error) }
+    match error {
+        SdkError::TimeoutError(_) => StoreError::ObjectsTimeout { operation },
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => StoreError::ObjectsTimeout { operation },
+        _ => StoreError::Objects { operation, reason: reason(error) },
+    }
 }
 
 /// Status, code and request id, or the transport's words: never a URL.
