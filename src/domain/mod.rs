@@ -26,6 +26,7 @@ mod refresh_token;
 mod removal;
 pub mod sessions;
 pub mod shares;
+mod silences;
 pub mod sweeper;
 pub mod throttle;
 mod turns;
@@ -63,6 +64,7 @@ pub struct Valet {
     recorded: known_networks::Recorded,
     /// Calls to S3 under way for each user.
     s3_turns: Arc<turns::Turns<UserId>>,
+    silences: silences::Silences,
     lookout: lookout::Lookout,
     part_looks: uppy::bounds::Looks,
     passwords: credentials::passwords::Passwords,
@@ -100,6 +102,7 @@ impl Valet {
             throttle: throttle::Throttle::new(&config.limits),
             recorded: known_networks::Recorded::default(),
             s3_turns: turns::Turns::new(usize::MAX, S3_AT_ONCE),
+            silences: silences::Silences::default(),
             lookout: lookout::Lookout::default(),
             part_looks: uppy::bounds::Looks::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,

@@ -6,7 +6,7 @@
 mod copying;
 mod examine;
 
-use std::{collections::HashMap, sync::OnceLock};
+use std::{collections::HashMap, sync::OnceLock, time::Instant};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
@@ -107,14 +107,19 @@ impl Valet {
             // Boxed: the stream's own futures are not `Send` for every lifetime.
             async move {
                 // However many requests of this user ask at once: the next user's objects need not wait for theirs.
+                let asked = Instant::now();
                 let _turn = self.s3_turns.acquire(image.user).await;
+                // Another request's calls were given up while this one waited for its turn.
+                if self.silences.any_since(image.user, asked) {
+                    let _ = silence.set(silent("HeadObject"));
+                }
                 let finding = match silence.get() {
                     Some(error) => Err(StoreError::clone(error)),
                     None => self.gather(&image, now).await,
                 };
                 if let Err(StoreError::ObjectsTimeout { operation }) = &finding {
-                    let reason = "it did not answer for another item".to_owned();
-                    let _ = silence.set(StoreError::Objects { operation, reason });
+                    self.silences.record(image.user, Instant::now());
+                    let _ = silence.set(silent(operation));
                 }
                 (finding, image)
             }
@@ -161,4 +166,9 @@ impl Valet {
         }
         Ok(())
     }
+}
+
+/// The failure of an object that S3 was not asked about, since it said nothing about another.
+fn silent(operation: &'static str) -> StoreError {
+    StoreError::Objects { operation, reason: "it did not answer for another object".to_owned() }
 }
