@@ -134,7 +134,8 @@ impl Room {
         SEAT.scope(Seat { users: self.users.clone(), taken: Mutex::new(None) }, answer).await
     }
 
-    /// Reads the body into memory, within the path's limit; `takes_none` where the document has no body. The room it takes there is to be kept as long as the body is.
+    /// Reads the body into memory, within the path's limit; `takes_none` where the document has no body. The room it takes there
+    /// is to be kept as long as the body is.
     ///
     /// # Errors
     /// 400 for a body where none is taken, 408, 413, 415, or 503 when other bodies take all the room or the network has its
@@ -144,7 +145,8 @@ impl Room {
         let limit = body_limit(&path);
         let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let has_body = length.map_or_else(|| request.headers().contains_key(header::TRANSFER_ENCODING), |length| length > 0);
-        if !has_body {
+        // A method that the path does not have is refused as such (405), whatever its body.
+        if !has_body || (!takes_none && !shape::has_bodies(request.method())) {
             return Ok(Taken(None));
         }
         if !shape::has_bodies(request.method()) {
