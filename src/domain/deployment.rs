@@ -34,15 +34,12 @@ pub enum PairError {
         /// The bucket's id.
         bucket: DeploymentId,
     },
-    /// The database belongs to a deployment and has ready images; the bucket is empty.
+    /// The database has ready images; the bucket has no object of Valet's.
     #[error(
-        "the database has ready images, and the bucket is empty (database {database}). Check S3_BUCKET and S3_ENDPOINT; if the \
-         objects are lost or still to be restored, run `valet join`"
+        "the database has ready images, and the bucket is empty. Check S3_BUCKET and S3_ENDPOINT; if the objects are lost or \
+         still to be restored, run `valet join`"
     )]
-    EmptyBucket {
-        /// The database's id.
-        database: DeploymentId,
-    },
+    EmptyBucket,
     /// The bucket has objects of Valet's, and the database knows none of them.
     #[error(
         "the bucket has images, and the database has no record of them. Check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; if this \
@@ -116,12 +113,10 @@ impl Valet {
         if let Some(id) = pair.judge()? {
             return Ok(id);
         }
-        match (self.sample().await?, pair.database) {
-            (Sample::Unknown, _) => return Err(PairError::UnknownObjects),
-            (Sample::Empty, Some(database)) if self.store.has_ready_image().await? => {
-                return Err(PairError::EmptyBucket { database });
-            }
-            (Sample::Empty | Sample::Known, _) => {}
+        match self.sample().await? {
+            Sample::Unknown => return Err(PairError::UnknownObjects),
+            Sample::Empty if self.store.has_ready_image().await? => return Err(PairError::EmptyBucket),
+            Sample::Empty | Sample::Known => {}
         }
         let database = self.store.insert_deployment_id(DeploymentId::new()).await?;
         self.objects.insert_deployment_id(database).await.map_err(PairError::Marker)?;

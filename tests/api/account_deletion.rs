@@ -101,7 +101,9 @@ async fn d9_everything_goes_and_the_address_is_free_at_once() {
 
     assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
     for (method, path) in [("GET", "/api/auth/me"), ("GET", "/api/images/gallery"), ("POST", "/api/auth/me/delete")] {
-        let answer = ada.send(method.parse().unwrap(), path, |request| request.json(&json!({ "password": PASSWORD }))).await;
+        let body = json!({ "password": PASSWORD });
+        let with_body = |request: reqwest::RequestBuilder| if method == "POST" { request.json(&body) } else { request };
+        let answer = ada.send(method.parse().unwrap(), path, with_body).await;
         assert_eq!(answer.problem(), (401, "session_ended"), "{path}");
     }
     assert_eq!(app.anonymous().post("/api/auth/refresh", refresh).await.problem(), (401, "session_ended"));

@@ -69,6 +69,7 @@ async fn only_a_plausible_pair_is_tied() {
         // A wrong or empty database, as staging's.
         (None, None, Some(&object), false, Then::UnknownObjects),
         (None, None, Some(&unknown), true, Then::UnknownObjects),
+        (None, None, None, true, Then::EmptyBucket),
         (None, Some(b), Some(&object), true, Then::NewDatabase),
         (None, Some(b), None, false, Then::NewDatabase),
         (Some(a), Some(b), Some(&object), true, Then::Differ),
@@ -100,7 +101,7 @@ async fn only_a_plausible_pair_is_tied() {
             Ok(_) => Then::Tied,
             Err(PairError::Differ { .. }) => Then::Differ,
             Err(PairError::NewDatabase { .. }) => Then::NewDatabase,
-            Err(PairError::EmptyBucket { .. }) => Then::EmptyBucket,
+            Err(PairError::EmptyBucket) => Then::EmptyBucket,
             Err(PairError::UnknownObjects) => Then::UnknownObjects,
             Err(error) => panic!("{error}"),
         };

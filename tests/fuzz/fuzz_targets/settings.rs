@@ -103,8 +103,11 @@ fn in_vain() -> Vec<Vec<(&'static str, &'static str)>> {
 static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let both = |name| NAMES.map(|other| [(name, "\u{1}"), (other, "")]);
     let combined = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
-    let each =
-        combined.map(|pair| vec![pair]).into_iter().chain([vec![combined[0], combined[1]], vec![combined[0], combined[2]], vec![combined[0], ("SIGNUP", "on")]]);
+    let each = combined.map(|pair| vec![pair]).into_iter().chain([
+        vec![combined[0], combined[1]],
+        vec![combined[0], combined[2]],
+        vec![combined[0], ("SIGNUP", "on")],
+    ]);
     let wrong = NAMES.iter().flat_map(|name| both(name)).map(|pairs| pairs.to_vec()).chain(each);
     let wrong = wrong.chain(LISTS.map(|name| vec![(name, ",")])).chain(in_vain());
     let missing = Config::read(&|_| None).err().map(|problems| problems.to_string());
