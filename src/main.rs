@@ -75,6 +75,9 @@ struct DevArguments {
     /// Listen on all interfaces and sign for this machine's address in the local network, so that a phone can upload.
     #[arg(long)]
     lan: bool,
+    /// Make the database the owner of the bucket, where one of the two was replaced: see `valet join`.
+    #[arg(long)]
+    join: bool,
 }
 
 #[derive(clap::Args)]
@@ -166,7 +169,8 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
     use valet::dev::{Options, Stack};
     telemetry::start(valet::config::LogFormat::Text);
     let stop = on_signal()?;
-    let options = Options { bind: arguments.bind, s3_bind: arguments.s3_bind, data_dir: arguments.data_dir, lan: arguments.lan };
+    let DevArguments { bind, s3_bind, data_dir, lan, join } = arguments;
+    let options = Options { bind, s3_bind, data_dir, lan, join };
     let stack = tokio::select! {
         stack = Stack::start(&options, &env) => stack?,
         () = stop.cancelled() => return Ok(()),
@@ -230,12 +234,18 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
     };
     let deleted = valet.delete_orphans(before, &found, consent).await?;
     output::line(format_args!("{} objects deleted, {} failed", deleted.deleted, deleted.failed))?;
+    if deleted.new > 0 {
+        output::line(format_args!(
+            "{} objects have lost their record since and are left: run it again to see them",
+            deleted.new
+        ))?;
+    }
     if deleted.failed == 0 { Ok(()) } else { Err("some orphans could not be deleted: run it again".into()) }
 }
 
 async fn join(yes: bool) -> Result<(), Failure> {
     let config = settings()?;
-    let valet = App::connect(&config).await?.valet;
+    let valet = App::open(&config).await?.valet;
     let pair = valet.pair().await?;
     let id = |id: Option<DeploymentId>| id.map_or_else(|| "none yet".to_owned(), |id| id.to_string());
     output::line(format_args!("deployment of the database {}: {}", config.mongo.database, id(pair.database)))?;

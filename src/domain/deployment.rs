@@ -2,14 +2,16 @@
 //! database that is empty, restored, or another deployment's makes every object look abandoned.
 
 use crate::{
-    model::{DeploymentId, ImageId},
-    store::{Objects, StoreError},
+    model::DeploymentId,
+    store::{Objects, StoreError, probe::DatabaseProbe},
 };
 
 use super::Valet;
 
 /// Objects whose owners are looked up before a bucket without a marker is taken over.
 const SAMPLE: usize = 500;
+/// Pages of a thousand keys that are looked through for them: other programs' keys may come first.
+const PAGES: usize = 20;
 
 /// Why a bucket and a database are not worked on together.
 #[derive(Debug, thiserror::Error)]
@@ -34,15 +36,12 @@ pub enum PairError {
         /// The bucket's id.
         bucket: DeploymentId,
     },
-    /// The database belongs to a deployment and has ready images; the bucket is empty.
+    /// The database has ready images; the bucket has no marker and no object of Valet's.
     #[error(
-        "the database has ready images, and the bucket is empty (database {database}). Check S3_BUCKET and S3_ENDPOINT; if the \
-         objects are lost or still to be restored, run `valet join`"
+        "the database has ready images, and the bucket has none. Check S3_BUCKET and S3_ENDPOINT; if the objects are lost or \
+         still to be restored, run `valet join`"
     )]
-    EmptyBucket {
-        /// The database's id.
-        database: DeploymentId,
-    },
+    EmptyBucket,
     /// The bucket has objects of Valet's, and the database knows none of them.
     #[error(
         "the bucket has images, and the database has no record of them. Check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; if this \
@@ -59,6 +58,14 @@ pub enum PairError {
     Store(#[from] StoreError),
 }
 
+impl PairError {
+    /// Whether bucket and database are seen not to belong together, rather than not seen at all.
+    #[must_use]
+    pub fn is_mismatch(&self) -> bool {
+        matches!(self, Self::Differ { .. } | Self::NewDatabase { .. } | Self::EmptyBucket | Self::UnknownObjects)
+    }
+}
+
 /// The ids that a bucket and a database have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
@@ -69,6 +76,17 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// Reads both ids.
+    ///
+    /// # Errors
+    /// [`PairError::Marker`] or [`PairError::Store`].
+    pub async fn read(database: &DatabaseProbe, objects: &Objects) -> Result<Self, PairError> {
+        let database = async { database.deployment_id().await.map_err(PairError::Store) };
+        let bucket = async { objects.deployment_id().await.map_err(PairError::Marker) };
+        let (database, bucket) = tokio::try_join!(database, bucket)?;
+        Ok(Self { bucket, database })
+    }
+
     /// Returns the common id; `None` where one side has none yet.
     ///
     /// # Errors
@@ -90,8 +108,51 @@ pub enum Sample {
     Empty,
     /// The database has a record of at least one of the objects.
     Known,
-    /// The database has no record of any.
+    /// The database has no record of any, or none of Valet's was found among many of other programs.
     Unknown,
+}
+
+impl Sample {
+    /// Looks up the owners of the first objects in the bucket.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take(database: &DatabaseProbe, objects: &Objects) -> Result<Self, StoreError> {
+        let mut images = Vec::new();
+        let mut is_complete = true;
+        for prefix in ["u/", "in/"] {
+            let mut next = None;
+            for _ in 0..PAGES {
+                let page = objects.list_page(prefix, next).await?;
+                images.extend(page.objects.iter().filter_map(|object| Some(object.key.owner()?.image)).take(SAMPLE));
+                next = page.next;
+                if next.is_none() || !images.is_empty() {
+                    break;
+                }
+            }
+            is_complete &= next.is_none();
+        }
+        if images.is_empty() {
+            return Ok(if is_complete { Self::Empty } else { Self::Unknown });
+        }
+        Ok(if database.knows_any(&images).await? { Self::Known } else { Self::Unknown })
+    }
+}
+
+/// Judges a bucket and a database without writing to either. Returns their id; `None` where the next start of a server ties
+/// them.
+///
+/// # Errors
+/// [`PairError`].
+pub async fn examine(database: &DatabaseProbe, objects: &Objects) -> Result<Option<DeploymentId>, PairError> {
+    if let Some(id) = Pair::read(database, objects).await?.judge()? {
+        return Ok(Some(id));
+    }
+    match Sample::take(database, objects).await? {
+        Sample::Unknown => Err(PairError::UnknownObjects),
+        Sample::Empty if database.has_ready_image().await? => Err(PairError::EmptyBucket),
+        Sample::Empty | Sample::Known => Ok(None),
+    }
 }
 
 impl Valet {
@@ -100,28 +161,25 @@ impl Valet {
     /// # Errors
     /// [`PairError::Marker`] or [`PairError::Store`].
     pub async fn pair(&self) -> Result<Pair, PairError> {
-        let database = async { self.store.deployment_id().await.map_err(PairError::Store) };
-        let bucket = async { self.objects.deployment_id().await.map_err(PairError::Marker) };
-        let (database, bucket) = tokio::try_join!(database, bucket)?;
-        Ok(Pair { bucket, database })
+        Pair::read(&self.store.probe(), &self.objects).await
+    }
+
+    /// Returns what the bucket's first objects say about the database.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sample(&self) -> Result<Sample, StoreError> {
+        Sample::take(&self.store.probe(), &self.objects).await
     }
 
     /// Verifies that bucket and database belong together, and ties them at the first start. The database's id comes first: a
     /// server that dies before the marker leaves a pair that the next start completes.
     ///
     /// # Errors
-    /// [`PairError`]; nothing was changed.
+    /// [`PairError`]; a mismatch has changed nothing.
     pub async fn verify_pair(&self) -> Result<DeploymentId, PairError> {
-        let pair = self.pair().await?;
-        if let Some(id) = pair.judge()? {
+        if let Some(id) = examine(&self.store.probe(), &self.objects).await? {
             return Ok(id);
-        }
-        match (self.sample().await?, pair.database) {
-            (Sample::Unknown, _) => return Err(PairError::UnknownObjects),
-            (Sample::Empty, Some(database)) if self.store.has_ready_image().await? => {
-                return Err(PairError::EmptyBucket { database });
-            }
-            (Sample::Empty | Sample::Known, _) => {}
         }
         let database = self.store.insert_deployment_id(DeploymentId::new()).await?;
         self.objects.insert_deployment_id(database).await.map_err(PairError::Marker)?;
@@ -142,24 +200,11 @@ impl Valet {
         Ok(id)
     }
 
-    /// Looks up the owners of the first objects in the bucket.
+    /// Makes the indexes that the use cases rely on.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sample(&self) -> Result<Sample, StoreError> {
-        let mut images = Vec::new();
-        for prefix in ["u/", "in/"] {
-            images.extend(sampled(&self.objects, prefix).await?);
-        }
-        if images.is_empty() {
-            return Ok(Sample::Empty);
-        }
-        let known = self.store.images.entries(&images).await?;
-        Ok(if known.is_empty() { Sample::Unknown } else { Sample::Known })
+    pub async fn make_indexes(&self) -> Result<(), StoreError> {
+        self.store.make_indexes().await
     }
-}
-
-async fn sampled(objects: &Objects, prefix: &str) -> Result<Vec<ImageId>, StoreError> {
-    let page = objects.list_page(prefix, None).await?;
-    Ok(page.objects.iter().filter_map(|object| Some(object.key.owner()?.image)).take(SAMPLE).collect())
 }

@@ -3,7 +3,11 @@
 //! Both sides stream in the order of keys and are merged; what has no partner there is only a suspect, and is looked up
 //! by itself before it counts. So a listing out of order, or a change meanwhile, costs time and never a wrong verdict.
 
-use std::fmt;
+use std::{
+    collections::HashSet,
+    fmt,
+    hash::{BuildHasher, RandomState},
+};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -46,6 +50,32 @@ pub struct Orphans {
     pub deleted: u64,
     /// Orphans that could not be deleted.
     pub failed: u64,
+    /// Orphans that the scan before a deletion had not shown. They are left alone.
+    pub new: u64,
+    shown: Shown,
+}
+
+/// The keys of the orphans that a scan has shown: 64 bits of a keyed hash of each, some 16 bytes of memory an orphan.
+#[derive(Default)]
+struct Shown {
+    hasher: RandomState,
+    keys: HashSet<u64>,
+}
+
+impl Shown {
+    fn insert(&mut self, key: &ObjectKey) {
+        self.keys.insert(self.hasher.hash_one(key.as_str()));
+    }
+
+    fn contains(&self, key: &ObjectKey) -> bool {
+        self.keys.contains(&self.hasher.hash_one(key.as_str()))
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} keys", self.keys.len())
+    }
 }
 
 /// The operator's consent to delete the orphans that a scan found.
@@ -104,7 +134,7 @@ impl Orphans {
     /// Returns the counts without the keys, a line each.
     #[must_use]
     pub fn counts(&self) -> String {
-        let Self { objects, records, unreadable, foreign, orphans, orphan_bytes, young, missing, deleted, failed } = self;
+        let Self { objects, records, unreadable, foreign, orphans, orphan_bytes, young, missing, deleted, failed, .. } = self;
         let lines = [
             format!("{objects} objects and {records} records compared"),
             format!("{} orphaned objects of {}", orphans.count, bytesize::ByteSize(*orphan_bytes)),
@@ -138,10 +168,14 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, found: &Found<T
     for item in &found.first {
         writeln!(f, "{kind}: {item}")?;
     }
-    match found.count - u64::try_from(found.first.len()).unwrap_or(0) {
+    match found.count - count(found.first.len()) {
         0 => Ok(()),
         more => writeln!(f, "{kind}: … and {more} more"),
     }
+}
+
+fn count(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 /// Why there was no scan, only a part of one, or no deletion.
@@ -176,12 +210,6 @@ pub enum OrphanError {
         /// Orphans of the scan.
         orphans: u64,
     },
-    /// More orphans came up while the first were being deleted.
-    #[error("stopped after {deleted} deletions: more objects have lost their record meanwhile than the scan before had found")]
-    MoreThanSeen {
-        /// Objects that were deleted.
-        deleted: u64,
-    },
     /// The database or S3 failed; nothing else changed beside the deletions until then.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -201,7 +229,8 @@ impl Valet {
         self.scan(before, Action::Report(on_orphan)).await
     }
 
-    /// Deletes the orphans that a scan `found` before, each looked up again right before. Records are never deleted.
+    /// Deletes the orphans that a scan `found` before and no others, each looked up again right before. Records are never
+    /// deleted.
     ///
     /// # Errors
     /// [`OrphanError`].
@@ -212,7 +241,7 @@ impl Valet {
         consent: Consent,
     ) -> Result<Orphans, OrphanError> {
         found.allow_deletion(consent)?;
-        self.scan(before, Action::Delete { at_most: found.orphans.count }).await
+        self.scan(before, Action::Delete(&found.shown)).await
     }
 
     async fn scan(&self, before: OffsetDateTime, action: Action<'_>) -> Result<Orphans, OrphanError> {
@@ -250,8 +279,8 @@ impl Valet {
 enum Action<'a> {
     /// Passes each on.
     Report(&'a mut (dyn FnMut(&Listed) + Send + 'a)),
-    /// Deletes them, as long as there are no more than the operator has seen.
-    Delete { at_most: u64 },
+    /// Deletes those that the operator has seen.
+    Delete(&'a Shown),
 }
 
 /// The records in their order, the next one read ahead.
@@ -330,18 +359,22 @@ impl Scan<'_, '_> {
             None => false,
         };
         let unknown = suspects.into_iter().filter(|(object, owner)| !is_known(object, *owner)).map(|(object, _)| object);
-        let (orphans, young): (Vec<_>, Vec<_>) = unknown.partition(|object| object.modified < self.before);
-        self.seen.young += u64::try_from(young.len()).unwrap_or(0);
+        let (mut orphans, young): (Vec<_>, Vec<_>) = unknown.partition(|object| object.modified < self.before);
+        self.seen.young += count(young.len());
         match &mut self.action {
-            Action::Report(on_orphan) => orphans.iter().for_each(on_orphan),
-            Action::Delete { at_most } => {
-                let count = u64::try_from(orphans.len()).unwrap_or(u64::MAX);
-                if self.seen.orphans.count.saturating_add(count) > *at_most {
-                    return Err(OrphanError::MoreThanSeen { deleted: self.seen.deleted });
+            Action::Report(on_orphan) => {
+                for orphan in &orphans {
+                    on_orphan(orphan);
+                    self.seen.shown.insert(&orphan.key);
                 }
+            }
+            Action::Delete(shown) => {
+                let found = orphans.len();
+                orphans.retain(|orphan| shown.contains(&orphan.key));
+                self.seen.new += count(found - orphans.len());
                 let deleted = self.valet.purge_orphans(&orphans).await;
                 self.seen.deleted += deleted;
-                self.seen.failed += count - deleted;
+                self.seen.failed += count(orphans.len()) - deleted;
             }
         }
         for orphan in orphans {

@@ -6,7 +6,10 @@ use mongodb::bson::{Document, doc};
 use secrecy::ExposeSecret;
 use tokio::process::Command;
 use valet::{
-    domain::deployment::PairError,
+    domain::{
+        check::{self, Answer},
+        deployment::PairError,
+    },
     model::{DeploymentId, ImageId, ObjectKey, UserId},
     store::objects::marker::KEY as MARKER,
 };
@@ -43,6 +46,26 @@ async fn the_first_start_ties_bucket_and_database() {
     assert_eq!(app.all_bucket_keys().await, [MARKER]);
 }
 
+/// The answer of `valet check`, which ties nothing.
+async fn pair_answer(app: &TestApp) -> Answer {
+    let report = check::run(&app.config, check::Options::default()).await;
+    report.answer("bucket and database belong together").unwrap().clone()
+}
+
+/// Other programs' keys may come before Valet's in the bucket.
+#[tokio::test]
+async fn images_behind_other_programs_keys_are_found() {
+    let app = TestApp::start().await;
+    app.bucket_put(ObjectKey::of(UserId::new(), ImageId::new()).as_str(), "image/png", vec![1]).await;
+    for n in 0..1001 {
+        app.bucket_put(&format!("u/0/{n}"), "text/plain", vec![1]).await;
+    }
+    set_database(&app, None).await;
+    set_bucket(&app, None).await;
+    let verified = app.app.valet.verify_pair().await;
+    assert!(matches!(verified, Err(PairError::UnknownObjects)), "{verified:?}");
+}
+
 /// Each combination of ids, objects and records.
 #[tokio::test]
 async fn only_a_plausible_pair_is_tied() {
@@ -77,6 +100,7 @@ async fn only_a_plausible_pair_is_tied() {
         (Some(a), None, None, false, Then::Tied),
         (Some(a), None, Some(&object), true, Then::Tied),
         // A wrong or lost bucket.
+        (None, None, None, true, Then::EmptyBucket),
         (Some(a), None, None, true, Then::EmptyBucket),
         (Some(a), None, Some(&unknown), true, Then::UnknownObjects),
         (Some(a), Some(a), None, true, Then::Tied),
@@ -95,12 +119,15 @@ async fn only_a_plausible_pair_is_tied() {
         if let Some(key) = key {
             app.bucket_put(key, "image/png", vec![1]).await;
         }
+        let checked = pair_answer(&app).await;
         let verified = app.app.valet.verify_pair().await;
+        let agree = matches!((&checked, &verified), (Answer::No(_), Err(_)) | (Answer::Yes(_) | Answer::Skipped(_), Ok(_)));
+        assert!(agree, "the doctor says {checked:?} of {verified:?}");
         let was = match &verified {
             Ok(_) => Then::Tied,
             Err(PairError::Differ { .. }) => Then::Differ,
             Err(PairError::NewDatabase { .. }) => Then::NewDatabase,
-            Err(PairError::EmptyBucket { .. }) => Then::EmptyBucket,
+            Err(PairError::EmptyBucket) => Then::EmptyBucket,
             Err(PairError::UnknownObjects) => Then::UnknownObjects,
             Err(error) => panic!("{error}"),
         };
@@ -151,6 +178,9 @@ async fn every_command_refuses_another_deployments_bucket() {
         assert!(!success && output.contains("valet join"), "{command:?}: {output}");
         assert_eq!(app.all_bucket_keys().await, objects, "{command:?}");
     }
+    let client = mongodb::Client::with_uri_str(app.config.mongo.uri.expose_secret()).await.unwrap();
+    let databases = client.list_database_names().await.unwrap();
+    assert!(!databases.contains(&other), "a refusal leaves nothing in the other database, not even an index");
     let (success, output) = valet(&app, &app.config.mongo.database, &["recount"]).await;
     assert!(success, "{output}");
 
@@ -174,6 +204,5 @@ async fn every_command_refuses_another_deployments_bucket() {
     }
     objects.sort();
     assert_eq!(app.all_bucket_keys().await, objects);
-    let client = mongodb::Client::with_uri_str(app.config.mongo.uri.expose_secret()).await.unwrap();
     client.database(&other).drop().await.unwrap();
 }
