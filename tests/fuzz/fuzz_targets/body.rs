@@ -12,6 +12,7 @@ const WORDS: &str = "
     The body is not valid JSON
     A required member is missing is required
     A member is given twice must be given once
+    A text holds half of a character cut it between characters must hold whole characters
     The body has a member that this call does not know must have no other members than or one of
     A member has a value of the wrong type must be
     a string an integer an object a sequence a map any valid JSON value PUT POST GET or DELETE
