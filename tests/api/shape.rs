@@ -41,7 +41,7 @@ async fn what_is_given_twice_or_coded_is_refused_by_every_operation() {
             assert_eq!(answer.problem(), (415, "unsupported_media_type"), "{what} {coding}");
             assert_eq!(answer.header("accept-encoding"), "identity", "{what} {coding}");
         }
-        for name in ["idempotency-key", "authorization"] {
+        for name in ["idempotency-key"] {
             let answer = ask(&app, &operation, "", |request| request.header(name, "a").header(name, "b")).await;
             assert_eq!(answer.problem(), (400, "invalid_request"), "{what} {name}");
             assert_eq!(answer.json["errors"][0]["field"], name, "{what}");
