@@ -1,5 +1,4 @@
-//! What commands print. A reader that goes away (`valet openapi | head -1`) ends nothing and is no failure: what is left to
-//! say is not said.
+//! Prints the output of commands. A closed pipe (`valet openapi | head -1`) is no failure: the rest of the output is dropped.
 
 use std::{
     fmt::Display,
@@ -9,7 +8,7 @@ use std::{
 /// Prints a line to standard output.
 ///
 /// # Errors
-/// When it cannot be written for another reason than that nobody reads it: a full disk, say.
+/// When the write fails for another reason than a closed pipe, such as a full disk.
 pub fn line(text: impl Display) -> io::Result<()> {
     written(writeln!(io::stdout().lock(), "{text}").and_then(|()| io::stdout().flush()))
 }
@@ -22,7 +21,7 @@ pub fn text(text: &str) -> io::Result<()> {
     written(io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()))
 }
 
-/// Prints why a command failed to standard error, where anything fails in vain.
+/// Prints the error of a command to standard error. A failure of that write is ignored.
 pub fn failure(error: impl Display) {
     let _ = writeln!(io::stderr().lock(), "valet: {error}");
 }

@@ -24,7 +24,7 @@ pub fn names() -> BTreeSet<String> {
     asked.into_inner()
 }
 
-/// Of the environment's `names`, those that look like settings and are none, with the setting that may be meant.
+/// Returns the `names` of the environment that resemble a setting without being one, each with the setting it resembles.
 pub fn unknown(names_given: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
     let known = names();
     let judge = |given: String| {
