@@ -45,11 +45,9 @@ impl_apirequest_for_payload!(Body<T>, T: Type + DeserializeOwned + Send);
 /// Reads JSON of the documented shape.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        explain(error.inner(), &path, &holder(error.path(), &error.inner().to_string()))
-    })?;
-    json.end().map_err(|error| explain(&error, ".", ""))?;
+    let Object(value) = serde_path_to_error::deserialize(&mut json)
+        .map_err(|error| explain(error.inner(), &error.path().iter().collect::<Vec<_>>()))?;
+    json.end().map_err(|error| explain(&error, &[]))?;
     Ok(value)
 }
 
@@ -79,55 +77,67 @@ pub fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) 
     Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|Object(item)| item).collect())
 }
 
-/// The path of the object that has an unknown member: serde's own path ends in the member's name or before it, and that
-/// name is the caller's.
-fn holder(path: &serde_path_to_error::Path, message: &str) -> String {
-    let mut segments: Vec<_> = path.iter().collect();
-    if let Some(Segment::Map { key }) = segments.last()
-        && message.starts_with(&format!("unknown field `{key}`"))
-    {
-        segments.pop();
-    }
+/// Members whose own members have names of the caller's choice (`additionalProperties` in the OpenAPI document).
+const FREE_MEMBERS: [&str; 4] = ["fields", "headers", "metadata", "presignedUrls"];
+
+/// Returns the path of a member, such as `items[2].size`, without any name of the caller's choice; empty for the whole body.
+fn path_text(segments: &[&Segment]) -> String {
     let mut text = String::new();
     for segment in segments {
         match segment {
             Segment::Seq { index } => text.extend(["[", &index.to_string(), "]"]),
-            Segment::Map { key } if text.is_empty() => text.push_str(key),
-            Segment::Map { key } => text.extend([".", key]),
+            Segment::Map { key } => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(key);
+                if FREE_MEMBERS.contains(&key.as_str()) {
+                    break;
+                }
+            }
             _ => {}
         }
     }
     text
 }
 
-/// serde's message quotes the caller's value before its own words; only the latter are kept.
-fn explain(error: &serde_json::Error, path: &str, holder: &str) -> Problem {
+/// Returns the segments without the last one if that is an unknown member, whose name is the caller's.
+fn without_unknown<'a, 'b>(segments: &'a [&'b Segment], message: &str) -> &'a [&'b Segment] {
+    match segments.split_last() {
+        Some((Segment::Map { key }, parents)) if message.starts_with(&format!("unknown field `{key}`")) => parents,
+        _ => segments,
+    }
+}
+
+/// Returns the problem for an error of serde_json. A message of a data error repeats the caller's value before its own
+/// words; only the latter are kept.
+fn explain(error: &serde_json::Error, segments: &[&Segment]) -> Problem {
     let problem = |detail: &str| Problem::new(Code::InvalidRequest, detail);
     let message = error.to_string();
-    // By its grammar it is JSON (RFC 8259 section 8.2); no text has half of a character.
-    if message.contains("surrogate") || message.contains("unexpected end of hex escape") {
-        let member = if path == "." { "" } else { path };
+    // By its grammar it is JSON (RFC 8259 section 8.2); no text has half of a character. Only the messages of syntax errors
+    // are serde_json's alone: those of data errors repeat names and values of the body.
+    if error.is_syntax() && (message.contains("surrogate") || message.contains("unexpected end of hex escape")) {
         return problem("A text holds half of a character: cut it between characters.")
-            .field(member, "must hold whole characters");
+            .field(path_text(segments), "must hold whole characters");
     }
     if !error.is_data() {
         return problem("The body is not valid JSON.");
     }
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
-    let parent = |member: &str| if path == "." { member.to_owned() } else { format!("{path}.{member}") };
+    let path = path_text(segments);
     let quoted = |text: &str| text.split('`').nth(1).unwrap_or_default().to_owned();
+    let child = |member: String| if path.is_empty() { member } else { format!("{path}.{member}") };
     if message.starts_with("missing field") {
-        problem("A required member is missing.").field(parent(&quoted(message)), "is required")
+        problem("A required member is missing.").field(child(quoted(message)), "is required")
     } else if message.starts_with("duplicate field") {
-        problem("A member is given twice.").field(parent(&quoted(message)), "must be given once")
+        problem("A member is given twice.").field(child(quoted(message)), "must be given once")
     } else if message.starts_with("unknown field") {
-        // The unknown name is the caller's, and serde's path may end in it; the known ones are ours.
         let known = message.rsplit_once("expected ").map_or("", |(_, known)| known).replace('`', "");
         problem("The body has a member that this call does not know.")
-            .field(holder, format!("must have no other members than {known}"))
+            .field(path_text(without_unknown(segments, message)), format!("must have no other members than {known}"))
     } else {
         let wanted = message.rsplit_once("expected ").map_or("another value", |(_, wanted)| wanted);
-        problem("A member has a value of the wrong type.").field(if path == "." { "" } else { path }, format!("must be {wanted}"))
+        problem("A member has a value of the wrong type.").field(path, format!("must be {wanted}"))
     }
 }
 
@@ -189,6 +199,44 @@ mod tests {
         caption: Option<String>,
     }
 
+    #[derive(Deserialize)]
+    struct Free {
+        #[serde(rename = "metadata")]
+        _metadata: std::collections::BTreeMap<String, String>,
+    }
+
+    #[test]
+    fn names_of_the_callers_choice_are_not_repeated() {
+        for json in [
+            r#"{"metadata":{"canary":1}}"#,
+            r#"{"metadata":{"canary":"\ud800"}}"#,
+            r#"{"metadata":{"canary":{"canary":1}}}"#,
+            r#"{"metadata":{"\ud800":"canary"}}"#,
+        ] {
+            let text = format!("{:?}", read::<Free>(json.as_bytes()).err().unwrap());
+            assert!(text.contains("\"metadata\""), "{json}: {text}");
+            assert!(!text.contains("canary"), "{json}: {text}");
+        }
+    }
+
+    #[test]
+    fn every_free_member_of_the_document_is_listed() {
+        fn collect(value: &serde_json::Value, found: &mut Vec<String>) {
+            if let Some(properties) = value["properties"].as_object() {
+                let free = properties.iter().filter(|(_, schema)| schema["additionalProperties"].is_object());
+                found.extend(free.map(|(name, _)| name.clone()));
+            }
+        }
+        let document: serde_json::Value = serde_json::from_str(include_str!("../../openapi/openapi.json")).unwrap();
+        let mut found = Vec::new();
+        for schema in document["components"]["schemas"].as_object().unwrap().values() {
+            collect(schema, &mut found);
+        }
+        found.sort();
+        found.dedup();
+        assert_eq!(found, FREE_MEMBERS);
+    }
+
     fn refused(json: &str) -> String {
         let problem = read::<Sample>(json.as_bytes()).err().unwrap();
         assert_eq!(problem.code, Code::InvalidRequest);
@@ -205,6 +253,9 @@ mod tests {
             (r#"{"fileName":"a","size":1,"canary":1}"#, "fileName, size, caption"),
             (r#"{"fileName":"a","size":1,"expected canary":1}"#, "must have no other members"),
             (r#"{"fileName":"a","size":1,"caption":null}"#, "must be a string"),
+            (r#"{"fileName":"a","size":1,"canary surrogate":1}"#, "must have no other members"),
+            (r#"{"fileName":"a","size":1,"unexpected end of hex escape canary":1}"#, "must have no other members"),
+            (r#"{"fileName":"a","size":"surrogate canary at line 1"}"#, "must be an integer"),
             (r#"{"fileName":"a","fileName":"canary","size":1}"#, "must be given once"),
             (r#"{"fileName":"a","size":1,"size":1}"#, "must be given once"),
             (r#"["canary", 1]"#, "must be an object"),
