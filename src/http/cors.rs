@@ -3,19 +3,20 @@
 //! A foreign page's request is answered without CORS headers, which the browser then keeps from the page; the API's own
 //! page sends its origin too and needs none.
 
+use std::sync::LazyLock;
+
 use poem::{
     Endpoint, IntoResponse, Middleware, Request, Response, Result,
     http::{HeaderMap, HeaderValue, Method, StatusCode, header},
 };
 
 use super::outermost;
-use crate::config::CorsOrigins;
+use crate::{
+    config::CorsOrigins,
+    model::cors::{API_MAX_AGE, API_REQUEST_HEADERS, API_RESPONSE_HEADERS},
+};
 
 const METHODS: &str = "GET, POST, PUT, PATCH, DELETE";
-const HEADERS: &str = "authorization, content-type, idempotency-key, if-none-match";
-const EXPOSED: &str = "retry-after, ratelimit, ratelimit-policy, www-authenticate, etag, x-request-id, date";
-/// Two hours: the most that browsers keep a preflight's answer.
-const MAX_AGE: &str = "7200";
 
 /// Answers preflights and marks answers.
 pub struct Cors(pub CorsOrigins);
@@ -80,11 +81,19 @@ fn mark(headers: &mut HeaderMap, origin: HeaderValue, preflight: bool) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     if preflight {
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(HEADERS));
-        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS.clone());
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(API_MAX_AGE));
     } else {
-        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, RESPONSE_HEADERS.clone());
     }
+}
+
+static REQUEST_HEADERS: LazyLock<HeaderValue> = LazyLock::new(|| list(&API_REQUEST_HEADERS));
+static RESPONSE_HEADERS: LazyLock<HeaderValue> = LazyLock::new(|| list(&API_RESPONSE_HEADERS));
+
+#[expect(clippy::expect_used, reason = "header names are made of characters that header values may have")]
+fn list(names: &[&str]) -> HeaderValue {
+    HeaderValue::from_str(&names.join(", ")).expect("a list of header names")
 }
 
 #[cfg(test)]

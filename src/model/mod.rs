@@ -4,6 +4,7 @@
 //! checks; the rest of the program does not check again.
 
 mod content_type;
+pub mod cors;
 mod email;
 mod file_name;
 mod id;

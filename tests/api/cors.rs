@@ -65,7 +65,10 @@ async fn preflights_of_every_operation() {
             let names: Vec<_> = headers.iter().map(|(name, _)| name.trim_start_matches("access-control-")).collect();
             assert_eq!(names, ["allow-headers", "allow-methods", "allow-origin", "max-age"], "no credentials, nothing twice");
             assert_eq!(text("access-control-allow-origin"), origin);
-            assert_eq!(text("access-control-allow-headers"), "authorization, content-type, idempotency-key, if-none-match");
+            assert_eq!(
+                text("access-control-allow-headers"),
+                "authorization, content-type, idempotency-key, if-none-match, traceparent, tracestate, baggage, sentry-trace"
+            );
             assert_eq!(text("access-control-max-age"), "7200");
             let methods: Vec<_> = text("access-control-allow-methods").split(", ").collect();
             assert!(methods.contains(&operation.method.as_str()), "{} {path}: {methods:?}", operation.method);

@@ -1,5 +1,5 @@
-//! Bucket configurations that are kept and given back, and change nothing: CORS is answered from the options,
-//! nothing here is public, and nothing expires.
+//! Bucket configurations that are kept and given back. Only the CORS rules are obeyed: nothing here is public, and nothing
+//! expires.
 
 use std::fs;
 use std::io;

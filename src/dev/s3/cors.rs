@@ -1,60 +1,121 @@
-//! CORS for browsers: which origins, which preflights. It stands before the protocol, which would want OPTIONS signed.
+//! CORS as AWS answers it: by the bucket's own rules, or, where it has none, by the rule that `valet check --fix` sets for the
+//! origins of the options. It stands before the protocol, which would want OPTIONS signed.
+
+use std::sync::Arc;
 
 use hyper::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS,
     ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue,
     ORIGIN, VARY,
 };
-use s3s::{S3Error, S3ErrorCode, s3_error};
+use s3s::dto::{CORSConfiguration, CORSRule};
+use s3s::{S3Error, S3ErrorCode, S3Result, s3_error};
 
+use super::config::Config;
+use super::folder::Folder;
 use crate::config::CorsOrigins;
+use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS, BUCKET_RESPONSE_HEADERS};
 
-const METHODS: &str = "GET, PUT, POST, HEAD, DELETE";
-/// Besides every `x-amz-*`.
-const HEADERS: [&str; 6] = ["authorization", "content-type", "content-md5", "content-disposition", "if-none-match", "range"];
-const EXPOSED: &str = "ETag, Location, x-amz-checksum-sha256, x-amz-checksum-crc32, x-amz-checksum-crc32c, \
-     x-amz-checksum-crc64nvme, x-amz-request-id, x-amz-version-id, content-range, date";
-/// Seconds that a browser may keep a preflight's answer.
-const MAX_AGE: &str = "3000";
+/// The part of a request that CORS decides on (Fetch standard, section 3.2.2).
+pub(super) struct CorsRequest {
+    origin: String,
+    /// The request's own method, or the one that a preflight announces.
+    method: String,
+    /// In lower case; only a preflight announces any.
+    headers: Vec<String>,
+}
 
-/// The headers of the answer to a preflight, or its 403.
-pub(super) fn preflight(origins: &CorsOrigins, request: &HeaderMap) -> Result<HeaderMap, S3Error> {
-    let text = |name: HeaderName| request.get(name).and_then(|v| v.to_str().ok());
-    let (Some(origin), Some(method)) = (text(ORIGIN), text(ACCESS_CONTROL_REQUEST_METHOD)) else {
-        return Err(s3_error!(InvalidRequest, "Insufficient information. Origin request header needed."));
-    };
-    let asked: Vec<String> = text(ACCESS_CONTROL_REQUEST_HEADERS)
-        .unwrap_or_default()
-        .split(',')
-        .map(|h| h.trim().to_ascii_lowercase())
-        .filter(|h| !h.is_empty())
-        .collect();
-    let header_ok = |h: &String| HEADERS.contains(&h.as_str()) || h.starts_with("x-amz-");
-    if !origins.allow(origin) || !METHODS.split(", ").any(|m| m == method) || !asked.iter().all(header_ok) {
-        return Err(forbidden());
+impl CorsRequest {
+    /// Returns the request that a preflight announces.
+    ///
+    /// # Errors
+    /// 400 without an origin or a method.
+    pub(super) fn announced(headers: &HeaderMap) -> S3Result<Self> {
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let (Some(origin), Some(method)) = (text(ORIGIN), text(ACCESS_CONTROL_REQUEST_METHOD)) else {
+            return Err(s3_error!(InvalidRequest, "Insufficient information. Origin request header needed."));
+        };
+        let names = text(ACCESS_CONTROL_REQUEST_HEADERS).unwrap_or_default();
+        let names = names.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty());
+        Ok(Self { origin, method, headers: names.collect() })
     }
-    let amz = asked.iter().map(String::as_str).filter(|h| h.starts_with("x-amz-"));
-    let allowed = HEADERS.into_iter().chain(amz).collect::<Vec<_>>().join(", ");
-    let allowed = HeaderValue::try_from(allowed).map_err(|_| forbidden())?;
-    Ok(HeaderMap::from_iter([
-        (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS)),
-        (ACCESS_CONTROL_ALLOW_HEADERS, allowed),
-        (ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE)),
-    ]))
+
+    /// Returns the request itself, if a page made it.
+    pub(super) fn made(method: &str, headers: &HeaderMap) -> Option<Self> {
+        let origin = headers.get(ORIGIN)?.to_str().ok()?.to_owned();
+        Some(Self { origin, method: method.to_owned(), headers: Vec::new() })
+    }
+
+    fn is_allowed_by(&self, rule: &CORSRule) -> bool {
+        let any = |patterns: &[String], text: &str| patterns.iter().any(|pattern| matches(pattern, text));
+        let names = rule.allowed_headers.as_deref().unwrap_or_default();
+        any(&rule.allowed_origins, &self.origin)
+            && rule.allowed_methods.contains(&self.method)
+            && self.headers.iter().all(|name| names.iter().any(|pattern| matches(&pattern.to_ascii_lowercase(), name)))
+    }
 }
 
-/// Adds to any answer what lets the origin's page read it.
-pub(super) fn decorate(origins: &CorsOrigins, origin: Option<&HeaderValue>, response: &mut HeaderMap) {
-    // Answers without an origin vary too: a cache must not hand them to a page.
-    response.append(VARY, HeaderValue::from_static("origin"));
-    let Some(origin) = origin.filter(|o| o.to_str().is_ok_and(|o| origins.allow(o))) else {
-        return;
+/// Whether the text is the pattern, in which one `*` stands for any characters.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| rest.ends_with(tail)),
+    }
+}
+
+/// Returns the headers that the first fitting rule adds to an answer; none when no rule fits.
+///
+/// # Errors
+/// An unreadable configuration.
+pub(super) async fn granted(
+    (folder, origins): (&Arc<Folder>, &CorsOrigins),
+    path: &str,
+    request: &CorsRequest,
+) -> S3Result<Option<HeaderMap>> {
+    let own = match path.trim_start_matches('/').split('/').next().and_then(|name| folder.bucket(name).ok()) {
+        None => None,
+        Some(bucket) => {
+            let read = tokio::task::spawn_blocking(move || Config::Cors.get::<CORSConfiguration>(&bucket)).await;
+            match read.map_err(|_| s3_error!(InternalError, "The bucket's CORS rules could not be read"))? {
+                Ok(kept) => Some(kept.cors_rules),
+                Err(error) if *error.code() == S3ErrorCode::NoSuchCORSConfiguration => None,
+                Err(error) => return Err(error),
+            }
+        }
     };
-    response.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-    response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    let rules = own.unwrap_or_else(|| default_rule(origins, &request.origin).into_iter().collect());
+    Ok(rules.iter().find(|rule| request.is_allowed_by(rule)).and_then(|rule| grant(rule, request)))
 }
 
-fn forbidden() -> S3Error {
+/// Returns the rule that `valet check --fix` would set for this origin.
+fn default_rule(origins: &CorsOrigins, origin: &str) -> Option<CORSRule> {
+    let strings = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    origins.allow(origin).then(|| CORSRule {
+        allowed_headers: Some(strings(&BUCKET_REQUEST_HEADERS)),
+        allowed_methods: strings(&BUCKET_METHODS),
+        allowed_origins: vec![origin.to_owned()],
+        expose_headers: Some(strings(&BUCKET_RESPONSE_HEADERS)),
+        id: None,
+        max_age_seconds: Some(BUCKET_MAX_AGE),
+    })
+}
+
+fn grant(rule: &CORSRule, request: &CorsRequest) -> Option<HeaderMap> {
+    let any = rule.allowed_origins.iter().any(|origin| origin == "*");
+    let exposed = rule.expose_headers.clone().unwrap_or_default();
+    let mut texts = vec![
+        (ACCESS_CONTROL_ALLOW_ORIGIN, if any { "*".to_owned() } else { request.origin.clone() }),
+        (ACCESS_CONTROL_ALLOW_METHODS, rule.allowed_methods.join(", ")),
+        (VARY, "Origin, Access-Control-Request-Headers, Access-Control-Request-Method".to_owned()),
+    ];
+    let lists = [(ACCESS_CONTROL_ALLOW_HEADERS, &request.headers), (ACCESS_CONTROL_EXPOSE_HEADERS, &exposed)];
+    texts.extend(lists.into_iter().filter(|(_, list)| !list.is_empty()).map(|(name, list)| (name, list.join(", "))));
+    texts.extend(rule.max_age_seconds.map(|seconds| (ACCESS_CONTROL_MAX_AGE, seconds.to_string())));
+    texts.into_iter().map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))).collect()
+}
+
+/// Returns the refusal of a preflight that no rule fits.
+pub(super) fn forbidden() -> S3Error {
     let code = S3ErrorCode::Custom("AccessForbidden".into());
     let mut error = S3Error::with_message(code, "CORSResponse: This CORS request is not allowed.");
     error.set_status_code(hyper::StatusCode::FORBIDDEN);

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, ORIGIN, RANGE};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, RANGE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use s3s::auth::{S3Auth, SecretKey};
@@ -41,6 +41,8 @@ const PIECE: usize = 32 * 1024;
 
 /// One per server.
 pub(super) struct Gate {
+    folder: Arc<Folder>,
+    /// The origins of a bucket without rules of its own.
     cors: CorsOrigins,
     requests: S3Service,
     /// The protocol layer has one clock skew for everything; a form's signing time may be as old as its policy allows.
@@ -78,23 +80,18 @@ impl Gate {
             });
             builder.build()
         };
-        Self { cors: options.cors.clone(), requests: service(900), forms: service(604_800) }
+        let (requests, forms) = (service(900), service(604_800));
+        Self { folder, cors: options.cors.clone(), requests, forms }
     }
 
     /// Answers one request.
     pub(super) async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
         let (mut parts, body) = request.into_parts();
-        let origin = parts.headers.get(ORIGIN).cloned();
+        let page = cors::CorsRequest::made(parts.method.as_str(), &parts.headers);
+        let path = parts.uri.path().to_owned();
         let head = parts.method == Method::HEAD;
         let mut response = if parts.method == Method::OPTIONS {
-            match cors::preflight(&self.cors, &parts.headers) {
-                Ok(headers) => {
-                    let mut response = Response::new(Body::empty());
-                    *response.headers_mut() = headers;
-                    response
-                }
-                Err(e) => refusal(e),
-            }
+            self.preflight(&parts).await.unwrap_or_else(refusal)
         } else {
             // AWS ignores a range that it cannot read, or that names several.
             if parts.headers.get(RANGE).is_some_and(|r| r.to_str().map_or(true, |r| s3s::dto::Range::parse(r).is_err())) {
@@ -107,11 +104,24 @@ impl Gate {
             response.headers_mut().remove(CONTENT_TYPE);
             response.headers_mut().remove(CONTENT_LENGTH);
         }
-        cors::decorate(&self.cors, origin.as_ref(), response.headers_mut());
+        // As AWS has it: an answer to a request without an origin says nothing of CORS, not even `Vary`.
+        if let Some(page) = page
+            && let Ok(Some(headers)) = cors::granted((&self.folder, &self.cors), &path, &page).await
+        {
+            response.headers_mut().extend(headers);
+        }
         let id = Uuid::new_v4().simple().to_string().to_ascii_uppercase();
         if let Ok(id) = HeaderValue::try_from(id) {
             response.headers_mut().insert("x-amz-request-id", id);
         }
+        Ok(response)
+    }
+
+    async fn preflight(&self, parts: &Parts) -> S3Result<HttpResponse> {
+        let announced = cors::CorsRequest::announced(&parts.headers)?;
+        let granted = cors::granted((&self.folder, &self.cors), parts.uri.path(), &announced).await?;
+        let mut response = Response::new(Body::empty());
+        *response.headers_mut() = granted.ok_or_else(cors::forbidden)?;
         Ok(response)
     }
 

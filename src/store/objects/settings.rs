@@ -17,17 +17,10 @@ use super::{
     Objects, StoreError,
     errors::{failed, lists_objects, status},
 };
+use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS, BUCKET_RESPONSE_HEADERS};
 
 /// The name of Valet's rules.
 const RULE: &str = "valet";
-const METHODS: [&str; 5] = ["GET", "PUT", "POST", "HEAD", "DELETE"];
-/// One by one: LocalStack takes `x-amz-*` for a name. These are what presigned requests can carry.
-const ALLOWED: [&str; 6] =
-    ["content-type", "if-none-match", "x-amz-checksum-sha256", "content-md5", "content-disposition", "range"];
-const EXPOSED: [&str; 6] =
-    ["ETag", "Location", "x-amz-checksum-sha256", "x-amz-checksum-crc64nvme", "x-amz-request-id", "x-amz-version-id"];
-/// Seconds for which browsers may keep a preflight's answer.
-const MAX_AGE: i32 = 3000;
 
 /// A setting as the store knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -195,10 +188,10 @@ impl Objects {
         let ours = CorsRule::builder()
             .id(RULE)
             .set_allowed_origins(Some(origins.to_vec()))
-            .set_allowed_methods(strings(&METHODS))
-            .set_allowed_headers(strings(&ALLOWED))
-            .set_expose_headers(strings(&EXPOSED))
-            .max_age_seconds(MAX_AGE)
+            .set_allowed_methods(strings(&BUCKET_METHODS))
+            .set_allowed_headers(strings(&BUCKET_REQUEST_HEADERS))
+            .set_expose_headers(strings(&BUCKET_RESPONSE_HEADERS))
+            .max_age_seconds(BUCKET_MAX_AGE)
             .build()
             .map_err(|_| unbuilt("PutBucketCors"))?;
         let got = self.client.get_bucket_cors().bucket(&self.bucket).send().await;
