@@ -41,7 +41,17 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
             Code::NotSupportedByStore,
         ],
     ),
-    ("renew_upload", &[Code::NotFound, Code::NotSingle, Code::UploadExpired, Code::ObjectMismatch, Code::ContentMismatch]),
+    (
+        "renew_upload",
+        &[
+            Code::NotFound,
+            Code::NotSingle,
+            Code::NotSupportedByStore,
+            Code::UploadExpired,
+            Code::ObjectMismatch,
+            Code::ContentMismatch,
+        ],
+    ),
     (
         "confirm_upload",
         &[

@@ -85,6 +85,8 @@ impl TestApp {
         config.s3.credentials = Some(servers.keys.clone());
         change(&mut config);
         let app = App::connect(&config).await.unwrap();
+        // Before anything looks into the bucket: the objects that try the store out are gone then.
+        app.valet.learn_store().await;
         let listener = tokio::net::TcpListener::bind(config.bind).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

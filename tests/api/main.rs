@@ -65,6 +65,7 @@ mod stores;
 mod sweeper;
 mod switches;
 mod throttling;
+mod unfit;
 mod unsigned;
 mod uploads;
 mod uppy;

@@ -9,7 +9,6 @@ use super::app::{TestApp, finalize, s3_is_local};
 /// The names `valet check` has for what tests rest on.
 pub const ONCE: &str = "upload: If-None-Match enforced";
 pub const OVERLAP: &str = "upload: one winner of overlapping PUTs";
-pub const UNSIGNED: &str = "upload: unsigned x-amz-* refused";
 pub const COPY_SOURCE: &str = "upload: unsigned copy source refused";
 pub const CHECKSUM: &str = "upload: checksum enforced";
 pub const PARTS_SUMMED: &str = "multipart: part checksums listed";

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     app::{TestApp, declared, fixture, sha256, unique_png},
-    stores::{CHECKSUM, UNSIGNED},
+    stores::{CHECKSUM, COPY_SOURCE},
 };
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn u2_u14_the_signature_covers_type_length_digest_and_once() {
 #[tokio::test]
 async fn u3_u4_u5_u8_anything_else_is_refused_and_nothing_is_stored() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[UNSIGNED, CHECKSUM]).await {
+    if !app.store_keeps(&[COPY_SOURCE, CHECKSUM]).await {
         return;
     }
     let ada = app.user().await;

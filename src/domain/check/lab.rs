@@ -15,6 +15,7 @@ use crate::{
     store::{
         Objects, StoreError,
         objects::{
+            NewObject,
             listing::Listed,
             prober::Prober,
             wire::{Answer as Response, Method, Wire},
@@ -54,6 +55,15 @@ pub(super) struct Put {
     pub body: Bytes,
 }
 
+/// When a URL works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Life {
+    /// As long as the check takes.
+    Now,
+    /// For a second, an hour ago.
+    Over,
+}
+
 impl Put {
     pub fn headers(&self) -> Vec<(&str, &str)> {
         self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
@@ -71,9 +81,16 @@ impl<'a> Lab<'a> {
 
     /// The PUT that clients get, for these bytes.
     pub fn presigned_put(&self, key: &ObjectKey, body: &[u8]) -> Result<Put, StoreError> {
-        let size = u64::try_from(body.len()).unwrap_or(0);
-        let put = self.objects.presign_put(key, (TYPE, size, sha256(body)), self.now, TTL)?;
+        let put = self.objects.presign_put(key, new_object(body), self.now, TTL)?;
         Ok(Put { url: put.signed.url, headers: put.headers, body: Bytes::copy_from_slice(body) })
+    }
+
+    /// When a URL of this life is signed, and for how long.
+    pub fn life(&self, life: Life) -> (OffsetDateTime, Duration) {
+        match life {
+            Life::Now => (self.now, TTL),
+            Life::Over => (self.now - Duration::from_secs(60 * 60), Duration::from_secs(1)),
+        }
     }
 
     /// Uploads [`BODY`], with one deviation from what was signed.
@@ -89,19 +106,14 @@ impl<'a> Lab<'a> {
     }
 
     /// The form that Uppy gets, for [`BODY`].
-    pub fn signed_form(&self, key: &ObjectKey) -> Result<SignedForm, StoreError> {
-        self.objects.sign_form(key, (TYPE, u64::try_from(BODY.len()).unwrap_or(0)), self.now, TTL)
+    pub fn signed_form(&self, key: &ObjectKey, life: Life) -> Result<SignedForm, StoreError> {
+        let (at, ttl) = self.life(life);
+        self.objects.sign_form(key, (TYPE, u64::try_from(BODY.len()).unwrap_or(0)), at, ttl)
     }
 
     /// A URL for any request, that works now.
     pub fn presign(&self, request: &Request<'_>) -> Result<String, StoreError> {
         Ok(self.prober.presign(request, self.now, TTL)?.url)
-    }
-
-    /// A URL that lived for a second, an hour ago.
-    pub fn presign_expired(&self, request: &Request<'_>) -> Result<String, StoreError> {
-        let signed_at = self.now - Duration::from_secs(60 * 60);
-        Ok(self.prober.presign(request, signed_at, Duration::from_secs(1))?.url)
     }
 
     /// The GET that clients get, with another type than the stored one pinned.
@@ -119,10 +131,20 @@ impl<'a> Lab<'a> {
         self.wire.send(Method::GET, url, headers, Bytes::new()).await
     }
 
-    /// Whether the store refused, by a 4xx and by keeping nothing. Asked of a GET: HEAD needs one right more.
+    /// What a signed GET gives of the object. HEAD needs one right more.
+    pub async fn read(&self, key: &ObjectKey) -> Result<Response, StoreError> {
+        self.get(&self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await
+    }
+
+    /// What anyone gets who knows the key.
+    pub async fn read_unsigned(&self, key: &ObjectKey) -> Result<Response, StoreError> {
+        let url = self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        self.get(url.split('?').next().unwrap_or_default(), &[]).await
+    }
+
+    /// Whether the store refused, by a 4xx and by keeping nothing.
     pub async fn is_refused(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
-        let get = self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
-        let stored = self.get(&get, &[]).await?.is_success();
+        let stored = self.read(key).await?.is_success();
         let but = if stored && !response.is_success() { ", yet stored" } else { "" };
         Ok(holds(response.is_refused() && !stored, format!("HTTP {}{but}", response.status)))
     }
@@ -154,6 +176,11 @@ fn is_probe(key: &ObjectKey) -> bool {
     is_run
         && (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// What a PUT of these bytes declares.
+pub(super) fn new_object(body: &[u8]) -> NewObject {
+    NewObject { content_type: TYPE, size: u64::try_from(body.len()).unwrap_or(0), sha256: sha256(body) }
 }
 
 pub(super) fn sha256(bytes: &[u8]) -> Sha256 {

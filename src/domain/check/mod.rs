@@ -5,12 +5,15 @@
 //! a parameter everywhere.
 
 mod database;
+mod kinds;
 mod lab;
 mod multipart;
 mod objects;
 mod report;
 pub mod rules;
 mod settings;
+mod trial;
+mod unsigned;
 mod uploads;
 
 use std::time::Duration;
@@ -20,7 +23,11 @@ use time::OffsetDateTime;
 pub use report::{Answer, Finding, Report, Rule, Severity};
 
 use self::lab::Lab;
-use super::{deployment::Pair, finalize::Guarantees, provider::fetch_keys};
+use super::{
+    deployment::Pair,
+    finalize::{Guarantees, Unsigned},
+    provider::fetch_keys,
+};
 use crate::{
     config::Config,
     store::{Objects, StoreError, objects::wire::Wire, probe::DatabaseProbe},
@@ -119,16 +126,33 @@ async fn examine_bucket(config: &Config, options: Options) -> Report {
     report
 }
 
-/// What the store does about a PUT that is not as it was signed, asked at its inner address and by the same questions.
+/// What the store does about requests that are not as they were signed, asked at its inner address and by the same questions.
 /// Asking takes no longer than `within`, and so does cleaning up.
 ///
 /// # Errors
 /// [`StoreError`] when nothing was found out: a store that refuses everything holds to nothing.
 pub async fn guarantees(objects: &Objects, now: OffsetDateTime, within: Duration) -> Result<Guarantees, StoreError> {
+    try_out(objects, now, within, async |lab| uploads::guarantees(lab).await).await
+}
+
+/// The part of [`guarantees`] that decides which uploads are issued.
+///
+/// # Errors
+/// [`StoreError`] when nothing was found out.
+pub async fn unsigned_headers(objects: &Objects, now: OffsetDateTime, within: Duration) -> Result<Unsigned, StoreError> {
+    try_out(objects, now, within, async |lab| unsigned::unsigned(lab).await).await
+}
+
+async fn try_out<T>(
+    objects: &Objects,
+    now: OffsetDateTime,
+    within: Duration,
+    ask: impl AsyncFnOnce(&Lab<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
     let inside = objects.from_inside();
     let lab = Lab::new(&inside, Wire::new()?, now);
     let late = || StoreError::ObjectsTimeout { operation: "presigned PUT" };
-    let found = tokio::time::timeout(within, uploads::guarantees(&lab)).await.unwrap_or_else(|_| Err(late()));
+    let found = tokio::time::timeout(within, ask(&lab)).await.unwrap_or_else(|_| Err(late()));
     let cleaned = tokio::time::timeout(within, lab.clean()).await;
     if let Err(error) = cleaned.unwrap_or_else(|_| Err(StoreError::ObjectsTimeout { operation: "DeleteObject" })) {
         tracing::warn!(%error, "objects under check/ are left to the next check");

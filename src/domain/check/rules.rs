@@ -69,11 +69,17 @@ rules! {
         "a URL can bring any type; confirm rejects it, after it was stored",
         "use a store that verifies signed headers";
     UNSIGNED: Weaker, "upload: unsigned x-amz-* refused",
-        "a client can add metadata, tags or an ACL to its own object",
-        "switch ACLs off for the bucket (Object Ownership: bucket owner enforced), or strip x-amz-* headers in a proxy";
-    COPY_SOURCE: Weaker, "upload: unsigned copy source refused",
-        "a URL can fill its key with any object that these credentials can read, past checksum and If-None-Match; with S3_FINALIZE=auto or copy, confirm copies each upload and checks the copy",
-        "let the credentials read this bucket only, and strip x-amz-copy-source in a proxy; never set S3_FINALIZE=in-place";
+        "a client can add metadata, tags or a redirect to its own object, or make it unreadable; confirm refuses what would be served",
+        "use a store that refuses unsigned x-amz-* headers";
+    COPY_SOURCE: Broken, "upload: unsigned copy source refused",
+        "a URL can bring any object that these credentials can read: uploads without a declared digest (multipart, Uppy) are refused with 409 not_supported_by_store; confirm copies and checks all others",
+        "use a store that refuses unsigned x-amz-* headers, or have every request to this one pass a proxy that refuses x-amz-copy-source in presigned requests; let the credentials read this bucket only; never set S3_FINALIZE=in-place";
+    ACL: Broken, "upload: unsigned ACL without effect",
+        "a client can publish what it uploads: uploads without a declared digest (multipart, Uppy) are refused with 409 not_supported_by_store",
+        "valet check --fix sets the public access block, which ignores ACLs; then restart the servers";
+    SEALED: Broken, "upload: sealed PUT refuses unsigned headers",
+        "nothing keeps a PUT from being a copy; where an unsigned ACL has an effect too, every upload is refused with 409 not_supported_by_store",
+        "valet check --fix sets the public access block, which ignores ACLs; then restart the servers";
     CHECKSUM: Weaker, "upload: checksum enforced",
         "other bytes than promised can be stored; with S3_FINALIZE=auto or copy, confirm copies each upload and hashes the copy",
         "nothing, unless S3_FINALIZE=in-place is set; expect each image's bytes to pass through this server once";

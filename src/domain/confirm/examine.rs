@@ -6,6 +6,7 @@ use crate::{
     domain::{
         Valet,
         content::{self, Inspection},
+        finalize::Unfit,
         multipart::MissingParts,
     },
     model::{ContentType, Dimensions, Image, ObjectKey, Rejection, Sha256, Verified},
@@ -28,6 +29,8 @@ pub(in crate::domain) enum Finding {
     PartsMissing(MissingParts),
     /// Nothing yet, and S3 makes no object of the parts that are there.
     PartsRefused,
+    /// What came cannot be trusted on this store.
+    Unfit(Unfit),
 }
 
 /// What was declared of an object.

@@ -15,6 +15,7 @@ pub use self::parts::{AskedPart, MAX_SIGNED, MissingParts, Unsignable};
 use super::{
     Valet,
     confirm::Finding,
+    finalize::{Declares, Unfit},
     uploads::{IssueError, Unstorable, fingerprint},
 };
 use crate::{
@@ -79,6 +80,9 @@ pub enum PartsError {
     /// What was asked for cannot be signed; never empty.
     #[error("the parts cannot be signed")]
     Unsignable(Vec<Unsignable>),
+    /// The store cannot have it.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The database, S3 or the credentials failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -121,6 +125,7 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<(Image, Multipart, bool), IssueError> {
         let (upload, multipart) = self.check_multipart(declared).map_err(IssueError::Unstorable)?;
+        self.finalization.stands(Declares::Nothing)?;
         let limits = (self.uploads.quota_bytes, self.uploads.max_pending);
         let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
         for _ in 0..TRIES {
@@ -222,6 +227,7 @@ impl Valet {
                 _ => {}
             }
             let parts = parts::check(multipart, asked).map_err(PartsError::Unsignable)?;
+            self.finalization.stands(Declares::Nothing)?;
             let Some(upload_id) = &image.upload_id else {
                 // The server that opened it died before it recorded S3's name.
                 self.open_in_s3(&image, multipart.checksums()).await?;
@@ -277,6 +283,14 @@ impl Valet {
 
     /// Looks at what came of an upload. Parts that are all there are made one object first.
     pub(super) async fn gather(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
+        if image.upload.sha256.is_none() {
+            // Its parts may be copies of what is another's.
+            match self.finalization.stands(Declares::Nothing) {
+                Ok(()) => {}
+                Err(Unfit::Store(error)) => return Err(error),
+                Err(unfit) => return Ok(Finding::Unfit(unfit)),
+            }
+        }
         if let Some(multipart) = image.upload.multipart {
             return self.put_together(image, &|stored| parts::missing(multipart, stored), now).await;
         }

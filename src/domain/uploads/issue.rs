@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{Declared, IssueError, Issued, Puts, RenewError, Ticket};
 use crate::{
-    domain::{Valet, confirm::Finding},
+    domain::{Valet, confirm::Finding, finalize::Declares},
     model::{Idempotency, IdempotencyKey, Image, ImageId, Lifetimes, ObjectKey, Sha256, Upload, UserId},
     store::{Inserted, Reserved, StoreError, objects::COMPLETING},
 };
@@ -39,10 +39,12 @@ impl Valet {
         declared: &[Declared<'_>],
         now: OffsetDateTime,
     ) -> Result<Vec<Result<Issued, IssueError>>, StoreError> {
+        let fit = self.finalization.stands(Declares::Digest);
         let mut answers: Answers = declared.iter().map(|_| None).collect();
         let mut wanted = Vec::with_capacity(declared.len());
         for (at, declared) in declared.iter().enumerate() {
             match self.check(declared) {
+                Ok(_) if fit.is_err() => answers[at] = fit.clone().err().map(|unfit| Err(unfit.into())),
                 Ok((upload, sha256)) => {
                     let named = |key: &IdempotencyKey| Idempotency { key: key.clone(), request: declared.fingerprint() };
                     wanted.push(Wanted { at, upload, sha256, idempotency: declared.key.map(named) });
@@ -160,6 +162,7 @@ impl Valet {
             match ticket {
                 Ok(ticket) => answers[wanted.at] = Some(Ok(Issued { ticket, opened: false })),
                 Err(RenewError::Store(error)) => return Err(error),
+                Err(RenewError::Unfit(unfit)) => answers[wanted.at] = Some(Err(unfit.into())),
                 Err(RenewError::Expired) => {
                     // What came of it is settled now: the next round finds the image, or opens a new upload.
                     self.settle_expired(image, now).await?;
@@ -214,7 +217,7 @@ impl Valet {
         match self.gather(image, now).await? {
             Finding::Proved(verified) => self.accept(image, &verified).await.map(drop),
             Finding::Wrong(why) => self.reject(image, why, now).await,
-            Finding::Missing | Finding::PartsMissing(_) => self.expire(image, now).await.map(drop),
+            Finding::Missing | Finding::PartsMissing(_) | Finding::Unfit(_) => self.expire(image, now).await.map(drop),
             Finding::PartsRefused => self.expire_refused(image, now).await.map(drop),
         }
     }

@@ -12,14 +12,17 @@ use aws_lc_rs::digest;
 
 use time::OffsetDateTime;
 
-use super::{Valet, one};
+use super::{Valet, finalize::Unfit, one};
 use crate::{
     metrics::METRICS,
     model::{
         Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
         Multipart, ObjectKey, Position, Preview, Rejection, Sha256, ThumbHash, Upload, Usage, UserId,
     },
-    store::{StoreError, objects::PresignedPut},
+    store::{
+        StoreError,
+        objects::{NewObject, PresignedPut},
+    },
 };
 
 /// What a client declares, not checked yet.
@@ -159,6 +162,9 @@ pub enum IssueError {
     /// The account is gone.
     #[error("the account is gone")]
     NoAccount,
+    /// The store cannot have it.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// Not known whether an upload was opened; asking again is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -179,6 +185,9 @@ pub enum RenewError {
     /// Its bytes came, and were not what was declared.
     #[error("the upload was rejected")]
     Rejected(Rejection),
+    /// The store cannot have it.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The database or the credentials failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -308,13 +317,11 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Puts, StoreError> {
         let ttl = self.uploads.url_ttl;
-        let sign = |preview: Preview| {
-            self.objects.presign_put(&key.preview(), (preview.content_type, preview.size, preview.sha256), now, ttl)
+        let sign = |Preview { content_type, size, sha256 }: Preview| {
+            self.objects.presign_put(&key.preview(), NewObject { content_type, size, sha256 }, now, ttl)
         };
-        Ok(Puts {
-            image: self.objects.presign_put(key, (upload.content_type, upload.size, sha256), now, ttl)?,
-            preview: upload.preview.map(sign).transpose()?,
-        })
+        let image = NewObject { content_type: upload.content_type, size: upload.size, sha256 };
+        Ok(Puts { image: self.objects.presign_put(key, image, now, ttl)?, preview: upload.preview.map(sign).transpose()? })
     }
 }
 

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{RenewError, Ticket};
 use crate::{
-    domain::Valet,
+    domain::{Valet, finalize::Declares},
     model::{Image, ImageId, ImageState, UserId},
     store::StoreError,
 };
@@ -22,9 +22,11 @@ impl Valet {
         ids: &[ImageId],
         now: OffsetDateTime,
     ) -> Result<Vec<Result<Ticket, RenewError>>, StoreError> {
+        let fit = self.finalization.stands(Declares::Digest);
         let mut signed = HashMap::new();
         for image in self.store.images.find_all_owned(user, ids).await? {
-            if let (ImageState::Pending, Some(sha256), true) = (image.state, image.upload.sha256, image.expires_at > now) {
+            let is_open = fit.is_ok() && image.expires_at > now;
+            if let (ImageState::Pending, Some(sha256), true) = (image.state, image.upload.sha256, is_open) {
                 let puts = self.presign_puts(&image.key, (&image.upload, sha256), now)?;
                 signed.insert(image.id, (puts, image.upload.size));
             }
@@ -45,6 +47,10 @@ impl Valet {
             match (image.outcome(), image.rejection, signed.get(id)) {
                 (ImageState::Ready, ..) => Ok(Ticket::Ready(Box::new(image))),
                 (ImageState::Pending, _, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),
+                (ImageState::Pending, ..) if image.expires_at > now && image.upload.sha256.is_some() => {
+                    // It stands now: the store was tried out meanwhile.
+                    Err(fit.clone().err().map_or(RenewError::NotFound, RenewError::Unfit))
+                }
                 (ImageState::Pending, ..) if image.expires_at > now => Err(RenewError::NotSingle),
                 (ImageState::Pending | ImageState::Expired, ..) => Err(RenewError::Expired),
                 (ImageState::Rejected, Some(why), _) => Err(RenewError::Rejected(why)),

@@ -26,6 +26,7 @@ use super::{
     Valet,
     audit::{self},
     credentials::{Caller, TokenError},
+    finalize::{Declares, Unfit},
     lookout::SOON,
     sessions::AuthenticateError,
     uploads::{IssueError, Unstorable, check_size},
@@ -75,8 +76,9 @@ impl Valet {
     /// caller's session.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when nothing can be signed.
-    pub fn start_uppy(&self, caller: Caller, now: OffsetDateTime) -> Result<PathToken, StoreError> {
+    /// [`Unfit`] when the store cannot have Uppy's uploads, or nothing can be signed.
+    pub fn start_uppy(&self, caller: Caller, now: OffsetDateTime) -> Result<PathToken, Unfit> {
+        self.finalization.stands(Declares::Nothing)?;
         let now = now.replace_nanosecond(0).unwrap_or(now);
         let expires_at = now + self.tokens.ttl().min(self.uploads.url_ttl);
         let token = self.tokens.issue_for_path(caller, now, expires_at);
@@ -118,6 +120,7 @@ impl Valet {
     /// # Errors
     /// [`IssueError`].
     pub async fn issue_form(&self, user: UserId, told: &Told<'_>, now: OffsetDateTime) -> Result<SignedForm, IssueError> {
+        self.finalization.stands(Declares::Nothing)?;
         let upload = self.check_told(told, Loose::Form).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);

@@ -11,6 +11,7 @@ use super::{Told, bounds::PART_URL_TTL, open_or_ready};
 use crate::{
     domain::{
         Valet,
+        finalize::Declares,
         lookout::SOON,
         multipart::{PartsError, Unsignable},
         sweeper::PARTS_SEEN_EVERY,
@@ -108,6 +109,7 @@ impl Valet {
     }
 
     async fn sign_create(&self, user: UserId, told: &Told<'_>, ttl: Duration, now: OffsetDateTime) -> Result<Signed, SignError> {
+        self.finalization.stands(Declares::Nothing).map_err(IssueError::from)?;
         let upload = self.check_told(told, Loose::Parts).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
@@ -136,6 +138,9 @@ impl Valet {
         }
         if !is_upload_id(upload_id) {
             return Err(PartsError::NotFound.into());
+        }
+        if matches!(call, Call::Part(_) | Call::Complete) {
+            self.finalization.stands(Declares::Nothing).map_err(PartsError::from)?;
         }
         if image.upload_id.is_none() {
             self.keep_upload_id(&image, upload_id).await?;

@@ -14,6 +14,7 @@ use poem_openapi::{
 };
 
 mod of_domain;
+mod of_store;
 
 pub(super) use of_domain::{UNKNOWN, session_ended};
 
@@ -94,7 +95,7 @@ codes! {
     QuotaExceeded = "quota_exceeded", CONFLICT, "The quota is exceeded";
     /// Too many uploads are open.
     TooManyPending = "too_many_pending", CONFLICT, "Too many uploads are open";
-    /// The object store does not have what the request needs.
+    /// The object store does not have what the request needs, or does not hold to what is signed for this kind of upload.
     NotSupportedByStore = "not_supported_by_store", CONFLICT, "The object store does not support this";
     /// The upload's time is over.
     UploadExpired = "upload_expired", GONE, "The upload has expired";

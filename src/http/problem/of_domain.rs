@@ -228,6 +228,7 @@ impl From<IssueError> for Problem {
                 Self::new(Code::IdempotencyKeyReused, "Send another key, or exactly the request that came with this one before.")
             }
             IssueError::NoAccount => session_ended(),
+            IssueError::Unfit(error) => error.into(),
             IssueError::Store(error) => error.into(),
         }
     }
@@ -268,6 +269,7 @@ impl From<RenewError> for Problem {
             ),
             RenewError::Expired => expired(),
             RenewError::Rejected(why) => why.into(),
+            RenewError::Unfit(error) => error.into(),
             RenewError::Store(error) => error.into(),
         }
     }
@@ -292,6 +294,7 @@ impl From<ConfirmError> for Problem {
             ),
             ConfirmError::Rejected(why) => why.into(),
             ConfirmError::Expired => expired(),
+            ConfirmError::Unfit(error) => error.into(),
             ConfirmError::Store(error) => error.into(),
         }
     }
@@ -308,6 +311,7 @@ impl From<PartsError> for Problem {
             PartsError::Expired => expired(),
             PartsError::Rejected(why) => why.into(),
             PartsError::Unsignable(reasons) => unsignable(&reasons),
+            PartsError::Unfit(error) => error.into(),
             PartsError::Store(error) => error.into(),
         }
     }

@@ -48,7 +48,7 @@ macro_rules! with {
 
 /// The problems of each operation, beside those of every operation of its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("create_uppy_session", &[]),
+    ("create_uppy_session", &[Code::NotSupportedByStore]),
     (
         "sign_uppy_request",
         with!(opening: InvalidCall, NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch),

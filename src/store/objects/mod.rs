@@ -19,11 +19,15 @@ mod patience;
 mod pool;
 pub mod prober;
 mod reading;
+mod sealing;
 pub mod settings;
 mod surroundings;
 pub mod wire;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use aws_sdk_s3::{
     Client,
@@ -38,12 +42,13 @@ pub use self::errors::{Failure, classify};
 pub use self::multipart::{COMPLETING, Completion, NewPart, StoredPart};
 pub use self::open_uploads::{Aborted, OpenUploads};
 pub use self::reading::Head;
+pub use self::sealing::NewObject;
 use self::{clock::Clock, credentials::Known, errors::failed, patience::patient, surroundings::Surroundings};
 use super::StoreError;
 use crate::{
     config,
     metrics::{METRICS, Metrics},
-    model::{ContentType, FileName, ObjectKey, Sha256},
+    model::{ContentType, FileName, ObjectKey},
     signer::{Location, Presigned, Request, Signer},
 };
 
@@ -66,6 +71,8 @@ pub struct Objects {
     clock: Clock,
     /// Where this server itself finds the bucket.
     inside: Location,
+    /// See [`Objects::seal_puts`].
+    sealed: Arc<AtomicBool>,
 }
 
 /// A presigned PUT and the headers its signature covers.
@@ -122,7 +129,8 @@ impl Objects {
         builder.set_endpoint_url(config.endpoint.clone());
         #[cfg(feature = "dev")]
         builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
-        Ok(Self { client: Client::from_conf(builder.build()), bucket: config.bucket.clone(), origin, signer, clock, inside })
+        let (client, bucket, sealed) = (Client::from_conf(builder.build()), config.bucket.clone(), Arc::default());
+        Ok(Self { client, bucket, origin, signer, clock, inside, sealed })
     }
 
     /// How far S3's clock is ahead of this machine's, by its latest answers; zero below five seconds.
@@ -156,29 +164,6 @@ impl Objects {
         let signed = self.signer().presign(request, signed_at + ahead, ttl);
         let signed = signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
         Ok(Presigned { expires_at: signed.expires_at - ahead, ..signed })
-    }
-
-    /// A key to write these bytes once: type, length, digest and `if-none-match: *` are signed.
-    ///
-    /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
-    pub fn presign_put(
-        &self,
-        key: &ObjectKey,
-        (content_type, size, sha256): (ContentType, u64, Sha256),
-        now: OffsetDateTime,
-        ttl: Duration,
-    ) -> Result<PresignedPut, StoreError> {
-        let (size, sha256) = (size.to_string(), sha256.to_string());
-        let headers = [
-            ("content-length", size.as_str()),
-            ("content-type", content_type.as_str()),
-            ("if-none-match", "*"),
-            ("x-amz-checksum-sha256", sha256.as_str()),
-        ];
-        let request = Request { method: "PUT", key: key.as_str(), headers: &headers, query: &[] };
-        let signed = self.presign(&request, now, ttl)?;
-        Ok(PresignedPut { signed, headers: headers[1..].iter().map(|(name, value)| (*name, (*value).to_owned())).collect() })
     }
 
     /// A key to read, with the verified type pinned. The same arguments give the same URL while the credentials last,

@@ -1,0 +1,132 @@
+//! What the answers to the table's questions amount to: lines of the doctor's table, and which uploads the store can stand.
+
+use bytes::Bytes;
+
+use super::{
+    Answer, Report,
+    kinds::Deviation,
+    lab::{BODY, Lab, Life, new_object},
+    rules,
+    trial::{Asked, Ground, Verdict, ask_all, calm},
+};
+use crate::{
+    domain::finalize::{Standing, Unsigned},
+    store::{StoreError, objects::wire::Method},
+};
+
+/// Adds the answers, one for each rule, and whether sealing helps where it is needed.
+pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
+    let asked = match Ground::prepare(lab).await {
+        Ok(ground) => {
+            let asked = ask_all(lab, &ground, |_| true).await;
+            report.add(&rules::SEALED, sealed_answer(lab, &ground, &asked).await);
+            asked
+        }
+        Err(error) => return report.add(&rules::SIGNATURE, Answer::No(error.to_string())),
+    };
+    let rules =
+        [&rules::SIGNATURE, &rules::EXPIRY, &rules::LENGTH, &rules::TYPE, &rules::UNSIGNED, &rules::COPY_SOURCE, &rules::ACL];
+    for rule in rules {
+        let of_rule: Vec<_> = asked.iter().filter(|asked| asked.deviation.rule() == rule).collect();
+        report.add(rule, answer(&of_rule));
+    }
+}
+
+/// One answer for one guarantee, of every kind of request. A kind that the store does not have is named, and no fault here: other
+/// rules ask for it.
+fn answer(asked: &[&Asked]) -> Answer {
+    let is_lacking = |asked: &&&Asked| matches!(asked.verdict, Verdict::Unasked(_)) && asked.kind.is_multipart();
+    let mut faults = Vec::new();
+    for Asked { deviation, kind, verdict } in asked.iter().copied() {
+        match verdict {
+            Verdict::Falls(seen) => faults.push(format!("{}, {}: {seen}", kind.as_str(), deviation.as_str())),
+            Verdict::Unasked(why) if !kind.is_multipart() => faults.push(format!("{}: {why}", kind.as_str())),
+            _ => {}
+        }
+    }
+    let names = |of: &dyn Fn(&&&Asked) -> bool| {
+        let mut names: Vec<_> = asked.iter().filter(|asked| of(asked)).map(|asked| asked.kind.as_str()).collect();
+        let mut seen = Vec::new();
+        names.retain(|name| {
+            !seen.contains(name) && {
+                seen.push(*name);
+                true
+            }
+        });
+        names.join(", ")
+    };
+    if !faults.is_empty() {
+        return Answer::No(faults.join("; "));
+    }
+    match (names(&|asked| matches!(asked.verdict, Verdict::Stands)), names(&is_lacking)) {
+        (stand, _) if stand.is_empty() && asked.iter().any(|asked| matches!(asked.verdict, Verdict::Moot)) => {
+            Answer::Skipped("anyone may read every object".to_owned())
+        }
+        (stand, lacking) if stand.is_empty() => Answer::Skipped(format!("not to be asked of {lacking}")),
+        (stand, lacking) if lacking.is_empty() => Answer::Yes(stand),
+        (stand, lacking) => Answer::Yes(format!("{stand}; not to be asked of {lacking}")),
+    }
+}
+
+async fn sealed_answer(lab: &Lab<'_>, ground: &Ground, asked: &[Asked]) -> Answer {
+    let falls =
+        |asked: &Asked| asked.deviation.decides() && asked.kind.has_digest() && matches!(asked.verdict, Verdict::Falls(_));
+    if !asked.iter().any(falls) {
+        return Answer::Skipped("the store needs no sealed PUT".to_owned());
+    }
+    match can_seal(lab, ground).await {
+        Ok(true) => Answer::Yes("PUT, preview PUT".to_owned()),
+        Ok(false) => Answer::No("the store refuses it, or obeys all the same".to_owned()),
+        Err(error) => Answer::No(error.to_string()),
+    }
+}
+
+/// What the server needs to know: which uploads the store can stand.
+pub(super) async fn unsigned(lab: &Lab<'_>) -> Result<Unsigned, StoreError> {
+    let ground = Ground::prepare(lab).await?;
+    let asked = ask_all(lab, &ground, Deviation::decides).await;
+    let (mut obeyed, mut published, mut taken, mut unasked) = (false, false, Vec::new(), false);
+    for Asked { deviation, kind, verdict } in &asked {
+        match verdict {
+            Verdict::Stands | Verdict::Moot => {}
+            Verdict::Falls(_) => {
+                obeyed |= kind.has_digest();
+                published |= kind.has_digest() && *deviation != Deviation::CopySource;
+                taken.push(format!("{} of a {}", deviation.as_str(), kind.as_str()));
+            }
+            Verdict::Unasked(why) if kind.has_digest() => {
+                return Err(StoreError::Objects { operation: "presigned PUT", reason: why.clone() });
+            }
+            Verdict::Unasked(_) => unasked = true,
+        }
+    }
+    let is_sealed = obeyed && can_seal(lab, &ground).await?;
+    Ok(Unsigned {
+        // A copy of other bytes than the declared ones is refused at confirm, and nobody can read it until then.
+        declared: if published && !is_sealed { Standing::Falls } else { Standing::Stands },
+        undeclared: match (taken.is_empty(), unasked) {
+            (false, _) => Standing::Falls,
+            (true, true) => Standing::Unknown,
+            (true, false) => Standing::Stands,
+        },
+        is_sealed,
+        taken,
+    })
+}
+
+/// Whether the store takes a sealed PUT, and refuses it with each of the headers that decide.
+async fn can_seal(lab: &Lab<'_>, ground: &Ground) -> Result<bool, StoreError> {
+    let (at, ttl) = lab.life(Life::Now);
+    for deviation in [None, Some(Deviation::CopySource), Some(Deviation::Acl), Some(Deviation::Grant)] {
+        let key =
+            lab.key(&format!("sealed-{}", deviation.map_or("plain", Deviation::as_str).replace(' ', "-").to_ascii_lowercase()));
+        let put = lab.objects.presign_sealed_put(&key, new_object(BODY), at, ttl)?;
+        let added = deviation.map(|deviation| deviation.headers(&lab.prober.source(&ground.source))).unwrap_or_default();
+        let headers: Vec<_> = put.headers.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
+        let response = calm(lab.wire.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
+        if response.is_success() != deviation.is_none() || lab.read(&key).await?.is_success() != deviation.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

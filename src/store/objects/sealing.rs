@@ -1,0 +1,122 @@
+//! Presigned PUTs, plain and sealed.
+//!
+//! A presigned URL does not cover headers that it does not name. AWS refuses unsigned `x-amz-*` headers ("Authenticating
+//! Requests: Using Query Parameters" in the S3 API reference); Ceph RGW obeys them. RGW passes over signed headers that a request
+//! does not have, so a URL that names them without a value is refused as soon as the request does have one: it is sealed.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use time::OffsetDateTime;
+
+use super::{Objects, PresignedPut};
+use crate::{
+    model::{ContentType, ObjectKey, Sha256},
+    signer::Request,
+    store::StoreError,
+};
+
+/// Headers by which a PUT copies another object, publishes, tags, locks or encrypts what it writes, or adds to what is served.
+const FORBIDDEN: [&str; 20] = [
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "expires",
+    "x-amz-acl",
+    "x-amz-copy-source",
+    "x-amz-copy-source-range",
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-read-acp",
+    "x-amz-grant-write",
+    "x-amz-grant-write-acp",
+    "x-amz-object-lock-legal-hold",
+    "x-amz-object-lock-mode",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-storage-class",
+    "x-amz-tagging",
+    "x-amz-website-redirect-location",
+];
+
+/// The object that a presigned PUT writes.
+#[derive(Debug, Clone, Copy)]
+pub struct NewObject {
+    /// Sent with the request.
+    pub content_type: ContentType,
+    /// Bytes.
+    pub size: u64,
+    /// Of the bytes.
+    pub sha256: Sha256,
+}
+
+impl Objects {
+    /// From now on presigned PUTs are sealed. Only for a store that was seen to take them.
+    pub fn seal_puts(&self) {
+        self.sealed.store(true, Ordering::Relaxed);
+    }
+
+    /// A key to write these bytes once: type, length, digest and `if-none-match: *` are signed. Sealed after
+    /// [`Objects::seal_puts`].
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_put(
+        &self,
+        key: &ObjectKey,
+        object: NewObject,
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<PresignedPut, StoreError> {
+        let forbidden: &[&str] = if self.sealed.load(Ordering::Relaxed) { &FORBIDDEN } else { &[] };
+        self.presign_put_without(forbidden, key, object, now, ttl)
+    }
+
+    /// [`Objects::presign_put`], not sealed whatever is known of the store: for trying it out.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_plain_put(
+        &self,
+        key: &ObjectKey,
+        object: NewObject,
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<PresignedPut, StoreError> {
+        self.presign_put_without(&[], key, object, now, ttl)
+    }
+
+    /// [`Objects::presign_put`], sealed whatever is known of the store: for trying it out.
+    ///
+    /// # Errors
+    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
+    pub fn presign_sealed_put(
+        &self,
+        key: &ObjectKey,
+        object: NewObject,
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<PresignedPut, StoreError> {
+        self.presign_put_without(&FORBIDDEN, key, object, now, ttl)
+    }
+
+    fn presign_put_without(
+        &self,
+        forbidden: &[&'static str],
+        key: &ObjectKey,
+        object: NewObject,
+        now: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<PresignedPut, StoreError> {
+        let (size, sha256) = (object.size.to_string(), object.sha256.to_string());
+        let sent =
+            [("content-type", object.content_type.as_str()), ("if-none-match", "*"), ("x-amz-checksum-sha256", sha256.as_str())];
+        let mut headers = Vec::with_capacity(sent.len() + 1 + forbidden.len());
+        headers.push(("content-length", size.as_str()));
+        headers.extend(sent);
+        headers.extend(forbidden.iter().map(|name| (*name, "")));
+        headers.sort_unstable_by_key(|(name, _)| *name);
+        let signed = self.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &[] }, now, ttl)?;
+        Ok(PresignedPut { signed, headers: sent.map(|(name, value)| (name, value.to_owned())).into() })
+    }
+}

@@ -1,0 +1,204 @@
+//! A relay before the local S3 that verifies presigned URLs as Ceph RGW 16.2 does: it obeys headers that no URL signed, and passes
+//! over signed headers that a request does not have. What it lets through it signs anew for the store.
+
+use std::{
+    collections::HashSet,
+    convert::Infallible,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use aws_lc_rs::{digest, hmac};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, http::request::Parts};
+use secrecy::ExposeSecret;
+use time::OffsetDateTime;
+use valet::signer::{self, Credentials, Location, Signer};
+
+use crate::{
+    app::TestApp,
+    relay::{Answer, forward, listen},
+};
+
+/// Whether a signed header that the request lacks is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seals {
+    Yes,
+    No,
+}
+
+/// A running relay; ends with the test's runtime.
+pub struct Obeying {
+    pub endpoint: String,
+}
+
+struct Inside {
+    seals: Seals,
+    upstream: String,
+    bucket: String,
+    keys: Credentials,
+    signer: Signer,
+    s3: aws_sdk_s3::Client,
+    http: reqwest::Client,
+    /// Keys of objects that anyone may read, if the bucket does not ignore that.
+    public: Mutex<HashSet<String>>,
+}
+
+impl Obeying {
+    pub async fn start(app: &TestApp, seals: Seals) -> Self {
+        let (upstream, bucket) = (app.config.s3.endpoint.clone().unwrap(), app.config.s3.bucket.clone());
+        let keys = app.config.s3.credentials.clone().unwrap();
+        let location = Location::endpoint(&upstream, &bucket, true).unwrap();
+        let inside = Arc::new(Inside {
+            seals,
+            signer: Signer::new(location, "us-east-1", keys.clone()),
+            upstream,
+            bucket,
+            keys,
+            s3: app.s3.clone(),
+            http: reqwest::Client::new(),
+            public: Mutex::default(),
+        });
+        Self { endpoint: listen(move |request| Arc::clone(&inside).answer(request)).await }
+    }
+}
+
+impl Inside {
+    async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let key = parts.uri.path().strip_prefix(&format!("/{}/", self.bucket)).unwrap_or_default().to_owned();
+        let is_anonymous = !query.contains("X-Amz-Signature") && !parts.headers.contains_key("authorization");
+        if query.contains("X-Amz-Signature") {
+            return Ok(self.presigned(&parts, &key, &query, body).await);
+        }
+        if is_anonymous && parts.method == Method::GET && self.is_public(&key).await {
+            let found = self.s3.get_object().bucket(&self.bucket).key(key).send().await.unwrap();
+            return Ok(Response::new(found.body.collect().await.unwrap().into_bytes().into()));
+        }
+        Ok(forward(&self.http, &self.upstream, &parts, body).await)
+    }
+
+    async fn is_public(&self, key: &str) -> bool {
+        let block = self.s3.get_public_access_block().bucket(&self.bucket).send().await.ok();
+        let ignored = block.and_then(|block| block.public_access_block_configuration()?.ignore_public_acls());
+        ignored != Some(true) && self.public.lock().unwrap().contains(key)
+    }
+
+    async fn presigned(&self, parts: &Parts, key: &str, query: &str, body: Bytes) -> Answer {
+        let pairs: Vec<(String, String)> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+        let value = |name: &str| pairs.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let named = value("X-Amz-SignedHeaders").unwrap();
+        let names: Vec<&str> = named.split(';').collect();
+        let lacks = names.iter().any(|name| !parts.headers.contains_key(*name));
+        if (lacks && self.seals == Seals::No) || !self.is_signed(parts, query, &names, &value) {
+            return status(StatusCode::FORBIDDEN, "<Error><Code>SignatureDoesNotMatch</Code></Error>");
+        }
+        let header = |name: &str| parts.headers.get(name).map(|value| value.to_str().unwrap().to_owned());
+        if let (&Method::PUT, Some(source)) = (&parts.method, header("x-amz-copy-source")) {
+            if header("x-amz-acl").is_some() {
+                self.public.lock().unwrap().insert(key.to_owned());
+            }
+            return self.copy(key, &source, value("uploadId").zip(value("partNumber"))).await;
+        }
+        let publishes = header("x-amz-acl").is_some_and(|acl| acl.starts_with("public")) || header("x-amz-grant-read").is_some();
+        let makes_object = (parts.method == Method::PUT && value("partNumber").is_none())
+            || (parts.method == Method::POST && value("uploads").is_some());
+        let answer = self.pass_on(parts, key, &names, &pairs, body).await;
+        if publishes && makes_object && answer.status().is_success() {
+            self.public.lock().unwrap().insert(key.to_owned());
+        }
+        answer
+    }
+
+    /// The AWS document "Create a signed AWS API request", but for headers that the request lacks.
+    fn is_signed(&self, parts: &Parts, query: &str, names: &[&str], value: &dyn Fn(&str) -> Option<String>) -> bool {
+        let Some((canonical_query, signature)) = query.split_once("&X-Amz-Signature=") else { return false };
+        let time = value("X-Amz-Date").unwrap();
+        let credential = value("X-Amz-Credential").unwrap();
+        let (_, scope) = credential.split_once('/').unwrap();
+        let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
+        let signed_at = time::PrimitiveDateTime::parse(&time, &format).unwrap().assume_utc();
+        let life = Duration::from_secs(value("X-Amz-Expires").unwrap().parse().unwrap());
+        if signed_at + life < OffsetDateTime::now_utc() {
+            return false;
+        }
+        let lines = names.iter().filter_map(|name| {
+            let value = parts.headers.get(*name)?.to_str().unwrap();
+            Some(format!("{name}:{value}\n"))
+        });
+        let canonical = format!(
+            "{}\n{}\n{canonical_query}\n{}\n{}\nUNSIGNED-PAYLOAD",
+            parts.method,
+            parts.uri.path(),
+            lines.collect::<String>(),
+            names.join(";")
+        );
+        let to_sign =
+            format!("AWS4-HMAC-SHA256\n{time}\n{scope}\n{}", hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref()));
+        let mut key = format!("AWS4{}", self.keys.secret_access_key.expose_secret()).into_bytes();
+        for part in scope.split('/') {
+            key = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), part.as_bytes()).as_ref().to_vec();
+        }
+        hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), to_sign.as_bytes()).as_ref()) == signature
+    }
+
+    async fn copy(&self, key: &str, source: &str, part: Option<(String, String)>) -> Answer {
+        let from = source.trim_start_matches('/').strip_prefix(&format!("{}/", self.bucket)).unwrap().to_owned();
+        let found = self.s3.get_object().bucket(&self.bucket).key(from).send().await.unwrap();
+        let (kind, bytes) = (found.content_type().map(str::to_owned), found.body.collect().await.unwrap().into_bytes());
+        match part {
+            Some((upload, number)) => {
+                let part = self.s3.upload_part().bucket(&self.bucket).key(key).upload_id(upload);
+                part.part_number(number.parse().unwrap()).body(bytes.into()).send().await.unwrap();
+            }
+            None => {
+                let put = self.s3.put_object().bucket(&self.bucket).key(key).set_content_type(kind);
+                put.body(bytes.into()).send().await.unwrap();
+            }
+        }
+        status(StatusCode::OK, "<CopyResult/>")
+    }
+
+    /// The same request, signed for the store, with no header that it would refuse.
+    async fn pass_on(&self, parts: &Parts, key: &str, names: &[&str], pairs: &[(String, String)], body: Bytes) -> Answer {
+        let lasting = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
+        let kept = |name: &str| name != "host" && (names.contains(&name) || !name.starts_with("x-amz-"));
+        let present: Vec<(&'static str, &str)> = parts
+            .headers
+            .iter()
+            .filter(|(name, _)| kept(name.as_str()))
+            .map(|(name, value)| (lasting(name.as_str()), value.to_str().unwrap()))
+            .collect();
+        let mut signed: Vec<_> = present.iter().copied().filter(|(name, _)| names.contains(name)).collect();
+        signed.sort_unstable();
+        let query: Vec<_> = pairs
+            .iter()
+            .filter(|(name, _)| !name.starts_with("X-Amz-"))
+            .map(|(name, value)| (lasting(name), value.as_str()))
+            .collect();
+        let request = signer::Request { method: lasting(parts.method.as_str()), key, headers: &signed, query: &query };
+        let url = self.signer.presign(&request, OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url;
+        let sent = present.iter().filter(|(name, _)| *name != "content-length" && *name != "connection");
+        let request = self.http.request(parts.method.clone(), url).body(body);
+        let answer = sent.fold(request, |request, (name, value)| request.header(*name, *value)).send().await.unwrap();
+        let mut response = Response::new(Full::default());
+        *response.status_mut() = answer.status();
+        *response.headers_mut() = answer.headers().clone();
+        response.headers_mut().remove("transfer-encoding");
+        *response.body_mut() = answer.bytes().await.unwrap().into();
+        response
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn status(status: StatusCode, body: &'static str) -> Answer {
+    let mut response = Response::new(Full::from(Bytes::from_static(body.as_bytes())));
+    *response.status_mut() = status;
+    response
+}
