@@ -76,7 +76,8 @@ pub struct Image {
     /// The owner's words.
     pub caption: Option<String>,
     /// A presigned GET. The same for repeated reads within a window, so that caches hit; at least half of its life is
-    /// left. Fetch it without the access token.
+    /// left. Fetch it without the access token. Where a page also reads the bytes of an image that it shows, its `<img>` needs
+    /// `crossorigin="anonymous"`: the browser keeps one answer for both.
     pub url: String,
     /// A presigned GET of its preview, if it has one; works as long as `url`.
     pub preview_url: Option<String>,
