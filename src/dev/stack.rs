@@ -209,7 +209,9 @@ async fn serve_s3(
     secret_key: SecretString,
     config: &Config,
 ) -> Result<(JoinHandle<()>, CancellationToken), DevError> {
-    let options = super::s3::Options { root, access_key: ACCESS_KEY.to_owned(), secret_key, cors: config.cors.clone() };
+    let (access_key, cors) = (ACCESS_KEY.to_owned(), config.cors.clone());
+    let region = config.s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
+    let options = super::s3::Options { root, access_key, secret_key, region, cors };
     // Reads every object's metadata: not the runtime's threads' work.
     let opened = tokio::task::spawn_blocking(move || LocalS3::open(options)).await;
     let local = opened.map_err(|error| DevError::Serve(io::Error::other(error)))??;

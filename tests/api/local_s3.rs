@@ -49,6 +49,7 @@ fn options(root: &Path) -> Options {
         root: root.to_owned(),
         access_key: ACCESS.into(),
         secret_key: SECRET.into(),
+        region: "us-east-1".to_owned(),
         cors: CorsOrigins { exact: vec!["https://app.example".to_owned()], loopback: true },
     }
 }

@@ -107,6 +107,7 @@ async fn local_s3(root: PathBuf) -> String {
         root,
         access_key: LOCAL_KEYS.0.to_owned(),
         secret_key: LOCAL_KEYS.1.into(),
+        region: "us-east-1".to_owned(),
         cors: CorsOrigins { exact: vec!["https://app.example".to_owned()], loopback: true },
     };
     let server = LocalS3::open(options).unwrap();

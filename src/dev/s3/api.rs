@@ -238,8 +238,10 @@ impl S3 for Api {
 
     async fn get_bucket_location(&self, req: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
         self.bucket(&req.input.bucket)?;
-        // No constraint is how S3 writes us-east-1.
-        answer(GetBucketLocationOutput::default())
+        // No constraint is how S3 writes us-east-1. The gate lets requests for the server's own region pass alone.
+        let region = req.region.filter(|region| region.as_str() != "us-east-1");
+        let location_constraint = region.map(|region| BucketLocationConstraint::from(region.as_str().to_owned()));
+        answer(GetBucketLocationOutput { location_constraint })
     }
 
     async fn get_bucket_versioning(&self, req: S3Request<GetBucketVersioningInput>) -> Answer<GetBucketVersioningOutput> {

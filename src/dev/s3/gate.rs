@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
-use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, RANGE};
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderValue, LOCATION, RANGE};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use s3s::auth::{S3Auth, SecretKey};
@@ -18,6 +18,7 @@ use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{Body, HttpResponse, S3Error, S3Result, s3_error};
 use secrecy::ExposeSecret as _;
+use time::OffsetDateTime;
 use tokio::time::timeout;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber as _;
@@ -25,7 +26,8 @@ use uuid::Uuid;
 
 use super::api::Api;
 use super::folder::Folder;
-use super::{Options, cors, guard};
+use super::put::FormLocation;
+use super::{Options, cors, errors, guard};
 use crate::config::CorsOrigins;
 
 /// How long a refused body is read on, so that its sender sees the answer and not a broken connection.
@@ -44,6 +46,7 @@ pub(super) struct Gate {
     folder: Arc<Folder>,
     /// The origins of a bucket without rules of its own.
     cors: CorsOrigins,
+    region: String,
     requests: S3Service,
     /// The protocol layer has one clock skew for everything; a form's signing time may be as old as its policy allows.
     forms: S3Service,
@@ -81,7 +84,7 @@ impl Gate {
             builder.build()
         };
         let (requests, forms) = (service(900), service(604_800));
-        Self { folder, cors: options.cors.clone(), requests, forms }
+        Self { folder, cors: options.cors.clone(), region: options.region.clone(), requests, forms }
     }
 
     /// Answers one request.
@@ -89,6 +92,8 @@ impl Gate {
         let (mut parts, body) = request.into_parts();
         let page = cors::CorsRequest::made(parts.method.as_str(), &parts.headers);
         let path = parts.uri.path().to_owned();
+        let condition = errors::failed_condition(&parts.headers);
+        let id = Uuid::new_v4().simple().to_string().to_ascii_uppercase();
         let head = parts.method == Method::HEAD;
         let mut response = if parts.method == Method::OPTIONS {
             self.preflight(&parts).await.unwrap_or_else(refusal)
@@ -99,6 +104,11 @@ impl Gate {
             }
             self.serve(parts, body).await
         };
+        let mut members = vec![("Resource", path.clone()), ("RequestId", id.clone()), ("HostId", "local".to_owned())];
+        if response.status() == StatusCode::PRECONDITION_FAILED {
+            members.extend(condition.map(|name| ("Condition", name.to_owned())));
+        }
+        errors::add_members(&mut response, &members);
         if response.status() == StatusCode::NOT_MODIFIED || (head && !response.status().is_success()) {
             *response.body_mut() = Body::empty();
             response.headers_mut().remove(CONTENT_TYPE);
@@ -110,7 +120,6 @@ impl Gate {
         {
             response.headers_mut().extend(headers);
         }
-        let id = Uuid::new_v4().simple().to_string().to_ascii_uppercase();
         if let Ok(id) = HeaderValue::try_from(id) {
             response.headers_mut().insert("x-amz-request-id", id);
         }
@@ -131,8 +140,12 @@ impl Gate {
         let reading = Reading { body, left: Bytes::new(), piece: if form { PIECE } else { usize::MAX } };
         let body = Shared(Arc::new(Inner { reading: Mutex::new(reading), touched: AtomicBool::new(false) }));
         let rest = body.clone();
-        let response = match guard::check(&parts) {
-            Err(e) => refusal(e),
+        let response = match guard::check(&parts, &self.region, OffsetDateTime::now_utc()) {
+            Err(refused) => {
+                let mut response = refusal(refused.error);
+                errors::add_members(&mut response, &refused.members);
+                response
+            }
             Ok(()) => {
                 let service = if form { &self.forms } else { &self.requests };
                 let request = Request::from_parts(parts, Body::http_body(body));
@@ -142,7 +155,14 @@ impl Gate {
                     Ok(answer) if form && breaks_policy(&answer) => {
                         refusal(s3_error!(AccessDenied, "Invalid according to Policy: Policy Condition failed"))
                     }
-                    Ok(answer) => answer,
+                    Ok(mut answer) => {
+                        if let Some(FormLocation(location)) = answer.extensions_mut().remove::<FormLocation>()
+                            && answer.status() != StatusCode::SEE_OTHER
+                        {
+                            answer.headers_mut().extend(HeaderValue::try_from(location).ok().map(|value| (LOCATION, value)));
+                        }
+                        answer
+                    }
                     Err(_e) => refusal(s3_error!(InternalError, "The answer could not be written")),
                 }
             }

@@ -1,54 +1,186 @@
-//! What AWS refuses of a request's signature and the protocol layer lets pass.
+//! The parts of a request's authentication that AWS refuses and the protocol layer lets pass, or refuses by another name.
 
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
-use s3s::{S3Result, s3_error};
+use s3s::{S3Error, s3_error};
+use time::{Duration, OffsetDateTime, PrimitiveDateTime, format_description::FormatItem, macros::format_description};
 
 /// The longest life of a presigned URL: seven days, in seconds.
 const MAX_EXPIRES: u32 = 604_800;
+/// How far a request's signing time may lie ahead.
+const MAX_SKEW: Duration = Duration::minutes(15);
+const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+const TIME: &[FormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
 
-/// Refuses signature version 2, a life beyond seven days, and `x-amz-*` headers that nobody signed.
+/// An error, and the members that AWS adds to its XML.
+pub(super) struct Refused {
+    /// The error.
+    pub(super) error: S3Error,
+    /// Names and values.
+    pub(super) members: Vec<(&'static str, String)>,
+}
+
+impl From<S3Error> for Refused {
+    fn from(error: S3Error) -> Self {
+        Self { error, members: Vec::new() }
+    }
+}
+
+/// Refuses signature version 2, malformed or dead presigned URLs, other regions, and `x-amz-*` headers that were not signed
+/// (AWS, "Authenticating Requests: Using Query Parameters").
 ///
 /// # Errors
-/// 400 or 403, with AWS's words.
-pub(super) fn check(request: &Parts) -> S3Result<()> {
-    let query = request.uri.query().unwrap_or_default();
-    let pair = |name: &str| query.split('&').find_map(|p| p.strip_prefix(name)?.strip_prefix('='));
+/// 400 or 403, with AWS's code and words.
+pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Result<(), Refused> {
+    let query = Query(request.uri.query().unwrap_or_default());
     let authorization = request.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
-    let old = pair("Signature").is_some() || authorization.is_some_and(|a| a.trim_start().starts_with("AWS "));
-    if old {
+    if query.get("Signature").is_some() || authorization.is_some_and(|a| a.trim_start().starts_with("AWS ")) {
         return Err(s3_error!(
             InvalidRequest,
             "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256."
-        ));
+        )
+        .into());
     }
-    let signed = if pair("X-Amz-Signature").is_some() {
+    let signed = if query.get("X-Amz-Signature").is_some() {
         if authorization.is_some() {
-            return Err(s3_error!(InvalidArgument, "Only one auth mechanism allowed"));
+            return Err(s3_error!(InvalidArgument, "Only one auth mechanism allowed").into());
         }
-        match pair("X-Amz-Expires").and_then(|e| e.parse::<u32>().ok()) {
-            Some(1..=MAX_EXPIRES) => {}
-            _ => {
-                return Err(s3_error!(
-                    AuthorizationQueryParametersError,
-                    "X-Amz-Expires must be a number of seconds from 1 to a week"
-                ));
-            }
-        }
-        pair("X-Amz-SignedHeaders").map(|s| s.replace("%3B", ";").replace("%3b", ";"))
+        Some(check_presigned(query, region, now)?)
+    } else if let Some(authorization) = authorization {
+        check_header(authorization, region)?;
+        let after = |name: &str| Some(authorization.split_once(name)?.1.split([',', ' ']).next()?.to_owned());
+        after("SignedHeaders=")
     } else {
-        authorization.and_then(|a| {
-            let rest = a.split_once("SignedHeaders=")?.1;
-            Some(rest.split([',', ' ']).next()?.to_owned())
-        })
+        None
     };
     // An anonymous request is refused by the protocol layer; a form is signed in its fields.
     let Some(signed) = signed else { return Ok(()) };
     let is_signed = |name: &str| signed.split(';').any(|s| s.eq_ignore_ascii_case(name));
     match unsigned(&request.headers, is_signed) {
-        Some(name) => Err(s3_error!(AccessDenied, "There were headers present in the request which were not signed: {name}")),
+        Some(name) => {
+            let error = s3_error!(AccessDenied, "There were headers present in the request which were not signed");
+            Err(Refused { error, members: vec![("HeadersNotSigned", name.to_owned())] })
+        }
         None => Ok(()),
+    }
+}
+
+/// A presigned URL's query.
+#[derive(Clone, Copy)]
+struct Query<'a>(&'a str);
+
+impl<'a> Query<'a> {
+    fn get(self, name: &str) -> Option<&'a str> {
+        self.0.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
+    }
+
+    fn decoded(self, name: &str) -> Option<String> {
+        let pair = format!("v={}", self.get(name)?);
+        let (_, value) = url::form_urlencoded::parse(pair.as_bytes()).next()?;
+        Some(value.into_owned())
+    }
+}
+
+/// Returns the names of the signed headers.
+fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Result<String, Refused> {
+    let malformed =
+        |message: String| Err(S3Error::with_message(s3s::S3ErrorCode::AuthorizationQueryParametersError, message).into());
+    let text = |name: &str| query.decoded(name).filter(|text| !text.is_empty());
+    let (Some(algorithm), Some(credential), Some(date), Some(signed), Some(expires)) = (
+        text("X-Amz-Algorithm"),
+        text("X-Amz-Credential"),
+        text("X-Amz-Date"),
+        text("X-Amz-SignedHeaders"),
+        query.decoded("X-Amz-Expires"),
+    ) else {
+        return malformed(
+            "Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, X-Amz-Date, \
+             X-Amz-SignedHeaders, and X-Amz-Expires parameters."
+                .to_owned(),
+        );
+    };
+    if algorithm != ALGORITHM {
+        return malformed(format!("X-Amz-Algorithm only supports \"{ALGORITHM}\""));
+    }
+    match Scope::parse(&credential) {
+        None => {
+            return malformed(
+                "Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting \
+                 \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\"."
+                    .to_owned(),
+            );
+        }
+        Some(scope) if scope.service != "s3" => {
+            let text = "Error parsing the X-Amz-Credential parameter; incorrect service. This endpoint belongs to \"s3\".";
+            return malformed(text.to_owned());
+        }
+        Some(scope) if scope.region != region => {
+            let error = S3Error::with_message(
+                s3s::S3ErrorCode::AuthorizationQueryParametersError,
+                format!(
+                    "Error parsing the X-Amz-Credential parameter; the region '{}' is wrong; expecting '{region}'",
+                    scope.region
+                ),
+            );
+            return Err(Refused { error, members: vec![("Region", region.to_owned())] });
+        }
+        Some(_) => {}
+    }
+    let Ok(signed_at) = PrimitiveDateTime::parse(&date, TIME) else {
+        return malformed("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"".to_owned());
+    };
+    let Some(expires @ 1..=MAX_EXPIRES) = expires.parse::<u32>().ok() else {
+        return malformed("X-Amz-Expires must be a number of seconds from 1 to 604800, a week".to_owned());
+    };
+    check_life(signed_at.assume_utc(), expires, now)?;
+    Ok(signed)
+}
+
+fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> Result<(), Refused> {
+    let rfc3339 = |time: OffsetDateTime| time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+    if signed_at - now > MAX_SKEW {
+        return Err(s3_error!(AccessDenied, "Request is not yet valid").into());
+    }
+    let end = signed_at + Duration::seconds(i64::from(expires));
+    if end < now {
+        let members = vec![
+            ("X-Amz-Expires", expires.to_string()),
+            ("Expires", rfc3339(end)),
+            ("ServerTime", rfc3339(now.replace_nanosecond(0).unwrap_or(now))),
+        ];
+        return Err(Refused { error: s3_error!(AccessDenied, "Request has expired"), members });
+    }
+    Ok(())
+}
+
+/// A credential's scope.
+struct Scope<'a> {
+    region: &'a str,
+    service: &'a str,
+}
+
+impl<'a> Scope<'a> {
+    fn parse(credential: &'a str) -> Option<Self> {
+        // A key id may have slashes; the scope is the last four.
+        let mut parts = credential.rsplitn(5, '/');
+        let (end, service, region, date) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let sound = end == "aws4_request" && date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit());
+        (sound && parts.next().is_some_and(|key| !key.is_empty())).then_some(Self { region, service })
+    }
+}
+
+fn check_header(authorization: &str, region: &str) -> Result<(), Refused> {
+    let credential = authorization.split_once("Credential=").and_then(|(_, rest)| rest.split([',', ' ']).next());
+    match credential.and_then(Scope::parse) {
+        Some(scope) if scope.region != region => {
+            let error = S3Error::with_message(
+                s3s::S3ErrorCode::AuthorizationHeaderMalformed,
+                format!("The authorization header is malformed; the region '{}' is wrong; expecting '{region}'", scope.region),
+            );
+            Err(Refused { error, members: vec![("Region", region.to_owned())] })
+        }
+        _ => Ok(()),
     }
 }
 

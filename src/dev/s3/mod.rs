@@ -13,6 +13,7 @@ mod condition;
 mod config;
 mod copy;
 mod cors;
+mod errors;
 mod folder;
 mod gate;
 mod guard;
@@ -46,6 +47,8 @@ pub struct Options {
     pub access_key: String,
     /// Its secret.
     pub secret_key: SecretString,
+    /// The region that requests must be signed for.
+    pub region: String,
     /// The origins whose pages may read answers.
     pub cors: CorsOrigins,
 }
@@ -56,6 +59,7 @@ impl fmt::Debug for Options {
             .field("root", &self.root)
             .field("access_key", &self.access_key)
             .field("secret_key", &"[redacted]")
+            .field("region", &self.region)
             .field("cors", &self.cors)
             .finish()
     }

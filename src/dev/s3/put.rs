@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hyper::Method;
-use hyper::header::{ETAG, HOST, HeaderValue, LOCATION};
+use hyper::header::{ETAG, HOST};
 use s3s::dto::{Metadata, PutObjectInput, PutObjectOutput, StreamingBlob};
 use s3s::stream::ByteStream as _;
 use s3s::{S3Request, S3Response, S3Result, s3_error};
@@ -98,11 +98,15 @@ pub(super) async fn put(
         // A browser's form: the protocol layer has checked its policy, and leaves these two headers to us.
         let host = req.headers.get(HOST).and_then(|h| h.to_str().ok());
         let location = format!("http://{}/{}/{}", host.unwrap_or_default(), req.input.bucket, percent_encode(&meta.key));
-        response.headers.extend(HeaderValue::try_from(location).ok().map(|l| (LOCATION, l)));
+        response.extensions.insert(FormLocation(location));
         response.headers.extend(meta.e_tag().to_http_header().ok().map(|t| (ETAG, t)));
     }
     Ok(response)
 }
+
+/// The stored object's address, for the `Location` of a form's answer that redirects nowhere else.
+#[derive(Clone)]
+pub(super) struct FormLocation(pub(super) String);
 
 pub(super) fn known_length(body: Option<&StreamingBlob>) -> Option<i64> {
     let length = body.map_or(Some(0), |b| b.remaining_length().exact());

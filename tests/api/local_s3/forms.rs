@@ -13,6 +13,16 @@ fn form(server: &Server, age: i64, fields: &[(&str, &str)]) -> Vec<(String, Stri
 }
 
 fn form_of(server: &Server, age: i64, fields: &[(&str, &str)], length: RangeInclusive<u64>) -> Vec<(String, String)> {
+    form_with(server, age, fields, length, &[("key", "in/"), ("content-type", "image/"), ("success_action_status", "")])
+}
+
+fn form_with(
+    server: &Server,
+    age: i64,
+    fields: &[(&str, &str)],
+    length: RangeInclusive<u64>,
+    prefixes: &[(&str, &str)],
+) -> Vec<(String, String)> {
     let keys = signer::Credentials {
         access_key_id: ACCESS.to_owned(),
         secret_access_key: SecretString::from(SECRET),
@@ -20,8 +30,7 @@ fn form_of(server: &Server, age: i64, fields: &[(&str, &str)], length: RangeIncl
         expires_at: None,
     };
     let signer = Signer::new(Location::endpoint(&server.base, BUCKET, true).unwrap(), "us-east-1", keys);
-    let prefixes = [("key", "in/"), ("content-type", "image/"), ("success_action_status", "")];
-    let form = Form { fields: &[], prefixes: &prefixes, length };
+    let form = Form { fields: &[], prefixes, length };
     let ttl = Duration::from_secs(3600 * u64::try_from(age + 1).unwrap());
     let signed = signer.sign_form(&form, OffsetDateTime::from(hours(-age)), ttl).unwrap();
     assert_eq!(signed.url, format!("{}/{BUCKET}", server.base));
@@ -30,6 +39,10 @@ fn form_of(server: &Server, age: i64, fields: &[(&str, &str)], length: RangeIncl
 }
 
 async fn post(server: &Server, fields: &[(String, String)], file: &str) -> Response {
+    send_form(&server.http, server, fields, file).await
+}
+
+async fn send_form(http: &reqwest::Client, server: &Server, fields: &[(String, String)], file: &str) -> Response {
     let mut body = String::new();
     for (name, value) in fields {
         body += &format!("--BB\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
@@ -37,7 +50,7 @@ async fn post(server: &Server, fields: &[(String, String)], file: &str) -> Respo
     body += &format!(
         "--BB\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\nContent-Type: image/png\r\n\r\n{file}\r\n--BB--\r\n"
     );
-    let post = server.http.post(format!("{}/{BUCKET}", server.base)).header("content-type", "multipart/form-data; boundary=BB");
+    let post = http.post(format!("{}/{BUCKET}", server.base)).header("content-type", "multipart/form-data; boundary=BB");
     post.header("origin", "http://localhost:5173").body(body).send().await.unwrap()
 }
 
@@ -96,5 +109,23 @@ async fn a_form_outside_its_policy_is_refused() {
     expect(post(&server, &bare, "ten bytes!").await, 403, "AccessDenied").await;
     assert!(!server.exists("in/a").await);
     assert_eq!(server.temps(), 0);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn a_redirect_leads_where_the_form_says() {
+    let server = Server::start().await;
+    let fields = [("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")];
+    let mut prefixes = vec![("key", "in/"), ("content-type", "image/"), ("success_action_status", "")];
+    prefixes.push(("success_action_redirect", "https://app.example/"));
+    let mut form = form_with(&server, 0, &fields, 5..=20, &prefixes);
+    form.insert(0, ("success_action_redirect".to_owned(), "https://app.example/done?step=2".to_owned()));
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let done = send_form(&http, &server, &form, "ten bytes!").await;
+    assert_eq!(
+        done.headers()["location"],
+        "https://app.example/done?step=2&bucket=photos&key=in%2Fa&etag=7df74d02c12d70f2b09a1f70a316145e"
+    );
+    expect(done, 303, "").await;
     server.end().await;
 }

@@ -121,7 +121,7 @@ async fn an_unsigned_amz_header_is_refused() {
     for (name, value) in [("x-amz-meta-foo", "bar"), ("X-Amz-Tagging", "a=b"), ("x-amz-acl", "public-read")] {
         let put = replay(&server.http, &signed).header(name, value).body(body.clone()).send().await.unwrap();
         let text = expect(put, 403, "AccessDenied").await;
-        assert!(text.contains("not signed"), "{text}");
+        assert!(text.contains("not signed") && text.contains(&name.to_ascii_lowercase()), "{text}");
     }
     assert!(!server.exists("k").await);
     // An ordinary extra header is no matter.
@@ -223,5 +223,70 @@ async fn a_body_needs_a_length_and_keeps_to_its_hash() {
     expect(hashed.send().await.unwrap(), 403, "AccessDenied").await;
     assert!(!server.exists("k").await);
     assert_eq!(server.temps(), 0);
+    server.end().await;
+}
+
+/// Errors name what AWS names, in AWS's codes, so that what is learnt here holds there.
+#[tokio::test]
+async fn malformed_queries_and_other_regions_are_refused_as_aws_does() {
+    let server = Server::start().await;
+    server.put("k", b"x").await;
+    let url = server.sign_get("k").await;
+    let get = async |url: String| server.http.get(url).send().await.unwrap();
+    let without = |name: &str| {
+        let (head, query) = url.split_once('?').unwrap();
+        let kept: Vec<_> = query.split('&').filter(|pair| !pair.starts_with(name)).collect();
+        format!("{head}?{}", kept.join("&"))
+    };
+    let with = |name: &str, value: &str| format!("{}&{name}={value}", without(name));
+    let scope = |region: &str, service: &str| {
+        with("X-Amz-Credential", &format!("{ACCESS}%2F20260101%2F{region}%2F{service}%2Faws4_request"))
+    };
+    for (case, url, says) in [
+        ("no algorithm", without("X-Amz-Algorithm"), "requires the X-Amz-Algorithm"),
+        ("no credential", without("X-Amz-Credential"), "requires the X-Amz-Algorithm"),
+        ("no date", without("X-Amz-Date"), "requires the X-Amz-Algorithm"),
+        ("no signed headers", without("X-Amz-SignedHeaders"), "requires the X-Amz-Algorithm"),
+        ("no life", without("X-Amz-Expires"), "requires the X-Amz-Algorithm"),
+        ("algorithm", with("X-Amz-Algorithm", "AWS4-HMAC-SHA1"), "only supports"),
+        ("date", with("X-Amz-Date", "yesterday"), "X-Amz-Date must be"),
+        ("credential", with("X-Amz-Credential", "abc"), "mal-formed"),
+        ("service", scope("us-east-1", "ec2"), "incorrect service"),
+        ("region", scope("eu-west-1", "s3"), "the region &apos;eu-west-1&apos; is wrong; expecting &apos;us-east-1&apos;"),
+    ] {
+        let text = expect(get(url).await, 400, "AuthorizationQueryParametersError").await;
+        assert!(text.contains(says), "{case}: {text}");
+        for member in ["<Resource>/photos/k</Resource>", "<RequestId>", "<HostId>"] {
+            assert!(text.contains(member), "{case}: {text}");
+        }
+        assert_eq!(text.contains("<Region>us-east-1</Region>"), case == "region", "{case}: {text}");
+    }
+    let header = server.http.get(format!("{}/{BUCKET}/k", server.base));
+    let header = header.header(
+        "authorization",
+        format!("AWS4-HMAC-SHA256 Credential={ACCESS}/20260101/US/s3/aws4_request,SignedHeaders=host,Signature=0"),
+    );
+    let text = expect(header.send().await.unwrap(), 400, "AuthorizationHeaderMalformed").await;
+    assert!(text.contains("<Region>us-east-1</Region>"), "{text}");
+
+    let dated = |age: i64, secs: u64| {
+        let config = PresigningConfig::builder().start_time(hours(age)).expires_in(Duration::from_secs(secs)).build().unwrap();
+        server.s3.get_object().bucket(BUCKET).key("k").presigned(config)
+    };
+    let dead = dated(-1, 600).await.unwrap();
+    let text = expect(get(dead.uri().to_owned()).await, 403, "AccessDenied").await;
+    assert!(
+        text.contains("<X-Amz-Expires>600</X-Amz-Expires>") && text.contains("<ServerTime>") && text.contains("has expired"),
+        "{text}"
+    );
+    let early = dated(1, 600).await.unwrap();
+    let text = expect(get(early.uri().to_owned()).await, 403, "AccessDenied").await;
+    assert!(text.contains("not yet valid"), "{text}");
+
+    let body = b"the picture".to_vec();
+    let put = server.sign_put("once", &body).await;
+    expect(replay(&server.http, &put).body(body.clone()).send().await.unwrap(), 200, "").await;
+    let text = expect(replay(&server.http, &put).body(body).send().await.unwrap(), 412, "PreconditionFailed").await;
+    assert!(text.contains("<Condition>If-None-Match</Condition>"), "{text}");
     server.end().await;
 }
