@@ -59,29 +59,56 @@ pub enum ConnectError {
     NoRandomness(#[from] crate::domain::credentials::NoRandomness),
 }
 
+impl ConnectError {
+    /// Whether bucket and database are seen not to belong together, rather than not seen at all.
+    #[must_use]
+    pub fn is_mismatch(&self) -> bool {
+        matches!(self, Self::Pair(error) if error.is_mismatch())
+    }
+}
+
 impl App {
     /// Connects to the database and makes its indexes, and finds credentials for S3.
     ///
     /// # Errors
     /// [`ConnectError`] names the part.
     pub async fn connect(config: &Config) -> Result<Self, ConnectError> {
-        let store = async { Store::connect(&config.mongo).await.map_err(ConnectError::Database) };
+        let app = Self::open(config).await?;
+        app.valet.make_indexes().await.map_err(ConnectError::Database)?;
+        Ok(app)
+    }
+
+    /// Connects to the database and finds credentials for S3, and writes nothing to either.
+    ///
+    /// # Errors
+    /// [`ConnectError`] names the part.
+    pub async fn open(config: &Config) -> Result<Self, ConnectError> {
+        let store = async { Store::open(&config.mongo).await.map_err(ConnectError::Database) };
         let objects = async { Objects::connect(&config.s3).await.map_err(ConnectError::Objects) };
         let (store, objects) = tokio::try_join!(store, objects)?;
         let valet = Arc::new(Valet::new(config, store, objects)?);
         Ok(Self { valet, proxies: Arc::new(config.proxies.clone()), readiness: Arc::default(), stopping: Arc::default() })
     }
 
-    /// [`App::connect`], and verifies that bucket and database belong together: what sweeps or serves must not take another
-    /// deployment's records for its own.
+    /// [`App::connect`], after verifying that bucket and database belong together: what sweeps or serves must not take another
+    /// deployment's records for its own. A refusal has changed nothing.
     ///
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect_pair(config: &Config) -> Result<Self, ConnectError> {
-        let app = Self::connect(config).await?;
+        let app = Self::open(config).await?;
         app.valet.probe_objects().await.map_err(ConnectError::Objects)?;
         app.valet.verify_pair().await?;
+        app.valet.make_indexes().await.map_err(ConnectError::Database)?;
         Ok(app)
+    }
+
+    /// Makes the database the owner of the bucket, whatever either belonged to.
+    ///
+    /// # Errors
+    /// [`ConnectError::Pair`]; safe to repeat.
+    pub async fn join(&self) -> Result<(), ConnectError> {
+        Ok(self.valet.join_pair().await.map(drop)?)
     }
 
     /// The process's metrics, with what is true at this moment.

@@ -14,7 +14,6 @@ use valet::{
     domain::{Valet, check, deployment::Sample, orphans::Consent},
     http,
     model::{DeploymentId, Email},
-    store::objects::listing::Listed,
     telemetry,
 };
 
@@ -75,6 +74,9 @@ struct DevArguments {
     /// Listen on all interfaces and sign for this machine's address in the local network, so that a phone can upload.
     #[arg(long)]
     lan: bool,
+    /// Make the database the owner of the bucket, where one of the two was replaced: see `valet join`.
+    #[arg(long)]
+    join: bool,
 }
 
 #[derive(clap::Args)]
@@ -166,7 +168,8 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
     use valet::dev::{Options, Stack};
     telemetry::start(valet::config::LogFormat::Text);
     let stop = on_signal()?;
-    let options = Options { bind: arguments.bind, s3_bind: arguments.s3_bind, data_dir: arguments.data_dir, lan: arguments.lan };
+    let DevArguments { bind, s3_bind, data_dir, lan, join } = arguments;
+    let options = Options { bind, s3_bind, data_dir, lan, join };
     let stack = tokio::select! {
         stack = Stack::start(&options, &env) => stack?,
         () = stop.cancelled() => return Ok(()),
@@ -208,14 +211,9 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
 
 /// Shows every orphan, then deletes them if the operator consents.
 async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
-    let mut printed = Ok(());
-    let mut print = |orphan: &Listed| {
-        if printed.is_ok() {
-            printed = output::line(format_args!("orphaned object: {orphan}"));
-        }
-    };
-    let found = valet.find_orphans(before, &mut print).await?;
-    printed?;
+    let mut lines = output::Lines::default();
+    let found = valet.find_orphans(before, &mut |orphan| lines.print(format_args!("orphaned object: {orphan}"))).await?;
+    lines.end()?;
     output::line(found.counts())?;
     if found.orphans.count == 0 {
         return Ok(());
@@ -230,12 +228,18 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
     };
     let deleted = valet.delete_orphans(before, &found, consent).await?;
     output::line(format_args!("{} objects deleted, {} failed", deleted.deleted, deleted.failed))?;
+    if deleted.new > 0 {
+        output::line(format_args!(
+            "{} objects have lost their record since and are left: run it again to see them",
+            deleted.new
+        ))?;
+    }
     if deleted.failed == 0 { Ok(()) } else { Err("some orphans could not be deleted: run it again".into()) }
 }
 
 async fn join(yes: bool) -> Result<(), Failure> {
     let config = settings()?;
-    let valet = App::connect(&config).await?.valet;
+    let valet = App::open(&config).await?.valet;
     let pair = valet.pair().await?;
     let id = |id: Option<DeploymentId>| id.map_or_else(|| "none yet".to_owned(), |id| id.to_string());
     output::line(format_args!("deployment of the database {}: {}", config.mongo.database, id(pair.database)))?;
@@ -244,6 +248,7 @@ async fn join(yes: bool) -> Result<(), Failure> {
         Sample::Empty => "the bucket has no images",
         Sample::Known => "the database knows images that are in the bucket",
         Sample::Unknown => "the database has no record of the images in the bucket: they will count as orphans",
+        Sample::Crowded => "the bucket has many objects of other programs; none of Valet's was found among the first",
     };
     output::line(sample)?;
     if pair.bucket.is_some() && pair.bucket == pair.database {
@@ -273,7 +278,7 @@ fn ask(question: &str) -> Result<String, Failure> {
 async fn passwd(email: &str) -> Result<(), Failure> {
     let config = settings()?;
     let password = new_password()?;
-    App::connect(&config).await?.valet.set_password(email, password.expose_secret(), OffsetDateTime::now_utc()).await?;
+    App::open(&config).await?.valet.set_password(email, password.expose_secret(), OffsetDateTime::now_utc()).await?;
     Ok(output::line("The password is set and all sessions are ended; access tokens die within 30 seconds.")?)
 }
 
@@ -295,10 +300,9 @@ async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
     let config = settings()?;
     let email = arguments.email.as_deref().map(|text| Email::parse(text).map_err(|_| "this is not an email")).transpose()?;
     let valet = App::connect_pair(&config).await?.valet;
-    let mut printed = Ok(());
-    let print = |repair| printed = std::mem::replace(&mut printed, Ok(())).and_then(|()| output::line(repair));
-    let done = valet.recount(email.as_ref(), print).await?;
-    printed?;
+    let mut lines = output::Lines::default();
+    let done = valet.recount(email.as_ref(), |repair| lines.print(repair)).await?;
+    lines.end()?;
     output::line(done)?;
     if done.failed == 0 { Ok(()) } else { Err("some users could not be recounted: run it again".into()) }
 }

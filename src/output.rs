@@ -26,6 +26,29 @@ pub fn failure(error: impl Display) {
     let _ = writeln!(io::stderr().lock(), "valet: {error}");
 }
 
+/// Lines that are printed from a callback, which cannot fail. Nothing is printed after the first error.
+#[derive(Debug, Default)]
+pub struct Lines {
+    failed: Option<io::Error>,
+}
+
+impl Lines {
+    /// Prints a line, as [`line`] does.
+    pub fn print(&mut self, text: impl Display) {
+        if self.failed.is_none() {
+            self.failed = line(text).err();
+        }
+    }
+
+    /// Ends the lines.
+    ///
+    /// # Errors
+    /// The first error of [`Lines::print`].
+    pub fn end(self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), Err)
+    }
+}
+
 fn written(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

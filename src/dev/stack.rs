@@ -34,6 +34,8 @@ pub struct Options {
     pub data_dir: PathBuf,
     /// Listen on all interfaces and sign for the machine's address in the local network.
     pub lan: bool,
+    /// Make the database the owner of the bucket, whatever either belonged to.
+    pub join: bool,
 }
 
 /// Why the local stack does not run. Each message is one line that says what to do.
@@ -72,6 +74,9 @@ pub enum DevError {
     /// A part that the environment names, or a local one that does not answer.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// Bucket and database do not belong together: the environment names one of them now, or a part of the data was removed.
+    #[error("{0}; for the parts of `valet dev`: `valet dev --join`, or choose another folder with --data-dir DIR")]
+    Pair(#[source] ConnectError),
     /// The server ended.
     #[error("the server failed: {0}")]
     Serve(#[source] io::Error),
@@ -81,6 +86,16 @@ pub enum DevError {
     /// The system gives no random bytes.
     #[error("the system's source of random bytes failed")]
     NoRandomness,
+}
+
+async fn connect(config: &Config, options: &Options) -> Result<App, DevError> {
+    if options.join {
+        App::open(config).await?.join().await?;
+    }
+    match App::connect_pair(config).await {
+        Err(error) if error.is_mismatch() => Err(DevError::Pair(error)),
+        app => Ok(app?),
+    }
 }
 
 /// The running parts. Dropping it kills mongod; [`Stack::run`] ends all of it in order.
@@ -155,7 +170,7 @@ impl Stack {
             }
             None => None,
         };
-        let app = App::connect_pair(&config).await?;
+        let app = connect(&config, options).await?;
         let banner = banner(api, &config, s3.is_some(), mongod.as_ref(), &options.data_dir);
         Ok(Self { listener, app, config, s3, mongod, banner })
     }

@@ -2,14 +2,16 @@
 //! database that is empty, restored, or another deployment's makes every object look abandoned.
 
 use crate::{
-    model::{DeploymentId, ImageId},
-    store::{Objects, StoreError},
+    model::DeploymentId,
+    store::{Objects, StoreError, probe::DatabaseProbe},
 };
 
 use super::Valet;
 
 /// Objects whose owners are looked up before a bucket without a marker is taken over.
 const SAMPLE: usize = 500;
+/// Keys that are looked through for them under each prefix: other programs' keys may come first.
+const KEYS: usize = 20_000;
 
 /// Why a bucket and a database are not worked on together.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +36,9 @@ pub enum PairError {
         /// The bucket's id.
         bucket: DeploymentId,
     },
-    /// The database has ready images; the bucket has no object of Valet's.
+    /// The database has ready images; the bucket has no marker and no object of Valet's.
     #[error(
-        "the database has ready images, and the bucket is empty. Check S3_BUCKET and S3_ENDPOINT; if the objects are lost or \
+        "the database has ready images, and the bucket has none. Check S3_BUCKET and S3_ENDPOINT; if the objects are lost or \
          still to be restored, run `valet join`"
     )]
     EmptyBucket,
@@ -46,6 +48,12 @@ pub enum PairError {
          database is to own this bucket from now on, run `valet join`"
     )]
     UnknownObjects,
+    /// The bucket has so many keys of other programs that no object of Valet's was found behind them, nor their absence.
+    #[error(
+        "whether the bucket has images of another deployment is not known: the first {KEYS} keys under u/ or in/ belong to other \
+         programs. Use a bucket of Valet's own; if this database is to own this bucket from now on, run `valet join`"
+    )]
+    Crowded,
     /// The marker could not be read or written.
     #[error(
         "the marker valet/deployment in the bucket could not be read or written (the role needs s3:GetObject and s3:PutObject on it): {0}"
@@ -54,6 +62,14 @@ pub enum PairError {
     /// The database or S3 failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl PairError {
+    /// Whether bucket and database are seen not to belong together, rather than not seen at all.
+    #[must_use]
+    pub fn is_mismatch(&self) -> bool {
+        matches!(self, Self::Differ { .. } | Self::NewDatabase { .. } | Self::EmptyBucket | Self::UnknownObjects | Self::Crowded)
+    }
 }
 
 /// The ids that a bucket and a database have.
@@ -66,6 +82,17 @@ pub struct Pair {
 }
 
 impl Pair {
+    /// Reads both ids.
+    ///
+    /// # Errors
+    /// [`PairError::Marker`] or [`PairError::Store`].
+    pub async fn read(database: &DatabaseProbe, objects: &Objects) -> Result<Self, PairError> {
+        let database = async { database.deployment_id().await.map_err(PairError::Store) };
+        let bucket = async { objects.deployment_id().await.map_err(PairError::Marker) };
+        let (database, bucket) = tokio::try_join!(database, bucket)?;
+        Ok(Self { bucket, database })
+    }
+
     /// Returns the common id; `None` where one side has none yet.
     ///
     /// # Errors
@@ -89,6 +116,59 @@ pub enum Sample {
     Known,
     /// The database has no record of any.
     Unknown,
+    /// No object of Valet's was found, and the keys of other programs were too many to look through.
+    Crowded,
+}
+
+impl Sample {
+    /// Looks up the owners of the first objects in the bucket.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn take(database: &DatabaseProbe, objects: &Objects) -> Result<Self, StoreError> {
+        let mut images = Vec::new();
+        let mut is_crowded = false;
+        for prefix in ["u/", "in/"] {
+            let (mut next, mut seen) = (None, 0);
+            loop {
+                let page = objects.list_page(prefix, next).await?;
+                seen += page.objects.len();
+                let before = images.len();
+                images.extend(page.objects.iter().filter_map(|object| Some(object.key.owner()?.image)).take(SAMPLE));
+                next = page.next;
+                if next.is_none() || images.len() > before {
+                    break;
+                }
+                if seen >= KEYS {
+                    is_crowded = true;
+                    break;
+                }
+            }
+        }
+        Ok(match images.is_empty() {
+            true if is_crowded => Self::Crowded,
+            true => Self::Empty,
+            false if database.knows_any(&images).await? => Self::Known,
+            false => Self::Unknown,
+        })
+    }
+}
+
+/// Judges a bucket and a database without writing to either. Returns their id; `None` where the next start of a server ties
+/// them.
+///
+/// # Errors
+/// [`PairError`].
+pub async fn examine(database: &DatabaseProbe, objects: &Objects) -> Result<Option<DeploymentId>, PairError> {
+    if let Some(id) = Pair::read(database, objects).await?.judge()? {
+        return Ok(Some(id));
+    }
+    match Sample::take(database, objects).await? {
+        Sample::Unknown => Err(PairError::UnknownObjects),
+        Sample::Crowded => Err(PairError::Crowded),
+        Sample::Empty if database.has_ready_image().await? => Err(PairError::EmptyBucket),
+        Sample::Empty | Sample::Known => Ok(None),
+    }
 }
 
 impl Valet {
@@ -97,26 +177,25 @@ impl Valet {
     /// # Errors
     /// [`PairError::Marker`] or [`PairError::Store`].
     pub async fn pair(&self) -> Result<Pair, PairError> {
-        let database = async { self.store.deployment_id().await.map_err(PairError::Store) };
-        let bucket = async { self.objects.deployment_id().await.map_err(PairError::Marker) };
-        let (database, bucket) = tokio::try_join!(database, bucket)?;
-        Ok(Pair { bucket, database })
+        Pair::read(&self.store.probe(), &self.objects).await
+    }
+
+    /// Returns what the bucket's first objects say about the database.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn sample(&self) -> Result<Sample, StoreError> {
+        Sample::take(&self.store.probe(), &self.objects).await
     }
 
     /// Verifies that bucket and database belong together, and ties them at the first start. The database's id comes first: a
     /// server that dies before the marker leaves a pair that the next start completes.
     ///
     /// # Errors
-    /// [`PairError`]; nothing was changed.
+    /// [`PairError`]; a mismatch has changed nothing.
     pub async fn verify_pair(&self) -> Result<DeploymentId, PairError> {
-        let pair = self.pair().await?;
-        if let Some(id) = pair.judge()? {
+        if let Some(id) = examine(&self.store.probe(), &self.objects).await? {
             return Ok(id);
-        }
-        match self.sample().await? {
-            Sample::Unknown => return Err(PairError::UnknownObjects),
-            Sample::Empty if self.store.has_ready_image().await? => return Err(PairError::EmptyBucket),
-            Sample::Empty | Sample::Known => {}
         }
         let database = self.store.insert_deployment_id(DeploymentId::new()).await?;
         self.objects.insert_deployment_id(database).await.map_err(PairError::Marker)?;
@@ -137,24 +216,11 @@ impl Valet {
         Ok(id)
     }
 
-    /// Looks up the owners of the first objects in the bucket.
+    /// Makes the indexes that the use cases rely on.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sample(&self) -> Result<Sample, StoreError> {
-        let mut images = Vec::new();
-        for prefix in ["u/", "in/"] {
-            images.extend(sampled(&self.objects, prefix).await?);
-        }
-        if images.is_empty() {
-            return Ok(Sample::Empty);
-        }
-        let known = self.store.images.entries(&images).await?;
-        Ok(if known.is_empty() { Sample::Unknown } else { Sample::Known })
+    pub async fn make_indexes(&self) -> Result<(), StoreError> {
+        self.store.make_indexes().await
     }
-}
-
-async fn sampled(objects: &Objects, prefix: &str) -> Result<Vec<ImageId>, StoreError> {
-    let page = objects.list_page(prefix, None).await?;
-    Ok(page.objects.iter().filter_map(|object| Some(object.key.owner()?.image)).take(SAMPLE).collect())
 }

@@ -1,20 +1,13 @@
-//! The deployment's id in the database: `meta {_id: "deployment", id}`, written once.
+//! The deployment's id in the database, `meta {_id: "deployment", id}`, written once; and what the records say about a bucket.
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
 
-use super::{Calls, Store, StoreError, is_duplicate};
-use crate::model::{DeploymentId, ImageState};
+use super::{Store, StoreError, images::not_gone, is_duplicate, probe::DatabaseProbe};
+use crate::model::{DeploymentId, ImageId, ImageState};
 
 const COLLECTION: &str = "meta";
 const NAME: &str = "deployment";
-
-/// Reads the id.
-pub(super) async fn read(calls: &Calls) -> Result<Option<DeploymentId>, StoreError> {
-    let meta = calls.database().collection::<Document>(COLLECTION);
-    let found = calls.read(|| async { meta.find_one(doc! { "_id": NAME }).await }).await?;
-    found.map(|found| id_of(&found)).transpose()
-}
 
 fn id_of(found: &Document) -> Result<DeploymentId, StoreError> {
     found.get_str("id").ok().and_then(DeploymentId::parse).ok_or(StoreError::Corrupt {
@@ -25,12 +18,10 @@ fn id_of(found: &Document) -> Result<DeploymentId, StoreError> {
 }
 
 impl Store {
-    /// Returns the id of the deployment that this database belongs to; `None` before the first start.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn deployment_id(&self) -> Result<Option<DeploymentId>, StoreError> {
-        read(&self.calls).await
+    /// Returns the examiner of this database.
+    #[must_use]
+    pub fn probe(&self) -> DatabaseProbe {
+        DatabaseProbe::of(&self.calls)
     }
 
     /// Writes `id` unless there is one already. Returns the one that is there afterwards: of several servers at their first
@@ -48,7 +39,19 @@ impl Store {
             Err(StoreError::Database(error)) if is_duplicate(&error) => {}
             Err(error) => return Err(error),
         }
-        self.deployment_id().await?.ok_or(StoreError::Contention { what: "the deployment's id" })
+        self.probe().deployment_id().await?.ok_or(StoreError::Contention { what: "the deployment's id" })
+    }
+}
+
+impl DatabaseProbe {
+    /// Returns the id of the deployment that this database belongs to; `None` before the first start.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn deployment_id(&self) -> Result<Option<DeploymentId>, StoreError> {
+        let meta = self.calls.database().collection::<Document>(COLLECTION);
+        let found = self.calls.read(|| async { meta.find_one(doc! { "_id": NAME }).await }).await?;
+        found.map(|found| id_of(&found)).transpose()
     }
 
     /// Whether any image is ready.
@@ -56,10 +59,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn has_ready_image(&self) -> Result<bool, StoreError> {
+        self.has_image(doc! { "state": ImageState::Ready.as_str() }).await
+    }
+
+    /// Whether there is a record of any of these images.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn knows_any(&self, images: &[ImageId]) -> Result<bool, StoreError> {
+        let mut filter = not_gone();
+        filter.insert("_id", doc! { "$in": images.iter().map(ToString::to_string).collect::<Vec<_>>() });
+        self.has_image(filter).await
+    }
+
+    async fn has_image(&self, filter: Document) -> Result<bool, StoreError> {
         let images = self.calls.database().collection::<Document>("images");
-        let ready = doc! { "state": ImageState::Ready.as_str() };
         let found = self.calls.read(|| async {
-            images.find(ready.clone()).projection(doc! { "_id": 1 }).limit(1).await?.try_collect::<Vec<_>>().await
+            images.find(filter.clone()).projection(doc! { "_id": 1 }).limit(1).await?.try_collect::<Vec<_>>().await
         });
         Ok(!found.await?.is_empty())
     }

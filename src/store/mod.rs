@@ -143,20 +143,26 @@ pub struct Store {
 }
 
 impl Store {
-    /// Connects and makes the indexes the program relies on.
+    /// Connects, and writes nothing: the database may turn out to be another deployment's.
     ///
     /// # Errors
-    /// When the database cannot be reached or an index cannot be made: their absence would break promises silently.
-    pub async fn connect(config: &config::Mongo) -> Result<Self, StoreError> {
+    /// When the database cannot be reached.
+    pub async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
         let calls = Calls::open(config).await?;
+        calls.settle().await?;
         let (users, sessions, images) = (Users::new(&calls), Sessions::new(&calls), Images::new(&calls));
-        let store = Self { users, sessions, images, known_networks: KnownNetworks::new(&calls), calls };
-        store.users.make_indexes().await?;
-        store.sessions.make_indexes().await?;
-        store.images.make_indexes().await?;
-        store.known_networks.make_indexes().await?;
-        store.calls.settle().await?;
-        Ok(store)
+        Ok(Self { users, sessions, images, known_networks: KnownNetworks::new(&calls), calls })
+    }
+
+    /// Makes the indexes the program relies on.
+    ///
+    /// # Errors
+    /// When an index cannot be made: their absence would break promises silently.
+    pub async fn make_indexes(&self) -> Result<(), StoreError> {
+        self.users.make_indexes().await?;
+        self.sessions.make_indexes().await?;
+        self.images.make_indexes().await?;
+        self.known_networks.make_indexes().await
     }
 
     /// The database's clock: what the sweeper goes by, so that a server whose clock is wrong sweeps nothing early.

@@ -7,12 +7,12 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{Calls, StoreError, instant};
-use crate::{config, model::DeploymentId};
+use crate::config;
 
 /// A database that is being examined.
 #[derive(Debug)]
 pub struct DatabaseProbe {
-    calls: Calls,
+    pub(super) calls: Calls,
 }
 
 /// What the server says of itself.
@@ -37,6 +37,10 @@ impl DatabaseProbe {
         Ok(Self { calls: Calls::open(config).await? })
     }
 
+    pub(super) fn of(calls: &Calls) -> Self {
+        Self { calls: calls.clone() }
+    }
+
     /// Asks the primary who it is.
     ///
     /// # Errors
@@ -52,14 +56,6 @@ impl DatabaseProbe {
             now: hello.get_datetime("localTime").ok().map(|at| instant(*at)),
             took: asked.elapsed(),
         })
-    }
-
-    /// Returns the id of the deployment that this database belongs to.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn deployment_id(&self) -> Result<Option<DeploymentId>, StoreError> {
-        super::deployment::read(&self.calls).await
     }
 
     /// The server's version, such as `8.0.21`.

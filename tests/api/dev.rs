@@ -178,3 +178,19 @@ async fn servers_that_the_environment_names_are_used() {
     assert_eq!(app.bucket_keys().await.len(), 1);
     assert!(!folder.0.join("mongodb").exists() && !folder.0.join("s3").exists());
 }
+
+#[tokio::test]
+async fn a_bucket_whose_database_was_removed_is_joined_deliberately() {
+    let folder = Folder::new();
+    Dev::start(&folder.0, &[]).await.stop("-INT").await;
+    std::fs::remove_dir_all(folder.0.join("mongodb")).unwrap();
+    let (status, _, err) = start(&folder.0, "127.0.0.1:0", "127.0.0.1:0", &[]).end(Duration::from_secs(60)).await;
+    assert!(!status.success() && err.contains("valet dev --join"), "{err}");
+    let data = folder.0.to_str().unwrap();
+    let flags = ["dev", "--bind", "127.0.0.1:0", "--s3-bind", "127.0.0.1:0", "--data-dir", data, "--join"];
+    let joined = Process::start(&flags, &[]);
+    joined.find(|process| Some(()).filter(|()| process.out().contains("Ctrl-C stops all of it."))).await;
+    joined.signal("-INT");
+    assert!(joined.end(Duration::from_secs(15)).await.0.success());
+    Dev::start(&folder.0, &[]).await.stop("-INT").await;
+}

@@ -6,7 +6,10 @@ use mongodb::bson::{Document, doc};
 use secrecy::ExposeSecret;
 use tokio::process::Command;
 use valet::{
-    domain::deployment::PairError,
+    domain::{
+        check::{self, Answer},
+        deployment::PairError,
+    },
     model::{DeploymentId, ImageId, ObjectKey, UserId},
     store::objects::marker::KEY as MARKER,
 };
@@ -43,6 +46,37 @@ async fn the_first_start_ties_bucket_and_database() {
     assert_eq!(app.all_bucket_keys().await, [MARKER]);
 }
 
+/// The answer of `valet check`, which ties nothing.
+async fn pair_answer(app: &TestApp) -> Answer {
+    let report = check::run(&app.config, check::Options::default()).await;
+    report.answer("bucket and database belong together").unwrap().clone()
+}
+
+/// A marker that another program, or a hand, has spoilt.
+#[tokio::test]
+async fn a_marker_without_an_id_is_refused() {
+    let app = TestApp::start().await;
+    app.bucket_put(MARKER, "text/plain", b"no id".to_vec()).await;
+    let verified = app.app.valet.verify_pair().await;
+    assert!(matches!(verified, Err(PairError::Marker(_))), "{verified:?}");
+    let checked = pair_answer(&app).await;
+    assert!(matches!(&checked, Answer::No(reason) if *reason == verified.unwrap_err().to_string()), "{checked:?}");
+}
+
+/// Other programs' keys may come before Valet's in the bucket.
+#[tokio::test]
+async fn images_behind_other_programs_keys_are_found() {
+    let app = TestApp::start().await;
+    app.bucket_put(ObjectKey::of(UserId::new(), ImageId::new()).as_str(), "image/png", vec![1]).await;
+    for n in 0..1001 {
+        app.bucket_put(&format!("u/0/{n}"), "text/plain", vec![1]).await;
+    }
+    set_database(&app, None).await;
+    set_bucket(&app, None).await;
+    let verified = app.app.valet.verify_pair().await;
+    assert!(matches!(verified, Err(PairError::UnknownObjects)), "{verified:?}");
+}
+
 /// Each combination of ids, objects and records.
 #[tokio::test]
 async fn only_a_plausible_pair_is_tied() {
@@ -69,7 +103,6 @@ async fn only_a_plausible_pair_is_tied() {
         // A wrong or empty database, as staging's.
         (None, None, Some(&object), false, Then::UnknownObjects),
         (None, None, Some(&unknown), true, Then::UnknownObjects),
-        (None, None, None, true, Then::EmptyBucket),
         (None, Some(b), Some(&object), true, Then::NewDatabase),
         (None, Some(b), None, false, Then::NewDatabase),
         (Some(a), Some(b), Some(&object), true, Then::Differ),
@@ -78,6 +111,7 @@ async fn only_a_plausible_pair_is_tied() {
         (Some(a), None, None, false, Then::Tied),
         (Some(a), None, Some(&object), true, Then::Tied),
         // A wrong or lost bucket.
+        (None, None, None, true, Then::EmptyBucket),
         (Some(a), None, None, true, Then::EmptyBucket),
         (Some(a), None, Some(&unknown), true, Then::UnknownObjects),
         (Some(a), Some(a), None, true, Then::Tied),
@@ -96,7 +130,10 @@ async fn only_a_plausible_pair_is_tied() {
         if let Some(key) = key {
             app.bucket_put(key, "image/png", vec![1]).await;
         }
+        let checked = pair_answer(&app).await;
         let verified = app.app.valet.verify_pair().await;
+        let agree = matches!((&checked, &verified), (Answer::No(_), Err(_)) | (Answer::Yes(_) | Answer::Skipped(_), Ok(_)));
+        assert!(agree, "the doctor says {checked:?} of {verified:?}");
         let was = match &verified {
             Ok(_) => Then::Tied,
             Err(PairError::Differ { .. }) => Then::Differ,
@@ -152,6 +189,11 @@ async fn every_command_refuses_another_deployments_bucket() {
         assert!(!success && output.contains("valet join"), "{command:?}: {output}");
         assert_eq!(app.all_bucket_keys().await, objects, "{command:?}");
     }
+    let (success, output) = valet(&app, &other, &["passwd", "ada@example.com"]).await;
+    assert!(!success, "{output}");
+    let client = mongodb::Client::with_uri_str(app.config.mongo.uri.expose_secret()).await.unwrap();
+    let databases = client.list_database_names().await.unwrap();
+    assert!(!databases.contains(&other), "a refusal leaves nothing in the other database, not even an index");
     let (success, output) = valet(&app, &app.config.mongo.database, &["recount"]).await;
     assert!(success, "{output}");
 
@@ -175,6 +217,5 @@ async fn every_command_refuses_another_deployments_bucket() {
     }
     objects.sort();
     assert_eq!(app.all_bucket_keys().await, objects);
-    let client = mongodb::Client::with_uri_str(app.config.mongo.uri.expose_secret()).await.unwrap();
     client.database(&other).drop().await.unwrap();
 }

@@ -24,12 +24,13 @@ pub use report::{Answer, Finding, Report, Rule, Severity};
 
 use self::lab::Lab;
 use super::{
-    deployment::Pair,
+    deployment::{self, PairError},
     finalize::{Guarantees, Unsigned},
     provider::fetch_keys,
 };
 use crate::{
     config::Config,
+    model::DeploymentId,
     store::{Objects, StoreError, objects::wire::Wire, probe::DatabaseProbe},
 };
 
@@ -48,10 +49,12 @@ pub struct Options {
 /// Examines the database and the bucket. Takes some seconds; every call has its deadline.
 pub async fn run(config: &Config, options: Options) -> Report {
     let pair = examine_pair(config).await;
-    if matches!(pair, Answer::No(_)) {
+    if let Err(error) = &pair
+        && error.is_mismatch()
+    {
         // Another deployment's bucket is not written to, and its settings are not changed.
         let mut report = Report::default();
-        report.add(&rules::PAIR, pair);
+        report.add(&rules::PAIR, Answer::No(error.to_string()));
         return complete(report, "the bucket belongs to another deployment");
     }
     let (database, bucket, provider) =
@@ -59,6 +62,14 @@ pub async fn run(config: &Config, options: Options) -> Report {
     let mut report = bucket;
     report.findings.extend(database.findings);
     report.add(&rules::PROVIDER, provider);
+    let is_reachable = |rule: &Rule| matches!(report.answer(rule.name), Some(Answer::Yes(_)));
+    let pair = match pair {
+        Ok(Some(id)) => Answer::Yes(id.to_string()),
+        Ok(None) => Answer::Skipped("the first start of a server ties them".to_owned()),
+        // The server would not start either. Where a part is out of reach, the rule about that part says so.
+        Err(error) if is_reachable(&rules::DATABASE) && is_reachable(&rules::BUCKET) => Answer::No(error.to_string()),
+        Err(error) => Answer::Skipped(error.to_string()),
+    };
     report.add(&rules::PAIR, pair);
     complete(report, "depends on a failed check")
 }
@@ -74,20 +85,10 @@ fn complete(mut report: Report, skipped: &str) -> Report {
     report
 }
 
-/// Compares the ids of bucket and database. Writes none: that is for the first start of a server.
-async fn examine_pair(config: &Config) -> Answer {
-    let read = async {
-        let database = async { DatabaseProbe::open(&config.mongo).await?.deployment_id().await };
-        let bucket = async { Objects::connect(&config.s3).await?.deployment_id().await };
-        let (database, bucket) = tokio::try_join!(database, bucket)?;
-        Ok::<_, StoreError>(Pair { bucket, database })
-    };
-    match read.await.map(Pair::judge) {
-        Ok(Ok(Some(id))) => Answer::Yes(id.to_string()),
-        Ok(Ok(None)) => Answer::Skipped("the first start of a server ties them".to_owned()),
-        Ok(Err(error)) => Answer::No(error.to_string()),
-        Err(error) => Answer::Skipped(error.to_string()),
-    }
+/// Judges the pair. Writes no id: that is for the first start of a server.
+async fn examine_pair(config: &Config) -> Result<Option<DeploymentId>, PairError> {
+    let (database, objects) = tokio::try_join!(DatabaseProbe::open(&config.mongo), Objects::connect(&config.s3))?;
+    deployment::examine(&database, &objects).await
 }
 
 async fn examine_provider(config: &Config) -> Answer {

@@ -129,7 +129,8 @@ impl Images {
     }
 }
 
-fn not_gone() -> Document {
+/// Selects the records that are not gone.
+pub(in crate::store) fn not_gone() -> Document {
     doc! { "state": { "$ne": ImageState::Gone.as_str() } }
 }
 

@@ -23,6 +23,7 @@ use time::OffsetDateTime;
 pub use self::census::Count;
 use self::document::{ImageDoc, readable};
 pub use self::due::{Claimed, Due, Lease, Postponed};
+pub(super) use self::inventory::not_gone;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};
 use super::{Calls, StoreError, count_moved, datetime, duplicates, instant};

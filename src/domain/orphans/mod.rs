@@ -3,14 +3,16 @@
 //! Both sides stream in the order of keys and are merged; what has no partner there is only a suspect, and is looked up
 //! by itself before it counts. So a listing out of order, or a change meanwhile, costs time and never a wrong verdict.
 
-use std::fmt;
+mod report;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 
+pub use self::report::{Consent, Found, OrphanError, Orphans};
+use self::report::{Shown, count};
 use super::Valet;
 use crate::{
-    model::{ImageId, ImageState, KeyOwner, ObjectKey},
+    model::{ImageId, ImageState, KeyOwner},
     store::{Entry, Inventory, StoreError, objects::listing::Listed},
 };
 
@@ -20,172 +22,6 @@ const PREFIXES: [&str; 2] = ["in/", "u/"];
 const BATCH: usize = 500;
 /// Calls to S3 at once.
 const AT_ONCE: usize = 16;
-/// Keys of each kind that are remembered to be shown.
-const SHOWN: usize = 100;
-
-/// The result of a scan.
-#[derive(Debug, Default)]
-pub struct Orphans {
-    /// Objects under keys of Valet's form.
-    pub objects: u64,
-    /// Records that own an object.
-    pub records: u64,
-    /// Records that could not be read. Their objects are not judged.
-    pub unreadable: u64,
-    /// Objects under keys of any other form. They belong to another program and are never deleted.
-    pub foreign: Found<ObjectKey>,
-    /// Old objects without a record, or whose record is gone.
-    pub orphans: Found<Listed>,
-    /// Their bytes.
-    pub orphan_bytes: u64,
-    /// Objects without a record that are not old enough to be judged.
-    pub young: u64,
-    /// Ready images whose object is missing.
-    pub missing: Found<ObjectKey>,
-    /// Orphans that were deleted.
-    pub deleted: u64,
-    /// Orphans that could not be deleted.
-    pub failed: u64,
-}
-
-/// The operator's consent to delete the orphans that a scan found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consent {
-    /// Without their number: enough for at most a tenth of the objects.
-    Given,
-    /// With their number, which must be that of the scan.
-    Number(u64),
-}
-
-/// Without the operator naming the number, at most one object in so many is deleted.
-const SHARE: u64 = 10;
-
-/// How many, and the first of them.
-#[derive(Debug)]
-pub struct Found<T> {
-    /// All.
-    pub count: u64,
-    /// At most a hundred.
-    pub first: Vec<T>,
-}
-
-impl<T> Default for Found<T> {
-    fn default() -> Self {
-        Self { count: 0, first: Vec::new() }
-    }
-}
-
-impl<T> Found<T> {
-    fn add(&mut self, item: T) {
-        self.count += 1;
-        if self.first.len() < SHOWN {
-            self.first.push(item);
-        }
-    }
-}
-
-impl Orphans {
-    /// Refuses a deletion that the database does not vouch for: a wrong, empty or half restored one makes every object look
-    /// like an orphan.
-    fn allow_deletion(&self, consent: Consent) -> Result<(), OrphanError> {
-        let orphans = self.orphans.count;
-        if orphans > 0 && self.records == 0 {
-            return Err(OrphanError::NoRecords { objects: self.objects });
-        }
-        match consent {
-            Consent::Number(number) if number != orphans => Err(OrphanError::OtherNumber { orphans }),
-            Consent::Given if orphans.saturating_mul(SHARE) > self.objects => {
-                Err(OrphanError::NumberWanted { orphans, objects: self.objects })
-            }
-            Consent::Given | Consent::Number(_) => Ok(()),
-        }
-    }
-
-    /// Returns the counts without the keys, a line each.
-    #[must_use]
-    pub fn counts(&self) -> String {
-        let Self { objects, records, unreadable, foreign, orphans, orphan_bytes, young, missing, deleted, failed } = self;
-        let lines = [
-            format!("{objects} objects and {records} records compared"),
-            format!("{} orphaned objects of {}", orphans.count, bytesize::ByteSize(*orphan_bytes)),
-            format!("{young} younger objects without a record, not judged"),
-            format!("{} ready images without an object", missing.count),
-            format!("{} objects of other programs, left alone", foreign.count),
-            format!("{unreadable} unreadable records, their objects not judged"),
-            format!("{deleted} objects deleted, {failed} failed"),
-        ];
-        lines.join("\n")
-    }
-}
-
-impl fmt::Display for Listed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let modified = self.modified.format(&Rfc3339).unwrap_or_default();
-        write!(f, "{} ({}, written {modified})", self.key, bytesize::ByteSize(self.size))
-    }
-}
-
-impl fmt::Display for Orphans {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, "orphaned object", &self.orphans)?;
-        list(f, "ready image without an object", &self.missing)?;
-        list(f, "object of another program", &self.foreign)?;
-        f.write_str(&self.counts())
-    }
-}
-
-fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, kind: &str, found: &Found<T>) -> fmt::Result {
-    for item in &found.first {
-        writeln!(f, "{kind}: {item}")?;
-    }
-    match found.count - u64::try_from(found.first.len()).unwrap_or(0) {
-        0 => Ok(()),
-        more => writeln!(f, "{kind}: … and {more} more"),
-    }
-}
-
-/// Why there was no scan, only a part of one, or no deletion.
-#[derive(Debug, thiserror::Error)]
-pub enum OrphanError {
-    /// Uploads of this moment would be judged.
-    #[error("the time must lie in the past: uploads that are under way must not be judged")]
-    NotPast,
-    /// The database has no record of any object.
-    #[error(
-        "nothing was deleted: the database has no record of an image, and the bucket has {objects} objects of Valet's. \
-         Check MONGODB_URI and MONGODB_DATABASE, or restore the database first"
-    )]
-    NoRecords {
-        /// Objects in the bucket.
-        objects: u64,
-    },
-    /// More than a tenth of the objects would be deleted.
-    #[error(
-        "nothing was deleted: {orphans} of {objects} objects are orphans, more than a tenth. Check MONGODB_DATABASE and S3_BUCKET; \
-         if the number is right, repeat the command with --expect {orphans}"
-    )]
-    NumberWanted {
-        /// Orphans of the scan.
-        orphans: u64,
-        /// Objects in the bucket.
-        objects: u64,
-    },
-    /// The operator named another number than the scan found.
-    #[error("nothing was deleted: there are {orphans} orphans now; look at them again")]
-    OtherNumber {
-        /// Orphans of the scan.
-        orphans: u64,
-    },
-    /// More orphans came up while the first were being deleted.
-    #[error("stopped after {deleted} deletions: more objects have lost their record meanwhile than the scan before had found")]
-    MoreThanSeen {
-        /// Objects that were deleted.
-        deleted: u64,
-    },
-    /// The database or S3 failed; nothing else changed beside the deletions until then.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 impl Valet {
     /// Finds objects written before `before` that no record owns, and ready images without an object. Deletes nothing. Every
@@ -201,7 +37,8 @@ impl Valet {
         self.scan(before, Action::Report(on_orphan)).await
     }
 
-    /// Deletes the orphans that a scan `found` before, each looked up again right before. Records are never deleted.
+    /// Deletes the orphans that a scan `found` before and no others, each looked up again right before. Records are never
+    /// deleted.
     ///
     /// # Errors
     /// [`OrphanError`].
@@ -212,7 +49,7 @@ impl Valet {
         consent: Consent,
     ) -> Result<Orphans, OrphanError> {
         found.allow_deletion(consent)?;
-        self.scan(before, Action::Delete { at_most: found.orphans.count }).await
+        self.scan(before, Action::Delete(&found.shown)).await
     }
 
     async fn scan(&self, before: OffsetDateTime, action: Action<'_>) -> Result<Orphans, OrphanError> {
@@ -250,8 +87,8 @@ impl Valet {
 enum Action<'a> {
     /// Passes each on.
     Report(&'a mut (dyn FnMut(&Listed) + Send + 'a)),
-    /// Deletes them, as long as there are no more than the operator has seen.
-    Delete { at_most: u64 },
+    /// Deletes those that the operator has seen.
+    Delete(&'a Shown),
 }
 
 /// The records in their order, the next one read ahead.
@@ -330,18 +167,22 @@ impl Scan<'_, '_> {
             None => false,
         };
         let unknown = suspects.into_iter().filter(|(object, owner)| !is_known(object, *owner)).map(|(object, _)| object);
-        let (orphans, young): (Vec<_>, Vec<_>) = unknown.partition(|object| object.modified < self.before);
-        self.seen.young += u64::try_from(young.len()).unwrap_or(0);
+        let (mut orphans, young): (Vec<_>, Vec<_>) = unknown.partition(|object| object.modified < self.before);
+        self.seen.young += count(young.len());
         match &mut self.action {
-            Action::Report(on_orphan) => orphans.iter().for_each(on_orphan),
-            Action::Delete { at_most } => {
-                let count = u64::try_from(orphans.len()).unwrap_or(u64::MAX);
-                if self.seen.orphans.count.saturating_add(count) > *at_most {
-                    return Err(OrphanError::MoreThanSeen { deleted: self.seen.deleted });
+            Action::Report(on_orphan) => {
+                for orphan in &orphans {
+                    on_orphan(orphan);
+                    self.seen.shown.insert(&orphan.key);
                 }
+            }
+            Action::Delete(shown) => {
+                let found = orphans.len();
+                orphans.retain(|orphan| shown.contains(&orphan.key));
+                self.seen.new += count(found - orphans.len());
                 let deleted = self.valet.purge_orphans(&orphans).await;
                 self.seen.deleted += deleted;
-                self.seen.failed += count - deleted;
+                self.seen.failed += count(orphans.len()) - deleted;
             }
         }
         for orphan in orphans {
