@@ -39,6 +39,7 @@ impl Below {
             root: root.join("s3"),
             access_key: KEYS.0.to_owned(),
             secret_key: KEYS.1.into(),
+            region: "us-east-1".to_owned(),
             cors: CorsOrigins::default(),
         };
         let server = LocalS3::open(options).unwrap();

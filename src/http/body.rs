@@ -109,7 +109,7 @@ fn without_unknown<'a, 'b>(segments: &'a [&'b Segment], message: &str) -> &'a [&
     }
 }
 
-/// Returns the problem for an error of serde_json. A message of a data error repeats the caller's value before its own
+/// Returns the problem for an error of `serde_json`. A message of a data error repeats the caller's value before its own
 /// words; only the latter are kept.
 fn explain(error: &serde_json::Error, segments: &[&Segment]) -> Problem {
     let problem = |detail: &str| Problem::new(Code::InvalidRequest, detail);
