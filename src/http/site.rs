@@ -19,8 +19,8 @@ macro_rules! files {
 
 const FILES: &[(&str, &str)] = files! {
     "style.css" "icon.svg"
-    "account.js" "app.js" "api.js" "darkroom.js" "dom.js" "entrance.js" "files.js" "gallery.js" "grid.js" "http.js" "lightbox.js" "patience.js"
-    "put.js" "rows.js" "session.js" "sha256.js" "shelf.js" "thumbhash.js" "trash.js" "tray.js" "upload.js" "uploader.js" "words.js"
+    "account.js" "address.js" "app.js" "api.js" "darkroom.js" "dom.js" "entrance.js" "files.js" "gallery.js" "grid.js" "http.js" "lightbox.js" "patience.js"
+    "put.js" "rows.js" "session.js" "sha256.js" "shelf.js" "storage.js" "tabs.js" "thumbhash.js" "trash.js" "tray.js" "upload.js" "uploader.js" "words.js"
     "worker.js" "workshop.js"
 };
 

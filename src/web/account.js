@@ -10,30 +10,44 @@ import { day, device, explain } from "./words.js";
 /** In this dialog nobody signs in: it is the present password that is wrong. */
 const reason = (problem) => problem.code === "invalid_credentials" ? "The password is wrong." : explain(problem);
 
-export class Account {
+/** Events: `opened` and `closed`. */
+export class Account extends EventTarget {
   #dialog = $("#account");
   #stopping = new AbortController();
 
   constructor() {
+    super();
     const on = (target, name, work) => target.addEventListener(name, work, { signal: this.#stopping.signal });
-    on($("#open-account"), "click", () => this.#open());
-    on($("#close-account"), "click", () => this.#dialog.close());
-    on(this.#dialog, "close", () => this.#clear());
+    on($("#open-account"), "click", () => this.open());
+    on($("#close-account"), "click", () => this.close());
+    on(this.#dialog, "close", () => {
+      this.#clear();
+      // The button that opened it is in the menu, which has closed.
+      if (this.#dialog.contains(document.activeElement) || document.activeElement === document.body) $(".menu summary").focus();
+      this.dispatchEvent(new Event("closed"));
+    });
     on($("#end-others"), "click", () => this.#endAll());
     on($("#password-form"), "submit", (event) => this.#submit(event, () => this.#change()));
     on($("#delete-form"), "submit", (event) => this.#submit(event, () => this.#delete()));
   }
 
   stop() {
-    if (this.#dialog.open) this.#dialog.close();
     this.#stopping.abort();
+    this.close();
+    this.#clear();
   }
 
-  #open() {
+  open() {
+    if (this.#dialog.open) return;
     $(".menu").open = false;
     $("#account-email").value = session.user.email ?? "";
     this.#dialog.showModal();
     this.#list();
+    this.dispatchEvent(new Event("opened"));
+  }
+
+  close() {
+    if (this.#dialog.open) this.#dialog.close();
   }
 
   #clear() {
@@ -114,8 +128,8 @@ export class Account {
 
   async #change() {
     await api.changePassword($("#current-password").value, $("#new-password").value);
-    this.#dialog.close();
-    toast("The password is changed. Everybody else is signed out.");
+    this.close();
+    toast("The password is changed. All your other devices are signed out.");
   }
 
   async #delete() {

@@ -44,7 +44,7 @@ async function dropped(transfer) {
 async function walk(entry, files, asked) {
   if (entry.isFile) {
     const file = await new Promise((resolve) => { entry.file(resolve, () => resolve(null)); });
-    if (file && (asked || file.type.startsWith("image/") || /\.(hei[cf]|avif)$/i.test(file.name))) files.push(file);
+    if (file && (asked || file.type.startsWith("image/") || /\.(hei[cf]s?|hif|avifs?|jfif|jpe|apng)$/i.test(file.name))) files.push(file);
     return;
   }
   const reader = entry.createReader();

@@ -1,7 +1,7 @@
 // The grid on the page: only the rows near the viewport are elements, so ten thousand images scroll as a hundred do. Nothing moves
 // while images load, since their sizes are known. Arrow keys walk, Enter opens, Space selects.
 
-import { el, icon } from "./dom.js";
+import { el, icon, refocus } from "./dom.js";
 import { nameOf } from "./gallery.js";
 import { justify, rowAt } from "./rows.js";
 import { decode } from "./thumbhash.js";
@@ -16,6 +16,8 @@ const FAST = 4;
 /** Events: `open` (detail: id) and `select`. */
 export class Grid extends EventTarget {
   selected = new Set();
+  /** Set while the rest of the gallery is loaded to be selected. */
+  selecting = null;
   #gallery;
   #list;
   #tiles = new Map(); // id → element
@@ -36,6 +38,7 @@ export class Grid extends EventTarget {
     const { signal } = this.stopping;
     gallery.addEventListener("change", () => this.#relayout(), { signal });
     addEventListener("scroll", () => this.#soon(), { passive: true, signal });
+    addEventListener("online", () => this.#soon(), { signal });
     this.resizing = new ResizeObserver(() => this.#relayout());
     this.resizing.observe(list);
     list.addEventListener("keydown", (event) => this.#key(event), { signal });
@@ -51,10 +54,11 @@ export class Grid extends EventTarget {
     this.#list.style.height = "";
   }
 
-  /** Brings a tile into view and focuses it. */
-  focus(id) {
-    const place = this.#index.get(id);
-    if (place === undefined) return;
+  /** Brings a tile into view and focuses it; where it is gone, the one that Tab reaches. */
+  focus(id = this.#current) {
+    const place = this.#index.get(id) ?? this.#index.get(this.#current);
+    if (place === undefined) return refocus();
+    id = this.#gallery.images[place].id;
     this.#reach(id);
     const row = this.#layout.rows[this.#rowOf(place)];
     const top = this.#list.getBoundingClientRect().top + scrollY + row.top;
@@ -66,16 +70,32 @@ export class Grid extends EventTarget {
   }
 
   clearSelection() {
+    this.selecting = null;
     this.selected.clear();
     this.#selectionChanged();
   }
 
-  selectAll() {
+  /** Selects every image, those too that are not loaded yet. Throws the problem that keeps some away. */
+  async selectAll() {
+    const run = (this.selecting = {});
+    try {
+      this.#selectLoaded();
+      await this.#gallery.all();
+    } finally {
+      if (this.selecting === run) {
+        this.selecting = null;
+        this.#selectLoaded();
+      }
+    }
+  }
+
+  #selectLoaded() {
     for (const image of this.#gallery.images) this.selected.add(image.id);
     this.#selectionChanged();
   }
 
   #toggle(id, range) {
+    this.selecting = null;
     const from = this.#index.get(this.#anchor), to = this.#index.get(id);
     if (range && from !== undefined) {
       for (const image of this.#gallery.images.slice(Math.min(from, to), Math.max(from, to) + 1)) this.selected.add(image.id);
@@ -100,6 +120,8 @@ export class Grid extends EventTarget {
     const width = this.#list.clientWidth;
     if (!width) return;
     const held = width === this.#width ? this.#heldPlace() : null;
+    const before = this.#index;
+    const hadFocus = this.#list.contains(document.activeElement);
     const phone = width < 600;
     this.#width = width;
     this.#layout = justify(images, width, phone ? 150 : width < 1100 ? 210 : 250, phone ? 3 : 6, this.#gallery.complete);
@@ -109,7 +131,7 @@ export class Grid extends EventTarget {
     const known = new Set(this.selected.size ? images.map((image) => image.id) : []);
     for (const id of this.selected) if (!known.has(id)) this.selected.delete(id);
     this.#list.style.height = `${this.#layout.height}px`;
-    if (!this.#index.has(this.#current)) this.#current = images[0]?.id ?? null;
+    if (!this.#index.has(this.#current)) this.#current = this.#successor(before);
     // What is looked at stays where it is when something is put before it.
     if (held) {
       const place = this.#index.get(held.id);
@@ -117,8 +139,17 @@ export class Grid extends EventTarget {
       if (moved) scrollBy({ top: moved, behavior: "instant" });
     }
     this.#draw(true);
+    if (hadFocus && !this.#list.contains(document.activeElement)) this.focus();
     if (this.selected.size === 0) this.#list.classList.remove("selecting");
     this.dispatchEvent(new Event("select"));
+  }
+
+  /** The id of the image that has taken the place of the current one, which is gone: the next that is still there, or the last. */
+  #successor(before) {
+    const ids = [...before.keys()];
+    const place = before.get(this.#current) ?? 0;
+    const stays = (id) => this.#index.has(id);
+    return ids.slice(place).find(stays) ?? ids.slice(0, place).findLast(stays) ?? this.#gallery.images[0]?.id ?? null;
   }
 
   /** The first tile in view, unless the top of the page is. */
@@ -171,12 +202,18 @@ export class Grid extends EventTarget {
       tile.remove();
       this.#tiles.delete(id);
     }
+    let changed = moved;
     for (const [id, [place, row, i]] of wanted) {
-      let tile = this.#tiles.get(id);
-      const fresh = !tile;
-      if (fresh) this.#tiles.set(id, (tile = this.#tile(this.#gallery.images[place])));
-      if (fresh || moved) this.#place(tile, place, row, i);
-      if (fresh) this.#insert(tile, place);
+      const known = this.#tiles.get(id);
+      if (known && !moved) continue;
+      const tile = known ?? this.#tile(this.#gallery.images[place]);
+      this.#tiles.set(id, tile);
+      this.#place(tile, place, row, i);
+      changed = true;
+    }
+    if (changed) {
+      this.#arrange();
+      this.#markStop();
     }
     const bare = [...this.#tiles.values()].filter((tile) => !tile.shown);
     clearTimeout(this.#late);
@@ -196,30 +233,48 @@ export class Grid extends EventTarget {
     tile.style.height = `${row.height}px`;
     tile.ariaSetSize = this.#gallery.complete ? this.#gallery.images.length : -1;
     tile.ariaPosInSet = place + 1;
+    const name = nameOf(this.#gallery.images[place]);
+    if (tile.picture.alt === name) return;
+    tile.picture.alt = name;
+    tile.lastChild.ariaLabel = `Select ${name}`;
   }
 
-  /** In the order of the images, which is the order of reading. */
-  #insert(tile, place) {
-    let next = this.#list.lastChild;
-    if (!next || next.place < place) return this.#list.append(tile);
-    while (next.previousSibling && next.previousSibling.place > place) next = next.previousSibling;
-    next.before(tile);
+  /** Elements in the order of the images, which is the order of reading. */
+  #arrange() {
+    const focused = document.activeElement;
+    let next = this.#list.firstChild;
+    for (const tile of [...this.#tiles.values()].sort((a, b) => a.place - b.place)) {
+      if (tile === next) next = tile.nextSibling;
+      else this.#list.insertBefore(tile, next);
+    }
+    // What is moved loses the focus.
+    if (focused !== document.activeElement && this.#list.contains(focused)) focused.focus({ preventScroll: true });
+  }
+
+  /** One tile is the stop of the Tab key: the current one, whatever came or went. */
+  #markStop() {
+    for (const [id, tile] of this.#tiles) {
+      const value = id === this.#current ? 0 : -1;
+      for (const control of tile.children) if (control.tabIndex !== value) control.tabIndex = value;
+    }
   }
 
   #tile(image) {
-    const reached = image.id === this.#current ? 0 : -1;
-    const picture = el("img", { alt: nameOf(image), decoding: "async", draggable: false });
-    const open = el("button", { type: "button", class: "open", tabIndex: reached }, placeholder(image), picture);
+    const picture = el("img", { decoding: "async", draggable: false });
+    const open = el("button", { type: "button", class: "open", tabIndex: -1 }, placeholder(image), picture);
     open.onclick = (event) => {
       if (this.selected.size || event.shiftKey || event.ctrlKey || event.metaKey) this.#toggle(image.id, event.shiftKey);
       else this.dispatchEvent(new CustomEvent("open", { detail: image.id }));
     };
-    const pick = el("input", { type: "checkbox", class: "pick", ariaLabel: `Select ${nameOf(image)}`, tabIndex: reached });
+    const pick = el("input", { type: "checkbox", class: "pick", tabIndex: -1 });
     pick.onclick = (event) => this.#toggle(image.id, event.shiftKey);
     const tile = el("li", { class: "tile" }, open, pick);
     tile.dataset.id = image.id;
     tile.picture = picture;
-    picture.onload = () => tile.classList.add("loaded");
+    picture.onload = () => {
+      tile.tried = false; // A URL that dies later is renewed again.
+      tile.classList.add("loaded");
+    };
     picture.onerror = () => this.#broken(tile, image);
     this.#mark(tile, image.id);
     return tile;
@@ -243,10 +298,16 @@ export class Grid extends EventTarget {
 
   /** A URL that died early, a preview that is not there: once more, with the file itself. Else the browser cannot draw it. */
   async #broken(tile, image) {
-    if (!tile.tried && tile.isConnected) {
+    if (!tile.isConnected) return;
+    if (!tile.tried) {
       tile.tried = true;
-      await this.#gallery.freshen([image], true).catch(() => {});
-      tile.picture.src = image.url;
+      try {
+        await this.#gallery.freshen([image], true);
+        tile.picture.src = image.url;
+      } catch {
+        // Nothing is known about the file without the server: when the network is back, or at the next scroll.
+        tile.tried = tile.shown = false;
+      }
       return;
     }
     tile.classList.add("undrawable");
@@ -255,11 +316,8 @@ export class Grid extends EventTarget {
 
   #reach(id) {
     if (!id || id === this.#current) return;
-    for (const [known, value] of [[this.#current, -1], [id, 0]]) {
-      const tile = this.#tiles.get(known);
-      if (tile) for (const control of tile.children) control.tabIndex = value;
-    }
     this.#current = id;
+    this.#markStop();
   }
 
   #key(event) {
@@ -267,6 +325,10 @@ export class Grid extends EventTarget {
     if (!id || event.altKey || event.ctrlKey || event.metaKey) return;
     const { images } = this.#gallery;
     const place = this.#index.get(id);
+    if (event.key === "End" && !this.#gallery.complete) {
+      event.preventDefault();
+      return this.#end(id);
+    }
     const to = {
       ArrowRight: () => place + 1, ArrowLeft: () => place - 1, Home: () => 0, End: () => this.#index.size - 1,
       ArrowDown: () => this.#neighbour(place, 1), ArrowUp: () => this.#neighbour(place, -1),
@@ -282,6 +344,12 @@ export class Grid extends EventTarget {
     } else if (event.key === " " || event.key === "x") this.#toggle(id, event.shiftKey);
     else return;
     event.preventDefault();
+  }
+
+  /** The last image of all, which may have to be loaded first. */
+  async #end(id) {
+    await this.#gallery.all().catch(() => {}); // The gallery says what is wrong with it.
+    if (this.#current === id) this.focus(this.#gallery.images[this.#index.size - 1]?.id);
   }
 
   /** The tile some rows further whose middle is nearest. */

@@ -7,8 +7,11 @@
 //
 // One refresh for all tabs: a Web Lock lets one tab ask, a BroadcastChannel hands its answer to the others. Where there are no
 // locks (plain http from an address in the local network) two tabs may ask at once; the server gives both the same next token.
+//
+// Where the browser denies localStorage, each tab has a session of its own, in memory, that ends with the page.
 
 import { Problem, request } from "./http.js";
+import { channel, Kept, locks } from "./storage.js";
 
 const STORE = "valet.refresh";
 const LOCK = "valet.refresh";
@@ -19,7 +22,8 @@ class Session extends EventTarget {
   user = null;
   #access = null; // { token, expiresAt }
   #refreshing = null;
-  #channel = new BroadcastChannel("valet.session");
+  #refreshToken = new Kept("localStorage", STORE);
+  #channel = channel("valet.session");
 
   constructor() {
     super();
@@ -32,9 +36,14 @@ class Session extends EventTarget {
     });
   }
 
+  /** Whether the session outlives this page. */
+  get lasting() {
+    return this.#refreshToken.lasting;
+  }
+
   /** Takes up the session of an earlier visit. The user, or null when there is none. */
   async resume() {
-    if (!localStorage.getItem(STORE)) return null;
+    if (!this.#refreshToken.value) return null;
     await this.token();
     return this.user;
   }
@@ -49,7 +58,7 @@ class Session extends EventTarget {
 
   /** Ends the session here and in every tab. Works offline: then the server learns of it when the session expires. */
   async signOut() {
-    const refreshToken = localStorage.getItem(STORE);
+    const refreshToken = this.#refreshToken.value;
     this.#end("signed_out");
     if (refreshToken) await request("POST", "/api/auth/logout", { body: { refreshToken }, keepalive: true }).catch(() => {});
   }
@@ -87,7 +96,7 @@ class Session extends EventTarget {
       if (waited && !this.#good(stale)) await this.#answerOfAnotherTab();
       if (this.#good(stale)) return;
       for (;;) {
-        const refreshToken = localStorage.getItem(STORE);
+        const refreshToken = this.#refreshToken.value;
         if (!refreshToken) throw this.#end("session_ended");
         try {
           this.#take(await request("POST", "/api/auth/refresh", { body: { refreshToken } }));
@@ -95,7 +104,7 @@ class Session extends EventTarget {
         } catch (error) {
           if (!(error instanceof Problem) || error.status !== 401) throw error;
           // Where another tab has exchanged it meanwhile, the token to try is the one that it was given.
-          if (localStorage.getItem(STORE) === refreshToken) throw this.#end("session_ended");
+          if (this.#refreshToken.value === refreshToken) throw this.#end("session_ended");
         }
       }
       this.#say();
@@ -107,7 +116,7 @@ class Session extends EventTarget {
     const early = Math.min(10, expiresIn / 10);
     this.#access = { token, expiresAt: Date.now() + (expiresIn - early) * 1000 };
     this.user = user;
-    localStorage.setItem(STORE, refreshToken);
+    this.#refreshToken.value = refreshToken;
   }
 
   #say() {
@@ -115,11 +124,12 @@ class Session extends EventTarget {
   }
 
   #hear({ kind, access, user, why }) {
+    if (!this.lasting) return; // This tab's session is its own.
     if (kind === "ended") this.#forget(why);
     if (kind !== "token") return;
     // Another account, or a sign-in while this tab shows the form: begin as a fresh tab does. A tab that is just starting takes it as its own.
     const known = this.user ? this.user.id === user.id : this.#refreshing !== null;
-    if (!known) return localStorage.getItem(STORE) && location.reload();
+    if (!known) return this.#refreshToken.value && location.reload();
     Object.assign(this, { user });
     this.#access = access;
     this.dispatchEvent(new Event("heard"));
@@ -134,7 +144,7 @@ class Session extends EventTarget {
 
   /** Returns the problem to throw. */
   #end(why) {
-    localStorage.removeItem(STORE);
+    this.#refreshToken.clear();
     this.#channel.postMessage({ kind: "ended", why });
     this.#forget(why);
     return new Problem({ code: "session_ended", status: 401 });
@@ -148,14 +158,15 @@ class Session extends EventTarget {
 
 /** Runs `work` while no other tab does; tells it whether it had to wait for one. */
 async function locked(work) {
-  if (!navigator.locks) return work(false);
+  const manager = await locks;
+  if (!manager) return work(false);
   let ran = false;
-  const result = await navigator.locks.request(LOCK, { ifAvailable: true }, (lock) => {
+  const result = await manager.request(LOCK, { ifAvailable: true }, (lock) => {
     if (!lock) return undefined;
     ran = true;
     return work(false);
   });
-  return ran ? result : navigator.locks.request(LOCK, () => work(true));
+  return ran ? result : manager.request(LOCK, () => work(true));
 }
 
 export const session = new Session();

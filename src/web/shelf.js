@@ -1,14 +1,17 @@
 // Files that are being uploaded, kept in IndexedDB so that a reload goes on by itself. Small files are kept whole, in any
 // browser; of large ones only the name is, and the person is asked for the file again. What cannot be kept is uploaded all the same.
 
+import { Kept, locks } from "./storage.js";
+
 const KEPT_MOST = 16 << 20;
 /** So many bytes in all: the shelf is a net, not an archive. */
 const SHELF_MOST = 512 << 20;
 
 /** This tab, through its reloads. Others see by its lock whether it still runs. */
-const TAB = (sessionStorage["valet.tab"] ??= String(Math.random()).slice(2));
+const tab = new Kept("sessionStorage", "valet.tab");
+const TAB = (tab.value ??= String(Math.random()).slice(2));
 const lockOf = (tab) => `valet.tab.${tab}`;
-navigator.locks?.request(lockOf(TAB), () => new Promise(() => {}));
+locks.then((manager) => manager?.request(lockOf(TAB), () => new Promise(() => {})));
 
 let bytes = 0;
 let opening;
@@ -35,6 +38,9 @@ async function run(mode, work) {
     return undefined; // Private windows, a full disk: go on without.
   }
 }
+
+/** Whether the browser lets the page keep files at all. */
+export const works = () => database().then(() => true, () => false);
 
 /** Keeps a file, or its name when it is large, until {@link forget}. */
 export async function keep(key, user, file) {
@@ -65,8 +71,9 @@ export function forgetAll() {
  */
 export async function leftovers(user) {
   const all = ((await run("readonly", (store) => store.getAll())) ?? []).filter((record) => record.user === user);
-  const held = new Set(((await navigator.locks?.query())?.held ?? []).map((lock) => lock.name));
-  const elsewhere = (record) => record.tab !== TAB && (!navigator.locks || held.has(lockOf(record.tab)));
+  const manager = await locks;
+  const held = new Set(((await manager?.query())?.held ?? []).map((lock) => lock.name));
+  const elsewhere = (record) => record.tab !== TAB && (!manager || held.has(lockOf(record.tab)));
   return {
     orphans: all.filter((record) => !elsewhere(record)),
     busy: new Set(all.filter(elsewhere).map((record) => record.id)),

@@ -3,7 +3,7 @@
 // that is lost (no network, a token that just expired), the images are simply there again: a delete fails towards keeping.
 
 import * as api from "./api.js";
-import { say, toast } from "./dom.js";
+import { isTyping, say, toast } from "./dom.js";
 import { count, explain } from "./words.js";
 
 const UNDO_SECONDS = 8;
@@ -13,14 +13,13 @@ export class Trash {
   #done;
   #waiting = new Set();
 
-  /** `done` is told when something is really gone. */
+  /** `done` gets the ids of what is really gone. */
   constructor(gallery, done) {
     this.#gallery = gallery;
     this.#done = done;
     this.leave = () => this.#waiting.forEach((batch) => { this.#waiting.delete(batch); for (const ids of hundreds(batch.ids)) api.removeManyNow(ids); });
     this.key = (event) => {
-      const typing = event.target.matches?.("input:not([type=checkbox]), textarea");
-      if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !typing) this.undo();
+      if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && !isTyping(event)) this.undo();
     };
     addEventListener("pagehide", this.leave);
     addEventListener("keydown", this.key);
@@ -33,9 +32,10 @@ export class Trash {
     removeEventListener("keydown", this.key);
   }
 
-  put(ids) {
+  /** `onrestore` is called if the person takes it back. */
+  put(ids, onrestore = () => {}) {
     if (!ids.length) return;
-    const batch = { ids };
+    const batch = { ids, onrestore };
     this.#gallery.hide(ids);
     this.#waiting.add(batch);
     const text = `${count(ids.length, "image")} deleted`;
@@ -44,7 +44,19 @@ export class Trash {
     say(`${text}. Undo with Control Z.`);
   }
 
-  /** The last one. */
+  /** What was uploaded again is wanted again. */
+  keep(id) {
+    const batch = [...this.#waiting].find(({ ids }) => ids.includes(id));
+    if (!batch) return;
+    batch.ids = batch.ids.filter((other) => other !== id);
+    this.#gallery.unhide([id]);
+    if (batch.ids.length) return;
+    batch.close();
+    clearTimeout(batch.timer);
+    this.#waiting.delete(batch);
+  }
+
+  /** Takes the last one back. */
   undo() {
     const batch = [...this.#waiting].pop();
     if (!batch) return;
@@ -57,6 +69,7 @@ export class Trash {
     if (!this.#waiting.delete(batch)) return;
     this.#gallery.unhide(batch.ids);
     say("Restored");
+    batch.onrestore();
   }
 
   async #send(batch) {
@@ -74,12 +87,13 @@ export class Trash {
         kept.push(...ids);
       }
     }
-    this.#gallery.forget(batch.ids.filter((id) => !kept.includes(id)));
+    const gone = batch.ids.filter((id) => !kept.includes(id));
+    this.#gallery.forget(gone);
     this.#gallery.unhide(kept);
     if (why) {
       toast(`${count(kept.length, "image")} could not be deleted. ${explain(why)}`, { error: true, action: "Try again", onaction: () => this.put(kept), seconds: 12 });
     }
-    this.#done();
+    this.#done(gone);
   }
 }
 

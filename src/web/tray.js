@@ -1,12 +1,16 @@
 // The uploads as they go: the total, and a line for each file. Shows the state of an Uploader, decides nothing.
 
-import { $, button, el, icon, say } from "./dom.js";
+import { $, button, el, icon, refocus, say } from "./dom.js";
 import { bytes, count, duration, explain } from "./words.js";
 
 const STATES = { waiting: "Waiting", preparing: "Preparing", confirming: "Checking", done: "Uploaded" };
+const DUPLICATE = "Already in your gallery";
 const HOLDS = { offline: "Waiting for the network", again: "Trying again" };
 /** Lines that are elements at once; what is done makes room first. */
 const LINES = 200;
+const outcome = (fresh, twice) => !twice ? `${count(fresh, "image")} uploaded`
+  : fresh ? `${count(fresh, "image")} uploaded, ${twice.toLocaleString("en")} already in your gallery`
+  : `${count(twice, "image")} already in your gallery`;
 /** The speed is measured over so long. */
 const WINDOW_MS = 8000;
 
@@ -28,7 +32,7 @@ export class Tray {
     on(uploader, "change", ({ detail }) => this.#soon(detail));
     on($("#pause"), "click", () => (uploader.paused ? uploader.unpause() : uploader.pause()));
     on($("#retry-all"), "click", () => uploader.items.forEach((item) => uploader.retry(item)));
-    on($("#clear-tray"), "click", () => { uploader.clearDone(); $("#main").focus({ preventScroll: true }); });
+    on($("#clear-tray"), "click", () => uploader.clearDone());
     on($("#fold"), "click", () => this.#fold(!$("#tray").classList.contains("folded")));
     for (const name of ["online", "offline"]) on(window, name, () => this.#soon());
     this.#draw();
@@ -59,12 +63,21 @@ export class Tray {
     const moved = (item) => item?.state !== this.#lines.get(item)?.dataset.state;
     const all = this.#lines.size === 0 || [...this.#dirty].some((item) => !item || moved(item));
     const tray = $("#tray");
+    const hadFocus = tray.contains(document.activeElement);
     tray.hidden = !items.length;
     document.body.classList.toggle("has-tray", items.length > 0);
     if (all) this.#arrange(items);
     for (const item of all ? items : this.#dirty) if (this.#lines.has(item)) this.#line(item, this.#lines.get(item));
     this.#dirty.clear();
     this.#total(items, paused);
+    if (hadFocus && (tray.hidden || !document.activeElement.checkVisibility() || !tray.contains(document.activeElement))) this.#refocus();
+  }
+
+  /** What had the focus is gone or hidden. */
+  #refocus() {
+    const next = [...$("#tray").querySelectorAll("button")].find((control) => control.checkVisibility());
+    if (next) next.focus({ preventScroll: true });
+    else refocus();
   }
 
   /** What fails or needs a person comes first, then what moves, what waits, what is done. */
@@ -76,7 +89,6 @@ export class Tray {
     const kept = new Set(shown);
     for (const [item, line] of this.#lines) {
       if (kept.has(item)) continue;
-      if (line.contains(document.activeElement)) $("#pause").focus();
       line.remove();
       if (line.thumb) URL.revokeObjectURL(line.thumb);
       this.#lines.delete(item);
@@ -106,9 +118,9 @@ export class Tray {
     line.dataset.state = item.state;
     const part = item.sent && item.size ? `${Math.floor((100 * item.sent) / item.size)} %` : "Sending";
     const paused = this.#uploader.paused && item.state === "waiting" ? "Paused" : null;
-    const lost = "Unfinished. Choose the file again to go on, or discard it.";
+    const lost = "Unfinished. Choose the file again to continue, or discard it.";
     const text = item.problem ? explain(item.problem) : item.state === "lost" ? lost
-      : HOLDS[item.hold] ?? paused ?? STATES[item.state] ?? `${part} of ${bytes(item.size)}`;
+      : item.state === "done" && item.duplicate ? DUPLICATE : HOLDS[item.hold] ?? paused ?? STATES[item.state] ?? `${part} of ${bytes(item.size)}`;
     if (line.state.textContent !== text) line.state.textContent = text;
     line.bar.value = item.sent;
     line.bar.hidden = !item.active || item.state === "preparing";
@@ -126,6 +138,7 @@ export class Tray {
   #total(items, paused) {
     const counted = items.filter((item) => item.state !== "lost" && item.state !== "failed");
     const done = items.filter((item) => item.state === "done").length;
+    const twice = items.filter((item) => item.state === "done" && item.duplicate).length;
     const failed = items.filter((item) => item.state === "failed").length;
     const lost = items.filter((item) => item.state === "lost").length;
     const open = items.some((item) => item.open);
@@ -138,11 +151,11 @@ export class Tray {
     $("#pause").replaceChildren(icon(paused ? "play" : "pause"), paused ? "Resume" : "Pause");
     $("#retry-all").hidden = items.filter((item) => item.hopeful).length < 2;
     $("#clear-tray").hidden = !done || open;
-    const title = !navigator.onLine && open ? "Offline. Uploads go on with the network."
+    const title = !navigator.onLine && open ? "You are offline. Uploads resume when you are back online."
       : paused && open ? `Paused, ${done} of ${counted.length} uploaded`
       : open ? `Uploading ${Math.min(done + 1, counted.length)} of ${counted.length}`
       : failed ? `${count(failed, "upload")} failed`
-      : lost ? `${count(lost, "unfinished upload")}` : `${count(done, "image")} uploaded`;
+      : lost ? `${count(lost, "unfinished upload")}` : outcome(done - twice, twice);
     $("#tray-title").textContent = title;
     $("#tray-rest").textContent = open && !paused ? this.#rest(size, sent) : "";
     // The progress is read out at its steps, not at each percent.

@@ -18,7 +18,7 @@ const MOST_PARTS = 10_000;
 
 /**
  * Uploads a file. `told` hears of what happens: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`,
- * `stage("preparing" | "sending" | "confirming")`, `preview(blob)`.
+ * `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)`: these bytes are in the gallery already.
  */
 export async function upload(file, told, signal) {
   const patience = new Patience(signal, told.waiting);
@@ -29,51 +29,88 @@ export async function upload(file, told, signal) {
   return file.size > WHOLE_MOST ? inParts(file, facts, told, patience) : whole(file, facts, told, patience);
 }
 
-/** The rules for the PUT: 200 or 412: confirm. 409, 5xx or no answer: repeat. 403: renew once. 400: the bytes changed. */
+/**
+ * The rules for the PUT: 200 or 412: confirm. 409, 5xx: repeat. 403: renew once. 400: the bytes changed. No answer: repeat, and
+ * look at what that hides. A store may send its errors without CORS headers (R2 does, and proxies), so that a 403 for a URL
+ * that has died and a 412 for bytes that have arrived look like a lost connection.
+ */
 async function whole(file, facts, told, patience) {
   const { signal } = patience;
-  const open = (known) => patience.persist(() => api.openUpload(describe(file, known), signal));
+  // Counts the PUTs apart from the API's calls: that the API answers says nothing about the store.
+  const store = new Patience(signal, told.waiting);
+  const open = async (known) => timed(await patience.persist(() => api.openUpload(describe(file, known), signal)));
+  const reopen = async () => (facts = await readable(file, () => inspect(file, true)), open(facts));
   let ticket = await open(facts);
-  for (let refusedBefore = 0; ticket.state === "pending";) {
+  if (ticket.state === "ready") told.found(ticket.id);
+  for (let before = null, unread = 0; ticket.state === "pending";) {
     told.opened(ticket.id);
     told.stage("sending");
     const [status] = await Promise.all([
       put(ticket.upload, file, { signal, progress: told.progress }),
-      ticket.previewUpload && facts.preview && sendPreview(ticket.previewUpload, facts.preview, signal),
+      sendPreview(ticket.previewUpload, facts.preview, signal),
     ]);
+    unread = status === 0 ? unread + 1 : 0;
     if (arrived(status)) {
       told.progress(file.size);
       told.stage("confirming");
-      try {
-        return await patience.persist(() => api.confirm(ticket.id, signal));
-      } catch (problem) {
-        // A 412 for an object that has been taken away since, or an upload that ended while this device slept.
-        if (problem.code === "object_missing") await patience.wait(problem);
-        else if (problem.code === "upload_expired" || problem.code === "not_found") ticket = await open(facts);
-        else throw problem;
-        continue;
-      }
+      const { image, problem } = await confirmed(ticket.id, patience);
+      if (image) return image;
+      // A 412 for an object that has been taken away since, or an upload that ended while this device slept.
+      if (problem.code === "object_missing") await store.wait(problem);
+      else ticket = await open(facts);
+      continue;
     }
     told.progress(0);
     const problem = new Problem({ code: status ? "storage_refused" : "no_answer", status });
     if (worthRepeating(status)) {
       await readable(file);
-      await patience.wait(problem);
-    } else if (status === 403 && refusedBefore !== 403) {
-      ticket = await patience.persist(() => api.renew(ticket.id, signal));
-    } else if (status === 400 && refusedBefore !== 400) {
-      facts = await readable(file, () => inspect(file, true));
-      ticket = await open(facts);
+      await store.wait(unread > 1 ? new Problem({ code: "storage_unreachable" }) : problem);
+      if (unread > 1 || (unread && Date.now() > ticket.dies)) {
+        const { image } = await confirmed(ticket.id, patience);
+        if (image) return image;
+        ticket = await reopen();
+      }
+    } else if (status === 403 && before !== 403) {
+      ticket = await renewed(ticket.id, patience) ?? await open(facts);
+    } else if (status === 400 && before !== 400) {
+      ticket = await reopen();
     } else {
       throw problem;
     }
-    refusedBefore = worthRepeating(status) ? 0 : status;
+    before = worthRepeating(status) ? null : status;
   }
   return ticket.image;
 }
 
+/** Notes when the URL dies, by this device's clock: the server's may be another. */
+const timed = (ticket) => Object.assign(ticket, { dies: Date.now() + (ticket.upload?.expiresIn ?? 0) * 1000 });
+
+/** The upload is over, or not there any more: what helps is opening it again. */
+const OVER = ["upload_expired", "not_found"];
+
+/** `{ image }`, or `{ problem }` when the bytes have not arrived or the upload is over. */
+async function confirmed(id, patience) {
+  try {
+    return { image: await patience.persist(() => api.confirm(id, patience.signal)) };
+  } catch (problem) {
+    if (problem.code === "object_missing" || OVER.includes(problem.code)) return { problem };
+    throw problem;
+  }
+}
+
+/** The upload with a fresh URL, or null when it is over. */
+async function renewed(id, patience) {
+  try {
+    return timed(await patience.persist(() => api.renew(id, patience.signal)));
+  } catch (problem) {
+    if (OVER.includes(problem.code)) return null;
+    throw problem;
+  }
+}
+
 /** The preview is a convenience: the upload does not fail for it. */
 async function sendPreview(presigned, preview, signal) {
+  if (!presigned || !preview) return;
   for (let attempt = 0; attempt < 3; attempt += 1) {
     if (!worthRepeating(await put(presigned, preview.blob, { signal }))) return;
   }
@@ -133,7 +170,7 @@ async function sendMissing(file, { id, partSize, partCount, digests }, stored, t
   const lanes = new AbortController();
   const signal = AbortSignal.any([patience.signal, lanes.signal]);
   const lane = async () => {
-    const own = new Patience(signal, patience.onwait);
+    const own = { calls: new Patience(signal, patience.onwait), store: new Patience(signal, patience.onwait) };
     for (let number = missing.shift(); number; number = missing.shift()) {
       const from = (number - 1) * partSize;
       await sendPart(file, { id, number, sha256: digests[number - 1], bytes: file.slice(from, from + partSize) }, report, own);
@@ -147,18 +184,21 @@ async function sendMissing(file, { id, partSize, partCount, digests }, stored, t
   }
 }
 
-async function sendPart(file, { id, number, sha256, bytes }, report, patience) {
-  const { signal } = patience;
+/** Each attempt has a URL of its own, so that none has died. */
+async function sendPart(file, { id, number, sha256, bytes }, report, { calls, store }) {
+  const { signal } = calls;
   for (let refused = 0; ;) {
-    const { parts } = await patience.persist(() => api.signParts(id, [{ partNumber: number, sha256 }], signal));
+    const { parts } = await calls.persist(() => api.signParts(id, [{ partNumber: number, sha256 }], signal));
     const status = await put(parts[0].request, bytes, { signal, progress: (n) => report(number, n) });
-    if (arrived(status)) return report(number, bytes.size);
+    if (arrived(status)) {
+      store.reset();
+      return report(number, bytes.size);
+    }
     report(number, 0);
-    const problem = new Problem({ code: status ? "storage_refused" : "no_answer", status });
     if (worthRepeating(status)) {
       await readable(file);
-      await patience.wait(problem);
-    } else if (refused++) throw problem;
+      await store.wait(new Problem({ code: status ? "storage_refused" : "storage_unreachable", status }));
+    } else if (refused++) throw new Problem({ code: "storage_refused", status });
   }
 }
 

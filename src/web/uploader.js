@@ -16,13 +16,13 @@ let numbers = 0;
 
 /**
  * An upload as it is shown. `state`: waiting → preparing → sending → confirming → done, or failed; and `lost`: open on the
- * server, but its file is needed again. `hold`: null, "offline" or "again" while an attempt waits.
+ * server, but its file is needed again. `duplicate`: done, and the image was in the gallery before. `hold`: null, "offline" or "again" while an attempt waits.
  */
 class Item {
   constructor(file, more = {}) {
     Object.assign(this, {
       number: (numbers += 1), key: null, file, name: file.name, size: file.size, state: "waiting", hold: null, sent: 0,
-      problem: null, preview: null, id: null, image: null, controller: null, ...more,
+      problem: null, preview: null, id: null, image: null, controller: null, duplicate: false, ...more,
     });
   }
 
@@ -50,7 +50,7 @@ export class Uploader extends EventTarget {
     super();
     this.#user = user;
     // A failure for want of a network is no longer one when the network is back.
-    this.online = () => this.items.filter((item) => item.problem?.code === "no_answer").forEach((item) => this.retry(item));
+    this.online = () => this.items.filter((item) => ["no_answer", "storage_unreachable"].includes(item.problem?.code)).forEach((item) => this.retry(item));
     addEventListener("online", this.online);
   }
 
@@ -155,9 +155,13 @@ export class Uploader extends EventTarget {
         waiting: (hold) => set({ hold }),
         preview: (preview) => set({ preview }),
         opened: (id) => this.#opened(item, id, set),
+        // Unless it is this very upload, whose last answer was lost.
+        found: (id) => set({ duplicate: item.id !== id }),
       }, controller.signal);
       controller.signal.throwIfAborted();
-      Object.assign(item, { state: "done", sent: item.size, hold: null });
+      // Of two lines for one image, one has uploaded it.
+      const twice = this.items.some((other) => other !== item && other.state === "done" && !other.duplicate && other.image?.id === item.image.id);
+      Object.assign(item, { state: "done", sent: item.size, hold: null, duplicate: item.duplicate || twice });
       this.#leave(item);
       this.dispatchEvent(new CustomEvent("uploaded", { detail: item }));
     } catch (error) {

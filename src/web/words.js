@@ -1,12 +1,13 @@
 // What people read: sizes, times, and for every problem what happened and what to do.
 
-const units = ["byte", "kilobyte", "megabyte", "gigabyte", "terabyte"];
+const UNITS = ["KiB", "MiB", "GiB", "TiB"];
 
+/** Sizes in the units that limits and quotas are set in: 1 KiB is 1024 bytes. */
 export function bytes(n) {
-  const power = Math.min(units.length - 1, n < 1000 ? 0 : Math.floor(Math.log10(n) / 3));
-  const value = n / 1000 ** power;
-  if (power === 0) return count(n, "byte");
-  return value.toLocaleString("en", { style: "unit", unit: units[power], maximumFractionDigits: value < 100 ? 1 : 0 });
+  if (n < 1024) return count(n, "byte");
+  let [value, unit] = [n / 1024, 0];
+  for (; value >= 1023.5 && unit < UNITS.length - 1; unit += 1) value /= 1024;
+  return `${value.toLocaleString("en", { maximumFractionDigits: value < 100 ? 1 : 0 })} ${UNITS[unit]}`;
 }
 
 export const count = (n, one, many = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
@@ -31,30 +32,31 @@ export function device(agent = "") {
 
 const SENTENCES = {
   no_answer: "The server cannot be reached. Check the connection, then try again.",
-  bad_answer: "Something between here and the server answered in its place. Try again later.",
+  storage_unreachable: "The storage cannot be reached from this browser. Check the connection, then try again.",
+  bad_answer: "The server's answer could not be read. Try again later.",
   unavailable: "The server is busy. Try again in a moment.",
-  timeout: "The server took too long. Try again: nothing is done twice.",
-  rate_limited: "That was too often. Wait a little, then try again.",
+  timeout: "The server took too long. Try again: nothing is stored twice.",
+  rate_limited: "Too many attempts. Wait a little, then try again.",
   session_ended: "You have been signed out. Sign in again to go on.",
   token_invalid: "You have been signed out. Sign in again to go on.",
   invalid_credentials: "The email address or the password is wrong.",
-  local_accounts_only: "This server lets people in through an identity provider alone; use the app that belongs to it.",
-  email_taken: "There is an account with this address already. Sign in instead.",
+  local_accounts_only: "This server has no sign-in with a password. Use the app that belongs to it.",
+  email_taken: "There is already an account with this address. Sign in instead.",
   invalid_email: "That is not an email address that can receive mail.",
-  storage_refused: "The storage refused the file. Try again; if it stays so, the storage is set up wrongly.",
-  file_unreadable: "The file was changed, moved or deleted meanwhile. Choose it again.",
+  storage_refused: "The storage refused the file. Try again; if that does not help, the storage is not set up correctly.",
+  file_unreadable: "The file was changed, moved or deleted during the upload. Choose it again.",
   type_not_allowed: "Files of this kind are not accepted. Choose a photo or a picture.",
   file_too_large: "The file is too large.",
   invalid_size: "The file is empty. Choose another.",
   invalid_file_name: "The file's name cannot be stored. Rename it, then choose it again.",
-  quota_exceeded: "There is no room left. Delete some images, then try again.",
+  quota_exceeded: "Your storage is full. Delete some images, then try again.",
   too_many_pending: "Too many uploads are unfinished. Finish or discard some, then try again.",
-  content_mismatch: "The file is damaged, or not the image its beginning promises. Check it, then choose it again.",
+  content_mismatch: "The file is damaged or is not a valid image. Check it, then choose it again.",
   object_mismatch: "What arrived is not the file that was sent. Try again.",
   object_missing: "The storage lost the file on the way. Try again.",
   upload_expired: "The upload took too long and has expired. Try again.",
   invalid_caption: "The caption is too long: at most 1000 characters.",
-  not_found: "It is not there any more.",
+  not_found: "It does not exist any more.",
 };
 
 /** One or two sentences for a person. */
@@ -66,5 +68,5 @@ export function explain(problem) {
     return SENTENCES[problem.code] + (plain && ` It ${plain}.`);
   }
   const sentence = SENTENCES[problem.code] ?? `Something went wrong (${problem.code}). Try again.`;
-  return problem.requestId && !SENTENCES[problem.code] ? `${sentence} The fault's number: ${problem.requestId}.` : sentence;
+  return problem.requestId && !SENTENCES[problem.code] ? `${sentence} Reference: ${problem.requestId}.` : sentence;
 }

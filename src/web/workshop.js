@@ -38,7 +38,13 @@ function hire() {
 function order(job, input) {
   if (broken) return here[job](...input);
   const idle = workers.find((worker) => worker.load === 0);
-  const worker = idle ?? (workers.length < MOST ? hire() : workers.reduce((a, b) => (a.load <= b.load ? a : b)));
+  let worker;
+  try {
+    worker = idle ?? (workers.length < MOST ? hire() : workers.reduce((a, b) => (a.load <= b.load ? a : b)));
+  } catch {
+    broken = true; // The browser allows the page none, as where storage is denied.
+    return here[job](...input);
+  }
   return new Promise((resolve, reject) => {
     const number = next++;
     worker.load += 1;

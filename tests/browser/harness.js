@@ -132,3 +132,76 @@ export async function until(check, what, seconds = 20) {
     await new Promise((done) => { setTimeout(done, 50); });
   }
 }
+
+/**
+ * The accessibility tree as Chromium gives it to screen readers, in reading order: `{ role, name, live, focused, text, path }`.
+ * What is hidden or inert is not in it. `path` holds the roles and names above, outermost first.
+ */
+export async function tree(page) {
+  const cdp = await page.context().newCDPSession(page);
+  const { nodes } = await cdp.send("Accessibility.getFullAXTree");
+  await cdp.detach();
+  const byId = new Map(nodes.map((node) => [node.nodeId, node]));
+  const children = (node) => (node.childIds ?? []).map((id) => byId.get(id)).filter(Boolean);
+  const text = (node) => (node.role?.value === "StaticText" ? node.name?.value ?? "" : children(node).map(text).join(" ")).trim();
+  const found = [];
+  const walk = (node, path) => {
+    const of = Object.fromEntries((node.properties ?? []).map(({ name, value }) => [name, value.value]));
+    const [role, name] = [node.role?.value, node.name?.value ?? ""];
+    if (!node.ignored) found.push({ role, name, live: of.live, focused: Boolean(of.focused), modal: Boolean(of.modal), text: text(node), path });
+    for (const child of children(node)) walk(child, node.ignored ? path : [...path, `${role} ${name}`.trim()]);
+  };
+  for (const node of nodes.filter((node) => !node.parentId)) walk(node, []);
+  return found;
+}
+
+/** Waits until a live region of the accessibility tree holds this text: that is what screen readers say. */
+export const announced = (page, pattern) =>
+  until(async () => (await tree(page)).some((node) => node.live && node.live !== "off" && pattern.test(node.text)), `announced: ${pattern}`, 10);
+
+/** Whether a person can click here: nothing lies over the middle of it. */
+export const clickable = (locator) => locator.evaluate((element) => {
+  const { left, top, width, height } = element.getBoundingClientRect();
+  const hit = document.elementFromPoint(left + width / 2, top + height / 2);
+  return element === hit || element.contains(hit);
+});
+
+/** The name of what has the focus, or null when nothing has it. */
+export const focusOn = (page) => page.evaluate(() => {
+  const element = document.activeElement;
+  if (!element || element === document.body) return null;
+  return element.getAttribute("aria-label") ?? element.querySelector("img")?.alt ?? (element.id || element.textContent.trim());
+});
+
+/** The page's gallery is `count` images from a list of the test's own: `0.jpg` is the newest. Before the gallery is shown. */
+export async function list(page, count) {
+  const picture = `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30" fill="#7a9"/></svg>`;
+  const url = await page.evaluate((text) => URL.createObjectURL(new Blob([text], { type: "image/svg+xml" })), picture);
+  const image = (n) => ({
+    id: `picture-${n}`, fileName: `${n}.jpg`, contentType: "image/jpeg", size: 1000, width: 400 + ((n * 7919) % 900), height: 400 + ((n * 104_729) % 500),
+    thumbHash: "1QcSHQRnh493V4dIh4eXh1h4kJUI", url, urlExpiresAt: "2099-01-01T00:00:00Z", createdAt: "2026-01-01T00:00:00Z", uploadedAt: "2026-01-01T00:00:00Z",
+  });
+  await page.route("**/api/images/gallery?*", (route) => {
+    const query = new URL(route.request().url()).searchParams;
+    const from = Number(query.get("cursor") ?? 0), to = Math.min(count, from + Number(query.get("limit")));
+    return route.fulfill({ json: { images: Array.from({ length: to - from }, (_, i) => image(from + i)), nextCursor: to < count ? String(to) : undefined } });
+  });
+  await page.route("**/api/images/read", (route) => {
+    const { ids } = route.request().postDataJSON();
+    return route.fulfill({ json: { results: ids.map((id) => ({ id, status: 200, image: image(Number(id.split("-")[1])) })) } });
+  });
+}
+
+/** A page with a new account signed in whose gallery is such a list. */
+export async function listed(t, count, options) {
+  const context = await visitor(t, options);
+  const page = await context.newPage();
+  await page.goto("/");
+  await list(page, count);
+  await page.getByRole("button", { name: "Create an account" }).click();
+  await page.getByLabel("Email address").fill(email());
+  await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
+  await page.keyboard.press("Enter");
+  await loaded(page).first().waitFor();
+  return { context, page };
+}

@@ -23,7 +23,7 @@ test("from the sign-up to the gallery and out again", async (t) => {
 
   await upload(page, await photos(page, 3));
   await until(async () => (await loaded(page).count()) === 3, "three tiles");
-  await page.getByText(/^[\d.]+ kB of 10\.7 GB$/).waitFor();
+  await page.getByText(/^[\d.]+ KiB of 10 GiB$/).waitFor();
 
   await page.reload();
   await until(async () => (await loaded(page).count()) === 3, "three tiles after a reload, without signing in again");
@@ -77,7 +77,7 @@ test("an image large: arrows, swipe, caption, download, delete and undo", async 
   assert.ok(files.some((file) => file.name === first && file.buffer.equals(readFileSync(saved))), "byte for byte");
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "hidden" });
-  assert.equal(await page.evaluate(() => document.activeElement.closest("li")?.querySelector("img").alt), first, "the focus is back where it was");
+  assert.equal(await page.evaluate(() => document.activeElement.closest("li")?.querySelector("img").alt), "The sun over the bay", "the focus is back where it was");
   await page.reload();
   await page.getByRole("button", { name: "The sun over the bay" }).waitFor();
 
@@ -125,7 +125,7 @@ test("files come by drop and from the clipboard, and what is no image is told so
   await page.getByRole("button", { name: /^Pasted / }).waitFor();
 
   await choose(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada, this is no image.") });
-  await page.getByText("The file is damaged, or not the image its beginning promises.").waitFor();
+  await page.getByText("The file is damaged or is not a valid image.").waitFor();
   await choose(page, { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("Dear Ada") });
   await page.getByText("Files of this kind are not accepted.").waitFor();
   await picture(page, "refused");

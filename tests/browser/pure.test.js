@@ -62,6 +62,12 @@ test("rows fill the width, keep the order, and are found", async () => {
   console.log(`10,000 images laid out in ${took.toFixed(1)} ms`);
 });
 
+test("sizes have one unit each, the one that limits are set in", async () => {
+  const { bytes } = await load("words.js");
+  const sizes = { 0: "0 bytes", 1: "1 byte", 1023: "1,023 bytes", 1024: "1 KiB", 1536: "1.5 KiB", 1_048_575: "1 MiB", [50 << 20]: "50 MiB", [10 * 2 ** 30]: "10 GiB", [2 ** 50]: "1,024 TiB" };
+  for (const [size, words] of Object.entries(sizes)) assert.equal(bytes(Number(size)), words);
+});
+
 test("the page is small", () => {
   const sizes = readdirSync(WEB).filter((name) => /\.(js|css)$/.test(name)).map((name) => gzipSync(readFileSync(new URL(name, WEB)), { level: 9 }).length);
   const sum = sizes.reduce((a, b) => a + b);

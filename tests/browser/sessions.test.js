@@ -1,8 +1,9 @@
 // One session in many tabs: one refresh for all, and an end for all.
 
 import assert from "node:assert/strict";
+import { createHash } from "node:crypto";
 import test from "node:test";
-import { BASE, PASSWORD, photos, signedIn, until, upload } from "./harness.js";
+import { BASE, choose, PASSWORD, photos, signedIn, until, upload } from "./harness.js";
 
 const REFUSED = [/ 401 /];
 
@@ -68,6 +69,47 @@ test("five tabs that open at once all come up", async (t) => {
   await Promise.all(tabs.map((tab) => tab.locator(".tile.loaded").waitFor()));
   console.log(`five tabs: ${refreshes.length} refreshes`);
   assert.ok(refreshes.length <= 5, `${refreshes.length}`);
+});
+
+test("what one tab or another device does, a tab shows without a reload", async (t) => {
+  const { page, context, user } = await signedIn(t, {});
+  const files = await photos(page, 5);
+  await upload(page, files.slice(0, 2));
+  const other = await context.newPage();
+  await other.goto("/");
+  const names = (tab) => tab.locator(".tile img").evaluateAll((all) => all.map((image) => image.alt));
+  await until(async () => (await names(other)).length === 2, "two images");
+  // A sibling tab says what it does.
+  await choose(page, files[2]);
+  await until(async () => (await names(other)).join() === (await names(page)).join() && (await names(other)).length === 3, "uploaded there, shown here");
+  await page.locator(".open").first().press("Enter");
+  await page.getByLabel("Caption").fill("Said there");
+  await page.keyboard.press("Enter");
+  await other.getByRole("button", { name: "Said there" }).waitFor();
+  await page.keyboard.press("Escape");
+  // Another device does not: the tab looks when the person comes back to it.
+  const call = async (method, path, body) => {
+    const headers = { authorization: `Bearer ${user.token}`, "content-type": "application/json" };
+    const answer = await fetch(`${BASE}${path}`, { method, headers, body: body && JSON.stringify(body) });
+    return answer.status === 204 ? undefined : answer.json();
+  };
+  const buffer = files[3].buffer;
+  const sha256 = createHash("sha256").update(buffer).digest("base64");
+  const ticket = await call("POST", "/api/images/upload", { fileName: "device.jpg", contentType: "image/jpeg", size: buffer.length, sha256 });
+  assert.equal((await fetch(ticket.upload.url, { method: "PUT", headers: ticket.upload.headers, body: buffer })).status, 200);
+  const added = await call("POST", `/api/images/${ticket.id}/confirm`);
+  const { images } = await call("GET", "/api/images/gallery");
+  await call("PATCH", `/api/images/${images[1].id}`, { caption: "Said elsewhere" });
+  await call("DELETE", `/api/images/${images[2].id}`);
+  for (const [tab, event] of [[page, "focus"], [other, "visibilitychange"]]) {
+    await tab.evaluate((event) => (event === "focus" ? window : document).dispatchEvent(new Event(event)), event);
+    await until(async () => (await names(tab)).join() === [added.fileName, "Said elsewhere", images[3].fileName].join(), `${event}: ${await names(tab)}`);
+  }
+  // Deleted in one tab, for good once the way back has passed: or when that tab is left.
+  await page.getByRole("checkbox", { name: "Select device.jpg" }).check({ force: true });
+  await page.getByRole("button", { name: "Delete" }).click();
+  await until(async () => (await names(page)).length === 2, "two here");
+  await until(async () => (await names(other)).length === 2, "two there", 12);
 });
 
 test("a session that is ended elsewhere ends here, and says so", async (t) => {

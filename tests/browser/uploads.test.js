@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import test from "node:test";
-import { choose, photos, picture, signedIn, title, until, upload } from "./harness.js";
+import { announced, choose, photos, picture, signedIn, title, until, upload } from "./harness.js";
 
 const PUT = (request) => request.method() === "PUT" && !request.url().includes("/api/");
 const BROKEN = [/Failed to load resource/, /ERR_/];
@@ -61,6 +61,84 @@ test("a broken PUT is repeated, a refused one renewed, a lost answer understood"
   assert.equal(calls.filter((call) => call === "POST /api/images/ID/renew").length, 1, calls.join("\n"));
   assert.equal(calls.filter((call) => call.startsWith("PUT ")).length, 5);
   assert.equal(calls.filter((call) => call === "POST /api/images/ID/confirm").length, 1);
+});
+
+// A store may send its errors without CORS headers: then a refusal looks like a lost connection.
+for (const [what, dead] of Object.entries({
+  "a URL that is refused for good": (route, urls) => (route.request().url() === urls[0] ? route.abort("failed") : route.continue()),
+  "a URL that is refused for good, in parts": (route, urls) => (urls.indexOf(route.request().url()) === 0 ? route.abort("failed") : route.continue()),
+  "bytes that have arrived": async (route, urls) => { if (urls.length === 1) await route.fetch(); await route.abort("failed"); },
+})) {
+  test(`an answer that cannot be read: ${what}`, async (t) => {
+    const { page } = await signedIn(t, { allowed: BROKEN });
+    const [file] = await photos(page, 1);
+    if (what.endsWith("parts")) file.buffer = Buffer.concat([file.buffer, Buffer.alloc(17 << 20, "valet")]);
+    const urls = [];
+    await onPut(page, (route) => { urls.push(route.request().url()); return dead(route, urls); });
+    await upload(page, [file]);
+    assert.ok(urls.length <= 4, `${urls.length} requests`);
+  });
+}
+
+test("a URL that has died by its own account is not tried again, whatever this device's clock says", async (t) => {
+  const { page } = await signedIn(t, { allowed: BROKEN });
+  const [file] = await photos(page, 1);
+  await page.clock.install({ time: "2031-01-01T00:00:00Z" });
+  await page.clock.resume();
+  const urls = [];
+  await page.route("**/api/images/upload", async (route) => {
+    const response = await route.fetch();
+    const ticket = await response.json();
+    if (!urls.length) ticket.upload.expiresIn = 0;
+    await route.fulfill({ response, json: ticket });
+  });
+  await onPut(page, (route, n) => { urls.push(route.request().url()); return n === 1 ? route.abort("failed") : route.continue(); });
+  await upload(page, [file]);
+  assert.equal(urls.length, 2);
+});
+
+test("where the storage is blocked and the server is not, it says so, and does not try for ever", async (t) => {
+  const { page } = await signedIn(t, { allowed: BROKEN });
+  const files = await photos(page, 2);
+  files[1].buffer = Buffer.concat([files[1].buffer, Buffer.alloc(17 << 20, "valet")]);
+  // Its pauses, in a moment.
+  await page.evaluate(() => { const later = window.setTimeout; window.setTimeout = (work, ms, ...rest) => later(work, ms / 50, ...rest); });
+  let puts = 0;
+  await onPut(page, (route) => { puts += 1; return route.abort("failed"); });
+  await choose(page, files);
+  await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
+  assert.equal(await page.getByText("The storage cannot be reached from this browser.").count(), 2);
+  assert.ok(puts <= 35, `${puts} requests`);
+});
+
+test("what is there already is called so, and what was deleted is wanted again", async (t) => {
+  const { page } = await signedIn(t, { allowed: [/ 412 /] });
+  const [one, two, three] = await photos(page, 3);
+  const line = (name) => page.getByRole("listitem").filter({ hasText: name });
+  // Twice in one go, under two names.
+  await choose(page, [one, { ...one, name: "copy.jpg" }]);
+  await page.getByRole("heading", { name: "1 image uploaded, 1 already in your gallery" }).waitFor();
+  assert.equal(await page.getByText("Already in your gallery", { exact: true }).count(), 1);
+  await page.getByRole("button", { name: "Clear" }).click();
+  await choose(page, one);
+  await page.getByRole("heading", { name: /^1 image already in your gallery$/ }).waitFor();
+  await announced(page, /^1 image already in your gallery$/);
+  await choose(page, [two, three]);
+  await page.getByRole("heading", { name: "2 images uploaded, 1 already in your gallery" }).waitFor();
+  assert.equal(await page.locator(".tile").count(), 3);
+  await page.getByRole("button", { name: "List of uploads" }).click();
+  assert.ok(await line("photo-001.jpg").getByText("Uploaded").isVisible());
+  // Deleted, and uploaded again while it can still be taken back.
+  await page.getByRole("button", { name: "Clear" }).click();
+  const name = await page.locator(".tile img").first().getAttribute("alt");
+  await page.getByRole("checkbox").first().check({ force: true });
+  await page.getByRole("button", { name: "Delete" }).click();
+  await until(async () => (await page.locator(".tile").count()) === 2, "two tiles");
+  await choose(page, [one, two, three].find((file) => file.name === name));
+  await until(async () => (await page.locator(".tile").count()) === 3, "three tiles");
+  await until(async () => !(await page.getByText("1 image deleted").isVisible()), "nothing is left to undo");
+  await page.reload();
+  await until(async () => (await page.locator(".tile").count()) === 3, "three tiles, also on the server");
 });
 
 test("what fails says why, and is tried again when asked", async (t) => {

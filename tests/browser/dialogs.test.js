@@ -1,0 +1,190 @@
+// What lies over the gallery: dialogs, the messages that reach people in them, their addresses, and where the focus goes after.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { announced, BASE, choose, clickable, focusOn, listed, loaded, photos, picture, signedIn, tree, until, upload } from "./harness.js";
+
+/** Every dialog of the page: how a person opens it, and its address. */
+const DIALOGS = {
+  lightbox: { open: (page) => page.locator(".open").first().press("Enter"), address: /#image\/picture-0$/ },
+  account: {
+    open: async (page) => {
+      await page.locator("summary").click();
+      await page.getByRole("button", { name: "Account and devices" }).click();
+    },
+    address: /#account$/,
+  },
+};
+
+/** Calls the page's own functions. */
+const give = (page, text) => page.evaluate(async (text) => {
+  const { say, toast } = await import(document.querySelector("link[href$='dom.js']").href);
+  toast(`${text}, written`, { action: "Act", onaction: () => { document.title = "acted"; }, seconds: 0 });
+  say(`${text}, spoken`);
+}, text);
+
+for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow", { width: 375, height: 667 }]]) {
+  test(`messages reach people over every dialog, and addresses close and open it, ${name}`, async (t) => {
+    const { page } = await listed(t, 30, { viewport });
+    assert.deepEqual(await page.locator("dialog").evaluateAll((all) => all.map((one) => one.id).sort()), Object.keys(DIALOGS).sort(), "this test knows every dialog");
+    for (const [id, { open, address }] of Object.entries(DIALOGS)) {
+      const dialog = page.locator(`#${id}`);
+      // One that stands already comes along.
+      await give(page, `Before ${id}`);
+      await announced(page, new RegExp(`Before ${id}, spoken`));
+      await open(page);
+      await dialog.waitFor();
+      await until(async () => address.test(page.url()), `${page.url()} is the address of ${id}`);
+      const act = page.getByRole("button", { name: "Act" });
+      assert.ok(await clickable(act), `${id}: a message from before can be clicked`);
+      await announced(page, new RegExp(`Before ${id}, written`));
+      await act.click();
+      assert.ok(await dialog.evaluate((dialog) => dialog.contains(document.activeElement)), `${id}: the focus stays in the dialog`);
+
+      await give(page, `Over ${id}`);
+      await announced(page, new RegExp(`Over ${id}, written`));
+      await announced(page, new RegExp(`Over ${id}, spoken`));
+      if (id === "lightbox") await picture(page, `${name}-message`);
+      // By the keyboard alone.
+      for (let i = 0; i < 20 && (await focusOn(page)) !== "Act"; i += 1) await page.keyboard.press("Tab");
+      await page.keyboard.press("Enter");
+      await until(() => act.count().then((count) => count === 0), "it is gone");
+      await until(async () => (await page.title()) === "acted", "it acted");
+
+      // Back closes it, and the page stays; Forward opens it; a reload does not close it.
+      await page.goBack();
+      await dialog.waitFor({ state: "hidden" });
+      assert.equal(page.url(), `${BASE}/`);
+      await page.goForward();
+      await dialog.waitFor();
+      await page.goBack();
+      await dialog.waitFor({ state: "hidden" });
+      // However it is closed, Back does not lead into it again.
+      for (const close of [() => page.keyboard.press("Escape"), () => dialog.getByRole("button", { name: "Close" }).click()]) {
+        const before = await page.evaluate(() => history.length);
+        await open(page);
+        await dialog.waitFor();
+        await give(page, `Left in ${id}`);
+        await page.getByRole("button", { name: "Act" }).waitFor();
+        await close();
+        await dialog.waitFor({ state: "hidden" });
+        await until(() => page.url() === `${BASE}/`, "the address is the gallery's again");
+        assert.ok((await page.evaluate(() => history.length)) <= before + 1);
+        await until(async () => (await focusOn(page)) !== null, `${id}: the focus is somewhere`, 3);
+        await announced(page, new RegExp(`Left in ${id}, spoken`));
+        assert.ok(await clickable(page.getByRole("button", { name: "Act" })), "a message outlives the dialog");
+        await page.getByRole("button", { name: "Act" }).click();
+      }
+    }
+    await page.goBack();
+    assert.equal(page.url(), "about:blank", "Back leaves the gallery at last");
+  });
+}
+
+test("in an open image: undo, captions of several lines, and failures that can be seen and heard", async (t) => {
+  const { page, user } = await signedIn(t, { allowed: [/ 503 /] });
+  await upload(page, await photos(page, 3));
+  const call = (path, options = {}) => fetch(BASE + path, { ...options, headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" } });
+  const images = async () => (await (await call("/api/images/gallery")).json()).images;
+  const [, second] = await images();
+  const lines = "First line,\nsecond line: 🌊";
+  assert.equal((await call(`/api/images/${second.id}`, { method: "PATCH", body: JSON.stringify({ caption: lines }) })).status, 200);
+  await page.goto(`/#image/${second.id}`);
+  await page.reload();
+  const dialog = page.getByRole("dialog");
+  await dialog.waitFor();
+  const name = page.locator("#lightbox-name");
+  await until(async () => (await name.textContent()) === second.fileName, "the image of the address");
+  const caption = page.getByLabel("Caption");
+  assert.equal(await caption.inputValue(), lines);
+  assert.ok(await caption.evaluate((field) => field.scrollHeight <= field.clientHeight), "every line is to be seen");
+  await page.getByText(/· uploaded /).waitFor();
+  // What is only looked at is not saved.
+  let saves = 0;
+  page.on("request", (request) => { saves += request.method() === "PATCH"; });
+  await page.keyboard.press("ArrowRight");
+  await page.keyboard.press("ArrowLeft");
+  await until(async () => (await caption.inputValue()) === lines, "back at it");
+  await caption.press("End");
+  await caption.press("Shift+Enter");
+  await page.keyboard.type("and a third.");
+  await page.keyboard.press("Enter");
+  await announced(page, /^Caption saved$/);
+  assert.equal(saves, 1);
+  const stored = (await images()).find(({ id }) => id === second.id).caption;
+  assert.equal(stored.split("\n").length, 3);
+  assert.ok(stored.includes("and a third.") && stored.includes("🌊"));
+  // A thousand characters are a thousand, however many units of a string.
+  await caption.fill("🌊".repeat(1000));
+  await page.keyboard.press("Enter");
+  await until(async () => [...((await images()).find(({ id }) => id === second.id).caption)].length === 1000, "a thousand emoji");
+  await caption.fill("🌊".repeat(1001));
+  await page.keyboard.press("Enter");
+  await announced(page, /1 character too long/);
+  await caption.fill("kept");
+  await page.route("**/api/images/*", (route) => (route.request().method() === "PATCH" ? route.fulfill({ status: 503, json: { code: "unavailable" } }) : route.fallback()));
+  await page.keyboard.press("Enter");
+  await announced(page, /The caption was not saved\. The server is busy/);
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+  await page.getByRole("button", { name: "Try again" }).click();
+  await until(async () => (await images()).find(({ id }) => id === second.id).caption === "kept", "saved after all");
+  await page.route("**/download", (route) => route.fulfill({ status: 503, json: { code: "unavailable" } }));
+  await page.getByRole("button", { name: "Download" }).click();
+  await announced(page, /The download did not start/);
+  await page.unrouteAll({ behavior: "ignoreErrors" });
+
+  await page.getByRole("button", { name: "Delete" }).click();
+  await announced(page, /1 image deleted/);
+  assert.notEqual(await name.textContent(), second.fileName);
+  await page.getByRole("button", { name: "Undo" }).click();
+  await until(async () => (await name.textContent()) === second.fileName, "it is shown again");
+  await announced(page, /Restored|2 of 3/);
+  // The last one of all closes it, and can be taken back as well.
+  for (let i = 0; i < 3; i += 1) {
+    await page.getByRole("button", { name: "Close" }).focus();
+    await page.keyboard.press("Delete");
+  }
+  await dialog.waitFor({ state: "hidden" });
+  assert.notEqual(await focusOn(page), null);
+  assert.equal(await page.locator(".tile").count(), 0);
+  for (let i = 0; i < 3; i += 1) await page.keyboard.press("Control+z");
+  await until(async () => (await page.locator(".tile").count()) === 3, "all three again");
+});
+
+test("an image's address opens it wherever it is in the gallery, and says so when it is gone", async (t) => {
+  const { page } = await listed(t, 450, {});
+  const name = page.locator("#lightbox-name");
+  await page.evaluate(() => { location.hash = "#image/picture-333"; });
+  await page.getByRole("dialog").waitFor();
+  assert.equal(await name.textContent(), "333.jpg");
+  await until(() => page.getByRole("button", { name: "Next image" }).isEnabled(), "its neighbours are found");
+  await page.keyboard.press("ArrowRight");
+  await until(() => page.url().endsWith("#image/picture-334"), "the address follows");
+  await page.keyboard.press("ArrowRight");
+  await page.goBack();
+  await page.getByRole("dialog").waitFor({ state: "hidden" });
+  assert.equal(page.url(), `${BASE}/`, "one step back, however many images were looked at");
+  await until(async () => (await focusOn(page)) === "335.jpg", "the focus is at the last one, which is in view");
+  assert.ok(await page.evaluate(() => { const { top, bottom } = document.activeElement.getBoundingClientRect(); return top >= 0 && bottom <= innerHeight; }));
+  await page.unroute("**/api/images/read");
+  await page.evaluate(() => { location.hash = "#image/01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f"; });
+  await announced(page, /not in your gallery any more/);
+  assert.equal(page.url(), `${BASE}/`);
+});
+
+test("the focus is never lost: lines of the upload list that go, and the list itself", async (t) => {
+  const { page } = await signedIn(t, { allowed: [/ 422 /] });
+  await choose(page, [1, 2].map((n) => ({ name: `letter-${n}.jpg`, mimeType: "image/jpeg", buffer: Buffer.from(`Dear Ada, ${n}`) })));
+  await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
+  for (const n of [1, 2]) {
+    await page.getByRole("button", { name: `Discard letter-${n}.jpg` }).press("Enter");
+    await page.getByRole("button", { name: `Discard letter-${n}.jpg` }).waitFor({ state: "detached" });
+    await until(async () => (await focusOn(page)) !== null, "the focus is somewhere");
+  }
+  await upload(page, await photos(page, 1));
+  await page.getByRole("button", { name: "Clear" }).press("Enter");
+  await page.locator("#tray").waitFor({ state: "hidden" });
+  await until(async () => (await focusOn(page)) !== null, "the focus is somewhere");
+  assert.equal((await tree(page)).filter((node) => node.role === "region" && node.live).length, 1);
+  await loaded(page).first().waitFor();
+});

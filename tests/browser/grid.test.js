@@ -1,0 +1,114 @@
+// The grid for keyboards and screen readers: one stop of the Tab key and the order of reading, whatever comes and goes; all selected.
+
+import assert from "node:assert/strict";
+import test from "node:test";
+import { announced, focusOn, listed, photos, picture, signedIn, tree, until, upload } from "./harness.js";
+
+/** The names of the tiles as screen readers read them. */
+const read = async (page) => (await tree(page)).filter((node) => node.role === "button" && node.path.some((above) => above === "list Images")).map((node) => node.name);
+
+/** One stop of the Tab key that can be reached, and an order of reading that is the order of the images. */
+async function holds(page, what) {
+  const { stops, order } = await page.evaluate(() => ({
+    stops: [...document.querySelectorAll("#grid .open")].filter((open) => open.tabIndex === 0).length,
+    order: [...document.querySelectorAll("#grid > li")].map((tile) => [tile.ariaPosInSet, tile.querySelector("img").alt]),
+  }));
+  const inOrder = order.toSorted((a, b) => a[0] - b[0]).map(([, name]) => name);
+  assert.deepEqual(order.map(([, name]) => name), inOrder, `${what}: elements in the order of the images`);
+  assert.deepEqual(await read(page), inOrder, `${what}: read in the order of the images`);
+  assert.equal(stops, inOrder.length ? 1 : 0, `${what}: one stop for the Tab key`);
+  if (!inOrder.length) return;
+  // From wherever the focus is, Tab leads to a tile.
+  for (let i = 0; i < 16; i += 1) {
+    await page.keyboard.press("Tab");
+    if (await page.evaluate(() => document.activeElement.matches("#grid .open"))) return;
+  }
+  assert.fail(`${what}: Tab reaches no tile`);
+}
+
+test("after every change one tile is the Tab key's, and tiles are read in order", async (t) => {
+  const { page } = await listed(t, 250, { viewport: { width: 1000, height: 700 } });
+  await holds(page, "at first");
+  const pick = async (names) => { for (const name of names) await page.getByRole("checkbox", { name: `Select ${name}.jpg`, exact: true }).check({ force: true }); };
+  const shown = (name) => page.getByAltText(`${name}.jpg`, { exact: true }).count();
+  // The first ones, with the stop among them.
+  await pick([0, 1, 2, 5]);
+  await page.keyboard.press("Delete");
+  await until(async () => (await shown(0)) === 0, "deleted");
+  assert.equal(await focusOn(page), "6.jpg", "the focus goes on to what took its place");
+  await holds(page, "deleted by the key");
+  await page.keyboard.press("Control+z");
+  await until(async () => (await shown(0)) === 1, "restored");
+  await holds(page, "restored");
+  await pick([3, 4]);
+  await page.getByRole("button", { name: "Delete" }).click();
+  await until(async () => (await shown(3)) === 0, "deleted");
+  await holds(page, "deleted by the button");
+  await page.getByRole("button", { name: "Undo" }).click();
+  await until(async () => (await shown(3)) === 1, "restored");
+  await holds(page, "restored by the button");
+  // The stop far away from what is in view.
+  await page.getByAltText("0.jpg", { exact: true }).locator("..").focus();
+  await page.evaluate(() => scrollTo(0, 3000));
+  await until(async () => (await page.locator(".tile").nth(20).count()) > 0 && (await shown(60)) > 0, "scrolled");
+  const names = await read(page);
+  assert.equal(names[0], "0.jpg", "it is still there, and first");
+  await page.setViewportSize({ width: 700, height: 700 });
+  await page.waitForTimeout(100);
+  await holds(page, "resized");
+  await page.keyboard.press("Control+a");
+  await page.getByText(/^250 images selected/).waitFor();
+  await page.locator("#delete-selected").click();
+  await page.getByRole("heading", { name: "No images yet" }).waitFor();
+  assert.notEqual(await focusOn(page), null);
+  await page.keyboard.press("Control+z");
+  await until(async () => (await shown(0)) === 1, "restored");
+  await holds(page, "all of them restored");
+});
+
+test("uploads into an empty gallery, and into a full one, are read in order", async (t) => {
+  const { page } = await signedIn(t, {});
+  await upload(page, await photos(page, 14, { width: 320, height: 240 }));
+  await until(async () => (await page.locator(".tile").count()) === 14, "fourteen tiles");
+  await holds(page, "uploaded");
+  await page.getByRole("button", { name: "Clear" }).click();
+  await upload(page, await photos(page, 4, { width: 320, height: 240, from: 14 }));
+  await until(async () => (await page.locator(".tile").count()) === 18, "eighteen tiles");
+  await holds(page, "uploaded once more");
+  // The caption is the image's name from now on.
+  await page.locator(".open").nth(2).press("Enter");
+  await page.getByLabel("Caption").fill("A name");
+  await page.keyboard.press("Enter");
+  await announced(page, /Caption saved/);
+  await page.getByRole("button", { name: "Close" }).click();
+  await page.getByRole("checkbox", { name: "Select A name" }).waitFor();
+  await holds(page, "described");
+});
+
+test("all images are selected, those too that are not loaded", async (t) => {
+  const { page } = await listed(t, 450, { viewport: { width: 1000, height: 700 } });
+  await page.locator(".open").first().focus();
+  await page.keyboard.press("Control+a");
+  await page.getByText(/^450 images selected/).waitFor();
+  await announced(page, /450 images selected/);
+  assert.equal(await page.getByRole("button", { name: "Select all" }).isVisible(), false);
+  await page.keyboard.press("Escape");
+  await page.locator("#selection").waitFor({ state: "hidden" });
+});
+
+test("all images are selected by a thumb; and End leads to the end", async (t) => {
+  const { page } = await listed(t, 450, { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true });
+  await page.getByRole("checkbox").first().tap();
+  await page.getByText(/^1 image selected/).waitFor();
+  const all = page.getByRole("button", { name: "Select all" });
+  const bar = page.locator("#selection");
+  assert.ok(await bar.evaluate((bar) => bar.scrollWidth <= bar.clientWidth), "the bar fits");
+  await picture(page, "narrow-select-all");
+  await all.tap();
+  await page.getByText(/^450 images selected/).waitFor();
+  await page.getByRole("button", { name: "Clear the selection" }).tap();
+  await bar.waitFor({ state: "hidden" });
+  await page.locator(".open").first().focus();
+  await page.keyboard.press("End");
+  await until(async () => (await focusOn(page)) === "449.jpg", "the last of all", 10);
+});

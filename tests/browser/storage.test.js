@@ -1,0 +1,90 @@
+// Where the browser denies storage, wholly or in part: the page works all the same, and says what it cannot keep.
+
+import assert from "node:assert/strict";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import test from "node:test";
+import { chromium } from "playwright-core";
+import { announced, BASE, choose, email, PASSWORD, photos, picture, tree, until, visitor } from "./harness.js";
+
+const SESSION = "You stay signed in only in this tab, until it is closed or reloaded.";
+const UPLOADS = "Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.";
+
+/** Each way to be denied, and what is not kept then. The functions run in the page, before its own scripts. */
+const DENIALS = {
+  "localStorage and sessionStorage throw": [[SESSION], () => {
+    for (const area of ["localStorage", "sessionStorage"]) {
+      Object.defineProperty(window, area, { get() { throw new DOMException("Access is denied for this document.", "SecurityError"); } });
+    }
+  }],
+  "no room is left in them": [[SESSION], () => {
+    Storage.prototype.setItem = () => { throw new DOMException("The quota has been exceeded.", "QuotaExceededError"); };
+  }],
+  "they are null": [[SESSION], () => {
+    for (const area of ["localStorage", "sessionStorage"]) Object.defineProperty(window, area, { get: () => null });
+  }],
+  "IndexedDB throws": [[UPLOADS], () => {
+    Object.defineProperty(window, "indexedDB", { get() { throw new DOMException("Denied.", "SecurityError"); } });
+  }],
+  "IndexedDB fails, there are no locks and no channel": [[UPLOADS], () => {
+    IDBFactory.prototype.open = () => {
+      const asked = Object.assign(new EventTarget(), { error: new DOMException("Denied.", "InvalidStateError") });
+      setTimeout(() => asked.onerror?.(new Event("error")));
+      return asked;
+    };
+    if (globalThis.LockManager) LockManager.prototype.request = LockManager.prototype.query = () => Promise.reject(new DOMException("Denied.", "SecurityError"));
+    window.BroadcastChannel = class { constructor() { throw new DOMException("Denied.", "SecurityError"); } };
+  }],
+  "no worker may start": [[], () => {
+    window.Worker = class { constructor() { throw new DOMException("Denied.", "SecurityError"); } };
+  }],
+};
+
+/** Sign-up, upload, look and sign-out, as anywhere. */
+async function works(page, lost, what) {
+  await page.goto(BASE);
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+  const note = page.locator("#not-kept");
+  if (lost.length) await announced(page, /does not let the page store data/);
+  await page.getByRole("button", { name: "Create an account" }).click();
+  await page.getByLabel("Email address").fill(email());
+  await page.getByLabel("Password", { exact: true }).fill(PASSWORD);
+  await page.keyboard.press("Enter");
+  await page.getByRole("heading", { name: "No images yet" }).waitFor();
+  for (const sentence of [SESSION, UPLOADS]) assert.equal((await note.textContent()).includes(sentence), lost.includes(sentence), `${what}: ${sentence}`);
+  await choose(page, await photos(page, 2, { width: 320, height: 240 }));
+  await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
+  await until(async () => (await page.locator(".tile.loaded").count()) === 2, "two tiles");
+  await page.locator("summary").click();
+  await page.getByRole("button", { name: "Sign out" }).click();
+  await page.getByRole("heading", { name: "Sign in" }).waitFor();
+}
+
+for (const [what, [lost, deny]] of Object.entries(DENIALS)) {
+  test(`the page works where ${what}`, async (t) => {
+    const context = await visitor(t, {});
+    await context.addInitScript(deny);
+    await works(await context.newPage(), lost, what);
+  });
+}
+
+test("the page works where the person has blocked all cookies and site data", async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), "valet-blocked-"));
+  mkdirSync(join(folder, "Default"));
+  writeFileSync(join(folder, "Default", "Preferences"), JSON.stringify({ profile: { default_content_setting_values: { cookies: 2 } } }));
+  const context = await chromium.launchPersistentContext(folder, {
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", viewport: { width: 1000, height: 700 },
+    args: ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"],
+  });
+  t.after(async () => { await context.close(); rmSync(folder, { recursive: true, force: true }); });
+  const faults = [];
+  context.on("weberror", (error) => faults.push(String(error.error().stack)));
+  const page = await context.newPage();
+  await page.goto(BASE);
+  assert.equal(await page.evaluate(() => { try { return String(localStorage); } catch (error) { return error.name; } }), "SecurityError", "it is blocked");
+  await works(page, [SESSION, UPLOADS], "blocked");
+  await picture(page, "blocked");
+  assert.ok((await tree(page)).some((node) => node.text.includes(SESSION)));
+  assert.deepEqual(faults, []);
+});
