@@ -5,21 +5,29 @@ import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { BASE } from "./harness.js";
 
-const README = readFileSync(new URL("../../README.md", import.meta.url), "utf8");
+const TEXTS = ["README.md", "docs/uppy.md"].map((name) => readFileSync(new URL(`../../${name}`, import.meta.url), "utf8"));
 
-/** The block of the README behind this mark. */
+/** The block of the README or of docs/uppy.md behind this mark. */
 export function block(mark) {
-  const [, code] = README.match(new RegExp(`<!-- ${mark} -->\n\`\`\`js\n([\\s\\S]*?)\n\`\`\``)) ?? [];
-  if (!code) throw new Error(`the README has no block ${mark}`);
+  const [, code] = TEXTS.map((text) => text.match(new RegExp(`<!-- ${mark} -->\n\`\`\`jsx?\n([\\s\\S]*?)\n\`\`\``))).find(Boolean) ?? [];
+  if (!code) throw new Error(`no text has a block ${mark}`);
   return code;
 }
 
-/** A script that leaves what the code exports in `app`. */
-async function bundle(code, version) {
+/** A script that leaves what the code exports in `app`. `recipe` is what it imports as `./uppy.js`. */
+async function bundle(code, version, recipe = "") {
   const here = new URL(`uppy-${version}`, import.meta.url).pathname;
+  const known = (text) => text.replaceAll("https://api.example.com", BASE);
+  const plugin = {
+    name: "recipe",
+    setup(build) {
+      build.onResolve({ filter: /^\.\/uppy\.js$/ }, () => ({ path: "uppy.js", namespace: "recipe" }));
+      build.onLoad({ filter: /.*/, namespace: "recipe" }, () => ({ contents: known(recipe), resolveDir: here }));
+    },
+  };
   const made = await build({
-    stdin: { contents: code.replaceAll("https://api.example.com", BASE), resolveDir: here },
-    bundle: true, write: false, format: "iife", globalName: "app", platform: "browser", logLevel: "error",
+    stdin: { contents: known(code), resolveDir: here, loader: "jsx" }, plugins: [plugin], jsx: "automatic",
+    bundle: true, write: false, format: "iife", globalName: "app", platform: "browser", logLevel: "error", define: { "process.env.NODE_ENV": '"production"' },
   });
   return made.outputFiles[0].text;
 }
@@ -27,13 +35,31 @@ async function bundle(code, version) {
 /** The version that was bundled: a wrong resolution would test one version twice. */
 export const VERSION = { 5: "5.1.0", 6: "6.3.1" };
 
+const EXPORTS = `
+export { default as AwsS3 } from "@uppy/aws-s3";
+export { default as Compressor } from "@uppy/compressor";
+`;
+
 /** A page of another origin with the README's code of this mark in it, signed in as `user`. */
 export async function page(t, context, mark, user, change = (code) => code) {
   const version = mark.slice(5, 6);
-  const script = await bundle(`${change(block(mark))}\nexport { default as AwsS3 } from "@uppy/aws-s3";\n`, version);
+  return serve(t, context, version, user, await bundle(`${change(block(mark))}${EXPORTS}`, version));
+}
+
+/** The same with the React component of docs/uppy.md around it. */
+export async function reactPage(t, context, mark, user, change = (code) => code) {
+  const version = mark.slice(5, 6);
+  const code = `import { createRoot } from "react-dom/client";
+    ${block(`${mark}-react`)}
+    export { uppy } from "./uppy.js"; ${EXPORTS}
+    createRoot(document.querySelector("#root")).render(<Upload />);`;
+  return serve(t, context, version, user, await bundle(code, version, change(block(mark))));
+}
+
+async function serve(t, context, version, user, script) {
   const server = createServer((request, response) => {
     if (request.url === "/app.js") return response.setHeader("content-type", "text/javascript").end(script);
-    return response.setHeader("content-type", "text/html").end('<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>Uppy</title><input type="file" id="files" multiple>');
+    return response.setHeader("content-type", "text/html").end('<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><title>Uppy</title><input type="file" id="files" multiple><div id="root"></div>');
   });
   await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
   t.after(() => { server.close(); server.closeAllConnections(); });

@@ -4,8 +4,8 @@ import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
 import { readFileSync } from "node:fs";
 import test from "node:test";
-import { account, BASE, until, visitor } from "./harness.js";
-import { add, api, events, gallery, page, upload } from "./uppy.js";
+import { account, BASE, photos, picture, until, visitor } from "./harness.js";
+import { add, api, events, gallery, page, reactPage, upload } from "./uppy.js";
 
 const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
 const MIB = 1024 * 1024;
@@ -96,6 +96,86 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     await same(user, file);
     await until(async () => (await usage(user)).pending === 0, "nothing is left open", 10);
     assert.equal((await usage(user)).bytes, file.buffer.length, "and what was given up costs nothing");
+  });
+}
+
+/** How plugins change a file's bytes after it was added, the first three as an editor does and the last as a compressor. */
+const CHANGES = {
+  "grown in an editor": (opened) => edit(opened, 3),
+  "shrunk in an editor": (opened) => edit(opened, 0.4),
+  "edited twice": async (opened) => { await edit(opened, 0.5); await edit(opened, 4); },
+  // Its preprocessor runs after those of the recipe's own that were there before.
+  "made smaller on the way": (opened) => opened.evaluate(() => { app.uppy.use(app.Compressor, { quality: 0.2 }); }),
+};
+
+/** Draws it again at another size and hands it to Uppy as the image editor does. */
+const edit = (opened, scale) => opened.evaluate(async (scale) => {
+  const [file] = app.uppy.getFiles();
+  const bitmap = await createImageBitmap(file.data);
+  const canvas = new OffscreenCanvas(bitmap.width * scale, bitmap.height * scale);
+  canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const data = await canvas.convertToBlob({ type: file.type, quality: 0.95 });
+  app.uppy.setFileState(file.id, { data, size: data.size, preview: undefined });
+  app.uppy.emit("file-editor:complete", app.uppy.getFile(file.id));
+}, scale);
+
+for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
+  for (const [way, change] of [["as a form", (code) => code], ["in parts", inParts]]) {
+    test(`${mark}: bytes that change after a file was added, ${way}`, async (t) => {
+      const [context, user] = [await visitor(t, {}), await account()];
+      const opened = await page(t, context, mark, user, change);
+      const drawn = await photos(opened, Object.keys(CHANGES).length, { width: 400, height: 300, noise: 0.8 });
+      const sent = {};
+      for (const [i, [what, act]] of Object.entries(CHANGES).entries()) {
+        const file = { ...drawn[i], name: `${i}.jpg` };
+        await add(opened, [file]);
+        await act(opened);
+        assert.deepEqual(await upload(opened), { successful: 1, failed: [] }, what);
+        sent[file.name] = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
+        assert.notEqual(sent[file.name], file.buffer.length, `${what}: its bytes changed`);
+        await opened.evaluate(() => app.uppy.cancelAll());
+      }
+      const sizes = async () => Object.fromEntries(Object.entries(await gallery(user)).map(([name, { size }]) => [name, size]).sort());
+      await until(async () => Object.keys(await sizes()).length === Object.keys(CHANGES).length, "the images", 30);
+      assert.deepEqual(await sizes(), sent);
+      await until(async () => (await usage(user)).pending === 0, "nothing is left open", 10);
+      assert.equal((await usage(user)).bytes, Object.values(sent).reduce((sum, size) => sum + size), "no more is held than was sent");
+    });
+  }
+
+  test(`${mark}: the Dashboard in React, as docs/uppy.md has it, with an image turned in its editor`, async (t) => {
+    const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 403 /, /ERR_FAILED|Failed to load resource|unsafe header/] });
+    const user = await account();
+    const opened = await reactPage(t, context, mark, user);
+    const [photo] = await photos(opened, 1, { width: 1200, height: 800, noise: 0.8 });
+    await opened.locator(".uppy-Dashboard-input").first().setInputFiles(photo);
+    await opened.getByRole("button", { name: /^Edit file/ }).click();
+    await opened.getByRole("button", { name: /Rotate 90/ }).click();
+    await opened.getByRole("button", { name: "Save", exact: true }).click();
+    const begin = opened.getByRole("button", { name: "Upload 1 file" });
+    await begin.waitFor();
+    const size = () => opened.evaluate(() => app.uppy.getFiles()[0].size);
+    await until(async () => (await size()) !== photo.buffer.length, "the edited bytes");
+    const edited = await size();
+    await begin.click();
+    const shown = await until(async () => (await gallery(user))[photo.name], "the image", 30);
+    assert.ok(shown.height > shown.width, "it is turned");
+    const sent = await opened.evaluate(() => app.uppy.getFiles()[0].data.size);
+    assert.equal(shown.size, sent);
+    assert.ok(sent < edited, "and it was compressed on the way");
+    await picture(opened, `${mark}-react`);
+    // A refusal in between, and the Dashboard's own button to try again.
+    const [second] = await photos(opened, 1, { width: 300, height: 200, from: 1 });
+    let broken = true;
+    await opened.route((url) => url.origin !== new URL(BASE).origin && url.port !== new URL(opened.url()).port, (route) => (broken ? route.fulfill({ status: 403 }) : route.continue()));
+    await opened.evaluate(() => app.uppy.clear());
+    await opened.locator(".uppy-Dashboard-input").first().setInputFiles(second);
+    await opened.getByRole("button", { name: "Upload 1 file" }).click();
+    const again = opened.getByRole("button", { name: /^Retry/ }).first();
+    await again.waitFor();
+    broken = false;
+    await again.click();
+    await until(async () => (await gallery(user))[second.name], "the second image", 30);
   });
 }
 
