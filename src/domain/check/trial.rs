@@ -121,7 +121,7 @@ impl Trial<'_> {
             Kind::Part | Kind::AnyPart => self.part(&key).await?,
             Kind::Create => self.create(&key).await?,
             Kind::Complete => self.complete(&key).await?,
-            Kind::Form => self.form(&key).await?,
+            Kind::Form => return self.form(&key).await,
             Kind::Get => {
                 let (at, ttl) = self.life();
                 let url = self.lab.objects.presign_get(&self.ground.source, TYPE, "private", at, ttl)?.url;
@@ -288,16 +288,21 @@ impl Trial<'_> {
         }
     }
 
-    /// The deviation as a field, then as a header of the request.
-    async fn form(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let form = self.lab.signed_form(key, if self.deviation == Deviation::Expired { Life::Over } else { Life::Now })?;
+    /// The deviation as a field, then as a header of the request: stores obey the one or the other.
+    async fn form(&self, key: &ObjectKey) -> Result<Verdict, StoreError> {
+        let life = if self.deviation == Deviation::Expired { Life::Over } else { Life::Now };
         let fields: Vec<_> = self.added().into_iter().map(as_field).collect();
-        let with_fields = calm(send_form(self.lab, &form, &fields, &[], Some(self.deviation)).await?)?;
+        let form = self.lab.signed_form(key, life)?;
+        let response = calm(send_form(self.lab, &form, &fields, &[], Some(self.deviation)).await?)?;
+        let by_field = self.judge(key, &response).await?;
         let has_header = self.deviation.headers("").iter().any(|(name, _)| name.starts_with("x-amz-"));
-        if with_fields.is_success() || !has_header {
-            return Ok(with_fields);
+        if !has_header || matches!(by_field, Verdict::Falls(_)) {
+            return Ok(by_field);
         }
-        calm(send_form(self.lab, &form, &[], &self.added(), Some(self.deviation)).await?)
+        let key = ObjectKey::stored(format!("{key}-header"));
+        let form = self.lab.signed_form(&key, life)?;
+        let response = calm(send_form(self.lab, &form, &[], &self.added(), Some(self.deviation)).await?)?;
+        self.judge(&key, &response).await
     }
 }
 

@@ -84,19 +84,19 @@ async fn trouble_while_a_store_is_tried_out_is_no_answer() {
     ];
     let store = TestApp::start().await;
     let ada = store.user().await;
-    for (trouble, status, is_hit) in troubles {
-        for finalize in [Finalize::Auto, Finalize::InPlace] {
-            let relay = Troubled::start(&store, status, is_hit).await;
-            let app = at_endpoint(&store, &relay.endpoint, finalize).await;
-            let ada = at(&app, &ada);
-            for answer in declared_and_undeclared(&ada).await {
-                assert_eq!(answer.problem(), UNAVAILABLE, "{trouble}, {finalize:?}");
-            }
-            relay.is_mended.store(true, Ordering::Relaxed);
-            app.sweep(OffsetDateTime::now_utc()).await;
-            for answer in declared_and_undeclared(&ada).await {
-                assert!(matches!(answer.status, 200 | 201), "{trouble}, {finalize:?}: {answer:?}");
-            }
+    let mut tried: Vec<_> = troubles.into_iter().map(|trouble| (Finalize::Auto, trouble)).collect();
+    tried.push((Finalize::InPlace, troubles[0]));
+    for (finalize, (trouble, status, is_hit)) in tried {
+        let relay = Troubled::start(&store, status, is_hit).await;
+        let app = at_endpoint(&store, &relay.endpoint, finalize).await;
+        let ada = at(&app, &ada);
+        for answer in declared_and_undeclared(&ada).await {
+            assert_eq!(answer.problem(), UNAVAILABLE, "{trouble}, {finalize:?}");
+        }
+        relay.is_mended.store(true, Ordering::Relaxed);
+        app.sweep(OffsetDateTime::now_utc()).await;
+        for answer in declared_and_undeclared(&ada).await {
+            assert!(matches!(answer.status, 200 | 201), "{trouble}, {finalize:?}: {answer:?}");
         }
     }
 }
