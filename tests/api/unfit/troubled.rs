@@ -21,6 +21,9 @@ use crate::{
     relay::{Answer, forward, listen},
 };
 
+/// Which requests are answered for the store.
+type IsHit = fn(&Parts) -> bool;
+
 const UNAVAILABLE: (u16, &str) = (503, "unavailable");
 
 /// A relay that answers some requests under `check/` for the store, until it is mended.
@@ -30,7 +33,7 @@ struct Troubled {
 }
 
 impl Troubled {
-    async fn start(store: &TestApp, status: u16, is_hit: fn(&Parts) -> bool) -> Self {
+    async fn start(store: &TestApp, status: u16, is_hit: IsHit) -> Self {
         let is_mended = Arc::<AtomicBool>::default();
         let (mended, http, upstream) =
             (Arc::clone(&is_mended), reqwest::Client::new(), store.config.s3.endpoint.clone().unwrap());
@@ -74,7 +77,7 @@ async fn trouble_while_a_store_is_tried_out_is_no_answer() {
     if !s3_is_local() {
         return;
     }
-    let troubles: [(&str, u16, fn(&Parts) -> bool); 6] = [
+    let troubles: [(&str, u16, IsHit); 6] = [
         ("an overloaded copy", 503, |parts| has(parts, "x-amz-copy-source")),
         ("a throttled copy", 429, |parts| has(parts, "x-amz-copy-source")),
         ("a failed ACL", 500, |parts| has(parts, "x-amz-acl")),
