@@ -163,7 +163,7 @@ impl App {
 /// When `ADMIN_BIND` cannot be listened on.
 pub async fn serve(listener: TcpListener, app: App, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
     // Only who opens uploads needs to know; what connects meanwhile waits.
-    app.valet.learn_store().await;
+    app.valet.learn_store_at_start(time::OffsetDateTime::now_utc()).await;
     let endpoint = http::leaving::announced(http::endpoint(app.clone(), config), app.stopping.clone());
     let operators = match config.admin_bind {
         Some(address) => {

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use time::OffsetDateTime;
@@ -13,19 +13,25 @@ use time::OffsetDateTime;
 use super::{Valet, check};
 use crate::{
     config::{self, Finalize},
-    store::StoreError,
+    store::{StoreError, objects::Sealing},
 };
 
-/// The longest the store is tried out, and the longest for clearing that away; then the next sweep tries again.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// How long an answer is kept by which uploads are refused: the operator may have mended the store.
+/// The longest the store is tried out before the first request is served, and the longest for clearing that away.
+const DEADLINE_AT_START: Duration = Duration::from_secs(5);
+/// The same for later trials: beside them a store that is slow or far away holds up nobody.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long an answer is kept by which every upload is refused, or that lacks something: an operator may be mending the store.
 const REFUSING_KEPT: Duration = Duration::from_secs(60);
+/// How long an answer is kept by which some uploads are refused or PUTs are sealed: the store may have been replaced.
+const WEAKER_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// Whether the store stands an upload: nobody can use its URLs to read or publish what is another's or private.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It does.
     Stands,
+    /// It does where uploads are copied at confirm: its URLs can replace what they wrote.
+    StandsCopied,
     /// It does not.
     Falls,
     /// It did not answer.
@@ -39,10 +45,65 @@ pub struct Unsigned {
     pub declared: Standing,
     /// All others: native multipart uploads, and Uppy's.
     pub undeclared: Standing,
-    /// PUTs are to be sealed.
-    pub is_sealed: bool,
+    /// How PUTs are to be presigned.
+    pub puts: Sealing,
+    /// Anyone may read every object, without a URL.
+    pub is_open: bool,
     /// What it obeyed, for people.
     pub taken: Vec<String>,
+}
+
+impl Unsigned {
+    /// A store that refuses such headers, as AWS documents it: "Authenticating Requests: Using Query Parameters" in the API
+    /// reference.
+    fn refused() -> Self {
+        let stands = Standing::Stands;
+        Self { declared: stands, undeclared: stands, puts: Sealing::Plain, is_open: false, taken: Vec::new() }
+    }
+
+    /// How long this is believed before the store is tried out again; without end where nothing was obeyed.
+    fn kept(&self) -> Duration {
+        if self.declared == Standing::Falls || self.undeclared == Standing::Unknown {
+            REFUSING_KEPT
+        } else if self.taken.is_empty() {
+            Duration::MAX
+        } else {
+            WEAKER_KEPT
+        }
+    }
+
+    /// One line that names the consequence.
+    fn warn(&self, setting: Finalize) {
+        let taken = self.taken.join(", ");
+        if self.is_open {
+            tracing::warn!(
+                "anyone may read every object of the bucket who knows its key, without a URL; `valet check` says more"
+            );
+        }
+        match (self.declared, self.undeclared) {
+            (Standing::Falls, _) => tracing::warn!(
+                taken,
+                "the store obeys unsigned headers: anyone could publish objects of the bucket, so every upload is refused with 409 \
+                 not_supported_by_store; `valet check --fix` has the bucket ignore ACLs"
+            ),
+            (Standing::StandsCopied, _) if setting == Finalize::InPlace => tracing::warn!(
+                taken,
+                "the store obeys unsigned headers: a URL could replace a confirmed image by a copy of another, so with \
+                 S3_FINALIZE=in-place every upload is refused with 409 not_supported_by_store; set S3_FINALIZE=auto"
+            ),
+            (_, Standing::Falls) => tracing::warn!(
+                taken,
+                "the store obeys unsigned headers: uploads without a declared digest (multipart, Uppy) are refused with 409 \
+                 not_supported_by_store; `valet check` says more"
+            ),
+            (_, Standing::Unknown) => {
+                tracing::warn!(
+                    "the store did not answer for multipart uploads and forms: they are refused with 503 until it does"
+                );
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What a store does about requests that are not as they were signed.
@@ -90,35 +151,29 @@ pub enum Unfit {
 #[derive(Debug)]
 pub(super) struct Finalization {
     setting: Finalize,
-    known: RwLock<Option<(Arc<Guarantees>, Instant)>>,
-    is_aws: bool,
+    known: RwLock<Option<(Arc<Guarantees>, OffsetDateTime)>>,
 }
 
 impl Finalization {
     pub(super) fn new(config: &config::S3) -> Self {
-        let is_aws = config.endpoint.is_none();
-        // AWS documents it: "Conditional writes" and "Checking object integrity" in the S3 user guide, "Authenticating Requests:
-        // Using Query Parameters" in the API reference.
-        let refuses = Unsigned { declared: Standing::Stands, undeclared: Standing::Stands, is_sealed: false, taken: Vec::new() };
-        let known = is_aws.then(|| (Arc::new(Guarantees::all(refuses)), Instant::now()));
-        Self { setting: config.finalize, known: RwLock::new(known), is_aws }
+        // AWS documents it: "Conditional writes" and "Checking object integrity" in the S3 user guide.
+        let known =
+            config.endpoint.is_none().then(|| (Arc::new(Guarantees::all(Unsigned::refused())), OffsetDateTime::UNIX_EPOCH));
+        Self { setting: config.finalize, known: RwLock::new(known) }
     }
 
     fn known(&self) -> Option<Arc<Guarantees>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(store, _)| Arc::clone(store))
     }
 
-    /// Whether the store is to be tried out: nothing is known, or what is known refuses uploads and is old.
-    fn asks(&self) -> bool {
+    /// Whether the store is to be tried out: nothing is known of it, or what is known was not to be kept for longer.
+    fn asks(&self, now: OffsetDateTime) -> bool {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.as_ref().is_none_or(|(store, at)| {
-            let refuses = store.unsigned.declared != Standing::Stands || store.unsigned.undeclared == Standing::Unknown;
-            refuses && !self.is_aws && at.elapsed() >= REFUSING_KEPT
-        })
+        known.as_ref().is_none_or(|(store, at)| now - *at >= store.unsigned.kept())
     }
 
-    fn learn(&self, store: Guarantees) {
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some((Arc::new(store), Instant::now()));
+    fn learn(&self, store: Guarantees, now: OffsetDateTime) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some((Arc::new(store), now));
     }
 
     /// Whether the store can have an upload of which this is declared.
@@ -133,7 +188,8 @@ impl Finalization {
             (Some(store), Declares::Nothing) => store.unsigned.undeclared,
         };
         match standing {
-            Standing::Stands => Ok(()),
+            Standing::StandsCopied if self.setting == Finalize::InPlace => Err(Unfit::NotSupported(declares)),
+            Standing::Stands | Standing::StandsCopied => Ok(()),
             Standing::Falls => Err(Unfit::NotSupported(declares)),
             Standing::Unknown => {
                 let reason = "the store has not been tried out yet: it did not answer".to_owned();
@@ -164,50 +220,43 @@ impl Finalization {
 }
 
 impl Valet {
+    /// [`Valet::learn_store`], before the first request is served.
+    pub async fn learn_store_at_start(&self, now: OffsetDateTime) {
+        self.learn_store_within(DEADLINE_AT_START, now).await;
+    }
+
     /// Tries out what the store holds to, unless that is known. What the operator has decided by `S3_FINALIZE=in-place` is not
-    /// asked; which headers the store obeys always is.
-    pub async fn learn_store(&self) {
-        if !self.finalization.asks() {
+    /// asked; which headers the store obeys always is. What is known stays known while the store does not answer.
+    pub async fn learn_store(&self, now: OffsetDateTime) {
+        self.learn_store_within(DEADLINE, now).await;
+    }
+
+    async fn learn_store_within(&self, deadline: Duration, now: OffsetDateTime) {
+        if !self.finalization.asks(now) {
             return;
         }
-        let now = OffsetDateTime::now_utc();
+        // A sweep is of any time; the store looks at its own clock.
+        let signed_at = OffsetDateTime::now_utc();
         let found = if self.finalization.setting == Finalize::InPlace {
-            check::unsigned_headers(&self.objects, now, DEADLINE).await.map(Guarantees::all)
+            check::unsigned_headers(&self.objects, signed_at, deadline).await.map(Guarantees::all)
         } else {
-            check::guarantees(&self.objects, now, DEADLINE).await
+            check::guarantees(&self.objects, signed_at, deadline).await
         };
+        let known = self.finalization.known();
         match found {
             Ok(store) => {
-                if store.unsigned.is_sealed {
-                    self.objects.seal_puts();
+                self.objects.seal_puts(store.unsigned.puts);
+                if known.is_none_or(|known| known.unsigned != store.unsigned) {
+                    store.unsigned.warn(self.finalization.setting);
                 }
-                warn_of(&store.unsigned);
                 let (once, checksum) = (store.once, store.checksum);
-                self.finalization.learn(store);
+                self.finalization.learn(store, now);
                 tracing::info!(once, checksum, copies = self.finalization.copies(), "the store was tried out");
             }
+            Err(reason) if known.is_some() => tracing::warn!(%reason, "failed to try out the store again"),
             Err(reason) => {
-                tracing::warn!(%reason, "failed to try out the store: no uploads are issued until it answers");
+                tracing::warn!(%reason, "failed to try out the store: every upload is refused with 503 until it answers");
             }
         }
-    }
-}
-
-/// One line that names the consequence.
-fn warn_of(unsigned: &Unsigned) {
-    let taken = unsigned.taken.join(", ");
-    match (unsigned.declared, unsigned.undeclared) {
-        (Standing::Falls, _) => tracing::warn!(
-            taken,
-            "the store obeys unsigned headers: anyone could publish objects of the bucket, so every upload is refused with 409 \
-             not_supported_by_store; `valet check --fix` has the bucket ignore ACLs"
-        ),
-        (_, Standing::Falls) => tracing::warn!(
-            taken,
-            "the store obeys unsigned headers: uploads without a declared digest (multipart, Uppy) are refused with 409 \
-             not_supported_by_store; `valet check` says more"
-        ),
-        (_, Standing::Unknown) => tracing::warn!("the store did not answer for multipart uploads: none is issued until it does"),
-        _ => {}
     }
 }

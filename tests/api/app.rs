@@ -86,7 +86,7 @@ impl TestApp {
         change(&mut config);
         let app = App::connect(&config).await.unwrap();
         // Before anything looks into the bucket: the objects that try the store out are gone then.
-        app.valet.learn_store().await;
+        app.valet.learn_store(OffsetDateTime::now_utc()).await;
         let listener = tokio::net::TcpListener::bind(config.bind).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

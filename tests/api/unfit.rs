@@ -2,8 +2,12 @@
 //! another's or private, and what cannot stand it is refused.
 
 mod obeying;
+mod troubled;
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use valet::{
     config::Finalize,
     domain::check::{self, Answer as Found, Options},
@@ -32,10 +36,14 @@ async fn before(seals: Seals) -> Option<(TestApp, TestApp, Obeying)> {
 }
 
 async fn behind(store: &TestApp, relay: &Obeying) -> TestApp {
+    at_endpoint(store, &relay.endpoint, Finalize::Auto).await
+}
+
+async fn at_endpoint(store: &TestApp, endpoint: &str, finalize: Finalize) -> TestApp {
     TestApp::beside(store, |config| {
-        config.s3.finalize = Finalize::Auto;
-        config.s3.endpoint = Some(relay.endpoint.clone());
-        config.s3.public_endpoint = Some(relay.endpoint.clone());
+        config.s3.finalize = finalize;
+        config.s3.endpoint = Some(endpoint.to_owned());
+        config.s3.public_endpoint = Some(endpoint.to_owned());
     })
     .await
 }
@@ -158,7 +166,7 @@ async fn a_copied_part_is_not_confirmed() {
     let answer = app.anonymous().post(&complete, parts).await;
     assert_eq!(answer.problem(), REFUSED);
     assert_eq!(at(&app, &eve).confirm(id).await.problem(), REFUSED);
-    app.sweep(time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(60)).await;
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(60)).await;
     assert_eq!(at(&app, &eve).get("/api/images/gallery").await.json["images"], json!([]));
 }
 
@@ -193,6 +201,35 @@ async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
     assert_eq!(caller.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
     caller.upload("e.png", "image/png", &unique_png()).await;
     assert_eq!(caller.act("/api/uppy/session").await.problem(), REFUSED, "parts and forms still cannot stand it");
+}
+
+/// There a PUT's URL could make a confirmed image a copy of another.
+#[tokio::test]
+async fn in_place_is_refused_where_a_url_can_bring_a_copy() {
+    let Some((store, app, relay)) = before(Seals::No).await else { return };
+    check::run(&app.config, Options { fix: true, loopback: false }).await;
+    let ada = store.user().await;
+    let in_place = at_endpoint(&store, &relay.endpoint, Finalize::InPlace).await;
+    assert_eq!(at(&in_place, &ada).issue("a.png", "image/png", &unique_png()).await.problem(), REFUSED);
+    for finalize in [Finalize::Auto, Finalize::Copy] {
+        let copying = at_endpoint(&store, &relay.endpoint, finalize).await;
+        at(&copying, &ada).upload("b.png", "image/png", &unique_png()).await;
+    }
+}
+
+/// What a server found out of a store does not outlive it.
+#[tokio::test]
+async fn a_store_that_was_replaced_is_tried_out_again() {
+    let Some((store, app, relay)) = before(Seals::Yes).await else { return };
+    let ada = at(&app, &store.user().await);
+    assert_eq!(ada.act("/api/uppy/session").await.problem(), REFUSED);
+    relay.mend();
+    let bytes = unique_png();
+    let sealed = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&sealed.json["upload"], bytes.clone()).await, 403, "no other store takes a sealed PUT");
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(2 * 60 * 60)).await;
+    ada.upload("b.png", "image/png", &unique_png()).await;
+    assert_eq!(ada.act("/api/uppy/session").await.status, 200);
 }
 
 #[tokio::test]

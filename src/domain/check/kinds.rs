@@ -56,6 +56,8 @@ impl Kind {
 /// What a client changes of a request after it was signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deviation {
+    /// Nothing: a store that refuses the request as it was signed proves nothing by refusing others.
+    Nothing,
     /// A digit of the signature.
     Signature,
     /// A query parameter more.
@@ -89,10 +91,11 @@ use Kind as K;
 
 /// Each deviation with the kinds for which it can mean something.
 pub(super) const QUESTIONS: &[(Deviation, &[Kind])] = &[
+    (D::Nothing, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Form, K::Get]),
     (D::Signature, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Form, K::Get]),
-    (D::Query, &[K::Get]),
+    (D::Query, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Get]),
     (D::Expired, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Form, K::Get]),
-    (D::Length, &[K::Put, K::Part]),
+    (D::Length, &[K::Put, K::Preview, K::Part]),
     (D::Type, &[K::Put, K::Preview, K::Form]),
     (D::CopySource, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Form]),
     (D::Acl, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Form]),
@@ -108,9 +111,10 @@ pub(super) const QUESTIONS: &[(Deviation, &[Kind])] = &[
 const CUSTOMER_KEY: [&str; 2] = ["a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=", "mT2HRsMGJ5IX5C+0rreZ8Q=="];
 
 impl Deviation {
-    /// The line of the doctor's table that it belongs to.
-    pub fn rule(self) -> &'static Rule {
-        match self {
+    /// The line of the doctor's table that it belongs to. `None` where nothing deviates.
+    pub fn rule(self) -> Option<&'static Rule> {
+        Some(match self {
+            Self::Nothing => return None,
             Self::Signature | Self::Query => &rules::SIGNATURE,
             Self::Expired => &rules::EXPIRY,
             Self::Length => &rules::LENGTH,
@@ -118,7 +122,7 @@ impl Deviation {
             Self::CopySource => &rules::COPY_SOURCE,
             Self::Acl | Self::Grant => &rules::ACL,
             Self::Metadata | Self::Tagging | Self::Redirect | Self::CustomerKey | Self::StorageClass => &rules::UNSIGNED,
-        }
+        })
     }
 
     /// Whether it reads or publishes what is another's or private: the server does not sign what cannot stand it.
@@ -129,6 +133,7 @@ impl Deviation {
     /// What it changes, in a few words.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Nothing => "nothing",
             Self::Signature => "signature",
             Self::Query => "query",
             Self::Expired => "expired",
@@ -149,7 +154,7 @@ impl Deviation {
     pub fn headers(self, source: &str) -> Vec<(&'static str, String)> {
         let one = |name, value: &str| vec![(name, value.to_owned())];
         match self {
-            Self::Signature | Self::Query | Self::Expired | Self::Length => Vec::new(),
+            Self::Nothing | Self::Signature | Self::Query | Self::Expired | Self::Length => Vec::new(),
             Self::Type => one("content-type", "text/html"),
             Self::CopySource => one("x-amz-copy-source", source),
             Self::Acl => one("x-amz-acl", "public-read"),

@@ -15,7 +15,7 @@ use crate::{
     store::{
         Objects, StoreError,
         objects::{
-            NewObject,
+            NewObject, Sealing,
             listing::Listed,
             prober::Prober,
             wire::{Answer as Response, Method, Wire},
@@ -79,9 +79,9 @@ impl<'a> Lab<'a> {
         ObjectKey::stored(format!("{}{name}", self.run))
     }
 
-    /// The PUT that clients get, for these bytes.
+    /// The PUT that clients get where the store needs no sealed one, for these bytes.
     pub fn presigned_put(&self, key: &ObjectKey, body: &[u8]) -> Result<Put, StoreError> {
-        let put = self.objects.presign_put(key, new_object(body), self.now, TTL)?;
+        let put = self.objects.presign_put_as(Sealing::Plain, key, new_object(body), self.now, TTL)?;
         Ok(Put { url: put.signed.url, headers: put.headers, body: Bytes::copy_from_slice(body) })
     }
 
@@ -97,12 +97,7 @@ impl<'a> Lab<'a> {
     pub async fn put(&self, key: &ObjectKey, deviate: impl FnOnce(&mut Put)) -> Result<Response, StoreError> {
         let mut put = self.presigned_put(key, BODY)?;
         deviate(&mut put);
-        let response = self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?;
-        // A store in trouble has neither taken nor refused anything.
-        if matches!(response.status, 500 | 502..600) {
-            return Err(StoreError::Objects { operation: "presigned PUT", reason: format!("HTTP {}", response.status) });
-        }
-        Ok(response)
+        calm(self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?)
     }
 
     /// The form that Uppy gets, for [`BODY`].
@@ -133,13 +128,13 @@ impl<'a> Lab<'a> {
 
     /// What a signed GET gives of the object. HEAD needs one right more.
     pub async fn read(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        self.get(&self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await
+        calm(self.get(&self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?)
     }
 
     /// What anyone gets who knows the key.
     pub async fn read_unsigned(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let url = self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
-        self.get(url.split('?').next().unwrap_or_default(), &[]).await
+        calm(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
     }
 
     /// Whether the store refused, by a 4xx and by keeping nothing.
@@ -176,6 +171,18 @@ fn is_probe(key: &ObjectKey) -> bool {
     is_run
         && (1..=MAX_NAME).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// The answer, unless it is that of a store in trouble, which has neither obeyed nor refused anything: that of an overloaded one
+/// (408, 429) or any 5xx but 501, which says that the store does not know the call.
+///
+/// # Errors
+/// [`StoreError::Objects`] for such an answer.
+pub(super) fn calm(response: Response) -> Result<Response, StoreError> {
+    if matches!(response.status, 408 | 429 | 500 | 502..600) {
+        return Err(StoreError::Objects { operation: "presigned request", reason: format!("HTTP {}", response.status) });
+    }
+    Ok(response)
 }
 
 /// What a PUT of these bytes declares.

@@ -75,11 +75,11 @@ rules! {
         "a URL can bring any object that these credentials can read: uploads without a declared digest (multipart, Uppy) are refused with 409 not_supported_by_store; confirm copies and checks all others",
         "use a store that refuses unsigned x-amz-* headers, or have every request to this one pass a proxy that refuses x-amz-copy-source in presigned requests; let the credentials read this bucket only; never set S3_FINALIZE=in-place";
     ACL: Broken, "upload: unsigned ACL without effect",
-        "a client can publish what it uploads: uploads without a declared digest (multipart, Uppy) are refused with 409 not_supported_by_store",
-        "valet check --fix sets the public access block, which ignores ACLs; then restart the servers";
-    SEALED: Broken, "upload: sealed PUT refuses unsigned headers",
-        "nothing keeps a PUT from being a copy; where an unsigned ACL has an effect too, every upload is refused with 409 not_supported_by_store",
-        "valet check --fix sets the public access block, which ignores ACLs; then restart the servers";
+        "a URL can publish what it writes: uploads without a declared digest (multipart, Uppy) are refused with 409 not_supported_by_store, and all others where a PUT cannot be sealed (the next line)",
+        "valet check --fix sets the public access block, which ignores ACLs; servers notice within two minutes, or an hour where PUTs are sealed";
+    SEALED: Weaker, "upload: sealed PUT refuses unsigned headers",
+        "a PUT can be made a copy, which confirm hashes and refuses; with S3_FINALIZE=in-place, or where an unsigned ACL has an effect, every upload is refused with 409 not_supported_by_store",
+        "leave S3_FINALIZE at auto; against ACLs run valet check --fix, which has the bucket ignore them; against copies nothing helps but a store that refuses unsigned x-amz-* headers, or a proxy that does";
     CHECKSUM: Weaker, "upload: checksum enforced",
         "other bytes than promised can be stored; with S3_FINALIZE=auto or copy, confirm copies each upload and hashes the copy",
         "nothing, unless S3_FINALIZE=in-place is set; expect each image's bytes to pass through this server once";

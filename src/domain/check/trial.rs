@@ -5,7 +5,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     kinds::{Deviation, Kind, QUESTIONS},
-    lab::{BODY, Lab, Life, OTHER, TYPE, new_object},
+    lab::{BODY, Lab, Life, OTHER, TYPE, calm, new_object},
 };
 use crate::{
     model::ObjectKey,
@@ -13,7 +13,7 @@ use crate::{
     store::{
         StoreError,
         objects::{
-            MultipartCall, NewPart,
+            MultipartCall, NewPart, Sealing,
             wire::{Answer as Response, Method},
         },
     },
@@ -38,7 +38,9 @@ pub(super) enum Verdict {
     Falls(String),
     /// Anyone may read every object, so that nothing can be published: another rule says so.
     Moot,
-    /// There was no answer, or the store has no such call.
+    /// The store does not have this kind of request: it refuses it as it was signed.
+    Lacking(String),
+    /// There was no answer.
     Unasked(String),
 }
 
@@ -47,40 +49,55 @@ pub(super) struct Ground {
     /// Holds [`OTHER`], and is what is copied.
     pub source: ObjectKey,
     /// Anyone may read every object: whether one was published cannot be seen.
-    is_open: bool,
+    pub is_open: bool,
 }
 
 impl Ground {
     pub async fn prepare(lab: &Lab<'_>) -> Result<Self, StoreError> {
         let source = lab.key("source");
-        let put = lab.presigned_put(&source, OTHER)?;
-        let response = lab.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?;
-        if !response.is_success() {
-            let reason = format!("{} to a presigned PUT", response.status);
-            return Err(StoreError::Objects { operation: "PutObject", reason });
-        }
+        put_as_signed(lab, &source).await?;
         let is_open = lab.read_unsigned(&source).await?.is_success();
         Ok(Self { source, is_open })
     }
 }
 
-/// Asks each question of a deviation that `wanted` takes.
+/// Puts [`OTHER`]. A store that refuses that, before the questions or after them, has not answered them.
+///
+/// # Errors
+/// [`StoreError`] when it is not there then.
+pub(super) async fn put_as_signed(lab: &Lab<'_>, key: &ObjectKey) -> Result<(), StoreError> {
+    let put = lab.presigned_put(key, OTHER)?;
+    let response = lab.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?;
+    if response.is_success() {
+        return Ok(());
+    }
+    Err(StoreError::Objects { operation: "presigned PUT", reason: format!("HTTP {}", response.status) })
+}
+
+/// Asks each question of a deviation that `wanted` takes, of the kinds of request that the store has.
 pub(super) async fn ask_all(lab: &Lab<'_>, ground: &Ground, wanted: fn(Deviation) -> bool) -> Vec<Asked> {
-    let questions = QUESTIONS.iter().filter(|(deviation, _)| wanted(*deviation));
+    let questions = QUESTIONS.iter().filter(|(deviation, _)| *deviation == Deviation::Nothing || wanted(*deviation));
     let questions: Vec<_> = questions.flat_map(|(deviation, kinds)| kinds.iter().map(|kind| (*deviation, *kind))).collect();
     let asked = stream::iter(questions).map(|(deviation, kind)| async move {
         let verdict = Trial { lab, ground, deviation, kind }.ask().await;
-        Asked { deviation, kind, verdict: verdict.unwrap_or_else(|error| Verdict::Unasked(error.to_string())) }
+        let verdict = verdict.unwrap_or_else(|error| match error {
+            error if error.is_final() => Verdict::Lacking(error.to_string()),
+            error => Verdict::Unasked(error.to_string()),
+        });
+        Asked { deviation, kind, verdict }
     });
-    asked.buffered(AT_ONCE).collect().await
-}
-
-/// A store in trouble has neither obeyed nor refused anything. 501 says that it does not know what was asked.
-pub(super) fn calm(response: Response) -> Result<Response, StoreError> {
-    if matches!(response.status, 500 | 502..600) {
-        return Err(StoreError::Objects { operation: "presigned request", reason: format!("HTTP {}", response.status) });
+    let (as_signed, mut asked): (Vec<_>, Vec<_>) =
+        asked.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().partition(|asked| asked.deviation == Deviation::Nothing);
+    for Asked { kind, verdict, .. } in as_signed {
+        // What stands only because everything is refused.
+        let stands = asked.iter_mut().filter(|asked| asked.kind == kind && matches!(asked.verdict, Verdict::Stands));
+        match verdict {
+            Verdict::Lacking(why) => stands.for_each(|asked| asked.verdict = Verdict::Lacking(why.clone())),
+            Verdict::Unasked(why) => stands.for_each(|asked| asked.verdict = Verdict::Unasked(why.clone())),
+            Verdict::Stands | Verdict::Falls(_) | Verdict::Moot => {}
+        }
     }
-    Ok(response)
+    asked
 }
 
 /// One question.
@@ -104,12 +121,15 @@ impl Trial<'_> {
             Kind::Part | Kind::AnyPart => self.part(&key).await?,
             Kind::Create => self.create(&key).await?,
             Kind::Complete => self.complete(&key).await?,
-            Kind::Form => self.form(&key).await?,
+            Kind::Form => return self.form(&key).await,
             Kind::Get => {
                 let (at, ttl) = self.life();
                 let url = self.lab.objects.presign_get(&self.ground.source, TYPE, "private", at, ttl)?.url;
                 let got = calm(self.lab.get(&self.changed(url), &[]).await?)?;
-                return Ok(fell(got.is_success(), &got, "read"));
+                return Ok(match self.deviation {
+                    Deviation::Nothing => taken(got.is_success(), &got),
+                    _ => fell(got.is_success(), &got, "read"),
+                });
             }
         };
         self.judge(&key, &response).await
@@ -119,6 +139,7 @@ impl Trial<'_> {
         let stored = self.lab.read(key).await?;
         let keeps = |name: &str| !matches!(stored.header(name), "" | "0");
         Ok(match self.deviation {
+            Deviation::Nothing => taken(response.is_success() && stored.is_success(), response),
             Deviation::CopySource => fell(stored.is_success() && stored.body == OTHER.as_slice(), response, "copied"),
             Deviation::Acl | Deviation::Grant if self.ground.is_open => Verdict::Moot,
             Deviation::Acl | Deviation::Grant => {
@@ -184,7 +205,7 @@ impl Trial<'_> {
             let url = self.lab.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &[] })?;
             return self.send(Method::PUT, url, &[], self.body()).await;
         }
-        let put = self.lab.objects.presign_plain_put(key, new_object(BODY), at, ttl)?;
+        let put = self.lab.objects.presign_put_as(Sealing::Plain, key, new_object(BODY), at, ttl)?;
         self.send(Method::PUT, put.signed.url, &put.headers, self.body()).await
     }
 
@@ -267,16 +288,21 @@ impl Trial<'_> {
         }
     }
 
-    /// The deviation as a field, then as a header of the request.
-    async fn form(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let form = self.lab.signed_form(key, if self.deviation == Deviation::Expired { Life::Over } else { Life::Now })?;
+    /// The deviation as a field, then as a header of the request: stores obey the one or the other.
+    async fn form(&self, key: &ObjectKey) -> Result<Verdict, StoreError> {
+        let life = if self.deviation == Deviation::Expired { Life::Over } else { Life::Now };
         let fields: Vec<_> = self.added().into_iter().map(as_field).collect();
-        let with_fields = calm(send_form(self.lab, &form, &fields, &[], Some(self.deviation)).await?)?;
+        let form = self.lab.signed_form(key, life)?;
+        let response = calm(send_form(self.lab, &form, &fields, &[], Some(self.deviation)).await?)?;
+        let by_field = self.judge(key, &response).await?;
         let has_header = self.deviation.headers("").iter().any(|(name, _)| name.starts_with("x-amz-"));
-        if with_fields.is_success() || !has_header {
-            return Ok(with_fields);
+        if !has_header || matches!(by_field, Verdict::Falls(_)) {
+            return Ok(by_field);
         }
-        calm(send_form(self.lab, &form, &[], &self.added(), Some(self.deviation)).await?)
+        let key = ObjectKey::stored(format!("{key}-header"));
+        let form = self.lab.signed_form(&key, life)?;
+        let response = calm(send_form(self.lab, &form, &[], &self.added(), Some(self.deviation)).await?)?;
+        self.judge(&key, &response).await
     }
 }
 
@@ -325,6 +351,11 @@ pub(super) async fn send_form(
 fn tamper(text: &mut String) {
     let last = if text.pop() == Some('0') { '1' } else { '0' };
     text.push(last);
+}
+
+/// For a request as it was signed.
+fn taken(taken: bool, response: &Response) -> Verdict {
+    if taken { Verdict::Stands } else { Verdict::Lacking(format!("HTTP {}", response.status)) }
 }
 
 fn fell(obeyed: bool, response: &Response, what: &str) -> Verdict {

@@ -5,13 +5,16 @@ use bytes::Bytes;
 use super::{
     Answer, Report,
     kinds::Deviation,
-    lab::{BODY, Lab, Life, new_object},
+    lab::{BODY, Lab, Life, calm, new_object},
     rules,
-    trial::{Asked, Ground, Verdict, ask_all, calm},
+    trial::{Asked, Ground, Verdict, ask_all, put_as_signed},
 };
 use crate::{
     domain::finalize::{Standing, Unsigned},
-    store::{StoreError, objects::wire::Method},
+    store::{
+        StoreError,
+        objects::{Sealing, wire::Method},
+    },
 };
 
 /// Adds the answers, one for each rule, and whether sealing helps where it is needed.
@@ -27,7 +30,7 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
     let rules =
         [&rules::SIGNATURE, &rules::EXPIRY, &rules::LENGTH, &rules::TYPE, &rules::UNSIGNED, &rules::COPY_SOURCE, &rules::ACL];
     for rule in rules {
-        let of_rule: Vec<_> = asked.iter().filter(|asked| asked.deviation.rule() == rule).collect();
+        let of_rule: Vec<_> = asked.iter().filter(|asked| asked.deviation.rule() == Some(rule)).collect();
         report.add(rule, answer(&of_rule));
     }
 }
@@ -35,7 +38,11 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
 /// One answer for one guarantee, of every kind of request. A kind that the store does not have is named, and no fault here: other
 /// rules ask for it.
 fn answer(asked: &[&Asked]) -> Answer {
-    let is_lacking = |asked: &&&Asked| matches!(asked.verdict, Verdict::Unasked(_)) && asked.kind.is_multipart();
+    let is_lacking = |asked: &&&Asked| match asked.verdict {
+        Verdict::Lacking(_) => true,
+        Verdict::Unasked(_) => asked.kind.is_multipart(),
+        _ => false,
+    };
     let mut faults = Vec::new();
     for Asked { deviation, kind, verdict } in asked.iter().copied() {
         match verdict {
@@ -85,31 +92,39 @@ async fn sealed_answer(lab: &Lab<'_>, ground: &Ground, asked: &[Asked]) -> Answe
 pub(super) async fn unsigned(lab: &Lab<'_>) -> Result<Unsigned, StoreError> {
     let ground = Ground::prepare(lab).await?;
     let asked = ask_all(lab, &ground, Deviation::decides).await;
-    let (mut obeyed, mut published, mut taken, mut unasked) = (false, false, Vec::new(), false);
+    let (mut copies, mut publishes, mut taken, mut unasked) = (false, false, Vec::new(), false);
     for Asked { deviation, kind, verdict } in &asked {
         match verdict {
             Verdict::Stands | Verdict::Moot => {}
             Verdict::Falls(_) => {
-                obeyed |= kind.has_digest();
-                published |= kind.has_digest() && *deviation != Deviation::CopySource;
+                copies |= kind.has_digest() && *deviation == Deviation::CopySource;
+                publishes |= kind.has_digest() && *deviation != Deviation::CopySource;
                 taken.push(format!("{} of a {}", deviation.as_str(), kind.as_str()));
             }
-            Verdict::Unasked(why) if kind.has_digest() => {
+            Verdict::Lacking(why) | Verdict::Unasked(why) if kind.has_digest() => {
                 return Err(StoreError::Objects { operation: "presigned PUT", reason: why.clone() });
             }
+            // The kinds of request that the store does not have bring nothing.
+            Verdict::Lacking(_) => {}
             Verdict::Unasked(_) => unasked = true,
         }
     }
-    let is_sealed = obeyed && can_seal(lab, &ground).await?;
+    let helps = (copies || publishes) && can_seal(lab, &ground).await?;
+    let puts = if helps { Sealing::Sealed } else { Sealing::Plain };
+    put_as_signed(lab, &lab.key("afterwards")).await?;
     Ok(Unsigned {
-        // A copy of other bytes than the declared ones is refused at confirm, and nobody can read it until then.
-        declared: if published && !is_sealed { Standing::Falls } else { Standing::Stands },
+        declared: match (puts, publishes, copies) {
+            (Sealing::Plain, true, _) => Standing::Falls,
+            (Sealing::Plain, false, true) => Standing::StandsCopied,
+            _ => Standing::Stands,
+        },
+        is_open: ground.is_open,
         undeclared: match (taken.is_empty(), unasked) {
             (false, _) => Standing::Falls,
             (true, true) => Standing::Unknown,
             (true, false) => Standing::Stands,
         },
-        is_sealed,
+        puts,
         taken,
     })
 }
@@ -120,7 +135,7 @@ async fn can_seal(lab: &Lab<'_>, ground: &Ground) -> Result<bool, StoreError> {
     for deviation in [None, Some(Deviation::CopySource), Some(Deviation::Acl), Some(Deviation::Grant)] {
         let key =
             lab.key(&format!("sealed-{}", deviation.map_or("plain", Deviation::as_str).replace(' ', "-").to_ascii_lowercase()));
-        let put = lab.objects.presign_sealed_put(&key, new_object(BODY), at, ttl)?;
+        let put = lab.objects.presign_put_as(Sealing::Sealed, &key, new_object(BODY), at, ttl)?;
         let added = deviation.map(|deviation| deviation.headers(&lab.prober.source(&ground.source))).unwrap_or_default();
         let headers: Vec<_> = put.headers.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
         let response = calm(lab.wire.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;

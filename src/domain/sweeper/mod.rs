@@ -157,7 +157,7 @@ impl Valet {
 
     /// One round. What takes long goes to `lane`.
     async fn sweep_round(&self, now: OffsetDateTime, lane: &SlowLane) -> Result<(Swept, bool), StoreError> {
-        self.learn_store().await;
+        self.learn_store(now).await;
         let round = Round::default();
         // Each of them goes on past a failure of the others.
         let images = self.sweep_due(now, &round, lane).await;

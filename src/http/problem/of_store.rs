@@ -13,8 +13,8 @@ impl From<Unfit> for Problem {
             ),
             Unfit::NotSupported(Declares::Digest) => Self::new(
                 Code::NotSupportedByStore,
-                "The storage behind this server would let anyone read what is uploaded. Nothing can be uploaded until its operator has run \
-                 `valet check --fix`.",
+                "The storage behind this server obeys headers that no URL signs, by which an upload could be published or replaced. \
+                 Nothing can be uploaded until its operator has mended that: `valet check` says how.",
             ),
             Unfit::Store(error) => error.into(),
         }

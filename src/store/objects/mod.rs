@@ -42,7 +42,7 @@ pub use self::errors::{Failure, classify};
 pub use self::multipart::{COMPLETING, Completion, NewPart, StoredPart};
 pub use self::open_uploads::{Aborted, OpenUploads};
 pub use self::reading::Head;
-pub use self::sealing::NewObject;
+pub use self::sealing::{NewObject, Sealing};
 use self::{clock::Clock, credentials::Known, errors::failed, patience::patient, surroundings::Surroundings};
 use super::StoreError;
 use crate::{

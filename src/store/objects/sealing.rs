@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// Headers by which a PUT copies another object, publishes, tags, locks or encrypts what it writes, or adds to what is served.
-const FORBIDDEN: [&str; 20] = [
-    "cache-control",
+/// `cache-control` is none of them: browsers add it by themselves, and read URLs pin their own.
+const FORBIDDEN: [&str; 19] = [
     "content-disposition",
     "content-encoding",
     "content-language",
@@ -50,14 +50,23 @@ pub struct NewObject {
     pub sha256: Sha256,
 }
 
+/// Whether a presigned PUT names the headers that it must not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sealing {
+    /// It does not: for stores that refuse them unsigned.
+    Plain,
+    /// It does: for stores that were seen to take such a URL.
+    Sealed,
+}
+
 impl Objects {
-    /// From now on presigned PUTs are sealed. Only for a store that was seen to take them.
-    pub fn seal_puts(&self) {
-        self.sealed.store(true, Ordering::Relaxed);
+    /// How PUTs are presigned from now on; at first they are plain.
+    pub fn seal_puts(&self, sealing: Sealing) {
+        self.sealed.store(sealing == Sealing::Sealed, Ordering::Relaxed);
     }
 
-    /// A key to write these bytes once: type, length, digest and `if-none-match: *` are signed. Sealed after
-    /// [`Objects::seal_puts`].
+    /// A key to write these bytes once: type, length, digest and `if-none-match: *` are signed. Sealed as
+    /// [`Objects::seal_puts`] was asked to.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -68,46 +77,23 @@ impl Objects {
         now: OffsetDateTime,
         ttl: Duration,
     ) -> Result<PresignedPut, StoreError> {
-        let forbidden: &[&str] = if self.sealed.load(Ordering::Relaxed) { &FORBIDDEN } else { &[] };
-        self.presign_put_without(forbidden, key, object, now, ttl)
+        let sealing = if self.sealed.load(Ordering::Relaxed) { Sealing::Sealed } else { Sealing::Plain };
+        self.presign_put_as(sealing, key, object, now, ttl)
     }
 
-    /// [`Objects::presign_put`], not sealed whatever is known of the store: for trying it out.
+    /// [`Objects::presign_put`], whatever is known of the store: for trying it out.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
-    pub fn presign_plain_put(
+    pub fn presign_put_as(
         &self,
+        sealing: Sealing,
         key: &ObjectKey,
         object: NewObject,
         now: OffsetDateTime,
         ttl: Duration,
     ) -> Result<PresignedPut, StoreError> {
-        self.presign_put_without(&[], key, object, now, ttl)
-    }
-
-    /// [`Objects::presign_put`], sealed whatever is known of the store: for trying it out.
-    ///
-    /// # Errors
-    /// [`StoreError::Credentials`] when there is nothing valid to sign with.
-    pub fn presign_sealed_put(
-        &self,
-        key: &ObjectKey,
-        object: NewObject,
-        now: OffsetDateTime,
-        ttl: Duration,
-    ) -> Result<PresignedPut, StoreError> {
-        self.presign_put_without(&FORBIDDEN, key, object, now, ttl)
-    }
-
-    fn presign_put_without(
-        &self,
-        forbidden: &[&'static str],
-        key: &ObjectKey,
-        object: NewObject,
-        now: OffsetDateTime,
-        ttl: Duration,
-    ) -> Result<PresignedPut, StoreError> {
+        let forbidden: &[&str] = if sealing == Sealing::Sealed { &FORBIDDEN } else { &[] };
         let (size, sha256) = (object.size.to_string(), object.sha256.to_string());
         let sent =
             [("content-type", object.content_type.as_str()), ("if-none-match", "*"), ("x-amz-checksum-sha256", sha256.as_str())];

@@ -4,7 +4,10 @@
 use std::{
     collections::HashSet,
     convert::Infallible,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,7 @@ pub enum Seals {
 /// A running relay; ends with the test's runtime.
 pub struct Obeying {
     pub endpoint: String,
+    inside: Arc<Inside>,
 }
 
 struct Inside {
@@ -41,6 +45,8 @@ struct Inside {
     signer: Signer,
     s3: aws_sdk_s3::Client,
     http: reqwest::Client,
+    /// It has become a store that verifies what it is sent.
+    is_mended: AtomicBool,
     /// Keys of objects that anyone may read, if the bucket does not ignore that.
     public: Mutex<HashSet<String>>,
 }
@@ -58,9 +64,16 @@ impl Obeying {
             keys,
             s3: app.s3.clone(),
             http: reqwest::Client::new(),
+            is_mended: AtomicBool::default(),
             public: Mutex::default(),
         });
-        Self { endpoint: listen(move |request| Arc::clone(&inside).answer(request)).await }
+        let answering = Arc::clone(&inside);
+        Self { endpoint: listen(move |request| Arc::clone(&answering).answer(request)).await, inside }
+    }
+
+    /// The store is replaced by one that refuses headers which no URL signed.
+    pub fn mend(&self) {
+        self.inside.is_mended.store(true, Ordering::Relaxed);
     }
 }
 
@@ -71,7 +84,7 @@ impl Inside {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let key = parts.uri.path().strip_prefix(&format!("/{}/", self.bucket)).unwrap_or_default().to_owned();
         let is_anonymous = !query.contains("X-Amz-Signature") && !parts.headers.contains_key("authorization");
-        if query.contains("X-Amz-Signature") {
+        if query.contains("X-Amz-Signature") && !self.is_mended.load(Ordering::Relaxed) {
             return Ok(self.presigned(&parts, &key, &query, body).await);
         }
         if is_anonymous && parts.method == Method::GET && self.is_public(&key).await {

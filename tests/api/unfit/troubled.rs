@@ -1,0 +1,134 @@
+//! A store in trouble while it is tried out: that is an outage, and says nothing of what the store holds to.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, http::request::Parts};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valet::config::Finalize;
+
+use super::{at, at_endpoint};
+use crate::{
+    app::{Caller, TestApp, s3_is_local, unique_png},
+    relay::{Answer, forward, listen},
+};
+
+/// Which requests are answered for the store.
+type IsHit = fn(&Parts) -> bool;
+
+const UNAVAILABLE: (u16, &str) = (503, "unavailable");
+
+/// A relay that answers some requests under `check/` for the store, until it is mended.
+struct Troubled {
+    endpoint: String,
+    is_mended: Arc<AtomicBool>,
+}
+
+impl Troubled {
+    async fn start(store: &TestApp, status: u16, is_hit: IsHit) -> Self {
+        let is_mended = Arc::<AtomicBool>::default();
+        let (mended, http, upstream) =
+            (Arc::clone(&is_mended), reqwest::Client::new(), store.config.s3.endpoint.clone().unwrap());
+        let answer = move |request: Request<Incoming>| {
+            let (mended, http, upstream) = (Arc::clone(&mended), http.clone(), upstream.clone());
+            async move {
+                let (parts, body) = request.into_parts();
+                let body = body.collect().await.unwrap().to_bytes();
+                let is_asked = parts.uri.path().contains("/check/") && parts.uri.query().unwrap_or_default().contains("X-Amz-");
+                if is_asked && is_hit(&parts) && !mended.load(Ordering::Relaxed) {
+                    let mut response: Answer = Response::new(Full::default());
+                    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                    return Ok::<_, Infallible>(response);
+                }
+                Ok(forward(&http, &upstream, &parts, body).await)
+            }
+        };
+        Self { endpoint: listen(answer).await, is_mended }
+    }
+}
+
+fn has(parts: &Parts, header: &str) -> bool {
+    parts.headers.contains_key(header)
+}
+
+fn has_query(parts: &Parts, name: &str) -> bool {
+    parts.uri.query().unwrap_or_default().split('&').any(|pair| pair.split('=').next() == Some(name))
+}
+
+async fn declared_and_undeclared(caller: &Caller<'_>) -> [super::Answer; 3] {
+    let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
+    [
+        caller.issue("a.png", "image/png", &unique_png()).await,
+        caller.post("/api/images/multipart", multipart).await,
+        caller.act("/api/uppy/session").await,
+    ]
+}
+
+#[tokio::test]
+async fn trouble_while_a_store_is_tried_out_is_no_answer() {
+    if !s3_is_local() {
+        return;
+    }
+    let troubles: [(&str, u16, IsHit); 6] = [
+        ("an overloaded copy", 503, |parts| has(parts, "x-amz-copy-source")),
+        ("a throttled copy", 429, |parts| has(parts, "x-amz-copy-source")),
+        ("a failed ACL", 500, |parts| has(parts, "x-amz-acl")),
+        ("a late grant", 408, |parts| has(parts, "x-amz-grant-read")),
+        ("a gateway before all reads", 502, |parts| parts.method == Method::GET),
+        ("refusals after the first PUT", 403, |parts| parts.method == Method::PUT && !parts.uri.path().ends_with("source")),
+    ];
+    let store = TestApp::start().await;
+    let ada = store.user().await;
+    let mut tried: Vec<_> = troubles.into_iter().map(|trouble| (Finalize::Auto, trouble)).collect();
+    tried.push((Finalize::InPlace, troubles[0]));
+    for (finalize, (trouble, status, is_hit)) in tried {
+        let relay = Troubled::start(&store, status, is_hit).await;
+        let app = at_endpoint(&store, &relay.endpoint, finalize).await;
+        let ada = at(&app, &ada);
+        for answer in declared_and_undeclared(&ada).await {
+            assert_eq!(answer.problem(), UNAVAILABLE, "{trouble}, {finalize:?}");
+        }
+        relay.is_mended.store(true, Ordering::Relaxed);
+        app.sweep(OffsetDateTime::now_utc()).await;
+        for answer in declared_and_undeclared(&ada).await {
+            assert!(matches!(answer.status, 200 | 201), "{trouble}, {finalize:?}: {answer:?}");
+        }
+    }
+}
+
+/// Uploads that do not depend on what is in trouble go on.
+#[tokio::test]
+async fn trouble_with_parts_stops_what_has_no_digest() {
+    if !s3_is_local() {
+        return;
+    }
+    let store = TestApp::start().await;
+    let ada = store.user().await;
+    let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": 6 << 20 });
+    let open = ada.post("/api/images/multipart", open).await;
+    let relay = Troubled::start(&store, 503, |parts| has_query(parts, "partNumber")).await;
+    let app = at_endpoint(&store, &relay.endpoint, Finalize::Auto).await;
+    let ada = at(&app, &ada);
+    let [declared, multipart, session] = declared_and_undeclared(&ada).await;
+    assert_eq!((declared.status, multipart.problem(), session.problem()), (201, UNAVAILABLE, UNAVAILABLE));
+
+    // However late it is: nothing is rejected or expired for an outage.
+    let late = OffsetDateTime::now_utc() + Duration::from_secs(60 * 24 * 60 * 60);
+    let swept = app.sweep(late).await;
+    assert!(swept.failed > 0, "{swept:?}");
+    assert_eq!(app.db_state(open.id()).await, "pending");
+    assert_eq!(ada.confirm(open.id()).await.problem(), UNAVAILABLE);
+    relay.is_mended.store(true, Ordering::Relaxed);
+    app.sweep(late + Duration::from_secs(60 * 60)).await;
+    assert_eq!(app.db_state(open.id()).await, "expired");
+    let sent: Vec<Value> = declared_and_undeclared(&ada).await.into_iter().map(|answer| answer.json).collect();
+    assert!(sent[2]["path"].is_string(), "{sent:?}");
+}
