@@ -113,8 +113,18 @@ export class Gallery extends EventTarget {
   add(image, local) {
     const known = this.#known.get(image.id);
     this.#gone.delete(image.id);
-    this.#learn(local && !known ? Object.assign(image, { local }) : image, known?.order ?? (this.#first -= 1));
+    const order = known?.order ?? this.#orderOf(image);
+    if (order === undefined) return;
+    this.#learn(local && !known ? Object.assign(image, { local }) : image, order);
     this.#changed();
+  }
+
+  /** Where the server lists it: uploads that end at once are confirmed in any order. Undefined on a page that is still to come. */
+  #orderOf(image) {
+    const place = this.images.findIndex((other) => isNewer(image, other));
+    if (place < 0 && this.images.length) return this.complete ? (this.#last += 1) : undefined;
+    if (place > 0) return (this.images[place - 1].order + this.images[place].order) / 2;
+    return (this.#first -= 1);
   }
 
   #learn(image, order) {
@@ -180,6 +190,12 @@ export class Gallery extends EventTarget {
     this.images = [...this.#known.values()].filter((image) => !this.#hidden.has(image.id)).sort((a, b) => a.order - b.order);
     this.dispatchEvent(new Event("change"));
   }
+}
+
+/** As the server sorts: by the time of the upload, then by id. */
+function isNewer(one, other) {
+  const [at, otherAt] = [one, other].map(({ uploadedAt }) => Date.parse(uploadedAt));
+  return at === otherAt ? one.id > other.id : at > otherAt;
 }
 
 /** What to call it. */

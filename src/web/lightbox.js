@@ -29,7 +29,7 @@ export class Lightbox extends EventTarget {
     const on = (target, name, work) => target.addEventListener(name, work, { signal: this.#stopping.signal });
     on($("#previous"), "click", () => this.#step(-1));
     on($("#next"), "click", () => this.#step(1));
-    on($("#close-lightbox"), "click", () => this.close());
+    on($("#close-lightbox"), "click", () => this.#leave());
     on($("#download-one"), "click", () => this.#tell("download"));
     on($("#delete-one"), "click", () => this.#delete());
     on(this.#caption, "change", () => this.#save());
@@ -75,6 +75,11 @@ export class Lightbox extends EventTarget {
     if (!this.#dialog.open) return;
     this.#save();
     this.#dialog.close();
+  }
+
+  /** Closes it, unless that would lose a caption that cannot be saved. */
+  #leave() {
+    if (this.#save()) this.close();
   }
 
   #tell(what, detail = this.#image.id) {
@@ -176,9 +181,7 @@ export class Lightbox extends EventTarget {
 
   #step(by) {
     const next = this.#neighbour(by);
-    if (!next) return;
-    this.#save();
-    this.#show(next);
+    if (next && this.#save()) this.#show(next);
   }
 
   #key(event) {
@@ -204,8 +207,8 @@ export class Lightbox extends EventTarget {
       from = null;
       if (event.type === "pointercancel") return;
       if (Math.abs(dx) > SWIPE && Math.abs(dx) > Math.abs(dy)) this.#step(dx < 0 ? 1 : -1);
-      else if (dy > 2 * SWIPE) this.close();
-      else if (event.target === this.#stage && Math.abs(dx) + Math.abs(dy) < 8) this.close();
+      else if (dy > 2 * SWIPE) this.#leave();
+      else if (event.target === this.#stage && Math.abs(dx) + Math.abs(dy) < 8) this.#leave();
     };
     on(this.#stage, "pointerup", end);
     on(this.#stage, "pointercancel", end);
@@ -224,13 +227,18 @@ export class Lightbox extends EventTarget {
     }
   }
 
+  /** Saves what was typed, if anything was. False when it is too long: then it stays in the field. */
   #save() {
     const { value } = this.#caption;
-    if (value === this.#written) return;
+    if (value === this.#written) return true;
     const excess = [...value.trim()].length - CAPTION_MOST;
-    if (excess > 0) return toast(`The caption was not saved: it is ${count(excess, "character")} too long.`, { error: true });
+    if (excess > 0) {
+      toast(`The caption was not saved: it is ${count(excess, "character")} too long.`, { error: true });
+      return false;
+    }
     this.#written = value;
     this.#send(this.#image, value.trim());
+    return true;
   }
 
   async #send(image, text) {

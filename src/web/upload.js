@@ -18,7 +18,7 @@ const MOST_PARTS = 10_000;
 
 /**
  * Uploads a file. `told` hears of what happens: `progress(bytes)`, `opened(id)`, `waiting("offline" | "again" | null)`,
- * `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)`: these bytes are in the gallery already.
+ * `stage("preparing" | "sending" | "confirming")`, `preview(blob)`, `found(id)`: these bytes were there already.
  */
 export async function upload(file, told, signal) {
   const patience = new Patience(signal, told.waiting);
@@ -132,6 +132,7 @@ async function inParts(file, facts, told, patience) {
     told.stage("sending");
     try {
       const { parts } = await patience.persist(() => api.storedParts(ticket.id, signal));
+      if (round === 0 && parts.length === ticket.partCount) told.found(ticket.id);
       await sendMissing(file, { ...ticket, digests }, new Set(parts.map((part) => part.partNumber)), told, patience);
       told.stage("confirming");
       return await patience.persist(() => api.confirm(ticket.id, signal));

@@ -16,13 +16,14 @@ let numbers = 0;
 
 /**
  * An upload as it is shown. `state`: waiting → preparing → sending → confirming → done, or failed; and `lost`: open on the
- * server, but its file is needed again. `duplicate`: done, and the image was in the gallery before. `hold`: null, "offline" or "again" while an attempt waits.
+ * server, but its file is needed again. `duplicate`: done, and the image was in the gallery before. `before`: the id from an
+ * earlier attempt at this upload. `hold`: null, "offline" or "again" while an attempt waits.
  */
 class Item {
   constructor(file, more = {}) {
     Object.assign(this, {
       number: (numbers += 1), key: null, file, name: file.name, size: file.size, state: "waiting", hold: null, sent: 0,
-      problem: null, preview: null, id: null, image: null, controller: null, duplicate: false, ...more,
+      problem: null, preview: null, id: null, image: null, controller: null, before: null, duplicate: false, ...more,
     });
   }
 
@@ -142,6 +143,7 @@ export class Uploader extends EventTarget {
 
   async #run(item) {
     const controller = (item.controller = new AbortController());
+    item.before = item.id;
     Object.assign(item, { state: "preparing", hold: null });
     const set = (values) => {
       if (item.controller !== controller || controller.signal.aborted) return;
@@ -156,7 +158,7 @@ export class Uploader extends EventTarget {
         preview: (preview) => set({ preview }),
         opened: (id) => this.#opened(item, id, set),
         // Unless it is this very upload, whose last answer was lost.
-        found: (id) => set({ duplicate: item.id !== id }),
+        found: (id) => set({ duplicate: item.before !== id }),
       }, controller.signal);
       controller.signal.throwIfAborted();
       // Of two lines for one image, one has uploaded it.
@@ -182,7 +184,10 @@ export class Uploader extends EventTarget {
     if (item.id !== id) item.kept?.then(() => shelf.note(item.key, id));
     // The file that an unfinished upload was waiting for.
     const lost = this.items.findIndex((other) => other !== item && other.state === "lost" && other.id === id);
-    if (lost >= 0) this.items.splice(lost, 1);
+    if (lost >= 0) {
+      this.items.splice(lost, 1);
+      item.before = id;
+    }
     set({ id });
     if (lost >= 0) this.#changed();
   }

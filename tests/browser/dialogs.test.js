@@ -121,6 +121,10 @@ test("in an open image: undo, captions of several lines, and failures that can b
   await caption.fill("🌊".repeat(1001));
   await page.keyboard.press("Enter");
   await announced(page, /1 character too long/);
+  // It is not lost to a step or a click either.
+  await page.getByRole("button", { name: "Next image" }).click();
+  await page.getByRole("button", { name: "Close" }).click();
+  assert.equal([...(await caption.inputValue())].length, 1001);
   await caption.fill("kept");
   await page.route("**/api/images/*", (route) => (route.request().method() === "PATCH" ? route.fulfill({ status: 503, json: { code: "unavailable" } }) : route.fallback()));
   await page.keyboard.press("Enter");
@@ -139,6 +143,18 @@ test("in an open image: undo, captions of several lines, and failures that can b
   await page.getByRole("button", { name: "Undo" }).click();
   await until(async () => (await name.textContent()) === second.fileName, "it is shown again");
   await announced(page, /Restored|2 of 3/);
+  // Opened in the gallery, it is open after a reload, and Back leads to the gallery.
+  await page.keyboard.press("Escape");
+  await dialog.waitFor({ state: "hidden" });
+  await page.locator(".open").first().press("Enter");
+  await dialog.waitFor();
+  await page.reload();
+  await dialog.waitFor();
+  await page.goBack();
+  await dialog.waitFor({ state: "hidden" });
+  await until(async () => (await page.locator(".tile").count()) === 3, "the gallery");
+  await page.goForward();
+  await dialog.waitFor();
   // The last one of all closes it, and can be taken back as well.
   for (let i = 0; i < 3; i += 1) {
     await page.getByRole("button", { name: "Close" }).focus();

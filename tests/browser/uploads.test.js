@@ -10,6 +10,14 @@ import { announced, choose, photos, picture, signedIn, title, until, upload } fr
 const PUT = (request) => request.method() === "PUT" && !request.url().includes("/api/");
 const BROKEN = [/Failed to load resource/, /ERR_/];
 
+/** Writes a photo so long that it goes in parts: what follows the end of a JPEG is legal. */
+function long(t, { name, buffer }, bytes = 17 << 20) {
+  const folder = mkdtempSync(join(tmpdir(), "valet-long-"));
+  t.after(() => rmSync(folder, { recursive: true }));
+  writeFileSync(join(folder, name), Buffer.concat([buffer, Buffer.alloc(bytes, "valet")]));
+  return join(folder, name);
+}
+
 /** Calls `act(route, n)` for the nth PUT to the bucket. */
 async function onPut(page, act) {
   let n = 0;
@@ -72,10 +80,9 @@ for (const [what, dead] of Object.entries({
   test(`an answer that cannot be read: ${what}`, async (t) => {
     const { page } = await signedIn(t, { allowed: BROKEN });
     const [file] = await photos(page, 1);
-    if (what.endsWith("parts")) file.buffer = Buffer.concat([file.buffer, Buffer.alloc(17 << 20, "valet")]);
     const urls = [];
     await onPut(page, (route) => { urls.push(route.request().url()); return dead(route, urls); });
-    await upload(page, [file]);
+    await upload(page, [what.endsWith("parts") ? long(t, file) : file]);
     assert.ok(urls.length <= 4, `${urls.length} requests`);
   });
 }
@@ -100,12 +107,12 @@ test("a URL that has died by its own account is not tried again, whatever this d
 test("where the storage is blocked and the server is not, it says so, and does not try for ever", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
   const files = await photos(page, 2);
-  files[1].buffer = Buffer.concat([files[1].buffer, Buffer.alloc(17 << 20, "valet")]);
   // Its pauses, in a moment.
   await page.evaluate(() => { const later = window.setTimeout; window.setTimeout = (work, ms, ...rest) => later(work, ms / 50, ...rest); });
   let puts = 0;
   await onPut(page, (route) => { puts += 1; return route.abort("failed"); });
-  await choose(page, files);
+  await choose(page, files[0]);
+  await choose(page, long(t, files[1]));
   await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();
   assert.equal(await page.getByText("The storage cannot be reached from this browser.").count(), 2);
   assert.ok(puts <= 35, `${puts} requests`);
@@ -128,17 +135,25 @@ test("what is there already is called so, and what was deleted is wanted again",
   assert.equal(await page.locator(".tile").count(), 3);
   await page.getByRole("button", { name: "List of uploads" }).click();
   assert.ok(await line("photo-001.jpg").getByText("Uploaded").isVisible());
+  // In parts, too.
+  await page.getByRole("button", { name: "Clear" }).click();
+  const big = long(t, (await photos(page, 1, { from: 7 }))[0]);
+  await upload(page, [big]);
+  await page.getByRole("button", { name: "Clear" }).click();
+  await choose(page, big);
+  await page.getByRole("heading", { name: /^1 image already in your gallery$/ }).waitFor();
+  assert.equal(await page.locator(".tile").count(), 4);
   // Deleted, and uploaded again while it can still be taken back.
   await page.getByRole("button", { name: "Clear" }).click();
-  const name = await page.locator(".tile img").first().getAttribute("alt");
-  await page.getByRole("checkbox").first().check({ force: true });
+  const name = await page.locator(".tile img").nth(1).getAttribute("alt");
+  await page.getByRole("checkbox").nth(1).check({ force: true });
   await page.getByRole("button", { name: "Delete" }).click();
-  await until(async () => (await page.locator(".tile").count()) === 2, "two tiles");
-  await choose(page, [one, two, three].find((file) => file.name === name));
   await until(async () => (await page.locator(".tile").count()) === 3, "three tiles");
+  await choose(page, [one, two, three].find((file) => file.name === name));
+  await until(async () => (await page.locator(".tile").count()) === 4, "four tiles");
   await until(async () => !(await page.getByText("1 image deleted").isVisible()), "nothing is left to undo");
   await page.reload();
-  await until(async () => (await page.locator(".tile").count()) === 3, "three tiles, also on the server");
+  await until(async () => (await page.locator(".tile").count()) === 4, "four tiles, also on the server");
 });
 
 test("what fails says why, and is tried again when asked", async (t) => {
@@ -195,12 +210,8 @@ test("offline waits, online goes on", async (t) => {
 
 test("a big file goes in parts; a lost part is sent again, and a reload loses none that arrived", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
-  // A JPEG may go on after its end: it is the size that matters here.
   const [small] = await photos(page, 1);
-  const folder = mkdtempSync(join(tmpdir(), "valet-big-"));
-  t.after(() => rmSync(folder, { recursive: true }));
-  const big = join(folder, "big.jpg");
-  writeFileSync(big, Buffer.concat([small.buffer, Buffer.alloc(26 << 20, "valet")]));
+  const big = long(t, small, 26 << 20);
   const parts = [];
   const lose = async (route, n) => {
     const number = new URL(route.request().url()).searchParams.get("partNumber");
@@ -214,9 +225,9 @@ test("a big file goes in parts; a lost part is sent again, and a reload loses no
   await until(() => parts.length >= 4, "four parts on their way");
   await until(async () => (await page.locator("#total").evaluate((bar) => bar.position)) > 0.65, "parts that arrived");
   page.on("dialog", (dialog) => dialog.accept());
-  await page.unrouteAll({ behavior: "ignoreErrors" });
   await page.reload();
   await page.getByText("Unfinished. Choose the file again").waitFor();
+  await page.unrouteAll({ behavior: "ignoreErrors" });
   await picture(page, "unfinished");
   const again = [];
   await onPut(page, async (route) => { again.push(new URL(route.request().url()).searchParams.get("partNumber")); await route.continue(); });
