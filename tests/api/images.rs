@@ -25,11 +25,12 @@ fn index_behind_pixels(filler: usize) -> Vec<u8> {
     assert_eq!((&plain[meta + 4..meta + 8], &plain[data + 4..data + 8]), (&b"meta"[..], &b"mdat"[..]));
     let pixels = [vec![0; filler], plain[data + 8..].to_vec()].concat();
     let mut index = plain[meta..data].to_vec();
-    let (old, new) = ((data as u32 + 8).to_be_bytes(), ((meta + 8 + filler) as u32).to_be_bytes());
+    let bytes_of = |value: usize| u32::try_from(value).unwrap().to_be_bytes();
+    let (old, new) = (bytes_of(data + 8), bytes_of(meta + 8 + filler));
     let iloc = index.windows(4).position(|window| window == b"iloc").unwrap();
     let offset = iloc + index[iloc..].windows(4).position(|window| window == old).unwrap();
     index[offset..offset + 4].copy_from_slice(&new);
-    [&plain[..meta], &(pixels.len() as u32 + 8).to_be_bytes(), b"mdat", &pixels, &index].concat()
+    [&plain[..meta], &bytes_of(pixels.len() + 8), b"mdat", &pixels, &index].concat()
 }
 
 /// A JPEG of 80x120 whose orientation lies behind `count` segments of 64 KiB.
@@ -206,7 +207,7 @@ async fn a_refusal_says_why_and_repeats_nothing_of_the_callers() {
 
 /// The CRC-32 of PNG, bit by bit (PNG 3rd ed., annex D).
 fn crc32(bytes: &[u8]) -> u32 {
-    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| crc >> 1 ^ 0xEDB8_8320 * (crc & 1));
+    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)));
     !bytes.iter().fold(u32::MAX, byte)
 }
 

@@ -70,7 +70,8 @@ fn inspected(file: &[u8], max_pixels: u64, patience: Patience) -> Inspected {
         bytes += wanted.end - wanted.start;
         seen = wanted.end;
         assert!(ranges <= patience.ranges && bytes <= patience.bytes, "{ranges} ranges, {bytes} bytes");
-        if let Some(verdict) = inspection.supply(&file[wanted.start as usize..wanted.end as usize]) {
+        let offset = |at: u64| usize::try_from(at).unwrap();
+        if let Some(verdict) = inspection.supply(&file[offset(wanted.start)..offset(wanted.end)]) {
             return Inspected { verdict, ranges, bytes };
         }
     }

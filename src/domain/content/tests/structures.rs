@@ -14,7 +14,10 @@ pub(super) struct Structure {
 
 const MIB: usize = 1 << 20;
 
-fn rows(content_type: &'static str, rows: Vec<(&'static str, Result<(u32, u32), Refusal>, Vec<u8>)>) -> Vec<Structure> {
+/// A name, a verdict and the file.
+type Row = (&'static str, Result<(u32, u32), Refusal>, Vec<u8>);
+
+fn rows(content_type: &'static str, rows: Vec<Row>) -> Vec<Structure> {
     rows.into_iter().map(|(name, verdict, bytes)| Structure { name, content_type, verdict, bytes }).collect()
 }
 
