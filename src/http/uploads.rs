@@ -76,10 +76,11 @@ pub struct Uploads;
 #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct NewUpload {
-    /// The name to show and to save under: at most 255 bytes of UTF-8. Folders before it are taken off; control and
-    /// bidirectional-override characters are refused.
+    /// The name to show and to save under. Folders before it, control and bidirectional-override characters are taken off, and
+    /// a name of more than 255 bytes of UTF-8 is shortened: its extension is kept.
     file_name: String,
-    /// The media type, without parameters. What is uploaded must be of it.
+    /// The media type, without parameters, by its registered name or a common other one (`image/jpg`). What is uploaded must be of
+    /// it.
     content_type: String,
     /// Bytes. What is uploaded must have exactly as many.
     #[serde(deserialize_with = "body::integer")]

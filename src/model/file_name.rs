@@ -2,56 +2,35 @@
 
 use std::fmt::Write;
 
-use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
 /// A display name: NFC, one path segment, no control or bidirectional-override characters, at most 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileName(String);
 
-/// The name cannot be stored.
+/// Nothing is left of the name once folders and characters that cannot be shown are taken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidFileName {
-    /// Nothing is left of it once folders are taken off.
-    #[error("must name a file")]
-    Empty,
-    /// More than 255 bytes of UTF-8.
-    #[error("must be at most 255 bytes long in UTF-8")]
-    TooLong,
-    /// C0, C1, DEL, or a line or paragraph separator: they end up in headers and logs.
-    #[error("must not contain control characters")]
-    Control,
-    /// U+202A to U+202E and U+2066 to U+2069 make `gpj.exe` read as `exe.jpg`.
-    #[error("must not contain bidirectional override characters")]
-    Bidirectional,
-}
+#[error("must name a file")]
+pub struct InvalidFileName;
 
 impl FileName {
     /// The longest name in bytes of UTF-8: what common file systems hold.
     pub const MAX_BYTES: usize = 255;
 
-    /// Reads a name as browsers and phones send it: folders before it are taken off, whichever slash they use.
+    /// The longest extension in bytes that is kept when a name is shortened.
+    const MAX_EXTENSION: usize = 32;
+
+    /// Reads a name as browsers and phones send it. The name is only for people and never keeps a file out: folders before it
+    /// are taken off, whichever slash they use, as are characters that headers and logs cannot hold or that make a name read as
+    /// another; a longer name is shortened.
     ///
     /// # Errors
-    /// [`InvalidFileName`] says which rule the name breaks.
+    /// [`InvalidFileName`] for a name of which nothing is left.
     pub fn parse(text: &str) -> Result<Self, InvalidFileName> {
-        if text.len() > 4 * Self::MAX_BYTES {
-            return Err(InvalidFileName::TooLong);
-        }
-        if text.chars().any(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')) {
-            return Err(InvalidFileName::Control);
-        }
-        if text.chars().any(|c| matches!(c, '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')) {
-            return Err(InvalidFileName::Bidirectional);
-        }
-        let name: String = text.rsplit(['/', '\\']).next().unwrap_or_default().nfc().collect();
-        let name = name.trim();
-        if name.is_empty() || name == "." || name == ".." {
-            return Err(InvalidFileName::Empty);
-        }
-        if name.len() > Self::MAX_BYTES {
-            return Err(InvalidFileName::TooLong);
-        }
-        Ok(Self(name.to_owned()))
+        let shown: String = text.chars().filter(|c| !is_hidden(*c)).collect();
+        let name: String = shown.rsplit(['/', '\\']).next().unwrap_or_default().nfc().collect();
+        let name = shortened(name.trim());
+        if matches!(name.as_str(), "" | "." | "..") { Err(InvalidFileName) } else { Ok(Self(name)) }
     }
 
     /// The cleaned name.
@@ -84,13 +63,39 @@ impl FileName {
     }
 }
 
+/// Whether the character is C0, C1, DEL, a line or paragraph separator, or turns the direction of what follows it: U+202A to
+/// U+202E and U+2066 to U+2069 make `gpj.exe` read as `exe.jpg`.
+fn is_hidden(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Returns the name in at most [`FileName::MAX_BYTES`]: its beginning, cut between characters, and its extension.
+fn shortened(name: &str) -> String {
+    if name.len() <= FileName::MAX_BYTES {
+        return name.to_owned();
+    }
+    let extension = match name.rfind('.').map(|dot| name.split_at(dot)) {
+        Some((stem, extension)) if !stem.is_empty() && extension.len() <= FileName::MAX_EXTENSION => extension,
+        _ => "",
+    };
+    let longest = name.floor_char_boundary(FileName::MAX_BYTES - extension.len());
+    // Marks and joined emoji stay with the character that they belong to, where there is one.
+    let joins = |end: usize| {
+        let (before, after) = name.split_at(end);
+        before.ends_with('\u{200D}') || after.starts_with(|c| c == '\u{200D}' || is_combining_mark(c))
+    };
+    let ends = name.char_indices().map(|(at, _)| at).filter(|at| (1..=longest).contains(at));
+    let end = ends.rev().find(|end| !joins(*end)).unwrap_or(longest);
+    format!("{}{extension}", name[..end].trim_end())
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     #[test]
-    fn u13_names_are_cleaned_or_refused() {
+    fn u13_names_are_cleaned() {
         for (given, kept) in [
             ("cat.jpg", "cat.jpg"),
             ("C:\\fotos\\Ä.png", "Ä.png"),
@@ -102,22 +107,46 @@ mod tests {
         ] {
             assert_eq!(FileName::parse(given).unwrap().as_str(), kept);
         }
-        for (given, why) in [
-            ("", InvalidFileName::Empty),
-            ("photos/", InvalidFileName::Empty),
-            ("..", InvalidFileName::Empty),
-            (" ", InvalidFileName::Empty),
-            ("a\r\nX-Evil: 1", InvalidFileName::Control),
-            ("a\u{0}.jpg", InvalidFileName::Control),
-            ("a\u{85}.jpg", InvalidFileName::Control),
-            ("a\u{7f}.jpg", InvalidFileName::Control),
-            ("cod\u{202E}gpj.exe", InvalidFileName::Bidirectional),
-            ("\u{2066}a", InvalidFileName::Bidirectional),
+        for (given, kept) in [
+            ("a\r\nX-Evil: 1", "aX-Evil: 1"),
+            ("a\u{0}.jpg", "a.jpg"),
+            ("a\u{85}\u{7f}\u{2028}.jpg", "a.jpg"),
+            ("cod\u{202E}gpj.exe", "codgpj.exe"),
+            ("\u{2066}a", "a"),
+            ("a\u{0}/\u{0}b", "b"),
         ] {
-            assert_eq!(FileName::parse(given), Err(why), "{given:?}");
+            assert_eq!(FileName::parse(given).unwrap().as_str(), kept);
         }
-        assert!(FileName::parse(&"ä".repeat(127)).is_ok());
-        assert_eq!(FileName::parse(&"ä".repeat(128)), Err(InvalidFileName::TooLong));
+        for given in ["", "photos/", "..", " ", "\u{0}", "\u{202E}..", ".\u{7f}"] {
+            assert_eq!(FileName::parse(given), Err(InvalidFileName), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn long_names_are_shortened_between_characters_and_keep_their_extension() {
+        let kept = |text: &str| FileName::parse(text).unwrap().as_str().to_owned();
+        for whole in ["ä".repeat(127), format!("{}.jpg", "x".repeat(251))] {
+            assert_eq!(kept(&whole), whole);
+        }
+        assert_eq!(kept(&format!("{}.jpg", "x".repeat(252))), format!("{}.jpg", "x".repeat(251)));
+        assert_eq!(kept(&format!("{}.png", "写".repeat(100))), format!("{}.png", "写".repeat(83)));
+        assert_eq!(kept(&"ä".repeat(200)), "ä".repeat(127));
+        assert_eq!(kept(&format!("a.{}", "x".repeat(300))), format!("a.{}", "x".repeat(253)), "no extension");
+        assert_eq!(kept(&format!(".{}", "x".repeat(300))), format!(".{}", "x".repeat(254)), "a hidden file");
+        assert_eq!(
+            kept(&format!("{} b.jpg", "x".repeat(250))),
+            format!("{}.jpg", "x".repeat(250)),
+            "no space before the extension"
+        );
+        // A family of three is 18 bytes, a mark belongs to the letter before it.
+        assert_eq!(kept(&format!("{}.heic", "👩‍👩‍👧".repeat(20))), format!("{}.heic", "👩‍👩‍👧".repeat(13)));
+        assert_eq!(kept(&format!("{}q\u{323}\u{307}.jpg", "x".repeat(249))), format!("{}.jpg", "x".repeat(249)));
+        // Marks alone.
+        assert!(kept(&"\u{301}".repeat(3000)).len() <= FileName::MAX_BYTES);
+        for long in ["a ".repeat(300), ".".repeat(300), "写.".repeat(300), "\u{1F469}\u{200D}".repeat(100)] {
+            let name = kept(&long);
+            assert_eq!(kept(&name), name, "read again as itself");
+        }
     }
 
     #[test]

@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Sha256, ThumbHash, UserId, object_key::PREVIEW,
+    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Refusal, Sha256, ThumbHash, UserId,
+    object_key::PREVIEW,
 };
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
@@ -78,8 +79,8 @@ impl ImageState {
 pub enum Rejection {
     /// Size, type or digest of the object are not those the upload declared.
     ObjectMismatch,
-    /// The bytes are not an image of the declared type.
-    ContentMismatch,
+    /// The bytes are not an image of the declared type. None where the record does not hold the reason.
+    ContentMismatch(Option<Refusal>),
 }
 
 impl Rejection {
@@ -88,14 +89,27 @@ impl Rejection {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ObjectMismatch => "object_mismatch",
-            Self::ContentMismatch => "content_mismatch",
+            Self::ContentMismatch(_) => "content_mismatch",
         }
     }
 
-    /// Reads the database's name.
+    /// Returns the cause's name in the database, where one is kept.
     #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::ObjectMismatch, Self::ContentMismatch].into_iter().find(|known| known.as_str() == text)
+    pub fn cause(self) -> Option<&'static str> {
+        match self {
+            Self::ObjectMismatch => None,
+            Self::ContentMismatch(refusal) => refusal.map(Refusal::as_str),
+        }
+    }
+
+    /// Reads the database's names. A cause that this version does not know, or an older one did not record, is left out.
+    #[must_use]
+    pub fn parse(text: &str, cause: Option<&str>) -> Option<Self> {
+        match text {
+            "object_mismatch" => Some(Self::ObjectMismatch),
+            "content_mismatch" => Some(Self::ContentMismatch(cause.and_then(Refusal::parse))),
+            _ => None,
+        }
     }
 }
 

@@ -29,6 +29,7 @@ mod forged_tokens;
 mod gallery;
 mod hostile;
 mod idempotency;
+mod images;
 mod isolation;
 mod local_s3;
 mod model;

@@ -274,7 +274,7 @@ async fn what_cannot_be_stored_gets_no_form() {
     for (query, status, code) in [
         ("type=image/png", 400, "invalid_request"),
         ("filename=&type=image/png", 422, "invalid_file_name"),
-        ("filename=a%00.png&type=image/png", 422, "invalid_file_name"),
+        ("filename=%00&type=image/png", 422, "invalid_file_name"),
         ("filename=a.svg&type=image/svg%2Bxml", 422, "type_not_allowed"),
         ("filename=a.png&type=text/html", 422, "type_not_allowed"),
         ("filename=a.exe", 422, "type_not_allowed"),

@@ -5,11 +5,11 @@ use std::ops::RangeInclusive;
 use crate::{
     domain::{
         Valet,
-        content::{self, Inspection},
+        content::{self, Content, Inspection},
         finalize::Unfit,
         multipart::MissingParts,
     },
-    model::{ContentType, Dimensions, Image, ObjectKey, Rejection, Sha256, Verified},
+    model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, Verified},
     store::{StoreError, objects::Head},
 };
 
@@ -136,20 +136,25 @@ impl Valet {
                 Some(_) => {}
             }
         }
-        let mut wanted = content::FIRST_HEAD;
-        loop {
-            let Some(bytes) = self.objects.read_head(key, &head, wanted).await? else { return Ok(Verdict::Missing) };
-            match content::inspect(&bytes, head.size, declared.max_pixels) {
-                Inspection::Proved(proved) if proved.format.matches(declared.content_type.as_str()) => {
-                    let size = Dimensions { width: proved.width, height: proved.height };
-                    return Ok(Verdict::Right { etag: head.etag, bytes: head.size, size });
-                }
-                Inspection::NeedMore { bytes: more } if more > wanted && more <= content::MAX_HEAD => wanted = more,
-                Inspection::NeedMore { .. } | Inspection::Proved(_) => return Ok(Verdict::Wrong(Rejection::ContentMismatch)),
-                Inspection::Refused(refusal) => {
-                    tracing::info!(%key, reason = %refusal, "content refused");
-                    return Ok(Verdict::Wrong(Rejection::ContentMismatch));
-                }
+        let mut inspection = Inspection::begin(head.size, declared.max_pixels);
+        let verdict = loop {
+            let Some(bytes) = self.objects.read_range(key, &head, inspection.wanted()).await? else {
+                return Ok(Verdict::Missing);
+            };
+            if let Some(verdict) = inspection.supply(&bytes) {
+                break verdict;
+            }
+        };
+        let expected = Format::of(declared.content_type);
+        match verdict
+            .and_then(|proved| if proved.format == expected { Ok(proved) } else { Err(Refusal::OtherType(proved.format)) })
+        {
+            Ok(Content { width, height, .. }) => {
+                Ok(Verdict::Right { etag: head.etag, bytes: head.size, size: Dimensions { width, height } })
+            }
+            Err(refusal) => {
+                tracing::info!(%key, reason = %refusal, "content refused");
+                Ok(Verdict::Wrong(Rejection::ContentMismatch(Some(refusal))))
             }
         }
     }

@@ -1,36 +1,66 @@
 //! GIF (87a and 89a): the logical screen and the first frame.
 
-use super::reader::{Reader, Stop};
+use super::file::{File, Stop};
 use super::{Refusal, Size};
 
-/// The displayed size: the logical screen, widened to hold the first frame, as browsers lay it out. A file without
-/// a frame is no image.
-pub(super) fn size(file: &mut Reader<'_>) -> Result<Size, Stop> {
-    file.skip(6);
-    let (width, height) = (u32::from(file.u16_le()?), u32::from(file.u16_le()?));
-    let flags = file.u8()?;
-    file.skip(2);
-    if flags & 0x80 != 0 {
-        file.skip(3 << ((flags & 7) + 1));
-    }
-    loop {
-        match file.u8()? {
-            // An extension: its label, then blocks until an empty one.
-            0x21 => {
-                file.skip(1);
-                loop {
-                    match file.u8()? {
-                        0 => break,
-                        length => file.skip(length.into()),
+/// What the blocks so far say.
+#[derive(Debug, Default)]
+pub(super) struct Gif {
+    screen: Option<Size>,
+    /// The cursor is inside of an extension.
+    is_in_extension: bool,
+}
+
+impl Gif {
+    /// Reads on to the displayed size: the logical screen, widened to hold the first frame, as browsers lay it out. A file
+    /// without a frame is no image.
+    pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
+        let screen = match self.screen {
+            Some(screen) => screen,
+            None => {
+                let mut descriptor = file.take(7)?;
+                let screen = Size { width: descriptor.u16_le()?.into(), height: descriptor.u16_le()?.into() };
+                let flags = descriptor.u8()?;
+                if flags & 0x80 != 0 {
+                    file.skip(3 << ((flags & 7) + 1));
+                }
+                file.mark();
+                *self.screen.insert(screen)
+            }
+        };
+        loop {
+            if self.is_in_extension {
+                // Blocks until an empty one.
+                match file.take(1)?.u8()? {
+                    0 => self.is_in_extension = false,
+                    length => file.skip(length.into()),
+                }
+            } else {
+                match file.take(1)?.u8()? {
+                    // An extension and its label.
+                    0x21 => {
+                        file.take(1)?;
+                        self.is_in_extension = true;
                     }
+                    0x2C => {
+                        let mut frame = file.take(8)?;
+                        let (left, top) = (u32::from(frame.u16_le()?), u32::from(frame.u16_le()?));
+                        let (width, height) = (u32::from(frame.u16_le()?), u32::from(frame.u16_le()?));
+                        return Ok(Size { width: screen.width.max(left + width), height: screen.height.max(top + height) });
+                    }
+                    // The end.
+                    0x3B => return Err(Refusal::NoPicture.into()),
+                    // Decoders pass over empty blocks that no extension precedes.
+                    0 => {}
+                    _ => return Err(Refusal::Malformed.into()),
                 }
             }
-            0x2C => {
-                let (left, top) = (u32::from(file.u16_le()?), u32::from(file.u16_le()?));
-                let (frame_width, frame_height) = (u32::from(file.u16_le()?), u32::from(file.u16_le()?));
-                return Ok((width.max(left + frame_width), height.max(top + frame_height)));
-            }
-            _ => return Err(Refusal::Malformed.into()),
+            file.mark();
         }
+    }
+
+    /// Returns the logical screen, once it has been read.
+    pub(super) fn known(&self) -> Option<Size> {
+        self.screen
     }
 }

@@ -1,72 +1,191 @@
-//! JPEG (ITU-T T.81 annex B): the markers up to the first scan.
+//! JPEG (ITU-T T.81 annex B): the markers up to the first scan. Where the standard and libjpeg differ, libjpeg counts: every
+//! browser reads with it.
 
-use super::reader::{Reader, Stop};
+use super::file::{File, Part, Stop};
 use super::{Refusal, Size, exif};
 
-/// The displayed size. Everything before the first scan counts, since decoders honour EXIF up to there; everything
-/// after it is no concern of ours.
-pub(super) fn size(file: &mut Reader<'_>) -> Result<Size, Stop> {
-    file.skip(2);
-    let mut frame = None;
-    let mut turned = None;
-    loop {
-        match marker(file)? {
-            // TEM and RSTn stand alone.
-            0x01 | 0xD0..=0xD7 => {}
-            // SOI or EOI before a scan: no image here.
-            0xD8 | 0xD9 => return Err(Refusal::Malformed.into()),
-            0xDA => break,
-            0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF => {
-                let header = frame_header(&mut segment(file)?)?;
-                if frame.replace(header).is_some() {
-                    return Err(Refusal::Malformed.into());
+/// The longest side that libjpeg decodes (`JPEG_MAX_DIMENSION`), in pixels.
+const MAX_SIDE: u32 = 65_500;
+
+/// What the segments so far say.
+#[derive(Debug, Default)]
+pub(super) struct Jpeg {
+    frame: Option<Frame>,
+    /// Whether the first Exif segment turns the image by a quarter. Later ones do not count (Exif 3.0, 4.7.2: there is one).
+    turned: Option<bool>,
+    /// A bit for each quantization table that is defined.
+    tables: u8,
+}
+
+#[derive(Debug)]
+struct Frame {
+    size: Size,
+    /// Lossless frames have no quantization tables.
+    is_lossless: bool,
+    components: Vec<Component>,
+}
+
+#[derive(Debug)]
+struct Component {
+    id: u8,
+    table: u8,
+}
+
+impl Jpeg {
+    /// Reads on to the displayed size. Everything before the first scan counts, since decoders honour EXIF up to there;
+    /// nothing after it does.
+    pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
+        loop {
+            let code = marker(file)?;
+            match code {
+                // TEM and RSTn stand alone.
+                0x01 | 0xD0..=0xD7 => {}
+                // SOI or EOI before a scan: no image here.
+                0xD8 | 0xD9 => return Err(Refusal::NoPicture.into()),
+                0xDA => {
+                    let frame = self.frame.as_ref().ok_or(Refusal::Malformed)?;
+                    self.scan(frame, segment(file)?)?;
+                    return self.known().ok_or(Refusal::Malformed.into());
                 }
+                0xC0..=0xC3 | 0xC9 | 0xCA => {
+                    let frame = Frame::read(code, segment(file)?)?;
+                    if self.frame.replace(frame).is_some() {
+                        return Err(Refusal::Malformed.into());
+                    }
+                }
+                // Hierarchical frames (5 to 7, 13 to 15; 8 is reserved, 11 lossless and arithmetic): no decoder in use reads them.
+                0xC5..=0xC8 | 0xCB | 0xCD..=0xCF => return Err(Refusal::Undecodable.into()),
+                0xC4 => huffman_tables(segment(file)?)?,
+                0xDB => self.tables |= quantization_tables(segment(file)?)?,
+                0xDD => restart_interval(segment(file)?)?,
+                0xE1 if self.turned.is_none() => {
+                    let tiff = segment(file)?.rest().strip_prefix(b"Exif\0\0");
+                    self.turned = tiff.map(|tiff| exif::quarter_turn(tiff) == Some(true));
+                }
+                // DAC, DNL, APPn, COM.
+                0xCC | 0xDC | 0xE0..=0xEF | 0xFE => {
+                    let length = length(file)?;
+                    file.skip(length);
+                }
+                // Reserved, or hierarchical (DHP, EXP): libjpeg gives up here.
+                _ => return Err(Refusal::Malformed.into()),
             }
-            0xE1 if turned.is_none() => {
-                let tiff = segment(file)?.rest().strip_prefix(b"Exif\0\0");
-                turned = tiff.and_then(exif::quarter_turn);
-            }
-            _ => {
-                let length = length(file)?;
-                file.skip(length);
-            }
+            file.mark();
         }
     }
-    let (width, height) = frame.ok_or(Refusal::Malformed)?;
-    Ok(if turned == Some(true) { (height, width) } else { (width, height) })
+
+    /// Returns the displayed size, once the frame has been read.
+    pub(super) fn known(&self) -> Option<Size> {
+        let frame = self.frame.as_ref()?;
+        Some(frame.size.turned_if(self.turned == Some(true)))
+    }
+
+    /// Checks a scan's header (B.2.3): its components are the frame's, and those have their quantization tables.
+    fn scan(&self, frame: &Frame, mut header: Part<'_>) -> Result<(), Stop> {
+        let count = usize::from(header.u8()?);
+        if !(1..=4).contains(&count) || header.rest().len() != 2 * count + 3 {
+            return Err(Refusal::Malformed.into());
+        }
+        for _ in 0..count {
+            let [id, _entropy_tables] = header.array()?;
+            let component = frame.components.iter().find(|component| component.id == id).ok_or(Refusal::Malformed)?;
+            if !frame.is_lossless && self.tables >> component.table & 1 == 0 {
+                return Err(Refusal::Malformed.into());
+            }
+        }
+        Ok(())
+    }
 }
 
-/// The next marker's code. Stray bytes between segments are passed over, as decoders do: some cameras write them.
-fn marker(file: &mut Reader<'_>) -> Result<u8, Stop> {
+impl Frame {
+    /// Reads a frame's header (B.2.2).
+    fn read(code: u8, mut header: Part<'_>) -> Result<Self, Stop> {
+        let precision = header.u8()?;
+        let (height, width) = (u32::from(header.u16_be()?), u32::from(header.u16_be()?));
+        let count = usize::from(header.u8()?);
+        if header.rest().len() != 3 * count {
+            return Err(Refusal::Malformed.into());
+        }
+        // Grey, three colours, or CMYK; browsers and their peers know no other number.
+        if !matches!(count, 1 | 3 | 4) {
+            return Err(Refusal::Undecodable.into());
+        }
+        if width > MAX_SIDE || height > MAX_SIDE {
+            return Err(Refusal::TooManyPixels.into());
+        }
+        let is_lossless = code == 0xC3;
+        if !(matches!(precision, 8 | 12) || is_lossless && (2..=16).contains(&precision)) {
+            return Err(Refusal::Malformed.into());
+        }
+        let mut components = Vec::with_capacity(count);
+        for _ in 0..count {
+            let [id, sampling, table] = header.array()?;
+            if !(1..=4).contains(&(sampling >> 4)) || !(1..=4).contains(&(sampling & 15)) || table > 3 {
+                return Err(Refusal::Malformed.into());
+            }
+            components.push(Component { id, table });
+        }
+        Ok(Self { size: Size { width, height }, is_lossless, components })
+    }
+}
+
+/// Returns the next marker's code. Stray bytes between segments are passed over, as decoders do: some cameras write them.
+fn marker(file: &mut File) -> Result<u8, Stop> {
     loop {
-        while file.u8()? != 0xFF {}
-        let mut code = 0xFF;
-        while code == 0xFF {
-            code = file.u8()?;
+        file.find(0xFF)?;
+        match file.take(2)?.array()? {
+            // A fill byte: the second may begin the marker.
+            [_, 0xFF] => {
+                file.rewind();
+                file.skip(1);
+            }
+            [_, 0] => {}
+            [_, code] => return Ok(code),
         }
-        if code != 0 {
-            return Ok(code);
-        }
+        file.mark();
     }
 }
 
-/// The length of the segment's content: what is written includes its own two bytes.
-fn length(file: &mut Reader<'_>) -> Result<u64, Stop> {
-    u64::from(file.u16_be()?).checked_sub(2).ok_or(Refusal::Malformed.into())
+/// Returns the length of the segment's content. The stated length includes its own two bytes; libjpeg takes a smaller one for
+/// an empty segment.
+fn length(file: &mut File) -> Result<u64, Stop> {
+    Ok(u64::from(file.take(2)?.u16_be()?).saturating_sub(2))
 }
 
-fn segment<'a>(file: &mut Reader<'a>) -> Result<Reader<'a>, Stop> {
+fn segment(file: &mut File) -> Result<Part<'_>, Stop> {
     let length = length(file)?;
-    Ok(Reader::of_part(file.take(length)?))
+    file.take(length)
 }
 
-fn frame_header(segment: &mut Reader<'_>) -> Result<Size, Stop> {
-    let _precision = segment.u8()?;
-    let height = segment.u16_be()?;
-    let width = segment.u16_be()?;
-    let components = segment.u8()?;
-    if components == 0 || segment.remaining() != 3 * u64::from(components) {
-        return Err(Refusal::Malformed.into());
+/// Reads quantization tables (B.2.4.1): a bit for each that is defined.
+fn quantization_tables(mut segment: Part<'_>) -> Result<u8, Stop> {
+    let mut defined = 0;
+    while !segment.rest().is_empty() {
+        let head = segment.u8()?;
+        let (is_wide, id) = (head >> 4 != 0, head & 15);
+        if id > 3 {
+            return Err(Refusal::Malformed.into());
+        }
+        segment.take(if is_wide { 128 } else { 64 })?;
+        defined |= 1 << id;
     }
-    Ok((width.into(), height.into()))
+    Ok(defined)
+}
+
+/// Checks Huffman tables (B.2.4.2).
+fn huffman_tables(mut segment: Part<'_>) -> Result<(), Stop> {
+    while !segment.rest().is_empty() {
+        let head = segment.u8()?;
+        let lengths: [u8; 16] = segment.array()?;
+        let count: usize = lengths.iter().map(|count| usize::from(*count)).sum();
+        if count > 256 || !matches!(head, 0..=3 | 0x10..=0x13) {
+            return Err(Refusal::Malformed.into());
+        }
+        segment.take(count)?;
+    }
+    Ok(())
+}
+
+fn restart_interval(segment: Part<'_>) -> Result<(), Stop> {
+    if segment.rest().len() == 2 { Ok(()) } else { Err(Refusal::Malformed.into()) }
 }

@@ -1,39 +1,54 @@
-//! What an uploaded file really is, proved from its first bytes: the format by its magic bytes and headers, and the
-//! pixel size as displayed. Bytes in, verdict out: no I/O, no pixel is decoded, no allocation follows a size the file
-//! claims. Fetching the bytes belongs to the caller.
+//! What an uploaded file really is, proved from its own bytes: the format by its magic bytes and headers, and the pixel size
+//! as displayed. Bytes in, verdict out: no I/O, no pixel is decoded, no allocation follows a size the file claims. Fetching the
+//! bytes belongs to the caller: an [`Inspection`] names the range that it needs next.
 //!
 //! The parsers are our own: the size lies where the headers say, and the question "is this a broken file, or do we
-//! need more of it?" is one that readers of whole files cannot answer.
+//! need more of it?" is one that readers of whole files cannot answer. Boxes, segments, chunks and blocks are passed over by
+//! their length, since cameras write the index behind the pixels and editors write mebibytes of metadata before them.
 //!
 //! Displayed means what browsers lay out (CSS `image-orientation: from-image`, the default):
-//! - JPEG: the frame's size, swapped for EXIF orientations 5 to 8.
+//! - JPEG: the frame's size, swapped for EXIF orientations 5 to 8 of the first Exif segment.
 //! - PNG: the same by an `eXIf` chunk, if it stands before the image data (PNG 3rd ed. 11.3.2.2; browsers ignore a later one).
 //! - WebP: the canvas. Its EXIF chunk follows the pixels, Chromium ignores its orientation and cameras write none.
 //! - GIF: the logical screen, widened to its first frame, as browsers do.
-//! - AVIF and HEIF: the primary item's `ispe`, then its `clap` and `irot` in their order (ISO/IEC 23008-12, 6.5);
-//!   EXIF orientation is ignored there, as the standard says.
+//! - AVIF and HEIF: the primary item's `ispe`, then its `clap` and `irot` (ISO/IEC 23008-12, 6.5); EXIF orientation is
+//!   ignored there, as the standard says. A sequence without an item: its track.
 //!
-//! Data after the image's end is legal: Motion Photo and Ultra HDR append a video or a second JPEG.
+//! Data after the image's end is legal: Motion Photo and Ultra HDR append a video or a second JPEG. So is a file that ends
+//! inside its pixels: browsers show the part that is there.
 
 mod exif;
+mod file;
 mod gif;
 mod isobmff;
 mod jpeg;
 mod png;
-mod reader;
 mod webp;
 
 #[cfg(test)]
 mod tests;
 
-use reader::{Reader, Stop};
+use std::ops::Range;
 
-/// How much of a file to fetch first, in bytes: enough for almost every photograph.
-pub const FIRST_HEAD: usize = 64 * 1024;
+use file::{File, Stop};
 
-/// The most of a file that is ever looked at, in bytes: Ultra HDR, MPF and large ICC profiles push a JPEG's
-/// dimensions past the first 64 KiB.
-pub const MAX_HEAD: usize = 1024 * 1024;
+pub use crate::model::{Format, Refusal};
+
+/// How much of a file is asked for before an inspection gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// The length of the first range, in bytes.
+    pub first: u64,
+    /// The most ranges.
+    pub ranges: u32,
+    /// The most bytes in all ranges together.
+    pub bytes: u64,
+}
+
+impl Patience {
+    /// The first range is enough for almost every photograph; the rest reaches behind the metadata of any editor.
+    pub const USUAL: Self = Self { first: 64 << 10, ranges: 16, bytes: 16 << 20 };
+}
 
 /// A sensible `max_pixels`: room for 200-megapixel phones, an end for decompression bombs (1 GiB as RGBA).
 pub const MAX_PIXELS: u64 = 1 << 28;
@@ -41,43 +56,10 @@ pub const MAX_PIXELS: u64 = 1 << 28;
 /// The longest side accepted, in pixels: the most that JPEG can say.
 pub const MAX_SIDE: u32 = 65_535;
 
-/// The image formats Valet can prove.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// JPEG, with or without anything appended.
-    Jpeg,
-    /// PNG and APNG.
-    Png,
-    /// WebP: lossy, lossless, extended.
-    Webp,
-    /// GIF, 87a and 89a.
-    Gif,
-    /// HEIF holding AV1.
-    Avif,
-    /// HEIF holding anything else, HEVC as a rule: what phones call HEIC.
-    Heif,
-}
-
-impl Format {
-    /// Whether a file of this format may be declared as `content_type` (lower case, without parameters).
-    /// `image/heic` and `image/heif` are one family: devices disagree about which to say.
-    #[must_use]
-    pub fn matches(self, content_type: &str) -> bool {
-        match self {
-            Self::Jpeg => content_type == "image/jpeg",
-            Self::Png => content_type == "image/png",
-            Self::Webp => content_type == "image/webp",
-            Self::Gif => content_type == "image/gif",
-            Self::Avif => content_type == "image/avif",
-            Self::Heif => matches!(content_type, "image/heic" | "image/heif"),
-        }
-    }
-}
-
 /// A proved image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content {
-    /// What it is.
+    /// The image's format.
     pub format: Format,
     /// Width as displayed, in pixels, 1 to [`MAX_SIDE`].
     pub width: u32,
@@ -85,75 +67,171 @@ pub struct Content {
     pub height: u32,
 }
 
-/// The verdict of [`inspect`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Inspection {
-    /// An image, and its size.
-    Proved(Content),
-    /// The answer lies deeper: fetch the file's first `bytes` bytes and ask again.
-    NeedMore {
-        /// The whole head wanted: more than was given, at most the file and at most [`MAX_HEAD`].
-        bytes: usize,
-    },
-    /// Not an image that Valet stores.
-    Refused(Refusal),
-}
-
-/// Why a file is not accepted. The messages are constants: nothing of the file is echoed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum Refusal {
-    /// No magic bytes of an image format: HTML, SVG, PDF, video, an empty file, anything else.
-    #[error("the file is not a JPEG, PNG, WebP, GIF, AVIF or HEIF image")]
-    UnknownType,
-    /// The file ends before its headers do.
-    #[error("the image file is cut short")]
-    Truncated,
-    /// The headers contradict the format.
-    #[error("the image file's headers are malformed")]
-    Malformed,
-    /// The dimensions lie beyond [`MAX_HEAD`].
-    #[error("the image's dimensions lie too deep in the file")]
-    TooDeep,
-    /// More pixels than allowed, or a side longer than [`MAX_SIDE`].
-    #[error("the image has too many pixels")]
-    TooManyPixels,
-    /// A width or height of zero.
-    #[error("the image has no pixels")]
-    EmptyDimensions,
-}
-
 /// Width and height in pixels.
-type Size = (u32, u32);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    width: u32,
+    height: u32,
+}
 
-/// Proves what a file is from `head`, its first bytes, where `total` is its whole length in bytes.
-///
-/// Answers for a file do not depend on how the head grew: whoever fetches [`FIRST_HEAD`] bytes and follows
-/// [`Inspection::NeedMore`] makes at most three requests and learns what the whole file would have said.
-/// Bytes past `total` or [`MAX_HEAD`] are not looked at.
-#[must_use]
-pub fn inspect(head: &[u8], total: u64, max_pixels: u64) -> Inspection {
-    match prove(Reader::of_file(head, total), max_pixels) {
-        Ok(content) => Inspection::Proved(content),
-        Err(Stop::NeedMore(bytes)) => Inspection::NeedMore { bytes },
-        Err(Stop::Refused(refusal)) => Inspection::Refused(refusal),
+impl Size {
+    /// Returns the size of the image turned by a quarter.
+    fn turned(self) -> Self {
+        Self { width: self.height, height: self.width }
+    }
+
+    fn turned_if(self, turned: bool) -> Self {
+        if turned { self.turned() } else { self }
     }
 }
 
-fn prove(mut file: Reader<'_>, max_pixels: u64) -> Result<Content, Stop> {
-    let (format, (width, height)) = match file.peek(12) {
-        [0xFF, 0xD8, 0xFF, ..] => (Format::Jpeg, jpeg::size(&mut file)?),
-        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => (Format::Png, png::size(&mut file)?),
-        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => (Format::Gif, gif::size(&mut file)?),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => (Format::Webp, webp::size(&mut file)?),
-        [_, _, _, _, b'f', b't', b'y', b'p', _, _, _, _] => isobmff::format_and_size(&mut file)?,
-        start if start.len() < 12 && file.has_more() => return Err(file.short(12)),
-        _ => return Err(Refusal::UnknownType.into()),
-    };
-    if width == 0 || height == 0 {
-        return Err(Refusal::EmptyDimensions.into());
+/// The parser of a file, by its magic bytes.
+#[derive(Debug)]
+enum Parser {
+    Jpeg(jpeg::Jpeg),
+    Png(png::Png),
+    Gif(gif::Gif),
+    Webp(webp::Webp),
+    Boxes(isobmff::Boxes),
+}
+
+/// An inspection of one file, under way.
+///
+/// The caller fetches [`Self::wanted`] and supplies it until there is a verdict: within the bounds of [`Patience`], no byte
+/// twice, and for almost every photograph once.
+#[derive(Debug)]
+pub struct Inspection {
+    file: File,
+    max_pixels: u64,
+    patience: Patience,
+    parser: Option<Parser>,
+    wanted: Range<u64>,
+    ranges: u32,
+    fetched: u64,
+}
+
+impl Inspection {
+    /// Begins the inspection of a file of `total` bytes, which may have at most `max_pixels`.
+    #[must_use]
+    pub fn begin(total: u64, max_pixels: u64) -> Self {
+        Self::with_patience(total, max_pixels, Patience::USUAL)
     }
-    if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > max_pixels {
-        return Err(Refusal::TooManyPixels.into());
+
+    /// Begins an inspection with other bounds than the usual ones.
+    #[must_use]
+    pub fn with_patience(total: u64, max_pixels: u64, patience: Patience) -> Self {
+        let wanted = 0..total.min(patience.first);
+        Self { file: File::new(total), max_pixels, patience, parser: None, wanted, ranges: 0, fetched: 0 }
     }
-    Ok(Content { format, width, height })
+
+    /// Returns the range of the file to fetch next. It lies within the file; it is empty for an empty file.
+    #[must_use]
+    pub fn wanted(&self) -> Range<u64> {
+        self.wanted.clone()
+    }
+
+    /// Takes the bytes of [`Self::wanted`]; bytes behind it are not looked at. Returns the verdict, or none when another range
+    /// is wanted.
+    ///
+    /// The verdict does not depend on where the ranges lie: it is that of the whole file.
+    pub fn supply(&mut self, bytes: &[u8]) -> Option<Result<Content, Refusal>> {
+        let length = self.wanted.end - self.wanted.start;
+        let bytes = usize::try_from(length).ok().and_then(|length| bytes.get(..length)).unwrap_or(bytes);
+        self.file.supply(bytes);
+        self.ranges += 1;
+        self.fetched += length;
+        self.file.rewind();
+        let (format, size) = match self.advance() {
+            Ok(proved) => proved,
+            Err(Stop::Refused(refusal)) => return Some(Err(refusal)),
+            Err(Stop::NeedMore { end }) => match self.next_range(end) {
+                Some(wanted) => {
+                    self.wanted = wanted;
+                    return None;
+                }
+                // What is known of the size is not lost when something that might change it lies too deep.
+                None => match self.parser.as_ref().and_then(Parser::known) {
+                    Some(known) => known,
+                    None => return Some(Err(Refusal::TooDeep)),
+                },
+            },
+        };
+        Some(self.checked(format, size))
+    }
+
+    fn advance(&mut self) -> Result<(Format, Size), Stop> {
+        let parser = match &mut self.parser {
+            Some(parser) => parser,
+            None => self.parser.insert(Parser::of(&mut self.file)?),
+        };
+        parser.advance(&mut self.file)
+    }
+
+    /// Returns the next range for a parser that needs the bytes up to `end`; none when patience is over.
+    ///
+    /// Ranges grow, so that headers in many small pieces do not take many requests, and the last of them use up what is left.
+    fn next_range(&self, end: u64) -> Option<Range<u64>> {
+        let start = self.file.frontier();
+        let needed = end.saturating_sub(start);
+        let Patience { first, ranges, bytes } = self.patience;
+        let left = bytes.saturating_sub(self.fetched);
+        let pace = match (self.ranges, ranges.checked_sub(self.ranges)?) {
+            (_, 0) => return None,
+            (..=1, _) => first,
+            (2, _) => 4 * first,
+            (3, _) => 16 * first,
+            (_, ranges_left) => left / u64::from(ranges_left),
+        };
+        (needed <= left).then(|| start..start.saturating_add(needed.max(pace).min(left)).min(self.file.total()))
+    }
+
+    fn checked(&self, format: Format, Size { width, height }: Size) -> Result<Content, Refusal> {
+        if width == 0 || height == 0 {
+            return Err(Refusal::EmptyDimensions);
+        }
+        if width > MAX_SIDE || height > MAX_SIDE || u64::from(width) * u64::from(height) > self.max_pixels {
+            return Err(Refusal::TooManyPixels);
+        }
+        Ok(Content { format, width, height })
+    }
+}
+
+impl Parser {
+    /// Chooses the parser by the magic bytes.
+    fn of(file: &mut File) -> Result<Self, Stop> {
+        let Ok(start) = file.take(file.total().min(12)) else { return Err(Refusal::UnknownType.into()) };
+        let (parser, length) = match start.rest() {
+            [0xFF, 0xD8, 0xFF, ..] => (Self::Jpeg(jpeg::Jpeg::default()), 2),
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1A, b'\n', ..] => (Self::Png(png::Png::default()), 8),
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => (Self::Gif(gif::Gif::default()), 6),
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P'] => (Self::Webp(webp::Webp::default()), 4),
+            [_, _, _, _, b'f', b't', b'y', b'p', _, _, _, _] => (Self::Boxes(isobmff::Boxes::default()), 0),
+            _ => return Err(Refusal::UnknownType.into()),
+        };
+        file.rewind();
+        file.skip(length);
+        file.mark();
+        Ok(parser)
+    }
+
+    fn advance(&mut self, file: &mut File) -> Result<(Format, Size), Stop> {
+        match self {
+            Self::Jpeg(jpeg) => Ok((Format::Jpeg, jpeg.advance(file)?)),
+            Self::Png(png) => Ok((Format::Png, png.advance(file)?)),
+            Self::Gif(gif) => Ok((Format::Gif, gif.advance(file)?)),
+            Self::Webp(webp) => Ok((Format::Webp, webp.advance(file)?)),
+            Self::Boxes(boxes) => boxes.advance(file),
+        }
+    }
+
+    /// Returns the answer as far as it is known.
+    fn known(&self) -> Option<(Format, Size)> {
+        match self {
+            Self::Jpeg(jpeg) => jpeg.known().map(|size| (Format::Jpeg, size)),
+            Self::Png(png) => png.known().map(|size| (Format::Png, size)),
+            Self::Gif(gif) => gif.known().map(|size| (Format::Gif, size)),
+            Self::Webp(webp) => webp.known().map(|size| (Format::Webp, size)),
+            Self::Boxes(boxes) => boxes.known(),
+        }
+    }
 }

@@ -1,55 +1,98 @@
 //! PNG (W3C PNG 3rd edition): the header, and the chunks up to the image data.
 
-use super::reader::{Reader, Stop};
+use super::file::{File, Part, Stop};
 use super::{Refusal, Size, exif};
 
-/// The displayed size.
-pub(super) fn size(file: &mut Reader<'_>) -> Result<Size, Stop> {
-    file.skip(8);
-    let (width, height) = header(file)?;
-    let turned = match turned(file) {
-        // More than a mebibyte of text before the pixels: editors do that. The size is known, the rest is decoration.
-        Err(Stop::Refused(Refusal::TooDeep)) => false,
-        other => other?,
-    };
-    Ok(if turned { (height, width) } else { (width, height) })
+/// The colour type whose pixels are indices into `PLTE`.
+const INDEXED: u8 = 3;
+
+/// What the chunks so far say.
+#[derive(Debug, Default)]
+pub(super) struct Png {
+    header: Option<Header>,
+    /// Whether the first sound `eXIf` chunk turns the image by a quarter.
+    turned: Option<bool>,
 }
 
-fn header(file: &mut Reader<'_>) -> Result<Size, Stop> {
-    if file.u32_be()? != 13 || &file.tag()? != b"IHDR" {
-        return Err(Refusal::Malformed.into());
-    }
-    let size = (file.u32_be()?, file.u32_be()?);
-    let (depth, colour) = (file.u8()?, file.u8()?);
-    let (compression, filter, interlace) = (file.u8()?, file.u8()?, file.u8()?);
-    let depth_fits = match colour {
-        0 => matches!(depth, 1 | 2 | 4 | 8 | 16),
-        3 => matches!(depth, 1 | 2 | 4 | 8),
-        2 | 4 | 6 => matches!(depth, 8 | 16),
-        _ => false,
-    };
-    if !depth_fits || compression != 0 || filter != 0 || interlace > 1 {
-        return Err(Refusal::Malformed.into());
-    }
-    file.skip(4);
-    Ok(size)
+#[derive(Debug, Clone, Copy)]
+struct Header {
+    size: Size,
+    is_indexed: bool,
 }
 
-/// Whether an `eXIf` chunk before the image data turns the image by a quarter.
-fn turned(file: &mut Reader<'_>) -> Result<bool, Stop> {
-    let mut turned = None;
-    loop {
-        let length = file.u32_be()?;
-        let kind = file.tag()?;
-        if length > i32::MAX as u32 || !kind.iter().all(u8::is_ascii_alphabetic) {
+impl Png {
+    /// Reads on to the displayed size.
+    pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
+        let header = match self.header {
+            Some(header) => header,
+            None => {
+                let header = Header::read(file)?;
+                file.mark();
+                *self.header.insert(header)
+            }
+        };
+        loop {
+            let mut chunk = file.take(8)?;
+            let (length, kind) = (chunk.u32_be()?, chunk.array()?);
+            if length > i32::MAX as u32 {
+                return Err(Refusal::Malformed.into());
+            }
+            match &kind {
+                b"IDAT" => return self.known().ok_or(Refusal::Malformed.into()),
+                b"IHDR" => return Err(Refusal::Malformed.into()),
+                b"IEND" => return Err(Refusal::NoPicture.into()),
+                // An error in a critical chunk is fatal (13.1).
+                b"PLTE" if header.is_indexed => {
+                    let palette = content(file, kind, length)?.ok_or(Refusal::Malformed)?;
+                    if !palette.len().is_multiple_of(3) || !(3..=3 * 256).contains(&palette.len()) {
+                        return Err(Refusal::Malformed.into());
+                    }
+                }
+                // One with an error is left out, as any ancillary chunk (13.1).
+                b"eXIf" if self.turned.is_none() && File::is_takeable(u64::from(length) + 4) => {
+                    self.turned = content(file, kind, length)?.map(|tiff| exif::quarter_turn(tiff) == Some(true));
+                }
+                _ => file.skip(u64::from(length) + 4),
+            }
+            file.mark();
+        }
+    }
+
+    /// Returns the displayed size, once the header has been read.
+    pub(super) fn known(&self) -> Option<Size> {
+        Some(self.header?.size.turned_if(self.turned == Some(true)))
+    }
+}
+
+impl Header {
+    /// Reads `IHDR` (11.2.1), which comes first and is sound.
+    fn read(file: &mut File) -> Result<Self, Stop> {
+        let mut start = file.take(8)?;
+        if start.u32_be()? != 13 || start.rest() != b"IHDR" {
             return Err(Refusal::Malformed.into());
         }
-        match &kind {
-            b"IDAT" => return Ok(turned.unwrap_or(false)),
-            b"IEND" => return Err(Refusal::Malformed.into()),
-            b"eXIf" if turned.is_none() => turned = exif::quarter_turn(file.take(length.into())?),
-            _ => file.skip(length.into()),
+        let mut header = Part(content(file, *b"IHDR", 13)?.ok_or(Refusal::Malformed)?);
+        let size = Size { width: header.u32_be()?, height: header.u32_be()? };
+        let [depth, colour, compression, filter, interlace] = header.array()?;
+        let depth_fits = match colour {
+            0 => matches!(depth, 1 | 2 | 4 | 8 | 16),
+            INDEXED => matches!(depth, 1 | 2 | 4 | 8),
+            2 | 4 | 6 => matches!(depth, 8 | 16),
+            _ => false,
+        };
+        if !depth_fits || compression != 0 || filter != 0 || interlace > 1 {
+            return Err(Refusal::Malformed.into());
         }
-        file.skip(4);
+        Ok(Self { size, is_indexed: colour == INDEXED })
     }
+}
+
+/// Returns a chunk's content; none when its CRC is another (5.3).
+fn content(file: &mut File, kind: [u8; 4], length: u32) -> Result<Option<&[u8]>, Stop> {
+    let mut chunk = file.take(u64::from(length) + 4)?;
+    let content = chunk.take(usize::try_from(length).unwrap_or(usize::MAX))?;
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&kind);
+    crc.update(content);
+    Ok((crc.finalize() == chunk.u32_be()?).then_some(content))
 }

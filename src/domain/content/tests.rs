@@ -1,14 +1,18 @@
 //! Every fixture against the size that Pillow and libheif give it (`tests/fixtures/README.md`), whole, cut short,
-//! fetched in steps and damaged; and what must be refused.
+//! fetched in steps and damaged; every structure that the formats allow; and what must be refused.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod build;
+mod differential;
 mod formats;
+mod structures;
 
 use std::{fs, path::Path};
 
 use proptest::prelude::*;
 
-use super::{Content, FIRST_HEAD, Format, Inspection, MAX_HEAD, MAX_PIXELS, Refusal, inspect};
+use super::{Content, Format, Inspection, MAX_PIXELS, Patience, Refusal};
+use crate::model::ContentType;
 
 struct Fixture {
     name: String,
@@ -46,20 +50,35 @@ fn fixture(name: &str) -> Vec<u8> {
     fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }
 
-/// The verdict on a whole file, fetched as a caller would.
-fn verdict(file: &[u8]) -> Result<Content, Refusal> {
-    let mut head = file.len().min(FIRST_HEAD);
-    for _ in 0..3 {
-        match inspect(&file[..head], file.len() as u64, MAX_PIXELS) {
-            Inspection::Proved(content) => return Ok(content),
-            Inspection::Refused(refusal) => return Err(refusal),
-            Inspection::NeedMore { bytes } => {
-                assert!(bytes > head && bytes <= MAX_HEAD && bytes <= file.len(), "{head} to {bytes}");
-                head = bytes;
-            }
+/// A verdict, and what it took.
+struct Inspected {
+    verdict: Result<Content, Refusal>,
+    ranges: u32,
+    bytes: u64,
+}
+
+/// Inspects a file as a caller would, and checks that the ranges keep to the bounds.
+fn inspected(file: &[u8], max_pixels: u64, patience: Patience) -> Inspected {
+    let total = file.len() as u64;
+    let mut inspection = Inspection::with_patience(total, max_pixels, patience);
+    let (mut ranges, mut bytes, mut seen) = (0, 0, 0);
+    loop {
+        let wanted = inspection.wanted();
+        assert!(wanted.start >= seen && wanted.end <= total, "{wanted:?} of {total} after {seen}");
+        assert!(wanted.start < wanted.end || total == 0, "an empty range");
+        ranges += 1;
+        bytes += wanted.end - wanted.start;
+        seen = wanted.end;
+        assert!(ranges <= patience.ranges && bytes <= patience.bytes, "{ranges} ranges, {bytes} bytes");
+        let offset = |at: u64| usize::try_from(at).unwrap();
+        if let Some(verdict) = inspection.supply(&file[offset(wanted.start)..offset(wanted.end)]) {
+            return Inspected { verdict, ranges, bytes };
         }
     }
-    panic!("more than three requests");
+}
+
+fn verdict(file: &[u8]) -> Result<Content, Refusal> {
+    inspected(file, MAX_PIXELS, Patience::USUAL).verdict
 }
 
 fn size(file: &[u8]) -> Result<(u32, u32), Refusal> {
@@ -71,20 +90,40 @@ fn every_fixture_is_proved_with_its_type_and_displayed_size() {
     for Fixture { name, content_type, width, height, bytes } in fixtures() {
         let content = verdict(&bytes).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
         assert_eq!((content.width, content.height), (width, height), "{name}");
-        assert!(content.format.matches(&content_type), "{name}: {:?}", content.format);
+        assert_eq!(Some(content.format), ContentType::parse(&content_type).map(Format::of), "{name}");
     }
 }
 
 #[test]
-fn a_format_matches_its_own_types_only() {
-    let types = ["image/jpeg", "image/png", "image/webp", "image/gif", "image/avif", "image/heic", "image/heif"];
-    let all = [Format::Jpeg, Format::Png, Format::Webp, Format::Gif, Format::Avif, Format::Heif];
-    for (at, format) in all.into_iter().enumerate() {
-        for (other, content_type) in types.into_iter().enumerate() {
-            assert_eq!(format.matches(content_type), at == other.min(5), "{format:?} {content_type}");
+fn every_structure_has_its_verdict() {
+    let mut wrong = Vec::new();
+    for structure in structures::all() {
+        let found = verdict(&structure.bytes);
+        let expected = Format::of(ContentType::parse(structure.content_type).unwrap());
+        if found.map(|content| (content.width, content.height)) != structure.verdict
+            || found.is_ok_and(|content| content.format != expected)
+        {
+            wrong.push(format!("{} {}: {found:?}, not {:?}", structure.content_type, structure.name, structure.verdict));
         }
-        assert!(!format.matches("image/svg+xml") && !format.matches("text/html") && !format.matches(""));
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn ordinary_files_take_one_range() {
+    for Fixture { name, bytes, .. } in fixtures() {
+        let most = if name == "deep.jpg" { 2 } else { 1 };
+        assert_eq!(inspected(&bytes, MAX_PIXELS, Patience::USUAL).ranges, most, "{name}");
+    }
+    // A photograph's pixels, and those of a phone that writes its index behind them.
+    let pixels = vec![7; 3 << 20];
+    let photograph = [build::jpeg(&[&build::exif(&build::orientation(build::TURNED))]), pixels].concat();
+    let Inspected { ranges, bytes, .. } = inspected(&photograph, MAX_PIXELS, Patience::USUAL);
+    assert_eq!((ranges, bytes), (1, 64 << 10));
+    let behind = build::Heif { data_first: true, filler: 3 << 20, ..build::Heif::heic() }.build();
+    let Inspected { ranges, bytes, .. } = inspected(&behind, MAX_PIXELS, Patience::USUAL);
+    assert_eq!(ranges, 2);
+    assert!(bytes < 2 * (64 << 10));
 }
 
 #[test]
@@ -99,7 +138,8 @@ fn a_file_cut_short_anywhere_is_refused_or_right() {
                     assert_eq!(size, (width, height), "{name} cut at {length}");
                     proved.get_or_insert(length);
                 }
-                Err(Refusal::Truncated) => assert_eq!(proved, None, "{name} cut at {length}"),
+                // Between two boxes a file looks whole.
+                Err(Refusal::Truncated | Refusal::NoPicture) => assert_eq!(proved, None, "{name} cut at {length}"),
                 // Too short for its magic bytes.
                 Err(Refusal::UnknownType) => assert!(length < 12, "{name} cut at {length}"),
                 Err(other) => panic!("{name} cut at {length}: {other}"),
@@ -109,48 +149,18 @@ fn a_file_cut_short_anywhere_is_refused_or_right() {
 }
 
 #[test]
-fn the_answer_does_not_depend_on_how_the_head_grew() {
-    for Fixture { name, bytes, .. } in fixtures() {
-        let total = bytes.len() as u64;
-        let whole = inspect(&bytes, total, MAX_PIXELS);
-        for head in (0..bytes.len()).filter(|at| *at < 4096 || at % 97 == 0) {
-            match inspect(&bytes[..head], total, MAX_PIXELS) {
-                Inspection::NeedMore { bytes: wanted } => {
-                    assert!(wanted > head && wanted as u64 <= total, "{name} {head}");
-                }
-                early => assert_eq!(early, whole, "{name} {head}"),
-            }
+fn the_verdict_does_not_depend_on_where_the_ranges_lie() {
+    let files = fixtures().into_iter().map(|fixture| (fixture.name, fixture.bytes));
+    let structures = structures::all().into_iter().map(|structure| (structure.name.to_owned(), structure.bytes));
+    for (name, bytes) in files.chain(structures).filter(|(_, bytes)| bytes.len() < 200_000) {
+        let whole = inspected(&bytes, MAX_PIXELS, Patience { first: u64::MAX, ..Patience::USUAL });
+        assert_eq!(whole.ranges, 1);
+        for first in [12, 13, 64, 1000] {
+            // So many that each is as short as can be.
+            let patience = Patience { first, ranges: u32::MAX, bytes: u64::MAX };
+            assert_eq!(inspected(&bytes, MAX_PIXELS, patience).verdict, whole.verdict, "{name} from {first}");
         }
     }
-}
-
-#[test]
-fn deep_headers_are_fetched_up_to_the_limit() {
-    let deep = fixture("deep.jpg");
-    assert!(deep.len() > FIRST_HEAD);
-    assert!(matches!(inspect(&deep[..FIRST_HEAD], deep.len() as u64, MAX_PIXELS), Inspection::NeedMore { .. }));
-
-    let plain = fixture("orientation-6.jpg");
-    let filled = |segments: usize| {
-        let mut file = plain[..2].to_vec();
-        for _ in 0..segments {
-            file.extend([0xFF, 0xE2, 0xFF, 0xFF]);
-            file.resize(file.len() + 0xFFFD, 7);
-        }
-        file.extend(&plain[2..]);
-        file
-    };
-    assert_eq!(size(&filled(15)), Ok((80, 120)));
-    assert_eq!(size(&filled(17)), Err(Refusal::TooDeep));
-
-    // A PNG's size stands first: metadata of any length does not hide it.
-    let png = fixture("orientation-6.png");
-    let mut file = png[..33].to_vec();
-    file.extend((2_u32 << 20).to_be_bytes());
-    file.extend(b"iTXt");
-    file.resize(file.len() + (2 << 20) + 4, b' ');
-    file.extend(&png[33..]);
-    assert_eq!(size(&file), Ok((90, 50)));
 }
 
 #[test]
@@ -198,12 +208,7 @@ fn other_files_are_unknown() {
 
 #[test]
 fn bombs_and_empty_images_are_refused() {
-    let png = |width: u32, height: u32| {
-        let mut file = fixture("plain.png");
-        file[16..20].copy_from_slice(&width.to_be_bytes());
-        file[20..24].copy_from_slice(&height.to_be_bytes());
-        file
-    };
+    let png = |width: u32, height: u32| build::png_of(&build::ihdr(width, height, 8, 2), &[&build::png_rest()]);
     assert_eq!(size(&png(16_384, 16_384)), Ok((16_384, 16_384)));
     assert_eq!(size(&png(16_385, 16_384)), Err(Refusal::TooManyPixels));
     assert_eq!(size(&png(60_000, 60_000)), Err(Refusal::TooManyPixels));
@@ -213,16 +218,21 @@ fn bombs_and_empty_images_are_refused() {
     assert_eq!(size(&png(0, 1)), Err(Refusal::EmptyDimensions));
     assert_eq!(size(&png(1, 0)), Err(Refusal::EmptyDimensions));
     let file = png(100, 100);
-    assert!(matches!(inspect(&file, file.len() as u64, 10_000), Inspection::Proved(_)));
-    assert_eq!(inspect(&file, file.len() as u64, 9_999), Inspection::Refused(Refusal::TooManyPixels));
+    assert!(inspected(&file, 10_000, Patience::USUAL).verdict.is_ok());
+    assert_eq!(inspected(&file, 9_999, Patience::USUAL).verdict, Err(Refusal::TooManyPixels));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn no_bytes_panic(head: Vec<u8>, total: u64, max_pixels: u64) {
-        let _ = inspect(&head, total, max_pixels);
+    fn no_bytes_panic(pieces: Vec<Vec<u8>>, total: u64, max_pixels: u64) {
+        let mut inspection = Inspection::begin(total, max_pixels);
+        for piece in pieces {
+            if inspection.supply(&piece).is_some() {
+                break;
+            }
+        }
     }
 
     #[test]

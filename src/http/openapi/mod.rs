@@ -30,7 +30,7 @@ use super::{
 use crate::{
     config::Switches,
     domain::multipart::MAX_SIGNED,
-    model::{Caption, FileName, Multipart as Parts, Preview},
+    model::{Caption, Multipart as Parts, Preview},
 };
 
 /// Everything that is documented.
@@ -175,7 +175,7 @@ fn describe_schemas(schemas: &mut Value) {
     limit("User", "email", json!({ "format": "email" }));
     limit("Session", "tokenType", json!({ "enum": ["Bearer"] }));
     for schema in ["NewUpload", "BatchUpload", "NewMultipart"] {
-        limit(schema, "fileName", json!({ "minLength": 1, "maxLength": FileName::MAX_BYTES }));
+        limit(schema, "fileName", json!({ "minLength": 1 }));
         limit(schema, "size", json!({ "minimum": 1 }));
     }
     limit("NewPreview", "size", json!({ "minimum": 1, "maximum": Preview::MAX_BYTES }));

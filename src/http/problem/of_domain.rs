@@ -362,9 +362,13 @@ impl From<Rejection> for Problem {
                 "What was uploaded is not what was declared: its size, type or digest differ, it came with headers that the URL does \
                  not name, or it is stored so that it cannot be read. It is deleted; create a new upload.",
             ),
-            Rejection::ContentMismatch => Self::new(
+            Rejection::ContentMismatch(Some(why)) => Self::new(
                 Code::ContentMismatch,
-                "What was uploaded cannot be read as an image of the declared type. It is deleted; create a new upload.",
+                format!("The uploaded file is refused: {why}. It is deleted; create a new upload."),
+            ),
+            Rejection::ContentMismatch(None) => Self::new(
+                Code::ContentMismatch,
+                "The uploaded file is not an image of the declared type. It is deleted; create a new upload.",
             ),
         }
     }

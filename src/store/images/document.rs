@@ -61,6 +61,9 @@ pub(super) struct ImageDoc {
     idem_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection: Option<String>,
+    /// Beside `rejection`, so that a server of an earlier version can still read the record.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejection_cause: Option<String>,
     /// What the tombstone was.
     #[serde(skip_serializing_if = "Option::is_none")]
     gone_from: Option<String>,
@@ -133,6 +136,7 @@ impl ImageDoc {
             idem_key: image.idempotency.as_ref().map(|known| known.key.as_str().to_owned()),
             idem_hash: image.idempotency.as_ref().map(|known| known.request.to_string()),
             rejection: None,
+            rejection_cause: None,
             gone_from: None,
             etag: None,
             width: None,
@@ -176,7 +180,7 @@ impl ImageDoc {
             rejection: self
                 .rejection
                 .as_deref()
-                .map(|text| Rejection::parse(text).ok_or_else(|| corrupt("rejection")))
+                .map(|text| Rejection::parse(text, self.rejection_cause.as_deref()).ok_or_else(|| corrupt("rejection")))
                 .transpose()?,
             gone_from: self.gone_from.as_deref().and_then(ImageState::parse),
             upload_id: self.upload_id,

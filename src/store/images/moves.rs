@@ -82,8 +82,10 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn reject_owned(&self, user: UserId, id: ImageId, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut set = doc! { "state": ImageState::Rejected.as_str(), "rejection": why.as_str(), "due": datetime(now) };
+        set.extend(why.cause().map(|cause| ("rejectionCause".to_owned(), cause.into())));
         let update = doc! {
-            "$set": { "state": ImageState::Rejected.as_str(), "rejection": why.as_str(), "due": datetime(now) },
+            "$set": set,
             "$unset": { "live": "", "idemKey": "", "idemHash": "" },
         };
         self.counted(ImageState::Rejected, owned(user, id, ImageState::Pending), update).await

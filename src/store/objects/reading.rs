@@ -3,6 +3,8 @@
 //! What is found out here may reject an upload for good, and a store, or a proxy in front of it, may say anything for a
 //! while. So answers that lack what every object has, or do not agree with each other, are failures and never findings.
 
+use std::ops::Range;
+
 use aws_lc_rs::digest;
 use aws_sdk_s3::{
     error::SdkError,
@@ -104,22 +106,31 @@ impl Objects {
         if same { Ok(true) } else { Err(odd("GetObject", "what it says of an object is not what HeadObject said")) }
     }
 
-    /// The first `length` bytes of the object that `head` is of; fewer when it is shorter, `None` when it is not there any
+    /// Reads the bytes of `range` of the object that `head` is of, which lies within it; `None` when the object is not there any
     /// more.
     ///
     /// # Errors
     /// [`StoreError`]; also when fewer bytes come than there are.
-    pub async fn read_head(&self, key: &ObjectKey, head: &Head, length: usize) -> Result<Option<Vec<u8>>, StoreError> {
-        let length = usize::try_from(head.size).unwrap_or(usize::MAX).min(length);
-        // Not every store takes a range that ends behind the object's end.
-        let request = self.get(key).range(format!("bytes=0-{}", length.saturating_sub(1))).if_match(&head.etag);
+    pub async fn read_range(&self, key: &ObjectKey, head: &Head, range: Range<u64>) -> Result<Option<Vec<u8>>, StoreError> {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default();
+        if length == 0 {
+            return Ok(Some(Vec::new()));
+        }
+        let request = self.get(key).range(format!("bytes={}-{}", range.start, range.end - 1)).if_match(&head.etag);
         let read = async {
-            let Some(mut body) = self.opened(request, head).await? else { return Ok(None) };
+            let Some(Opened { mut body, start }) = self.opened(request, head).await? else { return Ok(None) };
+            // A store that knows no ranges sends all of the object.
+            let mut before = match range.start.checked_sub(start) {
+                Some(before) if before == 0 || start == 0 => before,
+                _ => return Err(odd("GetObject", "it gives another range than was asked for")),
+            };
             let mut bytes = Vec::with_capacity(length);
-            // No more than was asked for: a store may not know ranges.
             while bytes.len() < length {
                 let chunk = body.next().await.ok_or_else(broken)?.map_err(|_| broken())?;
-                bytes.extend_from_slice(chunk.get(..length - bytes.len()).unwrap_or(&chunk));
+                let passed = usize::try_from(before).unwrap_or(usize::MAX).min(chunk.len());
+                before -= passed as u64;
+                let chunk = chunk.get(passed..).unwrap_or_default();
+                bytes.extend_from_slice(chunk.get(..length - bytes.len()).unwrap_or(chunk));
             }
             Ok(Some(bytes))
         };
@@ -132,7 +143,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError`]; also when fewer or more bytes come than there are.
     pub async fn digest(&self, key: &ObjectKey, head: &Head) -> Result<Option<Sha256>, StoreError> {
-        let Some(mut body) = self.opened(self.get(key).if_match(&head.etag), head).await? else { return Ok(None) };
+        let Some(Opened { mut body, .. }) = self.opened(self.get(key).if_match(&head.etag), head).await? else { return Ok(None) };
         let mut context = digest::Context::new(&digest::SHA256);
         let mut length = 0;
         let stalled = || StoreError::ObjectsTimeout { operation: "GetObject" };
@@ -154,9 +165,12 @@ impl Objects {
     }
 
     /// The body of the object that `head` is of; `None` when it is not there any more.
-    async fn opened(&self, request: GetObjectFluentBuilder, head: &Head) -> Result<Option<ByteStream>, StoreError> {
+    async fn opened(&self, request: GetObjectFluentBuilder, head: &Head) -> Result<Option<Opened>, StoreError> {
         match request.send().await {
-            Ok(got) if is_of(&got, head) => Ok(Some(got.body)),
+            Ok(got) if is_of(&got, head) => {
+                let start = content_range(&got).map_or(0, |(start, _)| start);
+                Ok(Some(Opened { body: got.body, start }))
+            }
             Ok(_) => Err(odd("GetObject", "what it gives is not the object that HeadObject saw")),
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(self.unreadable(&error).await),
@@ -202,14 +216,26 @@ fn unsigned(found: &HeadObjectOutput) -> Vec<&'static str> {
     headers.into_iter().filter(|(_, value)| value.is_some_and(|value| !value.is_empty())).map(|(name, _)| name).collect()
 }
 
-/// Whether this is the object that was seen, from its beginning (RFC 9110 section 14.4).
+/// A body, and the offset in the object of its first byte.
+struct Opened {
+    body: ByteStream,
+    start: u64,
+}
+
+/// Whether this is the object that was seen.
 fn is_of(got: &GetObjectOutput, head: &Head) -> bool {
     let size = match got.content_range() {
-        Some(range) => range.strip_prefix("bytes 0-").and_then(|range| range.split_once('/')).and_then(|(_, of)| of.parse().ok()),
+        Some(_) => content_range(got).map(|(_, size)| size),
         // All of it.
         None => got.content_length().and_then(|length| u64::try_from(length).ok()),
     };
     size == Some(head.size) && got.e_tag() == Some(head.etag.as_str())
+}
+
+/// Returns where the part begins, and the size of the whole, in bytes (RFC 9110 section 14.4).
+fn content_range(got: &GetObjectOutput) -> Option<(u64, u64)> {
+    let (range, size) = got.content_range()?.strip_prefix("bytes ")?.split_once('/')?;
+    Some((range.split_once('-')?.0.parse().ok()?, size.parse().ok()?))
 }
 
 fn broken() -> StoreError {

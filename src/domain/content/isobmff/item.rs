@@ -1,0 +1,190 @@
+//! `meta`: the primary item, its type and its properties (ISO/IEC 23008-12, 6 and 9).
+
+use super::super::file::{Part, Stop};
+use super::{Brands, Coding, Content, Format, Refusal, Size};
+
+/// The most of a property that is kept: `clap` has 32 bytes.
+const PROPERTY: u64 = 32;
+
+/// The most properties that an index of 15 bits reaches.
+const MAX_PROPERTIES: usize = 0x7FFF;
+
+/// What `meta` says of its items.
+#[derive(Debug, Default)]
+pub(super) struct Items {
+    handles_pictures: bool,
+    primary: Option<u32>,
+    has_locations: bool,
+    types: Vec<(u32, [u8; 4])>,
+    /// References name items by 32 bits.
+    pub(super) has_wide_references: bool,
+    /// Of derived images, the first item that each is made of.
+    sources: Vec<(u32, u32)>,
+    properties: Vec<Property>,
+    associations: Vec<u8>,
+    /// `associations` holds several boxes; these are their lengths.
+    lengths: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Property {
+    kind: [u8; 4],
+    start: Vec<u8>,
+}
+
+impl Items {
+    /// Reads a box inside of `meta`.
+    pub(super) fn read(&mut self, parent: &[u8; 4], kind: &[u8; 4], content: &mut Content<'_>) -> Result<(), Stop> {
+        match (parent, kind) {
+            (b"meta", b"hdlr") => {
+                let mut handler = content.first(12)?;
+                handler.skip(8);
+                self.handles_pictures = handler.rest() == b"pict";
+            }
+            (b"meta", b"pitm") => {
+                let mut primary = content.first(8)?;
+                let is_wide = primary.u32_be()? >> 24 != 0;
+                self.primary = Some(item_id(&mut primary, is_wide)?);
+            }
+            (b"meta", b"iloc") => self.has_locations = true,
+            (b"iinf", b"infe") => {
+                let mut entry = content.first(14)?;
+                let version = entry.u32_be()? >> 24;
+                // Earlier versions have no item type.
+                if version >= 2 {
+                    let item = item_id(&mut entry, version > 2)?;
+                    entry.skip(2);
+                    self.types.push((item, entry.array()?));
+                }
+            }
+            (b"iref", b"dimg") => {
+                let mut reference = content.first(10)?;
+                let from = item_id(&mut reference, self.has_wide_references)?;
+                if reference.u16_be()? > 0 {
+                    self.sources.push((from, item_id(&mut reference, self.has_wide_references)?));
+                }
+            }
+            (b"iprp", b"ipma") => {
+                let table = content.whole()?.rest();
+                self.associations.extend_from_slice(table);
+                self.lengths.push(table.len());
+            }
+            (b"ipco", kind) if self.properties.len() < MAX_PROPERTIES => {
+                let start = if matches!(kind, b"ispe" | b"irot" | b"clap") {
+                    content.first(PROPERTY)?.rest().to_vec()
+                } else {
+                    Vec::new()
+                };
+                self.properties.push(Property { kind: *kind, start });
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Returns the primary item's format and displayed size; none where there is no such item, as in a sequence.
+    pub(super) fn primary(&self, brands: Brands) -> Result<Option<(Format, Size)>, Stop> {
+        let Some(primary) = self.primary.filter(|_| self.handles_pictures && self.has_locations) else { return Ok(None) };
+        let Some(coding) = self.coding(primary) else { return Ok(None) };
+        let Some(format) = brands.format(coding) else { return Err(Refusal::Malformed.into()) };
+        let mut own = Vec::new();
+        for index in self.associated(primary)? {
+            // Counted from one; zero stands for no property.
+            if let Some(index) = usize::from(index).checked_sub(1) {
+                own.push(self.properties.get(index).ok_or(Refusal::Malformed)?);
+            }
+        }
+        Ok(Some((format, displayed(&own, format)?)))
+    }
+
+    /// Returns how the item is coded: by its type, that of the images it is derived from, and the configuration that goes with
+    /// it. None where the item's type is not known, or its decoder could not be configured.
+    fn coding(&self, item: u32) -> Option<Coding> {
+        let type_of = |item: u32| self.types.iter().find(|(id, _)| *id == item).map(|(_, kind)| kind);
+        let mut coded = item;
+        // A grid may be of identity-derived images (23008-12, 6.6.2): more steps than these are a circle.
+        for _ in 0..4 {
+            match type_of(coded)? {
+                b"grid" | b"iden" | b"iovl" | b"tmap" => coded = self.sources.iter().find(|(from, _)| *from == coded)?.1,
+                _ => break,
+            }
+        }
+        let has = |wanted: &[u8; 4]| self.properties.iter().any(|property| property.kind == *wanted);
+        match type_of(coded)? {
+            b"av01" => has(b"av1C").then_some(Coding::Av1),
+            b"hvc1" | b"hev1" => has(b"hvcC").then_some(Coding::Other),
+            _ => Some(Coding::Other),
+        }
+    }
+
+    /// Returns the indices of the item's properties, in their order.
+    fn associated(&self, item: u32) -> Result<Vec<u16>, Stop> {
+        let mut tables = Part(&self.associations);
+        for length in &self.lengths {
+            if let Some(indices) = associations(item, Part(tables.take(*length)?))? {
+                return Ok(indices);
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
+fn item_id(content: &mut Part<'_>, is_wide: bool) -> Result<u32, Stop> {
+    if is_wide { content.u32_be() } else { Ok(content.u16_be()?.into()) }
+}
+
+/// Reads the indices of the item's properties from `ipma`; none if it does not name the item.
+fn associations(item: u32, mut ipma: Part<'_>) -> Result<Option<Vec<u16>>, Stop> {
+    let head = ipma.u32_be()?;
+    let (has_wide_ids, has_wide_indices) = (head >> 24 != 0, head & 1 == 1);
+    for _ in 0..ipma.u32_be()? {
+        let id = item_id(&mut ipma, has_wide_ids)?;
+        let count = ipma.u8()?;
+        let mut indices = Vec::with_capacity(count.into());
+        for _ in 0..count {
+            // The top bit says that a reader must understand the property.
+            indices.push(if has_wide_indices { ipma.u16_be()? & 0x7FFF } else { u16::from(ipma.u8()? & 0x7F) });
+        }
+        if id == item {
+            return Ok(Some(indices));
+        }
+    }
+    Ok(None)
+}
+
+/// Returns the item's extents, cropped and turned. HEIF applies the transformations in the order of their association; AVIF has
+/// one of each, the crop first (MIAF, 7.3.6.7), and browsers do not look at others.
+fn displayed(own: &[&Property], format: Format) -> Result<Size, Stop> {
+    let find = |wanted: &[u8; 4]| own.iter().copied().find(|property| property.kind == *wanted);
+    let mut extents = Part(&find(b"ispe").ok_or(Refusal::Malformed)?.start);
+    extents.skip(4);
+    let size = Size { width: extents.u32_be()?, height: extents.u32_be()? };
+    let transformations = match format {
+        Format::Avif => [find(b"clap"), find(b"irot")].into_iter().flatten().collect(),
+        _ => own.to_vec(),
+    };
+    let apply = |size: Size, property: &Property| match &property.kind {
+        b"irot" => size.turned_if(property.start.first().is_some_and(|turns| turns & 1 == 1)),
+        b"clap" => clean_aperture(size, Part(&property.start)).unwrap_or(size),
+        _ => size,
+    };
+    Ok(transformations.into_iter().fold(size, apply))
+}
+
+/// Returns the crop's size (ISO/IEC 14496-12, 12.1.4): width and height as fractions, rounded to whole pixels. None for a crop
+/// that is no part of the image: decoders show the whole.
+fn clean_aperture(size: Size, mut clap: Part<'_>) -> Option<Size> {
+    let mut side = |full: u32| -> Option<(u32, u64)> {
+        let (numerator, denominator) = (u64::from(clap.u32_be().ok()?), u64::from(clap.u32_be().ok()?));
+        let side = (numerator + denominator / 2).checked_div(denominator)?;
+        let left = u64::from(full).checked_sub(side).filter(|_| side > 0)?;
+        Some((u32::try_from(side).ok()?, left))
+    };
+    let ((width, left), (height, top)) = (side(size.width)?, side(size.height)?);
+    // The distance between the centres of the crop and the image, as signed fractions: at most half of what the crop leaves.
+    let mut is_inside = |left: u64| -> Option<bool> {
+        let (numerator, denominator) = (clap.u32_be().ok()?.cast_signed(), clap.u32_be().ok()?);
+        Some(denominator != 0 && 2 * u64::from(numerator.unsigned_abs()) <= (left + 1) * u64::from(denominator))
+    };
+    (is_inside(left)? && is_inside(top)?).then_some(Size { width, height })
+}

@@ -1,0 +1,290 @@
+//! Small image files of any structure, put together from the fixtures' pictures.
+
+use super::fixture;
+
+/// The orientation that turns by a quarter.
+pub(super) const TURNED: u16 = 6;
+
+// EXIF: a TIFF block.
+
+/// An entry of one SHORT.
+pub(super) fn short(tag: u16, value: u16) -> [u8; 12] {
+    let ([a, b], [c, d]) = (tag.to_be_bytes(), value.to_be_bytes());
+    [a, b, 0, 3, 0, 0, 0, 1, c, d, 0, 0]
+}
+
+pub(super) fn tiff(entries: &[[u8; 12]]) -> Vec<u8> {
+    let count = u16::try_from(entries.len()).unwrap().to_be_bytes();
+    [b"MM\0*\0\0\0\x08", &count[..], entries.as_flattened(), &[0; 4]].concat()
+}
+
+pub(super) fn orientation(value: u16) -> Vec<u8> {
+    tiff(&[short(0x0112, value)])
+}
+
+// JPEG
+
+pub(super) fn segment(marker: u8, body: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(body.len() + 2).unwrap().to_be_bytes();
+    [&[0xFF, marker], &length[..], body].concat()
+}
+
+pub(super) fn exif(tiff: &[u8]) -> Vec<u8> {
+    segment(0xE1, &[b"Exif\0\0", tiff].concat())
+}
+
+/// 120x80, with these bytes behind its first segment (JFIF).
+pub(super) fn jpeg(inserted: &[&[u8]]) -> Vec<u8> {
+    let plain = fixture("plain.jpg");
+    let at = 4 + usize::from(plain[5]);
+    [&plain[..at], &inserted.concat(), &plain[at..]].concat()
+}
+
+/// The same with the first `old` replaced.
+pub(super) fn replaced(mut file: Vec<u8>, old: &[u8], new: &[u8]) -> Vec<u8> {
+    let at = file.windows(old.len()).position(|window| window == old).unwrap();
+    file.splice(at..at + old.len(), new.iter().copied());
+    file
+}
+
+/// Segments of this kind, `total` bytes in all.
+pub(super) fn segments(marker: u8, head: &[u8], total: usize) -> Vec<u8> {
+    let body = [head, &vec![b'A'; 65_000]].concat();
+    segment(marker, &body).repeat(total.div_ceil(65_000))
+}
+
+// PNG
+
+pub(super) fn chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap().to_be_bytes();
+    let crc = crc32fast::hash(&[kind, body].concat()).to_be_bytes();
+    [&length, &kind[..], body, &crc].concat()
+}
+
+/// With the last byte of the CRC wrong.
+pub(super) fn broken(mut chunk: Vec<u8>) -> Vec<u8> {
+    *chunk.last_mut().unwrap() ^= 1;
+    chunk
+}
+
+/// 90x50, with these chunks behind its header.
+pub(super) fn png(inserted: &[&[u8]]) -> Vec<u8> {
+    let plain = fixture("plain.png");
+    [&plain[..33], &inserted.concat(), &plain[33..]].concat()
+}
+
+/// The header of a PNG of 90x50, and what follows it.
+pub(super) fn png_of(header: &[u8], rest: &[&[u8]]) -> Vec<u8> {
+    [b"\x89PNG\r\n\x1A\n", header, &rest.concat()].concat()
+}
+
+pub(super) fn ihdr(width: u32, height: u32, depth: u8, colour: u8) -> Vec<u8> {
+    chunk(b"IHDR", &[&width.to_be_bytes()[..], &height.to_be_bytes(), &[depth, colour, 0, 0, 0]].concat())
+}
+
+/// The chunks behind the header of the fixture.
+pub(super) fn png_rest() -> Vec<u8> {
+    fixture("plain.png")[33..].to_vec()
+}
+
+// GIF
+
+/// 33x21, with these blocks before its frame.
+pub(super) fn gif(inserted: &[&[u8]]) -> Vec<u8> {
+    let plain = fixture("plain.gif");
+    let colours = if plain[10] & 0x80 == 0 { 0 } else { 3 << ((plain[10] & 7) + 1) };
+    let at = 13 + colours;
+    [b"GIF89a", &plain[6..at], &inserted.concat(), &plain[at..]].concat()
+}
+
+/// An extension of `total` bytes and more.
+pub(super) fn extension(label: u8, first: &[u8], total: usize) -> Vec<u8> {
+    let first = [&[u8::try_from(first.len()).unwrap()], first].concat();
+    let block = [&[255], &[b'c'; 255][..]].concat();
+    [&[0x21, label], &first[..], &block.repeat(total.div_ceil(256)), &[0]].concat()
+}
+
+// WebP
+
+pub(super) fn riff_chunk(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len()).unwrap().to_le_bytes();
+    [kind, &length[..], body, &[0; 1][..body.len() % 2]].concat()
+}
+
+/// The length in the header is off by `off`.
+pub(super) fn riff(chunks: &[&[u8]], off: i32) -> Vec<u8> {
+    let body = chunks.concat();
+    let length = u32::try_from(body.len() + 4).unwrap().wrapping_add_signed(off).to_le_bytes();
+    [b"RIFF", &length[..], b"WEBP", &body].concat()
+}
+
+pub(super) fn vp8x(flags: u8, width: u32, height: u32) -> Vec<u8> {
+    let side = |side: u32| (side - 1).to_le_bytes();
+    riff_chunk(b"VP8X", &[&[flags, 0, 0, 0], &side(width)[..3], &side(height)[..3]].concat())
+}
+
+/// The picture's chunk of lossy.webp (75x45).
+pub(super) fn vp8() -> Vec<u8> {
+    fixture("lossy.webp")[12..].to_vec()
+}
+
+/// The picture's chunk of lossless.webp (76x46).
+pub(super) fn vp8l() -> Vec<u8> {
+    fixture("lossless.webp")[12..].to_vec()
+}
+
+/// A frame of an animation that holds the picture.
+pub(super) fn anmf(left: u32, top: u32, width: u32, height: u32, picture: &[u8]) -> Vec<u8> {
+    let u24 = |value: u32| value.to_le_bytes();
+    let head = [left / 2, top / 2, width - 1, height - 1, 100].map(u24);
+    let head: Vec<u8> = head.iter().flat_map(|field| &field[..3]).copied().collect();
+    riff_chunk(b"ANMF", &[&head, &[0][..], picture].concat())
+}
+
+// HEIF and AVIF
+
+pub(super) fn boxed(kind: &[u8; 4], content: &[&[u8]]) -> Vec<u8> {
+    let content = content.concat();
+    let length = u32::try_from(content.len() + 8).unwrap().to_be_bytes();
+    [&length, &kind[..], &content].concat()
+}
+
+pub(super) fn full(kind: &[u8; 4], version: u8, flags: u8, content: &[&[u8]]) -> Vec<u8> {
+    boxed(kind, &[&[version, 0, 0, flags], &content.concat()])
+}
+
+/// With a length of 64 bits.
+pub(super) fn wide(kind: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    [&[0, 0, 0, 1], &kind[..], &(content.len() as u64 + 16).to_be_bytes(), content].concat()
+}
+
+/// The content of the first box of this kind on each level.
+pub(super) fn find<'a>(mut data: &'a [u8], path: &[&[u8; 4]]) -> &'a [u8] {
+    for kind in path {
+        loop {
+            let length = usize::try_from(u32::from_be_bytes(data[..4].try_into().unwrap())).unwrap();
+            let (this, rest) = data.split_at(length);
+            if this[4..8] == kind[..] {
+                data = if *kind == b"meta" { &this[12..] } else { &this[8..] };
+                break;
+            }
+            data = rest;
+        }
+    }
+    data
+}
+
+pub(super) fn ispe(width: u32, height: u32) -> Vec<u8> {
+    full(b"ispe", 0, 0, &[&width.to_be_bytes(), &height.to_be_bytes()])
+}
+
+pub(super) fn irot(quarters: u8) -> Vec<u8> {
+    boxed(b"irot", &[&[quarters]])
+}
+
+/// Width, height and the distances of the centres, each as numerator and denominator.
+pub(super) fn clap(fields: [i32; 8]) -> Vec<u8> {
+    boxed(b"clap", &[fields.map(i32::to_be_bytes).as_flattened()])
+}
+
+pub(super) fn ftyp(brands: &[&[u8; 4]]) -> Vec<u8> {
+    let (major, compatible) = brands.split_first().unwrap();
+    boxed(b"ftyp", &[&major[..], &[0; 4], &compatible.iter().copied().copied().collect::<Vec<_>>().concat()])
+}
+
+/// A HEIF of 120x80 with one item, number 1, whose data lies in `mdat`.
+#[derive(Clone)]
+pub(super) struct Heif {
+    pub brands: Vec<&'static [u8; 4]>,
+    pub item: [u8; 4],
+    /// Properties behind `ispe` and the decoder's configuration, all of them of the item.
+    pub properties: Vec<Vec<u8>>,
+    /// The order of association, counted from one; that of `properties` when empty.
+    pub order: Vec<u8>,
+    /// Boxes between `ftyp` and the others.
+    pub before: Vec<u8>,
+    /// Boxes inside of `meta`, before the others.
+    pub within: Vec<u8>,
+    /// Bytes in `mdat` before the item's.
+    pub filler: usize,
+    pub data_first: bool,
+    /// The length of `meta` is given as zero: to the end of the file.
+    pub to_end: bool,
+    pub config: Vec<u8>,
+    pub data: Vec<u8>,
+}
+
+impl Heif {
+    pub(super) fn heic() -> Self {
+        let plain = fixture("plain.heic");
+        let config = boxed(b"hvcC", &[find(&plain, &[b"meta", b"iprp", b"ipco", b"hvcC"])]);
+        Self::new(vec![b"heic", b"mif1", b"heic"], b"hvc1", config, find(&plain, &[b"mdat"]).to_vec())
+    }
+
+    pub(super) fn avif() -> Self {
+        let plain = fixture("plain.avif");
+        let config = boxed(b"av1C", &[find(&plain, &[b"meta", b"iprp", b"ipco", b"av1C"])]);
+        Self::new(vec![b"avif", b"avif", b"mif1", b"miaf"], b"av01", config, find(&plain, &[b"mdat"]).to_vec())
+    }
+
+    fn new(brands: Vec<&'static [u8; 4]>, item: &[u8; 4], config: Vec<u8>, data: Vec<u8>) -> Self {
+        Self {
+            brands,
+            item: *item,
+            properties: Vec::new(),
+            order: Vec::new(),
+            before: Vec::new(),
+            within: Vec::new(),
+            filler: 0,
+            data_first: false,
+            to_end: false,
+            config,
+            data,
+        }
+    }
+
+    pub(super) fn with(mut self, property: Vec<u8>) -> Self {
+        self.properties.push(property);
+        self
+    }
+
+    fn meta(&self, data_at: usize) -> Vec<u8> {
+        let number = |number: usize| u32::try_from(number).unwrap().to_be_bytes();
+        let order = if self.order.is_empty() {
+            (3..3 + u8::try_from(self.properties.len()).unwrap()).collect()
+        } else {
+            self.order.clone()
+        };
+        let own: Vec<u8> = [1, 0x82].into_iter().chain(order.iter().map(|index| index | 0x80)).collect();
+        let content = [
+            full(b"hdlr", 0, 0, &[&[0; 4], b"pict", &[0; 13]]),
+            self.within.clone(),
+            full(b"pitm", 0, 0, &[&[0, 1]]),
+            full(b"iloc", 0, 0, &[&[0x44, 0, 0, 1], &[0, 1, 0, 0, 0, 1], &number(data_at), &number(self.data.len())]),
+            full(b"iinf", 0, 0, &[&[0, 1], &full(b"infe", 2, 0, &[&[0, 1, 0, 0], &self.item, &[0]])]),
+            boxed(
+                b"iprp",
+                &[
+                    &boxed(b"ipco", &[&ispe(120, 80), &self.config, &self.properties.concat()]),
+                    &full(b"ipma", 0, 0, &[&[0, 0, 0, 1, 0, 1, u8::try_from(own.len()).unwrap()], &own]),
+                ],
+            ),
+        ];
+        let mut meta = full(b"meta", 0, 0, &[&content.concat()]);
+        if self.to_end {
+            meta[..4].fill(0);
+        }
+        meta
+    }
+
+    pub(super) fn build(&self) -> Vec<u8> {
+        let start = [ftyp(&self.brands), self.before.clone()].concat();
+        let data = boxed(b"mdat", &[&vec![0; self.filler], &self.data]);
+        if self.data_first {
+            let meta = self.meta(start.len() + 8 + self.filler);
+            return [start, data, meta].concat();
+        }
+        let at = start.len() + self.meta(0).len() + 8 + self.filler;
+        [start, self.meta(at), data].concat()
+    }
+}

@@ -1,0 +1,332 @@
+//! A file for each structure that the formats' specifications allow, or that writers make without leave, with the verdict that
+//! browsers and their peers agree on. `.ci/differential` shows the files to Chromium and Pillow.
+
+use super::build::*;
+use super::fixture;
+use crate::domain::content::Refusal::{self, *};
+
+pub(super) struct Structure {
+    pub name: &'static str,
+    pub content_type: &'static str,
+    pub verdict: Result<(u32, u32), Refusal>,
+    pub bytes: Vec<u8>,
+}
+
+const MIB: usize = 1 << 20;
+
+/// A name, a verdict and the file.
+type Row = (&'static str, Result<(u32, u32), Refusal>, Vec<u8>);
+
+fn rows(content_type: &'static str, rows: Vec<Row>) -> Vec<Structure> {
+    rows.into_iter().map(|(name, verdict, bytes)| Structure { name, content_type, verdict, bytes }).collect()
+}
+
+pub(super) fn all() -> Vec<Structure> {
+    [jpegs(), pngs(), gifs(), webps(), heics(), avifs(), sequences()].into_iter().flatten().collect()
+}
+
+fn jpegs() -> Vec<Structure> {
+    let exif6 = exif(&orientation(TURNED));
+    let silent = exif(&tiff(&[short(0x0100, 120)]));
+    let frame = |code: u8| replaced(jpeg(&[]), b"\xFF\xC0\0\x11", &[0xFF, code, 0, 0x11]);
+    let sof = b"\xFF\xC0\0\x11\x08\0\x50\0\x78\x03\x01";
+    let scan = jpeg(&[]).windows(2).position(|window| window == b"\xFF\xDA").unwrap();
+    rows(
+        "image/jpeg",
+        vec![
+            ("plain", Ok((120, 80)), jpeg(&[])),
+            ("orientation", Ok((80, 120)), jpeg(&[&exif6])),
+            (
+                "extended XMP of 1.6 MB behind Exif",
+                Ok((80, 120)),
+                jpeg(&[&exif6, &segments(0xE1, b"http://ns.adobe.com/xmp/extension/\0", 1_600_000)]),
+            ),
+            (
+                "Photoshop blocks of 2 MB before Exif",
+                Ok((80, 120)),
+                jpeg(&[&segments(0xED, b"Photoshop 3.0\0", 2 * MIB), &exif6]),
+            ),
+            ("FlashPix of 1.3 MB", Ok((120, 80)), jpeg(&[&segments(0xE2, b"FPXR\0\x02\0\0", 1_300_000)])),
+            ("12 MiB of segments before Exif", Ok((80, 120)), jpeg(&[&segments(0xE4, b"", 12 * MIB), &exif6])),
+            ("17 MiB of segments before the frame", Err(TooDeep), jpeg(&[&segments(0xE4, b"", 17 * MIB)])),
+            ("comment of length 0", Ok((120, 80)), jpeg(&[b"\xFF\xFE\0\0"])),
+            ("comment of length 1", Ok((120, 80)), jpeg(&[b"\xFF\xFE\0\x01"])),
+            ("APP0 of length 0", Ok((120, 80)), jpeg(&[b"\xFF\xE0\0\0"])),
+            ("APP1 of length 0 before Exif", Ok((80, 120)), jpeg(&[b"\xFF\xE1\0\0", &exif6])),
+            ("first Exif silent", Ok((120, 80)), jpeg(&[&silent, &exif6])),
+            ("first Exif turned, second upright", Ok((80, 120)), jpeg(&[&exif6, &exif(&orientation(1))])),
+            ("XMP before Exif", Ok((80, 120)), jpeg(&[&segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"), &exif6])),
+            ("fill bytes", Ok((120, 80)), jpeg(&[&[0xFF; 300]])),
+            ("stray bytes", Ok((120, 80)), jpeg(&[b"\xFF\xFE\0\x02stray\xFF\0"])),
+            ("restart marker before the frame", Ok((120, 80)), jpeg(&[b"\xFF\xD0"])),
+            ("frame 5", Err(Undecodable), frame(0xC5)),
+            ("frame 6", Err(Undecodable), frame(0xC6)),
+            ("frame 7", Err(Undecodable), frame(0xC7)),
+            ("frame 8, reserved", Err(Undecodable), frame(0xC8)),
+            ("frame 11", Err(Undecodable), frame(0xCB)),
+            ("frame 13", Err(Undecodable), frame(0xCD)),
+            ("frame 14", Err(Undecodable), frame(0xCE)),
+            ("frame 15", Err(Undecodable), frame(0xCF)),
+            (
+                "hierarchical progression before the frame",
+                Err(Malformed),
+                jpeg(&[&segment(0xDE, &[8, 0, 80, 0, 120, 1, 1, 0x11, 0])]),
+            ),
+            ("reserved marker", Err(Malformed), jpeg(&[&segment(0xF0, b"\0")])),
+            ("two frames", Err(Malformed), jpeg(&[&segment(0xC0, &[8, 0, 80, 0, 120, 1, 1, 0x11, 0])])),
+            (
+                "two components",
+                Err(Undecodable),
+                replaced(
+                    jpeg(&[]),
+                    &[sof, &b"\x22\0\x02\x11\x01\x03\x11\x01"[..]].concat(),
+                    b"\xFF\xC0\0\x0E\x08\0\x50\0\x78\x02\x01\x22\0\x02\x11\x01",
+                ),
+            ),
+            (
+                "sampling factor of zero",
+                Err(Malformed),
+                replaced(jpeg(&[]), &[sof, &b"\x22"[..]].concat(), &[sof, &b"\x20"[..]].concat()),
+            ),
+            ("no lines", Err(EmptyDimensions), replaced(jpeg(&[]), sof, b"\xFF\xC0\0\x11\x08\0\0\0\x78\x03\x01")),
+            (
+                "wider than libjpeg decodes",
+                Err(TooManyPixels),
+                replaced(jpeg(&[]), sof, b"\xFF\xC0\0\x11\x08\0\x01\xFF\xFF\x03\x01"),
+            ),
+            ("restart interval of length 3", Err(Malformed), jpeg(&[&segment(0xDD, b"\0")])),
+            ("quantization table cut", Err(Malformed), jpeg(&[&segment(0xDB, &[0; 10])])),
+            ("Huffman table of too many codes", Err(Malformed), jpeg(&[&segment(0xC4, &[0xFF; 60])])),
+            ("cut in the scan's header", Err(Truncated), jpeg(&[])[..scan + 5].to_vec()),
+            ("cut in the pixels", Ok((120, 80)), jpeg(&[])[..jpeg(&[]).len() - 200].to_vec()),
+            (
+                "scan of an unknown component",
+                Err(Malformed),
+                replaced(jpeg(&[]), b"\xFF\xDA\0\x0C\x03\x01", b"\xFF\xDA\0\x0C\x03\x09"),
+            ),
+            ("scan before any frame", Err(Malformed), jpeg(&[b"\xFF\xDA\0\x08\x01\x01\0\0\x3F\0"])),
+            ("end before any scan", Err(NoPicture), jpeg(&[b"\xFF\xD9"])),
+        ],
+    )
+}
+
+fn pngs() -> Vec<Structure> {
+    let exif6 = chunk(b"eXIf", &orientation(TURNED));
+    let text = |length: usize| chunk(b"tEXt", &[b"Comment\0", &vec![b'A'; length][..]].concat());
+    let (header, rest) = (ihdr(90, 50, 8, 2), png_rest());
+    let palette = fixture("palette.png");
+    let idat = palette.windows(4).position(|window| window == b"IDAT").unwrap() - 4;
+    rows(
+        "image/png",
+        vec![
+            ("plain", Ok((90, 50)), png(&[])),
+            ("eXIf", Ok((50, 90)), png(&[&exif6])),
+            ("eXIf, then 3 MB of text", Ok((50, 90)), png(&[&exif6, &text(3_000_000)])),
+            ("eXIf, then 17 MiB of text", Ok((50, 90)), png(&[&exif6, &text(17 * MIB)])),
+            ("eXIf, then 60 texts of 300 KB", Ok((50, 90)), png(&[&exif6, &text(300_000).repeat(60)])),
+            ("20 texts of 60 KB, then eXIf", Ok((50, 90)), png(&[&text(60_000).repeat(20), &exif6])),
+            ("3 MB of text, then eXIf", Ok((50, 90)), png(&[&text(3_000_000), &exif6])),
+            ("eXIf with a wrong CRC", Ok((90, 50)), png(&[&broken(exif6.clone())])),
+            ("eXIf with a wrong CRC, then a sound one", Ok((50, 90)), png(&[&broken(exif6.clone()), &exif6])),
+            ("text with a wrong CRC", Ok((90, 50)), png(&[&broken(text(10))])),
+            ("header with a wrong CRC", Err(Malformed), png_of(&broken(header.clone()), &[&rest])),
+            ("two headers", Err(Malformed), png_of(&header, &[&header, &rest])),
+            ("chunk before the header", Err(Malformed), png_of(&text(3), &[&header, &rest])),
+            ("no pixels' chunk", Err(NoPicture), png_of(&header, &[&chunk(b"IEND", b"")])),
+            ("cut in a chunk before the pixels", Err(Truncated), png(&[&text(500)])[..100].to_vec()),
+            ("cut in the pixels", Ok((90, 50)), png(&[])[..png(&[]).len() - 60].to_vec()),
+            ("palette", Ok((91, 51)), palette.clone()),
+            (
+                "palette with a wrong CRC",
+                Err(Malformed),
+                [&palette[..idat - 1], &[palette[idat - 1] ^ 1], &palette[idat..]].concat(),
+            ),
+            ("wrong depth", Err(Malformed), png_of(&ihdr(90, 50, 3, 2), &[&rest])),
+            ("wrong colour type", Err(Malformed), png_of(&ihdr(90, 50, 8, 5), &[&rest])),
+            ("no columns", Err(EmptyDimensions), png_of(&ihdr(0, 50, 8, 2), &[&rest])),
+            ("bomb", Err(TooManyPixels), png_of(&ihdr(60_000, 60_000, 8, 2), &[&rest])),
+            ("chunk length of over 2^31", Err(Malformed), png(&[b"\x80\0\0\0tEXt"])),
+        ],
+    )
+}
+
+fn gifs() -> Vec<Structure> {
+    rows(
+        "image/gif",
+        vec![
+            ("plain", Ok((33, 21)), gif(&[])),
+            ("comment of 1.2 MB", Ok((33, 21)), gif(&[&extension(0xFE, b"c", 1_200_000)])),
+            ("XMP of 1.1 MB", Ok((33, 21)), gif(&[&extension(0xFF, b"XMP DataXMP", 1_100_000)])),
+            ("zero byte between blocks", Ok((33, 21)), gif(&[b"\0"])),
+            ("several zero bytes, an extension, another", Ok((33, 21)), gif(&[b"\0\0\0", &extension(0xFE, b"c", 0), b"\0"])),
+            (
+                "frame larger than the screen",
+                Ok((33, 30)),
+                replaced(gif(&[]), b"\x2C\0\0\0\0\x21\0\x15\0", b"\x2C\0\0\x09\0\x21\0\x15\0"),
+            ),
+            ("no frame", Err(NoPicture), gif(&[b"\x3B"])),
+            ("cut in a comment", Err(Truncated), gif(&[&extension(0xFE, b"c", 400)])[..300].to_vec()),
+            ("cut in the pixels", Ok((33, 21)), gif(&[])[..gif(&[]).len() - 20].to_vec()),
+        ],
+    )
+}
+
+fn webps() -> Vec<Structure> {
+    let (lossy, lossless) = (vp8(), vp8l());
+    let icc = riff_chunk(b"ICCP", &[7; 101]);
+    let anim = riff_chunk(b"ANIM", &[0; 6]);
+    let alpha = fixture("alpha.webp");
+    let framed = anmf(0, 0, 75, 45, &lossy);
+    rows(
+        "image/webp",
+        vec![
+            ("lossy", Ok((75, 45)), riff(&[&lossy], 0)),
+            ("lossless", Ok((76, 46)), riff(&[&lossless], 0)),
+            ("container one byte longer than the file", Ok((75, 45)), riff(&[&lossy], 1)),
+            ("container far longer than the file", Ok((75, 45)), riff(&[&lossy], 1 << 20)),
+            ("cut in the pixels", Ok((75, 45)), riff(&[&lossy], 0)[..150].to_vec()),
+            ("cut in the picture's header", Err(Truncated), riff(&[&lossy], 0)[..26].to_vec()),
+            ("extended", Ok((75, 45)), riff(&[&vp8x(0x20, 75, 45), &icc, &lossy], 0)),
+            ("extended with alpha", Ok((77, 47)), alpha.clone()),
+            (
+                "extended, a chunk of 1.2 MB before the picture",
+                Ok((75, 45)),
+                riff(&[&vp8x(0, 75, 45), &riff_chunk(b"XXXX", &vec![1; 1_200_001]), &lossy], 0),
+            ),
+            ("canvas unlike the picture", Err(Malformed), riff(&[&vp8x(0, 9175, 4145), &lossy], 0)),
+            ("canvas unlike the lossless picture", Err(Malformed), riff(&[&vp8x(0, 75, 46), &lossless], 0)),
+            ("canvas without a picture", Err(NoPicture), riff(&[&vp8x(0, 75, 45)], 0)),
+            ("canvas and metadata without a picture", Err(NoPicture), riff(&[&vp8x(0x20, 75, 45), &icc], 0)),
+            ("animation", Ok((100, 60)), riff(&[&vp8x(2, 100, 60), &anim, &framed], 0)),
+            ("animation, a frame outside of the canvas", Err(Malformed), riff(&[&vp8x(2, 70, 45), &anim, &framed], 0)),
+            (
+                "animation, a picture unlike its frame",
+                Ok((100, 60)),
+                riff(&[&vp8x(2, 100, 60), &anim, &anmf(0, 0, 75, 46, &lossy)], 0),
+            ),
+            ("animation, frames without its parameters", Err(Malformed), riff(&[&vp8x(2, 100, 60), &framed], 0)),
+            ("animation, a picture outside of frames", Err(Malformed), riff(&[&vp8x(2, 75, 45), &anim, &lossy], 0)),
+            (
+                "animation of a lossless frame at a place",
+                Ok((100, 60)),
+                riff(&[&vp8x(2, 100, 60), &anim, &anmf(10, 8, 76, 46, &lossless)], 0),
+            ),
+            ("chunk longer than the container", Err(Malformed), replaced(riff(&[&lossy], 0), b"VP8 \xEA\0", b"VP8 \xEA\x7F")),
+            ("container shorter than its chunk", Err(Malformed), riff(&[&lossy], -20)),
+            ("animation without frames", Err(NoPicture), riff(&[&vp8x(2, 75, 45), &anim], 0)),
+            ("unknown first chunk", Err(Malformed), riff(&[&icc, &lossy], 0)),
+            ("data behind the container", Ok((75, 45)), [&riff(&[&lossy], 0)[..], b"trailer"].concat()),
+        ],
+    )
+}
+
+fn heics() -> Vec<Structure> {
+    let heic = Heif::heic();
+    let behind = |filler: usize| Heif { data_first: true, filler, ..heic.clone() };
+    let free = |length: usize| boxed(b"free", &[&vec![0; length]]);
+    let sefd = boxed(b"sefd", &[&[0; 143]]);
+    rows(
+        "image/heic",
+        vec![
+            ("plain", Ok((120, 80)), heic.build()),
+            ("turned", Ok((80, 120)), heic.clone().with(irot(3)).build()),
+            ("Samsung: pixels of 1.3 MB first", Ok((120, 80)), [behind(1_300_000).build(), free(20_000), sefd.clone()].concat()),
+            ("Samsung: pixels of 6 MB first, turned", Ok((80, 120)), [behind(6_000_000).with(irot(1)).build(), sefd].concat()),
+            (
+                "pixels first by a length of 64 bits",
+                Ok((120, 80)),
+                Heif { before: wide(b"mdat", &vec![0; 1_200_000]), ..heic.clone() }.build(),
+            ),
+            (
+                "index of 330 KB behind the pixels",
+                Ok((80, 120)),
+                Heif { within: free(330_000), ..behind(1_900_000) }.with(irot(1)).build(),
+            ),
+            ("index of 3 MB", Ok((120, 80)), Heif { within: free(3 * MIB), ..heic.clone() }.build()),
+            ("index to the end of the file", Ok((120, 80)), Heif { to_end: true, ..behind(1_200_000) }.build()),
+            (
+                "several data boxes",
+                Ok((120, 80)),
+                Heif {
+                    before: [
+                        boxed(b"uuid", &[&[0; 40]]),
+                        boxed(b"mdat", &[&vec![0; 700_000]]),
+                        free(20),
+                        boxed(b"mdat", &[&vec![0; 700_000]]),
+                    ]
+                    .concat(),
+                    ..heic.clone()
+                }
+                .build(),
+            ),
+            ("14 boxes of 100 KB", Ok((120, 80)), Heif { before: free(100_000).repeat(14), ..heic.clone() }.build()),
+            ("60 boxes of 20 KB", Ok((120, 80)), Heif { before: free(20_000).repeat(60), ..heic.clone() }.build()),
+            ("cut in pixels that come first", Err(Truncated), behind(1_500_000).build()[..1_200_000].to_vec()),
+            ("cut in the index behind the pixels", Err(Truncated), {
+                let file = behind(1_200_000).build();
+                file[..file.len() - 40].to_vec()
+            }),
+            (
+                "pixels first, no index",
+                Err(NoPicture),
+                [ftyp(&[b"heic", b"mif1", b"heic"]), boxed(b"mdat", &[&vec![0; 1_200_000]])].concat(),
+            ),
+            ("no location of the item", Err(NoPicture), replaced(heic.build(), b"iloc", b"free")),
+            ("no item information", Err(NoPicture), replaced(heic.build(), b"iinf", b"free")),
+            ("no configuration of the decoder", Err(NoPicture), replaced(heic.build(), b"hvcC", b"free")),
+            ("crop", Ok((100, 60)), heic.clone().with(clap([100, 1, 60, 1, 0, 1, 0, 1])).build()),
+            ("crop, then turned", Ok((60, 100)), heic.clone().with(clap([100, 1, 60, 1, 0, 1, 0, 1])).with(irot(1)).build()),
+            ("crop with a denominator of zero", Ok((120, 80)), heic.clone().with(clap([100, 0, 60, 1, 0, 1, 0, 1])).build()),
+            ("crop of no width", Ok((120, 80)), heic.clone().with(clap([0, 1, 60, 1, 0, 1, 0, 1])).build()),
+            ("crop larger than the image", Ok((120, 80)), heic.clone().with(clap([121, 1, 60, 1, 0, 1, 0, 1])).build()),
+            ("crop outside of the image", Ok((120, 80)), heic.clone().with(clap([100, 1, 60, 1, 40, 1, 0, 1])).build()),
+            ("crop cut short", Ok((120, 80)), heic.clone().with(boxed(b"clap", &[&[0, 0, 0, 9]])).build()),
+        ],
+    )
+}
+
+fn avifs() -> Vec<Structure> {
+    let avif = Heif::avif();
+    let branded = |brands: &[&'static [u8; 4]]| Heif { brands: brands.to_vec(), ..avif.clone() }.build();
+    rows(
+        "image/avif",
+        vec![
+            ("plain", Ok((120, 80)), avif.build()),
+            (
+                "pixels of 1.2 MB first, turned",
+                Ok((80, 120)),
+                Heif { data_first: true, filler: 1_200_000, ..avif.clone() }.with(irot(1)).build(),
+            ),
+            (
+                "free space of 1.2 MB first",
+                Ok((120, 80)),
+                Heif { before: boxed(b"free", &[&vec![0; 1_200_000]]), ..avif.clone() }.build(),
+            ),
+            ("brands of both codings", Ok((120, 80)), branded(&[b"mif1", b"mif1", b"heic", b"avif", b"miaf"])),
+            ("major brand heic", Ok((120, 80)), branded(&[b"heic", b"mif1", b"avif", b"miaf"])),
+            ("major brand miaf", Ok((120, 80)), branded(&[b"miaf", b"avif", b"mif1"])),
+            ("no compatible brands", Ok((120, 80)), branded(&[b"avif"])),
+            ("crop at the origin", Ok((100, 60)), avif.clone().with(clap([100, 1, 60, 1, -10, 1, -10, 1])).build()),
+            ("crop outside of the image", Ok((120, 80)), avif.clone().with(clap([100, 1, 60, 1, 40, 1, 0, 1])).build()),
+            ("crop with a denominator of zero", Ok((120, 80)), avif.clone().with(clap([100, 1, 60, 0, 0, 1, 0, 1])).build()),
+            ("turned twice", Ok((80, 120)), Heif { order: vec![3, 3], ..avif.clone() }.with(irot(1)).build()),
+            ("no configuration of the decoder", Err(NoPicture), replaced(avif.build(), b"av1C", b"free")),
+        ],
+    )
+}
+
+/// Image sequences: a track, with or without items.
+fn sequences() -> Vec<Structure> {
+    let animated = fixture("animated.avif");
+    let bare = replaced(replaced(animated.clone(), b"meta", b"free"), b"avifavis", b"avisavis");
+    let wider = |file: Vec<u8>| replaced(file, b"\x40\0\0\0\0\x40\0\0\0\x30\0\0", b"\x40\0\0\0\0\x50\0\0\0\x30\0\0");
+    rows(
+        "image/avif",
+        vec![
+            ("sequence with an item", Ok((64, 48)), animated.clone()),
+            ("sequence without an item", Ok((64, 48)), bare.clone()),
+            ("sequence of a size unlike the item's", Ok((80, 48)), wider(animated.clone())),
+            ("sequence whose track has no media", Err(NoPicture), replaced(bare, b"mdia", b"free")),
+        ],
+    )
+}

@@ -1,0 +1,96 @@
+//! Why uploaded bytes are not an image of the declared type.
+
+use super::Format;
+
+/// Why a file is not accepted. The messages are constants: nothing of the file or of its declaration is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// No magic bytes of an image format: HTML, SVG, PDF, video, an empty file, anything else.
+    #[error("it is not a JPEG, PNG, WebP, GIF, AVIF or HEIF image")]
+    UnknownType,
+    /// A sound image of a type that was not declared.
+    #[error("it is {}, which is not the declared type", named(*.0))]
+    OtherType(Format),
+    /// The file ends before its headers do.
+    #[error("the file is cut short: it ends inside the image's headers")]
+    Truncated,
+    /// The headers contradict the format.
+    #[error("the image's headers are damaged: no decoder reads it")]
+    Malformed,
+    /// The headers are sound, and no decoder knows the coding that they name.
+    #[error("the image uses a coding that no decoder reads")]
+    Undecodable,
+    /// Sound headers without a picture behind them.
+    #[error("the file holds no picture")]
+    NoPicture,
+    /// The dimensions lie beyond the part of a file that is looked at.
+    #[error(
+        "the image's dimensions lie too deep in the file: other data of more than 16 MiB, or in too many pieces, precedes them"
+    )]
+    TooDeep,
+    /// More pixels than allowed, or a side that is too long.
+    #[error("the image has too many pixels")]
+    TooManyPixels,
+    /// A width or height of zero.
+    #[error("the image has a width or height of zero")]
+    EmptyDimensions,
+}
+
+impl Refusal {
+    /// All refusals.
+    pub const ALL: [Self; 14] = [
+        Self::UnknownType,
+        Self::OtherType(Format::Jpeg),
+        Self::OtherType(Format::Png),
+        Self::OtherType(Format::Webp),
+        Self::OtherType(Format::Gif),
+        Self::OtherType(Format::Avif),
+        Self::OtherType(Format::Heif),
+        Self::Truncated,
+        Self::Malformed,
+        Self::Undecodable,
+        Self::NoPicture,
+        Self::TooDeep,
+        Self::TooManyPixels,
+        Self::EmptyDimensions,
+    ];
+
+    /// Returns the name in the database.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownType => "unknown_type",
+            Self::OtherType(Format::Jpeg) => "is_jpeg",
+            Self::OtherType(Format::Png) => "is_png",
+            Self::OtherType(Format::Webp) => "is_webp",
+            Self::OtherType(Format::Gif) => "is_gif",
+            Self::OtherType(Format::Avif) => "is_avif",
+            Self::OtherType(Format::Heif) => "is_heif",
+            Self::Truncated => "truncated",
+            Self::Malformed => "malformed",
+            Self::Undecodable => "undecodable",
+            Self::NoPicture => "no_picture",
+            Self::TooDeep => "too_deep",
+            Self::TooManyPixels => "too_many_pixels",
+            Self::EmptyDimensions => "empty_dimensions",
+        }
+    }
+
+    /// Reads the database's name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.as_str() == text)
+    }
+}
+
+/// The format's name with its article, and the media type to declare.
+fn named(format: Format) -> &'static str {
+    match format {
+        Format::Jpeg => "a JPEG image (image/jpeg)",
+        Format::Png => "a PNG image (image/png)",
+        Format::Webp => "a WebP image (image/webp)",
+        Format::Gif => "a GIF image (image/gif)",
+        Format::Avif => "an AVIF image (image/avif)",
+        Format::Heif => "a HEIC or HEIF image (image/heic or image/heif)",
+    }
+}

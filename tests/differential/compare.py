@@ -1,0 +1,59 @@
+"""Compares Valet's verdicts with Chromium's and, where they are there, Pillow's, in the folder given; ends with 1 on a fault.
+
+A fault is a file that Chromium decodes whole and Valet refuses, a size that is not Chromium's (Pillow's for HEIC), and a file of
+the corpus that Valet accepts and neither reads. Mutants that neither reads are counted only: damage in the pixels is nothing that
+headers tell. With --all, what is counted is listed.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+
+
+def read(name):
+    path = folder / name
+    rows = [json.loads(line) for line in open(path)] if path.exists() else []
+    return {row["file"]: row for row in rows}
+
+
+def size(row):
+    return (row.get("width"), row.get("height"))
+
+
+# Files, and mutants of files, of which Valet decides otherwise than Chromium, and why.
+DECIDED = {
+    "clap.heic": "the crop is the standard's",
+    "image/heic: crop": "Pillow crops by libheif, which clips an invalid crop",
+    "image/avif: crop": "the standard's crop; Chromium crops at the origin alone",
+    "image/jpeg: 17 MiB of segments before the frame": "more than is ever fetched",
+}
+verdicts, chromium, pillow = read("verdicts.jsonl"), read("chromium.jsonl"), read("pillow.jsonl")
+nothing = {"shown": False, "whole": False}
+faults, alone, compared, decided = [], [], 0, 0
+for file, valet in verdicts.items():
+    name = valet["name"]
+    is_mutant = name.startswith("mutant ")
+    source = name.split(" of ", 1)[1] if is_mutant else name
+    if source.startswith(tuple(DECIDED)):
+        decided += 1
+        continue
+    browser, library = chromium.get(file, nothing), pillow.get(file, nothing)
+    about = f"{file} {name}: {valet.get('refusal') or valet['format']} {size(valet)}; Chromium {size(browser)}, Pillow {size(library)}"
+    reference = browser if browser["shown"] else library if valet.get("format") == "Heif" else nothing
+    compared += reference["shown"]
+    if "refusal" in valet:
+        if browser["whole"] and valet["refusal"] != "too_many_pixels":
+            faults.append("refused: " + about)
+        elif browser["shown"] or library["shown"]:
+            alone.append("refused: " + about)
+    elif reference["shown"]:
+        if size(valet) != size(reference):
+            (faults if browser["whole"] or not is_mutant else alone).append("size: " + about)
+    elif not library["shown"]:
+        # Without Pillow nothing here reads HEIC.
+        (alone if is_mutant or not pillow else faults).append("accepted: " + about)
+print(f"{len(verdicts)} files: {compared} compared, {decided} left out by decision, {len(alone)} where Valet is alone, {len(faults)} faults")
+print(*faults, *(alone if "--all" in sys.argv else []), sep="\n")
+sys.exit(bool(faults))
