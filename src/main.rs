@@ -11,7 +11,11 @@ use tokio_util::sync::CancellationToken;
 use valet::{
     app::{self, App},
     config::{self, Config, Problems},
-    domain::{Valet, check, deployment::Sample, orphans::Consent},
+    domain::{
+        Valet, check,
+        deployment::{PairError, Sample},
+        orphans::Consent,
+    },
     http,
     model::{DeploymentId, Email},
     telemetry,
@@ -240,10 +244,18 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
 async fn join(yes: bool) -> Result<(), Failure> {
     let config = settings()?;
     let valet = App::open(&config).await?.valet;
-    let pair = valet.pair().await?;
-    let id = |id: Option<DeploymentId>| id.map_or_else(|| "none yet".to_owned(), |id| id.to_string());
-    output::line(format_args!("deployment of the database {}: {}", config.mongo.database, id(pair.database)))?;
-    output::line(format_args!("deployment of the bucket {}: {}", config.s3.bucket, id(pair.bucket)))?;
+    let pair = match valet.pair().await {
+        Err(error @ PairError::Damaged { .. }) => {
+            output::line(error)?;
+            None
+        }
+        pair => Some(pair?),
+    };
+    if let Some(pair) = pair {
+        let id = |id: Option<DeploymentId>| id.map_or_else(|| "none yet".to_owned(), |id| id.to_string());
+        output::line(format_args!("deployment of the database {}: {}", config.mongo.database, id(pair.database)))?;
+        output::line(format_args!("deployment of the bucket {}: {}", config.s3.bucket, id(pair.bucket)))?;
+    }
     let sample = match valet.sample().await? {
         Sample::Empty => "the bucket has no images",
         Sample::Known => "the database knows images that are in the bucket",
@@ -251,10 +263,13 @@ async fn join(yes: bool) -> Result<(), Failure> {
         Sample::Crowded => "the bucket has many objects of other programs; none of Valet's was found among the first",
     };
     output::line(sample)?;
-    if pair.bucket.is_some() && pair.bucket == pair.database {
+    if pair.is_some_and(|pair| pair.bucket.is_some() && pair.bucket == pair.database) {
         return Ok(output::line("they belong together already")?);
     }
-    if !yes && ask("Type yes to make this database the owner of this bucket; every other one is refused from then on:")? != "yes"
+    if !yes
+        && ask(
+            "Type yes to make this database the owner of this bucket; servers of every other one are refused from their next start on:",
+        )? != "yes"
     {
         return Err("nothing was changed".into());
     }

@@ -54,6 +54,15 @@ pub enum PairError {
          programs. Use a bucket of Valet's own; if this database is to own this bucket from now on, run `valet join`"
     )]
     Crowded,
+    /// An id is there and is none.
+    #[error(
+        "the deployment's id in the {side} is damaged. Check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; if this database is to own \
+         this bucket from now on, run `valet join`"
+    )]
+    Damaged {
+        /// "bucket" or "database".
+        side: &'static str,
+    },
     /// The marker could not be read or written.
     #[error(
         "the marker valet/deployment in the bucket could not be read or written (the role needs s3:GetObject and s3:PutObject on it): {0}"
@@ -68,7 +77,15 @@ impl PairError {
     /// Whether bucket and database are seen not to belong together, rather than not seen at all.
     #[must_use]
     pub fn is_mismatch(&self) -> bool {
-        matches!(self, Self::Differ { .. } | Self::NewDatabase { .. } | Self::EmptyBucket | Self::UnknownObjects | Self::Crowded)
+        matches!(
+            self,
+            Self::Differ { .. }
+                | Self::NewDatabase { .. }
+                | Self::EmptyBucket
+                | Self::UnknownObjects
+                | Self::Crowded
+                | Self::Damaged { .. }
+        )
     }
 }
 
@@ -87,8 +104,18 @@ impl Pair {
     /// # Errors
     /// [`PairError::Marker`] or [`PairError::Store`].
     pub async fn read(database: &DatabaseProbe, objects: &Objects) -> Result<Self, PairError> {
-        let database = async { database.deployment_id().await.map_err(PairError::Store) };
-        let bucket = async { objects.deployment_id().await.map_err(PairError::Marker) };
+        let database = async {
+            database.deployment_id().await.map_err(|error| match error {
+                StoreError::Corrupt { .. } => PairError::Damaged { side: "database" },
+                error => PairError::Store(error),
+            })
+        };
+        let bucket = async {
+            objects.deployment_id().await.map_err(|error| match error {
+                StoreError::Corrupt { .. } => PairError::Damaged { side: "bucket" },
+                error => PairError::Marker(error),
+            })
+        };
         let (database, bucket) = tokio::try_join!(database, bucket)?;
         Ok(Self { bucket, database })
     }
@@ -205,12 +232,20 @@ impl Valet {
         Ok(id)
     }
 
-    /// Makes the database the owner of the bucket, whatever either belonged to. Other databases are refused from then on.
+    /// Makes the database the owner of the bucket, whatever either belonged to, also where an id is damaged. Servers of other
+    /// databases are refused from their next start on.
     ///
     /// # Errors
     /// [`PairError`]; safe to repeat.
     pub async fn join_pair(&self) -> Result<DeploymentId, PairError> {
-        let id = self.store.insert_deployment_id(DeploymentId::new()).await?;
+        let id = match self.store.insert_deployment_id(DeploymentId::new()).await {
+            Err(StoreError::Corrupt { .. }) => {
+                let id = DeploymentId::new();
+                self.store.replace_deployment_id(id).await?;
+                id
+            }
+            id => id?,
+        };
         self.objects.replace_deployment_id(id).await.map_err(PairError::Marker)?;
         tracing::warn!(deployment = %id, "joined the bucket to the database");
         Ok(id)

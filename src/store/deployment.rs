@@ -41,6 +41,17 @@ impl Store {
         }
         self.probe().deployment_id().await?.ok_or(StoreError::Contention { what: "the deployment's id" })
     }
+
+    /// Writes `id` in the place of one that cannot be read.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn replace_deployment_id(&self, id: DeploymentId) -> Result<(), StoreError> {
+        let meta = self.calls.database().collection::<Document>(COLLECTION);
+        let update = doc! { "$set": { "id": id.to_string() } };
+        let write = meta.update_one(doc! { "_id": NAME }, update).upsert(true);
+        self.calls.run(async { write.await }).await.map(drop)
+    }
 }
 
 impl DatabaseProbe {

@@ -84,6 +84,55 @@ async fn g3_a_page_examines_what_it_returns() {
     assert_eq!(seen, 2);
 }
 
+/// Records that are damaged anywhere, `_id` included, take nothing else out of the lists; numbers may have 32 bits.
+#[tokio::test]
+async fn damaged_records_end_no_list() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let images = app.db.collection::<Document>("images");
+    for state in ["ready", "pending"] {
+        images.delete_many(doc! {}).await.unwrap();
+        let mut good = Vec::new();
+        for n in 0..9_i64 {
+            let id = uuid::Uuid::now_v7().to_string();
+            let at = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() + n);
+            let hour = mongodb::bson::DateTime::from_millis(at.timestamp_millis() + 3_600_000);
+            let mut record = doc! { "_id": &id, "user": &ada.id, "key": format!("u/{}/{id}", ada.id), "state": state, "live": true,
+            "fileName": "a.png", "contentType": "image/png", "size": n + 1, "sha256": super::app::sha256(id.as_bytes()),
+            "createdAt": at, "expiresAt": hour, "urlsDieAt": hour };
+            if state == "ready" {
+                record.extend(doc! { "etag": "\"x\"", "width": 1_i64, "height": 1_i64, "uploadedAt": at });
+            }
+            match n {
+                // Two that stand beside each other, and the oldest.
+                0 | 3 | 4 => drop(record.insert("_id", format!("damaged {n}"))),
+                6 => drop(record.insert("contentType", 7)),
+                7 => {
+                    record.insert("size", 8_i32);
+                    good.insert(0, id);
+                }
+                _ => good.insert(0, id),
+            }
+            images.insert_one(record).await.unwrap();
+        }
+        let path = if state == "ready" { "/api/images/gallery" } else { "/api/images/pending" };
+        for limit in [1, 2, 3, 50] {
+            let (mut seen, mut cursor) = (Vec::new(), String::new());
+            loop {
+                let page = ada.get(&format!("{path}?limit={limit}{cursor}")).await;
+                assert_eq!(page.status, 200, "{page:?}");
+                let of = |page: &super::app::Answer| {
+                    page.json["images"].as_array().or(page.json["uploads"].as_array()).unwrap().clone()
+                };
+                seen.extend(of(&page).iter().map(|image| image["id"].as_str().unwrap().to_owned()));
+                let Some(next) = page.json["nextCursor"].as_str() else { break };
+                cursor = format!("&cursor={next}");
+            }
+            assert_eq!(seen, good, "{state} by {limit}");
+        }
+    }
+}
+
 /// The page is written by hand; every member of it is that of the single read.
 #[tokio::test]
 async fn a_page_and_a_single_read_say_the_same() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use serde_json::json;
 use time::OffsetDateTime;
 use valet::{
@@ -131,13 +131,25 @@ async fn orphans_stay_where_the_database_does_not_vouch_for_them() {
     let refused = delete(Consent::Given).await;
     assert!(matches!(refused, Err(OrphanError::NumberWanted { orphans: 2, objects: 3 })), "{refused:?}");
     assert!(matches!(delete(Consent::Number(3)).await, Err(OrphanError::OtherNumber { orphans: 2 })));
-    // A record that cannot be read may own its object.
-    let mut broken = all[2].clone();
-    broken.insert("state", "unheard-of");
-    images.insert_one(&broken).await.unwrap();
+    // A record that cannot be read may own its object, or a preview.
     images.insert_one(&all[1]).await.unwrap();
-    let found = scan(&app).await;
-    assert_eq!((found.orphans.count, found.unreadable), (0, 1));
+    let id = all[2].get_str("_id").unwrap();
+    for (field, value) in [
+        ("state", Bson::from("unheard-of")),
+        ("state", Bson::from(7)),
+        ("key", Bson::from("cut")),
+        ("key", Bson::from(format!("u/{}/{}", ada.id, uuid::Uuid::now_v7()))),
+        ("key", Bson::from(7)),
+        ("preview", Bson::from("cut")),
+        ("preview", Bson::Null),
+        ("user", Bson::from("cut")),
+    ] {
+        let mut broken = all[2].clone();
+        broken.insert(field, value.clone());
+        images.replace_one(doc! { "_id": id }, &broken).upsert(true).await.unwrap();
+        let found = scan(&app).await;
+        assert_eq!((found.orphans.count, found.unreadable), (0, 1), "{field}: {value}");
+    }
     assert_eq!(app.bucket_keys().await, objects);
     assert_eq!(delete(Consent::Given).await.unwrap().deleted, 0);
 

@@ -52,15 +52,33 @@ async fn pair_answer(app: &TestApp) -> Answer {
     report.answer("bucket and database belong together").unwrap().clone()
 }
 
-/// A marker that another program, or a hand, has spoilt.
+/// Ids that another program, or a hand, has spoilt: refused everywhere, and mended by `valet join`.
 #[tokio::test]
-async fn a_marker_without_an_id_is_refused() {
+async fn damaged_ids_are_refused_and_mended_by_join() {
     let app = TestApp::start().await;
-    app.bucket_put(MARKER, "text/plain", b"no id".to_vec()).await;
-    let verified = app.app.valet.verify_pair().await;
-    assert!(matches!(verified, Err(PairError::Marker(_))), "{verified:?}");
-    let checked = pair_answer(&app).await;
-    assert!(matches!(&checked, Answer::No(reason) if *reason == verified.unwrap_err().to_string()), "{checked:?}");
+    let meta = app.db.collection::<Document>("meta");
+    for (marker, document) in [
+        (Some("no id"), Some(doc! { "_id": "deployment", "id": DeploymentId::new().to_string() })),
+        (Some(""), None),
+        (None, Some(doc! { "_id": "deployment" })),
+        (Some("no id"), Some(doc! { "_id": "deployment", "id": 7 })),
+    ] {
+        set_database(&app, None).await;
+        set_bucket(&app, None).await;
+        if let Some(text) = marker {
+            app.bucket_put(MARKER, "text/plain", text.as_bytes().to_vec()).await;
+        }
+        if let Some(document) = &document {
+            meta.insert_one(document).await.unwrap();
+        }
+        let verified = app.app.valet.verify_pair().await;
+        assert!(matches!(verified, Err(PairError::Damaged { .. })), "{marker:?} {document:?}: {verified:?}");
+        let checked = pair_answer(&app).await;
+        assert!(matches!(&checked, Answer::No(reason) if *reason == verified.unwrap_err().to_string()), "{checked:?}");
+        let (joined, output) = valet(&app, &app.config.mongo.database, &["join", "--yes"]).await;
+        assert!(joined && output.contains("is damaged") && output.contains("joined as deployment"), "{output}");
+        app.app.valet.verify_pair().await.unwrap();
+    }
 }
 
 /// Other programs' keys may come before Valet's in the bucket.

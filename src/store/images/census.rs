@@ -31,9 +31,12 @@ impl Images {
     pub async fn census(&self) -> Result<[(ImageState, Count); ImageState::ALL.len()], StoreError> {
         let images = self.collection.clone_with_type::<Document>();
         let all = self.calls.read(|| async { images.estimated_document_count().await }).await? as f64;
-        let declared = doc! { "$add": ["$size", { "$ifNull": ["$preview.size", 0_i64] }] };
+        // A damaged record counts as an image of no bytes: `$add` fails as a whole over one text.
+        let numeric = |field: &str| doc! { "$cond": [{ "$isNumber": field }, field, 0_i64] };
+        let declared = doc! { "$add": [numeric("$size"), numeric("$preview.size")] };
         let pending = doc! { "$eq": ["$state", ImageState::Pending.as_str()] };
-        let bytes = doc! { "$cond": [pending, { "$ifNull": ["$reserved", declared.clone()] }, declared] };
+        let reserved = doc! { "$cond": [{ "$isNumber": "$reserved" }, "$reserved", declared.clone()] };
+        let bytes = doc! { "$cond": [pending, reserved, declared] };
         let sums = doc! { "_id": "$state", "images": { "$sum": 1_i64 }, "bytes": { "$sum": bytes } };
         let pipeline = [doc! { "$sample": { "size": i64::from(SAMPLE) } }, doc! { "$group": sums }];
         let found: Vec<Document> =

@@ -8,11 +8,11 @@ use std::{
 use futures_util::TryStreamExt;
 use mongodb::{
     Collection, Cursor,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
 };
 
 use super::{Images, StoreError};
-use crate::model::{ImageId, ImageState, ObjectKey, UserId};
+use crate::model::{ImageId, ImageState, KeyOwner, ObjectKey, UserId};
 
 /// The longest the database may sort, on its disk where its memory does not suffice.
 const SORT: Duration = Duration::from_secs(10 * 60);
@@ -135,7 +135,8 @@ pub(in crate::store) fn not_gone() -> Document {
 }
 
 fn projection() -> Document {
-    doc! { "user": 1, "key": 1, "state": 1, "preview.size": 1, "due": 1 }
+    // The whole preview: of a scalar in its place a projection of its members would show nothing.
+    doc! { "user": 1, "key": 1, "state": 1, "preview": 1, "due": 1 }
 }
 
 fn entry(found: &Document) -> Result<Entry, StoreError> {
@@ -148,13 +149,25 @@ fn entry(found: &Document) -> Result<Entry, StoreError> {
     };
     let corrupt =
         |field| StoreError::Corrupt { collection: "images", id: found.get_str("_id").unwrap_or_default().to_owned(), field };
+    let image = ImageId::parse(text("_id")?).ok_or_else(|| corrupt("_id"))?;
+    let user = UserId::parse(text("user")?).ok_or_else(|| corrupt("user"))?;
+    let key = ObjectKey::stored(text("key")?.to_owned());
+    // A record whose own object is not known proves of no object that it is an orphan.
+    if key.owner() != Some(KeyOwner { user, image }) {
+        return Err(corrupt("key"));
+    }
+    let preview = match found.get("preview") {
+        None => false,
+        Some(Bson::Document(_)) => true,
+        Some(_) => return Err(corrupt("preview")),
+    };
     Ok(Entry {
-        id: ImageId::parse(text("_id")?).ok_or_else(|| corrupt("_id"))?,
-        user: UserId::parse(text("user")?).ok_or_else(|| corrupt("user"))?,
-        key: ObjectKey::stored(text("key")?.to_owned()),
+        id: image,
+        user,
+        key,
         state: ImageState::parse(text("state")?).ok_or_else(|| corrupt("state"))?,
         // The sweeper still has something to do.
         unsettled: found.contains_key("due"),
-        preview: found.contains_key("preview"),
+        preview,
     })
 }

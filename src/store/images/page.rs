@@ -95,15 +95,18 @@ impl Page {
         Ok(self.documents()?.len())
     }
 
-    /// Where the last record stands, readable or not.
+    /// Returns the position of the last record that has one, whether the rest of the record can be read or not.
     ///
     /// # Errors
     /// [`StoreError`] when the database's answer is malformed.
     pub fn end(&self) -> Result<Option<Position>, StoreError> {
-        Ok(self.documents()?.last().and_then(|last| {
-            let uploaded_at = instant(last.get_datetime("uploadedAt").ok()?);
-            Some(Position { uploaded_at: Some(uploaded_at), id: ImageId::parse(last.get_str("_id").ok()?)? })
-        }))
+        let position = |record: &&RawDocument| {
+            let uploaded_at = instant(record.get_datetime("uploadedAt").ok()?);
+            // A malformed `_id` sorts somewhere among those of its millisecond: the next page goes on behind all of them.
+            let id = record.get_str("_id").ok().and_then(ImageId::parse).unwrap_or(ImageId::from_bytes([0; 16]));
+            Some(Position { uploaded_at: Some(uploaded_at), id })
+        };
+        Ok(self.documents()?.iter().rev().find_map(position))
     }
 
     fn documents(&self) -> Result<Vec<&RawDocument>, StoreError> {
@@ -113,6 +116,9 @@ impl Page {
         values.map(|value| value.ok().and_then(RawBsonRef::as_document).ok_or_else(malformed)).collect()
     }
 }
+
+/// Pending records that are read at once at the least.
+const LEAST_READ: usize = 16;
 
 impl Row<'_> {
     /// Where the image stands in the gallery's order.
@@ -141,16 +147,16 @@ fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
                 preview = Some(content_type.ok_or("preview")?);
             }
             ("thumbHash", RawBsonRef::String(text)) => thumb_hash = Some(text),
-            ("size", RawBsonRef::Int64(n)) => size = u64::try_from(n).ok(),
-            ("width", RawBsonRef::Int64(n)) => width = u32::try_from(n).ok(),
-            ("height", RawBsonRef::Int64(n)) => height = u32::try_from(n).ok(),
+            ("size", value) => size = integer(value).and_then(|n| u64::try_from(n).ok()),
+            ("width", value) => width = integer(value).and_then(|n| u32::try_from(n).ok()),
+            ("height", value) => height = integer(value).and_then(|n| u32::try_from(n).ok()),
             ("createdAt", RawBsonRef::DateTime(at)) => created_at = Some(instant(at)),
             ("uploadedAt", RawBsonRef::DateTime(at)) => uploaded_at = Some(instant(at)),
             _ => {}
         }
     }
     Ok(Row {
-        id: id.ok_or("_id")?,
+        id: id.filter(|id| ImageId::parse(id).is_some()).ok_or("_id")?,
         key: key.ok_or("key")?,
         file_name: file_name.ok_or("fileName")?,
         content_type: content_type.ok_or("contentType")?,
@@ -165,6 +171,15 @@ fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
         uploaded_at: uploaded_at.ok_or("uploadedAt")?,
         bytes: document.as_bytes(),
     })
+}
+
+/// Returns an integer of either width: `mongoimport` and `mongosh` write small ones as 32 bits.
+fn integer(value: RawBsonRef<'_>) -> Option<i64> {
+    match value {
+        RawBsonRef::Int32(n) => Some(n.into()),
+        RawBsonRef::Int64(n) => Some(n),
+        _ => None,
+    }
 }
 
 impl Images {
@@ -199,7 +214,8 @@ impl Images {
         let mut page = Vec::new();
         // Each round but the last found a record that cannot be read.
         for _ in 0..=limit {
-            let wanted = (limit as usize).saturating_sub(page.len());
+            // At least so many at once that a malformed `_id`, behind which no query can go on, is not the last of them.
+            let wanted = (limit as usize).saturating_sub(page.len()).max(LEAST_READ);
             let find = || {
                 records
                     .find(after_in_order(user, ImageState::Pending, after))
@@ -208,12 +224,13 @@ impl Images {
             };
             let found = self.calls.read(|| async { find().await?.try_collect::<Vec<_>>().await }).await?;
             page.extend(found.iter().filter_map(|record| readable(record)));
-            let last = found.last().and_then(|last| ImageId::parse(last.get_str("_id").ok()?));
+            let last = found.iter().rev().find_map(|record| ImageId::parse(record.get_str("_id").ok()?));
             after = last.map(|id| Position { uploaded_at: None, id });
             if after.is_none() || page.len() >= limit as usize || found.len() < wanted {
                 break;
             }
         }
+        page.truncate(limit as usize);
         Ok(page)
     }
 }

@@ -22,10 +22,11 @@ impl Objects {
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(failed("GetObject", &error)),
         };
-        let unreadable = |reason: &str| StoreError::Objects { operation: "GetObject", reason: format!("{KEY} {reason}") };
-        let bytes = got.body.collect().await.map_err(|_| unreadable("broke off"))?.into_bytes();
+        let broken = |_| StoreError::Objects { operation: "GetObject", reason: format!("{KEY} broke off") };
+        let bytes = got.body.collect().await.map_err(broken)?.into_bytes();
         let text = std::str::from_utf8(&bytes).map(str::trim).unwrap_or_default();
-        DeploymentId::parse(text).map(Some).ok_or_else(|| unreadable("holds no deployment's id"))
+        let damaged = || StoreError::Corrupt { collection: "the bucket", id: KEY.to_owned(), field: "id" };
+        DeploymentId::parse(text).map(Some).ok_or_else(damaged)
     }
 
     /// Writes the marker, unless there is one (on stores that enforce `if-none-match`).

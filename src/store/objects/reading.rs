@@ -182,9 +182,11 @@ impl Objects {
     /// object under the caller's own encryption key is refused with `InvalidRequest`).
     async fn unreadable(&self, error: &SdkError<GetObjectError>) -> StoreError {
         match failure(error) {
+            Failure::Object if status(error) == Some(416) => outage("GetObject", error),
             Failure::Object if is_about_object(error) || self.reads_others().await => failed("GetObject", error),
             Failure::Object => StoreError::ObjectsUnsupported { operation: "GetObject", reason: reason(error) },
-            // Every store has GET: this is a proxy's answer.
+            // Every store has GET: this is a proxy's answer. No range of the length that HEAD gave is unsatisfiable: the two
+            // answers contradict each other, and neither decides.
             Failure::Unsupported => outage("GetObject", error),
             Failure::Configuration | Failure::Passing => failed("GetObject", error),
         }
