@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Refusal, Sha256, ThumbHash, UserId,
+    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Rejection, Sha256, ThumbHash, UserId,
     object_key::PREVIEW,
 };
 
@@ -71,45 +71,6 @@ impl ImageState {
     #[must_use]
     pub fn is_tombstone(self) -> bool {
         self.may_become(Self::Gone)
-    }
-}
-
-/// Why a pending image was rejected. Repeated to its owner until the tombstone goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Rejection {
-    /// Size, type or digest of the object are not those the upload declared.
-    ObjectMismatch,
-    /// The bytes are not an image of the declared type. None where the record does not hold the reason.
-    ContentMismatch(Option<Refusal>),
-}
-
-impl Rejection {
-    /// The name in the database and in the problem's `code`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ObjectMismatch => "object_mismatch",
-            Self::ContentMismatch(_) => "content_mismatch",
-        }
-    }
-
-    /// Returns the cause's name in the database, where one is kept.
-    #[must_use]
-    pub fn cause(self) -> Option<&'static str> {
-        match self {
-            Self::ObjectMismatch => None,
-            Self::ContentMismatch(refusal) => refusal.map(Refusal::as_str),
-        }
-    }
-
-    /// Reads the database's names. A cause that this version does not know, or an older one did not record, is left out.
-    #[must_use]
-    pub fn parse(text: &str, cause: Option<&str>) -> Option<Self> {
-        match text {
-            "object_mismatch" => Some(Self::ObjectMismatch),
-            "content_mismatch" => Some(Self::ContentMismatch(cause.and_then(Refusal::parse))),
-            _ => None,
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Why uploaded bytes are not an image of the declared type.
+//! Why an upload became no image: the cause in its bytes, and the rejection that its owner reads.
 
 use super::Format;
 
@@ -92,5 +92,44 @@ fn named(format: Format) -> &'static str {
         Format::Gif => "a GIF image (image/gif)",
         Format::Avif => "an AVIF image (image/avif)",
         Format::Heif => "a HEIC or HEIF image (image/heic or image/heif)",
+    }
+}
+
+/// Why a pending image was rejected. Repeated to its owner until the tombstone goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// Size, type or digest of the object are not those the upload declared.
+    ObjectMismatch,
+    /// The bytes are not an image of the declared type. None where the record does not hold the reason.
+    ContentMismatch(Option<Refusal>),
+}
+
+impl Rejection {
+    /// The name in the database and in the problem's `code`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ObjectMismatch => "object_mismatch",
+            Self::ContentMismatch(_) => "content_mismatch",
+        }
+    }
+
+    /// Returns the cause's name in the database, where one is kept.
+    #[must_use]
+    pub fn cause(self) -> Option<&'static str> {
+        match self {
+            Self::ObjectMismatch => None,
+            Self::ContentMismatch(refusal) => refusal.map(Refusal::as_str),
+        }
+    }
+
+    /// Reads the database's names. A cause that this version does not know, or an older one did not record, is left out.
+    #[must_use]
+    pub fn parse(text: &str, cause: Option<&str>) -> Option<Self> {
+        match text {
+            "object_mismatch" => Some(Self::ObjectMismatch),
+            "content_mismatch" => Some(Self::ContentMismatch(cause.and_then(Refusal::parse))),
+            _ => None,
+        }
     }
 }
