@@ -117,7 +117,7 @@ pub struct Network {
 pub struct InvalidNetwork;
 
 impl Network {
-    /// Whether it is wider than any private network (10.0.0.0/8, fc00::/7): a few such networks are everybody, who then writes
+    /// Whether it is wider than any private network (`10.0.0.0/8`, `fc00::/7`): a few such networks are everybody, who then writes
     /// whose request it is.
     pub(super) fn is_too_wide(&self) -> bool {
         self.bits < if self.is_v4 { 8 } else { 7 }
