@@ -148,8 +148,9 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Reads a variable. Bytes that are not UTF-8 become U+FFFD, which [`Config::read`] refuses by the variable's name.
 fn env(name: &str) -> Option<String> {
-    std::env::var(name).ok()
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 fn settings() -> Result<Config, Problems> {

@@ -58,7 +58,7 @@ pub struct Limits {
     pub login_failures: Rate,
     /// `RATE_LIMIT_ACCOUNT_FAILURES`: wrong passwords for one account from all networks that it was not signed in to from.
     pub account_failures: Rate,
-    /// `RATE_LIMIT_PASSWORD`: one user's changes of the password and deletions of the account, tries included.
+    /// `RATE_LIMIT_PASSWORD`: one session's changes of the password and deletions of the account, tries included.
     pub password: Rate,
     /// `RATE_LIMIT_REFRESH`: refreshes and logouts from one network.
     pub refresh: Rate,
@@ -117,9 +117,16 @@ pub struct Network {
 pub struct InvalidNetwork;
 
 impl Network {
-    /// Whether it is every address: then anybody writes whose request it is.
-    pub(super) fn is_everybody(&self) -> bool {
-        self.bits == 0
+    /// Whether it is wider than any private network (`10.0.0.0/8`, `fc00::/7`): a few such networks are everybody, who then writes
+    /// whose request it is.
+    pub(super) fn is_too_wide(&self) -> bool {
+        self.bits < if self.is_v4 { 8 } else { 7 }
+    }
+
+    /// Whether all addresses of `other` are in this network.
+    pub(super) fn contains(&self, other: &Self) -> bool {
+        let mask = u128::MAX.checked_shl(128 - self.bits).unwrap_or(0);
+        self.is_v4 == other.is_v4 && self.bits <= other.bits && other.first & mask == self.first
     }
 
     fn holds(&self, address: IpAddr) -> bool {
@@ -157,8 +164,8 @@ pub struct TrustedProxies(pub Vec<Network>);
 
 impl TrustedProxies {
     /// What a setting looks like.
-    pub const FORM: &'static str =
-        "a list of addresses and networks such as 10.0.0.0/8, fd00::/8, without bits behind the prefix, and not everybody (/0)";
+    pub const FORM: &'static str = "a list of addresses and networks such as 10.0.0.0/8, fd00::/8, without bits behind the prefix, and no wider than \
+         an IPv4 /8 or an IPv6 /7";
 
     /// Who asks: the last hop that is not one of ours. What is to the left of it is hearsay.
     ///

@@ -29,7 +29,7 @@ pub use origins::CorsOrigins;
 use self::reader::Reader;
 use crate::{model::ContentType, signer};
 
-/// A setting by its name; empty counts as absent.
+/// A setting by its name; empty counts as absent. U+FFFD stands for bytes that are not UTF-8.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// What the server runs by.
@@ -195,10 +195,11 @@ impl Config {
         env.log_filter("RUST_LOG");
         let endpoint = env.endpoint("S3_ENDPOINT");
         let region = env.region("AWS_REGION", endpoint.is_some());
-        // A shorter life of uploads shortens their URLs', unless that is said.
-        let lives =
-            (env.duration("UPLOAD_TTL", hours(24), hours(24 * 30)), env.duration("MULTIPART_TTL", hours(24 * 7), hours(24 * 30)));
+        // A shorter life of uploads shortens their URLs', and one of sessions their access tokens', unless that is said.
+        let mut upload_life = |name, default| env.lifetime(name, default, (LEAST_UPLOAD_TTL, hours(24 * 30)));
+        let lives = (upload_life("UPLOAD_TTL", hours(24)), upload_life("MULTIPART_TTL", hours(24 * 7)));
         let url_ttl = hours(1).min(lives.0).min(lives.1);
+        let refresh_ttl = env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365));
         let accounts = env.accounts();
         let config = Self {
             bind: env.parsed("BIND", SocketAddr::from(([0, 0, 0, 0], 3000)), "an address and port such as 0.0.0.0:3000"),
@@ -219,15 +220,15 @@ impl Config {
                 previous: env.secrets("JWT_PREVIOUS_SECRETS"),
                 issuer: env.text("JWT_ISSUER").unwrap_or_else(|| "valet".to_owned()),
                 audience: env.text("JWT_AUDIENCE").unwrap_or_else(|| "valet".to_owned()),
-                access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2), Tokens::MAX_ACCESS_TTL),
-                refresh_ttl: env.duration("REFRESH_TOKEN_TTL", hours(24 * 30), hours(24 * 365)),
+                access_ttl: env.duration("ACCESS_TOKEN_TTL", hours(2).min(refresh_ttl), Tokens::MAX_ACCESS_TTL),
+                refresh_ttl,
             },
             switches: env.switches(accounts.local),
             accounts,
             uploads: Uploads {
                 max_bytes: env.bytes("UPLOAD_MAX_BYTES", 50 << 20, 5 << 30),
                 types: env.types("UPLOAD_TYPES"),
-                url_ttl: env.lifetime("UPLOAD_URL_TTL", url_ttl, (Duration::from_secs(2), signer::MAX_EXPIRES)),
+                url_ttl: env.lifetime("UPLOAD_URL_TTL", url_ttl, (LEAST_UPLOAD_TTL, signer::MAX_EXPIRES)),
                 ttl: lives.0,
                 max_pending: u32::try_from(env.number("UPLOAD_MAX_PENDING", 1000, 10_000)).unwrap_or(u32::MAX),
                 read_url_ttl: env.lifetime("READ_URL_TTL", Duration::from_secs(300), (LEAST_READ_URL_TTL, signer::MAX_EXPIRES)),
@@ -246,12 +247,16 @@ impl Config {
             log: env.log_format(),
         };
         env.check_together(&config);
+        env.check_encoding();
         if env.problems.is_empty() { Ok(config) } else { Err(Problems(env.problems)) }
     }
 }
 
 /// A URL that is handed out has at least half of its life left: five seconds, in which a client on a phone can use it.
 const LEAST_READ_URL_TTL: Duration = Duration::from_secs(10);
+
+/// The shortest life of an upload and of its URL: of one second, a URL signed in whole seconds may have nothing left.
+const LEAST_UPLOAD_TTL: Duration = Duration::from_secs(2);
 
 fn hours(n: u64) -> Duration {
     Duration::from_secs(n * 60 * 60)

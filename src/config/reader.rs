@@ -7,6 +7,8 @@ use secrecy::SecretString;
 use super::{Finalize, Limits, Load, LogFormat, Lookup, Network, Rate, TrustedProxies, origins::is_sent};
 use crate::model::ContentType;
 
+const LIST_OF_DIFFERENT: &str = "a list of different values, each given once";
+
 /// Reads settings one by one and gathers what is wrong.
 pub(super) struct Reader<'a> {
     lookup: Lookup<'a>,
@@ -27,6 +29,13 @@ impl<'a> Reader<'a> {
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.names.borrow_mut().insert(name.to_owned());
         (self.lookup)(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+    }
+
+    /// Reports each setting that was read and whose value held bytes that are not UTF-8.
+    pub(super) fn check_encoding(&mut self) {
+        let is_broken = |name: &&String| (self.lookup)(name).is_some_and(|value| value.contains(char::REPLACEMENT_CHARACTER));
+        let broken: Vec<_> = self.names.borrow().iter().filter(is_broken).cloned().collect();
+        broken.iter().for_each(|name| self.wrong(name, "UTF-8"));
     }
 
     /// A wrong value is reported and replaced by the default, so that reading goes on.
@@ -113,6 +122,9 @@ impl<'a> Reader<'a> {
         if items.iter().any(String::is_empty) {
             self.wrong(name, "a list with something between, before and after its commas");
         }
+        if items.iter().collect::<BTreeSet<_>>().len() < items.len() {
+            self.wrong(name, LIST_OF_DIFFERENT);
+        }
         items.into_iter().filter(|item| !item.is_empty()).collect()
     }
 
@@ -153,6 +165,9 @@ impl<'a> Reader<'a> {
         if known.len() < listed.len() {
             self.wrong(name, format_args!("a list of: {}", ContentType::ALL.map(ContentType::as_str).join(", ")));
         }
+        if (1..known.len()).any(|at| known[..at].contains(&known[at])) {
+            self.wrong(name, LIST_OF_DIFFERENT);
+        }
         if known.is_empty() { ContentType::ALL.to_vec() } else { known }
     }
 
@@ -192,10 +207,14 @@ impl<'a> Reader<'a> {
 
     pub(super) fn proxies(&mut self, name: &str) -> TrustedProxies {
         let listed = self.list(name);
-        let known: Vec<_> =
-            listed.iter().filter_map(|item| item.parse().ok()).filter(|one: &Network| !one.is_everybody()).collect();
+        let known: Vec<Network> =
+            listed.iter().filter_map(|item| item.parse().ok()).filter(|one: &Network| !one.is_too_wide()).collect();
         if known.len() < listed.len() {
             self.wrong(name, TrustedProxies::FORM);
+        }
+        let is_inside = |at: usize| (0..known.len()).any(|other| other != at && known[other].contains(&known[at]));
+        if (0..known.len()).any(is_inside) {
+            self.wrong(name, "a list of networks of which none lies in another");
         }
         TrustedProxies(known)
     }

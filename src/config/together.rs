@@ -17,9 +17,15 @@ const OF_LOCAL_ACCOUNTS: [&str; 8] = [
     "RATE_LIMIT_REFRESH",
 ];
 
+/// What only tokens that this service makes need: those of accounts of its own, and those in the path of Uppy's calls.
+const OF_OWN_TOKENS: [&str; 4] = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
+
 impl Reader<'_> {
     pub(super) fn check_together(&mut self, config: &Config) {
         self.check_switched_off(config);
+        self.check_own_tokens(config);
+        self.check_database(config);
+        self.check_aws_flags();
         self.check_lives_and_sizes(config);
         self.check_s3(config);
         self.check_secrets(&config.tokens);
@@ -35,10 +41,44 @@ impl Reader<'_> {
             for limit in limits {
                 self.no_effect_if(true, &limit, "while RATE_LIMIT is off");
             }
-        } else if !config.accounts.local {
-            for name in OF_LOCAL_ACCOUNTS {
-                self.no_effect_if(true, name, "while LOCAL_ACCOUNTS is off");
-            }
+        }
+        for name in OF_LOCAL_ACCOUNTS {
+            let is_reported = !config.limits.on && name.starts_with("RATE_LIMIT_");
+            self.no_effect_if(!config.accounts.local && !is_reported, name, "while LOCAL_ACCOUNTS is off");
+        }
+        let is_closed = config.limits.on && config.accounts.local && !config.switches.signup;
+        self.no_effect_if(is_closed, "RATE_LIMIT_SIGNUP", "while SIGNUP is off");
+    }
+
+    fn check_own_tokens(&mut self, config: &Config) {
+        let tokens = &config.tokens;
+        for name in OF_OWN_TOKENS {
+            let makes_none = !config.accounts.local && !config.switches.uppy;
+            self.no_effect_if(makes_none, name, "while LOCAL_ACCOUNTS and UPPY are off");
+        }
+        let outlives = config.accounts.local && tokens.access_ttl > tokens.refresh_ttl;
+        self.no_effect_if(outlives, "ACCESS_TOKEN_TTL", "beyond REFRESH_TOKEN_TTL, after which the session is over");
+    }
+
+    /// Connection String specification: the database of the path is where credentials are looked up, unless `authSource` says
+    /// so, and nothing else here.
+    fn check_database(&mut self, config: &Config) {
+        let uri = self.text("MONGODB_URI").unwrap_or_default();
+        let Some((_, rest)) = uri.split_once("://") else { return };
+        let (authority, options) = rest.split_once('?').unwrap_or((rest, ""));
+        let Some((hosts, database)) = authority.rsplit_once('/') else { return };
+        let has_source = options.split(['&', ';']).any(|option| option.to_ascii_lowercase().starts_with("authsource="));
+        let is_of_credentials = hosts.contains('@') && !has_source;
+        if !database.is_empty() && database != config.mongo.database && !is_of_credentials {
+            self.wrong("MONGODB_URI", "a connection string without a database: MONGODB_DATABASE names the one that is used");
+        }
+    }
+
+    /// The SDK reads these two by itself, and passes over what it cannot read.
+    fn check_aws_flags(&mut self) {
+        for name in ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"] {
+            let is_flag = |text: &str| ["true", "false"].iter().any(|flag| text.eq_ignore_ascii_case(flag));
+            self.checked(name, (), "true or false", |text| is_flag(text).then_some(()));
         }
     }
 

@@ -29,21 +29,33 @@ const LISTS: &[&str] = &[",", "a,,b", "a,"];
 /// Any text is one, and has an effect.
 const ANY: &[&str] = &[];
 
+/// A server that makes no tokens.
+const PROVIDER_ALONE: &[(&str, &str)] =
+    &[("LOCAL_ACCOUNTS", "off"), ("UPPY", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
+
 const ROWS: &[Row<'_>] = &[
     ("ACCESS_TOKEN_TTL", DURATIONS, &[]),
+    ("ACCESS_TOKEN_TTL", &["7days", "61m"], &[("REFRESH_TOKEN_TTL", "1h")]),
+    ("ACCESS_TOKEN_TTL", &["10m"], PROVIDER_ALONE),
     ("ADMIN_BIND", &["9464", "localhost", "127.0.0.1", "127.0.0.1:99999"], &[]),
     ("ADMIN_BIND", &["127.0.0.1:3000", "0.0.0.0:3000"], &[("BIND", "0.0.0.0:3000")]),
     ("AWS_ENDPOINT_URL", &["http://localhost:4566"], &[]),
     ("AWS_ENDPOINT_URL_S3", &["http://localhost:4566"], &[]),
+    ("AWS_USE_DUALSTACK_ENDPOINT", &["maybe", "1", "on"], &[]),
+    ("AWS_USE_FIPS_ENDPOINT", &["maybe", "1", "yes"], &[]),
     ("AWS_REGION", &["us east", "us/east", "US-EAST-1", "eu-central-1.evil"], &[]),
     ("AWS_REGION", &["us east", "us/east"], &[("S3_ENDPOINT", "http://localhost:9000")]),
     ("BIND", &["3000", "localhost:3000", "0.0.0.0"], &[]),
     ("CORS_ORIGINS", LISTS, &[]),
+    ("CORS_ORIGINS", &["https://a.example, https://a.example"], &[]),
     ("CORS_ORIGINS", &["*", "null", "https://*.example.com", "https://app.example.com:443", "HTTPS://App.Example.com"], &[]),
     ("CORS_ORIGINS", &["https://münchen.example", "https://app.example.com/", "https://u@app.example.com", "ws://x"], &[]),
     ("DOCS", FLAGS, &[]),
     ("JWT_AUDIENCE", ANY, &[]),
+    ("JWT_AUDIENCE", &["a"], PROVIDER_ALONE),
     ("JWT_ISSUER", ANY, &[]),
+    ("JWT_ISSUER", &["i"], PROVIDER_ALONE),
+    ("JWT_PREVIOUS_SECRETS", &[OTHER], PROVIDER_ALONE),
     ("JWT_PREVIOUS_SECRETS", LISTS, &[]),
     ("JWT_PREVIOUS_SECRETS", &["short", "[", "[1]", "[\"\"]", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", SECRET], &[]),
     ("JWT_SECRET", &["", "short", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"], &[]),
@@ -54,11 +66,15 @@ const ROWS: &[Row<'_>] = &[
     ("MAX_REQUESTS", &["11"], &[("MAX_CONNECTIONS", "10")]),
     ("MONGODB_DATABASE", &["a/b", "a.b", "$x", "a b", "admin", "local", "config"], &[]),
     ("MONGODB_URI", &["", "db:27017", "http://db", "postgres://db"], &[]),
+    ("MONGODB_URI", &["mongodb://db/production", "mongodb+srv://u:p@db/production?tls=true&authSource=admin"], &[]),
+    ("MONGODB_URI", &["mongodb://a,b/valet?w=1"], &[("MONGODB_DATABASE", "photos")]),
     ("MULTIPART_MAX_BYTES", SIZES, &[]),
     ("MULTIPART_MAX_BYTES", &["49MiB"], &[]),
     ("MULTIPART_MAX_BYTES", &["2GiB"], &[("USER_QUOTA_BYTES", "1GiB")]),
     ("MULTIPART_TTL", DURATIONS, &[]),
+    ("MULTIPART_TTL", &["1s"], &[]),
     ("OIDC_AUDIENCE", LISTS, &[("OIDC_ISSUER", "https://id.example")]),
+    ("OIDC_AUDIENCE", &["web,web"], &[("OIDC_ISSUER", "https://id.example")]),
     ("OIDC_ISSUER", &["id.example", "http://id.example", "https://id.example?x", "https://u@id.example"], &[]),
     ("PASSWORD_MIN_LENGTH", &["11", "65", "0", "x"], &[]),
     ("RATE_LIMIT", FLAGS, &[]),
@@ -70,6 +86,7 @@ const ROWS: &[Row<'_>] = &[
     ("RATE_LIMIT_REFRESH", &["1/1m"], &[("RATE_LIMIT", "off")]),
     ("RATE_LIMIT_SIGNUP", RATES, &[]),
     ("RATE_LIMIT_SIGNUP", &["1/1m"], &[("RATE_LIMIT", "off")]),
+    ("RATE_LIMIT_SIGNUP", &["1/1m"], &[("SIGNUP", "off")]),
     ("RATE_LIMIT_UPLOAD", RATES, &[]),
     ("RATE_LIMIT_UPLOAD", &["1/1m"], &[("RATE_LIMIT", "off")]),
     ("RATE_LIMIT_ACCOUNT_FAILURES", RATES, &[]),
@@ -104,13 +121,17 @@ const ROWS: &[Row<'_>] = &[
     ("SWEEP_INTERVAL", DURATIONS, &[]),
     ("TRUSTED_PROXIES", LISTS, &[]),
     ("TRUSTED_PROXIES", &["proxy.example", "10.0.0.0/33", "10.0.0.1/8", "fd00::1/8", "0.0.0.0/0", "::/0"], &[]),
+    ("TRUSTED_PROXIES", &["0.0.0.0/1,128.0.0.0/1", "10.0.0.0/7", "2000::/3", "fc00::/6"], &[]),
+    ("TRUSTED_PROXIES", &["10.0.0.0/8,10.1.0.0/16", "10.0.0.1, 10.0.0.1/32", "fd00::/8,fd00::1"], &[]),
     ("UPLOAD_MAX_BYTES", SIZES, &[]),
     ("UPLOAD_MAX_BYTES", &["6GiB"], &[]),
     ("UPLOAD_MAX_BYTES", &["40MiB"], &[("USER_QUOTA_BYTES", "30MiB")]),
     ("UPLOAD_MAX_PENDING", COUNTS, &[]),
     ("UPLOAD_MAX_PENDING", &["10001"], &[]),
     ("UPLOAD_TTL", DURATIONS, &[]),
+    ("UPLOAD_TTL", &["1s"], &[]),
     ("UPLOAD_TYPES", LISTS, &[]),
+    ("UPLOAD_TYPES", &["image/png, image/png"], &[]),
     ("UPLOAD_TYPES", &["image/svg+xml", "image", "text/html, image/png"], &[]),
     ("UPLOAD_URL_TTL", DURATIONS, &[]),
     ("UPLOAD_URL_TTL", &["1s", "8days"], &[]),
@@ -127,6 +148,15 @@ fn what_can_have_no_effect_is_refused_by_name() {
             let text = problems(name, value, beside);
             assert!(text.lines().any(|line| line.starts_with(&format!("  - {name} "))), "{name}={value} {beside:?}: {text:?}");
         }
+    }
+}
+
+/// The environment has bytes, not letters: of what is no UTF-8, nothing counts as left out.
+#[test]
+fn what_is_not_utf_8_is_refused_by_name() {
+    for name in names() {
+        let text = problems(&name, "canary\u{fffd}", &[]);
+        assert!(text.contains(&format!("- {name} must be UTF-8")) && !text.contains("canary"), "{name}: {text:?}");
     }
 }
 
@@ -159,7 +189,13 @@ fn what_is_useful_passes() {
         ("S3_ENDPOINT", "http://[::1]:9000/"),
         ("S3_ENDPOINT", "https://S3.Example:443"),
         ("RUST_LOG", "info,valet=debug"),
-        ("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/20, fd00::/8"),
+        ("TRUSTED_PROXIES", "127.0.0.1, 10.0.0.0/8, fc00::/7"),
+        ("MONGODB_URI", "mongodb://db/valet"),
+        ("MONGODB_URI", "mongodb://u:p@db/admin"),
+        ("MONGODB_URI", "mongodb://u:p@db/?authSource=admin"),
+        ("AWS_USE_FIPS_ENDPOINT", "TRUE"),
+        ("REFRESH_TOKEN_TTL", "1h"),
+        ("ACCESS_TOKEN_TTL", "7days"),
         ("CORS_ORIGINS", "https://app.example, capacitor://localhost"),
         ("ADMIN_BIND", "127.0.0.1:0"),
     ] {

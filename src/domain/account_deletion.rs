@@ -33,8 +33,8 @@ const AT_ONCE: usize = 4;
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// After a step that failed.
 const RETRY: Duration = Duration::from_secs(60);
-/// How long it is known that a provider's user was deleted: tokens of before are dead by then.
-const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// How long it is known that a provider's user was deleted: older tokens are refused, so those of before are dead by then.
+pub(super) const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Why an account was not deleted.
 #[derive(Debug, thiserror::Error)]
@@ -97,11 +97,11 @@ impl Valet {
         let account = match (&account.user.email, &account.password_hash, caller.proof) {
             (Some(_), Some(_), _) => {
                 let password = password.ok_or(DeleteAccountError::NoPassword)?;
-                let (_, place) = self.admit_password(caller.user, client)?;
+                let (_, place) = self.admit_password(caller, client)?;
                 let guess = self.guess_of(caller)?;
                 self.prove(Some(account), password, guess, &place).await?
             }
-            (_, _, Proof::Provider(issued_at)) if now - issued_at <= FRESH => account,
+            (_, _, Proof::Provider { issued_at, .. }) if now - issued_at <= FRESH => account,
             _ => return Err(DeleteAccountError::TokenTooOld),
         };
         if !self.store.users.claim_deletion(&account, now).await? {

@@ -19,7 +19,7 @@ use super::{
     workers::{Busy, Holder, Place},
 };
 use crate::{
-    model::{Email, InvalidEmail, Usage, User, UserId},
+    model::{Email, InvalidEmail, SessionId, Usage, User, UserId},
     store::{Account, NewPassword, StoreError},
 };
 
@@ -141,6 +141,11 @@ fn own_email(account: &Account) -> Result<&Email, LogInError> {
     email.ok_or(LogInError::LocalOnly(LocalOnly::NotYours))
 }
 
+/// The session of a caller who is to prove a password: accounts with a password are signed in to by sessions alone.
+fn session_of(caller: Caller) -> Result<SessionId, LogInError> {
+    caller.session().ok_or(LogInError::LocalOnly(LocalOnly::NotYours))
+}
+
 impl Valet {
     /// Makes an account and signs in. The unique index decides who owns an address.
     ///
@@ -163,9 +168,11 @@ impl Valet {
         let place = self.passwords.place(holder)?;
         let hash = self.hash_new::<SignUpError>(password, &email, (holder, &place)).await?;
         let account = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
+        // Before the session, whose write may fail: the account is there either way.
+        audit!("account_created", user = %account.user.id, "signed up");
         let (signed_in, session) = self.start_session(account, client, now).await?;
         self.record_network(signed_in.user.id, client, now).await;
-        audit!("account_created", user = %signed_in.user.id, %session, "signed up");
+        tracing::info!(user = %signed_in.user.id, %session, "session of a new account begun");
         Ok(signed_in)
     }
 
@@ -210,7 +217,7 @@ impl Valet {
         client: &Client,
         now: OffsetDateTime,
     ) -> Result<(), ChangePasswordError> {
-        let (holder, place) = self.admit_password(caller.user, client)?;
+        let (holder, place) = self.admit_password(caller, client)?;
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
         let email = own_email(&account)?.clone();
         let guess = self.guess_of(caller)?;
@@ -280,18 +287,16 @@ impl Valet {
     }
 
     /// Counts a caller who is to prove the account's password, and takes a place for hashing it.
-    pub(super) fn admit_password(&self, user: UserId, client: &Client) -> Result<(Holder, Place), LogInError> {
+    pub(super) fn admit_password(&self, caller: Caller, client: &Client) -> Result<(Holder, Place), LogInError> {
         self.throttle.log_in(client)?;
-        self.throttle.password(user)?;
-        let holder = client.holder(Some(user));
+        self.throttle.password(session_of(caller)?)?;
+        let holder = client.holder(Some(caller.user));
         Ok((holder, self.passwords.place(holder)?))
     }
 
     /// Counts a caller's try of the password by the session that it is made in.
     pub(super) fn guess_of(&self, caller: Caller) -> Result<Guess<'_>, LogInError> {
-        // Accounts with a password are signed in to by sessions alone.
-        let session = caller.session().ok_or(LogInError::LocalOnly(LocalOnly::NotYours))?;
-        Ok(self.throttle.guess_in_session(session)?)
+        Ok(self.throttle.guess_in_session(session_of(caller)?)?)
     }
 
     /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than

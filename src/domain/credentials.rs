@@ -57,8 +57,13 @@ pub struct Caller {
 pub enum Proof {
     /// A sign-in here.
     Session(SessionId),
-    /// The identity provider, which made the token at this time.
-    Provider(OffsetDateTime),
+    /// The identity provider.
+    Provider {
+        /// When it made the token.
+        issued_at: OffsetDateTime,
+        /// From when on the token is refused here.
+        expires_at: OffsetDateTime,
+    },
 }
 
 impl Caller {
@@ -67,7 +72,7 @@ impl Caller {
     pub fn session(&self) -> Option<SessionId> {
         match self.proof {
             Proof::Session(session) => Some(session),
-            Proof::Provider(_) => None,
+            Proof::Provider { .. } => None,
         }
     }
 }

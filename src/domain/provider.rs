@@ -195,7 +195,8 @@ impl Valet {
                 user
             }
         };
-        Ok(Caller { user, proof: Proof::Provider(identity.issued_at) })
+        let Identity { issued_at, expires_at, .. } = identity;
+        Ok(Caller { user, proof: Proof::Provider { issued_at, expires_at } })
     }
 
     async fn user_of(&self, issuer: &str, identity: &Identity, now: OffsetDateTime) -> Result<UserId, AuthenticateError> {

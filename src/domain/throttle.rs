@@ -182,7 +182,7 @@ struct Limits {
     login_failures: Limit<(AccountKey, Prefix)>,
     session_failures: Limit<SessionId>,
     account_failures: Limit<AccountKey>,
-    password: Limit<UserId>,
+    password: Limit<SessionId>,
     refresh: Limit<((), Prefix)>,
     calls: Limit<UserId>,
     upload: Limit<UserId>,
@@ -258,12 +258,13 @@ impl Throttle {
         Ok(Guess(self.0.as_ref().map(|limits| (limits, Counted::In(session)))))
     }
 
-    /// Counts a call that proves a user's password besides logins: changing it, deleting the account.
+    /// Counts a call that proves a user's password besides logins: changing it, deleting the account. By session, as wrong
+    /// passwords are: the tries of a stolen one leave those of the others.
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn password(&self, user: UserId) -> Result<(), Throttled> {
-        self.check(|limits, now| limits.password.take(user, 1, now))
+    pub fn password(&self, session: SessionId) -> Result<(), Throttled> {
+        self.check(|limits, now| limits.password.take(session, 1, now))
     }
 
     /// Counts a call that takes a refresh token.

@@ -63,10 +63,20 @@ pub fn deadline(path: &str) -> Duration {
     })
 }
 
-/// Whether a media type is JSON (RFC 8259, RFC 6839).
+/// Whether a media type is JSON (RFC 8259, RFC 6839) in UTF-8, the one encoding that RFC 8259 section 8.1 allows. Neither
+/// defines a `charset`; where one is given all the same, it must be this one.
 #[must_use]
 pub fn is_json(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let mut parts = content_type.split(';');
+    let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_utf8 = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        !name.trim().eq_ignore_ascii_case("charset") || ["utf-8", "utf8"].iter().any(|known| value.eq_ignore_ascii_case(known))
+    };
+    if !parts.all(is_utf8) {
+        return false;
+    }
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
@@ -273,7 +283,34 @@ pub(super) fn not_json(path: &str) -> Problem {
         "Files are not sent here. POST application/json with the file's fileName, contentType, size and sha256; then PUT the bytes to the \
          answer's upload.url with exactly its headers; then POST to /api/images/{id}/confirm."
     } else {
-        "Send application/json."
+        "Send application/json, in UTF-8."
     };
     Problem::new(Code::UnsupportedMediaType, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_is_in_utf_8() {
+        for good in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+            "application/problem+json; profile=x; charset=utf8",
+        ] {
+            assert!(is_json(good), "{good}");
+        }
+        for bad in [
+            "",
+            "text/json",
+            "application/json; charset=utf-16",
+            "application/json;Charset = \"iso-8859-1\"",
+            "application/json; charset",
+            "application/json; charset=utf-8; charset=utf-16",
+        ] {
+            assert!(!is_json(bad), "{bad}");
+        }
+    }
 }

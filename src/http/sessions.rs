@@ -95,7 +95,8 @@ impl Sessions {
     /// token is good for one exchange. On no answer, 503 or 504, repeat: for 5 minutes, and while the next token is unused, the
     /// same `User-Agent` is given the same next token again, from whatever network. Any other second use within that time is
     /// refused (`token_invalid`) and the session goes on; after it, or where another `User-Agent` than the one that had the
-    /// token was the first to exchange it, a second use ends the session, since somebody else may hold the token.
+    /// token was the first to exchange it and the next token is unused, a second use ends the session, since somebody else may
+    /// hold the token.
     /// `session_ended`, and `token_invalid` where no later token is at hand: log in again. A session ends a year after its
     /// sign-in at the latest.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh_session")]

@@ -347,6 +347,33 @@ async fn a_providers_user_deletes_with_a_fresh_token() {
     assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "and at last it is forgotten");
 }
 
+/// However long a provider's tokens live: a deletion is remembered for seven days, and none of before may outlive that. What such
+/// a token opens ends with it.
+#[tokio::test]
+async fn a_token_counts_for_less_than_a_deletion_is_remembered() {
+    let key = Key::ed();
+    let provider = Provider::start(&[("ed", &key)]).await;
+    let app = app_of(&provider).await;
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let week = 7 * 24 * 60 * 60;
+    let issued = |ago: i64, exp: i64| {
+        let mut claims = provider.claims("ada");
+        (claims["iat"], claims["exp"]) = (json!(now - ago), json!(exp));
+        bearer(&app, key.token("ed", &claims))
+    };
+    let month = now + 30 * 24 * 60 * 60;
+    for ago in [week - 30, week, 2 * week] {
+        assert_eq!(issued(ago, month).get("/api/auth/me").await.problem(), (401, "token_expired"), "{ago}");
+    }
+    assert_eq!(issued(week - 90, month).get("/api/auth/me").await.status, 200);
+    // By the leeway of 30 s, the first lives for another 20 and the second for 60; the last for as long as any path.
+    for (token, most) in [(issued(600, now - 10), 20), (issued(week - 90, month), 60)] {
+        let left = token.act("/api/uppy/session").await.json["expiresIn"].as_i64().unwrap();
+        assert!((most - 15..=most).contains(&left), "{left} of {most}");
+    }
+    assert_eq!(issued(0, month).act("/api/uppy/session").await.json["expiresIn"], 3600);
+}
+
 /// Uppy's token in the path ends with the account, since the provider's sessions are not known here.
 #[tokio::test]
 async fn uppy_is_let_in_by_a_providers_user() {

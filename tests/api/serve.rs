@@ -88,6 +88,32 @@ async fn o2_weak_secrets_are_refused_and_not_repeated() {
     }
 }
 
+/// Variables that people have in their shells for other programs, which the AWS SDK reads as well.
+#[tokio::test]
+async fn nothing_of_the_shell_panics() {
+    let app = TestApp::start().await;
+    let good = Settings::of(&app)
+        .but("AWS_MAX_ATTEMPTS", "0")
+        .but("AWS_APP_NAME", "what ever")
+        .but("AWS_REQUEST_CHECKSUM_CALCULATION", "x");
+    for mode in ["legacy", "adaptive", ""] {
+        drop(good.but("AWS_RETRY_MODE", mode).listening().await);
+    }
+    let said = good.but("AWS_USE_FIPS_ENDPOINT", "maybe").refusal().await;
+    assert!(said.contains("- AWS_USE_FIPS_ENDPOINT must be true or false"), "{said}");
+}
+
+/// The environment is bytes.
+#[tokio::test]
+async fn a_setting_that_is_not_utf_8_is_refused() {
+    use std::os::unix::ffi::OsStrExt;
+    let broken = std::ffi::OsStr::from_bytes(b"of\xff");
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_valet"));
+    let done = command.arg("serve").env_clear().env("UPPY", broken).output().await.unwrap();
+    let said = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.code() == Some(1) && said.contains("- UPPY must be UTF-8"), "{said}");
+}
+
 /// A port that is open and says nothing, as behind a firewall.
 async fn silent() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

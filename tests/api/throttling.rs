@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use valet::config::Rate;
 
-use super::app::{Answer, PASSWORD, TestApp, declared, unique_png};
+use super::app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png};
 
 /// Throttled as in production but for what `change` says; the tests' address is a proxy whose word counts.
 async fn throttled(change: impl FnOnce(&mut valet::config::Limits)) -> TestApp {
@@ -80,6 +80,23 @@ async fn a6_a_hundred_and_ten_guesses_are_not_a_hundred_and_ten_tries() {
     assert!(tried <= 101, "{tried}");
     assert_eq!(log_in(&app, "198.51.100.1", &ada.email, PASSWORD).await.status, 429);
     assert_eq!(log_in(&app, "203.0.113.2", &ada.email, PASSWORD).await.status, 200);
+}
+
+/// Whoever stole a session uses up that session's tries of the password, and no other one's.
+#[tokio::test]
+async fn the_tries_of_one_session_leave_those_of_the_others() {
+    let app = throttled(|limits| {
+        limits.password = Rate::new(2, 24 * 60 * 60);
+        limits.login_failures = Rate::new(2, 24 * 60 * 60);
+    })
+    .await;
+    let thief = app.user().await;
+    let login = app.anonymous().post("/api/auth/login", json!({ "email": thief.email, "password": PASSWORD })).await;
+    let owner = Caller { token: login.json["token"].as_str().map(str::to_owned), ..app.anonymous() };
+    let guess = async || thief.post("/api/auth/me/delete", json!({ "password": "another password" })).await.status;
+    assert_eq!((guess().await, guess().await, guess().await), (401, 401, 429));
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites" });
+    assert_eq!(owner.put("/api/auth/password", change).await.status, 204);
 }
 
 #[tokio::test]

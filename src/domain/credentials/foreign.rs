@@ -10,10 +10,13 @@ use serde_json::{Number, Value};
 use time::OffsetDateTime;
 
 use super::TokenError;
-use crate::{config, model::Email};
+use crate::{config, domain::account_deletion::REMEMBERED, model::Email};
 
 /// How far the provider's clock and ours may be apart, in seconds.
 pub const LEEWAY: i64 = 30;
+/// The oldest token that is taken, in seconds, whatever its `exp` says: it is remembered for as long, and a provider's clock
+/// ahead of ours, that a user was deleted, whom an older token would make anew.
+const MAX_AGE: i64 = REMEMBERED.as_secs().cast_signed() - LEEWAY;
 /// Keys of one provider that are kept.
 const MOST_KEYS: usize = 100;
 /// OpenID Connect Core section 2.
@@ -43,6 +46,8 @@ pub struct Identity {
     pub email: Option<Email>,
     /// When the token was made.
     pub issued_at: OffsetDateTime,
+    /// From when on the token is refused: its own end and [`LEEWAY`], or the end of [`MAX_AGE`].
+    pub expires_at: OffsetDateTime,
 }
 
 /// A provider's keys for verifying.
@@ -217,15 +222,18 @@ impl Claims {
         if self.iss != provider.issuer || !is_ours || !is_named || is_early || !is_plain || iat > exp {
             return Err(TokenError::Invalid);
         }
-        if exp <= now - LEEWAY {
+        let end = exp.saturating_add(LEEWAY).min(iat.saturating_add(MAX_AGE));
+        if end <= now {
             return Err(TokenError::Expired);
         }
+        let moment = |seconds| OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| TokenError::Invalid);
         let is_verified = self.email_verified.is_some_and(|value| value == true || value == "true");
         let email = self.email.as_ref().and_then(Value::as_str).filter(|_| is_verified);
         Ok(Identity {
             subject: self.sub,
             email: email.and_then(|text| Email::parse(text).ok()),
-            issued_at: OffsetDateTime::from_unix_timestamp(iat).map_err(|_| TokenError::Invalid)?,
+            issued_at: moment(iat)?,
+            expires_at: moment(end)?,
         })
     }
 }

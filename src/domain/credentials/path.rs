@@ -96,7 +96,7 @@ mod tests {
             Err(TokenError::Invalid),
             "not made yet"
         );
-        let provided = Caller { user, proof: Proof::Provider(now) };
+        let provided = Caller { user, proof: Proof::Provider { issued_at: now, expires_at: end } };
         let path = tokens.issue_for_path(provided, now, end).unwrap();
         assert_eq!(tokens.verify_path(path.expose_secret(), now), Ok((user, None)));
     }

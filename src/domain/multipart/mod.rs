@@ -1,5 +1,4 @@
-//! Uploads in parts, for big files and bad networks: opening them, keys for any set of parts, what has arrived, and
-//! making the parts one object.
+//! Uploads in parts, for big files and bad networks: opening them, keys for any parts, what has arrived, and joining them.
 //!
 //! S3 has a state of its own for each of these uploads, named by the document's `uploadId`. It is opened after the
 //! document is there and aborted before the object is deleted, so that whatever dies between two steps leaves something
@@ -16,6 +15,7 @@ use super::{
     Valet,
     confirm::Finding,
     finalize::{Declares, Unfit},
+    throttle::Throttled,
     uploads::{IssueError, Unstorable, fingerprint},
 };
 use crate::{
@@ -80,6 +80,9 @@ pub enum PartsError {
     /// What was asked for cannot be signed; never empty.
     #[error("the parts cannot be signed")]
     Unsignable(Vec<Unsignable>),
+    /// Looking at what has arrived takes more calls to S3 than the user has left.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
     /// The store cannot have it.
     #[error(transparent)]
     Unfit(#[from] Unfit),

@@ -2,7 +2,8 @@
 //!
 //! A spent token that comes again may be a thief's, or a client's that lost the answer or has two tabs. For [`GRACE`] after its
 //! exchange a session bears with it: while the child is unused, the client that made the exchange is given the same child
-//! again; else the token is refused and nothing more. After that a spent token ends the session (RFC 9700 section 4.14.2).
+//! again; else the token is refused and nothing more. After that a spent token ends the session (RFC 9700 section 4.14.2). A
+//! session remembers [`MOST_REMEMBERED`] exchanges; one that it forgot counts as made within the time while those are.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -58,8 +59,8 @@ enum Place<'a> {
     Parent(&'a Exchange),
     /// Exchanged, and so was its child; the session remembers it.
     Earlier(&'a Exchange),
-    /// Exchanged longer ago than the session remembers.
-    Old,
+    /// Exchanged before all that the session remembers: before this time, where its memory was full.
+    Old(Option<OffsetDateTime>),
     /// Not one of the session's.
     Unknown,
 }
@@ -75,7 +76,10 @@ impl<'a> Place<'a> {
         }
         match session.earlier.iter().find(|exchange| exchange.hash == hash) {
             Some(exchange) => Self::Earlier(exchange),
-            None if session.token_key.is_some_and(|key| token.is_of(&key)) => Self::Old,
+            None if session.token_key.is_some_and(|key| token.is_of(&key)) => {
+                let is_full = session.earlier.len() >= MOST_REMEMBERED;
+                Self::Old(session.earlier.iter().map(|exchange| exchange.at).min().filter(|_| is_full))
+            }
             None => Self::Unknown,
         }
     }
@@ -94,16 +98,20 @@ enum Answer {
 
 impl Answer {
     /// Of a token that comes again at `now`. The newcomer rule: where a `User-Agent` exchanged a token that another had been
-    /// given, the other one may be the owner, and the newcomer a thief who was faster.
+    /// given, the other one may be the owner, and the newcomer a thief who was faster. It holds while the child is unused: later
+    /// copies are those of an app that was updated and went on.
     fn to(place: &Place<'_>, asker: &Asker, now: OffsetDateTime) -> Self {
         let (exchange, is_child_used) = match place {
             Place::Parent(exchange) => (exchange, false),
             Place::Earlier(exchange) => (exchange, true),
             Place::Living | Place::Unknown => return Self::Refused,
-            Place::Old => return Self::Reused,
+            // It may be of a moment ago: so many exchanges came after it.
+            Place::Old(Some(before)) if now - *before <= GRACE => return Self::Refused,
+            Place::Old(_) => return Self::Reused,
         };
         let is_same_agent = exchange.agent.is_none_or(|agent| agent == asker.agent);
-        if now - exchange.at > GRACE || (exchange.by_newcomer && !is_same_agent) {
+        let is_newcomers = exchange.by_newcomer && !is_same_agent && !is_child_used;
+        if now - exchange.at > GRACE || is_newcomers {
             Self::Reused
         } else if is_same_agent && !is_child_used {
             Self::Again
@@ -307,15 +315,16 @@ mod tests {
             (Place::Parent(&newcomers), &same, Answer::Again),
             (Place::Parent(&newcomers), &other, Answer::Reused),
             (Place::Earlier(&newcomers), &same, Answer::Refused),
-            (Place::Earlier(&newcomers), &other, Answer::Reused),
+            (Place::Earlier(&newcomers), &other, Answer::Refused),
         ] {
             assert_eq!(Answer::to(&place, asker, now), answer);
         }
         let late = after(GRACE + Duration::from_millis(1), false);
         for asker in [&same, &other] {
-            for place in [Place::Parent(&late), Place::Earlier(&late), Place::Old] {
+            for place in [Place::Parent(&late), Place::Earlier(&late), Place::Old(None), Place::Old(Some(late.at))] {
                 assert_eq!(Answer::to(&place, asker, now), Answer::Reused);
             }
+            assert_eq!(Answer::to(&Place::Old(Some(within.at)), asker, now), Answer::Refused, "forgotten for their number");
         }
         let of_before = Exchange { agent: None, ..within };
         assert_eq!(Answer::to(&Place::Parent(&of_before), &other, now), Answer::Again);

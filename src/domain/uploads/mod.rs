@@ -12,7 +12,7 @@ use aws_lc_rs::digest;
 
 use time::OffsetDateTime;
 
-use super::{Valet, finalize::Unfit, one};
+use super::{Valet, finalize::Unfit, one, throttle::Throttled};
 use crate::{
     metrics::METRICS,
     model::{
@@ -162,6 +162,9 @@ pub enum IssueError {
     /// The account is gone.
     #[error("the account is gone")]
     NoAccount,
+    /// Making room for it takes more calls to S3 than the user has left.
+    #[error(transparent)]
+    Throttled(#[from] Throttled),
     /// The store cannot have it.
     #[error(transparent)]
     Unfit(#[from] Unfit),

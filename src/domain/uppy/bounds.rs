@@ -70,15 +70,19 @@ impl Looks {
 }
 
 impl Valet {
-    /// Looks at the parts of an upload before `urls` more are signed, unless this server did so a moment ago.
+    /// Looks at the parts of an upload before `urls` more are signed, unless this server did so a moment ago. Each listing counts
+    /// as a call to S3 of the user's.
     ///
     /// # Errors
-    /// [`PartsError::Rejected`] when they are more than was reserved.
+    /// [`PartsError::Rejected`] when they are more than was reserved; [`PartsError::Throttled`].
     pub(super) async fn bound_parts(&self, image: &Image, urls: usize, now: OffsetDateTime) -> Result<(), PartsError> {
         if self.part_looks.allow(image.id, urls) {
             return Ok(());
         }
-        if self.reject_overfull(image, now).await? {
+        self.throttle.s3(image.user, 1)?;
+        let open = self.uploads_at(image).await?;
+        self.throttle.s3(image.user, u32::try_from(open.len()).unwrap_or(u32::MAX))?;
+        if self.reject_overfull_of(image, open, now).await? {
             return Err(PartsError::Rejected(Rejection::ObjectMismatch));
         }
         self.part_looks.note(image.id, urls);
@@ -88,7 +92,15 @@ impl Valet {
     /// Rejects a pending upload whose parts of undeclared length are more than was reserved, and removes them. `false` for any
     /// other image.
     pub(in crate::domain) async fn reject_overfull(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        if image.upload.loose != Some(Loose::Parts) || self.bytes_in_parts(image, image.reserved).await? <= image.reserved {
+        if image.upload.loose != Some(Loose::Parts) {
+            return Ok(false);
+        }
+        let open = self.uploads_at(image).await?;
+        self.reject_overfull_of(image, open, now).await
+    }
+
+    async fn reject_overfull_of(&self, image: &Image, open: Vec<String>, now: OffsetDateTime) -> Result<bool, StoreError> {
+        if self.bytes_in_parts(image, open, image.reserved).await? <= image.reserved {
             return Ok(false);
         }
         tracing::warn!(image = %image.id, user = %image.user, reserved = image.reserved, "an upload has more parts than it reserved");
@@ -97,13 +109,18 @@ impl Valet {
         Ok(true)
     }
 
-    /// Bytes of all parts that are open at the image's key, of whatever upload; counted no further than above `enough`.
-    async fn bytes_in_parts(&self, image: &Image, enough: u64) -> Result<u64, StoreError> {
+    /// S3's names of the uploads that are open at the image's key.
+    async fn uploads_at(&self, image: &Image) -> Result<Vec<String>, StoreError> {
         let listed = self.objects.open_uploads(&image.key).await?;
         let mut ids = listed.map(|open| open.ids).unwrap_or_default();
         ids.extend(image.upload_id.clone());
         ids.sort_unstable();
         ids.dedup();
+        Ok(ids)
+    }
+
+    /// Bytes of all parts of these uploads at the image's key; counted no further than above `enough`.
+    async fn bytes_in_parts(&self, image: &Image, ids: Vec<String>, enough: u64) -> Result<u64, StoreError> {
         if ids.len() > MOST_OPEN {
             return Ok(u64::MAX);
         }

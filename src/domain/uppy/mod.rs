@@ -25,7 +25,7 @@ pub use self::{
 use super::{
     Valet,
     audit::{self},
-    credentials::{Caller, TokenError},
+    credentials::{Caller, Proof, TokenError},
     finalize::{Declares, Unfit},
     lookout::SOON,
     sessions::AuthenticateError,
@@ -72,15 +72,19 @@ pub struct PathToken {
 }
 
 impl Valet {
-    /// A token for the path of Uppy's calls. It lives no longer than an access token or an upload's URL, and ends with the
-    /// caller's session.
+    /// A token for the path of Uppy's calls. It lives no longer than an access token, an upload's URL or the provider's token that
+    /// the caller came with, and ends with the caller's session.
     ///
     /// # Errors
     /// [`Unfit`] when the store cannot have Uppy's uploads, or nothing can be signed.
     pub fn start_uppy(&self, caller: Caller, now: OffsetDateTime) -> Result<PathToken, Unfit> {
         self.finalization.stands(Declares::Nothing)?;
         let now = now.replace_nanosecond(0).unwrap_or(now);
-        let expires_at = now + self.tokens.ttl().min(self.uploads.url_ttl);
+        let longest = now + self.tokens.ttl().min(self.uploads.url_ttl);
+        let expires_at = match caller.proof {
+            Proof::Session(_) => longest,
+            Proof::Provider { expires_at, .. } => longest.min(expires_at),
+        };
         let token = self.tokens.issue_for_path(caller, now, expires_at);
         Ok(PathToken {
             token: token.ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?,
@@ -155,11 +159,15 @@ impl Valet {
     }
 
     /// Confirms those of the user's forms that arrived, the oldest first.
-    async fn settle_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), StoreError> {
+    ///
+    /// # Errors
+    /// [`IssueError::Throttled`] where the user has used up their calls to S3: each form costs two, asking for it and reading it.
+    async fn settle_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
         let open = self.store.images.list_owned_pending(user, None, 100).await?;
         let forms = open.iter().rev().filter(|image| image.upload.loose == Some(Loose::Form)).map(|image| image.id);
         let forms: Vec<_> = forms.take(SETTLED_AT_ONCE).collect();
         if !forms.is_empty() {
+            self.throttle.s3(user, 2 * u32::try_from(forms.len()).unwrap_or(u32::MAX / 2))?;
             self.confirm_all(user, &forms, now).await?;
         }
         Ok(())

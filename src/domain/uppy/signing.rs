@@ -181,6 +181,7 @@ impl Valet {
     /// Records S3's name for an upload: on a store that cannot list uploads, the sweeper aborts it by that name. A name that S3
     /// does not know is not kept.
     async fn keep_upload_id(&self, image: &Image, upload_id: &str) -> Result<(), PartsError> {
+        self.throttle.s3(image.user, 1)?;
         match self.objects.list_parts(&image.key, upload_id).await {
             Ok(Some(_)) => Ok(self.store.images.set_upload_id(image, upload_id).await.map(drop)?),
             Ok(None) => Err(PartsError::NotFound),

@@ -50,7 +50,7 @@ pub(super) fn response(id: &str, codes: &[Code]) -> Value {
     let header = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
     match codes.first().map(|code| code.status().as_u16()) {
         Some(401) => response["headers"]["www-authenticate"] = header("`Bearer`, with an error code when a token was sent."),
-        Some(status @ (429 | 503)) => {
+        Some(status @ (429 | 503 | 504)) => {
             response["headers"]["retry-after"] = json!({
                 "description": "Seconds to wait before asking again.", "schema": { "type": "integer", "format": "int32", "minimum": 1 },
             });

@@ -268,7 +268,7 @@ impl Problem {
             };
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+        if matches!(code, Code::Unavailable | Code::RateLimited | Code::Timeout) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
         }
         // Not `extend`, which would send two of what is set above.
@@ -321,6 +321,17 @@ impl ApiResponse for Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{domain::accounts::SignUpError, store::StoreError};
+
+    /// Its account may be there, and its password good: repeating the call would only say that the address is taken.
+    #[test]
+    fn a_sign_up_of_unknown_outcome_says_to_log_in() {
+        for error in [StoreError::DatabaseTimeout, StoreError::Contention { what: "x" }] {
+            let problem = Problem::from(SignUpError::from(error));
+            assert!(problem.detail.contains("may have been made. Log in"), "{problem:?}");
+            assert_eq!(problem.respond("x").headers()[header::RETRY_AFTER], "2");
+        }
+    }
 
     #[test]
     fn the_enum_in_the_document_is_what_is_sent() {

@@ -28,6 +28,7 @@ use crate::{
 pub(in crate::http) const UNKNOWN: &str =
     "It is not known whether the request took effect. Repeat it, with the same Idempotency-Key if it had one.";
 const AFTER_A_MOMENT: &str = "Repeat the request after a moment, with the same Idempotency-Key if it had one.";
+const PERHAPS_SIGNED_UP: &str = "The account may have been made. Log in after a moment; where that is refused, sign up again.";
 /// Seconds after which an operator may have acted.
 const OPERATORS_TIME: HeaderValue = HeaderValue::from_static("30");
 
@@ -121,7 +122,12 @@ impl From<SignUpError> for Problem {
             }
             SignUpError::Throttled(error) => error.into(),
             SignUpError::Busy(error) => error.into(),
-            SignUpError::Store(error) => error.into(),
+            SignUpError::Store(error) => match Self::from(error) {
+                problem if matches!(problem.code, Code::Unavailable | Code::Timeout) => {
+                    Self { detail: PERHAPS_SIGNED_UP.to_owned(), ..problem }
+                }
+                problem => problem,
+            },
         }
     }
 }
@@ -228,6 +234,7 @@ impl From<IssueError> for Problem {
                 Self::new(Code::IdempotencyKeyReused, "Send another key, or exactly the request that came with this one before.")
             }
             IssueError::NoAccount => session_ended(),
+            IssueError::Throttled(error) => error.into(),
             IssueError::Unfit(error) => error.into(),
             IssueError::Store(error) => error.into(),
         }
@@ -311,6 +318,7 @@ impl From<PartsError> for Problem {
             PartsError::Expired => expired(),
             PartsError::Rejected(why) => why.into(),
             PartsError::Unsignable(reasons) => unsignable(&reasons),
+            PartsError::Throttled(error) => error.into(),
             PartsError::Unfit(error) => error.into(),
             PartsError::Store(error) => error.into(),
         }

@@ -1,7 +1,7 @@
 //! Region, credentials and endpoint flags, as the AWS SDK finds them in the environment, its files and the instance: all that
 //! is taken from there.
 
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 
 use super::{super::StoreError, credentials};
@@ -28,7 +28,9 @@ impl Surroundings {
             return Ok(Self { region: region.clone(), provider: credentials::fixed(keys), aws: AwsEndpoint::default() });
         }
         let missing = |reason: &str| StoreError::Credentials { reason: reason.to_owned() };
-        let mut loader = aws_config::defaults(BehaviorVersion::latest());
+        // The SDK panics at `AWS_RETRY_MODE`, `AWS_MAX_ATTEMPTS` or a profile's like of them that it cannot read; where a retry
+        // configuration is given, it reads none.
+        let mut loader = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::standard());
         if let Some(region) = &config.region {
             loader = loader.region(Region::new(region.clone()));
         }

@@ -71,6 +71,23 @@ async fn a_copy_whose_child_was_used_is_refused_in_time_and_ends_the_session_aft
     assert_eq!(me(&ada).await, ended());
 }
 
+#[tokio::test]
+async fn more_exchanges_than_are_remembered_end_nothing_within_the_time() {
+    let app = TestApp::start().await;
+    let (ada, first) = signed_in(&app).await;
+    let mut living = first.clone();
+    for _ in 0..36 {
+        living = refreshed(&app, &living).await;
+    }
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"));
+    assert_eq!(me(&ada).await.0, 200);
+    // Once the oldest of them is old, so is what was before it.
+    let long_ago = doc! { "$set": { "earlier.31.at": DateTime::from_millis(0) } };
+    assert_eq!(documents(&app).update_one(doc! { "_id": sid(&ada) }, long_ago).await.unwrap().modified_count, 1);
+    assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
+    assert_eq!(me(&ada).await, ended());
+}
+
 /// What is kept of exchanges does not grow, and a token that is no longer remembered was spent long ago.
 #[tokio::test]
 async fn a_token_spent_long_ago_is_known_by_its_tag() {
@@ -125,12 +142,12 @@ async fn another_user_agent_gets_no_grace() {
     assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "session_ended"));
     assert_eq!(refresh_as(&app, "curl/thief", &stolen).await.problem(), (401, "session_ended"));
     assert_eq!(me(&ada).await, ended());
-    // Also one that has been on meanwhile.
+    // A copy of before an update of the app ends nothing once the updated app has gone on.
     let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
-    let stolen = refreshed_as(&app, "curl/thief", &token).await;
-    refreshed_as(&app, "curl/thief", &stolen).await;
-    assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "session_ended"));
-    assert_eq!(me(&ada).await, ended());
+    let next = refreshed_as(&app, "Valet-iOS/1.1", &token).await;
+    refreshed_as(&app, "Valet-iOS/1.1", &next).await;
+    assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "token_invalid"));
+    assert_eq!(me(&ada).await.0, 200);
     // An app that was updated is the same client with another name.
     let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
     let next = refreshed_as(&app, "Valet-iOS/1.1", &token).await;

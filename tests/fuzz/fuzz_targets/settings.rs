@@ -61,6 +61,8 @@ const NAMES: [&str; 54] = [
     "MAX_REQUESTS",
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
+    "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_USE_FIPS_ENDPOINT",
     "RUST_LOG",
     "STOP_DELAY",
 ];
@@ -88,6 +90,11 @@ fn in_vain() -> Vec<Vec<(&'static str, &'static str)>> {
     }
     all.extend([
         vec![("UPLOAD_TTL", "2s"), ("UPLOAD_URL_TTL", "3s")],
+        vec![("SIGNUP", "off"), ("RATE_LIMIT_SIGNUP", "1/1m")],
+        vec![("REFRESH_TOKEN_TTL", "1h"), ("ACCESS_TOKEN_TTL", "2h")],
+        vec![("MONGODB_URI", "mongodb://db/another")],
+        vec![("TRUSTED_PROXIES", "10.0.0.0/8,10.0.0.0/16")],
+        vec![("UPLOAD_TYPES", "image/png,image/png")],
         vec![("MULTIPART_MAX_BYTES", "1B")],
         vec![("USER_QUOTA_BYTES", "1B"), ("UPLOAD_MAX_BYTES", "2B"), ("MULTIPART_MAX_BYTES", "2B")],
         vec![("MAX_CONNECTIONS", "1"), ("MAX_REQUESTS", "2")],
@@ -109,7 +116,10 @@ static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
         vec![combined[0], ("SIGNUP", "on")],
     ]);
     let wrong = NAMES.iter().flat_map(|name| both(name)).map(|pairs| pairs.to_vec()).chain(each);
-    let wrong = wrong.chain(LISTS.map(|name| vec![(name, ",")])).chain(in_vain());
+    let wrong = wrong.chain(LISTS.map(|name| vec![(name, ",")])).chain(LISTS.map(|name| vec![(name, "a,a")])).chain(in_vain());
+    let wrong = wrong.chain(NAMES.map(|name| vec![(name, "\u{fffd}")]));
+    let own = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
+    let wrong = wrong.chain(own.map(|name| [combined.as_slice(), &[("UPPY", "off"), (name, "1m")]].concat()));
     let missing = Config::read(&|_| None).err().map(|problems| problems.to_string());
     let texts = wrong.filter_map(|pairs| read(&pairs).err().map(|problems| problems.to_string())).chain(missing);
     texts.flat_map(|text| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()).collect()
