@@ -214,7 +214,7 @@ impl Valet {
         let images = self.store.images.find_all_owned(user, &ids).await?;
         let mut released = Vec::new();
         for (id, bytes) in holds {
-            let free = match images.iter().find(|image| image.id == *id) {
+            let free = match images.readable().iter().find(|image| image.id == *id) {
                 // It came a moment ago; the next step takes it.
                 Some(image) => !image.state.is_live(),
                 None => self.store.images.preclude(user, *id, *bytes, now).await?,

@@ -54,12 +54,19 @@ impl Valet {
                 break;
             }
             let found = self.store.images.find_all_owned(user, &left).await?;
-            let ready: Vec<_> = found.iter().filter(|image| image.state == ImageState::Ready).map(|image| image.id).collect();
+            let ready: Vec<_> =
+                found.readable().iter().filter(|image| image.state == ImageState::Ready).map(|image| image.id).collect();
             let mut taken = if ready.is_empty() { Vec::new() } else { self.store.delete_owned_ready(user, &ready, now).await? };
-            let pending: Vec<_> = found.iter().filter(|image| image.state == ImageState::Pending).collect();
+            let pending: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Pending).collect();
             taken.extend(self.delete_all_pending(user, &pending, now).await?);
             for id in &left {
-                let image = found.iter().find(|image| image.id == *id);
+                let image = match found.get(*id) {
+                    Ok(image) => image,
+                    Err(error) => {
+                        done.insert(*id, Err(error.into()));
+                        continue;
+                    }
+                };
                 let deleted = match image.map(|image| image.state) {
                     None | Some(ImageState::Gone) => {
                         done.insert(*id, Err(DeleteError::NotFound));
@@ -102,7 +109,7 @@ impl Valet {
         self.store.images.delete_all_owned_pending(user, &ids, now).await?;
         let found = self.store.images.find_all_owned(user, &ids).await?;
         // Some may be another delete's, which lets go of the same holds: a hold is let go of once.
-        let deleted: Vec<_> = found.iter().filter(|image| image.state == ImageState::Deleting).collect();
+        let deleted: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Deleting).collect();
         let holds: Vec<_> = deleted.iter().map(|image| (image.id, image.reserved)).collect();
         self.store.users.release_all_held(user, &holds).await?;
         Ok(deleted.iter().map(|image| image.id).collect())

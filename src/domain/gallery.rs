@@ -128,22 +128,22 @@ impl Valet {
     ) -> Result<Vec<Result<Shown, ReadError>>, StoreError> {
         let found = self.store.images.find_all_owned(user, ids).await?;
         let read = |id: &ImageId| {
-            let image =
-                found.iter().find(|image| image.id == *id && image.state == ImageState::Ready).ok_or(ReadError::NotFound)?;
+            let image = found.get(*id)?.filter(|image| image.state == ImageState::Ready).ok_or(ReadError::NotFound)?;
             Ok(self.show(image.clone(), now)?)
         };
         Ok(ids.iter().map(read).collect())
     }
 
-    /// A URL that saves the image under its file name.
+    /// Returns a URL that saves the image under its file name, with an extension of its type.
     ///
     /// # Errors
     /// [`ReadError`].
     pub async fn download(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Presigned, ReadError> {
         let image = self.find_ready(user, id).await?;
         let upload = &image.upload;
+        let name = upload.file_name.saved_as(upload.content_type);
         let ttl = self.uploads.read_url_ttl;
-        Ok(self.objects.presign_download(&image.key, upload.content_type, &upload.file_name, now, ttl)?)
+        Ok(self.objects.presign_download(&image.key, upload.content_type, &name, now, ttl)?)
     }
 
     /// Sets the caption; the empty text clears it.

@@ -102,3 +102,24 @@ fn refused() -> Busy {
     METRICS.hashes_refused.inc();
     Busy
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A fault in hashing is a fault of the request, which the handlers' guard answers, and takes no permit and no place with it.
+    #[tokio::test]
+    async fn a_panic_is_no_load_and_gives_everything_back() {
+        let workers = Workers::new("test", 1);
+        let holder = Holder { site: Prefix::site(std::net::IpAddr::from([192, 0, 2, 1])), user: Some(UserId::new()) };
+        for _ in 0..3 {
+            let workers = workers.clone();
+            let place = workers.place(holder).unwrap();
+            let work = tokio::spawn(async move { workers.run(&place, || panic!("a fault")).await });
+            assert!(work.await.unwrap_err().is_panic());
+        }
+        assert_eq!(workers.load(), (0, 0));
+        assert_eq!(workers.run(&workers.place(holder).unwrap(), || 7).await, Ok(7));
+    }
+}

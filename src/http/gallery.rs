@@ -121,7 +121,8 @@ impl Gallery {
 
     /// Get a download URL
     ///
-    /// The URL saves the image under its file name, whatever its script (RFC 6266, RFC 8187).
+    /// The URL saves the image under its file name, whatever its script (RFC 6266, RFC 8187). A name whose extension is not one of
+    /// the verified type gets one more: `holiday.hta` is saved as `holiday.hta.jpg`.
     #[oai(path = "/:id/download", method = "get", operation_id = "download_image")]
     async fn download(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Download>, Problem> {
         let signed = app.valet.download(caller.0.user, image_id(&id)?, view::now()).await?;

@@ -18,6 +18,7 @@ pub(crate) mod mutations;
 mod object_key;
 mod preview;
 mod refusal;
+mod saved_name;
 mod sha256;
 #[cfg(test)]
 mod tests;

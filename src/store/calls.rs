@@ -166,7 +166,7 @@ impl Calls {
         drop(turn);
         failpoint::passed();
         match done {
-            Ok((answer, from)) => Ok((answer.map_err(StoreError::Database)?, from)),
+            Ok((answer, from)) => Ok((answer.map_err(failure)?, from)),
             Err(_) => Err(StoreError::DatabaseTimeout),
         }
     }
@@ -182,6 +182,20 @@ impl Calls {
             return Err(StoreError::DatabaseTimeout);
         };
         Ok(turn)
+    }
+
+    /// Drops the index of this name, where there is one.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub(super) async fn drop_index<T: Send + Sync>(&self, collection: &Collection<T>, name: &str) -> Result<(), StoreError> {
+        match self.run(async { collection.drop_index(name).await }).await {
+            // NamespaceNotFound, IndexNotFound.
+            Err(StoreError::Database(error)) if matches!(&*error.kind, ErrorKind::Command(failure) if matches!(failure.code, 26 | 27)) => {
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Many conditional updates in one round trip, each on its own, in no order. The `update` command rather than the driver's
@@ -213,6 +227,14 @@ impl Calls {
             None => Ok(answer.get_i32("nModified").ok().and_then(|n| n.try_into().ok()).unwrap_or(0)),
             Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
         }
+    }
+}
+
+/// Tells a document that does not fit its type from a failure of the database: no repeat reads it.
+fn failure(error: mongodb::error::Error) -> StoreError {
+    match *error.kind {
+        ErrorKind::Bson(_) => StoreError::Corrupt { collection: "a collection", id: "of a query".to_owned(), field: "a field" },
+        _ => StoreError::Database(error),
     }
 }
 

@@ -25,7 +25,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-pub use images::{Claimed, Count, Due, Entry, Images, Inserted, Inventory, Lease, Page, Postponed, Row};
+pub use images::{Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Page, Postponed, Row};
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};

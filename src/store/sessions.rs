@@ -24,6 +24,9 @@ use crate::model::{SessionId, UserId};
 /// Sessions that a listing shows: a person has few, a program that logs in for every call has many.
 const MOST_LISTED: i64 = 1000;
 
+/// The names of indexes that former versions made. Their queries are answered by those of today: both versions may run at once.
+const FORMER_INDEXES: [&str; 1] = ["user"];
+
 /// Queries and updates of `sessions`.
 #[derive(Debug, Clone)]
 pub struct Sessions {
@@ -100,6 +103,7 @@ impl Sessions {
         Self { collection: calls.database().collection("sessions"), calls: calls.clone() }
     }
 
+    /// Makes the indexes, and drops those of former versions.
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
         let ttl = IndexOptions::builder().name("expiresAt".to_owned()).expire_after(Duration::ZERO).build();
         let last_used = IndexOptions::builder().name("userLastUsed".to_owned()).build();
@@ -107,7 +111,11 @@ impl Sessions {
             IndexModel::builder().keys(doc! { "expiresAt": 1 }).options(ttl).build(),
             IndexModel::builder().keys(doc! { "user": 1, "lastUsedAt": -1, "_id": -1 }).options(last_used).build(),
         ];
-        self.calls.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+        self.calls.run(async { self.collection.create_indexes(indexes).await }).await?;
+        for name in FORMER_INDEXES {
+            self.calls.drop_index(&self.collection, name).await?;
+        }
+        Ok(())
     }
 
     /// Records a sign-in.

@@ -237,6 +237,7 @@ async fn g5_a_download_saves_under_the_file_name() {
     let ada = app.user().await;
     for (name, disposition) in [
         ("cat.png", "attachment; filename=\"cat.png\"; filename*=UTF-8''cat.png"),
+        ("holiday.hta", "attachment; filename=\"holiday.hta.png\"; filename*=UTF-8''holiday.hta.png"),
         (
             "Füße \"1\"; %0d%0a 漢🦀.png",
             "attachment; filename=\"F__e _1_; _0d_0a __.png\"; filename*=UTF-8''F%C3%BC%C3%9Fe%20%221%22%3B%20%250d%250a%20%E6%BC%A2%F0%9F%A6%80.png",

@@ -28,7 +28,7 @@ async fn call(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
 }
 
 /// An operation that takes the id of something: as a segment of its path, or in lists of its body.
-fn names_something(operation: &Operation) -> bool {
+pub fn names_something(operation: &Operation) -> bool {
     operation.path.replace("{token}", "").contains('{') || operation.body().is_some_and(|body| body.get("ids").is_some())
 }
 
@@ -37,6 +37,7 @@ async fn path_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> Stri
     let token = if operation.is_by_path_token() { caller.uppy().await } else { String::new() };
     let filled = |segment: &str| match segment {
         "{token}" => token.clone(),
+        "{partNumber}" => "1".to_owned(),
         segment if segment.starts_with('{') => id.to_owned(),
         segment => segment.to_owned(),
     };
@@ -56,7 +57,7 @@ async fn path_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> Stri
 }
 
 /// Calls with this id wherever one is taken.
-async fn call_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
+pub async fn call_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
     let path = path_with(caller, operation, id).await;
     let mut body = operation.body().cloned();
     if let Some(ids) = body.as_mut().and_then(|body| body.get_mut("ids")) {

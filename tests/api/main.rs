@@ -17,6 +17,7 @@ mod cors;
 #[path = "../support/counts.rs"]
 mod counts;
 mod crashes;
+mod damaged;
 mod deployment;
 mod dev;
 mod dev_mongod;

@@ -308,3 +308,16 @@ async fn a1_a_weak_hash_is_replaced_at_the_next_login() {
     assert_eq!(hash().await, replaced);
     assert_eq!(me(&ada).await.0, 200, "no session ends for it");
 }
+
+#[tokio::test]
+async fn indexes_of_former_versions_are_dropped() {
+    let app = TestApp::start().await;
+    let sessions = app.db.collection::<mongodb::bson::Document>("sessions");
+    let options = mongodb::options::IndexOptions::builder().name("user".to_owned()).build();
+    let former = mongodb::IndexModel::builder().keys(mongodb::bson::doc! { "user": 1 }).options(options).build();
+    sessions.create_index(former).await.unwrap();
+    for _ in 0..2 {
+        valet::app::App::connect(&app.config).await.unwrap();
+        assert_eq!(sessions.list_index_names().await.unwrap(), ["_id_", "expiresAt", "userLastUsed"]);
+    }
+}

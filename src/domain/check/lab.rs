@@ -8,7 +8,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Answer, holds};
+use super::{Answer, holds, names::is_name};
 use crate::{
     model::{ContentType, ObjectKey, Sha256},
     signer::{Presigned, Request, SignedForm},
@@ -27,8 +27,6 @@ use crate::{
 const PREFIX: &str = "check/";
 /// What an earlier check left is removed when it is this old: no check runs so long.
 const STALE: Duration = Duration::from_secs(60 * 60);
-/// Characters of the longest name of a probe's object.
-const MAX_NAME: usize = 40;
 /// Objects that are removed at once.
 const AT_ONCE: usize = 8;
 /// The life of the URLs that are to work.
@@ -75,7 +73,9 @@ impl<'a> Lab<'a> {
         Self { objects, prober: objects.prober(), wire, run: format!("{PREFIX}{}/", Uuid::new_v4()), now }
     }
 
+    /// Returns the key of a probe of this name, which is one of those that [`Lab::clean`] removes.
     pub fn key(&self, name: &str) -> ObjectKey {
+        debug_assert!(is_name(name), "a probe has no known name: {name}");
         ObjectKey::stored(format!("{}{name}", self.run))
     }
 
@@ -163,14 +163,13 @@ impl<'a> Lab<'a> {
     }
 }
 
-/// Whether a check wrote this key: `check/<UUIDv4>/<name>`, with a name of letters, digits and hyphens. The bucket's owner may
-/// keep objects of others under `check/`.
+/// Whether a check wrote this key: `check/<UUIDv4>/<name>`, with a name that checks use. The bucket's owner may keep objects of
+/// others under `check/`.
 fn is_probe(key: &ObjectKey) -> bool {
     let Some((run, name)) = key.as_str().strip_prefix(PREFIX).and_then(|rest| rest.split_once('/')) else { return false };
     let is_run = Uuid::try_parse(run).is_ok_and(|id| id.get_version_num() == 4 && id.hyphenated().to_string() == run);
-    is_run
-        && (1..=MAX_NAME).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+    // A trial of a preview writes under the preview's key.
+    is_run && (is_name(name) || name.strip_suffix("-preview").is_some_and(is_name))
 }
 
 /// The answer, unless it is that of a store in trouble, which has neither obeyed nor refused anything: that of an overloaded one
@@ -205,6 +204,11 @@ mod tests {
         let run = Uuid::new_v4();
         let is_probe = |key: String| super::is_probe(&ObjectKey::stored(key));
         assert!(is_probe(format!("check/{run}/before-block")) && is_probe(format!("check/{run}/overlap-3")));
+        for name in
+            ["put-signature", "preview-put-acl-preview", "part-of-any-length-copy-source", "form-sse-c", "sealed-plain", "source"]
+        {
+            assert!(is_probe(format!("check/{run}/{name}")), "{name}");
+        }
         for key in [
             "check/x".to_owned(),
             "check/2026-11-28/report".to_owned(),
@@ -216,7 +220,12 @@ mod tests {
             format!("check/{}/object", run.to_string().to_uppercase()),
             format!("check/{}/object", Uuid::now_v7()),
             format!("backup/check/{run}/object"),
-            format!("check/{run}/{}", "a".repeat(41)),
+            format!("check/{run}/report"),
+            format!("check/{run}/overlap-0"),
+            format!("check/{run}/overlap-6"),
+            format!("check/{run}/object-2"),
+            format!("check/{run}/sealed-tags"),
+            format!("check/{run}/get-acl"),
         ] {
             assert!(!is_probe(key.clone()), "{key}");
         }

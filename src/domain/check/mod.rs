@@ -8,6 +8,7 @@ mod database;
 mod kinds;
 mod lab;
 mod multipart;
+mod names;
 mod objects;
 mod report;
 pub mod rules;

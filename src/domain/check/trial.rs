@@ -6,6 +6,7 @@ use futures_util::{StreamExt, stream};
 use super::{
     kinds::{Deviation, Kind, QUESTIONS},
     lab::{BODY, Lab, Life, OTHER, TYPE, calm, new_object},
+    names,
 };
 use crate::{
     model::ObjectKey,
@@ -110,8 +111,7 @@ struct Trial<'a> {
 
 impl Trial<'_> {
     async fn ask(&self) -> Result<Verdict, StoreError> {
-        let name = format!("{}-{}", self.kind.as_str(), self.deviation.as_str()).replace(' ', "-").to_ascii_lowercase();
-        let mut key = self.lab.key(&name);
+        let mut key = self.lab.key(&names::trial(self.kind, self.deviation));
         let response = match self.kind {
             Kind::Put => self.put(&key).await?,
             Kind::Preview => {

@@ -6,6 +6,7 @@ use super::{
     Answer, Report,
     kinds::Deviation,
     lab::{BODY, Lab, Life, calm, new_object},
+    names::{self, SEALED},
     rules,
     trial::{Asked, Ground, Verdict, ask_all, put_as_signed},
 };
@@ -132,9 +133,8 @@ pub(super) async fn unsigned(lab: &Lab<'_>) -> Result<Unsigned, StoreError> {
 /// Whether the store takes a sealed PUT, and refuses it with each of the headers that decide.
 async fn can_seal(lab: &Lab<'_>, ground: &Ground) -> Result<bool, StoreError> {
     let (at, ttl) = lab.life(Life::Now);
-    for deviation in [None, Some(Deviation::CopySource), Some(Deviation::Acl), Some(Deviation::Grant)] {
-        let key =
-            lab.key(&format!("sealed-{}", deviation.map_or("plain", Deviation::as_str).replace(' ', "-").to_ascii_lowercase()));
+    for deviation in SEALED {
+        let key = lab.key(&names::sealed(deviation));
         let put = lab.objects.presign_put_as(Sealing::Sealed, &key, new_object(BODY), at, ttl)?;
         let added = deviation.map(|deviation| deviation.headers(&lab.prober.source(&ground.source))).unwrap_or_default();
         let headers: Vec<_> = put.headers.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();

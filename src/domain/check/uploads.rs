@@ -7,12 +7,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use super::{
     Answer, Report, clock, holds,
     lab::{BODY, Lab, Life, OTHER},
-    multipart, objects, rules, settled, trial, unsigned,
+    multipart,
+    names::{self, ROUNDS},
+    objects, rules, settled, trial, unsigned,
 };
 use crate::{domain::finalize::Guarantees, store::StoreError};
-
-/// Rounds of overlapping PUTs, all at once: the race is real, so one round proves little.
-const ROUNDS: usize = 5;
 
 pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
     let key = lab.key("object");
@@ -95,7 +94,7 @@ async fn overlap(lab: &Lab<'_>) -> Result<Answer, StoreError> {
     let rounds = (1..=ROUNDS).map(|round| {
         let body = &body;
         async move {
-            let put = lab.presigned_put(&lab.key(&format!("overlap-{round}")), body)?;
+            let put = lab.presigned_put(&lab.key(&names::overlap(round)), body)?;
             let both = lab.wire.put_twice(&put.url, &put.headers(), &put.body).await?;
             // Neither may win (AWS answers 409 to both, rarely): that loses nothing, the client repeats.
             Ok::<_, StoreError>(both.iter().filter(|response| response.is_success()).count() > 1)

@@ -53,12 +53,7 @@ impl Valet {
     /// # Errors
     /// [`ConfirmError`].
     pub async fn confirm(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Image, ConfirmError> {
-        let answer = one(self.confirm_all(user, &[id], now).await?);
-        if matches!(answer, Err(ConfirmError::NotFound)) {
-            // A batch passes over a record that cannot be read: asked for alone, that is an error of the server's.
-            self.store.images.find_owned(user, id).await?;
-        }
-        answer
+        one(self.confirm_all(user, &[id], now).await?)
     }
 
     /// [`Valet::confirm`] for many: S3 is asked for each, the database a few times for all. One that is not right harms no
@@ -74,14 +69,14 @@ impl Valet {
     ) -> Result<Vec<Result<Image, ConfirmError>>, StoreError> {
         let mut found = self.store.images.find_all_owned(user, ids).await?;
         // Pending always tries: time alone never refuses.
-        let pending: Vec<_> = found.iter().filter(|image| image.state == ImageState::Pending).cloned().collect();
+        let pending: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Pending).cloned().collect();
         let mut unsettled = HashMap::new();
         if !pending.is_empty() {
             unsettled = self.settle_pending(pending, now).await?;
             // Read again: somebody else may have moved them while we looked.
             found = self.store.images.find_all_owned(user, ids).await?;
         }
-        let ready = found.iter().filter(|image| image.state == ImageState::Ready);
+        let ready = found.readable().iter().filter(|image| image.state == ImageState::Ready);
         let ready: Vec<_> = ready.map(|image| (image.id, image.surplus())).collect();
         // Those that were ready before, too: the server that owed the next step may have died.
         if let Err(error) = self.store.users.keep_all_held(user, &ready).await {
@@ -90,7 +85,7 @@ impl Valet {
         }
         // The same id may be asked for twice.
         let answer = |id: &ImageId| {
-            let image = found.iter().find(|image| image.id == *id).ok_or(ConfirmError::NotFound)?;
+            let image = found.get(*id)?.ok_or(ConfirmError::NotFound)?;
             match (image.outcome(), image.rejection) {
                 (ImageState::Ready, _) => Ok(image.clone()),
                 (ImageState::Pending, _) => Err(unsettled.get(id).cloned().unwrap_or(ConfirmError::ObjectMissing)),

@@ -181,7 +181,7 @@ impl Valet {
             let images = self.store.images.find_all_owned(user, &ids).await?;
             let (mut open, mut ready) = (Vec::new(), Vec::new());
             for (id, bytes) in holds {
-                match images.iter().find(|image| image.id == id) {
+                match images.readable().iter().find(|image| image.id == id) {
                     Some(image) if image.state == ImageState::Pending => {
                         open.push((id, image.expires_at.max(self.quiet_from(image)).max(now)));
                     }

@@ -136,7 +136,12 @@ impl Valet {
         let (mut left, mut matched) = (Vec::new(), Vec::new());
         for wanted in wanted {
             let named = wanted.idempotency.as_ref();
+            if let Err(error) = known.verify_readable(named.map(|named| &named.key), Some(wanted.sha256)) {
+                answers[wanted.at] = Some(Err(error.into()));
+                continue;
+            }
             let by_key = known
+                .readable()
                 .iter()
                 .find(|image| named.is_some() && image.idempotency.as_ref().map(|known| &known.key) == named.map(|n| &n.key));
             let image = match (by_key, named) {
@@ -151,7 +156,7 @@ impl Valet {
                 (by_key, _) => by_key,
             };
             let is_same = |image: &&Image| (image.upload.sha256, image.upload.size) == (Some(wanted.sha256), wanted.upload.size);
-            match image.or_else(|| known.iter().filter(|image| image.state.is_live()).find(is_same)) {
+            match image.or_else(|| known.readable().iter().filter(|image| image.state.is_live()).find(is_same)) {
                 Some(image) => matched.push((wanted, image)),
                 None => left.push(wanted),
             }
@@ -161,6 +166,8 @@ impl Valet {
         for ((wanted, image), ticket) in matched.into_iter().zip(renewed) {
             match ticket {
                 Ok(ticket) => answers[wanted.at] = Some(Ok(Issued { ticket, opened: false })),
+                // This one's own; the others are not held up.
+                Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => answers[wanted.at] = Some(Err(error.into())),
                 Err(RenewError::Store(error)) => return Err(error),
                 Err(RenewError::Unfit(unfit)) => answers[wanted.at] = Some(Err(unfit.into())),
                 Err(RenewError::Expired) => {
@@ -185,7 +192,8 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Option<Image>, IssueError> {
         let known = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
-        match known.into_iter().next() {
+        known.verify_readable(Some(&named.key), None)?;
+        match known.readable().first().cloned() {
             Some(image) if image.created_at + KEY_KEPT <= now => {
                 self.store.images.release_owned_key(user, image.id, &named.key).await?;
                 Ok(None)

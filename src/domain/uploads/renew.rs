@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{RenewError, Ticket};
 use crate::{
     domain::{Valet, finalize::Declares},
-    model::{Image, ImageId, ImageState, UserId},
+    model::{ImageId, ImageState, UserId},
     store::StoreError,
 };
 
@@ -24,7 +24,7 @@ impl Valet {
     ) -> Result<Vec<Result<Ticket, RenewError>>, StoreError> {
         let fit = self.finalization.stands(Declares::Digest);
         let mut signed = HashMap::new();
-        for image in self.store.images.find_all_owned(user, ids).await? {
+        for image in self.store.images.find_all_owned(user, ids).await?.readable() {
             let is_open = fit.is_ok() && image.expires_at > now;
             if let (ImageState::Pending, Some(sha256), true) = (image.state, image.upload.sha256, is_open) {
                 let puts = self.presign_puts(&image.key, (&image.upload, sha256), now)?;
@@ -39,11 +39,10 @@ impl Valet {
             self.store.images.raise_owned_urls_die_at(user, &pending, dies, dies + self.grace(largest)).await?;
         }
         // Read after the URLs' death was raised: what is pending now cannot expire while they live.
-        let found = self.store.images.find_all_owned(user, ids).await?;
-        let current: HashMap<ImageId, Image> = found.into_iter().map(|image| (image.id, image)).collect();
+        let current = self.store.images.find_all_owned(user, ids).await?;
         // The same id may be asked for twice.
         let answer = |id: &ImageId| {
-            let image = current.get(id).cloned().ok_or(RenewError::NotFound)?;
+            let image = current.get(*id)?.cloned().ok_or(RenewError::NotFound)?;
             match (image.outcome(), image.rejection, signed.get(id)) {
                 (ImageState::Ready, ..) => Ok(Ticket::Ready(Box::new(image))),
                 (ImageState::Pending, _, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),

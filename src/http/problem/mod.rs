@@ -339,4 +339,28 @@ mod tests {
             assert_eq!(code.to_json(), Some(serde_json::Value::from(code.as_str())));
         }
     }
+
+    /// A failure that passes asks for a repeat and says when; one that does not pass never does.
+    #[test]
+    fn only_a_passing_failure_asks_for_a_repeat() {
+        let operation = "HeadObject";
+        let reason = || "503".to_owned();
+        for (error, status) in [
+            (StoreError::Contention { what: "images" }, StatusCode::SERVICE_UNAVAILABLE),
+            (StoreError::Update(reason()), StatusCode::SERVICE_UNAVAILABLE),
+            (StoreError::Objects { operation, reason: reason() }, StatusCode::SERVICE_UNAVAILABLE),
+            (StoreError::ObjectsMisconfigured { operation, reason: reason() }, StatusCode::SERVICE_UNAVAILABLE),
+            (StoreError::Credentials { reason: reason() }, StatusCode::SERVICE_UNAVAILABLE),
+            (StoreError::DatabaseTimeout, StatusCode::GATEWAY_TIMEOUT),
+            (StoreError::ObjectsTimeout { operation }, StatusCode::GATEWAY_TIMEOUT),
+            (StoreError::ObjectRefused { operation, reason: reason() }, StatusCode::CONFLICT),
+            (StoreError::ObjectsUnsupported { operation, reason: reason() }, StatusCode::CONFLICT),
+            (StoreError::Corrupt { collection: "images", id: "7".to_owned(), field: "size" }, StatusCode::INTERNAL_SERVER_ERROR),
+        ] {
+            let response = Problem::from(error.clone()).respond("a request");
+            assert_eq!(response.status(), status, "{error}");
+            let waits = response.headers().contains_key(header::RETRY_AFTER);
+            assert_eq!(waits, status == StatusCode::SERVICE_UNAVAILABLE, "{error}");
+        }
+    }
 }

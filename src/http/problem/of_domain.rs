@@ -194,6 +194,7 @@ impl From<AuthenticateError> for Problem {
                 Code::Unavailable,
                 "The identity provider does not answer; nothing was done. Repeat the request after a moment.",
             ),
+            AuthenticateError::Store(error @ StoreError::Corrupt { .. }) => error.into(),
             AuthenticateError::Store(error) => {
                 tracing::warn!(%error, "a session could not be looked up");
                 Self::new(Code::Unavailable, "Nothing was done. Repeat the request after a moment.")

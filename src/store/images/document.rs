@@ -209,13 +209,20 @@ impl ImageDoc {
     }
 }
 
-/// The image of a record. One that cannot be read is logged: it must not keep the others of an answer from being read.
-pub(super) fn readable(record: &RawDocument) -> Option<Image> {
+/// Returns the image of a record.
+///
+/// # Errors
+/// [`StoreError::Corrupt`], whatever is damaged.
+pub(super) fn decode(record: &RawDocument) -> Result<Image, StoreError> {
     let id = || record.get_str("_id").unwrap_or_default().to_owned();
-    let read = mongodb::bson::deserialize_from_slice::<ImageDoc>(record.as_bytes())
+    mongodb::bson::deserialize_from_slice::<ImageDoc>(record.as_bytes())
         .map_err(|_| StoreError::Corrupt { collection: "images", id: id(), field: "a field" })
-        .and_then(ImageDoc::into_image);
-    read.inspect_err(|error| tracing::error!(image = %id(), %error, "failed to read an image's record")).ok()
+        .and_then(ImageDoc::into_image)
+}
+
+/// Returns the image of a record. One that cannot be read is logged: it must not keep the others of a listing from being read.
+pub(super) fn readable(record: &RawDocument) -> Option<Image> {
+    decode(record).inspect_err(|error| tracing::error!(%error, "failed to read an image's record")).ok()
 }
 
 fn kind(upload: &Upload) -> &'static str {

@@ -5,6 +5,7 @@
 mod census;
 mod document;
 mod due;
+mod found;
 mod indexes;
 mod inventory;
 mod moves;
@@ -21,8 +22,9 @@ use mongodb::{
 use time::OffsetDateTime;
 
 pub use self::census::Count;
-use self::document::{ImageDoc, readable};
+use self::document::{ImageDoc, decode};
 pub use self::due::{Claimed, Due, Lease, Postponed};
+pub use self::found::Found;
 pub(super) use self::inventory::not_gone;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};
@@ -74,21 +76,22 @@ impl Images {
         Ok(inserted)
     }
 
-    /// The user's image, in any state.
+    /// Returns the user's image, in any state.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`]; [`StoreError::Corrupt`] where the record cannot be read.
     pub async fn find_owned(&self, user: UserId, id: ImageId) -> Result<Option<Image>, StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string() };
-        let found = self.calls.read(|| async { self.collection.find_one(filter.clone()).await }).await?;
-        found.map(ImageDoc::into_image).transpose()
+        let records = self.collection.clone_with_type::<RawDocumentBuf>();
+        let found = self.calls.read(|| async { records.find_one(filter.clone()).await }).await?;
+        found.map(|record| decode(&record)).transpose()
     }
 
-    /// The user's images of these ids, in any state and order.
+    /// Returns the user's images of these ids, in any state.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn find_all_owned(&self, user: UserId, ids: &[ImageId]) -> Result<Vec<Image>, StoreError> {
+    pub async fn find_all_owned(&self, user: UserId, ids: &[ImageId]) -> Result<Found, StoreError> {
         self.find_all(owned_by_ids(user, ids)).await
     }
 
@@ -151,7 +154,7 @@ impl Images {
         user: UserId,
         digests: &[Sha256],
         keys: &[&IdempotencyKey],
-    ) -> Result<Vec<Image>, StoreError> {
+    ) -> Result<Found, StoreError> {
         let digests: Vec<_> = digests.iter().map(ToString::to_string).collect();
         let mut known = vec![doc! { "user": user.to_string(), "sha256": { "$in": digests }, "live": true }];
         if !keys.is_empty() {
@@ -161,10 +164,10 @@ impl Images {
         self.find_all(doc! { "$or": known }).await
     }
 
-    async fn find_all(&self, filter: Document) -> Result<Vec<Image>, StoreError> {
+    async fn find_all(&self, filter: Document) -> Result<Found, StoreError> {
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
         let found: Vec<_> = self.calls.read(|| async { records.find(filter.clone()).await?.try_collect().await }).await?;
-        Ok(found.iter().filter_map(|record| readable(record)).collect())
+        Ok(Found::read(found.iter().map(|record| &**record)))
     }
 
     /// Takes a key off an image: its time is over.
@@ -248,11 +251,9 @@ impl Images {
         filter: Document,
         update: impl Into<mongodb::options::UpdateModifications>,
     ) -> Result<Option<Image>, StoreError> {
-        let updated = self
-            .calls
-            .run(async { self.collection.find_one_and_update(filter, update).return_document(ReturnDocument::After).await })
-            .await?;
-        updated.map(ImageDoc::into_image).transpose()
+        let records = self.collection.clone_with_type::<RawDocumentBuf>();
+        let update = async { records.find_one_and_update(filter, update).return_document(ReturnDocument::After).await };
+        self.calls.run(update).await?.map(|record| decode(&record)).transpose()
     }
 }
 

@@ -1,0 +1,117 @@
+//! A record that cannot be read is a fault of the service, on every operation that meets it: never absence, never an outage.
+
+use mongodb::bson::{Bson, DateTime, Document, doc};
+use serde_json::{Value, json};
+
+use super::{
+    app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png},
+    isolation::{call_with, names_something},
+    openapi::operations,
+};
+
+/// A value that the field's type allows and its rules do not, and one of another type.
+const DAMAGES: [(&str, fn() -> Bson); 2] =
+    [("fileName", || Bson::String(String::new())), ("urlsDieAt", || Bson::String("damaged".to_owned()))];
+
+/// An image of each kind that operations tell apart.
+async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
+    let ready = ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
+    let pending = ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned();
+    let declared = json!({ "fileName": "c.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
+    let parts = ada.post("/api/images/multipart", declared).await.id().to_owned();
+    let loose = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
+    let loose = ada.app.anonymous().post(&format!("/uppy/{}/s3/multipart", ada.uppy().await), loose).await;
+    let loose = loose.json["key"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    vec![("ready", ready), ("pending", pending), ("in parts", parts), ("in Uppy's parts", loose)]
+}
+
+fn is_fault(answer: &Answer) -> bool {
+    answer.status == 500 && answer.json["code"] == "internal"
+}
+
+#[tokio::test]
+async fn an_unreadable_image_is_a_fault_on_every_operation_that_names_one() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let whole = ada.upload("whole.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
+    let images = app.db.collection::<Document>("images");
+    let named: Vec<_> =
+        operations().into_iter().filter(|one| names_something(one) && !one.path.starts_with("/api/auth/")).collect();
+    assert!(named.len() >= 16, "{}", named.len());
+    for (state, id) in images_of(&ada).await {
+        let record = app.db_image(&id).await.unwrap();
+        for (field, value) in DAMAGES {
+            images.update_one(doc! { "_id": &id }, doc! { "$set": { field: value() } }).await.unwrap();
+            let damaged = app.db_image(&id).await.unwrap();
+            for operation in &named {
+                let what = format!("{} {} of an image {state}, damaged in {field}", operation.method, operation.path);
+                let answer = call_with(&ada, operation, &id).await;
+                match answer.json["results"].as_array() {
+                    Some(results) => {
+                        let result = &results[0];
+                        assert!(result["status"] == 500 && result["problem"]["code"] == "internal", "{what}: {answer:?}");
+                    }
+                    // Only ready images have a caption to change, and the state can be read.
+                    None if operation.method == reqwest::Method::PATCH && state != "ready" => {
+                        assert_eq!(answer.problem(), (404, "not_found"), "{what}");
+                    }
+                    None => assert!(is_fault(&answer), "{what}: {answer:?}"),
+                }
+            }
+            let mut after = app.db_image(&id).await.unwrap();
+            for document in [&mut after, &mut damaged.clone()] {
+                document.remove("due");
+            }
+            assert_eq!(after.get("state"), damaged.get("state"), "nothing moves it");
+            // The others of a batch are answered.
+            for (path, status) in [("/api/images/read", 200), ("/api/images/confirm", 200), ("/api/images/renew", 200)] {
+                let answer = ada.post(path, json!({ "ids": [&id, &whole] })).await;
+                let statuses: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
+                assert_eq!(statuses, [&json!(500), &json!(status)], "{path}: {answer:?}");
+            }
+            images.replace_one(doc! { "_id": &id }, &record).await.unwrap();
+        }
+    }
+    let deleted = ada.post("/api/images/delete", json!({ "ids": [&whole] })).await;
+    assert_eq!(deleted.json["results"][0]["status"], 204, "{deleted:?}");
+}
+
+/// Bytes and keys whose record cannot be read are neither uploaded anew beside it nor refused as a lost race.
+#[tokio::test]
+async fn an_upload_that_meets_an_unreadable_image_is_a_fault_of_that_item_alone() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ready = ada.upload("a.png", "image/png", &bytes).await;
+    let images = app.db.collection::<Document>("images");
+    for (field, value) in DAMAGES {
+        images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": { field: value() } }).await.unwrap();
+        let answer = ada.issue("a.png", "image/png", &bytes).await;
+        assert!(is_fault(&answer), "{answer:?}");
+        let item = |bytes: &[u8]| declared("a.png", "image/png", bytes);
+        let both = ada.post("/api/images/upload/batch", json!({ "items": [item(&bytes), item(&unique_png())] })).await;
+        let statuses: Vec<_> = both.json["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
+        assert_eq!(statuses, [&json!(500), &json!(201)], "{both:?}");
+    }
+}
+
+/// The records of accounts and sessions, damaged so that their types do not fit.
+#[tokio::test]
+async fn an_unreadable_account_or_session_is_a_fault_and_no_outage() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let credentials = json!({ "email": ada.email, "password": PASSWORD });
+    let log_in = async || app.anonymous().post("/api/auth/login", credentials.clone()).await;
+    let token = log_in().await.json["refreshToken"].clone();
+    let refresh = async || app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": token })).await;
+    let sessions = app.db.collection::<Document>("sessions");
+    sessions.update_many(doc! {}, doc! { "$set": { "createdAt": "damaged" } }).await.unwrap();
+    let answer = refresh().await;
+    assert!(is_fault(&answer), "{answer:?}");
+    sessions.update_many(doc! {}, doc! { "$set": { "createdAt": DateTime::now() } }).await.unwrap();
+    app.db.collection::<Document>("users").update_many(doc! {}, doc! { "$set": { "createdAt": "damaged" } }).await.unwrap();
+    for answer in [ada.get("/api/auth/me").await, log_in().await, refresh().await] {
+        assert!(is_fault(&answer), "{answer:?}");
+    }
+    assert_eq!(ada.get("/api/images/gallery").await.json["images"], Value::Array(Vec::new()));
+}
