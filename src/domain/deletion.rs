@@ -54,8 +54,11 @@ impl Valet {
                 break;
             }
             let found = self.store.images.find_all_owned(user, &left).await?;
-            let ready: Vec<_> = found.iter().filter(|image| image.state == ImageState::Ready).map(|image| image.id).collect();
-            let mut taken = if ready.is_empty() { Vec::new() } else { self.store.delete_owned_ready(user, &ready, now).await? };
+            let ready: Vec<_> = found.iter().filter(|image| image.state == ImageState::Ready).collect();
+            let mut taken = Vec::new();
+            if !ready.is_empty() && self.delete_ready(user, &ready, now).await? {
+                taken.extend(ready.iter().map(|image| image.id));
+            }
             let pending: Vec<_> = found.iter().filter(|image| image.state == ImageState::Pending).collect();
             taken.extend(self.delete_all_pending(user, &pending, now).await?);
             for id in &left {
@@ -86,7 +89,7 @@ impl Valet {
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
         if deleted {
-            self.store.users.release_held(image.user, image.id, image.reserved).await?;
+            self.settle(image.user, &[Image { state: ImageState::Deleting, ..image.clone() }], now).await?;
         }
         Ok(deleted)
     }
@@ -101,10 +104,9 @@ impl Valet {
         let ids: Vec<_> = images.iter().map(|image| image.id).collect();
         self.store.images.delete_all_owned_pending(user, &ids, now).await?;
         let found = self.store.images.find_all_owned(user, &ids).await?;
-        // Some may be another delete's, which lets go of the same holds: a hold is let go of once.
-        let deleted: Vec<_> = found.iter().filter(|image| image.state == ImageState::Deleting).collect();
-        let holds: Vec<_> = deleted.iter().map(|image| (image.id, image.reserved)).collect();
-        self.store.users.release_all_held(user, &holds).await?;
+        // Some may be another delete's, which settles the same reservations: each is settled once.
+        let deleted: Vec<_> = found.into_iter().filter(|image| image.state == ImageState::Deleting).collect();
+        self.settle(user, &deleted, now).await?;
         Ok(deleted.iter().map(|image| image.id).collect())
     }
 

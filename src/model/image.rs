@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Refusal, Sha256, ThumbHash, UserId,
-    object_key::PREVIEW,
+    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, OPENING, Place, Preview, Refusal, Reservation, Sha256,
+    ThumbHash, UserId, object_key::PREVIEW,
 };
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
@@ -270,6 +270,9 @@ pub struct Image {
     pub upload: Upload,
     /// Bytes that were reserved when the upload was opened.
     pub reserved: u64,
+    /// The share of the quota that is counted for it now, where its state alone does not say. Absent also from pending images
+    /// of the former version, whose share is recorded in the user's document.
+    pub reservation: Option<Reservation>,
     /// Under which key the upload was opened, while the key is kept.
     pub idempotency: Option<Idempotency>,
     /// S3's name for a multipart upload; absent until S3 has opened it.
@@ -312,13 +315,16 @@ impl Image {
         idempotency: Option<Idempotency>,
         lifetimes: Lifetimes,
     ) -> Self {
+        let reserved = upload.bytes();
+        let due = lifetimes.created_at + OPENING;
         Self {
             id,
             user,
             key,
             strays: Vec::new(),
             state: ImageState::Pending,
-            reserved: upload.bytes(),
+            reserved,
+            reservation: Some(Reservation { bytes: reserved, place: Place::Pending, due }),
             upload,
             idempotency,
             upload_id: None,

@@ -18,6 +18,7 @@ pub(crate) mod mutations;
 mod object_key;
 mod preview;
 mod refusal;
+mod reservation;
 mod sha256;
 #[cfg(test)]
 mod tests;
@@ -35,5 +36,6 @@ pub use multipart::{Multipart, PartChecksums};
 pub use object_key::KeyOwner;
 pub use preview::{InvalidThumbHash, Preview, ThumbHash};
 pub use refusal::Refusal;
+pub use reservation::{Books, OPENING, Place, Reservation, Settlement, Urls};
 pub use sha256::{InvalidSha256, Sha256};
 pub use user::{Usage, User};

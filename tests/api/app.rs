@@ -135,6 +135,13 @@ impl TestApp {
         self.app.valet.sweep_once(now).await.unwrap().0
     }
 
+    /// Sweeps at a time when every URL of the default settings is dead, until nothing is left to do: what was deleted or
+    /// rejected counts no more.
+    pub async fn sweep_dead_urls(&self) {
+        let dead = OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600);
+        while self.sweep(dead).await != valet::domain::sweeper::Swept::default() {}
+    }
+
     /// The image's document.
     pub async fn db_image(&self, id: &str) -> Option<Document> {
         self.db.collection::<Document>("images").find_one(doc! { "_id": id }).await.unwrap()

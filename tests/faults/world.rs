@@ -232,7 +232,10 @@ impl World {
         let transient = doc! { "$or": [{ "state": { "$nin": ["ready", "gone"] } }, { "due": { "$exists": true } }] };
         for (collection, filter) in [
             ("images", transient),
-            ("users", doc! { "$or": [{ "holds.0": { "$exists": true } }, { "due": { "$exists": true } }] }),
+            (
+                "users",
+                doc! { "$or": [{ "opening.0": { "$exists": true } }, { "holds.0": { "$exists": true } }, { "due": { "$exists": true } }] },
+            ),
         ] {
             let found = self.db.collection::<Document>(collection).find(filter).await.unwrap();
             let found: Vec<Document> = found.try_collect().await.unwrap();

@@ -9,6 +9,7 @@ mod indexes;
 mod inventory;
 mod moves;
 mod page;
+mod reserved;
 mod salvage;
 mod unissued;
 
@@ -26,6 +27,7 @@ pub use self::due::{Claimed, Due, Lease, Postponed};
 pub(super) use self::inventory::not_gone;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};
+pub use self::reserved::Standing;
 use super::{Calls, StoreError, count_moved, datetime, duplicates, instant};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 
@@ -254,6 +256,13 @@ impl Images {
             .await?;
         updated.map(ImageDoc::into_image).transpose()
     }
+}
+
+/// Reads a document as an image.
+pub(super) fn read(document: Document) -> Result<Image, StoreError> {
+    let id = document.get_str("_id").unwrap_or_default().to_owned();
+    let parsed = mongodb::bson::deserialize_from_document::<ImageDoc>(document);
+    parsed.map_err(|_| StoreError::Corrupt { collection: "images", id, field: "a field" })?.into_image()
 }
 
 fn owned(user: UserId, id: ImageId, state: ImageState) -> Document {
