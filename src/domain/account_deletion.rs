@@ -24,7 +24,7 @@ const ACCOUNTS: i64 = 10;
 const IMAGES: u32 = 100;
 /// The former version's holds, per step.
 const HOLDS: i32 = 100;
-/// Longer than a step takes: two listings, a transaction, and the objects of its images.
+/// Longer than a step takes: two listings, a few updates, and the objects of its images.
 const LEASE: Duration = Duration::from_secs(120);
 /// Accounts at once.
 const AT_ONCE: usize = 4;
@@ -193,6 +193,11 @@ impl Valet {
         let openings = self.store.users.openings(user).await?;
         if !openings.is_empty() {
             self.close_all_openings(user, &openings, now).await?;
+            return Ok(Step::More);
+        }
+        let steps = self.store.users.steps_under_way(user).await?;
+        if !steps.is_empty() {
+            self.store.finish_steps(user, &steps).await?;
             return Ok(Step::More);
         }
         if let Some(held) = self.store.users.former_holds_of(user, HOLDS).await?.filter(|held| !held.holds.is_empty()) {

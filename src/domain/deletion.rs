@@ -56,8 +56,8 @@ impl Valet {
             let found = self.store.images.find_all_owned(user, &left).await?;
             let ready: Vec<_> = found.iter().filter(|image| image.state == ImageState::Ready).collect();
             let mut taken = Vec::new();
-            if !ready.is_empty() && self.delete_ready(user, &ready, now).await? {
-                taken.extend(ready.iter().map(|image| image.id));
+            if !ready.is_empty() {
+                taken.extend(self.delete_ready(user, &ready, now).await?);
             }
             let pending: Vec<_> = found.iter().filter(|image| image.state == ImageState::Pending).collect();
             taken.extend(self.delete_all_pending(user, &pending, now).await?);

@@ -68,7 +68,7 @@ pub struct Valet {
     silences: silences::Silences,
     lookout: lookout::Lookout,
     part_looks: uppy::bounds::Looks,
-    settling: reservations::Settling,
+    reservations: reservations::Progress,
     passwords: credentials::passwords::Passwords,
 }
 
@@ -107,7 +107,7 @@ impl Valet {
             silences: silences::Silences::default(),
             lookout: lookout::Lookout::default(),
             part_looks: uppy::bounds::Looks::default(),
-            settling: reservations::Settling::default(),
+            reservations: reservations::Progress::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })
     }

@@ -5,22 +5,21 @@
 //! written beside a ready image (the source of a copy, a preview that did not come), all that was reserved stays counted. So
 //! what a URL can still write is never more than what is counted for it; docs/quota.md has the exceptions, and their bounds.
 //!
-//! A move of state is acknowledged by itself; the reservation follows in a transaction of its own, here. Where the server dies
-//! in between, or the former version made the move, the sweeper finds the reservation that does not fit the state.
+//! A move of state is acknowledged by itself; the reservation follows in a step of its own (`store/reservations.rs`). Where the
+//! server dies in between, or the former version made the move, the sweeper finds the reservation that does not fit the state,
+//! and the step that was announced and not finished.
 
 use std::{
-    collections::{HashMap, HashSet},
-    mem,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
 };
 
 use time::{Duration, OffsetDateTime};
-use tokio::sync::OwnedMutexGuard;
 
 use super::Valet;
 use crate::{
     model::{Image, ImageId, ImageState, OPENING, Settlement, Urls, UserId},
-    store::{FormerHolds, Inserted, Reserved, Room, StaleOpenings, Store, StoreError},
+    store::{FormerHolds, Inserted, Reserved, Room, Stale, Stepped, StoreError, Unsettled},
 };
 
 /// Users per step of each kind, and reservations of one of them: no user's many keep another's waiting.
@@ -30,8 +29,14 @@ const EACH: usize = 100;
 const HOLDS: i32 = 100;
 /// Images with a reservation to settle, per step.
 const UNSETTLED: u32 = 500;
-/// Settlements in one transaction.
-const AT_ONCE: usize = 200;
+/// Settlements in one step.
+const AT_ONCE: usize = 100;
+/// How often a settlement is tried: another server may settle the same image at the same time.
+const TRIES: u32 = 7;
+/// After so many tries, the steps in the way are finished, whoever began them: by then their servers are slow, or dead.
+const PATIENT_TRIES: u32 = 3;
+/// The pause after the first try, which doubles with each.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// After a reservation that could not be settled.
 const RETRY: Duration = Duration::minutes(1);
 
@@ -46,57 +51,11 @@ pub struct SettledReservations {
     pub more: bool,
 }
 
-/// Settlements that wait for their turn, one queue for each user. Transactions on one user's counters abort one another, so
-/// a server makes one at a time, with all that came meanwhile.
+/// Where the sweeper is.
 #[derive(Debug, Default)]
-pub(super) struct Settling {
-    queues: Mutex<HashMap<UserId, Weak<Queue>>>,
+pub(super) struct Progress {
     /// The last user whose former holds were looked at.
     former: Mutex<Option<UserId>>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    waiting: Mutex<Vec<Settlement>>,
-    turn: Arc<tokio::sync::Mutex<()>>,
-}
-
-/// The longest wait for a turn.
-const TURN: std::time::Duration = std::time::Duration::from_secs(2);
-/// Queues are cleared of users that have none when there are so many.
-const QUEUES: usize = 1024;
-
-impl Settling {
-    fn queue(&self, user: UserId) -> Arc<Queue> {
-        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(queue) = queues.get(&user).and_then(Weak::upgrade) {
-            return queue;
-        }
-        if queues.len() >= QUEUES {
-            queues.retain(|_, queue| queue.strong_count() > 0);
-        }
-        let queue = Arc::new(Queue::default());
-        queues.insert(user, Arc::downgrade(&queue));
-        queue
-    }
-}
-
-impl Queue {
-    fn add(&self, settlements: Vec<Settlement>) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).extend(settlements);
-    }
-
-    fn take(&self) -> Vec<Settlement> {
-        let mut all = mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut seen = HashSet::new();
-        all.retain(|settlement| seen.insert(settlement.image));
-        all
-    }
-
-    /// `None` when it took too long: going on without it costs tries, and nothing else.
-    async fn turn(&self) -> Option<OwnedMutexGuard<()>> {
-        tokio::time::timeout(TURN, self.turn.clone().lock_owned()).await.ok()
-    }
 }
 
 impl Valet {
@@ -155,45 +114,79 @@ impl Valet {
 
     /// Frees what is counted for an image beyond its state, once nothing of that lies in the bucket.
     pub(super) async fn release_reserved(&self, image: &Image) -> Result<(), StoreError> {
-        self.settle_all(image.user, image.settlement(Urls::Dead).into_iter().collect()).await
+        self.settle_all(image.user, vec![image.clone()], |image| image.settlement(Urls::Dead)).await
     }
 
     async fn settle_with(&self, user: UserId, images: &[Image], urls: impl Fn(&Image) -> Urls) -> Result<(), StoreError> {
+        self.settle_holds_of(user, images).await?;
+        self.settle_all(user, images.to_vec(), |image| image.settlement(urls(image))).await
+    }
+
+    /// Settles the former version's holds of images that carry no reservation.
+    async fn settle_holds_of(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
         let former: Vec<_> = images.iter().filter(|image| image.reservation.is_none()).collect();
         let ready = former.iter().filter(|image| image.state == ImageState::Ready).map(|image| (image.id, image.surplus()));
         let ended = former.iter().filter(|image| !image.state.is_live()).map(|image| image.id);
         let (ready, ended): (Vec<_>, Vec<_>) = (ready.collect(), ended.collect());
-        self.store.users.settle_former_holds(user, &ready, &ended).await?;
-        self.settle_all(user, images.iter().filter_map(|image| image.settlement(urls(image))).collect()).await
+        self.store.users.settle_former_holds(user, &ready, &ended).await
     }
 
-    async fn settle_all(&self, user: UserId, settlements: Vec<Settlement>) -> Result<(), StoreError> {
-        if settlements.is_empty() {
-            return Ok(());
+    /// Takes the images' steps, and again by what the images are then where another server was faster.
+    async fn settle_all(
+        &self,
+        user: UserId,
+        mut images: Vec<Image>,
+        step: impl Fn(&Image) -> Option<Settlement>,
+    ) -> Result<(), StoreError> {
+        for tried in 0..TRIES {
+            let settlements: Vec<_> = images.iter().filter_map(&step).collect();
+            let mut left = Vec::new();
+            for some in settlements.chunks(AT_ONCE) {
+                let taken = match self.store.settle(user, some).await? {
+                    Stepped::Taken(taken) => taken,
+                    Stepped::InTheWay => Vec::new(),
+                };
+                left.extend(some.iter().map(|settlement| settlement.image).filter(|image| !taken.contains(image)));
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
+            self.clear_the_way(user, &left, tried).await?;
+            images = self.store.images.find_all_owned(user, &left).await?;
         }
-        let queue = self.settling.queue(user);
-        queue.add(settlements);
-        let turn = queue.turn().await;
-        let batch = queue.take();
-        if batch.is_empty() {
-            // The one before has made these with its own.
-            return Ok(());
-        }
-        let store = self.store.clone();
-        // On a task of its own: others wait for it, who did not hang up.
-        let work = tokio::spawn(async move {
-            let _turn = turn;
-            settle_in_turn(&store, user, batch).await
-        });
-        work.await.unwrap_or_else(|error| Err(StoreError::Update(format!("the settling ended: {error}"))))
+        Err(StoreError::Contention { what: "the user's reservations" })
     }
 
-    /// `ready → deleting` for one user's images, with what becomes of their bytes; `false` when one of them was moved
-    /// meanwhile, and nothing is changed.
-    pub(super) async fn delete_ready(&self, user: UserId, images: &[&Image], now: OffsetDateTime) -> Result<bool, StoreError> {
+    /// Waits for other servers' steps of these images, and finishes them where that takes too long.
+    async fn clear_the_way(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
+        tokio::time::sleep(PAUSE * 2_u32.pow(tried)).await;
+        if tried + 1 < PATIENT_TRIES {
+            return Ok(());
+        }
+        let mut steps = self.store.users.steps_under_way(user).await?;
+        steps.retain(|step| images.contains(&step.image));
+        self.store.finish_steps(user, &steps).await
+    }
+
+    /// `ready → deleting` for one user's images, with what becomes of their bytes. Answers those that were moved; of the others,
+    /// the caller looks again what they are.
+    pub(super) async fn delete_ready(
+        &self,
+        user: UserId,
+        images: &[&Image],
+        now: OffsetDateTime,
+    ) -> Result<Vec<ImageId>, StoreError> {
         let deletions: Vec<_> = images.iter().map(|image| image.deletion(self.urls(image, now))).collect();
-        let _turn = self.settling.queue(user).turn().await;
-        self.store.delete_ready(user, &deletions, now).await
+        match self.store.delete_ready(user, &deletions, now).await? {
+            Stepped::Taken(images) => Ok(images),
+            Stepped::InTheWay => {
+                // A server of the former version that died after it had confirmed them leaves their holds.
+                let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
+                self.settle_holds_of(user, &images).await?;
+                self.clear_the_way(user, &ids, PATIENT_TRIES).await?;
+                Ok(Vec::new())
+            }
+        }
     }
 
     /// Closes the openings of a deleted account: none of them can be inserted any more.
@@ -206,11 +199,12 @@ impl Valet {
         self.close_openings(user, openings, now).await.map(drop)
     }
 
-    /// Settles a bounded number of reservations that servers left: openings without an image, reservations that no longer fit
-    /// the state, and the former version's holds.
+    /// Settles a bounded number of reservations that servers left: openings without an image, steps that were begun, reservations
+    /// that no longer fit the state, and the former version's holds.
     pub(super) async fn sweep_reservations(&self, now: OffsetDateTime) -> Result<SettledReservations, StoreError> {
         let mut settled = SettledReservations::default();
         self.sweep_openings(now, &mut settled).await?;
+        self.sweep_steps(now, &mut settled).await?;
         self.sweep_unsettled(now, &mut settled).await?;
         self.sweep_former_holds(now, &mut settled).await?;
         Ok(settled)
@@ -219,7 +213,7 @@ impl Valet {
     async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
         let stale = self.store.users.stale_openings(now - OPENING, USERS, EACH).await?;
         settled.more |= stale.len() == USERS as usize;
-        for StaleOpenings { user, images, unreadable } in stale {
+        for Stale { user, entries: images, unreadable } in stale {
             let closed = self.close_openings(user, &images, now).await;
             if unreadable > 0 {
                 tracing::error!(%user, unreadable, "failed to read entries of a user's opening uploads");
@@ -245,6 +239,28 @@ impl Valet {
         Ok(())
     }
 
+    async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
+        let stale = self.store.users.stale_steps(now - OPENING, USERS, EACH).await?;
+        settled.more |= stale.len() == USERS as usize;
+        for Stale { user, entries: steps, unreadable } in stale {
+            let finished = self.store.finish_steps(user, &steps).await;
+            if unreadable > 0 {
+                tracing::error!(%user, unreadable, "failed to read steps of a user's reservations");
+                settled.failed += unreadable;
+            }
+            if let Err(error) = &finished {
+                tracing::warn!(%user, %error, "failed to finish steps of a user's reservations");
+                settled.failed += 1;
+            }
+            // What failed is looked at again when it is as old anew.
+            if unreadable > 0 || finished.is_err() {
+                self.store.users.postpone_steps(user, now).await?;
+            }
+            settled.more |= finished.is_ok() && !steps.is_empty();
+        }
+        Ok(())
+    }
+
     /// Removes openings. One without an image is freed once its insertion can no longer succeed.
     async fn close_openings(&self, user: UserId, openings: &[ImageId], now: OffsetDateTime) -> Result<u32, StoreError> {
         let there = self.store.images.standings(user, openings).await?;
@@ -263,10 +279,10 @@ impl Valet {
     }
 
     async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
-        for state in [ImageState::Ready, ImageState::Gone] {
+        for which in Unsettled::ALL {
             let mut failed = Vec::new();
             let mut by_user: HashMap<UserId, Vec<Image>> = HashMap::new();
-            let found = self.store.images.unsettled(state, now, UNSETTLED).await?;
+            let found = self.store.images.unsettled(which, now, UNSETTLED).await?;
             settled.more |= found.len() == UNSETTLED as usize;
             for image in found {
                 match image {
@@ -293,14 +309,14 @@ impl Valet {
     }
 
     async fn sweep_former_holds(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
-        let after = *self.settling.former.lock().unwrap_or_else(PoisonError::into_inner);
+        let after = *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found = self.store.users.former_holds(after, USERS, HOLDS).await?;
         if found.is_empty() && after.is_some() {
             found = self.store.users.former_holds(None, USERS, HOLDS).await?;
         }
         // The next step goes on behind these, and begins anew behind the last: no user is in another's way.
         let last = found.last().map(|holds| holds.user);
-        *self.settling.former.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner) = last;
         for FormerHolds { user, holds, unreadable } in found {
             let taken = self.settle_former_holds(FormerHolds { user, holds, unreadable }, now).await;
             if unreadable > 0 {
@@ -346,20 +362,7 @@ impl Valet {
             }
         }
         self.store.users.settle_former_holds(user, &ready, &ended).await?;
-        let _turn = self.settling.queue(user).turn().await;
-        let converted = !pending.is_empty() && self.store.convert_former_holds(user, &pending, now).await?;
+        let converted = !pending.is_empty() && self.store.convert_former_holds(user, &pending).await?;
         Ok((missing, converted || !ready.is_empty() || !ended.is_empty()))
     }
-}
-
-/// Applies all of them that still can be. One whose image has moved meanwhile was settled by the move, or will be.
-async fn settle_in_turn(store: &Store, user: UserId, settlements: Vec<Settlement>) -> Result<(), StoreError> {
-    let mut batches: Vec<_> = settlements.chunks(AT_ONCE).map(<[Settlement]>::to_vec).collect();
-    while let Some(batch) = batches.pop() {
-        if !store.settle(user, &batch).await? && batch.len() > 1 {
-            let (first, second) = batch.split_at(batch.len() / 2);
-            batches.extend([first.to_vec(), second.to_vec()]);
-        }
-    }
-    Ok(())
 }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, OPENING, Place, Preview, Refusal, Reservation, Sha256,
+    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, OPENING, Place, Preview, Refusal, Reservation, Sha256, StepId,
     ThumbHash, UserId, object_key::PREVIEW,
 };
 
@@ -270,9 +270,10 @@ pub struct Image {
     pub upload: Upload,
     /// Bytes that were reserved when the upload was opened.
     pub reserved: u64,
-    /// The share of the quota that is counted for it now, where its state alone does not say. Absent also from pending images
-    /// of the former version, whose share is recorded in the user's document.
+    /// The share of the quota that is counted for it now, where its state alone does not say. The former version writes none.
     pub reservation: Option<Reservation>,
+    /// The latest step of the reservation: the next one is taken on condition that no other came in between.
+    pub last_step: Option<StepId>,
     /// Under which key the upload was opened, while the key is kept.
     pub idempotency: Option<Idempotency>,
     /// S3's name for a multipart upload; absent until S3 has opened it.
@@ -325,6 +326,7 @@ impl Image {
             state: ImageState::Pending,
             reserved,
             reservation: Some(Reservation { bytes: reserved, place: Place::Pending, due }),
+            last_step: None,
             upload,
             idempotency,
             upload_id: None,

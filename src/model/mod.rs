@@ -28,7 +28,7 @@ pub use content_type::ContentType;
 pub use email::{Email, InvalidEmail};
 pub use file_name::{FileName, InvalidFileName};
 pub use format::Format;
-pub use id::{DeploymentId, ImageId, SessionId, UserId};
+pub use id::{DeploymentId, ImageId, SessionId, StepId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
 pub use image::{Caption, Dimensions, Image, ImageState, Lifetimes, ObjectKey, Position, Rejection, Upload, Verified};
 pub use loose::Loose;

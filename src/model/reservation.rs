@@ -4,13 +4,13 @@
 //! An image's document carries its own [`Reservation`] as long as the user's counters differ from what the state alone says.
 //! Without one, a ready image counts with its bytes and as one image, and anything else counts nothing. So the counters of a
 //! user are at any time the sum of [`Image::booked`] over the images, and each step from one booking to the next is a
-//! [`Settlement`]: applied to both documents or to neither.
+//! [`Settlement`]: applied to both documents, or to neither (`store/reservations.rs`).
 
 use std::ops::{AddAssign, Sub};
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Image, ImageId, ImageState};
+use super::{Image, ImageId, ImageState, StepId};
 
 /// How long after an upload was opened its reservation is left to the request that opened it.
 pub const OPENING: Duration = Duration::minutes(2);
@@ -94,7 +94,7 @@ impl AddAssign for Books {
     }
 }
 
-/// A step of an image's reservation, to be applied to image and user together if the image is still as it was read.
+/// A step of an image's reservation, which is taken if the image is still as it was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settlement {
     /// The image.
@@ -103,6 +103,8 @@ pub struct Settlement {
     pub state: ImageState,
     /// Its reservation when it was read.
     pub before: Option<Reservation>,
+    /// The latest step of its reservation when it was read.
+    pub last_step: Option<StepId>,
     /// Its reservation from now on.
     pub after: Option<Reservation>,
     /// The user's counters hold this for it.
@@ -137,6 +139,7 @@ impl Image {
             image: self.id,
             state: self.state,
             before: self.reservation,
+            last_step: self.last_step,
             after,
             booked: self.booked(),
             books: self.books_with(becomes, after),

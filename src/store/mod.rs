@@ -25,13 +25,15 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-pub use images::{Claimed, Count, Due, Entry, Images, Inserted, Inventory, Lease, Page, Postponed, Row, Standing};
+pub use images::{Claimed, Count, Due, Entry, Images, Inserted, Inventory, Lease, Page, Postponed, Row, Standing, Unsettled};
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
+pub use reservations::Stepped;
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{
-    Account, Deletion, DeletionDue, FormerHold, FormerHolds, NewPassword, PasswordState, Reserved, Room, StaleOpenings, Users,
+    Account, Deletion, DeletionDue, FormerHold, FormerHolds, NewPassword, PasswordState, Reserved, Room, Stale, StepUnderWay,
+    Users,
 };
 
 use self::calls::{Calls, DEADLINE};

@@ -1,9 +1,9 @@
 //! A user's counts computed anew from the images, and repaired when they drifted.
 //!
 //! One snapshot transaction: user and images are read as of one moment, and the write fails when another write has changed the
-//! user since, so that no reservation, confirm or delete under way is lost or counted twice. A confirm changes the image's
-//! state first, and its reservation together with the user: what is counted is what the reservations say, so that a settling
-//! under way finds its step to be made.
+//! user since, so that no reservation, confirm or delete under way is lost or counted twice. What is counted is what the
+//! images' reservations say: an announced step that its image has taken is counted then and its entry goes, one that is not
+//! taken yet keeps its entry.
 
 use std::{collections::HashSet, fmt, time::Duration};
 
@@ -82,11 +82,12 @@ async fn repair(
 ) -> mongodb::error::Result<Option<Repair>> {
     let (users, images) = (database.collection::<Document>("users"), database.collection::<Document>("images"));
     let filter = doc! { "_id": user.to_string() };
-    let projection = doc! { "usedBytes": 1, "images": 1, "pending": 1, "opening": 1, "holds": 1 };
+    let projection = doc! { "usedBytes": 1, "images": 1, "pending": 1, "opening": 1, "settling": 1, "holds": 1 };
     let Some(found) = users.find_one(filter.clone()).projection(projection).session(&mut *session).await? else {
         return Ok(None);
     };
     let (opening, held) = (documents(&found, "opening"), documents(&found, "holds"));
+    let steps = documents(&found, "settling");
     let was = Counts {
         used_bytes: number(&found, "usedBytes"),
         images: number(&found, "images"),
@@ -97,15 +98,29 @@ async fn repair(
     let reserved = Reserved::read(&images, user, session).await?;
     books += reserved.books;
     let entries = still_opening(&images, user, &opening, now, session).await?;
-    let holds = recount_holds(&images, (user, &held, &reserved.former), now, session).await?;
+    let settling = not_taken(&images, user, &steps, session).await?;
+    // What was a hold of the former version counts until its image has a reservation.
+    let converting: Vec<_> = settling.iter().filter(|step| step.contains_key("hold")).collect();
+    let is_held = |image: &Document| !converting.iter().any(|step| text(step, "image") == text(image, "_id"));
+    let former: Vec<_> = reserved.former.into_iter().filter(is_held).collect();
+    let holds = recount_holds(&images, (user, &held, &former), now, session).await?;
     let sum = |entries: &[Document]| entries.iter().map(|entry| number(entry, "bytes")).sum::<i64>();
-    let pending = books.pending + count(entries.len());
-    let used_bytes = books.bytes + sum(&entries) + sum(&holds);
+    let converted = converting.iter().map(|step| number(step, "hold")).sum::<i64>();
+    let pending = books.pending + count(entries.len()) + count(converting.len());
+    let used_bytes = books.bytes + sum(&entries) + converted + sum(&holds);
     let is = Counts { used_bytes, images: books.images, pending: pending + count(holds.len()) };
-    if was == is && held == holds && number(&found, "pending") == pending {
+    let is_right = was == is && held == holds && number(&found, "pending") == pending && steps.len() == settling.len();
+    if is_right {
         return Ok(None);
     }
-    let set = doc! { "usedBytes": is.used_bytes, "images": is.images, "pending": pending, "opening": entries, "holds": holds };
+    let set = doc! {
+        "usedBytes": is.used_bytes,
+        "images": is.images,
+        "pending": pending,
+        "opening": entries,
+        "settling": settling,
+        "holds": holds,
+    };
     users.update_one(filter, doc! { "$set": set }).session(session).await?;
     Ok(Some(Repair { user, was, is }))
 }
@@ -170,6 +185,26 @@ async fn still_opening(
     let is_kept =
         |entry: &&Document| !inserted.contains(text(entry, "image")) && entry.get_datetime("at").is_ok_and(|at| *at >= since);
     Ok(opening.iter().filter(is_kept).cloned().collect())
+}
+
+/// Steps that are announced and that their images have not taken.
+async fn not_taken(
+    images: &Collection<Document>,
+    user: UserId,
+    steps: &[Document],
+    session: &mut ClientSession,
+) -> mongodb::error::Result<Vec<Document>> {
+    let mut taken = HashSet::new();
+    if !steps.is_empty() {
+        let ids: Vec<_> = steps.iter().map(|step| text(step, "image")).collect();
+        let last: Vec<_> = steps.iter().map(|step| text(step, "step")).collect();
+        let filter = doc! { "_id": { "$in": ids }, "user": user.to_string(), "lastStep": { "$in": last } };
+        let mut found = images.find(filter).projection(doc! { "lastStep": 1 }).session(&mut *session).await?;
+        while let Some(image) = found.next(&mut *session).await.transpose()? {
+            taken.insert(text(&image, "lastStep").to_owned());
+        }
+    }
+    Ok(steps.iter().filter(|step| !taken.contains(text(step, "step"))).cloned().collect())
 }
 
 /// The former version's holds: one for each of its pending images, and those of uploads that it may be opening; in their

@@ -1,15 +1,17 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
-//! identity: {issuer, subject}, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}], holds: [], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
+//! identity: {issuer, subject}, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}],
+//! settling: [{image, step, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
 //! identity; each is unique by an index of those that have it, so that neither kind can be taken for the other.
 //!
-//! Here are accounts, how they are made and found; `passwords` changes what proves them, `quota` counts their uploads,
-//! `former_holds` takes over how the former version counted them, `deletion` ends accounts.
+//! Here are accounts, how they are made and found; `passwords` changes what proves them, `quota` and `settling` count their
+//! uploads, `former_holds` takes over how the former version counted them, `deletion` ends accounts.
 
 mod deletion;
-pub(super) mod former_holds;
+mod former_holds;
 mod identities;
 mod passwords;
 mod quota;
+mod settling;
 
 use std::sync::Arc;
 
@@ -22,13 +24,14 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-pub(super) use self::quota::pending;
+pub(super) use self::settling::Announced;
 use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptDoc};
 pub use self::{
     deletion::{Deletion, DeletionDue},
     former_holds::{FormerHold, FormerHolds},
     passwords::{NewPassword, PasswordState},
-    quota::{Reserved, Room, StaleOpenings},
+    quota::{Reserved, Room, Stale},
+    settling::StepUnderWay,
 };
 use super::{Calls, StoreError, datetime, instant, is_duplicate, is_other_index};
 use crate::model::{Email, User, UserId};
@@ -143,6 +146,7 @@ impl Users {
                 .options(unique("identity", "identity"))
                 .build(),
             IndexModel::builder().keys(doc! { "opening.at": 1 }).options(sparse("openingAt")).build(),
+            IndexModel::builder().keys(doc! { "settling.at": 1 }).options(sparse("settlingAt")).build(),
             IndexModel::builder().keys(doc! { "holds.at": 1 }).options(sparse("holdsAt")).build(),
             IndexModel::builder().keys(doc! { "due": 1 }).options(sparse("due")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),

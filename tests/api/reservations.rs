@@ -2,6 +2,7 @@
 //! states; and no user's reservations keep another's waiting.
 
 mod former;
+mod steps;
 
 use std::{collections::HashSet, time::Duration};
 
@@ -249,6 +250,10 @@ async fn a_deleted_accounts_openings_are_closed() {
     let entry = doc! { "image": &id, "bytes": 500_i64, "at": DateTime::now() };
     let counted = doc! { "$push": { "opening": entry }, "$inc": { "usedBytes": 500_i64, "pending": 1_i64 } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, counted).await.unwrap();
+    // And a step that a server began and did not finish.
+    let step = doc! { "image": &id, "step": uuid::Uuid::now_v7().to_string(), "at": DateTime::now(), "bytes": 0_i64, "images": 0_i64, "pending": 0_i64 };
+    let begun = doc! { "$push": { "settling": step } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, begun).await.unwrap();
     assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
     app.sweep_to_the_end().await;
     assert!(app.db_all("users").await.is_empty());
@@ -275,7 +280,7 @@ async fn one_users_unreadable_records_stop_nobody() {
         doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": "many", "at": past },
         doc! { "at": past },
     ];
-    let set = doc! { "opening": broken.to_vec(), "holds": broken[1..].to_vec() };
+    let set = doc! { "opening": broken.to_vec(), "holds": broken[1..].to_vec(), "settling": broken.to_vec() };
     users.update_one(doc! { "_id": &eve.id }, doc! { "$set": set }).await.unwrap();
     // Ada's: one of each that can be settled.
     let entry = |field: &str| doc! { field: { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": past } };
@@ -287,7 +292,7 @@ async fn one_users_unreadable_records_stop_nobody() {
     assert_eq!(bob.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
     let swept = app.sweep(after(1)).await;
     assert_eq!((swept.holds, swept.accounts), (2, 1), "{swept:?}");
-    assert!(swept.failed >= 6, "three entries, three holds, an image: {swept:?}");
+    assert!(swept.failed >= 10, "three entries, four steps, three holds, an image: {swept:?}");
     assert_eq!(usage(&ada).await, (0, 0, 0));
     // What failed is looked at again later, and not at once.
     assert!(app.sweep(after(2)).await.failed <= 3, "the holds");

@@ -107,11 +107,6 @@ impl World {
         parsed.read_concern = Some(ReadConcern::majority());
         parsed.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
         let client = mongodb::Client::with_options(parsed).unwrap();
-        // A transaction of a server that was killed holds its locks this long; mongod's default is a minute.
-        let limit = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": 3 };
-        if let Err(error) = client.database("admin").run_command(limit).await {
-            println!("transactions of the dead live for a minute: {error}");
-        }
         let seconds = |duration: Duration| format!("{}s", duration.as_secs());
         let settings = Settings(vec![
             ("MONGODB_URI", mongodb),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
     Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Loose, Multipart,
-    ObjectKey, PartChecksums, Place, Preview, Rejection, Reservation, Sha256, ThumbHash, Upload, UserId,
+    ObjectKey, PartChecksums, Place, Preview, Rejection, Reservation, Sha256, StepId, ThumbHash, Upload, UserId,
 };
 
 const SINGLE: &str = "single";
@@ -52,6 +52,9 @@ pub(super) struct ImageDoc {
     reserved: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reservation: Option<ReservationDoc>,
+    /// The latest step of the reservation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_step: Option<String>,
     /// Keys beside `key` that are to be cleared once no URL lives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     strays: Vec<String>,
@@ -153,6 +156,7 @@ impl ImageDoc {
             thumb_hash: upload.thumb_hash.as_ref().map(ToString::to_string),
             reserved: (image.reserved != upload.size || upload.loose.is_some()).then(|| integer(image.reserved)),
             reservation: image.reservation.map(ReservationDoc::new),
+            last_step: None,
             strays: Vec::new(),
             idem_key: image.idempotency.as_ref().map(|known| known.key.as_str().to_owned()),
             idem_hash: image.idempotency.as_ref().map(|known| known.request.to_string()),
@@ -198,6 +202,11 @@ impl ImageDoc {
                 Some(reservation) => Some(reservation.into_reservation().ok_or_else(|| corrupt("reservation"))?),
                 None => None,
             },
+            last_step: self
+                .last_step
+                .as_deref()
+                .map(|text| StepId::parse(text).ok_or_else(|| corrupt("lastStep")))
+                .transpose()?,
             strays: self.strays.into_iter().map(ObjectKey::stored).collect(),
             idempotency: self.idem_key.as_deref().zip(self.idem_hash.as_deref()).and_then(|(key, hash)| {
                 Some(Idempotency { key: IdempotencyKey::parse(key).ok()?, request: Sha256::parse(hash).ok()? })

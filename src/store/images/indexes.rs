@@ -13,12 +13,8 @@ const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 /// The gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key; what is due;
 /// reservations that are to be settled; what fails to be settled again and again; and the end of records of which nothing is
 /// left, the only ones that MongoDB may remove by itself.
-pub(super) fn models() -> [IndexModel; 8] {
+pub(super) fn models() -> [IndexModel; 7] {
     let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
-    let unsettled = |name: &str, state: ImageState| {
-        let among = doc! { "state": state.as_str(), "reservation.due": { "$exists": true } };
-        IndexOptions::builder().name(name.to_owned()).partial_filter_expression(among).build()
-    };
     let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();
     [
         index(doc! { "user": 1, "state": 1, "uploadedAt": -1, "_id": -1 }, named("gallery")),
@@ -42,9 +38,13 @@ pub(super) fn models() -> [IndexModel; 8] {
             doc! { "due": 1 },
             IndexOptions::builder().name("due".to_owned()).partial_filter_expression(doc! { "due": { "$exists": true } }).build(),
         ),
-        // Pending images are in neither: opening an upload pays nothing for them.
-        index(doc! { "reservation.due": 1 }, unsettled("unsettledReady", ImageState::Ready)),
-        index(doc! { "state": 1, "reservation.due": 1 }, unsettled("unsettledGone", ImageState::Gone)),
+        index(
+            doc! { "state": 1, "reservation.place": 1, "reservation.due": 1 },
+            IndexOptions::builder()
+                .name("reserved".to_owned())
+                .partial_filter_expression(doc! { "reservation.due": { "$exists": true } })
+                .build(),
+        ),
         index(
             doc! { "sweepFailures": 1 },
             IndexOptions::builder()

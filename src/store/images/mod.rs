@@ -27,7 +27,7 @@ pub use self::due::{Claimed, Due, Lease, Postponed};
 pub(super) use self::inventory::not_gone;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};
-pub use self::reserved::Standing;
+pub use self::reserved::{Standing, Unsettled};
 use super::{Calls, StoreError, count_moved, datetime, duplicates, instant};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 

@@ -1,4 +1,5 @@
-//! What the sweeper asks of reservations: images whose own no longer fits their state, and which images there are at all.
+//! What is asked of images about reservations: whether they took a step, whose reservation no longer fits the state, and which
+//! images there are at all.
 
 use std::collections::HashMap;
 
@@ -8,8 +9,8 @@ use time::OffsetDateTime;
 
 use super::{Images, owned_by_ids};
 use crate::{
-    model::{Image, ImageId, ImageState, UserId},
-    store::{StoreError, datetime},
+    model::{Image, ImageId, ImageState, OPENING, Place, StepId, UserId},
+    store::{StepUnderWay, StoreError, datetime, integer},
 };
 
 /// As much of an image as its former hold needs.
@@ -25,20 +26,85 @@ pub struct Standing {
     pub surplus: u64,
 }
 
+/// Which reservations no longer fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unsettled {
+    /// Images that left the pending state, and have a place among open uploads or images still. A settled one of a tombstone
+    /// has none, and comes to the sweeper by the tombstone's own `due`.
+    Moved,
+    /// Images that are gone, and have a reservation still.
+    Gone,
+}
+
+impl Unsettled {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Moved, Self::Gone];
+
+    fn states_and_places(self) -> (&'static [ImageState], &'static [Place]) {
+        use ImageState::{Deleting, Expired, Gone, Ready, Rejected};
+        match self {
+            Self::Moved => (&[Ready, Deleting, Rejected, Expired], &[Place::Pending, Place::Image]),
+            Self::Gone => (&[Gone], &Place::ALL),
+        }
+    }
+}
+
 impl Images {
-    /// Images that are ready or gone and still carry a reservation that is due, the longest due first: what servers left that
-    /// died, or that know no reservations. Tombstones are not among them: each comes to the sweeper by its own `due`. What
-    /// cannot be read is answered as an error, with its id.
+    /// Which of these steps their images have taken. The others never will be: their images are no longer as they were when the
+    /// steps were announced. A step that gives an image a reservation in place of a hold is taken here.
+    pub(in crate::store) async fn decide_steps(&self, user: UserId, steps: &[StepUnderWay]) -> Result<Vec<StepId>, StoreError> {
+        let mut taken = Vec::new();
+        for step in steps {
+            let is_taken = match step.hold {
+                Some(bytes) => {
+                    self.reserve_in_place_of_hold(user, step, bytes).await?;
+                    true
+                }
+                None => {
+                    let not_taken = doc! { "lastStep": StepId::new().to_string() };
+                    // No such image: only what is gone is removed, and only a step to nothing leads there.
+                    !self.moved(without_step(user, step), doc! { "$set": not_taken }).await?
+                }
+            };
+            taken.extend(is_taken.then_some(step.step));
+        }
+        Ok(taken)
+    }
+
+    /// In whatever state the image is: what does not fit the state is settled like any other.
+    async fn reserve_in_place_of_hold(&self, user: UserId, step: &StepUnderWay, bytes: u64) -> Result<(), StoreError> {
+        let mut filter = without_step(user, step);
+        filter.insert("reservation", doc! { "$exists": false });
+        let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING.whole_milliseconds()).unwrap_or(i64::MAX)] };
+        let reservation = doc! { "bytes": integer(bytes), "place": Place::Pending.as_str(), "due": due };
+        let set = doc! { "$set": { "reservation": reservation, "lastStep": step.step.to_string() } };
+        self.calls.run(async { self.collection.update_one(filter, vec![set]).await }).await.map(drop)
+    }
+
+    /// Many conditional updates, each on its own. Answers how many images changed.
+    pub(in crate::store) async fn update_all(
+        &self,
+        updates: impl Iterator<Item = (Document, Document)>,
+    ) -> Result<u64, StoreError> {
+        self.calls.update_each(&self.collection, updates.map(|(filter, update)| (filter, update.into()))).await
+    }
+
+    /// Images whose reservation does not fit their state and is due, the longest due first: what servers left that died, or that
+    /// know no reservations. What cannot be read is answered as an error, with its id.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn unsettled(
         &self,
-        state: ImageState,
+        which: Unsettled,
         now: OffsetDateTime,
         limit: u32,
     ) -> Result<Vec<Result<Image, (String, StoreError)>>, StoreError> {
-        let filter = doc! { "state": state.as_str(), "reservation.due": { "$lte": datetime(now) } };
+        let (states, places) = which.states_and_places();
+        let states: Vec<_> = states.iter().map(|state| state.as_str()).collect();
+        let places: Vec<_> = places.iter().map(|place| place.as_str()).collect();
+        let due = doc! { "$lte": datetime(now) };
+        let filter = doc! { "state": { "$in": states }, "reservation.place": { "$in": places }, "reservation.due": due };
         let documents = self.collection.clone_with_type::<Document>();
         let found = self.calls.read(|| async {
             let find = documents.find(filter.clone()).sort(doc! { "reservation.due": 1 }).limit(i64::from(limit));
@@ -89,4 +155,9 @@ impl Images {
         };
         Ok(found.await?.iter().filter_map(read).collect())
     }
+}
+
+/// The step's image, unless it has taken the step.
+fn without_step(user: UserId, step: &StepUnderWay) -> Document {
+    doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": { "$ne": step.step.to_string() } }
 }

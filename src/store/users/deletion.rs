@@ -125,8 +125,8 @@ impl Users {
         Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
-    /// The end of a deletion under this lease: the tombstone goes, unless an upload is still being
-    /// opened, or is counted by one of the former version's holds.
+    /// The end of a deletion under this lease: the record goes, unless an upload is still being opened, a
+    /// step of a reservation is under way, or one of the former version's holds counts an upload.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -136,6 +136,7 @@ impl Users {
             "due": datetime(lease),
             "deletedAt": { "$exists": true },
             "opening.image": { "$exists": false },
+            "settling.image": { "$exists": false },
             "holds.image": { "$exists": false },
         };
         Ok(self.calls.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)

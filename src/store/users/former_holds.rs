@@ -4,8 +4,9 @@
 //! `reservation`. Which version counts an image is therefore in the image itself:
 //!
 //! - Without a reservation, its hold counts it, and who removes the hold, once, decides what becomes of the bytes. This
-//!   version settles such an image by the same rule, and the sweeper converts the holds of pending ones: one transaction
-//!   removes the hold, adds its place to `pending` and its bytes to the image's `reservation`. `usedBytes` does not change.
+//!   version settles such an image by the same rule, and the sweeper converts the holds of pending ones: one update of the
+//!   user turns the hold into a step under way, which counts as the hold did, and the step gives the image its `reservation`,
+//!   whatever state the former version has moved it to meanwhile. `usedBytes` does not change.
 //! - With a reservation, the former version finds no hold and changes no counter when it confirms, rejects, expires or deletes
 //!   the pending upload; the sweeper of this version finds the reservation that no longer fits the state, and settles it. When
 //!   the former version deletes a *ready* image it subtracts the image's bytes and one image, as ever; the booking of such a
@@ -110,7 +111,7 @@ impl Users {
 }
 
 /// The holds but those of these images.
-pub(in crate::store) fn without(images: &[String]) -> Document {
+pub(super) fn without(images: &[String]) -> Document {
     doc! { "$filter": { "input": "$holds", "cond": { "$not": [{ "$in": ["$$this.image", images] }] } } }
 }
 

@@ -5,7 +5,8 @@
 //! entry to `opening`; then the image is inserted, whose own `reservation` stands for the entry from then on. Should the
 //! server die in between, the entry tells the sweeper what to take back, once: the update that subtracts removes the entry.
 //! An entry whose image was inserted is removed by the same server's next reservation for this user, else by the sweeper;
-//! so `opening` is as long as uploads are being opened at once, and not as long as uploads are open.
+//! so `opening` is as long as uploads are being opened at once, and not as long as uploads are open. What changes the counters
+//! from then on is in `settling`.
 
 use std::{
     collections::HashMap,
@@ -43,13 +44,13 @@ pub struct Room {
     pub max_pending: u32,
 }
 
-/// A user's entries of `opening` that are older than any request.
+/// Entries in a user's document that are older than any request.
 #[derive(Debug, Clone)]
-pub struct StaleOpenings {
+pub struct Stale<T> {
     /// Whose.
     pub user: UserId,
-    /// Which uploads, at most as many as were asked for.
-    pub images: Vec<ImageId>,
+    /// At most as many as were asked for.
+    pub entries: Vec<T>,
     /// Entries that cannot be read.
     pub unreadable: u32,
 }
@@ -184,38 +185,54 @@ impl Users {
         before: OffsetDateTime,
         users: u32,
         each: usize,
-    ) -> Result<Vec<StaleOpenings>, StoreError> {
-        let before = datetime(before);
-        let filter = doc! { "opening.at": { "$lt": before } };
-        let documents = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async {
-            let find = documents.find(filter.clone()).projection(doc! { "opening": 1 }).sort(doc! { "opening.at": 1 });
-            find.limit(i64::from(users)).await?.try_collect::<Vec<_>>().await
-        });
-        let stale_of = |document: Document| {
-            let user = document.get_str("_id").ok().and_then(UserId::parse)?;
-            let entries = document.get_array("opening").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document);
-            let stale = entries.filter(|entry| entry.get_datetime("at").is_ok_and(|at| *at < before)).take(each);
-            let (mut images, mut unreadable) = (Vec::new(), 0);
-            for entry in stale {
-                // Without a number of bytes nothing can be subtracted.
-                match entry.get_str("image").ok().and_then(ImageId::parse).filter(|_| entry.get_i64("bytes").is_ok()) {
-                    Some(image) => images.push(image),
-                    None => unreadable += 1,
-                }
-            }
-            Some(StaleOpenings { user, images, unreadable })
-        };
-        Ok(found.await?.into_iter().filter_map(stale_of).collect())
+    ) -> Result<Vec<Stale<ImageId>>, StoreError> {
+        // Without a number of bytes nothing can be subtracted.
+        let read = |entry: &Document| ImageId::parse(entry.get_str("image").ok()?).filter(|_| entry.get_i64("bytes").is_ok());
+        self.stale("opening", before, (users, each), read).await
     }
 
-    /// Looks at a user's stale entries again after `at`, so that they keep no other user's waiting.
+    /// Looks at a user's stale openings again after `at`, so that they keep no other user's waiting.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn postpone_openings(&self, user: UserId, at: OffsetDateTime) -> Result<(), StoreError> {
+        self.postpone_stale("opening", user, at).await
+    }
+
+    /// Entries of the array `field` whose `at` is before `before`, the users with the oldest first.
+    pub(super) async fn stale<T>(
+        &self,
+        field: &'static str,
+        before: OffsetDateTime,
+        (users, each): (u32, usize),
+        read: impl Fn(&Document) -> Option<T>,
+    ) -> Result<Vec<Stale<T>>, StoreError> {
+        let (at, before) = (format!("{field}.at"), datetime(before));
+        let (filter, order) = (doc! { &at: { "$lt": before } }, doc! { &at: 1 });
+        let documents = self.collection.clone_with_type::<Document>();
+        let found = self.calls.read(|| async {
+            let find = documents.find(filter.clone()).projection(doc! { field: 1 }).sort(order.clone());
+            find.limit(i64::from(users)).await?.try_collect::<Vec<_>>().await
+        });
+        let stale_of = |document: Document| {
+            let user = document.get_str("_id").ok().and_then(UserId::parse)?;
+            let entries = document.get_array(field).map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document);
+            let stale = entries.filter(|entry| entry.get_datetime("at").is_ok_and(|at| *at < before)).take(each);
+            let mut of_user = Stale { user, entries: Vec::new(), unreadable: 0 };
+            for entry in stale.map(&read) {
+                match entry {
+                    Some(entry) => of_user.entries.push(entry),
+                    None => of_user.unreadable += 1,
+                }
+            }
+            Some(of_user)
+        };
+        Ok(found.await?.into_iter().filter_map(stale_of).collect())
+    }
+
+    pub(super) async fn postpone_stale(&self, field: &str, user: UserId, at: OffsetDateTime) -> Result<(), StoreError> {
         let stale = doc! { "entry.at": { "$lt": datetime(at) } };
-        let update = doc! { "$set": { "opening.$[entry].at": datetime(at) } };
+        let update = doc! { "$set": { format!("{field}.$[entry].at"): datetime(at) } };
         let update = self.collection.update_one(doc! { "_id": user.to_string() }, update).array_filters([stale]);
         self.calls.run(async { update.await }).await.map(drop)
     }

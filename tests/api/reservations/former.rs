@@ -130,14 +130,27 @@ async fn former_gone(app: &TestApp, id: &str) {
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
 }
 
+/// The former version has removed the object, and looks again when the URL is dead.
+async fn former_put_off(app: &TestApp, id: &str) {
+    let dead = DateTime::from_millis(DateTime::now().timestamp_millis() + 75 * 60_000);
+    app.db.collection::<Document>("images").update_one(doc! { "_id": id }, doc! { "$set": { "due": dead } }).await.unwrap();
+}
+
 /// What a server of the former version does to an upload that this one opened: it finds no hold, and changes no counter, but
 /// for the deletion of a ready image. This version's sweeper settles each.
 #[tokio::test]
 async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
     let app = TestApp::start().await;
-    for steps in
-        ["ready", "deleting", "rejected", "deleting gone", "ready deleted", "ready deleted gone", "ready settled deleted"]
-    {
+    for steps in [
+        "ready",
+        "deleting",
+        "deleting put-off",
+        "rejected put-off",
+        "deleting gone",
+        "ready deleted",
+        "ready deleted gone",
+        "ready settled deleted",
+    ] {
         let ada = app.user().await;
         let bytes = unique_png();
         let len = i64::try_from(bytes.len()).unwrap();
@@ -149,6 +162,7 @@ async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
                 "settled" => drop(app.sweep(after(300)).await),
                 "deleted" => former_delete(&app, &ada.id, ticket.id()).await,
                 "gone" => former_gone(&app, ticket.id()).await,
+                "put-off" => former_put_off(&app, ticket.id()).await,
                 state => former_tombstone(&app, ticket.id(), state).await,
             }
             // Never a number below zero, whatever the counters say for a moment.
@@ -161,6 +175,40 @@ async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
         assert_eq!(usage(&ada).await.0, if steps == "ready" { len } else { 0 }, "{steps}");
         app.audit().await;
     }
+}
+
+/// A hold that is being converted when its server dies, while the former version moves the image: the hold is gone, so the
+/// former version changes no counter, and the step that stands for it does not get lost.
+#[tokio::test]
+async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() {
+    let app = TestApp::start().await;
+    for state in ["pending", "ready", "deleting", "rejected", "ready deleted"] {
+        let ada = app.user().await;
+        let bytes = unique_png();
+        let len = i64::try_from(bytes.len()).unwrap();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+        make_former(&app, &ada.id, ticket.id()).await;
+        let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
+        let entry = doc! { "image": ticket.id(), "step": uuid::Uuid::now_v7().to_string(), "at": old, "bytes": 0_i64, "images": 0_i64, "pending": 0_i64, "hold": len };
+        let begun = doc! { "$push": { "settling": entry }, "$set": { "holds": [] }, "$inc": { "pending": 1_i64 } };
+        app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, begun).await.unwrap();
+        app.app.valet.recount(None, |repair| panic!("{state}: nothing drifted: {repair}")).await.unwrap();
+        for step in state.split(' ').filter(|step| *step != "pending") {
+            match step {
+                "ready" => former_ready(&app, ticket.id()).await,
+                "deleted" => former_delete(&app, &ada.id, ticket.id()).await,
+                tombstone => former_tombstone(&app, ticket.id(), tombstone).await,
+            }
+        }
+        app.sweep(after(1)).await;
+        app.sweep(after(300)).await;
+        let (_, images, pending) = usage(&ada).await;
+        assert_eq!((images, pending), (i64::from(state == "ready"), i64::from(state == "pending")), "{state}");
+        app.audit().await;
+    }
+    app.sweep_to_the_end().await;
+    app.audit().await;
 }
 
 /// The cap of open uploads is one for both kinds, and a recount knows both.
