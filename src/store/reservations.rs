@@ -7,9 +7,10 @@
 //! 3. One update of the user removes the entry and adds to the counters, or nothing where the image did not change.
 //!
 //! Each is an update of one document, so a server that dies leaves no locks, only an entry. Any server can finish that
-//! ([`Store::finish_steps`]): it looks whether the image took the step, and where it did not, changes the image's `lastStep`,
-//! so that the second update finds another image than was read, however late it arrives. The third one adds what the entry
-//! says only if it removes the entry. So each step is counted once.
+//! ([`Store::finish_steps`]): where `lastStep` is still what the entry says was read, it becomes another, so that the second
+//! update finds another image than was read, however late it arrives; else `lastStep` tells whether the step was taken. Nobody
+//! takes a further step of the image until the entry is gone. The third update adds what the entry says only if it removes the
+//! entry. So each step is counted once.
 
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
@@ -63,7 +64,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; what is begun is finished as any step.
     pub async fn convert_former_holds(&self, user: UserId, holds: &[(ImageId, u64)]) -> Result<bool, StoreError> {
-        let step = |(image, bytes): &(ImageId, u64)| StepUnderWay { image: *image, step: StepId::new(), hold: Some(*bytes) };
+        // The former version takes no steps.
+        let step = |(image, bytes): &(ImageId, u64)| StepUnderWay {
+            image: *image,
+            step: StepId::new(),
+            before: None,
+            hold: Some(*bytes),
+        };
         let steps: Vec<_> = holds.iter().map(step).collect();
         let announced = self.users.announce_conversions(user, &steps).await?;
         if announced {
@@ -91,7 +98,12 @@ impl Store {
         if settlements.is_empty() {
             return Ok(Stepped::Taken(Vec::new()));
         }
-        let under_way = |settlement: &Settlement| StepUnderWay { image: settlement.image, step: StepId::new(), hold: None };
+        let under_way = |settlement: &Settlement| StepUnderWay {
+            image: settlement.image,
+            step: StepId::new(),
+            before: settlement.last_step,
+            hold: None,
+        };
         let steps: Vec<_> = settlements.iter().map(under_way).collect();
         let announced = self.users.announce(user, steps.iter().zip(settlements)).await?;
         if announced == Announced::InTheWay {

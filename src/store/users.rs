@@ -1,6 +1,6 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
 //! identity: {issuer, subject}, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}],
-//! settling: [{image, step, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
+//! settling: [{image, step, before, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
 //! identity; each is unique by an index of those that have it, so that neither kind can be taken for the other.
 //!
 //! Here are accounts, how they are made and found; `passwords` changes what proves them, `quota` and `settling` count their

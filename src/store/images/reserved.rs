@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, owned_by_ids};
@@ -60,20 +60,29 @@ impl Images {
                     self.reserve_in_place_of_hold(user, step, bytes).await?;
                     true
                 }
-                None => {
-                    let not_taken = doc! { "lastStep": StepId::new().to_string() };
-                    // No such image: only what is gone is removed, and only a step to nothing leads there.
-                    !self.moved(without_step(user, step), doc! { "$set": not_taken }).await?
-                }
+                None => self.has_taken(user, step).await?,
             };
             taken.extend(is_taken.then_some(step.step));
         }
         Ok(taken)
     }
 
+    async fn has_taken(&self, user: UserId, step: &StepUnderWay) -> Result<bool, StoreError> {
+        let other = doc! { "$set": { "lastStep": StepId::new().to_string() } };
+        if self.moved(before_step(user, step), other).await? {
+            return Ok(false);
+        }
+        let records = self.collection.clone_with_type::<Document>();
+        let filter = doc! { "_id": step.image.to_string(), "user": user.to_string() };
+        let ask = || async { records.find_one(filter.clone()).projection(doc! { "lastStep": 1 }).await };
+        // No such image: only what is gone is removed, and only a step to nothing leads there.
+        let image = self.calls.read(ask).await?;
+        Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.step.to_string())))
+    }
+
     /// In whatever state the image is: what does not fit the state is settled like any other.
     async fn reserve_in_place_of_hold(&self, user: UserId, step: &StepUnderWay, bytes: u64) -> Result<(), StoreError> {
-        let mut filter = without_step(user, step);
+        let mut filter = before_step(user, step);
         filter.insert("reservation", doc! { "$exists": false });
         let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING.whole_milliseconds()).unwrap_or(i64::MAX)] };
         let reservation = doc! { "bytes": integer(bytes), "place": Place::Pending.as_str(), "due": due };
@@ -157,7 +166,9 @@ impl Images {
     }
 }
 
-/// The step's image, unless it has taken the step.
-fn without_step(user: UserId, step: &StepUnderWay) -> Document {
-    doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": { "$ne": step.step.to_string() } }
+/// The step's image as it was before the step.
+fn before_step(user: UserId, step: &StepUnderWay) -> Document {
+    // Null also matches the absent field.
+    let before = step.before.map_or(Bson::Null, |before| before.to_string().into());
+    doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": before }
 }

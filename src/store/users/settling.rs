@@ -1,5 +1,5 @@
-//! Steps of reservations that are under way: `settling: [{image, step, at, bytes, images, pending, hold}]`. An entry says what
-//! its step adds to the counters, and is there from before its image changes until the counters have (`store/reservations.rs`).
+//! Steps of reservations that are under way: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry
+//! says what its step adds to the counters, and is there from before its image changes until the counters have (`store/reservations.rs`).
 //! `hold` is the bytes of one of the former version's holds, which the entry stands for until the image has a reservation.
 
 use mongodb::bson::{Bson, Document, doc};
@@ -18,6 +18,8 @@ pub struct StepUnderWay {
     pub image: ImageId,
     /// Which step.
     pub step: StepId,
+    /// The image's latest step when it was read: the step is taken only while this stands.
+    pub before: Option<StepId>,
     /// Bytes of the former version's hold that becomes the image's reservation.
     pub hold: Option<u64>,
 }
@@ -140,6 +142,7 @@ fn entry(step: &StepUnderWay) -> Document {
     let mut entry = doc! {
         "image": step.image.to_string(),
         "step": step.step.to_string(),
+        "before": step.before.map_or(Bson::Null, |before| before.to_string().into()),
         "at": "$$NOW",
         "bytes": 0_i64,
         "images": 0_i64,
@@ -156,10 +159,14 @@ fn read(entry: &Document) -> Option<StepUnderWay> {
         Some(hold) => Some(hold.as_i64().and_then(|n| u64::try_from(n).ok())?),
         None => None,
     };
+    let before = match entry.get("before") {
+        Some(Bson::String(before)) => Some(StepId::parse(before)?),
+        _ => None,
+    };
     let counts = ["bytes", "images", "pending"];
     let is_whole = counts.iter().all(|count| matches!(entry.get(count), Some(Bson::Int64(_) | Bson::Int32(_))));
     let (image, step) = (entry.get_str("image").ok()?, entry.get_str("step").ok()?);
-    is_whole.then_some(StepUnderWay { image: ImageId::parse(image)?, step: StepId::parse(step)?, hold })
+    is_whole.then_some(StepUnderWay { image: ImageId::parse(image)?, step: StepId::parse(step)?, before, hold })
 }
 
 /// Absent from records that the former version made.

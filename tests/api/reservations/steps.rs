@@ -1,12 +1,16 @@
 //! Steps of reservations that a server began: whoever finishes them, each is counted once, or not at all.
 
+use mongodb::bson::Bson;
+
 use super::*;
 
 /// As a server leaves it that dies after it has announced a step: the entry is there, and the counters wait.
 async fn begin(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {
     let step = uuid::Uuid::now_v7().to_string();
     let (bytes, images, pending) = added;
-    let entry = doc! { "image": image, "step": &step, "at": at, "bytes": bytes, "images": images, "pending": pending };
+    let before = ada.app.db_image(image).await.and_then(|image| image.get("lastStep").cloned()).unwrap_or(Bson::Null);
+    let entry =
+        doc! { "image": image, "step": &step, "before": before, "at": at, "bytes": bytes, "images": images, "pending": pending };
     let push = doc! { "$push": { "settling": entry } };
     ada.app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, push).await.unwrap();
     step
@@ -96,5 +100,22 @@ async fn begun_steps_keep_nothing_waiting() {
     assert_eq!(steps_of(&ada).await, 0, "in the first step");
     app.sweep(after(1)).await;
     assert_eq!(steps_of(&eve).await, 0);
+    app.audit().await;
+}
+
+/// A server that comes back after others have finished its step, and have taken the next one: it must not touch that.
+#[tokio::test]
+async fn a_late_server_leaves_later_steps_alone() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let before = usage(&ada).await;
+    let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
+    begin(&ada, ticket.id(), (-7, 1, -1), old).await;
+    take(&app, ticket.id(), "01a22134-8512-7399-92f9-0172c14bedce", Document::new()).await;
+    app.sweep(after(1)).await;
+    assert_eq!((usage(&ada).await, steps_of(&ada).await), (before, 0));
+    let last = app.db_image(ticket.id()).await.unwrap().get_str("lastStep").unwrap().to_owned();
+    assert_eq!(last, "01a22134-8512-7399-92f9-0172c14bedce");
     app.audit().await;
 }
