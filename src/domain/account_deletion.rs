@@ -195,7 +195,7 @@ impl Valet {
             self.close_all_openings(user, &openings, now).await?;
             return Ok(Step::More);
         }
-        let steps = self.store.users.steps_under_way(user).await?;
+        let steps = self.store.users.steps_under_way(user, std::time::Duration::ZERO).await?;
         if !steps.is_empty() {
             self.store.finish_steps(user, &steps).await?;
             return Ok(Step::More);

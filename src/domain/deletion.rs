@@ -23,7 +23,7 @@ pub enum DeleteError {
 }
 
 /// Races with a confirm or the sweeper are settled by looking again.
-const TRIES: usize = 5;
+pub(super) const TRIES: u32 = 5;
 /// How long the user waits for the bytes to go; what is left then is the sweeper's.
 const PURGING: Duration = Duration::from_secs(4);
 
@@ -48,7 +48,7 @@ impl Valet {
     ) -> Result<Vec<Result<(), DeleteError>>, StoreError> {
         let mut done: HashMap<ImageId, Result<(), DeleteError>> = HashMap::new();
         let mut tombstones = Vec::new();
-        for _ in 0..TRIES {
+        for tried in 0..TRIES {
             let left: Vec<_> = ids.iter().copied().filter(|id| !done.contains_key(id)).collect();
             if left.is_empty() {
                 break;
@@ -57,7 +57,7 @@ impl Valet {
             let ready: Vec<_> = found.iter().filter(|image| image.state == ImageState::Ready).collect();
             let mut taken = Vec::new();
             if !ready.is_empty() {
-                taken.extend(self.delete_ready(user, &ready, now).await?);
+                taken.extend(self.delete_ready(user, &ready, tried, now).await?);
             }
             let pending: Vec<_> = found.iter().filter(|image| image.state == ImageState::Pending).collect();
             taken.extend(self.delete_all_pending(user, &pending, now).await?);

@@ -16,7 +16,7 @@ use std::{
 
 use time::{Duration, OffsetDateTime};
 
-use super::Valet;
+use super::{Valet, deletion};
 use crate::{
     model::{Image, ImageId, ImageState, OPENING, Settlement, Urls, UserId},
     store::{FormerHolds, Inserted, Reserved, Room, Stale, Stepped, StoreError, Unsettled},
@@ -31,12 +31,13 @@ const HOLDS: i32 = 100;
 const UNSETTLED: u32 = 500;
 /// Settlements in one step.
 const AT_ONCE: usize = 100;
-/// How often a settlement is tried: another server may settle the same image at the same time.
-const TRIES: u32 = 7;
-/// After so many tries, the steps in the way are finished, whoever began them: by then their servers are slow, or dead.
-const PATIENT_TRIES: u32 = 3;
-/// The pause after the first try, which doubles with each.
+/// How often a settlement is tried: another server may settle the same image at the same time, and is waited for.
+const TRIES: u32 = 8;
+/// The pause after the first try, which doubles with each: in all, longer than [`ABANDONED`] before the last.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+/// A step that was announced so long ago is finished by whoever finds it in the way: its server is slow, or dead.
+const ABANDONED: std::time::Duration = std::time::Duration::from_secs(2);
+
 /// After a reservation that could not be settled.
 const RETRY: Duration = Duration::minutes(1);
 
@@ -151,29 +152,30 @@ impl Valet {
             if left.is_empty() {
                 return Ok(());
             }
+            if tried + 1 == TRIES {
+                break;
+            }
             self.clear_the_way(user, &left, tried).await?;
             images = self.store.images.find_all_owned(user, &left).await?;
         }
         Err(StoreError::Contention { what: "the user's reservations" })
     }
 
-    /// Waits for other servers' steps of these images, and finishes them where that takes too long.
+    /// Waits for other servers' steps of these images, and finishes those that are abandoned.
     async fn clear_the_way(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
         tokio::time::sleep(PAUSE * 2_u32.pow(tried)).await;
-        if tried + 1 < PATIENT_TRIES {
-            return Ok(());
-        }
-        let mut steps = self.store.users.steps_under_way(user).await?;
+        let mut steps = self.store.users.steps_under_way(user, ABANDONED).await?;
         steps.retain(|step| images.contains(&step.image));
         self.store.finish_steps(user, &steps).await
     }
 
     /// `ready → deleting` for one user's images, with what becomes of their bytes. Answers those that were moved; of the others,
-    /// the caller looks again what they are.
+    /// the caller, who has `tried` so often before, looks again what they are.
     pub(super) async fn delete_ready(
         &self,
         user: UserId,
         images: &[&Image],
+        tried: u32,
         now: OffsetDateTime,
     ) -> Result<Vec<ImageId>, StoreError> {
         let deletions: Vec<_> = images.iter().map(|image| image.deletion(self.urls(image, now))).collect();
@@ -183,7 +185,7 @@ impl Valet {
                 // A server of the former version that died after it had confirmed them leaves their holds.
                 let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
                 self.settle_holds_of(user, &images).await?;
-                self.clear_the_way(user, &ids, PATIENT_TRIES).await?;
+                self.clear_the_way(user, &ids, tried + TRIES - deletion::TRIES).await?;
                 Ok(Vec::new())
             }
         }

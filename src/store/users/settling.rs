@@ -2,6 +2,8 @@
 //! says what its step adds to the counters, and is there from before its image changes until the counters have (`store/reservations.rs`).
 //! `hold` is the bytes of one of the former version's holds, which the entry stands for until the image has a reservation.
 
+use std::time::Duration;
+
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
@@ -102,13 +104,16 @@ impl Users {
         self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
     }
 
-    /// The steps that are announced for a user's images.
+    /// The steps of a user's images that were announced `age` ago or earlier, by the database's clock.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn steps_under_way(&self, user: UserId) -> Result<Vec<StepUnderWay>, StoreError> {
+    pub async fn steps_under_way(&self, user: UserId, age: Duration) -> Result<Vec<StepUnderWay>, StoreError> {
         let users = self.collection.clone_with_type::<Document>();
-        let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(doc! { "settling": 1 }).await };
+        let until = doc! { "$subtract": ["$$NOW", i64::try_from(age.as_millis()).unwrap_or(i64::MAX)] };
+        let old = doc! { "$filter": { "input": settling(), "cond": { "$lte": ["$$this.at", until] } } };
+        let projection = doc! { "settling": old };
+        let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
         let found = self.calls.read(ask).await?.unwrap_or_default();
         let entries = found.get_array("settling").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document);
         Ok(entries.filter_map(read).collect())
