@@ -25,6 +25,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
+pub use failpoint::uncounted;
 pub use images::{Claimed, Count, Due, Entry, Images, Inserted, Inventory, Lease, Page, Postponed, Row, Standing, Unsettled};
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
