@@ -155,15 +155,18 @@ impl AsyncWork for Write {
         self.turn += 1;
         let user = &self.users[self.turn % self.users.len()];
         let (id, now) = (uuid::Uuid::now_v7().to_string(), DateTime::now());
-        let filter = doc! { "_id": user, "usedBytes": { "$lte": 10_i64 << 30 }, "holds.999": { "$exists": false } };
-        let hold = doc! { "image": &id, "bytes": 100_i64, "at": now };
-        let update = doc! { "$inc": { "usedBytes": 100_i64 }, "$push": { "holds": { "$each": [hold] } } };
+        let filter = doc! { "_id": user, "usedBytes": { "$lte": 10_i64 << 30 }, "pending": { "$lte": 999_i64 } };
+        let entry = doc! { "image": &id, "bytes": 100_i64, "at": now };
+        // As many entries as uploads that are being opened at once stay.
+        let opening = doc! { "$concatArrays": [{ "$slice": ["$opening", -4] }, [entry]] };
+        let counts = doc! { "usedBytes": { "$add": ["$usedBytes", 100_i64] }, "pending": { "$add": ["$pending", 1_i64] } };
+        let update = vec![doc! { "$set": { "opening": opening } }, doc! { "$set": counts }];
         let reserved = self.database.collection::<Document>("users").update_one(filter, update).await.unwrap();
         assert_eq!(reserved.matched_count, 1);
         let sha256 = STANDARD.encode(digest::digest(&digest::SHA256, id.as_bytes()));
         let image = doc! { "_id": &id, "user": user, "key": format!("u/{user}/{id}"), "state": "pending", "live": true, "fileName": "IMG_0042.png",
         "contentType": "image/png", "size": 100_i64, "kind": "single", "sha256": sha256, "createdAt": now, "expiresAt": now,
-        "urlsDieAt": now, "due": DateTime::from_millis(now.timestamp_millis() + 86_400_000) };
+        "urlsDieAt": now, "reservation": { "bytes": 100_i64, "place": "pending", "due": now }, "due": DateTime::from_millis(now.timestamp_millis() + 86_400_000) };
         self.database.collection::<Document>("images").insert_one(image).await.unwrap();
         true
     }
@@ -172,6 +175,6 @@ impl AsyncWork for Write {
 /// As before the uploads were issued.
 pub async fn forget_uploads(database: &Database) {
     database.collection::<Document>("images").delete_many(doc! { "state": "pending" }).await.unwrap();
-    let fresh = doc! { "$set": { "usedBytes": 0_i64, "holds": [] } };
+    let fresh = doc! { "$set": { "usedBytes": 0_i64, "pending": 0_i64, "opening": [], "holds": [] } };
     database.collection::<Document>("users").update_many(doc! {}, fresh).await.unwrap();
 }

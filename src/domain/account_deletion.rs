@@ -15,17 +15,16 @@ use super::{
     credentials::{Caller, Proof},
     throttle::Client,
 };
-use crate::{
-    model::UserId,
-    store::{Deletion, DeletionDue, Hold, StoreError},
-};
+use crate::store::{Deletion, DeletionDue, StoreError};
 
 /// How old a provider's token may be that deletes its user's account.
 pub const FRESH: Duration = Duration::from_secs(5 * 60);
 /// Accounts per step, and images of each.
 const ACCOUNTS: i64 = 10;
 const IMAGES: u32 = 100;
-/// Longer than a step takes: two listings, a transaction, and the objects of its images.
+/// The former version's holds, per step.
+const HOLDS: i32 = 100;
+/// Longer than a step takes: two listings, a few updates, and the objects of its images.
 const LEASE: Duration = Duration::from_secs(120);
 /// Accounts at once.
 const AT_ONCE: usize = 4;
@@ -190,13 +189,22 @@ impl Valet {
             }
             return Ok(Step::More);
         }
-        // Whoever had reserved before the claim may insert its image still: its place is taken.
-        let holds = self.store.users.holds(user).await?;
-        if !holds.is_empty() {
-            self.release_unissued(user, &holds, now).await?;
+        // A server that had reserved before the claim may insert its image still: its place is taken.
+        let openings = self.store.users.openings(user).await?;
+        if !openings.is_empty() {
+            self.close_all_openings(user, &openings, now).await?;
             return Ok(Step::More);
         }
-        // Asked anew: no hold is left, so none can come after this.
+        let steps = self.store.users.steps_under_way(user, std::time::Duration::ZERO).await?;
+        if !steps.is_empty() {
+            self.store.finish_steps(user, &steps).await?;
+            return Ok(Step::More);
+        }
+        if let Some(held) = self.store.users.former_holds_of(user, HOLDS).await?.filter(|held| !held.holds.is_empty()) {
+            let (_, changed) = self.settle_former_holds(held, now).await?;
+            return Ok(if changed { Step::More } else { Step::Wait(now + RETRY) });
+        }
+        // Asked anew: nothing is being opened, so none can come after this.
         if !self.store.images.live_owned(user, 1).await?.is_empty() {
             return Ok(Step::More);
         }
@@ -207,22 +215,5 @@ impl Valet {
         }
         let remembered = at + REMEMBERED;
         Ok(if is_foreign && now < remembered { Step::Wait(remembered) } else { Step::Done })
-    }
-
-    async fn release_unissued(&self, user: UserId, holds: &[Hold], now: OffsetDateTime) -> Result<(), StoreError> {
-        let ids: Vec<_> = holds.iter().map(|(id, _)| *id).collect();
-        let images = self.store.images.find_all_owned(user, &ids).await?;
-        let mut released = Vec::new();
-        for (id, bytes) in holds {
-            let free = match images.readable().iter().find(|image| image.id == *id) {
-                // It came a moment ago; the next step takes it.
-                Some(image) => !image.state.is_live(),
-                None => self.store.images.preclude(user, *id, *bytes, now).await?,
-            };
-            if free {
-                released.push((*id, *bytes));
-            }
-        }
-        self.store.users.release_all_held(user, &released).await
     }
 }

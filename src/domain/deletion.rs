@@ -23,7 +23,7 @@ pub enum DeleteError {
 }
 
 /// Races with a confirm or the sweeper are settled by looking again.
-const TRIES: usize = 5;
+pub(super) const TRIES: u32 = 5;
 /// How long the user waits for the bytes to go; what is left then is the sweeper's.
 const PURGING: Duration = Duration::from_secs(4);
 
@@ -48,15 +48,17 @@ impl Valet {
     ) -> Result<Vec<Result<(), DeleteError>>, StoreError> {
         let mut done: HashMap<ImageId, Result<(), DeleteError>> = HashMap::new();
         let mut tombstones = Vec::new();
-        for _ in 0..TRIES {
+        for tried in 0..TRIES {
             let left: Vec<_> = ids.iter().copied().filter(|id| !done.contains_key(id)).collect();
             if left.is_empty() {
                 break;
             }
             let found = self.store.images.find_all_owned(user, &left).await?;
-            let ready: Vec<_> =
-                found.readable().iter().filter(|image| image.state == ImageState::Ready).map(|image| image.id).collect();
-            let mut taken = if ready.is_empty() { Vec::new() } else { self.store.delete_owned_ready(user, &ready, now).await? };
+            let ready: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Ready).collect();
+            let mut taken = Vec::new();
+            if !ready.is_empty() {
+                taken.extend(self.delete_ready(user, &ready, tried, now).await?);
+            }
             let pending: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Pending).collect();
             taken.extend(self.delete_all_pending(user, &pending, now).await?);
             for id in &left {
@@ -93,7 +95,7 @@ impl Valet {
     pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
         if deleted {
-            self.store.users.release_held(image.user, image.id, image.reserved).await?;
+            self.settle(image.user, &[Image { state: ImageState::Deleting, ..image.clone() }], now).await?;
         }
         Ok(deleted)
     }
@@ -108,10 +110,9 @@ impl Valet {
         let ids: Vec<_> = images.iter().map(|image| image.id).collect();
         self.store.images.delete_all_owned_pending(user, &ids, now).await?;
         let found = self.store.images.find_all_owned(user, &ids).await?;
-        // Some may be another delete's, which lets go of the same holds: a hold is let go of once.
-        let deleted: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Deleting).collect();
-        let holds: Vec<_> = deleted.iter().map(|image| (image.id, image.reserved)).collect();
-        self.store.users.release_all_held(user, &holds).await?;
+        // Some may be another delete's, which settles the same reservations: each is settled once.
+        let deleted: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Deleting).cloned().collect();
+        self.settle(user, &deleted, now).await?;
         Ok(deleted.iter().map(|image| image.id).collect())
     }
 

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use super::{Valet, check};
 use crate::{
     config::{self, Finalize},
-    store::{StoreError, objects::Sealing},
+    store::{StoreError, objects::Sealing, uncounted},
 };
 
 /// The longest the store is tried out before the first request is served, and the longest for clearing that away.
@@ -237,11 +237,14 @@ impl Valet {
         }
         // A sweep is of any time; the store looks at its own clock.
         let signed_at = OffsetDateTime::now_utc();
-        let found = if self.finalization.setting == Finalize::InPlace {
-            check::unsigned_headers(&self.objects, signed_at, deadline).await.map(Guarantees::all)
-        } else {
-            check::guarantees(&self.objects, signed_at, deadline).await
+        let trial = async {
+            if self.finalization.setting == Finalize::InPlace {
+                check::unsigned_headers(&self.objects, signed_at, deadline).await.map(Guarantees::all)
+            } else {
+                check::guarantees(&self.objects, signed_at, deadline).await
+            }
         };
+        let found = uncounted(trial).await;
         let known = self.finalization.known();
         match found {
             Ok(store) => {

@@ -24,6 +24,7 @@ mod recent;
 pub mod recount;
 mod refresh_token;
 mod removal;
+mod reservations;
 pub mod sessions;
 pub mod shares;
 mod silences;
@@ -67,6 +68,7 @@ pub struct Valet {
     silences: silences::Silences,
     lookout: lookout::Lookout,
     part_looks: uppy::bounds::Looks,
+    reservations: reservations::Progress,
     passwords: credentials::passwords::Passwords,
 }
 
@@ -105,6 +107,7 @@ impl Valet {
             silences: silences::Silences::default(),
             lookout: lookout::Lookout::default(),
             part_looks: uppy::bounds::Looks::default(),
+            reservations: reservations::Progress::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })
     }

@@ -111,7 +111,8 @@ struct User {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 struct Usage {
-    /// Bytes of ready images and open uploads: what counts against the quota.
+    /// Bytes that count against the quota: of ready images, of open uploads, and of deleted and failed ones until no URL can
+    /// write them again.
     bytes: u64,
     /// Bytes the user may hold.
     quota_bytes: u64,

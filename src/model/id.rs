@@ -70,6 +70,10 @@ identifier!(
     SessionId
 );
 identifier!(
+    /// A step of an image's reservation: `images.lastStep`, and `step` of an entry in `users.settling`.
+    StepId
+);
+identifier!(
     /// A deployment: one bucket and one database that belong together. Both keep it.
     DeploymentId
 );

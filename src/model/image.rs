@@ -6,8 +6,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    ContentType, FileName, Idempotency, ImageId, Loose, Multipart, Preview, Rejection, Sha256, ThumbHash, UserId,
-    object_key::PREVIEW,
+    Caption, ContentType, FileName, Idempotency, ImageId, Loose, Multipart, OPENING, Place, Preview, Rejection, Reservation,
+    Sha256, StepId, ThumbHash, UserId, object_key::PREVIEW,
 };
 
 /// Where an image stands. Each move is one conditional update on `{_id, user, state}`.
@@ -136,36 +136,6 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// A caption: text of at most 1000 characters; never empty.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Caption(String);
-
-impl Caption {
-    /// The longest caption in characters (Unicode code points).
-    pub const MAX_CHARS: usize = 1000;
-
-    /// `Ok(None)` for the empty text, which clears; `Err` when too long or when it holds NUL, which JSON
-    /// allows and most of what displays it does not.
-    ///
-    /// # Errors
-    /// The rule that is broken, as a sentence's end: "must …".
-    pub fn parse(text: &str) -> Result<Option<Self>, &'static str> {
-        if text.chars().count() > Self::MAX_CHARS {
-            return Err("must be at most 1000 characters long");
-        }
-        if text.contains('\0') {
-            return Err("must not contain NUL");
-        }
-        Ok((!text.is_empty()).then(|| Self(text.to_owned())))
-    }
-
-    /// The caption's text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// Size in pixels as displayed: EXIF orientation and HEIF rotation applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Dimensions {
@@ -231,6 +201,10 @@ pub struct Image {
     pub upload: Upload,
     /// Bytes that were reserved when the upload was opened.
     pub reserved: u64,
+    /// The share of the quota that is counted for it now, where its state alone does not say. The former version writes none.
+    pub reservation: Option<Reservation>,
+    /// The latest step of the reservation: the next one is taken on condition that no other came in between.
+    pub last_step: Option<StepId>,
     /// Under which key the upload was opened, while the key is kept.
     pub idempotency: Option<Idempotency>,
     /// S3's name for a multipart upload; absent until S3 has opened it.
@@ -273,13 +247,17 @@ impl Image {
         idempotency: Option<Idempotency>,
         lifetimes: Lifetimes,
     ) -> Self {
+        let reserved = upload.bytes();
+        let due = lifetimes.created_at + OPENING;
         Self {
             id,
             user,
             key,
             strays: Vec::new(),
             state: ImageState::Pending,
-            reserved: upload.bytes(),
+            reserved,
+            reservation: Some(Reservation { bytes: reserved, place: Place::Pending, due }),
+            last_step: None,
             upload,
             idempotency,
             upload_id: None,

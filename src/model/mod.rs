@@ -3,6 +3,7 @@
 //! No I/O lives here, and nothing of poem, mongodb or aws. A value of one of these types has passed its
 //! checks; the rest of the program does not check again.
 
+mod caption;
 mod content_type;
 pub mod cors;
 mod email;
@@ -18,23 +19,26 @@ pub(crate) mod mutations;
 mod object_key;
 mod preview;
 mod refusal;
+mod reservation;
 mod saved_name;
 mod sha256;
 #[cfg(test)]
 mod tests;
 mod user;
 
+pub use caption::Caption;
 pub use content_type::ContentType;
 pub use email::{Email, InvalidEmail};
 pub use file_name::{FileName, InvalidFileName};
 pub use format::Format;
-pub use id::{DeploymentId, ImageId, SessionId, UserId};
+pub use id::{DeploymentId, ImageId, SessionId, StepId, UserId};
 pub use idempotency::{Idempotency, IdempotencyKey, InvalidIdempotencyKey};
-pub use image::{Caption, Dimensions, Image, ImageState, Lifetimes, ObjectKey, Position, Upload, Verified};
+pub use image::{Dimensions, Image, ImageState, Lifetimes, ObjectKey, Position, Upload, Verified};
 pub use loose::Loose;
 pub use multipart::{Multipart, PartChecksums};
 pub use object_key::KeyOwner;
 pub use preview::{InvalidThumbHash, Preview, ThumbHash};
 pub use refusal::{Refusal, Rejection};
+pub use reservation::{Books, OPENING, Place, Reservation, Settlement, Urls};
 pub use sha256::{InvalidSha256, Sha256};
 pub use user::{Usage, User};

@@ -19,7 +19,8 @@ pub struct User {
 /// What a user holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
-    /// Bytes of ready images and of uploads that are still open: what counts against the quota.
+    /// Bytes that count against the quota: of ready images, of open uploads, and of deleted and failed ones until no URL can
+    /// write them again.
     pub bytes: u64,
     /// Ready images.
     pub images: u64,

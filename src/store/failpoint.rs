@@ -8,9 +8,29 @@
 #[cfg(not(feature = "dev"))]
 pub(super) fn passed() {}
 
+#[cfg(feature = "dev")]
+tokio::task_local! {
+    static UNCOUNTED: ();
+}
+
+/// Does work whose calls are not counted: trying the store out is no part of any request.
+#[cfg(not(feature = "dev"))]
+pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
+    work.await
+}
+
+/// Does work whose calls are not counted: trying the store out is no part of any request.
+#[cfg(feature = "dev")]
+pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
+    UNCOUNTED.scope((), work).await
+}
+
 /// A call to MongoDB or S3 is over; it may have been the last.
 #[cfg(feature = "dev")]
 pub(super) fn passed() {
+    if UNCOUNTED.try_with(|()| ()).is_ok() {
+        return;
+    }
     use std::{
         path::PathBuf,
         sync::{

@@ -15,28 +15,35 @@ mod primary;
 pub mod probe;
 pub mod provider;
 mod recount;
+mod reservations;
 mod sessions;
 mod users;
 
-use futures_util::FutureExt;
 use mongodb::{
     bson::{DateTime, doc},
     error::{ErrorKind, WriteFailure},
 };
 use time::OffsetDateTime;
 
-pub use images::{Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Page, Postponed, Row};
+pub use failpoint::uncounted;
+pub use images::{
+    Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Page, Postponed, Row, Standing, Unsettled,
+};
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
+pub use reservations::Stepped;
 pub use sessions::{Exchange, Rotation, Session, Sessions};
-pub use users::{Account, Deletion, DeletionDue, Hold, NewPassword, PasswordState, Reserved, Users};
+pub use users::{
+    Account, Deletion, DeletionDue, FormerHold, FormerHolds, NewPassword, PasswordState, Reserved, Room, Stale, StepUnderWay,
+    Users,
+};
 
 use self::calls::{Calls, DEADLINE};
 use crate::{
     config,
     metrics::{METRICS, Metrics},
-    model::{ImageId, ImageState, UserId},
+    model::ImageState,
 };
 
 /// A call that did not succeed. The caller cannot know whether a write was applied: it must be safe to ask again.
@@ -179,62 +186,7 @@ impl Store {
             field: "localTime of a writable primary",
         })
     }
-
-    /// Takes ready images from their owner: states and quota move together, or not at all. Answers which of `ids` were
-    /// ready.
-    ///
-    /// # Errors
-    /// [`StoreError`]; whether the move happened is then to be asked again.
-    pub async fn delete_owned_ready(
-        &self,
-        user: UserId,
-        ids: &[ImageId],
-        now: OffsetDateTime,
-    ) -> Result<Vec<ImageId>, StoreError> {
-        let take = async {
-            loop {
-                let ready = self.images.ready_sizes(user, ids).await?;
-                if ready.is_empty() || self.delete_ready(user, &ready, now).await? {
-                    return Ok(ready);
-                }
-            }
-        };
-        // One deadline for all of it.
-        let taken = tokio::time::timeout(DEADLINE, take).await.map_err(|_| StoreError::DatabaseTimeout)??;
-        count_moved(ImageState::Deleting, taken.len() as u64);
-        Ok(taken.iter().filter_map(|(id, _)| ImageId::parse(id)).collect())
-    }
-
-    /// All of them, or none and `false`: another delete took some.
-    async fn delete_ready(&self, user: UserId, ready: &[(String, i64)], now: OffsetDateTime) -> Result<bool, StoreError> {
-        let context = (self.users.clone(), self.images.clone(), ready.to_vec());
-        let moved = self.calls.run(async {
-            let mut session = self.calls.database().client().start_session().await?;
-            // Boxed futures over owned context: an async closure's future is not `Send` for every lifetime.
-            let transaction = session.start_transaction().and_run(context, move |session, (users, images, ready)| {
-                async move {
-                    // The record that everybody writes comes first: whoever else wants it waits for the end of this, while
-                    // a write between its reading and its change would abort this again and again.
-                    users.drop_images(user, ready, session).await?;
-                    match images.start_deleting(user, ready, now, session).await? {
-                        true => Ok(()),
-                        false => Err(mongodb::error::Error::custom(Moved)),
-                    }
-                }
-                .boxed()
-            });
-            transaction.await
-        });
-        match moved.await {
-            Ok(()) => Ok(true),
-            Err(StoreError::Database(error)) if error.get_custom::<Moved>().is_some() => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
 }
-
-/// Some of the images are not ready any more.
-struct Moved;
 
 /// Images that came into a state.
 fn count_moved(to: ImageState, how_many: u64) {
@@ -281,6 +233,11 @@ fn datetime(at: OffsetDateTime) -> DateTime {
 
 fn instant(at: DateTime) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(at.timestamp_millis()) * 1_000_000).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+/// What this program holds in memory fits.
+fn count(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
 }
 
 /// Sizes fit: the largest that is accepted is far below 2^63.

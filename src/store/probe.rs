@@ -77,7 +77,7 @@ impl DatabaseProbe {
         self.calls.run(async { collection.insert_one(doc! { "_id": "write" }).await }).await.map(drop)
     }
 
-    /// Moves two documents in one transaction, as deleting an image does.
+    /// Moves two documents in one transaction, as a recount reads and writes several.
     ///
     /// # Errors
     /// [`StoreError`]; a server that stands alone has no transactions.

@@ -1,8 +1,9 @@
 //! A user's counts computed anew from the images, and repaired when they drifted.
 //!
-//! One snapshot transaction: user and images are read as of one moment, and the write fails when anybody has changed the
-//! user since, so that no reservation, confirm or delete under way is lost or counted twice. Each of those changes the
-//! image first and the hold last, by the hold's presence, and so finds its work done after a repair, not half done.
+//! One snapshot transaction: user and images are read as of one moment, and the write fails when another write has changed the
+//! user since, so that no reservation, confirm or delete under way is lost or counted twice. What is counted is what the
+//! images' reservations say: an announced step that its image has taken is counted then and its entry goes, one that is not
+//! taken yet keeps its entry.
 
 use std::{collections::HashSet, fmt, time::Duration};
 
@@ -14,23 +15,23 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, commands::followed, datetime};
-use crate::model::{ImageState, UserId};
+use super::{Store, StoreError, commands::followed, count, datetime, images};
+use crate::model::{Books, ImageState, UserId};
 
 /// The longest one user may take, retries included: the server ends transactions after a minute.
 const DEADLINE: Duration = Duration::from_secs(55);
-/// A hold without an image may be of an upload that is being issued, when it is younger than this.
+/// An entry without an image may be of an upload that is being issued, when it is younger than this.
 const ISSUING: Duration = Duration::from_secs(10 * 60);
 
 /// A user's counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Counts {
-    /// Bytes of ready images and of holds.
+    /// Bytes of ready images and of reservations.
     pub used_bytes: i64,
     /// Ready images.
     pub images: i64,
     /// Open uploads.
-    pub holds: usize,
+    pub pending: i64,
 }
 
 /// What was repaired.
@@ -48,7 +49,7 @@ impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { user, was, is } = self;
         write!(f, "user {user}: bytes {} → {}, ", was.used_bytes, is.used_bytes)?;
-        write!(f, "images {} → {}, holds {} → {}", was.images, is.images, was.holds, is.holds)
+        write!(f, "images {} → {}, open uploads {} → {}", was.images, is.images, was.pending, is.pending)
     }
 }
 
@@ -81,65 +82,141 @@ async fn repair(
 ) -> mongodb::error::Result<Option<Repair>> {
     let (users, images) = (database.collection::<Document>("users"), database.collection::<Document>("images"));
     let filter = doc! { "_id": user.to_string() };
-    let projection = doc! { "usedBytes": 1, "images": 1, "holds": 1 };
+    let projection = doc! { "usedBytes": 1, "images": 1, "pending": 1, "opening": 1, "settling": 1, "holds": 1 };
     let Some(found) = users.find_one(filter.clone()).projection(projection).session(&mut *session).await? else {
         return Ok(None);
     };
-    let held: Vec<Document> =
-        found.get_array("holds").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document).cloned().collect();
-    let was = Counts { used_bytes: number(&found, "usedBytes"), images: number(&found, "images"), holds: held.len() };
+    let (opening, held) = (documents(&found, "opening"), documents(&found, "holds"));
+    let steps = documents(&found, "settling");
+    let was = Counts {
+        used_bytes: number(&found, "usedBytes"),
+        images: number(&found, "images"),
+        pending: number(&found, "pending") + count(held.len()),
+    };
 
-    let (ready, bytes) = count_ready(&images, user, session).await?;
-    let holds = recount_holds(&images, user, &held, now, session).await?;
-    let used_bytes = bytes + holds.iter().map(|hold| number(hold, "bytes")).sum::<i64>();
-    let is = Counts { used_bytes, images: ready, holds: holds.len() };
-    if was == is && held == holds {
+    let mut books = count_ready(&images, user, session).await?;
+    let reserved = Reserved::read(&images, user, session).await?;
+    books += reserved.books;
+    let entries = still_opening(&images, user, &opening, now, session).await?;
+    let settling = not_taken(&images, user, &steps, session).await?;
+    // What was a hold of the former version counts until its image has a reservation.
+    let converting: Vec<_> = settling.iter().filter(|step| step.contains_key("hold")).collect();
+    let is_held = |image: &Document| !converting.iter().any(|step| text(step, "image") == text(image, "_id"));
+    let former: Vec<_> = reserved.former.into_iter().filter(is_held).collect();
+    let holds = recount_holds(&images, (user, &held, &former), now, session).await?;
+    let sum = |entries: &[Document]| entries.iter().map(|entry| number(entry, "bytes")).sum::<i64>();
+    let converted = converting.iter().map(|step| number(step, "hold")).sum::<i64>();
+    let pending = books.pending + count(entries.len()) + count(converting.len());
+    let used_bytes = books.bytes + sum(&entries) + converted + sum(&holds);
+    let is = Counts { used_bytes, images: books.images, pending: pending + count(holds.len()) };
+    let is_right = was == is && held == holds && number(&found, "pending") == pending && steps.len() == settling.len();
+    if is_right {
         return Ok(None);
     }
-    let update = doc! { "$set": { "usedBytes": is.used_bytes, "images": is.images, "holds": holds } };
-    users.update_one(filter, update).session(session).await?;
+    let set = doc! {
+        "usedBytes": is.used_bytes,
+        "images": is.images,
+        "pending": pending,
+        "opening": entries,
+        "settling": settling,
+        "holds": holds,
+    };
+    users.update_one(filter, doc! { "$set": set }).session(session).await?;
     Ok(Some(Repair { user, was, is }))
 }
 
-async fn count_ready(
-    images: &Collection<Document>,
-    user: UserId,
-    session: &mut ClientSession,
-) -> mongodb::error::Result<(i64, i64)> {
-    let ready = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str() };
+/// Ready images that count with their own bytes and nothing else.
+async fn count_ready(images: &Collection<Document>, user: UserId, session: &mut ClientSession) -> mongodb::error::Result<Books> {
+    let ready = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "reservation": { "$exists": false } };
     let bytes = doc! { "$add": ["$size", { "$ifNull": ["$preview.size", 0_i64] }] };
     let sum = doc! { "_id": null, "images": { "$sum": 1_i64 }, "bytes": { "$sum": bytes } };
     let mut sums = images.aggregate([doc! { "$match": ready }, doc! { "$group": sum }]).session(&mut *session).await?;
     let found = sums.next(session).await.transpose()?.unwrap_or_default();
-    Ok((number(&found, "images"), number(&found, "bytes")))
+    Ok(Books { bytes: number(&found, "bytes"), images: number(&found, "images"), pending: 0 })
 }
 
-/// One hold for each pending image, and those of uploads that may be being issued; in their order, new ones last.
-async fn recount_holds(
+/// Images that carry a reservation, and pending ones that the former version counts.
+struct Reserved {
+    books: Books,
+    former: Vec<Document>,
+}
+
+impl Reserved {
+    async fn read(images: &Collection<Document>, user: UserId, session: &mut ClientSession) -> mongodb::error::Result<Self> {
+        let states: Vec<_> = ImageState::ALL.map(ImageState::as_str).to_vec();
+        let counted = [doc! { "reservation": { "$exists": true } }, doc! { "state": ImageState::Pending.as_str() }];
+        // The states are named for the index.
+        let filter = doc! { "user": user.to_string(), "state": { "$in": states }, "$or": counted };
+        let mut found = images.find(filter).session(&mut *session).await?;
+        let mut reserved = Self { books: Books::default(), former: Vec::new() };
+        while let Some(image) = found.next(&mut *session).await.transpose()? {
+            if image.contains_key("reservation") {
+                reserved.books += booked(&image);
+            } else {
+                reserved.former.push(image);
+            }
+        }
+        Ok(reserved)
+    }
+}
+
+/// The image's share; of an image that cannot be read, what its reservation says.
+fn booked(image: &Document) -> Books {
+    images::read(image.clone()).map_or_else(
+        |_| Books {
+            bytes: image.get_document("reservation").map_or(0, |reservation| number(reservation, "bytes")),
+            images: 0,
+            pending: (text(image, "state") == ImageState::Pending.as_str()).into(),
+        },
+        |image| image.booked(),
+    )
+}
+
+/// Entries of uploads that are being opened at this moment: young, and without an image.
+async fn still_opening(
     images: &Collection<Document>,
     user: UserId,
-    held: &[Document],
+    opening: &[Document],
     now: OffsetDateTime,
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
-    let pending = doc! { "user": user.to_string(), "state": ImageState::Pending.as_str() };
-    let projection = doc! { "size": 1, "reserved": 1, "createdAt": 1 };
-    let mut found = images.find(pending).projection(projection).session(&mut *session).await?;
-    let mut open = Vec::new();
-    while let Some(image) = found.next(&mut *session).await.transpose()? {
-        open.push(image);
-    }
-    let open_ids: HashSet<String> = open.iter().map(|image| text(image, "_id").to_owned()).collect();
+    let inserted = existing(images, user, opening, session).await?;
+    let since = datetime(now - ISSUING);
+    let is_kept =
+        |entry: &&Document| !inserted.contains(text(entry, "image")) && entry.get_datetime("at").is_ok_and(|at| *at >= since);
+    Ok(opening.iter().filter(is_kept).cloned().collect())
+}
 
-    let stray: Vec<&str> = held.iter().map(|hold| text(hold, "image")).filter(|id| !open_ids.contains(*id)).collect();
-    let mut settled = HashSet::new();
-    if !stray.is_empty() {
-        let filter = doc! { "_id": { "$in": stray }, "user": user.to_string() };
-        let mut found = images.find(filter).projection(doc! { "_id": 1 }).session(&mut *session).await?;
+/// Steps that are announced and that their images have not taken.
+async fn not_taken(
+    images: &Collection<Document>,
+    user: UserId,
+    steps: &[Document],
+    session: &mut ClientSession,
+) -> mongodb::error::Result<Vec<Document>> {
+    let mut taken = HashSet::new();
+    if !steps.is_empty() {
+        let ids: Vec<_> = steps.iter().map(|step| text(step, "image")).collect();
+        let last: Vec<_> = steps.iter().map(|step| text(step, "step")).collect();
+        let filter = doc! { "_id": { "$in": ids }, "user": user.to_string(), "lastStep": { "$in": last } };
+        let mut found = images.find(filter).projection(doc! { "lastStep": 1 }).session(&mut *session).await?;
         while let Some(image) = found.next(&mut *session).await.transpose()? {
-            settled.insert(text(&image, "_id").to_owned());
+            taken.insert(text(&image, "lastStep").to_owned());
         }
     }
+    Ok(steps.iter().filter(|step| !taken.contains(text(step, "step"))).cloned().collect())
+}
+
+/// The former version's holds: one for each of its pending images, and those of uploads that it may be opening; in their
+/// order, new ones last.
+async fn recount_holds(
+    images: &Collection<Document>,
+    (user, held, open): (UserId, &[Document], &[Document]),
+    now: OffsetDateTime,
+    session: &mut ClientSession,
+) -> mongodb::error::Result<Vec<Document>> {
+    let open_ids: HashSet<&str> = open.iter().map(|image| text(image, "_id")).collect();
+    let settled = existing(images, user, held, session).await?;
     let since = datetime(now - ISSUING);
     let mut kept_ids = HashSet::new();
     let is_kept = |hold: &&Document| {
@@ -154,6 +231,30 @@ async fn recount_holds(
         holds.push(doc! { "image": text(image, "_id"), "bytes": reserved, "at": at });
     }
     Ok(holds)
+}
+
+/// Which of the entries' images there are.
+async fn existing(
+    images: &Collection<Document>,
+    user: UserId,
+    entries: &[Document],
+    session: &mut ClientSession,
+) -> mongodb::error::Result<HashSet<String>> {
+    let mut there = HashSet::new();
+    let ids: Vec<&str> = entries.iter().map(|entry| text(entry, "image")).collect();
+    if !ids.is_empty() {
+        let filter = doc! { "_id": { "$in": ids }, "user": user.to_string() };
+        let mut found = images.find(filter).projection(doc! { "_id": 1 }).session(&mut *session).await?;
+        while let Some(image) = found.next(&mut *session).await.transpose()? {
+            there.insert(text(&image, "_id").to_owned());
+        }
+    }
+    Ok(there)
+}
+
+fn documents(document: &Document, field: &str) -> Vec<Document> {
+    let array = document.get_array(field).map_or(&[][..], Vec::as_slice);
+    array.iter().filter_map(Bson::as_document).cloned().collect()
 }
 
 fn text<'a>(document: &'a Document, field: &str) -> &'a str {

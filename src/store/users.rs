@@ -1,14 +1,19 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
-//! identity: {issuer, subject}, createdAt, usedBytes, images, holds: [{image, bytes, at}], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
+//! identity: {issuer, subject}, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}],
+//! settling: [{image, step, before, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
 //! identity; each is unique by an index of those that have it, so that neither kind can be taken for the other.
 //!
-//! Here are accounts, how they are made and found; `passwords` changes what proves them, `quota` counts what they hold,
-//! `deletion` ends them.
+//! Here are accounts, how they are made and found; `passwords` changes what proves them, `quota` and `settling` count their
+//! uploads, `former_holds` takes over how the former version counted them, `deletion` ends accounts.
 
 mod deletion;
+mod former_holds;
 mod identities;
 mod passwords;
 mod quota;
+mod settling;
+
+use std::sync::Arc;
 
 use mongodb::{
     Collection, IndexModel,
@@ -19,11 +24,14 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+pub(super) use self::settling::Announced;
 use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptDoc};
 pub use self::{
-    deletion::{Deletion, DeletionDue, Hold},
+    deletion::{Deletion, DeletionDue},
+    former_holds::{FormerHold, FormerHolds},
     passwords::{NewPassword, PasswordState},
-    quota::Reserved,
+    quota::{Reserved, Room, Stale},
+    settling::StepUnderWay,
 };
 use super::{Calls, StoreError, datetime, instant, is_duplicate, is_other_index};
 use crate::model::{Email, User, UserId};
@@ -33,6 +41,7 @@ use crate::model::{Email, User, UserId};
 pub struct Users {
     collection: Collection<UserDoc>,
     calls: Calls,
+    inserted: Arc<quota::Inserted>,
 }
 
 /// A user with what proves a password.
@@ -70,6 +79,11 @@ struct UserDoc {
     created_at: DateTime,
     used_bytes: i64,
     images: i64,
+    #[serde(default)]
+    pending: i64,
+    #[serde(default)]
+    opening: Vec<Document>,
+    /// Always empty in what this version writes; the former version cannot read a record without it.
     holds: Vec<Document>,
 }
 
@@ -87,6 +101,8 @@ impl UserDoc {
             created_at: datetime(now),
             used_bytes: 0,
             images: 0,
+            pending: 0,
+            opening: Vec::new(),
             holds: Vec::new(),
         }
     }
@@ -106,7 +122,7 @@ impl UserDoc {
 
 impl Users {
     pub(super) fn new(calls: &Calls) -> Self {
-        Self { collection: calls.database().collection("users"), calls: calls.clone() }
+        Self { collection: calls.database().collection("users"), calls: calls.clone(), inserted: Arc::default() }
     }
 
     /// How many accounts there are, about: the database's own figure, which costs nothing.
@@ -129,6 +145,8 @@ impl Users {
                 .keys(doc! { "identity.issuer": 1, "identity.subject": 1 })
                 .options(unique("identity", "identity"))
                 .build(),
+            IndexModel::builder().keys(doc! { "opening.at": 1 }).options(sparse("openingAt")).build(),
+            IndexModel::builder().keys(doc! { "settling.at": 1 }).options(sparse("settlingAt")).build(),
             IndexModel::builder().keys(doc! { "holds.at": 1 }).options(sparse("holdsAt")).build(),
             IndexModel::builder().keys(doc! { "due": 1 }).options(sparse("due")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Document, doc};
+use mongodb::{
+    bson::{Document, doc},
+    options::{DatabaseOptions, ReadConcern},
+};
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -96,10 +99,12 @@ impl TestApp {
         };
         tokio::spawn(serve);
         let client = mongodb::Client::with_uri_str(&servers.mongodb).await.unwrap();
+        // As the program reads: what a test has seen, the next answer shows too.
+        let acknowledged = DatabaseOptions::builder().read_concern(ReadConcern::majority()).build();
         Self {
             base,
             app,
-            db: client.database(database),
+            db: client.database_with_options(database, acknowledged),
             s3: s3_client(&servers.s3_endpoint, &servers.keys),
             http: reqwest::Client::new(),
             config,
@@ -133,6 +138,13 @@ impl TestApp {
     /// One step of the sweeper at `now`.
     pub async fn sweep(&self, now: OffsetDateTime) -> valet::domain::sweeper::Swept {
         self.app.valet.sweep_once(now).await.unwrap().0
+    }
+
+    /// Sweeps at a time when every URL of the default settings is dead, until nothing is left to do: what was deleted or
+    /// rejected counts no more.
+    pub async fn sweep_dead_urls(&self) {
+        let dead = OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600);
+        while self.sweep(dead).await != valet::domain::sweeper::Swept::default() {}
     }
 
     /// The image's document.

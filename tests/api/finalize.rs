@@ -189,6 +189,8 @@ async fn wrong_bytes_in_the_incoming_place_are_rejected_and_removed() {
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("plain.png")).await;
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);
+    app.sweep_dead_urls().await;
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 

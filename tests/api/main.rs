@@ -57,6 +57,7 @@ mod races;
 mod relay;
 mod requests;
 mod requirements;
+mod reservations;
 mod safety;
 mod serve;
 #[path = "../support/servers.rs"]

@@ -158,6 +158,8 @@ async fn from_parts_to_the_gallery() {
     assert!(!document.contains_key("sha256") && document.get_str("partChecksums").unwrap() == "none");
     assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
     assert!(app.bucket_keys().await.is_empty());
+    assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["images"]), (&json!(size), &json!(0)), "URLs live");
+    app.sweep_dead_urls().await;
     assert_eq!(ada.usage().await["bytes"], 0);
 }
 
@@ -311,11 +313,21 @@ async fn five_gibibytes_fit_the_limits_of_s3() {
     let another = ada.post("/api/images/multipart", body(5 << 30)).await;
     assert_eq!(another.status, 201, "10 GiB hold two");
     assert_eq!(ada.post("/api/images/multipart", body(5 << 30)).await.problem(), (409, "quota_exceeded"));
-    assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
-    assert_eq!(ada.usage().await["bytes"], 5_u64 << 30, "released");
-    assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
-    assert_eq!(ada.usage().await["bytes"], 5_u64 << 30, "released once");
-    assert_eq!(app.bucket_uploads().await.len(), 1);
+    for _ in 0..2 {
+        assert_eq!(ada.delete(&format!("/api/images/{}", another.id())).await.status, 204);
+        assert_eq!(ada.usage().await["bytes"], (5_u64 << 30) - 3, "released at once, and once: no URL was given out");
+    }
+    for _ in 0..2 {
+        assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
+        assert_eq!(
+            (&ada.usage().await["bytes"], &ada.usage().await["pending"]),
+            (&json!((5_u64 << 30) - 3), &json!(0)),
+            "URLs live"
+        );
+    }
+    assert_eq!(app.bucket_uploads().await.len(), 0);
+    app.sweep_dead_urls().await;
+    assert_eq!(ada.usage().await["bytes"], 0);
 }
 
 #[tokio::test]
@@ -332,6 +344,8 @@ async fn content_of_parts_is_inspected_like_any() {
     assert_eq!(ada.get(&format!("/api/images/{}/parts", ticket.id())).await.problem(), (422, "content_mismatch"));
     app.sweep(after(Duration::ZERO)).await;
     assert!(app.bucket_keys().await.is_empty() && app.bucket_uploads().await.is_empty());
+    assert_eq!(ada.usage().await["pending"], 0);
+    app.sweep_dead_urls().await;
     assert_eq!(ada.usage().await["bytes"], 0);
 }
 

@@ -269,12 +269,13 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
 
     let users = app.db.collection::<Document>("users");
     // Counts that a restored backup has wrong.
-    let wrong = doc! { "$set": { "usedBytes": 7_i64, "images": 40_i64, "holds": [] } };
+    let wrong = doc! { "$set": { "usedBytes": 7_i64, "images": 40_i64, "pending": 0_i64 } };
     users.update_one(doc! { "_id": &ada.id }, wrong).await.unwrap();
     // A hold that is old and has no image, and one that is being issued at this moment.
     let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
     let hold = |at| doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": at };
-    let stray = doc! { "$push": { "holds": { "$each": [hold(old), hold(DateTime::now())] } }, "$inc": { "usedBytes": 1000_i64 } };
+    let entries = doc! { "opening": { "$each": [hold(old), hold(DateTime::now())] } };
+    let stray = doc! { "$push": entries, "$inc": { "usedBytes": 1000_i64, "pending": 2_i64 } };
     users.update_one(doc! { "_id": &bob.id }, stray).await.unwrap();
     let eve_before = users.find_one(doc! { "_id": &eve.id }).await.unwrap().unwrap();
 
@@ -282,9 +283,9 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     assert_eq!(done, Recounted { users: 3, repaired: 2, failed: 0 });
     repairs.sort_by_key(|repair| repair.user.to_string() != ada.id);
     println!("{}\n{}", repairs[0], repairs[1]);
-    assert_eq!((repairs[0].was.used_bytes, repairs[0].was.images, repairs[0].was.holds), (7, 40, 0));
-    assert_eq!((repairs[0].is.images, repairs[0].is.holds), (1, 1));
-    assert_eq!((repairs[1].was.holds, repairs[1].is.holds), (3, 2), "what may be being issued is left");
+    assert_eq!((repairs[0].was.used_bytes, repairs[0].was.images, repairs[0].was.pending), (7, 40, 0));
+    assert_eq!((repairs[0].is.images, repairs[0].is.pending), (1, 1));
+    assert_eq!((repairs[1].was.pending, repairs[1].is.pending), (3, 2), "what may be being issued is left");
     assert_eq!(usage(&ada).await, right[0]);
     assert_eq!(usage(&bob).await, json!([right[1][0].as_i64().unwrap() + 500, 1, 2]));
     assert_eq!(users.find_one(doc! { "_id": &eve.id }).await.unwrap().unwrap(), eve_before);
@@ -337,7 +338,7 @@ async fn recount_is_safe_under_load() {
             assert_eq!(done.failed, 0);
             // A hold that a confirm or a delete is about to take may be taken for it.
             for repair in repairs {
-                assert!(repair.is.holds < repair.was.holds, "{repair}");
+                assert!(repair.is.pending < repair.was.pending, "{repair}");
             }
             rounds += 1;
         }

@@ -66,6 +66,8 @@ async fn a_preview_is_uploaded_verified_served_counted_and_deleted_with_its_imag
 
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
+    assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()), "their URLs live");
+    app.sweep_dead_urls().await;
     assert_eq!(used(&ada).await, 0);
 }
 
@@ -73,7 +75,7 @@ async fn a_preview_is_uploaded_verified_served_counted_and_deleted_with_its_imag
 async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let mut sizes = 0;
+    let (mut sizes, mut reserved) = (0, 0);
     for came in ["nothing", "html", "huge"] {
         let bytes = unique_png();
         let preview = match came {
@@ -90,12 +92,14 @@ async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
         assert_eq!((image.status, image.json.get("previewUrl")), (200, None), "{came}");
         assert_eq!(image.json["thumbHash"], THUMB_HASH, "the hash needs no preview");
         sizes += bytes.len();
-        assert_eq!(used(&ada).await, json!(sizes), "{came}");
+        reserved += bytes.len() + preview.len();
+        assert_eq!(used(&ada).await, json!(reserved), "{came}: the preview's URL lives");
         // Its URL lives on: what comes now is cleared, and never shown.
         app.put(&ticket.json["previewUpload"], preview).await;
         assert_eq!(ada.confirm(ticket.id()).await.json.get("previewUrl"), None, "{came}");
     }
     assert_eq!(settled_keys(&app).await.len(), 3, "the images alone");
+    assert_eq!(used(&ada).await, json!(sizes));
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(3), &json!(0)));
     let mut repairs = Vec::new();
@@ -104,8 +108,8 @@ async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
     let ids: Vec<Value> =
         ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().iter().map(|image| image["id"].clone()).collect();
     assert!(ada.post("/api/images/delete", json!({ "ids": ids })).await.text.contains("204"));
-    assert_eq!(used(&ada).await, 0);
     assert_eq!(settled_keys(&app).await, Vec::<String>::new());
+    assert_eq!(used(&ada).await, 0);
 }
 
 /// A JPEG header of 60000 × 60000 pixels.

@@ -255,6 +255,13 @@ async fn u10_fifty_at_the_limit_issue_exactly_what_fits() {
     assert_eq!(usage().await, json!({ "bytes": 900, "quotaBytes": 1000, "images": 0, "pending": 3 }));
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
+    assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "its URL lives");
+    assert_eq!(issue(99).await.problem(), (409, "quota_exceeded"));
+    // Swept as if its URL were dead, by the tombstone's own time.
+    let dead = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 3_600_000);
+    let images = app.db.collection::<Document>("images");
+    images.update_one(doc! { "_id": issued[0].id() }, doc! { "$set": { "urlsDieAt": dead, "due": dead } }).await.unwrap();
+    assert_eq!(app.sweep(time::OffsetDateTime::now_utc()).await.gone, 1);
     assert_eq!(usage().await["bytes"], 600, "released once");
     assert_eq!(issue(99).await.status, 201);
 }

@@ -202,8 +202,6 @@ impl ReplicaSet {
             .args(["--oplogSize", "64", "--wiredTigerCacheSizeGB", "0.25", "--dbpath"])
             .arg(&data)
             .args(["--setParameter", "diagnosticDataCollectionEnabled=false"])
-            // What a server that was cut off has locked is free soon.
-            .args(["--setParameter", "transactionLifetimeLimitSeconds=3"])
             .args(["--setParameter", "enableTestCommands=1"])
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

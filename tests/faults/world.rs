@@ -107,11 +107,6 @@ impl World {
         parsed.read_concern = Some(ReadConcern::majority());
         parsed.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
         let client = mongodb::Client::with_options(parsed).unwrap();
-        // A transaction of a server that was killed holds its locks this long; mongod's default is a minute.
-        let limit = doc! { "setParameter": 1, "transactionLifetimeLimitSeconds": 3 };
-        if let Err(error) = client.database("admin").run_command(limit).await {
-            println!("transactions of the dead live for a minute: {error}");
-        }
         let seconds = |duration: Duration| format!("{}s", duration.as_secs());
         let settings = Settings(vec![
             ("MONGODB_URI", mongodb),
@@ -232,7 +227,10 @@ impl World {
         let transient = doc! { "$or": [{ "state": { "$nin": ["ready", "gone"] } }, { "due": { "$exists": true } }] };
         for (collection, filter) in [
             ("images", transient),
-            ("users", doc! { "$or": [{ "holds.0": { "$exists": true } }, { "due": { "$exists": true } }] }),
+            (
+                "users",
+                doc! { "$or": [{ "opening.0": { "$exists": true } }, { "holds.0": { "$exists": true } }, { "due": { "$exists": true } }] },
+            ),
         ] {
             let found = self.db.collection::<Document>(collection).find(filter).await.unwrap();
             let found: Vec<Document> = found.try_collect().await.unwrap();

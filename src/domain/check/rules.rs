@@ -22,7 +22,7 @@ rules! {
         "nothing works",
         "check MONGODB_URI, the network and the user's rights";
     REPLICA_SET: Broken, "MongoDB: replica set",
-        "there are no transactions: deleting an image cannot free its bytes with it",
+        "there are no transactions: `recount` cannot read a user and their images as of one moment",
         "make it a replica set (one member is enough: --replSet and replSetInitiate)";
     PRIMARY: Broken, "MongoDB: writable primary",
         "nothing can be written: uploads and confirms answer 503",
@@ -31,7 +31,7 @@ rules! {
         "no confirm can be acknowledged for good",
         "see that most data-bearing members are up, and that the user may write (readWrite on the database)";
     TRANSACTION: Broken, "MongoDB: transaction",
-        "deleting an image fails",
+        "`recount` fails",
         "use a replica set or a sharded cluster of MongoDB 4.4 or newer";
     DATABASE_CLOCK: Weaker, "MongoDB: clock agrees with ours",
         "URLs, sweeps and leases go by different clocks: uploads expire early or late",

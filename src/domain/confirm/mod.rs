@@ -71,17 +71,19 @@ impl Valet {
         // Pending always tries: time alone never refuses.
         let pending: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Pending).cloned().collect();
         let mut unsettled = HashMap::new();
+        let moved: Vec<_> = pending.iter().map(|image| image.id).collect();
         if !pending.is_empty() {
             unsettled = self.settle_pending(pending, now).await?;
             // Read again: somebody else may have moved them while we looked.
             found = self.store.images.find_all_owned(user, ids).await?;
         }
-        let ready = found.readable().iter().filter(|image| image.state == ImageState::Ready);
-        let ready: Vec<_> = ready.map(|image| (image.id, image.surplus())).collect();
-        // Those that were ready before, too: the server that owed the next step may have died.
-        if let Err(error) = self.store.users.keep_all_held(user, &ready).await {
+        // Those that were ready before, too: the server that was to settle them may have died.
+        let owes = |image: &&Image| image.reservation.is_some() || moved.contains(&image.id);
+        let ready: Vec<_> =
+            found.readable().iter().filter(|image| image.state == ImageState::Ready).filter(owes).cloned().collect();
+        if let Err(error) = self.settle(user, &ready, now).await {
             // They are ready all the same: this must not turn an acknowledged confirm into an error.
-            tracing::warn!(%user, %error, "the holds of confirmed images are left to the sweeper");
+            tracing::warn!(%user, %error, "failed to settle confirmed images; the sweeper does");
         }
         // The same id may be asked for twice.
         let answer = |id: &ImageId| {
@@ -155,18 +157,18 @@ impl Valet {
         let ready = self.store.images.mark_owned_ready(image, verified).await?;
         if let Some(ready) = &ready {
             tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed");
-            if let Err(error) = self.store.users.keep_held(ready.user, ready.id, ready.surplus()).await {
-                tracing::warn!(image = %ready.id, %error, "the hold of a confirmed image is left to the sweeper");
+            if let Err(error) = self.settle_places(ready.user, std::slice::from_ref(ready)).await {
+                tracing::warn!(image = %ready.id, %error, "failed to settle a confirmed image; the sweeper does");
             }
         }
         Ok(ready)
     }
 
-    /// `pending → rejected`; the bytes are free again, and the sweeper removes them.
+    /// `pending → rejected`; the sweeper removes the bytes, and frees them when no URL can write them again.
     pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<(), StoreError> {
         if self.store.images.reject_owned(image.user, image.id, why, now).await? {
             tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected");
-            self.store.users.release_held(image.user, image.id, image.reserved).await?;
+            self.settle_places(image.user, &[Image { state: ImageState::Rejected, ..image.clone() }]).await?;
         }
         Ok(())
     }

@@ -129,7 +129,6 @@ impl Valet {
     ) -> Result<(Image, Multipart, bool), IssueError> {
         let (upload, multipart) = self.check_multipart(declared).map_err(IssueError::Unstorable)?;
         self.finalization.stands(Declares::Nothing)?;
-        let limits = (self.uploads.quota_bytes, self.uploads.max_pending);
         let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
         for _ in 0..TRIES {
             if let Some(named) = &named
@@ -142,12 +141,11 @@ impl Valet {
             // No URL has left yet. Only this server completes the parts, so what comes of them is final where it lies.
             let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.multipart_ttl, urls_die_at: now };
             let image = Image::pending((user, id, ObjectKey::of(user, id)), upload.clone(), named.clone(), lifetimes);
-            if self.store.users.reserve(user, &[(id, upload.size)], limits, now).await? == Reserved::No {
+            if self.reserve(user, &[&image], now).await? == Reserved::No {
                 self.explain_refusal(user, upload.size).await?;
                 continue;
             }
-            if self.store.images.insert_all(&[(&image, self.quiet_from(&image))]).await? != [Inserted::Yes] {
-                self.store.users.release_held(user, id, upload.size).await?;
+            if self.insert_reserved(user, &[(&image, self.quiet_from(&image))]).await? != [Inserted::Yes] {
                 continue;
             }
             if let Err(error) = self.open_in_s3(&image, multipart.checksums()).await {

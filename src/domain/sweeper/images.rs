@@ -100,7 +100,9 @@ impl Round {
     }
 
     /// A claim that failed. One record's failure is its own; several in a row are the database's.
-    fn unclaimed(&self, error: StoreError) {
+    fn unclaimed(&self, due: &Due, error: StoreError) {
+        self.tally.add(Swept { failed: 1, ..Swept::default() });
+        tracing::warn!(image = %due.id(), %error, "failed to claim an image");
         if self.health.unclaimed.fetch_add(1, Relaxed) + 1 >= SILENCES {
             self.stop();
             *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -166,7 +168,7 @@ impl Valet {
         }
         let claimed = match self.store.images.claim(due, now, LEASE).await {
             Ok(claimed) => claimed,
-            Err(error) => return round.unclaimed(error),
+            Err(error) => return round.unclaimed(due, error),
         };
         round.health.unclaimed.store(0, Relaxed);
         let (settled, lease) = match claimed {
@@ -199,7 +201,7 @@ impl Valet {
                 // A full lane is no failure: the image is due again soon.
                 let _ = lane.0.try_send(due);
             }
-            Err(error) => round.unclaimed(error),
+            Err(error) => round.unclaimed(due, error),
         }
     }
 

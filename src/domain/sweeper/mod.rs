@@ -24,10 +24,9 @@ use self::{
     images::{Round, SLOW_QUEUE, SlowLane},
     tally::Tally,
 };
-use super::{Valet, account_deletion::SweptDeletions};
+use super::{Valet, account_deletion::SweptDeletions, reservations::SettledReservations};
 use crate::{
     metrics::{Kind, METRICS},
-    model::ImageState,
     store::StoreError,
     telemetry::spans,
 };
@@ -38,10 +37,6 @@ const COUNTED: u32 = 1000;
 const STUCK: u32 = 6;
 /// Between two looks at how much there is in all.
 const CENSUS: Duration = Duration::from_secs(5 * 60);
-/// How old a hold is when its image is looked for: far longer than any request.
-const HELD: Duration = Duration::from_secs(120);
-/// Holds per step.
-const BATCH: u32 = 100;
 
 impl Valet {
     /// Sweeps until `stop`, pausing between sweeps but not while there is more to do. Errors are logged and tried again.
@@ -161,38 +156,16 @@ impl Valet {
         let round = Round::default();
         // Each of them goes on past a failure of the others.
         let images = self.sweep_due(now, &round, lane).await;
-        let holds = self.settle_holds(now).await;
+        let reservations = self.sweep_reservations(now).await;
         let deletions = self.sweep_deletions(now).await;
         if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
             round.tally.add(Swept { accounts: gone, failed, ..Swept::default() });
         }
-        round.tally.add(Swept { holds: *holds.as_ref().unwrap_or(&0), ..Swept::default() });
-        images?;
-        holds?;
-        Ok((round.tally.total(), round.may_have_more() || deletions?.more))
-    }
-
-    /// Holds older than any request: those whose server died before its next write are settled, those of open uploads
-    /// are left until these end. A hold without an image is freed once its insertion can no longer succeed.
-    async fn settle_holds(&self, now: OffsetDateTime) -> Result<u32, StoreError> {
-        let mut freed = 0;
-        for (user, holds) in self.store.users.old_holds(now - HELD, i64::from(BATCH)).await? {
-            let ids: Vec<_> = holds.iter().map(|(id, _)| *id).collect();
-            let images = self.store.images.find_all_owned(user, &ids).await?;
-            let (mut open, mut ready) = (Vec::new(), Vec::new());
-            for (id, bytes) in holds {
-                match images.readable().iter().find(|image| image.id == id) {
-                    Some(image) if image.state == ImageState::Pending => {
-                        open.push((id, image.expires_at.max(self.quiet_from(image)).max(now)));
-                    }
-                    Some(image) if image.state == ImageState::Ready => ready.push((id, image.surplus())),
-                    None if !self.store.images.preclude(user, id, bytes, now).await? => {}
-                    _ => freed += u32::from(self.store.users.release_held(user, id, bytes).await?),
-                }
-            }
-            self.store.users.keep_all_held(user, &ready).await?;
-            self.store.users.postpone_holds(user, &open).await?;
+        if let Ok(SettledReservations { freed, failed, .. }) = reservations {
+            round.tally.add(Swept { holds: freed, failed, ..Swept::default() });
         }
-        Ok(freed)
+        images?;
+        let more = reservations?.more || deletions?.more;
+        Ok((round.tally.total(), round.may_have_more() || more))
     }
 }

@@ -80,29 +80,39 @@ impl Valet {
 
     /// What lies beside a ready image is deleted at once, and again when no URL can bring it back.
     async fn sweep_strays(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        // The server that made it ready may have died before it settled the hold.
-        self.store.users.keep_held(image.user, image.id, image.surplus()).await?;
+        let ends = self.quiet_from(image);
+        if lease.now < ends {
+            // The server that made it ready may have died before it settled the reservation.
+            self.settle_reserved(image).await?;
+        }
         // Whoever holds a URL that opens an upload may open another, before and after.
         let removal = self.clear(&Remains::beside(image)).await?;
-        let ends = self.quiet_from(image);
         match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
-            Removal::Complete => drop(self.store.images.forget_strays(image, lease.ends).await?),
+            Removal::Complete => {
+                self.release_reserved(image).await?;
+                self.store.images.forget_strays(image, lease.ends).await?;
+            }
         }
         Ok(Swept { purged: 1, ..Swept::default() })
     }
 
     /// A tombstone's object is deleted at once, and again when no URL can bring it back; then the tombstone ends.
     async fn sweep_tombstone(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        // The server that made the tombstone may have died before it freed the bytes.
-        self.store.users.release_held(image.user, image.id, image.reserved).await?;
-        let mut swept = Swept { purged: 1, ..Swept::default() };
         let ends = self.quiet_from(image);
+        if lease.now < ends {
+            // The server that made the tombstone may have died before it settled the reservation.
+            self.settle_reserved(image).await?;
+        }
+        let mut swept = Swept { purged: 1, ..Swept::default() };
         match self.remove(image).await? {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
-            Removal::Complete => swept.gone += u32::from(self.store.images.mark_gone(image).await?),
+            Removal::Complete => {
+                self.release_reserved(image).await?;
+                swept.gone += u32::from(self.store.images.mark_gone(image).await?);
+            }
         }
         Ok(swept)
     }

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{Declared, IssueError, Issued, Puts, RenewError, Ticket};
 use crate::{
     domain::{Valet, confirm::Finding, finalize::Declares},
-    model::{Idempotency, IdempotencyKey, Image, ImageId, Lifetimes, ObjectKey, Sha256, Upload, UserId},
+    model::{Idempotency, IdempotencyKey, Image, ImageId, ImageState, Lifetimes, ObjectKey, Sha256, Upload, UserId},
     store::{Inserted, Reserved, StoreError, objects::COMPLETING},
 };
 
@@ -83,14 +83,12 @@ impl Valet {
             drafts.push((self.draft(user, &wanted, now)?, wanted));
         }
         let mut refused = Vec::new();
-        let sizes: Vec<_> = drafts.iter().map(|((image, _), _)| (image.id, image.upload.bytes())).collect();
-        let limits = (self.uploads.quota_bytes, self.uploads.max_pending);
-        if self.store.users.reserve(user, &sizes, limits, now).await? == Reserved::No {
+        let images: Vec<_> = drafts.iter().map(|((image, _), _)| image).collect();
+        if self.reserve(user, &images, now).await? == Reserved::No {
             // Not all fit: those that do, in the order they were asked for.
-            let mut fitting = Vec::new();
+            let (mut fitting, is_batch) = (Vec::new(), images.len() > 1);
             for draft in drafts {
-                let one = [(draft.0.0.id, draft.0.0.upload.bytes())];
-                let fits = sizes.len() > 1 && self.store.users.reserve(user, &one, limits, now).await? == Reserved::Yes;
+                let fits = is_batch && self.reserve(user, &[&draft.0.0], now).await? == Reserved::Yes;
                 if fits { fitting.push(draft) } else { refused.push(draft.1) }
             }
             drafts = fitting;
@@ -99,18 +97,15 @@ impl Valet {
             return Ok(refused);
         }
         let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.quiet_from(image))).collect();
-        let inserted = self.store.images.insert_all(&rows).await?;
-        let mut unused = Vec::new();
+        let inserted = self.insert_reserved(user, &rows).await?;
         for (((image, puts), wanted), inserted) in drafts.into_iter().zip(inserted) {
             if inserted == Inserted::Yes {
                 let ticket = Ticket::Pending(Box::new(image), puts);
                 answers[wanted.at] = Some(Ok(Issued { ticket, opened: true }));
             } else {
-                unused.push((image.id, image.upload.bytes()));
                 refused.push(wanted);
             }
         }
-        self.store.users.release_all_held(user, &unused).await?;
         Ok(refused)
     }
 
@@ -230,12 +225,12 @@ impl Valet {
         }
     }
 
-    /// `pending → expired`; the bytes are free again, and the tombstone outlives every URL that could bring them.
+    /// `pending → expired`; the bytes are free again when no URL is left, and the tombstone outlives every URL.
     pub(in crate::domain) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let expired = self.store.images.expire(image, now).await?;
         if expired {
             tracing::info!(image = %image.id, user = %image.user, "expired");
-            self.store.users.release_held(image.user, image.id, image.reserved).await?;
+            self.settle(image.user, &[Image { state: ImageState::Expired, ..image.clone() }], now).await?;
         }
         Ok(expired)
     }

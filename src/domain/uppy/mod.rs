@@ -140,13 +140,11 @@ impl Valet {
     /// more than it needs.
     async fn enter(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), IssueError> {
         let (user, bytes) = (image.user, image.reserved);
-        let limits = (self.uploads.quota_bytes, self.uploads.max_pending);
         for round in 0..TRIES {
-            if self.store.users.reserve(user, &[(image.id, bytes)], limits, now).await? == Reserved::Yes {
-                if self.store.images.insert_all(&[(image, due)]).await? == [Inserted::Yes] {
+            if self.reserve(user, &[image], now).await? == Reserved::Yes {
+                if self.insert_reserved(user, &[(image, due)]).await? == [Inserted::Yes] {
                     return Ok(());
                 }
-                self.store.users.release_held(user, image.id, bytes).await?;
                 return Err(StoreError::Contention { what: "an image's id" }.into());
             }
             if round == 0 {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
     Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Loose, Multipart,
-    ObjectKey, PartChecksums, Preview, Rejection, Sha256, ThumbHash, Upload, UserId,
+    ObjectKey, PartChecksums, Place, Preview, Rejection, Reservation, Sha256, StepId, ThumbHash, Upload, UserId,
 };
 
 const SINGLE: &str = "single";
@@ -50,6 +50,11 @@ pub(super) struct ImageDoc {
     /// Bytes that were reserved; `size` when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     reserved: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reservation: Option<ReservationDoc>,
+    /// The latest step of the reservation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_step: Option<String>,
     /// Keys beside `key` that are to be cleared once no URL lives.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     strays: Vec<String>,
@@ -81,6 +86,24 @@ pub(super) struct ImageDoc {
     /// When the sweeper is to look at it; absent when there is nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) due: Option<DateTime>,
+}
+
+/// The share of the user's counters that is this image's, while its state alone does not say.
+#[derive(Debug, Serialize, Deserialize)]
+struct ReservationDoc {
+    bytes: i64,
+    place: String,
+    due: DateTime,
+}
+
+impl ReservationDoc {
+    fn new(reservation: Reservation) -> Self {
+        Self { bytes: integer(reservation.bytes), place: reservation.place.as_str().to_owned(), due: datetime(reservation.due) }
+    }
+
+    fn into_reservation(self) -> Option<Reservation> {
+        Some(Reservation { bytes: u64::try_from(self.bytes).ok()?, place: Place::parse(&self.place)?, due: instant(self.due) })
+    }
 }
 
 /// The preview lies at the image's key with `-preview` after it.
@@ -132,6 +155,8 @@ impl ImageDoc {
             preview: upload.preview.map(PreviewDoc::new),
             thumb_hash: upload.thumb_hash.as_ref().map(ToString::to_string),
             reserved: (image.reserved != upload.size || upload.loose.is_some()).then(|| integer(image.reserved)),
+            reservation: image.reservation.map(ReservationDoc::new),
+            last_step: None,
             strays: Vec::new(),
             idem_key: image.idempotency.as_ref().map(|known| known.key.as_str().to_owned()),
             idem_hash: image.idempotency.as_ref().map(|known| known.request.to_string()),
@@ -173,6 +198,15 @@ impl ImageDoc {
                 thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
             },
             reserved: self.reserved.and_then(|n| u64::try_from(n).ok()).unwrap_or(size),
+            reservation: match self.reservation {
+                Some(reservation) => Some(reservation.into_reservation().ok_or_else(|| corrupt("reservation"))?),
+                None => None,
+            },
+            last_step: self
+                .last_step
+                .as_deref()
+                .map(|text| StepId::parse(text).ok_or_else(|| corrupt("lastStep")))
+                .transpose()?,
             strays: self.strays.into_iter().map(ObjectKey::stored).collect(),
             idempotency: self.idem_key.as_deref().zip(self.idem_hash.as_deref()).and_then(|(key, hash)| {
                 Some(Idempotency { key: IdempotencyKey::parse(key).ok()?, request: Sha256::parse(hash).ok()? })

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::{Images, document::ImageDoc, owned, salvage};
 use crate::{
-    model::{Image, ImageState},
+    model::{Image, ImageState, Place},
     store::{StoreError, datetime, instant},
 };
 
@@ -233,7 +233,8 @@ impl Images {
         self.calls.update_each(&self.collection, postponed).await.map(drop)
     }
 
-    /// A tombstone's end: its object is deleted and no URL lives that could bring it back.
+    /// A tombstone's end: its object is deleted and no URL lives that could bring it back. `false` also while its bytes are
+    /// still counted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -241,9 +242,17 @@ impl Images {
         let update = doc! {
             "$set": { "state": ImageState::Gone.as_str(), "goneFrom": image.state.as_str() },
             "$currentDate": { "goneAt": true },
-            "$unset": { "due": "", "sweepFailures": "" },
+            "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
         };
-        self.counted(ImageState::Gone, owned(image.user, image.id, image.state), update).await
+        let mut filter = owned(image.user, image.id, image.state);
+        // One that cannot be read is settled by nobody.
+        let is_reserved = doc! {
+            "reservation.bytes": { "$type": "number" },
+            "reservation.place": { "$in": Place::ALL.map(Place::as_str).to_vec() },
+            "reservation.due": { "$type": "date" },
+        };
+        filter.insert("$nor", vec![is_reserved]);
+        self.counted(ImageState::Gone, filter, update).await
     }
 
     /// A ready image's end of clearing: nothing lies beside it, and no URL lives that could bring something. Does nothing

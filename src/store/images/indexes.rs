@@ -11,8 +11,9 @@ use crate::model::ImageState;
 const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key; what is due;
-/// what fails to be settled again and again; and the end of records of which nothing is left, the only ones that MongoDB may remove by itself.
-pub(super) fn models() -> [IndexModel; 6] {
+/// reservations that are to be settled; what fails to be settled again and again; and the end of records of which nothing is
+/// left, the only ones that MongoDB may remove by itself.
+pub(super) fn models() -> [IndexModel; 7] {
     let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
     let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();
     [
@@ -36,6 +37,13 @@ pub(super) fn models() -> [IndexModel; 6] {
         index(
             doc! { "due": 1 },
             IndexOptions::builder().name("due".to_owned()).partial_filter_expression(doc! { "due": { "$exists": true } }).build(),
+        ),
+        index(
+            doc! { "state": 1, "reservation.place": 1, "reservation.due": 1 },
+            IndexOptions::builder()
+                .name("reserved".to_owned())
+                .partial_filter_expression(doc! { "reservation.due": { "$exists": true } })
+                .build(),
         ),
         index(
             doc! { "sweepFailures": 1 },

@@ -10,6 +10,7 @@ mod indexes;
 mod inventory;
 mod moves;
 mod page;
+mod reserved;
 mod salvage;
 mod unissued;
 
@@ -28,6 +29,7 @@ pub use self::found::Found;
 pub(super) use self::inventory::not_gone;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};
+pub use self::reserved::{Standing, Unsettled};
 use super::{Calls, StoreError, count_moved, datetime, duplicates, instant};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 
@@ -255,6 +257,13 @@ impl Images {
         let update = async { records.find_one_and_update(filter, update).return_document(ReturnDocument::After).await };
         self.calls.run(update).await?.map(|record| decode(&record)).transpose()
     }
+}
+
+/// Reads a document as an image.
+pub(super) fn read(document: Document) -> Result<Image, StoreError> {
+    let id = document.get_str("_id").unwrap_or_default().to_owned();
+    let parsed = mongodb::bson::deserialize_from_document::<ImageDoc>(document);
+    parsed.map_err(|_| StoreError::Corrupt { collection: "images", id, field: "a field" })?.into_image()
 }
 
 fn owned(user: UserId, id: ImageId, state: ImageState) -> Document {

@@ -4,11 +4,7 @@
 
 use std::time::Duration;
 
-use futures_util::TryStreamExt;
-use mongodb::{
-    ClientSession,
-    bson::{Bson, DateTime, Document, doc},
-};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, owned, owned_by_ids};
@@ -16,6 +12,10 @@ use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId, Verified},
     store::{StoreError, count_moved, datetime, integer},
 };
+
+/// How long the settling of a confirmed image's reservation is left to the server that confirmed it: far longer than any
+/// call.
+const SETTLING_MS: i64 = 60_000;
 
 impl Images {
     /// Claims the making of an object out of what was uploaded (completing its parts, or copying it) for `lease`, by the
@@ -129,41 +129,6 @@ impl Images {
         count_moved(to, moved.into());
         Ok(moved)
     }
-
-    /// Those that are ready, with their bytes, which never change.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub(in crate::store) async fn ready_sizes(&self, user: UserId, ids: &[ImageId]) -> Result<Vec<(String, i64)>, StoreError> {
-        let mut filter = owned_by_ids(user, ids);
-        filter.insert("state", ImageState::Ready.as_str());
-        let sizes = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async {
-            let find = sizes.find(filter.clone()).projection(doc! { "size": 1, "preview.size": 1 });
-            find.await?.try_collect::<Vec<_>>().await
-        });
-        let size_of = |image: Document| {
-            let preview = image.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
-            let bytes = image.get_i64("size").unwrap_or_default() + preview;
-            (image.get_str("_id").unwrap_or_default().to_owned(), bytes)
-        };
-        Ok(found.await?.into_iter().map(size_of).collect())
-    }
-
-    /// `ready → deleting`, in the transaction that also frees their bytes. `false` when one of them is not ready any more:
-    /// the transaction must not be committed then.
-    pub(in crate::store) async fn start_deleting(
-        &self,
-        user: UserId,
-        ready: &[(String, i64)],
-        now: OffsetDateTime,
-        session: &mut ClientSession,
-    ) -> mongodb::error::Result<bool> {
-        let ids: Vec<_> = ready.iter().map(|(id, _)| id.as_str()).collect();
-        let filter = doc! { "_id": { "$in": ids }, "user": user.to_string(), "state": ImageState::Ready.as_str() };
-        let done = self.collection.update_many(filter, to_tombstone(ImageState::Deleting, now)).session(session).await?;
-        Ok(done.modified_count == ready.len() as u64)
-    }
 }
 
 pub(super) fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
@@ -184,6 +149,10 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
     };
     if image.upload.loose.is_some() {
         set.insert("size", integer(verified.bytes));
+    }
+    if image.reservation.is_some() {
+        // Left to this server at first; should it die, the sweeper settles it.
+        set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_MS] });
     }
     let mut unset = vec!["completingUntil"];
     let mut final_keys = vec![verified.key.clone()];

@@ -30,6 +30,8 @@ impl Images {
             "expiresAt": now,
             "urlsDieAt": now,
             "goneAt": now,
+            // What was reserved for it is to be taken back.
+            "neverIssued": true,
         };
         let records = self.collection.clone_with_type::<Document>();
         match self.calls.run(async { records.insert_one(record).await }).await {

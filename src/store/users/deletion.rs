@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Account, Users, passwords::version};
 use crate::{
-    model::{ImageId, UserId},
+    model::UserId,
     store::{StoreError, datetime, instant},
 };
 
@@ -37,9 +37,6 @@ pub enum DeletionDue {
         due: OffsetDateTime,
     },
 }
-
-/// An upload's hold: its image and its bytes.
-pub type Hold = (ImageId, u64);
 
 /// What is kept of an identity: enough to know it again.
 fn former(issuer: &str, subject: &str) -> String {
@@ -128,20 +125,8 @@ impl Users {
         Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
-    /// The holds of a user.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn holds(&self, user: UserId) -> Result<Vec<Hold>, StoreError> {
-        let found = self.calls.read(|| async { self.collection.find_one(doc! { "_id": user.to_string() }).await }).await?;
-        let read = |hold: &Document| {
-            let bytes = u64::try_from(hold.get_i64("bytes").ok()?).ok()?;
-            Some((ImageId::parse(hold.get_str("image").ok()?)?, bytes))
-        };
-        Ok(found.map_or_else(Vec::new, |user| user.holds.iter().filter_map(read).collect()))
-    }
-
-    /// The end of a deletion under this lease: the tombstone goes, unless an upload is still counted.
+    /// The end of a deletion under this lease: the record goes, unless an upload is still being opened, a
+    /// step of a reservation is under way, or one of the former version's holds counts an upload.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -150,7 +135,9 @@ impl Users {
             "_id": user.to_string(),
             "due": datetime(lease),
             "deletedAt": { "$exists": true },
-            "holds.0": { "$exists": false },
+            "opening.image": { "$exists": false },
+            "settling.image": { "$exists": false },
+            "holds.image": { "$exists": false },
         };
         Ok(self.calls.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
     }

@@ -1,35 +1,89 @@
-//! Quota, in the one document every change to it must touch: an upload reserves its bytes with a hold, and whoever takes the
-//! hold away, once, decides whether the bytes stay counted.
+//! What a user's uploads take of the quota: `usedBytes`, `images` and `pending` are counters, and `opening` names the uploads
+//! that are being opened at this moment.
+//!
+//! Opening an upload is two writes: one conditional update of the user's document counts its bytes and its place and adds an
+//! entry to `opening`; then the image is inserted, whose own `reservation` stands for the entry from then on. Should the
+//! server die in between, the entry tells the sweeper what to take back, once: the update that subtracts removes the entry.
+//! An entry whose image was inserted is removed by the same server's next reservation for this user, else by the sweeper;
+//! so `opening` is as long as uploads are being opened at once, and not as long as uploads are open. What changes the counters
+//! from then on is in `settling`.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    ClientSession,
-    bson::{Document, doc},
+    bson::{Bson, Document, doc},
+    options::ReturnDocument,
 };
 use time::OffsetDateTime;
 
 use super::{Users, deletion::not_deleted};
 use crate::{
-    model::{ImageId, Usage, UserId},
-    store::{StoreError, datetime, integer},
+    model::{Image, ImageId, Usage, UserId},
+    store::{StoreError, count, datetime, integer},
 };
 
 /// How a reservation went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserved {
-    /// The bytes are counted and the hold is made.
+    /// The bytes are counted.
     Yes,
     /// Nothing was counted: over the quota, over the cap of open uploads, or no such user.
     No,
 }
 
+/// How much a user may have.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Bytes in all.
+    pub quota_bytes: u64,
+    /// Open uploads.
+    pub max_pending: u32,
+}
+
+/// Entries in a user's document that are older than any request.
+#[derive(Debug, Clone)]
+pub struct Stale<T> {
+    /// Whose.
+    pub user: UserId,
+    /// At most as many as were asked for.
+    pub entries: Vec<T>,
+    /// Entries that cannot be read.
+    pub unreadable: u32,
+}
+
+/// Users whose inserted uploads are remembered; more than that are forgotten together.
+const REMEMBERED: usize = 10_000;
+
+/// Uploads that this server has inserted and whose entries in `opening` are to be removed. What is forgotten here the
+/// sweeper finds.
+#[derive(Debug, Default)]
+pub(super) struct Inserted(Mutex<HashMap<UserId, Vec<ImageId>>>);
+
+impl Inserted {
+    fn add(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= REMEMBERED && !known.contains_key(&user) {
+            known.clear();
+        }
+        known.entry(user).or_default().extend(images);
+    }
+
+    fn take(&self, user: UserId) -> Vec<ImageId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&user).unwrap_or_default()
+    }
+}
+
 impl Users {
-    /// What a user holds now.
+    /// The user's counters.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn usage(&self, user: UserId) -> Result<Option<Usage>, StoreError> {
-        let projection = doc! { "usedBytes": 1, "images": 1, "pending": { "$size": "$holds" } };
+        let projection = doc! { "usedBytes": 1, "images": 1, "pending": { "$add": [pending(), holds()] } };
         let counts = self.collection.clone_with_type::<Document>();
         let found = self
             .calls
@@ -38,154 +92,189 @@ impl Users {
             })
             .await?;
         let Some(found) = found else { return Ok(None) };
-        let count = |field: &'static str| {
+        let counter = |field: &'static str| {
             let value = found.get_i64(field).or_else(|_| found.get_i32(field).map(i64::from)).ok();
-            value.and_then(|n| u64::try_from(n).ok()).ok_or(StoreError::Corrupt {
+            // Beside servers of the former version a counter may be below zero for a moment.
+            value.map(|n| u64::try_from(n).unwrap_or(0)).ok_or(StoreError::Corrupt {
                 collection: "users",
                 id: user.to_string(),
                 field,
             })
         };
-        Ok(Some(Usage { bytes: count("usedBytes")?, images: count("images")?, pending: count("pending")? }))
+        Ok(Some(Usage { bytes: counter("usedBytes")?, images: counter("images")?, pending: counter("pending")? }))
     }
 
-    /// Counts uploads' bytes and makes their holds, if both the quota and the cap of open uploads allow all of them.
-    /// One conditional update: of any number at once, exactly those that fit succeed.
+    /// Counts the bytes and places of new uploads, if both the quota and the cap of open uploads allow all of them. One
+    /// conditional update: of any number at once, exactly those that fit succeed. Its cost does not depend on how many uploads
+    /// are open.
     ///
     /// # Errors
-    /// [`StoreError`]; holds without an image may then remain, which the sweeper settles.
+    /// [`StoreError`]; entries without an image may then remain, which the sweeper takes back.
     pub async fn reserve(
         &self,
         user: UserId,
-        uploads: &[(ImageId, u64)],
-        (quota, max_pending): (u64, u32),
+        uploads: &[&Image],
+        room: Room,
         now: OffsetDateTime,
     ) -> Result<Reserved, StoreError> {
-        let bytes = uploads.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
-        let places = (max_pending as usize).checked_sub(uploads.len());
-        let (Some(room), Some(free)) = (quota.checked_sub(bytes), places) else { return Ok(Reserved::No) };
-        let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(room) } });
-        // With this place in the array free, there are places for all.
-        filter.insert(format!("holds.{free}"), doc! { "$exists": false });
-        let hold =
-            |(image, bytes): &(ImageId, u64)| doc! { "image": image.to_string(), "bytes": integer(*bytes), "at": datetime(now) };
-        let holds: Vec<_> = uploads.iter().map(hold).collect();
-        let update = doc! { "$inc": { "usedBytes": integer(bytes) }, "$push": { "holds": { "$each": holds } } };
-        let done = self.calls.run(async { self.collection.update_one(filter, update).await }).await?;
-        Ok(if done.matched_count == 1 { Reserved::Yes } else { Reserved::No })
-    }
-
-    /// The upload became an image: its bytes stay counted, but for `surplus` that did not come. Does nothing when the hold
-    /// is gone.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn keep_held(&self, user: UserId, image: ImageId, surplus: u64) -> Result<bool, StoreError> {
-        self.take_hold(user, image, kept(surplus)).await
-    }
-
-    /// [`Users::keep_held`] for many, in one round trip.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn keep_all_held(&self, user: UserId, images: &[(ImageId, u64)]) -> Result<(), StoreError> {
-        let moves = images.iter().map(|(image, surplus)| hold_taken(user, *image, kept(*surplus)));
-        self.calls.update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await.map(drop)
-    }
-
-    /// The upload came to nothing: its bytes are free again. Does nothing when the hold is gone.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn release_held(&self, user: UserId, image: ImageId, bytes: u64) -> Result<bool, StoreError> {
-        self.take_hold(user, image, doc! { "usedBytes": -integer(bytes) }).await
-    }
-
-    /// [`Users::release_held`] for many, in one round trip.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn release_all_held(&self, user: UserId, uploads: &[(ImageId, u64)]) -> Result<(), StoreError> {
-        let moves = uploads.iter().map(|(image, bytes)| hold_taken(user, *image, doc! { "usedBytes": -integer(*bytes) }));
-        self.calls.update_each(&self.collection, moves.map(|(filter, update)| (filter, update.into()))).await.map(drop)
-    }
-
-    /// The holds' uploads are still open: each is not looked at again before its time has come. One round trip.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn postpone_holds(&self, user: UserId, until: &[(ImageId, OffsetDateTime)]) -> Result<(), StoreError> {
-        let moves = until.iter().map(|(image, at)| {
-            let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
-            (filter, doc! { "$set": { "holds.$.at": datetime(*at) } }.into())
-        });
-        self.calls.update_each(&self.collection, moves).await.map(drop)
-    }
-
-    async fn take_hold(&self, user: UserId, image: ImageId, increment: Document) -> Result<bool, StoreError> {
-        let (filter, update) = hold_taken(user, image, increment);
-        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
-    }
-
-    /// In the transaction that takes ready images away: their bytes are free, and they are not counted any more. Where a
-    /// server died between an image's confirmation and [`Users::keep_held`], it never was: its hold goes instead.
-    pub(in crate::store) async fn drop_images(
-        &self,
-        user: UserId,
-        images: &[(String, i64)],
-        session: &mut ClientSession,
-    ) -> mongodb::error::Result<()> {
-        let ids: Vec<_> = images.iter().map(|(id, _)| id.as_str()).collect();
-        let is_taken = doc! { "$in": ["$$this.image", ids] };
-        let held = doc! { "$filter": { "input": "$holds", "cond": is_taken.clone() } };
-        // What is counted for an image is its hold's while that is there.
-        let unless_held = |id: &str, n: i64| doc! { "$cond": [{ "$in": [id, "$holds.image"] }, 0_i64, n] };
-        let mut freed = vec![doc! { "$sum": { "$map": { "input": held, "in": "$$this.bytes" } } }];
-        freed.extend(images.iter().map(|(id, bytes)| unless_held(id, *bytes)));
-        let counted: Vec<_> = images.iter().map(|(id, _)| unless_held(id, 1)).collect();
-        let set = doc! {
-            "usedBytes": { "$subtract": ["$usedBytes", { "$add": freed }] },
-            "images": { "$subtract": ["$images", { "$add": counted }] },
-            "holds": { "$filter": { "input": "$holds", "cond": { "$not": [is_taken] } } },
+        let bytes = uploads.iter().fold(0_u64, |sum, image| sum.saturating_add(image.reserved));
+        let places = u64::from(room.max_pending).checked_sub(uploads.len() as u64);
+        let (Some(bytes_left), Some(places_left)) = (room.quota_bytes.checked_sub(bytes), places) else {
+            return Ok(Reserved::No);
         };
-        let filter = doc! { "_id": user.to_string() };
-        self.collection.update_one(filter, vec![doc! { "$set": set }]).session(session).await.map(drop)
+        let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(bytes_left) } });
+        filter.insert("$expr", doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(places_left)] });
+        let entry =
+            |image: &&Image| doc! { "image": image.id.to_string(), "bytes": integer(image.reserved), "at": datetime(now) };
+        let entries: Vec<_> = uploads.iter().map(entry).collect();
+        let inserted = self.inserted.take(user);
+        let set = doc! {
+            "usedBytes": { "$add": ["$usedBytes", integer(bytes)] },
+            "pending": { "$add": [pending(), count(uploads.len())] },
+            "opening": { "$concatArrays": [opening_without(&inserted), entries] },
+        };
+        let done = self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await;
+        if !inserted.is_empty() && done.as_ref().map_or(true, |done| done.matched_count == 0) {
+            self.inserted.add(user, inserted.into_iter());
+        }
+        Ok(if done?.matched_count == 1 { Reserved::Yes } else { Reserved::No })
     }
 
-    /// Holds made, or to be looked at, before `before`, by user, of at most `limit` users: what servers that died may have
-    /// left unsettled.
+    /// Remembers that the images of these uploads were inserted: their entries in `opening` go with the next reservation.
+    pub fn note_inserted(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
+        self.inserted.add(user, images);
+    }
+
+    /// Removes entries of `opening`: of those whose image was `inserted`, and of those that came to nothing, whose bytes and
+    /// places are free again. Answers how many of the latter there were.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat: what is subtracted is the entry's, in the update that removes it.
+    pub async fn close_openings(&self, user: UserId, inserted: &[ImageId], cancelled: &[ImageId]) -> Result<u32, StoreError> {
+        let all: Vec<_> = inserted.iter().chain(cancelled).copied().collect();
+        if all.is_empty() {
+            return Ok(0);
+        }
+        let cancelled = texts(cancelled);
+        let freed = doc! { "$filter": { "input": opening(), "cond": { "$in": ["$$this.image", cancelled.clone()] } } };
+        let set = doc! {
+            "usedBytes": { "$subtract": ["$usedBytes", { "$sum": { "$map": { "input": freed.clone(), "in": "$$this.bytes" } } }] },
+            "pending": { "$subtract": [pending(), { "$size": freed }] },
+            "opening": opening_without(&all),
+        };
+        let filter = doc! { "_id": user.to_string(), "opening.image": { "$in": texts(&all) } };
+        let users = self.collection.clone_with_type::<Document>();
+        let update = users.find_one_and_update(filter, vec![doc! { "$set": set }]);
+        let update = update.projection(doc! { "opening.image": 1 }).return_document(ReturnDocument::Before);
+        let before = self.calls.run(async { update.await }).await?.unwrap_or_default();
+        let is_cancelled = |entry: &&Bson| {
+            let image = entry.as_document().and_then(|entry| entry.get_str("image").ok());
+            image.is_some_and(|image| cancelled.iter().any(|id| id == image))
+        };
+        let entries = before.get_array("opening").map_or(&[][..], Vec::as_slice);
+        Ok(u32::try_from(entries.iter().filter(is_cancelled).count()).unwrap_or(u32::MAX))
+    }
+
+    /// Entries of `opening` made before `before`, of at most `users` users and at most `each` of one: what servers that died
+    /// left, and what was inserted and not yet removed. The oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn old_holds(&self, before: OffsetDateTime, limit: i64) -> Result<Vec<(UserId, Vec<(ImageId, u64)>)>, StoreError> {
-        let before = datetime(before);
-        let filter = doc! { "holds.at": { "$lt": before } };
+    pub async fn stale_openings(
+        &self,
+        before: OffsetDateTime,
+        users: u32,
+        each: usize,
+    ) -> Result<Vec<Stale<ImageId>>, StoreError> {
+        // Without a number of bytes nothing can be subtracted.
+        let read = |entry: &Document| ImageId::parse(entry.get_str("image").ok()?).filter(|_| entry.get_i64("bytes").is_ok());
+        self.stale("opening", before, (users, each), read).await
+    }
+
+    /// Looks at a user's stale openings again after `at`, so that they keep no other user's waiting.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn postpone_openings(&self, user: UserId, at: OffsetDateTime) -> Result<(), StoreError> {
+        self.postpone_stale("opening", user, at).await
+    }
+
+    /// Entries of the array `field` whose `at` is before `before`, the users with the oldest first.
+    pub(super) async fn stale<T>(
+        &self,
+        field: &'static str,
+        before: OffsetDateTime,
+        (users, each): (u32, usize),
+        read: impl Fn(&Document) -> Option<T>,
+    ) -> Result<Vec<Stale<T>>, StoreError> {
+        let (at, before) = (format!("{field}.at"), datetime(before));
+        let (filter, order) = (doc! { &at: { "$lt": before } }, doc! { &at: 1 });
+        let documents = self.collection.clone_with_type::<Document>();
+        let found = self.calls.read(|| async {
+            let find = documents.find(filter.clone()).projection(doc! { field: 1 }).sort(order.clone());
+            find.limit(i64::from(users)).await?.try_collect::<Vec<_>>().await
+        });
+        let stale_of = |document: Document| {
+            let user = document.get_str("_id").ok().and_then(UserId::parse)?;
+            let entries = document.get_array(field).map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document);
+            let stale = entries.filter(|entry| entry.get_datetime("at").is_ok_and(|at| *at < before)).take(each);
+            let mut of_user = Stale { user, entries: Vec::new(), unreadable: 0 };
+            for entry in stale.map(&read) {
+                match entry {
+                    Some(entry) => of_user.entries.push(entry),
+                    None => of_user.unreadable += 1,
+                }
+            }
+            Some(of_user)
+        };
+        Ok(found.await?.into_iter().filter_map(stale_of).collect())
+    }
+
+    pub(super) async fn postpone_stale(&self, field: &str, user: UserId, at: OffsetDateTime) -> Result<(), StoreError> {
+        let stale = doc! { "entry.at": { "$lt": datetime(at) } };
+        let update = doc! { "$set": { format!("{field}.$[entry].at"): datetime(at) } };
+        let update = self.collection.update_one(doc! { "_id": user.to_string() }, update).array_filters([stale]);
+        self.calls.run(async { update.await }).await.map(drop)
+    }
+
+    /// The uploads that are being opened for a user.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn openings(&self, user: UserId) -> Result<Vec<ImageId>, StoreError> {
+        let documents = self.collection.clone_with_type::<Document>();
+        let projection = doc! { "opening.image": 1 };
         let found = self
             .calls
-            .read(|| async { self.collection.find(filter.clone()).limit(limit).await?.try_collect::<Vec<_>>().await })
-            .await?;
-        let mut holds = Vec::new();
-        for user in found {
-            let Some(id) = UserId::parse(&user.id) else { continue };
-            let old = user.holds.iter().filter_map(|hold| {
-                let is_old = hold.get_datetime("at").is_ok_and(|at| *at < before);
-                let image = hold.get_str("image").ok().and_then(ImageId::parse);
-                let bytes = hold.get_i64("bytes").ok().and_then(|n| u64::try_from(n).ok());
-                image.zip(bytes).filter(|_| is_old)
-            });
-            holds.push((id, old.collect()));
-        }
-        Ok(holds)
+            .read(|| async { documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await });
+        let found = found.await?.unwrap_or_default();
+        let entries = found.get_array("opening").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document);
+        Ok(entries.filter_map(|entry| entry.get_str("image").ok().and_then(ImageId::parse)).collect())
     }
 }
 
-/// The change to a user when an upload became an image.
-fn kept(surplus: u64) -> Document {
-    doc! { "images": 1_i64, "usedBytes": -integer(surplus) }
+fn texts(images: &[ImageId]) -> Vec<String> {
+    images.iter().map(ToString::to_string).collect()
 }
 
-/// Takes a hold, once: who comes second finds none.
-fn hold_taken(user: UserId, image: ImageId, increment: Document) -> (Document, Document) {
-    let filter = doc! { "_id": user.to_string(), "holds.image": image.to_string() };
-    (filter, doc! { "$pull": { "holds": { "image": image.to_string() } }, "$inc": increment })
+/// `opening` is absent from records that the former version made.
+fn opening() -> Document {
+    doc! { "$ifNull": ["$opening", []] }
+}
+
+fn opening_without(images: &[ImageId]) -> Document {
+    if images.is_empty() {
+        return opening();
+    }
+    doc! { "$filter": { "input": opening(), "cond": { "$not": [{ "$in": ["$$this.image", texts(images)] }] } } }
+}
+
+/// Open uploads, but for those that the former version counts by its holds.
+pub(in crate::store) fn pending() -> Document {
+    doc! { "$ifNull": ["$pending", 0_i64] }
+}
+
+/// Open uploads that the former version counts.
+fn holds() -> Document {
+    doc! { "$size": { "$ifNull": ["$holds", []] } }
 }

@@ -27,7 +27,7 @@ async fn left_behind(ada: &Caller<'_>) -> Vec<(String, &'static str)> {
     app.db.collection::<Document>("images").update_many(doc! { "_id": { "$in": ids } }, over).await.unwrap();
     // A server that died between the two writes of an issue.
     let hold = doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": past };
-    let stray = doc! { "$push": { "holds": hold }, "$inc": { "usedBytes": 500_i64 } };
+    let stray = doc! { "$push": { "opening": hold }, "$inc": { "usedBytes": 500_i64, "pending": 1_i64 } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, stray).await.unwrap();
     ends
 }

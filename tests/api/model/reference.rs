@@ -69,6 +69,8 @@ pub struct Image {
     due: Option<i64>,
     /// What it was before it was gone.
     was: State,
+    /// Its bytes are counted, although it is neither pending nor ready.
+    kept: bool,
 }
 
 impl Image {
@@ -85,8 +87,13 @@ impl Image {
         self.urls_die + GRACE
     }
 
-    /// Into a tombstone; the key is free again.
+    /// Into a tombstone; the key is free again. The bytes stay counted while a URL could bring them, or they lie there.
     fn end(&mut self, state: State, now: i64) {
+        self.kept = match state {
+            State::Deleting => self.urls_die > 0,
+            State::Rejected(_) => true,
+            _ => false,
+        };
         self.state = state;
         self.due = Some(now);
         self.key = None;
@@ -124,7 +131,8 @@ impl Model {
 
     pub fn usage(&self, who: Who) -> (u64, u64, u64) {
         let of = |state: State| self.images.iter().filter(move |image| image.who == who && image.state == state);
-        let bytes = of(State::Ready).chain(of(State::Pending)).map(|image| image.size).sum();
+        let kept = self.images.iter().filter(|image| image.who == who && image.kept);
+        let bytes = of(State::Ready).chain(of(State::Pending)).chain(kept).map(|image| image.size).sum();
         (bytes, of(State::Ready).count() as u64, of(State::Pending).count() as u64)
     }
 
@@ -165,6 +173,7 @@ impl Model {
             urls_die,
             due: Some(urls_die + GRACE),
             was: State::Pending,
+            kept: false,
         });
     }
 
@@ -374,7 +383,7 @@ impl Model {
             if now < ends {
                 image.due = Some(ends);
             } else {
-                (image.was, image.state, image.due) = (image.state, State::Gone, None);
+                (image.was, image.state, image.due, image.kept) = (image.state, State::Gone, None, false);
             }
         }
     }

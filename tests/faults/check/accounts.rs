@@ -6,7 +6,11 @@ use super::{
     History, Report,
     evidence::{Evidence, Image},
 };
-use crate::{counts::Counts, journal::Call, world::QUOTA};
+use crate::{
+    counts::{Counts, unsettled},
+    journal::Call,
+    world::QUOTA,
+};
 
 pub fn judge(evidence: &Evidence, history: &History, report: &mut Report) {
     quota(evidence, history, report);
@@ -24,6 +28,10 @@ fn quota(evidence: &Evidence, history: &History, report: &mut Report) {
         let recorded = Counts::of_user(user);
         report.hold(recorded.as_ref() == Some(&counted), 9, || format!("{id} has {counted:?}, recorded is {recorded:?}"));
         report.hold(counted.bytes <= i64::try_from(QUOTA).unwrap(), 9, || format!("{id} has {} bytes", counted.bytes));
+    }
+    for image in &evidence.images {
+        let unsettled = unsettled(&image.0);
+        report.hold(unsettled.is_none(), 9, || unsettled.unwrap_or_default());
     }
     for (user, images) in of {
         let live = images.iter().find(|image| image.is_live());

@@ -1,5 +1,5 @@
 //! The checker: reads MongoDB (majority), lists and re-hashes the bucket, reads journal and logs, and verifies the
-//! invariants I1 to I16. It asks the program nothing but what an invariant is about: the gallery.
+//! invariants I1 to I18. It asks the program nothing but what an invariant is about: the gallery.
 //!
 //! `evidence` gathers, everything else judges what was gathered. What is judged is what stands when nothing is under way:
 //! after the load has stopped and the world has come to rest.
@@ -26,7 +26,7 @@ use super::{journal::Journal, world::World};
 /// An invariant that does not hold, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// 1 to 16.
+    /// 1 to 18.
     pub invariant: u8,
     pub what: String,
 }
@@ -139,7 +139,7 @@ impl Checker {
         };
         promises::judge(evidence, &stories, &self.history, grace, &mut report);
         records::judge(evidence, &stories, &self.history, grace, &mut report);
-        bucket::judge(evidence, grace, &mut report);
+        bucket::judge(evidence, &stories, grace, &mut report);
         accounts::judge(evidence, &self.history, &mut report);
         secrets::judge(evidence, &stories, &mut report);
         answers::judge(evidence, &mut report);

@@ -30,9 +30,12 @@ pub async fn plant(field: &Field) {
     field.update("users", image.user(), doc! { "$inc": { "usedBytes": 1_i64 } }).await;
     field.reports("a byte is counted that nobody has", &[9]).await;
 
-    let hold = doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 0_i64, "at": past };
-    field.update("users", image.user(), doc! { "$push": { "holds": hold } }).await;
-    field.reports("an upload is held that is not there", &[9]).await;
+    field.update("users", image.user(), doc! { "$inc": { "pending": 1_i64 } }).await;
+    field.reports("an open upload is counted that is not there", &[9]).await;
+
+    let reservation = doc! { "bytes": 0_i64, "place": "none", "due": past };
+    field.update("images", deleted.id(), doc! { "$set": { "reservation": reservation } }).await;
+    field.reports("bytes are reserved for an image that is gone", &[9]).await;
 
     field.update("users", image.user(), doc! { "$set": { "note": format!("{MARKER} word") } }).await;
     field.reports("a password is in a record", &[11]).await;

@@ -43,7 +43,7 @@ pub async fn plant(field: &Field) {
     field.reports("an image is served as HTML", &[15]).await;
 
     field.put(&format!("u/{}/{}", image.user(), uuid::Uuid::now_v7()), "image/png", bytes).await;
-    field.reports("an object is nobody's", &[3]).await;
+    field.reports("an object is nobody's", &[3, 17]).await;
 
     let key = format!("u/{}/{}", image.user(), uuid::Uuid::now_v7());
     field.world.s3.create_multipart_upload().bucket(&field.world.bucket).key(key).send().await.unwrap();
@@ -51,7 +51,7 @@ pub async fn plant(field: &Field) {
 
     let deleted = field.deleted();
     field.put(deleted.key(), "image/png", bytes).await;
-    field.reports("a deleted image's object is back", &[3, 5]).await;
+    field.reports("a deleted image's object is back", &[3, 5, 17]).await;
 
     let put = field.world.s3.put_object().bucket(&field.world.bucket).key(image.key()).content_type(content_type);
     let put = put.metadata("note", format!("{MARKER} word")).body(field.bytes[image.key()].0.clone().into());
@@ -75,7 +75,9 @@ pub async fn plant(field: &Field) {
     field.put(&foreign, content_type, bytes).await;
     field.delete_object(image.key()).await;
     field.update("images", image.id(), doc! { "$set": { "key": foreign } }).await;
-    field.reports("an image lies at another's key", &[7]).await;
+    field.reports("an image lies at another's key", &[7, 17]).await;
+
+    uncounted(field).await;
 
     // All of it gone, by nobody's wish.
     let size = settled.size();
@@ -103,4 +105,29 @@ pub async fn plant(field: &Field) {
     field.world.servers[0].start().await;
     let names = images.list_index_names().await.unwrap();
     assert!(names.iter().any(|name| name == "liveBytes"), "{names:?}");
+}
+
+/// More than is counted, at a key that the record names; and what a deleted account left.
+async fn uncounted(field: &Field) {
+    let image = field.acknowledged();
+    let user = field.base.users.iter().find(|user| user.get_str("_id").ok() == Some(image.user())).unwrap();
+    let more = usize::try_from(user.get_i64("usedBytes").unwrap()).unwrap() + 1;
+    let source = format!("in/{}/{}", image.user(), image.id());
+    field.put(&source, "image/png", &vec![0; more]).await;
+    let later = mongodb::bson::DateTime::from_millis(i64::from(u32::MAX) * 1000);
+    field.update("images", image.id(), doc! { "$set": { "strays": [&source], "due": later } }).await;
+    field.reports("more lies there than is counted", &[17]).await;
+
+    let stranger = uuid::Uuid::now_v7().to_string();
+    field.put(&format!("u/{stranger}/{}", uuid::Uuid::now_v7()), "image/png", b"left").await;
+    field.reports("an object of a deleted account is left", &[3, 17, 18]).await;
+
+    let mut left = field.deleted().0;
+    let id = uuid::Uuid::now_v7().to_string();
+    left.extend(doc! { "_id": &id, "user": &stranger, "key": format!("u/{stranger}/{id}"), "state": "rejected", "due": later });
+    for field in ["goneAt", "goneFrom", "idemKey", "idemHash"] {
+        left.remove(field);
+    }
+    field.collection("images").insert_one(left).await.unwrap();
+    field.reports("a tombstone of a deleted account is left", &[18]).await;
 }

@@ -1,0 +1,370 @@
+//! Reservations: what an upload takes of its owner's quota, from its opening until no URL can write bytes for it.
+//!
+//! The rule: `usedBytes` counts a pending upload with what it reserved, a ready image with its bytes, and a deleted, rejected or
+//! expired one with what it had until its last URL is dead and transfers that began in time are over. While something can be
+//! written beside a ready image (the source of a copy, a preview that did not come), all that was reserved stays counted. So
+//! what a URL can still write is never more than what is counted for it; docs/quota.md has the exceptions, and their bounds.
+//!
+//! A move of state is acknowledged by itself; the reservation follows in a step of its own (`store/reservations.rs`). Where the
+//! server dies in between, or the former version made the move, the sweeper finds the reservation that does not fit the state,
+//! and the step that was announced and not finished.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use time::{Duration, OffsetDateTime};
+
+use super::{Valet, deletion};
+use crate::{
+    model::{Image, ImageId, ImageState, OPENING, Settlement, Urls, UserId},
+    store::{FormerHolds, Inserted, Reserved, Room, Stale, Stepped, StoreError, Unsettled},
+};
+
+/// Users per step of each kind, and reservations of one of them: no user's many keep another's waiting.
+const USERS: u32 = 50;
+const EACH: usize = 100;
+/// The former version's holds of one user, per step.
+const HOLDS: i32 = 100;
+/// Images with a reservation to settle, per step.
+const UNSETTLED: u32 = 500;
+/// Settlements in one step.
+const AT_ONCE: usize = 100;
+/// How often a settlement is tried: another server may settle the same image at the same time, and is waited for.
+const TRIES: u32 = 8;
+/// The pause after the first try, which doubles with each: in all, longer than [`ABANDONED`] before the last.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+/// A step that was announced so long ago is finished by whoever finds it in the way: its server is slow, or dead.
+const ABANDONED: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// After a reservation that could not be settled.
+const RETRY: Duration = Duration::minutes(1);
+
+/// What a step of the sweeper did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SettledReservations {
+    /// Uploads that came to nothing, whose bytes are free again.
+    pub freed: u32,
+    /// Could not be settled now.
+    pub failed: u32,
+    /// Whether there may be more to do now.
+    pub more: bool,
+}
+
+/// Where the sweeper is.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// The last user whose former holds were looked at.
+    former: Mutex<Option<UserId>>,
+}
+
+impl Valet {
+    /// Reserves the quota of new uploads: all of them, or none.
+    pub(super) async fn reserve(&self, user: UserId, uploads: &[&Image], now: OffsetDateTime) -> Result<Reserved, StoreError> {
+        let room = Room { quota_bytes: self.uploads.quota_bytes, max_pending: self.uploads.max_pending };
+        self.store.users.reserve(user, uploads, room, now).await
+    }
+
+    /// Inserts uploads whose quota is reserved, each with the time at which the sweeper is to look at it. What a unique index
+    /// refuses is free again.
+    pub(super) async fn insert_reserved(
+        &self,
+        user: UserId,
+        uploads: &[(&Image, OffsetDateTime)],
+    ) -> Result<Vec<Inserted>, StoreError> {
+        let results = self.store.images.insert_all(uploads).await?;
+        let with = |wanted: Inserted| {
+            let ids = uploads.iter().zip(&results).filter(move |(_, inserted)| **inserted == wanted);
+            ids.map(|((image, _), _)| image.id)
+        };
+        self.store.users.note_inserted(user, with(Inserted::Yes));
+        let refused: Vec<_> = with(Inserted::Known).collect();
+        self.store.users.close_openings(user, &[], &refused).await?;
+        Ok(results)
+    }
+
+    /// Whether bytes can still arrive for an image.
+    pub(super) fn urls(&self, image: &Image, now: OffsetDateTime) -> Urls {
+        let quiet_from = self.quiet_from(image);
+        // An upload in parts is opened without a URL.
+        let is_dead = image.urls_die_at <= image.created_at || now >= quiet_from;
+        if is_dead { Urls::Dead } else { Urls::AliveUntil(quiet_from) }
+    }
+
+    /// Brings the reservations of one user's images in line with the states they have come to.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was not settled is left to the sweeper.
+    pub(super) async fn settle(&self, user: UserId, images: &[Image], now: OffsetDateTime) -> Result<(), StoreError> {
+        self.settle_with(user, images, |image| self.urls(image, now)).await
+    }
+
+    /// As [`Valet::settle`], for images whose bytes may lie in the bucket still: the bytes stay counted.
+    pub(super) async fn settle_places(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
+        self.settle_with(user, images, |image| Urls::AliveUntil(self.quiet_from(image))).await
+    }
+
+    /// As [`Valet::settle_places`], where the image was read with a reservation.
+    pub(super) async fn settle_reserved(&self, image: &Image) -> Result<(), StoreError> {
+        match image.reservation {
+            Some(_) => self.settle_places(image.user, std::slice::from_ref(image)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Frees what is counted for an image beyond its state, once nothing of that lies in the bucket.
+    pub(super) async fn release_reserved(&self, image: &Image) -> Result<(), StoreError> {
+        self.settle_all(image.user, vec![image.clone()], |image| image.settlement(Urls::Dead)).await
+    }
+
+    async fn settle_with(&self, user: UserId, images: &[Image], urls: impl Fn(&Image) -> Urls) -> Result<(), StoreError> {
+        self.settle_holds_of(user, images).await?;
+        self.settle_all(user, images.to_vec(), |image| image.settlement(urls(image))).await
+    }
+
+    /// Settles the former version's holds of images that carry no reservation.
+    async fn settle_holds_of(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
+        let former: Vec<_> = images.iter().filter(|image| image.reservation.is_none()).collect();
+        let ready = former.iter().filter(|image| image.state == ImageState::Ready).map(|image| (image.id, image.surplus()));
+        let ended = former.iter().filter(|image| !image.state.is_live()).map(|image| image.id);
+        let (ready, ended): (Vec<_>, Vec<_>) = (ready.collect(), ended.collect());
+        self.store.users.settle_former_holds(user, &ready, &ended).await
+    }
+
+    /// Takes the images' steps, and again by what the images are then where another server was faster.
+    async fn settle_all(
+        &self,
+        user: UserId,
+        mut images: Vec<Image>,
+        step: impl Fn(&Image) -> Option<Settlement>,
+    ) -> Result<(), StoreError> {
+        for tried in 0..TRIES {
+            let settlements: Vec<_> = images.iter().filter_map(&step).collect();
+            let mut left = Vec::new();
+            for some in settlements.chunks(AT_ONCE) {
+                let taken = match self.store.settle(user, some).await? {
+                    Stepped::Taken(taken) => taken,
+                    Stepped::InTheWay => Vec::new(),
+                };
+                left.extend(some.iter().map(|settlement| settlement.image).filter(|image| !taken.contains(image)));
+            }
+            if left.is_empty() {
+                return Ok(());
+            }
+            if tried + 1 == TRIES {
+                break;
+            }
+            self.clear_the_way(user, &left, tried).await?;
+            images = self.store.images.find_all_owned(user, &left).await?.readable().to_vec();
+        }
+        Err(StoreError::Contention { what: "the user's reservations" })
+    }
+
+    /// Waits for other servers' steps of these images, and finishes those that are abandoned.
+    async fn clear_the_way(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
+        tokio::time::sleep(PAUSE * 2_u32.pow(tried)).await;
+        let mut steps = self.store.users.steps_under_way(user, ABANDONED).await?;
+        steps.retain(|step| images.contains(&step.image));
+        self.store.finish_steps(user, &steps).await
+    }
+
+    /// `ready → deleting` for one user's images, with what becomes of their bytes. Answers those that were moved; of the others,
+    /// the caller, who has `tried` so often before, looks again what they are.
+    pub(super) async fn delete_ready(
+        &self,
+        user: UserId,
+        images: &[&Image],
+        tried: u32,
+        now: OffsetDateTime,
+    ) -> Result<Vec<ImageId>, StoreError> {
+        let deletions: Vec<_> = images.iter().map(|image| image.deletion(self.urls(image, now))).collect();
+        match self.store.delete_ready(user, &deletions, now).await? {
+            Stepped::Taken(images) => Ok(images),
+            Stepped::InTheWay => {
+                // A server of the former version that died after it had confirmed them leaves their holds.
+                let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
+                self.settle_holds_of(user, &images).await?;
+                self.clear_the_way(user, &ids, tried + TRIES - deletion::TRIES).await?;
+                Ok(Vec::new())
+            }
+        }
+    }
+
+    /// Closes the openings of a deleted account: none of them can be inserted any more.
+    pub(super) async fn close_all_openings(
+        &self,
+        user: UserId,
+        openings: &[ImageId],
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        self.close_openings(user, openings, now).await.map(drop)
+    }
+
+    /// Settles a bounded number of reservations that servers left: openings without an image, steps that were begun, reservations
+    /// that no longer fit the state, and the former version's holds.
+    pub(super) async fn sweep_reservations(&self, now: OffsetDateTime) -> Result<SettledReservations, StoreError> {
+        let mut settled = SettledReservations::default();
+        self.sweep_openings(now, &mut settled).await?;
+        self.sweep_steps(now, &mut settled).await?;
+        self.sweep_unsettled(now, &mut settled).await?;
+        self.sweep_former_holds(now, &mut settled).await?;
+        Ok(settled)
+    }
+
+    async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
+        let stale = self.store.users.stale_openings(now - OPENING, USERS, EACH).await?;
+        settled.more |= stale.len() == USERS as usize;
+        for Stale { user, entries: images, unreadable } in stale {
+            let closed = self.close_openings(user, &images, now).await;
+            if unreadable > 0 {
+                tracing::error!(%user, unreadable, "failed to read entries of a user's opening uploads");
+                settled.failed += unreadable;
+            }
+            let failed = unreadable > 0 || closed.is_err();
+            match closed {
+                Ok(freed) => {
+                    settled.freed += freed;
+                    settled.more |= freed > 0;
+                }
+                Err(error) => {
+                    tracing::warn!(%user, %error, "failed to close a user's openings");
+                    settled.failed += 1;
+                }
+            }
+            if failed || images.len() == EACH {
+                // What failed is looked at again when it is as old anew; the rest of many waits behind other users'.
+                let at = if failed { now } else { now - OPENING - Duration::MILLISECOND };
+                self.store.users.postpone_openings(user, at).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
+        let stale = self.store.users.stale_steps(now - OPENING, USERS, EACH).await?;
+        settled.more |= stale.len() == USERS as usize;
+        for Stale { user, entries: steps, unreadable } in stale {
+            let finished = self.store.finish_steps(user, &steps).await;
+            if unreadable > 0 {
+                tracing::error!(%user, unreadable, "failed to read steps of a user's reservations");
+                settled.failed += unreadable;
+            }
+            if let Err(error) = &finished {
+                tracing::warn!(%user, %error, "failed to finish steps of a user's reservations");
+                settled.failed += 1;
+            }
+            // What failed is looked at again when it is as old anew.
+            if unreadable > 0 || finished.is_err() {
+                self.store.users.postpone_steps(user, now).await?;
+            }
+            settled.more |= finished.is_ok() && !steps.is_empty();
+        }
+        Ok(())
+    }
+
+    /// Removes openings. One without an image is freed once its insertion can no longer succeed.
+    async fn close_openings(&self, user: UserId, openings: &[ImageId], now: OffsetDateTime) -> Result<u32, StoreError> {
+        let there = self.store.images.standings(user, openings).await?;
+        let (mut inserted, mut cancelled) = (Vec::new(), Vec::new());
+        for image in openings.iter().copied() {
+            match there.get(&image) {
+                Some(found) if !found.was_precluded => inserted.push(image),
+                // By a sweeper that died before its next write.
+                Some(_) => cancelled.push(image),
+                None if self.store.images.preclude(user, image, 0, now).await? => cancelled.push(image),
+                // It was inserted meanwhile, or precluded: the next look tells.
+                None => {}
+            }
+        }
+        self.store.users.close_openings(user, &inserted, &cancelled).await
+    }
+
+    async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
+        for which in Unsettled::ALL {
+            let mut failed = Vec::new();
+            let mut by_user: HashMap<UserId, Vec<Image>> = HashMap::new();
+            let found = self.store.images.unsettled(which, now, UNSETTLED).await?;
+            settled.more |= found.len() == UNSETTLED as usize;
+            for image in found {
+                match image {
+                    Ok(image) => by_user.entry(image.user).or_default().push(image),
+                    Err((id, error)) => {
+                        tracing::error!(%error, "failed to read an image whose reservation is to be settled");
+                        failed.push(id);
+                    }
+                }
+            }
+            settled.failed += u32::try_from(failed.len()).unwrap_or(u32::MAX);
+            for (user, images) in by_user {
+                // What is written beside a ready image is counted until the sweeper has cleared it.
+                if let Err(error) = self.settle_places(user, &images).await {
+                    tracing::warn!(%user, %error, "failed to settle a user's reservations");
+                    settled.failed += 1;
+                }
+                // What was settled is not due any more, and is not postponed.
+                failed.extend(images.iter().map(|image| image.id.to_string()));
+            }
+            self.store.images.postpone_settling(&failed, now, now + RETRY).await?;
+        }
+        Ok(())
+    }
+
+    async fn sweep_former_holds(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
+        let after = *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found = self.store.users.former_holds(after, USERS, HOLDS).await?;
+        if found.is_empty() && after.is_some() {
+            found = self.store.users.former_holds(None, USERS, HOLDS).await?;
+        }
+        // The next step goes on behind these, and begins anew behind the last: no user is in another's way.
+        let last = found.last().map(|holds| holds.user);
+        *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        for FormerHolds { user, holds, unreadable } in found {
+            let taken = self.settle_former_holds(FormerHolds { user, holds, unreadable }, now).await;
+            if unreadable > 0 {
+                tracing::error!(%user, unreadable, "failed to read a user's holds of the former version");
+                settled.failed += unreadable;
+            }
+            match taken {
+                Ok((freed, changed)) => {
+                    settled.freed += freed;
+                    settled.more |= changed;
+                }
+                Err(error) => {
+                    tracing::warn!(%user, %error, "failed to convert a user's holds of the former version");
+                    settled.failed += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Settles the former version's holds of one user by what became of their images, and converts those of pending ones.
+    /// Answers how many came to nothing, and whether anything changed.
+    pub(super) async fn settle_former_holds(
+        &self,
+        FormerHolds { user, holds, .. }: FormerHolds,
+        now: OffsetDateTime,
+    ) -> Result<(u32, bool), StoreError> {
+        let ids: Vec<_> = holds.iter().map(|hold| hold.image).collect();
+        let there = self.store.images.standings(user, &ids).await?;
+        let (mut pending, mut ready, mut ended, mut missing) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for hold in holds {
+            match there.get(&hold.image) {
+                Some(image) if image.state == ImageState::Pending && !image.is_reserved => pending.push((hold.image, hold.bytes)),
+                Some(image) if image.state == ImageState::Ready && !image.is_reserved => ready.push((hold.image, image.surplus)),
+                Some(image) if !image.state.is_live() => ended.push(hold.image),
+                // Counted twice: by the hold, and by the reservation.
+                Some(_) => ended.push(hold.image),
+                None if hold.at < now - OPENING && self.store.images.preclude(user, hold.image, hold.bytes, now).await? => {
+                    missing += 1;
+                    ended.push(hold.image);
+                }
+                None => {}
+            }
+        }
+        self.store.users.settle_former_holds(user, &ready, &ended).await?;
+        let converted = !pending.is_empty() && self.store.convert_former_holds(user, &pending).await?;
+        Ok((missing, converted || !ready.is_empty() || !ended.is_empty()))
+    }
+}

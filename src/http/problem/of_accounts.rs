@@ -1,0 +1,80 @@
+//! Problems of accounts and passwords.
+
+use super::{Code, Problem, of_domain::session_ended};
+use crate::domain::{
+    account_deletion::DeleteAccountError,
+    accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
+};
+
+const PERHAPS_SIGNED_UP: &str = "The account may have been made. Log in after a moment; where that is refused, sign up again.";
+
+impl From<SignUpError> for Problem {
+    fn from(error: SignUpError) -> Self {
+        match error {
+            SignUpError::InvalidEmail(error) => {
+                Self::new(Code::InvalidEmail, "Give the email address you receive mail at.").field("email", error.to_string())
+            }
+            SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
+            SignUpError::EmailTaken => Self::new(
+                Code::EmailTaken,
+                "Log in instead, also where this repeats a sign-up that got no answer, or sign up with another address.",
+            ),
+            SignUpError::LocalOnly(error) => error.into(),
+            SignUpError::Closed => {
+                Self::new(Code::SignupClosed, "Log in with an account that was made before, or ask the operator for one.")
+            }
+            SignUpError::Throttled(error) => error.into(),
+            SignUpError::Busy(error) => error.into(),
+            SignUpError::Store(error) => match Self::from(error) {
+                problem if matches!(problem.code, Code::Unavailable | Code::Timeout) => {
+                    Self { detail: PERHAPS_SIGNED_UP.to_owned(), ..problem }
+                }
+                problem => problem,
+            },
+        }
+    }
+}
+
+impl From<LogInError> for Problem {
+    fn from(error: LogInError) -> Self {
+        match error {
+            LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
+            LogInError::LocalOnly(error) => error.into(),
+            LogInError::Throttled(error) => error.into(),
+            LogInError::Busy(error) => error.into(),
+            LogInError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeleteAccountError> for Problem {
+    fn from(error: DeleteAccountError) -> Self {
+        match error {
+            DeleteAccountError::NoPassword => {
+                Self::new(Code::InvalidRequest, "Give the account's password.").field("password", "must be given")
+            }
+            DeleteAccountError::Password(error) => error.into(),
+            DeleteAccountError::TokenTooOld => {
+                Self::new(Code::TokenTooOld, "Sign in anew at the identity provider, and send that token within five minutes.")
+            }
+            DeleteAccountError::NoAccount => session_ended(),
+        }
+    }
+}
+
+impl From<ChangePasswordError> for Problem {
+    fn from(error: ChangePasswordError) -> Self {
+        match error {
+            ChangePasswordError::Current(LogInError::InvalidCredentials) => {
+                Self::new(Code::InvalidCredentials, "The current password is not this one.")
+            }
+            ChangePasswordError::Current(error) => error.into(),
+            ChangePasswordError::WeakPassword(weakness) => weak_password("newPassword", weakness),
+            ChangePasswordError::NoAccount => session_ended(),
+        }
+    }
+}
+
+fn weak_password(field: &str, WeakPassword(rule): WeakPassword) -> Problem {
+    Problem::new(Code::WeakPassword, format!("The password {rule}.")).field(field, rule)
+}

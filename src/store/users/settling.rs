@@ -1,0 +1,180 @@
+//! Steps of reservations that are under way: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry
+//! says what its step adds to the counters, and is there from before its image changes until the counters have (`store/reservations.rs`).
+//! `hold` is the bytes of one of the former version's holds, which the entry stands for until the image has a reservation.
+
+use std::time::Duration;
+
+use mongodb::bson::{Bson, Document, doc};
+use time::OffsetDateTime;
+
+use super::{Users, former_holds, quota::Stale, quota::pending};
+use crate::{
+    model::{ImageId, Settlement, StepId, UserId},
+    store::{StoreError, count, integer},
+};
+
+/// A step that is announced.
+#[derive(Debug, Clone, Copy)]
+pub struct StepUnderWay {
+    /// Of which image.
+    pub image: ImageId,
+    /// Which step.
+    pub step: StepId,
+    /// The image's latest step when it was read: the step is taken only while this stands.
+    pub before: Option<StepId>,
+    /// Bytes of the former version's hold that becomes the image's reservation.
+    pub hold: Option<u64>,
+}
+
+/// Whether steps may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Announced {
+    /// They are announced.
+    Yes,
+    /// Another step of one of the images is announced, or the former version's hold counts one of them.
+    InTheWay,
+    /// There is no such user, and no counters.
+    NoUser,
+}
+
+impl Users {
+    /// Announces steps of a user's images: all of them, or none.
+    pub(in crate::store) async fn announce(
+        &self,
+        user: UserId,
+        steps: impl Iterator<Item = (&StepUnderWay, &Settlement)>,
+    ) -> Result<Announced, StoreError> {
+        let (mut ids, mut entries) = (Vec::new(), Vec::new());
+        for (step, settlement) in steps {
+            let added = settlement.books - settlement.booked;
+            let mut entry = entry(step);
+            entry.extend(doc! { "bytes": added.bytes, "images": added.images, "pending": added.pending });
+            ids.push(step.image.to_string());
+            entries.push(entry);
+        }
+        let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$nin": &ids } };
+        let set = doc! { "settling": { "$concatArrays": [settling(), entries] } };
+        let done = self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
+        if done.matched_count == 1 {
+            return Ok(Announced::Yes);
+        }
+        let users = self.collection.clone_with_type::<Document>();
+        let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(doc! { "_id": 1 }).await };
+        Ok(if self.calls.read(ask).await?.is_some() { Announced::InTheWay } else { Announced::NoUser })
+    }
+
+    /// Turns holds of the former version into announced steps, which count as the holds did: all of them, or none, when one of
+    /// the holds is gone.
+    pub(in crate::store) async fn announce_conversions(&self, user: UserId, steps: &[StepUnderWay]) -> Result<bool, StoreError> {
+        if steps.is_empty() {
+            return Ok(true);
+        }
+        let ids: Vec<_> = steps.iter().map(|step| step.image.to_string()).collect();
+        let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$all": &ids } };
+        let set = doc! {
+            "pending": { "$add": [pending(), count(steps.len())] },
+            "holds": former_holds::without(&ids),
+            "settling": { "$concatArrays": [settling(), steps.iter().map(entry).collect::<Vec<_>>()] },
+        };
+        let done = self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
+        Ok(done.matched_count == 1)
+    }
+
+    /// Removes the entries of `steps` and adds to the counters what those of `taken` say. Entries that are gone add nothing.
+    pub(in crate::store) async fn close_steps(
+        &self,
+        user: UserId,
+        steps: &[StepUnderWay],
+        taken: &[StepId],
+    ) -> Result<(), StoreError> {
+        if steps.is_empty() {
+            return Ok(());
+        }
+        let all: Vec<_> = steps.iter().map(|step| step.step.to_string()).collect();
+        let taken: Vec<_> = taken.iter().map(ToString::to_string).collect();
+        let counted = doc! { "$filter": { "input": settling(), "cond": { "$in": ["$$this.step", taken] } } };
+        let sum = |field: &str| doc! { "$sum": { "$map": { "input": counted.clone(), "in": format!("$$this.{field}") } } };
+        let set = doc! {
+            "usedBytes": { "$add": ["$usedBytes", sum("bytes")] },
+            "images": { "$add": ["$images", sum("images")] },
+            "pending": { "$add": [pending(), sum("pending")] },
+            "settling": { "$filter": { "input": settling(), "cond": { "$not": [{ "$in": ["$$this.step", &all] }] } } },
+        };
+        let filter = doc! { "_id": user.to_string(), "settling.step": { "$in": all } };
+        self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
+    }
+
+    /// The steps of a user's images that were announced `age` ago or earlier, by the database's clock.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn steps_under_way(&self, user: UserId, age: Duration) -> Result<Vec<StepUnderWay>, StoreError> {
+        let users = self.collection.clone_with_type::<Document>();
+        let until = doc! { "$subtract": ["$$NOW", i64::try_from(age.as_millis()).unwrap_or(i64::MAX)] };
+        let old = doc! { "$filter": { "input": settling(), "cond": { "$lte": ["$$this.at", until] } } };
+        let projection = doc! { "settling": old };
+        let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
+        let found = self.calls.read(ask).await?.unwrap_or_default();
+        let entries = found.get_array("settling").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document);
+        Ok(entries.filter_map(read).collect())
+    }
+
+    /// Steps that were announced before `before`, of at most `users` users and at most `each` of one: what servers that died
+    /// left. The oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stale_steps(
+        &self,
+        before: OffsetDateTime,
+        users: u32,
+        each: usize,
+    ) -> Result<Vec<Stale<StepUnderWay>>, StoreError> {
+        self.stale("settling", before, (users, each), read).await
+    }
+
+    /// Looks at a user's stale steps again after `at`, so that they keep no other user's waiting.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn postpone_steps(&self, user: UserId, at: OffsetDateTime) -> Result<(), StoreError> {
+        self.postpone_stale("settling", user, at).await
+    }
+}
+
+/// The entry of a step that adds nothing.
+fn entry(step: &StepUnderWay) -> Document {
+    let mut entry = doc! {
+        "image": step.image.to_string(),
+        "step": step.step.to_string(),
+        "before": step.before.map_or(Bson::Null, |before| before.to_string().into()),
+        "at": "$$NOW",
+        "bytes": 0_i64,
+        "images": 0_i64,
+        "pending": 0_i64,
+    };
+    if let Some(bytes) = step.hold {
+        entry.insert("hold", integer(bytes));
+    }
+    entry
+}
+
+fn read(entry: &Document) -> Option<StepUnderWay> {
+    let hold = match entry.get("hold") {
+        Some(hold) => Some(hold.as_i64().and_then(|n| u64::try_from(n).ok())?),
+        None => None,
+    };
+    let before = match entry.get("before") {
+        Some(Bson::String(before)) => Some(StepId::parse(before)?),
+        _ => None,
+    };
+    let counts = ["bytes", "images", "pending"];
+    let is_whole = counts.iter().all(|count| matches!(entry.get(count), Some(Bson::Int64(_) | Bson::Int32(_))));
+    let (image, step) = (entry.get_str("image").ok()?, entry.get_str("step").ok()?);
+    is_whole.then_some(StepUnderWay { image: ImageId::parse(image)?, step: StepId::parse(step)?, before, hold })
+}
+
+/// Absent from records that the former version made.
+fn settling() -> Document {
+    doc! { "$ifNull": ["$settling", []] }
+}

@@ -1,0 +1,323 @@
+//! What is counted for a user is never less than what lies in the bucket for them, but for the bounds that docs/quota.md
+//! states; and no user's reservations keep another's waiting.
+
+mod former;
+mod steps;
+
+use std::{collections::HashSet, time::Duration};
+
+use mongodb::bson::{DateTime, Document, doc};
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valet::domain::sweeper::Swept;
+
+use super::app::{Answer, Caller, PASSWORD, TestApp, declared, fixture, sha256, unique_png};
+
+fn after(seconds: u64) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + Duration::from_secs(seconds)
+}
+
+async fn usage(ada: &Caller<'_>) -> (i64, i64, i64) {
+    let usage = ada.get("/api/auth/me").await.json["usage"].clone();
+    let number = |name: &str| usage[name].as_i64().unwrap();
+    (number("bytes"), number("images"), number("pending"))
+}
+
+async fn user_of(ada: &Caller<'_>) -> Document {
+    ada.app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap()
+}
+
+impl TestApp {
+    /// Bytes of this user's objects at final keys, and of those that wait to be copied.
+    async fn bucket_bytes(&self, user: &str) -> (i64, i64) {
+        let listed = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).send().await.unwrap();
+        let of = |prefix: &str| {
+            let prefix = format!("{prefix}/{user}/");
+            let mine = listed.contents().iter().filter(|object| object.key().unwrap().starts_with(&prefix));
+            mine.map(|object| object.size().unwrap()).sum::<i64>()
+        };
+        (of("u"), of("in"))
+    }
+
+    /// Sets the time at which the image's URLs die, and at which the sweeper looks.
+    async fn db_kill_urls(&self, id: &str) {
+        let dead = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * 3_600_000);
+        let set = doc! { "$set": { "urlsDieAt": dead, "createdAt": dead, "due": dead } };
+        self.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
+    }
+}
+
+/// The stated bound: what waits to be copied may be as much again.
+async fn assert_counted(ada: &Caller<'_>, when: &str) {
+    let ((last, incoming), (counted, ..)) = (ada.app.bucket_bytes(&ada.id).await, usage(ada).await);
+    assert!(last <= counted && incoming <= counted, "{when}: {last} and {incoming} bytes lie there, {counted} are counted");
+}
+
+/// How an upload comes to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Deleted,
+    DeletedUnconfirmed,
+    Rejected,
+    Confirmed,
+}
+
+/// How an upload is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Put,
+    WithPreview,
+    PreviewTooLate,
+    Form,
+    Parts,
+}
+
+impl Kind {
+    async fn open(self, ada: &Caller<'_>, bytes: &[u8], preview: &[u8]) -> Answer {
+        match self {
+            Self::Put => ada.issue("a.png", "image/png", bytes).await,
+            Self::WithPreview | Self::PreviewTooLate => {
+                let mut body = declared("a.png", "image/png", bytes);
+                body["preview"] = json!({ "contentType": "image/jpeg", "size": preview.len(), "sha256": sha256(preview) });
+                ada.post("/api/images/upload", body).await
+            }
+            Self::Form => {
+                let session = ada.act("/api/uppy/session").await;
+                let path = session.json["path"].as_str().unwrap();
+                let size = bytes.len() + 1000;
+                ada.get(&format!("{path}/s3/params?filename=a.png&type=image/png&metadata[size]={size}")).await
+            }
+            Self::Parts => {
+                let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": bytes.len() });
+                ada.post("/api/images/multipart", body).await
+            }
+        }
+    }
+
+    fn id(self, ticket: &Answer) -> String {
+        match self {
+            Self::Form => ticket.json["fields"]["key"].as_str().unwrap().rsplit('/').next().unwrap().to_owned(),
+            _ => ticket.id().to_owned(),
+        }
+    }
+
+    /// All that its URLs let anybody send, whatever S3 says to it.
+    async fn send(self, ada: &Caller<'_>, ticket: &Value, parts: &Value, (bytes, preview): (&[u8], &[u8])) {
+        let app = ada.app;
+        match self {
+            Self::Put | Self::PreviewTooLate => drop(app.put(&ticket["upload"], bytes.to_vec()).await),
+            Self::WithPreview => {
+                app.put(&ticket["previewUpload"], preview.to_vec()).await;
+                app.put(&ticket["upload"], bytes.to_vec()).await;
+            }
+            Self::Form => {
+                // Another file than the first, and more of it, as the form allows.
+                let longer = [bytes, &[0; 900]].concat();
+                let sent = if parts.is_null() { bytes } else { &longer };
+                app.post_form(ticket, sent).await;
+            }
+            Self::Parts => drop(app.put(&parts["parts"][0]["request"], bytes.to_vec()).await),
+        }
+    }
+}
+
+/// Every kind of URL is used again after every end that its upload can come to. What lies there is counted, until the URLs are
+/// dead; then it is gone, and so are its bytes.
+#[tokio::test]
+async fn what_every_kind_of_url_can_bring_is_counted_until_it_is_dead() {
+    for kind in [Kind::Put, Kind::WithPreview, Kind::PreviewTooLate, Kind::Form, Kind::Parts] {
+        for end in [End::Deleted, End::DeletedUnconfirmed, End::Rejected, End::Confirmed] {
+            sent_again(kind, end).await;
+        }
+    }
+}
+
+async fn sent_again(kind: Kind, end: End) {
+    let (app, when) = (TestApp::start().await, format!("{kind:?}, {end:?}"));
+    let ada = app.user().await;
+    let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
+    let (bytes, preview) = (if end == End::Rejected { html() } else { unique_png() }, fixture("plain.jpg"));
+    let ticket = kind.open(&ada, &bytes, &preview).await;
+    assert!(matches!(ticket.status, 200 | 201), "{when}: {ticket:?}");
+    let (id, reserved) = (kind.id(&ticket), usage(&ada).await.0);
+    let signing = json!({ "parts": [{ "partNumber": 1 }] });
+    let parts = if kind == Kind::Parts { ada.post(&format!("/api/images/{id}/parts"), signing).await.json } else { Value::Null };
+    kind.send(&ada, &ticket.json, &parts, (&bytes, &preview)).await;
+    assert_counted(&ada, &when).await;
+    if end != End::DeletedUnconfirmed {
+        let confirmed = ada.confirm(&id).await;
+        assert_eq!(confirmed.status, if end == End::Rejected { 422 } else { 200 }, "{when}: {confirmed:?}");
+    }
+    if matches!(end, End::Deleted | End::DeletedUnconfirmed) {
+        assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    }
+    for round in 0..3 {
+        kind.send(&ada, &ticket.json, &json!({ "parts": parts["parts"].clone() }), (&bytes, &preview)).await;
+        if kind == Kind::PreviewTooLate {
+            app.put(&ticket.json["previewUpload"], preview.clone()).await;
+        }
+        assert_counted(&ada, &format!("{when}, sent again")).await;
+        app.sweep(after(round)).await;
+        assert_counted(&ada, &format!("{when}, swept")).await;
+    }
+    let (counted, images, pending) = usage(&ada).await;
+    assert_eq!((images, pending), ((end == End::Confirmed).into(), 0), "{when}");
+    let may_write = end != End::Confirmed || matches!(kind, Kind::Form | Kind::PreviewTooLate);
+    assert_eq!(counted, if may_write { reserved } else { counted }, "{when}: all of it, while its URLs live");
+    app.sweep_dead_urls().await;
+    app.audit().await;
+    let served = if end == End::Confirmed { app.db_image(&id).await.unwrap() } else { Document::new() };
+    let own = served.get_i64("size").unwrap_or_default()
+        + served.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
+    assert_eq!(usage(&ada).await.0, own, "{when}: and no more when they are dead");
+    assert_eq!(app.bucket_bytes(&ada.id).await, (own, 0), "{when}");
+}
+
+/// An image whose URLs are dead gives its bytes back at once.
+#[tokio::test]
+async fn deleting_what_no_url_can_bring_back_frees_it_at_once() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let id = image["id"].as_str().unwrap();
+    app.db_kill_urls(id).await;
+    assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    assert_eq!(usage(&ada).await, (0, 0, 0));
+    app.audit().await;
+}
+
+/// What a user has open does not make their next upload dearer: the record that every reservation rewrites does not grow.
+#[tokio::test]
+async fn the_record_of_a_user_does_not_grow_with_what_is_open() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut sizes = Vec::new();
+    for _ in 0..5 {
+        let items: Vec<_> = (0..100).map(|_| declared("a.png", "image/png", &unique_png())).collect();
+        let batch = ada.post("/api/images/upload/batch", json!({ "items": items })).await;
+        assert!(batch.json["results"].as_array().unwrap().iter().all(|result| result["status"] == 201));
+        sizes.push(mongodb::bson::serialize_to_vec(&user_of(&ada).await).unwrap().len());
+    }
+    assert_eq!(usage(&ada).await.2, 500);
+    assert!(sizes.iter().all(|size| size.abs_diff(sizes[0]) < 100), "{sizes:?}");
+    for n in 0..5 {
+        assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.status, 201);
+        assert!(user_of(&ada).await.get_array("opening").unwrap().len() <= 1, "{n}");
+    }
+    app.sweep(after(180)).await;
+    assert!(user_of(&ada).await.get_array("opening").unwrap().is_empty());
+    app.audit().await;
+}
+
+/// Confirms, deletes and issues of one user at once, from two servers: what is counted is exact, and nothing is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_users_many_calls_at_once_are_counted_exactly() {
+    let app = TestApp::start().await;
+    let other = TestApp::beside(&app, |_| {}).await;
+    let ada = app.user().await;
+    let there = Caller { app: &other, ..ada.clone() };
+    let work = |n: usize| {
+        let ada = if n.is_multiple_of(2) { &ada } else { &there };
+        async move {
+            let bytes = unique_png();
+            let ticket = ada.issue("a.png", "image/png", &bytes).await;
+            assert_eq!(ticket.status, 201, "{ticket:?}");
+            if n.is_multiple_of(3) {
+                assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
+                return;
+            }
+            assert_eq!(ada.app.put(&ticket.json["upload"], bytes).await, 200);
+            assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+            if n % 3 == 1 {
+                assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
+            }
+        }
+    };
+    futures_util::future::join_all((0..60).map(work)).await;
+    let (_, images, pending) = usage(&ada).await;
+    assert_eq!((images, pending), (20, 0));
+    app.audit().await;
+    app.sweep_dead_urls().await;
+    app.audit().await;
+}
+
+/// The account's record goes only when nothing can be inserted for it any more.
+#[tokio::test]
+async fn a_deleted_accounts_openings_are_closed() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let id = uuid::Uuid::now_v7().to_string();
+    let entry = doc! { "image": &id, "bytes": 500_i64, "at": DateTime::now() };
+    let counted = doc! { "$push": { "opening": entry }, "$inc": { "usedBytes": 500_i64, "pending": 1_i64 } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, counted).await.unwrap();
+    // And a step that a server began and did not finish.
+    let step = doc! { "image": &id, "step": uuid::Uuid::now_v7().to_string(), "at": DateTime::now(), "bytes": 0_i64, "images": 0_i64, "pending": 0_i64 };
+    let begun = doc! { "$push": { "settling": step } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, begun).await.unwrap();
+    assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
+    app.sweep_to_the_end().await;
+    assert!(app.db_all("users").await.is_empty());
+    let late = app.db.collection::<Document>("images").insert_one(doc! { "_id": &id, "state": "pending" }).await;
+    assert!(late.is_err(), "its place is taken");
+}
+
+/// Records that nobody can read, of every kind that the sweeper settles: each is counted as failed, and stops no other.
+#[tokio::test]
+async fn one_users_unreadable_records_stop_nobody() {
+    let app = TestApp::start().await;
+    let (eve, ada) = (app.user().await, app.user().await);
+    let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
+    let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
+    // Eve's: an image that cannot be read behind an entry and behind a hold, and entries and holds that cannot be read.
+    let ticket = eve.issue("a.png", "image/png", &unique_png()).await;
+    let ready = eve.upload("b.png", "image/png", &unique_png()).await;
+    images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": { "sha256": "damaged" } }).await.unwrap();
+    let unsettled = doc! { "sha256": "damaged, too", "reservation": { "bytes": 9_i64, "place": "pending", "due": past } };
+    images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": unsettled }).await.unwrap();
+    let broken = [
+        doc! { "image": ticket.id(), "bytes": 1_i64, "at": past },
+        doc! { "image": "no id", "bytes": 1_i64, "at": past },
+        doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": "many", "at": past },
+        doc! { "at": past },
+    ];
+    let set = doc! { "opening": broken.to_vec(), "holds": broken[1..].to_vec(), "settling": broken.to_vec() };
+    users.update_one(doc! { "_id": &eve.id }, doc! { "$set": set }).await.unwrap();
+    // Ada's: one of each that can be settled.
+    let entry = |field: &str| doc! { field: { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": past } };
+    let mut push = entry("opening");
+    push.extend(entry("holds"));
+    let counted = doc! { "$push": push, "$inc": { "usedBytes": 1000_i64, "pending": 1_i64 } };
+    users.update_one(doc! { "_id": &ada.id }, counted).await.unwrap();
+    let bob = app.user().await;
+    assert_eq!(bob.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
+    let swept = app.sweep(after(1)).await;
+    assert_eq!((swept.holds, swept.accounts), (2, 1), "{swept:?}");
+    assert!(swept.failed >= 10, "three entries, four steps, three holds, an image: {swept:?}");
+    assert_eq!(usage(&ada).await, (0, 0, 0));
+    // What failed is looked at again later, and not at once.
+    assert!(app.sweep(after(2)).await.failed <= 3, "the holds");
+}
+
+/// Ten thousand of one user's: settled in slices, beside one of another's.
+#[tokio::test]
+async fn one_users_many_reservations_delay_nobody() {
+    let app = TestApp::start().await;
+    let (eve, ada) = (app.user().await, app.user().await);
+    let users = app.db.collection::<Document>("users");
+    let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
+    let entries = |count: usize| -> Vec<Document> {
+        (0..count).map(|_| doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 5_i64, "at": past }).collect()
+    };
+    for (user, count) in [(&eve, 1000), (&ada, 1)] {
+        let set = doc! { "opening": entries(count), "usedBytes": 5 * count as i64, "pending": count as i64 };
+        users.update_one(doc! { "_id": &user.id }, doc! { "$set": set }).await.unwrap();
+    }
+    let first = app.sweep(after(1)).await;
+    assert_eq!(usage(&ada).await, (0, 0, 0), "in the first step: {first:?}");
+    assert!(first.holds < 200, "a slice: {first:?}");
+    let mut seen = HashSet::new();
+    while app.sweep(after(300)).await != Swept::default() {
+        assert!(seen.insert(usage(&eve).await), "it goes on");
+    }
+    assert_eq!(usage(&eve).await, (0, 0, 0));
+}

@@ -1,0 +1,262 @@
+//! Records of the version before reservations, in place and mixed with this one's: `users.holds` and images without a
+//! reservation, and what servers of that version do to images of this one while both run.
+
+use super::*;
+
+/// The user's record and image as the former version has them.
+async fn make_former(app: &TestApp, user: &str, id: &str) {
+    let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
+    let image = app.db_image(id).await.unwrap();
+    let bytes = image.get_document("reservation").unwrap().get_i64("bytes").unwrap();
+    images.update_one(doc! { "_id": id }, doc! { "$unset": { "reservation": "" } }).await.unwrap();
+    let hold = doc! { "image": id, "bytes": bytes, "at": DateTime::now() };
+    let counted = doc! { "$push": { "holds": hold }, "$inc": { "pending": -1_i64 }, "$set": { "opening": [] } };
+    users.update_one(doc! { "_id": user }, counted).await.unwrap();
+}
+
+/// A user that the former version made has none of the new fields.
+async fn strip(app: &TestApp, user: &str) {
+    let fresh = doc! { "$unset": { "pending": "", "opening": "" } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": user }, fresh).await.unwrap();
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Confirmed,
+    Rejected,
+    Deleted,
+    Expired,
+    ConfirmedAndDeleted,
+}
+
+/// An upload that the former version opened goes its way under this one: converted before, or not.
+#[tokio::test]
+async fn uploads_of_the_former_version_go_their_way() {
+    let app = TestApp::start().await;
+    for is_converted in [false, true] {
+        for then in [Then::Confirmed, Then::Rejected, Then::Deleted, Then::Expired, Then::ConfirmedAndDeleted] {
+            let ada = app.user().await;
+            let bytes = if matches!(then, Then::Rejected) { format!("<{then:?}>").into_bytes() } else { unique_png() };
+            let ticket = ada.issue("a.png", "image/png", &bytes).await;
+            make_former(&app, &ada.id, ticket.id()).await;
+            let len = i64::try_from(bytes.len()).unwrap();
+            assert_eq!(usage(&ada).await, (len, 0, 1), "{then:?}");
+            if is_converted {
+                app.sweep(after(1)).await;
+                let (user, image) = (user_of(&ada).await, app.db_image(ticket.id()).await.unwrap());
+                assert!(user.get_array("holds").unwrap().is_empty() && user.get_i64("pending").unwrap() == 1, "{user}");
+                assert_eq!(image.get_document("reservation").unwrap().get_i64("bytes").unwrap(), len);
+                assert_eq!(usage(&ada).await, (len, 0, 1), "{then:?}");
+            }
+            if !matches!(then, Then::Expired | Then::Deleted) {
+                assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+                let confirmed = ada.confirm(ticket.id()).await.status;
+                assert_eq!(confirmed, if matches!(then, Then::Rejected) { 422 } else { 200 });
+            }
+            if matches!(then, Then::Deleted | Then::ConfirmedAndDeleted) {
+                assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
+            }
+            let images = i64::from(matches!(then, Then::Confirmed));
+            let pending = i64::from(matches!(then, Then::Expired));
+            let now = usage(&ada).await;
+            assert_eq!((now.1, now.2), (images, pending), "{then:?}, {is_converted}");
+            app.audit().await;
+            app.sweep_to_the_end().await;
+            assert_eq!(usage(&ada).await, (images * len, images, 0), "{then:?}, {is_converted}");
+            app.audit().await;
+        }
+    }
+}
+
+/// A former server died between an image's move and the settling of its hold.
+#[tokio::test]
+async fn holds_that_the_former_version_left_are_settled() {
+    let app = TestApp::start().await;
+    for state in ["ready", "deleting", "rejected"] {
+        let ada = app.user().await;
+        strip(&app, &ada.id).await;
+        let bytes = unique_png();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        make_former(&app, &ada.id, ticket.id()).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+        if state == "ready" {
+            // A surplus that did not come, as of a form without a size.
+            let images = app.db.collection::<Document>("images");
+            let wider = doc! { "$set": { "reserved": i64::try_from(bytes.len()).unwrap() + 700 } };
+            images.update_one(doc! { "_id": ticket.id() }, wider).await.unwrap();
+            let users = app.db.collection::<Document>("users");
+            let wider = doc! { "$inc": { "usedBytes": 700_i64, "holds.0.bytes": 700_i64 } };
+            users.update_one(doc! { "_id": &ada.id }, wider).await.unwrap();
+            former_ready(&app, ticket.id()).await;
+        } else {
+            former_tombstone(&app, ticket.id(), state).await;
+        }
+        app.sweep(after(1)).await;
+        let expected = if state == "ready" { (i64::try_from(bytes.len()).unwrap(), 1, 0) } else { (0, 0, 0) };
+        assert_eq!(usage(&ada).await, expected, "{state}");
+    }
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+/// `pending → ready` as the former version writes it.
+async fn former_ready(app: &TestApp, id: &str) {
+    let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
+    let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(&key).send().await.unwrap();
+    let set =
+        doc! { "state": "ready", "uploadedAt": DateTime::now(), "etag": head.e_tag().unwrap(), "width": 1_i64, "height": 1_i64 };
+    let images = app.db.collection::<Document>("images");
+    images.update_one(doc! { "_id": id }, doc! { "$set": set, "$unset": { "due": "" } }).await.unwrap();
+}
+
+async fn former_tombstone(app: &TestApp, id: &str, state: &str) {
+    let set = doc! { "$set": { "state": state, "due": DateTime::now() }, "$unset": { "live": "" } };
+    app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
+}
+
+/// `ready → deleting` as the former version writes it, counters included.
+async fn former_delete(app: &TestApp, user: &str, id: &str) {
+    let size = app.db_image(id).await.unwrap().get_i64("size").unwrap();
+    former_tombstone(app, id, "deleting").await;
+    let counted = doc! { "$inc": { "usedBytes": -size, "images": -1_i64 } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": user }, counted).await.unwrap();
+}
+
+/// `deleting → gone` as the former version writes it.
+async fn former_gone(app: &TestApp, id: &str) {
+    let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
+    app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
+    let set = doc! { "$set": { "state": "gone", "goneFrom": "deleting", "goneAt": DateTime::now() }, "$unset": { "due": "" } };
+    app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
+}
+
+/// The former version has removed the object, and looks again when the URL is dead.
+async fn former_put_off(app: &TestApp, id: &str) {
+    let dead = DateTime::from_millis(DateTime::now().timestamp_millis() + 75 * 60_000);
+    app.db.collection::<Document>("images").update_one(doc! { "_id": id }, doc! { "$set": { "due": dead } }).await.unwrap();
+}
+
+/// What a server of the former version does to an upload that this one opened: it finds no hold, and changes no counter, but
+/// for the deletion of a ready image. This version's sweeper settles each.
+#[tokio::test]
+async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
+    let app = TestApp::start().await;
+    for steps in [
+        "ready",
+        "deleting",
+        "deleting put-off",
+        "rejected put-off",
+        "deleting gone",
+        "ready deleted",
+        "ready deleted gone",
+        "ready settled deleted",
+    ] {
+        let ada = app.user().await;
+        let bytes = unique_png();
+        let len = i64::try_from(bytes.len()).unwrap();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+        for step in steps.split(' ') {
+            match step {
+                "ready" => former_ready(&app, ticket.id()).await,
+                "settled" => drop(app.sweep(after(300)).await),
+                "deleted" => former_delete(&app, &ada.id, ticket.id()).await,
+                "gone" => former_gone(&app, ticket.id()).await,
+                "put-off" => former_put_off(&app, ticket.id()).await,
+                state => former_tombstone(&app, ticket.id(), state).await,
+            }
+            // Never a number below zero, whatever the counters say for a moment.
+            usage(&ada).await;
+        }
+        app.sweep(after(300)).await;
+        let (_, images, pending) = usage(&ada).await;
+        assert_eq!((images, pending), (i64::from(steps == "ready"), 0), "{steps}");
+        app.sweep_to_the_end().await;
+        assert_eq!(usage(&ada).await.0, if steps == "ready" { len } else { 0 }, "{steps}");
+        app.audit().await;
+    }
+}
+
+/// A hold that is being converted when its server dies, while the former version moves the image: the hold is gone, so the
+/// former version changes no counter, and the step that stands for it does not get lost.
+#[tokio::test]
+async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() {
+    let app = TestApp::start().await;
+    for state in ["pending", "ready", "deleting", "rejected", "ready deleted"] {
+        let ada = app.user().await;
+        let bytes = unique_png();
+        let len = i64::try_from(bytes.len()).unwrap();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+        make_former(&app, &ada.id, ticket.id()).await;
+        let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
+        let entry = doc! { "image": ticket.id(), "step": uuid::Uuid::now_v7().to_string(), "at": old, "bytes": 0_i64, "images": 0_i64, "pending": 0_i64, "hold": len };
+        let begun = doc! { "$push": { "settling": entry }, "$set": { "holds": [] }, "$inc": { "pending": 1_i64 } };
+        app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, begun).await.unwrap();
+        app.app.valet.recount(None, |repair| panic!("{state}: nothing drifted: {repair}")).await.unwrap();
+        for step in state.split(' ').filter(|step| *step != "pending") {
+            match step {
+                "ready" => former_ready(&app, ticket.id()).await,
+                "deleted" => former_delete(&app, &ada.id, ticket.id()).await,
+                tombstone => former_tombstone(&app, ticket.id(), tombstone).await,
+            }
+        }
+        app.sweep(after(1)).await;
+        app.sweep(after(300)).await;
+        let (_, images, pending) = usage(&ada).await;
+        assert_eq!((images, pending), (i64::from(state == "ready"), i64::from(state == "pending")), "{state}");
+        app.audit().await;
+    }
+    app.sweep_to_the_end().await;
+    app.audit().await;
+}
+
+/// The cap of open uploads is one for both kinds, and a recount knows both.
+#[tokio::test]
+async fn both_kinds_are_capped_and_recounted_together() {
+    let app = TestApp::start_with(|config| config.uploads.max_pending = 3).await;
+    let ada = app.user().await;
+    let tickets = [ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("b.png", "image/png", &unique_png()).await];
+    make_former(&app, &ada.id, tickets[0].id()).await;
+    assert_eq!(ada.issue("c.png", "image/png", &unique_png()).await.status, 201);
+    assert_eq!(ada.issue("d.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
+    let right = usage(&ada).await;
+    app.app.valet.recount(None, |repair| panic!("nothing drifted: {repair}")).await.unwrap();
+    let wrong = doc! { "$set": { "usedBytes": 1_i64, "images": 9_i64, "pending": 7_i64, "holds": [] } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, wrong).await.unwrap();
+    let mut repairs = 0;
+    app.app.valet.recount(None, |_| repairs += 1).await.unwrap();
+    assert_eq!((repairs, usage(&ada).await), (1, right));
+    app.audit().await;
+}
+
+/// Ten thousand holds of one user: converted in slices, while another's account is deleted.
+#[tokio::test]
+async fn many_holds_of_one_user_delay_nobody() {
+    let app = TestApp::start_with(|config| config.uploads.max_pending = 10_000).await;
+    let (eve, bob) = (app.user().await, app.user().await);
+    let ticket = eve.issue("a.png", "image/png", &unique_png()).await;
+    let image = app.db_image(ticket.id()).await.unwrap();
+    let (mut images, mut holds) = (Vec::new(), Vec::new());
+    for _ in 0..2000 {
+        let mut twin = image.clone();
+        let id = uuid::Uuid::now_v7().to_string();
+        holds.push(doc! { "image": &id, "bytes": 7_i64, "at": DateTime::now() });
+        twin.extend(doc! { "_id": &id, "sha256": sha256(id.as_bytes()), "size": 7_i64 });
+        twin.remove("reservation");
+        images.push(twin);
+    }
+    app.db.collection::<Document>("images").insert_many(images).await.unwrap();
+    let counted = doc! { "$set": { "holds": holds }, "$inc": { "usedBytes": 14_000_i64 } };
+    app.db.collection::<Document>("users").update_one(doc! { "_id": &eve.id }, counted).await.unwrap();
+    let before = usage(&eve).await;
+    assert_eq!(before.2, 2001);
+    assert_eq!(bob.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
+    assert_eq!(app.sweep(after(1)).await.accounts, 1);
+    for _ in 0..25 {
+        app.sweep(after(1)).await;
+        assert_eq!(usage(&eve).await, before, "nothing changes for their owner");
+    }
+    assert!(user_of(&eve).await.get_array("holds").unwrap().is_empty());
+    app.audit().await;
+}
