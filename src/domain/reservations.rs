@@ -120,7 +120,8 @@ impl Valet {
 
     async fn settle_with(&self, user: UserId, images: &[Image], urls: impl Fn(&Image) -> Urls) -> Result<(), StoreError> {
         self.settle_holds_of(user, images).await?;
-        self.settle_all(user, images.to_vec(), |image| image.settlement(urls(image))).await
+        // Boxed: what waits for a settlement waits for much else, and types of futures may be only so deep.
+        Box::pin(self.settle_all(user, images.to_vec(), |image| image.settlement(urls(image)))).await
     }
 
     /// Settles the former version's holds of images that carry no reservation.
@@ -179,7 +180,7 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Vec<ImageId>, StoreError> {
         let deletions: Vec<_> = images.iter().map(|image| image.deletion(self.urls(image, now))).collect();
-        match self.store.delete_ready(user, &deletions, now).await? {
+        match Box::pin(self.store.delete_ready(user, &deletions, now)).await? {
             Stepped::Taken(images) => Ok(images),
             Stepped::InTheWay => {
                 // A server of the former version that died after it had confirmed them leaves their holds.
