@@ -4,6 +4,8 @@
 //! page of each through the API's own path, and the sweeper's look at what is due, before and after the million came; and
 //! what an image takes in MongoDB.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
+// The future of a whole sweep is a deep type.
+#![recursion_limit = "256"]
 
 #[allow(dead_code)]
 #[path = "load/client.rs"]
