@@ -13,13 +13,13 @@ tokio::task_local! {
     static UNCOUNTED: ();
 }
 
-/// Does work whose calls are not counted: trying the store out is no part of any request.
+/// Does work whose calls are not counted, such as trying the store out and a server's own sweeps: no part of any request.
 #[cfg(not(feature = "dev"))]
 pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
     work.await
 }
 
-/// Does work whose calls are not counted: trying the store out is no part of any request.
+/// Does work whose calls are not counted, such as trying the store out and a server's own sweeps: no part of any request.
 #[cfg(feature = "dev")]
 pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
     UNCOUNTED.scope((), work).await
