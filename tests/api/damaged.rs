@@ -1,6 +1,6 @@
 //! A record that cannot be read is a fault of the service, on every operation that meets it: never absence, never an outage.
 
-use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 
 use super::{
@@ -10,8 +10,7 @@ use super::{
 };
 
 /// A value that the field's type allows and its rules do not, and one of another type.
-const DAMAGES: [(&str, fn() -> Bson); 2] =
-    [("fileName", || Bson::String(String::new())), ("urlsDieAt", || Bson::String("damaged".to_owned()))];
+const DAMAGES: [(&str, &str); 2] = [("fileName", ""), ("urlsDieAt", "damaged")];
 
 /// An image of each kind that operations tell apart.
 async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
@@ -41,7 +40,7 @@ async fn an_unreadable_image_is_a_fault_on_every_operation_that_names_one() {
     for (state, id) in images_of(&ada).await {
         let record = app.db_image(&id).await.unwrap();
         for (field, value) in DAMAGES {
-            images.update_one(doc! { "_id": &id }, doc! { "$set": { field: value() } }).await.unwrap();
+            images.update_one(doc! { "_id": &id }, doc! { "$set": { field: value } }).await.unwrap();
             let damaged = app.db_image(&id).await.unwrap();
             for operation in &named {
                 let what = format!("{} {} of an image {state}, damaged in {field}", operation.method, operation.path);
@@ -85,7 +84,7 @@ async fn an_upload_that_meets_an_unreadable_image_is_a_fault_of_that_item_alone(
     let ready = ada.upload("a.png", "image/png", &bytes).await;
     let images = app.db.collection::<Document>("images");
     for (field, value) in DAMAGES {
-        images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": { field: value() } }).await.unwrap();
+        images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": { field: value } }).await.unwrap();
         let answer = ada.issue("a.png", "image/png", &bytes).await;
         assert!(is_fault(&answer), "{answer:?}");
         let item = |bytes: &[u8]| declared("a.png", "image/png", bytes);
