@@ -46,7 +46,7 @@ pub struct Identity {
     pub email: Option<Email>,
     /// When the token was made.
     pub issued_at: OffsetDateTime,
-    /// From when on the token is refused: its own end and [`LEEWAY`], or the end of [`MAX_AGE`].
+    /// From when on the token is refused: its own end and [`LEEWAY`], or the end of the longest age that is accepted.
     pub expires_at: OffsetDateTime,
 }
 

@@ -8,7 +8,7 @@ use valet::config::{Config, Problems, Tokens};
 
 const LEAST: [(&str, &str); 3] =
     [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
-const NAMES: [&str; 54] = [
+const NAMES: [&str; 56] = [
     "BIND",
     "ADMIN_BIND",
     "MONGODB_URI",

@@ -110,6 +110,10 @@ fuzz_target!(|bytes: &[u8]| {
     let own = pairs.iter().filter(|(name, _)| name.starts_with("X-Amz-")).count();
     assert_eq!(pairs.len(), query.len() + own, "nothing else is signed");
 
+    // A header without a value is named and has no line, as sealed PUTs need it: AWS's signer knows no such request.
+    if headers.iter().any(|(_, value)| value.is_empty()) {
+        return;
+    }
     // What AWS's signer makes of the same request.
     let kept = ours.url[address.len() + 1..].split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect::<Vec<_>>().join("&");
     let bare = if kept.is_empty() { address.to_owned() } else { format!("{address}?{kept}") };
