@@ -81,7 +81,7 @@ test("what one tab or another device does, a tab shows without a reload", async 
   await until(async () => (await names(other)).length === 2, "two images");
   // A sibling tab says what it does.
   await choose(page, files[2]);
-  await until(async () => (await names(other)).join() === (await names(page)).join() && (await names(other)).length === 3, "uploaded there, shown here");
+  await until(async () => (await names(other)).sort().join() === (await names(page)).sort().join() && (await names(other)).length === 3, "uploaded there, shown here");
   await page.locator(".open").first().press("Enter");
   await page.getByLabel("Caption").fill("Said there");
   await page.keyboard.press("Enter");
