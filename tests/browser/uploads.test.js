@@ -83,7 +83,8 @@ for (const [what, dead] of Object.entries({
     const urls = [];
     await onPut(page, (route) => { urls.push(route.request().url()); return dead(route, urls); });
     await upload(page, [what.endsWith("parts") ? long(t, file) : file]);
-    assert.ok(urls.length <= 4, `${urls.length} requests`);
+    // A part on its way when the first was refused may be sent once more.
+    assert.ok(urls.length <= (what.endsWith("parts") ? 6 : 4), `${urls.length} requests`);
   });
 }
 
@@ -171,7 +172,8 @@ test("what fails says why, and is tried again when asked", async (t) => {
   await page.getByRole("button", { name: "Discard photo-001.jpg" }).click();
   await page.getByRole("heading", { name: "1 image uploaded" }).waitFor();
   await until(async () => (await page.locator(".tile").count()) === 1, "one tile");
-  // What was discarded is not left open on the server.
+  // What was discarded is not left open on the server, once its DELETE has arrived there.
+  await page.waitForTimeout(1500);
   await page.reload();
   await page.locator(".tile").first().waitFor();
   await page.waitForTimeout(500);
