@@ -153,12 +153,13 @@ impl Valet {
 
     /// One round. What takes long goes to `lane`.
     async fn sweep_round(&self, now: OffsetDateTime, lane: &SlowLane) -> Result<(Swept, bool), StoreError> {
-        self.learn_store(now).await;
+        // On the heap: together they are more than a thread's stack holds in a debug build.
+        Box::pin(self.learn_store(now)).await;
         let round = Round::default();
         // Each of them goes on past a failure of the others.
-        let images = self.sweep_due(now, &round, lane).await;
-        let reservations = self.sweep_reservations(now).await;
-        let deletions = self.sweep_deletions(now).await;
+        let images = Box::pin(self.sweep_due(now, &round, lane)).await;
+        let reservations = Box::pin(self.sweep_reservations(now)).await;
+        let deletions = Box::pin(self.sweep_deletions(now)).await;
         if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
             round.tally.add(Swept { accounts: gone, failed, ..Swept::default() });
         }
