@@ -125,21 +125,21 @@ async fn a_request_whose_client_hangs_up_is_counted() {
     let app = TestApp::start().await;
     let counted = || {
         let text = app.app.metrics();
-        let line = text.lines().find(|line| line.contains("duration_seconds_count") && line.contains("status=\"499\""));
+        // Other tests of this process have requests cut off on other routes.
+        let of_login = "duration_seconds_count{route=\"/api/auth/login\",method=\"POST\",status=\"499\"}";
+        let line = text.lines().find(|line| line.contains(of_login));
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
     };
     let before = counted();
-    for round in 0..200 {
-        // Another account each time, so that no limit on wrong passwords answers before a hash is computed.
-        let body = json!({ "email": format!("nobody{round}@example.com"), "password": super::app::PASSWORD }).to_string();
-        let head = format!(
-            "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+    let body = json!({ "email": "nobody@example.com", "password": super::app::PASSWORD }).to_string();
+    let head = format!(
+        "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for _ in 0..200 {
         let mut stream = connect(&app.base).await;
         stream.write_all(head.as_bytes()).await.unwrap();
-        // On a busy machine the request is read later, and its answer comes later too.
-        tokio::time::sleep(Duration::from_millis(5 * (round % 10))).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
         drop(stream);
         tokio::time::sleep(Duration::from_millis(100)).await;
         if counted() > before {
