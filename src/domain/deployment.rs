@@ -116,8 +116,9 @@ impl Pair {
                 error => PairError::Marker(error),
             })
         };
-        let (database, bucket) = tokio::try_join!(database, bucket)?;
-        Ok(Self { bucket, database })
+        // Both to their end: which of two failures is reported must not depend on which comes first.
+        let (database, bucket) = tokio::join!(database, bucket);
+        Ok(Self { database: database?, bucket: bucket? })
     }
 
     /// Returns the common id; `None` where one side has none yet.
