@@ -7,8 +7,6 @@ use secrecy::SecretString;
 use super::{Finalize, Limits, Load, LogFormat, Lookup, Network, Rate, TrustedProxies, origins::is_sent};
 use crate::model::ContentType;
 
-const LIST_OF_DIFFERENT: &str = "a list of different values, each given once";
-
 /// Reads settings one by one and gathers what is wrong.
 pub(super) struct Reader<'a> {
     lookup: Lookup<'a>,
@@ -40,7 +38,10 @@ impl<'a> Reader<'a> {
 
     /// A wrong value is reported and replaced by the default, so that reading goes on.
     pub(super) fn wrong(&mut self, name: &str, wanted: impl fmt::Display) {
-        self.problems.push(format!("{name} must be {wanted}"));
+        let problem = format!("{name} must be {wanted}");
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     pub(super) fn required(&mut self, name: &str, wanted: &str) -> String {
@@ -122,10 +123,14 @@ impl<'a> Reader<'a> {
         if items.iter().any(String::is_empty) {
             self.wrong(name, "a list with something between, before and after its commas");
         }
-        if items.iter().collect::<BTreeSet<_>>().len() < items.len() {
-            self.wrong(name, LIST_OF_DIFFERENT);
-        }
+        self.check_different(name, &items);
         items.into_iter().filter(|item| !item.is_empty()).collect()
+    }
+
+    fn check_different<T: PartialEq>(&mut self, name: &str, items: &[T]) {
+        if (1..items.len()).any(|at| items[..at].contains(&items[at])) {
+            self.wrong(name, "a list of different values, each given once");
+        }
     }
 
     pub(super) fn secret(&mut self, name: &str) -> SecretString {
@@ -165,9 +170,8 @@ impl<'a> Reader<'a> {
         if known.len() < listed.len() {
             self.wrong(name, format_args!("a list of: {}", ContentType::ALL.map(ContentType::as_str).join(", ")));
         }
-        if (1..known.len()).any(|at| known[..at].contains(&known[at])) {
-            self.wrong(name, LIST_OF_DIFFERENT);
-        }
+        // Two names of one type, too.
+        self.check_different(name, &known);
         if known.is_empty() { ContentType::ALL.to_vec() } else { known }
     }
 

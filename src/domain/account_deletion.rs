@@ -13,6 +13,7 @@ use super::{
     accounts::LogInError,
     audit::audit,
     credentials::{Caller, Proof},
+    reservations,
     throttle::Client,
 };
 use crate::store::{Deletion, DeletionDue, StoreError};
@@ -22,8 +23,6 @@ pub const FRESH: Duration = Duration::from_secs(5 * 60);
 /// Accounts per step, and images of each.
 const ACCOUNTS: i64 = 10;
 const IMAGES: u32 = 100;
-/// The former version's holds, per step.
-const HOLDS: i32 = 100;
 /// Longer than a step takes: two listings, a few updates, and the objects of its images.
 const LEASE: Duration = Duration::from_secs(120);
 /// Accounts at once.
@@ -200,7 +199,9 @@ impl Valet {
             self.store.finish_steps(user, &steps).await?;
             return Ok(Step::More);
         }
-        if let Some(held) = self.store.users.former_holds_of(user, HOLDS).await?.filter(|held| !held.holds.is_empty()) {
+        if let Some(held) =
+            self.store.users.former_holds_of(user, reservations::HOLDS).await?.filter(|held| !held.holds.is_empty())
+        {
             let (_, changed) = self.settle_former_holds(held, now).await?;
             return Ok(if changed { Step::More } else { Step::Wait(now + RETRY) });
         }

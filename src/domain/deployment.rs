@@ -54,7 +54,7 @@ pub enum PairError {
          programs. Use a bucket of Valet's own; if this database is to own this bucket from now on, run `valet join`"
     )]
     Crowded,
-    /// An id is there and is none.
+    /// The bucket's marker or the database's record exists and holds no deployment's id.
     #[error(
         "the deployment's id in the {side} is damaged. Check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; if this database is to own \
          this bucket from now on, run `valet join`"

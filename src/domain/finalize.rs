@@ -1,7 +1,7 @@
-//! What the store was found to hold to, and what follows: which uploads are issued at all, and whether they are final where they
-//! are put or are copied at confirm.
+//! The store's guarantees as the trial found them, and their consequences: the kinds of uploads that are issued, and whether an
+//! object is final where it was put or is copied at confirm.
 //!
-//! Until that is known, nothing is issued that any store may fail to stand, and what is confirmed is copied.
+//! Before the trial has ended no upload is issued that some store does not withstand, and every confirmed object is copied.
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -18,11 +18,11 @@ use crate::{
 
 /// The longest the store is tried out before the first request is served, and the longest for clearing that away.
 const DEADLINE_AT_START: Duration = Duration::from_secs(5);
-/// The same for later trials: beside them a store that is slow or far away holds up nobody.
+/// The same for later trials, which run beside the server's work.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// How long an answer is kept by which every upload is refused, or that lacks something: an operator may be mending the store.
+/// How long a verdict is kept that refuses every upload or is incomplete: an operator may be mending the store.
 const REFUSING_KEPT: Duration = Duration::from_secs(60);
-/// How long an answer is kept by which some uploads are refused or PUTs are sealed: the store may have been replaced.
+/// How long a verdict is kept that refuses some uploads or seals PUTs: the store may have been replaced.
 const WEAKER_KEPT: Duration = Duration::from_secs(60 * 60);
 
 /// Whether the store stands an upload: nobody can use its URLs to read or publish what is another's or private.

@@ -26,7 +26,7 @@ use crate::{
 const USERS: u32 = 50;
 const EACH: usize = 100;
 /// The former version's holds of one user, per step.
-const HOLDS: i32 = 100;
+pub(super) const HOLDS: i32 = 100;
 /// Images with a reservation to settle, per step.
 const UNSETTLED: u32 = 500;
 /// Settlements in one step.
@@ -320,8 +320,9 @@ impl Valet {
         // The next step goes on behind these, and begins anew behind the last: no user is in another's way.
         let last = found.last().map(|holds| holds.user);
         *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner) = last;
-        for FormerHolds { user, holds, unreadable } in found {
-            let taken = self.settle_former_holds(FormerHolds { user, holds, unreadable }, now).await;
+        for holds in found {
+            let (user, unreadable) = (holds.user, holds.unreadable);
+            let taken = self.settle_former_holds(holds, now).await;
             if unreadable > 0 {
                 tracing::error!(%user, unreadable, "failed to read a user's holds of the former version");
                 settled.failed += unreadable;
@@ -354,8 +355,7 @@ impl Valet {
             match there.get(&hold.image) {
                 Some(image) if image.state == ImageState::Pending && !image.is_reserved => pending.push((hold.image, hold.bytes)),
                 Some(image) if image.state == ImageState::Ready && !image.is_reserved => ready.push((hold.image, image.surplus)),
-                Some(image) if !image.state.is_live() => ended.push(hold.image),
-                // Counted twice: by the hold, and by the reservation.
+                // Ended, or counted twice: by the hold, and by the reservation.
                 Some(_) => ended.push(hold.image),
                 None if hold.at < now - OPENING && self.store.images.preclude(user, hold.image, hold.bytes, now).await? => {
                     missing += 1;

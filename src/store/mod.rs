@@ -20,7 +20,7 @@ mod sessions;
 mod users;
 
 use mongodb::{
-    bson::{DateTime, doc},
+    bson::{Bson, DateTime, Document, doc},
     error::{ErrorKind, WriteFailure},
 };
 use time::OffsetDateTime;
@@ -43,7 +43,7 @@ use self::calls::{Calls, DEADLINE};
 use crate::{
     config,
     metrics::{METRICS, Metrics},
-    model::ImageState,
+    model::{ImageState, StepId},
 };
 
 /// A call that did not succeed. The caller cannot know whether a write was applied: it must be safe to ask again.
@@ -243,4 +243,19 @@ fn count(n: usize) -> i64 {
 /// Sizes fit: the largest that is accepted is far below 2^63.
 fn integer(n: u64) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+/// Returns a whole number of either width: servers, `mongoimport` and `mongosh` choose one by the value.
+fn whole_number(document: &Document, field: &str) -> Option<i64> {
+    document.get_i64(field).ok().or_else(|| document.get_i32(field).ok().map(i64::from))
+}
+
+/// Returns the documents in an array; none where there is no array.
+fn entries<'a>(document: &'a Document, field: &str) -> impl Iterator<Item = &'a Document> {
+    document.get_array(field).map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document)
+}
+
+/// Returns a step as the value of `lastStep` in a filter: null also matches the absent field.
+fn last_step(step: Option<StepId>) -> Bson {
+    step.map_or(Bson::Null, |step| step.to_string().into())
 }

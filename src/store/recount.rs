@@ -10,12 +10,12 @@ use std::{collections::HashSet, fmt, time::Duration};
 use futures_util::FutureExt;
 use mongodb::{
     ClientSession, Collection, Database,
-    bson::{Bson, Document, doc},
+    bson::{Document, doc},
     options::ReadConcern,
 };
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, commands::followed, count, datetime, images};
+use super::{Store, StoreError, commands::followed, count, datetime, entries, images, whole_number};
 use crate::model::{Books, ImageState, UserId};
 
 /// The longest one user may take, retries included: the server ends transactions after a minute.
@@ -180,7 +180,7 @@ async fn still_opening(
     now: OffsetDateTime,
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
-    let inserted = existing(images, user, opening, session).await?;
+    let inserted = values_of_images(images, (user, opening), "_id", session).await?;
     let since = datetime(now - ISSUING);
     let is_kept =
         |entry: &&Document| !inserted.contains(text(entry, "image")) && entry.get_datetime("at").is_ok_and(|at| *at >= since);
@@ -194,16 +194,7 @@ async fn not_taken(
     steps: &[Document],
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
-    let mut taken = HashSet::new();
-    if !steps.is_empty() {
-        let ids: Vec<_> = steps.iter().map(|step| text(step, "image")).collect();
-        let last: Vec<_> = steps.iter().map(|step| text(step, "step")).collect();
-        let filter = doc! { "_id": { "$in": ids }, "user": user.to_string(), "lastStep": { "$in": last } };
-        let mut found = images.find(filter).projection(doc! { "lastStep": 1 }).session(&mut *session).await?;
-        while let Some(image) = found.next(&mut *session).await.transpose()? {
-            taken.insert(text(&image, "lastStep").to_owned());
-        }
-    }
+    let taken = values_of_images(images, (user, steps), "lastStep", session).await?;
     Ok(steps.iter().filter(|step| !taken.contains(text(step, "step"))).cloned().collect())
 }
 
@@ -216,7 +207,7 @@ async fn recount_holds(
     session: &mut ClientSession,
 ) -> mongodb::error::Result<Vec<Document>> {
     let open_ids: HashSet<&str> = open.iter().map(|image| text(image, "_id")).collect();
-    let settled = existing(images, user, held, session).await?;
+    let settled = values_of_images(images, (user, held), "_id", session).await?;
     let since = datetime(now - ISSUING);
     let mut kept_ids = HashSet::new();
     let is_kept = |hold: &&Document| {
@@ -233,35 +224,34 @@ async fn recount_holds(
     Ok(holds)
 }
 
-/// Which of the entries' images there are.
-async fn existing(
+/// Returns the texts that the entries' images have in `field`.
+async fn values_of_images(
     images: &Collection<Document>,
-    user: UserId,
-    entries: &[Document],
+    (user, entries): (UserId, &[Document]),
+    field: &str,
     session: &mut ClientSession,
 ) -> mongodb::error::Result<HashSet<String>> {
-    let mut there = HashSet::new();
+    let mut values = HashSet::new();
     let ids: Vec<&str> = entries.iter().map(|entry| text(entry, "image")).collect();
     if !ids.is_empty() {
         let filter = doc! { "_id": { "$in": ids }, "user": user.to_string() };
-        let mut found = images.find(filter).projection(doc! { "_id": 1 }).session(&mut *session).await?;
+        let mut found = images.find(filter).projection(doc! { field: 1 }).session(&mut *session).await?;
         while let Some(image) = found.next(&mut *session).await.transpose()? {
-            there.insert(text(&image, "_id").to_owned());
+            values.extend(image.get_str(field).ok().map(str::to_owned));
         }
     }
-    Ok(there)
+    Ok(values)
 }
 
 fn documents(document: &Document, field: &str) -> Vec<Document> {
-    let array = document.get_array(field).map_or(&[][..], Vec::as_slice);
-    array.iter().filter_map(Bson::as_document).cloned().collect()
+    entries(document, field).cloned().collect()
 }
 
 fn text<'a>(document: &'a Document, field: &str) -> &'a str {
     document.get_str(field).unwrap_or_default()
 }
 
-/// Sums come in whichever width the server likes; what is missing counts as nothing.
+/// Returns a number; one that is missing counts as nothing.
 fn number(document: &Document, field: &str) -> i64 {
-    document.get_i64(field).or_else(|_| document.get_i32(field).map(i64::from)).unwrap_or(0)
+    whole_number(document, field).unwrap_or(0)
 }

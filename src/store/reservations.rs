@@ -12,11 +12,11 @@
 //! takes a further step of the image until the entry is gone. The third update adds what the entry says only if it removes the
 //! entry. So each step is counted once.
 
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{
-    Store, StoreError, count_moved, datetime, integer,
+    Store, StoreError, count_moved, datetime, integer, last_step,
     users::{Announced, StepUnderWay},
 };
 use crate::model::{ImageId, ImageState, Reservation, Settlement, StepId, UserId};
@@ -136,8 +136,7 @@ fn as_read(user: UserId, settlement: &Settlement) -> Document {
         "_id": settlement.image.to_string(),
         "user": user.to_string(),
         "state": settlement.state.as_str(),
-        // Null also matches the absent field.
-        "lastStep": settlement.last_step.map_or(Bson::Null, |step| step.to_string().into()),
+        "lastStep": last_step(settlement.last_step),
     };
     match settlement.before {
         Some(Reservation { bytes, place, .. }) => {

@@ -78,7 +78,7 @@ pub(super) enum Deviation {
     Metadata,
     /// A header that tags the object.
     Tagging,
-    /// A header that redirects whoever reads it from a website.
+    /// A header that makes S3 website hosting redirect readers of the object.
     Redirect,
     /// Headers that encrypt it with a key of the client's.
     CustomerKey,

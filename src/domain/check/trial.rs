@@ -123,7 +123,7 @@ impl Trial<'_> {
             Kind::Complete => self.complete(&key).await?,
             Kind::Form => return self.form(&key).await,
             Kind::Get => {
-                let (at, ttl) = self.life();
+                let (at, ttl) = self.lab.life(self.life());
                 let url = self.lab.objects.presign_get(&self.ground.source, TYPE, "private", at, ttl)?.url;
                 let got = calm(self.lab.get(&self.changed(url), &[]).await?)?;
                 return Ok(match self.deviation {
@@ -156,8 +156,8 @@ impl Trial<'_> {
         })
     }
 
-    fn life(&self) -> (time::OffsetDateTime, std::time::Duration) {
-        self.lab.life(if self.deviation == Deviation::Expired { Life::Over } else { Life::Now })
+    fn life(&self) -> Life {
+        if self.deviation == Deviation::Expired { Life::Over } else { Life::Now }
     }
 
     /// The URL as it is sent.
@@ -197,7 +197,7 @@ impl Trial<'_> {
     }
 
     async fn put(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let (at, ttl) = self.life();
+        let (at, ttl) = self.lab.life(self.life());
         if self.deviation == Deviation::Length {
             // Without a checksum, which would refuse other bytes as well.
             let length = BODY.len().to_string();
@@ -210,7 +210,7 @@ impl Trial<'_> {
     }
 
     async fn part(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let (at, ttl) = self.life();
+        let (at, ttl) = self.lab.life(self.life());
         let upload = self.lab.prober.begin(key, false).await?;
         let sent = async {
             let url = if self.kind == Kind::AnyPart {
@@ -236,7 +236,7 @@ impl Trial<'_> {
     }
 
     async fn create(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let (at, ttl) = self.life();
+        let (at, ttl) = self.lab.life(self.life());
         let url = self.lab.objects.presign_multipart_call(key, MultipartCall::Create, at, ttl)?.url;
         let response = self.send(Method::POST, url, &[], Bytes::new()).await?;
         let text = String::from_utf8_lossy(&response.body);
@@ -252,7 +252,7 @@ impl Trial<'_> {
     }
 
     async fn complete(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let (at, ttl) = self.life();
+        let (at, ttl) = self.lab.life(self.life());
         let upload = self.lab.prober.begin(key, false).await?;
         let sent = async {
             self.put_part(key, &upload).await?;
@@ -290,7 +290,7 @@ impl Trial<'_> {
 
     /// The deviation as a field, then as a header of the request: stores obey the one or the other.
     async fn form(&self, key: &ObjectKey) -> Result<Verdict, StoreError> {
-        let life = if self.deviation == Deviation::Expired { Life::Over } else { Life::Now };
+        let life = self.life();
         let fields: Vec<_> = self.added().into_iter().map(as_field).collect();
         let form = self.lab.signed_form(key, life)?;
         let response = calm(send_form(self.lab, &form, &fields, &[], Some(self.deviation)).await?)?;

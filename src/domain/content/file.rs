@@ -1,4 +1,4 @@
-//! A cursor over a file of which one window is at hand, and a cursor over a part that is complete.
+//! Two cursors: [`File`] over a file whose bytes are fetched window by window, [`Part`] over a complete part of it.
 //!
 //! [`File`] decides what missing bytes mean, so that the parsers need not: the file ends before them, or they are to be
 //! fetched. A parser marks the places from which it can go on; what lies before the last mark is dropped.

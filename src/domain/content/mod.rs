@@ -149,7 +149,7 @@ impl Inspection {
                     self.wanted = wanted;
                     return None;
                 }
-                // What is known of the size is not lost when something that might change it lies too deep.
+                // A size that was found is kept when an element that might change it lies too deep.
                 None => match self.parser.as_ref().and_then(Parser::known) {
                     Some(known) => known,
                     None => return Some(Err(Refusal::TooDeep)),

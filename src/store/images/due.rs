@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use super::{Images, document::ImageDoc, owned, salvage};
 use crate::{
     model::{Image, ImageState, Place},
-    store::{StoreError, datetime, instant},
+    store::{StoreError, datetime, instant, whole_number},
 };
 
 /// A record that is due: what decides its turn and its claim. Any field may be damaged.
@@ -37,11 +37,7 @@ pub struct Due {
 impl Due {
     fn read(record: &Document, now: OffsetDateTime) -> Self {
         let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
-        let number = |field: &str| match record.get(field) {
-            Some(Bson::Int64(n)) => u64::try_from(*n).ok(),
-            Some(Bson::Int32(n)) => u64::try_from(*n).ok(),
-            _ => None,
-        };
+        let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok());
         Self {
             id: value("_id"),
             user: value("user"),

@@ -4,13 +4,13 @@
 use std::collections::HashMap;
 
 use futures_util::TryStreamExt;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{Images, owned_by_ids};
 use crate::{
     model::{Image, ImageId, ImageState, OPENING, Place, StepId, UserId},
-    store::{StepUnderWay, StoreError, datetime, integer},
+    store::{StepUnderWay, StoreError, datetime, integer, last_step},
 };
 
 /// As much of an image as its former hold needs.
@@ -168,7 +168,5 @@ impl Images {
 
 /// The step's image as it was before the step.
 fn before_step(user: UserId, step: &StepUnderWay) -> Document {
-    // Null also matches the absent field.
-    let before = step.before.map_or(Bson::Null, |before| before.to_string().into());
-    doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": before }
+    doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": last_step(step.before) }
 }

@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::TryStreamExt;
 use mongodb::{
-    bson::{Bson, Document, doc},
+    bson::{Document, doc},
     options::ReturnDocument,
 };
 use time::OffsetDateTime;
@@ -23,7 +23,7 @@ use time::OffsetDateTime;
 use super::{Users, deletion::not_deleted};
 use crate::{
     model::{Image, ImageId, Usage, UserId},
-    store::{StoreError, count, datetime, integer},
+    store::{StoreError, count, datetime, entries, integer, whole_number},
 };
 
 /// How a reservation went.
@@ -93,9 +93,8 @@ impl Users {
             .await?;
         let Some(found) = found else { return Ok(None) };
         let counter = |field: &'static str| {
-            let value = found.get_i64(field).or_else(|_| found.get_i32(field).map(i64::from)).ok();
             // Beside servers of the former version a counter may be below zero for a moment.
-            value.map(|n| u64::try_from(n).unwrap_or(0)).ok_or(StoreError::Corrupt {
+            whole_number(&found, field).map(|n| u64::try_from(n).unwrap_or(0)).ok_or(StoreError::Corrupt {
                 collection: "users",
                 id: user.to_string(),
                 field,
@@ -126,12 +125,12 @@ impl Users {
         filter.insert("$expr", doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(places_left)] });
         let entry =
             |image: &&Image| doc! { "image": image.id.to_string(), "bytes": integer(image.reserved), "at": datetime(now) };
-        let entries: Vec<_> = uploads.iter().map(entry).collect();
+        let opened: Vec<_> = uploads.iter().map(entry).collect();
         let inserted = self.inserted.take(user);
         let set = doc! {
             "usedBytes": { "$add": ["$usedBytes", integer(bytes)] },
             "pending": { "$add": [pending(), count(uploads.len())] },
-            "opening": { "$concatArrays": [opening_without(&inserted), entries] },
+            "opening": { "$concatArrays": [opening_without(&inserted), opened] },
         };
         let done = self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await;
         if !inserted.is_empty() && done.as_ref().map_or(true, |done| done.matched_count == 0) {
@@ -167,12 +166,8 @@ impl Users {
         let update = users.find_one_and_update(filter, vec![doc! { "$set": set }]);
         let update = update.projection(doc! { "opening.image": 1 }).return_document(ReturnDocument::Before);
         let before = self.calls.run(async { update.await }).await?.unwrap_or_default();
-        let is_cancelled = |entry: &&Bson| {
-            let image = entry.as_document().and_then(|entry| entry.get_str("image").ok());
-            image.is_some_and(|image| cancelled.iter().any(|id| id == image))
-        };
-        let entries = before.get_array("opening").map_or(&[][..], Vec::as_slice);
-        Ok(u32::try_from(entries.iter().filter(is_cancelled).count()).unwrap_or(u32::MAX))
+        let is_cancelled = |entry: &&Document| entry.get_str("image").is_ok_and(|image| cancelled.iter().any(|id| id == image));
+        Ok(u32::try_from(entries(&before, "opening").filter(is_cancelled).count()).unwrap_or(u32::MAX))
     }
 
     /// Entries of `opening` made before `before`, of at most `users` users and at most `each` of one: what servers that died
@@ -216,8 +211,8 @@ impl Users {
         });
         let stale_of = |document: Document| {
             let user = document.get_str("_id").ok().and_then(UserId::parse)?;
-            let entries = document.get_array(field).map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document);
-            let stale = entries.filter(|entry| entry.get_datetime("at").is_ok_and(|at| *at < before)).take(each);
+            let stale =
+                entries(&document, field).filter(|entry| entry.get_datetime("at").is_ok_and(|at| *at < before)).take(each);
             let mut of_user = Stale { user, entries: Vec::new(), unreadable: 0 };
             for entry in stale.map(&read) {
                 match entry {
@@ -248,8 +243,7 @@ impl Users {
             .calls
             .read(|| async { documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await });
         let found = found.await?.unwrap_or_default();
-        let entries = found.get_array("opening").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document);
-        Ok(entries.filter_map(|entry| entry.get_str("image").ok().and_then(ImageId::parse)).collect())
+        Ok(entries(&found, "opening").filter_map(|entry| entry.get_str("image").ok().and_then(ImageId::parse)).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{Users, former_holds, quota::Stale, quota::pending};
 use crate::{
     model::{ImageId, Settlement, StepId, UserId},
-    store::{StoreError, count, integer},
+    store::{StoreError, count, entries, integer, last_step, whole_number},
 };
 
 /// A step that is announced.
@@ -44,16 +44,16 @@ impl Users {
         user: UserId,
         steps: impl Iterator<Item = (&StepUnderWay, &Settlement)>,
     ) -> Result<Announced, StoreError> {
-        let (mut ids, mut entries) = (Vec::new(), Vec::new());
+        let (mut ids, mut announced) = (Vec::new(), Vec::new());
         for (step, settlement) in steps {
             let added = settlement.books - settlement.booked;
             let mut entry = entry(step);
             entry.extend(doc! { "bytes": added.bytes, "images": added.images, "pending": added.pending });
             ids.push(step.image.to_string());
-            entries.push(entry);
+            announced.push(entry);
         }
         let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$nin": &ids } };
-        let set = doc! { "settling": { "$concatArrays": [settling(), entries] } };
+        let set = doc! { "settling": { "$concatArrays": [settling(), announced] } };
         let done = self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
         if done.matched_count == 1 {
             return Ok(Announced::Yes);
@@ -115,8 +115,7 @@ impl Users {
         let projection = doc! { "settling": old };
         let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
         let found = self.calls.read(ask).await?.unwrap_or_default();
-        let entries = found.get_array("settling").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_document);
-        Ok(entries.filter_map(read).collect())
+        Ok(entries(&found, "settling").filter_map(read).collect())
     }
 
     /// Steps that were announced before `before`, of at most `users` users and at most `each` of one: what servers that died
@@ -147,7 +146,7 @@ fn entry(step: &StepUnderWay) -> Document {
     let mut entry = doc! {
         "image": step.image.to_string(),
         "step": step.step.to_string(),
-        "before": step.before.map_or(Bson::Null, |before| before.to_string().into()),
+        "before": last_step(step.before),
         "at": "$$NOW",
         "bytes": 0_i64,
         "images": 0_i64,
@@ -169,7 +168,7 @@ fn read(entry: &Document) -> Option<StepUnderWay> {
         _ => None,
     };
     let counts = ["bytes", "images", "pending"];
-    let is_whole = counts.iter().all(|count| matches!(entry.get(count), Some(Bson::Int64(_) | Bson::Int32(_))));
+    let is_whole = counts.iter().all(|count| whole_number(entry, count).is_some());
     let (image, step) = (entry.get_str("image").ok()?, entry.get_str("step").ok()?);
     is_whole.then_some(StepUnderWay { image: ImageId::parse(image)?, step: StepId::parse(step)?, before, hold })
 }
