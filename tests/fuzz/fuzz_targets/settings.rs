@@ -117,7 +117,8 @@ static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     ]);
     let wrong = NAMES.iter().flat_map(|name| both(name)).map(|pairs| pairs.to_vec()).chain(each);
     let wrong = wrong.chain(LISTS.map(|name| vec![(name, ",")])).chain(LISTS.map(|name| vec![(name, "a,a")])).chain(in_vain());
-    let wrong = wrong.chain(NAMES.map(|name| vec![(name, "\u{fffd}")]));
+    let wrong =
+        wrong.chain(["\u{fffd}", "a b", "0", "http://a/b?c"].iter().flat_map(|value| NAMES.map(|name| vec![(name, *value)])));
     let own = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
     let wrong = wrong.chain(own.map(|name| [combined.as_slice(), &[("UPPY", "off"), (name, "1m")]].concat()));
     let missing = Config::read(&|_| None).err().map(|problems| problems.to_string());
