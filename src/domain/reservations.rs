@@ -32,7 +32,7 @@ const UNSETTLED: u32 = 500;
 /// Settlements in one step.
 const AT_ONCE: usize = 100;
 /// How often a settlement is tried: another server may settle the same image at the same time, and is waited for.
-const TRIES: u32 = 8;
+pub(super) const TRIES: u32 = 8;
 /// The pause after the first try, which doubles with each: in all, longer than [`ABANDONED`] before the last.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 /// A step that was announced so long ago is finished by whoever finds it in the way: its server is slow, or dead.
@@ -163,7 +163,7 @@ impl Valet {
     }
 
     /// Waits for other servers' steps of these images, and finishes those that are abandoned.
-    async fn clear_the_way(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
+    pub(super) async fn clear_the_way(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
         tokio::time::sleep(PAUSE * 2_u32.pow(tried)).await;
         let mut steps = self.store.users.steps_under_way(user, ABANDONED).await?;
         steps.retain(|step| images.contains(&step.image));

@@ -123,8 +123,8 @@ impl NewPreview {
 
 #[derive(ApiResponse)]
 enum UploadResponse {
-    /// These bytes are known: the image when it is ready, else the upload that is open, with a fresh URL. The first
-    /// fileName, contentType and caption stand.
+    /// These bytes are known: the image as it is when it is ready, else the upload that is open, with a fresh URL. Of an open
+    /// upload the later fileName, contentType, caption, preview and thumbHash count.
     #[oai(status = 200)]
     Known(Json<UploadTicket>),
     /// The upload is open: PUT the bytes, then confirm.

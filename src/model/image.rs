@@ -176,6 +176,14 @@ impl Upload {
         self.size.saturating_add(self.preview.map_or(0, |preview| preview.size))
     }
 
+    /// Whether `later` declares the same as this, of what a later declaration of the same bytes may change.
+    #[must_use]
+    pub fn is_declared_as(&self, later: &Self) -> bool {
+        let named = |upload: &Self| (upload.file_name.clone(), upload.content_type, upload.caption.clone());
+        let small = |upload: &Self| (upload.preview, upload.thumb_hash.clone());
+        named(self) == named(later) && small(self) == small(later)
+    }
+
     /// Bytes of the largest single transfer: the whole file, or a part.
     #[must_use]
     pub fn largest_transfer(&self) -> u64 {
@@ -197,8 +205,10 @@ pub struct Image {
     pub strays: Vec<ObjectKey>,
     /// Where the image stands.
     pub state: ImageState,
-    /// As declared.
+    /// As declared; of a pending upload, as declared last.
     pub upload: Upload,
+    /// Other types that presigned PUTs of this upload were signed for, before it was declared anew.
+    pub former_types: Vec<ContentType>,
     /// Bytes that were reserved when the upload was opened.
     pub reserved: u64,
     /// The share of the quota that is counted for it now, where its state alone does not say. The former version writes none.
@@ -259,6 +269,7 @@ impl Image {
             reservation: Some(Reservation { bytes: reserved, place: Place::Pending, due }),
             last_step: None,
             upload,
+            former_types: Vec::new(),
             idempotency,
             upload_id: None,
             rejection: None,
@@ -270,6 +281,11 @@ impl Image {
             expires_at: lifetimes.expires_at,
             urls_die_at: lifetimes.urls_die_at,
         }
+    }
+
+    /// The types that presigned PUTs of this upload were signed for.
+    pub fn signed_types(&self) -> impl Iterator<Item = ContentType> {
+        std::iter::once(self.upload.content_type).chain(self.former_types.iter().copied())
     }
 
     /// Where its preview lies, if it has one.

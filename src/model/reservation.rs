@@ -128,6 +128,13 @@ impl Image {
         (value(before) != value(after)).then(|| self.step(self.state, after))
     }
 
+    /// The step by which a pending upload reserves `bytes`; `None` where it has as many, or the former version's hold counts it.
+    #[must_use]
+    pub fn growth(&self, bytes: u64) -> Option<Settlement> {
+        let reservation = self.reservation.filter(|reservation| reservation.bytes < bytes)?;
+        (self.state == ImageState::Pending).then(|| self.step(self.state, Some(Reservation { bytes, ..reservation })))
+    }
+
     /// The step that goes with `ready → deleting`: the bytes are free at once if no URL can write them again.
     #[must_use]
     pub fn deletion(&self, urls: Urls) -> Settlement {

@@ -40,6 +40,19 @@ impl Store {
         self.step(user, settlements, |settlement| reserved(settlement.after)).await
     }
 
+    /// Raises what a pending upload has reserved, as `growth` says.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat with the image as it is then.
+    pub async fn grow(&self, user: UserId, growth: &Settlement) -> Result<Stepped, StoreError> {
+        let step = self.step(user, std::slice::from_ref(growth), |growth| {
+            let (mut set, unset) = reserved(growth.after);
+            set.extend(growth.after.map(|after| ("reserved".to_owned(), integer(after.bytes).into())));
+            (set, unset)
+        });
+        step.await
+    }
+
     /// `ready → deleting` for one user's images, with what becomes of their bytes.
     ///
     /// # Errors

@@ -54,6 +54,7 @@ mod process;
 #[allow(dead_code, reason = "the other test binary needs all of it")]
 mod program;
 mod races;
+mod redeclared;
 mod relay;
 mod requests;
 mod requirements;

@@ -209,12 +209,13 @@ async fn the_same_bytes_are_uploaded_once() {
     let again = ada.issue("again.png", "image/png", &bytes).await;
     assert_eq!((again.status, again.id(), again.json["state"].as_str()), (200, first.id(), Some("pending")));
     assert_eq!(app.put(&again.json["upload"], bytes.clone()).await, 200);
-    assert_eq!(ada.confirm(first.id()).await.json["fileName"], "first.png", "the first name stands");
+    assert_eq!(ada.confirm(first.id()).await.json["fileName"], "again.png", "the later name counts while nothing is served");
     let ready = ada.issue("third.png", "image/png", &bytes).await;
     assert_eq!(
         (ready.status, ready.json["state"].as_str(), ready.json["image"]["id"].as_str()),
         (200, Some("ready"), Some(first.id()))
     );
+    assert_eq!(ready.json["image"]["fileName"], "again.png", "an image stays as it is");
     let usage = &ada.get("/api/auth/me").await.json["usage"];
     assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(bytes.len()), &json!(1), &json!(0)), "paid once");
     let other = bob.issue("first.png", "image/png", &bytes).await;

@@ -33,7 +33,7 @@ impl Valet {
                 Err(error) => return unreadable(image, error),
             };
             // Not worth a copy. The digest is not looked at: it would be that of this moment.
-            let is_typed = head.content_type.as_deref() == Some(image.upload.content_type.as_str());
+            let is_typed = image.signed_types().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
             // Who signs for Uppy's own S3 client does not see the type it sends; the copy gets the declared one.
             let is_right = image.upload.lengths().contains(&head.size) && (is_typed || image.upload.loose.is_some());
             // The copy would not have the headers: an upload is refused for the same reasons on every store.

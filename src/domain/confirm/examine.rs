@@ -37,9 +37,9 @@ pub(in crate::domain) enum Finding {
 #[derive(Debug)]
 pub(super) struct Declared {
     content_type: ContentType,
-    /// The client's own request gave it its type. Else we did, and a store that has not kept that is no fault of the client's:
-    /// GET URLs pin the type.
-    typed_by_client: bool,
+    /// The types that the client's own request may have given it. Empty where Valet gave it its type: a store that has not kept
+    /// that is no fault of the client's, and GET URLs pin the type.
+    signed_types: Vec<ContentType>,
     /// How many bytes it may have.
     lengths: RangeInclusive<u64>,
     /// None is declared for a multipart upload.
@@ -62,15 +62,17 @@ impl Declared {
     pub(super) fn image(image: &Image, is_copy: bool) -> Self {
         let upload = &image.upload;
         let (content_type, lengths, max_pixels) = (upload.content_type, upload.lengths(), content::MAX_PIXELS);
-        let typed_by_client = !is_copy && upload.multipart.is_none();
-        Self { content_type, typed_by_client, lengths, sha256: upload.sha256, max_pixels }
+        let is_typed_by_client = !is_copy && upload.multipart.is_none();
+        let signed_types = if is_typed_by_client { image.signed_types().collect() } else { Vec::new() };
+        Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels }
     }
 
     /// Its preview, if there is to be one.
     pub(super) fn preview(image: &Image, is_copy: bool) -> Option<Self> {
         let preview = image.upload.preview?;
         let (content_type, lengths, sha256) = (preview.content_type, preview.size..=preview.size, Some(preview.sha256));
-        Some(Self { content_type, typed_by_client: !is_copy, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS })
+        let signed_types = if is_copy { Vec::new() } else { vec![content_type] };
+        Some(Self { content_type, signed_types, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS })
     }
 }
 
@@ -118,7 +120,8 @@ impl Valet {
 
     async fn read(&self, key: &ObjectKey, declared: Declared) -> Result<Verdict, StoreError> {
         let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
-        let is_typed = !declared.typed_by_client || head.content_type.as_deref() == Some(declared.content_type.as_str());
+        let types = &declared.signed_types;
+        let is_typed = types.is_empty() || types.iter().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
         if !declared.lengths.contains(&head.size) || !is_typed || has_unsigned(key, &head) {
             let still = self.objects.affirm(key, &head).await?;
             return Ok(if still { Verdict::Wrong(Rejection::ObjectMismatch) } else { Verdict::Missing });

@@ -18,6 +18,9 @@ use crate::{
     store::StoreError,
 };
 
+/// How often an upload is looked at that is declared anew meanwhile.
+const TRIES: usize = 3;
+
 /// Why an image is not ready.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConfirmError {
@@ -68,13 +71,17 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Vec<Result<Image, ConfirmError>>, StoreError> {
         let mut found = self.store.images.find_all_owned(user, ids).await?;
-        // Pending always tries: time alone never refuses.
-        let pending: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Pending).cloned().collect();
-        let mut unsettled = HashMap::new();
-        let moved: Vec<_> = pending.iter().map(|image| image.id).collect();
-        if !pending.is_empty() {
-            unsettled = self.settle_pending(pending, now).await?;
-            // Read again: somebody else may have moved them while we looked.
+        let (mut unsettled, mut moved) = (HashMap::new(), Vec::new());
+        for _ in 0..TRIES {
+            // Pending always tries: time alone never refuses. An upload that was declared anew meanwhile is looked at again.
+            let is_open = |image: &&Image| image.state == ImageState::Pending && !unsettled.contains_key(&image.id);
+            let pending: Vec<_> = found.readable().iter().filter(is_open).cloned().collect();
+            if pending.is_empty() {
+                break;
+            }
+            moved.extend(pending.iter().map(|image| image.id));
+            unsettled.extend(self.settle_pending(pending, now).await?);
+            // Read again: another request may have moved them.
             found = self.store.images.find_all_owned(user, ids).await?;
         }
         // Those that were ready before, too: the server that was to settle them may have died.
@@ -90,7 +97,7 @@ impl Valet {
             let image = found.get(*id)?.ok_or(ConfirmError::NotFound)?;
             match (image.outcome(), image.rejection) {
                 (ImageState::Ready, _) => Ok(image.clone()),
-                (ImageState::Pending, _) => Err(unsettled.get(id).cloned().unwrap_or(ConfirmError::ObjectMissing)),
+                (ImageState::Pending, _) => Err(unsettled.get(id).cloned().unwrap_or_else(declared_anew)),
                 (ImageState::Rejected, Some(why)) => Err(ConfirmError::Rejected(why)),
                 (ImageState::Expired, _) => Err(ConfirmError::Expired),
                 _ => Err(ConfirmError::NotFound),
@@ -166,12 +173,16 @@ impl Valet {
 
     /// `pending → rejected`; the sweeper removes the bytes, and frees them when no URL can write them again.
     pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<(), StoreError> {
-        if self.store.images.reject_owned(image.user, image.id, why, now).await? {
+        if self.store.images.reject(image, why, now).await? {
             tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected");
             self.settle_places(image.user, &[Image { state: ImageState::Rejected, ..image.clone() }]).await?;
         }
         Ok(())
     }
+}
+
+fn declared_anew() -> ConfirmError {
+    StoreError::Contention { what: "an upload that is declared anew while it is confirmed" }.into()
 }
 
 /// The failure of an object that S3 was not asked about, since it said nothing about another.

@@ -16,16 +16,16 @@ const TRIES: usize = 5;
 /// How long a key finds its upload.
 const KEY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An upload that somebody wants opened, by its place among those asked for.
-struct Wanted {
-    at: usize,
-    upload: Upload,
+/// A declared upload, by its place among those of the request.
+pub(super) struct Wanted {
+    pub(super) at: usize,
+    pub(super) upload: Upload,
     sha256: Sha256,
-    idempotency: Option<Idempotency>,
+    pub(super) idempotency: Option<Idempotency>,
 }
 
-/// One answer for each upload that was asked for.
-type Answers = Vec<Option<Result<Issued, IssueError>>>;
+/// One answer for each upload of the request.
+pub(super) type Answers = Vec<Option<Result<Issued, IssueError>>>;
 
 impl Valet {
     /// Opens uploads, or finds those and the images that this user has of the same bytes or under the same key. One bad
@@ -156,6 +156,7 @@ impl Valet {
                 None => left.push(wanted),
             }
         }
+        let matched = self.redeclare(user, matched, answers, now).await?;
         let ids: Vec<_> = matched.iter().map(|(_, image)| image.id).collect();
         let renewed = if ids.is_empty() { Vec::new() } else { self.renew_all(user, &ids, now).await? };
         for ((wanted, image), ticket) in matched.into_iter().zip(renewed) {

@@ -4,6 +4,7 @@
 //! number at once at the cost of a few round trips.
 
 mod issue;
+mod redeclare;
 mod renew;
 
 use std::fmt;

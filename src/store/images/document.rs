@@ -25,6 +25,9 @@ pub(super) struct ImageDoc {
     live: Option<bool>,
     file_name: String,
     content_type: String,
+    /// Types that earlier declarations of the upload had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    former_types: Vec<String>,
     size: i64,
     /// `single` or `multipart`, or a [`Loose`] one's name; single when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -109,14 +112,14 @@ impl ReservationDoc {
 /// The preview lies at the image's key with `-preview` after it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PreviewDoc {
+pub(super) struct PreviewDoc {
     content_type: String,
     size: i64,
     sha256: String,
 }
 
 impl PreviewDoc {
-    fn new(preview: Preview) -> Self {
+    pub(super) fn new(preview: Preview) -> Self {
         Self {
             content_type: preview.content_type.as_str().to_owned(),
             size: integer(preview.size),
@@ -145,6 +148,7 @@ impl ImageDoc {
             live: Some(true),
             file_name: upload.file_name.as_str().to_owned(),
             content_type: upload.content_type.as_str().to_owned(),
+            former_types: Vec::new(),
             size: integer(upload.size),
             kind: Some(kind(upload).to_owned()),
             sha256: upload.sha256.map(|digest| digest.to_string()),
@@ -197,6 +201,8 @@ impl ImageDoc {
                 },
                 thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
             },
+            // An unknown type admits no object.
+            former_types: self.former_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
             reserved: self.reserved.and_then(|n| u64::try_from(n).ok()).unwrap_or(size),
             reservation: match self.reservation {
                 Some(reservation) => Some(reservation.into_reservation().ok_or_else(|| corrupt("reservation"))?),

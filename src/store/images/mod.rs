@@ -3,6 +3,7 @@
 //! Here are insertion and reading; `moves` changes states, `due` is the sweeper's.
 
 mod census;
+mod declarations;
 mod document;
 mod due;
 mod found;

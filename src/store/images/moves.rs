@@ -55,7 +55,7 @@ impl Images {
         self.moved(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
     }
 
-    /// `pending → ready`, with what was verified. `None` when it was not pending.
+    /// `pending → ready`, with what was verified. `None` when it was not pending, or was declared anew since `image` was read.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -77,18 +77,20 @@ impl Images {
         Ok(())
     }
 
-    /// `pending → rejected`. `false` when it was not pending.
+    /// `pending → rejected`. `false` when it was not pending, or was declared with another type since `image` was read.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn reject_owned(&self, user: UserId, id: ImageId, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut set = doc! { "state": ImageState::Rejected.as_str(), "rejection": why.as_str(), "due": datetime(now) };
         set.extend(why.cause().map(|cause| ("rejectionCause".to_owned(), cause.into())));
         let update = doc! {
             "$set": set,
             "$unset": { "live": "", "idemKey": "", "idemHash": "" },
         };
-        self.counted(ImageState::Rejected, owned(user, id, ImageState::Pending), update).await
+        let mut filter = owned(image.user, image.id, ImageState::Pending);
+        filter.insert("contentType", image.upload.content_type.as_str());
+        self.counted(ImageState::Rejected, filter, update).await
     }
 
     /// `pending → expired`, unless a URL left since `image` was read. `false` when it was not pending or one did.
@@ -139,6 +141,10 @@ pub(super) fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
 /// A pipeline, for $$NOW; $literal because a pipeline would take a leading `$` for a field's name.
 fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
     let mut filter = owned(image.user, image.id, ImageState::Pending);
+    // The bytes were verified against these; the upload may have been declared anew since.
+    filter.insert("contentType", image.upload.content_type.as_str());
+    // Null also matches the absent field.
+    filter.insert("preview.sha256", image.upload.preview.map(|preview| preview.sha256.to_string()));
     let mut set = doc! {
         "state": ImageState::Ready.as_str(),
         "uploadedAt": "$$NOW",
@@ -154,7 +160,7 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
         // Left to this server at first; should it die, the sweeper settles it.
         set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_MS] });
     }
-    let mut unset = vec!["completingUntil"];
+    let mut unset = vec!["completingUntil", "formerTypes"];
     let mut final_keys = vec![verified.key.clone()];
     if verified.preview {
         final_keys.push(verified.key.preview());
@@ -177,7 +183,7 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
     (filter, vec![doc! { "$set": set }, doc! { "$unset": unset }])
 }
 
-fn strays() -> Document {
+pub(super) fn strays() -> Document {
     doc! { "$ifNull": ["$strays", []] }
 }
 

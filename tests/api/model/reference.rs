@@ -180,6 +180,11 @@ impl Model {
     /// One answer for each item: what is known is found first, then what fits is opened in the order asked for.
     pub fn upload(&mut self, who: Who, items: &[(Declared, Option<u8>)]) -> Vec<Issued> {
         let mut answers: Vec<_> = items.iter().map(|(declared, key)| self.known(who, *declared, *key)).collect();
+        for ((declared, key), answer) in items.iter().zip(&answers) {
+            if let Some(Issued::Known(at)) = answer {
+                self.redeclare(*at, *declared, *key);
+            }
+        }
         let mut refused = Vec::new();
         for (at, (declared, key)) in items.iter().enumerate().filter(|(at, _)| answers[*at].is_none()).collect::<Vec<_>>() {
             if self.refusal(who, self.files[declared.file].0).is_some() {
@@ -193,6 +198,16 @@ impl Model {
             answers[at] = self.refusal(who, self.files[declared.file].0);
         }
         answers.into_iter().map(|answer| answer.expect("what fits by now was opened")).collect()
+    }
+
+    /// Of pending bytes the later declaration counts; the repeat of a request changes nothing.
+    fn redeclare(&mut self, at: usize, declared: Declared, key: Option<u8>) {
+        let image = &mut self.images[at];
+        let is_repeat = key.is_some() && image.key == key.map(|key| (key, (false, declared)));
+        if image.state == State::Pending && !is_repeat {
+            image.declared = declared;
+            image.caption = declared.caption.then(|| "words".to_owned());
+        }
     }
 
     pub fn open_parts(&mut self, who: Who, declared: Declared, key: Option<u8>) -> Issued {

@@ -1,0 +1,47 @@
+//! Later declarations of pending uploads: the same bytes, declared once more with another name, type, caption or preview.
+
+use mongodb::bson::{Bson, Document, doc, serialize_to_bson};
+
+use super::{Images, document::PreviewDoc, moves::strays, owned};
+use crate::{
+    model::{Image, ImageState, Upload},
+    store::StoreError,
+};
+
+impl Images {
+    /// Replaces what pending uploads declare of their bytes, in one round trip. An upload that is no longer pending stays as it
+    /// is. Each has reserved enough for its preview before.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn redeclare_all(&self, later: &[(&Image, &Upload)]) -> Result<(), StoreError> {
+        let updates = later.iter().map(|(image, upload)| {
+            let filter = owned(image.user, image.id, ImageState::Pending);
+            (filter, Bson::from(vec![doc! { "$set": redeclared(image, upload) }]))
+        });
+        self.calls.update_each(&self.collection, updates).await.map(drop)
+    }
+}
+
+/// What the record has from now on. `$literal`, because a pipeline would take a leading `$` for a field's name.
+fn redeclared(image: &Image, upload: &Upload) -> Document {
+    let or_remove = |value: Option<Bson>| value.map_or(Bson::from("$$REMOVE"), |value| doc! { "$literal": value }.into());
+    let preview = upload.preview.map(PreviewDoc::new).and_then(|preview| serialize_to_bson(&preview).ok());
+    let content_type = upload.content_type.as_str();
+    let types = doc! { "$setUnion": [{ "$ifNull": ["$formerTypes", []] }, ["$contentType"]] };
+    let key = doc! { "$literal": [image.key.preview().as_str()] };
+    // A preview that was declared before may come still, though the image goes without it: it is cleared after confirm.
+    let strays = match &preview {
+        Some(_) => doc! { "$setDifference": [strays(), key] },
+        None => doc! { "$setUnion": [strays(), { "$cond": [{ "$gt": ["$preview", Bson::Null] }, key, []] }] },
+    };
+    doc! {
+        "fileName": { "$literal": upload.file_name.as_str() },
+        "contentType": content_type,
+        "formerTypes": { "$setDifference": [types, [content_type]] },
+        "caption": or_remove(upload.caption.as_ref().map(|caption| caption.as_str().into())),
+        "preview": or_remove(preview),
+        "thumbHash": or_remove(upload.thumb_hash.as_ref().map(|hash| hash.to_string().into())),
+        "strays": strays,
+    }
+}

@@ -1,0 +1,185 @@
+//! The same pending bytes declared once more: the later name, type, caption, preview and ThumbHash count.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valet::config::Finalize;
+
+use super::app::{Caller, TestApp, declared, fixture, sha256, unique_png};
+
+async fn used(ada: &Caller<'_>) -> u64 {
+    ada.get("/api/auth/me").await.json["usage"]["bytes"].as_u64().unwrap()
+}
+
+fn preview(bytes: &[u8]) -> Value {
+    json!({ "contentType": "image/jpeg", "size": bytes.len(), "sha256": sha256(bytes) })
+}
+
+fn merged(mut body: Value, members: &Value) -> Value {
+    body.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    body
+}
+
+#[tokio::test]
+async fn each_member_of_the_later_declaration_counts() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let hash = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
+    let rows = [
+        (json!({}), json!({ "caption": "$typed before the retry" })),
+        (json!({ "caption": "first" }), json!({ "caption": "second" })),
+        (json!({ "caption": "first" }), json!({})),
+        (json!({}), json!({ "fileName": "$other.png" })),
+        (json!({}), json!({ "thumbHash": hash })),
+        (json!({ "thumbHash": hash }), json!({})),
+        (json!({ "contentType": "image/jpeg" }), json!({})),
+        (
+            json!({ "contentType": "image/webp", "caption": "a" }),
+            json!({ "fileName": "b.png", "caption": "b", "thumbHash": hash }),
+        ),
+    ];
+    for (first, later) in rows {
+        for is_batch in [false, true] {
+            let bytes = unique_png();
+            let [first, later] = [&first, &later].map(|members| merged(declared("a.png", "image/png", &bytes), members));
+            let opened = ada.post("/api/images/upload", first.clone()).await;
+            assert_eq!(opened.status, 201, "{first}");
+            let ticket = if is_batch {
+                ada.post("/api/images/upload/batch", json!({ "items": [later] })).await.json["results"][0]["ticket"].clone()
+            } else {
+                ada.post("/api/images/upload", later.clone()).await.json
+            };
+            assert_eq!(ticket["id"], opened.json["id"]);
+            let pending = ada.get("/api/images/pending").await.json["uploads"][0].clone();
+            assert_eq!(app.put(&ticket["upload"], bytes).await, 200);
+            let image = ada.confirm(opened.id()).await;
+            assert_eq!(image.status, 200, "{first} {later} {image:?}");
+            for member in ["fileName", "contentType", "caption"] {
+                assert_eq!((&pending[member], &image.json[member]), (&later[member], &later[member]), "{first} {later}");
+            }
+            assert_eq!(image.json["thumbHash"], later["thumbHash"], "{first} {later}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn bytes_that_came_by_the_former_url_are_judged_by_the_later_type() {
+    for finalize in [Finalize::Auto, Finalize::Copy] {
+        former_type(finalize).await;
+    }
+}
+
+async fn former_type(finalize: Finalize) {
+    let app = TestApp::start_with(|config| config.s3.finalize = finalize).await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let first = ada.issue("a.jpg", "image/jpeg", &bytes).await;
+    assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
+    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.id(), first.id());
+    let image = ada.confirm(first.id()).await;
+    assert_eq!((image.status, &image.json["contentType"]), (200, &json!("image/png")), "{image:?}");
+    let shown = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(shown.headers()["content-type"], "image/png");
+    // The other way round, the later declaration is the wrong one.
+    let bytes = unique_png();
+    let first = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
+    ada.issue("a.jpg", "image/jpeg", &bytes).await;
+    assert_eq!(ada.confirm(first.id()).await.problem(), (422, "content_mismatch"));
+}
+
+#[tokio::test]
+async fn a_repeat_under_its_key_changes_nothing_that_came_in_between() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let send = async |caption: &str, key: &str| {
+        let body = merged(declared("a.png", "image/png", &bytes), &json!({ "caption": caption, "idempotencyKey": key }));
+        ada.post("/api/images/upload/batch", json!({ "items": [body] })).await.json["results"][0]["ticket"].clone()
+    };
+    let first = send("first", "key-1").await;
+    send("second", "key-2").await;
+    let repeated = send("first", "key-1").await;
+    assert_eq!(repeated["id"], first["id"]);
+    assert_eq!(app.put(&repeated["upload"], bytes.clone()).await, 200);
+    assert_eq!(ada.confirm(first["id"].as_str().unwrap()).await.json["caption"], "second");
+}
+
+#[tokio::test]
+async fn of_twins_in_one_batch_the_last_counts() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    ada.issue("a.png", "image/png", &bytes).await;
+    let twin = |caption: &str| merged(declared("a.png", "image/png", &bytes), &json!({ "caption": caption }));
+    let answer = ada.post("/api/images/upload/batch", json!({ "items": [twin("one"), twin("two"), twin("three")] })).await;
+    let ticket = &answer.json["results"][2]["ticket"];
+    assert_eq!(app.put(&ticket["upload"], bytes).await, 200);
+    assert_eq!(ada.confirm(ticket["id"].as_str().unwrap()).await.json["caption"], "three");
+}
+
+#[tokio::test]
+async fn a_larger_preview_is_reserved_or_refused() {
+    let app = TestApp::start_with(|config| config.uploads.quota_bytes = 10_000).await;
+    let ada = app.user().await;
+    let (bytes, small) = (unique_png(), fixture("plain.jpg"));
+    let plain = declared("a.png", "image/png", &bytes);
+    let first = ada.post("/api/images/upload", plain.clone()).await;
+    let later = merged(plain.clone(), &json!({ "preview": preview(&small), "caption": "later" }));
+    let answers = join_all((0..6).map(|_| ada.post("/api/images/upload", later.clone()))).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    assert_eq!(used(&ada).await, (bytes.len() + small.len()) as u64, "reserved once");
+    let size = 10_000 - bytes.len();
+    let larger =
+        merged(plain, &json!({ "preview": { "contentType": "image/jpeg", "size": size + 1, "sha256": sha256(&small) } }));
+    assert_eq!(ada.post("/api/images/upload", larger).await.problem(), (409, "quota_exceeded"));
+    assert_eq!(app.put(&answers[0].json["previewUpload"], small.clone()).await, 200);
+    assert_eq!(app.put(&answers[0].json["upload"], bytes.clone()).await, 200);
+    let image = ada.confirm(first.id()).await;
+    assert_eq!(image.json["caption"], "later", "what was refused changed nothing");
+    let shown = app.http.get(image.json["previewUrl"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(shown.bytes().await.unwrap(), small);
+    app.sweep_dead_urls().await;
+    assert_eq!((used(&ada).await, app.bucket_keys().await.len()), ((bytes.len() + small.len()) as u64, 2));
+}
+
+#[tokio::test]
+async fn a_preview_that_is_no_longer_declared_is_counted_and_cleared() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (bytes, small) = (unique_png(), fixture("plain.jpg"));
+    let plain = declared("a.png", "image/png", &bytes);
+    let first = ada.post("/api/images/upload", merged(plain.clone(), &json!({ "preview": preview(&small) }))).await;
+    let later = ada.post("/api/images/upload", plain).await;
+    assert!(later.json["previewUpload"].is_null());
+    assert_eq!(app.put(&later.json["upload"], bytes.clone()).await, 200);
+    let image = ada.confirm(first.id()).await;
+    assert!(image.json["previewUrl"].is_null(), "{image:?}");
+    assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200, "its URL lives");
+    assert_eq!(used(&ada).await, (bytes.len() + small.len()) as u64, "and its bytes are counted");
+    let quiet = OffsetDateTime::now_utc() + Duration::from_secs(3600 + 900 + 60);
+    for later in [0, 600, 1200] {
+        app.sweep(quiet + Duration::from_secs(later)).await;
+    }
+    assert_eq!((used(&ada).await, app.bucket_keys().await.len()), (bytes.len() as u64, 1));
+}
+
+/// Whatever comes first, what is served has the type that its bytes were proved to have.
+#[tokio::test]
+async fn a_declaration_beside_a_confirm_never_gives_bytes_another_type() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for _ in 0..8 {
+        let bytes = unique_png();
+        let first = ada.issue("a.png", "image/png", &bytes).await;
+        assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
+        let other = declared("a.jpg", "image/jpeg", &bytes);
+        let (image, _) = tokio::join!(ada.confirm(first.id()), ada.post("/api/images/upload", other));
+        match image.status {
+            200 => assert_eq!(image.json["contentType"], "image/png"),
+            _ => assert_eq!(image.problem(), (422, "content_mismatch")),
+        }
+    }
+}
