@@ -173,7 +173,10 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
 
 impl<E: Endpoint> OutermostEndpoint<E> {
     async fn answer(&self, mut request: Request, path: &str, site: Prefix) -> Result<Response, Problem> {
-        let has_credentials = request.headers().contains_key(header::AUTHORIZATION);
+        // Some generated clients send a scheme with nothing behind it while they have no token.
+        let is_empty = |value: &[u8]| value.is_empty() || value.eq_ignore_ascii_case(b"bearer");
+        let mut sent = request.headers().get_all(header::AUTHORIZATION).iter();
+        let has_credentials = sent.any(|value| !is_empty(value.as_bytes().trim_ascii()));
         let method = request.method().clone();
         limits::check_target(&request)?;
         shape::check(&request)?;

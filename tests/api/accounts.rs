@@ -153,10 +153,13 @@ async fn only_good_tokens_let_in() {
     let token = ada.token.clone().unwrap();
     assert_eq!(me(Some(format!("Bearer {token}"))).await.0, 200);
     assert_eq!(me(None).await, (401, "token_missing".into(), "Bearer".into()));
+    for empty in ["", "Bearer", "bearer ", "Bearer   "] {
+        assert_eq!(me(Some(empty.into())).await.1, "token_missing", "{empty:?}");
+    }
     for forged in [
         format!("Bearer {token}x"),
         format!("Basic {token}"),
-        "Bearer".into(),
+        token.clone(),
         "Bearer a.b.c".into(),
         format!("Bearer {}", &token[..token.len() - 8]),
     ] {
