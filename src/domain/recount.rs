@@ -56,14 +56,23 @@ impl Valet {
             self.recount_page(vec![account.user.id], &mut total, &mut told).await?;
             return Ok(total);
         }
-        let mut after = None;
+        let nameless = self.store.users.count_nameless().await?;
+        if nameless > 0 {
+            tracing::error!(nameless, "failed to read the ids of users");
+        }
+        (total.users, total.failed) = (nameless, nameless);
+        let mut after: Option<String> = None;
         loop {
-            let page = self.store.users.ids(after, PAGE).await?;
-            after = page.last().copied();
-            if after.is_none() {
-                return Ok(total);
+            let page = self.store.users.ids(after.as_deref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(total) };
+            after = Some(last.as_ref().map_or_else(Clone::clone, ToString::to_string));
+            let (users, unreadable): (Vec<_>, Vec<_>) = page.into_iter().partition(Result::is_ok);
+            for id in unreadable.into_iter().filter_map(Result::err) {
+                tracing::error!(id, "failed to read the id of a user");
+                total.users += 1;
+                total.failed += 1;
             }
-            self.recount_page(page, &mut total, &mut told).await?;
+            self.recount_page(users.into_iter().flatten().collect(), &mut total, &mut told).await?;
         }
     }
 

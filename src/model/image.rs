@@ -105,6 +105,12 @@ impl ObjectKey {
         Self(format!("u/{user}/{image}-{}", Uuid::new_v4().simple()))
     }
 
+    /// What the keys of all of a user's objects begin with.
+    #[must_use]
+    pub fn prefixes_of(user: UserId) -> [String; 2] {
+        [format!("{INCOMING}{user}/"), format!("u/{user}/")]
+    }
+
     /// Where the preview of these bytes lies.
     #[must_use]
     pub fn preview(&self) -> Self {

@@ -102,6 +102,31 @@ async fn an_image_whose_version_is_retained_is_hidden() {
     assert!(report.to_string().contains("retention"), "{report}");
 }
 
+/// An account is not gone while versions of its images are retained: it is named, and ends when the retention does.
+#[tokio::test]
+async fn an_account_whose_versions_are_retained_is_not_gone_before_they_are() {
+    let Some((store, app, proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let password = json!({ "password": super::app::PASSWORD });
+    assert_eq!(ada.post("/api/auth/me/delete", password).await.status, 204);
+    let users = app.db.collection::<mongodb::bson::Document>("users");
+    let mut failures = Vec::new();
+    for day in 0..8 {
+        let swept = app.sweep(at_last() + day * Duration::from_secs(25 * 3600)).await;
+        assert_eq!(swept.accounts, 0, "{swept:?}");
+        let record = users.find_one(mongodb::bson::doc! { "_id": &ada.id }).await.unwrap().expect("the account is not gone");
+        failures.push(record.get_i64("deletionFailures").unwrap());
+    }
+    assert!(failures.is_sorted() && failures[7] >= 6, "counted, as the alert wants it: {failures:?}");
+    proxy.mend();
+    let swept = app.sweep(at_last() + Duration::from_secs(10 * 25 * 3600)).await;
+    assert_eq!(swept.accounts, 1, "{swept:?}");
+    // What the trial of the store wrote was retained, too.
+    let left = store.bucket_keys().await.into_iter().filter(|key| key.contains(&ada.id)).count();
+    assert_eq!(left, 0);
+}
+
 #[tokio::test]
 async fn a_store_that_cannot_abort_keeps_no_record_open() {
     let Some((_store, app, _proxy)) = before(Defect::AbortsNothing, Finalize::InPlace).await else { return };

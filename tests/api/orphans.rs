@@ -304,6 +304,36 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     assert!(matches!(app.app.valet.recount(Some(&nobody), |_| {}).await, Err(RecountError::NotFound)));
 }
 
+/// Records of users and images that cannot be read, in every way: each is counted as failed or as nothing, and stops no other.
+#[tokio::test]
+async fn damaged_records_keep_nobody_from_being_recounted() {
+    let app = TestApp::start().await;
+    let (ada, eve) = (app.user().await, app.user().await);
+    let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
+    for id in [Bson::from("00000-damaged"), "zzz".into(), "".into(), Bson::Int32(7), doc! { "a": 1 }.into()] {
+        users.insert_one(doc! { "_id": id, "holds": [] }).await.unwrap();
+    }
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let right = usage(&ada).await;
+    let wrong =
+        doc! { "usedBytes": "many", "images": Bson::Null, "pending": [1], "opening": "damaged", "settling": [7], "holds": [] };
+    users.update_one(doc! { "_id": &ada.id }, doc! { "$set": wrong }).await.unwrap();
+    // Numbers of every kind that a shell or an import writes, and one that is none.
+    let mut sizes = 0;
+    for size in [Bson::Int32(11), Bson::Int64(13), Bson::Double(17.0), "damaged".into()] {
+        let id = eve.upload("b.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
+        images.update_one(doc! { "_id": id }, doc! { "$set": { "size": &size } }).await.unwrap();
+        sizes += match size {
+            Bson::String(_) => 0,
+            size => size.as_f64().unwrap_or_else(|| size.as_i32().map_or(13.0, f64::from)) as i64,
+        };
+    }
+    let done = recount(&app, None).await.0;
+    assert_eq!((done.users, done.repaired, done.failed), (7, 2, 5), "{done:?}");
+    assert_eq!(usage(&ada).await, right);
+    assert_eq!(usage(&eve).await, json!([sizes, 4, 0]));
+}
+
 /// Uploads, confirms and deletes go on while it counts, over and over: nothing it does is drift.
 #[tokio::test]
 async fn recount_is_safe_under_load() {

@@ -152,7 +152,10 @@ impl<'a> Lab<'a> {
             let is_stale = |object: &Listed| object.modified < self.now - STALE && is_probe(&object.key);
             let is_ours = |object: &Listed| object.key.as_str().starts_with(&self.run) || is_stale(object);
             let ours: Vec<_> = page.objects.into_iter().filter(is_ours).map(|object| object.key).collect();
-            stream::iter(&ours).map(Ok).try_for_each_concurrent(AT_ONCE, |key| self.objects.purge(key)).await?;
+            stream::iter(&ours)
+                .map(Ok)
+                .try_for_each_concurrent(AT_ONCE, |key| async { self.objects.purge(key).await.map(drop) })
+                .await?;
             next = page.next;
             if next.is_none() {
                 break;
