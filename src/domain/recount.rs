@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use super::Valet;
 use crate::{
     model::{Email, UserId},
-    store::{Repair, StoreError},
+    store::{Missing, Repair, StoreError},
 };
 
 /// Users per page.
@@ -39,6 +39,12 @@ pub enum RecountError {
     /// Nobody has this email.
     #[error("there is no account with this email")]
     NotFound,
+    /// The database was restored in part: the counts would be of what is missing.
+    #[error(
+        "nothing was recounted: the database has nothing in its collection {0}, and the others say that there was something. \
+         Restore it first, or recount single accounts"
+    )]
+    RestoredInPart(Missing),
     /// The database failed; asking again is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -55,6 +61,9 @@ impl Valet {
             let account = self.store.users.find_by_email(email).await?.ok_or(RecountError::NotFound)?;
             self.recount_page(vec![account.user.id], &mut total, &mut told).await?;
             return Ok(total);
+        }
+        if let Some(missing) = self.store.probe().missing().await? {
+            return Err(RecountError::RestoredInPart(missing));
         }
         let nameless = self.store.users.count_nameless().await?;
         if nameless > 0 {

@@ -294,6 +294,12 @@ impl Image {
         std::iter::once(self.upload.content_type).chain(self.former_types.iter().copied())
     }
 
+    /// Whether it is an upload in parts that S3 has not opened yet, or whose server died before it had recorded that.
+    #[must_use]
+    pub fn is_unopened(&self) -> bool {
+        self.upload.is_in_parts() && self.upload_id.is_none() && self.urls_die_at <= self.created_at
+    }
+
     /// Where its preview lies, if it has one.
     #[must_use]
     pub fn preview_key(&self) -> Option<ObjectKey> {

@@ -25,9 +25,11 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
+pub use deployment::Missing;
 pub use failpoint::uncounted;
 pub use images::{
-    Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Page, Postponed, Remaining, Row, Standing, Unsettled,
+    Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Opened, Page, Postponed, Remaining, Row, Standing,
+    Unsettled,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use time::OffsetDateTime;
 
 use super::{
@@ -126,6 +126,13 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// The others than those that are being settled: they were looked up before they were claimed.
+    fn without(mut self, under_way: &HashSet<String>) -> Self {
+        self.images.retain(|due| !under_way.contains(&due.id()));
+        self.found_some = !self.images.is_empty();
+        self
+    }
+
     /// Whether it is time for another look: at intervals, and once all that was found is settled.
     fn is_outdated(&self, all_settled: bool) -> bool {
         self.looked_at.elapsed() >= LOOK_AGAIN || (all_settled && self.images.is_empty() && self.found_some)
@@ -145,15 +152,18 @@ impl Valet {
     pub(super) async fn sweep_due(&self, scope: Scope, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
         let mut places = Places::new(AT_ONCE, AT_ONCE_OF_ONE_OWNER);
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
-        let mut waiting = self.look(scope, &under_way).await?;
+        let mut waiting = self.look(scope).await?;
+        let mut looking: Option<BoxFuture<'_, Result<Waiting, StoreError>>> = None;
         let mut reported = Instant::now();
         loop {
             let goes_on = scope == Scope::Continuous && !round.is_stopped();
-            if goes_on && places.are_free() && waiting.is_outdated(running.is_empty()) {
-                match self.look(scope, &under_way).await {
-                    Ok(found) => waiting = found,
-                    Err(error) => round.fail(error),
+            let is_idle = running.is_empty();
+            if goes_on && looking.is_none() && places.are_free() && waiting.is_outdated(is_idle) {
+                let reports = reported.elapsed() >= REPORT;
+                if reports {
+                    reported = Instant::now();
                 }
+                looking = Some(self.look_and_report(scope, reports).boxed());
             }
             while !round.is_stopped()
                 && let Some(due) = places.take_next(&mut waiting.images, Due::owner)
@@ -166,33 +176,49 @@ impl Valet {
                 };
                 running.push(sweep.boxed());
             }
-            if running.is_empty() {
+            if running.is_empty() && looking.is_none() {
                 return round.take_failure();
             }
-            if goes_on && reported.elapsed() >= REPORT {
-                self.report(waiting.now).await;
-                reported = Instant::now();
-            }
             let look_at = waiting.looked_at + LOOK_AGAIN;
+            let looked = async {
+                match &mut looking {
+                    Some(look) => look.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 Some(done) = running.next() => {
                     places.leave(&done.owner());
                     under_way.remove(&done.id());
                 }
-                () = tokio::time::sleep_until(look_at.into()), if goes_on && places.are_free() => {}
+                found = looked => {
+                    looking = None;
+                    match found {
+                        Ok(found) => waiting = found.without(&under_way),
+                        Err(error) => round.fail(error),
+                    }
+                }
+                () = tokio::time::sleep_until(look_at.into()), if goes_on && places.are_free() && Instant::now() < look_at => {}
             }
         }
     }
 
-    /// Looks up what is due, but for what is under way.
-    async fn look(&self, scope: Scope, under_way: &HashSet<String>) -> Result<Waiting, StoreError> {
+    async fn look_and_report(&self, scope: Scope, reports: bool) -> Result<Waiting, StoreError> {
+        let found = self.look(scope).await?;
+        if reports {
+            self.report(found.now).await;
+        }
+        Ok(found)
+    }
+
+    /// Looks up what is due.
+    async fn look(&self, scope: Scope) -> Result<Waiting, StoreError> {
         let looked_at = Instant::now();
         let now = match scope {
             Scope::Round(now) => now,
             Scope::Continuous => self.store.now().await?,
         };
-        let mut images = VecDeque::from(self.next_due(now).await?);
-        images.retain(|due| !under_way.contains(&due.id()));
+        let images = VecDeque::from(self.next_due(now).await?);
         Ok(Waiting { found_some: !images.is_empty(), images, now, looked_at })
     }
 

@@ -194,6 +194,12 @@ impl Valet {
     /// Settles reservations and goes on with deletions of accounts. Answers whether there is more to do now.
     async fn keep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
         Box::pin(self.learn_store(now)).await;
+        if let Some(missing) = self.store.probe().missing().await? {
+            // What settles reservations by records that are still to be restored would lose them.
+            tracing::error!(%missing, "the database was restored in part: reservations and deletions of accounts wait");
+            round.tally.add(Swept { failed: 1, ..Swept::default() });
+            return Ok(false);
+        }
         let reservations = Box::pin(self.sweep_reservations(now)).await;
         let deletions = Box::pin(self.sweep_deletions(now)).await;
         if let Ok(SweptDeletions { gone, failed, .. }) = deletions {

@@ -36,7 +36,8 @@ impl Valet {
     /// Every URL has died: what is there now is all that will ever be. Or no client will report when it comes, and it is
     /// looked for.
     async fn sweep_pending(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        let ends = image.expires_at.max(self.quiet_from(image));
+        // Of what S3 has not opened no URL was given out.
+        let ends = if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.quiet_from(image)) };
         let mut swept = Swept::default();
         match self.gather(image, lease.now).await {
             Ok(Finding::Proved(verified)) => {

@@ -43,6 +43,15 @@ pub struct Images {
     calls: Calls,
 }
 
+/// The times of an upload that S3 has opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened {
+    /// The end of the upload.
+    pub expires_at: OffsetDateTime,
+    /// When the sweeper looks at it.
+    pub due: OffsetDateTime,
+}
+
 /// How an insertion went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
@@ -168,16 +177,29 @@ impl Images {
         self.moved(owned(user, id, ImageState::Pending), update).await
     }
 
-    /// Records S3's name for a multipart upload, in the place of the one that `image` has, which may be none. `None` when
-    /// another was recorded meanwhile, or the image is no longer pending.
+    /// Records S3's name for a multipart upload, in the place of the one that `image` has, which may be none, and the
+    /// times that the upload has from here on. `None` when another was recorded meanwhile, or the image is no longer
+    /// pending.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn set_upload_id(&self, image: &Image, upload_id: &str) -> Result<Option<Image>, StoreError> {
+    pub async fn set_upload_id(
+        &self,
+        image: &Image,
+        upload_id: &str,
+        opened: Option<Opened>,
+    ) -> Result<Option<Image>, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         // Null also matches the absent field.
         filter.insert("uploadId", image.upload_id.clone());
-        self.update_owned(filter, doc! { "$set": { "uploadId": upload_id } }).await
+        let update = match opened {
+            Some(Opened { expires_at, due }) => doc! {
+                "$set": { "uploadId": upload_id, "expiresAt": datetime(expires_at) },
+                "$max": { "due": datetime(due) },
+            },
+            None => doc! { "$set": { "uploadId": upload_id } },
+        };
+        self.update_owned(filter, update).await
     }
 
     /// Sets or clears the caption of a ready image. `None` when there is no such image.
