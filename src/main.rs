@@ -217,22 +217,24 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
 /// Shows every orphan, then deletes them if the operator consents.
 async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
     let mut lines = output::Lines::default();
-    let found = valet.find_orphans(before, &mut |orphan| lines.print(format_args!("orphaned object: {orphan}"))).await?;
+    let found = valet.find_orphans(before, &mut |orphan| lines.print(orphan)).await?;
     lines.end()?;
     output::line(found.counts())?;
-    if found.orphans.count == 0 {
+    if found.number() == 0 {
         return Ok(());
     }
     let consent = match arguments.expect {
         Some(number) => Consent::Number(number),
         None if arguments.yes => Consent::Given,
         None => {
-            let answer = ask("All versions of these objects are deleted for good. Type their number to go on:")?;
+            let answer = ask(
+                "All versions of these objects are deleted for good, and these uploads aborted. Type their number to go on:",
+            )?;
             Consent::Number(answer.parse().map_err(|_| "nothing was deleted: that is not a number")?)
         }
     };
     let deleted = valet.delete_orphans(before, &found, consent).await?;
-    output::line(format_args!("{} objects deleted, {} failed", deleted.deleted, deleted.failed))?;
+    output::line(format_args!("{} objects and uploads deleted, {} failed", deleted.deleted, deleted.failed))?;
     if deleted.new > 0 {
         output::line(format_args!(
             "{} objects have lost their record since and are left: run it again to see them",

@@ -125,7 +125,7 @@ pub struct Metrics {
     pub sweep_backlog: Gauge,
     /// How long the image that is due longest has been so, at the end of the last sweep.
     pub sweep_lag: Real,
-    /// Images whose sweep fails in a way that needs an operator, at most a thousand are counted.
+    /// Images whose sweep, and accounts whose deletion fails in a way that needs an operator, at most a thousand of each are counted.
     pub sweep_stuck: Gauge,
     /// Deleted objects of which the store retains versions.
     pub retained: Counter,
@@ -229,7 +229,11 @@ impl Default for Metrics {
             swept: of.add("swept", "What sweeps settled", kinds(&SWEPT)),
             sweep_backlog: of.add("sweep_backlog", "Images due after the last sweep, up to 1000", Gauge::default()),
             sweep_lag: of.seconds("sweep_lag", "How long the image due longest has been so", Real::default()),
-            sweep_stuck: of.add("sweep_stuck_objects", "Images that cannot be swept for good, up to 1000", Gauge::default()),
+            sweep_stuck: of.add(
+                "sweep_stuck_objects",
+                "Images and deleted accounts that cannot be swept for good, up to 1000 of each",
+                Gauge::default(),
+            ),
             retained: of.add("retained_objects", "Deletes of objects whose versions the store retains", Counter::default()),
             swept_at: of.seconds("sweep_finished", "Unix time of the last sweep that went through", Real::default()),
             spans: of.add("trace_spans", "Spans of traces, by what became of them", kinds(&SPANS)),

@@ -1,35 +1,39 @@
 //! Deleting an account, with everything in it. One conditional update takes it from its owner; the sweeper does the rest, in
 //! steps that can each be repeated, and removes the account's record last.
 //!
-//! Images become tombstones first, which outlive the account: they know all that their end needs.
+//! Images become tombstones first, which outlive the account: they know all that their end needs. Here are the claim and the
+//! turns of the sweeper; `steps` has what is done for one account, `strays` what of it lies in the bucket without a record.
+
+mod steps;
+mod strays;
 
 use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
+use self::steps::Step;
 use super::{
     Valet,
     accounts::LogInError,
     audit::audit,
     credentials::{Caller, Proof},
-    reservations,
+    sweeper::{STUCK, backoff},
     throttle::Client,
 };
-use crate::store::{Deletion, DeletionDue, StoreError};
+use crate::store::{DeletionDue, Postponed, StoreError};
 
 /// How old a provider's token may be that deletes its user's account.
 pub const FRESH: Duration = Duration::from_secs(5 * 60);
-/// Accounts per step, and images of each.
+/// Accounts per step.
 const ACCOUNTS: i64 = 10;
-const IMAGES: u32 = 100;
-/// Longer than a step takes: two listings, a few updates, and the objects of its images.
+/// Longer than a step takes: some listings, a few updates, and the objects of its images.
 const LEASE: Duration = Duration::from_secs(120);
 /// Accounts at once.
 const AT_ONCE: usize = 4;
 /// After a record that cannot be read.
 const UNREADABLE_AGAIN: Duration = Duration::from_secs(60 * 60);
-/// After a step that failed.
+/// After a look that failed and may succeed by itself, or that waits for another server.
 const RETRY: Duration = Duration::from_secs(60);
 /// How long it is known that a provider's user was deleted: older tokens are refused, so those of before are dead by then.
 pub(super) const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -66,16 +70,6 @@ pub(super) struct SweptDeletions {
     pub failed: u32,
     /// Whether there is more to do now.
     pub more: bool,
-}
-
-/// How a deletion goes on.
-enum Step {
-    /// At once.
-    More,
-    /// Not before this time.
-    Wait(OffsetDateTime),
-    /// Nothing is left.
-    Done,
 }
 
 impl Valet {
@@ -129,10 +123,7 @@ impl Valet {
                 Ok(Step::Done) => swept.gone += 1,
                 Ok(Step::More) => swept.more = true,
                 Ok(Step::Wait(_)) => {}
-                Err(error) => {
-                    tracing::warn!(%error, "failed to take a step of an account's deletion");
-                    swept.failed += 1;
-                }
+                Err(_) => swept.failed += 1,
             }
         }
         Ok(swept)
@@ -143,78 +134,42 @@ impl Valet {
         let deletion = match due {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
-                self.store.users.postpone_unreadable(&id, due, now + UNREADABLE_AGAIN).await?;
-                return Err(StoreError::Corrupt { collection: "users", id: id.to_string(), field: "deletedAt" });
+                // Named at once: no repeat reads it.
+                let to = Postponed { due: now + UNREADABLE_AGAIN, failures: STUCK };
+                self.store.users.postpone_unreadable(&id, due, to).await?;
+                let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id" };
+                tracing::error!(%error, "failed to read the record of a deleted account");
+                return Err(error);
             }
         };
         let (user, lease) = (deletion.user, now + LEASE);
         if !self.store.users.move_deletion(user, deletion.due, lease).await? {
             return Ok(Step::Wait(lease));
         }
-        let step = self.step_deletion(deletion, now).await;
-        let next = match &step {
+        let mut step = self.step_deletion(deletion, now).await;
+        if matches!(step, Ok(Step::Done)) {
+            step = self.store.users.finish_deletion(user, lease).await.map(|is_finished| match is_finished {
+                true => Step::Done,
+                // A server has begun something for it meanwhile.
+                false => Step::Wait(now + RETRY),
+            });
+        }
+        let again = |due| Postponed { due, failures: 0 };
+        let to = match &step {
             Ok(Step::Done) => {
-                if !self.store.users.finish_deletion(user, lease).await? {
-                    return Ok(Step::Wait(lease));
-                }
                 audit!("account_deleted", %user, "nothing of a deleted account is left");
                 return step;
             }
-            Ok(Step::More) => now,
-            Ok(Step::Wait(until)) => *until,
-            Err(_) => now + RETRY,
-        };
-        self.store.users.move_deletion(user, lease, next).await?;
-        step.inspect_err(|error| tracing::warn!(%user, %error, "the deletion of an account could not go on"))
-    }
-
-    async fn step_deletion(
-        &self,
-        Deletion { user, at, is_foreign, .. }: Deletion,
-        now: OffsetDateTime,
-    ) -> Result<Step, StoreError> {
-        self.store.known_networks.forget_all(user).await?;
-        // Again: a sign-in that was under way when the account was claimed may have left one.
-        if self.store.sessions.has_any(user).await? {
-            self.store.sessions.delete_all(user).await?;
-        }
-        let live = self.store.images.live_owned(user, IMAGES).await?;
-        if !live.is_empty() {
-            let deleted = self.delete_all(user, &live, now).await?;
-            let left: Vec<_> = live.iter().zip(&deleted).filter(|(_, deleted)| deleted.is_err()).map(|(id, _)| *id).collect();
-            if !left.is_empty() {
-                // Their records cannot be read: the tombstones' sweep removes what they name.
-                self.store.images.bury_owned(user, &left, now).await?;
+            Ok(Step::More) => again(now),
+            Ok(Step::Wait(until)) => again(*until),
+            Err(error) => {
+                let failures = deletion.failures.saturating_add(u32::from(self.is_stuck(error).await));
+                tracing::warn!(%user, %error, failures, "failed to go on with the deletion of an account");
+                let wait = if failures > deletion.failures { backoff(failures) } else { RETRY };
+                Postponed { due: now + wait, failures }
             }
-            return Ok(Step::More);
-        }
-        // A server that had reserved before the claim may insert its image still: its place is taken.
-        let openings = self.store.users.openings(user).await?;
-        if !openings.is_empty() {
-            self.close_all_openings(user, &openings, now).await?;
-            return Ok(Step::More);
-        }
-        let steps = self.store.users.steps_under_way(user, std::time::Duration::ZERO).await?;
-        if !steps.is_empty() {
-            self.store.finish_steps(user, &steps).await?;
-            return Ok(Step::More);
-        }
-        if let Some(held) =
-            self.store.users.former_holds_of(user, reservations::HOLDS).await?.filter(|held| !held.holds.is_empty())
-        {
-            let (_, changed) = self.settle_former_holds(held, now).await?;
-            return Ok(if changed { Step::More } else { Step::Wait(now + RETRY) });
-        }
-        // Asked anew: nothing is being opened, so none can come after this.
-        if !self.store.images.live_owned(user, 1).await?.is_empty() {
-            return Ok(Step::More);
-        }
-        // Tombstones know what lies in the bucket still, or may arrive there: the account is gone when they are.
-        if let Some((image, due)) = self.store.images.some_left_of(user).await? {
-            tracing::debug!(%user, %image, "the deletion of an account waits for a tombstone");
-            return Ok(Step::Wait(due.filter(|due| *due > now).unwrap_or(now + RETRY)));
-        }
-        let remembered = at + REMEMBERED;
-        Ok(if is_foreign && now < remembered { Step::Wait(remembered) } else { Step::Done })
+        };
+        self.store.users.postpone_deletion(user, lease, to).await?;
+        step
     }
 }

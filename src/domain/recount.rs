@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 use super::Valet;
 use crate::{
     model::{Email, UserId},
-    store::{Repair, StoreError},
+    store::{Missing, Repair, StoreError},
 };
 
 /// Users per page.
@@ -39,6 +39,12 @@ pub enum RecountError {
     /// Nobody has this email.
     #[error("there is no account with this email")]
     NotFound,
+    /// The database was restored in part: the counts would be of what is missing.
+    #[error(
+        "nothing was recounted: the database has nothing in its collection {0}, and the others say that there was something. \
+         Restore it first, or recount single accounts"
+    )]
+    RestoredInPart(Missing),
     /// The database failed; asking again is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -56,14 +62,26 @@ impl Valet {
             self.recount_page(vec![account.user.id], &mut total, &mut told).await?;
             return Ok(total);
         }
-        let mut after = None;
+        if let Some(missing) = self.store.probe().missing().await? {
+            return Err(RecountError::RestoredInPart(missing));
+        }
+        let nameless = self.store.users.count_nameless().await?;
+        if nameless > 0 {
+            tracing::error!(nameless, "failed to read the ids of users");
+        }
+        (total.users, total.failed) = (nameless, nameless);
+        let mut after: Option<String> = None;
         loop {
-            let page = self.store.users.ids(after, PAGE).await?;
-            after = page.last().copied();
-            if after.is_none() {
-                return Ok(total);
+            let page = self.store.users.ids(after.as_deref(), PAGE).await?;
+            let Some(last) = page.last() else { return Ok(total) };
+            after = Some(last.as_ref().map_or_else(Clone::clone, ToString::to_string));
+            let (users, unreadable): (Vec<_>, Vec<_>) = page.into_iter().partition(Result::is_ok);
+            for id in unreadable.into_iter().filter_map(Result::err) {
+                tracing::error!(id, "failed to read the id of a user");
+                total.users += 1;
+                total.failed += 1;
             }
-            self.recount_page(page, &mut total, &mut told).await?;
+            self.recount_page(users.into_iter().flatten().collect(), &mut total, &mut told).await?;
         }
     }
 

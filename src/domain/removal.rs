@@ -115,7 +115,7 @@ impl Valet {
         }
         for key in &remains.keys {
             if !steps.is_silent() {
-                steps.note(key, self.objects.purge(key).await.map(|()| Aborted::All));
+                steps.note(key, self.objects.purge(key).await.map(|_| Aborted::All));
             }
         }
         steps.end()

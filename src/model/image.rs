@@ -105,6 +105,12 @@ impl ObjectKey {
         Self(format!("u/{user}/{image}-{}", Uuid::new_v4().simple()))
     }
 
+    /// What the keys of all of a user's objects begin with.
+    #[must_use]
+    pub fn prefixes_of(user: UserId) -> [String; 2] {
+        [format!("{INCOMING}{user}/"), format!("u/{user}/")]
+    }
+
     /// Where the preview of these bytes lies.
     #[must_use]
     pub fn preview(&self) -> Self {
@@ -286,6 +292,12 @@ impl Image {
     /// The types that presigned PUTs of this upload were signed for.
     pub fn signed_types(&self) -> impl Iterator<Item = ContentType> {
         std::iter::once(self.upload.content_type).chain(self.former_types.iter().copied())
+    }
+
+    /// Whether it is an upload in parts that S3 has not opened yet, or whose server died before it had recorded that.
+    #[must_use]
+    pub fn is_unopened(&self) -> bool {
+        self.upload.is_in_parts() && self.upload_id.is_none() && self.urls_die_at <= self.created_at
     }
 
     /// Where its preview lies, if it has one.

@@ -6,7 +6,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 use mongodb::{
     Client, Collection, Database,
     bson::{Bson, Document, doc},
-    error::ErrorKind,
+    error::{ErrorKind, WriteFailure},
     event::EventHandler,
     options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, WriteConcern},
 };
@@ -230,12 +230,21 @@ impl Calls {
     }
 }
 
+/// MongoDB's codes of values that an operator of an update cannot work with: `BadValue`, `TypeMismatch`, and those of `$add`,
+/// `$subtract`, `$size`, `$map`, `$filter`, `$concatArrays`, `$in`, `$setUnion` and `$setDifference` (`error_codes.yml` and
+/// `expression.cpp` of the server).
+const UNFIT_VALUES: [i32; 13] = [2, 14, 16554, 16555, 16556, 16883, 17043, 17048, 17049, 17124, 28651, 28664, 40081];
+
 /// Tells a document that does not fit its type from a failure of the database: no repeat reads it.
 fn failure(error: mongodb::error::Error) -> StoreError {
-    match *error.kind {
-        ErrorKind::Bson(_) => StoreError::Corrupt { collection: "a collection", id: "of a query".to_owned(), field: "a field" },
-        _ => StoreError::Database(error),
-    }
+    let corrupt = |id: &str| StoreError::Corrupt { collection: "a collection", id: id.to_owned(), field: "a field" };
+    let code = match &*error.kind {
+        ErrorKind::Bson(_) => return corrupt("of a query"),
+        ErrorKind::Command(failure) => failure.code,
+        ErrorKind::Write(WriteFailure::WriteError(failure)) => failure.code,
+        _ => 0,
+    };
+    if UNFIT_VALUES.contains(&code) { corrupt("of an update") } else { StoreError::Database(error) }
 }
 
 /// Whether the answer was lost on its way, or the server is no longer the one to ask: another try may go through.

@@ -1,5 +1,7 @@
 //! The deployment's id in the database, `meta {_id: "deployment", id}`, written once; and what the records say about a bucket.
 
+use std::fmt;
+
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
 
@@ -54,7 +56,39 @@ impl Store {
     }
 }
 
+/// A collection of which a restored database has nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missing {
+    /// Accounts count images, and there is no record of any.
+    Images,
+    /// There are images, and no account.
+    Users,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Images => "images",
+            Self::Users => "users",
+        })
+    }
+}
+
 impl DatabaseProbe {
+    /// Returns the collection that a database has nothing of, which was restored in part.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn missing(&self) -> Result<Option<Missing>, StoreError> {
+        if !self.has_any("images", doc! {}).await? {
+            // A deleted account ends without its images.
+            let counts = doc! { "images": { "$gt": 0 }, "deletedAt": { "$exists": false } };
+            return Ok(self.has_any("users", counts).await?.then_some(Missing::Images));
+        }
+        let is_abandoned = !self.has_any("users", doc! {}).await? && self.has_ready_image().await?;
+        Ok(is_abandoned.then_some(Missing::Users))
+    }
+
     /// Returns the id of the deployment that this database belongs to; `None` before the first start.
     ///
     /// # Errors
@@ -84,9 +118,13 @@ impl DatabaseProbe {
     }
 
     async fn has_image(&self, filter: Document) -> Result<bool, StoreError> {
-        let images = self.calls.database().collection::<Document>("images");
+        self.has_any("images", filter).await
+    }
+
+    async fn has_any(&self, collection: &str, filter: Document) -> Result<bool, StoreError> {
+        let records = self.calls.database().collection::<Document>(collection);
         let found = self.calls.read(|| async {
-            images.find(filter.clone()).projection(doc! { "_id": 1 }).limit(1).await?.try_collect::<Vec<_>>().await
+            records.find(filter.clone()).projection(doc! { "_id": 1 }).limit(1).await?.try_collect::<Vec<_>>().await
         });
         Ok(!found.await?.is_empty())
     }

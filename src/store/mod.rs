@@ -25,9 +25,11 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
+pub use deployment::Missing;
 pub use failpoint::uncounted;
 pub use images::{
-    Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Page, Postponed, Row, Standing, Unsettled,
+    Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Opened, Page, Postponed, Remaining, Row, Standing,
+    Unsettled,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
@@ -112,6 +114,13 @@ pub enum StoreError {
         /// The S3 operation.
         operation: &'static str,
     },
+    /// The object store keeps what was deleted: versions under Object Lock or a policy without `s3:DeleteObjectVersion`, or
+    /// uploads that it cannot abort.
+    #[error("the object store retains {objects} deleted objects, or versions of them")]
+    ObjectsRemain {
+        /// Objects and uploads.
+        objects: u64,
+    },
     /// There are no credentials to sign with.
     #[error("no valid credentials for S3: {reason}")]
     Credentials {
@@ -131,7 +140,9 @@ impl StoreError {
     /// Whether the same call may succeed by itself after a while. What does not waits longer each time.
     #[must_use]
     pub fn is_passing(&self) -> bool {
-        !(self.is_final() || matches!(self, Self::Corrupt { .. } | Self::ObjectsMisconfigured { .. }))
+        let needs_operator =
+            matches!(self, Self::Corrupt { .. } | Self::ObjectsMisconfigured { .. } | Self::ObjectsRemain { .. });
+        !(self.is_final() || needs_operator)
     }
 }
 

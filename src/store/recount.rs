@@ -128,7 +128,9 @@ async fn repair(
 /// Ready images that count with their own bytes and nothing else.
 async fn count_ready(images: &Collection<Document>, user: UserId, session: &mut ClientSession) -> mongodb::error::Result<Books> {
     let ready = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "reservation": { "$exists": false } };
-    let bytes = doc! { "$add": ["$size", { "$ifNull": ["$preview.size", 0_i64] }] };
+    // A damaged size counts as nothing: `$add` fails as a whole over one text.
+    let whole = |field: &str| doc! { "$convert": { "input": field, "to": "long", "onError": 0_i64, "onNull": 0_i64 } };
+    let bytes = doc! { "$add": [whole("$size"), whole("$preview.size")] };
     let sum = doc! { "_id": null, "images": { "$sum": 1_i64 }, "bytes": { "$sum": bytes } };
     let mut sums = images.aggregate([doc! { "$match": ready }, doc! { "$group": sum }]).session(&mut *session).await?;
     let found = sums.next(session).await.transpose()?.unwrap_or_default();

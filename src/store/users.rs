@@ -216,12 +216,13 @@ impl Users {
             .transpose()
     }
 
-    /// Users in the order of their ids, after `after`; the last page is empty.
+    /// The ids of records in their order, after `after`: those that are no user's as they are written. The last page is empty.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn ids(&self, after: Option<UserId>, limit: u32) -> Result<Vec<UserId>, StoreError> {
-        let filter = after.map_or_else(Document::new, |after| doc! { "_id": { "$gt": after.to_string() } });
+    pub async fn ids(&self, after: Option<&str>, limit: u32) -> Result<Vec<Result<UserId, String>>, StoreError> {
+        // A comparison is among texts alone.
+        let filter = doc! { "_id": after.map_or_else(|| doc! { "$gte": "" }, |after| doc! { "$gt": after }) };
         let ids = self.collection.clone_with_type::<Document>();
         let found = self
             .calls
@@ -233,8 +234,17 @@ impl Users {
             .await?;
         let id = |found: &Document| {
             let text = found.get_str("_id").unwrap_or_default();
-            UserId::parse(text).ok_or(StoreError::Corrupt { collection: "users", id: text.to_owned(), field: "_id" })
+            UserId::parse(text).ok_or_else(|| text.to_owned())
         };
-        found.iter().map(id).collect()
+        Ok(found.iter().map(id).collect())
+    }
+
+    /// How many records have an id that is no text.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn count_nameless(&self) -> Result<u64, StoreError> {
+        let filter = doc! { "_id": { "$not": { "$type": "string" } } };
+        self.calls.read(|| async { self.collection.count_documents(filter.clone()).await }).await
     }
 }

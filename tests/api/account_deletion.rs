@@ -1,6 +1,7 @@
 //! Deleting an account: what is left of it is nothing, whoever dies on the way.
 
 mod crashes;
+mod remains;
 
 use std::time::Duration;
 

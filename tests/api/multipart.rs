@@ -8,7 +8,7 @@ use std::time::Duration;
 use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart};
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::app::{Answer, Caller, TestApp, sha256, unique_png};
 

@@ -102,6 +102,31 @@ async fn an_image_whose_version_is_retained_is_hidden() {
     assert!(report.to_string().contains("retention"), "{report}");
 }
 
+/// An account is not gone while versions of its images are retained: it is named, and ends when the retention does.
+#[tokio::test]
+async fn an_account_whose_versions_are_retained_is_not_gone_before_they_are() {
+    let Some((store, app, proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let password = json!({ "password": super::app::PASSWORD });
+    assert_eq!(ada.post("/api/auth/me/delete", password).await.status, 204);
+    let users = app.db.collection::<mongodb::bson::Document>("users");
+    let mut failures = Vec::new();
+    for day in 0..8 {
+        let swept = app.sweep(at_last() + day * Duration::from_secs(25 * 3600)).await;
+        assert_eq!(swept.accounts, 0, "{swept:?}");
+        let record = users.find_one(mongodb::bson::doc! { "_id": &ada.id }).await.unwrap().expect("the account is not gone");
+        failures.push(record.get_i64("deletionFailures").unwrap());
+    }
+    assert!(failures.is_sorted() && failures[7] >= 6, "counted, as the alert wants it: {failures:?}");
+    proxy.mend();
+    let swept = app.sweep(at_last() + Duration::from_secs(10 * 25 * 3600)).await;
+    assert_eq!(swept.accounts, 1, "{swept:?}");
+    // What the trial of the store wrote was retained, too.
+    let left = store.bucket_keys().await.into_iter().filter(|key| key.contains(&ada.id)).count();
+    assert_eq!(left, 0);
+}
+
 #[tokio::test]
 async fn a_store_that_cannot_abort_keeps_no_record_open() {
     let Some((_store, app, _proxy)) = before(Defect::AbortsNothing, Finalize::InPlace).await else { return };
@@ -237,4 +262,52 @@ async fn a_listing_that_does_not_go_on_ends() {
     assert!(app.app.valet.find_orphans(before, &mut |_| {}).await.is_err());
     let report = check::run(&app.config, Options::default()).await;
     assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::No(_))), "{report}");
+}
+
+/// A server that was killed while it tried the store out: the next trial aborts what that left open an hour ago, and nothing else.
+#[tokio::test]
+async fn uploads_that_a_killed_trial_left_are_aborted() {
+    if !s3_is_local() {
+        return;
+    }
+    let store = TestApp::start().await;
+    let run = uuid::Uuid::new_v4();
+    let probes = [format!("check/{run}/object"), format!("check/{run}/part-nothing")];
+    let others = ["check/report".to_owned(), format!("check/{run}/report.pdf"), format!("u/{run}/object")];
+    for key in probes.iter().chain(&others) {
+        store.s3.create_multipart_upload().bucket(&store.config.s3.bucket).key(key).send().await.unwrap();
+    }
+    let open = async || {
+        let listed = store.s3.list_multipart_uploads().bucket(&store.config.s3.bucket).send().await.unwrap();
+        listed.uploads().iter().map(|upload| upload.key().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = open().await;
+    let trial = TestApp::beside(&store, |_| {}).await;
+    assert_eq!(open().await, all, "they may be of a trial that is under way");
+    drop(trial);
+    // The same listing, of long ago.
+    let (http, upstream) = (reqwest::Client::new(), store.config.s3.endpoint.clone().unwrap());
+    let endpoint = super::relay::listen(move |request| {
+        let (http, upstream) = (http.clone(), upstream.clone());
+        async move {
+            use http_body_util::BodyExt;
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let mut answer = super::relay::forward(&http, &upstream, &parts, body).await;
+            if parts.uri.query().is_some_and(|query| query.contains("uploads")) {
+                let text = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
+                let text = String::from_utf8(text.to_vec()).unwrap().replace("<Initiated>20", "<Initiated>19");
+                answer.headers_mut().remove("content-length");
+                *answer.body_mut() = bytes::Bytes::from(text).into();
+            }
+            Ok(answer)
+        }
+    })
+    .await;
+    TestApp::beside(&store, |config| config.s3.endpoint = Some(endpoint)).await;
+    let mut left = open().await;
+    left.sort();
+    let mut expected = others.to_vec();
+    expected.sort();
+    assert_eq!(left, expected);
 }

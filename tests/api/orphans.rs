@@ -29,7 +29,7 @@ async fn scan(app: &TestApp) -> Orphans {
 async fn delete(app: &TestApp) -> Orphans {
     let before = just_now().await;
     let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
-    app.app.valet.delete_orphans(before, &found, Consent::Number(found.orphans.count)).await.unwrap()
+    app.app.valet.delete_orphans(before, &found, Consent::Number(found.number())).await.unwrap()
 }
 
 fn keys(found: &Found<Listed>) -> Vec<&str> {
@@ -104,6 +104,81 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
     assert!(left.contains(&app.db_key(pending.id()).await));
     assert_eq!(images.count_documents(doc! {}).await.unwrap(), documents, "records are never deleted");
     assert_eq!(delete(&app).await.orphans.count, 0);
+}
+
+/// Open uploads: of a pending image, of a ready one, of none, and of other programs.
+#[tokio::test]
+async fn uploads_that_are_open_for_nobody_are_orphans() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let ready = ada.upload("a.png", "image/png", &unique_png()).await;
+    let declared = json!({ "fileName": "b.png", "contentType": "image/png", "size": 12 << 20 });
+    let pending = ada.post("/api/images/multipart", declared).await;
+    // Where uploads are copied, what they were copied from.
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600)).await;
+    let (ready, pending) = (app.db_key(ready["id"].as_str().unwrap()).await, app.db_key(pending.id()).await);
+    let open = async |key: &str| {
+        app.s3.create_multipart_upload().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
+    };
+    let nobodys = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
+    for key in [ready.as_str(), &nobodys, &nobodys, "u/holiday/beach.jpg", "check/x", "other"] {
+        open(key).await;
+    }
+    let list = async || {
+        let listed = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
+        let mut keys: Vec<_> = listed.uploads().iter().map(|upload| upload.key().unwrap().to_owned()).collect();
+        keys.sort();
+        keys
+    };
+    let hour_ago = OffsetDateTime::now_utc() - Duration::from_secs(3600);
+    let young = app.app.valet.find_orphans(hour_ago, &mut |_| {}).await.unwrap();
+    assert_eq!((young.number(), young.young), (0, 3));
+    let before = just_now().await;
+    let mut shown = Vec::new();
+    let found = app.app.valet.find_orphans(before, &mut |orphan| shown.push(orphan.to_string())).await.unwrap();
+    let mut orphans: Vec<_> = found.uploads.first.iter().map(|upload| upload.key.to_string()).collect();
+    orphans.sort();
+    let mut expected = vec![nobodys.clone(), nobodys.clone(), ready];
+    expected.sort();
+    assert_eq!((orphans, found.orphans.count, found.open), (expected, 0, 4), "{found}");
+    assert!(shown.len() == 3 && shown.iter().all(|line| line.starts_with("orphaned multipart upload: ")), "{shown:?}");
+    // More than a tenth of what there is.
+    let refused = app.app.valet.delete_orphans(before, &found, Consent::Given).await;
+    assert!(matches!(refused, Err(OrphanError::NumberWanted { orphans: 3, .. })), "{refused:?}");
+    // One that was not shown is left.
+    open(&nobodys).await;
+    let deleted = app.app.valet.delete_orphans(just_now().await, &found, Consent::Number(3)).await.unwrap();
+    assert_eq!((deleted.deleted, deleted.failed, deleted.new), (3, 0, 1), "{deleted}");
+    let mut left = vec!["check/x".to_owned(), nobodys, "other".to_owned(), pending, "u/holiday/beach.jpg".to_owned()];
+    left.sort();
+    assert_eq!(list().await, left);
+}
+
+/// A database that was restored in part is not believed.
+#[tokio::test]
+async fn a_collection_that_is_missing_is_not_counted_as_nothing() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    ada.issue("b.png", "image/png", &unique_png()).await;
+    let right = usage(&ada).await;
+    // As old as the sweeper takes for left behind.
+    let old = DateTime::from_millis(1000);
+    let opening = doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 5_i64, "at": old };
+    app.db.collection::<Document>("users").update_one(doc! {}, doc! { "$set": { "opening": [opening] } }).await.unwrap();
+    for missing in ["images", "users"] {
+        let collection = app.db.collection::<Document>(missing);
+        let records = app.db_all(missing).await;
+        collection.delete_many(doc! {}).await.unwrap();
+        let refused = app.app.valet.recount(None, |repair| panic!("{repair}")).await.unwrap_err();
+        assert!(refused.to_string().contains(missing), "{refused}");
+        let swept = app.sweep(OffsetDateTime::now_utc()).await;
+        assert_eq!((swept.failed, swept.holds), (1, 0), "{missing}: {swept:?}");
+        collection.insert_many(&records).await.unwrap();
+    }
+    assert_eq!(usage(&ada).await, right);
+    assert_eq!(app.db_state(image["id"].as_str().unwrap()).await, "ready");
+    assert_eq!(recount(&app, None).await.0.failed, 0);
 }
 
 /// Each way to a database that does not vouch for the bucket: nothing is deleted.
@@ -302,6 +377,36 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     assert_eq!(recount(&app, Some(&eve.email)).await.0, Recounted { users: 1, repaired: 1, failed: 0 });
     let nobody = Email::parse("nobody@example.com").unwrap();
     assert!(matches!(app.app.valet.recount(Some(&nobody), |_| {}).await, Err(RecountError::NotFound)));
+}
+
+/// Records of users and images that cannot be read, in every way: each is counted as failed or as nothing, and stops no other.
+#[tokio::test]
+async fn damaged_records_keep_nobody_from_being_recounted() {
+    let app = TestApp::start().await;
+    let (ada, eve) = (app.user().await, app.user().await);
+    let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
+    for id in [Bson::from("00000-damaged"), "zzz".into(), "".into(), Bson::Int32(7), doc! { "a": 1 }.into()] {
+        users.insert_one(doc! { "_id": id, "holds": [] }).await.unwrap();
+    }
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let right = usage(&ada).await;
+    let wrong =
+        doc! { "usedBytes": "many", "images": Bson::Null, "pending": [1], "opening": "damaged", "settling": [7], "holds": [] };
+    users.update_one(doc! { "_id": &ada.id }, doc! { "$set": wrong }).await.unwrap();
+    // Numbers of every kind that a shell or an import writes, and one that is none.
+    let mut sizes = 0;
+    for size in [Bson::Int32(11), Bson::Int64(13), Bson::Double(17.0), "damaged".into()] {
+        let id = eve.upload("b.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
+        images.update_one(doc! { "_id": id }, doc! { "$set": { "size": &size } }).await.unwrap();
+        sizes += match size {
+            Bson::String(_) => 0,
+            size => size.as_f64().unwrap_or_else(|| size.as_i32().map_or(13.0, f64::from)) as i64,
+        };
+    }
+    let done = recount(&app, None).await.0;
+    assert_eq!((done.users, done.repaired, done.failed), (7, 2, 5), "{done:?}");
+    assert_eq!(usage(&ada).await, right);
+    assert_eq!(usage(&eve).await, json!([sizes, 4, 0]));
 }
 
 /// Uploads, confirms and deletes go on while it counts, over and over: nothing it does is drift.

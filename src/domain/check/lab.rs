@@ -16,7 +16,7 @@ use crate::{
         Objects, StoreError,
         objects::{
             NewObject, Sealing,
-            listing::Listed,
+            listing::{Listed, ListedUpload},
             prober::Prober,
             wire::{Answer as Response, Method, Wire},
         },
@@ -152,14 +152,38 @@ impl<'a> Lab<'a> {
             let is_stale = |object: &Listed| object.modified < self.now - STALE && is_probe(&object.key);
             let is_ours = |object: &Listed| object.key.as_str().starts_with(&self.run) || is_stale(object);
             let ours: Vec<_> = page.objects.into_iter().filter(is_ours).map(|object| object.key).collect();
-            stream::iter(&ours).map(Ok).try_for_each_concurrent(AT_ONCE, |key| self.objects.purge(key)).await?;
+            stream::iter(&ours)
+                .map(Ok)
+                .try_for_each_concurrent(AT_ONCE, |key| async { self.objects.purge(key).await.map(drop) })
+                .await?;
             next = page.next;
             if next.is_none() {
                 break;
             }
         }
+        self.abort_uploads().await?;
         let left = self.objects.list_page(&self.run, None).await?.objects.len();
         Ok(holds(left == 0, if left == 0 { String::new() } else { format!("{left} objects") }))
+    }
+
+    /// Aborts the uploads in parts that this check opened, and those that checks that died have left open.
+    async fn abort_uploads(&self) -> Result<(), StoreError> {
+        let mut next = None;
+        while let Some(page) = self.objects.upload_page(PREFIX, next).await? {
+            let is_stale = |upload: &ListedUpload| upload.initiated < self.now - STALE && is_probe(&upload.key);
+            let is_ours = |upload: &ListedUpload| upload.key.as_str().starts_with(&self.run) || is_stale(upload);
+            let ours: Vec<_> = page.uploads.into_iter().filter(is_ours).collect();
+            let abort = |upload: &ListedUpload| {
+                let (key, id) = (upload.key.clone(), upload.id.clone());
+                async move { self.objects.abort_multipart(&key, &id).await }
+            };
+            stream::iter(&ours).map(Ok).try_for_each_concurrent(AT_ONCE, abort).await?;
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -4,12 +4,14 @@
 //! document is there and aborted before the object is deleted, so that whatever dies between two steps leaves something
 //! that the document's key finds.
 
+mod opening;
 mod parts;
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
+pub(super) use self::opening::unopened;
 pub use self::parts::{AskedPart, MAX_SIGNED, MissingParts, Unsignable};
 use super::{
     Valet,
@@ -20,8 +22,8 @@ use super::{
 };
 use crate::{
     model::{
-        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Lifetimes, Loose, Multipart, ObjectKey,
-        PartChecksums, Rejection, Sha256, Upload, UserId,
+        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Loose, Multipart, ObjectKey, PartChecksums,
+        Rejection, Sha256, Upload, UserId,
     },
     store::{
         Inserted, Reserved, StoreError,
@@ -135,17 +137,22 @@ impl Valet {
                 && let Some(image) = self.find_under_key(user, named, now).await?
             {
                 let multipart = image.upload.multipart.ok_or(IssueError::KeyReused)?;
+                if image.state == ImageState::Pending && image.is_unopened() {
+                    // The request that opened it was given up, or is under way.
+                    self.open_in_s3(&image, multipart.checksums()).await?;
+                    continue;
+                }
                 return Ok((image, multipart, false));
             }
             let id = ImageId::new();
             // No URL has left yet. Only this server completes the parts, so what comes of them is final where it lies.
-            let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.multipart_ttl, urls_die_at: now };
+            let lifetimes = unopened(now);
             let image = Image::pending((user, id, ObjectKey::of(user, id)), upload.clone(), named.clone(), lifetimes);
             if self.reserve(user, &[&image], now).await? == Reserved::No {
                 self.explain_refusal(user, upload.size).await?;
                 continue;
             }
-            if self.insert_reserved(user, &[(&image, self.quiet_from(&image))]).await? != [Inserted::Yes] {
+            if self.insert_reserved(user, &[(&image, image.expires_at)]).await? != [Inserted::Yes] {
                 continue;
             }
             if let Err(error) = self.open_in_s3(&image, multipart.checksums()).await {
@@ -156,7 +163,8 @@ impl Valet {
                 }
                 return Err(error.into());
             }
-            return Ok((image, multipart, true));
+            let expires_at = self.opened(&image).expires_at;
+            return Ok((Image { expires_at, ..image }, multipart, true));
         }
         Err(StoreError::Contention { what: "the user's reservations" }.into())
     }
@@ -196,17 +204,6 @@ impl Valet {
                 Err(broken.into_iter().flatten().collect())
             }
         }
-    }
-
-    /// Opens S3's side and records its name in the place of the one `image` has. Of several at once the first to record
-    /// wins, and the others abort what they opened: looking again tells.
-    pub(super) async fn open_in_s3(&self, image: &Image, checksums: PartChecksums) -> Result<(), StoreError> {
-        let announced = if self.finalization.announces_part_checksums() { checksums } else { PartChecksums::None };
-        let upload_id = self.objects.create_multipart(&image.key, image.upload.content_type, announced).await?;
-        if self.store.images.set_upload_id(image, &upload_id).await?.is_none() {
-            self.objects.abort_multipart(&image.key, &upload_id).await?;
-        }
-        Ok(())
     }
 
     /// Keys to write these parts, in the order asked for.

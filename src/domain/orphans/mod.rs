@@ -8,12 +8,15 @@ mod report;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 
-pub use self::report::{Consent, Found, OrphanError, Orphans};
+pub use self::report::{Consent, Found, Orphan, OrphanError, Orphans};
 use self::report::{Shown, count};
 use super::Valet;
 use crate::{
     model::{ImageId, ImageState, KeyOwner},
-    store::{Entry, Inventory, StoreError, objects::listing::Listed},
+    store::{
+        Entry, Inventory, StoreError,
+        objects::listing::{Listed, ListedUpload},
+    },
 };
 
 /// Where Valet's objects lie, in the order of keys.
@@ -24,15 +27,15 @@ const BATCH: usize = 500;
 const AT_ONCE: usize = 16;
 
 impl Valet {
-    /// Finds objects written before `before` that no record owns, and ready images without an object. Deletes nothing. Every
-    /// orphan is passed to `on_orphan` as it is found.
+    /// Finds objects written and multipart uploads opened before `before` that no record owns, and ready images without an object.
+    /// Deletes nothing. Every orphan is passed to `on_orphan` as it is found.
     ///
     /// # Errors
     /// [`OrphanError`].
     pub async fn find_orphans(
         &self,
         before: OffsetDateTime,
-        on_orphan: &mut (dyn FnMut(&Listed) + Send + '_),
+        on_orphan: &mut (dyn FnMut(Orphan<'_>) + Send + '_),
     ) -> Result<Orphans, OrphanError> {
         self.scan(before, Action::Report(on_orphan)).await
     }
@@ -79,6 +82,7 @@ impl Valet {
         }
         scan.judge_objects().await?;
         scan.judge_records().await?;
+        scan.compare_uploads().await?;
         Ok(scan.seen)
     }
 }
@@ -86,7 +90,7 @@ impl Valet {
 /// The treatment of orphans.
 enum Action<'a> {
     /// Passes each on.
-    Report(&'a mut (dyn FnMut(&Listed) + Send + 'a)),
+    Report(&'a mut (dyn FnMut(Orphan<'_>) + Send + 'a)),
     /// Deletes those that the operator has seen.
     Delete(&'a Shown),
 }
@@ -172,7 +176,7 @@ impl Scan<'_, '_> {
         match &mut self.action {
             Action::Report(on_orphan) => {
                 for orphan in &orphans {
-                    on_orphan(orphan);
+                    on_orphan(Orphan::Object(orphan));
                     self.seen.shown.insert(&orphan.key);
                 }
             }
@@ -189,6 +193,56 @@ impl Scan<'_, '_> {
             self.seen.orphan_bytes += orphan.size;
             self.seen.orphans.add(orphan);
         }
+        Ok(())
+    }
+
+    /// A store that cannot list uploads leaves them to the bucket's lifecycle rule.
+    async fn compare_uploads(&mut self) -> Result<(), OrphanError> {
+        for prefix in PREFIXES {
+            let mut next = None;
+            while let Some(page) = self.valet.objects.upload_page(prefix, next).await? {
+                self.judge_uploads(page.uploads).await?;
+                next = page.next;
+                if next.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An open upload is an orphan when the sweeper has nothing to do about its image, or there is no record of it.
+    async fn judge_uploads(&mut self, uploads: Vec<ListedUpload>) -> Result<(), OrphanError> {
+        let ours: Vec<_> = uploads.into_iter().filter_map(|upload| Some((upload.key.owner()?, upload))).collect();
+        let ids: Vec<ImageId> = ours.iter().map(|(owner, _)| owner.image).collect();
+        let known = self.valet.store.images.entries(&ids).await?;
+        let is_known = |owner: KeyOwner| match known.get(&owner.image) {
+            Some(Some(entry)) => entry.user == owner.user && entry.is_unsettled(),
+            // The record cannot be read: it may well name the upload.
+            Some(None) => true,
+            None => false,
+        };
+        self.seen.open += count(ours.len());
+        let unknown = ours.into_iter().filter(|(owner, _)| !is_known(*owner)).map(|(_, upload)| upload);
+        let (mut orphans, young): (Vec<_>, Vec<_>) = unknown.partition(|upload| upload.initiated < self.before);
+        self.seen.young += count(young.len());
+        match &mut self.action {
+            Action::Report(on_orphan) => {
+                for orphan in &orphans {
+                    on_orphan(Orphan::Upload(orphan));
+                    self.seen.shown.insert_upload(orphan);
+                }
+            }
+            Action::Delete(shown) => {
+                let found = orphans.len();
+                orphans.retain(|orphan| shown.contains_upload(orphan));
+                self.seen.new += count(found - orphans.len());
+                let aborted = self.valet.abort_orphans(&orphans).await;
+                self.seen.deleted += aborted;
+                self.seen.failed += count(orphans.len()) - aborted;
+            }
+        }
+        orphans.into_iter().for_each(|orphan| self.seen.uploads.add(orphan));
         Ok(())
     }
 
@@ -213,6 +267,18 @@ impl Scan<'_, '_> {
 }
 
 impl Valet {
+    /// Aborts these uploads. Returns how many were; failures are logged.
+    async fn abort_orphans(&self, orphans: &[ListedUpload]) -> u64 {
+        let aborts = stream::iter(orphans).map(|orphan| async move {
+            let aborted = self.objects.abort_multipart(&orphan.key, &orphan.id).await;
+            if let Err(error) = &aborted {
+                tracing::warn!(key = %orphan.key, %error, "failed to abort an orphaned upload");
+            }
+            u64::from(aborted.is_ok())
+        });
+        aborts.buffer_unordered(AT_ONCE).fold(0, |sum, one| async move { sum + one }).await
+    }
+
     /// Deletes these objects with their versions. Returns how many were; failures are logged.
     async fn purge_orphans(&self, orphans: &[Listed]) -> u64 {
         let purges = stream::iter(orphans).map(|orphan| async move {

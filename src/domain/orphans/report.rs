@@ -10,7 +10,10 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::{
     model::ObjectKey,
-    store::{StoreError, objects::listing::Listed},
+    store::{
+        StoreError,
+        objects::listing::{Listed, ListedUpload},
+    },
 };
 
 /// Keys of each kind that are remembered to be shown.
@@ -33,11 +36,15 @@ pub struct Orphans {
     pub orphans: Found<Listed>,
     /// Their bytes.
     pub orphan_bytes: u64,
-    /// Objects without a record that are not old enough to be judged.
+    /// Open multipart uploads at keys of Valet's form.
+    pub open: u64,
+    /// Old open uploads without a record, or whose record is gone or of a settled image.
+    pub uploads: Found<ListedUpload>,
+    /// Objects and open uploads without a record that are not old enough to be judged.
     pub young: u64,
     /// Ready images whose object is missing.
     pub missing: Found<ObjectKey>,
-    /// Orphans that were deleted.
+    /// Orphans that were deleted, or aborted.
     pub deleted: u64,
     /// Orphans that could not be deleted.
     pub failed: u64,
@@ -60,6 +67,14 @@ impl Shown {
 
     pub(super) fn contains(&self, key: &ObjectKey) -> bool {
         self.keys.contains(&self.hasher.hash_one(key.as_str()))
+    }
+
+    pub(super) fn insert_upload(&mut self, upload: &ListedUpload) {
+        self.keys.insert(self.hasher.hash_one((upload.key.as_str(), &upload.id)));
+    }
+
+    pub(super) fn contains_upload(&self, upload: &ListedUpload) -> bool {
+        self.keys.contains(&self.hasher.hash_one((upload.key.as_str(), &upload.id)))
     }
 }
 
@@ -103,18 +118,22 @@ impl<T> Found<T> {
 }
 
 impl Orphans {
+    /// Orphaned objects and open uploads: the number that an operator consents to.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.orphans.count + self.uploads.count
+    }
+
     /// Refuses a deletion that the database does not vouch for: a wrong, empty or half restored one makes every object look
     /// like an orphan.
     pub(super) fn allow_deletion(&self, consent: Consent) -> Result<(), OrphanError> {
-        let orphans = self.orphans.count;
+        let (orphans, all) = (self.number(), self.objects + self.open);
         if orphans > 0 && self.records == 0 {
             return Err(OrphanError::NoRecords { objects: self.objects });
         }
         match consent {
             Consent::Number(number) if number != orphans => Err(OrphanError::OtherNumber { orphans }),
-            Consent::Given if orphans.saturating_mul(SHARE) > self.objects => {
-                Err(OrphanError::NumberWanted { orphans, objects: self.objects })
-            }
+            Consent::Given if orphans.saturating_mul(SHARE) > all => Err(OrphanError::NumberWanted { orphans, objects: all }),
             Consent::Given | Consent::Number(_) => Ok(()),
         }
     }
@@ -122,11 +141,26 @@ impl Orphans {
     /// Returns the counts without the keys, a line each.
     #[must_use]
     pub fn counts(&self) -> String {
-        let Self { objects, records, unreadable, foreign, orphans, orphan_bytes, young, missing, deleted, failed, .. } = self;
+        let Self {
+            objects,
+            records,
+            unreadable,
+            foreign,
+            orphans,
+            orphan_bytes,
+            open,
+            uploads,
+            young,
+            missing,
+            deleted,
+            failed,
+            ..
+        } = self;
         let lines = [
             format!("{objects} objects and {records} records compared"),
             format!("{} orphaned objects of {}", orphans.count, bytesize::ByteSize(*orphan_bytes)),
-            format!("{young} younger objects without a record, not judged"),
+            format!("{} orphaned multipart uploads of {open} open ones", uploads.count),
+            format!("{young} younger objects and uploads without a record, not judged"),
             format!("{} ready images without an object", missing.count),
             format!("{} objects of other programs, left alone", foreign.count),
             format!("{unreadable} unreadable records, their objects not judged"),
@@ -143,9 +177,37 @@ impl fmt::Display for Listed {
     }
 }
 
+impl fmt::Display for ListedUpload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (opened {})", self.key, self.initiated.format(&Rfc3339).unwrap_or_default())
+    }
+}
+
+/// An orphan, as it is shown.
+#[derive(Debug, Clone, Copy)]
+pub enum Orphan<'a> {
+    /// An object.
+    Object(&'a Listed),
+    /// An open multipart upload.
+    Upload(&'a ListedUpload),
+}
+
+impl fmt::Display for Orphan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(object) => write!(f, "{OBJECT}: {object}"),
+            Self::Upload(upload) => write!(f, "{UPLOAD}: {upload}"),
+        }
+    }
+}
+
+const OBJECT: &str = "orphaned object";
+const UPLOAD: &str = "orphaned multipart upload";
+
 impl fmt::Display for Orphans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        list(f, "orphaned object", &self.orphans)?;
+        list(f, OBJECT, &self.orphans)?;
+        list(f, UPLOAD, &self.uploads)?;
         list(f, "ready image without an object", &self.missing)?;
         list(f, "object of another program", &self.foreign)?;
         f.write_str(&self.counts())
@@ -183,13 +245,13 @@ pub enum OrphanError {
     },
     /// More than a tenth of the objects would be deleted.
     #[error(
-        "nothing was deleted: {orphans} of {objects} objects are orphans, more than a tenth. Check MONGODB_DATABASE and S3_BUCKET; \
+        "nothing was deleted: {orphans} of {objects} objects and open uploads are orphans, more than a tenth. Check MONGODB_DATABASE and S3_BUCKET; \
          if the number is right, repeat the command with --expect {orphans}"
     )]
     NumberWanted {
         /// Orphans of the scan.
         orphans: u64,
-        /// Objects in the bucket.
+        /// Objects and open uploads in the bucket.
         objects: u64,
     },
     /// The operator named another number than the scan found.

@@ -1,21 +1,25 @@
-//! Rounds of images that are due: many at once, in turns between owners, each under a claim of its own.
+//! Images that are due: many at once, in turns between owners, each under a claim of its own. A place that one leaves is given
+//! to the next at once, and no owner has more than a few: calls that hang hold up their owner's images alone.
 //!
 //! What takes long (bytes that are hashed here, large copies, a store that trickles one file) goes to a lane beside, where it
 //! holds up nothing but its like.
 
 use std::{
+    collections::{HashSet, VecDeque},
     sync::{
         PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
 
 use super::{
+    health::{Health, Silence},
+    lane::{SlowLane, SlowQueue},
+    places::Places,
     tally::{Swept, Tally},
     turns::{dominant, in_turns},
 };
@@ -24,18 +28,22 @@ use crate::{
     store::{Claimed, Due, Lease, Postponed, StoreError},
 };
 
-/// Images per round.
+/// Images that are looked up at once, and the most of a round.
 const BATCH: usize = 500;
 /// As far as is looked for other owners where one fills the front of the queue.
 pub(super) const WINDOW: usize = 5000;
 /// How long the rest of such an owner's images is put off: the front is another's meanwhile.
 const ASIDE: Duration = Duration::from_secs(30);
-/// Images at once.
+/// Images at once, and those of one owner among them.
 const AT_ONCE: usize = 16;
-/// Of those that take long, at once.
+const AT_ONCE_OF_ONE_OWNER: usize = 4;
+/// Of those that take long, at once, and those of one owner among them.
 const SLOW_AT_ONCE: usize = 4;
-/// Of those that take long, waiting in one server. The others stay in the database's queue.
-pub(super) const SLOW_QUEUE: usize = 16;
+const SLOW_AT_ONCE_OF_ONE_OWNER: usize = 2;
+/// Between two looks at the queue while images are being settled: another owner's may have become due.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// Between two reports while there is always something due.
+const REPORT: Duration = Duration::from_secs(30);
 /// The longest that an image may take beside the others: HEAD, a few ranged GETs, the parts' listing and completion, a few
 /// updates.
 const QUICK: Duration = Duration::from_secs(20);
@@ -51,30 +59,27 @@ const HANDED_OVER: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(60);
 /// The longest wait before another try of what failed for good.
 const SELDOM: Duration = Duration::from_secs(24 * 60 * 60);
-/// After so many images in a row without an answer, S3 is asked whether it lives, and the sweep ends where it does not.
-const SILENCES: u32 = 3;
-/// After so many failures in a row, the sweep ends: a store in trouble gets time.
-const OUTAGES: u32 = 48;
-/// The pause before the next image after a failure, which doubles up to the longest.
-const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// After so many failed claims in a row, the sweep ends: the database is in trouble.
+const UNCLAIMED: u32 = 3;
+
+/// Which images are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// At most [`BATCH`] of those that are due at this time.
+    Round(OffsetDateTime),
+    /// All that are due or become due, until none is.
+    Continuous,
+}
 
 /// What the images of a round have in common.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     pub(super) tally: Tally,
     claimed: AtomicU32,
+    unclaimed: AtomicU32,
     stopped: AtomicBool,
     health: Health,
     failed: std::sync::Mutex<Option<StoreError>>,
-}
-
-/// How S3 and the database answered lately, in a row.
-#[derive(Debug, Default)]
-struct Health {
-    silences: AtomicU32,
-    outages: AtomicU32,
-    unclaimed: AtomicU32,
 }
 
 impl Round {
@@ -91,22 +96,18 @@ impl Round {
         self.stopped.store(true, Relaxed);
     }
 
-    /// Waits as long as the latest failures ask for.
-    async fn pace(&self) {
-        let outages = self.health.outages.load(Relaxed);
-        if outages > 0 {
-            tokio::time::sleep((PAUSE * 2_u32.pow(outages.min(8) - 1)).min(LONGEST_PAUSE)).await;
-        }
-    }
-
     /// A claim that failed. One record's failure is its own; several in a row are the database's.
     fn unclaimed(&self, due: &Due, error: StoreError) {
         self.tally.add(Swept { failed: 1, ..Swept::default() });
         tracing::warn!(image = %due.id(), %error, "failed to claim an image");
-        if self.health.unclaimed.fetch_add(1, Relaxed) + 1 >= SILENCES {
-            self.stop();
-            *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        if self.unclaimed.fetch_add(1, Relaxed) + 1 >= UNCLAIMED {
+            self.fail(error);
         }
+    }
+
+    fn fail(&self, error: StoreError) {
+        self.stop();
+        *self.failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
     }
 
     fn take_failure(&self) -> Result<(), StoreError> {
@@ -114,31 +115,111 @@ impl Round {
     }
 }
 
-/// Where images go that take long.
+/// Images that were looked up and wait for a place.
 #[derive(Debug)]
-pub(super) struct SlowLane(mpsc::Sender<Due>);
+struct Waiting {
+    images: VecDeque<Due>,
+    /// The time at which they were due.
+    now: OffsetDateTime,
+    looked_at: Instant,
+    found_some: bool,
+}
 
-impl SlowLane {
-    pub(super) fn beside(queue: mpsc::Sender<Due>) -> Self {
-        Self(queue)
+impl Waiting {
+    /// The others than those that are being settled: they were looked up before they were claimed.
+    fn without(mut self, under_way: &HashSet<String>) -> Self {
+        self.images.retain(|due| !under_way.contains(&due.id()));
+        self.found_some = !self.images.is_empty();
+        self
+    }
+
+    /// Whether it is time for another look: at intervals, and once all that was found is settled.
+    fn is_outdated(&self, all_settled: bool) -> bool {
+        self.looked_at.elapsed() >= LOOK_AGAIN || (all_settled && self.images.is_empty() && self.found_some)
     }
 }
 
-/// How long an image waits that failed so often in a row in a way that no repeat cures.
-fn backoff(failures: u32) -> Duration {
+/// How long an image or an account waits that failed so often in a row in a way that no repeat cures.
+pub(in crate::domain) fn backoff(failures: u32) -> Duration {
     RETRY.saturating_mul(2_u32.saturating_pow(failures.saturating_sub(1))).min(SELDOM)
 }
 
 impl Valet {
-    /// Settles what is due at `now`, at most [`BATCH`] images.
+    /// Settles what is due in this scope.
     ///
     /// # Errors
     /// [`StoreError`] when the database fails.
-    pub(super) async fn sweep_due(&self, now: OffsetDateTime, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
-        let due = self.next_due(now).await?;
-        let sweep = |due: Due| async move { self.sweep_quick(&due, now, round, lane).await }.boxed();
-        stream::iter(due).map(sweep).buffer_unordered(AT_ONCE).for_each(|()| std::future::ready(())).await;
-        round.take_failure()
+    pub(super) async fn sweep_due(&self, scope: Scope, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
+        let mut places = Places::new(AT_ONCE, AT_ONCE_OF_ONE_OWNER);
+        let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
+        let mut waiting = self.look(scope).await?;
+        let mut looking: Option<BoxFuture<'_, Result<Waiting, StoreError>>> = None;
+        let mut reported = Instant::now();
+        loop {
+            let goes_on = scope == Scope::Continuous && !round.is_stopped();
+            let is_idle = running.is_empty();
+            if goes_on && looking.is_none() && places.are_free() && waiting.is_outdated(is_idle) {
+                let reports = reported.elapsed() >= REPORT;
+                if reports {
+                    reported = Instant::now();
+                }
+                looking = Some(self.look_and_report(scope, reports).boxed());
+            }
+            while !round.is_stopped()
+                && let Some(due) = places.take_next(&mut waiting.images, Due::owner)
+            {
+                under_way.insert(due.id());
+                let now = waiting.now;
+                let sweep = async move {
+                    self.sweep_quick(&due, now, round, lane).await;
+                    due
+                };
+                running.push(sweep.boxed());
+            }
+            if running.is_empty() && looking.is_none() {
+                return round.take_failure();
+            }
+            let look_at = waiting.looked_at + LOOK_AGAIN;
+            let looked = async {
+                match &mut looking {
+                    Some(look) => look.await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(done) = running.next() => {
+                    places.leave(&done.owner());
+                    under_way.remove(&done.id());
+                }
+                found = looked => {
+                    looking = None;
+                    match found {
+                        Ok(found) => waiting = found.without(&under_way),
+                        Err(error) => round.fail(error),
+                    }
+                }
+                () = tokio::time::sleep_until(look_at.into()), if goes_on && places.are_free() && Instant::now() < look_at => {}
+            }
+        }
+    }
+
+    async fn look_and_report(&self, scope: Scope, reports: bool) -> Result<Waiting, StoreError> {
+        let found = self.look(scope).await?;
+        if reports {
+            self.report(found.now).await;
+        }
+        Ok(found)
+    }
+
+    /// Looks up what is due.
+    async fn look(&self, scope: Scope) -> Result<Waiting, StoreError> {
+        let looked_at = Instant::now();
+        let now = match scope {
+            Scope::Round(now) => now,
+            Scope::Continuous => self.store.now().await?,
+        };
+        let images = VecDeque::from(self.next_due(now).await?);
+        Ok(Waiting { found_some: !images.is_empty(), images, now, looked_at })
     }
 
     /// The next images in turns. Where one owner fills the queue's front as far as is looked, the rest of that owner's is put
@@ -159,7 +240,8 @@ impl Valet {
     }
 
     async fn sweep_quick(&self, due: &Due, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
-        round.pace().await;
+        let owner = due.owner();
+        round.health.pace(&owner).await;
         if round.is_stopped() {
             return;
         }
@@ -170,7 +252,7 @@ impl Valet {
             Ok(claimed) => claimed,
             Err(error) => return round.unclaimed(due, error),
         };
-        round.health.unclaimed.store(0, Relaxed);
+        round.unclaimed.store(0, Relaxed);
         let (settled, lease) = match claimed {
             Claimed::Lost => return,
             Claimed::Unreadable(error, lease) => (Err(error), lease),
@@ -182,7 +264,7 @@ impl Valet {
             }
         };
         round.claimed.fetch_add(1, Relaxed);
-        self.note_health(&settled, round).await;
+        self.note_health(&owner, &settled, round).await;
         self.end_claim(due, lease, settled, &round.tally).await;
     }
 
@@ -198,32 +280,27 @@ impl Valet {
             Ok(None) => {}
             Ok(Some(due)) => {
                 round.claimed.fetch_add(1, Relaxed);
-                // A full lane is no failure: the image is due again soon.
-                let _ = lane.0.try_send(due);
+                lane.take(due);
             }
             Err(error) => round.unclaimed(due, error),
         }
     }
 
-    async fn note_health(&self, settled: &Result<(), StoreError>, round: &Round) {
-        let health = &round.health;
+    async fn note_health(&self, owner: &str, settled: &Result<(), StoreError>, round: &Round) {
         match settled {
-            Ok(()) => {
-                health.silences.store(0, Relaxed);
-                health.outages.store(0, Relaxed);
-            }
+            Ok(()) => round.health.note_success(owner),
+            // One call may be dead while the store lives.
             Err(StoreError::ObjectsTimeout { .. }) => {
-                // One call may be dead while the store lives.
-                if health.silences.fetch_add(1, Relaxed) + 1 >= SILENCES && !round.is_stopped() {
+                if round.health.note_silence() == Silence::Long && !round.is_stopped() {
                     if self.objects.lives().await {
-                        health.silences.store(0, Relaxed);
+                        round.health.forget_silences();
                     } else {
                         round.stop();
                     }
                 }
             }
             Err(error) if error.is_passing() => {
-                if health.outages.fetch_add(1, Relaxed) + 1 >= OUTAGES {
+                if round.health.note_outage(owner) {
                     round.stop();
                 }
             }
@@ -250,7 +327,7 @@ impl Valet {
     }
 
     /// Whether a failure is of this image and no repeat cures it: not while the bucket itself refuses the server.
-    pub(super) async fn is_stuck(&self, error: &StoreError) -> bool {
+    pub(in crate::domain) async fn is_stuck(&self, error: &StoreError) -> bool {
         match error {
             StoreError::ObjectsMisconfigured { .. } => self.objects.probe().await.is_ok(),
             error => !error.is_passing(),
@@ -258,10 +335,26 @@ impl Valet {
     }
 
     /// Settles what comes through the slow lane, until its other end is dropped.
-    pub(super) async fn sweep_slow(&self, queue: mpsc::Receiver<Due>, tally: &Tally) {
-        let queued = stream::unfold(queue, |mut queue| async move { queue.recv().await.map(|due| (due, queue)) });
-        let sweep = |due: Due| async move { self.sweep_slowly(&due, tally).await }.boxed();
-        queued.map(sweep).buffer_unordered(SLOW_AT_ONCE).for_each(|()| std::future::ready(())).await;
+    pub(super) async fn sweep_slow(&self, mut queue: SlowQueue, tally: &Tally) {
+        let mut places = Places::new(SLOW_AT_ONCE, SLOW_AT_ONCE_OF_ONE_OWNER);
+        let (mut running, mut waiting) = (FuturesUnordered::new(), VecDeque::new());
+        loop {
+            while let Some(due) = places.take_next(&mut waiting, Due::owner) {
+                let sweep = async move {
+                    self.sweep_slowly(&due, tally).await;
+                    due
+                };
+                running.push(sweep.boxed());
+            }
+            tokio::select! {
+                Some(due) = queue.next() => waiting.push_back(due),
+                Some(done) = running.next() => {
+                    places.leave(&done.owner());
+                    queue.leave(&done);
+                }
+                else => return,
+            }
+        }
     }
 
     async fn sweep_slowly(&self, due: &Due, tally: &Tally) {

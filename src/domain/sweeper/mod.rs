@@ -3,25 +3,29 @@
 //! One round at a chosen time is [`Valet::sweep_once`]; the loop around it is cancellable. Any number of servers may
 //! sweep: each image is claimed by raising its `due` to the end of a lease, and every step can be repeated.
 //!
-//! Here are the loop and what it counts; `images` has the rounds, `settling` what is done with one image, `turns` the order
-//! between owners.
+//! Here are the loop and what it counts; `images` and `lane` take what is due, `settling` has what is done with one image, `turns`
+//! and `places` share the work between owners, `health` ends a sweep of a store in trouble.
 
+mod health;
 mod images;
+mod lane;
+mod places;
 mod settling;
 mod tally;
 mod turns;
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::{Either, select};
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub(super) use self::settling::PARTS_SEEN_EVERY;
 pub use self::tally::Swept;
+pub(super) use self::{images::backoff, settling::PARTS_SEEN_EVERY};
 use self::{
-    images::{Round, SLOW_QUEUE, SlowLane},
+    images::{Round, Scope, WINDOW},
+    lane::{Room, SlowLane, slow_lane},
     tally::Tally,
 };
 use super::{Valet, account_deletion::SweptDeletions, reservations::SettledReservations};
@@ -33,22 +37,25 @@ use crate::{
 
 /// Images that are due are counted up to here.
 const COUNTED: u32 = 1000;
-/// An image that failed so often in a row, in a way that no repeat cures, needs an operator: it is an hour old by then.
-const STUCK: u32 = 6;
+/// An image or the deletion of an account that failed so often in a row, in a way that no repeat cures, needs an operator: the
+/// first failure is an hour old by then.
+pub(super) const STUCK: u32 = 6;
+/// The room of a server's lane for images that take long.
+const SLOW: Room = Room { all: 16, of_one_owner: 4 };
 /// Between two looks at how much there is in all.
 const CENSUS: Duration = Duration::from_secs(5 * 60);
 
 impl Valet {
     /// Sweeps until `stop`, pausing between sweeps but not while there is more to do. Errors are logged and tried again.
     pub async fn sweep_until(&self, stop: CancellationToken) {
-        let (sender, receiver) = mpsc::channel(SLOW_QUEUE);
-        let (lane, tally) = (SlowLane::beside(sender), Tally::default());
+        let (lane, queue) = slow_lane(SLOW);
+        let tally = Tally::default();
         // Stopping in the middle is what a crash would do, and every step survives that. The tests kill servers by their
         // requests' calls, and `valet sweep` by the sweep's.
         tokio::select! {
             () = stop.cancelled() => {}
             () = uncounted(self.sweep_for_ever(&lane)) => {}
-            () = uncounted(self.sweep_slow(receiver, &tally)) => {}
+            () = uncounted(self.sweep_slow(queue, &tally)) => {}
         }
     }
 
@@ -88,13 +95,33 @@ impl Valet {
         sweep.instrument(spans::internal("sweep")).await
     }
 
+    /// Sweeps until nothing is due. While images are being settled, whose calls may hang, accounts are not kept waiting.
     async fn sweep_all(&self, lane: &SlowLane) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         loop {
+            let round = Round::default();
+            let mut images = Box::pin(self.sweep_due(Scope::Continuous, &round, lane));
+            let swept = loop {
+                images = match select(images, Box::pin(tokio::time::sleep(self.sweep.interval))).await {
+                    Either::Left((swept, _)) => break swept,
+                    Either::Right((_, images)) => images,
+                };
+                let accounts = async { self.keep_accounts(self.store.now().await?, &round).await };
+                images = match select(images, Box::pin(accounts)).await {
+                    Either::Left((swept, accounts)) => break accounts.await.and(swept),
+                    Either::Right((done, images)) => {
+                        if let Err(error) = done {
+                            tracing::warn!(%error, "failed to sweep accounts and reservations");
+                        }
+                        images
+                    }
+                };
+            };
             let now = self.store.now().await?;
-            let (swept, more) = self.sweep_round(now, lane).await?;
-            total += swept;
-            if !more {
+            let more = self.keep_accounts(now, &round).await;
+            total += round.tally.total();
+            swept?;
+            if !more? && !round.may_have_more() {
                 self.report(now).await;
                 return Ok(total);
             }
@@ -108,7 +135,8 @@ impl Valet {
             let (due, first) = self.store.images.backlog(now, COUNTED).await?;
             METRICS.sweep_backlog.set(due.into());
             METRICS.sweep_lag.set(first.map_or(0.0, |first| (now - first).as_seconds_f64()));
-            METRICS.sweep_stuck.set(self.store.images.stuck(STUCK, COUNTED).await?.into());
+            let images = self.store.images.stuck(STUCK, COUNTED).await?;
+            METRICS.sweep_stuck.set((images + self.store.users.stuck_deletions(STUCK, COUNTED).await?).into());
             Ok::<_, StoreError>(())
         };
         if let Err(error) = counted.await {
@@ -139,13 +167,13 @@ impl Valet {
     /// [`StoreError`] when the database fails; one image's failure is counted and tried again later.
     pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
         // Nothing waits in this queue for another round.
-        let (sender, receiver) = mpsc::channel(images::WINDOW);
+        let (lane, queue) = slow_lane(Room { all: WINDOW, of_one_owner: WINDOW });
         let tally = Tally::default();
         let quick = async {
-            let lane = SlowLane::beside(sender);
+            let lane = lane;
             self.sweep_round(now, &lane).await
         };
-        let (round, ()) = tokio::join!(quick, self.sweep_slow(receiver, &tally));
+        let (round, ()) = tokio::join!(quick, self.sweep_slow(queue, &tally));
         let (mut swept, more) = round?;
         swept += tally.total();
         Ok((swept, more))
@@ -157,7 +185,21 @@ impl Valet {
         Box::pin(self.learn_store(now)).await;
         let round = Round::default();
         // Each of them goes on past a failure of the others.
-        let images = Box::pin(self.sweep_due(now, &round, lane)).await;
+        let images = Box::pin(self.sweep_due(Scope::Round(now), &round, lane)).await;
+        let more = self.keep_accounts(now, &round).await;
+        images?;
+        Ok((round.tally.total(), more? || round.may_have_more()))
+    }
+
+    /// Settles reservations and goes on with deletions of accounts. Answers whether there is more to do now.
+    async fn keep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
+        Box::pin(self.learn_store(now)).await;
+        if let Some(missing) = self.store.probe().missing().await? {
+            // What settles reservations by records that are still to be restored would lose them.
+            tracing::error!(%missing, "the database was restored in part: reservations and deletions of accounts wait");
+            round.tally.add(Swept { failed: 1, ..Swept::default() });
+            return Ok(false);
+        }
         let reservations = Box::pin(self.sweep_reservations(now)).await;
         let deletions = Box::pin(self.sweep_deletions(now)).await;
         if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
@@ -166,8 +208,7 @@ impl Valet {
         if let Ok(SettledReservations { freed, failed, .. }) = reservations {
             round.tally.add(Swept { holds: freed, failed, ..Swept::default() });
         }
-        images?;
-        let more = reservations?.more || deletions?.more;
-        Ok((round.tally.total(), round.may_have_more() || more))
+        let more = (reservations?.more, deletions?.more);
+        Ok(more.0 || more.1)
     }
 }

@@ -36,7 +36,8 @@ impl Valet {
     /// Every URL has died: what is there now is all that will ever be. Or no client will report when it comes, and it is
     /// looked for.
     async fn sweep_pending(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
-        let ends = image.expires_at.max(self.quiet_from(image));
+        // Of what S3 has not opened no URL was given out.
+        let ends = if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.quiet_from(image)) };
         let mut swept = Swept::default();
         match self.gather(image, lease.now).await {
             Ok(Finding::Proved(verified)) => {
@@ -81,12 +82,12 @@ impl Valet {
     /// What lies beside a ready image is deleted at once, and again when no URL can bring it back.
     async fn sweep_strays(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         let ends = self.quiet_from(image);
-        if lease.now < ends {
-            // The server that made it ready may have died before it settled the reservation.
-            self.settle_reserved(image).await?;
-        }
+        // The server that made it ready may have died before it settled the reservation.
+        let settled = if lease.now < ends { self.settle_reserved(image).await } else { Ok(()) };
         // Whoever holds a URL that opens an upload may open another, before and after.
         let removal = self.clear(&Remains::beside(image)).await?;
+        // What is removed does not wait for counters that cannot be read.
+        settled?;
         match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
@@ -101,12 +102,13 @@ impl Valet {
     /// A tombstone's object is deleted at once, and again when no URL can bring it back; then the tombstone ends.
     async fn sweep_tombstone(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         let ends = self.quiet_from(image);
-        if lease.now < ends {
-            // The server that made the tombstone may have died before it settled the reservation.
-            self.settle_reserved(image).await?;
-        }
+        // The server that made the tombstone may have died before it settled the reservation.
+        let settled = if lease.now < ends { self.settle_reserved(image).await } else { Ok(()) };
+        let removal = self.remove(image).await?;
+        // What is removed does not wait for counters that cannot be read.
+        settled?;
         let mut swept = Swept { purged: 1, ..Swept::default() };
-        match self.remove(image).await? {
+        match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {

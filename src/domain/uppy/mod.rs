@@ -209,7 +209,7 @@ impl Valet {
     }
 
     /// How long an upload in parts stays open: as long as a single one, since its bound is a guess that costs quota.
-    fn loose_parts_ttl(&self) -> Duration {
+    pub(super) fn loose_parts_ttl(&self) -> Duration {
         self.uploads.ttl.min(self.uploads.multipart_ttl)
     }
 }

@@ -10,11 +10,11 @@ use crate::{
         Valet,
         confirm::{ConfirmError, Finding},
         finalize::Declares,
-        multipart::{MissingParts, PartsError, Unsignable},
+        multipart::{MissingParts, PartsError, Unsignable, unopened},
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
-    model::{Image, ImageId, ImageState, Lifetimes, Loose, Multipart, ObjectKey, PartChecksums, UserId},
+    model::{Image, ImageId, ImageState, Loose, Multipart, ObjectKey, PartChecksums, UserId},
     signer::Presigned,
     store::{StoreError, objects::StoredPart},
 };
@@ -73,10 +73,9 @@ impl Valet {
         self.finalization.stands(Declares::Nothing)?;
         let upload = self.check_told(told, Loose::Parts).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
-        let lifetimes = Lifetimes { created_at: now, expires_at: now + self.loose_parts_ttl(), urls_die_at: now };
         // Only this server completes the parts, so what comes of them is final where it lies.
-        let image = Image::pending((user, id, ObjectKey::of(user, id)), upload, None, lifetimes);
-        self.enter(&image, self.quiet_from(&image), now).await?;
+        let image = Image::pending((user, id, ObjectKey::of(user, id)), upload, None, unopened(now));
+        self.enter(&image, image.expires_at, now).await?;
         if let Err(error) = self.open_in_s3(&image, PartChecksums::None).await {
             // The client gets no id to go on with: this must not hold quota for a day.
             if let Err(error) = self.delete_pending(&image, now).await {
@@ -84,7 +83,8 @@ impl Valet {
             }
             return Err(error.into());
         }
-        Ok(image)
+        let expires_at = self.opened(&image).expires_at;
+        Ok(Image { expires_at, ..image })
     }
 
     /// The parts that S3 has, all of them.

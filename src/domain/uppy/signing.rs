@@ -183,7 +183,7 @@ impl Valet {
     async fn keep_upload_id(&self, image: &Image, upload_id: &str) -> Result<(), PartsError> {
         self.throttle.s3(image.user, 1)?;
         match self.objects.list_parts(&image.key, upload_id).await {
-            Ok(Some(_)) => Ok(self.store.images.set_upload_id(image, upload_id).await.map(drop)?),
+            Ok(Some(_)) => Ok(self.store.images.set_upload_id(image, upload_id, None).await.map(drop)?),
             Ok(None) => Err(PartsError::NotFound),
             Err(error) if !error.is_passing() => Err(PartsError::NotFound),
             Err(error) => Err(error.into()),

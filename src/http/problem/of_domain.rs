@@ -51,7 +51,7 @@ impl From<StoreError> for Problem {
                     "Other requests changed the same things at the same time. Repeat the request after a moment.",
                 )
             }
-            StoreError::ObjectsMisconfigured { .. } => {
+            StoreError::ObjectsMisconfigured { .. } | StoreError::ObjectsRemain { .. } => {
                 tracing::error!(%error, "the object store refuses what this service is set up with");
                 let problem = "The object store refuses this service until its operator acts. Repeat the request later.";
                 Self::new(Code::Unavailable, problem).header(header::RETRY_AFTER, OPERATORS_TIME)

@@ -19,6 +19,14 @@ use crate::{
     store::{StoreError, datetime, instant, whole_number},
 };
 
+/// The longest life of a presigned URL in milliseconds: seven days ("Authenticating Requests: Using Query Parameters" in the S3
+/// API reference).
+const LONGEST_LIFE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+
+fn tombstones() -> Vec<&'static str> {
+    ImageState::ALL.into_iter().filter(|state| state.is_tombstone()).map(ImageState::as_str).collect()
+}
+
 /// A record that is due: what decides its turn and its claim. Any field may be damaged.
 #[derive(Debug, Clone)]
 pub struct Due {
@@ -129,10 +137,18 @@ impl Images {
     /// [`StoreError`].
     pub async fn claim(&self, due: &Due, now: OffsetDateTime, lease: Duration) -> Result<Claimed, StoreError> {
         let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
-        let ends = doc! { "$add": [{ "$max": ["$$NOW", datetime(now)] }, length] };
+        let begins = doc! { "$max": ["$$NOW", datetime(now)] };
+        // Of a tombstone no URL is signed any more: one whose time of death cannot be read is dead after the longest life of all.
+        let is_tombstone = doc! { "$in": ["$state", tombstones()] };
+        let is_damaged = doc! { "$and": [is_tombstone, { "$ne": [{ "$type": "$urlsDieAt" }, "date"] }] };
+        let dead = doc! { "$add": [begins.clone(), LONGEST_LIFE_MS] };
+        let set = doc! {
+            "due": { "$add": [begins, length] },
+            "urlsDieAt": { "$cond": [is_damaged, dead, "$urlsDieAt"] },
+        };
         let records = self.collection.clone_with_type::<Document>();
         let claim = async {
-            let update = records.find_one_and_update(due.filter(), vec![doc! { "$set": { "due": ends } }]);
+            let update = records.find_one_and_update(due.filter(), vec![doc! { "$set": set }]);
             update.return_document(ReturnDocument::After).await
         };
         let Some(record) = self.calls.run(claim).await? else { return Ok(Claimed::Lost) };

@@ -36,6 +36,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether the sweeper still has something to do about the image: what is open at its keys is the sweeper's.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled
+    }
+
     /// Whether the sweeper knows of this key, or may learn of it: it is not an orphan.
     #[must_use]
     pub fn owns(&self, key: &ObjectKey) -> bool {

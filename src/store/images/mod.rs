@@ -11,6 +11,7 @@ mod indexes;
 mod inventory;
 mod moves;
 mod page;
+mod remaining;
 mod reserved;
 mod salvage;
 mod unissued;
@@ -30,8 +31,9 @@ pub use self::found::Found;
 pub(super) use self::inventory::not_gone;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};
+pub use self::remaining::Remaining;
 pub use self::reserved::{Standing, Unsettled};
-use super::{Calls, StoreError, count_moved, datetime, duplicates, instant};
+use super::{Calls, StoreError, count_moved, datetime, duplicates};
 use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, UserId};
 
 /// Queries and updates of `images`.
@@ -39,6 +41,15 @@ use crate::model::{Caption, IdempotencyKey, Image, ImageId, ImageState, Sha256, 
 pub struct Images {
     collection: Collection<ImageDoc>,
     calls: Calls,
+}
+
+/// The times of an upload that S3 has opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened {
+    /// The end of the upload.
+    pub expires_at: OffsetDateTime,
+    /// When the sweeper looks at it.
+    pub due: OffsetDateTime,
 }
 
 /// How an insertion went.
@@ -96,56 +107,6 @@ impl Images {
     /// [`StoreError`].
     pub async fn find_all_owned(&self, user: UserId, ids: &[ImageId]) -> Result<Found, StoreError> {
         self.find_all(owned_by_ids(user, ids)).await
-    }
-
-    /// Some of the user's live (pending or ready) images, in no order.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn live_owned(&self, user: UserId, limit: u32) -> Result<Vec<ImageId>, StoreError> {
-        let live = doc! { "$in": [ImageState::Ready.as_str(), ImageState::Pending.as_str()] };
-        let filter = doc! { "user": user.to_string(), "state": live };
-        let ids = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async {
-            ids.find(filter.clone()).projection(doc! { "_id": 1 }).limit(i64::from(limit)).await?.try_collect::<Vec<_>>().await
-        });
-        let id = |found: &Document| {
-            let id = found.get_str("_id").ok().and_then(ImageId::parse);
-            if id.is_none() {
-                tracing::error!(id = ?found.get("_id"), "failed to read the id of an image");
-            }
-            id
-        };
-        Ok(found.await?.iter().filter_map(id).collect())
-    }
-
-    /// Takes live images of an account that is being deleted, readable or not: they become tombstones.
-    ///
-    /// # Errors
-    /// [`StoreError`]; safe to repeat.
-    pub async fn bury_owned(&self, user: UserId, ids: &[ImageId], now: OffsetDateTime) -> Result<(), StoreError> {
-        let mut filter = owned_by_ids(user, ids);
-        filter.insert("state", doc! { "$in": [ImageState::Ready.as_str(), ImageState::Pending.as_str()] });
-        let update = moves::to_tombstone(ImageState::Deleting, now);
-        let done = self.calls.run(async { self.collection.update_many(filter, update).await }).await?;
-        count_moved(ImageState::Deleting, done.modified_count);
-        Ok(())
-    }
-
-    /// Some image of the user that is not gone, and the time of its next look; `None` when there is none.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn some_left_of(&self, user: UserId) -> Result<Option<(String, Option<OffsetDateTime>)>, StoreError> {
-        let left: Vec<_> =
-            ImageState::ALL.iter().filter(|state| **state != ImageState::Gone).map(|state| state.as_str()).collect();
-        let filter = doc! { "user": user.to_string(), "state": { "$in": left } };
-        let records = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async { records.find_one(filter.clone()).projection(doc! { "due": 1 }).await }).await?;
-        Ok(found.map(|record| {
-            let due = record.get_datetime("due").ok().map(|due| instant(*due));
-            (record.get_str("_id").unwrap_or_default().to_owned(), due)
-        }))
     }
 
     /// The user's live (pending or ready) images of these bytes, and those opened under these keys.
@@ -216,16 +177,29 @@ impl Images {
         self.moved(owned(user, id, ImageState::Pending), update).await
     }
 
-    /// Records S3's name for a multipart upload, in the place of the one that `image` has, which may be none. `None` when
-    /// another was recorded meanwhile, or the image is no longer pending.
+    /// Records S3's name for a multipart upload, in the place of the one that `image` has, which may be none, and the
+    /// times that the upload has from here on. `None` when another was recorded meanwhile, or the image is no longer
+    /// pending.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn set_upload_id(&self, image: &Image, upload_id: &str) -> Result<Option<Image>, StoreError> {
+    pub async fn set_upload_id(
+        &self,
+        image: &Image,
+        upload_id: &str,
+        opened: Option<Opened>,
+    ) -> Result<Option<Image>, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         // Null also matches the absent field.
         filter.insert("uploadId", image.upload_id.clone());
-        self.update_owned(filter, doc! { "$set": { "uploadId": upload_id } }).await
+        let update = match opened {
+            Some(Opened { expires_at, due }) => doc! {
+                "$set": { "uploadId": upload_id, "expiresAt": datetime(expires_at) },
+                "$max": { "due": datetime(due) },
+            },
+            None => doc! { "$set": { "uploadId": upload_id } },
+        };
+        self.update_owned(filter, update).await
     }
 
     /// Sets or clears the caption of a ready image. `None` when there is no such image.

@@ -93,13 +93,15 @@ impl Images {
         self.counted(ImageState::Rejected, filter, update).await
     }
 
-    /// `pending → expired`, unless a URL left since `image` was read. `false` when it was not pending or one did.
+    /// `pending → expired`, unless a URL left or S3 opened the upload since `image` was read. `false` when it was not pending or
+    /// that happened.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         filter.insert("urlsDieAt", datetime(image.urls_die_at));
+        filter.insert("expiresAt", datetime(image.expires_at));
         self.counted(ImageState::Expired, filter, to_tombstone(ImageState::Expired, now)).await
     }
 

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{Images, owned_by_ids};
 use crate::{
     model::{Image, ImageId, ImageState, OPENING, Place, StepId, UserId},
-    store::{StepUnderWay, StoreError, datetime, integer, last_step},
+    store::{StepUnderWay, StoreError, datetime, integer, last_step, whole_number},
 };
 
 /// As much of an image as its former hold needs.
@@ -151,14 +151,14 @@ impl Images {
             find.await?.try_collect::<Vec<_>>().await
         });
         let read = |document: &Document| {
-            let size = document.get_i64("size").unwrap_or_default();
-            let preview = document.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
-            let reserved = document.get_i64("reserved").unwrap_or(size);
+            let size = whole_number(document, "size").unwrap_or_default();
+            let preview = document.get_document("preview").ok().and_then(|preview| whole_number(preview, "size"));
+            let reserved = whole_number(document, "reserved").unwrap_or(size);
             let standing = Standing {
                 state: document.get_str("state").ok().and_then(ImageState::parse).unwrap_or(ImageState::Pending),
                 is_reserved: document.contains_key("reservation"),
                 was_precluded: document.get_bool("neverIssued").unwrap_or(false),
-                surplus: u64::try_from(reserved - size - preview).unwrap_or(0),
+                surplus: u64::try_from(reserved.saturating_sub(size).saturating_sub(preview.unwrap_or(0))).unwrap_or(0),
             };
             Some((ImageId::parse(document.get_str("_id").ok()?)?, standing))
         };

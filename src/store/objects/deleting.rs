@@ -13,13 +13,22 @@ const UNVERSIONED: &str = "null";
 /// The most pages of one key's versions that are deleted in one go: a thousand each.
 const PAGES: usize = 50;
 
+/// The outcome of deleting an object with its versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purged {
+    /// Nothing of it is left.
+    Gone,
+    /// The store retains versions (Object Lock, or a policy without `s3:DeleteObjectVersion`). A delete marker hides them.
+    Hidden,
+}
+
 impl Objects {
     /// Deletes the object with all its versions. Done when nothing is there, and when the store refuses to delete versions and
     /// they are hidden.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn purge(&self, key: &ObjectKey) -> Result<(), StoreError> {
+    pub async fn purge(&self, key: &ObjectKey) -> Result<Purged, StoreError> {
         for _ in 0..PAGES {
             let list = self.client.list_object_versions().bucket(&self.bucket).prefix(key.as_str());
             let found = match list.send().await {
@@ -27,7 +36,7 @@ impl Objects {
                 // A store without versions (Garage answers 501, others list the objects), or a policy without
                 // s3:ListBucketVersions.
                 Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => {
-                    return self.delete(key, None).await.map(drop);
+                    return self.delete(key, None).await.map(|_| Purged::Gone);
                 }
                 Err(error) => return Err(failed("ListObjectVersions", &error)),
             };
@@ -39,7 +48,7 @@ impl Objects {
             let markers: Vec<_> = markers.map(|id| id.unwrap_or(UNVERSIONED)).collect();
             if versions.is_empty() && markers.is_empty() && self.head(key).await?.is_some() {
                 // Not every store's listing is as fresh as its objects.
-                return self.delete(key, None).await.map(drop);
+                return self.delete(key, None).await.map(|_| Purged::Gone);
             }
             let mut retained = 0_usize;
             for id in versions.iter().copied().filter(|id| *id != UNVERSIONED) {
@@ -47,7 +56,7 @@ impl Objects {
             }
             if retained > 0 {
                 // The markers stay: they are what hides the versions below them.
-                return self.hide(key, retained).await;
+                return self.hide(key, retained).await.map(|()| Purged::Hidden);
             }
             for id in markers.iter().copied().filter(|id| *id != UNVERSIONED) {
                 self.delete(key, Some(id)).await?;
@@ -57,7 +66,7 @@ impl Objects {
                 self.delete_unversioned(key).await?;
             }
             if is_done || found.is_truncated() != Some(true) {
-                return Ok(());
+                return Ok(Purged::Gone);
             }
         }
         let reason = format!("{key} has more versions than are deleted at once");

@@ -1,8 +1,13 @@
 //! The bucket's keys, a page at a time.
 
+use std::collections::BTreeSet;
+
 use time::OffsetDateTime;
 
-use super::{Objects, StoreError, errors::failed};
+use super::{
+    Objects, StoreError,
+    errors::{failed, is_absent, is_withheld, lists_objects},
+};
 use crate::model::ObjectKey;
 
 /// An object as it is listed.
@@ -25,7 +30,100 @@ pub struct Page {
     pub next: Option<String>,
 }
 
+/// A multipart upload as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedUpload {
+    /// The key of the object that it would become.
+    pub key: ObjectKey,
+    /// S3's name for it.
+    pub id: String,
+    /// When it was opened, by the store's clock.
+    pub initiated: OffsetDateTime,
+}
+
+/// A page of multipart uploads, and where the next begins.
+#[derive(Debug, Clone)]
+pub struct UploadPage {
+    /// At most a thousand.
+    pub uploads: Vec<ListedUpload>,
+    /// Absent on the last page.
+    pub next: Option<Marker>,
+}
+
+/// The keys of a page of versions and delete markers, and where the next begins.
+#[derive(Debug, Clone)]
+pub struct VersionPage {
+    /// Each key once, in order.
+    pub keys: Vec<ObjectKey>,
+    /// Absent on the last page.
+    pub next: Option<Marker>,
+}
+
+/// The end of a page of a listing with two markers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Marker {
+    key: String,
+    /// A version or an upload of that key.
+    id: Option<String>,
+}
+
+impl Marker {
+    /// The marker after which a truncated listing goes on; `None` at its end, and where the store names none or the same again.
+    fn after(is_truncated: Option<bool>, key: Option<&str>, id: Option<&str>, last: Option<&Self>) -> Option<Self> {
+        let marker = Self { key: key?.to_owned(), id: id.filter(|id| !id.is_empty()).map(str::to_owned) };
+        (is_truncated == Some(true) && last != Some(&marker)).then_some(marker)
+    }
+}
+
+/// A time of the store's; a time of now without one: nothing may be deleted for being old then.
+fn time_of(at: Option<&aws_sdk_s3::primitives::DateTime>) -> OffsetDateTime {
+    let known = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.secs()).ok());
+    known.unwrap_or(OffsetDateTime::from(std::time::SystemTime::now()))
+}
+
 impl Objects {
+    /// The multipart uploads that are open at keys that begin with `prefix`. `None` on a store that cannot list them, or for a
+    /// policy without `s3:ListBucketMultipartUploads`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn upload_page(&self, prefix: &str, after: Option<Marker>) -> Result<Option<UploadPage>, StoreError> {
+        let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(prefix);
+        let (key, id) = after.clone().map_or((None, None), |marker| (Some(marker.key), marker.id));
+        let page = match list.set_key_marker(key).set_upload_id_marker(id).send().await {
+            Ok(page) => page,
+            Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
+            Err(error) => return Err(failed("ListMultipartUploads", &error)),
+        };
+        let upload = |upload: &aws_sdk_s3::types::MultipartUpload| {
+            let key = upload.key().filter(|key| key.starts_with(prefix))?;
+            let id = upload.upload_id()?.to_owned();
+            Some(ListedUpload { key: ObjectKey::stored(key.to_owned()), id, initiated: time_of(upload.initiated()) })
+        };
+        let next = Marker::after(page.is_truncated(), page.next_key_marker(), page.next_upload_id_marker(), after.as_ref());
+        Ok(Some(UploadPage { uploads: page.uploads().iter().filter_map(upload).collect(), next }))
+    }
+
+    /// The keys that begin with `prefix` and have versions or delete markers. `None` on a store that cannot list them, or for a
+    /// policy without `s3:ListBucketVersions`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn version_page(&self, prefix: &str, after: Option<Marker>) -> Result<Option<VersionPage>, StoreError> {
+        let list = self.client.list_object_versions().bucket(&self.bucket).prefix(prefix);
+        let (key, id) = after.clone().map_or((None, None), |marker| (Some(marker.key), marker.id));
+        let page = match list.set_key_marker(key).set_version_id_marker(id).send().await {
+            Ok(page) => page,
+            Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
+            Err(error) => return Err(failed("ListObjectVersions", &error)),
+        };
+        let versions = page.versions().iter().filter_map(|version| version.key());
+        let keys = versions.chain(page.delete_markers().iter().filter_map(|marker| marker.key()));
+        let keys: BTreeSet<_> = keys.filter(|key| key.starts_with(prefix)).map(|key| ObjectKey::stored(key.to_owned())).collect();
+        let next = Marker::after(page.is_truncated(), page.next_key_marker(), page.next_version_id_marker(), after.as_ref());
+        Ok(Some(VersionPage { keys: keys.into_iter().collect(), next }))
+    }
+
     /// The keys that begin with `prefix`, from `token` on.
     ///
     /// # Errors
@@ -36,11 +134,7 @@ impl Objects {
         let object = |object: &aws_sdk_s3::types::Object| {
             Some(Listed {
                 key: ObjectKey::stored(object.key()?.to_owned()),
-                // Without a time an object counts as new: nothing may be deleted for being old.
-                modified: object
-                    .last_modified()
-                    .and_then(|at| OffsetDateTime::from_unix_timestamp(at.secs()).ok())
-                    .unwrap_or(OffsetDateTime::from(std::time::SystemTime::now())),
+                modified: time_of(object.last_modified()),
                 size: object.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
             })
         };

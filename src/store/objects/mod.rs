@@ -38,6 +38,7 @@ use tokio::sync::watch;
 
 pub use self::browser::MultipartCall;
 pub use self::copying::COPYING;
+pub use self::deleting::Purged;
 pub use self::errors::{Failure, classify};
 pub use self::multipart::{COMPLETING, Completion, NewPart, StoredPart};
 pub use self::open_uploads::{Aborted, OpenUploads};

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::{Account, Users, passwords::version};
 use crate::{
     model::UserId,
-    store::{StoreError, datetime, instant},
+    store::{Postponed, StoreError, datetime, instant, whole_number},
 };
 
 /// An account whose deletion goes on.
@@ -22,6 +22,8 @@ pub struct Deletion {
     pub at: OffsetDateTime,
     /// Whether its owner was an identity provider's, whose tokens of before must not make it anew.
     pub is_foreign: bool,
+    /// How often in a row it failed in a way that no repeat cures.
+    pub failures: u32,
 }
 
 /// A deletion that is due.
@@ -80,7 +82,7 @@ impl Users {
     /// [`StoreError`].
     pub async fn deletions_due(&self, now: OffsetDateTime, limit: i64) -> Result<Vec<DeletionDue>, StoreError> {
         let filter = doc! { "due": { "$lte": datetime(now) } };
-        let projection = doc! { "due": 1, "deletedAt": 1, "formerIdentity": 1 };
+        let projection = doc! { "due": 1, "deletedAt": 1, "formerIdentity": 1, "deletionFailures": 1 };
         let users = self.collection.clone_with_type::<Document>();
         let found = self
             .calls
@@ -93,11 +95,13 @@ impl Users {
         let read = |user: &Document| {
             let due = user.get_datetime("due").map_or(now, |due| instant(*due));
             let id = user.get("_id").cloned().unwrap_or(Bson::Null);
-            let known = id.as_str().and_then(UserId::parse).zip(user.get_datetime("deletedAt").ok());
-            match known {
-                Some((user_id, at)) => {
+            // A record without a readable time was claimed when it became due, at the latest.
+            let at = user.get_datetime("deletedAt").map_or(due, |at| instant(*at));
+            match id.as_str().and_then(UserId::parse).filter(|_| user.contains_key("deletedAt")) {
+                Some(user_id) => {
                     let is_foreign = user.contains_key("formerIdentity");
-                    DeletionDue::Readable(Deletion { user: user_id, due, at: instant(*at), is_foreign })
+                    let failures = whole_number(user, "deletionFailures").and_then(|n| u32::try_from(n).ok()).unwrap_or(0);
+                    DeletionDue::Readable(Deletion { user: user_id, due, at, is_foreign, failures })
                 }
                 None => DeletionDue::Unreadable { id, due },
             }
@@ -109,20 +113,76 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_unreadable(&self, id: &Bson, due: OffsetDateTime, to: OffsetDateTime) -> Result<(), StoreError> {
+    pub async fn postpone_unreadable(&self, id: &Bson, due: OffsetDateTime, to: Postponed) -> Result<(), StoreError> {
         let filter = doc! { "_id": id.clone(), "due": datetime(due) };
-        let update = doc! { "$set": { "due": datetime(to) } };
+        let update = doc! { "$set": postponed(to) };
         self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
-    /// Moves a deletion's `due`, for a lease or to look again. `false` when somebody else did.
+    /// Claims a deletion by moving its `due` to the end of a lease. `false` when another server did.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn move_deletion(&self, user: UserId, due: OffsetDateTime, to: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! { "_id": user.to_string(), "due": datetime(due), "deletedAt": { "$exists": true } };
-        let update = doc! { "$set": { "due": datetime(to) } };
+        // What is read as the time of the claim stays that.
+        let is_readable = doc! { "$eq": [{ "$type": "$deletedAt" }, "date"] };
+        let at = doc! { "$cond": [is_readable, "$deletedAt", datetime(due)] };
+        let update = vec![doc! { "$set": { "due": datetime(to), "deletedAt": at } }];
         Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+    }
+
+    /// Ends the lease of a deletion: it is looked at again as `to` says.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn postpone_deletion(&self, user: UserId, lease: OffsetDateTime, to: Postponed) -> Result<(), StoreError> {
+        let filter = doc! { "_id": user.to_string(), "due": datetime(lease), "deletedAt": { "$exists": true } };
+        let update = doc! { "$set": postponed(to) };
+        self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
+    }
+
+    /// How many deletions failed at least `failures` times in a row, counted up to `most`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stuck_deletions(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
+        // `due` is in the index, and deleted accounts alone have it.
+        let filter = doc! { "due": { "$exists": true }, "deletionFailures": { "$gte": i64::from(failures) } };
+        let count = self.calls.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
+        Ok(u32::try_from(count.await?).unwrap_or(most))
+    }
+
+    /// Whether the user's record has entries of uploads or reservations that are older than `before`, or that cannot be read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_abandoned_entries(&self, user: UserId, before: OffsetDateTime) -> Result<bool, StoreError> {
+        let records = self.collection.clone_with_type::<Document>();
+        let projection = doc! { "opening": 1, "settling": 1, "holds": 1 };
+        let ask = || async { records.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
+        let found = self.calls.read(ask).await?.unwrap_or_default();
+        let is_young = |entry: &Bson| {
+            let at = entry.as_document().and_then(|entry| entry.get_datetime("at").ok());
+            at.is_some_and(|at| *at >= datetime(before))
+        };
+        let is_abandoned = |field| match found.get(field) {
+            None | Some(Bson::Null) => false,
+            Some(Bson::Array(entries)) => !entries.iter().all(is_young),
+            Some(_) => true,
+        };
+        Ok(["opening", "settling", "holds"].into_iter().any(is_abandoned))
+    }
+
+    /// Removes the entries of a deleted account's uploads and reservations, also those that cannot be read.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn discard_entries(&self, user: UserId) -> Result<(), StoreError> {
+        let filter = doc! { "_id": user.to_string(), "deletedAt": { "$exists": true } };
+        // The former version cannot read a record without `holds`.
+        let update = doc! { "$set": { "opening": [], "settling": [], "holds": [] } };
+        self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
     /// The end of a deletion under this lease: the record goes, unless an upload is still being opened, a
@@ -141,6 +201,10 @@ impl Users {
         };
         Ok(self.calls.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
     }
+}
+
+fn postponed(to: Postponed) -> Document {
+    doc! { "due": datetime(to.due), "deletionFailures": i64::from(to.failures) }
 }
 
 /// The account, unless its owner has deleted it.

@@ -18,13 +18,13 @@
 use std::collections::HashSet;
 
 use futures_util::TryStreamExt;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::Users;
 use crate::{
     model::{ImageId, UserId},
-    store::{StoreError, instant, integer},
+    store::{StoreError, instant, integer, whole_number},
 };
 
 /// A hold of the former version.
@@ -129,7 +129,7 @@ fn holds_of(user: &Document) -> Option<FormerHolds> {
 }
 
 fn read(hold: &Document) -> Option<FormerHold> {
-    let bytes = hold.get("bytes").and_then(Bson::as_i64).and_then(|n| u64::try_from(n).ok())?;
+    let bytes = u64::try_from(whole_number(hold, "bytes")?).ok()?;
     let image = hold.get_str("image").ok().and_then(ImageId::parse)?;
     Some(FormerHold { image, bytes, at: instant(*hold.get_datetime("at").ok()?) })
 }

@@ -55,6 +55,8 @@ pub struct Stale<T> {
     pub unreadable: u32,
 }
 
+/// The form of a user's id.
+const UUID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
 /// Users whose inserted uploads are remembered; more than that are forgotten together.
 const REMEMBERED: usize = 10_000;
 
@@ -182,7 +184,8 @@ impl Users {
         each: usize,
     ) -> Result<Vec<Stale<ImageId>>, StoreError> {
         // Without a number of bytes nothing can be subtracted.
-        let read = |entry: &Document| ImageId::parse(entry.get_str("image").ok()?).filter(|_| entry.get_i64("bytes").is_ok());
+        let read =
+            |entry: &Document| ImageId::parse(entry.get_str("image").ok()?).filter(|_| whole_number(entry, "bytes").is_some());
         self.stale("opening", before, (users, each), read).await
     }
 
@@ -203,7 +206,9 @@ impl Users {
         read: impl Fn(&Document) -> Option<T>,
     ) -> Result<Vec<Stale<T>>, StoreError> {
         let (at, before) = (format!("{field}.at"), datetime(before));
-        let (filter, order) = (doc! { &at: { "$lt": before } }, doc! { &at: 1 });
+        // A record whose id is no user's cannot be put off, and must not be in the way of others.
+        let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": UUID } };
+        let order = doc! { &at: 1 };
         let documents = self.collection.clone_with_type::<Document>();
         let found = self.calls.read(|| async {
             let find = documents.find(filter.clone()).projection(doc! { field: 1 }).sort(order.clone());

@@ -160,7 +160,7 @@ fn entry(step: &StepUnderWay) -> Document {
 
 fn read(entry: &Document) -> Option<StepUnderWay> {
     let hold = match entry.get("hold") {
-        Some(hold) => Some(hold.as_i64().and_then(|n| u64::try_from(n).ok())?),
+        Some(_) => Some(u64::try_from(whole_number(entry, "hold")?).ok()?),
         None => None,
     };
     let before = match entry.get("before") {

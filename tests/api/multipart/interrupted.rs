@@ -185,3 +185,69 @@ async fn all_parts_are_listed_and_only_right_ones_count() {
     assert_eq!(answer.problem(), (409, "parts_missing"));
     assert!(answer.json["detail"].as_str().unwrap().contains(": 1-1005."), "{answer:?}");
 }
+
+/// Clients that hang up while S3 is being asked to open their upload, in each way to open one: no id was given out, so the
+/// reservation ends within minutes. The same request again, with its key, is an upload like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
+    if !crate::app::s3_is_local() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.clone().unwrap());
+    let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
+    let endpoint = crate::relay::listen(move |request| {
+        let (asked, http, upstream) = (asked.clone(), http.clone(), upstream.clone());
+        async move {
+            use http_body_util::BodyExt;
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let opens = parts.method == reqwest::Method::POST && parts.uri.query().is_some_and(|query| query.contains("uploads"));
+            // The trial of the store opens some, too.
+            if opens && parts.uri.path().contains("/u/") {
+                let _ = asked.send(());
+                tokio::time::sleep(Duration::from_secs(600)).await;
+            }
+            Ok(crate::relay::forward(&http, &upstream, &parts, body).await)
+        }
+    })
+    .await;
+    let silent = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint)).await;
+    let declared = declared(&file(), "none");
+    let loose = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
+    let path = format!("/uppy/{}/s3/multipart", ada.uppy().await);
+    for (path, body, key) in [("/api/images/multipart", &declared, "one"), (path.as_str(), &loose, "two")] {
+        let request = app.http.post(format!("{}{path}", silent.base)).bearer_auth(ada.token.as_ref().unwrap());
+        let request = tokio::spawn(request.header("idempotency-key", key).json(body).send());
+        asks.recv().await.unwrap();
+        request.abort();
+    }
+    let open = ada.usage().await;
+    assert!(open["bytes"].as_u64().unwrap() > 0 && open["pending"] == 2, "{open}");
+    // The first is asked for again by its client: another server opens it.
+    let again = |request: reqwest::RequestBuilder| request.header("idempotency-key", "one").json(&declared);
+    let ticket = ada.send(reqwest::Method::POST, "/api/images/multipart", again).await;
+    assert_eq!(ticket.status, 200, "{ticket:?}");
+    let kept = ada.open(declared.clone()).await;
+    let soon = after(Duration::from_secs(180));
+    for _ in 0..3 {
+        app.sweep(soon).await;
+    }
+    let left = ada.usage().await;
+    assert_eq!((&left["bytes"], &left["pending"]), (&json!(2 * file().len()), &json!(2)), "{left}");
+    let pending = ada.get("/api/images/pending").await;
+    for upload in pending.json["uploads"].as_array().unwrap() {
+        let ends = OffsetDateTime::parse(upload["expiresAt"].as_str().unwrap(), &Rfc3339).unwrap();
+        assert!(ends > after(6 * DAY), "an upload that S3 has opened lives as long as any: {upload}");
+    }
+    assert_eq!(
+        ticket.json["expiresAt"],
+        pending.json["uploads"].as_array().unwrap().iter().find(|one| one["id"] == ticket.id()).unwrap()["expiresAt"]
+    );
+    for id in [ticket.id(), kept.id()] {
+        assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    }
+    app.sweep_to_the_end().await;
+    assert_eq!(app.bucket_uploads().await, Vec::<String>::new());
+}

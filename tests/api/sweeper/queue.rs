@@ -150,3 +150,58 @@ async fn dead_calls_hold_up_no_other_image() {
     let swept = beside.sweep(after(25 * HOUR)).await;
     assert_eq!((swept.expired, swept.failed), (100, 3), "{swept:?}");
 }
+
+/// A server's own sweeper: while hundreds of one owner's images wait for calls that hang, another owner's image that becomes due
+/// is settled without waiting for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_whose_calls_hang_keeps_no_other_waiting() {
+    if !crate::app::s3_is_local() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let (eve, ada) = (app.user().await, app.user().await);
+    let images = app.db.collection::<Document>("images");
+    let model = app.db_image(eve.issue("a.png", "image/png", &unique_png()).await.id()).await.unwrap();
+    let hers = ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned();
+    let crowd = (0..400).map(|_| {
+        let mut record = model.clone();
+        for field in ["live", "reservation"] {
+            record.remove(field);
+        }
+        let id = uuid::Uuid::now_v7().to_string();
+        record.extend(doc! { "key": format!("u/{}/{id}", eve.id), "_id": id, "due": DateTime::from_millis(1000) });
+        record
+    });
+    images.insert_many(crowd).await.unwrap();
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.clone().unwrap());
+    let (hung, mut hangs) = tokio::sync::mpsc::unbounded_channel();
+    let eve_id = eve.id.clone();
+    let endpoint = listen(move |request| {
+        let (eve, hung, http, upstream) = (eve_id.clone(), hung.clone(), http.clone(), upstream.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            if parts.uri.path().contains(&eve) {
+                let _ = hung.send(());
+                tokio::time::sleep(Duration::from_secs(600)).await;
+            }
+            Ok(forward(&http, &upstream, &parts, body).await)
+        }
+    })
+    .await;
+    let _beside = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint)).await;
+    for _ in 0..3 {
+        hangs.recv().await.unwrap();
+    }
+    // Only now: it is in no list that was made before.
+    let expired = doc! { "due": DateTime::from_millis(1000), "expiresAt": DateTime::from_millis(1000), "urlsDieAt": DateTime::from_millis(1000) };
+    images.update_one(doc! { "_id": &hers }, doc! { "$set": expired }).await.unwrap();
+    let began = std::time::Instant::now();
+    while app.db_state(&hers).await != "expired" {
+        // One after another, Eve's would take minutes.
+        assert!(began.elapsed() < Duration::from_secs(60), "it waits for the others");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let settled = images.count_documents(doc! { "user": &eve.id, "state": { "$ne": "pending" } }).await.unwrap();
+    assert_eq!(settled, 0);
+}

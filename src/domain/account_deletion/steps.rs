@@ -1,0 +1,218 @@
+//! What is done for one account that is being deleted. Each step goes on past the failures of those before it.
+
+use time::{Duration, OffsetDateTime};
+
+use super::{REMEMBERED, RETRY, strays::Strays};
+use crate::{
+    domain::{Valet, removal::Removal, reservations},
+    model::{OPENING, UserId},
+    store::{Deletion, Remaining, StoreError},
+};
+
+/// Images that are taken in one look at an account.
+const IMAGES: u32 = 100;
+/// The longest between two looks at an account whose tombstones wait.
+const LONGEST: Duration = Duration::days(1);
+
+/// How a deletion goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// At once: something was done, and there may be more.
+    More,
+    /// Not before this time.
+    Wait(OffsetDateTime),
+    /// Nothing is left.
+    Done,
+}
+
+/// What the steps of one look come to together.
+#[derive(Debug, Default)]
+struct Look {
+    has_more: bool,
+    until: Option<OffsetDateTime>,
+    failed: Option<StoreError>,
+}
+
+impl Look {
+    fn note(&mut self, user: UserId, step: Result<Step, StoreError>) {
+        match step {
+            Ok(Step::More) => self.has_more = true,
+            Ok(Step::Wait(until)) => self.until = Some(self.until.map_or(until, |earlier| earlier.min(until))),
+            Ok(Step::Done) => {}
+            Err(error) => {
+                tracing::debug!(%user, %error, "failed to take a step of the deletion of an account");
+                // What passes by itself is reported before what does not: the next look may come further.
+                if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
+                    self.failed = Some(error);
+                }
+            }
+        }
+    }
+
+    /// As long as something is done, a failure of another step waits for no longer pause.
+    fn end(self) -> Result<Step, StoreError> {
+        match (self.has_more, self.failed, self.until) {
+            (true, _, _) => Ok(Step::More),
+            (false, Some(error), _) => Err(error),
+            (false, None, Some(until)) => Ok(Step::Wait(until)),
+            (false, None, None) => Ok(Step::Done),
+        }
+    }
+}
+
+impl Valet {
+    pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
+        let user = deletion.user;
+        let mut look = Look::default();
+        look.note(user, self.store.known_networks.forget_all(user).await.map(|()| Step::Done));
+        look.note(user, self.end_sessions(user).await);
+        look.note(user, self.end_openings(deletion, now).await);
+        // After the openings: no image comes after this.
+        look.note(user, self.bury_images(user, now).await);
+        if look.has_more {
+            return look.end();
+        }
+        let left = self.end_records(deletion, now).await;
+        let (is_empty, is_hindered) = match &left {
+            Ok(left) => (left.is_empty(), left.iter().any(|record| record.failures > 0)),
+            Err(_) => (false, true),
+        };
+        look.note(user, left.map(|left| wait_for(&left, now)));
+        // While tombstones end by themselves, the sweeper removes what they name.
+        if is_empty || is_hindered {
+            look.note(user, self.end_strays(deletion, now).await);
+        }
+        if look.failed.is_none() && look.until.is_none() && !look.has_more {
+            self.store.users.discard_entries(user).await?;
+            let remembered = deletion.at + REMEMBERED;
+            if deletion.is_foreign && now < remembered {
+                return Ok(Step::Wait(remembered));
+            }
+        }
+        look.end()
+    }
+
+    /// Again: a sign-in that was under way when the account was claimed may have left one.
+    async fn end_sessions(&self, user: UserId) -> Result<Step, StoreError> {
+        if self.store.sessions.has_any(user).await? {
+            self.store.sessions.delete_all(user).await?;
+        }
+        Ok(Step::Done)
+    }
+
+    /// Ends what counts the account's uploads beside its images. Counters or entries that cannot be read are made anew: they would
+    /// keep tombstones from being settled.
+    async fn end_openings(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
+        let user = deletion.user;
+        let done = match self.close_entries(deletion, now).await {
+            Ok(Step::Done) => match self.store.users.has_abandoned_entries(user, now - OPENING).await? {
+                true => Err(StoreError::Corrupt { collection: "users", id: user.to_string(), field: "an entry" }),
+                false => Ok(Step::Done),
+            },
+            done => done,
+        };
+        match done {
+            Err(error) if !error.is_passing() => {
+                tracing::warn!(%user, %error, "failed to settle the reservations of a deleted account; they are counted anew");
+                self.store.users.discard_entries(user).await?;
+                self.store.recount(user, now).await?;
+                Ok(Step::Done)
+            }
+            done => done,
+        }
+    }
+
+    /// A server that had reserved before the claim may insert its image still: its place is taken. Steps that are announced
+    /// are finished.
+    async fn close_entries(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
+        let user = deletion.user;
+        let openings = self.store.users.openings(user).await?;
+        if !openings.is_empty() {
+            self.close_all_openings(user, &openings, now).await?;
+        }
+        let steps = self.store.users.steps_under_way(user, std::time::Duration::ZERO).await?;
+        if !steps.is_empty() {
+            self.store.finish_steps(user, &steps).await?;
+        }
+        let held = self.store.users.former_holds_of(user, reservations::HOLDS).await?;
+        let Some(held) = held.filter(|held| !held.holds.is_empty()) else { return Ok(Step::Done) };
+        match self.settle_former_holds(held, now).await? {
+            (_, true) => Ok(Step::More),
+            // A server of the former version may insert an image of one still.
+            (_, false) if now < deletion.at + OPENING => Ok(Step::Wait(deletion.at + OPENING)),
+            (_, false) => Ok(Step::Done),
+        }
+    }
+
+    /// Images become tombstones, whatever their states are and whether their records can be read.
+    async fn bury_images(&self, user: UserId, now: OffsetDateTime) -> Result<Step, StoreError> {
+        let found = self.store.images.unburied_of(user, IMAGES).await?;
+        if found.is_empty() {
+            return Ok(Step::Done);
+        }
+        let ids: Vec<_> = found.iter().filter_map(|record| record.id).collect();
+        let (deleted, failed) = match self.delete_all(user, &ids, now).await {
+            Ok(answers) => {
+                let deleted = ids.iter().zip(&answers).filter(|(_, answer)| answer.is_ok());
+                (deleted.map(|(id, _)| *id).collect(), None)
+            }
+            Err(error) if !error.is_passing() => (Vec::new(), Some(error)),
+            Err(error) => return Err(error),
+        };
+        let is_left = |record: &&Remaining| record.id.is_none_or(|id| !deleted.contains(&id));
+        // The tombstones' sweep removes what they name.
+        let left: Vec<_> = found.iter().filter(is_left).cloned().collect();
+        let buried = self.store.images.bury_owned(user, &left, now).await?;
+        match failed {
+            _ if buried > 0 || !deleted.is_empty() => Ok(Step::More),
+            Some(error) => Err(error),
+            // Another server was faster.
+            None => Ok(Step::Wait(now + RETRY)),
+        }
+    }
+
+    /// The records that are left. Those that no sweep can end go once no URL of theirs is alive.
+    async fn end_records(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Vec<Remaining>, StoreError> {
+        let mut left = self.store.images.remaining_of(deletion.user, IMAGES).await?;
+        self.store.images.wake_owned(deletion.user, &left, now).await?;
+        let largest = left.iter().filter(|record| record.id.is_none()).map(|record| record.bytes).max();
+        if largest.is_some_and(|bytes| now >= self.quiet_after_deletion(deletion, bytes)) {
+            self.store.images.end_owned_unreadable(deletion.user, &left, now).await?;
+            left.retain(|record| record.id.is_some());
+        }
+        Ok(left)
+    }
+
+    /// From when on nothing can arrive through a URL that was signed before the account was claimed, for an upload of so many
+    /// bytes.
+    fn quiet_after_deletion(&self, deletion: Deletion, bytes: u64) -> OffsetDateTime {
+        deletion.at + self.uploads.url_ttl + self.grace(bytes)
+    }
+
+    /// What lies in the bucket without a record is removed, and looked for again when no URL can bring it back.
+    async fn end_strays(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
+        let found = self.remove_strays_in_time(deletion.user).await?;
+        let Strays { removed, largest, .. } = found;
+        match found.end()? {
+            Removal::Complete if removed == 0 => return Ok(Step::Done),
+            Removal::Complete => {}
+            Removal::Partial => return Ok(Step::More),
+        }
+        tracing::warn!(user = %deletion.user, removed, "objects of a deleted account without a record were removed");
+        let quiet = self.quiet_after_deletion(deletion, largest);
+        if now < quiet {
+            return Ok(Step::Wait(quiet));
+        }
+        let again = self.remove_strays_in_time(deletion.user).await?;
+        match again.removed + again.retained {
+            0 => again.end().map(|_| Step::Done),
+            objects => Err(StoreError::ObjectsRemain { objects }),
+        }
+    }
+}
+
+/// Until the sweeper looks at the first of them again.
+fn wait_for(left: &[Remaining], now: OffsetDateTime) -> Step {
+    let due = left.iter().map(|record| record.due.filter(|due| *due > now).unwrap_or(now + RETRY)).min();
+    due.map_or(Step::Done, |due| Step::Wait(due.min(now + LONGEST)))
+}

@@ -1,0 +1,141 @@
+//! What lies in the bucket for an account without a record that names it: objects, versions, open multipart uploads.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt, StreamExt, stream};
+
+use crate::{
+    domain::{Valet, removal::Removal},
+    model::{ObjectKey, UserId},
+    store::{
+        StoreError,
+        objects::{Purged, listing::ListedUpload},
+    },
+};
+
+/// Objects that are removed at once.
+const AT_ONCE: usize = 8;
+/// How long one look may go on from page to page, and take in all: the next look goes on, and the lease is longer.
+const REMOVING: Duration = Duration::from_secs(20);
+const DEADLINE: Duration = Duration::from_secs(40);
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Strays {
+    /// Objects and uploads that are gone.
+    pub removed: u64,
+    /// Objects of which the store retains versions.
+    pub retained: u64,
+    /// Bytes of the largest of them.
+    pub largest: u64,
+    /// Why one could not be removed. All the others were.
+    failed: Option<StoreError>,
+    /// Whether the time was over before the listings were.
+    is_cut: bool,
+}
+
+impl Strays {
+    fn is_cut(&mut self, ends: Instant) -> bool {
+        self.is_cut |= Instant::now() >= ends;
+        self.is_cut
+    }
+
+    fn note(&mut self, removed: Result<Purged, StoreError>) {
+        match removed {
+            Ok(Purged::Gone) => self.removed += 1,
+            Ok(Purged::Hidden) => self.retained += 1,
+            Err(error) => {
+                if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
+                    self.failed = Some(error);
+                }
+            }
+        }
+    }
+
+    /// How far the removal came; `Partial` where something was removed and there may be more.
+    ///
+    /// # Errors
+    /// Why an object is still there.
+    pub(super) fn end(self) -> Result<Removal, StoreError> {
+        match self.failed {
+            Some(error) => Err(error),
+            None if self.retained > 0 => Err(StoreError::ObjectsRemain { objects: self.retained }),
+            None if self.is_cut && self.removed > 0 => Ok(Removal::Partial),
+            None if self.is_cut => Err(StoreError::ObjectsTimeout { operation: "listing what an account left" }),
+            None => Ok(Removal::Complete),
+        }
+    }
+}
+
+impl Valet {
+    /// Removes what lies under the user's prefixes at keys of Valet's form. Keys of any other form are another program's.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the bucket could not be listed.
+    pub(super) async fn remove_strays_in_time(&self, user: UserId) -> Result<Strays, StoreError> {
+        let removed = tokio::time::timeout(DEADLINE, self.remove_strays(user)).await;
+        removed.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "removing what an account left" }))
+    }
+
+    async fn remove_strays(&self, user: UserId) -> Result<Strays, StoreError> {
+        let (mut strays, ends) = (Strays::default(), Instant::now() + REMOVING);
+        for prefix in ObjectKey::prefixes_of(user) {
+            // Uploads first: their completion would bring an object back.
+            let mut next = None;
+            while let Some(page) = self.objects.upload_page(&prefix, next).await? {
+                self.abort_strays(user, page.uploads, &mut strays).await;
+                next = page.next;
+                if next.is_none() || strays.is_cut(ends) {
+                    break;
+                }
+            }
+            let mut next = None;
+            loop {
+                let page = self.objects.list_page(&prefix, next).await?;
+                let ours = page.objects.iter().filter(|object| is_of(user, &object.key));
+                strays.largest = ours.map(|object| object.size).fold(strays.largest, u64::max);
+                let keys = page.objects.into_iter().map(|object| object.key).collect();
+                // Of those that the store retains, the versions are listed below.
+                for purged in
+                    self.purge_strays(user, keys).await.into_iter().filter(|purged| !matches!(purged, Ok(Purged::Hidden)))
+                {
+                    strays.note(purged);
+                }
+                next = page.next;
+                if next.is_none() || strays.is_cut(ends) {
+                    break;
+                }
+            }
+            let mut next = None;
+            while let Some(page) = self.objects.version_page(&prefix, next).await? {
+                for purged in self.purge_strays(user, page.keys).await {
+                    strays.note(purged);
+                }
+                next = page.next;
+                if next.is_none() || strays.is_cut(ends) {
+                    break;
+                }
+            }
+        }
+        Ok(strays)
+    }
+
+    async fn abort_strays(&self, user: UserId, uploads: Vec<ListedUpload>, strays: &mut Strays) {
+        let ours = uploads.into_iter().filter(|upload| is_of(user, &upload.key));
+        let abort = |upload: ListedUpload| {
+            async move { self.objects.abort_multipart(&upload.key, &upload.id).await.map(|()| Purged::Gone) }.boxed()
+        };
+        let aborted: Vec<_> = stream::iter(ours).map(abort).buffer_unordered(AT_ONCE).collect().await;
+        aborted.into_iter().for_each(|aborted| strays.note(aborted));
+    }
+
+    async fn purge_strays(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<Purged, StoreError>> {
+        let ours = keys.into_iter().filter(|key| is_of(user, key));
+        let purge = |key: ObjectKey| async move { self.objects.purge(&key).await }.boxed();
+        stream::iter(ours).map(purge).buffer_unordered(AT_ONCE).collect().await
+    }
+}
+
+fn is_of(user: UserId, key: &ObjectKey) -> bool {
+    key.owner().is_some_and(|owner| owner.user == user)
+}

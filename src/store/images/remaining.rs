@@ -1,0 +1,136 @@
+//! Records of an account that is being deleted, whatever their state is and whether they can be read.
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{Bson, Document, doc};
+use time::OffsetDateTime;
+
+use super::{Images, count_moved, moves::to_tombstone};
+use crate::{
+    model::{ImageId, ImageState, UserId},
+    store::{StoreError, datetime, instant, whole_number},
+};
+
+/// A record that is not gone.
+#[derive(Debug, Clone)]
+pub struct Remaining {
+    /// The record's id as it is stored.
+    raw_id: Bson,
+    /// Its id; `None` where that cannot be read, so that no sweep ends the record.
+    pub id: Option<ImageId>,
+    /// Whether its state is one of a tombstone's.
+    pub is_tombstone: bool,
+    /// When the sweeper looks at it next.
+    pub due: Option<OffsetDateTime>,
+    /// Bytes of the image; zero where they cannot be read.
+    pub bytes: u64,
+    /// How often in a row its sweep failed in a way that no repeat cures.
+    pub failures: u32,
+}
+
+impl Remaining {
+    fn read(record: &Document) -> Self {
+        let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        Self {
+            raw_id: record.get("_id").cloned().unwrap_or(Bson::Null),
+            id: record.get_str("_id").ok().and_then(ImageId::parse),
+            is_tombstone: record.get_str("state").ok().and_then(ImageState::parse).is_some_and(ImageState::is_tombstone),
+            due: record.get_datetime("due").ok().map(|due| instant(*due)),
+            bytes: number("size"),
+            failures: u32::try_from(number("sweepFailures")).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The states of records that the sweeper ends, or that have ended.
+fn ending() -> Vec<&'static str> {
+    let ending = ImageState::ALL.into_iter().filter(|state| state.is_tombstone() || *state == ImageState::Gone);
+    ending.map(ImageState::as_str).collect()
+}
+
+impl Images {
+    /// Some of the user's records that are not tombstones and not gone: pending and ready ones, and those whose state is no
+    /// state of this version.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn unburied_of(&self, user: UserId, limit: u32) -> Result<Vec<Remaining>, StoreError> {
+        self.remaining(doc! { "user": user.to_string(), "state": { "$nin": ending() } }, limit).await
+    }
+
+    /// Some of the user's records that are not gone.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn remaining_of(&self, user: UserId, limit: u32) -> Result<Vec<Remaining>, StoreError> {
+        self.remaining(doc! { "user": user.to_string(), "state": { "$ne": ImageState::Gone.as_str() } }, limit).await
+    }
+
+    async fn remaining(&self, filter: Document, limit: u32) -> Result<Vec<Remaining>, StoreError> {
+        let records = self.collection.clone_with_type::<Document>();
+        let projection = doc! { "state": 1, "due": 1, "size": 1, "sweepFailures": 1 };
+        let found = self.calls.read(|| async {
+            let find = records.find(filter.clone()).projection(projection.clone()).limit(i64::from(limit));
+            find.await?.try_collect::<Vec<_>>().await
+        });
+        Ok(found.await?.iter().map(Remaining::read).collect())
+    }
+
+    /// Turns records of an account that is being deleted into tombstones, readable or not. Answers how many.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn bury_owned(&self, user: UserId, records: &[Remaining], now: OffsetDateTime) -> Result<u64, StoreError> {
+        if records.is_empty() {
+            return Ok(0);
+        }
+        let mut filter = owned_by(user, records);
+        filter.insert("state", doc! { "$nin": ending() });
+        let update = to_tombstone(ImageState::Deleting, now);
+        let done = self.calls.run(async { self.collection.update_many(filter, update).await }).await?;
+        count_moved(ImageState::Deleting, done.modified_count);
+        Ok(done.modified_count)
+    }
+
+    /// Has the sweeper look at those tombstones that have no time, or none that can be read.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn wake_owned(&self, user: UserId, records: &[Remaining], now: OffsetDateTime) -> Result<(), StoreError> {
+        let asleep: Vec<_> = records.iter().filter(|record| record.is_tombstone && record.due.is_none()).cloned().collect();
+        if asleep.is_empty() {
+            return Ok(());
+        }
+        let mut filter = owned_by(user, &asleep);
+        filter.insert("due", doc! { "$not": { "$type": "date" } });
+        let update = doc! { "$set": { "due": datetime(now) } };
+        self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+    }
+
+    /// Ends tombstones whose ids cannot be read, so that no sweep can claim them as images.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat.
+    pub async fn end_owned_unreadable(
+        &self,
+        user: UserId,
+        records: &[Remaining],
+        now: OffsetDateTime,
+    ) -> Result<u64, StoreError> {
+        let unreadable: Vec<_> = records.iter().filter(|record| record.id.is_none() && record.is_tombstone).cloned().collect();
+        if unreadable.is_empty() {
+            return Ok(0);
+        }
+        let update = doc! {
+            "$set": { "state": ImageState::Gone.as_str(), "goneAt": datetime(now) },
+            "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
+        };
+        let done = self.calls.run(async { self.collection.update_many(owned_by(user, &unreadable), update).await }).await?;
+        count_moved(ImageState::Gone, done.modified_count);
+        Ok(done.modified_count)
+    }
+}
+
+fn owned_by(user: UserId, records: &[Remaining]) -> Document {
+    let ids: Vec<_> = records.iter().map(|record| record.raw_id.clone()).collect();
+    doc! { "_id": { "$in": ids }, "user": user.to_string() }
+}

@@ -1,0 +1,124 @@
+//! What a deleted account can have left beside readable images: the account is gone when that is gone, and not before.
+
+use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadOutput;
+use mongodb::bson::{Bson, DateTime};
+
+use super::*;
+
+/// What is left of an account.
+#[derive(Debug, Clone)]
+enum Remainder {
+    /// An object under a key of Valet's form that no record names: what follows the root, the user and the image's id.
+    Stray { root: &'static str, end: &'static str },
+    /// An open multipart upload that no record names.
+    OpenUpload,
+    /// The record of a ready image (or of a pending one) with another value in a field.
+    Record { is_ready: bool, field: &'static str, value: Bson },
+    /// The same record under an id that is none.
+    OtherId(Bson),
+    /// Another value in a field of the user's record.
+    Account { field: &'static str, value: Bson },
+    /// An object under a key of another form: another program's.
+    Foreign,
+}
+
+fn remainders() -> Vec<Remainder> {
+    use Remainder::{Account, Foreign, OpenUpload, OtherId, Record, Stray};
+    let text = || Bson::from("damaged");
+    let past = DateTime::from_millis(1000);
+    let entry = || Bson::from(doc! { "image": "no id", "bytes": 5, "at": past });
+    let readable = || doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 5_i64, "at": past };
+    let step = || doc! { "step": uuid::Uuid::now_v7().to_string(), "bytes": 0, "images": 0, "pending": 0 };
+    let with_step = || readable().into_iter().chain(step()).collect::<Document>();
+    let mut all = vec![Foreign, OpenUpload, OtherId(text()), OtherId(Bson::Int32(7))];
+    for root in ["u", "in"] {
+        all.extend(["", "-preview"].map(|end| Stray { root, end }));
+    }
+    all.push(Stray { root: "u", end: "-0123456789ab4def8123456789abcdef" });
+    for is_ready in [true, false] {
+        for field in ["state", "urlsDieAt", "expiresAt", "createdAt", "key", "kind", "size", "due"] {
+            all.extend([text(), Bson::Null, Bson::Int32(-1)].map(|value| Record { is_ready, field, value }));
+        }
+        all.push(Record { is_ready, field: "state", value: "trashed".into() });
+    }
+    for field in ["usedBytes", "images", "pending", "passwordVersion", "createdAt", "deletedAt", "deletionFailures"] {
+        all.extend([text(), Bson::Null, Bson::Array(vec![])].map(|value| Account { field, value }));
+    }
+    for field in ["opening", "settling", "holds"] {
+        all.extend([text(), Bson::Null, vec![entry()].into(), vec![Bson::Null].into()].map(|value| Account { field, value }));
+        all.push(Account { field, value: vec![Bson::from(with_step()), entry()].into() });
+    }
+    all
+}
+
+impl TestApp {
+    async fn bucket_open(&self, key: &str) -> CreateMultipartUploadOutput {
+        self.s3.create_multipart_upload().bucket(&self.config.s3.bucket).key(key).send().await.unwrap()
+    }
+}
+
+/// A user with a ready image and an open upload, whose account is deleted and then left with this. Answers the keys that stay.
+async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
+    let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
+    let ada = app.user().await;
+    let ready = ada.upload("mine.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
+    let pending = ada.issue("mine.png", "image/png", &unique_png()).await.id().to_owned();
+    let (user, id) = (ada.id.clone(), uuid::Uuid::now_v7());
+    let foreign = format!("u/{user}/holiday.jpg");
+    let mut kept = Vec::new();
+    match remainder {
+        Remainder::Foreign => {
+            app.bucket_put(&foreign, "image/jpeg", vec![1]).await;
+            kept.push(foreign);
+        }
+        Remainder::Stray { root, end } => app.bucket_put(&format!("{root}/{user}/{id}{end}"), "image/png", vec![1]).await,
+        Remainder::OpenUpload => drop(app.bucket_open(&format!("u/{user}/{id}")).await),
+        Remainder::Record { is_ready, field, value } => {
+            let filter = doc! { "_id": if *is_ready { &ready } else { &pending } };
+            images.update_one(filter, doc! { "$set": { *field: value } }).await.unwrap();
+        }
+        Remainder::OtherId(other) => {
+            let mut record = images.find_one_and_delete(doc! { "_id": &ready }).await.unwrap().unwrap();
+            record.insert("_id", other);
+            images.insert_one(record).await.unwrap();
+        }
+        Remainder::Account { .. } => {}
+    }
+    assert_eq!(delete_account(&ada, PASSWORD).await.status, 204, "{remainder:?}");
+    if let Remainder::Account { field, value } = remainder {
+        users.update_one(doc! { "_id": &user }, doc! { "$set": { *field: value } }).await.unwrap();
+    }
+    (user, kept)
+}
+
+/// Each thing that can be left, of an account of its own: whenever an account's record is gone, so is everything else of it, and
+/// in the end every record is gone.
+#[tokio::test]
+async fn an_account_is_gone_when_nothing_is_left_whatever_was_left() {
+    let app = TestApp::start().await;
+    let mut left = Vec::new();
+    for remainder in remainders() {
+        let (user, kept) = leave(&app, &remainder).await;
+        left.push((remainder, user, kept));
+    }
+    let day = Duration::from_secs(24 * 60 * 60);
+    let mut at = OffsetDateTime::now_utc();
+    for wait in [Duration::ZERO, day, Duration::from_secs(120), Duration::from_secs(600), 8 * day, day, day, day] {
+        at += wait;
+        sweep_all(&app, at).await;
+        let mut waiting = Vec::new();
+        for (remainder, user, kept) in left {
+            let record = app.db.collection::<Document>("users").find_one(doc! { "_id": &user }).await.unwrap();
+            if record.is_some() {
+                waiting.push((remainder, user, kept));
+                continue;
+            }
+            assert_eq!(keys_of(&app, &user).await, kept, "{remainder:?}");
+            assert_eq!(multiparts_of(&app, &user).await, 0, "{remainder:?}");
+            let living = doc! { "user": &user, "state": { "$ne": "gone" } };
+            assert_eq!(app.db.collection::<Document>("images").find_one(living).await.unwrap(), None, "{remainder:?}");
+        }
+        left = waiting;
+    }
+    assert!(left.is_empty(), "accounts that never end: {left:#?}");
+}
