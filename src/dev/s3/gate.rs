@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use super::api::Api;
 use super::folder::Folder;
-use super::put::FormLocation;
+use super::put::{FileName, FormLocation};
 use super::{Options, cors, errors, guard};
 use crate::config::CorsOrigins;
 
@@ -40,6 +40,9 @@ const MAX_FORM_BYTES: u64 = 1 << 30;
 /// Bytes of a form that the protocol layer gets at once. It gives a file up when a piece that ends with the beginning of a
 /// delimiter (one `\r` will do) is followed by one above 64 KiB.
 const PIECE: usize = 32 * 1024;
+
+/// The longest that a form's fields are looked through, in bytes: AWS takes 20 KB of them.
+const MAX_FIELDS: usize = 64 * 1024;
 
 /// One per server.
 pub(super) struct Gate {
@@ -137,7 +140,9 @@ impl Gate {
     async fn serve(&self, parts: Parts, body: Incoming) -> HttpResponse {
         let waits = parts.headers.contains_key(EXPECT);
         let form = guard::is_form(&parts);
-        let reading = Reading { body, left: Bytes::new(), piece: if form { PIECE } else { usize::MAX } };
+        let name = FileName::default();
+        let (piece, head) = if form { (PIECE, Some(Head { bytes: Vec::new(), name: name.clone() })) } else { (usize::MAX, None) };
+        let reading = Reading { body, left: Bytes::new(), piece, head };
         let body = Shared(Arc::new(Inner { reading: Mutex::new(reading), touched: AtomicBool::new(false) }));
         let rest = body.clone();
         let response = match guard::check(&parts, &self.region, OffsetDateTime::now_utc()) {
@@ -148,7 +153,8 @@ impl Gate {
             }
             Ok(()) => {
                 let service = if form { &self.forms } else { &self.requests };
-                let request = Request::from_parts(parts, Body::http_body(body));
+                let mut request = Request::from_parts(parts, Body::http_body(body));
+                request.extensions_mut().insert(name);
                 // The protocol layer logs whole requests, presigned queries included: it has no subscriber.
                 let answer = service.call(request).with_subscriber(Dispatch::none()).await;
                 match answer {
@@ -207,6 +213,29 @@ struct Reading {
     /// Of a frame that was longer than a piece.
     left: Bytes,
     piece: usize,
+    /// Of a form, until the file begins.
+    head: Option<Head>,
+}
+
+/// The fields of a form, where the name of the file stands that the protocol layer does not pass on.
+struct Head {
+    bytes: Vec<u8>,
+    name: FileName,
+}
+
+impl Head {
+    /// Returns whether more is needed.
+    fn read(&mut self, piece: &[u8]) -> bool {
+        const FILE: &[u8] = b"name=\"file\"; filename=\"";
+        self.bytes.extend_from_slice(piece);
+        let Some(at) = self.bytes.windows(FILE.len()).position(|window| window == FILE) else {
+            return self.bytes.len() < MAX_FIELDS;
+        };
+        let name = &self.bytes[at + FILE.len()..];
+        let Some(end) = name.iter().position(|byte| *byte == b'"') else { return self.bytes.len() < MAX_FIELDS };
+        self.name.set(&String::from_utf8_lossy(&name[..end]));
+        false
+    }
 }
 
 impl Reading {
@@ -221,6 +250,9 @@ impl Reading {
             }
         }
         let piece = self.left.split_to(self.left.len().min(self.piece));
+        if self.head.as_mut().is_some_and(|head| !head.read(&piece)) {
+            self.head = None;
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
