@@ -53,7 +53,7 @@ pub enum ConnectError {
     Objects(#[source] StoreError),
     /// The bucket.
     #[error("{0}. To do: {remedy}", remedy = .0.remedy())]
-    Bucket(#[from] Diagnosis),
+    Bucket(#[from] Box<Diagnosis>),
     /// Bucket and database do not belong together.
     #[error(transparent)]
     Pair(#[from] PairError),
@@ -100,7 +100,7 @@ impl App {
     /// [`ConnectError`].
     pub async fn connect_pair(config: &Config) -> Result<Self, ConnectError> {
         let app = Self::open(config).await?;
-        app.valet.diagnose_objects().await?;
+        app.valet.diagnose_objects().await.map_err(Box::new)?;
         app.valet.verify_pair().await?;
         app.valet.make_indexes().await.map_err(ConnectError::Database)?;
         Ok(app)

@@ -91,7 +91,7 @@ pub(super) fn copy_part(folder: &Folder, mut input: UploadPartCopyInput) -> S3Re
     Ok(UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() })
 }
 
-/// The bytes that `x-amz-copy-source-range` names: first and last, both within the source ("UploadPartCopy" in the S3 API reference).
+/// The bytes that `x-amz-copy-source-range` names: first and last, both within the source ("`UploadPartCopy`" in the S3 API reference).
 fn copied(range: Option<&str>, size: u64) -> S3Result<Range<u64>> {
     let Some(range) = range else { return Ok(0..size) };
     let ends = range.strip_prefix("bytes=").and_then(|ends| ends.split_once('-'));

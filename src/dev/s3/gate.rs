@@ -141,7 +141,8 @@ impl Gate {
         let waits = parts.headers.contains_key(EXPECT);
         let form = guard::is_form(&parts);
         let name = FileName::default();
-        let (piece, head) = if form { (PIECE, Some(Head { bytes: Vec::new(), name: name.clone() })) } else { (usize::MAX, None) };
+        let (piece, head) =
+            if form { (PIECE, Some(Head { bytes: Vec::new(), name: name.clone(), is_read: false })) } else { (usize::MAX, None) };
         let reading = Reading { body, left: Bytes::new(), piece, head };
         let body = Shared(Arc::new(Inner { reading: Mutex::new(reading), touched: AtomicBool::new(false) }));
         let rest = body.clone();
@@ -158,6 +159,13 @@ impl Gate {
                 // The protocol layer logs whole requests, presigned queries included: it has no subscriber.
                 let answer = service.call(request).with_subscriber(Dispatch::none()).await;
                 match answer {
+                    Ok(answer) if form && !answer.status().is_success() && rest.lacks_key() => refusal(s3_error!(
+                        InvalidArgument,
+                        "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields."
+                    )),
+                    Ok(answer) if form && says(&answer, "<Code>MalformedPOSTRequest</Code>") && rest.lacks_file() => {
+                        refusal(s3_error!(InvalidArgument, "POST requires exactly one file upload per request."))
+                    }
                     Ok(answer) if form && breaks_policy(&answer) => {
                         refusal(s3_error!(AccessDenied, "Invalid according to Policy: Policy Condition failed"))
                     }
@@ -191,11 +199,15 @@ fn refusal(error: S3Error) -> HttpResponse {
 
 /// Whether the protocol layer answers a form outside its policy with 400, as it does a malformed policy; AWS says 403.
 fn breaks_policy(answer: &HttpResponse) -> bool {
+    says(answer, "<Code>InvalidPolicyDocument</Code>")
+        && (says(answer, "<Message>Policy condition") || says(answer, "<Message>Bucket in form field"))
+}
+
+/// Whether a 400 has this text.
+fn says(answer: &HttpResponse, text: &str) -> bool {
     let body = answer.body().bytes().unwrap_or_default();
     let body = String::from_utf8_lossy(&body);
-    answer.status() == StatusCode::BAD_REQUEST
-        && body.contains("<Code>InvalidPolicyDocument</Code>")
-        && (body.contains("<Message>Policy condition") || body.contains("<Message>Bucket in form field"))
+    answer.status() == StatusCode::BAD_REQUEST && body.contains(text)
 }
 
 /// A request's body that the gate keeps hold of while the protocol reads it.
@@ -213,28 +225,35 @@ struct Reading {
     /// Of a frame that was longer than a piece.
     left: Bytes,
     piece: usize,
-    /// Of a form, until the file begins.
+    /// Of a form.
     head: Option<Head>,
 }
 
-/// The fields of a form, where the name of the file stands that the protocol layer does not pass on.
+/// The fields of a form, up to the file: what the protocol layer does not pass on of them.
 struct Head {
     bytes: Vec<u8>,
     name: FileName,
+    is_read: bool,
 }
 
 impl Head {
-    /// Returns whether more is needed.
-    fn read(&mut self, piece: &[u8]) -> bool {
-        const FILE: &[u8] = b"name=\"file\"; filename=\"";
+    fn read(&mut self, piece: &[u8]) {
+        if self.is_read {
+            return;
+        }
         self.bytes.extend_from_slice(piece);
-        let Some(at) = self.bytes.windows(FILE.len()).position(|window| window == FILE) else {
-            return self.bytes.len() < MAX_FIELDS;
-        };
-        let name = &self.bytes[at + FILE.len()..];
-        let Some(end) = name.iter().position(|byte| *byte == b'"') else { return self.bytes.len() < MAX_FIELDS };
-        self.name.set(&String::from_utf8_lossy(&name[..end]));
-        false
+        let after = |text: &str| Some(self.find(text)? + text.len());
+        if let Some(name) = after("name=\"file\"; filename=\"").and_then(|at| self.bytes.get(at..))
+            && let Some(end) = name.iter().position(|byte| *byte == b'"')
+        {
+            self.name.set(&String::from_utf8_lossy(&name[..end]));
+            self.is_read = true;
+        }
+        self.is_read |= self.bytes.len() > MAX_FIELDS;
+    }
+
+    fn find(&self, text: &str) -> Option<usize> {
+        self.bytes.windows(text.len()).position(|window| window.eq_ignore_ascii_case(text.as_bytes()))
     }
 }
 
@@ -250,8 +269,8 @@ impl Reading {
             }
         }
         let piece = self.left.split_to(self.left.len().min(self.piece));
-        if self.head.as_mut().is_some_and(|head| !head.read(&piece)) {
-            self.head = None;
+        if let Some(head) = &mut self.head {
+            head.read(&piece);
         }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
@@ -260,6 +279,14 @@ impl Reading {
 impl Shared {
     fn reading(&self) -> MutexGuard<'_, Reading> {
         self.0.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lacks_key(&self) -> bool {
+        self.reading().head.as_ref().is_some_and(|head| !head.bytes.is_empty() && head.find("name=\"key\"").is_none())
+    }
+
+    fn lacks_file(&self) -> bool {
+        self.reading().head.as_ref().is_some_and(|head| head.find("name=\"file\"").is_none())
     }
 
     async fn drain(mut self) {

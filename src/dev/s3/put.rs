@@ -42,6 +42,13 @@ pub(super) fn user_metadata(given: Option<Metadata>) -> S3Result<BTreeMap<String
     Ok(given.into_iter().collect())
 }
 
+/// Metadata that a presigner moved from headers to the signed query, as the JavaScript SDK's does. AWS keeps it.
+fn hoisted(query: &str) -> impl Iterator<Item = (String, String)> {
+    let pairs = url::form_urlencoded::parse(query.as_bytes());
+    pairs
+        .filter_map(|(name, value)| Some((name.to_ascii_lowercase().strip_prefix("x-amz-meta-")?.to_owned(), value.into_owned())))
+}
+
 /// `aws-chunked` is about the transfer, not about the object.
 pub(super) fn stored_encoding(given: Option<&str>) -> Option<String> {
     let kept: Vec<_> = given?.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
@@ -64,7 +71,8 @@ pub(super) async fn put(
         return Err(s3_error!(KeyTooLongError, "Your key is too long"));
     }
     let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-    let headers = headers!(input);
+    let mut headers = headers!(input);
+    headers.user.extend(hoisted(req.uri.query().unwrap_or_default()));
     let claims = Claims::new(read_sums!(input), input.content_md5.as_deref(), input.checksum_algorithm.as_ref())?;
     let length = input.content_length.or_else(|| known_length(input.body.as_ref()));
     if length.is_none() {

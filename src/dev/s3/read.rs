@@ -134,6 +134,12 @@ pub(super) fn head(bucket: &Bucket, input: HeadObjectInput) -> S3Result<HeadObje
     let slice = ask.slice(&meta)?;
     let mut out = HeadObjectOutput::default();
     describe!(out, meta, slice, ask.part);
+    // The protocol layer does this for GET.
+    out.cache_control = input.response_cache_control.or(out.cache_control);
+    out.content_disposition = input.response_content_disposition.or(out.content_disposition);
+    out.content_encoding = input.response_content_encoding.or(out.content_encoding);
+    out.content_language = input.response_content_language.or(out.content_language);
+    out.content_type = input.response_content_type.or(out.content_type);
     Ok(out)
 }
 

@@ -70,7 +70,7 @@ impl fmt::Display for Diagnosis {
             Cause::Clock => f.write_str("this machine's clock and the store's are too far apart")?,
             Cause::Session => f.write_str("the session token is not valid, or has expired")?,
             Cause::Region(Some(region)) => {
-                write!(f, "the bucket is in the region {region}, and requests are signed for another")?
+                write!(f, "the bucket is in the region {region}, and requests are signed for another")?;
             }
             Cause::Region(None) => f.write_str("the bucket is in another region than requests are signed for")?,
             Cause::Redirect(Some(host)) => write!(f, "the address redirects to {host}")?,
@@ -183,7 +183,7 @@ impl Objects {
     /// The region that requests are signed for.
     #[must_use]
     pub fn region(&self) -> &str {
-        self.client.config().region().map_or("", AsRef::as_ref)
+        &self.region
     }
 }
 

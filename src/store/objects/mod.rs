@@ -84,6 +84,8 @@ pub struct Objects {
     /// See [`Objects::seal_puts`].
     sealed: Arc<AtomicBool>,
     trust: Trust,
+    /// The region that requests are signed for.
+    region: String,
 }
 
 /// A presigned PUT and the headers its signature covers.
@@ -125,7 +127,7 @@ impl Objects {
         // reaches no store of the operator's own, and moves no call away from the host that URLs are signed for.
         let mut builder = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(region))
+            .region(Region::new(region.clone()))
             .use_fips(aws.fips)
             .use_dual_stack(aws.dualstack)
             .force_path_style(config.force_path_style)
@@ -142,7 +144,7 @@ impl Objects {
         #[cfg(feature = "dev")]
         builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
         let (client, bucket, sealed) = (Client::from_conf(builder.build()), config.bucket.clone(), Arc::default());
-        Ok(Self { client, bucket, origin, signer, clock, inside, sealed, trust })
+        Ok(Self { client, bucket, origin, signer, clock, inside, sealed, trust, region })
     }
 
     /// Returns a client without credentials, which believes the same certificates.

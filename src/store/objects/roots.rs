@@ -1,5 +1,5 @@
-//! Answers whose XML has another root than AWS gives it: gofakes3 and rclone name that of CreateMultipartUpload otherwise, moto that of
-//! ListParts, Ceph RGW that of the public access block, and some stores wrap their errors. The SDK reads none of them.
+//! Answers whose XML has another root than AWS gives it: gofakes3 and rclone name that of `CreateMultipartUpload` otherwise, moto that of
+//! `ListParts`, Ceph RGW that of the public access block, and some stores wrap their errors. The SDK reads none of them.
 //!
 //! A root is renamed only where the member is there that every such answer has: what a proxy says is never taken for an empty answer.
 
@@ -103,12 +103,11 @@ fn root(text: &str) -> Option<(usize, &str)> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
     fn read(method: &str, query: &str, text: &str) -> Option<String> {
-        under_root(text, Expected::by(method, query).0.unwrap())
+        under_root(text, Expected::by(method, query).0?)
     }
 
     #[test]

@@ -116,6 +116,15 @@ async fn a_form_outside_its_policy_is_refused() {
     let mut bare = good.clone();
     bare.retain(|(n, _)| n == "key");
     expect(post(&server, &bare, "ten bytes!").await, 403, "AccessDenied").await;
+    let mut keyless = good.clone();
+    keyless.retain(|(n, _)| n != "key");
+    expect(post(&server, &keyless, "ten bytes!").await, 400, "InvalidArgument").await;
+    let fields =
+        good.iter().map(|(name, value)| format!("--BB\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"));
+    let fileless =
+        server.http.post(format!("{}/{BUCKET}", server.base)).header("content-type", "multipart/form-data; boundary=BB");
+    let fileless = fileless.body(fields.collect::<String>() + "--BB--\r\n").send().await.unwrap();
+    expect(fileless, 400, "InvalidArgument").await;
     assert!(!server.exists("in/a").await);
     assert_eq!(server.temps(), 0);
     server.end().await;
