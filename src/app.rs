@@ -16,7 +16,7 @@ use crate::{
     domain::{Valet, deployment::PairError},
     http,
     metrics::METRICS,
-    store::{Objects, Store, StoreError},
+    store::{Objects, Store, StoreError, objects::Diagnosis},
 };
 
 /// Connections of operators' tools: few ask, and all of them at once must not be locked out by clients.
@@ -51,6 +51,9 @@ pub enum ConnectError {
     /// S3.
     #[error("S3 (S3_BUCKET, S3_ENDPOINT and the AWS credentials): {0}")]
     Objects(#[source] StoreError),
+    /// The bucket.
+    #[error("{0}. To do: {remedy}", remedy = .0.remedy())]
+    Bucket(#[from] Box<Diagnosis>),
     /// Bucket and database do not belong together.
     #[error(transparent)]
     Pair(#[from] PairError),
@@ -97,7 +100,7 @@ impl App {
     /// [`ConnectError`].
     pub async fn connect_pair(config: &Config) -> Result<Self, ConnectError> {
         let app = Self::open(config).await?;
-        app.valet.probe_objects().await.map_err(ConnectError::Objects)?;
+        app.valet.diagnose_objects().await.map_err(Box::new)?;
         app.valet.verify_pair().await?;
         app.valet.make_indexes().await.map_err(ConnectError::Database)?;
         Ok(app)

@@ -91,6 +91,9 @@ struct CheckArguments {
     /// Pages of localhost may upload too: for development.
     #[arg(long)]
     loopback: bool,
+    /// Print one JSON document instead of the table.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(clap::Args)]
@@ -197,10 +200,26 @@ async fn serve() -> Result<(), Failure> {
 }
 
 async fn check(arguments: CheckArguments) -> Result<(), Failure> {
-    let config = settings()?;
-    let report = check::run(&config, check::Options { fix: arguments.fix, loopback: arguments.loopback }).await;
-    output::line(&report)?;
-    if report.is_sound() { Ok(()) } else { Err("promises of Valet's do not hold here".into()) }
+    let config = match settings() {
+        Err(problems) if arguments.json => {
+            output::line(check::unreadable(&problems).to_json())?;
+            return Err(problems.into());
+        }
+        config => config?,
+    };
+    let stop = on_signal()?;
+    let options = check::Options { fix: arguments.fix, loopback: arguments.loopback };
+    let report = check::run_until(&config, options, stop.cancelled()).await;
+    if arguments.json {
+        output::line(report.to_json())?;
+    } else {
+        output::line(&report)?;
+    }
+    match report.cut_short {
+        Some(why) => Err(why.into()),
+        None if report.is_sound() => Ok(()),
+        None => Err("promises of Valet's do not hold here".into()),
+    }
 }
 
 async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {

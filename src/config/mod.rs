@@ -91,6 +91,8 @@ pub struct S3 {
     pub finalize: Finalize,
     /// `None`: as the AWS SDK finds it.
     pub region: Option<String>,
+    /// Certificates in PEM that are believed instead of the system's.
+    pub ca_bundle: Option<Vec<u8>>,
     /// `None`: the AWS SDK's own chain. Set by the local stack only.
     pub credentials: Option<signer::Credentials>,
 }
@@ -173,6 +175,14 @@ pub enum LogFormat {
 #[derive(Debug)]
 pub struct Problems(Vec<String>);
 
+impl Problems {
+    /// Returns a sentence for each problem, which begins with the setting's name.
+    #[must_use]
+    pub fn list(&self) -> &[String] {
+        &self.0
+    }
+}
+
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the configuration has {} problem{}:", self.0.len(), if self.0.len() == 1 { "" } else { "s" })?;
@@ -193,6 +203,8 @@ impl Config {
     pub fn read(lookup: Lookup<'_>) -> Result<Self, Problems> {
         let mut env = Reader::new(lookup);
         env.log_filter("RUST_LOG");
+        // The TLS libraries read it by themselves, and believe nobody where they cannot.
+        let _ = env.certificates("SSL_CERT_FILE");
         let endpoint = env.endpoint("S3_ENDPOINT");
         let region = env.region("AWS_REGION", endpoint.is_some());
         // A shorter life of uploads shortens their URLs', and one of sessions their access tokens', unless that is said.
@@ -213,6 +225,7 @@ impl Config {
                 force_path_style: env.flag("S3_FORCE_PATH_STYLE", false),
                 finalize: env.finalize("S3_FINALIZE"),
                 region,
+                ca_bundle: env.certificates("AWS_CA_BUNDLE"),
                 credentials: None,
             },
             tokens: Tokens {

@@ -1,4 +1,9 @@
-//! Names of things elsewhere: bucket, endpoint, region, database.
+//! Names of things elsewhere: bucket, endpoint, region, database, files of certificates.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+};
 
 use super::reader::Reader;
 use crate::signer;
@@ -6,6 +11,9 @@ use crate::signer;
 /// Beginnings and ends that AWS keeps for itself: access points, S3 Express, tables.
 const RESERVED: ([&str; 3], [&str; 5]) =
     (["xn--", "sthree-", "amzn-s3-demo-"], ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"]);
+
+/// The longest file of certificates that is read, in bytes: the system's own have a quarter of a mebibyte.
+const LONGEST_FILE: u64 = 8 << 20;
 
 /// "General purpose bucket naming rules" in the Amazon S3 user guide; other stores take no more.
 fn is_bucket(name: &str) -> bool {
@@ -27,6 +35,19 @@ fn is_database(name: &str) -> bool {
     (1..=63).contains(&name.len())
         && !name.bytes().any(|byte| b"/\\. \"$*<>:|?\0".contains(&byte))
         && !["admin", "local", "config"].contains(&name)
+}
+
+/// How a certificate begins.
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+/// Reads a regular file: a device or a pipe may have no end.
+fn read_file(path: &str) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LONGEST_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl Reader<'_> {
@@ -64,6 +85,16 @@ impl Reader<'_> {
         };
         let default = has_endpoint.then(|| "us-east-1".to_owned());
         self.checked(name, default, "a region's name such as eu-central-1", |text| is_region(text).then(|| Some(text.to_owned())))
+    }
+
+    /// A file with certificates in PEM (RFC 7468).
+    pub(super) fn certificates(&mut self, name: &str) -> Option<Vec<u8>> {
+        let wanted = "the path of a file, readable here, with certificates in PEM (-----BEGIN CERTIFICATE-----)";
+        self.checked(name, None, wanted, |path| {
+            let pem = read_file(path).ok()?;
+            let begins = pem.windows(BEGIN.len()).any(|window| window == BEGIN);
+            begins.then_some(Some(pem))
+        })
     }
 
     /// `RUST_LOG` is read where logging starts, which takes its default for what cannot be read.

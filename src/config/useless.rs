@@ -26,6 +26,8 @@ const COUNTS: &[&str] = &["0", "-1", "1.5", "many", "99999999999"];
 const RATES: &[&str] = &["0/1m", "300", "300/0s", "300/2days", "/1m"];
 const FLAGS: &[&str] = &["maybe", "2", "offf"];
 const LISTS: &[&str] = &[",", "a,,b", "a,"];
+/// No file, no regular one, and one without a certificate: that of a package, where tests run.
+const NO_CERTIFICATES: &[&str] = &["/no/such/file.pem", "/dev/null", ".", "Cargo.toml"];
 /// Any text is one, and has an effect.
 const ANY: &[&str] = &[];
 
@@ -39,6 +41,7 @@ const ROWS: &[Row<'_>] = &[
     ("ACCESS_TOKEN_TTL", &["10m"], PROVIDER_ALONE),
     ("ADMIN_BIND", &["9464", "localhost", "127.0.0.1", "127.0.0.1:99999"], &[]),
     ("ADMIN_BIND", &["127.0.0.1:3000", "0.0.0.0:3000"], &[("BIND", "0.0.0.0:3000")]),
+    ("AWS_CA_BUNDLE", NO_CERTIFICATES, &[]),
     ("AWS_ENDPOINT_URL", &["http://localhost:4566"], &[]),
     ("AWS_ENDPOINT_URL_S3", &["http://localhost:4566"], &[]),
     ("AWS_USE_DUALSTACK_ENDPOINT", &["maybe", "1", "on"], &[]),
@@ -115,6 +118,7 @@ const ROWS: &[Row<'_>] = &[
     ("S3_PUBLIC_ENDPOINT", &["https://s3-accelerate.amazonaws.com"], &[("S3_FORCE_PATH_STYLE", "true")]),
     ("SIGNUP", FLAGS, &[]),
     ("SIGNUP", &["off"], &[("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "valet")]),
+    ("SSL_CERT_FILE", NO_CERTIFICATES, &[]),
     ("STOP_DELAY", DURATIONS, &[]),
     ("STOP_DELAY", &["61s"], &[]),
     ("SWEEP_GRACE", DURATIONS, &[]),

@@ -44,7 +44,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     config::{self, Config},
     model::{Image, UserId},
-    store::{Objects, Store, StoreError},
+    store::{Objects, Store, StoreError, objects::Diagnosis},
 };
 
 /// What the use cases work with: one of these serves all requests.
@@ -126,6 +126,14 @@ impl Valet {
     /// [`StoreError`].
     pub async fn probe_objects(&self) -> Result<(), StoreError> {
         self.objects.probe().await
+    }
+
+    /// Whether the bucket can be used; else why not, as an operator can act on it.
+    ///
+    /// # Errors
+    /// [`Diagnosis`].
+    pub async fn diagnose_objects(&self) -> Result<(), Diagnosis> {
+        self.objects.diagnose().await.map(drop)
     }
 
     /// How many passwords are being hashed, and how many wait.

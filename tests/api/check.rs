@@ -1,6 +1,10 @@
 //! `valet check` against the run's servers: what they promise is found, and so is every planted defect.
 
+mod causes;
 pub mod defects;
+mod endings;
+mod json;
+mod lifecycle;
 
 use std::time::Duration;
 
@@ -11,6 +15,7 @@ use valet::domain::check::{self, Answer, Options, Report, Severity, rules};
 
 use super::app::{TestApp, s3_is_local};
 use defects::{Defect, Proxy};
+use futures_util::{StreamExt, stream};
 
 const ORIGIN: &str = "https://app.example";
 
@@ -83,21 +88,21 @@ async fn every_planted_defect_is_found() {
     if !s3_is_local() {
         return;
     }
-    for (defect, expected) in defects::ALL {
-        let mut app = app().await;
-        let proxy = Proxy::start(&app, *defect).await;
-        app.config.s3.public_endpoint = Some(proxy.endpoint.clone());
-        app.config.s3.endpoint = Some(proxy.endpoint.clone());
-        let report = examine(&app).await;
-        let mut found = no(&report);
-        found.retain(|name| !EXPECTED.contains(name));
-        assert_eq!(&found, expected, "{defect:?}");
-        let broken = report
-            .findings
-            .iter()
-            .any(|finding| expected.contains(&finding.rule.name) && finding.rule.severity == Severity::Broken);
-        assert_eq!(report.is_sound(), !broken, "{defect:?}");
-    }
+    stream::iter(defects::ALL).for_each_concurrent(4, |(defect, expected)| find(*defect, expected)).await;
+}
+
+async fn find(defect: Defect, expected: &[&str]) {
+    let mut app = app().await;
+    let proxy = Proxy::start(&app, defect).await;
+    app.config.s3.public_endpoint = Some(proxy.endpoint.clone());
+    app.config.s3.endpoint = Some(proxy.endpoint.clone());
+    let report = examine(&app).await;
+    let mut found = no(&report);
+    found.retain(|name| !EXPECTED.contains(name));
+    assert_eq!(found, expected, "{defect:?}");
+    let broken =
+        report.findings.iter().any(|finding| expected.contains(&finding.rule.name) && finding.rule.severity == Severity::Broken);
+    assert_eq!(report.is_sound(), !broken, "{defect:?}");
 }
 
 /// A store that refuses everything must not pass for one that refuses what it should.
@@ -264,5 +269,5 @@ async fn the_command_prints_the_table_and_its_status_tells() {
     assert!(sound.status.success(), "{text}{}", String::from_utf8_lossy(&sound.stderr));
     assert!(text.contains("upload: checksum enforced") && text.contains("0 broken"), "{text}");
     assert_eq!(broken.status.code(), Some(1));
-    assert!(String::from_utf8(broken.stdout).unwrap().contains("do: check S3_BUCKET"));
+    assert!(String::from_utf8(broken.stdout).unwrap().contains("do: create the bucket, or check S3_BUCKET"));
 }

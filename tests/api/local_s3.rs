@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod completing;
+mod copying;
 mod cors;
 mod crashes;
 mod forms;

@@ -69,6 +69,8 @@ mod stores;
 mod sweeper;
 mod switches;
 mod throttling;
+#[path = "../faults/tls/mod.rs"]
+mod tls;
 mod unfit;
 mod unsigned;
 mod uploads;

@@ -53,7 +53,7 @@ impl Settings {
     }
 
     /// Its one message, said within 15 s by a process that fails.
-    async fn refusal(&self) -> String {
+    pub async fn refusal(&self) -> String {
         let began = Instant::now();
         let (status, out, err) = self.start().end(Duration::from_secs(20)).await;
         assert!(began.elapsed() < Duration::from_secs(15), "{:?}: {err}", began.elapsed());

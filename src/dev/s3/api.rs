@@ -6,7 +6,7 @@ use hyper::header::IF_NONE_MATCH;
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 
-use super::condition::WriteCondition;
+use super::condition::{self, WriteCondition};
 use super::config::Config;
 use super::folder::{Bucket as Store, Folder, blocking, internal};
 use super::object::timestamp;
@@ -66,8 +66,10 @@ impl S3 for Api {
         put::put(&self.folder, bucket, req).await
     }
 
-    async fn head_object(&self, req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
+    async fn head_object(&self, mut req: S3Request<HeadObjectInput>) -> Answer<HeadObjectOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
+        let listed = condition::among(req.headers.get(IF_NONE_MATCH), bucket.meta(&req.input.key).ok().as_deref());
+        req.input.if_none_match = listed.or(req.input.if_none_match);
         let out = read::head(&bucket, req.input)?;
         let partial = out.content_range.is_some();
         let mut response = S3Response::new(out);
@@ -75,9 +77,15 @@ impl S3 for Api {
         Ok(response)
     }
 
-    async fn get_object(&self, req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
+    async fn get_object(&self, mut req: S3Request<GetObjectInput>) -> Answer<GetObjectOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
+        let listed = condition::among(req.headers.get(IF_NONE_MATCH), bucket.meta(&req.input.key).ok().as_deref());
+        req.input.if_none_match = listed.or(req.input.if_none_match);
         answer(read::get(bucket, req.input).await?)
+    }
+
+    async fn get_object_attributes(&self, req: S3Request<GetObjectAttributesInput>) -> Answer<GetObjectAttributesOutput> {
+        answer(read::attributes(&*self.bucket(&req.input.bucket)?, &req.input)?)
     }
 
     async fn delete_object(&self, req: S3Request<DeleteObjectInput>) -> Answer<DeleteObjectOutput> {
@@ -177,6 +185,11 @@ impl S3 for Api {
             return Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."));
         }
         answer(multipart::upload_part(Arc::clone(&self.folder), bucket, input, req.trailing_headers).await?)
+    }
+
+    async fn upload_part_copy(&self, req: S3Request<UploadPartCopyInput>) -> Answer<UploadPartCopyOutput> {
+        let folder = Arc::clone(&self.folder);
+        answer(blocking(move || copy::copy_part(&folder, req.input)).await?)
     }
 
     async fn list_parts(&self, req: S3Request<ListPartsInput>) -> Answer<ListPartsOutput> {

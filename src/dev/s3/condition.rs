@@ -47,6 +47,14 @@ pub(super) fn failed() -> S3Error {
     s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
+/// The condition of an `If-None-Match` that lists several tags, which the protocol layer does not read: the one among them that the
+/// object has.
+pub(super) fn among(listed: Option<&HeaderValue>, current: Option<&Meta>) -> Option<ETagCondition> {
+    let (tags, meta) = (listed?.to_str().ok().filter(|tags| tags.contains(','))?, current?);
+    let bare = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
+    tags.split(',').any(|tag| bare(tag) == meta.etag).then(|| ETagCondition::ETag(meta.e_tag()))
+}
+
 /// The four conditions of a read, or of a copy's source.
 #[derive(Debug, Default)]
 pub(super) struct ReadConditions {

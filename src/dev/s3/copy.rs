@@ -1,30 +1,123 @@
-//! `CopyObject`: from object to object inside the server, hashing what is copied.
+//! `CopyObject` and `UploadPartCopy`: from object to object or part inside the server, hashing what is copied.
 
+use std::fs::File;
+use std::io::{Seek as _, SeekFrom};
+use std::ops::Range;
 use std::sync::Arc;
 
-use s3s::dto::{CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopySource, MetadataDirective};
+use s3s::dto::{
+    CopyObjectInput, CopyObjectOutput, CopyObjectResult, CopyPartResult, CopySource, MetadataDirective, UploadPartCopyInput,
+    UploadPartCopyOutput,
+};
 use s3s::{S3Result, s3_error};
 
 use super::checksum::{Algorithm, Kind, write_sums};
 use super::condition::{ReadConditions, WriteCondition, failed};
 use super::folder::{Folder, hex, internal};
-use super::ingest::Sink;
+use super::ingest::{MAX_BYTES, Sink};
+use super::multipart::check_number;
 use super::object::{Headers, Meta, now_ms};
 use super::read::check_version;
+use super::upload::Upload;
+
+/// The bucket and the key that a copy is of.
+fn named(source: &CopySource) -> S3Result<(&str, &str)> {
+    let CopySource::Bucket { bucket, key, version_id } = source else {
+        return Err(s3_error!(NotImplemented, "The local S3 copies from buckets only"));
+    };
+    check_version(version_id.as_deref())?;
+    Ok((bucket, key))
+}
+
+fn opened(folder: &Folder, source: &CopySource, conditions: &ReadConditions) -> S3Result<(File, Arc<Meta>)> {
+    let (bucket, key) = named(source)?;
+    let (file, meta) = folder.bucket(bucket)?.open(key)?;
+    // A copy has no 304: both ways to fail are 412.
+    conditions.check(&meta).map_err(|_either| failed())?;
+    Ok((file, meta))
+}
+
+/// Opens the source that either input names, on its conditions.
+macro_rules! source {
+    ($folder:expr, $input:expr) => {
+        opened(
+            $folder,
+            &$input.copy_source,
+            &ReadConditions {
+                if_match: $input.copy_source_if_match.take(),
+                if_none_match: $input.copy_source_if_none_match.take(),
+                if_modified_since: $input.copy_source_if_modified_since.take(),
+                if_unmodified_since: $input.copy_source_if_unmodified_since.take(),
+            },
+        )
+    };
+}
+
+/// Copies a range of an object, or all of it, as a part. Does file I/O for as long as copying takes.
+pub(super) fn copy_part(folder: &Folder, mut input: UploadPartCopyInput) -> S3Result<UploadPartCopyOutput> {
+    check_number(input.part_number)?;
+    let bucket = folder.bucket(&input.bucket)?;
+    let upload = Upload::find(&bucket, &input.upload_id, &input.key)?;
+    let (mut file, source) = source!(folder, input)?;
+    let range = copied(input.copy_source_range.as_deref(), source.size)?;
+    let size = range.end - range.start;
+    if size > MAX_BYTES {
+        return Err(s3_error!(
+            InvalidRequest,
+            "The specified copy source is larger than the maximum allowable size for a copy source: {MAX_BYTES}"
+        ));
+    }
+    let mut sink = Sink::create(folder, upload.algorithm).map_err(internal)?;
+    file.seek(SeekFrom::Start(range.start)).map_err(internal)?;
+    sink.copy(&mut file, size).map_err(internal)?;
+    let received = sink.finish();
+    let meta = Meta {
+        key: String::new(),
+        size,
+        etag: hex(&received.md5),
+        modified: now_ms(),
+        headers: Headers::default(),
+        sums: received.sums.clone(),
+        named: upload.algorithm,
+        kind: Kind::Full,
+        parts: Vec::new(),
+        upload: None,
+    };
+    let temp = received.seal(&meta)?;
+    upload.put_part(&bucket, input.part_number, &temp)?;
+    let mut result =
+        CopyPartResult { e_tag: Some(meta.e_tag()), last_modified: Some(meta.last_modified()), ..CopyPartResult::default() };
+    write_sums!(result, meta.sums);
+    Ok(UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() })
+}
+
+/// The bytes that `x-amz-copy-source-range` names: first and last, both within the source ("`UploadPartCopy`" in the S3 API reference).
+fn copied(range: Option<&str>, size: u64) -> S3Result<Range<u64>> {
+    let Some(range) = range else { return Ok(0..size) };
+    let ends = range.strip_prefix("bytes=").and_then(|ends| ends.split_once('-'));
+    let Some((Ok(first), Ok(last))) = ends.map(|(first, last)| (first.parse::<u64>(), last.parse::<u64>())) else {
+        return Err(s3_error!(
+            InvalidArgument,
+            "The x-amz-copy-source-range value must be of the form bytes=first-last where first and last are the \
+             zero-based offsets of the first and last bytes to copy"
+        ));
+    };
+    if first > last || last >= size {
+        return Err(s3_error!(InvalidRequest, "The specified copy range is invalid for the source object size: {size}"));
+    }
+    Ok(first..last + 1)
+}
 
 /// Copies; `replacement` is used when the directive is REPLACE. Does file I/O for as long as copying takes.
 pub(super) fn copy(
     folder: &Folder,
-    input: CopyObjectInput,
+    mut input: CopyObjectInput,
     replacement: Headers,
     condition: &WriteCondition,
 ) -> S3Result<CopyObjectOutput> {
-    let CopySource::Bucket { bucket: from, key: from_key, version_id } = &input.copy_source else {
-        return Err(s3_error!(NotImplemented, "The local S3 copies from buckets only"));
-    };
-    check_version(version_id.as_deref())?;
+    let (from, from_key) = named(&input.copy_source)?;
     let replace = input.metadata_directive.as_ref().is_some_and(|d| d.as_str() == MetadataDirective::REPLACE);
-    if **from == *input.bucket && **from_key == *input.key && !replace {
+    if from == input.bucket && from_key == input.key && !replace {
         return Err(s3_error!(
             InvalidRequest,
             "This copy request is illegal because it is trying to copy an object to itself without changing the \
@@ -32,15 +125,7 @@ pub(super) fn copy(
         ));
     }
     let target = folder.bucket(&input.bucket)?;
-    let (mut file, source) = folder.bucket(from)?.open(from_key)?;
-    let conditions = ReadConditions {
-        if_match: input.copy_source_if_match,
-        if_none_match: input.copy_source_if_none_match,
-        if_modified_since: input.copy_source_if_modified_since,
-        if_unmodified_since: input.copy_source_if_unmodified_since,
-    };
-    // A copy has no 304: both ways to fail are 412.
-    conditions.check(&source).map_err(|_either| failed())?;
+    let (mut file, source) = source!(folder, input)?;
     condition.check(target.index().get(&input.key).map(Arc::as_ref))?;
 
     let asked = input.checksum_algorithm.as_ref().map(Algorithm::from_dto).transpose()?;
@@ -58,6 +143,7 @@ pub(super) fn copy(
         named: Some(named),
         kind: Kind::Full,
         parts: Vec::new(),
+        upload: None,
     };
     let temp = received.seal(&meta)?;
     let meta = target.publish(&temp, meta, condition, None)?;

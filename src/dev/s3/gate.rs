@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 use super::api::Api;
 use super::folder::Folder;
-use super::put::FormLocation;
+use super::put::{FileName, FormLocation};
 use super::{Options, cors, errors, guard};
 use crate::config::CorsOrigins;
 
@@ -40,6 +40,9 @@ const MAX_FORM_BYTES: u64 = 1 << 30;
 /// Bytes of a form that the protocol layer gets at once. It gives a file up when a piece that ends with the beginning of a
 /// delimiter (one `\r` will do) is followed by one above 64 KiB.
 const PIECE: usize = 32 * 1024;
+
+/// The longest that a form's fields are looked through, in bytes: AWS takes 20 KB of them.
+const MAX_FIELDS: usize = 64 * 1024;
 
 /// One per server.
 pub(super) struct Gate {
@@ -137,7 +140,10 @@ impl Gate {
     async fn serve(&self, parts: Parts, body: Incoming) -> HttpResponse {
         let waits = parts.headers.contains_key(EXPECT);
         let form = guard::is_form(&parts);
-        let reading = Reading { body, left: Bytes::new(), piece: if form { PIECE } else { usize::MAX } };
+        let name = FileName::default();
+        let (piece, head) =
+            if form { (PIECE, Some(Head { bytes: Vec::new(), name: name.clone(), is_read: false })) } else { (usize::MAX, None) };
+        let reading = Reading { body, left: Bytes::new(), piece, head };
         let body = Shared(Arc::new(Inner { reading: Mutex::new(reading), touched: AtomicBool::new(false) }));
         let rest = body.clone();
         let response = match guard::check(&parts, &self.region, OffsetDateTime::now_utc()) {
@@ -148,10 +154,18 @@ impl Gate {
             }
             Ok(()) => {
                 let service = if form { &self.forms } else { &self.requests };
-                let request = Request::from_parts(parts, Body::http_body(body));
+                let mut request = Request::from_parts(parts, Body::http_body(body));
+                request.extensions_mut().insert(name);
                 // The protocol layer logs whole requests, presigned queries included: it has no subscriber.
                 let answer = service.call(request).with_subscriber(Dispatch::none()).await;
                 match answer {
+                    Ok(answer) if form && !answer.status().is_success() && rest.lacks_key() => refusal(s3_error!(
+                        InvalidArgument,
+                        "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields."
+                    )),
+                    Ok(answer) if form && says(&answer, "<Code>MalformedPOSTRequest</Code>") && rest.lacks_file() => {
+                        refusal(s3_error!(InvalidArgument, "POST requires exactly one file upload per request."))
+                    }
                     Ok(answer) if form && breaks_policy(&answer) => {
                         refusal(s3_error!(AccessDenied, "Invalid according to Policy: Policy Condition failed"))
                     }
@@ -185,11 +199,15 @@ fn refusal(error: S3Error) -> HttpResponse {
 
 /// Whether the protocol layer answers a form outside its policy with 400, as it does a malformed policy; AWS says 403.
 fn breaks_policy(answer: &HttpResponse) -> bool {
+    says(answer, "<Code>InvalidPolicyDocument</Code>")
+        && (says(answer, "<Message>Policy condition") || says(answer, "<Message>Bucket in form field"))
+}
+
+/// Whether a 400 has this text.
+fn says(answer: &HttpResponse, text: &str) -> bool {
     let body = answer.body().bytes().unwrap_or_default();
     let body = String::from_utf8_lossy(&body);
-    answer.status() == StatusCode::BAD_REQUEST
-        && body.contains("<Code>InvalidPolicyDocument</Code>")
-        && (body.contains("<Message>Policy condition") || body.contains("<Message>Bucket in form field"))
+    answer.status() == StatusCode::BAD_REQUEST && body.contains(text)
 }
 
 /// A request's body that the gate keeps hold of while the protocol reads it.
@@ -207,6 +225,36 @@ struct Reading {
     /// Of a frame that was longer than a piece.
     left: Bytes,
     piece: usize,
+    /// Of a form.
+    head: Option<Head>,
+}
+
+/// The fields of a form, up to the file: what the protocol layer does not pass on of them.
+struct Head {
+    bytes: Vec<u8>,
+    name: FileName,
+    is_read: bool,
+}
+
+impl Head {
+    fn read(&mut self, piece: &[u8]) {
+        if self.is_read {
+            return;
+        }
+        self.bytes.extend_from_slice(piece);
+        let after = |text: &str| Some(self.find(text)? + text.len());
+        if let Some(name) = after("name=\"file\"; filename=\"").and_then(|at| self.bytes.get(at..))
+            && let Some(end) = name.iter().position(|byte| *byte == b'"')
+        {
+            self.name.set(&String::from_utf8_lossy(&name[..end]));
+            self.is_read = true;
+        }
+        self.is_read |= self.bytes.len() > MAX_FIELDS;
+    }
+
+    fn find(&self, text: &str) -> Option<usize> {
+        self.bytes.windows(text.len()).position(|window| window.eq_ignore_ascii_case(text.as_bytes()))
+    }
 }
 
 impl Reading {
@@ -221,6 +269,9 @@ impl Reading {
             }
         }
         let piece = self.left.split_to(self.left.len().min(self.piece));
+        if let Some(head) = &mut self.head {
+            head.read(&piece);
+        }
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 }
@@ -228,6 +279,14 @@ impl Reading {
 impl Shared {
     fn reading(&self) -> MutexGuard<'_, Reading> {
         self.0.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lacks_key(&self) -> bool {
+        self.reading().head.as_ref().is_some_and(|head| !head.bytes.is_empty() && head.find("name=\"key\"").is_none())
+    }
+
+    fn lacks_file(&self) -> bool {
+        self.reading().head.as_ref().is_some_and(|head| head.find("name=\"file\"").is_none())
     }
 
     async fn drain(mut self) {

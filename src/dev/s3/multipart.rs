@@ -55,7 +55,7 @@ fn kind(algorithm: Option<Algorithm>, asked: Option<&ChecksumType>) -> S3Result<
     }
 }
 
-fn check_number(number: i32) -> S3Result<()> {
+pub(super) fn check_number(number: i32) -> S3Result<()> {
     if (1..=MAX_PARTS).contains(&number) {
         Ok(())
     } else {
@@ -97,6 +97,7 @@ pub(super) async fn upload_part(
         named,
         kind: Kind::Full,
         parts: Vec::new(),
+        upload: None,
     };
     let mut out = UploadPartOutput { e_tag: Some(meta.e_tag()), ..UploadPartOutput::default() };
     write_sums!(out, meta.sums);
@@ -208,7 +209,10 @@ pub(super) fn complete(
     mut input: CompleteMultipartUploadInput,
 ) -> S3Result<CompleteMultipartUploadOutput> {
     let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-    let upload = Upload::find(bucket, &input.upload_id, &input.key)?;
+    let upload = match Upload::find(bucket, &input.upload_id, &input.key) {
+        Err(gone) => return completed_before(bucket, &input, &condition).ok_or(gone),
+        Ok(upload) => upload,
+    };
     let given = input.multipart_upload.take().and_then(|m| m.parts).unwrap_or_default();
     let parts = check_parts(bucket, &upload, given)?;
     let size = parts.iter().map(|p| p.1.size).sum::<u64>();
@@ -220,15 +224,14 @@ pub(super) fn complete(
     // Without an algorithm AWS keeps a CRC64NVME of the whole.
     let named = upload.algorithm.unwrap_or(Algorithm::Crc64nvme);
     let whole = (upload.kind == Kind::Full).then_some(named);
-    let mut digests = Vec::with_capacity(parts.len() * 16);
     let mut sums = Sums::new();
     if upload.kind == Kind::Composite {
         sums.insert(named, named.composite(parts.iter().map(|(_, m)| m.sums.get(&named)))?);
     }
     let mut sink = Sink::create(folder, whole).map_err(internal)?;
     let sizes: Vec<u64> = parts.iter().map(|p| p.1.size).collect();
+    let etag = whole_tag(parts.iter().map(|p| p.1.etag.as_str()));
     for (mut file, meta) in parts {
-        digests.extend(unhex(&meta.etag));
         std::io::Seek::rewind(&mut file).map_err(internal)?;
         sink.copy(&mut file, meta.size).map_err(internal)?;
     }
@@ -241,26 +244,52 @@ pub(super) fn complete(
     let meta = Meta {
         key: upload.key.clone(),
         size,
-        etag: format!("{}-{}", hex(&Md5::checksum(&digests)), sizes.len()),
+        etag,
         modified: now_ms(),
         headers: upload.headers.clone(),
         sums,
         named: Some(named),
         kind: upload.kind,
         parts: sizes,
+        upload: Some(upload.id.clone()),
     };
     let temp = received.seal(&meta)?;
     let meta = bucket.publish(&temp, meta, &condition, Some((folder, &upload)))?;
+    Ok(completed(bucket, &meta))
+}
+
+fn completed(bucket: &Bucket, meta: &Meta) -> CompleteMultipartUploadOutput {
     let mut out = CompleteMultipartUploadOutput {
         location: Some(format!("/{}/{}", bucket.name, meta.key)),
-        bucket: Some(input.bucket),
+        bucket: Some(bucket.name.clone()),
         key: Some(meta.key.clone()),
         e_tag: Some(meta.e_tag()),
         checksum_type: Some(meta.kind.to_dto()),
         ..CompleteMultipartUploadOutput::default()
     };
     write_sums!(out, meta.named_sums());
-    Ok(out)
+    out
+}
+
+/// A client that lost the answer asks again and gets the same one, as from AWS: while the object is there that this upload became, for
+/// the same parts, and without a condition on what is there.
+fn completed_before(
+    bucket: &Bucket,
+    input: &CompleteMultipartUploadInput,
+    condition: &WriteCondition,
+) -> Option<CompleteMultipartUploadOutput> {
+    let meta = bucket.meta(&input.key).ok().filter(|meta| meta.upload.as_ref() == Some(&input.upload_id))?;
+    let parts = input.multipart_upload.as_ref()?.parts.as_ref()?;
+    let tags = parts.iter().map(|part| part.e_tag.as_ref().map(ETag::value)).collect::<Option<Vec<_>>>()?;
+    let is_same = whole_tag(tags.into_iter()) == meta.etag;
+    (is_same && *condition == WriteCondition::Always).then(|| completed(bucket, &meta))
+}
+
+/// The entity tag of what parts with these become.
+fn whole_tag<'a>(parts: impl ExactSizeIterator<Item = &'a str>) -> String {
+    let count = parts.len();
+    let digests: Vec<u8> = parts.flat_map(unhex).collect();
+    format!("{}-{count}", hex(&Md5::checksum(&digests)))
 }
 
 /// The parts of a Complete request, opened, when the request is right about each.

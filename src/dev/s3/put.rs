@@ -1,7 +1,7 @@
 //! `PutObject`, and browsers' forms: the request's body becomes an object, once it is what it claims to be.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hyper::Method;
 use hyper::header::{ETAG, HOST};
@@ -42,6 +42,13 @@ pub(super) fn user_metadata(given: Option<Metadata>) -> S3Result<BTreeMap<String
     Ok(given.into_iter().collect())
 }
 
+/// Metadata that a presigner moved from headers to the signed query, as the JavaScript SDK's does. AWS keeps it.
+fn hoisted(query: &str) -> impl Iterator<Item = (String, String)> {
+    let pairs = url::form_urlencoded::parse(query.as_bytes());
+    pairs
+        .filter_map(|(name, value)| Some((name.to_ascii_lowercase().strip_prefix("x-amz-meta-")?.to_owned(), value.into_owned())))
+}
+
 /// `aws-chunked` is about the transfer, not about the object.
 pub(super) fn stored_encoding(given: Option<&str>) -> Option<String> {
     let kept: Vec<_> = given?.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
@@ -57,11 +64,15 @@ pub(super) async fn put(
     mut req: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let input = &mut req.input;
+    if let Some(name) = req.extensions.get::<FileName>().filter(|_| req.method == Method::POST) {
+        input.key = name.put_into(&input.key);
+    }
     if input.key.len() > 1024 {
         return Err(s3_error!(KeyTooLongError, "Your key is too long"));
     }
     let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
-    let headers = headers!(input);
+    let mut headers = headers!(input);
+    headers.user.extend(hoisted(req.uri.query().unwrap_or_default()));
     let claims = Claims::new(read_sums!(input), input.content_md5.as_deref(), input.checksum_algorithm.as_ref())?;
     let length = input.content_length.or_else(|| known_length(input.body.as_ref()));
     if length.is_none() {
@@ -84,6 +95,7 @@ pub(super) async fn put(
         named: Some(named),
         kind: Kind::Full,
         parts: Vec::new(),
+        upload: None,
     };
     let meta = blocking(move || {
         let temp = received.seal(&meta)?;
@@ -102,6 +114,22 @@ pub(super) async fn put(
         response.headers.extend(meta.e_tag().to_http_header().ok().map(|t| (ETAG, t)));
     }
     Ok(response)
+}
+
+/// The name of a form's file, known when the protocol layer has read as far as the file.
+#[derive(Clone, Default)]
+pub(super) struct FileName(Arc<OnceLock<String>>);
+
+impl FileName {
+    /// Keeps the name without the folders that some browsers send with it.
+    pub(super) fn set(&self, sent: &str) {
+        let _ = self.0.set(sent.rsplit(['/', '\\']).next().unwrap_or_default().to_owned());
+    }
+
+    /// The key with the name in the place of `${filename}` ("POST Object" in the S3 API reference).
+    fn put_into(&self, key: &str) -> String {
+        self.0.get().map_or_else(|| key.to_owned(), |name| key.replace("${filename}", name))
+    }
 }
 
 /// The stored object's address, for the `Location` of a form's answer that redirects nowhere else.

@@ -1,6 +1,9 @@
 //! The bench: presigned requests with one deviation each, under a prefix that is cleaned up.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 use aws_lc_rs::digest;
 use bytes::Bytes;
@@ -25,8 +28,10 @@ use crate::{
 
 /// All that is written lies under here.
 const PREFIX: &str = "check/";
-/// What an earlier check left is removed when it is this old: no check runs so long.
-const STALE: Duration = Duration::from_secs(60 * 60);
+/// What an earlier check left is removed when it is this old: no check asks longer than [`super::LONGEST`].
+const STALE: Duration = Duration::from_secs(15 * 60);
+/// The end of the key of a second request.
+const HEADER: &str = "-header";
 /// Objects that are removed at once.
 const AT_ONCE: usize = 8;
 /// The life of the URLs that are to work.
@@ -44,6 +49,8 @@ pub(super) struct Lab<'a> {
     pub wire: Wire,
     run: String,
     now: OffsetDateTime,
+    /// Every key that was named, for a store whose objects these credentials may not list.
+    named: Mutex<Vec<ObjectKey>>,
 }
 
 /// A presigned PUT as it will be sent.
@@ -70,13 +77,35 @@ impl Put {
 
 impl<'a> Lab<'a> {
     pub fn new(objects: &'a Objects, wire: Wire, now: OffsetDateTime) -> Self {
-        Self { objects, prober: objects.prober(), wire, run: format!("{PREFIX}{}/", Uuid::new_v4()), now }
+        Self {
+            objects,
+            prober: objects.prober(),
+            wire,
+            run: format!("{PREFIX}{}/", Uuid::new_v4()),
+            now,
+            named: Mutex::default(),
+        }
     }
 
     /// Returns the key of a probe of this name, which is one of those that [`Lab::clean`] removes.
     pub fn key(&self, name: &str) -> ObjectKey {
         debug_assert!(is_name(name), "a probe has no known name: {name}");
-        ObjectKey::stored(format!("{}{name}", self.run))
+        self.named(ObjectKey::stored(format!("{}{name}", self.run)))
+    }
+
+    /// Returns the key of the preview of a probe.
+    pub fn preview(&self, key: &ObjectKey) -> ObjectKey {
+        self.named(key.preview())
+    }
+
+    /// Returns the key of a probe's second request, which deviates by a header.
+    pub fn by_header(&self, key: &ObjectKey) -> ObjectKey {
+        self.named(ObjectKey::stored(format!("{key}{HEADER}")))
+    }
+
+    fn named(&self, key: ObjectKey) -> ObjectKey {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
+        key
     }
 
     /// The PUT that clients get where the store needs no sealed one, for these bytes.
@@ -141,21 +170,24 @@ impl<'a> Lab<'a> {
     pub async fn is_refused(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
         let stored = self.read(key).await?.is_success();
         let but = if stored && !response.is_success() { ", yet stored" } else { "" };
-        Ok(holds(response.is_refused() && !stored, format!("HTTP {}{but}", response.status)))
+        Ok(holds(response.is_refused() && !stored, format!("{}{but}", response.said())))
     }
 
     /// Removes what this check wrote, and what checks that died have left.
     pub async fn clean(&self) -> Result<Answer, StoreError> {
         let mut next = None;
+        // Objects have the store's time.
+        let stale = self.now + self.objects.clock_ahead() - STALE;
         loop {
-            let page = self.objects.list_page(PREFIX, next).await?;
-            let is_stale = |object: &Listed| object.modified < self.now - STALE && is_probe(&object.key);
+            let page = match self.objects.list_page(PREFIX, next).await {
+                Ok(page) => page,
+                Err(error) if !error.is_passing() => return self.clean_unlisted(&error).await,
+                Err(error) => return Err(error),
+            };
+            let is_stale = |object: &Listed| object.modified < stale && is_probe(&object.key);
             let is_ours = |object: &Listed| object.key.as_str().starts_with(&self.run) || is_stale(object);
             let ours: Vec<_> = page.objects.into_iter().filter(is_ours).map(|object| object.key).collect();
-            stream::iter(&ours)
-                .map(Ok)
-                .try_for_each_concurrent(AT_ONCE, |key| async { self.objects.purge(key).await.map(drop) })
-                .await?;
+            self.purge(&ours).await?;
             next = page.next;
             if next.is_none() {
                 break;
@@ -168,9 +200,11 @@ impl<'a> Lab<'a> {
 
     /// Aborts the uploads in parts that this check opened, and those that checks that died have left open.
     async fn abort_uploads(&self) -> Result<(), StoreError> {
+        // Uploads have the store's time, too.
+        let stale = self.now + self.objects.clock_ahead() - STALE;
         let mut next = None;
         while let Some(page) = self.objects.upload_page(PREFIX, next).await? {
-            let is_stale = |upload: &ListedUpload| upload.initiated < self.now - STALE && is_probe(&upload.key);
+            let is_stale = |upload: &ListedUpload| upload.initiated < stale && is_probe(&upload.key);
             let is_ours = |upload: &ListedUpload| upload.key.as_str().starts_with(&self.run) || is_stale(upload);
             let ours: Vec<_> = page.uploads.into_iter().filter(is_ours).collect();
             let abort = |upload: &ListedUpload| {
@@ -185,6 +219,20 @@ impl<'a> Lab<'a> {
         }
         Ok(())
     }
+
+    /// Removes what this check may have written, where the store does not list it: what others left is not seen.
+    async fn clean_unlisted(&self, unlisted: &StoreError) -> Result<Answer, StoreError> {
+        tracing::debug!(%unlisted, "failed to list the objects of checks");
+        let mut keys = self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        keys.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        keys.dedup();
+        self.purge(&keys).await?;
+        Ok(Answer::Yes("objects cannot be listed: only those of this check were removed".to_owned()))
+    }
+
+    async fn purge(&self, keys: &[ObjectKey]) -> Result<(), StoreError> {
+        stream::iter(keys).map(Ok).try_for_each_concurrent(AT_ONCE, |key| async { self.objects.purge(key).await.map(drop) }).await
+    }
 }
 
 /// Whether a check wrote this key: `check/<UUIDv4>/<name>`, with a name that checks use. The bucket's owner may keep objects of
@@ -192,8 +240,9 @@ impl<'a> Lab<'a> {
 fn is_probe(key: &ObjectKey) -> bool {
     let Some((run, name)) = key.as_str().strip_prefix(PREFIX).and_then(|rest| rest.split_once('/')) else { return false };
     let is_run = Uuid::try_parse(run).is_ok_and(|id| id.get_version_num() == 4 && id.hyphenated().to_string() == run);
-    // A trial of a preview writes under the preview's key.
-    is_run && (is_name(name) || name.strip_suffix("-preview").is_some_and(is_name))
+    // Trials of a preview and of a form write under keys made of the probe's.
+    let is_of = |end| name.strip_suffix(end).is_some_and(is_name);
+    is_run && (is_name(name) || is_of("-preview") || is_of(HEADER))
 }
 
 /// The answer, unless it is that of a store in trouble, which has neither obeyed nor refused anything: that of an overloaded one
@@ -203,7 +252,7 @@ fn is_probe(key: &ObjectKey) -> bool {
 /// [`StoreError::Objects`] for such an answer.
 pub(super) fn calm(response: Response) -> Result<Response, StoreError> {
     if matches!(response.status, 408 | 429 | 500 | 502..600) {
-        return Err(StoreError::Objects { operation: "presigned request", reason: format!("HTTP {}", response.status) });
+        return Err(StoreError::Objects { operation: "presigned request", reason: response.said() });
     }
     Ok(response)
 }
@@ -228,9 +277,16 @@ mod tests {
         let run = Uuid::new_v4();
         let is_probe = |key: String| super::is_probe(&ObjectKey::stored(key));
         assert!(is_probe(format!("check/{run}/before-block")) && is_probe(format!("check/{run}/overlap-3")));
-        for name in
-            ["put-signature", "preview-put-acl-preview", "part-of-any-length-copy-source", "form-sse-c", "sealed-plain", "source"]
-        {
+        for name in [
+            "put-signature",
+            "preview-put-acl-preview",
+            "part-of-any-length-copy-source",
+            "form-sse-c",
+            "form-acl-header",
+            "sealed-plain",
+            "body-cap",
+            "source",
+        ] {
             assert!(is_probe(format!("check/{run}/{name}")), "{name}");
         }
         for key in [

@@ -17,11 +17,11 @@ mod trial;
 mod unsigned;
 mod uploads;
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use time::OffsetDateTime;
 
-pub use report::{Answer, Finding, Report, Rule, Severity};
+pub use report::{Answer, Finding, Report, Rule, Severity, Verdict};
 
 use self::lab::Lab;
 use super::{
@@ -30,13 +30,20 @@ use super::{
     provider::fetch_keys,
 };
 use crate::{
-    config::Config,
+    config::{Config, Problems},
     model::DeploymentId,
-    store::{Objects, StoreError, objects::wire::Wire, probe::DatabaseProbe},
+    store::{
+        Objects, StoreError,
+        objects::{Diagnosis, settings::Setting, wire::Wire},
+        probe::DatabaseProbe,
+    },
 };
 
 /// Two clocks that differ by more than this do not agree. A `Date` header counts in whole seconds.
 const SKEW: Duration = Duration::from_secs(30);
+
+/// The longest a check asks: what it wrote is then old enough for the next one to remove.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
 
 /// What to do besides asking.
 #[derive(Debug, Clone, Copy, Default)]
@@ -47,31 +54,53 @@ pub struct Options {
     pub loopback: bool,
 }
 
+/// Reports settings that cannot be read: nothing else can be asked.
+#[must_use]
+pub fn unreadable(problems: &Problems) -> Report {
+    let mut report = Report::default();
+    report.add(&rules::SETTINGS, Answer::No(problems.list().join("; ")));
+    complete(report, "depends on a failed check")
+}
+
 /// Examines the database and the bucket. Takes some seconds; every call has its deadline.
 pub async fn run(config: &Config, options: Options) -> Report {
-    let pair = examine_pair(config).await;
-    if let Err(error) = &pair
+    run_until(config, options, std::future::pending()).await
+}
+
+/// [`run`], which asks nothing more when `stop` ends, and removes what it wrote all the same.
+pub async fn run_until(config: &Config, options: Options, stop: impl Future<Output = ()>) -> Report {
+    let reached = reach(config).await;
+    let pair = match &reached {
+        Ok(reached) => Some(examine_pair(config, &reached.objects).await),
+        Err(_) => None,
+    };
+    let mut report = Report::default();
+    report.add(&rules::SETTINGS, Answer::Yes(String::new()));
+    if let Some(Err(error)) = &pair
         && error.is_mismatch()
     {
         // Another deployment's bucket is not written to, and its settings are not changed.
-        let mut report = Report::default();
         report.add(&rules::PAIR, Answer::No(error.to_string()));
         return complete(report, "the bucket belongs to another deployment");
     }
-    let (database, bucket, provider) =
-        tokio::join!(database::examine(&config.mongo), examine_bucket(config, options), examine_provider(config));
-    let mut report = bucket;
+    let bucket = async {
+        match reached {
+            Ok(reached) => examine_bucket(&reached, config, options, stop, &mut report).await,
+            Err(unusable) => unusable.add_to(&mut report),
+        }
+    };
+    let (database, (), provider) = tokio::join!(database::examine(&config.mongo), bucket, examine_provider(config));
     report.findings.extend(database.findings);
     report.add(&rules::PROVIDER, provider);
     let is_reachable = |rule: &Rule| matches!(report.answer(rule.name), Some(Answer::Yes(_)));
-    let pair = match pair {
-        Ok(Some(id)) => Answer::Yes(id.to_string()),
-        Ok(None) => Answer::Skipped("the first start of a server ties them".to_owned()),
-        // The server would not start either. Where a part is out of reach, the rule about that part says so.
-        Err(error) if is_reachable(&rules::DATABASE) && is_reachable(&rules::BUCKET) => Answer::No(error.to_string()),
-        Err(error) => Answer::Skipped(error.to_string()),
-    };
-    report.add(&rules::PAIR, pair);
+    match pair {
+        None => {}
+        Some(Ok(Some(id))) => report.add(&rules::PAIR, Answer::Yes(id.to_string())),
+        Some(Ok(None)) => report.add(&rules::PAIR, Answer::Skipped("the first start of a server ties them".to_owned())),
+        // The server would not start either. Where the database is out of reach, the rule about it says so.
+        Some(Err(error)) if is_reachable(&rules::DATABASE) => report.add(&rules::PAIR, Answer::No(error.to_string())),
+        Some(Err(error)) => report.add(&rules::PAIR, Answer::Skipped(error.to_string())),
+    }
     complete(report, "depends on a failed check")
 }
 
@@ -79,7 +108,7 @@ pub async fn run(config: &Config, options: Options) -> Report {
 fn complete(mut report: Report, skipped: &str) -> Report {
     for rule in rules::ALL {
         if report.answer(rule.name).is_none() {
-            report.add(rule, Answer::Skipped(skipped.to_owned()));
+            report.add(rule, Answer::Skipped(report.cut_short.unwrap_or(skipped).to_owned()));
         }
     }
     report.findings.sort_by_key(|finding| rules::ALL.iter().position(|rule| *rule == finding.rule));
@@ -87,9 +116,8 @@ fn complete(mut report: Report, skipped: &str) -> Report {
 }
 
 /// Judges the pair. Writes no id: that is for the first start of a server.
-async fn examine_pair(config: &Config) -> Result<Option<DeploymentId>, PairError> {
-    let (database, objects) = tokio::try_join!(DatabaseProbe::open(&config.mongo), Objects::connect(&config.s3))?;
-    deployment::examine(&database, &objects).await
+async fn examine_pair(config: &Config, objects: &Objects) -> Result<Option<DeploymentId>, PairError> {
+    deployment::examine(&DatabaseProbe::open(&config.mongo).await?, objects).await
 }
 
 async fn examine_provider(config: &Config) -> Answer {
@@ -100,32 +128,104 @@ async fn examine_provider(config: &Config) -> Answer {
     }
 }
 
-async fn examine_bucket(config: &Config, options: Options) -> Report {
-    let mut report = Report::default();
-    let connected = async { Ok::<_, StoreError>((Objects::connect(&config.s3).await?, Wire::new()?)) };
-    let (objects, wire) = match connected.await {
-        Ok(connected) => connected,
-        Err(error) => {
-            report.add(&rules::CREDENTIALS, Answer::No(error.to_string()));
-            return report;
-        }
-    };
-    report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
-    if let Err(error) = objects.probe().await {
-        report.add(&rules::BUCKET, Answer::No(error.to_string()));
-        return report;
-    }
-    report.add(&rules::BUCKET, Answer::Yes(config.s3.bucket.clone()));
+/// A bucket that answers.
+struct Reached {
+    objects: Objects,
+    wire: Wire,
+    /// The region that it is in, where the store tells it.
+    region: Option<String>,
+}
 
-    let lab = Lab::new(&objects, wire, OffsetDateTime::now_utc());
-    if options.fix {
-        settings::fix(&lab, config, options.loopback, &mut report).await;
+/// Why a bucket cannot be examined.
+enum Unusable {
+    /// There is nothing to ask it with.
+    Unequipped(StoreError),
+    /// It does not answer, or refuses.
+    Refused(Diagnosis),
+}
+
+impl Unusable {
+    fn add_to(&self, report: &mut Report) {
+        match self {
+            Self::Unequipped(error) => report.add(&rules::CREDENTIALS, Answer::No(error.to_string())),
+            Self::Refused(diagnosis) => {
+                report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
+                report.add_cause(&rules::BUCKET, diagnosis.to_string(), diagnosis.remedy(), details(diagnosis));
+            }
+        }
     }
-    uploads::examine(&lab, &mut report).await;
-    multipart::examine(&lab, &mut report).await;
-    settings::examine(&lab, config, options.loopback, &mut report).await;
+}
+
+async fn reach(config: &Config) -> Result<Reached, Unusable> {
+    let objects = Objects::connect(&config.s3).await.map_err(Unusable::Unequipped)?;
+    let wire = objects.wire().map_err(Unusable::Unequipped)?;
+    let region = objects.diagnose().await.map_err(Unusable::Refused)?;
+    Ok(Reached { objects, wire, region })
+}
+
+async fn examine_bucket(
+    reached: &Reached,
+    config: &Config,
+    options: Options,
+    stop: impl Future<Output = ()>,
+    report: &mut Report,
+) {
+    report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
+    report.add(&rules::BUCKET, Answer::Yes(config.s3.bucket.clone()));
+    report.add(&rules::REGION, region_answer(reached));
+    let lab = Lab::new(&reached.objects, reached.wire.clone(), OffsetDateTime::now_utc());
+    let cut_short = tokio::select! {
+        () = ask(&lab, config, options, report) => None,
+        () = stop => Some("the check was interrupted"),
+        () = tokio::time::sleep(LONGEST) => Some("the check took too long"),
+    };
+    report.cut_short = cut_short;
     report.add(&rules::CLEAN, settled(lab.clean().await));
-    report
+}
+
+async fn ask(lab: &Lab<'_>, config: &Config, options: Options, report: &mut Report) {
+    let retention = lab.prober.default_retention().await;
+    let is_retained = matches!(retention, Ok(Setting::Set(_)));
+    report.add(
+        &rules::RETENTION,
+        match retention {
+            Ok(Setting::Set(retention)) => Answer::No(retention),
+            Ok(Setting::Unset | Setting::Unsupported) => Answer::Yes(String::new()),
+            Ok(Setting::Denied) => Answer::Skipped("these credentials may not read it".to_owned()),
+            Err(error) => Answer::Skipped(error.to_string()),
+        },
+    );
+    if is_retained {
+        // What would be written could not be removed.
+        return;
+    }
+    if options.fix {
+        settings::fix(lab, config, options.loopback, report).await;
+    }
+    uploads::examine(lab, config.uploads.max_bytes, report).await;
+    multipart::examine(lab, report).await;
+    settings::examine(lab, config, options.loopback, report).await;
+}
+
+fn region_answer(reached: &Reached) -> Answer {
+    let ours = reached.objects.region();
+    match reached.region.clone() {
+        None => Answer::Skipped("the store does not tell it".to_owned()),
+        Some(region) if region == ours => Answer::Yes(region),
+        Some(region) => Answer::No(format!("the bucket is in {region}, requests are signed for {ours}")),
+    }
+}
+
+fn details(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {
+    let Diagnosis { address, status, code, message, request_id, .. } = diagnosis;
+    let told = [
+        ("address", Some(address.clone())),
+        ("httpStatus", status.map(|status| status.to_string())),
+        ("s3Code", code.clone()),
+        ("s3Message", message.clone()),
+        ("s3RequestId", request_id.clone()),
+    ];
+    told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 /// What the store does about requests that are not as they were signed, asked at its inner address and by the same questions.
@@ -152,7 +252,7 @@ async fn try_out<T>(
     ask: impl AsyncFnOnce(&Lab<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let inside = objects.from_inside();
-    let lab = Lab::new(&inside, Wire::new()?, now);
+    let lab = Lab::new(&inside, objects.wire()?, now);
     let late = || StoreError::ObjectsTimeout { operation: "presigned PUT" };
     let found = tokio::time::timeout(within, ask(&lab)).await.unwrap_or_else(|_| Err(late()));
     let cleaned = tokio::time::timeout(within, lab.clean()).await;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Answer, Report, holds,
-    lab::{BODY, Lab, OTHER, sha256},
+    lab::{BODY, Lab, Life, OTHER, sha256},
     rules, settled,
 };
 use crate::{
@@ -12,9 +12,15 @@ use crate::{
     signer::Request,
     store::{
         StoreError,
-        objects::wire::{Answer as Response, Method},
+        objects::{
+            NewPart,
+            wire::{Answer as Response, Method},
+        },
     },
 };
+
+/// The least size of a part that is not the last, in bytes ("Amazon S3 multipart upload limits").
+const MIN_PART: usize = 5 << 20;
 
 pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
     let whole = settled(upload(lab).await);
@@ -24,6 +30,7 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
         return;
     }
     report.add(&rules::COMPLETE_ONCE, settled(again(lab).await));
+    report.add(&rules::PART_CAP, settled(part_cap(lab).await));
     let key = lab.key("parts");
     match lab.prober.begin(&key, true).await {
         Ok(upload) => {
@@ -89,17 +96,33 @@ async fn put_part(
     lab.wire.send(Method::PUT, &url, &sent, Bytes::from_static(body)).await
 }
 
+/// Sends a part of the least size that S3 takes for all but the last.
+async fn part_cap(lab: &Lab<'_>) -> Result<Answer, StoreError> {
+    let key = lab.key("part-cap");
+    let upload = lab.prober.begin(&key, false).await?;
+    let sent = async {
+        let (at, ttl) = lab.life(Life::Now);
+        let part = NewPart { number: 1, length: MIN_PART as u64, sha256: None };
+        let url = lab.objects.presign_part((&key, &upload), part, at, ttl)?.signed.url;
+        lab.wire.put_large(&url, &[], Bytes::from(vec![b'v'; MIN_PART])).await
+    }
+    .await;
+    lab.prober.abort(&key, &upload).await?;
+    let sent = sent?;
+    Ok(holds(sent.is_success(), sent.said()))
+}
+
 async fn part_checksum(lab: &Lab<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
     let (length, digest) = (BODY.len().to_string(), sha256(BODY).to_string());
     let headers = [("content-length", length.as_str()), ("x-amz-checksum-sha256", digest.as_str())];
     let wrong = put_part(lab, key, upload, &headers, OTHER).await?;
     if !wrong.is_refused() {
-        return Ok(Answer::No(format!("HTTP {} for other bytes", wrong.status)));
+        return Ok(Answer::No(format!("{} for other bytes", wrong.said())));
     }
     let kept = lab.prober.parts(key, upload).await?.unwrap_or_default().len();
     // The right bytes must be welcome: refusing everything proves nothing.
     let right = put_part(lab, key, upload, &headers, BODY).await?;
-    let seen = format!("HTTP {}; {} for the right bytes", wrong.status, right.status);
+    let seen = format!("{}; {} for the right bytes", wrong.said(), right.status);
     Ok(holds(kept == 0 && right.is_success(), seen))
 }
 

@@ -3,11 +3,12 @@
 use super::kinds::{Deviation, Kind, QUESTIONS};
 
 /// Names of the objects that the questions write, besides those of [`trial`], [`sealed`] and [`overlap`].
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 20] = [
     "after-block",
     "afterwards",
     "anonymous",
     "before-block",
+    "body-cap",
     "checksum",
     "copied",
     "exposed",
@@ -17,6 +18,7 @@ const NAMES: [&str; 18] = [
     "not-copied",
     "object",
     "once",
+    "part-cap",
     "parts",
     "preflight",
     "source",

@@ -52,7 +52,7 @@ async fn copy(lab: &Lab<'_>, key: &ObjectKey, etag: &str) -> Result<Answer, Stor
 async fn range(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let part = lab.get(&url, &[("range", "bytes=8-15")]).await?;
-    Ok(holds(part.status == 206 && part.body == BODY[8..16], format!("HTTP {}", part.status)))
+    Ok(holds(part.status == 206 && part.body == BODY[8..16], part.said()))
 }
 
 async fn overrides(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
@@ -93,22 +93,17 @@ async fn anonymous(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError>
 
 /// `key` was deleted.
 async fn retained(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
-    let retention = lab.prober.default_retention().await;
     let left = match lab.prober.versions(key).await? {
         None => return Ok(Answer::Skipped("the store has no versions".to_owned())),
         Some(0) => return Ok(Answer::Yes(String::new())),
         Some(left) => left,
     };
-    let seen = match retention {
-        Some(retention) => format!("{left} retained by the bucket's default retention, {retention}"),
-        None => format!("{left} retained"),
-    };
-    Ok(Answer::No(seen))
+    Ok(Answer::No(format!("{left} retained")))
 }
 
 async fn delete(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     lab.objects.purge(key).await?;
     let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let after = lab.get(&url, &[]).await?;
-    Ok(holds(!after.is_success(), format!("HTTP {} afterwards", after.status)))
+    Ok(holds(!after.is_success(), format!("{} afterwards", after.said())))
 }

@@ -1,6 +1,8 @@
-//! What was found, and the table that says it.
+//! What was found: the table that people read, and the document that programs read.
 
 use std::fmt;
+
+use serde::Serialize;
 
 /// How much depends on a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,8 @@ impl Severity {
 /// Something that should hold of the database or the bucket.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
+    /// The name for programs, which stays.
+    pub id: &'static str,
     /// What is asked, as the table's line.
     pub name: &'static str,
     /// What a 'no' is worth.
@@ -56,6 +60,75 @@ pub struct Finding {
     pub rule: &'static Rule,
     /// What was found.
     pub answer: Answer,
+    /// What to do about a 'no': the rule's remedy, or that of the cause.
+    pub remedy: &'static str,
+    /// More for programs: names in snake case, and values.
+    pub details: Vec<(&'static str, String)>,
+}
+
+/// What a finding is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// The rule holds.
+    Ok,
+    /// It does not, and Valet's promises hold all the same.
+    Warning,
+    /// A promise of Valet's does not hold.
+    Broken,
+    /// It could not be asked.
+    Skipped,
+}
+
+impl Finding {
+    fn to_json(&self) -> serde_json::Value {
+        let mut details = serde_json::Map::new();
+        let mut add = |name: &str, value: &str| {
+            if !value.is_empty() {
+                details.insert(name.to_owned(), value.into());
+            }
+        };
+        add("question", self.rule.name);
+        match &self.answer {
+            Answer::Yes(seen) => add("seen", seen),
+            Answer::Skipped(why) => add("reason", why),
+            Answer::No(seen) => {
+                add("seen", seen);
+                add("severity", self.rule.severity.as_str());
+                add("consequence", self.rule.consequence);
+                add("remedy", self.remedy);
+            }
+        }
+        self.details.iter().for_each(|(name, value)| add(name, value));
+        serde_json::json!({
+            "name": self.rule.id,
+            "verdict": self.verdict(),
+            "sentence": self.sentence(),
+            "details": details,
+        })
+    }
+
+    /// Returns what it is worth.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        match (&self.answer, self.rule.severity) {
+            (Answer::Yes(_), _) => Verdict::Ok,
+            (Answer::No(_), Severity::Broken) => Verdict::Broken,
+            (Answer::No(_), Severity::Weaker | Severity::Advice) => Verdict::Warning,
+            (Answer::Skipped(_), _) => Verdict::Skipped,
+        }
+    }
+
+    fn sentence(&self) -> String {
+        let Rule { name, consequence, .. } = self.rule;
+        match &self.answer {
+            Answer::Yes(seen) if seen.is_empty() => format!("{name}: yes"),
+            Answer::Yes(seen) => format!("{name}: yes, {seen}"),
+            Answer::No(seen) if seen.is_empty() => format!("{name}: no; {consequence}"),
+            Answer::No(seen) => format!("{name}: no, {seen}; {consequence}"),
+            Answer::Skipped(why) => format!("{name}: not asked, {why}"),
+        }
+    }
 }
 
 /// Everything that was found.
@@ -65,12 +138,19 @@ pub struct Report {
     pub findings: Vec<Finding>,
     /// What was changed before asking, a line each.
     pub changes: Vec<String>,
+    /// Why the check ended before everything was asked.
+    pub cut_short: Option<&'static str>,
 }
 
 impl Report {
     /// Adds a finding.
     pub fn add(&mut self, rule: &'static Rule, answer: Answer) {
-        self.findings.push(Finding { rule, answer });
+        self.findings.push(Finding { rule, answer, remedy: rule.remedy, details: Vec::new() });
+    }
+
+    /// Adds a 'no' whose cause is known, with what to do about that.
+    pub fn add_cause(&mut self, rule: &'static Rule, seen: String, remedy: &'static str, details: Vec<(&'static str, String)>) {
+        self.findings.push(Finding { rule, answer: Answer::No(seen), remedy, details });
     }
 
     /// The answer to the rule of this name.
@@ -86,10 +166,28 @@ impl Report {
         self.findings.iter().filter(is_no).count()
     }
 
-    /// Whether every promise holds here.
+    /// Whether every promise holds here; not known of a check that was cut short.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        self.count(Severity::Broken) == 0
+        self.count(Severity::Broken) == 0 && self.cut_short.is_none()
+    }
+
+    /// Returns the report as one JSON document (`docs/check.md`).
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let findings: Vec<_> = self.findings.iter().map(Finding::to_json).collect();
+        let count = |verdict| self.findings.iter().filter(|finding| finding.verdict() == verdict).count();
+        serde_json::json!({
+            "sound": self.is_sound(),
+            "counts": {
+                "ok": count(Verdict::Ok),
+                "warning": count(Verdict::Warning),
+                "broken": count(Verdict::Broken),
+                "skipped": count(Verdict::Skipped),
+            },
+            "changes": self.changes,
+            "findings": findings,
+        })
     }
 }
 
@@ -99,7 +197,7 @@ impl fmt::Display for Report {
             writeln!(f, "{change}")?;
         }
         let width = self.findings.iter().map(|finding| finding.rule.name.chars().count()).max().unwrap_or(0);
-        for Finding { rule, answer } in &self.findings {
+        for Finding { rule, answer, remedy, .. } in &self.findings {
             let (word, seen) = match answer {
                 Answer::Yes(seen) => ("yes", seen),
                 Answer::No(seen) => ("no", seen),
@@ -108,7 +206,7 @@ impl fmt::Display for Report {
             writeln!(f, "{}", format!("{:width$}  {word:7}  {seen}", rule.name).trim_end())?;
             if matches!(answer, Answer::No(_)) {
                 writeln!(f, "{:width$}  {:7}  so: {}", "", rule.severity.as_str(), rule.consequence)?;
-                writeln!(f, "{:width$}  {:7}  do: {}", "", "", rule.remedy)?;
+                writeln!(f, "{:width$}  {:7}  do: {}", "", "", remedy)?;
             }
         }
         let yes = self.findings.iter().filter(|finding| matches!(finding.answer, Answer::Yes(_))).count();

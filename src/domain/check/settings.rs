@@ -13,6 +13,7 @@ use crate::{
     store::{
         StoreError,
         objects::{
+            lifecycle::{Lifecycle, Touched},
             settings::{AccessBlock, Change, Setting},
             wire::Method,
         },
@@ -81,19 +82,7 @@ pub(super) async fn examine(lab: &Lab<'_>, config: &Config, loopback: bool, repo
         report.add(&rules::CORS, settled(preflights(lab, &origins).await));
         report.add(&rules::EXPOSED, settled(exposed(lab, &origins).await));
     }
-    let needed = abandoned_after(config);
-    let (swept, spared) = match lab.objects.abandoned_after_days().await {
-        Ok(Setting::Set(days)) => {
-            (Answer::Yes(format!("after {days} days")), holds(days >= needed, format!("after {days} days")))
-        }
-        Ok(Setting::Unset) => (Answer::No("no rule".to_owned()), Answer::Yes("no rule".to_owned())),
-        other => {
-            let why = unknown(other);
-            (Answer::Skipped(why.clone()), Answer::Skipped(why))
-        }
-    };
-    report.add(&rules::LIFECYCLE, swept);
-    report.add(&rules::LIFECYCLE_EARLY, spared);
+    lifecycle(lab, abandoned_after(config), report).await;
     let blocked = match lab.objects.access_block().await {
         Ok(Setting::Set(block)) => {
             holds(block.suffices(), if block == AccessBlock::ALL { "all four flags" } else { "not all flags" })
@@ -102,6 +91,39 @@ pub(super) async fn examine(lab: &Lab<'_>, config: &Config, loopback: bool, repo
         other => Answer::Skipped(unknown(other)),
     };
     report.add(&rules::ACCESS_BLOCK, blocked);
+}
+
+/// Adds the answers about lifecycle rules. Uploads live for less than `needed` days.
+async fn lifecycle(lab: &Lab<'_>, needed: i32, report: &mut Report) {
+    let found = match lab.objects.lifecycle_rules().await {
+        Ok(Setting::Set(found)) => found,
+        Ok(Setting::Unset) => Lifecycle::default(),
+        other => {
+            let why = unknown(other);
+            for rule in [&rules::LIFECYCLE, &rules::LIFECYCLE_EARLY, &rules::EXPIRING, &rules::ARCHIVING] {
+                report.add(rule, Answer::Skipped(why.clone()));
+            }
+            return;
+        }
+    };
+    let (aborted, spared) = match found.aborts_after {
+        Some(days) => (Answer::Yes(format!("after {days} days")), holds(days >= needed, format!("after {days} days"))),
+        None => (Answer::No("no rule".to_owned()), Answer::Yes("no rule".to_owned())),
+    };
+    report.add(&rules::LIFECYCLE, aborted);
+    report.add(&rules::LIFECYCLE_EARLY, spared);
+    // What is not confirmed by then never will be.
+    let is_over = |touched: &Touched| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
+    let expiring: Vec<_> = found.expiring.iter().filter(|touched| !is_over(touched)).map(said).collect();
+    let archiving: Vec<_> = found.archiving.iter().map(said).collect();
+    for (rule, touched) in [(&rules::EXPIRING, expiring), (&rules::ARCHIVING, archiving)] {
+        report.add(rule, holds(touched.is_empty(), touched.join("; ")));
+    }
+}
+
+fn said(Touched { rule, prefixes, days }: &Touched) -> String {
+    let when = days.map_or_else(|| "at a date".to_owned(), |days| format!("after {days} days"));
+    format!("rule {rule:?}: {} {when}", prefixes.join(", "))
 }
 
 fn unknown<T>(setting: Result<Setting<T>, StoreError>) -> String {
@@ -130,7 +152,7 @@ async fn preflights(lab: &Lab<'_>, origins: &[&str]) -> Result<Answer, StoreErro
         let missing: Vec<_> = PUT_HEADERS.into_iter().filter(|header| !allows("access-control-allow-headers", header)).collect();
         let is_allowed = ["*", *origin].contains(&answer.header("access-control-allow-origin"));
         if !answer.is_success() || !is_allowed || !allows("access-control-allow-methods", "put") {
-            refused.push(format!("{origin} (HTTP {})", answer.status));
+            refused.push(format!("{origin} ({})", answer.said()));
         } else if !missing.is_empty() {
             refused.push(format!("{origin} (without {})", missing.join(", ")));
         }

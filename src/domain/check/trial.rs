@@ -72,7 +72,7 @@ pub(super) async fn put_as_signed(lab: &Lab<'_>, key: &ObjectKey) -> Result<(), 
     if response.is_success() {
         return Ok(());
     }
-    Err(StoreError::Objects { operation: "presigned PUT", reason: format!("HTTP {}", response.status) })
+    Err(StoreError::Objects { operation: "presigned PUT", reason: response.said() })
 }
 
 /// Asks each question of a deviation that `wanted` takes, of the kinds of request that the store has.
@@ -115,7 +115,7 @@ impl Trial<'_> {
         let response = match self.kind {
             Kind::Put => self.put(&key).await?,
             Kind::Preview => {
-                key = key.preview();
+                key = self.lab.preview(&key);
                 self.put(&key).await?
             }
             Kind::Part | Kind::AnyPart => self.part(&key).await?,
@@ -299,7 +299,7 @@ impl Trial<'_> {
         if !has_header || matches!(by_field, Verdict::Falls(_)) {
             return Ok(by_field);
         }
-        let key = ObjectKey::stored(format!("{key}-header"));
+        let key = self.lab.by_header(key);
         let form = self.lab.signed_form(&key, life)?;
         let response = calm(send_form(self.lab, &form, &[], &self.added(), Some(self.deviation)).await?)?;
         self.judge(&key, &response).await
@@ -355,9 +355,9 @@ fn tamper(text: &mut String) {
 
 /// For a request as it was signed.
 fn taken(taken: bool, response: &Response) -> Verdict {
-    if taken { Verdict::Stands } else { Verdict::Lacking(format!("HTTP {}", response.status)) }
+    if taken { Verdict::Stands } else { Verdict::Lacking(response.said()) }
 }
 
 fn fell(obeyed: bool, response: &Response, what: &str) -> Verdict {
-    if obeyed { Verdict::Falls(format!("HTTP {}, {what}", response.status)) } else { Verdict::Stands }
+    if obeyed { Verdict::Falls(format!("{}, {what}", response.said())) } else { Verdict::Stands }
 }

@@ -1,19 +1,27 @@
 //! The rules about uploads: one as clients make it, then what the store does about others. `kinds` has the deviations.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::future::try_join_all;
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
 use super::{
     Answer, Report, clock, holds,
-    lab::{BODY, Lab, Life, OTHER},
+    lab::{BODY, Lab, Life, OTHER, new_object},
     multipart,
     names::{self, ROUNDS},
     objects, rules, settled, trial, unsigned,
 };
-use crate::{domain::finalize::Guarantees, store::StoreError};
+use crate::{
+    domain::finalize::Guarantees,
+    store::{
+        StoreError,
+        objects::{NewObject, Sealing},
+    },
+};
 
-pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
+pub(super) async fn examine(lab: &Lab<'_>, max_bytes: u64, report: &mut Report) {
     let key = lab.key("object");
     let began = std::time::Instant::now();
     let accepted = match lab.put(&key, |_| {}).await {
@@ -21,10 +29,12 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
         Err(error) => return report.add(&rules::PUT, Answer::No(error.to_string())),
     };
     if let Ok(theirs) = OffsetDateTime::parse(accepted.header("date"), &Rfc2822) {
+        // Somewhere within the second that it names.
+        let theirs = theirs + Duration::from_millis(500);
         report.add(&rules::STORE_CLOCK, clock(theirs, OffsetDateTime::now_utc(), began.elapsed()));
     }
     report.add(&rules::TRANSPORT, settled(transport(lab)));
-    report.add(&rules::PUT, holds(accepted.is_success(), format!("HTTP {}", accepted.status)));
+    report.add(&rules::PUT, holds(accepted.is_success(), accepted.said()));
     if !accepted.is_success() {
         // A store that refuses everything would pass every test of refusing.
         return;
@@ -33,6 +43,7 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
     report.add(&rules::CHECKSUM, settled(checksum(lab).await));
     report.add(&rules::ONCE, settled(once(lab).await));
     report.add(&rules::OVERLAP, settled(overlap(lab).await));
+    report.add(&rules::BODY_CAP, settled(body_cap(lab, max_bytes).await));
     report.add(&rules::FORM, settled(form(lab).await));
     objects::examine(lab, &key, report).await;
 }
@@ -42,7 +53,7 @@ pub(super) async fn guarantees(lab: &Lab<'_>) -> Result<Guarantees, StoreError> 
     let key = lab.key("object");
     let accepted = lab.put(&key, |_| {}).await?;
     if !accepted.is_success() {
-        return Err(StoreError::Objects { operation: "PutObject", reason: format!("{} to a presigned PUT", accepted.status) });
+        return Err(StoreError::Objects { operation: "PutObject", reason: format!("{} to a presigned PUT", accepted.said()) });
     }
     let holds = |answer: &Answer| matches!(answer, Answer::Yes(_));
     // Side by side: a store may be far away, and uploads are copied until the last answer is there.
@@ -86,7 +97,7 @@ async fn checksum(lab: &Lab<'_>) -> Result<Answer, StoreError> {
 async fn once(lab: &Lab<'_>) -> Result<Answer, StoreError> {
     let key = lab.key("once");
     let (first, second) = (lab.put(&key, |_| {}).await?, lab.put(&key, |_| {}).await?);
-    Ok(holds(first.is_success() && second.is_refused(), format!("HTTP {}, then {}", first.status, second.status)))
+    Ok(holds(first.is_success() && second.is_refused(), format!("{}, then {}", first.said(), second.status)))
 }
 
 async fn overlap(lab: &Lab<'_>) -> Result<Answer, StoreError> {
@@ -105,8 +116,21 @@ async fn overlap(lab: &Lab<'_>) -> Result<Answer, StoreError> {
     Ok(holds(twice == 0, seen))
 }
 
+/// Announces the largest body that a PUT may have; none of it is sent.
+async fn body_cap(lab: &Lab<'_>, max_bytes: u64) -> Result<Answer, StoreError> {
+    let (at, ttl) = lab.life(Life::Now);
+    let object = NewObject { size: max_bytes, ..new_object(BODY) };
+    let put = lab.objects.presign_put_as(Sealing::Plain, &lab.key("body-cap"), object, at, ttl)?;
+    let headers: Vec<_> = put.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let answer = lab.wire.announce(&put.signed.url, &headers, max_bytes).await?;
+    Ok(match answer {
+        None => Answer::Yes(format!("{max_bytes} bytes")),
+        Some(answer) => Answer::No(format!("{} for {max_bytes} bytes", answer.said())),
+    })
+}
+
 async fn form(lab: &Lab<'_>) -> Result<Answer, StoreError> {
     let form = lab.signed_form(&lab.key("form"), Life::Now)?;
     let response = trial::send_form(lab, &form, &[], &[], None).await?;
-    Ok(holds(response.is_success(), format!("HTTP {}", response.status)))
+    Ok(holds(response.is_success(), response.said()))
 }

@@ -8,7 +8,7 @@ use aws_sdk_s3::{
     operation::RequestId,
 };
 
-use super::StoreError;
+use super::{StoreError, transport::Transport};
 
 /// Whether the same call can succeed later, by the answer of S3 ("Error responses" in the S3 API reference).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -179,8 +179,8 @@ pub(super) fn outage<E: ProvideErrorMetadata + std::error::Error + 'static>(
 /// Status, code and request id, or the transport's words: never a URL.
 pub(super) fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
     match error {
-        SdkError::DispatchFailure(_) => format!("S3 cannot be reached: {}", innermost(error)),
-        SdkError::ConstructionFailure(_) => format!("the request could not be built: {}", innermost(error)),
+        SdkError::DispatchFailure(_) => format!("S3 cannot be reached: {}", Transport::of(error)),
+        SdkError::ConstructionFailure(_) => format!("the request could not be built: {}", Transport::of(error)),
         _ => {
             let id = error.raw_response().and_then(RequestId::request_id).unwrap_or("-");
             let answer = match status(error) {
@@ -191,17 +191,6 @@ pub(super) fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(erro
             format!("{answer}, S3 request {id}")
         }
     }
-}
-
-/// The first cause: "Connection refused", "failed to lookup address information", "invalid peer certificate".
-fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    let text = cause.to_string();
-    // A presigned query never reaches a log, whatever a connector quotes.
-    text.split('?').next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

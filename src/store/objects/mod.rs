@@ -9,7 +9,9 @@ mod copying;
 mod counted;
 mod credentials;
 mod deleting;
+mod diagnosis;
 mod errors;
+pub mod lifecycle;
 pub mod listing;
 pub mod marker;
 mod measured;
@@ -19,9 +21,12 @@ mod patience;
 mod pool;
 pub mod prober;
 mod reading;
+mod roots;
 mod sealing;
 pub mod settings;
 mod surroundings;
+mod transport;
+mod trust;
 pub mod wire;
 
 use std::{
@@ -32,6 +37,7 @@ use std::{
 use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, IdentityCache, Region, ResponseChecksumValidation, retry::RetryConfig, timeout::TimeoutConfig},
+    operation::head_bucket::HeadBucketOutput,
 };
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -39,12 +45,16 @@ use tokio::sync::watch;
 pub use self::browser::MultipartCall;
 pub use self::copying::COPYING;
 pub use self::deleting::Purged;
+pub use self::diagnosis::Diagnosis;
 pub use self::errors::{Failure, classify};
 pub use self::multipart::{COMPLETING, Completion, NewPart, StoredPart};
 pub use self::open_uploads::{Aborted, OpenUploads};
 pub use self::reading::Head;
 pub use self::sealing::{NewObject, Sealing};
-use self::{clock::Clock, credentials::Known, errors::failed, patience::patient, surroundings::Surroundings};
+pub use self::transport::Transport;
+use self::{
+    clock::Clock, credentials::Known, errors::failed, patience::patient, surroundings::Surroundings, trust::Trust, wire::Wire,
+};
 use super::StoreError;
 use crate::{
     config,
@@ -74,6 +84,9 @@ pub struct Objects {
     inside: Location,
     /// See [`Objects::seal_puts`].
     sealed: Arc<AtomicBool>,
+    trust: Trust,
+    /// The region that requests are signed for.
+    region: String,
 }
 
 /// A presigned PUT and the headers its signature covers.
@@ -91,7 +104,8 @@ impl Objects {
     /// # Errors
     /// When the provider chain has no credentials or no region, said as an operator can act on it.
     pub async fn connect(config: &config::S3) -> Result<Self, StoreError> {
-        let Surroundings { region, provider, aws } = Surroundings::find(config).await?;
+        let trust = Trust::new(config.ca_bundle.as_deref())?;
+        let Surroundings { region, provider, aws } = Surroundings::find(config, &trust).await?;
         let locate = |endpoint: Option<&String>| {
             match endpoint {
                 Some(endpoint) => Location::endpoint(endpoint, &config.bucket, config.force_path_style),
@@ -114,12 +128,12 @@ impl Objects {
         // reaches no store of the operator's own, and moves no call away from the host that URLs are signed for.
         let mut builder = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(region))
+            .region(Region::new(region.clone()))
             .use_fips(aws.fips)
             .use_dual_stack(aws.dualstack)
             .force_path_style(config.force_path_style)
             .credentials_provider(Known(signer.clone()))
-            .http_client(pool::Pool::new())
+            .http_client(pool::Pool::new(trust.clone()))
             .identity_cache(IdentityCache::no_cache())
             // Some stores send the whole object's checksum with a part of it. What counts is hashed here.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -131,7 +145,15 @@ impl Objects {
         #[cfg(feature = "dev")]
         builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
         let (client, bucket, sealed) = (Client::from_conf(builder.build()), config.bucket.clone(), Arc::default());
-        Ok(Self { client, bucket, origin, signer, clock, inside, sealed })
+        Ok(Self { client, bucket, origin, signer, clock, inside, sealed, trust, region })
+    }
+
+    /// Returns a client without credentials, which believes the same certificates.
+    ///
+    /// # Errors
+    /// [`StoreError::Objects`] when the system has no certificates.
+    pub fn wire(&self) -> Result<Wire, StoreError> {
+        Ok(Wire::new(self.trust.connector()?))
     }
 
     /// How far S3's clock is ahead of this machine's, by its latest answers; zero below five seconds.
@@ -227,6 +249,10 @@ impl Objects {
     /// # Errors
     /// [`StoreError`] when it is not.
     pub async fn probe(&self) -> Result<(), StoreError> {
+        self.head_bucket().await.map(drop)
+    }
+
+    async fn head_bucket(&self) -> Result<HeadBucketOutput, StoreError> {
         let ask = || self.client.head_bucket().bucket(&self.bucket).send();
         let ahead = self.clock.ahead();
         let mut answer = ask().await;
@@ -239,6 +265,6 @@ impl Objects {
             }
             answer = ask().await;
         }
-        answer.map(drop).map_err(|error| failed("HeadBucket", &error))
+        answer.map_err(|error| failed("HeadBucket", &error))
     }
 }

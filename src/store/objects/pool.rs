@@ -13,24 +13,23 @@ use aws_sdk_s3::{
     config::{ConfigBag, RuntimeComponents},
     error::BoxError,
 };
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
 use aws_smithy_runtime_api::client::{
     http::{HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector},
     orchestrator::HttpRequest,
     runtime_components::RuntimeComponentsBuilder,
 };
 
-use super::ATTEMPT;
+use super::{ATTEMPT, roots::Expected, trust::Trust};
 
 /// A call that was given up after this was given up for silence: [`ATTEMPT`], but for what timers differ.
 const SILENT: Duration = ATTEMPT.saturating_sub(Duration::from_millis(200));
 
 /// An HTTP client whose connections can be given up.
 #[derive(Debug, Clone)]
-pub(super) struct Pool(Arc<RwLock<Generation>>);
+pub(super) struct Pool {
+    current: Arc<RwLock<Generation>>,
+    trust: Trust,
+}
 
 #[derive(Debug, Clone)]
 struct Generation {
@@ -39,26 +38,23 @@ struct Generation {
 }
 
 impl Pool {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(RwLock::new(Generation { number: 0, client: client() })))
+    pub(super) fn new(trust: Trust) -> Self {
+        let first = Generation { number: 0, client: trust.sdk_client() };
+        Self { current: Arc::new(RwLock::new(first)), trust }
     }
 
     fn current(&self) -> Generation {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Gives up the connections of a generation, unless that was done.
     fn renew(&self, number: u64) {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         if current.number == number {
             tracing::warn!("S3 says nothing: its connections are given up");
-            *current = Generation { number: number + 1, client: client() };
+            *current = Generation { number: number + 1, client: self.trust.sdk_client() };
         }
     }
-}
-
-fn client() -> SharedHttpClient {
-    Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc)).build_https()
 }
 
 impl HttpClient for Pool {
@@ -83,11 +79,12 @@ struct Connector {
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let waiting = Waiting { pool: self.pool.clone(), number: self.number, since: Instant::now(), answered: false };
+        let expected = Expected::of(&request);
         let answer = self.connector.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
             waiting.done(answer.is_ok());
-            answer
+            expected.read(answer?).await
         })
     }
 }

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 use super::{
     Objects, StoreError,
     errors::{failed, lists_objects, status},
+    settings::{Setting, setting},
 };
 use crate::{
     model::ObjectKey,
@@ -63,14 +64,22 @@ impl Prober<'_> {
         }
     }
 
-    /// The retention that Object Lock gives every new version, as `COMPLIANCE for 1 day`. `None` where there is none, or these
-    /// credentials may not read it.
-    pub async fn default_retention(&self) -> Option<String> {
-        let read = self.0.client.get_object_lock_configuration().bucket(&self.0.bucket).send().await.ok()?;
-        let retention = read.object_lock_configuration()?.rule()?.default_retention()?;
+    /// The retention that Object Lock gives every new version, as `COMPLIANCE for 1 days`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn default_retention(&self) -> Result<Setting<String>, StoreError> {
+        let read = self.0.client.get_object_lock_configuration().bucket(&self.0.bucket).send().await;
+        let read = match setting("GetObjectLockConfiguration", read)? {
+            Setting::Set(read) => read,
+            Setting::Denied => return Ok(Setting::Denied),
+            Setting::Unset | Setting::Unsupported => return Ok(Setting::Unset),
+        };
+        let lock = read.object_lock_configuration();
+        let Some(retention) = lock.and_then(|lock| lock.rule()?.default_retention()) else { return Ok(Setting::Unset) };
         let mode = retention.mode().map_or("some mode", |mode| mode.as_str());
         let (days, years) = (retention.days().unwrap_or(0), retention.years().unwrap_or(0));
-        Some(if years > 0 { format!("{mode} for {years} years") } else { format!("{mode} for {days} days") })
+        Ok(Setting::Set(if years > 0 { format!("{mode} for {years} years") } else { format!("{mode} for {days} days") }))
     }
 
     /// How `x-amz-copy-source` names an object of this bucket.

@@ -16,6 +16,7 @@ use aws_sdk_s3::{
 use super::{
     Objects, StoreError,
     errors::{failed, lists_objects, status},
+    lifecycle::{Lifecycle, aborts_after},
 };
 use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS, BUCKET_RESPONSE_HEADERS};
 
@@ -68,36 +69,15 @@ impl AccessBlock {
     pub fn suffices(self) -> bool {
         self.ignore_acls && self.block_policy && self.restrict_buckets
     }
-
-    /// Ceph RGW answers with the same flags under a root of its own, `BlockPublicAccessBlockConfiguration`, and with status
-    /// 200, which the SDK does not take.
-    fn under_any_root<E>(error: &SdkError<E>) -> Option<Self> {
-        let answer = error.raw_response().filter(|answer| answer.status().is_success())?;
-        let text = std::str::from_utf8(answer.body().bytes()?).ok()?;
-        let flag = |name: &str| text.contains(&format!("<{name}>true</{name}>"));
-        text.contains("<BlockPublicAcls>").then(|| Self {
-            block_acls: flag("BlockPublicAcls"),
-            ignore_acls: flag("IgnorePublicAcls"),
-            block_policy: flag("BlockPublicPolicy"),
-            restrict_buckets: flag("RestrictPublicBuckets"),
-        })
-    }
 }
 
 impl Objects {
-    /// After how many days each rule that covers Valet's keys aborts an unfinished multipart: the soonest.
+    /// What the bucket's rules do to Valet's keys.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn abandoned_after_days(&self) -> Result<Setting<i32>, StoreError> {
-        Ok(match self.lifecycle().await? {
-            Setting::Set(lifecycle) => {
-                lifecycle.rules().iter().filter_map(aborts_after).min().map_or(Setting::Unset, Setting::Set)
-            }
-            Setting::Unset => Setting::Unset,
-            Setting::Unsupported => Setting::Unsupported,
-            Setting::Denied => Setting::Denied,
-        })
+    pub async fn lifecycle_rules(&self) -> Result<Setting<Lifecycle>, StoreError> {
+        self.lifecycle().await?.try_map(|lifecycle| Ok(Lifecycle::of(lifecycle.rules())))
     }
 
     /// Has multiparts aborted that are older than `days`; every other rule stays as it is.
@@ -144,9 +124,6 @@ impl Objects {
     /// [`StoreError`].
     pub async fn access_block(&self) -> Result<Setting<AccessBlock>, StoreError> {
         let got = self.client.get_public_access_block().bucket(&self.bucket).send().await;
-        if let Some(block) = got.as_ref().err().and_then(AccessBlock::under_any_root) {
-            return Ok(Setting::Set(block));
-        }
         setting("GetPublicAccessBlock", got)?.try_map(|got| {
             let flags = got.public_access_block_configuration();
             let flag = |of: fn(&PublicAccessBlockConfiguration) -> Option<bool>| flags.and_then(of).unwrap_or(false);
@@ -221,22 +198,6 @@ fn is_same(one: &CorsRule, other: &CorsRule) -> bool {
     (one.id(), one.max_age_seconds(), lists(one)) == (other.id(), other.max_age_seconds(), lists(other))
 }
 
-/// After how many days an enabled rule aborts multiparts under `u/` or `in/`; rules for tagged or sized objects do not
-/// cover them.
-fn aborts_after(rule: &LifecycleRule) -> Option<i32> {
-    #[expect(deprecated, reason = "rules of before 2016 still have their prefix there")]
-    let old_prefix = rule.prefix();
-    let prefix = match rule.filter() {
-        Some(filter) if filter.tag().is_some() || filter.and().is_some() => return None,
-        Some(filter) => filter.prefix(),
-        None => old_prefix,
-    }
-    .unwrap_or_default();
-    let covers = ["u/", "in/"].iter().all(|ours| ours.starts_with(prefix)) || prefix == "u/";
-    let enabled = *rule.status() == ExpirationStatus::Enabled;
-    rule.abort_incomplete_multipart_upload().filter(|_| enabled && covers)?.days_after_initiation()
-}
-
 impl<T> Setting<T> {
     fn try_map<U>(self, map: impl FnOnce(T) -> Result<U, StoreError>) -> Result<Setting<U>, StoreError> {
         Ok(match self {
@@ -248,7 +209,7 @@ impl<T> Setting<T> {
     }
 }
 
-fn setting<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Setting<T>, StoreError>
+pub(super) fn setting<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<Setting<T>, StoreError>
 where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {

@@ -4,7 +4,7 @@
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 
-use super::{super::StoreError, credentials};
+use super::{super::StoreError, credentials, trust::Trust};
 use crate::{config, signer::AwsEndpoint};
 
 /// What a client and a signer are made of, beside the settings.
@@ -23,7 +23,7 @@ impl Surroundings {
     /// # Errors
     /// [`StoreError::Credentials`] when there is no region, or when the environment moves AWS' endpoint elsewhere: URLs would
     /// name another host than calls.
-    pub(super) async fn find(config: &config::S3) -> Result<Self, StoreError> {
+    pub(super) async fn find(config: &config::S3, trust: &Trust) -> Result<Self, StoreError> {
         if let (Some(keys), Some(region)) = (&config.credentials, &config.region) {
             return Ok(Self { region: region.clone(), provider: credentials::fixed(keys), aws: AwsEndpoint::default() });
         }
@@ -31,6 +31,9 @@ impl Surroundings {
         // The SDK panics at `AWS_RETRY_MODE`, `AWS_MAX_ATTEMPTS` or a profile's like of them that it cannot read; where a retry
         // configuration is given, it reads none.
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::standard());
+        if let Trust::Bundle(_) = trust {
+            loader = loader.http_client(trust.sdk_client());
+        }
         if let Some(region) = &config.region {
             loader = loader.region(Region::new(region.clone()));
         }

@@ -11,19 +11,23 @@ pub use hyper::Method;
 use hyper::{
     Request, Uri,
     body::Frame,
-    header::{CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue},
+    header::{CONTENT_LENGTH, EXPECT, HeaderMap, HeaderName, HeaderValue},
 };
 use hyper_rustls::HttpsConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, Notify};
 
-use super::StoreError;
+use super::{StoreError, transport::Transport};
 
 /// The longest a request may take, its answer included.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// The longest a request with a large body may take.
+const DEADLINE_OF_BODIES: Duration = Duration::from_secs(60);
+/// How long a request without its body waits for a refusal. What refuses a body for its announced length does so at once.
+const REFUSAL: Duration = Duration::from_millis(1500);
 /// The longest answer that is read.
 const MAX_ANSWER: usize = 64 * 1024;
 /// How long half a body waits for the other request's half: the store may have refused that one already.
@@ -61,6 +65,17 @@ impl Answer {
         (400..500).contains(&self.status)
     }
 
+    /// The status, with S3's error code where the answer has one.
+    #[must_use]
+    pub fn said(&self) -> String {
+        let text = if self.is_success() { "" } else { std::str::from_utf8(&self.body).unwrap_or_default() };
+        let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code.trim());
+        match code.filter(|code| !code.is_empty() && code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
+            Some(code) => format!("HTTP {} {code}", self.status),
+            None => format!("HTTP {}", self.status),
+        }
+    }
+
     /// A header's value; empty when it is absent or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
@@ -76,19 +91,10 @@ impl Answer {
 }
 
 impl Wire {
-    /// A client that trusts the system's certificates.
-    ///
-    /// # Errors
-    /// When the system has none.
-    pub fn new() -> Result<Self, StoreError> {
-        let connector = hyper_rustls::HttpsConnectorBuilder::new().with_native_roots().map_err(|_| StoreError::Objects {
-            operation: "TLS",
-            reason: "the system's certificates cannot be read".to_owned(),
-        })?;
-        let connector = connector.https_or_http().enable_http1().build();
-        let client =
-            Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector);
-        Ok(Self { client })
+    /// Makes a client that keeps no connection and repeats nothing.
+    pub(super) fn new(connector: HttpsConnector<HttpConnector>) -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        Self { client: builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector) }
     }
 
     /// Sends a request.
@@ -96,7 +102,43 @@ impl Wire {
     /// # Errors
     /// [`StoreError`] when no answer comes.
     pub async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Answer, StoreError> {
-        self.deliver(method, url, headers, Full::new(body).boxed_unsync()).await
+        let request = request(method, url, headers, Full::new(body).boxed_unsync())?;
+        self.deliver(request, DEADLINE).await
+    }
+
+    /// Sends a PUT whose body may take long.
+    ///
+    /// # Errors
+    /// [`StoreError`] when no answer comes.
+    pub async fn put_large(&self, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Answer, StoreError> {
+        self.deliver(request(Method::PUT, url, headers, Full::new(body).boxed_unsync())?, DEADLINE_OF_BODIES).await
+    }
+
+    /// Announces a PUT of `length` bytes and sends none of them. `None` when the body is waited for (100, or silence); else the answer,
+    /// which refuses it. Nothing is stored: the connection ends before the body.
+    ///
+    /// # Errors
+    /// [`StoreError`] when there is no connection.
+    pub async fn announce(&self, url: &str, headers: &[(&str, &str)], length: u64) -> Result<Option<Answer>, StoreError> {
+        let length = length.to_string();
+        let announced = [(CONTENT_LENGTH.as_str(), length.as_str()), (EXPECT.as_str(), "100-continue")];
+        let headers: Vec<_> = headers.iter().copied().chain(announced).collect();
+        let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>()).boxed_unsync();
+        let mut request = request(Method::PUT, url, &headers, body)?;
+        let told = Arc::new(Notify::new());
+        hyper::ext::on_informational(&mut request, {
+            let told = Arc::clone(&told);
+            move |answer| {
+                if answer.status() == hyper::StatusCode::CONTINUE {
+                    told.notify_one();
+                }
+            }
+        });
+        tokio::select! {
+            answer = self.deliver(request, DEADLINE) => answer.map(Some),
+            () = told.notified() => Ok(None),
+            () = tokio::time::sleep(REFUSAL) => Ok(None),
+        }
     }
 
     /// Sends one PUT twice so that the transfers overlap: neither body ends before both have begun.
@@ -115,32 +157,47 @@ impl Wire {
                 Ok(Frame::data(rest))
             });
             let first = stream::iter([Ok(Frame::data(body.slice(..body.len() / 2)))]);
-            self.deliver(Method::PUT, url, &headers, StreamBody::new(first.chain(second)).boxed_unsync())
+            request(Method::PUT, url, &headers, StreamBody::new(first.chain(second)).boxed_unsync())
         };
-        let (one, other) = tokio::try_join!(put(), put())?;
+        let (one, other) = (put()?, put()?);
+        let (one, other) = tokio::try_join!(self.deliver(one, DEADLINE), self.deliver(other, DEADLINE))?;
         Ok([one, other])
     }
 
-    async fn deliver(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Body) -> Result<Answer, StoreError> {
-        let operation = operation(&method);
+    async fn deliver(&self, request: Request<Body>, deadline: Duration) -> Result<Answer, StoreError> {
+        let operation = operation(request.method());
         let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
-        let mut request = Request::new(body);
-        *request.method_mut() = method;
-        *request.uri_mut() = url.parse::<Uri>().map_err(|_| failed("not a URL"))?;
-        for (name, value) in headers {
-            let name = HeaderName::try_from(*name).map_err(|_| failed("not a header"))?;
-            request.headers_mut().insert(name, HeaderValue::try_from(*value).map_err(|_| failed("not a header"))?);
-        }
+        let address = origin(request.uri());
         let exchange = async {
-            let response = self.client.request(request).await.map_err(|error| {
-                failed(if error.is_connect() { "the endpoint cannot be reached" } else { "the connection broke off" })
-            })?;
+            let response = self
+                .client
+                .request(request)
+                .await
+                .map_err(|error| failed(&format!("{address}: the endpoint cannot be reached: {}", Transport::of(&error))))?;
             let (parts, body) = response.into_parts();
             let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| failed("the answer broke off"))?;
             Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() })
         };
-        tokio::time::timeout(DEADLINE, exchange).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation }))
+        tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation }))
     }
+}
+
+fn request(method: Method, url: &str, headers: &[(&str, &str)], body: Body) -> Result<Request<Body>, StoreError> {
+    let operation = operation(&method);
+    let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = url.parse::<Uri>().map_err(|_| failed("not a URL"))?;
+    for (name, value) in headers {
+        let name = HeaderName::try_from(*name).map_err(|_| failed("not a header"))?;
+        request.headers_mut().insert(name, HeaderValue::try_from(*value).map_err(|_| failed("not a header"))?);
+    }
+    Ok(request)
+}
+
+/// Scheme and host, which hold no secret.
+fn origin(uri: &Uri) -> String {
+    format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |authority| authority.as_str()))
 }
 
 fn operation(method: &Method) -> &'static str {

@@ -1,5 +1,6 @@
 //! A proxy before the real S3 that makes it misbehave in one way: what other stores, and other proxies, do.
 
+mod odd;
 mod retention;
 
 use std::{
@@ -95,6 +96,18 @@ pub enum Defect {
     TakesNoForms,
     /// A quarter of a second away.
     IsFarAway,
+    /// A proxy that takes no body above a mebibyte, and says so before it comes.
+    CapsBodies,
+    /// The same for parts alone.
+    CapsParts,
+    /// Tells another region than requests are signed for.
+    IsElsewhere,
+    /// Retains every new version by default.
+    LocksByDefault,
+    /// Names the roots of answers as gofakes3 and moto do, and wraps errors.
+    NamesRootsOtherwise,
+    /// Lists no objects: the policy has no `ListBucket` for what these credentials write.
+    ListsNothing,
 }
 
 /// Each with the rules that do not hold, in the table's order.
@@ -130,6 +143,11 @@ pub const ALL: &[(Defect, &[&str])] = &[
     (Defect::HidesPartChecksums, &["multipart: part checksums listed"]),
     (Defect::TakesNoForms, &["upload: signed form accepted"]),
     (Defect::RetainsVersions, &["object: versions deleted"]),
+    (Defect::CapsBodies, &["upload: body of UPLOAD_MAX_BYTES accepted", "multipart: part of 5 MiB accepted"]),
+    (Defect::CapsParts, &["multipart: part of 5 MiB accepted"]),
+    (Defect::IsElsewhere, &["S3: region is the bucket's"]),
+    (Defect::LocksByDefault, &["bucket: no default retention"]),
+    (Defect::NamesRootsOtherwise, &[]),
 ];
 
 /// A running proxy; ends with the test's runtime.
@@ -174,7 +192,12 @@ impl Proxy {
 impl Inside {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (mut parts, body) = request.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
+        if self.caps(&parts) {
+            return Ok(status(StatusCode::PAYLOAD_TOO_LARGE));
+        }
+        // One that was announced and never sent.
+        let Ok(body) = body.collect().await else { return Ok(status(StatusCode::BAD_REQUEST)) };
+        let body = body.to_bytes();
         if self.mended.load(Ordering::Relaxed) {
             return Ok(forward(&self.http, &self.upstream, &parts, body).await);
         }
@@ -257,6 +280,7 @@ impl Inside {
                 marked.headers_mut().insert("x-amz-version-id", HeaderValue::from_static("marker"));
                 Some(marked)
             }
+            Defect::LocksByDefault | Defect::ListsNothing => self.bucket_answer(&query),
             Defect::RetainsVersions => self.retain(parts, key, &query),
             Defect::TakesNoForms if parts.method == Method::POST && key.is_empty() => Some(status(StatusCode::NOT_IMPLEMENTED)),
             Defect::IsLost => {
@@ -342,6 +366,7 @@ impl Inside {
                 answer.headers_mut().remove("content-length");
                 *answer.body_mut() = Bytes::from(parts.collect::<String>()).into();
             }
+            Defect::IsElsewhere | Defect::NamesRootsOtherwise => self.tell_otherwise(answer).await,
             Defect::SendsWrongChecksums if parts.headers.contains_key(RANGE) => {
                 let whole = HeaderValue::from_static("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
                 answer.headers_mut().insert("x-amz-checksum-sha256", whole);

@@ -45,7 +45,8 @@ impl Tap {
             let (http, upstream, prefix, kept) = (http.clone(), upstream.clone(), prefix.clone(), Arc::clone(&kept));
             async move {
                 let (parts, body) = request.into_parts();
-                let body = body.collect().await.unwrap().to_bytes();
+                // A body may be announced and never sent.
+                let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                 let calls = judged(&parts, &prefix, &body);
                 let answer: Answer = forward(&http, &upstream, &parts, body).await;
                 // What is refused for its signature was asked by nobody.

@@ -48,3 +48,26 @@ async fn two_completions_make_one_object() {
     assert_eq!(server.temps(), 0);
     server.end().await;
 }
+
+/// A client that lost the answer asks again, without a condition on what is there.
+#[tokio::test]
+async fn a_completion_can_be_repeated() {
+    let server = Server::start().await;
+    let id = server.create("m").await;
+    let part = server.part("m", &id, 1, b"all of it").await;
+    let complete = async |id: &str, part: &CompletedPart| {
+        let parts = aws_sdk_s3::types::CompletedMultipartUpload::builder().parts(part.clone()).build();
+        let done = server.s3.complete_multipart_upload().bucket(BUCKET).key("m").upload_id(id).multipart_upload(parts);
+        done.send().await.map_err(|error| error.into_service_error().meta().code().unwrap_or_default().to_owned())
+    };
+    let first = complete(&id, &part).await.unwrap();
+    let again = complete(&id, &part).await.unwrap();
+    assert_eq!((first.e_tag(), first.checksum_sha256()), (again.e_tag(), again.checksum_sha256()));
+    let other = CompletedPart::builder().part_number(1).e_tag("\"00000000000000000000000000000000\"").build();
+    assert_eq!(complete(&id, &other).await.unwrap_err(), "NoSuchUpload");
+    assert_eq!(server.complete("m", &id, vec![part.clone()]).await.unwrap_err(), "NoSuchUpload", "once is what it asks for");
+    server.put("m", b"another object").await;
+    assert_eq!(complete(&id, &part).await.unwrap_err(), "NoSuchUpload");
+    assert_eq!(server.read("m").await, b"another object");
+    server.end().await;
+}

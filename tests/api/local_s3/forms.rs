@@ -43,12 +43,21 @@ async fn post(server: &Server, fields: &[(String, String)], file: &str) -> Respo
 }
 
 async fn send_form(http: &reqwest::Client, server: &Server, fields: &[(String, String)], file: &str) -> Response {
+    send_named(http, server, fields, ("a.png", file)).await
+}
+
+async fn send_named(
+    http: &reqwest::Client,
+    server: &Server,
+    fields: &[(String, String)],
+    (name, file): (&str, &str),
+) -> Response {
     let mut body = String::new();
-    for (name, value) in fields {
-        body += &format!("--BB\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+    for (field, value) in fields {
+        body += &format!("--BB\r\nContent-Disposition: form-data; name=\"{field}\"\r\n\r\n{value}\r\n");
     }
     body += &format!(
-        "--BB\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.png\"\r\nContent-Type: image/png\r\n\r\n{file}\r\n--BB--\r\n"
+        "--BB\r\nContent-Disposition: form-data; name=\"file\"; filename=\"{name}\"\r\nContent-Type: image/png\r\n\r\n{file}\r\n--BB--\r\n"
     );
     let post = http.post(format!("{}/{BUCKET}", server.base)).header("content-type", "multipart/form-data; boundary=BB");
     post.header("origin", "http://localhost:5173").body(body).send().await.unwrap()
@@ -107,6 +116,15 @@ async fn a_form_outside_its_policy_is_refused() {
     let mut bare = good.clone();
     bare.retain(|(n, _)| n == "key");
     expect(post(&server, &bare, "ten bytes!").await, 403, "AccessDenied").await;
+    let mut keyless = good.clone();
+    keyless.retain(|(n, _)| n != "key");
+    expect(post(&server, &keyless, "ten bytes!").await, 400, "InvalidArgument").await;
+    let fields =
+        good.iter().map(|(name, value)| format!("--BB\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"));
+    let fileless =
+        server.http.post(format!("{}/{BUCKET}", server.base)).header("content-type", "multipart/form-data; boundary=BB");
+    let fileless = fileless.body(fields.collect::<String>() + "--BB--\r\n").send().await.unwrap();
+    expect(fileless, 400, "InvalidArgument").await;
     assert!(!server.exists("in/a").await);
     assert_eq!(server.temps(), 0);
     server.end().await;
@@ -127,5 +145,19 @@ async fn a_redirect_leads_where_the_form_says() {
         "https://app.example/done?step=2&bucket=photos&key=in%2Fa&etag=7df74d02c12d70f2b09a1f70a316145e"
     );
     expect(done, 303, "").await;
+    server.end().await;
+}
+
+#[tokio::test]
+async fn the_files_name_stands_in_the_key() {
+    let server = Server::start().await;
+    let fields =
+        form(&server, 0, &[("key", "in/u/${filename}"), ("content-type", "image/png"), ("success_action_status", "204")]);
+    for (sent, key) in [("my pic.png", "in/u/my pic.png"), ("C:\\photos\\b.png", "in/u/b.png"), ("../c.png", "in/u/c.png")] {
+        let done = send_named(&server.http, &server, &fields, (sent, "ten bytes!")).await;
+        expect(done, 204, "").await;
+        assert_eq!(server.read(key).await, b"ten bytes!", "{sent}");
+    }
+    assert!(!server.exists("in/u/${filename}").await);
     server.end().await;
 }

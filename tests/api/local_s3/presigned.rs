@@ -290,3 +290,34 @@ async fn malformed_queries_and_other_regions_are_refused_as_aws_does() {
     assert!(text.contains("<Condition>If-None-Match</Condition>"), "{text}");
     server.end().await;
 }
+
+fn sign(signer: &valet::signer::Signer, method: &'static str, query: &[(&'static str, &str)]) -> String {
+    let request = valet::signer::Request { method, key: "k", headers: &[], query };
+    signer.presign(&request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url
+}
+
+/// What a presigner moves into the query is kept and obeyed as from headers: metadata of a PUT, overrides of a HEAD.
+#[tokio::test]
+async fn what_stands_in_the_signed_query_counts() {
+    let server = Server::start().await;
+    let keys = valet::signer::Credentials {
+        access_key_id: ACCESS.to_owned(),
+        secret_access_key: SECRET.into(),
+        session_token: None,
+        expires_at: None,
+    };
+    let location = valet::signer::Location::endpoint(&server.base, BUCKET, true).unwrap();
+    let signer = valet::signer::Signer::new(location, "us-east-1", keys);
+    let sign = |method: &'static str, query: &[(&'static str, &str)]| sign(&signer, method, query);
+    let put = server.http.put(sign("PUT", &[("x-amz-meta-place", "Malmo")])).body("ten bytes!").send().await.unwrap();
+    expect(put, 200, "").await;
+    let head = server.s3.head_object().bucket(BUCKET).key("k").send().await.unwrap();
+    assert_eq!(head.metadata().and_then(|kept| kept.get("place")).map(String::as_str), Some("Malmo"));
+    let query = [("response-cache-control", "no-store"), ("response-content-type", "image/webp")];
+    let head = server.http.head(sign("HEAD", &query)).send().await.unwrap();
+    assert_eq!(
+        (&head.headers()["content-type"], &head.headers()["cache-control"]),
+        (&"image/webp".parse().unwrap(), &"no-store".parse().unwrap())
+    );
+    server.end().await;
+}

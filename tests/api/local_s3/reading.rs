@@ -135,3 +135,15 @@ async fn listings_are_paged() {
     assert_eq!(left.contents().len(), 4);
     server.end().await;
 }
+
+#[tokio::test]
+async fn a_list_of_tags_is_read() {
+    let server = Server::start().await;
+    server.put("a", b"ten bytes!").await;
+    let tag = server.s3.head_object().bucket(BUCKET).key("a").send().await.unwrap().e_tag().unwrap().to_owned();
+    for (listed, status) in [(format!("\"x\", {tag}"), 304), (format!("W/{tag}, \"x\""), 304), ("\"x\", \"y\"".to_owned(), 200)] {
+        let got = server.http.get(server.sign_get("a").await).header("if-none-match", &listed).send().await.unwrap();
+        assert_eq!(got.status(), status, "{listed}");
+    }
+    server.end().await;
+}

@@ -8,7 +8,7 @@ use valet::config::{Config, Problems, Tokens};
 
 const LEAST: [(&str, &str); 3] =
     [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
-const NAMES: [&str; 56] = [
+const NAMES: [&str; 58] = [
     "BIND",
     "ADMIN_BIND",
     "MONGODB_URI",
@@ -62,6 +62,8 @@ const NAMES: [&str; 56] = [
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
     "AWS_USE_DUALSTACK_ENDPOINT",
+    "AWS_CA_BUNDLE",
+    "SSL_CERT_FILE",
     "AWS_USE_FIPS_ENDPOINT",
     "RUST_LOG",
     "STOP_DELAY",

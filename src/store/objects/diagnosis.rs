@@ -1,0 +1,205 @@
+//! Why the bucket cannot be used. A HEAD's answer has no body, so after one that failed the bucket is asked again by a GET: S3's code
+//! and words are there ("Error responses" in the S3 API reference).
+
+use std::fmt;
+
+use aws_sdk_s3::{
+    error::{ProvideErrorMetadata, SdkError},
+    operation::{RequestId, head_bucket::HeadBucketOutput, list_objects_v2::ListObjectsV2Error},
+};
+
+use super::{Objects, StoreError, transport::Transport};
+
+/// The longest text of the store's that is repeated.
+const LONGEST: usize = 200;
+
+/// Why the bucket cannot be used, in one sentence; what an operator does about it; and what the store said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// Scheme, host and, in path style, the bucket's name.
+    pub address: String,
+    /// The HTTP status.
+    pub status: Option<u16>,
+    /// S3's error code.
+    pub code: Option<String>,
+    /// S3's words.
+    pub message: Option<String>,
+    /// S3's id of the request.
+    pub request_id: Option<String>,
+    cause: Cause,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cause {
+    NoAnswer(Transport),
+    UnknownKey,
+    Signature,
+    Denied,
+    NoBucket,
+    Clock,
+    Session,
+    /// The bucket is in another region, by its name where the store tells it.
+    Region(Option<String>),
+    /// A redirect to another host.
+    Redirect(Option<String>),
+    /// A refusal by something before the store.
+    Refused,
+    /// An answer that is not S3's, by its media type.
+    NotS3(Option<String>),
+    /// The store fails, or is overloaded.
+    Failing,
+    /// GET works where HEAD fails.
+    NoHead,
+    /// Another code of S3's.
+    Other,
+}
+
+impl std::error::Error for Diagnosis {}
+
+impl fmt::Display for Diagnosis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.address)?;
+        match &self.cause {
+            Cause::NoAnswer(transport) => write!(f, "S3 cannot be reached: {transport}")?,
+            Cause::UnknownKey => f.write_str("the store does not know the access key id")?,
+            Cause::Signature => f.write_str(
+                "the signature is wrong: the secret access key is not that of the access key id, or a proxy changes Host or path",
+            )?,
+            Cause::Denied => f.write_str("the credentials may not list the bucket")?,
+            Cause::NoBucket => f.write_str("the store has no bucket of this name")?,
+            Cause::Clock => f.write_str("this machine's clock and the store's are too far apart")?,
+            Cause::Session => f.write_str("the session token is not valid, or has expired")?,
+            Cause::Region(Some(region)) => {
+                write!(f, "the bucket is in the region {region}, and requests are signed for another")?;
+            }
+            Cause::Region(None) => f.write_str("the bucket is in another region than requests are signed for")?,
+            Cause::Redirect(Some(host)) => write!(f, "the address redirects to {host}")?,
+            Cause::Redirect(None) => f.write_str("the address redirects to another one")?,
+            Cause::Refused => f.write_str("the request is refused without a reason of S3's, as a proxy or a firewall does")?,
+            Cause::NotS3(Some(media_type)) => write!(f, "what answers there is not S3 ({media_type})")?,
+            Cause::NotS3(None) => f.write_str("what answers there is not S3")?,
+            Cause::Failing => f.write_str("the store fails, or is overloaded")?,
+            Cause::NoHead => f.write_str("HEAD is refused, and GET is not")?,
+            Cause::Other => f.write_str("the store refuses to list the bucket")?,
+        }
+        let Some(status) = self.status else { return Ok(()) };
+        write!(f, " (HTTP {status}")?;
+        for text in [&self.code, &self.message].into_iter().flatten() {
+            write!(f, ", {text}")?;
+        }
+        f.write_str(")")
+    }
+}
+
+impl Diagnosis {
+    /// Returns what an operator does about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match &self.cause {
+            Cause::NoAnswer(transport) => transport.remedy(),
+            Cause::UnknownKey => {
+                "check AWS_ACCESS_KEY_ID, or the profile or role, and that S3_ENDPOINT is the store that gave the key"
+            }
+            Cause::Signature => {
+                "check AWS_SECRET_ACCESS_KEY; have a proxy before the store pass Host and path as they come; check S3_FORCE_PATH_STYLE"
+            }
+            Cause::Denied => "give the credentials s3:ListBucket on the bucket, and the other rights that README names",
+            Cause::NoBucket => "create the bucket, or check S3_BUCKET, S3_ENDPOINT and S3_FORCE_PATH_STYLE",
+            Cause::Clock => "run an NTP client on both machines",
+            Cause::Session => "renew the credentials; without a session, unset AWS_SESSION_TOKEN",
+            Cause::Region(_) => "set AWS_REGION to the bucket's region",
+            Cause::Redirect(_) => "give the address that it leads to as S3_ENDPOINT, or the bucket's region as AWS_REGION",
+            Cause::Refused => "see to the proxy or firewall before the store, and check S3_ENDPOINT",
+            Cause::NotS3(_) => "check S3_ENDPOINT: host, port and scheme of the store's S3 API, with nothing after them",
+            Cause::Failing => "see to the store, and run this again",
+            Cause::NoHead => "have the proxy before the store pass HEAD requests",
+            Cause::Other => "check S3_BUCKET, S3_ENDPOINT, S3_FORCE_PATH_STYLE, AWS_REGION and the rights of the credentials",
+        }
+    }
+
+    fn new(address: String, cause: Cause) -> Self {
+        Self { address, cause, status: None, code: None, message: None, request_id: None }
+    }
+
+    fn of(address: String, error: &SdkError<ListObjectsV2Error>) -> Self {
+        let Some(response) = error.raw_response() else {
+            let transport = match error {
+                SdkError::TimeoutError(_) => Transport::Silent,
+                SdkError::DispatchFailure(failure) if failure.is_timeout() => Transport::Silent,
+                error => Transport::of(error),
+            };
+            return Self::new(address, Cause::NoAnswer(transport));
+        };
+        let status = response.status().as_u16();
+        let header = |name: &str| response.headers().get(name).filter(|value| !value.is_empty()).map(clean);
+        let body = response.body().bytes().and_then(|body| std::str::from_utf8(body).ok()).unwrap_or_default();
+        let region = header("x-amz-bucket-region").or_else(|| member(body, "Region"));
+        let cause = match (error.code(), status) {
+            (Some("InvalidAccessKeyId" | "InvalidClientTokenId" | "NotSignedUp"), _) => Cause::UnknownKey,
+            (Some("SignatureDoesNotMatch"), _) => Cause::Signature,
+            (Some("NoSuchBucket"), _) => Cause::NoBucket,
+            (Some("RequestTimeTooSkewed" | "RequestExpired"), _) => Cause::Clock,
+            (Some("ExpiredToken" | "InvalidToken" | "TokenRefreshRequired"), _) => Cause::Session,
+            (Some("PermanentRedirect" | "IllegalLocationConstraintException"), _) => Cause::Region(region),
+            (Some("AuthorizationHeaderMalformed"), _) if region.is_some() || body.contains("region") => Cause::Region(region),
+            (Some("AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "UnauthorizedAccess"), _) => Cause::Denied,
+            (_, 300..=399) if region.is_some() => Cause::Region(region),
+            (_, 300..=399) => Cause::Redirect(header("location").and_then(|url| host(&url))),
+            (_, 429 | 500 | 502..=599) => Cause::Failing,
+            (Some(_), _) => Cause::Other,
+            (None, 401 | 403 | 407) => Cause::Refused,
+            (None, _) => Cause::NotS3(header("content-type").map(|text| text.split(';').next().unwrap_or_default().to_owned())),
+        };
+        let request_id = response.request_id().map(clean);
+        let (code, message) = (error.code().map(clean), error.message().map(clean));
+        Self { address, status: Some(status), code, message, request_id, cause }
+    }
+}
+
+impl Objects {
+    /// Whether the bucket can be used, and in which region it is, where the store tells that.
+    ///
+    /// # Errors
+    /// [`Diagnosis`].
+    pub async fn diagnose(&self) -> Result<Option<String>, Diagnosis> {
+        let address = self.inside.bucket_url().to_owned();
+        let told = |answer: HeadBucketOutput| answer.bucket_region.filter(|region| !region.is_empty());
+        let first = self.head_bucket().await;
+        if matches!(first, Err(StoreError::ObjectsTimeout { .. })) {
+            return Err(Diagnosis::new(address, Cause::NoAnswer(Transport::Silent)));
+        }
+        let listed = self.client.list_objects_v2().bucket(&self.bucket).max_keys(1).send().await;
+        match (first, listed.map_err(|error| Diagnosis::of(address.clone(), &error))) {
+            // Whoever answers 200 to every HEAD is not S3 yet.
+            (_, Err(diagnosis)) if matches!(diagnosis.cause, Cause::NotS3(_)) => Err(diagnosis),
+            // Some credentials may do everything here but list.
+            (Ok(answer), _) => Ok(told(answer)),
+            (Err(_), Err(diagnosis)) => Err(diagnosis),
+            // It works now: that was a passing failure, or something on the way refuses every HEAD.
+            (Err(_), Ok(_)) => self.head_bucket().await.map(told).map_err(|_| Diagnosis::new(address, Cause::NoHead)),
+        }
+    }
+
+    /// The region that requests are signed for.
+    #[must_use]
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+}
+
+/// Text of the store's on one line, without a query.
+fn clean(text: &str) -> String {
+    let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(LONGEST).collect();
+    line.split('?').next().unwrap_or_default().trim().to_owned()
+}
+
+fn member(body: &str, name: &str) -> Option<String> {
+    let (_, rest) = body.split_once(&format!("<{name}>"))?;
+    rest.split_once('<').map(|(value, _)| clean(value)).filter(|value| !value.is_empty())
+}
+
+fn host(url: &str) -> Option<String> {
+    let url = url::Url::parse(url).ok()?;
+    let port = url.port().map_or_else(String::new, |port| format!(":{port}"));
+    url.host_str().map(|host| format!("{}://{host}{port}", url.scheme()))
+}

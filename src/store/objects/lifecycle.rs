@@ -1,0 +1,186 @@
+//! The bucket's lifecycle rules, as far as they touch Valet's keys ("Lifecycle configuration elements" in the Amazon S3 user guide).
+
+use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass};
+
+/// The beginnings of Valet's keys: images, uploads that are not final yet, and the deployment's id.
+const OURS: [&str; 3] = ["u/", "in/", "valet/"];
+
+/// What rules do to Valet's keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lifecycle {
+    /// After how many days an unfinished multipart upload is aborted: the soonest.
+    pub aborts_after: Option<i32>,
+    /// Rules that delete current objects.
+    pub expiring: Vec<Touched>,
+    /// Rules that move objects to a storage class from which they cannot be read at once.
+    pub archiving: Vec<Touched>,
+}
+
+/// Keys that a rule touches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Touched {
+    /// The rule's name.
+    pub rule: String,
+    /// The beginnings of Valet's keys among them.
+    pub prefixes: Vec<&'static str>,
+    /// After so many days; `None` at a date.
+    pub days: Option<i32>,
+}
+
+/// Which objects a rule is about.
+#[derive(Debug, Default)]
+struct Scope<'a> {
+    prefix: &'a str,
+    /// Valet's objects have no tags.
+    tagged: bool,
+    /// From this size on, or up to it: not every object.
+    sized: bool,
+}
+
+impl<'a> Scope<'a> {
+    fn of(rule: &'a LifecycleRule) -> Self {
+        #[expect(deprecated, reason = "rules of before 2016 still have their prefix there")]
+        let old_prefix = rule.prefix();
+        let Some(filter) = rule.filter() else {
+            return Self { prefix: old_prefix.unwrap_or_default(), ..Self::default() };
+        };
+        let and = filter.and();
+        let sizes = [filter.object_size_greater_than(), filter.object_size_less_than()];
+        let of_and = and.map(|and| [and.object_size_greater_than(), and.object_size_less_than()]).unwrap_or_default();
+        Self {
+            prefix: filter.prefix().or_else(|| and?.prefix()).unwrap_or_default(),
+            tagged: filter.tag().is_some() || and.is_some_and(|and| !and.tags().is_empty()),
+            sized: sizes.iter().chain(&of_and).any(Option::is_some),
+        }
+    }
+
+    /// The beginnings of Valet's keys that may have objects in it.
+    fn ours(&self) -> Vec<&'static str> {
+        let meets = |ours: &&&'static str| ours.starts_with(self.prefix) || self.prefix.starts_with(**ours);
+        if self.tagged { Vec::new() } else { OURS.iter().filter(meets).copied().collect() }
+    }
+
+    /// Whether it has every multipart upload under `u/`.
+    fn has_all_multiparts(&self) -> bool {
+        !self.tagged && !self.sized && "u/".starts_with(self.prefix)
+    }
+}
+
+impl Lifecycle {
+    /// Sums up the rules that are enabled.
+    pub(super) fn of(rules: &[LifecycleRule]) -> Self {
+        let mut all = Self::default();
+        for rule in rules.iter().filter(|rule| *rule.status() == ExpirationStatus::Enabled) {
+            let scope = Scope::of(rule);
+            if let Some(days) = aborts_after(rule) {
+                all.aborts_after = Some(all.aborts_after.map_or(days, |soonest| soonest.min(days)));
+            }
+            let touched = |days| Touched { rule: rule.id().unwrap_or("without a name").to_owned(), prefixes: scope.ours(), days };
+            if let Some(expiration) = rule.expiration().filter(|it| it.days().is_some() || it.date().is_some()) {
+                all.expiring.push(touched(expiration.days()));
+            }
+            let archived = rule.transitions().iter().filter(|to| to.storage_class().is_some_and(is_archive));
+            all.archiving.extend(archived.map(|to| touched(to.days())));
+        }
+        for touched in [&mut all.expiring, &mut all.archiving] {
+            touched.retain(|touched| !touched.prefixes.is_empty());
+        }
+        all
+    }
+}
+
+/// After how many days an enabled rule aborts all multipart uploads under `u/`.
+pub(super) fn aborts_after(rule: &LifecycleRule) -> Option<i32> {
+    let is_meant = *rule.status() == ExpirationStatus::Enabled && Scope::of(rule).has_all_multiparts();
+    rule.abort_incomplete_multipart_upload().filter(|_| is_meant)?.days_after_initiation()
+}
+
+/// Whether its objects have to be restored before they can be read.
+fn is_archive(class: &TransitionStorageClass) -> bool {
+    matches!(class, TransitionStorageClass::Glacier | TransitionStorageClass::DeepArchive)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use aws_sdk_s3::types::{
+        AbortIncompleteMultipartUpload, LifecycleExpiration, LifecycleRuleAndOperator, LifecycleRuleFilter,
+        NoncurrentVersionExpiration, Tag, Transition,
+    };
+
+    use super::*;
+
+    fn rule(filter: LifecycleRuleFilter) -> aws_sdk_s3::types::builders::LifecycleRuleBuilder {
+        LifecycleRule::builder().id("theirs").status(ExpirationStatus::Enabled).filter(filter)
+    }
+
+    fn prefix(text: &str) -> LifecycleRuleFilter {
+        LifecycleRuleFilter::builder().prefix(text).build()
+    }
+
+    #[test]
+    fn rules_that_delete_images_are_told_from_others() {
+        let days = |n| LifecycleExpiration::builder().days(n).build();
+        let tag = Tag::builder().key("a").value("b").build().unwrap();
+        let and = |of: LifecycleRuleAndOperator| LifecycleRuleFilter::builder().and(of).build();
+        let expiring = |filter| Lifecycle::of(&[rule(filter).expiration(days(3)).build().unwrap()]).expiring;
+        for (text, wanted) in [
+            ("", vec!["u/", "in/", "valet/"]),
+            ("u", vec!["u/"]),
+            ("u/0123", vec!["u/"]),
+            ("in/", vec!["in/"]),
+            ("v", vec!["valet/"]),
+        ] {
+            assert_eq!(expiring(prefix(text))[0].prefixes, wanted, "{text}");
+        }
+        for text in ["logs/", "user/", "check/", "U/"] {
+            assert_eq!(expiring(prefix(text)), [], "{text}");
+        }
+        assert_eq!(expiring(LifecycleRuleFilter::builder().tag(tag.clone()).build()), []);
+        assert_eq!(expiring(and(LifecycleRuleAndOperator::builder().prefix("u/").tags(tag).build())), []);
+        let large = LifecycleRuleAndOperator::builder().prefix("u/").object_size_greater_than(1).build();
+        assert_eq!(expiring(and(large)).len(), 1, "some images are large");
+
+        let marker = LifecycleExpiration::builder().expired_object_delete_marker(true).build();
+        let old = NoncurrentVersionExpiration::builder().noncurrent_days(1).build();
+        let off = rule(prefix("")).status(ExpirationStatus::Disabled).expiration(days(1)).build().unwrap();
+        let harmless = [
+            rule(prefix("")).expiration(marker).build().unwrap(),
+            rule(prefix("")).noncurrent_version_expiration(old).build().unwrap(),
+            off,
+        ];
+        assert_eq!(Lifecycle::of(&harmless), Lifecycle::default());
+    }
+
+    #[test]
+    fn classes_that_need_a_restore_are_told_from_others() {
+        use TransitionStorageClass::{DeepArchive, Glacier, GlacierIr, IntelligentTiering, OnezoneIa, StandardIa};
+        for (class, archives) in [
+            (Glacier, true),
+            (DeepArchive, true),
+            (GlacierIr, false),
+            (IntelligentTiering, false),
+            (StandardIa, false),
+            (OnezoneIa, false),
+        ] {
+            let to = Transition::builder().days(30).storage_class(class.clone()).build();
+            let found = Lifecycle::of(&[rule(prefix("u/")).transitions(to).build().unwrap()]);
+            assert_eq!(!found.archiving.is_empty(), archives, "{class}");
+            assert_eq!(found.expiring, []);
+        }
+    }
+
+    #[test]
+    fn multiparts_are_covered_by_rules_for_all_of_them() {
+        let abort = |n| AbortIncompleteMultipartUpload::builder().days_after_initiation(n).build();
+        let after = |filter| aborts_after(&rule(filter).abort_incomplete_multipart_upload(abort(9)).build().unwrap());
+        assert_eq!([after(prefix("")), after(prefix("u/"))], [Some(9), Some(9)]);
+        let sized = LifecycleRuleFilter::builder().object_size_greater_than(1).build();
+        for filter in [prefix("in/"), prefix("u/a"), prefix("logs/"), sized] {
+            assert_eq!(after(filter), None);
+        }
+        let soonest =
+            [abort(9), abort(2)].map(|abort| rule(prefix("")).abort_incomplete_multipart_upload(abort).build().unwrap());
+        assert_eq!(Lifecycle::of(&soonest).aborts_after, Some(2));
+    }
+}

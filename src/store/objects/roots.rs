@@ -1,0 +1,165 @@
+//! Answers whose XML has another root than AWS gives it: gofakes3 and rclone name that of `CreateMultipartUpload` otherwise, moto that of
+//! `ListParts`, Ceph RGW that of the public access block, and some stores wrap their errors. The SDK reads none of them.
+//!
+//! A root is renamed only where the member is there that every such answer has: what a proxy says is never taken for an empty answer.
+
+use aws_smithy_runtime_api::client::{orchestrator::HttpRequest, orchestrator::HttpResponse, result::ConnectorError};
+use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
+
+/// A call of the S3 API, and the answer that it has ("Actions" in the S3 API reference).
+#[derive(Debug, PartialEq, Eq)]
+struct Call {
+    method: &'static str,
+    /// A parameter of the query that no other call with this method has.
+    parameter: &'static str,
+    root: &'static str,
+    /// A member that every answer has.
+    member: &'static str,
+}
+
+const CALLS: [Call; 5] = [
+    Call { method: "POST", parameter: "uploads", root: "InitiateMultipartUploadResult", member: "UploadId" },
+    Call { method: "POST", parameter: "uploadId", root: "CompleteMultipartUploadResult", member: "ETag" },
+    Call { method: "GET", parameter: "uploadId", root: "ListPartsResult", member: "UploadId" },
+    Call { method: "GET", parameter: "uploads", root: "ListMultipartUploadsResult", member: "MaxUploads" },
+    Call { method: "GET", parameter: "publicAccessBlock", root: "PublicAccessBlockConfiguration", member: "BlockPublicAcls" },
+];
+
+/// What is known of the answer before it comes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Expected(Option<&'static Call>);
+
+impl Expected {
+    /// Recognizes the call by its method and query.
+    pub(super) fn of(request: &HttpRequest) -> Self {
+        Self::by(request.method(), request.uri().split_once('?').map_or("", |(_, query)| query))
+    }
+
+    fn by(method: &str, query: &str) -> Self {
+        let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
+        Self(CALLS.iter().find(|call| call.method == method && has(call.parameter)))
+    }
+
+    /// Gives the answer the root that the SDK reads. Answers that may be long, which are successful ones of other calls, are not
+    /// touched.
+    ///
+    /// # Errors
+    /// [`ConnectorError`] when the body breaks off.
+    pub(super) async fn read(self, mut answer: HttpResponse) -> Result<HttpResponse, ConnectorError> {
+        let is_success = answer.status().is_success();
+        if is_success && self.0.is_none() {
+            return Ok(answer);
+        }
+        let body = ByteStream::new(answer.take_body()).collect().await;
+        let bytes = body.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
+        let renamed = std::str::from_utf8(&bytes).ok().and_then(|text| match self.0 {
+            Some(call) if is_success => under_root(text, call),
+            _ => flat_error(text),
+        });
+        if renamed.is_some() {
+            // The SDK holds a body against it.
+            answer.headers_mut().remove("content-length");
+        }
+        *answer.body_mut() = renamed.map_or_else(|| SdkBody::from(bytes), SdkBody::from);
+        Ok(answer)
+    }
+}
+
+/// Returns the document under the call's own root. `None` where it has that, or is an error, a listing of objects, or anything else.
+fn under_root(text: &str, call: &Call) -> Option<String> {
+    let (at, name) = root(text)?;
+    let local = name.rsplit(':').next().unwrap_or(name);
+    if [call.root, "Error", "ListBucketResult"].contains(&local) || !text.contains(&format!("<{}>", call.member)) {
+        return None;
+    }
+    let inside = text.get(at + name.len()..)?.trim_end().strip_suffix(&format!("</{name}>"))?;
+    Some(format!("<{}{inside}</{}>", call.root, call.root))
+}
+
+/// Returns an error that another element holds (`ErrorResponse`) by itself.
+fn flat_error(text: &str) -> Option<String> {
+    let (_, name) = root(text)?;
+    if name == "Error" {
+        return None;
+    }
+    let inside = text.split_once("<Error>")?.1.split_once("</Error>")?.0;
+    inside.contains("<Code>").then(|| format!("<Error>{inside}</Error>"))
+}
+
+/// Returns the name of the root element, and where it begins.
+fn root(text: &str) -> Option<(usize, &str)> {
+    let mut at = 0;
+    loop {
+        let rest = text.get(at..)?;
+        let begin = rest.find('<')?;
+        let tag = rest.get(begin + 1..)?;
+        if tag.starts_with(['?', '!']) {
+            at += begin + 1 + tag.find('>')? + 1;
+            continue;
+        }
+        let end = tag.find(|letter: char| letter.is_whitespace() || letter == '>' || letter == '/')?;
+        return Some((at + begin + 1, tag.get(..end)?));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(method: &str, query: &str, text: &str) -> Option<String> {
+        under_root(text, Expected::by(method, query).0?)
+    }
+
+    #[test]
+    fn an_answer_under_another_root_is_read_as_s3_s() {
+        for (method, query, given, wanted) in [
+            (
+                "POST",
+                "uploads&x-id=CreateMultipartUpload",
+                "<?xml version=\"1.0\"?>\n<InitiateMultipartUpload xmlns=\"x\"><UploadId>7</UploadId></InitiateMultipartUpload>\n",
+                "<InitiateMultipartUploadResult xmlns=\"x\"><UploadId>7</UploadId></InitiateMultipartUploadResult>",
+            ),
+            (
+                "GET",
+                "uploadId=7&x-id=ListParts",
+                "<ListPartsResponse><UploadId>7</UploadId></ListPartsResponse>",
+                "<ListPartsResult><UploadId>7</UploadId></ListPartsResult>",
+            ),
+            (
+                "GET",
+                "publicAccessBlock",
+                "<Block><BlockPublicAcls>true</BlockPublicAcls></Block>",
+                "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls></PublicAccessBlockConfiguration>",
+            ),
+        ] {
+            assert_eq!(read(method, query, given).as_deref(), Some(wanted));
+        }
+    }
+
+    #[test]
+    fn what_is_not_such_an_answer_stays_as_it_is() {
+        for text in [
+            "<ListPartsResult><UploadId>7</UploadId></ListPartsResult>",
+            "<a:ListPartsResult><UploadId>7</UploadId></a:ListPartsResult>",
+            "<Error><Code>InternalError</Code><UploadId>7</UploadId></Error>",
+            "<ListBucketResult><UploadId>7</UploadId></ListBucketResult>",
+            "<html><body>sign in</body></html>",
+            "<ListPartsResponse><UploadId>7</UploadId>",
+            "<",
+            "",
+        ] {
+            assert_eq!(read("GET", "uploadId=7", text), None, "{text}");
+        }
+        assert!(Expected::by("GET", "x-id=GetObject").0.is_none() && Expected::by("PUT", "uploadId=7&partNumber=1").0.is_none());
+    }
+
+    #[test]
+    fn an_error_in_an_envelope_is_read() {
+        let nested =
+            "<ErrorResponse><Error><Type>Sender</Type><Code>NoSuchKey</Code></Error><RequestId>1</RequestId></ErrorResponse>";
+        assert_eq!(flat_error(nested).as_deref(), Some("<Error><Type>Sender</Type><Code>NoSuchKey</Code></Error>"));
+        for text in ["<Error><Code>NoSuchKey</Code></Error>", "<html><Error>no code</Error></html>", "not found", ""] {
+            assert_eq!(flat_error(text), None, "{text}");
+        }
+    }
+}

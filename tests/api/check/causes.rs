@@ -1,0 +1,155 @@
+//! What the doctor, and a server that does not start, say of a bucket that cannot be used: one sentence for each cause, with S3's own
+//! code, the address and what to do.
+
+use std::convert::Infallible;
+
+use hyper::{Response, StatusCode};
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use valet::domain::check::{self, Answer, Options, Report};
+
+use crate::{
+    app::{TestApp, s3_is_local},
+    relay::{Answer as Http, listen},
+    serve::Settings,
+    tls::{TlsFront, authority},
+};
+
+const RULE: &str = "S3: bucket reachable";
+
+/// What is said of the bucket.
+fn cause(report: &Report) -> (String, &'static str) {
+    let finding = report.findings.iter().find(|finding| finding.rule.name == RULE).unwrap();
+    let Answer::No(seen) = &finding.answer else { panic!("{report}") };
+    assert!(!report.is_sound() && !seen.contains("X-Amz-"), "{seen}");
+    (seen.clone(), finding.remedy)
+}
+
+/// A server that answers everything with this.
+async fn always(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> String {
+    listen(move |_| async move {
+        let mut answer: Http = Response::new(body.into());
+        *answer.status_mut() = StatusCode::from_u16(status).unwrap();
+        for (name, value) in headers {
+            answer.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        Ok::<_, Infallible>(answer)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_cause_has_its_own_sentence_and_remedy() {
+    if !s3_is_local() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let s3 = app.config.s3.endpoint.clone().unwrap();
+    // Held, and never accepted from: nothing that is sent there is answered.
+    let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    let mongod = app.config.mongo.uri.expose_secret().replace("mongodb://", "http://");
+    let mongod = mongod.split(['/', '?']).take(3).collect::<Vec<_>>().join("/");
+    let tls = TlsFront::start(s3.trim_start_matches("http://").parse().unwrap()).await;
+    let https = format!("https://localhost:{}", tls.address().port());
+    let html: &[(&str, &str)] = &[("content-type", "text/html; charset=utf-8")];
+    const MALFORMED: &str = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong</Message>\
+                             <Region>eu-west-3</Region></Error>";
+    const WRAPPED: &str = "<ErrorResponse><Error><Code>ExpiredToken</Code><Message>Over.</Message></Error></ErrorResponse>";
+    for (endpoint, told, remedy) in [
+        (closed, "S3 cannot be reached: the connection was refused", "host and port"),
+        ("http://no-such-host.invalid".to_owned(), "S3 cannot be reached: the host's name is not known", "DNS"),
+        (mongod, "not S3", "S3_ENDPOINT"),
+        (s3.replace("http://", "https://"), "S3 cannot be reached: the port does not speak TLS", "http://"),
+        (https.replace("https://", "http://"), "S3 cannot be reached: the port does not speak HTTP", "https://"),
+        (https.clone(), "its certificate is of an authority that is not trusted here", "AWS_CA_BUNDLE"),
+        (app.base.clone(), "what answers there is not S3", "S3_ENDPOINT"),
+        (always(404, html, "<html>nothing here</html>").await, "is not S3 (text/html) (HTTP 404)", "S3_ENDPOINT"),
+        (always(403, html, "<html>no</html>").await, "refused without a reason of S3's", "firewall"),
+        (
+            always(307, &[("location", "https://other.example/x?y=z")], "").await,
+            "redirects to https://other.example (",
+            "AWS_REGION",
+        ),
+        (always(301, &[("x-amz-bucket-region", "eu-west-2")], "").await, "is in the region eu-west-2", "AWS_REGION"),
+        (always(400, &[], MALFORMED).await, "is in the region eu-west-3", "AWS_REGION"),
+        (always(400, &[], WRAPPED).await, "session token is not valid, or has expired (HTTP 400, ExpiredToken, Over.)", "renew"),
+        (always(503, &[], "").await, "the store fails, or is overloaded (HTTP 503)", "see to the store"),
+    ] {
+        let mut config = app.config.clone();
+        config.s3.endpoint = Some(endpoint.clone());
+        config.s3.public_endpoint = Some(endpoint.clone());
+        let (seen, what) = cause(&check::run(&config, Options::default()).await);
+        assert!(seen.contains(told) && seen.starts_with(&endpoint), "{endpoint}: {seen}");
+        assert!(what.contains(remedy), "{endpoint}: {what}");
+    }
+}
+
+#[tokio::test]
+async fn s3s_own_code_is_read_by_a_get() {
+    if !s3_is_local() {
+        return;
+    }
+    let app = TestApp::start().await;
+    for (code, change) in [
+        ("NoSuchBucket", (|config| config.s3.bucket = "no-such-bucket".to_owned()) as fn(&mut valet::config::Config)),
+        ("SignatureDoesNotMatch", |config| config.s3.credentials.as_mut().unwrap().secret_access_key = "wrong".into()),
+        ("InvalidAccessKeyId", |config| config.s3.credentials.as_mut().unwrap().access_key_id = "nobody".to_owned()),
+        ("AuthorizationHeaderMalformed", |config| config.s3.region = Some("eu-west-1".to_owned())),
+    ] {
+        let mut config = app.config.clone();
+        change(&mut config);
+        let report = check::run(&config, Options::default()).await;
+        let (seen, _) = cause(&report);
+        assert!(seen.contains(code), "{code}: {seen}");
+        let finding = report.findings.iter().find(|finding| finding.rule.name == RULE).unwrap();
+        assert!(finding.details.contains(&("s3Code", code.to_owned())), "{:?}", finding.details);
+    }
+}
+
+/// The server says the same when it does not start.
+#[tokio::test]
+async fn a_server_that_does_not_start_says_why() {
+    if !s3_is_local() {
+        return;
+    }
+    let app = TestApp::start().await;
+    for (name, value, told) in
+        [("AWS_SECRET_ACCESS_KEY", "wrong", "SignatureDoesNotMatch"), ("S3_BUCKET", "no-such-bucket", "NoSuchBucket")]
+    {
+        let refusal = Settings::of(&app).but(name, value).refusal().await;
+        assert!(
+            refusal.contains(told) && refusal.contains(&format!("check {name}")) | refusal.contains("create the bucket"),
+            "{refusal}"
+        );
+    }
+}
+
+/// A certificate authority of the operator's own: both variables are honoured, by the server's client and by the doctor's.
+#[tokio::test]
+async fn an_authority_of_ones_own_is_named_in_a_variable() {
+    if !s3_is_local() {
+        return;
+    }
+    let app = TestApp::start().await;
+    let upstream = app.config.s3.endpoint.as_ref().unwrap().trim_start_matches("http://").parse().unwrap();
+    let tls = TlsFront::start(upstream).await;
+    let https = format!("https://localhost:{}", tls.address().port());
+    let settings = Settings::of(&app).but("S3_ENDPOINT", &https);
+    let pem = authority().to_str().unwrap().to_owned();
+    let run = async |settings: &Settings| {
+        let (status, out, err) = settings.run(&["check", "--json"]).end(std::time::Duration::from_secs(60)).await;
+        let report: serde_json::Value = serde_json::from_str(&out).unwrap_or_else(|_| panic!("{out}{err}"));
+        (status.code(), report)
+    };
+    for name in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
+        let (status, report) = run(&settings.but(name, &pem)).await;
+        assert_eq!((status, &report["sound"]), (Some(0), &true.into()), "{name}: {report}");
+    }
+    tls.set_expired(true);
+    let (status, report) = run(&settings.but("AWS_CA_BUNDLE", &pem)).await;
+    assert_eq!(status, Some(1));
+    assert!(report.to_string().contains("its certificate has expired"), "{report}");
+    // Another authority's, and a file that is none, stop the start.
+    let refusal = settings.but("AWS_CA_BUNDLE", "/no/such/file").refusal().await;
+    assert!(refusal.contains("- AWS_CA_BUNDLE must be the path of a file"), "{refusal}");
+}

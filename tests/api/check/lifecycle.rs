@@ -1,0 +1,58 @@
+//! Lifecycle rules that would delete or archive images are found; others are not.
+
+use aws_sdk_s3::types::{
+    BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, Transition,
+    TransitionStorageClass, builders::LifecycleRuleBuilder,
+};
+use valet::domain::check::{self, Answer, Options};
+
+use crate::app::{TestApp, s3_is_local};
+
+fn rule(id: &str, prefix: &str) -> LifecycleRuleBuilder {
+    let filter = LifecycleRuleFilter::builder().prefix(prefix).build();
+    LifecycleRule::builder().id(id).status(ExpirationStatus::Enabled).filter(filter)
+}
+
+#[tokio::test]
+async fn rules_over_images_are_found() {
+    if !s3_is_local() {
+        return;
+    }
+    let app = TestApp::start_with(|config| config.cors.exact.clear()).await;
+    let days = |n| LifecycleExpiration::builder().days(n).build();
+    let to = |class| Transition::builder().days(90).storage_class(class).build();
+    for (rules, expiring, archiving) in [
+        (
+            vec![
+                rule("logs", "logs/").expiration(days(1)).build().unwrap(),
+                rule("spent", "in/").expiration(days(365)).build().unwrap(),
+                rule("cold", "").transitions(to(TransitionStorageClass::StandardIa)).build().unwrap(),
+            ],
+            None,
+            None,
+        ),
+        (
+            vec![
+                rule("all", "").expiration(days(30)).build().unwrap(),
+                rule("hasty", "in/").expiration(days(1)).build().unwrap(),
+                rule("frozen", "u/").transitions(to(TransitionStorageClass::DeepArchive)).build().unwrap(),
+            ],
+            Some("rule \"all\": u/, in/, valet/ after 30 days; rule \"hasty\": in/ after 1 days"),
+            Some("rule \"frozen\": u/ after 90 days"),
+        ),
+    ] {
+        let wanted = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
+        let put = app.s3.put_bucket_lifecycle_configuration().bucket(&app.config.s3.bucket).lifecycle_configuration(wanted);
+        put.send().await.unwrap();
+        let report = check::run(&app.config, Options::default()).await;
+        for (name, found) in [("bucket: no rule deletes images", expiring), ("bucket: no rule archives images", archiving)] {
+            let seen = match report.answer(name) {
+                Some(Answer::No(seen)) => Some(seen.as_str()),
+                Some(Answer::Yes(_)) => None,
+                other => panic!("{name}: {other:?}"),
+            };
+            assert_eq!(seen, found, "{name}");
+        }
+        assert_eq!(report.is_sound(), expiring.is_none());
+    }
+}

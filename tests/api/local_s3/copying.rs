@@ -1,0 +1,69 @@
+//! Parts that are copied from objects, and what is told of objects by their attributes.
+
+use super::*;
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use aws_sdk_s3::types::{CompletedMultipartUpload, CompletedPart, ObjectAttributes};
+
+#[tokio::test]
+async fn parts_are_copied_from_ranges_of_objects() {
+    let server = Server::start().await;
+    let source: Vec<u8> = (0..6 << 20).map(|at: u32| at.to_le_bytes()[1]).collect();
+    server.put("source", &source).await;
+    let made = server.s3.create_multipart_upload().bucket(BUCKET).key("copy").send().await.unwrap();
+    let id = made.upload_id().unwrap();
+    let copy = |number: i32, range: Option<&str>| {
+        let copy = server.s3.upload_part_copy().bucket(BUCKET).key("copy").upload_id(id).part_number(number);
+        copy.copy_source(format!("{BUCKET}/source")).set_copy_source_range(range.map(str::to_owned)).send()
+    };
+    let mut parts = Vec::new();
+    for (number, range) in [(1, None), (2, Some("bytes=5-9"))] {
+        let copied = copy(number, range).await.unwrap();
+        let etag = copied.copy_part_result().unwrap().e_tag().unwrap().to_owned();
+        parts.push(CompletedPart::builder().part_number(number).e_tag(etag).build());
+    }
+    for (range, code) in [
+        ("bytes=0-6291456", "InvalidRequest"),
+        ("bytes=9-5", "InvalidRequest"),
+        ("bytes=5-", "InvalidArgument"),
+        ("5-9", "InvalidArgument"),
+    ] {
+        assert_eq!(copy(3, Some(range)).await.unwrap_err().code(), Some(code), "{range}");
+    }
+    assert_eq!(copy(10_001, None).await.unwrap_err().code(), Some("InvalidArgument"));
+    let other = server.s3.upload_part_copy().bucket(BUCKET).key("copy").upload_id(id).part_number(3);
+    let other = other.copy_source(format!("{BUCKET}/source")).copy_source_if_match("\"another\"").send().await;
+    assert_eq!(other.unwrap_err().code(), Some("PreconditionFailed"));
+    let missing = server.s3.upload_part_copy().bucket(BUCKET).key("copy").upload_id(id).part_number(3);
+    let missing = missing.copy_source(format!("{BUCKET}/missing")).send().await;
+    assert_eq!(missing.unwrap_err().code(), Some("NoSuchKey"));
+
+    let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+    let done = server.s3.complete_multipart_upload().bucket(BUCKET).key("copy").upload_id(id).multipart_upload(parts);
+    done.send().await.unwrap();
+    assert!(server.read("copy").await == [source.as_slice(), &source[5..10]].concat());
+
+    let all = [
+        ObjectAttributes::Etag,
+        ObjectAttributes::Checksum,
+        ObjectAttributes::ObjectParts,
+        ObjectAttributes::ObjectSize,
+        ObjectAttributes::StorageClass,
+    ];
+    let ask = |key: &str, asked: &[ObjectAttributes]| {
+        let ask = server.s3.get_object_attributes().bucket(BUCKET).key(key);
+        ask.set_object_attributes(Some(asked.to_vec())).send()
+    };
+    let told = ask("copy", &all).await.unwrap();
+    assert_eq!(
+        (told.object_size(), told.object_parts().and_then(|parts| parts.total_parts_count())),
+        (Some((6 << 20) + 5), Some(2))
+    );
+    assert!(told.checksum().unwrap().checksum_crc64_nvme().is_some() && told.last_modified().is_some());
+    let head = server.s3.head_object().bucket(BUCKET).key("copy").send().await.unwrap();
+    assert_eq!(told.e_tag().unwrap().trim_matches('"'), head.e_tag().unwrap().trim_matches('"'));
+    let size = ask("source", &[ObjectAttributes::ObjectSize]).await.unwrap();
+    assert_eq!((size.object_size(), size.e_tag(), size.object_parts()), (Some(6 << 20), None, None));
+    assert_eq!(ask("missing", &all).await.unwrap_err().code(), Some("NoSuchKey"));
+    assert_eq!(server.temps(), 0);
+    server.end().await;
+}
