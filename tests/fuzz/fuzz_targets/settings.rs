@@ -106,7 +106,8 @@ fn in_vain() -> Vec<Vec<(&'static str, &'static str)>> {
         all.push(vec![(name, "https://s3-accelerate.amazonaws.com"), ("S3_FORCE_PATH_STYLE", "true")]);
     }
     all.extend(["RATE_LIMIT_S3", "RATE_LIMIT_UPLOAD", "RATE_LIMIT_URLS"].map(|name| vec![(name, "1/1m")]));
-    let options = ["w", "journal", "readConcernLevel", "readPreference", "retryWrites", "retryReads", "maxPoolSize", "minPoolSize"];
+    let options =
+        ["w", "journal", "readConcernLevel", "readPreference", "retryWrites", "retryReads", "maxPoolSize", "minPoolSize"];
     let in_vain = ["wTimeoutMS", "readPreferenceTags", "maxStalenessSeconds", "uuidRepresentation", "compressors"];
     for option in options.iter().chain(&in_vain).chain(&["zlibCompressionLevel", "waitQueueTimeoutMS"]) {
         // Every value is wrong once: the names are those of the program, not of the input.
