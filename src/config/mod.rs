@@ -9,6 +9,7 @@ use std::{fmt, net::SocketAddr, time::Duration};
 use secrecy::SecretString;
 
 mod accounts;
+mod connection;
 mod known;
 mod limits;
 mod names;
@@ -16,10 +17,12 @@ mod origins;
 mod reader;
 mod switches;
 mod together;
+mod traces;
 #[cfg(test)]
 mod useless;
 
 pub use accounts::{Accounts, Provider, is_authentic};
+pub use connection::POOL;
 pub use known::unknown;
 pub use limits::{InvalidNetwork, InvalidRate, Limits, Load, Network, Rate, TrustedProxies};
 pub use switches::Switches;

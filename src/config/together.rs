@@ -20,6 +20,11 @@ const OF_LOCAL_ACCOUNTS: [&str; 8] = [
 /// What only tokens that this service makes need: those of accounts of its own, and those in the path of Uppy's calls.
 const OF_OWN_TOKENS: [&str; 4] = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
 
+/// Items of a batch of uploads, renewals, confirms, reads or deletes.
+const BATCH: u32 = 100;
+/// Parts of an upload whose URLs are signed at once.
+const PARTS: u32 = 1000;
+
 impl Reader<'_> {
     pub(super) fn check_together(&mut self, config: &Config) {
         self.check_switched_off(config);
@@ -27,8 +32,10 @@ impl Reader<'_> {
         self.check_database(config);
         self.check_aws_flags();
         self.check_lives_and_sizes(config);
+        self.check_batches(config);
         self.check_s3(config);
         self.check_secrets(&config.tokens);
+        self.check_traces();
         let (api, operators) = (config.bind, config.admin_bind);
         if operators.is_some_and(|admin| admin.port() == api.port() && api.port() != 0 && shares(admin.ip(), api.ip())) {
             self.wrong("ADMIN_BIND", "another address and port than BIND");
@@ -66,6 +73,7 @@ impl Reader<'_> {
         let uri = self.text("MONGODB_URI").unwrap_or_default();
         let Some((_, rest)) = uri.split_once("://") else { return };
         let (authority, options) = rest.split_once('?').unwrap_or((rest, ""));
+        self.check_connection_options(options);
         let Some((hosts, database)) = authority.rsplit_once('/') else { return };
         let has_source = options.split(['&', ';']).any(|option| option.to_ascii_lowercase().starts_with("authsource="));
         let is_of_credentials = hosts.contains('@') && !has_source;
@@ -79,6 +87,20 @@ impl Reader<'_> {
         for name in ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"] {
             let is_flag = |text: &str| ["true", "false"].iter().any(|flag| text.eq_ignore_ascii_case(flag));
             self.checked(name, (), "true or false", |text| is_flag(text).then_some(()));
+        }
+    }
+
+    /// One call may cost as many as a batch has items; of a limit that is less, it would use up all and be let through.
+    fn check_batches(&mut self, config: &Config) {
+        let limits = &config.limits;
+        for (name, rate, most) in [
+            ("RATE_LIMIT_UPLOAD", limits.upload, BATCH),
+            ("RATE_LIMIT_S3", limits.s3, BATCH),
+            ("RATE_LIMIT_URLS", limits.urls, PARTS),
+        ] {
+            if limits.on && self.is_set(name) && rate.count < most {
+                self.wrong(name, format_args!("a count of at least {most}, which one call may cost, and a time such as 6000/1m"));
+            }
         }
     }
 
@@ -99,7 +121,7 @@ impl Reader<'_> {
     }
 
     /// Of a setting that is left out, the default harms nobody.
-    fn no_effect_if(&mut self, has_none: bool, name: &str, why: &str) {
+    pub(super) fn no_effect_if(&mut self, has_none: bool, name: &str, why: &str) {
         if has_none && self.is_set(name) {
             self.problems.push(format!("{name} has no effect {why}"));
         }

@@ -35,6 +35,12 @@ const ANY: &[&str] = &[];
 const PROVIDER_ALONE: &[(&str, &str)] =
     &[("LOCAL_ACCOUNTS", "off"), ("UPPY", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
 
+/// Traces are sent.
+const COLLECTOR: &[(&str, &str)] = &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")];
+/// A part of them.
+const SAMPLED: &[(&str, &str)] =
+    &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/v1/traces"), ("OTEL_TRACES_SAMPLER", "traceidratio")];
+
 const ROWS: &[Row<'_>] = &[
     ("ACCESS_TOKEN_TTL", DURATIONS, &[]),
     ("ACCESS_TOKEN_TTL", &["7days", "61m"], &[("REFRESH_TOKEN_TTL", "1h")]),
@@ -71,6 +77,22 @@ const ROWS: &[Row<'_>] = &[
     ("MONGODB_URI", &["", "db:27017", "http://db", "postgres://db"], &[]),
     ("MONGODB_URI", &["mongodb://db/production", "mongodb+srv://u:p@db/production?tls=true&authSource=admin"], &[]),
     ("MONGODB_URI", &["mongodb://a,b/valet?w=1"], &[("MONGODB_DATABASE", "photos")]),
+    ("MONGODB_URI", &["mongodb://db?w=1", "mongodb://db/?journal=false", "mongodb://db/?x=1&W=2"], &[]),
+    ("MONGODB_URI", &["mongodb://db/?readPreference=secondary", "mongodb://db/?readpreference=nearest"], &[]),
+    ("MONGODB_URI", &["mongodb://db/?readConcernLevel=local", "mongodb://db/?retryWrites=false;retryReads=true"], &[]),
+    (
+        "MONGODB_URI",
+        &["mongodb://db/?wtimeoutMS=100", "mongodb://db/?readPreferenceTags=dc:a", "mongodb://db/?retryReads=false"],
+        &[],
+    ),
+    ("MONGODB_URI", &["mongodb://db/?maxStalenessSeconds=100", "mongodb://db/?uuidRepresentation=javaLegacy"], &[]),
+    ("MONGODB_URI", &["mongodb://db/?compressors=zlib", "mongodb://db/?zlibCompressionLevel=3"], &[]),
+    (
+        "MONGODB_URI",
+        &["mongodb://db/?waitQueueTimeoutMS=100", "mongodb://db/?maxPoolSize=0", "mongodb://db/?maxPoolSize=-1"],
+        &[],
+    ),
+    ("MONGODB_URI", &["mongodb://db/?minPoolSize=65", "mongodb://db/?minPoolSize=9&maxPoolSize=8"], &[]),
     ("MULTIPART_MAX_BYTES", SIZES, &[]),
     ("MULTIPART_MAX_BYTES", &["49MiB"], &[]),
     ("MULTIPART_MAX_BYTES", &["2GiB"], &[("USER_QUOTA_BYTES", "1GiB")]),
@@ -79,6 +101,34 @@ const ROWS: &[Row<'_>] = &[
     ("OIDC_AUDIENCE", LISTS, &[("OIDC_ISSUER", "https://id.example")]),
     ("OIDC_AUDIENCE", &["web,web"], &[("OIDC_ISSUER", "https://id.example")]),
     ("OIDC_ISSUER", &["id.example", "http://id.example", "https://id.example?x", "https://u@id.example"], &[]),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", COUNTS, COLLECTOR),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", &["512"], &[]),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", COUNTS, COLLECTOR),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", &["2048"], &[]),
+    ("OTEL_BSP_SCHEDULE_DELAY", COUNTS, COLLECTOR),
+    ("OTEL_BSP_SCHEDULE_DELAY", &["5000"], &[]),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", &["gzip", "zstd", "NONE"], COLLECTOR),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", &["none"], &[]),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", &["nonsense", "collector:4318", "grpc://collector:4317", "http://"], &[]),
+    ("OTEL_EXPORTER_OTLP_HEADERS", &["a=b"], &[]),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", &["grpc", "http/json"], COLLECTOR),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", &["http/protobuf"], &[]),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", &["soon", "10s", "0", "-1"], COLLECTOR),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", &["10000"], &[]),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", &["gzip"], COLLECTOR),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", &["none"], &[]),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", &["nonsense", "/v1/traces"], &[]),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", &["a=b"], &[]),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["grpc"], COLLECTOR),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", &["http/protobuf"], &[]),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", &["soon"], COLLECTOR),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", &["10000"], &[]),
+    ("OTEL_SDK_DISABLED", &["maybe", "1", "on"], &[]),
+    ("OTEL_TRACES_EXPORTER", &["console", "zipkin", "OTLP"], &[]),
+    ("OTEL_TRACES_SAMPLER", &["bogus", "always", "jaeger_remote"], COLLECTOR),
+    ("OTEL_TRACES_SAMPLER", &["always_off"], &[]),
+    ("OTEL_TRACES_SAMPLER_ARG", &["0.5"], COLLECTOR),
+    ("OTEL_TRACES_SAMPLER_ARG", &["2", "-0.1", "half", "NaN"], SAMPLED),
     ("PASSWORD_MIN_LENGTH", &["11", "65", "0", "x"], &[]),
     ("RATE_LIMIT", FLAGS, &[]),
     ("RATE_LIMIT_LOGIN", RATES, &[]),
@@ -92,6 +142,7 @@ const ROWS: &[Row<'_>] = &[
     ("RATE_LIMIT_SIGNUP", &["1/1m"], &[("SIGNUP", "off")]),
     ("RATE_LIMIT_UPLOAD", RATES, &[]),
     ("RATE_LIMIT_UPLOAD", &["1/1m"], &[("RATE_LIMIT", "off")]),
+    ("RATE_LIMIT_UPLOAD", &["1/1m", "99/1s"], &[]),
     ("RATE_LIMIT_ACCOUNT_FAILURES", RATES, &[]),
     ("RATE_LIMIT_ACCOUNT_FAILURES", &["1/1m"], &[("RATE_LIMIT", "off")]),
     ("RATE_LIMIT_CALLS", RATES, &[]),
@@ -100,8 +151,10 @@ const ROWS: &[Row<'_>] = &[
     ("RATE_LIMIT_PASSWORD", &["1/1m"], &[("RATE_LIMIT", "off")]),
     ("RATE_LIMIT_S3", RATES, &[]),
     ("RATE_LIMIT_S3", &["1/1m"], &[("RATE_LIMIT", "off")]),
+    ("RATE_LIMIT_S3", &["1/1m", "99/1s"], &[]),
     ("RATE_LIMIT_URLS", RATES, &[]),
     ("RATE_LIMIT_URLS", &["1/1m"], &[("RATE_LIMIT", "off")]),
+    ("RATE_LIMIT_URLS", &["1/1m", "999/1m"], &[]),
     ("READ_URL_TTL", DURATIONS, &[]),
     ("READ_URL_TTL", &["1s", "9s", "8days"], &[]),
     ("REFRESH_TOKEN_TTL", DURATIONS, &[]),
@@ -197,6 +250,11 @@ fn what_is_useful_passes() {
         ("MONGODB_URI", "mongodb://db/valet"),
         ("MONGODB_URI", "mongodb://u:p@db/admin"),
         ("MONGODB_URI", "mongodb://u:p@db/?authSource=admin"),
+        ("MONGODB_URI", "mongodb+srv://u:p@db/?retryWrites=true&w=majority&appName=Cluster0"),
+        ("MONGODB_URI", "mongodb://a,b/?replicaSet=rs0;journal=true&readPreference=primary&minPoolSize=8&maxPoolSize=8"),
+        ("RATE_LIMIT_UPLOAD", "100/1m"),
+        ("RATE_LIMIT_S3", "100/1day"),
+        ("RATE_LIMIT_URLS", "1000/1m"),
         ("AWS_USE_FIPS_ENDPOINT", "TRUE"),
         ("REFRESH_TOKEN_TTL", "1h"),
         ("ACCESS_TOKEN_TTL", "7days"),
@@ -204,6 +262,17 @@ fn what_is_useful_passes() {
         ("ADMIN_BIND", "127.0.0.1:0"),
     ] {
         assert_eq!(problems(name, value, &[]), "", "{name}={value}");
+    }
+    assert_eq!(problems("OTEL_TRACES_SAMPLER_ARG", "0.01", SAMPLED), "");
+    for (name, value) in [
+        ("OTEL_SDK_DISABLED", "true"),
+        ("OTEL_TRACES_EXPORTER", "none"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=b"),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "120000"),
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "8"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_always_on"),
+    ] {
+        assert_eq!(problems(name, value, COLLECTOR), "", "{name}={value}");
     }
     let beside = [("S3_ENDPOINT", "http://bucket.example"), ("S3_FORCE_PATH_STYLE", "true"), ("AWS_REGION", "Default_1")];
     assert_eq!(problems("AWS_ENDPOINT_URL", "http://localhost", &beside), "", "not read beside S3_ENDPOINT");

@@ -12,14 +12,13 @@ use super::{
         passwords::{Password, Verdict},
     },
     password_rules,
-    prefix::Prefix,
     provider::LocalOnly,
     sessions::SignedIn,
     throttle::{Client, Guess, Throttle, Throttled},
-    workers::{Busy, Holder, Place},
+    workers::{Busy, Place},
 };
 use crate::{
-    model::{Email, InvalidEmail, SessionId, Usage, User, UserId},
+    model::{Email, Holder, InvalidEmail, Prefix, SessionId, Usage, User, UserId},
     store::{Account, NewPassword, StoreError},
 };
 

@@ -43,6 +43,15 @@ impl fmt::Debug for Tokens {
     }
 }
 
+/// A session, and when it ends unless it is refreshed.
+#[derive(Debug, Clone, Copy)]
+pub struct SessionEnd {
+    /// The session.
+    pub id: SessionId,
+    /// Its end.
+    pub at: OffsetDateTime,
+}
+
 /// Who calls, proved by a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
@@ -174,21 +183,24 @@ impl Tokens {
         self.ttl
     }
 
-    /// A token for a sign-in. `None` when the library cannot sign, which its key's kind excludes.
+    /// A token for a sign-in, and how long it lives: no longer than its session does. `None` when the library cannot sign, which
+    /// its key's kind excludes.
     #[must_use]
-    pub fn issue(&self, user: UserId, session: SessionId, now: OffsetDateTime) -> Option<SecretString> {
+    pub fn issue(&self, user: UserId, session: SessionEnd, now: OffsetDateTime) -> Option<(SecretString, Duration)> {
+        let ttl = self.ttl.min((session.at - now).try_into().unwrap_or_default());
         let header = header(&self.kid);
         let claims = Claims {
             sub: user.to_string(),
-            sid: session.to_string(),
+            sid: session.id.to_string(),
             iss: self.issuer.clone(),
             aud: self.audience.clone(),
             iat: now.unix_timestamp(),
-            exp: (now + self.ttl).unix_timestamp(),
+            exp: (now + ttl).unix_timestamp(),
             nbf: None,
             jti: Uuid::new_v4().to_string(),
         };
-        jsonwebtoken::encode(&header, &claims, &self.signing).ok().map(SecretString::from)
+        let token = jsonwebtoken::encode(&header, &claims, &self.signing).ok()?;
+        Some((SecretString::from(token), ttl))
     }
 
     /// Who holds this token.

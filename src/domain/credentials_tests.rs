@@ -44,11 +44,32 @@ fn header() -> Value {
     json!({ "alg": "HS256", "typ": TYP, "kid": kid(&SECRET.into()) })
 }
 
+fn issue(tokens: &Tokens, caller: Caller, ends_at: OffsetDateTime) -> SecretString {
+    tokens.issue(caller.user, SessionEnd { id: caller.session().unwrap(), at: ends_at }, NOW).unwrap().0
+}
+
+/// A token that is said to live on after its session is refused before its time.
+#[test]
+fn no_token_outlives_its_session() {
+    let tokens = Tokens::new(&config(SECRET, &[]));
+    let caller = caller();
+    for (left, lives) in [(86_400, 7200), (7200, 7200), (7199, 7199), (1, 1), (0, 0), (-5, 0)] {
+        let session = SessionEnd { id: caller.session().unwrap(), at: NOW + time::Duration::seconds(left) };
+        let (token, ttl) = tokens.issue(caller.user, session, NOW).unwrap();
+        assert_eq!(ttl, Duration::from_secs(lives), "{left}");
+        let end = NOW + ttl;
+        assert_eq!(tokens.verify(token.expose_secret(), end), Err(TokenError::Expired), "{left}");
+        if lives > 0 {
+            assert_eq!(tokens.verify(token.expose_secret(), end - Duration::from_secs(1)), Ok(caller), "{left}");
+        }
+    }
+}
+
 #[test]
 fn what_is_issued_verifies_until_it_expires() {
     let tokens = Tokens::new(&config(SECRET, &[]));
     let caller = caller();
-    let token = tokens.issue(caller.user, caller.session().unwrap(), NOW).unwrap();
+    let token = issue(&tokens, caller, NOW + Duration::from_secs(86_400));
     let token = token.expose_secret();
     assert_eq!(tokens.verify(token, NOW), Ok(caller));
     assert_eq!(tokens.verify(token, NOW + Duration::from_secs(7199)), Ok(caller));
@@ -137,7 +158,8 @@ proptest! {
     fn t1_a_changed_token_is_none(
         (_, text) in any::<([u8; 16], [u8; 16])>().prop_flat_map(|(user, session)| {
             let tokens = Tokens::new(&config(SECRET, &[]));
-            let token = tokens.issue(UserId::from_bytes(user), SessionId::from_bytes(session), NOW).unwrap();
+            let session = SessionEnd { id: SessionId::from_bytes(session), at: NOW + Duration::from_secs(86_400) };
+            let (token, _) = tokens.issue(UserId::from_bytes(user), session, NOW).unwrap();
             assert!(tokens.verify(token.expose_secret(), NOW).is_ok());
             (Just(()), mutated(token.expose_secret().to_owned()))
         })
@@ -177,7 +199,7 @@ proptest! {
 fn t10_a_rotated_secret_verifies_until_it_is_dropped() {
     let caller = caller();
     let old = Tokens::new(&config(SECRET, &[]));
-    let token = old.issue(caller.user, caller.session().unwrap(), NOW).unwrap();
+    let token = issue(&old, caller, NOW + Duration::from_secs(86_400));
     let rotated = Tokens::new(&config("fedcba9876543210fedcba9876543210", &[SECRET]));
     assert_eq!(rotated.verify(token.expose_secret(), NOW), Ok(caller));
     let dropped = Tokens::new(&config("fedcba9876543210fedcba9876543210", &[]));

@@ -1,5 +1,5 @@
 //! The owner's way in while strangers guess: networks that an account was signed in to from are not held to the account's limit of
-//! wrong passwords, only to their own (OWASP, "Slow Down Online Guessing Attacks with Device Cookies", without a cookie, since
+//! wrong passwords, only to their own, and addresses that it was signed in to from not to those of their networks (OWASP, "Slow Down Online Guessing Attacks with Device Cookies", without a cookie, since
 //! clients of other origins and native apps keep none; NIST SP 800-63B section 5.2.2).
 
 use std::{
@@ -12,18 +12,17 @@ use time::OffsetDateTime;
 use super::{
     Valet,
     accounts::LogInError,
-    prefix::Prefix,
     recent::Recent,
     throttle::{self, Client, Guess, Standing, names},
 };
 use crate::{
-    model::{Email, UserId},
+    model::{Email, Prefix, UserId},
     store::StoreError,
 };
 
-/// How long a server does not record the same network of the same user again.
+/// How long a server does not record the same address of the same user again.
 const RECORDED: Duration = Duration::from_secs(24 * 60 * 60);
-/// Networks that a server remembers to have recorded.
+/// Addresses that a server remembers to have recorded.
 const CAPACITY: usize = 50_000;
 
 /// What this server has recorded lately: most sign-ins come from where the last one came from, and need no write.
@@ -48,37 +47,51 @@ impl Recorded {
 }
 
 impl Valet {
-    /// Counts a try of an account's password. A network that is strange to the account is held to the account's limit, too.
+    /// Counts a try of an account's password, by what is known of the client's address.
     pub(super) async fn guess(&self, email: &Email, client: &Client, now: OffsetDateTime) -> Result<Guess<'_>, LogInError> {
-        let guess = match self.throttle.guess(email, client, Standing::Stranger) {
-            Err(refused) if refused.limit == names::ACCOUNT_FAILURES => {
-                if self.has_signed_in_from(email, client, now).await? {
-                    self.throttle.guess(email, client, Standing::Known)
-                } else {
-                    Err(refused)
-                }
+        let refused = match self.throttle.guess(email, client, Standing::Stranger) {
+            Ok(guess) => return Ok(guess),
+            Err(refused) => refused,
+        };
+        // The address's own tries are used up by nobody else: without one left, there is nothing to look up.
+        let guess = self.throttle.guess(email, client, Standing::KnownHost).inspect_err(throttle::report)?;
+        let guess = match self.standing(email, client, now).await.inspect_err(|_| guess.unknown())? {
+            Standing::KnownHost => return Ok(guess),
+            Standing::KnownSite if refused.limit == names::ACCOUNT_FAILURES => {
+                guess.unknown();
+                self.throttle.guess(email, client, Standing::KnownSite)
             }
-            guess => guess,
+            Standing::KnownSite | Standing::Stranger => {
+                guess.unknown();
+                Err(refused)
+            }
         };
         Ok(guess.inspect_err(throttle::report)?)
     }
 
-    /// Whether the account of this address was signed in to from the client's network lately. Asks the database as often where
-    /// there is no such account: the time must not tell.
-    async fn has_signed_in_from(&self, email: &Email, client: &Client, now: OffsetDateTime) -> Result<bool, StoreError> {
+    /// Looks up where the account of this address was signed in to from lately. Asks the database as often where there is no such
+    /// account: the time must not tell.
+    async fn standing(&self, email: &Email, client: &Client, now: OffsetDateTime) -> Result<Standing, StoreError> {
         let account = self.store.users.find_by_email(email).await?;
         let user = account.map_or_else(UserId::new, |account| account.user.id);
-        self.store.known_networks.is_known(user, &Prefix::site(client.address).to_string(), now).await
+        let [host, site] = [Prefix::host(client.address), Prefix::site(client.address)].map(|network| network.to_string());
+        let known = self.store.known_networks.known(user, [&host, &site], now).await?;
+        Ok(match (known.contains(&host), known.contains(&site)) {
+            (true, _) => Standing::KnownHost,
+            (false, true) => Standing::KnownSite,
+            (false, false) => Standing::Stranger,
+        })
     }
 
     /// Remembers where a sign-in came from. What fails here costs nobody their sign-in: the next one records it.
     pub(super) async fn record_network(&self, user: UserId, client: &Client, now: OffsetDateTime) {
-        let (site, asked) = (Prefix::site(client.address), Instant::now());
-        if self.recorded.is_fresh((user, site), asked) {
+        let (host, asked) = (Prefix::host(client.address), Instant::now());
+        if self.recorded.is_fresh((user, host), asked) {
             return;
         }
-        match self.store.known_networks.record(user, &site.to_string(), now).await {
-            Ok(()) => self.recorded.insert((user, site), asked),
+        let networks = [host, Prefix::site(client.address)].map(|network| network.to_string());
+        match self.store.known_networks.record(user, &networks, now).await {
+            Ok(()) => self.recorded.insert((user, host), asked),
             Err(error) => tracing::warn!(%user, %error, "failed to record the network of a sign-in"),
         }
     }

@@ -18,7 +18,6 @@ mod lookout;
 pub mod multipart;
 pub mod orphans;
 pub mod password_rules;
-pub mod prefix;
 pub mod provider;
 mod recent;
 pub mod recount;
@@ -30,7 +29,6 @@ pub mod shares;
 mod silences;
 pub mod sweeper;
 pub mod throttle;
-mod turns;
 pub mod uploads;
 pub mod uppy;
 pub mod workers;
@@ -44,7 +42,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     config::{self, Config},
     model::{Image, UserId},
-    store::{Objects, Store, StoreError, objects::Diagnosis},
+    store::{Objects, Store, StoreError, objects::Diagnosis, turns::Turns},
 };
 
 /// What the use cases work with: one of these serves all requests.
@@ -64,7 +62,7 @@ pub struct Valet {
     throttle: throttle::Throttle,
     recorded: known_networks::Recorded,
     /// Calls to S3 under way for each user.
-    s3_turns: Arc<turns::Turns<UserId>>,
+    s3_turns: Arc<Turns<UserId>>,
     silences: silences::Silences,
     lookout: lookout::Lookout,
     part_looks: uppy::bounds::Looks,
@@ -103,7 +101,7 @@ impl Valet {
             provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
             recorded: known_networks::Recorded::default(),
-            s3_turns: turns::Turns::new(usize::MAX, S3_AT_ONCE),
+            s3_turns: Turns::new(usize::MAX, S3_AT_ONCE),
             silences: silences::Silences::default(),
             lookout: lookout::Lookout::default(),
             part_looks: uppy::bounds::Looks::default(),

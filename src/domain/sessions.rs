@@ -16,7 +16,7 @@ use self::refresh::Asker;
 use super::{
     Valet,
     audit::{self, audit},
-    credentials::{Caller, Maker, NoRandomness, Proof, TokenError},
+    credentials::{Caller, Maker, NoRandomness, Proof, SessionEnd, TokenError},
     provider::LocalOnly,
     refresh_token::{self, RefreshToken},
     throttle::{Client, Throttled},
@@ -210,12 +210,13 @@ impl Valet {
         expires_at: OffsetDateTime,
         now: OffsetDateTime,
     ) -> Result<SignedIn, StoreError> {
-        let access = self.tokens.issue(user.id, token.session(), now);
-        let access = access.ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?;
+        let session = SessionEnd { id: token.session(), at: expires_at };
+        let access = self.tokens.issue(user.id, session, now);
+        let (access, expires_in) = access.ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?;
         Ok(SignedIn {
             user,
             token: access,
-            expires_in: self.tokens.ttl(),
+            expires_in,
             refresh_token: token.expose(),
             refresh_expires_in: (expires_at - now).try_into().unwrap_or_default(),
         })

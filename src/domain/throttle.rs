@@ -4,25 +4,25 @@
 //! counted by account and network together, so that they cost their sender's network first, and by account; `known_networks` keeps the
 //! owner's way in.
 
+mod limit;
+
 use std::{
-    hash::Hash,
     net::IpAddr,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use aws_lc_rs::digest;
 
-use super::{audit::audit, prefix::Prefix, recent::Recent, workers::Holder};
+use self::limit::{Limit, UserLimit};
+use super::{audit::audit, credentials::Caller};
 use crate::{
     config::{self, Rate},
-    model::{Email, SessionId, UserId},
+    model::{Email, Holder, Prefix, SessionId, UserId},
+    store::requests,
 };
 
-/// Keys that each limit remembers: a few megabytes when full.
-const CAPACITY: usize = 100_000;
-/// What a network may do in multiples of what one host in it may: /32 and /64, /56, /24 and /48.
-const FACTORS: [u32; 3] = [1, 2, 4];
+/// Calls that end sessions, by one session from one network, beyond `RATE_LIMIT_CALLS`.
+const RESERVE: Rate = Rate::new(10, 60);
 
 /// The names of the limits, as refusals give them.
 pub mod names {
@@ -77,97 +77,6 @@ pub struct Throttled {
     pub retry_after: Duration,
 }
 
-/// A limit: the generic cell rate algorithm (ITU-T I.371), a leaky bucket that keeps one time per key: when the bucket
-/// will be empty.
-#[derive(Debug)]
-struct Limit<K> {
-    name: &'static str,
-    rate: Rate,
-    empty_at: Mutex<Recent<K, Instant>>,
-}
-
-impl<K: Eq + Hash + Copy> Limit<K> {
-    fn new(name: &'static str, rate: Rate) -> Self {
-        Self { name, rate, empty_at: Mutex::new(Recent::new(CAPACITY)) }
-    }
-
-    /// Counts `n` times at once, or none of them.
-    fn take(&self, key: K, n: u32, now: Instant) -> Result<(), Throttled> {
-        Self::fill(&mut self.lock(), self.name, (key, n), self.rate, now)
-    }
-
-    /// Takes back what was counted once.
-    fn give_back(&self, key: K) {
-        Self::drain(&mut self.lock(), key, self.rate);
-    }
-
-    /// Forgets what was counted.
-    fn forget(&self, key: K) {
-        self.lock().remove(key);
-    }
-
-    fn fill(
-        all: &mut Recent<K, Instant>,
-        name: &'static str,
-        (key, n): (K, u32),
-        rate: Rate,
-        now: Instant,
-    ) -> Result<(), Throttled> {
-        let empty_at = all.get(key).map_or(now, |at| at.max(now)) + cost(rate, n);
-        let ahead = empty_at.saturating_duration_since(now);
-        if ahead > rate.window {
-            return Err(Throttled { limit: name, rate, retry_after: ahead.saturating_sub(rate.window) });
-        }
-        all.insert(key, empty_at);
-        Ok(())
-    }
-
-    fn drain(all: &mut Recent<K, Instant>, key: K, rate: Rate) {
-        if let Some(before) = all.get(key).and_then(|at| at.checked_sub(cost(rate, 1))) {
-            all.insert(key, before);
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Recent<K, Instant>> {
-        self.empty_at.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What `n` times put into the bucket, in time; more than fits at once is as much as fits.
-fn cost(rate: Rate, n: u32) -> Duration {
-    rate.window * n.min(rate.count) / rate.count
-}
-
-/// The networks that an address is in, each with the rate that it may have.
-fn widening(address: IpAddr, rate: Rate) -> impl DoubleEndedIterator<Item = (Prefix, Rate)> {
-    let wider = move |(prefix, factor): (Option<Prefix>, u32)| {
-        prefix.map(|prefix| (prefix, Rate { count: rate.count.saturating_mul(factor), ..rate }))
-    };
-    Prefix::widening(address).into_iter().zip(FACTORS).filter_map(wider)
-}
-
-/// A limit of what comes from a network, counted for its hosts and its wider networks alike.
-impl<K: Eq + Hash + Copy> Limit<(K, Prefix)> {
-    /// Counts once for each network that the address is in, or for none of them.
-    fn take_from(&self, key: K, address: IpAddr, now: Instant) -> Result<(), Throttled> {
-        let mut all = self.lock();
-        let mut counted = Vec::with_capacity(FACTORS.len());
-        for (prefix, rate) in widening(address, self.rate) {
-            if let Err(refused) = Self::fill(&mut all, self.name, ((key, prefix), 1), rate, now) {
-                counted.into_iter().for_each(|(prefix, rate)| Self::drain(&mut all, (key, prefix), rate));
-                return Err(refused);
-            }
-            counted.push((prefix, rate));
-        }
-        Ok(())
-    }
-
-    fn give_back_from(&self, key: K, address: IpAddr) {
-        let mut all = self.lock();
-        widening(address, self.rate).for_each(|(prefix, rate)| Self::drain(&mut all, (key, prefix), rate));
-    }
-}
-
 /// An account by the digest of its address, whether it exists or not.
 type AccountKey = [u8; 16];
 
@@ -184,19 +93,24 @@ struct Limits {
     account_failures: Limit<AccountKey>,
     password: Limit<SessionId>,
     refresh: Limit<((), Prefix)>,
-    calls: Limit<UserId>,
-    upload: Limit<UserId>,
-    urls: Limit<UserId>,
-    s3: Limit<UserId>,
+    logout: Limit<((), Prefix)>,
+    calls: UserLimit,
+    reserve: Limit<(UserId, Option<SessionId>, Option<Prefix>)>,
+    upload: UserLimit,
+    urls: UserLimit,
+    s3: UserLimit,
 }
 
-/// What is known of the network that a password is tried from.
+/// What is known of the address that a password is tried from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
-    /// Nothing: the account's own limit counts, too.
+    /// Nothing: counted for the address, the networks it is in, and the account.
     Stranger,
-    /// The account was signed in to from there.
-    Known,
+    /// The account was signed in to from its /24 or /48: not counted for the account.
+    KnownSite,
+    /// The account was signed in to from the address itself, or its /64: counted for that alone, so that neighbours use up none
+    /// of its tries.
+    KnownHost,
 }
 
 impl Throttle {
@@ -211,10 +125,12 @@ impl Throttle {
             account_failures: Limit::new(names::ACCOUNT_FAILURES, config.account_failures),
             password: Limit::new(names::PASSWORD, config.password),
             refresh: Limit::new(names::REFRESH, config.refresh),
-            calls: Limit::new(names::CALLS, config.calls),
-            upload: Limit::new(names::UPLOAD, config.upload),
-            urls: Limit::new(names::URLS, config.urls),
-            s3: Limit::new(names::S3, config.s3),
+            logout: Limit::new(names::REFRESH, config.refresh),
+            calls: UserLimit::new(names::CALLS, config.calls),
+            reserve: Limit::new(names::CALLS, RESERVE),
+            upload: UserLimit::new(names::UPLOAD, config.upload),
+            urls: UserLimit::new(names::URLS, config.urls),
+            s3: UserLimit::new(names::S3, config.s3),
         }))
     }
 
@@ -241,10 +157,14 @@ impl Throttle {
     pub fn guess(&self, email: &Email, client: &Client, standing: Standing) -> Result<Guess<'_>, Throttled> {
         let Some(limits) = &self.0 else { return Ok(Guess::uncounted()) };
         let (account, now) = (account_key(email), Instant::now());
-        limits.login_failures.take_from(account, client.address, now)?;
-        if standing == Standing::Stranger {
-            let taken = limits.account_failures.take(account, 1, now);
-            taken.inspect_err(|_| limits.login_failures.give_back_from(account, client.address))?;
+        match standing {
+            Standing::KnownHost => limits.login_failures.take((account, Prefix::host(client.address)), 1, now)?,
+            Standing::KnownSite => limits.login_failures.take_from(account, client.address, now)?,
+            Standing::Stranger => {
+                limits.login_failures.take_from(account, client.address, now)?;
+                let taken = limits.account_failures.take(account, 1, now);
+                taken.inspect_err(|_| limits.login_failures.give_back_from(account, client.address))?;
+            }
         }
         Ok(Guess(Some((limits, Counted::From { account, address: client.address, standing }))))
     }
@@ -267,7 +187,25 @@ impl Throttle {
         self.check(|limits, now| limits.password.take(session, 1, now))
     }
 
-    /// Counts a call that takes a refresh token.
+    /// Counts a logout: apart from refreshes, whose flood then keeps nobody signed in.
+    ///
+    /// # Errors
+    /// [`Throttled`].
+    pub fn log_out(&self, client: &Client) -> Result<(), Throttled> {
+        self.check(|limits, now| limits.logout.take_from((), client.address, now))
+    }
+
+    /// Counts a call that ends sessions and that a limit or a bound of its user has refused: by session and network. So neither a
+    /// flood in the user's name nor a stolen session used elsewhere keeps the owner from ending it.
+    ///
+    /// # Errors
+    /// [`Throttled`].
+    pub fn reserve(&self, caller: Caller) -> Result<(), Throttled> {
+        let site = requests::caller().map(|caller| caller.site);
+        self.check(|limits, now| limits.reserve.take((caller.user, caller.session(), site), 1, now))
+    }
+
+    /// Counts a call that exchanges a refresh token.
     ///
     /// # Errors
     /// [`Throttled`].
@@ -342,7 +280,9 @@ impl Guess<'_> {
         let Some((limits, counted)) = self.0 else { return };
         match counted {
             Counted::From { account, address, standing } => {
-                limits.login_failures.give_back_from(account, address);
+                if standing != Standing::KnownHost {
+                    limits.login_failures.give_back_from(account, address);
+                }
                 limits.login_failures.forget((account, Prefix::host(address)));
                 if standing == Standing::Stranger {
                     limits.account_failures.forget(account);
@@ -357,12 +297,15 @@ impl Guess<'_> {
         let Some((limits, counted)) = self.0 else { return };
         match counted {
             Counted::From { account, address, standing } => {
-                limits.login_failures.give_back_from(account, address);
+                match standing {
+                    Standing::KnownHost => limits.login_failures.give_back((account, Prefix::host(address)), 1),
+                    Standing::KnownSite | Standing::Stranger => limits.login_failures.give_back_from(account, address),
+                }
                 if standing == Standing::Stranger {
-                    limits.account_failures.give_back(account);
+                    limits.account_failures.give_back(account, 1);
                 }
             }
-            Counted::In(session) => limits.session_failures.give_back(session),
+            Counted::In(session) => limits.session_failures.give_back(session, 1),
         }
     }
 }

@@ -37,7 +37,7 @@ fn a6_what_was_not_wrong_is_not_held_against_anybody() {
     let start = Instant::now();
     for _ in 0..5 {
         assert!(limit.take("a", 1, start).is_ok());
-        limit.give_back("a");
+        limit.give_back("a", 1);
     }
     assert!(limit.take("a", 2, start).is_ok());
     assert!(limit.take("a", 1, start).is_err());
@@ -82,7 +82,7 @@ fn a8_an_account_has_a_limit_of_its_own_and_known_networks_are_not_held_to_it() 
     assert_eq!(refused.limit, names::ACCOUNT_FAILURES);
     assert!(refused.retry_after <= Duration::from_secs(15 * 60), "a stranger's next try: {:?}", refused.retry_after);
     for _ in 0..100 {
-        throttle.guess(&ada, &client("198.51.100.1"), Standing::Known).unwrap().right();
+        throttle.guess(&ada, &client("198.51.100.1"), Standing::KnownSite).unwrap().right();
     }
     assert!(throttle.guess(&ada, &client("203.0.113.1"), Standing::Stranger).is_err(), "a known one clears no stranger");
     let bob = Email::parse("bob@example.com").unwrap();
@@ -102,4 +102,37 @@ fn a8_what_a_refused_try_counted_is_given_back() {
     }
     first.unknown();
     assert!(throttle.guess(&ada, &from, Standing::Stranger).is_ok(), "one that was not looked at counts nowhere");
+}
+
+#[tokio::test]
+async fn a_network_does_four_times_what_its_users_may() {
+    let rate = Rate::new(10, 3600);
+    let throttle =
+        Throttle::new(&config::Limits { calls: rate, upload: rate, urls: rate, s3: rate, ..config::Limits::default() });
+    let site = |address: &str| Prefix::site(address.parse().unwrap());
+    type Count = fn(&Throttle, UserId) -> Result<(), Throttled>;
+    let limits: [Count; 4] = [
+        |throttle, user| throttle.call(user),
+        |throttle, user| throttle.uploads(user, 1),
+        |throttle, user| throttle.urls(user, 1),
+        |throttle, user| throttle.s3(user, 1),
+    ];
+    for count in limits {
+        requests::scope(site("198.51.100.1"), async {
+            assert_eq!((0..1000).filter(|_| count(&throttle, UserId::new()).is_ok()).count(), 40);
+            assert_eq!(count(&throttle, UserId::new()).unwrap_err().rate.count, 40, "says which rate it was");
+        })
+        .await;
+        let user = UserId::new();
+        requests::scope(site("198.51.101.1"), async {
+            assert_eq!((0..100).filter(|_| count(&throttle, user).is_ok()).count(), 10, "one user");
+            assert_eq!(
+                (0..100).filter(|_| count(&throttle, UserId::new()).is_ok()).count(),
+                30,
+                "what a refusal counted is given back"
+            );
+        })
+        .await;
+        assert!((0..100).all(|_| count(&throttle, UserId::new()).is_ok()), "outside of requests there is no network");
+    }
 }

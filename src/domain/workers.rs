@@ -5,28 +5,20 @@ use std::{sync::Arc, time::Duration};
 
 use tracing::Instrument;
 
-use super::{
-    prefix::Prefix,
-    shares::{Share, Shares},
-    turns::Turns,
+use super::shares::{Share, Shares};
+use crate::{
+    metrics::METRICS,
+    model::{Holder, Prefix, UserId},
+    store::turns::Turns,
+    telemetry::spans,
 };
-use crate::{metrics::METRICS, model::UserId, telemetry::spans};
 
 /// More work waits than can be done soon, or more of this caller's than its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords are being checked at once")]
 pub struct Busy;
 
-/// Who has work done.
-#[derive(Debug, Clone, Copy)]
-pub struct Holder {
-    /// Where the request comes from.
-    pub site: Prefix,
-    /// Whose access token it came with.
-    pub user: Option<UserId>,
-}
-
-/// How many may wait for each that is under way. Turns are taken between networks, so a long queue is long for those alone who fill it.
+/// How many may wait for each that is under way. Turns are taken between networks and, in each, between users, so a long queue is long for those alone who fill it.
 const QUEUE_PER_PERMIT: usize = 32;
 /// How long a caller may wait for its turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
@@ -35,7 +27,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Workers {
     name: &'static str,
-    turns: Arc<Turns<Prefix>>,
+    turns: Arc<Turns<Prefix, Option<UserId>>>,
     sites: Arc<Shares<Prefix>>,
     users: Arc<Shares<UserId>>,
 }
@@ -46,7 +38,7 @@ pub struct Place(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
-    site: Prefix,
+    holder: Holder,
     _of_site: Share<Prefix>,
     _of_user: Option<Share<UserId>>,
 }
@@ -73,7 +65,7 @@ impl Workers {
     pub fn place(&self, holder: Holder) -> Result<Place, Busy> {
         let of_site = self.sites.take(holder.site, 1).ok_or_else(refused)?;
         let of_user = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
-        Ok(Place(Arc::new(Held { site: holder.site, _of_site: of_site, _of_user: of_user })))
+        Ok(Place(Arc::new(Held { holder, _of_site: of_site, _of_user: of_user })))
     }
 
     /// Does the work when its turn comes. What began is finished: a client that hangs up cancels the request, not the work.
@@ -85,7 +77,8 @@ impl Workers {
     }
 
     async fn wait_and_run<T: Send + 'static>(&self, place: Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        let permit = tokio::time::timeout(LONGEST_WAIT, self.turns.acquire(place.0.site)).await.map_err(|_| refused())?;
+        let Holder { site, user } = place.0.holder;
+        let permit = tokio::time::timeout(LONGEST_WAIT, self.turns.acquire(site, user)).await.map_err(|_| refused())?;
         let work = tokio::task::spawn_blocking(move || {
             let _held = (permit, place);
             work()

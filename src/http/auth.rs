@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{
     Tag,
-    bearer::{Application, Signed},
+    bearer::{Application, Owner, Signed},
     body::Body,
     client::Client,
     problem::{Code, Problem, session_ended},
@@ -199,7 +199,7 @@ impl Auth {
     async fn delete(
         &self,
         app: Application<'_>,
-        caller: Signed,
+        caller: Owner,
         client: Client,
         body: Body<AccountDeletion>,
     ) -> Result<DeletionResponse, Problem> {
@@ -215,7 +215,7 @@ impl Auth {
     async fn change_password(
         &self,
         app: Application<'_>,
-        caller: Signed,
+        caller: Owner,
         client: Client,
         body: Body<PasswordChange>,
     ) -> Result<PasswordResponse, Problem> {

@@ -12,6 +12,7 @@ use crate::{
     app::App,
     domain::{audit, credentials::Caller},
     model::UserId,
+    store::requests,
 };
 
 /// The access token of `POST /api/auth/login`, or where the server is set up for one, of an OpenID provider; sent as
@@ -21,6 +22,12 @@ use crate::{
 pub struct Signed(pub Caller);
 
 async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
+    let (app, caller) = prove(request, bearer).await?;
+    admit(app, caller.user)?;
+    Ok(caller)
+}
+
+async fn prove(request: &Request, bearer: Bearer) -> poem::Result<(&App, Caller)> {
     let app = request.data::<App>().ok_or_else(|| poem::Error::from_status(poem::http::StatusCode::INTERNAL_SERVER_ERROR))?;
     // Between us and a proxy that reads the other one, two would be two callers.
     if request.headers().get_all(header::AUTHORIZATION).iter().count() > 1 {
@@ -29,8 +36,7 @@ async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller>
     }
     let caller = app.valet.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;
     tracing::Span::current().record("user", tracing::field::display(caller.user));
-    admit(app, caller.user)?;
-    Ok(caller)
+    Ok((app, caller))
 }
 
 /// Counts the request for the user that it proved to come from, and takes one of the places that the user may have.
@@ -38,8 +44,25 @@ async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller>
 /// # Errors
 /// 429 for a user who asks too often, 503 for one of whom too much is under way.
 pub fn admit(app: &App, user: UserId) -> Result<(), Problem> {
+    requests::identify(user);
     app.valet.throttle().call(user)?;
     limits::seat(user)
+}
+
+// In the operations that end sessions: beyond what its user and network may do, each session has a few such calls of its own, which
+// no flood in the user's name uses up.
+/// The access token of `POST /api/auth/login`, or where the server is set up for one, of an OpenID provider; sent as
+/// `Authorization: Bearer …`.
+#[derive(SecurityScheme)]
+#[oai(rename = "accessToken", ty = "bearer", bearer_format = "JWT", checker = "authenticate_owner")]
+pub struct Owner(pub Caller);
+
+async fn authenticate_owner(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
+    let (app, caller) = prove(request, bearer).await?;
+    if let Err(refused) = admit(app, caller.user) {
+        app.valet.throttle().reserve(caller).map_err(|_| refused)?;
+    }
+    Ok(caller)
 }
 
 /// The application, as handlers take it.

@@ -19,12 +19,10 @@ use super::{
     shape,
 };
 use crate::{
-    domain::{
-        prefix::Prefix,
-        shares::{Share, Shares},
-    },
+    domain::shares::{Share, Shares},
     metrics::{METRICS, Metrics},
-    model::UserId,
+    model::{Prefix, UserId},
+    store::requests,
 };
 
 /// How long a body may take to arrive.
@@ -141,9 +139,10 @@ impl Room {
         self.requests.take(site, 1).map(|taken| Taken(Some(taken))).ok_or_else(shed)
     }
 
-    /// Answers a request in this task; [`seat`] takes its user's place until it is answered.
-    pub async fn seated<T>(&self, answer: impl Future<Output = T>) -> T {
-        SEAT.scope(Seat { users: self.users.clone(), taken: Mutex::new(None) }, answer).await
+    /// Answers a request of this network in this task; [`seat`] takes its user's place until it is answered.
+    pub async fn seated<T>(&self, site: Prefix, answer: impl Future<Output = T>) -> T {
+        let seat = Seat { users: self.users.clone(), taken: Mutex::new(None) };
+        requests::scope(site, SEAT.scope(seat, answer)).await
     }
 
     /// Reads the body into memory, within the path's limit; `takes_none` where the document has no body. The room it takes there

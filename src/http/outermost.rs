@@ -21,8 +21,8 @@ use super::{
 };
 use crate::{
     config::{Config, TrustedProxies},
-    domain::prefix::Prefix,
     metrics::{Answered, METRICS},
+    model::Prefix,
     telemetry::{
         AUDIT,
         context::{self, TraceContext},
@@ -184,7 +184,7 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         let _body = self.room.admit(&mut request, site, takes_none).await?;
         // After the body is here: a slow one takes nobody's place.
         let _under_way = self.room.enter(path, site)?;
-        let call = AssertUnwindSafe(self.room.seated(self.inner.call(request))).catch_unwind();
+        let call = AssertUnwindSafe(self.room.seated(site, self.inner.call(request))).catch_unwind();
         match tokio::time::timeout(limits::deadline(path), call).await {
             Ok(Ok(Ok(answer))) => Ok(answer.into_response()),
             // RFC 9110 section 9.3.7.

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 use super::{
     Tag,
     auth::Session,
-    bearer::{Application, Signed},
+    bearer::{Application, Owner},
     body::Body,
     client::Client,
     problem::{Code, Problem},
@@ -120,7 +120,7 @@ impl Sessions {
     /// Where the caller is signed in. An account has at most a thousand sessions: where a sign-in makes more, those end that
     /// were not used for longest. An identity provider's user has no sessions here: the list is empty.
     #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
-    async fn list(&self, app: Application<'_>, caller: Signed) -> Result<Json<SessionList>, Problem> {
+    async fn list(&self, app: Application<'_>, caller: Owner) -> Result<Json<SessionList>, Problem> {
         let sessions = app.valet.sessions(caller.0.user, view::now()).await?;
         let sessions = sessions.into_iter().map(|session| SessionSummary::new(session, caller.0.session())).collect();
         Ok(Json(SessionList { sessions }))
@@ -131,7 +131,7 @@ impl Sessions {
     /// Signs a lost device out, or this one. Its access tokens die at once on this server and within 30 seconds on every
     /// other. A repeat answers 404.
     #[oai(path = "/sessions/:id", method = "delete", operation_id = "end_session")]
-    async fn end(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<EndSessionResponse, Problem> {
+    async fn end(&self, app: Application<'_>, caller: Owner, id: Path<String>) -> Result<EndSessionResponse, Problem> {
         let id = SessionId::parse(&id).ok_or_else(Problem::not_found)?;
         let ended = app.valet.end_session(caller.0.user, id).await?;
         if ended { Ok(EndSessionResponse::Ended) } else { Err(Problem::not_found()) }

@@ -17,6 +17,7 @@ mod multipart;
 #[cfg(test)]
 pub(crate) mod mutations;
 mod object_key;
+mod prefix;
 mod preview;
 mod refusal;
 mod reservation;
@@ -37,6 +38,7 @@ pub use image::{Dimensions, Image, ImageState, Lifetimes, ObjectKey, Position, U
 pub use loose::Loose;
 pub use multipart::{Multipart, PartChecksums};
 pub use object_key::KeyOwner;
+pub use prefix::{Holder, Prefix};
 pub use preview::{InvalidThumbHash, Preview, ThumbHash};
 pub use refusal::{Refusal, Rejection};
 pub use reservation::{Books, OPENING, Place, Reservation, Settlement, Urls};

@@ -11,16 +11,19 @@ use mongodb::{
     options::{Acknowledgment, ClientOptions, ReadConcern, ReadPreference, SelectionCriteria, ServerAddress, WriteConcern},
 };
 use secrecy::ExposeSecret;
-use tokio::{
-    sync::{Semaphore, SemaphorePermit},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{
     StoreError, commands, failpoint,
     primary::{Primary, Standing},
+    requests,
+    turns::{Permit, Turns},
 };
-use crate::{config, metrics::METRICS};
+use crate::{
+    config,
+    metrics::METRICS,
+    model::{Prefix, UserId},
+};
 
 /// The longest a call to MongoDB may take.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
@@ -33,10 +36,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     database: Database,
-    /// As many calls at a time as the pool has connections. Who waits for one does it here: the driver keeps those that have
-    /// given up in its queue, and looks at one of them for every call that comes after, so that a crowd of an outage outlives
-    /// it for good.
-    turns: Arc<Semaphore>,
+    /// As many calls at a time as the pool has connections, in turn between networks and between the users of each; what runs in
+    /// no request is one network more. Calls wait for a connection here: the driver keeps those that have given up in its queue,
+    /// and looks at one of them for every call that comes after, so that a crowd of an outage outlives it for good.
+    turns: Arc<Turns<Option<Prefix>, Option<UserId>>>,
     primary: Arc<Primary>,
 }
 
@@ -49,11 +52,12 @@ impl Calls {
     pub(super) async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
         let parsed = tokio::time::timeout(DEADLINE, ClientOptions::parse(config.uri.expose_secret()));
         let mut options = parsed.await.map_err(|_| StoreError::DatabaseTimeout)?.map_err(StoreError::Database)?;
-        options.app_name = Some("valet".to_owned());
-        options.max_pool_size = options.max_pool_size.or(Some(64));
+        options.app_name = options.app_name.or_else(|| Some("valet".to_owned()));
+        options.max_pool_size = options.max_pool_size.or(Some(config::POOL));
         // Zero is a pool without a bound.
         let turns = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
-        let turns = Arc::new(Semaphore::new(turns.unwrap_or(Semaphore::MAX_PERMITS)));
+        let turns = turns.unwrap_or(usize::MAX);
+        let turns = Turns::new(turns, turns);
         // With as many, a call that has its turn never stands in the driver's queue: there too, who has given up is in the way.
         options.max_connecting = options.max_connecting.or(options.max_pool_size);
         options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
@@ -65,7 +69,8 @@ impl Calls {
         options.read_concern = Some(ReadConcern::majority());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
         options.command_event_handler = Some(EventHandler::callback(commands::heard));
-        options.cmap_event_handler = Some(EventHandler::callback(commands::pooled));
+        let in_use = commands::InUse::default();
+        options.cmap_event_handler = Some(EventHandler::callback(move |event| commands::pooled(&in_use, event)));
         let primary = Arc::new(Primary::default());
         let hears = primary.clone();
         options.sdam_event_handler = Some(EventHandler::callback(move |event| hears.hear(&event)));
@@ -171,17 +176,15 @@ impl Calls {
         }
     }
 
-    async fn turn(&self, ends: Instant) -> Result<SemaphorePermit<'_>, StoreError> {
-        if let Ok(turn) = self.turns.try_acquire() {
+    async fn turn(&self, ends: Instant) -> Result<Permit<Option<Prefix>, Option<UserId>>, StoreError> {
+        let caller = requests::caller();
+        let (site, user) = (caller.map(|caller| caller.site), caller.and_then(|caller| caller.user));
+        if let Some(turn) = self.turns.try_acquire(site) {
             return Ok(turn);
         }
         let _waiting = commands::Waiting::begin();
         let ends = ends.min(Instant::now() + TURN);
-        // Nobody closes the semaphore.
-        let Ok(Ok(turn)) = tokio::time::timeout_at(ends, self.turns.acquire()).await else {
-            return Err(StoreError::DatabaseTimeout);
-        };
-        Ok(turn)
+        tokio::time::timeout_at(ends, self.turns.acquire(site, user)).await.map_err(|_| StoreError::DatabaseTimeout)
     }
 
     /// Drops the index of this name, where there is one.

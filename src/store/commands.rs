@@ -1,6 +1,11 @@
 //! What the driver says of its commands and connections: to the metrics, and as spans of the trace.
 
-use std::{cell::RefCell, future::Future};
+use std::{
+    cell::RefCell,
+    collections::HashSet,
+    future::Future,
+    sync::{Mutex, PoisonError},
+};
 
 use mongodb::{
     error::ErrorKind,
@@ -108,9 +113,24 @@ fn kind(error: &mongodb::error::Error) -> String {
     }
 }
 
-/// Counts the pool's connections, and who waits for one.
-pub(super) fn pooled(event: CmapEvent) {
-    let (open, used) = (&METRICS.mongodb_connections, &METRICS.mongodb_connections_used);
+/// Connections of a pool that are in use. The driver tells of connections that come back without having told that they went out:
+/// where the call that wanted one has been given up meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct InUse(Mutex<HashSet<(ServerAddress, u32)>>);
+
+impl InUse {
+    fn change(&self, change: impl FnOnce(&mut HashSet<(ServerAddress, u32)>) -> bool) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = all.len();
+        change(&mut all);
+        let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        METRICS.mongodb_connections_used.inc_by(count(all.len()) - count(before));
+    }
+}
+
+/// Counts the pool's connections, and the calls that wait for one.
+pub(super) fn pooled(in_use: &InUse, event: CmapEvent) {
+    let open = &METRICS.mongodb_connections;
     // Outside of a call nobody is counted.
     let wait = || {
         let _ = UNDER_WAY.try_with(|under_way| under_way.waits.borrow_mut().push(Waiting::begin()));
@@ -123,11 +143,35 @@ pub(super) fn pooled(event: CmapEvent) {
         CmapEvent::ConnectionClosed(_) => drop(open.dec()),
         CmapEvent::ConnectionCheckoutStarted(_) => wait(),
         CmapEvent::ConnectionCheckoutFailed(_) => waited(),
-        CmapEvent::ConnectionCheckedOut(_) => {
+        CmapEvent::ConnectionCheckedOut(out) => {
             waited();
-            used.inc();
+            in_use.change(|all| all.insert((out.address, out.connection_id)));
         }
-        CmapEvent::ConnectionCheckedIn(_) => drop(used.dec()),
+        CmapEvent::ConnectionCheckedIn(back) => in_use.change(|all| all.remove(&(back.address, back.connection_id))),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A call that is given up while it waits takes no connection out, and the driver tells that one has come back.
+    #[test]
+    fn connections_in_use_are_never_less_than_none() {
+        let in_use = InUse::default();
+        let address: ServerAddress = "127.0.0.1:1".parse().unwrap();
+        let key = |id| (address.clone(), id);
+        let before = METRICS.mongodb_connections_used.get();
+        in_use.change(|all| all.remove(&key(1)));
+        assert_eq!(METRICS.mongodb_connections_used.get() - before, 0);
+        in_use.change(|all| all.insert(key(1)));
+        in_use.change(|all| all.insert(key(2)));
+        assert_eq!(METRICS.mongodb_connections_used.get() - before, 2);
+        for id in [1, 1, 2] {
+            in_use.change(|all| all.remove(&key(id)));
+        }
+        assert_eq!(METRICS.mongodb_connections_used.get() - before, 0);
     }
 }

@@ -1,8 +1,9 @@
-//! Networks that accounts were signed in to from: `knownNetworks {_id: "<user>/<network>", at}`. A TTL index on `at` forgets them. A
+//! Addresses and networks that accounts were signed in to from: `knownNetworks {_id: "<user>/<network>", at}`. A TTL index on `at` forgets them. A
 //! collection of its own: nobody reads it but logins of an account that is under attack.
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt;
 use mongodb::{
     Collection, IndexModel,
     bson::{Document, doc},
@@ -16,6 +17,9 @@ use crate::model::UserId;
 /// How long a network is known after a sign-in from there.
 pub const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
+/// Networks that are kept of an account. Hosts of an IPv6 network are free: their sign-ins must not fill the database.
+const MOST: u64 = 200;
+
 /// Queries and updates of `knownNetworks`.
 #[derive(Debug, Clone)]
 pub struct KnownNetworks {
@@ -25,6 +29,12 @@ pub struct KnownNetworks {
 
 fn id(user: UserId, network: &str) -> String {
     format!("{user}/{network}")
+}
+
+/// All of a user's.
+fn of(user: UserId) -> Document {
+    // '0' is the character after '/'.
+    doc! { "_id": { "$gte": id(user, ""), "$lt": format!("{user}0") } }
 }
 
 impl KnownNetworks {
@@ -38,23 +48,39 @@ impl KnownNetworks {
         self.calls.run(async { self.collection.create_index(index).await }).await.map(drop)
     }
 
-    /// Records a sign-in from a network.
+    /// Records a sign-in from an address, by the networks that it is in, and forgets the oldest beyond [`MOST`].
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn record(&self, user: UserId, network: &str, now: OffsetDateTime) -> Result<(), StoreError> {
-        let (filter, update) = (doc! { "_id": id(user, network) }, doc! { "$max": { "at": datetime(now) } });
-        self.calls.run(async { self.collection.update_one(filter, update).upsert(true).await }).await.map(drop)
+    pub async fn record(&self, user: UserId, networks: &[String], now: OffsetDateTime) -> Result<(), StoreError> {
+        for network in networks {
+            let (filter, update) = (doc! { "_id": id(user, network) }, doc! { "$max": { "at": datetime(now) } });
+            self.calls.run(async { self.collection.update_one(filter, update).upsert(true).await }).await?;
+        }
+        let beyond = || async {
+            let found = self.collection.find(of(user)).sort(doc! { "at": -1 }).skip(MOST).projection(doc! { "_id": 1 }).await?;
+            found.try_collect::<Vec<_>>().await
+        };
+        let beyond = self.calls.read(beyond).await?;
+        let ids: Vec<_> = beyond.iter().filter_map(|document| document.get("_id").cloned()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        self.calls.run(async { self.collection.delete_many(doc! { "_id": { "$in": ids } }).await }).await.map(drop)
     }
 
-    /// Whether the account was signed in to from this network lately.
+    /// Returns those of the networks that the account was signed in to from lately.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn is_known(&self, user: UserId, network: &str, now: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn known(&self, user: UserId, networks: [&str; 2], now: OffsetDateTime) -> Result<Vec<String>, StoreError> {
+        let ids = networks.map(|network| id(user, network)).to_vec();
         // The database removes what is too old once a minute; until then it does not count any more.
-        let filter = doc! { "_id": id(user, network), "at": { "$gt": datetime(now - KEPT) } };
-        Ok(self.calls.read(|| async { self.collection.find_one(filter.clone()).await }).await?.is_some())
+        let filter = doc! { "_id": { "$in": ids }, "at": { "$gt": datetime(now - KEPT) } };
+        let find = || async { self.collection.find(filter.clone()).await?.try_collect::<Vec<_>>().await };
+        let found = self.calls.read(find).await?;
+        let network = |document: &Document| document.get_str("_id").ok()?.split_once('/').map(|(_, network)| network.to_owned());
+        Ok(found.iter().filter_map(network).collect())
     }
 
     /// Forgets the networks of a deleted account.
@@ -62,8 +88,6 @@ impl KnownNetworks {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn forget_all(&self, user: UserId) -> Result<(), StoreError> {
-        // '0' is the character after '/'.
-        let filter = doc! { "_id": { "$gte": id(user, ""), "$lt": format!("{user}0") } };
-        self.calls.run(async { self.collection.delete_many(filter).await }).await.map(drop)
+        self.calls.run(async { self.collection.delete_many(of(user)).await }).await.map(drop)
     }
 }

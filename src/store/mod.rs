@@ -15,8 +15,10 @@ mod primary;
 pub mod probe;
 pub mod provider;
 mod recount;
+pub mod requests;
 mod reservations;
 mod sessions;
+pub mod turns;
 mod users;
 
 use mongodb::{

@@ -68,7 +68,7 @@ impl Call {
 
     /// As a client repeats it, on the server that lives.
     async fn repeat(&self, app: &TestApp) -> Answer {
-        let caller = Caller { app, token: self.token.clone(), id: String::new(), email: String::new() };
+        let caller = Caller { app, token: self.token.clone(), id: String::new(), email: String::new(), address: None };
         caller
             .send(self.method.clone(), &self.path, |request| match &self.body {
                 Some(body) => request.json(body),
@@ -103,7 +103,7 @@ impl<'a> SignIn<'a> {
         let token = answer.json["token"].as_str().unwrap().to_owned();
         let id = sid(&token);
         let user = answer.json["user"]["id"].as_str().unwrap().to_owned();
-        let caller = Caller { app, token: Some(token), id: user, email: email.to_owned() };
+        let caller = Caller { app, token: Some(token), id: user, email: email.to_owned(), address: None };
         Self { caller, refresh: answer.json["refreshToken"].as_str().unwrap().to_owned(), id }
     }
 

@@ -118,6 +118,7 @@ async fn d9_everything_goes_and_the_address_is_free_at_once() {
         token: again.json["token"].as_str().map(str::to_owned),
         id: again.json["user"]["id"].as_str().unwrap().to_owned(),
         email: ada.email.clone(),
+        address: None,
     };
     assert_ne!(again.id, ada.id);
     sweep_all(&app, OffsetDateTime::now_utc()).await;

@@ -114,7 +114,7 @@ impl TestApp {
 
     /// Somebody without a token.
     pub fn anonymous(&self) -> Caller<'_> {
-        Caller { app: self, token: None, id: String::new(), email: String::new() }
+        Caller { app: self, token: None, id: String::new(), email: String::new(), address: None }
     }
 
     /// A new user, signed up through the API.
@@ -123,7 +123,7 @@ impl TestApp {
         let answer = self.anonymous().post("/api/auth/signup", json!({ "email": email, "password": PASSWORD })).await;
         assert_eq!(answer.status, 201, "{answer:?}");
         let token = answer.json["token"].as_str().unwrap().to_owned();
-        Caller { app: self, token: Some(token), id: answer.json["user"]["id"].as_str().unwrap().to_owned(), email }
+        Caller { token: Some(token), id: answer.json["user"]["id"].as_str().unwrap().to_owned(), email, ..self.anonymous() }
     }
 
     /// Sends a ticket's `upload` exactly as it says.
@@ -184,9 +184,16 @@ pub struct Caller<'a> {
     pub token: Option<String>,
     pub id: String,
     pub email: String,
+    /// The address that a proxy names, where the test's own is one.
+    pub address: Option<String>,
 }
 
-impl Caller<'_> {
+impl<'a> Caller<'a> {
+    /// The same caller from this address.
+    pub fn from(&self, address: &str) -> Caller<'a> {
+        Self { address: Some(address.to_owned()), ..self.clone() }
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.send(Method::GET, path, |request| request).await
     }
@@ -223,6 +230,9 @@ impl Caller<'_> {
             self.app.http.request(method.clone(), format!("{}{path}", self.app.base)).timeout(Duration::from_secs(30));
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
+        }
+        if let Some(address) = &self.address {
+            request = request.header("x-forwarded-for", address);
         }
         let response = change(request).send().await.unwrap();
         let (status, headers) = (response.status().as_u16(), response.headers().clone());

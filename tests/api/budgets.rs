@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use valet::{
     config::{Limits, Rate},
@@ -92,14 +93,19 @@ async fn prepare(caller: &Caller<'_>, operation: &mut Operation, body: &mut Opti
     }
 }
 
+/// Operations that end sessions: beyond the user's calls, a session has ten of its own a minute.
+const ENDING: [&str; 4] = ["list_sessions", "end_session", "change_password", "delete_account"];
+
 /// Asks as a new user from a network of its own, as often as the limit allows and once more.
 async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize) -> Answer {
     let mut caller = app.anonymous();
+    let times = if limit == "calls" && ENDING.contains(&operation.id.as_str()) { 12 } else { 2 };
     let mut operation = operation.clone();
     let is_by_path = operation.path.contains("{token}");
     if operation.is_signed || is_by_path || operation.id == "log_in" {
         caller = app.user().await;
     }
+    caller = caller.from(&format!("10.9.{host}.1"));
     if is_by_path {
         // By another of the user's calls, which would be the one too many.
         let session = caller.act("/api/uppy/session").await;
@@ -110,19 +116,56 @@ async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize)
         prepare(&caller, &mut operation, &mut body).await;
     }
     let mut last = None;
-    for at in 0..2 {
+    for at in 0..times {
         // What is counted for an account is counted from wherever it comes.
-        let address = format!("10.{}.{}.1", if limit == "account-failures" { at } else { 9 }, host);
-        let answer = caller.send(operation.method.clone(), &operation.path, |request| {
-            let request = request.header("x-forwarded-for", &address);
-            match &body {
-                Some(body) => request.json(body),
-                None => request,
-            }
+        if limit == "account-failures" {
+            caller = caller.from(&format!("10.{at}.{host}.1"));
+        }
+        let answer = caller.send(operation.method.clone(), &operation.path, |request| match &body {
+            Some(body) => request.json(body),
+            None => request,
         });
         last = Some(answer.await);
+        if times > 2 && at + 1 < times {
+            assert_ne!(last.as_ref().unwrap().status, 429, "{} after {at}", operation.id);
+        }
     }
     last.unwrap()
+}
+
+/// An address that makes a user for each request does four times what one user may, of whatever is counted by user.
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_users_count_for_their_network_too() {
+    let ids = json!({ "ids": ["01a22135-2cd3-7000-8000-000000000001"] });
+    let file = super::app::declared("a.png", "image/png", &super::app::unique_png());
+    for (name, method, path, body) in [
+        ("calls", Method::GET, "/api/auth/me", None),
+        ("upload", Method::POST, "/api/images/upload", Some(file)),
+        ("urls", Method::POST, "/api/images/renew", Some(ids.clone())),
+        ("s3", Method::POST, "/api/images/confirm", Some(ids)),
+    ] {
+        let app = TestApp::start_with(|config| {
+            config.limits = only(name);
+            config.proxies.0.push("127.0.0.1".parse().unwrap());
+        })
+        .await;
+        let ask = async |caller: &Caller<'_>| {
+            let send = |request: reqwest::RequestBuilder| match &body {
+                Some(body) => request.json(body),
+                None => request,
+            };
+            caller.send(method.clone(), path, send).await
+        };
+        for host in 1..=4 {
+            let answer = ask(&app.user().await.from(&format!("198.51.100.{host}"))).await;
+            assert!(answer.status < 300, "{name}: {answer:?}");
+        }
+        let fifth = app.user().await;
+        let refused = ask(&fifth.from("198.51.100.5")).await;
+        assert_eq!(refused.problem(), (429, "rate_limited"), "{name}: {refused:?}");
+        assert_eq!(refused.header("ratelimit-policy"), format!("\"{name}\";q=4;w=86400"));
+        assert!(ask(&fifth.from("198.51.101.5")).await.status < 300, "{name}: nothing was counted for the user");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

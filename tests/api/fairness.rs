@@ -4,10 +4,14 @@
 //! `VALET_TEST_FLOOD=all cargo test --test api -- --nocapture fairness` floods every operation of the document, and holds the answers to
 //! the bar: 25 of 25 within two seconds.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 use reqwest::Method;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +24,8 @@ use super::{
 };
 
 const FLOODERS: usize = 20;
+/// Requests that are under way at once: fewer than a user may have.
+const FLOOD: usize = 200;
 const FLOODER: &str = "203.0.113.7";
 const OTHER: &str = "198.51.100.9";
 
@@ -189,10 +195,46 @@ async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
         other.enter("login", &email).await;
         assert_eq!(other.get("/api/images/gallery").await.0, 200);
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+        assert_eq!(client.get("/api/auth/me").await.0, 503, "the user's places are taken");
+        assert_eq!(client.get("/api/auth/sessions").await.0, 200, "and the user can see and end sessions all the same");
     };
     let (confirms, ()) = tokio::join!(join_all(confirms), beside);
     let waited = confirms.iter().filter(|(_, took)| *took > Duration::from_secs(1)).count();
     assert_eq!(waited, 4, "a user's share: {confirms:?}");
     assert!(confirms.iter().all(|(status, _)| matches!(status, 503 | 504)), "{confirms:?}");
     hole.resume();
+}
+
+/// One connection to MongoDB, and a network whose users ask far more than it answers: another network's call waits for one turn at each
+/// of its steps, not for the end of the flood.
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_at_mongodb_are_shared_between_networks_and_users() {
+    let app = TestApp::start_with(|config| {
+        let uri = config.mongo.uri.expose_secret();
+        let uri = format!("{uri}{}maxPoolSize=1", if uri.contains('?') { "&" } else { "/?" });
+        config.mongo.uri = uri.into();
+        config.proxies.0.push("127.0.0.1".parse().unwrap());
+    })
+    .await;
+    let (flooder, colleague, other) = (app.user().await, app.user().await, app.user().await);
+    let (flooder, colleague, other) = (flooder.from(FLOODER), colleague.from(FLOODER), other.from(OTHER));
+    let answered = AtomicUsize::new(0);
+    let flood = join_all((0..FLOOD).map(async |_| {
+        assert_eq!(flooder.get("/api/auth/me").await.status, 200);
+        answered.fetch_add(1, Ordering::SeqCst);
+    }));
+    let beside = async {
+        // Once the flood is under way.
+        while answered.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        for caller in [&other, &colleague] {
+            let before = answered.load(Ordering::SeqCst);
+            assert_eq!(caller.get("/api/auth/me").await.status, 200);
+            let meanwhile = answered.load(Ordering::SeqCst) - before;
+            println!("{meanwhile} of the flood were answered meanwhile, after {before}");
+            assert!(meanwhile < FLOOD / 4, "{meanwhile} of the flood were answered first, after {before}");
+        }
+    };
+    tokio::join!(flood, beside);
 }

@@ -27,7 +27,7 @@ async fn app_with(provider: &Provider, change: impl FnOnce(&mut config::Accounts
 }
 
 fn bearer(app: &TestApp, token: String) -> Caller<'_> {
-    Caller { app, token: Some(token), id: String::new(), email: String::new() }
+    Caller { app, token: Some(token), id: String::new(), email: String::new(), address: None }
 }
 
 async fn me(app: &TestApp, token: String) -> Answer {

@@ -17,8 +17,13 @@ const OTHER_PASSWORD: &str = "seven green kites over the bay";
 async fn log_in<'a>(app: &'a TestApp, email: &str, password: &str) -> (Caller<'a>, String, Answer) {
     let answer = app.anonymous().post("/api/auth/login", json!({ "email": email, "password": password })).await;
     let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-    let caller =
-        Caller { app, token: Some(text(&answer.json["token"])), id: text(&answer.json["user"]["id"]), email: email.to_owned() };
+    let caller = Caller {
+        app,
+        token: Some(text(&answer.json["token"])),
+        id: text(&answer.json["user"]["id"]),
+        email: email.to_owned(),
+        address: None,
+    };
     let refresh = text(&answer.json["refreshToken"]);
     (caller, refresh, answer)
 }

@@ -81,6 +81,13 @@ async fn refusals_of_what_is_no_request_can_be_read_by_allowed_pages() {
     let long = "a".repeat(40_000);
     let heads = [
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nx: {long}\r\n\r\n")),
+        // As Chromium writes it: the page's own headers first.
+        (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {long}\r\norigin: ORIGIN\r\n\r\n")),
+        (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {long}{long}{long}\r\norigin: ORIGIN\r\n\r\n")),
+        (431, format!("GET /livez?{long} HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\n\r\n")),
+        (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\n{}origin: ORIGIN\r\n\r\n", "x: y\r\n".repeat(101))),
+        // One that is cut off is answered all the same.
+        (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nx: {long}")),
         (400, "GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nno colon\r\n\r\n".to_owned()),
         (400, "GET /livez HTTP/1.1\r\norigin: ORIGIN\r\nconnection: close\r\n\r\n".to_owned()),
     ];

@@ -218,11 +218,103 @@ async fn a8_where_a_deleted_account_was_signed_in_to_from_is_forgotten() {
         ids.sort();
         ids
     };
-    let of = |user: &str, network: &str| format!("{user}/{network}");
-    let mut expected = vec![of(&ada.id, "127.0.0.0/24"), of(&ada.id, "198.51.100.0/24"), of(&bob.id, "127.0.0.0/24")];
+    let of = |user: &str, networks: [&str; 2]| networks.map(|network| format!("{user}/{network}"));
+    let (here, home) = (["127.0.0.0/24", "127.0.0.1/32"], ["198.51.100.0/24", "198.51.100.7/32"]);
+    let mut expected = [of(&ada.id, here), of(&ada.id, home), of(&bob.id, here)].concat();
     expected.sort();
     assert_eq!(known().await, expected);
     assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": PASSWORD })).await.status, 204);
     app.sweep(time::OffsetDateTime::now_utc()).await;
-    assert_eq!(known().await, [of(&bob.id, "127.0.0.0/24")]);
+    assert_eq!(known().await, of(&bob.id, here));
+}
+
+/// The database keeps 200 networks of an account, the latest, however many an IPv6 customer signs in from.
+#[tokio::test(flavor = "multi_thread")]
+async fn a8_networks_are_kept_in_bounded_number() {
+    use mongodb::bson::{DateTime, Document, doc};
+    let app = throttled(|_| {}).await;
+    let ada = app.user().await;
+    let all = app.db.collection::<Document>("knownNetworks");
+    let old = (0..300).map(|at| doc! { "_id": format!("{}/2001:db8:0:{at:x}::/64", ada.id), "at": DateTime::from_millis(at) });
+    all.insert_many(old).await.unwrap();
+    assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
+    assert_eq!(all.count_documents(doc! {}).await.unwrap(), 200);
+    for kept in ["127.0.0.1/32", "198.51.100.7/32", "198.51.100.0/24", "2001:db8:0:12b::/64"] {
+        let id = format!("{}/{kept}", ada.id);
+        assert!(all.find_one(doc! { "_id": &id }).await.unwrap().is_some(), "{id}");
+    }
+}
+
+/// Neighbours of the owner's own network use up what that network may guess, and none of the owner's address.
+#[tokio::test(flavor = "multi_thread")]
+async fn neighbours_lock_no_owner_out() {
+    let app = throttled(|limits| limits.login_failures = Rate::new(2, 24 * 60 * 60)).await;
+    for (owner, neighbours) in [
+        ("198.51.100.200", ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4"]),
+        ("2001:db8:7:ff00::9", ["2001:db8:7:100::1", "2001:db8:7:101::1", "2001:db8:7:200::1", "2001:db8:7:201::1"]),
+    ] {
+        let ada = app.user().await;
+        assert_eq!(log_in(&app, owner, &ada.email, PASSWORD).await.status, 200);
+        let beside = TestApp::beside(&app, |config| config.clone_from(&app.config)).await;
+        for server in [&app, &beside] {
+            for at in 0..8 {
+                assert_eq!(log_in(server, neighbours[at / 2], &ada.email, "another password").await.status, 401, "{at}");
+            }
+            let stranger = if owner.contains(':') { "2001:db8:7:300::1" } else { "198.51.100.5" };
+            assert_refused(&log_in(server, stranger, &ada.email, PASSWORD).await, "\"login-failures\";q=8;w=86400", 86_400 / 8);
+            for _ in 0..3 {
+                assert_eq!(log_in(server, owner, &ada.email, "another password").await.status, 401);
+                assert_eq!(log_in(server, owner, &ada.email, PASSWORD).await.status, 200, "{owner}");
+            }
+            // The address itself is held to its own limit.
+            for status in [401, 401, 429] {
+                assert_eq!(log_in(server, owner, &ada.email, "another password").await.status, status);
+            }
+        }
+    }
+}
+
+/// Whatever the user's limits and places are used up by, sessions can be ended; a session's own calls for that are few.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_ended_whatever_floods_their_user() {
+    let app = throttled(|limits| {
+        limits.calls = Rate::new(3, 24 * 60 * 60);
+        limits.refresh = Rate::new(1, 24 * 60 * 60);
+    })
+    .await;
+    let email = app.user().await.email;
+    let sign_in = async |address: &str| {
+        let session = log_in(&app, address, &email, PASSWORD).await.json;
+        let caller = Caller { token: session["token"].as_str().map(str::to_owned), ..app.anonymous() }.from(address);
+        (caller, session["refreshToken"].clone())
+    };
+    let (thief, stolen) = sign_in("198.51.100.66").await;
+    let (owner, own) = sign_in("203.0.113.5").await;
+    while thief.get("/api/auth/me").await.status != 429 {}
+    assert_eq!(owner.get("/api/auth/me").await.status, 429, "the user's calls are one");
+    // A flood by the thief in a session for ending sessions uses up that session's, and where it is the owner's, its network's.
+    let same = owner.from("198.51.100.66");
+    for flooder in [&thief, &same] {
+        while flooder.get("/api/auth/sessions").await.status != 429 {}
+    }
+    let sessions = owner.get("/api/auth/sessions").await;
+    assert_eq!(sessions.status, 200);
+    let sessions: Vec<_> = sessions.json["sessions"].as_array().unwrap().iter().filter(|one| one["current"] == false).collect();
+    for session in sessions {
+        assert_eq!(owner.delete(&format!("/api/auth/sessions/{}", session["id"].as_str().unwrap())).await.status, 204);
+    }
+    assert_eq!(thief.get("/api/auth/sessions").await.problem(), (401, "session_ended"));
+    let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
+    assert_eq!(owner.put("/api/auth/password", change).await.status, 204);
+    // Refreshes that are used up keep nobody signed in.
+    for status in [401, 429] {
+        assert_eq!(owner.post("/api/auth/refresh", json!({ "refreshToken": stolen })).await.status, status);
+    }
+    assert_eq!(owner.post("/api/auth/logout", json!({ "refreshToken": own })).await.status, 204);
+    let (owner, _) = {
+        let session = log_in(&app, "203.0.113.5", &email, "seven green kites over the bay").await.json;
+        (Caller { token: session["token"].as_str().map(str::to_owned), ..app.anonymous() }, ())
+    };
+    let close = owner.post("/api/auth/me/delete", json!({ "password": "seven green kites over the bay" })).await;
+    assert_eq!(close.status, 204, "{close:?}");
 }

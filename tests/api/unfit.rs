@@ -50,7 +50,7 @@ async fn at_endpoint(store: &TestApp, endpoint: &str, finalize: Finalize) -> Tes
 
 /// The same person at another server.
 fn at<'a>(app: &'a TestApp, caller: &Caller<'_>) -> Caller<'a> {
-    Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone() }
+    Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone(), address: None }
 }
 
 async fn put_with(app: &TestApp, request: &Value, bytes: &[u8], header: (&str, &str)) -> u16 {

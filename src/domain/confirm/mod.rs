@@ -120,7 +120,7 @@ impl Valet {
             async move {
                 // However many requests of this user ask at once: the next user's objects need not wait for theirs.
                 let asked = Instant::now();
-                let _turn = self.s3_turns.acquire(image.user).await;
+                let _turn = self.s3_turns.acquire(image.user, ()).await;
                 // Another request's calls were given up while this one waited for its turn.
                 if self.silences.any_since(image.user, asked) {
                     let _ = silence.set(silent("HeadObject"));

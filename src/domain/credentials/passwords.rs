@@ -17,9 +17,9 @@ use super::NoRandomness;
 use crate::{
     domain::{
         password_rules,
-        workers::{Busy, Holder, Place, Workers},
+        workers::{Busy, Place, Workers},
     },
-    model::Email,
+    model::{Email, Holder},
 };
 
 /// A password as a person typed it: NFKC, so that two keyboards that compose letters differently type the same one

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::domain::prefix::Prefix;
+use crate::model::Prefix;
 
 fn holder(address: &str) -> Holder {
     Holder { site: Prefix::site(address.parse().unwrap()), user: None }

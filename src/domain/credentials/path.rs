@@ -65,7 +65,10 @@ mod tests {
 
     use secrecy::ExposeSecret;
 
-    use super::{super::Proof, *};
+    use super::{
+        super::{Proof, SessionEnd},
+        *,
+    };
     use crate::config;
 
     fn tokens(secret: &str, audience: &str) -> Tokens {
@@ -86,7 +89,7 @@ mod tests {
         let caller = Caller { user, proof: Proof::Session(session) };
         let end = now + Duration::from_secs(60);
         let path = tokens.issue_for_path(caller, now, end).unwrap();
-        let access = tokens.issue(user, session, now).unwrap();
+        let (access, _) = tokens.issue(user, SessionEnd { id: session, at: end }, now).unwrap();
         assert_eq!(tokens.verify_path(path.expose_secret(), now), Ok((user, Some(session))));
         assert_eq!(tokens.verify_path(access.expose_secret(), now), Err(TokenError::Invalid));
         assert_eq!(tokens.verify(path.expose_secret(), now), Err(TokenError::Invalid));

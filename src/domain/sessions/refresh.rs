@@ -244,7 +244,7 @@ impl Valet {
     /// [`RefreshError`], but neither [`RefreshError::Spent`] nor [`RefreshError::Ended`].
     pub async fn log_out(&self, token: &str, client: &Client, now: OffsetDateTime) -> Result<(), RefreshError> {
         self.local_accounts()?;
-        self.throttle.refresh(client)?;
+        self.throttle.log_out(client)?;
         let Some(token) = RefreshToken::parse(token) else {
             audit!("logout_refused", reason = "malformed", "a text that is no refresh token was refused");
             return Err(RefreshError::Invalid);

@@ -77,12 +77,18 @@ impl Valet {
     ///
     /// # Errors
     /// [`Unfit`] when the store cannot have Uppy's uploads, or nothing can be signed.
-    pub fn start_uppy(&self, caller: Caller, now: OffsetDateTime) -> Result<PathToken, Unfit> {
+    pub async fn start_uppy(&self, caller: Caller, now: OffsetDateTime) -> Result<PathToken, Unfit> {
         self.finalization.stands(Declares::Nothing)?;
         let now = now.replace_nanosecond(0).unwrap_or(now);
         let longest = now + self.tokens.ttl().min(self.uploads.url_ttl);
         let expires_at = match caller.proof {
-            Proof::Session(_) => longest,
+            // One that has ended meanwhile opens nothing.
+            Proof::Session(session) => self
+                .store
+                .sessions
+                .find_owned(caller.user, session, now)
+                .await?
+                .map_or(now, |session| longest.min(session.expires_at)),
             Proof::Provider { expires_at, .. } => longest.min(expires_at),
         };
         let token = self.tokens.issue_for_path(caller, now, expires_at);

@@ -49,7 +49,9 @@ Clients' rules for the PUT: 200 or 412: confirm. 409, 5xx or no answer: repeat t
 bytes changed, open a new upload. A confirm that gets 503, 504 or no answer is repeated.
 
 Errors are `application/problem+json` (RFC 9457); decide by `code`, which is stable. Times are RFC 3339 in UTC, in whole \
-seconds. Ids are opaque. Optional members are left out, never null; unknown members of a request are refused. EXIF stays in \
+seconds. Ids are opaque. Optional members are left out, never null; unknown members of a request are refused. \
+The header `Idempotency-Key` has an effect where an operation lists it and is ignored elsewhere, as unknown query parameters are; \
+each item of a batch of uploads has an `idempotencyKey` of its own. EXIF stays in \
 the image as it was uploaded, GPS position included: remove it before uploading where it must not be kept.";
 
 const TAGS: [&str; 6] = ["Accounts", "Uploads", "Gallery", "Batches", "Uppy", "Health"];

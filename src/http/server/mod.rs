@@ -4,6 +4,7 @@
 //! not done to this one. What a request is and what becomes of it is not decided here.
 
 mod refusal;
+mod scan;
 mod watch;
 
 use std::{
@@ -234,7 +235,10 @@ async fn connection<E>(
     })
     .await;
     if watch.is_refused() {
-        linger(exchange.into_parts().io.into_inner().into_stream()).await;
+        let refuse = exchange.into_parts().io.into_inner().refuse();
+        if let Ok(Ok(stream)) = timeout(LINGER, refuse).await {
+            linger(stream).await;
+        }
     }
 }
 

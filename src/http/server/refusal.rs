@@ -23,15 +23,19 @@ pub(super) fn too_many_connections(head: &[u8], origins: &CorsOrigins) -> Bytes 
     written(limits::overloaded("Too many connections are open."), head, origins)
 }
 
+/// Whether hyper's refusal is of a head that is too long.
+pub(super) fn is_of_length(refusal: &[u8]) -> bool {
+    matches!(refusal.get(9..12), Some(b"431" | b"414"))
+}
+
 /// hyper's own refusals have a status and no body: a head that is no HTTP, or that is too long.
 /// `head` is what came of the request's head, for the origin that it names.
 pub(super) fn in_place_of(refusal: &[u8], head: &[u8], origins: &CorsOrigins) -> Bytes {
-    let problem = match refusal.get(9..12) {
-        Some(b"431" | b"414") => Problem::new(
-            Code::HeadersTooLarge,
-            "The request line and the headers may have 32 KiB together, in at most 100 fields.",
-        ),
-        _ => Problem::new(Code::InvalidRequest, "This is not an HTTP/1.1 request."),
+    let problem = if is_of_length(refusal) {
+        let detail = "The request line and the headers may have 32 KiB together, in at most 100 fields.";
+        Problem::new(Code::HeadersTooLarge, detail)
+    } else {
+        Problem::new(Code::InvalidRequest, "This is not an HTTP/1.1 request.")
     };
     written(problem, head, origins)
 }

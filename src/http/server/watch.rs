@@ -13,16 +13,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
-    time::Instant,
+    time::{Instant, timeout},
 };
 
-use super::{MOST_HEAD, refusal};
+use super::{MOST_HEAD, refusal, scan::Scan};
 use crate::config::CorsOrigins;
 
 /// How long a request's head may take, from its first byte; on a new connection, from the start.
@@ -33,6 +33,10 @@ const IDLE: Duration = Duration::from_secs(75);
 const STALL: Duration = Duration::from_secs(20);
 /// and how many bytes a second it must take at least.
 const SLOWEST: u64 = 2048;
+
+/// How far, and how long, a head that is too long is read on for its origin.
+const MOST_READ_ON: usize = 1 << 20;
+const READ_ON: Duration = Duration::from_millis(500);
 
 /// The time that a connection has.
 pub(super) struct Watch {
@@ -174,18 +178,45 @@ pub(super) struct Watched {
     watch: Arc<Watch>,
     /// What has come of a head that is no request yet, for its refusal.
     head: Vec<u8>,
+    /// The same, of a head that is longer than a request's may be.
+    overlong: Option<Scan>,
     origins: Arc<CorsOrigins>,
-    /// What is still to be written in the place of hyper's own words.
-    instead: Bytes,
+    /// hyper's own words for what it could not read, in whose place a problem is written.
+    refusal: Vec<u8>,
 }
 
 impl Watched {
     pub(super) fn new(stream: TcpStream, watch: Arc<Watch>, origins: Arc<CorsOrigins>) -> Self {
-        Self { stream, watch, head: Vec::new(), origins, instead: Bytes::new() }
+        Self { stream, watch, head: Vec::new(), overlong: None, origins, refusal: Vec::new() }
     }
 
-    pub(super) fn into_stream(self) -> TcpStream {
-        self.stream
+    /// Writes the refusal of what was no request, and ends the writing.
+    ///
+    /// # Errors
+    /// The connection's.
+    pub(super) async fn refuse(mut self) -> io::Result<TcpStream> {
+        let is_too_long = refusal::is_of_length(&self.refusal);
+        if is_too_long {
+            self.read_on().await;
+        }
+        let head = self.overlong.as_ref().filter(|_| is_too_long).map_or(&self.head[..], Scan::head);
+        self.stream.write_all(&refusal::in_place_of(&self.refusal, head, &self.origins)).await?;
+        self.stream.shutdown().await?;
+        Ok(self.stream)
+    }
+
+    /// Reads on to the end of a head that is too long, within bounds: browsers write the origin after what the page has set.
+    async fn read_on(&mut self) {
+        let scan = self.overlong.get_or_insert_with(|| Scan::of(&self.head));
+        let rest = async {
+            let (mut buffer, mut most) = ([0; 4096], MOST_READ_ON);
+            while !scan.is_over() && most > 0 {
+                let Ok(count @ 1..) = self.stream.read(&mut buffer).await else { return };
+                scan.push(&buffer[..count]);
+                most = most.saturating_sub(count);
+            }
+        };
+        let _ = timeout(READ_ON, rest).await;
     }
 
     fn watched(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -197,16 +228,11 @@ impl Watched {
         written
     }
 
-    /// What is written while nothing was asked is hyper's own refusal of what it could not read, without a body.
-    fn poll_refuse(&mut self, cx: &mut Context<'_>, refusal: &[u8]) -> Poll<io::Result<usize>> {
-        if !self.watch.refused.swap(true, Ordering::Relaxed) {
-            self.instead = refusal::in_place_of(refusal, &self.head, &self.origins);
-        }
-        while !self.instead.is_empty() {
-            let written = Pin::new(&mut self.stream).poll_write(cx, &self.instead);
-            let bytes = ready!(self.watched(written))?;
-            self.instead.advance(bytes);
-        }
+    /// What is written while nothing was asked is hyper's own refusal of what it could not read, without a body: the last that it
+    /// writes. [`Watched::refuse`] follows it.
+    fn note_refusal(&mut self, refusal: &[u8]) -> Poll<io::Result<usize>> {
+        self.watch.refused.store(true, Ordering::Relaxed);
+        self.refusal.extend_from_slice(refusal);
         Poll::Ready(Ok(refusal.len()))
     }
 }
@@ -219,6 +245,7 @@ impl AsyncRead for Watched {
         let came = buffer.filled().get(before..).unwrap_or_default();
         if this.watch.is_idle() {
             this.head.clear();
+            this.overlong = None;
         }
         if !came.is_empty() {
             this.watch.read();
@@ -226,7 +253,11 @@ impl AsyncRead for Watched {
         if this.watch.is_between_requests() {
             // hyper keeps as much of it.
             let room = MOST_HEAD.saturating_sub(this.head.len());
-            this.head.extend_from_slice(came.get(..room).unwrap_or(came));
+            let (kept, beyond) = came.split_at(came.len().min(room));
+            this.head.extend_from_slice(kept);
+            if !beyond.is_empty() {
+                this.overlong.get_or_insert_with(|| Scan::of(&this.head)).push(beyond);
+            }
         }
         Poll::Ready(Ok(()))
     }
@@ -235,7 +266,7 @@ impl AsyncRead for Watched {
 impl AsyncWrite for Watched {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         if self.watch.is_between_requests() {
-            return self.poll_refuse(cx, bytes);
+            return self.note_refusal(bytes);
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.watched(written)
@@ -244,7 +275,7 @@ impl AsyncWrite for Watched {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.watch.is_between_requests() {
             let first = bytes.iter().find(|slice| !slice.is_empty()).map_or(&[][..], |slice| slice);
-            return self.poll_refuse(cx, first);
+            return self.note_refusal(first);
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
         self.watched(written)
@@ -262,6 +293,7 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        // Of a refusal nothing is written yet.
+        if self.watch.is_refused() { Poll::Ready(Ok(())) } else { Pin::new(&mut self.stream).poll_shutdown(cx) }
     }
 }

@@ -92,7 +92,7 @@ impl Uppy {
     #[oai(path = "/api/uppy/session", method = "post", operation_id = "create_uppy_session")]
     async fn session(&self, app: Application<'_>, caller: Signed) -> Result<Json<UppySession>, Problem> {
         let now = view::now();
-        Ok(Json(UppySession::new(&app.valet.start_uppy(caller.0, now)?, now)))
+        Ok(Json(UppySession::new(&app.valet.start_uppy(caller.0, now).await?, now)))
     }
 
     /// Sign a request for Uppy's own S3 client

@@ -73,7 +73,7 @@ async fn c7_f1_what_was_acknowledged_outlives_the_database() {
     let (token, id, email) = (ada.token.clone(), ada.id.clone(), ada.email.clone());
     let mut acknowledged = Vec::new();
     for round in 0..4 {
-        let ada = Caller { app: &app, token: token.clone(), id: id.clone(), email: email.clone() };
+        let ada = Caller { app: &app, token: token.clone(), id: id.clone(), email: email.clone(), address: None };
         let bytes = unique_png();
         let ticket = ada.issue("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
@@ -89,7 +89,7 @@ async fn c7_f1_what_was_acknowledged_outlives_the_database() {
         mongod = Mongod::start(options()).await.unwrap();
         app = TestApp::beside(&app, |config| config.mongo.uri = mongod.uri().into()).await;
         assert_eq!(app.config.mongo.uri.expose_secret(), mongod.uri());
-        let ada = Caller { app: &app, token: token.clone(), id: id.clone(), email: email.clone() };
+        let ada = Caller { app: &app, token: token.clone(), id: id.clone(), email: email.clone(), address: None };
         let gallery = ada.get("/api/images/gallery").await;
         let listed: Vec<_> = gallery.json["images"].as_array().unwrap().iter().map(|image| image["id"].clone()).collect();
         let newest_first: Vec<_> = acknowledged.iter().rev().cloned().collect();

@@ -8,7 +8,7 @@ use valet::config::{Config, Problems, Tokens};
 
 const LEAST: [(&str, &str); 3] =
     [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", "0123456789abcdef0123456789abcdef")];
-const NAMES: [&str; 58] = [
+const NAMES: [&str; 75] = [
     "BIND",
     "ADMIN_BIND",
     "MONGODB_URI",
@@ -67,6 +67,23 @@ const NAMES: [&str; 58] = [
     "AWS_USE_FIPS_ENDPOINT",
     "RUST_LOG",
     "STOP_DELAY",
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE",
+    "OTEL_BSP_MAX_QUEUE_SIZE",
+    "OTEL_BSP_SCHEDULE_DELAY",
+    "OTEL_EXPORTER_OTLP_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+    "OTEL_EXPORTER_OTLP_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TIMEOUT",
+    "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+    "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+    "OTEL_SDK_DISABLED",
+    "OTEL_TRACES_EXPORTER",
+    "OTEL_TRACES_SAMPLER",
+    "OTEL_TRACES_SAMPLER_ARG",
 ];
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
@@ -89,6 +106,15 @@ fn in_vain() -> Vec<Vec<(&'static str, &'static str)>> {
     for name in ["S3_ENDPOINT", "S3_PUBLIC_ENDPOINT"] {
         all.push(vec![(name, "https://bucket.s3.example")]);
         all.push(vec![(name, "https://s3-accelerate.amazonaws.com"), ("S3_FORCE_PATH_STYLE", "true")]);
+    }
+    all.extend(["RATE_LIMIT_S3", "RATE_LIMIT_UPLOAD", "RATE_LIMIT_URLS"].map(|name| vec![(name, "1/1m")]));
+    let options =
+        ["w", "journal", "readConcernLevel", "readPreference", "retryWrites", "retryReads", "maxPoolSize", "minPoolSize"];
+    let in_vain = ["wTimeoutMS", "readPreferenceTags", "maxStalenessSeconds", "uuidRepresentation", "compressors"];
+    for option in options.iter().chain(&in_vain).chain(&["zlibCompressionLevel", "waitQueueTimeoutMS"]) {
+        // Every value is wrong once: the names are those of the program, not of the input.
+        let uri: &'static str = Box::leak(format!("mongodb://db/?{option}=x").into_boxed_str());
+        all.push(vec![("MONGODB_URI", uri)]);
     }
     all.extend([
         vec![("UPLOAD_TTL", "2s"), ("UPLOAD_URL_TTL", "3s")],

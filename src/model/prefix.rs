@@ -5,6 +5,17 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
+use super::UserId;
+
+/// The caller that something scarce is given to: a network, and the user that the request proved to come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// The network that the request comes from.
+    pub site: Prefix,
+    /// The user of its access token.
+    pub user: Option<UserId>,
+}
+
 /// All addresses that begin with the same bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Prefix {

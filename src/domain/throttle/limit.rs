@@ -1,0 +1,136 @@
+//! One limit: by a key, by a key and the networks of an address, or by a user and the user's network.
+
+use std::{
+    hash::Hash,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use super::Throttled;
+use crate::{
+    config::Rate,
+    domain::recent::Recent,
+    model::{Prefix, UserId},
+    store::requests,
+};
+
+/// Keys that each limit remembers: a few megabytes when full.
+const CAPACITY: usize = 100_000;
+/// What a network may do in multiples of what one host in it may: /32 and /64, /56, /24 and /48.
+const FACTORS: [u32; 3] = [1, 2, 4];
+/// What a /24 or /48 may do in multiples of what one user may.
+const USERS_OF_SITE: u32 = FACTORS[2];
+
+/// A limit: the generic cell rate algorithm (ITU-T I.371), a leaky bucket that keeps one time per key: when the bucket
+/// will be empty.
+#[derive(Debug)]
+pub(super) struct Limit<K> {
+    name: &'static str,
+    rate: Rate,
+    empty_at: Mutex<Recent<K, Instant>>,
+}
+
+impl<K: Eq + Hash + Copy> Limit<K> {
+    pub(super) fn new(name: &'static str, rate: Rate) -> Self {
+        Self { name, rate, empty_at: Mutex::new(Recent::new(CAPACITY)) }
+    }
+
+    /// Counts `n` times at once, or none of them.
+    pub(super) fn take(&self, key: K, n: u32, now: Instant) -> Result<(), Throttled> {
+        Self::fill(&mut self.lock(), self.name, (key, n), self.rate, now)
+    }
+
+    /// Takes back what was counted `n` times at once.
+    pub(super) fn give_back(&self, key: K, n: u32) {
+        Self::drain(&mut self.lock(), (key, n), self.rate);
+    }
+
+    /// Forgets what was counted.
+    pub(super) fn forget(&self, key: K) {
+        self.lock().remove(key);
+    }
+
+    fn fill(
+        all: &mut Recent<K, Instant>,
+        name: &'static str,
+        (key, n): (K, u32),
+        rate: Rate,
+        now: Instant,
+    ) -> Result<(), Throttled> {
+        let empty_at = all.get(key).map_or(now, |at| at.max(now)) + cost(rate, n);
+        let ahead = empty_at.saturating_duration_since(now);
+        if ahead > rate.window {
+            return Err(Throttled { limit: name, rate, retry_after: ahead.saturating_sub(rate.window) });
+        }
+        all.insert(key, empty_at);
+        Ok(())
+    }
+
+    fn drain(all: &mut Recent<K, Instant>, (key, n): (K, u32), rate: Rate) {
+        if let Some(before) = all.get(key).and_then(|at| at.checked_sub(cost(rate, n))) {
+            all.insert(key, before);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Recent<K, Instant>> {
+        self.empty_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What `n` times put into the bucket, in time; more than fits at once is as much as fits.
+fn cost(rate: Rate, n: u32) -> Duration {
+    rate.window * n.min(rate.count) / rate.count
+}
+
+/// The networks that an address is in, each with the rate that it may have.
+fn widening(address: IpAddr, rate: Rate) -> impl DoubleEndedIterator<Item = (Prefix, Rate)> {
+    let wider = move |(prefix, factor): (Option<Prefix>, u32)| {
+        prefix.map(|prefix| (prefix, Rate { count: rate.count.saturating_mul(factor), ..rate }))
+    };
+    Prefix::widening(address).into_iter().zip(FACTORS).filter_map(wider)
+}
+
+/// A limit of what comes from a network, counted for its hosts and its wider networks alike.
+impl<K: Eq + Hash + Copy> Limit<(K, Prefix)> {
+    /// Counts once for each network that the address is in, or for none of them.
+    pub(super) fn take_from(&self, key: K, address: IpAddr, now: Instant) -> Result<(), Throttled> {
+        let mut all = self.lock();
+        let mut counted = Vec::with_capacity(FACTORS.len());
+        for (prefix, rate) in widening(address, self.rate) {
+            if let Err(refused) = Self::fill(&mut all, self.name, ((key, prefix), 1), rate, now) {
+                counted.into_iter().for_each(|(prefix, rate)| Self::drain(&mut all, ((key, prefix), 1), rate));
+                return Err(refused);
+            }
+            counted.push((prefix, rate));
+        }
+        Ok(())
+    }
+
+    /// Takes back what [`Limit::take_from`] counted.
+    pub(super) fn give_back_from(&self, key: K, address: IpAddr) {
+        let mut all = self.lock();
+        widening(address, self.rate).for_each(|(prefix, rate)| Self::drain(&mut all, ((key, prefix), 1), rate));
+    }
+}
+
+/// A limit of what a user does, counted for the network of the request as well: one address makes hundreds of users a minute.
+#[derive(Debug)]
+pub(super) struct UserLimit {
+    by_user: Limit<UserId>,
+    by_site: Limit<Prefix>,
+}
+
+impl UserLimit {
+    pub(super) fn new(name: &'static str, rate: Rate) -> Self {
+        let of_site = Rate { count: rate.count.saturating_mul(USERS_OF_SITE), ..rate };
+        Self { by_user: Limit::new(name, rate), by_site: Limit::new(name, of_site) }
+    }
+
+    /// Counts `n` times at once for the user and for the network, or for neither.
+    pub(super) fn take(&self, user: UserId, n: u32, now: Instant) -> Result<(), Throttled> {
+        self.by_user.take(user, n, now)?;
+        let Some(caller) = requests::caller() else { return Ok(()) };
+        self.by_site.take(caller.site, n, now).inspect_err(|_| self.by_user.give_back(user, n))
+    }
+}

@@ -1,0 +1,326 @@
+//! Permits of a bounded number that are waited for in turn: round robin between groups, in each group between its members, and
+//! first come first served for each member. A group with a thousand waiting delays another by one.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::oneshot;
+
+/// What tells groups, or the members of one, apart.
+pub trait Key: Eq + Hash + Copy {}
+
+impl<K: Eq + Hash + Copy> Key for K {}
+
+/// Permits, and the groups and members that wait for one.
+#[derive(Debug)]
+pub struct Turns<G: Key, M: Key = ()> {
+    total: usize,
+    /// The most permits of one group.
+    most: usize,
+    state: Mutex<State<G, M>>,
+}
+
+#[derive(Debug)]
+struct State<G: Key, M: Key> {
+    running: usize,
+    groups: HashMap<G, Group<G, M>>,
+    /// Groups that have members waiting, the next one first.
+    order: VecDeque<G>,
+}
+
+#[derive(Debug)]
+struct Group<G: Key, M: Key> {
+    running: usize,
+    waiting: InTurn<M, oneshot::Sender<Permit<G, M>>>,
+}
+
+/// A turn, until it is dropped.
+#[derive(Debug)]
+pub struct Permit<G: Key, M: Key = ()> {
+    turns: Arc<Turns<G, M>>,
+    group: G,
+}
+
+impl<G: Key, M: Key> Turns<G, M> {
+    /// `total` permits, at most `most` of them for one group.
+    #[must_use]
+    pub fn new(total: usize, most: usize) -> Arc<Self> {
+        let state = State { running: 0, groups: HashMap::new(), order: VecDeque::new() };
+        Arc::new(Self { total, most, state: Mutex::new(state) })
+    }
+
+    /// Waits for a permit. Dropping the future gives up the wait.
+    pub async fn acquire(self: &Arc<Self>, group: G, member: M) -> Permit<G, M> {
+        loop {
+            // A sender is dropped without a word only if the lock's owner panicked; then the wait begins anew.
+            match self.enter(group, member) {
+                Ok(permit) => return permit,
+                Err(turn) => {
+                    if let Ok(permit) = turn.await {
+                        return permit;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a permit where one is free; `None` where it would have to be waited for.
+    pub fn try_acquire(self: &Arc<Self>, group: G) -> Option<Permit<G, M>> {
+        let mut state = self.lock();
+        state.take(self, group)
+    }
+
+    /// Permits that are out.
+    #[must_use]
+    pub fn running(&self) -> usize {
+        self.lock().running
+    }
+
+    /// A permit at once, or what to wait on.
+    fn enter(self: &Arc<Self>, group: G, member: M) -> Result<Permit<G, M>, oneshot::Receiver<Permit<G, M>>> {
+        let mut state = self.lock();
+        if let Some(permit) = state.take(self, group) {
+            return Ok(permit);
+        }
+        let (sender, receiver) = oneshot::channel();
+        let of_group = state.group(group);
+        let is_first = of_group.waiting.is_empty();
+        of_group.waiting.push(member, sender);
+        if is_first {
+            state.order.push_back(group);
+        }
+        Err(receiver)
+    }
+
+    /// Takes a permit back and gives out what is free.
+    fn leave(self: &Arc<Self>, group: G) {
+        let mut state = self.lock();
+        state.running -= 1;
+        if let Some(of_group) = state.groups.get_mut(&group) {
+            of_group.running -= 1;
+        }
+        let mut granted = Vec::new();
+        while state.running < self.total
+            && let Some((next, sender)) = state.next(self.most)
+        {
+            granted.push((sender, Permit { turns: self.clone(), group: next }));
+        }
+        state.forget(group);
+        drop(state);
+        // Outside the lock: a permit whose receiver is gone comes back through `leave`.
+        for (sender, permit) in granted {
+            drop(sender.send(permit));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<G, M>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<G: Key, M: Key> State<G, M> {
+    fn group(&mut self, group: G) -> &mut Group<G, M> {
+        self.groups.entry(group).or_insert_with(|| Group { running: 0, waiting: InTurn::default() })
+    }
+
+    /// A permit that is free and that no member of the group waits for.
+    fn take(&mut self, turns: &Arc<Turns<G, M>>, group: G) -> Option<Permit<G, M>> {
+        let has_room = |of_group: &Group<G, M>| of_group.running < turns.most && of_group.waiting.is_empty();
+        if self.running >= turns.total || !self.groups.get(&group).is_none_or(has_room) {
+            return None;
+        }
+        self.group(group).running += 1;
+        self.running += 1;
+        Some(Permit { turns: turns.clone(), group })
+    }
+
+    /// The next that waits and may have a permit, counted as running.
+    fn next(&mut self, most: usize) -> Option<(G, oneshot::Sender<Permit<G, M>>)> {
+        let mut passed = 0;
+        while passed < self.order.len() {
+            let group = self.order.pop_front()?;
+            let Some(of_group) = self.groups.get_mut(&group) else { continue };
+            if of_group.running >= most {
+                self.order.push_back(group);
+                passed += 1;
+                continue;
+            }
+            let Some(sender) = of_group.waiting.pop(|sender| !sender.is_closed()) else {
+                self.forget(group);
+                continue;
+            };
+            of_group.running += 1;
+            self.running += 1;
+            if !of_group.waiting.is_empty() {
+                self.order.push_back(group);
+            }
+            return Some((group, sender));
+        }
+        None
+    }
+
+    /// Keeps nothing of a group that neither runs nor waits.
+    fn forget(&mut self, group: G) {
+        if self.groups.get(&group).is_some_and(|of_group| of_group.running == 0 && of_group.waiting.is_empty()) {
+            self.groups.remove(&group);
+        }
+    }
+}
+
+impl<G: Key, M: Key> Drop for Permit<G, M> {
+    fn drop(&mut self) {
+        self.turns.leave(self.group);
+    }
+}
+
+/// Queues of which each gives one entry in its turn.
+#[derive(Debug)]
+struct InTurn<K, T> {
+    /// None is empty.
+    queues: HashMap<K, VecDeque<T>>,
+    /// Each key of `queues` once, the next one first.
+    order: VecDeque<K>,
+}
+
+impl<K, T> Default for InTurn<K, T> {
+    fn default() -> Self {
+        Self { queues: HashMap::new(), order: VecDeque::new() }
+    }
+}
+
+impl<K: Key, T> InTurn<K, T> {
+    fn push(&mut self, key: K, entry: T) {
+        let queue = self.queues.entry(key).or_insert_with(|| {
+            self.order.push_back(key);
+            VecDeque::new()
+        });
+        queue.push_back(entry);
+    }
+
+    /// The next entry that is `wanted`; those before it are dropped. Each entry is looked at once in its life.
+    fn pop(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
+        while let Some(key) = self.order.pop_front() {
+            let Some(queue) = self.queues.get_mut(&key) else { continue };
+            let mut found = None;
+            while found.is_none()
+                && let Some(entry) = queue.pop_front()
+            {
+                found = Some(entry).filter(|entry| wanted(entry));
+            }
+            if queue.is_empty() {
+                self.queues.remove(&key);
+            } else {
+                self.order.push_back(key);
+            }
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// The order in which those who wait get their turns, one permit passing from each to the next.
+    async fn order(turns: &Arc<Turns<u8, u8>>, waiting: &[(u8, u8)]) -> Vec<(u8, u8)> {
+        let first = turns.acquire(99, 0).await;
+        let served = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = Vec::new();
+        for (group, member) in waiting.iter().copied() {
+            let (turns, served) = (turns.clone(), served.clone());
+            tasks.push(tokio::spawn(async move {
+                let _permit = turns.acquire(group, member).await;
+                served.lock().unwrap().push((group, member));
+            }));
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        for task in tasks {
+            task.await.unwrap();
+        }
+        Arc::try_unwrap(served).unwrap().into_inner().unwrap()
+    }
+
+    #[tokio::test]
+    async fn groups_take_turns_however_many_one_has_waiting() {
+        let turns = Turns::new(1, 1);
+        let groups = order(&turns, &[1, 1, 1, 1, 2, 2, 3].map(|group| (group, 0))).await;
+        assert_eq!(groups, [1, 2, 3, 1, 2, 1, 1].map(|group| (group, 0)));
+        assert!(turns.lock().groups.is_empty() && turns.lock().order.is_empty(), "nothing is kept");
+    }
+
+    #[tokio::test]
+    async fn members_of_a_group_take_its_turns_in_turn() {
+        let turns = Turns::new(1, 1);
+        let waiting = [(1, 1), (1, 1), (1, 1), (2, 1), (2, 1), (1, 2), (1, 2), (1, 3)];
+        let served = order(&turns, &waiting).await;
+        assert_eq!(served, [(1, 1), (2, 1), (1, 2), (2, 1), (1, 3), (1, 1), (1, 2), (1, 1)]);
+        assert!(turns.lock().groups.is_empty() && turns.lock().order.is_empty(), "nothing is kept");
+    }
+
+    #[tokio::test]
+    async fn a_permit_is_taken_at_once_or_not_at_all() {
+        let turns = Turns::<u8>::new(1, 1);
+        let first = turns.try_acquire(1).unwrap();
+        assert!(turns.try_acquire(2).is_none());
+        let mut second = Box::pin(turns.acquire(2, ()));
+        assert!(futures_util::poll!(&mut second).is_pending());
+        drop(first);
+        assert!(turns.try_acquire(1).is_none(), "it is the one's who waited");
+        drop(second.await);
+        assert!(turns.lock().groups.is_empty() && turns.try_acquire(1).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_group_at_its_most_waits_while_others_go_on() {
+        let turns = Turns::new(10, 2);
+        let (a, b) = (turns.acquire(1, ()).await, turns.acquire(1, ()).await);
+        let mut third = Box::pin(turns.acquire(1, ()));
+        assert!(futures_util::poll!(&mut third).is_pending());
+        let other = turns.acquire(2, ()).await;
+        assert!(futures_util::poll!(&mut third).is_pending());
+        drop(a);
+        let third = third.await;
+        assert_eq!(turns.running(), 3);
+        drop((b, third, other));
+        assert!(turns.running() == 0 && turns.lock().groups.is_empty());
+    }
+
+    /// Gives up at random while turns pass: no permit is lost and none is made.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn those_who_give_up_take_no_permit_with_them() {
+        let (turns, at_once) = (Turns::new(3, 2), Arc::new(AtomicUsize::new(0)));
+        let tasks: Vec<_> = (0..400_u64)
+            .map(|at| {
+                let (turns, at_once) = (turns.clone(), at_once.clone());
+                tokio::spawn(async move {
+                    let wait = std::time::Duration::from_micros(at * 37 % 2000);
+                    if let Ok(_permit) = tokio::time::timeout(wait, turns.acquire(at % 5, at % 3)).await {
+                        assert!(at_once.fetch_add(1, Ordering::SeqCst) < 3);
+                        tokio::time::sleep(std::time::Duration::from_micros(at % 300)).await;
+                        at_once.fetch_sub(1, Ordering::SeqCst);
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        drop(turns.acquire(1, 0).await);
+        let state = turns.lock();
+        assert!(state.running == 0 && state.order.is_empty() && state.groups.is_empty(), "{state:?}");
+    }
+}
