@@ -2,7 +2,9 @@
 //     .ci/postman update
 // openapi-to-postmanv2 gives a request for every operation. What is added here: the document's own examples (the converter
 // invents values, others each time), signing in by collection variables, scripts that carry ids and tokens from one answer
-// to the next request, and a first folder that walks the whole path and asserts each step.
+// to the next request, a first folder that walks the whole path and asserts each step, and scripts in the other folders that
+// make what a request needs (an account, an image, an upload in parts) where the variables have none: each request works by
+// itself, and the collection runs as a whole.
 
 const { readFileSync } = require("node:fs");
 const { convertV2 } = require("openapi-to-postmanv2");
@@ -13,11 +15,16 @@ const variables = {
   baseUrl: "http://127.0.0.1:3000",
   email: "",
   password: "three small blue boats",
+  newPassword: "seven green kites over the bay",
   token: "",
   refreshToken: "",
   sessionId: "",
   imageId: "",
   uploadId: "",
+  uppyToken: "",
+  uppyKey: "",
+  uppyUploadId: "",
+  uppyPart: "",
   ticket: "",
   content: "",
   size: "",
@@ -46,6 +53,7 @@ const keeps = {
   renew_upload: keep.upload,
   create_multipart_upload: keep.multipart,
   list_sessions: keep.sessions,
+  create_uppy_session: `pm.collectionVariables.set("uppyToken", pm.response.json().token);`,
 };
 
 const bodies = {
@@ -54,12 +62,58 @@ const bodies = {
   refresh_session: { refreshToken: "{{refreshToken}}" },
   log_out: { refreshToken: "{{refreshToken}}" },
   delete_account: { password: "{{password}}" },
-  change_password: { currentPassword: "{{password}}", newPassword: "seven green kites over the bay" },
+  change_password: { currentPassword: "{{password}}", newPassword: "{{newPassword}}" },
+  create_upload: `{\n  "fileName": "pixel.gif",\n  "contentType": "image/gif",\n  "size": {{size}},\n  "sha256": "{{sha256}}",\n  "caption": "The sea"\n}`,
+  sign_uppy_request: { method: "PUT", key: "beach.jpg", contentType: "image/jpeg", fileName: "beach.jpg", size: 2482113 },
+  uppy_complete_multipart: { parts: [{ PartNumber: 1, ETag: "{{uppyPart}}" }] },
 };
+/** The variable of each parameter in a path: of every operation, and of those whose `id` is not an image's. */
+const parameters = { id: "{{imageId}}", token: "{{uppyToken}}", uploadId: "{{uppyUploadId}}", partNumber: "1" };
 const ids = {
   end_session: "{{sessionId}}",
   sign_parts: "{{uploadId}}",
   list_parts: "{{uploadId}}",
+};
+/** Parameters in queries that are not left out. */
+const queries = { key: "{{uppyKey}}", partNumbers: "1", filename: "beach.jpg", type: "image/jpeg" };
+
+/** What an operation needs before it is sent, beside a session. Those that are not here need nothing more. */
+const needs = {
+  sign_up: ["stranger"],
+  log_in: ["account"],
+  get_liveness: [],
+  get_readiness: [],
+  end_session: ["session", "otherSession"],
+  create_upload: ["session", "picture"],
+  renew_upload: ["session", "upload"],
+  confirm_upload: ["session", "bytes"],
+  renew_uploads: ["session", "upload"],
+  confirm_uploads: ["session", "bytes"],
+  read_images: ["session", "image"],
+  delete_images: ["session", "image"],
+  get_image: ["session", "image"],
+  update_image: ["session", "image"],
+  delete_image: ["session", "image"],
+  download_image: ["session", "image"],
+  sign_parts: ["session", "multipart"],
+  list_parts: ["session", "multipart"],
+  uppy_form: ["session", "uppy"],
+  uppy_create_multipart: ["session", "uppy"],
+  uppy_list_parts: ["session", "uppy", "uppyMultipart"],
+  uppy_abort_multipart: ["session", "uppy", "uppyMultipart"],
+  uppy_sign_part: ["session", "uppy", "uppyMultipart"],
+  uppy_sign_parts: ["session", "uppy", "uppyMultipart"],
+  uppy_complete_multipart: ["session", "uppy", "uppyMultipart", "uppyPart"],
+};
+/** Variables that an operation leaves without a meaning once it has succeeded. */
+const ends = {
+  log_out: ["token", "refreshToken", "uppyToken"],
+  delete_account: ["token", "refreshToken", "uppyToken", "email", "imageId", "ticket", "uploadId", "uppyKey"],
+  end_session: ["sessionId"],
+  delete_image: ["imageId", "ticket"],
+  delete_images: ["imageId", "ticket"],
+  uppy_abort_multipart: ["uppyKey", "uppyPart"],
+  uppy_complete_multipart: ["uppyKey", "uppyPart"],
 };
 
 const lines = (text) => text.split("\n");
@@ -78,8 +132,9 @@ function describe(item) {
   const { method, url, description } = item.request;
   const request = { method, description, url: { ...url, host: ["{{baseUrl}}"] }, header: [] };
   request.url.raw = `{{baseUrl}}/${url.path.join("/")}`;
-  request.url.variable = url.variable?.map(({ key, description }) => ({ key, description, value: ids[id] ?? "{{imageId}}" }));
-  request.url.query = url.query?.map(({ key, description }) => ({ key, description, value: key === "limit" ? "50" : "", disabled: true }));
+  request.url.variable = url.variable?.map(({ key, description }) => ({ key, description, value: (key === "id" && ids[id]) || parameters[key] }));
+  const asks = (key, description) => (queries[key] ? { key, description, value: queries[key] } : { key, description, value: key === "limit" ? "50" : "", disabled: true });
+  request.url.query = url.query?.map(({ key, description }) => asks(key, description));
   for (const { name, in: place, description } of operation.parameters ?? []) {
     if (place === "header") request.header.push({ key: name, value: name === "Idempotency-Key" ? "{{$guid}}" : "", description, disabled: true });
   }
@@ -87,7 +142,7 @@ function describe(item) {
   const example = operation.requestBody?.content["application/json"]?.example;
   if (example) {
     request.header.push({ key: "Content-Type", value: "application/json" });
-    request.body = json(bodies[id] ?? withIds(example));
+    request.body = typeof bodies[id] === "string" ? { ...json({}), raw: bodies[id] } : json(bodies[id] ?? withIds(example));
   }
   const made = { name: item.name, request, response: answersOf(operation, request) };
   if (keeps[id]) made.event = [script("test", `if (pm.response.code < 300) {\n${keeps[id].replace(/^/gm, "    ")}\n}`)];
@@ -121,6 +176,109 @@ const digest = require("crypto-js").SHA256(require("crypto-js").enc.Latin1.parse
 pm.collectionVariables.set("content", content);
 pm.collectionVariables.set("size", content.length);
 pm.collectionVariables.set("sha256", digest.toString(require("crypto-js").enc.Base64));`;
+
+/** Before each request of a folder: makes what the request needs and no variable has. */
+const prepare = (needed) => `const needed = ${JSON.stringify(needed, null, 4)}[pm.info.requestName] ?? ["session"];
+const variables = pm.collectionVariables;
+const has = (name) => Boolean(variables.get(name));
+const send = (request) => new Promise((done, fail) => pm.sendRequest(request, (error, answer) => {
+    // 412: the bytes are there already.
+    const isWell = !error && (answer.code < 300 || answer.code === 412);
+    isWell ? done(answer) : fail(error ?? new Error("preparing: " + request.url + " was answered with " + answer.code + " " + answer.text()));
+}));
+const call = async (method, path, body) => {
+    const header = { "Content-Type": "application/json" };
+    if (has("token")) header.Authorization = "Bearer " + variables.get("token");
+    const url = pm.variables.replaceIn("{{baseUrl}}") + path;
+    return (await send({ method, url, header, body: body && { mode: "raw", raw: JSON.stringify(body) } })).json();
+};
+const enter = (session) => {
+    variables.set("token", session.token);
+    variables.set("refreshToken", session.refreshToken);
+};
+const stranger = () => variables.set("email", pm.variables.replaceIn("{{$guid}}@example.com"));
+const credentials = () => ({ email: variables.get("email"), password: variables.get("password") });
+const make = {
+    stranger,
+    account: async () => {
+        if (has("email")) return;
+        stranger();
+        enter(await call("POST", "/api/auth/signup", credentials()));
+    },
+    session: async () => {
+        await make.account();
+        if (!has("token")) enter(await call("POST", "/api/auth/login", credentials()));
+    },
+    otherSession: async () => {
+        if (has("sessionId")) return;
+        await call("POST", "/api/auth/login", credentials());
+        const { sessions } = await call("GET", "/api/auth/sessions");
+        variables.set("sessionId", sessions.find((session) => !session.current).id);
+    },
+    picture: () => {
+${PICTURE.replace(/^/gm, "        ")}
+    },
+    upload: async () => {
+        if (has("imageId")) return;
+        make.picture();
+        const declared = { fileName: "pixel.gif", contentType: "image/gif", size: variables.get("size"), sha256: variables.get("sha256") };
+        const ticket = await call("POST", "/api/images/upload", declared);
+        variables.set("imageId", ticket.id);
+        variables.set("ticket", JSON.stringify(ticket.upload));
+    },
+    bytes: async () => {
+        await make.upload();
+        if (!has("ticket")) return;
+        const { method, url, headers } = JSON.parse(variables.get("ticket"));
+        await send({ method, url, header: headers, body: { mode: "raw", raw: variables.get("content") } });
+        variables.set("ticket", "");
+    },
+    image: async () => {
+        await make.bytes();
+        await call("POST", "/api/images/" + variables.get("imageId") + "/confirm");
+    },
+    multipart: async () => {
+        if (has("uploadId")) return;
+        variables.set("uploadId", (await call("POST", "/api/images/multipart", ${JSON.stringify(document.paths["/api/images/multipart"].post.requestBody.content["application/json"].example)})).id);
+    },
+    uppy: async () => {
+        if (!has("uppyToken")) variables.set("uppyToken", (await call("POST", "/api/uppy/session")).token);
+    },
+    uppyMultipart: async () => {
+        if (has("uppyKey")) return;
+        make.picture();
+        const upload = await call("POST", "/uppy/" + variables.get("uppyToken") + "/s3/multipart", {
+            filename: "pixel.gif", type: "image/gif", metadata: { name: "pixel.gif", type: "image/gif", size: variables.get("size") },
+        });
+        variables.set("uppyKey", upload.key);
+        variables.set("uppyUploadId", upload.uploadId);
+    },
+    uppyPart: async () => {
+        if (has("uppyPart")) return;
+        const upload = "/uppy/" + variables.get("uppyToken") + "/s3/multipart/" + variables.get("uppyUploadId");
+        const { url } = await call("GET", upload + "/1?key=" + encodeURIComponent(variables.get("uppyKey")));
+        const answer = await send({ method: "PUT", url, body: { mode: "raw", raw: variables.get("content") } });
+        variables.set("uppyPart", answer.headers.get("ETag").replaceAll('"', ""));
+    },
+};
+(async () => {
+    for (const need of needed) await make[need]();
+})().catch((error) => console.error(String(error)));`;
+
+/** After each request of a folder. */
+const conclude = (ended) => `pm.test("it succeeds", () => pm.expect(pm.response.code).to.be.below(400));
+const ended = ${JSON.stringify(ended, null, 4)}[pm.info.requestName] ?? [];
+// A token that is refused is replaced before the next request.
+const refused = pm.response.code === 401 ? ["token"] : [];
+for (const name of pm.response.code < 300 ? ended : refused) pm.collectionVariables.set(name, "");
+if (pm.info.requestName === "Change the password" && pm.response.code < 300) {
+    const [was, is] = [pm.collectionVariables.get("password"), pm.collectionVariables.get("newPassword")];
+    pm.collectionVariables.set("password", is);
+    pm.collectionVariables.set("newPassword", was);
+}`;
+
+/** By the requests' names, which scripts see. */
+const byName = (table, requests) => Object.fromEntries(requests.filter(([id]) => table[id]).map(([id, { name }]) => [name, table[id]]));
 
 const PUT = {
   request: {
@@ -156,7 +314,6 @@ const PATH = [
     "Open an upload",
     "create_upload",
     {
-      body: `{\n  "fileName": "pixel.gif",\n  "contentType": "image/gif",\n  "size": {{size}},\n  "sha256": "{{sha256}}",\n  "caption": "The sea"\n}`,
       before: PICTURE,
       after: `${status(201)}\npm.test("it is open", () => pm.expect(pm.response.json().state).to.equal("pending"));`,
     },
@@ -181,7 +338,7 @@ const PATH = [
   ["Sessions", "list_sessions", { after: `${status(200)}\npm.test("sign-up's and log-in's", () => pm.expect(pm.response.json().sessions).to.have.lengthOf(2));` }],
   ["End the other session", "end_session", { after: status(204) }],
   ["Log out", "log_out", { after: status(204) }],
-  ["The token has died", "get_me", { after: problem(401, "session_ended") }],
+  ["The token has died", "get_me", { after: `${problem(401, "session_ended")}\nfor (const name of ["token", "refreshToken", "sessionId", "imageId", "uploadId", "ticket", "email"]) pm.collectionVariables.set(name, "");` }],
 ];
 
 function step([name, what, { body, before, after }], items) {
@@ -200,7 +357,8 @@ convertV2({ type: "json", data: document }, { folderStrategy: "Tags" }, (error, 
     const made = item.map(describe);
     made.forEach(([id, request]) => items.set(id, request));
     const { description } = document.tags.find((tag) => tag.name === name);
-    return { name, description, item: made.map(([, request]) => request) };
+    const event = [script("prerequest", prepare(byName(needs, made))), script("test", conclude(byName(ends, made)))];
+    return { name, description, event, item: made.map(([, request]) => request) };
   });
   const path = {
     name: "The whole path",
