@@ -48,7 +48,7 @@ impl KnownNetworks {
         self.calls.run(async { self.collection.create_index(index).await }).await.map(drop)
     }
 
-    /// Records a sign-in from an address, by the networks that it is in, and forgets the oldest beyond [`MOST`].
+    /// Records a sign-in from an address, by the networks that it is in, and forgets the oldest beyond 200 of the account.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
