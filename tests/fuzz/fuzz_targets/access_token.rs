@@ -15,7 +15,7 @@ use serde_json::Value;
 use time::{OffsetDateTime, macros::datetime};
 use valet::{
     config,
-    domain::credentials::{Caller, Maker, Proof, TokenError, Tokens},
+    domain::credentials::{Caller, Maker, Proof, SessionEnd, TokenError, Tokens},
     model::{SessionId, UserId},
 };
 
@@ -41,7 +41,8 @@ static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
 /// The headers of both kinds of tokens, as they are issued; and a token of each.
 static GOOD: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
     let caller = Caller { user: UserId::from_bytes([1; 16]), proof: Proof::Session(SessionId::from_bytes([2; 16])) };
-    let access = TOKENS.issue(caller.user, SessionId::from_bytes([2; 16]), NOW).expect("signs");
+    let session = SessionEnd { id: SessionId::from_bytes([2; 16]), at: NOW + Duration::from_secs(7200) };
+    let (access, _) = TOKENS.issue(caller.user, session, NOW).expect("signs");
     let path = TOKENS.issue_for_path(caller, NOW, NOW + Duration::from_secs(60)).expect("signs");
     [access, path].map(|token| {
         let token = token.expose_secret().to_owned();
