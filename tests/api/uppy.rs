@@ -7,6 +7,7 @@ mod tokens;
 
 use std::time::Duration;
 
+use mongodb::bson::{Document, doc};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -71,10 +72,20 @@ impl TestApp {
     /// Waits until the server by itself brought an image there.
     pub async fn until_state(&self, id: &str, state: &str) {
         let began = std::time::Instant::now();
-        while self.db_state(id).await != state {
-            assert!(began.elapsed() < Duration::from_secs(30), "{} and not {state}", self.db_state(id).await);
+        while self.db_state(id).await != state || !self.is_settled(id).await {
+            assert!(began.elapsed() < Duration::from_secs(30), "{} and not {state}, or not settled", self.db_state(id).await);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    /// Whether the owner's counters have followed the image's state: a step of its own, right after the move.
+    async fn is_settled(&self, id: &str) -> bool {
+        let Some(image) = self.db_image(id).await else { return true };
+        let is_pending = image.get_str("state").unwrap() == "pending";
+        let place = image.get_document("reservation").ok().and_then(|reservation| reservation.get_str("place").ok());
+        let counts_as_pending = place == Some("pending");
+        let under_way = doc! { "_id": image.get_str("user").unwrap(), "settling.image": id };
+        is_pending == counts_as_pending && self.db.collection::<Document>("users").find_one(under_way).await.unwrap().is_none()
     }
 }
 
