@@ -127,7 +127,7 @@ pub struct Metrics {
     pub sweep_lag: Real,
     /// Images whose sweep, and accounts whose deletion fails in a way that needs an operator, at most a thousand of each are counted.
     pub sweep_stuck: Gauge,
-    /// Deleted objects of which the store retains versions.
+    /// Deleted objects whose versions the store retains.
     pub retained: Counter,
     /// When the last sweep went through, in Unix time.
     pub swept_at: Real,

@@ -2,8 +2,8 @@
 
 use super::reader::Reader;
 
-/// Options that have one good value, which holds where they are left out as well: what is acknowledged survives the loss of a
-/// minority, what is read was acknowledged, and an election in between is carried over by the driver's retries.
+/// Options that have one good value, which holds where they are left out as well: acknowledged writes survive the loss of a
+/// minority, reads return acknowledged writes, and the driver's retries bridge an election.
 const FIXED: [(&str, &str); 6] = [
     ("w", "majority"),
     ("journal", "true"),

@@ -206,7 +206,7 @@ impl Config {
     pub fn read(lookup: Lookup<'_>) -> Result<Self, Problems> {
         let mut env = Reader::new(lookup);
         env.log_filter("RUST_LOG");
-        // The TLS libraries read it by themselves, and believe nobody where they cannot.
+        // The TLS libraries read it by themselves, and trust no certificate where they cannot.
         let _ = env.certificates("SSL_CERT_FILE");
         let endpoint = env.endpoint("S3_ENDPOINT");
         let region = env.region("AWS_REGION", endpoint.is_some());

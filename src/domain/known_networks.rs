@@ -53,7 +53,7 @@ impl Valet {
             Ok(guess) => return Ok(guess),
             Err(refused) => refused,
         };
-        // The address's own tries are used up by nobody else: without one left, there is nothing to look up.
+        // Other addresses do not use up the tries of this one: without one left, there is nothing to look up.
         let guess = self.throttle.guess(email, client, Standing::KnownHost).inspect_err(throttle::report)?;
         let guess = match self.standing(email, client, now).await.inspect_err(|_| guess.unknown())? {
             Standing::KnownHost => return Ok(guess),

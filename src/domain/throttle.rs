@@ -101,7 +101,7 @@ struct Limits {
     s3: UserLimit,
 }
 
-/// What is known of the address that a password is tried from.
+/// The history of the address that a password is tried from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Nothing: counted for the address, the networks it is in, and the account.
@@ -187,7 +187,7 @@ impl Throttle {
         self.check(|limits, now| limits.password.take(session, 1, now))
     }
 
-    /// Counts a logout: apart from refreshes, whose flood then keeps nobody signed in.
+    /// Counts a logout: apart from refreshes, so that a flood of those blocks no logout.
     ///
     /// # Errors
     /// [`Throttled`].

@@ -185,9 +185,8 @@ impl Upload {
     /// Whether `later` declares the same as this, of what a later declaration of the same bytes may change.
     #[must_use]
     pub fn is_declared_as(&self, later: &Self) -> bool {
-        let named = |upload: &Self| (upload.file_name.clone(), upload.content_type, upload.caption.clone());
-        let small = |upload: &Self| (upload.preview, upload.thumb_hash.clone());
-        named(self) == named(later) && small(self) == small(later)
+        (&self.file_name, self.content_type, &self.caption, self.preview, &self.thumb_hash)
+            == (&later.file_name, later.content_type, &later.caption, later.preview, &later.thumb_hash)
     }
 
     /// Bytes of the largest single transfer: the whole file, or a part.

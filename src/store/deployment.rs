@@ -56,7 +56,7 @@ impl Store {
     }
 }
 
-/// A collection of which a restored database has nothing.
+/// A collection that is empty in a restored database, though others refer to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missing {
     /// Accounts count images, and there is no record of any.
@@ -75,7 +75,7 @@ impl fmt::Display for Missing {
 }
 
 impl DatabaseProbe {
-    /// Returns the collection that a database has nothing of, which was restored in part.
+    /// Returns the collection that is missing from a database that was restored in part.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,4 +1,4 @@
-//! What is done for one account that is being deleted. Each step goes on past the failures of those before it.
+//! The steps of deleting one account. Each step goes on past the failures of those before it.
 
 use time::{Duration, OffsetDateTime};
 

@@ -24,7 +24,7 @@ const DEADLINE: Duration = Duration::from_secs(40);
 pub(super) struct Strays {
     /// Objects and uploads that are gone.
     pub removed: u64,
-    /// Objects of which the store retains versions.
+    /// Objects whose versions the store retains.
     pub retained: u64,
     /// Bytes of the largest of them.
     pub largest: u64,

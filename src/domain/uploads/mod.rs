@@ -296,14 +296,19 @@ impl Valet {
     /// Why `bytes` more are not let in; `None` when they are.
     fn refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<IssueError> {
         let Some(usage) = usage else { return Some(IssueError::NoAccount) };
-        let (quota, most) = (self.uploads.quota_bytes, self.uploads.max_pending);
+        let most = self.uploads.max_pending;
+        let too_many = || (usage.pending >= u64::from(most)).then_some(IssueError::TooManyPending(most));
+        self.beyond_quota(usage, bytes).or_else(too_many)
+    }
+
+    /// Returns the refusal of `bytes` more that do not fit into the quota, and counts it.
+    fn beyond_quota(&self, usage: Usage, bytes: u64) -> Option<IssueError> {
+        let quota = self.uploads.quota_bytes;
         let free = quota.saturating_sub(usage.bytes);
-        if bytes > free {
+        (bytes > free).then(|| {
             METRICS.quota_refusals.inc();
-            Some(IssueError::QuotaExceeded { quota, free })
-        } else {
-            (usage.pending >= u64::from(most)).then_some(IssueError::TooManyPending(most))
-        }
+            IssueError::QuotaExceeded { quota, free }
+        })
     }
 
     /// Open uploads, the newest first, at most `limit`.

@@ -57,10 +57,8 @@ impl Valet {
             return Ok(());
         }
         let usage = self.store.users.usage(user).await?.ok_or(IssueError::NoAccount)?;
-        let quota = self.uploads.quota_bytes;
-        let free = quota.saturating_sub(usage.bytes);
-        if wanted - image.reserved > free {
-            return Err(IssueError::QuotaExceeded { quota, free });
+        if let Some(refusal) = self.beyond_quota(usage, wanted - image.reserved) {
+            return Err(refusal);
         }
         Ok(Box::pin(self.grow(user, image.id, wanted)).await?)
     }

@@ -3,7 +3,7 @@
 /// Longer lines are no origin's.
 const LONGEST: usize = 512;
 
-/// A head as it comes, of which the lines of `Origin` alone are kept.
+/// Scans a request head as it arrives, and keeps its `Origin` lines alone.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
     /// Of the line that is coming, its beginning.
