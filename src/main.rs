@@ -2,8 +2,6 @@
 
 mod output;
 
-use std::process::ExitCode;
-
 use clap::{Parser, Subcommand};
 use secrecy::{ExposeSecret, SecretString};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -129,7 +127,7 @@ fn instant(text: &str) -> Result<OffsetDateTime, &'static str> {
 type Failure = Box<dyn std::error::Error>;
 
 #[tokio::main]
-async fn main() -> ExitCode {
+async fn main() {
     let done = match Arguments::parse().command {
         #[cfg(feature = "dev")]
         Command::Dev(arguments) => dev(arguments).await,
@@ -142,13 +140,15 @@ async fn main() -> ExitCode {
         Command::Openapi => output::text(&http::openapi::text()).map_err(Failure::from),
     };
     telemetry::stop().await;
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
+    // Returning would drop the runtime while the driver still ends its sessions in a task, which then panics on the
+    // closed channel of its connection pool: the command has succeeded and prints a panic.
+    std::process::exit(match done {
+        Ok(()) => 0,
         Err(failure) => {
             output::failure(failure);
-            ExitCode::FAILURE
+            1
         }
-    }
+    })
 }
 
 /// Reads a variable. Bytes that are not UTF-8 become U+FFFD, which [`Config::read`] refuses by the variable's name.
