@@ -19,6 +19,7 @@ pub mod requests;
 mod reservations;
 mod sessions;
 pub mod turns;
+mod undated;
 mod users;
 
 use mongodb::{

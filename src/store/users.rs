@@ -149,6 +149,7 @@ impl Users {
             IndexModel::builder().keys(doc! { "settling.at": 1 }).options(sparse("settlingAt")).build(),
             IndexModel::builder().keys(doc! { "holds.at": 1 }).options(sparse("holdsAt")).build(),
             IndexModel::builder().keys(doc! { "due": 1 }).options(sparse("due")).build(),
+            IndexModel::builder().keys(doc! { "deletedAt": 1 }).options(sparse("deletedAt")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
         ];
         match self.calls.run(async { self.collection.create_indexes(indexes.clone()).await }).await {

@@ -6,7 +6,7 @@ mod remains;
 use std::time::Duration;
 
 use futures_util::{TryStreamExt, future::join_all};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, doc};
 use reqwest::StatusCode;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -248,6 +248,40 @@ async fn bytes_that_arrive_late_go_with_their_tombstone() {
     assert!(record.contains_key("deletedAt") && !record.contains_key("email"), "{record}");
     sweep_all(&app, later()).await;
     assert_forgotten(&app, &ada.id).await;
+}
+
+/// Deleted accounts and tombstones whose place in the sweeper's queue cannot be read.
+#[tokio::test]
+async fn a_damaged_time_in_the_queue_keeps_no_account_from_being_deleted() {
+    let app = TestApp::start().await;
+    let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
+    let times = [Bson::Null, "damaged".into(), 7.into(), 7.5.into(), true.into(), Bson::MinKey, Bson::MaxKey, doc! {}.into()];
+    let mut deleted = Vec::new();
+    for due in times.into_iter().map(|due| doc! { "$set": { "due": due } }).chain([doc! { "$unset": { "due": "" } }]) {
+        let ada = app.user().await;
+        let kept = ada.upload("mine.png", "image/png", &unique_png()).await;
+        assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
+        sweep_all(&app, OffsetDateTime::now_utc()).await;
+        users.update_one(doc! { "_id": &ada.id }, due.clone()).await.unwrap();
+        if due.contains_key("$set") {
+            images.update_one(doc! { "_id": kept["id"].as_str().unwrap() }, due).await.unwrap();
+        }
+        deleted.push(ada);
+    }
+    // A server's own sweeper looks for them.
+    let beside = TestApp::beside(&app, |_| {}).await;
+    let is_undated = doc! { "$not": { "$type": "date" } };
+    let of_images = doc! { "state": "deleting", "due": is_undated.clone() };
+    let of_users = doc! { "deletedAt": { "$exists": true }, "due": is_undated };
+    while images.count_documents(of_images.clone()).await.unwrap() + users.count_documents(of_users.clone()).await.unwrap() > 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    drop(beside);
+    sweep_all(&app, later()).await;
+    sweep_all(&app, later() + Duration::from_secs(60 * 60)).await;
+    for ada in &deleted {
+        assert_forgotten(&app, &ada.id).await;
+    }
 }
 
 /// Records that cannot be read: of the account's own images, and of another account on its way out.

@@ -1,5 +1,5 @@
 //! Images that are due: many at once, in turns between owners, each under a claim of its own. A place that one leaves is given
-//! to the next at once, and no owner has more than a few: calls that hang hold up their owner's images alone.
+//! to the next at once, and an owner whose calls hang has no more than its share: they hold up its own images alone.
 //!
 //! What takes long (bytes that are hashed here, large copies, a store that trickles one file) goes to a lane beside, where it
 //! holds up nothing but its like.
@@ -34,12 +34,12 @@ const BATCH: usize = 500;
 pub(super) const WINDOW: usize = 5000;
 /// How long the rest of such an owner's images is put off: the front is another's meanwhile.
 const ASIDE: Duration = Duration::from_secs(30);
-/// Images at once, and those of one owner among them.
+/// Images at once, and each owner's share of them.
 const AT_ONCE: usize = 16;
-const AT_ONCE_OF_ONE_OWNER: usize = 4;
-/// Of those that take long, at once, and those of one owner among them.
+const SHARE: usize = 4;
+/// Images at once that take long, and each owner's share of them.
 const SLOW_AT_ONCE: usize = 4;
-const SLOW_AT_ONCE_OF_ONE_OWNER: usize = 2;
+const SLOW_SHARE: usize = 2;
 /// Between two looks at the queue while images are being settled: another owner's may have become due.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// Between two reports while there is always something due.
@@ -47,6 +47,8 @@ const REPORT: Duration = Duration::from_secs(30);
 /// The longest that an image may take beside the others: HEAD, a few ranged GETs, the parts' listing and completion, a few
 /// updates.
 const QUICK: Duration = Duration::from_secs(20);
+/// An image that took this long shows that its owner's calls are slow.
+const UNHURRIED: Duration = Duration::from_secs(5);
 /// How long a claim lasts, and an image may take in the slow lane, beside the time for its bytes.
 const LEASE: Duration = Duration::from_secs(120);
 /// Bytes a second at which a store can be read and copied that is worth its name: a larger file may take longer.
@@ -150,7 +152,7 @@ impl Valet {
     /// # Errors
     /// [`StoreError`] when the database fails.
     pub(super) async fn sweep_due(&self, scope: Scope, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
-        let mut places = Places::new(AT_ONCE, AT_ONCE_OF_ONE_OWNER);
+        let mut places = Places::new(AT_ONCE, SHARE);
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
         let mut waiting = self.look(scope).await?;
         let mut looking: Option<BoxFuture<'_, Result<Waiting, StoreError>>> = None;
@@ -171,8 +173,9 @@ impl Valet {
                 under_way.insert(due.id());
                 let now = waiting.now;
                 let sweep = async move {
+                    let began = Instant::now();
                     self.sweep_quick(&due, now, round, lane).await;
-                    due
+                    (due, began.elapsed())
                 };
                 running.push(sweep.boxed());
             }
@@ -187,8 +190,11 @@ impl Valet {
                 }
             };
             tokio::select! {
-                Some(done) = running.next() => {
+                Some((done, took)) = running.next() => {
                     places.leave(&done.owner());
+                    if took >= UNHURRIED {
+                        places.end_borrowing(&done.owner());
+                    }
                     under_way.remove(&done.id());
                 }
                 found = looked => {
@@ -326,17 +332,20 @@ impl Valet {
         }
     }
 
-    /// Whether a failure is of this image and no repeat cures it: not while the bucket itself refuses the server.
+    /// Returns whether an error is of this image or account and no repeat cures it. An object store that fails, does not answer or
+    /// refuses is to blame itself unless its bucket answers.
     pub(in crate::domain) async fn is_stuck(&self, error: &StoreError) -> bool {
         match error {
-            StoreError::ObjectsMisconfigured { .. } => self.objects.probe().await.is_ok(),
+            StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } | StoreError::ObjectsMisconfigured { .. } => {
+                self.objects.probe().await.is_ok()
+            }
             error => !error.is_passing(),
         }
     }
 
     /// Settles what comes through the slow lane, until its other end is dropped.
     pub(super) async fn sweep_slow(&self, mut queue: SlowQueue, tally: &Tally) {
-        let mut places = Places::new(SLOW_AT_ONCE, SLOW_AT_ONCE_OF_ONE_OWNER);
+        let mut places = Places::new(SLOW_AT_ONCE, SLOW_SHARE);
         let (mut running, mut waiting) = (FuturesUnordered::new(), VecDeque::new());
         loop {
             while let Some(due) = places.take_next(&mut waiting, Due::owner) {

@@ -1,10 +1,10 @@
-//! Nothing unconfirmed stays, and nothing confirmed is lost: what clients and servers that died left behind is settled.
+//! The sweeper confirms, rejects or removes the uploads that clients and servers left unfinished.
 //!
-//! One round at a chosen time is [`Valet::sweep_once`]; the loop around it is cancellable. Any number of servers may
-//! sweep: each image is claimed by raising its `due` to the end of a lease, and every step can be repeated.
+//! [`Valet::sweep_once`] is one round at a chosen time; the loop around it is cancellable. Any number of servers may sweep: a
+//! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
-//! Here are the loop and what it counts; `images` and `lane` take what is due, `settling` has what is done with one image, `turns`
-//! and `places` share the work between owners, `health` ends a sweep of a store in trouble.
+//! This module has the loop and the metrics; `images` and `lane` take the images that are due, `settling` settles one of them,
+//! `turns` and `places` share the work between owners, `health` ends a sweep while the store is in trouble.
 
 mod health;
 mod images;
@@ -68,6 +68,7 @@ impl Valet {
                 Err(error) => tracing::warn!(%error, "the sweep failed"),
             }
             if counted.is_none_or(|at| at.elapsed() >= CENSUS) {
+                self.date_undated().await;
                 self.take_census().await;
                 counted = Some(Instant::now());
             }
@@ -82,6 +83,7 @@ impl Valet {
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         let sweep = async {
+            self.date_undated().await;
             loop {
                 let now = self.store.now().await?;
                 let (swept, more) = self.sweep_once(now).await?;
@@ -128,7 +130,7 @@ impl Valet {
         }
     }
 
-    /// Tells the metrics that a sweep went through, and what is left.
+    /// Sets the metrics of a sweep that went through, and of what is left.
     async fn report(&self, now: OffsetDateTime) {
         METRICS.swept_at.set(now.unix_timestamp() as f64);
         let counted = async {
@@ -145,7 +147,17 @@ impl Valet {
         }
     }
 
-    /// To the metrics: what there is, in all.
+    /// Makes records due now whose place in the sweeper's queue cannot be read.
+    async fn date_undated(&self) {
+        let dated = async { self.store.date_undated(self.store.now().await?).await };
+        match dated.await {
+            Ok(0) => {}
+            Ok(records) => tracing::error!(records, "records had no readable time in the sweeper's queue; they are due now"),
+            Err(error) => tracing::warn!(%error, "failed to look for records without a time in the sweeper's queue"),
+        }
+    }
+
+    /// Sets the metrics of images, their bytes and accounts.
     async fn take_census(&self) {
         let counted = async {
             for (state, count) in self.store.images.census().await? {
@@ -157,7 +169,7 @@ impl Valet {
             Ok::<_, StoreError>(())
         };
         if let Err(error) = counted.instrument(spans::internal("census")).await {
-            tracing::warn!(%error, "what there is could not be counted");
+            tracing::warn!(%error, "failed to count images and accounts");
         }
     }
 
@@ -191,7 +203,7 @@ impl Valet {
         Ok((round.tally.total(), more? || round.may_have_more()))
     }
 
-    /// Settles reservations and goes on with deletions of accounts. Answers whether there is more to do now.
+    /// Settles reservations and goes on with deletions of accounts. Returns whether there is more to do now.
     async fn keep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
         Box::pin(self.learn_store(now)).await;
         if let Some(missing) = self.store.probe().missing().await? {

@@ -1,35 +1,51 @@
-//! Places for work that goes on at once, shared between owners: none of them has more than a few, whatever theirs takes.
+//! Places for work that goes on at once, shared between owners. Each owner has a share; while no other owner waits, one may borrow
+//! what the others leave free, but for one share.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 /// The places that are taken, by owner.
 #[derive(Debug)]
 pub(super) struct Places {
     all: usize,
-    of_one_owner: usize,
+    share: usize,
     taken: HashMap<String, usize>,
+    /// Owners that borrow nothing: their work takes long.
+    slow: HashSet<String>,
 }
 
 impl Places {
-    /// So many places, and so many of them for one owner.
-    pub(super) fn new(all: usize, of_one_owner: usize) -> Self {
-        Self { all, of_one_owner, taken: HashMap::new() }
+    /// Returns so many free places, with a share of so many for each owner.
+    pub(super) fn new(all: usize, share: usize) -> Self {
+        Self { all, share, taken: HashMap::new(), slow: HashSet::new() }
     }
 
-    /// Whether a place is free.
+    /// Returns whether a place is free.
     pub(super) fn are_free(&self) -> bool {
-        self.taken.values().sum::<usize>() < self.all
+        self.free() > 0
     }
 
-    /// Takes the first of `waiting` whose owner may have a place, and the place. Those before it wait on.
+    fn free(&self) -> usize {
+        self.all.saturating_sub(self.taken.values().sum())
+    }
+
+    /// Takes the first of `waiting` whose owner has a place left of its share, else the first whose owner may borrow one, and the
+    /// place. Those before it wait on.
     pub(super) fn take_next<T>(&mut self, waiting: &mut VecDeque<T>, owner: impl Fn(&T) -> String) -> Option<T> {
-        if !self.are_free() {
+        let free = self.free();
+        if free == 0 {
             return None;
         }
-        let has_room = |one: &T| self.taken.get(&owner(one)).is_none_or(|taken| *taken < self.of_one_owner);
-        let next = waiting.iter().position(has_room).and_then(|at| waiting.remove(at))?;
+        let has_share = |one: &T| self.taken.get(&owner(one)).is_none_or(|taken| *taken < self.share);
+        let may_borrow = |one: &T| free > self.share && !self.slow.contains(&owner(one));
+        let next = waiting.iter().position(has_share).or_else(|| waiting.iter().position(may_borrow));
+        let next = next.and_then(|at| waiting.remove(at))?;
         *self.taken.entry(owner(&next)).or_default() += 1;
         Some(next)
+    }
+
+    /// Keeps an owner to its share from now on.
+    pub(super) fn end_borrowing(&mut self, owner: &str) {
+        self.slow.insert(owner.to_owned());
     }
 
     /// Gives an owner's place back.
@@ -50,6 +66,7 @@ mod tests {
     #[test]
     fn an_owner_of_many_leaves_places_for_others() {
         let mut places = Places::new(5, 2);
+        places.end_borrowing("a");
         let mut waiting: VecDeque<&str> = ["a1", "a2", "a3", "b1", "a4", "c1", "d1"].into();
         let owner = |one: &&str| one[..1].to_owned();
         let mut taken = Vec::new();
@@ -66,5 +83,21 @@ mod tests {
             places.leave(owner);
         }
         assert!(places.taken.is_empty(), "nothing is kept");
+    }
+
+    #[test]
+    fn a_lone_owner_borrows_all_but_a_share_until_its_work_is_slow() {
+        let owner = |one: &&str| one[..1].to_owned();
+        let (mut places, mut waiting) = (Places::new(8, 2), VecDeque::from(["a"; 20]));
+        let mut take = |places: &mut Places| std::iter::from_fn(|| places.take_next(&mut waiting, owner)).count();
+        assert_eq!(take(&mut places), 6, "a share is left to the owner that comes next");
+        places.leave("a");
+        assert_eq!(take(&mut places), 1);
+        assert_eq!(places.take_next(&mut VecDeque::from(["b", "b", "b"]), owner), Some("b"));
+        places.end_borrowing("a");
+        for _ in 0..5 {
+            places.leave("a");
+        }
+        assert_eq!(take(&mut places), 1, "one runs already");
     }
 }

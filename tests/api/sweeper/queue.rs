@@ -149,6 +149,47 @@ async fn dead_calls_hold_up_no_other_image() {
     let beside = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint)).await;
     let swept = beside.sweep(after(25 * HOUR)).await;
     assert_eq!((swept.expired, swept.failed), (100, 3), "{swept:?}");
+    let counted = app.db.collection::<Document>("images").count_documents(doc! { "sweepFailures": 1 }).await.unwrap();
+    assert_eq!(counted, 3, "the store lives, so it is these images that fail");
+}
+
+/// Images for which a store that lives has nothing but failures are counted, tried less and less often, and named as stuck.
+#[tokio::test]
+async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut failing = Vec::new();
+    for status in [403, 500, 502, 503] {
+        failing.push((ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
+    }
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.clone().unwrap());
+    let statuses = failing.clone();
+    let endpoint = listen(move |request| {
+        let (http, upstream) = (http.clone(), upstream.clone());
+        let status = statuses.iter().find(|(id, _)| request.uri().path().contains(id)).map(|(_, status)| *status);
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            match status {
+                Some(status) => Ok(hyper::Response::builder().status(status).body(http_body_util::Full::default()).unwrap()),
+                None => Ok(forward(&http, &upstream, &parts, body).await),
+            }
+        }
+    })
+    .await;
+    let beside = TestApp::beside(&app, |config| {
+        config.s3.endpoint = Some(endpoint);
+        config.sweep.interval = Duration::from_secs(3600);
+    })
+    .await;
+    let mut now = after(25 * HOUR);
+    for failures in 1..=6 {
+        assert_eq!(beside.sweep(now).await.failed, 4, "{failures}");
+        for (id, status) in &failing {
+            assert_eq!(app.db_image(id).await.unwrap().get_i64("sweepFailures").unwrap(), failures, "{status}");
+        }
+        now += Duration::from_secs(60) * 2_u32.pow(u32::try_from(failures).unwrap()) + Duration::from_secs(1);
+    }
 }
 
 /// A server's own sweeper: while hundreds of one owner's images wait for calls that hang, another owner's image that becomes due
