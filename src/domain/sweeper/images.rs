@@ -332,8 +332,7 @@ impl Valet {
         }
     }
 
-    /// Returns whether an error is of this image or account and no repeat cures it. An object store that fails, does not answer or
-    /// refuses is to blame itself unless its bucket answers.
+    /// Returns whether no repeat cures an error, which is of this image or account. A failure of the store counts if it lives.
     pub(in crate::domain) async fn is_stuck(&self, error: &StoreError) -> bool {
         match error {
             StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } | StoreError::ObjectsMisconfigured { .. } => {
