@@ -1,8 +1,9 @@
-//! HEIF and AVIF (ISO/IEC 14496-12, 23008-12, AV1 Image File Format): brands, then the primary item's properties, or a
-//! sequence's track. Boxes stand in any order behind `ftyp` (14496-12, 6.3.3); those that say nothing about the size are
+//! HEIF and AVIF (ISO/IEC 14496-12, 23008-12, AV1 Image File Format): brands, then the primary item's properties, a sequence's
+//! track, or a minimized image. Boxes stand in any order behind `ftyp` (14496-12, 6.3.3); those that say nothing about the size are
 //! passed over by their length.
 
 mod item;
+mod mini;
 mod track;
 
 use super::file::{File, Part, Stop};
@@ -44,6 +45,8 @@ struct Brands {
     has_heif: bool,
     /// The major brand is `avis`: decoders show the track, not the item.
     is_av1_sequence: bool,
+    /// The brand of minimized images is among them, and the minor version, which is a brand then, is `avif` (23008-12 amendment 2).
+    has_mini: bool,
 }
 
 /// How pictures are coded, by the type of an item or sample.
@@ -97,6 +100,16 @@ impl Boxes {
         };
         // Of a full box's own fields, those before its first child (14496-12, 4.2).
         let fields = match (parent.as_ref(), &next.kind) {
+            (None, b"mini") if brands.has_mini && !self.has_meta => {
+                if file.total() < next.end {
+                    return Err(Refusal::Truncated.into());
+                }
+                let size = mini::read(&mut Content { file, end: next.end })?;
+                self.item = size.map(|size| (Format::Avif, size));
+                file.skip_to(next.end);
+                self.around.push(next);
+                return Ok(());
+            }
             (None, b"meta") if !self.has_meta => Some(4),
             (None, b"moov") if self.item.is_none() || brands.is_av1_sequence => Some(0),
             (Some(b"meta"), b"iprp") | (Some(b"iprp"), b"ipco") => Some(0),
@@ -145,6 +158,7 @@ impl Boxes {
                 }
                 Ok(self.item.filter(|_| !brands.is_av1_sequence))
             }
+            b"mini" => Ok(self.item),
             b"trak" => Ok(self.track.picture().and_then(|(coding, size)| Some((brands.format(coding)?, size)))),
             _ => Ok(None),
         }
@@ -153,8 +167,7 @@ impl Boxes {
 
 impl Brands {
     fn read(mut ftyp: Part<'_>) -> Result<Self, Stop> {
-        let major = ftyp.array::<4>()?;
-        ftyp.skip(4);
+        let (major, minor) = (ftyp.array::<4>()?, ftyp.array::<4>()?);
         let (compatible, _) = ftyp.rest().as_chunks::<4>();
         let has = |wanted: &[&[u8; 4]]| wanted.contains(&&major) || compatible.iter().any(|brand| wanted.contains(&brand));
         let brands = Self {
@@ -163,8 +176,9 @@ impl Brands {
                 b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1", b"miaf",
             ]),
             is_av1_sequence: &major == b"avis",
+            has_mini: &minor == b"avif" && has(&[b"mif3"]),
         };
-        if brands.has_av1 || brands.has_heif { Ok(brands) } else { Err(Refusal::UnknownType.into()) }
+        if brands.has_av1 || brands.has_heif || brands.has_mini { Ok(brands) } else { Err(Refusal::UnknownType.into()) }
     }
 
     /// Returns the format of a picture of this coding. The coding decides, where the brands allow it: a file may carry the brands

@@ -187,6 +187,38 @@ pub(super) fn clap(fields: [i32; 8]) -> Vec<u8> {
     boxed(b"clap", &[fields.map(i32::to_be_bytes).as_flattened()])
 }
 
+/// Fields of this many bits each, the highest bit first, filled up with zeros to whole bytes.
+pub(super) fn bits(fields: &[(u32, u32)]) -> Vec<u8> {
+    let bits: Vec<u8> =
+        fields.iter().flat_map(|(count, value)| (0..*count).rev().map(move |at| (value >> at & 1) as u8)).collect();
+    bits.chunks(8).map(|byte| byte.iter().enumerate().map(|(at, bit)| bit << (7 - at)).sum()).collect()
+}
+
+/// The AVIF of 120x80 as a minimized image.
+pub(super) struct Mini {
+    pub minor: &'static [u8; 4],
+    /// The types of item and configuration, where the box names them.
+    pub types: Option<[&'static [u8; 4]; 2]>,
+    pub orientation: u32,
+    /// Width and height have 15 bits each, not 7.
+    pub is_large: bool,
+}
+
+impl Mini {
+    pub(super) fn build(&self) -> Vec<u8> {
+        let plain = fixture("plain.avif");
+        let (config, data) = (find(&plain, &[b"meta", b"iprp", b"ipco", b"av1C"]), find(&plain, &[b"mdat"]));
+        let side = if self.is_large { 15 } else { 7 };
+        let head = [(2, 0), (1, self.types.is_some().into()), (1, 0), (1, 1), (6, 0), (2, 1), (3, self.orientation - 1)];
+        let size = [(1, self.is_large.into()), (side, 119), (side, 79), (2, 2), (1, 0)];
+        let types = self.types.iter().flatten().map(|kind| (32, u32::from_be_bytes(**kind)));
+        let lengths = [(2, 0), (3, config.len().try_into().unwrap()), (15, u32::try_from(data.len()).unwrap() - 1)];
+        let fields: Vec<_> = head.into_iter().chain(size).chain(types).chain(lengths).collect();
+        let ftyp = boxed(b"ftyp", &[b"mif3", self.minor]);
+        [ftyp, boxed(b"mini", &[&bits(&fields), config, data])].concat()
+    }
+}
+
 pub(super) fn ftyp(brands: &[&[u8; 4]]) -> Vec<u8> {
     let (major, compatible) = brands.split_first().unwrap();
     boxed(b"ftyp", &[&major[..], &[0; 4], &compatible.iter().copied().copied().collect::<Vec<_>>().concat()])

@@ -22,7 +22,7 @@ fn rows(content_type: &'static str, rows: Vec<Row>) -> Vec<Structure> {
 }
 
 pub(super) fn all() -> Vec<Structure> {
-    [jpegs(), pngs(), gifs(), webps(), heics(), avifs(), sequences()].into_iter().flatten().collect()
+    [jpegs(), pngs(), gifs(), webps(), heics(), avifs(), minimized(), sequences()].into_iter().flatten().collect()
 }
 
 fn jpegs() -> Vec<Structure> {
@@ -311,6 +311,27 @@ fn avifs() -> Vec<Structure> {
             ("crop with a denominator of zero", Ok((120, 80)), avif.clone().with(clap([100, 1, 60, 0, 0, 1, 0, 1])).build()),
             ("turned twice", Ok((80, 120)), Heif { order: vec![3, 3], ..avif.clone() }.with(irot(1)).build()),
             ("no configuration of the decoder", Err(NoPicture), replaced(avif.build(), b"av1C", b"free")),
+        ],
+    )
+}
+
+/// Images without `meta`.
+fn minimized() -> Vec<Structure> {
+    let mini = || Mini { minor: b"avif", types: None, orientation: 1, is_large: false };
+    let named = |types| Mini { types: Some(types), ..mini() }.build();
+    rows(
+        "image/avif",
+        vec![
+            ("minimized", Ok((120, 80)), mini().build()),
+            ("minimized, turned", Ok((80, 120)), Mini { orientation: 6, ..mini() }.build()),
+            ("minimized, mirrored", Ok((120, 80)), Mini { orientation: 4, ..mini() }.build()),
+            ("minimized, with sides of 15 bits", Ok((120, 80)), Mini { is_large: true, ..mini() }.build()),
+            ("minimized, with its coding in the box", Ok((120, 80)), named([b"av01", b"av1C"])),
+            ("minimized, of no coding", Err(UnknownType), Mini { minor: b"\0\0\0\0", ..mini() }.build()),
+            ("minimized, of an unknown coding", Err(NoPicture), named([b"xxxx", b"xxxC"])),
+            ("minimized, without its brand", Err(NoPicture), replaced(mini().build(), b"mif3", b"avif")),
+            ("minimized, of a later version", Err(Malformed), replaced(mini().build(), b"mini\x08", b"mini\x48")),
+            ("minimized, cut short", Err(Truncated), mini().build()[..200].to_vec()),
         ],
     )
 }

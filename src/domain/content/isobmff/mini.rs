@@ -1,0 +1,69 @@
+//! `mini`: an image without `meta`, its properties in a few bits (`MinimizedImageBox`, ISO/IEC 23008-12 amendment 2). Browsers show
+//! those that are coded with AV1.
+
+use super::super::file::{Part, Stop};
+use super::{Content, Refusal, Size};
+
+/// The most bytes before the types of item and configuration end.
+const HEAD: u64 = 18;
+
+/// Bits of a box, the highest of each byte first.
+struct Bits<'a> {
+    bytes: Part<'a>,
+    byte: u8,
+    left: u32,
+}
+
+impl Bits<'_> {
+    fn read(&mut self, count: u32) -> Result<u32, Stop> {
+        let mut value = 0;
+        for _ in 0..count {
+            if self.left == 0 {
+                (self.byte, self.left) = (self.bytes.u8()?, 8);
+            }
+            self.left -= 1;
+            value = value << 1 | u32::from(self.byte >> self.left & 1);
+        }
+        Ok(value)
+    }
+
+    fn flag(&mut self) -> Result<bool, Stop> {
+        Ok(self.read(1)? == 1)
+    }
+}
+
+/// Returns the displayed size of an AV1 image, which is the coding of a box that names none; none for another coding.
+pub(super) fn read(content: &mut Content<'_>) -> Result<Option<Size>, Stop> {
+    let mut bits = Bits { bytes: content.first(HEAD)?, byte: 0, left: 0 };
+    let (version, has_types, is_float) = (bits.read(2)?, bits.flag()?, bits.flag()?);
+    let (_is_full_range, has_alpha, has_colours) = (bits.flag()?, bits.flag()?, bits.flag()?);
+    // Of high dynamic range, a colour profile, Exif and XMP, which follow the size.
+    bits.read(4)?;
+    let (subsampling, orientation, is_large) = (bits.read(2)?, bits.read(3)? + 1, bits.flag()?);
+    let side = if is_large { 15 } else { 7 };
+    let size = Size { width: bits.read(side)? + 1, height: bits.read(side)? + 1 };
+    if version != 0 || is_float {
+        return Err(Refusal::Malformed.into());
+    }
+    // The positions of the chroma samples.
+    bits.read(match subsampling {
+        1 => 2,
+        2 => 1,
+        _ => 0,
+    })?;
+    if bits.flag()? {
+        // The depth in bits.
+        bits.read(3)?;
+    }
+    if has_alpha {
+        // Whether the colours are multiplied by it.
+        bits.read(1)?;
+    }
+    if has_colours {
+        // Primaries, transfer, and the matrix where there are colours.
+        bits.read(if subsampling == 0 { 16 } else { 24 })?;
+    }
+    let types = has_types.then(|| Ok::<_, Stop>((bits.read(32)?.to_be_bytes(), bits.read(32)?.to_be_bytes()))).transpose()?;
+    let is_av1 = types.is_none_or(|types| types == (*b"av01", *b"av1C"));
+    Ok(is_av1.then(|| size.turned_if(orientation > 4)))
+}
