@@ -30,7 +30,10 @@ pub use switches::Switches;
 pub use origins::CorsOrigins;
 
 use self::reader::Reader;
-use crate::{model::ContentType, signer};
+use crate::{
+    model::ContentType,
+    signer::{self, BucketName, Endpoint},
+};
 
 /// A setting by its name; empty counts as absent. U+FFFD stands for bytes that are not UTF-8.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -83,11 +86,11 @@ pub struct Mongo {
 #[derive(Debug, Clone)]
 pub struct S3 {
     /// The bucket's name.
-    pub bucket: String,
+    pub bucket: BucketName,
     /// Where this server reaches S3; `None` is AWS.
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Endpoint>,
     /// Where clients reach it: the host in URLs.
-    pub public_endpoint: Option<String>,
+    pub public_endpoint: Option<Endpoint>,
     /// `host/bucket/key` instead of `bucket.host/key`.
     pub force_path_style: bool,
     /// Where an upload becomes final.
