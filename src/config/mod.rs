@@ -212,7 +212,7 @@ impl Config {
         // The TLS libraries read it by themselves, and trust no certificate where they cannot.
         let _ = env.certificates("SSL_CERT_FILE");
         let endpoint = env.endpoint("S3_ENDPOINT");
-        let region = env.region("AWS_REGION", endpoint.is_some());
+        let region = env.region("AWS_REGION", env.is_set("S3_ENDPOINT"));
         // A shorter life of uploads shortens their URLs', and one of sessions their access tokens', unless that is said.
         let mut upload_life = |name, default| env.lifetime(name, default, (LEAST_UPLOAD_TTL, hours(24 * 30)));
         let lives = (upload_life("UPLOAD_TTL", hours(24)), upload_life("MULTIPART_TTL", hours(24 * 7)));

@@ -147,9 +147,8 @@ impl Reader<'_> {
             }
         }
         for name in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
-            if s3.endpoint.is_none() {
-                self.no_effect_if(true, name, "here: give S3_ENDPOINT instead, which URLs are signed for too");
-            }
+            let is_alone = !self.is_set("S3_ENDPOINT");
+            self.no_effect_if(is_alone, name, "here: give S3_ENDPOINT instead, which URLs are signed for too");
         }
     }
 

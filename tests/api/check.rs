@@ -258,7 +258,7 @@ async fn the_command_prints_the_table_and_its_status_tells() {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_valet"));
         command.arg("check").env_clear().kill_on_drop(true);
         command.env("MONGODB_URI", app.config.mongo.uri.expose_secret()).env("MONGODB_DATABASE", &app.config.mongo.database);
-        command.env("S3_BUCKET", bucket).env("S3_ENDPOINT", app.config.s3.endpoint.as_deref().unwrap().to_owned());
+        command.env("S3_BUCKET", bucket).env("S3_ENDPOINT", app.config.s3.endpoint.as_deref().unwrap());
         command.env("S3_FORCE_PATH_STYLE", "true").env("JWT_SECRET", super::app::JWT_SECRET).env("CORS_ORIGINS", ORIGIN);
         command.env("AWS_ACCESS_KEY_ID", &keys.access_key_id);
         command.env("AWS_SECRET_ACCESS_KEY", keys.secret_access_key.expose_secret());

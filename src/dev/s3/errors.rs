@@ -86,6 +86,12 @@ impl Asked {
     /// Adds the members of an error that depend on its code, and those of every error ("REST error responses" in the S3 API
     /// reference).
     pub(super) fn complete(&self, response: &mut HttpResponse, id: &str) {
+        if response.status().is_success() {
+            if self.query.split('&').any(|pair| matches!(pair, "attributes" | "attributes=")) {
+                unquote_tag(response);
+            }
+            return;
+        }
         let body = response.body().bytes().unwrap_or_default();
         let body = String::from_utf8_lossy(&body);
         let code = body.split_once("<Code>").and_then(|(_, rest)| Some(rest.split_once("</Code>")?.0)).unwrap_or_default();
@@ -123,6 +129,15 @@ impl Asked {
         let members: Vec<_> = members.into_iter().filter_map(|(name, text)| Some((name, text?))).collect();
         add_members(response, &members);
     }
+}
+
+/// Takes the quotes off the entity tag among an object's attributes, where AWS has none.
+fn unquote_tag(response: &mut HttpResponse) {
+    let Some(bytes) = response.body().bytes() else { return };
+    let Ok(text) = std::str::from_utf8(&bytes) else { return };
+    let body = Bytes::from(text.replace("<ETag>&quot;", "<ETag>").replace("&quot;</ETag>", "</ETag>"));
+    response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    *response.body_mut() = Body::from(body);
 }
 
 fn decoded(text: &str) -> String {

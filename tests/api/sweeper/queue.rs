@@ -162,7 +162,7 @@ async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
     for status in [403, 500, 502, 503] {
         failing.push((ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
     }
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.clone().unwrap());
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let statuses = failing.clone();
     let endpoint = listen(move |request| {
         let (http, upstream) = (http.clone(), upstream.clone());
@@ -178,7 +178,7 @@ async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
     })
     .await;
     let beside = TestApp::beside(&app, |config| {
-        config.s3.endpoint = Some(endpoint);
+        config.s3.endpoint = Some(endpoint.parse().unwrap());
         config.sweep.interval = Duration::from_secs(3600);
     })
     .await;
