@@ -163,7 +163,7 @@ fn locations() {
         let location = at(endpoint, bucket, path_style);
         (format!("{}{}", location.origin(), location.path()), location.host().to_owned())
     };
-    assert_eq!(at("http://localhost:9000", "bucket", true), ("http://localhost:9000/bkt/".into(), "localhost:9000".into()));
+    assert_eq!(at("http://localhost:9000", "bucket", true), ("http://localhost:9000/bucket/".into(), "localhost:9000".into()));
     assert_eq!(at("http://127.0.0.1:9000/", "bkt", false), ("http://127.0.0.1:9000/bkt/".into(), "127.0.0.1:9000".into()));
     assert_eq!(at("http://[::1]:9000", "bkt", false), ("http://[::1]:9000/bkt/".into(), "[::1]:9000".into()));
     assert_eq!(at("https://s3.example:443", "bkt", false), ("https://bkt.s3.example/".into(), "bkt.s3.example".into()));

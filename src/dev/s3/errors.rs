@@ -135,7 +135,7 @@ impl Asked {
 fn unquote_tag(response: &mut HttpResponse) {
     let Some(bytes) = response.body().bytes() else { return };
     let Ok(text) = std::str::from_utf8(&bytes) else { return };
-    let body = Bytes::from(text.replace("<ETag>&quot;", "<ETag>").replace("&quot;</ETag>", "</ETag>"));
+    let body = Bytes::from(text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>"));
     response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
     *response.body_mut() = Body::from(body);
 }
