@@ -110,7 +110,8 @@ fn main() {
         session_token: None,
         expires_at: None,
     };
-    let signer = Signer::new(Location::endpoint(ENDPOINT, BUCKET, false).unwrap(), REGION, credentials);
+    let signer =
+        Signer::new(Location::endpoint(&ENDPOINT.parse().unwrap(), &BUCKET.parse().unwrap(), false), REGION, credentials);
     let keys = aws_credential_types::Credentials::new(KEY_ID, SECRET, None, None, "bench");
     let sdk = aws_sdk_s3::Config::builder().behavior_version(BehaviorVersion::latest()).region(Region::new(REGION));
     let sdk = aws_sdk_s3::Client::from_conf(sdk.credentials_provider(keys).build());

@@ -43,7 +43,7 @@ impl Below {
             cors: CorsOrigins::default(),
         };
         let server = LocalS3::open(options).unwrap();
-        server.create_bucket(BUCKET).unwrap();
+        server.create_bucket(&BUCKET.parse().unwrap()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let s3 = listener.local_addr().unwrap();
         tokio::spawn(server.serve(listener, CancellationToken::new()));

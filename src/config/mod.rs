@@ -30,7 +30,10 @@ pub use switches::Switches;
 pub use origins::CorsOrigins;
 
 use self::reader::Reader;
-use crate::{model::ContentType, signer};
+use crate::{
+    model::ContentType,
+    signer::{self, BucketName, Endpoint},
+};
 
 /// A setting by its name; empty counts as absent. U+FFFD stands for bytes that are not UTF-8.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -83,11 +86,11 @@ pub struct Mongo {
 #[derive(Debug, Clone)]
 pub struct S3 {
     /// The bucket's name.
-    pub bucket: String,
+    pub bucket: BucketName,
     /// Where this server reaches S3; `None` is AWS.
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Endpoint>,
     /// Where clients reach it: the host in URLs.
-    pub public_endpoint: Option<String>,
+    pub public_endpoint: Option<Endpoint>,
     /// `host/bucket/key` instead of `bucket.host/key`.
     pub force_path_style: bool,
     /// Where an upload becomes final.
@@ -209,7 +212,7 @@ impl Config {
         // The TLS libraries read it by themselves, and trust no certificate where they cannot.
         let _ = env.certificates("SSL_CERT_FILE");
         let endpoint = env.endpoint("S3_ENDPOINT");
-        let region = env.region("AWS_REGION", endpoint.is_some());
+        let region = env.region("AWS_REGION", env.is_set("S3_ENDPOINT"));
         // A shorter life of uploads shortens their URLs', and one of sessions their access tokens', unless that is said.
         let mut upload_life = |name, default| env.lifetime(name, default, (LEAST_UPLOAD_TTL, hours(24 * 30)));
         let lives = (upload_life("UPLOAD_TTL", hours(24)), upload_life("MULTIPART_TTL", hours(24 * 7)));

@@ -6,29 +6,10 @@ use std::{
 };
 
 use super::reader::Reader;
-use crate::signer;
-
-/// Beginnings and ends that AWS keeps for itself: access points, S3 Express, tables.
-const RESERVED: ([&str; 3], [&str; 5]) =
-    (["xn--", "sthree-", "amzn-s3-demo-"], ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"]);
+use crate::signer::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
 
 /// The longest file of certificates that is read, in bytes: the system's own have a quarter of a mebibyte.
 const LONGEST_FILE: u64 = 8 << 20;
-
-/// "General purpose bucket naming rules" in the Amazon S3 user guide; other stores take no more.
-fn is_bucket(name: &str) -> bool {
-    let is_alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let ends = |byte: Option<&u8>| byte.is_some_and(|byte| is_alphanumeric(*byte));
-    let bytes = name.as_bytes();
-    (3..=63).contains(&bytes.len())
-        && bytes.iter().all(|byte| is_alphanumeric(*byte) || b"-.".contains(byte))
-        && ends(bytes.first())
-        && ends(bytes.last())
-        && !name.contains("..")
-        && name.parse::<std::net::Ipv4Addr>().is_err()
-        && !RESERVED.0.iter().any(|reserved| name.starts_with(reserved))
-        && !RESERVED.1.iter().any(|reserved| name.ends_with(reserved))
-}
 
 /// "Naming restrictions" in the MongoDB manual, for every platform; the last three are the server's own.
 fn is_database(name: &str) -> bool {
@@ -51,16 +32,14 @@ fn read_file(path: &str) -> io::Result<Vec<u8>> {
 }
 
 impl Reader<'_> {
-    pub(super) fn bucket(&mut self, name: &str) -> String {
-        let bucket = self.required(name, "the name of the bucket");
-        if !bucket.is_empty() && !is_bucket(&bucket) {
-            self.wrong(
-                name,
-                "the name of a bucket after AWS' rules: 3 to 63 lower-case letters, digits, dots and hyphens, beginning and ending \
-                 with a letter or digit; no ARN, access point or directory bucket",
-            );
-        }
-        bucket
+    pub(super) fn bucket(&mut self, name: &str) -> BucketName {
+        let text = self.required(name, "the name of the bucket");
+        text.parse().unwrap_or_else(|error: InvalidBucketName| {
+            if !text.is_empty() {
+                self.wrong(name, error);
+            }
+            BucketName::stand_in()
+        })
     }
 
     pub(super) fn database(&mut self, name: &str) -> String {
@@ -68,12 +47,9 @@ impl Reader<'_> {
         self.checked(name, "valet".to_owned(), wanted, |text| is_database(text).then(|| text.to_owned()))
     }
 
-    pub(super) fn endpoint(&mut self, name: &str) -> Option<String> {
-        let text = self.text(name)?;
-        if let Err(error) = signer::Location::endpoint(&text, "bucket", true) {
-            self.problems.push(format!("{name} {error}"));
-        }
-        Some(text.trim_end_matches('/').to_owned())
+    pub(super) fn endpoint(&mut self, name: &str) -> Option<Endpoint> {
+        let read = self.text(name)?.parse();
+        read.map_err(|error: InvalidEndpoint| self.problems.push(format!("{name} {error}"))).ok()
     }
 
     /// Stores of the operator's own name regions as they like, and most need none.
@@ -101,47 +77,5 @@ impl Reader<'_> {
     pub(super) fn log_filter(&mut self, name: &str) {
         let wanted = "what is to be logged, such as info or info,valet=debug";
         self.checked(name, (), wanted, |text| tracing_subscriber::EnvFilter::try_new(text).ok().map(drop));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn buckets_have_names_after_aws_rules() {
-        let longest = "a".repeat(63);
-        for good in ["valet", "my-bucket.example", "123", "a1b", &longest] {
-            assert!(is_bucket(good), "{good}");
-        }
-        let too_long = "a".repeat(64);
-        for bad in [
-            "",
-            "ab",
-            &too_long,
-            "a/b",
-            "My_Bucket",
-            "my_bucket",
-            "a..b",
-            "-ab",
-            "ab-",
-            ".ab",
-            "ab.",
-            "192.168.5.4",
-            "xn--bucket",
-            "sthree-bucket",
-            "amzn-s3-demo-bucket",
-            "bucket-s3alias",
-            "bucket--ol-s3",
-            "bucket.mrap",
-            "bucket--use1-az5--x-s3",
-            "bucket--table-s3",
-            "arn:aws:s3:us-east-1:123456789012:accesspoint/x",
-            "a b",
-            "a@b",
-            "bücket",
-        ] {
-            assert!(!is_bucket(bad), "{bad}");
-        }
     }
 }

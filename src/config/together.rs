@@ -1,9 +1,10 @@
 //! Rules between settings: each value is good by itself, and one of them can have no effect beside the other.
 
 use secrecy::ExposeSecret;
-use url::{Host, Url};
+use url::Host;
 
 use super::{Config, Tokens, reader::Reader};
+use crate::signer::Endpoint;
 
 /// What only accounts of this service's own need.
 const OF_LOCAL_ACCOUNTS: [&str; 8] = [
@@ -129,15 +130,12 @@ impl Reader<'_> {
 
     fn check_s3(&mut self, config: &Config) {
         let s3 = &config.s3;
-        for name in ["S3_ENDPOINT", "S3_PUBLIC_ENDPOINT"] {
-            let Some(Host::Domain(host)) =
-                self.text(name).and_then(|text| Url::parse(&text).ok()?.host().map(|host| host.to_owned()))
-            else {
-                continue;
-            };
-            let rest = host.strip_prefix(s3.bucket.as_str()).and_then(|rest| rest.strip_prefix('.'));
+        let public = s3.public_endpoint.as_ref().filter(|_| self.is_set("S3_PUBLIC_ENDPOINT"));
+        for (name, endpoint) in [("S3_ENDPOINT", s3.endpoint.as_ref()), ("S3_PUBLIC_ENDPOINT", public)] {
+            let Some(Host::Domain(host)) = endpoint.map(Endpoint::host) else { continue };
+            let rest = host.strip_prefix(&*s3.bucket).and_then(|rest| rest.strip_prefix('.'));
             let is_of_s3 = |rest: &str| rest.starts_with("s3.") || rest.starts_with("s3-") || rest.contains(".amazonaws.com");
-            if rest.is_some_and(|rest| !s3.bucket.is_empty() && (!s3.force_path_style || is_of_s3(rest))) {
+            if rest.is_some_and(|rest| !s3.force_path_style || is_of_s3(rest)) {
                 self.wrong(
                     name,
                     "the endpoint without the bucket's name, which is put before it, or after it with S3_FORCE_PATH_STYLE",
@@ -149,9 +147,8 @@ impl Reader<'_> {
             }
         }
         for name in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
-            if s3.endpoint.is_none() {
-                self.no_effect_if(true, name, "here: give S3_ENDPOINT instead, which URLs are signed for too");
-            }
+            let is_alone = !self.is_set("S3_ENDPOINT");
+            self.no_effect_if(is_alone, name, "here: give S3_ENDPOINT instead, which URLs are signed for too");
         }
     }
 

@@ -1,6 +1,8 @@
 //! Where a bucket is: the origin, the host that is signed, and the path in front of a key.
 
-use url::{Host, Url};
+use url::Host;
+
+use super::names::{BucketName, Endpoint};
 
 /// A bucket's address as clients see it in URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,14 +10,14 @@ pub struct Location {
     origin: String,
     host: String,
     path: String,
-    bucket: String,
+    bucket: BucketName,
     bucket_url: String,
 }
 
-/// The endpoint cannot be signed for.
+/// The region has no endpoint: its name cannot be part of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be http:// or https:// and a host, maybe with a port, and nothing else: no path, no user name, no query")]
-pub struct InvalidLocation;
+#[error("the region's name cannot be part of a host: it has other characters than a-z, 0-9 and '-'")]
+pub struct InvalidRegion;
 
 /// Which of AWS' endpoints is used ("Amazon S3 endpoints and quotas" in the AWS General Reference).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -29,53 +31,34 @@ pub struct AwsEndpoint {
 impl Location {
     /// The bucket at an S3-compatible endpoint. Path style (`host/bucket/key`) when asked for, when the host is an
     /// IP address, and when the bucket's name cannot be a host label under TLS.
-    ///
-    /// # Errors
-    /// [`InvalidLocation`] when the endpoint is not the plain http(s) URL of a host, or when the bucket's name holds anything
-    /// that could end the host or the path's segment.
-    pub fn endpoint(endpoint: &str, bucket: &str, force_path_style: bool) -> Result<Self, InvalidLocation> {
-        let url = Url::parse(endpoint).map_err(|_| InvalidLocation)?;
-        let host = url.host().ok_or(InvalidLocation)?;
-        let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-        let is_root = matches!(url.path(), "" | "/");
-        let is_name = !bucket.is_empty() && bucket.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
-        // URLs are written into JSON as they are: a host has no quotes, which `Url` lets through.
-        let named = match &host {
-            Host::Domain(name) => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
-            Host::Ipv4(_) | Host::Ipv6(_) => true,
-        };
-        if !matches!(url.scheme(), "http" | "https") || !plain || !is_root || !named || !is_name {
-            return Err(InvalidLocation);
-        }
-        let is_label = matches!(host, Host::Domain(_)) && !bucket.contains('.');
-        // `Url` leaves the port out where it is the scheme's own, as HTTP clients do in `host`.
-        let authority = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.to_string(),
-        };
+    #[must_use]
+    pub fn endpoint(endpoint: &Endpoint, bucket: &BucketName, force_path_style: bool) -> Self {
+        let is_label = matches!(endpoint.host(), Host::Domain(_)) && !bucket.contains('.');
+        let authority = endpoint.authority();
         let (host, path) = if is_label && !force_path_style {
             (format!("{bucket}.{authority}"), "/".to_owned())
         } else {
-            (authority, format!("/{bucket}/"))
+            (authority.to_owned(), format!("/{bucket}/"))
         };
-        let origin = format!("{}://{host}", url.scheme());
+        let origin = format!("{}://{host}", endpoint.scheme());
         let bucket_url = format!("{origin}{path}").trim_end_matches('/').to_owned();
-        Ok(Self { origin, host, path, bucket: bucket.to_owned(), bucket_url })
+        Self { origin, host, path, bucket: bucket.clone(), bucket_url }
     }
 
     /// The bucket at AWS, by an endpoint of its region.
     ///
     /// # Errors
-    /// [`InvalidLocation`] when the region's name cannot be part of a host.
-    pub fn aws(region: &str, bucket: &str, force_path_style: bool, which: AwsEndpoint) -> Result<Self, InvalidLocation> {
+    /// [`InvalidRegion`] when the region's name cannot be part of a host.
+    pub fn aws(region: &str, bucket: &BucketName, force_path_style: bool, which: AwsEndpoint) -> Result<Self, InvalidRegion> {
         let is_region = !region.is_empty() && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if !is_region {
-            return Err(InvalidLocation);
+            return Err(InvalidRegion);
         }
         let service = if which.fips { "s3-fips" } else { "s3" };
         let stack = if which.dualstack { "dualstack." } else { "" };
         let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
-        Self::endpoint(&format!("https://{service}.{stack}{region}.{suffix}"), bucket, force_path_style)
+        let endpoint = format!("https://{service}.{stack}{region}.{suffix}").parse().map_err(|_| InvalidRegion)?;
+        Ok(Self::endpoint(&endpoint, bucket, force_path_style))
     }
 
     /// The bucket's name.

@@ -10,6 +10,7 @@
 mod day;
 mod form;
 mod location;
+mod names;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -22,7 +23,8 @@ use time::{OffsetDateTime, UtcOffset};
 
 use self::day::{Day, Days};
 pub use form::{Form, SignedForm};
-pub use location::{AwsEndpoint, InvalidLocation, Location};
+pub use location::{AwsEndpoint, InvalidRegion, Location};
+pub use names::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
 
 /// The longest life S3 accepts for a presigned URL.
 pub const MAX_EXPIRES: Duration = Duration::from_secs(7 * 24 * 60 * 60);

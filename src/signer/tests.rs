@@ -15,7 +15,15 @@ use proptest::prelude::*;
 use secrecy::SecretString;
 use time::{OffsetDateTime, macros::datetime};
 
-use super::{AwsEndpoint, Credentials, CredentialsExpired, Form, Location, Request, Signer};
+use super::{AwsEndpoint, BucketName, Credentials, CredentialsExpired, Form, Location, Request, Signer};
+
+fn name(bucket: &str) -> BucketName {
+    bucket.parse().unwrap()
+}
+
+fn at(endpoint: &str, bucket: &str, path_style: bool) -> Location {
+    Location::endpoint(&endpoint.parse().unwrap(), &name(bucket), path_style)
+}
 
 fn credentials(token: Option<&str>) -> Credentials {
     Credentials {
@@ -28,7 +36,7 @@ fn credentials(token: Option<&str>) -> Credentials {
 
 #[test]
 fn the_published_vector_of_the_aws_document() {
-    let location = Location::endpoint("https://s3.amazonaws.com", "examplebucket", false).unwrap();
+    let location = at("https://s3.amazonaws.com", "examplebucket", false);
     let signer = Signer::new(location, "us-east-1", credentials(None));
     let request = Request { method: "GET", key: "test.txt", headers: &[], query: &[] };
     let signed = signer.presign(&request, datetime!(2013-05-24 00:00 UTC), Duration::from_secs(86_400)).unwrap();
@@ -64,7 +72,7 @@ fn the_published_policy_of_the_aws_document() {
         "}",
     ];
     let signer = Signer::new(
-        Location::aws("us-east-1", "sigv4examplebucket", false, AwsEndpoint::default()).unwrap(),
+        Location::aws("us-east-1", &name("sigv4examplebucket"), false, AwsEndpoint::default()).unwrap(),
         "us-east-1",
         credentials(None),
     );
@@ -79,11 +87,11 @@ fn the_published_policy_of_the_aws_document() {
 #[test]
 fn a_form_says_what_it_allows_and_no_more() {
     let keys = Credentials { expires_at: Some(datetime!(2026-11-22 10:04 UTC)), ..credentials(Some("to/ken")) };
-    let signer = Signer::new(Location::endpoint("http://localhost:9000", "b", true).unwrap(), "eu-west-3", keys);
+    let signer = Signer::new(at("http://localhost:9000", "bucket", true), "eu-west-3", keys);
     let fields = [("key", "in/a \"1\".png"), ("content-type", "image/png")];
     let form = Form { fields: &fields, prefixes: &[("x-amz-meta-name", "")], length: 1..=50 };
     let signed = signer.sign_form(&form, datetime!(2026-11-22 10:00:00.5 UTC), Duration::from_secs(3600)).unwrap();
-    assert_eq!(signed.url, "http://localhost:9000/b");
+    assert_eq!(signed.url, "http://localhost:9000/bucket");
     assert_eq!(signed.expires_at, datetime!(2026-11-22 10:04 UTC), "with the credentials");
     let names: Vec<_> = signed.fields.iter().map(|(name, _)| name.as_str()).collect();
     let own = ["x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-security-token", "policy", "x-amz-signature"];
@@ -94,7 +102,7 @@ fn a_form_says_what_it_allows_and_no_more() {
     assert_eq!(
         policy,
         serde_json::json!({ "expiration": "2026-11-22T10:04:00Z", "conditions": [
-            { "bucket": "b" }, { "key": "in/a \"1\".png" }, { "content-type": "image/png" },
+            { "bucket": "bucket" }, { "key": "in/a \"1\".png" }, { "content-type": "image/png" },
             { "x-amz-algorithm": "AWS4-HMAC-SHA256" },
             { "x-amz-credential": "AKIAIOSFODNN7EXAMPLE/20261122/eu-west-3/s3/aws4_request" },
             { "x-amz-date": "20261122T100000Z" }, { "x-amz-security-token": "to/ken" },
@@ -107,8 +115,11 @@ fn a_form_says_what_it_allows_and_no_more() {
 
 #[test]
 fn days_do_not_mix_and_urls_stand_side_by_side() {
-    let signer =
-        Signer::new(Location::aws("us-east-1", "b", false, AwsEndpoint::default()).unwrap(), "us-east-1", credentials(None));
+    let signer = Signer::new(
+        Location::aws("us-east-1", &name("bucket"), false, AwsEndpoint::default()).unwrap(),
+        "us-east-1",
+        credentials(None),
+    );
     let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
     let days = [datetime!(2026-11-21 23:59:59 UTC), datetime!(2026-11-22 00:00 UTC), datetime!(2026-11-23 00:00 UTC)];
     let ttl = Duration::from_secs(300);
@@ -131,7 +142,11 @@ fn a_url_does_not_outlive_its_credentials() {
     let now = datetime!(2026-11-22 10:00 UTC);
     let signer = |ends: Duration| {
         let credentials = Credentials { expires_at: Some(now + ends), ..credentials(Some("token")) };
-        Signer::new(Location::aws("eu-central-1", "b", false, AwsEndpoint::default()).unwrap(), "eu-central-1", credentials)
+        Signer::new(
+            Location::aws("eu-central-1", &name("bucket"), false, AwsEndpoint::default()).unwrap(),
+            "eu-central-1",
+            credentials,
+        )
     };
     let request = Request { method: "GET", key: "k", headers: &[], query: &[] };
     let short = signer(Duration::from_secs(60)).presign(&request, now, Duration::from_secs(300)).unwrap();
@@ -145,33 +160,16 @@ fn a_url_does_not_outlive_its_credentials() {
 #[test]
 fn locations() {
     let at = |endpoint, bucket, path_style| {
-        let location = Location::endpoint(endpoint, bucket, path_style).unwrap();
+        let location = at(endpoint, bucket, path_style);
         (format!("{}{}", location.origin(), location.path()), location.host().to_owned())
     };
-    assert_eq!(at("http://localhost:9000", "b", true), ("http://localhost:9000/b/".into(), "localhost:9000".into()));
-    assert_eq!(at("http://127.0.0.1:9000/", "b", false), ("http://127.0.0.1:9000/b/".into(), "127.0.0.1:9000".into()));
-    assert_eq!(at("http://[::1]:9000", "b", false), ("http://[::1]:9000/b/".into(), "[::1]:9000".into()));
-    assert_eq!(at("https://s3.example:443", "b", false), ("https://b.s3.example/".into(), "b.s3.example".into()));
+    assert_eq!(at("http://localhost:9000", "bucket", true), ("http://localhost:9000/bucket/".into(), "localhost:9000".into()));
+    assert_eq!(at("http://127.0.0.1:9000/", "bkt", false), ("http://127.0.0.1:9000/bkt/".into(), "127.0.0.1:9000".into()));
+    assert_eq!(at("http://[::1]:9000", "bkt", false), ("http://[::1]:9000/bkt/".into(), "[::1]:9000".into()));
+    assert_eq!(at("https://s3.example:443", "bkt", false), ("https://bkt.s3.example/".into(), "bkt.s3.example".into()));
     assert_eq!(at("https://s3.example/", "a.b", false), ("https://s3.example/a.b/".into(), "s3.example".into()));
-    for bad in [
-        "http://a\"b",
-        "http://a}b",
-        "",
-        "localhost:9000",
-        "ftp://host",
-        "http://user:secret@host",
-        "http://host/?x=1",
-        "http://host/s3",
-        "http://host#x",
-    ] {
-        assert!(Location::endpoint(bad, "b", false).is_err(), "{bad}");
-    }
-    for bad in ["", "a/b", "a/../b", "a b", "a@b", "a:b", "a?b", "a#b", "a%2fb", "é", "a\\b"] {
-        assert!(Location::endpoint("https://s3.example", bad, false).is_err(), "{bad}");
-        assert!(Location::aws("us-east-1", bad, true, AwsEndpoint::default()).is_err(), "{bad}");
-    }
     for bad in ["", "us east", "us/east", "US-EAST-1", "us.east@evil"] {
-        assert!(Location::aws(bad, "b", true, AwsEndpoint::default()).is_err(), "{bad}");
+        assert!(Location::aws(bad, &name("bucket"), true, AwsEndpoint::default()).is_err(), "{bad}");
     }
 }
 
@@ -182,7 +180,7 @@ fn endpoints_of_aws_are_those_of_the_sdk() {
     for region in ["us-east-1", "us-gov-west-1", "eu-central-1", "cn-north-1"] {
         for (fips, dualstack) in [(false, false), (true, false), (false, true), (true, true)] {
             for (bucket, path_style) in [("bucket", false), ("bucket", true), ("my.bucket", false)] {
-                let ours = Location::aws(region, bucket, path_style, AwsEndpoint { fips, dualstack }).unwrap();
+                let ours = Location::aws(region, &name(bucket), path_style, AwsEndpoint { fips, dualstack }).unwrap();
                 let config = aws_sdk_s3::Config::builder()
                     .behavior_version(aws_sdk_s3::config::BehaviorVersion::latest())
                     .region(aws_sdk_s3::config::Region::new(region))
@@ -207,7 +205,7 @@ fn endpoints_of_aws_are_those_of_the_sdk() {
 #[test]
 fn debug_shows_no_secret_and_no_query() {
     let signer = Signer::new(
-        Location::aws("us-east-1", "b", false, AwsEndpoint::default()).unwrap(),
+        Location::aws("us-east-1", &name("bucket"), false, AwsEndpoint::default()).unwrap(),
         "us-east-1",
         credentials(Some("canary-token")),
     );
@@ -288,7 +286,7 @@ proptest! {
         let config = PresigningConfig::builder()
             .start_time(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(instant).unwrap()))
             .expires_in(Duration::from_secs(ttl)).build().unwrap();
-        let location = Location::endpoint(&endpoint(port), "bucket", path_style).unwrap();
+        let location = Location::endpoint(&endpoint(port).parse().unwrap(), &name("bucket"), path_style);
         let signer = Signer::new(location, "eu-west-3", Credentials { session_token: token.clone().map(SecretString::from), ..credentials(None) });
         let sdk = client(token, path_style, port);
         let size = size.to_string();

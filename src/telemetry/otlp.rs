@@ -1,5 +1,5 @@
 //! Spans on their way to an OpenTelemetry collector (OTLP over HTTP, protobuf). The environment is read by OpenTelemetry's
-//! own names; nothing is sent unless an endpoint is named.
+//! own names; nothing is sent unless an endpoint is named. The settings (`config`) refuse what is not spoken here.
 //!
 //! A request never waits for this: a span is put into a bounded queue or, when that is full, counted and forgotten.
 
@@ -69,9 +69,6 @@ pub(super) fn tracer() -> Result<Option<SdkTracer>, String> {
     let is = |name: &str, value: &str| set(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
     if is("OTEL_SDK_DISABLED", "true") || is("OTEL_TRACES_EXPORTER", "none") {
         return Ok(None);
-    }
-    if of_traces("PROTOCOL").is_some_and(|protocol| protocol != "http/protobuf") {
-        return Err("OTEL_EXPORTER_OTLP_PROTOCOL: only http/protobuf is spoken here".to_owned());
     }
     let runtime = Handle::try_current().map_err(|error| error.to_string())?;
     let timeout = of_traces("TIMEOUT").and_then(|ms| ms.parse().ok()).map_or(TIMEOUT, Duration::from_millis);

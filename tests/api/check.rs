@@ -94,8 +94,8 @@ async fn every_planted_defect_is_found() {
 async fn find(defect: Defect, expected: &[&str]) {
     let mut app = app().await;
     let proxy = Proxy::start(&app, defect).await;
-    app.config.s3.public_endpoint = Some(proxy.endpoint.clone());
-    app.config.s3.endpoint = Some(proxy.endpoint.clone());
+    app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+    app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
     let report = examine(&app).await;
     let mut found = no(&report);
     found.retain(|name| !EXPECTED.contains(name));
@@ -110,7 +110,7 @@ async fn find(defect: Defect, expected: &[&str]) {
 async fn a_store_that_refuses_everything_proves_nothing() {
     let mut app = app().await;
     let proxy = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
-    app.config.s3.public_endpoint = Some(proxy.endpoint.clone());
+    app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
     let report = examine(&app).await;
     assert!(no(&report).contains(&"upload: presigned PUT accepted"));
     for name in ["upload: signature verified", "upload: checksum enforced", "object: anonymous access refused"] {
@@ -123,7 +123,7 @@ async fn a_store_that_refuses_everything_proves_nothing() {
 async fn an_unreachable_database_and_wrong_keys_are_findings_not_failures() {
     let mut app = app().await;
     app.config.mongo.uri = "mongodb://user:canary@127.0.0.1:1/?directConnection=true".into();
-    app.config.s3.bucket = "no-such-bucket".to_owned();
+    app.config.s3.bucket = "no-such-bucket".parse().unwrap();
     let report = examine(&app).await;
     assert_eq!(no(&report), ["MongoDB: reachable", "S3: bucket reachable"]);
     assert_eq!(report.findings.len(), rules::ALL.len());
@@ -208,8 +208,8 @@ async fn fix_takes_back_the_flag_that_would_stop_uploads() {
     }
     without_access_block(&app).await;
     let proxy = Proxy::start(&app, Defect::RefusesPutsUnderBlockPublicAcls).await;
-    app.config.s3.public_endpoint = Some(proxy.endpoint.clone());
-    app.config.s3.endpoint = Some(proxy.endpoint);
+    app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+    app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
     for change in ["public access block: set", "public access block: was set already"] {
         let report = check::run(&app.config, Options { fix: true, loopback: false }).await;
         assert!(matches!(report.answer("upload: presigned PUT accepted"), Some(Answer::Yes(_))), "{report}");
@@ -258,13 +258,13 @@ async fn the_command_prints_the_table_and_its_status_tells() {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_valet"));
         command.arg("check").env_clear().kill_on_drop(true);
         command.env("MONGODB_URI", app.config.mongo.uri.expose_secret()).env("MONGODB_DATABASE", &app.config.mongo.database);
-        command.env("S3_BUCKET", bucket).env("S3_ENDPOINT", app.config.s3.endpoint.clone().unwrap());
+        command.env("S3_BUCKET", bucket).env("S3_ENDPOINT", app.config.s3.endpoint.as_deref().unwrap());
         command.env("S3_FORCE_PATH_STYLE", "true").env("JWT_SECRET", super::app::JWT_SECRET).env("CORS_ORIGINS", ORIGIN);
         command.env("AWS_ACCESS_KEY_ID", &keys.access_key_id);
         command.env("AWS_SECRET_ACCESS_KEY", keys.secret_access_key.expose_secret());
         async move { tokio::time::timeout(Duration::from_secs(60), command.output()).await.unwrap().unwrap() }
     };
-    let (sound, broken) = tokio::join!(run(app.config.s3.bucket.clone()), run("no-such-bucket".to_owned()));
+    let (sound, broken) = tokio::join!(run(app.config.s3.bucket.to_string()), run("no-such-bucket".to_owned()));
     let text = String::from_utf8(sound.stdout).unwrap();
     assert!(sound.status.success(), "{text}{}", String::from_utf8_lossy(&sound.stderr));
     assert!(text.contains("upload: checksum enforced") && text.contains("0 broken"), "{text}");

@@ -150,7 +150,7 @@ async fn c8_while_s3_is_silent_other_writes_go_on_and_no_transaction_is_open() {
     let app = TestApp::start().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
-    let stalled = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint)).await;
+    let stalled = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let ada = app.user().await;
     let other = ada.upload("b.png", "image/png", &unique_png()).await;
     let bytes = unique_png();

@@ -163,14 +163,14 @@ async fn servers_that_the_environment_names_are_used() {
         &[
             ("MONGODB_URI", app.config.mongo.uri.expose_secret()),
             ("MONGODB_DATABASE", &app.config.mongo.database),
-            ("S3_ENDPOINT", app.config.s3.endpoint.as_ref().unwrap()),
+            ("S3_ENDPOINT", app.config.s3.endpoint.as_deref().unwrap()),
             ("S3_BUCKET", &app.config.s3.bucket),
             ("AWS_ACCESS_KEY_ID", &keys.access_key_id),
             ("AWS_SECRET_ACCESS_KEY", keys.secret_access_key.expose_secret()),
         ],
     )
     .await;
-    assert_eq!((dev.mongod, &dev.s3), (None, app.config.s3.endpoint.as_ref().unwrap()));
+    assert_eq!((dev.mongod, &*dev.s3), (None, app.config.s3.endpoint.as_deref().unwrap()));
     let ada = app.user().await;
     dev.client.enter("login", &ada.email).await;
     let (image, _) = dev.client.upload(&unique_png()).await;

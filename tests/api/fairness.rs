@@ -173,7 +173,7 @@ async fn a_flood_of_any_operation_keeps_nobody_else_out() {
 async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
     let app = TestApp::start().await;
     let hole = Hole::before_s3(&app).await;
-    let real = app.config.s3.endpoint.clone().unwrap();
+    let real = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     let settings = Settings::of(&app).but("S3_ENDPOINT", &hole.endpoint()).but("S3_PUBLIC_ENDPOINT", &real);
     let (_process, mut client) = settings.but("MAX_REQUESTS", "12").but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
     client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;

@@ -27,8 +27,8 @@ async fn before(app: &TestApp, defect: Defect) -> TestApp {
     let proxy = Proxy::start(app, defect).await;
     TestApp::beside(app, |config| {
         config.s3.finalize = Finalize::Auto;
-        config.s3.endpoint = Some(proxy.endpoint.clone());
-        config.s3.public_endpoint = Some(proxy.endpoint);
+        config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
     })
     .await
 }
@@ -115,7 +115,7 @@ async fn a_store_that_cannot_be_tried_out_is_not_trusted() {
     let refusing = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
     let app = TestApp::beside(&app, |config| {
         config.s3.finalize = Finalize::Auto;
-        config.s3.endpoint = Some(refusing.endpoint);
+        config.s3.endpoint = Some(refusing.endpoint.parse().unwrap());
     })
     .await;
     let ada = app.user().await;

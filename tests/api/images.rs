@@ -44,7 +44,7 @@ fn orientation_behind(count: usize) -> Vec<u8> {
 
 /// Counts the requests for each object.
 async fn counting(store: &TestApp) -> (String, Arc<Mutex<BTreeMap<String, u64>>>) {
-    let upstream = store.config.s3.endpoint.clone().unwrap();
+    let upstream = store.config.s3.endpoint.as_deref().unwrap().to_owned();
     let counts = Arc::new(Mutex::new(BTreeMap::new()));
     let (http, counted) = (store.http.clone(), counts.clone());
     let endpoint = listen(move |request: hyper::Request<hyper::body::Incoming>| {
@@ -79,7 +79,7 @@ async fn looking_at_an_ordinary_file_takes_one_head_and_one_range() {
     // URLs name the store itself: what the client does is not counted.
     let app = TestApp::beside(&store, |config| {
         config.s3.finalize = Finalize::InPlace;
-        config.s3.public_endpoint = config.s3.endpoint.replace(endpoint);
+        config.s3.public_endpoint = config.s3.endpoint.replace(endpoint.parse().unwrap());
     })
     .await;
     let ada = app.user().await;
@@ -125,8 +125,8 @@ async fn a_store_that_knows_no_ranges_is_read_from_the_beginning() {
     let proxy = Proxy::start(&store, Defect::IgnoresRanges).await;
     let app = TestApp::beside(&store, |config| {
         config.s3.finalize = Finalize::InPlace;
-        config.s3.endpoint = Some(proxy.endpoint.clone());
-        config.s3.public_endpoint = Some(proxy.endpoint.clone());
+        config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
     })
     .await;
     let image = app.user().await.upload("a.heic", "image/heic", &index_behind_pixels(1_500_000)).await;

@@ -6,8 +6,10 @@ mod copying;
 mod cors;
 mod crashes;
 mod forms;
+mod members;
 mod multipart;
 mod objects;
+mod policies;
 mod presigned;
 mod reading;
 mod server;
@@ -62,8 +64,8 @@ impl Server {
 
     async fn start_at(root: PathBuf) -> Self {
         let local = LocalS3::open(options(&root)).unwrap();
-        local.create_bucket(BUCKET).unwrap();
-        local.create_bucket(BUCKET).unwrap();
+        local.create_bucket(&BUCKET.parse().unwrap()).unwrap();
+        local.create_bucket(&BUCKET.parse().unwrap()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

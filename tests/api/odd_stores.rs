@@ -23,8 +23,8 @@ async fn before(defect: Defect, finalize: Finalize) -> Option<(TestApp, TestApp,
     let proxy = Proxy::start(&store, defect).await;
     let app = TestApp::beside(&store, |config| {
         config.s3.finalize = finalize;
-        config.s3.endpoint = Some(proxy.endpoint.clone());
-        config.s3.public_endpoint = Some(proxy.endpoint.clone());
+        config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
         config.uploads.url_ttl = Duration::from_secs(60);
         config.uploads.ttl = Duration::from_secs(60);
         config.uploads.multipart_ttl = Duration::from_secs(60);
@@ -220,7 +220,7 @@ async fn nothing_expires_while_the_bucket_is_not_there() {
     }
 
     let gone = Proxy::start(&store, Defect::IsLost).await;
-    let lost = TestApp::beside(&store, |config| config.s3.endpoint = Some(gone.endpoint.clone())).await;
+    let lost = TestApp::beside(&store, |config| config.s3.endpoint = Some(gone.endpoint.parse().unwrap())).await;
     let swept = lost.sweep(at_last()).await;
     assert_eq!((swept.expired, swept.failed), (0, 2), "{swept:?}");
     assert_eq!(lost.db_state(single.id()).await, "pending");
@@ -286,7 +286,7 @@ async fn uploads_that_a_killed_trial_left_are_aborted() {
     assert_eq!(open().await, all, "they may be of a trial that is under way");
     drop(trial);
     // The same listing, of long ago.
-    let (http, upstream) = (reqwest::Client::new(), store.config.s3.endpoint.clone().unwrap());
+    let (http, upstream) = (reqwest::Client::new(), store.config.s3.endpoint.as_deref().unwrap().to_owned());
     let endpoint = super::relay::listen(move |request| {
         let (http, upstream) = (http.clone(), upstream.clone());
         async move {
@@ -304,7 +304,7 @@ async fn uploads_that_a_killed_trial_left_are_aborted() {
         }
     })
     .await;
-    TestApp::beside(&store, |config| config.s3.endpoint = Some(endpoint)).await;
+    TestApp::beside(&store, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let mut left = open().await;
     left.sort();
     let mut expected = others.to_vec();

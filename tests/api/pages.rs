@@ -6,7 +6,8 @@ use super::app::TestApp;
 
 #[tokio::test]
 async fn the_page_comes_with_its_files_and_a_policy_that_names_the_bucket_alone() {
-    let app = TestApp::start_with(|config| config.s3.public_endpoint = Some("https://pictures.example:8443".to_owned())).await;
+    let app =
+        TestApp::start_with(|config| config.s3.public_endpoint = Some("https://pictures.example:8443".parse().unwrap())).await;
     let get = |path: &str| app.http.get(format!("{}{path}", app.base));
     let page = get("/").send().await.unwrap();
     let header = |name| page.headers()[name].to_str().unwrap().to_owned();

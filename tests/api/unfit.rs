@@ -42,8 +42,8 @@ async fn behind(store: &TestApp, relay: &Obeying) -> TestApp {
 async fn at_endpoint(store: &TestApp, endpoint: &str, finalize: Finalize) -> TestApp {
     TestApp::beside(store, |config| {
         config.s3.finalize = finalize;
-        config.s3.endpoint = Some(endpoint.to_owned());
-        config.s3.public_endpoint = Some(endpoint.to_owned());
+        config.s3.endpoint = Some(endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(endpoint.parse().unwrap());
     })
     .await
 }
@@ -155,7 +155,7 @@ async fn a_copied_part_is_not_confirmed() {
     let opened = Opened::by(&eve, &store.anonymous()).await;
     let (id, key) = &opened.parts;
     let part = store.anonymous().get(&format!("{}/s3/multipart/{id}/1?key={key}", opened.path)).await;
-    let (signed, origin) = (part.json["url"].as_str().unwrap(), store.config.s3.endpoint.as_ref().unwrap());
+    let (signed, origin) = (part.json["url"].as_str().unwrap(), store.config.s3.endpoint.as_deref().unwrap());
     // That server signed for the store's own address.
     let copying = store.http.put(signed.replace(origin, &relay.endpoint)).header("host", origin.trim_start_matches("http://"));
     let copied = copying.header("x-amz-copy-source", &source).body("").send().await.unwrap();

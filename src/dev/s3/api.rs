@@ -10,8 +10,9 @@ use super::condition::{self, WriteCondition};
 use super::config::Config;
 use super::folder::{Bucket as Store, Folder, blocking, internal};
 use super::object::timestamp;
-use super::put::{self, headers, known_length};
+use super::put::{self, headers};
 use super::{copy, listing, multipart, read};
+use crate::signer::BucketName;
 
 /// How many keys one batch may delete.
 const MAX_BATCH: usize = 1000;
@@ -179,12 +180,7 @@ impl S3 for Api {
 
     async fn upload_part(&self, req: S3Request<UploadPartInput>) -> Answer<UploadPartOutput> {
         let bucket = self.bucket(&req.input.bucket)?;
-        let mut input = req.input;
-        input.content_length = input.content_length.or_else(|| known_length(input.body.as_ref()));
-        if input.content_length.is_none() {
-            return Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."));
-        }
-        answer(multipart::upload_part(Arc::clone(&self.folder), bucket, input, req.trailing_headers).await?)
+        answer(multipart::upload_part(Arc::clone(&self.folder), bucket, req).await?)
     }
 
     async fn upload_part_copy(&self, req: S3Request<UploadPartCopyInput>) -> Answer<UploadPartCopyOutput> {
@@ -219,7 +215,10 @@ impl S3 for Api {
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
         let (folder, name) = (Arc::clone(&self.folder), req.input.bucket);
         let location = format!("/{name}");
-        if blocking(move || folder.create_bucket(&name).map_err(internal)).await? {
+        let name: BucketName = name.parse().map_err(|_| s3_error!(InvalidBucketName, "The specified bucket is not valid."))?;
+        // In its first region S3 takes a bucket of one's own for made ("CreateBucket" in the S3 API reference).
+        let repeats = req.region.as_ref().is_none_or(|region| region.as_str() == "us-east-1");
+        if blocking(move || folder.create_bucket(&name).map_err(internal)).await? || repeats {
             answer(CreateBucketOutput { location: Some(location) })
         } else {
             Err(s3_error!(BucketAlreadyOwnedByYou, "Your previous request to create the named bucket succeeded"))
@@ -245,6 +244,7 @@ impl S3 for Api {
         };
         answer(ListBucketsOutput {
             buckets: Some(self.folder.buckets().iter().map(bucket).collect()),
+            owner: Some(listing::owner()),
             ..ListBucketsOutput::default()
         })
     }
@@ -283,6 +283,14 @@ impl S3 for Api {
         answer(PutPublicAccessBlockOutput::default())
     }
 
+    async fn delete_public_access_block(
+        &self,
+        req: S3Request<DeletePublicAccessBlockInput>,
+    ) -> Answer<DeletePublicAccessBlockOutput> {
+        self.delete_config(&req.input.bucket, Config::PublicAccessBlock).await?;
+        answer(DeletePublicAccessBlockOutput::default())
+    }
+
     async fn get_public_access_block(&self, req: S3Request<GetPublicAccessBlockInput>) -> Answer<GetPublicAccessBlockOutput> {
         let kept = self.get_config(&req.input.bucket, Config::PublicAccessBlock).await?;
         answer(GetPublicAccessBlockOutput { public_access_block_configuration: Some(kept) })
@@ -295,6 +303,11 @@ impl S3 for Api {
         let value = req.input.lifecycle_configuration.unwrap_or_default();
         self.put_config(&req.input.bucket, Config::Lifecycle, value).await?;
         answer(PutBucketLifecycleConfigurationOutput::default())
+    }
+
+    async fn delete_bucket_lifecycle(&self, req: S3Request<DeleteBucketLifecycleInput>) -> Answer<DeleteBucketLifecycleOutput> {
+        self.delete_config(&req.input.bucket, Config::Lifecycle).await?;
+        answer(DeleteBucketLifecycleOutput::default())
     }
 
     async fn get_bucket_lifecycle_configuration(

@@ -65,8 +65,12 @@ pub(super) struct ReadConditions {
 }
 
 impl ReadConditions {
-    /// In RFC 9110's order: a tag silences the time beside it. Err is 412 or 304.
-    pub(super) fn check(&self, meta: &Meta) -> S3Result<()> {
+    /// Checks them in RFC 9110's order: a tag silences the time beside it. A time that is still to come has no effect, as at AWS:
+    /// nothing can have been read then.
+    ///
+    /// # Errors
+    /// 412 or 304.
+    pub(super) fn check(&self, meta: &Meta, now_ms: i64) -> S3Result<()> {
         // HTTP dates have whole seconds.
         let modified = meta.modified.div_euclid(1000);
         let seconds = |t: &Timestamp| millis(t).div_euclid(1000);
@@ -82,7 +86,7 @@ impl ReadConditions {
         }
         let fresh = match (&self.if_none_match, &self.if_modified_since) {
             (Some(tag), _) => hit(tag),
-            (None, Some(t)) => modified <= seconds(t),
+            (None, Some(t)) => modified <= seconds(t) && millis(t) <= now_ms,
             (None, None) => false,
         };
         if fresh { Err(not_modified(meta)) } else { Ok(()) }

@@ -33,7 +33,7 @@ fn opened(folder: &Folder, source: &CopySource, conditions: &ReadConditions) -> 
     let (bucket, key) = named(source)?;
     let (file, meta) = folder.bucket(bucket)?.open(key)?;
     // A copy has no 304: both ways to fail are 412.
-    conditions.check(&meta).map_err(|_either| failed())?;
+    conditions.check(&meta, now_ms()).map_err(|_either| failed())?;
     Ok((file, meta))
 }
 
@@ -81,6 +81,7 @@ pub(super) fn copy_part(folder: &Folder, mut input: UploadPartCopyInput) -> S3Re
         named: upload.algorithm,
         kind: Kind::Full,
         parts: Vec::new(),
+        part_sums: Vec::new(),
         upload: None,
     };
     let temp = received.seal(&meta)?;
@@ -143,6 +144,7 @@ pub(super) fn copy(
         named: Some(named),
         kind: Kind::Full,
         parts: Vec::new(),
+        part_sums: Vec::new(),
         upload: None,
     };
     let temp = received.seal(&meta)?;

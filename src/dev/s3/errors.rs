@@ -3,9 +3,43 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use hyper::header::{CONTENT_LENGTH, HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE};
-use s3s::{Body, HttpResponse};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE, RANGE,
+};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use s3s::{Body, HttpResponse, S3Error};
 
+/// An error, and the members that AWS adds to its XML.
+pub(super) struct Refused {
+    /// The error.
+    pub(super) error: S3Error,
+    /// Names and values.
+    pub(super) members: Vec<(&'static str, String)>,
+}
+
+impl From<S3Error> for Refused {
+    fn from(error: S3Error) -> Self {
+        Self { error, members: Vec::new() }
+    }
+}
+
+impl Refused {
+    /// Returns the answer to the request.
+    pub(super) fn into_response(self) -> HttpResponse {
+        let mut response = self.error.to_http_response().unwrap_or_else(|_e| {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            response
+        });
+        add_members(&mut response, &self.members);
+        response
+    }
+}
+
+/// The host that all answers name.
+pub(super) const HOST_ID: &str = "local";
 const END: &str = "</Error>";
 
 /// Adds members before the end of an error's XML; other bodies stay as they are.
@@ -26,8 +60,93 @@ pub(super) fn add_members(response: &mut HttpResponse, members: &[(&str, String)
     *response.body_mut() = Body::from(body);
 }
 
+/// The parts of a request that its error names.
+pub(super) struct Asked {
+    /// As sent.
+    path: String,
+    query: String,
+    condition: Option<&'static str>,
+    range: Option<String>,
+    authorization: Option<String>,
+}
+
+impl Asked {
+    /// Keeps them of this request.
+    pub(super) fn new(request: &Parts) -> Self {
+        let text = |name: HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        Self {
+            path: request.uri.path().to_owned(),
+            query: request.uri.query().unwrap_or_default().to_owned(),
+            condition: failed_condition(&request.headers),
+            range: text(RANGE),
+            authorization: text(AUTHORIZATION),
+        }
+    }
+
+    /// Adds the members of an error that depend on its code, and those of every error ("REST error responses" in the S3 API
+    /// reference).
+    pub(super) fn complete(&self, response: &mut HttpResponse, id: &str) {
+        if response.status().is_success() {
+            if self.query.split('&').any(|pair| matches!(pair, "attributes" | "attributes=")) {
+                unquote_tag(response);
+            }
+            return;
+        }
+        let body = response.body().bytes().unwrap_or_default();
+        let body = String::from_utf8_lossy(&body);
+        let code = body.split_once("<Code>").and_then(|(_, rest)| Some(rest.split_once("</Code>")?.0)).unwrap_or_default();
+        let (bucket, key) = self.path.trim_start_matches('/').split_once('/').unwrap_or((self.path.trim_matches('/'), ""));
+        let query = |name: &str| {
+            let mut pairs = url::form_urlencoded::parse(self.query.as_bytes());
+            pairs.find(|(given, _)| given == name).map(|(_, value)| value.into_owned())
+        };
+        let mut members = match code {
+            "NoSuchKey" => vec![("Key", Some(decoded(key)))],
+            "NoSuchBucket" | "InvalidBucketName" | "BucketNotEmpty" | "BucketAlreadyOwnedByYou" => {
+                vec![("BucketName", Some(decoded(bucket)))]
+            }
+            "NoSuchUpload" => vec![("UploadId", query("uploadId"))],
+            "NoSuchVersion" => vec![("Key", Some(decoded(key))), ("VersionId", query("versionId"))],
+            "PreconditionFailed" => vec![("Condition", self.condition.map(str::to_owned))],
+            "InvalidAccessKeyId" if !body.contains("<AWSAccessKeyId>") => {
+                let credential = query("X-Amz-Credential").or_else(|| {
+                    let (_, rest) = self.authorization.as_ref()?.split_once("Credential=")?;
+                    Some(rest.to_owned())
+                });
+                vec![("AWSAccessKeyId", credential.and_then(|text| Some(text.split_once('/')?.0.to_owned())))]
+            }
+            "InvalidRange" => {
+                let size = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok()?.strip_prefix("bytes */"));
+                vec![("RangeRequested", self.range.clone()), ("ActualObjectSize", size.map(str::to_owned))]
+            }
+            _ => Vec::new(),
+        };
+        members.extend([
+            ("Resource", Some(self.path.clone())),
+            ("RequestId", Some(id.to_owned())),
+            ("HostId", Some(HOST_ID.to_owned())),
+        ]);
+        let members: Vec<_> = members.into_iter().filter_map(|(name, text)| Some((name, text?))).collect();
+        add_members(response, &members);
+    }
+}
+
+/// Takes the quotes off the entity tag among an object's attributes, where AWS has none.
+fn unquote_tag(response: &mut HttpResponse) {
+    let Some(bytes) = response.body().bytes() else { return };
+    let Ok(text) = std::str::from_utf8(&bytes) else { return };
+    let body = Bytes::from(text.replace("<ETag>\"", "<ETag>").replace("\"</ETag>", "</ETag>"));
+    response.headers_mut().insert(CONTENT_LENGTH, body.len().into());
+    *response.body_mut() = Body::from(body);
+}
+
+fn decoded(text: &str) -> String {
+    let pair = format!("v={}", text.replace('+', "%2B"));
+    url::form_urlencoded::parse(pair.as_bytes()).next().map_or_else(String::new, |(_, value)| value.into_owned())
+}
+
 /// Returns the condition that failed, for the body of a 412.
-pub(super) fn failed_condition(request: &HeaderMap) -> Option<&'static str> {
+fn failed_condition(request: &HeaderMap) -> Option<&'static str> {
     let named: [(HeaderName, &str); 4] = [
         (IF_NONE_MATCH, "If-None-Match"),
         (IF_MATCH, "If-Match"),
@@ -37,6 +156,7 @@ pub(super) fn failed_condition(request: &HeaderMap) -> Option<&'static str> {
     named.into_iter().find(|(header, _)| request.contains_key(header)).map(|(_, name)| name)
 }
 
-fn escaped(text: &str) -> String {
+/// Escapes text for XML.
+pub(super) fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

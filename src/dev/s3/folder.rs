@@ -26,6 +26,7 @@ use super::LocalS3Error;
 use super::condition::WriteCondition;
 use super::object::{self, Meta, now_ms};
 use super::upload::Upload;
+use crate::signer::BucketName;
 
 /// How often, 50 ms apart, the lock is tried: an ending server needs a moment to let go.
 const LOCK_TRIES: usize = 40;
@@ -106,7 +107,7 @@ impl Folder {
             let Some(name) = path.file_name().and_then(|n| n.to_str()).map(str::to_owned) else {
                 continue;
             };
-            if !path.is_dir() || !s3s::path::check_bucket_name(&name) {
+            if !path.is_dir() || name.parse::<BucketName>().is_err() {
                 continue;
             }
             let bucket = Bucket::load(name.clone(), path.clone()).map_err(fail(&path))?;
@@ -142,10 +143,10 @@ impl Folder {
         all
     }
 
-    /// Makes a bucket; false when it is there already. The name must be legal.
-    pub(super) fn create_bucket(&self, name: &str) -> io::Result<bool> {
+    /// Makes a bucket; false when it is there already.
+    pub(super) fn create_bucket(&self, name: &BucketName) -> io::Result<bool> {
         let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
-        if buckets.contains_key(name) {
+        if buckets.contains_key(&**name) {
             return Ok(false);
         }
         let draft = self.temp().path.clone();
@@ -154,10 +155,10 @@ impl Folder {
         fs::create_dir(draft.join("uploads"))?;
         let created = now_ms();
         fs::write(draft.join("bucket.json"), serde_json::to_vec(&created)?)?;
-        let dir = self.root.join("buckets").join(name);
+        let dir = self.root.join("buckets").join(&**name);
         fs::rename(&draft, &dir)?;
-        let bucket = Bucket { name: name.to_owned(), created, dir, index: Mutex::default() };
-        buckets.insert(name.to_owned(), Arc::new(bucket));
+        let bucket = Bucket { name: name.to_string(), created, dir, index: Mutex::default() };
+        buckets.insert(name.to_string(), Arc::new(bucket));
         Ok(true)
     }
 

@@ -1,5 +1,6 @@
 //! The parts of a request's authentication that AWS refuses and the protocol layer lets pass, or refuses by another name.
 
+use super::errors::Refused;
 use hyper::Method;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap};
 use hyper::http::request::Parts;
@@ -10,21 +11,16 @@ use time::{Duration, OffsetDateTime, PrimitiveDateTime, format_description::Form
 const MAX_EXPIRES: u32 = 604_800;
 /// How far a request's signing time may lie ahead.
 const MAX_SKEW: Duration = Duration::minutes(15);
-const ALGORITHM: &str = "AWS4-HMAC-SHA256";
+/// The one algorithm of version 4 signatures here.
+pub(super) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TIME: &[FormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
 
-/// An error, and the members that AWS adds to its XML.
-pub(super) struct Refused {
-    /// The error.
-    pub(super) error: S3Error,
-    /// Names and values.
-    pub(super) members: Vec<(&'static str, String)>,
-}
-
-impl From<S3Error> for Refused {
-    fn from(error: S3Error) -> Self {
-        Self { error, members: Vec::new() }
-    }
+/// Where a request has its signature.
+pub(super) enum Signed {
+    /// In its query or its `Authorization`, which is not verified yet.
+    InQueryOrHeader,
+    /// In neither: a form may have one in its fields.
+    Nowhere,
 }
 
 /// Refuses signature version 2, malformed or dead presigned URLs, other regions, and `x-amz-*` headers that were not signed
@@ -32,7 +28,7 @@ impl From<S3Error> for Refused {
 ///
 /// # Errors
 /// 400 or 403, with AWS's code and words.
-pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Result<(), Refused> {
+pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Result<Signed, Refused> {
     let query = Query(request.uri.query().unwrap_or_default());
     let authorization = request.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
     if query.get("Signature").is_some() || authorization.is_some_and(|a| a.trim_start().starts_with("AWS ")) {
@@ -54,15 +50,14 @@ pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Resul
     } else {
         None
     };
-    // An anonymous request is refused by the protocol layer; a form is signed in its fields.
-    let Some(signed) = signed else { return Ok(()) };
+    let Some(signed) = signed else { return Ok(Signed::Nowhere) };
     let is_signed = |name: &str| signed.split(';').any(|s| s.eq_ignore_ascii_case(name));
     match unsigned(&request.headers, is_signed) {
         Some(name) => {
             let error = s3_error!(AccessDenied, "There were headers present in the request which were not signed");
             Err(Refused { error, members: vec![("HeadersNotSigned", name.to_owned())] })
         }
-        None => Ok(()),
+        None => Ok(Signed::InQueryOrHeader),
     }
 }
 
@@ -127,17 +122,23 @@ fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Resul
         }
         Some(_) => {}
     }
-    let Ok(signed_at) = PrimitiveDateTime::parse(&date, TIME) else {
+    let Some(signed_at) = parse_time(&date) else {
         return malformed("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"".to_owned());
     };
     let Some(expires @ 1..=MAX_EXPIRES) = expires.parse::<u32>().ok() else {
         return malformed("X-Amz-Expires must be a number of seconds from 1 to 604800, a week".to_owned());
     };
-    check_life(signed_at.assume_utc(), expires, now)?;
+    check_life(signed_at, expires, now)?;
     Ok(signed)
 }
 
-fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> Result<(), Refused> {
+/// Reads an `X-Amz-Date`.
+pub(super) fn parse_time(text: &str) -> Option<OffsetDateTime> {
+    PrimitiveDateTime::parse(text, TIME).ok().map(PrimitiveDateTime::assume_utc)
+}
+
+/// Refuses a signature that is not valid yet, or no more.
+pub(super) fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> Result<(), Refused> {
     let rfc3339 = |time: OffsetDateTime| time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
     if signed_at - now > MAX_SKEW {
         return Err(s3_error!(AccessDenied, "Request is not yet valid").into());
@@ -154,19 +155,27 @@ fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> R
     Ok(())
 }
 
-/// A credential's scope.
-struct Scope<'a> {
-    region: &'a str,
-    service: &'a str,
+/// A credential, in its parts.
+pub(super) struct Scope<'a> {
+    /// The access key's id.
+    pub(super) access_key: &'a str,
+    /// The day, as `YYYYMMDD`.
+    pub(super) date: &'a str,
+    /// The region.
+    pub(super) region: &'a str,
+    /// The service.
+    pub(super) service: &'a str,
 }
 
 impl<'a> Scope<'a> {
-    fn parse(credential: &'a str) -> Option<Self> {
+    /// Reads a credential.
+    pub(super) fn parse(credential: &'a str) -> Option<Self> {
         // A key id may have slashes; the scope is the last four.
         let mut parts = credential.rsplitn(5, '/');
         let (end, service, region, date) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let sound = end == "aws4_request" && date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit());
-        (sound && parts.next().is_some_and(|key| !key.is_empty())).then_some(Self { region, service })
+        let access_key = parts.next().filter(|key| sound && !key.is_empty())?;
+        Some(Self { access_key, date, region, service })
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _, stream};
 use hyper::StatusCode;
 use s3s::checksum::ChecksumHasher;
 use s3s::crypto::{Checksum as _, Md5};
@@ -94,55 +95,86 @@ impl Received {
     }
 }
 
-/// Writes a request's body to a file. `length` is what the request announced.
+/// How many bytes a body may have.
+pub(super) enum Length {
+    /// As many as the request announced.
+    Exactly(u64),
+    /// As many as a form's policy allows.
+    Within(RangeInclusive<u64>),
+}
+
+impl Length {
+    fn check_growing(&self, size: u64) -> S3Result<()> {
+        let most = match self {
+            Self::Exactly(length) => (*length).min(MAX_BYTES),
+            Self::Within(range) => (*range.end()).min(MAX_BYTES),
+        };
+        if size > most {
+            return Err(s3_error!(EntityTooLarge, "Your proposed upload exceeds the maximum allowed size"));
+        }
+        Ok(())
+    }
+
+    fn check_whole(&self, size: u64) -> S3Result<()> {
+        match self {
+            Self::Exactly(length) if *length != size => Err(incomplete()),
+            Self::Within(range) if size < *range.start() => {
+                Err(s3_error!(EntityTooSmall, "Your proposed upload is smaller than the minimum allowed size"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns the bytes of a request's body.
+pub(super) fn chunks(body: Option<StreamingBlob>) -> impl Stream<Item = S3Result<Bytes>> + Unpin {
+    stream::iter(body).flatten().map(|chunk| chunk.map_err(|e| body_error(&e)))
+}
+
+/// Writes a body to a file.
 ///
 /// # Errors
-/// When the body ends early, stalls, is too large or fails a check of the protocol layer. The file is gone then.
+/// When the body ends early, stalls, has too few or too many bytes or fails a check of the protocol layer. The file is gone then.
 pub(super) async fn receive(
     folder: &Arc<Folder>,
-    body: Option<StreamingBlob>,
-    length: Option<i64>,
+    mut body: impl Stream<Item = S3Result<Bytes>> + Unpin,
+    length: Length,
     algorithms: Vec<Algorithm>,
 ) -> S3Result<Received> {
-    let expected = length.and_then(|l| u64::try_from(l).ok());
-    if expected.is_some_and(|l| l > MAX_BYTES) {
+    if let Length::Exactly(length) = length
+        && length > MAX_BYTES
+    {
         return Err(s3_error!(EntityTooLarge, "Your proposed upload exceeds the maximum allowed size"));
     }
     let for_sink = Arc::clone(folder);
     let mut sink = blocking(move || Sink::create(&for_sink, algorithms).map_err(internal)).await?;
-    if let Some(mut body) = body {
-        let mut batch: Vec<Bytes> = Vec::new();
-        let mut gathered = 0;
-        loop {
-            let next = tokio::time::timeout(SILENCE, body.next()).await.map_err(|_elapsed| {
-                s3_error!(RequestTimeout, "Your socket connection to the server was not read from within the timeout.")
-            })?;
-            let end = next.is_none();
-            if let Some(chunk) = next {
-                let chunk = chunk.map_err(|e| body_error(&e))?;
-                gathered += chunk.len();
-                batch.push(chunk);
-            }
-            if gathered >= BATCH || (end && gathered > 0) {
-                if sink.size + gathered as u64 > expected.unwrap_or(MAX_BYTES) {
-                    return Err(s3_error!(EntityTooLarge, "The body is longer than announced"));
-                }
-                let chunks = std::mem::take(&mut batch);
-                gathered = 0;
-                sink = blocking(move || {
-                    chunks.iter().try_for_each(|c| sink.write(c)).map_err(internal)?;
-                    Ok(sink)
-                })
-                .await?;
-            }
-            if end {
-                break;
-            }
+    let mut batch: Vec<Bytes> = Vec::new();
+    let mut gathered = 0;
+    loop {
+        let next = tokio::time::timeout(SILENCE, body.next()).await.map_err(|_elapsed| {
+            s3_error!(RequestTimeout, "Your socket connection to the server was not read from within the timeout.")
+        })?;
+        let end = next.is_none();
+        if let Some(chunk) = next {
+            let chunk = chunk?;
+            gathered += chunk.len();
+            batch.push(chunk);
+        }
+        if gathered >= BATCH || (end && gathered > 0) {
+            length.check_growing(sink.size + gathered as u64)?;
+            let chunks = std::mem::take(&mut batch);
+            gathered = 0;
+            sink = blocking(move || {
+                chunks.iter().try_for_each(|c| sink.write(c)).map_err(internal)?;
+                Ok(sink)
+            })
+            .await?;
+        }
+        if end {
+            break;
         }
     }
-    if expected.is_some_and(|l| l != sink.size) {
-        return Err(incomplete());
-    }
+    length.check_whole(sink.size)?;
     Ok(sink.finish())
 }
 

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use s3s::dto::{
     CommonPrefix, EncodingType, ListObjectVersionsInput, ListObjectVersionsOutput, ListObjectsInput, ListObjectsOutput,
-    ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass, ObjectVersion, ObjectVersionStorageClass,
+    ListObjectsV2Input, ListObjectsV2Output, Object, ObjectStorageClass, ObjectVersion, ObjectVersionStorageClass, Owner,
 };
 use s3s::{S3Result, s3_error};
 
@@ -77,6 +77,11 @@ fn max_keys(asked: Option<i32>) -> S3Result<i32> {
     }
 }
 
+/// The owner of everything: there is one pair of keys. AWS names an account by 64 hexadecimal digits.
+pub(super) fn owner() -> Owner {
+    Owner { display_name: Some("local".to_owned()), id: Some("76616c6574".repeat(7)[..64].to_owned()) }
+}
+
 /// Percent-encodes names when the client asks for it: a key may hold what XML 1.0 cannot.
 struct Names(bool);
 
@@ -92,13 +97,19 @@ impl Names {
         percent_encode(name)
     }
 
+    /// An empty delimiter divides nothing, and is not repeated.
+    fn delimiter(&self, asked: Option<String>) -> Option<String> {
+        asked.filter(|delimiter| !delimiter.is_empty()).map(|delimiter| self.show(&delimiter))
+    }
+
     fn prefixes(&self, page: &Page) -> Option<Vec<CommonPrefix>> {
         let all = page.prefixes.iter().map(|p| CommonPrefix { prefix: Some(self.show(p)) });
         Some(all.collect()).filter(|l: &Vec<_>| !l.is_empty())
     }
 
-    fn object(&self, meta: &Meta) -> Object {
+    fn object(&self, meta: &Meta, owner: Option<Owner>) -> Object {
         Object {
+            owner,
             key: Some(self.show(&meta.key)),
             size: i64::try_from(meta.size).ok(),
             e_tag: Some(meta.e_tag()),
@@ -127,6 +138,7 @@ pub(super) fn percent_encode(name: &str) -> String {
 /// `ListObjectsV2`.
 pub(super) fn list_v2(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<ListObjectsV2Output> {
     let max = max_keys(input.max_keys)?;
+    let owners = input.fetch_owner.unwrap_or(false);
     let after = match (&input.continuation_token, &input.start_after) {
         (Some(token), _) => parse_token(token)?,
         (None, Some(key)) => After::Key(key.clone()),
@@ -141,10 +153,10 @@ pub(super) fn list_v2(bucket: &Bucket, input: ListObjectsV2Input) -> S3Result<Li
         max_keys: Some(max),
         is_truncated: Some(page.next.is_some()),
         next_continuation_token: page.next.as_ref().map(|(kind, name)| BASE64.encode(format!("{kind}{name}"))),
-        contents: Some(page.objects.iter().map(|m| names.object(m)).collect()),
+        contents: Some(page.objects.iter().map(|m| names.object(m, owners.then(owner))).collect()),
         common_prefixes: names.prefixes(&page),
         prefix: Some(names.show(&prefix)),
-        delimiter: input.delimiter.map(|d| names.show(&d)),
+        delimiter: names.delimiter(input.delimiter),
         start_after: input.start_after.map(|s| names.show(&s)),
         continuation_token: input.continuation_token,
         encoding_type: input.encoding_type,
@@ -183,12 +195,12 @@ pub(super) fn list_v1(bucket: &Bucket, input: ListObjectsInput) -> S3Result<List
         name: Some(input.bucket),
         max_keys: Some(max),
         is_truncated: Some(page.next.is_some()),
-        contents: Some(page.objects.iter().map(|m| names.object(m)).collect()),
+        contents: Some(page.objects.iter().map(|m| names.object(m, Some(owner()))).collect()),
         common_prefixes: names.prefixes(&page),
         prefix: Some(names.show(&prefix)),
         next_marker: page.next.filter(|_| input.delimiter.is_some()).map(|(_, name)| names.show(&name)),
-        delimiter: input.delimiter.map(|d| names.show(&d)),
-        marker: input.marker.map(|m| names.show(&m)),
+        delimiter: names.delimiter(input.delimiter),
+        marker: Some(names.show(&input.marker.unwrap_or_default())),
         encoding_type: input.encoding_type,
         ..ListObjectsOutput::default()
     })
@@ -202,8 +214,9 @@ pub(super) fn list_versions(bucket: &Bucket, input: ListObjectVersionsInput) -> 
     let page = page(&bucket.index(), &prefix, input.delimiter.as_deref(), &after, max.unsigned_abs() as usize);
     let names = Names::new(input.encoding_type.as_ref());
     let version = |meta: &Arc<Meta>| {
-        let object = names.object(meta);
+        let object = names.object(meta, Some(owner()));
         ObjectVersion {
+            owner: object.owner,
             key: object.key,
             size: object.size,
             e_tag: object.e_tag,
@@ -225,7 +238,7 @@ pub(super) fn list_versions(bucket: &Bucket, input: ListObjectVersionsInput) -> 
         versions: Some(page.objects.iter().map(version).collect()),
         common_prefixes: names.prefixes(&page),
         prefix: Some(names.show(&prefix)),
-        delimiter: input.delimiter.map(|d| names.show(&d)),
+        delimiter: names.delimiter(input.delimiter),
         key_marker: Some(names.show(&input.key_marker.unwrap_or_default())),
         version_id_marker: input.version_id_marker,
         encoding_type: input.encoding_type,

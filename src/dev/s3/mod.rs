@@ -1,7 +1,7 @@
 //! An S3 server inside the process, over a folder: for development and tests only, never for production.
 //!
-//! The protocol (routing, XML, signatures, POST policies) is the crate `s3s`; here live the object store beneath it and
-//! the HTTP gate before it (CORS, what AWS refuses and `s3s` does not, request ids). It behaves as AWS S3 does where a
+//! The protocol (routing, XML, signatures) is the crate `s3s`; here live the object store beneath it, the HTTP gate before it (CORS,
+//! what AWS refuses and `s3s` does not, request ids) and browsers' forms with their policies. It behaves as AWS S3 does where a
 //! presigned upload can tell the difference. It does not replicate, version or encrypt, has one pair of keys that may do
 //! everything, and survives a killed process but not a power cut (nothing is synced to the disk).
 //!
@@ -15,12 +15,14 @@ mod copy;
 mod cors;
 mod errors;
 mod folder;
+mod form;
 mod gate;
 mod guard;
 mod ingest;
 mod listing;
 mod multipart;
 mod object;
+mod policy;
 mod put;
 mod read;
 mod server;
@@ -34,6 +36,7 @@ use std::sync::Arc;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::config::CorsOrigins;
+use crate::signer::BucketName;
 
 use folder::Folder;
 use gate::Gate;
@@ -85,9 +88,6 @@ pub enum LocalS3Error {
     /// The access key or the secret is empty.
     #[error("the local S3 server needs an access key and a secret")]
     NoKeys,
-    /// Not a legal bucket name.
-    #[error("{0:?} is not a bucket name (3 to 63 of a-z, 0-9, '.' and '-')")]
-    BucketName(String),
 }
 
 /// A local S3 server: opened, but not yet listening.
@@ -121,14 +121,11 @@ impl LocalS3 {
     /// Makes a bucket; nothing happens when it exists.
     ///
     /// # Errors
-    /// When the name is not a legal bucket name or the folder cannot be written.
-    pub fn create_bucket(&self, name: &str) -> Result<(), LocalS3Error> {
-        if !s3s::path::check_bucket_name(name) {
-            return Err(LocalS3Error::BucketName(name.to_owned()));
-        }
+    /// When the folder cannot be written.
+    pub fn create_bucket(&self, name: &BucketName) -> Result<(), LocalS3Error> {
         self.folder
             .create_bucket(name)
             .map(|_new| ())
-            .map_err(|source| LocalS3Error::Folder { path: self.folder.root().join(name), source })
+            .map_err(|source| LocalS3Error::Folder { path: self.folder.root().join(&**name), source })
     }
 }

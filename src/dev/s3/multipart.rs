@@ -9,13 +9,14 @@ use s3s::dto::{
     CreateMultipartUploadOutput, ETag, ListMultipartUploadsInput, ListMultipartUploadsOutput, ListPartsInput, ListPartsOutput,
     MultipartUpload, Part, UploadPartInput, UploadPartOutput,
 };
-use s3s::{S3Result, TrailingHeaders, s3_error};
+use s3s::{S3Request, S3Result, s3_error};
 
 use super::checksum::{Algorithm, Claims, Kind, Sums, read_sums, write_sums};
 use super::condition::WriteCondition;
 use super::folder::{Bucket, Folder, blocking, hex, internal};
 use super::ingest::{self, Sink};
 use super::object::{Meta, now_ms, timestamp};
+use super::put::{announced, sent_md5};
 use super::upload::Upload;
 
 /// The least size of a part that is not the last (AWS: 5 MiB).
@@ -67,14 +68,15 @@ pub(super) fn check_number(number: i32) -> S3Result<()> {
 pub(super) async fn upload_part(
     folder: Arc<Folder>,
     bucket: Arc<Bucket>,
-    input: UploadPartInput,
-    trailers: Option<TrailingHeaders>,
+    req: S3Request<UploadPartInput>,
 ) -> S3Result<UploadPartOutput> {
+    let (input, trailers) = (req.input, req.trailing_headers);
     let number = input.part_number;
     check_number(number)?;
+    let length = announced(input.content_length, input.body.as_ref())?;
     let of = (Arc::clone(&bucket), input.upload_id.clone(), input.key.clone());
     let upload = blocking(move || Upload::find(&of.0, &of.1, &of.2)).await?;
-    let claims = Claims::new(read_sums!(input), input.content_md5.as_deref(), input.checksum_algorithm.as_ref())?;
+    let claims = Claims::new(read_sums!(input), sent_md5(&req.headers), input.checksum_algorithm.as_ref())?;
     if upload.algorithm.is_some() && upload.algorithm != claims.algorithm {
         // AWS's words, types included.
         return Err(s3_error!(
@@ -85,7 +87,7 @@ pub(super) async fn upload_part(
         ));
     }
     let named = claims.algorithm;
-    let received = ingest::receive(&folder, input.body, input.content_length, named.into_iter().collect()).await?;
+    let received = ingest::receive(&folder, ingest::chunks(input.body), length, named.into_iter().collect()).await?;
     claims.verify(&received.sums, &received.md5, trailers.as_ref())?;
     let meta = Meta {
         key: String::new(),
@@ -97,6 +99,7 @@ pub(super) async fn upload_part(
         named,
         kind: Kind::Full,
         parts: Vec::new(),
+        part_sums: Vec::new(),
         upload: None,
     };
     let mut out = UploadPartOutput { e_tag: Some(meta.e_tag()), ..UploadPartOutput::default() };
@@ -230,6 +233,7 @@ pub(super) fn complete(
     }
     let mut sink = Sink::create(folder, whole).map_err(internal)?;
     let sizes: Vec<u64> = parts.iter().map(|p| p.1.size).collect();
+    let part_sums = upload.algorithm.map(|_| parts.iter().map(|p| p.1.sums.clone()).collect()).unwrap_or_default();
     let etag = whole_tag(parts.iter().map(|p| p.1.etag.as_str()));
     for (mut file, meta) in parts {
         std::io::Seek::rewind(&mut file).map_err(internal)?;
@@ -251,6 +255,7 @@ pub(super) fn complete(
         named: Some(named),
         kind: upload.kind,
         parts: sizes,
+        part_sums,
         upload: Some(upload.id.clone()),
     };
     let temp = received.seal(&meta)?;

@@ -38,6 +38,9 @@ pub(super) struct Meta {
     /// The sizes of the parts of a multipart object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) parts: Vec<u64>,
+    /// Their checksums, when the upload asked for one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) part_sums: Vec<Sums>,
     /// The multipart upload that it was made of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) upload: Option<String>,

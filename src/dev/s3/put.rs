@@ -1,20 +1,20 @@
-//! `PutObject`, and browsers' forms: the request's body becomes an object, once it is what it claims to be.
+//! `PutObject`: a request's body becomes an object, once its bytes are as claimed.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use hyper::Method;
-use hyper::header::{ETAG, HOST};
+use bytes::Bytes;
+use futures_util::Stream;
+use hyper::header::HeaderMap;
 use s3s::dto::{Metadata, PutObjectInput, PutObjectOutput, StreamingBlob};
 use s3s::stream::ByteStream as _;
-use s3s::{S3Request, S3Response, S3Result, s3_error};
+use s3s::{S3Request, S3Response, S3Result, TrailingHeaders, s3_error};
 
 use super::checksum::{Algorithm, Claims, Kind, read_sums, write_sums};
 use super::condition::WriteCondition;
 use super::folder::{Bucket, Folder, blocking, hex};
-use super::ingest;
-use super::listing::percent_encode;
-use super::object::{Meta, now_ms};
+use super::ingest::{self, Length};
+use super::object::{Headers, Meta, now_ms};
 
 /// What user metadata may weigh, names and values (AWS: 2 KB).
 const MAX_METADATA: usize = 2048;
@@ -51,42 +51,80 @@ fn hoisted(query: &str) -> impl Iterator<Item = (String, String)> {
 
 /// `aws-chunked` is about the transfer, not about the object.
 pub(super) fn stored_encoding(given: Option<&str>) -> Option<String> {
-    let kept: Vec<_> = given?.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
+    let given = given?;
+    if !given.contains("aws-chunked") {
+        return Some(given.to_owned()).filter(|encoding| !encoding.is_empty());
+    }
+    let kept: Vec<_> = given.split(',').map(str::trim).filter(|e| !e.is_empty() && *e != "aws-chunked").collect();
     Some(kept.join(",")).filter(|e| !e.is_empty())
 }
 
 pub(super) use headers;
 
-/// `PutObject`. A browser's form comes here too, once the protocol layer has checked its policy.
+/// An object to be, without its bytes.
+pub(super) struct NewObject {
+    /// Its key.
+    pub(super) key: String,
+    /// What is kept with it.
+    pub(super) headers: Headers,
+    /// What its sender claims of its bytes.
+    pub(super) claims: Claims,
+    /// What must hold of the object there.
+    pub(super) condition: WriteCondition,
+}
+
+/// `PutObject`.
 pub(super) async fn put(
     folder: &Arc<Folder>,
     bucket: Arc<Bucket>,
     mut req: S3Request<PutObjectInput>,
 ) -> S3Result<S3Response<PutObjectOutput>> {
     let input = &mut req.input;
-    if let Some(name) = req.extensions.get::<FileName>().filter(|_| req.method == Method::POST) {
-        input.key = name.put_into(&input.key);
-    }
-    if input.key.len() > 1024 {
-        return Err(s3_error!(KeyTooLongError, "Your key is too long"));
-    }
-    let condition = WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?;
+    let length = announced(input.content_length, input.body.as_ref())?;
     let mut headers = headers!(input);
     headers.user.extend(hoisted(req.uri.query().unwrap_or_default()));
-    let claims = Claims::new(read_sums!(input), input.content_md5.as_deref(), input.checksum_algorithm.as_ref())?;
-    let length = input.content_length.or_else(|| known_length(input.body.as_ref()));
-    if length.is_none() {
-        return Err(s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."));
+    let new = NewObject {
+        key: std::mem::take(&mut input.key),
+        headers,
+        claims: Claims::new(read_sums!(input), sent_md5(&req.headers), input.checksum_algorithm.as_ref())?,
+        condition: WriteCondition::new(input.if_match.as_ref(), input.if_none_match.as_ref())?,
+    };
+    let meta = store(folder, bucket, new, ingest::chunks(input.body.take()), length, req.trailing_headers).await?;
+    let mut out =
+        PutObjectOutput { e_tag: Some(meta.e_tag()), checksum_type: Some(meta.kind.to_dto()), ..PutObjectOutput::default() };
+    write_sums!(out, meta.named_sums());
+    Ok(S3Response::new(out))
+}
+
+/// Returns a `Content-MD5`, also an empty one, which the protocol layer passes over.
+pub(super) fn sent_md5(headers: &HeaderMap) -> Option<&str> {
+    headers.get("content-md5").map(|value| value.to_str().unwrap_or_default())
+}
+
+/// Receives an object's bytes and publishes it.
+///
+/// # Errors
+/// When the bytes are not as claimed or announced, or the condition does not hold. Nothing is left then.
+pub(super) async fn store(
+    folder: &Arc<Folder>,
+    bucket: Arc<Bucket>,
+    new: NewObject,
+    body: impl Stream<Item = S3Result<Bytes>> + Unpin,
+    length: Length,
+    trailers: Option<TrailingHeaders>,
+) -> S3Result<Arc<Meta>> {
+    let NewObject { key, headers, claims, condition } = new;
+    if key.len() > 1024 {
+        return Err(s3_error!(KeyTooLongError, "Your key is too long"));
     }
-    condition.check(bucket.index().get(&input.key).map(Arc::as_ref))?;
+    condition.check(bucket.index().get(&key).map(Arc::as_ref))?;
 
     // AWS keeps a CRC64NVME of what came without a checksum.
     let named = claims.algorithm.unwrap_or(Algorithm::Crc64nvme);
-    let algorithms = vec![Algorithm::Sha256, named];
-    let received = ingest::receive(folder, input.body.take(), length, algorithms).await?;
-    claims.verify(&received.sums, &received.md5, req.trailing_headers.as_ref())?;
+    let received = ingest::receive(folder, body, length, vec![Algorithm::Sha256, named]).await?;
+    claims.verify(&received.sums, &received.md5, trailers.as_ref())?;
     let meta = Meta {
-        key: std::mem::take(&mut input.key),
+        key,
         size: received.size,
         etag: hex(&received.md5),
         modified: now_ms(),
@@ -95,48 +133,22 @@ pub(super) async fn put(
         named: Some(named),
         kind: Kind::Full,
         parts: Vec::new(),
+        part_sums: Vec::new(),
         upload: None,
     };
-    let meta = blocking(move || {
+    blocking(move || {
         let temp = received.seal(&meta)?;
         bucket.publish(&temp, meta, &condition, None)
     })
-    .await?;
-    let mut out =
-        PutObjectOutput { e_tag: Some(meta.e_tag()), checksum_type: Some(meta.kind.to_dto()), ..PutObjectOutput::default() };
-    write_sums!(out, meta.named_sums());
-    let mut response = S3Response::new(out);
-    if req.method == Method::POST {
-        // A browser's form: the protocol layer has checked its policy, and leaves these two headers to us.
-        let host = req.headers.get(HOST).and_then(|h| h.to_str().ok());
-        let location = format!("http://{}/{}/{}", host.unwrap_or_default(), req.input.bucket, percent_encode(&meta.key));
-        response.extensions.insert(FormLocation(location));
-        response.headers.extend(meta.e_tag().to_http_header().ok().map(|t| (ETAG, t)));
-    }
-    Ok(response)
+    .await
 }
 
-/// The name of a form's file, known when the protocol layer has read as far as the file.
-#[derive(Clone, Default)]
-pub(super) struct FileName(Arc<OnceLock<String>>);
-
-impl FileName {
-    /// Keeps the name without the folders that some browsers send with it.
-    pub(super) fn set(&self, sent: &str) {
-        let _ = self.0.set(sent.rsplit(['/', '\\']).next().unwrap_or_default().to_owned());
-    }
-
-    /// The key with the name in the place of `${filename}` ("POST Object" in the S3 API reference).
-    fn put_into(&self, key: &str) -> String {
-        self.0.get().map_or_else(|| key.to_owned(), |name| key.replace("${filename}", name))
-    }
-}
-
-/// The stored object's address, for the `Location` of a form's answer that redirects nowhere else.
-#[derive(Clone)]
-pub(super) struct FormLocation(pub(super) String);
-
-pub(super) fn known_length(body: Option<&StreamingBlob>) -> Option<i64> {
-    let length = body.map_or(Some(0), |b| b.remaining_length().exact());
-    length.and_then(|l| i64::try_from(l).ok())
+/// Returns the length that a request announced, in a header or by the framing of its body.
+///
+/// # Errors
+/// `MissingContentLength` (411) when it announced none.
+pub(super) fn announced(header: Option<i64>, body: Option<&StreamingBlob>) -> S3Result<Length> {
+    let framed = body.map_or(Some(0), |body| body.remaining_length().exact());
+    let length = header.and_then(|length| u64::try_from(length).ok()).or(framed.and_then(|length| u64::try_from(length).ok()));
+    length.map(Length::Exactly).ok_or_else(|| s3_error!(MissingContentLength, "You must provide the Content-Length HTTP header."))
 }

@@ -11,18 +11,21 @@ use futures_util::{Stream, stream};
 use hyper::header::{CONTENT_RANGE, HeaderMap, HeaderValue};
 use s3s::dto::{
     Checksum, ChecksumMode, GetObjectAttributesInput, GetObjectAttributesOutput, GetObjectAttributesParts, GetObjectInput,
-    GetObjectOutput, HeadObjectInput, HeadObjectOutput, ObjectAttributes, Range, StorageClass, StreamingBlob,
+    GetObjectOutput, HeadObjectInput, HeadObjectOutput, ObjectAttributes, ObjectPart, Range, StorageClass, StreamingBlob,
 };
 use s3s::stream::{ByteStream, RemainingLength};
-use s3s::{S3Result, StdError, s3_error};
+use s3s::{S3Error, S3ErrorCode, S3Result, StdError, s3_error};
 
 use super::checksum::{Sums, write_sums};
 use super::condition::ReadConditions;
 use super::folder::{Bucket, blocking, internal};
-use super::object::{Meta, timestamp};
+use super::object::{Meta, now_ms, timestamp};
 
 /// How much is read from the disk at a time.
 const CHUNK: usize = 256 << 10;
+
+/// The most parts of one list of an object's attributes.
+const MAX_LISTED: i32 = 1000;
 
 /// What a read asks for, whichever method asks.
 struct Ask {
@@ -41,7 +44,7 @@ struct Slice {
 
 impl Ask {
     fn slice(&self, meta: &Meta) -> S3Result<Slice> {
-        self.conditions.check(meta)?;
+        self.conditions.check(meta, now_ms())?;
         let bytes = match (self.range, self.part) {
             (Some(_), Some(_)) => {
                 return Err(s3_error!(InvalidRequest, "Cannot specify both Range header and partNumber query parameter"));
@@ -58,7 +61,13 @@ impl Ask {
         };
         let content_range = bytes.as_ref().map(|r| format!("bytes {}-{}/{}", r.start, r.end - 1, meta.size));
         let whole = bytes.as_ref().is_none_or(|r| *r == (0..meta.size));
-        let sums = if self.checksums && whole { meta.named_sums() } else { Sums::new() };
+        let of_part = self.part.and_then(|part| usize::try_from(part).ok()?.checked_sub(1)).and_then(|at| meta.part_sums.get(at));
+        let sums = match of_part {
+            _ if !self.checksums => Sums::new(),
+            Some(sums) => sums.clone(),
+            None if whole => meta.named_sums(),
+            None => Sums::new(),
+        };
         Ok(Slice { bytes: bytes.unwrap_or(0..meta.size), content_range, sums })
     }
 }
@@ -75,7 +84,12 @@ fn part_range(meta: &Meta, part: i32) -> S3Result<Option<Bytes64<u64>>> {
     });
     match found {
         Some(range) => Ok(Some(range).filter(|r| !r.is_empty())),
-        None => Err(s3_error!(InvalidRange, "The requested partnumber is not satisfiable")),
+        None => {
+            let code = S3ErrorCode::Custom("InvalidPartNumber".into());
+            let mut error = S3Error::with_message(code, "The requested partnumber is not satisfiable");
+            error.set_status_code(hyper::StatusCode::RANGE_NOT_SATISFIABLE);
+            Err(error)
+        }
     }
 }
 
@@ -166,23 +180,49 @@ pub(super) async fn get(bucket: std::sync::Arc<Bucket>, input: GetObjectInput) -
 pub(super) fn attributes(bucket: &Bucket, input: &GetObjectAttributesInput) -> S3Result<GetObjectAttributesOutput> {
     check_version(input.version_id.as_deref())?;
     let meta = bucket.meta(&input.key)?;
-    let asked = |name: &str| input.object_attributes.iter().any(|attribute| attribute.as_str() == name);
+    // The header is a list; most clients send it in one line.
+    let listed = |text: &str, name: &str| text.split(',').any(|item| item.trim() == name);
+    let asked = |name: &str| input.object_attributes.iter().any(|attribute| listed(attribute.as_str(), name));
     let mut checksum = Checksum { checksum_type: Some(meta.kind.to_dto()), ..Checksum::default() };
     write_sums!(checksum, meta.named_sums());
-    // AWS lists parts with checksums of their own alone, which are not kept here: their number is what it tells of the others.
-    let parts = GetObjectAttributesParts {
-        total_parts_count: i32::try_from(meta.parts.len()).ok(),
-        ..GetObjectAttributesParts::default()
-    };
+    let parts = asked(ObjectAttributes::OBJECT_PARTS) && !meta.parts.is_empty();
     Ok(GetObjectAttributesOutput {
         e_tag: asked(ObjectAttributes::ETAG).then(|| meta.e_tag()),
         checksum: (asked(ObjectAttributes::CHECKSUM) && meta.named.is_some()).then_some(checksum),
-        object_parts: (asked(ObjectAttributes::OBJECT_PARTS) && !meta.parts.is_empty()).then_some(parts),
+        object_parts: parts.then(|| listed_parts(&meta, input)),
         object_size: i64::try_from(meta.size).ok().filter(|_| asked(ObjectAttributes::OBJECT_SIZE)),
         storage_class: asked(ObjectAttributes::STORAGE_CLASS).then(|| StorageClass::from_static(StorageClass::STANDARD)),
         last_modified: Some(meta.last_modified()),
         ..GetObjectAttributesOutput::default()
     })
+}
+
+/// AWS lists parts that have checksums of their own; of the others it tells the number alone.
+fn listed_parts(meta: &Meta, input: &GetObjectAttributesInput) -> GetObjectAttributesParts {
+    let total_parts_count = i32::try_from(meta.parts.len()).ok();
+    if meta.part_sums.is_empty() {
+        return GetObjectAttributesParts { total_parts_count, ..GetObjectAttributesParts::default() };
+    }
+    let most = input.max_parts.unwrap_or(MAX_LISTED).clamp(0, MAX_LISTED);
+    let marker = input.part_number_marker.unwrap_or(0).max(0);
+    let all = (1..).zip(meta.parts.iter().zip(&meta.part_sums)).filter(|(number, _)| *number > marker);
+    let parts: Vec<_> = all
+        .take(most.unsigned_abs() as usize)
+        .map(|(number, (size, sums))| {
+            let mut part = ObjectPart { part_number: Some(number), size: i64::try_from(*size).ok(), ..ObjectPart::default() };
+            write_sums!(part, sums);
+            part
+        })
+        .collect();
+    let last = parts.last().and_then(|part| part.part_number).unwrap_or(marker);
+    GetObjectAttributesParts {
+        is_truncated: Some(total_parts_count.is_some_and(|count| last < count)),
+        max_parts: Some(most),
+        next_part_number_marker: Some(last),
+        part_number_marker: Some(marker),
+        parts: Some(parts),
+        total_parts_count,
+    }
 }
 
 /// The next bytes of a file, as a stream of known length.

@@ -171,7 +171,7 @@ async fn examine_bucket(
     report: &mut Report,
 ) {
     report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
-    report.add(&rules::BUCKET, Answer::Yes(config.s3.bucket.clone()));
+    report.add(&rules::BUCKET, Answer::Yes(config.s3.bucket.to_string()));
     report.add(&rules::REGION, region_answer(reached));
     let lab = Lab::new(&reached.objects, reached.wire.clone(), OffsetDateTime::now_utc());
     let cut_short = tokio::select! {

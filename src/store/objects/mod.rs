@@ -60,7 +60,7 @@ use crate::{
     config,
     metrics::{METRICS, Metrics},
     model::{ContentType, FileName, ObjectKey},
-    signer::{Location, Presigned, Request, Signer},
+    signer::{Endpoint, Location, Presigned, Request, Signer},
 };
 
 /// The longest one S3 call may take, retries included: far enough below the ten seconds in which a request is answered that what
@@ -106,12 +106,10 @@ impl Objects {
     pub async fn connect(config: &config::S3) -> Result<Self, StoreError> {
         let trust = Trust::new(config.ca_bundle.as_deref())?;
         let Surroundings { region, provider, aws } = Surroundings::find(config, &trust).await?;
-        let locate = |endpoint: Option<&String>| {
-            match endpoint {
-                Some(endpoint) => Location::endpoint(endpoint, &config.bucket, config.force_path_style),
-                None => Location::aws(&region, &config.bucket, config.force_path_style, aws),
-            }
-            .map_err(|error| StoreError::Credentials { reason: format!("the address of the bucket {error}") })
+        let locate = |endpoint: Option<&Endpoint>| match endpoint {
+            Some(endpoint) => Ok(Location::endpoint(endpoint, &config.bucket, config.force_path_style)),
+            None => Location::aws(&region, &config.bucket, config.force_path_style, aws)
+                .map_err(|error| StoreError::Credentials { reason: error.to_string() }),
         };
         let (location, inside) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);
         let timeouts = TimeoutConfig::builder()
@@ -141,10 +139,10 @@ impl Objects {
             .interceptor(measured::Measured)
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(3));
-        builder.set_endpoint_url(config.endpoint.clone());
+        builder.set_endpoint_url(config.endpoint.as_ref().map(Into::into));
         #[cfg(feature = "dev")]
         builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
-        let (client, bucket, sealed) = (Client::from_conf(builder.build()), config.bucket.clone(), Arc::default());
+        let (client, bucket, sealed) = (Client::from_conf(builder.build()), config.bucket.to_string(), Arc::default());
         Ok(Self { client, bucket, origin, signer, clock, inside, sealed, trust, region })
     }
 

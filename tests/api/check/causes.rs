@@ -44,7 +44,7 @@ async fn every_cause_has_its_own_sentence_and_remedy() {
         return;
     }
     let app = TestApp::start().await;
-    let s3 = app.config.s3.endpoint.clone().unwrap();
+    let s3 = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     // Held, and never accepted from: nothing that is sent there is answered.
     let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     let mongod = app.config.mongo.uri.expose_secret().replace("mongodb://", "http://");
@@ -76,8 +76,8 @@ async fn every_cause_has_its_own_sentence_and_remedy() {
         (always(503, &[], "").await, "the store fails, or is overloaded (HTTP 503)", "see to the store"),
     ] {
         let mut config = app.config.clone();
-        config.s3.endpoint = Some(endpoint.clone());
-        config.s3.public_endpoint = Some(endpoint.clone());
+        config.s3.endpoint = Some(endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(endpoint.parse().unwrap());
         let (seen, what) = cause(&check::run(&config, Options::default()).await);
         assert!(seen.contains(told) && seen.starts_with(&endpoint), "{endpoint}: {seen}");
         assert!(what.contains(remedy), "{endpoint}: {what}");
@@ -91,7 +91,7 @@ async fn s3s_own_code_is_read_by_a_get() {
     }
     let app = TestApp::start().await;
     for (code, change) in [
-        ("NoSuchBucket", (|config| config.s3.bucket = "no-such-bucket".to_owned()) as fn(&mut valet::config::Config)),
+        ("NoSuchBucket", (|config| config.s3.bucket = "no-such-bucket".parse().unwrap()) as fn(&mut valet::config::Config)),
         ("SignatureDoesNotMatch", |config| config.s3.credentials.as_mut().unwrap().secret_access_key = "wrong".into()),
         ("InvalidAccessKeyId", |config| config.s3.credentials.as_mut().unwrap().access_key_id = "nobody".to_owned()),
         ("AuthorizationHeaderMalformed", |config| config.s3.region = Some("eu-west-1".to_owned())),
@@ -131,7 +131,7 @@ async fn an_authority_of_ones_own_is_named_in_a_variable() {
         return;
     }
     let app = TestApp::start().await;
-    let upstream = app.config.s3.endpoint.as_ref().unwrap().trim_start_matches("http://").parse().unwrap();
+    let upstream = app.config.s3.endpoint.as_deref().unwrap().trim_start_matches("http://").parse().unwrap();
     let tls = TlsFront::start(upstream).await;
     let https = format!("https://localhost:{}", tls.address().port());
     let settings = Settings::of(&app).but("S3_ENDPOINT", &https);

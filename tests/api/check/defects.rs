@@ -174,8 +174,8 @@ impl Proxy {
             defect,
             mended: Arc::clone(&mended),
             marked: Mutex::default(),
-            upstream: app.config.s3.endpoint.clone().unwrap(),
-            bucket: app.config.s3.bucket.clone(),
+            upstream: app.config.s3.endpoint.as_deref().unwrap().to_owned(),
+            bucket: app.config.s3.bucket.to_string(),
             s3: app.s3.clone(),
             http: reqwest::Client::new(),
         });

@@ -35,7 +35,7 @@ async fn what_cannot_be_listed_is_removed_all_the_same() {
     let mut app = TestApp::start().await;
     app.bucket_put("check/another/object", "image/png", vec![1]).await;
     let proxy = Proxy::start(&app, Defect::ListsNothing).await;
-    app.config.s3.endpoint = Some(proxy.endpoint.clone());
+    app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
     let report = check::run(&app.config, Options::default()).await;
     println!("{report}");
     assert_eq!(app.bucket_keys().await, ["check/another/object"]);
@@ -51,7 +51,7 @@ async fn nothing_is_written_where_it_would_be_retained() {
     }
     let mut app = TestApp::start().await;
     let proxy = Proxy::start(&app, Defect::LocksByDefault).await;
-    app.config.s3.endpoint = Some(proxy.endpoint.clone());
+    app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
     let report = check::run(&app.config, Options { fix: true, loopback: true }).await;
     let Some(Answer::No(seen)) = report.answer("bucket: no default retention") else { panic!("{report}") };
     assert_eq!(seen, "COMPLIANCE for 30 days");

@@ -24,8 +24,8 @@ use crate::app::{Caller, PASSWORD, TestApp, declared, fixture, s3_is_local, sha2
 /// A server that reaches S3 through this proxy, as do its clients.
 async fn through(tap: &Tap, store: &TestApp) -> TestApp {
     TestApp::beside(store, |config| {
-        config.s3.endpoint = Some(tap.endpoint.clone());
-        config.s3.public_endpoint = Some(tap.endpoint.clone());
+        config.s3.endpoint = Some(tap.endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(tap.endpoint.parse().unwrap());
         config.s3.finalize = Finalize::Auto;
         config.cors.exact = vec!["https://app.example".to_owned()];
     })

@@ -37,7 +37,7 @@ pub struct Tap {
 
 impl Tap {
     pub async fn start(app: &TestApp) -> Self {
-        let upstream = app.config.s3.endpoint.clone().unwrap();
+        let upstream = app.config.s3.endpoint.as_deref().unwrap().to_owned();
         let prefix = format!("/{}", app.config.s3.bucket);
         let (http, asked) = (reqwest::Client::new(), Arc::new(Mutex::new(Vec::new())));
         let kept = Arc::clone(&asked);

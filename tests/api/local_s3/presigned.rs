@@ -306,7 +306,7 @@ async fn what_stands_in_the_signed_query_counts() {
         session_token: None,
         expires_at: None,
     };
-    let location = valet::signer::Location::endpoint(&server.base, BUCKET, true).unwrap();
+    let location = valet::signer::Location::endpoint(&server.base.parse().unwrap(), &BUCKET.parse().unwrap(), true);
     let signer = valet::signer::Signer::new(location, "us-east-1", keys);
     let sign = |method: &'static str, query: &[(&'static str, &str)]| sign(&signer, method, query);
     let put = server.http.put(sign("PUT", &[("x-amz-meta-place", "Malmo")])).body("ten bytes!").send().await.unwrap();

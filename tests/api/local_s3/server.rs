@@ -43,7 +43,6 @@ async fn opening_says_what_is_wrong() {
     });
     let error = second.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("in use"), "{error}");
-    assert!(first.create_bucket("../up").unwrap_err().to_string().contains("not a bucket name"));
     for text in [format!("{first:?}"), format!("{:?}", options(&root)), format!("{:#?}", options(&root))] {
         assert!(!text.contains(SECRET), "{text}");
     }
@@ -59,8 +58,11 @@ async fn buckets_and_their_settings() {
     use aws_sdk_s3::types::{CorsConfiguration, CorsRule, PublicAccessBlockConfiguration};
     let server = Server::start().await;
     server.s3.create_bucket().bucket("another").send().await.unwrap();
-    let again = server.s3.create_bucket().bucket("another").send().await.unwrap_err();
-    assert_eq!(again.code(), Some("BucketAlreadyOwnedByYou"));
+    server.s3.create_bucket().bucket("another").send().await.expect("us-east-1 takes it for made");
+    for bad in ["xn--bucket", "bucket-s3alias", "Bucket", "a..b"] {
+        let refused = server.s3.create_bucket().bucket(bad).send().await.unwrap_err();
+        assert_eq!(refused.code(), Some("InvalidBucketName"), "{bad}");
+    }
     let names = server.s3.list_buckets().send().await.unwrap();
     assert_eq!(names.buckets().iter().map(|b| b.name().unwrap()).collect::<Vec<_>>(), ["another", BUCKET]);
     server.s3.head_bucket().bucket("another").send().await.unwrap();

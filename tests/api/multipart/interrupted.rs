@@ -195,7 +195,7 @@ async fn a_client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     }
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.clone().unwrap());
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
     let endpoint = crate::relay::listen(move |request| {
         let (asked, http, upstream) = (asked.clone(), http.clone(), upstream.clone());
@@ -213,7 +213,7 @@ async fn a_client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
         }
     })
     .await;
-    let silent = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint)).await;
+    let silent = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let declared = declared(&file(), "none");
     let loose = json!({ "filename": "d.png", "type": "image/png", "metadata": {} });
     let path = format!("/uppy/{}/s3/multipart", ada.uppy().await);

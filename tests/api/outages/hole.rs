@@ -47,7 +47,7 @@ impl Hole {
     }
 
     pub async fn before_s3(app: &TestApp) -> Self {
-        let endpoint = app.config.s3.endpoint.clone().unwrap();
+        let endpoint = app.config.s3.endpoint.as_deref().unwrap().to_owned();
         Self::before(endpoint.trim_start_matches("http://").to_owned()).await
     }
 

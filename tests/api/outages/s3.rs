@@ -7,7 +7,7 @@ use crate::app::finalize;
 const COMPLETING: Duration = Duration::from_secs(41);
 
 async fn server(app: &TestApp, hole: &Hole, finalize: &str) -> (Process, Client, Client) {
-    let real = app.config.s3.endpoint.clone().unwrap();
+    let real = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     // Clients reach it all the same.
     let settings = Settings::of(app).but("S3_ENDPOINT", &hole.endpoint()).but("S3_PUBLIC_ENDPOINT", &real);
     let (process, mut client, admin) = watched(settings.but("S3_FINALIZE", finalize).but("SWEEP_INTERVAL", "1s")).await;

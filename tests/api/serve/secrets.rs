@@ -182,7 +182,7 @@ async fn o1_nor_when_things_fail() {
     let app = TestApp::start().await;
     let (database, store) = (Hole::before_mongodb(&app).await, Hole::before_s3(&app).await);
     let settings = Settings::of(&app).but("MONGODB_URI", &database.uri(&app)).but("S3_ENDPOINT", &store.endpoint());
-    let public = app.config.s3.endpoint.clone().unwrap();
+    let public = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     let (process, mut client) = settings.but("S3_PUBLIC_ENDPOINT", &public).but("RUST_LOG", LOUD).listening().await;
     let secrets = use_everything(&mut client).await;
     let (_, ticket) = client.post("/api/images/upload", &declared("a.png", "image/png", &unique_png())).await;

@@ -133,7 +133,7 @@ async fn dead_calls_hold_up_no_other_image() {
     for _ in 0..100 {
         ada.issue("b.png", "image/png", &unique_png()).await;
     }
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.clone().unwrap());
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let endpoint = listen(move |request| {
         let (dead, http, upstream) = (dead.clone(), http.clone(), upstream.clone());
         async move {
@@ -146,7 +146,7 @@ async fn dead_calls_hold_up_no_other_image() {
         }
     })
     .await;
-    let beside = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint)).await;
+    let beside = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     let swept = beside.sweep(after(25 * HOUR)).await;
     assert_eq!((swept.expired, swept.failed), (100, 3), "{swept:?}");
     let counted = app.db.collection::<Document>("images").count_documents(doc! { "sweepFailures": 1 }).await.unwrap();
@@ -162,7 +162,7 @@ async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
     for status in [403, 500, 502, 503] {
         failing.push((ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
     }
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.clone().unwrap());
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let statuses = failing.clone();
     let endpoint = listen(move |request| {
         let (http, upstream) = (http.clone(), upstream.clone());
@@ -178,7 +178,7 @@ async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
     })
     .await;
     let beside = TestApp::beside(&app, |config| {
-        config.s3.endpoint = Some(endpoint);
+        config.s3.endpoint = Some(endpoint.parse().unwrap());
         config.sweep.interval = Duration::from_secs(3600);
     })
     .await;
@@ -214,7 +214,7 @@ async fn an_owner_whose_calls_hang_keeps_no_other_waiting() {
         record
     });
     images.insert_many(crowd).await.unwrap();
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.clone().unwrap());
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let (hung, mut hangs) = tokio::sync::mpsc::unbounded_channel();
     let eve_id = eve.id.clone();
     let endpoint = listen(move |request| {
@@ -230,7 +230,7 @@ async fn an_owner_whose_calls_hang_keeps_no_other_waiting() {
         }
     })
     .await;
-    let _beside = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint)).await;
+    let _beside = TestApp::beside(&app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
     for _ in 0..3 {
         hangs.recv().await.unwrap();
     }

@@ -53,9 +53,9 @@ struct Inside {
 
 impl Obeying {
     pub async fn start(app: &TestApp, seals: Seals) -> Self {
-        let (upstream, bucket) = (app.config.s3.endpoint.clone().unwrap(), app.config.s3.bucket.clone());
+        let (upstream, bucket) = (app.config.s3.endpoint.as_deref().unwrap().to_owned(), app.config.s3.bucket.to_string());
         let keys = app.config.s3.credentials.clone().unwrap();
-        let location = Location::endpoint(&upstream, &bucket, true).unwrap();
+        let location = Location::endpoint(&upstream.parse().unwrap(), &app.config.s3.bucket, true);
         let inside = Arc::new(Inside {
             seals,
             signer: Signer::new(location, "us-east-1", keys.clone()),

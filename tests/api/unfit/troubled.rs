@@ -36,7 +36,7 @@ impl Troubled {
     async fn start(store: &TestApp, status: u16, is_hit: IsHit) -> Self {
         let is_mended = Arc::<AtomicBool>::default();
         let (mended, http, upstream) =
-            (Arc::clone(&is_mended), reqwest::Client::new(), store.config.s3.endpoint.clone().unwrap());
+            (Arc::clone(&is_mended), reqwest::Client::new(), store.config.s3.endpoint.as_deref().unwrap().to_owned());
         let answer = move |request: Request<Incoming>| {
             let (mended, http, upstream) = (Arc::clone(&mended), http.clone(), upstream.clone());
             async move {

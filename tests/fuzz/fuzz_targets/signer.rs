@@ -21,7 +21,7 @@ use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use valet::signer::{AwsEndpoint, Credentials, Form, Location, MAX_EXPIRES, Request, Signer};
+use valet::signer::{AwsEndpoint, BucketName, Credentials, Form, Location, MAX_EXPIRES, Request, Signer};
 
 const ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
@@ -48,8 +48,12 @@ fn value(text: &str) -> String {
     text.chars().filter(char::is_ascii_graphic).collect()
 }
 
+fn bucket() -> BucketName {
+    "bucket".parse().expect("a good name")
+}
+
 static PLAIN: LazyLock<Location> =
-    LazyLock::new(|| Location::aws(REGION, "bucket", false, AwsEndpoint::default()).expect("a good region"));
+    LazyLock::new(|| Location::aws(REGION, &bucket(), false, AwsEndpoint::default()).expect("a good region"));
 
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);
@@ -59,7 +63,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (content_type, digest) = (value(next()), value(next()));
     let Some(key_start) = key.chars().next() else { return };
     let style = key_start.is_ascii_lowercase();
-    let location = Location::endpoint(endpoint, "bucket", style).unwrap_or_else(|_| PLAIN.clone());
+    let location = endpoint.parse().map_or_else(|_| PLAIN.clone(), |endpoint| Location::endpoint(&endpoint, &bucket(), style));
 
     // Time and life from the text as well.
     let seed = text.bytes().fold(17_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));

@@ -1,0 +1,308 @@
+//! Browsers' forms ("POST Object" in the S3 API reference): their fields, their signature, and the answer.
+//!
+//! The protocol layer reads forms too, but holds files in memory and differs from AWS in what it refuses, and how.
+
+use std::sync::Arc;
+use std::time::Duration as StdDuration;
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::BodyExt as _;
+use hyper::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, HOST, HeaderMap, HeaderName, HeaderValue, LOCATION};
+use hyper::http::request::Parts;
+use hyper::{Response, StatusCode};
+use multer::{Field, Multipart};
+use s3s::dto::{ChecksumAlgorithm, Timestamp, TimestampFormat};
+use s3s::{Body, HttpResponse, S3Error, S3ErrorCode, S3Result, s3_error};
+use secrecy::{ExposeSecret as _, SecretString};
+use time::OffsetDateTime;
+use tokio::time::timeout;
+use url::Url;
+
+use super::checksum::{Algorithm, Claims, Sums};
+use super::condition::WriteCondition;
+use super::errors::{Refused, escaped};
+use super::folder::Folder;
+use super::gate::Shared;
+use super::guard;
+use super::ingest::Length;
+use super::listing::percent_encode;
+use super::object::{Headers, Meta, millis};
+use super::policy::{Fields, Policy};
+use super::put::{self, NewObject};
+
+/// The longest that the fields before the file may be together, in bytes (AWS: 20 KB).
+const MAX_FIELDS: usize = 20 * 1024;
+/// How long the fields may take to come.
+const FIELDS_TIMEOUT: StdDuration = StdDuration::from_secs(60);
+/// How long a version 4 signature of a form may be used, in seconds, whatever its policy says.
+const MAX_AGE: u32 = 604_800;
+
+/// The keys that forms are signed with, and where.
+pub(super) struct Signing {
+    /// The one access key id.
+    pub(super) access_key: String,
+    /// Its secret.
+    pub(super) secret_key: SecretString,
+    /// The server's region.
+    pub(super) region: String,
+}
+
+/// A form up to its file.
+struct Form {
+    fields: Fields,
+    file: Field<'static>,
+}
+
+/// Stores the file of a form.
+///
+/// # Errors
+/// 4xx as AWS answers; nothing is stored then.
+pub(super) async fn post(folder: &Arc<Folder>, signing: &Signing, parts: &Parts, body: Shared) -> Result<HttpResponse, Refused> {
+    let name = parts.uri.path().trim_matches('/');
+    if name.is_empty() || name.contains('/') {
+        return Err(s3_error!(MethodNotAllowed, "The specified method is not allowed against this resource.").into());
+    }
+    let bucket = folder.bucket(name)?;
+    let read = timeout(FIELDS_TIMEOUT, Form::read(&parts.headers, body)).await;
+    let mut form = read.map_err(|_elapsed| s3_error!(RequestTimeout, "The form's fields did not come in time."))??;
+    let policy = signing.check(&form.fields, OffsetDateTime::now_utc())?;
+    // A field of that name must be true, and the policy speaks of the bucket in any case.
+    if form.fields.insert("bucket".to_owned(), name.to_owned()).is_some_and(|said| said != name) {
+        return Err(s3_error!(
+            AccessDenied,
+            "Invalid according to Policy: Policy Condition failed: [\"eq\", \"$bucket\", \"{name}\"]"
+        )
+        .into());
+    }
+    policy.check(&form.fields, OffsetDateTime::now_utc())?;
+    let new = form.object()?;
+    let file = form.file.map(|chunk| chunk.map_err(|e| malformed(&e)));
+    let stored = put::store(folder, bucket, new, file, Length::Within(policy.length.clone()), None).await;
+    match stored {
+        Ok(meta) => Ok(answer(&form.fields, &meta, name, &parts.headers)),
+        Err(error) => Err(with_bounds(error, &policy)),
+    }
+}
+
+/// Adds the bound that the file's length is beyond.
+fn with_bounds(error: S3Error, policy: &Policy) -> Refused {
+    let members = match error.code() {
+        S3ErrorCode::EntityTooLarge => vec![("MaxSizeAllowed", policy.length.end().to_string())],
+        S3ErrorCode::EntityTooSmall => vec![("MinSizeAllowed", policy.length.start().to_string())],
+        _ => Vec::new(),
+    };
+    Refused { error, members }
+}
+
+fn malformed(error: &multer::Error) -> S3Error {
+    s3_error!(MalformedPOSTRequest, "The body of your POST request is not well-formed multipart/form-data: {error}")
+}
+
+fn argument(message: &str, name: &'static str, value: &str) -> Refused {
+    let members = vec![("ArgumentName", name.to_owned()), ("ArgumentValue", value.to_owned())];
+    Refused { error: S3Error::with_message(S3ErrorCode::InvalidArgument, message.to_owned()), members }
+}
+
+impl Form {
+    /// Reads as far as the file. Fields after it are ignored.
+    async fn read(headers: &HeaderMap, body: Shared) -> Result<Self, Refused> {
+        let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let boundary = multer::parse_boundary(kind).map_err(|e| malformed(&e))?;
+        let mut parts = Multipart::new(body.into_data_stream(), boundary);
+        let (mut fields, mut size) = (Fields::new(), 0);
+        while let Some(mut part) = parts.next_field().await.map_err(|e| malformed(&e))? {
+            let name = part.name().unwrap_or_default().to_ascii_lowercase();
+            if name == "file" {
+                check_key(&fields)?;
+                put_file_name(&mut fields, part.file_name().unwrap_or_default());
+                return Ok(Self { fields, file: part });
+            }
+            size += name.len();
+            let mut value = Vec::new();
+            while let Some(chunk) = part.chunk().await.map_err(|e| malformed(&e))? {
+                size += chunk.len();
+                value.extend_from_slice(&chunk);
+                if size > MAX_FIELDS {
+                    let code = S3ErrorCode::Custom("MaxPostPreDataLengthExceeded".into());
+                    let text = "Your POST request fields preceding the upload file were too large.";
+                    let mut error = S3Error::with_message(code, text);
+                    error.set_status_code(StatusCode::BAD_REQUEST);
+                    return Err(error.into());
+                }
+            }
+            let value = String::from_utf8(value).map_err(|_| s3_error!(InvalidArgument, "A form's fields must be in UTF-8."))?;
+            if fields.insert(name, value).is_some() {
+                return Err(s3_error!(InvalidArgument, "Each field of a form must be given once.").into());
+            }
+        }
+        check_key(&fields)?;
+        Err(argument("POST requires exactly one file upload per request.", "file", "0"))
+    }
+
+    /// Returns the fields' meaning for the object that the file becomes.
+    fn object(&self) -> S3Result<NewObject> {
+        let text = |name: &str| self.fields.get(name).cloned();
+        let expires = text("expires").and_then(|date| Timestamp::parse(TimestampFormat::HttpDate, &date).ok());
+        let user =
+            self.fields.iter().filter_map(|(name, value)| Some((name.strip_prefix("x-amz-meta-")?.to_owned(), value.clone())));
+        let headers = Headers {
+            content_type: text("content-type"),
+            cache_control: text("cache-control"),
+            content_disposition: text("content-disposition"),
+            content_encoding: put::stored_encoding(self.fields.get("content-encoding").map(String::as_str)),
+            content_language: text("content-language"),
+            expires: expires.as_ref().map(millis),
+            user: put::user_metadata(Some(user.collect()))?,
+        };
+        let sums: Sums = Algorithm::ALL.into_iter().filter_map(|a| Some((a, text(a.header())?))).collect();
+        let announced = text("x-amz-checksum-algorithm").or_else(|| text("x-amz-sdk-checksum-algorithm"));
+        let announced = announced.map(ChecksumAlgorithm::from);
+        Ok(NewObject {
+            key: text("key").unwrap_or_default(),
+            headers,
+            claims: Claims::new(sums, self.fields.get("content-md5").map(String::as_str), announced.as_ref())?,
+            condition: WriteCondition::Always,
+        })
+    }
+}
+
+fn check_key(fields: &Fields) -> Result<(), Refused> {
+    if fields.get("key").is_some_and(|key| !key.is_empty()) {
+        return Ok(());
+    }
+    let text = "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields.";
+    Err(argument(text, "key", ""))
+}
+
+/// Puts the file's name, without the folders that some browsers send with it, in the place of `${filename}` in any field. Policies
+/// are checked afterwards.
+fn put_file_name(fields: &mut Fields, sent: &str) {
+    let name = sent.rsplit(['/', '\\']).next().unwrap_or_default();
+    for value in fields.values_mut().filter(|value| value.contains("${filename}")) {
+        *value = value.replace("${filename}", name);
+    }
+}
+
+impl Signing {
+    /// Checks a form's signature, of version 4 or, as AWS does for buckets from before June 2020, of version 2. Returns its policy.
+    fn check(&self, fields: &Fields, now: OffsetDateTime) -> Result<Policy, Refused> {
+        let text = |name: &str| fields.get(name).map(String::as_str);
+        let lacks = |name: &'static str| {
+            argument(
+                &format!(
+                    "Bucket POST must contain a field named '{name}'.  If it is specified, please check the order of the fields."
+                ),
+                name,
+                "",
+            )
+        };
+        let policy = text("policy").ok_or_else(|| s3_error!(AccessDenied, "Access Denied"))?;
+        let is_right = if text("x-amz-algorithm").is_some() || text("x-amz-credential").is_some() {
+            let algorithm = text("x-amz-algorithm").ok_or_else(|| lacks("X-Amz-Algorithm"))?;
+            let credential = text("x-amz-credential").ok_or_else(|| lacks("X-Amz-Credential"))?;
+            let date = text("x-amz-date").ok_or_else(|| lacks("X-Amz-Date"))?;
+            let signature = text("x-amz-signature").ok_or_else(|| lacks("X-Amz-Signature"))?;
+            if algorithm != guard::ALGORITHM {
+                return Err(argument("X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"", "X-Amz-Algorithm", algorithm));
+            }
+            let key = self.day_key(credential, date, now)?;
+            hmac::verify(&key, policy.as_bytes(), &unhex(signature)).is_ok()
+        } else {
+            let id = text("awsaccesskeyid").ok_or_else(|| lacks("AWSAccessKeyId"))?;
+            let signature = text("signature").ok_or_else(|| lacks("Signature"))?;
+            self.check_id(id)?;
+            let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, self.secret_key.expose_secret().as_bytes());
+            hmac::verify(&key, policy.as_bytes(), &BASE64.decode(signature).unwrap_or_default()).is_ok()
+        };
+        if !is_right {
+            let text = "The request signature we calculated does not match the signature you provided. Check your key and signing method.";
+            let members = vec![("AWSAccessKeyId", self.access_key.clone()), ("StringToSign", policy.to_owned())];
+            return Err(Refused { error: s3_error!(SignatureDoesNotMatch, "{text}"), members });
+        }
+        Ok(Policy::parse(policy)?)
+    }
+
+    fn check_id(&self, id: &str) -> Result<(), Refused> {
+        if id == self.access_key {
+            return Ok(());
+        }
+        let error = s3_error!(InvalidAccessKeyId, "The AWS Access Key Id you provided does not exist in our records.");
+        Err(Refused { error, members: vec![("AWSAccessKeyId", id.to_owned())] })
+    }
+
+    /// Returns the key that a credential's scope signs with.
+    fn day_key(&self, credential: &str, date: &str, now: OffsetDateTime) -> Result<hmac::Key, Refused> {
+        let wrong = |message: &str| argument(message, "X-Amz-Credential", credential);
+        let Some(scope) = guard::Scope::parse(credential) else {
+            return Err(wrong("the Credential is mal-formed; expecting \"<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request\"."));
+        };
+        self.check_id(scope.access_key)?;
+        if scope.service != "s3" {
+            return Err(wrong("incorrect service. This endpoint belongs to \"s3\"."));
+        }
+        if scope.region != self.region {
+            let mut refused = wrong(&format!("the region '{}' is wrong; expecting '{}'", scope.region, self.region));
+            refused.members.push(("Region", self.region.clone()));
+            return Err(refused);
+        }
+        let Some(signed_at) = guard::parse_time(date) else {
+            return Err(argument("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"", "X-Amz-Date", date));
+        };
+        if !date.starts_with(scope.date) {
+            return Err(wrong("the date of the Credential is not that of X-Amz-Date."));
+        }
+        guard::check_life(signed_at, MAX_AGE, now)?;
+        let secret = format!("AWS4{}", self.secret_key.expose_secret());
+        let first = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        Ok([scope.date, scope.region, scope.service, "aws4_request"]
+            .iter()
+            .fold(first, |key, step| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, step.as_bytes()).as_ref())))
+    }
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let pair = |at: usize| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok();
+    (0..text.len() / 2).map_while(pair).collect()
+}
+
+fn answer(fields: &Fields, meta: &Meta, bucket: &str, headers: &HeaderMap) -> HttpResponse {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let location = format!("http://{host}/{bucket}/{}", percent_encode(&meta.key));
+    let tag = format!("\"{}\"", meta.etag);
+    let asked = fields.get("success_action_redirect").or_else(|| fields.get("redirect"));
+    let status = fields.get("success_action_status").map_or("204", String::as_str);
+    let mut response = Response::new(Body::empty());
+    let mut given: Vec<(HeaderName, String)> = vec![(ETAG, tag.clone())];
+    // AWS passes over a redirect that is no URL.
+    if let Some(url) = asked.and_then(|url| Url::parse(url).ok()).filter(|url| matches!(url.scheme(), "http" | "https")) {
+        let mut url = url;
+        url.query_pairs_mut().append_pair("bucket", bucket).append_pair("key", &meta.key).append_pair("etag", &tag);
+        *response.status_mut() = StatusCode::SEE_OTHER;
+        given.push((LOCATION, url.to_string()));
+    } else {
+        given.push((LOCATION, location.clone()));
+        *response.status_mut() = match status {
+            "200" => StatusCode::OK,
+            "201" => StatusCode::CREATED,
+            _ => StatusCode::NO_CONTENT,
+        };
+        if status == "201" {
+            let [location, key, tag] = [&location, &meta.key, &tag].map(|text| escaped(text));
+            let xml = format!(
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<PostResponse><Location>{location}</Location><Bucket>{bucket}</Bucket>\
+                 <Key>{key}</Key><ETag>{tag}</ETag></PostResponse>"
+            );
+            given.extend([(CONTENT_TYPE, "application/xml".to_owned()), (CONTENT_LENGTH, xml.len().to_string())]);
+            *response.body_mut() = Body::from(Bytes::from(xml));
+        }
+    }
+    let sums = meta.named_sums().into_iter().map(|(algorithm, sum)| (HeaderName::from_static(algorithm.header()), sum));
+    given.extend(sums);
+    let given = given.into_iter().filter_map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?)));
+    response.headers_mut().extend(given);
+    response
+}
