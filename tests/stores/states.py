@@ -76,3 +76,5 @@ ALL = {
 }
 # `valet check --fix` comes first.
 FIXED = (set_up_with_rules_of_others,)
+# A server is started on it afterwards.
+SERVED = (as_it_was_made,)

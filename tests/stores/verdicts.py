@@ -1,5 +1,5 @@
 """Compares the verdicts of `valet check --json` with what another client sees of the same store: every name of docs/check.md, in
-buckets that are made for it, in several states.
+buckets that are made for it, in several states; and whether a server keeps its promises there.
 
     S3_ENDPOINT=… AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_REGION=… MONGODB_URI=… python verdicts.py VALET
 
@@ -19,6 +19,7 @@ import deviations
 import states
 from answers import Answers
 from bucket import Bucket
+from served import Server, broken_promises
 
 ORIGIN = "https://app.example"
 MAX_BYTES = 8 << 20
@@ -38,9 +39,8 @@ class Store:
         keys = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
         return Bucket(os.environ["S3_ENDPOINT"], *keys, self.region, name)
 
-    def check(self, bucket: Bucket, database: str, *more: str) -> dict:
-        """What `valet check --json` says."""
-        settings = {
+    def settings(self, bucket: Bucket, database: str) -> dict[str, str]:
+        return {
             "S3_BUCKET": bucket.name,
             "S3_FORCE_PATH_STYLE": "true",
             "MONGODB_DATABASE": database,
@@ -52,8 +52,11 @@ class Store:
             "AWS_EC2_METADATA_DISABLED": "true",
             "JWT_SECRET": os.environ.get("JWT_SECRET", uuid.uuid4().hex * 2),
         }
-        command = [self.valet, "check", "--json", *more]
-        done = subprocess.run(command, check=False, env=os.environ | settings, capture_output=True, text=True, timeout=300)
+
+    def check(self, bucket: Bucket, database: str, *more: str) -> dict:
+        """What `valet check --json` says."""
+        command, settings = [self.valet, "check", "--json", *more], os.environ | self.settings(bucket, database)
+        done = subprocess.run(command, check=False, env=settings, capture_output=True, text=True, timeout=300)
         report = json.loads(done.stdout)
         if (done.returncode == 0) != report["sound"]:
             raise SystemExit(f"valet check exits {done.returncode}, and says sound: {report['sound']}\n{done.stderr}")
@@ -74,7 +77,11 @@ class Store:
             before = bucket.keys()
             report = self.check(bucket, database.name)
             left = set(bucket.keys()) ^ set(before)
-            found = compared(report, bucket, Answers(bucket, self.mongodb, database.name, ORIGIN, MAX_BYTES))
+            answers = Answers(bucket, self.mongodb, database.name, ORIGIN, MAX_BYTES)
+            found = compared(report, answers)
+            if state in states.SERVED:
+                with Server(self.valet, self.settings(bucket, database.name)) as server:
+                    found += broken_promises(server, answers.outcome.obeyed, answers.outcome.is_open)
             found += [f"the check changed what lies in the bucket: {sorted(left)}"] if left else []
             counts = ", ".join(f"{count} {word}" for word, count in report["counts"].items())
             print(f"{title}: {counts}; {len(found)} differences, {time.monotonic() - began:.0f} s")
@@ -84,7 +91,7 @@ class Store:
             remove(bucket)
 
 
-def compared(report: dict, bucket: Bucket, answers: Answers) -> list[str]:
+def compared(report: dict, answers: Answers) -> list[str]:
     said = {finding["name"]: finding["verdict"] for finding in report["findings"]}
     seen = answers.all(list(said), said)
     differences = []
