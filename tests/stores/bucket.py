@@ -90,7 +90,7 @@ class Bucket:
             config=Config(
                 signature_version="s3v4",
                 s3={"addressing_style": "path"},
-                retries={"max_attempts": 0},
+                retries={"max_attempts": 2},
                 max_pool_connections=32,
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",

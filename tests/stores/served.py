@@ -40,7 +40,7 @@ class Server:
         self.process = subprocess.Popen([valet, "serve"], env=settings, stdout=self.log, stderr=self.log)
 
     def __enter__(self) -> Self:
-        for _ in range(300):
+        for _ in range(1200):
             listening = re.search(r"listening.* address=(\S+)", Path(self.log.name).read_text())
             if listening and send("GET", f"http://{listening[1]}/readyz").ok:
                 self.address = f"http://{listening[1]}"
