@@ -414,15 +414,18 @@ class Answers:
         found = self.setting("get_bucket_lifecycle_configuration") or {}
         return [rule for rule in found.get("Rules", []) if rule["Status"] == "Enabled"]
 
-    def abort_days(self) -> list[int]:
-        aborts = [rule for rule in self.rules() if "AbortIncompleteMultipartUpload" in rule and is_plain(rule)]
-        return [rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] for rule in aborts if "u/".startswith(prefix(rule))]
+    def aborting(self) -> list[dict]:
+        return [rule for rule in self.rules() if "AbortIncompleteMultipartUpload" in rule]
 
     def bucket_abandoned_multiparts(self):
-        return self.abort_days() != []
+        # Clients open uploads under both; `in/` has those of Uppy's own client.
+        plain = [prefix(rule) for rule in self.aborting() if is_plain(rule)]
+        return all(any(ours.startswith(of) for of in plain) for ours in ("u/", "in/"))
 
     def bucket_live_multiparts(self):
-        return all(days >= LIVE_DAYS for days in self.abort_days())
+        touching = self.touching(lambda rule: rule in self.aborting())
+        early = [rule for rule in touching if rule["AbortIncompleteMultipartUpload"]["DaysAfterInitiation"] < LIVE_DAYS]
+        return not any({"u/", "in/"} & set(rule["Ours"]) for rule in early)
 
     def touching(self, is_meant) -> list[dict]:
         """The rules that touch the server's keys, whose objects have no tags."""

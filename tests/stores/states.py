@@ -36,7 +36,7 @@ def set_up_with_rules_of_others(bucket: Bucket, database) -> bool:
     scope = lambda name, **members: {"ID": name, "Status": "Enabled", **members}
     rules = [
         scope("expire", Filter={"Prefix": "u/"}, Expiration={"Days": 30}),
-        scope("abort", Filter={"Prefix": ""}, AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1}),
+        scope("abort", Filter={"Prefix": "in/"}, AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1}),
     ]
     archive = scope("archive", Filter={"Prefix": "in/"}, Transitions=[{"Days": 30, "StorageClass": "GLACIER"}])
     attempt(bucket, "put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
