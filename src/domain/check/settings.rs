@@ -106,12 +106,11 @@ async fn lifecycle(lab: &Lab<'_>, needed: i32, report: &mut Report) {
             return;
         }
     };
-    let (aborted, spared) = match found.aborts_after {
-        Some(days) => (Answer::Yes(format!("after {days} days")), holds(days >= needed, format!("after {days} days"))),
-        None => (Answer::No("no rule".to_owned()), Answer::Yes("no rule".to_owned())),
-    };
-    report.add(&rules::LIFECYCLE, aborted);
-    report.add(&rules::LIFECYCLE_EARLY, spared);
+    let after = |days: Option<i32>, none: &str| days.map_or_else(|| none.to_owned(), |days| format!("after {days} days"));
+    let no_rule = if found.aborts_any_after.is_some() { "no rule for all of them" } else { "no rule" };
+    report.add(&rules::LIFECYCLE, holds(found.aborts_all_after.is_some(), after(found.aborts_all_after, no_rule)));
+    let is_early = found.aborts_any_after.is_some_and(|days| days < needed);
+    report.add(&rules::LIFECYCLE_EARLY, holds(!is_early, after(found.aborts_any_after, "no rule")));
     // What is not confirmed by then never will be.
     let is_over = |touched: &Touched| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
     let expiring: Vec<_> = found.expiring.iter().filter(|touched| !is_over(touched)).map(said).collect();

@@ -5,11 +5,16 @@ use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass}
 /// The beginnings of Valet's keys: images, uploads that are not final yet, and the deployment's id.
 const OURS: [&str; 3] = ["u/", "in/", "valet/"];
 
+/// The beginnings of the keys at which clients open multipart uploads.
+const MULTIPARTS: [&str; 2] = ["u/", "in/"];
+
 /// What rules do to Valet's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifecycle {
-    /// After how many days an unfinished multipart upload is aborted: the soonest.
-    pub aborts_after: Option<i32>,
+    /// After how many days every unfinished multipart upload is aborted; `None` where some stay.
+    pub aborts_all_after: Option<i32>,
+    /// After how many days the first unfinished multipart upload is aborted; `None` where all stay.
+    pub aborts_any_after: Option<i32>,
     /// Rules that delete current objects.
     pub expiring: Vec<Touched>,
     /// Rules that move objects to a storage class from which they cannot be read at once.
@@ -60,21 +65,31 @@ impl<'a> Scope<'a> {
         if self.tagged { Vec::new() } else { OURS.iter().filter(meets).copied().collect() }
     }
 
-    /// Whether it has every multipart upload under `u/`.
-    fn has_all_multiparts(&self) -> bool {
-        !self.tagged && !self.sized && "u/".starts_with(self.prefix)
+    /// Whether it has every multipart upload whose key begins so.
+    fn has_all_under(&self, beginning: &str) -> bool {
+        !self.tagged && !self.sized && beginning.starts_with(self.prefix)
+    }
+
+    /// Whether it may have one of Valet's multipart uploads.
+    fn has_any_multipart(&self) -> bool {
+        self.ours().iter().any(|ours| MULTIPARTS.contains(ours))
     }
 }
 
 impl Lifecycle {
     /// Sums up the rules that are enabled.
     pub(super) fn of(rules: &[LifecycleRule]) -> Self {
-        let mut all = Self::default();
+        let soonest = |is_meant: &dyn Fn(&Scope<'_>) -> bool| {
+            rules.iter().filter(|rule| is_meant(&Scope::of(rule))).filter_map(abort_days).min()
+        };
+        let of_each = MULTIPARTS.map(|beginning| soonest(&|scope| scope.has_all_under(beginning)));
+        let mut all = Self {
+            aborts_all_after: of_each.into_iter().collect::<Option<Vec<_>>>().and_then(|days| days.into_iter().max()),
+            aborts_any_after: soonest(&|scope| scope.has_any_multipart()),
+            ..Self::default()
+        };
         for rule in rules.iter().filter(|rule| *rule.status() == ExpirationStatus::Enabled) {
             let scope = Scope::of(rule);
-            if let Some(days) = aborts_after(rule) {
-                all.aborts_after = Some(all.aborts_after.map_or(days, |soonest| soonest.min(days)));
-            }
             let touched = |days| Touched { rule: rule.id().unwrap_or("without a name").to_owned(), prefixes: scope.ours(), days };
             if let Some(expiration) = rule.expiration().filter(|it| it.days().is_some() || it.date().is_some()) {
                 all.expiring.push(touched(expiration.days()));
@@ -89,10 +104,15 @@ impl Lifecycle {
     }
 }
 
-/// After how many days an enabled rule aborts all multipart uploads under `u/`.
-pub(super) fn aborts_after(rule: &LifecycleRule) -> Option<i32> {
-    let is_meant = *rule.status() == ExpirationStatus::Enabled && Scope::of(rule).has_all_multiparts();
-    rule.abort_incomplete_multipart_upload().filter(|_| is_meant)?.days_after_initiation()
+/// After how many days the rule, by itself, aborts every multipart upload.
+pub(super) fn aborts_all_after(rule: &LifecycleRule) -> Option<i32> {
+    Lifecycle::of(std::slice::from_ref(rule)).aborts_all_after
+}
+
+/// After how many days the rule aborts multipart uploads, if it is enabled.
+fn abort_days(rule: &LifecycleRule) -> Option<i32> {
+    let is_enabled = *rule.status() == ExpirationStatus::Enabled;
+    rule.abort_incomplete_multipart_upload().filter(|_| is_enabled)?.days_after_initiation()
 }
 
 /// Whether its objects have to be restored before they can be read.
@@ -171,16 +191,30 @@ mod tests {
     }
 
     #[test]
-    fn multiparts_are_covered_by_rules_for_all_of_them() {
-        let abort = |n| AbortIncompleteMultipartUpload::builder().days_after_initiation(n).build();
-        let after = |filter| aborts_after(&rule(filter).abort_incomplete_multipart_upload(abort(9)).build().unwrap());
-        assert_eq!([after(prefix("")), after(prefix("u/"))], [Some(9), Some(9)]);
-        let sized = LifecycleRuleFilter::builder().object_size_greater_than(1).build();
-        for filter in [prefix("in/"), prefix("u/a"), prefix("logs/"), sized] {
-            assert_eq!(after(filter), None);
+    fn rules_for_some_multiparts_are_told_from_those_for_all() {
+        let abort = |filter, n| {
+            let days = AbortIncompleteMultipartUpload::builder().days_after_initiation(n).build();
+            rule(filter).abort_incomplete_multipart_upload(days)
+        };
+        let sized = || LifecycleRuleFilter::builder().object_size_greater_than(1).build();
+        let tagged = || LifecycleRuleFilter::builder().tag(Tag::builder().key("a").value("b").build().unwrap()).build();
+        for (rules, all, any) in [
+            (vec![], None, None),
+            (vec![(prefix(""), 9)], Some(9), Some(9)),
+            (vec![(prefix(""), 9), (prefix(""), 2)], Some(2), Some(2)),
+            (vec![(prefix("u/"), 9)], None, Some(9)),
+            (vec![(prefix("in/"), 1)], None, Some(1)),
+            (vec![(prefix("u/"), 9), (prefix("in/"), 3)], Some(9), Some(3)),
+            (vec![(prefix(""), 9), (prefix("in/"), 1)], Some(9), Some(1)),
+            (vec![(prefix(""), 9), (prefix("u/0123"), 1)], Some(9), Some(1)),
+            (vec![(sized(), 1)], None, Some(1)),
+            (vec![(prefix("logs/"), 1), (prefix("valet/"), 1), (tagged(), 1)], None, None),
+        ] {
+            let made: Vec<_> = rules.iter().map(|(filter, days)| abort(filter.clone(), *days).build().unwrap()).collect();
+            let found = Lifecycle::of(&made);
+            assert_eq!((found.aborts_all_after, found.aborts_any_after), (all, any), "{rules:?}");
         }
-        let soonest =
-            [abort(9), abort(2)].map(|abort| rule(prefix("")).abort_incomplete_multipart_upload(abort).build().unwrap());
-        assert_eq!(Lifecycle::of(&soonest).aborts_after, Some(2));
+        let off = abort(prefix(""), 9).status(ExpirationStatus::Disabled).build().unwrap();
+        assert_eq!(Lifecycle::of(&[off]), Lifecycle::default());
     }
 }

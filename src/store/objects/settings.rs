@@ -16,7 +16,7 @@ use aws_sdk_s3::{
 use super::{
     Objects, StoreError,
     errors::{failed, lists_objects, status},
-    lifecycle::{Lifecycle, aborts_after},
+    lifecycle::{Lifecycle, aborts_all_after},
 };
 use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS, BUCKET_RESPONSE_HEADERS};
 
@@ -99,7 +99,7 @@ impl Objects {
             .build()
             .map_err(|_| unbuilt("PutBucketLifecycleConfiguration"))?;
         let rules = present.as_ref().map(GetBucketLifecycleConfigurationOutput::rules).unwrap_or_default();
-        if rules.iter().any(|rule| rule.id() == Some(RULE) && aborts_after(rule) == Some(days)) {
+        if rules.iter().any(|rule| rule.id() == Some(RULE) && aborts_all_after(rule) == Some(days)) {
             return Ok(Change::None);
         }
         let others = rules.iter().filter(|rule| rule.id() != Some(RULE)).cloned();

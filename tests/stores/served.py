@@ -1,0 +1,168 @@
+"""What a server on the store hands out, and what a stranger makes of it: the URLs of `valet serve` itself, sent with the headers and
+bodies that they were not signed for."""
+
+import json
+import os
+import re
+import struct
+import subprocess
+import tempfile
+import time
+import urllib.parse
+import uuid
+import zlib
+from pathlib import Path
+from typing import Self
+
+from bucket import Response, send, sha256
+from deviations import added_headers
+
+REFUSED = "not_supported_by_store"
+
+
+def png() -> bytes:
+    """A small image, other bytes each time."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + os.urandom(24) for _ in range(8))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+class Server:
+    """A `valet serve` of its own, for as long as the context lasts."""
+
+    def __init__(self, valet: str, settings: dict[str, str]):
+        self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 (closed when the server has ended)
+        settings = os.environ | settings | {"BIND": "127.0.0.1:0", "RATE_LIMIT": "off", "LOG_FORMAT": "text"}
+        self.process = subprocess.Popen([valet, "serve"], env=settings, stdout=self.log, stderr=self.log)
+
+    def __enter__(self) -> Self:
+        for _ in range(1200):
+            listening = re.search(r"listening.* address=(\S+)", Path(self.log.name).read_text())
+            if listening and send("GET", f"http://{listening[1]}/readyz").ok:
+                self.address = f"http://{listening[1]}"
+                return self
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.1)
+        said = Path(self.log.name).read_text()
+        self.__exit__()
+        raise SystemExit(f"valet serve does not start: {said[-2000:]}")
+
+    def __exit__(self, *_) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+        self.log.close()
+
+    def call(self, method: str, path: str, token: str = "", body: dict | None = None) -> tuple[int, dict]:
+        headers = {"content-type": "application/json"} if body is not None else {}
+        headers |= {"authorization": f"Bearer {token}"} if token else {}
+        answer = send(method, self.address + path, headers, b"" if body is None else json.dumps(body).encode())
+        return answer.status, json.loads(answer.body or b"{}")
+
+    def user(self) -> "User":
+        account = {"email": f"{uuid.uuid4().hex}@example.com", "password": "seven green kites over the bay"}
+        return User(self, self.call("POST", "/api/auth/signup", body=account)[1]["token"])
+
+
+class User:
+    """Somebody with an account."""
+
+    def __init__(self, server: Server, token: str):
+        self.server, self.token = server, token
+
+    def call(self, method: str, path: str, body: dict | None = None) -> tuple[int, dict]:
+        return self.server.call(method, path, self.token, body)
+
+    def declare(self, data: bytes) -> tuple[int, dict]:
+        declared = {"fileName": "a.png", "contentType": "image/png", "size": len(data), "sha256": sha256(data)}
+        return self.call("POST", "/api/images/upload", declared)
+
+    def upload(self, data: bytes) -> dict:
+        """A ready image of these bytes."""
+        ticket = self.declare(data)[1]
+        put(ticket, data)
+        status, image = self.confirm(ticket)
+        if status != 200:
+            raise SystemExit(f"an upload cannot be confirmed: HTTP {status} {image.get('code')}")
+        return image
+
+    def confirm(self, ticket: dict) -> tuple[int, dict]:
+        return self.call("POST", f"/api/images/{ticket['id']}/confirm")
+
+    def bytes_of(self, ticket: dict) -> bytes | None:
+        """What the image's URL gives; None while it is not ready."""
+        status, image = self.call("GET", f"/api/images/{ticket['id']}")
+        return send("GET", image["url"]).body if status == 200 and "url" in image else None
+
+
+def put(ticket: dict, data: bytes, **changed: str) -> Response:
+    """Sends the ticket's PUT, with these headers besides or instead."""
+    return send("PUT", ticket["upload"]["url"], ticket["upload"]["headers"] | changed, data)
+
+
+def broken_promises(server: Server, obeyed: set[tuple[str, str]], is_open: bool) -> list[str]:
+    """What a server on this store lets happen, and must not. `obeyed` are the deviations that the store obeys."""
+    victim, attacker = server.user(), server.user()
+    secret = png()
+    status, answer = attacker.declare(png())
+    if status != 201:
+        # No PUT can be had that stands: the server must say so, and only where an unsigned header is obeyed.
+        has_cause = any(kind in ("PUT", "preview PUT") and name in ("copy source", "ACL", "grant") for kind, name in obeyed)
+        return [] if answer.get("code") == REFUSED and has_cause else [f"an upload is answered {status} {answer.get('code')}"]
+    found = undeclared(attacker, any(name in ("copy source", "ACL", "grant") for _, name in obeyed))
+    path = urllib.parse.unquote(urllib.parse.urlsplit(victim.upload(secret)["url"]).path)
+    for name in ("copy source", "ACL", "grant"):
+        found += deviated(attacker, name, path, secret, is_open)
+    return found + other_bytes(attacker) + replaced(attacker)
+
+
+def undeclared(user: User, is_refused: bool) -> list[str]:
+    """Uploads without a digest are refused exactly where the store obeys what would make them copies or public."""
+    status, answer = user.call("POST", "/api/images/multipart", {"fileName": "a.png", "contentType": "image/png", "size": 6 << 20})
+    if (status == 409 and answer.get("code") == REFUSED) == is_refused and status in (201, 409):
+        return []
+    return [f"an upload in parts is answered {status} {answer.get('code', '')}"]
+
+
+def deviated(user: User, name: str, path: str, secret: bytes, is_open: bool) -> list[str]:
+    """`path` is what an expired URL shows of the victim's image."""
+    data = png()
+    ticket = user.declare(data)[1]
+    answers = [put(ticket, body, **added_headers(name, path)).status for body in (data, b"")]
+    is_public = not is_open and send("GET", ticket["upload"]["url"].split("?")[0]).ok
+    user.confirm(ticket)
+    seen = user.bytes_of(ticket)
+    found = [f"a PUT with an unsigned {name} ({answers}) publishes what it writes"] if is_public else []
+    return found + (
+        [f"a PUT with an unsigned {name} ({answers}) is confirmed with other bytes"] if seen not in (None, data) else []
+    )
+
+
+def other_bytes(user: User) -> list[str]:
+    """Neither other bytes, nor more, nor another type."""
+    found = []
+    for what, change, headers in (
+        ("other bytes", lambda data: data[:-1] + b"\0", {}),
+        ("more bytes", lambda data: data + b"\0", {}),
+        ("another type", lambda data: data, {"content-type": "text/html"}),
+    ):
+        data = png()
+        ticket = user.declare(data)[1]
+        answer = put(ticket, change(data), **headers).status
+        status, _ = user.confirm(ticket)
+        found += [f"an upload of {what} (HTTP {answer}) is confirmed"] if status == 200 else []
+    return found
+
+
+def replaced(user: User) -> list[str]:
+    """The URL of an upload changes nothing of a confirmed image."""
+    data = png()
+    ticket = user.declare(data)[1]
+    put(ticket, data)
+    status, _ = user.confirm(ticket)
+    answers = [put(ticket, body).status for body in (data, data[:-1] + b"\0", png())]
+    return [] if status == 200 and user.bytes_of(ticket) == data else [f"a confirmed image is not what was confirmed ({answers})"]

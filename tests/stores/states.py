@@ -1,0 +1,80 @@
+"""The states of a bucket and its database in which verdicts are compared. Each function makes one, and returns whether the store can
+have it."""
+
+import json
+import uuid
+
+from botocore.exceptions import ClientError
+
+from bucket import Bucket
+
+
+def attempt(bucket: Bucket, operation: str, **members) -> bool:
+    """Makes a call that not every store knows."""
+    try:
+        getattr(bucket.s3, operation)(Bucket=bucket.name, **members)
+        return True
+    except ClientError:
+        return False
+
+
+def pair(bucket: Bucket, database, same: bool) -> None:
+    """Ties bucket and database as the server does."""
+    one, other = str(uuid.uuid4()), str(uuid.uuid4())
+    bucket.s3.put_object(Bucket=bucket.name, Key="valet/deployment", Body=f"{one}\n".encode())
+    database.meta.insert_one({"_id": "deployment", "id": one if same else other})
+
+
+def as_it_was_made(bucket: Bucket, database) -> bool:
+    bucket.s3.create_bucket(Bucket=bucket.name)
+    return True
+
+
+def set_up_with_rules_of_others(bucket: Bucket, database) -> bool:
+    """Versions, lifecycle rules that delete and archive images, and a pair."""
+    bucket.s3.create_bucket(Bucket=bucket.name)
+    scope = lambda name, **members: {"ID": name, "Status": "Enabled", **members}
+    rules = [
+        scope("expire", Filter={"Prefix": "u/"}, Expiration={"Days": 30}),
+        scope("abort", Filter={"Prefix": "in/"}, AbortIncompleteMultipartUpload={"DaysAfterInitiation": 1}),
+    ]
+    archive = scope("archive", Filter={"Prefix": "in/"}, Transitions=[{"Days": 30, "StorageClass": "GLACIER"}])
+    attempt(bucket, "put_bucket_versioning", VersioningConfiguration={"Status": "Enabled"})
+    for known in ([*rules, archive], rules, rules[:1]):
+        if attempt(bucket, "put_bucket_lifecycle_configuration", LifecycleConfiguration={"Rules": known}):
+            break
+    pair(bucket, database, same=True)
+    return True
+
+
+def public_by_a_policy(bucket: Bucket, database) -> bool:
+    bucket.s3.create_bucket(Bucket=bucket.name)
+    attempt(bucket, "delete_public_access_block")
+    action = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{bucket.name}/*"}
+    return attempt(bucket, "put_bucket_policy", Policy=json.dumps({"Version": "2012-10-17", "Statement": [action]}))
+
+
+def with_a_default_retention(bucket: Bucket, database) -> bool:
+    try:
+        bucket.s3.create_bucket(Bucket=bucket.name, ObjectLockEnabledForBucket=True)
+    except ClientError:
+        return False
+    rule = {"DefaultRetention": {"Mode": "COMPLIANCE", "Days": 1}}
+    lock = {"ObjectLockEnabled": "Enabled", "Rule": rule}
+    return attempt(bucket, "put_object_lock_configuration", ObjectLockConfiguration=lock)
+
+
+def of_another_deployment(bucket: Bucket, database) -> bool:
+    bucket.s3.create_bucket(Bucket=bucket.name)
+    pair(bucket, database, same=False)
+    return True
+
+
+ALL = {
+    state.__name__: state
+    for state in (as_it_was_made, set_up_with_rules_of_others, public_by_a_policy, with_a_default_retention, of_another_deployment)
+}
+# `valet check --fix` comes first.
+FIXED = (set_up_with_rules_of_others,)
+# A server is started on it afterwards.
+SERVED = (as_it_was_made,)

@@ -1,0 +1,139 @@
+"""Compares the verdicts of `valet check --json` with what another client sees of the same store: every name of docs/check.md, in
+buckets that are made for it, in several states; and whether a server keeps its promises there.
+
+    S3_ENDPOINT=… AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_REGION=… MONGODB_URI=… python verdicts.py VALET
+
+Exits 1 at any difference."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+
+import pymongo
+from botocore.exceptions import ClientError
+
+import deviations
+import states
+from answers import Answers
+from bucket import Bucket
+from served import Server, broken_promises
+
+ORIGIN = "https://app.example"
+MAX_BYTES = 8 << 20
+WORDS = {"ok": True, "warning": False, "broken": False, "skipped": None}
+
+
+class Store:
+    """The store and the database that the environment names."""
+
+    def __init__(self, valet: str):
+        self.valet = valet
+        self.mongodb = os.environ["MONGODB_URI"]
+        self.region = os.environ.get("AWS_REGION", "us-east-1")
+
+    def bucket(self) -> Bucket:
+        name = f"valet-verdicts-{uuid.uuid4().hex[:12]}"
+        keys = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+        return Bucket(os.environ["S3_ENDPOINT"], *keys, self.region, name)
+
+    def settings(self, bucket: Bucket, database: str) -> dict[str, str]:
+        return {
+            "S3_BUCKET": bucket.name,
+            "S3_FORCE_PATH_STYLE": "true",
+            "MONGODB_DATABASE": database,
+            "CORS_ORIGINS": ORIGIN,
+            "UPLOAD_MAX_BYTES": str(MAX_BYTES),
+            "UPLOAD_TTL": "24h",
+            "MULTIPART_TTL": "24h",
+            "AWS_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "JWT_SECRET": os.environ.get("JWT_SECRET", uuid.uuid4().hex * 2),
+        }
+
+    def check(self, bucket: Bucket, database: str, *more: str) -> dict:
+        """What `valet check --json` says."""
+        command, settings = [self.valet, "check", "--json", *more], os.environ | self.settings(bucket, database)
+        done = subprocess.run(command, check=False, env=settings, capture_output=True, text=True, timeout=300)
+        report = json.loads(done.stdout)
+        if (done.returncode == 0) != report["sound"]:
+            raise SystemExit(f"valet check exits {done.returncode}, and says sound: {report['sound']}\n{done.stderr}")
+        return report
+
+    def compare(self, name: str) -> list[str]:
+        """Compares the verdicts in one state. Returns the differences."""
+        state, title = states.ALL[name], name.replace("_", " ")
+        bucket = self.bucket()
+        database = pymongo.MongoClient(self.mongodb)[bucket.name]
+        began = time.monotonic()
+        try:
+            if not state(bucket, database):
+                print(f"{title}: this store cannot have it")
+                return []
+            if state in states.FIXED:
+                self.check(bucket, database.name, "--fix")
+            before = bucket.keys()
+            report = self.check(bucket, database.name)
+            left = set(bucket.keys()) ^ set(before)
+            answers = Answers(bucket, self.mongodb, database.name, ORIGIN, MAX_BYTES)
+            found = compared(report, answers)
+            if state in states.SERVED:
+                with Server(self.valet, self.settings(bucket, database.name)) as server:
+                    found += broken_promises(server, answers.outcome.obeyed, answers.outcome.is_open)
+            found += [f"the check changed what lies in the bucket: {sorted(left)}"] if left else []
+            counts = ", ".join(f"{count} {word}" for word, count in report["counts"].items())
+            print(f"{title}: {counts}; {len(found)} differences, {time.monotonic() - began:.0f} s")
+            return [f"{title}: {difference}" for difference in found]
+        finally:
+            database.client.drop_database(database.name)
+            remove(bucket)
+
+
+def compared(report: dict, answers: Answers) -> list[str]:
+    said = {finding["name"]: finding["verdict"] for finding in report["findings"]}
+    seen = answers.all(list(said), said)
+    differences = []
+    for finding in report["findings"]:
+        name, verdict, details = finding["name"], finding["verdict"], finding["details"]
+        if os.environ.get("VERDICTS_SHOW"):
+            print(f"  {name:30} {verdict:8} {seen[name]!s:6} {details.get('seen', details.get('reason', ''))}")
+        if WORDS[verdict] is not seen[name]:
+            differences.append(f"{name}: {verdict}, but outside {seen[name]}: {finding['sentence']}")
+        elif name in deviations.RULES and seen[name] is False:
+            # Also by which requests: a fault that is seen in one kind must not hide another's.
+            odd = deviations.named(details["seen"]) ^ answers.outcome.of(name)
+            differences += [f"{name}: {kind}, {deviation}: seen by one side only" for kind, deviation in sorted(odd)]
+    return differences
+
+
+def remove(bucket: Bucket) -> None:
+    try:
+        bucket.empty()
+        bucket.s3.delete_bucket(Bucket=bucket.name)
+    except ClientError as error:
+        print(f"  {bucket.name} is left: {error}")
+
+
+def documented(path: str) -> list[str]:
+    """The names of the table in docs/check.md."""
+    with open(path) as text:
+        lines = text.read().split("| name | question |")[1].splitlines()[2:]
+    return [line.split("`")[1] for line in lines if line.startswith("| `")]
+
+
+def main(valet: str) -> None:
+    store = Store(valet)
+    names = documented(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../docs/check.md"))
+    lacking = [name for name in names if name not in deviations.RULES and not hasattr(Answers, name)]
+    if lacking:
+        raise SystemExit(f"nothing asks outside for {', '.join(lacking)}")
+    wanted = os.environ.get("VERDICTS_STATES", " ".join(states.ALL)).split()
+    differences = [difference for name in wanted for difference in store.compare(name)]
+    print("\n".join(differences) or "every verdict is confirmed")
+    sys.exit(1 if differences else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
