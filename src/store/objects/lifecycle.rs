@@ -5,7 +5,7 @@ use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass}
 /// The beginnings of Valet's keys: images, uploads that are not final yet, and the deployment's id.
 const OURS: [&str; 3] = ["u/", "in/", "valet/"];
 
-/// What rules do to Valet's keys.
+/// Effects of lifecycle rules on Valet's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifecycle {
     /// After how many days an unfinished multipart upload is aborted: the soonest.
