@@ -1,4 +1,4 @@
-//! What a request needs, made once: connect, serve, stop.
+//! The application's state, shared by all requests: connect, serve, stop.
 
 use std::{
     sync::{
@@ -25,7 +25,8 @@ const OPERATORS: usize = 64;
 const READINESS_KEPT: Duration = Duration::from_secs(1);
 /// How long a dependency may take to answer the readiness probe: an attempt on a connection that turns out to be dead, and another.
 const READINESS_DEADLINE: Duration = Duration::from_secs(4);
-/// URLs are signed with S3's time whatever ours is, but tokens and ends of uploads are ours: a server this wrong serves nobody.
+/// Largest difference from S3's clock at which the server is ready. URLs are signed with S3's time, but tokens and the expiry of
+/// uploads use this machine's clock.
 const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
 
 /// The application: cheap to clone, shared by all requests.
@@ -33,7 +34,7 @@ const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
 pub struct App {
     /// The use cases.
     pub valet: Arc<Valet>,
-    /// Whose word about who asks is believed.
+    /// Proxies whose `X-Forwarded-*` headers are trusted.
     pub proxies: Arc<TrustedProxies>,
     readiness: Arc<Mutex<Option<Probed>>>,
     stopping: Arc<AtomicBool>,

@@ -1,4 +1,4 @@
-//! What this process counts, and its text for Prometheus (OpenMetrics 1.0): one registry per process, as Prometheus counts.
+//! Metrics of this process, and their text for Prometheus (OpenMetrics 1.0): one registry per process, as Prometheus counts.
 //!
 //! Names follow <https://prometheus.io/docs/practices/naming/>. Labels come from closed sets: routes of the document, commands,
 //! states; never ids, addresses or anything a caller chose. Who measures does it where the thing happens; this file decides nothing.
@@ -57,7 +57,7 @@ pub struct Call {
 /// One label for what is counted by kind.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Kind {
-    /// What it was: a state, a method, an outcome.
+    /// A state, a method or an outcome.
     pub kind: &'static str,
 }
 
@@ -85,7 +85,7 @@ pub struct Metrics {
     pub images: Family<Kind, Counter>,
     /// Images in each state, estimated.
     pub images_present: Family<Kind, Real>,
-    /// What they take of their owners' quotas, estimated.
+    /// Their share of the owners' quotas in bytes, estimated.
     pub image_bytes: Family<Kind, Real>,
     /// Accounts, about.
     pub accounts: Gauge,
@@ -119,7 +119,7 @@ pub struct Metrics {
     pub hashes_waiting: Gauge,
     /// Passwords that were refused because too many waited.
     pub hashes_refused: Counter,
-    /// What sweeps settled, by outcome.
+    /// Outcomes of sweeps.
     pub swept: Family<Kind, Counter>,
     /// Images that were due at the end of the last sweep, at most a thousand are counted.
     pub sweep_backlog: Gauge,
@@ -140,13 +140,13 @@ pub struct Metrics {
 /// From a cache's answer to the longest a request may take.
 const BUCKETS: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// What a slow client did not send, or take, in time.
+/// Phase in which a slow client missed its deadline.
 pub const TOO_SLOW: [&str; 4] = ["header", "body", "answer", "idle"];
 
-/// What becomes of a span: sent to the collector, not taken by it, or never queued because too many waited.
+/// Fate of a span: exported, refused by the collector, or dropped because the queue was full.
 pub const SPANS: [&str; 3] = ["exported", "failed", "dropped"];
 
-/// What a sweep settles.
+/// Outcome of a sweep for one image.
 pub const SWEPT: [&str; 8] = ["confirmed", "rejected", "expired", "purged", "gone", "holds", "accounts", "failed"];
 
 /// Each at zero: what is absent until it happens cannot be seen to begin.

@@ -56,7 +56,7 @@ pub async fn stop() {
     otlp::stop().await;
 }
 
-/// What takes the spans, when somebody wants them.
+/// Returns the exporter of spans, if a collector is configured.
 #[cfg(feature = "otlp")]
 fn exported<S>() -> Result<Option<impl Layer<S>>, String>
 where
@@ -80,7 +80,7 @@ fn exported() -> Result<Option<tracing_subscriber::layer::Identity>, String> {
     }
 }
 
-/// Puts a span under the caller's, and says which it is in which trace. `None` when nobody makes spans.
+/// Makes a span a child of the caller's and returns its trace and span ids. `None` without a collector.
 #[cfg_attr(not(feature = "otlp"), allow(unused_variables))]
 fn join(span: &tracing::Span, caller: Option<&TraceContext>) -> Option<(u128, u64)> {
     #[cfg(feature = "otlp")]

@@ -1,10 +1,10 @@
 // Makes the Postman collection from the document:
 //     .ci/postman update
 // openapi-to-postmanv2 gives a request for every operation. What is added here: the document's own examples (the converter
-// invents values, others each time), signing in by collection variables, scripts that carry ids and tokens from one answer
+// invents values, different ones each time), signing in by collection variables, scripts that carry ids and tokens from one answer
 // to the next request, a first folder that walks the whole path and asserts each step, and scripts in the other folders that
-// make what a request needs (an account, an image, an upload in parts) where the variables have none: each request works by
-// itself, and the collection runs as a whole.
+// create the data that a request needs (an account, an image, a multipart upload) and no variable has: each request works on
+// its own, and the collection runs as a whole.
 
 const { readFileSync } = require("node:fs");
 const { convertV2 } = require("openapi-to-postmanv2");
@@ -31,7 +31,7 @@ const variables = {
   sha256: "",
 };
 
-/** What an answer leaves for the requests after it: run behind every request of the operation, in either folder. */
+/** Saves values of an answer for later requests: runs after every request of the operation, in either folder. */
 const keep = {
   session: `const session = pm.response.json();
 if (session.token) {
@@ -151,7 +151,7 @@ function describe(item) {
 
 const withIds = (example) => (example.ids ? { ids: ["{{imageId}}"] } : example);
 
-/** The document's examples of what comes back when all is well. */
+/** Returns the document's examples of successful answers. */
 function answersOf(operation, originalRequest) {
   return Object.entries(operation.responses)
     .filter(([status]) => status.startsWith("2"))
@@ -168,8 +168,8 @@ function answersOf(operation, originalRequest) {
     });
 }
 
-// A GIF of one pixel, in bytes that are ASCII, so that the file fits into a variable; what comes after its end is welcome
-// and makes it one that nobody has uploaded before. A file of your own: Body, binary, and its length and digest above.
+// A GIF of one pixel, all ASCII, so that the file fits into a variable; data after its end is accepted and makes its bytes new.
+// To upload another file: Body, binary, and its length and digest above.
 const PICTURE = `const gif = "GIF89a\\x01\\x00\\x01\\x00\\x00\\x00\\x00\\x2c\\x00\\x00\\x00\\x00\\x01\\x00\\x01\\x00\\x00\\x02\\x02\\x4c\\x01\\x00\\x3b";
 const content = gif + pm.variables.replaceIn("{{$guid}}");
 const digest = require("crypto-js").SHA256(require("crypto-js").enc.Latin1.parse(content));
@@ -283,7 +283,7 @@ const byName = (table, requests) => Object.fromEntries(requests.filter(([id]) =>
 const PUT = {
   request: {
     method: "PUT",
-    description: "The bytes, straight to S3: exactly the ticket's headers, and no access token.",
+    description: "The bytes, straight to S3, with exactly the ticket's headers and without the access token.",
     auth: { type: "noauth" },
     header: [],
     url: "{{uploadUrl}}",
@@ -307,8 +307,8 @@ const problem = (expected, code) =>
 /** Name, operation or request, its body where it is another, what to do before, and what must hold after. */
 const PATH = [
   ["Sign up", "sign_up", { before: `pm.collectionVariables.set("email", pm.variables.replaceIn("{{$guid}}@example.com"));`, after: status(201) }],
-  ["Log in", "log_in", { after: status(200) }],
-  ["Log in with a wrong password", "log_in", { body: { email: "{{email}}", password: "not the password" }, after: problem(401, "invalid_credentials") }],
+  ["Sign in", "log_in", { after: status(200) }],
+  ["Sign in with a wrong password", "log_in", { body: { email: "{{email}}", password: "not the password" }, after: problem(401, "invalid_credentials") }],
   ["Refresh", "refresh_session", { after: status(200) }],
   [
     "Open an upload",
@@ -319,26 +319,26 @@ const PATH = [
     },
   ],
   ["PUT the bytes", PUT, { after: status(200) }],
-  ["PUT them again: refused, they are there", PUT, { after: status(412) }],
+  ["PUT the bytes again: refused, they are there", PUT, { after: status(412) }],
   ["Confirm", "confirm_upload", { after: `${status(200)}\npm.test("it is a GIF of one pixel", () => pm.expect(pm.response.json()).to.include({ width: 1, height: 1, contentType: "image/gif" }));` }],
   ["Confirm again: the same answer", "confirm_upload", { after: status(200) }],
   ["The gallery", "list_images", { after: `${status(200)}\npm.test("it has the image", () => pm.expect(pm.response.json().images.map(({ id }) => id)).to.eql([pm.collectionVariables.get("imageId")]));` }],
   ["Get the image", "get_image", { after: `${status(200)}\npm.variables.set("imageUrl", pm.response.json().url);` }],
-  ["Its bytes", GET, { after: `${status(200)}\npm.test("they are what was uploaded", () => pm.expect(pm.response.text()).to.equal(pm.collectionVariables.get("content")));` }],
+  ["Get the bytes", GET, { after: `${status(200)}\npm.test("they are the uploaded ones", () => pm.expect(pm.response.text()).to.equal(pm.collectionVariables.get("content")));` }],
   ["Change its caption", "update_image", { body: { caption: "The harbour" }, after: `${status(200)}\npm.test("it is changed", () => pm.expect(pm.response.json().caption).to.equal("The harbour"));` }],
-  ["A URL that saves it", "download_image", { after: status(200) }],
-  ["What I hold", "get_me", { after: `${status(200)}\npm.test("one image", () => pm.expect(pm.response.json().usage).to.include({ images: 1, pending: 0 }));` }],
-  ["A file that is too large", "create_upload", { body: { fileName: "big.gif", contentType: "image/gif", size: 2 ** 50, sha256: "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=" }, after: problem(422, "file_too_large") }],
-  ["Open an upload in parts", "create_multipart_upload", { after: status(201) }],
-  ["URLs for its parts", "sign_parts", { after: status(200) }],
-  ["The parts that are there: none", "list_parts", { after: `${status(200)}\npm.test("none", () => pm.expect(pm.response.json().parts).to.eql([]));` }],
-  ["Read many", "read_images", { after: `${status(200)}\npm.test("it is there", () => pm.expect(pm.response.json().results[0].status).to.equal(200));` }],
+  ["Get a download URL", "download_image", { after: status(200) }],
+  ["Get the signed-in user", "get_me", { after: `${status(200)}\npm.test("one image", () => pm.expect(pm.response.json().usage).to.include({ images: 1, pending: 0 }));` }],
+  ["Open an upload of a file that is too large", "create_upload", { body: { fileName: "big.gif", contentType: "image/gif", size: 2 ** 50, sha256: "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=" }, after: problem(422, "file_too_large") }],
+  ["Open a multipart upload", "create_multipart_upload", { after: status(201) }],
+  ["Get URLs for its parts", "sign_parts", { after: status(200) }],
+  ["List the parts that have arrived: none", "list_parts", { after: `${status(200)}\npm.test("none", () => pm.expect(pm.response.json().parts).to.eql([]));` }],
+  ["Read many images", "read_images", { after: `${status(200)}\npm.test("it is there", () => pm.expect(pm.response.json().results[0].status).to.equal(200));` }],
   ["Delete the image", "delete_image", { after: status(204) }],
-  ["It is gone", "get_image", { after: problem(404, "not_found") }],
-  ["Sessions", "list_sessions", { after: `${status(200)}\npm.test("sign-up's and log-in's", () => pm.expect(pm.response.json().sessions).to.have.lengthOf(2));` }],
+  ["Get the deleted image: not found", "get_image", { after: problem(404, "not_found") }],
+  ["List sessions", "list_sessions", { after: `${status(200)}\npm.test("those of sign-up and sign-in", () => pm.expect(pm.response.json().sessions).to.have.lengthOf(2));` }],
   ["End the other session", "end_session", { after: status(204) }],
-  ["Log out", "log_out", { after: status(204) }],
-  ["The token has died", "get_me", { after: `${problem(401, "session_ended")}\nfor (const name of ["token", "refreshToken", "sessionId", "imageId", "uploadId", "ticket", "email"]) pm.collectionVariables.set(name, "");` }],
+  ["Sign out", "log_out", { after: status(204) }],
+  ["Use the ended session's token: refused", "get_me", { after: `${problem(401, "session_ended")}\nfor (const name of ["token", "refreshToken", "sessionId", "imageId", "uploadId", "ticket", "email"]) pm.collectionVariables.set(name, "");` }],
 ];
 
 function step([name, what, { body, before, after }], items) {
@@ -362,7 +362,7 @@ convertV2({ type: "json", data: document }, { folderStrategy: "Tags" }, (error, 
   });
   const path = {
     name: "The whole path",
-    description: "From signing up to logging out, in order and with tests: run the folder.",
+    description: "From signing up to signing out, in order and with tests: run the folder.",
     item: PATH.map((one) => step(one, items)),
   };
   const collection = {

@@ -6,7 +6,7 @@ use url::{Host, Url};
 
 use super::reader::Reader;
 
-/// Who may sign in.
+/// Settings of sign-in: local accounts and the identity provider.
 #[derive(Debug, Clone)]
 pub struct Accounts {
     /// `LOCAL_ACCOUNTS`: sign-up, login, and the tokens they give.

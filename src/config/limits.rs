@@ -22,7 +22,7 @@ pub struct Rate {
 pub struct InvalidRate;
 
 impl Rate {
-    /// What a setting looks like.
+    /// Format of a setting, for people.
     pub const FORM: &'static str = "a count and a time such as 300/1m, the time from 1s to 1day";
 
     /// So often in so many seconds.
@@ -158,16 +158,16 @@ impl FromStr for Network {
     }
 }
 
-/// `TRUSTED_PROXIES`: whose `X-Forwarded-For` is believed. Nobody's unless they are named.
+/// `TRUSTED_PROXIES`: the proxies whose `X-Forwarded-For` is trusted. None by default.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(pub Vec<Network>);
 
 impl TrustedProxies {
-    /// What a setting looks like.
+    /// Format of a setting, for people.
     pub const FORM: &'static str = "a list of addresses and networks such as 10.0.0.0/8, fd00::/8, without bits behind the prefix, and no wider than \
          an IPv4 /8 or an IPv6 /7";
 
-    /// Who asks: the last hop that is not one of ours. What is to the left of it is hearsay.
+    /// Returns the client: the last hop that is not a trusted proxy. Hops to the left of it may be forged.
     ///
     /// `forwarded` are the fields of `X-Forwarded-For` from left to right, each a list.
     #[must_use]

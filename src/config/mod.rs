@@ -38,14 +38,14 @@ use crate::{
 /// A setting by its name; empty counts as absent. U+FFFD stands for bytes that are not UTF-8.
 pub type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// What the server runs by.
+/// Settings of the server.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Where the API listens.
     pub bind: SocketAddr,
     /// Where operators' tools find metrics; `None`: nowhere.
     pub admin_bind: Option<SocketAddr>,
-    /// How long a server that was told to stop serves on, no longer ready, before it lets nobody new in.
+    /// How long a server continues to serve after a signal to stop, not ready, before it refuses new connections.
     pub stop_delay: Duration,
     /// The database.
     pub mongo: Mongo,
@@ -53,11 +53,11 @@ pub struct Config {
     pub s3: S3,
     /// Access tokens.
     pub tokens: Tokens,
-    /// Who may sign in.
+    /// Sign-in: local accounts and the identity provider.
     pub accounts: Accounts,
-    /// What is offered besides.
+    /// Optional features.
     pub switches: Switches,
-    /// What may be uploaded, and for how long.
+    /// Limits and lifetimes of uploads.
     pub uploads: Uploads,
     /// The sweeper's pace.
     pub sweep: Sweep,
@@ -65,9 +65,9 @@ pub struct Config {
     pub limits: Limits,
     /// How much is too much at once.
     pub load: Load,
-    /// Whose word about who asks is believed.
+    /// Proxies whose `X-Forwarded-*` headers are trusted.
     pub proxies: TrustedProxies,
-    /// Whose pages may call the API.
+    /// Origins of pages that may call the API.
     pub cors: CorsOrigins,
     /// How log lines are written.
     pub log: LogFormat,
@@ -125,7 +125,7 @@ impl Tokens {
     pub const MAX_ACCESS_TTL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 }
 
-/// What may be uploaded, and for how long.
+/// Limits and lifetimes of uploads.
 #[derive(Debug, Clone)]
 pub struct Uploads {
     /// The largest file of a single PUT, in bytes.

@@ -1,8 +1,8 @@
-//! What a server offers besides what it is for.
+//! Optional features: sign-up, Uppy's operations, Swagger UI with the document.
 
 use super::reader::Reader;
 
-/// Each `on` or `off`, and on where nothing is said.
+/// Each `on` or `off`; on by default.
 #[derive(Debug, Clone, Copy)]
 pub struct Switches {
     /// `SIGNUP`: making accounts of this service's own. Those that there are can log in either way.

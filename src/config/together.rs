@@ -6,7 +6,7 @@ use url::Host;
 use super::{Config, Tokens, reader::Reader};
 use crate::signer::Endpoint;
 
-/// What only accounts of this service's own need.
+/// Settings that have an effect only with local accounts.
 const OF_LOCAL_ACCOUNTS: [&str; 8] = [
     "RATE_LIMIT_ACCOUNT_FAILURES",
     "RATE_LIMIT_PASSWORD",
@@ -18,7 +18,7 @@ const OF_LOCAL_ACCOUNTS: [&str; 8] = [
     "RATE_LIMIT_REFRESH",
 ];
 
-/// What only tokens that this service makes need: those of accounts of its own, and those in the path of Uppy's calls.
+/// Settings that have an effect only with tokens that this service issues: those of local accounts and of Uppy's paths.
 const OF_OWN_TOKENS: [&str; 4] = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
 
 /// Items of a batch of uploads, renewals, confirms, reads or deletes.

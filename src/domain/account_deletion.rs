@@ -61,10 +61,10 @@ impl From<StoreError> for DeleteAccountError {
     }
 }
 
-/// What a round of the sweeper did about deletions.
+/// Outcome of the deletions in a round of the sweeper.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SweptDeletions {
-    /// Accounts of which nothing is left.
+    /// Accounts whose data is completely deleted.
     pub gone: u32,
     /// Accounts whose step failed.
     pub failed: u32,

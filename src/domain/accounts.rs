@@ -27,7 +27,7 @@ use crate::{
 #[error("the password {0}")]
 pub struct WeakPassword(pub Cow<'static, str>);
 
-/// Why nobody was signed up.
+/// Why a sign-up failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SignUpError {
     /// Not an address.
@@ -56,7 +56,7 @@ pub enum SignUpError {
     Store(#[from] StoreError),
 }
 
-/// Why nobody was signed in.
+/// Why a sign-in failed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogInError {
     /// No such account, or not its password: the same answer after the same time.
@@ -123,7 +123,7 @@ pub enum SetPasswordError {
     /// The address has no account.
     #[error("no account has this email address")]
     NoAccount,
-    /// Somebody else was faster.
+    /// A concurrent change came first.
     #[error("the password was changed by somebody else at this moment; try again")]
     Changed,
     /// Too many at once.

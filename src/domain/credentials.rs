@@ -52,12 +52,12 @@ pub struct SessionEnd {
     pub at: OffsetDateTime,
 }
 
-/// Who calls, proved by a token.
+/// The caller, authenticated by a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Caller {
     /// The user.
     pub user: UserId,
-    /// Whose word it is.
+    /// Issuer of the token.
     pub proof: Proof,
 }
 
@@ -86,7 +86,7 @@ impl Caller {
     }
 }
 
-/// Who can have made a token, by its header alone: proves nothing yet.
+/// Possible issuer of a token, by its unverified header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Maker {
     /// This service.
@@ -120,7 +120,7 @@ impl Maker {
 /// Why a token proves nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
-    /// Not a token of this service: malformed, forged, or for somebody else.
+    /// Not a token of this service: malformed, forged, or for another audience.
     #[error("the access token is not valid")]
     Invalid,
     /// It was one.
@@ -203,10 +203,10 @@ impl Tokens {
         Some((SecretString::from(token), ttl))
     }
 
-    /// Who holds this token.
+    /// Returns the user of this token.
     ///
     /// # Errors
-    /// [`TokenError`]; nothing else of the token is told.
+    /// [`TokenError`], without details of the token.
     pub fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
         let claims: Claims = self.open(token, header)?;
         let caller = UserId::parse(&claims.sub).zip(SessionId::parse(&claims.sid));

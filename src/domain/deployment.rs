@@ -135,7 +135,7 @@ impl Pair {
     }
 }
 
-/// What a sample of the bucket says about the database.
+/// Relation of a sample of the bucket to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sample {
     /// There is no object of Valet's.

@@ -25,7 +25,7 @@ const REFUSING_KEPT: Duration = Duration::from_secs(60);
 /// How long a verdict is kept that refuses some uploads or seals PUTs: the store may have been replaced.
 const WEAKER_KEPT: Duration = Duration::from_secs(60 * 60);
 
-/// Whether the store stands an upload: nobody can use its URLs to read or publish what is another's or private.
+/// Whether the store can take an upload safely: its URLs cannot be used to read or publish other objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// It does.
@@ -38,7 +38,7 @@ pub enum Standing {
     Unknown,
 }
 
-/// What a store does about `x-amz-*` headers that a presigned request carries unsigned.
+/// How a store treats unsigned `x-amz-*` headers of a presigned request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unsigned {
     /// Uploads of a declared digest.
@@ -49,7 +49,7 @@ pub struct Unsigned {
     pub puts: Sealing,
     /// Anyone may read every object, without a URL.
     pub is_open: bool,
-    /// What it obeyed, for people.
+    /// The headers that it obeyed, for people.
     pub taken: Vec<String>,
 }
 
@@ -106,7 +106,7 @@ impl Unsigned {
     }
 }
 
-/// What a store does about requests that are not as they were signed.
+/// How a store treats requests that deviate from their signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Guarantees {
     /// It refuses a second PUT under `if-none-match: *`, also one that overlaps the first, or that an unsigned header makes
@@ -116,7 +116,7 @@ pub struct Guarantees {
     pub checksum: bool,
     /// Its listing of parts tells the checksums that completing them asks for.
     pub lists_part_checksums: bool,
-    /// What it does about unsigned headers.
+    /// How it treats unsigned headers.
     pub unsigned: Unsigned,
 }
 
@@ -127,7 +127,7 @@ impl Guarantees {
     }
 }
 
-/// What is declared of the bytes of an upload.
+/// How much of an upload's bytes is declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Declares {
     /// Their digest.
@@ -139,7 +139,7 @@ pub enum Declares {
 /// Why the store cannot have an upload.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Unfit {
-    /// It would obey headers that nobody signed; holds which uploads cannot stand that.
+    /// The store obeys unsigned headers; holds the kind of upload that this makes unsafe.
     #[error("the store does not hold to what is signed")]
     NotSupported(Declares),
     /// It was not tried out yet.
@@ -176,7 +176,7 @@ impl Finalization {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some((Arc::new(store), now));
     }
 
-    /// Whether the store can have an upload of which this is declared.
+    /// Returns whether the store can take an upload with this declaration.
     ///
     /// # Errors
     /// [`Unfit`].

@@ -25,7 +25,7 @@ const RECORDED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Addresses that a server remembers to have recorded.
 const CAPACITY: usize = 50_000;
 
-/// What this server has recorded lately: most sign-ins come from where the last one came from, and need no write.
+/// Networks that this server has recorded lately: most sign-ins come from a known network, and need no write.
 #[derive(Debug)]
 pub struct Recorded(Mutex<Recent<(UserId, Prefix), Instant>>);
 
@@ -83,7 +83,7 @@ impl Valet {
         })
     }
 
-    /// Remembers where a sign-in came from. What fails here costs nobody their sign-in: the next one records it.
+    /// Records the network of a sign-in. A failure does not fail the sign-in: the next one records it.
     pub(super) async fn record_network(&self, user: UserId, client: &Client, now: OffsetDateTime) {
         let (host, asked) = (Prefix::host(client.address), Instant::now());
         if self.recorded.is_fresh((user, host), asked) {

@@ -1,4 +1,4 @@
-//! Uploads of which nobody will say that they came, as Uppy's forms: when they are looked for.
+//! Schedules polling for uploads that no client will confirm, such as Uppy's forms.
 
 use std::{
     sync::{Mutex, PoisonError},

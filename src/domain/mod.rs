@@ -45,7 +45,7 @@ use crate::{
     store::{Objects, Store, StoreError, objects::Diagnosis, turns::Turns},
 };
 
-/// What the use cases work with: one of these serves all requests.
+/// State of the use cases; one instance serves all requests.
 #[derive(Debug)]
 pub struct Valet {
     store: Store,

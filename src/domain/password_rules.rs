@@ -1,4 +1,4 @@
-//! What may become a password: long enough, and not what is guessed first (NIST SP 800-63B section 3.1.1.2). Pure.
+//! Rules for new passwords: long enough, and not a common one (NIST SP 800-63B section 3.1.1.2). Pure.
 //!
 //! No rules of composition. zxcvbn estimates how many guesses a password survives, knowing common passwords, words, names,
 //! keyboard rows, sequences, repeats and dates; here it also knows this service's name and the account's address.

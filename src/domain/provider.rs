@@ -176,7 +176,7 @@ impl Valet {
         if self.local_accounts { Ok(()) } else { Err(LocalOnly::Off) }
     }
 
-    /// Who holds this token of the provider's. Who is seen for the first time becomes a user.
+    /// Returns the user of a provider's token, creating the user for the first one.
     pub(super) async fn authenticate_foreign(
         &self,
         token: &str,

@@ -18,7 +18,7 @@ impl<K: Eq + Hash + Copy, V: Copy> Recent<K, V> {
         Self { young: HashMap::new(), old: HashMap::new(), half: capacity.div_ceil(2) }
     }
 
-    /// What is kept for a key; it counts as used.
+    /// Returns the value of a key and marks it as used.
     pub fn get(&mut self, key: K) -> Option<V> {
         if let Some(value) = self.young.get(&key) {
             return Some(*value);

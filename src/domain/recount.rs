@@ -16,7 +16,7 @@ const PAGE: u32 = 1000;
 /// Users at once.
 const AT_ONCE: usize = 4;
 
-/// What a recount did.
+/// Outcome of a recount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recounted {
     /// Users that were looked at.
@@ -36,7 +36,7 @@ impl fmt::Display for Recounted {
 /// Why nothing was recounted.
 #[derive(Debug, thiserror::Error)]
 pub enum RecountError {
-    /// Nobody has this email.
+    /// No account has this email.
     #[error("there is no account with this email")]
     NotFound,
     /// The database was restored in part: the counts would be of what is missing.

@@ -57,13 +57,13 @@ impl RefreshToken {
         URL_SAFE_NO_PAD.encode(self.bytes()).into()
     }
 
-    /// Whose token it says it is.
+    /// Returns the session that the token names.
     #[must_use]
     pub fn session(&self) -> SessionId {
         self.session
     }
 
-    /// What is kept of it. The secret has at least 128 random bits, so a fast hash without a salt is enough.
+    /// Returns the digest that is stored of it. The secret has at least 128 random bits, so a fast hash without a salt is enough.
     #[must_use]
     pub fn hash(&self) -> [u8; 32] {
         let mut hash = [0; 32];
@@ -110,7 +110,7 @@ impl fmt::Debug for RefreshToken {
     }
 }
 
-/// 256 bits that nobody can guess.
+/// Returns 256 random bits.
 ///
 /// # Errors
 /// [`NoRandomness`].

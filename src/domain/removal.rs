@@ -11,7 +11,7 @@ use crate::{
 /// A store that did not answer so many steps of one image is not asked for the others.
 const SILENCES: u32 = 2;
 
-/// What is to be removed.
+/// The objects to remove.
 #[derive(Debug)]
 pub(super) struct Remains<'a> {
     /// Objects.
@@ -32,7 +32,7 @@ pub(super) enum Removal {
 }
 
 impl<'a> Remains<'a> {
-    /// What lies beside a ready image.
+    /// Returns the objects beside a ready image.
     pub(super) fn beside(image: &'a Image) -> Self {
         let keys: Vec<_> = image.strays.iter().collect();
         let multiparts = keys.iter().copied().filter(|key| image.upload.is_in_parts() && key.is_incoming()).collect();
@@ -51,7 +51,7 @@ impl<'a> Remains<'a> {
     }
 }
 
-/// The outcome of steps of which none stops the others.
+/// Combined outcome of steps that run independently of each other's failures.
 #[derive(Debug, Default)]
 struct Steps {
     failed: Option<StoreError>,
@@ -60,7 +60,7 @@ struct Steps {
 }
 
 impl Steps {
-    /// What passes by itself is reported before what does not: the next try may come further.
+    /// Records the outcome of a step. A temporary failure takes precedence over a permanent one: the next attempt may get further.
     fn note(&mut self, key: &ObjectKey, step: Result<Aborted, StoreError>) {
         match step {
             Ok(Aborted::All) => {}

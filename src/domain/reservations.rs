@@ -41,7 +41,7 @@ const ABANDONED: std::time::Duration = std::time::Duration::from_secs(2);
 /// After a reservation that could not be settled.
 const RETRY: Duration = Duration::minutes(1);
 
-/// What a step of the sweeper did.
+/// Outcome of a step of the sweeper.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct SettledReservations {
     /// Uploads that came to nothing, whose bytes are free again.

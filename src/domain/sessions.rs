@@ -30,13 +30,13 @@ use crate::{
 const LONGEST_SESSION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Sessions that an account may have: where a sign-in makes more, those go that were not used for longest.
 const MOST_SESSIONS: u32 = 1000;
-/// What is kept of a client's name for itself, in characters.
+/// Characters that are kept of a `User-Agent`.
 const DEVICE_CHARS: usize = 200;
 
 /// A sign-in: what a client keeps.
 #[derive(Debug)]
 pub struct SignedIn {
-    /// Who signed in.
+    /// The user who signed in.
     pub user: User,
     /// The access token.
     pub token: SecretString,
@@ -71,7 +71,7 @@ pub enum RefreshError {
     Store(#[from] StoreError),
 }
 
-/// Why an access token lets nobody in.
+/// Why an access token is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum AuthenticateError {
     /// The token itself.
@@ -174,7 +174,7 @@ impl Valet {
         Ok(sessions)
     }
 
-    /// Ends a session of this user. `false` when there is none of this id.
+    /// Ends a session of this user. Returns `false` if the user has no session of this id.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

@@ -71,7 +71,7 @@ impl Client {
 pub struct Throttled {
     /// Which limit, one of [`names`].
     pub limit: &'static str,
-    /// What it allows.
+    /// Its rate.
     pub rate: Rate,
     /// How long to wait.
     pub retry_after: Duration,

@@ -1,4 +1,4 @@
-//! What an operator's tools ask, on an address of its own (`ADMIN_BIND`) that no client reaches: metrics, and the probes
+//! Endpoints for operators' tools, on a separate address (`ADMIN_BIND`) that clients do not reach: metrics, and the probes
 //! without the API's limits.
 
 use poem::{

@@ -1,4 +1,4 @@
-//! `/api/auth`: accounts and signing in.
+//! `/api/auth`: sign-up, sign-in and the account itself.
 
 use poem_openapi::{ApiResponse, Object, OpenApi, payload::Json};
 use secrecy::ExposeSecret;
@@ -18,7 +18,7 @@ use crate::{
     model::User as Account,
 };
 
-/// The problems of each operation, beside those of every operation of its shape.
+/// Problems of each operation, in addition to those that follow from its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
     ("sign_up", &[Code::LocalAccountsOnly, Code::SignupClosed, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
     ("log_in", &[Code::LocalAccountsOnly, Code::InvalidCredentials]),
@@ -32,38 +32,38 @@ pub struct Auth;
 
 /// An email address and a password.
 #[derive(Object, Deserialize)]
-#[oai(deny_unknown_fields)]
+#[oai(rename = "SignInCredentials", deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Credentials {
     /// The address; surrounding white space and letter case do not matter.
     email: String,
-    /// At least 12 characters, at most 1024 bytes. Any characters, no rules of composition; what is guessed first (common
-    /// passwords, repetitions, keyboard rows, the address itself) is refused. Compared after Unicode normalisation (NFKC).
+    /// At least 12 characters, at most 1024 bytes. Any characters are accepted, in any mix; common passwords, repetitions,
+    /// keyboard rows and the address itself are refused. Compared after Unicode normalisation (NFKC).
     password: String,
 }
 
-/// A password and the one to come after it.
+/// The current and the new password.
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PasswordChange {
-    /// The one that holds now.
+    /// The current password.
     current_password: String,
-    /// The rules are those of signing up.
+    /// The new password, by the rules for signing up.
     new_password: String,
 }
 
-/// What proves that it is the owner who deletes.
+/// Proof that the owner is asking.
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AccountDeletion {
-    /// The account's; absent where an identity provider knows it.
+    /// The account's password; absent for a user of an identity provider.
     #[serde(default, deserialize_with = "given")]
     password: Option<String>,
 }
 
-/// Absent is legal, null is not.
+/// Reads an optional member, which may be absent but not null.
 fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(Some)
 }
@@ -75,9 +75,9 @@ enum DeletionResponse {
     Deleted,
 }
 
-/// A sign-in.
+/// The tokens of a session, and its user.
 #[derive(Object)]
-#[oai(rename_all = "camelCase")]
+#[oai(rename = "AuthSession", rename_all = "camelCase")]
 pub(super) struct Session {
     /// The access token: send it as `Authorization: Bearer …`.
     token: String,
@@ -85,53 +85,52 @@ pub(super) struct Session {
     token_type: String,
     /// Seconds until the access token expires.
     expires_in: u64,
-    /// Good for one `POST /api/auth/refresh`, which gives the next. Keep it where secrets are kept.
+    /// Good for one `POST /api/auth/refresh`, which returns the next one. Store it as a secret.
     refresh_token: String,
     /// Seconds until the refresh token expires.
     refresh_expires_in: u64,
-    /// Who signed in.
+    /// The user who signed in.
     user: User,
 }
 
-/// An account.
+/// A user.
 #[derive(Object)]
-#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+#[oai(rename = "UserAccount", rename_all = "camelCase", skip_serializing_if_is_none)]
 struct User {
     /// Opaque; also the `sub` of the user's access tokens.
     id: String,
-    /// As it was given at sign-up. Of an identity provider's user: what the provider says it has verified, else absent.
+    /// As given at sign-up. For a user of an identity provider: the address that the provider has verified, else absent.
     email: Option<String>,
-    /// When the account was made.
+    /// When the account was created.
     created_at: OffsetDateTime,
-    /// What the user holds; only in `GET /api/auth/me`.
+    /// The storage used; only in `GET /api/auth/me`.
     usage: Option<Usage>,
 }
 
-/// What a user holds.
+/// A user's storage.
 #[derive(Object)]
-#[oai(rename_all = "camelCase")]
+#[oai(rename = "StorageUsage", rename_all = "camelCase")]
 struct Usage {
-    /// Bytes that count against the quota: of ready images, of open uploads, and of deleted and failed ones until no URL can
-    /// write them again.
+    /// Bytes counted against the quota: ready images, open uploads, and deleted or failed uploads until their URLs have expired.
     bytes: u64,
-    /// Bytes the user may hold.
+    /// The quota, in bytes.
     quota_bytes: u64,
-    /// Ready images.
+    /// Number of ready images.
     images: u64,
-    /// Open uploads.
+    /// Number of open uploads.
     pending: u64,
 }
 
 #[derive(ApiResponse)]
 enum PasswordResponse {
-    /// The new password holds.
+    /// The password is changed.
     #[oai(status = 204)]
     Changed,
 }
 
 #[derive(ApiResponse)]
 enum SignUpResponse {
-    /// The account is made and signed in.
+    /// The account is created and the user is signed in.
     #[oai(status = 201)]
     Created(Json<Session>),
 }
@@ -158,17 +157,17 @@ impl User {
 
 #[OpenApi(prefix_path = "/api/auth", tag = "Tag::Accounts")]
 impl Auth {
-    /// Make an account
+    /// Create an account
     ///
-    /// Signs in at once. An address belongs to one account, whatever its letter case. Where the operator has closed sign-up
-    /// (`signup_closed`), accounts that there are can log in.
+    /// The answer signs the user in. An address belongs to one account, whatever its letter case. Where the operator has closed
+    /// sign-up (`signup_closed`), existing accounts can still sign in.
     #[oai(path = "/signup", method = "post", operation_id = "sign_up")]
     async fn sign_up(&self, app: Application<'_>, client: Client, body: Body<Credentials>) -> Result<SignUpResponse, Problem> {
         let signed_in = app.valet.sign_up(&body.0.email, &body.0.password, &client.0, view::now()).await?;
         Ok(SignUpResponse::Created(Json(signed_in.into())))
     }
 
-    /// Log in
+    /// Sign in
     ///
     /// An unknown address and a wrong password get the same answer, after the same time.
     #[oai(path = "/login", method = "post", operation_id = "log_in")]
@@ -177,9 +176,9 @@ impl Auth {
         Ok(Json(signed_in.into()))
     }
 
-    /// Who am I
+    /// Get the signed-in user
     ///
-    /// The account and what it holds of its quota.
+    /// The user, and how much of the quota is used.
     #[oai(path = "/me", method = "get", operation_id = "get_me")]
     async fn me(&self, app: Application<'_>, caller: Signed) -> Result<Json<User>, Problem> {
         let (user, usage) = app.valet.me(caller.0.user).await?.ok_or_else(session_ended)?;
@@ -190,11 +189,11 @@ impl Auth {
 
     /// Delete the account
     ///
-    /// With everything in it: images, open uploads, their bytes in every version, sessions. It cannot be undone. The account is
-    /// closed when this answers: its tokens die at once on this server and within 30 seconds on every other, its address can be
-    /// signed up again. Its bytes go within minutes; URLs that were given out before work no longer than they live. Give the
-    /// `password`; a user of an identity provider has none and needs a token that is less than five minutes old instead
-    /// (`token_too_old`: sign in anew).
+    /// Permanently deletes the account with its images, open uploads and sessions; it cannot be undone. After the answer its
+    /// tokens are refused, at once on this server and within 30 seconds on every other, and its address can sign up again. The
+    /// bytes are deleted from the bucket within minutes, in every version; presigned URLs issued earlier expire as usual. Send
+    /// the `password`. A user of an identity provider has none and needs an access token that is less than five minutes old
+    /// (`token_too_old`: sign in again).
     #[oai(path = "/me/delete", method = "post", operation_id = "delete_account")]
     async fn delete(
         &self,
@@ -209,8 +208,8 @@ impl Auth {
 
     /// Change the password
     ///
-    /// Ends every other session in the same step: their access tokens die at once on this server and within 30 seconds on every
-    /// other. On no answer, 503 or 504, repeat it with the same token: a change that was made is answered 204 again.
+    /// Ends every other session in the same step: their access tokens are refused at once on this server and within 30 seconds
+    /// on every other. On 503, 504 or no answer, repeat it with the same token: if the change was made, the repeat answers 204.
     #[oai(path = "/password", method = "put", operation_id = "change_password")]
     async fn change_password(
         &self,

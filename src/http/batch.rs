@@ -1,7 +1,7 @@
-//! Calls for many at once: a phone that is woken in the background has seconds.
+//! Batch operations, for clients with little time, such as an app that a phone wakes in the background for seconds.
 //!
-//! Each item has its own result, in the order of the request; one that fails harms no other. What is not the documented
-//! shape fails the whole call.
+//! Each item has its own result, in the order of the request; a failed item does not affect the others. A body that does not
+//! match the documented format fails the whole request.
 
 use poem::web::Data;
 use poem_openapi::{Object, OpenApi, payload::Json};
@@ -24,15 +24,15 @@ use crate::{
 /// Items in one call.
 pub const MOST: usize = 100;
 
-/// The problems of each operation as a whole, beside those of every operation of its shape. Items have those of the
-/// single calls.
+/// Problems of each operation as a whole, in addition to those that follow from its shape. Items have the problems of the
+/// single operations.
 pub const PROBLEMS: &[(&str, &[Code])] =
     &[("create_uploads", &[]), ("renew_uploads", &[]), ("confirm_uploads", &[]), ("read_images", &[]), ("delete_images", &[])];
 
 /// The operations.
 pub struct Batch;
 
-/// One of many uploads to open.
+/// One of the uploads to open.
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -55,7 +55,7 @@ struct BatchUpload {
     /// As in a single upload.
     #[serde(default, deserialize_with = "body::present")]
     thumb_hash: Option<String>,
-    /// What the header `Idempotency-Key` is to a single upload.
+    /// As the header `Idempotency-Key` of a single upload.
     #[serde(default, deserialize_with = "body::present")]
     idempotency_key: Option<String>,
 }
@@ -65,76 +65,76 @@ struct BatchUpload {
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
 pub(super) struct UploadBatch {
-    /// From 1 to 100.
+    /// From 1 to 100 items.
     #[serde(deserialize_with = "body::objects")]
     items: Vec<BatchUpload>,
 }
 
-/// Which images.
+/// The images.
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ImageIds {
-    /// From 1 to 100.
+    /// From 1 to 100 items.
     ids: Vec<String>,
 }
 
-/// What became of one upload.
+/// The outcome of one upload.
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct UploadResult {
-    /// The status that the single call would have answered with.
+    /// The HTTP status that the single operation would have answered with.
     status: u16,
-    /// When it went well.
+    /// Present on success.
     ticket: Option<UploadTicket>,
-    /// When it did not.
+    /// Present on failure.
     problem: Option<ProblemBody>,
 }
 
-/// What became of the uploads, in the order of the request.
+/// The outcomes of the uploads, in the order of the request.
 #[derive(Object)]
 struct UploadResults {
-    /// One for each item.
+    /// One result for each item.
     results: Vec<UploadResult>,
 }
 
-/// What became of one image.
+/// The outcome for one image.
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct ImageResult {
     /// As in the request.
     id: String,
-    /// The status that the single call would have answered with.
+    /// The HTTP status that the single operation would have answered with.
     status: u16,
-    /// When it went well.
+    /// Present on success.
     image: Option<Image>,
-    /// When it did not.
+    /// Present on failure.
     problem: Option<ProblemBody>,
 }
 
-/// What became of the images, in the order of the request.
+/// The outcomes for the images, in the order of the request.
 #[derive(Object)]
 struct ImageResults {
-    /// One for each id.
+    /// One result for each id.
     results: Vec<ImageResult>,
 }
 
-/// What became of one delete.
+/// The outcome of one deletion.
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 struct DeleteResult {
     /// As in the request.
     id: String,
-    /// The status that the single call would have answered with.
+    /// The HTTP status that the single operation would have answered with.
     status: u16,
-    /// When it did not go well.
+    /// Present on failure.
     problem: Option<ProblemBody>,
 }
 
-/// What became of the deletes, in the order of the request.
+/// The outcomes of the deletions, in the order of the request.
 #[derive(Object)]
 struct DeleteResults {
-    /// One for each id.
+    /// One result for each id.
     results: Vec<DeleteResult>,
 }
 
@@ -206,7 +206,7 @@ impl ImageResult {
 impl Batch {
     /// Open many uploads
     ///
-    /// As `POST /api/images/upload` for each item, at little more cost than one.
+    /// As `POST /api/images/upload` for each item, in one request.
     #[oai(path = "/upload/batch", method = "post", operation_id = "create_uploads")]
     async fn create(
         &self,
@@ -295,7 +295,7 @@ impl Batch {
 
     /// Read many images
     ///
-    /// Fresh URLs, for a page that is scrolled back to. Those that are not ready have status 404.
+    /// Images with new URLs, for example for a gallery page that is scrolled back to. An image that is not ready has status 404.
     #[oai(path = "/read", method = "post", operation_id = "read_images")]
     async fn read(
         &self,

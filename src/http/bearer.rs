@@ -1,4 +1,4 @@
-//! Who calls: obtaining this value is the authorisation.
+//! The caller's identity: a handler that takes this value is authorised.
 
 use poem::{Request, http::header, web::Data};
 use poem_openapi::{SecurityScheme, auth::Bearer};
@@ -15,8 +15,8 @@ use crate::{
     store::requests,
 };
 
-/// The access token of `POST /api/auth/login`, or where the server is set up for one, of an OpenID provider; sent as
-/// `Authorization: Bearer …`.
+/// The access token of `POST /api/auth/login` or, where the server is set up for one, of an OpenID provider; sent as
+/// `Authorization: Bearer …`. Paste it here without `Bearer`.
 #[derive(SecurityScheme)]
 #[oai(rename = "accessToken", ty = "bearer", bearer_format = "JWT", checker = "authenticate")]
 pub struct Signed(pub Caller);
@@ -51,8 +51,8 @@ pub fn admit(app: &App, user: UserId) -> Result<(), Problem> {
 
 // In the operations that end sessions: beyond what its user and network may do, each session has a few such calls of its own, which
 // no flood in the user's name uses up.
-/// The access token of `POST /api/auth/login`, or where the server is set up for one, of an OpenID provider; sent as
-/// `Authorization: Bearer …`.
+/// The access token of `POST /api/auth/login` or, where the server is set up for one, of an OpenID provider; sent as
+/// `Authorization: Bearer …`. Paste it here without `Bearer`.
 #[derive(SecurityScheme)]
 #[oai(rename = "accessToken", ty = "bearer", bearer_format = "JWT", checker = "authenticate_owner")]
 pub struct Owner(pub Caller);

@@ -51,7 +51,7 @@ pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     Ok(value)
 }
 
-/// What is written as an object: serde also reads one from an array of its members' values, in their order.
+/// Accepts only JSON objects: serde also reads a struct from an array of its members' values, in their order.
 struct Object<T>(T);
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
@@ -117,11 +117,11 @@ fn explain(error: &serde_json::Error, segments: &[&Segment]) -> Problem {
     // By its grammar it is JSON (RFC 8259 section 8.2); no text has half of a character. Only the messages of syntax errors
     // are serde_json's alone: those of data errors repeat names and values of the body.
     if error.is_syntax() && (message.contains("surrogate") || message.contains("unexpected end of hex escape")) {
-        return problem("A text holds half of a character: cut it between characters.")
-            .field(path_text(segments), "must hold whole characters");
+        return problem("A string contains half of a UTF-16 surrogate pair. Send whole characters.")
+            .field(path_text(segments), "must contain whole characters");
     }
     if !error.is_data() {
-        return problem("The body is not valid JSON.");
+        return problem("The request body is not valid JSON.");
     }
     let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
     let path = path_text(segments);
@@ -130,10 +130,10 @@ fn explain(error: &serde_json::Error, segments: &[&Segment]) -> Problem {
     if message.starts_with("missing field") {
         problem("A required member is missing.").field(child(quoted(message)), "is required")
     } else if message.starts_with("duplicate field") {
-        problem("A member is given twice.").field(child(quoted(message)), "must be given once")
+        problem("A member appears more than once.").field(child(quoted(message)), "must appear once")
     } else if message.starts_with("unknown field") {
         let known = message.rsplit_once("expected ").map_or("", |(_, known)| known).replace('`', "");
-        problem("The body has a member that this call does not know.")
+        problem("The request body has an unknown member.")
             .field(path_text(without_unknown(segments, message)), format!("must have no other members than {known}"))
     } else {
         let wanted = message.rsplit_once("expected ").map_or("another value", |(_, wanted)| wanted);
@@ -256,8 +256,8 @@ mod tests {
             (r#"{"fileName":"a","size":1,"canary surrogate":1}"#, "must have no other members"),
             (r#"{"fileName":"a","size":1,"unexpected end of hex escape canary":1}"#, "must have no other members"),
             (r#"{"fileName":"a","size":"surrogate canary at line 1"}"#, "must be an integer"),
-            (r#"{"fileName":"a","fileName":"canary","size":1}"#, "must be given once"),
-            (r#"{"fileName":"a","size":1,"size":1}"#, "must be given once"),
+            (r#"{"fileName":"a","fileName":"canary","size":1}"#, "must appear once"),
+            (r#"{"fileName":"a","size":1,"size":1}"#, "must appear once"),
             (r#"["canary", 1]"#, "must be an object"),
             (r#"["canary",1,"canary"]"#, "must be an object"),
             ("null", ""),

@@ -1,11 +1,11 @@
-//! Which limits each operation is held to. The document's 429s are made of this table, and a test asks each operation until each of its
+//! The rate limits of each operation. The document's 429s are made of this table, and a test calls each operation until each of its
 //! limits refuses: an operation that is not here, or is not held to what stands here, fails it.
 
 use crate::domain::throttle::names::{
     ACCOUNT_FAILURES, CALLS, LOGIN, LOGIN_FAILURES, PASSWORD, REFRESH, S3, SIGNUP, UPLOAD, URLS,
 };
 
-/// What bounds how often an operation is asked for.
+/// The rate limits of an operation.
 #[derive(Debug, Clone, Copy)]
 pub enum Budget {
     /// Limits by their names.

@@ -1,4 +1,4 @@
-//! Who asks, as far as the connection and the headers tell: for throttling, and for the owner of a session to know it by.
+//! The client of a request, by its connection and headers: for rate limits, and for the list of sessions.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -29,7 +29,7 @@ pub fn address(request: &Request, proxies: &TrustedProxies) -> IpAddr {
     proxies.client(peer(request), fields.into_iter())
 }
 
-/// How long it is not said again that a proxy is not trusted.
+/// Pause between warnings of an untrusted proxy.
 const WARNED: Duration = Duration::from_secs(60 * 60);
 
 /// Warns of a proxy that is missing in `TRUSTED_PROXIES`: a peer in a private network that names the client it asks for. Once an hour,

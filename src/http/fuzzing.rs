@@ -1,4 +1,4 @@
-//! What `tests/fuzz` reaches of this room's own files: compiled under `cfg(fuzzing)`, which cargo-fuzz sets, and part of no
+//! Entry points for `tests/fuzz` into this room's private functions: compiled under `cfg(fuzzing)`, which cargo-fuzz sets, and part of no
 //! other build.
 
 use serde::de::DeserializeOwned;

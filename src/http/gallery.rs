@@ -19,7 +19,7 @@ use super::{
     written::Written,
 };
 
-/// The problems of each operation, beside those of every operation of its shape.
+/// Problems of each operation, in addition to those that follow from its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
     ("list_images", &[Code::InvalidCursor]),
     ("get_image", &[Code::NotFound]),
@@ -31,22 +31,22 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
 /// The operations.
 pub struct Gallery;
 
-/// A URL that saves a file.
+/// A URL for downloading an image as a file.
 #[derive(Object)]
-#[oai(rename_all = "camelCase")]
+#[oai(rename = "DownloadUrl", rename_all = "camelCase")]
 struct Download {
-    /// A presigned GET whose answer carries the image's file name. Open it without the access token.
+    /// A presigned GET URL whose response names the file. Open it without the access token.
     url: String,
-    /// When it stops working.
+    /// When the URL expires.
     expires_at: OffsetDateTime,
 }
 
-/// What to change of an image.
+/// Changes to an image.
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ImageUpdate {
-    /// Words to show with the image, at most 1000 characters; the empty text clears them.
+    /// A caption of at most 1000 characters; the empty string removes the caption.
     caption: String,
 }
 
@@ -59,15 +59,15 @@ enum ListResponse {
     #[oai(status = 200)]
     Page(
         Written<ImagePage>,
-        /// Of this page, until an image comes, goes or changes, and its URLs are renewed.
+        /// Identifies this page's content and URLs.
         #[oai(header = "ETag")]
         String,
         #[oai(header = "Cache-Control")] String,
     ),
-    /// The page is the one that `If-None-Match` names; its URLs still have at least half of their life.
+    /// The page has not changed since the answer with this `ETag`, and its URLs are valid for at least half of their lifetime.
     #[oai(status = 304)]
     Unchanged(
-        /// As it was sent.
+        /// The `ETag` of the request.
         #[oai(header = "ETag")]
         String,
         #[oai(header = "Cache-Control")] String,
@@ -76,7 +76,7 @@ enum ListResponse {
 
 #[derive(ApiResponse)]
 enum DeleteResponse {
-    /// It is deleted: gone for every read, and its bytes with it.
+    /// The image or upload is deleted, with its bytes.
     #[oai(status = 204)]
     Deleted,
 }
@@ -85,8 +85,8 @@ enum DeleteResponse {
 impl Gallery {
     /// List images
     ///
-    /// Ready images, newest first. Pages by cursor: nothing is shown twice or skipped while images come and go. Send the
-    /// `ETag` of a page back as `If-None-Match`: while the page and its URLs are the same, the answer is 304 and empty.
+    /// Ready images, newest first, paged by cursor: no image is repeated or skipped while others are added or deleted. Send a
+    /// page's `ETag` as `If-None-Match`: while the page and its URLs are the same, the answer is an empty 304.
     #[oai(path = "/gallery", method = "get", operation_id = "list_images")]
     async fn list(
         &self,
@@ -94,9 +94,9 @@ impl Gallery {
         caller: Signed,
         /// Images on a page, from 1 to 100.
         limit: Query<Option<i64>>,
-        /// The `nextCursor` of the page before.
+        /// The `nextCursor` of the previous page.
         cursor: Query<Option<String>>,
-        /// The `ETag` of this page as it was read last. Browsers send it by themselves.
+        /// The `ETag` of the last answer for this page. Browsers send it automatically.
         #[oai(name = "If-None-Match")]
         if_none_match: Header<Option<String>>,
     ) -> Result<ListResponse, Problem> {
@@ -113,7 +113,7 @@ impl Gallery {
 
     /// Get an image
     ///
-    /// A ready image, with a URL to its bytes.
+    /// A ready image, with presigned GET URLs.
     #[oai(path = "/:id", method = "get", operation_id = "get_image")]
     async fn get(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Image>, Problem> {
         Ok(Json(app.valet.image(caller.0.user, image_id(&id)?, view::now()).await?.into()))
@@ -121,8 +121,8 @@ impl Gallery {
 
     /// Get a download URL
     ///
-    /// The URL saves the image under its file name, whatever its script (RFC 6266, RFC 8187). A name whose extension is not one of
-    /// the verified type gets one more: `holiday.hta` is saved as `holiday.hta.jpg`.
+    /// The URL saves the image under its file name, in any alphabet (RFC 6266, RFC 8187). A name whose extension does not fit the
+    /// verified type gets a second one: `holiday.hta` is saved as `holiday.hta.jpg`.
     #[oai(path = "/:id/download", method = "get", operation_id = "download_image")]
     async fn download(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Download>, Problem> {
         let signed = app.valet.download(caller.0.user, image_id(&id)?, view::now()).await?;
@@ -131,7 +131,7 @@ impl Gallery {
 
     /// Change an image's caption
     ///
-    /// The empty text clears it.
+    /// The empty string removes the caption.
     #[oai(path = "/:id", method = "patch", operation_id = "update_image")]
     async fn update(
         &self,
@@ -145,7 +145,7 @@ impl Gallery {
 
     /// Delete an image or an open upload
     ///
-    /// Final. Repeating it answers 204 for as long as a URL could bring the object back, then 404.
+    /// Deletes it permanently. Repeating it answers 204 while an upload URL is still valid, then 404.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_image")]
     async fn delete(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<DeleteResponse, Problem> {
         app.valet.throttle().s3(caller.0.user, 1)?;

@@ -8,16 +8,15 @@ use super::{
     problem::{Code, Problem},
 };
 
-/// The problems of each operation, beside those of every operation of its shape.
-pub const PROBLEMS: &[(&str, &[Code])] =
-    &[("get_liveness", &[Code::MethodNotAllowed]), ("get_readiness", &[Code::MethodNotAllowed])];
+/// Problems of each operation, in addition to those that follow from its shape.
+pub const PROBLEMS: &[(&str, &[Code])] = &[("get_liveness", &[]), ("get_readiness", &[])];
 
 /// The operations.
 pub struct Health;
 
-/// All is well.
+/// A positive health check.
 #[derive(Object)]
-#[oai(rename = "Health")]
+#[oai(rename = "HealthStatus")]
 struct Healthy {
     /// Always `ok`.
     status: String,
@@ -29,17 +28,17 @@ fn ok() -> Json<Healthy> {
 
 #[OpenApi(tag = "Tag::Health")]
 impl Health {
-    /// Is the process alive
+    /// Check that the process is alive
     ///
-    /// Asks nothing of any dependency.
+    /// Does not check the database or the bucket.
     #[oai(path = "/livez", method = "get", operation_id = "get_liveness")]
     async fn live(&self) -> Json<Healthy> {
         ok()
     }
 
-    /// Can requests be served
+    /// Check that requests can be served
     ///
-    /// Asks the database and the bucket; the answer is kept for a second. 503 names the part that fails.
+    /// Checks the database and the bucket; the result is cached for a second. A 503 names the part that fails.
     #[oai(path = "/readyz", method = "get", operation_id = "get_readiness")]
     async fn ready(&self, app: Application<'_>) -> Result<Json<Healthy>, Problem> {
         match app.readiness().await {

@@ -20,7 +20,7 @@ use crate::{
 #[derive(Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct ImagePage {
-    /// The newest first.
+    /// Newest first.
     images: Vec<Image>,
     /// Send it as `cursor` for the next page; absent on the last.
     next_cursor: Option<String>,

@@ -1,5 +1,5 @@
-//! What a request may be before anybody looks at it: its body's type, size and pace. And how many there may be, of all and of one
-//! network or user: what comes beyond is refused at once, since a queue that grows serves nobody in time.
+//! Limits on requests before they reach a handler: type, size and pace of the body, and the number of requests under way, in all
+//! and of one network or user. Requests beyond them are refused at once, since a growing queue would delay all.
 
 use std::{
     future::Future,
@@ -80,7 +80,7 @@ pub fn is_json(content_type: &str) -> bool {
 
 /// Bytes that all bodies together may have in memory, beyond the first [`FREE`] of each.
 const BODIES: usize = 64 * 1024 * 1024;
-/// What every body may have: a single call's. Connections are bounded, and so is the sum of these.
+/// Bytes that every body may have without a permit: those of a single call. The number of connections bounds their sum.
 const FREE: usize = 16 * 1024;
 
 /// Places for requests and bytes for their bodies, each shared between networks, and places between users.
@@ -177,7 +177,7 @@ impl Room {
             drain(request).await;
             return Err(not_json(&path));
         }
-        let too_large = || Problem::new(Code::PayloadTooLarge, format!("The body may have at most {limit} bytes."));
+        let too_large = || Problem::new(Code::PayloadTooLarge, format!("The request body may have at most {limit} bytes."));
         if length.is_some_and(|length| length > limit as u64) {
             drain(request).await;
             return Err(too_large());
@@ -207,7 +207,7 @@ impl Room {
             }
             Err(_) => {
                 Metrics::count(&METRICS.connections_timed_out, "body", 1);
-                return Err(Problem::new(Code::RequestTimeout, "Send the whole body within 15 seconds."));
+                return Err(Problem::new(Code::RequestTimeout, "Send the whole request body within 15 seconds."));
             }
         }
         if takes_none && !shape::is_nothing(&bytes) {
@@ -232,13 +232,13 @@ impl Room {
     }
 }
 
-/// The refusal of one request too many.
+/// Returns the 503 for a request beyond the number that the server handles at once.
 fn shed() -> Problem {
     METRICS.shed.inc();
     overloaded("Too many requests are under way.")
 }
 
-/// With a wait of one to ten seconds, at random: those who were refused together do not come back together.
+/// Returns a 503 with a random Retry-After of 1 to 10 seconds, so that clients refused together do not return together.
 #[must_use]
 pub fn overloaded(what: &str) -> Problem {
     let wait = 1 + u16::from(Uuid::new_v4().as_bytes()[0] % 10);
@@ -252,7 +252,7 @@ pub fn overloaded(what: &str) -> Problem {
 /// 400.
 pub fn check_target(request: &Request) -> Result<(), Problem> {
     if request.uri().path().is_empty() && request.method() != Method::CONNECT {
-        return Err(Problem::new(Code::InvalidRequest, "The request's target is no path."));
+        return Err(Problem::new(Code::InvalidRequest, "The request target is not a path."));
     }
     let hosts = request.headers().get_all(header::HOST).iter().count();
     match (request.version(), hosts) {
@@ -262,11 +262,11 @@ pub fn check_target(request: &Request) -> Result<(), Problem> {
 }
 
 fn broken_off() -> Problem {
-    Problem::new(Code::InvalidRequest, "The body broke off before its end.")
+    Problem::new(Code::InvalidRequest, "The request body ended before its announced length.")
 }
 
 /// Reads on for a moment and drops what comes: a client that is still sending when the connection closes sees a reset
-/// and not the answer. One that waits to be told to go on is not told to.
+/// and not the answer. Does not send `100 Continue` to a client that expects it.
 async fn drain(request: &mut Request) {
     if request.headers().contains_key(header::EXPECT) {
         return;
@@ -276,7 +276,7 @@ async fn drain(request: &mut Request) {
     let _ = tokio::time::timeout(DRAIN_DEADLINE, read).await;
 }
 
-/// The bytes of a file do not pass through here; whoever posts a form is told how it is done.
+/// Returns the 415 for a body that is not JSON; on upload paths it describes how files are uploaded.
 pub(super) fn not_json(path: &str) -> Problem {
     let detail = if path.starts_with("/api/images/upload") {
         "Files are not sent here. POST application/json with the file's fileName, contentType, size and sha256; then PUT the bytes to the \

@@ -38,20 +38,20 @@ use poem_openapi::Tags;
 
 use crate::{app::App, config::Config};
 
-/// The groups of the document, in the order a newcomer reads.
+/// The tags of the OpenAPI document, in reading order.
 #[derive(Tags)]
 enum Tag {
-    /// Sign up and log in.
+    /// Sign up, sign in, and manage the account.
     Accounts,
     /// From a file to a stored image.
     Uploads,
-    /// Many at once.
+    /// Operations for many images in one request.
     Batches,
-    /// Reading, captions, deleting.
+    /// Read, caption and delete images.
     Gallery,
-    /// For an unmodified `@uppy/aws-s3`: its calls, as `@uppy/companion` answers them.
+    /// For `@uppy/aws-s3`: the operations of `@uppy/companion`.
     Uppy,
-    /// For orchestrators and balancers.
+    /// Health checks, for orchestrators and load balancers.
     Health,
 }
 

@@ -1,4 +1,4 @@
-//! `/api/images/multipart` and `/api/images/{id}/parts`: files that come in parts.
+//! `/api/images/multipart` and `/api/images/{id}/parts`: multipart uploads.
 
 use poem::Request;
 use poem_openapi::{
@@ -21,7 +21,7 @@ use crate::{
     model,
 };
 
-/// The problems of each operation, beside those of every operation of its shape.
+/// Problems of each operation, in addition to those that follow from its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
     (
         "create_multipart_upload",
@@ -73,15 +73,15 @@ pub(super) const LISTING: u32 = 10;
 /// The operations.
 pub struct Multipart;
 
-/// What S3 is to prove of each part. `none`: its length alone. `sha256`: its digest too, which is given when its URL is asked for.
+/// What S3 verifies of each part. `none`: its length. `sha256`: its digest too, which is sent with the request for its URL.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Enum, Deserialize)]
 #[oai(rename_all = "lowercase")]
 // Read as a text first: of another JSON type, serde would say that the body is no JSON.
 #[serde(try_from = "String")]
 enum PartChecksums {
-    /// The length and the SHA-256: each part's is given when its URL is asked for.
+    /// The length and the SHA-256, which is sent with the request for the part's URL.
     Sha256,
-    /// The length alone.
+    /// The length.
     #[default]
     None,
 }
@@ -107,59 +107,59 @@ impl From<PartChecksums> for model::PartChecksums {
     }
 }
 
-/// What is to be uploaded in parts.
+/// A file to upload as a multipart upload.
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct NewMultipart {
-    /// The name to show and to save under. Folders before it, control and bidirectional-override characters are taken off, and
-    /// a name of more than 255 bytes of UTF-8 is shortened: its extension is kept.
+    /// The name to show and to save under. A path before it and control and bidirectional-override characters are removed, and
+    /// a name of more than 255 bytes of UTF-8 is shortened, keeping its extension.
     file_name: String,
-    /// The media type, without parameters, by its registered name or a common other one (`image/jpg`). What is uploaded must be of
-    /// it.
+    /// The media type, without parameters: its registered name or a common alias (`image/jpg`). The uploaded bytes must be of
+    /// this type.
     content_type: String,
-    /// Bytes of the whole file. The parts must add up to exactly as many.
+    /// Size of the whole file, in bytes. The parts must add up to exactly this size.
     #[serde(deserialize_with = "body::integer")]
     size: i64,
-    /// Bytes of every part but the last, from 5 MiB to 5 GiB; at most 10000 parts. Chosen for you when left out.
+    /// Size of every part but the last, from 5 MiB to 5 GiB; at most 10000 parts. The server chooses it when left out.
     #[serde(default, deserialize_with = "body::present_integer")]
     part_size: Option<i64>,
-    /// What S3 is to prove of each part; `none` when left out. It cannot be changed later.
+    /// What S3 verifies of each part; `none` when left out. It cannot be changed later.
     #[serde(default, deserialize_with = "body::present")]
     part_checksums: Option<PartChecksums>,
-    /// Words to show with the image: at most 1000 characters.
+    /// A caption of at most 1000 characters.
     #[serde(default, deserialize_with = "body::present")]
     caption: Option<String>,
-    /// Base64 of the image's ThumbHash, at most 32 bytes: given back as it is, for clients to show until there are pixels.
+    /// Base64 of the image's ThumbHash, at most 32 bytes: returned unchanged, as a placeholder while the image loads.
     #[serde(default, deserialize_with = "body::present")]
     thumb_hash: Option<String>,
 }
 
-/// An upload in parts that is open.
+/// An open multipart upload.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 struct MultipartTicket {
-    /// Names the image from now on.
+    /// Identifies the upload, and later the image.
     id: String,
-    /// Bytes of every part but the last, which is the rest.
+    /// Size of every part but the last, in bytes; the last part is the rest.
     part_size: u64,
-    /// How many parts there are, numbered from 1.
+    /// Number of parts, which are numbered from 1.
     part_count: u32,
-    /// The end of the upload: until then its parts' URLs can be had.
+    /// When the upload expires; until then its parts' URLs can be requested.
     expires_at: OffsetDateTime,
 }
 
 #[derive(ApiResponse)]
 enum MultipartResponse {
-    /// The upload under this key: go on with it.
+    /// The upload that was opened with this idempotency key: continue with it.
     #[oai(status = 200)]
     Known(Json<MultipartTicket>),
-    /// The upload is open: ask for the parts' URLs, PUT the parts, then confirm.
+    /// The upload is open: request the parts' URLs, PUT the parts, then confirm.
     #[oai(status = 201)]
     Opened(Json<MultipartTicket>),
 }
 
-/// A part whose URL is asked for.
+/// A part to request a URL for.
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -167,17 +167,17 @@ struct PartToSign {
     /// From 1 to the upload's `partCount`.
     #[serde(deserialize_with = "body::integer")]
     part_number: i64,
-    /// Base64 (not hex) of the SHA-256 of the part's bytes: if and only if `partChecksums` is `sha256`.
+    /// Base64 (not hex) of the SHA-256 of the part's bytes. Required if `partChecksums` is `sha256`, else not allowed.
     #[serde(default, deserialize_with = "body::present")]
     sha256: Option<String>,
 }
 
-/// Parts whose URLs are asked for.
+/// Parts to request URLs for.
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct PartsToSign {
-    /// Any of the upload's parts, at most 1000 at once.
+    /// Any parts of the upload, at most 1000.
     #[serde(deserialize_with = "body::objects")]
     parts: Vec<PartToSign>,
 }
@@ -186,9 +186,9 @@ pub(super) struct PartsToSign {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 struct SignedPart {
-    /// Which part.
+    /// The part's number.
     part_number: u32,
-    /// The PUT of its bytes.
+    /// The PUT of the part.
     request: PresignedRequest,
 }
 
@@ -196,7 +196,7 @@ struct SignedPart {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 struct SignedParts {
-    /// In the order they were asked for.
+    /// In the order of the request.
     parts: Vec<SignedPart>,
 }
 
@@ -204,9 +204,9 @@ struct SignedParts {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 struct StoredPart {
-    /// Which part.
+    /// The part's number.
     part_number: u32,
-    /// Its bytes.
+    /// Size in bytes.
     size: u64,
 }
 
@@ -214,25 +214,25 @@ struct StoredPart {
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 struct StoredParts {
-    /// In order of their numbers.
+    /// In the order of their numbers.
     parts: Vec<StoredPart>,
 }
 
 #[OpenApi(prefix_path = "/api/images", tag = "Tag::Uploads")]
 impl Multipart {
-    /// Open an upload in parts
+    /// Open a multipart upload
     ///
-    /// For big files and bad networks. Cut the file into parts of `partSize` bytes, the last being the rest; ask for the
-    /// parts' URLs as you need them, PUT the parts in any order and as many at once as you like, then confirm. The image
-    /// has no `sha256`, and is not compared with others: a digest of parts is not the file's.
+    /// For large files and unreliable networks. Cut the file into parts of `partSize` bytes, the last being the rest; request
+    /// the parts' URLs when they are needed, PUT the parts in any order and in parallel, then confirm. The image has no
+    /// `sha256` and is not compared with others, because S3's digest of the parts is not the digest of the file.
     #[oai(path = "/multipart", method = "post", operation_id = "create_multipart_upload")]
     async fn create(
         &self,
         app: Application<'_>,
         caller: Signed,
         request: &Request,
-        /// Any text of 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body, within 24 hours,
-        /// gets the same upload.
+        /// 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body within 24 hours gets the same
+        /// upload.
         #[oai(name = "Idempotency-Key")]
         key: Header<Option<String>>,
         body: Body<NewMultipart>,
@@ -262,11 +262,11 @@ impl Multipart {
 
     /// Get URLs for parts
     ///
-    /// Each URL takes exactly its part's bytes: the length is signed, and the digest where the upload was opened with
-    /// checksums. Ask again for a part whose URL expired or whose bytes changed; the part that was sent last counts.
+    /// Each URL accepts exactly its part: the length is signed, and the digest if the upload was opened with checksums. Request
+    /// a new URL for a part whose URL has expired or whose bytes have changed; of several PUTs of a part, the last counts.
     ///
-    /// The rules for a part's PUT: **200**: done. **409, 5xx or no answer**: repeat it. **403**: ask for its URL once
-    /// more. **404**: list the parts. **400**: the bytes are not those of the digest; ask for a URL with theirs.
+    /// After a part's PUT: on **200**, the part is done. On **409, 5xx or no answer**, repeat the PUT. On **403**, request a
+    /// new URL once. On **404**, list the parts. On **400**, the bytes do not have the signed digest: request a URL with theirs.
     #[oai(path = "/:id/parts", method = "post", operation_id = "sign_parts")]
     async fn sign(
         &self,
@@ -286,7 +286,7 @@ impl Multipart {
 
     /// List the parts that have arrived
     ///
-    /// What to resume from after a lost connection or a restart: send the parts that are not listed, then confirm.
+    /// For resuming after a lost connection or a restart: PUT the parts that are not listed, then confirm.
     #[oai(path = "/:id/parts", method = "get", operation_id = "list_parts")]
     async fn list(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<StoredParts>, Problem> {
         app.valet.throttle().s3(caller.0.user, LISTING)?;

@@ -1,4 +1,4 @@
-//! The outermost layer: request ids, deadlines, and the promise that every error is a problem, whoever raised it.
+//! The outermost layer: request ids, deadlines, and the conversion of every error to a problem.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
@@ -42,7 +42,8 @@ pub fn name(headers: &mut HeaderMap, id: &str) {
     }
 }
 
-/// What every answer has: it is not to be kept where nothing else is said, framed, sniffed, embedded by other sites or told about.
+/// Sets the security headers of every response: no-store by default, no framing, no sniffing, no cross-origin embedding, no
+/// referrer.
 pub fn protect(headers: &mut HeaderMap) {
     let fixed = HeaderValue::from_static;
     headers.entry(header::CACHE_CONTROL).or_insert(fixed("no-store"));
@@ -56,7 +57,7 @@ pub fn protect(headers: &mut HeaderMap) {
     }
 }
 
-/// What holds for who came by TLS.
+/// Adds the header that is sent only over TLS (HSTS).
 fn protect_further(headers: &mut HeaderMap) {
     headers.insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(TLS_ONLY));
     if is_page(headers) {
@@ -182,7 +183,7 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         shape::check(&request)?;
         let takes_none = self.known(path).is_some_and(|known| known.bodiless.iter().any(|bodiless| method.as_str() == bodiless));
         let _body = self.room.admit(&mut request, site, takes_none).await?;
-        // After the body is here: a slow one takes nobody's place.
+        // After the body has arrived, so that slow bodies hold no permit.
         let _under_way = self.room.enter(path, site)?;
         let call = AssertUnwindSafe(self.room.seated(site, self.inner.call(request))).catch_unwind();
         match tokio::time::timeout(limits::deadline(path), call).await {
@@ -194,23 +195,22 @@ impl<E: Endpoint> OutermostEndpoint<E> {
             Ok(Ok(Err(error))) => Err(self.explain(error, path, &method, has_credentials)),
             Ok(Err(_)) => {
                 tracing::error!("a handler panicked");
-                Err(Problem::new(Code::Internal, "The fault is recorded under the request's id."))
+                Err(Problem::new(Code::Internal, "An internal error was logged under this request id."))
             }
             Err(_) => Err(Problem::new(Code::Timeout, UNKNOWN)),
         }
     }
 
-    /// The framework's own errors echo values and are plain text; none of their words are sent.
+    /// Replaces an error of the framework, whose plain text may repeat the caller's values, by a problem.
     fn explain(&self, error: poem::Error, path: &str, method: &Method, has_credentials: bool) -> Problem {
         if let Some(param) = error.downcast_ref::<ParseParamError>() {
-            return Problem::new(Code::InvalidRequest, "A parameter is not of the documented type.")
-                .field(param.name, "must be an integer");
+            return Problem::new(Code::InvalidRequest, "A parameter has the wrong type.").field(param.name, "must be an integer");
         }
         if error.is::<AuthorizationError>() {
             return if has_credentials {
                 Problem::new(Code::TokenInvalid, "Send the access token as `Authorization: Bearer …`.")
             } else {
-                Problem::new(Code::TokenMissing, "Log in and send the access token as `Authorization: Bearer …`.")
+                Problem::new(Code::TokenMissing, "Sign in and send the access token as `Authorization: Bearer …`.")
             };
         }
         if error.is::<ContentTypeError>() {
@@ -218,11 +218,11 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         }
         // The latter: a path that is not UTF-8, which names nothing.
         if error.is::<NotFoundError>() || error.is::<ParsePathError>() {
-            return Problem::new(Code::NotFound, "No such path. Compare it with those of the OpenAPI document.");
+            return Problem::new(Code::NotFound, "No such path. The OpenAPI document lists all paths.");
         }
         if error.is::<MethodNotAllowedError>() {
             let allow = self.methods_of(path);
-            let problem = Problem::new(Code::MethodNotAllowed, format!("This path takes {allow}."));
+            let problem = Problem::new(Code::MethodNotAllowed, format!("This path supports {allow}."));
             return match HeaderValue::from_str(&allow) {
                 Ok(allow) => problem.header(header::ALLOW, allow),
                 Err(_) => problem,
@@ -232,11 +232,11 @@ impl<E: Endpoint> OutermostEndpoint<E> {
         match error.downcast::<Problem>() {
             Ok(problem) => problem,
             Err(_) if status.is_client_error() && status != StatusCode::UNAUTHORIZED => {
-                Problem::new(Code::InvalidRequest, "The request is not of the documented shape.")
+                Problem::new(Code::InvalidRequest, "The request does not match the documented format.")
             }
             Err(error) => {
                 tracing::error!(%status, %error, %method, "the framework raised an error");
-                Problem::new(Code::Internal, "The fault is recorded under the request's id.")
+                Problem::new(Code::Internal, "An internal error was logged under this request id.")
             }
         }
     }

@@ -29,7 +29,7 @@ pub fn limit(asked: Option<i64>) -> Result<u32, Problem> {
     let limit = asked.unwrap_or(DEFAULT_LIMIT);
     let fits = u32::try_from(limit).ok().filter(|_| (1..=MAX_LIMIT).contains(&limit));
     let rule = "must be from 1 to 100";
-    fits.ok_or_else(|| Problem::new(Code::InvalidRequest, "The limit is out of bounds.").field("limit", rule))
+    fits.ok_or_else(|| Problem::new(Code::InvalidRequest, "The limit is out of range.").field("limit", rule))
 }
 
 /// Where a cursor says to go on.
@@ -38,8 +38,12 @@ pub fn limit(asked: Option<i64>) -> Result<u32, Problem> {
 /// A 400 for anything that this listing did not give to this user.
 pub fn after(cursor: Option<&str>, listing: Listing, user: UserId) -> Result<Option<Position>, Problem> {
     let Some(cursor) = cursor else { return Ok(None) };
-    let bad =
-        || Problem::new(Code::InvalidCursor, "Send the `nextCursor` of the page before, unchanged, or none for the first page.");
+    let bad = || {
+        Problem::new(
+            Code::InvalidCursor,
+            "Send the `nextCursor` of the previous page unchanged, or no cursor for the first page.",
+        )
+    };
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| bad())?;
     let (place, check) = bytes.split_at_checked(24).ok_or_else(bad)?;
     if check != checksum(place, listing, user) {
@@ -62,7 +66,7 @@ pub fn split<T>(mut found: Vec<T>, limit: u32, listing: Listing, image: impl Fn(
     (found, cursor)
 }
 
-/// What this user sends to go on after the image that stands there.
+/// Returns the cursor with which this user continues after this position.
 pub fn cursor(last: Position, user: UserId, listing: Listing) -> String {
     let millis = last.uploaded_at.map_or(0, |at| i64::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(i64::MAX));
     let mut place = Vec::with_capacity(32);

@@ -1,4 +1,4 @@
-//! `/api/auth/refresh`, `/logout` and `/sessions`: what becomes of a sign-in.
+//! `/api/auth/refresh`, `/logout` and `/sessions`: the life of a session.
 
 use poem_openapi::{ApiResponse, Object, OpenApi, param::Path, payload::Json};
 use serde::Deserialize;
@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{model::SessionId, store};
 
-/// The problems of each operation, beside those of every operation of its shape.
+/// Problems of each operation, in addition to those that follow from its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
     ("refresh_session", &[Code::LocalAccountsOnly, Code::TokenInvalid, Code::SessionEnded]),
     ("log_out", &[Code::LocalAccountsOnly, Code::TokenInvalid]),
@@ -31,29 +31,29 @@ pub struct Sessions;
 #[oai(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct RefreshToken {
-    /// Of the last sign-in or refresh.
+    /// The refresh token of the last sign-in or refresh.
     refresh_token: String,
 }
 
-/// One of the caller's sessions.
+/// One of the user's sessions.
 #[derive(Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 struct SessionSummary {
     /// Opaque; also the `sid` of its access tokens.
     id: String,
-    /// What the client that signed in called itself: its `User-Agent`, cut to 200 characters.
+    /// The `User-Agent` of the client that signed in, cut to 200 characters.
     device: Option<String>,
-    /// When it signed in.
+    /// When the user signed in.
     created_at: OffsetDateTime,
-    /// When it signed in or refreshed last.
+    /// When it was last refreshed, or the user signed in.
     last_used_at: OffsetDateTime,
     /// When it ends unless it is refreshed.
     expires_at: OffsetDateTime,
-    /// Whether it is the one that asks.
+    /// Whether it is the session of this request.
     current: bool,
 }
 
-/// The caller's sessions.
+/// The user's sessions.
 #[derive(Object)]
 struct SessionList {
     /// The newest first, at most a thousand.
@@ -62,14 +62,14 @@ struct SessionList {
 
 #[derive(ApiResponse)]
 enum LogOutResponse {
-    /// The session is over.
+    /// The session has ended.
     #[oai(status = 204)]
     LoggedOut,
 }
 
 #[derive(ApiResponse)]
 enum EndSessionResponse {
-    /// The session is over.
+    /// The session has ended.
     #[oai(status = 204)]
     Ended,
 }
@@ -89,26 +89,26 @@ impl SessionSummary {
 
 #[OpenApi(prefix_path = "/api/auth", tag = "Tag::Accounts")]
 impl Sessions {
-    /// Refresh a sign-in
+    /// Refresh the session
     ///
-    /// Exchanges the refresh token for a fresh access token and the next refresh token; needs no access token. A refresh
-    /// token is good for one exchange. On no answer, 503 or 504, repeat: for 5 minutes, and while the next token is unused, the
-    /// same `User-Agent` is given the same next token again, from whatever network. Any other second use within that time is
-    /// refused (`token_invalid`) and the session goes on; after it, or where another `User-Agent` than the one that had the
-    /// token was the first to exchange it and the next token is unused, a second use ends the session, since somebody else may
-    /// hold the token.
-    /// `session_ended`, and `token_invalid` where no later token is at hand: log in again. A session ends a year after its
-    /// sign-in at the latest.
+    /// Exchanges the refresh token for a new access token and the next refresh token; needs no access token. A refresh
+    /// token is good for one exchange. On 503, 504 or no answer, repeat it: for 5 minutes, and while the next token is unused,
+    /// the same `User-Agent` gets the same next token again, from any network. Any other second use within that time is
+    /// refused (`token_invalid`) and the session continues. A later second use ends the session, since the token may have been
+    /// stolen; so does one where the first exchange came from another `User-Agent` than the token's own and the next token is
+    /// unused.
+    /// On `session_ended`, and on `token_invalid` without a later token at hand, sign in again. A session ends a year after
+    /// its sign-in at the latest.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh_session")]
     async fn refresh(&self, app: Application<'_>, client: Client, body: Body<RefreshToken>) -> Result<Json<Session>, Problem> {
         Ok(Json(app.valet.refresh(&body.0.refresh_token, &client.0, view::now()).await?.into()))
     }
 
-    /// Log out
+    /// Sign out
     ///
-    /// Ends the refresh token's session; needs no access token. Tokens that were exchanged since end it, too; one that the
-    /// session does not know does nothing (`token_invalid`). Its access tokens die at once on this server and within 30 seconds
-    /// on every other. Repeating it answers 204.
+    /// Ends the refresh token's session; needs no access token. A refresh token that was exchanged already ends its session
+    /// too; an unknown one is refused (`token_invalid`). The session's access tokens are refused at once on this server and
+    /// within 30 seconds on every other. Repeating it answers 204.
     #[oai(path = "/logout", method = "post", operation_id = "log_out")]
     async fn log_out(&self, app: Application<'_>, client: Client, body: Body<RefreshToken>) -> Result<LogOutResponse, Problem> {
         app.valet.log_out(&body.0.refresh_token, &client.0, view::now()).await?;
@@ -117,8 +117,8 @@ impl Sessions {
 
     /// List sessions
     ///
-    /// Where the caller is signed in. An account has at most a thousand sessions: where a sign-in makes more, those end that
-    /// were not used for longest. An identity provider's user has no sessions here: the list is empty.
+    /// The devices and browsers where the user is signed in. An account has at most a thousand sessions: beyond that, a sign-in
+    /// ends the least recently used ones. A user of an identity provider has no sessions here: the list is empty.
     #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
     async fn list(&self, app: Application<'_>, caller: Owner) -> Result<Json<SessionList>, Problem> {
         let sessions = app.valet.sessions(caller.0.user, view::now()).await?;
@@ -128,8 +128,8 @@ impl Sessions {
 
     /// End a session
     ///
-    /// Signs a lost device out, or this one. Its access tokens die at once on this server and within 30 seconds on every
-    /// other. A repeat answers 404.
+    /// Signs out a lost device, or this one. The session's access tokens are refused at once on this server and within 30
+    /// seconds on every other. Repeating it answers 404.
     #[oai(path = "/sessions/:id", method = "delete", operation_id = "end_session")]
     async fn end(&self, app: Application<'_>, caller: Owner, id: Path<String>) -> Result<EndSessionResponse, Problem> {
         let id = SessionId::parse(&id).ok_or_else(Problem::not_found)?;

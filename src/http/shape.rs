@@ -1,5 +1,5 @@
-//! What a request may carry: each header and parameter once, no coded body, and a body only where one is documented. What
-//! would change a request's meaning and is not read is refused, never ignored.
+//! The permitted shape of requests: each header and parameter once, no Content-Encoding, and a body only where one is documented.
+//! Anything that could change a request's meaning and is not read is refused, never ignored.
 
 use std::collections::BTreeSet;
 
@@ -10,52 +10,54 @@ use poem::{
 
 use super::problem::{Code, Problem};
 
-/// Headers that have one value; of two, one would be ignored. Two of `Authorization` are a refused token (401), and audited as one.
+/// Headers with a single value. A repeated `Authorization` is a refused token (401) instead, and audited.
 const ONCE: [HeaderName; 4] = [header::CONTENT_TYPE, header::EXPECT, header::ORIGIN, HeaderName::from_static("idempotency-key")];
 
 /// Checks headers and query.
 ///
 /// # Errors
-/// 400 for what is given twice; 415 for a body under a content coding (RFC 9110 section 15.5.16).
+/// 400 for a repeated header or parameter; 415 for a body under a content coding (RFC 9110 section 15.5.16).
 pub fn check(request: &Request) -> Result<(), Problem> {
     let coded = request.headers().get_all(header::CONTENT_ENCODING).iter().any(|coding| {
         let codings = coding.to_str().unwrap_or("other").split(',');
         codings.map(str::trim).any(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("identity"))
     });
     if coded {
-        let detail = "Send the body as it is, without a Content-Encoding.";
+        let detail = "Send the request body without a Content-Encoding.";
         let identity = HeaderValue::from_static("identity");
         return Err(Problem::new(Code::UnsupportedMediaType, detail).header(header::ACCEPT_ENCODING, identity));
     }
     if let Some(twice) = ONCE.iter().find(|name| request.headers().get_all(*name).iter().nth(1).is_some()) {
-        return Err(Problem::new(Code::InvalidRequest, "A header is given twice.").field(twice.as_str(), "must be given once"));
+        return Err(
+            Problem::new(Code::InvalidRequest, "A header appears more than once.").field(twice.as_str(), "must appear once")
+        );
     }
     let mut seen = BTreeSet::new();
     for (name, _) in url::form_urlencoded::parse(request.uri().query().unwrap_or_default().as_bytes()) {
         // Uppy sends what a page says of a file as `metadata[…]`, as often as the page says it.
         if !name.starts_with("metadata[") && !seen.insert(name) {
-            return Err(Problem::new(Code::InvalidRequest, "A parameter of the query is given twice; give each once."));
+            return Err(Problem::new(Code::InvalidRequest, "A query parameter appears more than once. Send each once."));
         }
     }
     Ok(())
 }
 
-/// Whether a body has nothing to say: generated clients send an empty one, `{}` or `null` where none is wanted.
+/// Returns whether a body is empty, `{}` or `null`, which generated clients send to operations without a body.
 #[must_use]
 pub fn is_nothing(body: &[u8]) -> bool {
     matches!(body.trim_ascii(), b"" | b"{}" | b"null")
 }
 
-/// A method whose requests have bodies.
+/// Returns whether requests of this method have bodies.
 #[must_use]
 pub fn has_bodies(method: &Method) -> bool {
     matches!(*method, Method::POST | Method::PUT | Method::PATCH)
 }
 
-/// The refusal of a body where none is documented.
+/// Returns the 400 for a body where none is documented.
 #[must_use]
 pub fn no_body() -> Problem {
-    Problem::new(Code::InvalidRequest, "This call takes no body. Leave it out.")
+    Problem::new(Code::InvalidRequest, "This operation takes no request body. Leave it out.")
 }
 
 #[cfg(test)]

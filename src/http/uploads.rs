@@ -22,7 +22,7 @@ use crate::{
     model,
 };
 
-/// The problems of each operation, beside those of every operation of its shape.
+/// Problems of each operation, in addition to those that follow from its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
     (
         "create_upload",
@@ -71,42 +71,42 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
 /// The operations.
 pub struct Uploads;
 
-/// What is to be uploaded.
+/// A file to upload.
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct NewUpload {
-    /// The name to show and to save under. Folders before it, control and bidirectional-override characters are taken off, and
-    /// a name of more than 255 bytes of UTF-8 is shortened: its extension is kept.
+    /// The name to show and to save under. A path before it and control and bidirectional-override characters are removed, and
+    /// a name of more than 255 bytes of UTF-8 is shortened, keeping its extension.
     file_name: String,
-    /// The media type, without parameters, by its registered name or a common other one (`image/jpg`). What is uploaded must be of
-    /// it.
+    /// The media type, without parameters: its registered name or a common alias (`image/jpg`). The uploaded bytes must be of
+    /// this type.
     content_type: String,
-    /// Bytes. What is uploaded must have exactly as many.
+    /// Size in bytes. The upload must have exactly this size.
     #[serde(deserialize_with = "body::integer")]
     size: i64,
-    /// Base64 (not hex) of the SHA-256 of the bytes, as S3's checksum header wants it. What is uploaded must have it.
+    /// Base64 (not hex) of the SHA-256 of the bytes, as in S3's checksum header. The upload must have this digest.
     sha256: String,
-    /// Words to show with the image: at most 1000 characters.
+    /// A caption of at most 1000 characters.
     #[serde(default, deserialize_with = "body::present")]
     caption: Option<String>,
-    /// A small picture of the image that you made: it gets a PUT of its own, `previewUpload`. PUT it before you confirm; one
-    /// that has not come by then, or is not what was declared, is left out.
+    /// A thumbnail that the client made. It is uploaded with a PUT of its own, `previewUpload`, before the upload is confirmed; a
+    /// preview that is missing then, or is not the declared one, is left out.
     #[serde(default, deserialize_with = "body::present_object")]
     preview: Option<NewPreview>,
-    /// Base64 of the image's ThumbHash, at most 32 bytes: given back as it is, for clients to show until there are pixels.
+    /// Base64 of the image's ThumbHash, at most 32 bytes: returned unchanged, as a placeholder while the image loads.
     #[serde(default, deserialize_with = "body::present")]
     thumb_hash: Option<String>,
 }
 
-/// A preview that is to be uploaded beside its image.
+/// A preview to upload with its image.
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NewPreview {
-    /// JPEG or WebP: what every client can make and show.
+    /// `image/jpeg` or `image/webp`.
     content_type: String,
-    /// Bytes, at most 262144. What is uploaded must have exactly as many.
+    /// Size in bytes, at most 262144. The upload must have exactly this size.
     #[serde(deserialize_with = "body::integer")]
     size: i64,
     /// Base64 (not hex) of the SHA-256 of the preview's bytes.
@@ -114,7 +114,7 @@ pub struct NewPreview {
 }
 
 impl NewPreview {
-    /// As the domain takes it.
+    /// Returns the preview as the domain's type.
     #[must_use]
     pub fn declared(&self) -> DeclaredPreview<'_> {
         DeclaredPreview { content_type: &self.content_type, size: self.size, sha256: &self.sha256 }
@@ -123,8 +123,8 @@ impl NewPreview {
 
 #[derive(ApiResponse)]
 enum UploadResponse {
-    /// These bytes are known: the image as it is when it is ready, else the upload that is open, with a fresh URL. Of an open
-    /// upload the later fileName, contentType, caption, preview and thumbHash count.
+    /// These bytes are already here or on their way: the ready image, or the open upload with a new URL. An open upload takes
+    /// over fileName, contentType, caption, preview and thumbHash from this request.
     #[oai(status = 200)]
     Known(Json<UploadTicket>),
     /// The upload is open: PUT the bytes, then confirm.
@@ -132,41 +132,41 @@ enum UploadResponse {
     Opened(Json<UploadTicket>),
 }
 
-/// How an upload is sent. `single`: one PUT. `multipart`: in parts.
+/// How the file is uploaded. `single`: with one PUT. `multipart`: as a multipart upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "lowercase")]
 enum UploadKind {
-    /// One PUT.
+    /// With one PUT.
     Single,
-    /// In parts.
+    /// As a multipart upload.
     Multipart,
 }
 
-/// An upload that is open.
+/// An open upload.
 #[derive(Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 struct PendingUpload {
-    /// Names the image.
+    /// Identifies the upload, and later the image.
     id: String,
-    /// How it is sent.
+    /// How the file is uploaded.
     kind: UploadKind,
     /// As declared.
     file_name: String,
     /// As declared.
     content_type: String,
-    /// Bytes, as declared. Of Uppy's uploads the most that may come.
+    /// Size in bytes, as declared; for Uppy's uploads, the largest size that is accepted.
     size: u64,
-    /// As declared: what a restarted client finds the file by. Only of single uploads, and not of Uppy's.
+    /// As declared: a restarted client finds the file by it. Absent for multipart uploads and for Uppy's.
     sha256: Option<String>,
     /// As declared.
     caption: Option<String>,
-    /// Bytes of every part but the last. Only of multipart uploads, and not of Uppy's.
+    /// Size of every part but the last, in bytes. Only for multipart uploads, except Uppy's.
     part_size: Option<u64>,
-    /// How many parts there are. Only of multipart uploads, and not of Uppy's.
+    /// Number of parts. Only for multipart uploads, except Uppy's.
     part_count: Option<u32>,
-    /// When it was issued.
+    /// When the upload was opened.
     created_at: OffsetDateTime,
-    /// The end of the upload; until then its URL can be renewed.
+    /// When the upload expires; until then its URL can be renewed.
     expires_at: OffsetDateTime,
 }
 
@@ -174,7 +174,7 @@ struct PendingUpload {
 #[derive(Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 struct PendingUploads {
-    /// The newest first.
+    /// Newest first.
     uploads: Vec<PendingUpload>,
     /// Send it as `cursor` for the next page; absent on the last.
     next_cursor: Option<String>,
@@ -202,19 +202,19 @@ impl From<model::Image> for PendingUpload {
 impl Uploads {
     /// Open an upload
     ///
-    /// Answers with a presigned PUT for exactly these bytes, once. Send the file's bytes to `upload.url` with exactly
+    /// The answer has a presigned PUT, valid once and for exactly these bytes. PUT the file to `upload.url` with exactly
     /// `upload.headers` and without the access token, then confirm.
     ///
-    /// The rules for the PUT's answer: **200 or 412**: confirm. **409, 5xx or no answer**: repeat the PUT. **403**: renew
-    /// once. **400**: the bytes changed; open a new upload.
+    /// After the PUT: on **200 or 412**, confirm. On **409, 5xx or no answer**, repeat the PUT. On **403**, renew the URL
+    /// once. On **400**, the bytes have changed: open a new upload.
     #[oai(path = "/upload", method = "post", operation_id = "create_upload")]
     async fn create(
         &self,
         app: Application<'_>,
         caller: Signed,
         request: &Request,
-        /// Any text of 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body, within 24 hours,
-        /// gets the same upload and a fresh URL.
+        /// 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body within 24 hours gets the same
+        /// upload with a new URL.
         #[oai(name = "Idempotency-Key")]
         key: Header<Option<String>>,
         body: Body<NewUpload>,
@@ -239,8 +239,8 @@ impl Uploads {
 
     /// Renew an upload's URL
     ///
-    /// For a URL that expired or was lost while the upload is open. Earlier URLs go on working until they expire. Of an
-    /// upload in parts, ask for the parts' URLs instead.
+    /// For an open upload whose URL has expired or was lost. Earlier URLs stay valid until they expire. For a multipart upload,
+    /// request the parts' URLs instead.
     #[oai(path = "/:id/renew", method = "post", operation_id = "renew_upload")]
     async fn renew(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<UploadTicket>, Problem> {
         let now = view::now();
@@ -251,8 +251,9 @@ impl Uploads {
 
     /// Confirm an upload
     ///
-    /// Checks what S3 holds: size, type and digest are the declared ones, and the bytes are an image of that type. Then
-    /// the image is in the gallery. The parts of a multipart upload are made one object first. Repeating it is safe and gives the same answer: on 503, 504 or no answer, repeat.
+    /// Checks that the object in S3 has the declared size, type and digest and that its bytes are an image of that type, and adds
+    /// the image to the gallery. A multipart upload is completed first. Repeating it is safe and gives the same answer: on 503,
+    /// 504 or no answer, repeat it.
     #[oai(path = "/:id/confirm", method = "post", operation_id = "confirm_upload")]
     async fn confirm(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Image>, Problem> {
         let now = view::now();
@@ -263,8 +264,8 @@ impl Uploads {
 
     /// List open uploads
     ///
-    /// What a restarted client goes on with: find the file by its `sha256`, renew, PUT, confirm. For a
-    /// multipart upload: list its parts, send the others, confirm.
+    /// For a client that was restarted. Single upload: find the file by its `sha256`, renew the URL, PUT, confirm. Multipart
+    /// upload: list its parts, PUT the missing ones, confirm.
     #[oai(path = "/pending", method = "get", operation_id = "list_pending_uploads")]
     async fn pending(
         &self,
@@ -272,7 +273,7 @@ impl Uploads {
         caller: Signed,
         /// Uploads on a page, from 1 to 100.
         limit: Query<Option<i64>>,
-        /// The `nextCursor` of the page before.
+        /// The `nextCursor` of the previous page.
         cursor: Query<Option<String>>,
     ) -> Result<Json<PendingUploads>, Problem> {
         let limit = page::limit(limit.0)?;

@@ -1,4 +1,4 @@
-//! Images and URLs as clients see them, shared by the resources that answer with them.
+//! Response types that several resources share: images, tickets and presigned requests.
 
 use std::collections::BTreeMap;
 
@@ -14,28 +14,28 @@ use crate::{
 
 use super::problem::{Code, Problem};
 
-/// The request's time: read once, where it enters.
+/// Returns the request's time; handlers read it once.
 pub fn now() -> OffsetDateTime {
     OffsetDateTime::now_utc()
 }
 
-/// Times go out in whole seconds.
+/// Returns the time in whole seconds, as the API shows it.
 pub fn whole_seconds(at: OffsetDateTime) -> OffsetDateTime {
     at.replace_nanosecond(0).unwrap_or(at)
 }
 
-/// An identifier in a path. What cannot be one names nothing.
+/// Parses an image id of a path.
 ///
 /// # Errors
-/// The 404 of an unknown id.
+/// 404 for a text that cannot be an id, as for an unknown id.
 pub fn image_id(text: &str) -> Result<ImageId, Problem> {
     ImageId::parse(text).ok_or_else(Problem::not_found)
 }
 
-/// A key of the caller's.
+/// Parses an idempotency key; `member` is where it was sent.
 ///
 /// # Errors
-/// A 400 that names where it stood.
+/// 400 that names `member`.
 pub fn idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Problem> {
     let refused = |error: InvalidIdempotencyKey| {
         Problem::new(Code::InvalidRequest, "The idempotency key is not valid.").field(member, error.to_string())
@@ -43,10 +43,11 @@ pub fn idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Probl
     IdempotencyKey::parse(text).map_err(refused)
 }
 
-/// The key of a request's header. poem leaves out a value that is not ASCII: without its key a repeat would be another request.
+/// Parses the header `Idempotency-Key`. poem drops a value that is not ASCII, which is refused here: without its key a repeat
+/// would open a second upload.
 ///
 /// # Errors
-/// A 400 for what is no key.
+/// 400 for an invalid key.
 pub fn idempotency_header(request: &Request, key: Option<&str>) -> Result<Option<IdempotencyKey>, Problem> {
     const NAME: &str = "Idempotency-Key";
     if key.is_none() && request.headers().contains_key(NAME) {
@@ -57,37 +58,37 @@ pub fn idempotency_header(request: &Request, key: Option<&str>) -> Result<Option
 
 /// A ready image.
 #[derive(Object)]
-#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+#[oai(rename = "GalleryImage", rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct Image {
-    /// Opaque. The cache key for clients: the bytes behind an id never change.
+    /// Opaque. Use it as a cache key: the bytes of an image never change.
     pub id: String,
-    /// The name it was uploaded under, cleaned.
+    /// The declared name, cleaned.
     pub file_name: String,
-    /// Proved by the bytes.
+    /// The media type, verified from the content.
     pub content_type: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Base64 of the SHA-256 of the bytes; absent when they came in parts.
+    /// Base64 of the SHA-256 of the bytes; absent after a multipart upload.
     pub sha256: Option<String>,
-    /// Pixels across, as displayed: EXIF orientation and HEIF rotation applied.
+    /// Width in pixels, as displayed: with EXIF orientation and HEIF rotation applied.
     pub width: u32,
-    /// Pixels down, as displayed.
+    /// Height in pixels, as displayed.
     pub height: u32,
-    /// The owner's words.
+    /// The caption.
     pub caption: Option<String>,
-    /// A presigned GET. The same for repeated reads within a window, so that caches hit; at least half of its life is
+    /// A presigned GET URL. Repeated reads return the same URL for a while, so that caches hit; at least half of its lifetime is
     /// left. Fetch it without the access token. Where a page also reads the bytes of an image that it shows, its `<img>` needs
-    /// `crossorigin="anonymous"`: the browser keeps one answer for both.
+    /// `crossorigin="anonymous"`, because the browser caches one response for both.
     pub url: String,
-    /// A presigned GET of its preview, if it has one; works as long as `url`.
+    /// A presigned GET URL of the preview, if there is one; expires with `url`.
     pub preview_url: Option<String>,
-    /// Base64 of its ThumbHash, as it was declared.
+    /// Base64 of the ThumbHash, as declared.
     pub thumb_hash: Option<String>,
-    /// When `url` stops working; read the image again for a fresh one.
+    /// When `url` expires; read the image again for a new one.
     pub url_expires_at: OffsetDateTime,
-    /// When the upload was issued.
+    /// When the upload was opened.
     pub created_at: OffsetDateTime,
-    /// When it was confirmed: the gallery's order.
+    /// When the upload was confirmed; the gallery is in this order.
     pub uploaded_at: OffsetDateTime,
 }
 
@@ -113,42 +114,43 @@ impl From<Shown> for Image {
     }
 }
 
-/// A request to S3, to be sent exactly as it is described.
+/// A presigned request to S3, to be sent exactly as described.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 pub struct PresignedRequest {
     /// The HTTP method: `PUT`.
     pub method: String,
-    /// The whole URL. Send no access token with it.
+    /// The presigned URL. Send no access token with it.
     pub url: String,
-    /// Exactly the headers to send, besides those every HTTP client sends by itself (host, content-length). The length
-    /// of the body is signed too.
+    /// Exactly the headers to send, besides those that every HTTP client adds (host, content-length). The length of the body is
+    /// signed too.
     pub headers: BTreeMap<String, String>,
-    /// S3 begins no request with this URL after this time; one that has begun may take longer.
+    /// S3 refuses requests that start after this time; one under way may finish.
     pub expires_at: OffsetDateTime,
-    /// Seconds until then.
+    /// Seconds until `expiresAt`.
     pub expires_in: u64,
 }
 
-/// Where an upload stands. `pending`: PUT the bytes, then confirm. `ready`: nothing is left to do.
+/// State of an upload. `pending`: PUT the bytes, then confirm. `ready`: the image is in the gallery. Treat an unknown state as
+/// not ready yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum)]
 #[oai(rename_all = "lowercase")]
 pub enum TicketState {
     /// PUT the bytes, then confirm.
     Pending,
-    /// Nothing is left to do.
+    /// The image is in the gallery.
     Ready,
 }
 
-/// What to do to get an image stored.
+/// An upload, and the requests that complete it.
 #[derive(Object)]
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct UploadTicket {
-    /// Names the image from now on.
+    /// Identifies the upload, and later the image.
     pub id: String,
-    /// Where the upload stands.
+    /// State of the upload.
     pub state: TicketState,
-    /// The end of the upload, not of its URL: until then the URL can be renewed. Only while pending.
+    /// When the upload expires, which is later than its URL: until then the URL can be renewed. Only while pending.
     pub expires_at: Option<OffsetDateTime>,
     /// The PUT of the bytes. Only while pending.
     pub upload: Option<PresignedRequest>,
@@ -159,10 +161,10 @@ pub struct UploadTicket {
 }
 
 impl UploadTicket {
-    /// The ticket as clients see it; `show` gives a ready image its URL.
+    /// Converts a ticket; `show` signs the URLs of a ready image.
     ///
     /// # Errors
-    /// What `show` answers.
+    /// Errors of `show`.
     pub fn new(
         ticket: Ticket,
         now: OffsetDateTime,
@@ -193,7 +195,7 @@ impl UploadTicket {
 }
 
 impl PresignedRequest {
-    /// A PUT as clients see it.
+    /// Converts a presigned PUT.
     pub fn new(put: PresignedPut, now: OffsetDateTime) -> Self {
         let left = (put.signed.expires_at - whole_seconds(now)).whole_seconds();
         Self {

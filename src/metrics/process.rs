@@ -50,7 +50,7 @@ impl<M: EncodeMetric> Encoded for M {
     }
 }
 
-/// What `/proc/self/stat` says (proc(5)).
+/// Values of `/proc/self/stat` (proc(5)).
 struct Stat {
     cpu: f64,
     started: f64,

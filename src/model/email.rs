@@ -38,7 +38,7 @@ impl Email {
         &self.address
     }
 
-    /// What makes two addresses one account: NFKC and lower case. Unique in the database.
+    /// Returns the key under which equal addresses are one account: NFKC in lower case. Unique in the database.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key

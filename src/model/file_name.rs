@@ -25,7 +25,7 @@ impl FileName {
     /// another; a longer name is shortened.
     ///
     /// # Errors
-    /// [`InvalidFileName`] for a name of which nothing is left.
+    /// [`InvalidFileName`] for a name without a permitted character.
     pub fn parse(text: &str) -> Result<Self, InvalidFileName> {
         let shown: String = text.chars().filter(|c| !is_hidden(*c)).collect();
         let name: String = shown.rsplit(['/', '\\']).next().unwrap_or_default().nfc().collect();

@@ -37,7 +37,7 @@ fn bare(text: &str) -> &str {
     text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text)
 }
 
-/// What a key stands for: kept in the image's own document, so that there is no second write.
+/// An idempotency key with the digest of its request, kept in the image's document, so that there is no second write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Idempotency {
     /// Unique per user.

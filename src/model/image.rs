@@ -83,7 +83,7 @@ impl ImageState {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(String);
 
-/// What is not final lies under here.
+/// Prefix of keys that are not final.
 const INCOMING: &str = "in/";
 
 impl ObjectKey {
@@ -99,13 +99,13 @@ impl ObjectKey {
         Self(format!("{INCOMING}{user}/{image}"))
     }
 
-    /// A fresh key for a copy: nobody can have a URL for it.
+    /// Returns a new key for a copy, for which no URL was ever signed.
     #[must_use]
     pub fn attempt(user: UserId, image: ImageId) -> Self {
         Self(format!("u/{user}/{image}-{}", Uuid::new_v4().simple()))
     }
 
-    /// What the keys of all of a user's objects begin with.
+    /// Returns the prefixes of the keys of a user's objects.
     #[must_use]
     pub fn prefixes_of(user: UserId) -> [String; 2] {
         [format!("{INCOMING}{user}/"), format!("u/{user}/")]
@@ -151,7 +151,7 @@ pub struct Dimensions {
     pub height: u32,
 }
 
-/// What a client declares before it uploads, checked.
+/// A valid declaration of an upload.
 #[derive(Debug, Clone)]
 pub struct Upload {
     /// The name to show and to save under.
@@ -226,7 +226,7 @@ pub struct Image {
     pub upload_id: Option<String>,
     /// Why, when `state` is rejected.
     pub rejection: Option<Rejection>,
-    /// What a tombstone was, once it is gone: the answer stays the same while the record is kept.
+    /// State of the tombstone before it was purged: the answer stays the same while the record is kept.
     pub gone_from: Option<ImageState>,
     /// The object's entity tag at confirm: what was verified.
     pub etag: Option<String>,
@@ -330,7 +330,7 @@ impl Image {
     }
 }
 
-/// What was verified of an upload, and where that lies.
+/// The verified properties of an upload, and the key of its object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// The key of the bytes that were examined: the upload's own, or that of a copy.

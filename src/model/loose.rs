@@ -1,4 +1,4 @@
-//! Uploads of which less is known before they come than Valet's own clients declare.
+//! Uploads declared with bounds on the size and without a digest, such as Uppy's.
 
 use std::ops::RangeInclusive;
 

@@ -1,6 +1,6 @@
 //! How a file is cut into parts, by S3's limits (AWS document "Amazon S3 multipart upload limits").
 
-/// What S3 is to prove of each part. Fixed when the upload is made.
+/// Checksum that S3 verifies of each part. Fixed when the upload is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartChecksums {
     /// The length alone.
@@ -42,7 +42,7 @@ impl Multipart {
     pub const MAX_PART_SIZE: u64 = 5 << 30;
     /// The most parts, and so the highest number.
     pub const MAX_PARTS: u32 = 10_000;
-    /// Where nobody asked for a size: a bad network loses little of it, a good one is not slowed.
+    /// Part size where the client chose none: small enough to repeat on a bad network, large enough for a good one.
     const USUAL_PART_SIZE: u64 = 8 << 20;
 
     /// Cuts `size` bytes into parts of `part_size`. `None` when the size of a part or their number is out of bounds.
@@ -74,7 +74,7 @@ impl Multipart {
         self.part_count
     }
 
-    /// What S3 is to prove of each part.
+    /// Returns the checksum that S3 verifies of each part.
     #[must_use]
     pub fn checksums(&self) -> PartChecksums {
         self.checksums

@@ -1,4 +1,4 @@
-//! What stands in for an image until its bytes are there: a small picture that the client made, and a hash that is one.
+//! Placeholders for an image while it loads: a preview that the client made, and a ThumbHash.
 
 use std::fmt;
 

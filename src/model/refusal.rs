@@ -15,18 +15,16 @@ pub enum Refusal {
     #[error("the file is cut short: it ends inside the image's headers")]
     Truncated,
     /// The headers contradict the format.
-    #[error("the image's headers are damaged: no decoder reads it")]
+    #[error("the image's headers are damaged, so that no decoder reads it")]
     Malformed,
     /// The headers are sound, and no decoder knows the coding that they name.
-    #[error("the image uses a coding that no decoder reads")]
+    #[error("the image uses an encoding that no decoder reads")]
     Undecodable,
     /// Sound headers without a picture behind them.
-    #[error("the file holds no picture")]
+    #[error("the file contains no picture")]
     NoPicture,
     /// The dimensions lie beyond the part of a file that is looked at.
-    #[error(
-        "the image's dimensions lie too deep in the file: other data of more than 16 MiB, or in too many pieces, precedes them"
-    )]
+    #[error("the image's dimensions lie too deep in the file: more than 16 MiB, or too many pieces, of other data precede them")]
     TooDeep,
     /// More pixels than allowed, or a side that is too long.
     #[error("the image has too many pixels")]

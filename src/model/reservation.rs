@@ -47,7 +47,7 @@ impl Place {
     }
 }
 
-/// What the user's counters hold for an image.
+/// The share of the user's counters that belongs to an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
     /// Bytes of the quota.

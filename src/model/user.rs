@@ -16,7 +16,7 @@ pub struct User {
     pub created_at: OffsetDateTime,
 }
 
-/// What a user holds.
+/// A user's storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
     /// Bytes that count against the quota: of ready images, of open uploads, and of deleted and failed ones until no URL can

@@ -1,4 +1,4 @@
-//! What all signatures of one day have in common.
+//! The parts that all signatures of one day share.
 
 use std::sync::{Arc, PoisonError, RwLock};
 

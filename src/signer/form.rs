@@ -12,7 +12,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 use super::{CredentialsExpired, Signer, text};
 
-/// What a form is to allow. A field that is not named here makes S3 refuse the form.
+/// The policy of a form. S3 refuses a form with another field.
 #[derive(Debug, Clone)]
 pub struct Form<'a> {
     /// Fields to be sent exactly so. `key` belongs here, or among the prefixes.
@@ -23,12 +23,12 @@ pub struct Form<'a> {
     pub length: RangeInclusive<u64>,
 }
 
-/// A signed form: whoever holds it may upload, so Debug keeps its fields back.
+/// A signed form. It is a secret, so Debug leaves its fields out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SignedForm {
     /// Where to POST it.
     pub url: String,
-    /// What to send before the field `file`, as multipart/form-data.
+    /// Fields to send before the field `file`, as multipart/form-data.
     pub fields: Vec<(String, String)>,
     /// When S3 stops taking it.
     pub expires_at: OffsetDateTime,

@@ -85,7 +85,7 @@ impl Location {
         &self.host
     }
 
-    /// What comes before an encoded key: begins and ends with a slash.
+    /// Returns the path before an encoded key: begins and ends with a slash.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path

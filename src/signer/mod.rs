@@ -29,7 +29,7 @@ pub use names::{BucketName, Endpoint, InvalidBucketName, InvalidEndpoint};
 /// The longest life S3 accepts for a presigned URL.
 pub const MAX_EXPIRES: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// What signs.
+/// A signer of URLs and forms.
 #[derive(Clone)]
 pub struct Credentials {
     /// Names the key to S3; part of every URL.
@@ -48,7 +48,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// What a URL is to allow.
+/// A request to presign.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     /// The one method the URL works for.
@@ -63,7 +63,7 @@ pub struct Request<'a> {
     pub query: &'a [(&'static str, &'a str)],
 }
 
-/// A presigned URL: whoever holds it may use it, so Debug keeps its query back.
+/// A presigned URL. It is a secret, so Debug leaves its query out.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Presigned {
     /// The whole URL.
@@ -104,7 +104,7 @@ impl fmt::Debug for Signer {
 const ROOM: usize = 1400;
 
 impl Signer {
-    /// What it signs with.
+    /// Returns the credentials it signs with.
     #[must_use]
     pub fn credentials(&self) -> &Credentials {
         &self.credentials

@@ -1,4 +1,4 @@
-//! What the driver says of its commands and connections: to the metrics, and as spans of the trace.
+//! Records the driver's command and connection events in the metrics, and as spans of the trace.
 
 use std::{
     cell::RefCell,
@@ -26,11 +26,11 @@ struct UnderWay {
     commands: RefCell<Vec<(i32, spans::Call)>>,
     /// For connections.
     waits: RefCell<Vec<Waiting>>,
-    /// Who was sent the last command.
+    /// Server of the last command.
     server: RefCell<Option<ServerAddress>>,
 }
 
-/// Somebody who waits for a connection, in the pool or for a turn at it, until this is dropped.
+/// Counts a call that waits for a connection, in the pool or for its turn, until this is dropped.
 pub(super) struct Waiting(());
 
 impl Waiting {

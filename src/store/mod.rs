@@ -127,7 +127,7 @@ pub enum StoreError {
     /// There are no credentials to sign with.
     #[error("no valid credentials for S3: {reason}")]
     Credentials {
-        /// What the provider chain said.
+        /// Message of the credential provider chain.
         reason: String,
     },
 }

@@ -35,7 +35,7 @@ struct Known {
     not_replicated: bool,
 }
 
-/// What a server says of itself.
+/// A server's description of itself (`hello`).
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// Elected, and what is written at this time is its own.
@@ -98,7 +98,7 @@ impl Primary {
         self.following.lock().await
     }
 
-    /// Its write is through. `false` when another election was heard of since `heard`.
+    /// Marks the primary as caught up after its write was acknowledged. Returns `false` if a newer election was observed since `heard`.
     pub(super) fn follow(&self, heard: Option<ObjectId>, address: ServerAddress, election: ObjectId) -> bool {
         self.write(|known| {
             let same = known.heard == heard || known.heard == Some(election);

@@ -1,4 +1,4 @@
-//! What `valet check` asks of MongoDB: nothing is made here that outlives the question, no index either.
+//! Probes of MongoDB for `valet check`, which leave nothing behind, not even an index.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub struct DatabaseProbe {
     pub(super) calls: Calls,
 }
 
-/// What the server says of itself.
+/// The server's description of itself (`hello`).
 #[derive(Debug, Clone)]
 pub struct Hello {
     /// A member of a replica set, or the router of a sharded cluster: what transactions need.

@@ -34,7 +34,7 @@ pub struct Counts {
     pub pending: i64,
 }
 
-/// What was repaired.
+/// A correction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Repair {
     /// Whose.

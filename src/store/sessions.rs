@@ -39,7 +39,7 @@ pub struct Sessions {
 pub struct Session {
     /// The `sid` of its access tokens.
     pub id: SessionId,
-    /// Whose it is.
+    /// Its user.
     pub user: UserId,
     /// The `User-Agent` that signed in, cut to be shown.
     pub device: Option<String>,
@@ -127,7 +127,7 @@ impl Sessions {
         self.calls.run(async { self.collection.insert_one(document).await }).await.map(drop)
     }
 
-    /// The session of this id, whoever's it is: for a caller who shows its refresh token.
+    /// Returns the session of this id, for any user: for a caller with its refresh token.
     ///
     /// # Errors
     /// [`StoreError`].

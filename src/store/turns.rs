@@ -9,7 +9,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// What tells groups, or the members of one, apart.
+/// Key of a group, or of a member of one.
 pub trait Key: Eq + Hash + Copy {}
 
 impl<K: Eq + Hash + Copy> Key for K {}

@@ -3,7 +3,7 @@
 
 /// The headers, in lower case.
 pub const TRACEPARENT: &str = "traceparent";
-/// What each system on the way keeps for itself.
+/// State of each tracing system on the way (`tracestate`).
 pub const TRACESTATE: &str = "tracestate";
 
 /// The longest `tracestate` that is continued, and the members of it: the least that the standard asks for, and the most.

@@ -60,10 +60,10 @@ fn of_traces(name: &str) -> Option<String> {
     set(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| set(&format!("OTEL_EXPORTER_OTLP_{name}")))
 }
 
-/// What makes spans, when the environment names a collector.
+/// Returns the source of spans, if the environment names a collector.
 ///
 /// # Errors
-/// What is wrong with the environment, without its values.
+/// Describes a problem of the environment, without its values.
 pub(super) fn tracer() -> Result<Option<SdkTracer>, String> {
     let Some(endpoint) = of_traces("ENDPOINT") else { return Ok(None) };
     let is = |name: &str, value: &str| set(name).is_some_and(|set| set.eq_ignore_ascii_case(value));
@@ -106,11 +106,11 @@ fn resource() -> Resource {
     if named { builder.build() } else { builder.with_service_name("valet").build() }
 }
 
-/// Puts a span under the caller's, and says which it is in which trace. `None` when nobody makes spans.
+/// Makes a span a child of the caller's and returns its trace and span ids. `None` without a collector.
 pub(super) fn join(span: &tracing::Span, caller: Option<&TraceContext>) -> Option<(u128, u64)> {
     if let Some(TraceContext { trace_id, span_id, sampled, state }) = caller {
         let flags = TraceFlags::default().with_sampled(*sampled);
-        // What is not a state is none: the trace goes on all the same.
+        // A malformed tracestate is dropped; the trace is continued.
         let state = state.parse().unwrap_or_default();
         let (trace, parent) = (TraceId::from(*trace_id), SpanId::from(*span_id));
         let caller = SpanContext::new(trace, parent, flags, true, state);

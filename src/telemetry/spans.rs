@@ -53,7 +53,7 @@ pub struct Server {
     ids: Ids,
 }
 
-/// What a request is to its span.
+/// Attributes of a request's span.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
     /// GET, POST, …; `None` for a method that HTTP does not know.

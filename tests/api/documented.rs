@@ -1,9 +1,14 @@
-//! Every answer that any test gets is held against the document: the operation has this status, and a problem this code.
+//! Compares every answer that any test gets with the document: the operation has this status, and a problem this code, with an
+//! example. `VALET_TEST_PROBLEMS` names a file to which the problems are appended, for `.ci/problem-examples`.
 
-use std::sync::OnceLock;
+use std::{
+    collections::BTreeSet,
+    io::Write,
+    sync::{LazyLock, Mutex, OnceLock},
+};
 
 use reqwest::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::app::Answer;
 
@@ -50,8 +55,12 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
     let documented = &operation["responses"][answer.status.to_string()];
     assert!(documented.is_object(), "{method} {path} does not document {}: {answer:?}", answer.status);
     if answer.status >= 400 {
-        let codes = documented["content"]["application/problem+json"]["examples"].as_object().unwrap();
-        assert!(codes.contains_key(answer.code()), "{method} {path} does not document {}: {answer:?}", answer.code());
+        let listed = documented["description"].as_str().unwrap().contains(&format!("`{}`", answer.code()));
+        assert!(listed, "{method} {path} does not document {}: {answer:?}", answer.code());
+        if !record(operation["operationId"].as_str().unwrap(), &answer.json) {
+            let examples = documented["content"]["application/problem+json"]["examples"].as_object().unwrap();
+            assert!(examples.contains_key(answer.code()), "{method} {path} has no example of {}: {answer:?}", answer.code());
+        }
     } else if let Some(name) = documented["content"]["application/json"]["schema"]["$ref"].as_str() {
         check_members(name, &answer.json, path);
     } else if let Some(name) = documented["content"]["application/json"]["schema"]["items"]["$ref"].as_str() {
@@ -60,6 +69,22 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
     } else {
         assert!(answer.text.is_empty(), "{method} {path}: {answer:?}");
     }
+}
+
+/// Appends an operation's problem to the file that `VALET_TEST_PROBLEMS` names, each text once. Returns whether there is one.
+pub fn record(operation: &str, problem: &Value) -> bool {
+    static RECORDED: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
+    let Some(file) = std::env::var_os("VALET_TEST_PROBLEMS") else { return false };
+    let line = json!({
+        "operation": operation, "code": problem["code"], "detail": problem["detail"], "errors": problem["errors"],
+    });
+    let line = format!("{line}\n");
+    let mut recorded = RECORDED.lock().unwrap();
+    if recorded.insert(line.clone()) {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(file).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
+    true
 }
 
 /// Required members are there, no member is null, and none is undocumented.

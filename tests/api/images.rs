@@ -166,7 +166,7 @@ async fn a_refusal_says_why_and_repeats_nothing_of_the_callers() {
         ("image/png", damaged, "headers are damaged"),
         ("image/jpeg", fixture("plain.jpg")[..200].to_vec(), "cut short"),
         ("image/jpeg", hierarchical, "no decoder reads"),
-        ("image/gif", b"GIF89a\x01\0\x01\0\0\0\0\x3B".to_vec(), "holds no picture"),
+        ("image/gif", b"GIF89a\x01\0\x01\0\0\0\0\x3B".to_vec(), "contains no picture"),
         ("image/gif", b"GIF89a\0\0\0\0\0\0\0\x2C\0\0\0\0\0\0\0\0\0".to_vec(), "a width or height of zero"),
     ];
     for (at, (content_type, bytes, why)) in cases.into_iter().enumerate() {

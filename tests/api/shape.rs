@@ -63,12 +63,15 @@ async fn a_body_is_refused_where_none_is_documented() {
     for operation in operations().into_iter().filter(|operation| operation.body().is_none()) {
         let what = format!("{} {}", operation.method, operation.path);
         let refused = ask(&app, &operation, "", |request| request.json(&json!({ "a": 1 }))).await;
-        assert!(refused.problem() == (400, "invalid_request") && refused.text.contains("takes no body"), "{what}: {refused:?}");
+        assert!(
+            refused.problem() == (400, "invalid_request") && refused.text.contains("takes no request body"),
+            "{what}: {refused:?}"
+        );
         for nothing in ["{}", " { } ", "null", ""] {
             let nothing = if nothing == " { } " { " {} " } else { nothing };
             let sent =
                 ask(&app, &operation, "", |request| request.header("content-type", "application/json").body(nothing)).await;
-            assert!(!sent.text.contains("takes no body"), "{what} {nothing:?}: {sent:?}");
+            assert!(!sent.text.contains("takes no request body"), "{what} {nothing:?}: {sent:?}");
         }
         bodiless += 1;
     }

@@ -74,9 +74,9 @@ func main() {
 	anonymous := context.Background()
 
 	// Accounts.
-	credentials := valet.NewCredentials(random()+"@example.com", "four words "+random())
-	must(client.AccountsAPI.SignUp(anonymous).Credentials(*credentials).Execute())
-	session := must(client.AccountsAPI.LogIn(anonymous).Credentials(*credentials).Execute())
+	credentials := valet.NewSignInCredentials(random()+"@example.com", "four words "+random())
+	must(client.AccountsAPI.SignUp(anonymous).SignInCredentials(*credentials).Execute())
+	session := must(client.AccountsAPI.LogIn(anonymous).SignInCredentials(*credentials).Execute())
 	refreshed := must(client.AccountsAPI.RefreshSession(anonymous).RefreshToken(*valet.NewRefreshToken(session.RefreshToken)).Execute())
 	check(refreshed.RefreshToken != session.RefreshToken, "refresh")
 	ada := context.WithValue(anonymous, valet.ContextAccessToken, refreshed.Token)
@@ -146,7 +146,7 @@ func main() {
 	// Problems.
 	_, _, err = client.GalleryAPI.GetImage(ada, newest).Execute()
 	check(problem(err).Code == valet.NOT_FOUND, err)
-	_, _, err = client.AccountsAPI.LogIn(anonymous).Credentials(*valet.NewCredentials(credentials.Email, "not the password")).Execute()
+	_, _, err = client.AccountsAPI.LogIn(anonymous).SignInCredentials(*valet.NewSignInCredentials(credentials.Email, "not the password")).Execute()
 	check(problem(err).Code == valet.INVALID_CREDENTIALS, err)
 	_, large := newPicture()
 	large.Size = 1 << 50

@@ -71,11 +71,11 @@ public final class Path {
         // Accounts.
         ApiClient api = new ApiClient();
         api.updateBaseUri(URL);
-        Credentials credentials = new Credentials().email(UUID.randomUUID() + "@example.com").password("four words " + UUID.randomUUID());
+        SignInCredentials credentials = new SignInCredentials().email(UUID.randomUUID() + "@example.com").password("four words " + UUID.randomUUID());
         AccountsApi anonymous = new AccountsApi(api);
         check(anonymous.signUp(credentials).getUser().getEmail().equals(credentials.getEmail()), "sign-up");
-        Session session = anonymous.logIn(credentials);
-        Session refreshed = anonymous.refreshSession(new RefreshToken().refreshToken(session.getRefreshToken()));
+        AuthSession session = anonymous.logIn(credentials);
+        AuthSession refreshed = anonymous.refreshSession(new RefreshToken().refreshToken(session.getRefreshToken()));
         check(!refreshed.getRefreshToken().equals(session.getRefreshToken()), "refresh");
 
         ApiClient signedIn = new ApiClient();
@@ -121,18 +121,18 @@ public final class Path {
         check(batches.deleteImages(ids).getResults().stream().allMatch(result -> result.getStatus() == 204), "delete");
 
         // One image.
-        Image image = gallery.getImage(newest);
+        GalleryImage image = gallery.getImage(newest);
         check(image.getCaption().equals("The sea") && image.getSize() == picture.bytes().length, image);
         byte[] served = HTTP.send(HttpRequest.newBuilder(image.getUrl()).build(), HttpResponse.BodyHandlers.ofByteArray()).body();
         check(Arrays.equals(served, picture.bytes()), "the bytes");
         check(gallery.updateImage(newest, new ImageUpdate().caption("The harbour")).getCaption().equals("The harbour"), "caption");
-        Usage usage = accounts.getMe().getUsage();
+        StorageUsage usage = accounts.getMe().getUsage();
         check(usage.getImages() == 2 && usage.getQuotaBytes() > Integer.MAX_VALUE, usage);
         check(gallery.deleteImageWithHttpInfo(newest).getStatusCode() == 204, "delete");
 
         // Problems.
         check(problem(() -> gallery.getImage(newest)).getCode() == ProblemCode.NOT_FOUND, "not found");
-        Credentials wrong = new Credentials().email(credentials.getEmail()).password("not the password");
+        SignInCredentials wrong = new SignInCredentials().email(credentials.getEmail()).password("not the password");
         check(problem(() -> anonymous.logIn(wrong)).getCode() == ProblemCode.INVALID_CREDENTIALS, "wrong password");
         Picture another = Picture.make();
         Problem large = problem(() -> uploads.createUpload(another.declared().size(1L << 50), null));

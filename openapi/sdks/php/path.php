@@ -11,7 +11,7 @@ use Valet\Api\GalleryApi;
 use Valet\Api\UploadsApi;
 use Valet\Configuration;
 use Valet\Model\BatchUpload;
-use Valet\Model\Credentials;
+use Valet\Model\SignInCredentials;
 use Valet\Model\ImageIds;
 use Valet\Model\ImageType;
 use Valet\Model\ImageUpdate;
@@ -67,7 +67,7 @@ $settings->setHost(getenv('VALET_URL'));
 $anonymous = new AccountsApi(config: $settings);
 
 // Accounts.
-$credentials = new Credentials(['email' => bin2hex(random_bytes(8)) . '@example.com', 'password' => 'four words ' . bin2hex(random_bytes(8))]);
+$credentials = new SignInCredentials(['email' => bin2hex(random_bytes(8)) . '@example.com', 'password' => 'four words ' . bin2hex(random_bytes(8))]);
 $anonymous->signUp($credentials);
 $session = $anonymous->logIn($credentials);
 check($session->getUser()->getEmail() === $credentials->getEmail(), $session);
@@ -126,7 +126,7 @@ $gallery->deleteImage($newest);
 
 // Problems.
 check(array_slice(refusal(fn () => $gallery->getImage($newest)), 0, 2) === [404, ProblemCode::NOT_FOUND], 'not found');
-$wrong = new Credentials(['email' => $credentials->getEmail(), 'password' => 'not the password']);
+$wrong = new SignInCredentials(['email' => $credentials->getEmail(), 'password' => 'not the password']);
 check(array_slice(refusal(fn () => $anonymous->logIn($wrong)), 0, 2) === [401, ProblemCode::INVALID_CREDENTIALS], 'password');
 $large = new NewUpload(['size' => 2 ** 50] + newPicture()[1]);
 [$status, $code, $problem] = refusal(fn () => $uploads->createUpload($large));

@@ -13,9 +13,9 @@ from valet_client.api.batches import confirm_uploads, create_uploads, delete_ima
 from valet_client.api.gallery import delete_image, get_image, list_images, update_image
 from valet_client.api.uploads import confirm_upload, create_upload
 from valet_client.models import (
+    AuthSession,
     BatchUpload,
-    Credentials,
-    Image,
+    GalleryImage,
     ImageIds,
     ImagePage,
     ImageType,
@@ -25,7 +25,7 @@ from valet_client.models import (
     Problem,
     ProblemCode,
     RefreshToken,
-    Session,
+    SignInCredentials,
     TicketState,
     UploadBatch,
     UploadTicket,
@@ -49,24 +49,24 @@ def new_picture() -> tuple[bytes, dict]:
 
 
 # Accounts.
-credentials = Credentials(email=f"{uuid.uuid4()}@example.com", password=f"four words {uuid.uuid4()}")
+credentials = SignInCredentials(email=f"{uuid.uuid4()}@example.com", password=f"four words {uuid.uuid4()}")
 anonymous = Client(url)
-assert isinstance(sign_up.sync(client=anonymous, body=credentials), Session)
+assert isinstance(sign_up.sync(client=anonymous, body=credentials), AuthSession)
 session = log_in.sync(client=anonymous, body=credentials)
-assert isinstance(session, Session) and session.user.email == credentials.email
+assert isinstance(session, AuthSession) and session.user.email == credentials.email
 refreshed = refresh_session.sync(client=anonymous, body=RefreshToken(session.refresh_token))
-assert isinstance(refreshed, Session) and refreshed.refresh_token != session.refresh_token
+assert isinstance(refreshed, AuthSession) and refreshed.refresh_token != session.refresh_token
 client = AuthenticatedClient(url, refreshed.token)
 
 
 # From a file to an image.
-def upload() -> tuple[Image, bytes]:
+def upload() -> tuple[GalleryImage, bytes]:
     content, declared = new_picture()
     ticket = create_upload.sync(client=client, body=NewUpload(**declared, caption="The sea"), idempotency_key=str(uuid.uuid4()))
     assert isinstance(ticket, UploadTicket) and ticket.state is TicketState.PENDING and ticket.upload, ticket
     assert [put(ticket.upload, content), put(ticket.upload, content)] == [200, 412]
     image = confirm_upload.sync(ticket.id, client=client)
-    assert isinstance(image, Image), image
+    assert isinstance(image, GalleryImage), image
     return image, content
 
 
@@ -96,7 +96,7 @@ assert [result.status for result in delete_images.sync(client=client, body=ids).
 
 # One image.
 read = get_image.sync(first.id, client=client)
-assert isinstance(read, Image) and read.caption == "The sea" and read.created_at.tzinfo
+assert isinstance(read, GalleryImage) and read.caption == "The sea" and read.created_at.tzinfo
 assert httpx.get(read.url).content == content
 assert update_image.sync(first.id, client=client, body=ImageUpdate("The harbour")).caption == "The harbour"
 assert get_me.sync(client=client).usage.images == 2
@@ -105,7 +105,7 @@ assert delete_image.sync_detailed(first.id, client=client).status_code == 204
 # Problems.
 missing = get_image.sync(first.id, client=client)
 assert isinstance(missing, Problem) and missing.code is ProblemCode.NOT_FOUND, missing
-wrong = log_in.sync(client=anonymous, body=Credentials(credentials.email, "not the password"))
+wrong = log_in.sync(client=anonymous, body=SignInCredentials(credentials.email, "not the password"))
 assert isinstance(wrong, Problem) and wrong.code is ProblemCode.INVALID_CREDENTIALS, wrong
 large = create_upload.sync(client=client, body=NewUpload(**new_picture()[1] | {"size": 2**50}))
 assert isinstance(large, Problem) and large.code is ProblemCode.FILE_TOO_LARGE and large.errors[0].field == "size", large

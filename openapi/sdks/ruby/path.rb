@@ -46,7 +46,7 @@ end
 anonymous = ValetClient::AccountsApi.new(client)
 
 # Accounts.
-credentials = ValetClient::Credentials.new(email: "#{SecureRandom.uuid}@example.com", password: "four words #{SecureRandom.uuid}")
+credentials = ValetClient::SignInCredentials.new(email: "#{SecureRandom.uuid}@example.com", password: "four words #{SecureRandom.uuid}")
 anonymous.sign_up(credentials)
 session = anonymous.log_in(credentials)
 check(session.user.email == credentials.email, session)
@@ -101,7 +101,7 @@ gallery.delete_image(newest)
 # Problems.
 missing = problem { gallery.get_image(newest) }
 check(missing.values_at('answered', 'code') == [404, ValetClient::ProblemCode::NOT_FOUND], missing)
-wrong = problem { anonymous.log_in(ValetClient::Credentials.new(email: credentials.email, password: 'not the password')) }
+wrong = problem { anonymous.log_in(ValetClient::SignInCredentials.new(email: credentials.email, password: 'not the password')) }
 check(wrong.values_at('answered', 'code') == [401, ValetClient::ProblemCode::INVALID_CREDENTIALS], wrong)
 large = problem { uploads.create_upload(ValetClient::NewUpload.new(new_picture[1].merge(size: 2**50))) }
 check(large['code'] == ValetClient::ProblemCode::FILE_TOO_LARGE && large['errors'][0]['field'] == 'size', large)

@@ -31,7 +31,7 @@ assert.notEqual(refreshed.refreshToken, loggedIn.refreshToken);
 token = refreshed.token;
 
 // From a file to an image.
-async function upload(): Promise<[components["schemas"]["Image"], Uint8Array]> {
+async function upload(): Promise<[components["schemas"]["GalleryImage"], Uint8Array]> {
   const { bytes, declared } = await newPicture();
   const params = { header: { "Idempotency-Key": crypto.randomUUID() } };
   const ticket = ok(await client.POST("/api/images/upload", { params, body: { ...declared, caption: "The sea" } }));

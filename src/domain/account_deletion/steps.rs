@@ -25,7 +25,7 @@ pub(super) enum Step {
     Done,
 }
 
-/// What the steps of one look come to together.
+/// Combined outcome of the steps of one pass.
 #[derive(Debug, Default)]
 struct Look {
     has_more: bool,

@@ -1,4 +1,4 @@
-//! What lies in the bucket for an account without a record that names it: objects, versions, open multipart uploads.
+//! Removes objects, versions and open multipart uploads of an account that no record names.
 
 use std::time::{Duration, Instant};
 

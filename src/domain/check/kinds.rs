@@ -53,7 +53,7 @@ impl Kind {
     }
 }
 
-/// What a client changes of a request after it was signed.
+/// A change of a request after it was signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Deviation {
     /// Nothing: a store that refuses the request as it was signed proves nothing by refusing others.
@@ -130,7 +130,7 @@ impl Deviation {
         matches!(self, Self::CopySource | Self::Acl | Self::Grant)
     }
 
-    /// What it changes, in a few words.
+    /// Describes the change in a few words.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Nothing => "nothing",

@@ -39,7 +39,7 @@ const TTL: Duration = Duration::from_secs(5 * 60);
 /// The bytes that are uploaded, and others of the same length.
 pub(super) const BODY: &[u8; 48] = b"written by valet check, which removes it again. ";
 pub(super) const OTHER: &[u8; 48] = b"other bytes than those the URL was signed for.. ";
-/// What they are declared to be.
+/// Their declared type.
 pub(super) const TYPE: ContentType = ContentType::Png;
 
 /// A bucket under examination.
@@ -155,12 +155,12 @@ impl<'a> Lab<'a> {
         self.wire.send(Method::GET, url, headers, Bytes::new()).await
     }
 
-    /// What a signed GET gives of the object. HEAD needs one right more.
+    /// Reads the object with a signed GET. HEAD needs one more permission.
     pub async fn read(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         calm(self.get(&self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?)
     }
 
-    /// What anyone gets who knows the key.
+    /// Reads the object without a signature.
     pub async fn read_unsigned(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let url = self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
         calm(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)

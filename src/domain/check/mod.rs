@@ -45,7 +45,7 @@ const SKEW: Duration = Duration::from_secs(30);
 /// The longest a check asks: what it wrote is then old enough for the next one to remove.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
 
-/// What to do besides asking.
+/// Actions besides probing.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Set CORS, the public access block and the lifecycle rule first.

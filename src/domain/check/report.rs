@@ -1,4 +1,4 @@
-//! What was found: the table that people read, and the document that programs read.
+//! Findings: the table for people, and the JSON document for programs.
 
 use std::fmt;
 
@@ -32,13 +32,13 @@ impl Severity {
 pub struct Rule {
     /// The name for programs, which stays.
     pub id: &'static str,
-    /// What is asked, as the table's line.
+    /// The question, as a line of the table.
     pub name: &'static str,
-    /// What a 'no' is worth.
+    /// Severity of a 'no'.
     pub severity: Severity,
-    /// What a 'no' means.
+    /// Consequence of a 'no'.
     pub consequence: &'static str,
-    /// What to do about it.
+    /// Remedy of a 'no'.
     pub remedy: &'static str,
 }
 
@@ -56,17 +56,17 @@ pub enum Answer {
 /// One line of the table.
 #[derive(Debug)]
 pub struct Finding {
-    /// What was asked.
+    /// The question.
     pub rule: &'static Rule,
-    /// What was found.
+    /// The observation.
     pub answer: Answer,
-    /// What to do about a 'no': the rule's remedy, or that of the cause.
+    /// Remedy of a 'no': the rule's, or that of the cause.
     pub remedy: &'static str,
     /// More for programs: names in snake case, and values.
     pub details: Vec<(&'static str, String)>,
 }
 
-/// What a finding is worth.
+/// Verdict of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
@@ -136,7 +136,7 @@ impl Finding {
 pub struct Report {
     /// In the order of asking.
     pub findings: Vec<Finding>,
-    /// What was changed before asking, a line each.
+    /// Changes made before probing, a line each.
     pub changes: Vec<String>,
     /// Why the check ended before everything was asked.
     pub cut_short: Option<&'static str>,

@@ -31,7 +31,7 @@ const LOOPBACK: [&str; 6] = [
 ];
 /// Pages that are asked for in their stead.
 const LOOPBACK_PAGES: [&str; 2] = ["http://localhost:3000", "http://127.0.0.1:3000"];
-/// What a browser asks leave for before a presigned PUT.
+/// Headers that a browser's preflight names before a presigned PUT.
 const PUT_HEADERS: [&str; 3] = ["content-type", "if-none-match", "x-amz-checksum-sha256"];
 
 pub(super) async fn fix(lab: &Lab<'_>, config: &Config, loopback: bool, report: &mut Report) {

@@ -45,7 +45,7 @@ pub(super) enum Verdict {
     Unasked(String),
 }
 
-/// What the questions have in common.
+/// State that the probes share.
 pub(super) struct Ground {
     /// Holds [`OTHER`], and is what is copied.
     pub source: ObjectKey,

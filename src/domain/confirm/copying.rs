@@ -18,7 +18,7 @@ use crate::{
 
 /// An upload that is replaced under our eyes is looked at again; more than this is a fault, or an attack.
 const TRIES: usize = 5;
-/// How long somebody else's attempt is waited for, and how often it is looked at meanwhile.
+/// How long another request's attempt is awaited, and how often it is checked meanwhile.
 const WAIT: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 

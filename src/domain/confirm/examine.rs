@@ -16,7 +16,7 @@ use crate::{
 /// The most pixels of a preview: far more than any needs, far less than harms a client.
 const MAX_PREVIEW_PIXELS: u64 = 1 << 22;
 
-/// What became of a pending image's upload.
+/// Outcome of inspecting a pending image's upload.
 #[derive(Debug)]
 pub(in crate::domain) enum Finding {
     /// These bytes are the declared ones, and an image of the declared type.
@@ -29,11 +29,11 @@ pub(in crate::domain) enum Finding {
     PartsMissing(MissingParts),
     /// Nothing yet, and S3 makes no object of the parts that are there.
     PartsRefused,
-    /// What came cannot be trusted on this store.
+    /// The upload cannot be trusted on this store.
     Unfit(Unfit),
 }
 
-/// What was declared of an object.
+/// The declaration of an object.
 #[derive(Debug)]
 pub(super) struct Declared {
     content_type: ContentType,
@@ -47,9 +47,9 @@ pub(super) struct Declared {
     max_pixels: u64,
 }
 
-/// What lies at a key.
+/// The object at a key.
 pub(super) enum Verdict {
-    /// What was declared.
+    /// As declared.
     Right { etag: String, bytes: u64, size: Dimensions },
     /// Something else.
     Wrong(Rejection),

@@ -36,7 +36,7 @@ pub enum ConfirmError {
     /// S3 makes no object of the parts as they are. Final for these parts.
     #[error("the parts make no object")]
     PartsRefused,
-    /// What was uploaded is not what was declared. Final.
+    /// The uploaded object is not the declared one. Final.
     #[error("what was uploaded is not what was declared")]
     Rejected(Rejection),
     /// The upload's time is over. Final.
@@ -159,7 +159,7 @@ impl Valet {
         Ok(unsettled)
     }
 
-    /// `pending → ready`, and the bytes stay counted. `None` when somebody else moved the image.
+    /// Moves the image from pending to ready; its bytes stay counted. Returns `None` if another request changed its state.
     pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
         let ready = self.store.images.mark_owned_ready(image, verified).await?;
         if let Some(ready) = &ready {
@@ -185,7 +185,7 @@ fn declared_anew() -> ConfirmError {
     StoreError::Contention { what: "an upload that is declared anew while it is confirmed" }.into()
 }
 
-/// The failure of an object that S3 was not asked about, since it said nothing about another.
+/// Returns the error for an object that was not requested from S3, since S3 did not answer for an earlier one.
 fn silent(operation: &'static str) -> StoreError {
     StoreError::Objects { operation, reason: "it did not answer for another object".to_owned() }
 }

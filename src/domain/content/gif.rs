@@ -3,7 +3,7 @@
 use super::file::{File, Stop};
 use super::{Refusal, Size};
 
-/// What the blocks so far say.
+/// State read from the blocks so far.
 #[derive(Debug, Default)]
 pub(super) struct Gif {
     screen: Option<Size>,

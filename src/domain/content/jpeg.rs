@@ -7,7 +7,7 @@ use super::{Refusal, Size, exif};
 /// The longest side that libjpeg decodes (`JPEG_MAX_DIMENSION`), in pixels.
 const MAX_SIDE: u32 = 65_500;
 
-/// What the segments so far say.
+/// State read from the segments so far.
 #[derive(Debug, Default)]
 pub(super) struct Jpeg {
     frame: Option<Frame>,

@@ -1,4 +1,4 @@
-//! What an uploaded file really is, proved from its own bytes: the format by its magic bytes and headers, and the pixel size
+//! Identifies an uploaded file from its bytes: the format by its magic bytes and headers, and the pixel size
 //! as displayed. Bytes in, verdict out: no I/O, no pixel is decoded, no allocation follows a size the file claims. Fetching the
 //! bytes belongs to the caller: an [`Inspection`] names the range that it needs next.
 //!

@@ -6,7 +6,7 @@ use super::{Refusal, Size, exif};
 /// The colour type whose pixels are indices into `PLTE`.
 const INDEXED: u8 = 3;
 
-/// What the chunks so far say.
+/// State read from the chunks so far.
 #[derive(Debug, Default)]
 pub(super) struct Png {
     header: Option<Header>,

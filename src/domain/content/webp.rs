@@ -6,7 +6,7 @@ use super::{Refusal, Size};
 /// The flag of `VP8X` for an animation.
 const ANIMATION: u8 = 0x02;
 
-/// What the chunks so far say.
+/// State read from the chunks so far.
 #[derive(Debug, Default)]
 pub(super) struct Webp {
     /// Where the RIFF container ends.

@@ -37,7 +37,7 @@ impl KeyName {
     }
 }
 
-/// Who holds a provider's token.
+/// The user of a provider's token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The provider's name for the user.
@@ -122,7 +122,7 @@ impl Key {
     }
 }
 
-/// What of a token counts; the rest is the provider's own.
+/// The claims that are read; others are ignored.
 #[derive(Deserialize)]
 struct Claims {
     iss: String,
@@ -170,7 +170,7 @@ impl ProviderKeys {
         self.0.iter().any(|(known, _)| known == name)
     }
 
-    /// Who holds this token, if this provider made it, for this service, and its time is not over.
+    /// Returns the user of this token, if this provider issued it for this service and it has not expired.
     ///
     /// # Errors
     /// [`TokenError`].

@@ -41,7 +41,7 @@ impl fmt::Debug for Password {
     }
 }
 
-/// What a password is to a stored hash.
+/// Outcome of comparing a password with a stored hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Not the one.
@@ -57,7 +57,7 @@ pub enum Verdict {
 pub struct Passwords {
     /// Each hash takes 19 MiB and a core.
     hashing: Workers,
-    /// Apart from hashing: a password that is slow to judge delays nobody's login.
+    /// Separate from hashing: a password whose strength is slow to estimate delays no sign-in.
     judging: Workers,
     /// Code points of the shortest new password.
     min_chars: usize,

@@ -38,10 +38,10 @@ impl Tokens {
         jsonwebtoken::encode(&header(&self.kid), &claims, &self.signing).ok().map(SecretString::from)
     }
 
-    /// Who holds this token: the user, and the sign-in that it ends with.
+    /// Returns the user of this token, and the session that it ends with.
     ///
     /// # Errors
-    /// [`TokenError`]; nothing else of the token is told.
+    /// [`TokenError`], without details of the token.
     pub fn verify_path(&self, token: &str, now: OffsetDateTime) -> Result<(UserId, Option<SessionId>), TokenError> {
         let claims: Claims = self.open(token, header)?;
         let user = UserId::parse(&claims.sub).ok_or(TokenError::Invalid)?;

@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What a client declares of a file that comes in parts, not checked yet.
+/// A client's declaration of a multipart upload, not validated yet.
 #[derive(Debug, Clone, Copy)]
 pub struct DeclaredMultipart<'a> {
     /// See [`FileName`].
@@ -42,7 +42,7 @@ pub struct DeclaredMultipart<'a> {
     pub size: i64,
     /// Bytes of every part but the last; `None` leaves it to us.
     pub part_size: Option<i64>,
-    /// What S3 is to prove of each part.
+    /// Checksum that S3 verifies of each part.
     pub part_checksums: PartChecksums,
     /// See [`Caption`].
     pub caption: Option<&'a str>,
@@ -79,7 +79,7 @@ pub enum PartsError {
     /// Its bytes came, and were not what was declared.
     #[error("the upload was rejected")]
     Rejected(Rejection),
-    /// What was asked for cannot be signed; never empty.
+    /// The requested parts cannot be signed; never empty.
     #[error("the parts cannot be signed")]
     Unsignable(Vec<Unsignable>),
     /// Looking at what has arrived takes more calls to S3 than the user has left.
@@ -93,7 +93,7 @@ pub enum PartsError {
     Store(#[from] StoreError),
 }
 
-/// What became of putting the parts together.
+/// Outcome of completing a multipart upload.
 enum Assembly {
     /// S3 answered; what lies at the key now tells whether it made the object.
     Asked(Completion),
@@ -105,7 +105,7 @@ enum Assembly {
     Incomplete(MissingParts),
     /// S3 has no such upload: it was completed or aborted.
     NoUpload,
-    /// Somebody else moved the image.
+    /// Another request changed the image's state.
     Moved,
 }
 
@@ -114,7 +114,7 @@ pub(super) type Choose<'a> = &'a (dyn Fn(&mut Vec<StoredPart>) -> Option<Missing
 
 /// Races are settled by looking again; more than this is a fault.
 const TRIES: usize = 5;
-/// How long somebody else's completion is waited for, and how often it is looked at meanwhile.
+/// How long another request's completion is awaited, and how often it is checked meanwhile.
 const WAIT: Duration = Duration::from_secs(15);
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
 

@@ -1,4 +1,4 @@
-//! What a refresh token does: one exchange for its child, and logging out. Its secret decides, never the session's id alone.
+//! Refresh tokens: one exchange for the next token, and signing out. The secret decides, never the session's id alone.
 //!
 //! A spent token that comes again may be a thief's, or a client's that lost the answer or has two tabs. For [`GRACE`] after its
 //! exchange a session bears with it: while the child is unused, the client that made the exchange is given the same child
@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(5 * 60);
 /// Exchanges that a session remembers: an app that refreshes once an access token's life has one within [`GRACE`].
 const MOST_REMEMBERED: usize = 32;
 
-/// Who shows a token, as far as a request tells.
+/// Client that sent a token, by its request.
 pub(super) struct Asker {
     /// SHA-256 of the `User-Agent`; one that is missing is as good as an empty one.
     pub(super) agent: [u8; 32],
@@ -85,7 +85,7 @@ impl<'a> Place<'a> {
     }
 }
 
-/// What comes of a spent token.
+/// How a spent token is handled.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     /// The same child again.

@@ -1,4 +1,4 @@
-//! What the sweeper does with one image, by its state.
+//! Sweeps one image, by its state.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a sweep did.
+//! Counts the outcomes of a sweep.
 
 use std::{
     ops::AddAssign,
@@ -7,7 +7,7 @@ use std::{
 
 use crate::metrics::{METRICS, Metrics};
 
-/// What a sweep did.
+/// Outcomes of a sweep.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Made ready for clients that died before they confirmed.
@@ -22,7 +22,7 @@ pub struct Swept {
     pub gone: u32,
     /// Holds of uploads that do not exist, freed.
     pub holds: u32,
-    /// Deleted accounts of which nothing is left.
+    /// Deleted accounts whose data is completely deleted.
     pub accounts: u32,
     /// Could not be settled now.
     pub failed: u32,

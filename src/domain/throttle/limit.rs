@@ -78,7 +78,7 @@ impl<K: Eq + Hash + Copy> Limit<K> {
     }
 }
 
-/// What `n` times put into the bucket, in time; more than fits at once is as much as fits.
+/// Returns the time that `n` requests add to the bucket, at most its capacity.
 fn cost(rate: Rate, n: u32) -> Duration {
     rate.window * n.min(rate.count) / rate.count
 }

@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// What a client declares, not checked yet.
+/// A client's declaration of an upload, not validated yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Declared<'a> {
     /// See [`FileName`].
@@ -47,7 +47,7 @@ pub struct Declared<'a> {
     pub key: Option<&'a IdempotencyKey>,
 }
 
-/// What a client declares of a preview, not checked yet.
+/// A client's declaration of a preview, not validated yet.
 #[derive(Debug, Clone, Copy)]
 pub struct DeclaredPreview<'a> {
     /// One of [`Preview::TYPES`].
@@ -143,7 +143,7 @@ fn one_of(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> fmt::Result {
 /// Why no upload was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum IssueError {
-    /// What was declared cannot be stored; never empty.
+    /// The declared upload cannot be stored; never empty.
     #[error("the declared upload cannot be stored")]
     Unstorable(Vec<Unstorable>),
     /// The bytes would not fit.

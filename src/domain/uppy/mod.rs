@@ -43,7 +43,7 @@ const SETTLED_AT_ONCE: usize = 16;
 /// Tries to reserve: once, and again for what is settled meanwhile.
 const TRIES: usize = 5;
 
-/// What Uppy tells of a file, not checked yet.
+/// A file's metadata as Uppy sends it, not validated yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Told<'a> {
     /// See [`FileName`].
@@ -56,7 +56,7 @@ pub struct Told<'a> {
     pub caption: Option<&'a str>,
 }
 
-/// What lets Uppy in, for a while.
+/// A short-lived token for Uppy's path.
 #[derive(Debug)]
 pub struct PathToken {
     /// Stands in the path of its calls.
@@ -67,7 +67,7 @@ pub struct PathToken {
     pub max_form_bytes: u64,
     /// The most bytes of a file.
     pub max_bytes: u64,
-    /// What is accepted.
+    /// Accepted media types.
     pub types: Vec<ContentType>,
 }
 
@@ -101,7 +101,7 @@ impl Valet {
         })
     }
 
-    /// Whose token this is, if the session it came from goes on.
+    /// Returns the user of a token whose session has not ended.
     ///
     /// # Errors
     /// [`AuthenticateError`].

@@ -62,7 +62,7 @@ pub enum Call {
     Abort,
 }
 
-/// What Uppy sends.
+/// An S3 request that Uppy wants to send.
 #[derive(Debug)]
 pub enum Signed {
     /// A form.

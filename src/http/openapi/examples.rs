@@ -1,12 +1,10 @@
-//! Examples, by schema: the same story in every operation. A test holds each against its schema.
+//! Examples by schema. All tell of the same user and image; a test compares each with its schema.
 
 use serde_json::{Value, json};
 
-use super::super::problem::Code;
-
-/// The image of the story.
+/// Id of the image in all examples.
 pub const IMAGE: &str = "01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f";
-/// The session of the story.
+/// Id of the session in all examples.
 pub const SESSION: &str = "01980a3b-2c41-7a90-b1f2-3e4d5c6b7a89";
 pub const UPPY_TOKEN: &str =
     "eyJ0eXAiOiJ1cHB5K2p3dCIsImFsZyI6IkhTMjU2Iiwia2lkIjoiODFmM2MwYTIifQ.eyJzdWIiOiIwMTk4MGEzYiJ9.EXAMPLE";
@@ -17,7 +15,7 @@ const PART_ETAG: &str = "\"9b2cf535f27731c974343645a3985328\"";
 const THUMB_HASH: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
 const SHA256: &str = "r9PVvUP6NGm6W8Mw5fWJ5F0q6ItZu4Qn4mlR4l8vZf4=";
 
-/// What an object of this schema looks like.
+/// Returns the example of a schema.
 pub fn of_schema(name: &str) -> Option<Value> {
     let image_url = format!(
         "https://photos.s3.eu-central-1.amazonaws.com/u/{USER}/{IMAGE}?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20261122%2Feu-central-1%2Fs3%2Faws4_request&X-Amz-Date=20261122T100000Z\
@@ -53,8 +51,8 @@ pub fn of_schema(name: &str) -> Option<Value> {
         },
     });
     Some(match name {
-        "Credentials" => json!({ "email": "ada@example.com", "password": "three small blue boats" }),
-        "Session" => {
+        "SignInCredentials" => json!({ "email": "ada@example.com", "password": "three small blue boats" }),
+        "AuthSession" => {
             json!({ "token": "eyJ0eXAiOiJhdCtqd3QiLCJhbGciOiJIUzI1NiJ9.…", "tokenType": "Bearer", "expiresIn": 7200,
                 "refreshToken": REFRESH_TOKEN, "refreshExpiresIn": 2_592_000, "user": user })
         }
@@ -67,7 +65,7 @@ pub fn of_schema(name: &str) -> Option<Value> {
             "id": SESSION, "device": "Mozilla/5.0 (iPhone; CPU iPhone OS 26_1 like Mac OS X)", "createdAt": "2026-11-22T09:58:00Z",
             "lastUsedAt": "2026-11-22T09:58:00Z", "expiresAt": "2026-12-22T09:58:00Z", "current": true,
         }] }),
-        "User" => {
+        "UserAccount" => {
             let mut me = user;
             me["usage"] = json!({ "bytes": 2_482_113, "quotaBytes": 10_737_418_240_u64, "images": 1, "pending": 0 });
             me
@@ -107,9 +105,9 @@ pub fn of_schema(name: &str) -> Option<Value> {
             "id": IMAGE, "kind": "single", "fileName": "beach.jpg", "contentType": "image/jpeg", "size": 2_482_113, "sha256": SHA256,
             "createdAt": "2026-11-22T10:00:00Z", "expiresAt": "2026-11-23T10:00:00Z",
         }] }),
-        "Image" => image,
+        "GalleryImage" => image,
         "ImagePage" => json!({ "images": [image], "nextCursor": "AAABmk2bY4ABmAo8W358EZ86LU5rjAofYw3N0m1oV2s" }),
-        "Download" => json!({
+        "DownloadUrl" => json!({
             "url": image_url.replace("cache-control=private%2C%20max-age%3D300%2C%20immutable", "content-disposition=attachment%3B%20filename%3D%22beach.jpg%22%3B%20filename%2A%3DUTF-8%27%27beach.jpg"),
             "expiresAt": "2026-11-22T10:05:00Z",
         }),
@@ -137,39 +135,9 @@ pub fn of_schema(name: &str) -> Option<Value> {
         }),
         "UppySignature" => json!({ "url": form["url"], "key": form["fields"]["key"], "fields": form["fields"] }),
         "ImageUpdate" => json!({ "caption": "The sea, finally" }),
-        "Health" => json!({ "status": "ok" }),
+        "HealthStatus" => json!({ "status": "ok" }),
         _ => return None,
     })
-}
-
-/// What a problem of this code looks like.
-pub fn of_problem(code: Code) -> Value {
-    let mut problem = json!({
-        "type": format!("urn:valet:problem:{}", code.as_str()),
-        "title": code.title(),
-        "status": code.status().as_u16(),
-        "code": code.as_str(),
-        "detail": "What happened this time, and what to do about it.",
-        "requestId": "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44",
-    });
-    let member = match code {
-        Code::InvalidRequest => "fileName",
-        Code::InvalidEmail => "email",
-        Code::WeakPassword => "password",
-        Code::InvalidSize | Code::FileTooLarge => "size",
-        Code::TypeNotAllowed => "contentType",
-        Code::InvalidFileName => "fileName",
-        Code::InvalidSha256 => "sha256",
-        Code::InvalidPartSize => "partSize",
-        Code::InvalidCall => "method",
-        Code::InvalidParts => "parts[0].partNumber",
-        Code::InvalidCaption => "caption",
-        Code::InvalidPreview => "preview.size",
-        Code::InvalidThumbHash => "thumbHash",
-        _ => return problem,
-    };
-    problem["errors"] = json!([{ "field": member, "message": "must follow the rule that this text names" }]);
-    problem
 }
 
 #[cfg(test)]

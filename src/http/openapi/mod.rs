@@ -1,12 +1,13 @@
 //! The OpenAPI document: its only source.
 //!
-//! poem-openapi writes operations and schemas; [`document`] adds, in one pass, what it cannot say: every operation's problems
-//! with their codes, examples, limits that are the domain's, closed request objects, links, and shapes that generators read
-//! well. Built without any service running.
+//! poem-openapi writes operations and schemas; [`document`] adds what it has no attributes for: every operation's problems with
+//! their codes, examples, the domain's limits, closed request objects, links, and types that generators handle well. Built
+//! without a running service.
 
 mod bodies;
 mod examples;
 mod links;
+mod problem_examples;
 mod problems;
 mod shapes;
 
@@ -33,39 +34,42 @@ use crate::{
     model::{Caption, Multipart as Parts, Preview},
 };
 
-/// Everything that is documented.
+/// All documented operations.
 pub type Api = (Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health);
 
 const DESCRIPTION: &str = "\
-Direct uploads to a private bucket: this service hands out narrow, short-lived keys, and the bytes go straight to S3.
+Direct uploads to a private S3 bucket: clients get presigned URLs, each valid for one file and a limited time, and send the \
+bytes straight to S3.
 
-1. **Sign up or log in** and send the `token` as `Authorization: Bearer …`; exchange the `refreshToken` for the next before it expires.
-2. **Open an upload** with the file's name, type, size and SHA-256: the answer holds a presigned PUT.
-3. **PUT the bytes** to that URL with exactly the headers it names, without the token.
-4. **Confirm**: the service checks what S3 holds, and the image is in the gallery.
-5. **Read**: every image comes with a presigned GET.
+1. **Sign up or sign in.** Send the answer's `token` as `Authorization: Bearer …` with every other request (in Swagger UI: paste \
+it under *Authorize*). Before it expires, exchange the `refreshToken` for new tokens.
+2. **Open an upload** with the file's name, media type, size and SHA-256. The answer has a presigned PUT.
+3. **PUT the bytes** to that URL with exactly the headers that the answer lists, and without the token.
+4. **Confirm the upload.** The service checks the object in S3 and adds the image to the gallery.
+5. **Read the gallery.** Every image has a presigned GET URL.
 
-Clients' rules for the PUT: 200 or 412: confirm. 409, 5xx or no answer: repeat the PUT. 403: renew the upload once. 400: the \
-bytes changed, open a new upload. A confirm that gets 503, 504 or no answer is repeated.
+After the PUT: on 200 or 412, confirm. On 409, 5xx or no answer, repeat the PUT. On 403, renew the URL once. On 400, the bytes \
+have changed: open a new upload. After a confirm that got 503, 504 or no answer, repeat it.
 
-Errors are `application/problem+json` (RFC 9457); decide by `code`, which is stable. Times are RFC 3339 in UTC, in whole \
-seconds. Ids are opaque. Optional members are left out, never null; unknown members of a request are refused. \
-The header `Idempotency-Key` has an effect where an operation lists it and is ignored elsewhere, as unknown query parameters are; \
-each item of a batch of uploads has an `idempotencyKey` of its own. EXIF stays in \
-the image as it was uploaded, GPS position included: remove it before uploading where it must not be kept.";
+Errors are `application/problem+json` (RFC 9457). Decide by `code`, which is stable; later versions may add codes and states: \
+handle an unknown code by its HTTP status, and an unknown state as not ready yet. Times are RFC 3339 in UTC, in whole seconds. \
+Ids are opaque. Optional members are left out, never null; unknown members of a request are refused. The header \
+`Idempotency-Key` is ignored by operations that do not list it, as are unknown query parameters; each item of a batch of uploads \
+has its own `idempotencyKey`. EXIF data, including a GPS position, stays in the image: remove it before the upload if it must \
+not be stored.";
 
-const TAGS: [&str; 6] = ["Accounts", "Uploads", "Gallery", "Batches", "Uppy", "Health"];
+const TAGS: [&str; 6] = ["Accounts", "Uploads", "Gallery", "Batches", "Uppy", "HealthStatus"];
 
-/// Everything that is documented with `UPPY=off`.
+/// All operations that are documented with `UPPY=off`.
 pub type ApiWithoutUppy = (Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health);
 
-/// The service that answers the documented operations.
+/// Returns the service with all operations.
 #[must_use]
 pub fn service() -> OpenApiService<Api, ()> {
     named((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health))
 }
 
-/// The service that answers them with `UPPY=off`.
+/// Returns the service with the operations of `UPPY=off`.
 #[must_use]
 pub fn service_without_uppy() -> OpenApiService<ApiWithoutUppy, ()> {
     named((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health))
@@ -78,13 +82,13 @@ fn named<T>(api: T) -> OpenApiService<T, ()> {
         .server(ServerObject::new("/").description("This server"))
 }
 
-/// The document as it is served and committed: pretty JSON with a newline at its end.
+/// Returns the document as it is served and committed: pretty JSON with a newline at its end.
 #[must_use]
 pub fn text() -> String {
     pretty(&document())
 }
 
-/// The document as it is served with `UPPY=off`.
+/// Returns the document that is served with `UPPY=off`.
 #[must_use]
 pub fn text_without_uppy() -> String {
     pretty(&described(&service_without_uppy().spec()))
@@ -95,7 +99,7 @@ fn pretty(document: &Value) -> String {
     serde_json::to_string_pretty(document).unwrap_or_default() + "\n"
 }
 
-/// The document of a server that offers everything.
+/// Returns the document with all operations.
 #[must_use]
 pub fn document() -> Value {
     described(&service().spec())
@@ -120,11 +124,12 @@ fn described(spec: &str) -> Value {
             describe_operation(method, operation, &schemas);
         }
     }
+    document["components"]["examples"] = problem_examples::components(&document).into();
     shapes::tidy(&mut document);
     document
 }
 
-/// Every path that is offered with its methods in capitals, without the work of the document.
+/// Returns every path that is offered with its methods in capitals, without building the document.
 #[must_use]
 pub fn paths(switches: Switches) -> Vec<(String, Vec<String>)> {
     #[derive(Deserialize)]
@@ -138,10 +143,10 @@ pub fn paths(switches: Switches) -> Vec<(String, Vec<String>)> {
     spec.into_iter().flat_map(|spec| spec.paths).map(|(path, operations)| (path, methods(operations))).collect()
 }
 
-/// Limits that the domain enforces, and request objects that refuse unknown members.
+/// Adds the limits that the domain enforces, and closes request objects, which refuse unknown members.
 fn describe_schemas(schemas: &mut Value) {
     for request in [
-        "Credentials",
+        "SignInCredentials",
         "PasswordChange",
         "AccountDeletion",
         "RefreshToken",
@@ -169,13 +174,13 @@ fn describe_schemas(schemas: &mut Value) {
             member.extend(limits);
         }
     };
-    limit("Credentials", "email", json!({ "minLength": 3, "maxLength": 254 }));
-    limit("Credentials", "password", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
+    limit("SignInCredentials", "email", json!({ "minLength": 3, "maxLength": 254 }));
+    limit("SignInCredentials", "password", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
     limit("PasswordChange", "currentPassword", json!({ "format": "password" }));
     limit("PasswordChange", "newPassword", json!({ "format": "password", "minLength": 12, "maxLength": 1024 }));
     limit("AccountDeletion", "password", json!({ "format": "password" }));
-    limit("User", "email", json!({ "format": "email" }));
-    limit("Session", "tokenType", json!({ "enum": ["Bearer"] }));
+    limit("UserAccount", "email", json!({ "format": "email" }));
+    limit("AuthSession", "tokenType", json!({ "enum": ["Bearer"] }));
     for schema in ["NewUpload", "BatchUpload", "NewMultipart"] {
         limit(schema, "fileName", json!({ "minLength": 1 }));
         limit(schema, "size", json!({ "minimum": 1 }));
@@ -197,12 +202,16 @@ fn describe_schemas(schemas: &mut Value) {
     for schema in ["NewUpload", "BatchUpload", "NewMultipart", "ImageUpdate"] {
         limit(schema, "caption", json!({ "maxLength": Caption::MAX_CHARS }));
     }
-    for (schema, member) in
-        [("Image", "url"), ("Image", "previewUrl"), ("PresignedRequest", "url"), ("Download", "url"), ("Problem", "type")]
-    {
+    for (schema, member) in [
+        ("GalleryImage", "url"),
+        ("GalleryImage", "previewUrl"),
+        ("PresignedRequest", "url"),
+        ("DownloadUrl", "url"),
+        ("Problem", "type"),
+    ] {
         limit(schema, member, json!({ "format": "uri" }));
     }
-    limit("Health", "status", json!({ "enum": ["ok"] }));
+    limit("HealthStatus", "status", json!({ "enum": ["ok"] }));
     limit("UppyFile", "filename", json!({ "minLength": 1 }));
     limit("UppyRequest", "size", json!({ "minimum": 1 }));
     limit("UppyRequest", "caption", json!({ "maxLength": Caption::MAX_CHARS }));
@@ -222,7 +231,7 @@ fn describe_schemas(schemas: &mut Value) {
     }
 }
 
-/// A problem's own words, and its codes as a table of this operation.
+/// Completes an operation: descriptions and examples of its parameters, bodies and answers, its problems, its links.
 fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
     // Not by `[]`, which would leave a null where there is none.
@@ -240,7 +249,7 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     responses.remove("default");
     for answer in responses.values_mut() {
         if answer["description"].as_str().is_some_and(str::is_empty) {
-            answer["description"] = words_of(answer, schemas).into();
+            answer["description"] = description_of(answer, schemas).into();
         }
         for media in answer.get_mut("content").and_then(Value::as_object_mut).into_iter().flat_map(Map::values_mut) {
             set_example(media);
@@ -252,7 +261,7 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
         responses.insert(status.to_string(), problems::response(&id, &here));
     }
     links::add(&id, responses);
-    // Said, not left out: these are for everybody.
+    // Stated, not left out: these operations need no token.
     if operation.get("security").is_none() {
         operation["security"] = json!([]);
     }
@@ -306,8 +315,8 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
     }
 }
 
-/// What an answer is when its operation has no words for it: those of its schema.
-fn words_of(answer: &Value, schemas: &Value) -> String {
+/// Returns the description of an answer's schema, for an answer without its own.
+fn description_of(answer: &Value, schemas: &Value) -> String {
     let media = answer["content"].as_object().and_then(|content| content.values().next());
     let of = |schema: &Value| schema["$ref"].as_str().and_then(|path| path.rsplit('/').next()).map(str::to_owned);
     let name = media.and_then(|media| of(&media["schema"]).or_else(|| of(media["schema"].get("items")?)));

@@ -137,7 +137,7 @@ mod tests {
         assert!(schemas.contains_key("NewUpload"));
     }
 
-    /// What openapi-generator reads as something else than it is.
+    /// Constructs that openapi-generator misreads.
     #[test]
     fn every_shape_is_known_to_generators() {
         let text = super::super::text();
@@ -145,7 +145,7 @@ mod tests {
             assert!(!text.contains(unknown), "{unknown}");
         }
         let document = super::super::document();
-        let quota = &document["components"]["schemas"]["Usage"]["properties"]["quotaBytes"];
+        let quota = &document["components"]["schemas"]["StorageUsage"]["properties"]["quotaBytes"];
         assert_eq!((quota["format"].as_str(), quota["minimum"].as_i64()), (Some("int64"), Some(0)), "{quota}");
         let state = &document["components"]["schemas"]["UploadTicket"]["properties"]["state"];
         assert_eq!(state["allOf"].as_array().map(Vec::len), Some(1), "{state}");

@@ -21,7 +21,7 @@ pub(super) use of_domain::{UNKNOWN, session_ended};
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:ident, $title:literal;)*) => {
-        /// What went wrong, for programs to decide by. Stable.
+        /// Identifies the kind of problem; stable. Later versions may add codes: handle an unknown one by its HTTP status.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Enum)]
         #[oai(rename = "ProblemCode", rename_all = "snake_case")]
         pub enum Code {
@@ -32,19 +32,19 @@ macro_rules! codes {
             /// Every code.
             pub const ALL: &[Self] = &[$(Self::$variant),*];
 
-            /// The code as it is written.
+            /// Returns the code as it appears in JSON.
             #[must_use]
             pub fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $code),* }
             }
 
-            /// The status it always comes with.
+            /// Returns the HTTP status of every problem of this code.
             #[must_use]
             pub fn status(self) -> StatusCode {
                 match self { $(Self::$variant => StatusCode::$status),* }
             }
 
-            /// Its title: the same for every occurrence.
+            /// Returns the title, which is the same for every problem of this code.
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title),* }
@@ -54,51 +54,51 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The request is not of the documented shape.
-    InvalidRequest = "invalid_request", BAD_REQUEST, "The request is not of the documented shape";
-    /// The cursor is not one that this listing gave to this user.
+    /// The request does not match the documented format.
+    InvalidRequest = "invalid_request", BAD_REQUEST, "The request is not valid";
+    /// The cursor was not issued by this list to this user.
     InvalidCursor = "invalid_cursor", BAD_REQUEST, "The cursor is not valid";
     /// No access token was sent.
-    TokenMissing = "token_missing", UNAUTHORIZED, "An access token is needed";
-    /// What was sent is not a token of this service, or not of the kind that is wanted.
+    TokenMissing = "token_missing", UNAUTHORIZED, "An access token is required";
+    /// The token is malformed, was not issued by this service, or is of another kind.
     TokenInvalid = "token_invalid", UNAUTHORIZED, "The token is not valid";
-    /// The access token's time is over.
+    /// The access token has expired.
     TokenExpired = "token_expired", UNAUTHORIZED, "The access token has expired";
-    /// The token's session or account has ended: signed out, expired, or a refresh token was used twice.
+    /// The session ended (signed out, expired, or its refresh token was used twice), or the account was deleted.
     SessionEnded = "session_ended", UNAUTHORIZED, "The session has ended";
-    /// A user of an identity provider needs a fresh token for this.
-    TokenTooOld = "token_too_old", UNAUTHORIZED, "The token is too old for this";
+    /// The operation requires that the user signed in at the identity provider within the last five minutes.
+    TokenTooOld = "token_too_old", UNAUTHORIZED, "A more recent sign-in is required";
     /// No account has this email and password.
     InvalidCredentials = "invalid_credentials", UNAUTHORIZED, "The email address or the password is wrong";
-    /// The call is for accounts of this service's own: there are none here, or the caller's is an identity provider's.
-    LocalAccountsOnly = "local_accounts_only", FORBIDDEN, "The call is for accounts of this service's own";
-    /// No accounts are made here.
+    /// The operation is only for accounts with a password: this server has none, or the account is an identity provider's.
+    LocalAccountsOnly = "local_accounts_only", FORBIDDEN, "Only for accounts with a password";
+    /// The operator has closed sign-up.
     SignupClosed = "signup_closed", FORBIDDEN, "Sign-up is closed";
-    /// Not there, or not yours.
-    NotFound = "not_found", NOT_FOUND, "There is no such thing here";
-    /// The path exists, for other methods.
-    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The method is not allowed here";
+    /// It does not exist, or it belongs to another user.
+    NotFound = "not_found", NOT_FOUND, "Not found";
+    /// The path exists, but not for this method.
+    MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The method is not allowed";
     /// The request's body took too long to arrive.
-    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request took too long to arrive";
-    /// The email address has an account.
-    EmailTaken = "email_taken", CONFLICT, "The email address has an account already";
-    /// Nothing was uploaded yet.
+    RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request body took too long to arrive";
+    /// The email address already has an account.
+    EmailTaken = "email_taken", CONFLICT, "The email address already has an account";
+    /// Nothing has been uploaded yet.
     ObjectMissing = "object_missing", CONFLICT, "Nothing has been uploaded yet";
-    /// Parts of a multipart upload are missing.
+    /// Parts of the multipart upload are missing.
     PartsMissing = "parts_missing", CONFLICT, "Parts of the upload are missing";
-    /// Only single uploads have a URL to renew.
-    NotSingle = "not_single", CONFLICT, "The upload is not a single one";
-    /// Only uploads in parts have parts.
-    NotMultipart = "not_multipart", CONFLICT, "The upload is not in parts";
-    /// The parts are an image already.
+    /// A multipart upload has no single URL to renew.
+    NotSingle = "not_single", CONFLICT, "The upload is a multipart upload";
+    /// Only multipart uploads have parts.
+    NotMultipart = "not_multipart", CONFLICT, "The upload is not a multipart upload";
+    /// The parts have already been assembled into an image.
     UploadComplete = "upload_complete", CONFLICT, "The upload is complete";
     /// The bytes do not fit into the user's quota.
     QuotaExceeded = "quota_exceeded", CONFLICT, "The quota is exceeded";
     /// Too many uploads are open.
     TooManyPending = "too_many_pending", CONFLICT, "Too many uploads are open";
-    /// The object store does not have what the request needs, or does not hold to what is signed for this kind of upload.
+    /// The object store lacks a feature that the request needs, or does not enforce what is signed for this kind of upload.
     NotSupportedByStore = "not_supported_by_store", CONFLICT, "The object store does not support this";
-    /// The upload's time is over.
+    /// The upload has expired.
     UploadExpired = "upload_expired", GONE, "The upload has expired";
     /// The request's body is too large.
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The request's body is too large";
@@ -106,84 +106,84 @@ codes! {
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The request's body must be JSON";
     /// Not an email address.
     InvalidEmail = "invalid_email", UNPROCESSABLE_ENTITY, "The email address is not valid";
-    /// The password protects nothing.
+    /// The password is too easy to guess.
     WeakPassword = "weak_password", UNPROCESSABLE_ENTITY, "The password is too weak";
-    /// Less than a byte.
+    /// The size is less than one byte.
     InvalidSize = "invalid_size", UNPROCESSABLE_ENTITY, "The size is not valid";
-    /// Larger than a file may be.
+    /// The file is larger than this server accepts.
     FileTooLarge = "file_too_large", UNPROCESSABLE_ENTITY, "The file is too large";
-    /// Not a media type that is accepted.
+    /// The media type is not accepted.
     TypeNotAllowed = "type_not_allowed", UNPROCESSABLE_ENTITY, "The media type is not accepted";
-    /// Not a name that can be stored.
+    /// The file name cannot be stored.
     InvalidFileName = "invalid_file_name", UNPROCESSABLE_ENTITY, "The file name is not valid";
-    /// Not the base64 of a SHA-256.
+    /// The digest is not the base64 of a SHA-256.
     InvalidSha256 = "invalid_sha256", UNPROCESSABLE_ENTITY, "The SHA-256 is not valid";
-    /// Not a size of parts that S3 takes.
-    InvalidPartSize = "invalid_part_size", UNPROCESSABLE_ENTITY, "The size of the parts is not valid";
-    /// Not parts of this upload, none, or too many at once.
+    /// S3 does not accept parts of this size.
+    InvalidPartSize = "invalid_part_size", UNPROCESSABLE_ENTITY, "The part size is not valid";
+    /// The parts do not belong to this upload, cannot be assembled, or are too few or too many.
     InvalidParts = "invalid_parts", UNPROCESSABLE_ENTITY, "The parts are not valid";
-    /// No call of S3 that an upload is made of.
-    InvalidCall = "invalid_call", UNPROCESSABLE_ENTITY, "The call is not one of an upload";
-    /// Not a caption that can be stored.
+    /// The S3 request is not one that an upload consists of.
+    InvalidCall = "invalid_call", UNPROCESSABLE_ENTITY, "The S3 request is not part of an upload";
+    /// The caption cannot be stored.
     InvalidCaption = "invalid_caption", UNPROCESSABLE_ENTITY, "The caption is not valid";
-    /// Not a preview that can be stored.
+    /// The preview cannot be stored.
     InvalidPreview = "invalid_preview", UNPROCESSABLE_ENTITY, "The preview is not valid";
-    /// Not the base64 of a ThumbHash.
+    /// The text is not the base64 of a ThumbHash.
     InvalidThumbHash = "invalid_thumb_hash", UNPROCESSABLE_ENTITY, "The ThumbHash is not valid";
-    /// The key was used with another body.
-    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The key was used for another request";
-    /// The object is not what was declared.
-    ObjectMismatch = "object_mismatch", UNPROCESSABLE_ENTITY, "The object is not what was declared";
-    /// The bytes are not an image of the declared type.
+    /// The idempotency key was used with another request.
+    IdempotencyKeyReused = "idempotency_key_reused", UNPROCESSABLE_ENTITY, "The idempotency key was used for another request";
+    /// The uploaded object is not the declared one.
+    ObjectMismatch = "object_mismatch", UNPROCESSABLE_ENTITY, "The object is not the declared one";
+    /// The uploaded bytes are not an image of the declared type.
     ContentMismatch = "content_mismatch", UNPROCESSABLE_ENTITY, "The bytes are not an image of the declared type";
     /// The header section is too large.
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request's headers are too large";
     /// Too many requests.
     RateLimited = "rate_limited", TOO_MANY_REQUESTS, "Too many requests";
-    /// A fault of the service.
-    Internal = "internal", INTERNAL_SERVER_ERROR, "The service has a fault";
-    /// A part of the service is not available now.
-    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The service is not available right now";
-    /// A part of the service did not answer in time.
+    /// An error inside the service.
+    Internal = "internal", INTERNAL_SERVER_ERROR, "Internal server error";
+    /// The service, or one that it depends on, is temporarily unavailable.
+    Unavailable = "unavailable", SERVICE_UNAVAILABLE, "The service is temporarily unavailable";
+    /// The service, or one that it depends on, did not answer in time.
     Timeout = "timeout", GATEWAY_TIMEOUT, "The service did not answer in time";
 }
 
-/// A member of the request that is not acceptable.
+/// A member, parameter or header of the request that breaks a rule.
 #[derive(Debug, Clone, Object)]
 pub struct FieldError {
-    /// The member's path, for example `items[3].sha256`.
+    /// Path of the member, such as `items[3].sha256`, or name of the parameter or header; empty for the whole body.
     pub field: String,
-    /// The rule it breaks.
+    /// The rule that it breaks, as the end of a sentence that begins with `field`.
     pub message: String,
 }
 
-/// An error (RFC 9457), sent as `application/problem+json`; in a batch, an item's own.
+/// An error (RFC 9457), sent as `application/problem+json`. In a batch, each failed item has one.
 #[derive(Debug, Object)]
 #[oai(rename = "Problem", rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct ProblemBody {
-    /// A URI that names the kind of problem; it ends in the code.
+    /// URI of the kind of problem; ends in the code.
     #[oai(rename = "type")]
     kind: String,
     /// The same text for every problem of this code.
     title: String,
     /// The HTTP status.
     status: u16,
-    /// What went wrong, for programs to decide by.
+    /// Identifies the kind of problem. Handle an unknown code by its HTTP status.
     code: Code,
-    /// What happened this time and what to do about it, for people.
+    /// For people: what is wrong with this request, and what to do about it.
     detail: String,
-    /// Names this request in the service's logs; also in `x-request-id`.
+    /// Identifies the request in the service's logs; also in the header `x-request-id`.
     request_id: String,
-    /// Which members are not acceptable.
+    /// The members, parameters or headers that break a rule.
     errors: Option<Vec<FieldError>>,
-    /// What happened in one sentence, in Uppy's calls alone: it shows this to people.
+    /// Only in Uppy's operations: one sentence, which Uppy shows to people.
     message: Option<String>,
 }
 
-/// A problem on its way out; the outermost layer writes it, with the request's id.
+/// A problem before it is sent; the outermost layer writes it, with the request's id.
 #[derive(Debug)]
 pub struct Problem {
-    /// Decides the status.
+    /// Identifies the kind; has the status and the title.
     pub code: Code,
     detail: String,
     errors: Vec<FieldError>,
@@ -192,22 +192,34 @@ pub struct Problem {
 }
 
 impl Problem {
-    /// A problem with what to do about it.
+    /// Creates a problem. `detail` says what is wrong with this request and what to do about it.
     #[must_use]
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
         Self { code, detail: detail.into(), errors: Vec::new(), headers: Vec::new(), is_for_uppy: false }
     }
 
-    /// The one answer for what is not there and for what is somebody else's.
+    /// Returns the problem for what does not exist and for what belongs to another user, which clients must not tell apart.
     #[must_use]
     pub fn not_found() -> Self {
         Self::new(Code::NotFound, "It does not exist, or it is not yours.")
     }
 
-    /// Names a member that is not acceptable; `rule` ends a sentence that begins with the member's name.
+    /// Adds a member, parameter or header that breaks `rule`, the end of a sentence that begins with its name.
     #[must_use]
     pub fn field(mut self, field: impl Into<String>, rule: impl Into<String>) -> Self {
         self.errors.push(FieldError { field: field.into(), message: rule.into() });
+        self
+    }
+
+    /// Replaces the names of members by those of the operation: each pair is a member and its name there.
+    #[must_use]
+    pub fn with_names(mut self, names: &[(&str, &str)]) -> Self {
+        for error in &mut self.errors {
+            let member = error.field.split(['.', '[']).next().unwrap_or_default();
+            if let Some((_, name)) = names.iter().find(|(known, _)| *known == member) {
+                error.field = (*name).to_owned();
+            }
+        }
         self
     }
 
@@ -218,20 +230,22 @@ impl Problem {
         self
     }
 
-    /// What happened, in a sentence that names what is not acceptable.
+    /// Returns one sentence for Uppy's users: the detail, or the title with the broken rules.
     fn for_people(&self) -> String {
-        let rules: Vec<_> = self.errors.iter().map(|error| format!("{} {}", error.field, error.message)).collect();
+        // The last step of a path: `size` of `metadata[size]`.
+        let last = |field: &str| field.rsplit(['.', '[']).next().unwrap_or_default().trim_end_matches(']').to_owned();
+        let rules: Vec<_> = self.errors.iter().map(|error| format!("{} {}", last(&error.field), error.message)).collect();
         if rules.is_empty() { self.detail.clone() } else { format!("{}: {}.", self.code.title(), rules.join("; ")) }
     }
 
-    /// Says what happened where Uppy looks for it, too.
+    /// Adds the member `message`, which Uppy shows to people.
     #[must_use]
     pub fn for_uppy(mut self) -> Self {
         self.is_for_uppy = true;
         self
     }
 
-    /// The problem of one item in a batch.
+    /// Returns the problem of one item of a batch.
     #[must_use]
     pub fn item(self, request_id: &str) -> ProblemBody {
         let status = self.code.status();
@@ -247,7 +261,7 @@ impl Problem {
         }
     }
 
-    /// The answer.
+    /// Returns the response.
     #[must_use]
     pub fn respond(mut self, request_id: &str) -> Response {
         let (code, status) = (self.code, self.code.status());
@@ -300,8 +314,8 @@ impl poem::error::ResponseError for Problem {
 }
 
 impl ApiResponse for Problem {
-    /// The openapi room documents every operation's problems, with their codes, in place of this one; without it the
-    /// schema would count as unused and be left out.
+    /// Registers the schema, which poem-openapi would leave out as unused. `http::openapi` replaces this response with each
+    /// operation's own problems.
     fn meta() -> MetaResponses {
         let content = MetaMediaType { content_type: "application/problem+json", schema: ProblemBody::schema_ref() };
         let problem = MetaResponse {
@@ -326,10 +340,10 @@ mod tests {
 
     /// Its account may be there, and its password good: repeating the call would only say that the address is taken.
     #[test]
-    fn a_sign_up_of_unknown_outcome_says_to_log_in() {
+    fn a_sign_up_of_unknown_outcome_says_to_sign_in() {
         for error in [StoreError::DatabaseTimeout, StoreError::Contention { what: "x" }] {
             let problem = Problem::from(SignUpError::from(error));
-            assert!(problem.detail.contains("may have been made. Log in"), "{problem:?}");
+            assert!(problem.detail.contains("may have been created. Sign in"), "{problem:?}");
             assert_eq!(problem.respond("x").headers()[header::RETRY_AFTER], "2");
         }
     }

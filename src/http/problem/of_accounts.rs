@@ -6,22 +6,21 @@ use crate::domain::{
     accounts::{ChangePasswordError, LogInError, SignUpError, WeakPassword},
 };
 
-const PERHAPS_SIGNED_UP: &str = "The account may have been made. Log in after a moment; where that is refused, sign up again.";
+const PERHAPS_SIGNED_UP: &str = "The account may have been created. Sign in after a moment; if that is refused, sign up again.";
 
 impl From<SignUpError> for Problem {
     fn from(error: SignUpError) -> Self {
         match error {
-            SignUpError::InvalidEmail(error) => {
-                Self::new(Code::InvalidEmail, "Give the email address you receive mail at.").field("email", error.to_string())
-            }
+            SignUpError::InvalidEmail(_) => Self::new(Code::InvalidEmail, "Send an email address of the form name@example.com.")
+                .field("email", "must be an email address of the form name@example.com"),
             SignUpError::WeakPassword(weakness) => weak_password("password", weakness),
             SignUpError::EmailTaken => Self::new(
                 Code::EmailTaken,
-                "Log in instead, also where this repeats a sign-up that got no answer, or sign up with another address.",
+                "Sign in instead, also if this repeats a sign-up that got no answer, or sign up with another address.",
             ),
             SignUpError::LocalOnly(error) => error.into(),
             SignUpError::Closed => {
-                Self::new(Code::SignupClosed, "Log in with an account that was made before, or ask the operator for one.")
+                Self::new(Code::SignupClosed, "Sign in with an existing account, or ask the operator for one.")
             }
             SignUpError::Throttled(error) => error.into(),
             SignUpError::Busy(error) => error.into(),
@@ -51,12 +50,13 @@ impl From<DeleteAccountError> for Problem {
     fn from(error: DeleteAccountError) -> Self {
         match error {
             DeleteAccountError::NoPassword => {
-                Self::new(Code::InvalidRequest, "Give the account's password.").field("password", "must be given")
+                Self::new(Code::InvalidRequest, "Send the account's password.").field("password", "is required")
             }
             DeleteAccountError::Password(error) => error.into(),
-            DeleteAccountError::TokenTooOld => {
-                Self::new(Code::TokenTooOld, "Sign in anew at the identity provider, and send that token within five minutes.")
-            }
+            DeleteAccountError::TokenTooOld => Self::new(
+                Code::TokenTooOld,
+                "Sign in again at the identity provider, and send the new token within five minutes.",
+            ),
             DeleteAccountError::NoAccount => session_ended(),
         }
     }
@@ -66,7 +66,7 @@ impl From<ChangePasswordError> for Problem {
     fn from(error: ChangePasswordError) -> Self {
         match error {
             ChangePasswordError::Current(LogInError::InvalidCredentials) => {
-                Self::new(Code::InvalidCredentials, "The current password is not this one.")
+                Self::new(Code::InvalidCredentials, "The current password is incorrect.")
             }
             ChangePasswordError::Current(error) => error.into(),
             ChangePasswordError::WeakPassword(weakness) => weak_password("newPassword", weakness),

@@ -1,4 +1,4 @@
-//! What each domain error is to a client: its code, and what to do about it.
+//! Maps every domain error to its problem: the code, and a detail that says what to do about it.
 
 use poem::http::{HeaderName, HeaderValue, header};
 
@@ -22,11 +22,11 @@ use crate::{
     store::StoreError,
 };
 
-/// After a call whose outcome is not known. Without a key, a repeat may open a second upload, which ends by itself.
+/// Detail after a call of unknown outcome. Without a key, a repeat may open a second upload, which expires unused.
 pub(in crate::http) const UNKNOWN: &str =
     "It is not known whether the request took effect. Repeat it, with the same Idempotency-Key if it had one.";
 const AFTER_A_MOMENT: &str = "Repeat the request after a moment, with the same Idempotency-Key if it had one.";
-/// Seconds after which an operator may have acted.
+/// Retry-After, in seconds, for a failure that the operator must correct.
 const OPERATORS_TIME: HeaderValue = HeaderValue::from_static("30");
 
 impl From<StoreError> for Problem {
@@ -34,7 +34,10 @@ impl From<StoreError> for Problem {
         match &error {
             StoreError::Corrupt { .. } => {
                 tracing::error!(%error, "a stored document is malformed");
-                Self::new(Code::Internal, "The fault is recorded under the request's id. Trying again will not help.")
+                Self::new(
+                    Code::Internal,
+                    "An internal error was logged under this request id. Repeating the request will not help.",
+                )
             }
             StoreError::DatabaseTimeout | StoreError::ObjectsTimeout { .. } => {
                 tracing::warn!(%error, "a dependency did not answer in time");
@@ -46,21 +49,19 @@ impl From<StoreError> for Problem {
             }
             StoreError::Contention { .. } => {
                 tracing::warn!(%error, "a request lost its races");
-                Self::new(
-                    Code::Unavailable,
-                    "Other requests changed the same things at the same time. Repeat the request after a moment.",
-                )
+                Self::new(Code::Unavailable, "Concurrent requests changed the same records. Repeat the request after a moment.")
             }
             StoreError::ObjectsMisconfigured { .. } | StoreError::ObjectsRemain { .. } => {
-                tracing::error!(%error, "the object store refuses what this service is set up with");
-                let problem = "The object store refuses this service until its operator acts. Repeat the request later.";
+                tracing::error!(%error, "object store rejects the configured credentials or bucket");
+                let problem =
+                    "The object store rejects this service until the operator corrects its settings. Repeat the request later.";
                 Self::new(Code::Unavailable, problem).header(header::RETRY_AFTER, OPERATORS_TIME)
             }
             StoreError::ObjectRefused { .. } | StoreError::ObjectsUnsupported { .. } => {
                 tracing::warn!(%error, "the object store refused a call for good");
                 Self::new(
                     Code::NotSupportedByStore,
-                    "The object store refuses it, and would refuse it again. Upload the file in another way: in one PUT or in parts.",
+                    "The object store rejected the request and would reject it again. Upload the file with one PUT or as a multipart upload.",
                 )
             }
         }
@@ -96,7 +97,7 @@ impl From<LocalOnly> for Problem {
             Code::LocalAccountsOnly,
             match error {
                 LocalOnly::Off => "Sign in at the identity provider, and send its token as `Authorization: Bearer …`.",
-                LocalOnly::NotYours => "The account is an identity provider's: there is no password of it here.",
+                LocalOnly::NotYours => "The account belongs to an identity provider: it has no password here.",
             },
         )
     }
@@ -105,8 +106,10 @@ impl From<LocalOnly> for Problem {
 impl From<TokenError> for Problem {
     fn from(error: TokenError) -> Self {
         match error {
-            TokenError::Invalid => Self::new(Code::TokenInvalid, "Log in to get an access token of this service."),
-            TokenError::Expired => Self::new(Code::TokenExpired, "Refresh for a fresh access token, or log in again."),
+            TokenError::Invalid => Self::new(Code::TokenInvalid, "Sign in to get an access token of this service."),
+            TokenError::Expired => {
+                Self::new(Code::TokenExpired, "Exchange the refresh token for a new access token, or sign in again.")
+            }
         }
     }
 }
@@ -118,12 +121,15 @@ impl From<AuthenticateError> for Problem {
             AuthenticateError::Ended => session_ended(),
             AuthenticateError::NoKeys => Self::new(
                 Code::Unavailable,
-                "The identity provider does not answer; nothing was done. Repeat the request after a moment.",
+                "The identity provider did not answer, and nothing was changed. Repeat the request after a moment.",
             ),
             AuthenticateError::Store(error @ StoreError::Corrupt { .. }) => error.into(),
             AuthenticateError::Store(error) => {
                 tracing::warn!(%error, "a session could not be looked up");
-                Self::new(Code::Unavailable, "Nothing was done. Repeat the request after a moment.")
+                Self::new(
+                    Code::Unavailable,
+                    "The session could not be checked, and nothing was changed. Repeat the request after a moment.",
+                )
             }
         }
     }
@@ -135,7 +141,7 @@ impl From<RefreshError> for Problem {
             RefreshError::Invalid => Self::new(Code::TokenInvalid, "Send the `refreshToken` of the last sign-in or refresh."),
             RefreshError::Spent => Self::new(
                 Code::TokenInvalid,
-                "It was exchanged a moment ago. Use the tokens of that exchange; a client that does not have them logs in again.",
+                "The refresh token was exchanged a moment ago. Use the tokens of that exchange; a client that does not have them signs in again.",
             ),
             RefreshError::Ended => session_ended(),
             RefreshError::LocalOnly(error) => error.into(),
@@ -151,14 +157,14 @@ impl From<IssueError> for Problem {
             IssueError::Unstorable(reasons) => unstorable(&reasons),
             IssueError::QuotaExceeded { quota, free } => Self::new(
                 Code::QuotaExceeded,
-                format!("Of {quota} bytes, {free} are free. Delete images, or let open uploads expire or delete them."),
+                format!("{free} of {quota} bytes are free. Delete images or open uploads, or wait until open uploads expire."),
             ),
             IssueError::TooManyPending(most) => Self::new(
                 Code::TooManyPending,
                 format!("At most {most} uploads may be open. Confirm or delete some: GET /api/images/pending lists them."),
             ),
             IssueError::KeyReused => {
-                Self::new(Code::IdempotencyKeyReused, "Send another key, or exactly the request that came with this one before.")
+                Self::new(Code::IdempotencyKeyReused, "Send a new key, or exactly the request that first used this key.")
             }
             IssueError::NoAccount => session_ended(),
             IssueError::Throttled(error) => error.into(),
@@ -168,9 +174,9 @@ impl From<IssueError> for Problem {
     }
 }
 
-/// The account behind a valid token is gone.
+/// Returns the problem for a valid token whose session has ended or whose account was deleted.
 pub(in crate::http) fn session_ended() -> Problem {
-    Problem::new(Code::SessionEnded, "The account or the session is gone. Log in again.")
+    Problem::new(Code::SessionEnded, "The session has ended or the account was deleted. Sign in again.")
 }
 
 fn unstorable(reasons: &[Unstorable]) -> Problem {
@@ -188,7 +194,7 @@ fn unstorable(reasons: &[Unstorable]) -> Problem {
         Unstorable::ThumbHash(_) => (Code::InvalidThumbHash, "thumbHash"),
     };
     let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
-    let problem = Problem::new(code, "The file cannot be stored as declared; `errors` says which members to change.");
+    let problem = Problem::new(code, "The file cannot be stored as declared. Change the members that `errors` lists.");
     reasons.iter().fold(problem, |problem, reason| problem.field(named(reason).1, reason.to_string()))
 }
 
@@ -198,8 +204,8 @@ impl From<RenewError> for Problem {
             RenewError::NotFound => Self::not_found(),
             RenewError::NotSingle => Self::new(
                 Code::NotSingle,
-                "It is no single PUT. Of an upload in parts, POST to /api/images/{id}/parts for the URLs of those that are missing; Uppy asks for \
-                 its own.",
+                "The upload takes parts, not a single PUT. POST to /api/images/{id}/parts for the URLs of the missing parts; Uppy \
+                 requests its own.",
             ),
             RenewError::Expired => expired(),
             RenewError::Rejected(why) => why.into(),
@@ -219,12 +225,12 @@ impl From<ConfirmError> for Problem {
             ),
             ConfirmError::PartsMissing(parts) => Self::new(
                 Code::PartsMissing,
-                format!("PUT these parts first, then confirm: {parts}. POST to /api/images/{{id}}/parts gives their URLs."),
+                format!("PUT these parts first, then confirm: {parts}. POST to /api/images/{{id}}/parts for their URLs."),
             ),
             ConfirmError::PartsRefused => Self::new(
                 Code::InvalidParts,
-                "The object store makes no file of these parts. Send those anew that are too small (all but the last must \
-                 have at least 5 MiB) or too large, or delete the upload.",
+                "The object store cannot assemble these parts. Upload those again that are too small (every part but the last \
+                 needs at least 5 MiB) or too large, or delete the upload.",
             ),
             ConfirmError::Rejected(why) => why.into(),
             ConfirmError::Expired => expired(),
@@ -239,9 +245,11 @@ impl From<PartsError> for Problem {
         match error {
             PartsError::NotFound => Self::not_found(),
             PartsError::NotMultipart => {
-                Self::new(Code::NotMultipart, "It comes in one PUT: POST to /api/images/{id}/renew gives a fresh URL for it.")
+                Self::new(Code::NotMultipart, "The upload takes a single PUT. POST to /api/images/{id}/renew for a fresh URL.")
             }
-            PartsError::Complete => Self::new(Code::UploadComplete, "All of its parts are here. Confirm it to get the image."),
+            PartsError::Complete => {
+                Self::new(Code::UploadComplete, "All parts have arrived. Confirm the upload to get the image.")
+            }
             PartsError::Expired => expired(),
             PartsError::Rejected(why) => why.into(),
             PartsError::Unsignable(reasons) => unsignable(&reasons),
@@ -255,7 +263,7 @@ impl From<PartsError> for Problem {
 impl From<JoinError> for Problem {
     fn from(error: JoinError) -> Self {
         match error {
-            JoinError::Count => Self::new(Code::InvalidParts, format!("The upload cannot be completed: {error}."))
+            JoinError::Count => Self::new(Code::InvalidParts, "The upload cannot be completed with so many parts.")
                 .field("parts", format!("must have from 1 to {} items", Multipart::MAX_PARTS)),
             JoinError::Parts(error) => error.into(),
             JoinError::Confirm(error) => error.into(),
@@ -281,12 +289,12 @@ fn unsignable(reasons: &[Unsignable]) -> Problem {
         Unsignable::Sha256(at, rule) => (Code::InvalidSha256, format!("parts[{at}].sha256"), (*rule).to_owned()),
     };
     let code = reasons.first().map_or(Code::InvalidParts, |first| named(first).0);
-    let problem = Problem::new(code, "No URL was made; `errors` says what to change.");
+    let problem = Problem::new(code, "No URL was signed. Change the members that `errors` lists.");
     reasons.iter().map(named).fold(problem, |problem, (_, field, rule)| problem.field(field, rule))
 }
 
 fn expired() -> Problem {
-    Problem::new(Code::UploadExpired, "Its time is over and nothing of it is kept. Create a new upload.")
+    Problem::new(Code::UploadExpired, "The upload has expired and nothing of it is kept. Open a new upload.")
 }
 
 impl From<Rejection> for Problem {
@@ -294,16 +302,16 @@ impl From<Rejection> for Problem {
         match why {
             Rejection::ObjectMismatch => Self::new(
                 Code::ObjectMismatch,
-                "What was uploaded is not what was declared: its size, type or digest differ, it came with headers that the URL does \
-                 not name, or it is stored so that it cannot be read. It is deleted; create a new upload.",
+                "The uploaded object is not the declared one: its size, type or digest differs, it was sent with headers that the \
+                 URL does not name, or it is stored in a way that cannot be read. It was deleted; open a new upload.",
             ),
             Rejection::ContentMismatch(Some(why)) => Self::new(
                 Code::ContentMismatch,
-                format!("The uploaded file is refused: {why}. It is deleted; create a new upload."),
+                format!("The uploaded file was refused: {why}. It was deleted; open a new upload."),
             ),
             Rejection::ContentMismatch(None) => Self::new(
                 Code::ContentMismatch,
-                "The uploaded file is not an image of the declared type. It is deleted; create a new upload.",
+                "The uploaded file is not an image of the declared type. It was deleted; open a new upload.",
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! What a store that cannot have an upload is to a client.
+//! Problems of uploads that the object store cannot take safely.
 
 use super::{Code, Problem};
 use crate::domain::finalize::{Declares, Unfit};
@@ -8,13 +8,13 @@ impl From<Unfit> for Problem {
         match error {
             Unfit::NotSupported(Declares::Nothing) => Self::new(
                 Code::NotSupportedByStore,
-                "The storage behind this server would let others' bytes in through this kind of upload. Declare the file's SHA-256 \
-                 and send it in one PUT: POST to /api/images/upload.",
+                "The object store would accept other bytes than the user's through this kind of upload. Declare the file's SHA-256 \
+                 and upload it with one PUT: POST to /api/images/upload.",
             ),
             Unfit::NotSupported(Declares::Digest) => Self::new(
                 Code::NotSupportedByStore,
-                "The storage behind this server obeys headers that no URL signs, by which an upload could be published or replaced. \
-                 Nothing can be uploaded until its operator has mended that: `valet check` says how.",
+                "The object store obeys headers that no URL signs, which could publish or replace an upload. Nothing can be uploaded \
+                 until the operator corrects this: `valet check` says how.",
             ),
             Unfit::Store(error) => error.into(),
         }

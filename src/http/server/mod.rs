@@ -43,7 +43,7 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(25);
 /// The most bytes of a request's head. The longest that means something here has an access token and a cursor, some 2 KiB.
 const MOST_HEAD: usize = 32 * 1024;
-/// What is buffered of a connection, each way.
+/// Bytes buffered of a connection, in each direction.
 const BUFFER: usize = 64 * 1024;
 /// After a failure to accept that lies with this machine, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);

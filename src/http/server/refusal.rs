@@ -1,4 +1,4 @@
-//! Refusals of what never became a request: problems as every other, written without the layers that requests pass.
+//! Problem responses for connections whose request could not be parsed; written directly, outside the middleware.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -18,18 +18,18 @@ use crate::{
 const DATE: StaticFormatDescription =
     format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
 
-/// For a connection beyond the bound.
+/// Returns the 503 for a connection beyond `MAX_CONNECTIONS`.
 pub(super) fn too_many_connections(head: &[u8], origins: &CorsOrigins) -> Bytes {
     written(limits::overloaded("Too many connections are open."), head, origins)
 }
 
-/// Whether hyper's refusal is of a head that is too long.
+/// Returns whether hyper's refusal is that of a head that is too long.
 pub(super) fn is_of_length(refusal: &[u8]) -> bool {
     matches!(refusal.get(9..12), Some(b"431" | b"414"))
 }
 
-/// hyper's own refusals have a status and no body: a head that is no HTTP, or that is too long.
-/// `head` is what came of the request's head, for the origin that it names.
+/// Returns the problem in place of hyper's own refusal, which has no body, of a malformed or too long head. `head` is the
+/// received part of the head, for its `Origin`.
 pub(super) fn in_place_of(refusal: &[u8], head: &[u8], origins: &CorsOrigins) -> Bytes {
     let problem = if is_of_length(refusal) {
         let detail = "The request line and the headers may have 32 KiB together, in at most 100 fields.";

@@ -1,4 +1,4 @@
-//! What the client of a connection is doing, and until when it may: sending a head, taking an answer, or nothing.
+//! Deadlines of a connection, by its phase: the client sends a head, reads an answer, or is idle.
 //!
 //! While a request is worked on, its body and its handler have deadlines of their own.
 
@@ -100,7 +100,7 @@ impl Watch {
         matches!(self.state().doing, Doing::Idle(_))
     }
 
-    /// Whether what came was no request, and the client was told so.
+    /// Whether the client sent something else than a request, and the refusal was written.
     pub(super) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
@@ -176,7 +176,7 @@ impl Body for Answer {
 pub(super) struct Watched {
     stream: TcpStream,
     watch: Arc<Watch>,
-    /// What has come of a head that is no request yet, for its refusal.
+    /// Bytes of an incomplete head, for its refusal.
     head: Vec<u8>,
     /// The same, of a head that is longer than a request's may be.
     overlong: Option<Scan>,
@@ -228,8 +228,8 @@ impl Watched {
         written
     }
 
-    /// What is written while nothing was asked is hyper's own refusal of what it could not read, without a body: the last that it
-    /// writes. [`Watched::refuse`] follows it.
+    /// Holds back hyper's own refusal of a request that it could not parse: a response without a body, written while no request
+    /// is open, and its last write. [`Watched::refuse`] replaces it.
     fn note_refusal(&mut self, refusal: &[u8]) -> Poll<io::Result<usize>> {
         self.watch.refused.store(true, Ordering::Relaxed);
         self.refusal.extend_from_slice(refusal);

@@ -35,7 +35,7 @@ use crate::{
     model::{ImageId, UserId},
 };
 
-/// Those of every call whose token stands in its path, and those of calls that open an upload.
+/// Lists the problems of operations with a token in the path, or of those that open an upload, with the operation's own.
 macro_rules! with {
     (path: $($code:ident),*) => { &[Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded, $(Code::$code),*] };
     (opening: $($code:ident),*) => {
@@ -46,7 +46,7 @@ macro_rules! with {
     };
 }
 
-/// The problems of each operation, beside those of every operation of its shape.
+/// Problems of each operation, in addition to those that follow from its shape.
 pub const PROBLEMS: &[(&str, &[Code])] = &[
     ("create_uppy_session", &[Code::NotSupportedByStore]),
     (
@@ -80,15 +80,29 @@ pub const PROBLEMS: &[(&str, &[Code])] = &[
     ("uppy_abort_multipart", with!(path: NotFound, UploadComplete)),
 ];
 
+/// Members of an upload by their names in Uppy's form, in its file, and the parts by those in its requests for URLs.
+const IN_FORM: &[(&str, &str)] =
+    &[("fileName", "filename"), ("contentType", "type"), ("size", "metadata[size]"), ("caption", "metadata[caption]")];
+const IN_FILE: &[(&str, &str)] =
+    &[("fileName", "filename"), ("contentType", "type"), ("size", "metadata.size"), ("caption", "metadata.caption")];
+const ONE_PART: &[(&str, &str)] = &[("parts", "partNumber")];
+const MANY_PARTS: &[(&str, &str)] = &[("parts", "partNumbers")];
+
+/// Converts an error to a problem with the operation's names of members.
+fn named_by<E: Into<Problem>>(names: &'static [(&'static str, &'static str)]) -> impl Fn(E) -> Problem {
+    move |error| error.into().with_names(names)
+}
+
 /// The operations.
 pub struct Uppy;
 
 #[OpenApi(tag = "Tag::Uppy")]
 impl Uppy {
-    /// Let Uppy in
+    /// Create an Uppy session
     ///
-    /// For `companionEndpoint` of Uppy 6 and `endpoint` of Uppy 5, which carry no `Authorization`: the token stands in their path. It
-    /// opens the calls below it and nothing else. Uppy needs another once it has expired: ask before each batch of files.
+    /// For `companionEndpoint` of Uppy 6 and `endpoint` of Uppy 5, which send no `Authorization` header: the token is in their
+    /// path. It is valid for the operations below that path only. Uppy needs a new one after it has expired: request one before
+    /// each batch of files.
     #[oai(path = "/api/uppy/session", method = "post", operation_id = "create_uppy_session")]
     async fn session(&self, app: Application<'_>, caller: Signed) -> Result<Json<UppySession>, Problem> {
         let now = view::now();
@@ -97,9 +111,9 @@ impl Uppy {
 
     /// Sign a request for Uppy's own S3 client
     ///
-    /// What `signRequest` of Uppy 6.3 is to call, with what it was given. Where Uppy sends a file the answer is a form; where it opens an
-    /// upload in parts, lists, completes or aborts it, the browser makes the call to S3. Nothing needs to be confirmed: the server
-    /// looks soon for what arrived, and copies it to where no URL can write.
+    /// For `signRequest` of Uppy 6.3, which passes its arguments on. To upload a file, the answer is a form; to open, list,
+    /// complete or abort a multipart upload, it is a URL that the browser requests from S3. Nothing needs to be confirmed: the
+    /// server soon finds what has arrived and copies it to a key that no URL can write.
     #[oai(path = "/api/uppy/presign", method = "post", operation_id = "sign_uppy_request")]
     async fn presign(
         &self,
@@ -114,7 +128,7 @@ impl Uppy {
             ToSign::Of { .. } => app.valet.throttle().urls(user, 1)?,
         }
         let longest = body.expires_in.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)));
-        Ok(Json(match app.valet.sign_for_uppy(user, call, longest, now).await? {
+        Ok(Json(match app.valet.sign_for_uppy(user, call, longest, now).await.map_err(named_by(ONE_PART))? {
             uppy::Signed::Form(form) => {
                 let form = UppyForm::new(form, now);
                 let key = form.fields.get("key").cloned().unwrap_or_default();
@@ -126,25 +140,25 @@ impl Uppy {
 
     /// Get a form for one file
     ///
-    /// A POST policy: this type, and from 1 byte to the file's size or to the most that is allowed. Nothing needs to be confirmed:
-    /// the server looks soon for what arrived, and copies it to where no form can write. The image's id is the last segment
-    /// of `fields.key`; whoever cannot wait may confirm it.
+    /// A POST policy for this media type and for 1 byte up to the file's size, or up to the largest accepted size. Nothing needs
+    /// to be confirmed: the server soon finds what has arrived and copies it to a key that no form can write. The image's id is
+    /// the last segment of `fields.key`; a client that cannot wait may confirm it.
     #[oai(path = "/uppy/:token/s3/params", method = "get", operation_id = "uppy_form")]
     #[allow(clippy::too_many_arguments)]
     async fn form(
         &self,
         app: Application<'_>,
         token: Path<String>,
-        /// The name to show and to save under: at most 255 bytes of UTF-8.
+        /// The name to show and to save under, at most 255 bytes of UTF-8.
         filename: Query<Option<String>>,
-        /// The media type; where Uppy knows none, the name's extension decides.
+        /// The media type; if Uppy does not know it, the name's extension decides.
         #[oai(name = "type")]
         kind: Query<Option<String>>,
-        /// The file's bytes, where the page keeps them in the file's metadata: exactly so much of the quota is then reserved. What is
-        /// no number is ignored, as all other metadata is.
+        /// The file's size in bytes, if the page stores it in the file's metadata: exactly this much of the quota is then reserved.
+        /// A value that is not a number is ignored, as is other metadata.
         #[oai(name = "metadata[size]")]
         size: Query<Option<String>>,
-        /// Words to show with the image.
+        /// The caption.
         #[oai(name = "metadata[caption]")]
         caption: Query<Option<String>>,
     ) -> Result<Json<UppyForm>, Problem> {
@@ -157,13 +171,14 @@ impl Uppy {
             size: size.0.as_deref().and_then(|text| text.parse().ok()),
             caption: caption.0.as_deref(),
         };
-        Ok(Json(UppyForm::new(app.valet.issue_form(user, &told, now).await?, now)))
+        let form = app.valet.issue_form(user, &told, now).await.map_err(named_by(IN_FORM))?;
+        Ok(Json(UppyForm::new(form, now)))
     }
 
-    /// Open an upload in parts for Uppy
+    /// Open a multipart upload for Uppy
     ///
-    /// Uppy cuts the file and says neither its size nor that of the parts; without `metadata.size` a share of the quota is reserved
-    /// until it is complete, and a file that is larger than that is refused then.
+    /// Uppy cuts the file and sends neither its size nor that of the parts. Without `metadata.size`, a share of the quota is
+    /// reserved until the upload is completed, and a file that turns out larger than this share is refused then.
     #[oai(path = "/uppy/:token/s3/multipart", method = "post", operation_id = "uppy_create_multipart")]
     async fn create(&self, app: Application<'_>, token: Path<String>, body: Body<UppyFile>) -> Result<Json<UppyUpload>, Problem> {
         let (body, now) = (&body.0, view::now());
@@ -176,14 +191,14 @@ impl Uppy {
             size: body.number("size"),
             caption: body.text("caption"),
         };
-        let image = app.valet.issue_loose_parts(user, &told, now).await?;
+        let image = app.valet.issue_loose_parts(user, &told, now).await.map_err(named_by(IN_FILE))?;
         let bucket = app.valet.bucket().to_owned();
         Ok(Json(UppyUpload { key: image.key.to_string(), upload_id: image.id.to_string(), bucket }))
     }
 
     /// List the parts that have arrived for Uppy
     ///
-    /// All of them: Uppy sends those that are not listed.
+    /// All parts that S3 has; Uppy uploads the others.
     #[oai(path = "/uppy/:token/s3/multipart/:uploadId", method = "get", operation_id = "uppy_list_parts")]
     async fn list(
         &self,
@@ -201,7 +216,7 @@ impl Uppy {
 
     /// Get a part's URL for Uppy
     ///
-    /// Of any length: Uppy does not say it. Ask again when it has expired.
+    /// For a part of any length, since Uppy does not send the length. Request a new URL when this one has expired.
     #[oai(path = "/uppy/:token/s3/multipart/:uploadId/:partNumber", method = "get", operation_id = "uppy_sign_part")]
     async fn sign(
         &self,
@@ -217,14 +232,15 @@ impl Uppy {
         let user = user_of(&app, &token, now).await?;
         app.valet.throttle().urls(user, 1)?;
         let number = part_number.parse().map_err(|_| Problem::not_found())?;
-        let signed = app.valet.sign_loose_parts(user, named(&upload_id, &key)?, &[number], now).await?;
+        let signed =
+            app.valet.sign_loose_parts(user, named(&upload_id, &key)?, &[number], now).await.map_err(named_by(ONE_PART))?;
         let (_, signed) = signed.into_iter().next().ok_or_else(Problem::not_found)?;
         Ok(Json(UppyPartUrl { expires: shapes::seconds_until(signed.expires_at, now), url: signed.url }))
     }
 
     /// Get many parts' URLs for Uppy
     ///
-    /// As Companion has it, for clients that ask for many at once.
+    /// As in Companion, for clients that request several URLs at once.
     #[oai(path = "/uppy/:token/s3/multipart/:uploadId/batch", method = "get", operation_id = "uppy_sign_parts")]
     async fn sign_many(
         &self,
@@ -232,7 +248,7 @@ impl Uppy {
         token: Path<String>,
         #[oai(name = "uploadId")] upload_id: Path<String>,
         key: Query<Option<String>>,
-        /// Numbers with commas between them, at most 1000.
+        /// Part numbers, separated by commas; at most 1000.
         #[oai(name = "partNumbers")]
         part_numbers: Query<Option<String>>,
     ) -> Result<Json<UppyPartUrls>, Problem> {
@@ -243,15 +259,15 @@ impl Uppy {
         // What is no number is the number of no part.
         let numbers: Vec<i64> = asked.map(|text| text.trim().parse().unwrap_or(0)).collect();
         app.valet.throttle().urls(user, u32::try_from(numbers.len()).unwrap_or(u32::MAX))?;
-        let signed = app.valet.sign_loose_parts(user, named, &numbers, now).await?;
+        let signed = app.valet.sign_loose_parts(user, named, &numbers, now).await.map_err(named_by(MANY_PARTS))?;
         let presigned_urls = signed.into_iter().map(|(number, signed)| (number.to_string(), signed.url)).collect();
         Ok(Json(UppyPartUrls { presigned_urls }))
     }
 
-    /// Complete an upload in parts for Uppy
+    /// Complete a multipart upload for Uppy
     ///
-    /// The named parts are made one object, which is confirmed at once: the answer comes when the image is in the gallery. Repeating it is
-    /// safe and gives the same answer.
+    /// Assembles the listed parts and confirms the upload: after the answer the image is in the gallery. Repeating it is safe and
+    /// gives the same answer.
     #[oai(path = "/uppy/:token/s3/multipart/:uploadId/complete", method = "post", operation_id = "uppy_complete_multipart")]
     async fn complete(
         &self,
@@ -270,9 +286,9 @@ impl Uppy {
         Ok(Json(UppyJoined { location: app.valet.show(image, now)?.url.url, key, bucket }))
     }
 
-    /// Abort an upload in parts for Uppy
+    /// Abort a multipart upload for Uppy
     ///
-    /// What was reserved for it is free at once. An image that is complete stays.
+    /// Frees the reserved quota at once. A completed upload is not affected.
     #[oai(path = "/uppy/:token/s3/multipart/:uploadId", method = "delete", operation_id = "uppy_abort_multipart")]
     async fn abort(
         &self,
@@ -289,14 +305,14 @@ impl Uppy {
     }
 }
 
-/// Whose token stands in the path.
+/// Returns the user of the token in the path.
 async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Result<UserId, Problem> {
     let user = app.valet.uppy_user(token, now).await.map_err(|error| match error {
         AuthenticateError::Token(TokenError::Invalid) => {
-            Problem::new(Code::TokenInvalid, "Let Uppy in anew: POST to /api/uppy/session with an access token.")
+            Problem::new(Code::TokenInvalid, "Create a new Uppy session: POST to /api/uppy/session with an access token.")
         }
         AuthenticateError::Token(TokenError::Expired) => {
-            Problem::new(Code::TokenExpired, "Let Uppy in anew: POST to /api/uppy/session with an access token.")
+            Problem::new(Code::TokenExpired, "Create a new Uppy session: POST to /api/uppy/session with an access token.")
         }
         AuthenticateError::Ended => session_ended(),
         error => error.into(),
@@ -306,7 +322,7 @@ async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Res
     Ok(user)
 }
 
-/// The upload that a call is about: its id, and its key, which must be the same upload's.
+/// Parses the upload's id and key, which the domain compares.
 fn named<'a>(upload_id: &str, key: &'a Query<Option<String>>) -> Result<(ImageId, &'a str), Problem> {
     Ok((image_id(upload_id)?, key.0.as_deref().ok_or_else(Problem::not_found)?))
 }
@@ -315,7 +331,7 @@ fn absent(parameter: &str) -> Problem {
     Problem::new(Code::InvalidRequest, "A required parameter is missing.").field(parameter, "is required")
 }
 
-/// Which call Uppy wants to make, by S3's own rules.
+/// Returns the S3 request that Uppy wants to make, by S3's rules of method and parameters.
 fn call_of(body: &UppyRequest) -> Result<ToSign<'_>, Problem> {
     let told = Told {
         file_name: body.name(),
@@ -332,8 +348,9 @@ fn call_of(body: &UppyRequest) -> Result<ToSign<'_>, Problem> {
         (UppyMethod::Post, Some(upload_id), None) => of(upload_id, Call::Complete),
         (UppyMethod::Delete, Some(upload_id), None) => of(upload_id, Call::Abort),
         _ => {
-            let rule = "must come with the uploadId, and for a part the partNumber, that S3's own call has";
-            Err(Problem::new(Code::InvalidCall, "Send what Uppy gives to `signRequest`.").field("method", rule))
+            let rule =
+                "must be PUT or POST alone; GET, POST or DELETE with an uploadId; or PUT with an uploadId and a partNumber";
+            Err(Problem::new(Code::InvalidCall, "Send what Uppy passes to `signRequest`.").field("method", rule))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What Uppy sends and reads, by its own names: those of Companion, some of them S3's.
+//! Requests and responses of Uppy's operations, with Companion's names, some of which are S3's.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,24 @@ use time::OffsetDateTime;
 use super::super::{body, view::whole_seconds};
 use crate::domain::uppy::{self, ListedPart, SignedForm};
 
-/// What lets Uppy in.
+/// A session for Uppy.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 pub struct UppySession {
-    /// Stands in `path`. Good for Uppy's calls alone; a secret like any token.
+    /// Part of `path`. Valid for Uppy's operations only; as secret as any token.
     pub token: String,
-    /// What Uppy's `companionEndpoint` (6) or `endpoint` (5) is, behind this server's address. Add no slash at its end.
+    /// Append it to this server's address and give that to Uppy as `companionEndpoint` (6) or `endpoint` (5), without a slash at
+    /// the end.
     pub path: String,
-    /// When the token stops working; it ends with the session that it was made in, too. Ask for another before each batch.
+    /// When the token expires; it ends earlier if the user's session ends. Request another before each batch of files.
     pub expires_at: OffsetDateTime,
-    /// Seconds until then.
+    /// Seconds until `expiresAt`.
     pub expires_in: u64,
-    /// The most bytes of a file that comes in one form: let Uppy use parts above it (`shouldUseMultipart`).
+    /// Largest file that one form takes, in bytes: let Uppy use multipart uploads above it (`shouldUseMultipart`).
     pub max_form_bytes: u64,
-    /// The most bytes of a file in parts: for `restrictions.maxFileSize`.
+    /// Largest file of a multipart upload, in bytes: for `restrictions.maxFileSize`.
     pub max_bytes: u64,
-    /// Media types that are accepted: for `restrictions.allowedFileTypes`.
+    /// Accepted media types: for `restrictions.allowedFileTypes`.
     pub types: Vec<String>,
 }
 
@@ -52,11 +53,11 @@ impl UppySession {
 pub struct UppyForm {
     /// `POST`.
     pub method: String,
-    /// The bucket: where to POST multipart/form-data.
+    /// URL of the bucket, to POST multipart/form-data to.
     pub url: String,
-    /// What to send before the field `file`. `key` ends in the image's id.
+    /// Fields to send before the field `file`. `key` ends in the image's id.
     pub fields: BTreeMap<String, String>,
-    /// Seconds until S3 stops taking it.
+    /// Seconds until S3 refuses the form.
     pub expires: u64,
 }
 
@@ -73,19 +74,19 @@ impl UppyForm {
     }
 }
 
-/// A file that is to come in parts.
+/// A file to upload as a multipart upload.
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(deny_unknown_fields)]
 pub struct UppyFile {
     /// The name to show and to save under.
     pub filename: String,
-    /// The media type; where Uppy knows none, the name's extension decides.
+    /// The media type; if Uppy does not know it, the name's extension decides.
     #[oai(rename = "type")]
     #[serde(default, rename = "type", deserialize_with = "body::present")]
     pub kind: Option<String>,
-    /// What the page keeps with the file. `size` in bytes reserves exactly so much of the quota; `caption` becomes the image's; the
-    /// rest is ignored.
+    /// The file's metadata in Uppy. `size`, in bytes, reserves exactly this much of the quota; `caption` becomes the image's
+    /// caption; other members are ignored.
     #[serde(default, deserialize_with = "body::present")]
     pub metadata: Option<BTreeMap<String, Value>>,
 }
@@ -105,15 +106,15 @@ impl UppyFile {
     }
 }
 
-/// An upload in parts that is open.
+/// An open multipart upload.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 pub struct UppyUpload {
-    /// Goes with every call of this upload; ends in the image's id.
+    /// Send it with every request of this upload; ends in the image's id.
     pub key: String,
-    /// Names the upload, and the image from now on.
+    /// Identifies the upload, and later the image.
     pub upload_id: String,
-    /// The bucket.
+    /// Name of the bucket.
     pub bucket: String,
 }
 
@@ -121,13 +122,13 @@ pub struct UppyUpload {
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 pub struct UppyPart {
-    /// From 1.
+    /// The part's number, from 1.
     #[oai(rename = "PartNumber")]
     pub number: u32,
-    /// With its quotes.
+    /// The part's `ETag`, with its quotes.
     #[oai(rename = "ETag")]
     pub etag: String,
-    /// Bytes. Not known any more once the parts are one object.
+    /// Size in bytes. Absent after the upload was completed.
     #[oai(rename = "Size")]
     pub size: Option<u64>,
 }
@@ -138,77 +139,77 @@ impl From<ListedPart> for UppyPart {
     }
 }
 
-/// Where to PUT a part.
+/// The URL to PUT a part to.
 #[derive(Object)]
 pub struct UppyPartUrl {
-    /// The whole URL; no headers are needed.
+    /// The presigned URL; no headers are needed.
     pub url: String,
-    /// Seconds until S3 begins no request with it any more.
+    /// Seconds until S3 refuses requests with this URL.
     pub expires: u64,
 }
 
-/// Where to PUT parts.
+/// The URLs to PUT parts to.
 #[derive(Object)]
 #[oai(rename_all = "camelCase")]
 pub struct UppyPartUrls {
-    /// By the part's number.
+    /// The presigned URLs by part number.
     pub presigned_urls: BTreeMap<String, String>,
 }
 
-/// A part that belongs to the file.
+/// A part of the file.
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
 pub struct UppyPartToJoin {
-    /// From 1.
+    /// The part's number, from 1.
     #[oai(rename = "PartNumber")]
     #[serde(rename = "PartNumber", deserialize_with = "body::integer")]
     pub number: i64,
-    /// What S3 answered to the part's PUT, with or without its quotes.
+    /// The `ETag` of S3's answer to the part's PUT, with or without its quotes.
     #[oai(rename = "ETag")]
     #[serde(rename = "ETag")]
     pub etag: String,
 }
 
-/// The parts of the file.
+/// The parts to assemble the file from.
 #[derive(Object, Deserialize)]
 #[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
 pub struct UppyPartsToJoin {
-    /// All of them.
+    /// All parts of the file.
     #[serde(deserialize_with = "body::objects")]
     pub parts: Vec<UppyPartToJoin>,
 }
 
-/// The parts are an image.
+/// The completed upload.
 #[derive(Object)]
 pub struct UppyJoined {
-    /// A presigned GET of the image, for as long as those of the gallery.
+    /// A presigned GET URL of the image, valid as long as those of the gallery.
     pub location: String,
-    /// Ends in the image's id.
+    /// Key of the upload; ends in the image's id.
     pub key: String,
-    /// The bucket.
+    /// Name of the bucket.
     pub bucket: String,
 }
 
-/// Nothing to say.
+/// An empty object.
 #[derive(Object)]
 pub struct UppyAborted {}
 
-/// Which kind of request is to be signed.
+/// Method of the request to sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Enum, Deserialize)]
 #[serde(try_from = "String")]
 pub enum UppyMethod {
-    /// A file, or with `uploadId` and `partNumber` a part.
+    /// Uploads a file; with `uploadId` and `partNumber`, a part.
     #[oai(rename = "PUT")]
     Put,
-    /// Opens an upload in parts, or with `uploadId` completes one.
+    /// Opens a multipart upload; with `uploadId`, completes it.
     #[oai(rename = "POST")]
     Post,
-    /// With `uploadId`: lists its parts.
+    /// With `uploadId`: lists the parts.
     #[oai(rename = "GET")]
     Get,
-    /// With `uploadId`: aborts it.
+    /// With `uploadId`: aborts the upload.
     #[oai(rename = "DELETE")]
     Delete,
 }
@@ -227,36 +228,36 @@ impl TryFrom<String> for UppyMethod {
     }
 }
 
-/// What Uppy gives to `signRequest`, and what the page may add.
+/// The arguments of Uppy's `signRequest`, and members that the page may add.
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UppyRequest {
-    /// Which call of S3.
+    /// Method of the S3 request.
     pub method: UppyMethod,
-    /// Of an upload that is open, the `key` of the answer that opened it. Else anything that ends in the file's name; a UUID before
-    /// it is taken off.
+    /// For an open upload, the `key` of the answer that opened it. Otherwise any text that ends in the file's name; a UUID before
+    /// the name is removed.
     pub key: String,
-    /// S3's, for the calls of an upload that is open.
+    /// S3's upload id, for requests of an open multipart upload.
     #[serde(default, deserialize_with = "body::present")]
     pub upload_id: Option<String>,
     /// From 1 to 10000.
     #[serde(default, deserialize_with = "body::present_integer")]
     pub part_number: Option<i64>,
-    /// The file's media type. Uppy gives it where it sends a file; add it where it opens an upload in parts, or the name's
+    /// The file's media type. Uppy passes it when it uploads a file; add it when it opens a multipart upload, or the name's
     /// extension decides.
     #[serde(default, deserialize_with = "body::present")]
     pub content_type: Option<String>,
-    /// Seconds for which the answer is to work, at most; the server's own limit holds besides.
+    /// Longest wanted lifetime of the answer, in seconds; the server's own limit applies too.
     #[serde(default, deserialize_with = "body::present_integer")]
     pub expires_in: Option<i64>,
-    /// Added by the page: the file's name, if not that in `key`.
+    /// Added by the page: the file's name, if it is not the one in `key`.
     #[serde(default, deserialize_with = "body::present")]
     pub file_name: Option<String>,
-    /// Added by the page: the file's bytes. Exactly so much of the quota is then reserved.
+    /// Added by the page: the file's size in bytes. Exactly this much of the quota is then reserved.
     #[serde(default, deserialize_with = "body::present_integer")]
     pub size: Option<i64>,
-    /// Added by the page: words to show with the image.
+    /// Added by the page: a caption.
     #[serde(default, deserialize_with = "body::present")]
     pub caption: Option<String>,
 }
@@ -274,15 +275,15 @@ impl UppyRequest {
     }
 }
 
-/// What `signRequest` gives to Uppy.
+/// The result of `signRequest`.
 #[derive(Object)]
 #[oai(skip_serializing_if_is_none)]
 pub struct UppySignature {
-    /// Where to send it.
+    /// The URL to send the request to.
     pub url: String,
-    /// What lies there is called so; ends in the image's id.
+    /// The object's key; ends in the image's id.
     pub key: String,
-    /// Of a file in one request: send a form with these fields, not a PUT.
+    /// For a file in one request: POST a form with these fields instead of a PUT.
     pub fields: Option<BTreeMap<String, String>>,
 }
 

@@ -13,12 +13,12 @@ use crate::{model::ImageState, store::StoreError};
 /// Documents that are looked at. Below twenty times as many the database reads all of them to choose.
 const SAMPLE: u32 = 1000;
 
-/// What is there, in one state.
+/// Number and bytes of images in one state.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Count {
     /// Images.
     pub images: f64,
-    /// What they take of their owners' quotas.
+    /// Their share of the owners' quotas, in bytes.
     pub bytes: f64,
 }
 

@@ -72,7 +72,7 @@ pub(super) struct ImageDoc {
     /// Beside `rejection`, so that a server of an earlier version can still read the record.
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection_cause: Option<String>,
-    /// What the tombstone was.
+    /// State of the tombstone before it was purged.
     #[serde(skip_serializing_if = "Option::is_none")]
     gone_from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -32,7 +32,7 @@ fn tombstones() -> Vec<&'static str> {
 pub struct Due {
     id: Bson,
     user: Bson,
-    /// What `due` was when it was read: the claim's condition.
+    /// Value of `due` when it was read: the claim's condition.
     pub due: OffsetDateTime,
     /// Whether its state is [`ImageState::Pending`].
     pub is_pending: bool,
@@ -84,7 +84,7 @@ fn text(value: &Bson) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// What a claim gave.
+/// Outcome of a claim.
 #[derive(Debug)]
 pub enum Claimed {
     /// The image as it is now, until the lease ends.
@@ -104,7 +104,7 @@ pub struct Lease {
     pub ends: OffsetDateTime,
 }
 
-/// What becomes of an image that could not be settled.
+/// How an image is postponed whose sweep failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Postponed {
     /// When it is looked at again.

@@ -36,7 +36,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether the sweeper still has something to do about the image: what is open at its keys is the sweeper's.
+    /// Returns whether the sweeper has not finished the image, so that uploads open at its keys are left to the sweeper.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
         self.unsettled

@@ -177,9 +177,8 @@ impl Images {
         self.moved(owned(user, id, ImageState::Pending), update).await
     }
 
-    /// Records S3's name for a multipart upload, in the place of the one that `image` has, which may be none, and the
-    /// times that the upload has from here on. `None` when another was recorded meanwhile, or the image is no longer
-    /// pending.
+    /// Records S3's id of a multipart upload in place of the one in `image`, if any, and the upload's new times. Returns `None`
+    /// if another id was recorded meanwhile, or the image is no longer pending.
     ///
     /// # Errors
     /// [`StoreError`].

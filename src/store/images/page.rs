@@ -14,7 +14,7 @@ use crate::{
     store::{StoreError, datetime, instant},
 };
 
-/// What a page shows of an image.
+/// An image as a page shows it.
 const SHOWN: [&str; 13] = [
     "_id",
     "key",

@@ -39,7 +39,7 @@ struct Shared {
 }
 
 impl Clock {
-    /// What to add to our time to get S3's.
+    /// Returns how far S3's clock is ahead of this machine's.
     pub(super) fn ahead(&self) -> time::Duration {
         time::Duration::milliseconds(self.0.ahead.load(Ordering::Relaxed))
     }

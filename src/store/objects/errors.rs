@@ -1,4 +1,4 @@
-//! What a failed call means. Decided by the status first: stores differ in their codes.
+//! Classifies failed calls, by the status first: stores differ in their codes.
 //!
 //! A 404 says that the object is not there only where the store says so itself. The bucket may be what is missing, or a proxy in
 //! front of the store has no such path: those are outages, and nothing may be expired or forgotten for one.

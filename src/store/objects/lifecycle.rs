@@ -8,7 +8,7 @@ const OURS: [&str; 3] = ["u/", "in/", "valet/"];
 /// The beginnings of the keys at which clients open multipart uploads.
 const MULTIPARTS: [&str; 2] = ["u/", "in/"];
 
-/// What rules do to Valet's keys.
+/// Effects of lifecycle rules on Valet's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifecycle {
     /// After how many days every unfinished multipart upload is aborted; `None` where some stay.

@@ -94,7 +94,7 @@ pub struct Objects {
 pub struct PresignedPut {
     /// The URL.
     pub signed: Presigned,
-    /// What the client must send besides what every HTTP client sends by itself (host, content-length).
+    /// Headers that the client must send besides those that every HTTP client adds (host, content-length).
     pub headers: Vec<(&'static str, String)>,
 }
 

@@ -43,11 +43,11 @@ pub struct NewPart {
     pub number: u32,
     /// Exactly so many bytes.
     pub length: u64,
-    /// What S3 is to prove besides.
+    /// Checksum that S3 verifies of each part.
     pub sha256: Option<Sha256>,
 }
 
-/// What came of completing a multipart upload.
+/// Outcome of completing a multipart upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Completion {
     /// S3 made the object.

@@ -1,4 +1,4 @@
-//! Multipart uploads that are open at a key: listing and aborting them, whoever opened them.
+//! Lists and aborts the multipart uploads that are open at a key, by whichever client they were opened.
 
 use futures_util::{FutureExt, StreamExt, stream};
 

@@ -1,4 +1,4 @@
-//! What `valet check` asks of the bucket through the server's own client: the calls whose answer is the finding.
+//! Calls of `valet check` through the server's own S3 client, whose answers are the findings.
 //!
 //! A status that Valet would treat as failure is an answer here, so most of these return it.
 

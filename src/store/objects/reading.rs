@@ -1,4 +1,4 @@
-//! What lies at a key: S3's own word for it, and its bytes.
+//! Reads an object: its metadata by S3, and its bytes.
 //!
 //! What is found out here may reject an upload for good, and a store, or a proxy in front of it, may say anything for a
 //! while. So answers that lack what every object has, or do not agree with each other, are failures and never findings.
@@ -25,7 +25,7 @@ use crate::{
     store::StoreError,
 };
 
-/// What S3 says of an object.
+/// Metadata of an object by S3.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Bytes.
@@ -45,7 +45,7 @@ pub struct Head {
 const DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "max-age=0"];
 
 impl Objects {
-    /// What is there, or `None`.
+    /// Returns the object's metadata, or `None` if it does not exist.
     ///
     /// # Errors
     /// [`StoreError::ObjectRefused`] for an object that the store has and never lets anybody read without its keys or before

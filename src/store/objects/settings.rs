@@ -36,7 +36,7 @@ pub enum Setting<T> {
     Denied,
 }
 
-/// What became of a wish.
+/// Outcome of a change of settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It was so already.

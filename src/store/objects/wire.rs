@@ -41,7 +41,7 @@ pub struct Wire {
     client: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
-/// What came back.
+/// A response.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The HTTP status.

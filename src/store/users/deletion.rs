@@ -40,7 +40,7 @@ pub enum DeletionDue {
     },
 }
 
-/// What is kept of an identity: enough to know it again.
+/// Returns the digest that is kept of a deleted identity, to recognise it again.
 fn former(issuer: &str, subject: &str) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(issuer.as_bytes());

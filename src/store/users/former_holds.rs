@@ -32,7 +32,7 @@ use crate::{
 pub struct FormerHold {
     /// The upload.
     pub image: ImageId,
-    /// What is counted for it.
+    /// Bytes counted for it.
     pub bytes: u64,
     /// When it was made, or is to be looked at.
     pub at: OffsetDateTime,

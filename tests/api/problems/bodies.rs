@@ -175,6 +175,10 @@ async fn a_body_has_a_limit() {
             }
         }
     }
+    for (operation, _) in with_bodies() {
+        let answer = send(&ada, &operation, " ".repeat((1 << 20) + 1)).await;
+        refused(&answer, (413, "payload_too_large"), &operation.path);
+    }
     // By its declared length alone, before a byte of it is here.
     let answer = raw(
         &app,

@@ -228,6 +228,36 @@ async fn what_is_no_image_or_too_large_is_refused_at_the_end() {
     app.audit().await;
 }
 
+/// The refusals name the members of Uppy's own request.
+#[tokio::test]
+async fn a_file_that_cannot_be_stored_opens_no_upload() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let token = ada.uppy().await;
+    for (filename, kind, metadata, code, field) in [
+        (".", "image/png", json!({}), "invalid_file_name", "filename"),
+        ("a.svg", "image/svg+xml", json!({}), "type_not_allowed", "type"),
+        ("a.png", "image/png", json!({ "size": 0 }), "invalid_size", "metadata.size"),
+        ("a.png", "image/png", json!({ "size": 6_i64 << 30 }), "file_too_large", "metadata.size"),
+        ("a.png", "image/png", json!({ "caption": "x".repeat(1001) }), "invalid_caption", "metadata.caption"),
+    ] {
+        let body = json!({ "filename": filename, "type": kind, "metadata": metadata });
+        let answer = app.anonymous().post(&format!("/uppy/{token}/s3/multipart"), body).await;
+        assert_eq!((answer.problem(), answer.json["errors"][0]["field"].as_str()), ((422, code), Some(field)));
+    }
+    assert_eq!(ada.used().await["pending"], 0);
+}
+
+/// S3 assembles only parts of at least 5 MiB, except for the last.
+#[tokio::test]
+async fn parts_below_the_least_size_are_refused() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let upload = ada.open_for_uppy(json!({ "size": 2000 })).await;
+    let parts = [upload.send(1, vec![7; 1000]).await, upload.send(2, vec![7; 1000]).await];
+    assert_eq!(upload.complete(&parts).await.problem(), (422, "invalid_parts"));
+}
+
 #[tokio::test]
 async fn c1_another_users_upload_is_as_none() {
     let app = TestApp::start().await;

@@ -9,11 +9,11 @@ use valet::http::{fuzzing::BODIES, problem::Code};
 /// All words that a refusal is made of. A word that is not here was the caller's: nothing of a body is repeated.
 const WORDS: &str = "
     Problem code InvalidRequest detail errors FieldError field message headers is for uppy false
-    The body is not valid JSON
+    The request body is not valid JSON
     A required member is missing is required
-    A member is given twice must be given once
-    A text holds half of a character cut it between characters must hold whole characters
-    The body has a member that this call does not know must have no other members than or one of
+    A member appears more than once must appear once
+    A string contains half of a UTF-16 surrogate pair Send whole characters must contain whole characters
+    The request body has an unknown member must have no other members than or one of
     A member has a value of the wrong type must be
     a string an integer an object a sequence a map any valid JSON value PUT POST GET or DELETE
     email password currentPassword newPassword refreshToken

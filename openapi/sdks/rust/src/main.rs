@@ -15,8 +15,8 @@ use valet_client::{
         uploads_api::{confirm_upload, create_upload},
     },
     models::{
-        BatchUpload, Credentials, ImageIds, ImageType, ImageUpdate, NewUpload, PresignedRequest, Problem, ProblemCode,
-        RefreshToken, TicketState, UploadBatch,
+        BatchUpload, ImageIds, ImageType, ImageUpdate, NewUpload, PresignedRequest, Problem, ProblemCode, RefreshToken,
+        SignInCredentials, TicketState, UploadBatch,
     },
 };
 
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn AnyError>> {
     let anonymous = Configuration { base_path: std::env::var("VALET_URL")?, ..Configuration::default() };
 
     // Accounts.
-    let credentials = Credentials::new(format!("{}@example.com", Uuid::new_v4()), format!("four words {}", Uuid::new_v4()));
+    let credentials = SignInCredentials::new(format!("{}@example.com", Uuid::new_v4()), format!("four words {}", Uuid::new_v4()));
     sign_up(&anonymous, credentials.clone()).await?;
     let session = log_in(&anonymous, credentials.clone()).await?;
     let refreshed = refresh_session(&anonymous, RefreshToken::new(session.refresh_token.clone())).await?;
@@ -107,7 +107,7 @@ async fn main() -> Result<(), Box<dyn AnyError>> {
 
     // Problems.
     assert_eq!(problem(get_image(&ada, newest).await), (404, ProblemCode::NotFound));
-    let wrong = Credentials { password: "not the password".to_owned(), ..credentials };
+    let wrong = SignInCredentials { password: "not the password".to_owned(), ..credentials };
     assert_eq!(problem(log_in(&anonymous, wrong).await), (401, ProblemCode::InvalidCredentials));
     let large = NewUpload { size: 1 << 50, ..new_picture().1 };
     assert_eq!(problem(create_upload(&ada, large, None).await), (422, ProblemCode::FileTooLarge));

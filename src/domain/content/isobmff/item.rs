@@ -9,7 +9,7 @@ const PROPERTY: u64 = 32;
 /// The most properties that an index of 15 bits reaches.
 const MAX_PROPERTIES: usize = 0x7FFF;
 
-/// What `meta` says of its items.
+/// The items of `meta`.
 #[derive(Debug, Default)]
 pub(super) struct Items {
     handles_pictures: bool,

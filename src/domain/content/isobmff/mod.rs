@@ -12,7 +12,7 @@ use super::{Format, Refusal, Size};
 /// The most boxes one inside another that are entered: `moov/trak/mdia/minf/stbl`.
 const MAX_DEPTH: usize = 5;
 
-/// What the boxes so far say.
+/// State read from the boxes so far.
 #[derive(Debug, Default)]
 pub(super) struct Boxes {
     brands: Option<Brands>,
@@ -36,7 +36,7 @@ struct Around {
     end: u64,
 }
 
-/// What `ftyp` claims (14496-12, 4.3; 23008-12, 10).
+/// The brands of `ftyp` (14496-12, 4.3; 23008-12, 10).
 #[derive(Debug, Clone, Copy)]
 struct Brands {
     /// `avif` or `avis` is among them.

@@ -3,7 +3,7 @@
 use super::super::file::Stop;
 use super::{Coding, Content, Size};
 
-/// What a track says of its pictures.
+/// A track's description of its pictures.
 #[derive(Debug, Default)]
 pub(super) struct Track {
     /// The displayed size, in whole pixels, of `tkhd`.
