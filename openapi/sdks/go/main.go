@@ -89,7 +89,7 @@ func main() {
 		content, upload = newPicture()
 		upload.SetCaption("The sea")
 		ticket := must(client.UploadsAPI.CreateUpload(ada).NewUpload(*upload).IdempotencyKey(random()).Execute())
-		check(ticket.State == valet.PENDING, ticket)
+		check(ticket.State == "pending", ticket)
 		check(put(ticket, content) == 200 && put(ticket, content) == 412, "PUT, twice")
 		image := must(client.UploadsAPI.ConfirmUpload(ada, ticket.Id).Execute())
 		newestFirst = append([]string{image.Id}, newestFirst...)
@@ -145,17 +145,17 @@ func main() {
 
 	// Problems.
 	_, _, err = client.GalleryAPI.GetImage(ada, newest).Execute()
-	check(problem(err).Code == valet.NOT_FOUND, err)
+	check(problem(err).Code == "not_found", err)
 	_, _, err = client.AccountsAPI.LogIn(anonymous).SignInCredentials(*valet.NewSignInCredentials(credentials.Email, "not the password")).Execute()
-	check(problem(err).Code == valet.INVALID_CREDENTIALS, err)
+	check(problem(err).Code == "invalid_credentials", err)
 	_, large := newPicture()
 	large.Size = 1 << 50
 	_, _, err = client.UploadsAPI.CreateUpload(ada).NewUpload(*large).Execute()
 	refused := problem(err)
-	check(refused.Code == valet.FILE_TOO_LARGE && refused.Errors[0].Field == "size", refused)
+	check(refused.Code == "file_too_large" && refused.Errors[0].Field == "size", refused)
 
 	_, err = client.AccountsAPI.LogOut(anonymous).RefreshToken(*valet.NewRefreshToken(refreshed.RefreshToken)).Execute()
 	check(err == nil, err)
 	_, _, err = client.AccountsAPI.GetMe(ada).Execute()
-	check(problem(err).Code == valet.SESSION_ENDED, err)
+	check(problem(err).Code == "session_ended", err)
 }

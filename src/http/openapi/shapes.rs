@@ -10,6 +10,7 @@ pub fn tidy(document: &mut Value) {
     if let Some(schemas) = document.pointer_mut("/components/schemas").and_then(Value::as_object_mut) {
         name_media_types(schemas);
         describe_batch(schemas);
+        open_enums(schemas);
     }
     walk(document);
 }
@@ -90,6 +91,19 @@ fn name_media_types(schemas: &mut Map<String, Value>) {
     }
 }
 
+/// The values that these schemas have today are no closed list: a generated enum would fail on a later one. `x-extensible-enum`
+/// lists them for people and for tools that know it.
+const OPEN: [&str; 2] = ["ProblemCode", "TicketState"];
+
+fn open_enums(schemas: &mut Map<String, Value>) {
+    for name in OPEN {
+        let Some(schema) = schemas.get_mut(name).and_then(Value::as_object_mut) else { continue };
+        if let Some(values) = schema.remove("enum") {
+            schema.insert("x-extensible-enum".to_owned(), values);
+        }
+    }
+}
+
 /// A member of a batch's item is described where it stands, not by a look elsewhere.
 fn describe_batch(schemas: &mut Map<String, Value>) {
     let single = schemas.get("NewUpload").map(|schema| schema["properties"].clone()).unwrap_or_default();
@@ -123,7 +137,17 @@ mod tests {
                 assert!(names.insert(name.as_str().unwrap().to_uppercase()), "{name} of {schema}");
             }
         }
-        assert!(names.contains("JPEG") && names.contains("NOT_FOUND"), "{names:?}");
+        assert!(names.contains("JPEG") && names.contains("MULTIPART"), "{names:?}");
+    }
+
+    #[test]
+    fn codes_and_states_are_open() {
+        let document = super::super::document();
+        for name in super::OPEN {
+            let schema = &document["components"]["schemas"][name];
+            assert!(schema["type"] == "string" && schema.get("enum").is_none(), "{schema}");
+            assert!(schema["x-extensible-enum"].as_array().is_some_and(|values| values.len() > 1), "{schema}");
+        }
     }
 
     /// Go makes a function `NewUpload` for a schema `Upload`, which must not be a schema's name.
