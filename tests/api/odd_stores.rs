@@ -163,6 +163,20 @@ async fn a_type_that_the_store_did_not_keep_of_ours_rejects_nothing() {
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
 }
 
+/// Metadata that the store gives to copies is not the client's either; metadata that the client sent is.
+#[tokio::test]
+async fn metadata_of_the_stores_own_rejects_no_copy() {
+    let Some((_store, app, _proxy)) = before(Defect::DatesCopies, Finalize::Copy).await else { return };
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let Some((_store, in_place, _proxy)) = before(Defect::DatesCopies, Finalize::InPlace).await else { return };
+    let eve = in_place.user().await;
+    let bytes = unique_png();
+    let ticket = eve.issue("b.png", "image/png", &bytes).await;
+    assert_eq!(in_place.put(&ticket.json["upload"], bytes).await, 200);
+    assert_eq!(eve.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+}
+
 #[tokio::test]
 async fn parts_whose_checksums_are_not_listed_are_completed() {
     let Some((_store, app, _proxy)) = before(Defect::HidesPartChecksums, Finalize::Auto).await else { return };

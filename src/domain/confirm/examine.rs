@@ -10,7 +10,10 @@ use crate::{
         multipart::MissingParts,
     },
     model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, Verified},
-    store::{StoreError, objects::Head},
+    store::{
+        StoreError,
+        objects::{Head, METADATA},
+    },
 };
 
 /// The most pixels of a preview: far more than any needs, far less than harms a client.
@@ -45,6 +48,22 @@ pub(super) struct Declared {
     /// None is declared for a multipart upload.
     sha256: Option<Sha256>,
     max_pixels: u64,
+    writer: Writer,
+}
+
+/// The writer of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    /// A client, through a presigned URL.
+    Client,
+    /// Valet, which copied the object without its metadata.
+    Valet,
+}
+
+impl Writer {
+    fn of(is_copy: bool) -> Self {
+        if is_copy { Self::Valet } else { Self::Client }
+    }
 }
 
 /// The object at a key.
@@ -64,7 +83,7 @@ impl Declared {
         let (content_type, lengths, max_pixels) = (upload.content_type, upload.lengths(), content::MAX_PIXELS);
         let is_typed_by_client = !is_copy && upload.multipart.is_none();
         let signed_types = if is_typed_by_client { image.signed_types().collect() } else { Vec::new() };
-        Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels }
+        Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels, writer: Writer::of(is_copy) }
     }
 
     /// Its preview, if there is to be one.
@@ -72,16 +91,24 @@ impl Declared {
         let preview = image.upload.preview?;
         let (content_type, lengths, sha256) = (preview.content_type, preview.size..=preview.size, Some(preview.sha256));
         let signed_types = if is_copy { Vec::new() } else { vec![content_type] };
-        Some(Self { content_type, signed_types, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS })
+        let writer = Writer::of(is_copy);
+        Some(Self { content_type, signed_types, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS, writer })
     }
 }
 
-/// Whether the object carries headers that no URL signed: S3 would serve them with it.
+/// Returns whether an object that a client wrote has headers that no URL signed: S3 would serve them with it.
 pub(super) fn has_unsigned(key: &ObjectKey, head: &Head) -> bool {
-    if !head.unsigned.is_empty() {
-        tracing::info!(%key, headers = ?head.unsigned, "headers refused");
+    has_headers_of_another(key, head, Writer::Client)
+}
+
+/// Returns whether the object has headers that its writer was not asked for. Stores give a copy metadata of their own.
+fn has_headers_of_another(key: &ObjectKey, head: &Head, writer: Writer) -> bool {
+    let is_counted = |header: &&&str| writer == Writer::Client || **header != METADATA;
+    let refused: Vec<_> = head.unsigned.iter().filter(is_counted).collect();
+    if !refused.is_empty() {
+        tracing::info!(%key, headers = ?refused, "headers refused");
     }
-    !head.unsigned.is_empty()
+    !refused.is_empty()
 }
 
 impl Valet {
@@ -122,7 +149,7 @@ impl Valet {
         let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
         let types = &declared.signed_types;
         let is_typed = types.is_empty() || types.iter().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
-        if !declared.lengths.contains(&head.size) || !is_typed || has_unsigned(key, &head) {
+        if !declared.lengths.contains(&head.size) || !is_typed || has_headers_of_another(key, &head, declared.writer) {
             let still = self.objects.affirm(key, &head).await?;
             return Ok(if still { Verdict::Wrong(Rejection::ObjectMismatch) } else { Verdict::Missing });
         }

@@ -49,7 +49,7 @@ pub use self::diagnosis::Diagnosis;
 pub use self::errors::{Failure, classify};
 pub use self::multipart::{COMPLETING, Completion, NewPart, StoredPart};
 pub use self::open_uploads::{Aborted, OpenUploads};
-pub use self::reading::Head;
+pub use self::reading::{Head, METADATA};
 pub use self::sealing::{NewObject, Sealing};
 pub use self::transport::Transport;
 use self::{

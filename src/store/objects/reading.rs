@@ -201,6 +201,9 @@ impl Objects {
     }
 }
 
+/// The name in [`Head::unsigned`] of user-defined metadata, of any key.
+pub const METADATA: &str = "x-amz-meta";
+
 /// Names of the headers that the writer of the object added ("System-defined metadata" and "User-defined metadata" in the S3
 /// user guide).
 fn unsigned(found: &HeadObjectOutput) -> Vec<&'static str> {
@@ -213,7 +216,7 @@ fn unsigned(found: &HeadObjectOutput) -> Vec<&'static str> {
         ("content-language", found.content_language()),
         ("expires", found.expires_string()),
         ("x-amz-website-redirect-location", found.website_redirect_location()),
-        ("x-amz-meta", found.metadata().and_then(|metadata| metadata.keys().next()).map(String::as_str)),
+        (METADATA, found.metadata().and_then(|metadata| metadata.keys().next()).map(String::as_str)),
     ];
     headers.into_iter().filter(|(_, value)| value.is_some_and(|value| !value.is_empty())).map(|(name, _)| name).collect()
 }

@@ -76,6 +76,8 @@ pub enum Defect {
     SendsWrongChecksums,
     /// HEAD without a length: proxies that compress.
     TellsNoLength,
+    /// Copies get metadata of the store's own, as rclone's do.
+    DatesCopies,
     /// HEAD without an entity tag.
     TellsNoTag,
     /// Gives copies, and what is made of parts, a type of its own (localbucket).
@@ -370,6 +372,9 @@ impl Inside {
             Defect::SendsWrongChecksums if parts.headers.contains_key(RANGE) => {
                 let whole = HeaderValue::from_static("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
                 answer.headers_mut().insert("x-amz-checksum-sha256", whole);
+            }
+            Defect::DatesCopies if parts.method == Method::HEAD && parts.uri.path().contains("/u/") => {
+                answer.headers_mut().insert("x-amz-meta-mtime", "1795884314.1".parse().unwrap());
             }
             Defect::TellsNoLength if parts.method == Method::HEAD => drop(answer.headers_mut().remove("content-length")),
             Defect::TellsNoTag if parts.method == Method::HEAD => drop(answer.headers_mut().remove("etag")),
