@@ -10,6 +10,8 @@ use std::{
     time::Duration,
 };
 
+use crate::{domain::Valet, store::StoreError};
+
 /// After so many images in a row without an answer, S3 is asked whether it lives, and the sweep ends where it does not.
 const SILENCES: u32 = 3;
 /// After so many failures in a row, the sweep ends: a store in trouble gets time.
@@ -19,6 +21,25 @@ const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Owners whose failures are remembered.
 const REMEMBERED: usize = 10_000;
+
+impl Valet {
+    /// Returns whether a failure is of this image or account: its bucket answers, so the store lives.
+    pub(in crate::domain) async fn is_stuck(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } => self.objects.probe().await.is_ok(),
+            error => self.is_lasting(error).await,
+        }
+    }
+
+    /// Returns whether no repeat cures a failure, so that an upload may be given up for it. Timeouts and 5xx never count, however
+    /// long they last.
+    pub(super) async fn is_lasting(&self, error: &StoreError) -> bool {
+        match error {
+            StoreError::ObjectsMisconfigured { .. } => self.objects.probe().await.is_ok(),
+            error => !error.is_passing(),
+        }
+    }
+}
 
 /// The answers of a sweep so far.
 #[derive(Debug, Default)]

@@ -332,16 +332,6 @@ impl Valet {
         }
     }
 
-    /// Returns whether no repeat cures an error, which is of this image or account. A failure of the store counts if it lives.
-    pub(in crate::domain) async fn is_stuck(&self, error: &StoreError) -> bool {
-        match error {
-            StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } | StoreError::ObjectsMisconfigured { .. } => {
-                self.objects.probe().await.is_ok()
-            }
-            error => !error.is_passing(),
-        }
-    }
-
     /// Settles what comes through the slow lane, until its other end is dropped.
     pub(super) async fn sweep_slow(&self, mut queue: SlowQueue, tally: &Tally) {
         let mut places = Places::new(SLOW_AT_ONCE, SLOW_SHARE);

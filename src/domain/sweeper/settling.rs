@@ -59,7 +59,7 @@ impl Valet {
                     swept.expired += u32::from(expire?);
                 }
             }
-            Err(error) if lease.now >= ends + UNREADABLE_FOR && self.is_stuck(&error).await => {
+            Err(error) if lease.now >= ends + UNREADABLE_FOR && self.is_lasting(&error).await => {
                 tracing::warn!(image = %image.id, %error, "an upload that could not be read for a week is rejected");
                 self.reject(image, Rejection::ObjectMismatch, lease.now).await?;
                 swept.rejected += 1;
