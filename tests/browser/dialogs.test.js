@@ -65,7 +65,7 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
         await open(page);
         await dialog.waitFor();
         await give(page, `Left in ${id}`);
-        // From now on: what was read out for a second before the dialog closed is not read out again.
+        // Watches before the dialog closes: the page does not repeat a text that a reader has had for a second.
         const spoken = announced(page, new RegExp(`Left in ${id}, spoken`));
         await page.getByRole("button", { name: "Act" }).waitFor();
         await close();

@@ -182,7 +182,7 @@ class Trial:
             return False
 
     def ask_put(self) -> bool:
-        # Without the checksum where the length is what is asked: a longer body is another one.
+        # A longer body has another checksum: the length alone is tried without one.
         headers = {} if self.name == "length" else upload_headers(BODY)
         url = self.sign("PUT", headers | {"content-length": str(len(BODY))})
         return self.judge(send("PUT", url, headers | self.added, self.body))

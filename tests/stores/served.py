@@ -69,7 +69,7 @@ class Server:
 
 
 class User:
-    """Somebody with an account."""
+    """An account and its access token."""
 
     def __init__(self, server: Server, token: str):
         self.server, self.token = server, token

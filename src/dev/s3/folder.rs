@@ -291,6 +291,11 @@ impl Bucket {
     }
 }
 
+/// Returns the bytes of a text in hexadecimal, up to the first pair that is none.
+pub(super) fn unhex(text: &str) -> impl Iterator<Item = u8> + '_ {
+    (0..text.len() / 2).map_while(|at| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok())
+}
+
 /// Lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {

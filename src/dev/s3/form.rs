@@ -25,7 +25,7 @@ use url::Url;
 use super::checksum::{Algorithm, Claims, Sums};
 use super::condition::WriteCondition;
 use super::errors::{Refused, escaped};
-use super::folder::Folder;
+use super::folder::{Folder, unhex};
 use super::gate::Shared;
 use super::guard;
 use super::ingest::Length;
@@ -107,6 +107,12 @@ fn argument(message: &str, name: &'static str, value: &str) -> Refused {
     Refused { error: S3Error::with_message(S3ErrorCode::InvalidArgument, message.to_owned()), members }
 }
 
+fn lacks(name: &'static str) -> Refused {
+    let text =
+        format!("Bucket POST must contain a field named '{name}'.  If it is specified, please check the order of the fields.");
+    argument(&text, name, "")
+}
+
 impl Form {
     /// Reads as far as the file. Fields after it are ignored.
     async fn read(headers: &HeaderMap, body: Shared) -> Result<Self, Refused> {
@@ -174,8 +180,7 @@ fn check_key(fields: &Fields) -> Result<(), Refused> {
     if fields.get("key").is_some_and(|key| !key.is_empty()) {
         return Ok(());
     }
-    let text = "Bucket POST must contain a field named 'key'.  If it is specified, please check the order of the fields.";
-    Err(argument(text, "key", ""))
+    Err(lacks("key"))
 }
 
 /// Puts the file's name, without the folders that some browsers send with it, in the place of `${filename}` in any field. Policies
@@ -191,15 +196,6 @@ impl Signing {
     /// Checks a form's signature, of version 4 or, as AWS does for buckets from before June 2020, of version 2. Returns its policy.
     fn check(&self, fields: &Fields, now: OffsetDateTime) -> Result<Policy, Refused> {
         let text = |name: &str| fields.get(name).map(String::as_str);
-        let lacks = |name: &'static str| {
-            argument(
-                &format!(
-                    "Bucket POST must contain a field named '{name}'.  If it is specified, please check the order of the fields."
-                ),
-                name,
-                "",
-            )
-        };
         let policy = text("policy").ok_or_else(|| s3_error!(AccessDenied, "Access Denied"))?;
         let is_right = if text("x-amz-algorithm").is_some() || text("x-amz-credential").is_some() {
             let algorithm = text("x-amz-algorithm").ok_or_else(|| lacks("X-Amz-Algorithm"))?;
@@ -210,7 +206,7 @@ impl Signing {
                 return Err(argument("X-Amz-Algorithm only supports \"AWS4-HMAC-SHA256\"", "X-Amz-Algorithm", algorithm));
             }
             let key = self.day_key(credential, date, now)?;
-            hmac::verify(&key, policy.as_bytes(), &unhex(signature)).is_ok()
+            hmac::verify(&key, policy.as_bytes(), &unhex(signature).collect::<Vec<_>>()).is_ok()
         } else {
             let id = text("awsaccesskeyid").ok_or_else(|| lacks("AWSAccessKeyId"))?;
             let signature = text("signature").ok_or_else(|| lacks("Signature"))?;
@@ -262,11 +258,6 @@ impl Signing {
             .iter()
             .fold(first, |key, step| hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, step.as_bytes()).as_ref())))
     }
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let pair = |at: usize| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok();
-    (0..text.len() / 2).map_while(pair).collect()
 }
 
 fn answer(fields: &Fields, meta: &Meta, bucket: &str, headers: &HeaderMap) -> HttpResponse {

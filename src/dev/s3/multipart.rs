@@ -13,7 +13,7 @@ use s3s::{S3Request, S3Result, s3_error};
 
 use super::checksum::{Algorithm, Claims, Kind, Sums, read_sums, write_sums};
 use super::condition::WriteCondition;
-use super::folder::{Bucket, Folder, blocking, hex, internal};
+use super::folder::{Bucket, Folder, blocking, hex, internal, unhex};
 use super::ingest::{self, Sink};
 use super::object::{Meta, now_ms, timestamp};
 use super::put::{announced, sent_md5};
@@ -341,8 +341,4 @@ fn check_parts(bucket: &Bucket, upload: &Upload, given: Vec<CompletedPart>) -> S
         parts.push((file, meta));
     }
     Ok(parts)
-}
-
-fn unhex(text: &str) -> impl Iterator<Item = u8> + '_ {
-    (0..text.len() / 2).filter_map(|i| u8::from_str_radix(text.get(i * 2..i * 2 + 2)?, 16).ok())
 }

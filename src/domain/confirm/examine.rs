@@ -53,17 +53,11 @@ pub(super) struct Declared {
 
 /// The writer of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Writer {
+pub(super) enum Writer {
     /// A client, through a presigned URL.
     Client,
     /// Valet, which copied the object without its metadata.
     Valet,
-}
-
-impl Writer {
-    fn of(is_copy: bool) -> Self {
-        if is_copy { Self::Valet } else { Self::Client }
-    }
 }
 
 /// The object at a key.
@@ -78,20 +72,19 @@ pub(super) enum Verdict {
 
 impl Declared {
     /// The image itself.
-    pub(super) fn image(image: &Image, is_copy: bool) -> Self {
+    pub(super) fn image(image: &Image, writer: Writer) -> Self {
         let upload = &image.upload;
         let (content_type, lengths, max_pixels) = (upload.content_type, upload.lengths(), content::MAX_PIXELS);
-        let is_typed_by_client = !is_copy && upload.multipart.is_none();
+        let is_typed_by_client = writer == Writer::Client && upload.multipart.is_none();
         let signed_types = if is_typed_by_client { image.signed_types().collect() } else { Vec::new() };
-        Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels, writer: Writer::of(is_copy) }
+        Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels, writer }
     }
 
     /// Its preview, if there is to be one.
-    pub(super) fn preview(image: &Image, is_copy: bool) -> Option<Self> {
+    pub(super) fn preview(image: &Image, writer: Writer) -> Option<Self> {
         let preview = image.upload.preview?;
         let (content_type, lengths, sha256) = (preview.content_type, preview.size..=preview.size, Some(preview.sha256));
-        let signed_types = if is_copy { Vec::new() } else { vec![content_type] };
-        let writer = Writer::of(is_copy);
+        let signed_types = if writer == Writer::Valet { Vec::new() } else { vec![content_type] };
         Some(Self { content_type, signed_types, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS, writer })
     }
 }
@@ -120,12 +113,12 @@ impl Valet {
     /// Looks at the bytes at `key`, and at the preview beside them. A preview that is absent or wrong is no error: the image
     /// goes without.
     pub(super) async fn examine_at(&self, image: &Image, key: ObjectKey) -> Result<Finding, StoreError> {
-        let is_copy = key != image.key;
-        match self.verify(&key, Declared::image(image, is_copy)).await? {
+        let writer = if key == image.key { Writer::Client } else { Writer::Valet };
+        match self.verify(&key, Declared::image(image, writer)).await? {
             Verdict::Missing => Ok(Finding::Missing),
             Verdict::Wrong(why) => Ok(Finding::Wrong(why)),
             Verdict::Right { etag, bytes, size } => {
-                let preview = match Declared::preview(image, is_copy) {
+                let preview = match Declared::preview(image, writer) {
                     Some(declared) => matches!(self.verify(&key.preview(), declared).await?, Verdict::Right { .. }),
                     None => false,
                 };

@@ -48,7 +48,7 @@ const REPORT: Duration = Duration::from_secs(30);
 /// updates.
 const QUICK: Duration = Duration::from_secs(20);
 /// An image that took this long shows that its owner's calls are slow.
-const UNHURRIED: Duration = Duration::from_secs(5);
+const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// How long a claim lasts, and an image may take in the slow lane, beside the time for its bytes.
 const LEASE: Duration = Duration::from_secs(120);
 /// Bytes a second at which a store can be read and copied that is worth its name: a larger file may take longer.
@@ -192,7 +192,7 @@ impl Valet {
             tokio::select! {
                 Some((done, took)) = running.next() => {
                     places.leave(&done.owner());
-                    if took >= UNHURRIED {
+                    if took >= SLOW_AFTER {
                         places.end_borrowing(&done.owner());
                     }
                     under_way.remove(&done.id());

@@ -1,4 +1,4 @@
-//! Requests and responses of Uppy's operations, with Companion's names, some of which are S3's.
+//! Requests and responses of Uppy's operations, with the names that Companion and S3 use.
 
 use std::collections::BTreeMap;
 
