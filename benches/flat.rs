@@ -26,7 +26,7 @@ use mongodb::{
     bson::{Bson, Document, doc},
 };
 use time::OffsetDateTime;
-use valet::app::App;
+use valet::state::AppState;
 
 use self::{
     client::Connection,
@@ -49,7 +49,7 @@ async fn main() {
     let driver = data::driver(&below.mongod.uri()).await;
     let images = driver.database(DATABASE).collection::<Document>("images");
     let (few_user, many_user) = (User::of_valet(valet.address).await, User::of_valet(valet.address).await);
-    let app = App::connect(&below.config()).await.unwrap();
+    let app = AppState::connect(&below.config()).await.unwrap();
 
     data::fill(&images, &few_user.id, FEW).await;
     let sweep_before = sweeps(&app).await;
@@ -153,7 +153,7 @@ async fn time(api: &mut Connection, request: &[u8]) -> f64 {
 }
 
 /// Seconds of one sweep that finds nothing due, the median of many.
-async fn sweeps(app: &App) -> f64 {
+async fn sweeps(app: &AppState) -> f64 {
     let mut all = Vec::new();
     for _ in 0..50 {
         let began = Instant::now();

@@ -1,18 +1,18 @@
-//! Valet hands out narrow, short-lived keys to a private S3 bucket: clients upload straight to it, confirm, and read their
-//! gallery through presigned URLs.
+//! Valet hands out narrow, short-lived presigned URLs of a private S3 bucket: clients upload straight to it, confirm, and read
+//! their gallery through presigned URLs.
 //!
-//! Imports point down: `main → app → http → domain → store → model`, with [`signer`] pure beside [`model`].
+//! Imports point down: `main → server → http → domain → store → model`, with [`signer`] pure beside [`model`].
 //!
 //! - [`config`]: settings, read once. [`telemetry`]: logs and traces; every room may write them.
-//! - [`app`]: the parts connected; serve and stop.
+//! - [`server`]: runs the listeners and background tasks, and stops them. [`state`]: what requests share, below [`http`].
 //! - [`http`]: what clients send and see. Never names mongodb or aws. The gallery page it serves is `src/web`.
 //! - [`domain`]: the use cases; decisions, with time as a parameter. Names neither poem nor any database.
 //! - [`store`]: documents and objects. Never names poem.
 //! - [`metrics`]: what the process counts; every room may record. [`signer`]: SigV4 presigning, pure. [`model`]: the vocabulary, pure.
 //! - `dev`: the local stack, for development and tests (feature `dev`).
 
-// Besides those of Cargo.toml, which hold everywhere: of clippy's pedantic group and others, what tells a mistake from its twin
-// that is none, and not what is taste. Tests and benches cast and format as they like.
+// Enables the pedantic lints that find bugs, in addition to those of Cargo.toml, and leaves out the stylistic ones. Tests and
+// benches are exempt.
 #![warn(
     clippy::cast_possible_truncation,
     clippy::cast_possible_wrap,
@@ -48,7 +48,6 @@
     clippy::verbose_file_reads
 )]
 
-pub mod app;
 pub mod config;
 #[cfg(feature = "dev")]
 pub mod dev;
@@ -56,6 +55,8 @@ pub mod domain;
 pub mod http;
 pub mod metrics;
 pub mod model;
+pub mod server;
 pub mod signer;
+pub mod state;
 pub mod store;
 pub mod telemetry;

@@ -7,7 +7,6 @@ use secrecy::{ExposeSecret, SecretString};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio_util::sync::CancellationToken;
 use valet::{
-    app::{self, App},
     config::{self, Config, Problems},
     domain::{
         Valet, check,
@@ -16,6 +15,8 @@ use valet::{
     },
     http,
     model::{DeploymentId, Email},
+    server,
+    state::AppState,
     telemetry,
 };
 
@@ -190,11 +191,11 @@ async fn dev(arguments: DevArguments) -> Result<(), Failure> {
 async fn serve() -> Result<(), Failure> {
     let config = settings()?;
     let stop = on_signal()?;
-    let app = App::connect_pair(&config).await?;
+    let app = AppState::connect_pair(&config).await?;
     let listener =
         http::server::listen(config.bind).map_err(|error| format!("cannot listen on {} (BIND): {error}", config.bind))?;
     tracing::info!(address = %listener.local_addr()?, "listening");
-    app::serve(listener, app, &config, stop).await?;
+    server::serve(listener, app, &config, stop).await?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -224,7 +225,7 @@ async fn check(arguments: CheckArguments) -> Result<(), Failure> {
 
 async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
     let config = settings()?;
-    let valet = App::connect_pair(&config).await?.valet;
+    let valet = AppState::connect_pair(&config).await?.valet;
     match arguments.before {
         None => output::line(format_args!("{:?}", valet.sweep().await?))?,
         Some(before) if arguments.delete => delete_orphans(&valet, before, &arguments).await?,
@@ -265,7 +266,7 @@ async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &Sweep
 
 async fn join(yes: bool) -> Result<(), Failure> {
     let config = settings()?;
-    let valet = App::open(&config).await?.valet;
+    let valet = AppState::open(&config).await?.valet;
     let pair = match valet.pair().await {
         Err(error @ PairError::Damaged { .. }) => {
             output::line(error)?;
@@ -315,7 +316,7 @@ fn ask(question: &str) -> Result<String, Failure> {
 async fn passwd(email: &str) -> Result<(), Failure> {
     let config = settings()?;
     let password = new_password()?;
-    App::open(&config).await?.valet.set_password(email, password.expose_secret(), OffsetDateTime::now_utc()).await?;
+    AppState::open(&config).await?.valet.set_password(email, password.expose_secret(), OffsetDateTime::now_utc()).await?;
     Ok(output::line("The password is set and all sessions are ended; access tokens die within 30 seconds.")?)
 }
 
@@ -336,7 +337,7 @@ fn new_password() -> Result<SecretString, Failure> {
 async fn recount(arguments: RecountArguments) -> Result<(), Failure> {
     let config = settings()?;
     let email = arguments.email.as_deref().map(|text| Email::parse(text).map_err(|_| "this is not an email")).transpose()?;
-    let valet = App::connect_pair(&config).await?.valet;
+    let valet = AppState::connect_pair(&config).await?.valet;
     let mut lines = output::Lines::default();
     let done = valet.recount(email.as_ref(), |repair| lines.print(repair)).await?;
     lines.end()?;

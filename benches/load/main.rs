@@ -16,7 +16,7 @@ use std::{
 };
 
 use time::OffsetDateTime;
-use valet::{app::App, domain::credentials::Tokens};
+use valet::{domain::credentials::Tokens, state::AppState};
 
 use self::{
     client::{Connection, Load, Requests, each, load, repeat},
@@ -191,7 +191,7 @@ async fn logins(time: Duration, valet: &Server, ada: &User) {
 async fn session_check(below: &Below, valet: &Server, ada: &User) {
     const CALLS: u32 = 5000;
     let config = below.config();
-    let app = App::connect(&config).await.unwrap();
+    let app = AppState::connect(&config).await.unwrap();
     let tokens = Tokens::new(&config.tokens);
     let now = OffsetDateTime::now_utc();
     app.valet.authenticate(&ada.token, now).await.unwrap();

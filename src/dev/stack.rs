@@ -16,9 +16,10 @@ use super::{
     s3::{LocalS3, LocalS3Error},
 };
 use crate::{
-    app::{self, App, ConnectError},
     config::{Config, Lookup, Problems},
+    server,
     signer::Credentials,
+    state::{AppState, ConnectError},
 };
 
 const ACCESS_KEY: &str = "valet-dev";
@@ -88,11 +89,11 @@ pub enum DevError {
     NoRandomness,
 }
 
-async fn connect(config: &Config, options: &Options) -> Result<App, DevError> {
+async fn connect(config: &Config, options: &Options) -> Result<AppState, DevError> {
     if options.join {
-        App::open(config).await?.join().await?;
+        AppState::open(config).await?.join().await?;
     }
-    match App::connect_pair(config).await {
+    match AppState::connect_pair(config).await {
         Err(error) if error.is_mismatch() => Err(DevError::Pair(error)),
         app => Ok(app?),
     }
@@ -101,7 +102,7 @@ async fn connect(config: &Config, options: &Options) -> Result<App, DevError> {
 /// The running parts. Dropping it kills mongod; [`Stack::run`] ends all of it in order.
 pub struct Stack {
     listener: TcpListener,
-    app: App,
+    app: AppState,
     config: Config,
     s3: Option<(JoinHandle<()>, CancellationToken)>,
     mongod: Option<Mongod>,
@@ -187,7 +188,7 @@ impl Stack {
     /// When the server or mongod does not end well.
     pub async fn run(self, stop: CancellationToken) -> Result<(), DevError> {
         let Self { listener, app, config, s3, mut mongod, .. } = self;
-        let mut serving = std::pin::pin!(app::serve(listener, app, &config, stop.clone()));
+        let mut serving = std::pin::pin!(server::serve(listener, app, &config, stop.clone()));
         let ended = async {
             match &mut mongod {
                 Some(mongod) => mongod.ended().await,
@@ -205,7 +206,7 @@ impl Stack {
         if let Some((task, stop)) = s3 {
             stop.cancel();
             if let Err(error) = task.await {
-                tracing::error!(%error, "the local S3 ended badly");
+                tracing::error!(%error, "the local S3 panicked");
             }
         }
         if lost {

@@ -8,11 +8,11 @@ use poem::{
 };
 
 use super::outermost;
-use crate::{app::App, metrics};
+use crate::{metrics, state::AppState};
 
 /// Everything that is answered there.
 #[must_use]
-pub fn endpoint(app: App) -> impl Endpoint<Output = Response> + 'static {
+pub fn endpoint(app: AppState) -> impl Endpoint<Output = Response> + 'static {
     let routes = Route::new().at("/metrics", get(scrape)).at("/livez", get(alive)).at("/readyz", get(ready));
     routes.data(app).into_endpoint().after(|answer: poem::Result<Response>| async move {
         let mut response = answer.unwrap_or_else(poem::Error::into_response);
@@ -22,7 +22,7 @@ pub fn endpoint(app: App) -> impl Endpoint<Output = Response> + 'static {
 }
 
 #[handler]
-fn scrape(app: Data<&App>) -> Response {
+fn scrape(app: Data<&AppState>) -> Response {
     Response::builder().header(header::CONTENT_TYPE, metrics::MEDIA_TYPE).body(app.metrics())
 }
 
@@ -32,7 +32,7 @@ fn alive() -> &'static str {
 }
 
 #[handler]
-async fn ready(app: Data<&App>) -> Response {
+async fn ready(app: Data<&AppState>) -> Response {
     match app.readiness().await {
         Ok(()) => "ok".into_response(),
         Err(part) => part.with_status(StatusCode::SERVICE_UNAVAILABLE).into_response(),

@@ -9,9 +9,9 @@ use super::{
     problem::{Code, Problem},
 };
 use crate::{
-    app::App,
     domain::{audit, credentials::Caller},
     model::UserId,
+    state::AppState,
     store::requests,
 };
 
@@ -27,8 +27,9 @@ async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller>
     Ok(caller)
 }
 
-async fn prove(request: &Request, bearer: Bearer) -> poem::Result<(&App, Caller)> {
-    let app = request.data::<App>().ok_or_else(|| poem::Error::from_status(poem::http::StatusCode::INTERNAL_SERVER_ERROR))?;
+async fn prove(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, Caller)> {
+    let app =
+        request.data::<AppState>().ok_or_else(|| poem::Error::from_status(poem::http::StatusCode::INTERNAL_SERVER_ERROR))?;
     // Between us and a proxy that reads the other one, two would be two callers.
     if request.headers().get_all(header::AUTHORIZATION).iter().count() > 1 {
         audit::token_refused("two Authorization headers");
@@ -43,7 +44,7 @@ async fn prove(request: &Request, bearer: Bearer) -> poem::Result<(&App, Caller)
 ///
 /// # Errors
 /// 429 for a user who asks too often, 503 for one of whom too much is under way.
-pub fn admit(app: &App, user: UserId) -> Result<(), Problem> {
+pub fn admit(app: &AppState, user: UserId) -> Result<(), Problem> {
     requests::identify(user);
     app.valet.throttle().call(user)?;
     limits::seat(user)
@@ -66,4 +67,4 @@ async fn authenticate_owner(request: &Request, bearer: Bearer) -> poem::Result<C
 }
 
 /// The application, as handlers take it.
-pub type Application<'a> = Data<&'a App>;
+pub type Application<'a> = Data<&'a AppState>;

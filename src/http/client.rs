@@ -8,7 +8,7 @@ use std::{
 
 use poem::{Addr, FromRequest, Request, RequestBody, http::header};
 
-use crate::{app::App, config::TrustedProxies, domain::throttle};
+use crate::{config::TrustedProxies, domain::throttle, state::AppState};
 
 /// The client of a request. Proves nothing.
 pub struct Client(pub throttle::Client);
@@ -16,7 +16,7 @@ pub struct Client(pub throttle::Client);
 impl<'a> FromRequest<'a> for Client {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
         let trusted = TrustedProxies::default();
-        let address = address(request, request.data::<App>().map_or(&trusted, |app| &app.proxies));
+        let address = address(request, request.data::<AppState>().map_or(&trusted, |app| &app.proxies));
         let agent = request.headers().get(header::USER_AGENT);
         let device = agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
         Ok(Self(throttle::Client { address, device }))

@@ -36,7 +36,7 @@ mod written;
 use poem::{Endpoint, EndpointExt, IntoEndpoint, Response};
 use poem_openapi::Tags;
 
-use crate::{app::App, config::Config};
+use crate::{config::Config, state::AppState};
 
 /// The tags of the OpenAPI document, in reading order.
 #[derive(Tags)]
@@ -57,7 +57,7 @@ enum Tag {
 
 /// Everything this server answers.
 #[must_use]
-pub fn endpoint(app: App, config: &Config) -> impl Endpoint<Output = Response> + 'static {
+pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Response> + 'static {
     let api = match config.switches.uppy {
         true => openapi::service().into_endpoint().map_to_response().boxed(),
         false => openapi::service_without_uppy().into_endpoint().map_to_response().boxed(),

@@ -14,10 +14,7 @@ use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
-use valet::{
-    app::{self, App},
-    config::Config,
-};
+use valet::{config::Config, server, state::AppState};
 
 use super::servers::{s3_client, servers};
 pub use super::{
@@ -31,7 +28,7 @@ pub const PASSWORD: &str = "three small blue boats";
 /// The application under test.
 pub struct TestApp {
     pub base: String,
-    pub app: App,
+    pub app: AppState,
     pub config: Config,
     pub http: reqwest::Client,
     pub s3: aws_sdk_s3::Client,
@@ -87,7 +84,7 @@ impl TestApp {
         .unwrap();
         config.s3.credentials = Some(servers.keys.clone());
         change(&mut config);
-        let app = App::connect(&config).await.unwrap();
+        let app = AppState::connect(&config).await.unwrap();
         // Before anything looks into the bucket: the objects that try the store out are gone then.
         app.valet.learn_store(OffsetDateTime::now_utc()).await;
         let listener = tokio::net::TcpListener::bind(config.bind).await.unwrap();
@@ -95,7 +92,7 @@ impl TestApp {
         let stop = CancellationToken::new();
         let serve = {
             let (app, config, stop) = (app.clone(), config.clone(), stop.clone());
-            async move { app::serve(listener, app, &config, stop).await }
+            async move { server::serve(listener, app, &config, stop).await }
         };
         tokio::spawn(serve);
         let client = mongodb::Client::with_uri_str(&servers.mongodb).await.unwrap();

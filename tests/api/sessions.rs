@@ -322,7 +322,7 @@ async fn indexes_of_former_versions_are_dropped() {
     let former = mongodb::IndexModel::builder().keys(mongodb::bson::doc! { "user": 1 }).options(options).build();
     sessions.create_index(former).await.unwrap();
     for _ in 0..2 {
-        valet::app::App::connect(&app.config).await.unwrap();
+        valet::state::AppState::connect(&app.config).await.unwrap();
         assert_eq!(sessions.list_index_names().await.unwrap(), ["_id_", "expiresAt", "userLastUsed"]);
     }
 }

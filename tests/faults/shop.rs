@@ -9,11 +9,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use valet::{
-    app::{self, App},
-    config::Config,
-    domain::sweeper::Swept,
-};
+use valet::{config::Config, domain::sweeper::Swept, server, state::AppState};
 
 use super::{
     files::{declared, fixture},
@@ -26,7 +22,7 @@ pub const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
 /// The server, its one user, and the ways around it.
 pub struct Shop {
-    pub app: App,
+    pub app: AppState,
     pub faults: S3Faults,
     pub db: mongodb::Database,
     /// Past all faults.
@@ -102,13 +98,13 @@ impl Shop {
         })
         .unwrap();
         config.s3.credentials = Some(shared.keys.clone());
-        let app = App::connect(&config).await.unwrap();
+        let app = AppState::connect(&config).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
         let serve = {
             let (app, config, stop) = (app.clone(), config.clone(), stop.clone());
-            async move { app::serve(listener, app, &config, stop).await }
+            async move { server::serve(listener, app, &config, stop).await }
         };
         tokio::spawn(serve);
         let db = mongodb::Client::with_uri_str(&shared.mongodb).await.unwrap().database(&config.mongo.database);

@@ -18,7 +18,7 @@ use mongodb::{
 };
 use secrecy::ExposeSecret;
 use time::OffsetDateTime;
-use valet::{app::App, config::Config};
+use valet::{config::Config, state::AppState};
 
 pub use self::{server::Server, sweeper::Sweeper};
 use super::{
@@ -209,7 +209,7 @@ impl World {
         let lookup = |name: &str| settings.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         let mut config = Config::read(&lookup).unwrap();
         config.s3.credentials = Some(servers::servers().keys.clone());
-        let valet = App::connect(&config).await.unwrap().valet;
+        let valet = AppState::connect(&config).await.unwrap().valet;
         let over = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
         let images = self.db.collection::<Document>("images");
         images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();

@@ -152,7 +152,7 @@ where
 fn reap(connections: &mut JoinSet<()>) {
     while let Some(ended) = connections.try_join_next() {
         if let Err(error) = ended {
-            tracing::error!(%error, "a connection ended badly");
+            tracing::error!(%error, "a connection panicked");
         }
     }
 }

@@ -1,0 +1,68 @@
+//! Runs the server: listeners, the sweeper, the refresh of the identity provider's keys, and an orderly stop.
+
+use std::sync::atomic::Ordering;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::{Config, CorsOrigins},
+    http,
+    state::AppState,
+};
+
+/// Connections that `ADMIN_BIND` accepts: apart from those of clients, so that clients cannot lock operators out.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
+
+/// Serves the API and sweeps until `stop`, then finishes the requests under way, within a deadline.
+///
+/// # Errors
+/// Returns an error when `ADMIN_BIND` cannot be listened on.
+pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
+    // Opening uploads depends on it; connections made meanwhile wait in the backlog.
+    app.valet.learn_store_at_start(time::OffsetDateTime::now_utc()).await;
+    let endpoint = http::leaving::announced(http::endpoint(app.clone(), config), app.stopping());
+    let operators = match config.admin_bind {
+        Some(address) => {
+            let listener = TcpListener::bind(address).await?;
+            tracing::info!(address = %listener.local_addr()?, "metrics are at /metrics");
+            let endpoint = http::admin::endpoint(app.clone());
+            Some(tokio::spawn(http::server::serve(
+                listener,
+                endpoint,
+                (MAX_ADMIN_CONNECTIONS, CorsOrigins::default()),
+                CancellationToken::new(),
+            )))
+        }
+        None => None,
+    };
+    let sweeper = {
+        let (valet, stop) = (app.valet.clone(), stop.clone());
+        tokio::spawn(async move { valet.sweep_until(stop).await })
+    };
+    let provider = {
+        let (valet, stop) = (app.valet.clone(), stop.clone());
+        tokio::spawn(async move { valet.refresh_provider_until(stop).await })
+    };
+    let close = CancellationToken::new();
+    let stopped = async {
+        stop.cancelled().await;
+        app.stopping().store(true, Ordering::Relaxed);
+        // Requests are served until every load balancer has probed the readiness.
+        tokio::time::sleep(config.stop_delay).await;
+        close.cancel();
+    };
+    let most = http::server::affordable(config.load.max_connections);
+    tokio::join!(http::server::serve(listener, endpoint, (most, config.cors.clone()), close.clone()), stopped);
+    // Last, so that metrics can be read while the server drains.
+    if let Some(operators) = operators {
+        operators.abort();
+    }
+    if let Err(error) = sweeper.await {
+        tracing::error!(%error, "sweeper task panicked");
+    }
+    if let Err(error) = provider.await {
+        tracing::error!(%error, "task that refreshes the identity provider's keys panicked");
+    }
+    Ok(())
+}
