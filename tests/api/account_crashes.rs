@@ -19,7 +19,7 @@ use super::{
     app::{Answer, Caller, PASSWORD, TestApp, unique_png},
     crashes::{ABORTED, Fuse},
     openapi::operations,
-    process::Client,
+    process_client::Client,
     serve::Settings,
 };
 

@@ -1,7 +1,7 @@
 //! Deleting an account: what is left of it is nothing, whoever dies on the way.
 
 mod crashes;
-mod remains;
+mod leftovers;
 
 use std::time::Duration;
 
@@ -98,7 +98,9 @@ async fn d9_everything_goes_and_the_address_is_free_at_once() {
     let refresh = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     let refresh = json!({ "refreshToken": refresh.json["refreshToken"] });
     // Open uploads lie elsewhere where they are copied.
-    assert!(!super::stores::in_place() || (multiparts_of(&app, &ada.id).await == 1 && keys_of(&app, &ada.id).await.len() == 4));
+    assert!(
+        !super::store_rules::in_place() || (multiparts_of(&app, &ada.id).await == 1 && keys_of(&app, &ada.id).await.len() == 4)
+    );
 
     assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
     for (method, path) in [("GET", "/api/auth/me"), ("GET", "/api/images/gallery"), ("POST", "/api/auth/me/delete")] {

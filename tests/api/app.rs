@@ -236,7 +236,7 @@ impl<'a> Caller<'a> {
         let text = response.text().await.unwrap();
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         let answer = Answer { status, headers, text, json };
-        super::documented::check(&method, path, &answer);
+        super::response_validation::check(&method, path, &answer);
         answer
     }
 

@@ -11,7 +11,7 @@ use valet::{
 
 use super::{
     app::{Answer, Caller, PASSWORD, TestApp},
-    requests::{Operation, operations},
+    example_requests::{Operation, operations},
 };
 
 const ONCE: Rate = Rate::new(1, 24 * 60 * 60);

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     app::{Caller, TestApp, fixture, unique_png},
-    stores::in_place,
+    store_rules::in_place,
 };
 
 /// Files as phones and programs write them, with their displayed size. tests/fixtures/README.md says what each is.

@@ -5,7 +5,7 @@
 //! each death a sweep follows, three minutes on, and the books are audited: quota exact, no object without a document and
 //! no ready document without its object. Then the client repeats its call and gets the answer of one that was not cut off.
 
-mod sweeping;
+mod sweep_command;
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 
 use super::{
     app::{Answer, Caller, TestApp, declared, unique_png},
-    process::Process,
+    process_client::Process,
     serve::Settings,
 };
 
@@ -50,7 +50,7 @@ impl Fuse {
 
     pub fn settings(&self, app: &TestApp) -> Settings {
         // Trying the store out is none of the calls that are counted.
-        let finalize = if super::stores::in_place() { "in-place" } else { "copy" };
+        let finalize = if super::store_rules::in_place() { "in-place" } else { "copy" };
         let settings = Settings::of(app).but("SWEEP_INTERVAL", "1h").but("S3_FINALIZE", finalize);
         settings.but("VALET_ABORT_AT", self.0.to_str().unwrap())
     }

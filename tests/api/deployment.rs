@@ -3,8 +3,8 @@
 
 mod manifests;
 mod privileges;
+mod s3_recorder;
 mod settings;
-mod tap;
 
 use std::path::Path;
 

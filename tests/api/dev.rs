@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     app::{TestApp, unique_png},
     dev_mongod::{runs, within},
-    process::{Client, Process},
+    process_client::{Client, Process},
 };
 
 /// A folder that goes with its test.

@@ -17,9 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     app::{PASSWORD, TestApp, declared, unique_png},
-    outages::hole::Hole,
-    process::Client,
-    requests::{Operation, operations},
+    example_requests::{Operation, operations},
+    outages::black_hole::Hole,
+    process_client::Client,
     serve::Settings,
 };
 

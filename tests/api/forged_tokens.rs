@@ -3,7 +3,7 @@
 //! They are signed with the service's own key wherever that makes them more dangerous, and each but its one deviation is a
 //! token that lets in.
 
-mod table;
+mod all_operations;
 
 use aws_lc_rs::{digest, hmac};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

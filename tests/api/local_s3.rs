@@ -1,17 +1,17 @@
 //! The in-process S3, seen from outside: through the real SDK, and through raw presigned requests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-mod completing;
-mod copying;
+mod complete_multipart;
+mod copy_parts;
 mod cors;
 mod crashes;
 mod forms;
-mod members;
 mod multipart;
 mod objects;
 mod policies;
 mod presigned;
-mod reading;
+mod read_objects;
+mod response_bodies;
 mod server;
 
 use std::path::{Path, PathBuf};

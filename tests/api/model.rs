@@ -5,12 +5,12 @@
 //! at the end the books are audited. A failing sequence shrinks to a short one. `VALET_TEST_CASES` (10) says how many
 //! sequences: some hundred for the long form. What is random is the order of calls, so each run is another one.
 
-mod live;
-mod reference;
+mod live_server;
+mod reference_model;
 
 use proptest::{prelude::*, test_runner::TestRunner};
 
-use self::{live::Live, reference::Model};
+use self::{live_server::Live, reference_model::Model};
 use super::app::TestApp;
 
 /// Which of two users. As it is generated, of what names an image: 0 is its owner, 1 is not.
@@ -66,7 +66,8 @@ fn op() -> impl Strategy<Value = Op> {
     let which = || prop_oneof![3 => 0..3_usize, 1 => 0..9_usize];
     let several = || prop::collection::vec(0..6_usize, 1..4);
     let key = || prop::option::weighted(0.4, 0..2_u8);
-    let declared = || (0..live::FILES, 0..2_u8, any::<bool>()).prop_map(|(file, name, caption)| Declared { file, name, caption });
+    let declared =
+        || (0..live_server::FILES, 0..2_u8, any::<bool>()).prop_map(|(file, name, caption)| Declared { file, name, caption });
     let distinct = prop::collection::vec(declared(), 1..5).prop_map(|mut items| {
         items.sort_by_key(|item| item.file);
         items.dedup_by_key(|item| item.file);
@@ -96,7 +97,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// The operation with its image and its caller: most calls are about something new, by its owner.
-fn aimed(op: &Op, images: &[reference::Image]) -> Op {
+fn aimed(op: &Op, images: &[reference_model::Image]) -> Op {
     let at = |which: Which| images.len().checked_sub(which + 1).unwrap_or(which);
     let all = |which: &[Which]| which.iter().map(|which| at(*which)).collect::<Vec<_>>();
     let by = |who: Who, which: Which| images.get(at(which)).map_or(who, |image| (image.who + who) % 2);
@@ -140,7 +141,7 @@ async fn run(ops: &[Op]) {
 
 #[test]
 fn any_sequence_of_calls_is_answered_as_the_model_says() {
-    if !super::stores::in_place() {
+    if !super::store_rules::in_place() {
         // The model knows one place for an upload.
         return;
     }

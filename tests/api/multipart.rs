@@ -1,7 +1,7 @@
 //! Uploads in parts: what each URL allows, going on after any interruption, completing once, leaving nothing behind.
 
 mod ending;
-mod interrupted;
+mod resumption;
 
 use std::time::Duration;
 
@@ -166,7 +166,7 @@ async fn from_parts_to_the_gallery() {
 #[tokio::test]
 async fn a_parts_url_takes_exactly_its_bytes() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[super::stores::PART_CHECKSUM]).await {
+    if !app.store_keeps(&[super::store_rules::PART_CHECKSUM]).await {
         return;
     }
     let ada = app.user().await;
@@ -214,7 +214,7 @@ async fn a_parts_url_takes_exactly_its_bytes() {
     let key = format!("u/{}/{}", ada.id, ticket.id());
     let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(key);
     let head = head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap();
-    if app.store_keeps(&[super::stores::PARTS_SUMMED]).await {
+    if app.store_keeps(&[super::store_rules::PARTS_SUMMED]).await {
         assert!(head.checksum_sha256().unwrap().ends_with("-3"), "S3 proved every part: {head:?}");
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use self::collector::{Collector, Span};
 use super::{
     app::{PASSWORD, TestApp, declared, unique_png},
-    process::{Client, Process},
+    process_client::{Client, Process},
     serve::Settings,
 };
 

@@ -1,7 +1,7 @@
 //! A database or a store that says nothing: every call is answered in time, nothing piles up meanwhile, and all works again soon
 //! after it has come back.
 
-pub mod hole;
+pub mod black_hole;
 mod mongodb;
 mod s3;
 
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::{
     app::{PASSWORD, TestApp, declared, unique_png},
-    hostile::memory,
-    process::{Client, Process},
+    hostile_clients::memory,
+    process_client::{Client, Process},
     serve::Settings,
 };
 

@@ -13,7 +13,7 @@ use tokio::sync::Barrier;
 
 use super::{
     app::{Answer, Caller, TestApp, unique_png},
-    stores::{ONCE, OVERLAP},
+    store_rules::{ONCE, OVERLAP},
 };
 
 /// After the URL and the grace of the default settings: a pending image is due, and a tombstone ends.

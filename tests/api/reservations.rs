@@ -1,8 +1,8 @@
 //! What is counted for a user is never less than what lies in the bucket for them, but for the bounds that docs/quota.md
 //! states; and no user's reservations keep another's waiting.
 
-mod former;
-mod steps;
+mod previous_version;
+mod unfinished_steps;
 
 use std::{collections::HashSet, time::Duration};
 

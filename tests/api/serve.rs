@@ -3,10 +3,10 @@
 mod audit;
 mod clock;
 mod credentials;
+mod environment;
 mod metrics;
 mod secrets;
 mod stopping;
-mod surroundings;
 mod tracing;
 
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use valet::dev::mongod::{Mongod, MongodOptions};
 
-pub use super::process::Settings;
+pub use super::process_client::Settings;
 use super::{
     app::{JWT_SECRET, TestApp},
     dev_mongod::within,
-    process::{Client, Process, listening_at},
+    process_client::{Client, Process, listening_at},
 };
 
 impl Settings {

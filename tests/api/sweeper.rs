@@ -11,7 +11,7 @@ use valet::domain::sweeper::Swept;
 
 use super::{
     app::{TestApp, unique_png},
-    stores::in_place,
+    store_rules::in_place,
 };
 
 const HOUR: Duration = Duration::from_secs(3600);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     app::{TestApp, declared, fixture, sha256, unique_png},
-    stores::{CHECKSUM, COPY_SOURCE},
+    store_rules::{CHECKSUM, COPY_SOURCE},
 };
 
 #[tokio::test]

@@ -7,11 +7,11 @@ use std::{
 };
 
 use super::{
-    check::{Checker, liveness},
+    checker::{Checker, health_cycle},
+    cluster::{Cluster, Options, Patience, Sweeper},
     journal::Journal,
-    load::{Load, Profile, Random},
     servers::set,
-    world::{Options, Patience, Sweeper, World},
+    workload::{Profile, Random, Workload},
 };
 
 /// Clients go on for as long as servers are killed.
@@ -30,21 +30,21 @@ async fn f13_f26_kills_under_load() {
         (number("VALET_FAULTS_KILLS", 10), number("VALET_FAULTS_BATCH", 250), number("VALET_FAULTS_SEED", 1));
     let patience = if kills > 10 { Patience::Real } else { Patience::Hurried };
     let began = Instant::now();
-    let mut world = World::start(Options { servers: 2, sweepers: 1, ..Options::default() }).await;
+    let mut cluster = Cluster::start(Options { servers: 2, sweepers: 1, ..Options::default() }).await;
     let (mut checker, mut done, mut round) = (Checker::default(), 0, 0);
     let (mut ops, mut confirmed, mut slowest) = (0, 0, Duration::ZERO);
     while done < kills {
         let of_batch = batch.min(kills - done);
-        let journal = Arc::new(Journal::create(&world.dir.join(format!("journal-{round}.jsonl"))));
-        let load = Load::start(&world, &journal, Profile { seed: seed + round, patience: PATIENCE, ..Profile::default() });
+        let journal = Arc::new(Journal::create(&cluster.dir.join(format!("journal-{round}.jsonl"))));
+        let load = Workload::start(&cluster, &journal, Profile { seed: seed + round, patience: PATIENCE, ..Profile::default() });
         load.at_work(Duration::from_secs(2)).await;
         let killing = Instant::now();
-        let killed = kill(&world, &mut checker, of_batch, seed + round).await;
+        let killed = kill(&cluster, &mut checker, of_batch, seed + round).await;
         let killing = killing.elapsed();
-        world.heal().await;
+        cluster.heal().await;
         let tally = load.stop().await;
-        let rested = world.quiesce(patience).await;
-        let report = checker.check(&world, &journal, Duration::ZERO).await;
+        let rested = cluster.quiesce(patience).await;
+        let report = checker.check(&cluster, &journal, Duration::ZERO).await;
         println!("after {} kills in {killing:.0?}, at rest after {rested:.0?}: {report}", done + killed);
         report.assert_clean();
         ops += journal.count();
@@ -53,9 +53,9 @@ async fn f13_f26_kills_under_load() {
         done += killed;
         round += 1;
     }
-    liveness::cycle(&world).await;
-    let of_sweepers: u64 = world.sweepers.iter().map(Sweeper::kills).sum();
-    world.stop_sweepers().await;
+    health_cycle::cycle(&cluster).await;
+    let of_sweepers: u64 = cluster.sweepers.iter().map(Sweeper::kills).sum();
+    cluster.stop_sweepers().await;
     println!(
         "kills: {done} of servers, {of_sweepers} of sweepers; {ops} calls, {confirmed} acknowledged confirms, 0 violations; at rest after \
          {slowest:.0?} at most; seeds {seed} to {}; {:.0?} in all",
@@ -65,10 +65,10 @@ async fn f13_f26_kills_under_load() {
 }
 
 /// So many kills, each of a server that runs, while the other goes on: else there is no load to be killed in.
-async fn kill(world: &World, checker: &mut Checker, kills: u64, seed: u64) -> u64 {
-    let before: u64 = world.servers.iter().map(|server| server.kills()).sum();
+async fn kill(cluster: &Cluster, checker: &mut Checker, kills: u64, seed: u64) -> u64 {
+    let before: u64 = cluster.servers.iter().map(|server| server.kills()).sum();
     let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));
-    let killers = world.servers.iter().enumerate().map(|(number, server)| {
+    let killers = cluster.servers.iter().enumerate().map(|(number, server)| {
         let (server, one_at_a_time) = (server.clone(), one_at_a_time.clone());
         let mut random = Random::new(seed ^ ((number as u64 + 1) << 32));
         let share = kills / 2 + if number == 0 { kills % 2 } else { 0 };
@@ -84,10 +84,10 @@ async fn kill(world: &World, checker: &mut Checker, kills: u64, seed: u64) -> u6
     let killers: Vec<_> = killers.collect();
     let (mut random, mut told) = (Random::new(seed), 0);
     while killers.iter().any(|killer| !killer.is_finished()) {
-        checker.sample(world).await;
+        checker.sample(cluster).await;
         tokio::time::sleep(Duration::from_millis(300 + random.next() % 700)).await;
-        world.sweepers.iter().for_each(Sweeper::kill);
-        let killed = world.servers.iter().map(|server| server.kills()).sum::<u64>() - before;
+        cluster.sweepers.iter().for_each(Sweeper::kill);
+        let killed = cluster.servers.iter().map(|server| server.kills()).sum::<u64>() - before;
         if killed >= told + 100 {
             println!("{killed} kills");
             told = killed;
@@ -96,5 +96,5 @@ async fn kill(world: &World, checker: &mut Checker, kills: u64, seed: u64) -> u6
     for killer in killers {
         killer.await.unwrap();
     }
-    world.servers.iter().map(|server| server.kills()).sum::<u64>() - before
+    cluster.servers.iter().map(|server| server.kills()).sum::<u64>() - before
 }

@@ -3,29 +3,29 @@
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
-mod check;
+mod checker;
+mod checker_self_tests;
+#[allow(dead_code, reason = "rows of the fault matrix need all of it")]
+mod cluster;
 #[path = "../support/counts.rs"]
 mod counts;
 #[path = "../support/files.rs"]
 mod files;
 mod journal;
 mod kills;
-mod load;
-mod odd_answers;
+mod misbehaving_store;
 mod pauses;
-mod plants;
 #[path = "../support/program.rs"]
 #[allow(dead_code, reason = "the other test binary needs all of it")]
 mod program;
 mod proxy;
 mod replica_set;
 mod restarts;
-mod rows;
 mod s3_faults;
+mod scenarios;
 #[path = "../support/servers.rs"]
 #[allow(dead_code, reason = "the other test binary needs all of it")]
 mod servers;
-mod shop;
+mod single_server;
 mod tls;
-#[allow(dead_code, reason = "rows of the fault matrix need all of it")]
-mod world;
+mod workload;

@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    check::{Checker, liveness},
+    checker::{Checker, health_cycle},
+    cluster::{Cluster, Options, Patience},
     journal::Journal,
     kills::number,
-    load::{Load, Profile, Random},
-    world::{Options, Patience, World},
+    workload::{Profile, Random, Workload},
 };
 
 /// F26: two servers and three sweepers, one of the servers paused at a time for up to `VALET_FAULTS_PAUSE` (6) seconds: longer than
@@ -16,27 +16,27 @@ use super::{
 async fn f26_paused_servers_under_load() {
     let (pauses, longest) = (number("VALET_FAULTS_PAUSES", 3), number("VALET_FAULTS_PAUSE", 6));
     let seed = number("VALET_FAULTS_SEED", 1);
-    let mut world = World::start(Options { servers: 2, sweepers: 1, ..Options::default() }).await;
+    let mut cluster = Cluster::start(Options { servers: 2, sweepers: 1, ..Options::default() }).await;
     let (mut checker, mut random) = (Checker::default(), Random::new(seed));
-    let journal = Arc::new(Journal::create(&world.dir.join("journal.jsonl")));
-    let load = Load::start(&world, &journal, Profile { clients: 30, seed, ..Profile::default() });
+    let journal = Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));
+    let load = Workload::start(&cluster, &journal, Profile { clients: 30, seed, ..Profile::default() });
     load.at_work(Duration::from_secs(1)).await;
     for _ in 0..pauses {
-        let paused = &world.servers[random.below(world.servers.len())];
+        let paused = &cluster.servers[random.below(cluster.servers.len())];
         paused.signal("-STOP");
-        world.sweepers[0].pause();
+        cluster.sweepers[0].pause();
         tokio::time::sleep(Duration::from_millis(random.next() % (longest * 1000))).await;
-        checker.sample(&world).await;
+        checker.sample(&cluster).await;
         paused.signal("-CONT");
         tokio::time::sleep(Duration::from_millis(random.next() % 1000)).await;
     }
-    world.heal().await;
+    cluster.heal().await;
     load.stop().await;
     let patience = if longest > 6 { Patience::Real } else { Patience::Hurried };
-    let rested = world.quiesce(patience).await;
-    let report = checker.check(&world, &journal, Duration::ZERO).await;
+    let rested = cluster.quiesce(patience).await;
+    let report = checker.check(&cluster, &journal, Duration::ZERO).await;
     println!("{pauses} pauses of up to {longest} s, at rest after {rested:.0?}: {report}");
     report.assert_clean();
-    liveness::cycle(&world).await;
-    world.stop_sweepers().await;
+    health_cycle::cycle(&cluster).await;
+    cluster.stop_sweepers().await;
 }

@@ -4,11 +4,11 @@
 use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use super::{
-    check::check,
+    checker::check,
+    cluster::{Cluster, Options, Patience},
     journal::Journal,
-    load::{Load, Profile},
     servers::set,
-    world::{Options, Patience, World},
+    workload::{Profile, Workload},
 };
 
 /// How long a pod lives on after it was taken out of its service: `preStop`'s sleep.
@@ -19,21 +19,21 @@ const STOP: Duration = Duration::from_secs(30);
 /// Restarts each of two servers twice; `how` stops one.
 async fn no_request_fails(change: fn(super::program::Settings) -> super::program::Settings, withdraws: bool) {
     let change = Box::new(move |_, settings| change(settings));
-    let world = World::start(Options { servers: 2, change, ..Options::default() }).await;
-    let journal = Arc::new(Journal::create(&world.dir.join("journal.jsonl")));
-    let load = Load::start(&world, &journal, Profile { clients: 20, balanced: true, ..Profile::default() });
+    let cluster = Cluster::start(Options { servers: 2, change, ..Options::default() }).await;
+    let journal = Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));
+    let load = Workload::start(&cluster, &journal, Profile { clients: 20, balanced: true, ..Profile::default() });
     load.at_work(Duration::from_secs(1)).await;
     let before = journal.count();
     for _ in 0..2 {
-        for server in &world.servers {
+        for server in &cluster.servers {
             if withdraws {
                 load.balancer.withdrawn[server.number].store(true, Ordering::Relaxed);
                 tokio::time::sleep(BEFORE_STOP).await;
             }
-            assert!(server.stop(STOP).await, "{}", world.log());
+            assert!(server.stop(STOP).await, "{}", cluster.log());
             server.start().await;
             load.balancer.withdrawn[server.number].store(false, Ordering::Relaxed);
-            world.heal().await;
+            cluster.heal().await;
             // Until the balancer has seen it.
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -51,8 +51,8 @@ async fn no_request_fails(change: fn(super::program::Settings) -> super::program
     assert!(failures.is_empty(), "{} of {during} calls failed: {failures:#?}", failures.len());
     println!("4 restarts, {during} calls meanwhile, none failed; {} met a slow dependency or many sign-ins", excused.len());
     assert!(during > 100, "{during} calls are no load");
-    world.quiesce(Patience::Hurried).await;
-    check(&world, &journal, Duration::ZERO).await.assert_clean();
+    cluster.quiesce(Patience::Hurried).await;
+    check(&cluster, &journal, Duration::ZERO).await.assert_clean();
 }
 
 /// O3, F14: as Kubernetes does it.

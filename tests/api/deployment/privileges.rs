@@ -17,7 +17,7 @@ use valet::{
 
 use super::{
     file,
-    tap::{Asked, Tap},
+    s3_recorder::{Asked, Tap},
 };
 use crate::app::{Caller, PASSWORD, TestApp, declared, fixture, s3_is_local, sha256, unique_png};
 

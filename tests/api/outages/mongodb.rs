@@ -2,7 +2,7 @@
 
 use valet::dev::mongod::{Mongod, MongodOptions};
 
-use super::{hole::Hole, *};
+use super::{black_hole::Hole, *};
 use crate::dev_mongod::within;
 
 /// Calls of every kind, on what there is.

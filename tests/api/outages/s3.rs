@@ -1,6 +1,6 @@
 //! A store that says nothing.
 
-use super::{hole::Hole, *};
+use super::{black_hole::Hole, *};
 use crate::app::finalize;
 
 /// The longest that putting parts together may take.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Settings;
 use crate::{
     app::{PASSWORD, TestApp},
-    process::{Client, Process},
+    process_client::{Client, Process},
 };
 
 const OTHER: &str = "seven green kites over the bay";

@@ -7,8 +7,8 @@ use super::Settings;
 use crate::{
     app::{JWT_SECRET, PASSWORD, TestApp, declared, s3_is_local, unique_png},
     oidc::provider::{AUDIENCE, Key, Provider},
-    outages::hole::Hole,
-    process::{Client, Process},
+    outages::black_hole::Hole,
+    process_client::{Client, Process},
 };
 
 const CANARY: &str = "canary-7f3a";

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::Settings;
-use crate::{app::TestApp, process::Process};
+use crate::{app::TestApp, process_client::Process};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
@@ -63,7 +63,7 @@ async fn lines_for_people_say_it_too() {
             line.split("address=").nth(1).map(|address| address.trim().to_owned())
         };
         let address = process.find(address).await;
-        (process, crate::process::Client::of(format!("http://{address}")))
+        (process, crate::process_client::Client::of(format!("http://{address}")))
     };
     let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", "for-people");
     assert_eq!(request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00")).send().await.unwrap().status(), 200);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    process::{Client, Process},
+    process_client::{Client, Process},
     serve::Settings,
 };
 

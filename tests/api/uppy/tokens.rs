@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     app::PASSWORD,
-    process::{Client, Process},
+    process_client::{Client, Process},
 };
 use reqwest::Method;
 use valet::config::Rate;

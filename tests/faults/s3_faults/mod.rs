@@ -3,7 +3,7 @@
 //!
 //! Addressing is by path. What happens to connections, whatever they carry, is in `proxy`.
 
-mod misdeed;
+mod misbehavior;
 mod operation;
 #[cfg(test)]
 mod tests;
@@ -30,7 +30,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::servers::servers;
 
 pub use self::{
-    misdeed::{Answer, Misdeed},
+    misbehavior::{Answer, Misbehavior},
     operation::Operation,
 };
 
@@ -48,19 +48,19 @@ pub struct Rule {
     hits: Arc<AtomicU64>,
     /// A part of the path or the query; all requests have the empty one.
     named: String,
-    misdeed: Misdeed,
+    misbehavior: Misbehavior,
 }
 
 impl Rule {
     /// For each of these operations.
-    pub fn new(operations: &[Operation], misdeed: Misdeed) -> Self {
+    pub fn new(operations: &[Operation], misbehavior: Misbehavior) -> Self {
         let (left, hits) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::default());
-        Self { operations: operations.to_vec(), share: 100, left, hits, named: String::new(), misdeed }
+        Self { operations: operations.to_vec(), share: 100, left, hits, named: String::new(), misbehavior }
     }
 
     /// For every operation.
-    pub fn all(misdeed: Misdeed) -> Self {
-        Self::new(&Operation::ALL, misdeed)
+    pub fn all(misbehavior: Misbehavior) -> Self {
+        Self::new(&Operation::ALL, misbehavior)
     }
 
     /// For so many of a hundred, taken at random.
@@ -184,7 +184,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         rules.iter().find(|rule| rule.takes(operation, request.uri(), chance)).cloned()
     };
     match rule {
-        Some(rule) => rule.misdeed.commit(request, &shared).await,
+        Some(rule) => rule.misbehavior.commit(request, &shared).await,
         None => shared.forward(request).await,
     }
 }

@@ -12,7 +12,7 @@ use hyper::{Method, Request, Response, server::conn::http1, service::service_fn}
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-use super::{Answer, Misdeed, Operation, Rule, S3Faults};
+use super::{Answer, Misbehavior, Operation, Rule, S3Faults};
 
 /// Answers with the request's Host, path and query.
 async fn upstream() -> SocketAddr {
@@ -70,21 +70,21 @@ async fn what_no_rule_takes_passes_with_its_host_and_query() {
 #[tokio::test]
 async fn each_misdeed_is_committed_as_often_as_its_rule_says() {
     let faults = S3Faults::start(upstream().await).await;
-    let hits = faults.add(Rule::all(Misdeed::error(403, "AccessDenied")).at_most(1));
+    let hits = faults.add(Rule::all(Misbehavior::error(403, "AccessDenied")).at_most(1));
     let (status, body) = get(&faults, "/b/k").await.unwrap();
     assert!(status == 403 && body.contains("<Code>AccessDenied</Code>"), "{body}");
     assert_eq!(get(&faults, "/b/k").await.unwrap().0, 200);
     assert_eq!(hits.load(SeqCst), 1);
 
-    faults.add(Rule::new(&[Operation::GetObject], Misdeed::changes(|answer| answer.set("etag", "\"other\""))));
+    faults.add(Rule::new(&[Operation::GetObject], Misbehavior::changes(|answer| answer.set("etag", "\"other\""))));
     let answer = reqwest::get(format!("{}/b/k", faults.endpoint())).await.unwrap();
     assert_eq!(answer.headers()["etag"], "\"other\"");
-    for misdeed in [Misdeed::LosesAnswer, Misdeed::HangsUp, Misdeed::BreaksOff(3)] {
-        faults.add(Rule::new(&[Operation::GetObject], misdeed));
+    for misbehavior in [Misbehavior::LosesAnswer, Misbehavior::HangsUp, Misbehavior::BreaksOff(3)] {
+        faults.add(Rule::new(&[Operation::GetObject], misbehavior));
         assert!(get(&faults, "/b/k").await.is_err());
         assert_eq!(get(&faults, "/b?list-type=2").await.unwrap().0, 200, "another operation");
     }
-    for slow in [Misdeed::Waits(Duration::from_millis(200)), Misdeed::Trickles(100)] {
+    for slow in [Misbehavior::Waits(Duration::from_millis(200)), Misbehavior::Trickles(100)] {
         faults.heal();
         faults.add(Rule::all(slow));
         let began = Instant::now();
@@ -96,7 +96,7 @@ async fn each_misdeed_is_committed_as_often_as_its_rule_says() {
 #[tokio::test]
 async fn a_share_is_one() {
     let faults = S3Faults::start(upstream().await).await;
-    let hits = faults.add(Rule::all(Misdeed::Says(Answer::html(503))).share(50));
+    let hits = faults.add(Rule::all(Misbehavior::Says(Answer::html(503))).share(50));
     for _ in 0..200 {
         get(&faults, "/b/k").await.unwrap();
     }

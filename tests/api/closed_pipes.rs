@@ -1,0 +1,70 @@
+//! A command whose reader goes away (`valet openapi | head -1`) ends quietly, whatever it prints.
+
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::{app::TestApp, process_client::Settings};
+
+/// How a command is run, and whether it stays until it is told to stop.
+const COMMANDS: [(&str, &[&str], bool); 10] = [
+    ("openapi", &["openapi"], false),
+    ("check", &["check"], false),
+    ("sweep", &["sweep"], false),
+    ("sweep", &["sweep", "--orphans", "--before", "2026-01-01T00:00:00Z"], false),
+    ("recount", &["recount"], false),
+    ("join", &["join", "--yes"], false),
+    ("passwd", &["passwd", "nobody@example.com"], false),
+    ("help", &["help"], false),
+    ("serve", &["serve"], true),
+    ("dev", &["dev", "--bind", "127.0.0.1:0", "--s3-bind", "127.0.0.1:0"], true),
+];
+
+fn valet() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_valet"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_minds_that_its_reader_goes_away() {
+    let app = TestApp::start().await;
+    app.user().await;
+    for (_, arguments, stays) in COMMANDS {
+        let folder = std::env::temp_dir().join(format!("valet-pipe-{}", uuid::Uuid::new_v4().simple()));
+        let mut command = valet();
+        command.args(arguments).envs(Settings::of(&app).0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if arguments[0] == "dev" {
+            command.args(["--data-dir", folder.to_str().unwrap()]);
+        }
+        let mut child = command.spawn().unwrap();
+        drop(child.stdout.take());
+        let began = Instant::now();
+        while child.try_wait().unwrap().is_none() && !(stays && began.elapsed() > Duration::from_secs(3)) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{arguments:?} still runs");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if stays {
+            assert_eq!(child.try_wait().unwrap(), None, "{arguments:?} goes on");
+            assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        }
+        let done = child.wait_with_output().unwrap();
+        let err = String::from_utf8_lossy(&done.stderr);
+        assert!(!err.contains("panicked") && !err.to_lowercase().contains("broken pipe"), "{arguments:?}: {err}");
+        // There is no such account; the others succeed, but for what the check may find.
+        let expected = if matches!(arguments[0], "passwd" | "check") { vec![0, 1] } else { vec![0] };
+        assert!(done.status.code().is_some_and(|code| expected.contains(&code)), "{arguments:?}: {:?} {err}", done.status);
+        let _ = std::fs::remove_dir_all(&folder);
+    }
+}
+
+#[test]
+fn every_command_is_tried() {
+    let help = String::from_utf8(valet().arg("--help").output().unwrap().stdout).unwrap();
+    let listed = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1).take_while(|line| !line.is_empty());
+    let listed: std::collections::BTreeSet<_> = listed
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(listed.len() > 6, "{help}");
+    assert_eq!(listed, COMMANDS.iter().map(|(name, ..)| *name).collect(), "{help}");
+}

@@ -1,0 +1,273 @@
+//! Files as confirm meets them: what looking at one costs, why one is refused, and the names of its type.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valet::config::Finalize;
+
+use super::{
+    app::{TestApp, declared, fixture, s3_is_local, unique_png},
+    doctor::store_defects::{Defect, Proxy},
+    relay::{forward, listen},
+};
+
+/// plain.heic with `filler` bytes of pixels before its index, as Samsung's camera writes it.
+fn index_behind_pixels(filler: usize) -> Vec<u8> {
+    let plain = fixture("plain.heic");
+    let length = |at: usize| u32::from_be_bytes(plain[at..at + 4].try_into().unwrap()) as usize;
+    let (meta, data) = (length(0), length(0) + length(length(0)));
+    assert_eq!((&plain[meta + 4..meta + 8], &plain[data + 4..data + 8]), (&b"meta"[..], &b"mdat"[..]));
+    let pixels = [vec![0; filler], plain[data + 8..].to_vec()].concat();
+    let mut index = plain[meta..data].to_vec();
+    let bytes_of = |value: usize| u32::try_from(value).unwrap().to_be_bytes();
+    let (old, new) = (bytes_of(data + 8), bytes_of(meta + 8 + filler));
+    let iloc = index.windows(4).position(|window| window == b"iloc").unwrap();
+    let offset = iloc + index[iloc..].windows(4).position(|window| window == old).unwrap();
+    index[offset..offset + 4].copy_from_slice(&new);
+    [&plain[..meta], &bytes_of(pixels.len() + 8), b"mdat", &pixels, &index].concat()
+}
+
+/// A JPEG of 80x120 whose orientation lies behind `count` segments of 64 KiB.
+fn orientation_behind(count: usize) -> Vec<u8> {
+    let (plain, turned) = (fixture("plain.jpg"), fixture("orientation-6.jpg"));
+    let exif = turned.windows(4).position(|window| window == b"Exif").unwrap() - 4;
+    let length = 2 + usize::from(u16::from_be_bytes([turned[exif + 2], turned[exif + 3]]));
+    let segment = [&[0xFF, 0xED, 0xFF, 0xFF], &[b'A'; 0xFFFD][..]].concat();
+    [&plain[..2], &segment.repeat(count), &turned[exif..exif + length], &plain[2..]].concat()
+}
+
+/// Counts the requests for each object.
+async fn counting(store: &TestApp) -> (String, Arc<Mutex<BTreeMap<String, u64>>>) {
+    let upstream = store.config.s3.endpoint.as_deref().unwrap().to_owned();
+    let counts = Arc::new(Mutex::new(BTreeMap::new()));
+    let (http, counted) = (store.http.clone(), counts.clone());
+    let endpoint = listen(move |request: hyper::Request<hyper::body::Incoming>| {
+        let (http, upstream, counted) = (http.clone(), upstream.clone(), counted.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            if parts.uri.path().contains("/u/") {
+                let method = parts.method.as_str();
+                *counted.lock().unwrap().entry(method.to_owned()).or_default() += 1;
+                if method == "GET" {
+                    let range = parts.headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap();
+                    let (from, to) = range.split_once('-').unwrap();
+                    let bytes = to.parse::<u64>().unwrap() + 1 - from.parse::<u64>().unwrap();
+                    *counted.lock().unwrap().entry("bytes".to_owned()).or_default() += bytes;
+                }
+            }
+            Ok(forward(&http, &upstream, &parts, body).await)
+        }
+    })
+    .await;
+    (endpoint, counts)
+}
+
+#[tokio::test]
+async fn looking_at_an_ordinary_file_takes_one_head_and_one_range() {
+    if !s3_is_local() {
+        return;
+    }
+    let store = TestApp::start().await;
+    let (endpoint, counts) = counting(&store).await;
+    // URLs name the store itself: what the client does is not counted.
+    let app = TestApp::beside(&store, |config| {
+        config.s3.finalize = Finalize::InPlace;
+        config.s3.public_endpoint = config.s3.endpoint.replace(endpoint.parse().unwrap());
+    })
+    .await;
+    let ada = app.user().await;
+    let ordinary = [
+        ("plain.jpg", "image/jpeg"),
+        ("ultra-hdr.jpg", "image/jpeg"),
+        ("palette.png", "image/png"),
+        ("animated.gif", "image/gif"),
+        ("lossy.webp", "image/webp"),
+        ("alpha.webp", "image/webp"),
+        ("animated.webp", "image/webp"),
+        ("plain.avif", "image/avif"),
+        ("animated.avif", "image/avif"),
+        ("iphone.heic", "image/heic"),
+    ];
+    let ordinary = ordinary.map(|(name, content_type)| (name, content_type, fixture(name), 1, 1 << 16));
+    let others = [
+        ("index behind 3 MB of pixels", "image/heic", index_behind_pixels(3_000_000), 2, 1 << 17),
+        ("orientation behind 2 MB of segments", "image/jpeg", orientation_behind(32), 5, 3 << 20),
+        ("orientation behind 14 MB of segments", "image/jpeg", orientation_behind(220), 16, 16 << 20),
+    ];
+    for (name, content_type, bytes, ranges, most) in ordinary.into_iter().chain(others) {
+        let ticket = ada.issue("a", content_type, &bytes).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200, "{name}");
+        counts.lock().unwrap().clear();
+        let image = ada.confirm(ticket.id()).await;
+        assert_eq!(image.status, 200, "{name}: {image:?}");
+        let counts = counts.lock().unwrap().clone();
+        assert_eq!(counts["HEAD"], 1, "{name}: {counts:?}");
+        assert!(counts["GET"] <= ranges && counts["bytes"] <= most, "{name}: {counts:?}");
+        if name.starts_with("orientation behind") {
+            assert_eq!((&image.json["width"], &image.json["height"]), (&json!(80), &json!(120)), "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_knows_no_ranges_is_read_from_the_beginning() {
+    if !s3_is_local() {
+        return;
+    }
+    let store = TestApp::start().await;
+    let proxy = Proxy::start(&store, Defect::IgnoresRanges).await;
+    let app = TestApp::beside(&store, |config| {
+        config.s3.finalize = Finalize::InPlace;
+        config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+    })
+    .await;
+    let image = app.user().await.upload("a.heic", "image/heic", &index_behind_pixels(1_500_000)).await;
+    assert_eq!((&image["width"], &image["height"]), (&json!(120), &json!(80)));
+}
+
+#[tokio::test]
+async fn a_refusal_says_why_and_repeats_nothing_of_the_callers() {
+    let app = TestApp::start().await;
+    let mut wide = fixture("plain.png")[..33].to_vec();
+    wide[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
+    wide[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
+    let crc = crc32(&wide[12..29]).to_be_bytes();
+    wide[29..].copy_from_slice(&crc);
+    let wide = [&wide, &fixture("plain.png")[33..]].concat();
+    let mut damaged = unique_png();
+    damaged[30] ^= 1;
+    let hierarchical = {
+        let mut file = fixture("plain.jpg");
+        let frame = file.windows(2).position(|window| window == b"\xFF\xC0").unwrap();
+        file[frame + 1] = 0xC5;
+        file
+    };
+    let cases = [
+        ("image/jpeg", fixture("lossy.webp"), "it is a WebP image (image/webp)"),
+        ("image/webp", fixture("plain.jpg"), "it is a JPEG image (image/jpeg)"),
+        ("image/jpeg", unique_png(), "it is a PNG image (image/png)"),
+        ("image/jpeg", fixture("plain.gif"), "it is a GIF image (image/gif)"),
+        ("image/heic", fixture("plain.avif"), "it is an AVIF image (image/avif)"),
+        ("image/avif", fixture("plain.heic"), "it is a HEIC or HEIF image (image/heic or image/heif)"),
+        (
+            "image/png",
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(),
+            "it is not a JPEG, PNG, WebP, GIF, AVIF or HEIF image",
+        ),
+        ("image/png", wide, "too many pixels"),
+        ("image/png", damaged, "headers are damaged"),
+        ("image/jpeg", fixture("plain.jpg")[..200].to_vec(), "cut short"),
+        ("image/jpeg", hierarchical, "no decoder reads"),
+        ("image/gif", b"GIF89a\x01\0\x01\0\0\0\0\x3B".to_vec(), "contains no picture"),
+        ("image/gif", b"GIF89a\0\0\0\0\0\0\0\x2C\0\0\0\0\0\0\0\0\0".to_vec(), "a width or height of zero"),
+    ];
+    for (at, (content_type, bytes, why)) in cases.into_iter().enumerate() {
+        let ada = app.user().await;
+        let ticket = ada.issue("private-name", content_type, &bytes).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+        // The sweeper finds every other one.
+        if at % 2 == 1 {
+            let swept = app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(3 * 3600)).await;
+            assert_eq!(swept.rejected, 1, "{why}");
+        }
+        for answer in [ada.confirm(ticket.id()).await, ada.act(&format!("/api/images/{}/renew", ticket.id())).await] {
+            assert_eq!(answer.problem(), (422, "content_mismatch"), "{why}: {answer:?}");
+            let detail = answer.json["detail"].as_str().unwrap();
+            assert!(detail.contains(why) && !detail.contains("private-name"), "{why}: {detail}");
+        }
+        let many = ada.post("/api/images/confirm", json!({ "ids": [ticket.id()] })).await;
+        let detail = many.json["results"][0]["problem"]["detail"].as_str().unwrap();
+        assert!(detail.contains(why), "{why}: {detail}");
+    }
+    // A record that does not say why is one of an earlier version.
+    let ada = app.user().await;
+    let ticket = ada.issue("a.png", "image/png", b"<svg/>").await;
+    assert_eq!(app.put(&ticket.json["upload"], b"<svg/>".to_vec()).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 422);
+    let images = app.db.collection::<mongodb::bson::Document>("images");
+    let id = mongodb::bson::doc! { "_id": ticket.id() };
+    for change in [
+        mongodb::bson::doc! { "$set": { "rejectionCause": "of a later version" } },
+        mongodb::bson::doc! { "$unset": { "rejectionCause": "" } },
+    ] {
+        images.update_one(id.clone(), change).await.unwrap();
+        let answer = ada.confirm(ticket.id()).await;
+        assert_eq!(answer.problem(), (422, "content_mismatch"));
+        assert!(answer.json["detail"].as_str().unwrap().contains("is not an image of the declared type"), "{answer:?}");
+    }
+}
+
+/// The CRC-32 of PNG, bit by bit (PNG 3rd ed., annex D).
+fn crc32(bytes: &[u8]) -> u32 {
+    let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)));
+    !bytes.iter().fold(u32::MAX, byte)
+}
+
+/// Media types as clients send them, and the registered name.
+const NAMES: [(&str, &str); 11] = [
+    ("image/jpg", "image/jpeg"),
+    ("IMAGE/JPG", "image/jpeg"),
+    ("image/pjpeg", "image/jpeg"),
+    ("image/jfif", "image/jpeg"),
+    ("image/x-png", "image/png"),
+    ("image/apng", "image/png"),
+    ("image/vnd.mozilla.apng", "image/png"),
+    ("image/x-webp", "image/webp"),
+    ("image/avif-sequence", "image/avif"),
+    ("image/heic-sequence", "image/heic"),
+    ("image/heif-sequence", "image/heif"),
+];
+
+#[tokio::test]
+async fn a_media_type_is_known_by_its_other_names_on_all_ways_in() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for (at, (name, registered)) in NAMES.into_iter().enumerate() {
+        let bytes = format!("{at} {name}").into_bytes();
+        let single = ada.issue("a", name, &bytes).await;
+        assert_eq!(single.json["upload"]["headers"]["content-type"], registered, "{name}: {single:?}");
+        let batch =
+            ada.post("/api/images/upload/batch", json!({ "items": [declared("a", name, &[&bytes[..], b"2"].concat())] })).await;
+        let headers = &batch.json["results"][0]["ticket"]["upload"]["headers"];
+        assert_eq!(headers["content-type"], registered, "{name}: {batch:?}");
+        let parts = ada.post("/api/images/multipart", json!({ "fileName": "a", "contentType": name, "size": 6 << 20 })).await;
+        assert_eq!(parts.status, 201, "{name}: {parts:?}");
+        let form = app.anonymous().get(&format!("/uppy/{}/s3/params?filename=a&type={name}", ada.uppy().await)).await;
+        assert_eq!(form.json["fields"]["content-type"], registered, "{name}: {form:?}");
+        let path = format!("/uppy/{}/s3/multipart", ada.uppy().await);
+        let opened = app.anonymous().post(&path, json!({ "filename": "a", "type": name, "metadata": {} })).await;
+        assert_eq!(opened.status, 200, "{name}: {opened:?}");
+        let open = ada.get("/api/images/pending?limit=100").await;
+        let types: Vec<&Value> = open.json["uploads"].as_array().unwrap().iter().map(|upload| &upload["contentType"]).collect();
+        assert_eq!(types.len(), 5 * (at + 1));
+        assert!(types[..5].iter().all(|kept| **kept == registered), "{name}: {types:?}");
+    }
+    // A preview's too.
+    let mut with_preview = declared("a", "image/png", b"with a preview");
+    with_preview["preview"] = json!({ "contentType": "image/jpg", "size": 7, "sha256": with_preview["sha256"] });
+    let ticket = ada.post("/api/images/upload", with_preview).await;
+    assert_eq!(ticket.json["previewUpload"]["headers"]["content-type"], "image/jpeg", "{ticket:?}");
+    // Extensions, for clients that send no type.
+    for (extension, registered) in [
+        ("HIF", "image/heif"),
+        ("jfif", "image/jpeg"),
+        ("jpe", "image/jpeg"),
+        ("apng", "image/png"),
+        ("avifs", "image/avif"),
+        ("heics", "image/heic"),
+    ] {
+        let form = app.anonymous().get(&format!("/uppy/{}/s3/params?filename=a.{extension}", ada.uppy().await)).await;
+        assert_eq!(form.json["fields"]["content-type"], registered, "{extension}: {form:?}");
+    }
+    // The bytes prove the type whatever its name was.
+    let image = app.user().await.upload("a.jpg", "image/jpg", &fixture("plain.jpg")).await;
+    assert_eq!(image["contentType"], "image/jpeg");
+}

@@ -1,0 +1,308 @@
+//! Every forged credential against every operation of the document that takes one: each is refused, nothing that is stored
+//! changes, and the audit log has each as what it was.
+//!
+//! Where an operation takes its credential is read from the document: as a bearer, in its path, or in its body. All that is
+//! wrong with a request is the credential: it names what there is, so that it would do something.
+
+use std::collections::BTreeMap;
+
+use futures_util::TryStreamExt;
+use mongodb::bson::{DateTime, Document, doc};
+
+use super::*;
+use crate::{
+    app::{PASSWORD, unique_png},
+    openapi::Operation,
+    process_client::{Client, Process},
+    serve::Settings,
+};
+
+/// Where an operation takes its credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Slot {
+    Bearer,
+    Path,
+    RefreshToken,
+}
+
+fn slots(operation: &Operation) -> Vec<Slot> {
+    let has_refresh_token = operation.body().is_some_and(|body| body.get("refreshToken").is_some());
+    let all = [
+        (Slot::Bearer, operation.is_protected()),
+        (Slot::Path, operation.path.contains("{token}")),
+        (Slot::RefreshToken, has_refresh_token),
+    ];
+    all.into_iter().filter_map(|(slot, is_there)| is_there.then_some(slot)).collect()
+}
+
+/// A credential that must do nothing, and what becomes of it.
+struct Forged {
+    what: &'static str,
+    token: String,
+    status: u16,
+    code: &'static str,
+    /// Of its line in the audit log, and the `reason` there.
+    event: &'static str,
+    reason: &'static str,
+}
+
+fn forged(what: &'static str, token: String, code: &'static str, reason: &'static str) -> Forged {
+    Forged { what, token, status: 401, code, event: "token_refused", reason }
+}
+
+/// A user as a client of the server knows them.
+struct User {
+    id: String,
+    client: Client,
+    refresh: String,
+    session: String,
+    claims: Value,
+    path: String,
+}
+
+async fn user(base: &str) -> User {
+    let mut client = Client::of(base);
+    let body = json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD });
+    let (status, session) = client.post("/api/auth/signup", &body).await;
+    assert_eq!(status, 201, "{session}");
+    let token = session["token"].as_str().unwrap().to_owned();
+    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap();
+    client.token = Some(token);
+    let (_, uppy) = client.post("/api/uppy/session", &json!({})).await;
+    User {
+        id: session["user"]["id"].as_str().unwrap().to_owned(),
+        refresh: session["refreshToken"].as_str().unwrap().to_owned(),
+        session: claims["sid"].as_str().unwrap().to_owned(),
+        path: uppy["token"].as_str().unwrap().to_owned(),
+        client,
+        claims,
+    }
+}
+
+/// With the letters' case turned in its last third, where a JWT has its signature and a refresh token its secret; but for the
+/// last, not all of whose bits count.
+fn re_cased(token: &str) -> String {
+    let (head, tail) = token.split_at(token.len() * 2 / 3 + 1);
+    let (middle, last) = tail.split_at(tail.len() - 1);
+    let turned = middle.chars().map(|c| if c.is_ascii_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() });
+    head.to_owned() + &turned.collect::<String>() + last
+}
+
+fn truncated(token: &str) -> String {
+    token[..token.len() - 1].to_owned()
+}
+
+/// JWTs with one thing wrong each, under this header. `good` is one with nothing wrong.
+fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, good: &str) -> Vec<Forged> {
+    let claims = &ada.claims;
+    let now = time::OffsetDateTime::now_utc().unix_timestamp();
+    let expired = with(&with(claims, "exp", json!(now - 1)), "iat", json!(now - 600));
+    let sign = |claims: &Value| forge(header, claims);
+    let made_up = signed(&header.to_string(), &claims.to_string(), hmac::HMAC_SHA256, b"a made-up secret of thirty-two bytes");
+    vec![
+        forged("a made-up secret", made_up, "token_invalid", "invalid"),
+        forged("no signature", good.rsplit_once('.').unwrap().0.to_owned() + ".", "token_invalid", "invalid"),
+        forged("expired", sign(&expired), "token_expired", "expired"),
+        forged("a foreign issuer", sign(&with(claims, "iss", json!("https://id.example"))), "token_invalid", "invalid"),
+        forged("a foreign audience", sign(&with(claims, "aud", json!("other"))), "token_invalid", "invalid"),
+        forged("another user's session", sign(&with(claims, "sid", json!(eve.session))), "session_ended", "session ended"),
+        forged("another user", sign(&with(claims, "sub", json!(eve.id))), "session_ended", "session ended"),
+        forged(
+            "no such session",
+            sign(&with(claims, "sid", json!(uuid::Uuid::now_v7().to_string()))),
+            "session_ended",
+            "session ended",
+        ),
+        forged("a session that is over", sign(ended), "session_ended", "session ended"),
+        forged("the session's id", ada.session.clone(), "token_invalid", "invalid"),
+        forged("truncated", truncated(good), "token_invalid", "invalid"),
+        forged("re-cased", re_cased(good), "token_invalid", "invalid"),
+        forged("a refresh token", ada.refresh.clone(), "token_invalid", "invalid"),
+    ]
+}
+
+fn forged_for(slot: Slot, ada: &User, eve: &User, ended: &Value) -> Vec<Forged> {
+    let good = ada.client.token.clone().unwrap();
+    match slot {
+        Slot::Bearer => {
+            let mut all = forged_jwts(&header(), ada, eve, ended, &good);
+            all.push(forged("a token for the path", ada.path.clone(), "token_invalid", "invalid"));
+            all
+        }
+        Slot::Path => {
+            let mut all = forged_jwts(&with(&header(), "typ", json!("uppy+jwt")), ada, eve, ended, &ada.path);
+            all.push(forged("an access token", good, "token_invalid", "invalid"));
+            for one in &mut all {
+                one.reason = match one.reason {
+                    "invalid" => "invalid in a path",
+                    "expired" => "expired in a path",
+                    other => other,
+                };
+            }
+            all
+        }
+        Slot::RefreshToken => panic!("its answers depend on the operation"),
+    }
+}
+
+/// The bytes of a refresh token, with another session's id or secret.
+fn refresh_token(session: &str, secret: &[u8]) -> String {
+    base64([&[1][..], uuid::Uuid::parse_str(session).unwrap().as_bytes(), secret].concat())
+}
+
+fn forged_refresh_tokens(operation: &str, ada: &User, eve: &User, expired: &str) -> Vec<Forged> {
+    let (refused, is_logout) = match operation {
+        "refresh_session" => ("refresh_refused", false),
+        "log_out" => ("logout_refused", true),
+        _ => panic!("{operation} takes a refresh token: say here what it does with forged ones"),
+    };
+    let bytes = |user: &User| URL_SAFE_NO_PAD.decode(&user.refresh).unwrap();
+    let (own, hers) = (bytes(ada), bytes(eve));
+    let invalid = |what, token, reason| Forged { what, token, status: 401, code: "token_invalid", event: refused, reason };
+    let over = |what, token| match is_logout {
+        // There is nothing left to end, which is what was asked for.
+        true => Forged { what, token, status: 204, code: "", event: "session_not_found", reason: "" },
+        false => Forged { what, token, status: 401, code: "session_ended", event: refused, reason: "session ended" },
+    };
+    let unknown = "unknown secret";
+    vec![
+        invalid("a made-up secret", refresh_token(&ada.session, &[7; 32]), unknown),
+        invalid("another session's secret", refresh_token(&ada.session, &hers[17..]), unknown),
+        invalid("its secret under another session", refresh_token(&eve.session, &own[17..]), unknown),
+        invalid("another first bit", refresh_token(&ada.session, &[&[own[17] ^ 0x80], &own[18..]].concat()), unknown),
+        invalid("another last bit", refresh_token(&ada.session, &[&own[17..48], &[own[48] ^ 1]].concat()), unknown),
+        invalid("re-cased", re_cased(&ada.refresh), unknown),
+        invalid("truncated", truncated(&ada.refresh), "malformed"),
+        invalid("the session's id", ada.session.clone(), "malformed"),
+        invalid("another version", base64([&[2], &own[1..]].concat()), "malformed"),
+        invalid("an access token", ada.client.token.clone().unwrap(), "malformed"),
+        invalid("a token for the path", ada.path.clone(), "malformed"),
+        over("no such session", refresh_token(&uuid::Uuid::now_v7().to_string(), &own[17..])),
+        over("a session that has expired", expired.to_owned()),
+    ]
+}
+
+/// A request that would do something if its credential were good.
+fn request(operation: &Operation, ada: &User, image: &str, slot: Slot, token: &str) -> (String, Option<Value>) {
+    let filled = |segment: &str| match segment {
+        "{token}" if slot == Slot::Path => token.to_owned(),
+        "{id}" if operation.path.contains("/sessions/") => ada.session.clone(),
+        segment if segment.starts_with('{') => image.to_owned(),
+        segment => segment.to_owned(),
+    };
+    let mut path = operation.path.split('/').map(filled).collect::<Vec<_>>().join("/");
+    let parameters = operation.described["parameters"].as_array().into_iter().flatten();
+    let required = parameters.filter(|parameter| parameter["in"] == "query" && parameter["required"] == true);
+    let pair = |parameter: &Value| match parameter["name"].as_str().unwrap() {
+        "key" => format!("key=u/{}/{image}", ada.id),
+        name => format!("{name}={}", parameter["example"].as_str().unwrap()),
+    };
+    let query: Vec<_> = required.map(pair).collect();
+    if !query.is_empty() {
+        path = format!("{path}?{}", query.join("&"));
+    }
+    let mut body = operation.body().cloned();
+    for (name, value) in body.as_mut().and_then(Value::as_object_mut).into_iter().flatten() {
+        match name.as_str() {
+            "ids" => *value = json!([image]),
+            "password" | "currentPassword" => *value = PASSWORD.into(),
+            "refreshToken" if slot == Slot::RefreshToken => *value = token.into(),
+            _ => {}
+        }
+    }
+    (path, body)
+}
+
+/// Everything that is stored.
+async fn stored(app: &TestApp) -> BTreeMap<String, Vec<Document>> {
+    let mut all = BTreeMap::new();
+    for name in app.db.list_collection_names().await.unwrap() {
+        let found = app.db.collection::<Document>(&name).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
+        all.insert(name, found.try_collect().await.unwrap());
+    }
+    all
+}
+
+/// The audit log's lines, by the id of their request.
+fn audited(process: &Process) -> BTreeMap<String, Vec<Value>> {
+    let mut all = BTreeMap::<_, Vec<_>>::new();
+    for line in process.err().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        if line["target"] == "audit" && line["event"].is_string() {
+            all.entry(line["span"]["id"].as_str().unwrap_or_default().to_owned()).or_default().push(line);
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_forged_credential_changes_anything_at_any_operation() {
+    let app = TestApp::start().await;
+    let settings =
+        Settings::of(&app).but("RUST_LOG", "audit=info,valet=info").but("RATE_LIMIT", "off").but("SWEEP_INTERVAL", "1h");
+    let (process, client) = settings.listening().await;
+    let (ada, eve) = (user(&client.base).await, user(&client.base).await);
+    let (image, _) = ada.client.upload(&unique_png()).await;
+    let image = image["id"].as_str().unwrap();
+    // A session that is over, and one that has expired without being used.
+    let (over, expired) = (user(&client.base).await, user(&client.base).await);
+    assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": over.refresh })).await.0, 204);
+    let past = doc! { "$set": { "expiresAt": DateTime::now() } };
+    let sessions = app.db.collection::<Document>("sessions");
+    assert_eq!(sessions.update_one(doc! { "_id": &expired.session }, past).await.unwrap().modified_count, 1);
+    // Which the TTL index would take away at a moment of its own.
+    app.db
+        .run_command(doc! { "collMod": "sessions", "index": { "name": "expiresAt", "expireAfterSeconds": 86_400 } })
+        .await
+        .unwrap();
+
+    let (before, mut tried, mut of_slot) = (stored(&app).await, Vec::new(), BTreeMap::<Slot, usize>::new());
+    for operation in operations() {
+        let name = operation.described["operationId"].as_str().unwrap();
+        for slot in slots(&operation) {
+            *of_slot.entry(slot).or_default() += 1;
+            let all = match slot {
+                Slot::RefreshToken => forged_refresh_tokens(name, &ada, &eve, &expired.refresh),
+                slot => forged_for(slot, &ada, &eve, &over.claims),
+            };
+            for forged in all {
+                let (path, body) = request(&operation, &ada, image, slot, &forged.token);
+                let mut request = client.http.request(operation.method.clone(), format!("{}{path}", client.base));
+                if slot == Slot::Bearer {
+                    request = request.bearer_auth(&forged.token);
+                }
+                if let Some(body) = &body {
+                    request = request.json(body);
+                }
+                let answer = request.send().await.unwrap();
+                let what = format!("{name} with {} as its {slot:?}", forged.what);
+                let (status, id) = (answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap().to_owned());
+                let problem: Value = answer.json().await.unwrap_or_default();
+                assert_eq!((status, problem["code"].as_str().unwrap_or_default()), (forged.status, forged.code), "{what}");
+                tried.push((what, id, forged.event, forged.reason));
+            }
+            assert!(stored(&app).await == before, "{name}: something changed");
+        }
+    }
+    for (slot, least) in [(Slot::Bearer, 15), (Slot::Path, 6), (Slot::RefreshToken, 2)] {
+        assert!(of_slot[&slot] >= least, "{of_slot:?}");
+    }
+    let last = &tried.last().unwrap().1;
+    let audited = process.find(|process| Some(audited(process)).filter(|all| all.contains_key(last))).await;
+    for (what, id, event, reason) in &tried {
+        let lines: Vec<_> = audited.get(id).into_iter().flatten().collect();
+        let is_told =
+            lines.len() == 1 && lines[0]["event"] == *event && lines[0]["reason"].as_str().unwrap_or_default() == *reason;
+        assert!(is_told, "{what}: {event} {reason} in {lines:?}");
+    }
+    // What they were forged from still works.
+    assert_eq!(ada.client.get("/api/auth/me").await.0, 200);
+    let form = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.path);
+    assert_eq!(client.get(&form).await.0, 200);
+    for user in [&ada, &eve] {
+        let refreshed = client.post("/api/auth/refresh", &json!({ "refreshToken": user.refresh })).await;
+        assert_eq!(refreshed.0, 200, "{}", refreshed.1);
+        let spent = json!({ "refreshToken": user.refresh });
+        assert_eq!(client.post("/api/auth/logout", &spent).await.0, 204);
+        assert_eq!(user.client.get("/api/auth/me").await.0, 401);
+    }
+}

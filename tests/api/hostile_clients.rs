@@ -1,0 +1,97 @@
+//! Clients that mean harm, or might as well: what they send is refused or cut off, and the others do not notice.
+//!
+//! Written on plain sockets, since no HTTP client would send most of it. What is sent as well-formed requests with wrong values
+//! is in `problems`.
+
+mod injected_values;
+mod overload;
+mod request_bodies;
+mod request_heads;
+pub mod slow_clients;
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::app::TestApp;
+
+/// Longer than anything may take that is to be refused at once, on a machine that does other things too.
+const SOON: Duration = Duration::from_secs(8);
+
+/// An answer as it came over the wire.
+#[derive(Debug)]
+pub struct Heard {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+}
+
+impl Heard {
+    pub fn header(&self, name: &str) -> &str {
+        let named = |line: &str| line.split_once(": ").filter(|(known, _)| known.eq_ignore_ascii_case(name)).is_some();
+        self.head.lines().find(|line| named(line)).and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value.trim())
+    }
+
+    /// Status and code, when it is a problem with the headers that every answer has.
+    pub fn problem(&self) -> (u16, String) {
+        assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
+        assert_eq!(self.header("x-content-type-options"), "nosniff", "{self:?}");
+        assert_eq!(self.header("cache-control"), "no-store", "{self:?}");
+        assert!(!self.header("date").is_empty() && self.header("server").is_empty(), "{self:?}");
+        let json: Value = serde_json::from_str(&self.body).unwrap();
+        assert_eq!(
+            (json["status"].as_u64(), json["requestId"].as_str()),
+            (Some(self.status.into()), Some(self.header("x-request-id")))
+        );
+        (self.status, json["code"].as_str().unwrap().to_owned())
+    }
+}
+
+/// All answers in what came.
+pub fn answers(mut text: &str) -> Vec<Heard> {
+    let mut heard = Vec::new();
+    while let Some((head, rest)) = text.split_once("\r\n\r\n") {
+        let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest[2..5].parse().ok());
+        let mut one = Heard { status: status.unwrap_or_else(|| panic!("{text}")), head: head.to_owned(), body: String::new() };
+        let length: usize = one.header("content-length").parse().unwrap_or(0);
+        one.body = rest[..length].to_owned();
+        text = &rest[length..];
+        heard.push(one);
+    }
+    assert!(text.is_empty(), "{text}");
+    heard
+}
+
+pub async fn connect(base: &str) -> TcpStream {
+    TcpStream::connect(base.trim_start_matches("http://")).await.unwrap()
+}
+
+/// What comes until the server closes the connection, which it does within `limit`.
+pub async fn rest(stream: &mut TcpStream, limit: Duration) -> String {
+    let mut bytes = Vec::new();
+    let began = Instant::now();
+    match tokio::time::timeout(limit, stream.read_to_end(&mut bytes)).await {
+        // A reset ends a connection, too.
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => panic!("open after {:?}: {}", began.elapsed(), String::from_utf8_lossy(&bytes)),
+    }
+}
+
+/// Sends this on a connection of its own, and hears all answers until the server closes it.
+pub async fn tell(app: &TestApp, bytes: impl AsRef<[u8]>) -> Vec<Heard> {
+    let mut stream = connect(&app.base).await;
+    // The server may have had enough before the last byte.
+    let _ = stream.write_all(bytes.as_ref()).await;
+    answers(&rest(&mut stream, SOON).await)
+}
+
+/// KiB of a line of /proc/PID/status.
+pub fn memory(process: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

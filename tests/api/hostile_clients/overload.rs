@@ -1,0 +1,161 @@
+//! What is too much at once is refused at once: connections, requests under way, bodies in memory.
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::{outages::black_hole::Hole, process_client::Client, serve::Settings};
+
+/// RFC 9110 section 10.2.3, with a wait at random so that those who were refused together do not come back together.
+fn is_told_to_wait(heard: &Heard) {
+    assert_eq!(heard.problem(), (503, "unavailable".to_owned()));
+    let wait: u32 = heard.header("retry-after").parse().unwrap();
+    assert!((1..=10).contains(&wait), "{heard:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_too_many_is_told_so_and_closed() {
+    let app = TestApp::start_with(|config| config.load.max_connections = 10).await;
+    let livez = "GET /livez HTTP/1.1\r\nhost: h\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        let mut stream = connect(&app.base).await;
+        stream.write_all(livez.as_bytes()).await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        held.push(stream);
+    }
+    for _ in 0..20 {
+        let heard = tell(&app, livez).await;
+        assert_eq!((heard.len(), heard[0].header("connection")), (1, "close"), "{heard:?}");
+        is_told_to_wait(&heard[0]);
+    }
+    // Those that are in go on, and who leaves makes room.
+    held[0].write_all(livez.as_bytes()).await.unwrap();
+    assert!(held[0].read(&mut [0; 4096]).await.unwrap() > 0);
+    drop(held);
+    let began = Instant::now();
+    while tell(&app, "GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await[0].status != 200 {
+        assert!(began.elapsed() < SOON);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_request_too_many_is_told_so_at_once() {
+    let app = TestApp::start().await;
+    let mut ada = app.user().await;
+    let hole = Hole::before_mongodb(&app).await;
+    let settings = Settings::of(&app).but("MONGODB_URI", &hole.uri(&app)).but("MAX_REQUESTS", "8");
+    let (process, client) = settings.but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
+    let me = |connection: &str| {
+        let token = ada.token.as_ref().unwrap();
+        format!("GET /api/auth/me HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\nconnection: {connection}\r\n\r\n")
+    };
+    let page = |from: &str| format!("GET / HTTP/1.1\r\nhost: h\r\nx-forwarded-for: {from}\r\nconnection: close\r\n\r\n");
+    let ask = async |text: String| {
+        let mut stream = connect(&client.base).await;
+        stream.write_all(text.as_bytes()).await.unwrap();
+        let began = Instant::now();
+        let heard = rest(&mut stream, Duration::from_secs(20)).await;
+        (answers(&heard).remove(0), began.elapsed())
+    };
+    assert_eq!(ask(me("close")).await.0.status, 200);
+    hole.stall();
+    // A crowd of sixteen: three wait for the database, which is a user's third of the places, the others are sent away. Another user
+    // of the same network has places all the while, until the network has its half.
+    let (crowd, (near, far)) = tokio::join!(join_all((0..16).map(|_| ask(me("close")))), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (ask(page("127.0.0.2")).await.0, ask(page("198.51.100.1")).await.0)
+    });
+    assert_eq!((near.status, far.status), (200, 200), "{near:?} {far:?}");
+    let (refused, waited): (Vec<_>, Vec<_>) = crowd.into_iter().partition(|(_, took)| *took < Duration::from_secs(2));
+    assert_eq!((refused.len(), waited.len()), (13, 3), "{refused:?} {waited:?}");
+    refused.iter().for_each(|(heard, _)| is_told_to_wait(heard));
+    assert!(
+        waited.iter().all(|(heard, took)| matches!(heard.status, 503 | 504) && *took < Duration::from_secs(10)),
+        "{waited:?}"
+    );
+    let (crowd, livez) = tokio::join!(join_all((0..3).map(|_| ask(me("close")))), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        ask("GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n".to_owned()).await
+    });
+    assert!(crowd.len() == 3 && livez.0.status == 200, "whether it lives is always answered: {livez:?}");
+    hole.resume();
+    let began = Instant::now();
+    while ask(me("close")).await.0.status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(10), "{}", process.err());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    ada.token = None;
+}
+
+/// 64 MiB of bodies beyond the small ones; who sends a small one is let in all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_share_a_room_and_small_ones_always_fit() {
+    const LARGE: usize = 80;
+    let app = TestApp::start().await;
+    let (process, client) = Settings::of(&app).listening().await;
+    let before = memory(process.id(), "VmRSS");
+    let head =
+        "POST /api/images/i/parts HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 1048576\r\n\r\n";
+    let body = vec![b' '; (1 << 20) - 1];
+    let mut held = Vec::new();
+    for _ in 0..LARGE {
+        let mut stream = connect(&client.base).await;
+        let _ = stream.write_all(head.as_bytes()).await;
+        let _ = stream.write_all(&body).await;
+        held.push(stream);
+    }
+    let log_in = serde_json::json!({ "email": "nobody@example.com", "password": crate::app::PASSWORD });
+    assert_eq!(client.post("/api/auth/login", &log_in).await.0, 401, "a small body");
+    let peak = memory(process.id(), "VmHWM");
+    assert!(peak < before + 200 * 1024, "{before} KiB before, {peak} KiB at most");
+    // Who does not fit is told before the body's end; who does is not, until it is there.
+    let status = async |stream: &mut TcpStream, limit| {
+        let mut said = vec![0; 4096];
+        let length = tokio::time::timeout(limit, stream.read(&mut said)).await.ok()?.unwrap_or(0);
+        let mut heard = answers(&String::from_utf8_lossy(&said[..length]));
+        heard.iter().filter(|answer| answer.status == 503).for_each(is_told_to_wait);
+        heard.pop().map(|answer| answer.status)
+    };
+    let early = join_all(held.iter_mut().map(|stream| status(stream, SOON))).await;
+    let refused = early.iter().flatten().filter(|status| **status == 503).count();
+    assert!((1..LARGE).contains(&refused), "{early:?}");
+    for (stream, early) in held.iter_mut().zip(early) {
+        if early.is_none() {
+            let _ = stream.write_all(b" ").await;
+            let late = status(stream, Duration::from_secs(30)).await;
+            assert!(matches!(late, Some(401 | 408)), "{late:?}");
+        }
+    }
+}
+
+/// In hundredths of a second, of all its threads.
+fn worked(process: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+/// Those who are in are served, nothing spins, and who comes later is let in when there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn running_out_of_files_is_survived() {
+    let app = TestApp::start().await;
+    let (process, client) = Settings::of(&app).but("SWEEP_INTERVAL", "1h").listening().await;
+    assert_eq!(client.get("/readyz").await.0, 200);
+    let files = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count() + 10;
+    let arguments = ["--pid".to_owned(), process.id().to_string(), format!("--nofile={files}:")];
+    assert!(std::process::Command::new("prlimit").args(arguments).status().unwrap().success());
+    let crowd = join_all((0..60).map(|_| connect(&client.base))).await;
+    let began = Instant::now();
+    while !process.err().contains("no connection could be accepted") {
+        assert!(began.elapsed() < SOON, "{}", process.err());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let before = worked(process.id());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(worked(process.id()) - before < 100, "it spins");
+    assert_eq!(client.get("/livez").await.0, 200, "on the connection of before");
+    drop(crowd);
+    let newcomer = Client::of(client.base.clone());
+    assert_eq!(newcomer.get("/livez").await.0, 200);
+}

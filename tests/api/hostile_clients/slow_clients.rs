@@ -1,0 +1,146 @@
+//! Two thousand slow clients at once, each in its own way; the others are served, and every slow one is cut off.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use futures_util::future::join_all;
+
+use super::*;
+use crate::{app::unique_png, serve::Settings};
+
+/// Of each kind.
+pub const SLOW: usize = 500;
+/// When a head's time is over, and a body's: the server's limits, and what a busy machine adds.
+const HEAD: (Duration, Duration) = (Duration::from_secs(9), Duration::from_secs(30));
+const BODY: (Duration, Duration) = (Duration::from_secs(14), Duration::from_secs(40));
+/// MiB that 2000 connections may take: their buffers, and bodies of 16 KiB.
+const SLACK: u64 = 160;
+
+/// How a client is slow: what it sends at once, and whether it goes on, a byte at a time.
+#[derive(Clone, Copy)]
+pub struct Slow {
+    sends: &'static str,
+    drips: bool,
+    limits: (Duration, Duration),
+}
+
+pub const KINDS: [Slow; 4] = [
+    Slow { sends: "", drips: false, limits: HEAD },
+    Slow { sends: "GET /livez HTTP/1.1\r\nhost: h\r\nx-half: ", drips: true, limits: HEAD },
+    Slow {
+        sends: "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 4000\r\n\r\n{",
+        drips: true,
+        limits: BODY,
+    },
+    Slow {
+        sends: "POST /api/images/upload HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n3e80\r\n",
+        drips: true,
+        limits: BODY,
+    },
+];
+
+impl Slow {
+    /// Is slow until it is cut off: returns the time until then, and the answer.
+    pub async fn be(self, base: &str, open: &AtomicUsize) -> (Duration, String) {
+        let mut stream = connect(base).await;
+        let began = Instant::now();
+        let _ = stream.write_all(self.sends.as_bytes()).await;
+        open.fetch_add(1, Ordering::Relaxed);
+        let (mut read, mut write) = stream.split();
+        let mut said = Vec::new();
+        let drip = async {
+            while self.drips && write.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            _ = read.read_to_end(&mut said) => {}
+            () = drip => {}
+            () = tokio::time::sleep(self.limits.1) => {}
+        }
+        (began.elapsed(), String::from_utf8_lossy(&said).into_owned())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_are_cut_off_and_the_others_served() {
+    let app = TestApp::start().await;
+    // Fewer requests than slow bodies: those take nobody's place.
+    let settings = Settings::of(&app).but("RATE_LIMIT", "off").but("MAX_REQUESTS", "16");
+    let (process, mut client) = settings.listening().await;
+    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    client.upload(&unique_png()).await;
+    let before = memory(process.id(), "VmRSS");
+
+    let open = Arc::new(AtomicUsize::new(0));
+    let mut crowd = Vec::new();
+    for at in 0..SLOW * KINDS.len() {
+        let (base, open) = (client.base.clone(), open.clone());
+        crowd.push(tokio::spawn(async move { (at, KINDS[at % KINDS.len()].be(&base, &open).await) }));
+        // What does not fit into the system's queue would not get as far as the server.
+        if at % 100 == 99 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    while open.load(Ordering::Relaxed) < crowd.len() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for _ in 0..20 {
+        assert_eq!(client.get("/api/images/gallery").await.0, 200);
+        client.upload(&unique_png()).await;
+    }
+    let peak = memory(process.id(), "VmHWM");
+    assert!(peak < before + SLACK * 1024, "{before} KiB before, {peak} KiB at most");
+
+    let crowd: Vec<_> = join_all(crowd).await.into_iter().map(Result::unwrap).collect();
+    for kind in 0..KINDS.len() {
+        let mut of: Vec<_> = crowd.iter().filter(|(at, _)| at % KINDS.len() == kind).map(|(_, (after, _))| *after).collect();
+        of.sort_unstable();
+        println!("kind {kind}: cut off after {:?} to {:?} (median {:?})", of[0], of[of.len() - 1], of[of.len() / 2]);
+    }
+    for (at, (after, said)) in crowd {
+        let (least, most) = KINDS[at % KINDS.len()].limits;
+        assert!((least..most).contains(&after), "{}: cut off after {after:?}", at % KINDS.len());
+        match at % KINDS.len() {
+            0 | 1 => assert!(said.is_empty(), "{said}"),
+            kind => {
+                let Some(answer) = answers(&said).into_iter().next() else { continue };
+                assert_eq!(answer.problem(), (408, "request_timeout".to_owned()), "{said}");
+                let operation = if kind == 2 { "log_in" } else { "create_upload" };
+                crate::response_validation::record(operation, &serde_json::from_str(&answer.body).unwrap());
+            }
+        }
+    }
+    client.upload(&unique_png()).await;
+}
+
+/// Asks for megabytes, again and again, and takes none of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_no_answer_is_cut_off_and_one_that_rests_is_not() {
+    const ASKED: usize = 60;
+    let app = TestApp::start().await;
+    let mut greedy = connect(&app.base).await;
+    let request = "GET /docs/swagger-ui.js HTTP/1.1\r\nhost: h\r\n\r\n".repeat(ASKED);
+    greedy.write_all(request.as_bytes()).await.unwrap();
+    let mut resting = connect(&app.base).await;
+    let mut ask = async || {
+        resting.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
+        let mut heard = vec![0; 4096];
+        let length = resting.read(&mut heard).await.unwrap();
+        assert!(heard[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&heard[..length]));
+    };
+    ask().await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    // Longer than a head may take: between two requests it is no hurry.
+    ask().await;
+    let mut taken = 0;
+    let mut buffer = vec![0; 1 << 20];
+    let began = Instant::now();
+    while let Ok(Ok(length @ 1..)) = tokio::time::timeout(SOON, greedy.read(&mut buffer)).await {
+        taken += length;
+    }
+    assert!(began.elapsed() < SOON && taken < ASKED << 20, "{taken} bytes in {:?}", began.elapsed());
+}

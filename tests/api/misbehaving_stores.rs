@@ -1,0 +1,327 @@
+//! Answers of stores, and of proxies before them, that are not S3's: none of them loses, rejects or keeps an upload for good.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valet::{
+    config::Finalize,
+    domain::check::{self, Answer, Options},
+};
+
+use super::{
+    app::{TestApp, fixture, s3_is_local, sha256, unique_png},
+    doctor::store_defects::{Defect, Proxy},
+};
+
+/// A server before a store with this defect, beside one before the store itself; `None` where the store is another's.
+async fn before(defect: Defect, finalize: Finalize) -> Option<(TestApp, TestApp, Proxy)> {
+    if !s3_is_local() {
+        return None;
+    }
+    let store = TestApp::start().await;
+    let proxy = Proxy::start(&store, defect).await;
+    let app = TestApp::beside(&store, |config| {
+        config.s3.finalize = finalize;
+        config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+        config.uploads.url_ttl = Duration::from_secs(60);
+        config.uploads.ttl = Duration::from_secs(60);
+        config.uploads.multipart_ttl = Duration::from_secs(60);
+    })
+    .await;
+    Some((store, app, proxy))
+}
+
+/// When every URL has died and its grace is over.
+fn at_last() -> OffsetDateTime {
+    OffsetDateTime::now_utc() + Duration::from_secs(3 * 3600)
+}
+
+/// Deletes the image and sweeps until its record ends; the keys that are left.
+async fn delete(app: &TestApp, caller: &super::app::Caller<'_>, id: &str) -> Vec<String> {
+    assert_eq!(caller.delete(&format!("/api/images/{id}")).await.status, 204);
+    app.sweep(at_last()).await;
+    assert_eq!(app.db_state(id).await, "gone");
+    app.bucket_keys().await
+}
+
+#[tokio::test]
+async fn a_store_that_lists_objects_instead_of_versions_is_emptied_all_the_same() {
+    let Some((_store, app, _proxy)) = before(Defect::ListsObjectsInstead, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    assert_eq!(delete(&app, &ada, image["id"].as_str().unwrap()).await, Vec::<String>::new());
+
+    let size = 6 << 20;
+    let ticket =
+        ada.post("/api/images/multipart", json!({ "fileName": "b.png", "contentType": "image/png", "size": size })).await;
+    assert_eq!(delete(&app, &ada, ticket.id()).await, Vec::<String>::new());
+
+    let report = check::run(&app.config, Options { fix: true, loopback: true }).await;
+    println!("{report}");
+    assert!(report.changes.iter().all(|change| change.ends_with("this store has no such setting")), "{:?}", report.changes);
+    for name in ["object: versions listed", "bucket: abandoned multiparts aborted", "bucket: public access block"] {
+        assert!(matches!(report.answer(name), Some(Answer::Skipped(_))), "{name}");
+    }
+    assert!(matches!(report.answer("object: delete"), Some(Answer::Yes(_))));
+    assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::Yes(_))));
+}
+
+/// A plain DELETE only hides it there; what was written before has the version `null`.
+#[tokio::test]
+async fn an_object_from_before_the_bucket_had_versions_is_deleted() {
+    let Some((_store, app, _proxy)) = before(Defect::HasVersionsSinceLately, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    assert_eq!(delete(&app, &ada, image["id"].as_str().unwrap()).await, Vec::<String>::new());
+}
+
+/// Object Lock: the URLs of a deleted image are dead, now and when the sweeper has been there, and its record ends.
+#[tokio::test]
+async fn an_image_whose_version_is_retained_is_hidden() {
+    let Some((store, app, _proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let id = image["id"].as_str().unwrap();
+    let read = async || app.http.get(image["url"].as_str().unwrap()).send().await.unwrap().status();
+    assert_eq!(read().await, 200);
+    assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    assert_eq!(read().await, 404);
+    for later in [0, 600] {
+        let swept = app.sweep(at_last() + Duration::from_secs(later)).await;
+        assert_eq!(swept.failed, 0, "{swept:?}");
+        assert_eq!(read().await, 404, "the marker stays");
+    }
+    assert_eq!(app.db_state(id).await, "gone");
+    let kept = store.bucket_keys().await.into_iter().filter(|key| key.starts_with("u/")).count();
+    assert_eq!(kept, 1, "below the marker");
+    let report = check::run(&app.config, Options::default()).await;
+    assert!(matches!(report.answer("object: delete"), Some(Answer::Yes(_))), "{report}");
+    assert!(matches!(report.answer("object: versions deleted"), Some(Answer::No(_))), "{report}");
+    assert!(report.to_string().contains("retention"), "{report}");
+}
+
+/// An account is not gone while versions of its images are retained: it is named, and ends when the retention does.
+#[tokio::test]
+async fn an_account_whose_versions_are_retained_is_not_gone_before_they_are() {
+    let Some((store, app, proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let password = json!({ "password": super::app::PASSWORD });
+    assert_eq!(ada.post("/api/auth/me/delete", password).await.status, 204);
+    let users = app.db.collection::<mongodb::bson::Document>("users");
+    let mut failures = Vec::new();
+    for day in 0..8 {
+        let swept = app.sweep(at_last() + day * Duration::from_secs(25 * 3600)).await;
+        assert_eq!(swept.accounts, 0, "{swept:?}");
+        let record = users.find_one(mongodb::bson::doc! { "_id": &ada.id }).await.unwrap().expect("the account is not gone");
+        failures.push(record.get_i64("deletionFailures").unwrap());
+    }
+    assert!(failures.is_sorted() && failures[7] >= 6, "counted, as the alert wants it: {failures:?}");
+    proxy.mend();
+    let swept = app.sweep(at_last() + Duration::from_secs(10 * 25 * 3600)).await;
+    assert_eq!(swept.accounts, 1, "{swept:?}");
+    // What the trial of the store wrote was retained, too.
+    let left = store.bucket_keys().await.into_iter().filter(|key| key.contains(&ada.id)).count();
+    assert_eq!(left, 0);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_abort_keeps_no_record_open() {
+    let Some((_store, app, _proxy)) = before(Defect::AbortsNothing, Finalize::InPlace).await else { return };
+    let ada = app.user().await;
+    let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": 6 << 20 });
+    let ticket = ada.post("/api/images/multipart", open).await;
+    delete(&app, &ada, ticket.id()).await;
+}
+
+/// The image is larger than what is read of it.
+#[tokio::test]
+async fn ranges_and_checksums_that_others_would_not_send_do_not_stop_a_confirm() {
+    for defect in [Defect::RefusesLongRanges, Defect::SendsWrongChecksums, Defect::IgnoresRanges] {
+        let Some((_store, app, _proxy)) = before(defect, Finalize::InPlace).await else { return };
+        let ada = app.user().await;
+        for mut bytes in [unique_png(), unique_png()] {
+            ada.upload("a.png", "image/png", &bytes).await;
+            bytes.resize(300_000, 0);
+            ada.upload("b.png", "image/png", &bytes).await;
+        }
+        ada.upload("deep.jpg", "image/jpeg", &fixture("deep.jpg")).await;
+    }
+}
+
+/// The client has no part in it.
+#[tokio::test]
+async fn a_type_that_the_store_did_not_keep_of_ours_rejects_nothing() {
+    let Some((_store, app, _proxy)) = before(Defect::TypesAsItLikes, Finalize::Copy).await else { return };
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    // What the client itself had to send stays its own affair.
+    let ticket = ada.issue("b.png", "image/png", &unique_png()).await;
+    app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/webp", unique_png()).await;
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+}
+
+/// Metadata that the store gives to copies is not the client's either; metadata that the client sent is.
+#[tokio::test]
+async fn metadata_of_the_stores_own_rejects_no_copy() {
+    let Some((_store, app, _proxy)) = before(Defect::DatesCopies, Finalize::Copy).await else { return };
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let Some((_store, in_place, _proxy)) = before(Defect::DatesCopies, Finalize::InPlace).await else { return };
+    let eve = in_place.user().await;
+    let bytes = unique_png();
+    let ticket = eve.issue("b.png", "image/png", &bytes).await;
+    assert_eq!(in_place.put(&ticket.json["upload"], bytes).await, 200);
+    assert_eq!(eve.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+}
+
+#[tokio::test]
+async fn parts_whose_checksums_are_not_listed_are_completed() {
+    let Some((_store, app, _proxy)) = before(Defect::HidesPartChecksums, Finalize::Auto).await else { return };
+    let ada = app.user().await;
+    let bytes = [unique_png(), vec![0; 5 << 20]].concat();
+    let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": bytes.len(), "partChecksums": "sha256" });
+    let ticket = ada.post("/api/images/multipart", open).await;
+    let size = usize::try_from(ticket.json["partSize"].as_u64().unwrap()).unwrap();
+    let parts = bytes.chunks(size).enumerate();
+    let wanted: Vec<_> = parts.map(|(at, part)| json!({ "partNumber": at + 1, "sha256": sha256(part) })).collect();
+    let signed = ada.post(&format!("/api/images/{}/parts", ticket.id()), json!({ "parts": wanted })).await;
+    for (part, bytes) in signed.json["parts"].as_array().unwrap().iter().zip(bytes.chunks(size)) {
+        let mut others = bytes.to_vec();
+        others[7] ^= 1;
+        assert_eq!(app.put(&part["request"], others).await, 400, "each part is verified all the same");
+        assert_eq!(app.put(&part["request"], bytes.to_vec()).await, 200);
+    }
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+}
+
+/// What was left out is no proof of another upload: a rejection would be final.
+#[tokio::test]
+async fn a_head_that_tells_too_little_rejects_nothing() {
+    for defect in [Defect::TellsNoLength, Defect::TellsNoTag] {
+        let Some((_store, app, proxy)) = before(defect, Finalize::InPlace).await else { return };
+        let ada = app.user().await;
+        let bytes = unique_png();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+        assert_eq!(ada.confirm(ticket.id()).await.problem(), (503, "unavailable"), "{defect:?}");
+        app.sweep(at_last()).await;
+        assert_eq!(app.db_state(ticket.id()).await, "pending", "{defect:?}");
+        proxy.mend();
+        assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{defect:?}");
+    }
+}
+
+/// 404 for everything is not S3's word on an object.
+#[tokio::test]
+async fn nothing_expires_while_the_bucket_is_not_there() {
+    let Some((store, app, proxy)) = before(Defect::IsLost, Finalize::InPlace).await else { return };
+    proxy.mend();
+    let ada = app.user().await;
+    let (bytes, big) = (unique_png(), [unique_png(), vec![0; 5 << 20]].concat());
+    let single = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&single.json["upload"], bytes).await, 200);
+    let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": big.len() });
+    let multipart = ada.post("/api/images/multipart", open).await;
+    let path = format!("/api/images/{}/parts", multipart.id());
+    let numbers: Vec<_> = (1..=multipart.json["partCount"].as_u64().unwrap()).map(|n| json!({ "partNumber": n })).collect();
+    let signed = ada.post(&path, json!({ "parts": numbers })).await;
+    let size = usize::try_from(multipart.json["partSize"].as_u64().unwrap()).unwrap();
+    for (part, bytes) in signed.json["parts"].as_array().unwrap().iter().zip(big.chunks(size)) {
+        assert_eq!(app.put(&part["request"], bytes.to_vec()).await, 200);
+    }
+
+    let gone = Proxy::start(&store, Defect::IsLost).await;
+    let lost = TestApp::beside(&store, |config| config.s3.endpoint = Some(gone.endpoint.parse().unwrap())).await;
+    let swept = lost.sweep(at_last()).await;
+    assert_eq!((swept.expired, swept.failed), (0, 2), "{swept:?}");
+    assert_eq!(lost.db_state(single.id()).await, "pending");
+    let listed = super::app::Caller { app: &lost, ..ada.clone() }.get(&path).await;
+    assert_eq!(listed.problem(), (503, "unavailable"), "no other upload is opened in its place");
+
+    gone.mend();
+    let swept = lost.sweep(at_last() + Duration::from_secs(600)).await;
+    assert_eq!((swept.expired, swept.confirmed), (0, 2), "{swept:?}");
+}
+
+/// What a store in trouble does is not what it holds to: it is asked again, and not copied from for ever.
+#[tokio::test]
+async fn a_store_in_trouble_is_tried_out_again() {
+    let Some((_store, app, proxy)) = before(Defect::IsOverloaded, Finalize::Auto).await else { return };
+    let ada = app.user().await;
+    let place = |ticket: &Value| ticket["upload"]["url"].as_str().unwrap().contains("/in/");
+    // Nothing is known yet: the store may be one that lets others' bytes in through any URL.
+    let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
+    assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (503, "unavailable"));
+    assert_eq!(ada.post("/api/images/multipart", multipart).await.problem(), (503, "unavailable"));
+    assert_eq!(ada.act("/api/uppy/session").await.problem(), (503, "unavailable"));
+    proxy.mend();
+    app.sweep(OffsetDateTime::now_utc()).await;
+    assert!(!place(&ada.issue("a.png", "image/png", &unique_png()).await.json));
+}
+
+#[tokio::test]
+async fn a_store_that_is_far_away_is_tried_out_in_time() {
+    let Some((_store, app, _proxy)) = before(Defect::IsFarAway, Finalize::Auto).await else { return };
+    let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
+    assert!(!ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"));
+}
+
+#[tokio::test]
+async fn a_listing_that_does_not_go_on_ends() {
+    let Some((_store, app, _proxy)) = before(Defect::ListsTheSameAgain, Finalize::InPlace).await else { return };
+    let before = OffsetDateTime::now_utc() - Duration::from_millis(50);
+    assert!(app.app.valet.find_orphans(before, &mut |_| {}).await.is_err());
+    let report = check::run(&app.config, Options::default()).await;
+    assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::No(_))), "{report}");
+}
+
+/// A server that was killed while it tried the store out: the next trial aborts what that left open an hour ago, and nothing else.
+#[tokio::test]
+async fn uploads_that_a_killed_trial_left_are_aborted() {
+    if !s3_is_local() {
+        return;
+    }
+    let store = TestApp::start().await;
+    let run = uuid::Uuid::new_v4();
+    let probes = [format!("check/{run}/object"), format!("check/{run}/part-nothing")];
+    let others = ["check/report".to_owned(), format!("check/{run}/report.pdf"), format!("u/{run}/object")];
+    for key in probes.iter().chain(&others) {
+        store.s3.create_multipart_upload().bucket(&store.config.s3.bucket).key(key).send().await.unwrap();
+    }
+    let open = async || {
+        let listed = store.s3.list_multipart_uploads().bucket(&store.config.s3.bucket).send().await.unwrap();
+        listed.uploads().iter().map(|upload| upload.key().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let all = open().await;
+    let trial = TestApp::beside(&store, |_| {}).await;
+    assert_eq!(open().await, all, "they may be of a trial that is under way");
+    drop(trial);
+    // The same listing, of long ago.
+    let (http, upstream) = (reqwest::Client::new(), store.config.s3.endpoint.as_deref().unwrap().to_owned());
+    let endpoint = super::relay::listen(move |request| {
+        let (http, upstream) = (http.clone(), upstream.clone());
+        async move {
+            use http_body_util::BodyExt;
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let mut answer = super::relay::forward(&http, &upstream, &parts, body).await;
+            if parts.uri.query().is_some_and(|query| query.contains("uploads")) {
+                let text = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
+                let text = String::from_utf8(text.to_vec()).unwrap().replace("<Initiated>20", "<Initiated>19");
+                answer.headers_mut().remove("content-length");
+                *answer.body_mut() = bytes::Bytes::from(text).into();
+            }
+            Ok(answer)
+        }
+    })
+    .await;
+    TestApp::beside(&store, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;
+    let mut left = open().await;
+    left.sort();
+    let mut expected = others.to_vec();
+    expected.sort();
+    assert_eq!(left, expected);
+}

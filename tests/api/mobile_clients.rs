@@ -1,0 +1,129 @@
+//! What the recipes of docs/mobile.md rely on: a phone's HTTP client adds headers of its own, its network goes in the middle
+//! of a file, and answers get lost. Renewal is in uploads.rs, resuming in multipart/resumption.rs and in
+//! `a_restarted_client_finds_its_uploads_on_a_restarted_server`, what the server confirms by itself in sweeper.rs.
+
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::{
+    app::{TestApp, unique_png},
+    store_rules::ONCE,
+};
+
+/// A request as it goes over the wire, but for its body: each client's own headers, the ticket's in its way of writing.
+fn head(upload: &Value, length: usize, own: &[&str], written: fn(&str) -> String) -> (String, String) {
+    let url = reqwest::Url::parse(upload["url"].as_str().unwrap()).unwrap();
+    let address = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
+    let mut head = format!("PUT {}?{} HTTP/1.1\r\n{}: {address}\r\n", url.path(), url.query().unwrap(), written("host"));
+    for (name, value) in upload["headers"].as_object().unwrap() {
+        head.push_str(&format!("{}: {}\r\n", written(name), value.as_str().unwrap()));
+    }
+    own.iter().for_each(|line| head.push_str(&format!("{line}\r\n")));
+    (address, format!("{head}{}: {length}\r\n\r\n", written("content-length")))
+}
+
+/// The status of the answer, or none when the connection is cut after this many bytes of the body.
+async fn send(upload: &Value, body: &[u8], own: &[&str], written: fn(&str) -> String, cut: Option<usize>) -> Option<u16> {
+    let (address, head) = head(upload, body.len(), own, written);
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection.write_all(&body[..cut.unwrap_or(body.len())]).await.unwrap();
+    connection.flush().await.unwrap();
+    if cut.is_some() {
+        return None;
+    }
+    let mut answer = Vec::new();
+    // `connection: keep-alive` is what phones send: the answer's end is not the connection's.
+    while !answer.windows(4).any(|end| end == b"\r\n\r\n") || answer.starts_with(b"HTTP/1.1 100") {
+        let mut piece = [0; 4096];
+        let read = connection.read(&mut piece).await.unwrap();
+        assert!(read > 0, "no answer: {}", String::from_utf8_lossy(&answer));
+        answer.extend_from_slice(&piece[..read]);
+        if let Some(rest) = answer.strip_prefix(b"HTTP/1.1 100 Continue\r\n\r\n") {
+            answer = rest.to_vec();
+        }
+    }
+    std::str::from_utf8(&answer[9..12]).unwrap().parse().ok()
+}
+
+/// `content-type` as Apple's frameworks write it: `Content-Type`.
+fn capitals(name: &str) -> String {
+    let word = |word: &str| word[..1].to_uppercase() + &word[1..];
+    name.split('-').map(word).collect::<Vec<_>>().join("-")
+}
+
+const URL_SESSION: &[&str] = &[
+    "Accept: */*",
+    "Accept-Encoding: gzip, deflate",
+    "Accept-Language: en-GB,en;q=0.9",
+    "Connection: keep-alive",
+    "User-Agent: Photos/1 CFNetwork/3860.100.1 Darwin/25.0.0",
+];
+const OK_HTTP: &[&str] = &["Connection: Keep-Alive", "Accept-Encoding: gzip", "User-Agent: okhttp/5.1.0"];
+const PATIENT: &[&str] = &["Expect: 100-continue", "Accept: */*"];
+
+#[tokio::test]
+async fn a_put_as_phones_send_it() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for (what, own, written) in [
+        ("URLSession", URL_SESSION, capitals as fn(&str) -> String),
+        ("OkHttp", OK_HTTP, str::to_owned as fn(&str) -> String),
+        ("a client that waits for 100", PATIENT, capitals),
+    ] {
+        let bytes = unique_png();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        assert_eq!(send(&ticket.json["upload"], &bytes, own, written, None).await, Some(200), "{what}");
+        assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_that_is_cut_leaves_nothing_and_is_sent_again() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut bytes = unique_png();
+    bytes.resize(300_000, 0);
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    let upload = &ticket.json["upload"];
+    for cut in [0, 1, bytes.len() / 2, bytes.len() - 1] {
+        assert_eq!(send(upload, &bytes, URL_SESSION, capitals, Some(cut)).await, None);
+        assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"), "{cut} bytes came");
+    }
+    assert_eq!(send(upload, &bytes, URL_SESSION, capitals, None).await, Some(200), "the same URL, the whole file");
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_the_put_or_the_confirm_costs_a_repeat() {
+    let app = TestApp::start().await;
+    if !app.store_keeps(&[ONCE]).await {
+        return;
+    }
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let first = ada.issue("a.png", "image/png", &bytes).await;
+    let upload = &first.json["upload"];
+    // The answer is on its way when the phone loses the network; the store has the bytes.
+    let (address, head) = head(upload, bytes.len(), OK_HTTP, str::to_owned);
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(&[head.as_bytes(), &bytes].concat()).await.unwrap();
+    assert!(connection.read_u8().await.is_ok(), "an answer begins");
+    drop(connection);
+    assert_eq!(send(upload, &bytes, OK_HTTP, str::to_owned, None).await, Some(412));
+    // An app that was ended opens the same file again, and gets the same upload.
+    let again = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!((again.status, again.id(), again.json["state"].as_str()), (200, first.id(), Some("pending")));
+    assert_eq!(send(&again.json["upload"], &bytes, OK_HTTP, str::to_owned, None).await, Some(412), "a fresh URL, the same bytes");
+    let image = ada.confirm(first.id()).await;
+    assert_eq!((image.status, ada.confirm(first.id()).await.json), (200, image.json), "that answer was lost too");
+    let known = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(
+        (known.status, known.json["state"].as_str(), known.json["image"]["id"].as_str()),
+        (200, Some("ready"), Some(first.id()))
+    );
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["images"], 1);
+}

@@ -1,0 +1,405 @@
+//! The reference: what DESIGN says of uploads, without a database, a bucket or a clock. Times are seconds from the
+//! present, in which all calls are made; only the sweeper is run at other ones.
+
+use super::{Declared, MAX_PENDING, QUOTA, Which, Who, live_server::is_image};
+
+/// Status, and code when it is a problem.
+pub type Outcome = (u16, &'static str);
+
+pub const NOT_FOUND: Outcome = (404, "not_found");
+const URL_TTL: i64 = 3600;
+const GRACE: i64 = 900;
+const TTL: i64 = 86_400;
+const MULTIPART_TTL: i64 = 7 * 86_400;
+/// How long putting parts together may write the key.
+const COMPLETING: i64 = 40;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    Pending,
+    Ready,
+    Deleting,
+    Rejected(&'static str),
+    Expired,
+    Gone,
+}
+
+impl State {
+    /// In the database.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Ready => "ready",
+            Self::Deleting => "deleting",
+            Self::Rejected(_) => "rejected",
+            Self::Expired => "expired",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// What lies at the key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Object {
+    Nothing,
+    /// As declared.
+    Declared,
+    Other,
+}
+
+/// What a request was, for telling its repeat from another.
+type Fingerprint = (bool, Declared);
+
+#[derive(Debug, Clone)]
+pub struct Image {
+    pub id: String,
+    pub who: Who,
+    pub declared: Declared,
+    pub size: u64,
+    pub caption: Option<String>,
+    pub in_parts: bool,
+    pub state: State,
+    pub object: Object,
+    /// Whether S3 has the one part.
+    pub part: bool,
+    /// Its place in the gallery; images that became ready at one moment share it.
+    pub place: u64,
+    key: Option<(u8, Fingerprint)>,
+    urls_die: i64,
+    due: Option<i64>,
+    /// What it was before it was gone.
+    was: State,
+    /// Its bytes are counted, although it is neither pending nor ready.
+    kept: bool,
+}
+
+impl Image {
+    fn is_live(&self) -> bool {
+        matches!(self.state, State::Pending | State::Ready)
+    }
+
+    /// The state that decides an answer.
+    fn outcome(&self) -> State {
+        if self.state == State::Gone && matches!(self.was, State::Rejected(_) | State::Expired) { self.was } else { self.state }
+    }
+
+    fn quiet_from(&self) -> i64 {
+        self.urls_die + GRACE
+    }
+
+    /// Into a tombstone; the key is free again. The bytes stay counted while a URL could bring them, or they lie there.
+    fn end(&mut self, state: State, now: i64) {
+        self.kept = match state {
+            State::Deleting => self.urls_die > 0,
+            State::Rejected(_) => true,
+            _ => false,
+        };
+        self.state = state;
+        self.due = Some(now);
+        self.key = None;
+    }
+}
+
+/// What an issuing call comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Issued {
+    Opened,
+    Known(Which),
+    Refused(Outcome),
+}
+
+#[derive(Debug)]
+pub struct Model {
+    pub images: Vec<Image>,
+    /// Of the files in the pool, and which of them have the same digest.
+    files: Vec<(u64, usize)>,
+    moments: u64,
+}
+
+impl Model {
+    pub fn new(files: Vec<(u64, usize)>) -> Self {
+        Self { images: Vec::new(), files, moments: 0 }
+    }
+
+    fn find(&self, which: Which) -> Option<usize> {
+        (which < self.images.len()).then_some(which)
+    }
+
+    fn owned(&self, who: Who, which: Which) -> Option<usize> {
+        self.find(which).filter(|at| self.images[*at].who == who)
+    }
+
+    pub fn usage(&self, who: Who) -> (u64, u64, u64) {
+        let of = |state: State| self.images.iter().filter(move |image| image.who == who && image.state == state);
+        let kept = self.images.iter().filter(|image| image.who == who && image.kept);
+        let bytes = of(State::Ready).chain(of(State::Pending)).chain(kept).map(|image| image.size).sum();
+        (bytes, of(State::Ready).count() as u64, of(State::Pending).count() as u64)
+    }
+
+    fn known(&self, who: Who, declared: Declared, key: Option<u8>) -> Option<Issued> {
+        let fingerprint = (false, declared);
+        let mine = || self.images.iter().enumerate().filter(|(_, image)| image.who == who);
+        if let Some((at, image)) = mine().find(|(_, image)| key.is_some() && image.key.map(|(name, _)| name) == key) {
+            let is_repeat = image.key.is_some_and(|(_, request)| request == fingerprint);
+            return Some(if is_repeat { Issued::Known(at) } else { Issued::Refused((422, "idempotency_key_reused")) });
+        }
+        let bytes = |file: usize| self.files[file];
+        let same = |image: &Image| !image.in_parts && image.is_live() && bytes(image.declared.file) == bytes(declared.file);
+        mine().find(|(_, image)| same(image)).map(|(at, _)| Issued::Known(at))
+    }
+
+    fn refusal(&self, who: Who, size: u64) -> Option<Issued> {
+        let (bytes, _, pending) = self.usage(who);
+        if size > QUOTA - bytes {
+            return Some(Issued::Refused((409, "quota_exceeded")));
+        }
+        (pending >= u64::from(MAX_PENDING)).then_some(Issued::Refused((409, "too_many_pending")))
+    }
+
+    fn open(&mut self, who: Who, declared: Declared, key: Option<u8>, in_parts: bool) {
+        let (urls_die, size) = (if in_parts { 0 } else { URL_TTL }, self.files[declared.file].0);
+        self.images.push(Image {
+            id: String::new(),
+            who,
+            declared,
+            size,
+            caption: declared.caption.then(|| "words".to_owned()),
+            in_parts,
+            state: State::Pending,
+            object: Object::Nothing,
+            part: false,
+            place: 0,
+            key: key.map(|key| (key, (in_parts, declared))),
+            urls_die,
+            due: Some(urls_die + GRACE),
+            was: State::Pending,
+            kept: false,
+        });
+    }
+
+    /// One answer for each item: what is known is found first, then what fits is opened in the order asked for.
+    pub fn upload(&mut self, who: Who, items: &[(Declared, Option<u8>)]) -> Vec<Issued> {
+        let mut answers: Vec<_> = items.iter().map(|(declared, key)| self.known(who, *declared, *key)).collect();
+        for ((declared, key), answer) in items.iter().zip(&answers) {
+            if let Some(Issued::Known(at)) = answer {
+                self.redeclare(*at, *declared, *key);
+            }
+        }
+        let mut refused = Vec::new();
+        for (at, (declared, key)) in items.iter().enumerate().filter(|(at, _)| answers[*at].is_none()).collect::<Vec<_>>() {
+            if self.refusal(who, self.files[declared.file].0).is_some() {
+                refused.push((at, declared));
+            } else {
+                self.open(who, *declared, *key, false);
+                answers[at] = Some(Issued::Opened);
+            }
+        }
+        for (at, declared) in refused {
+            answers[at] = self.refusal(who, self.files[declared.file].0);
+        }
+        answers.into_iter().map(|answer| answer.expect("what fits by now was opened")).collect()
+    }
+
+    /// Of pending bytes the later declaration counts; the repeat of a request changes nothing.
+    fn redeclare(&mut self, at: usize, declared: Declared, key: Option<u8>) {
+        let image = &mut self.images[at];
+        let is_repeat = key.is_some() && image.key == key.map(|key| (key, (false, declared)));
+        if image.state == State::Pending && !is_repeat {
+            image.declared = declared;
+            image.caption = declared.caption.then(|| "words".to_owned());
+        }
+    }
+
+    pub fn open_parts(&mut self, who: Who, declared: Declared, key: Option<u8>) -> Issued {
+        let mine = self.images.iter().enumerate().filter(|(_, image)| image.who == who && key.is_some());
+        if let Some((at, image)) = mine.into_iter().find(|(_, image)| image.key.map(|(name, _)| name) == key) {
+            let is_repeat = image.key.is_some_and(|(_, request)| request == (true, declared));
+            return if is_repeat { Issued::Known(at) } else { Issued::Refused((422, "idempotency_key_reused")) };
+        }
+        if let Some(refused) = self.refusal(who, self.files[declared.file].0) {
+            return refused;
+        }
+        self.open(who, declared, key, true);
+        Issued::Opened
+    }
+
+    /// A URL for the key leaves.
+    fn raise(&mut self, at: usize) {
+        let image = &mut self.images[at];
+        image.urls_die = image.urls_die.max(URL_TTL);
+        image.due = image.due.max(Some(URL_TTL + GRACE));
+    }
+
+    pub fn renew(&mut self, who: Who, which: Which) -> Outcome {
+        let Some(at) = self.owned(who, which) else { return NOT_FOUND };
+        match self.images[at].outcome() {
+            State::Ready => (200, "ready"),
+            State::Pending if self.images[at].in_parts => (409, "not_single"),
+            State::Pending => {
+                self.raise(at);
+                (200, "pending")
+            }
+            State::Rejected(why) => (422, why),
+            State::Expired => (410, "upload_expired"),
+            State::Deleting | State::Gone => NOT_FOUND,
+        }
+    }
+
+    /// What a PUT comes to; `None` where none may be sent: the sweeper has been in its URL's future.
+    pub fn put(&mut self, which: Which) -> Option<Outcome> {
+        let at = self.find(which)?;
+        let image = &mut self.images[at];
+        if image.in_parts || image.state == State::Gone {
+            return None;
+        }
+        if image.object != Object::Nothing {
+            return Some((412, ""));
+        }
+        image.object = Object::Declared;
+        Some((200, ""))
+    }
+
+    /// Whether other bytes may be written over an upload: a ready image's bytes are nobody's to change.
+    pub fn plant(&mut self, which: Which) -> Option<&Image> {
+        let at = self.find(which)?;
+        let image = &mut self.images[at];
+        if image.state != State::Pending || image.in_parts {
+            return None;
+        }
+        image.object = Object::Other;
+        Some(image)
+    }
+
+    /// What lies at a pending image's key decides; `now` is the sweeper's time or zero.
+    fn settle(&mut self, at: usize, now: i64, moment: u64) -> Outcome {
+        let image = &mut self.images[at];
+        if image.in_parts && image.part && image.object == Object::Nothing {
+            image.object = Object::Declared;
+            image.urls_die = image.urls_die.max(now + COMPLETING);
+        }
+        match image.object {
+            Object::Nothing if image.in_parts => return (409, "parts_missing"),
+            Object::Nothing => return (409, "object_missing"),
+            Object::Declared if is_image(image.declared) => {
+                (image.state, image.due, image.place) = (State::Ready, None, moment);
+                return (200, "");
+            }
+            Object::Declared => image.end(State::Rejected("content_mismatch"), now),
+            Object::Other => image.end(State::Rejected("object_mismatch"), now),
+        }
+        let State::Rejected(why) = image.state else { unreachable!() };
+        (422, why)
+    }
+
+    pub fn confirm(&mut self, who: Who, ids: &[Which]) -> Vec<Outcome> {
+        self.moments += 1;
+        let answer = |model: &mut Self, which: Which| {
+            let Some(at) = model.owned(who, which) else { return NOT_FOUND };
+            match model.images[at].outcome() {
+                State::Pending => model.settle(at, 0, model.moments),
+                State::Ready => (200, ""),
+                State::Rejected(why) => (422, why),
+                State::Expired => (410, "upload_expired"),
+                State::Deleting | State::Gone => NOT_FOUND,
+            }
+        };
+        ids.iter().map(|which| answer(self, *which)).collect()
+    }
+
+    pub fn delete(&mut self, who: Who, which: Which) -> Outcome {
+        let Some(at) = self.owned(who, which) else { return NOT_FOUND };
+        let image = &mut self.images[at];
+        match image.state {
+            State::Gone => return NOT_FOUND,
+            State::Deleting | State::Rejected(_) | State::Expired => {}
+            State::Pending | State::Ready => {
+                image.end(State::Deleting, 0);
+                // The object goes at once, and once more when no URL can bring it back.
+                (image.object, image.part, image.due) = (Object::Nothing, false, Some(image.quiet_from()));
+            }
+        }
+        (204, "")
+    }
+
+    pub fn get(&self, who: Who, which: Which) -> Outcome {
+        let is_ready = self.owned(who, which).is_some_and(|at| self.images[at].state == State::Ready);
+        if is_ready { (200, "") } else { NOT_FOUND }
+    }
+
+    pub fn caption(&mut self, who: Who, which: Which, caption: Option<&str>) -> Outcome {
+        let outcome = self.get(who, which);
+        if outcome.0 == 200 {
+            self.images[which].caption = caption.map(str::to_owned);
+        }
+        outcome
+    }
+
+    fn parts(&self, who: Who, which: Which) -> Result<usize, Outcome> {
+        let at = self.owned(who, which).ok_or(NOT_FOUND)?;
+        let image = &self.images[at];
+        match image.outcome() {
+            State::Pending | State::Ready if !image.in_parts => Err((409, "not_multipart")),
+            State::Pending | State::Ready => Ok(at),
+            State::Rejected(why) => Err((422, why)),
+            State::Expired => Err((410, "upload_expired")),
+            State::Deleting | State::Gone => Err(NOT_FOUND),
+        }
+    }
+
+    pub fn sign_part(&mut self, who: Who, which: Which) -> Outcome {
+        match self.parts(who, which) {
+            Err(outcome) => outcome,
+            Ok(at) if self.images[at].state == State::Ready => (409, "upload_complete"),
+            Ok(at) => {
+                self.raise(at);
+                (200, "")
+            }
+        }
+    }
+
+    /// Whether the part may be sent: to an upload that S3 holds open.
+    pub fn put_part(&mut self, which: Which) -> Option<Who> {
+        let at = self.find(which)?;
+        let image = &mut self.images[at];
+        if !image.in_parts || image.state != State::Pending {
+            return None;
+        }
+        image.part = true;
+        // Its URL is asked for first.
+        self.raise(at);
+        Some(self.images[at].who)
+    }
+
+    pub fn list_parts(&self, who: Who, which: Which) -> Result<usize, Outcome> {
+        self.parts(who, which).map(|at| usize::from(self.images[at].part))
+    }
+
+    pub fn sweep(&mut self, now: i64) {
+        self.moments += 1;
+        for at in 0..self.images.len() {
+            if self.images[at].due.is_none_or(|due| due > now) {
+                continue;
+            }
+            if self.images[at].state == State::Pending {
+                if self.settle(at, now, self.moments).0 == 409 {
+                    let image = &mut self.images[at];
+                    let ends = if image.in_parts { MULTIPART_TTL } else { TTL }.max(image.quiet_from());
+                    if now < ends {
+                        image.due = Some(ends);
+                    } else {
+                        image.end(State::Expired, now);
+                    }
+                }
+                continue;
+            }
+            let image = &mut self.images[at];
+            (image.object, image.part) = (Object::Nothing, false);
+            let ends = image.quiet_from();
+            if now < ends {
+                image.due = Some(ends);
+            } else {
+                (image.was, image.state, image.due, image.kept) = (image.state, State::Gone, None, false);
+            }
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What must hold of logins and of slow clients in time and memory. Ignored by default, since a busy machine proves nothing about either; on an
+//! idle one `cargo test --test api -- --ignored --nocapture --test-threads 1 performance_limits` runs them and prints the figures.
+
+mod login_flood;
+mod slow_clients;
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::app::{Answer, PASSWORD, TestApp};
+
+/// Logins of each kind.
+const ROUNDS: usize = 300;
+
+/// The answer without what every answer has of its own.
+fn common(answer: &Answer) -> (u16, String, Vec<(String, String)>) {
+    let own = answer.json["requestId"].as_str().unwrap();
+    assert!(!own.is_empty() && answer.text.matches(own).count() == 1, "{answer:?}");
+    let headers = answer.headers.iter().filter(|(name, _)| !matches!(name.as_str(), "date" | "x-request-id"));
+    let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+    (answer.status, answer.text.replace(own, ""), headers)
+}
+
+fn median(times: &mut [Duration]) -> Duration {
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+/// Whether an address has an account is told neither by the answer nor by the time it takes.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "compares times: needs an idle machine"]
+async fn a5_an_unknown_address_and_a_wrong_password_take_the_same_time() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let log_in = async |email: &str| {
+        let body = json!({ "email": email, "password": "another three boats" });
+        let began = Instant::now();
+        let answer = app.anonymous().post("/api/auth/login", body).await;
+        (began.elapsed(), answer)
+    };
+    let expected = common(&log_in(&ada.email).await.1);
+    assert_eq!(expected.0, 401);
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        // As long as hers, and never the same.
+        let nobody = format!("{}@example.com", uuid::Uuid::new_v4().simple());
+        // Each goes first as often as the other.
+        let order = if round % 2 == 0 { [&ada.email, &nobody] } else { [&nobody, &ada.email] };
+        for email in order {
+            let (took, answer) = log_in(email).await;
+            assert_eq!(common(&answer), expected);
+            if *email == ada.email { known.push(took) } else { unknown.push(took) }
+        }
+    }
+    let right = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
+    assert_eq!(right.status, 200, "{right:?}");
+    let (known, unknown) = (median(&mut known), median(&mut unknown));
+    let apart = known.abs_diff(unknown).as_secs_f64() / known.max(unknown).as_secs_f64();
+    println!("{ROUNDS} logins each: wrong password {known:?}, unknown address {unknown:?}, {:.1} % apart", apart * 100.0);
+    assert!(apart < 0.05, "the time tells whether an address has an account");
+}

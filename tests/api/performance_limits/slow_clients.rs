@@ -1,0 +1,57 @@
+//! Two thousand slow clients on a server process: what the owner of a gallery notices.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use super::{
+    login_flood::{IDLE, Server, p99},
+    *,
+};
+use crate::hostile_clients::{
+    memory,
+    slow_clients::{KINDS, SLOW},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "compares times: needs an idle machine"]
+async fn f24_two_thousand_slow_clients_are_not_noticed() {
+    let app = TestApp::start().await;
+    let server = Server::start(&app).await;
+    let idle = p99(server.owner(IDLE).done().await);
+    let before = memory(server.process.id(), "VmRSS");
+    let (open, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+    let mut crowd = Vec::new();
+    for at in 0..SLOW * KINDS.len() {
+        let (base, open, stop) = (server.client.base.clone(), open.clone(), stop.clone());
+        // Whoever is cut off comes again.
+        crowd.push(tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                KINDS[at % KINDS.len()].be(&base, &open).await;
+            }
+        }));
+        if at % 100 == 99 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    while open.load(Ordering::Relaxed) < crowd.len() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let owner = server.owner(usize::MAX);
+    // Over the first ones' end, and their return.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    let beside = owner.stop().await;
+    stop.store(true, Ordering::Relaxed);
+    crowd.iter().for_each(tokio::task::JoinHandle::abort);
+    let (of, beside) = (beside.len(), p99(beside));
+    let peak = memory(server.process.id(), "VmHWM");
+    println!(
+        "gallery p99: idle {idle:?} of {IDLE}, beside {} slow clients {beside:?} of {of}; {} came; memory {:.1} MiB, before {:.1}",
+        SLOW * KINDS.len(),
+        open.load(Ordering::Relaxed),
+        peak as f64 / 1024.0,
+        before as f64 / 1024.0
+    );
+    assert!(beside <= 2 * idle, "the gallery suffers");
+}

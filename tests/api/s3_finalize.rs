@@ -1,0 +1,215 @@
+//! `S3_FINALIZE`: on stores that let a URL write again, or keep bytes that nobody checked, what is confirmed stays all the
+//! same.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use mongodb::bson::Document;
+use serde_json::json;
+use time::OffsetDateTime;
+use valet::config::Finalize;
+
+use super::{
+    app::{TestApp, fixture, s3_is_local, sha256, unique_png},
+    doctor::store_defects::{Defect, Proxy},
+    store_rules::{CHECKSUM, COPY_SOURCE, ONCE, OVERLAP},
+};
+
+/// URLs live an hour, the grace is a quarter of an hour.
+const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
+
+async fn copying() -> TestApp {
+    TestApp::start_with(|config| config.s3.finalize = Finalize::Copy).await
+}
+
+/// A server before a store with this defect.
+async fn before(app: &TestApp, defect: Defect) -> TestApp {
+    let proxy = Proxy::start(app, defect).await;
+    TestApp::beside(app, |config| {
+        config.s3.finalize = Finalize::Auto;
+        config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
+    })
+    .await
+}
+
+fn key(document: &Document) -> String {
+    document.get_str("key").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_store_that_holds_to_what_was_signed_needs_no_copy() {
+    let app = TestApp::start_with(|config| config.s3.finalize = Finalize::Auto).await;
+    if !app.store_keeps(&[ONCE, OVERLAP, COPY_SOURCE, CHECKSUM]).await {
+        let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
+        assert!(ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"), "what holds less is found out");
+        return;
+    }
+    let ada = app.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let id = image["id"].as_str().unwrap();
+    let document = app.db_image(id).await.unwrap();
+    assert_eq!(key(&document), format!("u/{}/{id}", ada.id));
+    assert!(!document.contains_key("due") && !document.contains_key("strays"));
+    assert_eq!(app.bucket_keys().await, [key(&document)], "what tried the store out is gone");
+}
+
+#[tokio::test]
+async fn u6_i6_where_a_url_writes_twice_a_confirmed_image_does_not_change() {
+    if !s3_is_local() {
+        return;
+    }
+    let store = TestApp::start().await;
+    for defect in [Defect::ReplacesObjects, Defect::HasNoLocks, Defect::TakesUnsignedCopySource] {
+        let app = before(&store, defect).await;
+        let ada = app.user().await;
+        let bytes = unique_png();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        assert!(ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"), "{defect:?}");
+        assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+        let image = ada.confirm(ticket.id()).await;
+        assert_eq!(image.status, 200, "{defect:?}: {image:?}");
+        let document = app.db_image(ticket.id()).await.unwrap();
+        assert!(key(&document).starts_with(&format!("u/{}/{}-", ada.id, ticket.id())), "{document}");
+
+        // Whoever holds the URL writes again, with bytes of their own: into nothing.
+        app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("animated.png")).await;
+        let mut copying = ticket.json["upload"].clone();
+        copying["headers"]["x-amz-copy-source"] = json!(format!("{}/{}", app.config.s3.bucket, key(&document)));
+        let taken = app.put(&copying, bytes.clone()).await == 200;
+        assert_eq!(taken, defect == Defect::TakesUnsignedCopySource);
+        let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
+        assert_eq!(read.bytes().await.unwrap(), bytes, "{defect:?}");
+        assert_eq!(ada.confirm(ticket.id()).await.json["sha256"], sha256(&bytes));
+        app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
+        let left: Vec<_> = app.bucket_keys().await.into_iter().filter(|found| found.contains(ticket.id())).collect();
+        assert_eq!(left, [key(&document)], "{defect:?}: the source went at once");
+    }
+}
+
+#[tokio::test]
+async fn c3_where_checksums_are_ignored_the_bytes_are_hashed() {
+    if !s3_is_local() {
+        return;
+    }
+    let store = TestApp::start().await;
+    let app = before(&store, Defect::KnowsNoChecksums).await;
+    let ada = app.user().await;
+    let (bytes, mut others) = (unique_png(), unique_png());
+    others.truncate(bytes.len());
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], others).await, 200, "this store takes anything of the length");
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+    let again = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(again.status, 201);
+    assert_eq!(app.put(&again.json["upload"], bytes.clone()).await, 200);
+    let image = ada.confirm(again.id()).await;
+    assert_eq!(image.status, 200, "{image:?}");
+    let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
+    assert_eq!(read.bytes().await.unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_tried_out_is_not_trusted() {
+    let app = TestApp::start().await;
+    let refusing = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
+    let app = TestApp::beside(&app, |config| {
+        config.s3.finalize = Finalize::Auto;
+        config.s3.endpoint = Some(refusing.endpoint.parse().unwrap());
+    })
+    .await;
+    let ada = app.user().await;
+    assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (503, "unavailable"));
+}
+
+#[tokio::test]
+async fn c5_a_hundred_confirms_make_one_copy_that_counts() {
+    let app = copying().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+    let answers = join_all((0..100).map(|_| ada.confirm(ticket.id()))).await;
+    let first = &answers[0];
+    for answer in &answers {
+        assert_eq!((answer.status, &answer.json["id"]), (200, &first.json["id"]), "{answer:?}");
+    }
+    let final_key = key(&app.db_image(ticket.id()).await.unwrap());
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(60)).await;
+    assert_eq!(app.bucket_keys().await, std::slice::from_ref(&final_key), "the source and lost copies are gone");
+    app.sweep(OffsetDateTime::now_utc() + QUIET).await;
+    app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(300)).await;
+    let document = app.db_image(ticket.id()).await.unwrap();
+    assert!(!document.contains_key("strays") && !document.contains_key("due"), "{document}");
+    assert_eq!(app.bucket_keys().await, [final_key]);
+    let usage = ada.get("/api/auth/me").await.json["usage"].clone();
+    assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(bytes.len()), &json!(1), &json!(0)));
+}
+
+#[tokio::test]
+async fn d3_a_put_after_the_confirm_leaves_nothing_for_long() {
+    let app = copying().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200, "its place is free again");
+    assert_eq!(app.bucket_keys().await.len(), 2);
+    app.sweep(OffsetDateTime::now_utc() + QUIET).await;
+    assert_eq!(app.bucket_keys().await.len(), 1);
+    // And with the image: all goes, twice.
+    assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+    assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
+    app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(600)).await;
+    app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(1200)).await;
+    assert_eq!(app.db_state(ticket.id()).await, "gone");
+}
+
+#[tokio::test]
+async fn wrong_bytes_in_the_incoming_place_are_rejected_and_removed() {
+    let app = copying().await;
+    let ada = app.user().await;
+    for (declared_as, bytes, problem) in
+        [("image/png", fixture("plain.jpg"), "content_mismatch"), ("image/jpeg", b"<svg/>".to_vec(), "content_mismatch")]
+    {
+        let ticket = ada.issue("a", declared_as, &bytes).await;
+        assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+        for _ in 0..2 {
+            assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, problem));
+        }
+        // Past the time in which an attempt might still write.
+        app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
+        assert_eq!(app.bucket_keys().await, Vec::<String>::new());
+    }
+    // Another length, by somebody who could.
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("plain.png")).await;
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 0);
+    app.sweep_dead_urls().await;
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
+}
+
+/// A server died after it recorded and made a copy: the sweeper finds what the record names.
+#[tokio::test]
+async fn f13_a_copy_whose_server_died_is_cleared() {
+    let app = copying().await;
+    let ada = app.user().await;
+    let bytes = unique_png();
+    let ticket = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
+    let lost = format!("u/{}/{}-{}", ada.id, ticket.id(), "0".repeat(32));
+    let images = app.db.collection::<Document>("images");
+    let named = mongodb::bson::doc! { "$set": { "strays": [&lost] } };
+    images.update_one(mongodb::bson::doc! { "_id": ticket.id() }, named).await.unwrap();
+    app.bucket_put(&lost, "image/png", bytes.clone()).await;
+    assert_eq!(app.sweep(OffsetDateTime::now_utc() + QUIET).await.confirmed, 1, "for the client that died too");
+    app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(200)).await;
+    let final_key = key(&app.db_image(ticket.id()).await.unwrap());
+    assert_ne!(final_key, lost);
+    assert_eq!(app.bucket_keys().await, [final_key]);
+}

@@ -1,0 +1,160 @@
+//! What would change a request's meaning and is not read is refused, by every operation of the document; and refusals of what
+//! never became a request can be read by allowed pages.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+
+use super::{
+    app::{Answer, TestApp},
+    hostile_clients::{connect, tell},
+    openapi::{Operation, operations},
+};
+
+const ORIGIN: &str = "https://app.example";
+
+/// Sends an operation's request, with a body where one is documented.
+async fn ask(
+    app: &TestApp,
+    operation: &Operation,
+    query: &str,
+    change: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+) -> Answer {
+    let path = format!("{}{query}", operation.path_of(&uuid::Uuid::now_v7().to_string()));
+    let body = operation.body();
+    app.anonymous()
+        .send(operation.method.clone(), &path, |request| {
+            let request = request.header("origin", ORIGIN);
+            change(if let Some(body) = body { request.json(body) } else { request })
+        })
+        .await
+}
+
+#[tokio::test]
+async fn what_is_given_twice_or_coded_is_refused_by_every_operation() {
+    let app = TestApp::start().await;
+    for operation in operations() {
+        let what = format!("{} {}", operation.method, operation.path);
+        for coding in ["gzip", "br", "zstd", "deflate", "x-unknown", "identity, gzip"] {
+            let answer = ask(&app, &operation, "", |request| request.header("content-encoding", coding)).await;
+            assert_eq!(answer.problem(), (415, "unsupported_media_type"), "{what} {coding}");
+            assert_eq!(answer.header("accept-encoding"), "identity", "{what} {coding}");
+        }
+        for name in ["idempotency-key"] {
+            let answer = ask(&app, &operation, "", |request| request.header(name, "a").header(name, "b")).await;
+            assert_eq!(answer.problem(), (400, "invalid_request"), "{what} {name}");
+            assert_eq!(answer.json["errors"][0]["field"], name, "{what}");
+        }
+        for query in ["?limit=5&limit=6", "?cursor=a&%63ursor=a", "?key=a&key=b"] {
+            let query = if operation.path_of("x").contains('?') { query.replacen('?', "&", 1) } else { query.to_owned() };
+            let answer = ask(&app, &operation, &query, |request| request).await;
+            assert_eq!(answer.problem(), (400, "invalid_request"), "{what} {query}");
+        }
+        let read = ask(&app, &operation, "", |request| request.header("content-encoding", "identity")).await;
+        assert_ne!(read.status, 415, "{what}: a coding that is none");
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_refused_where_none_is_documented() {
+    let app = TestApp::start().await;
+    let mut bodiless = 0;
+    for operation in operations().into_iter().filter(|operation| operation.body().is_none()) {
+        let what = format!("{} {}", operation.method, operation.path);
+        let refused = ask(&app, &operation, "", |request| request.json(&json!({ "a": 1 }))).await;
+        assert!(
+            refused.problem() == (400, "invalid_request") && refused.text.contains("takes no request body"),
+            "{what}: {refused:?}"
+        );
+        for nothing in ["{}", " { } ", "null", ""] {
+            let nothing = if nothing == " { } " { " {} " } else { nothing };
+            let sent =
+                ask(&app, &operation, "", |request| request.header("content-type", "application/json").body(nothing)).await;
+            assert!(!sent.text.contains("takes no request body"), "{what} {nothing:?}: {sent:?}");
+        }
+        bodiless += 1;
+    }
+    assert!(bodiless > 15, "{bodiless}");
+}
+
+#[tokio::test]
+async fn refusals_of_what_is_no_request_can_be_read_by_allowed_pages() {
+    let app = TestApp::start().await;
+    let long = "a".repeat(40_000);
+    let heads = [
+        (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nx: {long}\r\n\r\n")),
+        // As Chromium writes it: the page's own headers first.
+        (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {long}\r\norigin: ORIGIN\r\n\r\n")),
+        (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {long}{long}{long}\r\norigin: ORIGIN\r\n\r\n")),
+        (431, format!("GET /livez?{long} HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\n\r\n")),
+        (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\n{}origin: ORIGIN\r\n\r\n", "x: y\r\n".repeat(101))),
+        // One that is cut off is answered all the same.
+        (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nx: {long}")),
+        (400, "GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nno colon\r\n\r\n".to_owned()),
+        (400, "GET /livez HTTP/1.1\r\norigin: ORIGIN\r\nconnection: close\r\n\r\n".to_owned()),
+    ];
+    for (status, head) in heads {
+        for (origin, allowed) in
+            [(ORIGIN, ORIGIN), ("capacitor://localhost", "capacitor://localhost"), ("https://evil.example", "")]
+        {
+            let heard = tell(&app, head.replace("ORIGIN", origin)).await;
+            assert_eq!(heard.len(), 1, "{heard:?}");
+            assert_eq!(heard[0].problem().0, status, "{heard:?}");
+            assert_eq!(heard[0].header("access-control-allow-origin"), allowed, "{status} {origin}");
+            assert!(
+                heard[0].head.to_ascii_lowercase().contains("vary: origin"),
+                "{status}: a shared cache keeps them apart: {heard:?}"
+            );
+            assert!(allowed.is_empty() || heard[0].header("access-control-expose-headers").contains("retry-after"), "{heard:?}");
+        }
+    }
+    // After a request on the same connection, its origin does not count for the next.
+    let first = format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: {ORIGIN}\r\n\r\n");
+    let mut stream = connect(&app.base).await;
+    stream.write_all(first.as_bytes()).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    stream.write_all(b"GET /livez HTTP/1.1\r\nno colon\r\n\r\n").await.unwrap();
+    let both = super::hostile_clients::rest(&mut stream, Duration::from_secs(20)).await.to_ascii_lowercase();
+    assert_eq!(both.matches("access-control-allow-origin").count(), 1, "{both}");
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_told_so_where_its_page_can_read_it() {
+    let app = TestApp::start_with(|config| config.load.max_connections = 1).await;
+    let mut held = connect(&app.base).await;
+    held.write_all(b"GET /livez").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let heard = tell(&app, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: {ORIGIN}\r\n\r\n")).await;
+    assert_eq!((heard[0].problem().0, heard[0].header("access-control-allow-origin")), (503, ORIGIN), "{heard:?}");
+}
+
+/// Hashing a password takes longer than its client waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_client_hangs_up_is_counted() {
+    let app = TestApp::start().await;
+    let counted = || {
+        let text = app.app.metrics();
+        // Other tests of this process have requests cut off on other routes.
+        let of_login = "duration_seconds_count{route=\"/api/auth/login\",method=\"POST\",status=\"499\"}";
+        let line = text.lines().find(|line| line.contains(of_login));
+        line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+    };
+    let before = counted();
+    let body = json!({ "email": "nobody@example.com", "password": super::app::PASSWORD }).to_string();
+    let head = format!(
+        "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    for _ in 0..200 {
+        let mut stream = connect(&app.base).await;
+        stream.write_all(head.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        drop(stream);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        if counted() > before {
+            return;
+        }
+    }
+    panic!("no request was cut off: {}", app.app.metrics());
+}

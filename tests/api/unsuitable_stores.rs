@@ -1,0 +1,251 @@
+//! A store that obeys headers which no URL signed, as Ceph RGW does: nobody reads, copies or publishes through it what is
+//! another's or private, and what cannot stand it is refused.
+
+mod header_obeying_store;
+mod probe_outage;
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use valet::{
+    config::Finalize,
+    domain::check::{self, Answer as Found, Options},
+};
+
+use self::header_obeying_store::{Obeying, Seals};
+use super::{
+    app::{Answer, Caller, TestApp, declared, s3_is_local, unique_png},
+    serve::Settings,
+};
+
+const REFUSED: (u16, &str) = (409, "not_supported_by_store");
+/// The headers by which RGW copies and publishes.
+const PUBLISH: [(&str, &str); 2] =
+    [("x-amz-acl", "public-read"), ("x-amz-grant-read", "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"")];
+
+/// A server on the store itself, and one that sees it through the relay; `None` where the store is another's.
+async fn before(seals: Seals) -> Option<(TestApp, TestApp, Obeying)> {
+    if !s3_is_local() {
+        return None;
+    }
+    let store = TestApp::start().await;
+    let relay = Obeying::start(&store, seals).await;
+    let app = behind(&store, &relay).await;
+    Some((store, app, relay))
+}
+
+async fn behind(store: &TestApp, relay: &Obeying) -> TestApp {
+    at_endpoint(store, &relay.endpoint, Finalize::Auto).await
+}
+
+async fn at_endpoint(store: &TestApp, endpoint: &str, finalize: Finalize) -> TestApp {
+    TestApp::beside(store, |config| {
+        config.s3.finalize = finalize;
+        config.s3.endpoint = Some(endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(endpoint.parse().unwrap());
+    })
+    .await
+}
+
+/// The same person at another server.
+fn at<'a>(app: &'a TestApp, caller: &Caller<'_>) -> Caller<'a> {
+    Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone(), address: None }
+}
+
+async fn put_with(app: &TestApp, request: &Value, bytes: &[u8], header: (&str, &str)) -> u16 {
+    let mut request = request.clone();
+    request["headers"][header.0] = json!(header.1);
+    app.put(&request, bytes.to_vec()).await.as_u16()
+}
+
+async fn read_unsigned(app: &TestApp, url: &str) -> u16 {
+    app.http.get(url.split('?').next().unwrap()).send().await.unwrap().status().as_u16()
+}
+
+/// Every call that would sign a request whose bytes have no declared digest, or put such bytes into the gallery.
+async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'static str, Answer)> {
+    let anonymous = ada.app.anonymous();
+    let presign = async |body: Value| ada.post("/api/uppy/presign", body).await;
+    let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
+    let summed = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20, "partChecksums": "sha256" });
+    let Opened { path, parts, multipart: open, confirmable } = opened;
+    let loose = format!("{path}/s3/multipart/{}", parts.0);
+    let key = format!("key={}", parts.1);
+    vec![
+        ("multipart", ada.post("/api/images/multipart", multipart).await),
+        ("multipart with checksums", ada.post("/api/images/multipart", summed).await),
+        ("parts", ada.post(&format!("/api/images/{open}/parts"), json!({ "parts": [{ "partNumber": 1 }] })).await),
+        ("confirm", ada.confirm(confirmable).await),
+        ("session", ada.act("/api/uppy/session").await),
+        ("presigned form", presign(json!({ "method": "PUT", "key": "a.png", "contentType": "image/png" })).await),
+        ("presigned create", presign(json!({ "method": "POST", "key": "a.png", "contentType": "image/png" })).await),
+        ("form", anonymous.get(&format!("{path}/s3/params?filename=a.png&type=image/png")).await),
+        ("create", anonymous.post(&format!("{path}/s3/multipart"), json!({ "filename": "a.png", "type": "image/png" })).await),
+        ("part", anonymous.get(&format!("{loose}/1?{key}")).await),
+        ("parts of Uppy", anonymous.get(&format!("{loose}/batch?{key}&partNumbers=1")).await),
+        (
+            "complete",
+            anonymous.post(&format!("{loose}/complete?{key}"), json!({ "parts": [{ "PartNumber": 1, "ETag": "x" }] })).await,
+        ),
+    ]
+}
+
+/// Uploads that were opened before the server knew.
+struct Opened {
+    path: String,
+    parts: (String, String),
+    multipart: String,
+    confirmable: String,
+}
+
+impl Opened {
+    async fn by(ada: &Caller<'_>, anonymous: &Caller<'_>) -> Self {
+        let path = ada.act("/api/uppy/session").await.json["path"].as_str().unwrap().to_owned();
+        let file = json!({ "filename": "a.png", "type": "image/png" });
+        let parts = anonymous.post(&format!("{path}/s3/multipart"), file).await.json;
+        let text = |name: &str| parts[name].as_str().unwrap().to_owned();
+        let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": 6 << 20 });
+        let multipart = ada.post("/api/images/multipart", open).await.id().to_owned();
+        Self { parts: (text("uploadId"), text("key")), path, confirmable: multipart.clone(), multipart }
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
+    let Some((store, app, relay)) = before(Seals::Yes).await else { return };
+    let ada = store.user().await;
+    let opened = Opened::by(&ada, &store.anonymous()).await;
+    for (call, answer) in every_undeclared_call(&at(&app, &ada), &opened).await {
+        assert_eq!(answer.problem(), REFUSED, "{call}");
+    }
+
+    // What has one goes on: no header makes it public or another's.
+    let (eve, bytes) = (app.user().await, unique_png());
+    let victim = at(&app, &ada).upload("victim.png", "image/png", &bytes).await;
+    let source = victim["url"].as_str().unwrap().split('?').next().unwrap().strip_prefix(&relay.endpoint).unwrap().to_owned();
+    for header in PUBLISH.into_iter().chain([("x-amz-copy-source", source.as_str()), ("x-amz-tagging", "a=b")]) {
+        let mine = unique_png();
+        let ticket = eve.issue("a.png", "image/png", &mine).await;
+        assert_eq!(put_with(&app, &ticket.json["upload"], &mine, header).await, 403, "{header:?}");
+        assert_eq!(read_unsigned(&app, ticket.json["upload"]["url"].as_str().unwrap()).await, 403, "{header:?}");
+        assert_eq!(app.put(&ticket.json["upload"], mine).await, 200, "the URL is good");
+        assert_eq!(eve.confirm(ticket.id()).await.status, 200);
+    }
+
+    let report = check::run(&app.config, Options::default()).await;
+    println!("{report}");
+    for name in ["upload: unsigned copy source refused", "upload: unsigned ACL without effect"] {
+        assert!(matches!(report.answer(name), Some(Found::No(_))), "{name}");
+    }
+    let Some(Found::No(seen)) = report.answer("upload: unsigned copy source refused") else { unreachable!() };
+    assert!(seen.contains("PUT") && seen.contains("part of any length"), "each kind: {seen}");
+    assert!(matches!(report.answer("upload: sealed PUT refuses unsigned headers"), Some(Found::Yes(_))));
+    assert!(!report.is_sound());
+    assert!(app.bucket_keys().await.iter().all(|key| !key.starts_with("check/")), "nothing is left of it");
+}
+
+/// Parts that were copied from somebody else before the server knew do not come into the gallery.
+#[tokio::test]
+async fn a_copied_part_is_not_confirmed() {
+    let Some((store, app, relay)) = before(Seals::Yes).await else { return };
+    let (ada, eve) = (store.user().await, store.user().await);
+    let victim = ada.upload("victim.png", "image/png", &unique_png()).await;
+    let source = url::Url::parse(victim["url"].as_str().unwrap()).unwrap().path().to_owned();
+    let opened = Opened::by(&eve, &store.anonymous()).await;
+    let (id, key) = &opened.parts;
+    let part = store.anonymous().get(&format!("{}/s3/multipart/{id}/1?key={key}", opened.path)).await;
+    let (signed, origin) = (part.json["url"].as_str().unwrap(), store.config.s3.endpoint.as_deref().unwrap());
+    // That server signed for the store's own address.
+    let copying = store.http.put(signed.replace(origin, &relay.endpoint)).header("host", origin.trim_start_matches("http://"));
+    let copied = copying.header("x-amz-copy-source", &source).body("").send().await.unwrap();
+    assert_eq!(copied.status(), 200);
+    let complete = format!("{}/s3/multipart/{id}/complete?key={key}", opened.path);
+    let listed = store.anonymous().get(&format!("{}/s3/multipart/{id}?key={key}", opened.path)).await.json;
+    let parts = json!({ "parts": [{ "PartNumber": 1, "ETag": listed[0]["ETag"] }] });
+    let answer = app.anonymous().post(&complete, parts).await;
+    assert_eq!(answer.problem(), REFUSED);
+    assert_eq!(at(&app, &eve).confirm(id).await.problem(), REFUSED);
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(60)).await;
+    assert_eq!(at(&app, &eve).get("/api/images/gallery").await.json["images"], json!([]));
+}
+
+/// Where a URL cannot be sealed, what is put can be published: nothing is signed until the bucket ignores ACLs.
+#[tokio::test]
+async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
+    let Some((store, app, relay)) = before(Seals::No).await else { return };
+    let ada = store.user().await;
+    let bytes = unique_png();
+    let open = ada.issue("a.png", "image/png", &bytes).await;
+    let caller = at(&app, &ada);
+    assert_eq!(caller.issue("b.png", "image/png", &unique_png()).await.problem(), REFUSED);
+    assert_eq!(caller.act(&format!("/api/images/{}/renew", open.id())).await.problem(), REFUSED);
+    let items = json!({ "items": [declared("c.png", "image/png", &unique_png())] });
+    let batch = caller.post("/api/images/upload/batch", items).await;
+    assert!(batch.text.contains("not_supported_by_store"), "{batch:?}");
+    let report = check::run(&app.config, Options::default()).await;
+    assert!(matches!(report.answer("upload: sealed PUT refuses unsigned headers"), Some(Found::No(_))), "{report}");
+
+    let fixed = check::run(&app.config, Options { fix: true, loopback: false }).await;
+    assert!(matches!(fixed.answer("upload: unsigned ACL without effect"), Some(Found::Yes(_))), "{fixed}");
+    let later = behind(&store, &relay).await;
+    let caller = at(&later, &ada);
+    // A copy of somebody else's bytes is not what was declared, and nobody can read it.
+    let victim = store.user().await.upload("victim.png", "image/png", &unique_png()).await;
+    let source = url::Url::parse(victim["url"].as_str().unwrap()).unwrap().path().to_owned();
+    let ticket = caller.issue("d.png", "image/png", &bytes).await;
+    let mut request = ticket.json["upload"].clone();
+    request["headers"]["x-amz-acl"] = json!("public-read");
+    assert_eq!(put_with(&later, &request, &bytes, ("x-amz-copy-source", &source)).await, 200);
+    assert_eq!(read_unsigned(&later, request["url"].as_str().unwrap()).await, 403);
+    assert_eq!(caller.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
+    caller.upload("e.png", "image/png", &unique_png()).await;
+    assert_eq!(caller.act("/api/uppy/session").await.problem(), REFUSED, "parts and forms still cannot stand it");
+}
+
+/// There a PUT's URL could make a confirmed image a copy of another.
+#[tokio::test]
+async fn in_place_is_refused_where_a_url_can_bring_a_copy() {
+    let Some((store, app, relay)) = before(Seals::No).await else { return };
+    check::run(&app.config, Options { fix: true, loopback: false }).await;
+    let ada = store.user().await;
+    let in_place = at_endpoint(&store, &relay.endpoint, Finalize::InPlace).await;
+    assert_eq!(at(&in_place, &ada).issue("a.png", "image/png", &unique_png()).await.problem(), REFUSED);
+    for finalize in [Finalize::Auto, Finalize::Copy] {
+        let copying = at_endpoint(&store, &relay.endpoint, finalize).await;
+        at(&copying, &ada).upload("b.png", "image/png", &unique_png()).await;
+    }
+}
+
+/// What a server found out of a store does not outlive it.
+#[tokio::test]
+async fn a_store_that_was_replaced_is_tried_out_again() {
+    let Some((store, app, relay)) = before(Seals::Yes).await else { return };
+    let ada = at(&app, &store.user().await);
+    assert_eq!(ada.act("/api/uppy/session").await.problem(), REFUSED);
+    relay.mend();
+    let bytes = unique_png();
+    let sealed = ada.issue("a.png", "image/png", &bytes).await;
+    assert_eq!(app.put(&sealed.json["upload"], bytes.clone()).await, 403, "no other store takes a sealed PUT");
+    app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(2 * 60 * 60)).await;
+    ada.upload("b.png", "image/png", &unique_png()).await;
+    assert_eq!(ada.act("/api/uppy/session").await.status, 200);
+}
+
+#[tokio::test]
+async fn serve_says_so_in_one_line() {
+    let Some((store, _app, relay)) = before(Seals::Yes).await else { return };
+    let settings = Settings::of(&store).but("S3_ENDPOINT", &relay.endpoint).but("S3_FINALIZE", "in-place");
+    let (process, _client) = settings.listening().await;
+    let lines = process
+        .find(|process| {
+            let log = process.err();
+            let lines: Vec<_> = log.lines().filter(|line| line.contains("not_supported_by_store")).map(str::to_owned).collect();
+            (!lines.is_empty()).then_some(lines)
+        })
+        .await;
+    let [line] = lines.as_slice() else { panic!("{lines:?}") };
+    let line: Value = serde_json::from_str(line).unwrap();
+    assert_eq!(line["level"], "WARN", "{line}");
+    assert!(line.to_string().contains("part of any length") && line.to_string().contains("Uppy"), "{line}");
+}

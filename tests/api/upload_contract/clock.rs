@@ -1,0 +1,54 @@
+//! D8: sweeping goes by the database's clock. A proxy in front of MongoDB shifts the time that the server is told.
+
+use std::sync::Arc;
+
+use mongodb::bson::{DateTime, Document, doc};
+
+use super::mongodb_relay::beside_through;
+use crate::app::{TestApp, unique_png};
+
+const HOUR: i64 = 3_600_000;
+
+/// `localTime` of a `hello` is a BSON date: type 9, the name, eight bytes of milliseconds.
+fn shift_clock(message: &mut [u8], shift: i64) {
+    const FIELD: &[u8] = b"\x09localTime\0";
+    if let Some(at) = message.windows(FIELD.len()).position(|window| window == FIELD) {
+        let at = at + FIELD.len();
+        let millis = i64::from_le_bytes(message[at..at + 8].try_into().unwrap());
+        message[at..at + 8].copy_from_slice(&(millis + shift).to_le_bytes());
+    }
+}
+
+/// A server whose MongoDB has a clock that is `shift` milliseconds off.
+async fn beside_with_clock(app: &TestApp, shift: i64) -> TestApp {
+    beside_through(app, Arc::new(|_| {}), Arc::new(move |reply| shift_clock(reply, shift))).await
+}
+
+#[tokio::test]
+async fn d8_the_sweeper_goes_by_the_databases_clock() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
+    let slow = beside_with_clock(&app, -3 * HOUR).await;
+
+    // By this machine's clock its time was over two hours ago; by the database's it is not.
+    let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * HOUR);
+    let images = app.db.collection::<Document>("images");
+    let was = app.db_image(ticket.id()).await.unwrap();
+    let over = doc! { "urlsDieAt": past, "expiresAt": past, "due": past };
+    images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": over }).await.unwrap();
+    slow.app.valet.sweep().await.unwrap();
+    assert_eq!(app.db_state(ticket.id()).await, "pending", "nothing is swept early");
+
+    // By this machine's clock its time has just begun; by the database's it is over.
+    images.replace_one(doc! { "_id": ticket.id() }, was).await.unwrap();
+    app.app.valet.sweep().await.unwrap();
+    assert_eq!(app.db_state(ticket.id()).await, "pending");
+    // Its own sweeper begins at once, too.
+    let fast = beside_with_clock(&app, 25 * HOUR).await;
+    let began = std::time::Instant::now();
+    while app.db_state(ticket.id()).await != "gone" {
+        assert!(began.elapsed() < std::time::Duration::from_secs(20), "{}", app.db_state(ticket.id()).await);
+        fast.app.valet.sweep().await.unwrap();
+    }
+}

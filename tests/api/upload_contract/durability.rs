@@ -1,0 +1,98 @@
+//! C7: what was acknowledged survives, since every write is acknowledged by a majority and in its journal.
+
+use std::{
+    path::PathBuf,
+    process::Command,
+    sync::{Arc, Mutex},
+};
+
+use mongodb::bson::Document;
+use secrecy::ExposeSecret;
+use valet::dev::mongod::{Mongod, MongodOptions};
+
+use super::mongodb_relay::beside_through;
+use crate::app::{Caller, TestApp, unique_png};
+
+/// The command of a request: after the rest of the header (12 bytes) and the flags (4), a section of kind 0 is the command
+/// (OP_MSG of MongoDB's wire protocol).
+fn command(message: &[u8]) -> Option<Document> {
+    let is_command = message.get(8..12)? == 2013_i32.to_le_bytes() && message.get(16) == Some(&0);
+    is_command.then(|| Document::from_reader(&message[17..]).unwrap())
+}
+
+/// Whatever is written on the way from an upload to its deletion is acknowledged by the majority, from its journal.
+#[tokio::test]
+async fn c7_every_write_waits_for_the_majority_and_the_journal() {
+    let app = TestApp::start().await;
+    let commands = Arc::new(Mutex::new(Vec::new()));
+    let record = {
+        let commands = commands.clone();
+        move |message: &mut [u8]| commands.lock().unwrap().extend(command(message))
+    };
+    let watched = beside_through(&app, Arc::new(record), Arc::new(|_| {})).await;
+    let ada = watched.user().await;
+    let image = ada.upload("a.png", "image/png", &unique_png()).await;
+    let ticket = ada.issue("b.png", "image/png", &unique_png()).await;
+    assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.status, 200);
+    for id in [image["id"].as_str().unwrap(), ticket.id()] {
+        assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
+    }
+    watched.app.valet.sweep().await.unwrap();
+    let writes = ["insert", "update", "delete", "findAndModify"];
+    let mut seen = std::collections::BTreeMap::new();
+    for command in commands.lock().unwrap().iter() {
+        let name = command.keys().next().unwrap();
+        assert_ne!(name, "commitTransaction", "no request needs a transaction");
+        if !writes.contains(&name.as_str()) {
+            continue;
+        }
+        let concern = command.get_document("writeConcern").unwrap_or_else(|_| panic!("{command}"));
+        assert_eq!((concern.get_str("w").unwrap(), concern.get_bool("j").unwrap()), ("majority", true), "{command}");
+        *seen.entry(name.clone()).or_insert(0) += 1;
+    }
+    assert!(seen["insert"] >= 3 && seen["update"] >= 4, "{seen:?}");
+}
+
+/// A folder that goes with its test.
+struct Folder(PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The database is killed on the acknowledgement, again and again: it comes back with what was acknowledged.
+#[tokio::test(flavor = "multi_thread")]
+async fn c7_f1_what_was_acknowledged_outlives_the_database() {
+    let folder = Folder(std::env::temp_dir().join(format!("valet-c7-{}", uuid::Uuid::new_v4().simple())));
+    let options = || MongodOptions::new(folder.0.join("mongodb"));
+    let mut mongod = Mongod::start(options()).await.unwrap();
+    let mut app = TestApp::start_with(|config| config.mongo.uri = mongod.uri().into()).await;
+    let ada = app.user().await;
+    let (token, id, email) = (ada.token.clone(), ada.id.clone(), ada.email.clone());
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        let ada = Caller { app: &app, token: token.clone(), id: id.clone(), email: email.clone(), address: None };
+        let bytes = unique_png();
+        let ticket = ada.issue("a.png", "image/png", &bytes).await;
+        assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
+        assert_eq!(ada.confirm(ticket.id()).await.status, 200);
+        acknowledged.push(ticket.id().to_owned());
+        if round % 2 == 1 {
+            let deleted = acknowledged.remove(0);
+            assert_eq!(ada.delete(&format!("/api/images/{deleted}")).await.status, 204);
+        }
+        assert!(Command::new("kill").args(["-KILL", &mongod.pid().to_string()]).status().unwrap().success());
+        mongod.ended().await;
+        drop(mongod);
+        mongod = Mongod::start(options()).await.unwrap();
+        app = TestApp::beside(&app, |config| config.mongo.uri = mongod.uri().into()).await;
+        assert_eq!(app.config.mongo.uri.expose_secret(), mongod.uri());
+        let ada = Caller { app: &app, token: token.clone(), id: id.clone(), email: email.clone(), address: None };
+        let gallery = ada.get("/api/images/gallery").await;
+        let listed: Vec<_> = gallery.json["images"].as_array().unwrap().iter().map(|image| image["id"].clone()).collect();
+        let newest_first: Vec<_> = acknowledged.iter().rev().cloned().collect();
+        assert_eq!(listed, newest_first, "after {} deaths", round + 1);
+    }
+}

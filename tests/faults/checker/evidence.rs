@@ -1,0 +1,317 @@
+//! Gathering: all documents, all objects with the digests of their bytes, what strangers may do to them, every user's
+//! gallery, what was logged. Nothing is judged here.
+
+use std::collections::{BTreeMap, HashMap};
+
+use aws_sdk_s3::error::ProvideErrorMetadata;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use mongodb::bson::{Bson, Document, doc};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{Cluster, QUOTA},
+    files::sha256,
+    journal::{Journal, Record, now},
+    workload::users::password_of,
+};
+
+/// Calls to S3 at once.
+const AT_ONCE: usize = 8;
+/// As many bytes as tell what a file is.
+const MAGIC: usize = 16;
+
+/// A document of `images`.
+#[derive(Debug, Clone)]
+pub struct Image(pub Document);
+
+impl Image {
+    pub fn text(&self, field: &str) -> &str {
+        self.0.get_str(field).unwrap_or_default()
+    }
+
+    pub fn id(&self) -> &str {
+        self.text("_id")
+    }
+
+    pub fn user(&self) -> &str {
+        self.text("user")
+    }
+
+    pub fn key(&self) -> &str {
+        self.text("key")
+    }
+
+    pub fn state(&self) -> &str {
+        self.text("state")
+    }
+
+    pub fn is_live(&self) -> bool {
+        matches!(self.state(), "pending" | "ready")
+    }
+
+    pub fn has(&self, field: &str) -> bool {
+        self.0.contains_key(field)
+    }
+
+    /// Milliseconds since 1970.
+    pub fn time(&self, field: &str) -> Option<i64> {
+        self.0.get_datetime(field).ok().map(|at| at.timestamp_millis())
+    }
+
+    pub fn size(&self) -> i64 {
+        self.0.get_i64("size").unwrap_or(-1)
+    }
+
+    pub fn strays(&self) -> impl Iterator<Item = &str> {
+        self.0.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str)
+    }
+
+    pub fn preview(&self) -> Option<&Document> {
+        self.0.get_document("preview").ok()
+    }
+}
+
+/// A version of an object.
+#[derive(Debug, Clone)]
+pub struct Object {
+    pub key: String,
+    pub size: i64,
+    pub etag: String,
+    /// Milliseconds since 1970.
+    pub modified: i64,
+    pub content_type: String,
+    /// User metadata and the other words that S3 keeps beside the bytes.
+    pub metadata: String,
+    /// Of the bytes, hashed here.
+    pub sha256: String,
+    /// The first bytes.
+    pub magic: Vec<u8>,
+    /// Not a version that a newer one hides.
+    pub is_latest: bool,
+}
+
+/// What somebody without keys tried, and was told.
+#[derive(Debug, Clone)]
+pub struct Stranger {
+    pub what: String,
+    pub status: u16,
+}
+
+/// One image of a gallery: its id, and when it was uploaded as the API says.
+pub type Shown = (String, String);
+
+/// All there is to see.
+#[derive(Debug, Clone)]
+pub struct Evidence {
+    pub record: Record,
+    pub images: Vec<Image>,
+    pub users: Vec<Document>,
+    pub sessions: Vec<Document>,
+    /// Every document of every collection, as text.
+    pub dump: Vec<String>,
+    pub objects: Vec<Object>,
+    /// Key and beginning, in milliseconds since 1970, of multipart uploads that S3 holds open.
+    pub open: Vec<(String, i64)>,
+    /// `None` where the store asks nobody for keys, as LocalStack does not.
+    pub strangers: Option<Vec<Stranger>>,
+    /// By the user's id: the gallery, or why there is none.
+    pub galleries: BTreeMap<String, Result<Vec<Shown>, String>>,
+    pub log: String,
+    /// Where this server keeps things; in no answer.
+    pub inside: Vec<String>,
+    /// When it was gathered.
+    pub at: i64,
+    by_id: HashMap<String, usize>,
+    by_key: HashMap<String, usize>,
+}
+
+impl Evidence {
+    pub async fn gather(cluster: &Cluster, journal: &Journal) -> Self {
+        let (images, users, sessions) =
+            (all(cluster, "images").await, all(cluster, "users").await, all(cluster, "sessions").await);
+        let mut dump = Vec::new();
+        for collection in cluster.db.list_collection_names().await.unwrap() {
+            dump.extend(all(cluster, &collection).await.iter().map(|document| format!("{collection}: {document}")));
+        }
+        let objects = Self::objects(cluster).await;
+        let strangers = strangers(cluster, &objects).await;
+        let mut galleries = BTreeMap::new();
+        for user in &users {
+            if let (Ok(id), Ok(email)) = (user.get_str("_id"), user.get_str("email")) {
+                galleries.insert(id.to_owned(), gallery(cluster, email).await);
+            }
+        }
+        let images: Vec<_> = images.into_iter().map(Image).collect();
+        let by_id = images.iter().enumerate().map(|(at, image)| (image.id().to_owned(), at)).collect();
+        let latest = objects.iter().enumerate().filter(|(_, object)| object.is_latest);
+        let by_key = latest.map(|(at, object)| (object.key.clone(), at)).collect();
+        let (open, log, inside) =
+            (open(cluster).await, cluster.log(), vec![cluster.bucket.clone(), cluster.db.name().to_owned()]);
+        let record = journal.read();
+        Self { record, images, users, sessions, dump, objects, open, strangers, galleries, log, inside, at: now(), by_id, by_key }
+    }
+
+    /// Every version of every object.
+    pub async fn objects(cluster: &Cluster) -> Vec<Object> {
+        objects(cluster).await
+    }
+
+    pub fn image(&self, id: &str) -> Option<&Image> {
+        self.by_id.get(id).map(|at| &self.images[*at])
+    }
+
+    pub fn ready(&self) -> impl Iterator<Item = &Image> {
+        self.images.iter().filter(|image| image.state() == "ready")
+    }
+
+    /// The one that is served.
+    pub fn object(&self, key: &str) -> Option<&Object> {
+        self.by_key.get(key).map(|at| &self.objects[*at])
+    }
+}
+
+async fn all(cluster: &Cluster, collection: &str) -> Vec<Document> {
+    let found = cluster.db.collection::<Document>(collection).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
+    found.try_collect().await.unwrap()
+}
+
+/// States by image, and who has more than the quota.
+pub async fn glance(cluster: &Cluster) -> (BTreeMap<String, String>, Vec<String>) {
+    let images = cluster.db.collection::<Document>("images").find(doc! {}).projection(doc! { "state": 1 }).await;
+    let states: Vec<Document> = match images {
+        Ok(images) => images.try_collect().await.unwrap_or_default(),
+        // The database is away: there is nothing to see.
+        Err(_) => Vec::new(),
+    };
+    let text = |document: &Document, field: &str| document.get_str(field).unwrap_or_default().to_owned();
+    let states = states.iter().map(|image| (text(image, "_id"), text(image, "state"))).collect();
+    let above = doc! { "usedBytes": { "$gt": i64::try_from(QUOTA).unwrap() } };
+    let over: Vec<Document> = match cluster.db.collection::<Document>("users").find(above).await {
+        Ok(users) => users.try_collect().await.unwrap_or_default(),
+        Err(_) => Vec::new(),
+    };
+    (states, over.iter().map(Document::to_string).collect())
+}
+
+/// Key, time and whether it is the latest of every version; of a store that knows none, of every object.
+async fn listed(cluster: &Cluster) -> Vec<(String, Option<String>, i64, bool)> {
+    let (mut found, mut key, mut version) = (Vec::new(), None, None);
+    let millis = |at: Option<&aws_sdk_s3::primitives::DateTime>| at.and_then(|at| at.to_millis().ok()).unwrap_or_default();
+    loop {
+        let list = cluster.s3.list_object_versions().bucket(&cluster.bucket).set_key_marker(key).set_version_id_marker(version);
+        match list.send().await {
+            Ok(page) => {
+                found.extend(page.versions().iter().map(|object| {
+                    let version = object.version_id().filter(|id| *id != "null").map(str::to_owned);
+                    (object.key().unwrap().to_owned(), version, millis(object.last_modified()), object.is_latest() != Some(false))
+                }));
+                if page.is_truncated() != Some(true) {
+                    return found;
+                }
+                key = page.next_key_marker().map(str::to_owned);
+                version = page.next_version_id_marker().map(str::to_owned);
+            }
+            Err(error) if matches!(error.code(), Some("NotImplemented" | "MethodNotAllowed")) => break,
+            Err(error) => panic!("{error:?}"),
+        }
+    }
+    let mut pages = cluster.s3.list_objects_v2().bucket(&cluster.bucket).into_paginator().send();
+    while let Some(page) = pages.next().await {
+        let page = page.unwrap();
+        found.extend(
+            page.contents().iter().map(|object| (object.key().unwrap().to_owned(), None, millis(object.last_modified()), true)),
+        );
+    }
+    found
+}
+
+async fn objects(cluster: &Cluster) -> Vec<Object> {
+    // A server that is killed while it probes the store leaves objects under `check/`; the marker is the deployment's.
+    let is_image = |key: &str| !key.starts_with("check/") && key != valet::store::objects::marker::KEY;
+    let listed = listed(cluster).await.into_iter().filter(|(key, ..)| is_image(key));
+    let read = listed.map(|(key, version, modified, is_latest)| async move {
+        let get = cluster.s3.get_object().bucket(&cluster.bucket).key(&key).set_version_id(version);
+        // It may be deleted between the two calls.
+        let got = get.send().await.ok()?;
+        let (etag, content_type) =
+            (got.e_tag().unwrap_or_default().to_owned(), got.content_type().unwrap_or_default().to_owned());
+        let words = [got.content_disposition(), got.cache_control(), got.content_encoding(), got.content_language()];
+        let metadata = format!("{:?} {words:?}", got.metadata());
+        let bytes = got.body.collect().await.ok()?.into_bytes();
+        Some(Object {
+            size: i64::try_from(bytes.len()).unwrap(),
+            sha256: sha256(&bytes),
+            magic: bytes[..bytes.len().min(MAGIC)].to_vec(),
+            key,
+            etag,
+            modified,
+            content_type,
+            metadata,
+            is_latest,
+        })
+    });
+    stream::iter(read).buffered(AT_ONCE).filter_map(|object| async move { object }).collect().await
+}
+
+async fn open(cluster: &Cluster) -> Vec<(String, i64)> {
+    let listed = cluster.s3.list_multipart_uploads().bucket(&cluster.bucket).send().await.unwrap();
+    let begun = |at: Option<&aws_sdk_s3::primitives::DateTime>| at.and_then(|at| at.to_millis().ok()).unwrap_or_default();
+    listed.uploads().iter().map(|upload| (upload.key().unwrap_or_default().to_owned(), begun(upload.initiated()))).collect()
+}
+
+/// Somebody without keys at every key, and at the bucket.
+async fn strangers(cluster: &Cluster, objects: &[Object]) -> Option<Vec<Stranger>> {
+    let http = reqwest::Client::new();
+    let health = http.get(format!("{}/_localstack/health", cluster.s3_endpoint)).send().await;
+    if health.is_ok_and(|answer| answer.status() == 200) {
+        return None;
+    }
+    let base = format!("{}/{}", cluster.s3_endpoint, cluster.bucket);
+    let mut tries = vec![(Method::GET, base.clone()), (Method::GET, format!("{base}?list-type=2"))];
+    for object in objects {
+        let url = format!("{base}/{}", object.key);
+        tries.extend([Method::GET, Method::HEAD, Method::PUT].map(|method| (method, url.clone())));
+    }
+    let tried = tries.into_iter().map(|(method, url)| {
+        let http = &http;
+        async move {
+            let request = http.request(method.clone(), &url);
+            // Were it let in, it would still harm nothing.
+            let request = if method == Method::PUT { request.header("if-none-match", "*").body("stranger") } else { request };
+            let status = request.send().await.map_or(0, |answer| answer.status().as_u16());
+            Stranger { what: format!("{method} {}", url.rsplit_once('/').map_or("", |(_, last)| last)), status }
+        }
+    });
+    Some(stream::iter(tried).buffered(AT_ONCE).collect().await)
+}
+
+/// The gallery as its owner sees it, page by page.
+async fn gallery(cluster: &Cluster, email: &str) -> Result<Vec<Shown>, String> {
+    let (http, base) = (reqwest::Client::new(), cluster.servers.first().ok_or("no server")?.base());
+    let told = |error: reqwest::Error| error.without_url().to_string();
+    let ask = async |request: reqwest::RequestBuilder| -> Result<Value, String> {
+        let answer = request.send().await.map_err(told)?;
+        let status = answer.status();
+        let json: Value = answer.json().await.map_err(told)?;
+        if status == 200 { Ok(json) } else { Err(format!("{status}: {json}")) }
+    };
+    let credentials = json!({ "email": email, "password": password_of(email) });
+    let session = ask(http.post(format!("{base}/api/auth/login")).json(&credentials)).await?;
+    let token = session["token"].as_str().unwrap_or_default();
+    let (mut shown, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = ask(http.get(format!("{base}/api/images/gallery?limit=7{after}")).bearer_auth(token)).await?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        shown.extend(
+            page["images"].as_array().into_iter().flatten().map(|image| (text(&image["id"]), text(&image["uploadedAt"]))),
+        );
+        match page["nextCursor"].as_str() {
+            Some(cursor) if shown.len() < 100_000 => after = format!("&cursor={cursor}"),
+            Some(_) => return Err("the gallery has no end".to_owned()),
+            None => break,
+        }
+    }
+    let _ = http.post(format!("{base}/api/auth/logout")).json(&json!({ "refreshToken": session["refreshToken"] })).send().await;
+    Ok(shown)
+}

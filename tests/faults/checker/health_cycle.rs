@@ -1,0 +1,49 @@
+//! That a healed cluster works: a whole life of an image, on every server.
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::Cluster,
+    files::{declared, fixture},
+    workload::users::password_of,
+};
+
+/// Sign-up, upload, confirm, gallery, delete.
+///
+/// # Panics
+/// When one of them does not work.
+pub async fn cycle(cluster: &Cluster) {
+    let http = reqwest::Client::new();
+    for server in &cluster.servers {
+        let call = async |method: Method, path: &str, token: &str, body: Option<Value>| -> (StatusCode, Value) {
+            let request = http.request(method, format!("{}{path}", server.base())).bearer_auth(token);
+            let request = if let Some(body) = body { request.json(&body) } else { request };
+            let answer = request.send().await.unwrap();
+            (answer.status(), answer.json().await.unwrap_or_default())
+        };
+        let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
+        let body = json!({ "email": email, "password": password_of(&email) });
+        let (status, session) = call(Method::POST, "/api/auth/signup", "", Some(body)).await;
+        assert_eq!(status, 201, "{session}");
+        let token = session["token"].as_str().unwrap();
+        let bytes = [fixture("plain.png"), uuid::Uuid::new_v4().as_bytes().to_vec()].concat();
+        let body = declared("sea.png", "image/png", &bytes);
+        let (status, ticket) = call(Method::POST, "/api/images/upload", token, Some(body)).await;
+        assert_eq!(status, 201, "{ticket}");
+        let mut put = http.put(ticket["upload"]["url"].as_str().unwrap());
+        for (name, value) in ticket["upload"]["headers"].as_object().unwrap() {
+            put = put.header(name, value.as_str().unwrap());
+        }
+        assert_eq!(put.body(bytes.clone()).send().await.unwrap().status(), 200);
+        let path = format!("/api/images/{}", ticket["id"].as_str().unwrap());
+        let (status, image) = call(Method::POST, &format!("{path}/confirm"), token, None).await;
+        assert_eq!(status, 200, "{image}");
+        let read = http.get(image["url"].as_str().unwrap()).send().await.unwrap();
+        assert!(read.bytes().await.unwrap() == bytes, "the bytes that were sent");
+        let (_, gallery) = call(Method::GET, "/api/images/gallery", token, None).await;
+        assert_eq!(gallery["images"][0]["id"], ticket["id"]);
+        assert_eq!(call(Method::DELETE, &path, token, None).await.0, 204);
+        assert_eq!(call(Method::GET, &path, token, None).await.0, 404);
+    }
+}

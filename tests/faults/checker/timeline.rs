@@ -1,0 +1,170 @@
+//! What the journal tells of each image, account and session, put together from single calls. Nothing is judged here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::journal::{Answered, Asked, Call, Item, Op, Record};
+
+/// From when a call was asked to when it was answered, in milliseconds; and its number, to find it again.
+#[derive(Debug, Clone, Copy)]
+pub struct Span {
+    pub op: u64,
+    pub t0: i64,
+    pub t1: i64,
+}
+
+/// One image.
+#[derive(Debug, Clone, Default)]
+pub struct Timeline {
+    /// Emails of those whom it was shown to as theirs.
+    pub owners: BTreeSet<String>,
+    /// Digest, size and type of what was meant, where the call that opened it was answered.
+    pub meant: Option<(String, u64, String)>,
+    /// Confirms that were answered 200.
+    pub confirmed: Vec<Span>,
+    /// Everything that showed it, or acted on it, with 2xx.
+    pub shown: Vec<(Span, Call)>,
+    pub shown_ready: Vec<Span>,
+    pub shown_pending: Vec<Span>,
+    /// It was told to be rejected or expired.
+    pub ended: Vec<(Span, String)>,
+    /// The first delete that left a client, answered or not.
+    pub delete_asked: Option<i64>,
+    /// The first that was answered 204.
+    pub deleted: Option<Span>,
+    /// Digests of bytes that were fetched.
+    pub fetched: Vec<(u64, String)>,
+}
+
+/// One account, by its email.
+#[derive(Debug, Clone, Default)]
+pub struct Life {
+    pub ids: BTreeSet<String>,
+    /// Sign-ups that were answered 201.
+    pub signups: Vec<u64>,
+    /// The first wish to delete it that left a client.
+    pub leave_asked: Option<i64>,
+    pub left: Option<Span>,
+}
+
+/// An upload opened under a key of the client's.
+#[derive(Debug, Clone)]
+pub struct Keyed {
+    pub span: Span,
+    pub id: String,
+    pub sha256: Option<String>,
+}
+
+/// Everything.
+#[derive(Debug, Clone, Default)]
+pub struct Timelines {
+    pub images: BTreeMap<String, Timeline>,
+    pub accounts: BTreeMap<String, Life>,
+    /// By account and key.
+    pub keyed: BTreeMap<(String, String), Vec<Keyed>>,
+    /// Sessions that were ended for certain.
+    pub ended_sessions: BTreeSet<String>,
+}
+
+impl Timelines {
+    pub fn of(record: &Record) -> Self {
+        let mut timelines = Self::default();
+        for Op { asked, answered } in &record.ops {
+            timelines.ask(asked);
+            if let Some(answered) = answered {
+                timelines.answer(asked, answered);
+            }
+        }
+        timelines
+    }
+
+    /// Whether its owner may have had it deleted: by itself, or with the account.
+    pub fn may_be_deleted(&self, id: &str) -> bool {
+        let Some(timeline) = self.images.get(id) else { return false };
+        let left = |email: &String| self.accounts.get(email).is_some_and(|life| life.leave_asked.is_some());
+        timeline.delete_asked.is_some() || timeline.owners.iter().any(left)
+    }
+
+    fn ask(&mut self, asked: &Asked) {
+        match asked.call {
+            Call::Delete => {
+                for id in asked.items.iter().filter_map(|item| item.id.as_ref()) {
+                    self.images.entry(id.clone()).or_default().delete_asked.get_or_insert(asked.t0);
+                }
+            }
+            Call::DeleteAccount => {
+                self.accounts.entry(asked.user.clone()).or_default().leave_asked.get_or_insert(asked.t0);
+            }
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, asked: &Asked, answered: &Answered) {
+        let span = Span { op: asked.op, t0: asked.t0, t1: answered.t1 };
+        let ok = answered.status.is_some_and(|status| (200..300).contains(&status));
+        let life = self.accounts.entry(asked.user.clone()).or_default();
+        life.ids.extend(answered.told.get("userId").cloned());
+        match asked.call {
+            Call::Signup if ok => life.signups.push(asked.op),
+            Call::DeleteAccount if ok => life.left = Some(span),
+            Call::Logout if ok => self.ended_sessions.extend(asked.items.iter().filter_map(|item| item.id.clone())),
+            _ => {}
+        }
+        if matches!(asked.call, Call::Probe | Call::Put) {
+            return;
+        }
+        for (at, item) in answered.items.iter().enumerate() {
+            self.item(asked, span, item, asked.items.get(at));
+        }
+    }
+
+    fn item(&mut self, asked: &Asked, span: Span, item: &Item, of: Option<&Item>) {
+        let Some(id) = &item.id else { return };
+        let timeline = self.images.entry(id.clone()).or_default();
+        // Pages have no status of each.
+        let ok = item.status.is_none_or(|status| (200..300).contains(&status));
+        match (asked.call, &item.code) {
+            (Call::Logout, _) => {
+                self.images.remove(id);
+                return;
+            }
+            (Call::Get, _) => {
+                timeline.fetched.extend(item.sha256.clone().map(|digest| (span.op, digest)));
+                return;
+            }
+            (Call::Delete, _) if ok => {
+                timeline.deleted.get_or_insert(span);
+                return;
+            }
+            // A renewal goes by the clock alone: what came in time can be confirmed still.
+            (call, Some(code)) if ends(call, code) => timeline.ended.push((span, code.clone())),
+            _ => {}
+        }
+        if !ok {
+            return;
+        }
+        timeline.owners.insert(asked.user.clone());
+        timeline.shown.push((span, asked.call));
+        match item.state.as_deref() {
+            Some("ready") => timeline.shown_ready.push(span),
+            Some("pending") => timeline.shown_pending.push(span),
+            _ => {}
+        }
+        if asked.call == Call::Confirm && item.status == Some(200) {
+            timeline.confirmed.push(span);
+        }
+        if let (Call::Issue, Some(of)) = (asked.call, of) {
+            if let (Some(sha256), Some(size), Some(content_type)) = (&of.sha256, of.size, &of.content_type) {
+                timeline.meant.get_or_insert_with(|| (sha256.clone(), size, content_type.clone()));
+            }
+            if let Some(key) = &of.idem_key {
+                let keyed = Keyed { span, id: id.clone(), sha256: of.sha256.clone() };
+                self.keyed.entry((asked.user.clone(), key.clone())).or_default().push(keyed);
+            }
+        }
+    }
+}
+
+/// Whether an answer says that the upload is over for good.
+fn ends(call: Call, code: &str) -> bool {
+    matches!(code, "object_mismatch" | "content_mismatch") || (call == Call::Confirm && code == "upload_expired")
+}

@@ -1,0 +1,241 @@
+//! A cluster to break: a database, a bucket, servers and sweepers as processes. Each can be killed, stopped and started again.
+//!
+//! MongoDB and S3 are the run's own or those that are named (tests/support/servers.rs). Lifetimes are seconds, so that
+//! everything has converged within [`GRACE`].
+
+mod server;
+mod sweeper;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use mongodb::{
+    bson::{DateTime, Document, doc},
+    options::{ClientOptions, ReadConcern, SelectionCriteria},
+};
+use secrecy::ExposeSecret;
+use time::OffsetDateTime;
+use valet::{config::Config, state::AppState};
+
+pub use self::{server::Server, sweeper::Sweeper};
+use super::{
+    program::{Process, Settings},
+    servers::{self, JWT_SECRET, finalize, s3_client, scratch_dir},
+};
+
+/// The life of a PUT URL.
+pub const URL_TTL: Duration = Duration::from_secs(3);
+/// The life of an upload.
+pub const UPLOAD_TTL: Duration = Duration::from_secs(4);
+/// How long after a URL's death its object may still be on its way.
+pub const SWEEP_GRACE: Duration = Duration::from_secs(2);
+/// The longest that a lease, a claim, a hold or a retry of a server that died holds anything (domain/sweeper.rs).
+pub const LEASE: Duration = Duration::from_secs(130);
+/// After this much quiet everything has converged: URLs are dead, leases of the dead are over, a sweep has passed twice.
+pub const GRACE: Duration = Duration::from_secs(URL_TTL.as_secs() + SWEEP_GRACE.as_secs() + 2 * LEASE.as_secs() + 20);
+/// Bytes per user: few, so that the load meets the limit.
+pub const QUOTA: u64 = 60_000;
+
+/// What a cluster is made of.
+pub struct Options {
+    /// `valet serve` processes.
+    pub servers: usize,
+    /// Loops of `valet sweep`, apart from the servers' own sweepers.
+    pub sweepers: usize,
+    /// The checker's own way to MongoDB, and the servers' unless `change` says otherwise. `None`: the run's mongod.
+    pub mongodb: Option<String>,
+    /// The checker's and the clients' way to S3, and the servers' unless `change` says otherwise. `None`: the run's S3.
+    pub s3: Option<String>,
+    /// The settings of each server by its number; sweepers come after servers. Proxies are put between here.
+    pub change: Box<dyn Fn(usize, Settings) -> Settings + Send + Sync>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { servers: 2, sweepers: 0, mongodb: None, s3: None, change: Box::new(|_, settings| settings) }
+    }
+}
+
+/// Everything that a test of faults plays with.
+pub struct Cluster {
+    pub servers: Vec<Arc<Server>>,
+    pub sweepers: Vec<Sweeper>,
+    /// The database by the checker's way: reads are of what a majority has.
+    pub db: mongodb::Database,
+    pub s3: aws_sdk_s3::Client,
+    pub s3_endpoint: String,
+    pub bucket: String,
+    /// A folder for journals and logs.
+    pub dir: PathBuf,
+    settings: Settings,
+    logs: Arc<Mutex<String>>,
+}
+
+/// How what servers that died hold is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as it takes, at most [`GRACE`].
+    Real,
+    /// URLs and graces are waited for; leases of the dead, which are minutes, are skipped by a sweep whose time is ahead.
+    Hurried,
+}
+
+impl Drop for Cluster {
+    /// What was said lies beside the journals when a test has failed.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = std::fs::write(self.dir.join("servers.log"), self.log());
+            println!("journals and logs: {}", self.dir.display());
+        }
+    }
+}
+
+impl Cluster {
+    /// A database and a bucket of its own, and everything that is asked for, running.
+    pub async fn start(options: Options) -> Self {
+        let shared = servers::servers();
+        let name = uuid::Uuid::new_v4().simple().to_string();
+        let (database, bucket) = (format!("f-{name}"), format!("f-{name}"));
+        let mongodb = options.mongodb.unwrap_or_else(|| shared.mongodb.clone());
+        let s3_endpoint = options.s3.unwrap_or_else(|| shared.s3_endpoint.clone());
+        let s3 = s3_client(&s3_endpoint, &shared.keys);
+        s3.create_bucket().bucket(&bucket).send().await.unwrap();
+        let mut parsed = ClientOptions::parse(&mongodb).await.unwrap();
+        parsed.read_concern = Some(ReadConcern::majority());
+        parsed.selection_criteria = Some(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary));
+        let client = mongodb::Client::with_options(parsed).unwrap();
+        let seconds = |duration: Duration| format!("{}s", duration.as_secs());
+        let settings = Settings(vec![
+            ("MONGODB_URI", mongodb),
+            ("MONGODB_DATABASE", database.clone()),
+            ("S3_BUCKET", bucket.clone()),
+            ("S3_ENDPOINT", s3_endpoint.clone()),
+            ("S3_PUBLIC_ENDPOINT", s3_endpoint.clone()),
+            ("S3_FORCE_PATH_STYLE", "true".to_owned()),
+            ("S3_FINALIZE", finalize()),
+            ("AWS_ACCESS_KEY_ID", shared.keys.access_key_id.clone()),
+            ("AWS_SECRET_ACCESS_KEY", shared.keys.secret_access_key.expose_secret().to_owned()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+            ("JWT_SECRET", JWT_SECRET.to_owned()),
+            ("UPLOAD_URL_TTL", seconds(URL_TTL)),
+            ("UPLOAD_TTL", seconds(UPLOAD_TTL)),
+            ("MULTIPART_TTL", seconds(UPLOAD_TTL)),
+            ("SWEEP_GRACE", seconds(SWEEP_GRACE)),
+            ("SWEEP_INTERVAL", "1s".to_owned()),
+            ("USER_QUOTA_BYTES", format!("{QUOTA}B")),
+            ("UPLOAD_MAX_PENDING", "20".to_owned()),
+            ("RATE_LIMIT", "off".to_owned()),
+        ]);
+        let logs = Arc::new(Mutex::new(String::new()));
+        let dir = scratch_dir().join(&name);
+        std::fs::create_dir_all(&dir).unwrap();
+        let server = |number| Arc::new(Server::new(number, (options.change)(number, settings.clone()), logs.clone()));
+        let servers: Vec<_> = (0..options.servers).map(server).collect();
+        futures_util::future::join_all(servers.iter().map(|server| server.start())).await;
+        let sweepers = (0..options.sweepers).map(|number| {
+            let settings = (options.change)(options.servers + number, settings.clone());
+            Sweeper::start(settings, logs.clone())
+        });
+        let db = client.database(&database);
+        Self { sweepers: sweepers.collect(), servers, db, s3, s3_endpoint, bucket, dir, settings, logs }
+    }
+
+    /// All that servers and sweepers have said so far.
+    pub fn log(&self) -> String {
+        let buried = self.logs.lock().unwrap().clone();
+        self.servers.iter().fold(buried, |all, server| all + &server.log())
+    }
+
+    /// Starts what is down, and waits until every server is ready, at most 30 s.
+    pub async fn heal(&self) {
+        for server in &self.servers {
+            if !server.is_running() {
+                server.start().await;
+            }
+        }
+        let http = reqwest::Client::new();
+        let began = Instant::now();
+        for server in &self.servers {
+            let ready =
+                async || http.get(format!("{}/readyz", server.base())).send().await.is_ok_and(|answer| answer.status() == 200);
+            while !ready().await {
+                assert!(began.elapsed() < Duration::from_secs(30), "server {} is not ready: {}", server.number, server.log());
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+
+    /// Runs the program on this database and bucket.
+    pub fn run(&self, arguments: &[&str]) -> Process {
+        self.settings.run(arguments)
+    }
+
+    /// Ends the sweepers apart.
+    pub async fn stop_sweepers(&mut self) {
+        for sweeper in self.sweepers.drain(..) {
+            sweeper.stop().await;
+        }
+    }
+
+    /// With no client at work: waits until nothing is under way any more. Says how long that took.
+    ///
+    /// # Panics
+    /// When it has not come to rest within [`GRACE`].
+    pub async fn quiesce(&self, patience: Patience) -> Duration {
+        let began = Instant::now();
+        tokio::time::sleep(URL_TTL + SWEEP_GRACE + Duration::from_secs(1)).await;
+        if patience == Patience::Hurried {
+            self.sweep_ahead().await;
+        }
+        loop {
+            let left = self.unsettled().await;
+            if left.is_empty() {
+                return began.elapsed();
+            }
+            assert!(began.elapsed() < GRACE, "not at rest after {GRACE:?}: {left:?}");
+            if patience == Patience::Hurried {
+                self.sweep_ahead().await;
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    /// What another server does once the leases of the dead are over.
+    async fn sweep_ahead(&self) {
+        let settings = self.settings.but("BIND", "127.0.0.1:0");
+        let lookup = |name: &str| settings.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
+        let mut config = Config::read(&lookup).unwrap();
+        config.s3.credentials = Some(servers::servers().keys.clone());
+        let valet = AppState::connect(&config).await.unwrap().valet;
+        let over = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
+        let images = self.db.collection::<Document>("images");
+        images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();
+        for _ in 0..50 {
+            if let Ok((_, false)) = valet.sweep_once(OffsetDateTime::now_utc() + 2 * LEASE).await {
+                return;
+            }
+        }
+    }
+
+    /// What is still under way: images that are neither ready nor gone, holds, and accounts on their way out.
+    async fn unsettled(&self) -> Vec<String> {
+        use futures_util::TryStreamExt;
+        let mut left = Vec::new();
+        let transient = doc! { "$or": [{ "state": { "$nin": ["ready", "gone"] } }, { "due": { "$exists": true } }] };
+        for (collection, filter) in [
+            ("images", transient),
+            (
+                "users",
+                doc! { "$or": [{ "opening.0": { "$exists": true } }, { "holds.0": { "$exists": true } }, { "due": { "$exists": true } }] },
+            ),
+        ] {
+            let found = self.db.collection::<Document>(collection).find(filter).await.unwrap();
+            let found: Vec<Document> = found.try_collect().await.unwrap();
+            left.extend(found.iter().map(|document| format!("{collection}: {document}")));
+        }
+        left
+    }
+}

@@ -1,0 +1,111 @@
+//! Clean-up that one step of stops for good: every call, refused in every way, for one image alone. All others are swept, and
+//! what of the image can go is gone.
+
+use serde_json::json;
+
+use super::{
+    super::{
+        files::fixture,
+        s3_faults::{Misbehavior, Operation, Rule},
+        single_server::SingleServer,
+    },
+    EXPIRED,
+};
+use Operation::{AbortMultipart, DeleteObject, GetObject, HeadObject, ListParts, ListUploads, ListVersions};
+
+const REFUSALS: [(u16, &str); 6] = [
+    (400, "InvalidRequest"),
+    (403, "AccessDenied"),
+    (403, "InvalidObjectState"),
+    (404, "NoSuchKey"),
+    (405, "MethodNotAllowed"),
+    (501, "NotImplemented"),
+];
+
+/// An upload as a client of Uppy's makes it: an object at the key and another upload open there.
+async fn twofold(server: &SingleServer) -> (String, String) {
+    let opening = server.post("/api/uppy/presign", json!({ "method": "POST", "key": "a.png", "size": 9_000 })).await.json;
+    let key = opening["key"].as_str().unwrap().to_owned();
+    let open = async || {
+        let opened = server.http.post(opening["url"].as_str().unwrap()).send().await.unwrap().text().await.unwrap();
+        let (_, id) = opened.split_once("<UploadId>").unwrap();
+        id.split_once('<').unwrap().0.to_owned()
+    };
+    let upload_id = open().await;
+    let part = json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 1 });
+    let part = server.post("/api/uppy/presign", part).await.json;
+    let put = server.http.put(part["url"].as_str().unwrap()).body(fixture("plain.png")).send().await.unwrap();
+    assert_eq!(put.status(), 200);
+    open().await;
+    let bytes = fixture("plain.png").into();
+    server.s3.put_object().bucket(&server.bucket).key(&key).body(bytes).send().await.unwrap();
+    (key.rsplit('/').next().unwrap().to_owned(), key)
+}
+
+async fn open_uploads(server: &SingleServer) -> usize {
+    server.s3.list_multipart_uploads().bucket(&server.bucket).send().await.unwrap().uploads().len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_step_that_fails_for_good_stops_the_others() {
+    let server = SingleServer::start(&[]).await;
+    for operation in [HeadObject, GetObject, ListVersions, DeleteObject, ListUploads, ListParts, AbortMultipart] {
+        for (status, code) in REFUSALS {
+            if (operation, status) == (DeleteObject, 404) {
+                // Then it is deleted.
+                continue;
+            }
+            let what = format!("{operation:?} {status} {code}");
+            let (id, key) = twofold(&server).await;
+            let others = [server.ready().await, twofold(&server).await.0];
+            server.faults.add(Rule::new(&[operation], Misbehavior::error(status, code)).of(&id));
+            for id in others.iter().chain([&id]) {
+                assert_eq!(server.delete(id).await.status, 204, "{what}");
+            }
+            server.sweep(EXPIRED).await;
+            for other in &others {
+                assert_eq!(server.state(other).await, "gone", "{what}");
+            }
+            let keys = server.keys().await;
+            let state = server.state(&id).await;
+            assert!(operation == DeleteObject || keys.is_empty(), "{what}: {keys:?} of {id}, which is {state}");
+            // Without a listing, one upload is known by its name; the other is the bucket's lifecycle rule's.
+            let left = match operation {
+                AbortMultipart => 2,
+                ListUploads => 1,
+                _ => 0,
+            };
+            assert!(open_uploads(&server).await <= left, "{what}");
+            server.faults.heal();
+            // What was refused waits for a day at most.
+            server.sweep(2 * EXPIRED).await;
+            assert_eq!(server.state(&id).await, "gone", "{what}");
+            let left = server.s3.list_multipart_uploads().bucket(&server.bucket).prefix(&key).send().await.unwrap();
+            for upload in left.uploads() {
+                let abort = server.s3.abort_multipart_upload().bucket(&server.bucket).key(&key);
+                abort.upload_id(upload.upload_id().unwrap()).send().await.unwrap();
+            }
+        }
+    }
+}
+
+/// The account is gone when its bytes are, and not before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_whose_bytes_the_store_keeps_is_not_gone() {
+    let server = SingleServer::start(&[]).await;
+    let (id, _) = twofold(&server).await;
+    server.faults.add(Rule::new(&[DeleteObject], Misbehavior::error(403, "AccessDenied")).of(&id));
+    assert_eq!(server.post("/api/auth/me/delete", json!({ "password": "three small blue boats" })).await.status, 204);
+    for later in 1..=3 {
+        assert_eq!(server.sweep(later * EXPIRED).await.accounts, 0);
+    }
+    assert!(!server.keys().await.is_empty());
+    server.faults.heal();
+    let mut accounts = 0;
+    for later in 4..=6 {
+        accounts += server.sweep(later * EXPIRED).await.accounts;
+    }
+    assert_eq!((accounts, server.keys().await), (1, Vec::<String>::new()));
+    let users = server.db.collection::<mongodb::bson::Document>("users");
+    assert_eq!(users.count_documents(mongodb::bson::doc! {}).await.unwrap(), 0);
+}

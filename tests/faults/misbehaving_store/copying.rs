@@ -1,0 +1,69 @@
+//! Uploads that are copied at confirm, on a store that goes wrong: one copy is left, or none.
+
+use super::{
+    super::{
+        s3_faults::{Answer, Misbehavior, Operation, Rule},
+        single_server::SingleServer,
+    },
+    EXPIRED,
+};
+use Operation::{CopyObject, GetObject, HeadObject};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f10_no_odd_answer_makes_a_copy_an_image() {
+    // Trying out what the store holds to is none of this: the setting decides.
+    let server = SingleServer::start(&[("S3_FINALIZE", "copy")]).await;
+    for (what, rule) in [
+        ("200 with an error", Rule::new(&[CopyObject], Misbehavior::error(200, "InternalError"))),
+        ("200 with a page", Rule::new(&[CopyObject], Misbehavior::Says(Answer::html(200)))),
+        (
+            "200, and nothing was copied",
+            Rule::new(&[CopyObject], Misbehavior::Says(Answer::page(200, "application/xml", "<CopyObjectResult/>"))),
+        ),
+        ("404 NoSuchBucket", Rule::new(&[CopyObject], Misbehavior::error(404, "NoSuchBucket"))),
+        ("404 of a proxy", Rule::all(Misbehavior::Says(Answer::html(404)))),
+        ("403", Rule::new(&[CopyObject], Misbehavior::error(403, "AccessDenied"))),
+        ("HEAD with another length", Rule::new(&[HeadObject], Misbehavior::changes(|answer| answer.set("content-length", "9")))),
+        (
+            "half of the bytes to hash",
+            Rule::new(&[GetObject], Misbehavior::changes(|answer| answer.body = answer.body.slice(..40))),
+        ),
+        ("hung up", Rule::new(&[CopyObject], Misbehavior::HangsUp)),
+    ] {
+        let id = server.sent().await;
+        server.faults.add(rule);
+        let answer = server.confirm(&id).await;
+        if what.contains("nothing was copied") {
+            assert!(matches!(answer.status, 409 | 503), "{what}: {answer:?}");
+        } else {
+            answer.assert_outage(what);
+        }
+        assert_eq!(server.state(&id).await, "pending", "{what}");
+        let swept = server.sweep(EXPIRED).await;
+        assert_eq!((swept.expired, swept.rejected), (0, 0), "{what}: {swept:?}");
+        server.faults.heal();
+        assert_eq!(server.confirm(&id).await.status, 200, "{what}");
+    }
+    // What was put, and every copy that came to nothing, goes in the end.
+    server.sweep(EXPIRED).await;
+    server.sweep(2 * EXPIRED).await;
+    let images = server.get("/api/auth/me").await.json["usage"]["images"].as_u64().unwrap();
+    assert_eq!(server.keys().await.len() as u64, images, "{:?}", server.keys().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f12_a_copy_whose_answer_was_lost_is_one_copy() {
+    let server = SingleServer::start(&[("S3_FINALIZE", "copy")]).await;
+    let id = server.sent().await;
+    server.faults.add(Rule::new(&[CopyObject], Misbehavior::LosesAnswer).at_most(3));
+    let mut answer = server.confirm(&id).await;
+    if answer.status != 200 {
+        answer.assert_outage("lost");
+        answer = server.confirm(&id).await;
+    }
+    assert_eq!(answer.status, 200, "{answer:?}");
+    server.faults.heal();
+    server.sweep(EXPIRED).await;
+    server.sweep(2 * EXPIRED).await;
+    assert_eq!(server.keys().await.len(), 1, "{:?}", server.keys().await);
+}

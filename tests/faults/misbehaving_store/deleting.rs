@@ -1,0 +1,106 @@
+//! F11: deleting from a store that goes wrong. The user is told at once; the bytes go when they can.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+
+use super::{
+    super::{
+        files::{declared, fixture},
+        s3_faults::{Answer, Misbehavior, Operation, Rule},
+        single_server::SingleServer,
+    },
+    EXPIRED,
+};
+use Operation::{DeleteObject, ListVersions};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f11_a_tombstone_stays_until_the_store_says_that_the_object_is_gone() {
+    let server = SingleServer::start(&[]).await;
+    for (what, rule) in [
+        ("404 NoSuchBucket", Rule::all(Misbehavior::error(404, "NoSuchBucket"))),
+        ("404 of a proxy", Rule::all(Misbehavior::Says(Answer::html(404)))),
+        ("404 NoSuchBucket to the delete", Rule::new(&[DeleteObject], Misbehavior::error(404, "NoSuchBucket"))),
+        ("403", Rule::all(Misbehavior::error(403, "AccessDenied"))),
+        ("expired credentials, for the listing", Rule::new(&[ListVersions], Misbehavior::error(400, "ExpiredToken"))),
+        ("503", Rule::all(Misbehavior::error(503, "SlowDown"))),
+        ("no answer", Rule::all(Misbehavior::HangsUp)),
+        ("a page", Rule::all(Misbehavior::Says(Answer::html(200)))),
+    ] {
+        let id = server.ready().await;
+        server.faults.add(rule);
+        assert_eq!(server.delete(&id).await.status, 204, "{what}");
+        assert_eq!(server.get(&format!("/api/images/{id}")).await.status, 404, "{what}: gone for its owner");
+        // As late as the last look would be.
+        let swept = server.sweep(EXPIRED).await;
+        assert_eq!((swept.gone, server.state(&id).await.as_str()), (0, "deleting"), "{what}: {swept:?}");
+        server.faults.heal();
+        let swept = server.sweep(2 * EXPIRED).await;
+        assert_eq!((swept.gone, server.state(&id).await.as_str()), (1, "gone"), "{what}: {swept:?}");
+        assert_eq!(server.keys().await, [""; 0], "{what}");
+    }
+}
+
+/// The store deleted, and nobody was told.
+#[tokio::test(flavor = "multi_thread")]
+async fn f11_a_delete_whose_answer_was_lost_is_done_again() {
+    let server = SingleServer::start(&[]).await;
+    let id = server.ready().await;
+    let hits = server.faults.add(Rule::new(&[DeleteObject], Misbehavior::LosesAnswer).at_most(4));
+    assert_eq!(server.delete(&id).await.status, 204);
+    assert_eq!(server.delete(&id).await.status, 204);
+    while hits.load(std::sync::atomic::Ordering::SeqCst) == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(server.keys().await, [""; 0]);
+    server.faults.heal();
+    server.sweep(EXPIRED).await;
+    assert_eq!(server.state(&id).await, "gone");
+}
+
+/// A listing that does not know the object yet, or has no versions to tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn d2_what_no_listing_shows_is_deleted_all_the_same() {
+    let server = SingleServer::start(&[]).await;
+    let empty = "<?xml version=\"1.0\"?><ListVersionsResult><IsTruncated>false</IsTruncated></ListVersionsResult>";
+    for answer in
+        [Answer::page(200, "application/xml", empty), Answer::error(501, "NotImplemented"), Answer::error(403, "AccessDenied")]
+    {
+        let id = server.ready().await;
+        server.faults.add(Rule::new(&[ListVersions], Misbehavior::Says(answer)));
+        assert_eq!(server.delete(&id).await.status, 204);
+        assert_eq!(server.keys().await, [""; 0]);
+        server.faults.heal();
+    }
+}
+
+/// F19: S3 looks at a URL's end when a PUT begins. One that was under way when its upload was deleted arrives all the same, is
+/// seen by nobody, and goes with the last look.
+#[tokio::test(flavor = "multi_thread")]
+async fn f19_a_put_that_outlives_its_upload_leaves_nothing() {
+    let server = SingleServer::start(&[]).await;
+    let bytes = fixture("plain.png");
+    let ticket = server.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await;
+    let (goes_on, waits) = tokio::sync::oneshot::channel::<()>();
+    let (first, rest) = (bytes[..10].to_vec(), bytes[10..].to_vec());
+    let rest = stream::once(async move {
+        let _ = waits.await;
+        Ok(rest)
+    });
+    let body = stream::iter([Ok::<_, std::io::Error>(first)]).chain(rest);
+    let upload = &ticket.json["upload"];
+    let mut put = server.http.put(upload["url"].as_str().unwrap()).header("content-length", bytes.len());
+    for (name, value) in upload["headers"].as_object().unwrap() {
+        put = put.header(name, value.as_str().unwrap());
+    }
+    let put = tokio::spawn(put.body(reqwest::Body::wrap_stream(body)).send());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let id = ticket.id();
+    assert_eq!(server.delete(&id).await.status, 204);
+    goes_on.send(()).unwrap();
+    assert_eq!(put.await.unwrap().unwrap().status(), 200);
+    assert_eq!(server.keys().await.len(), 1, "it has arrived");
+    assert_eq!(server.confirm(&id).await.problem(), (404, "not_found"));
+    server.sweep(EXPIRED).await;
+    assert_eq!((server.keys().await.len(), server.state(&id).await.as_str()), (0, "gone"));
+}

@@ -1,0 +1,207 @@
+//! F7, F9, F10 and the like, one step at a time: what a store, or a proxy in front of it, may answer instead of the truth.
+//!
+//! Whatever it is, nothing is decided by it: the client hears 503 or 504 in time, the upload stays pending, the sweeper neither
+//! rejects nor expires nor deletes, and the next confirm after it is over answers 200.
+
+mod clearing;
+mod copying;
+mod deleting;
+mod multipart;
+mod refusals;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{
+    files::{declared, fixture},
+    s3_faults::{Answer, Misbehavior, Operation, Rule},
+    single_server::SingleServer,
+};
+
+/// When every upload of now has expired.
+pub const EXPIRED: Duration = Duration::from_secs(26 * 60 * 60);
+
+use Operation::{GetObject, HeadObject};
+
+/// What the confirm of a pending upload is told.
+fn cases() -> Vec<(&'static str, Rule)> {
+    let all = |misbehavior| Rule::all(misbehavior);
+    let head = |misbehavior| Rule::new(&[HeadObject], misbehavior);
+    let get = |misbehavior| Rule::new(&[GetObject], misbehavior);
+    let page = |status| Misbehavior::Says(Answer::html(status));
+    let says = Misbehavior::Says;
+    vec![
+        ("403 AccessDenied", all(Misbehavior::error(403, "AccessDenied"))),
+        ("403 RequestTimeTooSkewed", all(Misbehavior::error(403, "RequestTimeTooSkewed"))),
+        ("400 ExpiredToken", all(Misbehavior::error(400, "ExpiredToken"))),
+        ("404 NoSuchBucket", all(Misbehavior::error(404, "NoSuchBucket"))),
+        ("404 of a proxy", all(page(404))),
+        ("404 without words", all(says(Answer::page(404, "text/plain", "")))),
+        ("400 to HEAD", head(Misbehavior::error(400, "BadRequest"))),
+        ("405 to HEAD", head(Misbehavior::error(405, "MethodNotAllowed"))),
+        ("301", all(says(Answer::error(301, "PermanentRedirect").with("location", "http://127.0.0.1:9/")))),
+        ("307", all(says(Answer::error(307, "TemporaryRedirect").with("location", "http://127.0.0.1:9/")))),
+        ("429", all(Misbehavior::error(429, "TooManyRequests"))),
+        ("500 InternalError", all(Misbehavior::error(500, "InternalError"))),
+        ("501 NotImplemented", all(Misbehavior::error(501, "NotImplemented"))),
+        ("502 of a proxy", all(page(502))),
+        ("503 SlowDown", all(Misbehavior::error(503, "SlowDown"))),
+        ("507", all(Misbehavior::error(507, "XMinioStorageFull"))),
+        ("a page instead of HEAD's answer", head(says(Answer::html(200).with("content-length", "84")))),
+        ("a page with an entity tag", all(says(Answer::html(200).with("etag", "\"5f1e\"").with("content-length", "84")))),
+        ("HEAD without a length", head(Misbehavior::changes(|answer| answer.remove("content-length")))),
+        ("HEAD with another length", head(Misbehavior::changes(|answer| answer.set("content-length", "9")))),
+        ("HEAD with another type", head(Misbehavior::changes(|answer| answer.set("content-type", "application/octet-stream")))),
+        (
+            "HEAD of a compressing proxy",
+            head(Misbehavior::changes(|answer| {
+                answer.set("content-encoding", "gzip");
+                answer.set("content-length", "70");
+            })),
+        ),
+        ("HEAD without an entity tag", head(Misbehavior::changes(|answer| answer.remove("etag")))),
+        ("HEAD with an empty entity tag", head(Misbehavior::changes(|answer| answer.set("etag", "")))),
+        ("404 NoSuchBucket to GET", get(Misbehavior::error(404, "NoSuchBucket"))),
+        ("404 of a proxy to GET", get(page(404))),
+        ("a page instead of GET's answer", get(page(200))),
+        ("the range ends early", get(Misbehavior::changes(|answer| answer.body = answer.body.slice(..9)))),
+        ("another range", get(Misbehavior::changes(|answer| answer.set("content-range", "bytes 9-70/99")))),
+        ("a range of another length", get(Misbehavior::changes(|answer| answer.set("content-range", "bytes 0-9/10")))),
+        ("no range that can be read", get(Misbehavior::changes(|answer| answer.set("content-range", "bytes */99")))),
+        ("GET of another object", get(Misbehavior::changes(|answer| answer.set("etag", "\"other\"")))),
+        (
+            "GET of a compressing proxy",
+            get(Misbehavior::changes(|answer| {
+                answer.set("content-encoding", "gzip");
+                answer.body = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0"[..].into();
+            })),
+        ),
+        ("the body breaks off", get(Misbehavior::BreaksOff(20))),
+        ("hung up on HEAD", head(Misbehavior::HangsUp)),
+        ("hung up on GET", get(Misbehavior::HangsUp)),
+        ("hung up after all was done", all(Misbehavior::LosesAnswer)),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f10_no_odd_answer_decides_about_an_upload() {
+    // A few shops for all: each is a database with its indexes.
+    let mut shares: Vec<Vec<_>> = (0..6).map(|_| Vec::new()).collect();
+    for (n, case) in cases().into_iter().enumerate() {
+        shares[n % 6].push(case);
+    }
+    let shares = shares.into_iter().map(|cases| async {
+        let server = SingleServer::start(&[]).await;
+        for (what, rule) in cases {
+            let id = server.sent().await;
+            let hits = server.faults.add(rule);
+            server.confirm(&id).await.assert_outage(what);
+            assert!(hits.load(std::sync::atomic::Ordering::SeqCst) > 0, "{what}: was it asked?");
+            assert_eq!(server.state(&id).await, "pending", "{what}");
+            let swept = server.sweep(EXPIRED).await;
+            assert_eq!((swept.expired, swept.rejected, swept.purged), (0, 0, 0), "{what}: {swept:?}");
+            assert_eq!(server.state(&id).await, "pending", "{what}");
+            server.faults.heal();
+            assert!(server.keys().await.iter().any(|key| key.ends_with(&id)), "{what}: the object is gone");
+            let after = server.confirm(&id).await;
+            assert_eq!(after.status, 200, "{what}: {after:?}");
+        }
+        // Nothing of all that was counted or left twice.
+        server.sweep(EXPIRED).await;
+        let usage = server.get("/api/auth/me").await.json["usage"].clone();
+        assert_eq!((usage["images"].as_u64(), usage["pending"].as_u64()), (Some(server.keys().await.len() as u64), Some(0)));
+    });
+    join_all(shares).await;
+}
+
+/// What is odd and yet says all that is needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_odd_and_true_is_taken() {
+    let server = SingleServer::start(&[]).await;
+    let whole = Misbehavior::changes(|answer| {
+        answer.status = 200;
+        answer.remove("content-range");
+    });
+    let id = server.sent().await;
+    server.faults.add(Rule::new(&[GetObject], whole));
+    assert_eq!(server.confirm(&id).await.status, 200, "a store without ranges");
+    server.faults.heal();
+    // Without a checksum the bytes are hashed here.
+    let id = server.sent().await;
+    server.faults.add(Rule::new(&[HeadObject], Misbehavior::changes(|answer| answer.remove("x-amz-checksum-sha256"))));
+    assert_eq!(server.confirm(&id).await.status, 200);
+    let (id, short) = (server.sent().await, Misbehavior::changes(|answer| answer.body = answer.body.slice(..40)));
+    server.faults.add(Rule::new(&[GetObject], short));
+    server.confirm(&id).await.assert_outage("half of the bytes to hash");
+    server.faults.heal();
+    assert_eq!(server.confirm(&id).await.status, 200);
+}
+
+/// F9: the store does not know yet what it has taken.
+#[tokio::test(flavor = "multi_thread")]
+async fn f9_an_object_that_is_not_seen_yet_is_missing_for_a_moment() {
+    let server = SingleServer::start(&[]).await;
+    let id = server.sent().await;
+    for also_get in [false, true] {
+        let hidden = if also_get { vec![HeadObject, GetObject] } else { vec![HeadObject] };
+        server.faults.add(Rule::new(&hidden, Misbehavior::error(404, "NoSuchKey")));
+        let early = server.confirm(&id).await;
+        assert_eq!(early.problem(), (409, "object_missing"), "{early:?}");
+        assert_eq!(server.state(&id).await, "pending");
+        server.faults.heal();
+    }
+    assert_eq!(server.confirm(&id).await.status, 200);
+}
+
+/// F7: half of all calls are refused. The client's own retries hide it, or the caller hears 503 and repeats.
+#[tokio::test(flavor = "multi_thread")]
+async fn f7_half_of_the_calls_are_told_to_slow_down() {
+    let server = SingleServer::start(&[]).await;
+    let hits = server.faults.add(Rule::all(Misbehavior::error(503, "SlowDown")).share(50));
+    for _ in 0..6 {
+        let id = server.sent().await;
+        let mut tries = 0;
+        loop {
+            let answer = server.confirm(&id).await;
+            if answer.status == 200 {
+                break;
+            }
+            answer.assert_outage("slowed down");
+            tries += 1;
+            assert!(tries < 20);
+        }
+    }
+    assert!(hits.load(std::sync::atomic::Ordering::SeqCst) > 3);
+}
+
+/// Readiness names the bucket, and comes back by itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn f10_a_server_whose_bucket_refuses_it_is_not_ready() {
+    let server = SingleServer::start(&[]).await;
+    assert_eq!(server.get("/readyz").await.status, 200);
+    for misbehavior in
+        [Misbehavior::error(403, "AccessDenied"), Misbehavior::error(404, "NoSuchBucket"), Misbehavior::Says(Answer::html(404))]
+    {
+        server.faults.add(Rule::all(misbehavior));
+        tokio::time::sleep(Duration::from_millis(1100)).await;
+        let answer = server.get("/readyz").await;
+        answer.assert_outage("not ready");
+        assert!(answer.json["detail"].as_str().unwrap().contains("bucket"), "{answer:?}");
+        assert_eq!(server.get("/livez").await.status, 200);
+        server.faults.heal();
+    }
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    assert_eq!(server.get("/readyz").await.status, 200);
+}
+
+/// F25: a name that leads nowhere is an outage like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn f25_a_store_whose_name_is_not_resolved() {
+    let server = SingleServer::start(&[("S3_ENDPOINT", "http://store.invalid")]).await;
+    // It was never tried out: whether it enforces what is signed is not known.
+    let bytes = fixture("plain.png");
+    server.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await.assert_outage("no such name");
+    let swept = server.sweep(EXPIRED).await;
+    assert_eq!(swept.expired, 0, "{swept:?}");
+}

@@ -1,0 +1,91 @@
+//! Uploads in parts on a store that goes wrong: no part that was sent is forgotten.
+
+use std::sync::atomic::Ordering::SeqCst;
+
+use serde_json::json;
+
+use super::{
+    super::{
+        files::fixture,
+        s3_faults::{Answer, Misbehavior, Operation, Rule},
+        single_server::SingleServer,
+    },
+    EXPIRED,
+};
+use Operation::{AbortMultipart, CompleteMultipart, ListParts};
+
+/// All parts of an upload, sent past all faults.
+pub(super) async fn sent(server: &SingleServer) -> String {
+    let mut bytes = fixture("plain.png");
+    bytes.extend(uuid::Uuid::new_v4().as_bytes());
+    let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": bytes.len() });
+    let ticket = server.post("/api/images/multipart", body).await;
+    assert_eq!(ticket.status, 201, "{ticket:?}");
+    let path = format!("/api/images/{}/parts", ticket.id());
+    let signed = server.post(&path, json!({ "parts": [{ "partNumber": 1 }] })).await;
+    assert_eq!(server.put(&signed.json["parts"][0]["request"], bytes).await, 200, "{signed:?}");
+    ticket.id()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f10_no_odd_answer_forgets_a_part() {
+    let server = SingleServer::start(&[]).await;
+    for (what, rule) in [
+        ("404 NoSuchBucket", Rule::all(Misbehavior::error(404, "NoSuchBucket"))),
+        ("404 of a proxy", Rule::all(Misbehavior::Says(Answer::html(404)))),
+        ("404 NoSuchBucket to the listing", Rule::new(&[ListParts], Misbehavior::error(404, "NoSuchBucket"))),
+        ("a page instead of the listing", Rule::new(&[ListParts], Misbehavior::Says(Answer::html(200)))),
+        ("503", Rule::all(Misbehavior::error(503, "SlowDown"))),
+        ("403", Rule::all(Misbehavior::error(403, "AccessDenied"))),
+    ] {
+        let id = sent(&server).await;
+        server.faults.add(rule);
+        let path = format!("/api/images/{id}/parts");
+        server.get(&path).await.assert_outage(what);
+        server.confirm(&id).await.assert_outage(what);
+        let swept = server.sweep(8 * EXPIRED).await;
+        assert_eq!((swept.expired, swept.rejected), (0, 0), "{what}: {swept:?}");
+        server.faults.heal();
+        let parts = server.get(&path).await;
+        assert_eq!(parts.json["parts"][0]["partNumber"], 1, "{what}: {parts:?}");
+        assert_eq!(server.confirm(&id).await.status, 200, "{what}");
+    }
+}
+
+/// S3 begins to answer 200 before it has completed, and says in the body that it did not.
+#[tokio::test(flavor = "multi_thread")]
+async fn f10_a_completion_that_failed_with_200_is_no_success() {
+    let server = SingleServer::start(&[]).await;
+    for (what, misbehavior) in [
+        ("200 with an error", Misbehavior::error(200, "InternalError")),
+        ("200 with half an answer", Misbehavior::Says(Answer::page(200, "application/xml", "<?xml version=\"1.0\"?><Compl"))),
+        ("200 with a page", Misbehavior::Says(Answer::html(200))),
+        ("404 NoSuchBucket", Misbehavior::error(404, "NoSuchBucket")),
+        ("no answer", Misbehavior::HangsUp),
+    ] {
+        let id = sent(&server).await;
+        let hits = server.faults.add(Rule::new(&[CompleteMultipart], misbehavior));
+        server.confirm(&id).await.assert_outage(what);
+        assert!(hits.load(SeqCst) > 0);
+        assert_eq!(server.state(&id).await, "pending", "{what}");
+        server.faults.heal();
+        assert_eq!(server.confirm(&id).await.status, 200, "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f12_a_completion_whose_answer_was_lost_is_found() {
+    let server = SingleServer::start(&[]).await;
+    for (operation, status) in [(CompleteMultipart, 200), (AbortMultipart, 200)] {
+        let id = sent(&server).await;
+        server.faults.add(Rule::new(&[operation], Misbehavior::LosesAnswer));
+        let mut answer = server.confirm(&id).await;
+        if answer.status != status {
+            answer.assert_outage("lost");
+            server.faults.heal();
+            answer = server.confirm(&id).await;
+        }
+        assert_eq!(answer.status, status, "{answer:?}");
+        server.faults.heal();
+    }
+}

@@ -1,0 +1,154 @@
+//! What S3 refuses for good is refused for good here too, once: a final answer for the client, an end for the sweeper. What an
+//! operator can mend, and what passes, decides nothing.
+
+use serde_json::json;
+
+use super::{
+    super::{
+        s3_faults::{Misbehavior, Operation, Rule},
+        single_server::{Answer, SingleServer},
+    },
+    EXPIRED,
+    multipart::sent as sent_in_parts,
+};
+use Operation::{CompleteMultipart, CopyObject, CreateMultipart, GetObject, HeadObject, ListParts};
+
+/// A refused call, the answer to its client, and the state that the upload ends in once it is swept after its time.
+struct Case {
+    operation: Operation,
+    error: (u16, &'static str),
+    answer: (u16, &'static str),
+    ends: &'static str,
+}
+
+fn case(operation: Operation, error: (u16, &'static str), answer: (u16, &'static str), ends: &'static str) -> Case {
+    Case { operation, error, answer, ends }
+}
+
+/// A 503 says when to come back; a final answer does not.
+fn assert_answer(answer: &Answer, case: &Case) {
+    let what = format!("{:?} {:?}", case.operation, case.error);
+    assert_eq!(answer.problem(), case.answer, "{what}: {answer:?}");
+    assert_eq!(answer.content_type, "application/problem+json", "{what}: {answer:?}");
+    assert_eq!(answer.retry_after.is_some(), answer.status == 503, "{what}: {answer:?}");
+    if case.answer.0 == 503 {
+        let operators = matches!(case.error.1, "AccessDenied" | "KMS.DisabledException" | "NoSuchBucket");
+        assert_eq!(answer.retry_after.as_deref(), Some(if operators { "30" } else { "2" }), "{what}");
+    }
+}
+
+const MISMATCH: (u16, &str) = (422, "object_mismatch");
+const PARTS: (u16, &str) = (422, "invalid_parts");
+const UNSUPPORTED: (u16, &str) = (409, "not_supported_by_store");
+const OUTAGE: (u16, &str) = (503, "unavailable");
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_read_rejects_the_object_and_an_outage_does_not() {
+    for finalize in ["in-place", "copy"] {
+        let server = SingleServer::start(&[("S3_FINALIZE", finalize)]).await;
+        let mut cases = vec![
+            case(GetObject, (403, "InvalidObjectState"), MISMATCH, "rejected"),
+            // Every object is refused: that is the way of asking, not the object.
+            case(GetObject, (400, "InvalidRequest"), UNSUPPORTED, "pending"),
+            case(GetObject, (403, "AccessDenied"), OUTAGE, "pending"),
+            case(GetObject, (400, "KMS.DisabledException"), OUTAGE, "pending"),
+            case(GetObject, (400, "ExpiredToken"), OUTAGE, "pending"),
+            case(GetObject, (503, "SlowDown"), OUTAGE, "pending"),
+        ];
+        if finalize == "copy" {
+            cases.push(case(CopyObject, (403, "InvalidObjectState"), MISMATCH, "rejected"));
+            cases.push(case(CopyObject, (400, "InvalidRequest"), UNSUPPORTED, "pending"));
+            cases.push(case(CopyObject, (501, "NotImplemented"), UNSUPPORTED, "pending"));
+            cases.push(case(CopyObject, (403, "AccessDenied"), OUTAGE, "pending"));
+            cases.push(case(CopyObject, (503, "SlowDown"), OUTAGE, "pending"));
+        }
+        for case in cases {
+            let (asked, swept) = (server.sent().await, server.sent().await);
+            server.faults.add(Rule::new(&[case.operation], Misbehavior::error(case.error.0, case.error.1)));
+            assert_answer(&server.confirm(&asked).await, &case);
+            assert_eq!(server.state(&asked).await, case.ends, "{:?}", case.error);
+            server.sweep(EXPIRED).await;
+            let state = server.state(&swept).await;
+            assert_eq!(state, case.ends, "the sweeper, {:?} {:?}", case.operation, case.error);
+            server.faults.heal();
+            if case.ends == "pending" {
+                assert_eq!(server.confirm(&asked).await.status, 200, "nothing was decided");
+                assert_eq!(server.confirm(&swept).await.status, 200, "nothing was decided");
+            } else {
+                assert_eq!(server.confirm(&asked).await.problem(), case.answer, "the same again");
+                server.sweep(EXPIRED + EXPIRED).await;
+            }
+        }
+    }
+}
+
+/// An object under an encryption key of the client's own: HEAD and GET are refused with 400, and no other object is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_only_its_client_can_read_is_rejected() {
+    for finalize in ["in-place", "copy"] {
+        let server = SingleServer::start(&[("S3_FINALIZE", finalize)]).await;
+        let id = server.sent().await;
+        server.faults.add(Rule::new(&[HeadObject], Misbehavior::error(400, "")));
+        server.faults.add(Rule::new(&[GetObject], Misbehavior::error(400, "InvalidRequest")).at_most(1));
+        assert_eq!(server.confirm(&id).await.problem(), MISMATCH, "{finalize}");
+        assert_eq!(server.state(&id).await, "rejected");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_that_make_no_object_are_refused_once_and_expire() {
+    let server = SingleServer::start(&[]).await;
+    for case in [
+        case(CompleteMultipart, (400, "EntityTooSmall"), PARTS, "expired"),
+        case(CompleteMultipart, (400, "EntityTooLarge"), PARTS, "expired"),
+        case(CompleteMultipart, (400, "InvalidPart"), PARTS, "expired"),
+        case(CompleteMultipart, (400, "InvalidPartOrder"), PARTS, "expired"),
+        case(CompleteMultipart, (400, "InvalidRequest"), PARTS, "expired"),
+        case(CompleteMultipart, (200, "EntityTooSmall"), PARTS, "expired"),
+        case(CompleteMultipart, (200, "InternalError"), OUTAGE, "pending"),
+        case(CompleteMultipart, (501, "NotImplemented"), UNSUPPORTED, "pending"),
+        case(CompleteMultipart, (403, "AccessDenied"), OUTAGE, "pending"),
+        case(CompleteMultipart, (404, "NoSuchBucket"), OUTAGE, "pending"),
+        case(CompleteMultipart, (503, "SlowDown"), OUTAGE, "pending"),
+        case(ListParts, (400, "InvalidArgument"), PARTS, "expired"),
+        case(ListParts, (501, "NotImplemented"), UNSUPPORTED, "pending"),
+        case(ListParts, (403, "AccessDenied"), OUTAGE, "pending"),
+        case(ListParts, (503, "SlowDown"), OUTAGE, "pending"),
+    ] {
+        let id = sent_in_parts(&server).await;
+        server.faults.add(Rule::new(&[case.operation], Misbehavior::error(case.error.0, case.error.1)));
+        assert_answer(&server.confirm(&id).await, &case);
+        assert_eq!(server.state(&id).await, "pending", "{:?}: parts may be sent anew", case.error);
+        let many = server.post("/api/images/confirm", json!({ "ids": [id] })).await;
+        assert_eq!(many.json["results"][0]["problem"]["code"], case.answer.1, "{:?}: {many:?}", case.error);
+        server.sweep(8 * EXPIRED).await;
+        let state = server.state(&id).await;
+        assert_eq!(state, case.ends, "the sweeper, {:?} {:?}", case.operation, case.error);
+        server.faults.heal();
+        if case.ends == "pending" {
+            assert_eq!(server.confirm(&id).await.status, 200, "{:?}: nothing was decided", case.error);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_the_store_does_not_open_reserves_nothing() {
+    let server = SingleServer::start(&[]).await;
+    for case in [
+        case(CreateMultipart, (501, "NotImplemented"), UNSUPPORTED, ""),
+        case(CreateMultipart, (405, "MethodNotAllowed"), UNSUPPORTED, ""),
+        case(CreateMultipart, (400, "InvalidRequest"), UNSUPPORTED, ""),
+        case(CreateMultipart, (403, "AccessDenied"), OUTAGE, ""),
+        case(CreateMultipart, (503, "SlowDown"), OUTAGE, ""),
+    ] {
+        server.faults.add(Rule::new(&[CreateMultipart], Misbehavior::error(case.error.0, case.error.1)));
+        let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
+        assert_answer(&server.post("/api/images/multipart", body).await, &case);
+        let path = server.post("/api/uppy/session", json!(null)).await.json["path"].as_str().unwrap().to_owned();
+        let file = json!({ "filename": "a.png", "type": "image/png", "metadata": { "size": "6000000" } });
+        assert_answer(&server.post(&format!("{path}/s3/multipart"), file).await, &case);
+        server.faults.heal();
+        let usage = server.get("/api/auth/me").await.json["usage"].clone();
+        assert_eq!((usage["bytes"].as_u64(), usage["pending"].as_u64()), (Some(0), Some(0)), "{:?}", case.error);
+    }
+}

@@ -1,0 +1,86 @@
+//! F23, the database's half: its disk is full. mongod gives up, as it does when it cannot write its journal; what was
+//! acknowledged is there when there is room again.
+//!
+//! The disk is a tmpfs in a mount namespace of its own, which needs no rights and leaves nothing behind. Where namespaces cannot
+//! be made, the row is skipped and says so.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use mongodb::bson::doc;
+
+use super::{
+    super::{cluster::Options, replica_set::ReplicaSet, servers::scratch_dir},
+    Scenario, lasting,
+};
+
+/// A small disk; it ends with the process that holds it.
+struct Disk {
+    holder: Child,
+    path: PathBuf,
+}
+
+impl Disk {
+    fn mount(mib: u32) -> Option<Self> {
+        let dir = scratch_dir().join(uuid::Uuid::new_v4().to_string());
+        std::fs::create_dir_all(&dir).unwrap();
+        let hold = format!("mount -t tmpfs -o size={mib}m none \"$1\" && echo mounted && read -r end");
+        let mut holder = Command::new("unshare")
+            .args(["--user", "--map-root-user", "--mount", "sh", "-c", &hold, "disk"])
+            .arg(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .ok()?;
+        let mut said = String::new();
+        BufReader::new(holder.stdout.take()?).read_line(&mut said).ok()?;
+        let path = PathBuf::from(format!("/proc/{}/root{}", holder.id(), dir.display()));
+        let disk = Self { holder, path };
+        (said == "mounted\n" && File::create(disk.path.join("probe")).is_ok()).then_some(disk)
+    }
+
+    /// To the last byte.
+    fn fill(&self) {
+        let mut file = File::create(self.path.join("filler")).unwrap();
+        for piece in [vec![0; 1 << 20], vec![0; 4096], vec![0]] {
+            while file.write_all(&piece).is_ok() {}
+        }
+    }
+
+    fn clear(&self) {
+        std::fs::remove_file(self.path.join("filler")).unwrap();
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn f23_a_full_disk_under_the_database() {
+    let Some(disk) = Disk::mount(450) else {
+        println!("skipped: F23 for the database; no mount namespace can be made here");
+        return;
+    };
+    let set = ReplicaSet::start(1, &disk.path).await;
+    let mut scenario = Scenario::start(Options { mongodb: Some(set.uri()), ..Options::default() }, 20).await;
+    disk.fill();
+    // What it has to write it writes soon; by default once a minute.
+    set.run(0, doc! { "setParameter": 1, "syncdelay": 1 }).await.unwrap();
+    scenario.outage("F23, the database", lasting(8, 60)).await;
+    disk.clear();
+    // Whether it has ended by itself or is at a loss.
+    set.kill(0);
+    set.restart();
+    set.primary().await;
+    scenario.recovered("F23, the database").await;
+    scenario.end().await;
+}

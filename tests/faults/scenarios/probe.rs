@@ -1,0 +1,151 @@
+//! The client that is watched: each of its answers is held against what a fault allows.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::super::{
+    cluster::Cluster,
+    files::{declared, fixture},
+    single_server::{ANSWERED_WITHIN, Answer},
+    workload::users::password_of,
+};
+
+/// A user with a token. The load knows nothing of it, and the checker counts it like any other.
+pub struct Probe {
+    http: reqwest::Client,
+    bases: Vec<String>,
+    token: String,
+    turn: usize,
+}
+
+impl Probe {
+    pub async fn start(cluster: &Cluster) -> Self {
+        let bases = cluster.servers.iter().map(|server| server.base()).collect();
+        let mut probe = Self { http: reqwest::Client::new(), bases, token: String::new(), turn: 0 };
+        let email = format!("probe-{}@example.com", uuid::Uuid::new_v4().simple());
+        let session = json!({ "email": email, "password": password_of(&email) });
+        let session = probe.call(Method::POST, "/api/auth/signup", Some(session)).await;
+        probe.token = session.json["token"].as_str().unwrap_or_else(|| panic!("{session:?}")).to_owned();
+        probe
+    }
+
+    pub async fn call(&mut self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        self.turn += 1;
+        let url = format!("{}{path}", self.bases[self.turn % self.bases.len()]);
+        let mut request = self.http.request(method, url).timeout(Duration::from_secs(60));
+        if !self.token.is_empty() {
+            request = request.bearer_auth(&self.token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let began = Instant::now();
+        let answer = request.send().await.expect("the server answers, whatever its dependencies do");
+        let header = |name| Some(answer.headers().get(name)?.to_str().unwrap().to_owned());
+        let (status, content_type) = (answer.status().as_u16(), header("content-type").unwrap_or_default());
+        let retry_after = header("retry-after");
+        Answer { status, content_type, retry_after, json: answer.json().await.unwrap_or(Value::Null), took: began.elapsed() }
+    }
+
+    /// What everybody does: looks at the gallery, uploads, confirms, deletes. Says how many of the calls were refused for an
+    /// outage; anything else that is not an answer of the documented kind is a failure of the test.
+    pub async fn cycle(&mut self, what: &str) -> usize {
+        let mut refused = 0;
+        let mut judge = |answer: &Answer, also: &[u16]| {
+            assert!(answer.took < ANSWERED_WITHIN, "{what}: {answer:?}");
+            if matches!(answer.status, 503 | 504) {
+                answer.assert_outage(what);
+                refused += 1;
+                return false;
+            }
+            assert!(answer.status < 300 || also.contains(&answer.status), "{what}: {answer:?}");
+            answer.status < 300
+        };
+        let gallery = self.call(Method::GET, "/api/images/gallery", None).await;
+        judge(&gallery, &[]);
+        let bytes = file();
+        let ticket = self.call(Method::POST, "/api/images/upload", Some(declared("a.png", "image/png", &bytes))).await;
+        if judge(&ticket, &[409]) {
+            let sent = put(&self.http, &ticket.json["upload"], bytes).await;
+            let path = format!("/api/images/{}", ticket.id());
+            let confirmed = self.call(Method::POST, &format!("{path}/confirm"), None).await;
+            // 409 when it was not sent, or is not seen yet; 410 and 404 when its few seconds are over.
+            judge(&confirmed, &[404, 409, 410]);
+            // Where the answer was lost, the bytes may be there; where they were refused, they are not.
+            let refused = sent.is_some_and(|status| status != 200);
+            assert!(!refused || confirmed.status != 200, "{what}: {sent:?}, and {confirmed:?}");
+            let deleted = self.call(Method::DELETE, &path, None).await;
+            judge(&deleted, &[404]);
+        }
+        refused
+    }
+
+    /// Whether every server is ready, and reads.
+    pub async fn reaches(&mut self, cluster: &Cluster) -> bool {
+        for _ in 0..cluster.servers.len() {
+            let ready = self.call(Method::GET, "/readyz", None).await;
+            // The same server again.
+            self.turn -= 1;
+            let gallery = self.call(Method::GET, "/api/images/gallery", None).await;
+            if (ready.status, gallery.status) != (200, 200) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// An upload whose bytes are there.
+    pub async fn sent(&mut self) -> String {
+        let bytes = file();
+        let ticket = self.call(Method::POST, "/api/images/upload", Some(declared("a.png", "image/png", &bytes))).await;
+        assert_eq!(put(&self.http, &ticket.json["upload"], bytes).await, Some(200), "{ticket:?}");
+        ticket.id()
+    }
+
+    pub async fn confirm(&mut self, id: &str) -> Answer {
+        self.call(Method::POST, &format!("/api/images/{id}/confirm"), None).await
+    }
+
+    /// An image that stays.
+    pub async fn upload(&mut self) -> String {
+        let id = self.sent().await;
+        let confirmed = self.confirm(&id).await;
+        assert_eq!(confirmed.status, 200, "{confirmed:?}");
+        id
+    }
+
+    /// Whether every server takes an upload from its beginning to its end.
+    pub async fn works(&mut self, cluster: &Cluster) -> bool {
+        for _ in 0..cluster.servers.len() {
+            let bytes = file();
+            let ticket = self.call(Method::POST, "/api/images/upload", Some(declared("a.png", "image/png", &bytes))).await;
+            if ticket.status != 201 || put(&self.http, &ticket.json["upload"], bytes).await != Some(200) {
+                return false;
+            }
+            let path = format!("/api/images/{}", ticket.id());
+            let confirmed = self.call(Method::POST, &format!("{path}/confirm"), None).await;
+            let deleted = self.call(Method::DELETE, &path, None).await;
+            if (confirmed.status, deleted.status) != (200, 204) {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn file() -> Vec<u8> {
+    let mut bytes = fixture("plain.png");
+    bytes.extend(uuid::Uuid::new_v4().as_bytes());
+    bytes
+}
+
+/// `None` when there was no answer.
+async fn put(http: &reqwest::Client, request: &Value, bytes: Vec<u8>) -> Option<u16> {
+    let mut put = http.put(request["url"].as_str()?).timeout(Duration::from_secs(20));
+    for (name, value) in request["headers"].as_object()? {
+        put = put.header(name, value.as_str()?);
+    }
+    Some(put.body(bytes).send().await.ok()?.status().as_u16())
+}

@@ -1,0 +1,194 @@
+//! One server inside this process, with a store that goes wrong on demand: for what is decided in one step. Its sweeper
+//! sleeps, and tests call its step at any time. What is shown under load has a `world`.
+
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use reqwest::Method;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use valet::{config::Config, domain::sweeper::Swept, server, state::AppState};
+
+use super::{
+    files::{declared, fixture},
+    s3_faults::S3Faults,
+    servers::{JWT_SECRET, s3_client, servers},
+};
+
+/// A request is answered within ten seconds; a machine with two busy cores may need some more.
+pub const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
+
+/// The server, its one user, and the ways around it.
+pub struct SingleServer {
+    pub app: AppState,
+    pub faults: S3Faults,
+    pub db: mongodb::Database,
+    /// Past all faults.
+    pub s3: aws_sdk_s3::Client,
+    pub bucket: String,
+    pub http: reqwest::Client,
+    base: String,
+    token: String,
+    stop: CancellationToken,
+}
+
+impl Drop for SingleServer {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// An answer of the API.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub json: Value,
+    pub content_type: String,
+    pub retry_after: Option<String>,
+    pub took: Duration,
+}
+
+impl Answer {
+    pub fn id(&self) -> String {
+        self.json["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Status and code, for comparing.
+    pub fn problem(&self) -> (u16, &str) {
+        (self.status, self.json["code"].as_str().unwrap_or_default())
+    }
+
+    /// That a dependency is out: said in time and in the documented shape, by fixed words.
+    pub fn assert_outage(&self, what: &str) {
+        assert!(matches!(self.problem(), (503, "unavailable") | (504, "timeout")), "{what}: {self:?}");
+        assert_eq!(self.content_type, "application/problem+json", "{what}: {self:?}");
+        assert!(self.status == 504 || self.retry_after.is_some(), "{what}: {self:?}");
+        assert!(self.took < ANSWERED_WITHIN, "{what}: {self:?}");
+        let text = self.json.to_string();
+        assert!(!["127.0.0.1", "mongo", "X-Amz", "Error {", "u/"].iter().any(|inner| text.contains(inner)), "{what}: {text}");
+    }
+}
+
+impl SingleServer {
+    /// With the default settings but for these.
+    pub async fn start(change: &[(&str, &str)]) -> Self {
+        let shared = servers();
+        let faults = S3Faults::of_this_run().await;
+        let name = format!("o-{}", uuid::Uuid::new_v4().simple());
+        let s3 = s3_client(&shared.s3_endpoint, &shared.keys);
+        s3.create_bucket().bucket(&name).send().await.unwrap();
+        let endpoint = faults.endpoint();
+        let mut config = Config::read(&|asked| {
+            let changed = change.iter().find(|(known, _)| *known == asked).map(|(_, value)| *value);
+            let value = changed.or(match asked {
+                "MONGODB_URI" => Some(&shared.mongodb),
+                "MONGODB_DATABASE" | "S3_BUCKET" => Some(&name),
+                "S3_ENDPOINT" => Some(&endpoint),
+                "S3_PUBLIC_ENDPOINT" => Some(&shared.s3_endpoint),
+                "S3_FORCE_PATH_STYLE" => Some("true"),
+                "S3_FINALIZE" => Some("in-place"),
+                "JWT_SECRET" => Some(JWT_SECRET),
+                "SWEEP_INTERVAL" => Some("1h"),
+                "RATE_LIMIT" => Some("off"),
+                _ => None,
+            });
+            value.map(str::to_owned)
+        })
+        .unwrap();
+        config.s3.credentials = Some(shared.keys.clone());
+        let app = AppState::connect(&config).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}", listener.local_addr().unwrap());
+        let stop = CancellationToken::new();
+        let serve = {
+            let (app, config, stop) = (app.clone(), config.clone(), stop.clone());
+            async move { server::serve(listener, app, &config, stop).await }
+        };
+        tokio::spawn(serve);
+        let db = mongodb::Client::with_uri_str(&shared.mongodb).await.unwrap().database(&config.mongo.database);
+        let (http, token) = (reqwest::Client::new(), String::new());
+        let mut server = Self { app, faults, db, s3, bucket: name, http, base, token, stop };
+        let session = json!({ "email": "ada@example.com", "password": "three small blue boats" });
+        let session = server.post("/api/auth/signup", session).await;
+        server.token = session.json["token"].as_str().expect("a session").to_owned();
+        server
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Answer {
+        let mut request = self.http.request(method, format!("{}{path}", self.base)).timeout(Duration::from_secs(90));
+        if !self.token.is_empty() {
+            request = request.bearer_auth(&self.token);
+        }
+        if let Some(body) = body {
+            request = request.json(&body);
+        }
+        let began = Instant::now();
+        let answer = request.send().await.unwrap();
+        let header = |name| Some(answer.headers().get(name)?.to_str().unwrap().to_owned());
+        let (status, content_type) = (answer.status().as_u16(), header("content-type").unwrap_or_default());
+        let retry_after = header("retry-after");
+        Answer { status, content_type, retry_after, json: answer.json().await.unwrap_or(Value::Null), took: began.elapsed() }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> Answer {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn confirm(&self, id: &str) -> Answer {
+        self.call(Method::POST, &format!("/api/images/{id}/confirm"), None).await
+    }
+
+    pub async fn delete(&self, id: &str) -> Answer {
+        self.call(Method::DELETE, &format!("/api/images/{id}"), None).await
+    }
+
+    /// An upload of a file that no other is the same as: opened, and sent to the store past all faults.
+    pub async fn sent(&self) -> String {
+        let mut bytes = fixture("plain.png");
+        bytes.extend(uuid::Uuid::new_v4().as_bytes());
+        let ticket = self.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await;
+        assert_eq!(ticket.status, 201, "{ticket:?}");
+        assert_eq!(self.put(&ticket.json["upload"], bytes).await, 200);
+        ticket.id()
+    }
+
+    /// A ready image.
+    pub async fn ready(&self) -> String {
+        let id = self.sent().await;
+        assert_eq!(self.confirm(&id).await.status, 200);
+        id
+    }
+
+    /// Sends a presigned request.
+    pub async fn put(&self, request: &Value, bytes: Vec<u8>) -> u16 {
+        let mut put = self.http.put(request["url"].as_str().unwrap());
+        for (name, value) in request["headers"].as_object().unwrap() {
+            put = put.header(name, value.as_str().unwrap());
+        }
+        put.body(bytes).send().await.unwrap().status().as_u16()
+    }
+
+    /// One step of the sweeper, so long from now.
+    pub async fn sweep(&self, later: Duration) -> Swept {
+        self.app.valet.sweep_once(OffsetDateTime::now_utc() + later).await.unwrap().0
+    }
+
+    /// The state in the image's document.
+    pub async fn state(&self, id: &str) -> String {
+        let found = self.db.collection::<Document>("images").find_one(doc! { "_id": id }).await.unwrap();
+        found.map_or_else(|| "none".to_owned(), |image| image.get_str("state").unwrap().to_owned())
+    }
+
+    /// The keys in the bucket but the deployment's marker.
+    pub async fn keys(&self) -> Vec<String> {
+        let listed = self.s3.list_objects_v2().bucket(&self.bucket).send().await.unwrap();
+        let keys = listed.contents().iter().map(|object| object.key().unwrap().to_owned());
+        keys.filter(|key| key != valet::store::objects::marker::KEY).collect()
+    }
+}

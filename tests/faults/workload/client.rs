@@ -1,0 +1,397 @@
+//! A client's life: one move after the other until it is told to stop, each finished before the next.
+
+mod uploading;
+
+use std::sync::Arc;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use self::uploading::Fate;
+use super::{
+    answer::Answer,
+    caller::{Caller, Request},
+    users::{Account, Known, Person},
+};
+use crate::journal::{Call, Item};
+
+/// What a client does next.
+#[derive(Debug, Clone, Copy)]
+enum Move {
+    Upload,
+    UploadMany,
+    UploadInParts,
+    Renew,
+    Walk,
+    Look,
+    Download,
+    Caption,
+    Delete,
+    DeleteMany,
+    Probe,
+    Refresh,
+    ReuseRefresh,
+    LogOut,
+    AskMe,
+    LeaveForGood,
+}
+
+/// Of about a hundred.
+const MOVES: [(u64, Move); 16] = [
+    (36, Move::Upload),
+    (9, Move::UploadMany),
+    (7, Move::UploadInParts),
+    (4, Move::Renew),
+    (7, Move::Walk),
+    (8, Move::Look),
+    (5, Move::Download),
+    (4, Move::Caption),
+    (8, Move::Delete),
+    (3, Move::DeleteMany),
+    (4, Move::Probe),
+    (5, Move::Refresh),
+    (1, Move::ReuseRefresh),
+    (2, Move::LogOut),
+    (3, Move::AskMe),
+    (1, Move::LeaveForGood),
+];
+
+#[derive(Default)]
+struct Session {
+    token: String,
+    refresh: String,
+    /// The one before, spent.
+    parent: Option<String>,
+}
+
+pub struct Client {
+    caller: Caller,
+    people: Arc<Vec<Person>>,
+    me: usize,
+    account: Arc<Account>,
+    session: Session,
+    /// The servers are away for longer than its patience: it ends.
+    gave_up: bool,
+}
+
+/// The items of a call about these images.
+pub fn items<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<Item> {
+    ids.into_iter().map(|id| Item { id: Some(id.to_owned()), ..Item::default() }).collect()
+}
+
+impl Client {
+    pub fn new(caller: Caller, people: Arc<Vec<Person>>) -> Self {
+        let me = caller.number % people.len();
+        let account = people[me].account();
+        Self { caller, people, me, account, session: Session::default(), gave_up: false }
+    }
+
+    pub async fn live(mut self, stop: CancellationToken) {
+        self.sign_in().await;
+        self.caller.tally.at_work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        while !stop.is_cancelled() && !self.gave_up {
+            match self.caller.random.weighted(&MOVES) {
+                Move::Upload => self.upload(None).await,
+                Move::UploadMany => self.upload_many().await,
+                Move::UploadInParts => self.upload_in_parts().await,
+                Move::Renew => self.renew().await,
+                Move::Walk => self.walk().await,
+                Move::Look => self.look().await,
+                Move::Download => self.download().await,
+                Move::Caption => self.caption().await,
+                Move::Delete => self.delete(1).await,
+                Move::DeleteMany => self.delete(4).await,
+                Move::Probe => self.probe().await,
+                Move::Refresh => self.refresh().await,
+                Move::ReuseRefresh => self.reuse_refresh().await,
+                Move::LogOut => self.log_out().await,
+                Move::AskMe => self.ask_me().await,
+                Move::LeaveForGood if self.caller.random.percent(40) => self.leave_for_good().await,
+                Move::LeaveForGood => {}
+            }
+            self.pause(30).await;
+        }
+    }
+
+    /// Everything that a client does, each thing once, whatever the seed. One of them leaves for good.
+    pub async fn go_through(mut self) {
+        self.sign_in().await;
+        self.caller.tally.at_work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        for fate in Fate::ALL {
+            self.upload(Some(fate)).await;
+        }
+        self.upload_many().await;
+        self.upload_in_parts().await;
+        self.delete(1).await;
+        self.delete(2).await;
+        self.walk().await;
+        for _ in 0..3 {
+            self.look().await;
+            self.download().await;
+            self.probe().await;
+        }
+        self.caption().await;
+        self.renew().await;
+        self.reuse_refresh().await;
+        self.log_out().await;
+        self.ask_me().await;
+        if self.caller.number == 0 {
+            self.leave_for_good().await;
+        }
+    }
+
+    /// The same client in another of its tabs.
+    fn twin(&mut self) -> Self {
+        let session = Session { token: self.session.token.clone(), refresh: self.session.refresh.clone(), parent: None };
+        let (caller, people, account) = (self.caller.twin(), self.people.clone(), self.account.clone());
+        Self { caller, people, me: self.me, account, session, gave_up: false }
+    }
+
+    /// Up to so many milliseconds.
+    async fn pause(&mut self, most: u64) {
+        let pause = self.caller.random.next() % most;
+        tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+    }
+
+    /// A call without a token.
+    async fn anonymous(&mut self, call: Call, path: &str, body: Value) -> Answer {
+        let (path, body) = (path.to_owned(), Some(body));
+        self.caller.call(Request { call, method: Method::POST, path, body, idem_key: None, token: None, items: Vec::new() }).await
+    }
+
+    /// A call with the token; where that is over, signs in and calls again.
+    async fn call(&mut self, call: Call, method: Method, path: &str, body: Option<Value>, items: Vec<Item>) -> Answer {
+        self.call_under_key(call, (method, path), body, None, items).await
+    }
+
+    async fn call_under_key(
+        &mut self,
+        call: Call,
+        (method, path): (Method, &str),
+        body: Option<Value>,
+        idem_key: Option<String>,
+        items: Vec<Item>,
+    ) -> Answer {
+        for _ in 0..3 {
+            let token = self.session.token.clone();
+            let answer = self
+                .caller
+                .call(Request {
+                    call,
+                    method: method.clone(),
+                    path: path.to_owned(),
+                    body: body.clone(),
+                    idem_key: idem_key.clone(),
+                    token: Some(&token),
+                    items: items.clone(),
+                })
+                .await;
+            if answer.status != 401 {
+                return answer;
+            }
+            let before = self.account.email.clone();
+            self.sign_in().await;
+            if self.account.email != before || self.gave_up {
+                // What it was about is gone with the account.
+                return answer;
+            }
+        }
+        Answer::default()
+    }
+
+    fn keep(&mut self, answer: &Answer) {
+        let text = |name: &str| answer.json[name].as_str().unwrap_or_default().to_owned();
+        self.session = Session { token: text("token"), refresh: text("refreshToken"), parent: None };
+    }
+
+    /// Signs in, or up where the account is new; waits while another client of the same person deletes it.
+    async fn sign_in(&mut self) {
+        loop {
+            let account = self.people[self.me].account();
+            self.account = account.clone();
+            self.caller.user.clone_from(&account.email);
+            let body = json!({ "email": account.email, "password": account.password() });
+            let mut session = None;
+            let signed_up = account.signed_up.get_or_try_init(async || {
+                let answer = self.anonymous(Call::Signup, "/api/auth/signup", body.clone()).await;
+                let is_there = answer.ok() || answer.status == 409;
+                session = answer.ok().then_some(answer);
+                if is_there { Ok(()) } else { Err(()) }
+            });
+            if signed_up.await.is_err() {
+                self.gave_up = true;
+                return;
+            }
+            let answer = match session {
+                Some(session) => session,
+                None => self.anonymous(Call::Login, "/api/auth/login", body).await,
+            };
+            if answer.ok() {
+                return self.keep(&answer);
+            }
+            if answer.status == 0 || answer.status >= 500 {
+                self.gave_up = true;
+                return;
+            }
+            self.pause(200).await;
+        }
+    }
+
+    async fn refresh(&mut self) {
+        let spent = self.session.refresh.clone();
+        let answer = self.anonymous(Call::Refresh, "/api/auth/refresh", json!({ "refreshToken": spent })).await;
+        if answer.ok() {
+            self.keep(&answer);
+            self.session.parent = Some(spent);
+        } else if answer.status == 401 {
+            self.sign_in().await;
+        }
+    }
+
+    /// A parent that comes again soon after its child was used is refused, and ends nothing.
+    async fn reuse_refresh(&mut self) {
+        self.refresh().await;
+        let Some(grandparent) = self.session.parent.clone() else { return };
+        self.refresh().await;
+        if self.session.parent.is_some() {
+            self.anonymous(Call::RefreshReuse, "/api/auth/refresh", json!({ "refreshToken": grandparent })).await;
+        }
+        self.sign_in().await;
+    }
+
+    async fn log_out(&mut self) {
+        let session = super::answer::session_of(&self.session.token);
+        let body = json!({ "refreshToken": self.session.refresh });
+        let items = items(session.as_deref());
+        let (path, body) = ("/api/auth/logout".to_owned(), Some(body));
+        let request = Request { call: Call::Logout, method: Method::POST, path, body, idem_key: None, token: None, items };
+        self.caller.call(request).await;
+        self.sign_in().await;
+    }
+
+    async fn ask_me(&mut self) {
+        self.call(Call::Me, Method::GET, "/api/auth/me", None, Vec::new()).await;
+        self.call(Call::Pending, Method::GET, "/api/images/pending", None, Vec::new()).await;
+    }
+
+    /// Deletes the account, now and then; the person goes on with another.
+    async fn leave_for_good(&mut self) {
+        if !Person::leaves(&self.account) {
+            return;
+        }
+        let (account, token) = (self.account.clone(), self.session.token.clone());
+        let body = Some(json!({ "password": account.password() }));
+        let (path, items) = ("/api/auth/me/delete".to_owned(), Vec::new());
+        let request =
+            Request { call: Call::DeleteAccount, method: Method::POST, path, body, idem_key: None, token: Some(&token), items };
+        let answer = self.caller.call(request).await;
+        if answer.status == 401 {
+            // Its session was over, or the first answer was lost: whether the account is there, signing in tells.
+            let body = json!({ "email": account.email, "password": account.password() });
+            let answer = self.anonymous(Call::Login, "/api/auth/login", body).await;
+            if answer.ok() {
+                self.keep(&answer);
+                account.leaving.store(false, std::sync::atomic::Ordering::Relaxed);
+                return;
+            }
+        }
+        self.people[self.me].begin_anew(&account);
+        self.sign_in().await;
+    }
+
+    /// The gallery, page by page, with something else between the pages now and then.
+    async fn walk(&mut self) {
+        let limit = 1 + self.caller.random.below(8);
+        let mut cursor: Option<String> = None;
+        for _ in 0..6 {
+            let after = cursor.as_ref().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+            let path = format!("/api/images/gallery?limit={limit}{after}");
+            let page = self.call(Call::Gallery, Method::GET, &path, None, Vec::new()).await;
+            if self.caller.random.percent(20)
+                && let Some(image) = page.json["images"].get(0)
+            {
+                self.caller.get(&image["url"], image["id"].as_str().unwrap_or_default()).await;
+            }
+            cursor = page.json["nextCursor"].as_str().map(str::to_owned);
+            if cursor.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn mine(&mut self, most: usize, which: impl Fn(&Known) -> bool) -> Vec<Known> {
+        self.account.some(&mut self.caller.random, most, which)
+    }
+
+    async fn look(&mut self) {
+        let known = self.mine(5, |known| known.ready);
+        let ids: Vec<_> = known.iter().map(|known| known.id.as_str()).collect();
+        let Some(first) = ids.first() else { return };
+        let answer = if self.caller.random.percent(50) {
+            self.call(Call::Image, Method::GET, &format!("/api/images/{first}"), None, items([*first])).await
+        } else {
+            self.call(Call::Read, Method::POST, "/api/images/read", Some(json!({ "ids": ids })), items(ids.iter().copied())).await
+        };
+        if answer.ok() && answer.json["url"].is_string() {
+            self.caller.get(&answer.json["url"], first).await;
+        }
+    }
+
+    async fn download(&mut self) {
+        let Some(known) = self.mine(1, |known| known.ready).pop() else { return };
+        let path = format!("/api/images/{}/download", known.id);
+        let answer = self.call(Call::Download, Method::GET, &path, None, items([known.id.as_str()])).await;
+        if answer.ok() {
+            self.caller.get(&answer.json["url"], &known.id).await;
+        }
+    }
+
+    async fn caption(&mut self) {
+        let Some(known) = self.mine(1, |known| known.ready).pop() else { return };
+        let body = json!({ "caption": format!("words {}", self.caller.random.below(100)) });
+        let path = format!("/api/images/{}", known.id);
+        self.call(Call::Caption, Method::PATCH, &path, Some(body), items([known.id.as_str()])).await;
+    }
+
+    async fn delete(&mut self, most: usize) {
+        let known = self.mine(most, |_| true);
+        let ids: Vec<_> = known.iter().map(|known| known.id.as_str()).collect();
+        match ids.as_slice() {
+            [] => return,
+            [id] => drop(self.call(Call::Delete, Method::DELETE, &format!("/api/images/{id}"), None, items([*id])).await),
+            ids => {
+                let body = Some(json!({ "ids": ids }));
+                self.call(Call::Delete, Method::POST, "/api/images/delete", body, items(ids.iter().copied())).await;
+            }
+        }
+        ids.iter().for_each(|id| self.account.forget(id));
+    }
+
+    /// Another's image is as none.
+    async fn probe(&mut self) {
+        let other = self.caller.random.below(self.people.len());
+        if other == self.me {
+            return;
+        }
+        let foreign = self.people[other].account().some(&mut self.caller.random, 1, |_| true);
+        let Some(Known { id, .. }) = foreign.first() else { return };
+        let unknown = uuid::Uuid::now_v7().to_string();
+        let (ids, token) = ([id.as_str(), unknown.as_str()], self.session.token.clone());
+        let none = |_: &str| None;
+        match self.caller.random.below(6) {
+            0 => self.caller.probe(Method::GET, |id| format!("/api/images/{id}"), none, ids, &token).await,
+            1 => self.caller.probe(Method::POST, |id| format!("/api/images/{id}/confirm"), none, ids, &token).await,
+            2 => self.caller.probe(Method::DELETE, |id| format!("/api/images/{id}"), none, ids, &token).await,
+            3 => self.caller.probe(Method::GET, |id| format!("/api/images/{id}/download"), none, ids, &token).await,
+            4 => {
+                let caption = |_: &str| Some(json!({ "caption": "not mine" }));
+                self.caller.probe(Method::PATCH, |id| format!("/api/images/{id}"), caption, ids, &token).await;
+            }
+            _ => {
+                let all = |id: &str| Some(json!({ "ids": [id] }));
+                self.caller.probe(Method::POST, |_| "/api/images/read".to_owned(), all, ids, &token).await;
+            }
+        }
+    }
+}

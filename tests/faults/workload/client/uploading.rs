@@ -1,0 +1,291 @@
+//! From bytes to a ready image, and all that can come between.
+
+use std::sync::Arc;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Client, items};
+use crate::{
+    journal::{Call, Item},
+    workload::{answer::Answer, users::File},
+};
+
+/// What becomes of an upload after its URL is here.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Fate {
+    /// PUT, then confirm.
+    Plain,
+    /// The client is closed before it sends a byte.
+    NeverSent,
+    /// It is closed after the PUT: the sweeper confirms.
+    NeverConfirmed,
+    SentTwice,
+    WrongBytes,
+    /// The PUT's answer is lost: the same again.
+    AnswerLost,
+    ConfirmedAtOnce,
+    ConfirmedAgain,
+    RenewedFirst,
+    ConfirmedEarly,
+    /// Deleted while its URL lives, and sent again.
+    DeletedAndReplayed,
+}
+
+impl Fate {
+    /// All of them.
+    pub(super) const ALL: [Self; 11] = [
+        Self::Plain,
+        Self::NeverSent,
+        Self::NeverConfirmed,
+        Self::SentTwice,
+        Self::WrongBytes,
+        Self::AnswerLost,
+        Self::ConfirmedAtOnce,
+        Self::ConfirmedAgain,
+        Self::RenewedFirst,
+        Self::ConfirmedEarly,
+        Self::DeletedAndReplayed,
+    ];
+}
+
+const FATES: [(u64, Fate); 11] = [
+    (50, Fate::Plain),
+    (6, Fate::NeverSent),
+    (8, Fate::NeverConfirmed),
+    (6, Fate::SentTwice),
+    (4, Fate::WrongBytes),
+    (6, Fate::AnswerLost),
+    (4, Fate::ConfirmedAtOnce),
+    (5, Fate::ConfirmedAgain),
+    (4, Fate::RenewedFirst),
+    (3, Fate::ConfirmedEarly),
+    (4, Fate::DeletedAndReplayed),
+];
+
+/// What is meant by an upload, for the journal.
+fn meant(file: &File, idem_key: Option<&String>) -> Item {
+    Item {
+        sha256: Some(file.sha256.clone()),
+        size: Some(file.bytes.len() as u64),
+        content_type: Some(file.content_type.to_owned()),
+        idem_key: idem_key.cloned(),
+        ..Item::default()
+    }
+}
+
+fn declared(file: &File) -> Value {
+    crate::files::declared("sea.png", file.content_type, &file.bytes)
+}
+
+impl Client {
+    /// New bytes as a rule, now and then some that are here already or are no image.
+    fn file(&mut self) -> Arc<File> {
+        if self.caller.random.percent(15)
+            && let Some(known) = self.mine(1, |_| true).pop()
+        {
+            return known.file;
+        }
+        let random = &mut self.caller.random;
+        Arc::new(if random.percent(4) { File::html(random) } else { File::new(random) })
+    }
+
+    fn key(&mut self, percent: u64) -> Option<String> {
+        let random = &mut self.caller.random;
+        random.percent(percent).then(|| format!("key-{:016x}", random.next()))
+    }
+
+    fn learn(&self, ticket: &Value, file: &Arc<File>) -> Option<String> {
+        let id = ticket["id"].as_str()?;
+        self.account.learn(id, file, ticket["state"] == "ready");
+        Some(id.to_owned())
+    }
+
+    /// An upload with this end, or with any.
+    pub(super) async fn upload(&mut self, fate: Option<Fate>) {
+        let file = if fate.is_some() { Arc::new(File::new(&mut self.caller.random)) } else { self.file() };
+        let (fate, key) = (fate.unwrap_or_else(|| self.caller.random.weighted(&FATES)), self.key(40));
+        let mut body = declared(&file);
+        let preview = if self.caller.random.percent(12) { Some(File::new(&mut self.caller.random)) } else { None };
+        let preview = preview.filter(|preview| preview.content_type == "image/jpeg");
+        if let Some(preview) = &preview {
+            body["preview"] =
+                json!({ "contentType": preview.content_type, "size": preview.bytes.len(), "sha256": preview.sha256 });
+        }
+        let mut ticket = self.issue(&body, &file, key.as_ref()).await;
+        if key.is_some() && self.caller.random.percent(25) {
+            ticket = self.issue(&body, &file, key.as_ref()).await;
+        }
+        let Some(id) = self.learn(&ticket.json, &file) else { return };
+        if let Some(preview) = &preview
+            && ticket.json["previewUpload"].is_object()
+            && self.caller.random.percent(80)
+        {
+            self.caller.put(&ticket.json["previewUpload"], meant(preview, None), &preview.bytes, false).await;
+        }
+        if ticket.json["upload"].is_object() {
+            self.pursue(&id, &file, ticket.json["upload"].clone(), fate).await;
+        }
+    }
+
+    async fn issue(&mut self, body: &Value, file: &File, key: Option<&String>) -> Answer {
+        let items = vec![meant(file, key)];
+        let to = (Method::POST, "/api/images/upload");
+        self.call_under_key(Call::Issue, to, Some(body.clone()), key.cloned(), items).await
+    }
+
+    async fn pursue(&mut self, id: &str, file: &Arc<File>, upload: Value, fate: Fate) {
+        match fate {
+            Fate::NeverSent => return,
+            Fate::RenewedFirst => {
+                let path = format!("/api/images/{id}/renew");
+                let renewed = self.call(Call::Renew, Method::POST, &path, None, items([id])).await;
+                self.send(id, file, &renewed.json["upload"]).await;
+            }
+            Fate::WrongBytes => {
+                self.caller.put(&upload, Item { id: Some(id.to_owned()), ..Item::default() }, &file.other_bytes(), false).await;
+            }
+            Fate::AnswerLost => {
+                let item = Item { id: Some(id.to_owned()), ..meant(file, None) };
+                self.caller.put(&upload, item, &file.bytes, true).await;
+                self.send(id, file, &upload).await;
+            }
+            Fate::ConfirmedEarly => {
+                self.confirm(id, file).await;
+                self.send(id, file, &upload).await;
+            }
+            _ => self.send(id, file, &upload).await,
+        }
+        match fate {
+            Fate::NeverConfirmed => return,
+            Fate::SentTwice => self.send(id, file, &upload).await,
+            Fate::ConfirmedAtOnce => return self.confirm_at_once(id, file).await,
+            Fate::DeletedAndReplayed => {
+                self.call(Call::Delete, Method::DELETE, &format!("/api/images/{id}"), None, items([id])).await;
+                self.account.forget(id);
+                self.send(id, file, &upload).await;
+            }
+            _ => {}
+        }
+        self.confirm(id, file).await;
+        if matches!(fate, Fate::ConfirmedAgain) {
+            self.confirm(id, file).await;
+        }
+    }
+
+    /// PUT by the rules: 403 renews once.
+    async fn send(&mut self, id: &str, file: &Arc<File>, upload: &Value) {
+        let item = Item { id: Some(id.to_owned()), ..meant(file, None) };
+        if upload.is_object() && self.caller.put(upload, item.clone(), &file.bytes, false).await == 403 {
+            let path = format!("/api/images/{id}/renew");
+            let renewed = self.call(Call::Renew, Method::POST, &path, None, items([id])).await;
+            if renewed.json["upload"].is_object() {
+                self.caller.put(&renewed.json["upload"], item, &file.bytes, false).await;
+            }
+        }
+    }
+
+    async fn confirm(&mut self, id: &str, file: &Arc<File>) {
+        let path = format!("/api/images/{id}/confirm");
+        let answer = self.call(Call::Confirm, Method::POST, &path, None, items([id])).await;
+        self.take(id, file, answer.status);
+    }
+
+    fn take(&self, id: &str, file: &Arc<File>, status: u16) {
+        match status {
+            200 => self.account.learn(id, file, true),
+            404 | 410 | 422 => self.account.forget(id),
+            _ => {}
+        }
+    }
+
+    /// Three calls under way together.
+    async fn confirm_at_once(&mut self, id: &str, file: &Arc<File>) {
+        let path = format!("/api/images/{id}/confirm");
+        let mut twins = [self.twin(), self.twin(), self.twin()];
+        let calls = twins.iter_mut().map(|twin| twin.call(Call::Confirm, Method::POST, &path, None, items([id])));
+        for answer in futures_util::future::join_all(calls).await {
+            self.take(id, file, answer.status);
+        }
+    }
+
+    pub(super) async fn upload_many(&mut self) {
+        let count = 2 + self.caller.random.below(4);
+        let files: Vec<_> = (0..count).map(|_| (self.file(), self.key(30))).collect();
+        let each = |(file, key): &(Arc<File>, Option<String>)| {
+            let mut item = declared(file);
+            if let Some(key) = key {
+                item["idempotencyKey"] = json!(key);
+            }
+            item
+        };
+        let body = json!({ "items": files.iter().map(each).collect::<Vec<_>>() });
+        let asked = files.iter().map(|(file, key)| meant(file, key.as_ref())).collect();
+        let answer = self.call(Call::Issue, Method::POST, "/api/images/upload/batch", Some(body), asked).await;
+        let mut sent = Vec::new();
+        for (result, (file, _)) in answer.results().to_vec().iter().zip(&files) {
+            let ticket = &result["ticket"];
+            let Some(id) = self.learn(ticket, file) else { continue };
+            if !self.caller.random.percent(90) {
+                continue;
+            }
+            self.send(&id, file, &ticket["upload"]).await;
+            sent.push((id, file.clone()));
+        }
+        let ids: Vec<_> = sent.iter().map(|(id, _)| id.as_str()).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let body = Some(json!({ "ids": ids }));
+        let answer = self.call(Call::Confirm, Method::POST, "/api/images/confirm", body, items(ids.iter().copied())).await;
+        for (result, (id, file)) in answer.results().iter().zip(&sent) {
+            self.take(id, file, result["status"].as_u64().and_then(|status| status.try_into().ok()).unwrap_or(0));
+        }
+    }
+
+    /// In one part: the least of more than one is 5 MiB.
+    pub(super) async fn upload_in_parts(&mut self) {
+        let (file, key) = (Arc::new(File::new(&mut self.caller.random)), self.key(50));
+        let mut body = json!({ "fileName": "big.png", "contentType": file.content_type, "size": file.bytes.len() });
+        if self.caller.random.percent(50) {
+            body["partChecksums"] = json!("sha256");
+        }
+        let with_sums = body.get("partChecksums").is_some();
+        let asked = vec![Item { idem_key: key.clone(), ..meant(&file, None) }];
+        let to = (Method::POST, "/api/images/multipart");
+        let ticket = self.call_under_key(Call::Issue, to, Some(body), key, asked).await;
+        let Some(id) = ticket.json["id"].as_str().map(str::to_owned) else { return };
+        self.account.learn(&id, &file, false);
+        let part = if with_sums { json!({ "partNumber": 1, "sha256": file.sha256 }) } else { json!({ "partNumber": 1 }) };
+        let path = format!("/api/images/{id}/parts");
+        let body = Some(json!({ "parts": [part] }));
+        let signed = self.call(Call::Parts, Method::POST, &path, body, items([id.as_str()])).await;
+        let request = signed.json["parts"][0]["request"].clone();
+        if request.is_object() && self.caller.random.percent(90) {
+            let item = Item { id: Some(id.clone()), ..meant(&file, None) };
+            self.caller.put(&request, item, &file.bytes, false).await;
+        }
+        if self.caller.random.percent(20) {
+            self.call(Call::Parts, Method::GET, &path, None, items([id.as_str()])).await;
+        }
+        if self.caller.random.percent(85) {
+            self.confirm(&id, &file).await;
+        }
+    }
+
+    pub(super) async fn renew(&mut self) {
+        let known = self.mine(3, |known| !known.ready);
+        let ids: Vec<_> = known.iter().map(|known| known.id.as_str()).collect();
+        if ids.is_empty() {
+            return;
+        }
+        let body = Some(json!({ "ids": ids }));
+        let answer = self.call(Call::Renew, Method::POST, "/api/images/renew", body, items(ids.iter().copied())).await;
+        for (result, known) in answer.results().to_vec().iter().zip(&known) {
+            if result["ticket"]["upload"].is_object() {
+                self.send(&known.id, &known.file, &result["ticket"]["upload"]).await;
+                self.confirm(&known.id, &known.file).await;
+            }
+        }
+    }
+}
