@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# For scripts that try clients against a `valet dev` of their own: sourced, from the repository's root.
+# Shared by the scripts that start a `valet dev`; sourced from the repository's root.
 
-# without WHAT: ends the script well where something cannot be had, but not in CI.
+# without WHAT: skips the script because something is not available; fails if CI is set.
 without() {
     echo "skipped: ${0##*/} needs $1" >&2
     [ -z "${CI:-}" ] || exit 1
     exit 0
 }
 
-# packages NAME...: installs Debian packages where apt-get can; false where it cannot.
+# packages NAME...: installs Debian packages with apt-get; false if that fails.
 packages() {
     local as_root=''
     dpkg --status "$@" >/dev/null 2>&1 && return
@@ -18,7 +18,7 @@ packages() {
         $as_root env DEBIAN_FRONTEND=noninteractive apt-get install --quiet --yes --no-install-recommends "$@" >&2; }
 }
 
-# python_tools REQUIREMENTS: a virtual environment with these packages, kept by the list's hash; prints its path.
+# python_tools REQUIREMENTS: prints the path of a virtual environment with these packages, kept in the cache under the list's hash.
 python_tools() {
     local venv
     venv=$tools/python-$(cksum <"$1" | cut -d ' ' -f 1)
@@ -31,7 +31,7 @@ python_tools() {
     echo "$venv"
 }
 
-# node_tools FOLDER: the packages of its lock file, kept by the lock file's hash; prints the path of their node_modules.
+# node_tools FOLDER: prints the path of a node_modules with the packages of the folder's lock file, kept under the lock file's hash.
 node_tools() {
     local home
     home=$tools/node-$(cksum <"$1/package-lock.json" | cut -d ' ' -f 1)
@@ -47,7 +47,7 @@ node_tools() {
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
-# serve [NAME=VALUE...]: starts `valet dev` with these settings; its address is then VALET_URL.
+# serve [NAME=VALUE...]: starts `valet dev` with these settings and sets VALET_URL to its address.
 serve() {
     local port
     port=$(free_port)
@@ -84,6 +84,6 @@ tools=${XDG_CACHE_HOME:-$HOME/.cache}/valet/tools
 mkdir -p "$tools"
 work=$(mktemp -d)
 server=''
-# Another process that the script started and that ends with it.
+# A second process to stop at the end of the script.
 beside=''
 trap finish EXIT
