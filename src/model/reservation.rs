@@ -10,7 +10,7 @@ use std::ops::{AddAssign, Sub};
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Image, ImageId, ImageState, StepId};
+use super::{Image, ImageId, ImageState, StepId, Verified};
 
 /// How long after an upload was opened its reservation is left to the request that opened it.
 pub const OPENING: Duration = Duration::minutes(2);
@@ -126,6 +126,15 @@ impl Image {
         let (before, after) = (self.reservation, self.settled(urls));
         let value = |reservation: Option<Reservation>| reservation.map(|reservation| (reservation.bytes, reservation.place));
         (value(before) != value(after)).then(|| self.step(self.state, after))
+    }
+
+    /// Returns the step that goes with `pending → ready` where nothing can be written beside the ready image: all that was
+    /// declared came, to its final key. `None` otherwise; the reservation then follows in a step of its own.
+    #[must_use]
+    pub fn acceptance(&self, verified: &Verified) -> Option<Settlement> {
+        let is_complete = self.upload.preview.is_some() == verified.preview && verified.key == self.key;
+        let is_plain = self.strays.is_empty() && self.upload.loose.is_none() && !self.key.is_incoming();
+        (self.reservation.is_some() && is_complete && is_plain).then(|| self.step(ImageState::Ready, None))
     }
 
     /// The step by which a pending upload reserves `bytes`; `None` where it has as many, or the former version's hold counts it.

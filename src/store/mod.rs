@@ -37,7 +37,7 @@ pub use images::{
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
-pub use reservations::Stepped;
+pub use reservations::{Accepted, Stepped};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{
     Account, Deletion, DeletionDue, FormerHold, FormerHolds, NewPassword, PasswordState, Reserved, Room, Stale, StepUnderWay,

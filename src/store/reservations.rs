@@ -19,7 +19,7 @@ use super::{
     Store, StoreError, count_moved, datetime, integer, last_step,
     users::{Announced, StepUnderWay},
 };
-use crate::model::{ImageId, ImageState, Reservation, Settlement, StepId, UserId};
+use crate::model::{Image, ImageId, ImageState, Reservation, Settlement, StepId, UserId, Verified};
 
 /// What came of steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +31,40 @@ pub enum Stepped {
     InTheWay,
 }
 
+/// Outcome of [`Store::accept`].
+#[derive(Debug)]
+pub enum Accepted {
+    /// The image is ready.
+    Ready(Box<Image>),
+    /// The image was not as it was read.
+    Changed,
+    /// Nothing is changed: another step of the image is under way.
+    InTheWay,
+}
+
 impl Store {
+    /// `pending → ready` with what was verified, and the end of the image's reservation, which `settlement` is.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat with the image as it is then.
+    pub async fn accept(&self, image: &Image, verified: &Verified, settlement: &Settlement) -> Result<Accepted, StoreError> {
+        let steps = [under_way(settlement)];
+        let announced = self.users.announce(image.user, steps.iter().zip([settlement])).await?;
+        if announced == Announced::InTheWay {
+            return Ok(Accepted::InTheWay);
+        }
+        let [StepUnderWay { step, .. }] = steps;
+        let ready = self.images.mark_owned_ready_by_step(image, verified, as_read(image.user, settlement), step).await?;
+        let taken = match &ready {
+            Some(_) => vec![step],
+            None => self.images.decide_steps(image.user, &steps).await?,
+        };
+        if announced == Announced::Yes {
+            self.users.close_steps(image.user, &steps, &taken).await?;
+        }
+        Ok(ready.map_or(Accepted::Changed, |ready| Accepted::Ready(Box::new(ready))))
+    }
+
     /// Applies settlements of one user's images.
     ///
     /// # Errors
@@ -111,12 +144,6 @@ impl Store {
         if settlements.is_empty() {
             return Ok(Stepped::Taken(Vec::new()));
         }
-        let under_way = |settlement: &Settlement| StepUnderWay {
-            image: settlement.image,
-            step: StepId::new(),
-            before: settlement.last_step,
-            hold: None,
-        };
         let steps: Vec<_> = settlements.iter().map(under_way).collect();
         let announced = self.users.announce(user, steps.iter().zip(settlements)).await?;
         if announced == Announced::InTheWay {
@@ -141,6 +168,10 @@ impl Store {
         }
         Ok(Stepped::Taken(steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect()))
     }
+}
+
+fn under_way(settlement: &Settlement) -> StepUnderWay {
+    StepUnderWay { image: settlement.image, step: StepId::new(), before: settlement.last_step, hold: None }
 }
 
 /// The image as it was read.

@@ -49,6 +49,8 @@ pub(super) struct Declared {
     sha256: Option<Sha256>,
     max_pixels: u64,
     writer: Writer,
+    /// Whether the object is likely to exist, so that its first bytes are read beside its metadata.
+    is_expected: bool,
 }
 
 /// The writer of an object.
@@ -77,7 +79,9 @@ impl Declared {
         let (content_type, lengths, max_pixels) = (upload.content_type, upload.lengths(), content::MAX_PIXELS);
         let is_typed_by_client = writer == Writer::Client && upload.multipart.is_none();
         let signed_types = if is_typed_by_client { image.signed_types().collect() } else { Vec::new() };
-        Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels, writer }
+        // Before its parts are completed, an upload in parts has no object.
+        let is_expected = upload.multipart.is_none() && upload.loose.is_none();
+        Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels, writer, is_expected }
     }
 
     /// Its preview, if there is to be one.
@@ -85,7 +89,7 @@ impl Declared {
         let preview = image.upload.preview?;
         let (content_type, lengths, sha256) = (preview.content_type, preview.size..=preview.size, Some(preview.sha256));
         let signed_types = if writer == Writer::Valet { Vec::new() } else { vec![content_type] };
-        Some(Self { content_type, signed_types, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS, writer })
+        Some(Self { content_type, signed_types, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS, writer, is_expected: true })
     }
 }
 
@@ -139,7 +143,13 @@ impl Valet {
     }
 
     async fn read(&self, key: &ObjectKey, declared: Declared) -> Result<Verdict, StoreError> {
-        let Some(head) = self.objects.head(key).await? else { return Ok(Verdict::Missing) };
+        let peek = async {
+            // The largest length declared: the range may end behind the object.
+            let first = Inspection::begin(*declared.lengths.end(), declared.max_pixels).wanted();
+            if declared.is_expected { self.objects.peek(key, first.end).await } else { None }
+        };
+        let (head, peeked) = tokio::join!(self.objects.head(key), peek);
+        let Some(head) = head? else { return Ok(Verdict::Missing) };
         let types = &declared.signed_types;
         let is_typed = types.is_empty() || types.iter().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
         if !declared.lengths.contains(&head.size) || !is_typed || has_headers_of_another(key, &head, declared.writer) {
@@ -161,10 +171,15 @@ impl Valet {
         }
         let mut inspection = Inspection::begin(head.size, declared.max_pixels);
         let verdict = loop {
-            let Some(bytes) = self.objects.read_range(key, &head, inspection.wanted()).await? else {
-                return Ok(Verdict::Missing);
+            let wanted = inspection.wanted();
+            let supplied = match peeked.as_ref().and_then(|peeked| peeked.bytes_of(&head, wanted.clone())) {
+                Some(bytes) => inspection.supply(bytes),
+                None => match self.objects.read_range(key, &head, wanted).await? {
+                    Some(bytes) => inspection.supply(&bytes),
+                    None => return Ok(Verdict::Missing),
+                },
             };
-            if let Some(verdict) = inspection.supply(&bytes) {
+            if let Some(verdict) = supplied {
                 break verdict;
             }
         };

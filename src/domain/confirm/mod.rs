@@ -15,7 +15,7 @@ pub(super) use self::examine::Finding;
 use super::{S3_AT_ONCE, Valet, finalize::Unfit, multipart::MissingParts, one};
 use crate::{
     model::{Image, ImageId, ImageState, Rejection, UserId, Verified},
-    store::StoreError,
+    store::{Accepted, Found, StoreError},
 };
 
 /// How often an upload is looked at that is declared anew meanwhile.
@@ -80,9 +80,16 @@ impl Valet {
                 break;
             }
             moved.extend(pending.iter().map(|image| image.id));
-            unsettled.extend(self.settle_pending(pending, now).await?);
-            // Read again: another request may have moved them.
-            found = self.store.images.find_all_owned(user, ids).await?;
+            let settled = self.settle_pending(pending, now).await?;
+            unsettled.extend(settled.undecided);
+            found = match settled.ready {
+                Some(image) if ids.len() == 1 => {
+                    moved.clear();
+                    Found::from(image)
+                }
+                // Read again: another request may have moved them.
+                _ => self.store.images.find_all_owned(user, ids).await?,
+            };
         }
         // Those that were ready before, too: the server that was to settle them may have died.
         let owes = |image: &&Image| image.reservation.is_some() || moved.contains(&image.id);
@@ -106,12 +113,8 @@ impl Valet {
         Ok(ids.iter().map(answer).collect())
     }
 
-    /// Looks at what came of each, and moves those that can be decided; why the others stay pending.
-    async fn settle_pending(
-        &self,
-        pending: Vec<Image>,
-        now: OffsetDateTime,
-    ) -> Result<HashMap<ImageId, ConfirmError>, StoreError> {
+    /// Inspects the upload of each pending image, and moves those that can be decided.
+    async fn settle_pending(&self, pending: Vec<Image>, now: OffsetDateTime) -> Result<Settled, StoreError> {
         // Once it has said nothing in time, S3 is not waited for again, item after item.
         let silence = OnceLock::new();
         let look = |image: Image| {
@@ -139,31 +142,47 @@ impl Valet {
         };
         let looks = pending.into_iter().map(look);
         let examined: Vec<_> = stream::iter(looks).buffer_unordered(S3_AT_ONCE).collect().await;
-        let (mut proved, mut unsettled) = (Vec::new(), HashMap::new());
+        let (mut proved, mut undecided) = (Vec::new(), HashMap::new());
         for (finding, image) in examined {
             match finding {
                 Ok(Finding::Proved(verified)) => proved.push((image, verified)),
                 Ok(Finding::Wrong(why)) => self.reject(&image, why, now).await?,
-                Ok(Finding::Missing) => drop(unsettled.insert(image.id, ConfirmError::ObjectMissing)),
-                Ok(Finding::PartsMissing(missing)) => drop(unsettled.insert(image.id, ConfirmError::PartsMissing(missing))),
-                Ok(Finding::PartsRefused) => drop(unsettled.insert(image.id, ConfirmError::PartsRefused)),
-                Ok(Finding::Unfit(unfit)) => drop(unsettled.insert(image.id, ConfirmError::Unfit(unfit))),
-                Err(error) => drop(unsettled.insert(image.id, error.into())),
+                Ok(Finding::Missing) => drop(undecided.insert(image.id, ConfirmError::ObjectMissing)),
+                Ok(Finding::PartsMissing(missing)) => drop(undecided.insert(image.id, ConfirmError::PartsMissing(missing))),
+                Ok(Finding::PartsRefused) => drop(undecided.insert(image.id, ConfirmError::PartsRefused)),
+                Ok(Finding::Unfit(unfit)) => drop(undecided.insert(image.id, ConfirmError::Unfit(unfit))),
+                Err(error) => drop(undecided.insert(image.id, error.into())),
             }
+        }
+        // The update of a single image returns it and settles its reservation, which saves a read and a write.
+        if let ([(image, verified)], true) = (proved.as_slice(), undecided.is_empty()) {
+            let ready = self.accept(image, verified).await?;
+            return Ok(Settled { undecided, ready });
         }
         let moves: Vec<_> = proved.iter().map(|(image, verified)| (image, verified)).collect();
         self.store.images.mark_all_ready(&moves).await?;
         for (image, verified) in &proved {
-            tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed");
+            log_confirmed(image, verified);
         }
-        Ok(unsettled)
+        Ok(Settled { undecided, ready: None })
     }
 
     /// Moves the image from pending to ready; its bytes stay counted. Returns `None` if another request changed its state.
     pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
+        if let Some(settlement) = image.acceptance(verified) {
+            match self.store.accept(image, verified, &settlement).await? {
+                Accepted::Ready(ready) => {
+                    log_confirmed(image, verified);
+                    return Ok(Some(*ready));
+                }
+                Accepted::Changed => return Ok(None),
+                // Counted by the step that is under way, or once that is finished.
+                Accepted::InTheWay => {}
+            }
+        }
         let ready = self.store.images.mark_owned_ready(image, verified).await?;
         if let Some(ready) = &ready {
-            tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed");
+            log_confirmed(image, verified);
             if let Err(error) = self.settle_places(ready.user, std::slice::from_ref(ready)).await {
                 tracing::warn!(image = %ready.id, %error, "failed to settle a confirmed image; the sweeper does");
             }
@@ -179,6 +198,18 @@ impl Valet {
         }
         Ok(())
     }
+}
+
+/// Outcome of [`Valet::settle_pending`].
+struct Settled {
+    /// Reasons for which images stay pending.
+    undecided: HashMap<ImageId, ConfirmError>,
+    /// The image, where there was one alone and it became ready.
+    ready: Option<Image>,
+}
+
+fn log_confirmed(image: &Image, verified: &Verified) {
+    tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed");
 }
 
 fn declared_anew() -> ConfirmError {

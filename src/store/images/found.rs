@@ -22,6 +22,12 @@ struct Unreadable {
     error: StoreError,
 }
 
+impl From<Image> for Found {
+    fn from(image: Image) -> Self {
+        Self { readable: vec![image], unreadable: Vec::new() }
+    }
+}
+
 impl Found {
     /// Reads each record. One that cannot be read is logged, and keeps no other from being read.
     pub(super) fn read<'a>(records: impl IntoIterator<Item = &'a RawDocument>) -> Self {

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{Images, owned, owned_by_ids};
 use crate::{
-    model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId, Verified},
+    model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
     store::{StoreError, count_moved, datetime, integer},
 };
 
@@ -60,7 +60,22 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn mark_owned_ready(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
-        let (filter, update) = to_ready(image, verified);
+        let (filter, update) = to_ready(image, verified, Reserved::Later);
+        let ready = self.update_owned(filter, update).await?;
+        count_moved(ImageState::Ready, ready.is_some().into());
+        Ok(ready)
+    }
+
+    /// `pending → ready` as an announced step of the image's reservation, which `as_read` asks for and which ends with it.
+    pub(in crate::store) async fn mark_owned_ready_by_step(
+        &self,
+        image: &Image,
+        verified: &Verified,
+        as_read: Document,
+        step: StepId,
+    ) -> Result<Option<Image>, StoreError> {
+        let (mut filter, update) = to_ready(image, verified, Reserved::Until(step));
+        filter.extend(as_read);
         let ready = self.update_owned(filter, update).await?;
         count_moved(ImageState::Ready, ready.is_some().into());
         Ok(ready)
@@ -71,7 +86,7 @@ impl Images {
     /// # Errors
     /// [`StoreError`]; some may then be ready.
     pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
-        let moves = proved.iter().map(|(image, verified)| to_ready(image, verified));
+        let moves = proved.iter().map(|(image, verified)| to_ready(image, verified, Reserved::Later));
         let moved = self.calls.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
         count_moved(ImageState::Ready, moved);
         Ok(())
@@ -140,8 +155,17 @@ pub(super) fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
     doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
 }
 
-/// A pipeline, for $$NOW; $literal because a pipeline would take a leading `$` for a field's name.
-fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
+/// End of the reservation of an image that becomes ready.
+enum Reserved {
+    /// In a later step.
+    Later,
+    /// With this step.
+    Until(StepId),
+}
+
+/// Returns the filter and the update of `pending → ready`. A pipeline, for `$$NOW`; `$literal` because a pipeline would take a
+/// leading `$` for a field's name.
+fn to_ready(image: &Image, verified: &Verified, reserved: Reserved) -> (Document, Vec<Document>) {
     let mut filter = owned(image.user, image.id, ImageState::Pending);
     // The bytes were verified against these; the upload may have been declared anew since.
     filter.insert("contentType", image.upload.content_type.as_str());
@@ -158,11 +182,18 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
     if image.upload.loose.is_some() {
         set.insert("size", integer(verified.bytes));
     }
-    if image.reservation.is_some() {
-        // Left to this server at first; should it die, the sweeper settles it.
-        set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_MS] });
-    }
     let mut unset = vec!["completingUntil", "formerTypes"];
+    match reserved {
+        Reserved::Until(step) => {
+            set.insert("lastStep", step.to_string());
+            unset.push("reservation");
+        }
+        // Left to this server at first; should it die, the sweeper settles it.
+        Reserved::Later if image.reservation.is_some() => {
+            set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_MS] });
+        }
+        Reserved::Later => {}
+    }
     let mut final_keys = vec![verified.key.clone()];
     if verified.preview {
         final_keys.push(verified.key.preview());

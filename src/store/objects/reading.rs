@@ -40,6 +40,23 @@ pub struct Head {
     pub unsigned: Vec<&'static str>,
 }
 
+/// First bytes of an object, read without knowing which object it is.
+pub struct Peek {
+    etag: String,
+    size: u64,
+    bytes: Vec<u8>,
+}
+
+impl Peek {
+    /// Returns the bytes of `range`, if they were read and are of the object that `head` describes.
+    #[must_use]
+    pub fn bytes_of(&self, head: &Head, range: Range<u64>) -> Option<&[u8]> {
+        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+        let is_same = self.etag == head.etag && self.size == head.size;
+        self.bytes.get(start..end).filter(|_| is_same)
+    }
+}
+
 /// Request directives that browsers (`fetch` with a cache mode) and phones add to a PUT by themselves, in lower case. S3
 /// keeps them like any other; every read URL pins a Cache-Control of its own.
 const DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "max-age=0"];
@@ -73,6 +90,21 @@ impl Objects {
             etag: found.e_tag().filter(|etag| !etag.is_empty()).ok_or_else(|| odd("it gives no entity tag"))?.to_owned(),
             unsigned: unsigned(&found),
         }))
+    }
+
+    /// Reads the first `length` bytes of whatever lies at `key`, so that they need not wait for [`Objects::head`]. `None` on any
+    /// failure and on a store that knows no ranges: [`Objects::read_range`] then finds the reason.
+    pub async fn peek(&self, key: &ObjectKey, length: u64) -> Option<Peek> {
+        let read = async {
+            let got = self.get(key).range(format!("bytes=0-{}", length.checked_sub(1)?)).send().await.ok()?;
+            let (etag, (0, size)) = (got.e_tag()?.to_owned(), content_range(&got)?) else { return None };
+            let wanted = usize::try_from(length.min(size)).ok()?;
+            // A store may send more than it was asked for.
+            let is_bounded = got.content_length().is_some_and(|sent| usize::try_from(sent) == Ok(wanted));
+            let bytes = if is_bounded { got.body.collect().await.ok()?.to_vec() } else { return None };
+            (bytes.len() == wanted).then_some(Peek { etag, size, bytes })
+        };
+        tokio::time::timeout(DEADLINE, read).await.ok().flatten()
     }
 
     /// A HEAD's 404 has no body: it looks the same when the bucket is missing, or when it is a proxy's. GET says what it is.
