@@ -5,13 +5,13 @@
 pub mod account_deletion;
 pub mod accounts;
 pub mod audit;
-pub mod check;
+mod capability_probing;
 pub mod confirm;
 pub mod content;
 pub mod credentials;
 pub mod deletion;
 pub mod deployment;
-pub mod finalize;
+pub mod doctor;
 pub mod gallery;
 mod known_networks;
 mod lookout;
@@ -27,6 +27,7 @@ mod reservations;
 pub mod sessions;
 pub mod shares;
 mod silences;
+pub mod store_capabilities;
 pub mod sweeper;
 pub mod throttle;
 pub mod uploads;
@@ -52,7 +53,7 @@ pub struct Valet {
     objects: Objects,
     uploads: config::Uploads,
     sweep: config::Sweep,
-    finalization: finalize::Finalization,
+    capabilities: store_capabilities::KnownCapabilities,
     tokens: credentials::Tokens,
     session_ttl: Duration,
     liveness: sessions::liveness::Liveness,
@@ -92,7 +93,7 @@ impl Valet {
             objects,
             uploads: config.uploads.clone(),
             sweep: config.sweep,
-            finalization: finalize::Finalization::new(&config.s3),
+            capabilities: store_capabilities::KnownCapabilities::new(&config.s3),
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
             liveness: sessions::liveness::Liveness::default(),

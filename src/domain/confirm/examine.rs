@@ -6,8 +6,8 @@ use crate::{
     domain::{
         Valet,
         content::{self, Content, Inspection},
-        finalize::Unfit,
         multipart::MissingParts,
+        store_capabilities::UnsupportedUpload,
     },
     model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, Verified},
     store::{
@@ -33,7 +33,7 @@ pub(in crate::domain) enum Finding {
     /// Nothing yet, and S3 makes no object of the parts that are there.
     PartsRefused,
     /// The upload cannot be trusted on this store.
-    Unfit(Unfit),
+    Unsupported(UnsupportedUpload),
 }
 
 /// The declaration of an object.
@@ -147,7 +147,7 @@ impl Valet {
             return Ok(if still { Verdict::Wrong(Rejection::ObjectMismatch) } else { Verdict::Missing });
         }
         if let Some(sha256) = declared.sha256 {
-            let told = head.sha256.filter(|_| self.finalization.believes_checksums());
+            let told = head.sha256.filter(|_| self.capabilities.trusts_checksums());
             // What no store has verified is hashed here.
             let digest = match told {
                 Some(digest) => Some(digest),

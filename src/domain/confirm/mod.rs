@@ -12,7 +12,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
 pub(super) use self::examine::Finding;
-use super::{S3_AT_ONCE, Valet, finalize::Unfit, multipart::MissingParts, one};
+use super::{S3_AT_ONCE, Valet, multipart::MissingParts, one, store_capabilities::UnsupportedUpload};
 use crate::{
     model::{Image, ImageId, ImageState, Rejection, UserId, Verified},
     store::StoreError,
@@ -44,7 +44,7 @@ pub enum ConfirmError {
     Expired,
     /// The store cannot have it.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    Unsupported(#[from] UnsupportedUpload),
     /// The database or S3 failed; nothing is decided, asking again is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -147,7 +147,7 @@ impl Valet {
                 Ok(Finding::Missing) => drop(unsettled.insert(image.id, ConfirmError::ObjectMissing)),
                 Ok(Finding::PartsMissing(missing)) => drop(unsettled.insert(image.id, ConfirmError::PartsMissing(missing))),
                 Ok(Finding::PartsRefused) => drop(unsettled.insert(image.id, ConfirmError::PartsRefused)),
-                Ok(Finding::Unfit(unfit)) => drop(unsettled.insert(image.id, ConfirmError::Unfit(unfit))),
+                Ok(Finding::Unsupported(unfit)) => drop(unsettled.insert(image.id, ConfirmError::Unsupported(unfit))),
                 Err(error) => drop(unsettled.insert(image.id, error.into())),
             }
         }

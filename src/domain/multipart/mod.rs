@@ -16,7 +16,7 @@ pub use self::parts::{AskedPart, MAX_SIGNED, MissingParts, Unsignable};
 use super::{
     Valet,
     confirm::Finding,
-    finalize::{Declares, Unfit},
+    store_capabilities::{UnsupportedUpload, UploadClass},
     throttle::Throttled,
     uploads::{IssueError, Unstorable, fingerprint},
 };
@@ -87,7 +87,7 @@ pub enum PartsError {
     Throttled(#[from] Throttled),
     /// The store cannot have it.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    Unsupported(#[from] UnsupportedUpload),
     /// The database, S3 or the credentials failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -130,7 +130,7 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<(Image, Multipart, bool), IssueError> {
         let (upload, multipart) = self.check_multipart(declared).map_err(IssueError::Unstorable)?;
-        self.finalization.stands(Declares::Nothing)?;
+        self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
         for _ in 0..TRIES {
             if let Some(named) = &named
@@ -225,7 +225,7 @@ impl Valet {
                 _ => {}
             }
             let parts = parts::check(multipart, asked).map_err(PartsError::Unsignable)?;
-            self.finalization.stands(Declares::Nothing)?;
+            self.capabilities.require_support(UploadClass::WithoutDigest)?;
             let Some(upload_id) = &image.upload_id else {
                 // The server that opened it died before it recorded S3's name.
                 self.open_in_s3(&image, multipart.checksums()).await?;
@@ -283,10 +283,10 @@ impl Valet {
     pub(super) async fn gather(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
         if image.upload.sha256.is_none() {
             // Its parts may be copies of what is another's.
-            match self.finalization.stands(Declares::Nothing) {
+            match self.capabilities.require_support(UploadClass::WithoutDigest) {
                 Ok(()) => {}
-                Err(Unfit::Store(error)) => return Err(error),
-                Err(unfit) => return Ok(Finding::Unfit(unfit)),
+                Err(UnsupportedUpload::Store(error)) => return Err(error),
+                Err(unfit) => return Ok(Finding::Unsupported(unfit)),
             }
         }
         if let Some(multipart) = image.upload.multipart {

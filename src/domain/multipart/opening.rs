@@ -18,7 +18,7 @@ impl Valet {
     /// Opens S3's side and records its name in the place of the one `image` has. Of several at once the first to record
     /// wins, and the others abort what they opened: looking again tells.
     pub(in crate::domain) async fn open_in_s3(&self, image: &Image, checksums: PartChecksums) -> Result<(), StoreError> {
-        let announced = if self.finalization.announces_part_checksums() { checksums } else { PartChecksums::None };
+        let announced = if self.capabilities.announces_part_checksums() { checksums } else { PartChecksums::None };
         let upload_id = self.objects.create_multipart(&image.key, image.upload.content_type, announced).await?;
         let opened = image.is_unopened().then(|| self.opened(image));
         if self.store.images.set_upload_id(image, &upload_id, opened).await?.is_none() {

@@ -47,7 +47,7 @@ impl Valet {
                 self.reject(image, why, lease.now).await?;
                 swept.rejected += 1;
             }
-            Ok(finding @ (Finding::Missing | Finding::PartsMissing(_) | Finding::PartsRefused | Finding::Unfit(_))) => {
+            Ok(finding @ (Finding::Missing | Finding::PartsMissing(_) | Finding::PartsRefused | Finding::Unsupported(_))) => {
                 if self.reject_overfull(image, lease.now).await? {
                     swept.rejected += 1;
                 } else if lease.now < ends {

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{Declared, IssueError, Issued, Puts, RenewError, Ticket};
 use crate::{
-    domain::{Valet, confirm::Finding, finalize::Declares},
+    domain::{Valet, confirm::Finding, store_capabilities::UploadClass},
     model::{Idempotency, IdempotencyKey, Image, ImageId, ImageState, Lifetimes, ObjectKey, Sha256, Upload, UserId},
     store::{Inserted, Reserved, StoreError, objects::COMPLETING},
 };
@@ -39,7 +39,7 @@ impl Valet {
         declared: &[Declared<'_>],
         now: OffsetDateTime,
     ) -> Result<Vec<Result<Issued, IssueError>>, StoreError> {
-        let fit = self.finalization.stands(Declares::Digest);
+        let fit = self.capabilities.require_support(UploadClass::WithDigest);
         let mut answers: Answers = declared.iter().map(|_| None).collect();
         let mut wanted = Vec::with_capacity(declared.len());
         for (at, declared) in declared.iter().enumerate() {
@@ -111,7 +111,7 @@ impl Valet {
 
     fn draft(&self, user: UserId, wanted: &Wanted, now: OffsetDateTime) -> Result<(Image, Puts), StoreError> {
         let id = ImageId::new();
-        let key = if self.finalization.copies() { ObjectKey::incoming(user, id) } else { ObjectKey::of(user, id) };
+        let key = if self.capabilities.copies_uploads() { ObjectKey::incoming(user, id) } else { ObjectKey::of(user, id) };
         let puts = self.presign_puts(&key, (&wanted.upload, wanted.sha256), now)?;
         let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.ttl, urls_die_at: puts.die_at() };
         Ok((Image::pending((user, id, key), wanted.upload.clone(), wanted.idempotency.clone(), lifetimes), puts))
@@ -165,7 +165,7 @@ impl Valet {
                 // This one's own; the others are not held up.
                 Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => answers[wanted.at] = Some(Err(error.into())),
                 Err(RenewError::Store(error)) => return Err(error),
-                Err(RenewError::Unfit(unfit)) => answers[wanted.at] = Some(Err(unfit.into())),
+                Err(RenewError::Unsupported(unfit)) => answers[wanted.at] = Some(Err(unfit.into())),
                 Err(RenewError::Expired) => {
                     // What came of it is settled now: the next round finds the image, or opens a new upload.
                     self.settle_expired(image, now).await?;
@@ -221,7 +221,7 @@ impl Valet {
         match self.gather(image, now).await? {
             Finding::Proved(verified) => self.accept(image, &verified).await.map(drop),
             Finding::Wrong(why) => self.reject(image, why, now).await,
-            Finding::Missing | Finding::PartsMissing(_) | Finding::Unfit(_) => self.expire(image, now).await.map(drop),
+            Finding::Missing | Finding::PartsMissing(_) | Finding::Unsupported(_) => self.expire(image, now).await.map(drop),
             Finding::PartsRefused => self.expire_refused(image, now).await.map(drop),
         }
     }

@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 
 use time::OffsetDateTime;
 
-use super::{Valet, finalize::Unfit, one, throttle::Throttled};
+use super::{Valet, one, store_capabilities::UnsupportedUpload, throttle::Throttled};
 use crate::{
     metrics::METRICS,
     model::{
@@ -168,7 +168,7 @@ pub enum IssueError {
     Throttled(#[from] Throttled),
     /// The store cannot have it.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    Unsupported(#[from] UnsupportedUpload),
     /// Not known whether an upload was opened; asking again is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -191,7 +191,7 @@ pub enum RenewError {
     Rejected(Rejection),
     /// The store cannot have it.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    Unsupported(#[from] UnsupportedUpload),
     /// The database or the credentials failed.
     #[error(transparent)]
     Store(#[from] StoreError),

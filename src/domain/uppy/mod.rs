@@ -26,9 +26,9 @@ use super::{
     Valet,
     audit::{self},
     credentials::{Caller, Proof, TokenError},
-    finalize::{Declares, Unfit},
     lookout::SOON,
     sessions::AuthenticateError,
+    store_capabilities::{UnsupportedUpload, UploadClass},
     uploads::{IssueError, Unstorable, check_size},
 };
 use crate::{
@@ -76,9 +76,9 @@ impl Valet {
     /// the caller came with, and ends with the caller's session.
     ///
     /// # Errors
-    /// [`Unfit`] when the store cannot have Uppy's uploads, or nothing can be signed.
-    pub async fn start_uppy(&self, caller: Caller, now: OffsetDateTime) -> Result<PathToken, Unfit> {
-        self.finalization.stands(Declares::Nothing)?;
+    /// [`UnsupportedUpload`] when the store cannot have Uppy's uploads, or nothing can be signed.
+    pub async fn start_uppy(&self, caller: Caller, now: OffsetDateTime) -> Result<PathToken, UnsupportedUpload> {
+        self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let now = now.replace_nanosecond(0).unwrap_or(now);
         let longest = now + self.tokens.ttl().min(self.uploads.url_ttl);
         let expires_at = match caller.proof {
@@ -130,7 +130,7 @@ impl Valet {
     /// # Errors
     /// [`IssueError`].
     pub async fn issue_form(&self, user: UserId, told: &Told<'_>, now: OffsetDateTime) -> Result<SignedForm, IssueError> {
-        self.finalization.stands(Declares::Nothing)?;
+        self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let upload = self.check_told(told, Loose::Form).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);

@@ -9,8 +9,8 @@ use crate::{
     domain::{
         Valet,
         confirm::{ConfirmError, Finding},
-        finalize::Declares,
         multipart::{MissingParts, PartsError, Unsignable, unopened},
+        store_capabilities::UploadClass,
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
@@ -70,7 +70,7 @@ impl Valet {
     /// # Errors
     /// [`IssueError`].
     pub async fn issue_loose_parts(&self, user: UserId, told: &Told<'_>, now: OffsetDateTime) -> Result<Image, IssueError> {
-        self.finalization.stands(Declares::Nothing)?;
+        self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let upload = self.check_told(told, Loose::Parts).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
         // Only this server completes the parts, so what comes of them is final where it lies.
@@ -133,7 +133,7 @@ impl Valet {
                 return Err(PartsError::Complete);
             }
             let numbers = part_numbers(numbers).map_err(PartsError::Unsignable)?;
-            self.finalization.stands(Declares::Nothing).map_err(PartsError::from)?;
+            self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let Some(upload_id) = image.upload_id.as_deref() else {
                 // The server that opened it died before it recorded S3's name.
                 self.open_in_s3(&image, PartChecksums::None).await?;
@@ -171,7 +171,7 @@ impl Valet {
             return Err(JoinError::Count);
         }
         if image.state == ImageState::Pending {
-            self.finalization.stands(Declares::Nothing).map_err(PartsError::from)?;
+            self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let wanted: HashMap<i64, &str> = named.iter().map(|part| (part.number, part.etag.trim_matches('"'))).collect();
             let choose = |stored: &mut Vec<StoredPart>| {
                 stored.retain(|part| wanted.get(&i64::from(part.number)) == Some(&part.etag.trim_matches('"')));
@@ -186,7 +186,7 @@ impl Valet {
             match self.put_together(&image, &choose, now).await? {
                 Finding::PartsMissing(missing) => return Err(ConfirmError::PartsMissing(missing).into()),
                 Finding::PartsRefused => return Err(ConfirmError::PartsRefused.into()),
-                Finding::Unfit(unfit) => return Err(PartsError::from(unfit).into()),
+                Finding::Unsupported(unfit) => return Err(PartsError::from(unfit).into()),
                 Finding::Proved(_) | Finding::Wrong(_) | Finding::Missing => {}
             }
         }

@@ -11,9 +11,9 @@ use super::{Told, bounds::PART_URL_TTL, open_or_ready};
 use crate::{
     domain::{
         Valet,
-        finalize::Declares,
         lookout::SOON,
         multipart::{PartsError, Unsignable},
+        store_capabilities::UploadClass,
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
@@ -109,7 +109,7 @@ impl Valet {
     }
 
     async fn sign_create(&self, user: UserId, told: &Told<'_>, ttl: Duration, now: OffsetDateTime) -> Result<Signed, SignError> {
-        self.finalization.stands(Declares::Nothing).map_err(IssueError::from)?;
+        self.capabilities.require_support(UploadClass::WithoutDigest).map_err(IssueError::from)?;
         let upload = self.check_told(told, Loose::Parts).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
@@ -140,7 +140,7 @@ impl Valet {
             return Err(PartsError::NotFound.into());
         }
         if matches!(call, Call::Part(_) | Call::Complete) {
-            self.finalization.stands(Declares::Nothing).map_err(PartsError::from)?;
+            self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
         }
         if image.upload_id.is_none() {
             self.keep_upload_id(&image, upload_id).await?;

@@ -168,7 +168,7 @@ impl From<IssueError> for Problem {
             }
             IssueError::NoAccount => session_ended(),
             IssueError::Throttled(error) => error.into(),
-            IssueError::Unfit(error) => error.into(),
+            IssueError::Unsupported(error) => error.into(),
             IssueError::Store(error) => error.into(),
         }
     }
@@ -209,7 +209,7 @@ impl From<RenewError> for Problem {
             ),
             RenewError::Expired => expired(),
             RenewError::Rejected(why) => why.into(),
-            RenewError::Unfit(error) => error.into(),
+            RenewError::Unsupported(error) => error.into(),
             RenewError::Store(error) => error.into(),
         }
     }
@@ -234,7 +234,7 @@ impl From<ConfirmError> for Problem {
             ),
             ConfirmError::Rejected(why) => why.into(),
             ConfirmError::Expired => expired(),
-            ConfirmError::Unfit(error) => error.into(),
+            ConfirmError::Unsupported(error) => error.into(),
             ConfirmError::Store(error) => error.into(),
         }
     }
@@ -254,7 +254,7 @@ impl From<PartsError> for Problem {
             PartsError::Rejected(why) => why.into(),
             PartsError::Unsignable(reasons) => unsignable(&reasons),
             PartsError::Throttled(error) => error.into(),
-            PartsError::Unfit(error) => error.into(),
+            PartsError::Unsupported(error) => error.into(),
             PartsError::Store(error) => error.into(),
         }
     }

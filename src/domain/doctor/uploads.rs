@@ -14,7 +14,7 @@ use super::{
     objects, rules, settled, trial, unsigned,
 };
 use crate::{
-    domain::finalize::Guarantees,
+    domain::store_capabilities::StoreCapabilities,
     store::{
         StoreError,
         objects::{NewObject, Sealing},
@@ -48,26 +48,26 @@ pub(super) async fn examine(lab: &Lab<'_>, max_bytes: u64, report: &mut Report) 
     objects::examine(lab, &key, report).await;
 }
 
-/// Those that decide where an upload becomes final, and which uploads are issued.
-pub(super) async fn guarantees(lab: &Lab<'_>) -> Result<Guarantees, StoreError> {
+/// Probes what decides where an upload becomes final, and which uploads are issued.
+pub(super) async fn probe_capabilities(lab: &Lab<'_>) -> Result<StoreCapabilities, StoreError> {
     let key = lab.key("object");
     let accepted = lab.put(&key, |_| {}).await?;
     if !accepted.is_success() {
         return Err(StoreError::Objects { operation: "PutObject", reason: format!("{} to a presigned PUT", accepted.said()) });
     }
     let holds = |answer: &Answer| matches!(answer, Answer::Yes(_));
-    // Side by side: a store may be far away, and uploads are copied until the last answer is there.
+    // Concurrently: the store may be far away, and uploads are copied until the last answer has arrived.
     let (uploads, parts) = tokio::join!(
-        async { tokio::try_join!(checksum(lab), once(lab), overlap(lab), unsigned::unsigned(lab)) },
+        async { tokio::try_join!(checksum(lab), once(lab), overlap(lab), unsigned::probe_headers(lab)) },
         multipart::lists_checksums(lab)
     );
-    let (checksum, once, overlap, unsigned) = uploads?;
-    Ok(Guarantees {
-        once: holds(&once) && holds(&overlap) && unsigned.taken.is_empty(),
-        checksum: holds(&checksum),
+    let (checksum, once, overlap, unsigned_headers) = uploads?;
+    Ok(StoreCapabilities {
+        writes_once: holds(&once) && holds(&overlap) && unsigned_headers.obeyed.is_empty(),
+        verifies_checksums: holds(&checksum),
         // A store may have no multipart uploads at all.
         lists_part_checksums: parts.unwrap_or(true),
-        unsigned,
+        unsigned_headers,
     })
 }
 

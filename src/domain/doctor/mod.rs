@@ -26,8 +26,8 @@ pub use report::{Answer, Finding, Report, Rule, Severity, Verdict};
 use self::lab::Lab;
 use super::{
     deployment::{self, PairError},
-    finalize::{Guarantees, Unsigned},
     provider::fetch_keys,
+    store_capabilities::{StoreCapabilities, UnsignedHeaders},
 };
 use crate::{
     config::{Config, Problems},
@@ -228,34 +228,42 @@ fn details(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {
     told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// What the store does about requests that are not as they were signed, asked at its inner address and by the same questions.
-/// Asking takes no longer than `within`, and so does cleaning up.
+/// Probes how the store treats requests that deviate from their signature, through its internal endpoint and with the same
+/// probes as [`run`]. Probing takes at most `deadline`, and so does removing its objects.
 ///
 /// # Errors
-/// [`StoreError`] when nothing was found out: a store that refuses everything holds to nothing.
-pub async fn guarantees(objects: &Objects, now: OffsetDateTime, within: Duration) -> Result<Guarantees, StoreError> {
-    try_out(objects, now, within, async |lab| uploads::guarantees(lab).await).await
-}
-
-/// The part of [`guarantees`] that decides which uploads are issued.
-///
-/// # Errors
-/// [`StoreError`] when nothing was found out.
-pub async fn unsigned_headers(objects: &Objects, now: OffsetDateTime, within: Duration) -> Result<Unsigned, StoreError> {
-    try_out(objects, now, within, async |lab| unsigned::unsigned(lab).await).await
-}
-
-async fn try_out<T>(
+/// [`StoreError`] when the probes have no result: a store that refuses every request proves nothing.
+pub async fn probe_capabilities(
     objects: &Objects,
     now: OffsetDateTime,
-    within: Duration,
-    ask: impl AsyncFnOnce(&Lab<'_>) -> Result<T, StoreError>,
+    deadline: Duration,
+) -> Result<StoreCapabilities, StoreError> {
+    probe_within(objects, now, deadline, async |lab| uploads::probe_capabilities(lab).await).await
+}
+
+/// Runs the part of [`probe_capabilities`] that decides which uploads are issued.
+///
+/// # Errors
+/// [`StoreError`] when the probes have no result.
+pub async fn probe_unsigned_headers(
+    objects: &Objects,
+    now: OffsetDateTime,
+    deadline: Duration,
+) -> Result<UnsignedHeaders, StoreError> {
+    probe_within(objects, now, deadline, async |lab| unsigned::probe_headers(lab).await).await
+}
+
+async fn probe_within<T>(
+    objects: &Objects,
+    now: OffsetDateTime,
+    deadline: Duration,
+    probe: impl AsyncFnOnce(&Lab<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let inside = objects.from_inside();
     let lab = Lab::new(&inside, objects.wire()?, now);
     let late = || StoreError::ObjectsTimeout { operation: "presigned PUT" };
-    let found = tokio::time::timeout(within, ask(&lab)).await.unwrap_or_else(|_| Err(late()));
-    let cleaned = tokio::time::timeout(within, lab.clean()).await;
+    let found = tokio::time::timeout(deadline, probe(&lab)).await.unwrap_or_else(|_| Err(late()));
+    let cleaned = tokio::time::timeout(deadline, lab.clean()).await;
     if let Err(error) = cleaned.unwrap_or_else(|_| Err(StoreError::ObjectsTimeout { operation: "DeleteObject" })) {
         tracing::warn!(%error, "objects under check/ are left to the next check");
     }

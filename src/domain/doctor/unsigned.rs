@@ -11,7 +11,7 @@ use super::{
     trial::{Asked, Ground, Verdict, ask_all, put_as_signed},
 };
 use crate::{
-    domain::finalize::{Standing, Unsigned},
+    domain::store_capabilities::{UnsignedHeaders, UploadSafety},
     store::{
         StoreError,
         objects::{Sealing, wire::Method},
@@ -89,44 +89,44 @@ async fn sealed_answer(lab: &Lab<'_>, ground: &Ground, asked: &[Asked]) -> Answe
     }
 }
 
-/// What the server needs to know: which uploads the store can stand.
-pub(super) async fn unsigned(lab: &Lab<'_>) -> Result<Unsigned, StoreError> {
+/// Probes the unsigned headers that decide which uploads the server issues.
+pub(super) async fn probe_headers(lab: &Lab<'_>) -> Result<UnsignedHeaders, StoreError> {
     let ground = Ground::prepare(lab).await?;
     let asked = ask_all(lab, &ground, Deviation::decides).await;
-    let (mut copies, mut publishes, mut taken, mut unasked) = (false, false, Vec::new(), false);
+    let (mut copies, mut publishes, mut obeyed, mut unanswered) = (false, false, Vec::new(), false);
     for Asked { deviation, kind, verdict } in &asked {
         match verdict {
             Verdict::Stands | Verdict::Moot => {}
             Verdict::Falls(_) => {
                 copies |= kind.has_digest() && *deviation == Deviation::CopySource;
                 publishes |= kind.has_digest() && *deviation != Deviation::CopySource;
-                taken.push(format!("{} of a {}", deviation.as_str(), kind.as_str()));
+                obeyed.push(format!("{} of a {}", deviation.as_str(), kind.as_str()));
             }
             Verdict::Lacking(why) | Verdict::Unasked(why) if kind.has_digest() => {
                 return Err(StoreError::Objects { operation: "presigned PUT", reason: why.clone() });
             }
             // The kinds of request that the store does not have bring nothing.
             Verdict::Lacking(_) => {}
-            Verdict::Unasked(_) => unasked = true,
+            Verdict::Unasked(_) => unanswered = true,
         }
     }
     let helps = (copies || publishes) && can_seal(lab, &ground).await?;
-    let puts = if helps { Sealing::Sealed } else { Sealing::Plain };
+    let put_sealing = if helps { Sealing::Sealed } else { Sealing::Plain };
     put_as_signed(lab, &lab.key("afterwards")).await?;
-    Ok(Unsigned {
-        declared: match (puts, publishes, copies) {
-            (Sealing::Plain, true, _) => Standing::Falls,
-            (Sealing::Plain, false, true) => Standing::StandsCopied,
-            _ => Standing::Stands,
+    Ok(UnsignedHeaders {
+        with_digest: match (put_sealing, publishes, copies) {
+            (Sealing::Plain, true, _) => UploadSafety::Unsafe,
+            (Sealing::Plain, false, true) => UploadSafety::SafeIfCopied,
+            _ => UploadSafety::Safe,
         },
-        is_open: ground.is_open,
-        undeclared: match (taken.is_empty(), unasked) {
-            (false, _) => Standing::Falls,
-            (true, true) => Standing::Unknown,
-            (true, false) => Standing::Stands,
+        without_digest: match (obeyed.is_empty(), unanswered) {
+            (false, _) => UploadSafety::Unsafe,
+            (true, true) => UploadSafety::Unknown,
+            (true, false) => UploadSafety::Safe,
         },
-        puts,
-        taken,
+        put_sealing,
+        is_public: ground.is_open,
+        obeyed,
     })
 }
 
