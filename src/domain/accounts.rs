@@ -7,12 +7,12 @@ use time::OffsetDateTime;
 use super::{
     Valet,
     audit::audit,
+    authentication::NoLocalAccount,
     credentials::{
         Caller,
         passwords::{Password, Verdict},
     },
     password_rules,
-    provider::LocalOnly,
     sessions::SignedIn,
     throttle::{Client, Guess, Throttle, Throttled},
     workers::{Busy, Place},
@@ -41,7 +41,7 @@ pub enum SignUpError {
     EmailTaken,
     /// There are no accounts here.
     #[error(transparent)]
-    LocalOnly(#[from] LocalOnly),
+    NoLocalAccount(#[from] NoLocalAccount),
     /// Accounts are not made here any more.
     #[error("sign-up is closed")]
     Closed,
@@ -64,7 +64,7 @@ pub enum LogInError {
     InvalidCredentials,
     /// There are no accounts here, or the caller's is not one of ours.
     #[error(transparent)]
-    LocalOnly(#[from] LocalOnly),
+    NoLocalAccount(#[from] NoLocalAccount),
     /// Too many from there, or too many wrong passwords.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -137,12 +137,12 @@ pub enum SetPasswordError {
 /// The address whose password an account has. An identity provider's user has none, whatever address it told.
 fn own_email(account: &Account) -> Result<&Email, LogInError> {
     let email = account.user.email.as_ref().filter(|_| account.password_hash.is_some());
-    email.ok_or(LogInError::LocalOnly(LocalOnly::NotYours))
+    email.ok_or(LogInError::NoLocalAccount(NoLocalAccount::Foreign))
 }
 
 /// The session of a caller who is to prove a password: accounts with a password are signed in to by sessions alone.
 fn session_of(caller: Caller) -> Result<SessionId, LogInError> {
-    caller.session().ok_or(LogInError::LocalOnly(LocalOnly::NotYours))
+    caller.session().ok_or(LogInError::NoLocalAccount(NoLocalAccount::Foreign))
 }
 
 impl Valet {

@@ -92,14 +92,6 @@ impl Valet {
         Ok(ids.iter().map(|id| done.get(id).cloned().unwrap_or_else(lost)).collect())
     }
 
-    pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
-        if deleted {
-            self.settle(image.user, &[Image { state: ImageState::Deleting, ..image.clone() }], now).await?;
-        }
-        Ok(deleted)
-    }
-
     /// [`Valet::delete_pending`] for many, at the cost of a few round trips; says which are deleted.
     async fn delete_all_pending(&self, user: UserId, images: &[&Image], now: OffsetDateTime) -> Result<Vec<ImageId>, StoreError> {
         match images {
@@ -112,7 +104,7 @@ impl Valet {
         let found = self.store.images.find_all_owned(user, &ids).await?;
         // Some may be another delete's, which settles the same reservations: each is settled once.
         let deleted: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Deleting).cloned().collect();
-        self.settle(user, &deleted, now).await?;
+        self.settle_reservations(user, &deleted, now).await?;
         Ok(deleted.iter().map(|image| image.id).collect())
     }
 

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::{
     Valet,
     accounts::LogInError,
-    recent::Recent,
+    generational_cache::GenerationalCache,
     throttle::{self, Client, Guess, Standing, names},
 };
 use crate::{
@@ -27,11 +27,11 @@ const CAPACITY: usize = 50_000;
 
 /// Networks that this server has recorded lately: most sign-ins come from a known network, and need no write.
 #[derive(Debug)]
-pub struct Recorded(Mutex<Recent<(UserId, Prefix), Instant>>);
+pub struct Recorded(Mutex<GenerationalCache<(UserId, Prefix), Instant>>);
 
 impl Default for Recorded {
     fn default() -> Self {
-        Self(Mutex::new(Recent::new(CAPACITY)))
+        Self(Mutex::new(GenerationalCache::new(CAPACITY)))
     }
 }
 

@@ -4,7 +4,9 @@
 
 pub mod account_deletion;
 pub mod accounts;
+mod arrival_polling;
 pub mod audit;
+pub mod authentication;
 mod capability_probing;
 pub mod confirm;
 pub mod content;
@@ -13,20 +15,21 @@ pub mod deletion;
 pub mod deployment;
 pub mod doctor;
 pub mod gallery;
+mod generational_cache;
+pub mod inspection;
 mod known_networks;
-mod lookout;
+mod lifecycle;
 pub mod multipart;
 pub mod orphans;
 pub mod password_rules;
 pub mod provider;
-mod recent;
 pub mod recount;
 mod refresh_token;
 mod removal;
 mod reservations;
+mod s3_timeouts;
 pub mod sessions;
 pub mod shares;
-mod silences;
 pub mod store_capabilities;
 pub mod sweeper;
 pub mod throttle;
@@ -56,7 +59,7 @@ pub struct Valet {
     capabilities: store_capabilities::KnownCapabilities,
     tokens: credentials::Tokens,
     session_ttl: Duration,
-    liveness: sessions::liveness::Liveness,
+    session_cache: sessions::session_cache::SessionCache,
     local_accounts: bool,
     can_sign_up: bool,
     provider: Option<Arc<provider::Provider>>,
@@ -64,8 +67,8 @@ pub struct Valet {
     recorded: known_networks::Recorded,
     /// Calls to S3 under way for each user.
     s3_turns: Arc<Turns<UserId>>,
-    silences: silences::Silences,
-    lookout: lookout::Lookout,
+    timeouts: s3_timeouts::RecentTimeouts,
+    arrival_poller: arrival_polling::ArrivalPoller,
     part_looks: uppy::bounds::Looks,
     reservations: reservations::Progress,
     passwords: credentials::passwords::Passwords,
@@ -96,15 +99,15 @@ impl Valet {
             capabilities: store_capabilities::KnownCapabilities::new(&config.s3),
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
-            liveness: sessions::liveness::Liveness::default(),
+            session_cache: sessions::session_cache::SessionCache::default(),
             local_accounts: config.accounts.local,
             can_sign_up: config.switches.signup,
             provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
             recorded: known_networks::Recorded::default(),
             s3_turns: Turns::new(usize::MAX, S3_AT_ONCE),
-            silences: silences::Silences::default(),
-            lookout: lookout::Lookout::default(),
+            timeouts: s3_timeouts::RecentTimeouts::default(),
+            arrival_poller: arrival_polling::ArrivalPoller::default(),
             part_looks: uppy::bounds::Looks::default(),
             reservations: reservations::Progress::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,

@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Valet,
     audit::audit,
+    authentication::{AuthenticateError, NoLocalAccount},
     credentials::{
         Caller, Proof, TokenError,
         foreign::{Identity, KeyName, LEEWAY, ProviderKeys},
     },
-    recent::Recent,
-    sessions::{AuthenticateError, liveness::Liveness},
+    generational_cache::GenerationalCache,
+    sessions::session_cache::SessionCache,
 };
 use crate::{
     config,
@@ -37,17 +38,6 @@ const RETRY: Duration = Duration::from_secs(15);
 /// Users that are remembered.
 const CAPACITY: usize = 100_000;
 
-/// The call is for accounts of this service's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum LocalOnly {
-    /// There are none here.
-    #[error("this server has no accounts of its own")]
-    Off,
-    /// The caller's is not one.
-    #[error("the account is an identity provider's")]
-    NotYours,
-}
-
 /// The provider, as far as this server knows it.
 #[derive(Debug)]
 pub(super) struct Provider {
@@ -56,7 +46,7 @@ pub(super) struct Provider {
     /// When a fetch began last; held while one is under way, so that there is one at a time.
     fetched: Arc<tokio::sync::Mutex<Option<Instant>>>,
     /// Users by the hash of their subject, and when the database was asked.
-    users: Mutex<Recent<[u8; 32], (UserId, Instant)>>,
+    users: Mutex<GenerationalCache<[u8; 32], (UserId, Instant)>>,
 }
 
 /// The provider's keys as they are now, or what is wrong with them.
@@ -71,7 +61,7 @@ impl Provider {
             settings: settings.clone(),
             keys: RwLock::default(),
             fetched: Arc::default(),
-            users: Mutex::new(Recent::new(CAPACITY)),
+            users: Mutex::new(GenerationalCache::new(CAPACITY)),
         }
     }
 
@@ -132,7 +122,7 @@ impl Provider {
             Some(keys) => Ok(keys),
             // The provider was asked a moment ago and knows no such key.
             None if began.checked_sub(pause).is_some_and(|moment| self.is_fresh_since(moment)) => Err(TokenError::Invalid.into()),
-            None => Err(AuthenticateError::NoKeys),
+            None => Err(AuthenticateError::KeysUnavailable),
         }
     }
 
@@ -143,7 +133,7 @@ impl Provider {
 
     fn known(&self, subject: [u8; 32]) -> Option<UserId> {
         let (user, at) = self.users.lock().unwrap_or_else(PoisonError::into_inner).get(subject)?;
-        (at.elapsed() < Liveness::KEPT).then_some(user)
+        (at.elapsed() < SessionCache::TTL).then_some(user)
     }
 }
 
@@ -171,9 +161,9 @@ impl Valet {
     /// Whether this server has accounts of its own.
     ///
     /// # Errors
-    /// [`LocalOnly`] when it has none.
-    pub(super) fn local_accounts(&self) -> Result<(), LocalOnly> {
-        if self.local_accounts { Ok(()) } else { Err(LocalOnly::Off) }
+    /// [`NoLocalAccount`] when it has none.
+    pub(super) fn local_accounts(&self) -> Result<(), NoLocalAccount> {
+        if self.local_accounts { Ok(()) } else { Err(NoLocalAccount::Disabled) }
     }
 
     /// Returns the user of a provider's token, creating the user for the first one.
@@ -207,7 +197,7 @@ impl Valet {
         // A token from before the deletion of its user does not make the account anew; the provider's clock may be ahead.
         let issued_at = identity.issued_at - Duration::from_secs(LEEWAY.unsigned_abs());
         if users.was_deleted((issuer, &identity.subject), issued_at).await? {
-            return Err(AuthenticateError::Ended);
+            return Err(AuthenticateError::SessionEnded);
         }
         let made = users.insert_identity((issuer, &identity.subject), identity.email.as_ref(), now).await?;
         if let Some(user) = made {

@@ -4,8 +4,8 @@
 //! the one that outlived its last change. So a changed password and a deleted account end sessions with the one update that
 //! they are; that the records are deleted afterwards is cleaning up.
 
-pub mod liveness;
 mod refresh;
+pub mod session_cache;
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use self::refresh::Asker;
 use super::{
     Valet,
     audit::{self, audit},
+    authentication::{AuthenticateError, NoLocalAccount},
     credentials::{Caller, Maker, NoRandomness, Proof, SessionEnd, TokenError},
-    provider::LocalOnly,
     refresh_token::{self, RefreshToken},
     throttle::{Client, Throttled},
 };
@@ -62,28 +62,11 @@ pub enum RefreshError {
     Ended,
     /// There are no accounts here.
     #[error(transparent)]
-    LocalOnly(#[from] LocalOnly),
+    NoLocalAccount(#[from] NoLocalAccount),
     /// Too many from there.
     #[error(transparent)]
     Throttled(#[from] Throttled),
     /// Not known whether it happened; the same token can be tried again.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// Why an access token is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthenticateError {
-    /// The token itself.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// Its session is over.
-    #[error("the session has ended")]
-    Ended,
-    /// The identity provider's keys are not known, or not known to be all.
-    #[error("the identity provider's keys could not be fetched")]
-    NoKeys,
-    /// Whether the session is over could not be found out.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -126,7 +109,7 @@ impl Valet {
     }
 
     /// Who holds this access token, if its session goes on. A session that ended elsewhere is noticed within
-    /// [`liveness::Liveness::KEPT`], one that ended here at once.
+    /// [`session_cache::SessionCache::TTL`], one that ended here at once.
     ///
     /// # Errors
     /// [`AuthenticateError`].
@@ -134,8 +117,8 @@ impl Valet {
         self.holder(token, now).await.inspect_err(|error| match error {
             AuthenticateError::Token(TokenError::Invalid) => audit::token_refused("invalid"),
             AuthenticateError::Token(TokenError::Expired) => audit::token_refused("expired"),
-            AuthenticateError::Ended => audit::token_refused("session ended"),
-            AuthenticateError::NoKeys | AuthenticateError::Store(_) => {}
+            AuthenticateError::SessionEnded => audit::token_refused("session ended"),
+            AuthenticateError::KeysUnavailable | AuthenticateError::Store(_) => {}
         })
     }
 
@@ -148,19 +131,24 @@ impl Valet {
         let caller = self.tokens.verify(token, now)?;
         // Ours come from a session.
         let Proof::Session(session) = caller.proof else { return Err(TokenError::Invalid.into()) };
-        if self.goes_on(caller.user, session, now).await? { Ok(caller) } else { Err(AuthenticateError::Ended) }
+        if self.is_session_active(caller.user, session, now).await? { Ok(caller) } else { Err(AuthenticateError::SessionEnded) }
     }
 
     /// Whether a session is this user's and lives.
-    pub(super) async fn goes_on(&self, user: UserId, session: SessionId, now: OffsetDateTime) -> Result<bool, StoreError> {
-        if let Some(alive) = self.liveness.known(user, session, Instant::now()) {
+    pub(super) async fn is_session_active(
+        &self,
+        user: UserId,
+        session: SessionId,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        if let Some(alive) = self.session_cache.get(user, session, Instant::now()) {
             return Ok(alive);
         }
         let asked = Instant::now();
         let found = self.store.sessions.find_owned(user, session, now);
         let (found, password) = tokio::try_join!(found, self.store.users.password_state(user))?;
         let alive = found.zip(password).is_some_and(|(session, password)| lives(&session, &password));
-        Ok(self.liveness.learn(user, session, alive, asked))
+        Ok(self.session_cache.insert(user, session, alive, asked))
     }
 
     /// A user's sessions, the newest first.
@@ -181,7 +169,7 @@ impl Valet {
     pub async fn end_session(&self, user: UserId, id: SessionId) -> Result<bool, StoreError> {
         let ended = self.store.sessions.delete_owned(user, id).await?;
         if ended {
-            self.liveness.end(user, id, Instant::now());
+            self.session_cache.mark_ended(user, id, Instant::now());
             audit!("session_ended", %user, session = %id, "session ended by its owner");
         } else {
             audit!("session_not_found", %user, session = %id, "asked to end a session that is not there, or another's");
@@ -191,14 +179,14 @@ impl Valet {
 
     /// Cleans up behind a changed password of this version, which has ended every session but `kept`.
     pub(super) async fn clear_outdated_sessions(&self, user: UserId, version: i64, kept: Option<SessionId>) {
-        self.liveness.forget_lives(user, Instant::now());
+        self.session_cache.invalidate_user(user, Instant::now());
         let deleted = self.store.sessions.delete_outdated(user, version, kept).await;
         cleared(user, deleted);
     }
 
     /// Cleans up behind a deleted account, whose sessions have ended with it.
     pub(super) async fn clear_sessions(&self, user: UserId) {
-        self.liveness.forget_lives(user, Instant::now());
+        self.session_cache.invalidate_user(user, Instant::now());
         let deleted = self.store.sessions.delete_all(user).await;
         cleared(user, deleted);
     }

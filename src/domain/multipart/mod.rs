@@ -4,30 +4,28 @@
 //! document is there and aborted before the object is deleted, so that whatever dies between two steps leaves something
 //! that the document's key finds.
 
+mod completing;
 mod opening;
 mod parts;
 
-use std::time::Duration;
-
 use time::OffsetDateTime;
 
-pub(super) use self::opening::unopened;
-pub use self::parts::{AskedPart, MAX_SIGNED, MissingParts, Unsignable};
+pub use self::parts::{AskedPart, MAX_SIGNED, Unsignable};
+pub(super) use self::{opening::unopened, parts::select_by_length};
 use super::{
     Valet,
-    confirm::Finding,
     store_capabilities::{UnsupportedUpload, UploadClass},
     throttle::Throttled,
     uploads::{IssueError, Unstorable, fingerprint},
 };
 use crate::{
     model::{
-        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Loose, Multipart, ObjectKey, PartChecksums,
+        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Multipart, ObjectKey, PartChecksums,
         Rejection, Sha256, Upload, UserId,
     },
     store::{
         Inserted, Reserved, StoreError,
-        objects::{COMPLETING, Completion, NewPart, PresignedPut, StoredPart},
+        objects::{NewPart, PresignedPut},
     },
 };
 
@@ -93,30 +91,8 @@ pub enum PartsError {
     Store(#[from] StoreError),
 }
 
-/// Outcome of completing a multipart upload.
-enum Assembly {
-    /// S3 answered; what lies at the key now tells whether it made the object.
-    Asked(Completion),
-    /// S3 makes no object of these parts.
-    Refused,
-    /// Another request is completing it.
-    Busy,
-    /// Not all parts are there.
-    Incomplete(MissingParts),
-    /// S3 has no such upload: it was completed or aborted.
-    NoUpload,
-    /// Another request changed the image's state.
-    Moved,
-}
-
-/// Takes out of the parts that S3 has those that do not belong to the object; the missing ones, if any are.
-pub(super) type Choose<'a> = &'a (dyn Fn(&mut Vec<StoredPart>) -> Option<MissingParts> + Sync);
-
 /// Races are settled by looking again; more than this is a fault.
 const TRIES: usize = 5;
-/// How long another request's completion is awaited, and how often it is checked meanwhile.
-const WAIT: Duration = Duration::from_secs(15);
-const LOOK_AGAIN: Duration = Duration::from_millis(300);
 
 impl Valet {
     /// Opens an upload in parts, or finds the one under the same key; the last value says whether it was opened now.
@@ -278,118 +254,4 @@ impl Valet {
             _ => Err(PartsError::NotFound),
         }
     }
-
-    /// Looks at what came of an upload. Parts that are all there are made one object first.
-    pub(super) async fn gather(&self, image: &Image, now: OffsetDateTime) -> Result<Finding, StoreError> {
-        if image.upload.sha256.is_none() {
-            // Its parts may be copies of what is another's.
-            match self.capabilities.require_support(UploadClass::WithoutDigest) {
-                Ok(()) => {}
-                Err(UnsupportedUpload::Store(error)) => return Err(error),
-                Err(unfit) => return Ok(Finding::Unsupported(unfit)),
-            }
-        }
-        if let Some(multipart) = image.upload.multipart {
-            return self.put_together(image, &|stored| parts::missing(multipart, stored), now).await;
-        }
-        if image.key.is_incoming() {
-            return self.examine_copy(image, now).await;
-        }
-        let finding = self.examine(image).await?;
-        if image.upload.loose == Some(Loose::Parts) && !matches!(finding, Finding::Missing) {
-            self.abort_leftovers(image).await?;
-        }
-        Ok(finding)
-    }
-
-    /// Aborts a second upload of this key, left by a server that died: it can come to nothing any more. One that S3 never
-    /// aborts does not keep the first from being an image.
-    async fn abort_leftovers(&self, image: &Image) -> Result<(), StoreError> {
-        match self.objects.abort_multiparts(&image.key).await {
-            Err(error) if error.is_final() => {
-                tracing::warn!(image = %image.id, %error, "failed to abort an upload beside a complete one");
-                Ok(())
-            }
-            done => done,
-        }
-    }
-
-    /// Makes the parts that `choose` leaves one object, and looks at it; `choose` says which are missing.
-    pub(super) async fn put_together(
-        &self,
-        image: &Image,
-        choose: Choose<'_>,
-        now: OffsetDateTime,
-    ) -> Result<Finding, StoreError> {
-        let (mut no_upload, mut waited, mut tries, mut last) = (false, Duration::ZERO, 0, None);
-        while tries < TRIES {
-            match self.examine(image).await? {
-                Finding::Missing => {}
-                finding => {
-                    self.abort_leftovers(image).await?;
-                    return Ok(finding);
-                }
-            }
-            match self.assemble(image, choose, now).await? {
-                Assembly::Asked(completion) => (tries, last) = (tries + 1, Some(completion)),
-                Assembly::Refused => return Ok(Finding::PartsRefused),
-                Assembly::Busy if waited < WAIT => {
-                    tokio::time::sleep(LOOK_AGAIN).await;
-                    waited += LOOK_AGAIN;
-                }
-                Assembly::Busy => {
-                    return Err(StoreError::Contention { what: "an upload whose parts another request completes" });
-                }
-                Assembly::Incomplete(missing) => return Ok(Finding::PartsMissing(missing)),
-                // Completed by somebody else between our looks, or gone for good.
-                Assembly::NoUpload if no_upload => {
-                    return Ok(choose(&mut Vec::new()).map_or(Finding::Missing, Finding::PartsMissing));
-                }
-                Assembly::NoUpload => no_upload = true,
-                Assembly::Moved => return Ok(Finding::Missing),
-            }
-        }
-        match last {
-            // What S3 lists it refuses, each time.
-            Some(Completion::PartChanged) => Ok(Finding::PartsRefused),
-            _ => Err(StoreError::Contention { what: "an upload whose parts are being completed" }),
-        }
-    }
-
-    async fn assemble(&self, image: &Image, choose: Choose<'_>, now: OffsetDateTime) -> Result<Assembly, StoreError> {
-        let listed = match &image.upload_id {
-            Some(upload_id) => match self.objects.list_parts(&image.key, upload_id).await {
-                Err(error @ StoreError::ObjectRefused { .. }) => return Ok(refused(image, &error)),
-                listed => listed?.map(|parts| (upload_id, parts)),
-            },
-            None => return Ok(choose(&mut Vec::new()).map_or(Assembly::NoUpload, Assembly::Incomplete)),
-        };
-        let Some((upload_id, mut parts)) = listed else { return Ok(Assembly::NoUpload) };
-        if let Some(missing) = choose(&mut parts) {
-            return Ok(Assembly::Incomplete(missing));
-        }
-        // Completing writes the key as a PUT does, and may do so after we stopped waiting: a tombstone must outlive it.
-        let dies_at = now + COMPLETING;
-        let due = dies_at + self.grace(0);
-        // One at a time: not every store shows nothing of a completion until it is done when another has been before.
-        if !self.store.images.claim_completion(image, COMPLETING, dies_at, due, &[]).await? {
-            let current = self.store.images.find_owned(image.user, image.id).await?;
-            let is_pending = current.is_some_and(|image| image.state == ImageState::Pending);
-            return Ok(if is_pending { Assembly::Busy } else { Assembly::Moved });
-        }
-        let completed = self.objects.complete_multipart(&image.key, upload_id, parts).await;
-        // After `Done` nobody completes it again; after a timeout S3 may still be at it, and the claim ends by itself.
-        if !matches!(completed, Ok(Completion::Done) | Err(StoreError::ObjectsTimeout { .. })) {
-            self.store.images.drop_completion(image).await?;
-        }
-        match completed {
-            Err(error @ StoreError::ObjectRefused { .. }) => Ok(refused(image, &error)),
-            completed => completed.map(Assembly::Asked),
-        }
-    }
-}
-
-fn refused(image: &Image, error: &StoreError) -> Assembly {
-    tracing::info!(image = %image.id, %error, "parts that make no object are refused");
-    Assembly::Refused
 }

@@ -267,7 +267,7 @@ impl Valet {
     /// Ends a session, in the database first: what another request reads meanwhile does not outlive it here.
     async fn end(&self, session: &Session) -> Result<bool, StoreError> {
         let ended = self.store.sessions.delete_owned(session.user, session.id).await?;
-        self.liveness.end(session.user, session.id, Instant::now());
+        self.session_cache.mark_ended(session.user, session.id, Instant::now());
         Ok(ended)
     }
 }

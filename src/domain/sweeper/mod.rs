@@ -28,7 +28,7 @@ use self::{
     lane::{Room, SlowLane, slow_lane},
     tally::Tally,
 };
-use super::{Valet, account_deletion::SweptDeletions, reservations::SettledReservations};
+use super::{Valet, account_deletion::SweptDeletions, reservations::SweptReservations};
 use crate::{
     metrics::{Kind, METRICS},
     store::{StoreError, uncounted},
@@ -72,7 +72,7 @@ impl Valet {
                 self.take_census().await;
                 counted = Some(Instant::now());
             }
-            self.lookout.rest(self.sweep.interval).await;
+            self.arrival_poller.wait_until_next_sweep(self.sweep.interval).await;
         }
     }
 
@@ -217,7 +217,7 @@ impl Valet {
         if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
             round.tally.add(Swept { accounts: gone, failed, ..Swept::default() });
         }
-        if let Ok(SettledReservations { freed, failed, .. }) = reservations {
+        if let Ok(SweptReservations { freed, failed, .. }) = reservations {
             round.tally.add(Swept { holds: freed, failed, ..Swept::default() });
         }
         let more = (reservations?.more, deletions?.more);

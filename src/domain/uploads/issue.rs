@@ -6,9 +6,9 @@ use time::OffsetDateTime;
 
 use super::{Declared, IssueError, Issued, Puts, RenewError, Ticket};
 use crate::{
-    domain::{Valet, confirm::Finding, store_capabilities::UploadClass},
-    model::{Idempotency, IdempotencyKey, Image, ImageId, ImageState, Lifetimes, ObjectKey, Sha256, Upload, UserId},
-    store::{Inserted, Reserved, StoreError, objects::COMPLETING},
+    domain::{Valet, inspection::Inspection, store_capabilities::UploadClass},
+    model::{Idempotency, IdempotencyKey, Image, ImageId, Lifetimes, ObjectKey, Sha256, Upload, UserId},
+    store::{Inserted, Reserved, StoreError},
 };
 
 /// Races with a confirm, a delete or a twin are settled by looking again; more than this is a fault.
@@ -168,7 +168,7 @@ impl Valet {
                 Err(RenewError::Unsupported(unfit)) => answers[wanted.at] = Some(Err(unfit.into())),
                 Err(RenewError::Expired) => {
                     // What came of it is settled now: the next round finds the image, or opens a new upload.
-                    self.settle_expired(image, now).await?;
+                    self.resolve_expired(image, now).await?;
                     left.push(wanted);
                 }
                 Err(RenewError::NotFound | RenewError::NotSingle | RenewError::Rejected(_)) => left.push(wanted),
@@ -216,31 +216,16 @@ impl Valet {
         Ok(left)
     }
 
-    /// An upload whose time is over must not keep its bytes from being uploaded anew, nor lose them if they came.
-    async fn settle_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
-        match self.gather(image, now).await? {
-            Finding::Proved(verified) => self.accept(image, &verified).await.map(drop),
-            Finding::Wrong(why) => self.reject(image, why, now).await,
-            Finding::Missing | Finding::PartsMissing(_) | Finding::Unsupported(_) => self.expire(image, now).await.map(drop),
-            Finding::PartsRefused => self.expire_refused(image, now).await.map(drop),
+    /// Accepts, rejects or expires an upload past its expiry: it must not keep its bytes from being uploaded again, nor lose them
+    /// if they have arrived.
+    async fn resolve_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
+        match self.inspect_upload(image, now).await? {
+            Inspection::Verified(verified) => self.accept(image, &verified).await.map(drop),
+            Inspection::Mismatch(why) => self.reject(image, why, now).await,
+            Inspection::Missing | Inspection::PartsMissing(_) | Inspection::Unsupported(_) => {
+                self.expire(image, now).await.map(drop)
+            }
+            Inspection::PartsRefused => self.expire_refused(image, now).await.map(drop),
         }
-    }
-
-    /// `pending → expired`; the bytes are free again when no URL is left, and the tombstone outlives every URL.
-    pub(in crate::domain) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let expired = self.store.images.expire(image, now).await?;
-        if expired {
-            tracing::info!(image = %image.id, user = %image.user, "expired");
-            self.settle(image.user, &[Image { state: ImageState::Expired, ..image.clone() }], now).await?;
-        }
-        Ok(expired)
-    }
-
-    /// [`Valet::expire`] of an upload whose parts were refused when they were completed at `now`: the claim for that raised
-    /// the time until which something may be written, as a URL would have.
-    pub(in crate::domain) async fn expire_refused(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let Some(current) = self.store.images.find_owned(image.user, image.id).await? else { return Ok(false) };
-        let no_url_left = current.urls_die_at <= (now + COMPLETING).max(image.urls_die_at);
-        if no_url_left { self.expire(&current, now).await } else { Ok(false) }
     }
 }

@@ -75,7 +75,7 @@ impl Valet {
             {
                 return Ok(());
             }
-            self.clear_the_way(user, &[id], tried).await?;
+            self.finish_abandoned_steps(user, &[id], tried).await?;
         }
         Err(StoreError::Contention { what: "an upload that is declared anew" })
     }

@@ -14,7 +14,7 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 
 use crate::{
-    domain::{Valet, multipart::PartsError, recent::Recent},
+    domain::{Valet, generational_cache::GenerationalCache, multipart::PartsError},
     model::{Image, ImageId, ImageState, Loose, Rejection},
     store::StoreError,
 };
@@ -41,11 +41,11 @@ struct Look {
 
 /// The latest looks of this server.
 #[derive(Debug)]
-pub(in crate::domain) struct Looks(Mutex<Recent<ImageId, Look>>);
+pub(in crate::domain) struct Looks(Mutex<GenerationalCache<ImageId, Look>>);
 
 impl Default for Looks {
     fn default() -> Self {
-        Self(Mutex::new(Recent::new(REMEMBERED)))
+        Self(Mutex::new(GenerationalCache::new(REMEMBERED)))
     }
 }
 

@@ -24,10 +24,10 @@ pub use self::{
 };
 use super::{
     Valet,
+    arrival_polling::FIRST_POLL_DELAY,
     audit::{self},
+    authentication::AuthenticateError,
     credentials::{Caller, Proof, TokenError},
-    lookout::SOON,
-    sessions::AuthenticateError,
     store_capabilities::{UnsupportedUpload, UploadClass},
     uploads::{IssueError, Unstorable, check_size},
 };
@@ -111,17 +111,17 @@ impl Valet {
             TokenError::Invalid => refused("invalid in a path"),
             TokenError::Expired => refused("expired in a path"),
         })?;
-        let goes_on = match session {
-            Some(session) if self.local_accounts => self.goes_on(user, session, now).await?,
+        let is_active = match session {
+            Some(session) if self.local_accounts => self.is_session_active(user, session, now).await?,
             Some(_) => false,
             // The provider's sessions are not known here; the account is.
             None => self.provider.is_some() && self.store.users.find(user).await?.is_some(),
         };
-        if goes_on {
+        if is_active {
             Ok(user)
         } else {
             refused("session ended");
-            Err(AuthenticateError::Ended)
+            Err(AuthenticateError::SessionEnded)
         }
     }
 
@@ -137,8 +137,8 @@ impl Valet {
         let form = self.objects.sign_form(&key, (upload.content_type, upload.size), now, self.uploads.url_ttl)?;
         // Nobody can ask for another form for it: it lives as long as this one.
         let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
-        self.enter(&Image::pending((user, id, key), upload, None, lifetimes), now + SOON, now).await?;
-        self.lookout.expect();
+        self.enter(&Image::pending((user, id, key), upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
+        self.arrival_poller.schedule();
         Ok(form)
     }
 
@@ -154,7 +154,7 @@ impl Valet {
                 return Err(StoreError::Contention { what: "an image's id" }.into());
             }
             if round == 0 {
-                self.settle_forms(user, now).await?;
+                self.confirm_arrived_forms(user, now).await?;
             } else {
                 self.explain_refusal(user, bytes).await?;
             }
@@ -166,7 +166,7 @@ impl Valet {
     ///
     /// # Errors
     /// [`IssueError::Throttled`] where the user has used up their calls to S3: each form costs two, asking for it and reading it.
-    async fn settle_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
+    async fn confirm_arrived_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
         let open = self.store.images.list_owned_pending(user, None, 100).await?;
         let forms = open.iter().rev().filter(|image| image.upload.loose == Some(Loose::Form)).map(|image| image.id);
         let forms: Vec<_> = forms.take(SETTLED_AT_ONCE).collect();

@@ -8,8 +8,9 @@ use super::{Told, bounds::PART_URL_TTL, open_or_ready};
 use crate::{
     domain::{
         Valet,
-        confirm::{ConfirmError, Finding},
-        multipart::{MissingParts, PartsError, Unsignable, unopened},
+        confirm::ConfirmError,
+        inspection::{Inspection, MissingParts},
+        multipart::{PartsError, Unsignable, unopened},
         store_capabilities::UploadClass,
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
@@ -173,7 +174,7 @@ impl Valet {
         if image.state == ImageState::Pending {
             self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let wanted: HashMap<i64, &str> = named.iter().map(|part| (part.number, part.etag.trim_matches('"'))).collect();
-            let choose = |stored: &mut Vec<StoredPart>| {
+            let select_parts = |stored: &mut Vec<StoredPart>| {
                 stored.retain(|part| wanted.get(&i64::from(part.number)) == Some(&part.etag.trim_matches('"')));
                 let is_there = |number: u32| stored.binary_search_by_key(&number, |part| part.number).is_ok();
                 // A number that cannot be is missing, too; the nearest that can be stands for it.
@@ -183,11 +184,11 @@ impl Valet {
                 missing.dedup();
                 (!missing.is_empty()).then_some(MissingParts(missing))
             };
-            match self.put_together(&image, &choose, now).await? {
-                Finding::PartsMissing(missing) => return Err(ConfirmError::PartsMissing(missing).into()),
-                Finding::PartsRefused => return Err(ConfirmError::PartsRefused.into()),
-                Finding::Unsupported(unfit) => return Err(PartsError::from(unfit).into()),
-                Finding::Proved(_) | Finding::Wrong(_) | Finding::Missing => {}
+            match self.complete_multipart(&image, &select_parts, now).await? {
+                Inspection::PartsMissing(missing) => return Err(ConfirmError::PartsMissing(missing).into()),
+                Inspection::PartsRefused => return Err(ConfirmError::PartsRefused.into()),
+                Inspection::Unsupported(error) => return Err(PartsError::from(error).into()),
+                Inspection::Verified(_) | Inspection::Mismatch(_) | Inspection::Missing => {}
             }
         }
         Ok(self.confirm(user, id, now).await?)

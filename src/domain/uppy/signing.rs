@@ -11,7 +11,7 @@ use super::{Told, bounds::PART_URL_TTL, open_or_ready};
 use crate::{
     domain::{
         Valet,
-        lookout::SOON,
+        arrival_polling::FIRST_POLL_DELAY,
         multipart::{PartsError, Unsignable},
         store_capabilities::UploadClass,
         sweeper::PARTS_SEEN_EVERY,
@@ -116,7 +116,7 @@ impl Valet {
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
         let expires_at = now + self.loose_parts_ttl();
         let lifetimes = Lifetimes { created_at: now, expires_at, urls_die_at: url.expires_at };
-        self.enter(&Image::pending((user, id, key.clone()), upload, None, lifetimes), now + SOON, now).await?;
+        self.enter(&Image::pending((user, id, key.clone()), upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
         Ok(Signed::Url(url, key))
     }
 
@@ -170,8 +170,8 @@ impl Valet {
             // S3's copy of it goes by the client's call, and by the tombstone's sweep.
             Call::Abort => drop(self.delete_pending(&image, now).await?),
             Call::Complete => {
-                self.store.images.look_soon(&image, now + SOON).await?;
-                self.lookout.expect();
+                self.store.images.look_soon(&image, now + FIRST_POLL_DELAY).await?;
+                self.arrival_poller.schedule();
             }
             Call::Part(_) | Call::List => {}
         }

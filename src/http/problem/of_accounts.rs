@@ -18,7 +18,7 @@ impl From<SignUpError> for Problem {
                 Code::EmailTaken,
                 "Sign in instead, also if this repeats a sign-up that got no answer, or sign up with another address.",
             ),
-            SignUpError::LocalOnly(error) => error.into(),
+            SignUpError::NoLocalAccount(error) => error.into(),
             SignUpError::Closed => {
                 Self::new(Code::SignupClosed, "Sign in with an existing account, or ask the operator for one.")
             }
@@ -38,7 +38,7 @@ impl From<LogInError> for Problem {
     fn from(error: LogInError) -> Self {
         match error {
             LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
-            LogInError::LocalOnly(error) => error.into(),
+            LogInError::NoLocalAccount(error) => error.into(),
             LogInError::Throttled(error) => error.into(),
             LogInError::Busy(error) => error.into(),
             LogInError::Store(error) => error.into(),

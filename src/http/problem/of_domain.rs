@@ -5,13 +5,13 @@ use poem::http::{HeaderName, HeaderValue, header};
 use super::{Code, Problem};
 use crate::{
     domain::{
+        authentication::{AuthenticateError, NoLocalAccount},
         confirm::ConfirmError,
         credentials::TokenError,
         deletion::DeleteError,
         gallery::ReadError,
         multipart::{MAX_SIGNED, PartsError, Unsignable},
-        provider::LocalOnly,
-        sessions::{AuthenticateError, RefreshError},
+        sessions::RefreshError,
         throttle::Throttled,
         uploads::{IssueError, RenewError, Unstorable},
         uppy::{JoinError, SignError},
@@ -91,13 +91,13 @@ impl From<Throttled> for Problem {
     }
 }
 
-impl From<LocalOnly> for Problem {
-    fn from(error: LocalOnly) -> Self {
+impl From<NoLocalAccount> for Problem {
+    fn from(error: NoLocalAccount) -> Self {
         Self::new(
             Code::LocalAccountsOnly,
             match error {
-                LocalOnly::Off => "Sign in at the identity provider, and send its token as `Authorization: Bearer …`.",
-                LocalOnly::NotYours => "The account belongs to an identity provider: it has no password here.",
+                NoLocalAccount::Disabled => "Sign in at the identity provider, and send its token as `Authorization: Bearer …`.",
+                NoLocalAccount::Foreign => "The account belongs to an identity provider: it has no password here.",
             },
         )
     }
@@ -118,8 +118,8 @@ impl From<AuthenticateError> for Problem {
     fn from(error: AuthenticateError) -> Self {
         match error {
             AuthenticateError::Token(error) => error.into(),
-            AuthenticateError::Ended => session_ended(),
-            AuthenticateError::NoKeys => Self::new(
+            AuthenticateError::SessionEnded => session_ended(),
+            AuthenticateError::KeysUnavailable => Self::new(
                 Code::Unavailable,
                 "The identity provider did not answer, and nothing was changed. Repeat the request after a moment.",
             ),
@@ -144,7 +144,7 @@ impl From<RefreshError> for Problem {
                 "The refresh token was exchanged a moment ago. Use the tokens of that exchange; a client that does not have them signs in again.",
             ),
             RefreshError::Ended => session_ended(),
-            RefreshError::LocalOnly(error) => error.into(),
+            RefreshError::NoLocalAccount(error) => error.into(),
             RefreshError::Throttled(error) => error.into(),
             RefreshError::Store(error) => error.into(),
         }

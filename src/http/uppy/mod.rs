@@ -28,8 +28,8 @@ use super::{
 };
 use crate::{
     domain::{
+        authentication::AuthenticateError,
         credentials::TokenError,
-        sessions::AuthenticateError,
         uppy::{self, Call, NamedPart, ToSign, Told},
     },
     model::{ImageId, UserId},
@@ -314,7 +314,7 @@ async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Res
         AuthenticateError::Token(TokenError::Expired) => {
             Problem::new(Code::TokenExpired, "Create a new Uppy session: POST to /api/uppy/session with an access token.")
         }
-        AuthenticateError::Ended => session_ended(),
+        AuthenticateError::SessionEnded => session_ended(),
         error => error.into(),
     })?;
     tracing::Span::current().record("user", tracing::field::display(user));

@@ -5,13 +5,13 @@ use std::{collections::HashMap, hash::Hash};
 /// Two generations: what is used moves into the young one, and when that is full the old one is dropped. So memory is
 /// bounded whatever the callers send, every operation takes constant time, and what is used often is never forgotten.
 #[derive(Debug)]
-pub struct Recent<K, V> {
+pub struct GenerationalCache<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     half: usize,
 }
 
-impl<K: Eq + Hash + Copy, V: Copy> Recent<K, V> {
+impl<K: Eq + Hash + Copy, V: Copy> GenerationalCache<K, V> {
     /// Keeps at most `capacity` entries, and at least the half of it that was used last.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn l4_a_million_keys_leave_the_capacity_and_what_is_in_use_stays() {
-        let mut recent = Recent::new(1000);
+        let mut recent = GenerationalCache::new(1000);
         recent.insert(u64::MAX, "used");
         for key in 0..1_000_000 {
             recent.insert(key, "once");
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_last_value_stands_in_whichever_generation() {
-        let mut recent = Recent::new(4);
+        let mut recent = GenerationalCache::new(4);
         recent.insert(1, "a");
         recent.insert(2, "b");
         recent.insert(3, "c");
