@@ -6,9 +6,9 @@ use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
 use super::{
-    S3_AT_ONCE, Valet,
+    MAX_S3_CALLS_PER_USER, Valet,
     inspection::{Inspection, MissingParts},
-    one,
+    single_result,
     store_capabilities::UnsupportedUpload,
 };
 use crate::{
@@ -54,7 +54,7 @@ impl Valet {
     /// # Errors
     /// [`ConfirmError`].
     pub async fn confirm(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Image, ConfirmError> {
-        one(self.confirm_all(user, &[id], now).await?)
+        single_result(self.confirm_all(user, &[id], now).await?)
     }
 
     /// Confirms many images: some calls to S3 for each, and a few to the database for all. A failure of one does not affect the
@@ -136,7 +136,7 @@ impl Valet {
             .boxed()
         };
         let inspections = pending.into_iter().map(inspect);
-        let inspected: Vec<_> = stream::iter(inspections).buffer_unordered(S3_AT_ONCE).collect().await;
+        let inspected: Vec<_> = stream::iter(inspections).buffer_unordered(MAX_S3_CALLS_PER_USER).collect().await;
         let (mut verified, mut unresolved) = (Vec::new(), HashMap::new());
         for (inspection, image) in inspected {
             match inspection {

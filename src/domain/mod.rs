@@ -16,13 +16,14 @@ pub mod deployment;
 pub mod doctor;
 pub mod gallery;
 mod generational_cache;
+pub mod hash_pool;
+pub mod identity_provider;
 pub mod inspection;
 mod known_networks;
 mod lifecycle;
 pub mod multipart;
 pub mod orphans;
 pub mod password_rules;
-pub mod provider;
 pub mod recount;
 mod refresh_token;
 mod removal;
@@ -35,7 +36,6 @@ pub mod sweeper;
 pub mod throttle;
 pub mod uploads;
 pub mod uppy;
-pub mod workers;
 
 /// For `tests/fuzz` alone.
 #[cfg(fuzzing)]
@@ -62,14 +62,14 @@ pub struct Valet {
     session_cache: sessions::session_cache::SessionCache,
     local_accounts: bool,
     can_sign_up: bool,
-    provider: Option<Arc<provider::Provider>>,
+    provider: Option<Arc<identity_provider::IdentityProvider>>,
     throttle: throttle::Throttle,
-    recorded: known_networks::Recorded,
+    recent_networks: known_networks::RecentlyRecorded,
     /// Calls to S3 under way for each user.
     s3_turns: Arc<Turns<UserId>>,
     timeouts: s3_timeouts::RecentTimeouts,
     arrival_poller: arrival_polling::ArrivalPoller,
-    part_looks: uppy::bounds::Looks,
+    part_checks: uppy::part_limits::PartChecks,
     reservations: reservations::Progress,
     passwords: credentials::passwords::Passwords,
 }
@@ -78,11 +78,11 @@ pub struct Valet {
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
 /// Objects that S3 is asked about at once for one user, whatever the number of requests.
-const S3_AT_ONCE: usize = 16;
+const MAX_S3_CALLS_PER_USER: usize = 16;
 
 /// The answer of a call for many that was made for one.
-fn one<T, E: From<StoreError>>(mut answers: Vec<Result<T, E>>) -> Result<T, E> {
-    answers.pop().unwrap_or_else(|| Err(StoreError::Update("no answer was made".to_owned()).into()))
+fn single_result<T, E: From<StoreError>>(mut results: Vec<Result<T, E>>) -> Result<T, E> {
+    results.pop().unwrap_or_else(|| Err(StoreError::Update("no answer was made".to_owned()).into()))
 }
 
 impl Valet {
@@ -102,13 +102,17 @@ impl Valet {
             session_cache: sessions::session_cache::SessionCache::default(),
             local_accounts: config.accounts.local,
             can_sign_up: config.switches.signup,
-            provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
+            provider: config
+                .accounts
+                .provider
+                .as_ref()
+                .map(|settings| Arc::new(identity_provider::IdentityProvider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
-            recorded: known_networks::Recorded::default(),
-            s3_turns: Turns::new(usize::MAX, S3_AT_ONCE),
+            recent_networks: known_networks::RecentlyRecorded::default(),
+            s3_turns: Turns::new(usize::MAX, MAX_S3_CALLS_PER_USER),
             timeouts: s3_timeouts::RecentTimeouts::default(),
             arrival_poller: arrival_polling::ArrivalPoller::default(),
-            part_looks: uppy::bounds::Looks::default(),
+            part_checks: uppy::part_limits::PartChecks::default(),
             reservations: reservations::Progress::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })
@@ -140,7 +144,7 @@ impl Valet {
 
     /// How many passwords are being hashed, and how many wait.
     #[must_use]
-    pub fn hashing(&self) -> (usize, usize) {
+    pub fn hash_load(&self) -> (usize, usize) {
         self.passwords.load()
     }
 

@@ -23,23 +23,23 @@ use crate::{
 };
 
 /// Users per step of each kind, and reservations of one of them: no user's many keep another's waiting.
-const USERS: u32 = 50;
-const EACH: usize = 100;
+const USERS_PER_STEP: u32 = 50;
+const ENTRIES_PER_USER: usize = 100;
 /// The former version's holds of one user, per step.
-pub(super) const HOLDS: i32 = 100;
+pub(super) const HOLDS_PER_STEP: i32 = 100;
 /// Images with a reservation to settle, per step.
-const UNSETTLED: u32 = 500;
+const IMAGES_PER_STEP: u32 = 500;
 /// Settlements in one step.
-const AT_ONCE: usize = 100;
+const SETTLEMENTS_PER_UPDATE: usize = 100;
 /// How often a settlement is tried: another server may settle the same image at the same time, and is waited for.
-pub(super) const TRIES: u32 = 8;
-/// The pause after the first try, which doubles with each: in all, longer than [`ABANDONED`] before the last.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+pub(super) const MAX_ATTEMPTS: u32 = 8;
+/// The pause after the first try, which doubles with each: in all, longer than [`ABANDONED_AFTER`] before the last.
+const FIRST_BACKOFF: std::time::Duration = std::time::Duration::from_millis(20);
 /// A step that was announced so long ago is finished by whoever finds it in the way: its server is slow, or dead.
-const ABANDONED: std::time::Duration = std::time::Duration::from_secs(2);
+const ABANDONED_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// After a reservation that could not be settled.
-const RETRY: Duration = Duration::minutes(1);
+const RETRY_DELAY: Duration = Duration::minutes(1);
 
 /// Outcome of a step of the sweeper.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -145,10 +145,10 @@ impl Valet {
         mut images: Vec<Image>,
         step: impl Fn(&Image) -> Option<Settlement>,
     ) -> Result<(), StoreError> {
-        for tried in 0..TRIES {
+        for tried in 0..MAX_ATTEMPTS {
             let settlements: Vec<_> = images.iter().filter_map(&step).collect();
             let mut left = Vec::new();
-            for some in settlements.chunks(AT_ONCE) {
+            for some in settlements.chunks(SETTLEMENTS_PER_UPDATE) {
                 let taken = match self.store.settle(user, some).await? {
                     Stepped::Taken(taken) => taken,
                     Stepped::InTheWay => Vec::new(),
@@ -158,7 +158,7 @@ impl Valet {
             if left.is_empty() {
                 return Ok(());
             }
-            if tried + 1 == TRIES {
+            if tried + 1 == MAX_ATTEMPTS {
                 break;
             }
             self.finish_abandoned_steps(user, &left, tried).await?;
@@ -169,8 +169,8 @@ impl Valet {
 
     /// Waits for other servers' steps of these images, and finishes those that are abandoned.
     pub(super) async fn finish_abandoned_steps(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
-        tokio::time::sleep(PAUSE * 2_u32.pow(tried)).await;
-        let mut steps = self.store.users.steps_under_way(user, ABANDONED).await?;
+        tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(tried)).await;
+        let mut steps = self.store.users.steps_under_way(user, ABANDONED_AFTER).await?;
         steps.retain(|step| images.contains(&step.image));
         self.store.finish_steps(user, &steps).await
     }
@@ -191,7 +191,7 @@ impl Valet {
                 // A server of the former version that died after it had confirmed them leaves their holds.
                 let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
                 self.settle_former_holds_of(user, &images).await?;
-                self.finish_abandoned_steps(user, &ids, tried + TRIES - deletion::TRIES).await?;
+                self.finish_abandoned_steps(user, &ids, tried + MAX_ATTEMPTS - deletion::MAX_ATTEMPTS).await?;
                 Ok(Vec::new())
             }
         }
@@ -219,8 +219,8 @@ impl Valet {
     }
 
     async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.stale_openings(now - OPENING, USERS, EACH).await?;
-        settled.more |= stale.len() == USERS as usize;
+        let stale = self.store.users.stale_openings(now - OPENING, USERS_PER_STEP, ENTRIES_PER_USER).await?;
+        settled.more |= stale.len() == USERS_PER_STEP as usize;
         for Stale { user, entries: images, unreadable } in stale {
             let closed = self.close_openings(user, &images, now).await;
             if unreadable > 0 {
@@ -238,7 +238,7 @@ impl Valet {
                     settled.failed += 1;
                 }
             }
-            if failed || images.len() == EACH {
+            if failed || images.len() == ENTRIES_PER_USER {
                 // What failed is looked at again when it is as old anew; the rest of many waits behind other users'.
                 let at = if failed { now } else { now - OPENING - Duration::MILLISECOND };
                 self.store.users.postpone_openings(user, at).await?;
@@ -248,8 +248,8 @@ impl Valet {
     }
 
     async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.stale_steps(now - OPENING, USERS, EACH).await?;
-        settled.more |= stale.len() == USERS as usize;
+        let stale = self.store.users.stale_steps(now - OPENING, USERS_PER_STEP, ENTRIES_PER_USER).await?;
+        settled.more |= stale.len() == USERS_PER_STEP as usize;
         for Stale { user, entries: steps, unreadable } in stale {
             let finished = self.store.finish_steps(user, &steps).await;
             if unreadable > 0 {
@@ -290,8 +290,8 @@ impl Valet {
         for which in Unsettled::ALL {
             let mut failed = Vec::new();
             let mut by_user: HashMap<UserId, Vec<Image>> = HashMap::new();
-            let found = self.store.images.unsettled(which, now, UNSETTLED).await?;
-            settled.more |= found.len() == UNSETTLED as usize;
+            let found = self.store.images.unsettled(which, now, IMAGES_PER_STEP).await?;
+            settled.more |= found.len() == IMAGES_PER_STEP as usize;
             for image in found {
                 match image {
                     Ok(image) => by_user.entry(image.user).or_default().push(image),
@@ -311,16 +311,16 @@ impl Valet {
                 // What was settled is not due any more, and is not postponed.
                 failed.extend(images.iter().map(|image| image.id.to_string()));
             }
-            self.store.images.postpone_settling(&failed, now, now + RETRY).await?;
+            self.store.images.postpone_settling(&failed, now, now + RETRY_DELAY).await?;
         }
         Ok(())
     }
 
     async fn sweep_former_holds(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         let after = *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = self.store.users.former_holds(after, USERS, HOLDS).await?;
+        let mut found = self.store.users.former_holds(after, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         if found.is_empty() && after.is_some() {
-            found = self.store.users.former_holds(None, USERS, HOLDS).await?;
+            found = self.store.users.former_holds(None, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         }
         // The next step goes on behind these, and begins anew behind the last: no user is in another's way.
         let last = found.last().map(|holds| holds.user);

@@ -4,11 +4,11 @@ use bytes::Bytes;
 
 use super::{
     Answer, Report,
-    kinds::Deviation,
-    lab::{BODY, Lab, Life, calm, new_object},
-    names::{self, SEALED},
+    deviation_probes::{ProbeOutcome, ProbeResult, ProbeSetup, put_as_signed, run_probes},
+    probe_context::{BODY, ProbeContext, UrlValidity, new_object, reject_outage},
+    probe_matrix::Deviation,
+    probe_names::{self, SEALED},
     rules,
-    trial::{Asked, Ground, Verdict, ask_all, put_as_signed},
 };
 use crate::{
     domain::store_capabilities::{UnsignedHeaders, UploadSafety},
@@ -19,11 +19,11 @@ use crate::{
 };
 
 /// Adds the answers, one for each rule, and whether sealing helps where it is needed.
-pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
-    let asked = match Ground::prepare(lab).await {
-        Ok(ground) => {
-            let asked = ask_all(lab, &ground, |_| true).await;
-            report.add(&rules::SEALED, sealed_answer(lab, &ground, &asked).await);
+pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
+    let asked = match ProbeSetup::prepare(context).await {
+        Ok(setup) => {
+            let asked = run_probes(context, &setup, |_| true).await;
+            report.add(&rules::SEALED, sealed_answer(context, &setup, &asked).await);
             asked
         }
         Err(error) => return report.add(&rules::SIGNATURE, Answer::No(error.to_string())),
@@ -38,21 +38,21 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
 
 /// One answer for one guarantee, of every kind of request. A kind that the store does not have is named, and no fault here: other
 /// rules ask for it.
-fn answer(asked: &[&Asked]) -> Answer {
-    let is_lacking = |asked: &&&Asked| match asked.verdict {
-        Verdict::Lacking(_) => true,
-        Verdict::Unasked(_) => asked.kind.is_multipart(),
+fn answer(asked: &[&ProbeResult]) -> Answer {
+    let is_lacking = |asked: &&&ProbeResult| match asked.outcome {
+        ProbeOutcome::Unsupported(_) => true,
+        ProbeOutcome::Failed(_) => asked.kind.is_multipart(),
         _ => false,
     };
     let mut faults = Vec::new();
-    for Asked { deviation, kind, verdict } in asked.iter().copied() {
-        match verdict {
-            Verdict::Falls(seen) => faults.push(format!("{}, {}: {seen}", kind.as_str(), deviation.as_str())),
-            Verdict::Unasked(why) if !kind.is_multipart() => faults.push(format!("{}: {why}", kind.as_str())),
+    for ProbeResult { deviation, kind, outcome } in asked.iter().copied() {
+        match outcome {
+            ProbeOutcome::Obeyed(seen) => faults.push(format!("{}, {}: {seen}", kind.as_str(), deviation.as_str())),
+            ProbeOutcome::Failed(why) if !kind.is_multipart() => faults.push(format!("{}: {why}", kind.as_str())),
             _ => {}
         }
     }
-    let names = |of: &dyn Fn(&&&Asked) -> bool| {
+    let names = |of: &dyn Fn(&&&ProbeResult) -> bool| {
         let mut names: Vec<_> = asked.iter().filter(|asked| of(asked)).map(|asked| asked.kind.as_str()).collect();
         let mut seen = Vec::new();
         names.retain(|name| {
@@ -66,8 +66,8 @@ fn answer(asked: &[&Asked]) -> Answer {
     if !faults.is_empty() {
         return Answer::No(faults.join("; "));
     }
-    match (names(&|asked| matches!(asked.verdict, Verdict::Stands)), names(&is_lacking)) {
-        (stand, _) if stand.is_empty() && asked.iter().any(|asked| matches!(asked.verdict, Verdict::Moot)) => {
+    match (names(&|asked| matches!(asked.outcome, ProbeOutcome::Enforced)), names(&is_lacking)) {
+        (stand, _) if stand.is_empty() && asked.iter().any(|asked| matches!(asked.outcome, ProbeOutcome::Unobservable)) => {
             Answer::Skipped("anyone may read every object".to_owned())
         }
         (stand, lacking) if stand.is_empty() => Answer::Skipped(format!("not to be asked of {lacking}")),
@@ -76,13 +76,14 @@ fn answer(asked: &[&Asked]) -> Answer {
     }
 }
 
-async fn sealed_answer(lab: &Lab<'_>, ground: &Ground, asked: &[Asked]) -> Answer {
-    let falls =
-        |asked: &Asked| asked.deviation.decides() && asked.kind.has_digest() && matches!(asked.verdict, Verdict::Falls(_));
+async fn sealed_answer(context: &ProbeContext<'_>, setup: &ProbeSetup, asked: &[ProbeResult]) -> Answer {
+    let falls = |asked: &ProbeResult| {
+        asked.deviation.is_critical() && asked.kind.has_digest() && matches!(asked.outcome, ProbeOutcome::Obeyed(_))
+    };
     if !asked.iter().any(falls) {
         return Answer::Skipped("the store needs no sealed PUT".to_owned());
     }
-    match can_seal(lab, ground).await {
+    match can_seal(context, setup).await {
         Ok(true) => Answer::Yes("PUT, preview PUT".to_owned()),
         Ok(false) => Answer::No("the store refuses it, or obeys all the same".to_owned()),
         Err(error) => Answer::No(error.to_string()),
@@ -90,29 +91,29 @@ async fn sealed_answer(lab: &Lab<'_>, ground: &Ground, asked: &[Asked]) -> Answe
 }
 
 /// Probes the unsigned headers that decide which uploads the server issues.
-pub(super) async fn probe_headers(lab: &Lab<'_>) -> Result<UnsignedHeaders, StoreError> {
-    let ground = Ground::prepare(lab).await?;
-    let asked = ask_all(lab, &ground, Deviation::decides).await;
+pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<UnsignedHeaders, StoreError> {
+    let setup = ProbeSetup::prepare(context).await?;
+    let asked = run_probes(context, &setup, Deviation::is_critical).await;
     let (mut copies, mut publishes, mut obeyed, mut unanswered) = (false, false, Vec::new(), false);
-    for Asked { deviation, kind, verdict } in &asked {
-        match verdict {
-            Verdict::Stands | Verdict::Moot => {}
-            Verdict::Falls(_) => {
+    for ProbeResult { deviation, kind, outcome } in &asked {
+        match outcome {
+            ProbeOutcome::Enforced | ProbeOutcome::Unobservable => {}
+            ProbeOutcome::Obeyed(_) => {
                 copies |= kind.has_digest() && *deviation == Deviation::CopySource;
                 publishes |= kind.has_digest() && *deviation != Deviation::CopySource;
                 obeyed.push(format!("{} of a {}", deviation.as_str(), kind.as_str()));
             }
-            Verdict::Lacking(why) | Verdict::Unasked(why) if kind.has_digest() => {
+            ProbeOutcome::Unsupported(why) | ProbeOutcome::Failed(why) if kind.has_digest() => {
                 return Err(StoreError::Objects { operation: "presigned PUT", reason: why.clone() });
             }
             // The kinds of request that the store does not have bring nothing.
-            Verdict::Lacking(_) => {}
-            Verdict::Unasked(_) => unanswered = true,
+            ProbeOutcome::Unsupported(_) => {}
+            ProbeOutcome::Failed(_) => unanswered = true,
         }
     }
-    let helps = (copies || publishes) && can_seal(lab, &ground).await?;
+    let helps = (copies || publishes) && can_seal(context, &setup).await?;
     let put_sealing = if helps { Sealing::Sealed } else { Sealing::Plain };
-    put_as_signed(lab, &lab.key("afterwards")).await?;
+    put_as_signed(context, &context.key("afterwards")).await?;
     Ok(UnsignedHeaders {
         with_digest: match (put_sealing, publishes, copies) {
             (Sealing::Plain, true, _) => UploadSafety::Unsafe,
@@ -125,21 +126,21 @@ pub(super) async fn probe_headers(lab: &Lab<'_>) -> Result<UnsignedHeaders, Stor
             (true, false) => UploadSafety::Safe,
         },
         put_sealing,
-        is_public: ground.is_open,
+        is_public: setup.is_open,
         obeyed,
     })
 }
 
 /// Whether the store takes a sealed PUT, and refuses it with each of the headers that decide.
-async fn can_seal(lab: &Lab<'_>, ground: &Ground) -> Result<bool, StoreError> {
-    let (at, ttl) = lab.life(Life::Now);
+async fn can_seal(context: &ProbeContext<'_>, setup: &ProbeSetup) -> Result<bool, StoreError> {
+    let (at, ttl) = context.validity(UrlValidity::Current);
     for deviation in SEALED {
-        let key = lab.key(&names::sealed(deviation));
-        let put = lab.objects.presign_put_as(Sealing::Sealed, &key, new_object(BODY), at, ttl)?;
-        let added = deviation.map(|deviation| deviation.headers(&lab.prober.source(&ground.source))).unwrap_or_default();
+        let key = context.key(&probe_names::sealed(deviation));
+        let put = context.objects.presign_put_as(Sealing::Sealed, &key, new_object(BODY), at, ttl)?;
+        let added = deviation.map(|deviation| deviation.headers(&context.prober.source(&setup.source))).unwrap_or_default();
         let headers: Vec<_> = put.headers.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
-        let response = calm(lab.wire.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
-        if response.is_success() != deviation.is_none() || lab.read(&key).await?.is_success() != deviation.is_none() {
+        let response = reject_outage(context.wire.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
+        if response.is_success() != deviation.is_none() || context.read(&key).await?.is_success() != deviation.is_none() {
             return Ok(false);
         }
     }

@@ -10,13 +10,13 @@ mod parts;
 
 use time::OffsetDateTime;
 
-pub use self::parts::{AskedPart, MAX_SIGNED, Unsignable};
-pub(super) use self::{opening::unopened, parts::select_by_length};
+pub use self::parts::{InvalidPart, MAX_PARTS_PER_REQUEST, RequestedPart};
+pub(super) use self::{opening::unopened_lifetimes, parts::select_by_length};
 use super::{
     Valet,
     store_capabilities::{UnsupportedUpload, UploadClass},
     throttle::Throttled,
-    uploads::{IssueError, Unstorable, fingerprint},
+    uploads::{DeclarationError, IssueError, fingerprint},
 };
 use crate::{
     model::{
@@ -79,7 +79,7 @@ pub enum PartsError {
     Rejected(Rejection),
     /// The requested parts cannot be signed; never empty.
     #[error("the parts cannot be signed")]
-    Unsignable(Vec<Unsignable>),
+    InvalidParts(Vec<InvalidPart>),
     /// Looking at what has arrived takes more calls to S3 than the user has left.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -92,7 +92,7 @@ pub enum PartsError {
 }
 
 /// Races are settled by looking again; more than this is a fault.
-const TRIES: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
 impl Valet {
     /// Opens an upload in parts, or finds the one under the same key; the last value says whether it was opened now.
@@ -105,24 +105,24 @@ impl Valet {
         declared: &DeclaredMultipart<'_>,
         now: OffsetDateTime,
     ) -> Result<(Image, Multipart, bool), IssueError> {
-        let (upload, multipart) = self.check_multipart(declared).map_err(IssueError::Unstorable)?;
+        let (upload, multipart) = self.validate_multipart(declared).map_err(IssueError::InvalidDeclaration)?;
         self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             if let Some(named) = &named
                 && let Some(image) = self.find_under_key(user, named, now).await?
             {
                 let multipart = image.upload.multipart.ok_or(IssueError::KeyReused)?;
                 if image.state == ImageState::Pending && image.is_unopened() {
                     // The request that opened it was given up, or is under way.
-                    self.open_in_s3(&image, multipart.checksums()).await?;
+                    self.create_multipart_in_s3(&image, multipart.checksums()).await?;
                     continue;
                 }
                 return Ok((image, multipart, false));
             }
             let id = ImageId::new();
             // No URL has left yet. Only this server completes the parts, so what comes of them is final where it lies.
-            let lifetimes = unopened(now);
+            let lifetimes = unopened_lifetimes(now);
             let image = Image::pending((user, id, ObjectKey::of(user, id)), upload.clone(), named.clone(), lifetimes);
             if self.reserve(user, &[&image], now).await? == Reserved::No {
                 self.explain_refusal(user, upload.size).await?;
@@ -131,7 +131,7 @@ impl Valet {
             if self.insert_reserved(user, &[(&image, image.expires_at)]).await? != [Inserted::Yes] {
                 continue;
             }
-            if let Err(error) = self.open_in_s3(&image, multipart.checksums()).await {
+            if let Err(error) = self.create_multipart_in_s3(&image, multipart.checksums()).await {
                 // The client gets no id to go on with, and its next try is another upload: this one must not hold quota
                 // for days. What S3 may have opened, the tombstone's sweep aborts.
                 if let Err(error) = self.delete_pending(&image, now).await {
@@ -139,25 +139,25 @@ impl Valet {
                 }
                 return Err(error.into());
             }
-            let expires_at = self.opened(&image).expires_at;
+            let expires_at = self.opened_lifetimes(&image).expires_at;
             return Ok((Image { expires_at, ..image }, multipart, true));
         }
         Err(StoreError::Contention { what: "the user's reservations" }.into())
     }
 
     /// Every rule that what was declared breaks.
-    fn check_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, Multipart), Vec<Unstorable>> {
-        let size = super::uploads::check_size(declared.size, self.uploads.multipart_max_bytes);
+    fn validate_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, Multipart), Vec<DeclarationError>> {
+        let size = super::uploads::validate_size(declared.size, self.uploads.multipart_max_bytes);
         let multipart = size.as_ref().ok().map(|size| {
             // A negative number is below every bound, as zero is.
             let asked = declared.part_size.map(|asked| u64::try_from(asked).unwrap_or(0));
             let part_size = asked.unwrap_or_else(|| Multipart::part_size_for(*size));
-            Multipart::cut(*size, part_size, declared.part_checksums).ok_or(Unstorable::PartSize)
+            Multipart::cut(*size, part_size, declared.part_checksums).ok_or(DeclarationError::PartSize)
         });
-        let file_name = FileName::parse(declared.file_name).map_err(Unstorable::FileName);
-        let content_type = self.check_type(declared.content_type);
-        let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(Unstorable::Caption);
-        let thumb_hash = super::uploads::check_thumb_hash(declared.thumb_hash);
+        let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
+        let content_type = self.validate_type(declared.content_type);
+        let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
+        let thumb_hash = super::uploads::validate_thumb_hash(declared.thumb_hash);
         match (file_name, content_type, size, multipart, caption, thumb_hash) {
             (Ok(file_name), Ok(content_type), Ok(size), Some(Ok(multipart)), Ok(caption), Ok(thumb_hash)) => {
                 let (sha256, preview, multipart_of) = (None, None, Some(multipart));
@@ -190,21 +190,21 @@ impl Valet {
         &self,
         user: UserId,
         id: ImageId,
-        asked: &[AskedPart<'_>],
+        asked: &[RequestedPart<'_>],
         now: OffsetDateTime,
     ) -> Result<Vec<(u32, PresignedPut)>, PartsError> {
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let (image, multipart) = self.find_multipart(user, id).await?;
             match image.state {
                 ImageState::Ready => return Err(PartsError::Complete),
                 _ if image.expires_at <= now => return Err(PartsError::Expired),
                 _ => {}
             }
-            let parts = parts::check(multipart, asked).map_err(PartsError::Unsignable)?;
+            let parts = parts::validate(multipart, asked).map_err(PartsError::InvalidParts)?;
             self.capabilities.require_support(UploadClass::WithoutDigest)?;
             let Some(upload_id) = &image.upload_id else {
                 // The server that opened it died before it recorded S3's name.
-                self.open_in_s3(&image, multipart.checksums()).await?;
+                self.create_multipart_in_s3(&image, multipart.checksums()).await?;
                 continue;
             };
             let sign = |part: NewPart| {
@@ -239,7 +239,7 @@ impl Valet {
             return Ok(multipart.parts().collect());
         }
         // Somebody else aborted it, such as the bucket's lifecycle rule: the client begins anew, under the same id.
-        self.open_in_s3(&image, multipart.checksums()).await?;
+        self.create_multipart_in_s3(&image, multipart.checksums()).await?;
         Ok(Vec::new())
     }
 

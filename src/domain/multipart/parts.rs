@@ -8,7 +8,7 @@ use crate::{
 
 /// A part whose URL a client asks for, not checked yet.
 #[derive(Debug, Clone, Copy)]
-pub struct AskedPart<'a> {
+pub struct RequestedPart<'a> {
     /// From 1; anything an integer can be.
     pub number: i64,
     /// Of the part's bytes.
@@ -16,12 +16,12 @@ pub struct AskedPart<'a> {
 }
 
 /// The most parts that are signed at once.
-pub const MAX_SIGNED: usize = 1000;
+pub const MAX_PARTS_PER_REQUEST: usize = 1000;
 
 /// Why an asked part cannot be signed. Where it stands in the request, and the rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsignable {
-    /// None was asked for, or more than [`MAX_SIGNED`].
+pub enum InvalidPart {
+    /// None was asked for, or more than [`MAX_PARTS_PER_REQUEST`].
     Count,
     /// The part at this index: there is no such number; holds the highest.
     Number(usize, u32),
@@ -30,9 +30,9 @@ pub enum Unsignable {
 }
 
 /// The parts with their exact lengths, or every rule that the request breaks.
-pub(super) fn check(multipart: Multipart, asked: &[AskedPart<'_>]) -> Result<Vec<NewPart>, Vec<Unsignable>> {
-    if asked.is_empty() || asked.len() > MAX_SIGNED {
-        return Err(vec![Unsignable::Count]);
+pub(super) fn validate(multipart: Multipart, asked: &[RequestedPart<'_>]) -> Result<Vec<NewPart>, Vec<InvalidPart>> {
+    if asked.is_empty() || asked.len() > MAX_PARTS_PER_REQUEST {
+        return Err(vec![InvalidPart::Count]);
     }
     let mut broken = Vec::new();
     let mut parts = Vec::with_capacity(asked.len());
@@ -50,8 +50,8 @@ pub(super) fn check(multipart: Multipart, asked: &[AskedPart<'_>]) -> Result<Vec
         match (length, digest) {
             (Some((number, length)), Ok(digest)) => parts.push(NewPart { number, length, sha256: digest }),
             (length, digest) => {
-                broken.extend(length.is_none().then(|| Unsignable::Number(at, multipart.part_count())));
-                broken.extend(digest.err().map(|rule| Unsignable::Sha256(at, rule)));
+                broken.extend(length.is_none().then(|| InvalidPart::Number(at, multipart.part_count())));
+                broken.extend(digest.err().map(|rule| InvalidPart::Sha256(at, rule)));
             }
         }
     }

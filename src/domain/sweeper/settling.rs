@@ -8,7 +8,7 @@ use crate::{
         Valet,
         arrival_polling::{needs_polling, poll_delay},
         inspection::Inspection,
-        removal::{Remains, Removal},
+        removal::{ObjectsToRemove, Removal},
     },
     model::{Image, ImageState, Loose, Rejection},
     store::{Lease, StoreError},
@@ -90,7 +90,7 @@ impl Valet {
         // The server that made it ready may have died before it settled the reservation.
         let settled = if lease.now < ends { self.settle_if_reserved(image).await } else { Ok(()) };
         // Whoever holds a URL that opens an upload may open another, before and after.
-        let removal = self.clear(&Remains::beside(image)).await?;
+        let removal = self.remove_objects(&ObjectsToRemove::beside(image)).await?;
         // What is removed does not wait for counters that cannot be read.
         settled?;
         match removal {
@@ -109,7 +109,7 @@ impl Valet {
         let ends = self.quiet_from(image);
         // The server that made the tombstone may have died before it settled the reservation.
         let settled = if lease.now < ends { self.settle_if_reserved(image).await } else { Ok(()) };
-        let removal = self.remove(image).await?;
+        let removal = self.remove_image_objects(image).await?;
         // What is removed does not wait for counters that cannot be read.
         settled?;
         let mut swept = Swept { purged: 1, ..Swept::default() };

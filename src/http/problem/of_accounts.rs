@@ -23,7 +23,7 @@ impl From<SignUpError> for Problem {
                 Self::new(Code::SignupClosed, "Sign in with an existing account, or ask the operator for one.")
             }
             SignUpError::Throttled(error) => error.into(),
-            SignUpError::Busy(error) => error.into(),
+            SignUpError::Overloaded(error) => error.into(),
             SignUpError::Store(error) => match Self::from(error) {
                 problem if matches!(problem.code, Code::Unavailable | Code::Timeout) => {
                     Self { detail: PERHAPS_SIGNED_UP.to_owned(), ..problem }
@@ -40,7 +40,7 @@ impl From<LogInError> for Problem {
             LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
             LogInError::NoLocalAccount(error) => error.into(),
             LogInError::Throttled(error) => error.into(),
-            LogInError::Busy(error) => error.into(),
+            LogInError::Overloaded(error) => error.into(),
             LogInError::Store(error) => error.into(),
         }
     }
