@@ -86,7 +86,7 @@ impl TestApp {
         change(&mut config);
         let app = AppState::connect(&config).await.unwrap();
         // Before anything looks into the bucket: the objects that try the store out are gone then.
-        app.valet.learn_store(OffsetDateTime::now_utc()).await;
+        app.valet.probe_capabilities(OffsetDateTime::now_utc()).await;
         let listener = tokio::net::TcpListener::bind(config.bind).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();

@@ -7,8 +7,8 @@ use secrecy::ExposeSecret;
 use tokio::process::Command;
 use valet::{
     domain::{
-        check::{self, Answer},
         deployment::PairError,
+        doctor::{self, Answer},
     },
     model::{DeploymentId, ImageId, ObjectKey, UserId},
     store::objects::marker::KEY as MARKER,
@@ -48,7 +48,7 @@ async fn the_first_start_ties_bucket_and_database() {
 
 /// The answer of `valet check`, which ties nothing.
 async fn pair_answer(app: &TestApp) -> Answer {
-    let report = check::run(&app.config, check::Options::default()).await;
+    let report = doctor::run(&app.config, doctor::Options::default()).await;
     report.answer("bucket and database belong together").unwrap().clone()
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
 };
-use valet::domain::check::{self, Answer, Options, Report, Severity, rules};
+use valet::domain::doctor::{self, Answer, Options, Report, Severity, rules};
 
 use super::app::{TestApp, s3_is_local};
 use futures_util::{StreamExt, stream};
@@ -24,7 +24,7 @@ async fn app() -> TestApp {
 }
 
 async fn examine(app: &TestApp) -> Report {
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     println!("{report}");
     report
 }
@@ -41,7 +41,7 @@ async fn has_access_block(app: &TestApp) -> bool {
 }
 
 fn no(report: &Report) -> Vec<&'static str> {
-    let is_no = |finding: &&check::Finding| matches!(finding.answer, Answer::No(_));
+    let is_no = |finding: &&doctor::Finding| matches!(finding.answer, Answer::No(_));
     report.findings.iter().filter(is_no).map(|finding| finding.rule.name).collect()
 }
 
@@ -171,7 +171,7 @@ async fn fix_sets_what_is_missing_and_drops_nothing() {
     app.s3.put_bucket_cors().bucket(bucket).cors_configuration(cors).send().await.unwrap();
 
     let options = Options { fix: true, loopback: true };
-    let report = check::run(&app.config, options).await;
+    let report = doctor::run(&app.config, options).await;
     println!("{report}");
     assert_eq!(report.changes.len(), 3, "{:?}", report.changes);
     assert!(report.changes.iter().all(|change| change.ends_with(": set")), "{:?}", report.changes);
@@ -195,7 +195,7 @@ async fn fix_sets_what_is_missing_and_drops_nothing() {
     }
     assert_eq!(theirs.allowed_origins(), ["https://foreign.example"]);
 
-    let again = check::run(&app.config, options).await;
+    let again = doctor::run(&app.config, options).await;
     assert!(again.changes.iter().all(|change| change.ends_with("was set already")), "{:?}", again.changes);
 }
 
@@ -211,7 +211,7 @@ async fn fix_takes_back_the_flag_that_would_stop_uploads() {
     app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
     for change in ["public access block: set", "public access block: was set already"] {
-        let report = check::run(&app.config, Options { fix: true, loopback: false }).await;
+        let report = doctor::run(&app.config, Options { fix: true, loopback: false }).await;
         assert!(matches!(report.answer("upload: presigned PUT accepted"), Some(Answer::Yes(_))), "{report}");
         assert_eq!(report.changes.last().map(String::as_str), Some(change));
         let Some(Answer::Yes(flags)) = report.answer("bucket: public access block") else { panic!("{report}") };

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::{
     config::Finalize,
-    domain::check::{self, Answer, Options},
+    domain::doctor::{self, Answer, Options},
 };
 
 use super::{
@@ -58,7 +58,7 @@ async fn a_store_that_lists_objects_instead_of_versions_is_emptied_all_the_same(
         ada.post("/api/images/multipart", json!({ "fileName": "b.png", "contentType": "image/png", "size": size })).await;
     assert_eq!(delete(&app, &ada, ticket.id()).await, Vec::<String>::new());
 
-    let report = check::run(&app.config, Options { fix: true, loopback: true }).await;
+    let report = doctor::run(&app.config, Options { fix: true, loopback: true }).await;
     println!("{report}");
     assert!(report.changes.iter().all(|change| change.ends_with("this store has no such setting")), "{:?}", report.changes);
     for name in ["object: versions listed", "bucket: abandoned multiparts aborted", "bucket: public access block"] {
@@ -96,7 +96,7 @@ async fn an_image_whose_version_is_retained_is_hidden() {
     assert_eq!(app.db_state(id).await, "gone");
     let kept = store.bucket_keys().await.into_iter().filter(|key| key.starts_with("u/")).count();
     assert_eq!(kept, 1, "below the marker");
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     assert!(matches!(report.answer("object: delete"), Some(Answer::Yes(_))), "{report}");
     assert!(matches!(report.answer("object: versions deleted"), Some(Answer::No(_))), "{report}");
     assert!(report.to_string().contains("retention"), "{report}");
@@ -274,7 +274,7 @@ async fn a_listing_that_does_not_go_on_ends() {
     let Some((_store, app, _proxy)) = before(Defect::ListsTheSameAgain, Finalize::InPlace).await else { return };
     let before = OffsetDateTime::now_utc() - Duration::from_millis(50);
     assert!(app.app.valet.find_orphans(before, &mut |_| {}).await.is_err());
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::No(_))), "{report}");
 }
 

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use valet::{config, domain::check};
+use valet::{config, domain::doctor};
 
 use super::app::{Answer, Caller, PASSWORD, TestApp, unique_png};
 use provider::{AUDIENCE, Key, Provider, base64, hs256};
@@ -301,14 +301,14 @@ async fn the_doctor_tries_the_provider() {
     let provider = Provider::start(&[("ec", &key)]).await;
     let app = app_of(&provider).await;
     let row = async |config: &config::Config| {
-        check::run(config, check::Options::default()).await.answer("sign-in: provider's keys").cloned()
+        doctor::run(config, doctor::Options::default()).await.answer("sign-in: provider's keys").cloned()
     };
-    assert_eq!(row(&app.config).await, Some(check::Answer::Yes("1 keys".to_owned())));
+    assert_eq!(row(&app.config).await, Some(doctor::Answer::Yes("1 keys".to_owned())));
     let mut other = app.config.clone();
     other.accounts.provider.as_mut().unwrap().issuer.push('/');
-    assert!(matches!(row(&other).await, Some(check::Answer::No(why)) if why.contains("byte for byte")));
+    assert!(matches!(row(&other).await, Some(doctor::Answer::No(why)) if why.contains("byte for byte")));
     other.accounts.provider = None;
-    assert!(matches!(row(&other).await, Some(check::Answer::Skipped(_))));
+    assert!(matches!(row(&other).await, Some(doctor::Answer::Skipped(_))));
 }
 
 /// A provider's user proves by a fresh token, and the tokens of before do not make the account anew.

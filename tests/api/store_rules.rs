@@ -2,7 +2,7 @@
 
 use reqwest::StatusCode;
 use tokio::sync::OnceCell;
-use valet::domain::check::{self, Answer, Options, Report};
+use valet::domain::doctor::{self, Answer, Options, Report};
 
 use super::app::{TestApp, finalize, s3_is_local};
 
@@ -27,7 +27,7 @@ impl TestApp {
         if s3_is_local() {
             return true;
         }
-        let report = REPORT.get_or_init(|| check::run(&self.config, Options::default())).await;
+        let report = REPORT.get_or_init(|| doctor::run(&self.config, Options::default())).await;
         rules.iter().all(|rule| matches!(report.answer(rule), Some(Answer::Yes(_))))
     }
 

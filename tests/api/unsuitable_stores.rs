@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::{
     config::Finalize,
-    domain::check::{self, Answer as Found, Options},
+    domain::doctor::{self, Answer as Found, Options},
 };
 
 use self::header_obeying_store::{Obeying, Seals};
@@ -133,7 +133,7 @@ async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
         assert_eq!(eve.confirm(ticket.id()).await.status, 200);
     }
 
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     println!("{report}");
     for name in ["upload: unsigned copy source refused", "upload: unsigned ACL without effect"] {
         assert!(matches!(report.answer(name), Some(Found::No(_))), "{name}");
@@ -183,10 +183,10 @@ async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
     let items = json!({ "items": [declared("c.png", "image/png", &unique_png())] });
     let batch = caller.post("/api/images/upload/batch", items).await;
     assert!(batch.text.contains("not_supported_by_store"), "{batch:?}");
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     assert!(matches!(report.answer("upload: sealed PUT refuses unsigned headers"), Some(Found::No(_))), "{report}");
 
-    let fixed = check::run(&app.config, Options { fix: true, loopback: false }).await;
+    let fixed = doctor::run(&app.config, Options { fix: true, loopback: false }).await;
     assert!(matches!(fixed.answer("upload: unsigned ACL without effect"), Some(Found::Yes(_))), "{fixed}");
     let later = behind(&store, &relay).await;
     let caller = at(&later, &ada);
@@ -207,7 +207,7 @@ async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
 #[tokio::test]
 async fn in_place_is_refused_where_a_url_can_bring_a_copy() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
-    check::run(&app.config, Options { fix: true, loopback: false }).await;
+    doctor::run(&app.config, Options { fix: true, loopback: false }).await;
     let ada = store.user().await;
     let in_place = at_endpoint(&store, &relay.endpoint, Finalize::InPlace).await;
     assert_eq!(at(&in_place, &ada).issue("a.png", "image/png", &unique_png()).await.problem(), REFUSED);

@@ -46,7 +46,7 @@ async fn a_sweeper_may_die_at_every_point_where_it_waits() {
 #[tokio::test]
 async fn the_claim_is_all_or_nothing_wherever_its_server_dies() {
     let app = TestApp::start().await;
-    let client = valet::domain::throttle::Client { address: "127.0.0.1".parse().unwrap(), device: None };
+    let client = valet::domain::throttle::ClientInfo { address: "127.0.0.1".parse().unwrap(), device: None };
     let (mut claimed, mut untouched) = (0, 0);
     for polls in (1..40).step_by(2) {
         let ada = app.user().await;

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use valet::{
     config::Finalize,
     domain::{
-        check::{self, Options},
+        doctor::{self, Options},
         orphans::Consent,
     },
     model::{ImageId, ObjectKey, UserId},
@@ -167,15 +167,15 @@ async fn o6_the_policies_allow_what_is_asked_and_nothing_else() {
     let _ = store.s3.delete_public_access_block().bucket(&store.config.s3.bucket).send().await;
     let app = through(&role, &store).await;
     whole_path(&app, &store).await;
-    check::run(&app.config, Options::default()).await;
+    doctor::run(&app.config, Options::default()).await;
     if !s3_is_local() {
         let versions = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
         let put = store.s3.put_bucket_versioning().bucket(&store.config.s3.bucket);
         put.versioning_configuration(versions).send().await.unwrap();
         whole_path(&app, &store).await;
-        check::run(&app.config, Options::default()).await;
+        doctor::run(&app.config, Options::default()).await;
     }
-    check::run(&through(&operator, &store).await.config, Options { fix: true, loopback: false }).await;
+    doctor::run(&through(&operator, &store).await.config, Options { fix: true, loopback: false }).await;
 
     let (mut by_role, by_operator) = (role.asked(), operator.asked());
     if s3_is_local() {

@@ -1,7 +1,7 @@
 //! The bucket's settings in deploy/aws are those that `valet check --fix` makes.
 
 use serde_json::{Value, json};
-use valet::domain::check::{self, Options};
+use valet::domain::doctor::{self, Options};
 
 use super::file;
 use crate::app::{TestApp, s3_is_local};
@@ -15,7 +15,7 @@ async fn the_files_say_what_fix_sets() {
     let (cors, lifecycle, block) = (read("aws/cors.json"), read("aws/lifecycle.json"), read("aws/public-access-block.json"));
     let origin = cors["CORSRules"][0]["AllowedOrigins"][0].as_str().unwrap().to_owned();
     let app = TestApp::start_with(|config| config.cors.exact = vec![origin]).await;
-    check::run(&app.config, Options { fix: true, loopback: false }).await;
+    doctor::run(&app.config, Options { fix: true, loopback: false }).await;
 
     let bucket = &app.config.s3.bucket;
     let set = app.s3.get_bucket_cors().bucket(bucket).send().await.unwrap();

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use hyper::{Response, StatusCode};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use valet::domain::check::{self, Answer, Options, Report};
+use valet::domain::doctor::{self, Answer, Options, Report};
 
 use crate::{
     app::{TestApp, s3_is_local},
@@ -78,7 +78,7 @@ async fn every_cause_has_its_own_sentence_and_remedy() {
         let mut config = app.config.clone();
         config.s3.endpoint = Some(endpoint.parse().unwrap());
         config.s3.public_endpoint = Some(endpoint.parse().unwrap());
-        let (seen, what) = cause(&check::run(&config, Options::default()).await);
+        let (seen, what) = cause(&doctor::run(&config, Options::default()).await);
         assert!(seen.contains(told) && seen.starts_with(&endpoint), "{endpoint}: {seen}");
         assert!(what.contains(remedy), "{endpoint}: {what}");
     }
@@ -98,7 +98,7 @@ async fn s3s_own_code_is_read_by_a_get() {
     ] {
         let mut config = app.config.clone();
         change(&mut config);
-        let report = check::run(&config, Options::default()).await;
+        let report = doctor::run(&config, Options::default()).await;
         let (seen, _) = cause(&report);
         assert!(seen.contains(code), "{code}: {seen}");
         let finding = report.findings.iter().find(|finding| finding.rule.name == RULE).unwrap();

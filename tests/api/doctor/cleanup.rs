@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use valet::domain::check::{self, Answer, Options};
+use valet::domain::doctor::{self, Answer, Options};
 
 use super::store_defects::{Defect, Proxy};
 use crate::app::{TestApp, s3_is_local};
@@ -18,7 +18,7 @@ async fn an_interrupted_check_removes_what_it_wrote() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let report = check::run_until(&app.config, Options::default(), written).await;
+    let report = doctor::run_until(&app.config, Options::default(), written).await;
     println!("{report}");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     assert!(matches!(report.answer(CLEAN), Some(Answer::Yes(_))));
@@ -36,7 +36,7 @@ async fn what_cannot_be_listed_is_removed_all_the_same() {
     app.bucket_put("check/another/object", "image/png", vec![1]).await;
     let proxy = Proxy::start(&app, Defect::ListsNothing).await;
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     println!("{report}");
     assert_eq!(app.bucket_keys().await, ["check/another/object"]);
     let Some(Answer::Yes(seen)) = report.answer(CLEAN) else { panic!("{report}") };
@@ -52,7 +52,7 @@ async fn nothing_is_written_where_it_would_be_retained() {
     let mut app = TestApp::start().await;
     let proxy = Proxy::start(&app, Defect::LocksByDefault).await;
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
-    let report = check::run(&app.config, Options { fix: true, loopback: true }).await;
+    let report = doctor::run(&app.config, Options { fix: true, loopback: true }).await;
     let Some(Answer::No(seen)) = report.answer("bucket: no default retention") else { panic!("{report}") };
     assert_eq!(seen, "COMPLIANCE for 30 days");
     assert!(report.changes.is_empty() && !report.is_sound());

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
-use valet::domain::check::rules;
+use valet::domain::doctor::rules;
 
 use crate::{app::TestApp, serve::Settings};
 

@@ -4,7 +4,7 @@ use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, Transition,
     TransitionStorageClass, builders::LifecycleRuleBuilder,
 };
-use valet::domain::check::{self, Answer, Options};
+use valet::domain::doctor::{self, Answer, Options};
 
 use crate::app::{TestApp, s3_is_local};
 
@@ -44,7 +44,7 @@ async fn rules_over_images_are_found() {
         let wanted = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
         let put = app.s3.put_bucket_lifecycle_configuration().bucket(&app.config.s3.bucket).lifecycle_configuration(wanted);
         put.send().await.unwrap();
-        let report = check::run(&app.config, Options::default()).await;
+        let report = doctor::run(&app.config, Options::default()).await;
         for (name, found) in [("bucket: no rule deletes images", expiring), ("bucket: no rule archives images", archiving)] {
             let seen = match report.answer(name) {
                 Some(Answer::No(seen)) => Some(seen.as_str()),

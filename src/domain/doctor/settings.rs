@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Answer, Report, holds,
-    lab::{BODY, Lab},
+    probe_context::{BODY, ProbeContext},
     rules, settled,
 };
 use crate::{
@@ -34,7 +34,7 @@ const LOOPBACK_PAGES: [&str; 2] = ["http://localhost:3000", "http://127.0.0.1:30
 /// Headers that a browser's preflight names before a presigned PUT.
 const PUT_HEADERS: [&str; 3] = ["content-type", "if-none-match", "x-amz-checksum-sha256"];
 
-pub(super) async fn fix(lab: &Lab<'_>, config: &Config, loopback: bool, report: &mut Report) {
+pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, loopback: bool, report: &mut Report) {
     let mut origins = config.cors.exact.clone();
     if loopback {
         origins.extend(LOOPBACK.map(str::to_owned));
@@ -48,28 +48,28 @@ pub(super) async fn fix(lab: &Lab<'_>, config: &Config, loopback: bool, report: 
     report.changes.push(if origins.is_empty() {
         "CORS: left as it is, CORS_ORIGINS is empty".to_owned()
     } else {
-        said("CORS", lab.objects.allow_origins(&origins).await)
+        said("CORS", context.objects.allow_origins(&origins).await)
     });
     let days = abandoned_after(config);
-    report.changes.push(said("lifecycle rule for abandoned multiparts", lab.objects.abort_abandoned_after(days).await));
-    report.changes.push(said("public access block", block_access(lab).await));
+    report.changes.push(said("lifecycle rule for abandoned multiparts", context.objects.abort_abandoned_after(days).await));
+    report.changes.push(said("public access block", block_access(context).await));
 }
 
 /// Ceph RGW refuses every PUT once `BlockPublicAcls` is set: then the other three flags have to do. Where they do already
 /// nothing is tried, since clients are uploading.
-async fn block_access(lab: &Lab<'_>) -> Result<Change, StoreError> {
-    if matches!(lab.objects.access_block().await, Ok(Setting::Set(block)) if block.suffices()) {
+async fn block_access(context: &ProbeContext<'_>) -> Result<Change, StoreError> {
+    if matches!(context.objects.access_block().await, Ok(Setting::Set(block)) if block.suffices()) {
         return Ok(Change::None);
     }
-    let before = lab.put(&lab.key("before-block"), |_| {}).await?;
-    let change = lab.objects.set_access_block(AccessBlock::ALL).await?;
-    if change == Change::Made && before.is_success() && !lab.put(&lab.key("after-block"), |_| {}).await?.is_success() {
-        return lab.objects.set_access_block(AccessBlock { block_acls: false, ..AccessBlock::ALL }).await;
+    let before = context.put(&context.key("before-block"), |_| {}).await?;
+    let change = context.objects.set_access_block(AccessBlock::ALL).await?;
+    if change == Change::Made && before.is_success() && !context.put(&context.key("after-block"), |_| {}).await?.is_success() {
+        return context.objects.set_access_block(AccessBlock { block_acls: false, ..AccessBlock::ALL }).await;
     }
     Ok(change)
 }
 
-pub(super) async fn examine(lab: &Lab<'_>, config: &Config, loopback: bool, report: &mut Report) {
+pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, loopback: bool, report: &mut Report) {
     let mut origins: Vec<_> = config.cors.exact.iter().map(String::as_str).collect();
     if loopback {
         origins.extend(LOOPBACK_PAGES);
@@ -79,11 +79,11 @@ pub(super) async fn examine(lab: &Lab<'_>, config: &Config, loopback: bool, repo
             report.add(rule, Answer::Skipped("CORS_ORIGINS is empty: no page of another origin uploads".to_owned()));
         }
     } else {
-        report.add(&rules::CORS, settled(preflights(lab, &origins).await));
-        report.add(&rules::EXPOSED, settled(exposed(lab, &origins).await));
+        report.add(&rules::CORS, settled(preflights(context, &origins).await));
+        report.add(&rules::EXPOSED, settled(exposed(context, &origins).await));
     }
-    lifecycle(lab, abandoned_after(config), report).await;
-    let blocked = match lab.objects.access_block().await {
+    lifecycle(context, abandoned_after(config), report).await;
+    let blocked = match context.objects.access_block().await {
         Ok(Setting::Set(block)) => {
             holds(block.suffices(), if block == AccessBlock::ALL { "all four flags" } else { "not all flags" })
         }
@@ -94,8 +94,8 @@ pub(super) async fn examine(lab: &Lab<'_>, config: &Config, loopback: bool, repo
 }
 
 /// Adds the answers about lifecycle rules. Uploads live for less than `needed` days.
-async fn lifecycle(lab: &Lab<'_>, needed: i32, report: &mut Report) {
-    let found = match lab.objects.lifecycle_rules().await {
+async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report) {
+    let found = match context.objects.lifecycle_rules().await {
         Ok(Setting::Set(found)) => found,
         Ok(Setting::Unset) => Lifecycle::default(),
         other => {
@@ -139,14 +139,14 @@ fn abandoned_after(config: &Config) -> i32 {
     i32::try_from(longest.div_ceil(24 * 60 * 60) + 1).unwrap_or(i32::MAX)
 }
 
-async fn preflights(lab: &Lab<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
-    let url = lab.presigned_put(&lab.key("preflight"), BODY)?.url;
+async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
+    let url = context.presigned_put(&context.key("preflight"), BODY)?.url;
     let asked = PUT_HEADERS.join(",");
     let mut refused = Vec::new();
     for origin in origins {
         let headers =
             [("origin", *origin), ("access-control-request-method", "PUT"), ("access-control-request-headers", asked.as_str())];
-        let answer = lab.wire.send(Method::OPTIONS, &url, &headers, Bytes::new()).await?;
+        let answer = context.wire.send(Method::OPTIONS, &url, &headers, Bytes::new()).await?;
         let allows = |name: &str, wanted: &str| answer.list(name).iter().any(|item| item == "*" || item == wanted);
         let missing: Vec<_> = PUT_HEADERS.into_iter().filter(|header| !allows("access-control-allow-headers", header)).collect();
         let is_allowed = ["*", *origin].contains(&answer.header("access-control-allow-origin"));
@@ -160,13 +160,13 @@ async fn preflights(lab: &Lab<'_>, origins: &[&str]) -> Result<Answer, StoreErro
     Ok(holds(refused.is_empty(), seen))
 }
 
-async fn exposed(lab: &Lab<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
-    let key = lab.key("exposed");
-    lab.put(&key, |_| {}).await?;
-    let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+async fn exposed(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
+    let key = context.key("exposed");
+    context.put(&key, |_| {}).await?;
+    let url = context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let mut hidden = Vec::new();
     for origin in origins {
-        let answer = lab.get(&url, &[("origin", origin)]).await?;
+        let answer = context.get(&url, &[("origin", origin)]).await?;
         if !answer.list("access-control-expose-headers").iter().any(|item| item == "*" || item == "etag") {
             hidden.push(*origin);
         }

@@ -5,13 +5,13 @@ use std::{collections::HashMap, hash::Hash};
 /// Two generations: what is used moves into the young one, and when that is full the old one is dropped. So memory is
 /// bounded whatever the callers send, every operation takes constant time, and what is used often is never forgotten.
 #[derive(Debug)]
-pub struct Recent<K, V> {
+pub struct GenerationalCache<K, V> {
     young: HashMap<K, V>,
     old: HashMap<K, V>,
     half: usize,
 }
 
-impl<K: Eq + Hash + Copy, V: Copy> Recent<K, V> {
+impl<K: Eq + Hash + Copy, V: Copy> GenerationalCache<K, V> {
     /// Keeps at most `capacity` entries, and at least the half of it that was used last.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
@@ -50,28 +50,28 @@ mod tests {
 
     #[test]
     fn l4_a_million_keys_leave_the_capacity_and_what_is_in_use_stays() {
-        let mut recent = Recent::new(1000);
-        recent.insert(u64::MAX, "used");
+        let mut cache = GenerationalCache::new(1000);
+        cache.insert(u64::MAX, "used");
         for key in 0..1_000_000 {
-            recent.insert(key, "once");
+            cache.insert(key, "once");
             if key % 400 == 0 {
-                assert_eq!(recent.get(u64::MAX), Some("used"));
+                assert_eq!(cache.get(u64::MAX), Some("used"));
             }
-            assert!(recent.young.len() + recent.old.len() <= 1000);
+            assert!(cache.young.len() + cache.old.len() <= 1000);
         }
-        assert_eq!(recent.get(999_999), Some("once"));
-        assert_eq!(recent.get(0), None);
-        recent.remove(999_999);
-        assert_eq!(recent.get(999_999), None);
+        assert_eq!(cache.get(999_999), Some("once"));
+        assert_eq!(cache.get(0), None);
+        cache.remove(999_999);
+        assert_eq!(cache.get(999_999), None);
     }
 
     #[test]
     fn the_last_value_stands_in_whichever_generation() {
-        let mut recent = Recent::new(4);
-        recent.insert(1, "a");
-        recent.insert(2, "b");
-        recent.insert(3, "c");
-        recent.insert(1, "d");
-        assert_eq!((recent.get(1), recent.get(2), recent.get(3)), (Some("d"), Some("b"), Some("c")));
+        let mut cache = GenerationalCache::new(4);
+        cache.insert(1, "a");
+        cache.insert(2, "b");
+        cache.insert(3, "c");
+        cache.insert(1, "d");
+        assert_eq!((cache.get(1), cache.get(2), cache.get(3)), (Some("d"), Some("b"), Some("c")));
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{
     Answer, Report, holds,
-    lab::{BODY, Lab, TYPE, sha256},
+    probe_context::{BODY, ProbeContext, TYPE, sha256},
     rules, settled,
 };
 use crate::{
@@ -14,52 +14,52 @@ use crate::{
 };
 
 /// `key` holds [`BODY`].
-pub(super) async fn examine(lab: &Lab<'_>, key: &ObjectKey, report: &mut Report) {
-    match lab.objects.head(key).await {
+pub(super) async fn examine(context: &ProbeContext<'_>, key: &ObjectKey, report: &mut Report) {
+    match context.objects.head(key).await {
         Ok(Some(head)) => {
             let length = u64::try_from(BODY.len()).unwrap_or(0);
             let same = head.size == length && head.content_type.as_deref() == Some(TYPE.as_str());
             report.add(&rules::HEAD, holds(same && !head.etag.is_empty(), ""));
             report.add(&rules::HEAD_CHECKSUM, holds(head.sha256 == Some(sha256(BODY)), ""));
-            report.add(&rules::COPY, settled(copy(lab, key, &head.etag).await));
+            report.add(&rules::COPY, settled(copy(context, key, &head.etag).await));
         }
         Ok(None) => report.add(&rules::HEAD, Answer::No("HTTP 404 right after the upload".to_owned())),
         Err(error) => report.add(&rules::HEAD, Answer::No(error.to_string())),
     }
-    let missing = lab.objects.head(&lab.key("missing")).await;
+    let missing = context.objects.head(&context.key("missing")).await;
     report.add(&rules::LIST, settled(missing.map(|found| holds(found.is_none(), ""))));
-    report.add(&rules::RANGE, settled(range(lab, key).await));
-    report.add(&rules::OVERRIDES, settled(overrides(lab, key).await));
-    report.add(&rules::ANONYMOUS, settled(anonymous(lab, key).await));
+    report.add(&rules::RANGE, settled(range(context, key).await));
+    report.add(&rules::OVERRIDES, settled(overrides(context, key).await));
+    report.add(&rules::ANONYMOUS, settled(anonymous(context, key).await));
     report.add(
         &rules::VERSIONS,
-        settled(lab.prober.versions(key).await.map(|listed| match listed {
+        settled(context.prober.versions(key).await.map(|listed| match listed {
             Some(count) => holds(count > 0, ""),
             None => Answer::Skipped("the store has no versions".to_owned()),
         })),
     );
-    report.add(&rules::DELETE, settled(delete(lab, key).await));
-    report.add(&rules::RETAINED, settled(retained(lab, key).await));
+    report.add(&rules::DELETE, settled(delete(context, key).await));
+    report.add(&rules::RETAINED, settled(retained(context, key).await));
 }
 
 /// The object is copied while its entity tag is the one that was seen, and not when it is another.
-async fn copy(lab: &Lab<'_>, key: &ObjectKey, etag: &str) -> Result<Answer, StoreError> {
-    let same = lab.prober.copy(key, etag, &lab.key("copied")).await?;
-    let other = lab.prober.copy(key, "\"00000000000000000000000000000000\"", &lab.key("not-copied")).await?;
+async fn copy(context: &ProbeContext<'_>, key: &ObjectKey, etag: &str) -> Result<Answer, StoreError> {
+    let same = context.prober.copy(key, etag, &context.key("copied")).await?;
+    let other = context.prober.copy(key, "\"00000000000000000000000000000000\"", &context.key("not-copied")).await?;
     Ok(holds(same == 200 && other == 412, format!("HTTP {same}; {other} when the source changed")))
 }
 
-async fn range(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
-    let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
-    let part = lab.get(&url, &[("range", "bytes=8-15")]).await?;
+async fn range(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    let url = context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let part = context.get(&url, &[("range", "bytes=8-15")]).await?;
     Ok(holds(part.status == 206 && part.body == BODY[8..16], part.said()))
 }
 
-async fn overrides(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     const CACHING: &str = "private, max-age=300, immutable";
     let Ok(name) = FileName::parse("vælet check.png") else { return Ok(Answer::Skipped("no name".to_owned())) };
-    let shown = lab.get(&lab.presigned_get(key, CACHING)?.url, &[]).await?;
-    let saved = lab.get(&lab.presigned_download(key, &name)?.url, &[]).await?;
+    let shown = context.get(&context.presigned_get(key, CACHING)?.url, &[]).await?;
+    let saved = context.get(&context.presigned_download(key, &name)?.url, &[]).await?;
     let ignored: Vec<_> = [
         ("response-content-type", shown.header("content-type") == "image/webp"),
         ("response-cache-control", shown.header("cache-control") == CACHING),
@@ -73,18 +73,18 @@ async fn overrides(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError>
 }
 
 /// Reading, writing and listing without a signature.
-async fn anonymous(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
-    let other = lab.key("anonymous");
+async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    let other = context.key("anonymous");
     let bare = |key: &ObjectKey| {
-        let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        let url = context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
         Ok::<_, StoreError>(url.split('?').next().unwrap_or_default().to_owned())
     };
     let (object, target) = (bare(key)?, bare(&other)?);
     let bucket = target.strip_suffix(other.as_str()).unwrap_or_default();
     let answers = [
-        ("GET", lab.get(&object, &[]).await?),
-        ("PUT", lab.wire.send(Method::PUT, &target, &[], Bytes::from_static(BODY)).await?),
-        ("list", lab.get(bucket, &[]).await?),
+        ("GET", context.get(&object, &[]).await?),
+        ("PUT", context.wire.send(Method::PUT, &target, &[], Bytes::from_static(BODY)).await?),
+        ("list", context.get(bucket, &[]).await?),
     ];
     let closed = answers.iter().all(|(_, answer)| answer.is_refused());
     let seen: Vec<_> = answers.iter().map(|(what, answer)| format!("{what} {}", answer.status)).collect();
@@ -92,8 +92,8 @@ async fn anonymous(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError>
 }
 
 /// `key` was deleted.
-async fn retained(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
-    let left = match lab.prober.versions(key).await? {
+async fn retained(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    let left = match context.prober.versions(key).await? {
         None => return Ok(Answer::Skipped("the store has no versions".to_owned())),
         Some(0) => return Ok(Answer::Yes(String::new())),
         Some(left) => left,
@@ -101,9 +101,9 @@ async fn retained(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> 
     Ok(Answer::No(format!("{left} retained")))
 }
 
-async fn delete(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
-    lab.objects.purge(key).await?;
-    let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
-    let after = lab.get(&url, &[]).await?;
+async fn delete(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    context.objects.purge(key).await?;
+    let url = context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let after = context.get(&url, &[]).await?;
     Ok(holds(!after.is_success(), format!("{} afterwards", after.said())))
 }

@@ -13,7 +13,7 @@ const TYP: &str = "uppy+jwt";
 
 /// `sid` is absent where the caller's sign-in is an identity provider's.
 #[derive(Serialize, Deserialize)]
-struct Claims {
+struct UppyClaims {
     sub: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sid: Option<String>,
@@ -26,8 +26,8 @@ struct Claims {
 impl Tokens {
     /// A token for the path, until `expires_at`. `None` when the library cannot sign, which its key's kind excludes.
     #[must_use]
-    pub fn issue_for_path(&self, caller: Caller, now: OffsetDateTime, expires_at: OffsetDateTime) -> Option<SecretString> {
-        let claims = Claims {
+    pub fn issue_uppy_token(&self, caller: Caller, now: OffsetDateTime, expires_at: OffsetDateTime) -> Option<SecretString> {
+        let claims = UppyClaims {
             sub: caller.user.to_string(),
             sid: caller.session().map(|session| session.to_string()),
             iss: self.issuer.clone(),
@@ -42,8 +42,8 @@ impl Tokens {
     ///
     /// # Errors
     /// [`TokenError`], without details of the token.
-    pub fn verify_path(&self, token: &str, now: OffsetDateTime) -> Result<(UserId, Option<SessionId>), TokenError> {
-        let claims: Claims = self.open(token, header)?;
+    pub fn verify_uppy_token(&self, token: &str, now: OffsetDateTime) -> Result<(UserId, Option<SessionId>), TokenError> {
+        let claims: UppyClaims = self.decode_own(token, header)?;
         let user = UserId::parse(&claims.sub).ok_or(TokenError::Invalid)?;
         let session = claims.sid.as_deref().map(|sid| SessionId::parse(sid).ok_or(TokenError::Invalid)).transpose()?;
         check_life((None, claims.iat, claims.exp), now)?;
@@ -66,7 +66,7 @@ mod tests {
     use secrecy::ExposeSecret;
 
     use super::{
-        super::{Proof, SessionEnd},
+        super::{SessionEnd, TokenOrigin},
         *,
     };
     use crate::config;
@@ -86,36 +86,36 @@ mod tests {
     fn neither_token_passes_as_the_other() {
         let (tokens, now) = (tokens("a secret of thirty-two bytes, 012", "valet"), OffsetDateTime::now_utc());
         let (user, session) = (UserId::new(), SessionId::new());
-        let caller = Caller { user, proof: Proof::Session(session) };
+        let caller = Caller { user, origin: TokenOrigin::Session(session) };
         let end = now + Duration::from_secs(60);
-        let path = tokens.issue_for_path(caller, now, end).unwrap();
+        let path = tokens.issue_uppy_token(caller, now, end).unwrap();
         let (access, _) = tokens.issue(user, SessionEnd { id: session, at: end }, now).unwrap();
-        assert_eq!(tokens.verify_path(path.expose_secret(), now), Ok((user, Some(session))));
-        assert_eq!(tokens.verify_path(access.expose_secret(), now), Err(TokenError::Invalid));
+        assert_eq!(tokens.verify_uppy_token(path.expose_secret(), now), Ok((user, Some(session))));
+        assert_eq!(tokens.verify_uppy_token(access.expose_secret(), now), Err(TokenError::Invalid));
         assert_eq!(tokens.verify(path.expose_secret(), now), Err(TokenError::Invalid));
-        assert_eq!(tokens.verify_path(path.expose_secret(), end), Err(TokenError::Expired));
+        assert_eq!(tokens.verify_uppy_token(path.expose_secret(), end), Err(TokenError::Expired));
         assert_eq!(
-            tokens.verify_path(path.expose_secret(), now - Duration::from_secs(60)),
+            tokens.verify_uppy_token(path.expose_secret(), now - Duration::from_secs(60)),
             Err(TokenError::Invalid),
             "not made yet"
         );
-        let provided = Caller { user, proof: Proof::Provider { issued_at: now, expires_at: end } };
-        let path = tokens.issue_for_path(provided, now, end).unwrap();
-        assert_eq!(tokens.verify_path(path.expose_secret(), now), Ok((user, None)));
+        let provided = Caller { user, origin: TokenOrigin::Provider { issued_at: now, expires_at: end } };
+        let path = tokens.issue_uppy_token(provided, now, end).unwrap();
+        assert_eq!(tokens.verify_uppy_token(path.expose_secret(), now), Ok((user, None)));
     }
 
     #[test]
     fn tokens_of_other_keys_and_services_are_refused() {
         let (ours, now) = (tokens("a secret of thirty-two bytes, 012", "valet"), OffsetDateTime::now_utc());
-        let caller = Caller { user: UserId::new(), proof: Proof::Session(SessionId::new()) };
+        let caller = Caller { user: UserId::new(), origin: TokenOrigin::Session(SessionId::new()) };
         for other in
             [tokens("another secret of thirty-two bytes", "valet"), tokens("a secret of thirty-two bytes, 012", "others")]
         {
-            let token = other.issue_for_path(caller, now, now + Duration::from_secs(60)).unwrap();
-            assert_eq!(ours.verify_path(token.expose_secret(), now), Err(TokenError::Invalid));
+            let token = other.issue_uppy_token(caller, now, now + Duration::from_secs(60)).unwrap();
+            assert_eq!(ours.verify_uppy_token(token.expose_secret(), now), Err(TokenError::Invalid));
         }
         for text in ["", ".", "a.b.c", &"x".repeat(20_000)] {
-            assert_eq!(ours.verify_path(text, now), Err(TokenError::Invalid));
+            assert_eq!(ours.verify_uppy_token(text, now), Err(TokenError::Invalid));
         }
     }
 }

@@ -14,14 +14,14 @@ use crate::{
 };
 
 /// Objects that are removed at once.
-const AT_ONCE: usize = 8;
-/// How long one look may go on from page to page, and take in all: the next look goes on, and the lease is longer.
-const REMOVING: Duration = Duration::from_secs(20);
-const DEADLINE: Duration = Duration::from_secs(40);
+const MAX_CONCURRENT: usize = 8;
+/// How long one pass may go on from page to page, and take in all: the next pass goes on, and the lease is longer.
+const LISTING_DEADLINE: Duration = Duration::from_secs(20);
+const REMOVAL_DEADLINE: Duration = Duration::from_secs(40);
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Strays {
+pub(super) struct Leftovers {
     /// Objects and uploads that are gone.
     pub removed: u64,
     /// Objects whose versions the store retains.
@@ -34,7 +34,7 @@ pub(super) struct Strays {
     is_cut: bool,
 }
 
-impl Strays {
+impl Leftovers {
     fn is_cut(&mut self, ends: Instant) -> bool {
         self.is_cut |= Instant::now() >= ends;
         self.is_cut
@@ -72,20 +72,20 @@ impl Valet {
     ///
     /// # Errors
     /// [`StoreError`] when the bucket could not be listed.
-    pub(super) async fn remove_strays_in_time(&self, user: UserId) -> Result<Strays, StoreError> {
-        let removed = tokio::time::timeout(DEADLINE, self.remove_strays(user)).await;
+    pub(super) async fn remove_leftovers_within_deadline(&self, user: UserId) -> Result<Leftovers, StoreError> {
+        let removed = tokio::time::timeout(REMOVAL_DEADLINE, self.remove_all_leftovers(user)).await;
         removed.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "removing what an account left" }))
     }
 
-    async fn remove_strays(&self, user: UserId) -> Result<Strays, StoreError> {
-        let (mut strays, ends) = (Strays::default(), Instant::now() + REMOVING);
+    async fn remove_all_leftovers(&self, user: UserId) -> Result<Leftovers, StoreError> {
+        let (mut leftovers, ends) = (Leftovers::default(), Instant::now() + LISTING_DEADLINE);
         for prefix in ObjectKey::prefixes_of(user) {
             // Uploads first: their completion would bring an object back.
             let mut next = None;
             while let Some(page) = self.objects.upload_page(&prefix, next).await? {
-                self.abort_strays(user, page.uploads, &mut strays).await;
+                self.abort_leftover_uploads(user, page.uploads, &mut leftovers).await;
                 next = page.next;
-                if next.is_none() || strays.is_cut(ends) {
+                if next.is_none() || leftovers.is_cut(ends) {
                     break;
                 }
             }
@@ -93,46 +93,49 @@ impl Valet {
             loop {
                 let page = self.objects.list_page(&prefix, next).await?;
                 let ours = page.objects.iter().filter(|object| is_of(user, &object.key));
-                strays.largest = ours.map(|object| object.size).fold(strays.largest, u64::max);
+                leftovers.largest = ours.map(|object| object.size).fold(leftovers.largest, u64::max);
                 let keys = page.objects.into_iter().map(|object| object.key).collect();
                 // Of those that the store retains, the versions are listed below.
-                for purged in
-                    self.purge_strays(user, keys).await.into_iter().filter(|purged| !matches!(purged, Ok(Purged::Hidden)))
+                for purged in self
+                    .purge_leftover_objects(user, keys)
+                    .await
+                    .into_iter()
+                    .filter(|purged| !matches!(purged, Ok(Purged::Hidden)))
                 {
-                    strays.note(purged);
+                    leftovers.note(purged);
                 }
                 next = page.next;
-                if next.is_none() || strays.is_cut(ends) {
+                if next.is_none() || leftovers.is_cut(ends) {
                     break;
                 }
             }
             let mut next = None;
             while let Some(page) = self.objects.version_page(&prefix, next).await? {
-                for purged in self.purge_strays(user, page.keys).await {
-                    strays.note(purged);
+                for purged in self.purge_leftover_objects(user, page.keys).await {
+                    leftovers.note(purged);
                 }
                 next = page.next;
-                if next.is_none() || strays.is_cut(ends) {
+                if next.is_none() || leftovers.is_cut(ends) {
                     break;
                 }
             }
         }
-        Ok(strays)
+        Ok(leftovers)
     }
 
-    async fn abort_strays(&self, user: UserId, uploads: Vec<ListedUpload>, strays: &mut Strays) {
+    async fn abort_leftover_uploads(&self, user: UserId, uploads: Vec<ListedUpload>, leftovers: &mut Leftovers) {
         let ours = uploads.into_iter().filter(|upload| is_of(user, &upload.key));
         let abort = |upload: ListedUpload| {
             async move { self.objects.abort_multipart(&upload.key, &upload.id).await.map(|()| Purged::Gone) }.boxed()
         };
-        let aborted: Vec<_> = stream::iter(ours).map(abort).buffer_unordered(AT_ONCE).collect().await;
-        aborted.into_iter().for_each(|aborted| strays.note(aborted));
+        let aborted: Vec<_> = stream::iter(ours).map(abort).buffer_unordered(MAX_CONCURRENT).collect().await;
+        aborted.into_iter().for_each(|aborted| leftovers.note(aborted));
     }
 
-    async fn purge_strays(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<Purged, StoreError>> {
+    async fn purge_leftover_objects(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<Purged, StoreError>> {
         let ours = keys.into_iter().filter(|key| is_of(user, key));
         let purge = |key: ObjectKey| async move { self.objects.purge(&key).await }.boxed();
-        stream::iter(ours).map(purge).buffer_unordered(AT_ONCE).collect().await
+        stream::iter(ours).map(purge).buffer_unordered(MAX_CONCURRENT).collect().await
     }
 }
 

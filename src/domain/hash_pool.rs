@@ -16,25 +16,25 @@ use crate::{
 /// More work waits than can be done soon, or more of this caller's than its share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many passwords are being checked at once")]
-pub struct Busy;
+pub struct Overloaded;
 
 /// How many may wait for each that is under way. Turns are taken between networks and, in each, between users, so a long queue is long for those alone who fill it.
 const QUEUE_PER_PERMIT: usize = 32;
 /// How long a caller may wait for its turn.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// Runs work on the blocking pool, a bounded number at a time.
 #[derive(Debug, Clone)]
-pub struct Workers {
+pub struct HashPool {
     name: &'static str,
     turns: Arc<Turns<Prefix, Option<UserId>>>,
     sites: Arc<Shares<Prefix>>,
     users: Arc<Shares<UserId>>,
 }
 
-/// A place among those that wait, or are worked on; given back when the last copy is dropped.
+/// A permit among those that wait, or are worked on; given back when the last copy is dropped.
 #[derive(Debug, Clone)]
-pub struct Place(Arc<Held>);
+pub struct HashPermit(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
@@ -43,7 +43,7 @@ struct Held {
     _of_user: Option<Share<UserId>>,
 }
 
-impl Workers {
+impl HashPool {
     /// As many at a time as there are permits; `name` is that of the work in traces.
     #[must_use]
     pub fn new(name: &'static str, permits: usize) -> Self {
@@ -58,42 +58,50 @@ impl Workers {
         (running, self.sites.taken().saturating_sub(running))
     }
 
-    /// A place in the queue.
+    /// A permit in the queue.
     ///
     /// # Errors
-    /// [`Busy`] when the holder's network or user has its share: at once.
-    pub fn place(&self, holder: Holder) -> Result<Place, Busy> {
+    /// [`Overloaded`] when the holder's network or user has its share: at once.
+    pub fn acquire(&self, holder: Holder) -> Result<HashPermit, Overloaded> {
         let of_site = self.sites.take(holder.site, 1).ok_or_else(refused)?;
         let of_user = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
-        Ok(Place(Arc::new(Held { holder, _of_site: of_site, _of_user: of_user })))
+        Ok(HashPermit(Arc::new(Held { holder, _of_site: of_site, _of_user: of_user })))
     }
 
     /// Does the work when its turn comes. What began is finished: a client that hangs up cancels the request, not the work.
     ///
     /// # Errors
-    /// [`Busy`] when the turn does not come in time.
-    pub async fn run<T: Send + 'static>(&self, place: &Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        self.wait_and_run(place.clone(), work).instrument(spans::internal(self.name)).await
+    /// [`Overloaded`] when the turn does not come in time.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        permit: &HashPermit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
+        self.wait_and_run(permit.clone(), work).instrument(spans::internal(self.name)).await
     }
 
-    async fn wait_and_run<T: Send + 'static>(&self, place: Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        let Holder { site, user } = place.0.holder;
-        let permit = tokio::time::timeout(LONGEST_WAIT, self.turns.acquire(site, user)).await.map_err(|_| refused())?;
+    async fn wait_and_run<T: Send + 'static>(
+        &self,
+        permit: HashPermit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
+        let Holder { site, user } = permit.0.holder;
+        let turn = tokio::time::timeout(MAX_WAIT, self.turns.acquire(site, user)).await.map_err(|_| refused())?;
         let work = tokio::task::spawn_blocking(move || {
-            let _held = (permit, place);
+            let _held = (turn, permit);
             work()
         });
         work.await.map_err(|error| match error.try_into_panic() {
             // A fault is no load: it goes on to where every handler's panics are caught.
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Busy,
+            Err(_) => Overloaded,
         })
     }
 }
 
-fn refused() -> Busy {
+fn refused() -> Overloaded {
     METRICS.hashes_refused.inc();
-    Busy
+    Overloaded
 }
 
 #[cfg(test)]
@@ -101,18 +109,18 @@ fn refused() -> Busy {
 mod tests {
     use super::*;
 
-    /// A fault in hashing is a fault of the request, which the handlers' guard answers, and takes no permit and no place with it.
+    /// A fault in hashing is a fault of the request, which the handlers' guard answers, and takes no permit and no permit with it.
     #[tokio::test]
     async fn a_panic_is_no_load_and_gives_everything_back() {
-        let workers = Workers::new("test", 1);
+        let pool = HashPool::new("test", 1);
         let holder = Holder { site: Prefix::site(std::net::IpAddr::from([192, 0, 2, 1])), user: Some(UserId::new()) };
         for _ in 0..3 {
-            let workers = workers.clone();
-            let place = workers.place(holder).unwrap();
-            let work = tokio::spawn(async move { workers.run(&place, || panic!("a fault")).await });
+            let pool = pool.clone();
+            let permit = pool.acquire(holder).unwrap();
+            let work = tokio::spawn(async move { pool.run(&permit, || panic!("a fault")).await });
             assert!(work.await.unwrap_err().is_panic());
         }
-        assert_eq!(workers.load(), (0, 0));
-        assert_eq!(workers.run(&workers.place(holder).unwrap(), || 7).await, Ok(7));
+        assert_eq!(pool.load(), (0, 0));
+        assert_eq!(pool.run(&pool.acquire(holder).unwrap(), || 7).await, Ok(7));
     }
 }

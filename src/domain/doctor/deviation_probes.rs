@@ -4,9 +4,9 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 use super::{
-    kinds::{Deviation, Kind, QUESTIONS},
-    lab::{BODY, Lab, Life, OTHER, TYPE, calm, new_object},
-    names,
+    probe_context::{BODY, OTHER, ProbeContext, TYPE, UrlValidity, new_object, reject_outage},
+    probe_matrix::{Deviation, PROBES, RequestKind},
+    probe_names,
 };
 use crate::{
     model::ObjectKey,
@@ -21,43 +21,43 @@ use crate::{
 };
 
 /// Questions that are asked at once.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT: usize = 16;
 const BOUNDARY: &str = "valet-check";
 
 /// A question and what came of it.
-pub(super) struct Asked {
+pub(super) struct ProbeResult {
     pub deviation: Deviation,
-    pub kind: Kind,
-    pub verdict: Verdict,
+    pub kind: RequestKind,
+    pub outcome: ProbeOutcome,
 }
 
 /// Whether a signed request stands a deviation, with what was seen.
-pub(super) enum Verdict {
+pub(super) enum ProbeOutcome {
     /// The store refused it, or took no notice of it.
-    Stands,
+    Enforced,
     /// The store obeyed.
-    Falls(String),
+    Obeyed(String),
     /// Anyone may read every object, so that nothing can be published: another rule says so.
-    Moot,
+    Unobservable,
     /// The store does not have this kind of request: it refuses it as it was signed.
-    Lacking(String),
+    Unsupported(String),
     /// There was no answer.
-    Unasked(String),
+    Failed(String),
 }
 
 /// State that the probes share.
-pub(super) struct Ground {
+pub(super) struct ProbeSetup {
     /// Holds [`OTHER`], and is what is copied.
     pub source: ObjectKey,
     /// Anyone may read every object: whether one was published cannot be seen.
     pub is_open: bool,
 }
 
-impl Ground {
-    pub async fn prepare(lab: &Lab<'_>) -> Result<Self, StoreError> {
-        let source = lab.key("source");
-        put_as_signed(lab, &source).await?;
-        let is_open = lab.read_unsigned(&source).await?.is_success();
+impl ProbeSetup {
+    pub async fn prepare(context: &ProbeContext<'_>) -> Result<Self, StoreError> {
+        let source = context.key("source");
+        put_as_signed(context, &source).await?;
+        let is_open = context.read_unsigned(&source).await?.is_success();
         Ok(Self { source, is_open })
     }
 }
@@ -66,9 +66,9 @@ impl Ground {
 ///
 /// # Errors
 /// [`StoreError`] when it is not there then.
-pub(super) async fn put_as_signed(lab: &Lab<'_>, key: &ObjectKey) -> Result<(), StoreError> {
-    let put = lab.presigned_put(key, OTHER)?;
-    let response = lab.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?;
+pub(super) async fn put_as_signed(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(), StoreError> {
+    let put = context.presigned_put(key, OTHER)?;
+    let response = context.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?;
     if response.is_success() {
         return Ok(());
     }
@@ -76,56 +76,64 @@ pub(super) async fn put_as_signed(lab: &Lab<'_>, key: &ObjectKey) -> Result<(), 
 }
 
 /// Asks each question of a deviation that `wanted` takes, of the kinds of request that the store has.
-pub(super) async fn ask_all(lab: &Lab<'_>, ground: &Ground, wanted: fn(Deviation) -> bool) -> Vec<Asked> {
-    let questions = QUESTIONS.iter().filter(|(deviation, _)| *deviation == Deviation::Nothing || wanted(*deviation));
+pub(super) async fn run_probes(
+    context: &ProbeContext<'_>,
+    setup: &ProbeSetup,
+    wanted: fn(Deviation) -> bool,
+) -> Vec<ProbeResult> {
+    let questions = PROBES.iter().filter(|(deviation, _)| *deviation == Deviation::Nothing || wanted(*deviation));
     let questions: Vec<_> = questions.flat_map(|(deviation, kinds)| kinds.iter().map(|kind| (*deviation, *kind))).collect();
     let asked = stream::iter(questions).map(|(deviation, kind)| async move {
-        let verdict = Trial { lab, ground, deviation, kind }.ask().await;
-        let verdict = verdict.unwrap_or_else(|error| match error {
-            error if error.is_final() => Verdict::Lacking(error.to_string()),
-            error => Verdict::Unasked(error.to_string()),
+        let outcome = DeviationProbe { context, setup, deviation, kind }.ask().await;
+        let outcome = outcome.unwrap_or_else(|error| match error {
+            error if error.is_final() => ProbeOutcome::Unsupported(error.to_string()),
+            error => ProbeOutcome::Failed(error.to_string()),
         });
-        Asked { deviation, kind, verdict }
+        ProbeResult { deviation, kind, outcome }
     });
-    let (as_signed, mut asked): (Vec<_>, Vec<_>) =
-        asked.buffered(AT_ONCE).collect::<Vec<_>>().await.into_iter().partition(|asked| asked.deviation == Deviation::Nothing);
-    for Asked { kind, verdict, .. } in as_signed {
+    let (as_signed, mut asked): (Vec<_>, Vec<_>) = asked
+        .buffered(MAX_CONCURRENT)
+        .collect::<Vec<_>>()
+        .await
+        .into_iter()
+        .partition(|asked| asked.deviation == Deviation::Nothing);
+    for ProbeResult { kind, outcome, .. } in as_signed {
         // What stands only because everything is refused.
-        let stands = asked.iter_mut().filter(|asked| asked.kind == kind && matches!(asked.verdict, Verdict::Stands));
-        match verdict {
-            Verdict::Lacking(why) => stands.for_each(|asked| asked.verdict = Verdict::Lacking(why.clone())),
-            Verdict::Unasked(why) => stands.for_each(|asked| asked.verdict = Verdict::Unasked(why.clone())),
-            Verdict::Stands | Verdict::Falls(_) | Verdict::Moot => {}
+        let stands = asked.iter_mut().filter(|asked| asked.kind == kind && matches!(asked.outcome, ProbeOutcome::Enforced));
+        match outcome {
+            ProbeOutcome::Unsupported(why) => stands.for_each(|asked| asked.outcome = ProbeOutcome::Unsupported(why.clone())),
+            ProbeOutcome::Failed(why) => stands.for_each(|asked| asked.outcome = ProbeOutcome::Failed(why.clone())),
+            ProbeOutcome::Enforced | ProbeOutcome::Obeyed(_) | ProbeOutcome::Unobservable => {}
         }
     }
     asked
 }
 
 /// One question.
-struct Trial<'a> {
-    lab: &'a Lab<'a>,
-    ground: &'a Ground,
+struct DeviationProbe<'a> {
+    context: &'a ProbeContext<'a>,
+    setup: &'a ProbeSetup,
     deviation: Deviation,
-    kind: Kind,
+    kind: RequestKind,
 }
 
-impl Trial<'_> {
-    async fn ask(&self) -> Result<Verdict, StoreError> {
-        let mut key = self.lab.key(&names::trial(self.kind, self.deviation));
+impl DeviationProbe<'_> {
+    async fn ask(&self) -> Result<ProbeOutcome, StoreError> {
+        let mut key = self.context.key(&probe_names::trial(self.kind, self.deviation));
         let response = match self.kind {
-            Kind::Put => self.put(&key).await?,
-            Kind::Preview => {
-                key = self.lab.preview(&key);
+            RequestKind::Put => self.put(&key).await?,
+            RequestKind::Preview => {
+                key = self.context.preview(&key);
                 self.put(&key).await?
             }
-            Kind::Part | Kind::AnyPart => self.part(&key).await?,
-            Kind::Create => self.create(&key).await?,
-            Kind::Complete => self.complete(&key).await?,
-            Kind::Form => return self.form(&key).await,
-            Kind::Get => {
-                let (at, ttl) = self.lab.life(self.life());
-                let url = self.lab.objects.presign_get(&self.ground.source, TYPE, "private", at, ttl)?.url;
-                let got = calm(self.lab.get(&self.changed(url), &[]).await?)?;
+            RequestKind::Part | RequestKind::AnyPart => self.part(&key).await?,
+            RequestKind::Create => self.create(&key).await?,
+            RequestKind::Complete => self.complete(&key).await?,
+            RequestKind::Form => return self.form(&key).await,
+            RequestKind::Get => {
+                let (at, ttl) = self.context.validity(self.validity());
+                let url = self.context.objects.presign_get(&self.setup.source, TYPE, "private", at, ttl)?.url;
+                let got = reject_outage(self.context.get(&self.changed(url), &[]).await?)?;
                 return Ok(match self.deviation {
                     Deviation::Nothing => taken(got.is_success(), &got),
                     _ => fell(got.is_success(), &got, "read"),
@@ -135,15 +143,15 @@ impl Trial<'_> {
         self.judge(&key, &response).await
     }
 
-    async fn judge(&self, key: &ObjectKey, response: &Response) -> Result<Verdict, StoreError> {
-        let stored = self.lab.read(key).await?;
+    async fn judge(&self, key: &ObjectKey, response: &Response) -> Result<ProbeOutcome, StoreError> {
+        let stored = self.context.read(key).await?;
         let keeps = |name: &str| !matches!(stored.header(name), "" | "0");
         Ok(match self.deviation {
             Deviation::Nothing => taken(response.is_success() && stored.is_success(), response),
             Deviation::CopySource => fell(stored.is_success() && stored.body == OTHER.as_slice(), response, "copied"),
-            Deviation::Acl | Deviation::Grant if self.ground.is_open => Verdict::Moot,
+            Deviation::Acl | Deviation::Grant if self.setup.is_open => ProbeOutcome::Unobservable,
             Deviation::Acl | Deviation::Grant => {
-                fell(self.lab.read_unsigned(key).await?.is_success(), response, "anyone may read it")
+                fell(self.context.read_unsigned(key).await?.is_success(), response, "anyone may read it")
             }
             Deviation::Metadata => fell(keeps("x-amz-meta-valet-check"), response, "kept"),
             Deviation::Tagging => {
@@ -161,13 +169,13 @@ impl Trial<'_> {
 
     /// Whether the object has tags. LocalStack leaves their count out of a GET where the bucket has versions.
     async fn has_tags(&self, key: &ObjectKey) -> Result<bool, StoreError> {
-        let url = self.lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[("tagging", "")] })?;
-        let listed = calm(self.lab.get(&url, &[]).await?)?;
+        let url = self.context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[("tagging", "")] })?;
+        let listed = reject_outage(self.context.get(&url, &[]).await?)?;
         Ok(listed.is_success() && String::from_utf8_lossy(&listed.body).contains("<Key>"))
     }
 
-    fn life(&self) -> Life {
-        if self.deviation == Deviation::Expired { Life::Over } else { Life::Now }
+    fn validity(&self) -> UrlValidity {
+        if self.deviation == Deviation::Expired { UrlValidity::Expired } else { UrlValidity::Current }
     }
 
     /// The URL as it is sent.
@@ -186,7 +194,7 @@ impl Trial<'_> {
     }
 
     fn added(&self) -> Vec<(&'static str, String)> {
-        self.deviation.headers(&self.lab.prober.source(&self.ground.source))
+        self.deviation.headers(&self.context.prober.source(&self.setup.source))
     }
 
     /// The deviating headers come last, and replace signed ones.
@@ -203,34 +211,34 @@ impl Trial<'_> {
             // Else it is left out.
             headers.push(("content-length", "0"));
         }
-        calm(self.lab.wire.send(method, &self.changed(url), &headers, body).await?)
+        reject_outage(self.context.wire.send(method, &self.changed(url), &headers, body).await?)
     }
 
     async fn put(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let (at, ttl) = self.lab.life(self.life());
+        let (at, ttl) = self.context.validity(self.validity());
         if self.deviation == Deviation::Length {
             // Without a checksum, which would refuse other bytes as well.
             let length = BODY.len().to_string();
             let headers = [("content-length", length.as_str())];
-            let url = self.lab.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &[] })?;
+            let url = self.context.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &[] })?;
             return self.send(Method::PUT, url, &[], self.body()).await;
         }
-        let put = self.lab.objects.presign_put_as(Sealing::Plain, key, new_object(BODY), at, ttl)?;
+        let put = self.context.objects.presign_put_as(Sealing::Plain, key, new_object(BODY), at, ttl)?;
         self.send(Method::PUT, put.signed.url, &put.headers, self.body()).await
     }
 
     async fn part(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let (at, ttl) = self.lab.life(self.life());
-        let upload = self.lab.prober.begin(key, false).await?;
+        let (at, ttl) = self.context.validity(self.validity());
+        let upload = self.context.prober.begin(key, false).await?;
         let sent = async {
-            let url = if self.kind == Kind::AnyPart {
-                self.lab.objects.presign_any_part((key, &upload), 1, at, ttl)?.url
+            let url = if self.kind == RequestKind::AnyPart {
+                self.context.objects.presign_any_part((key, &upload), 1, at, ttl)?.url
             } else {
                 let part = NewPart { number: 1, length: BODY.len() as u64, sha256: None };
-                self.lab.objects.presign_part((key, &upload), part, at, ttl)?.signed.url
+                self.context.objects.presign_part((key, &upload), part, at, ttl)?.signed.url
             };
             // A copy has no body: stores differ in what they make of one, and of a copy without a range.
-            let is_bare = self.kind == Kind::AnyPart && self.deviation == Deviation::CopySource;
+            let is_bare = self.kind == RequestKind::AnyPart && self.deviation == Deviation::CopySource;
             let body = if is_bare { Bytes::new() } else { self.body() };
             let mut response = self.send(Method::PUT, url.clone(), &[], body).await?;
             if self.deviation == Deviation::CopySource && !response.is_success() {
@@ -246,8 +254,8 @@ impl Trial<'_> {
     }
 
     async fn create(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let (at, ttl) = self.lab.life(self.life());
-        let url = self.lab.objects.presign_multipart_call(key, MultipartCall::Create, at, ttl)?.url;
+        let (at, ttl) = self.context.validity(self.validity());
+        let url = self.context.objects.presign_multipart_call(key, MultipartCall::Create, at, ttl)?.url;
         let response = self.send(Method::POST, url, &[], Bytes::new()).await?;
         let text = String::from_utf8_lossy(&response.body);
         let opened = text.split_once("<UploadId>").and_then(|(_, rest)| rest.split_once('<'));
@@ -262,14 +270,14 @@ impl Trial<'_> {
     }
 
     async fn complete(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let (at, ttl) = self.lab.life(self.life());
-        let upload = self.lab.prober.begin(key, false).await?;
+        let (at, ttl) = self.context.validity(self.validity());
+        let upload = self.context.prober.begin(key, false).await?;
         let sent = async {
             self.put_part(key, &upload).await?;
-            let etag = self.lab.prober.parts(key, &upload).await?.unwrap_or_default().pop().map(|part| part.etag);
+            let etag = self.context.prober.parts(key, &upload).await?.unwrap_or_default().pop().map(|part| part.etag);
             let part = format!("<Part><PartNumber>1</PartNumber><ETag>{}</ETag></Part>", etag.unwrap_or_default());
             let body = format!("<CompleteMultipartUpload>{part}</CompleteMultipartUpload>");
-            let url = self.lab.objects.presign_multipart_call(key, MultipartCall::Complete(&upload), at, ttl)?.url;
+            let url = self.context.objects.presign_multipart_call(key, MultipartCall::Complete(&upload), at, ttl)?.url;
             self.send(Method::POST, url, &[], body.into()).await
         };
         let sent = sent.await;
@@ -279,39 +287,39 @@ impl Trial<'_> {
 
     /// A part as it should be.
     async fn put_part(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
-        let (at, ttl) = self.lab.life(Life::Now);
-        let url = self.lab.objects.presign_any_part((key, upload), 1, at, ttl)?.url;
-        calm(self.lab.wire.send(Method::PUT, &url, &[], Bytes::from_static(BODY)).await?).map(drop)
+        let (at, ttl) = self.context.validity(UrlValidity::Current);
+        let url = self.context.objects.presign_any_part((key, upload), 1, at, ttl)?.url;
+        reject_outage(self.context.wire.send(Method::PUT, &url, &[], Bytes::from_static(BODY)).await?).map(drop)
     }
 
     /// Makes the part an object, if there is one.
     async fn finish(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
-        if let Some(part) = self.lab.prober.parts(key, upload).await?.unwrap_or_default().first() {
-            self.lab.prober.complete_once(key, upload, &part.etag).await?;
+        if let Some(part) = self.context.prober.parts(key, upload).await?.unwrap_or_default().first() {
+            self.context.prober.complete_once(key, upload, &part.etag).await?;
         }
         Ok(())
     }
 
     async fn abort_unfinished(&self, key: &ObjectKey, upload: &str) {
-        if let Err(error) = self.lab.prober.abort(key, upload).await {
+        if let Err(error) = self.context.prober.abort(key, upload).await {
             tracing::warn!(%error, "failed to abort a multipart upload of this check");
         }
     }
 
     /// The deviation as a field, then as a header of the request: stores obey the one or the other.
-    async fn form(&self, key: &ObjectKey) -> Result<Verdict, StoreError> {
-        let life = self.life();
+    async fn form(&self, key: &ObjectKey) -> Result<ProbeOutcome, StoreError> {
+        let life = self.validity();
         let fields: Vec<_> = self.added().into_iter().map(as_field).collect();
-        let form = self.lab.signed_form(key, life)?;
-        let response = calm(send_form(self.lab, &form, &fields, &[], Some(self.deviation)).await?)?;
+        let form = self.context.signed_form(key, life)?;
+        let response = reject_outage(send_form(self.context, &form, &fields, &[], Some(self.deviation)).await?)?;
         let by_field = self.judge(key, &response).await?;
         let has_header = self.deviation.headers("").iter().any(|(name, _)| name.starts_with("x-amz-"));
-        if !has_header || matches!(by_field, Verdict::Falls(_)) {
+        if !has_header || matches!(by_field, ProbeOutcome::Obeyed(_)) {
             return Ok(by_field);
         }
-        let key = self.lab.by_header(key);
-        let form = self.lab.signed_form(&key, life)?;
-        let response = calm(send_form(self.lab, &form, &[], &self.added(), Some(self.deviation)).await?)?;
+        let key = self.context.by_header(key);
+        let form = self.context.signed_form(&key, life)?;
+        let response = reject_outage(send_form(self.context, &form, &[], &self.added(), Some(self.deviation)).await?)?;
         self.judge(&key, &response).await
     }
 }
@@ -329,7 +337,7 @@ fn as_field((name, value): (&'static str, String)) -> (&'static str, String) {
 
 /// Sends a form with [`BODY`], as a browser does: the signed fields, then the file.
 pub(super) async fn send_form(
-    lab: &Lab<'_>,
+    context: &ProbeContext<'_>,
     form: &SignedForm,
     fields: &[(&'static str, String)],
     headers: &[(&'static str, String)],
@@ -355,7 +363,7 @@ pub(super) async fn send_form(
     let kind = format!("multipart/form-data; boundary={BOUNDARY}");
     let mut all = vec![("content-type", kind.as_str())];
     all.extend(headers.iter().map(|(name, value)| (*name, value.as_str())));
-    lab.wire.send(Method::POST, &form.url, &all, body.into()).await
+    context.wire.send(Method::POST, &form.url, &all, body.into()).await
 }
 
 fn tamper(text: &mut String) {
@@ -364,10 +372,10 @@ fn tamper(text: &mut String) {
 }
 
 /// For a request as it was signed.
-fn taken(taken: bool, response: &Response) -> Verdict {
-    if taken { Verdict::Stands } else { Verdict::Lacking(response.said()) }
+fn taken(taken: bool, response: &Response) -> ProbeOutcome {
+    if taken { ProbeOutcome::Enforced } else { ProbeOutcome::Unsupported(response.said()) }
 }
 
-fn fell(obeyed: bool, response: &Response, what: &str) -> Verdict {
-    if obeyed { Verdict::Falls(format!("{}, {what}", response.said())) } else { Verdict::Stands }
+fn fell(obeyed: bool, response: &Response, what: &str) -> ProbeOutcome {
+    if obeyed { ProbeOutcome::Obeyed(format!("{}, {what}", response.said())) } else { ProbeOutcome::Enforced }
 }

@@ -10,28 +10,28 @@ use serde_json::{Number, Value};
 use time::OffsetDateTime;
 
 use super::TokenError;
-use crate::{config, domain::account_deletion::REMEMBERED, model::Email};
+use crate::{config, domain::account_deletion::DELETION_MEMORY, model::Email};
 
 /// How far the provider's clock and ours may be apart, in seconds.
 pub const LEEWAY: i64 = 30;
 /// The oldest token that is taken, in seconds, whatever its `exp` says: it is remembered for as long, and a provider's clock
 /// ahead of ours, that a user was deleted, whom an older token would make anew.
-const MAX_AGE: i64 = REMEMBERED.as_secs().cast_signed() - LEEWAY;
+const MAX_AGE: i64 = DELETION_MEMORY.as_secs().cast_signed() - LEEWAY;
 /// Keys of one provider that are kept.
-const MOST_KEYS: usize = 100;
+const MAX_KEYS: usize = 100;
 /// OpenID Connect Core section 2.
 const MAX_SUBJECT: usize = 255;
 
 /// A key, as a token names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeyName {
+pub struct KeyId {
     kid: String,
     algorithm: Algorithm,
 }
 
-impl KeyName {
+impl KeyId {
     /// The name in this header, if its algorithm is one of a provider's.
-    pub(super) fn of(header: &jsonwebtoken::Header) -> Option<Self> {
+    pub(super) fn from_header(header: &jsonwebtoken::Header) -> Option<Self> {
         let known = matches!(header.alg, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
         known.then(|| header.kid.clone().map(|kid| Self { kid, algorithm: header.alg })).flatten()
     }
@@ -51,7 +51,7 @@ pub struct Identity {
 }
 
 /// A provider's keys for verifying.
-pub struct ProviderKeys(Vec<(KeyName, DecodingKey)>);
+pub struct ProviderKeys(Vec<(KeyId, DecodingKey)>);
 
 impl fmt::Debug for ProviderKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -62,17 +62,17 @@ impl fmt::Debug for ProviderKeys {
 /// A document that holds no key that can be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("its keys (jwks_uri): none is an RS256, ES256 or EdDSA key with a kid")]
-pub struct NoKeys;
+pub struct NoUsableKeys;
 
 /// RFC 7517 section 5: what is not understood is skipped, key by key.
 #[derive(Deserialize)]
-struct Set {
+struct JwkSet {
     keys: Vec<Value>,
 }
 
 /// RFC 7517, RFC 7518 section 6, RFC 8037 section 2.
 #[derive(Deserialize)]
-struct Key {
+struct Jwk {
     kid: String,
     kty: String,
     alg: Option<String>,
@@ -86,9 +86,9 @@ struct Key {
     y: Option<String>,
 }
 
-impl Key {
+impl Jwk {
     /// `None` when it is for something else, of another kind, or malformed.
-    fn read(self) -> Option<(KeyName, DecodingKey)> {
+    fn into_key(self) -> Option<(KeyId, DecodingKey)> {
         let verifies = self.key_ops.is_none_or(|all| all.iter().any(|one| one == "verify"));
         if !verifies || self.purpose.is_some_and(|purpose| purpose != "sig") {
             return None;
@@ -118,13 +118,13 @@ impl Key {
             _ => return None,
         };
         let fits = self.alg.is_none_or(|alg| names.contains(&alg.as_str()));
-        fits.then_some((KeyName { kid: self.kid, algorithm }, key))
+        fits.then_some((KeyId { kid: self.kid, algorithm }, key))
     }
 }
 
 /// The claims that are read; others are ignored.
 #[derive(Deserialize)]
-struct Claims {
+struct ProviderClaims {
     iss: String,
     sub: String,
     exp: Number,
@@ -150,12 +150,12 @@ impl ProviderKeys {
     /// Those keys of the set that can be used here.
     ///
     /// # Errors
-    /// [`NoKeys`] when there is none.
-    pub fn read(document: &[u8]) -> Result<Self, NoKeys> {
-        let set: Set = serde_json::from_slice(document).map_err(|_| NoKeys)?;
-        let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Key>(key).ok()?.read());
-        let keys: Vec<_> = keys.take(MOST_KEYS).collect();
-        if keys.is_empty() { Err(NoKeys) } else { Ok(Self(keys)) }
+    /// [`NoUsableKeys`] when there is none.
+    pub fn parse(document: &[u8]) -> Result<Self, NoUsableKeys> {
+        let set: JwkSet = serde_json::from_slice(document).map_err(|_| NoUsableKeys)?;
+        let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()?.into_key());
+        let keys: Vec<_> = keys.take(MAX_KEYS).collect();
+        if keys.is_empty() { Err(NoUsableKeys) } else { Ok(Self(keys)) }
     }
 
     /// How many there are.
@@ -166,8 +166,8 @@ impl ProviderKeys {
 
     /// Whether the key is among them.
     #[must_use]
-    pub fn has(&self, name: &KeyName) -> bool {
-        self.0.iter().any(|(known, _)| known == name)
+    pub fn has(&self, id: &KeyId) -> bool {
+        self.0.iter().any(|(known, _)| known == id)
     }
 
     /// Returns the user of this token, if this provider issued it for this service and it has not expired.
@@ -177,21 +177,21 @@ impl ProviderKeys {
     pub fn verify(
         &self,
         token: &str,
-        name: &KeyName,
+        id: &KeyId,
         provider: &config::Provider,
         now: OffsetDateTime,
     ) -> Result<Identity, TokenError> {
-        let (_, key) = self.0.iter().find(|(known, _)| known == name).ok_or(TokenError::Invalid)?;
-        let mut validation = Validation::new(name.algorithm);
+        let (_, key) = self.0.iter().find(|(known, _)| known == id).ok_or(TokenError::Invalid)?;
+        let mut validation = Validation::new(id.algorithm);
         // The claims are judged here, by the caller's clock.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
-        let decoded = jsonwebtoken::decode::<Claims>(token, key, &validation).map_err(|_| TokenError::Invalid)?;
+        let decoded = jsonwebtoken::decode::<ProviderClaims>(token, key, &validation).map_err(|_| TokenError::Invalid)?;
         if !is_for_access(decoded.header.typ.as_deref()) {
             return Err(TokenError::Invalid);
         }
-        decoded.claims.judge(provider, now.unix_timestamp())
+        decoded.claims.verify(provider, now.unix_timestamp())
     }
 }
 
@@ -202,8 +202,8 @@ fn is_for_access(typ: Option<&str>) -> bool {
     matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
 }
 
-impl Claims {
-    fn judge(self, provider: &config::Provider, now: i64) -> Result<Identity, TokenError> {
+impl ProviderClaims {
+    fn verify(self, provider: &config::Provider, now: i64) -> Result<Identity, TokenError> {
         let (exp, iat) = (seconds(&self.exp), seconds(&self.iat));
         let (exp, iat) = exp.zip(iat).ok_or(TokenError::Invalid)?;
         let nbf = self.nbf.as_ref().map(|nbf| seconds(nbf).ok_or(TokenError::Invalid)).transpose()?;

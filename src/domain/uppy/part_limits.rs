@@ -1,7 +1,7 @@
 //! The bytes of parts whose length no URL signs: summed before more of them are signed, and by the sweeper while a URL lives.
 //!
 //! S3 takes up to 5 GiB by each such URL. What lies in the bucket for an upload is never more than its reservation and what its
-//! client sends between two looks: [`SIGNED_BETWEEN`] URLs or [`SEEN_FOR`], whichever comes first, as long as it asks for URLs,
+//! client sends between two checks: [`MAX_URLS_PER_CHECK`] URLs or [`CHECK_TTL`], whichever comes first, as long as it asks for URLs,
 //! and a minute of the sweeper's when it does not. Above the reservation the upload is rejected and its parts are aborted, which
 //! ends every URL of them.
 
@@ -14,78 +14,79 @@ use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 
 use crate::{
-    domain::{Valet, multipart::PartsError, recent::Recent},
+    domain::{Valet, generational_cache::GenerationalCache, multipart::PartsError},
     model::{Image, ImageId, ImageState, Loose, Rejection},
     store::StoreError,
 };
 
-/// The longest life of a URL for a part of any length. S3 looks at it when a transfer begins.
+/// The longest life of a URL for a part of any length. S3 checks at it when a transfer begins.
 pub(super) const PART_URL_TTL: Duration = Duration::from_secs(15 * 60);
-/// URLs that are signed for an upload between two looks at its parts.
-const SIGNED_BETWEEN: u32 = 16;
-/// How long a look counts.
-const SEEN_FOR: Duration = Duration::from_secs(10);
+/// URLs that are signed for an upload between two checks at its parts.
+const MAX_URLS_PER_CHECK: u32 = 16;
+/// How long a check counts.
+const CHECK_TTL: Duration = Duration::from_secs(10);
 /// Open uploads of one key whose parts are summed. No client of ours opens as many.
-const MOST_OPEN: usize = 100;
+const MAX_OPEN_UPLOADS: usize = 100;
 /// Listings at once.
 const AT_ONCE: usize = 8;
-/// Uploads whose last look is remembered.
-const REMEMBERED: usize = 10_000;
+/// Uploads whose last check is remembered.
+const CAPACITY: usize = 10_000;
 
 /// When this server last looked at the parts of an upload, and how many URLs it has signed since.
 #[derive(Debug, Clone, Copy)]
-struct Look {
+struct PartCheck {
     at: Instant,
     signed: u32,
 }
 
-/// The latest looks of this server.
+/// The latest checks of this server.
 #[derive(Debug)]
-pub(in crate::domain) struct Looks(Mutex<Recent<ImageId, Look>>);
+pub(in crate::domain) struct PartChecks(Mutex<GenerationalCache<ImageId, PartCheck>>);
 
-impl Default for Looks {
+impl Default for PartChecks {
     fn default() -> Self {
-        Self(Mutex::new(Recent::new(REMEMBERED)))
+        Self(Mutex::new(GenerationalCache::new(CAPACITY)))
     }
 }
 
-impl Looks {
+impl PartChecks {
     /// Counts URLs that are about to be signed. `false` when the parts are to be looked at first.
     fn allow(&self, image: ImageId, urls: usize) -> bool {
         let urls = u32::try_from(urls).unwrap_or(u32::MAX);
-        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(look) = looks.get(image) else { return false };
-        // The first of a look may be any number: they are asked for in one call.
-        let allowed = look.at.elapsed() < SEEN_FOR && (look.signed == 0 || look.signed.saturating_add(urls) <= SIGNED_BETWEEN);
+        let mut checks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(check) = checks.get(image) else { return false };
+        // The first of a check may be any number: they are asked for in one call.
+        let allowed =
+            check.at.elapsed() < CHECK_TTL && (check.signed == 0 || check.signed.saturating_add(urls) <= MAX_URLS_PER_CHECK);
         if allowed {
-            looks.insert(image, Look { signed: look.signed.saturating_add(urls), ..look });
+            checks.insert(image, PartCheck { signed: check.signed.saturating_add(urls), ..check });
         }
         allowed
     }
 
     fn note(&self, image: ImageId, signed: usize) {
         let signed = u32::try_from(signed).unwrap_or(u32::MAX);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(image, Look { at: Instant::now(), signed });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(image, PartCheck { at: Instant::now(), signed });
     }
 }
 
 impl Valet {
-    /// Looks at the parts of an upload before `urls` more are signed, unless this server did so a moment ago. Each listing counts
+    /// PartChecks at the parts of an upload before `urls` more are signed, unless this server did so a moment ago. Each listing counts
     /// as a call to S3 of the user's.
     ///
     /// # Errors
     /// [`PartsError::Rejected`] when they are more than was reserved; [`PartsError::Throttled`].
-    pub(super) async fn bound_parts(&self, image: &Image, urls: usize, now: OffsetDateTime) -> Result<(), PartsError> {
-        if self.part_looks.allow(image.id, urls) {
+    pub(super) async fn enforce_reservation(&self, image: &Image, urls: usize, now: OffsetDateTime) -> Result<(), PartsError> {
+        if self.part_checks.allow(image.id, urls) {
             return Ok(());
         }
-        self.throttle.s3(image.user, 1)?;
-        let open = self.uploads_at(image).await?;
-        self.throttle.s3(image.user, u32::try_from(open.len()).unwrap_or(u32::MAX))?;
+        self.throttle.count_s3_calls(image.user, 1)?;
+        let open = self.open_upload_ids(image).await?;
+        self.throttle.count_s3_calls(image.user, u32::try_from(open.len()).unwrap_or(u32::MAX))?;
         if self.reject_overfull_of(image, open, now).await? {
             return Err(PartsError::Rejected(Rejection::ObjectMismatch));
         }
-        self.part_looks.note(image.id, urls);
+        self.part_checks.note(image.id, urls);
         Ok(())
     }
 
@@ -95,7 +96,7 @@ impl Valet {
         if image.upload.loose != Some(Loose::Parts) {
             return Ok(false);
         }
-        let open = self.uploads_at(image).await?;
+        let open = self.open_upload_ids(image).await?;
         self.reject_overfull_of(image, open, now).await
     }
 
@@ -110,7 +111,7 @@ impl Valet {
     }
 
     /// S3's names of the uploads that are open at the image's key.
-    async fn uploads_at(&self, image: &Image) -> Result<Vec<String>, StoreError> {
+    async fn open_upload_ids(&self, image: &Image) -> Result<Vec<String>, StoreError> {
         let listed = self.objects.open_uploads(&image.key).await?;
         let mut ids = listed.map(|open| open.ids).unwrap_or_default();
         ids.extend(image.upload_id.clone());
@@ -121,7 +122,7 @@ impl Valet {
 
     /// Bytes of all parts of these uploads at the image's key; counted no further than above `enough`.
     async fn bytes_in_parts(&self, image: &Image, ids: Vec<String>, enough: u64) -> Result<u64, StoreError> {
-        if ids.len() > MOST_OPEN {
+        if ids.len() > MAX_OPEN_UPLOADS {
             return Ok(u64::MAX);
         }
         let sum = |id: String| {
@@ -149,13 +150,13 @@ mod tests {
 
     #[test]
     fn a_look_lasts_for_a_few_urls() {
-        let (looks, image) = (Looks::default(), ImageId::new());
-        assert!(!looks.allow(image, 1), "never looked at");
-        looks.note(image, 1);
-        assert!((1..16).all(|_| looks.allow(image, 1)));
-        assert!(!looks.allow(image, 1));
-        looks.note(image, 1000);
-        assert!(!looks.allow(image, 1), "a batch is a look of its own");
-        assert!(!looks.allow(ImageId::new(), 1), "another's");
+        let (checks, image) = (PartChecks::default(), ImageId::new());
+        assert!(!checks.allow(image, 1), "never looked at");
+        checks.note(image, 1);
+        assert!((1..16).all(|_| checks.allow(image, 1)));
+        assert!(!checks.allow(image, 1));
+        checks.note(image, 1000);
+        assert!(!checks.allow(image, 1), "a batch is a check of its own");
+        assert!(!checks.allow(ImageId::new(), 1), "another's");
     }
 }

@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Answer, holds, names::is_name};
+use super::{Answer, holds, probe_names::is_name};
 use crate::{
     model::{ContentType, ObjectKey, Sha256},
     signer::{Presigned, Request, SignedForm},
@@ -28,12 +28,12 @@ use crate::{
 
 /// All that is written lies under here.
 const PREFIX: &str = "check/";
-/// What an earlier check left is removed when it is this old: no check asks longer than [`super::LONGEST`].
-const STALE: Duration = Duration::from_secs(15 * 60);
+/// What an earlier check left is removed when it is this old: no check asks longer than [`super::CHECK_DEADLINE`].
+const STALE_AGE: Duration = Duration::from_secs(15 * 60);
 /// The end of the key of a second request.
-const HEADER: &str = "-header";
+const HEADER_SUFFIX: &str = "-header";
 /// Objects that are removed at once.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT: usize = 8;
 /// The life of the URLs that are to work.
 const TTL: Duration = Duration::from_secs(5 * 60);
 /// The bytes that are uploaded, and others of the same length.
@@ -43,7 +43,7 @@ pub(super) const OTHER: &[u8; 48] = b"other bytes than those the URL was signed 
 pub(super) const TYPE: ContentType = ContentType::Png;
 
 /// A bucket under examination.
-pub(super) struct Lab<'a> {
+pub(super) struct ProbeContext<'a> {
     pub objects: &'a Objects,
     pub prober: Prober<'a>,
     pub wire: Wire,
@@ -62,11 +62,11 @@ pub(super) struct Put {
 
 /// When a URL works.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum UrlValidity {
     /// As long as the check takes.
-    Now,
+    Current,
     /// For a second, an hour ago.
-    Over,
+    Expired,
 }
 
 impl Put {
@@ -75,7 +75,7 @@ impl Put {
     }
 }
 
-impl<'a> Lab<'a> {
+impl<'a> ProbeContext<'a> {
     pub fn new(objects: &'a Objects, wire: Wire, now: OffsetDateTime) -> Self {
         Self {
             objects,
@@ -87,7 +87,7 @@ impl<'a> Lab<'a> {
         }
     }
 
-    /// Returns the key of a probe of this name, which is one of those that [`Lab::clean`] removes.
+    /// Returns the key of a probe of this name, which is one of those that [`ProbeContext::clean`] removes.
     pub fn key(&self, name: &str) -> ObjectKey {
         debug_assert!(is_name(name), "a probe has no known name: {name}");
         self.named(ObjectKey::stored(format!("{}{name}", self.run)))
@@ -100,7 +100,7 @@ impl<'a> Lab<'a> {
 
     /// Returns the key of a probe's second request, which deviates by a header.
     pub fn by_header(&self, key: &ObjectKey) -> ObjectKey {
-        self.named(ObjectKey::stored(format!("{key}{HEADER}")))
+        self.named(ObjectKey::stored(format!("{key}{HEADER_SUFFIX}")))
     }
 
     fn named(&self, key: ObjectKey) -> ObjectKey {
@@ -115,10 +115,10 @@ impl<'a> Lab<'a> {
     }
 
     /// When a URL of this life is signed, and for how long.
-    pub fn life(&self, life: Life) -> (OffsetDateTime, Duration) {
+    pub fn validity(&self, life: UrlValidity) -> (OffsetDateTime, Duration) {
         match life {
-            Life::Now => (self.now, TTL),
-            Life::Over => (self.now - Duration::from_secs(60 * 60), Duration::from_secs(1)),
+            UrlValidity::Current => (self.now, TTL),
+            UrlValidity::Expired => (self.now - Duration::from_secs(60 * 60), Duration::from_secs(1)),
         }
     }
 
@@ -126,12 +126,12 @@ impl<'a> Lab<'a> {
     pub async fn put(&self, key: &ObjectKey, deviate: impl FnOnce(&mut Put)) -> Result<Response, StoreError> {
         let mut put = self.presigned_put(key, BODY)?;
         deviate(&mut put);
-        calm(self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?)
+        reject_outage(self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?)
     }
 
     /// The form that Uppy gets, for [`BODY`].
-    pub fn signed_form(&self, key: &ObjectKey, life: Life) -> Result<SignedForm, StoreError> {
-        let (at, ttl) = self.life(life);
+    pub fn signed_form(&self, key: &ObjectKey, life: UrlValidity) -> Result<SignedForm, StoreError> {
+        let (at, ttl) = self.validity(life);
         self.objects.sign_form(key, (TYPE, u64::try_from(BODY.len()).unwrap_or(0)), at, ttl)
     }
 
@@ -157,13 +157,15 @@ impl<'a> Lab<'a> {
 
     /// Reads the object with a signed GET. HEAD needs one more permission.
     pub async fn read(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        calm(self.get(&self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?)
+        reject_outage(
+            self.get(&self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?,
+        )
     }
 
     /// Reads the object without a signature.
     pub async fn read_unsigned(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let url = self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
-        calm(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
+        reject_outage(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
     }
 
     /// Whether the store refused, by a 4xx and by keeping nothing.
@@ -177,7 +179,7 @@ impl<'a> Lab<'a> {
     pub async fn clean(&self) -> Result<Answer, StoreError> {
         let mut next = None;
         // Objects have the store's time.
-        let stale = self.now + self.objects.clock_ahead() - STALE;
+        let stale = self.now + self.objects.clock_ahead() - STALE_AGE;
         loop {
             let page = match self.objects.list_page(PREFIX, next).await {
                 Ok(page) => page,
@@ -201,7 +203,7 @@ impl<'a> Lab<'a> {
     /// Aborts the uploads in parts that this check opened, and those that checks that died have left open.
     async fn abort_uploads(&self) -> Result<(), StoreError> {
         // Uploads have the store's time, too.
-        let stale = self.now + self.objects.clock_ahead() - STALE;
+        let stale = self.now + self.objects.clock_ahead() - STALE_AGE;
         let mut next = None;
         while let Some(page) = self.objects.upload_page(PREFIX, next).await? {
             let is_stale = |upload: &ListedUpload| upload.initiated < stale && is_probe(&upload.key);
@@ -211,7 +213,7 @@ impl<'a> Lab<'a> {
                 let (key, id) = (upload.key.clone(), upload.id.clone());
                 async move { self.objects.abort_multipart(&key, &id).await }
             };
-            stream::iter(&ours).map(Ok).try_for_each_concurrent(AT_ONCE, abort).await?;
+            stream::iter(&ours).map(Ok).try_for_each_concurrent(MAX_CONCURRENT, abort).await?;
             next = page.next;
             if next.is_none() {
                 break;
@@ -231,7 +233,10 @@ impl<'a> Lab<'a> {
     }
 
     async fn purge(&self, keys: &[ObjectKey]) -> Result<(), StoreError> {
-        stream::iter(keys).map(Ok).try_for_each_concurrent(AT_ONCE, |key| async { self.objects.purge(key).await.map(drop) }).await
+        stream::iter(keys)
+            .map(Ok)
+            .try_for_each_concurrent(MAX_CONCURRENT, |key| async { self.objects.purge(key).await.map(drop) })
+            .await
     }
 }
 
@@ -242,7 +247,7 @@ fn is_probe(key: &ObjectKey) -> bool {
     let is_run = Uuid::try_parse(run).is_ok_and(|id| id.get_version_num() == 4 && id.hyphenated().to_string() == run);
     // Trials of a preview and of a form write under keys made of the probe's.
     let is_of = |end| name.strip_suffix(end).is_some_and(is_name);
-    is_run && (is_name(name) || is_of("-preview") || is_of(HEADER))
+    is_run && (is_name(name) || is_of("-preview") || is_of(HEADER_SUFFIX))
 }
 
 /// The answer, unless it is that of a store in trouble, which has neither obeyed nor refused anything: that of an overloaded one
@@ -250,7 +255,7 @@ fn is_probe(key: &ObjectKey) -> bool {
 ///
 /// # Errors
 /// [`StoreError::Objects`] for such an answer.
-pub(super) fn calm(response: Response) -> Result<Response, StoreError> {
+pub(super) fn reject_outage(response: Response) -> Result<Response, StoreError> {
     if matches!(response.status, 408 | 429 | 500 | 502..600) {
         return Err(StoreError::Objects { operation: "presigned request", reason: response.said() });
     }

@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use super::recent::Recent;
+use super::generational_cache::GenerationalCache;
 use crate::model::UserId;
 
 /// Users that are remembered.
@@ -13,15 +13,15 @@ const CAPACITY: usize = 10_000;
 
 /// When a call for a user was given up last.
 #[derive(Debug)]
-pub struct Silences(Mutex<Recent<UserId, Instant>>);
+pub struct RecentTimeouts(Mutex<GenerationalCache<UserId, Instant>>);
 
-impl Default for Silences {
+impl Default for RecentTimeouts {
     fn default() -> Self {
-        Self(Mutex::new(Recent::new(CAPACITY)))
+        Self(Mutex::new(GenerationalCache::new(CAPACITY)))
     }
 }
 
-impl Silences {
+impl RecentTimeouts {
     /// A call for this user was given up.
     pub fn record(&self, user: UserId, now: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(user, now);
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn only_those_who_waited_meanwhile_are_spared() {
-        let (silences, ada, bob) = (Silences::default(), UserId::new(), UserId::new());
+        let (silences, ada, bob) = (RecentTimeouts::default(), UserId::new(), UserId::new());
         let (before, at) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         silences.record(ada, at);
         assert!(silences.any_since(ada, before) && !silences.any_since(ada, at) && !silences.any_since(bob, before));

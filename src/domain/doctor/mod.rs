@@ -5,15 +5,15 @@
 //! a parameter everywhere.
 
 mod database;
-mod kinds;
-mod lab;
+mod deviation_probes;
 mod multipart;
-mod names;
 mod objects;
+mod probe_context;
+mod probe_matrix;
+mod probe_names;
 mod report;
 pub mod rules;
 mod settings;
-mod trial;
 mod unsigned;
 mod uploads;
 
@@ -23,11 +23,11 @@ use time::OffsetDateTime;
 
 pub use report::{Answer, Finding, Report, Rule, Severity, Verdict};
 
-use self::lab::Lab;
+use self::probe_context::ProbeContext;
 use super::{
     deployment::{self, PairError},
-    finalize::{Guarantees, Unsigned},
-    provider::fetch_keys,
+    identity_provider::fetch_keys,
+    store_capabilities::{StoreCapabilities, UnsignedHeaders},
 };
 use crate::{
     config::{Config, Problems},
@@ -40,10 +40,10 @@ use crate::{
 };
 
 /// Two clocks that differ by more than this do not agree. A `Date` header counts in whole seconds.
-const SKEW: Duration = Duration::from_secs(30);
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
 /// The longest a check asks: what it wrote is then old enough for the next one to remove.
-const LONGEST: Duration = Duration::from_secs(10 * 60);
+const CHECK_DEADLINE: Duration = Duration::from_secs(10 * 60);
 
 /// Actions besides probing.
 #[derive(Debug, Clone, Copy, Default)]
@@ -173,18 +173,18 @@ async fn examine_bucket(
     report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
     report.add(&rules::BUCKET, Answer::Yes(config.s3.bucket.to_string()));
     report.add(&rules::REGION, region_answer(reached));
-    let lab = Lab::new(&reached.objects, reached.wire.clone(), OffsetDateTime::now_utc());
+    let context = ProbeContext::new(&reached.objects, reached.wire.clone(), OffsetDateTime::now_utc());
     let cut_short = tokio::select! {
-        () = ask(&lab, config, options, report) => None,
+        () = ask(&context, config, options, report) => None,
         () = stop => Some("the check was interrupted"),
-        () = tokio::time::sleep(LONGEST) => Some("the check took too long"),
+        () = tokio::time::sleep(CHECK_DEADLINE) => Some("the check took too long"),
     };
     report.cut_short = cut_short;
-    report.add(&rules::CLEAN, settled(lab.clean().await));
+    report.add(&rules::CLEAN, settled(context.clean().await));
 }
 
-async fn ask(lab: &Lab<'_>, config: &Config, options: Options, report: &mut Report) {
-    let retention = lab.prober.default_retention().await;
+async fn ask(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
+    let retention = context.prober.default_retention().await;
     let is_retained = matches!(retention, Ok(Setting::Set(_)));
     report.add(
         &rules::RETENTION,
@@ -200,11 +200,11 @@ async fn ask(lab: &Lab<'_>, config: &Config, options: Options, report: &mut Repo
         return;
     }
     if options.fix {
-        settings::fix(lab, config, options.loopback, report).await;
+        settings::fix(context, config, options.loopback, report).await;
     }
-    uploads::examine(lab, config.uploads.max_bytes, report).await;
-    multipart::examine(lab, report).await;
-    settings::examine(lab, config, options.loopback, report).await;
+    uploads::examine(context, config.uploads.max_bytes, report).await;
+    multipart::examine(context, report).await;
+    settings::examine(context, config, options.loopback, report).await;
 }
 
 fn region_answer(reached: &Reached) -> Answer {
@@ -228,34 +228,42 @@ fn details(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {
     told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
-/// What the store does about requests that are not as they were signed, asked at its inner address and by the same questions.
-/// Asking takes no longer than `within`, and so does cleaning up.
+/// Probes how the store treats requests that deviate from their signature, through its internal endpoint and with the same
+/// probes as [`run`]. Probing takes at most `deadline`, and so does removing its objects.
 ///
 /// # Errors
-/// [`StoreError`] when nothing was found out: a store that refuses everything holds to nothing.
-pub async fn guarantees(objects: &Objects, now: OffsetDateTime, within: Duration) -> Result<Guarantees, StoreError> {
-    try_out(objects, now, within, async |lab| uploads::guarantees(lab).await).await
-}
-
-/// The part of [`guarantees`] that decides which uploads are issued.
-///
-/// # Errors
-/// [`StoreError`] when nothing was found out.
-pub async fn unsigned_headers(objects: &Objects, now: OffsetDateTime, within: Duration) -> Result<Unsigned, StoreError> {
-    try_out(objects, now, within, async |lab| unsigned::unsigned(lab).await).await
-}
-
-async fn try_out<T>(
+/// [`StoreError`] when the probes have no result: a store that refuses every request proves nothing.
+pub async fn probe_capabilities(
     objects: &Objects,
     now: OffsetDateTime,
-    within: Duration,
-    ask: impl AsyncFnOnce(&Lab<'_>) -> Result<T, StoreError>,
+    deadline: Duration,
+) -> Result<StoreCapabilities, StoreError> {
+    probe_within(objects, now, deadline, async |context| uploads::probe_capabilities(context).await).await
+}
+
+/// Runs the part of [`probe_capabilities`] that decides which uploads are issued.
+///
+/// # Errors
+/// [`StoreError`] when the probes have no result.
+pub async fn probe_unsigned_headers(
+    objects: &Objects,
+    now: OffsetDateTime,
+    deadline: Duration,
+) -> Result<UnsignedHeaders, StoreError> {
+    probe_within(objects, now, deadline, async |context| unsigned::probe_headers(context).await).await
+}
+
+async fn probe_within<T>(
+    objects: &Objects,
+    now: OffsetDateTime,
+    deadline: Duration,
+    probe: impl AsyncFnOnce(&ProbeContext<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
     let inside = objects.from_inside();
-    let lab = Lab::new(&inside, objects.wire()?, now);
+    let context = ProbeContext::new(&inside, objects.wire()?, now);
     let late = || StoreError::ObjectsTimeout { operation: "presigned PUT" };
-    let found = tokio::time::timeout(within, ask(&lab)).await.unwrap_or_else(|_| Err(late()));
-    let cleaned = tokio::time::timeout(within, lab.clean()).await;
+    let found = tokio::time::timeout(deadline, probe(&context)).await.unwrap_or_else(|_| Err(late()));
+    let cleaned = tokio::time::timeout(deadline, context.clean()).await;
     if let Err(error) = cleaned.unwrap_or_else(|_| Err(StoreError::ObjectsTimeout { operation: "DeleteObject" })) {
         tracing::warn!(%error, "objects under check/ are left to the next check");
     }
@@ -276,5 +284,5 @@ fn clock(theirs: OffsetDateTime, ours: OffsetDateTime, took: Duration) -> Answer
     let ahead = theirs - ours;
     let apart = Duration::try_from(ahead.abs()).unwrap_or(Duration::MAX);
     let way = if ahead.is_negative() { "behind" } else { "ahead" };
-    holds(apart <= SKEW + took, format!("{:.1} s {way}", apart.as_secs_f64()))
+    holds(apart <= CLOCK_TOLERANCE + took, format!("{:.1} s {way}", apart.as_secs_f64()))
 }

@@ -1,6 +1,6 @@
 //! Names of the objects that the questions write. A check that died leaves some: those alone are removed later.
 
-use super::kinds::{Deviation, Kind, QUESTIONS};
+use super::probe_matrix::{Deviation, PROBES, RequestKind};
 
 /// Names of the objects that the questions write, besides those of [`trial`], [`sealed`] and [`overlap`].
 const NAMES: [&str; 20] = [
@@ -34,13 +34,13 @@ pub(super) const SEALED: [Option<Deviation>; 4] =
 
 /// Whether an object of a question has this name.
 pub(super) fn is_name(name: &str) -> bool {
-    let is_trial = || QUESTIONS.iter().any(|(deviation, kinds)| kinds.iter().any(|kind| trial(*kind, *deviation) == name));
+    let is_trial = || PROBES.iter().any(|(deviation, kinds)| kinds.iter().any(|kind| trial(*kind, *deviation) == name));
     let is_sealed = || SEALED.iter().any(|deviation| sealed(*deviation) == name);
     NAMES.contains(&name) || (1..=ROUNDS).any(|round| overlap(round) == name) || is_sealed() || is_trial()
 }
 
 /// Returns the name of the object of one question.
-pub(super) fn trial(kind: Kind, deviation: Deviation) -> String {
+pub(super) fn trial(kind: RequestKind, deviation: Deviation) -> String {
     slug(&format!("{}-{}", kind.as_str(), deviation.as_str()))
 }
 

@@ -1,14 +1,14 @@
 //! The table of what is asked about signed requests: each guarantee, of every kind of request that Valet signs.
 //!
 //! `valet check` asks all of it; the server asks at start what decides which uploads the store can stand
-//! ([`Deviation::decides`]). A guarantee that holds for one kind says nothing of another: Ceph RGW refuses an unsigned copy source
+//! ([`Deviation::is_critical`]). A guarantee that holds for one kind says nothing of another: Ceph RGW refuses an unsigned copy source
 //! on a part of signed length and obeys it on one of any length.
 
 use super::{report::Rule, rules};
 
 /// A kind of signed request, as a client gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum RequestKind {
     /// The PUT of an image, which signs type, length, digest and `if-none-match`.
     Put,
     /// The PUT of its preview, signed in the same way.
@@ -27,7 +27,7 @@ pub(super) enum Kind {
     Get,
 }
 
-impl Kind {
+impl RequestKind {
     /// The name in the table.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -87,10 +87,10 @@ pub(super) enum Deviation {
 }
 
 use Deviation as D;
-use Kind as K;
+use RequestKind as K;
 
 /// Each deviation with the kinds for which it can mean something.
-pub(super) const QUESTIONS: &[(Deviation, &[Kind])] = &[
+pub(super) const PROBES: &[(Deviation, &[RequestKind])] = &[
     (D::Nothing, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Form, K::Get]),
     (D::Signature, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Form, K::Get]),
     (D::Query, &[K::Put, K::Preview, K::Part, K::AnyPart, K::Create, K::Complete, K::Get]),
@@ -126,7 +126,7 @@ impl Deviation {
     }
 
     /// Whether it reads or publishes what is another's or private: the server does not sign what cannot stand it.
-    pub fn decides(self) -> bool {
+    pub fn is_critical(self) -> bool {
         matches!(self, Self::CopySource | Self::Acl | Self::Grant)
     }
 
