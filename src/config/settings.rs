@@ -7,7 +7,7 @@ pub struct Setting {
     pub name: &'static str,
     /// A value that has the same effect as leaving the setting out; empty where no value has.
     pub default: &'static str,
-    /// What the setting does, without its bounds: those are the reader's.
+    /// Effect of the setting; the reader words its bounds.
     pub meaning: &'static str,
 }
 
@@ -90,7 +90,7 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting("RATE_LIMIT_S3", "6000/1m", "objects that `confirm`, `delete` and `parts` ask S3 about for one user"),
     setting("LOG_FORMAT", "json", "format of log lines, which go to standard error"),
-    setting("RUST_LOG", "info", "what is logged, as tracing's `EnvFilter`"),
+    setting("RUST_LOG", "info", "filter of log lines, as tracing's `EnvFilter`"),
     setting("OTEL_EXPORTER_OTLP_ENDPOINT", "", "the collector; `/v1/traces` is added. Without it or the next, nothing is sent"),
     setting("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", "the whole address for traces"),
     setting("OTEL_EXPORTER_OTLP_PROTOCOL", "", "the protocol"),

@@ -1,6 +1,6 @@
 //! The tables of `docs/` that are made from the code: each stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 //!
-//! `UPDATE_DOCS=1 cargo test --test docs` writes them anew.
+//! `UPDATE_DOCS=1 cargo test --test docs` rewrites them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -49,7 +49,9 @@ fn problem(name: &str, pairs: &[(&str, &str)]) -> Option<String> {
 /// Returns the bounds of a setting as its reader words them; none for a setting that takes any text.
 fn bounds(name: &str) -> String {
     let problem = problem(name, &[REQUIRED.as_slice(), &[(name, "?")]].concat()).unwrap_or_default();
-    problem.strip_prefix("must be ").unwrap_or_default().replace('|', "\\|")
+    // A year, as humantime writes it.
+    let bounds = problem.strip_prefix("must be ").unwrap_or_default().replace("11months 30days 3h 50m 24s", "365days");
+    bounds.replace('|', "\\|")
 }
 
 fn table_of_settings(belongs: impl Fn(&str) -> bool) -> String {
