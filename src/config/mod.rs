@@ -1,6 +1,6 @@
 //! Typed settings, read once; every problem in one message.
 //!
-//! Names and defaults are those of the README's table. A value that can have no effect is a problem like a malformed one.
+//! Names, defaults and meanings are in [`SETTINGS`]. A value that can have no effect is a problem like a malformed one.
 //! Nothing else in the program reads the environment, but the AWS SDK for its own credential chain and endpoint flags,
 //! OpenTelemetry for where traces go (`OTEL_…`), and logging (`RUST_LOG`).
 
@@ -15,6 +15,7 @@ mod limits;
 mod names;
 mod origins;
 mod reader;
+mod settings;
 mod switches;
 mod together;
 mod traces;
@@ -23,8 +24,9 @@ mod useless;
 
 pub use accounts::{Accounts, Provider, is_authentic};
 pub use connection::POOL;
-pub use known::unknown;
+pub use known::{names, unknown};
 pub use limits::{InvalidNetwork, InvalidRate, Limits, Load, Network, Rate, TrustedProxies};
+pub use settings::{SETTINGS, Setting};
 pub use switches::Switches;
 
 pub use origins::CorsOrigins;

@@ -17,7 +17,7 @@ macro_rules! rules {
 rules! {
     SETTINGS: Broken, "settings", "settings: well-formed",
         "nothing starts",
-        "set what is named, as README says";
+        "set what is named, as docs/configuration.md says";
     PAIR: Broken, "deployment_pair", "bucket and database belong together",
         "every object looks abandoned, and every image without an object: `serve`, `sweep` and `recount` refuse to start",
         "check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; after a deliberate restore or move, run `valet join`";

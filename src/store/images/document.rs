@@ -1,4 +1,4 @@
-//! The document of an image, and its two-way conversion. Field names are part of the contract (DESIGN, MongoDB).
+//! The document of an image, and its two-way conversion. Field names are stable (docs/database.md).
 
 use mongodb::bson::{DateTime, RawDocument};
 use serde::{Deserialize, Serialize};

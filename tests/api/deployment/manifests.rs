@@ -96,7 +96,7 @@ fn the_examples_are_settings_too() {
 /// A pod may not be killed while its server still drains, nor let its server drain while requests still come.
 #[test]
 fn a_pods_end_is_long_enough_for_the_servers() {
-    // As the README says: requests under way get so many seconds.
+    // As docs/deployment.md says: requests under way get so many seconds.
     const DRAIN: i64 = 25;
     let (pod, container) = pod();
     let before = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64().unwrap();

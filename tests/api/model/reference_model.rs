@@ -1,4 +1,4 @@
-//! The reference: what DESIGN says of uploads, without a database, a bucket or a clock. Times are seconds from the
+//! The reference: the states and rules of docs/concepts.md, without a database, a bucket or a clock. Times are seconds from the
 //! present, in which all calls are made; only the sweeper is run at other ones.
 
 use super::{Declared, MAX_PENDING, QUOTA, Which, Who, live_server::is_image};

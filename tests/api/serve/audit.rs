@@ -129,10 +129,10 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     {
         assert!(of(name).iter().any(|event| event["user"] == user.as_str()), "{name} names its user: {:#?}", of(name));
     }
-    let documented = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let documented = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit-log.md")).unwrap();
     for event in &events {
         let name = event["event"].as_str().unwrap();
-        assert!(documented.contains(&format!("| `{name}` |")), "README does not know {name}");
+        assert!(documented.contains(&format!("| `{name}` |")), "docs/audit-log.md does not know {name}");
     }
     let log = process.err() + &process.out();
     for secret in secrets {

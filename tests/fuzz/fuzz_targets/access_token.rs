@@ -23,7 +23,7 @@ const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const SECRET: &str = "the secret of the tokens under test";
 const PREVIOUS: &str = "the secret that was theirs before it";
 const OTHER: &str = "a secret that is somebody else's own";
-/// As README says: clocks of servers may be so far apart, and no token lives longer.
+/// As docs/identity-providers.md says: clocks of servers may be so far apart, and no token lives longer.
 const LEEWAY: i64 = 30;
 const LONGEST: i64 = 7 * 24 * 60 * 60;
 
