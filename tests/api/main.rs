@@ -49,7 +49,7 @@ mod previews;
 mod problems;
 mod process_client;
 #[path = "../support/program.rs"]
-#[allow(dead_code, reason = "the other test binary needs all of it")]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
 mod program;
 mod races;
 mod redeclared_uploads;
