@@ -1,8 +1,8 @@
-//! The program is killed after any of its calls to MongoDB in any operation of accounts and sessions: all of it has happened
-//! or nothing has, and a repeat is answered as the answer promises.
+//! Covers every operation under `/api/auth/` against a server that is killed after each of its calls to MongoDB: the operation
+//! has happened completely or not at all, and a repeat gets the documented answer.
 //!
-//! The operations are those of the document under `/api/auth/`: a new one without a scenario fails. `provider` has the users of
-//! an identity provider, `operator` has `valet passwd`.
+//! The operations are read from the OpenAPI document, so a new one without a scenario fails. `provider` covers users of an
+//! identity provider, `operator` covers `valet passwd`.
 
 mod operator;
 mod provider;
@@ -25,25 +25,25 @@ use super::{
 
 const NEW_PASSWORD: &str = "seven green kites over the bay";
 
-/// A sign-in of the scene's user.
+/// A session of the scene's user.
 struct SignIn<'a> {
     caller: Caller<'a>,
     refresh: String,
     id: String,
 }
 
-/// What an operation is about: a user with two sessions and an image, on the server that goes on living.
+/// Subject of an operation: a user with two sessions and an image, on the server that is not killed.
 struct Scene<'a> {
     app: &'a TestApp,
     email: String,
     user: String,
-    /// The session that asks.
+    /// The session that makes the call.
     own: SignIn<'a>,
-    /// Another session, a thief's maybe.
+    /// Another session, possibly an attacker's.
     other: SignIn<'a>,
 }
 
-/// A request, and what it is answered when nothing goes wrong.
+/// A request, and its status without a crash.
 #[derive(Clone)]
 struct Call {
     method: Method,
@@ -66,7 +66,7 @@ impl Call {
         Ok((answer.status().as_u16(), answer.json().await.unwrap_or_default()))
     }
 
-    /// As a client repeats it, on the server that lives.
+    /// Repeats the call on the surviving server, as a client does.
     async fn repeat(&self, app: &TestApp) -> Answer {
         let caller = Caller { app, token: self.token.clone(), id: String::new(), email: String::new(), address: None };
         caller
@@ -113,7 +113,7 @@ impl<'a> SignIn<'a> {
         me.status == 200
     }
 
-    /// Its access token and its refresh token both work.
+    /// Asserts that access token and refresh token work.
     async fn assert_alive(&self, what: &str) {
         assert!(self.is_alive().await, "{what}");
         assert_eq!(
@@ -123,7 +123,7 @@ impl<'a> SignIn<'a> {
         );
     }
 
-    /// Neither does.
+    /// Asserts that neither token works.
     async fn assert_ended(&self, what: &str) {
         assert!(!self.is_alive().await, "{what}");
         let refresh = post(self.caller.app, "/api/auth/refresh", json!({ "refreshToken": self.refresh })).await;
@@ -140,7 +140,7 @@ impl<'a> Scene<'a> {
         Self { app, email: user.email, user: user.id, own, other }
     }
 
-    /// The call of an operation.
+    /// Returns the call for an operation.
     fn call(&self, operation: &str, method: &Method, path: &str) -> Call {
         let fresh = format!("new-{}", self.email);
         let (body, is_signed, status) = match operation {
@@ -158,7 +158,7 @@ impl<'a> Scene<'a> {
         Call { method: method.clone(), path: path.replace("{id}", &self.other.id), body, token, status }
     }
 
-    /// What must hold after a crash, and after the repeat: whether the operation had happened.
+    /// Asserts the state after the crash, makes the repeat and asserts its answer. Returns whether the operation had happened.
     async fn judge(&self, operation: &str, call: &Call) -> bool {
         match operation {
             "sign_up" => self.judge_sign_up(call).await,
@@ -214,7 +214,7 @@ impl<'a> Scene<'a> {
         let holds = async |password: &str| log_in(self.app, &self.email, password).await.status == 200;
         let happened = holds(NEW_PASSWORD).await;
         assert_eq!(holds(PASSWORD).await, !happened, "one password holds");
-        // Without a repeat: a client may never come back.
+        // A client may never repeat the call, so check before the repeat.
         if happened {
             self.other.assert_ended("a changed password has ended the others").await;
         } else {
@@ -248,9 +248,9 @@ impl<'a> Scene<'a> {
     }
 }
 
-/// Sweeps until nothing of a deleted account lives.
+/// Sweeps until nothing of a deleted account is left.
 async fn nothing_is_left(app: &TestApp, user: &str) {
-    // After the lease of a server that swept at its start and was killed then.
+    // The lease of a server that was killed during its first sweep has ended by then.
     let later = OffsetDateTime::now_utc() + Duration::from_secs(180);
     for _ in 0..100 {
         if !app.app.valet.sweep_once(later).await.unwrap().1 {
@@ -262,15 +262,15 @@ async fn nothing_is_left(app: &TestApp, user: &str) {
     assert!(documents(app, "images", live).await.is_empty());
 }
 
-/// How often a server died before the operation had happened, and after.
+/// Number of crashes before and after the operation happened.
 #[derive(Debug, Default)]
 struct Deaths {
     before: u32,
     after: u32,
 }
 
-/// Makes a call on a server that dies after 1, 2, 3 … calls to its stores, until it is answered, and judges each time.
-/// `scene` makes what the call is about and the call, with the dying server at hand.
+/// Makes a call on a server that is killed after 1, 2, 3 … calls to MongoDB and S3, until it is answered, and judges each crash.
+/// `scene` creates the call and its subject, with the server at hand that will be killed.
 async fn at_every_call<S>(
     (settings, fuse): (&Settings, &Fuse),
     scene: impl AsyncFn(&Client) -> (S, Call),
@@ -285,7 +285,7 @@ async fn at_every_call<S>(
         fuse.remove();
         let is_answered = match answer {
             Ok((503 | 504, problem)) => {
-                // The machine is too busy: the same once more.
+                // The machine is too busy: try again.
                 busy += 1;
                 assert!(busy < 10, "{} {}: {problem}", call.method, call.path);
                 continue;
@@ -332,7 +332,8 @@ async fn f13_killed_at_every_call_of_every_operation_of_accounts_and_sessions() 
     for (name, deaths) in &deaths {
         assert!(deaths.before + deaths.after >= 2, "{name}: was anything counted? {deaths:?}");
     }
-    // Those that change something have died on both sides of the change; the first call of a sign-up is the change.
+    // Each operation that changes something was interrupted both before and after the change; the first call of a sign-up is
+    // already the change.
     for name in ["refresh_session", "log_out", "change_password", "delete_account", "end_session"] {
         assert!(deaths[name].before > 0 && deaths[name].after > 0, "{name}: {:?}", deaths[name]);
     }

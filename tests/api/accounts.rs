@@ -1,4 +1,4 @@
-//! Signing up and in, and who a token lets in.
+//! Covers sign-up, login and access tokens under /api/auth.
 
 use mongodb::bson::{Document, doc};
 use serde_json::json;
@@ -32,7 +32,7 @@ async fn a8_fifty_sign_ups_of_one_address_make_one_account() {
         let nobody = &nobody;
         async move {
             loop {
-                // Each hash takes a core: on a slow machine the queue refuses some, which prove nothing.
+                // Each hash takes a core: on a slow machine some sign-ups get 503, which proves nothing.
                 let answer = nobody.post("/api/auth/signup", body.clone()).await;
                 if answer.status != 503 {
                     return answer;
@@ -105,8 +105,8 @@ async fn a4_what_is_guessed_first_is_refused_with_the_reason() {
     assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0);
 }
 
-/// The same work is done for both: measured as a ratio of medians, generously, since machines are shared. A missing
-/// hash would make it a thousandfold.
+/// Both take the same time, measured as a generous ratio of medians because machines are shared. Without the dummy hash the ratio
+/// would be about a thousand.
 #[tokio::test]
 async fn a5_unknown_costs_what_wrong_costs() {
     let app = TestApp::start().await;

@@ -1,8 +1,8 @@
-//! The books, audited from outside: MongoDB is read and the bucket listed, nothing is asked of the program.
+//! Audits database and bucket without using the program.
 //!
-//! What must hold once nothing is under way and every tombstone has ended: each ready image has its object, with the size,
-//! type and digest of its document; no object and no open multipart upload is without a live document; each user's bytes,
-//! images and open uploads are exactly those of the images, and each reservation fits its image's state.
+//! The audit expects that no work is in progress and every tombstone has expired: each ready image has its object, with the size,
+//! type and digest of its document; no object and no open multipart upload lacks a live document; each user's counted bytes,
+//! images and open uploads match the images, and each reservation matches its image's state.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,23 +16,24 @@ use super::{
     counts::{Counts, unsettled},
 };
 
-/// After every upload of the default settings, every URL and every grace.
+/// Time after every upload of the default settings, every URL and every grace period.
 const SETTLED: Duration = Duration::from_secs(40 * 24 * 3600);
 
 impl TestApp {
-    /// All documents of a collection.
+    /// Returns all documents of a collection.
     pub async fn db_all(&self, collection: &str) -> Vec<Document> {
         let found = self.db.collection::<Document>(collection).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
         found.try_collect().await.unwrap()
     }
 
-    /// Key, size and nothing else of all objects.
+    /// Returns key and size of all objects.
     async fn bucket_objects(&self) -> BTreeMap<String, i64> {
         let mut objects = BTreeMap::new();
         let mut pages = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.unwrap();
-            // Probes of the store lie apart, and the next probing clears them; the deployment's marker is no image's.
+            // Probe objects have their own prefix and are removed by the next probe; the deployment's marker does not belong to
+            // an image.
             let is_image = |key: &str| !key.starts_with("check/") && key != valet::store::objects::marker::KEY;
             let objects_of_images = page.contents().iter().filter(|object| is_image(object.key().unwrap()));
             objects.extend(objects_of_images.map(|object| (object.key().unwrap().to_owned(), object.size().unwrap())));
@@ -40,7 +41,7 @@ impl TestApp {
         objects
     }
 
-    /// Sweeps at a time when all is over, until nothing is left to do.
+    /// Sweeps at a time when everything has expired, until nothing is left to do.
     pub async fn sweep_to_the_end(&self) {
         let end = OffsetDateTime::now_utc() + SETTLED;
         for round in 0.. {
@@ -53,10 +54,11 @@ impl TestApp {
         }
     }
 
-    /// Everything that must hold when nothing is under way.
+    /// Audits database and bucket.
     ///
     /// # Panics
-    /// With what does not hold.
+    ///
+    /// If a document, object or counter does not match.
     pub async fn audit(&self) {
         let (images, users, mut objects) = (self.db_all("images").await, self.db_all("users").await, self.bucket_objects().await);
         let text = |document: &Document, field: &str| document.get_str(field).unwrap().to_owned();
@@ -86,7 +88,7 @@ impl TestApp {
                         let told = head.checksum_sha256().map(str::to_owned);
                         let told = match told {
                             Some(told) => told,
-                            // A store that keeps none.
+                            // A store without checksums.
                             None => {
                                 let read = self.s3.get_object().bucket(&self.config.s3.bucket).key(&key).send().await.unwrap();
                                 sha256(&read.body.collect().await.unwrap().into_bytes())
@@ -108,7 +110,7 @@ impl TestApp {
                 _ => panic!("no such state: {image}"),
             }
         }
-        // Under `check/` is what trying out the store leaves when it is killed; under `valet/` the bucket's id.
+        // A killed probe of the store leaves objects under `check/`; the bucket's id is under `valet/`.
         objects.retain(|key, _| !["check/", "valet/"].iter().any(|own| key.starts_with(own)));
         assert_eq!(objects, BTreeMap::new(), "objects that no document names");
         let open = self.s3.list_multipart_uploads().bucket(&self.config.s3.bucket).send().await.unwrap();

@@ -1,4 +1,4 @@
-//! Many at once: each item has its own result, and one bad item harms no other.
+//! Covers the batch calls of /api/images: each item has its own result, and a bad item does not affect the others.
 
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ async fn a_hundred_from_files_to_the_gallery_and_gone() {
     let renewed = ada.post("/api/images/renew", json!({ "ids": ids })).await;
     assert_eq!(statuses(&renewed), vec![200; 100]);
     assert_eq!(renewed.json["results"][42]["ticket"]["id"], ids[42]);
-    // All but one come; one comes wrong.
+    // All but one are sent; one is sent with wrong bytes.
     for (n, bytes) in files.iter().enumerate().skip(1) {
         assert_eq!(app.put(&renewed.json["results"][n]["ticket"]["upload"], bytes.clone()).await, 200);
     }
@@ -94,7 +94,7 @@ async fn one_bad_item_harms_no_other() {
         (problem["code"].as_str(), problem["requestId"].as_str()),
         (Some("invalid_size"), Some(answer.header("x-request-id")))
     );
-    // Which of three with one key comes first is the database's choice; the other body is refused.
+    // Which of three items with one key comes first is up to the database; the item with another body is refused.
     let codes: Vec<_> =
         [3, 4, 5].iter().map(|n| answer.json["results"][*n]["problem"]["code"].as_str().unwrap_or("ok")).collect();
     assert!(

@@ -1,4 +1,4 @@
-//! A command whose reader goes away (`valet openapi | head -1`) ends quietly, whatever it prints.
+//! Covers commands whose reader closes the pipe (`valet openapi | head -1`): each ends without an error message.
 
 use std::{
     process::{Command, Stdio},
@@ -7,7 +7,7 @@ use std::{
 
 use super::{app::TestApp, process_client::Settings};
 
-/// How a command is run, and whether it stays until it is told to stop.
+/// A command's name and arguments, and whether it runs until it is stopped.
 const COMMANDS: [(&str, &[&str], bool); 10] = [
     ("openapi", &["openapi"], false),
     ("check", &["check"], false),
@@ -50,7 +50,7 @@ async fn no_command_minds_that_its_reader_goes_away() {
         let done = child.wait_with_output().unwrap();
         let err = String::from_utf8_lossy(&done.stderr);
         assert!(!err.contains("panicked") && !err.to_lowercase().contains("broken pipe"), "{arguments:?}: {err}");
-        // There is no such account; the others succeed, but for what the check may find.
+        // The account does not exist, so `passwd` fails; the others succeed, except that `check` may report findings.
         let expected = if matches!(arguments[0], "passwd" | "check") { vec![0, 1] } else { vec![0] };
         assert!(done.status.code().is_some_and(|code| expected.contains(&code)), "{arguments:?}: {:?} {err}", done.status);
         let _ = std::fs::remove_dir_all(&folder);

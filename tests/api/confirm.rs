@@ -1,4 +1,5 @@
-//! Confirming: only what was declared and proved becomes ready, however often and by however many at once.
+//! Covers POST /api/images/{id}/confirm: only uploads whose object matches the declaration become ready, however often and
+//! concurrently they are confirmed.
 
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use super::{
     store_rules::in_place,
 };
 
-/// Files as phones and programs write them, with their displayed size. tests/fixtures/README.md says what each is.
+/// Files as phones and programs write them, with their displayed size; tests/fixtures/README.md describes each.
 const FILES: [(&str, &str, u32, u32); 14] = [
     ("plain.jpg", "image/jpeg", 120, 80),
     ("orientation-6.jpg", "image/jpeg", 80, 120),
@@ -30,7 +31,7 @@ const FILES: [(&str, &str, u32, u32); 14] = [
 async fn files_as_phones_write_them() {
     let app = TestApp::start().await;
     for (name, content_type, width, height) in FILES {
-        // A user each: the same bytes under two types would be one upload.
+        // A separate user for each file: the same bytes under two types would be one upload.
         let ada = app.user().await;
         let bytes = fixture(name);
         let image = ada.upload(name, content_type, &bytes).await;
@@ -93,7 +94,7 @@ async fn c3_an_object_that_is_not_the_declared_one_is_rejected() {
     }
 }
 
-/// A store that keeps no checksum verified none: the bytes are hashed here.
+/// A store without checksums has verified none, so the server hashes the bytes.
 #[tokio::test]
 async fn c3_without_a_checksum_in_the_store_the_bytes_are_hashed() {
     let app = TestApp::start().await;
@@ -139,7 +140,7 @@ async fn c6_a_replayed_put_changes_nothing() {
     assert_eq!(read.bytes().await.unwrap(), bytes);
 }
 
-/// What the database holds of an image is what was verified, and the fields other programs may read by.
+/// The stored document has the verified values, and the fields that other programs may read.
 #[tokio::test]
 async fn the_document_of_a_ready_image() {
     let app = TestApp::start().await;
@@ -162,14 +163,14 @@ async fn the_document_of_a_ready_image() {
     assert_eq!(text("etag"), head.e_tag().unwrap());
 }
 
-/// A confirm whose server died before the user's document was settled is settled by the client's repeat.
+/// A confirm whose server died before the user's counters were updated is completed by the client's repeat.
 #[tokio::test]
 async fn f13_a_reservation_left_by_a_dead_server_is_settled_by_the_repeat() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
     let id = ada.upload("a.png", "image/png", &bytes).await["id"].as_str().unwrap().to_owned();
-    // As a server leaves it that is killed between the two writes of a confirm.
+    // The state after a server was killed between the two writes of a confirm.
     let reservation =
         doc! { "bytes": i64::try_from(bytes.len()).unwrap(), "place": "pending", "due": mongodb::bson::DateTime::now() };
     let images = app.db.collection::<Document>("images");

@@ -1,4 +1,4 @@
-//! Cross-origin calls: which origins may read answers, and that nobody else is told anything.
+//! Covers CORS of the API: allowed origins can read answers, other origins get no CORS headers.
 
 use reqwest::{Method, Response, header::HeaderMap};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::{
     openapi::operations,
 };
 
-/// In the test application's `CORS_ORIGINS`.
+/// Origins in the `CORS_ORIGINS` of the test application.
 const ALLOWED: [&str; 2] = ["https://app.example", "capacitor://localhost"];
 const FOREIGN: [&str; 10] = [
     "https://evil.example",
@@ -24,7 +24,7 @@ const FOREIGN: [&str; 10] = [
 ];
 const EXPOSED: &str = "retry-after, ratelimit, ratelimit-policy, www-authenticate, etag, x-request-id, date";
 
-/// The headers of CORS, sorted.
+/// Returns the CORS headers, sorted.
 fn cors(headers: &HeaderMap) -> Vec<(String, String)> {
     let is_cors = |name: &str| name.starts_with("access-control-");
     let mut found: Vec<_> = headers
@@ -113,7 +113,7 @@ async fn answers_and_errors_can_be_read_by_allowed_origins_alone() {
                     if let Some(origin) = origin { request.header("origin", origin) } else { request }
                 })
                 .await;
-            // A foreign page is not refused: its browser keeps the answer from it.
+            // A page of another origin is not refused; its browser hides the answer from it.
             assert_eq!(answer.status, *status, "{what} {origin:?}: {answer:?}");
             check(&answer.headers, origin, what);
             let vary = varies(&answer.headers);
@@ -166,7 +166,7 @@ async fn the_pages_of_this_server_may_post() {
     assert_eq!(cors(&answer.headers), [], "it needs none");
 }
 
-/// An OPTIONS that is no preflight is a method like any other.
+/// An OPTIONS request that is not a preflight is handled like any other method.
 #[tokio::test]
 async fn a_plain_options_is_not_taken_for_a_preflight() {
     let app = TestApp::start().await;

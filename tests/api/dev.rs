@@ -1,4 +1,4 @@
-//! `valet dev` as a process: one command, nothing configured, nothing left behind.
+//! Covers `valet dev` as a process: it starts without any configuration, and leaves no process behind.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use super::{
     process_client::{Client, Process},
 };
 
-/// A folder that goes with its test.
+/// A folder that is removed with its test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -31,7 +31,7 @@ impl Drop for Folder {
     }
 }
 
-/// What the banner says.
+/// Addresses and paths from the banner.
 struct Dev {
     process: Process,
     client: Client,
@@ -61,7 +61,7 @@ impl Dev {
         Self { client: Client::of(base), docs: told("Swagger UI"), s3, mongod, process }
     }
 
-    /// Ends it with a signal: by itself, well, and with its mongod.
+    /// Ends it with a signal and asserts that it exits successfully, with its mongod.
     async fn stop(self, signal: &str) {
         self.process.signal(signal);
         let (status, _, err) = self.process.end(Duration::from_secs(15)).await;
@@ -70,7 +70,7 @@ impl Dev {
     }
 }
 
-/// The image in the gallery of the client, and its bytes.
+/// Returns the bytes of the image in the client's gallery.
 async fn look(client: &Client, id: &Value) -> Vec<u8> {
     let (status, gallery) = client.get("/api/images/gallery").await;
     assert_eq!(status, 200, "{gallery}");
@@ -99,7 +99,7 @@ async fn the_whole_path_and_all_of_it_again_after_every_kind_of_end() {
     assert!(look(&dev.client, &image["id"]).await == bytes, "the token is still good, the image still there");
     dev.client.enter("login", "ada@example.com").await;
     assert_eq!(dev.client.get("/api/auth/me").await.1["usage"]["bytes"], bytes.len());
-    // Its mongod must see by itself that it is alone.
+    // Its mongod must notice by itself that the server is gone.
     let mongod = dev.mongod.unwrap();
     dev.process.signal("-KILL");
     let began = Instant::now();
@@ -113,7 +113,7 @@ async fn the_whole_path_and_all_of_it_again_after_every_kind_of_end() {
     dev.stop("-TERM").await;
 }
 
-/// Its one line, said by a process that fails soon and leaves nothing running.
+/// Returns the single error line of a process that must fail soon and leave nothing running.
 async fn refusal(data: &Path, bind: &str, s3_bind: &str) -> String {
     let (status, out, err) = start(data, bind, s3_bind, &[]).end(Duration::from_secs(20)).await;
     assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
@@ -152,7 +152,7 @@ async fn a_data_folder_that_cannot_be_one_is_one_line() {
     }
 }
 
-/// Where the environment names a server, that one is used and no local one is started.
+/// Servers that the environment names are used instead of local ones.
 #[tokio::test]
 async fn servers_that_the_environment_names_are_used() {
     let folder = Folder::new();

@@ -1,4 +1,4 @@
-//! `valet check` against the run's servers: what they promise is found, and so is every planted defect.
+//! Covers `valet check`: on the run's servers it confirms every rule, and it reports every planted defect of a store.
 
 mod causes;
 mod cleanup;
@@ -29,7 +29,7 @@ async fn examine(app: &TestApp) -> Report {
     report
 }
 
-/// AWS and LocalStack give each new bucket a public access block; the local S3 gives none, and cannot take it away.
+/// AWS and LocalStack create each bucket with a public access block; the local S3 creates none and cannot remove one.
 async fn without_access_block(app: &TestApp) {
     let _ = app.s3.delete_public_access_block().bucket(&app.config.s3.bucket).send().await;
 }
@@ -45,7 +45,7 @@ fn no(report: &Report) -> Vec<&'static str> {
     report.findings.iter().filter(is_no).map(|finding| finding.rule.name).collect()
 }
 
-/// What the development servers cannot give: mongod 6.0.5 is old, and nobody set the bucket up.
+/// Rules that the development servers do not satisfy: mongod 6.0.5 is old, and the bucket is not configured.
 const EXPECTED: [&str; 3] =
     ["MongoDB: without known holes", "bucket: abandoned multiparts aborted", "bucket: public access block"];
 
@@ -66,7 +66,7 @@ async fn the_local_servers_hold_what_they_promise_and_nothing_is_left_behind() {
     assert!(!collections.iter().any(|name| name.starts_with("check")), "{collections:?}");
     let table = report.to_string();
     assert!(!table.contains("X-Amz-"), "no presigned query: {table}");
-    // Aligned: each line's answer stands in one column.
+    // The answers of all lines are aligned in one column.
     let width = rules::ALL.iter().map(|rule| rule.name.chars().count()).max().unwrap();
     for line in table.lines().filter(|line| rules::ALL.iter().any(|rule| line.starts_with(rule.name))) {
         let column: String = line.chars().skip(width + 2).take(7).collect();
@@ -105,7 +105,7 @@ async fn find(defect: Defect, expected: &[&str]) {
     assert_eq!(report.is_sound(), !broken, "{defect:?}");
 }
 
-/// A store that refuses everything must not pass for one that refuses what it should.
+/// A store that refuses every request must not pass as one that refuses only invalid requests.
 #[tokio::test]
 async fn a_store_that_refuses_everything_proves_nothing() {
     let mut app = app().await;
@@ -199,7 +199,7 @@ async fn fix_sets_what_is_missing_and_drops_nothing() {
     assert!(again.changes.iter().all(|change| change.ends_with("was set already")), "{:?}", again.changes);
 }
 
-/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set, and names the setting's root as nobody else does.
+/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set, and uses a root element of its own for the setting.
 #[tokio::test]
 async fn fix_takes_back_the_flag_that_would_stop_uploads() {
     let mut app = app().await;
@@ -219,7 +219,7 @@ async fn fix_takes_back_the_flag_that_would_stop_uploads() {
     }
 }
 
-/// A rule of somebody else's that ends uploads sooner than Valet does.
+/// A lifecycle rule of another origin that aborts uploads sooner than Valet does.
 #[tokio::test]
 async fn a_rule_that_aborts_live_uploads_is_found() {
     let app = app().await;
@@ -245,7 +245,7 @@ async fn a_rule_that_aborts_live_uploads_is_found() {
     assert!(!no(&report).contains(&"bucket: abandoned multiparts aborted"));
 }
 
-/// The program itself: a table on standard output, and a status that scripts can go by.
+/// Runs the program itself: a table on standard output, and an exit status for scripts.
 #[tokio::test]
 async fn the_command_prints_the_table_and_its_status_tells() {
     if !s3_is_local() {

@@ -1,8 +1,9 @@
-//! While one client floods any single operation within its own limits, others log in and see their galleries.
+//! Covers fairness: while one client floods any single operation within its own limits, other users log in and read their
+//! galleries.
 //!
-//! In every run a few operations are flooded: all that hash, and the most expensive of each other kind. On an idle machine
-//! `VALET_TEST_FLOOD=all cargo test --test api -- --nocapture fairness` floods every operation of the document, and holds the answers to
-//! the bar: 25 of 25 within two seconds.
+//! Every run floods a few operations: all that hash, and the most expensive one of each other kind. On an idle machine
+//! `VALET_TEST_FLOOD=all cargo test --test api -- --nocapture fairness` floods every operation of the OpenAPI document and
+//! requires 25 of 25 answers within two seconds.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -24,31 +25,31 @@ use super::{
 };
 
 const FLOODERS: usize = 20;
-/// Requests that are under way at once: fewer than a user may have.
+/// Number of concurrent requests; fewer than a user may have.
 const FLOOD: usize = 200;
 const FLOODER: &str = "203.0.113.7";
 const OTHER: &str = "198.51.100.9";
 
-/// Flooded in every run.
+/// Operations that every run floods.
 const ALWAYS: [&str; 8] =
     ["sign_up", "log_in", "change_password", "delete_account", "confirm_uploads", "create_uploads", "sign_parts", "list_images"];
 
 struct Bar {
     is_whole: bool,
-    /// Logins, and galleries.
+    /// Number of logins, and of galleries.
     each: usize,
-    /// In which each is answered.
+    /// Limit for each answer.
     limit: Duration,
 }
 
 fn bar() -> Bar {
     let is_whole = std::env::var("VALET_TEST_FLOOD").is_ok_and(|value| value == "all");
-    // Other tests run at the same time, and this program is not optimised.
+    // Other tests run at the same time, and this is a debug build.
     let (each, limit) = if is_whole { (25, Duration::from_secs(2)) } else { (4, Duration::from_secs(8)) };
     Bar { is_whole, each, limit }
 }
 
-/// What the attacker sends: valid where that costs most.
+/// The attacker's request; valid if that costs the server most.
 struct Attack {
     operation: Operation,
     token: String,
@@ -83,7 +84,7 @@ impl Attack {
         Some(match self.operation.id.as_str() {
             "sign_up" => json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD }),
             "log_in" => json!({ "email": self.email, "password": PASSWORD }),
-            // Takes long to judge, and is refused.
+            // Takes long to verify, and is refused.
             "change_password" => {
                 json!({ "currentPassword": PASSWORD, "newPassword": "12345678901234567890123456789012".repeat(32) })
             }
@@ -97,7 +98,7 @@ impl Attack {
         })
     }
 
-    /// On many connections at once, until it is told to stop; how many requests were sent, and how many of them were refused.
+    /// Floods on many connections until stopped; returns the number of requests, and the number of refused ones.
     async fn flood(&self, app: &TestApp, stop: &CancellationToken) -> (usize, usize) {
         let flooders = (0..FLOODERS).map(async |_| {
             let (http, mut sent, mut refused) = (reqwest::Client::new(), 0, 0);
@@ -120,7 +121,7 @@ impl Attack {
     }
 }
 
-/// Somebody else, who logs in and looks at the gallery; the slowest answer.
+/// Logs in as another user and reads the gallery; returns the slowest answer.
 async fn live(app: &TestApp, email: &str, bar: &Bar, what: &str) -> Duration {
     let http = reqwest::Client::new();
     let mut slowest = Duration::ZERO;
@@ -167,8 +168,8 @@ async fn a_flood_of_any_operation_keeps_nobody_else_out() {
     }
 }
 
-/// Confirms that wait for a store that says nothing, as many as their user may have: other users, of the same network too, have what they
-/// need.
+/// A user's confirms wait for an unresponsive store, as many as the user may have: other users, also of the same network, are
+/// served.
 #[tokio::test(flavor = "multi_thread")]
 async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
     let app = TestApp::start().await;
@@ -205,8 +206,8 @@ async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
     hole.resume();
 }
 
-/// One connection to MongoDB, and a network whose users ask far more than it answers: another network's call waits for one turn at each
-/// of its steps, not for the end of the flood.
+/// One connection to MongoDB, and a network whose users send far more requests than it can answer: a call from another network
+/// waits for one permit at each of its steps, not for the end of the flood.
 #[tokio::test(flavor = "multi_thread")]
 async fn turns_at_mongodb_are_shared_between_networks_and_users() {
     let app = TestApp::start_with(|config| {
@@ -224,7 +225,7 @@ async fn turns_at_mongodb_are_shared_between_networks_and_users() {
         answered.fetch_add(1, Ordering::SeqCst);
     }));
     let beside = async {
-        // Once the flood is under way.
+        // Waits until the flood is in progress.
         while answered.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }

@@ -1,4 +1,4 @@
-//! What is not offered is not there: sign-up, Uppy's calls, the documentation.
+//! Covers the settings that switch features off: sign-up, Uppy's calls, the documentation.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ async fn uppy_off_takes_its_calls_away_and_out_of_the_document() {
     let uppys: Vec<_> = operations().into_iter().filter(|one| one.template.contains("/uppy/")).collect();
     assert_eq!(uppys.len(), 9);
     for operation in &uppys {
-        // Not by `send`, which asks the whole document.
+        // Not with `send`, which compares with the complete document.
         let request =
             app.http.request(operation.method.clone(), format!("{}{}", app.base, operation.path.replace("{token}", "t")));
         let request = request.bearer_auth(ada.token.as_ref().unwrap()).json(&operation.body.clone().unwrap_or(json!({})));
@@ -66,7 +66,7 @@ async fn docs_off_takes_the_documentation_away() {
     assert!(start.contains("SwaggerUIBundle") && !start.contains("persistAuthorization"), "no token is kept: {start}");
 }
 
-/// Behind a proxy that nobody named, all clients are one: the log says so, and says it once.
+/// Behind a proxy that is missing in TRUSTED_PROXIES all clients share one address: the log reports it once.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_is_not_trusted_is_named_once() {
     let app = TestApp::start().await;

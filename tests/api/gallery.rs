@@ -1,4 +1,4 @@
-//! Reading: pages that neither repeat nor skip, URLs that caches can keep, captions, downloads, deletes.
+//! Covers reading: gallery pages, read URLs, captions, downloads and deletes.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::app::{Caller, TestApp, unique_png};
 
-/// The ids of all pages.
+/// Returns the ids of all pages.
 async fn walk(caller: &Caller<'_>, limit: usize) -> Vec<String> {
     let mut ids = Vec::new();
     let mut path = format!("/api/images/gallery?limit={limit}");
@@ -39,7 +39,7 @@ async fn g1_pages_of_any_size_show_each_image_once_newest_first() {
     }
     let first = ada.get("/api/images/gallery?limit=3").await;
     let cursor = first.json["nextCursor"].as_str().unwrap().to_owned();
-    // While somebody pages, one image comes and one of the page before goes.
+    // Between two pages one image is added and one of the previous page is deleted.
     ada.upload("new.png", "image/png", &unique_png()).await;
     ada.delete(&format!("/api/images/{}", uploaded[1])).await;
     let second = ada.get(&format!("/api/images/gallery?limit=3&cursor={cursor}")).await;
@@ -48,7 +48,7 @@ async fn g1_pages_of_any_size_show_each_image_once_newest_first() {
     assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 7, "50 is the default");
 }
 
-/// Images of one millisecond are told apart by id, and a page reads no more of the index than it returns.
+/// Images of the same millisecond are ordered by id, and a page reads no more index entries than it returns.
 #[tokio::test]
 async fn g3_a_page_examines_what_it_returns() {
     let app = TestApp::start().await;
@@ -84,7 +84,7 @@ async fn g3_a_page_examines_what_it_returns() {
     assert_eq!(seen, 2);
 }
 
-/// Records that are damaged anywhere, `_id` included, take nothing else out of the lists; numbers may have 32 bits.
+/// Damaged records, `_id` included, remove no other record from the lists; numbers may be 32-bit integers.
 #[tokio::test]
 async fn damaged_records_end_no_list() {
     let app = TestApp::start().await;
@@ -104,7 +104,7 @@ async fn damaged_records_end_no_list() {
                 record.extend(doc! { "etag": "\"x\"", "width": 1_i64, "height": 1_i64, "uploadedAt": at });
             }
             match n {
-                // Two that stand beside each other, and the oldest.
+                // Two adjacent ones, and the oldest.
                 0 | 3 | 4 => drop(record.insert("_id", format!("damaged {n}"))),
                 6 => drop(record.insert("contentType", 7)),
                 7 => {
@@ -133,7 +133,7 @@ async fn damaged_records_end_no_list() {
     }
 }
 
-/// The page is written by hand; every member of it is that of the single read.
+/// The page's JSON is written separately; every member equals that of the single read.
 #[tokio::test]
 async fn a_page_and_a_single_read_say_the_same() {
     let app = TestApp::start().await;
@@ -147,7 +147,7 @@ async fn a_page_and_a_single_read_say_the_same() {
     let images = page.json["images"].as_array().unwrap();
     assert_eq!(images.len(), 2, "{page:?}");
     for image in images {
-        // In the same order too: the texts are equal.
+        // Compare the texts, so that the order of members is equal too.
         let single = ada.get(&format!("/api/images/{}", image["id"].as_str().unwrap())).await;
         assert!(page.text.contains(&single.text), "{} not in {}", single.text, page.text);
     }
@@ -161,7 +161,8 @@ async fn g7_an_unchanged_page_is_not_sent_again() {
     let read = async |tag: &str| ada.send(reqwest::Method::GET, path, |request| request.header("if-none-match", tag)).await;
     let mut tags: Vec<String> = Vec::new();
     let mut known = "\"none\"".to_owned();
-    // What makes another page: the first image, a second, a third that the page has no room for, words, a delete.
+    // Changes that make the page differ: the first image, a second one, a third one that does not fit on the page, a caption, a
+    // delete.
     for change in ["nothing", "image", "image", "image", "caption", "delete"] {
         let images = ada.get(path).await.json["images"].clone();
         let first = format!("/api/images/{}", images[0]["id"].as_str().unwrap_or_default());
@@ -188,7 +189,7 @@ async fn g7_an_unchanged_page_is_not_sent_again() {
     assert_eq!(page.status, 200, "another user's page is another page");
 }
 
-/// With the window's end the URLs are others, and so is the page.
+/// At the end of a signing window the URLs change, and the page with them.
 #[tokio::test]
 async fn a_page_is_sent_again_when_its_urls_are_renewed() {
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(4)).await;
@@ -339,7 +340,7 @@ async fn read_urls_repeat_within_a_window_and_die() {
         urls.insert(url);
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    // Windows of 2 s.
+    // Signing windows of 2 s.
     let most = began.elapsed().as_secs().div_ceil(2) + 1;
     assert!((1..=most).contains(&(urls.len() as u64)), "{} of {most}", urls.len());
     tokio::time::sleep(Duration::from_millis(5500)).await;

@@ -1,4 +1,4 @@
-//! U11: a repeat with the same key finds the first one's upload.
+//! U11: covers Idempotency-Key: a repeat with the same key finds the first request's upload.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ async fn u11_fifty_twins_in_flight_are_one_upload() {
     let bodies = [&body, &other];
     let answers = join_all((0..20).map(|n| issue(&ada, "rivals", bodies[n % 2]))).await;
     let ids: std::collections::BTreeSet<_> = answers.iter().filter(|answer| answer.status < 300).map(Answer::id).collect();
-    // The first body's bytes have an upload already, which answers; the key is then the second body's.
+    // The first body's bytes already have an upload, which is returned; the key then belongs to the second body.
     assert!(
         answers.iter().all(|answer| answer.status < 300 || answer.problem() == (422, "idempotency_key_reused")),
         "{answers:?}"

@@ -1,4 +1,5 @@
-//! The integration tests: one binary, so that everything is linked once. Every test drives real servers from outside.
+//! Integration tests, in one binary so that everything is linked once. Every test drives real servers from outside.
+//! tests/README.md describes the helpers and how to run single tests.
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 

@@ -1,4 +1,4 @@
-//! Answers of stores, and of proxies before them, that are not S3's: none of them loses, rejects or keeps an upload for good.
+//! Covers false answers of stores, and of proxies in front of them: they never lose, reject or keep an upload permanently.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
     doctor::store_defects::{Defect, Proxy},
 };
 
-/// A server before a store with this defect, beside one before the store itself; `None` where the store is another's.
+/// Starts a server on a store with this defect, and one on the store itself; `None` if the run's store is not the local one.
 async fn before(defect: Defect, finalize: Finalize) -> Option<(TestApp, TestApp, Proxy)> {
     if !s3_is_local() {
         return None;
@@ -33,12 +33,12 @@ async fn before(defect: Defect, finalize: Finalize) -> Option<(TestApp, TestApp,
     Some((store, app, proxy))
 }
 
-/// When every URL has died and its grace is over.
+/// Returns a time after every URL and its grace period.
 fn at_last() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(3 * 3600)
 }
 
-/// Deletes the image and sweeps until its record ends; the keys that are left.
+/// Deletes the image and sweeps until its record ends; returns the keys that are left.
 async fn delete(app: &TestApp, caller: &super::app::Caller<'_>, id: &str) -> Vec<String> {
     assert_eq!(caller.delete(&format!("/api/images/{id}")).await.status, 204);
     app.sweep(at_last()).await;
@@ -68,7 +68,7 @@ async fn a_store_that_lists_objects_instead_of_versions_is_emptied_all_the_same(
     assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::Yes(_))));
 }
 
-/// A plain DELETE only hides it there; what was written before has the version `null`.
+/// On a versioned bucket a plain DELETE only hides the object; objects from before versioning have the version `null`.
 #[tokio::test]
 async fn an_object_from_before_the_bucket_had_versions_is_deleted() {
     let Some((_store, app, _proxy)) = before(Defect::HasVersionsSinceLately, Finalize::InPlace).await else { return };
@@ -77,7 +77,7 @@ async fn an_object_from_before_the_bucket_had_versions_is_deleted() {
     assert_eq!(delete(&app, &ada, image["id"].as_str().unwrap()).await, Vec::<String>::new());
 }
 
-/// Object Lock: the URLs of a deleted image are dead, now and when the sweeper has been there, and its record ends.
+/// Object Lock: the URLs of a deleted image stop working, before and after the sweep, and its record ends.
 #[tokio::test]
 async fn an_image_whose_version_is_retained_is_hidden() {
     let Some((store, app, _proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
@@ -102,7 +102,7 @@ async fn an_image_whose_version_is_retained_is_hidden() {
     assert!(report.to_string().contains("retention"), "{report}");
 }
 
-/// An account is not gone while versions of its images are retained: it is named, and ends when the retention does.
+/// An account's record stays while versions of its images are retained: the log names it, and it ends when the retention does.
 #[tokio::test]
 async fn an_account_whose_versions_are_retained_is_not_gone_before_they_are() {
     let Some((store, app, proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
@@ -122,7 +122,7 @@ async fn an_account_whose_versions_are_retained_is_not_gone_before_they_are() {
     proxy.mend();
     let swept = app.sweep(at_last() + Duration::from_secs(10 * 25 * 3600)).await;
     assert_eq!(swept.accounts, 1, "{swept:?}");
-    // What the trial of the store wrote was retained, too.
+    // Probe objects were retained, too.
     let left = store.bucket_keys().await.into_iter().filter(|key| key.contains(&ada.id)).count();
     assert_eq!(left, 0);
 }
@@ -136,7 +136,7 @@ async fn a_store_that_cannot_abort_keeps_no_record_open() {
     delete(&app, &ada, ticket.id()).await;
 }
 
-/// The image is larger than what is read of it.
+/// The image is larger than the part that is read of it.
 #[tokio::test]
 async fn ranges_and_checksums_that_others_would_not_send_do_not_stop_a_confirm() {
     for defect in [Defect::RefusesLongRanges, Defect::SendsWrongChecksums, Defect::IgnoresRanges] {
@@ -151,19 +151,19 @@ async fn ranges_and_checksums_that_others_would_not_send_do_not_stop_a_confirm()
     }
 }
 
-/// The client has no part in it.
+/// The client did not cause it.
 #[tokio::test]
 async fn a_type_that_the_store_did_not_keep_of_ours_rejects_nothing() {
     let Some((_store, app, _proxy)) = before(Defect::TypesAsItLikes, Finalize::Copy).await else { return };
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
-    // What the client itself had to send stays its own affair.
+    // Headers that the client itself had to send are still compared.
     let ticket = ada.issue("b.png", "image/png", &unique_png()).await;
     app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/webp", unique_png()).await;
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
 }
 
-/// Metadata that the store gives to copies is not the client's either; metadata that the client sent is.
+/// Metadata that the store adds to copies is ignored; metadata that the client sent is not.
 #[tokio::test]
 async fn metadata_of_the_stores_own_rejects_no_copy() {
     let Some((_store, app, _proxy)) = before(Defect::DatesCopies, Finalize::Copy).await else { return };
@@ -197,7 +197,7 @@ async fn parts_whose_checksums_are_not_listed_are_completed() {
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
 }
 
-/// What was left out is no proof of another upload: a rejection would be final.
+/// A missing member does not prove that the object differs: a rejection would be final.
 #[tokio::test]
 async fn a_head_that_tells_too_little_rejects_nothing() {
     for defect in [Defect::TellsNoLength, Defect::TellsNoTag] {
@@ -214,7 +214,7 @@ async fn a_head_that_tells_too_little_rejects_nothing() {
     }
 }
 
-/// 404 for everything is not S3's word on an object.
+/// 404 for every request says nothing about a single object.
 #[tokio::test]
 async fn nothing_expires_while_the_bucket_is_not_there() {
     let Some((store, app, proxy)) = before(Defect::IsLost, Finalize::InPlace).await else { return };
@@ -246,13 +246,13 @@ async fn nothing_expires_while_the_bucket_is_not_there() {
     assert_eq!((swept.expired, swept.confirmed), (0, 2), "{swept:?}");
 }
 
-/// What a store in trouble does is not what it holds to: it is asked again, and not copied from for ever.
+/// Failures of a store during the probe are not taken as capabilities: it is probed again instead of copied from permanently.
 #[tokio::test]
 async fn a_store_in_trouble_is_tried_out_again() {
     let Some((_store, app, proxy)) = before(Defect::IsOverloaded, Finalize::Auto).await else { return };
     let ada = app.user().await;
     let place = |ticket: &Value| ticket["upload"]["url"].as_str().unwrap().contains("/in/");
-    // Nothing is known yet: the store may be one that lets others' bytes in through any URL.
+    // Nothing is known yet: the store may accept unsigned copy sources in any URL.
     let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
     assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (503, "unavailable"));
     assert_eq!(ada.post("/api/images/multipart", multipart).await.problem(), (503, "unavailable"));
@@ -278,7 +278,7 @@ async fn a_listing_that_does_not_go_on_ends() {
     assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::No(_))), "{report}");
 }
 
-/// A server that was killed while it tried the store out: the next trial aborts what that left open an hour ago, and nothing else.
+/// A server was killed during a probe: the next probe aborts the uploads that it left open an hour ago, and no others.
 #[tokio::test]
 async fn uploads_that_a_killed_trial_left_are_aborted() {
     if !s3_is_local() {
@@ -299,7 +299,7 @@ async fn uploads_that_a_killed_trial_left_are_aborted() {
     let trial = TestApp::beside(&store, |_| {}).await;
     assert_eq!(open().await, all, "they may be of a trial that is under way");
     drop(trial);
-    // The same listing, of long ago.
+    // The same listing with old dates.
     let (http, upstream) = (reqwest::Client::new(), store.config.s3.endpoint.as_deref().unwrap().to_owned());
     let endpoint = super::relay::listen(move |request| {
         let (http, upstream) = (http.clone(), upstream.clone());

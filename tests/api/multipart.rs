@@ -1,4 +1,4 @@
-//! Uploads in parts: what each URL allows, going on after any interruption, completing once, leaving nothing behind.
+//! Covers multipart uploads (POST /api/images/multipart, /parts, confirm): permitted parts, resumption, completion and clean-up.
 
 mod ending;
 mod resumption;
@@ -14,14 +14,14 @@ use super::app::{Answer, Caller, TestApp, sha256, unique_png};
 
 const MIB: usize = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The default settings: URLs live an hour, the grace is a quarter of an hour.
+/// Time after which nothing changes: with the default settings URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
 
-/// An image of three parts of 5 MiB, 5 MiB and a rest: what follows the end of a PNG is legal.
+/// Returns an image of three parts of 5 MiB, 5 MiB and a rest; bytes after the end of a PNG are legal.
 fn file() -> Vec<u8> {
     let mut bytes = unique_png();
     let salt = *uuid::Uuid::new_v4().as_bytes();
@@ -33,7 +33,7 @@ fn declared(bytes: &[u8], checksums: &str) -> Value {
     json!({ "fileName": "big.png", "contentType": "image/png", "size": bytes.len(), "partSize": 5 * MIB, "partChecksums": checksums })
 }
 
-/// A part's number and bytes.
+/// Returns a part's bytes.
 fn part(bytes: &[u8], number: usize) -> Vec<u8> {
     bytes[(number - 1) * 5 * MIB..].iter().take(5 * MIB).copied().collect()
 }
@@ -55,7 +55,7 @@ impl Caller<'_> {
         self.post(&format!("/api/images/{id}/parts"), json!({ "parts": parts })).await
     }
 
-    /// One part's URL.
+    /// Returns the presigned request of one part.
     async fn part_url(&self, id: &str, part: Value) -> Value {
         let answer = self.sign(id, json!([part])).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -76,13 +76,13 @@ impl Caller<'_> {
 }
 
 impl TestApp {
-    /// Uploads that S3 holds open.
+    /// Returns the multipart uploads that are open in S3.
     async fn bucket_uploads(&self) -> Vec<String> {
         let listed = self.s3.list_multipart_uploads().bucket(&self.config.s3.bucket).send().await.unwrap();
         listed.uploads().iter().map(|upload| upload.upload_id().unwrap().to_owned()).collect()
     }
 
-    /// Completes an upload past the API, as a server does whose answer is lost.
+    /// Completes an upload without the API, like a server whose answer is lost.
     async fn bucket_complete(&self, id: &str) {
         let image = self.db_image(id).await.unwrap();
         let (key, upload_id) = (image.get_str("key").unwrap(), image.get_str("uploadId").unwrap());
@@ -247,7 +247,7 @@ async fn what_cannot_be_cut_or_signed_is_refused_by_member() {
             assert_eq!(refused(member, value.clone()).await, (422, code.to_owned(), member.to_owned()), "{member}: {value}");
         }
     }
-    // 10000 parts of 5 MiB, and one byte more.
+    // 10000 parts of 5 MiB, and one more byte.
     assert_eq!(refused("size", json!((50_000_u64 << 20) + 1)).await.1, "invalid_part_size");
     for (member, value) in [
         ("partSize", json!("5")),
@@ -306,7 +306,7 @@ async fn five_gibibytes_fit_the_limits_of_s3() {
     let answer = ada.confirm(ticket.id()).await;
     assert_eq!(answer.problem(), (409, "parts_missing"));
     assert!(answer.json["detail"].as_str().unwrap().contains(&format!(": 1-{}.", count - 1)), "{answer:?}");
-    // The grace is a part's, not the file's: an hour, and a quarter, after which the sweeper looks.
+    // The grace period is for a part, not for the whole file: the sweeper looks after an hour and a quarter.
     let document = app.db_image(ticket.id()).await.unwrap();
     let (due, dies) = (document.get_datetime("due").unwrap(), document.get_datetime("urlsDieAt").unwrap());
     assert_eq!(due.timestamp_millis() - dies.timestamp_millis(), 900_000);

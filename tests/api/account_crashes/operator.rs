@@ -1,4 +1,4 @@
-//! `valet passwd`, killed after each of its calls.
+//! Kills `valet passwd` after each of its calls.
 
 use super::*;
 use crate::passwd::passwd_with;

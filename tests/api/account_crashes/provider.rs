@@ -1,9 +1,9 @@
-//! An identity provider's user comes for the first time, deletes the account and comes back, on servers that die.
+//! Kills servers while a user of an identity provider visits for the first time, deletes the account, and comes back.
 
 use super::*;
 use crate::oidc::provider::{AUDIENCE, Key, Provider};
 
-/// A subject that nobody has had, its token of now, and its account where there is one.
+/// A subject of the provider, its current token, and its account if it has one.
 struct Visitor {
     subject: String,
     token: String,
@@ -34,7 +34,8 @@ impl World {
         self.key.token("ed", &self.provider.claims(subject))
     }
 
-    /// Who comes now for the first time. The dying server fetches the provider's keys for another one before it is armed.
+    /// Returns a subject that has not visited yet. The server that will be killed fetches the provider's keys for another subject
+    /// first.
     async fn stranger(&self, client: &Client) -> Visitor {
         let other = me(self.token(&uuid::Uuid::new_v4().to_string()));
         assert_eq!(other.send(&client.http, &client.base).await.unwrap().0, 200);
@@ -42,7 +43,7 @@ impl World {
         Visitor { token: self.token(&subject), subject, account: None }
     }
 
-    /// Who has an account with an image, which the server that goes on living has never seen.
+    /// Returns a subject with an account and an image, which the surviving server has never seen.
     async fn member(&self, client: &Client) -> Visitor {
         let visitor = self.stranger(client).await;
         let mut signed = Client::of(client.base.clone());
@@ -52,7 +53,7 @@ impl World {
         Visitor { account: account["id"].as_str().map(str::to_owned), ..visitor }
     }
 
-    /// The accounts of a subject that are not deleted.
+    /// Returns the accounts of a subject that are not deleted.
     async fn accounts(&self, visitor: &Visitor) -> Vec<String> {
         let filter = doc! { "identity.issuer": &self.provider.issuer, "identity.subject": &visitor.subject };
         let found = documents(&self.app, "users", filter).await;
@@ -60,7 +61,8 @@ impl World {
         found.iter().map(|user| user.get_str("_id").unwrap().to_owned()).collect()
     }
 
-    /// Makes it look as if all deletions were a minute ago: a token of now is of after them, whatever the clocks are apart.
+    /// Moves all deletions a minute into the past, so that a current token is newer than they are despite differences between the
+    /// clocks.
     async fn db_age_deletions(&self) {
         let users = self.app.db.collection::<Document>("users");
         let aged = vec![doc! { "$set": { "deletedAt": { "$subtract": ["$deletedAt", 60_000] } } }];

@@ -1,4 +1,4 @@
-//! The bucket's settings in deploy/aws are those that `valet check --fix` makes.
+//! Compares the bucket settings in deploy/aws with those that `valet check --fix` sets.
 
 use serde_json::{Value, json};
 use valet::domain::check::{self, Options};

@@ -1,5 +1,5 @@
-//! What the doctor, and a server that does not start, say of a bucket that cannot be used: one sentence for each cause, with S3's own
-//! code, the address and what to do.
+//! Covers the messages of `valet check`, and of a server that does not start, about an unusable bucket: one sentence for each
+//! cause, with S3's own code, the address and the remedy.
 
 use std::convert::Infallible;
 
@@ -17,7 +17,7 @@ use crate::{
 
 const RULE: &str = "S3: bucket reachable";
 
-/// What is said of the bucket.
+/// Returns the finding about the bucket.
 fn cause(report: &Report) -> (String, &'static str) {
     let finding = report.findings.iter().find(|finding| finding.rule.name == RULE).unwrap();
     let Answer::No(seen) = &finding.answer else { panic!("{report}") };
@@ -25,7 +25,7 @@ fn cause(report: &Report) -> (String, &'static str) {
     (seen.clone(), finding.remedy)
 }
 
-/// A server that answers everything with this.
+/// Starts a server that answers every request with this.
 async fn always(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> String {
     listen(move |_| async move {
         let mut answer: Http = Response::new(body.into());
@@ -45,7 +45,7 @@ async fn every_cause_has_its_own_sentence_and_remedy() {
     }
     let app = TestApp::start().await;
     let s3 = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    // Held, and never accepted from: nothing that is sent there is answered.
+    // Bound but never accepted: no request to it is answered.
     let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     let mongod = app.config.mongo.uri.expose_secret().replace("mongodb://", "http://");
     let mongod = mongod.split(['/', '?']).take(3).collect::<Vec<_>>().join("/");
@@ -106,7 +106,7 @@ async fn s3s_own_code_is_read_by_a_get() {
     }
 }
 
-/// The server says the same when it does not start.
+/// A server that does not start reports the same cause.
 #[tokio::test]
 async fn a_server_that_does_not_start_says_why() {
     if !s3_is_local() {
@@ -124,7 +124,7 @@ async fn a_server_that_does_not_start_says_why() {
     }
 }
 
-/// A certificate authority of the operator's own: both variables are honoured, by the server's client and by the doctor's.
+/// Certificate authorities of the operator: the server's client and `valet check` both honour both variables.
 #[tokio::test]
 async fn an_authority_of_ones_own_is_named_in_a_variable() {
     if !s3_is_local() {
@@ -149,7 +149,7 @@ async fn an_authority_of_ones_own_is_named_in_a_variable() {
     let (status, report) = run(&settings.but("AWS_CA_BUNDLE", &pem)).await;
     assert_eq!(status, Some(1));
     assert!(report.to_string().contains("its certificate has expired"), "{report}");
-    // Another authority's, and a file that is none, stop the start.
+    // The certificate of another authority, or an invalid file, stops the start.
     let refusal = settings.but("AWS_CA_BUNDLE", "/no/such/file").refusal().await;
     assert!(refusal.contains("- AWS_CA_BUNDLE must be the path of a file"), "{refusal}");
 }

@@ -1,4 +1,4 @@
-//! What is left in the bucket when a check ends, however it ends.
+//! Covers what `valet check` leaves in the bucket, however it ends: nothing.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::app::{TestApp, s3_is_local};
 
 const CLEAN: &str = "check: nothing left behind";
 
-/// Stopped by a signal in the middle: nothing more is asked, and what was written is removed.
+/// Stopped by a signal in the middle, it makes no further requests and removes what it wrote.
 #[tokio::test]
 async fn an_interrupted_check_removes_what_it_wrote() {
     let app = TestApp::start().await;
@@ -26,7 +26,7 @@ async fn an_interrupted_check_removes_what_it_wrote() {
     assert!(why.contains("interrupted") && !report.is_sound(), "a check that was cut short knows nothing for sure");
 }
 
-/// Credentials that may write and delete and not list: what this check wrote is known all the same.
+/// With credentials that may write and delete but not list, the check still knows which objects it wrote.
 #[tokio::test]
 async fn what_cannot_be_listed_is_removed_all_the_same() {
     if !s3_is_local() {
@@ -43,7 +43,7 @@ async fn what_cannot_be_listed_is_removed_all_the_same() {
     assert!(seen.contains("cannot be listed"), "{seen}");
 }
 
-/// A bucket that retains by default keeps what is written: nothing is.
+/// In a bucket that retains objects by default, the check writes nothing.
 #[tokio::test]
 async fn nothing_is_written_where_it_would_be_retained() {
     if !s3_is_local() {

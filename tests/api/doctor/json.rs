@@ -1,4 +1,4 @@
-//! `valet check --json`: one document on standard output, whose names are documented and stay.
+//! Covers `valet check --json`: one document on standard output with documented, stable names.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -63,7 +63,7 @@ async fn settings_that_cannot_be_read_are_a_finding_too() {
     assert!(settings["sentence"].as_str().unwrap().contains("UPLOAD_TTL must be") && !out.contains("canary"), "{settings}");
 }
 
-/// `docs/check.md` has a row for each name, and no other.
+/// `docs/check.md` has exactly one row for each name.
 #[test]
 fn every_name_is_documented() {
     let docs = include_str!("../../../docs/check.md");

@@ -1,4 +1,4 @@
-//! Lifecycle rules that would delete or archive images are found; others are not.
+//! Covers lifecycle rules: rules that would delete or archive images are reported, others are not.
 
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, Transition,

@@ -1,11 +1,11 @@
-//! What is too much at once is refused at once: connections, requests under way, bodies in memory.
+//! Covers overload: too many connections, requests in progress, or bodies in memory are refused at once.
 
 use futures_util::future::join_all;
 
 use super::*;
 use crate::{outages::black_hole::Hole, process_client::Client, serve::Settings};
 
-/// RFC 9110 section 10.2.3, with a wait at random so that those who were refused together do not come back together.
+/// Asserts a Retry-After (RFC 9110 section 10.2.3) with jitter, so that refused clients do not return at the same time.
 fn is_told_to_wait(heard: &Heard) {
     assert_eq!(heard.problem(), (503, "unavailable".to_owned()));
     let wait: u32 = heard.header("retry-after").parse().unwrap();
@@ -28,7 +28,7 @@ async fn one_connection_too_many_is_told_so_and_closed() {
         assert_eq!((heard.len(), heard[0].header("connection")), (1, "close"), "{heard:?}");
         is_told_to_wait(&heard[0]);
     }
-    // Those that are in go on, and who leaves makes room.
+    // Open connections keep working, and a closed one makes room.
     held[0].write_all(livez.as_bytes()).await.unwrap();
     assert!(held[0].read(&mut [0; 4096]).await.unwrap() > 0);
     drop(held);
@@ -60,8 +60,8 @@ async fn one_request_too_many_is_told_so_at_once() {
     };
     assert_eq!(ask(me("close")).await.0.status, 200);
     hole.stall();
-    // A crowd of sixteen: three wait for the database, which is a user's third of the places, the others are sent away. Another user
-    // of the same network has places all the while, until the network has its half.
+    // Sixteen requests of one user: three wait for the database, which is a user's third of the permits, the others are refused.
+    // Another user of the same network gets permits until the network has its half.
     let (crowd, (near, far)) = tokio::join!(join_all((0..16).map(|_| ask(me("close")))), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         (ask(page("127.0.0.2")).await.0, ask(page("198.51.100.1")).await.0)
@@ -88,7 +88,7 @@ async fn one_request_too_many_is_told_so_at_once() {
     ada.token = None;
 }
 
-/// 64 MiB of bodies beyond the small ones; who sends a small one is let in all the same.
+/// 64 MiB for large bodies; a small body is accepted all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_share_a_room_and_small_ones_always_fit() {
     const LARGE: usize = 80;
@@ -109,7 +109,7 @@ async fn large_bodies_share_a_room_and_small_ones_always_fit() {
     assert_eq!(client.post("/api/auth/login", &log_in).await.0, 401, "a small body");
     let peak = memory(process.id(), "VmHWM");
     assert!(peak < before + 200 * 1024, "{before} KiB before, {peak} KiB at most");
-    // Who does not fit is told before the body's end; who does is not, until it is there.
+    // A body that does not fit is refused before its end; one that fits is answered after it.
     let status = async |stream: &mut TcpStream, limit| {
         let mut said = vec![0; 4096];
         let length = tokio::time::timeout(limit, stream.read(&mut said)).await.ok()?.unwrap_or(0);
@@ -129,14 +129,14 @@ async fn large_bodies_share_a_room_and_small_ones_always_fit() {
     }
 }
 
-/// In hundredths of a second, of all its threads.
+/// Returns the CPU time of all threads, in hundredths of a second.
 fn worked(process: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
-/// Those who are in are served, nothing spins, and who comes later is let in when there is room again.
+/// Open connections are served, no thread spins, and later clients are accepted once there is room again.
 #[tokio::test(flavor = "multi_thread")]
 async fn running_out_of_files_is_survived() {
     let app = TestApp::start().await;

@@ -1,11 +1,11 @@
-//! Bodies whose end is in doubt, that do not end, or that nobody asked for; and many requests in one write.
+//! Covers bodies with ambiguous lengths, without an end, or unexpected; and many requests in one write.
 
 use super::*;
 
 const LOGIN: &str = "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n";
 const NEXT: &str = "GET /api/auth/me HTTP/1.1\r\nhost: h\r\n\r\n";
 
-/// The second request is in what one of the two lengths says is the first one's body. It must not be answered.
+/// By one of the two lengths the second request is part of the first one's body. It must not be answered.
 #[tokio::test]
 async fn two_lengths_do_not_make_two_requests() {
     let app = TestApp::start().await;
@@ -39,7 +39,7 @@ async fn chunks_are_what_they_say_or_the_connection_ends() {
         assert_eq!(heard.len(), 1, "{chunks:?}: {heard:?}");
         assert_eq!(heard[0].problem(), (400, "invalid_request".to_owned()), "{chunks:?}");
     }
-    // Extensions and trailers are legal, and mean nothing; they do not go on for ever.
+    // Extensions and trailers are legal and ignored, up to a limit.
     let heard =
         tell(&app, format!("{LOGIN}connection: close\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\n{{}}\r\n0\r\nx: y\r\n\r\n"))
             .await;
@@ -77,7 +77,7 @@ async fn twenty_megabytes_of_json_are_refused_before_they_are_read() {
         let bulk = vec![b' '; 20 << 20];
         let sized = [head(&format!("content-length: {}", bulk.len())).as_bytes(), &bulk].concat();
         assert_eq!(tell(&app, sized).await[0].problem(), (413, "payload_too_large".to_owned()), "{path}");
-        // Without an end.
+        // A body without an end.
         let mut stream = connect(&app.base).await;
         stream.write_all(head("transfer-encoding: chunked").as_bytes()).await.unwrap();
         let (mut read, mut write) = stream.split();
@@ -103,7 +103,7 @@ async fn a_body_that_nobody_asked_for_holds_nobody_up() {
         let heard = tell(&app, head).await;
         assert!(heard.len() == 1 && matches!(heard[0].status, 200 | 404), "{head:?}: {heard:?}");
     }
-    // Whoever asks before sending is refused before sending.
+    // A client that asks with `Expect: 100-continue` is refused before it sends.
     let ask = format!("{LOGIN}expect: 100-continue\r\ncontent-length: 20000000\r\n\r\n");
     let heard = tell(&app, ask).await;
     assert_eq!(heard[0].problem(), (413, "payload_too_large".to_owned()), "no 100 before it");

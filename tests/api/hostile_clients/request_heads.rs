@@ -1,4 +1,4 @@
-//! Heads that are no HTTP, that two servers in a row could read differently, or that are too long.
+//! Covers request heads that are not HTTP, that two servers in a row could read differently, or that are too long.
 
 use super::*;
 
@@ -29,7 +29,7 @@ async fn what_is_no_http_is_told_so_and_the_connection_ends() {
         "GET /livez HTTP/1.1\r\nx-a: 1\r2",
         "GET /livez HTTP/1.1\r\nx\u{e9}: 1",
         "GET /livez HTTP/1.1\r\n: 1",
-        // Two servers would find the request's end in two places.
+        // Two servers could find the request's end at different places.
         "POST /api/auth/login HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6",
         "POST /api/auth/login HTTP/1.1\r\ncontent-length: 5, 6",
         "POST /api/auth/login HTTP/1.1\r\ncontent-length: +5",
@@ -57,7 +57,7 @@ async fn a_request_names_one_host() {
         ("GET /livez HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close", 400),
         ("GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close", 200),
         ("GET /livez HTTP/1.0", 200),
-        // RFC 9112 section 3.2.2: the absolute form is to be understood, whatever host it names.
+        // RFC 9112 section 3.2.2: servers must accept the absolute form, whatever host it names.
         ("GET http://other.example/livez HTTP/1.1\r\nhost: a\r\nconnection: close", 200),
         ("OPTIONS * HTTP/1.1\r\nhost: a\r\nconnection: close", 404),
         ("CONNECT other.example:443 HTTP/1.1\r\nhost: a\r\nconnection: close", 404),
@@ -92,7 +92,7 @@ async fn floods_of_headers_are_cut_off() {
     }
 }
 
-/// HTTP/2 is spoken with proxies, not here.
+/// HTTP/2 is for the proxy in front; this server closes the connection.
 #[tokio::test]
 async fn http_2_is_closed_at_once() {
     let app = TestApp::start().await;

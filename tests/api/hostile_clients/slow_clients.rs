@@ -1,4 +1,4 @@
-//! Two thousand slow clients at once, each in its own way; the others are served, and every slow one is cut off.
+//! Covers two thousand concurrent slow clients of four kinds: other clients are served, and every slow one is cut off.
 
 use std::sync::{
     Arc,
@@ -10,15 +10,15 @@ use futures_util::future::join_all;
 use super::*;
 use crate::{app::unique_png, serve::Settings};
 
-/// Of each kind.
+/// Number of clients of each kind.
 pub const SLOW: usize = 500;
-/// When a head's time is over, and a body's: the server's limits, and what a busy machine adds.
+/// Limits for a head and for a body, each from the server's limit to what a busy machine adds.
 const HEAD: (Duration, Duration) = (Duration::from_secs(9), Duration::from_secs(30));
 const BODY: (Duration, Duration) = (Duration::from_secs(14), Duration::from_secs(40));
 /// MiB that 2000 connections may take: their buffers, and bodies of 16 KiB.
 const SLACK: u64 = 160;
 
-/// How a client is slow: what it sends at once, and whether it goes on, a byte at a time.
+/// A kind of slow client: its first bytes, and whether it continues with single bytes.
 #[derive(Clone, Copy)]
 pub struct Slow {
     sends: &'static str,
@@ -42,7 +42,7 @@ pub const KINDS: [Slow; 4] = [
 ];
 
 impl Slow {
-    /// Is slow until it is cut off: returns the time until then, and the answer.
+    /// Runs the client until it is cut off; returns the time until then, and the answer.
     pub async fn be(self, base: &str, open: &AtomicUsize) -> (Duration, String) {
         let mut stream = connect(base).await;
         let began = Instant::now();
@@ -68,7 +68,7 @@ impl Slow {
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_clients_are_cut_off_and_the_others_served() {
     let app = TestApp::start().await;
-    // Fewer requests than slow bodies: those take nobody's place.
+    // Fewer requests than slow bodies: slow bodies hold no request permits.
     let settings = Settings::of(&app).but("RATE_LIMIT", "off").but("MAX_REQUESTS", "16");
     let (process, mut client) = settings.listening().await;
     client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
@@ -80,7 +80,7 @@ async fn slow_clients_are_cut_off_and_the_others_served() {
     for at in 0..SLOW * KINDS.len() {
         let (base, open) = (client.base.clone(), open.clone());
         crowd.push(tokio::spawn(async move { (at, KINDS[at % KINDS.len()].be(&base, &open).await) }));
-        // What does not fit into the system's queue would not get as far as the server.
+        // Connections beyond the system's queue would not reach the server.
         if at % 100 == 99 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -117,7 +117,7 @@ async fn slow_clients_are_cut_off_and_the_others_served() {
     client.upload(&unique_png()).await;
 }
 
-/// Asks for megabytes, again and again, and takes none of them.
+/// Requests megabytes again and again without reading them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_takes_no_answer_is_cut_off_and_one_that_rests_is_not() {
     const ASKED: usize = 60;
@@ -134,7 +134,7 @@ async fn a_client_that_takes_no_answer_is_cut_off_and_one_that_rests_is_not() {
     };
     ask().await;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    // Longer than a head may take: between two requests it is no hurry.
+    // Longer than the limit for a head, which does not apply between two requests.
     ask().await;
     let mut taken = 0;
     let mut buffer = vec![0; 1 << 20];

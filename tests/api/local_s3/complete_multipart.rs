@@ -1,4 +1,4 @@
-//! Completing a multipart upload: what is checked, and that it happens once.
+//! Covers the completion of multipart uploads: its checks, and that it happens once.
 
 use super::*;
 use aws_sdk_s3::types::CompletedPart;
@@ -49,7 +49,7 @@ async fn two_completions_make_one_object() {
     server.end().await;
 }
 
-/// A client that lost the answer asks again, without a condition on what is there.
+/// A client that lost the answer repeats the completion, without a condition on the existing object.
 #[tokio::test]
 async fn a_completion_can_be_repeated() {
     let server = Server::start().await;

@@ -1,4 +1,4 @@
-//! Parts that are copied from objects, and what is told of objects by their attributes.
+//! Covers parts that are copied from objects, and object attributes.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata;

@@ -1,4 +1,4 @@
-//! CORS: preflights, and answers that pages may read, as AWS gives them for the rule that `valet check --fix` sets.
+//! Covers CORS: preflights, and readable answers, as AWS gives them for the rule that `valet check --fix` sets.
 
 use aws_sdk_s3::types::{CorsConfiguration, CorsRule};
 use reqwest::{Response, header::HeaderMap};
@@ -70,7 +70,7 @@ async fn answers_can_be_read_by_allowed_pages_only() {
         expect(seen, status, "").await;
         let hidden = server.http.get(url).header("origin", "https://evil.example").send().await.unwrap();
         assert!(says_nothing_of_cors(hidden.headers()), "{hidden:?}");
-        // AWS leaves `Vary` out, so a page that shows an image and then reads its bytes meets its own cache.
+        // AWS omits `Vary`, so a page that shows an image and then reads its bytes gets its own cached response.
         let plain = server.http.get(url).send().await.unwrap();
         assert!(says_nothing_of_cors(plain.headers()), "{plain:?}");
     }

@@ -1,9 +1,9 @@
-//! Restarts, broken connections, killed servers.
+//! Covers restarts, broken connections and killed servers.
 
 use super::*;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
-/// The server of the crash test: in a process of its own, so that it can be killed.
+/// The server of the crash test, in a child process so that it can be killed.
 #[tokio::test]
 #[ignore = "started by a_killed_server_keeps_what_it_acknowledged"]
 async fn child() {
@@ -91,7 +91,7 @@ async fn a_restart_keeps_everything() {
     let etag = server.s3.head_object().bucket(BUCKET).key("../a").send().await.unwrap().e_tag;
     let root = server.stop().await;
 
-    // What a killed server leaves: rubbish in tmp, and nothing else. A torn object is no object.
+    // A killed server leaves files in tmp, and nothing else. A torn object is not shown.
     std::fs::write(root.join("tmp/half"), b"half an object").unwrap();
     std::fs::create_dir(root.join("tmp/dir")).unwrap();
     let objects = root.join("buckets").join(BUCKET).join("objects");

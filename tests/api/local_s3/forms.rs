@@ -1,4 +1,4 @@
-//! POST policies: browsers' form uploads.
+//! Covers POST policies: form uploads of browsers.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use time::OffsetDateTime;
 use valet::signer::{self, Form, Location, Signer};
 
-/// A form signed `age` hours ago, for an hour from now on, for keys under `in/` of 5 to 20 bytes.
+/// Returns a form signed `age` hours ago, valid for another hour, for keys under `in/` and 5 to 20 bytes.
 fn form(server: &Server, age: i64, fields: &[(&str, &str)]) -> Vec<(String, String)> {
     form_of(server, age, fields, 5..=20)
 }
@@ -79,7 +79,7 @@ async fn a_form_is_stored_within_its_policy() {
     assert_eq!(server.read("in/a").await, b"ten bytes!");
     let head = server.s3.head_object().bucket(BUCKET).key("in/a").send().await.unwrap();
     assert_eq!(head.content_type(), Some("image/png"));
-    // A policy lives until its own expiry, however old the signing time.
+    // A policy is valid until its own expiry, however old its signing time.
     let old = form(&server, 2, &[("key", "in/old"), ("content-type", "image/png"), ("success_action_status", "204")]);
     expect(post(&server, &old, "ten bytes!").await, 204, "").await;
     server.end().await;

@@ -1,4 +1,4 @@
-//! Multipart uploads.
+//! Covers multipart uploads.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
@@ -83,7 +83,7 @@ async fn a_part_must_be_what_was_signed() {
     assert_eq!(server.temps(), 0);
     let put = replay(&server.http, &signed).body("good").send().await.unwrap();
     expect(put, 200, "").await;
-    // The upload's algorithm is fixed: a part without it is refused.
+    // The upload's algorithm is fixed: a part without its checksum is refused.
     let bare = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(&id).part_number(2);
     let bare = bare.presigned(soon).await.unwrap();
     expect(replay(&server.http, &bare).body("good").send().await.unwrap(), 400, "InvalidRequest").await;

@@ -1,4 +1,4 @@
-//! Objects: what is kept with them, reading, conditions, copying, deleting, listing, names.
+//! Covers objects: metadata, reading, conditions, copying, deleting, listing, names.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! POST policies of any kind, signed by hand: those that AWS takes, and how it refuses the others.
+//! Covers POST policies signed by hand: conditions that AWS accepts, and its refusals of others.
 
 use super::*;
 use aws_lc_rs::hmac;
@@ -9,7 +9,7 @@ use time::macros::format_description;
 const KEY: &str = "in/a";
 const FILE: &str = "ten bytes!";
 
-/// A form's policy, the fields besides those of the signature, and how it is signed.
+/// A form's policy, its fields besides those of the signature, and the way of signing.
 struct Post {
     expiration: Value,
     conditions: Vec<Value>,
@@ -20,7 +20,7 @@ struct Post {
 }
 
 impl Post {
-    /// A form that is stored.
+    /// Returns a form that is accepted.
     fn new() -> Self {
         let at = OffsetDateTime::now_utc() + Duration::from_secs(600);
         let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].000Z");
@@ -40,7 +40,7 @@ impl Post {
         self
     }
 
-    /// The policy in JSON, and all fields but the policy's own.
+    /// Returns the policy as JSON, all fields except the policy, and the scope.
     fn dated(&self) -> (Value, Vec<(String, String)>, String) {
         let now = OffsetDateTime::now_utc();
         let date = now.format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap();
@@ -102,7 +102,7 @@ async fn conditions_are_read_as_aws_reads_them() {
         (range(json!("one"), json!("ten")), &[], 400, "InvalidPolicyDocument"),
         (range(json!(1.5), json!(10)), &[], 400, "InvalidPolicyDocument"),
         (json!(["content-length-range", 0]), &[], 400, "InvalidPolicyDocument"),
-        // Every type of a list must begin so, and the list must be there.
+        // Every type in a list must have the prefix, and the list must exist.
         (list.clone(), &[("Content-Type", "image/png")], 204, ""),
         (list.clone(), &[("Content-Type", "image/png, image/webp")], 204, ""),
         (list.clone(), &[("Content-Type", "image/png,text/html")], 403, "AccessDenied"),
@@ -110,7 +110,7 @@ async fn conditions_are_read_as_aws_reads_them() {
         (list.clone(), &[("CONTENT-TYPE", "image/png")], 204, ""),
         (list, &[], 403, "AccessDenied"),
         (json!(["starts-with", "$Content-Type", ""]), &[], 403, "AccessDenied"),
-        // Only types are lists.
+        // Only content types are lists.
         (meta("$x-amz-meta-a"), &[("x-amz-meta-a", "b,c")], 204, ""),
         (meta("$X-Amz-Meta-A"), &[("x-amz-meta-a", "bc")], 204, ""),
         (meta("$x-amz-meta-a"), &[("x-amz-meta-a", "c")], 403, "AccessDenied"),
@@ -129,7 +129,7 @@ async fn conditions_are_read_as_aws_reads_them() {
         println!("{condition} with {fields:?}");
         expect(send(&server, &Post::new().with(condition, fields).signed()).await, status, code).await;
     }
-    // The bucket is a field that every form has.
+    // The bucket counts as a field of every form.
     let mut post = Post::new();
     post.conditions.remove(0);
     let refused = expect(send(&server, &post.signed()).await, 403, "AccessDenied").await;

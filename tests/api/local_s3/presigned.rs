@@ -1,4 +1,4 @@
-//! Presigned requests: what is signed holds, and nothing else gets in.
+//! Covers presigned requests: every signed header and parameter is enforced, and no other `x-amz-*` header is accepted.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
@@ -124,7 +124,7 @@ async fn an_unsigned_amz_header_is_refused() {
         assert!(text.contains("not signed") && text.contains(&name.to_ascii_lowercase()), "{text}");
     }
     assert!(!server.exists("k").await);
-    // An ordinary extra header is no matter.
+    // Other extra headers are ignored.
     let put = replay(&server.http, &signed).header("x-custom", "1").body(body).send().await.unwrap();
     expect(put, 200, "").await;
     server.end().await;
@@ -154,7 +154,7 @@ async fn urls_have_a_time() {
     server.end().await;
 }
 
-/// A body that takes its time.
+/// Returns a body that is sent slowly.
 fn slowly(body: &[u8]) -> reqwest::Body {
     let pieces: Vec<Vec<u8>> = body.chunks(4).map(<[u8]>::to_vec).collect();
     reqwest::Body::wrap_stream(stream::unfold(pieces.into_iter(), |mut pieces| async move {
@@ -199,7 +199,7 @@ async fn a_large_refused_put_gets_its_answer() {
         for (name, value) in signed.headers() {
             head += &format!("{name}: {value}\r\n");
         }
-        // As a browser: it reads no answer before all is sent, and a reset is a network error to it.
+        // Like a browser: it reads no answer before the whole body is sent, and reports a reset as a network error.
         let mut socket = tokio::net::TcpStream::connect(host).await.unwrap();
         socket.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
         socket.write_all(&body).await.unwrap();
@@ -226,7 +226,7 @@ async fn a_body_needs_a_length_and_keeps_to_its_hash() {
     server.end().await;
 }
 
-/// Errors name what AWS names, in AWS's codes, so that what is learnt here holds there.
+/// Errors have AWS's codes and members, so that experience with this server applies to AWS.
 #[tokio::test]
 async fn malformed_queries_and_other_regions_are_refused_as_aws_does() {
     let server = Server::start().await;
@@ -296,7 +296,7 @@ fn sign(signer: &valet::signer::Signer, method: &'static str, query: &[(&'static
     signer.presign(&request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url
 }
 
-/// What a presigner moves into the query is kept and obeyed as from headers: metadata of a PUT, overrides of a HEAD.
+/// Headers that a presigner moves into the query are stored and obeyed like headers: metadata of a PUT, overrides of a HEAD.
 #[tokio::test]
 async fn what_stands_in_the_signed_query_counts() {
     let server = Server::start().await;

@@ -1,4 +1,4 @@
-//! Reading: ranges, conditions, overrides, listings.
+//! Covers reading: ranges, conditions, overrides, listings.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
@@ -55,7 +55,7 @@ async fn conditions_and_overrides() {
         ("if-none-match", "\"other\"", 200),
         ("if-modified-since", &modified, 304),
         ("if-modified-since", past, 200),
-        // Nothing can have been read in the future.
+        // A time in the future is ignored.
         ("if-modified-since", future, 200),
         ("if-unmodified-since", future, 200),
         ("if-unmodified-since", past, 412),

@@ -1,4 +1,4 @@
-//! The server around the objects: CORS, restarts, crashes, ending, buckets.
+//! Covers the server itself: stopping, starting, buckets, logging.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
@@ -104,7 +104,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// On one thread, so that the subscriber sees all that the server logs.
+/// On one thread, so that the subscriber receives everything that the server logs.
 #[tokio::test]
 async fn presigned_queries_are_not_logged() {
     let server = Server::start().await;

@@ -1,4 +1,4 @@
-//! How an upload in parts ends: once, at the same time, by a delete, by its time.
+//! Covers the end of a multipart upload: completion, concurrent confirms, delete, expiry.
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -44,7 +44,7 @@ async fn a_delete_aborts_and_nothing_comes_after_it() {
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 2 }])).await.status, 404);
     assert_eq!(ada.get(&format!("/api/images/{}/parts", ticket.id())).await.status, 404);
     assert_eq!(ada.confirm(ticket.id()).await.status, 404);
-    // What a server left that died between opening and recording is aborted by the second pass.
+    // The second pass aborts the upload of a server that died between opening and recording it.
     let key = format!("u/{}/{}", ada.id, ticket.id());
     let create =
         async |key: String| app.s3.create_multipart_upload().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
@@ -88,7 +88,7 @@ async fn an_upload_whose_time_is_over_gives_no_more_urls() {
     assert_eq!(ada.confirm(ticket.id()).await.status, 200, "time alone never refuses what is there");
 }
 
-/// A URL is on record before it leaves, so that no sweeper takes the upload away under it.
+/// A URL is recorded before it is issued, so that no sweeper removes the upload before the URL's expiry.
 #[tokio::test]
 async fn a_signed_part_holds_the_sweeper_off() {
     let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(60)).await;
@@ -103,7 +103,7 @@ async fn a_signed_part_holds_the_sweeper_off() {
     assert_eq!(app.sweep(after(QUIET)).await.expired, 1);
 }
 
-/// Confirm against delete: whatever wins, the books are right and nothing stays.
+/// Confirm against delete: whichever wins, counters are right and nothing is left.
 #[tokio::test]
 async fn f16_confirm_against_delete_leaves_nothing_behind() {
     let app = TestApp::start().await;

@@ -1,10 +1,10 @@
-//! Going on after clients, servers, connections and S3 failed in the middle.
+//! Covers resumption after failures of clients, servers, connections and S3.
 
 use futures_util::future::join_all;
 
 use super::*;
 
-/// A connection that was lost, a client that was restarted, a server that was restarted: only what is missing is sent.
+/// A lost connection, a restarted client, a restarted server: only missing parts are sent.
 #[tokio::test]
 async fn going_on_where_it_stopped() {
     let app = TestApp::start().await;
@@ -46,7 +46,7 @@ async fn going_on_where_it_stopped() {
     assert!(read.bytes().await.unwrap() == bytes, "the same bytes");
 }
 
-/// The server died after S3 made the object, or S3's answer was lost.
+/// The server died after S3 had created the object, or S3's answer was lost.
 #[tokio::test]
 async fn a_completion_whose_answer_was_lost_is_found() {
     let app = TestApp::start().await;
@@ -64,7 +64,7 @@ async fn a_completion_whose_answer_was_lost_is_found() {
     }
 }
 
-/// The client died after its last part: the sweeper puts the parts together.
+/// The client died after its last part: the sweeper completes the upload.
 #[tokio::test]
 async fn what_came_in_full_is_confirmed_for_the_client_that_died() {
     let app = TestApp::start().await;
@@ -81,7 +81,7 @@ async fn what_came_in_full_is_confirmed_for_the_client_that_died() {
     assert!(app.bucket_uploads().await.is_empty());
 }
 
-/// A server died between S3's opening and the record of its name; the client knows the id from the pending list.
+/// A server died after S3 had opened the upload and before its id was recorded; the client finds the image in the pending list.
 #[tokio::test]
 async fn an_upload_without_its_name_is_opened_anew() {
     let app = TestApp::start().await;
@@ -101,7 +101,7 @@ async fn an_upload_without_its_name_is_opened_anew() {
     assert!(app.bucket_uploads().await.is_empty(), "the lost one is aborted");
 }
 
-/// Somebody aborted it, such as a lifecycle rule of the bucket.
+/// The upload was aborted outside of Valet, for example by a lifecycle rule of the bucket.
 #[tokio::test]
 async fn an_upload_that_s3_forgot_begins_anew_under_its_id() {
     let app = TestApp::start().await;
@@ -116,7 +116,7 @@ async fn an_upload_that_s3_forgot_begins_anew_under_its_id() {
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
 }
 
-/// An upload that S3 does not open holds no quota: the client has no id to delete it by.
+/// If S3 does not open an upload, no quota stays reserved: the client has no id to delete it by.
 #[tokio::test]
 async fn when_s3_fails_nothing_is_held() {
     let app = TestApp::start().await;
@@ -130,7 +130,7 @@ async fn when_s3_fails_nothing_is_held() {
     assert_eq!(ada.get("/api/images/pending").await.json["uploads"], json!([]));
 }
 
-/// A server died while it told S3 to put the parts together: its claim ends, and the waiting confirm goes on.
+/// A server died while it completed the upload: its claim ends, and the waiting confirm continues.
 #[tokio::test]
 async fn a_dead_servers_completion_is_taken_over() {
     let app = TestApp::start().await;
@@ -146,7 +146,7 @@ async fn a_dead_servers_completion_is_taken_over() {
     assert!(!app.db_image(ticket.id()).await.unwrap().contains_key("completingUntil"));
 }
 
-/// The entry of an upload that was opened is removed; the upload stays counted.
+/// The reservation of an opened upload is removed; the upload stays counted.
 #[tokio::test]
 async fn the_reservation_of_an_open_upload_is_kept() {
     let app = TestApp::start().await;
@@ -160,13 +160,13 @@ async fn the_reservation_of_an_open_upload_is_kept() {
     assert_eq!(app.sweep(after(30 * DAY / 24)).await.holds, 0);
     assert_eq!(opening().await, 0);
     assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["pending"]), (&json!(100), &json!(1)));
-    // The next one to be opened removes it, too.
+    // The next upload that is opened removes it, too.
     ada.open(declared(&[0; 100], "none")).await;
     ada.open(declared(&[0; 100], "none")).await;
     assert_eq!(opening().await, 1);
 }
 
-/// More than a page of S3's listing; and parts of another length than was signed, as a store that ignores it may take.
+/// Covers more than one page of S3's listing, and parts of another length than was signed, which a lenient store may accept.
 #[tokio::test]
 async fn all_parts_are_listed_and_only_right_ones_count() {
     let app = TestApp::start_with(|config| config.uploads.multipart_max_bytes = 8 << 30).await;
@@ -186,8 +186,8 @@ async fn all_parts_are_listed_and_only_right_ones_count() {
     assert!(answer.json["detail"].as_str().unwrap().contains(": 1-1005."), "{answer:?}");
 }
 
-/// Clients that hang up while S3 is being asked to open their upload, in each way to open one: no id was given out, so the
-/// reservation ends within minutes. The same request again, with its key, is an upload like any other.
+/// Covers clients that hang up while S3 is asked to open their upload, for each way to open one: no id was issued, so the
+/// reservation ends within minutes. A repeat with the same key opens an ordinary upload.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     if !crate::app::s3_is_local() {
@@ -204,7 +204,7 @@ async fn a_client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
             let (parts, body) = request.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let opens = parts.method == reqwest::Method::POST && parts.uri.query().is_some_and(|query| query.contains("uploads"));
-            // The trial of the store opens some, too.
+            // The probe of the store opens some, too.
             if opens && parts.uri.path().contains("/u/") {
                 let _ = asked.send(());
                 tokio::time::sleep(Duration::from_secs(600)).await;
@@ -225,7 +225,7 @@ async fn a_client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     }
     let open = ada.usage().await;
     assert!(open["bytes"].as_u64().unwrap() > 0 && open["pending"] == 2, "{open}");
-    // The first is asked for again by its client: another server opens it.
+    // The first client repeats its request: another server opens the upload.
     let again = |request: reqwest::RequestBuilder| request.header("idempotency-key", "one").json(&declared);
     let ticket = ada.send(reqwest::Method::POST, "/api/images/multipart", again).await;
     assert_eq!(ticket.status, 200, "{ticket:?}");
