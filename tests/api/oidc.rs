@@ -1,4 +1,4 @@
-//! Users of an identity provider, against a provider that the test runs.
+//! Covers users of an identity provider (OIDC), against a provider that the test runs.
 
 mod outage;
 pub mod provider;
@@ -12,7 +12,7 @@ use valet::{config, domain::check};
 use super::app::{Answer, Caller, PASSWORD, TestApp, unique_png};
 use provider::{AUDIENCE, Key, Provider, base64, hs256};
 
-/// An application that believes this provider.
+/// Starts an application that trusts this provider.
 async fn app_of(provider: &Provider) -> TestApp {
     app_with(provider, |_| {}).await
 }
@@ -56,7 +56,7 @@ async fn tokens_of_all_three_kinds_let_in_and_a_subject_is_one_user() {
     assert_eq!(ada.get("/api/auth/sessions").await.json, json!({ "sessions": [] }));
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
     assert_eq!(ada.put("/api/auth/password", change).await.problem(), (403, "local_accounts_only"));
-    // Accounts of its own go on beside.
+    // Local accounts keep working.
     assert_eq!(app.user().await.get("/api/auth/me").await.status, 200);
     assert_eq!(provider.fetches(), 1);
 }
@@ -153,7 +153,7 @@ async fn what_is_not_for_this_service_is_refused() {
     assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0, "nobody was made");
 }
 
-/// The key decides the algorithm: nothing that a token says does.
+/// The key decides the algorithm, not the token's header.
 #[tokio::test]
 async fn algorithms_are_not_confused() {
     let (rsa, ec, ed, foreign) = (Key::rsa(), Key::ec(), Key::ed(), Key::rsa());
@@ -198,7 +198,7 @@ async fn algorithms_are_not_confused() {
     for (key, kid) in [(&encrypting, "enc"), (&signing, "ops"), (&other, "ps"), (&private, "p384")] {
         forged.push(key.token(kid, &claims));
     }
-    // Keys that the token brings along, or that it leads to.
+    // Keys in the token, or at an address in the token.
     let thief = Provider::start(&[("rsa", &foreign)]).await;
     for extra in [
         json!({ "jwk": foreign.jwk("rsa") }),
@@ -234,7 +234,7 @@ async fn fifty_first_requests_make_one_user() {
     assert_eq!(provider.fetches(), 1, "and one fetch");
 }
 
-/// An address at the provider is no key to an account here, nor the other way round.
+/// An email address in a provider's token gives no access to the local account with that address, and the reverse.
 #[tokio::test]
 async fn an_address_belongs_to_its_local_account_alone() {
     let key = Key::ed();
@@ -289,7 +289,7 @@ async fn without_local_accounts_only_the_provider_lets_in() {
     }
     assert_eq!(me(&only, ada.token.clone().unwrap()).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&only, key.token("ec", &provider.claims("ada"))).await.status, 200);
-    // And without a provider, its tokens are nobody's.
+    // Without a provider setting its tokens are rejected.
     let none = TestApp::beside(&both, |_| {}).await;
     assert_eq!(me(&none, key.token("ec", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&none, ada.token.clone().unwrap()).await.status, 200);
@@ -311,7 +311,7 @@ async fn the_doctor_tries_the_provider() {
     assert!(matches!(row(&other).await, Some(check::Answer::Skipped(_))));
 }
 
-/// A provider's user proves by a fresh token, and the tokens of before do not make the account anew.
+/// A provider's user confirms a deletion with a fresh token; tokens from before the deletion do not recreate the account.
 #[tokio::test]
 async fn a_providers_user_deletes_with_a_fresh_token() {
     let key = Key::ed();
@@ -336,7 +336,7 @@ async fn a_providers_user_deletes_with_a_fresh_token() {
     let swept = OffsetDateTime::now_utc();
     while app.app.valet.sweep_once(swept).await.unwrap().1 {}
     assert!(app.bucket_keys().await.is_empty());
-    // Long after, and signed in anew, it is another account.
+    // Long after the deletion a new sign-in creates another account.
     let users = app.db.collection::<Document>("users");
     let past = mongodb::bson::DateTime::from_millis((now - 600) * 1000);
     users.update_one(doc! { "_id": &id }, doc! { "$set": { "deletedAt": past } }).await.unwrap();
@@ -347,8 +347,8 @@ async fn a_providers_user_deletes_with_a_fresh_token() {
     assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "and at last it is forgotten");
 }
 
-/// However long a provider's tokens live: a deletion is remembered for seven days, and none of before may outlive that. What such
-/// a token opens ends with it.
+/// Deletions are remembered for seven days, so older tokens are rejected, however long the provider's tokens live. Everything
+/// that such a token opens ends with it.
 #[tokio::test]
 async fn a_token_counts_for_less_than_a_deletion_is_remembered() {
     let key = Key::ed();
@@ -366,7 +366,8 @@ async fn a_token_counts_for_less_than_a_deletion_is_remembered() {
         assert_eq!(issued(ago, month).get("/api/auth/me").await.problem(), (401, "token_expired"), "{ago}");
     }
     assert_eq!(issued(week - 90, month).get("/api/auth/me").await.status, 200);
-    // By the leeway of 30 s, the first lives for another 20 and the second for 60; the last for as long as any path.
+    // With the leeway of 30 s the first token lives for another 20 s and the second one for 60 s; the last one as long as any
+    // path token.
     for (token, most) in [(issued(600, now - 10), 20), (issued(week - 90, month), 60)] {
         let left = token.act("/api/uppy/session").await.json["expiresIn"].as_i64().unwrap();
         assert!((most - 15..=most).contains(&left), "{left} of {most}");
@@ -374,7 +375,7 @@ async fn a_token_counts_for_less_than_a_deletion_is_remembered() {
     assert_eq!(issued(0, month).act("/api/uppy/session").await.json["expiresIn"], 3600);
 }
 
-/// Uppy's token in the path ends with the account, since the provider's sessions are not known here.
+/// Uppy's path token ends with the account, because the provider's sessions are unknown to Valet.
 #[tokio::test]
 async fn uppy_is_let_in_by_a_providers_user() {
     let key = Key::ed();

@@ -1,4 +1,4 @@
-//! Traces of a real process: what a collector gets, what it never gets, and that nobody waits for it.
+//! Covers OTLP traces of a real process: their contents, data that must not be in them, and unresponsive collectors.
 
 mod collector;
 
@@ -19,7 +19,7 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 const CANARY: &str = "canary-5d1e";
 
-/// Uploads, and confirms as a part of somebody's trace.
+/// Uploads, and confirms as part of a caller's trace.
 async fn confirm_in_a_trace(client: &mut Client, email: &str) {
     client.enter("signup", email).await;
     let bytes = unique_png();
@@ -37,7 +37,7 @@ async fn confirm_in_a_trace(client: &mut Client, email: &str) {
     assert_eq!((answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap()), (200, "confirm-1"));
 }
 
-/// Those whose parent is this one.
+/// Returns the spans whose parent is this one.
 fn children<'a>(spans: &'a [Span], of: &'a Span) -> impl Iterator<Item = &'a Span> {
     spans.iter().filter(|span| span.parent == of.id && span.trace == of.trace)
 }
@@ -52,7 +52,7 @@ fn attribute<'a>(span: &'a Span, name: &str) -> &'a str {
 }
 
 fn traced(app: &TestApp, endpoint: &str) -> Settings {
-    // What is sent is sent at the end.
+    // Spans are sent only when the process stops.
     Settings::of(app).but("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).but("OTEL_BSP_SCHEDULE_DELAY", "600000")
 }
 
@@ -114,7 +114,7 @@ async fn a_confirm_is_a_part_of_its_callers_trace_with_its_calls_below_it() {
         assert_eq!(attribute(moved, name), value, "{name} of {moved:?}");
     }
 
-    // A password is hashed below its request; a sweep and an invalid caller's request begin traces.
+    // A password is hashed within its request's trace; a sweep and a request with an invalid traceparent start new traces.
     let signup = named(&spans, "POST /api/auth/signup");
     let below: Vec<_> = children(&spans, signup).cloned().collect();
     assert_eq!(named(&below, "hash password").kind, 1);
@@ -134,7 +134,7 @@ async fn a_confirm_is_a_part_of_its_callers_trace_with_its_calls_below_it() {
         assert!(!collector.holds(secret), "{secret} was exported");
     }
 
-    // The log's lines lead to the trace.
+    // The log lines contain the trace id.
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let line = lines.iter().find(|line| line["message"] == "answered" && line["span"]["id"] == "confirm-1").unwrap();
     assert_eq!((line["span"]["trace_id"].as_str(), line["span"]["span_id"].as_str()), (Some(TRACE), Some(confirm.id.as_str())));
@@ -148,13 +148,13 @@ async fn a_call_that_fails_is_an_error_of_its_span_and_of_the_requests() {
     client.enter("signup", "ada@example.com").await;
     let bytes = unique_png();
     let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
-    // An image that cannot be read: the server's own fault.
+    // An unreadable image makes the server answer 500.
     let id = ticket["id"].as_str().unwrap();
     let broken = mongodb::bson::doc! { "$set": { "state": "nonsense" } };
     app.db.collection::<mongodb::bson::Document>("images").update_one(mongodb::bson::doc! { "_id": id }, broken).await.unwrap();
     let (status, problem) = client.call(Method::POST, &format!("/api/images/{id}/confirm"), None).await;
     assert_eq!(status.as_u16() / 100, 5, "{problem}");
-    // S3 names the calls that it fails, in the log and in the span.
+    // The log and the span name failed S3 calls.
     let marker = app.s3.delete_object().bucket(&app.config.s3.bucket).key(valet::store::objects::marker::KEY);
     marker.send().await.unwrap();
     app.s3.delete_bucket().bucket(&app.config.s3.bucket).send().await.unwrap();

@@ -1,4 +1,4 @@
-//! `valet passwd`: the program itself, as an operator runs it.
+//! Covers `valet passwd`, as an operator runs it.
 
 use std::process::{ExitStatus, Stdio};
 
@@ -10,7 +10,7 @@ use super::{
     serve::Settings,
 };
 
-/// Runs `valet passwd` with these settings and `line` as its standard input: how it ended, and all that it wrote.
+/// Runs `valet passwd` with these settings and `line` as its standard input; returns its exit status and output.
 pub async fn passwd_with(settings: &Settings, email: &str, line: &str) -> (ExitStatus, String) {
     let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_valet"))
         .args(["passwd", email])
@@ -27,7 +27,7 @@ pub async fn passwd_with(settings: &Settings, email: &str, line: &str) -> (ExitS
     (done.status, String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap())
 }
 
-/// Runs `valet passwd` over this application's database: its success and all that it wrote.
+/// Runs `valet passwd` on this application's database; returns its success and output.
 async fn passwd(app: &TestApp, email: &str, line: &str) -> (bool, String) {
     let (status, written) = passwd_with(&Settings::of(app).but("LOG_FORMAT", "text"), email, line).await;
     (status.success(), written)

@@ -1,4 +1,4 @@
-//! Previews and ThumbHashes: made by the client, verified, counted and deleted with their image.
+//! Covers previews and ThumbHashes: made by the client, verified, counted and deleted with their image.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::app::{Answer, Caller, TestApp, declared, fixture, sha256, unique_png};
 
 const THUMB_HASH: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
-/// URLs live an hour, the grace is a quarter of an hour.
+/// Time after which nothing changes: URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 fn with_preview(bytes: &[u8], preview: &[u8], content_type: &str) -> Value {
@@ -28,7 +28,7 @@ async fn used(ada: &Caller<'_>) -> Value {
     ada.get("/api/auth/me").await.json["usage"]["bytes"].clone()
 }
 
-/// What is left in the bucket once no URL lives.
+/// Returns the keys in the bucket after all URLs have expired.
 async fn settled_keys(app: &TestApp) -> Vec<String> {
     let quiet = OffsetDateTime::now_utc() + QUIET;
     for later in [0, 1, 2] {
@@ -94,7 +94,7 @@ async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
         sizes += bytes.len();
         reserved += bytes.len() + preview.len();
         assert_eq!(used(&ada).await, json!(reserved), "{came}: the preview's URL lives");
-        // Its URL lives on: what comes now is cleared, and never shown.
+        // Its URL is still valid: an object that arrives now is removed and never shown.
         app.put(&ticket.json["previewUpload"], preview).await;
         assert_eq!(ada.confirm(ticket.id()).await.json.get("previewUrl"), None, "{came}");
     }
@@ -112,7 +112,7 @@ async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
     assert_eq!(used(&ada).await, 0);
 }
 
-/// A JPEG header of 60000 × 60000 pixels.
+/// Returns a JPEG header of 60000 × 60000 pixels.
 fn huge_jpeg() -> Vec<u8> {
     let mut bytes = fixture("plain.jpg");
     let frame = bytes.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
@@ -136,7 +136,7 @@ async fn every_way_to_an_upload_carries_its_preview() {
     assert_eq!((again.status, again.json["id"].as_str()), (200, Some(id)));
     assert_eq!(app.put(&again.json["previewUpload"], preview.clone()).await, 200);
     assert_eq!(app.put(&again.json["upload"], bytes.clone()).await, 200);
-    // The client dies here: the sweeper confirms for it, with the preview.
+    // The client dies here: the sweeper confirms, with the preview.
     app.sweep(OffsetDateTime::now_utc() + QUIET).await;
     let image = ada.get(&format!("/api/images/{id}")).await;
     assert!(image.json["previewUrl"].is_string(), "{image:?}");

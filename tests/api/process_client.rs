@@ -1,4 +1,4 @@
-//! A client that knows nothing of a server but its address.
+//! A client of a server process, which has only the server's address.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::app::{PASSWORD, declared};
 pub use super::program::{Process, Settings, listening_at};
 
-/// A client of a server somewhere.
+/// A client of a server at some address.
 pub struct Client {
     pub base: String,
     pub http: reqwest::Client,
@@ -48,14 +48,14 @@ impl Client {
         answer.bytes().await.unwrap().to_vec()
     }
 
-    /// Signs up, or in, and keeps the token.
+    /// Signs up or logs in, and keeps the token.
     pub async fn enter(&mut self, door: &str, email: &str) {
         let (status, session) = self.post(&format!("/api/auth/{door}"), &json!({ "email": email, "password": PASSWORD })).await;
         assert!(status.is_success(), "{status} {session}");
         self.token = Some(session["token"].as_str().unwrap().to_owned());
     }
 
-    /// From bytes to a ready image, its URLs fetched: the image, and every presigned URL that was seen.
+    /// Uploads and confirms an image and fetches its URLs; returns the image and every presigned URL.
     pub async fn upload(&self, bytes: &[u8]) -> (Value, Vec<String>) {
         let (status, ticket) = self.post("/api/images/upload", &declared("sea.png", "image/png", bytes)).await;
         assert_eq!(status, 201, "{ticket}");

@@ -1,7 +1,6 @@
-//! Races, each begun at a barrier and judged by the books: whoever wins, states, objects and quota agree, and nothing
-//! answers 5xx.
+//! Covers races that start at a barrier: whichever call wins, states, objects and quota agree, and no call is answered 5xx.
 //!
-//! `VALET_TEST_ROUNDS` (200) says how many rounds: 1000 for the long form.
+//! `VALET_TEST_ROUNDS` (200) is the number of rounds; use 1000 for the long form.
 
 use std::{future::Future, time::Duration};
 
@@ -16,14 +15,14 @@ use super::{
     store_rules::{ONCE, OVERLAP},
 };
 
-/// After the URL and the grace of the default settings: a pending image is due, and a tombstone ends.
+/// Time after a URL's expiry and grace period with default settings: a pending image is due, and a tombstone ends.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 fn rounds() -> usize {
     std::env::var("VALET_TEST_ROUNDS").ok().map_or(200, |rounds| rounds.parse().expect("VALET_TEST_ROUNDS is a number"))
 }
 
-/// Runs all of them from one moment on, over connections that are open already.
+/// Starts all calls at the same moment, on connections that are already open.
 async fn at_once<F: Future>(app: &TestApp, calls: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let calls: Vec<_> = calls.into_iter().collect();
     let barrier = Barrier::new(calls.len());
@@ -38,13 +37,13 @@ async fn at_once<F: Future>(app: &TestApp, calls: impl IntoIterator<Item = F>) -
     join_all(begun).await
 }
 
-/// Up to 8 ms, so that the racers meet in another order each round.
+/// Waits up to 8 ms, so that the calls meet in another order each round.
 async fn jitter() {
     let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
     tokio::time::sleep(Duration::from_micros(random * 32)).await;
 }
 
-/// An upload whose bytes lie in the bucket.
+/// Opens an upload and sends its bytes.
 async fn sent(caller: &Caller<'_>) -> Answer {
     let bytes = unique_png();
     let ticket = caller.issue("a.png", "image/png", &bytes).await;
@@ -59,7 +58,7 @@ fn path(ticket: &Answer) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c5_a_hundred_confirms_at_once_give_one_image_and_one_answer() {
-    // A window longer than the test, so that all URLs are of one window.
+    // A signing window longer than the test, so that all URLs are equal.
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(7 * 24 * 3600)).await;
     let ada = app.user().await;
     let ticket = sent(&ada).await;
@@ -115,7 +114,7 @@ async fn u10_fifty_at_once_at_the_limit_issue_exactly_what_fits() {
     assert_eq!(usage, json!({ "bytes": 1000, "quotaBytes": 1000, "images": 0, "pending": 4 }));
     app.audit().await;
 
-    // The cap of open uploads, with bytes to spare.
+    // The limit of open uploads, with quota to spare.
     let bob = app.user().await;
     let issue = |n: usize| {
         let body =
@@ -129,7 +128,7 @@ async fn u10_fifty_at_once_at_the_limit_issue_exactly_what_fits() {
     app.audit().await;
 }
 
-/// Confirm, delete and the sweeper meet at one upload. With a delete the end is gone without an object; without one it is
+/// Confirm, delete and the sweeper meet at one upload. With a delete it ends as a tombstone without an object; without one it is
 /// ready with its object. A third of the rounds has no delete, a third no sweeper.
 #[tokio::test(flavor = "multi_thread")]
 async fn d4_f16_confirm_against_delete_against_sweeper() {
@@ -212,7 +211,7 @@ async fn renew_against_confirm_against_delete() {
             assert!(matches!(renewed.problem(), (200, "") | (404, "not_found")), "{renewed:?}");
             assert!(confirmed.is_none_or(|answer| matches!(answer.problem(), (200, "") | (404, "not_found"))));
             if renewed.status == 200 && renewed.json["state"] == "pending" {
-                // The tombstone outlives the URL that left: what it brings back is deleted again.
+                // The tombstone outlives the URL that was issued: an object that it stores is deleted again.
                 let dies = renewed.json["upload"]["expiresAt"].as_str().unwrap();
                 let dies = OffsetDateTime::parse(dies, &time::format_description::well_known::Rfc3339).unwrap();
                 let recorded = ada.app.db_image(ticket.id()).await.unwrap().get_datetime("urlsDieAt").unwrap().timestamp_millis();
@@ -226,7 +225,7 @@ async fn renew_against_confirm_against_delete() {
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
-/// One client's life with lifetimes of a second, while two servers sweep by the real clock.
+/// Runs one client with lifetimes of a second, while two servers sweep by the real clock.
 async fn live(ada: &Caller<'_>, n: usize) {
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
@@ -330,8 +329,8 @@ async fn twenty_confirms_of_parts_against_their_abort() {
     assert_eq!(usage["pending"], 0);
 }
 
-/// A write to its owner's record aborts a delete's transaction, which then begins anew: it must come to an end however busy
-/// the owner is.
+/// A write to the owner's record aborts the transaction of a delete, which then starts again: it must end however busy the owner
+/// is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delete_ends_while_its_owner_is_busy() {
     let app = TestApp::start().await;

@@ -1,4 +1,5 @@
-//! The same pending bytes declared once more: the later name, type, caption, preview and ThumbHash count.
+//! Covers a repeated declaration of the same pending bytes: the later name, type, caption, preview and ThumbHash replace the
+//! earlier ones.
 
 use std::time::Duration;
 
@@ -82,7 +83,7 @@ async fn former_type(finalize: Finalize) {
     assert_eq!((image.status, &image.json["contentType"]), (200, &json!("image/png")), "{image:?}");
     let shown = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(shown.headers()["content-type"], "image/png");
-    // The other way round, the later declaration is the wrong one.
+    // In the reverse order the later declaration is the wrong one.
     let bytes = unique_png();
     let first = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
@@ -166,7 +167,7 @@ async fn a_preview_that_is_no_longer_declared_is_counted_and_cleared() {
     assert_eq!((used(&ada).await, app.bucket_keys().await.len()), (bytes.len() as u64, 1));
 }
 
-/// Whatever comes first, what is served has the type that its bytes were proved to have.
+/// Whichever is first, the image is served with the type that its bytes were verified to have.
 #[tokio::test]
 async fn a_declaration_beside_a_confirm_never_gives_bytes_another_type() {
     let app = TestApp::start().await;

@@ -1,4 +1,4 @@
-//! Requests taken on a port of the test's own and passed on: what stands between the program and S3 is made of this.
+//! HTTP relays between the program and S3: tests pass a handler that sees each request, forwards it, and may replace either side.
 
 use std::convert::Infallible;
 
@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 
 pub type Answer = Response<Full<Bytes>>;
 
-/// Answers requests on a port of its own until the test's runtime ends; gives the address.
+/// Serves requests with `answer` on a free port until the test's runtime ends; returns the address.
 pub async fn listen<A>(answer: impl Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static) -> String
 where
     A: Future<Output = Result<Answer, Infallible>> + Send + 'static,
@@ -26,7 +26,7 @@ where
     endpoint
 }
 
-/// What the server at `upstream` says to this request, with the client's own Host header: it is signed.
+/// Forwards a request to the server at `upstream`, with the client's own Host header, because it is signed.
 pub async fn forward(http: &reqwest::Client, upstream: &str, parts: &Parts, body: Bytes) -> Answer {
     let url = format!("{upstream}{}", parts.uri);
     let mut headers: HeaderMap = parts.headers.clone();

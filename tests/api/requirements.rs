@@ -1,11 +1,12 @@
-//! Every requirement of uploading, confirming and deleting is shown by a test that bears its id.
+//! Asserts that each requirement of uploading, confirming and deleting (docs/requirements.md) has a test whose name contains its
+//! id.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// U1 to U15, C1 to C11, D1 to D9.
 const REQUIRED: [(char, u32); 3] = [('u', 15), ('c', 11), ('d', 9)];
 
-/// The ids in the names of the tests below `folder`.
+/// Returns the ids in the names of the tests below `folder`.
 fn ids(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap() {

@@ -1,5 +1,4 @@
-//! `S3_FINALIZE`: on stores that let a URL write again, or keep bytes that nobody checked, what is confirmed stays all the
-//! same.
+//! Covers `S3_FINALIZE`: confirmed images do not change on stores where a URL can write twice, or that store unverified bytes.
 
 use std::time::Duration;
 
@@ -15,14 +14,14 @@ use super::{
     store_rules::{CHECKSUM, COPY_SOURCE, ONCE, OVERLAP},
 };
 
-/// URLs live an hour, the grace is a quarter of an hour.
+/// Time after which nothing changes: URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 async fn copying() -> TestApp {
     TestApp::start_with(|config| config.s3.finalize = Finalize::Copy).await
 }
 
-/// A server before a store with this defect.
+/// Starts a server on a store with this defect.
 async fn before(app: &TestApp, defect: Defect) -> TestApp {
     let proxy = Proxy::start(app, defect).await;
     TestApp::beside(app, |config| {
@@ -72,7 +71,7 @@ async fn u6_i6_where_a_url_writes_twice_a_confirmed_image_does_not_change() {
         let document = app.db_image(ticket.id()).await.unwrap();
         assert!(key(&document).starts_with(&format!("u/{}/{}-", ada.id, ticket.id())), "{document}");
 
-        // Whoever holds the URL writes again, with bytes of their own: into nothing.
+        // The holder of the URL writes again, with other bytes; they do not reach the image.
         app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("animated.png")).await;
         let mut copying = ticket.json["upload"].clone();
         copying["headers"]["x-amz-copy-source"] = json!(format!("{}/{}", app.config.s3.bucket, key(&document)));
@@ -159,7 +158,7 @@ async fn d3_a_put_after_the_confirm_leaves_nothing_for_long() {
     assert_eq!(app.bucket_keys().await.len(), 2);
     app.sweep(OffsetDateTime::now_utc() + QUIET).await;
     assert_eq!(app.bucket_keys().await.len(), 1);
-    // And with the image: all goes, twice.
+    // And after a delete of the image: everything is removed, both times.
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(600)).await;
@@ -180,11 +179,11 @@ async fn wrong_bytes_in_the_incoming_place_are_rejected_and_removed() {
         for _ in 0..2 {
             assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, problem));
         }
-        // Past the time in which an attempt might still write.
+        // After the time in which an attempt might still write.
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
         assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     }
-    // Another length, by somebody who could.
+    // Another length, written with the operator's access.
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("plain.png")).await;
@@ -194,7 +193,7 @@ async fn wrong_bytes_in_the_incoming_place_are_rejected_and_removed() {
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
-/// A server died after it recorded and made a copy: the sweeper finds what the record names.
+/// A server died after it had recorded and made a copy: the sweeper finds it by the record.
 #[tokio::test]
 async fn f13_a_copy_whose_server_died_is_cleared() {
     let app = copying().await;

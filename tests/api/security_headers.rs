@@ -1,5 +1,5 @@
-//! The headers of safety, on every operation, page and error: nothing is sniffed, framed, embedded, kept or told about, and
-//! browsers that came over TLS come over TLS alone.
+//! Covers the security headers of every operation, page and error: no sniffing, framing, embedding, storing or referrer, and HSTS
+//! for browsers that use TLS.
 
 use reqwest::{Method, header::HeaderMap};
 use serde_json::json;
@@ -16,7 +16,7 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).map_or("", |value| value.to_str().unwrap())
 }
 
-/// What every answer has, and what none has.
+/// Asserts the headers that every answer has, and those that none has.
 fn check(headers: &HeaderMap, what: &str) {
     for (name, wanted) in [
         ("x-content-type-options", "nosniff"),
@@ -33,7 +33,7 @@ fn check(headers: &HeaderMap, what: &str) {
     }
 }
 
-/// Behind a proxy that this test is.
+/// Starts an application that trusts this test as its proxy.
 async fn app() -> TestApp {
     let proxies = TrustedProxies(vec!["127.0.0.1".parse().unwrap()]);
     TestApp::start_with(|config| {
@@ -52,7 +52,7 @@ async fn h5_every_operation_has_them_whatever_it_answers() {
     for Operation { method, path, described } in operations() {
         let operation = Operation { method: method.clone(), path: path.clone(), described };
         let concrete = operation.path_of(&uuid::Uuid::now_v7().to_string()).replace("{token}", "x").replace("{key}", "x");
-        // Deleting the account ends the walk.
+        // Deleting the account ends the session, so it is the last call.
         let bodies =
             if path.ends_with("/me/delete") { vec![None] } else { vec![None, operation.body().cloned(), Some(json!([]))] };
         for (body, token) in bodies.iter().flat_map(|body| [(body, None), (body, ada.token.as_ref())]) {
@@ -68,7 +68,7 @@ async fn h5_every_operation_has_them_whatever_it_answers() {
             let (status, headers) = (answer.status().as_u16(), answer.headers());
             let what = format!("{method} {concrete}: {status}");
             check(headers, &what);
-            // A page of the gallery may be kept by its owner's browser, to ask whether it is still the same.
+            // The owner's browser may store a gallery page, to revalidate it.
             let kept = if concrete == "/api/images/gallery" && status == 200 { "private, no-cache" } else { "no-store" };
             assert_eq!(value(headers, "cache-control"), kept, "{what}");
             assert_eq!(value(headers, "strict-transport-security"), HSTS, "{what}");
@@ -143,7 +143,7 @@ async fn h5_tls_alone_is_demanded_of_those_who_came_by_it() {
         (&behind, vec!["http", "https"], false),
         (&behind, vec!["httpsx"], false),
         (&behind, vec![""], false),
-        // Nobody's word is believed there.
+        // No proxy is trusted there.
         (&alone, vec!["https"], false),
     ] {
         for path in ["/", "/livez", "/api/auth/me", "/nothing"] {

@@ -1,4 +1,4 @@
-//! `valet serve` as a process: how it starts, what it says when it cannot, how it stops, and what its logs never hold.
+//! Covers `valet serve` as a process: start, error messages, stop, and contents of its logs.
 
 mod audit;
 mod clock;
@@ -23,7 +23,7 @@ use super::{
 };
 
 impl Settings {
-    /// Those of a server over this application's database and bucket.
+    /// Returns the settings of a server on this application's database and bucket.
     pub fn of(app: &TestApp) -> Self {
         let (s3, keys) = (&app.config.s3, app.config.s3.credentials.as_ref().unwrap());
         Self(vec![
@@ -45,14 +45,14 @@ impl Settings {
         self.run(&["serve"])
     }
 
-    /// Starts a server that listens.
+    /// Starts a server and waits until it listens.
     pub async fn listening(&self) -> (Process, Client) {
         let process = self.start();
         let address = process.find(|process| listening_at(&process.err())).await;
         (process, Client::of(format!("http://{address}")))
     }
 
-    /// Its one message, said within 15 s by a process that fails.
+    /// Returns the single error message of a process that must fail within 15 s.
     pub async fn refusal(&self) -> String {
         let began = Instant::now();
         let (status, out, err) = self.start().end(Duration::from_secs(20)).await;
@@ -88,7 +88,7 @@ async fn o2_weak_secrets_are_refused_and_not_repeated() {
     }
 }
 
-/// Variables that people have in their shells for other programs, which the AWS SDK reads as well.
+/// Variables that people have in their shells for other programs, and that the AWS SDK reads too.
 #[tokio::test]
 async fn nothing_of_the_shell_panics() {
     let app = TestApp::start().await;
@@ -103,7 +103,7 @@ async fn nothing_of_the_shell_panics() {
     assert!(said.contains("- AWS_USE_FIPS_ENDPOINT must be true or false"), "{said}");
 }
 
-/// The environment is bytes.
+/// Environment variables may contain any bytes.
 #[tokio::test]
 async fn a_setting_that_is_not_utf_8_is_refused() {
     use std::os::unix::ffi::OsStrExt;
@@ -114,7 +114,7 @@ async fn a_setting_that_is_not_utf_8_is_refused() {
     assert!(done.status.code() == Some(1) && said.contains("- UPPY must be UTF-8"), "{said}");
 }
 
-/// A port that is open and says nothing, as behind a firewall.
+/// Returns an open port that never answers, as behind a firewall.
 async fn silent() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -149,7 +149,7 @@ async fn an_unreachable_bucket_is_named() {
     ]
     .map(|(name, value)| {
         let settings = good.but(name, value);
-        // LocalStack does not look at the secret behind a header's signature.
+        // LocalStack does not check the secret of a header's signature.
         let told = super::app::s3_is_local() || name != "AWS_SECRET_ACCESS_KEY";
         async move { (name, if told { settings.refusal().await } else { name.to_owned() }) }
     });
@@ -166,7 +166,7 @@ async fn a_port_in_use_is_named() {
     assert!(said.contains("BIND") && said.contains(&taken), "{said}");
 }
 
-/// Alive whatever its database does; ready only while that answers, and it says which part does not.
+/// Live whatever its database does; ready only while the database answers, and it names the failing part.
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_ready_while_its_database_answers() {
     let app = TestApp::start().await;

@@ -1,4 +1,4 @@
-//! What becomes of a sign-in: refreshing, ending, and the tokens that must die with it.
+//! Covers sessions: refresh, logout, password change, and the tokens that end with them.
 
 mod grace;
 mod passwords;
@@ -28,7 +28,7 @@ async fn log_in<'a>(app: &'a TestApp, email: &str, password: &str) -> (Caller<'a
     (caller, refresh, answer)
 }
 
-/// A user with a session of their own: the caller and the refresh token.
+/// Creates a user with a separate session; returns the caller and the refresh token.
 async fn signed_in(app: &TestApp) -> (Caller<'_>, String) {
     let user = app.user().await;
     let (caller, refresh, answer) = log_in(app, &user.email, PASSWORD).await;
@@ -65,7 +65,7 @@ fn documents(app: &TestApp) -> mongodb::Collection<Document> {
     app.db.collection("sessions")
 }
 
-/// Makes it look as if the last exchange was `ago`.
+/// Moves the last exchange `ago` into the past.
 async fn db_age_rotation(app: &TestApp, id: &str, ago: Duration) {
     let at = DateTime::from_system_time(std::time::SystemTime::now() - ago);
     let done = documents(app).update_one(doc! { "_id": id }, doc! { "$set": { "parent.at": at } }).await.unwrap();
@@ -183,7 +183,7 @@ async fn t9_a_token_dies_on_every_server_within_thirty_seconds() {
     assert_eq!(me(&there).await, ended());
 }
 
-/// Puts a wire between the server and its database that can be cut.
+/// Inserts a TCP relay between the server and its database that can be cut.
 fn wired(config: &mut valet::config::Config) -> CancellationToken {
     let uri = config.mongo.uri.expose_secret().to_owned();
     let host = uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap().rsplit('@').next().unwrap().to_owned();

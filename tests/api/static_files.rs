@@ -1,4 +1,4 @@
-//! The gallery page and Swagger UI, as files: `tests/browser` uses them.
+//! Covers the files of the gallery page and Swagger UI; `tests/browser` covers their behaviour.
 
 use reqwest::header;
 

@@ -1,4 +1,4 @@
-//! The sweeper, step by step at chosen times.
+//! Covers the sweeper, step by step at chosen times.
 
 mod queue;
 
@@ -20,7 +20,8 @@ fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
 
-/// The default settings: URLs live an hour, uploads a day, the grace is a quarter of an hour.
+/// Time after which nothing changes: with the default settings URLs live an hour, uploads a day, and the grace period is a
+/// quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 #[tokio::test]
@@ -42,7 +43,7 @@ async fn c9_what_never_came_expires_when_its_time_is_over_and_never_resurrects()
     }
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0, "released");
     assert_eq!(ada.issue("a.png", "image/png", &bytes).await.status, 201, "the same bytes may come anew");
-    // C9: a PUT that arrives late never resurrects it, and is removed.
+    // C9: a late PUT does not revive it, and is removed.
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
     app.sweep(after(26 * HOUR)).await;
@@ -56,7 +57,7 @@ async fn a_renewed_url_holds_the_sweeper_off() {
     let app = TestApp::start_with(|config| config.uploads.ttl = Duration::from_secs(60)).await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
-    // The upload's own time is over, its URL lives.
+    // The upload's time is over, but its URL is still valid.
     assert_eq!(app.sweep(after(Duration::from_secs(120))).await, Swept::default());
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     assert_eq!(app.sweep(after(QUIET)).await.expired, 1);
@@ -86,7 +87,7 @@ async fn what_came_wrong_is_rejected_and_removed() {
     assert_eq!(app.put(&ticket.json["upload"], html).await, 200);
     assert_eq!(app.sweep(after(QUIET)).await.rejected, 1);
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"));
-    // Where uploads are copied, a copy under way could still appear.
+    // If uploads are copied at confirm, a copy in progress could still appear.
     let swept = app.sweep(after(if in_place() { QUIET } else { QUIET + HOUR })).await;
     assert_eq!((swept.purged, swept.gone), (1, 1), "no URL lives that could bring it back");
     assert!(app.bucket_keys().await.is_empty());
@@ -95,7 +96,7 @@ async fn what_came_wrong_is_rejected_and_removed() {
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
-/// D3: a delete re-opens the key for a PUT URL that still lives.
+/// D3: a delete frees the key for a PUT URL that is still valid.
 #[tokio::test]
 async fn d3_a_replay_after_a_delete_stays_invisible_and_is_deleted_again() {
     let app = TestApp::start().await;
@@ -137,7 +138,7 @@ async fn d6_of_many_sweepers_one_settles_each_image() {
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(10), &json!(0)));
 }
 
-/// A sweeper that died holds its claim no longer than the lease.
+/// A dead sweeper's claim ends with its lease.
 #[tokio::test]
 async fn a_dead_sweepers_lease_ends() {
     let app = TestApp::start().await;
@@ -153,7 +154,7 @@ async fn a_dead_sweepers_lease_ends() {
     assert_eq!(app.sweep(now + Duration::from_secs(121)).await.expired, 1);
 }
 
-/// A delete whose server was killed right after the state changed is finished by the sweeper.
+/// A delete whose server was killed right after the state changed is completed by the sweeper.
 #[tokio::test]
 async fn d2_a_delete_cut_short_is_finished() {
     let app = TestApp::start().await;
@@ -173,8 +174,8 @@ async fn d2_a_delete_cut_short_is_finished() {
     assert_eq!(usage().await, json!({ "bytes": 0, "quotaBytes": 10_737_418_240_u64, "images": 0, "pending": 0 }));
 }
 
-/// What was reserved by a server that was killed before the image was inserted is freed soon, however it was recorded.
-/// Should the insertion come all the same, it is refused.
+/// A reservation whose server was killed before the image was inserted is released soon, however it was recorded. If the insert
+/// still arrives, it is refused.
 #[tokio::test]
 async fn a_reservation_without_an_image_is_freed() {
     reservation_without_an_image("opening", doc! { "usedBytes": 500_i64, "pending": 1_i64 }).await;
@@ -201,7 +202,7 @@ async fn reservation_without_an_image(field: &str, counted: Document) {
     assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(0), &json!(0)));
 }
 
-/// The loop itself, by the database's clock.
+/// The server's own loop, by the database's clock.
 #[tokio::test]
 async fn the_server_sweeps_by_itself() {
     let app = TestApp::start_with(|config| {
@@ -227,7 +228,7 @@ async fn the_server_sweeps_by_itself() {
     }
 }
 
-/// A document that somebody damaged is reported, and keeps no other from being swept.
+/// A damaged document is reported, and does not stop others from being swept.
 #[tokio::test]
 async fn a_damaged_document_does_not_stop_the_sweep() {
     let app = TestApp::start().await;

@@ -1,5 +1,5 @@
-//! What would change a request's meaning and is not read is refused, by every operation of the document; and refusals of what
-//! never became a request can be read by allowed pages.
+//! Covers input that would change a request's meaning if it were read: every operation refuses it. Also covers refusals before a
+//! request is parsed: allowed pages can read them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::{
 
 const ORIGIN: &str = "https://app.example";
 
-/// Sends an operation's request, with a body where one is documented.
+/// Sends an operation's request, with a body if one is documented.
 async fn ask(
     app: &TestApp,
     operation: &Operation,
@@ -89,7 +89,7 @@ async fn refusals_of_what_is_no_request_can_be_read_by_allowed_pages() {
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {long}{long}{long}\r\norigin: ORIGIN\r\n\r\n")),
         (431, format!("GET /livez?{long} HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\n\r\n")),
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\n{}origin: ORIGIN\r\n\r\n", "x: y\r\n".repeat(101))),
-        // One that is cut off is answered all the same.
+        // A request that is cut off is answered too.
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nx: {long}")),
         (400, "GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nno colon\r\n\r\n".to_owned()),
         (400, "GET /livez HTTP/1.1\r\norigin: ORIGIN\r\nconnection: close\r\n\r\n".to_owned()),
@@ -109,7 +109,7 @@ async fn refusals_of_what_is_no_request_can_be_read_by_allowed_pages() {
             assert!(allowed.is_empty() || heard[0].header("access-control-expose-headers").contains("retry-after"), "{heard:?}");
         }
     }
-    // After a request on the same connection, its origin does not count for the next.
+    // The Origin of an earlier request on the same connection does not apply to the next one.
     let first = format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: {ORIGIN}\r\n\r\n");
     let mut stream = connect(&app.base).await;
     stream.write_all(first.as_bytes()).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_request_whose_client_hangs_up_is_counted() {
     let app = TestApp::start().await;
     let counted = || {
         let text = app.app.metrics();
-        // Other tests of this process have requests cut off on other routes.
+        // Requests of other tests in this process are cut off on other routes.
         let of_login = "duration_seconds_count{route=\"/api/auth/login\",method=\"POST\",status=\"499\"}";
         let line = text.lines().find(|line| line.contains(of_login));
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())

@@ -1,5 +1,5 @@
-//! A store that obeys headers which no URL signed, as Ceph RGW does: nobody reads, copies or publishes through it what is
-//! another's or private, and what cannot stand it is refused.
+//! Covers a store that obeys unsigned headers, as Ceph RGW does: its URLs let no client read, copy or publish another user's
+//! data, and calls that cannot be made safe are refused.
 
 mod header_obeying_store;
 mod probe_outage;
@@ -20,11 +20,11 @@ use super::{
 };
 
 const REFUSED: (u16, &str) = (409, "not_supported_by_store");
-/// The headers by which RGW copies and publishes.
+/// Headers with which RGW copies and publishes.
 const PUBLISH: [(&str, &str); 2] =
     [("x-amz-acl", "public-read"), ("x-amz-grant-read", "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"")];
 
-/// A server on the store itself, and one that sees it through the relay; `None` where the store is another's.
+/// Starts a server on the store itself and one behind the relay; `None` if the run's store is not the local one.
 async fn before(seals: Seals) -> Option<(TestApp, TestApp, Obeying)> {
     if !s3_is_local() {
         return None;
@@ -48,7 +48,7 @@ async fn at_endpoint(store: &TestApp, endpoint: &str, finalize: Finalize) -> Tes
     .await
 }
 
-/// The same person at another server.
+/// Returns the same user at another server.
 fn at<'a>(app: &'a TestApp, caller: &Caller<'_>) -> Caller<'a> {
     Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone(), address: None }
 }
@@ -63,7 +63,7 @@ async fn read_unsigned(app: &TestApp, url: &str) -> u16 {
     app.http.get(url.split('?').next().unwrap()).send().await.unwrap().status().as_u16()
 }
 
-/// Every call that would sign a request whose bytes have no declared digest, or put such bytes into the gallery.
+/// Makes every call that would sign a request for bytes without a declared digest, or add such bytes to the gallery.
 async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'static str, Answer)> {
     let anonymous = ada.app.anonymous();
     let presign = async |body: Value| ada.post("/api/uppy/presign", body).await;
@@ -91,7 +91,7 @@ async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'stat
     ]
 }
 
-/// Uploads that were opened before the server knew.
+/// Uploads that were opened before the server had probed the store.
 struct Opened {
     path: String,
     parts: (String, String),
@@ -120,7 +120,7 @@ async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
         assert_eq!(answer.problem(), REFUSED, "{call}");
     }
 
-    // What has one goes on: no header makes it public or another's.
+    // Uploads with a digest continue: no header makes them public or another user's.
     let (eve, bytes) = (app.user().await, unique_png());
     let victim = at(&app, &ada).upload("victim.png", "image/png", &bytes).await;
     let source = victim["url"].as_str().unwrap().split('?').next().unwrap().strip_prefix(&relay.endpoint).unwrap().to_owned();
@@ -145,7 +145,7 @@ async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
     assert!(app.bucket_keys().await.iter().all(|key| !key.starts_with("check/")), "nothing is left of it");
 }
 
-/// Parts that were copied from somebody else before the server knew do not come into the gallery.
+/// Parts that were copied from another user before the probe are not confirmed.
 #[tokio::test]
 async fn a_copied_part_is_not_confirmed() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };
@@ -170,7 +170,8 @@ async fn a_copied_part_is_not_confirmed() {
     assert_eq!(at(&app, &eve).get("/api/images/gallery").await.json["images"], json!([]));
 }
 
-/// Where a URL cannot be sealed, what is put can be published: nothing is signed until the bucket ignores ACLs.
+/// If the store ignores signed headers that are missing, a PUT can publish its object: nothing is signed until the bucket ignores
+/// ACLs.
 #[tokio::test]
 async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
@@ -190,7 +191,7 @@ async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
     assert!(matches!(fixed.answer("upload: unsigned ACL without effect"), Some(Found::Yes(_))), "{fixed}");
     let later = behind(&store, &relay).await;
     let caller = at(&later, &ada);
-    // A copy of somebody else's bytes is not what was declared, and nobody can read it.
+    // A copy of another user's bytes does not match the declaration, and cannot be read.
     let victim = store.user().await.upload("victim.png", "image/png", &unique_png()).await;
     let source = url::Url::parse(victim["url"].as_str().unwrap()).unwrap().path().to_owned();
     let ticket = caller.issue("d.png", "image/png", &bytes).await;
@@ -203,7 +204,7 @@ async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
     assert_eq!(caller.act("/api/uppy/session").await.problem(), REFUSED, "parts and forms still cannot stand it");
 }
 
-/// There a PUT's URL could make a confirmed image a copy of another.
+/// With S3_FINALIZE=in-place, a PUT's URL could turn a confirmed image into a copy of another.
 #[tokio::test]
 async fn in_place_is_refused_where_a_url_can_bring_a_copy() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
@@ -217,7 +218,7 @@ async fn in_place_is_refused_where_a_url_can_bring_a_copy() {
     }
 }
 
-/// What a server found out of a store does not outlive it.
+/// Probed capabilities end when the store is replaced.
 #[tokio::test]
 async fn a_store_that_was_replaced_is_tried_out_again() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };

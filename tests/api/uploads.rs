@@ -1,4 +1,4 @@
-//! Issuing: what the key allows and nothing else, quota, the same bytes twice, renewal, the list of open uploads.
+//! Covers POST /api/images/upload: signed headers, quota, duplicate bytes, renewal, and the list of open uploads.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn from_a_file_to_the_gallery() {
     assert_eq!(gallery.json["images"], json!([image.json]));
     assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.json, image.json, "the same URL within a window");
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], bytes.len());
-    // Where uploads are copied, what it was copied from.
+    // If uploads are copied at confirm, removes the object that was copied.
     app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let key = app.db_key(ticket.id()).await;
     assert_eq!(app.bucket_keys().await, [key.as_str()]);
@@ -111,7 +111,7 @@ async fn u3_u4_u5_u8_anything_else_is_refused_and_nothing_is_stored() {
         }),
     ];
     if super::app::s3_is_local() {
-        // LocalStack looks for the source of the copy before it looks at the signature.
+        // LocalStack looks for the source of the copy before it verifies the signature.
         refused.push(header("x-amz-copy-source", Some("bucket/key")));
     }
     for request in &refused {
@@ -258,7 +258,7 @@ async fn u10_fifty_at_the_limit_issue_exactly_what_fits() {
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
     assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "its URL lives");
     assert_eq!(issue(99).await.problem(), (409, "quota_exceeded"));
-    // Swept as if its URL were dead, by the tombstone's own time.
+    // Swept as if its URL had expired, by the tombstone's own time.
     let dead = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 3_600_000);
     let images = app.db.collection::<Document>("images");
     images.update_one(doc! { "_id": issued[0].id() }, doc! { "$set": { "urlsDieAt": dead, "due": dead } }).await.unwrap();

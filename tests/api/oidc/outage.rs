@@ -1,4 +1,4 @@
-//! A provider that rotates, fails, or means harm: what is known goes on, and nobody waits for it long.
+//! Covers providers that rotate keys, fail, or misbehave: known keys stay valid, and no call waits long.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use super::{
     provider::{Key, Manner, Provider, hs256},
 };
 
-/// So that a test need not wait for the usual pause.
+/// A short pause, so that the tests need not wait for the default one.
 const PAUSE: Duration = Duration::from_millis(400);
 
 async fn app_of(provider: &Provider) -> TestApp {
@@ -33,7 +33,7 @@ async fn a_new_key_is_fetched_and_a_withdrawn_one_ends() {
     tokio::time::sleep(PAUSE).await;
     assert_eq!(me(&app, by_new).await.status, 200);
     assert_eq!(me(&app, by_old).await.problem(), (401, "token_invalid"));
-    // Withdrawn without a token that asks for anything: the next fetch in the background sees it.
+    // No token makes the server notice the withdrawal: the next fetch in the background does.
     provider.publish(vec![old.jwk("old")]);
     let by_new = new.token("new", &provider.claims("ada"));
     let began = Instant::now();
@@ -61,7 +61,7 @@ async fn an_outage_leaves_what_is_known() {
         assert_eq!(local.get("/api/auth/me").await.status, 200);
         tokio::time::sleep(PAUSE).await;
     }
-    // A token under another key of a known name is forged, whatever the provider does.
+    // A token signed with another key under a known key id is forged, whatever state the provider is in.
     assert_eq!(me(&app, new.token("rsa", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
     provider.publish(vec![key.jwk("rsa"), new.jwk("new")]);
     provider.behave(Manner::Well);

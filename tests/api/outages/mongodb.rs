@@ -1,11 +1,11 @@
-//! A database that says nothing.
+//! Covers an unresponsive MongoDB.
 
 use valet::dev::mongod::{Mongod, MongodOptions};
 
 use super::{black_hole::Hole, *};
 use crate::dev_mongod::within;
 
-/// Calls of every kind, on what there is.
+/// Returns calls of every kind on existing data.
 async fn calls(client: &mut Client) -> Vec<Call> {
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     client.enter("signup", &email).await;
@@ -75,7 +75,7 @@ async fn f3_a_stopped_database_is_noticed_in_time_and_nothing_piles_up() {
         assert!(kill.unwrap().success());
     };
     signal("-STOP");
-    // The probe's answer of before is kept for a second.
+    // The last answer of the probe is cached for a second.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let mut sizes = Vec::new();
     for _ in 0..4 {
@@ -93,7 +93,7 @@ async fn f3_a_stopped_database_is_noticed_in_time_and_nothing_piles_up() {
     assert!(within(Duration::from_secs(5), || std::fs::remove_dir_all(&folder).is_ok()).await);
 }
 
-/// As when a firewall forgets the connections: they are there, and nothing comes of them ever again.
+/// As when a firewall drops its connection table: connections stay open, and no bytes ever arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn f3_lost_connections_to_the_database_are_given_up() {
     let app = TestApp::start().await;
@@ -113,7 +113,7 @@ async fn f3_lost_connections_to_the_database_are_given_up() {
     client.upload(&unique_png()).await;
 }
 
-/// Who waits for a connection waits within the deadline of the call.
+/// A call that waits for a connection waits at most until its deadline.
 #[tokio::test(flavor = "multi_thread")]
 async fn f6_a_small_pool_serves_a_crowd_and_lets_nobody_hang() {
     let app = TestApp::start().await;

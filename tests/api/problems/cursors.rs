@@ -1,4 +1,4 @@
-//! Limits and cursors that no listing gave.
+//! Covers limits and cursors that no listing has issued.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -26,7 +26,7 @@ async fn a_limit_is_from_1_to_100() {
     }
 }
 
-/// The `nextCursor` of a first page of one.
+/// Returns the `nextCursor` of a page of one.
 async fn cursor(caller: &Caller<'_>, path: &str) -> String {
     let page = caller.get(&format!("{path}?limit=1")).await;
     page.json["nextCursor"].as_str().unwrap_or_else(|| panic!("there is a second page: {page:?}")).to_owned()
@@ -38,7 +38,7 @@ async fn check_refused(caller: &Caller<'_>, path: &str, cursor: &str) {
     assert!(cursor.len() < 8 || !answer.text.contains(cursor), "{answer:?}");
 }
 
-/// Two users with two pages in both listings.
+/// Creates a user with two pages in both listings.
 async fn with_two_pages(app: &TestApp) -> Caller<'_> {
     let user = app.user().await;
     for name in ["a.png", "b.png"] {
@@ -97,7 +97,7 @@ async fn no_changed_cursor_is_taken() {
             check_refused(&ada, path, wrong).await;
         }
         check_refused(&ada, path, &"A".repeat(4000)).await;
-        // Every shape of 32 bytes that decodes has a checksum to fail.
+        // Every 32 bytes that decode to a valid shape fail the checksum.
         for byte in [0, 0x7f, 0xff] {
             check_refused(&ada, path, &URL_SAFE_NO_PAD.encode([byte; 32])).await;
         }

@@ -1,4 +1,4 @@
-//! Paths, methods, tokens, request ids, and the headers of every answer.
+//! Covers paths, methods, tokens, request ids, and the headers of every answer.
 
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
@@ -154,7 +154,7 @@ async fn every_protected_operation_wants_a_token() {
         }
     }
     assert!(protected >= 10, "{protected}");
-    // RFC 9110 section 11.1: a scheme's letter case does not matter.
+    // RFC 9110 section 11.1: a scheme is case-insensitive.
     let answer =
         app.anonymous().send(Method::GET, "/api/auth/me", |r| r.header("authorization", format!("bearer {token}"))).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -167,7 +167,7 @@ async fn a_plain_request_id_is_kept_and_an_odd_one_is_not() {
         let id = HeaderValue::from_bytes(id).unwrap();
         app.anonymous().send(Method::GET, path, |request| request.header("x-request-id", id)).await
     };
-    // The answer's header and member are compared on its way.
+    // `send` compares the answer's header with its member.
     for path in ["/livez", "/api/auth/me", "/api/unknown"] {
         for plain in ["a", "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44", "trace_1.2-B", &"x".repeat(64)] {
             assert_eq!(with(path, plain.as_bytes()).await.header("x-request-id"), plain, "{path}");
@@ -237,7 +237,7 @@ async fn every_answer_has_the_headers_of_safety() {
     let deleted = ada.delete(&format!("/api/images/{}", ada.post(upload, known).await.id())).await;
     assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
     check_headers(&deleted, "204");
-    // The page runs the UI's own scripts, and none that are inline or foreign.
+    // The page runs the UI's own scripts, and no inline or foreign ones.
     let docs = app.anonymous().get("/docs").await;
     let policy = docs.header("content-security-policy");
     let scripts = policy.split("; ").map(str::trim).find(|directive| directive.starts_with("script-src"));

@@ -1,9 +1,9 @@
-//! Records of the version before reservations, in place and mixed with this one's: `users.holds` and images without a
-//! reservation, and what servers of that version do to images of this one while both run.
+//! Covers records of the version before reservations, alone and mixed with records of this version: `users.holds` and images
+//! without a reservation, and changes that servers of that version make to images of this one while both run.
 
 use super::*;
 
-/// The user's record and image as the former version has them.
+/// Turns the user's record and image into those of the previous version.
 async fn make_former(app: &TestApp, user: &str, id: &str) {
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let image = app.db_image(id).await.unwrap();
@@ -14,7 +14,7 @@ async fn make_former(app: &TestApp, user: &str, id: &str) {
     users.update_one(doc! { "_id": user }, counted).await.unwrap();
 }
 
-/// A user that the former version made has none of the new fields.
+/// Removes the new fields from a user, as the previous version creates it.
 async fn strip(app: &TestApp, user: &str) {
     let fresh = doc! { "$unset": { "pending": "", "opening": "" } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": user }, fresh).await.unwrap();
@@ -29,7 +29,7 @@ enum Then {
     ConfirmedAndDeleted,
 }
 
-/// An upload that the former version opened goes its way under this one: converted before, or not.
+/// An upload that the previous version opened can be completed by this one, converted before or not.
 #[tokio::test]
 async fn uploads_of_the_former_version_go_their_way() {
     let app = TestApp::start().await;
@@ -68,7 +68,7 @@ async fn uploads_of_the_former_version_go_their_way() {
     }
 }
 
-/// A former server died between an image's move and the settling of its hold.
+/// A server of the previous version died between an image's transition and the update of its hold.
 #[tokio::test]
 async fn holds_that_the_former_version_left_are_settled() {
     let app = TestApp::start().await;
@@ -80,7 +80,7 @@ async fn holds_that_the_former_version_left_are_settled() {
         make_former(&app, &ada.id, ticket.id()).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         if state == "ready" {
-            // A surplus that did not come, as of a form without a size.
+            // A surplus that was not used, as of a form without a size.
             let images = app.db.collection::<Document>("images");
             let wider = doc! { "$set": { "reserved": i64::try_from(bytes.len()).unwrap() + 700 } };
             images.update_one(doc! { "_id": ticket.id() }, wider).await.unwrap();
@@ -99,7 +99,7 @@ async fn holds_that_the_former_version_left_are_settled() {
     app.audit().await;
 }
 
-/// `pending → ready` as the former version writes it.
+/// Makes the transition `pending → ready` as the previous version writes it.
 async fn former_ready(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(&key).send().await.unwrap();
@@ -114,7 +114,7 @@ async fn former_tombstone(app: &TestApp, id: &str, state: &str) {
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
 }
 
-/// `ready → deleting` as the former version writes it, counters included.
+/// Makes the transition `ready → deleting` as the previous version writes it, counters included.
 async fn former_delete(app: &TestApp, user: &str, id: &str) {
     let size = app.db_image(id).await.unwrap().get_i64("size").unwrap();
     former_tombstone(app, id, "deleting").await;
@@ -122,7 +122,7 @@ async fn former_delete(app: &TestApp, user: &str, id: &str) {
     app.db.collection::<Document>("users").update_one(doc! { "_id": user }, counted).await.unwrap();
 }
 
-/// `deleting → gone` as the former version writes it.
+/// Makes the transition `deleting → gone` as the previous version writes it.
 async fn former_gone(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
@@ -130,14 +130,14 @@ async fn former_gone(app: &TestApp, id: &str) {
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
 }
 
-/// The former version has removed the object, and looks again when the URL is dead.
+/// Records, as the previous version does, that the object was removed and is looked for again when the URL has expired.
 async fn former_put_off(app: &TestApp, id: &str) {
     let dead = DateTime::from_millis(DateTime::now().timestamp_millis() + 75 * 60_000);
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, doc! { "$set": { "due": dead } }).await.unwrap();
 }
 
-/// What a server of the former version does to an upload that this one opened: it finds no hold, and changes no counter, but
-/// for the deletion of a ready image. This version's sweeper settles each.
+/// Changes that a server of the previous version makes to an upload of this one: it finds no hold, and changes no counter except
+/// when it deletes a ready image. This version's sweeper corrects each.
 #[tokio::test]
 async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
     let app = TestApp::start().await;
@@ -165,7 +165,7 @@ async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
                 "put-off" => former_put_off(&app, ticket.id()).await,
                 state => former_tombstone(&app, ticket.id(), state).await,
             }
-            // Never a number below zero, whatever the counters say for a moment.
+            // Counters must never be negative, not even for a moment.
             usage(&ada).await;
         }
         app.sweep(after(300)).await;
@@ -177,8 +177,8 @@ async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
     }
 }
 
-/// A hold that is being converted when its server dies, while the former version moves the image: the hold is gone, so the
-/// former version changes no counter, and the step that stands for it does not get lost.
+/// A server dies while it converts a hold, and the previous version moves the image: the hold is gone, so the previous version
+/// changes no counter, and the step that replaced it is not lost.
 #[tokio::test]
 async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() {
     let app = TestApp::start().await;
@@ -211,7 +211,7 @@ async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() 
     app.audit().await;
 }
 
-/// The cap of open uploads is one for both kinds, and a recount knows both.
+/// Both kinds share the limit of open uploads, and a recount includes both.
 #[tokio::test]
 async fn both_kinds_are_capped_and_recounted_together() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 3).await;
@@ -230,7 +230,7 @@ async fn both_kinds_are_capped_and_recounted_together() {
     app.audit().await;
 }
 
-/// Ten thousand holds of one user: converted in slices, while another's account is deleted.
+/// Ten thousand holds of one user are converted in slices, while another user's account is deleted.
 #[tokio::test]
 async fn many_holds_of_one_user_delay_nobody() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 10_000).await;

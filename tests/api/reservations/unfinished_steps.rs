@@ -1,10 +1,10 @@
-//! Steps of reservations that a server began: whoever finishes them, each is counted once, or not at all.
+//! Covers reservation steps that a server began: each is counted once or not at all, whichever process finishes it.
 
 use mongodb::bson::Bson;
 
 use super::*;
 
-/// As a server leaves it that dies after it has announced a step: the entry is there, and the counters wait.
+/// Leaves the state of a server that died after it had announced a step: the entry exists, and the counters are unchanged.
 async fn begin(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {
     let step = uuid::Uuid::now_v7().to_string();
     let (bytes, images, pending) = added;
@@ -16,7 +16,7 @@ async fn begin(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTi
     step
 }
 
-/// As a server leaves it that dies after the image's update too.
+/// Leaves the state of a server that died after the image's update as well.
 async fn take(app: &TestApp, image: &str, step: &str, mut update: Document) {
     update.entry("$set".to_owned()).or_insert_with(|| Document::new().into()).as_document_mut().unwrap().insert("lastStep", step);
     let images = app.db.collection::<Document>("images");
@@ -27,7 +27,7 @@ async fn steps_of(ada: &Caller<'_>) -> usize {
     user_of(ada).await.get_array("settling").map_or(0, Vec::len)
 }
 
-/// Who comes across a step that is not finished.
+/// The process that finds an unfinished step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finder {
     Sweeper,
@@ -35,7 +35,7 @@ enum Finder {
     Request,
 }
 
-/// A rejected upload whose place is still taken, and a step that frees the place: begun, or begun and taken.
+/// A rejected upload that is still counted, and a step that releases it: begun, or begun and taken.
 #[tokio::test]
 async fn a_step_is_counted_once_whoever_finishes_it() {
     for finder in [Finder::Sweeper, Finder::Recount, Finder::Request] {
@@ -78,7 +78,7 @@ async fn a_step_is_counted_once_whoever_finishes_it() {
     }
 }
 
-/// A step that is begun and not taken keeps no later one of its image waiting, and no number of them another user's.
+/// A step that is begun but not taken delays neither later steps of its image nor other users' steps.
 #[tokio::test]
 async fn begun_steps_keep_nothing_waiting() {
     let app = TestApp::start().await;
@@ -103,7 +103,7 @@ async fn begun_steps_keep_nothing_waiting() {
     app.audit().await;
 }
 
-/// A server that comes back after others have finished its step, and have taken the next one: it must not touch that.
+/// A server that resumes after others have finished its step and taken the next one must not change that one.
 #[tokio::test]
 async fn a_late_server_leaves_later_steps_alone() {
     let app = TestApp::start().await;

@@ -1,4 +1,4 @@
-//! The audit log of a real process: each event is there, with who, whence and which request, and no secret is.
+//! Covers the audit log of a real process: each event with its user, network and request id, and without secrets.
 
 use mongodb::bson::{DateTime, Document, doc};
 use reqwest::Method;
@@ -44,7 +44,7 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     let (_, first) = enter(&mut client, "login", &ada, PASSWORD).await;
     let foreign = client.get("/api/auth/sessions").await.1["sessions"][0]["id"].as_str().unwrap().to_owned();
 
-    // A refresh token whose answer is given again, and that is used twice, after its child was: too soon, and too late.
+    // A refresh token whose answer is repeated, and that is used twice after its child was: too soon, and too late.
     let refresh = async |client: &Client, token: &str| client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await;
     let child = refresh(&client, &first).await.1["refreshToken"].as_str().unwrap().to_owned();
     assert_eq!(refresh(&client, &first).await.0, 200);
@@ -57,7 +57,7 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": "none" })).await.0, 401);
     secrets.extend([first, child]);
 
-    // Tokens: forged, twice, of a session that is over; and somebody else's session.
+    // Tokens: forged, sent twice, of an ended session; and another user's session.
     let me_with = async |headers: &[&str]| {
         let request = client.http.get(format!("{}/api/auth/me", client.base)).header("x-request-id", "forged-1");
         let request = request.header("x-forwarded-for", "192.0.2.44");
@@ -74,7 +74,7 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     let own = own["sessions"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(client.call(Method::DELETE, &format!("/api/auth/sessions/{own}"), None).await.0, 204);
 
-    // Passwords: wrong, too often, changed; then the account goes.
+    // Passwords: wrong, too many attempts, changed; then the account is deleted.
     let (status, last) = enter(&mut client, "login", &ada, PASSWORD).await;
     assert_eq!(status, 200);
     let change = json!({ "currentPassword": PASSWORD, "newPassword": OTHER });
@@ -114,7 +114,7 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     let events = events(&process);
     for name in wanted {
         let event = events.iter().find(|event| event["event"] == name).unwrap_or_else(|| panic!("{name} in {events:#?}"));
-        // What the sweeper does, no request does.
+        // Events of the sweeper have no request id.
         let by_request = name != "account_deleted";
         assert_eq!(event["span"]["id"].is_string() && event["span"]["client"].is_string(), by_request, "{event}");
     }

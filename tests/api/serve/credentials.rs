@@ -1,4 +1,4 @@
-//! Temporary credentials of S3: renewed ahead of their end, extended, lost to an outage of who gives them, and back.
+//! Covers temporary S3 credentials: renewed before they expire, extended, lost to an outage of their provider, and recovered.
 
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::*;
 use crate::app::{declared, s3_is_local, unique_png};
 
-/// What the provider answers: a session token and the end of the credentials, or nothing while it is out.
+/// The provider's answer: a session token and the credentials' expiry, or nothing during an outage.
 type Given = Arc<Mutex<Option<(&'static str, OffsetDateTime)>>>;
 
 #[derive(Clone)]
@@ -31,7 +31,7 @@ async fn answer(provider: Data<&Provider>) -> Response {
         .into_response()
 }
 
-/// As a task of ECS or a pod of EKS finds it: the address is in `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+/// Starts the provider of an ECS task or EKS pod, whose address is in `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
 fn start(keys: (String, String), given: &Given) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -41,7 +41,7 @@ fn start(keys: (String, String), given: &Given) -> String {
     address
 }
 
-/// The token that a new URL carries and how many seconds it holds, or the status of the refusal.
+/// Returns the session token in a new URL and its lifetime in seconds, or the refusal.
 async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
     let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
     if status != 201 {
@@ -55,7 +55,7 @@ async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
     Ok((value("X-Amz-Security-Token"), holds))
 }
 
-/// Asks until the answer is such, for at most 25 s: two of the background task's turns.
+/// Requests URLs until the answer is as wanted, for at most 25 s: two rounds of the background task.
 async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Value)>) -> bool) {
     let began = Instant::now();
     loop {
@@ -70,7 +70,7 @@ async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Val
 
 #[tokio::test(flavor = "multi_thread")]
 async fn temporary_credentials_are_renewed_extended_and_outlived_by_nothing() {
-    // LocalStack takes any secret, and no session token that it did not give.
+    // LocalStack accepts any secret, but no session token that it has not issued.
     if !s3_is_local() {
         return;
     }
@@ -93,7 +93,7 @@ async fn temporary_credentials_are_renewed_extended_and_outlived_by_nothing() {
     let (token, holds) = issued(&client).await.unwrap();
     assert!(token == "one" && (25..=40).contains(&holds), "no URL outlives what signed it: {token}, {holds} s");
 
-    // The same credentials with a later end, as EC2 gives when its own source is out; then others.
+    // The same credentials with a later expiry, as EC2 gives them during an outage of its own source; then other credentials.
     give("one", 3600);
     until(&client, |seen| matches!(seen, Ok((token, 300)) if token == "one")).await;
     drop((process, client));
@@ -102,7 +102,7 @@ async fn temporary_credentials_are_renewed_extended_and_outlived_by_nothing() {
     let (process, mut client) = settings.listening().await;
     client.enter("login", "ada@example.com").await;
     *given.lock().unwrap() = None;
-    // An outage costs nothing while the credentials live, then a 503, and nothing that was uploaded.
+    // An outage has no effect while the credentials are valid; then calls are answered 503, and no uploaded data is lost.
     let (image, _) = client.upload(&unique_png()).await;
     until(&client, |seen| match seen {
         Ok((token, holds)) => {
@@ -120,7 +120,7 @@ async fn temporary_credentials_are_renewed_extended_and_outlived_by_nothing() {
     until(&client, |seen| matches!(seen, Ok((token, 300)) if token == "three")).await;
     let (_, gallery) = client.get("/api/images/gallery").await;
     assert_eq!(gallery["images"][0]["id"], image["id"]);
-    // The server's own calls go on with the new ones, too.
+    // The server's own calls use the new credentials too.
     client.upload(&unique_png()).await;
     let log = process.err();
     for secret in ["\"two\"", "\"three\"", "X-Amz-Security-Token"] {

@@ -1,5 +1,5 @@
-//! Settings of AWS that happen to be in the shell reach no store of the operator's own, and what looks like a setting and is
-//! none is named.
+//! Covers the environment: the shell's AWS settings do not affect a store with an endpoint, and variables that look like settings
+//! but are unknown are named.
 
 use super::Settings;
 use crate::app::{TestApp, unique_png};
@@ -42,7 +42,7 @@ async fn the_shells_aws_settings_do_not_reach_a_store_with_an_endpoint() {
     std::fs::remove_file(&file).unwrap();
 }
 
-/// Without an endpoint of its own, what would move calls and not URLs stops the start.
+/// Without S3_ENDPOINT, an AWS setting that would redirect calls but not URLs stops the start.
 #[tokio::test]
 async fn an_endpoint_that_urls_would_not_be_signed_for_stops_the_start() {
     let app = TestApp::start().await;
@@ -53,7 +53,7 @@ async fn an_endpoint_that_urls_would_not_be_signed_for_stops_the_start() {
     }
 }
 
-/// The log names the first cause, and the message at the start too.
+/// Both the log and the message at the start name the underlying cause.
 #[tokio::test]
 async fn a_store_that_cannot_be_reached_is_told_with_its_cause() {
     let app = TestApp::start().await;

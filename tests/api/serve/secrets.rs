@@ -1,4 +1,4 @@
-//! O1: whatever is logged, at whatever level, it is no secret and nothing that a caller sent in a body.
+//! O1: covers the logs at every level: they contain no secrets and no data from request bodies.
 
 use reqwest::Method;
 use serde_json::json;
@@ -15,7 +15,7 @@ const CANARY: &str = "canary-7f3a";
 
 const LIBRARIES: [&str; 5] = ["aws_", "hyper", "rustls", "s3s", "mongodb"];
 
-/// The whole path, and everything that a client can get wrong. Returns what must not be found in the logs.
+/// Makes every call, and every mistake that a client can make; returns the texts that must not be in the logs.
 async fn use_everything(client: &mut Client) -> Vec<String> {
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     client.enter("signup", &email).await;
@@ -56,7 +56,7 @@ async fn use_everything(client: &mut Client) -> Vec<String> {
     planted
 }
 
-/// Refresh tokens and tokens of paths, used rightly and wrongly.
+/// Uses refresh tokens and path tokens, correctly and incorrectly.
 async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
     let (_, session) = client.post("/api/auth/login", &json!({ "email": email, "password": PASSWORD })).await;
     let refresh = session["refreshToken"].as_str().unwrap().to_owned();
@@ -64,7 +64,7 @@ async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
     assert_eq!(status, 200);
     let rotated = rotated["refreshToken"].as_str().unwrap().to_owned();
     for token in [refresh.as_str(), CANARY, &"c".repeat(86)] {
-        // The first is good for one exchange, which may be asked for again at once.
+        // The first one can be exchanged once, and the exchange repeated at once.
         assert!(!client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await.0.is_server_error());
         client.post("/api/auth/logout", &json!({ "refreshToken": token })).await;
     }
@@ -79,7 +79,7 @@ async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
     vec![refresh, rotated, path_token, spoiled]
 }
 
-/// Where nobody looks, and where somebody does.
+/// In headers that are not read, and in headers that are.
 async fn plant_in_headers(client: &Client) {
     let body = declared("a.png", "image/png", &unique_png());
     for name in [
@@ -127,7 +127,7 @@ fn check(process: &Process, secrets: &[String]) {
     }
 }
 
-/// Directives for parts of a library are as many as it has modules: none of them opens what `telemetry` closes.
+/// Libraries have a log directive for each module: none of them enables logs that `telemetry` disables.
 const LOUD: &str = "trace,hyper=trace,hyper::proto=trace,hyper_util::client=trace,aws_smithy_runtime::client=trace,\
     aws_smithy_runtime_api=trace,aws_sigv4::http_request=trace,aws_sdk_s3::operation=trace,aws_runtime::auth=trace,\
     aws_config::meta=trace,rustls=trace,mongodb=trace,s3s::ops=trace,[request]=trace";
@@ -146,7 +146,7 @@ async fn o1_no_secret_is_logged_at_any_level() {
     }
 }
 
-/// An identity provider's tokens, good and bad, and credentials of a role.
+/// Tokens of an identity provider, valid and invalid, and credentials of a role.
 #[tokio::test]
 async fn o1_nor_what_others_gave_out() {
     let app = TestApp::start().await;
@@ -203,7 +203,7 @@ async fn o1_nor_when_things_fail() {
     );
     check(&process, &secrets);
     drop(process);
-    // And what does not even start.
+    // A server that does not even start.
     let uri = app.config.mongo.uri.clone();
     let uri = secrecy::ExposeSecret::expose_secret(&uri).replace("mongodb://", &format!("mongodb://user:{CANARY}@"));
     for (name, value) in [("MONGODB_URI", uri.as_str()), ("S3_BUCKET", "no-such-bucket"), ("AWS_SECRET_ACCESS_KEY", CANARY)] {

@@ -1,4 +1,4 @@
-//! SIGTERM: what is under way is finished, within a deadline that no client can stretch.
+//! Covers SIGTERM: requests in progress are finished, within a deadline that no client can extend.
 
 use std::time::{Duration, Instant};
 
@@ -29,14 +29,14 @@ async fn an_idle_server_stops_at_once() {
     }
 }
 
-/// Half a head is no request: whoever sends it, or nothing, is not waited for.
+/// An incomplete request head, or none at all, does not delay the stop.
 #[tokio::test]
 async fn who_has_not_asked_yet_is_not_waited_for() {
     let app = TestApp::start().await;
     let (process, client) = Settings::of(&app).listening().await;
     let half = "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ";
     let mut open = vec![connect(&client.base, "").await, connect(&client.base, half).await, connect(&client.base, "\r\n").await];
-    // After a request that was answered, too.
+    // After an answered request, too.
     let mut later = connect(&client.base, "GET /livez HTTP/1.1\r\nhost: valet\r\n\r\n").await;
     assert!(later.read(&mut [0; 4096]).await.unwrap() > 0);
     later.write_all(half.as_bytes()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a log line says of its request: the request's id, and the trace it is a part of, whoever keeps that.
+//! Covers the request id and trace id in log lines, with any exporter or without one.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::{app::TestApp, process_client::Process};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// The lines of the request of this id.
+/// Returns the lines of this request.
 fn lines(process: &Process, id: &str) -> Vec<Value> {
     let log = process.err();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -17,7 +17,7 @@ fn lines(process: &Process, id: &str) -> Vec<Value> {
 #[tokio::test]
 async fn every_line_of_a_request_says_its_trace_and_an_invalid_caller_begins_none() {
     let app = TestApp::start().await;
-    // Whatever is logged: the span around a request is.
+    // At any log level, because the span around a request always exists.
     let (process, client) = Settings::of(&app).but("RUST_LOG", "valet=info").listening().await;
     let ask = async |id: &str, parents: &[&str]| {
         let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", id);

@@ -1,4 +1,4 @@
-//! The queue: one bad record, one slow file or one owner of many holds up nobody else.
+//! Covers the sweeper's queue: a bad record, a slow file or an owner with many records does not delay others.
 
 use http_body_util::BodyExt;
 use mongodb::bson::{Bson, DateTime};
@@ -6,7 +6,7 @@ use mongodb::bson::{Bson, DateTime};
 use super::*;
 use crate::relay::{forward, listen};
 
-/// Every field of a record, damaged in every way, at the head of the queue.
+/// Puts records with every kind of damage in every field at the head of the queue.
 #[tokio::test]
 async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
     let app = TestApp::start().await;
@@ -21,7 +21,7 @@ async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
                 continue;
             }
             let mut record = whole.clone();
-            // Neither unique index has it.
+            // Outside of both unique indexes.
             for unique in ["live", "idemKey"] {
                 record.remove(unique);
             }
@@ -34,14 +34,14 @@ async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
     }
     images.insert_many(&damaged).await.unwrap();
     let good = ada.issue("b.png", "image/png", &unique_png()).await;
-    // Twice: what was postponed is not in the way of the next round either.
+    // Twice: postponed records do not block the next round either.
     let now = after(25 * HOUR);
     let first = app.sweep(now).await;
     assert!(first.failed >= 35, "{first:?}");
     assert_eq!(app.db_state(good.id()).await, "expired");
     let second = app.sweep(now).await;
     assert_eq!(second.failed, 0, "each waits for its next try: {second:?}");
-    // The longer, the more often it has failed.
+    // The delay grows with the number of failures.
     let due = |record: Document| record.get_datetime("due").unwrap().timestamp_millis();
     let stuck = doc! { "sweepFailures": { "$gte": 1 } };
     let record = images.find_one(stuck.clone()).await.unwrap().unwrap();
@@ -58,7 +58,7 @@ async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
     assert!(at > now && waits.is_sorted() && waits[7] > 60, "{waits:?}");
 }
 
-/// Of five thousand that are due, one owner has all but three.
+/// Five thousand records are due, and one owner has all but three.
 #[tokio::test]
 async fn an_owner_of_many_does_not_keep_an_owner_of_few_waiting() {
     let app = TestApp::start().await;
@@ -101,7 +101,7 @@ async fn an_owner_of_many_does_not_keep_an_owner_of_few_waiting() {
     assert!(left > 3000, "they were not waited for: {left}");
 }
 
-/// A sweeper whose idea of now is an hour old claims until later than now all the same.
+/// A sweeper whose clock is an hour behind still claims until later than the present.
 #[tokio::test]
 async fn a_claim_begins_when_it_is_made() {
     let app = TestApp::start().await;
@@ -118,7 +118,7 @@ async fn a_claim_begins_when_it_is_made() {
     assert!(record.get_datetime("due").unwrap().timestamp_millis() > DateTime::now().timestamp_millis(), "{record}");
 }
 
-/// Files that the store never answers for, at the head of the queue.
+/// Files at the head of the queue for which the store never answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_calls_hold_up_no_other_image() {
     if !crate::app::s3_is_local() {
@@ -153,7 +153,7 @@ async fn dead_calls_hold_up_no_other_image() {
     assert_eq!(counted, 3, "the store lives, so it is these images that fail");
 }
 
-/// Images for which a store that lives has nothing but failures are counted, tried less and less often, and named as stuck.
+/// Images for which a living store only returns errors are counted, retried less and less often, and reported as stuck.
 #[tokio::test]
 async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
     let app = TestApp::start().await;
@@ -192,8 +192,8 @@ async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
     }
 }
 
-/// A server's own sweeper: while hundreds of one owner's images wait for calls that hang, another owner's image that becomes due
-/// is settled without waiting for them.
+/// A server's own sweeper: while hundreds of one owner's images wait for hanging calls, another owner's image that becomes due is
+/// handled without waiting.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_whose_calls_hang_keeps_no_other_waiting() {
     if !crate::app::s3_is_local() {
@@ -234,12 +234,12 @@ async fn an_owner_whose_calls_hang_keeps_no_other_waiting() {
     for _ in 0..3 {
         hangs.recv().await.unwrap();
     }
-    // Only now: it is in no list that was made before.
+    // Inserted only now, so that no earlier batch contains it.
     let expired = doc! { "due": DateTime::from_millis(1000), "expiresAt": DateTime::from_millis(1000), "urlsDieAt": DateTime::from_millis(1000) };
     images.update_one(doc! { "_id": &hers }, doc! { "$set": expired }).await.unwrap();
     let began = std::time::Instant::now();
     while app.db_state(&hers).await != "expired" {
-        // One after another, Eve's would take minutes.
+        // One after another, Eve's images would take minutes.
         assert!(began.elapsed() < Duration::from_secs(60), "it waits for the others");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -1,5 +1,5 @@
-//! A relay before the local S3 that verifies presigned URLs as Ceph RGW 16.2 does: it obeys headers that no URL signed, and passes
-//! over signed headers that a request does not have. What it lets through it signs anew for the store.
+//! A relay in front of the local S3 that verifies presigned URLs like Ceph RGW 16.2: it obeys unsigned headers, and ignores
+//! signed headers that a request lacks. It signs accepted requests again for the store.
 
 use std::{
     collections::HashSet,
@@ -24,14 +24,14 @@ use crate::{
     relay::{Answer, forward, listen},
 };
 
-/// Whether a signed header that the request lacks is passed over.
+/// Whether a missing signed header is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seals {
     Yes,
     No,
 }
 
-/// A running relay; ends with the test's runtime.
+/// A running relay; it ends with the test's runtime.
 pub struct Obeying {
     pub endpoint: String,
     inside: Arc<Inside>,
@@ -45,9 +45,9 @@ struct Inside {
     signer: Signer,
     s3: aws_sdk_s3::Client,
     http: reqwest::Client,
-    /// It has become a store that verifies what it is sent.
+    /// Whether the store now verifies what it is sent.
     is_mended: AtomicBool,
-    /// Keys of objects that anyone may read, if the bucket does not ignore that.
+    /// Keys of objects with a public ACL, which the bucket may ignore.
     public: Mutex<HashSet<String>>,
 }
 
@@ -71,7 +71,7 @@ impl Obeying {
         Self { endpoint: listen(move |request| Arc::clone(&answering).answer(request)).await, inside }
     }
 
-    /// The store is replaced by one that refuses headers which no URL signed.
+    /// Replaces the store by one that refuses unsigned headers.
     pub fn mend(&self) {
         self.inside.is_mended.store(true, Ordering::Relaxed);
     }
@@ -126,7 +126,7 @@ impl Inside {
         answer
     }
 
-    /// The AWS document "Create a signed AWS API request", but for headers that the request lacks.
+    /// Verifies the signature by the AWS document "Create a signed AWS API request", except for headers that the request lacks.
     fn is_signed(&self, parts: &Parts, query: &str, names: &[&str], value: &dyn Fn(&str) -> Option<String>) -> bool {
         let Some((canonical_query, signature)) = query.split_once("&X-Amz-Signature=") else { return false };
         let time = value("X-Amz-Date").unwrap();
@@ -175,7 +175,7 @@ impl Inside {
         status(StatusCode::OK, "<CopyResult/>")
     }
 
-    /// The same request, signed for the store, with no header that it would refuse.
+    /// Signs the same request for the store, without headers that it would refuse.
     async fn pass_on(&self, parts: &Parts, key: &str, names: &[&str], pairs: &[(String, String)], body: Bytes) -> Answer {
         let lasting = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
         let kept = |name: &str| name != "host" && (names.contains(&name) || !name.starts_with("x-amz-"));

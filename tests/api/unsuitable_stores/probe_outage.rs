@@ -1,4 +1,4 @@
-//! A store in trouble while it is tried out: that is an outage, and says nothing of what the store holds to.
+//! Covers failures of a store during the probe: they count as an outage, and not as a capability.
 
 use std::{
     convert::Infallible,
@@ -21,12 +21,12 @@ use crate::{
     relay::{Answer, forward, listen},
 };
 
-/// Which requests are answered for the store.
+/// Selects the requests that the relay answers itself.
 type IsHit = fn(&Parts) -> bool;
 
 const UNAVAILABLE: (u16, &str) = (503, "unavailable");
 
-/// A relay that answers some requests under `check/` for the store, until it is mended.
+/// A relay that answers some requests under `check/` itself until it is mended.
 struct Troubled {
     endpoint: String,
     is_mended: Arc<AtomicBool>,
@@ -104,7 +104,7 @@ async fn trouble_while_a_store_is_tried_out_is_no_answer() {
     }
 }
 
-/// Uploads that do not depend on what is in trouble go on.
+/// Uploads that do not need the failing calls continue.
 #[tokio::test]
 async fn trouble_with_parts_stops_what_has_no_digest() {
     if !s3_is_local() {
@@ -120,7 +120,7 @@ async fn trouble_with_parts_stops_what_has_no_digest() {
     let [declared, multipart, session] = declared_and_undeclared(&ada).await;
     assert_eq!((declared.status, multipart.problem(), session.problem()), (201, UNAVAILABLE, UNAVAILABLE));
 
-    // However late it is: nothing is rejected or expired for an outage.
+    // However late it is, an outage rejects and expires nothing.
     let late = OffsetDateTime::now_utc() + Duration::from_secs(60 * 24 * 60 * 60);
     let swept = app.sweep(late).await;
     assert!(swept.failed > 0, "{swept:?}");

@@ -1,4 +1,4 @@
-//! The token in the path: what it opens, when it ends, and that it is not logged.
+//! Covers the token in the path of Uppy's calls: its scope, its expiry, and its absence from the logs.
 
 use super::*;
 use crate::{
@@ -20,7 +20,7 @@ async fn it_opens_uppys_calls_and_nothing_else() {
     let ada = app.user().await;
     let token = ada.uppy().await;
     assert_eq!(ask(&app, &token).await.status, 200);
-    // An access token is none, nor is this one an access token.
+    // An access token is not accepted here, and this token is not an access token.
     assert_eq!(ask(&app, ada.token.as_ref().unwrap()).await.problem(), (401, "token_invalid"));
     let as_bearer = Caller { token: Some(token.clone()), ..ada.clone() };
     for path in ["/api/auth/me", "/api/images/gallery"] {
@@ -32,7 +32,7 @@ async fn it_opens_uppys_calls_and_nothing_else() {
         assert_eq!(refused.problem(), (401, "token_invalid"), "{token}");
         assert!(refused.json["message"].as_str().unwrap().contains("/api/uppy/session"));
     }
-    // What the bearer is has no say.
+    // The bearer token is ignored.
     let session = app.anonymous().act("/api/uppy/session").await;
     assert_eq!(session.problem(), (401, "token_missing"));
 }
@@ -66,7 +66,7 @@ async fn it_ends_with_its_session_its_password_and_its_account() {
     assert_eq!(ask(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "where only a provider lets in");
     let ((first, refresh), (second, _)) = (log_in().await, log_in().await);
     let own = ada.uppy().await;
-    // The other server has seen it alive.
+    // The other server has cached the session as active.
     assert_eq!(ask(&beside, &first).await.status, 200);
     assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": refresh })).await.status, 204);
     assert_eq!(ask(&app, &first).await.problem(), (401, "session_ended"));
@@ -109,7 +109,7 @@ async fn what_opens_uploads_is_throttled_as_uploads_are() {
     assert_eq!(ask(&app, &app.user().await.uppy().await).await.status, 200, "others are not");
 }
 
-/// Pages of other origins, as Uppy's calls come from one: no preflight is needed for the forms, and no credentials are allowed.
+/// Covers Uppy's calls from pages of other origins: forms need no preflight, and credentials are not allowed.
 #[tokio::test]
 async fn a_page_of_another_origin_reads_the_answers() {
     let app = TestApp::start().await;
