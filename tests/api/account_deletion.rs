@@ -88,7 +88,7 @@ async fn fill(app: &TestApp, ada: &Caller<'_>) {
 }
 
 #[tokio::test]
-async fn d9_everything_goes_and_the_address_is_free_at_once() {
+async fn d9_everything_is_removed_and_the_address_is_free_at_once() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     fill(&app, &ada).await;
@@ -140,7 +140,7 @@ async fn d9_everything_goes_and_the_address_is_free_at_once() {
 }
 
 #[tokio::test]
-async fn only_the_owner_deletes() {
+async fn only_the_owner_can_delete_the_account() {
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::Limits::default();
         config.limits.login_failures = Rate::new(3, 600);
@@ -164,7 +164,7 @@ async fn only_the_owner_deletes() {
 }
 
 #[tokio::test]
-async fn every_other_server_notices_within_thirty_seconds() {
+async fn deletion_takes_effect_on_other_servers_within_thirty_seconds() {
     let app = TestApp::start().await;
     let other = TestApp::beside(&app, |_| {}).await;
     let ada = app.user().await;
@@ -191,7 +191,7 @@ async fn assert_nothing_is_left_after(app: &TestApp, user: &str) {
 }
 
 #[tokio::test]
-async fn what_is_under_way_while_it_is_deleted_leaves_nothing() {
+async fn uploads_in_progress_during_the_deletion_leave_nothing() {
     for round in 0..4 {
         let app = TestApp::start().await;
         let ada = app.user().await;
@@ -235,7 +235,7 @@ async fn what_is_under_way_while_it_is_deleted_leaves_nothing() {
 
 /// A PUT whose URL outlives the account stores its bytes again; they are removed once the URL has expired.
 #[tokio::test]
-async fn bytes_that_arrive_late_go_with_their_tombstone() {
+async fn late_bytes_are_removed_with_their_tombstone() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -254,7 +254,7 @@ async fn bytes_that_arrive_late_go_with_their_tombstone() {
 
 /// Covers deleted accounts and tombstones whose time in the sweeper's queue is unreadable.
 #[tokio::test]
-async fn a_damaged_time_in_the_queue_keeps_no_account_from_being_deleted() {
+async fn damaged_time_in_the_queue_does_not_stop_account_deletion() {
     let app = TestApp::start().await;
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let times = [Bson::Null, "damaged".into(), 7.into(), 7.5.into(), true.into(), Bson::MinKey, Bson::MaxKey, doc! {}.into()];
@@ -288,7 +288,7 @@ async fn a_damaged_time_in_the_queue_keeps_no_account_from_being_deleted() {
 
 /// Covers unreadable records: of the account's own images, and of another account that is being deleted.
 #[tokio::test]
-async fn damaged_records_keep_no_account_from_being_deleted() {
+async fn damaged_records_do_not_stop_account_deletion() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));

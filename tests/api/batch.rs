@@ -13,7 +13,7 @@ async fn issue(caller: &Caller<'_>, items: Vec<Value>) -> super::app::Answer {
 }
 
 #[tokio::test]
-async fn a_hundred_from_files_to_the_gallery_and_gone() {
+async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let files: Vec<_> = (0..100).map(|_| unique_png()).collect();
@@ -63,7 +63,7 @@ fn tickets_sha(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn one_bad_item_harms_no_other() {
+async fn bad_item_does_not_affect_the_others() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let same = unique_png();
@@ -115,7 +115,7 @@ async fn one_bad_item_harms_no_other() {
 }
 
 #[tokio::test]
-async fn at_the_quota_those_that_fit_are_opened() {
+async fn at_the_quota_only_items_that_fit_are_opened() {
     let app = TestApp::start_with(|config| {
         config.uploads.quota_bytes = 1000;
         config.uploads.max_pending = 3;
@@ -134,7 +134,7 @@ async fn at_the_quota_those_that_fit_are_opened() {
 }
 
 #[tokio::test]
-async fn the_whole_call_fails_when_it_is_not_the_documented_shape() {
+async fn batch_of_the_wrong_shape_is_refused_as_a_whole() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let item = declared("a.png", "image/png", &unique_png());

@@ -38,7 +38,7 @@ async fn set_bucket(app: &TestApp, id: Option<DeploymentId>) {
 }
 
 #[tokio::test]
-async fn the_first_start_ties_bucket_and_database() {
+async fn first_start_pairs_bucket_and_database() {
     let app = TestApp::start().await;
     let starts = futures_util::future::join_all((0..6).map(|_| restarted(&app))).await;
     let ids: Vec<_> = starts.into_iter().map(Result::unwrap).collect();
@@ -55,7 +55,7 @@ async fn pair_answer(app: &TestApp) -> Answer {
 
 /// Covers ids that another program or a person has damaged: every command refuses them, and `valet join` repairs them.
 #[tokio::test]
-async fn damaged_ids_are_refused_and_mended_by_join() {
+async fn damaged_ids_are_refused_and_repaired_by_join() {
     let app = TestApp::start().await;
     let meta = app.db.collection::<Document>("meta");
     for (marker, document) in [
@@ -84,7 +84,7 @@ async fn damaged_ids_are_refused_and_mended_by_join() {
 
 /// Keys of other programs may come before Valet's in the bucket.
 #[tokio::test]
-async fn images_behind_other_programs_keys_are_found() {
+async fn images_after_other_programs_keys_are_found() {
     let app = TestApp::start().await;
     app.bucket_put(ObjectKey::of(UserId::new(), ImageId::new()).as_str(), "image/png", vec![1]).await;
     for n in 0..1001 {
@@ -98,7 +98,7 @@ async fn images_behind_other_programs_keys_are_found() {
 
 /// Covers each combination of ids, objects and records.
 #[tokio::test]
-async fn only_a_plausible_pair_is_tied() {
+async fn only_a_plausible_pair_is_accepted() {
     #[derive(Debug, PartialEq)]
     enum Then {
         Tied,
@@ -194,7 +194,7 @@ async fn valet(app: &TestApp, database: &str, arguments: &[&str]) -> (bool, Stri
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_refuses_another_deployments_bucket() {
+async fn every_command_refuses_the_bucket_of_another_deployment() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;

@@ -37,7 +37,7 @@ fn only(name: &str) -> Limits {
 }
 
 #[test]
-fn l3_the_table_has_every_operation_of_the_document_once() {
+fn l3_table_lists_every_operation_of_the_document_once() {
     let documented: Vec<_> = operations().into_iter().map(|operation| operation.id).collect();
     let mut listed: Vec<_> = OPERATIONS.iter().map(|(id, _)| (*id).to_owned()).collect();
     listed.sort();
@@ -137,7 +137,7 @@ async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize)
 /// Covers an address that signs up a user for each request: it gets four times the limit of one user, for each limit that is
 /// counted by user.
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_of_users_count_for_their_network_too() {
+async fn limits_of_users_apply_to_their_network_too() {
     let ids = json!({ "ids": ["01a22135-2cd3-7000-8000-000000000001"] });
     let file = super::app::declared("a.png", "image/png", &super::app::unique_png());
     for (name, method, path, body) in [

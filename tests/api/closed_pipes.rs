@@ -26,7 +26,7 @@ fn valet() -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_command_minds_that_its_reader_goes_away() {
+async fn commands_end_quietly_when_their_reader_closes_the_pipe() {
     let app = TestApp::start().await;
     app.user().await;
     for (_, arguments, stays) in COMMANDS {
@@ -58,7 +58,7 @@ async fn no_command_minds_that_its_reader_goes_away() {
 }
 
 #[test]
-fn every_command_is_tried() {
+fn every_command_is_covered() {
     let help = String::from_utf8(valet().arg("--help").output().unwrap().stdout).unwrap();
     let listed = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1).take_while(|line| !line.is_empty());
     let listed: std::collections::BTreeSet<_> = listed

@@ -28,7 +28,7 @@ const FILES: [(&str, &str, u32, u32); 14] = [
 ];
 
 #[tokio::test]
-async fn files_as_phones_write_them() {
+async fn files_of_phones_and_programs_are_confirmed_with_their_size() {
     let app = TestApp::start().await;
     for (name, content_type, width, height) in FILES {
         // A separate user for each file: the same bytes under two types would be one upload.
@@ -43,7 +43,7 @@ async fn files_as_phones_write_them() {
 }
 
 #[tokio::test]
-async fn c4_other_content_is_rejected_for_good_and_removed() {
+async fn c4_content_of_another_type_is_rejected_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<!doctype html><script>alert(1)</script>".to_vec();
@@ -79,7 +79,7 @@ async fn c4_other_content_is_rejected_for_good_and_removed() {
 }
 
 #[tokio::test]
-async fn c3_an_object_that_is_not_the_declared_one_is_rejected() {
+async fn c3_object_that_differs_from_the_declaration_is_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -96,7 +96,7 @@ async fn c3_an_object_that_is_not_the_declared_one_is_rejected() {
 
 /// A store without checksums has verified none, so the server hashes the bytes.
 #[tokio::test]
-async fn c3_without_a_checksum_in_the_store_the_bytes_are_hashed() {
+async fn c3_bytes_are_hashed_if_the_store_has_no_checksum() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let put = async |id: &str, bytes: Vec<u8>| {
@@ -114,7 +114,7 @@ async fn c3_without_a_checksum_in_the_store_the_bytes_are_hashed() {
 }
 
 #[tokio::test]
-async fn c2_too_early_is_told_and_harmless() {
+async fn c2_early_confirm_is_answered_object_missing_and_changes_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -126,7 +126,7 @@ async fn c2_too_early_is_told_and_harmless() {
 }
 
 #[tokio::test]
-async fn c6_a_replayed_put_changes_nothing() {
+async fn c6_replayed_put_changes_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -142,7 +142,7 @@ async fn c6_a_replayed_put_changes_nothing() {
 
 /// The stored document has the verified values, and the fields that other programs may read.
 #[tokio::test]
-async fn the_document_of_a_ready_image() {
+async fn ready_image_has_the_documented_fields_in_the_database() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
@@ -165,7 +165,7 @@ async fn the_document_of_a_ready_image() {
 
 /// A confirm whose server died before the user's counters were updated is completed by the client's repeat.
 #[tokio::test]
-async fn f13_a_reservation_left_by_a_dead_server_is_settled_by_the_repeat() {
+async fn f13_reservation_of_a_dead_server_is_completed_by_the_repeat() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();

@@ -71,7 +71,7 @@ async fn counting(store: &TestApp) -> (String, Arc<Mutex<BTreeMap<String, u64>>>
 }
 
 #[tokio::test]
-async fn looking_at_an_ordinary_file_takes_one_head_and_one_range() {
+async fn ordinary_file_takes_one_head_and_one_range_request() {
     if !s3_is_local() {
         return;
     }
@@ -118,7 +118,7 @@ async fn looking_at_an_ordinary_file_takes_one_head_and_one_range() {
 }
 
 #[tokio::test]
-async fn a_store_that_knows_no_ranges_is_read_from_the_beginning() {
+async fn store_without_ranges_is_read_from_the_beginning() {
     if !s3_is_local() {
         return;
     }
@@ -135,7 +135,7 @@ async fn a_store_that_knows_no_ranges_is_read_from_the_beginning() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_why_and_repeats_nothing_of_the_callers() {
+async fn rejection_names_the_reason_without_the_callers_values() {
     let app = TestApp::start().await;
     let mut wide = fixture("plain.png")[..33].to_vec();
     wide[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
@@ -228,7 +228,7 @@ const NAMES: [(&str, &str); 11] = [
 ];
 
 #[tokio::test]
-async fn a_media_type_is_known_by_its_other_names_on_all_ways_in() {
+async fn aliases_of_media_types_are_accepted_by_every_operation() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (at, (name, registered)) in NAMES.into_iter().enumerate() {

@@ -52,7 +52,7 @@ async fn preflight(app: &TestApp, path: &str, method: &str, origin: Option<&str>
 }
 
 #[tokio::test]
-async fn preflights_of_every_operation() {
+async fn preflights_of_allowed_origins_succeed_for_every_operation() {
     let app = TestApp::start().await;
     for operation in operations() {
         let path = operation.path_of(&uuid::Uuid::now_v7().to_string());
@@ -77,7 +77,7 @@ async fn preflights_of_every_operation() {
 }
 
 #[tokio::test]
-async fn others_preflights_are_told_nothing() {
+async fn preflights_of_other_origins_get_no_cors_headers() {
     let app = TestApp::start().await;
     for path in ["/api/auth/login", "/api/images/gallery", "/api/unknown", "/docs"] {
         for origin in FOREIGN.map(Some).into_iter().chain([None]) {
@@ -89,7 +89,7 @@ async fn others_preflights_are_told_nothing() {
 }
 
 #[tokio::test]
-async fn answers_and_errors_can_be_read_by_allowed_origins_alone() {
+async fn only_allowed_origins_can_read_answers_and_errors() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let log_in = json!({ "email": ada.email, "password": PASSWORD });
@@ -150,7 +150,7 @@ fn check(headers: &HeaderMap, origin: Option<&str>, what: &str) {
 
 /// Browsers send an Origin with a page's POST to its own host too.
 #[tokio::test]
-async fn the_pages_of_this_server_may_post() {
+async fn pages_of_this_server_may_post() {
     let app = TestApp::start().await;
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     let answer = app
@@ -168,7 +168,7 @@ async fn the_pages_of_this_server_may_post() {
 
 /// An OPTIONS request that is not a preflight is handled like any other method.
 #[tokio::test]
-async fn a_plain_options_is_not_taken_for_a_preflight() {
+async fn plain_options_request_is_not_a_preflight() {
     let app = TestApp::start().await;
     let answer = app.anonymous().send(Method::OPTIONS, "/api/auth/login", |r| r.header("origin", ALLOWED[0])).await;
     assert_eq!(answer.problem(), (204, ""));

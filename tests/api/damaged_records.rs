@@ -29,7 +29,7 @@ fn is_fault(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn an_unreadable_image_is_a_fault_on_every_operation_that_names_one() {
+async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let whole = ada.upload("whole.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
@@ -77,7 +77,7 @@ async fn an_unreadable_image_is_a_fault_on_every_operation_that_names_one() {
 
 /// Bytes and keys whose record is unreadable are neither uploaded again beside it nor reported as a lost race.
 #[tokio::test]
-async fn an_upload_that_meets_an_unreadable_image_is_a_fault_of_that_item_alone() {
+async fn upload_that_meets_an_unreadable_image_fails_only_that_item() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -96,7 +96,7 @@ async fn an_upload_that_meets_an_unreadable_image_is_a_fault_of_that_item_alone(
 
 /// Covers records of accounts and sessions with values of wrong types.
 #[tokio::test]
-async fn an_unreadable_account_or_session_is_a_fault_and_no_outage() {
+async fn unreadable_account_or_session_is_a_500_and_not_an_outage() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let credentials = json!({ "email": ada.email, "password": PASSWORD });

@@ -79,7 +79,7 @@ async fn look(client: &Client, id: &Value) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_whole_path_and_all_of_it_again_after_every_kind_of_end() {
+async fn images_survive_every_kind_of_restart() {
     let folder = Folder::new();
     let bytes = unique_png();
 
@@ -125,7 +125,7 @@ async fn refusal(data: &Path, bind: &str, s3_bind: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_one_line() {
+async fn port_in_use_is_reported_in_one_line() {
     let folder = Folder::new();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -136,7 +136,7 @@ async fn a_port_in_use_is_one_line() {
 }
 
 #[tokio::test]
-async fn a_data_folder_that_cannot_be_one_is_one_line() {
+async fn invalid_data_folder_is_reported_in_one_line() {
     let folder = Folder::new();
     std::fs::write(&folder.0, "a file").unwrap();
     for data in [folder.0.clone(), folder.0.join("below")] {
@@ -154,7 +154,7 @@ async fn a_data_folder_that_cannot_be_one_is_one_line() {
 
 /// Servers that the environment names are used instead of local ones.
 #[tokio::test]
-async fn servers_that_the_environment_names_are_used() {
+async fn servers_named_by_the_environment_are_used() {
     let folder = Folder::new();
     let app = TestApp::start().await;
     let keys = app.config.s3.credentials.as_ref().unwrap();
@@ -180,7 +180,7 @@ async fn servers_that_the_environment_names_are_used() {
 }
 
 #[tokio::test]
-async fn a_bucket_whose_database_was_removed_is_joined_deliberately() {
+async fn bucket_whose_database_was_removed_needs_an_explicit_join() {
     let folder = Folder::new();
     Dev::start(&folder.0, &[]).await.stop("-INT").await;
     std::fs::remove_dir_all(folder.0.join("mongodb")).unwrap();

@@ -111,7 +111,7 @@ async fn data_survives_a_restart_on_another_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_one_is_gone_and_loses_nothing() {
+async fn dropped_mongod_ends_and_loses_no_data() {
     let folder = Folder::new("drop");
     let mongod = Mongod::start(folder.options()).await.unwrap();
     let pid = mongod.pid();
@@ -128,7 +128,7 @@ async fn a_dropped_one_is_gone_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_has_its_own_process_group_and_listens_on_loopback_alone() {
+async fn mongod_has_its_own_process_group_and_listens_on_loopback_only() {
     let folder = Folder::new("group");
     let mongod = Mongod::start(folder.options()).await.unwrap();
     // Ctrl-C reaches the terminal's foreground group, which is the test's.
@@ -144,7 +144,7 @@ async fn it_has_its_own_process_group_and_listens_on_loopback_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_on_the_same_data_is_one_too_many() {
+async fn second_mongod_on_the_same_data_is_refused() {
     let folder = Folder::new("lock");
     let first = Mongod::start(folder.options()).await.unwrap();
     let start = Instant::now();
@@ -164,7 +164,7 @@ async fn two_on_the_same_data_is_one_too_many() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_is_named_in_one_line() {
+async fn unwritable_folder_is_named_in_one_line() {
     let folder = Folder::new("unwritable");
     std::fs::write(folder.0.join("file"), "").unwrap();
     let data = folder.0.join("file/data");
@@ -173,7 +173,7 @@ async fn a_folder_that_cannot_be_written_is_named_in_one_line() {
 }
 
 #[tokio::test]
-async fn what_mongod_says_about_bad_data_is_in_the_message() {
+async fn error_of_mongod_about_bad_data_is_in_the_message() {
     let folder = Folder::new("bad");
     let data = folder.options().data_dir;
     std::fs::create_dir(&data).unwrap();
@@ -186,7 +186,7 @@ async fn what_mongod_says_about_bad_data_is_in_the_message() {
 }
 
 #[test]
-fn a_named_mongod_that_is_none_is_told_in_one_line() {
+fn named_file_that_is_not_mongod_is_reported_in_one_line() {
     let folder = Folder::new("named");
     let output = Server::command(&folder.options().data_dir).env("VALET_MONGOD", "/nonexistent/mongod").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -195,7 +195,7 @@ fn a_named_mongod_that_is_none_is_told_in_one_line() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_leaves_nothing_behind() {
+async fn killed_server_leaves_no_process_behind() {
     let folder = Folder::new("killed");
     let mut server = Server::start(&folder.options().data_dir);
     let [watchdog] = server.children().into_iter().filter(|&pid| pid != server.mongod).collect::<Vec<_>>()[..] else {
@@ -218,7 +218,7 @@ async fn a_killed_server_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_one_leaves_nothing_behind() {
+async fn stopped_server_leaves_no_process_behind() {
     let folder = Folder::new("stopped");
     let mut server = Server::start(&folder.options().data_dir);
     assert_eq!(server.children().len(), 2);

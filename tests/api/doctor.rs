@@ -50,7 +50,7 @@ const EXPECTED: [&str; 3] =
     ["MongoDB: without known holes", "bucket: abandoned multiparts aborted", "bucket: public access block"];
 
 #[tokio::test]
-async fn the_local_servers_hold_what_they_promise_and_nothing_is_left_behind() {
+async fn local_servers_satisfy_the_rules_and_nothing_is_left_behind() {
     if !s3_is_local() {
         return;
     }
@@ -75,7 +75,7 @@ async fn the_local_servers_hold_what_they_promise_and_nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn what_a_check_that_died_left_is_removed_when_it_is_old() {
+async fn old_objects_of_a_killed_check_are_removed() {
     let app = app().await;
     app.bucket_put("check/another/object", "image/png", vec![1]).await;
     app.bucket_put("u/somebody/else", "image/png", vec![1]).await;
@@ -84,7 +84,7 @@ async fn what_a_check_that_died_left_is_removed_when_it_is_old() {
 }
 
 #[tokio::test]
-async fn every_planted_defect_is_found() {
+async fn every_planted_defect_is_reported() {
     if !s3_is_local() {
         return;
     }
@@ -107,7 +107,7 @@ async fn find(defect: Defect, expected: &[&str]) {
 
 /// A store that refuses every request must not pass as one that refuses only invalid requests.
 #[tokio::test]
-async fn a_store_that_refuses_everything_proves_nothing() {
+async fn store_that_refuses_everything_satisfies_no_rule() {
     let mut app = app().await;
     let proxy = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
     app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
@@ -120,7 +120,7 @@ async fn a_store_that_refuses_everything_proves_nothing() {
 }
 
 #[tokio::test]
-async fn an_unreachable_database_and_wrong_keys_are_findings_not_failures() {
+async fn unreachable_database_and_wrong_keys_are_findings_not_errors() {
     let mut app = app().await;
     app.config.mongo.uri = "mongodb://user:canary@127.0.0.1:1/?directConnection=true".into();
     app.config.s3.bucket = "no-such-bucket".parse().unwrap();
@@ -132,7 +132,7 @@ async fn an_unreachable_database_and_wrong_keys_are_findings_not_failures() {
 }
 
 #[tokio::test]
-async fn an_origin_that_the_bucket_does_not_know_is_named() {
+async fn origin_missing_in_the_buckets_cors_is_named() {
     if !s3_is_local() {
         return;
     }
@@ -145,7 +145,7 @@ async fn an_origin_that_the_bucket_does_not_know_is_named() {
 }
 
 #[tokio::test]
-async fn fix_sets_what_is_missing_and_drops_nothing() {
+async fn fix_adds_missing_settings_and_removes_none() {
     let app = app().await;
     if !has_access_block(&app).await {
         return;
@@ -201,7 +201,7 @@ async fn fix_sets_what_is_missing_and_drops_nothing() {
 
 /// Ceph RGW refuses every PUT once `BlockPublicAcls` is set, and uses a root element of its own for the setting.
 #[tokio::test]
-async fn fix_takes_back_the_flag_that_would_stop_uploads() {
+async fn fix_reverts_the_flag_that_would_stop_uploads() {
     let mut app = app().await;
     if !has_access_block(&app).await {
         return;
@@ -221,7 +221,7 @@ async fn fix_takes_back_the_flag_that_would_stop_uploads() {
 
 /// A lifecycle rule of another origin that aborts uploads sooner than Valet does.
 #[tokio::test]
-async fn a_rule_that_aborts_live_uploads_is_found() {
+async fn lifecycle_rule_that_aborts_live_uploads_is_reported() {
     let app = app().await;
     let hasty = LifecycleRule::builder()
         .id("hasty")
@@ -247,7 +247,7 @@ async fn a_rule_that_aborts_live_uploads_is_found() {
 
 /// Runs the program itself: a table on standard output, and an exit status for scripts.
 #[tokio::test]
-async fn the_command_prints_the_table_and_its_status_tells() {
+async fn command_prints_the_table_and_exits_with_its_result() {
     if !s3_is_local() {
         return;
     }

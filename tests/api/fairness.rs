@@ -144,7 +144,7 @@ async fn live(app: &TestApp, email: &str, bar: &Bar, what: &str) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_any_operation_keeps_nobody_else_out() {
+async fn flood_of_any_operation_does_not_block_other_users() {
     let bar = bar();
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::Limits::default();
@@ -171,7 +171,7 @@ async fn a_flood_of_any_operation_keeps_nobody_else_out() {
 /// A user's confirms wait for an unresponsive store, as many as the user may have: other users, also of the same network, are
 /// served.
 #[tokio::test(flavor = "multi_thread")]
-async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
+async fn confirms_waiting_for_s3_take_no_permits_of_others() {
     let app = TestApp::start().await;
     let hole = Hole::before_s3(&app).await;
     let real = app.config.s3.endpoint.as_deref().unwrap().to_owned();
@@ -209,7 +209,7 @@ async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
 /// One connection to MongoDB, and a network whose users send far more requests than it can answer: a call from another network
 /// waits for one permit at each of its steps, not for the end of the flood.
 #[tokio::test(flavor = "multi_thread")]
-async fn turns_at_mongodb_are_shared_between_networks_and_users() {
+async fn mongodb_permits_are_shared_between_networks_and_users() {
     let app = TestApp::start_with(|config| {
         let uri = config.mongo.uri.expose_secret();
         let uri = format!("{uri}{}maxPoolSize=1", if uri.contains('?') { "&" } else { "/?" });

@@ -9,7 +9,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn signup_off_closes_sign_up_and_not_login() {
+async fn signup_off_closes_sign_up_but_not_login() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let closed = TestApp::beside(&app, |config| config.switches.signup = false).await;
@@ -27,7 +27,7 @@ async fn signup_off_closes_sign_up_and_not_login() {
 }
 
 #[tokio::test]
-async fn uppy_off_takes_its_calls_away_and_out_of_the_document() {
+async fn uppy_off_removes_its_calls_from_the_server_and_the_document() {
     let app = TestApp::start_with(|config| config.switches.uppy = false).await;
     let ada = app.user().await;
     let uppys: Vec<_> = operations().into_iter().filter(|one| one.template.contains("/uppy/")).collect();
@@ -52,7 +52,7 @@ async fn uppy_off_takes_its_calls_away_and_out_of_the_document() {
 }
 
 #[tokio::test]
-async fn docs_off_takes_the_documentation_away() {
+async fn docs_off_removes_the_documentation() {
     let app = TestApp::start_with(|config| config.switches.docs = false).await;
     for path in ["/docs", "/docs/", "/docs/swagger-ui.js", "/docs/swagger-ui.css", "/docs/start.js", "/openapi.json"] {
         assert_eq!(app.anonymous().get(path).await.problem(), (404, "not_found"), "{path}");
@@ -68,7 +68,7 @@ async fn docs_off_takes_the_documentation_away() {
 
 /// Behind a proxy that is missing in TRUSTED_PROXIES all clients share one address: the log reports it once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_is_not_trusted_is_named_once() {
+async fn untrusted_proxy_is_logged_once() {
     let app = TestApp::start().await;
     for (trusted, warnings) in [("", 1), ("127.0.0.1", 0)] {
         let (process, client) = Settings::of(&app).but("TRUSTED_PROXIES", trusted).listening().await;

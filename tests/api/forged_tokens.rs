@@ -73,7 +73,7 @@ fn assert_refused(answer: &Answer, what: &str) {
 }
 
 #[tokio::test]
-async fn t1_headers_that_lie_about_algorithm_type_and_key() {
+async fn t1_tampered_token_headers_are_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let claims = claims_of(&ada);
@@ -168,7 +168,7 @@ async fn t1_headers_that_lie_about_algorithm_type_and_key() {
 }
 
 #[tokio::test]
-async fn t3_claims_that_are_missing_wrong_or_late() {
+async fn t3_missing_wrong_or_expired_claims_are_rejected() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let claims = claims_of(&ada);
@@ -257,7 +257,7 @@ async fn t3_claims_that_are_missing_wrong_or_late() {
 }
 
 #[tokio::test]
-async fn t2_encodings_places_and_kinds_of_token() {
+async fn t2_other_encodings_places_and_kinds_of_token_are_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let token = ada.token.clone().unwrap();
@@ -333,7 +333,7 @@ async fn t2_encodings_places_and_kinds_of_token() {
 
 /// Every protected operation of the OpenAPI document uses the same check.
 #[tokio::test]
-async fn every_protected_operation_refuses_what_is_forged() {
+async fn every_protected_operation_rejects_forged_tokens() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let claims = claims_of(&ada);

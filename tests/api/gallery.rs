@@ -24,7 +24,7 @@ async fn walk(caller: &Caller<'_>, limit: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn g1_pages_of_any_size_show_each_image_once_newest_first() {
+async fn g1_pages_of_any_size_list_each_image_once_newest_first() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let mut uploaded = Vec::new();
@@ -50,7 +50,7 @@ async fn g1_pages_of_any_size_show_each_image_once_newest_first() {
 
 /// Images of the same millisecond are ordered by id, and a page reads no more index entries than it returns.
 #[tokio::test]
-async fn g3_a_page_examines_what_it_returns() {
+async fn g3_page_reads_no_more_entries_than_it_returns() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let at = mongodb::bson::DateTime::now();
@@ -86,7 +86,7 @@ async fn g3_a_page_examines_what_it_returns() {
 
 /// Damaged records, `_id` included, remove no other record from the lists; numbers may be 32-bit integers.
 #[tokio::test]
-async fn damaged_records_end_no_list() {
+async fn damaged_records_do_not_hide_others_in_lists() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let images = app.db.collection::<Document>("images");
@@ -135,7 +135,7 @@ async fn damaged_records_end_no_list() {
 
 /// The page's JSON is written separately; every member equals that of the single read.
 #[tokio::test]
-async fn a_page_and_a_single_read_say_the_same() {
+async fn page_and_single_read_return_the_same_image() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (name, caption) in [("a \"b\" \u{1F980}\\.png", "\u{1}\n\u{2028}</script> $x"), ("plain.png", "")] {
@@ -154,7 +154,7 @@ async fn a_page_and_a_single_read_say_the_same() {
 }
 
 #[tokio::test]
-async fn g7_an_unchanged_page_is_not_sent_again() {
+async fn g7_unchanged_page_is_answered_304() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let path = "/api/images/gallery?limit=2";
@@ -191,7 +191,7 @@ async fn g7_an_unchanged_page_is_not_sent_again() {
 
 /// At the end of a signing window the URLs change, and the page with them.
 #[tokio::test]
-async fn a_page_is_sent_again_when_its_urls_are_renewed() {
+async fn page_is_sent_again_when_its_urls_change() {
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(4)).await;
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
@@ -206,7 +206,7 @@ async fn a_page_is_sent_again_when_its_urls_are_renewed() {
 }
 
 #[tokio::test]
-async fn a_large_page_is_compressed_for_those_who_ask() {
+async fn large_page_is_compressed_on_request() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let read = async |path: &str, accept: &'static str| {
@@ -233,7 +233,7 @@ async fn a_large_page_is_compressed_for_those_who_ask() {
 }
 
 #[tokio::test]
-async fn g5_a_download_saves_under_the_file_name() {
+async fn g5_download_saves_under_the_file_name() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (name, disposition) in [
@@ -279,7 +279,7 @@ async fn captions_are_set_changed_and_cleared() {
 }
 
 #[tokio::test]
-async fn d1_deleted_is_gone_at_once_bytes_and_all() {
+async fn d1_deleted_image_and_its_bytes_are_gone_at_once() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -306,7 +306,7 @@ async fn d1_deleted_is_gone_at_once_bytes_and_all() {
 }
 
 #[tokio::test]
-async fn twenty_deletes_at_once_free_the_bytes_once() {
+async fn twenty_concurrent_deletes_free_the_bytes_once() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let kept = unique_png();
@@ -321,7 +321,7 @@ async fn twenty_deletes_at_once_free_the_bytes_once() {
 }
 
 #[tokio::test]
-async fn read_urls_repeat_within_a_window_and_die() {
+async fn read_urls_repeat_within_a_window_and_expire() {
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(4)).await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -350,7 +350,7 @@ async fn read_urls_repeat_within_a_window_and_die() {
 }
 
 #[tokio::test]
-async fn i14_the_bucket_is_private() {
+async fn i14_bucket_is_private() {
     if !super::app::s3_is_local() {
         return; // LocalStack lets anonymous readers in.
     }

@@ -146,7 +146,7 @@ async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn c1_another_users_image_is_as_no_image_on_every_route() {
+async fn c1_another_users_image_is_answered_like_an_unknown_one_on_every_route() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let images = images_of(&ada).await;
@@ -193,7 +193,7 @@ async fn all_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn on_every_operation_and_method_anothers_id_is_as_an_unknown_one() {
+async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and_method() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let all = all_of(&ada).await;
@@ -248,7 +248,7 @@ async fn on_every_operation_and_method_anothers_id_is_as_an_unknown_one() {
 /// Operations without an id show and change only the caller's own data. The calls that end or change the caller's session come
 /// last.
 #[tokio::test]
-async fn what_names_nothing_shows_nothing_of_others() {
+async fn operations_without_an_id_show_no_data_of_other_users() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let all = all_of(&ada).await;
@@ -282,7 +282,7 @@ async fn what_names_nothing_shows_nothing_of_others() {
 
 /// Control for the test above: the owner gets a different answer on each of these routes.
 #[tokio::test]
-async fn the_owner_gets_another_answer_on_every_route() {
+async fn owner_gets_a_different_answer_on_every_route() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     // The routes of parts require another kind of upload; their own tests cover the owner's answers.
@@ -295,7 +295,7 @@ async fn the_owner_gets_another_answer_on_every_route() {
 
 /// No other spelling of an id, and no text that a database could read as a query, finds more than an unknown id does.
 #[tokio::test]
-async fn other_spellings_of_an_id_name_nothing() {
+async fn other_spellings_of_an_id_are_unknown() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let id = ada.upload("mine.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();

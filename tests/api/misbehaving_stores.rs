@@ -47,7 +47,7 @@ async fn delete(app: &TestApp, caller: &super::app::Caller<'_>, id: &str) -> Vec
 }
 
 #[tokio::test]
-async fn a_store_that_lists_objects_instead_of_versions_is_emptied_all_the_same() {
+async fn objects_are_deleted_on_a_store_that_lists_objects_instead_of_versions() {
     let Some((_store, app, _proxy)) = before(Defect::ListsObjectsInstead, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -70,7 +70,7 @@ async fn a_store_that_lists_objects_instead_of_versions_is_emptied_all_the_same(
 
 /// On a versioned bucket a plain DELETE only hides the object; objects from before versioning have the version `null`.
 #[tokio::test]
-async fn an_object_from_before_the_bucket_had_versions_is_deleted() {
+async fn object_from_before_versioning_is_deleted() {
     let Some((_store, app, _proxy)) = before(Defect::HasVersionsSinceLately, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -79,7 +79,7 @@ async fn an_object_from_before_the_bucket_had_versions_is_deleted() {
 
 /// Object Lock: the URLs of a deleted image stop working, before and after the sweep, and its record ends.
 #[tokio::test]
-async fn an_image_whose_version_is_retained_is_hidden() {
+async fn image_whose_version_is_retained_is_hidden() {
     let Some((store, app, _proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -104,7 +104,7 @@ async fn an_image_whose_version_is_retained_is_hidden() {
 
 /// An account's record stays while versions of its images are retained: the log names it, and it ends when the retention does.
 #[tokio::test]
-async fn an_account_whose_versions_are_retained_is_not_gone_before_they_are() {
+async fn account_record_stays_while_versions_are_retained() {
     let Some((store, app, proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
@@ -128,7 +128,7 @@ async fn an_account_whose_versions_are_retained_is_not_gone_before_they_are() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_abort_keeps_no_record_open() {
+async fn records_end_on_a_store_that_cannot_abort_uploads() {
     let Some((_store, app, _proxy)) = before(Defect::AbortsNothing, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": 6 << 20 });
@@ -138,7 +138,7 @@ async fn a_store_that_cannot_abort_keeps_no_record_open() {
 
 /// The image is larger than the part that is read of it.
 #[tokio::test]
-async fn ranges_and_checksums_that_others_would_not_send_do_not_stop_a_confirm() {
+async fn unusual_ranges_and_checksums_do_not_stop_a_confirm() {
     for defect in [Defect::RefusesLongRanges, Defect::SendsWrongChecksums, Defect::IgnoresRanges] {
         let Some((_store, app, _proxy)) = before(defect, Finalize::InPlace).await else { return };
         let ada = app.user().await;
@@ -153,7 +153,7 @@ async fn ranges_and_checksums_that_others_would_not_send_do_not_stop_a_confirm()
 
 /// The client did not cause it.
 #[tokio::test]
-async fn a_type_that_the_store_did_not_keep_of_ours_rejects_nothing() {
+async fn type_changed_by_the_store_rejects_nothing() {
     let Some((_store, app, _proxy)) = before(Defect::TypesAsItLikes, Finalize::Copy).await else { return };
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
@@ -165,7 +165,7 @@ async fn a_type_that_the_store_did_not_keep_of_ours_rejects_nothing() {
 
 /// Metadata that the store adds to copies is ignored; metadata that the client sent is not.
 #[tokio::test]
-async fn metadata_of_the_stores_own_rejects_no_copy() {
+async fn metadata_added_by_the_store_rejects_no_copy() {
     let Some((_store, app, _proxy)) = before(Defect::DatesCopies, Finalize::Copy).await else { return };
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
@@ -178,7 +178,7 @@ async fn metadata_of_the_stores_own_rejects_no_copy() {
 }
 
 #[tokio::test]
-async fn parts_whose_checksums_are_not_listed_are_completed() {
+async fn parts_without_listed_checksums_are_completed() {
     let Some((_store, app, _proxy)) = before(Defect::HidesPartChecksums, Finalize::Auto).await else { return };
     let ada = app.user().await;
     let bytes = [unique_png(), vec![0; 5 << 20]].concat();
@@ -199,7 +199,7 @@ async fn parts_whose_checksums_are_not_listed_are_completed() {
 
 /// A missing member does not prove that the object differs: a rejection would be final.
 #[tokio::test]
-async fn a_head_that_tells_too_little_rejects_nothing() {
+async fn incomplete_head_response_rejects_nothing() {
     for defect in [Defect::TellsNoLength, Defect::TellsNoTag] {
         let Some((_store, app, proxy)) = before(defect, Finalize::InPlace).await else { return };
         let ada = app.user().await;
@@ -216,7 +216,7 @@ async fn a_head_that_tells_too_little_rejects_nothing() {
 
 /// 404 for every request says nothing about a single object.
 #[tokio::test]
-async fn nothing_expires_while_the_bucket_is_not_there() {
+async fn nothing_expires_while_the_bucket_is_missing() {
     let Some((store, app, proxy)) = before(Defect::IsLost, Finalize::InPlace).await else { return };
     proxy.mend();
     let ada = app.user().await;
@@ -248,7 +248,7 @@ async fn nothing_expires_while_the_bucket_is_not_there() {
 
 /// Failures of a store during the probe are not taken as capabilities: it is probed again instead of copied from permanently.
 #[tokio::test]
-async fn a_store_in_trouble_is_tried_out_again() {
+async fn failing_store_is_probed_again() {
     let Some((_store, app, proxy)) = before(Defect::IsOverloaded, Finalize::Auto).await else { return };
     let ada = app.user().await;
     let place = |ticket: &Value| ticket["upload"]["url"].as_str().unwrap().contains("/in/");
@@ -263,14 +263,14 @@ async fn a_store_in_trouble_is_tried_out_again() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_far_away_is_tried_out_in_time() {
+async fn distant_store_is_probed_in_time() {
     let Some((_store, app, _proxy)) = before(Defect::IsFarAway, Finalize::Auto).await else { return };
     let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
     assert!(!ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"));
 }
 
 #[tokio::test]
-async fn a_listing_that_does_not_go_on_ends() {
+async fn listing_that_repeats_its_page_ends() {
     let Some((_store, app, _proxy)) = before(Defect::ListsTheSameAgain, Finalize::InPlace).await else { return };
     let before = OffsetDateTime::now_utc() - Duration::from_millis(50);
     assert!(app.app.valet.find_orphans(before, &mut |_| {}).await.is_err());
@@ -280,7 +280,7 @@ async fn a_listing_that_does_not_go_on_ends() {
 
 /// A server was killed during a probe: the next probe aborts the uploads that it left open an hour ago, and no others.
 #[tokio::test]
-async fn uploads_that_a_killed_trial_left_are_aborted() {
+async fn uploads_left_by_a_killed_probe_are_aborted() {
     if !s3_is_local() {
         return;
     }

@@ -67,7 +67,7 @@ const OK_HTTP: &[&str] = &["Connection: Keep-Alive", "Accept-Encoding: gzip", "U
 const PATIENT: &[&str] = &["Expect: 100-continue", "Accept: */*"];
 
 #[tokio::test]
-async fn a_put_as_phones_send_it() {
+async fn put_with_the_headers_of_phones_is_accepted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (what, own, written) in [
@@ -83,7 +83,7 @@ async fn a_put_as_phones_send_it() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_is_cut_leaves_nothing_and_is_sent_again() {
+async fn interrupted_transfer_leaves_nothing_and_can_be_repeated() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut bytes = unique_png();
@@ -99,7 +99,7 @@ async fn a_transfer_that_is_cut_leaves_nothing_and_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_the_put_or_the_confirm_costs_a_repeat() {
+async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
     let app = TestApp::start().await;
     if !app.store_keeps(&[ONCE]).await {
         return;

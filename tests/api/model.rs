@@ -140,7 +140,7 @@ async fn run(ops: &[Op]) {
 }
 
 #[test]
-fn any_sequence_of_calls_is_answered_as_the_model_says() {
+fn any_sequence_of_calls_matches_the_model() {
     if !super::store_rules::in_place() {
         // The model has one key per upload.
         return;

@@ -108,7 +108,7 @@ impl TestApp {
 }
 
 #[tokio::test]
-async fn from_parts_to_the_gallery() {
+async fn parts_become_an_image_in_the_gallery() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -164,7 +164,7 @@ async fn from_parts_to_the_gallery() {
 }
 
 #[tokio::test]
-async fn a_parts_url_takes_exactly_its_bytes() {
+async fn url_of_a_part_accepts_exactly_its_bytes() {
     let app = TestApp::start().await;
     if !app.store_keeps(&[super::store_rules::PART_CHECKSUM]).await {
         return;
@@ -220,7 +220,7 @@ async fn a_parts_url_takes_exactly_its_bytes() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_cut_or_signed_is_refused_by_member() {
+async fn invalid_sizes_and_parts_are_refused_with_the_member() {
     let app = TestApp::start_with(|config| {
         config.uploads.multipart_max_bytes = 60_000 << 20;
         config.uploads.quota_bytes = 1 << 40;
@@ -288,7 +288,7 @@ async fn what_cannot_be_cut_or_signed_is_refused_by_member() {
 }
 
 #[tokio::test]
-async fn five_gibibytes_fit_the_limits_of_s3() {
+async fn five_gibibytes_fit_into_the_limits_of_s3() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let body = |size: u64| json!({ "fileName": "huge.png", "contentType": "image/png", "size": size });
@@ -331,7 +331,7 @@ async fn five_gibibytes_fit_the_limits_of_s3() {
 }
 
 #[tokio::test]
-async fn content_of_parts_is_inspected_like_any() {
+async fn content_of_multipart_uploads_is_inspected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<!doctype html><script>alert(1)</script>".repeat(10);
@@ -350,7 +350,7 @@ async fn content_of_parts_is_inspected_like_any() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_in_parts_are_another_image() {
+async fn same_bytes_in_parts_are_another_image() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -369,7 +369,7 @@ async fn the_same_bytes_in_parts_are_another_image() {
 }
 
 #[tokio::test]
-async fn renewing_and_parts_keep_to_their_kind() {
+async fn renew_and_parts_refuse_the_other_kind_of_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let multipart = ada.open(declared(&[0; 100], "none")).await;
@@ -381,7 +381,7 @@ async fn renewing_and_parts_keep_to_their_kind() {
 }
 
 #[tokio::test]
-async fn somebody_elses_upload_does_not_exist() {
+async fn another_users_upload_is_not_found() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let bytes = unique_png();

@@ -35,7 +35,7 @@ async fn me(app: &TestApp, token: String) -> Answer {
 }
 
 #[tokio::test]
-async fn tokens_of_all_three_kinds_let_in_and_a_subject_is_one_user() {
+async fn tokens_of_all_three_algorithms_are_accepted_and_a_subject_is_one_user() {
     let keys = [Key::rsa(), Key::ec(), Key::ed()];
     let named: Vec<_> = ["rsa", "ec", "ed"].into_iter().zip(&keys).collect();
     let provider = Provider::start(&named).await;
@@ -62,7 +62,7 @@ async fn tokens_of_all_three_kinds_let_in_and_a_subject_is_one_user() {
 }
 
 #[tokio::test]
-async fn what_providers_write_differently_is_understood() {
+async fn variations_between_providers_are_accepted() {
     let key = Key::rsa();
     let provider = Provider::start(&[("rsa", &key)]).await;
     let app = app_of(&provider).await;
@@ -92,7 +92,7 @@ async fn what_providers_write_differently_is_understood() {
 }
 
 #[tokio::test]
-async fn what_is_not_for_this_service_is_refused() {
+async fn tokens_for_other_services_are_rejected() {
     let key = Key::rsa();
     let provider = Provider::start(&[("rsa", &key)]).await;
     let app = app_of(&provider).await;
@@ -155,7 +155,7 @@ async fn what_is_not_for_this_service_is_refused() {
 
 /// The key decides the algorithm, not the token's header.
 #[tokio::test]
-async fn algorithms_are_not_confused() {
+async fn algorithm_confusion_is_rejected() {
     let (rsa, ec, ed, foreign) = (Key::rsa(), Key::ec(), Key::ed(), Key::rsa());
     let provider = Provider::start(&[("rsa", &rsa), ("ec", &ec), ("ed", &ed)]).await;
     let mut published: Vec<_> = [("rsa", &rsa), ("ec", &ec), ("ed", &ed)].map(|(kid, key)| key.jwk(kid)).into();
@@ -223,7 +223,7 @@ async fn algorithms_are_not_confused() {
 }
 
 #[tokio::test]
-async fn fifty_first_requests_make_one_user() {
+async fn fifty_concurrent_first_requests_create_one_user() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -236,7 +236,7 @@ async fn fifty_first_requests_make_one_user() {
 
 /// An email address in a provider's token gives no access to the local account with that address, and the reverse.
 #[tokio::test]
-async fn an_address_belongs_to_its_local_account_alone() {
+async fn email_address_of_a_provider_gives_no_access_to_a_local_account() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -271,7 +271,7 @@ async fn an_address_belongs_to_its_local_account_alone() {
 }
 
 #[tokio::test]
-async fn without_local_accounts_only_the_provider_lets_in() {
+async fn without_local_accounts_only_provider_tokens_are_accepted() {
     let key = Key::ec();
     let provider = Provider::start(&[("ec", &key)]).await;
     let both = app_of(&provider).await;
@@ -296,7 +296,7 @@ async fn without_local_accounts_only_the_provider_lets_in() {
 }
 
 #[tokio::test]
-async fn the_doctor_tries_the_provider() {
+async fn check_command_probes_the_provider() {
     let key = Key::ec();
     let provider = Provider::start(&[("ec", &key)]).await;
     let app = app_of(&provider).await;
@@ -313,7 +313,7 @@ async fn the_doctor_tries_the_provider() {
 
 /// A provider's user confirms a deletion with a fresh token; tokens from before the deletion do not recreate the account.
 #[tokio::test]
-async fn a_providers_user_deletes_with_a_fresh_token() {
+async fn provider_user_deletes_the_account_with_a_fresh_token() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -350,7 +350,7 @@ async fn a_providers_user_deletes_with_a_fresh_token() {
 /// Deletions are remembered for seven days, so older tokens are rejected, however long the provider's tokens live. Everything
 /// that such a token opens ends with it.
 #[tokio::test]
-async fn a_token_counts_for_less_than_a_deletion_is_remembered() {
+async fn tokens_expire_before_a_deletion_is_forgotten() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -377,7 +377,7 @@ async fn a_token_counts_for_less_than_a_deletion_is_remembered() {
 
 /// Uppy's path token ends with the account, because the provider's sessions are unknown to Valet.
 #[tokio::test]
-async fn uppy_is_let_in_by_a_providers_user() {
+async fn provider_user_can_open_an_uppy_session() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;

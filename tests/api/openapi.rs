@@ -60,7 +60,7 @@ pub fn operations() -> Vec<Operation> {
 }
 
 #[test]
-fn the_committed_document_is_the_one_that_is_served() {
+fn committed_document_equals_the_generated_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
@@ -70,7 +70,7 @@ fn the_committed_document_is_the_one_that_is_served() {
 }
 
 #[tokio::test]
-async fn it_is_served_as_it_is_committed() {
+async fn committed_document_is_served() {
     let app = TestApp::start().await;
     let answer = app.anonymous().get("/openapi.json").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
@@ -80,7 +80,7 @@ async fn it_is_served_as_it_is_committed() {
 /// JSON parsers silently keep the last of two equal keys, so two answers with one status, or one path in two blocks of handlers,
 /// would lose one. Such a text gets shorter when it is parsed with the order kept and printed again.
 #[test]
-fn no_key_is_repeated() {
+fn document_repeats_no_key() {
     let keeps_all = |raw: &str| {
         let parsed: Value = serde_json::from_str(raw).unwrap();
         serde_json::to_string_pretty(&parsed).unwrap() == raw
@@ -90,7 +90,7 @@ fn no_key_is_repeated() {
 }
 
 #[test]
-fn every_operation_is_named_and_exemplified() {
+fn every_operation_has_a_name_and_examples() {
     let mut ids = BTreeSet::new();
     for operation in operations() {
         let (name, described) = (format!("{} {}", operation.method, operation.path), operation.described);
@@ -157,14 +157,14 @@ fn resolve(value: &Value) -> &Value {
 
 /// Generators treat `application/json; charset=utf-8` as another media type than `application/json`.
 #[test]
-fn no_media_type_has_a_parameter() {
+fn media_types_have_no_parameters() {
     let text = valet::http::openapi::text();
     assert!(!text.contains("charset"), "{:?}", text.lines().find(|line| line.contains("charset")));
 }
 
 /// Covers constructs that break generators: null in place of an object, and references without a target.
 #[test]
-fn it_is_whole() {
+fn document_has_no_nulls_and_no_broken_references() {
     let (mut refs, mut wrong) = (0, Vec::new());
     let mut open = vec![(String::new(), document())];
     while let Some((at, value)) = open.pop() {

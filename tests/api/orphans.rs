@@ -41,7 +41,7 @@ fn key_of(user: &Caller<'_>, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
+async fn d7_orphans_are_found_both_ways_and_deleted_only_on_request() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let kept = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -108,7 +108,7 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
 
 /// Covers open multipart uploads: of a pending image, of a ready one, without an image, and of other programs.
 #[tokio::test]
-async fn uploads_that_are_open_for_nobody_are_orphans() {
+async fn open_uploads_without_an_image_are_orphans() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ready = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -156,7 +156,7 @@ async fn uploads_that_are_open_for_nobody_are_orphans() {
 
 /// A partly restored database is not trusted.
 #[tokio::test]
-async fn a_collection_that_is_missing_is_not_counted_as_nothing() {
+async fn missing_collection_is_not_taken_as_empty() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -183,7 +183,7 @@ async fn a_collection_that_is_missing_is_not_counted_as_nothing() {
 
 /// Covers each way in which the database does not vouch for the bucket: nothing is deleted.
 #[tokio::test]
-async fn orphans_stay_where_the_database_does_not_vouch_for_them() {
+async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for _ in 0..3 {
@@ -243,7 +243,7 @@ async fn orphans_stay_where_the_database_does_not_vouch_for_them() {
 
 /// MongoDB closes cursors that are idle for ten minutes, which one page of S3's listing may take.
 #[tokio::test]
-async fn the_inventory_goes_on_where_mongodb_has_closed_its_cursor() {
+async fn inventory_continues_after_mongodb_has_closed_its_cursor() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let kept = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -286,7 +286,7 @@ async fn close_cursors(app: &TestApp) -> usize {
 
 /// More than one page of S3's listing and more than one batch of the scan.
 #[tokio::test]
-async fn d7_orphans_of_many_pages() {
+async fn d7_orphans_beyond_one_page_are_found() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let kept = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -382,7 +382,7 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
 /// Covers records of users and images that are unreadable in every way: each is counted as failed or as zero, and none stops the
 /// others.
 #[tokio::test]
-async fn damaged_records_keep_nobody_from_being_recounted() {
+async fn damaged_records_do_not_stop_the_recount_of_others() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));

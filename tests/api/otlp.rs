@@ -64,7 +64,7 @@ async fn stopped(process: Process) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_confirm_is_a_part_of_its_callers_trace_with_its_calls_below_it() {
+async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     let settings = traced(&app, &collector.endpoint)
@@ -142,7 +142,7 @@ async fn a_confirm_is_a_part_of_its_callers_trace_with_its_calls_below_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_fails_is_an_error_of_its_span_and_of_the_requests() {
+async fn failed_call_marks_its_span_and_its_request_as_errors() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
     let (process, mut client) = traced(&app, &collector.endpoint).listening().await;
     client.enter("signup", "ada@example.com").await;
@@ -171,7 +171,7 @@ async fn a_call_that_fails_is_an_error_of_its_span_and_of_the_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_a_collector_that_does_not_answer() {
+async fn unresponsive_collector_delays_no_request() {
     let app = TestApp::start().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for endpoint in [format!("http://{}", silent.local_addr().unwrap()), "http://127.0.0.1:1".to_owned()] {
@@ -204,7 +204,7 @@ async fn nobody_waits_for_a_collector_that_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traces_can_be_switched_off_and_log_lines_have_their_ids_all_the_same() {
+async fn log_lines_have_trace_ids_with_traces_switched_off() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
     for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_TRACES_SAMPLER", "always_off")]
     {

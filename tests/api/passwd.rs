@@ -34,7 +34,7 @@ async fn passwd(app: &TestApp, email: &str, line: &str) -> (bool, String) {
 }
 
 #[tokio::test]
-async fn a10_the_operator_sets_a_password_and_every_session_ends() {
+async fn a10_operator_sets_a_password_and_every_session_ends() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let log_in = async |password: &str| {

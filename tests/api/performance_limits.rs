@@ -31,7 +31,7 @@ fn median(times: &mut [Duration]) -> Duration {
 /// Neither the answer nor its time reveals whether an address has an account.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "compares times: needs an idle machine"]
-async fn a5_an_unknown_address_and_a_wrong_password_take_the_same_time() {
+async fn a5_unknown_address_and_wrong_password_take_the_same_time() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let log_in = async |email: &str| {

@@ -38,7 +38,7 @@ async fn settled_keys(app: &TestApp) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_preview_is_uploaded_verified_served_counted_and_deleted_with_its_image() {
+async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
@@ -72,7 +72,7 @@ async fn a_preview_is_uploaded_verified_served_counted_and_deleted_with_its_imag
 }
 
 #[tokio::test]
-async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
+async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (mut sizes, mut reserved) = (0, 0);
@@ -121,7 +121,7 @@ fn huge_jpeg() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn every_way_to_an_upload_carries_its_preview() {
+async fn every_upload_operation_supports_previews() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
@@ -149,7 +149,7 @@ async fn every_way_to_an_upload_carries_its_preview() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_preview_is_refused_by_name() {
+async fn invalid_previews_are_refused_with_the_member() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let small = fixture("plain.jpg");

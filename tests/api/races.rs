@@ -57,7 +57,7 @@ fn path(ticket: &Answer) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c5_a_hundred_confirms_at_once_give_one_image_and_one_answer() {
+async fn c5_hundred_concurrent_confirms_give_one_image_and_one_answer() {
     // A signing window longer than the test, so that all URLs are equal.
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(7 * 24 * 3600)).await;
     let ada = app.user().await;
@@ -72,7 +72,7 @@ async fn c5_a_hundred_confirms_at_once_give_one_image_and_one_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u6_second_put_is_refused_and_of_fifty_at_once_one_wins() {
+async fn u6_second_put_is_refused_and_one_of_fifty_concurrent_puts_wins() {
     let app = TestApp::start().await;
     if !app.store_keeps(&[ONCE, OVERLAP]).await {
         return;
@@ -92,7 +92,7 @@ async fn u6_second_put_is_refused_and_of_fifty_at_once_one_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u10_fifty_at_once_at_the_limit_issue_exactly_what_fits() {
+async fn u10_fifty_concurrent_issues_at_the_limit_open_exactly_what_fits() {
     let app = TestApp::start_with(|config| {
         config.uploads.quota_bytes = 1000;
         config.uploads.max_pending = 4;
@@ -131,7 +131,7 @@ async fn u10_fifty_at_once_at_the_limit_issue_exactly_what_fits() {
 /// Confirm, delete and the sweeper meet at one upload. With a delete it ends as a tombstone without an object; without one it is
 /// ready with its object. A third of the rounds has no delete, a third no sweeper.
 #[tokio::test(flavor = "multi_thread")]
-async fn d4_f16_confirm_against_delete_against_sweeper() {
+async fn d4_f16_confirm_delete_and_sweeper_race_consistently() {
     let app = TestApp::start().await;
     let users = [app.user().await, app.user().await, app.user().await];
     let round = |n: usize| {
@@ -182,7 +182,7 @@ async fn d4_f16_confirm_against_delete_against_sweeper() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn renew_against_confirm_against_delete() {
+async fn renew_confirm_and_delete_race_consistently() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let round = |n: usize| {
@@ -262,7 +262,7 @@ async fn live(ada: &Caller<'_>, n: usize) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d6_two_sweepers_and_clients_by_the_real_clock() {
+async fn d6_two_sweepers_and_clients_race_on_the_real_clock() {
     let second = Duration::from_secs(1);
     let short = move |config: &mut valet::config::Config| {
         config.uploads.url_ttl = second;
@@ -289,7 +289,7 @@ async fn d6_two_sweepers_and_clients_by_the_real_clock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_confirms_of_parts_against_their_abort() {
+async fn twenty_confirms_of_parts_race_with_their_abort() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for round in 0..(rounds() / 25).max(4) {
@@ -332,7 +332,7 @@ async fn twenty_confirms_of_parts_against_their_abort() {
 /// A write to the owner's record aborts the transaction of a delete, which then starts again: it must end however busy the owner
 /// is.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delete_ends_while_its_owner_is_busy() {
+async fn delete_ends_while_its_owner_is_busy() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut ids = Vec::new();

@@ -24,7 +24,7 @@ fn merged(mut body: Value, members: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn each_member_of_the_later_declaration_counts() {
+async fn each_member_of_the_later_declaration_replaces_the_earlier_one() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let hash = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
@@ -66,7 +66,7 @@ async fn each_member_of_the_later_declaration_counts() {
 }
 
 #[tokio::test]
-async fn bytes_that_came_by_the_former_url_are_judged_by_the_later_type() {
+async fn bytes_sent_with_the_earlier_url_are_checked_against_the_later_type() {
     for finalize in [Finalize::Auto, Finalize::Copy] {
         former_type(finalize).await;
     }
@@ -92,7 +92,7 @@ async fn former_type(finalize: Finalize) {
 }
 
 #[tokio::test]
-async fn a_repeat_under_its_key_changes_nothing_that_came_in_between() {
+async fn repeat_with_its_key_does_not_undo_a_later_declaration() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -109,7 +109,7 @@ async fn a_repeat_under_its_key_changes_nothing_that_came_in_between() {
 }
 
 #[tokio::test]
-async fn of_twins_in_one_batch_the_last_counts() {
+async fn last_of_equal_items_in_a_batch_counts() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -122,7 +122,7 @@ async fn of_twins_in_one_batch_the_last_counts() {
 }
 
 #[tokio::test]
-async fn a_larger_preview_is_reserved_or_refused() {
+async fn larger_preview_is_reserved_or_refused() {
     let app = TestApp::start_with(|config| config.uploads.quota_bytes = 10_000).await;
     let ada = app.user().await;
     let (bytes, small) = (unique_png(), fixture("plain.jpg"));
@@ -147,7 +147,7 @@ async fn a_larger_preview_is_reserved_or_refused() {
 }
 
 #[tokio::test]
-async fn a_preview_that_is_no_longer_declared_is_counted_and_cleared() {
+async fn preview_that_is_no_longer_declared_is_counted_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, small) = (unique_png(), fixture("plain.jpg"));
@@ -169,7 +169,7 @@ async fn a_preview_that_is_no_longer_declared_is_counted_and_cleared() {
 
 /// Whichever is first, the image is served with the type that its bytes were verified to have.
 #[tokio::test]
-async fn a_declaration_beside_a_confirm_never_gives_bytes_another_type() {
+async fn declaration_during_a_confirm_never_changes_the_verified_type() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for _ in 0..8 {

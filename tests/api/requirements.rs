@@ -30,7 +30,7 @@ fn ids(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_requirement_has_a_test_that_bears_its_id() {
+fn every_requirement_has_a_test_with_its_id() {
     let found = ids(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api"));
     let required = REQUIRED.into_iter().flat_map(|(group, most)| (1..=most).map(move |n| format!("{group}{n}")));
     let missing: Vec<_> = required.filter(|id| !found.contains(id)).collect();

@@ -124,7 +124,7 @@ impl Kind {
 /// Uses every kind of URL again after every end of its upload. The stored bytes are counted until the URLs expire; then objects
 /// and counted bytes are gone.
 #[tokio::test]
-async fn what_every_kind_of_url_can_bring_is_counted_until_it_is_dead() {
+async fn bytes_of_every_kind_of_url_are_counted_until_it_expires() {
     for kind in [Kind::Put, Kind::WithPreview, Kind::PreviewTooLate, Kind::Form, Kind::Parts] {
         for end in [End::Deleted, End::DeletedUnconfirmed, End::Rejected, End::Confirmed] {
             sent_again(kind, end).await;
@@ -175,7 +175,7 @@ async fn sent_again(kind: Kind, end: End) {
 
 /// Deleting an image whose URLs have expired frees its bytes at once.
 #[tokio::test]
-async fn deleting_what_no_url_can_bring_back_frees_it_at_once() {
+async fn delete_frees_bytes_at_once_if_no_url_is_valid() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -188,7 +188,7 @@ async fn deleting_what_no_url_can_bring_back_frees_it_at_once() {
 
 /// A user's open uploads do not make the next one more expensive: the record that every reservation rewrites does not grow.
 #[tokio::test]
-async fn the_record_of_a_user_does_not_grow_with_what_is_open() {
+async fn user_record_does_not_grow_with_open_uploads() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut sizes = Vec::new();
@@ -211,7 +211,7 @@ async fn the_record_of_a_user_does_not_grow_with_what_is_open() {
 
 /// Concurrent confirms, deletes and issues of one user on two servers: the counts are exact, and no call is refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_users_many_calls_at_once_are_counted_exactly() {
+async fn concurrent_calls_of_one_user_are_counted_exactly() {
     let app = TestApp::start().await;
     let other = TestApp::beside(&app, |_| {}).await;
     let ada = app.user().await;
@@ -243,7 +243,7 @@ async fn one_users_many_calls_at_once_are_counted_exactly() {
 
 /// The account's record goes only when no image can be inserted for it any more.
 #[tokio::test]
-async fn a_deleted_accounts_openings_are_closed() {
+async fn deleted_account_opens_no_uploads() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let id = uuid::Uuid::now_v7().to_string();
@@ -263,7 +263,7 @@ async fn a_deleted_accounts_openings_are_closed() {
 
 /// Unreadable records of every kind that the sweeper handles: each is counted as failed, and none stops the others.
 #[tokio::test]
-async fn one_users_unreadable_records_stop_nobody() {
+async fn unreadable_records_of_one_user_do_not_stop_others() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
@@ -300,7 +300,7 @@ async fn one_users_unreadable_records_stop_nobody() {
 
 /// Ten thousand reservations of one user are handled in slices, beside one of another user.
 #[tokio::test]
-async fn one_users_many_reservations_delay_nobody() {
+async fn many_reservations_of_one_user_do_not_delay_others() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let users = app.db.collection::<Document>("users");

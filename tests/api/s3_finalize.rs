@@ -37,7 +37,7 @@ fn key(document: &Document) -> String {
 }
 
 #[tokio::test]
-async fn a_store_that_holds_to_what_was_signed_needs_no_copy() {
+async fn store_that_enforces_signed_headers_needs_no_copy() {
     let app = TestApp::start_with(|config| config.s3.finalize = Finalize::Auto).await;
     if !app.store_keeps(&[ONCE, OVERLAP, COPY_SOURCE, CHECKSUM]).await {
         let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
@@ -54,7 +54,7 @@ async fn a_store_that_holds_to_what_was_signed_needs_no_copy() {
 }
 
 #[tokio::test]
-async fn u6_i6_where_a_url_writes_twice_a_confirmed_image_does_not_change() {
+async fn u6_i6_confirmed_image_does_not_change_if_its_url_can_write_twice() {
     if !s3_is_local() {
         return;
     }
@@ -87,7 +87,7 @@ async fn u6_i6_where_a_url_writes_twice_a_confirmed_image_does_not_change() {
 }
 
 #[tokio::test]
-async fn c3_where_checksums_are_ignored_the_bytes_are_hashed() {
+async fn c3_bytes_are_hashed_if_the_store_ignores_checksums() {
     if !s3_is_local() {
         return;
     }
@@ -109,7 +109,7 @@ async fn c3_where_checksums_are_ignored_the_bytes_are_hashed() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_tried_out_is_not_trusted() {
+async fn store_that_cannot_be_probed_is_not_trusted() {
     let app = TestApp::start().await;
     let refusing = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
     let app = TestApp::beside(&app, |config| {
@@ -122,7 +122,7 @@ async fn a_store_that_cannot_be_tried_out_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn c5_a_hundred_confirms_make_one_copy_that_counts() {
+async fn c5_hundred_confirms_keep_one_copy() {
     let app = copying().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -146,7 +146,7 @@ async fn c5_a_hundred_confirms_make_one_copy_that_counts() {
 }
 
 #[tokio::test]
-async fn d3_a_put_after_the_confirm_leaves_nothing_for_long() {
+async fn d3_put_after_the_confirm_is_removed() {
     let app = copying().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -167,7 +167,7 @@ async fn d3_a_put_after_the_confirm_leaves_nothing_for_long() {
 }
 
 #[tokio::test]
-async fn wrong_bytes_in_the_incoming_place_are_rejected_and_removed() {
+async fn wrong_bytes_at_the_incoming_key_are_rejected_and_removed() {
     let app = copying().await;
     let ada = app.user().await;
     for (declared_as, bytes, problem) in
@@ -195,7 +195,7 @@ async fn wrong_bytes_in_the_incoming_place_are_rejected_and_removed() {
 
 /// A server died after it had recorded and made a copy: the sweeper finds it by the record.
 #[tokio::test]
-async fn f13_a_copy_whose_server_died_is_cleared() {
+async fn f13_copy_of_a_dead_server_is_removed() {
     let app = copying().await;
     let ada = app.user().await;
     let bytes = unique_png();

@@ -45,7 +45,7 @@ async fn app() -> TestApp {
 }
 
 #[tokio::test]
-async fn h5_every_operation_has_them_whatever_it_answers() {
+async fn h5_every_answer_of_every_operation_has_security_headers() {
     let app = app().await;
     let ada = app.user().await;
     let mut seen = std::collections::BTreeSet::new();
@@ -81,7 +81,7 @@ async fn h5_every_operation_has_them_whatever_it_answers() {
 }
 
 #[tokio::test]
-async fn h5_pages_and_the_framework_s_own_errors_have_them() {
+async fn h5_pages_and_framework_errors_have_security_headers() {
     let app = app().await;
     let page = app.http.get(&app.base).send().await.unwrap();
     let etag = value(page.headers(), "etag").to_owned();
@@ -130,7 +130,7 @@ async fn h5_pages_and_the_framework_s_own_errors_have_them() {
 }
 
 #[tokio::test]
-async fn h5_tls_alone_is_demanded_of_those_who_came_by_it() {
+async fn h5_hsts_is_sent_only_over_tls() {
     let behind = app().await;
     let alone = TestApp::start().await;
     for (app, said, told) in [

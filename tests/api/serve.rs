@@ -66,7 +66,7 @@ impl Settings {
 }
 
 #[tokio::test]
-async fn o2_without_settings_every_one_that_is_needed_is_named() {
+async fn o2_every_missing_setting_is_named() {
     let said = Settings(vec![]).refusal().await;
     for name in ["MONGODB_URI", "S3_BUCKET", "JWT_SECRET"] {
         assert!(said.contains(&format!("- {name} is not set")), "{name}: {said}");
@@ -90,7 +90,7 @@ async fn o2_weak_secrets_are_refused_and_not_repeated() {
 
 /// Variables that people have in their shells for other programs, and that the AWS SDK reads too.
 #[tokio::test]
-async fn nothing_of_the_shell_panics() {
+async fn variables_of_other_programs_cause_no_panic() {
     let app = TestApp::start().await;
     let good = Settings::of(&app)
         .but("AWS_MAX_ATTEMPTS", "0")
@@ -105,7 +105,7 @@ async fn nothing_of_the_shell_panics() {
 
 /// Environment variables may contain any bytes.
 #[tokio::test]
-async fn a_setting_that_is_not_utf_8_is_refused() {
+async fn setting_that_is_not_utf_8_is_refused() {
     use std::os::unix::ffi::OsStrExt;
     let broken = std::ffi::OsStr::from_bytes(b"of\xff");
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_valet"));
@@ -122,7 +122,7 @@ async fn silent() -> (TcpListener, String) {
 }
 
 #[tokio::test]
-async fn an_unreachable_database_is_named() {
+async fn unreachable_database_is_named() {
     let app = TestApp::start().await;
     let good = Settings::of(&app);
     let (_held, silent) = silent().await;
@@ -136,7 +136,7 @@ async fn an_unreachable_database_is_named() {
 }
 
 #[tokio::test]
-async fn an_unreachable_bucket_is_named() {
+async fn unreachable_bucket_is_named() {
     let app = TestApp::start().await;
     let good = Settings::of(&app);
     let (_held, silent) = silent().await;
@@ -159,7 +159,7 @@ async fn an_unreachable_bucket_is_named() {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_named() {
+async fn port_in_use_is_named() {
     let app = TestApp::start().await;
     let (_held, taken) = silent().await;
     let said = Settings::of(&app).but("BIND", &taken).refusal().await;
@@ -168,7 +168,7 @@ async fn a_port_in_use_is_named() {
 
 /// Live whatever its database does; ready only while the database answers, and it names the failing part.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_ready_while_its_database_answers() {
+async fn server_is_ready_while_its_database_answers() {
     let app = TestApp::start().await;
     let folder = std::env::temp_dir().join(format!("valet-ready-{}", uuid::Uuid::new_v4().simple()));
     let mongod = Mongod::start(MongodOptions::new(&folder)).await.unwrap();
@@ -200,7 +200,7 @@ async fn it_is_ready_while_its_database_answers() {
 }
 
 #[tokio::test]
-async fn the_document_needs_nothing() {
+async fn openapi_command_needs_no_settings() {
     let (status, out, err) = Process::start(&["openapi"], &[]).end(Duration::from_secs(10)).await;
     assert!(status.success() && err.is_empty(), "{err}");
     let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");

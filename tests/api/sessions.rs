@@ -73,7 +73,7 @@ async fn db_age_rotation(app: &TestApp, id: &str, ago: Duration) {
 }
 
 #[tokio::test]
-async fn t5_a_refresh_token_is_random_and_only_its_hash_is_kept() {
+async fn t5_refresh_token_is_random_and_only_its_hash_is_stored() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let answer = refresh(&app, &first).await;
@@ -98,7 +98,7 @@ async fn t5_a_refresh_token_is_random_and_only_its_hash_is_kept() {
 }
 
 #[tokio::test]
-async fn t6_a_spent_token_ends_the_session() {
+async fn t6_spent_token_ends_the_session() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
@@ -110,7 +110,7 @@ async fn t6_a_spent_token_ends_the_session() {
 }
 
 #[tokio::test]
-async fn t8_a_hundred_refreshes_at_once_leave_one_living_token() {
+async fn t8_hundred_concurrent_refreshes_leave_one_valid_token() {
     let app = TestApp::start().await;
     let beside = TestApp::beside(&app, |_| {}).await;
     let (ada, first) = signed_in(&app).await;
@@ -125,7 +125,7 @@ async fn t8_a_hundred_refreshes_at_once_leave_one_living_token() {
 }
 
 #[tokio::test]
-async fn t9_sessions_end_by_idleness_and_by_age() {
+async fn t9_sessions_end_by_idle_time_and_by_age() {
     let app = TestApp::start().await;
     let age = async |caller: &Caller<'_>, field: &str, from_now: i64| {
         let at = DateTime::from_millis(DateTime::now().timestamp_millis() + from_now * 1000);
@@ -167,7 +167,7 @@ async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn t9_a_token_dies_on_every_server_within_thirty_seconds() {
+async fn t9_token_is_rejected_on_every_server_within_thirty_seconds() {
     let app = TestApp::start().await;
     let beside = TestApp::beside(&app, |_| {}).await;
     let (ada, token) = signed_in(&app).await;
@@ -205,7 +205,7 @@ fn wired(config: &mut valet::config::Config) -> CancellationToken {
 }
 
 #[tokio::test]
-async fn t9_a_session_that_cannot_be_looked_up_is_not_called_ended() {
+async fn t9_session_that_cannot_be_read_is_not_reported_as_ended() {
     let mut cut = None;
     let app = TestApp::start_with(|config| cut = Some(wired(config))).await;
     let (known, _) = signed_in(&app).await;
@@ -217,7 +217,7 @@ async fn t9_a_session_that_cannot_be_looked_up_is_not_called_ended() {
 }
 
 #[tokio::test]
-async fn t12_tokens_of_one_kind_are_not_taken_for_the_other() {
+async fn t12_tokens_of_one_kind_are_not_accepted_as_the_other() {
     let app = TestApp::start().await;
     let (ada, token) = signed_in(&app).await;
     let access = ada.token.clone().unwrap();
@@ -232,7 +232,7 @@ async fn t12_tokens_of_one_kind_are_not_taken_for_the_other() {
 }
 
 #[tokio::test]
-async fn t9_an_owner_sees_their_sessions_and_throws_a_lost_phone_out() {
+async fn t9_owner_lists_sessions_and_ends_that_of_a_lost_phone() {
     let app = TestApp::start().await;
     let (ada, _) = signed_in(&app).await;
     let body = json!({ "email": ada.email, "password": PASSWORD });
@@ -267,7 +267,7 @@ async fn t9_an_owner_sees_their_sessions_and_throws_a_lost_phone_out() {
 }
 
 #[tokio::test]
-async fn a10_a_changed_password_ends_the_other_sessions() {
+async fn a10_changed_password_ends_the_other_sessions() {
     let app = TestApp::start().await;
     let (ada, token) = signed_in(&app).await;
     let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
@@ -292,7 +292,7 @@ async fn a10_a_changed_password_ends_the_other_sessions() {
 }
 
 #[tokio::test]
-async fn a1_a_weak_hash_is_replaced_at_the_next_login() {
+async fn a1_weak_hash_is_replaced_at_the_next_login() {
     use argon2::{Algorithm, Argon2, Params, Version, password_hash::PasswordHasher};
     let app = TestApp::start().await;
     let ada = app.user().await;
@@ -315,7 +315,7 @@ async fn a1_a_weak_hash_is_replaced_at_the_next_login() {
 }
 
 #[tokio::test]
-async fn indexes_of_former_versions_are_dropped() {
+async fn indexes_of_previous_versions_are_dropped() {
     let app = TestApp::start().await;
     let sessions = app.db.collection::<mongodb::bson::Document>("sessions");
     let options = mongodb::options::IndexOptions::builder().name("user".to_owned()).build();

@@ -25,7 +25,7 @@ fn after(duration: Duration) -> OffsetDateTime {
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 #[tokio::test]
-async fn c9_what_never_came_expires_when_its_time_is_over_and_never_resurrects() {
+async fn c9_upload_without_an_object_expires_and_is_never_revived() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -53,7 +53,7 @@ async fn c9_what_never_came_expires_when_its_time_is_over_and_never_resurrects()
 }
 
 #[tokio::test]
-async fn a_renewed_url_holds_the_sweeper_off() {
+async fn renewed_url_delays_the_sweeper() {
     let app = TestApp::start_with(|config| config.uploads.ttl = Duration::from_secs(60)).await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
@@ -64,7 +64,7 @@ async fn a_renewed_url_holds_the_sweeper_off() {
 }
 
 #[tokio::test]
-async fn what_came_unconfirmed_is_confirmed_for_the_client_that_died() {
+async fn uploaded_object_of_a_dead_client_is_confirmed_by_the_sweeper() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -79,7 +79,7 @@ async fn what_came_unconfirmed_is_confirmed_for_the_client_that_died() {
 }
 
 #[tokio::test]
-async fn what_came_wrong_is_rejected_and_removed() {
+async fn wrong_object_is_rejected_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<html>".to_vec();
@@ -98,7 +98,7 @@ async fn what_came_wrong_is_rejected_and_removed() {
 
 /// D3: a delete frees the key for a PUT URL that is still valid.
 #[tokio::test]
-async fn d3_a_replay_after_a_delete_stays_invisible_and_is_deleted_again() {
+async fn d3_replay_after_a_delete_stays_hidden_and_is_deleted_again() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -119,7 +119,7 @@ async fn d3_a_replay_after_a_delete_stays_invisible_and_is_deleted_again() {
 }
 
 #[tokio::test]
-async fn d6_of_many_sweepers_one_settles_each_image() {
+async fn d6_one_of_many_sweepers_handles_each_image() {
     let app = TestApp::start().await;
     let others = [TestApp::beside(&app, |_| {}).await, TestApp::beside(&app, |_| {}).await];
     let ada = app.user().await;
@@ -140,7 +140,7 @@ async fn d6_of_many_sweepers_one_settles_each_image() {
 
 /// A dead sweeper's claim ends with its lease.
 #[tokio::test]
-async fn a_dead_sweepers_lease_ends() {
+async fn lease_of_a_dead_sweeper_ends() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
@@ -156,7 +156,7 @@ async fn a_dead_sweepers_lease_ends() {
 
 /// A delete whose server was killed right after the state changed is completed by the sweeper.
 #[tokio::test]
-async fn d2_a_delete_cut_short_is_finished() {
+async fn d2_interrupted_delete_is_finished() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -177,7 +177,7 @@ async fn d2_a_delete_cut_short_is_finished() {
 /// A reservation whose server was killed before the image was inserted is released soon, however it was recorded. If the insert
 /// still arrives, it is refused.
 #[tokio::test]
-async fn a_reservation_without_an_image_is_freed() {
+async fn reservation_without_an_image_is_released() {
     reservation_without_an_image("opening", doc! { "usedBytes": 500_i64, "pending": 1_i64 }).await;
     reservation_without_an_image("holds", doc! { "usedBytes": 500_i64 }).await;
 }
@@ -204,7 +204,7 @@ async fn reservation_without_an_image(field: &str, counted: Document) {
 
 /// The server's own loop, by the database's clock.
 #[tokio::test]
-async fn the_server_sweeps_by_itself() {
+async fn server_sweeps_by_itself() {
     let app = TestApp::start_with(|config| {
         config.uploads.url_ttl = Duration::from_secs(3);
         config.uploads.ttl = Duration::from_secs(3);
@@ -230,7 +230,7 @@ async fn the_server_sweeps_by_itself() {
 
 /// A damaged document is reported, and does not stop others from being swept.
 #[tokio::test]
-async fn a_damaged_document_does_not_stop_the_sweep() {
+async fn damaged_document_does_not_stop_the_sweep() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;

@@ -36,7 +36,7 @@ fn assert_refused(answer: &Answer, policy: &str, longest: u64) {
 }
 
 #[tokio::test]
-async fn a6_wrong_passwords_are_throttled_and_the_owner_is_not_locked_out() {
+async fn a6_wrong_passwords_are_throttled_without_locking_the_owner_out() {
     let app = throttled(|limits| limits.login_failures = Rate::new(5, 600)).await;
     let ada = app.user().await;
     for _ in 0..5 {
@@ -54,7 +54,7 @@ async fn a6_wrong_passwords_are_throttled_and_the_owner_is_not_locked_out() {
 }
 
 #[tokio::test]
-async fn a6_a_right_password_starts_the_count_anew() {
+async fn a6_right_password_resets_the_count() {
     let app = throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
     let ada = app.user().await;
     for _ in 0..3 {
@@ -67,7 +67,7 @@ async fn a6_a_right_password_starts_the_count_anew() {
 
 /// With default limits and concurrent attempts: attempts in progress count.
 #[tokio::test]
-async fn a6_a_hundred_and_ten_guesses_are_not_a_hundred_and_ten_tries() {
+async fn a6_concurrent_guesses_are_limited() {
     let app = throttled(|_| {}).await;
     let ada = app.user().await;
     let mut tried = 0;
@@ -84,7 +84,7 @@ async fn a6_a_hundred_and_ten_guesses_are_not_a_hundred_and_ten_tries() {
 
 /// A stolen session can use up only its own password attempts, not those of other sessions.
 #[tokio::test]
-async fn the_tries_of_one_session_leave_those_of_the_others() {
+async fn password_attempts_are_counted_per_session() {
     let app = throttled(|limits| {
         limits.password = Rate::new(2, 24 * 60 * 60);
         limits.login_failures = Rate::new(2, 24 * 60 * 60);
@@ -100,7 +100,7 @@ async fn the_tries_of_one_session_leave_those_of_the_others() {
 }
 
 #[tokio::test]
-async fn a6_changing_the_password_is_no_way_to_guess_it() {
+async fn a6_password_change_counts_guesses() {
     let app = throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
     let ada = app.user().await;
     let change = async |current: &str| {
@@ -113,7 +113,7 @@ async fn a6_changing_the_password_is_no_way_to_guess_it() {
 }
 
 #[tokio::test]
-async fn l3_each_limit_refuses_by_its_own_key() {
+async fn l3_each_limit_counts_by_its_own_key() {
     let app = throttled(|limits| {
         limits.signup = Rate::new(2, 60);
         limits.login = Rate::new(2, 60);
@@ -149,7 +149,7 @@ async fn l3_each_limit_refuses_by_its_own_key() {
 }
 
 #[tokio::test]
-async fn a_stranger_cannot_choose_an_address() {
+async fn untrusted_client_cannot_choose_its_address() {
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::Limits { refresh: Rate::new(2, 60), ..Default::default() };
     })
@@ -179,7 +179,7 @@ async fn guess_until_refused(app: &TestApp, email: &str) -> usize {
 /// An account under attack from everywhere: unknown networks have to wait, but networks from which its owner signed in before do
 /// not, on every server.
 #[tokio::test(flavor = "multi_thread")]
-async fn a8_guesses_from_many_networks_are_counted_by_account_and_the_owner_gets_in() {
+async fn a8_guesses_from_many_networks_are_counted_by_account_without_locking_the_owner_out() {
     let change = |config: &mut valet::config::Config| {
         config.limits = valet::config::Limits { account_failures: Rate::new(8, 86_400), ..Default::default() };
         config.proxies.0.push("127.0.0.1".parse().unwrap());
@@ -207,7 +207,7 @@ async fn a8_guesses_from_many_networks_are_counted_by_account_and_the_owner_gets
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a8_where_a_deleted_account_was_signed_in_to_from_is_forgotten() {
+async fn a8_networks_of_a_deleted_account_are_forgotten() {
     let app = throttled(|_| {}).await;
     let (ada, bob) = (app.user().await, app.user().await);
     assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
@@ -231,7 +231,7 @@ async fn a8_where_a_deleted_account_was_signed_in_to_from_is_forgotten() {
 
 /// The database keeps the latest 200 networks of an account, however many an IPv6 customer signs in from.
 #[tokio::test(flavor = "multi_thread")]
-async fn a8_networks_are_kept_in_bounded_number() {
+async fn a8_number_of_stored_networks_is_bounded() {
     use mongodb::bson::{DateTime, Document, doc};
     let app = throttled(|_| {}).await;
     let ada = app.user().await;
@@ -248,7 +248,7 @@ async fn a8_networks_are_kept_in_bounded_number() {
 
 /// Neighbours in the owner's network use up that network's attempts, but not those of the owner's address.
 #[tokio::test(flavor = "multi_thread")]
-async fn neighbours_lock_no_owner_out() {
+async fn neighbours_do_not_lock_the_owner_out() {
     let app = throttled(|limits| limits.login_failures = Rate::new(2, 24 * 60 * 60)).await;
     for (owner, neighbours) in [
         ("198.51.100.200", ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4"]),
@@ -277,7 +277,7 @@ async fn neighbours_lock_no_owner_out() {
 
 /// Sessions can be ended even if the user's limits and permits are used up; each session has a few calls for that.
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_are_ended_whatever_floods_their_user() {
+async fn sessions_can_be_ended_during_a_flood() {
     let app = throttled(|limits| {
         limits.calls = Rate::new(3, 24 * 60 * 60);
         limits.refresh = Rate::new(1, 24 * 60 * 60);

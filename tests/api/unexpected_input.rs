@@ -32,7 +32,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn what_is_given_twice_or_coded_is_refused_by_every_operation() {
+async fn repeated_parameters_and_content_codings_are_refused_by_every_operation() {
     let app = TestApp::start().await;
     for operation in operations() {
         let what = format!("{} {}", operation.method, operation.path);
@@ -57,7 +57,7 @@ async fn what_is_given_twice_or_coded_is_refused_by_every_operation() {
 }
 
 #[tokio::test]
-async fn a_body_is_refused_where_none_is_documented() {
+async fn undocumented_body_is_refused() {
     let app = TestApp::start().await;
     let mut bodiless = 0;
     for operation in operations().into_iter().filter(|operation| operation.body().is_none()) {
@@ -79,7 +79,7 @@ async fn a_body_is_refused_where_none_is_documented() {
 }
 
 #[tokio::test]
-async fn refusals_of_what_is_no_request_can_be_read_by_allowed_pages() {
+async fn refusals_of_unparsed_requests_can_be_read_by_allowed_pages() {
     let app = TestApp::start().await;
     let long = "a".repeat(40_000);
     let heads = [
@@ -120,7 +120,7 @@ async fn refusals_of_what_is_no_request_can_be_read_by_allowed_pages() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so_where_its_page_can_read_it() {
+async fn refusal_of_an_excess_connection_can_be_read_by_its_page() {
     let app = TestApp::start_with(|config| config.load.max_connections = 1).await;
     let mut held = connect(&app.base).await;
     held.write_all(b"GET /livez").await.unwrap();
@@ -131,7 +131,7 @@ async fn one_connection_too_many_is_told_so_where_its_page_can_read_it() {
 
 /// Hashing a password takes longer than its client waits.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_whose_client_hangs_up_is_counted() {
+async fn cancelled_request_is_counted() {
     let app = TestApp::start().await;
     let counted = || {
         let text = app.app.metrics();

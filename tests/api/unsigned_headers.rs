@@ -41,7 +41,7 @@ fn at_last() -> OffsetDateTime {
 }
 
 #[tokio::test]
-async fn an_upload_with_an_unsigned_header_is_refused_for_good() {
+async fn upload_with_an_unsigned_header_is_rejected() {
     for finalize in FINALIZE {
         let app = TestApp::start_with(|config| config.s3.finalize = finalize).await;
         let ada = app.user().await;
@@ -61,7 +61,7 @@ async fn an_upload_with_an_unsigned_header_is_refused_for_good() {
 }
 
 #[tokio::test]
-async fn directives_that_clients_add_by_themselves_are_welcome_and_never_served() {
+async fn cache_directives_of_clients_are_accepted_and_never_served() {
     for finalize in FINALIZE {
         let app = TestApp::start_with(|config| config.s3.finalize = finalize).await;
         let ada = app.user().await;
@@ -79,7 +79,7 @@ async fn directives_that_clients_add_by_themselves_are_welcome_and_never_served(
 }
 
 #[tokio::test]
-async fn the_sweeper_refuses_it_too() {
+async fn sweeper_rejects_uploads_with_unsigned_headers() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -91,7 +91,7 @@ async fn the_sweeper_refuses_it_too() {
 }
 
 #[tokio::test]
-async fn a_preview_with_an_unsigned_header_is_left_out() {
+async fn preview_with_an_unsigned_header_is_left_out() {
     for finalize in FINALIZE {
         let app = TestApp::start_with(|config| config.s3.finalize = finalize).await;
         let ada = app.user().await;
@@ -110,7 +110,7 @@ async fn a_preview_with_an_unsigned_header_is_left_out() {
 
 /// Uppy's own client opens the upload at S3 with a URL that signs no header.
 #[tokio::test]
-async fn an_upload_that_uppy_opens_with_an_unsigned_header_is_refused() {
+async fn uppy_upload_with_an_unsigned_header_is_refused() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (name, value) in KEPT {

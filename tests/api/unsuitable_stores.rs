@@ -112,7 +112,7 @@ impl Opened {
 }
 
 #[tokio::test]
-async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
+async fn uploads_without_a_digest_are_refused_and_puts_are_sealed() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };
     let ada = store.user().await;
     let opened = Opened::by(&ada, &store.anonymous()).await;
@@ -147,7 +147,7 @@ async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
 
 /// Parts that were copied from another user before the probe are not confirmed.
 #[tokio::test]
-async fn a_copied_part_is_not_confirmed() {
+async fn copied_part_is_not_confirmed() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };
     let (ada, eve) = (store.user().await, store.user().await);
     let victim = ada.upload("victim.png", "image/png", &unique_png()).await;
@@ -173,7 +173,7 @@ async fn a_copied_part_is_not_confirmed() {
 /// If the store ignores signed headers that are missing, a PUT can publish its object: nothing is signed until the bucket ignores
 /// ACLs.
 #[tokio::test]
-async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
+async fn without_enforced_headers_nothing_is_signed_until_acls_are_ignored() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
     let ada = store.user().await;
     let bytes = unique_png();
@@ -206,7 +206,7 @@ async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
 
 /// With S3_FINALIZE=in-place, a PUT's URL could turn a confirmed image into a copy of another.
 #[tokio::test]
-async fn in_place_is_refused_where_a_url_can_bring_a_copy() {
+async fn in_place_is_refused_if_a_url_can_make_a_copy() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
     check::run(&app.config, Options { fix: true, loopback: false }).await;
     let ada = store.user().await;
@@ -220,7 +220,7 @@ async fn in_place_is_refused_where_a_url_can_bring_a_copy() {
 
 /// Probed capabilities end when the store is replaced.
 #[tokio::test]
-async fn a_store_that_was_replaced_is_tried_out_again() {
+async fn replaced_store_is_probed_again() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };
     let ada = at(&app, &store.user().await);
     assert_eq!(ada.act("/api/uppy/session").await.problem(), REFUSED);
@@ -234,7 +234,7 @@ async fn a_store_that_was_replaced_is_tried_out_again() {
 }
 
 #[tokio::test]
-async fn serve_says_so_in_one_line() {
+async fn serve_reports_an_unsuitable_store_in_one_line() {
     let Some((store, _app, relay)) = before(Seals::Yes).await else { return };
     let settings = Settings::of(&store).but("S3_ENDPOINT", &relay.endpoint).but("S3_FINALIZE", "in-place");
     let (process, _client) = settings.listening().await;

@@ -40,7 +40,7 @@ const NAMES: [(&str, &str); 16] = [
 ];
 
 #[tokio::test]
-async fn u1_u13_names_are_cleaned_kept_as_words_and_never_part_of_a_key() {
+async fn u1_u13_file_names_are_cleaned_and_never_part_of_a_key() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let longest = "x".repeat(255);
@@ -80,7 +80,7 @@ async fn u1_u13_names_are_cleaned_kept_as_words_and_never_part_of_a_key() {
 
 /// Tickets, images and refusals must not be stored by caches, and contain no secret except the URL.
 #[tokio::test]
-async fn u14_no_answer_may_be_stored_and_none_holds_a_secret_but_its_url() {
+async fn u14_answers_are_no_store_and_contain_no_secret_except_the_url() {
     use secrecy::ExposeSecret;
     let app = TestApp::start().await;
     let ada = app.user().await;
@@ -113,7 +113,7 @@ async fn u14_no_answer_may_be_stored_and_none_holds_a_secret_but_its_url() {
 
 /// The PUT arrived but its answer was lost: the repeat is answered 412, or 409 while S3 is still writing, and confirm decides.
 #[tokio::test]
-async fn u15_a_put_whose_answer_was_lost_is_repeated_and_confirmed() {
+async fn u15_put_with_a_lost_answer_is_repeated_and_confirmed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -146,7 +146,7 @@ async fn u15_a_put_whose_answer_was_lost_is_repeated_and_confirmed() {
 
 /// A stalled S3 delays only the call that needs it: no transaction is open, and no document is locked.
 #[tokio::test]
-async fn c8_while_s3_is_silent_other_writes_go_on_and_no_transaction_is_open() {
+async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() {
     let app = TestApp::start().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
@@ -186,7 +186,7 @@ async fn c8_while_s3_is_silent_other_writes_go_on_and_no_transaction_is_open() {
 
 /// The image is determined by S3 and the parser, whatever the confirm's body contains.
 #[tokio::test]
-async fn c10_lies_in_the_confirm_change_nothing() {
+async fn c10_values_in_the_confirm_are_ignored() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
@@ -218,7 +218,7 @@ fn located_jpeg() -> Vec<u8> {
 
 /// Uploaded bytes are kept unchanged, GPS included, as documented; clients that want to remove it do so before uploading.
 #[tokio::test]
-async fn c11_exif_and_gps_stay_as_they_were_uploaded() {
+async fn c11_exif_and_gps_are_kept_as_uploaded() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = located_jpeg();
@@ -233,7 +233,7 @@ async fn c11_exif_and_gps_stay_as_they_were_uploaded() {
 
 /// A TTL index never removes a record that owns an object.
 #[tokio::test]
-async fn d5_only_records_that_own_nothing_end_by_themselves() {
+async fn d5_ttl_indexes_remove_only_records_without_an_object() {
     let app = TestApp::start().await;
     let indexes = async |collection: &str| -> Vec<Document> {
         let answer = app.db.run_command(doc! { "listIndexes": collection }).await.unwrap();
@@ -255,7 +255,7 @@ async fn d5_only_records_that_own_nothing_end_by_themselves() {
 }
 
 #[tokio::test]
-async fn c2_fifty_early_confirms_are_told_so_and_change_nothing() {
+async fn c2_fifty_early_confirms_are_refused_and_change_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();

@@ -12,7 +12,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn from_a_file_to_the_gallery() {
+async fn file_becomes_an_image_in_the_gallery() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
@@ -47,7 +47,7 @@ async fn from_a_file_to_the_gallery() {
 }
 
 #[tokio::test]
-async fn u2_u14_the_signature_covers_type_length_digest_and_once() {
+async fn u2_u14_signature_covers_type_length_digest_and_if_none_match() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -67,7 +67,7 @@ async fn u2_u14_the_signature_covers_type_length_digest_and_once() {
 }
 
 #[tokio::test]
-async fn u3_u4_u5_u8_anything_else_is_refused_and_nothing_is_stored() {
+async fn u3_u4_u5_u8_deviating_puts_are_refused_and_nothing_is_stored() {
     let app = TestApp::start().await;
     if !app.store_keeps(&[COPY_SOURCE, CHECKSUM]).await {
         return;
@@ -135,7 +135,7 @@ async fn u3_u4_u5_u8_anything_else_is_refused_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn u9_u10_u12_u13_what_cannot_be_stored_is_refused_by_member() {
+async fn u9_u10_u12_u13_invalid_uploads_are_refused_with_the_member() {
     let app = TestApp::start_with(|config| config.uploads.max_bytes = 1000).await;
     let ada = app.user().await;
     let good = json!({ "fileName": "a.png", "contentType": "image/png", "size": 10, "sha256": sha256(b"x") });
@@ -176,7 +176,7 @@ async fn u9_u10_u12_u13_what_cannot_be_stored_is_refused_by_member() {
 }
 
 #[tokio::test]
-async fn u7_an_expired_url_is_refused_and_renewed() {
+async fn u7_expired_url_is_refused_and_can_be_renewed() {
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(1)).await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -201,7 +201,7 @@ async fn u7_an_expired_url_is_refused_and_renewed() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_are_uploaded_once() {
+async fn same_bytes_are_uploaded_once() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let bytes = unique_png();
@@ -228,7 +228,7 @@ async fn the_same_bytes_are_uploaded_once() {
 }
 
 #[tokio::test]
-async fn racing_twins_end_as_one_upload() {
+async fn concurrent_uploads_of_the_same_bytes_end_as_one() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -240,7 +240,7 @@ async fn racing_twins_end_as_one_upload() {
 }
 
 #[tokio::test]
-async fn u10_fifty_at_the_limit_issue_exactly_what_fits() {
+async fn u10_fifty_issues_at_the_limit_open_exactly_what_fits() {
     let app = TestApp::start_with(|config| config.uploads.quota_bytes = 1000).await;
     let ada = app.user().await;
     let issue = |n: usize| {
@@ -268,7 +268,7 @@ async fn u10_fifty_at_the_limit_issue_exactly_what_fits() {
 }
 
 #[tokio::test]
-async fn the_cap_of_open_uploads_holds() {
+async fn number_of_open_uploads_is_limited() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 2).await;
     let ada = app.user().await;
     let (one, _two) =
@@ -279,7 +279,7 @@ async fn the_cap_of_open_uploads_holds() {
 }
 
 #[tokio::test]
-async fn a_restarted_client_finds_its_uploads_on_a_restarted_server() {
+async fn restarted_client_finds_its_uploads_on_a_restarted_server() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let files: Vec<_> = (0..5).map(|_| unique_png()).collect();

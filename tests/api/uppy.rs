@@ -101,7 +101,7 @@ async fn read(app: &TestApp, image: &Value) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn what_a_form_brought_is_confirmed_by_the_server_alone() {
+async fn uploaded_form_is_confirmed_by_the_server_alone() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     // As Uppy writes it: all metadata, `+` for a space, "null" for null.
@@ -139,7 +139,7 @@ async fn what_a_form_brought_is_confirmed_by_the_server_alone() {
 
 /// Uppy's single mode sends no further request; a page that cannot wait confirms by the id in the key.
 #[tokio::test]
-async fn i6_a_form_that_is_sent_again_changes_no_image() {
+async fn i6_repeated_form_changes_no_image() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let form = ada.form("filename=a.png&type=image/png").await;
@@ -161,7 +161,7 @@ async fn i6_a_form_that_is_sent_again_changes_no_image() {
 }
 
 #[tokio::test]
-async fn a_form_takes_what_its_policy_says_and_nothing_else() {
+async fn form_accepts_only_what_its_policy_allows() {
     if !s3_is_local() {
         return;
     }
@@ -200,7 +200,7 @@ async fn a_form_takes_what_its_policy_says_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_form_dies() {
+async fn form_expires() {
     if !s3_is_local() {
         return;
     }
@@ -211,7 +211,7 @@ async fn a_form_dies() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_is_rejected_and_paid_for_by_nobody() {
+async fn file_that_is_not_an_image_is_rejected_and_not_counted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for bytes in [fixture("plain.jpg"), b"<svg/>".to_vec()] {
@@ -228,7 +228,7 @@ async fn what_is_no_image_is_rejected_and_paid_for_by_nobody() {
 
 /// A file above its bound, on a store that does not enforce the policy.
 #[tokio::test]
-async fn what_is_larger_than_its_bound_is_rejected() {
+async fn file_larger_than_its_bound_is_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let form = ada.form("filename=a.png&type=image/png&metadata[size]=10").await;
@@ -239,7 +239,7 @@ async fn what_is_larger_than_its_bound_is_rejected() {
 }
 
 #[tokio::test]
-async fn what_never_comes_expires_with_its_form() {
+async fn unused_form_expires_with_its_reservation() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let form = ada.form("filename=a.png&type=image/png").await;
@@ -263,7 +263,7 @@ async fn what_never_comes_expires_with_its_form() {
 }
 
 #[tokio::test]
-async fn q_the_quota_holds_and_what_arrived_makes_room() {
+async fn quota_is_enforced_and_arrived_files_release_the_rest() {
     let app = TestApp::start_with(|config| {
         config.uploads.quota_bytes = 120 * MIB;
         config.uploads.max_pending = 4;
@@ -297,7 +297,7 @@ async fn q_the_quota_holds_and_what_arrived_makes_room() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_stored_gets_no_form() {
+async fn invalid_file_gets_no_form() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (query, status, code) in [
@@ -326,7 +326,7 @@ async fn what_cannot_be_stored_gets_no_form() {
 }
 
 #[tokio::test]
-async fn account_and_deletion_take_uppys_uploads_with_them() {
+async fn deleting_images_and_accounts_removes_uppy_uploads() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (sent, open) = (ada.form("filename=a.png&type=image/png").await, ada.form("filename=b.png&type=image/png").await);

@@ -20,7 +20,7 @@ async fn crashing<T>(future: impl Future<Output = T>, polls: usize) -> Option<T>
 }
 
 #[tokio::test]
-async fn a_sweeper_may_die_at_every_point_where_it_waits() {
+async fn sweeper_may_die_at_every_await_point() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     fill(&app, &ada).await;
@@ -44,7 +44,7 @@ async fn a_sweeper_may_die_at_every_point_where_it_waits() {
 }
 
 #[tokio::test]
-async fn the_claim_is_all_or_nothing_wherever_its_server_dies() {
+async fn deletion_request_is_all_or_nothing_wherever_its_server_dies() {
     let app = TestApp::start().await;
     let client = valet::domain::throttle::Client { address: "127.0.0.1".parse().unwrap(), device: None };
     let (mut claimed, mut untouched) = (0, 0);

@@ -95,7 +95,7 @@ async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
 /// Each kind of remainder, in a separate account: whenever an account's record is gone, so is everything else of it, and in the
 /// end every record is gone.
 #[tokio::test]
-async fn an_account_is_gone_when_nothing_is_left_whatever_was_left() {
+async fn account_record_is_removed_only_after_every_kind_of_remainder() {
     let app = TestApp::start().await;
     let mut left = Vec::new();
     for remainder in remainders() {

@@ -63,7 +63,7 @@ fn read(all: &BTreeMap<String, String>) -> Config {
 }
 
 #[test]
-fn the_settings_are_the_programs_and_the_ports_are_those() {
+fn settings_and_ports_match_the_program() {
     let config = read(&environment());
     let (_, container) = pod();
     let port = |name: &str| {
@@ -80,7 +80,7 @@ fn the_settings_are_the_programs_and_the_ports_are_those() {
 }
 
 #[test]
-fn the_examples_are_settings_too() {
+fn examples_are_valid_settings() {
     let mut all = environment();
     for literal in yaml("kubernetes/example/kustomization.yaml")["configMapGenerator"][0]["literals"].as_vec().unwrap() {
         let (name, value) = literal.as_str().unwrap().split_once('=').unwrap();
@@ -95,7 +95,7 @@ fn the_examples_are_settings_too() {
 
 /// A pod is not killed while its server drains, and its server drains only after requests stop coming.
 #[test]
-fn a_pods_end_is_long_enough_for_the_servers() {
+fn pod_termination_is_long_enough_for_the_server() {
     // Seconds that requests in progress get, as the README documents.
     const DRAIN: i64 = 25;
     let (pod, container) = pod();
@@ -107,7 +107,7 @@ fn a_pods_end_is_long_enough_for_the_servers() {
 }
 
 #[test]
-fn the_pod_is_restricted() {
+fn pod_meets_the_restricted_standard() {
     let (pod, container) = pod();
     let (user, of) = (&pod["securityContext"], &container["securityContext"]);
     assert_eq!(user["runAsNonRoot"].as_bool(), Some(true));
@@ -121,7 +121,7 @@ fn the_pod_is_restricted() {
 
 /// The bucket refuses signatures older than the longest URL's lifetime, and no valid URL.
 #[test]
-fn the_bucket_takes_every_url_for_as_long_as_it_lives() {
+fn bucket_policy_accepts_every_url_until_it_expires() {
     let uploads = read(&environment()).uploads;
     let longest = uploads.url_ttl.max(uploads.read_url_ttl).as_millis();
     let policy: Value = serde_json::from_str(&file("aws/bucket-policy.json")).unwrap();
@@ -143,7 +143,7 @@ fn api_roots() -> BTreeSet<String> {
 }
 
 #[test]
-fn a_call_without_tls_is_refused_and_not_redirected() {
+fn call_without_tls_is_refused_and_not_redirected() {
     let ingresses = YamlLoader::load_from_str(&file("kubernetes/example/ingress.yaml")).unwrap();
     let annotation = |ingress: &Yaml, name: &str| {
         let name = format!("alb.ingress.kubernetes.io/{name}");
@@ -166,6 +166,6 @@ fn a_call_without_tls_is_refused_and_not_redirected() {
 }
 
 #[test]
-fn the_alerts_of_the_operator_are_the_alerts() {
+fn alerts_of_the_operator_manifest_equal_the_alerts() {
     assert_eq!(yaml("kubernetes/monitoring/rules.yaml")["spec"], yaml("alerts.yaml"));
 }

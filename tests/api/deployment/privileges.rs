@@ -161,7 +161,7 @@ fn snake(operation: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn o6_the_policies_allow_what_is_asked_and_nothing_else() {
+async fn o6_policies_allow_exactly_the_requests_that_are_made() {
     let store = TestApp::start().await;
     let (role, operator) = (Tap::start(&store).await, Tap::start(&store).await);
     // AWS and LocalStack create a public access block with each bucket; here `--fix` sets it.

@@ -7,7 +7,7 @@ use super::file;
 use crate::app::{TestApp, s3_is_local};
 
 #[tokio::test]
-async fn the_files_say_what_fix_sets() {
+async fn files_contain_the_settings_of_check_fix() {
     if !s3_is_local() {
         return;
     }

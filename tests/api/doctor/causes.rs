@@ -39,7 +39,7 @@ async fn always(status: u16, headers: &'static [(&str, &str)], body: &'static st
 }
 
 #[tokio::test]
-async fn every_cause_has_its_own_sentence_and_remedy() {
+async fn every_cause_has_its_own_message_and_remedy() {
     if !s3_is_local() {
         return;
     }
@@ -85,7 +85,7 @@ async fn every_cause_has_its_own_sentence_and_remedy() {
 }
 
 #[tokio::test]
-async fn s3s_own_code_is_read_by_a_get() {
+async fn error_code_of_s3_is_read_with_a_get() {
     if !s3_is_local() {
         return;
     }
@@ -108,7 +108,7 @@ async fn s3s_own_code_is_read_by_a_get() {
 
 /// A server that does not start reports the same cause.
 #[tokio::test]
-async fn a_server_that_does_not_start_says_why() {
+async fn server_that_does_not_start_reports_the_cause() {
     if !s3_is_local() {
         return;
     }
@@ -126,7 +126,7 @@ async fn a_server_that_does_not_start_says_why() {
 
 /// Certificate authorities of the operator: the server's client and `valet check` both honour both variables.
 #[tokio::test]
-async fn an_authority_of_ones_own_is_named_in_a_variable() {
+async fn private_certificate_authority_is_named_in_a_variable() {
     if !s3_is_local() {
         return;
     }

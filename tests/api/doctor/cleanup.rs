@@ -11,7 +11,7 @@ const CLEAN: &str = "check: nothing left behind";
 
 /// Stopped by a signal in the middle, it makes no further requests and removes what it wrote.
 #[tokio::test]
-async fn an_interrupted_check_removes_what_it_wrote() {
+async fn interrupted_check_removes_its_objects() {
     let app = TestApp::start().await;
     let written = async {
         while app.bucket_keys().await.is_empty() {
@@ -28,7 +28,7 @@ async fn an_interrupted_check_removes_what_it_wrote() {
 
 /// With credentials that may write and delete but not list, the check still knows which objects it wrote.
 #[tokio::test]
-async fn what_cannot_be_listed_is_removed_all_the_same() {
+async fn check_without_list_permission_removes_its_objects() {
     if !s3_is_local() {
         return;
     }
@@ -45,7 +45,7 @@ async fn what_cannot_be_listed_is_removed_all_the_same() {
 
 /// In a bucket that retains objects by default, the check writes nothing.
 #[tokio::test]
-async fn nothing_is_written_where_it_would_be_retained() {
+async fn check_writes_nothing_into_a_bucket_that_retains_objects() {
     if !s3_is_local() {
         return;
     }

@@ -21,7 +21,7 @@ fn finding<'a>(report: &'a Value, name: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn the_document_has_every_finding_and_the_status_is_that_of_the_table() {
+async fn json_has_every_finding_and_the_tables_exit_status() {
     let app = TestApp::start().await;
     let good = Settings::of(&app);
     let all: Vec<_> = rules::ALL.iter().map(|rule| rule.id).collect();
@@ -52,7 +52,7 @@ async fn the_document_has_every_finding_and_the_status_is_that_of_the_table() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_read_are_a_finding_too() {
+async fn unreadable_settings_are_a_finding() {
     let app = TestApp::start().await;
     let (status, out) = run(&Settings::of(&app).but("UPLOAD_TTL", "canary"), &["check", "--json"]).await;
     let report: Value = serde_json::from_str(&out).unwrap();
@@ -65,7 +65,7 @@ async fn settings_that_cannot_be_read_are_a_finding_too() {
 
 /// `docs/check.md` has exactly one row for each name.
 #[test]
-fn every_name_is_documented() {
+fn every_rule_name_is_documented() {
     let docs = include_str!("../../../docs/check.md");
     let rows = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     let documented: Vec<_> = rows.map(|(name, _)| name).collect();

@@ -14,7 +14,7 @@ fn rule(id: &str, prefix: &str) -> LifecycleRuleBuilder {
 }
 
 #[tokio::test]
-async fn rules_over_images_are_found() {
+async fn lifecycle_rules_over_images_are_reported() {
     if !s3_is_local() {
         return;
     }

@@ -235,7 +235,7 @@ fn audited(process: &Process) -> BTreeMap<String, Vec<Value>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_forged_credential_changes_anything_at_any_operation() {
+async fn forged_credentials_change_nothing_on_any_operation() {
     let app = TestApp::start().await;
     let settings =
         Settings::of(&app).but("RUST_LOG", "audit=info,valet=info").but("RATE_LIMIT", "off").but("SWEEP_INTERVAL", "1h");

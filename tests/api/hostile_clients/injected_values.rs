@@ -12,7 +12,7 @@ fn percent(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn operators_in_paths_and_queries_find_nothing() {
+async fn query_operators_in_paths_and_queries_find_nothing() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     ada.upload("sea.png", "image/png", &unique_png()).await;
@@ -43,7 +43,7 @@ async fn operators_in_paths_and_queries_find_nothing() {
 
 /// Fields of free text keep every value exactly.
 #[tokio::test]
-async fn names_of_a_prototype_are_names() {
+async fn prototype_names_are_stored_as_text() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for name in PROTOTYPES {
@@ -69,7 +69,7 @@ async fn names_of_a_prototype_are_names() {
 }
 
 #[tokio::test]
-async fn numbers_keys_and_text_that_tire_a_parser_are_refused_soon() {
+async fn expensive_numbers_keys_and_text_are_refused_quickly() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let with_size = |size: &str| format!("{{\"fileName\":\"a\",\"contentType\":\"image/png\",\"sha256\":\"x\",\"size\":{size}}}");

@@ -13,7 +13,7 @@ fn is_told_to_wait(heard: &Heard) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_too_many_is_told_so_and_closed() {
+async fn excess_connection_is_answered_503_and_closed() {
     let app = TestApp::start_with(|config| config.load.max_connections = 10).await;
     let livez = "GET /livez HTTP/1.1\r\nhost: h\r\n\r\n";
     let mut held = Vec::new();
@@ -40,7 +40,7 @@ async fn one_connection_too_many_is_told_so_and_closed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_request_too_many_is_told_so_at_once() {
+async fn excess_request_is_answered_503_at_once() {
     let app = TestApp::start().await;
     let mut ada = app.user().await;
     let hole = Hole::before_mongodb(&app).await;
@@ -90,7 +90,7 @@ async fn one_request_too_many_is_told_so_at_once() {
 
 /// 64 MiB for large bodies; a small body is accepted all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn large_bodies_share_a_room_and_small_ones_always_fit() {
+async fn large_bodies_share_a_memory_limit_and_small_ones_always_fit() {
     const LARGE: usize = 80;
     let app = TestApp::start().await;
     let (process, client) = Settings::of(&app).listening().await;
@@ -138,7 +138,7 @@ fn worked(process: u32) -> u64 {
 
 /// Open connections are served, no thread spins, and later clients are accepted once there is room again.
 #[tokio::test(flavor = "multi_thread")]
-async fn running_out_of_files_is_survived() {
+async fn server_survives_running_out_of_file_descriptors() {
     let app = TestApp::start().await;
     let (process, client) = Settings::of(&app).but("SWEEP_INTERVAL", "1h").listening().await;
     assert_eq!(client.get("/readyz").await.0, 200);

@@ -7,7 +7,7 @@ const NEXT: &str = "GET /api/auth/me HTTP/1.1\r\nhost: h\r\n\r\n";
 
 /// By one of the two lengths the second request is part of the first one's body. It must not be answered.
 #[tokio::test]
-async fn two_lengths_do_not_make_two_requests() {
+async fn conflicting_lengths_do_not_smuggle_a_second_request() {
     let app = TestApp::start().await;
     for lengths in [
         "content-length: 4\r\ntransfer-encoding: chunked\r\n",
@@ -22,7 +22,7 @@ async fn two_lengths_do_not_make_two_requests() {
 }
 
 #[tokio::test]
-async fn chunks_are_what_they_say_or_the_connection_ends() {
+async fn malformed_chunks_end_the_connection() {
     let app = TestApp::start().await;
     for chunks in [
         "g\r\n{}\r\n0\r\n\r\n",
@@ -51,7 +51,7 @@ async fn chunks_are_what_they_say_or_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn many_requests_in_one_write_are_answered_in_their_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let app = TestApp::start().await;
     let mut text = String::new();
     for at in 0..50 {
@@ -68,7 +68,7 @@ async fn many_requests_in_one_write_are_answered_in_their_order() {
 }
 
 #[tokio::test]
-async fn twenty_megabytes_of_json_are_refused_before_they_are_read() {
+async fn twenty_megabytes_of_json_are_refused_unread() {
     let app = TestApp::start().await;
     for path in ["/api/auth/login", "/api/images/upload", "/api/images/upload/batch", "/uppy/t/s3/multipart/i/complete"] {
         let head = |framing: &str| {
@@ -93,7 +93,7 @@ async fn twenty_megabytes_of_json_are_refused_before_they_are_read() {
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_asked_for_holds_nobody_up() {
+async fn unexpected_body_delays_no_answer() {
     let app = TestApp::start().await;
     for head in [
         "GET /livez HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n",

@@ -9,7 +9,7 @@ fn refusals(heard: &[Heard], what: &str) -> Vec<(u16, String)> {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_told_so_and_the_connection_ends() {
+async fn malformed_http_is_answered_400_and_the_connection_ends() {
     let app = TestApp::start().await;
     for head in [
         "GET /livez",
@@ -50,7 +50,7 @@ async fn what_is_no_http_is_told_so_and_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn a_request_names_one_host() {
+async fn request_must_name_one_host() {
     let app = TestApp::start().await;
     for (head, status) in [
         ("GET /livez HTTP/1.1\r\nconnection: close", 400),
@@ -71,7 +71,7 @@ async fn a_request_names_one_host() {
 }
 
 #[tokio::test]
-async fn floods_of_headers_are_cut_off() {
+async fn too_many_headers_are_refused() {
     let app = TestApp::start().await;
     let fields =
         |count: usize, length: usize| -> String { (0..count).map(|at| format!("x-{at}: {}\r\n", "y".repeat(length))).collect() };

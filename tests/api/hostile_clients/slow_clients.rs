@@ -66,7 +66,7 @@ impl Slow {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_are_cut_off_and_the_others_served() {
+async fn slow_clients_are_cut_off_and_others_are_served() {
     let app = TestApp::start().await;
     // Fewer requests than slow bodies: slow bodies hold no request permits.
     let settings = Settings::of(&app).but("RATE_LIMIT", "off").but("MAX_REQUESTS", "16");
@@ -119,7 +119,7 @@ async fn slow_clients_are_cut_off_and_the_others_served() {
 
 /// Requests megabytes again and again without reading them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_no_answer_is_cut_off_and_one_that_rests_is_not() {
+async fn client_that_reads_no_answer_is_cut_off_and_an_idle_one_is_not() {
     const ASKED: usize = 60;
     let app = TestApp::start().await;
     let mut greedy = connect(&app.base).await;

@@ -18,7 +18,7 @@ fn says_nothing_of_cors(headers: &HeaderMap) -> bool {
 }
 
 #[tokio::test]
-async fn preflights() {
+async fn preflights_are_answered_like_aws() {
     let server = Server::start().await;
     for origin in ["http://localhost:5173", "http://127.0.0.1:3000", "http://[::1]:3000", "https://app.example"] {
         for method in ["GET", "PUT", "POST", "HEAD", "DELETE"] {
@@ -54,7 +54,7 @@ async fn preflights() {
 }
 
 #[tokio::test]
-async fn answers_can_be_read_by_allowed_pages_only() {
+async fn only_allowed_pages_can_read_answers() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let good = server.sign_get("k").await;
@@ -78,7 +78,7 @@ async fn answers_can_be_read_by_allowed_pages_only() {
 }
 
 #[tokio::test]
-async fn the_buckets_own_rules_are_obeyed() {
+async fn cors_rules_of_the_bucket_are_obeyed() {
     let server = Server::start().await;
     let rule = |origin: &str, method: &str| {
         let rule = CorsRule::builder().allowed_origins(origin).allowed_methods(method).allowed_headers("X-Amz-*");

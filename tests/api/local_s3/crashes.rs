@@ -5,7 +5,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 
 /// The server of the crash test, in a child process so that it can be killed.
 #[tokio::test]
-#[ignore = "started by a_killed_server_keeps_what_it_acknowledged"]
+#[ignore = "started by killed_server_keeps_acknowledged_objects"]
 async fn child() {
     let Ok(root) = std::env::var("VALET_TEST_S3_ROOT") else {
         return;
@@ -17,7 +17,7 @@ async fn child() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_server_keeps_what_it_acknowledged() {
+async fn killed_server_keeps_acknowledged_objects() {
     let root = fresh_root();
     let body = |n: usize| vec![u8::try_from(n % 251).unwrap(); 200_000 + n];
     let mut acknowledged = Vec::new();
@@ -80,7 +80,7 @@ async fn a_killed_server_keeps_what_it_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_restart_keeps_everything() {
+async fn restart_keeps_all_objects() {
     let server = Server::start().await;
     server.put("../a", b"one").await;
     server.put("torn", b"to be torn").await;
@@ -117,7 +117,7 @@ async fn a_restart_keeps_everything() {
 }
 
 #[tokio::test]
-async fn a_broken_upload_leaves_nothing() {
+async fn broken_upload_leaves_nothing() {
     let server = Server::start().await;
     let signed = server.sign_put("k", &[5; 100_000]).await;
     let path = signed.uri().strip_prefix(&server.base).unwrap().to_owned();

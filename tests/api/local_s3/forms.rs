@@ -65,7 +65,7 @@ async fn send_named(
 }
 
 #[tokio::test]
-async fn a_form_is_stored_within_its_policy() {
+async fn form_within_its_policy_is_stored() {
     let server = Server::start().await;
     let fields = |status| form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", status)]);
     for (asked, got) in [("201", 201), ("200", 200), ("204", 204)] {
@@ -86,7 +86,7 @@ async fn a_form_is_stored_within_its_policy() {
 }
 
 #[tokio::test]
-async fn a_file_may_look_like_delimiters_wherever_it_is_cut() {
+async fn file_may_contain_delimiters_at_any_split() {
     let server = Server::start().await;
     for (name, text) in [("in/returns", "\r"), ("in/almost", "\r\n--B"), ("in/dashes", "\r\n-")] {
         let file = text.repeat(4 << 20 >> text.len().ilog2());
@@ -98,7 +98,7 @@ async fn a_file_may_look_like_delimiters_wherever_it_is_cut() {
 }
 
 #[tokio::test]
-async fn a_form_outside_its_policy_is_refused() {
+async fn form_outside_its_policy_is_refused() {
     let server = Server::start().await;
     let good = form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")]);
     expect(post(&server, &good, &"x".repeat(21)).await, 400, "EntityTooLarge").await;
@@ -132,7 +132,7 @@ async fn a_form_outside_its_policy_is_refused() {
 }
 
 #[tokio::test]
-async fn a_redirect_leads_where_the_form_says() {
+async fn redirect_leads_to_the_forms_address() {
     let server = Server::start().await;
     let fields = [("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")];
     let mut prefixes = vec![("key", "in/"), ("content-type", "image/"), ("success_action_status", "")];
@@ -150,7 +150,7 @@ async fn a_redirect_leads_where_the_form_says() {
 }
 
 #[tokio::test]
-async fn the_files_name_stands_in_the_key() {
+async fn file_name_replaces_the_placeholder_in_the_key() {
     let server = Server::start().await;
     let fields =
         form(&server, 0, &[("key", "in/u/${filename}"), ("content-type", "image/png"), ("success_action_status", "204")]);

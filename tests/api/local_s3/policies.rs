@@ -83,7 +83,7 @@ async fn send(server: &Server, fields: &[(String, String)]) -> Response {
 }
 
 #[tokio::test]
-async fn conditions_are_read_as_aws_reads_them() {
+async fn policy_conditions_are_interpreted_like_aws() {
     let server = Server::start().await;
     let list = json!(["starts-with", "$Content-Type", "image/"]);
     let range = |least: Value, most: Value| json!(["content-length-range", least, most]);
@@ -139,7 +139,7 @@ async fn conditions_are_read_as_aws_reads_them() {
 }
 
 #[tokio::test]
-async fn a_refused_form_names_the_bound_or_condition() {
+async fn refused_form_names_the_bound_or_condition() {
     let server = Server::start().await;
     let with = |condition: Value| Post::new().with(condition, &[]).signed();
     for (condition, code, member) in [
@@ -154,7 +154,7 @@ async fn a_refused_form_names_the_bound_or_condition() {
 }
 
 #[tokio::test]
-async fn a_policys_end_is_a_time_in_utc() {
+async fn policy_expiry_is_a_time_in_utc() {
     let server = Server::start().await;
     for (expiration, status, code) in [
         (json!("2099-01-01T00:00:00Z"), 204, ""),
@@ -178,7 +178,7 @@ async fn a_policys_end_is_a_time_in_utc() {
 }
 
 #[tokio::test]
-async fn a_form_of_another_signer_is_refused_by_the_reason() {
+async fn form_of_another_signer_is_refused_with_the_reason() {
     let server = Server::start().await;
     let unknown = Post { access_key: "AKIANOBODY", ..Post::new() };
     let text = expect(send(&server, &unknown.signed()).await, 403, "InvalidAccessKeyId").await;
@@ -213,7 +213,7 @@ async fn a_form_of_another_signer_is_refused_by_the_reason() {
 }
 
 #[tokio::test]
-async fn the_files_name_stands_in_every_field_before_the_policy_is_checked() {
+async fn file_name_is_replaced_in_every_field_before_the_policy_is_checked() {
     let server = Server::start().await;
     let mut post = Post::new().with(json!({"x-amz-meta-name": "a.png"}), &[("x-amz-meta-name", "${filename}")]);
     post.conditions[1] = json!({"key": "u/a.png"});

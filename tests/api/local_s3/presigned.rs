@@ -5,7 +5,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use futures_util::stream;
 
 #[tokio::test]
-async fn a_put_is_stored_once_under_its_digest() {
+async fn put_is_stored_once_with_its_digest() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("u/1/a", &body).await;
@@ -31,7 +31,7 @@ async fn a_put_is_stored_once_under_its_digest() {
 }
 
 #[tokio::test]
-async fn other_bytes_are_refused_and_nothing_stays() {
+async fn other_bytes_are_refused_and_not_stored() {
     let server = Server::start().await;
     let signed = server.sign_put("k", b"the picture").await;
     let put = replay(&server.http, &signed).body("the Picture").send().await.unwrap();
@@ -59,7 +59,7 @@ async fn content_md5_is_checked() {
 }
 
 #[tokio::test]
-async fn every_signed_header_counts() {
+async fn every_signed_header_is_enforced() {
     let server = Server::start().await;
     let body = b"the picture";
     let signed = server.sign_put("k", body).await;
@@ -91,7 +91,7 @@ async fn every_signed_header_counts() {
 }
 
 #[tokio::test]
-async fn key_method_and_signature_count() {
+async fn key_method_and_signature_are_enforced() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("k1", &body).await;
@@ -114,7 +114,7 @@ async fn key_method_and_signature_count() {
 }
 
 #[tokio::test]
-async fn an_unsigned_amz_header_is_refused() {
+async fn unsigned_amz_header_is_refused() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("k", &body).await;
@@ -131,7 +131,7 @@ async fn an_unsigned_amz_header_is_refused() {
 }
 
 #[tokio::test]
-async fn urls_have_a_time() {
+async fn urls_expire() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let sign = async |start: SystemTime, secs: u64| {
@@ -164,7 +164,7 @@ fn slowly(body: &[u8]) -> reqwest::Body {
 }
 
 #[tokio::test]
-async fn of_two_overlapping_puts_one_wins() {
+async fn one_of_two_overlapping_puts_wins() {
     let server = Server::start().await;
     for round in 0..20 {
         let key = format!("k{round}");
@@ -186,7 +186,7 @@ async fn of_two_overlapping_puts_one_wins() {
 }
 
 #[tokio::test]
-async fn a_large_refused_put_gets_its_answer() {
+async fn large_refused_put_gets_its_answer() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let server = Server::start().await;
     let body = vec![7_u8; 24 << 20];
@@ -211,7 +211,7 @@ async fn a_large_refused_put_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_body_needs_a_length_and_keeps_to_its_hash() {
+async fn body_needs_a_length_and_must_match_its_hash() {
     let server = Server::start().await;
     let soon = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
     let put = server.s3.put_object().bucket(BUCKET).key("k");
@@ -228,7 +228,7 @@ async fn a_body_needs_a_length_and_keeps_to_its_hash() {
 
 /// Errors have AWS's codes and members, so that experience with this server applies to AWS.
 #[tokio::test]
-async fn malformed_queries_and_other_regions_are_refused_as_aws_does() {
+async fn malformed_queries_and_other_regions_are_refused_like_aws() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let url = server.sign_get("k").await;
@@ -298,7 +298,7 @@ fn sign(signer: &valet::signer::Signer, method: &'static str, query: &[(&'static
 
 /// Headers that a presigner moves into the query are stored and obeyed like headers: metadata of a PUT, overrides of a HEAD.
 #[tokio::test]
-async fn what_stands_in_the_signed_query_counts() {
+async fn headers_in_the_signed_query_are_obeyed() {
     let server = Server::start().await;
     let keys = valet::signer::Credentials {
         access_key_id: ACCESS.to_owned(),

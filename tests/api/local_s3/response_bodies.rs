@@ -16,7 +16,7 @@ fn sign(signer: &Signer, request: &Request<'_>) -> String {
 }
 
 #[tokio::test]
-async fn errors_name_what_was_asked() {
+async fn errors_name_the_requested_resource() {
     let server = Server::start().await;
     server.put("k", b"0123456789").await;
     let ours = signer(&server);
@@ -52,7 +52,7 @@ async fn errors_name_what_was_asked() {
 }
 
 #[tokio::test]
-async fn listings_name_owners_and_what_was_asked() {
+async fn listings_contain_owners_and_the_request_parameters() {
     let server = Server::start().await;
     server.put("a", b"x").await;
     let owner = server.s3.list_buckets().send().await.unwrap().owner.unwrap();

@@ -5,7 +5,7 @@ use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
-async fn ending_waits_for_requests_and_cuts_idlers() {
+async fn stop_waits_for_requests_and_closes_idle_connections() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let host = server.base.strip_prefix("http://").unwrap().to_owned();
@@ -29,7 +29,7 @@ async fn ending_waits_for_requests_and_cuts_idlers() {
 }
 
 #[tokio::test]
-async fn opening_says_what_is_wrong() {
+async fn invalid_folder_is_reported_at_the_start() {
     let root = fresh_root();
     std::fs::write(&root, b"a file").unwrap();
     let error = LocalS3::open(options(&root.join("below"))).unwrap_err().to_string();
@@ -54,7 +54,7 @@ async fn opening_says_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn buckets_and_their_settings() {
+async fn bucket_settings_can_be_set_and_read() {
     use aws_sdk_s3::types::{CorsConfiguration, CorsRule, PublicAccessBlockConfiguration};
     let server = Server::start().await;
     server.s3.create_bucket().bucket("another").send().await.unwrap();

@@ -29,7 +29,7 @@ async fn c5_fifty_confirms_give_one_image_and_one_answer() {
 }
 
 #[tokio::test]
-async fn a_delete_aborts_and_nothing_comes_after_it() {
+async fn delete_aborts_the_upload_and_later_parts_are_refused() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -56,7 +56,7 @@ async fn a_delete_aborts_and_nothing_comes_after_it() {
 }
 
 #[tokio::test]
-async fn what_never_came_in_full_expires_and_is_aborted() {
+async fn incomplete_upload_expires_and_is_aborted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -77,7 +77,7 @@ async fn what_never_came_in_full_expires_and_is_aborted() {
 }
 
 #[tokio::test]
-async fn an_upload_whose_time_is_over_gives_no_more_urls() {
+async fn expired_upload_issues_no_urls() {
     let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(1)).await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -90,7 +90,7 @@ async fn an_upload_whose_time_is_over_gives_no_more_urls() {
 
 /// A URL is recorded before it is issued, so that no sweeper removes the upload before the URL's expiry.
 #[tokio::test]
-async fn a_signed_part_holds_the_sweeper_off() {
+async fn valid_part_url_delays_the_sweeper() {
     let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(60)).await;
     let ada = app.user().await;
     let ticket = ada.open(declared(&[0; 100], "none")).await;

@@ -6,7 +6,7 @@ use super::*;
 
 /// A lost connection, a restarted client, a restarted server: only missing parts are sent.
 #[tokio::test]
-async fn going_on_where_it_stopped() {
+async fn interrupted_upload_resumes_with_the_missing_parts() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -48,7 +48,7 @@ async fn going_on_where_it_stopped() {
 
 /// The server died after S3 had created the object, or S3's answer was lost.
 #[tokio::test]
-async fn a_completion_whose_answer_was_lost_is_found() {
+async fn completion_with_a_lost_answer_is_found() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -66,7 +66,7 @@ async fn a_completion_whose_answer_was_lost_is_found() {
 
 /// The client died after its last part: the sweeper completes the upload.
 #[tokio::test]
-async fn what_came_in_full_is_confirmed_for_the_client_that_died() {
+async fn complete_upload_of_a_dead_client_is_confirmed_by_the_sweeper() {
     let app = TestApp::start().await;
     let others = [TestApp::beside(&app, |_| {}).await, TestApp::beside(&app, |_| {}).await];
     let ada = app.user().await;
@@ -83,7 +83,7 @@ async fn what_came_in_full_is_confirmed_for_the_client_that_died() {
 
 /// A server died after S3 had opened the upload and before its id was recorded; the client finds the image in the pending list.
 #[tokio::test]
-async fn an_upload_without_its_name_is_opened_anew() {
+async fn upload_without_a_recorded_id_is_opened_again() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -103,7 +103,7 @@ async fn an_upload_without_its_name_is_opened_anew() {
 
 /// The upload was aborted outside of Valet, for example by a lifecycle rule of the bucket.
 #[tokio::test]
-async fn an_upload_that_s3_forgot_begins_anew_under_its_id() {
+async fn upload_aborted_in_s3_is_opened_again_under_its_id() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -118,7 +118,7 @@ async fn an_upload_that_s3_forgot_begins_anew_under_its_id() {
 
 /// If S3 does not open an upload, no quota stays reserved: the client has no id to delete it by.
 #[tokio::test]
-async fn when_s3_fails_nothing_is_held() {
+async fn upload_that_s3_does_not_open_reserves_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     app.s3.delete_bucket().bucket(&app.config.s3.bucket).send().await.unwrap();
@@ -132,7 +132,7 @@ async fn when_s3_fails_nothing_is_held() {
 
 /// A server died while it completed the upload: its claim ends, and the waiting confirm continues.
 #[tokio::test]
-async fn a_dead_servers_completion_is_taken_over() {
+async fn completion_of_a_dead_server_is_taken_over() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -148,7 +148,7 @@ async fn a_dead_servers_completion_is_taken_over() {
 
 /// The reservation of an opened upload is removed; the upload stays counted.
 #[tokio::test]
-async fn the_reservation_of_an_open_upload_is_kept() {
+async fn open_upload_stays_counted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     ada.open(declared(&[0; 100], "none")).await;
@@ -168,7 +168,7 @@ async fn the_reservation_of_an_open_upload_is_kept() {
 
 /// Covers more than one page of S3's listing, and parts of another length than was signed, which a lenient store may accept.
 #[tokio::test]
-async fn all_parts_are_listed_and_only_right_ones_count() {
+async fn all_parts_are_listed_and_only_parts_of_the_signed_length_count() {
     let app = TestApp::start_with(|config| config.uploads.multipart_max_bytes = 8 << 30).await;
     let ada = app.user().await;
     let mut body = declared(&[0; 100], "none");
@@ -189,7 +189,7 @@ async fn all_parts_are_listed_and_only_right_ones_count() {
 /// Covers clients that hang up while S3 is asked to open their upload, for each way to open one: no id was issued, so the
 /// reservation ends within minutes. A repeat with the same key opens an ordinary upload.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
+async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     if !crate::app::s3_is_local() {
         return;
     }

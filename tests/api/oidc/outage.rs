@@ -18,7 +18,7 @@ async fn app_of(provider: &Provider) -> TestApp {
 }
 
 #[tokio::test]
-async fn a_new_key_is_fetched_and_a_withdrawn_one_ends() {
+async fn new_key_is_fetched_and_a_withdrawn_one_is_rejected() {
     let (old, new) = (Key::rsa(), Key::ec());
     let provider = Provider::start(&[("old", &old)]).await;
     let app = app_with(&provider, |accounts| {
@@ -44,7 +44,7 @@ async fn a_new_key_is_fetched_and_a_withdrawn_one_ends() {
 }
 
 #[tokio::test]
-async fn an_outage_leaves_what_is_known() {
+async fn known_keys_work_during_an_outage() {
     let (key, new) = (Key::rsa(), Key::rsa());
     let provider = Provider::start(&[("rsa", &key)]).await;
     let app = app_of(&provider).await;
@@ -70,7 +70,7 @@ async fn an_outage_leaves_what_is_known() {
 }
 
 #[tokio::test]
-async fn a_server_starts_without_its_provider() {
+async fn server_starts_without_its_provider() {
     let (key, elsewhere) = (Key::ed(), Provider::start(&[]).await);
     let provider = Provider::start(&[("ed", &key)]).await;
     let token = || key.token("ed", &provider.claims("ada"));
@@ -102,7 +102,7 @@ async fn a_server_starts_without_its_provider() {
 }
 
 #[tokio::test]
-async fn a_provider_that_does_not_answer_holds_nobody_long() {
+async fn unresponsive_provider_delays_no_request_long() {
     let (key, new) = (Key::ed(), Key::ed());
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -133,7 +133,7 @@ async fn a_provider_that_does_not_answer_holds_nobody_long() {
 }
 
 #[tokio::test]
-async fn a_flood_of_unknown_keys_is_one_fetch_per_pause() {
+async fn flood_of_unknown_keys_causes_one_fetch_per_pause() {
     let (key, thief) = (Key::ed(), Key::ed());
     let provider = Provider::start(&[("ed", &key)]).await;
     let pause = Duration::from_secs(2);

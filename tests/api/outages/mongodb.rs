@@ -63,7 +63,7 @@ async fn calls(client: &mut Client) -> Vec<Call> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f3_a_stopped_database_is_noticed_in_time_and_nothing_piles_up() {
+async fn f3_stopped_database_is_noticed_in_time_and_nothing_accumulates() {
     let app = TestApp::start().await;
     let folder = std::env::temp_dir().join(format!("valet-stopped-{}", uuid::Uuid::new_v4().simple()));
     let mongod = Mongod::start(MongodOptions::new(&folder)).await.unwrap();
@@ -95,7 +95,7 @@ async fn f3_a_stopped_database_is_noticed_in_time_and_nothing_piles_up() {
 
 /// As when a firewall drops its connection table: connections stay open, and no bytes ever arrive.
 #[tokio::test(flavor = "multi_thread")]
-async fn f3_lost_connections_to_the_database_are_given_up() {
+async fn f3_lost_database_connections_are_replaced() {
     let app = TestApp::start().await;
     let hole = Hole::before_mongodb(&app).await;
     let (process, mut client) = Settings::of(&app).but("MONGODB_URI", &hole.uri(&app)).listening().await;
@@ -115,7 +115,7 @@ async fn f3_lost_connections_to_the_database_are_given_up() {
 
 /// A call that waits for a connection waits at most until its deadline.
 #[tokio::test(flavor = "multi_thread")]
-async fn f6_a_small_pool_serves_a_crowd_and_lets_nobody_hang() {
+async fn f6_small_pool_serves_many_clients_within_the_deadline() {
     let app = TestApp::start().await;
     let hole = Hole::before_mongodb(&app).await;
     let uri = format!("{}&maxPoolSize=4", hole.uri(&app));

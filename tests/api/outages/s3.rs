@@ -37,7 +37,7 @@ async fn in_parts(client: &Client) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f8_a_silent_store_is_noticed_in_time_and_nothing_piles_up() {
+async fn f8_unresponsive_store_is_noticed_in_time_and_nothing_accumulates() {
     let app = TestApp::start().await;
     let hole = Hole::before_s3(&app).await;
     let (process, client, admin) = server(&app, &hole, &finalize()).await;
@@ -101,7 +101,7 @@ async fn f8_a_silent_store_is_noticed_in_time_and_nothing_piles_up() {
 
 /// Calls that may take S3 a long time are given up like any other if S3 does not answer at all.
 #[tokio::test(flavor = "multi_thread")]
-async fn f8_silence_in_the_middle_of_long_work_is_noticed_in_time() {
+async fn f8_store_that_stops_answering_during_long_calls_is_noticed_in_time() {
     let app = TestApp::start().await;
     for (finalize, stops_at) in [("copy", "x-amz-copy-source"), ("in-place", "<CompleteMultipartUpload")] {
         let hole = Hole::before_s3(&app).await;
@@ -124,7 +124,7 @@ async fn f8_silence_in_the_middle_of_long_work_is_noticed_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f8_lost_connections_to_the_store_are_given_up() {
+async fn f8_lost_store_connections_are_replaced() {
     let app = TestApp::start().await;
     let hole = Hole::before_s3(&app).await;
     let (process, client, _) = server(&app, &hole, &finalize()).await;

@@ -204,7 +204,7 @@ impl Server {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "compares times and memory: needs an idle machine"]
-async fn a7_a_flood_of_logins_is_bounded_and_the_gallery_goes_on() {
+async fn a7_flood_of_logins_is_bounded_and_galleries_stay_fast() {
     let app = TestApp::start().await;
     let mut server = Server::start(&app).await;
     let idle = p99(server.owner(IDLE).done().await);

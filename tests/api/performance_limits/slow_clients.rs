@@ -16,7 +16,7 @@ use crate::hostile_clients::{
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "compares times: needs an idle machine"]
-async fn f24_two_thousand_slow_clients_are_not_noticed() {
+async fn f24_two_thousand_slow_clients_do_not_slow_galleries() {
     let app = TestApp::start().await;
     let server = Server::start(&app).await;
     let idle = p99(server.owner(IDLE).done().await);

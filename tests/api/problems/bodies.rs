@@ -23,7 +23,7 @@ fn with_bodies() -> Vec<(Operation, &'static Map<String, Value>)> {
 }
 
 #[tokio::test]
-async fn what_is_no_json_is_told_so() {
+async fn malformed_json_is_refused() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (operation, example) in with_bodies() {
@@ -63,7 +63,7 @@ async fn what_is_no_json_is_told_so() {
 
 /// Covers every member with operators, wrong types and null in its place; and every member missing, repeated, or unknown.
 #[tokio::test]
-async fn every_member_is_held_to_its_type() {
+async fn every_member_must_have_its_type() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut members = 0;
@@ -144,7 +144,7 @@ fn padded(body: &Value, size: usize) -> String {
 }
 
 #[tokio::test]
-async fn a_body_has_a_limit() {
+async fn body_size_is_limited() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let log_in = json!({ "email": ada.email, "password": PASSWORD });
@@ -199,7 +199,7 @@ async fn raw(app: &TestApp, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn other_media_types_are_told_how_it_is_done() {
+async fn other_media_types_get_415_with_instructions() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let form = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"canary.png\"\r\ncontent-type: image/png\r\n\r\ncanary\r\n--b--\r\n";

@@ -9,7 +9,7 @@ const GALLERY: &str = "/api/images/gallery";
 const PENDING: &str = "/api/images/pending";
 
 #[tokio::test]
-async fn a_limit_is_from_1_to_100() {
+async fn limit_is_from_1_to_100() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for path in [GALLERY, PENDING] {
@@ -49,7 +49,7 @@ async fn with_two_pages(app: &TestApp) -> Caller<'_> {
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_for_its_listing_and_user_alone() {
+async fn cursor_is_valid_only_for_its_listing_and_user() {
     let app = TestApp::start().await;
     let (ada, eve) = (with_two_pages(&app).await, with_two_pages(&app).await);
     for (path, other) in [(GALLERY, PENDING), (PENDING, GALLERY)] {
@@ -63,7 +63,7 @@ async fn a_cursor_is_good_for_its_listing_and_user_alone() {
 }
 
 #[tokio::test]
-async fn no_changed_cursor_is_taken() {
+async fn altered_cursors_are_refused() {
     let app = TestApp::start().await;
     let ada = with_two_pages(&app).await;
     for path in [GALLERY, PENDING] {

@@ -46,7 +46,7 @@ async fn a5_unknown_paths_are_problems() {
 }
 
 #[tokio::test]
-async fn other_methods_are_told_which_are_allowed() {
+async fn unsupported_methods_get_405_with_allow() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "CANARY"];
@@ -86,7 +86,7 @@ async fn other_methods_are_told_which_are_allowed() {
 }
 
 #[tokio::test]
-async fn head_is_get_without_the_body() {
+async fn head_equals_get_without_the_body() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let head = async |path: &str| {
@@ -99,7 +99,7 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn every_protected_operation_wants_a_token() {
+async fn every_protected_operation_requires_a_token() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let token = ada.token.clone().unwrap();
@@ -161,7 +161,7 @@ async fn every_protected_operation_wants_a_token() {
 }
 
 #[tokio::test]
-async fn a_plain_request_id_is_kept_and_an_odd_one_is_not() {
+async fn valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
     let app = TestApp::start().await;
     let with = async |path: &str, id: &[u8]| {
         let id = HeaderValue::from_bytes(id).unwrap();
@@ -207,7 +207,7 @@ fn check_headers(answer: &Answer, what: &str) {
 }
 
 #[tokio::test]
-async fn every_answer_has_the_headers_of_safety() {
+async fn every_answer_has_the_security_headers() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let upload = "/api/images/upload";

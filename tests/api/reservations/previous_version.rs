@@ -31,7 +31,7 @@ enum Then {
 
 /// An upload that the previous version opened can be completed by this one, converted before or not.
 #[tokio::test]
-async fn uploads_of_the_former_version_go_their_way() {
+async fn uploads_of_the_previous_version_can_be_completed() {
     let app = TestApp::start().await;
     for is_converted in [false, true] {
         for then in [Then::Confirmed, Then::Rejected, Then::Deleted, Then::Expired, Then::ConfirmedAndDeleted] {
@@ -70,7 +70,7 @@ async fn uploads_of_the_former_version_go_their_way() {
 
 /// A server of the previous version died between an image's transition and the update of its hold.
 #[tokio::test]
-async fn holds_that_the_former_version_left_are_settled() {
+async fn holds_left_by_the_previous_version_are_converted() {
     let app = TestApp::start().await;
     for state in ["ready", "deleting", "rejected"] {
         let ada = app.user().await;
@@ -139,7 +139,7 @@ async fn former_put_off(app: &TestApp, id: &str) {
 /// Changes that a server of the previous version makes to an upload of this one: it finds no hold, and changes no counter except
 /// when it deletes a ready image. This version's sweeper corrects each.
 #[tokio::test]
-async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
+async fn changes_by_the_previous_version_to_new_uploads_are_corrected() {
     let app = TestApp::start().await;
     for steps in [
         "ready",
@@ -180,7 +180,7 @@ async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
 /// A server dies while it converts a hold, and the previous version moves the image: the hold is gone, so the previous version
 /// changes no counter, and the step that replaced it is not lost.
 #[tokio::test]
-async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() {
+async fn interrupted_conversion_is_finished_whatever_the_images_state() {
     let app = TestApp::start().await;
     for state in ["pending", "ready", "deleting", "rejected", "ready deleted"] {
         let ada = app.user().await;
@@ -213,7 +213,7 @@ async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() 
 
 /// Both kinds share the limit of open uploads, and a recount includes both.
 #[tokio::test]
-async fn both_kinds_are_capped_and_recounted_together() {
+async fn holds_and_reservations_are_limited_and_recounted_together() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 3).await;
     let ada = app.user().await;
     let tickets = [ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("b.png", "image/png", &unique_png()).await];
@@ -232,7 +232,7 @@ async fn both_kinds_are_capped_and_recounted_together() {
 
 /// Ten thousand holds of one user are converted in slices, while another user's account is deleted.
 #[tokio::test]
-async fn many_holds_of_one_user_delay_nobody() {
+async fn many_holds_of_one_user_do_not_delay_others() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 10_000).await;
     let (eve, bob) = (app.user().await, app.user().await);
     let ticket = eve.issue("a.png", "image/png", &unique_png()).await;

@@ -37,7 +37,7 @@ enum Finder {
 
 /// A rejected upload that is still counted, and a step that releases it: begun, or begun and taken.
 #[tokio::test]
-async fn a_step_is_counted_once_whoever_finishes_it() {
+async fn unfinished_step_is_counted_once_by_any_process() {
     for finder in [Finder::Sweeper, Finder::Recount, Finder::Request] {
         for is_taken in [false, true] {
             let app = TestApp::start().await;
@@ -80,7 +80,7 @@ async fn a_step_is_counted_once_whoever_finishes_it() {
 
 /// A step that is begun but not taken delays neither later steps of its image nor other users' steps.
 #[tokio::test]
-async fn begun_steps_keep_nothing_waiting() {
+async fn begun_steps_do_not_delay_others() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let bytes = unique_png();
@@ -105,7 +105,7 @@ async fn begun_steps_keep_nothing_waiting() {
 
 /// A server that resumes after others have finished its step and taken the next one must not change that one.
 #[tokio::test]
-async fn a_late_server_leaves_later_steps_alone() {
+async fn late_server_does_not_change_later_steps() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;

@@ -28,7 +28,7 @@ async fn enter(client: &mut Client, door: &str, email: &str, password: &str) -> 
 }
 
 #[tokio::test]
-async fn every_event_is_written_with_its_request_and_no_secret() {
+async fn every_event_is_logged_with_its_request_and_without_secrets() {
     let app = TestApp::start().await;
     let settings = Settings::of(&app)
         .but("RUST_LOG", "valet=info,audit=info")

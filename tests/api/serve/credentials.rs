@@ -69,7 +69,7 @@ async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Val
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn temporary_credentials_are_renewed_extended_and_outlived_by_nothing() {
+async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
     // LocalStack accepts any secret, but no session token that it has not issued.
     if !s3_is_local() {
         return;

@@ -5,7 +5,7 @@ use super::Settings;
 use crate::app::{TestApp, unique_png};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shells_aws_settings_do_not_reach_a_store_with_an_endpoint() {
+async fn aws_settings_of_the_shell_do_not_affect_a_store_with_an_endpoint() {
     let app = TestApp::start().await;
     let file = std::env::temp_dir().join(format!("valet-aws-{}", uuid::Uuid::new_v4().simple()));
     let profile = "[default]\nuse_fips_endpoint = true\nuse_dualstack_endpoint = true\nendpoint_url = http://127.0.0.1:9\n\
@@ -44,7 +44,7 @@ async fn the_shells_aws_settings_do_not_reach_a_store_with_an_endpoint() {
 
 /// Without S3_ENDPOINT, an AWS setting that would redirect calls but not URLs stops the start.
 #[tokio::test]
-async fn an_endpoint_that_urls_would_not_be_signed_for_stops_the_start() {
+async fn aws_endpoint_setting_that_urls_would_ignore_stops_the_start() {
     let app = TestApp::start().await;
     let settings = Settings::of(&app).without("S3_ENDPOINT").but("AWS_REGION", "us-east-1");
     for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
@@ -55,7 +55,7 @@ async fn an_endpoint_that_urls_would_not_be_signed_for_stops_the_start() {
 
 /// Both the log and the message at the start name the underlying cause.
 #[tokio::test]
-async fn a_store_that_cannot_be_reached_is_told_with_its_cause() {
+async fn unreachable_store_is_reported_with_its_cause() {
     let app = TestApp::start().await;
     let refusal = Settings::of(&app).but("S3_ENDPOINT", "http://127.0.0.1:9").refusal().await;
     assert!(refusal.contains("S3 cannot be reached") && refusal.to_lowercase().contains("refused"), "{refusal}");

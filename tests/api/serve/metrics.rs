@@ -57,7 +57,7 @@ async fn exercise(client: &mut Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn o5_requests_calls_states_and_queues_are_counted_on_an_address_of_its_own() {
+async fn o5_requests_calls_states_and_queues_are_counted_on_the_admin_address() {
     let app = TestApp::start().await;
     let (process, mut client, admin) = measured(Settings::of(&app)).await;
     exercise(&mut client).await;
@@ -123,7 +123,7 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_an_address_of_its_ow
 
 /// The driver reports no event for a wait that a deadline ended.
 #[tokio::test(flavor = "multi_thread")]
-async fn who_waits_for_a_connection_is_counted_until_the_wait_ends_however_it_ends() {
+async fn waits_for_a_connection_are_counted_until_they_end() {
     let app = TestApp::start().await;
     let folder = std::env::temp_dir().join(format!("valet-pool-{}", uuid::Uuid::new_v4().simple()));
     let mongod = Mongod::start(MongodOptions::new(&folder)).await.unwrap();
@@ -185,7 +185,7 @@ fn expressions_of_dashboard(part: &Value, found: &mut Vec<String>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn o6_the_dashboard_and_the_alerts_ask_for_metrics_that_exist() {
+async fn o6_dashboard_and_alerts_use_existing_metrics() {
     let app = TestApp::start().await;
     let (_process, mut client, admin) = measured(Settings::of(&app)).await;
     exercise(&mut client).await;

@@ -148,7 +148,7 @@ async fn o1_no_secret_is_logged_at_any_level() {
 
 /// Tokens of an identity provider, valid and invalid, and credentials of a role.
 #[tokio::test]
-async fn o1_nor_what_others_gave_out() {
+async fn o1_credentials_of_other_services_are_not_logged() {
     let app = TestApp::start().await;
     let (key, other) = (Key::ec(), Key::ec());
     let provider = Provider::start(&[("kid", &key)]).await;
@@ -178,7 +178,7 @@ async fn o1_nor_what_others_gave_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn o1_nor_when_things_fail() {
+async fn o1_failures_log_no_secrets() {
     let app = TestApp::start().await;
     let (database, store) = (Hole::before_mongodb(&app).await, Hole::before_s3(&app).await);
     let settings = Settings::of(&app).but("MONGODB_URI", &database.uri(&app)).but("S3_ENDPOINT", &store.endpoint());

@@ -17,7 +17,7 @@ async fn connect(base: &str, text: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn an_idle_server_stops_at_once() {
+async fn idle_server_stops_at_once() {
     let app = TestApp::start().await;
     for signal in ["-TERM", "-INT"] {
         let (process, client) = Settings::of(&app).listening().await;
@@ -31,7 +31,7 @@ async fn an_idle_server_stops_at_once() {
 
 /// An incomplete request head, or none at all, does not delay the stop.
 #[tokio::test]
-async fn who_has_not_asked_yet_is_not_waited_for() {
+async fn stop_does_not_wait_for_incomplete_requests() {
     let app = TestApp::start().await;
     let (process, client) = Settings::of(&app).listening().await;
     let half = "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ";
@@ -51,7 +51,7 @@ async fn who_has_not_asked_yet_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_is_finished_and_nobody_is_waited_for_past_the_deadline() {
+async fn stop_finishes_requests_in_progress_until_the_deadline() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (process, client) = Settings::of(&app).listening().await;

@@ -15,7 +15,7 @@ fn lines(process: &Process, id: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_line_of_a_request_says_its_trace_and_an_invalid_caller_begins_none() {
+async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_are_ignored() {
     let app = TestApp::start().await;
     // At any log level, because the span around a request always exists.
     let (process, client) = Settings::of(&app).but("RUST_LOG", "valet=info").listening().await;
@@ -52,7 +52,7 @@ async fn every_line_of_a_request_says_its_trace_and_an_invalid_caller_begins_non
 }
 
 #[tokio::test]
-async fn lines_for_people_say_it_too() {
+async fn text_log_lines_have_the_ids_too() {
     let app = TestApp::start().await;
     let (process, client) = {
         let settings = Settings::of(&app).but("LOG_FORMAT", "text");

@@ -37,7 +37,7 @@ async fn db_age_earlier(app: &TestApp, id: &str, ago: Duration) {
 }
 
 #[tokio::test]
-async fn t7_a_lost_answer_is_given_again_while_its_token_is_unused() {
+async fn t7_lost_answer_is_repeated_while_its_token_is_unused() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
@@ -51,7 +51,7 @@ async fn t7_a_lost_answer_is_given_again_while_its_token_is_unused() {
 }
 
 #[tokio::test]
-async fn a_copy_whose_child_was_used_is_refused_in_time_and_ends_the_session_after() {
+async fn spent_token_whose_child_was_used_is_refused_and_after_the_grace_period_ends_the_session() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
@@ -72,7 +72,7 @@ async fn a_copy_whose_child_was_used_is_refused_in_time_and_ends_the_session_aft
 }
 
 #[tokio::test]
-async fn more_exchanges_than_are_remembered_end_nothing_within_the_time() {
+async fn more_exchanges_than_are_recorded_end_no_session_within_the_grace_period() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let mut living = first.clone();
@@ -90,7 +90,7 @@ async fn more_exchanges_than_are_remembered_end_nothing_within_the_time() {
 
 /// The record of exchanges does not grow: a token that is no longer in it was spent long ago.
 #[tokio::test]
-async fn a_token_spent_long_ago_is_known_by_its_tag() {
+async fn token_spent_long_ago_is_recognised_by_its_tag() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let mut living = first.clone();
@@ -126,7 +126,7 @@ fn forged(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn another_user_agent_gets_no_grace() {
+async fn another_user_agent_gets_no_grace_period() {
     let app = TestApp::start().await;
     let (ada, mut token) = signed_in_as(&app, "Valet-iOS/1.0").await;
     // A later attacker gets no token and ends no session.
@@ -158,7 +158,7 @@ async fn another_user_agent_gets_no_grace() {
 
 /// Records and tokens of the previous version: without a token key, a User-Agent, and a password version.
 #[tokio::test]
-async fn sessions_of_before_go_on_and_their_tokens_are_believed_by_what_is_known_of_them() {
+async fn sessions_of_the_previous_version_continue_with_their_tokens() {
     let app = TestApp::start().await;
     let of_before = async || {
         let (ada, token) = signed_in(&app).await;
@@ -182,7 +182,7 @@ async fn sessions_of_before_go_on_and_their_tokens_are_believed_by_what_is_known
 
 /// Each repeated answer is in the audit log with both networks; a different network does not prevent it.
 #[tokio::test]
-async fn a_repeated_answer_is_audited_with_both_networks() {
+async fn repeated_answer_is_audited_with_both_networks() {
     let app = TestApp::start().await;
     let (process, client): (Process, Client) = Settings::of(&app).but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
     let (ada, token) = signed_in(&app).await;

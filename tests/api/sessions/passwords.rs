@@ -10,7 +10,7 @@ fn body(current: &str, new: &str) -> serde_json::Value {
 
 /// Records of ended sessions are restored, as if their deletion had failed: the sessions stay ended.
 #[tokio::test]
-async fn a10_what_ends_sessions_is_the_password_not_the_deletion_of_their_records() {
+async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records() {
     let app = TestApp::start().await;
     let (ada, own_token) = signed_in(&app).await;
     let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
@@ -49,7 +49,7 @@ async fn a10_what_ends_sessions_is_the_password_not_the_deletion_of_their_record
 }
 
 #[tokio::test]
-async fn a_repeated_change_of_the_password_is_answered_as_the_first() {
+async fn repeated_password_change_is_answered_like_the_first() {
     let app = TestApp::start().await;
     let (ada, _) = signed_in(&app).await;
     let change = body(PASSWORD, OTHER_PASSWORD);
@@ -71,7 +71,7 @@ async fn a_repeated_change_of_the_password_is_answered_as_the_first() {
 
 /// A guess in the form of a repeat is counted like one at login.
 #[tokio::test]
-async fn a_repeat_is_no_way_around_the_count_of_wrong_passwords() {
+async fn repeat_counts_as_a_password_attempt() {
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::Limits::default();
         config.limits.login_failures = valet::config::Rate::new(6, 600);
@@ -91,7 +91,7 @@ async fn a_repeat_is_no_way_around_the_count_of_wrong_passwords() {
 
 /// Two concurrent changes, as from a client that stopped waiting.
 #[tokio::test]
-async fn twins_of_one_change_both_succeed() {
+async fn concurrent_equal_password_changes_both_succeed() {
     let app = TestApp::start().await;
     for _ in 0..3 {
         let (ada, _) = signed_in(&app).await;
@@ -103,7 +103,7 @@ async fn twins_of_one_change_both_succeed() {
 
 /// A login with the old password during the change leaves no active session, whichever is first.
 #[tokio::test]
-async fn a10_no_session_of_the_old_password_survives_the_change() {
+async fn a10_login_with_the_old_password_during_the_change_leaves_no_session() {
     let app = TestApp::start().await;
     for _ in 0..5 {
         let (ada, token) = signed_in(&app).await;
@@ -124,7 +124,7 @@ async fn a10_no_session_of_the_old_password_survives_the_change() {
 
 /// The clean-up after a change does not remove a session that began with the new password.
 #[tokio::test]
-async fn a_session_of_the_new_password_outlives_the_cleaning_up() {
+async fn session_of_the_new_password_survives_the_clean_up() {
     let app = TestApp::start().await;
     let (ada, _) = signed_in(&app).await;
     assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
@@ -137,7 +137,7 @@ async fn a_session_of_the_new_password_outlives_the_cleaning_up() {
 
 /// Beyond the limit the least recently used sessions are removed, however old the others are.
 #[tokio::test]
-async fn an_account_has_at_most_a_thousand_sessions() {
+async fn account_has_at_most_a_thousand_sessions() {
     let app = TestApp::start().await;
     let (ada, token) = signed_in(&app).await;
     let pattern = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();

@@ -8,7 +8,7 @@ use crate::relay::{forward, listen};
 
 /// Puts records with every kind of damage in every field at the head of the queue.
 #[tokio::test]
-async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
+async fn unreadable_records_are_counted_and_postponed_without_blocking_others() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let model = ada.issue("a.png", "image/png", &unique_png()).await;
@@ -60,7 +60,7 @@ async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
 
 /// Five thousand records are due, and one owner has all but three.
 #[tokio::test]
-async fn an_owner_of_many_does_not_keep_an_owner_of_few_waiting() {
+async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let model = eve.issue("a.png", "image/png", &unique_png()).await;
@@ -103,7 +103,7 @@ async fn an_owner_of_many_does_not_keep_an_owner_of_few_waiting() {
 
 /// A sweeper whose clock is an hour behind still claims until later than the present.
 #[tokio::test]
-async fn a_claim_begins_when_it_is_made() {
+async fn claim_lasts_a_lease_from_the_moment_it_is_made() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
@@ -120,7 +120,7 @@ async fn a_claim_begins_when_it_is_made() {
 
 /// Files at the head of the queue for which the store never answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_calls_hold_up_no_other_image() {
+async fn hanging_calls_do_not_delay_other_images() {
     if !crate::app::s3_is_local() {
         return;
     }
@@ -155,7 +155,7 @@ async fn dead_calls_hold_up_no_other_image() {
 
 /// Images for which a living store only returns errors are counted, retried less and less often, and reported as stuck.
 #[tokio::test]
-async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
+async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut failing = Vec::new();
@@ -195,7 +195,7 @@ async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
 /// A server's own sweeper: while hundreds of one owner's images wait for hanging calls, another owner's image that becomes due is
 /// handled without waiting.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_whose_calls_hang_keeps_no_other_waiting() {
+async fn hanging_calls_of_one_owner_do_not_delay_others() {
     if !crate::app::s3_is_local() {
         return;
     }

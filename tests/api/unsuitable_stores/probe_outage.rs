@@ -73,7 +73,7 @@ async fn declared_and_undeclared(caller: &Caller<'_>) -> [super::Answer; 3] {
 }
 
 #[tokio::test]
-async fn trouble_while_a_store_is_tried_out_is_no_answer() {
+async fn failure_during_the_probe_is_an_outage() {
     if !s3_is_local() {
         return;
     }
@@ -106,7 +106,7 @@ async fn trouble_while_a_store_is_tried_out_is_no_answer() {
 
 /// Uploads that do not need the failing calls continue.
 #[tokio::test]
-async fn trouble_with_parts_stops_what_has_no_digest() {
+async fn failure_of_part_probes_stops_only_uploads_without_a_digest() {
     if !s3_is_local() {
         return;
     }

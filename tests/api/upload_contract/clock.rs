@@ -26,7 +26,7 @@ async fn beside_with_clock(app: &TestApp, shift: i64) -> TestApp {
 }
 
 #[tokio::test]
-async fn d8_the_sweeper_goes_by_the_databases_clock() {
+async fn d8_sweeper_uses_the_clock_of_the_database() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;

@@ -64,7 +64,7 @@ impl Drop for Folder {
 
 /// The database is killed at each acknowledgement: after a restart it has everything that was acknowledged.
 #[tokio::test(flavor = "multi_thread")]
-async fn c7_f1_what_was_acknowledged_outlives_the_database() {
+async fn c7_f1_acknowledged_writes_survive_a_killed_database() {
     let folder = Folder(std::env::temp_dir().join(format!("valet-c7-{}", uuid::Uuid::new_v4().simple())));
     let options = || MongodOptions::new(folder.0.join("mongodb"));
     let mut mongod = Mongod::start(options()).await.unwrap();

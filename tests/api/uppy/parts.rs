@@ -76,7 +76,7 @@ impl<'a> Caller<'a> {
 }
 
 #[tokio::test]
-async fn parts_of_any_cut_are_confirmed_when_they_are_complete() {
+async fn parts_of_any_size_are_confirmed_when_complete() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -111,7 +111,7 @@ async fn parts_of_any_cut_are_confirmed_when_they_are_complete() {
 }
 
 #[tokio::test]
-async fn it_goes_on_after_a_lost_connection() {
+async fn upload_continues_after_a_lost_connection() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (upload, bytes) = (ada.open_for_uppy(json!({})).await, file());
@@ -149,7 +149,7 @@ async fn it_goes_on_after_a_lost_connection() {
 
 /// The server died after S3 had completed the upload: the next request finds the image.
 #[tokio::test]
-async fn a_completion_whose_server_died_is_finished() {
+async fn completion_of_a_dead_server_is_finished() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for asks in [true, false] {
@@ -174,7 +174,7 @@ async fn a_completion_whose_server_died_is_finished() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_given_up_costs_nothing() {
+async fn abandoned_upload_releases_its_reservation() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (upload, bytes) = (ada.open_for_uppy(json!({})).await, file());
@@ -207,7 +207,7 @@ async fn an_upload_that_is_given_up_costs_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_or_too_large_is_refused_at_the_end() {
+async fn invalid_or_too_large_file_is_refused_at_the_end() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (metadata, bytes, code) in [
@@ -231,7 +231,7 @@ async fn what_is_no_image_or_too_large_is_refused_at_the_end() {
 
 /// The refusals name the members of Uppy's own request.
 #[tokio::test]
-async fn a_file_that_cannot_be_stored_opens_no_upload() {
+async fn invalid_file_opens_no_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let token = ada.uppy().await;
@@ -251,7 +251,7 @@ async fn a_file_that_cannot_be_stored_opens_no_upload() {
 
 /// S3 assembles only parts of at least 5 MiB, except for the last one.
 #[tokio::test]
-async fn parts_below_the_least_size_are_refused() {
+async fn parts_below_the_minimum_size_are_refused() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let upload = ada.open_for_uppy(json!({ "size": 2000 })).await;
@@ -260,7 +260,7 @@ async fn parts_below_the_least_size_are_refused() {
 }
 
 #[tokio::test]
-async fn c1_another_users_upload_is_as_none() {
+async fn c1_another_users_upload_is_answered_like_an_unknown_one() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let hers = ada.open_for_uppy(json!({})).await;
@@ -288,7 +288,7 @@ async fn c1_another_users_upload_is_as_none() {
 }
 
 #[tokio::test]
-async fn numbers_are_those_that_s3_has() {
+async fn part_numbers_are_those_of_s3() {
     let app = TestApp::start().await;
     let upload = app.user().await.open_for_uppy(json!({})).await;
     for (number, problem) in [
@@ -319,7 +319,7 @@ async fn numbers_are_those_that_s3_has() {
 }
 
 #[tokio::test]
-async fn ten_thousand_parts_fit_in_a_completion() {
+async fn ten_thousand_parts_fit_into_a_completion() {
     let app = TestApp::start().await;
     let upload = app.user().await.open_for_uppy(json!({})).await;
     let part = |number: usize| json!({ "PartNumber": number, "ETag": format!("\"{}\"", "0".repeat(32)) });

@@ -51,7 +51,7 @@ impl Caller<'_> {
 }
 
 #[tokio::test]
-async fn a_file_gets_a_form() {
+async fn single_put_request_gets_a_form() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     // The request of Uppy 6.3.
@@ -74,7 +74,7 @@ async fn a_file_gets_a_form() {
 }
 
 #[tokio::test]
-async fn an_upload_in_parts_ends_as_an_image_that_no_url_reaches() {
+async fn multipart_upload_becomes_an_image_that_no_url_can_change() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (opening, key, upload_id) = ada.open_at_s3().await;
@@ -104,7 +104,7 @@ async fn an_upload_in_parts_ends_as_an_image_that_no_url_reaches() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_given_up_costs_nothing() {
+async fn abandoned_upload_releases_its_reservation() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (_, key, upload_id) = ada.open_at_s3().await;
@@ -120,7 +120,7 @@ async fn an_upload_that_is_given_up_costs_nothing() {
 }
 
 #[tokio::test]
-async fn c1_another_users_upload_is_as_none() {
+async fn c1_another_users_upload_is_answered_like_an_unknown_one() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let (_, key, upload_id) = ada.open_at_s3().await;
@@ -155,7 +155,7 @@ async fn c1_another_users_upload_is_as_none() {
 }
 
 #[tokio::test]
-async fn what_is_no_call_of_an_upload_is_refused() {
+async fn requests_outside_an_upload_are_not_signed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (body, status, code) in [
@@ -185,7 +185,7 @@ async fn what_is_no_call_of_an_upload_is_refused() {
 
 /// An upload id that S3 did not issue is not signed or stored: aborting it would not abort the real upload.
 #[tokio::test]
-async fn an_upload_that_s3_does_not_know_is_none() {
+async fn upload_unknown_to_s3_is_not_found() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let signed = ada.presign(json!({ "method": "POST", "key": "a.png" })).await;
@@ -215,7 +215,7 @@ async fn an_upload_that_s3_does_not_know_is_none() {
 
 /// Each use of the URL that opens an upload opens another one: their parts are summed, and a delete removes all of them.
 #[tokio::test]
-async fn the_parts_of_every_upload_of_a_key_are_summed_and_removed() {
+async fn parts_of_every_upload_of_a_key_are_summed_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let open = ada.presign(json!({ "method": "POST", "key": "a.png", "size": 10 << 20 })).await;
@@ -242,7 +242,7 @@ async fn the_parts_of_every_upload_of_a_key_are_summed_and_removed() {
 
 /// More than one page of the listing, and more than are aborted in one sweep.
 #[tokio::test]
-async fn thousands_of_uploads_of_one_key_go() {
+async fn thousands_of_uploads_of_one_key_are_removed() {
     if !s3_is_local() {
         return;
     }

@@ -15,7 +15,7 @@ async fn ask(app: &TestApp, token: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn it_opens_uppys_calls_and_nothing_else() {
+async fn token_authorizes_only_uppys_calls() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let token = ada.uppy().await;
@@ -38,7 +38,7 @@ async fn it_opens_uppys_calls_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn it_ends_by_itself() {
+async fn token_expires() {
     let app = TestApp::start_with(|config| config.tokens.access_ttl = Duration::from_secs(2)).await;
     let ada = app.user().await;
     let session = ada.act("/api/uppy/session").await;
@@ -52,7 +52,7 @@ async fn it_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn it_ends_with_its_session_its_password_and_its_account() {
+async fn token_ends_with_its_session_password_and_account() {
     let app = TestApp::start().await;
     let beside = TestApp::beside(&app, |_| {}).await;
     let ada = app.user().await;
@@ -86,7 +86,7 @@ async fn it_ends_with_its_session_its_password_and_its_account() {
 }
 
 #[tokio::test]
-async fn what_opens_uploads_is_throttled_as_uploads_are() {
+async fn uppy_calls_that_open_uploads_share_the_upload_limit() {
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::Limits::default();
         config.limits.upload = Rate::new(3, 3600);
@@ -111,7 +111,7 @@ async fn what_opens_uploads_is_throttled_as_uploads_are() {
 
 /// Covers Uppy's calls from pages of other origins: forms need no preflight, and credentials are not allowed.
 #[tokio::test]
-async fn a_page_of_another_origin_reads_the_answers() {
+async fn page_of_another_origin_can_read_the_answers() {
     let app = TestApp::start().await;
     let path = format!("/uppy/{}/s3/params?{QUERY}", app.user().await.uppy().await);
     for (origin, allowed) in [("https://app.example", true), ("https://evil.example", false)] {
@@ -131,7 +131,7 @@ async fn a_page_of_another_origin_reads_the_answers() {
 }
 
 #[tokio::test]
-async fn it_is_not_logged_in_any_spelling() {
+async fn token_is_not_logged_in_any_spelling() {
     let app = TestApp::start().await;
     let settings = crate::serve::Settings::of(&app).but("RUST_LOG", "trace");
     let (process, mut client): (Process, Client) = settings.listening().await;
