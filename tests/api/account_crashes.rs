@@ -152,7 +152,7 @@ impl<'a> Scene<'a> {
             "change_password" => (Some(json!({ "currentPassword": PASSWORD, "newPassword": NEW_PASSWORD })), true, 204),
             "delete_account" => (Some(json!({ "password": PASSWORD })), true, 204),
             "end_session" => (None, true, 204),
-            _ => panic!("{operation} has no scenario: say here what it is asked, and in `judge` what must hold after a crash"),
+            _ => panic!("{operation} has no scenario: add its request here, and the expected state after a crash to `judge`"),
         };
         let token = self.own.caller.token.clone().filter(|_| is_signed);
         Call { method: method.clone(), path: path.replace("{id}", &self.other.id), body, token, status }
@@ -193,8 +193,8 @@ impl<'a> Scene<'a> {
         let happened = session().await[0].get_i64("generation").unwrap() == 1;
         let again = call.repeat(self.app).await;
         assert_eq!(again.status, 200, "{again:?}");
-        assert_eq!(session().await[0].get_i64("generation").unwrap(), 1, "one exchange, however often it is asked for");
-        SignIn::of(self.app, &self.email, &again).assert_alive("what the repeat gave").await;
+        assert_eq!(session().await[0].get_i64("generation").unwrap(), 1, "a single exchange despite the repeat");
+        SignIn::of(self.app, &self.email, &again).assert_alive("tokens of the repeated answer").await;
         self.other.assert_alive("another session").await;
         happened
     }
@@ -216,7 +216,7 @@ impl<'a> Scene<'a> {
         assert_eq!(holds(PASSWORD).await, !happened, "one password holds");
         // A client may never repeat the call, so check before the repeat.
         if happened {
-            self.other.assert_ended("a changed password has ended the others").await;
+            self.other.assert_ended("the password change ended the other sessions").await;
         } else {
             assert!(self.other.is_alive().await, "nothing has happened");
         }
@@ -225,7 +225,7 @@ impl<'a> Scene<'a> {
         assert_eq!(again.status, 204, "happened: {happened}; {again:?}");
         assert!(holds(NEW_PASSWORD).await && !holds(PASSWORD).await);
         self.other.assert_ended("after the repeat").await;
-        self.own.assert_alive("the session that asked").await;
+        self.own.assert_alive("the calling session").await;
         happened
     }
 
@@ -243,13 +243,13 @@ impl<'a> Scene<'a> {
         }
         let body = json!({ "email": self.email, "password": PASSWORD });
         assert_eq!(post(self.app, "/api/auth/signup", body).await.status, 201, "the address is free");
-        nothing_is_left(self.app, &self.user).await;
+        assert_nothing_is_left(self.app, &self.user).await;
         happened
     }
 }
 
 /// Sweeps until nothing of a deleted account is left.
-async fn nothing_is_left(app: &TestApp, user: &str) {
+async fn assert_nothing_is_left(app: &TestApp, user: &str) {
     // The lease of a server that was killed during its first sweep has ended by then.
     let later = OffsetDateTime::now_utc() + Duration::from_secs(180);
     for _ in 0..100 {
@@ -271,14 +271,14 @@ struct Deaths {
 
 /// Makes a call on a server that is killed after 1, 2, 3 … calls to MongoDB and S3, until it is answered, and judges each crash.
 /// `scene` creates the call and its subject, with the server at hand that will be killed.
-async fn at_every_call<S>(
+async fn kill_at_every_call<S>(
     (settings, fuse): (&Settings, &Fuse),
     scene: impl AsyncFn(&Client) -> (S, Call),
     judge: impl AsyncFn(&S, &Call) -> bool,
 ) -> Deaths {
     let (mut deaths, mut busy, mut last) = (Deaths::default(), 0, 1);
     loop {
-        let (process, client) = settings.listening().await;
+        let (process, client) = settings.start_listening().await;
         let (scene, call) = scene(&client).await;
         fuse.set(last);
         let answer = call.send(&client.http, &client.base).await;
@@ -318,19 +318,19 @@ async fn f13_killed_at_every_call_of_every_operation_of_accounts_and_sessions() 
     let killed = stream::iter(all).map(async |operation| {
         let name = operation.described["operationId"].as_str().unwrap().to_owned();
         let fuse = Fuse::new();
-        let settings = fuse.settings(app).but("RATE_LIMIT", "off");
+        let settings = fuse.settings(app).with("RATE_LIMIT", "off");
         let make = async |_: &Client| {
             let scene = Scene::new(app).await;
             let call = scene.call(&name, &operation.method, &operation.path);
             (scene, call)
         };
         let judge = async |scene: &Scene<'_>, call: &Call| scene.judge(&name, call).await;
-        let deaths = at_every_call((&settings, &fuse), make, judge).await;
+        let deaths = kill_at_every_call((&settings, &fuse), make, judge).await;
         (name, deaths)
     });
     let deaths: BTreeMap<_, _> = killed.buffer_unordered(2).collect().await;
     for (name, deaths) in &deaths {
-        assert!(deaths.before + deaths.after >= 2, "{name}: was anything counted? {deaths:?}");
+        assert!(deaths.before + deaths.after >= 2, "{name}: the failpoint was never reached: {deaths:?}");
     }
     // Each operation that changes something was interrupted both before and after the change; the first call of a sign-up is
     // already the change.

@@ -246,7 +246,8 @@ async fn late_bytes_are_removed_with_their_tombstone() {
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(keys_of(&app, &ada.id).await.len(), 1);
     let users = app.db.collection::<Document>("users");
-    let record = users.find_one(doc! { "_id": &ada.id }).await.unwrap().expect("the account is not gone before its bytes are");
+    let record =
+        users.find_one(doc! { "_id": &ada.id }).await.unwrap().expect("the account record stays until its bytes are deleted");
     assert!(record.contains_key("deletedAt") && !record.contains_key("email"), "{record}");
     sweep_all(&app, later()).await;
     assert_forgotten(&app, &ada.id).await;

@@ -20,6 +20,7 @@ use super::servers::{s3_client, servers};
 pub use super::{
     files::{declared, fixture, sha256},
     servers::{JWT_SECRET, finalize, s3_is_local},
+    store_rules::skip_unless_local_s3,
 };
 
 /// A password that sign-up accepts.
@@ -53,15 +54,15 @@ impl TestApp {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let (database, bucket) = (format!("t-{name}"), format!("t-{name}"));
         s3_client(&servers().s3_endpoint, &servers().keys).create_bucket().bucket(&bucket).send().await.unwrap();
-        Self::on(&database, &bucket, change).await
+        Self::start_on(&database, &bucket, change).await
     }
 
     /// Starts a second server, or a restarted one, on the same database and bucket.
     pub async fn beside(other: &Self, change: impl FnOnce(&mut Config)) -> Self {
-        Self::on(&other.config.mongo.database, &other.config.s3.bucket, change).await
+        Self::start_on(&other.config.mongo.database, &other.config.s3.bucket, change).await
     }
 
-    async fn on(database: &str, bucket: &str, change: impl FnOnce(&mut Config)) -> Self {
+    async fn start_on(database: &str, bucket: &str, change: impl FnOnce(&mut Config)) -> Self {
         let servers = servers();
         let mut config = Config::read(&|name| {
             let value = match name {
@@ -200,7 +201,7 @@ impl<'a> Caller<'a> {
     }
 
     /// Sends a POST without a body.
-    pub async fn act(&self, path: &str) -> Answer {
+    pub async fn post_empty(&self, path: &str) -> Answer {
         self.send(Method::POST, path, |request| request).await
     }
 
@@ -256,7 +257,7 @@ impl<'a> Caller<'a> {
     }
 
     pub async fn confirm(&self, id: &str) -> Answer {
-        self.act(&format!("/api/images/{id}/confirm")).await
+        self.post_empty(&format!("/api/images/{id}/confirm")).await
     }
 }
 

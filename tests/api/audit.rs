@@ -13,7 +13,7 @@ use valet::domain::sweeper::Swept;
 
 use super::{
     app::{TestApp, sha256},
-    counts::{Counts, unsettled},
+    counts::{Counts, inconsistency},
 };
 
 /// Time after every upload of the default settings, every URL and every grace period.
@@ -64,11 +64,11 @@ impl TestApp {
         let text = |document: &Document, field: &str| document.get_str(field).unwrap().to_owned();
         for user in &users {
             let of_user = images.iter().filter(|image| image.get("user") == user.get("_id"));
-            let told = Counts::of_user(user).unwrap_or_else(|| panic!("the counters cannot be read: {user}"));
-            assert_eq!(told, Counts::of_images(of_user), "bytes, images and open uploads of {user}");
+            let recorded = Counts::of_user(user).unwrap_or_else(|| panic!("the counters cannot be read: {user}"));
+            assert_eq!(recorded, Counts::of_images(of_user), "bytes, images and open uploads of {user}");
         }
         for image in &images {
-            assert_eq!(unsettled(image), None);
+            assert_eq!(inconsistency(image), None);
             let (state, key) = (text(image, "state"), text(image, "key"));
             let object = objects.remove(&key);
             let strays: Vec<_> =
@@ -85,39 +85,39 @@ impl TestApp {
                     assert_eq!(head.content_type(), image.get_str("contentType").ok(), "{image}");
                     assert_eq!(head.e_tag(), image.get_str("etag").ok(), "{image}");
                     if let Ok(digest) = image.get_str("sha256") {
-                        let told = head.checksum_sha256().map(str::to_owned);
-                        let told = match told {
-                            Some(told) => told,
+                        let checksum = head.checksum_sha256().map(str::to_owned);
+                        let checksum = match checksum {
+                            Some(checksum) => checksum,
                             // A store without checksums.
                             None => {
                                 let read = self.s3.get_object().bucket(&self.config.s3.bucket).key(&key).send().await.unwrap();
                                 sha256(&read.body.collect().await.unwrap().into_bytes())
                             }
                         };
-                        assert_eq!(told, digest, "{image}");
+                        assert_eq!(checksum, digest, "{image}");
                     }
-                    assert_eq!(image.contains_key("due"), !strays.is_empty(), "what lies beside it is cleared: {image}");
+                    assert_eq!(image.contains_key("due"), !strays.is_empty(), "leftover objects are removed: {image}");
                     assert!(image.get_bool("live").unwrap(), "{image}");
                 }
                 "pending" => assert!(image.contains_key("due") && image.get_bool("live").unwrap(), "{image}"),
                 "gone" => {
-                    assert_eq!(object, None, "an object that no document owns: {image}");
+                    assert_eq!(object, None, "an object without a live document: {image}");
                     assert!(!image.contains_key("due") && !image.contains_key("live") && image.contains_key("goneAt"), "{image}");
                 }
                 "deleting" | "rejected" | "expired" => {
-                    assert!(image.contains_key("due") && !image.contains_key("live"), "nobody will end it: {image}");
+                    assert!(image.contains_key("due") && !image.contains_key("live"), "not queued for the sweeper: {image}");
                 }
-                _ => panic!("no such state: {image}"),
+                _ => panic!("unknown state: {image}"),
             }
         }
         // A killed probe of the store leaves objects under `check/`; the bucket's id is under `valet/`.
         objects.retain(|key, _| !["check/", "valet/"].iter().any(|own| key.starts_with(own)));
-        assert_eq!(objects, BTreeMap::new(), "objects that no document names");
+        assert_eq!(objects, BTreeMap::new(), "objects without a document");
         let open = self.s3.list_multipart_uploads().bucket(&self.config.s3.bucket).send().await.unwrap();
         for upload in open.uploads().iter().filter(|upload| !upload.key().is_some_and(|key| key.starts_with("check/"))) {
             let owner = images.iter().find(|image| Some(text(image, "key").as_str()) == upload.key());
             let is_owned = owner.is_some_and(|image| !matches!(text(image, "state").as_str(), "gone" | "ready"));
-            assert!(is_owned, "an upload that S3 holds open for nobody: {upload:?}, {owner:?}");
+            assert!(is_owned, "an open multipart upload without a live document: {upload:?}, {owner:?}");
         }
     }
 }

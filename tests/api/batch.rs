@@ -86,7 +86,7 @@ async fn bad_item_does_not_affect_the_others() {
     .await;
     let ok = |status: u64| matches!(status, 200 | 201);
     let got = statuses(&answer);
-    assert!(ok(got[0]) && ok(got[2]) && got[0] != got[2], "twins in one batch are one upload: {got:?}");
+    assert!(ok(got[0]) && ok(got[2]) && got[0] != got[2], "equal items in one batch are one upload: {got:?}");
     assert_eq!(answer.json["results"][0]["ticket"]["id"], answer.json["results"][2]["ticket"]["id"]);
     assert_eq!((got[1], got[6]), (422, 422));
     let problem = &answer.json["results"][6]["problem"];
@@ -101,7 +101,7 @@ async fn bad_item_does_not_affect_the_others() {
         codes == ["ok", "idempotency_key_reused", "ok"] || codes == ["idempotency_key_reused", "ok", "idempotency_key_reused"],
         "{codes:?}"
     );
-    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 2, "nothing is held for what failed");
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 2, "failed items reserve nothing");
 
     let mine = ada.upload("m.png", "image/png", &unique_png()).await["id"].clone();
     let theirs = bob.upload("t.png", "image/png", &unique_png()).await["id"].clone();

@@ -152,7 +152,7 @@ async fn only_a_plausible_pair_is_accepted() {
         let checked = pair_answer(&app).await;
         let verified = app.app.valet.verify_pair().await;
         let agree = matches!((&checked, &verified), (Answer::No(_), Err(_)) | (Answer::Yes(_) | Answer::Skipped(_), Ok(_)));
-        assert!(agree, "the doctor says {checked:?} of {verified:?}");
+        assert!(agree, "valet check reports {checked:?} for {verified:?}");
         let was = match &verified {
             Ok(_) => Then::Tied,
             Err(PairError::Differ { .. }) => Then::Differ,
@@ -189,7 +189,7 @@ async fn valet(app: &TestApp, database: &str, arguments: &[&str]) -> (bool, Stri
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let done = tokio::time::timeout(std::time::Duration::from_secs(60), child).await.expect("it refuses and ends").unwrap();
+    let done = tokio::time::timeout(std::time::Duration::from_secs(60), child).await.expect("it refuses and exits").unwrap();
     (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr))
 }
 
@@ -222,7 +222,7 @@ async fn every_command_refuses_the_bucket_of_another_deployment() {
     let (success, output) = valet(&app, &other, &["join", "--yes"]).await;
     assert!(success, "{output}");
     assert!(valet(&app, &other, &["recount"]).await.0);
-    assert!(matches!(app.app.valet.verify_pair().await, Err(PairError::Differ { .. })), "the former owner is refused now");
+    assert!(matches!(app.app.valet.verify_pair().await, Err(PairError::Differ { .. })), "the previous owner is refused now");
     // The orphan scan is the next safeguard.
     let (success, output) = valet(&app, &other, &["sweep", "--orphans", "--before", "2126-01-01T00:00:00Z"]).await;
     assert!(!success && output.contains("must lie in the past"), "{output}");

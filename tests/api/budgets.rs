@@ -19,7 +19,7 @@ const ONCE: Rate = Rate::new(1, 24 * 60 * 60);
 const OFTEN: Rate = Rate::new(1_000_000, 1);
 
 /// Returns limits that are all wide except for this one.
-fn only(name: &str) -> Limits {
+fn limits_with_only(name: &str) -> Limits {
     let rate = |of: &str| if of == name { ONCE } else { OFTEN };
     Limits {
         on: true,
@@ -95,12 +95,12 @@ async fn prepare(caller: &Caller<'_>, operation: &mut Operation, body: &mut Opti
 }
 
 /// Operations that end sessions: beyond the user's limit, each session has ten calls of its own per minute.
-const ENDING: [&str; 4] = ["list_sessions", "end_session", "change_password", "delete_account"];
+const ENDS_SESSIONS: [&str; 4] = ["list_sessions", "end_session", "change_password", "delete_account"];
 
 /// Sends requests as a new user from a separate network, up to the limit and one more.
-async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize) -> Answer {
+async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: usize) -> Answer {
     let mut caller = app.anonymous();
-    let times = if limit == "calls" && ENDING.contains(&operation.id.as_str()) { 12 } else { 2 };
+    let times = if limit == "calls" && ENDS_SESSIONS.contains(&operation.id.as_str()) { 12 } else { 2 };
     let mut operation = operation.clone();
     let is_by_path = operation.path.contains("{token}");
     if operation.is_signed || is_by_path || operation.id == "log_in" {
@@ -109,7 +109,7 @@ async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize)
     caller = caller.from(&format!("10.9.{host}.1"));
     if is_by_path {
         // Made with a call that does not count against the limit under test.
-        let session = caller.act("/api/uppy/session").await;
+        let session = caller.post_empty("/api/uppy/session").await;
         operation.path = operation.path.replace("{token}", session.json["token"].as_str().unwrap());
     }
     let mut body = body(&operation, limit, &caller.email);
@@ -147,7 +147,7 @@ async fn limits_of_users_apply_to_their_network_too() {
         ("s3", Method::POST, "/api/images/confirm", Some(ids)),
     ] {
         let app = TestApp::start_with(|config| {
-            config.limits = only(name);
+            config.limits = limits_with_only(name);
             config.proxies.0.push("127.0.0.1".parse().unwrap());
         })
         .await;
@@ -183,7 +183,7 @@ async fn l3_every_operation_is_refused_by_each_of_its_limits() {
     let all = operations();
     for name in names {
         let app = TestApp::start_with(|config| {
-            config.limits = only(name);
+            config.limits = limits_with_only(name);
             config.proxies.0.push("127.0.0.1".parse().unwrap());
             if name == "s3" {
                 config.uploads.quota_bytes = config.uploads.max_bytes;
@@ -193,10 +193,10 @@ async fn l3_every_operation_is_refused_by_each_of_its_limits() {
         let of_name = OPERATIONS.iter().filter(|(_, budget)| matches!(budget, Budget::By(limits) if limits.contains(&name)));
         for (host, (id, _)) in of_name.enumerate() {
             let operation = all.iter().find(|operation| operation.id == *id).unwrap();
-            let answer = refused(&app, operation, name, host).await;
+            let answer = exceed_limit(&app, operation, name, host).await;
             assert_eq!(answer.problem(), (429, "rate_limited"), "{id} by {name}: {answer:?}");
-            let told = answer.header("ratelimit");
-            assert!(told.starts_with(&format!("\"{name}\";r=0;t=")), "{id} by {name}: {told}");
+            let ratelimit = answer.header("ratelimit");
+            assert!(ratelimit.starts_with(&format!("\"{name}\";r=0;t=")), "{id} by {name}: {ratelimit}");
         }
     }
 }

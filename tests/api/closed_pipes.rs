@@ -32,7 +32,12 @@ async fn commands_end_quietly_when_their_reader_closes_the_pipe() {
     for (_, arguments, stays) in COMMANDS {
         let folder = std::env::temp_dir().join(format!("valet-pipe-{}", uuid::Uuid::new_v4().simple()));
         let mut command = valet();
-        command.args(arguments).envs(Settings::of(&app).0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .envs(Settings::for_app(&app).0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         if arguments[0] == "dev" {
             command.args(["--data-dir", folder.to_str().unwrap()]);
         }

@@ -68,7 +68,7 @@ async fn c4_content_of_another_type_is_rejected_and_removed() {
             assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "{content_type}");
         }
         assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.status, 404, "G6");
-        assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
+        assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
         app.sweep(time::OffsetDateTime::now_utc()).await;
         assert!(app.bucket_keys().await.is_empty(), "removed by the next sweep");
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "repeated until the tombstone goes");
@@ -134,7 +134,7 @@ async fn c6_replayed_put_changes_nothing() {
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(ticket.id()).await;
     for _ in 0..3 {
-        assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, app.second_put().await);
+        assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, app.second_put_status().await);
     }
     let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(read.bytes().await.unwrap(), bytes);

@@ -7,15 +7,14 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::config::Finalize;
 
 use super::{
-    app::{TestApp, declared, fixture, s3_is_local, unique_png},
+    app::{TestApp, declared, fixture, skip_unless_local_s3, unique_png},
     doctor::store_defects::{Defect, Proxy},
-    relay::{forward, listen},
+    relay::relay_s3,
 };
 
 /// Returns plain.heic with `filler` bytes of pixels before its index, as Samsung's camera writes it.
@@ -45,26 +44,20 @@ fn orientation_behind(count: usize) -> Vec<u8> {
 
 /// Starts a relay that counts the requests for each object; returns its address and the counts.
 async fn counting(store: &TestApp) -> (String, Arc<Mutex<BTreeMap<String, u64>>>) {
-    let upstream = store.config.s3.endpoint.as_deref().unwrap().to_owned();
     let counts = Arc::new(Mutex::new(BTreeMap::new()));
-    let (http, counted) = (store.http.clone(), counts.clone());
-    let endpoint = listen(move |request: hyper::Request<hyper::body::Incoming>| {
-        let (http, upstream, counted) = (http.clone(), upstream.clone(), counted.clone());
-        async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if parts.uri.path().contains("/u/") {
-                let method = parts.method.as_str();
-                *counted.lock().unwrap().entry(method.to_owned()).or_default() += 1;
-                if method == "GET" {
-                    let range = parts.headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap();
-                    let (from, to) = range.split_once('-').unwrap();
-                    let bytes = to.parse::<u64>().unwrap() + 1 - from.parse::<u64>().unwrap();
-                    *counted.lock().unwrap().entry("bytes".to_owned()).or_default() += bytes;
-                }
+    let counted = counts.clone();
+    let endpoint = relay_s3(store, move |request| {
+        if request.path().contains("/u/") {
+            let method = request.parts.method.as_str();
+            *counted.lock().unwrap().entry(method.to_owned()).or_default() += 1;
+            if method == "GET" {
+                let range = request.parts.headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap();
+                let (from, to) = range.split_once('-').unwrap();
+                let bytes = to.parse::<u64>().unwrap() + 1 - from.parse::<u64>().unwrap();
+                *counted.lock().unwrap().entry("bytes".to_owned()).or_default() += bytes;
             }
-            Ok(forward(&http, &upstream, &parts, body).await)
         }
+        request.forward()
     })
     .await;
     (endpoint, counts)
@@ -72,7 +65,7 @@ async fn counting(store: &TestApp) -> (String, Arc<Mutex<BTreeMap<String, u64>>>
 
 #[tokio::test]
 async fn ordinary_file_takes_one_head_and_one_range_request() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
@@ -119,7 +112,7 @@ async fn ordinary_file_takes_one_head_and_one_range_request() {
 
 #[tokio::test]
 async fn store_without_ranges_is_read_from_the_beginning() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
@@ -179,7 +172,7 @@ async fn rejection_names_the_reason_without_the_callers_values() {
             let swept = app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(3 * 3600)).await;
             assert_eq!(swept.rejected, 1, "{why}");
         }
-        for answer in [ada.confirm(ticket.id()).await, ada.act(&format!("/api/images/{}/renew", ticket.id())).await] {
+        for answer in [ada.confirm(ticket.id()).await, ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await] {
             assert_eq!(answer.problem(), (422, "content_mismatch"), "{why}: {answer:?}");
             let detail = answer.json["detail"].as_str().unwrap();
             assert!(detail.contains(why) && !detail.contains("private-name"), "{why}: {detail}");

@@ -83,7 +83,7 @@ async fn preflights_of_other_origins_get_no_cors_headers() {
         for origin in FOREIGN.map(Some).into_iter().chain([None]) {
             let answer = preflight(&app, path, "POST", origin).await;
             assert_eq!(cors(answer.headers()), [], "{path} {origin:?}");
-            assert!(varies(answer.headers()).contains(&"origin".to_owned()), "a shared cache keeps them apart: {answer:?}");
+            assert!(varies(answer.headers()).contains(&"origin".to_owned()), "shared caches distinguish origins: {answer:?}");
         }
     }
 }

@@ -51,8 +51,8 @@ impl Fuse {
     pub fn settings(&self, app: &TestApp) -> Settings {
         // The setting avoids a probe of the store, whose calls would be counted.
         let finalize = if super::store_rules::in_place() { "in-place" } else { "copy" };
-        let settings = Settings::of(app).but("SWEEP_INTERVAL", "1h").but("S3_FINALIZE", finalize);
-        settings.but("VALET_ABORT_AT", self.0.to_str().unwrap())
+        let settings = Settings::for_app(app).with("SWEEP_INTERVAL", "1h").with("S3_FINALIZE", finalize);
+        settings.with("VALET_ABORT_AT", self.0.to_str().unwrap())
     }
 }
 
@@ -104,12 +104,12 @@ impl Call {
 
 /// Makes the call on a server that aborts after 1, 2, 3 … calls to MongoDB and S3, until it is answered. `prepare` creates its
 /// subject; returns the number of calls after which it was answered.
-async fn at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) {
+async fn kill_at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) {
     let fuse = Fuse::new();
     let settings = fuse.settings(app);
     let (mut calls, mut busy) = (1, 0);
     loop {
-        let (process, client) = settings.listening().await;
+        let (process, client) = settings.start_listening().await;
         let call = prepare(ada).await;
         fuse.set(calls);
         let request = client.http.request(call.method.clone(), format!("{}{}", client.base, call.path));
@@ -145,7 +145,7 @@ async fn at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare: imp
         calls += 1;
         assert!(calls < 100, "{} {} never ends", call.method, call.path);
     }
-    assert!(calls > least, "{calls} calls: was anything counted?");
+    assert!(calls > least, "{calls} calls: the failpoint was never reached");
     app.sweep_to_the_end().await;
     app.audit().await;
 }
@@ -217,27 +217,27 @@ fn delete(id: &str) -> Call {
 async fn c7_f13_killed_at_every_call_of_a_confirm() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, unique_png()).await.id(), 200)).await;
+    kill_at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, unique_png()).await.id(), 200)).await;
     let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
-    at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, html()).await.id(), 422)).await;
+    kill_at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, html()).await.id(), 422)).await;
     let both = async |ada: &Caller<'_>| {
         let ids = [sent(ada, unique_png()).await.id().to_owned(), sent(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/confirm", &[200]).with(json!({ "ids": ids }))
     };
-    at_every_call(&app, &ada, 6, both).await;
+    kill_at_every_call(&app, &ada, 6, both).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d2_f13_killed_at_every_call_of_a_delete() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    at_every_call(&app, &ada, 4, async |ada| delete(&ready(ada).await)).await;
-    at_every_call(&app, &ada, 5, async |ada| delete(sent(ada, unique_png()).await.id())).await;
+    kill_at_every_call(&app, &ada, 4, async |ada| delete(&ready(ada).await)).await;
+    kill_at_every_call(&app, &ada, 5, async |ada| delete(sent(ada, unique_png()).await.id())).await;
     let both = async |ada: &Caller<'_>| {
         let ids = [ready(ada).await, sent(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/delete", &[200]).with(json!({ "ids": ids }))
     };
-    at_every_call(&app, &ada, 8, both).await;
+    kill_at_every_call(&app, &ada, 8, both).await;
     // The last sweep has ended every tombstone.
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
@@ -249,7 +249,7 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
     let fresh = async |_: &Caller<'_>| {
         Call::new(Method::POST, "/api/images/upload", &[200, 201]).with(declared("a.png", "image/png", &unique_png()))
     };
-    at_every_call(&app, &ada, 2, fresh).await;
+    kill_at_every_call(&app, &ada, 2, fresh).await;
     // One item is known, two are new; the first one's reservation is released, the others' are kept.
     let batch = async |ada: &Caller<'_>| {
         let known = unique_png();
@@ -257,7 +257,7 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
         let items = [known, unique_png(), unique_png()].map(|bytes| declared("a.png", "image/png", &bytes));
         Call::new(Method::POST, "/api/images/upload/batch", &[200]).with(json!({ "items": items }))
     };
-    at_every_call(&app, &ada, 4, batch).await;
+    kill_at_every_call(&app, &ada, 4, batch).await;
     // The unique index refuses the same bytes under another key, after a reservation was made for them.
     let twin = async |ada: &Caller<'_>| {
         let bytes = unique_png();
@@ -266,7 +266,7 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };
-    at_every_call(&app, &ada, 5, twin).await;
+    kill_at_every_call(&app, &ada, 5, twin).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,7 +279,7 @@ async fn f13_killed_at_every_call_of_an_upload_in_parts() {
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };
-    at_every_call(&app, &ada, 4, open).await;
-    at_every_call(&app, &ada, 8, async |ada| confirm(&sent_in_parts(ada).await, 200)).await;
-    at_every_call(&app, &ada, 6, async |ada| delete(&sent_in_parts(ada).await)).await;
+    kill_at_every_call(&app, &ada, 4, open).await;
+    kill_at_every_call(&app, &ada, 8, async |ada| confirm(&sent_in_parts(ada).await, 200)).await;
+    kill_at_every_call(&app, &ada, 6, async |ada| delete(&sent_in_parts(ada).await)).await;
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png},
-    isolation::{call_with, names_something},
+    isolation::{call_with, takes_an_id},
     openapi::operations,
 };
 
@@ -34,8 +34,7 @@ async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
     let ada = app.user().await;
     let whole = ada.upload("whole.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     let images = app.db.collection::<Document>("images");
-    let named: Vec<_> =
-        operations().into_iter().filter(|one| names_something(one) && !one.path.starts_with("/api/auth/")).collect();
+    let named: Vec<_> = operations().into_iter().filter(|one| takes_an_id(one) && !one.path.starts_with("/api/auth/")).collect();
     assert!(named.len() >= 16, "{}", named.len());
     for (state, id) in images_of(&ada).await {
         let record = app.db_image(&id).await.unwrap();

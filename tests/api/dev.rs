@@ -48,17 +48,18 @@ impl Dev {
     async fn start(data: &Path, env: &[(&str, &str)]) -> Self {
         let process = start(data, "127.0.0.1:0", "127.0.0.1:0", env);
         let banner = process.find(|process| Some(process.out()).filter(|out| out.contains("Ctrl-C stops all of it."))).await;
-        let told = |label: &str| {
+        let value_of = |label: &str| {
             let line = banner.lines().find_map(|line| line.trim_start().strip_prefix(label));
             line.unwrap_or_else(|| panic!("{label} in {banner}")).trim().to_owned()
         };
-        let mongod = told("MongoDB").strip_prefix("mongod child ").map(|rest| rest.split(',').next().unwrap().parse().unwrap());
-        let s3 = told("S3 ").split(' ').next().unwrap().to_owned();
-        let api = told("API");
+        let mongod =
+            value_of("MongoDB").strip_prefix("mongod child ").map(|rest| rest.split(',').next().unwrap().parse().unwrap());
+        let s3 = value_of("S3 ").split(' ').next().unwrap().to_owned();
+        let api = value_of("API");
         let base = api.strip_suffix("/api").unwrap();
         assert!(!base.ends_with(":0") && !s3.ends_with(":0"), "the real ports: {banner}");
         assert!(banner.contains(data.to_str().unwrap()), "{banner}");
-        Self { client: Client::of(base), docs: told("Swagger UI"), s3, mongod, process }
+        Self { client: Client::at(base), docs: value_of("Swagger UI"), s3, mongod, process }
     }
 
     /// Ends it with a signal and asserts that it exits successfully, with its mongod.
@@ -66,7 +67,7 @@ impl Dev {
         self.process.signal(signal);
         let (status, _, err) = self.process.end(Duration::from_secs(15)).await;
         assert!(status.success(), "{status}: {err}");
-        assert!(!runs(self.mongod.unwrap()), "its mongod stays behind");
+        assert!(!runs(self.mongod.unwrap()), "its mongod still runs");
     }
 }
 
@@ -75,7 +76,7 @@ async fn look(client: &Client, id: &Value) -> Vec<u8> {
     let (status, gallery) = client.get("/api/images/gallery").await;
     assert_eq!(status, 200, "{gallery}");
     assert_eq!((&gallery["images"][0]["id"], gallery["images"].as_array().unwrap().len()), (id, 1));
-    client.bytes(&gallery["images"][0]["url"]).await
+    client.fetch(&gallery["images"][0]["url"]).await
 }
 
 #[tokio::test]
@@ -86,7 +87,7 @@ async fn images_survive_every_kind_of_restart() {
     let mut dev = Dev::start(&folder.0, &[]).await;
     assert_eq!(dev.client.http.get(&dev.docs).send().await.unwrap().status(), 200);
     assert_eq!(dev.client.get("/readyz").await.0, 200);
-    dev.client.enter("signup", "ada@example.com").await;
+    dev.client.sign_in("signup", "ada@example.com").await;
     let token = dev.client.token.clone();
     let (image, urls) = dev.client.upload(&bytes).await;
     assert!(urls.iter().all(|url| url.starts_with(&dev.s3)), "{urls:?}");
@@ -97,7 +98,7 @@ async fn images_survive_every_kind_of_restart() {
     let mut dev = Dev::start(&folder.0, &[]).await;
     dev.client.token = token;
     assert!(look(&dev.client, &image["id"]).await == bytes, "the token is still good, the image still there");
-    dev.client.enter("login", "ada@example.com").await;
+    dev.client.sign_in("login", "ada@example.com").await;
     assert_eq!(dev.client.get("/api/auth/me").await.1["usage"]["bytes"], bytes.len());
     // Its mongod must notice by itself that the server is gone.
     let mongod = dev.mongod.unwrap();
@@ -108,8 +109,8 @@ async fn images_survive_every_kind_of_restart() {
     assert!(within(Duration::from_secs(10), || !runs(mongod)).await, "mongod outlives its server by {:?}", began.elapsed());
 
     let mut dev = Dev::start(&folder.0, &[]).await;
-    dev.client.enter("login", "ada@example.com").await;
-    assert!(look(&dev.client, &image["id"]).await == bytes, "what was confirmed survives a kill");
+    dev.client.sign_in("login", "ada@example.com").await;
+    assert!(look(&dev.client, &image["id"]).await == bytes, "confirmed images survive a kill");
     dev.stop("-TERM").await;
 }
 
@@ -129,10 +130,10 @@ async fn port_in_use_is_reported_in_one_line() {
     let folder = Folder::new();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let said = refusal(&folder.0, &address, "127.0.0.1:0").await;
-    assert!(said.contains(&address) && said.contains("--bind"), "{said}");
-    let said = refusal(&folder.0, "127.0.0.1:0", &address).await;
-    assert!(said.contains(&address) && said.contains("--s3-bind"), "{said}");
+    let message = refusal(&folder.0, &address, "127.0.0.1:0").await;
+    assert!(message.contains(&address) && message.contains("--bind"), "{message}");
+    let message = refusal(&folder.0, "127.0.0.1:0", &address).await;
+    assert!(message.contains(&address) && message.contains("--s3-bind"), "{message}");
 }
 
 #[tokio::test]
@@ -140,15 +141,15 @@ async fn invalid_data_folder_is_reported_in_one_line() {
     let folder = Folder::new();
     std::fs::write(&folder.0, "a file").unwrap();
     for data in [folder.0.clone(), folder.0.join("below")] {
-        let said = refusal(&data, "127.0.0.1:0", "127.0.0.1:0").await;
-        assert!(said.contains(data.to_str().unwrap()) && said.contains("--data-dir"), "{said}");
+        let message = refusal(&data, "127.0.0.1:0", "127.0.0.1:0").await;
+        assert!(message.contains(data.to_str().unwrap()) && message.contains("--data-dir"), "{message}");
     }
     for part in ["mongodb", "s3"] {
         let folder = Folder::new();
         std::fs::create_dir(&folder.0).unwrap();
         std::fs::write(folder.0.join(part), "a file").unwrap();
-        let said = refusal(&folder.0, "127.0.0.1:0", "127.0.0.1:0").await;
-        assert!(said.contains(folder.0.join(part).to_str().unwrap()), "{said}");
+        let message = refusal(&folder.0, "127.0.0.1:0", "127.0.0.1:0").await;
+        assert!(message.contains(folder.0.join(part).to_str().unwrap()), "{message}");
     }
 }
 
@@ -172,7 +173,7 @@ async fn servers_named_by_the_environment_are_used() {
     .await;
     assert_eq!((dev.mongod, &*dev.s3), (None, app.config.s3.endpoint.as_deref().unwrap()));
     let ada = app.user().await;
-    dev.client.enter("login", &ada.email).await;
+    dev.client.sign_in("login", &ada.email).await;
     let (image, _) = dev.client.upload(&unique_png()).await;
     assert_eq!(app.db_state(image["id"].as_str().unwrap()).await, "ready");
     assert_eq!(app.bucket_keys().await.len(), 1);

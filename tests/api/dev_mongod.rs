@@ -152,7 +152,7 @@ async fn second_mongod_on_the_same_data_is_refused() {
     assert!(matches!(&error, MongodError::InUse(path) if *path == folder.options().data_dir), "{error}");
     assert!(error.to_string().contains(folder.0.to_str().unwrap()), "{error}");
     assert!(start.elapsed() >= Duration::from_secs(15));
-    assert!(runs(first.pid()), "the first one is not to suffer");
+    assert!(runs(first.pid()), "the first mongod is not affected");
 
     // A mongod that ends while the next one waits for the lock.
     let (next, ended) = tokio::join!(Mongod::start(folder.options()), async {
@@ -189,9 +189,9 @@ async fn error_of_mongod_about_bad_data_is_in_the_message() {
 fn named_file_that_is_not_mongod_is_reported_in_one_line() {
     let folder = Folder::new("named");
     let output = Server::command(&folder.options().data_dir).env("VALET_MONGOD", "/nonexistent/mongod").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    let told = said.lines().filter(|line| line.contains("/nonexistent/mongod")).count();
-    assert!(!output.status.success() && told == 1, "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let lines = stderr.lines().filter(|line| line.contains("/nonexistent/mongod")).count();
+    assert!(!output.status.success() && lines == 1, "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -270,9 +270,10 @@ impl Drop for Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "what `Server` runs"]
+#[ignore = "only `Server` runs this test"]
 async fn server() {
     let Ok(data) = std::env::var(SERVER_DATA) else {
+        crate::skipping::skip("only `Server` runs this test");
         return;
     };
     let mongod = Mongod::start(MongodOptions::new(data)).await.unwrap();

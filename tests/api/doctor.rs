@@ -13,7 +13,7 @@ use aws_sdk_s3::types::{
 };
 use valet::domain::check::{self, Answer, Options, Report, Severity, rules};
 
-use super::app::{TestApp, s3_is_local};
+use super::app::{TestApp, skip_unless_local_s3};
 use futures_util::{StreamExt, stream};
 use store_defects::{Defect, Proxy};
 
@@ -23,7 +23,7 @@ async fn app() -> TestApp {
     TestApp::start_with(|config| config.cors.exact = vec![ORIGIN.to_owned()]).await
 }
 
-async fn examine(app: &TestApp) -> Report {
+async fn run_check(app: &TestApp) -> Report {
     let report = check::run(&app.config, Options::default()).await;
     println!("{report}");
     report
@@ -40,7 +40,7 @@ async fn has_access_block(app: &TestApp) -> bool {
     got.err().and_then(|error| error.raw_response().map(|answer| answer.status().as_u16())) != Some(501)
 }
 
-fn no(report: &Report) -> Vec<&'static str> {
+fn failed_rules(report: &Report) -> Vec<&'static str> {
     let is_no = |finding: &&check::Finding| matches!(finding.answer, Answer::No(_));
     report.findings.iter().filter(is_no).map(|finding| finding.rule.name).collect()
 }
@@ -51,12 +51,12 @@ const EXPECTED: [&str; 3] =
 
 #[tokio::test]
 async fn local_servers_satisfy_the_rules_and_nothing_is_left_behind() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = app().await;
-    let report = examine(&app).await;
-    assert_eq!(no(&report), EXPECTED);
+    let report = run_check(&app).await;
+    assert_eq!(failed_rules(&report), EXPECTED);
     assert!(report.is_sound());
     assert_eq!(report.findings.len(), rules::ALL.len(), "every rule has a line");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
@@ -79,25 +79,25 @@ async fn old_objects_of_a_killed_check_are_removed() {
     let app = app().await;
     app.bucket_put("check/another/object", "image/png", vec![1]).await;
     app.bucket_put("u/somebody/else", "image/png", vec![1]).await;
-    examine(&app).await;
+    run_check(&app).await;
     assert_eq!(app.bucket_keys().await, ["check/another/object", "u/somebody/else"], "another check may be running");
 }
 
 #[tokio::test]
 async fn every_planted_defect_is_reported() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
-    stream::iter(store_defects::ALL).for_each_concurrent(4, |(defect, expected)| find(*defect, expected)).await;
+    stream::iter(store_defects::ALL).for_each_concurrent(4, |(defect, expected)| assert_finds(*defect, expected)).await;
 }
 
-async fn find(defect: Defect, expected: &[&str]) {
+async fn assert_finds(defect: Defect, expected: &[&str]) {
     let mut app = app().await;
     let proxy = Proxy::start(&app, defect).await;
     app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
-    let report = examine(&app).await;
-    let mut found = no(&report);
+    let report = run_check(&app).await;
+    let mut found = failed_rules(&report);
     found.retain(|name| !EXPECTED.contains(name));
     assert_eq!(found, expected, "{defect:?}");
     let broken =
@@ -111,8 +111,8 @@ async fn store_that_refuses_everything_satisfies_no_rule() {
     let mut app = app().await;
     let proxy = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
     app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
-    let report = examine(&app).await;
-    assert!(no(&report).contains(&"upload: presigned PUT accepted"));
+    let report = run_check(&app).await;
+    assert!(failed_rules(&report).contains(&"upload: presigned PUT accepted"));
     for name in ["upload: signature verified", "upload: checksum enforced", "object: anonymous access refused"] {
         assert!(matches!(report.answer(name), Some(Answer::Skipped(_))), "{name}");
     }
@@ -124,8 +124,8 @@ async fn unreachable_database_and_wrong_keys_are_findings_not_errors() {
     let mut app = app().await;
     app.config.mongo.uri = "mongodb://user:canary@127.0.0.1:1/?directConnection=true".into();
     app.config.s3.bucket = "no-such-bucket".parse().unwrap();
-    let report = examine(&app).await;
-    assert_eq!(no(&report), ["MongoDB: reachable", "S3: bucket reachable"]);
+    let report = run_check(&app).await;
+    assert_eq!(failed_rules(&report), ["MongoDB: reachable", "S3: bucket reachable"]);
     assert_eq!(report.findings.len(), rules::ALL.len());
     assert!(matches!(report.answer("MongoDB: transaction"), Some(Answer::Skipped(_))));
     assert!(!report.is_sound() && !report.to_string().contains("canary"));
@@ -133,12 +133,12 @@ async fn unreachable_database_and_wrong_keys_are_findings_not_errors() {
 
 #[tokio::test]
 async fn origin_missing_in_the_buckets_cors_is_named() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let mut app = app().await;
     app.config.cors.exact.push("https://other.example".to_owned());
-    let report = examine(&app).await;
+    let report = run_check(&app).await;
     let Some(Answer::No(seen)) = report.answer("CORS: every origin may upload") else { panic!("{report}") };
     assert!(seen.contains("https://other.example") && !seen.contains(ORIGIN), "{seen}");
     assert!(!report.is_sound());
@@ -148,6 +148,7 @@ async fn origin_missing_in_the_buckets_cors_is_named() {
 async fn fix_adds_missing_settings_and_removes_none() {
     let app = app().await;
     if !has_access_block(&app).await {
+        crate::skipping::skip("needs a store with public access blocks");
         return;
     }
     without_access_block(&app).await;
@@ -204,6 +205,7 @@ async fn fix_adds_missing_settings_and_removes_none() {
 async fn fix_reverts_the_flag_that_would_stop_uploads() {
     let mut app = app().await;
     if !has_access_block(&app).await {
+        crate::skipping::skip("needs a store with public access blocks");
         return;
     }
     without_access_block(&app).await;
@@ -240,15 +242,15 @@ async fn lifecycle_rule_that_aborts_live_uploads_is_reported() {
         .send()
         .await
         .unwrap();
-    let report = examine(&app).await;
-    assert!(no(&report).contains(&"bucket: live multiparts left alone"));
-    assert!(!no(&report).contains(&"bucket: abandoned multiparts aborted"));
+    let report = run_check(&app).await;
+    assert!(failed_rules(&report).contains(&"bucket: live multiparts left alone"));
+    assert!(!failed_rules(&report).contains(&"bucket: abandoned multiparts aborted"));
 }
 
 /// Runs the program itself: a table on standard output, and an exit status for scripts.
 #[tokio::test]
 async fn command_prints_the_table_and_exits_with_its_result() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = app().await;

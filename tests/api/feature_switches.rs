@@ -13,12 +13,12 @@ async fn signup_off_closes_sign_up_but_not_login() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let closed = TestApp::beside(&app, |config| config.switches.signup = false).await;
-    let nobody = closed.anonymous();
-    let refused = nobody.post("/api/auth/signup", json!({ "email": "new@example.com", "password": PASSWORD })).await;
+    let anonymous = closed.anonymous();
+    let refused = anonymous.post("/api/auth/signup", json!({ "email": "new@example.com", "password": PASSWORD })).await;
     assert_eq!(refused.problem(), (403, "signup_closed"));
-    let login = nobody.post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
+    let login = anonymous.post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     assert_eq!(login.status, 200, "{login:?}");
-    let refreshed = nobody.post("/api/auth/refresh", json!({ "refreshToken": login.json["refreshToken"] })).await;
+    let refreshed = anonymous.post("/api/auth/refresh", json!({ "refreshToken": login.json["refreshToken"] })).await;
     assert_eq!(refreshed.status, 200, "{refreshed:?}");
     for (server, word) in [(&app, "on"), (&closed, "off")] {
         let page = server.http.get(&server.base).send().await.unwrap().text().await.unwrap();
@@ -71,13 +71,13 @@ async fn docs_off_removes_the_documentation() {
 async fn untrusted_proxy_is_logged_once() {
     let app = TestApp::start().await;
     for (trusted, warnings) in [("", 1), ("127.0.0.1", 0)] {
-        let (process, client) = Settings::of(&app).but("TRUSTED_PROXIES", trusted).listening().await;
+        let (process, client) = Settings::for_app(&app).with("TRUSTED_PROXIES", trusted).start_listening().await;
         for _ in 0..3 {
             let livez = client.http.get(format!("{}/livez", client.base));
             assert_eq!(livez.header("x-forwarded-for", "198.51.100.1").send().await.unwrap().status(), 200);
         }
         assert_eq!(client.get("/livez").await.0, 200);
-        let said = process.err();
-        assert_eq!(said.lines().filter(|line| line.contains("TRUSTED_PROXIES does not name")).count(), warnings, "{said}");
+        let log = process.err();
+        assert_eq!(log.lines().filter(|line| line.contains("TRUSTED_PROXIES does not name")).count(), warnings, "{log}");
     }
 }

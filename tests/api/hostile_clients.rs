@@ -24,13 +24,13 @@ const SOON: Duration = Duration::from_secs(8);
 
 /// An answer parsed from the wire.
 #[derive(Debug)]
-pub struct Heard {
+pub struct RawAnswer {
     pub status: u16,
     pub head: String,
     pub body: String,
 }
 
-impl Heard {
+impl RawAnswer {
     pub fn header(&self, name: &str) -> &str {
         let named = |line: &str| line.split_once(": ").filter(|(known, _)| known.eq_ignore_ascii_case(name)).is_some();
         self.head.lines().find(|line| named(line)).and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value.trim())
@@ -52,18 +52,19 @@ impl Heard {
 }
 
 /// Parses all answers in `text`.
-pub fn answers(mut text: &str) -> Vec<Heard> {
-    let mut heard = Vec::new();
+pub fn answers(mut text: &str) -> Vec<RawAnswer> {
+    let mut received = Vec::new();
     while let Some((head, rest)) = text.split_once("\r\n\r\n") {
         let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest[2..5].parse().ok());
-        let mut one = Heard { status: status.unwrap_or_else(|| panic!("{text}")), head: head.to_owned(), body: String::new() };
+        let mut one =
+            RawAnswer { status: status.unwrap_or_else(|| panic!("{text}")), head: head.to_owned(), body: String::new() };
         let length: usize = one.header("content-length").parse().unwrap_or(0);
         one.body = rest[..length].to_owned();
         text = &rest[length..];
-        heard.push(one);
+        received.push(one);
     }
     assert!(text.is_empty(), "{text}");
-    heard
+    received
 }
 
 pub async fn connect(base: &str) -> TcpStream {
@@ -71,7 +72,7 @@ pub async fn connect(base: &str) -> TcpStream {
 }
 
 /// Reads until the server closes the connection; fails if that takes longer than `limit`.
-pub async fn rest(stream: &mut TcpStream, limit: Duration) -> String {
+pub async fn read_until_closed(stream: &mut TcpStream, limit: Duration) -> String {
     let mut bytes = Vec::new();
     let began = Instant::now();
     match tokio::time::timeout(limit, stream.read_to_end(&mut bytes)).await {
@@ -82,11 +83,11 @@ pub async fn rest(stream: &mut TcpStream, limit: Duration) -> String {
 }
 
 /// Sends these bytes on a new connection and returns all answers until the server closes it.
-pub async fn tell(app: &TestApp, bytes: impl AsRef<[u8]>) -> Vec<Heard> {
+pub async fn send_raw(app: &TestApp, bytes: impl AsRef<[u8]>) -> Vec<RawAnswer> {
     let mut stream = connect(&app.base).await;
     // The server may close the connection before the last byte.
     let _ = stream.write_all(bytes.as_ref()).await;
-    answers(&rest(&mut stream, SOON).await)
+    answers(&read_until_closed(&mut stream, SOON).await)
 }
 
 /// Returns the KiB in a line of /proc/PID/status.

@@ -12,7 +12,7 @@ use super::{
     openapi::{Operation, operations},
 };
 
-fn of_one_image() -> Vec<Operation> {
+fn operations_on_an_image() -> Vec<Operation> {
     let found: Vec<_> = operations().into_iter().filter(|operation| operation.path.starts_with("/api/images/{id}")).collect();
     assert!(found.len() >= 6, "{}", found.len());
     found
@@ -29,7 +29,7 @@ async fn call(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
 }
 
 /// Returns whether an operation takes an id: as a segment of its path, or in lists of its body.
-pub fn names_something(operation: &Operation) -> bool {
+pub fn takes_an_id(operation: &Operation) -> bool {
     operation.path.replace("{token}", "").contains('{') || operation.body().is_some_and(|body| body.get("ids").is_some())
 }
 
@@ -72,9 +72,9 @@ pub async fn call_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> 
     caller.send(operation.method.clone(), &path, send).await
 }
 
-/// Returns [`essence`] without the requested id.
-fn essence_of(answer: &Answer, id: &str) -> (u16, String, Vec<(String, String)>) {
-    let (status, mut json, headers, _) = essence(answer);
+/// Returns [`comparable`] without the requested id.
+fn comparable_without_id(answer: &Answer, id: &str) -> (u16, String, Vec<(String, String)>) {
+    let (status, mut json, headers, _) = comparable(answer);
     for result in json.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(problem) = result.get_mut("problem").and_then(Value::as_object_mut) {
             problem.remove("requestId");
@@ -84,7 +84,7 @@ fn essence_of(answer: &Answer, id: &str) -> (u16, String, Vec<(String, String)>)
 }
 
 /// Returns everything in an answer except parts that differ between any two answers.
-fn essence(answer: &Answer) -> (u16, Value, Vec<(String, String)>, usize) {
+fn comparable(answer: &Answer) -> (u16, Value, Vec<(String, String)>, usize) {
     let mut json = answer.json.clone();
     if let Some(members) = json.as_object_mut() {
         members.remove("requestId");
@@ -151,13 +151,13 @@ async fn c1_another_users_image_is_answered_like_an_unknown_one_on_every_route()
     let (ada, eve) = (app.user().await, app.user().await);
     let images = images_of(&ada).await;
     let before = stored(&app).await;
-    for operation in of_one_image() {
+    for operation in operations_on_an_image() {
         for (state, id) in &images {
             let what = format!("{} {} of a {state} image", operation.method, operation.path);
             let nothing = call(&eve, &operation, &uuid::Uuid::now_v7().to_string()).await;
             assert_eq!(nothing.problem(), (404, "not_found"), "{what}");
             let foreign = call(&eve, &operation, id).await;
-            assert_eq!(essence(&foreign), essence(&nothing), "{what}");
+            assert_eq!(comparable(&foreign), comparable(&nothing), "{what}");
             assert!(!foreign.text.contains(id.as_str()) && !foreign.text.contains("private"), "{what}: {foreign:?}");
             let stranger = call(&app.anonymous(), &operation, id).await;
             assert_eq!(stranger.problem(), (401, "token_missing"), "{what}");
@@ -172,7 +172,7 @@ async fn c1_another_users_image_is_answered_like_an_unknown_one_on_every_route()
 }
 
 /// Returns the ids of everything that a user can have: images in every state, a multipart upload, a session, the account itself.
-async fn all_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
+async fn ids_of_everything(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let mut all = images_of(ada).await;
     let declared = json!({ "fileName": "private.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
     let parts = ada.post("/api/images/multipart", declared).await;
@@ -196,9 +196,9 @@ async fn all_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
 async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and_method() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
-    let all = all_of(&ada).await;
+    let all = ids_of_everything(&ada).await;
     let before = stored(&app).await;
-    let named: Vec<_> = operations().into_iter().filter(names_something).collect();
+    let named: Vec<_> = operations().into_iter().filter(takes_an_id).collect();
     assert!(named.len() >= 13, "{}", named.len());
     for operation in &named {
         let unknown = uuid::Uuid::now_v7().to_string();
@@ -214,7 +214,7 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
         );
         for (state, id) in &all {
             let foreign = call_with(&eve, operation, id).await;
-            assert_eq!(essence_of(&foreign, id), essence_of(&nothing, &unknown), "{what} of ada's {state}");
+            assert_eq!(comparable_without_id(&foreign, id), comparable_without_id(&nothing, &unknown), "{what} of ada's {state}");
         }
     }
     // Undocumented methods are answered alike for both ids.
@@ -234,7 +234,7 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
                     segment => segment.to_owned(),
                 };
                 let path = path.split('/').map(filled);
-                essence(&eve.send(method.clone(), &path.collect::<Vec<_>>().join("/"), |request| request).await)
+                comparable(&eve.send(method.clone(), &path.collect::<Vec<_>>().join("/"), |request| request).await)
             };
             let nothing = ask(&uuid::Uuid::now_v7().to_string()).await;
             for (state, id) in &all {
@@ -251,11 +251,11 @@ async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and
 async fn operations_without_an_id_show_no_data_of_other_users() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
-    let all = all_of(&ada).await;
+    let all = ids_of_everything(&ada).await;
     let before = stored(&app).await;
     let mut seen = 0;
     let mut nameless: Vec<_> =
-        operations().into_iter().filter(|one| (one.is_protected() || one.is_by_path_token()) && !names_something(one)).collect();
+        operations().into_iter().filter(|one| (one.is_protected() || one.is_by_path_token()) && !takes_an_id(one)).collect();
     nameless.sort_by_key(|operation| (operation.path.starts_with("/api/auth/"), operation.path.ends_with("/delete")));
     for operation in nameless {
         seen += 1;
@@ -286,7 +286,7 @@ async fn owner_gets_a_different_answer_on_every_route() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     // The routes of parts require another kind of upload; their own tests cover the owner's answers.
-    for operation in of_one_image().into_iter().filter(|operation| !operation.path.ends_with("/parts")) {
+    for operation in operations_on_an_image().into_iter().filter(|operation| !operation.path.ends_with("/parts")) {
         let image = ada.upload("mine.png", "image/png", &unique_png()).await;
         let answer = call(&ada, &operation, image["id"].as_str().unwrap()).await;
         assert!(matches!(answer.status, 200 | 204), "{} {}: {answer:?}", operation.method, operation.path);
@@ -300,8 +300,8 @@ async fn other_spellings_of_an_id_are_unknown() {
     let ada = app.user().await;
     let id = ada.upload("mine.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     let before = stored(&app).await;
-    for operation in of_one_image() {
-        let nothing = essence(&call(&ada, &operation, &uuid::Uuid::now_v7().to_string()).await);
+    for operation in operations_on_an_image() {
+        let nothing = comparable(&call(&ada, &operation, &uuid::Uuid::now_v7().to_string()).await);
         for other in [
             id.to_uppercase(),
             id.replace('-', ""),
@@ -318,7 +318,7 @@ async fn other_spellings_of_an_id_are_unknown() {
             "x".repeat(4000),
         ] {
             let answer = call(&ada, &operation, &other).await;
-            assert_eq!(essence(&answer), nothing, "{} {} {other}", operation.method, operation.path);
+            assert_eq!(comparable(&answer), nothing, "{} {} {other}", operation.method, operation.path);
         }
     }
     assert!(stored(&app).await == before, "something changed");

@@ -64,6 +64,8 @@ mod serve;
 #[path = "../support/servers.rs"]
 mod servers;
 mod sessions;
+#[path = "../support/skipping.rs"]
+mod skipping;
 mod static_files;
 mod store_rules;
 mod sweeper;

@@ -10,13 +10,13 @@ use valet::{
 };
 
 use super::{
-    app::{TestApp, fixture, s3_is_local, sha256, unique_png},
+    app::{TestApp, fixture, sha256, skip_unless_local_s3, unique_png},
     doctor::store_defects::{Defect, Proxy},
 };
 
 /// Starts a server on a store with this defect, and one on the store itself; `None` if the run's store is not the local one.
 async fn before(defect: Defect, finalize: Finalize) -> Option<(TestApp, TestApp, Proxy)> {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return None;
     }
     let store = TestApp::start().await;
@@ -119,7 +119,7 @@ async fn account_record_stays_while_versions_are_retained() {
         failures.push(record.get_i64("deletionFailures").unwrap());
     }
     assert!(failures.is_sorted() && failures[7] >= 6, "counted, as the alert wants it: {failures:?}");
-    proxy.mend();
+    proxy.repair();
     let swept = app.sweep(at_last() + Duration::from_secs(10 * 25 * 3600)).await;
     assert_eq!(swept.accounts, 1, "{swept:?}");
     // Probe objects were retained, too.
@@ -209,7 +209,7 @@ async fn incomplete_head_response_rejects_nothing() {
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (503, "unavailable"), "{defect:?}");
         app.sweep(at_last()).await;
         assert_eq!(app.db_state(ticket.id()).await, "pending", "{defect:?}");
-        proxy.mend();
+        proxy.repair();
         assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{defect:?}");
     }
 }
@@ -218,7 +218,7 @@ async fn incomplete_head_response_rejects_nothing() {
 #[tokio::test]
 async fn nothing_expires_while_the_bucket_is_missing() {
     let Some((store, app, proxy)) = before(Defect::IsLost, Finalize::InPlace).await else { return };
-    proxy.mend();
+    proxy.repair();
     let ada = app.user().await;
     let (bytes, big) = (unique_png(), [unique_png(), vec![0; 5 << 20]].concat());
     let single = ada.issue("a.png", "image/png", &bytes).await;
@@ -241,7 +241,7 @@ async fn nothing_expires_while_the_bucket_is_missing() {
     let listed = super::app::Caller { app: &lost, ..ada.clone() }.get(&path).await;
     assert_eq!(listed.problem(), (503, "unavailable"), "no other upload is opened in its place");
 
-    gone.mend();
+    gone.repair();
     let swept = lost.sweep(at_last() + Duration::from_secs(600)).await;
     assert_eq!((swept.expired, swept.confirmed), (0, 2), "{swept:?}");
 }
@@ -256,8 +256,8 @@ async fn failing_store_is_probed_again() {
     let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
     assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (503, "unavailable"));
     assert_eq!(ada.post("/api/images/multipart", multipart).await.problem(), (503, "unavailable"));
-    assert_eq!(ada.act("/api/uppy/session").await.problem(), (503, "unavailable"));
-    proxy.mend();
+    assert_eq!(ada.post_empty("/api/uppy/session").await.problem(), (503, "unavailable"));
+    proxy.repair();
     app.sweep(OffsetDateTime::now_utc()).await;
     assert!(!place(&ada.issue("a.png", "image/png", &unique_png()).await.json));
 }
@@ -281,7 +281,7 @@ async fn listing_that_repeats_its_page_ends() {
 /// A server was killed during a probe: the next probe aborts the uploads that it left open an hour ago, and no others.
 #[tokio::test]
 async fn uploads_left_by_a_killed_probe_are_aborted() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
@@ -297,25 +297,19 @@ async fn uploads_left_by_a_killed_probe_are_aborted() {
     };
     let all = open().await;
     let trial = TestApp::beside(&store, |_| {}).await;
-    assert_eq!(open().await, all, "they may be of a trial that is under way");
+    assert_eq!(open().await, all, "they may belong to a running probe");
     drop(trial);
     // The same listing with old dates.
-    let (http, upstream) = (reqwest::Client::new(), store.config.s3.endpoint.as_deref().unwrap().to_owned());
-    let endpoint = super::relay::listen(move |request| {
-        let (http, upstream) = (http.clone(), upstream.clone());
-        async move {
-            use http_body_util::BodyExt;
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            let mut answer = super::relay::forward(&http, &upstream, &parts, body).await;
-            if parts.uri.query().is_some_and(|query| query.contains("uploads")) {
-                let text = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
-                let text = String::from_utf8(text.to_vec()).unwrap().replace("<Initiated>20", "<Initiated>19");
-                answer.headers_mut().remove("content-length");
-                *answer.body_mut() = bytes::Bytes::from(text).into();
-            }
-            Ok(answer)
+    let endpoint = super::relay::relay_s3(&store, move |request| async move {
+        let is_listing = request.query().contains("uploads");
+        let mut answer = request.forward().await;
+        if is_listing {
+            let text = http_body_util::BodyExt::collect(std::mem::take(answer.body_mut())).await.unwrap().to_bytes();
+            let text = String::from_utf8(text.to_vec()).unwrap().replace("<Initiated>20", "<Initiated>19");
+            answer.headers_mut().remove("content-length");
+            *answer.body_mut() = bytes::Bytes::from(text).into();
         }
+        answer
     })
     .await;
     TestApp::beside(&store, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;

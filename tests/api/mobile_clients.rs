@@ -101,7 +101,7 @@ async fn interrupted_transfer_leaves_nothing_and_can_be_repeated() {
 #[tokio::test]
 async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[ONCE]).await {
+    if app.skip_unless_store_satisfies(&[ONCE]).await {
         return;
     }
     let ada = app.user().await;
@@ -120,7 +120,7 @@ async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
     assert_eq!((again.status, again.id(), again.json["state"].as_str()), (200, first.id(), Some("pending")));
     assert_eq!(send(&again.json["upload"], &bytes, OK_HTTP, str::to_owned, None).await, Some(412), "a fresh URL, the same bytes");
     let image = ada.confirm(first.id()).await;
-    assert_eq!((image.status, ada.confirm(first.id()).await.json), (200, image.json), "that answer was lost too");
+    assert_eq!((image.status, ada.confirm(first.id()).await.json), (200, image.json), "this answer is lost too");
     let known = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(
         (known.status, known.json["state"].as_str(), known.json["image"]["id"].as_str()),

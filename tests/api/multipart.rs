@@ -147,10 +147,10 @@ async fn parts_become_an_image_in_the_gallery() {
     assert_eq!(ada.confirm(id).await.json, image.json, "confirmed twice");
     assert!(TestApp::is_refusal(app.put(&signed.json["parts"][0]["request"], b"late".to_vec()).await));
     let late = app.put(&signed.json["parts"][0]["request"], bytes[10 * MIB..].to_vec()).await;
-    assert_eq!(late, 404, "no part comes after the end");
+    assert_eq!(late, 404, "no part is accepted afterwards");
     assert_eq!(ada.sign(id, json!([{ "partNumber": 1 }])).await.problem(), (409, "upload_complete"));
     assert_eq!(ada.parts_of(id).await, [1, 2, 3]);
-    let ready = ada.act(&format!("/api/images/{id}/renew")).await;
+    let ready = ada.post_empty(&format!("/api/images/{id}/renew")).await;
     assert_eq!((ready.status, ready.json["state"].as_str()), (200, Some("ready")));
     assert_eq!(ada.usage().await, json!({ "bytes": size, "quotaBytes": 10_737_418_240_u64, "images": 1, "pending": 0 }));
     let document = app.db_image(id).await.unwrap();
@@ -166,7 +166,7 @@ async fn parts_become_an_image_in_the_gallery() {
 #[tokio::test]
 async fn url_of_a_part_accepts_exactly_its_bytes() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[super::store_rules::PART_CHECKSUM]).await {
+    if app.skip_unless_store_satisfies(&[super::store_rules::PART_CHECKSUM]).await {
         return;
     }
     let ada = app.user().await;
@@ -214,7 +214,7 @@ async fn url_of_a_part_accepts_exactly_its_bytes() {
     let key = format!("u/{}/{}", ada.id, ticket.id());
     let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(key);
     let head = head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap();
-    if app.store_keeps(&[super::store_rules::PARTS_SUMMED]).await {
+    if app.store_satisfies(&[super::store_rules::PARTS_SUMMED]).await {
         assert!(head.checksum_sha256().unwrap().ends_with("-3"), "S3 proved every part: {head:?}");
     }
 }
@@ -373,7 +373,7 @@ async fn renew_and_parts_refuse_the_other_kind_of_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let multipart = ada.open(declared(&[0; 100], "none")).await;
-    assert_eq!(ada.act(&format!("/api/images/{}/renew", multipart.id())).await.problem(), (409, "not_single"));
+    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", multipart.id())).await.problem(), (409, "not_single"));
     let single = ada.issue("a.png", "image/png", &unique_png()).await;
     assert_eq!(ada.sign(single.id(), json!([{ "partNumber": 1 }])).await.problem(), (409, "not_multipart"));
     assert_eq!(ada.get(&format!("/api/images/{}/parts", single.id())).await.problem(), (409, "not_multipart"));
@@ -395,7 +395,7 @@ async fn another_users_upload_is_not_found() {
             bob.sign(id, json!([])).await,
             bob.get(&path("/parts")).await,
             bob.confirm(id).await,
-            bob.act(&path("/renew")).await,
+            bob.post_empty(&path("/renew")).await,
             bob.delete(&path("")).await,
         ];
         for answer in answers {

@@ -150,7 +150,7 @@ async fn tokens_for_other_services_are_rejected() {
         let token = key.sign(&json!({ "alg": "RS256", "kid": "rsa", "typ": typ }), &provider.claims("ada"));
         assert_eq!(me(&app, token).await.problem(), (401, "token_invalid"), "{typ}");
     }
-    assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0, "nobody was made");
+    assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0, "no user was created");
 }
 
 /// The key decides the algorithm, not the token's header.
@@ -175,7 +175,7 @@ async fn algorithm_confusion_is_rejected() {
     provider.publish(published);
     let app = app_of(&provider).await;
     let claims = provider.claims("ada");
-    assert_eq!(me(&app, rsa.token("rsa", &claims)).await.status, 200, "what is odd in the set harms nobody else");
+    assert_eq!(me(&app, rsa.token("rsa", &claims)).await.status, 200, "unusable keys in the set do not affect the others");
 
     let mut forged = Vec::new();
     for key in [&rsa, &ec, &ed] {
@@ -267,7 +267,7 @@ async fn email_address_of_a_provider_gives_no_access_to_a_local_account() {
     };
     assert_eq!(enter("login", &ada.email).await, (200, ada.id.as_str().into()));
     assert_eq!(enter("login", "bob@example.com").await.0, 401);
-    assert_eq!(enter("signup", "bob@example.com").await.0, 201, "nobody here has it");
+    assert_eq!(enter("signup", "bob@example.com").await.0, 201, "no local account has it");
 }
 
 #[tokio::test]
@@ -344,7 +344,7 @@ async fn provider_user_deletes_the_account_with_a_fresh_token() {
     assert!(anew.status == 200 && anew.json["id"] != id.as_str() && anew.json["usage"]["images"] == 0, "{anew:?}");
     let later = swept + std::time::Duration::from_secs(8 * 24 * 60 * 60);
     while app.app.valet.sweep_once(later).await.unwrap().1 {}
-    assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "and at last it is forgotten");
+    assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "in the end it is removed");
 }
 
 /// Deletions are remembered for seven days, so older tokens are rejected, however long the provider's tokens live. Everything
@@ -369,10 +369,10 @@ async fn tokens_expire_before_a_deletion_is_forgotten() {
     // With the leeway of 30 s the first token lives for another 20 s and the second one for 60 s; the last one as long as any
     // path token.
     for (token, most) in [(issued(600, now - 10), 20), (issued(week - 90, month), 60)] {
-        let left = token.act("/api/uppy/session").await.json["expiresIn"].as_i64().unwrap();
+        let left = token.post_empty("/api/uppy/session").await.json["expiresIn"].as_i64().unwrap();
         assert!((most - 15..=most).contains(&left), "{left} of {most}");
     }
-    assert_eq!(issued(0, month).act("/api/uppy/session").await.json["expiresIn"], 3600);
+    assert_eq!(issued(0, month).post_empty("/api/uppy/session").await.json["expiresIn"], 3600);
 }
 
 /// Uppy's path token ends with the account, because the provider's sessions are unknown to Valet.
@@ -385,7 +385,7 @@ async fn provider_user_can_open_an_uppy_session() {
     let path = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.uppy().await);
     assert_eq!(app.anonymous().get(&path).await.status, 200);
     let without = TestApp::beside(&app, |_| {}).await;
-    assert_eq!(without.anonymous().get(&path).await.problem(), (401, "session_ended"), "where no provider lets in");
+    assert_eq!(without.anonymous().get(&path).await.problem(), (401, "session_ended"), "without a provider");
     assert_eq!(ada.post("/api/auth/me/delete", json!({})).await.status, 204);
     assert_eq!(app.anonymous().get(&path).await.problem(), (401, "session_ended"));
 }

@@ -120,8 +120,8 @@ async fn open_uploads_without_an_image_are_orphans() {
     let open = async |key: &str| {
         app.s3.create_multipart_upload().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
     };
-    let nobodys = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
-    for key in [ready.as_str(), &nobodys, &nobodys, "u/holiday/beach.jpg", "check/x", "other"] {
+    let unowned = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
+    for key in [ready.as_str(), &unowned, &unowned, "u/holiday/beach.jpg", "check/x", "other"] {
         open(key).await;
     }
     let list = async || {
@@ -138,7 +138,7 @@ async fn open_uploads_without_an_image_are_orphans() {
     let found = app.app.valet.find_orphans(before, &mut |orphan| shown.push(orphan.to_string())).await.unwrap();
     let mut orphans: Vec<_> = found.uploads.first.iter().map(|upload| upload.key.to_string()).collect();
     orphans.sort();
-    let mut expected = vec![nobodys.clone(), nobodys.clone(), ready];
+    let mut expected = vec![unowned.clone(), unowned.clone(), ready];
     expected.sort();
     assert_eq!((orphans, found.orphans.count, found.open), (expected, 0, 4), "{found}");
     assert!(shown.len() == 3 && shown.iter().all(|line| line.starts_with("orphaned multipart upload: ")), "{shown:?}");
@@ -146,10 +146,10 @@ async fn open_uploads_without_an_image_are_orphans() {
     let refused = app.app.valet.delete_orphans(before, &found, Consent::Given).await;
     assert!(matches!(refused, Err(OrphanError::NumberWanted { orphans: 3, .. })), "{refused:?}");
     // An upload that was not in the report stays.
-    open(&nobodys).await;
+    open(&unowned).await;
     let deleted = app.app.valet.delete_orphans(just_now().await, &found, Consent::Number(3)).await.unwrap();
     assert_eq!((deleted.deleted, deleted.failed, deleted.new), (3, 0, 1), "{deleted}");
-    let mut left = vec!["check/x".to_owned(), nobodys, "other".to_owned(), pending, "u/holiday/beach.jpg".to_owned()];
+    let mut left = vec!["check/x".to_owned(), unowned, "other".to_owned(), pending, "u/holiday/beach.jpg".to_owned()];
     left.sort();
     assert_eq!(list().await, left);
 }
@@ -238,7 +238,7 @@ async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
     images.insert_one(&all[2]).await.unwrap();
     let deleted = app.app.valet.delete_orphans(before, &found, Consent::Number(1)).await.unwrap();
     assert_eq!((found.orphans.count, deleted.deleted, deleted.new), (1, 0, 2));
-    assert_eq!(app.bucket_keys().await, objects, "only what was shown is deleted");
+    assert_eq!(app.bucket_keys().await, objects, "only reported orphans are deleted");
 }
 
 /// MongoDB closes cursors that are idle for ten minutes, which one page of S3's listing may take.
@@ -360,7 +360,7 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     println!("{}\n{}", repairs[0], repairs[1]);
     assert_eq!((repairs[0].was.used_bytes, repairs[0].was.images, repairs[0].was.pending), (7, 40, 0));
     assert_eq!((repairs[0].is.images, repairs[0].is.pending), (1, 1));
-    assert_eq!((repairs[1].was.pending, repairs[1].is.pending), (3, 2), "what may be being issued is left");
+    assert_eq!((repairs[1].was.pending, repairs[1].is.pending), (3, 2), "a reservation of an issue in progress stays");
     assert_eq!(usage(&ada).await, right[0]);
     assert_eq!(usage(&bob).await, json!([right[1][0].as_i64().unwrap() + 500, 1, 2]));
     assert_eq!(users.find_one(doc! { "_id": &eve.id }).await.unwrap().unwrap(), eve_before);
@@ -375,8 +375,8 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     users.update_one(doc! { "_id": &eve.id }, doc! { "$inc": { "usedBytes": 1_i64 } }).await.unwrap();
     assert_eq!(recount(&app, Some(&bob.email)).await.0, Recounted { users: 1, repaired: 0, failed: 0 });
     assert_eq!(recount(&app, Some(&eve.email)).await.0, Recounted { users: 1, repaired: 1, failed: 0 });
-    let nobody = Email::parse("nobody@example.com").unwrap();
-    assert!(matches!(app.app.valet.recount(Some(&nobody), |_| {}).await, Err(RecountError::NotFound)));
+    let unknown = Email::parse("nobody@example.com").unwrap();
+    assert!(matches!(app.app.valet.recount(Some(&unknown), |_| {}).await, Err(RecountError::NotFound)));
 }
 
 /// Covers records of users and images that are unreadable in every way: each is counted as failed or as zero, and none stops the

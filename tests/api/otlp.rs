@@ -21,7 +21,7 @@ const CANARY: &str = "canary-5d1e";
 
 /// Uploads, and confirms as part of a caller's trace.
 async fn confirm_in_a_trace(client: &mut Client, email: &str) {
-    client.enter("signup", email).await;
+    client.sign_in("signup", email).await;
     let bytes = unique_png();
     let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
     assert_eq!(status, 201, "{ticket}");
@@ -53,7 +53,7 @@ fn attribute<'a>(span: &'a Span, name: &str) -> &'a str {
 
 fn traced(app: &TestApp, endpoint: &str) -> Settings {
     // Spans are sent only when the process stops.
-    Settings::of(app).but("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).but("OTEL_BSP_SCHEDULE_DELAY", "600000")
+    Settings::for_app(app).with("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).with("OTEL_BSP_SCHEDULE_DELAY", "600000")
 }
 
 async fn stopped(process: Process) -> String {
@@ -68,15 +68,15 @@ async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     let settings = traced(&app, &collector.endpoint)
-        .but("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ours")
-        .but("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-        .but("RUST_LOG", "warn,valet=info")
-        .but("SWEEP_INTERVAL", "1s");
-    let (process, mut client) = settings.listening().await;
+        .with("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ours")
+        .with("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        .with("RUST_LOG", "warn,valet=info")
+        .with("SWEEP_INTERVAL", "1s");
+    let (process, mut client) = settings.start_listening().await;
     confirm_in_a_trace(&mut client, &email).await;
     let unknown = client.http.get(format!("{}/nowhere/at/all", client.base)).header("traceparent", format!("00-{TRACE}-0-01"));
     assert_eq!(unknown.send().await.unwrap().status(), 404);
-    assert!(collector.spans().is_empty(), "nothing is sent yet");
+    assert!(collector.spans().is_empty(), "no span was sent yet");
     let token = client.token.clone().unwrap();
     let log = stopped(process).await;
     let spans = collector.spans();
@@ -138,14 +138,14 @@ async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let line = lines.iter().find(|line| line["message"] == "answered" && line["span"]["id"] == "confirm-1").unwrap();
     assert_eq!((line["span"]["trace_id"].as_str(), line["span"]["span_id"].as_str()), (Some(TRACE), Some(confirm.id.as_str())));
-    assert!(!log.contains("S3.HeadObject"), "spans of the trace are no part of the log");
+    assert!(!log.contains("S3.HeadObject"), "spans are not logged");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failed_call_marks_its_span_and_its_request_as_errors() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
-    let (process, mut client) = traced(&app, &collector.endpoint).listening().await;
-    client.enter("signup", "ada@example.com").await;
+    let (process, mut client) = traced(&app, &collector.endpoint).start_listening().await;
+    client.sign_in("signup", "ada@example.com").await;
     let bytes = unique_png();
     let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
     // An unreadable image makes the server answer 500.
@@ -176,16 +176,16 @@ async fn unresponsive_collector_delays_no_request() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for endpoint in [format!("http://{}", silent.local_addr().unwrap()), "http://127.0.0.1:1".to_owned()] {
         let settings = traced(&app, &endpoint)
-            .but("OTEL_BSP_SCHEDULE_DELAY", "100")
-            .but("OTEL_BSP_MAX_QUEUE_SIZE", "8")
-            .but("OTEL_EXPORTER_OTLP_TIMEOUT", "120000")
-            .but("ADMIN_BIND", "127.0.0.1:0");
-        let (process, client) = settings.listening().await;
-        let said = |line: &str| {
+            .with("OTEL_BSP_SCHEDULE_DELAY", "100")
+            .with("OTEL_BSP_MAX_QUEUE_SIZE", "8")
+            .with("OTEL_EXPORTER_OTLP_TIMEOUT", "120000")
+            .with("ADMIN_BIND", "127.0.0.1:0");
+        let (process, client) = settings.start_listening().await;
+        let metrics_address = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
         };
-        let admin = process.find(|process| process.err().lines().find_map(said)).await;
+        let admin = process.find(|process| process.err().lines().find_map(metrics_address)).await;
         let began = Instant::now();
         for _ in 0..100 {
             assert_eq!(client.get("/nowhere").await.0, 404);
@@ -208,7 +208,7 @@ async fn log_lines_have_trace_ids_with_traces_switched_off() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
     for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_TRACES_SAMPLER", "always_off")]
     {
-        let (process, client) = traced(&app, &collector.endpoint).but(name, value).listening().await;
+        let (process, client) = traced(&app, &collector.endpoint).with(name, value).start_listening().await;
         let request = client.http.get(format!("{}/livez", client.base));
         let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
         assert_eq!(request.send().await.unwrap().status(), 200);

@@ -80,14 +80,14 @@ async fn size(process: &Process, admin: &Client) -> (u64, u64) {
 
 /// Starts a server with an admin address; returns clients for both addresses.
 async fn watched(settings: Settings) -> (Process, Client, Client) {
-    let (process, client) = settings.but("ADMIN_BIND", "127.0.0.1:0").but("RATE_LIMIT", "off").listening().await;
+    let (process, client) = settings.with("ADMIN_BIND", "127.0.0.1:0").with("RATE_LIMIT", "off").start_listening().await;
     let address = process.find(|process| {
         process.err().lines().find_map(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
         })
     });
-    let admin = Client::of(format!("http://{}", address.await));
+    let admin = Client::at(format!("http://{}", address.await));
     (process, client, admin)
 }
 

@@ -29,7 +29,7 @@ pub async fn passwd_with(settings: &Settings, email: &str, line: &str) -> (ExitS
 
 /// Runs `valet passwd` on this application's database; returns its success and output.
 async fn passwd(app: &TestApp, email: &str, line: &str) -> (bool, String) {
-    let (status, written) = passwd_with(&Settings::of(app).but("LOG_FORMAT", "text"), email, line).await;
+    let (status, written) = passwd_with(&Settings::for_app(app).with("LOG_FORMAT", "text"), email, line).await;
     (status.success(), written)
 }
 
@@ -43,8 +43,8 @@ async fn a10_operator_sets_a_password_and_every_session_ends() {
     };
     let (_, token) = log_in(PASSWORD).await;
     let refused = async |email: &str, line: &str, says: &str| {
-        let (success, said) = passwd(&app, email, line).await;
-        assert!(!success && said.contains(says), "{said}");
+        let (success, message) = passwd(&app, email, line).await;
+        assert!(!success && message.contains(says), "{message}");
     };
     refused("nobody@example.com", "seven green kites\n", "no account has this email address").await;
     refused("nobody", "seven green kites\n", "not an email address").await;
@@ -52,9 +52,9 @@ async fn a10_operator_sets_a_password_and_every_session_ends() {
     refused(&ada.email, "", "at least 12 characters").await;
     assert_eq!(log_in(PASSWORD).await.0, 200);
 
-    let (success, said) = passwd(&app, &ada.email.to_uppercase(), "seven green kites\n").await;
-    assert!(success, "{said}");
-    assert!(!said.contains("seven green"), "{said}");
+    let (success, message) = passwd(&app, &ada.email.to_uppercase(), "seven green kites\n").await;
+    assert!(success, "{message}");
+    assert!(!message.contains("seven green"), "{message}");
     assert_eq!((log_in(PASSWORD).await.0, log_in("seven green kites").await.0), (401, 200));
     let refresh = app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": token })).await;
     assert_eq!(refresh.problem(), (401, "session_ended"));

@@ -60,13 +60,13 @@ async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image(
     let listed = ada.get("/api/images/gallery").await.json["images"][0].clone();
     assert_eq!(listed["previewUrl"], image.json["previewUrl"], "window-aligned too");
     assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()));
-    assert_eq!(settled_keys(&app).await.len(), 2, "what is served stays");
+    assert_eq!(settled_keys(&app).await.len(), 2, "served previews stay");
     let orphans = app.app.valet.find_orphans(OffsetDateTime::now_utc() - Duration::from_secs(1), &mut |_| {}).await.unwrap();
-    assert_eq!((orphans.orphans.count, orphans.young), (0, 0), "a preview is no orphan");
+    assert_eq!((orphans.orphans.count, orphans.young), (0, 0), "a preview is not an orphan");
 
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
-    assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()), "their URLs live");
+    assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()), "their URLs are valid");
     app.sweep_dead_urls().await;
     assert_eq!(used(&ada).await, 0);
 }
@@ -85,7 +85,7 @@ async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
         };
         let ticket = issue(&ada, &bytes, &preview).await;
         if came != "nothing" {
-            assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200, "S3 knows no JPEG");
+            assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200, "S3 does not check that it is a JPEG");
         }
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         let image = ada.confirm(ticket.id()).await;
@@ -93,7 +93,7 @@ async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
         assert_eq!(image.json["thumbHash"], THUMB_HASH, "the hash needs no preview");
         sizes += bytes.len();
         reserved += bytes.len() + preview.len();
-        assert_eq!(used(&ada).await, json!(reserved), "{came}: the preview's URL lives");
+        assert_eq!(used(&ada).await, json!(reserved), "{came}: the preview's URL is valid");
         // Its URL is still valid: an object that arrives now is removed and never shown.
         app.put(&ticket.json["previewUpload"], preview).await;
         assert_eq!(ada.confirm(ticket.id()).await.json.get("previewUrl"), None, "{came}");
@@ -130,7 +130,7 @@ async fn every_upload_operation_supports_previews() {
     let ticket = batch.json["results"][0]["ticket"].clone();
     assert!(ticket["previewUpload"].is_object(), "{batch:?}");
     let id = ticket["id"].as_str().unwrap();
-    let renewed = ada.act(&format!("/api/images/{id}/renew")).await;
+    let renewed = ada.post_empty(&format!("/api/images/{id}/renew")).await;
     assert!(renewed.json["previewUpload"].is_object(), "{renewed:?}");
     let again = ada.post("/api/images/upload", body).await;
     assert_eq!((again.status, again.json["id"].as_str()), (200, Some(id)));

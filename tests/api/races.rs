@@ -23,7 +23,7 @@ fn rounds() -> usize {
 }
 
 /// Starts all calls at the same moment, on connections that are already open.
-async fn at_once<F: Future>(app: &TestApp, calls: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+async fn run_concurrently<F: Future>(app: &TestApp, calls: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let calls: Vec<_> = calls.into_iter().collect();
     let barrier = Barrier::new(calls.len());
     let begun = calls.into_iter().map(|call| {
@@ -62,7 +62,7 @@ async fn c5_hundred_concurrent_confirms_give_one_image_and_one_answer() {
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(7 * 24 * 3600)).await;
     let ada = app.user().await;
     let ticket = sent(&ada).await;
-    let answers = at_once(&app, (0..100).map(|_| ada.confirm(ticket.id()))).await;
+    let answers = run_concurrently(&app, (0..100).map(|_| ada.confirm(ticket.id()))).await;
     assert!(answers.iter().all(|answer| (answer.status, &answer.json) == (200, &answers[0].json)), "{answers:?}");
     let images = app.db.collection::<Document>("images");
     assert_eq!(images.count_documents(doc! {}).await.unwrap(), 1);
@@ -74,14 +74,14 @@ async fn c5_hundred_concurrent_confirms_give_one_image_and_one_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn u6_second_put_is_refused_and_one_of_fifty_concurrent_puts_wins() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[ONCE, OVERLAP]).await {
+    if app.skip_unless_store_satisfies(&[ONCE, OVERLAP]).await {
         return;
     }
     let ada = app.user().await;
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     let upload = &ticket.json["upload"];
-    let answers = at_once(&app, (0..50).map(|_| app.put(upload, bytes.clone()))).await;
+    let answers = run_concurrently(&app, (0..50).map(|_| app.put(upload, bytes.clone()))).await;
     assert_eq!(answers.iter().filter(|status| **status == 200).count(), 1, "{answers:?}");
     assert!(answers.iter().all(|status| matches!(status.as_u16(), 200 | 409 | 412)), "{answers:?}");
     assert_eq!(app.put(upload, bytes.clone()).await, 412);
@@ -105,10 +105,10 @@ async fn u10_fifty_concurrent_issues_at_the_limit_open_exactly_what_fits() {
         async move { ada.post("/api/images/upload", body).await }
     };
     let issued = |answers: &[Answer]| answers.iter().filter(|answer| answer.status == 201).count();
-    let answers = at_once(&app, (0..50).map(|n| issue(n, 300))).await;
+    let answers = run_concurrently(&app, (0..50).map(|n| issue(n, 300))).await;
     assert_eq!(issued(&answers), 3, "3 × 300 of 1000 bytes");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "quota_exceeded")), "{answers:?}");
-    let answers = at_once(&app, (50..100).map(|n| issue(n, 100))).await;
+    let answers = run_concurrently(&app, (50..100).map(|n| issue(n, 100))).await;
     assert_eq!(issued(&answers), 1, "one byte more would be too many");
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!(usage, json!({ "bytes": 1000, "quotaBytes": 1000, "images": 0, "pending": 4 }));
@@ -122,7 +122,7 @@ async fn u10_fifty_concurrent_issues_at_the_limit_open_exactly_what_fits() {
         let bob = &bob;
         async move { bob.post("/api/images/upload", body).await }
     };
-    let answers = at_once(&app, (0..50).map(issue)).await;
+    let answers = run_concurrently(&app, (0..50).map(issue)).await;
     assert_eq!(issued(&answers), 4, "{answers:?}");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "too_many_pending")), "{answers:?}");
     app.audit().await;
@@ -196,7 +196,7 @@ async fn renew_confirm_and_delete_race_consistently() {
             };
             let renew = async {
                 meet().await;
-                ada.act(&format!("{}/renew", path(&ticket))).await
+                ada.post_empty(&format!("{}/renew", path(&ticket))).await
             };
             let confirm = async {
                 meet().await;
@@ -226,7 +226,7 @@ async fn renew_confirm_and_delete_race_consistently() {
 }
 
 /// Runs one client with lifetimes of a second, while two servers sweep by the real clock.
-async fn live(ada: &Caller<'_>, n: usize) {
+async fn run_client(ada: &Caller<'_>, n: usize) {
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
@@ -237,7 +237,7 @@ async fn live(ada: &Caller<'_>, n: usize) {
     pause(2500).await;
     let mut upload = ticket.json["upload"].clone();
     if n.is_multiple_of(3) {
-        let renewed = ada.act(&format!("{}/renew", path(&ticket))).await;
+        let renewed = ada.post_empty(&format!("{}/renew", path(&ticket))).await;
         assert!(matches!(renewed.problem(), (200, "") | (410, "upload_expired")), "{renewed:?}");
         upload = if renewed.json["upload"].is_object() { renewed.json["upload"].clone() } else { upload };
     }
@@ -257,7 +257,7 @@ async fn live(ada: &Caller<'_>, n: usize) {
         assert_eq!(ada.get(&path(&ticket)).await.status, 404);
     } else if acknowledged {
         pause(2500).await;
-        assert_eq!(ada.get(&path(&ticket)).await.status, 200, "what was acknowledged stays");
+        assert_eq!(ada.get(&path(&ticket)).await.status, 200, "acknowledged images stay");
     }
 }
 
@@ -280,7 +280,7 @@ async fn d6_two_sweepers_and_clients_race_on_the_real_clock() {
         }
     };
     let clients = async {
-        stream::iter(0..rounds() / 4).map(|n| live(&ada, n)).buffer_unordered(20).collect::<Vec<_>>().await;
+        stream::iter(0..rounds() / 4).map(|n| run_client(&ada, n)).buffer_unordered(20).collect::<Vec<_>>().await;
         stop.cancel();
     };
     tokio::join!(sweeping(&app), sweeping(&other), clients);
@@ -300,7 +300,7 @@ async fn twenty_confirms_of_parts_race_with_their_abort() {
         let signed = ada.post(&format!("{}/parts", path(&ticket)), json!({ "parts": [{ "partNumber": 1 }] })).await;
         assert_eq!(app.put(&signed.json["parts"][0]["request"], bytes).await, 200);
         let delete = round % 4 != 0;
-        let answers = at_once(
+        let answers = run_concurrently(
             &app,
             (0..21).map(|n| {
                 let (ada, ticket) = (&ada, &ticket);

@@ -139,7 +139,7 @@ async fn larger_preview_is_reserved_or_refused() {
     assert_eq!(app.put(&answers[0].json["previewUpload"], small.clone()).await, 200);
     assert_eq!(app.put(&answers[0].json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(first.id()).await;
-    assert_eq!(image.json["caption"], "later", "what was refused changed nothing");
+    assert_eq!(image.json["caption"], "later", "a refused declaration changes nothing");
     let shown = app.http.get(image.json["previewUrl"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(shown.bytes().await.unwrap(), small);
     app.sweep_dead_urls().await;
@@ -158,7 +158,7 @@ async fn preview_that_is_no_longer_declared_is_counted_and_removed() {
     assert_eq!(app.put(&later.json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(first.id()).await;
     assert!(image.json["previewUrl"].is_null(), "{image:?}");
-    assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200, "its URL lives");
+    assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200, "its URL is valid");
     assert_eq!(used(&ada).await, (bytes.len() + small.len()) as u64, "and its bytes are counted");
     let quiet = OffsetDateTime::now_utc() + Duration::from_secs(3600 + 900 + 60);
     for later in [0, 600, 1200] {

@@ -3,9 +3,11 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Request, Response, body::Incoming, http::request::Parts, service::service_fn};
 use hyper_util::rt::TokioIo;
+
+use super::app::TestApp;
 
 pub type Answer = Response<Full<Bytes>>;
 
@@ -24,6 +26,52 @@ where
         }
     });
     endpoint
+}
+
+/// A request to S3 that a relay has received completely.
+pub struct Relayed {
+    pub parts: Parts,
+    pub body: Bytes,
+    http: reqwest::Client,
+    upstream: String,
+}
+
+impl Relayed {
+    pub fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    pub fn query(&self) -> &str {
+        self.parts.uri.query().unwrap_or_default()
+    }
+
+    /// Forwards the request to the store.
+    pub async fn forward(self) -> Answer {
+        forward(&self.http, &self.upstream, &self.parts, self.body).await
+    }
+}
+
+/// Starts a relay in front of the application's S3; returns its address. `handle` answers each request, usually by forwarding it.
+pub async fn relay_s3<A>(app: &TestApp, handle: impl Fn(Relayed) -> A + Clone + Send + Sync + 'static) -> String
+where
+    A: Future<Output = Answer> + Send + 'static,
+{
+    let http = reqwest::Client::new();
+    let upstream = app.config.s3.endpoint.as_deref().unwrap().to_owned();
+    listen(move |request: Request<Incoming>| {
+        let (handle, http, upstream) = (handle.clone(), http.clone(), upstream.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            Ok(handle(Relayed { parts, body, http, upstream }).await)
+        }
+    })
+    .await
+}
+
+/// Returns an answer without a body.
+pub fn empty_answer(status: u16) -> Answer {
+    Response::builder().status(status).body(Full::default()).unwrap()
 }
 
 /// Forwards a request to the server at `upstream`, with the client's own Host header, because it is signed.

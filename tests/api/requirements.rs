@@ -34,5 +34,5 @@ fn every_requirement_has_a_test_with_its_id() {
     let found = ids(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api"));
     let required = REQUIRED.into_iter().flat_map(|(group, most)| (1..=most).map(move |n| format!("{group}{n}")));
     let missing: Vec<_> = required.filter(|id| !found.contains(id)).collect();
-    assert!(missing.is_empty(), "no test bears {missing:?}");
+    assert!(missing.is_empty(), "no test has the ids {missing:?}");
 }

@@ -82,7 +82,7 @@ impl Kind {
                 ada.post("/api/images/upload", body).await
             }
             Self::Form => {
-                let session = ada.act("/api/uppy/session").await;
+                let session = ada.post_empty("/api/uppy/session").await;
                 let path = session.json["path"].as_str().unwrap();
                 let size = bytes.len() + 1000;
                 ada.get(&format!("{path}/s3/params?filename=a.png&type=image/png&metadata[size]={size}")).await
@@ -258,7 +258,7 @@ async fn deleted_account_opens_no_uploads() {
     app.sweep_to_the_end().await;
     assert!(app.db_all("users").await.is_empty());
     let late = app.db.collection::<Document>("images").insert_one(doc! { "_id": &id, "state": "pending" }).await;
-    assert!(late.is_err(), "its place is taken");
+    assert!(late.is_err(), "its idempotency key is taken");
 }
 
 /// Unreadable records of every kind that the sweeper handles: each is counted as failed, and none stops the others.
@@ -272,8 +272,8 @@ async fn unreadable_records_of_one_user_do_not_stop_others() {
     let ticket = eve.issue("a.png", "image/png", &unique_png()).await;
     let ready = eve.upload("b.png", "image/png", &unique_png()).await;
     images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": { "sha256": "damaged" } }).await.unwrap();
-    let unsettled = doc! { "sha256": "damaged, too", "reservation": { "bytes": 9_i64, "place": "pending", "due": past } };
-    images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": unsettled }).await.unwrap();
+    let unreadable = doc! { "sha256": "damaged, too", "reservation": { "bytes": 9_i64, "place": "pending", "due": past } };
+    images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": unreadable }).await.unwrap();
     let broken = [
         doc! { "image": ticket.id(), "bytes": 1_i64, "at": past },
         doc! { "image": "no id", "bytes": 1_i64, "at": past },

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use valet::config::Finalize;
 
 use super::{
-    app::{TestApp, fixture, s3_is_local, sha256, unique_png},
+    app::{TestApp, fixture, sha256, skip_unless_local_s3, unique_png},
     doctor::store_defects::{Defect, Proxy},
     store_rules::{CHECKSUM, COPY_SOURCE, ONCE, OVERLAP},
 };
@@ -39,9 +39,10 @@ fn key(document: &Document) -> String {
 #[tokio::test]
 async fn store_that_enforces_signed_headers_needs_no_copy() {
     let app = TestApp::start_with(|config| config.s3.finalize = Finalize::Auto).await;
-    if !app.store_keeps(&[ONCE, OVERLAP, COPY_SOURCE, CHECKSUM]).await {
+    if !app.store_satisfies(&[ONCE, OVERLAP, COPY_SOURCE, CHECKSUM]).await {
         let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
-        assert!(ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"), "what holds less is found out");
+        assert!(ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"), "weaker stores are detected");
+        crate::skipping::skip("the rest needs a store that satisfies all rules");
         return;
     }
     let ada = app.user().await;
@@ -50,12 +51,12 @@ async fn store_that_enforces_signed_headers_needs_no_copy() {
     let document = app.db_image(id).await.unwrap();
     assert_eq!(key(&document), format!("u/{}/{id}", ada.id));
     assert!(!document.contains_key("due") && !document.contains_key("strays"));
-    assert_eq!(app.bucket_keys().await, [key(&document)], "what tried the store out is gone");
+    assert_eq!(app.bucket_keys().await, [key(&document)], "probe objects are removed");
 }
 
 #[tokio::test]
 async fn u6_i6_confirmed_image_does_not_change_if_its_url_can_write_twice() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
@@ -88,7 +89,7 @@ async fn u6_i6_confirmed_image_does_not_change_if_its_url_can_write_twice() {
 
 #[tokio::test]
 async fn c3_bytes_are_hashed_if_the_store_ignores_checksums() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
@@ -154,7 +155,7 @@ async fn d3_put_after_the_confirm_is_removed() {
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200, "its place is free again");
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200, "the unique index is free again");
     assert_eq!(app.bucket_keys().await.len(), 2);
     app.sweep(OffsetDateTime::now_utc() + QUIET).await;
     assert_eq!(app.bucket_keys().await.len(), 1);
@@ -206,7 +207,7 @@ async fn f13_copy_of_a_dead_server_is_removed() {
     let named = mongodb::bson::doc! { "$set": { "strays": [&lost] } };
     images.update_one(mongodb::bson::doc! { "_id": ticket.id() }, named).await.unwrap();
     app.bucket_put(&lost, "image/png", bytes.clone()).await;
-    assert_eq!(app.sweep(OffsetDateTime::now_utc() + QUIET).await.confirmed, 1, "for the client that died too");
+    assert_eq!(app.sweep(OffsetDateTime::now_utc() + QUIET).await.confirmed, 1, "also for a client that died");
     app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(200)).await;
     let final_key = key(&app.db_image(ticket.id()).await.unwrap());
     assert_ne!(final_key, lost);

@@ -17,7 +17,7 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
 }
 
 /// Asserts the headers that every answer has, and those that none has.
-fn check(headers: &HeaderMap, what: &str) {
+fn assert_headers(headers: &HeaderMap, what: &str) {
     for (name, wanted) in [
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
@@ -67,7 +67,7 @@ async fn h5_every_answer_of_every_operation_has_security_headers() {
             let answer = request.send().await.unwrap();
             let (status, headers) = (answer.status().as_u16(), answer.headers());
             let what = format!("{method} {concrete}: {status}");
-            check(headers, &what);
+            assert_headers(headers, &what);
             // The owner's browser may store a gallery page, to revalidate it.
             let kept = if concrete == "/api/images/gallery" && status == 200 { "private, no-cache" } else { "no-store" };
             assert_eq!(value(headers, "cache-control"), kept, "{what}");
@@ -94,7 +94,7 @@ async fn h5_pages_and_framework_errors_have_security_headers() {
     for path in &pages {
         let answer = app.http.get(format!("{}{path}", app.base)).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
-        check(answer.headers(), path);
+        assert_headers(answer.headers(), path);
         let is_page = value(answer.headers(), "content-type").starts_with("text/html");
         assert_eq!(value(answer.headers(), "permissions-policy").contains("camera=()"), is_page, "{path}");
     }
@@ -125,7 +125,7 @@ async fn h5_pages_and_framework_errors_have_security_headers() {
         }
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), status, "{method} {path}");
-        check(answer.headers(), &format!("{method} {path}: {status}"));
+        assert_headers(answer.headers(), &format!("{method} {path}: {status}"));
     }
 }
 
@@ -133,7 +133,7 @@ async fn h5_pages_and_framework_errors_have_security_headers() {
 async fn h5_hsts_is_sent_only_over_tls() {
     let behind = app().await;
     let alone = TestApp::start().await;
-    for (app, said, told) in [
+    for (app, forwarded, expects_hsts) in [
         (&behind, vec!["https"], true),
         (&behind, vec!["HTTPS"], true),
         (&behind, vec!["https, https"], true),
@@ -148,13 +148,17 @@ async fn h5_hsts_is_sent_only_over_tls() {
     ] {
         for path in ["/", "/livez", "/api/auth/me", "/nothing"] {
             let mut request = app.http.get(format!("{}{path}", app.base));
-            for one in &said {
+            for one in &forwarded {
                 request = request.header("x-forwarded-proto", *one);
             }
             let answer = request.send().await.unwrap();
-            assert_eq!(value(answer.headers(), "strict-transport-security"), if told { HSTS } else { "" }, "{said:?} {path}");
-            let alone = if told && path == "/" { "same-origin" } else { "" };
-            assert_eq!(value(answer.headers(), "cross-origin-opener-policy"), alone, "{said:?} {path}");
+            assert_eq!(
+                value(answer.headers(), "strict-transport-security"),
+                if expects_hsts { HSTS } else { "" },
+                "{forwarded:?} {path}"
+            );
+            let alone = if expects_hsts && path == "/" { "same-origin" } else { "" };
+            assert_eq!(value(answer.headers(), "cross-origin-opener-policy"), alone, "{forwarded:?} {path}");
         }
     }
 }

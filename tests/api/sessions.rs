@@ -104,8 +104,8 @@ async fn t6_spent_token_ends_the_session() {
     let second = refreshed(&app, &first).await;
     db_age_rotation(&app, &sid(&ada), Duration::from_secs(301)).await;
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
-    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "whoever holds the newest is out, too");
-    assert_eq!(me(&ada).await, ended(), "and the access tokens die");
+    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "the newest token is rejected too");
+    assert_eq!(me(&ada).await, ended(), "access tokens are rejected too");
     assert_eq!(documents(&app).count_documents(doc! { "_id": sid(&ada) }).await.unwrap(), 0);
 }
 
@@ -149,7 +149,7 @@ async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
     let (ada, first) = signed_in(&app).await;
     let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
     let second = refreshed(&app, &first).await;
-    assert_eq!(me(&ada).await.0, 200, "what is remembered of the session must not outlive it");
+    assert_eq!(me(&ada).await.0, 200, "the session cache must not outlive the session");
     let log_out = async |token: &str| {
         let answer = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await;
         (answer.status, answer.code().to_owned())
@@ -250,7 +250,7 @@ async fn t9_owner_lists_sessions_and_ends_that_of_a_lost_phone() {
     let current: Vec<_> = sessions.iter().map(|session| session["current"].as_bool().unwrap()).collect();
     assert_eq!(current, [false, true, false]);
     assert_eq!(sessions[0]["device"], "Phone/1.0 (lost)");
-    assert!(sessions[1].get("device").is_none(), "this client does not name itself");
+    assert!(sessions[1].get("device").is_none(), "this client sends no User-Agent");
     for time in ["createdAt", "lastUsedAt", "expiresAt"] {
         assert_eq!(sessions[0][time].as_str().unwrap().len(), 20, "{time}");
     }
@@ -284,7 +284,7 @@ async fn a10_changed_password_ends_the_other_sessions() {
     assert_eq!(change(PASSWORD, OTHER_PASSWORD).await.0, 204);
     assert_eq!(me(&other).await, ended());
     assert_eq!(refresh(&app, &other_token).await.problem(), (401, "session_ended"));
-    assert_eq!(me(&ada).await.0, 200, "the one that asked goes on");
+    assert_eq!(me(&ada).await.0, 200, "the calling session stays active");
     refreshed(&app, &token).await;
     assert_eq!(log_in(&app, &ada.email, PASSWORD).await.2.problem(), (401, "invalid_credentials"));
     assert_eq!(log_in(&app, &ada.email, OTHER_PASSWORD).await.2.status, 200);

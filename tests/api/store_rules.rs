@@ -4,7 +4,10 @@ use reqwest::StatusCode;
 use tokio::sync::OnceCell;
 use valet::domain::check::{self, Answer, Options, Report};
 
-use super::app::{TestApp, finalize, s3_is_local};
+use super::{
+    app::{TestApp, finalize, s3_is_local},
+    skipping::skip,
+};
 
 /// Names of the rules in `valet check`.
 pub const ONCE: &str = "upload: If-None-Match enforced";
@@ -19,10 +22,27 @@ pub fn in_place() -> bool {
     finalize() == "in-place"
 }
 
+/// Reports the calling test as skipped and returns true if the run's store is not the local S3.
+pub fn skip_unless_local_s3() -> bool {
+    if !s3_is_local() {
+        skip("needs the local S3");
+    }
+    !s3_is_local()
+}
+
 impl TestApp {
+    /// Reports the calling test as skipped and returns true if the store violates one of these rules of `valet check`.
+    pub async fn skip_unless_store_satisfies(&self, rules: &[&str]) -> bool {
+        let is_satisfied = self.store_satisfies(rules).await;
+        if !is_satisfied {
+            skip(&format!("needs a store that satisfies {rules:?}"));
+        }
+        !is_satisfied
+    }
+
     /// Returns whether the store satisfies these rules of `valet check`, which runs once. The local S3 satisfies all, so that no
     /// test is skipped there.
-    pub async fn store_keeps(&self, rules: &[&str]) -> bool {
+    pub async fn store_satisfies(&self, rules: &[&str]) -> bool {
         static REPORT: OnceCell<Report> = OnceCell::const_new();
         if s3_is_local() {
             return true;
@@ -37,8 +57,8 @@ impl TestApp {
     }
 
     /// Returns the expected status of a second PUT with one URL.
-    pub async fn second_put(&self) -> u16 {
-        if self.store_keeps(&[ONCE]).await { 412 } else { 200 }
+    pub async fn second_put_status(&self) -> u16 {
+        if self.store_satisfies(&[ONCE]).await { 412 } else { 200 }
     }
 
     /// Returns the key where the image's bytes are, or are to be put.

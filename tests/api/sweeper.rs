@@ -34,21 +34,21 @@ async fn c9_upload_without_an_object_expires_and_is_never_revived() {
         assert_eq!(app.sweep(after(early)).await, Swept::default(), "after {early:?}");
         assert_eq!(app.db_state(ticket.id()).await, "pending");
     }
-    assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "offline overnight: renewed");
+    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "offline overnight: renewed");
     let swept = app.sweep(after(24 * HOUR + Duration::from_secs(1))).await;
     assert_eq!(swept.expired, 1, "{swept:?}");
     for _ in 0..2 {
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
-        assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (410, "upload_expired"));
+        assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (410, "upload_expired"));
     }
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0, "released");
-    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.status, 201, "the same bytes may come anew");
+    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.status, 201, "the same bytes may be uploaded again");
     // C9: a late PUT does not revive it, and is removed.
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
     app.sweep(after(26 * HOUR)).await;
     assert_eq!(app.db_state(ticket.id()).await, "gone");
-    assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"), "told while the record is kept");
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"), "answered as long as the record exists");
     assert!(app.bucket_keys().await.is_empty());
 }
 
@@ -89,10 +89,10 @@ async fn wrong_object_is_rejected_and_removed() {
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"));
     // If uploads are copied at confirm, a copy in progress could still appear.
     let swept = app.sweep(after(if in_place() { QUIET } else { QUIET + HOUR })).await;
-    assert_eq!((swept.purged, swept.gone), (1, 1), "no URL lives that could bring it back");
+    assert_eq!((swept.purged, swept.gone), (1, 1), "no URL is valid that could store it again");
     assert!(app.bucket_keys().await.is_empty());
-    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "told while the record is kept");
-    assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "answered as long as the record exists");
+    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
@@ -169,7 +169,7 @@ async fn d2_interrupted_delete_is_finished() {
     assert_eq!(app.sweep(after(Duration::from_secs(1))).await.purged, 1);
     assert!(app.bucket_keys().await.is_empty());
     let usage = async || ada.get("/api/auth/me").await.json["usage"].clone();
-    assert_eq!((&usage().await["bytes"], &usage().await["pending"]), (&json!(bytes_len), &json!(0)), "its URL lives");
+    assert_eq!((&usage().await["bytes"], &usage().await["pending"]), (&json!(bytes_len), &json!(0)), "its URL is valid");
     assert_eq!(app.sweep(after(QUIET)).await.gone, 1);
     assert_eq!(usage().await, json!({ "bytes": 0, "quotaBytes": 10_737_418_240_u64, "images": 0, "pending": 0 }));
 }

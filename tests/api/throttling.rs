@@ -159,7 +159,7 @@ async fn untrusted_client_cannot_choose_its_address() {
     assert_eq!(
         (refresh("198.51.100.1").await, refresh("198.51.100.2").await, refresh("198.51.100.3").await),
         (401, 401, 429),
-        "nobody is trusted, so the connection's address counts"
+        "no proxy is trusted, so the connection's address counts"
     );
 }
 

@@ -13,9 +13,9 @@ use valet::{
     domain::check::{self, Answer as Found, Options},
 };
 
-use self::header_obeying_store::{Obeying, Seals};
+use self::header_obeying_store::{HeaderObeyingStore, Seals};
 use super::{
-    app::{Answer, Caller, TestApp, declared, s3_is_local, unique_png},
+    app::{Answer, Caller, TestApp, declared, skip_unless_local_s3, unique_png},
     serve::Settings,
 };
 
@@ -25,17 +25,17 @@ const PUBLISH: [(&str, &str); 2] =
     [("x-amz-acl", "public-read"), ("x-amz-grant-read", "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"")];
 
 /// Starts a server on the store itself and one behind the relay; `None` if the run's store is not the local one.
-async fn before(seals: Seals) -> Option<(TestApp, TestApp, Obeying)> {
-    if !s3_is_local() {
+async fn before(seals: Seals) -> Option<(TestApp, TestApp, HeaderObeyingStore)> {
+    if skip_unless_local_s3() {
         return None;
     }
     let store = TestApp::start().await;
-    let relay = Obeying::start(&store, seals).await;
+    let relay = HeaderObeyingStore::start(&store, seals).await;
     let app = behind(&store, &relay).await;
     Some((store, app, relay))
 }
 
-async fn behind(store: &TestApp, relay: &Obeying) -> TestApp {
+async fn behind(store: &TestApp, relay: &HeaderObeyingStore) -> TestApp {
     at_endpoint(store, &relay.endpoint, Finalize::Auto).await
 }
 
@@ -77,7 +77,7 @@ async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'stat
         ("multipart with checksums", ada.post("/api/images/multipart", summed).await),
         ("parts", ada.post(&format!("/api/images/{open}/parts"), json!({ "parts": [{ "partNumber": 1 }] })).await),
         ("confirm", ada.confirm(confirmable).await),
-        ("session", ada.act("/api/uppy/session").await),
+        ("session", ada.post_empty("/api/uppy/session").await),
         ("presigned form", presign(json!({ "method": "PUT", "key": "a.png", "contentType": "image/png" })).await),
         ("presigned create", presign(json!({ "method": "POST", "key": "a.png", "contentType": "image/png" })).await),
         ("form", anonymous.get(&format!("{path}/s3/params?filename=a.png&type=image/png")).await),
@@ -101,7 +101,7 @@ struct Opened {
 
 impl Opened {
     async fn by(ada: &Caller<'_>, anonymous: &Caller<'_>) -> Self {
-        let path = ada.act("/api/uppy/session").await.json["path"].as_str().unwrap().to_owned();
+        let path = ada.post_empty("/api/uppy/session").await.json["path"].as_str().unwrap().to_owned();
         let file = json!({ "filename": "a.png", "type": "image/png" });
         let parts = anonymous.post(&format!("{path}/s3/multipart"), file).await.json;
         let text = |name: &str| parts[name].as_str().unwrap().to_owned();
@@ -129,7 +129,7 @@ async fn uploads_without_a_digest_are_refused_and_puts_are_sealed() {
         let ticket = eve.issue("a.png", "image/png", &mine).await;
         assert_eq!(put_with(&app, &ticket.json["upload"], &mine, header).await, 403, "{header:?}");
         assert_eq!(read_unsigned(&app, ticket.json["upload"]["url"].as_str().unwrap()).await, 403, "{header:?}");
-        assert_eq!(app.put(&ticket.json["upload"], mine).await, 200, "the URL is good");
+        assert_eq!(app.put(&ticket.json["upload"], mine).await, 200, "the URL is valid");
         assert_eq!(eve.confirm(ticket.id()).await.status, 200);
     }
 
@@ -142,7 +142,7 @@ async fn uploads_without_a_digest_are_refused_and_puts_are_sealed() {
     assert!(seen.contains("PUT") && seen.contains("part of any length"), "each kind: {seen}");
     assert!(matches!(report.answer("upload: sealed PUT refuses unsigned headers"), Some(Found::Yes(_))));
     assert!(!report.is_sound());
-    assert!(app.bucket_keys().await.iter().all(|key| !key.starts_with("check/")), "nothing is left of it");
+    assert!(app.bucket_keys().await.iter().all(|key| !key.starts_with("check/")), "nothing of it is left");
 }
 
 /// Parts that were copied from another user before the probe are not confirmed.
@@ -180,7 +180,7 @@ async fn without_enforced_headers_nothing_is_signed_until_acls_are_ignored() {
     let open = ada.issue("a.png", "image/png", &bytes).await;
     let caller = at(&app, &ada);
     assert_eq!(caller.issue("b.png", "image/png", &unique_png()).await.problem(), REFUSED);
-    assert_eq!(caller.act(&format!("/api/images/{}/renew", open.id())).await.problem(), REFUSED);
+    assert_eq!(caller.post_empty(&format!("/api/images/{}/renew", open.id())).await.problem(), REFUSED);
     let items = json!({ "items": [declared("c.png", "image/png", &unique_png())] });
     let batch = caller.post("/api/images/upload/batch", items).await;
     assert!(batch.text.contains("not_supported_by_store"), "{batch:?}");
@@ -201,7 +201,7 @@ async fn without_enforced_headers_nothing_is_signed_until_acls_are_ignored() {
     assert_eq!(read_unsigned(&later, request["url"].as_str().unwrap()).await, 403);
     assert_eq!(caller.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
     caller.upload("e.png", "image/png", &unique_png()).await;
-    assert_eq!(caller.act("/api/uppy/session").await.problem(), REFUSED, "parts and forms still cannot stand it");
+    assert_eq!(caller.post_empty("/api/uppy/session").await.problem(), REFUSED, "parts and forms are still refused");
 }
 
 /// With S3_FINALIZE=in-place, a PUT's URL could turn a confirmed image into a copy of another.
@@ -223,21 +223,21 @@ async fn in_place_is_refused_if_a_url_can_make_a_copy() {
 async fn replaced_store_is_probed_again() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };
     let ada = at(&app, &store.user().await);
-    assert_eq!(ada.act("/api/uppy/session").await.problem(), REFUSED);
-    relay.mend();
+    assert_eq!(ada.post_empty("/api/uppy/session").await.problem(), REFUSED);
+    relay.repair();
     let bytes = unique_png();
     let sealed = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&sealed.json["upload"], bytes.clone()).await, 403, "no other store takes a sealed PUT");
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(2 * 60 * 60)).await;
     ada.upload("b.png", "image/png", &unique_png()).await;
-    assert_eq!(ada.act("/api/uppy/session").await.status, 200);
+    assert_eq!(ada.post_empty("/api/uppy/session").await.status, 200);
 }
 
 #[tokio::test]
 async fn serve_reports_an_unsuitable_store_in_one_line() {
     let Some((store, _app, relay)) = before(Seals::Yes).await else { return };
-    let settings = Settings::of(&store).but("S3_ENDPOINT", &relay.endpoint).but("S3_FINALIZE", "in-place");
-    let (process, _client) = settings.listening().await;
+    let settings = Settings::for_app(&store).with("S3_ENDPOINT", &relay.endpoint).with("S3_FINALIZE", "in-place");
+    let (process, _client) = settings.start_listening().await;
     let lines = process
         .find(|process| {
             let log = process.err();

@@ -89,7 +89,7 @@ async fn u14_answers_are_no_store_and_contain_no_secret_except_the_url() {
     let path = format!("/api/images/{}", ticket.id());
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let answers = [
-        ada.act(&format!("{path}/renew")).await,
+        ada.post_empty(&format!("{path}/renew")).await,
         ada.post("/api/images/upload/batch", json!({ "items": [declared("b.png", "image/png", &unique_png())] })).await,
         ada.post("/api/images/renew", json!({ "ids": [ticket.id()] })).await,
         ada.get("/api/images/pending").await,
@@ -105,8 +105,8 @@ async fn u14_answers_are_no_store_and_contain_no_secret_except_the_url() {
     for answer in answers {
         assert_eq!(answer.header("cache-control"), "no-store", "{answer:?}");
         // LocalStack's secret is a word that also occurs in every URL.
-        let said = if super::app::s3_is_local() { &answer.text } else { "" };
-        assert!(!said.contains(&secret) && !answer.text.contains(super::app::JWT_SECRET), "{answer:?}");
+        let searched = if super::app::s3_is_local() { &answer.text } else { "" };
+        assert!(!searched.contains(&secret) && !answer.text.contains(super::app::JWT_SECRET), "{answer:?}");
         assert!(!answer.text.contains(ada.token.as_deref().unwrap()) && !answer.text.contains("argon2"), "{answer:?}");
     }
 }
@@ -138,10 +138,10 @@ async fn u15_put_with_a_lost_answer_is_repeated_and_confirmed() {
             status => break status,
         }
     };
-    assert_eq!(repeated, app.second_put().await);
+    assert_eq!(repeated, app.second_put_status().await);
     let image = ada.confirm(ticket.id()).await;
     assert_eq!((image.status, image.json["size"].as_u64()), (200, Some(bytes.len() as u64)));
-    assert_eq!(app.put(upload, bytes).await, app.second_put().await, "and again after the confirm");
+    assert_eq!(app.put(upload, bytes).await, app.second_put_status().await, "and again after the confirm");
 }
 
 /// A stalled S3 delays only the call that needs it: no transaction is open, and no document is locked.
@@ -166,7 +166,7 @@ async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() 
             ada.patch(&format!("/api/images/{}", other["id"].as_str().unwrap()), json!({ "caption": "meanwhile" })).await;
         assert_eq!(caption.status, 200);
         assert_eq!(ada.issue("c.png", "image/png", &unique_png()).await.status, 201);
-        assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "the same document");
+        assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "the same document");
         let elapsed = began.elapsed();
         assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
         let transactions = doc! { "command.autocommit": false };
@@ -194,8 +194,8 @@ async fn c10_values_in_the_confirm_are_ignored() {
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let lies = json!({ "width": 9999, "height": 9999, "size": 1, "contentType": "text/html", "sha256": "x", "state": "ready",
         "identified": true, "analyzed": true, "user": "another", "key": "u/another/key", "uploadedAt": "1970-01-01T00:00:00Z" });
-    let told = ada.post(&format!("/api/images/{}/confirm?width=9999&size=1", ticket.id()), lies).await;
-    let image = if told.status == 200 { told } else { ada.confirm(ticket.id()).await };
+    let answer = ada.post(&format!("/api/images/{}/confirm?width=9999&size=1", ticket.id()), lies).await;
+    let image = if answer.status == 200 { answer } else { ada.confirm(ticket.id()).await };
     let truth = json!({ "width": 80, "height": 120, "size": bytes.len(), "contentType": "image/jpeg", "sha256": super::app::sha256(&bytes) });
     for (member, value) in truth.as_object().unwrap() {
         assert_eq!(&image.json[member], value, "{member}");

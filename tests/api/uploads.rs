@@ -22,7 +22,7 @@ async fn file_becomes_an_image_in_the_gallery() {
     assert_eq!((ticket.status, ticket.json["state"].as_str()), (201, Some("pending")));
     assert!(ticket.json["image"].is_null());
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
-    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, app.second_put().await, "U6: once");
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, app.second_put_status().await, "U6: once");
     let image = ada.confirm(ticket.id()).await;
     assert_eq!(image.status, 200, "{image:?}");
     let expected = json!({ "id": ticket.id(), "fileName": "beach.jpg", "contentType": "image/jpeg", "size": bytes.len(),
@@ -69,7 +69,7 @@ async fn u2_u14_signature_covers_type_length_digest_and_if_none_match() {
 #[tokio::test]
 async fn u3_u4_u5_u8_deviating_puts_are_refused_and_nothing_is_stored() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[COPY_SOURCE, CHECKSUM]).await {
+    if app.skip_unless_store_satisfies(&[COPY_SOURCE, CHECKSUM]).await {
         return;
     }
     let ada = app.user().await;
@@ -127,7 +127,7 @@ async fn u3_u4_u5_u8_deviating_puts_are_refused_and_nothing_is_stored() {
         assert!(TestApp::is_refusal(app.put(&upload, body).await), "the length is signed");
     }
     let url = upload["url"].as_str().unwrap();
-    assert!(TestApp::is_refusal(app.http.get(url).send().await.unwrap().status()), "U8: a key to write reads nothing");
+    assert!(TestApp::is_refusal(app.http.get(url).send().await.unwrap().status()), "U8: a PUT URL cannot read");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
     assert_eq!(app.put(&upload, bytes).await, 200, "the right request still works");
@@ -184,7 +184,7 @@ async fn u7_expired_url_is_refused_and_can_be_renewed() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert!(TestApp::is_refusal(app.put(&ticket.json["upload"], bytes.clone()).await));
     let before = app.db_image(ticket.id()).await.unwrap();
-    let renewed = ada.act(&format!("/api/images/{}/renew", ticket.id())).await;
+    let renewed = ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await;
     assert_eq!((renewed.status, renewed.id(), renewed.json["state"].as_str()), (200, ticket.id(), Some("pending")));
     assert_eq!(renewed.json["expiresAt"], ticket.json["expiresAt"], "the upload's end is not the URL's");
     assert!(
@@ -192,7 +192,7 @@ async fn u7_expired_url_is_refused_and_can_be_renewed() {
     );
     assert_eq!(app.put(&renewed.json["upload"], bytes).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
-    let ready = ada.act(&format!("/api/images/{}/renew", ticket.id())).await;
+    let ready = ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await;
     assert_eq!(
         (ready.status, ready.json["state"].as_str(), ready.json["image"]["id"].as_str()),
         (200, Some("ready"), Some(ticket.id()))
@@ -223,7 +223,7 @@ async fn same_bytes_are_uploaded_once() {
     assert_ne!(other.id(), first.id());
     assert_eq!(ada.delete(&format!("/api/images/{}", first.id())).await.status, 204);
     let fresh = ada.issue("fresh.png", "image/png", &bytes).await;
-    assert_eq!(fresh.status, 201, "what is deleted can be uploaded anew");
+    assert_eq!(fresh.status, 201, "deleted bytes can be uploaded again");
     assert_ne!(fresh.id(), first.id());
 }
 
@@ -256,7 +256,7 @@ async fn u10_fifty_issues_at_the_limit_open_exactly_what_fits() {
     assert_eq!(usage().await, json!({ "bytes": 900, "quotaBytes": 1000, "images": 0, "pending": 3 }));
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
-    assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "its URL lives");
+    assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "its URL is valid");
     assert_eq!(issue(99).await.problem(), (409, "quota_exceeded"));
     // Swept as if its URL had expired, by the tombstone's own time.
     let dead = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 3_600_000);
@@ -300,7 +300,7 @@ async fn restarted_client_finds_its_uploads_on_a_restarted_server() {
     assert_eq!(digests, newest_first);
     assert_eq!((&found[0]["kind"], &found[0]["size"]), (&json!("single"), &json!(files[4].len())));
     let id = found[0]["id"].as_str().unwrap();
-    let renewed = ada.act(&format!("/api/images/{id}/renew")).await;
+    let renewed = ada.post_empty(&format!("/api/images/{id}/renew")).await;
     assert_eq!(restarted.put(&renewed.json["upload"], files[4].clone()).await, 200);
     assert_eq!(ada.confirm(id).await.status, 200);
     assert_eq!(ada.get("/api/images/pending").await.json["uploads"].as_array().unwrap().len(), 4);

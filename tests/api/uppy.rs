@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::app::{Answer, Caller, TestApp, fixture, s3_is_local, unique_png};
+use super::app::{Answer, Caller, TestApp, fixture, skip_unless_local_s3, unique_png};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_secs(3600 + 2000);
 impl Caller<'_> {
     /// Returns a token for the path of Uppy's calls.
     pub async fn uppy(&self) -> String {
-        let session = self.act("/api/uppy/session").await;
+        let session = self.post_empty("/api/uppy/session").await;
         assert_eq!(session.status, 200, "{session:?}");
         assert_eq!(session.json["path"], format!("/uppy/{}", session.json["token"].as_str().unwrap()));
         session.json["token"].as_str().unwrap().to_owned()
@@ -128,11 +128,11 @@ async fn uploaded_form_is_confirmed_by_the_server_alone() {
         (Some("day at the sea.png"), Some("Finally"), Some(bytes.len() as u64))
     );
     assert_eq!(read(&app, &image).await, bytes);
-    assert!(image.get("sha256").is_none(), "nobody told it");
+    assert!(image.get("sha256").is_none(), "no client confirmed it");
     assert_eq!(ada.get("/api/images/gallery").await.json["images"][0]["id"], id.as_str());
     assert!(app.db_key(&id).await.starts_with(&format!("u/{}/{id}-", ada.id)), "a key that no URL was signed for");
     let used = |bytes: u64| json!({ "bytes": bytes, "quotaBytes": 10_i64 << 30, "images": 1, "pending": 0 });
-    assert_eq!(ada.used().await, used(50 * MIB), "the form can be sent again while it lives");
+    assert_eq!(ada.used().await, used(50 * MIB), "the form can be sent again while it is valid");
     ada.until_used(bytes.len() as u64).await;
     app.audit().await;
 }
@@ -156,13 +156,13 @@ async fn i6_repeated_form_changes_no_image() {
     }
     app.sweep(after(QUIET)).await;
     app.sweep(after(QUIET + Duration::from_secs(300))).await;
-    assert_eq!(app.bucket_keys().await, [app.db_key(&id).await], "what came later is gone");
+    assert_eq!(app.bucket_keys().await, [app.db_key(&id).await], "later objects are removed");
     app.audit().await;
 }
 
 #[tokio::test]
 async fn form_accepts_only_what_its_policy_allows() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start_with(|config| config.uploads.max_bytes = 1000).await;
@@ -201,7 +201,7 @@ async fn form_accepts_only_what_its_policy_allows() {
 
 #[tokio::test]
 async fn form_expires() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(1)).await;
@@ -234,7 +234,7 @@ async fn file_larger_than_its_bound_is_rejected() {
     let form = ada.form("filename=a.png&type=image/png&metadata[size]=10").await;
     app.bucket_put(form.json["fields"]["key"].as_str().unwrap(), "image/png", unique_png()).await;
     assert_eq!(ada.confirm(&id_of(&form)).await.problem(), (422, "object_mismatch"));
-    assert_eq!((&ada.used().await["bytes"], &ada.used().await["pending"]), (&json!(10), &json!(0)), "the form lives");
+    assert_eq!((&ada.used().await["bytes"], &ada.used().await["pending"]), (&json!(10), &json!(0)), "the form is valid");
     ada.until_used(0).await;
 }
 
@@ -250,7 +250,11 @@ async fn unused_form_expires_with_its_reservation() {
     }
     let listed = ada.get("/api/images/pending").await.json["uploads"][0].clone();
     assert_eq!((listed["id"].as_str(), listed["kind"].as_str()), (Some(id.as_str()), Some("single")));
-    assert_eq!(ada.act(&format!("/api/images/{id}/renew")).await.problem(), (409, "not_single"), "a form cannot be had again");
+    assert_eq!(
+        ada.post_empty(&format!("/api/images/{id}/renew")).await.problem(),
+        (409, "not_single"),
+        "a form cannot be renewed"
+    );
     let mut expired = 0;
     for round in 0..3 {
         expired += app.sweep(after(QUIET + Duration::from_secs(400 * round))).await.expired;
@@ -273,14 +277,14 @@ async fn quota_is_enforced_and_arrived_files_release_the_rest() {
     let (first, second) = (ada.form("filename=a.png&type=image/png").await, ada.form("filename=b.png&type=image/png").await);
     let third = ada.form("filename=c.png&type=image/png").await;
     assert_eq!(third.problem(), (409, "quota_exceeded"));
-    assert_eq!(third.json["message"], third.json["detail"], "where Uppy 5 looks for words for people");
+    assert_eq!(third.json["message"], third.json["detail"], "the member that Uppy 5 shows to people");
     // A declared size reserves no more than that.
     assert_eq!(ada.form("filename=c.png&type=image/png&metadata[size]=1000").await.status, 200);
     for form in [&first, &second] {
         assert!(app.post_form(&form.json, &unique_png()).await.is_success());
     }
     let third = ada.form("filename=c.png&type=image/png").await;
-    assert_eq!(third.problem(), (409, "quota_exceeded"), "a form can be sent again while it lives");
+    assert_eq!(third.problem(), (409, "quota_exceeded"), "a form can be sent again while it is valid");
     let usage = ada.used().await;
     assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(100 * MIB + 1000), &json!(2), &json!(1)));
     // An uploaded file releases the unused part of its reservation when its form has expired.
@@ -334,7 +338,7 @@ async fn deleting_images_and_accounts_removes_uppy_uploads() {
     assert_eq!(ada.delete(&format!("/api/images/{}", id_of(&open))).await.status, 204);
     assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": super::app::PASSWORD })).await.status, 204);
     let late = app.post_form(&open.json, &unique_png()).await;
-    assert!(late.is_success(), "S3 knows of no deletion");
+    assert!(late.is_success(), "S3 has no record of the deletion");
     app.sweep_to_the_end().await;
     assert!(app.bucket_keys().await.is_empty());
     app.audit().await;

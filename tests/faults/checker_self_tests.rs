@@ -46,7 +46,7 @@ impl CleanCluster {
 
     async fn after_a_load(seed: u64) -> Self {
         // No sweep may repair the planted violations.
-        let change = Box::new(|_, settings: super::program::Settings| settings.but("SWEEP_INTERVAL", "1h"));
+        let change = Box::new(|_, settings: super::program::Settings| settings.with("SWEEP_INTERVAL", "1h"));
         let cluster = Cluster::start(Options { servers: 1, change, ..Options::default() }).await;
         let journal = Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));
         let profile = Profile { clients: 6, users: 3, seed, ..Profile::default() };

@@ -209,7 +209,7 @@ impl Cluster {
 
     /// Runs one sweep at a time when the leases of dead servers are over.
     async fn sweep_ahead(&self) {
-        let settings = self.settings.but("BIND", "127.0.0.1:0");
+        let settings = self.settings.with("BIND", "127.0.0.1:0");
         let lookup = |name: &str| settings.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         let mut config = Config::read(&lookup).unwrap();
         config.s3.credentials = Some(servers::servers().keys.clone());

@@ -27,5 +27,7 @@ mod scenarios;
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 mod servers;
 mod single_server;
+#[path = "../support/skipping.rs"]
+mod skipping;
 mod tls;
 mod workload;

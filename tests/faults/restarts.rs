@@ -64,5 +64,5 @@ async fn o3_rolling_restart_behind_a_service() {
 /// O3: a restart with balancers that have only `/readyz`.
 #[tokio::test(flavor = "multi_thread")]
 async fn o3_rolling_restart_by_readiness_alone() {
-    assert_no_request_fails(|settings| settings.but("STOP_DELAY", "2s"), false).await;
+    assert_no_request_fails(|settings| settings.with("STOP_DELAY", "2s"), false).await;
 }

@@ -26,8 +26,8 @@ impl World {
     }
 
     fn settings(&self, fuse: &Fuse) -> Settings {
-        let settings = fuse.settings(&self.app).but("RATE_LIMIT", "off");
-        settings.but("OIDC_ISSUER", &self.provider.issuer).but("OIDC_AUDIENCE", AUDIENCE)
+        let settings = fuse.settings(&self.app).with("RATE_LIMIT", "off");
+        settings.with("OIDC_ISSUER", &self.provider.issuer).with("OIDC_AUDIENCE", AUDIENCE)
     }
 
     fn token(&self, subject: &str) -> String {
@@ -46,7 +46,7 @@ impl World {
     /// Returns a subject with an account and an image, which the surviving server has never seen.
     async fn member(&self, client: &Client) -> Visitor {
         let visitor = self.stranger(client).await;
-        let mut signed = Client::of(client.base.clone());
+        let mut signed = Client::at(client.base.clone());
         signed.token = Some(visitor.token.clone());
         signed.upload(&unique_png()).await;
         let (_, account) = signed.get("/api/auth/me").await;
@@ -96,7 +96,7 @@ async fn f13_killed_at_every_call_of_a_first_visit() {
         assert!(after.len() == 1 && (before.is_empty() || before == after), "{before:?}, then {after:?}");
         !before.is_empty()
     };
-    let deaths = at_every_call((&world.settings(&fuse), &fuse), visit, judge).await;
+    let deaths = kill_at_every_call((&world.settings(&fuse), &fuse), visit, judge).await;
     assert!(deaths.before > 0 && deaths.after > 0, "{deaths:?}");
 }
 
@@ -117,11 +117,11 @@ async fn f13_killed_at_every_call_of_a_providers_users_deletion() {
         let again = call.repeat(&world.app).await;
         let expected = if happened { (401, "session_ended") } else { (204, "") };
         assert_eq!(again.problem(), expected, "{again:?}");
-        assert_eq!(world.accounts(visitor).await, Vec::<String>::new(), "a token of before does not make it anew");
-        nothing_is_left(&world.app, account).await;
+        assert_eq!(world.accounts(visitor).await, Vec::<String>::new(), "an older token does not recreate the account");
+        assert_nothing_is_left(&world.app, account).await;
         happened
     };
-    let deaths = at_every_call((&world.settings(&fuse), &fuse), leave, judge).await;
+    let deaths = kill_at_every_call((&world.settings(&fuse), &fuse), leave, judge).await;
     assert!(deaths.before > 0 && deaths.after > 0, "{deaths:?}");
 }
 
@@ -143,10 +143,10 @@ async fn f13_killed_at_every_call_of_a_return_after_a_deletion() {
         assert_eq!((again.status, &again.json["usage"]["images"]), (200, &json!(0)), "{again:?}");
         let after = world.accounts(visitor).await;
         assert!(after.len() == 1 && (before.is_empty() || before == after), "{before:?}, then {after:?}");
-        assert_ne!(Some(&after[0]), visitor.account.as_ref(), "another account than the one that was deleted");
-        nothing_is_left(&world.app, visitor.account.as_ref().unwrap()).await;
+        assert_ne!(Some(&after[0]), visitor.account.as_ref(), "a new account instead of the deleted one");
+        assert_nothing_is_left(&world.app, visitor.account.as_ref().unwrap()).await;
         !before.is_empty()
     };
-    let deaths = at_every_call((&world.settings(&fuse), &fuse), come_back, judge).await;
+    let deaths = kill_at_every_call((&world.settings(&fuse), &fuse), come_back, judge).await;
     assert!(deaths.before > 0 && deaths.after > 0, "{deaths:?}");
 }

@@ -92,7 +92,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
     let (mut calls, mut whole) = (1, 0);
     loop {
         let ada = with_a_little(&app).await;
-        let (process, mut client) = settings.listening().await;
+        let (process, mut client) = settings.start_listening().await;
         client.token = ada.token.clone();
         fuse.set(calls);
         let request = client.http.post(format!("{}/api/auth/me/delete", client.base)).bearer_auth(ada.token.as_ref().unwrap());
@@ -120,9 +120,9 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
             break;
         }
         calls += 1;
-        assert!(calls < 50, "it never ends");
+        assert!(calls < 50, "the command never ends");
     }
-    assert!(calls > 4 && whole > 1, "{calls} calls, {whole} times the account was whole");
+    assert!(calls > 4 && whole > 1, "{calls} calls; after {whole} of them the account was unchanged");
 }
 
 /// Kills every sweep that finishes the deletion.
@@ -136,9 +136,9 @@ async fn d9_f13_killed_at_every_call_of_the_sweep_that_finishes_it() {
         let ada = with_a_little(&app).await;
         assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
         fuse.set(calls);
-        let (status, said, log) = settings.run(&["sweep"]).end(Duration::from_secs(30)).await;
+        let (status, stdout, log) = settings.run(&["sweep"]).end(Duration::from_secs(30)).await;
         fuse.remove();
-        assert!(status.success() || status.signal() == Some(ABORTED), "{status} {said} {log}");
+        assert!(status.success() || status.signal() == Some(ABORTED), "{status} {stdout} {log}");
         sweep_all(&app, OffsetDateTime::now_utc()).await;
         sweep_all(&app, OffsetDateTime::now_utc() + Duration::from_secs(180)).await;
         assert_nothing_is_left(&app, &ada.id).await;
@@ -147,7 +147,7 @@ async fn d9_f13_killed_at_every_call_of_the_sweep_that_finishes_it() {
             break;
         }
         calls += 1;
-        assert!(calls < 100, "it never ends");
+        assert!(calls < 100, "the command never ends");
     }
-    assert!(calls > 15, "{calls} calls: was anything counted?");
+    assert!(calls > 15, "{calls} calls: the failpoint was never reached");
 }

@@ -46,7 +46,7 @@ async fn d2_f13_killed_at_every_call_of_a_sweep() {
         let settings = fuse.settings(&app);
         for _ in 0..AMONG_THEMSELVES {
             calls += 1;
-            assert!(calls < 200, "it never ends");
+            assert!(calls < 200, "the command never ends");
             has_ended = killed_after(calls, &ada, &fuse, &settings).await;
             if has_ended {
                 break;
@@ -55,7 +55,7 @@ async fn d2_f13_killed_at_every_call_of_a_sweep() {
         app.sweep_to_the_end().await;
         app.audit().await;
     }
-    assert!(calls > 40, "{calls} calls: was anything counted?");
+    assert!(calls > 40, "{calls} calls: the failpoint was never reached");
 }
 
 /// Kills a sweep after so many calls and lets other sweeps finish. Returns whether it ended before the kill.
@@ -64,9 +64,9 @@ async fn killed_after(calls: u32, ada: &Caller<'_>, fuse: &Fuse, settings: &Sett
     let ends = left_behind(ada).await;
     fuse.set(calls);
     let process: Process = settings.run(&["sweep"]);
-    let (status, said, log) = process.end(Duration::from_secs(30)).await;
+    let (status, stdout, log) = process.end(Duration::from_secs(30)).await;
     fuse.remove();
-    assert!(status.success() || status.signal() == Some(ABORTED), "{status} {said} {log}");
+    assert!(status.success() || status.signal() == Some(ABORTED), "{status} {stdout} {log}");
     converge(app, CONVERGED).await;
     app.audit().await;
     // An interrupted completion is examined when it can no longer write the key. So is a copy; its tombstone waits as long once

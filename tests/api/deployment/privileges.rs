@@ -18,15 +18,15 @@ use valet::{
 
 use super::{
     file,
-    s3_recorder::{Asked, Tap},
+    s3_recorder::{RecordedRequest, S3Recorder},
 };
 use crate::app::{Caller, PASSWORD, TestApp, declared, fixture, s3_is_local, sha256, unique_png};
 
 /// Starts a server that reaches S3 through this recorder, as do its clients.
-async fn through(tap: &Tap, store: &TestApp) -> TestApp {
+async fn through(recorder: &S3Recorder, store: &TestApp) -> TestApp {
     TestApp::beside(store, |config| {
-        config.s3.endpoint = Some(tap.endpoint.parse().unwrap());
-        config.s3.public_endpoint = Some(tap.endpoint.parse().unwrap());
+        config.s3.endpoint = Some(recorder.endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(recorder.endpoint.parse().unwrap());
         config.s3.finalize = Finalize::Auto;
         config.cors.exact = vec!["https://app.example".to_owned()];
     })
@@ -135,7 +135,7 @@ fn granted(policy: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     (all("Action"), all("Resource"))
 }
 
-fn actions(asked: &[Asked]) -> BTreeSet<String> {
+fn actions(asked: &[RecordedRequest]) -> BTreeSet<String> {
     asked.iter().map(|one| one.action.to_owned()).collect()
 }
 
@@ -163,7 +163,7 @@ fn snake(operation: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn o6_policies_allow_exactly_the_requests_that_are_made() {
     let store = TestApp::start().await;
-    let (role, operator) = (Tap::start(&store).await, Tap::start(&store).await);
+    let (role, operator) = (S3Recorder::start(&store).await, S3Recorder::start(&store).await);
     // AWS and LocalStack create a public access block with each bucket; here `--fix` sets it.
     let _ = store.s3.delete_public_access_block().bucket(&store.config.s3.bucket).send().await;
     let app = through(&role, &store).await;
@@ -178,10 +178,10 @@ async fn o6_policies_allow_exactly_the_requests_that_are_made() {
     }
     check::run(&through(&operator, &store).await.config, Options { fix: true, loopback: false }).await;
 
-    let (mut by_role, by_operator) = (role.asked(), operator.asked());
+    let (mut by_role, by_operator) = (role.requests(), operator.requests());
     if s3_is_local() {
         // The local S3 keeps no versions, so none is deleted here; the run on LocalStack covers that request.
-        let version = |prefix: &str| Asked {
+        let version = |prefix: &str| RecordedRequest {
             operation: "DeleteObject",
             action: "s3:DeleteObjectVersion",
             key: format!("{prefix}/x"),

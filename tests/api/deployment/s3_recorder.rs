@@ -18,7 +18,7 @@ use crate::{
 /// A call of S3's API with one of the permissions that S3 requires for it; a copy needs two.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Asked {
+pub struct RecordedRequest {
     /// Name of the operation in the SDK.
     pub operation: &'static str,
     /// The IAM action.
@@ -30,12 +30,12 @@ pub struct Asked {
 }
 
 /// A running proxy; it ends with the test's runtime.
-pub struct Tap {
+pub struct S3Recorder {
     pub endpoint: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<RecordedRequest>>>,
 }
 
-impl Tap {
+impl S3Recorder {
     pub async fn start(app: &TestApp) -> Self {
         let upstream = app.config.s3.endpoint.as_deref().unwrap().to_owned();
         let prefix = format!("/{}", app.config.s3.bucket);
@@ -47,7 +47,7 @@ impl Tap {
                 let (parts, body) = request.into_parts();
                 // A body may be announced and never sent.
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-                let calls = judged(&parts, &prefix, &body);
+                let calls = permissions_of(&parts, &prefix, &body);
                 let answer: Answer = forward(&http, &upstream, &parts, body).await;
                 // A request that is refused for its signature needs no permission.
                 if ![400, 403].contains(&answer.status().as_u16()) {
@@ -60,7 +60,7 @@ impl Tap {
     }
 
     /// Returns the recorded requests, each once for all keys of a prefix.
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn requests(&self) -> Vec<RecordedRequest> {
         let kept = self.asked.lock().unwrap();
         let prefix = |key: &str| key.split('/').next().unwrap().to_owned();
         let distinct: BTreeMap<_, _> =
@@ -70,7 +70,7 @@ impl Tap {
 }
 
 /// Returns the permissions that S3's API reference lists for a request; none for an unsigned one.
-fn judged(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<Asked> {
+fn permissions_of(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<RecordedRequest> {
     let query: Vec<_> = parts.uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap()).collect();
     let has = |name: &str| query.contains(&name);
     let key = parts.uri.path().strip_prefix(bucket).unwrap().trim_start_matches('/').to_owned();
@@ -81,7 +81,7 @@ fn judged(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<Asked> {
         () if form.is_some() => "POST",
         () => return vec![],
     };
-    let asked = |operation, action, key: &str| Asked { operation, action, key: key.to_owned(), auth_type };
+    let asked = |operation, action, key: &str| RecordedRequest { operation, action, key: key.to_owned(), auth_type };
     let of_key = |operation, action| vec![asked(operation, action, &key)];
     let source = parts.headers.get("x-amz-copy-source").map(|source| format!("/{}", source.to_str().unwrap()));
     match (parts.method.as_str(), key.is_empty()) {

@@ -4,11 +4,11 @@ use serde_json::{Value, json};
 use valet::domain::check::{self, Options};
 
 use super::file;
-use crate::app::{TestApp, s3_is_local};
+use crate::app::{TestApp, skip_unless_local_s3};
 
 #[tokio::test]
 async fn files_contain_the_settings_of_check_fix() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let read = |name: &str| serde_json::from_str::<Value>(&file(name)).unwrap();

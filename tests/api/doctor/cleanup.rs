@@ -5,7 +5,7 @@ use std::time::Duration;
 use valet::domain::check::{self, Answer, Options};
 
 use super::store_defects::{Defect, Proxy};
-use crate::app::{TestApp, s3_is_local};
+use crate::app::{TestApp, skip_unless_local_s3};
 
 const CLEAN: &str = "check: nothing left behind";
 
@@ -23,13 +23,13 @@ async fn interrupted_check_removes_its_objects() {
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     assert!(matches!(report.answer(CLEAN), Some(Answer::Yes(_))));
     let Some(Answer::Skipped(why)) = report.answer("object: delete") else { panic!("it was not stopped") };
-    assert!(why.contains("interrupted") && !report.is_sound(), "a check that was cut short knows nothing for sure");
+    assert!(why.contains("interrupted") && !report.is_sound(), "an interrupted check has no certain answers");
 }
 
 /// With credentials that may write and delete but not list, the check still knows which objects it wrote.
 #[tokio::test]
 async fn check_without_list_permission_removes_its_objects() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let mut app = TestApp::start().await;
@@ -46,7 +46,7 @@ async fn check_without_list_permission_removes_its_objects() {
 /// In a bucket that retains objects by default, the check writes nothing.
 #[tokio::test]
 async fn check_writes_nothing_into_a_bucket_that_retains_objects() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let mut app = TestApp::start().await;

@@ -23,9 +23,9 @@ fn finding<'a>(report: &'a Value, name: &str) -> &'a Value {
 #[tokio::test]
 async fn json_has_every_finding_and_the_tables_exit_status() {
     let app = TestApp::start().await;
-    let good = Settings::of(&app);
+    let good = Settings::for_app(&app);
     let all: Vec<_> = rules::ALL.iter().map(|rule| rule.id).collect();
-    for (settings, bucket) in [(good.clone(), "ok"), (good.but("S3_BUCKET", "no-such-bucket"), "broken")] {
+    for (settings, bucket) in [(good.clone(), "ok"), (good.with("S3_BUCKET", "no-such-bucket"), "broken")] {
         let ((table_status, _), (status, out)) = tokio::join!(run(&settings, &["check"]), run(&settings, &["check", "--json"]));
         assert_eq!(status, table_status);
         let report: Value = serde_json::from_str(&out).unwrap();
@@ -54,7 +54,7 @@ async fn json_has_every_finding_and_the_tables_exit_status() {
 #[tokio::test]
 async fn unreadable_settings_are_a_finding() {
     let app = TestApp::start().await;
-    let (status, out) = run(&Settings::of(&app).but("UPLOAD_TTL", "canary"), &["check", "--json"]).await;
+    let (status, out) = run(&Settings::for_app(&app).with("UPLOAD_TTL", "canary"), &["check", "--json"]).await;
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((status, &report["sound"]), (Some(1), &false.into()));
     assert_eq!(names(&report).len(), rules::ALL.len());

@@ -6,7 +6,7 @@ use aws_sdk_s3::types::{
 };
 use valet::domain::check::{self, Answer, Options};
 
-use crate::app::{TestApp, s3_is_local};
+use crate::app::{TestApp, skip_unless_local_s3};
 
 fn rule(id: &str, prefix: &str) -> LifecycleRuleBuilder {
     let filter = LifecycleRuleFilter::builder().prefix(prefix).build();
@@ -15,7 +15,7 @@ fn rule(id: &str, prefix: &str) -> LifecycleRuleBuilder {
 
 #[tokio::test]
 async fn lifecycle_rules_over_images_are_reported() {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start_with(|config| config.cors.exact.clear()).await;

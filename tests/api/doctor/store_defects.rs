@@ -186,7 +186,7 @@ impl Proxy {
     }
 
     /// Removes the defect.
-    pub fn mend(&self) {
+    pub fn repair(&self) {
         self.mended.store(true, Ordering::Relaxed);
     }
 }
@@ -194,7 +194,7 @@ impl Proxy {
 impl Inside {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (mut parts, body) = request.into_parts();
-        if self.caps(&parts) {
+        if self.exceeds_limit(&parts) {
             return Ok(status(StatusCode::PAYLOAD_TOO_LARGE));
         }
         // The body was announced but never sent.
@@ -203,11 +203,11 @@ impl Inside {
         if self.mended.load(Ordering::Relaxed) {
             return Ok(forward(&self.http, &self.upstream, &parts, body).await);
         }
-        if let Some(answer) = self.instead(&mut parts, &body).await {
+        if let Some(answer) = self.replace_request(&mut parts, &body).await {
             return Ok(answer);
         }
         let mut answer = forward(&self.http, &self.upstream, &parts, body.clone()).await;
-        self.afterwards(&parts, &body, &mut answer).await;
+        self.change_answer(&parts, &body, &mut answer).await;
         Ok(answer)
     }
 
@@ -217,7 +217,7 @@ impl Inside {
     }
 
     /// Handles a request in place of the store, or changes it before the store gets it.
-    async fn instead(&self, parts: &mut Parts, body: &Bytes) -> Option<Answer> {
+    async fn replace_request(&self, parts: &mut Parts, body: &Bytes) -> Option<Answer> {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let (presigned, part) = (query.contains("X-Amz-Signature"), query.contains("partNumber"));
         let anonymous = !presigned && !parts.headers.contains_key("authorization");
@@ -232,11 +232,11 @@ impl Inside {
             }
             Defect::VerifiesNothing if simple_put => Some(self.store(parts, &key, body).await),
             Defect::VerifiesNothing | Defect::IsPublic if anonymous && parts.method == Method::GET => {
-                Some(self.hand_out(&key).await)
+                Some(self.serve_object(&key).await)
             }
             // A signed header cannot be removed on the way.
             Defect::IgnoresRanges if !presigned && parts.headers.contains_key(RANGE) => {
-                let whole = self.hand_out(&key).await;
+                let whole = self.serve_object(&key).await;
                 whole.status().is_success().then_some(whole)
             }
             Defect::IgnoresRanges => {
@@ -299,7 +299,7 @@ impl Inside {
     }
 
     /// Changes the store's answer.
-    async fn afterwards(&self, parts: &Parts, body: &Bytes, answer: &mut Answer) {
+    async fn change_answer(&self, parts: &Parts, body: &Bytes, answer: &mut Answer) {
         let query = parts.uri.query().unwrap_or_default();
         match self.defect {
             Defect::KeepsRefusedBytes if answer.status() == StatusCode::BAD_REQUEST => {
@@ -368,7 +368,7 @@ impl Inside {
                 answer.headers_mut().remove("content-length");
                 *answer.body_mut() = Bytes::from(parts.collect::<String>()).into();
             }
-            Defect::IsElsewhere | Defect::NamesRootsOtherwise => self.tell_otherwise(answer).await,
+            Defect::IsElsewhere | Defect::NamesRootsOtherwise => self.rewrite_answer(answer).await,
             Defect::SendsWrongChecksums if parts.headers.contains_key(RANGE) => {
                 let whole = HeaderValue::from_static("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
                 answer.headers_mut().insert("x-amz-checksum-sha256", whole);
@@ -394,7 +394,7 @@ impl Inside {
         status(StatusCode::OK)
     }
 
-    async fn hand_out(&self, key: &str) -> Answer {
+    async fn serve_object(&self, key: &str) -> Answer {
         let found = match self.s3.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) if !key.is_empty() => found,
             _ => return status(StatusCode::FORBIDDEN),

@@ -61,7 +61,7 @@ struct User {
 }
 
 async fn user(base: &str) -> User {
-    let mut client = Client::of(base);
+    let mut client = Client::at(base);
     let body = json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD });
     let (status, session) = client.post("/api/auth/signup", &body).await;
     assert_eq!(status, 201, "{session}");
@@ -81,7 +81,7 @@ async fn user(base: &str) -> User {
 
 /// Swaps upper and lower case in the last third, which holds a JWT's signature and a refresh token's secret; except for the last
 /// letter, which has unused bits.
-fn re_cased(token: &str) -> String {
+fn swap_case(token: &str) -> String {
     let (head, tail) = token.split_at(token.len() * 2 / 3 + 1);
     let (middle, last) = tail.split_at(tail.len() - 1);
     let turned = middle.chars().map(|c| if c.is_ascii_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() });
@@ -116,7 +116,7 @@ fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, good: &str
         forged("a session that is over", sign(ended), "session_ended", "session ended"),
         forged("the session's id", ada.session.clone(), "token_invalid", "invalid"),
         forged("truncated", truncated(good), "token_invalid", "invalid"),
-        forged("re-cased", re_cased(good), "token_invalid", "invalid"),
+        forged("re-cased", swap_case(good), "token_invalid", "invalid"),
         forged("a refresh token", ada.refresh.clone(), "token_invalid", "invalid"),
     ]
 }
@@ -171,7 +171,7 @@ fn forged_refresh_tokens(operation: &str, ada: &User, eve: &User, expired: &str)
         invalid("its secret under another session", refresh_token(&eve.session, &own[17..]), unknown),
         invalid("another first bit", refresh_token(&ada.session, &[&[own[17] ^ 0x80], &own[18..]].concat()), unknown),
         invalid("another last bit", refresh_token(&ada.session, &[&own[17..48], &[own[48] ^ 1]].concat()), unknown),
-        invalid("re-cased", re_cased(&ada.refresh), unknown),
+        invalid("re-cased", swap_case(&ada.refresh), unknown),
         invalid("truncated", truncated(&ada.refresh), "malformed"),
         invalid("the session's id", ada.session.clone(), "malformed"),
         invalid("another version", base64([&[2], &own[1..]].concat()), "malformed"),
@@ -238,8 +238,8 @@ fn audited(process: &Process) -> BTreeMap<String, Vec<Value>> {
 async fn forged_credentials_change_nothing_on_any_operation() {
     let app = TestApp::start().await;
     let settings =
-        Settings::of(&app).but("RUST_LOG", "audit=info,valet=info").but("RATE_LIMIT", "off").but("SWEEP_INTERVAL", "1h");
-    let (process, client) = settings.listening().await;
+        Settings::for_app(&app).with("RUST_LOG", "audit=info,valet=info").with("RATE_LIMIT", "off").with("SWEEP_INTERVAL", "1h");
+    let (process, client) = settings.start_listening().await;
     let (ada, eve) = (user(&client.base).await, user(&client.base).await);
     let (image, _) = ada.client.upload(&unique_png()).await;
     let image = image["id"].as_str().unwrap();

@@ -43,7 +43,7 @@ pub const KINDS: [Slow; 4] = [
 
 impl Slow {
     /// Runs the client until it is cut off; returns the time until then, and the answer.
-    pub async fn be(self, base: &str, open: &AtomicUsize) -> (Duration, String) {
+    pub async fn run(self, base: &str, open: &AtomicUsize) -> (Duration, String) {
         let mut stream = connect(base).await;
         let began = Instant::now();
         let _ = stream.write_all(self.sends.as_bytes()).await;
@@ -69,9 +69,9 @@ impl Slow {
 async fn slow_clients_are_cut_off_and_others_are_served() {
     let app = TestApp::start().await;
     // Fewer requests than slow bodies: slow bodies hold no request permits.
-    let settings = Settings::of(&app).but("RATE_LIMIT", "off").but("MAX_REQUESTS", "16");
-    let (process, mut client) = settings.listening().await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let settings = Settings::for_app(&app).with("RATE_LIMIT", "off").with("MAX_REQUESTS", "16");
+    let (process, mut client) = settings.start_listening().await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     client.upload(&unique_png()).await;
     let before = memory(process.id(), "VmRSS");
 
@@ -79,7 +79,7 @@ async fn slow_clients_are_cut_off_and_others_are_served() {
     let mut crowd = Vec::new();
     for at in 0..SLOW * KINDS.len() {
         let (base, open) = (client.base.clone(), open.clone());
-        crowd.push(tokio::spawn(async move { (at, KINDS[at % KINDS.len()].be(&base, &open).await) }));
+        crowd.push(tokio::spawn(async move { (at, KINDS[at % KINDS.len()].run(&base, &open).await) }));
         // Connections beyond the system's queue would not reach the server.
         if at % 100 == 99 {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -128,9 +128,9 @@ async fn client_that_reads_no_answer_is_cut_off_and_an_idle_one_is_not() {
     let mut resting = connect(&app.base).await;
     let mut ask = async || {
         resting.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
-        let mut heard = vec![0; 4096];
-        let length = resting.read(&mut heard).await.unwrap();
-        assert!(heard[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&heard[..length]));
+        let mut received = vec![0; 4096];
+        let length = resting.read(&mut received).await.unwrap();
+        assert!(received[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&received[..length]));
     };
     ask().await;
     tokio::time::sleep(Duration::from_secs(30)).await;

@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _};
 #[ignore = "started by killed_server_keeps_acknowledged_objects"]
 async fn child() {
     let Ok(root) = std::env::var("VALET_TEST_S3_ROOT") else {
+        crate::skipping::skip("only killed_server_keeps_acknowledged_objects runs this test");
         return;
     };
     let server = Server::start_at(root.into()).await;
@@ -32,7 +33,7 @@ async fn killed_server_keeps_acknowledged_objects() {
             .unwrap();
         let mut lines = tokio::io::BufReader::new(child.stderr.take().unwrap()).lines();
         let base = loop {
-            let line = lines.next_line().await.unwrap().expect("the child tells its address");
+            let line = lines.next_line().await.unwrap().expect("the child prints its address");
             if let Some(base) = line.strip_prefix("base=") {
                 break base.to_owned();
             }

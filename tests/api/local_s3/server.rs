@@ -58,7 +58,7 @@ async fn bucket_settings_can_be_set_and_read() {
     use aws_sdk_s3::types::{CorsConfiguration, CorsRule, PublicAccessBlockConfiguration};
     let server = Server::start().await;
     server.s3.create_bucket().bucket("another").send().await.unwrap();
-    server.s3.create_bucket().bucket("another").send().await.expect("us-east-1 takes it for made");
+    server.s3.create_bucket().bucket("another").send().await.expect("us-east-1 answers success for an existing bucket");
     for bad in ["xn--bucket", "bucket-s3alias", "Bucket", "a..b"] {
         let refused = server.s3.create_bucket().bucket(bad).send().await.unwrap_err();
         assert_eq!(refused.code(), Some("InvalidBucketName"), "{bad}");

@@ -194,7 +194,7 @@ impl<'a> Live<'a> {
                 }
             }
             Op::Renew(who, which) => {
-                let answer = self.users[*who].act(&image(*which, "/renew", model)).await;
+                let answer = self.users[*who].post_empty(&image(*which, "/renew", model)).await;
                 let outcome = model.renew(*who, *which);
                 single(&answer, outcome);
                 if outcome.0 == 200 {
@@ -206,7 +206,7 @@ impl<'a> Live<'a> {
                 each(&answer, &which.iter().map(|which| model.renew(*who, *which)).collect::<Vec<_>>());
             }
             Op::Confirm(who, which) => {
-                let answer = self.users[*who].act(&image(*which, "/confirm", model)).await;
+                let answer = self.users[*who].post_empty(&image(*which, "/confirm", model)).await;
                 single(&answer, model.confirm(*who, &[*which])[0]);
                 if answer.status == 200 {
                     self.check_image(model, *which, &answer.json);
@@ -357,7 +357,7 @@ impl<'a> Live<'a> {
     fn check_gallery(&self, model: &Model, who: Who, listed: &[Value], when: &str) {
         let which = |got: &Value| model.images.iter().position(|image| json!(image.id) == got["id"]);
         let got: Vec<_> =
-            listed.iter().map(|image| which(image).unwrap_or_else(|| panic!("{when}: {image} is nobody's"))).collect();
+            listed.iter().map(|image| which(image).unwrap_or_else(|| panic!("{when}: {image} belongs to no user"))).collect();
         let mine = |image: &super::reference_model::Image| image.who == who && image.state == State::Ready;
         let mut expected: Vec<_> = (0..model.images.len()).filter(|at| mine(&model.images[*at])).collect();
         let mut sorted = got.clone();

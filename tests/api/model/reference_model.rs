@@ -198,7 +198,7 @@ impl Model {
         for (at, declared) in refused {
             answers[at] = self.refusal(who, self.files[declared.file].0);
         }
-        answers.into_iter().map(|answer| answer.expect("what fits by now was opened")).collect()
+        answers.into_iter().map(|answer| answer.expect("items that fit were opened")).collect()
     }
 
     /// A later declaration of pending bytes replaces the earlier one; a repeated request changes nothing.
@@ -225,7 +225,7 @@ impl Model {
     }
 
     /// Records that a URL for the key was issued.
-    fn raise(&mut self, at: usize) {
+    fn record_url(&mut self, at: usize) {
         let image = &mut self.images[at];
         image.urls_die = image.urls_die.max(URL_TTL);
         image.due = image.due.max(Some(URL_TTL + GRACE));
@@ -237,7 +237,7 @@ impl Model {
             State::Ready => (200, "ready"),
             State::Pending if self.images[at].in_parts => (409, "not_single"),
             State::Pending => {
-                self.raise(at);
+                self.record_url(at);
                 (200, "pending")
             }
             State::Rejected(why) => (422, why),
@@ -272,7 +272,7 @@ impl Model {
     }
 
     /// Decides a pending image by the object at its key; `now` is the sweeper's time or zero.
-    fn settle(&mut self, at: usize, now: i64, moment: u64) -> Outcome {
+    fn resolve(&mut self, at: usize, now: i64, moment: u64) -> Outcome {
         let image = &mut self.images[at];
         if image.in_parts && image.part && image.object == Object::Nothing {
             image.object = Object::Declared;
@@ -297,7 +297,7 @@ impl Model {
         let answer = |model: &mut Self, which: Which| {
             let Some(at) = model.owned(who, which) else { return NOT_FOUND };
             match model.images[at].outcome() {
-                State::Pending => model.settle(at, 0, model.moments),
+                State::Pending => model.resolve(at, 0, model.moments),
                 State::Ready => (200, ""),
                 State::Rejected(why) => (422, why),
                 State::Expired => (410, "upload_expired"),
@@ -352,7 +352,7 @@ impl Model {
             Err(outcome) => outcome,
             Ok(at) if self.images[at].state == State::Ready => (409, "upload_complete"),
             Ok(at) => {
-                self.raise(at);
+                self.record_url(at);
                 (200, "")
             }
         }
@@ -367,7 +367,7 @@ impl Model {
         }
         image.part = true;
         // Requests the part's URL first.
-        self.raise(at);
+        self.record_url(at);
         Some(self.images[at].who)
     }
 
@@ -382,7 +382,7 @@ impl Model {
                 continue;
             }
             if self.images[at].state == State::Pending {
-                if self.settle(at, now, self.moments).0 == 409 {
+                if self.resolve(at, now, self.moments).0 == 409 {
                     let image = &mut self.images[at];
                     let ends = if image.in_parts { MULTIPART_TTL } else { TTL }.max(image.quiet_from());
                     if now < ends {

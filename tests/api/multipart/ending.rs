@@ -85,7 +85,7 @@ async fn expired_upload_issues_no_urls() {
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.problem(), (410, "upload_expired"));
-    assert_eq!(ada.confirm(ticket.id()).await.status, 200, "time alone never refuses what is there");
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200, "an existing object is accepted after the time is over");
 }
 
 /// A URL is recorded before it is issued, so that no sweeper removes the upload before the URL's expiry.

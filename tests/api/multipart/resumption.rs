@@ -56,7 +56,7 @@ async fn completion_with_a_lost_answer_is_found() {
         let ticket = ada.open(declared(&bytes, "none")).await;
         ada.send_parts(ticket.id(), &bytes, &[1, 2, 3]).await;
         app.bucket_complete(ticket.id()).await;
-        assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3], "nothing is to be sent again");
+        assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3], "no part must be sent again");
         if swept {
             assert_eq!(app.sweep(after(QUIET)).await.confirmed, 1);
         }
@@ -93,12 +93,12 @@ async fn upload_without_a_recorded_id_is_opened_again() {
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "parts_missing"));
     let answers = join_all((0..10).map(|_| ada.sign(ticket.id(), json!([{ "partNumber": 1 }])))).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    assert_eq!(app.bucket_uploads().await.len(), 2, "of ten at once one opens it; the lost one is there as well");
+    assert_eq!(app.bucket_uploads().await.len(), 2, "one of ten concurrent calls opens it; the unrecorded upload is still open");
     assert_eq!(app.put(&answers[9].json["parts"][0]["request"], part(&bytes, 1)).await, 200);
     ada.send_parts(ticket.id(), &bytes, &[2, 3]).await;
     assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3]);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
-    assert!(app.bucket_uploads().await.is_empty(), "the lost one is aborted");
+    assert!(app.bucket_uploads().await.is_empty(), "the unrecorded upload is aborted");
 }
 
 /// The upload was aborted outside of Valet, for example by a lifecycle rule of the bucket.
@@ -190,26 +190,22 @@ async fn all_parts_are_listed_and_only_parts_of_the_signed_length_count() {
 /// reservation ends within minutes. A repeat with the same key opens an ordinary upload.
 #[tokio::test(flavor = "multi_thread")]
 async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
-    if !crate::app::s3_is_local() {
+    if crate::store_rules::skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
-    let endpoint = crate::relay::listen(move |request| {
-        let (asked, http, upstream) = (asked.clone(), http.clone(), upstream.clone());
+    let endpoint = crate::relay::relay_s3(&app, move |request| {
+        let asked = asked.clone();
         async move {
-            use http_body_util::BodyExt;
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            let opens = parts.method == reqwest::Method::POST && parts.uri.query().is_some_and(|query| query.contains("uploads"));
+            let opens = request.parts.method == reqwest::Method::POST && request.query().contains("uploads");
             // The probe of the store opens some, too.
-            if opens && parts.uri.path().contains("/u/") {
+            if opens && request.path().contains("/u/") {
                 let _ = asked.send(());
                 tokio::time::sleep(Duration::from_secs(600)).await;
             }
-            Ok(crate::relay::forward(&http, &upstream, &parts, body).await)
+            request.forward().await
         }
     })
     .await;

@@ -113,7 +113,7 @@ pub fn hs256(secret: &[u8], header: &Value, claims: &Value) -> String {
 
 /// Behaviour of the provider.
 #[derive(Clone)]
-pub enum Manner {
+pub enum Behavior {
     Well,
     /// Answers with this status.
     Failing(u16),
@@ -128,7 +128,7 @@ pub enum Manner {
 }
 
 struct State {
-    manner: Manner,
+    manner: Behavior,
     keys: Vec<Value>,
 }
 
@@ -152,16 +152,16 @@ async fn answer(shared: &Shared, document: impl FnOnce(&State) -> Value) -> Resp
         (state.manner.clone(), document(&state))
     };
     match manner {
-        Manner::Failing(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        Manner::Silent => std::future::pending().await,
-        Manner::Redirecting(to) => Response::builder().status(StatusCode::FOUND).header("location", to).finish(),
-        Manner::Endless => {
+        Behavior::Failing(status) => StatusCode::from_u16(status).unwrap().into_response(),
+        Behavior::Silent => std::future::pending().await,
+        Behavior::Redirecting(to) => Response::builder().status(StatusCode::FOUND).header("location", to).finish(),
+        Behavior::Endless => {
             let mut large = document;
             large["padding"] = Value::from("x".repeat(1 << 20));
             large.to_string().into_response()
         }
-        Manner::Configured(other) if document.get("jwks_uri").is_some() => other.to_string().into_response(),
-        Manner::Well | Manner::Configured(_) => document.to_string().into_response(),
+        Behavior::Configured(other) if document.get("jwks_uri").is_some() => other.to_string().into_response(),
+        Behavior::Well | Behavior::Configured(_) => document.to_string().into_response(),
     }
 }
 
@@ -183,7 +183,7 @@ impl Provider {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let issuer = format!("http://{}/realms/main", listener.local_addr().unwrap());
-        let state = State { manner: Manner::Well, keys: keys.iter().map(|(kid, key)| key.jwk(kid)).collect() };
+        let state = State { manner: Behavior::Well, keys: keys.iter().map(|(kid, key)| key.jwk(kid)).collect() };
         let provider = Self { issuer: issuer.clone(), state: Arc::new(Mutex::new(state)), fetches: Arc::default() };
         let shared = Shared { issuer, state: provider.state.clone(), fetches: provider.fetches.clone() };
         let routes = Route::new()
@@ -194,7 +194,7 @@ impl Provider {
         provider
     }
 
-    pub fn behave(&self, manner: Manner) {
+    pub fn behave(&self, manner: Behavior) {
         self.state.lock().unwrap().manner = manner;
     }
 

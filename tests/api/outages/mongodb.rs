@@ -8,7 +8,7 @@ use crate::dev_mongod::within;
 /// Returns calls of every kind on existing data.
 async fn calls(client: &mut Client) -> Vec<Call> {
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-    client.enter("signup", &email).await;
+    client.sign_in("signup", &email).await;
     let (image, _) = client.upload(&unique_png()).await;
     let files: Vec<_> = (0..100).map(|_| unique_png()).collect();
     let pending = put_all(client, &files).await;
@@ -67,7 +67,7 @@ async fn f3_stopped_database_is_noticed_in_time_and_nothing_accumulates() {
     let app = TestApp::start().await;
     let folder = std::env::temp_dir().join(format!("valet-stopped-{}", uuid::Uuid::new_v4().simple()));
     let mongod = Mongod::start(MongodOptions::new(&folder)).await.unwrap();
-    let settings = Settings::of(&app).but("MONGODB_URI", &mongod.uri()).but("SWEEP_INTERVAL", "1s");
+    let settings = Settings::for_app(&app).with("MONGODB_URI", &mongod.uri()).with("SWEEP_INTERVAL", "1s");
     let (process, mut client, admin) = watched(settings).await;
     let calls = calls(&mut client).await;
     let signal = |name: &str| {
@@ -98,8 +98,8 @@ async fn f3_stopped_database_is_noticed_in_time_and_nothing_accumulates() {
 async fn f3_lost_database_connections_are_replaced() {
     let app = TestApp::start().await;
     let hole = Hole::before_mongodb(&app).await;
-    let (process, mut client) = Settings::of(&app).but("MONGODB_URI", &hole.uri(&app)).listening().await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let (process, mut client) = Settings::for_app(&app).with("MONGODB_URI", &hole.uri(&app)).start_listening().await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     // As many connections as there are calls.
     make(&client, &vec![get("/api/auth/me"); 40]).await;
     hole.lose();
@@ -119,8 +119,8 @@ async fn f6_small_pool_serves_many_clients_within_the_deadline() {
     let app = TestApp::start().await;
     let hole = Hole::before_mongodb(&app).await;
     let uri = format!("{}&maxPoolSize=4", hole.uri(&app));
-    let (process, mut client) = Settings::of(&app).but("MONGODB_URI", &uri).listening().await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let (process, mut client) = Settings::for_app(&app).with("MONGODB_URI", &uri).start_listening().await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     let crowd = vec![get("/api/auth/me"); 200];
     assert!(make(&client, &crowd).await.iter().all(|(status, _)| *status == 200));
     hole.stall();

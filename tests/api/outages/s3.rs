@@ -9,9 +9,9 @@ const COMPLETING: Duration = Duration::from_secs(41);
 async fn server(app: &TestApp, hole: &Hole, finalize: &str) -> (Process, Client, Client) {
     let real = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     // Clients reach the store without the relay.
-    let settings = Settings::of(app).but("S3_ENDPOINT", &hole.endpoint()).but("S3_PUBLIC_ENDPOINT", &real);
-    let (process, mut client, admin) = watched(settings.but("S3_FINALIZE", finalize).but("SWEEP_INTERVAL", "1s")).await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let settings = Settings::for_app(app).with("S3_ENDPOINT", &hole.endpoint()).with("S3_PUBLIC_ENDPOINT", &real);
+    let (process, mut client, admin) = watched(settings.with("S3_FINALIZE", finalize).with("SWEEP_INTERVAL", "1s")).await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     (process, client, admin)
 }
 

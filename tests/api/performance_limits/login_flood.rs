@@ -51,14 +51,14 @@ fn login(address: &str, email: &str, password: &str) -> Vec<u8> {
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
-async fn sent(address: &str, request: &[u8]) -> TcpStream {
+async fn send(address: &str, request: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     stream
 }
 
 /// Returns status, `Retry-After`, and the time since the request's last byte.
-async fn answered(mut stream: TcpStream) -> (u16, Option<u64>, Duration) {
+async fn read_answer(mut stream: TcpStream) -> (u16, Option<u64>, Duration) {
     let began = Instant::now();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
@@ -76,7 +76,7 @@ pub(super) struct Owner {
 
 impl Owner {
     /// Requests until stopped, or this many times.
-    fn asking(base: &str, token: &str, times: usize) -> Self {
+    fn start_requests(base: &str, token: &str, times: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (url, token, stopped) = (format!("{base}/api/images/gallery"), token.to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {
@@ -123,19 +123,20 @@ pub(super) struct Server {
 impl Server {
     /// Starts a server with one user, who has a few images, and warms up every path.
     pub(super) async fn start(app: &TestApp) -> Self {
-        let (process, mut client) = Settings::of(app).but("RATE_LIMIT", "off").but("SWEEP_INTERVAL", "1h").listening().await;
+        let (process, mut client) =
+            Settings::for_app(app).with("RATE_LIMIT", "off").with("SWEEP_INTERVAL", "1h").start_listening().await;
         let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-        client.enter("signup", &email).await;
+        client.sign_in("signup", &email).await;
         for _ in 0..3 {
             client.upload(&unique_png()).await;
         }
-        client.enter("login", &email).await;
+        client.sign_in("login", &email).await;
         let address = client.base.trim_start_matches("http://").to_owned();
         Self { process, client, address, email }
     }
 
     pub(super) fn owner(&self, times: usize) -> Owner {
-        Owner::asking(&self.client.base, self.client.token.as_ref().unwrap(), times)
+        Owner::start_requests(&self.client.base, self.client.token.as_ref().unwrap(), times)
     }
 
     /// Sends all logins at once, half of them with the right password; returns the answers.
@@ -143,21 +144,21 @@ impl Server {
         let requests = ["another three boats", PASSWORD].map(|password| login(&self.address, &self.email, password));
         let logins = (0..PARALLEL).map(|at| {
             let (address, request) = (self.address.clone(), requests[at % 2].clone());
-            tokio::spawn(async move { answered(sent(&address, &request).await).await })
+            tokio::spawn(async move { read_answer(send(&address, &request).await).await })
         });
         join_all(logins).await.into_iter().map(Result::unwrap).collect()
     }
 
     /// Sends logins, half of them with the right password; each refused one is repeated after its Retry-After until it is
     /// answered.
-    async fn crowd(&self) -> usize {
+    async fn log_in_until_answered(&self) -> usize {
         let requests = ["another three boats", PASSWORD].map(|password| login(&self.address, &self.email, password));
         let logins = (0..PARALLEL).map(|at| {
             let (address, request) = (self.address.clone(), requests[at % 2].clone());
             tokio::spawn(async move {
                 let mut tries = 1;
                 loop {
-                    match answered(sent(&address, &request).await).await {
+                    match read_answer(send(&address, &request).await).await {
                         (503, Some(wait), _) => tokio::time::sleep(Duration::from_secs(wait)).await,
                         (200 | 401, None, _) => return tries,
                         other => panic!("{other:?}"),
@@ -174,7 +175,7 @@ impl Server {
         let logins = (0..ABORTED).map(|at| {
             let (address, request) = (self.address.clone(), request.to_vec());
             tokio::spawn(async move {
-                let stream = sent(&address, &request).await;
+                let stream = send(&address, &request).await;
                 tokio::time::sleep(Duration::from_millis(at as u64 % 97)).await;
                 drop(stream);
             })
@@ -195,7 +196,7 @@ impl Server {
 
     async fn assert_answers(&mut self) {
         let email = self.email.clone();
-        self.client.enter("login", &email).await;
+        self.client.sign_in("login", &email).await;
         let (status, gallery) = self.client.get("/api/images/gallery").await;
         assert_eq!((status.as_u16(), gallery["images"].as_array().unwrap().len()), (200, 3));
         assert_eq!(self.client.get("/readyz").await.0, 200);
@@ -214,7 +215,7 @@ async fn a7_flood_of_logins_is_bounded_and_galleries_stay_fast() {
     let mut answers = Vec::new();
     for _ in 0..FLOODS {
         let of_one = server.flood().await;
-        assert!(of_one.iter().any(|(status, ..)| *status == 200), "some are let in");
+        assert!(of_one.iter().any(|(status, ..)| *status == 200), "some logins succeed");
         answers.extend(of_one);
     }
     let flooded = owner.stop().await;
@@ -223,7 +224,7 @@ async fn a7_flood_of_logins_is_bounded_and_galleries_stay_fast() {
 
     let began = Instant::now();
     let owner = server.owner(usize::MAX);
-    let tries = server.crowd().await;
+    let tries = server.log_in_until_answered().await;
     let crowded = owner.stop().await;
     let among = crowded.len();
     let crowded = p99(crowded);

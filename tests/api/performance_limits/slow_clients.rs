@@ -28,7 +28,7 @@ async fn f24_two_thousand_slow_clients_do_not_slow_galleries() {
         // A client that is cut off connects again.
         crowd.push(tokio::spawn(async move {
             while !stop.load(Ordering::Relaxed) {
-                KINDS[at % KINDS.len()].be(&base, &open).await;
+                KINDS[at % KINDS.len()].run(&base, &open).await;
             }
         }));
         if at % 100 == 99 {

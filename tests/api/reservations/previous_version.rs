@@ -4,7 +4,7 @@
 use super::*;
 
 /// Turns the user's record and image into those of the previous version.
-async fn make_former(app: &TestApp, user: &str, id: &str) {
+async fn make_previous_version(app: &TestApp, user: &str, id: &str) {
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let image = app.db_image(id).await.unwrap();
     let bytes = image.get_document("reservation").unwrap().get_i64("bytes").unwrap();
@@ -15,7 +15,7 @@ async fn make_former(app: &TestApp, user: &str, id: &str) {
 }
 
 /// Removes the new fields from a user, as the previous version creates it.
-async fn strip(app: &TestApp, user: &str) {
+async fn remove_new_fields(app: &TestApp, user: &str) {
     let fresh = doc! { "$unset": { "pending": "", "opening": "" } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": user }, fresh).await.unwrap();
 }
@@ -38,7 +38,7 @@ async fn uploads_of_the_previous_version_can_be_completed() {
             let ada = app.user().await;
             let bytes = if matches!(then, Then::Rejected) { format!("<{then:?}>").into_bytes() } else { unique_png() };
             let ticket = ada.issue("a.png", "image/png", &bytes).await;
-            make_former(&app, &ada.id, ticket.id()).await;
+            make_previous_version(&app, &ada.id, ticket.id()).await;
             let len = i64::try_from(bytes.len()).unwrap();
             assert_eq!(usage(&ada).await, (len, 0, 1), "{then:?}");
             if is_converted {
@@ -74,10 +74,10 @@ async fn holds_left_by_the_previous_version_are_converted() {
     let app = TestApp::start().await;
     for state in ["ready", "deleting", "rejected"] {
         let ada = app.user().await;
-        strip(&app, &ada.id).await;
+        remove_new_fields(&app, &ada.id).await;
         let bytes = unique_png();
         let ticket = ada.issue("a.png", "image/png", &bytes).await;
-        make_former(&app, &ada.id, ticket.id()).await;
+        make_previous_version(&app, &ada.id, ticket.id()).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         if state == "ready" {
             // A surplus that was not used, as of a form without a size.
@@ -87,9 +87,9 @@ async fn holds_left_by_the_previous_version_are_converted() {
             let users = app.db.collection::<Document>("users");
             let wider = doc! { "$inc": { "usedBytes": 700_i64, "holds.0.bytes": 700_i64 } };
             users.update_one(doc! { "_id": &ada.id }, wider).await.unwrap();
-            former_ready(&app, ticket.id()).await;
+            previous_version_ready(&app, ticket.id()).await;
         } else {
-            former_tombstone(&app, ticket.id(), state).await;
+            previous_version_tombstone(&app, ticket.id(), state).await;
         }
         app.sweep(after(1)).await;
         let expected = if state == "ready" { (i64::try_from(bytes.len()).unwrap(), 1, 0) } else { (0, 0, 0) };
@@ -100,7 +100,7 @@ async fn holds_left_by_the_previous_version_are_converted() {
 }
 
 /// Makes the transition `pending → ready` as the previous version writes it.
-async fn former_ready(app: &TestApp, id: &str) {
+async fn previous_version_ready(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(&key).send().await.unwrap();
     let set =
@@ -109,21 +109,21 @@ async fn former_ready(app: &TestApp, id: &str) {
     images.update_one(doc! { "_id": id }, doc! { "$set": set, "$unset": { "due": "" } }).await.unwrap();
 }
 
-async fn former_tombstone(app: &TestApp, id: &str, state: &str) {
+async fn previous_version_tombstone(app: &TestApp, id: &str, state: &str) {
     let set = doc! { "$set": { "state": state, "due": DateTime::now() }, "$unset": { "live": "" } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
 }
 
 /// Makes the transition `ready → deleting` as the previous version writes it, counters included.
-async fn former_delete(app: &TestApp, user: &str, id: &str) {
+async fn previous_version_delete(app: &TestApp, user: &str, id: &str) {
     let size = app.db_image(id).await.unwrap().get_i64("size").unwrap();
-    former_tombstone(app, id, "deleting").await;
+    previous_version_tombstone(app, id, "deleting").await;
     let counted = doc! { "$inc": { "usedBytes": -size, "images": -1_i64 } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": user }, counted).await.unwrap();
 }
 
 /// Makes the transition `deleting → gone` as the previous version writes it.
-async fn former_gone(app: &TestApp, id: &str) {
+async fn previous_version_gone(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
     let set = doc! { "$set": { "state": "gone", "goneFrom": "deleting", "goneAt": DateTime::now() }, "$unset": { "due": "" } };
@@ -131,7 +131,7 @@ async fn former_gone(app: &TestApp, id: &str) {
 }
 
 /// Records, as the previous version does, that the object was removed and is looked for again when the URL has expired.
-async fn former_put_off(app: &TestApp, id: &str) {
+async fn previous_version_put_off(app: &TestApp, id: &str) {
     let dead = DateTime::from_millis(DateTime::now().timestamp_millis() + 75 * 60_000);
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, doc! { "$set": { "due": dead } }).await.unwrap();
 }
@@ -158,12 +158,12 @@ async fn changes_by_the_previous_version_to_new_uploads_are_corrected() {
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         for step in steps.split(' ') {
             match step {
-                "ready" => former_ready(&app, ticket.id()).await,
+                "ready" => previous_version_ready(&app, ticket.id()).await,
                 "settled" => drop(app.sweep(after(300)).await),
-                "deleted" => former_delete(&app, &ada.id, ticket.id()).await,
-                "gone" => former_gone(&app, ticket.id()).await,
-                "put-off" => former_put_off(&app, ticket.id()).await,
-                state => former_tombstone(&app, ticket.id(), state).await,
+                "deleted" => previous_version_delete(&app, &ada.id, ticket.id()).await,
+                "gone" => previous_version_gone(&app, ticket.id()).await,
+                "put-off" => previous_version_put_off(&app, ticket.id()).await,
+                state => previous_version_tombstone(&app, ticket.id(), state).await,
             }
             // Counters must never be negative, not even for a moment.
             usage(&ada).await;
@@ -188,7 +188,7 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
         let len = i64::try_from(bytes.len()).unwrap();
         let ticket = ada.issue("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
-        make_former(&app, &ada.id, ticket.id()).await;
+        make_previous_version(&app, &ada.id, ticket.id()).await;
         let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
         let entry = doc! { "image": ticket.id(), "step": uuid::Uuid::now_v7().to_string(), "at": old, "bytes": 0_i64, "images": 0_i64, "pending": 0_i64, "hold": len };
         let begun = doc! { "$push": { "settling": entry }, "$set": { "holds": [] }, "$inc": { "pending": 1_i64 } };
@@ -196,9 +196,9 @@ async fn interrupted_conversion_is_finished_whatever_the_images_state() {
         app.app.valet.recount(None, |repair| panic!("{state}: nothing drifted: {repair}")).await.unwrap();
         for step in state.split(' ').filter(|step| *step != "pending") {
             match step {
-                "ready" => former_ready(&app, ticket.id()).await,
-                "deleted" => former_delete(&app, &ada.id, ticket.id()).await,
-                tombstone => former_tombstone(&app, ticket.id(), tombstone).await,
+                "ready" => previous_version_ready(&app, ticket.id()).await,
+                "deleted" => previous_version_delete(&app, &ada.id, ticket.id()).await,
+                tombstone => previous_version_tombstone(&app, ticket.id(), tombstone).await,
             }
         }
         app.sweep(after(1)).await;
@@ -217,7 +217,7 @@ async fn holds_and_reservations_are_limited_and_recounted_together() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 3).await;
     let ada = app.user().await;
     let tickets = [ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("b.png", "image/png", &unique_png()).await];
-    make_former(&app, &ada.id, tickets[0].id()).await;
+    make_previous_version(&app, &ada.id, tickets[0].id()).await;
     assert_eq!(ada.issue("c.png", "image/png", &unique_png()).await.status, 201);
     assert_eq!(ada.issue("d.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
     let right = usage(&ada).await;
@@ -255,7 +255,7 @@ async fn many_holds_of_one_user_do_not_delay_others() {
     assert_eq!(app.sweep(after(1)).await.accounts, 1);
     for _ in 0..25 {
         app.sweep(after(1)).await;
-        assert_eq!(usage(&eve).await, before, "nothing changes for their owner");
+        assert_eq!(usage(&eve).await, before, "their owner notices no change");
     }
     assert!(user_of(&eve).await.get_array("holds").unwrap().is_empty());
     app.audit().await;

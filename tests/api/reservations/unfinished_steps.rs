@@ -5,7 +5,7 @@ use mongodb::bson::Bson;
 use super::*;
 
 /// Leaves the state of a server that died after it had announced a step: the entry exists, and the counters are unchanged.
-async fn begin(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {
+async fn begin_step(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {
     let step = uuid::Uuid::now_v7().to_string();
     let (bytes, images, pending) = added;
     let before = ada.app.db_image(image).await.and_then(|image| image.get("lastStep").cloned()).unwrap_or(Bson::Null);
@@ -17,7 +17,7 @@ async fn begin(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTi
 }
 
 /// Leaves the state of a server that died after the image's update as well.
-async fn take(app: &TestApp, image: &str, step: &str, mut update: Document) {
+async fn take_step(app: &TestApp, image: &str, step: &str, mut update: Document) {
     update.entry("$set".to_owned()).or_insert_with(|| Document::new().into()).as_document_mut().unwrap().insert("lastStep", step);
     let images = app.db.collection::<Document>("images");
     assert_eq!(images.update_one(doc! { "_id": image }, update).await.unwrap().modified_count, 1);
@@ -53,10 +53,10 @@ async fn unfinished_step_is_counted_once_by_any_process() {
                 .unwrap();
             let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
             let at = if finder == Finder::Sweeper { old } else { DateTime::now() };
-            let step = begin(&ada, id, (-before.0, -1, 0), at).await;
+            let step = begin_step(&ada, id, (-before.0, -1, 0), at).await;
             if is_taken {
                 let deleted = doc! { "$set": { "state": "deleting", "due": DateTime::now() }, "$unset": { "live": "" } };
-                take(&app, id, &step, deleted).await;
+                take_step(&app, id, &step, deleted).await;
             }
             match finder {
                 Finder::Sweeper => drop(app.sweep(after(1)).await),
@@ -71,7 +71,7 @@ async fn unfinished_step_is_counted_once_by_any_process() {
             if !is_taken {
                 let last = app.db_image(id).await.unwrap().get_str("lastStep").map(str::to_owned);
                 let is_barred = last.as_ref().is_ok_and(|last| *last != step);
-                assert!(is_barred, "{when}: what comes late finds another image than it read: {last:?}");
+                assert!(is_barred, "{when}: the late server finds a newer version of the image: {last:?}");
             }
             app.audit().await;
         }
@@ -86,16 +86,16 @@ async fn begun_steps_do_not_delay_others() {
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
-    begin(&ada, ticket.id(), (-1, 1, -1), DateTime::now()).await;
+    begin_step(&ada, ticket.id(), (-1, 1, -1), DateTime::now()).await;
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
     let (_, images, pending) = usage(&ada).await;
     assert_eq!((images, pending, steps_of(&ada).await), (1, 0, 0));
     app.audit().await;
     let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
     for _ in 0..150 {
-        begin(&eve, &uuid::Uuid::now_v7().to_string(), (0, 0, 0), old).await;
+        begin_step(&eve, &uuid::Uuid::now_v7().to_string(), (0, 0, 0), old).await;
     }
-    begin(&ada, ticket.id(), (0, 0, 0), old).await;
+    begin_step(&ada, ticket.id(), (0, 0, 0), old).await;
     app.sweep(after(1)).await;
     assert_eq!(steps_of(&ada).await, 0, "in the first step");
     app.sweep(after(1)).await;
@@ -111,8 +111,8 @@ async fn late_server_does_not_change_later_steps() {
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
     let before = usage(&ada).await;
     let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
-    begin(&ada, ticket.id(), (-7, 1, -1), old).await;
-    take(&app, ticket.id(), "01a22134-8512-7399-92f9-0172c14bedce", Document::new()).await;
+    begin_step(&ada, ticket.id(), (-7, 1, -1), old).await;
+    take_step(&app, ticket.id(), "01a22134-8512-7399-92f9-0172c14bedce", Document::new()).await;
     app.sweep(after(1)).await;
     assert_eq!((usage(&ada).await, steps_of(&ada).await), (before, 0));
     let last = app.db_image(ticket.id()).await.unwrap().get_str("lastStep").unwrap().to_owned();

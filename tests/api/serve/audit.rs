@@ -19,8 +19,8 @@ fn events(process: &Process) -> Vec<Value> {
 }
 
 /// Signs in and keeps the refresh token, too.
-async fn enter(client: &mut Client, door: &str, email: &str, password: &str) -> (u16, String) {
-    let (status, session) = client.post(&format!("/api/auth/{door}"), &json!({ "email": email, "password": password })).await;
+async fn enter(client: &mut Client, route: &str, email: &str, password: &str) -> (u16, String) {
+    let (status, session) = client.post(&format!("/api/auth/{route}"), &json!({ "email": email, "password": password })).await;
     if status.is_success() {
         client.token = session["token"].as_str().map(str::to_owned);
     }
@@ -30,12 +30,12 @@ async fn enter(client: &mut Client, door: &str, email: &str, password: &str) -> 
 #[tokio::test]
 async fn every_event_is_logged_with_its_request_and_without_secrets() {
     let app = TestApp::start().await;
-    let settings = Settings::of(&app)
-        .but("RUST_LOG", "valet=info,audit=info")
-        .but("RATE_LIMIT_LOGIN_FAILURES", "3/1h")
-        .but("SWEEP_INTERVAL", "1s")
-        .but("TRUSTED_PROXIES", "127.0.0.1");
-    let (process, mut client) = settings.listening().await;
+    let settings = Settings::for_app(&app)
+        .with("RUST_LOG", "valet=info,audit=info")
+        .with("RATE_LIMIT_LOGIN_FAILURES", "3/1h")
+        .with("SWEEP_INTERVAL", "1s")
+        .with("TRUSTED_PROXIES", "127.0.0.1");
+    let (process, mut client) = settings.start_listening().await;
     let (ada, eve) = (format!("{}@example.com", uuid::Uuid::new_v4().simple()), "eve@example.com");
     let mut secrets = vec![PASSWORD.to_owned(), OTHER.to_owned(), ada.clone(), eve.to_owned()];
     assert_eq!(enter(&mut client, "signup", &ada, PASSWORD).await.0, 201);

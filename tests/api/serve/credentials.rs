@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::*;
-use crate::app::{declared, s3_is_local, unique_png};
+use crate::app::{declared, skip_unless_local_s3, unique_png};
 
 /// The provider's answer: a session token and the credentials' expiry, or nothing during an outage.
 type Given = Arc<Mutex<Option<(&'static str, OffsetDateTime)>>>;
@@ -51,7 +51,7 @@ async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
     let value = |name: &str| url.query_pairs().find(|(known, _)| known == name).unwrap().1.into_owned();
     let ends = OffsetDateTime::parse(ticket["upload"]["expiresAt"].as_str().unwrap(), &Rfc3339).unwrap();
     let (holds, left) = (value("X-Amz-Expires").parse().unwrap(), (ends - OffsetDateTime::now_utc()).whole_seconds());
-    assert!((holds - 5..=holds).contains(&left), "the answer says how long the URL holds: {holds} and {left}");
+    assert!((holds - 5..=holds).contains(&left), "the answer has the URL's lifetime: {holds} and {left}");
     Ok((value("X-Amz-Security-Token"), holds))
 }
 
@@ -71,7 +71,7 @@ async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Val
 #[tokio::test(flavor = "multi_thread")]
 async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
     // LocalStack accepts any secret, but no session token that it has not issued.
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
@@ -80,18 +80,18 @@ async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
     let given = Given::default();
     let give = |token, seconds| *given.lock().unwrap() = Some((token, OffsetDateTime::now_utc() + Duration::from_secs(seconds)));
     let address = start(keys, &given);
-    let settings = Settings::of(&app).without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
+    let settings = Settings::for_app(&app).without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
     let settings =
-        settings.but("RATE_LIMIT", "off").but("UPLOAD_URL_TTL", "300s").but("AWS_CONTAINER_CREDENTIALS_FULL_URI", &address);
+        settings.with("RATE_LIMIT", "off").with("UPLOAD_URL_TTL", "300s").with("AWS_CONTAINER_CREDENTIALS_FULL_URI", &address);
 
-    let said = settings.refusal().await;
-    assert!(said.contains("AWS credentials"), "a server without credentials does not start: {said}");
+    let message = settings.refusal().await;
+    assert!(message.contains("AWS credentials"), "a server without credentials does not start: {message}");
 
     give("one", 40);
-    let (process, mut client) = settings.listening().await;
-    client.enter("signup", "ada@example.com").await;
+    let (process, mut client) = settings.start_listening().await;
+    client.sign_in("signup", "ada@example.com").await;
     let (token, holds) = issued(&client).await.unwrap();
-    assert!(token == "one" && (25..=40).contains(&holds), "no URL outlives what signed it: {token}, {holds} s");
+    assert!(token == "one" && (25..=40).contains(&holds), "no URL outlives its credentials: {token}, {holds} s");
 
     // The same credentials with a later expiry, as EC2 gives them during an outage of its own source; then other credentials.
     give("one", 3600);
@@ -99,8 +99,8 @@ async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
     drop((process, client));
 
     give("two", 20);
-    let (process, mut client) = settings.listening().await;
-    client.enter("login", "ada@example.com").await;
+    let (process, mut client) = settings.start_listening().await;
+    client.sign_in("login", "ada@example.com").await;
     *given.lock().unwrap() = None;
     // An outage has no effect while the credentials are valid; then calls are answered 503, and no uploaded data is lost.
     let (image, _) = client.upload(&unique_png()).await;
@@ -115,7 +115,7 @@ async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
         }
     })
     .await;
-    assert!(process.err().contains("credentials for S3 could not be renewed"), "the operator is told");
+    assert!(process.err().contains("credentials for S3 could not be renewed"), "the log informs the operator");
     give("three", 3600);
     until(&client, |seen| matches!(seen, Ok((token, 300)) if token == "three")).await;
     let (_, gallery) = client.get("/api/images/gallery").await;

@@ -11,7 +11,7 @@ async fn aws_settings_of_the_shell_do_not_affect_a_store_with_an_endpoint() {
     let profile = "[default]\nuse_fips_endpoint = true\nuse_dualstack_endpoint = true\nendpoint_url = http://127.0.0.1:9\n\
                    s3_us_east_1_regional_endpoint = legacy\nrequest_checksum_calculation = when_required\nmax_attempts = 1\n";
     std::fs::write(&file, profile).unwrap();
-    let mut settings = Settings::of(&app);
+    let mut settings = Settings::for_app(&app);
     for (name, value) in [
         ("AWS_USE_FIPS_ENDPOINT", "true"),
         ("AWS_USE_DUALSTACK_ENDPOINT", "true"),
@@ -29,10 +29,10 @@ async fn aws_settings_of_the_shell_do_not_affect_a_store_with_an_endpoint() {
         ("S3_ENDPIONT", "http://127.0.0.1:9"),
         ("UPLOAD_MAX_BYTE", "1KiB"),
     ] {
-        settings = settings.but(name, value);
+        settings = settings.with(name, value);
     }
-    let (process, mut client) = settings.listening().await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let (process, mut client) = settings.start_listening().await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     client.upload(&unique_png()).await;
     let log = process.err();
     for (slip, meant) in [("S3_ENDPIONT", "S3_ENDPOINT"), ("UPLOAD_MAX_BYTE", "UPLOAD_MAX_BYTES")] {
@@ -46,9 +46,9 @@ async fn aws_settings_of_the_shell_do_not_affect_a_store_with_an_endpoint() {
 #[tokio::test]
 async fn aws_endpoint_setting_that_urls_would_ignore_stops_the_start() {
     let app = TestApp::start().await;
-    let settings = Settings::of(&app).without("S3_ENDPOINT").but("AWS_REGION", "us-east-1");
+    let settings = Settings::for_app(&app).without("S3_ENDPOINT").with("AWS_REGION", "us-east-1");
     for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
-        let refusal = settings.but(name, "http://127.0.0.1:9").refusal().await;
+        let refusal = settings.with(name, "http://127.0.0.1:9").refusal().await;
         assert!(refusal.contains(&format!("- {name} ")), "{refusal}");
     }
 }
@@ -57,6 +57,6 @@ async fn aws_endpoint_setting_that_urls_would_ignore_stops_the_start() {
 #[tokio::test]
 async fn unreachable_store_is_reported_with_its_cause() {
     let app = TestApp::start().await;
-    let refusal = Settings::of(&app).but("S3_ENDPOINT", "http://127.0.0.1:9").refusal().await;
+    let refusal = Settings::for_app(&app).with("S3_ENDPOINT", "http://127.0.0.1:9").refusal().await;
     assert!(refusal.contains("S3 cannot be reached") && refusal.to_lowercase().contains("refused"), "{refusal}");
 }

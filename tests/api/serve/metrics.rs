@@ -15,13 +15,13 @@ const PROOFS: &str = include_str!("../../../deploy/alerts.test.yaml");
 
 /// Starts a server with metrics; returns their address too.
 async fn measured(settings: Settings) -> (Process, Client, String) {
-    let settings = settings.but("ADMIN_BIND", "127.0.0.1:0").but("SWEEP_INTERVAL", "1s");
-    let (process, client) = settings.listening().await;
-    let said = |line: &str| {
+    let settings = settings.with("ADMIN_BIND", "127.0.0.1:0").with("SWEEP_INTERVAL", "1s");
+    let (process, client) = settings.start_listening().await;
+    let metrics_address = |line: &str| {
         let line: Value = serde_json::from_str(line).ok()?;
         (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
     };
-    let address = process.find(|process| process.err().lines().find_map(said)).await;
+    let address = process.find(|process| process.err().lines().find_map(metrics_address)).await;
     (process, client, format!("http://{address}"))
 }
 
@@ -43,7 +43,7 @@ fn value(text: &str, name: &str, labels: &[&str]) -> f64 {
 
 /// Uploads and fails, so that every instrument has a value.
 async fn exercise(client: &mut Client) {
-    client.enter("signup", "ada@example.com").await;
+    client.sign_in("signup", "ada@example.com").await;
     let bytes = unique_png();
     let (image, _) = client.upload(&bytes).await;
     let (status, _) = client.post("/api/images/upload", &declared("no", "image/png", &unique_png())).await;
@@ -59,7 +59,7 @@ async fn exercise(client: &mut Client) {
 #[tokio::test(flavor = "multi_thread")]
 async fn o5_requests_calls_states_and_queues_are_counted_on_the_admin_address() {
     let app = TestApp::start().await;
-    let (process, mut client, admin) = measured(Settings::of(&app)).await;
+    let (process, mut client, admin) = measured(Settings::for_app(&app)).await;
     exercise(&mut client).await;
     let began = Instant::now();
     let text = loop {
@@ -67,7 +67,7 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_the_admin_address() 
         if value(&text, "valet_sweep_finished_seconds", &[]) > 0.0 {
             break text;
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "no sweep went through: {text}");
+        assert!(began.elapsed() < Duration::from_secs(20), "no sweep succeeded: {text}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     };
     let request = |route: &str, method: &str, status: &str| {
@@ -83,7 +83,7 @@ async fn o5_requests_calls_states_and_queues_are_counted_on_the_admin_address() 
     assert_eq!((images("pending"), images("ready"), images("deleting")), (2.0, 1.0, 1.0));
     // The probe of the store at the start is included.
     assert!(value(&text, "valet_signed_total", &["kind=\"PUT\""]) >= 2.0);
-    assert!(text.contains("valet_swept_total{kind=\"confirmed\"} 0\n"), "what has not happened yet is zero, not absent");
+    assert!(text.contains("valet_swept_total{kind=\"confirmed\"} 0\n"), "counters start at zero and are not absent");
     assert!(value(&text, "valet_signed_total", &["kind=\"GET\""]) >= 3.0);
     assert!(value(&text, "valet_s3_call_duration_seconds_count", &["HeadObject", "status=\"200\""]) >= 1.0);
     assert!(value(&text, "valet_mongodb_command_duration_seconds_count", &["command=\"insert\"", "outcome=\"ok\""]) >= 1.0);
@@ -128,8 +128,8 @@ async fn waits_for_a_connection_are_counted_until_they_end() {
     let folder = std::env::temp_dir().join(format!("valet-pool-{}", uuid::Uuid::new_v4().simple()));
     let mongod = Mongod::start(MongodOptions::new(&folder)).await.unwrap();
     let uri = format!("{}&maxPoolSize=2", mongod.uri());
-    let (process, mut client, admin) = measured(Settings::of(&app).but("MONGODB_URI", &uri)).await;
-    client.enter("signup", "ada@example.com").await;
+    let (process, mut client, admin) = measured(Settings::for_app(&app).with("MONGODB_URI", &uri)).await;
+    client.sign_in("signup", "ada@example.com").await;
     let waiting = async || value(&scrape(&client, &admin).await, "valet_mongodb_connections_waiting", &[]);
     let signal = |name: &str| {
         let kill = std::process::Command::new("kill").args([name, &mongod.pid().to_string()]).status();
@@ -187,7 +187,7 @@ fn expressions_of_dashboard(part: &Value, found: &mut Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn o6_dashboard_and_alerts_use_existing_metrics() {
     let app = TestApp::start().await;
-    let (_process, mut client, admin) = measured(Settings::of(&app)).await;
+    let (_process, mut client, admin) = measured(Settings::for_app(&app)).await;
     exercise(&mut client).await;
     let text = scrape(&client, &admin).await;
     let known: BTreeSet<_> = text

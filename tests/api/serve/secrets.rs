@@ -18,9 +18,9 @@ const LIBRARIES: [&str; 5] = ["aws_", "hyper", "rustls", "s3s", "mongodb"];
 /// Makes every call, and every mistake that a client can make; returns the texts that must not be in the logs.
 async fn use_everything(client: &mut Client) -> Vec<String> {
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-    client.enter("signup", &email).await;
+    client.sign_in("signup", &email).await;
     let first = client.token.clone().unwrap();
-    client.enter("login", &email).await;
+    client.sign_in("login", &email).await;
     let (image, urls) = client.upload(&unique_png()).await;
     let path = format!("/api/images/{}", image["id"].as_str().unwrap());
     assert_eq!(client.call(Method::PATCH, &path, Some(&json!({ "caption": CANARY }))).await.0, 200);
@@ -109,9 +109,9 @@ async fn plant_in_headers(client: &Client) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(client.base.trim_start_matches("http://")).await.unwrap();
         stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.unwrap();
-        let mut said = String::new();
-        stream.read_to_string(&mut said).await.unwrap();
-        assert!(said.starts_with("HTTP/1.1 4") && !said.contains(CANARY), "{said}");
+        let mut message = String::new();
+        stream.read_to_string(&mut message).await.unwrap();
+        assert!(message.starts_with("HTTP/1.1 4") && !message.contains(CANARY), "{message}");
     }
 }
 
@@ -138,8 +138,9 @@ async fn o1_no_secret_is_logged_at_any_level() {
     let keys = app.config.s3.credentials.as_ref().unwrap();
     let s3_secret = secrecy::ExposeSecret::expose_secret(&keys.secret_access_key).to_owned();
     for level in ["info", "trace", LOUD] {
-        let settings = Settings::of(&app).but("RUST_LOG", level).but("SWEEP_INTERVAL", "1s").but("TRUSTED_PROXIES", "127.0.0.1");
-        let (process, mut client) = settings.listening().await;
+        let settings =
+            Settings::for_app(&app).with("RUST_LOG", level).with("SWEEP_INTERVAL", "1s").with("TRUSTED_PROXIES", "127.0.0.1");
+        let (process, mut client) = settings.start_listening().await;
         let mut secrets = use_everything(&mut client).await;
         secrets.push(s3_secret.clone());
         check(&process, &secrets);
@@ -153,11 +154,11 @@ async fn o1_credentials_of_other_services_are_not_logged() {
     let (key, other) = (Key::ec(), Key::ec());
     let provider = Provider::start(&[("kid", &key)]).await;
     let mut settings =
-        Settings::of(&app).but("RUST_LOG", LOUD).but("OIDC_ISSUER", &provider.issuer).but("OIDC_AUDIENCE", AUDIENCE);
+        Settings::for_app(&app).with("RUST_LOG", LOUD).with("OIDC_ISSUER", &provider.issuer).with("OIDC_AUDIENCE", AUDIENCE);
     if s3_is_local() {
-        settings = settings.but("AWS_SESSION_TOKEN", &format!("{CANARY}-of-a-role"));
+        settings = settings.with("AWS_SESSION_TOKEN", &format!("{CANARY}-of-a-role"));
     }
-    let (process, mut client) = settings.listening().await;
+    let (process, mut client) = settings.start_listening().await;
     let mut expired = provider.claims("ada");
     expired["exp"] = json!(1);
     let tokens = [
@@ -181,9 +182,9 @@ async fn o1_credentials_of_other_services_are_not_logged() {
 async fn o1_failures_log_no_secrets() {
     let app = TestApp::start().await;
     let (database, store) = (Hole::before_mongodb(&app).await, Hole::before_s3(&app).await);
-    let settings = Settings::of(&app).but("MONGODB_URI", &database.uri(&app)).but("S3_ENDPOINT", &store.endpoint());
+    let settings = Settings::for_app(&app).with("MONGODB_URI", &database.uri(&app)).with("S3_ENDPOINT", &store.endpoint());
     let public = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    let (process, mut client) = settings.but("S3_PUBLIC_ENDPOINT", &public).but("RUST_LOG", LOUD).listening().await;
+    let (process, mut client) = settings.with("S3_PUBLIC_ENDPOINT", &public).with("RUST_LOG", LOUD).start_listening().await;
     let secrets = use_everything(&mut client).await;
     let (_, ticket) = client.post("/api/images/upload", &declared("a.png", "image/png", &unique_png())).await;
     let confirm = format!("/api/images/{}/confirm", ticket["id"].as_str().unwrap());
@@ -210,7 +211,7 @@ async fn o1_failures_log_no_secrets() {
         if name.starts_with("AWS") && !s3_is_local() {
             continue;
         }
-        let said = Settings::of(&app).but(name, value).but("RUST_LOG", LOUD).refusal().await;
-        assert!(!said.contains(CANARY) && !said.contains(JWT_SECRET), "{name}: {said}");
+        let message = Settings::for_app(&app).with(name, value).with("RUST_LOG", LOUD).refusal().await;
+        assert!(!message.contains(CANARY) && !message.contains(JWT_SECRET), "{name}: {message}");
     }
 }

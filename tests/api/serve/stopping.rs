@@ -20,7 +20,7 @@ async fn connect(base: &str, text: &str) -> TcpStream {
 async fn idle_server_stops_at_once() {
     let app = TestApp::start().await;
     for signal in ["-TERM", "-INT"] {
-        let (process, client) = Settings::of(&app).listening().await;
+        let (process, client) = Settings::for_app(&app).start_listening().await;
         // Its connection stays open, idle.
         assert_eq!(client.get("/livez").await.0, 200);
         process.signal(signal);
@@ -33,7 +33,7 @@ async fn idle_server_stops_at_once() {
 #[tokio::test]
 async fn stop_does_not_wait_for_incomplete_requests() {
     let app = TestApp::start().await;
-    let (process, client) = Settings::of(&app).listening().await;
+    let (process, client) = Settings::for_app(&app).start_listening().await;
     let half = "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ";
     let mut open = vec![connect(&client.base, "").await, connect(&client.base, half).await, connect(&client.base, "\r\n").await];
     // After an answered request, too.
@@ -54,7 +54,7 @@ async fn stop_does_not_wait_for_incomplete_requests() {
 async fn stop_finishes_requests_in_progress_until_the_deadline() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let (process, client) = Settings::of(&app).listening().await;
+    let (process, client) = Settings::for_app(&app).start_listening().await;
     let post = |length: usize| {
         format!(
             "POST /api/auth/login HTTP/1.1\r\nhost: valet\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
@@ -75,7 +75,7 @@ async fn stop_finishes_requests_in_progress_until_the_deadline() {
     let mut answer = String::new();
     slow.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"token\""), "{answer}");
-    assert!(TcpStream::connect(client.base.trim_start_matches("http://")).await.is_err(), "nobody new is let in");
+    assert!(TcpStream::connect(client.base.trim_start_matches("http://")).await.is_err(), "no new connection is accepted");
 
     let (status, _, err) = process.end(Duration::from_secs(30)).await;
     assert!(status.success() && err.contains("stopped"), "{status} {err}");

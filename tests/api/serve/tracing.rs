@@ -18,7 +18,7 @@ fn lines(process: &Process, id: &str) -> Vec<Value> {
 async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_are_ignored() {
     let app = TestApp::start().await;
     // At any log level, because the span around a request always exists.
-    let (process, client) = Settings::of(&app).but("RUST_LOG", "valet=info").listening().await;
+    let (process, client) = Settings::for_app(&app).with("RUST_LOG", "valet=info").start_listening().await;
     let ask = async |id: &str, parents: &[&str]| {
         let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", id);
         let request = parents.iter().fold(request, |request, parent| request.header("traceparent", *parent));
@@ -55,7 +55,7 @@ async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_a
 async fn text_log_lines_have_the_ids_too() {
     let app = TestApp::start().await;
     let (process, client) = {
-        let settings = Settings::of(&app).but("LOG_FORMAT", "text");
+        let settings = Settings::for_app(&app).with("LOG_FORMAT", "text");
         let process = settings.run(&["serve"]);
         let address = |process: &Process| {
             let log = process.err();
@@ -63,7 +63,7 @@ async fn text_log_lines_have_the_ids_too() {
             line.split("address=").nth(1).map(|address| address.trim().to_owned())
         };
         let address = process.find(address).await;
-        (process, crate::process_client::Client::of(format!("http://{address}")))
+        (process, crate::process_client::Client::at(format!("http://{address}")))
     };
     let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", "for-people");
     assert_eq!(request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00")).send().await.unwrap().status(), 200);

@@ -101,7 +101,7 @@ async fn token_spent_long_ago_is_recognised_by_its_tag() {
     let stored = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
     assert_eq!(stored.get_array("earlier").unwrap().len(), 0, "{stored}");
     let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": forged(&first) })).await;
-    assert_eq!(log_out.problem(), (401, "token_invalid"), "a made-up one is nobody's");
+    assert_eq!(log_out.problem(), (401, "token_invalid"), "a made-up token matches no session");
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"), "this is reuse");
     assert_eq!(me(&ada).await, ended());
 
@@ -133,7 +133,7 @@ async fn another_user_agent_gets_no_grace_period() {
     for _ in 0..3 {
         let next = refreshed_as(&app, "Valet-iOS/1.0", &token).await;
         assert_eq!(refresh_as(&app, "curl/thief", &token).await.problem(), (401, "token_invalid"));
-        assert_eq!(refreshed_as(&app, "Valet-iOS/1.0", &token).await, next, "the owner still gets it again");
+        assert_eq!(refreshed_as(&app, "Valet-iOS/1.0", &token).await, next, "the owner still gets the repeated answer");
         token = next;
     }
     assert_eq!(me(&ada).await.0, 200);
@@ -184,7 +184,8 @@ async fn sessions_of_the_previous_version_continue_with_their_tokens() {
 #[tokio::test]
 async fn repeated_answer_is_audited_with_both_networks() {
     let app = TestApp::start().await;
-    let (process, client): (Process, Client) = Settings::of(&app).but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
+    let (process, client): (Process, Client) =
+        Settings::for_app(&app).with("TRUSTED_PROXIES", "127.0.0.1").start_listening().await;
     let (ada, token) = signed_in(&app).await;
     let refresh_from = async |address: &str| {
         let request = client.http.post(format!("{}/api/auth/refresh", client.base)).header("x-forwarded-for", address);

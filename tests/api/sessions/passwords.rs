@@ -17,7 +17,7 @@ async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records()
     let (old, old_token, _) = log_in(&app, &ada.email, PASSWORD).await;
     let of_before = doc! { "$unset": { "passwordVersion": "" } };
     documents(&app).update_one(doc! { "_id": sid(&old) }, of_before).await.unwrap();
-    assert_eq!((me(&other).await.0, me(&old).await.0), (200, 200), "one of before there were versions lives");
+    assert_eq!((me(&other).await.0, me(&old).await.0), (200, 200), "a session without a password version is active");
     let mut records = Vec::new();
     for caller in [&other, &old] {
         records.push(documents(&app).find_one(doc! { "_id": sid(caller) }).await.unwrap().unwrap());
@@ -84,7 +84,7 @@ async fn repeat_counts_as_a_password_attempt() {
         == 401
     {
         guesses += 1;
-        assert!(guesses < 6, "two passwords were tried for one count");
+        assert!(guesses < 6, "two passwords were verified for one counted attempt");
     }
     assert_eq!(guesses, 3);
 }

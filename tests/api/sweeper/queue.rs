@@ -1,10 +1,9 @@
 //! Covers the sweeper's queue: a bad record, a slow file or an owner with many records does not delay others.
 
-use http_body_util::BodyExt;
 use mongodb::bson::{Bson, DateTime};
 
 use super::*;
-use crate::relay::{forward, listen};
+use crate::relay::{empty_answer, relay_s3};
 
 /// Puts records with every kind of damage in every field at the head of the queue.
 #[tokio::test]
@@ -98,7 +97,7 @@ async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
         assert!(round < 3, "{open} of hers wait");
     }
     let left = images.count_documents(doc! { "user": &eve.id, "state": "deleting" }).await.unwrap();
-    assert!(left > 3000, "they were not waited for: {left}");
+    assert!(left > 3000, "the sweep did not wait for them: {left}");
 }
 
 /// A sweeper whose clock is an hour behind still claims until later than the present.
@@ -121,7 +120,7 @@ async fn claim_lasts_a_lease_from_the_moment_it_is_made() {
 /// Files at the head of the queue for which the store never answers.
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_calls_do_not_delay_other_images() {
-    if !crate::app::s3_is_local() {
+    if crate::store_rules::skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
@@ -133,16 +132,13 @@ async fn hanging_calls_do_not_delay_other_images() {
     for _ in 0..100 {
         ada.issue("b.png", "image/png", &unique_png()).await;
     }
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
-    let endpoint = listen(move |request| {
-        let (dead, http, upstream) = (dead.clone(), http.clone(), upstream.clone());
+    let endpoint = relay_s3(&app, move |request| {
+        let is_dead = dead.iter().any(|id| request.path().contains(id));
         async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if dead.iter().any(|id| parts.uri.path().contains(id)) {
+            if is_dead {
                 tokio::time::sleep(Duration::from_secs(60)).await;
             }
-            Ok(forward(&http, &upstream, &parts, body).await)
+            request.forward().await
         }
     })
     .await;
@@ -150,7 +146,7 @@ async fn hanging_calls_do_not_delay_other_images() {
     let swept = beside.sweep(after(25 * HOUR)).await;
     assert_eq!((swept.expired, swept.failed), (100, 3), "{swept:?}");
     let counted = app.db.collection::<Document>("images").count_documents(doc! { "sweepFailures": 1 }).await.unwrap();
-    assert_eq!(counted, 3, "the store lives, so it is these images that fail");
+    assert_eq!(counted, 3, "the store answers, so only these images fail");
 }
 
 /// Images for which a living store only returns errors are counted, retried less and less often, and reported as stuck.
@@ -162,17 +158,13 @@ async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
     for status in [403, 500, 502, 503] {
         failing.push((ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
     }
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let statuses = failing.clone();
-    let endpoint = listen(move |request| {
-        let (http, upstream) = (http.clone(), upstream.clone());
-        let status = statuses.iter().find(|(id, _)| request.uri().path().contains(id)).map(|(_, status)| *status);
+    let endpoint = relay_s3(&app, move |request| {
+        let status = statuses.iter().find(|(id, _)| request.path().contains(id)).map(|(_, status)| *status);
         async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
             match status {
-                Some(status) => Ok(hyper::Response::builder().status(status).body(http_body_util::Full::default()).unwrap()),
-                None => Ok(forward(&http, &upstream, &parts, body).await),
+                Some(status) => empty_answer(status),
+                None => request.forward().await,
             }
         }
     })
@@ -196,7 +188,7 @@ async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
 /// handled without waiting.
 #[tokio::test(flavor = "multi_thread")]
 async fn hanging_calls_of_one_owner_do_not_delay_others() {
-    if !crate::app::s3_is_local() {
+    if crate::store_rules::skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
@@ -214,19 +206,16 @@ async fn hanging_calls_of_one_owner_do_not_delay_others() {
         record
     });
     images.insert_many(crowd).await.unwrap();
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let (hung, mut hangs) = tokio::sync::mpsc::unbounded_channel();
     let eve_id = eve.id.clone();
-    let endpoint = listen(move |request| {
-        let (eve, hung, http, upstream) = (eve_id.clone(), hung.clone(), http.clone(), upstream.clone());
+    let endpoint = relay_s3(&app, move |request| {
+        let (is_eves, hung) = (request.path().contains(&eve_id), hung.clone());
         async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if parts.uri.path().contains(&eve) {
+            if is_eves {
                 let _ = hung.send(());
                 tokio::time::sleep(Duration::from_secs(600)).await;
             }
-            Ok(forward(&http, &upstream, &parts, body).await)
+            request.forward().await
         }
     })
     .await;

@@ -32,7 +32,7 @@ pub enum Seals {
 }
 
 /// A running relay; it ends with the test's runtime.
-pub struct Obeying {
+pub struct HeaderObeyingStore {
     pub endpoint: String,
     inside: Arc<Inside>,
 }
@@ -46,12 +46,12 @@ struct Inside {
     s3: aws_sdk_s3::Client,
     http: reqwest::Client,
     /// Whether the store now verifies what it is sent.
-    is_mended: AtomicBool,
+    is_repaired: AtomicBool,
     /// Keys of objects with a public ACL, which the bucket may ignore.
     public: Mutex<HashSet<String>>,
 }
 
-impl Obeying {
+impl HeaderObeyingStore {
     pub async fn start(app: &TestApp, seals: Seals) -> Self {
         let (upstream, bucket) = (app.config.s3.endpoint.as_deref().unwrap().to_owned(), app.config.s3.bucket.to_string());
         let keys = app.config.s3.credentials.clone().unwrap();
@@ -64,7 +64,7 @@ impl Obeying {
             keys,
             s3: app.s3.clone(),
             http: reqwest::Client::new(),
-            is_mended: AtomicBool::default(),
+            is_repaired: AtomicBool::default(),
             public: Mutex::default(),
         });
         let answering = Arc::clone(&inside);
@@ -72,8 +72,8 @@ impl Obeying {
     }
 
     /// Replaces the store by one that refuses unsigned headers.
-    pub fn mend(&self) {
-        self.inside.is_mended.store(true, Ordering::Relaxed);
+    pub fn repair(&self) {
+        self.inside.is_repaired.store(true, Ordering::Relaxed);
     }
 }
 
@@ -84,7 +84,7 @@ impl Inside {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let key = parts.uri.path().strip_prefix(&format!("/{}/", self.bucket)).unwrap_or_default().to_owned();
         let is_anonymous = !query.contains("X-Amz-Signature") && !parts.headers.contains_key("authorization");
-        if query.contains("X-Amz-Signature") && !self.is_mended.load(Ordering::Relaxed) {
+        if query.contains("X-Amz-Signature") && !self.is_repaired.load(Ordering::Relaxed) {
             return Ok(self.presigned(&parts, &key, &query, body).await);
         }
         if is_anonymous && parts.method == Method::GET && self.is_public(&key).await {

@@ -82,7 +82,7 @@ async fn parts_of_any_size_are_confirmed_when_complete() {
     let bytes = file();
     let meta = json!({ "name": "big.png", "relativePath": null, "nested": { "a": [1] }, "caption": "Wide", "size": bytes.len() });
     let upload = ada.open_for_uppy(meta).await;
-    assert_eq!(ada.used().await["bytes"], bytes.len(), "exactly what was told");
+    assert_eq!(ada.used().await["bytes"], bytes.len(), "exactly the declared size");
     let mut parts = Vec::new();
     for number in [2, 1, 3] {
         parts.push(upload.send(number, chunk(&bytes, number)).await);
@@ -161,7 +161,7 @@ async fn completion_of_a_dead_server_is_finished() {
         let complete = app.s3.complete_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key);
         complete.upload_id(document.get_str("uploadId").unwrap()).multipart_upload(parts).send().await.unwrap();
         if asks {
-            assert_eq!(upload.numbers().await, [1], "told by the object");
+            assert_eq!(upload.numbers().await, [1], "known from the object");
             assert_eq!(upload.complete(&[part]).await.status, 200);
         } else {
             app.sweep(after(Duration::from_secs(30 * 24 * 3600))).await;
@@ -354,7 +354,7 @@ async fn parts_above_the_reservation_end_the_upload() {
     fitting.send(1, vec![7; 6 * MIB as usize]).await;
     assert_eq!(app.sweep(after(Duration::from_secs(61))).await.rejected, 1);
     assert_eq!(app.db_state(&silent.id).await, "rejected");
-    assert_eq!(fitting.numbers().await, [1], "what fits stays");
+    assert_eq!(fitting.numbers().await, [1], "parts that fit stay");
     let open = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
     assert_eq!(open.uploads().len(), 1, "{open:?}");
     // Checked again a minute later: the client that was within the limit sends more.

@@ -69,7 +69,7 @@ async fn single_put_request_gets_a_form() {
         json!({ "method": "PUT", "key": "x", "fileName": "a.png", "size": 1000, "caption": "Mine", "contentType": "image/png" });
     assert_eq!(ada.presign(told).await.status, 200);
     let bound = app.config.uploads.max_bytes;
-    assert_eq!(ada.used().await["bytes"], bound + 1000, "the first form can be sent again while it lives");
+    assert_eq!(ada.used().await["bytes"], bound + 1000, "the first form can be sent again while it is valid");
     ada.until_used(bytes.len() as u64).await;
 }
 
@@ -150,7 +150,7 @@ async fn c1_another_users_upload_is_answered_like_an_unknown_one() {
     }
     assert_eq!(app.db_all("images").await.len(), before, "nothing was opened");
     let document = app.db_image(key.rsplit('/').next().unwrap()).await.unwrap();
-    assert!(!document.contains_key("uploadId"), "nor recorded: {document}");
+    assert!(!document.contains_key("uploadId"), "not recorded: {document}");
     assert_eq!(app.db_state(key.rsplit('/').next().unwrap()).await, "pending");
 }
 
@@ -243,7 +243,7 @@ async fn parts_of_every_upload_of_a_key_are_summed_and_removed() {
 /// More than one page of the listing, and more than are aborted in one sweep.
 #[tokio::test]
 async fn thousands_of_uploads_of_one_key_are_removed() {
-    if !s3_is_local() {
+    if crate::store_rules::skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;

@@ -26,14 +26,14 @@ async fn token_authorizes_only_uppys_calls() {
     for path in ["/api/auth/me", "/api/images/gallery"] {
         assert_eq!(as_bearer.get(path).await.problem(), (401, "token_invalid"), "{path}");
     }
-    assert_eq!(as_bearer.act("/api/uppy/session").await.problem(), (401, "token_invalid"), "it cannot prolong itself");
+    assert_eq!(as_bearer.post_empty("/api/uppy/session").await.problem(), (401, "token_invalid"), "it cannot prolong itself");
     for token in ["x", "a.b.c", &token[..token.len() - 1], &format!("{token}x"), "%00", &"x".repeat(2000)] {
         let refused = ask(&app, token).await;
         assert_eq!(refused.problem(), (401, "token_invalid"), "{token}");
         assert!(refused.json["message"].as_str().unwrap().contains("/api/uppy/session"));
     }
     // The bearer token is ignored.
-    let session = app.anonymous().act("/api/uppy/session").await;
+    let session = app.anonymous().post_empty("/api/uppy/session").await;
     assert_eq!(session.problem(), (401, "token_missing"));
 }
 
@@ -41,14 +41,14 @@ async fn token_authorizes_only_uppys_calls() {
 async fn token_expires() {
     let app = TestApp::start_with(|config| config.tokens.access_ttl = Duration::from_secs(2)).await;
     let ada = app.user().await;
-    let session = ada.act("/api/uppy/session").await;
+    let session = ada.post_empty("/api/uppy/session").await;
     assert_eq!(session.json["expiresIn"], 2, "no longer than an access token");
     let token = session.json["token"].as_str().unwrap();
     assert_eq!(ask(&app, token).await.status, 200);
     tokio::time::sleep(Duration::from_millis(2100)).await;
     assert_eq!(ask(&app, token).await.problem(), (401, "token_expired"));
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(60)).await;
-    assert_eq!(app.user().await.act("/api/uppy/session").await.json["expiresIn"], 60, "nor than an upload's URL");
+    assert_eq!(app.user().await.post_empty("/api/uppy/session").await.json["expiresIn"], 60, "nor than an upload's URL");
 }
 
 #[tokio::test]
@@ -63,7 +63,7 @@ async fn token_ends_with_its_session_password_and_account() {
         (caller.uppy().await, session.json["refreshToken"].clone())
     };
     let foreign = TestApp::beside(&app, |config| config.accounts.local = false).await;
-    assert_eq!(ask(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "where only a provider lets in");
+    assert_eq!(ask(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "with provider accounts only");
     let ((first, refresh), (second, _)) = (log_in().await, log_in().await);
     let own = ada.uppy().await;
     // The other server has cached the session as active.
@@ -80,7 +80,7 @@ async fn token_ends_with_its_session_password_and_account() {
     assert_eq!(ask(&app, &own).await.problem(), (401, "session_ended"));
     let began = std::time::Instant::now();
     while ask(&beside, &first).await.problem() != (401, "session_ended") {
-        assert!(began.elapsed() < Duration::from_secs(30), "a token dies within 30 s everywhere");
+        assert!(began.elapsed() < Duration::from_secs(30), "a token is rejected within 30 s everywhere");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
@@ -133,8 +133,8 @@ async fn page_of_another_origin_can_read_the_answers() {
 #[tokio::test]
 async fn token_is_not_logged_in_any_spelling() {
     let app = TestApp::start().await;
-    let settings = crate::serve::Settings::of(&app).but("RUST_LOG", "trace");
-    let (process, mut client): (Process, Client) = settings.listening().await;
+    let settings = crate::serve::Settings::for_app(&app).with("RUST_LOG", "trace");
+    let (process, mut client): (Process, Client) = settings.start_listening().await;
     let (_, session) = client.post("/api/auth/signup", &json!({ "email": "log@example.com", "password": PASSWORD })).await;
     client.token = session["token"].as_str().map(str::to_owned);
     let (_, uppy) = client.post("/api/uppy/session", &json!({})).await;

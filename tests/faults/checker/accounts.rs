@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     cluster::QUOTA,
-    counts::{Counts, unsettled},
+    counts::{Counts, inconsistency},
     journal::Call,
 };
 
@@ -30,8 +30,8 @@ fn check_quota(evidence: &Evidence, history: &History, report: &mut Report) {
         report.require(counted.bytes <= i64::try_from(QUOTA).unwrap(), 9, || format!("{id} has {} bytes", counted.bytes));
     }
     for image in &evidence.images {
-        let unsettled = unsettled(&image.0);
-        report.require(unsettled.is_none(), 9, || unsettled.unwrap_or_default());
+        let mismatch = inconsistency(&image.0);
+        report.require(mismatch.is_none(), 9, || mismatch.unwrap_or_default());
     }
     for (user, images) in of {
         let live = images.iter().find(|image| image.is_live());

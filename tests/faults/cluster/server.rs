@@ -39,9 +39,9 @@ impl Server {
     /// Prepares a server on its own port without starting it.
     pub fn new(number: usize, settings: Settings, logs: Arc<Mutex<String>>) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let mut settings = settings.but("BIND", &address);
+        let mut settings = settings.with("BIND", &address);
         if let (1, Some(program)) = (number, set("VALET_FAULTS_OTHER_PROGRAM")) {
-            settings = settings.but(PROGRAM, &program);
+            settings = settings.with(PROGRAM, &program);
         }
         Self { number, address, settings: Mutex::new(settings), process: Mutex::default(), logs, kills: AtomicU64::new(0) }
     }
@@ -53,7 +53,7 @@ impl Server {
     /// Changes a setting for the next start.
     pub fn set(&self, name: &'static str, value: &str) {
         let mut settings = self.settings.lock().unwrap();
-        *settings = settings.but(name, value);
+        *settings = settings.with(name, value);
     }
 
     /// Starts the process and waits until it listens.

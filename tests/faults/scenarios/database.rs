@@ -38,8 +38,8 @@ async fn f2_f3_unresponsive_database() {
     let admins: Vec<_> = (0..2).map(|_| format!("127.0.0.1:{}", free_port())).collect();
     let of_server = admins.clone();
     let change = move |number: usize, settings: Settings| {
-        let settings = settings.but("MONGODB_URI", &uri);
-        of_server.get(number).map_or(settings.clone(), |admin| settings.but("ADMIN_BIND", admin))
+        let settings = settings.with("MONGODB_URI", &uri);
+        of_server.get(number).map_or(settings.clone(), |admin| settings.with("ADMIN_BIND", admin))
     };
     let options = Options { servers: 2, mongodb: Some(mongod.uri()), change: Box::new(change), ..Options::default() };
     let mut scenario = Scenario::start(options, client_count()).await;

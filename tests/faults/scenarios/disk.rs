@@ -14,7 +14,7 @@ use std::{
 use mongodb::bson::doc;
 
 use super::{
-    super::{cluster::Options, replica_set::ReplicaSet, servers::scratch_dir},
+    super::{cluster::Options, replica_set::ReplicaSet, servers::scratch_dir, skipping::skip},
     Scenario, fault_duration,
 };
 
@@ -67,8 +67,7 @@ impl Drop for Disk {
 #[tokio::test(flavor = "multi_thread")]
 async fn f23_full_disk_of_the_database() {
     let Some(disk) = Disk::mount(450) else {
-        println!("skipped: F23 for the database; mount namespaces are not available");
-        return;
+        return skip("mount namespaces are not available");
     };
     let set = ReplicaSet::start(1, &disk.path).await;
     let mut scenario = Scenario::start(Options { mongodb: Some(set.uri()), ..Options::default() }, 20).await;

@@ -29,7 +29,7 @@ async fn f1_f3_f4_f5_primaries_change() {
     let set = Arc::new(ReplicaSet::start(3, &scratch_dir().join(uuid::Uuid::new_v4().to_string())).await);
     let faults = S3Faults::of_this_run().await;
     let endpoint = faults.endpoint();
-    let change = Box::new(move |_, settings: super::super::program::Settings| settings.but("S3_ENDPOINT", &endpoint));
+    let change = Box::new(move |_, settings: super::super::program::Settings| settings.with("S3_ENDPOINT", &endpoint));
     let options = Options { servers: 2, mongodb: Some(set.uri()), change, ..Options::default() };
     let mut scenario = Scenario::start(options, client_count()).await;
     killed_between_head_and_write(&mut scenario, &set, &faults).await;

@@ -72,7 +72,7 @@ impl Scenario {
         let (inner, mut options) = (options.change, Options { change: Box::new(|_, settings| settings), ..options });
         // Uploads may take longer than they do without faults.
         options.change = Box::new(move |number, settings| {
-            let settings = settings.but("UPLOAD_URL_TTL", "10s").but("UPLOAD_TTL", "15s").but("MULTIPART_TTL", "15s");
+            let settings = settings.with("UPLOAD_URL_TTL", "10s").with("UPLOAD_TTL", "15s").with("MULTIPART_TTL", "15s");
             inner(number, settings)
         });
         let cluster = Cluster::start(options).await;

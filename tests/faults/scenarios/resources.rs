@@ -25,7 +25,7 @@ use super::{
 async fn f6_ten_connections_for_five_hundred_clients() {
     let change = |_, settings: Settings| {
         let (_, uri) = settings.0.iter().find(|(name, _)| *name == "MONGODB_URI").unwrap().clone();
-        settings.but("MONGODB_URI", &format!("{uri}&maxPoolSize=10"))
+        settings.with("MONGODB_URI", &format!("{uri}&maxPoolSize=10"))
     };
     let mut scenario = Scenario::start(Options { servers: 1, change: Box::new(change), ..Options::default() }, 20).await;
     let base = scenario.cluster.servers[0].base();
@@ -64,7 +64,7 @@ async fn f6_ten_connections_for_five_hundred_clients() {
 async fn f23_store_without_space() {
     let (faults, clients) = (S3Faults::of_this_run().await, S3Faults::of_this_run().await);
     let endpoint = faults.endpoint();
-    let change = move |_, settings: Settings| settings.but("S3_ENDPOINT", &endpoint).but("S3_FINALIZE", "copy");
+    let change = move |_, settings: Settings| settings.with("S3_ENDPOINT", &endpoint).with("S3_FINALIZE", "copy");
     let options = Options { servers: 2, s3: Some(clients.endpoint()), change: Box::new(change), ..Options::default() };
     let mut scenario = Scenario::start(options, 30).await;
     let full = || Misbehavior::error(507, "XMinioStorageFull");
@@ -85,7 +85,10 @@ async fn f25_certificate_expires() {
     let proxy = Proxy::start(front.address()).await;
     let endpoint = format!("https://localhost:{}", proxy.address().port());
     let change = move |_, settings: Settings| {
-        settings.but("S3_ENDPOINT", &endpoint).but("SSL_CERT_FILE", tls::authority().to_str().unwrap()).but("UPLOAD_TTL", "60s")
+        settings
+            .with("S3_ENDPOINT", &endpoint)
+            .with("SSL_CERT_FILE", tls::authority().to_str().unwrap())
+            .with("UPLOAD_TTL", "60s")
     };
     let cluster = Cluster::start(Options { servers: 1, change: Box::new(change), ..Options::default() }).await;
     let mut probe = Probe::start(&cluster).await;

@@ -20,7 +20,7 @@ async fn f7_f8_f10_f11_f12_misbehaving_store() {
     let proxy = Proxy::start(faults.address()).await;
     let clients = S3Faults::of_this_run().await;
     let endpoint = format!("http://{}", proxy.address());
-    let change = move |_, settings: Settings| settings.but("S3_ENDPOINT", &endpoint);
+    let change = move |_, settings: Settings| settings.with("S3_ENDPOINT", &endpoint);
     let options =
         Options { servers: 2, sweepers: 1, s3: Some(clients.endpoint()), change: Box::new(change), ..Options::default() };
     let mut scenario = Scenario::start(options, client_count()).await;

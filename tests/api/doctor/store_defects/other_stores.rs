@@ -12,7 +12,7 @@ const LOCKED: &str = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</Objec
 
 impl Inside {
     /// Returns whether a body is refused by its announced length, before any of it is read.
-    pub(super) fn caps(&self, parts: &Parts) -> bool {
+    pub(super) fn exceeds_limit(&self, parts: &Parts) -> bool {
         let length = parts.headers.get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let is_part = parts.uri.query().unwrap_or_default().contains("partNumber");
         let caps = self.defect == Defect::CapsBodies || (self.defect == Defect::CapsParts && is_part);
@@ -34,7 +34,7 @@ impl Inside {
     }
 
     /// Rewrites the store's answer in another store's form.
-    pub(super) async fn tell_otherwise(&self, answer: &mut Answer) {
+    pub(super) async fn rewrite_answer(&self, answer: &mut Answer) {
         if self.defect == Defect::IsElsewhere {
             answer.headers_mut().insert("x-amz-bucket-region", HeaderValue::from_static("eu-west-1"));
             return;
