@@ -1,14 +1,14 @@
-//! The bucket's settings in deploy/aws are those that `valet check --fix` makes.
+//! Compares the bucket settings in deploy/aws with those that `valet check --fix` sets.
 
 use serde_json::{Value, json};
 use valet::domain::doctor::{self, Options};
 
 use super::file;
-use crate::app::{TestApp, s3_is_local};
+use crate::app::{TestApp, skip_unless_local_s3};
 
 #[tokio::test]
-async fn the_files_say_what_fix_sets() {
-    if !s3_is_local() {
+async fn files_contain_the_settings_of_check_fix() {
+    if skip_unless_local_s3() {
         return;
     }
     let read = |name: &str| serde_json::from_str::<Value>(&file(name)).unwrap();

@@ -1,4 +1,4 @@
-//! Lifecycle rules that would delete or archive images are found; others are not.
+//! Covers lifecycle rules: rules that would delete or archive images are reported, others are not.
 
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, Transition,
@@ -6,7 +6,7 @@ use aws_sdk_s3::types::{
 };
 use valet::domain::doctor::{self, Answer, Options};
 
-use crate::app::{TestApp, s3_is_local};
+use crate::app::{TestApp, skip_unless_local_s3};
 
 fn rule(id: &str, prefix: &str) -> LifecycleRuleBuilder {
     let filter = LifecycleRuleFilter::builder().prefix(prefix).build();
@@ -14,8 +14,8 @@ fn rule(id: &str, prefix: &str) -> LifecycleRuleBuilder {
 }
 
 #[tokio::test]
-async fn rules_over_images_are_found() {
-    if !s3_is_local() {
+async fn lifecycle_rules_over_images_are_reported() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start_with(|config| config.cors.exact.clear()).await;
