@@ -12,8 +12,8 @@ pub(super) struct Gif {
 }
 
 impl Gif {
-    /// Reads on to the displayed size: the logical screen, widened to hold the first frame, as browsers lay it out. A file
-    /// without a frame is no image.
+    /// Reads up to the displayed size: the logical screen, widened to hold the first frame, as browsers lay it out. A file
+    /// without a frame is refused.
     pub(super) fn advance(&mut self, file: &mut File) -> Result<Size, Stop> {
         let screen = match self.screen {
             Some(screen) => screen,

@@ -1,4 +1,4 @@
-//! The rules about multipart uploads: one from beginning to end, then what should be refused.
+//! Checks the rules about multipart uploads: a complete upload, then requests that must be refused.
 
 use bytes::Bytes;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// The least size of a part that is not the last, in bytes ("Amazon S3 multipart upload limits").
+/// Minimum size in bytes of all parts except the last ("Amazon S3 multipart upload limits").
 const MIN_PART: usize = 5 << 20;
 
 pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
@@ -51,7 +51,7 @@ async fn upload(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     Ok(holds(whole, seen))
 }
 
-/// A second upload of the same key may begin, and may not replace the first.
+/// Checks that a second upload of the same key does not replace the first object.
 async fn again(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let (status, parts) = attempt(context, &context.key("multipart")).await?;
     Ok(match status {
@@ -60,7 +60,7 @@ async fn again(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     })
 }
 
-/// One part up and completed: the status of the completion, and what came of the part. Leaves no upload open.
+/// Uploads one part and completes it. Returns the status of the completion, and a description of the part. Leaves no upload open.
 async fn attempt(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(Option<u16>, String), StoreError> {
     let upload = context.prober.begin(key, false).await?;
     let done = async {
@@ -78,7 +78,7 @@ async fn attempt(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(Option<
     if !matches!(done, Ok((Some(200), _)))
         && let Err(error) = context.prober.abort(key, &upload).await
     {
-        tracing::warn!(%error, "a multipart upload of this check was left open");
+        tracing::warn!(%error, "failed to abort a multipart upload of this check");
     }
     done
 }
@@ -96,7 +96,7 @@ async fn put_part(
     context.wire.send(Method::PUT, &url, &sent, Bytes::from_static(body)).await
 }
 
-/// Sends a part of the least size that S3 takes for all but the last.
+/// Uploads a part of the minimum size.
 async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("part-cap");
     let upload = context.prober.begin(&key, false).await?;
@@ -120,18 +120,18 @@ async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str
         return Ok(Answer::No(format!("{} for other bytes", wrong.said())));
     }
     let kept = context.prober.parts(key, upload).await?.unwrap_or_default().len();
-    // The right bytes must be welcome: refusing everything proves nothing.
+    // The right bytes must be accepted: a store that refuses everything proves nothing.
     let right = put_part(context, key, upload, &headers, BODY).await?;
     let seen = format!("{}; {} for the right bytes", wrong.said(), right.status);
     Ok(holds(kept == 0 && right.is_success(), seen))
 }
 
-/// Whether the listing of the parts tells their checksums, which completing them asks for.
+/// Returns whether the listing of parts contains their checksums, which completing them requires.
 async fn summed(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
     Ok(context.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.summed))
 }
 
-/// The same question by itself. No, only where a part was taken and listed without.
+/// Probes the same alone. `false` only if a part was accepted and listed without its checksum.
 pub(super) async fn lists_checksums(context: &ProbeContext<'_>) -> Result<bool, StoreError> {
     let (key, digest) = (context.key("summed"), sha256(BODY).to_string());
     let upload = context.prober.begin(&key, true).await?;

@@ -1,4 +1,4 @@
-//! The rules about what lies in the bucket: seen, read, copied, deleted, and closed to strangers.
+//! Checks the rules about stored objects: inspected, read, copied, deleted, and inaccessible to strangers.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use crate::{
     store::{StoreError, objects::wire::Method},
 };
 
-/// `key` holds [`BODY`].
+/// Checks an object at `key` that contains [`BODY`].
 pub(super) async fn examine(context: &ProbeContext<'_>, key: &ObjectKey, report: &mut Report) {
     match context.objects.head(key).await {
         Ok(Some(head)) => {
@@ -42,7 +42,7 @@ pub(super) async fn examine(context: &ProbeContext<'_>, key: &ObjectKey, report:
     report.add(&rules::RETAINED, settled(retained(context, key).await));
 }
 
-/// The object is copied while its entity tag is the one that was seen, and not when it is another.
+/// Checks that an object is copied only if its entity tag is the given one.
 async fn copy(context: &ProbeContext<'_>, key: &ObjectKey, etag: &str) -> Result<Answer, StoreError> {
     let same = context.prober.copy(key, etag, &context.key("copied")).await?;
     let other = context.prober.copy(key, "\"00000000000000000000000000000000\"", &context.key("not-copied")).await?;
@@ -72,7 +72,7 @@ async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
     Ok(holds(ignored.is_empty(), seen))
 }
 
-/// Reading, writing and listing without a signature.
+/// Checks that reading, writing and listing without a signature is refused.
 async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let other = context.key("anonymous");
     let bare = |key: &ObjectKey| {
@@ -91,7 +91,7 @@ async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer
     Ok(holds(closed, format!("HTTP {}", seen.join(", "))))
 }
 
-/// `key` was deleted.
+/// Checks that no version of a deleted object remains.
 async fn retained(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let left = match context.prober.versions(key).await? {
         None => return Ok(Answer::Skipped("the store has no versions".to_owned())),

@@ -1,4 +1,4 @@
-//! The rules about uploads: one as clients make it, then what the store does about others. `kinds` has the deviations.
+//! Checks the rules about uploads: a regular one, then deviating ones; `probe_matrix` lists the deviations from the signature.
 
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ pub(super) async fn examine(context: &ProbeContext<'_>, max_bytes: u64, report: 
         Err(error) => return report.add(&rules::PUT, Answer::No(error.to_string())),
     };
     if let Ok(theirs) = OffsetDateTime::parse(accepted.header("date"), &Rfc2822) {
-        // Somewhere within the second that it names.
+        // The middle of the second in the header.
         let theirs = theirs + Duration::from_millis(500);
         report.add(&rules::STORE_CLOCK, clock(theirs, OffsetDateTime::now_utc(), began.elapsed()));
     }
     report.add(&rules::TRANSPORT, settled(transport(context)));
     report.add(&rules::PUT, holds(accepted.is_success(), accepted.said()));
     if !accepted.is_success() {
-        // A store that refuses everything would pass every test of refusing.
+        // A store that refuses everything would pass every further probe.
         return;
     }
     unsigned::examine(context, report).await;
@@ -70,7 +70,7 @@ pub(super) async fn probe_capabilities(context: &ProbeContext<'_>) -> Result<Sto
     })
 }
 
-/// Clear text is fine on this machine only.
+/// Checks that the public endpoint uses TLS, unless it is on this machine.
 fn transport(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let put = context.presigned_put(&context.key("transport"), BODY)?;
     let url = url::Url::parse(&put.url).ok();
@@ -106,7 +106,7 @@ async fn overlap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
         async move {
             let put = context.presigned_put(&context.key(&probe_names::overlap(round)), body)?;
             let both = context.wire.put_twice(&put.url, &put.headers(), &put.body).await?;
-            // Neither may win (AWS answers 409 to both, rarely): that loses nothing, the client repeats.
+            // Both may fail (AWS rarely answers 409 to both): nothing is lost, and the client repeats.
             Ok::<_, StoreError>(both.iter().filter(|response| response.is_success()).count() > 1)
         }
     });
@@ -115,7 +115,7 @@ async fn overlap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     Ok(holds(twice == 0, seen))
 }
 
-/// Announces the largest body that a PUT may have; none of it is sent.
+/// Announces a body of the maximum size with `Expect: 100-continue`, and sends none of it.
 async fn body_cap(context: &ProbeContext<'_>, max_bytes: u64) -> Result<Answer, StoreError> {
     let (at, ttl) = context.validity(UrlValidity::Current);
     let object = NewObject { size: max_bytes, ..new_object(BODY) };
