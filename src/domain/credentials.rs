@@ -234,6 +234,7 @@ impl Tokens {
 }
 
 /// Times of a token, in seconds since the epoch.
+#[derive(Clone, Copy)]
 struct TokenTimes {
     nbf: Option<i64>,
     iat: i64,

@@ -73,7 +73,7 @@ impl RefreshToken {
 
     /// Returns whether the session with this key issued the token.
     #[must_use]
-    pub fn is_of(&self, key: &[u8; 32]) -> bool {
+    pub fn was_issued_with(&self, key: &[u8; 32]) -> bool {
         let issued = self.clone().tagged(key);
         constant_time::verify_slices_are_equal(&issued.secret[RANDOM..], &self.secret[RANDOM..]).is_ok()
     }
@@ -186,13 +186,13 @@ mod tests {
         let (key, other_key) = (random().unwrap(), random().unwrap());
         let first = RefreshToken::new(SessionId::new(), &key).unwrap();
         let child = first.child(&random().unwrap(), &key);
-        assert!(first.is_of(&key) && child.is_of(&key) && !first.is_of(&other_key));
-        assert!(!first.untagged_child(&random().unwrap()).is_of(&key), "a token of an earlier release, without a tag");
-        assert!(!RefreshToken { session: SessionId::new(), ..first.clone() }.is_of(&key), "a token of another session");
+        assert!(first.was_issued_with(&key) && child.was_issued_with(&key) && !first.was_issued_with(&other_key));
+        assert!(!first.untagged_child(&random().unwrap()).was_issued_with(&key), "a token of an earlier release, without a tag");
+        assert!(!RefreshToken { session: SessionId::new(), ..first.clone() }.was_issued_with(&key), "a token of another session");
         for at in 0..32 {
             let mut changed = child.clone();
             changed.secret[at] ^= 0x20;
-            assert!(!changed.is_of(&key), "byte {at}");
+            assert!(!changed.was_issued_with(&key), "byte {at}");
         }
     }
 }

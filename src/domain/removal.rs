@@ -61,7 +61,7 @@ struct StepResults {
 
 impl StepResults {
     /// Records the outcome of a step. A temporary failure takes precedence over a permanent one: the next attempt may get further.
-    fn note(&mut self, key: &ObjectKey, step: Result<Aborted, StoreError>) {
+    fn record(&mut self, key: &ObjectKey, step: Result<Aborted, StoreError>) {
         match step {
             Ok(Aborted::All) => {}
             Ok(Aborted::Some) => self.partial = true,
@@ -79,7 +79,7 @@ impl StepResults {
         self.timeouts >= MAX_TIMEOUTS
     }
 
-    fn end(self) -> Result<Removal, StoreError> {
+    fn finish(self) -> Result<Removal, StoreError> {
         match self.failed {
             Some(error) => Err(error),
             None if self.partial => Ok(Removal::Partial),
@@ -107,17 +107,17 @@ impl Valet {
         let mut steps = StepResults::default();
         for key in &remains.multiparts {
             if let Some(upload_id) = remains.upload_id.filter(|_| !steps.has_timed_out()) {
-                steps.note(key, self.objects.abort_multipart(key, upload_id).await.map(|()| Aborted::All));
+                steps.record(key, self.objects.abort_multipart(key, upload_id).await.map(|()| Aborted::All));
             }
             if !steps.has_timed_out() {
-                steps.note(key, self.objects.abort_some_multiparts(key).await);
+                steps.record(key, self.objects.abort_some_multiparts(key).await);
             }
         }
         for key in &remains.keys {
             if !steps.has_timed_out() {
-                steps.note(key, self.objects.purge(key).await.map(|_| Aborted::All));
+                steps.record(key, self.objects.purge(key).await.map(|_| Aborted::All));
             }
         }
-        steps.end()
+        steps.finish()
     }
 }

@@ -106,7 +106,7 @@ impl Valet {
             // The next sign-in retries.
             Err(error) => tracing::warn!(%user, %error, "failed to delete the sessions unused for longest"),
         }
-        Ok((self.signed_in(account.user, &token, session.expires_at, now)?, id))
+        Ok((self.issue_tokens(account.user, &token, session.expires_at, now)?, id))
     }
 
     /// Returns the caller of an access token whose session is active. An end on another server takes effect within
@@ -193,7 +193,7 @@ impl Valet {
         log_cleared(user, deleted);
     }
 
-    fn signed_in(
+    fn issue_tokens(
         &self,
         user: User,
         token: &RefreshToken,

@@ -40,7 +40,7 @@ impl Leftovers {
         self.is_cut
     }
 
-    fn note(&mut self, removed: Result<Purged, StoreError>) {
+    fn record(&mut self, removed: Result<Purged, StoreError>) {
         match removed {
             Ok(Purged::Gone) => self.removed += 1,
             Ok(Purged::Hidden) => self.retained += 1,
@@ -56,7 +56,7 @@ impl Leftovers {
     ///
     /// # Errors
     /// [`StoreError`] if an object remains.
-    pub(super) fn end(self) -> Result<Removal, StoreError> {
+    pub(super) fn finish(self) -> Result<Removal, StoreError> {
         match self.failed {
             Some(error) => Err(error),
             None if self.retained > 0 => Err(StoreError::ObjectsRemain { objects: self.retained }),
@@ -92,7 +92,7 @@ impl Valet {
             let mut next = None;
             loop {
                 let page = self.objects.list_page(&prefix, next).await?;
-                let ours = page.objects.iter().filter(|object| is_of(user, &object.key));
+                let ours = page.objects.iter().filter(|object| belongs_to(user, &object.key));
                 leftovers.largest = ours.map(|object| object.size).fold(leftovers.largest, u64::max);
                 let keys = page.objects.into_iter().map(|object| object.key).collect();
                 // Retained objects are counted by their versions, which are listed below.
@@ -102,7 +102,7 @@ impl Valet {
                     .into_iter()
                     .filter(|purged| !matches!(purged, Ok(Purged::Hidden)))
                 {
-                    leftovers.note(purged);
+                    leftovers.record(purged);
                 }
                 next = page.next;
                 if next.is_none() || leftovers.is_cut(ends) {
@@ -112,7 +112,7 @@ impl Valet {
             let mut next = None;
             while let Some(page) = self.objects.version_page(&prefix, next).await? {
                 for purged in self.purge_leftover_objects(user, page.keys).await {
-                    leftovers.note(purged);
+                    leftovers.record(purged);
                 }
                 next = page.next;
                 if next.is_none() || leftovers.is_cut(ends) {
@@ -124,21 +124,21 @@ impl Valet {
     }
 
     async fn abort_leftover_uploads(&self, user: UserId, uploads: Vec<ListedUpload>, leftovers: &mut Leftovers) {
-        let ours = uploads.into_iter().filter(|upload| is_of(user, &upload.key));
+        let ours = uploads.into_iter().filter(|upload| belongs_to(user, &upload.key));
         let abort = |upload: ListedUpload| {
             async move { self.objects.abort_multipart(&upload.key, &upload.id).await.map(|()| Purged::Gone) }.boxed()
         };
         let aborted: Vec<_> = stream::iter(ours).map(abort).buffer_unordered(MAX_CONCURRENT).collect().await;
-        aborted.into_iter().for_each(|aborted| leftovers.note(aborted));
+        aborted.into_iter().for_each(|aborted| leftovers.record(aborted));
     }
 
     async fn purge_leftover_objects(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<Purged, StoreError>> {
-        let ours = keys.into_iter().filter(|key| is_of(user, key));
+        let ours = keys.into_iter().filter(|key| belongs_to(user, key));
         let purge = |key: ObjectKey| async move { self.objects.purge(&key).await }.boxed();
         stream::iter(ours).map(purge).buffer_unordered(MAX_CONCURRENT).collect().await
     }
 }
 
-fn is_of(user: UserId, key: &ObjectKey) -> bool {
+fn belongs_to(user: UserId, key: &ObjectKey) -> bool {
     key.owner().is_some_and(|owner| owner.user == user)
 }

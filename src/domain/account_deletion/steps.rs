@@ -34,7 +34,7 @@ struct PassResult {
 }
 
 impl PassResult {
-    fn note(&mut self, user: UserId, step: Result<Step, StoreError>) {
+    fn record(&mut self, user: UserId, step: Result<Step, StoreError>) {
         match step {
             Ok(Step::More) => self.has_more = true,
             Ok(Step::Wait(until)) => self.until = Some(self.until.map_or(until, |earlier| earlier.min(until))),
@@ -50,7 +50,7 @@ impl PassResult {
     }
 
     /// A step that made progress outweighs failures of others, so the next pass is not delayed.
-    fn end(self) -> Result<Step, StoreError> {
+    fn finish(self) -> Result<Step, StoreError> {
         match (self.has_more, self.failed, self.until) {
             (true, _, _) => Ok(Step::More),
             (false, Some(error), _) => Err(error),
@@ -64,23 +64,23 @@ impl Valet {
     pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let mut pass = PassResult::default();
-        pass.note(user, self.store.known_networks.forget_all(user).await.map(|()| Step::Done));
-        pass.note(user, self.end_sessions(user).await);
-        pass.note(user, self.end_openings(deletion, now).await);
+        pass.record(user, self.store.known_networks.forget_all(user).await.map(|()| Step::Done));
+        pass.record(user, self.end_sessions(user).await);
+        pass.record(user, self.end_openings(deletion, now).await);
         // After the openings are closed, no image can be inserted.
-        pass.note(user, self.tombstone_images(user, now).await);
+        pass.record(user, self.tombstone_images(user, now).await);
         if pass.has_more {
-            return pass.end();
+            return pass.finish();
         }
         let left = self.end_records(deletion, now).await;
         let (is_empty, is_hindered) = match &left {
             Ok(left) => (left.is_empty(), left.iter().any(|record| record.failures > 0)),
             Err(_) => (false, true),
         };
-        pass.note(user, left.map(|left| wait_for(&left, now)));
+        pass.record(user, left.map(|left| wait_for(&left, now)));
         // While tombstones end without failures, the sweeper removes their objects.
         if is_empty || is_hindered {
-            pass.note(user, self.remove_leftovers(deletion, now).await);
+            pass.record(user, self.remove_leftovers(deletion, now).await);
         }
         if pass.failed.is_none() && pass.until.is_none() && !pass.has_more {
             self.store.users.discard_entries(user).await?;
@@ -89,7 +89,7 @@ impl Valet {
                 return Ok(Step::Wait(remembered));
             }
         }
-        pass.end()
+        pass.finish()
     }
 
     /// Deletes sessions again, because a sign-in that ran during the claim may have left one.
@@ -175,7 +175,7 @@ impl Valet {
         let mut left = self.store.images.remaining_of(deletion.user, IMAGES_PER_PASS).await?;
         self.store.images.wake_owned(deletion.user, &left, now).await?;
         let largest = left.iter().filter(|record| record.id.is_none()).map(|record| record.bytes).max();
-        if largest.is_some_and(|bytes| now >= self.quiet_after_deletion(deletion, bytes)) {
+        if largest.is_some_and(|bytes| now >= self.arrivals_end_after_deletion(deletion, bytes)) {
             self.store.images.end_owned_unreadable(deletion.user, &left, now).await?;
             left.retain(|record| record.id.is_some());
         }
@@ -183,7 +183,7 @@ impl Valet {
     }
 
     /// Returns the time after which no URL that was signed before the claim can bring an upload of `bytes`.
-    fn quiet_after_deletion(&self, deletion: Deletion, bytes: u64) -> OffsetDateTime {
+    fn arrivals_end_after_deletion(&self, deletion: Deletion, bytes: u64) -> OffsetDateTime {
         deletion.at + self.uploads.url_ttl + self.grace(bytes)
     }
 
@@ -191,19 +191,19 @@ impl Valet {
     async fn remove_leftovers(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let found = self.remove_leftovers_within_deadline(deletion.user).await?;
         let Leftovers { removed, largest, .. } = found;
-        match found.end()? {
+        match found.finish()? {
             Removal::Complete if removed == 0 => return Ok(Step::Done),
             Removal::Complete => {}
             Removal::Partial => return Ok(Step::More),
         }
         tracing::warn!(user = %deletion.user, removed, "removed objects of a deleted account that had no record");
-        let quiet = self.quiet_after_deletion(deletion, largest);
-        if now < quiet {
-            return Ok(Step::Wait(quiet));
+        let arrivals_end = self.arrivals_end_after_deletion(deletion, largest);
+        if now < arrivals_end {
+            return Ok(Step::Wait(arrivals_end));
         }
         let again = self.remove_leftovers_within_deadline(deletion.user).await?;
         match again.removed + again.retained {
-            0 => again.end().map(|_| Step::Done),
+            0 => again.finish().map(|_| Step::Done),
             objects => Err(StoreError::ObjectsRemain { objects }),
         }
     }

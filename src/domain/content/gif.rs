@@ -60,7 +60,7 @@ impl Gif {
     }
 
     /// Returns the logical screen, once it has been read.
-    pub(super) fn known(&self) -> Option<Size> {
+    pub(super) fn size_so_far(&self) -> Option<Size> {
         self.screen
     }
 }

@@ -47,7 +47,7 @@ pub struct ReadBudget {
 
 impl ReadBudget {
     /// The first range suffices for almost every photograph; the rest covers the metadata of any editor.
-    pub const USUAL: Self = Self { first: 64 << 10, ranges: 16, bytes: 16 << 20 };
+    pub const DEFAULT: Self = Self { first: 64 << 10, ranges: 16, bytes: 16 << 20 };
 }
 
 /// Default of `max_pixels`: enough for 200-megapixel phones, a limit for decompression bombs (1 GiB as RGBA).
@@ -114,7 +114,7 @@ impl ContentInspector {
     /// Begins the inspection of a file of `total` bytes, which may have at most `max_pixels`.
     #[must_use]
     pub fn new(total: u64, max_pixels: u64) -> Self {
-        Self::with_budget(total, max_pixels, ReadBudget::USUAL)
+        Self::with_budget(total, max_pixels, ReadBudget::DEFAULT)
     }
 
     /// Begins an inspection with another budget than the default.
@@ -149,7 +149,7 @@ impl ContentInspector {
                     return None;
                 }
                 // A size that was found is kept if an element that might change it lies too deep.
-                None => match self.parser.as_ref().and_then(Parser::known) {
+                None => match self.parser.as_ref().and_then(Parser::size_so_far) {
                     Some(known) => known,
                     None => return Some(Err(Refusal::TooDeep)),
                 },
@@ -224,13 +224,13 @@ impl Parser {
     }
 
     /// Returns the result so far.
-    fn known(&self) -> Option<(Format, Size)> {
+    fn size_so_far(&self) -> Option<(Format, Size)> {
         match self {
-            Self::Jpeg(jpeg) => jpeg.known().map(|size| (Format::Jpeg, size)),
-            Self::Png(png) => png.known().map(|size| (Format::Png, size)),
-            Self::Gif(gif) => gif.known().map(|size| (Format::Gif, size)),
-            Self::Webp(webp) => webp.known().map(|size| (Format::Webp, size)),
-            Self::Boxes(boxes) => boxes.known(),
+            Self::Jpeg(jpeg) => jpeg.size_so_far().map(|size| (Format::Jpeg, size)),
+            Self::Png(png) => png.size_so_far().map(|size| (Format::Png, size)),
+            Self::Gif(gif) => gif.size_so_far().map(|size| (Format::Gif, size)),
+            Self::Webp(webp) => webp.size_so_far().map(|size| (Format::Webp, size)),
+            Self::Boxes(boxes) => boxes.size_so_far(),
         }
     }
 }

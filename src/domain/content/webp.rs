@@ -72,7 +72,7 @@ impl Webp {
     }
 
     /// Returns the canvas, once it has been read.
-    pub(super) fn known(&self) -> Option<Size> {
+    pub(super) fn size_so_far(&self) -> Option<Size> {
         self.canvas.map(|canvas| canvas.size)
     }
 

@@ -3,7 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Answer, Report, clock, holds, rules};
+use super::{Answer, Report, answer_if, compare_clocks, rules};
 use crate::{
     config,
     store::{StoreError, probe::DatabaseProbe},
@@ -29,15 +29,15 @@ pub(super) async fn examine(config: &config::Mongo) -> Report {
         }
     };
     report.add(&rules::DATABASE, Answer::Yes(format!("answers in {:.1} ms", hello.took.as_secs_f64() * 1000.0)));
-    report.add(&rules::REPLICA_SET, holds(hello.replicated, ""));
-    report.add(&rules::PRIMARY, holds(hello.writable, ""));
+    report.add(&rules::REPLICA_SET, answer_if(hello.replicated, ""));
+    report.add(&rules::PRIMARY, answer_if(hello.writable, ""));
     if let Some(theirs) = hello.now {
-        report.add(&rules::DATABASE_CLOCK, clock(theirs, ours, hello.took));
+        report.add(&rules::DATABASE_CLOCK, compare_clocks(theirs, ours, hello.took));
     }
     report.add(
         &rules::DATABASE_VERSION,
         match database.version().await {
-            Ok(version) => holds(is_patched(&version), version),
+            Ok(version) => answer_if(is_patched(&version), version),
             Err(error) => Answer::Skipped(error.to_string()),
         },
     );

@@ -51,15 +51,15 @@ pub(super) struct ProbeSetup {
     /// Object that is copied; contains [`OTHER`].
     pub source: ObjectKey,
     /// Whether anyone may read every object.
-    pub is_open: bool,
+    pub is_public: bool,
 }
 
 impl ProbeSetup {
     pub async fn prepare(context: &ProbeContext<'_>) -> Result<Self, StoreError> {
         let source = context.key("source");
         put_as_signed(context, &source).await?;
-        let is_open = context.read_unsigned(&source).await?.is_success();
-        Ok(Self { source, is_open })
+        let is_public = context.read_unsigned(&source).await?.is_success();
+        Ok(Self { source, is_public })
     }
 }
 
@@ -150,7 +150,7 @@ impl DeviationProbe<'_> {
         Ok(match self.deviation {
             Deviation::Nothing => accepted(response.is_success() && stored.is_success(), response),
             Deviation::CopySource => obeyed_if(stored.is_success() && stored.body == OTHER.as_slice(), response, "copied"),
-            Deviation::Acl | Deviation::Grant if self.setup.is_open => ProbeOutcome::Unobservable,
+            Deviation::Acl | Deviation::Grant if self.setup.is_public => ProbeOutcome::Unobservable,
             Deviation::Acl | Deviation::Grant => {
                 obeyed_if(self.context.read_unsigned(key).await?.is_success(), response, "anyone may read it")
             }

@@ -69,7 +69,7 @@ pub async fn run(config: &Config, options: Options) -> Report {
 
 /// Does as [`run`], but stops probing when `stop` ends; still removes what it wrote.
 pub async fn run_until(config: &Config, options: Options, stop: impl Future<Output = ()>) -> Report {
-    let reached = reach(config).await;
+    let reached = connect(config).await;
     let pair = match &reached {
         Ok(reached) => Some(examine_pair(config, &reached.objects).await),
         Err(_) => None,
@@ -156,7 +156,7 @@ impl Unusable {
     }
 }
 
-async fn reach(config: &Config) -> Result<Reached, Unusable> {
+async fn connect(config: &Config) -> Result<Reached, Unusable> {
     let objects = Objects::connect(&config.s3).await.map_err(Unusable::NoClient)?;
     let wire = objects.wire().map_err(Unusable::NoClient)?;
     let region = objects.diagnose().await.map_err(Unusable::Refused)?;
@@ -175,15 +175,15 @@ async fn examine_bucket(
     report.add(&rules::REGION, region_answer(reached));
     let context = ProbeContext::new(&reached.objects, reached.wire.clone(), OffsetDateTime::now_utc());
     let cut_short = tokio::select! {
-        () = ask(&context, config, options, report) => None,
+        () = run_checks(&context, config, options, report) => None,
         () = stop => Some("the check was interrupted"),
         () = tokio::time::sleep(CHECK_DEADLINE) => Some("the check took too long"),
     };
     report.cut_short = cut_short;
-    report.add(&rules::CLEAN, settled(context.clean().await));
+    report.add(&rules::CLEAN, answer_or_no(context.clean().await));
 }
 
-async fn ask(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
+async fn run_checks(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
     let retention = context.prober.default_retention().await;
     let is_retained = matches!(retention, Ok(Setting::Set(_)));
     report.add(
@@ -271,18 +271,18 @@ async fn probe_within<T>(
 }
 
 /// Returns the answer of a probe; a probe that failed answers no.
-fn settled(answer: Result<Answer, StoreError>) -> Answer {
+fn answer_or_no(answer: Result<Answer, StoreError>) -> Answer {
     answer.unwrap_or_else(|error| Answer::No(error.to_string()))
 }
 
-fn holds(condition: bool, seen: impl Into<String>) -> Answer {
+fn answer_if(condition: bool, seen: impl Into<String>) -> Answer {
     if condition { Answer::Yes(seen.into()) } else { Answer::No(seen.into()) }
 }
 
 /// Compares another clock with the server's; `took` is the duration of the response.
-fn clock(theirs: OffsetDateTime, ours: OffsetDateTime, took: Duration) -> Answer {
+fn compare_clocks(theirs: OffsetDateTime, ours: OffsetDateTime, took: Duration) -> Answer {
     let ahead = theirs - ours;
     let apart = Duration::try_from(ahead.abs()).unwrap_or(Duration::MAX);
     let way = if ahead.is_negative() { "behind" } else { "ahead" };
-    holds(apart <= CLOCK_TOLERANCE + took, format!("{:.1} s {way}", apart.as_secs_f64()))
+    answer_if(apart <= CLOCK_TOLERANCE + took, format!("{:.1} s {way}", apart.as_secs_f64()))
 }

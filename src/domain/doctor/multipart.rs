@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::{
-    Answer, Report, holds,
+    Answer, Report, answer_if, answer_or_no,
     probe_context::{BODY, OTHER, ProbeContext, UrlValidity, sha256},
-    rules, settled,
+    rules,
 };
 use crate::{
     model::ObjectKey,
@@ -23,20 +23,23 @@ use crate::{
 const MIN_PART: usize = 5 << 20;
 
 pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
-    let whole = settled(upload(context).await);
+    let whole = answer_or_no(upload(context).await);
     let works = matches!(whole, Answer::Yes(_));
     report.add(&rules::MULTIPART, whole);
     if !works {
         return;
     }
-    report.add(&rules::COMPLETE_ONCE, settled(again(context).await));
-    report.add(&rules::PART_CAP, settled(part_cap(context).await));
+    report.add(&rules::COMPLETE_ONCE, answer_or_no(complete_twice(context).await));
+    report.add(&rules::PART_CAP, answer_or_no(part_cap(context).await));
     let key = context.key("parts");
     match context.prober.begin(&key, true).await {
         Ok(upload) => {
-            report.add(&rules::PART_CHECKSUM, settled(part_checksum(context, &key, &upload).await));
-            report.add(&rules::PARTS_SUMMED, settled(summed(context, &key, &upload).await.map(|all| holds(all, ""))));
-            report.add(&rules::ABORT, settled(abort(context, &key, &upload).await));
+            report.add(&rules::PART_CHECKSUM, answer_or_no(part_checksum(context, &key, &upload).await));
+            report.add(
+                &rules::PARTS_SUMMED,
+                answer_or_no(lists_all_checksums(context, &key, &upload).await.map(|all| answer_if(all, ""))),
+            );
+            report.add(&rules::ABORT, answer_or_no(abort(context, &key, &upload).await));
         }
         Err(error) => report.add(&rules::PART_CHECKSUM, Answer::No(error.to_string())),
     }
@@ -44,24 +47,24 @@ pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
 
 async fn upload(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     let key = context.key("multipart");
-    let (status, parts) = attempt(context, &key).await?;
+    let (status, parts) = upload_one_part(context, &key).await?;
     let size = context.objects.head(&key).await?.map(|head| head.size);
     let whole = status == Some(200) && size == u64::try_from(BODY.len()).ok();
     let seen = status.map_or_else(|| parts.clone(), |status| format!("{parts}, complete HTTP {status}"));
-    Ok(holds(whole, seen))
+    Ok(answer_if(whole, seen))
 }
 
 /// Checks that a second upload of the same key does not replace the first object.
-async fn again(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
-    let (status, parts) = attempt(context, &context.key("multipart")).await?;
+async fn complete_twice(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
+    let (status, parts) = upload_one_part(context, &context.key("multipart")).await?;
     Ok(match status {
-        Some(status) => holds((400..500).contains(&status), format!("HTTP {status}")),
+        Some(status) => answer_if((400..500).contains(&status), format!("HTTP {status}")),
         None => Answer::No(parts),
     })
 }
 
 /// Uploads one part and completes it. Returns the status of the completion, and a description of the part. Leaves no upload open.
-async fn attempt(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(Option<u16>, String), StoreError> {
+async fn upload_one_part(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<(Option<u16>, String), StoreError> {
     let upload = context.prober.begin(key, false).await?;
     let done = async {
         let length = BODY.len().to_string();
@@ -109,7 +112,7 @@ async fn part_cap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
     .await;
     context.prober.abort(&key, &upload).await?;
     let sent = sent?;
-    Ok(holds(sent.is_success(), sent.said()))
+    Ok(answer_if(sent.is_success(), sent.said()))
 }
 
 async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
@@ -123,11 +126,11 @@ async fn part_checksum(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str
     // The right bytes must be accepted: a store that refuses everything proves nothing.
     let right = put_part(context, key, upload, &headers, BODY).await?;
     let seen = format!("{}; {} for the right bytes", wrong.said(), right.status);
-    Ok(holds(kept == 0 && right.is_success(), seen))
+    Ok(answer_if(kept == 0 && right.is_success(), seen))
 }
 
 /// Returns whether the listing of parts contains their checksums, which completing them requires.
-async fn summed(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
+async fn lists_all_checksums(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
     Ok(context.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.summed))
 }
 
@@ -137,7 +140,7 @@ pub(super) async fn lists_checksums(context: &ProbeContext<'_>) -> Result<bool, 
     let upload = context.prober.begin(&key, true).await?;
     let all = async {
         put_part(context, &key, &upload, &[("x-amz-checksum-sha256", &digest)], BODY).await?;
-        summed(context, &key, &upload).await
+        lists_all_checksums(context, &key, &upload).await
     }
     .await;
     context.prober.abort(&key, &upload).await?;
@@ -147,5 +150,5 @@ pub(super) async fn lists_checksums(context: &ProbeContext<'_>) -> Result<bool, 
 async fn abort(context: &ProbeContext<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
     context.prober.abort(key, upload).await?;
     let left = context.prober.parts(key, upload).await?;
-    Ok(holds(left.is_none(), if left.is_none() { "" } else { "its parts are still listed" }))
+    Ok(answer_if(left.is_none(), if left.is_none() { "" } else { "its parts are still listed" }))
 }

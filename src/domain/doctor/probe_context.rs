@@ -11,7 +11,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Answer, holds, probe_names::is_name};
+use super::{Answer, answer_if, probe_names::is_name};
 use crate::{
     model::{ContentType, ObjectKey, Sha256},
     signer::{Presigned, Request, SignedForm},
@@ -50,7 +50,7 @@ pub(super) struct ProbeContext<'a> {
     run: String,
     now: OffsetDateTime,
     /// Every key that was used, for a store whose objects the credentials may not list.
-    named: Mutex<Vec<ObjectKey>>,
+    used_keys: Mutex<Vec<ObjectKey>>,
 }
 
 /// A presigned PUT to be sent.
@@ -83,28 +83,28 @@ impl<'a> ProbeContext<'a> {
             wire,
             run: format!("{PREFIX}{}/", Uuid::new_v4()),
             now,
-            named: Mutex::default(),
+            used_keys: Mutex::default(),
         }
     }
 
     /// Returns the key of a probe of this name, which must be one that [`ProbeContext::clean`] removes.
     pub fn key(&self, name: &str) -> ObjectKey {
         debug_assert!(is_name(name), "a probe has no known name: {name}");
-        self.named(ObjectKey::stored(format!("{}{name}", self.run)))
+        self.remember(ObjectKey::stored(format!("{}{name}", self.run)))
     }
 
     /// Returns the key of the preview of a probe.
     pub fn preview(&self, key: &ObjectKey) -> ObjectKey {
-        self.named(key.preview())
+        self.remember(key.preview())
     }
 
     /// Returns the key of a probe's second request, which deviates by a header.
     pub fn by_header(&self, key: &ObjectKey) -> ObjectKey {
-        self.named(ObjectKey::stored(format!("{key}{HEADER_SUFFIX}")))
+        self.remember(ObjectKey::stored(format!("{key}{HEADER_SUFFIX}")))
     }
 
-    fn named(&self, key: ObjectKey) -> ObjectKey {
-        self.named.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
+    fn remember(&self, key: ObjectKey) -> ObjectKey {
+        self.used_keys.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
         key
     }
 
@@ -172,7 +172,7 @@ impl<'a> ProbeContext<'a> {
     pub async fn is_refused(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
         let stored = self.read(key).await?.is_success();
         let but = if stored && !response.is_success() { ", yet stored" } else { "" };
-        Ok(holds(response.is_refused() && !stored, format!("{}{but}", response.said())))
+        Ok(answer_if(response.is_refused() && !stored, format!("{}{but}", response.said())))
     }
 
     /// Removes the objects of this check, and those of interrupted earlier ones.
@@ -197,7 +197,7 @@ impl<'a> ProbeContext<'a> {
         }
         self.abort_uploads().await?;
         let left = self.objects.list_page(&self.run, None).await?.objects.len();
-        Ok(holds(left == 0, if left == 0 { String::new() } else { format!("{left} objects") }))
+        Ok(answer_if(left == 0, if left == 0 { String::new() } else { format!("{left} objects") }))
     }
 
     /// Aborts the multipart uploads of this check, and those of interrupted earlier ones.
@@ -225,7 +225,7 @@ impl<'a> ProbeContext<'a> {
     /// Removes the objects of this check if the store does not list them; those of earlier checks stay.
     async fn clean_unlisted(&self, unlisted: &StoreError) -> Result<Answer, StoreError> {
         tracing::debug!(%unlisted, "failed to list the objects of checks");
-        let mut keys = self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut keys = self.used_keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
         keys.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
         keys.dedup();
         self.purge(&keys).await?;

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 
 use super::{
-    Answer, Options, Report, holds,
+    Answer, Options, Report, answer_if, answer_or_no,
     probe_context::{BODY, ProbeContext},
-    rules, settled,
+    rules,
 };
 use crate::{
     config::Config,
@@ -79,13 +79,13 @@ pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, options
             report.add(rule, Answer::Skipped("CORS_ORIGINS is empty: no page of another origin uploads".to_owned()));
         }
     } else {
-        report.add(&rules::CORS, settled(preflights(context, &origins).await));
-        report.add(&rules::EXPOSED, settled(exposed(context, &origins).await));
+        report.add(&rules::CORS, answer_or_no(preflights(context, &origins).await));
+        report.add(&rules::EXPOSED, answer_or_no(exposes_etag(context, &origins).await));
     }
     lifecycle(context, abandoned_after(config), report).await;
     let blocked = match context.objects.access_block().await {
         Ok(Setting::Set(block)) => {
-            holds(block.suffices(), if block == AccessBlock::ALL { "all four flags" } else { "not all flags" })
+            answer_if(block.suffices(), if block == AccessBlock::ALL { "all four flags" } else { "not all flags" })
         }
         Ok(Setting::Unset) => Answer::No("none".to_owned()),
         other => Answer::Skipped(unknown(other)),
@@ -108,15 +108,15 @@ async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report)
     };
     let after = |days: Option<i32>, none: &str| days.map_or_else(|| none.to_owned(), |days| format!("after {days} days"));
     let no_rule = if found.aborts_any_after.is_some() { "no rule for all of them" } else { "no rule" };
-    report.add(&rules::LIFECYCLE, holds(found.aborts_all_after.is_some(), after(found.aborts_all_after, no_rule)));
+    report.add(&rules::LIFECYCLE, answer_if(found.aborts_all_after.is_some(), after(found.aborts_all_after, no_rule)));
     let is_early = found.aborts_any_after.is_some_and(|days| days < needed);
-    report.add(&rules::LIFECYCLE_EARLY, holds(!is_early, after(found.aborts_any_after, "no rule")));
+    report.add(&rules::LIFECYCLE_EARLY, answer_if(!is_early, after(found.aborts_any_after, "no rule")));
     // Uploads older than that are never confirmed.
     let is_over = |touched: &Touched| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
     let expiring: Vec<_> = found.expiring.iter().filter(|touched| !is_over(touched)).map(describe).collect();
     let archiving: Vec<_> = found.archiving.iter().map(describe).collect();
     for (rule, touched) in [(&rules::EXPIRING, expiring), (&rules::ARCHIVING, archiving)] {
-        report.add(rule, holds(touched.is_empty(), touched.join("; ")));
+        report.add(rule, answer_if(touched.is_empty(), touched.join("; ")));
     }
 }
 
@@ -157,10 +157,10 @@ async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answ
         }
     }
     let seen = if refused.is_empty() { origins.join(", ") } else { refused.join(", ") };
-    Ok(holds(refused.is_empty(), seen))
+    Ok(answer_if(refused.is_empty(), seen))
 }
 
-async fn exposed(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
+async fn exposes_etag(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
     let key = context.key("exposed");
     context.put(&key, |_| {}).await?;
     let url = context.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
@@ -171,5 +171,5 @@ async fn exposed(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer,
             hidden.push(*origin);
         }
     }
-    Ok(holds(hidden.is_empty(), if hidden.is_empty() { String::new() } else { format!("not to {}", hidden.join(", ")) }))
+    Ok(answer_if(hidden.is_empty(), if hidden.is_empty() { String::new() } else { format!("not to {}", hidden.join(", ")) }))
 }

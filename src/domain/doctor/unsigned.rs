@@ -127,7 +127,7 @@ pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<Unsigned
             (true, false) => UploadSafety::Safe,
         },
         put_sealing,
-        is_public: setup.is_open,
+        is_public: setup.is_public,
         obeyed,
     })
 }

@@ -32,7 +32,7 @@ impl Valet {
 
     /// Returns the times of a multipart upload after it was created in S3.
     pub(in crate::domain) fn opened_lifetimes(&self, image: &Image) -> Opened {
-        let ttl = if image.upload.loose.is_some() { self.loose_parts_ttl() } else { self.uploads.multipart_ttl };
+        let ttl = if image.upload.loose.is_some() { self.uppy_parts_ttl() } else { self.uploads.multipart_ttl };
         Opened { expires_at: image.created_at + ttl, due: self.quiet_from(image) }
     }
 }

@@ -78,7 +78,7 @@ impl<'a> TokenPosition<'a> {
         }
         match session.earlier.iter().find(|exchange| exchange.hash == hash) {
             Some(exchange) => Self::Earlier(exchange),
-            None if session.token_key.is_some_and(|key| token.is_of(&key)) => {
+            None if session.token_key.is_some_and(|key| token.was_issued_with(&key)) => {
                 let is_full = session.earlier.len() >= MAX_REMEMBERED_EXCHANGES;
                 Self::Forgotten(session.earlier.iter().map(|exchange| exchange.at).min().filter(|_| is_full))
             }
@@ -186,7 +186,7 @@ impl Valet {
             return Ok(None);
         }
         tracing::info!(user = %session.user, session = %session.id, "refreshed a session");
-        Ok(Some(self.signed_in(user, &child, expires_at, now)?))
+        Ok(Some(self.issue_tokens(user, &child, expires_at, now)?))
     }
 
     async fn handle_spent(
@@ -239,7 +239,7 @@ impl Valet {
             network,
             "repeated the answer to a refresh"
         );
-        Ok(self.signed_in(user, &child, session.expires_at, now)?)
+        Ok(self.issue_tokens(user, &child, session.expires_at, now)?)
     }
 
     /// Ends the session of a refresh token, even of one that was exchanged. Does nothing if the session has ended.

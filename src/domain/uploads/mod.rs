@@ -116,8 +116,8 @@ impl fmt::Display for DeclarationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::FileName(error) => error.fmt(f),
-            Self::ContentType(allowed) => one_of(f, allowed),
-            Self::PreviewType => one_of(f, &Preview::TYPES),
+            Self::ContentType(allowed) => write_allowed_types(f, allowed),
+            Self::PreviewType => write_allowed_types(f, &Preview::TYPES),
             Self::PreviewSize => write!(f, "must be from 1 to {} bytes", Preview::MAX_BYTES),
             Self::ThumbHash(error) => error.fmt(f),
             Self::Size => f.write_str("must be at least 1 byte"),
@@ -135,7 +135,7 @@ impl fmt::Display for DeclarationError {
     }
 }
 
-fn one_of(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> fmt::Result {
+fn write_allowed_types(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> fmt::Result {
     let names: Vec<_> = allowed.iter().map(|known| known.as_str()).collect();
     write!(f, "must be one of {}", names.join(", "))
 }

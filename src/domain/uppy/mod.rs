@@ -223,7 +223,7 @@ impl Valet {
 
     /// Returns how long a multipart upload stays open: as long as a single PUT, because its bound is an estimate that costs
     /// quota.
-    pub(super) fn loose_parts_ttl(&self) -> Duration {
+    pub(super) fn uppy_parts_ttl(&self) -> Duration {
         self.uploads.ttl.min(self.uploads.multipart_ttl)
     }
 }

@@ -65,7 +65,7 @@ impl PartChecks {
         allowed
     }
 
-    fn note(&self, image: ImageId, signed: usize) {
+    fn record(&self, image: ImageId, signed: usize) {
         let signed = u32::try_from(signed).unwrap_or(u32::MAX);
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(image, PartCheck { at: Instant::now(), signed });
     }
@@ -84,10 +84,10 @@ impl Valet {
         self.throttle.count_s3_calls(image.user, 1)?;
         let open = self.open_upload_ids(image).await?;
         self.throttle.count_s3_calls(image.user, u32::try_from(open.len()).unwrap_or(u32::MAX))?;
-        if self.reject_overfull_of(image, open, now).await? {
+        if self.reject_if_overfull(image, open, now).await? {
             return Err(PartsError::Rejected(Rejection::ObjectMismatch));
         }
-        self.part_checks.note(image.id, urls);
+        self.part_checks.record(image.id, urls);
         Ok(())
     }
 
@@ -98,10 +98,10 @@ impl Valet {
             return Ok(false);
         }
         let open = self.open_upload_ids(image).await?;
-        self.reject_overfull_of(image, open, now).await
+        self.reject_if_overfull(image, open, now).await
     }
 
-    async fn reject_overfull_of(&self, image: &Image, open: Vec<String>, now: OffsetDateTime) -> Result<bool, StoreError> {
+    async fn reject_if_overfull(&self, image: &Image, open: Vec<String>, now: OffsetDateTime) -> Result<bool, StoreError> {
         if self.bytes_in_parts(image, open, image.reserved).await? <= image.reserved {
             return Ok(false);
         }
@@ -153,10 +153,10 @@ mod tests {
     fn a_look_lasts_for_a_few_urls() {
         let (checks, image) = (PartChecks::default(), ImageId::new());
         assert!(!checks.allow(image, 1), "never checked");
-        checks.note(image, 1);
+        checks.record(image, 1);
         assert!((1..16).all(|_| checks.allow(image, 1)));
         assert!(!checks.allow(image, 1));
-        checks.note(image, 1000);
+        checks.record(image, 1000);
         assert!(!checks.allow(image, 1), "a batch uses up a check");
         assert!(!checks.allow(ImageId::new(), 1), "another image's");
     }

@@ -67,7 +67,7 @@ impl Boxes {
     }
 
     /// Returns the answer by the primary item, once `meta` has been read.
-    pub(super) fn known(&self) -> Option<(Format, Size)> {
+    pub(super) fn size_so_far(&self) -> Option<(Format, Size)> {
         self.item
     }
 
