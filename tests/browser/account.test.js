@@ -1,4 +1,4 @@
-// The account's dialog: sessions, password, and the end of the account.
+// Covers the account dialog: sessions, password, and deletion of the account.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -25,7 +25,7 @@ test("a device that is lost is signed out", async (t) => {
   const lost = await logIn(user.email, PASSWORD);
   const phone = await logIn(user.email, PASSWORD, "Gallery/3.1 (iPhone)");
   const dialog = await open(page);
-  // The sign-up was one, too.
+  // The sign-up created a session, too.
   await until(async () => (await dialog.getByRole("listitem").count()) === 4, "four sessions");
   assert.equal(await dialog.getByText("This device").count(), 1);
   await picture(page, "account");
@@ -70,7 +70,7 @@ test("another password: what is wrong is said where it is wrong", async (t) => {
   assert.equal((await me(other.token)).status, 401, "everybody else is out");
   assert.equal((await logIn(user.email, PASSWORD)).status, 401);
   assert.equal((await logIn(user.email, NEW)).status, 200);
-  // This session goes on.
+  // This session stays active.
   await upload(page, await photos(page, 1));
 });
 

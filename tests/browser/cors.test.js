@@ -1,5 +1,5 @@
-// CORS as browsers enforce it, of the API and of the bucket: pages of an origin that CORS_ORIGINS names exactly may do
-// everything, pages of any other nothing. Run against `valet dev`, and against `valet serve` after `valet check --fix`.
+// Covers CORS as browsers enforce it, of the API and of the bucket: pages of an origin in CORS_ORIGINS can make every call, pages
+// of other origins none. Runs against `valet dev`, and against `valet serve` after `valet check --fix`.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";

@@ -1,5 +1,5 @@
-// What every test needs: the browser, accounts, pages that report each console error and policy violation, pictures of pages.
-// The server's address comes from VALET_URL; .ci/browser starts one.
+// Helpers for every test: the browser, accounts, pages that report each console error and policy violation, screenshots. The
+// server's address comes from VALET_URL; .ci/browser starts one.
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";

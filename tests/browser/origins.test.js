@@ -1,4 +1,4 @@
-// Pages of other origins, and a page without a secure context, as a phone opens it in the local network.
+// Covers pages of other origins, and a page without a secure context, as a phone opens it in the local network.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";

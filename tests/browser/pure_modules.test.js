@@ -1,4 +1,4 @@
-// The page's pure modules, in node: against node's own SHA-256 and against the published ThumbHash implementation.
+// Covers the page's pure modules, in node: compared with node's own SHA-256 and with the published ThumbHash implementation.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -9,7 +9,7 @@ import { readdirSync } from "node:fs";
 import * as reference from "thumbhash";
 
 const WEB = new URL("../../src/web/", import.meta.url);
-// By its text: without a package.json beside them node takes the page's modules for CommonJS.
+// Imported as text: without a package.json beside them node would take the page's modules for CommonJS.
 const load = (name) => import(`data:text/javascript;base64,${readFileSync(new URL(name, WEB)).toString("base64")}`);
 
 test("SHA-256 is SHA-256", async () => {

@@ -1,4 +1,4 @@
-// Where the browser denies storage, wholly or in part: the page works all the same, and says what it cannot keep.
+// Covers browsers that deny storage, wholly or in part: the page works, and reports what it cannot store.
 
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";

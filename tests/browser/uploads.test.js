@@ -1,4 +1,4 @@
-// Uploads when things go wrong: broken PUTs, a network that goes away, a page that is closed, parts that are lost.
+// Covers interrupted uploads: broken PUTs, lost networks, closed pages, lost parts.
 
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -61,7 +61,7 @@ test("a broken PUT is repeated, a refused one renewed, a lost answer understood"
     if (n === 1) await route.abort("connectionreset");
     else if (n === 2) await route.fulfill({ status: 503 });
     else if (n === 3) await route.fulfill({ status: 403 });
-    // It arrives, and its answer does not: the next is a 412.
+    // It arrives, but its answer does not: the next one is a 412.
     else if (n === 4) { await route.fetch(); await route.abort("connectionreset"); }
     else await route.continue();
   });
@@ -83,7 +83,7 @@ for (const [what, dead] of Object.entries({
     const urls = [];
     await onPut(page, (route) => { urls.push(route.request().url()); return dead(route, urls); });
     await upload(page, [what.endsWith("parts") ? long(t, file) : file]);
-    // A part on its way when the first was refused may be sent once more.
+    // A part that was being sent when the first one was refused may be sent once more.
     assert.ok(urls.length <= (what.endsWith("parts") ? 6 : 4), `${urls.length} requests`);
   });
 }
@@ -108,7 +108,7 @@ test("a URL that has died by its own account is not tried again, whatever this d
 test("where the storage is blocked and the server is not, it says so, and does not try for ever", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
   const files = await photos(page, 2);
-  // Its pauses, in a moment.
+  // Shortens its pauses.
   await page.evaluate(() => { const later = window.setTimeout; window.setTimeout = (work, ms, ...rest) => later(work, ms / 50, ...rest); });
   let puts = 0;
   await onPut(page, (route) => { puts += 1; return route.abort("failed"); });
@@ -123,7 +123,7 @@ test("what is there already is called so, and what was deleted is wanted again",
   const { page } = await signedIn(t, { allowed: [/ 412 /] });
   const [one, two, three] = await photos(page, 3);
   const line = (name) => page.getByRole("listitem").filter({ hasText: name });
-  // Twice in one go, under two names.
+  // Twice at the same time, under two names.
   await choose(page, [one, { ...one, name: "copy.jpg" }]);
   await page.getByRole("heading", { name: "1 image uploaded, 1 already in your gallery" }).waitFor();
   assert.equal(await page.getByText("Already in your gallery", { exact: true }).count(), 1);
@@ -144,7 +144,7 @@ test("what is there already is called so, and what was deleted is wanted again",
   await choose(page, big);
   await page.getByRole("heading", { name: /^1 image already in your gallery$/ }).waitFor();
   assert.equal(await page.locator(".tile").count(), 4);
-  // Deleted, and uploaded again while it can still be taken back.
+  // Deleted, and uploaded again while the delete can still be undone.
   await page.getByRole("button", { name: "Clear" }).click();
   const name = await page.locator(".tile img").nth(1).getAttribute("alt");
   await page.getByRole("checkbox").nth(1).check({ force: true });
@@ -172,7 +172,7 @@ test("what fails says why, and is tried again when asked", async (t) => {
   await page.getByRole("button", { name: "Discard photo-001.jpg" }).click();
   await page.getByRole("heading", { name: "1 image uploaded" }).waitFor();
   await until(async () => (await page.locator(".tile").count()) === 1, "one tile");
-  // What was discarded is not left open on the server, once its DELETE has arrived there.
+  // A discarded upload is not left open on the server, once its DELETE has arrived there.
   await page.waitForTimeout(1500);
   await page.reload();
   await page.locator(".tile").first().waitFor();

@@ -1,4 +1,4 @@
-// Uppy as it is, both versions: the code of docs/uppy.md, bundled with the real packages and served to a page of another origin.
+// Helpers for both versions of Uppy: the README's code, bundled with the real packages and served to a page of another origin.
 
 import { build } from "esbuild";
 import { readFileSync } from "node:fs";

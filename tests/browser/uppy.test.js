@@ -1,4 +1,5 @@
-// `@uppy/aws-s3` 6.3 and 5.1, unmodified, from a page of another origin: forms, parts, lost connections, and images at the end.
+// Covers `@uppy/aws-s3` 6.3 and 5.1, unmodified, from a page of another origin: forms, parts, lost connections, and images at the
+// end.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -44,7 +45,7 @@ async function same(user, file) {
 for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
   test(`${mark}: single files end in the gallery`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    // Nothing but Uppy itself: the server notices by itself.
+    // Only Uppy itself: the server confirms without a further request.
     const opened = await page(t, context, mark, user, (code) => code.replace(/\n\/\/ For pages that show[\s\S]*$/, ""));
     const seen = watch(opened);
     const files = [image("one.png"), image("two, with a comma & ümläut.png"), image("three.png", 3 * MIB)];
@@ -90,7 +91,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     const before = seen.length;
     assert.deepEqual(await upload(opened, "retryAll"), { successful: 1, failed: [] });
     const again = seen.slice(before).filter((call) => call.startsWith("S3 PUT"));
-    // Uppy 5 gives a failed upload up and begins anew.
+    // Uppy 5 abandons a failed upload and starts again.
     assert.deepEqual(again.sort(), mark === "uppy-5" ? ["S3 PUT part 1", "S3 PUT part 2", "S3 PUT part 3"] : ["S3 PUT part 2", "S3 PUT part 3"]);
     await until(async () => (await gallery(user))["lost.png"], "the image", 30);
     await same(user, file);
@@ -105,7 +106,7 @@ const CHANGES = {
   "grown in an editor": (opened) => edit(opened, 3),
   "shrunk in an editor": (opened) => edit(opened, 0.4),
   "edited twice": async (opened) => { await edit(opened, 0.5); await edit(opened, 4); },
-  // Its preprocessor runs after those of the recipe's own that were there before.
+  // Its preprocessor runs after those that the recipe added before.
   "made smaller on the way": (opened) => opened.evaluate(() => { app.uppy.use(app.Compressor, { quality: 0.2 }); }),
 };
 
@@ -165,7 +166,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     assert.equal(shown.size, sent);
     assert.ok(sent < edited, "and it was compressed on the way");
     await picture(opened, `${mark}-react`);
-    // A refusal in between, and the Dashboard's own button to try again.
+    // A refusal in between, and the Dashboard's own button for a retry.
     const [second] = await photos(opened, 1, { width: 300, height: 200, from: 1 });
     let broken = true;
     await opened.route((url) => url.origin !== new URL(BASE).origin && url.port !== new URL(opened.url()).port, (route) => (broken ? route.fulfill({ status: 403 }) : route.continue()));
@@ -207,7 +208,7 @@ test("uppy-6: after a reload and with another session it goes on where it was", 
   await opened.route(isThird, (route) => route.abort("failed"));
   await add(opened, [file]);
   assert.equal((await upload(opened)).failed.length, 1);
-  // What Golden Retriever keeps of a file.
+  // The data that Golden Retriever stores for a file.
   const kept = await opened.evaluate(() => app.uppy.getFiles()[0].s3Multipart);
   assert.ok(kept.uploadId && kept.key, JSON.stringify(kept));
   await opened.close();
@@ -253,12 +254,12 @@ for (const mark of ["uppy-6", "uppy-5"]) {
   test(`${mark}: a refusal reaches the person`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
     const user = await account();
-    // Without the restrictions, which keep such a file from being added.
+    // Without the restrictions, which prevent adding such a file.
     const opened = await page(t, context, mark, user, (code) => code.replace(/ *uppy\.setOptions\({ restrictions.*\n/, ""));
     await add(opened, [{ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") }]);
     const { failed } = await upload(opened);
     assert.equal(failed.length, 1);
-    // Uppy 6 shows no more than the status' own words.
+    // Uppy 6 shows only the status text.
     assert.match(failed[0], mark === "uppy-5" ? /media type is not accepted: type must be one of/ : /Unprocessable/i);
     await opened.evaluate(() => { app.uppy.cancelAll(); });
     assert.equal((await usage(user)).pending, 0);

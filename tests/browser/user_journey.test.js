@@ -1,4 +1,4 @@
-// The whole path of a person: sign up, upload, look, describe, download, delete, sign out.
+// Covers a user's whole journey: sign up, upload, view, caption, download, delete, sign out.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -58,7 +58,7 @@ test("an image large: arrows, swipe, caption, download, delete and undo", async 
   assert.notEqual(await name.textContent(), first);
   await page.keyboard.press("ArrowLeft");
   assert.equal(await name.textContent(), first);
-  // As touch screens say it.
+  // As touch screens send it.
   await page.locator("#stage").evaluate((stage) => {
     const at = (type, x) => stage.dispatchEvent(new PointerEvent(type, { clientX: x, clientY: 300, isPrimary: true, pointerType: "touch", bubbles: true }));
     at("pointerdown", 500);
@@ -93,11 +93,11 @@ test("an image large: arrows, swipe, caption, download, delete and undo", async 
   await page.getByRole("button", { name: "Undo" }).click();
   await until(async () => (await tiles.count()) === 4, "all four again");
 
-  // Leaving the page does not take it back.
+  // Leaving the page does not undo it.
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
   await until(async () => { await page.reload(); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three are left");
-  // And neither does waiting.
+  // Neither does waiting.
   const sent = page.waitForResponse("**/api/images/delete", { timeout: 40_000 });
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
