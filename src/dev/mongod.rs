@@ -294,7 +294,7 @@ impl Mongod {
 impl Drop for Mongod {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            tracing::error!(pid = self.pid(), %error, "cannot end mongod");
+            tracing::error!(pid = self.pid(), %error, "failed to end mongod");
         }
     }
 }

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { announced, BASE, choose, clickable, focusOn, listed, loaded, photos, picture, signedIn, tree, until, upload } from "./harness.js";
 
-/** Every dialog of the page: how a person opens it, and its address. */
+/** Every dialog of the page: the steps that open it, and its address. */
 const DIALOGS = {
   lightbox: { open: (page) => page.locator(".open").first().press("Enter"), address: /#image\/picture-0$/ },
   account: {
@@ -17,7 +17,7 @@ const DIALOGS = {
   },
 };
 
-/** Calls the page's own functions. */
+/** Shows a message with the page's own function. */
 const give = (page, text) => page.evaluate(async (text) => {
   const { say, toast } = await import(document.querySelector("link[href$='dom.js']").href);
   toast(`${text}, written`, { action: "Act", onaction: () => { document.title = "acted"; }, seconds: 0 });
@@ -25,7 +25,7 @@ const give = (page, text) => page.evaluate(async (text) => {
 }, text);
 
 for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow", { width: 375, height: 667 }]]) {
-  test(`messages reach people over every dialog, and addresses close and open it, ${name}`, async (t) => {
+  test(`messages are shown over every dialog, and its address opens and closes it, ${name}`, async (t) => {
     const { page } = await listed(t, 30, { viewport });
     assert.deepEqual(await page.locator("dialog").evaluateAll((all) => all.map((one) => one.id).sort()), Object.keys(DIALOGS).sort(), "this test knows every dialog");
     for (const [id, { open, address }] of Object.entries(DIALOGS)) {
@@ -80,11 +80,11 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
       }
     }
     await page.goBack();
-    assert.equal(page.url(), "about:blank", "Back leaves the gallery at last");
+    assert.equal(page.url(), "about:blank", "Back leaves the gallery in the end");
   });
 }
 
-test("in an open image: undo, captions of several lines, and failures that can be seen and heard", async (t) => {
+test("an open image has undo, captions of several lines, and failures that are shown and announced", async (t) => {
   const { page, user } = await signedIn(t, { allowed: [/ 503 /] });
   await upload(page, await photos(page, 3));
   const call = (path, options = {}) => fetch(BASE + path, { ...options, headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" } });
@@ -100,7 +100,7 @@ test("in an open image: undo, captions of several lines, and failures that can b
   await until(async () => (await name.textContent()) === second.fileName, "the image of the address");
   const caption = page.getByLabel("Caption");
   assert.equal(await caption.inputValue(), lines);
-  assert.ok(await caption.evaluate((field) => field.scrollHeight <= field.clientHeight), "every line is to be seen");
+  assert.ok(await caption.evaluate((field) => field.scrollHeight <= field.clientHeight), "every line is visible");
   await page.getByText(/· uploaded /).waitFor();
   // A caption that was only viewed is not saved.
   let saves = 0;
@@ -170,7 +170,7 @@ test("in an open image: undo, captions of several lines, and failures that can b
   await until(async () => (await page.locator(".tile").count()) === 3, "all three again");
 });
 
-test("an image's address opens it wherever it is in the gallery, and says so when it is gone", async (t) => {
+test("an image's address opens it anywhere in the gallery, and reports a deleted one", async (t) => {
   const { page } = await listed(t, 450, {});
   const name = page.locator("#lightbox-name");
   await page.evaluate(() => { location.hash = "#image/picture-333"; });
@@ -182,7 +182,7 @@ test("an image's address opens it wherever it is in the gallery, and says so whe
   await page.keyboard.press("ArrowRight");
   await page.goBack();
   await page.getByRole("dialog").waitFor({ state: "hidden" });
-  assert.equal(page.url(), `${BASE}/`, "one step back, however many images were looked at");
+  assert.equal(page.url(), `${BASE}/`, "one step back, however many images were viewed");
   await until(async () => (await focusOn(page)) === "335.jpg", "the focus is at the last one, which is in view");
   assert.ok(await page.evaluate(() => { const { top, bottom } = document.activeElement.getBoundingClientRect(); return top >= 0 && bottom <= innerHeight; }));
   await page.unroute("**/api/images/read");
@@ -191,7 +191,7 @@ test("an image's address opens it wherever it is in the gallery, and says so whe
   assert.equal(page.url(), `${BASE}/`);
 });
 
-test("the focus is never lost: lines of the upload list that go, and the list itself", async (t) => {
+test("the focus survives removed lines of the upload list, and the removed list", async (t) => {
   const { page } = await signedIn(t, { allowed: [/ 422 /] });
   await choose(page, [1, 2].map((n) => ({ name: `letter-${n}.jpg`, mimeType: "image/jpeg", buffer: Buffer.from(`Dear Ada, ${n}`) })));
   await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();

@@ -32,7 +32,7 @@ test("a second view of fifty images fetches none of them again", async (t) => {
   console.log(`first contentful paint: ${paint.toFixed(0)} ms`);
 });
 
-test("ten thousand images: few elements, no shift, every page on demand", async (t) => {
+test("ten thousand images use few elements, cause no layout shift and are loaded on demand", async (t) => {
   // Without a GPU most of the time is painting: a small window has less to paint.
   const { page } = await listed(t, 10_000, { viewport: { width: 800, height: 600 } });
   await page.evaluate(() => {
@@ -68,7 +68,7 @@ test("ten thousand images: few elements, no shift, every page on demand", async 
   await until(async () => (await loaded(page).first().locator("img").getAttribute("alt")) === "0.jpg", "the first again");
 });
 
-test("the keyboard alone does it all", async (t) => {
+test("every action works with the keyboard only", async (t) => {
   const context = await visitor(t, {});
   const page = await context.newPage();
   await page.goto("/");
@@ -132,7 +132,7 @@ test("the keyboard alone does it all", async (t) => {
   await until(async () => (await page.locator(".tile").count()) === 6, "all again");
 });
 
-test("a phone: nothing sticks out, everything is reached by a thumb", async (t) => {
+test("on a phone no content overflows and every control is large enough", async (t) => {
   const { page } = await signedIn(t, { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
   const files = await photos(page, 8);
   await picture(page, "narrow-empty");

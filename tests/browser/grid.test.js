@@ -5,10 +5,10 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { announced, focusOn, listed, photos, picture, signedIn, tree, until, upload } from "./harness.js";
 
-/** The names of the tiles as screen readers read them. */
+/** Returns the names of the tiles in the order of screen readers. */
 const read = async (page) => (await tree(page)).filter((node) => node.role === "button" && node.path.some((above) => above === "list Images")).map((node) => node.name);
 
-/** One stop of the Tab key that can be reached, and an order of reading that is the order of the images. */
+/** Asserts that the grid has one reachable Tab stop, and that its reading order is the order of the images. */
 async function holds(page, what) {
   const { stops, order } = await page.evaluate(() => ({
     stops: [...document.querySelectorAll("#grid .open")].filter((open) => open.tabIndex === 0).length,
@@ -27,7 +27,7 @@ async function holds(page, what) {
   assert.fail(`${what}: Tab reaches no tile`);
 }
 
-test("after every change one tile is the Tab key's, and tiles are read in order", async (t) => {
+test("after every change one tile is the Tab stop, and tiles are read in order", async (t) => {
   const { page } = await listed(t, 250, { viewport: { width: 1000, height: 700 } });
   await holds(page, "at first");
   const pick = async (names) => { for (const name of names) await page.getByRole("checkbox", { name: `Select ${name}.jpg`, exact: true }).check({ force: true }); };
@@ -36,7 +36,7 @@ test("after every change one tile is the Tab key's, and tiles are read in order"
   await pick([0, 1, 2, 5]);
   await page.keyboard.press("Delete");
   await until(async () => (await shown(0)) === 0, "deleted");
-  assert.equal(await focusOn(page), "6.jpg", "the focus goes on to what took its place");
+  assert.equal(await focusOn(page), "6.jpg", "the focus moves to the tile in its place");
   await holds(page, "deleted by the key");
   await page.keyboard.press("Control+z");
   await until(async () => (await shown(0)) === 1, "restored");
@@ -86,7 +86,7 @@ test("uploads into an empty gallery, and into a full one, are read in order", as
   await holds(page, "described");
 });
 
-test("all images are selected, those too that are not loaded", async (t) => {
+test("select all includes images that are not loaded", async (t) => {
   const { page } = await listed(t, 450, { viewport: { width: 1000, height: 700 } });
   await page.locator(".open").first().focus();
   await page.keyboard.press("Control+a");
@@ -97,7 +97,7 @@ test("all images are selected, those too that are not loaded", async (t) => {
   await page.locator("#selection").waitFor({ state: "hidden" });
 });
 
-test("all images are selected by a thumb; and End leads to the end", async (t) => {
+test("select all works on a touch screen, and End scrolls to the end", async (t) => {
   const { page } = await listed(t, 450, { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true });
   await page.getByRole("checkbox").first().tap();
   await page.getByText(/^1 image selected/).waitFor();

@@ -33,7 +33,7 @@ test("a large photo is shown by its preview, and before that by its ThumbHash", 
   await page.locator(".frame.loaded").waitFor();
 });
 
-test("every format that the server takes is uploaded, also where this browser cannot draw it", async (t) => {
+test("every accepted format is uploaded, even if this browser cannot draw it", async (t) => {
   const { page } = await signedIn(t, { allowed: [/Failed to load resource/] });
   const fixtures = process.env.VALET_FIXTURES;
   const names = ["orientation-6.jpg", "alpha.webp", "animated.gif", "plain.avif", "plain.png", "iphone.heic"];

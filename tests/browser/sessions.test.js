@@ -7,7 +7,7 @@ import { BASE, choose, PASSWORD, photos, signedIn, until, upload } from "./harne
 
 const REFUSED = [/ 401 /];
 
-/** Sends another token than the page's: to the server it is one that is over. */
+/** Replaces the page's token by an invalid one. */
 const spoil = (page) => page.route("**/api/images/gallery*", (route) => route.continue({ headers: { ...route.request().headers(), authorization: "Bearer spoilt" } }), { times: 1 });
 const counting = (context, path) => {
   const seen = [];
@@ -15,7 +15,7 @@ const counting = (context, path) => {
   return seen;
 };
 
-test("a token that is refused is refreshed without a word", async (t) => {
+test("a refused token is refreshed without a message", async (t) => {
   const { page, context } = await signedIn(t, { allowed: REFUSED });
   await upload(page, await photos(page, 2));
   const refreshes = counting(context, "/api/auth/refresh");
@@ -60,7 +60,7 @@ test("two tabs whose token ends at once refresh once, and sign out together", as
   for (const tab of [page, other]) await tab.locator(".tile.loaded").waitFor();
 });
 
-test("five tabs that open at once all come up", async (t) => {
+test("five tabs that open at the same time are all signed in", async (t) => {
   const { page, context } = await signedIn(t, {});
   await upload(page, await photos(page, 1));
   const tabs = await Promise.all(Array.from({ length: 5 }, () => context.newPage()));
@@ -71,7 +71,7 @@ test("five tabs that open at once all come up", async (t) => {
   assert.ok(refreshes.length <= 5, `${refreshes.length}`);
 });
 
-test("what one tab or another device does, a tab shows without a reload", async (t) => {
+test("changes by another tab or device appear without a reload", async (t) => {
   const { page, context, user } = await signedIn(t, {});
   const files = await photos(page, 5);
   await upload(page, files.slice(0, 2));
@@ -112,7 +112,7 @@ test("what one tab or another device does, a tab shows without a reload", async 
   await until(async () => (await names(other)).length === 2, "two there", 12);
 });
 
-test("a session that is ended elsewhere ends here, and says so", async (t) => {
+test("a session that was ended elsewhere ends here with a message", async (t) => {
   const { page, user } = await signedIn(t, { allowed: REFUSED });
   const here = (await (await fetch(`${BASE}/api/auth/login`, {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ email: user.email, password: PASSWORD }),

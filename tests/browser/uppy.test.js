@@ -11,15 +11,15 @@ import { add, api, events, gallery, page, reactPage, upload } from "./uppy.js";
 const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
 const MIB = 1024 * 1024;
 
-/** An image of this many bytes that no other test has: what follows the end of a PNG is legal. */
+/** Returns a unique image of this many bytes: bytes after the end of a PNG are legal. */
 const image = (name, size = PNG.length + 16) => ({ name, mimeType: "image/png", buffer: Buffer.concat([PNG, randomBytes(size - PNG.length)]) });
 
 const usage = async (user) => (await api(user, "GET", "/api/auth/me")).usage;
 
-/** All uploads in parts of 5 MiB, whatever their size. */
+/** Makes Uppy upload every file in parts of 5 MiB. */
 const inParts = (code) => code.replace(/shouldUseMultipart: .*/, "shouldUseMultipart: true, getChunkSize: () => 5 * 1024 * 1024,");
 
-/** What the page asks the API and the bucket for. */
+/** Returns the page's requests to the API and the bucket. */
 function watch(opened) {
   const seen = [];
   opened.on("request", (request) => {
@@ -43,7 +43,7 @@ async function same(user, file) {
 }
 
 for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
-  test(`${mark}: single files end in the gallery`, async (t) => {
+  test(`${mark}: single files become images in the gallery`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
     // Only Uppy itself: the server confirms without a further request.
     const opened = await page(t, context, mark, user, (code) => code.replace(/\n\/\/ For pages that show[\s\S]*$/, ""));
@@ -61,7 +61,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     assert.deepEqual(await usage(user), { bytes: files.reduce((sum, file) => sum + file.buffer.length, 0), quotaBytes: 10 * 1024 * MIB, images: 3, pending: 0 });
   });
 
-  test(`${mark}: a file in parts ends in the gallery`, async (t) => {
+  test(`${mark}: a file in parts becomes an image in the gallery`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
     const opened = await page(t, context, mark, user, inParts);
     const seen = watch(opened);
@@ -74,7 +74,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     assert.equal((await usage(user)).bytes, file.buffer.length);
   });
 
-  test(`${mark}: a lost connection, and a retry that sends what is missing`, async (t) => {
+  test(`${mark}: a retry after a lost connection sends the missing parts`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, /ERR_FAILED|ERR_INTERNET_DISCONNECTED|Failed to load resource/] });
     const user = await account();
     const opened = await page(t, context, mark, user, inParts);
@@ -97,11 +97,11 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     await same(user, file);
     await until(async () => (await usage(user)).pending === 0, "nothing is left open", 10);
     const given = mark === "uppy-5" ? file.buffer.length : 0;
-    assert.equal((await usage(user)).bytes, file.buffer.length + given, "what was given up counts until its URLs are dead");
+    assert.equal((await usage(user)).bytes, file.buffer.length + given, "an abandoned upload counts until its URLs expire");
   });
 }
 
-/** How plugins change a file's bytes after it was added, the first three as an editor does and the last as a compressor. */
+/** Changes to a file's bytes after it was added, the first three as an editor makes them and the last as a compressor does. */
 const CHANGES = {
   "grown in an editor": (opened) => edit(opened, 3),
   "shrunk in an editor": (opened) => edit(opened, 0.4),
@@ -110,7 +110,7 @@ const CHANGES = {
   "made smaller on the way": (opened) => opened.evaluate(() => { app.uppy.use(app.Compressor, { quality: 0.2 }); }),
 };
 
-/** Draws it again at another size and hands it to Uppy as the image editor does. */
+/** Redraws the image at another size and passes it to Uppy as the image editor does. */
 const edit = (opened, scale) => opened.evaluate(async (scale) => {
   const [file] = app.uppy.getFiles();
   const bitmap = await createImageBitmap(file.data);
@@ -123,7 +123,7 @@ const edit = (opened, scale) => opened.evaluate(async (scale) => {
 
 for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
   for (const [way, change] of [["as a form", (code) => code], ["in parts", inParts]]) {
-    test(`${mark}: bytes that change after a file was added, ${way}`, async (t) => {
+    test(`${mark}: bytes that change after a file was added are uploaded: ${way}`, async (t) => {
       const [context, user] = [await visitor(t, {}), await account()];
       const opened = await page(t, context, mark, user, change);
       const drawn = await photos(opened, Object.keys(CHANGES).length, { width: 400, height: 300, noise: 0.8 });
@@ -141,11 +141,11 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
       await until(async () => Object.keys(await sizes()).length === Object.keys(CHANGES).length, "the images", 30);
       assert.deepEqual(await sizes(), sent);
       await until(async () => (await usage(user)).pending === 0, "nothing is left open", 10);
-      assert.equal((await usage(user)).bytes, Object.values(sent).reduce((sum, size) => sum + size), "no more is held than was sent");
+      assert.equal((await usage(user)).bytes, Object.values(sent).reduce((sum, size) => sum + size), "no more is reserved than was sent");
     });
   }
 
-  test(`${mark}: the Dashboard in React, as docs/uppy.md has it, with an image turned in its editor`, async (t) => {
+  test(`${mark}: the React Dashboard of docs/uppy.md uploads an image rotated in its editor`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 403 /, /ERR_FAILED|Failed to load resource|unsafe header/] });
     const user = await account();
     const opened = await reactPage(t, context, mark, user);
@@ -181,7 +181,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
   });
 }
 
-test("uppy-5: paused and resumed, it lists the parts and sends the others", async (t) => {
+test("uppy-5: after pause and resume it lists the parts and sends the others", async (t) => {
   const [context, user] = [await visitor(t, {}), await account()];
   const opened = await page(t, context, "uppy-5", user, (code) => inParts(code).replace("{ endpoint: API }", "{ endpoint: API, limit: 1 }"));
   const seen = watch(opened);
@@ -199,7 +199,7 @@ test("uppy-5: paused and resumed, it lists the parts and sends the others", asyn
   await same(user, file);
 });
 
-test("uppy-6: after a reload and with another session it goes on where it was", async (t) => {
+test("uppy-6: an upload continues after a reload and with another session", async (t) => {
   const context = await visitor(t, { allowed: [/^\[Uppy\]/, /ERR_FAILED|Failed to load resource/] });
   const user = await account();
   const file = image("reloaded.png", 11 * MIB);
@@ -232,7 +232,7 @@ test("uppy-6: the recipe's confirm shows the image at once", async (t) => {
 });
 
 for (const mark of ["uppy-6", "uppy-5"]) {
-  test(`${mark}: what is cancelled is given up`, async (t) => {
+  test(`${mark}: a cancelled upload is abandoned`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, /ERR_FAILED|ERR_ABORTED|Failed to load resource/] });
     const user = await account();
     const opened = await page(t, context, mark, user, inParts);
@@ -246,12 +246,12 @@ for (const mark of ["uppy-6", "uppy-5"]) {
     assert.equal((await usage(user)).pending, 1);
     await opened.evaluate(() => app.uppy.cancelAll());
     await until(async () => (await usage(user)).pending === 0, "nothing is open", 10);
-    assert.equal((await usage(user)).bytes, 11 * MIB, "it counts until its URLs are dead");
+    assert.equal((await usage(user)).bytes, 11 * MIB, "it counts until its URLs expire");
     assert.ok(seen.includes("DELETE /uppy/…/s3/multipart/ID"), String(seen));
     await Promise.race([uploading, new Promise((done) => { setTimeout(done, 1000); })]);
   });
 
-  test(`${mark}: a refusal reaches the person`, async (t) => {
+  test(`${mark}: a refusal is shown to the user`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
     const user = await account();
     // Without the restrictions, which prevent adding such a file.
@@ -265,7 +265,7 @@ for (const mark of ["uppy-6", "uppy-5"]) {
     assert.equal((await usage(user)).pending, 0);
   });
 
-  test(`${mark}: what is no image is refused where an answer says so`, async (t) => {
+  test(`${mark}: a file that is not an image is refused with a message`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
     const user = await account();
     const opened = await page(t, context, mark, user, inParts);

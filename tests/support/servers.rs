@@ -82,7 +82,7 @@ pub fn finalize() -> String {
     set("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())
 }
 
-/// Returns whether the tests run against the in-process S3, some of whose behaviour other servers lack.
+/// Returns whether the tests run against the in-process S3, which behaves like AWS where other servers do not.
 pub fn s3_is_local() -> bool {
     set("VALET_TEST_S3_ENDPOINT").is_none()
 }

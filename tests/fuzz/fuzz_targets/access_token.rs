@@ -22,7 +22,7 @@ use valet::{
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const SECRET: &str = "the secret of the tokens under test";
 const PREVIOUS: &str = "the secret that was theirs before it";
-const OTHER: &str = "a secret that is somebody else's own";
+const OTHER: &str = "a secret of another, unrelated server";
 /// Documented tolerance between the servers' clocks; no token is valid longer.
 const LEEWAY: i64 = 30;
 const LONGEST: i64 = 7 * 24 * 60 * 60;

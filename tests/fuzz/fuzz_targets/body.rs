@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     for read in BODIES {
         match read(bytes) {
             Ok(()) => {
-                let value: serde_json::Value = serde_json::from_slice(bytes).expect("what is read is JSON");
+                let value: serde_json::Value = serde_json::from_slice(bytes).expect("an accepted body is JSON");
                 assert!(value.is_object());
             }
             Err(problem) => {

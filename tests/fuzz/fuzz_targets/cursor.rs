@@ -44,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
         let given = Position { uploaded_at, id };
         let text = cursor(given, user, listing);
         assert_eq!(read(&text, listing, user), Some(given), "leads where it was given");
-        assert_eq!(read(&text, listing, other), None, "nobody else");
+        assert_eq!(read(&text, listing, other), None, "another user");
         for other in LISTINGS.into_iter().filter(|other| {
             !matches!((other, listing), (Listing::Gallery, Listing::Gallery) | (Listing::Pending, Listing::Pending))
         }) {

@@ -75,7 +75,7 @@ fn justify(identity: &Identity, header: &str, claims: &str) {
 fn judge_keys(document: &[u8]) {
     let Ok(keys) = ProviderKeys::parse(document) else { return };
     assert!((1..=100).contains(&keys.count()));
-    let set: Value = serde_json::from_slice(document).expect("what is read is JSON");
+    let set: Value = serde_json::from_slice(document).expect("an accepted header is JSON");
     let all = set["keys"].as_array().expect("a list of keys");
     assert!(keys.count() <= all.len());
     let mut known = 0;

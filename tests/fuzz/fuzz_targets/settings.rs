@@ -179,7 +179,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!((second..=Tokens::MAX_ACCESS_TTL).contains(&config.tokens.access_ttl));
     assert!((1..=5 << 30).contains(&config.uploads.max_bytes) && (1..=10_000).contains(&config.uploads.max_pending));
     assert!(!config.uploads.types.is_empty() && (12..=64).contains(&config.accounts.password_min_chars));
-    assert!(config.accounts.local || config.accounts.provider.is_some(), "somebody can sign in");
+    assert!(config.accounts.local || config.accounts.provider.is_some(), "users can sign in");
     assert!(config.accounts.provider.is_none_or(|provider| !provider.audiences.is_empty()));
     for endpoint in [&config.s3.endpoint, &config.s3.public_endpoint].into_iter().flatten() {
         assert_eq!(endpoint.parse().as_ref(), Ok(endpoint), "read again, it is the same");

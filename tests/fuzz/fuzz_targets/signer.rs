@@ -41,7 +41,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8().expect("what was encoded is UTF-8").into_owned()
+    percent_decode_str(text).decode_utf8().expect("an encoded value is UTF-8").into_owned()
 }
 
 /// Returns a header value as Valet sends it: without spaces at either end and without double spaces.
