@@ -1,4 +1,4 @@
-// Helpers for both versions of Uppy: the README's code, bundled with the real packages and served to a page of another origin.
+// Helpers for both versions of Uppy: the code of docs/uppy.md, bundled with the real packages and served to a page of another origin.
 
 import { build } from "esbuild";
 import { readFileSync } from "node:fs";
@@ -7,7 +7,7 @@ import { BASE } from "./harness.js";
 
 const TEXT = readFileSync(new URL("../../docs/uppy.md", import.meta.url), "utf8");
 
-/** Returns the code block of the README or of docs/uppy.md after this mark. */
+/** Returns the code block of docs/uppy.md after this mark. */
 export function block(mark) {
   const [, code] = TEXT.match(new RegExp(`<!-- ${mark} -->\n\`\`\`jsx?\n([\\s\\S]*?)\n\`\`\``)) ?? [];
   if (!code) throw new Error(`docs/uppy.md has no block ${mark}`);
@@ -40,7 +40,7 @@ export { default as AwsS3 } from "@uppy/aws-s3";
 export { default as Compressor } from "@uppy/compressor";
 `;
 
-/** Opens a page of another origin with the README's code of this mark, signed in as `user`. */
+/** Opens a page of another origin with the code of this mark in docs/uppy.md, signed in as `user`. */
 export async function page(t, context, mark, user, change = (code) => code) {
   const version = mark.slice(5, 6);
   return serve(t, context, version, user, await bundle(`${change(block(mark))}${EXPORTS}`, version));
@@ -85,7 +85,7 @@ export async function add(opened, files) {
   });
 }
 
-/** Uploads the added files with the README's code; returns Uppy's result. */
+/** Uploads the added files with the recipe's code; returns Uppy's result. */
 export const upload = (opened, what = "upload") => opened.evaluate(async (what) => {
   const work = () => app.uppy[what]();
   const result = await (app.withSession ?? ((work) => work()))(work);
