@@ -173,7 +173,7 @@ export const focusOn = (page) => page.evaluate(() => {
   return element.getAttribute("aria-label") ?? element.querySelector("img")?.alt ?? (element.id || element.textContent.trim());
 });
 
-/** Replaces the page's gallery by a list of `count` images, of which `0.jpg` is the newest. Call it before the gallery is shown. */
+/** Replaces the page's gallery by a list of `count` images, the newest of them `0.jpg`. Call it before the gallery is shown. */
 export async function list(page, count) {
   const picture = `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30" fill="#7a9"/></svg>`;
   const url = await page.evaluate((text) => URL.createObjectURL(new Blob([text], { type: "image/svg+xml" })), picture);
