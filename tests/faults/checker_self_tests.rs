@@ -1,5 +1,5 @@
 //! Tests the checker: after a clean load, plants one violation of each kind (in MongoDB, in the bucket, in the log, or in the
-//! recorded answers where the program cannot be made to give such an answer) and asserts that the checker assert_reports exactly the
+//! recorded answers where the program cannot be made to give such an answer) and asserts that the checker reports exactly the
 //! planted violations.
 
 mod answers;
