@@ -106,15 +106,15 @@ impl CleanCluster {
     }
 
     fn acknowledged_image(&self) -> Image {
-        self.find_acknowledged().expect("the clean is complete")
+        self.find_acknowledged().expect("`is_complete` has checked it")
     }
 
     fn image_confirmed_by_sweeper(&self) -> Image {
-        self.find_confirmed_by_sweeper().expect("the clean is complete")
+        self.find_confirmed_by_sweeper().expect("`is_complete` has checked it")
     }
 
     fn deleted_image(&self) -> Image {
-        self.find_deleted().expect("the clean is complete")
+        self.find_deleted().expect("`is_complete` has checked it")
     }
 
     fn user_other_than(&self, user: &str) -> String {
