@@ -1,10 +1,10 @@
-//! Flat at a million images: `cargo bench --bench flat`.
+//! Benchmark of pages and sweeps with a million images: `cargo bench --bench flat`.
 //!
-//! A user with 1,000 images and one with 1,000,000 (`FLAT_IMAGES`) in one collection: the first, the hundredth and the last
-//! page of each through the API's own path, and the sweeper's look at what is due, before and after the million came; and
-//! what an image takes in MongoDB.
+//! A user with 1,000 images and one with 1,000,000 (`FLAT_IMAGES`) share a collection. The benchmark measures the first, the
+//! hundredth and the last page of each through the API, a sweep that finds nothing due before and after the million images were
+//! inserted, and an image's size in MongoDB.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
-// The future of a whole sweep is a deep type.
+// The future of a whole sweep is a deeply nested type.
 #![recursion_limit = "256"]
 
 #[allow(dead_code)]
@@ -34,9 +34,9 @@ use self::{
     servers::{Below, DATABASE, Server},
 };
 
-/// Alternating runs of which a ratio is the median.
+/// Alternating runs whose median is a ratio.
 const RUNS: usize = 5;
-/// Requests of one run of one page.
+/// Number of requests in one run of one page.
 const PAGES: u32 = 60;
 const LIMIT: u64 = 10;
 const FEW: i64 = 1000;
@@ -90,10 +90,10 @@ async fn main() {
     below.stop().await;
 }
 
-/// Bytes of an image's document, on disk and in memory, and of its entries in the indexes.
+/// Prints the bytes of an image's document, on disk and in memory, and of its index entries.
 async fn sizes(driver: &mongodb::Client) {
     let database = driver.database(DATABASE);
-    // What was written last is on disk after a checkpoint.
+    // The last writes are on disk after a checkpoint.
     driver.database("admin").run_command(doc! { "fsync": 1 }).await.unwrap();
     let stats = database.run_command(doc! { "collStats": "images" }).await.unwrap();
     let number = |document: &Document, name: &str| match document.get(name) {
@@ -116,7 +116,7 @@ async fn sizes(driver: &mongodb::Client) {
     }
 }
 
-/// The requests for the first page, page 100 and the last.
+/// Returns the requests for the first page, page 100 and the last.
 async fn paths(api: &mut Connection, images: &Collection<Document>, user: &User, count: u64) -> [Vec<u8>; 3] {
     let first = format!("/api/images/gallery?limit={LIMIT}");
     let mut all = vec![user.request("GET", &first, None)];
@@ -133,7 +133,8 @@ async fn paths(api: &mut Connection, images: &Collection<Document>, user: &User,
     all.try_into().unwrap()
 }
 
-/// The `nextCursor` of a page that ends with this image, as the server writes it: walking there would take 100,000 pages.
+/// Returns the `nextCursor` of a page that ends with this image, as the server writes it: paging there would take 100,000
+/// requests.
 fn cursor(user: &User, last: &Document) -> String {
     let id: uuid::Uuid = last.get_str("_id").unwrap().parse().unwrap();
     let at = last.get_datetime("uploadedAt").unwrap().timestamp_millis();
@@ -143,7 +144,7 @@ fn cursor(user: &User, last: &Document) -> String {
     URL_SAFE_NO_PAD.encode([&place[..], &check.as_ref()[..8]].concat())
 }
 
-/// Seconds of one request, the mean of many.
+/// Returns the seconds of one request, the mean of many.
 async fn time(api: &mut Connection, request: &[u8]) -> f64 {
     let began = Instant::now();
     for _ in 0..PAGES {
@@ -152,7 +153,7 @@ async fn time(api: &mut Connection, request: &[u8]) -> f64 {
     began.elapsed().as_secs_f64() / f64::from(PAGES)
 }
 
-/// Seconds of one sweep that finds nothing due, the median of many.
+/// Returns the seconds of one sweep that finds nothing due, the median of many.
 async fn sweeps(app: &AppState) -> f64 {
     let mut all = Vec::new();
     for _ in 0..50 {

@@ -1,7 +1,7 @@
-//! Presigning beside aws-sdk-s3, rusty-s3 and the floor: `cargo bench --bench signer`.
+//! Benchmark of presigning, compared with aws-sdk-s3, rusty-s3 and a lower bound: `cargo bench --bench signer`.
 //!
-//! The floor is what no signer can leave out: one SHA-256 of the same canonical request, one HMAC with the day's key, and
-//! writing the same URL. After criterion's figures come the ratios, each the median of five alternating runs.
+//! The lower bound is the work that no signer can avoid: one SHA-256 of the same canonical request, one HMAC with the day's key,
+//! and writing the same URL. After criterion's figures come the ratios, each the median of five alternating runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 use std::{
@@ -57,7 +57,7 @@ const PART: Request<'_> = Request {
     query: &[("partNumber", "17"), ("uploadId", UPLOAD_ID)],
 };
 
-/// What no signer can leave out, its inputs given.
+/// Work that no signer can avoid, with given inputs.
 struct Floor {
     canonical: String,
     to_sign: Vec<u8>,
@@ -66,7 +66,7 @@ struct Floor {
 }
 
 impl Floor {
-    /// Of the URL that the signer makes.
+    /// Prepares the inputs for a URL of the signer.
     fn of(request: &Request<'_>, url: &str) -> Self {
         let (unsigned, signature) = url.split_once("&X-Amz-Signature=").unwrap();
         let (path, query) = unsigned.split_once("amazonaws.com").unwrap().1.split_once('?').unwrap();
@@ -98,7 +98,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// One way to make one URL.
+/// Name and function of one way to make a URL.
 type Way<'a> = (&'static str, Box<dyn Fn() + 'a>);
 
 fn main() {
@@ -211,7 +211,7 @@ fn main() {
     }
 }
 
-/// The time of one call, over a short run.
+/// Returns the time of one call in nanoseconds, over a short run.
 fn nanoseconds(way: &dyn Fn()) -> f64 {
     let began = Instant::now();
     let mut done = 0;

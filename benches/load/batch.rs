@@ -1,4 +1,4 @@
-//! What a batch of 100 costs beside one.
+//! Benchmark of a batch of 100, compared with single calls.
 
 use std::{net::SocketAddr, time::Instant};
 
@@ -12,14 +12,14 @@ use super::{
     servers::Server,
 };
 
-/// Method and path of the call for one image.
+/// Returns method and path of the call for one image.
 type Single = fn(&str) -> (&'static str, String);
 
 const MANY: usize = 100;
-/// Single calls of which the time is the mean.
+/// Number of single calls whose mean time is used.
 const SINGLES: usize = 10;
 
-/// Opens this many uploads, in batches, and PUTs their bytes.
+/// Opens this many uploads in batches and PUTs their bytes; returns their ids.
 pub async fn uploaded(valet: &Server, s3: SocketAddr, user: &User, count: usize) -> Vec<String> {
     let (mut api, mut bucket) = (Connection::open(valet.address).await, Connection::open(s3).await);
     let mut ids = Vec::new();
@@ -48,7 +48,7 @@ async fn put(bucket: &mut Connection, s3: SocketAddr, upload: &Value, bytes: &[u
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
 }
 
-/// The ratios, call by call: one connection, one request at a time.
+/// Prints the ratio for each call: one connection, one request at a time.
 pub async fn ratios(valet: &Server, s3: SocketAddr) {
     let mut all = [(); 5].map(|()| (Vec::new(), Vec::new()));
     for _ in 0..RUNS {
@@ -91,7 +91,7 @@ pub async fn ratios(valet: &Server, s3: SocketAddr) {
     }
 }
 
-/// Seconds of one request, the mean of these.
+/// Returns the seconds of one request, the mean of these.
 async fn mean(api: &mut Connection, requests: Vec<Vec<u8>>, status: u16) -> f64 {
     let began = Instant::now();
     for request in &requests {

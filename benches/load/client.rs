@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that costs as little as it can: on a small machine a heavier one would be what is measured.
+//! A minimal HTTP/1.1 client: on a small machine a heavier one would dominate the measurement.
 
 use std::{
     net::SocketAddr,
@@ -28,7 +28,7 @@ impl Connection {
         Self { stream, buffer: Vec::with_capacity(128 * 1024) }
     }
 
-    /// Sends a whole request and reads the whole answer: its status and its body.
+    /// Sends a whole request and reads the whole answer; returns its status and body.
     pub async fn send(&mut self, request: &[u8]) -> (u16, &[u8]) {
         self.stream.write_all(request).await.unwrap();
         self.buffer.clear();
@@ -49,7 +49,7 @@ impl Connection {
         (status, &self.buffer[head..])
     }
 
-    /// [`Connection::send`], for an answer of this status, as JSON.
+    /// Runs [`Connection::send`], asserts the status and parses the body as JSON.
     pub async fn expect(&mut self, request: &[u8], status: u16) -> Value {
         let (got, body) = self.send(request).await;
         assert_eq!(got, status, "{}", String::from_utf8_lossy(body));
@@ -63,7 +63,7 @@ fn content_length(head: &[u8]) -> usize {
     after.split_once("\r\n").unwrap().0.parse().unwrap()
 }
 
-/// A request's text.
+/// Returns the text of a request.
 pub fn request(method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Vec<u8> {
     let mut text = format!("{method} {path} HTTP/1.1\r\nhost: bench\r\n");
     if let Some(token) = token {
@@ -79,10 +79,10 @@ pub fn request(method: &str, path: &str, token: Option<&str>, body: Option<&Valu
     text.into_bytes()
 }
 
-/// What a server did under load.
+/// Result of a load.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// Requests answered in a second.
+    /// Answered requests per second.
     pub rate: f64,
     /// Milliseconds.
     pub p50: f64,
@@ -90,7 +90,7 @@ pub struct Load {
     pub p99: f64,
 }
 
-/// Runs `work` for each worker, over and over until the time is up or it has nothing left to do.
+/// Runs `work` for each worker repeatedly, until the time is up or no work is left.
 pub async fn load<F, W>(workers: usize, time: Duration, work: F) -> Load
 where
     F: Fn(usize) -> W,
@@ -123,12 +123,12 @@ async fn run(mut work: impl AsyncWork, until: Instant) -> Vec<Duration> {
     times
 }
 
-/// One worker's unit of work; `false` when there is none left.
+/// One worker's unit of work; returns `false` when none is left.
 pub trait AsyncWork: Send + 'static {
     fn once(&mut self) -> impl Future<Output = bool> + Send;
 }
 
-/// Requests to one server, one after the other, that `next` makes.
+/// Requests to one server, one after the other, created by `next`.
 pub struct Requests<N> {
     address: SocketAddr,
     connection: Option<Connection>,
@@ -155,7 +155,7 @@ impl<N: FnMut() -> Option<Arc<[u8]>> + Send + 'static> AsyncWork for Requests<N>
     }
 }
 
-/// The same request again and again, from each of `connections`.
+/// Repeats the same request on each of `connections`.
 pub async fn repeat(address: SocketAddr, connections: usize, time: Duration, request: Vec<u8>) -> Load {
     let request: Arc<[u8]> = request.into();
     load(connections, time, |_| {
@@ -165,7 +165,7 @@ pub async fn repeat(address: SocketAddr, connections: usize, time: Duration, req
     .await
 }
 
-/// Requests from a list, each once.
+/// Sends each request of a list once.
 pub async fn each(address: SocketAddr, connections: usize, status: u16, requests: Vec<Vec<u8>>) -> Load {
     let requests: Arc<[Arc<[u8]>]> = requests.into_iter().map(Arc::from).collect();
     let next = Arc::new(AtomicUsize::new(0));

@@ -1,4 +1,4 @@
-//! Users and images.
+//! Users and images of the benchmarks.
 
 use std::net::SocketAddr;
 
@@ -17,10 +17,10 @@ use super::{
 };
 
 const PASSWORD: &str = "three small blue boats";
-/// Images in the galleries that are read.
+/// Number of images in the galleries that are read.
 pub const IMAGES: i64 = 1000;
 
-/// Somebody with a token.
+/// A user with a token.
 #[derive(Clone)]
 pub struct User {
     pub id: String,
@@ -29,7 +29,7 @@ pub struct User {
 }
 
 impl User {
-    /// Signed up with Valet.
+    /// Signs up with Valet.
     pub async fn of_valet(address: SocketAddr) -> Self {
         let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
         let body = json!({ "email": email, "password": PASSWORD });
@@ -37,7 +37,7 @@ impl User {
         Self { id: text(&session["user"]["id"]), token: text(&session["token"]), email }
     }
 
-    /// Signed up with the peer.
+    /// Signs up with the Express server.
     pub async fn of_express(server: &Server) -> Self {
         let email = "ada@example.com".to_owned();
         let body = json!({ "email": email, "password": PASSWORD });
@@ -60,13 +60,13 @@ pub fn text(value: &Value) -> String {
     value.as_str().unwrap_or_else(|| panic!("no text: {value}")).to_owned()
 }
 
-/// A declaration of these bytes.
+/// Returns the declaration of these bytes.
 pub fn declared(bytes: &[u8]) -> Value {
     let sha256 = STANDARD.encode(digest::digest(&digest::SHA256, bytes));
     json!({ "fileName": "IMG_0042.png", "contentType": "image/png", "size": bytes.len(), "sha256": sha256 })
 }
 
-/// A PNG like no other: random bytes after its end.
+/// Returns a unique PNG: it ends with random bytes.
 pub fn unique_png() -> Vec<u8> {
     let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/plain.png");
     let mut bytes = std::fs::read(fixture).unwrap();
@@ -74,7 +74,7 @@ pub fn unique_png() -> Vec<u8> {
     bytes
 }
 
-/// The driver alone, set up as the server sets it up.
+/// Returns a MongoDB driver with the server's configuration.
 pub async fn driver(uri: &str) -> Client {
     let mut options = ClientOptions::parse(uri).await.unwrap();
     options.max_pool_size = Some(64);
@@ -83,7 +83,7 @@ pub async fn driver(uri: &str) -> Client {
     Client::with_options(options).unwrap()
 }
 
-/// Ready images, as confirm leaves them.
+/// Inserts ready images as confirm leaves them.
 pub async fn fill(images: &Collection<Document>, user: &str, count: i64) {
     let now = DateTime::now().timestamp_millis();
     let image = |n: i64| {
@@ -99,7 +99,7 @@ pub async fn fill(images: &Collection<Document>, user: &str, count: i64) {
     }
 }
 
-/// As many images for the peer's user, of the peer's shape.
+/// Inserts as many images for the Express server's user, in that server's form.
 pub async fn fill_express(client: &Client, user: &str) {
     let user = ObjectId::parse_str(user).unwrap();
     let images = client.database("test").collection::<Document>("images");
@@ -112,7 +112,7 @@ pub async fn fill_express(client: &Client, user: &str) {
     images.insert_many((0..IMAGES).map(image)).await.unwrap();
 }
 
-/// Reads the page as the server does, and does nothing with it.
+/// Reads a gallery page as the server does, and discards it.
 pub struct Find {
     images: Collection<RawDocumentBuf>,
     user: String,
@@ -137,7 +137,7 @@ impl AsyncWork for Find {
     }
 }
 
-/// Writes what issuing an upload writes: the conditional update of the user, then the document.
+/// Writes the documents of an issued upload: the conditional update of the user, then the image.
 pub struct Write {
     database: Database,
     users: Vec<String>,
@@ -157,7 +157,7 @@ impl AsyncWork for Write {
         let (id, now) = (uuid::Uuid::now_v7().to_string(), DateTime::now());
         let filter = doc! { "_id": user, "usedBytes": { "$lte": 10_i64 << 30 }, "pending": { "$lte": 999_i64 } };
         let entry = doc! { "image": &id, "bytes": 100_i64, "at": now };
-        // As many entries as uploads that are being opened at once stay.
+        // Keeps as many entries as uploads that are being opened at the same time.
         let opening = doc! { "$concatArrays": [{ "$slice": ["$opening", -4] }, [entry]] };
         let counts = doc! { "usedBytes": { "$add": ["$usedBytes", 100_i64] }, "pending": { "$add": ["$pending", 1_i64] } };
         let update = vec![doc! { "$set": { "opening": opening } }, doc! { "$set": counts }];
@@ -172,7 +172,7 @@ impl AsyncWork for Write {
     }
 }
 
-/// As before the uploads were issued.
+/// Restores the state before the uploads were issued.
 pub async fn forget_uploads(database: &Database) {
     database.collection::<Document>("images").delete_many(doc! { "state": "pending" }).await.unwrap();
     let fresh = doc! { "$set": { "usedBytes": 0_i64, "pending": 0_i64, "opening": [], "holds": [] } };

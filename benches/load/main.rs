@@ -1,8 +1,9 @@
-//! The real server under load, beside the driver alone and beside an Express server: `cargo bench --bench load`.
+//! Benchmark of the server under load, compared with the MongoDB driver alone and with an Express server: `cargo bench --bench
+//! load`.
 //!
-//! Everything runs on this machine and shares its processors, so only ratios of one run mean anything: each is the median
-//! of five alternating runs. `BENCH_SECONDS` (default 2) is the length of one run. `PEER_EXPRESS` names the folder of an
-//! Express server (`server.mjs`, its packages installed) that is measured beside, where node is at hand.
+//! Everything runs on this machine and shares its processors, so only ratios of one run are meaningful: each is the median of
+//! five alternating runs. `BENCH_SECONDS` (default 2) is the length of one run. `PEER_EXPRESS` names the folder of an Express
+//! server (`server.mjs`, its packages installed) to compare with, if node is installed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr, missing_docs)]
 
 mod batch;
@@ -24,11 +25,11 @@ use self::{
     servers::{Below, DATABASE, Server},
 };
 
-/// Runs of which a ratio is the median.
+/// Number of runs whose median is a ratio.
 pub const RUNS: usize = 5;
-/// Connections under load.
+/// Number of connections under load.
 const CONNECTIONS: usize = 16;
-/// Users whose uploads are issued, so that no user's cap of open uploads ends a run.
+/// Number of users whose uploads are issued, so that no user's limit of open uploads ends a run.
 const ISSUERS: usize = 32;
 
 #[tokio::main]
@@ -38,7 +39,7 @@ async fn main() {
     let below = Below::start().await;
     let driver = data::driver(&below.mongod.uri()).await;
 
-    // The first start makes the indexes.
+    // The first start creates the indexes.
     drop(Server::valet(&below).await);
     let mut starts = Vec::new();
     let mut idle = Vec::new();
@@ -177,7 +178,7 @@ async fn confirms(valet: &Server, s3: std::net::SocketAddr) {
     show("confirm", &[done], valet.cpu().zip(before).map(|(after, before)| (after - before) / ids.len() as f64));
 }
 
-/// What hashing passwords does to those who read.
+/// Measures the effect of password hashing on readers.
 async fn logins(time: Duration, valet: &Server, ada: &User) {
     let alone = repeat(valet.address, CONNECTIONS, time, gallery(ada, 50)).await;
     let (beside, logins) =
@@ -187,7 +188,7 @@ async fn logins(time: Duration, valet: &Server, ada: &User) {
     show("login beside gallery(50)", &[logins], None);
 }
 
-/// What the check of the session adds to the check of the token, as a share of a gallery request.
+/// Measures the cost of the session check in addition to the token check, as a share of a gallery request.
 async fn session_check(below: &Below, valet: &Server, ada: &User) {
     const CALLS: u32 = 5000;
     let config = below.config();
@@ -214,7 +215,7 @@ async fn session_check(below: &Below, valet: &Server, ada: &User) {
     drop(app);
 }
 
-/// The server's processor time for one gallery(50), in seconds.
+/// Returns the server's processor time for one gallery of 50, in seconds.
 async fn valet_time(valet: &Server, ada: &User) -> f64 {
     let time = Duration::from_secs(1);
     let before = valet.cpu().unwrap_or(f64::NAN);
@@ -222,7 +223,7 @@ async fn valet_time(valet: &Server, ada: &User) -> f64 {
     (valet.cpu().unwrap_or(f64::NAN) - before) / (page.rate * time.as_secs_f64())
 }
 
-/// Memory while many read at once.
+/// Measures memory during many concurrent reads.
 async fn crowd(time: Duration, valet: &Server, ada: &User) {
     let page = repeat(valet.address, 256, time * 2, gallery(ada, 50)).await;
     show("gallery(50), 256 connections", &[page], None);
@@ -231,13 +232,13 @@ async fn crowd(time: Duration, valet: &Server, ada: &User) {
     assert_eq!(status, 200);
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
 }
 
-/// Of rates, run by run.
+/// Returns the median ratio of the rates, run by run.
 fn ratio(ours: &[Load], theirs: &[Load]) -> f64 {
     median(ours.iter().zip(theirs).map(|(ours, theirs)| ours.rate / theirs.rate).collect())
 }

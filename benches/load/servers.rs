@@ -1,4 +1,4 @@
-//! What is measured, and what it stands on: the program itself as a child process, a real mongod, the in-process S3.
+//! Servers that are measured, and their dependencies: the program as a child process, a real mongod, the in-process S3.
 
 use std::{
     net::SocketAddr,
@@ -55,7 +55,7 @@ impl Below {
         std::fs::remove_dir_all(self.root).unwrap();
     }
 
-    /// The settings of a server on `port`.
+    /// Returns the settings of a server on `port`.
     pub fn settings(&self, port: u16) -> Vec<(&'static str, String)> {
         vec![
             ("BIND", format!("127.0.0.1:{port}")),
@@ -74,7 +74,7 @@ impl Below {
         ]
     }
 
-    /// The same as this process sees them.
+    /// Returns the same settings as a configuration for this process.
     pub fn config(&self) -> Config {
         let settings = self.settings(0);
         let mut config =
@@ -93,7 +93,7 @@ impl Below {
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
-    /// From its start to its first good answer.
+    /// Time from the start to the first successful answer.
     pub started_in: Duration,
 }
 
@@ -105,7 +105,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// `valet serve`, once `/readyz` answers 200.
+    /// Starts `valet serve` and waits until `/readyz` answers 200.
     pub async fn valet(below: &Below) -> Self {
         let port = free_port();
         let mut command = Command::new(env!("CARGO_BIN_EXE_valet"));
@@ -113,7 +113,7 @@ impl Server {
         Self::start(command, port, "/readyz").await
     }
 
-    /// The Express server in the folder that PEER_EXPRESS names, if it does.
+    /// Starts the Express server in the folder that PEER_EXPRESS names, if it is set.
     pub async fn express(below: &Below) -> Option<Self> {
         let folder = std::env::var_os("PEER_EXPRESS")?;
         let port = free_port();
@@ -124,7 +124,7 @@ impl Server {
 
     async fn start(mut command: Command, port: u16, path: &str) -> Self {
         let began = Instant::now();
-        // What it logs is written, as in production, and goes nowhere.
+        // The log is written, as in production, and discarded.
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut server = Self { child, address, started_in: Duration::ZERO };
@@ -142,18 +142,18 @@ impl Server {
         }
     }
 
-    /// Resident memory in MiB, where /proc tells.
+    /// Returns resident memory in MiB, if /proc is available.
     pub fn memory(&self) -> Option<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim().trim_end_matches(" kB").parse::<f64>().ok().map(|kib| kib / 1024.0)
     }
 
-    /// Processor time used so far in seconds, where /proc tells.
+    /// Returns the processor time used so far in seconds, if /proc is available.
     pub fn cpu(&self) -> Option<f64> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).ok()?;
         let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-        // utime and stime in clock ticks, of which Linux shows programs 100 a second.
+        // utime and stime in clock ticks, which Linux reports at 100 per second.
         Some((fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?) / 100.0)
     }
 }

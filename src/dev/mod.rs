@@ -1,5 +1,5 @@
-//! The local stack for development and tests, never for production: an S3 server inside the process, a mongod as a child,
-//! and the same application that production runs in front of them.
+//! The local stack for development and tests, never for production: an S3 server inside the process, a mongod as a child process,
+//! and the application in front of them.
 
 pub mod mongod;
 pub mod s3;

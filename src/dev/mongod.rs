@@ -1,9 +1,8 @@
-//! A real mongod as a child process, for `valet dev` and the tests: found or fetched, started as a one-node replica
-//! set on a free loopback port, and gone when its owner is, however the owner ended.
+//! Runs a real mongod as a child process, for `valet dev` and the tests: finds or downloads the binary, starts it as a one-node
+//! replica set on a free loopback port, and ends it with its owner, however the owner ends.
 //!
-//! Here is the life of the process; where the binary comes from is in `binary`, who ends it for a killed server in
-//! `watchdog`, and what is said to it over the wire in `replica_set`. Nothing of the application's data is known
-//! here. The binary that gets fetched is for development only.
+//! This file has the life of the process; `binary` finds the program, `watchdog` ends it after the server was killed, and
+//! `replica_set` sends it commands. Nothing here knows the application's data. The downloaded binary is for development only.
 
 mod binary;
 mod log;
@@ -21,49 +20,50 @@ use self::log::Log;
 use self::replica_set::{Node, Settled};
 use self::watchdog::Watchdog;
 
-/// How long an earlier mongod on the same data may take to end (a killed server's is told to end within 5 s).
+/// Longest wait for an earlier mongod on the same data (the watchdog of a killed server ends it within 5 s).
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
-/// From the spawn to a writable primary. A cold start takes 1 to 2 s; recovery after a kill on a slow disk far longer.
+/// Longest time from the spawn to a writable primary. A cold start takes 1 to 2 s; recovery after a kill on a slow disk far
+/// longer.
 const START_PATIENCE: Duration = Duration::from_secs(90);
-/// From the shutdown command to the end of the process, before it is killed. The journal makes that safe too.
+/// Longest time from the shutdown command to the end of the process, which is killed afterwards. The journal makes that safe too.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-/// Pause between two looks at something that changes soon.
+/// Polling interval.
 const POLL: Duration = Duration::from_millis(20);
-/// Other programs may take the port between our look and mongod's bind; this often in a row is no accident.
+/// Attempts to find a port: other programs may take one before mongod binds it, but not this often by chance.
 const PORT_ATTEMPTS: u32 = 8;
-/// What mongod exits with when it cannot listen (`EXIT_NET_ERROR`).
+/// mongod's exit status if it cannot listen (`EXIT_NET_ERROR`).
 const EXIT_NET_ERROR: i32 = 48;
 
-/// What to start mongod with.
+/// Options for starting mongod.
 #[derive(Debug, Clone)]
 pub struct MongodOptions {
-    /// The folder of the database files; made when missing. One mongod at a time.
+    /// Folder of the database files; created if missing. Only one mongod at a time may use it.
     pub data_dir: PathBuf,
-    /// The log file; `mongod.log` inside `data_dir` when `None`.
+    /// Log file; `None`: `mongod.log` inside `data_dir`.
     pub log: Option<PathBuf>,
-    /// The storage engine's cache in MiB. 256 is the least that mongod takes; smaller values count as 256.
+    /// Cache of the storage engine in MiB. mongod's minimum is 256; smaller values count as 256.
     pub cache_mib: u32,
 }
 
 impl MongodOptions {
-    /// The least cache, and the log beside the data: enough for development and tests.
+    /// Returns options with the smallest cache and the log beside the data: enough for development and tests.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self { data_dir: data_dir.into(), log: None, cache_mib: 256 }
     }
 }
 
-/// Why there is no running mongod. Each message is one line that says what to do.
+/// Reason why no mongod is running. Each message is one line with a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum MongodError {
-    /// None on this machine, and none could be fetched; or the one there cannot run.
+    /// No binary on this machine, and none could be downloaded; or the one found cannot run.
     #[error("{0}")]
     NoBinary(String),
-    /// A program that ought to be there could not be started.
+    /// A required program could not be started.
     #[error("cannot run {}: {source}", program.display())]
     Spawn {
         /// The program.
         program: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The data folder or the log cannot be written.
@@ -71,50 +71,50 @@ pub enum MongodError {
     NotWritable {
         /// The folder or file.
         path: PathBuf,
-        /// What the operating system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// Another mongod works on the same data and did not end.
+    /// Another mongod uses the same data and did not end.
     #[error("another mongod is using {}: stop the server that runs there, or choose another folder for the data", .0.display())]
     InUse(PathBuf),
     /// No free port on 127.0.0.1.
     #[error("found no free port on 127.0.0.1 for mongod ({0}): close some programs or try again")]
     NoPort(io::Error),
-    /// The process ended before it was of use.
+    /// The process ended before it was ready.
     #[error("mongod ended ({status}) before it was ready: {reason} (log: {})", log.display())]
     Ended {
-        /// How it ended.
+        /// Its exit status.
         status: ExitStatus,
-        /// The last error in its log.
+        /// Last error in its log.
         reason: String,
-        /// The whole log.
+        /// Path of the whole log.
         log: PathBuf,
     },
-    /// The process runs and is of no use.
+    /// The process runs but did not become ready.
     #[error("mongod was not ready after {} s: {reason} (log: {})", after.as_secs(), log.display())]
     NotReady {
-        /// How long it was given.
+        /// Time that it was given.
         after: Duration,
-        /// The last thing that went wrong.
+        /// Last error.
         reason: String,
-        /// The whole log.
+        /// Path of the whole log.
         log: PathBuf,
     },
-    /// The driver cannot even try.
+    /// The driver could not be created.
     #[error("cannot connect to mongod: {0}")]
     Driver(String),
-    /// The process did not end, not even when it was killed.
+    /// The process did not end, not even after SIGKILL.
     #[error("cannot end mongod (pid {pid}): {source}")]
     Unstoppable {
         /// Its process id.
         pid: u32,
-        /// What the operating system said.
+        /// Error of the operating system.
         source: io::Error,
     },
 }
 
-/// A running one-node replica set. Dropping it kills the process (the journal keeps what was acknowledged);
-/// [`Mongod::stop`] is the gentler way. When the owner is killed, a `watchdog` ends it within seconds.
+/// A running one-node replica set. Dropping it kills the process (the journal keeps acknowledged writes); [`Mongod::stop`] shuts
+/// it down in order. If the owner is killed, a `watchdog` ends it within seconds.
 #[derive(Debug)]
 pub struct Mongod {
     child: Child,
@@ -123,7 +123,7 @@ pub struct Mongod {
     log: Log,
 }
 
-/// Why one attempt came to nothing; the first two are worth another.
+/// Reason why one attempt failed; the first two are retried.
 enum Attempt {
     PortTaken,
     Locked,
@@ -137,11 +137,12 @@ impl From<MongodError> for Attempt {
 }
 
 impl Mongod {
-    /// Starts mongod on a free port of 127.0.0.1 and returns once it is a writable primary. The data may come from
-    /// an earlier run on another port. Waits up to 15 s for an earlier mongod on the same data to end.
+    /// Starts mongod on a free port of 127.0.0.1 and returns once it is a writable primary. The data may come from an earlier run
+    /// on another port. Waits up to 15 s for an earlier mongod on the same data to end.
     ///
     /// # Errors
-    /// Whatever keeps a mongod from running here, as one line; no process is left behind.
+    ///
+    /// Returns the reason as one line; no process is left behind.
     pub async fn start(options: MongodOptions) -> Result<Self, MongodError> {
         let binary = binary::find().await?;
         let data = &options.data_dir;
@@ -171,32 +172,33 @@ impl Mongod {
         }
     }
 
-    /// Where to connect: directly, since the set's only member is at another port in the next run.
+    /// Returns the URI for a direct connection, because the set's only member has another port in the next run.
     #[must_use]
     pub fn uri(&self) -> String {
         replica_set::uri(self.address)
     }
 
-    /// The process id.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until the process has ended by itself, which it should not.
+    /// Waits until the process has ended unexpectedly.
     pub async fn ended(&mut self) {
         while matches!(self.child.try_wait(), Ok(None)) {
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
-    /// Asks mongod to shut down, waits, and kills it if it does not end within 10 s. Data is whole either way.
+    /// Asks mongod to shut down, waits, and kills it if it does not end within 10 s. The data is intact either way.
     ///
     /// # Errors
-    /// Only when the process cannot even be killed.
+    ///
+    /// Fails only if the process cannot even be killed.
     pub async fn stop(mut self) -> Result<(), MongodError> {
         let asked = Instant::now();
-        // Once ours has ended, the port may be another mongod's.
+        // Once this mongod has ended, the port may belong to another one.
         if matches!(self.child.try_wait(), Ok(None)) {
             replica_set::shut_down(self.address).await;
         }
@@ -215,7 +217,7 @@ impl Mongod {
         let mut mongod = Self::spawn(binary, options, log, port)?;
         let deadline = Instant::now() + START_PATIENCE;
 
-        // The driver looks again every 500 ms at best; a bare connection tells sooner that it is worth asking.
+        // The driver retries every 500 ms at best; a plain connection shows sooner that mongod listens.
         while tokio::net::TcpStream::connect(mongod.address).await.is_err() {
             mongod.still_starting(deadline, "it does not listen yet")?;
             tokio::time::sleep(POLL).await;
@@ -233,7 +235,7 @@ impl Mongod {
     }
 
     fn spawn(binary: &Path, options: &MongodOptions, log: Log, port: u16) -> Result<Self, MongodError> {
-        // Before mongod: without a watchdog there shall be none.
+        // Started before mongod, so that no mongod runs without a watchdog.
         let mut watchdog = Watchdog::spawn()?;
         let not_writable = |source| MongodError::NotWritable { path: log.path().to_owned(), source };
         let (stdout, stderr) = (log.writer().map_err(not_writable)?, log.writer().map_err(not_writable)?);
@@ -249,7 +251,7 @@ impl Mongod {
             .stdin(Stdio::null())
             .stdout(stdout)
             .stderr(stderr)
-            // Not in the terminal's foreground group: Ctrl-C is for the server, which stops mongod after it drained.
+            // Not in the terminal's foreground group: Ctrl-C is for the server, which stops mongod after it has drained.
             .process_group(0)
             .spawn()
             .map_err(|source| MongodError::Spawn { program: binary.to_owned(), source })?;
@@ -257,7 +259,7 @@ impl Mongod {
         Ok(Self { child, watchdog, address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), log })
     }
 
-    /// Whether waiting on makes sense.
+    /// Returns an error if waiting longer is pointless.
     fn still_starting(&mut self, deadline: Instant, reason: &str) -> Result<(), Attempt> {
         let log = self.log.path().to_owned();
         if let Ok(Some(status)) = self.child.try_wait() {
@@ -277,8 +279,8 @@ impl Mongod {
         Ok(())
     }
 
-    /// Kills what still runs and lets the watchdog go, in this order: while the child is not waited for, its process
-    /// id is its own, and the watchdog must not act on an id that may belong to another.
+    /// Kills the process if it still runs and then dismisses the watchdog, in this order: until the child is waited for, its
+    /// process id is its own, and the watchdog must not act on an id that may belong to another process.
     fn end(&mut self) -> io::Result<()> {
         let killed = self.child.kill();
         if killed.is_ok() {
@@ -292,12 +294,12 @@ impl Mongod {
 impl Drop for Mongod {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            tracing::error!(pid = self.pid(), %error, "cannot end mongod");
+            tracing::error!(pid = self.pid(), %error, "failed to end mongod");
         }
     }
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 fn free_port() -> io::Result<u16> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
 }

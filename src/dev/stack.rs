@@ -1,4 +1,5 @@
-//! `valet dev`: everything on one machine, nothing to configure. What the environment names is used instead of the local part.
+//! `valet dev`: runs everything on one machine without configuration. Servers that the environment names are used instead of
+//! local ones.
 
 use std::{
     fmt, fs, io,
@@ -24,22 +25,22 @@ use crate::{
 
 const ACCESS_KEY: &str = "valet-dev";
 
-/// The flags of `valet dev`.
+/// Flags of `valet dev`.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the API listens.
+    /// Address of the API.
     pub bind: SocketAddr,
-    /// Where the local S3 listens.
+    /// Address of the local S3.
     pub s3_bind: SocketAddr,
-    /// Where all data is kept.
+    /// Folder for all data.
     pub data_dir: PathBuf,
     /// Listen on all interfaces and sign for the machine's address in the local network.
     pub lan: bool,
-    /// Make the database the owner of the bucket, whatever either belonged to.
+    /// Pair the database with the bucket, whatever either belonged to.
     pub join: bool,
 }
 
-/// Why the local stack does not run. Each message is one line that says what to do.
+/// Reason why the local stack does not run. Each message is one line with a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
     /// A port is taken, or the address is not this machine's.
@@ -49,7 +50,7 @@ pub enum DevError {
         address: SocketAddr,
         /// The flag that changes it.
         flag: &'static str,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// The data folder cannot be used.
@@ -57,34 +58,34 @@ pub enum DevError {
     DataDir {
         /// The folder or a file in it.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
     /// `--lan` without a network.
     #[error("--lan: this machine has no address in a local network; connect it to one, or leave --lan out")]
     NoLan,
-    /// The database.
+    /// Error of the database.
     #[error(transparent)]
     Mongod(#[from] MongodError),
-    /// The object store.
+    /// Error of the object store.
     #[error(transparent)]
     S3(#[from] LocalS3Error),
-    /// A setting in the environment.
+    /// An invalid setting in the environment.
     #[error(transparent)]
     Config(#[from] Problems),
-    /// A part that the environment names, or a local one that does not answer.
+    /// A server that the environment names, or a local one, does not answer.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// Bucket and database do not belong together: the environment names one of them now, or a part of the data was removed.
+    /// Bucket and database do not belong together: the environment now names one of them, or a part of the data was removed.
     #[error("{0}; for the parts of `valet dev`: `valet dev --join`, or choose another folder with --data-dir DIR")]
     Pair(#[source] ConnectError),
-    /// The server ended.
+    /// The server ended with an error.
     #[error("the server failed: {0}")]
     Serve(#[source] io::Error),
-    /// Somebody ended it, or it crashed.
+    /// mongod was stopped by another process, or it crashed.
     #[error("mongod ended while the server ran; its log is in the data folder, under mongodb")]
     MongodLost,
-    /// The system gives no random bytes.
+    /// The operating system provides no random bytes.
     #[error("the system's source of random bytes failed")]
     NoRandomness,
 }
@@ -99,7 +100,7 @@ async fn connect(config: &Config, options: &Options) -> Result<AppState, DevErro
     }
 }
 
-/// The running parts. Dropping it kills mongod; [`Stack::run`] ends all of it in order.
+/// The running parts. Dropping it kills mongod; [`Stack::run`] ends all parts in order.
 pub struct Stack {
     listener: TcpListener,
     app: AppState,
@@ -116,10 +117,11 @@ impl fmt::Debug for Stack {
 }
 
 impl Stack {
-    /// Starts what the environment does not name, and connects.
+    /// Starts the servers that the environment does not name, and connects.
     ///
     /// # Errors
-    /// [`DevError`]; nothing is left running.
+    ///
+    /// Returns [`DevError`]; no process is left running.
     pub async fn start(options: &Options, env: Lookup<'_>) -> Result<Self, DevError> {
         let in_data = |name: &str| options.data_dir.join(name);
         let not_writable = |source| DevError::DataDir { path: options.data_dir.clone(), source };
@@ -176,16 +178,17 @@ impl Stack {
         Ok(Self { listener, app, config, s3, mongod, banner })
     }
 
-    /// Where everything is, for people.
+    /// Returns the text that lists all addresses.
     #[must_use]
     pub fn banner(&self) -> &str {
         &self.banner
     }
 
-    /// Serves until `stop`, then ends every part: the server first, then what it needs.
+    /// Serves until `stop`, then ends every part: the server first, then its dependencies.
     ///
     /// # Errors
-    /// When the server or mongod does not end well.
+    ///
+    /// If the server or mongod fails to end.
     pub async fn run(self, stop: CancellationToken) -> Result<(), DevError> {
         let Self { listener, app, config, s3, mut mongod, .. } = self;
         let mut serving = std::pin::pin!(server::serve(listener, app, &config, stop.clone()));
@@ -228,7 +231,7 @@ async fn serve_s3(
     let (access_key, cors) = (ACCESS_KEY.to_owned(), config.cors.clone());
     let region = config.s3.region.clone().unwrap_or_else(|| "us-east-1".to_owned());
     let options = super::s3::Options { root, access_key, secret_key, region, cors };
-    // Reads every object's metadata: not the runtime's threads' work.
+    // Reads every object's metadata, which would block the runtime's threads.
     let opened = tokio::task::spawn_blocking(move || LocalS3::open(options)).await;
     let local = opened.map_err(|error| DevError::Serve(io::Error::other(error)))??;
     local.create_bucket(&config.s3.bucket)?;
@@ -247,25 +250,25 @@ fn on_all_if(lan: Option<IpAddr>, address: SocketAddr) -> SocketAddr {
     }
 }
 
-/// The address to tell: a wildcard is no place to connect to.
+/// Returns the address to print: clients cannot connect to a wildcard.
 fn reachable(listener: &TcpListener, lan: Option<IpAddr>) -> Result<SocketAddr, DevError> {
     let address = listener.local_addr().map_err(DevError::Serve)?;
     let ip = if address.ip().is_unspecified() { lan.unwrap_or(IpAddr::from([127, 0, 0, 1])) } else { address.ip() };
     Ok(SocketAddr::new(ip, address.port()))
 }
 
-/// The address this machine would send from to reach another network. Connecting a UDP socket sends nothing.
+/// Returns the address from which this machine reaches other networks. Connecting a UDP socket sends nothing.
 fn lan_address() -> Result<IpAddr, DevError> {
     let route = || -> io::Result<IpAddr> {
         let socket = UdpSocket::bind(("0.0.0.0", 0))?;
-        // TEST-NET-1 (RFC 5737): routed like the rest of the world, belongs to nobody.
+        // TEST-NET-1 (RFC 5737): routed like any other network, and unused.
         socket.connect(("192.0.2.1", 9))?;
         Ok(socket.local_addr()?.ip())
     };
     route().ok().filter(|ip| !ip.is_loopback() && !ip.is_unspecified()).ok_or(DevError::NoLan)
 }
 
-/// Images are private: the folder is its owner's alone.
+/// Creates a folder that only its owner can read, because images are private.
 fn private_dir(path: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -274,7 +277,7 @@ fn private_dir(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// A random secret that is the same in the next run; readable by the owner alone.
+/// Returns a random secret that is kept for the next run; only its owner can read the file.
 fn kept_secret(path: &Path) -> Result<SecretString, DevError> {
     let failed = |source| DevError::DataDir { path: path.to_owned(), source };
     match fs::read_to_string(path) {

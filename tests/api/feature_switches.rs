@@ -66,7 +66,7 @@ async fn docs_off_removes_the_documentation() {
     assert!(start.contains("SwaggerUIBundle") && !start.contains("persistAuthorization"), "no token is kept: {start}");
 }
 
-/// Behind a proxy that is missing in TRUSTED_PROXIES all clients share one address: the log reports it once.
+/// Behind a proxy that is missing in `TRUSTED_PROXIES` all clients share one address: the log reports it once.
 #[tokio::test(flavor = "multi_thread")]
 async fn untrusted_proxy_is_logged_once() {
     let app = TestApp::start().await;

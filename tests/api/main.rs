@@ -53,6 +53,7 @@ mod process_client;
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 mod program;
 mod races;
+mod recount;
 mod redeclared_uploads;
 mod relay;
 mod requirements;

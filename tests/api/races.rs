@@ -1,4 +1,4 @@
-//! Covers races that start at a barrier: whichever call wins, states, objects and quota agree, and no call is answered 5xx.
+//! Covers races that start at a barrier: states, objects and quota agree whichever call wins, and no call is answered 5xx.
 //!
 //! `VALET_TEST_ROUNDS` (200) is the number of rounds; use 1000 for the long form.
 

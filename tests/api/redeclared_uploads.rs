@@ -167,7 +167,7 @@ async fn preview_that_is_no_longer_declared_is_counted_and_removed() {
     assert_eq!((used(&ada).await, app.bucket_keys().await.len()), (bytes.len() as u64, 1));
 }
 
-/// Whichever is first, the image is served with the type that its bytes were verified to have.
+/// The image is served with the type that its bytes were verified to have, whichever call is first.
 #[tokio::test]
 async fn declaration_during_a_confirm_never_changes_the_verified_type() {
     let app = TestApp::start().await;

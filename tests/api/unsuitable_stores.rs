@@ -204,7 +204,7 @@ async fn without_enforced_headers_nothing_is_signed_until_acls_are_ignored() {
     assert_eq!(caller.post_empty("/api/uppy/session").await.problem(), REFUSED, "parts and forms are still refused");
 }
 
-/// With S3_FINALIZE=in-place, a PUT's URL could turn a confirmed image into a copy of another.
+/// With `S3_FINALIZE=in-place`, a PUT's URL could turn a confirmed image into a copy of another.
 #[tokio::test]
 async fn in_place_is_refused_if_a_url_can_make_a_copy() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };

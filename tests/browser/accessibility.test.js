@@ -1,4 +1,4 @@
-// axe-core on every view, light, dark and narrow: no violations.
+// Covers accessibility: axe-core finds no violations in any view, light, dark and narrow.
 
 import assert from "node:assert/strict";
 import { createRequire } from "node:module";
@@ -8,12 +8,12 @@ import { choose, loaded, photos, picture, signedIn, until, upload, visitor } fro
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** All rules, the best practices too. By the debugger's way in, which the page's policy does not bind. */
+/** Asserts that all rules, best practices included, find nothing. Uses the debugger, to which the page's policy does not apply. */
 async function axe(page, what) {
   await page.evaluate(() => Promise.all(document.getAnimations().map((animation) => animation.finished.catch(() => {}))));
   await page.evaluate(AXE);
   const { violations, passes } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
-  assert.ok(passes.length > 10, `${what}: axe looked at nothing`);
+  assert.ok(passes.length > 10, `${what}: axe checked no elements`);
   assert.deepEqual(violations.map(({ id, nodes }) => `${what}: ${id}: ${nodes.map((node) => `${node.html.slice(0, 120)} ${node.any[0]?.message ?? ""}`).join(" | ")}`), []);
 }
 
@@ -22,7 +22,7 @@ for (const [name, options] of [
   ["dark", { colorScheme: "dark" }],
   ["narrow", { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true }],
 ]) {
-  test(`every view, ${name}`, async (t) => {
+  test(`every view has no accessibility violations, ${name}`, async (t) => {
     const stranger = await visitor(t, options);
     const entrance = await stranger.newPage();
     await entrance.goto("/");
@@ -63,7 +63,7 @@ for (const [name, options] of [
     await axe(page, "a toast");
     await picture(page, `${name}-toast`);
     await page.getByRole("button", { name: "Undo" }).click();
-    // Not by a click: in the middle of a tile that came out small is its checkbox.
+    // With the keyboard: a click in the middle of a small tile hits its checkbox.
     await page.locator(".open").first().press("Enter");
     await page.locator(".frame.loaded").waitFor();
     await axe(page, "the dialog");

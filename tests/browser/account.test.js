@@ -1,4 +1,4 @@
-// The account's dialog: sessions, password, and the end of the account.
+// Covers the account dialog: sessions, password, and deletion of the account.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -20,12 +20,12 @@ async function open(page) {
   return page.getByRole("dialog", { name: "Account" });
 }
 
-test("a device that is lost is signed out", async (t) => {
+test("a lost device can be signed out", async (t) => {
   const { page, user } = await signedIn(t, {});
   const lost = await logIn(user.email, PASSWORD);
   const phone = await logIn(user.email, PASSWORD, "Gallery/3.1 (iPhone)");
   const dialog = await open(page);
-  // The sign-up was one, too.
+  // The sign-up created a session, too.
   await until(async () => (await dialog.getByRole("listitem").count()) === 4, "four sessions");
   assert.equal(await dialog.getByText("This device").count(), 1);
   await picture(page, "account");
@@ -43,7 +43,7 @@ test("a device that is lost is signed out", async (t) => {
   await page.getByRole("heading", { name: "No images yet" }).waitFor();
 });
 
-test("another password: what is wrong is said where it is wrong", async (t) => {
+test("a password change shows errors at their fields", async (t) => {
   const { page, user } = await signedIn(t, { allowed: REFUSED });
   const other = await logIn(user.email, PASSWORD);
   const dialog = await open(page);
@@ -67,14 +67,14 @@ test("another password: what is wrong is said where it is wrong", async (t) => {
   await change.click();
   await page.getByText("The password is changed.").waitFor();
   assert.equal(await dialog.isVisible(), false);
-  assert.equal((await me(other.token)).status, 401, "everybody else is out");
+  assert.equal((await me(other.token)).status, 401, "all other sessions have ended");
   assert.equal((await logIn(user.email, PASSWORD)).status, 401);
   assert.equal((await logIn(user.email, NEW)).status, 200);
-  // This session goes on.
+  // This session stays active.
   await upload(page, await photos(page, 1));
 });
 
-test("the account is deleted, with a password alone", async (t) => {
+test("deleting the account requires only the password", async (t) => {
   const { page, context, user } = await signedIn(t, { allowed: REFUSED });
   await upload(page, await photos(page, 2));
   const other = await context.newPage();

@@ -1,5 +1,5 @@
-// CORS as browsers enforce it, of the API and of the bucket: pages of an origin that CORS_ORIGINS names exactly may do
-// everything, pages of any other nothing. Run against `valet dev`, and against `valet serve` after `valet check --fix`.
+// Covers CORS as browsers enforce it, of the API and of the bucket: pages of an origin in CORS_ORIGINS can make every call, pages
+// of other origins none. Runs against `valet dev`, and against `valet serve` after `valet check --fix`.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -9,10 +9,10 @@ import test from "node:test";
 import { chromium } from "playwright-core";
 import { account, BASE } from "./harness.js";
 
-/** In the server's CORS_ORIGINS, with this name and port. */
+/** Origin in the server's CORS_ORIGINS. */
 const ALLOWED = `http://app.test:${process.env.VALET_ORIGIN_PORT}`;
 
-/** A page of any name that ends in `.test`, at this port. */
+/** Serves a page for any name that ends in `.test`, on this port. */
 async function pageOf(t, host, port) {
   const server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"));
   await new Promise((ready) => { server.listen(port, "127.0.0.1", ready); });
@@ -31,7 +31,7 @@ async function pageOf(t, host, port) {
   return page;
 }
 
-/** A picture nobody has uploaded before, and its open upload, made without a browser. */
+/** Returns a new picture and its open upload, made without a browser. */
 async function ticket(token) {
   const bytes = Buffer.concat([readFileSync(`${process.env.VALET_FIXTURES}/plain.jpg`), randomBytes(16)]);
   const sha256 = createHash("sha256").update(bytes).digest("base64");
@@ -44,7 +44,7 @@ async function ticket(token) {
   return { base64: bytes.toString("base64"), ...(await answer.json()) };
 }
 
-/** In the page: what comes of each step, or that the browser kept it from the page. */
+/** Runs in the page: returns the result of each step, or that the browser hid it from the page. */
 const steps = async ({ base, token, id, upload, base64, credentials }) => {
   const kept = () => "kept from the page";
   const body = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
@@ -72,7 +72,7 @@ const steps = async ({ base, token, id, upload, base64, credentials }) => {
   };
 };
 
-test("a page of an origin in CORS_ORIGINS does everything", async (t) => {
+test("a page of an origin in CORS_ORIGINS can make every call", async (t) => {
   const page = await pageOf(t, "app.test", Number(process.env.VALET_ORIGIN_PORT));
   const { token } = await account();
   const open = await ticket(token);
@@ -82,7 +82,7 @@ test("a page of an origin in CORS_ORIGINS does everything", async (t) => {
   assert.equal(await page.evaluate(() => location.origin), ALLOWED);
 });
 
-test("not with credentials: no cookie opens anything here", async (t) => {
+test("requests with credentials are refused, because no cookie authenticates", async (t) => {
   const page = await pageOf(t, "app.test", Number(process.env.VALET_ORIGIN_PORT));
   const { token } = await account();
   const seen = await page.evaluate(steps, { base: BASE, token, credentials: "include", ...(await ticket(token)) });
@@ -91,7 +91,7 @@ test("not with credentials: no cookie opens anything here", async (t) => {
 });
 
 for (const [what, host, port] of [["another port", "app.test", 0], ["another name", "www.app.test", 0]]) {
-  test(`a page of another origin does nothing: ${what}`, async (t) => {
+  test(`a page of another origin can make no call: ${what}`, async (t) => {
     const page = await pageOf(t, host, port);
     const { token } = await account();
     const seen = await page.evaluate(steps, { base: BASE, token, credentials: "omit", ...(await ticket(token)) });

@@ -1,10 +1,11 @@
-// What lies over the gallery: dialogs, the messages that reach people in them, their addresses, and where the focus goes after.
+// Covers dialogs over the gallery: messages that are shown and announced in them, their addresses, and the focus after they
+// close.
 
 import assert from "node:assert/strict";
 import test from "node:test";
 import { announced, BASE, choose, clickable, focusOn, listed, loaded, photos, picture, signedIn, tree, until, upload } from "./harness.js";
 
-/** Every dialog of the page: how a person opens it, and its address. */
+/** Every dialog of the page: the steps that open it, and its address. */
 const DIALOGS = {
   lightbox: { open: (page) => page.locator(".open").first().press("Enter"), address: /#image\/picture-0$/ },
   account: {
@@ -16,7 +17,7 @@ const DIALOGS = {
   },
 };
 
-/** Calls the page's own functions. */
+/** Shows a message with the page's own function. */
 const give = (page, text) => page.evaluate(async (text) => {
   const { say, toast } = await import(document.querySelector("link[href$='dom.js']").href);
   toast(`${text}, written`, { action: "Act", onaction: () => { document.title = "acted"; }, seconds: 0 });
@@ -24,12 +25,12 @@ const give = (page, text) => page.evaluate(async (text) => {
 }, text);
 
 for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow", { width: 375, height: 667 }]]) {
-  test(`messages reach people over every dialog, and addresses close and open it, ${name}`, async (t) => {
+  test(`messages are shown over every dialog, and its address opens and closes it, ${name}`, async (t) => {
     const { page } = await listed(t, 30, { viewport });
     assert.deepEqual(await page.locator("dialog").evaluateAll((all) => all.map((one) => one.id).sort()), Object.keys(DIALOGS).sort(), "this test knows every dialog");
     for (const [id, { open, address }] of Object.entries(DIALOGS)) {
       const dialog = page.locator(`#${id}`);
-      // One that stands already comes along.
+      // A message that is already shown moves into the dialog.
       await give(page, `Before ${id}`);
       await announced(page, new RegExp(`Before ${id}, spoken`));
       await open(page);
@@ -45,7 +46,7 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
       await announced(page, new RegExp(`Over ${id}, written`));
       await announced(page, new RegExp(`Over ${id}, spoken`));
       if (id === "lightbox") await picture(page, `${name}-message`);
-      // By the keyboard alone.
+      // With the keyboard only.
       for (let i = 0; i < 20 && (await focusOn(page)) !== "Act"; i += 1) await page.keyboard.press("Tab");
       await page.keyboard.press("Enter");
       await until(() => act.count().then((count) => count === 0), "it is gone");
@@ -59,13 +60,13 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
       await dialog.waitFor();
       await page.goBack();
       await dialog.waitFor({ state: "hidden" });
-      // However it is closed, Back does not lead into it again.
+      // However it is closed, Back does not open it again.
       for (const close of [() => page.keyboard.press("Escape"), () => dialog.getByRole("button", { name: "Close" }).click()]) {
         const before = await page.evaluate(() => history.length);
         await open(page);
         await dialog.waitFor();
         await give(page, `Left in ${id}`);
-        // Watches before the dialog closes: the page does not repeat a text that a reader has had for a second.
+        // Watches before the dialog closes: the page does not repeat a text that a screen reader has had for a second.
         const spoken = announced(page, new RegExp(`Left in ${id}, spoken`));
         await page.getByRole("button", { name: "Act" }).waitFor();
         await close();
@@ -79,11 +80,11 @@ for (const [name, viewport] of [["wide", { width: 1440, height: 900 }], ["narrow
       }
     }
     await page.goBack();
-    assert.equal(page.url(), "about:blank", "Back leaves the gallery at last");
+    assert.equal(page.url(), "about:blank", "Back leaves the gallery in the end");
   });
 }
 
-test("in an open image: undo, captions of several lines, and failures that can be seen and heard", async (t) => {
+test("an open image has undo, captions of several lines, and failures that are shown and announced", async (t) => {
   const { page, user } = await signedIn(t, { allowed: [/ 503 /] });
   await upload(page, await photos(page, 3));
   const call = (path, options = {}) => fetch(BASE + path, { ...options, headers: { authorization: `Bearer ${user.token}`, "content-type": "application/json" } });
@@ -99,9 +100,9 @@ test("in an open image: undo, captions of several lines, and failures that can b
   await until(async () => (await name.textContent()) === second.fileName, "the image of the address");
   const caption = page.getByLabel("Caption");
   assert.equal(await caption.inputValue(), lines);
-  assert.ok(await caption.evaluate((field) => field.scrollHeight <= field.clientHeight), "every line is to be seen");
+  assert.ok(await caption.evaluate((field) => field.scrollHeight <= field.clientHeight), "every line is visible");
   await page.getByText(/· uploaded /).waitFor();
-  // What is only looked at is not saved.
+  // A caption that was only viewed is not saved.
   let saves = 0;
   page.on("request", (request) => { saves += request.method() === "PATCH"; });
   await page.keyboard.press("ArrowRight");
@@ -116,14 +117,14 @@ test("in an open image: undo, captions of several lines, and failures that can b
   const stored = (await images()).find(({ id }) => id === second.id).caption;
   assert.equal(stored.split("\n").length, 3);
   assert.ok(stored.includes("and a third.") && stored.includes("🌊"));
-  // A thousand characters are a thousand, however many units of a string.
+  // A thousand characters count as a thousand, whatever their number of UTF-16 units.
   await caption.fill("🌊".repeat(1000));
   await page.keyboard.press("Enter");
   await until(async () => [...((await images()).find(({ id }) => id === second.id).caption)].length === 1000, "a thousand emoji");
   await caption.fill("🌊".repeat(1001));
   await page.keyboard.press("Enter");
   await announced(page, /1 character too long/);
-  // It is not lost to a step or a click either.
+  // A step or a click does not lose it either.
   await page.getByRole("button", { name: "Next image" }).click();
   await page.getByRole("button", { name: "Close" }).click();
   assert.equal([...(await caption.inputValue())].length, 1001);
@@ -145,7 +146,7 @@ test("in an open image: undo, captions of several lines, and failures that can b
   await page.getByRole("button", { name: "Undo" }).click();
   await until(async () => (await name.textContent()) === second.fileName, "it is shown again");
   await announced(page, /Restored|2 of 3/);
-  // Opened in the gallery, it is open after a reload, and Back leads to the gallery.
+  // Opened from the gallery, it is open after a reload, and Back leads to the gallery.
   await page.keyboard.press("Escape");
   await dialog.waitFor({ state: "hidden" });
   await page.locator(".open").first().press("Enter");
@@ -157,7 +158,7 @@ test("in an open image: undo, captions of several lines, and failures that can b
   await until(async () => (await page.locator(".tile").count()) === 3, "the gallery");
   await page.goForward();
   await dialog.waitFor();
-  // The last one of all closes it, and can be taken back as well.
+  // Deleting the last image closes it, and can be undone as well.
   for (let i = 0; i < 3; i += 1) {
     await page.getByRole("button", { name: "Close" }).focus();
     await page.keyboard.press("Delete");
@@ -169,7 +170,7 @@ test("in an open image: undo, captions of several lines, and failures that can b
   await until(async () => (await page.locator(".tile").count()) === 3, "all three again");
 });
 
-test("an image's address opens it wherever it is in the gallery, and says so when it is gone", async (t) => {
+test("an image's address opens it anywhere in the gallery, and reports a deleted one", async (t) => {
   const { page } = await listed(t, 450, {});
   const name = page.locator("#lightbox-name");
   await page.evaluate(() => { location.hash = "#image/picture-333"; });
@@ -181,7 +182,7 @@ test("an image's address opens it wherever it is in the gallery, and says so whe
   await page.keyboard.press("ArrowRight");
   await page.goBack();
   await page.getByRole("dialog").waitFor({ state: "hidden" });
-  assert.equal(page.url(), `${BASE}/`, "one step back, however many images were looked at");
+  assert.equal(page.url(), `${BASE}/`, "one step back, however many images were viewed");
   await until(async () => (await focusOn(page)) === "335.jpg", "the focus is at the last one, which is in view");
   assert.ok(await page.evaluate(() => { const { top, bottom } = document.activeElement.getBoundingClientRect(); return top >= 0 && bottom <= innerHeight; }));
   await page.unroute("**/api/images/read");
@@ -190,7 +191,7 @@ test("an image's address opens it wherever it is in the gallery, and says so whe
   assert.equal(page.url(), `${BASE}/`);
 });
 
-test("the focus is never lost: lines of the upload list that go, and the list itself", async (t) => {
+test("the focus survives removed lines of the upload list, and the removed list", async (t) => {
   const { page } = await signedIn(t, { allowed: [/ 422 /] });
   await choose(page, [1, 2].map((n) => ({ name: `letter-${n}.jpg`, mimeType: "image/jpeg", buffer: Buffer.from(`Dear Ada, ${n}`) })));
   await page.getByRole("heading", { name: "2 uploads failed" }).waitFor();

@@ -1,4 +1,4 @@
-// The gallery as it is looked at: again, long, narrow, by keyboard alone.
+// Covers the gallery page: repeated views, long lists, narrow windows, keyboard only.
 
 import assert from "node:assert/strict";
 import test from "node:test";
@@ -32,15 +32,15 @@ test("a second view of fifty images fetches none of them again", async (t) => {
   console.log(`first contentful paint: ${paint.toFixed(0)} ms`);
 });
 
-test("ten thousand images: few elements, no shift, every page on demand", async (t) => {
-  // Without a GPU, painting is what takes the time: a small window has less of it.
+test("ten thousand images use few elements, cause no layout shift and are loaded on demand", async (t) => {
+  // Without a GPU most of the time is painting: a small window has less to paint.
   const { page } = await listed(t, 10_000, { viewport: { width: 800, height: 600 } });
   await page.evaluate(() => {
     window.shifted = 0;
     new PerformanceObserver((list) => { for (const entry of list.getEntries()) window.shifted += entry.value; }).observe({ type: "layout-shift" });
   });
   assert.equal(await page.locator(".tile canvas").first().evaluate((canvas) => canvas.width > 8 && canvas.getContext("2d").getImageData(4, 4, 1, 1).data[3]), 255, "placeholders are drawn");
-  // Three screens a frame, which is fast, until the end.
+  // Three screens per frame, which is fast, until the end.
   const run = await page.evaluate(async () => {
     const began = performance.now();
     const frames = [];
@@ -62,13 +62,13 @@ test("ten thousand images: few elements, no shift, every page on demand", async 
   await until(async () => (await page.locator(".tile").last().locator("img").getAttribute("alt")) === "9999.jpg", "the last image");
   console.log(`10,000 images: at most ${run.most} tiles, ${run.frames} frames in ${(run.took / 1000).toFixed(1)} s, median ${run.middle.toFixed(1)} ms, 99th ${run.slow.toFixed(1)} ms, layout shift ${run.shifted}`);
   assert.ok(run.most < 160, `${run.most} tiles at once`);
-  // An image that jumped would shift ten times this; the sum grows by a hair where a slow machine draws late.
+  // An image that jumped would shift ten times this; the sum grows slightly if a slow machine draws late.
   assert.ok(run.shifted < 0.01, `layout shift ${run.shifted}`);
   await page.evaluate(() => scrollTo(0, 0));
   await until(async () => (await loaded(page).first().locator("img").getAttribute("alt")) === "0.jpg", "the first again");
 });
 
-test("the keyboard alone does it all", async (t) => {
+test("every action works with the keyboard only", async (t) => {
   const context = await visitor(t, {});
   const page = await context.newPage();
   await page.goto("/");
@@ -115,7 +115,7 @@ test("the keyboard alone does it all", async (t) => {
   await picture(page, "focus");
   await page.keyboard.press("Enter");
   await page.getByRole("dialog").waitFor();
-  // The dialog keeps the focus to itself.
+  // The dialog traps the focus.
   for (let i = 0; i < 12; i += 1) {
     await page.keyboard.press("Tab");
     assert.ok(await page.evaluate(() => document.activeElement === document.body || document.querySelector("dialog").contains(document.activeElement)));
@@ -132,7 +132,7 @@ test("the keyboard alone does it all", async (t) => {
   await until(async () => (await page.locator(".tile").count()) === 6, "all again");
 });
 
-test("a phone: nothing sticks out, everything is reached by a thumb", async (t) => {
+test("on a phone no content overflows and every control is large enough", async (t) => {
   const { page } = await signedIn(t, { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true, deviceScaleFactor: 2 });
   const files = await photos(page, 8);
   await picture(page, "narrow-empty");

@@ -1,13 +1,14 @@
-// The grid for keyboards and screen readers: one stop of the Tab key and the order of reading, whatever comes and goes; all selected.
+// Covers the grid for keyboards and screen readers: one Tab stop and the reading order after every change, and selecting all
+// images.
 
 import assert from "node:assert/strict";
 import test from "node:test";
 import { announced, focusOn, listed, photos, picture, signedIn, tree, until, upload } from "./harness.js";
 
-/** The names of the tiles as screen readers read them. */
+/** Returns the names of the tiles in the order of screen readers. */
 const read = async (page) => (await tree(page)).filter((node) => node.role === "button" && node.path.some((above) => above === "list Images")).map((node) => node.name);
 
-/** One stop of the Tab key that can be reached, and an order of reading that is the order of the images. */
+/** Asserts that the grid has one reachable Tab stop, and that its reading order is the order of the images. */
 async function holds(page, what) {
   const { stops, order } = await page.evaluate(() => ({
     stops: [...document.querySelectorAll("#grid .open")].filter((open) => open.tabIndex === 0).length,
@@ -18,7 +19,7 @@ async function holds(page, what) {
   assert.deepEqual(await read(page), inOrder, `${what}: read in the order of the images`);
   assert.equal(stops, inOrder.length ? 1 : 0, `${what}: one stop for the Tab key`);
   if (!inOrder.length) return;
-  // From wherever the focus is, Tab leads to a tile.
+  // From any focus, Tab reaches a tile.
   for (let i = 0; i < 16; i += 1) {
     await page.keyboard.press("Tab");
     if (await page.evaluate(() => document.activeElement.matches("#grid .open"))) return;
@@ -26,16 +27,16 @@ async function holds(page, what) {
   assert.fail(`${what}: Tab reaches no tile`);
 }
 
-test("after every change one tile is the Tab key's, and tiles are read in order", async (t) => {
+test("after every change one tile is the Tab stop, and tiles are read in order", async (t) => {
   const { page } = await listed(t, 250, { viewport: { width: 1000, height: 700 } });
   await holds(page, "at first");
   const pick = async (names) => { for (const name of names) await page.getByRole("checkbox", { name: `Select ${name}.jpg`, exact: true }).check({ force: true }); };
   const shown = (name) => page.getByAltText(`${name}.jpg`, { exact: true }).count();
-  // The first ones, with the stop among them.
+  // The first ones, including the Tab stop.
   await pick([0, 1, 2, 5]);
   await page.keyboard.press("Delete");
   await until(async () => (await shown(0)) === 0, "deleted");
-  assert.equal(await focusOn(page), "6.jpg", "the focus goes on to what took its place");
+  assert.equal(await focusOn(page), "6.jpg", "the focus moves to the tile in its place");
   await holds(page, "deleted by the key");
   await page.keyboard.press("Control+z");
   await until(async () => (await shown(0)) === 1, "restored");
@@ -47,7 +48,7 @@ test("after every change one tile is the Tab key's, and tiles are read in order"
   await page.getByRole("button", { name: "Undo" }).click();
   await until(async () => (await shown(3)) === 1, "restored");
   await holds(page, "restored by the button");
-  // The stop far away from what is in view.
+  // The Tab stop is far outside of the view.
   await page.getByAltText("0.jpg", { exact: true }).locator("..").focus();
   await page.evaluate(() => scrollTo(0, 3000));
   await until(async () => (await page.locator(".tile").nth(20).count()) > 0 && (await shown(60)) > 0, "scrolled");
@@ -75,7 +76,7 @@ test("uploads into an empty gallery, and into a full one, are read in order", as
   await upload(page, await photos(page, 4, { width: 320, height: 240, from: 14 }));
   await until(async () => (await page.locator(".tile").count()) === 18, "eighteen tiles");
   await holds(page, "uploaded once more");
-  // The caption is the image's name from now on.
+  // The caption becomes the image's name.
   await page.locator(".open").nth(2).press("Enter");
   await page.getByLabel("Caption").fill("A name");
   await page.keyboard.press("Enter");
@@ -85,7 +86,7 @@ test("uploads into an empty gallery, and into a full one, are read in order", as
   await holds(page, "described");
 });
 
-test("all images are selected, those too that are not loaded", async (t) => {
+test("select all includes images that are not loaded", async (t) => {
   const { page } = await listed(t, 450, { viewport: { width: 1000, height: 700 } });
   await page.locator(".open").first().focus();
   await page.keyboard.press("Control+a");
@@ -96,7 +97,7 @@ test("all images are selected, those too that are not loaded", async (t) => {
   await page.locator("#selection").waitFor({ state: "hidden" });
 });
 
-test("all images are selected by a thumb; and End leads to the end", async (t) => {
+test("select all works on a touch screen, and End scrolls to the end", async (t) => {
   const { page } = await listed(t, 450, { viewport: { width: 360, height: 720 }, hasTouch: true, isMobile: true });
   await page.getByRole("checkbox").first().tap();
   await page.getByText(/^1 image selected/).waitFor();

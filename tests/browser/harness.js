@@ -1,5 +1,5 @@
-// What every test needs: the browser, accounts, pages that report each console error and policy violation, pictures of pages.
-// The server's address comes from VALET_URL; .ci/browser starts one.
+// Helpers for every test: the browser, accounts, pages that report each console error and policy violation, screenshots. The
+// server's address comes from VALET_URL; .ci/browser starts one.
 
 import assert from "node:assert/strict";
 import { mkdirSync } from "node:fs";
@@ -24,7 +24,7 @@ export const PASSWORD = "three small blue boats";
 let accounts = 0;
 export const email = () => `ada-${process.pid}-${Date.now()}-${(accounts += 1)}@example.com`;
 
-/** A context whose pages must be without faults; `allowed` are patterns of console errors that a test provokes. */
+/** Opens a context whose pages must report no errors; `allowed` are patterns of console errors that a test provokes. */
 export async function visitor(t, { allowed = [], ...options } = {}) {
   const context = await browser.newContext({ baseURL: BASE, viewport: { width: 1280, height: 800 }, ...options });
   context.setDefaultTimeout(30_000);
@@ -42,7 +42,7 @@ export async function visitor(t, { allowed = [], ...options } = {}) {
   return context;
 }
 
-/** Makes an account by the API. */
+/** Signs up an account through the API. */
 export async function account() {
   const credentials = { email: email(), password: PASSWORD };
   const answer = await fetch(`${BASE}/api/auth/signup`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(credentials) });
@@ -58,7 +58,7 @@ export async function signIn(page, user) {
   await page.locator("#gallery").waitFor();
 }
 
-/** A page with a new account signed in. */
+/** Opens a page that is signed in to a new account. */
 export async function signedIn(t, options) {
   const context = await visitor(t, options);
   const page = await context.newPage();
@@ -67,7 +67,7 @@ export async function signedIn(t, options) {
   return { context, page, user };
 }
 
-/** JPEG files drawn by the browser: `count` different ones, as Playwright takes them. `noise` makes them large. */
+/** Returns JPEG files drawn by the browser: `count` different ones, as Playwright takes them. `noise` makes them large. */
 export async function photos(page, count, { width = 640, height = 480, noise = 0, from = 0 } = {}) {
   const drawn = await page.evaluate(async ({ count, width, height, noise, from }) => {
     const files = [];
@@ -107,7 +107,7 @@ export async function photos(page, count, { width = 640, height = 480, noise = 0
 export const choose = (page, files) => page.locator("#files").setInputFiles(files);
 export const title = (page) => page.locator("#tray-title");
 
-/** Uploads them and waits until the page says that all are there. */
+/** Uploads files and waits until the page reports all of them as uploaded. */
 export async function upload(page, files) {
   await choose(page, files);
   await page.getByRole("heading", { name: `${files.length} image${files.length === 1 ? "" : "s"} uploaded` }).waitFor({ timeout: 60_000 });
@@ -119,7 +119,7 @@ export async function picture(page, name, options) {
   await page.screenshot({ path: `${PICTURES}/${name}.png`, ...options });
 }
 
-/** Tiles whose images are there. */
+/** Returns the tiles whose images have loaded. */
 export const loaded = (page) => page.locator(".tile.loaded");
 
 /** Waits until `check` holds. */
@@ -134,8 +134,8 @@ export async function until(check, what, seconds = 20) {
 }
 
 /**
- * The accessibility tree as Chromium gives it to screen readers, in reading order: `{ role, name, live, focused, text, path }`.
- * What is hidden or inert is not in it. `path` holds the roles and names above, outermost first.
+ * Returns the accessibility tree as Chromium gives it to screen readers, in reading order: `{ role, name, live, focused, text, path }`.
+ * Hidden and inert elements are not in it. `path` holds the roles and names above, outermost first.
  */
 export async function tree(page) {
   const cdp = await page.context().newCDPSession(page);
@@ -155,25 +155,25 @@ export async function tree(page) {
   return found;
 }
 
-/** Waits until a live region of the accessibility tree holds this text: that is what screen readers say. */
+/** Waits until a live region of the accessibility tree contains this text, which screen readers then announce. */
 export const announced = (page, pattern) =>
   until(async () => (await tree(page)).some((node) => node.live && node.live !== "off" && pattern.test(node.text)), `announced: ${pattern}`, 10);
 
-/** Whether a person can click here: nothing lies over the middle of it. */
+/** Returns whether no other element covers the middle of this one. */
 export const clickable = (locator) => locator.evaluate((element) => {
   const { left, top, width, height } = element.getBoundingClientRect();
   const hit = document.elementFromPoint(left + width / 2, top + height / 2);
   return element === hit || element.contains(hit);
 });
 
-/** The name of what has the focus, or null when nothing has it. */
+/** Returns the name of the focused element, or null. */
 export const focusOn = (page) => page.evaluate(() => {
   const element = document.activeElement;
   if (!element || element === document.body) return null;
   return element.getAttribute("aria-label") ?? element.querySelector("img")?.alt ?? (element.id || element.textContent.trim());
 });
 
-/** The page's gallery is `count` images from a list of the test's own: `0.jpg` is the newest. Before the gallery is shown. */
+/** Replaces the page's gallery by a list of `count` images, the newest of them `0.jpg`. Call it before the gallery is shown. */
 export async function list(page, count) {
   const picture = `<svg xmlns="http://www.w3.org/2000/svg" width="40" height="30"><rect width="40" height="30" fill="#7a9"/></svg>`;
   const url = await page.evaluate((text) => URL.createObjectURL(new Blob([text], { type: "image/svg+xml" })), picture);
@@ -192,7 +192,7 @@ export async function list(page, count) {
   });
 }
 
-/** A page with a new account signed in whose gallery is such a list. */
+/** Opens a page that is signed in to a new account with such a gallery. */
 export async function listed(t, count, options) {
   const context = await visitor(t, options);
   const page = await context.newPage();

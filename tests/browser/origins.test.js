@@ -1,4 +1,4 @@
-// Pages of other origins, and a page without a secure context, as a phone opens it in the local network.
+// Covers pages of other origins, and a page without a secure context, as a phone opens it in the local network.
 
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
@@ -6,7 +6,7 @@ import test from "node:test";
 import { chromium } from "playwright-core";
 import { BASE, email, PASSWORD, photos, signedIn, until, visitor } from "./harness.js";
 
-/** An origin of its own: an empty page on another port. */
+/** Serves an empty page on another port, which is another origin. */
 async function elsewhere(t) {
   const server = createServer((_, response) => response.setHeader("content-type", "text/html").end("<!doctype html><title>Elsewhere</title>"));
   await new Promise((ready) => { server.listen(0, "127.0.0.1", ready); });
@@ -14,7 +14,7 @@ async function elsewhere(t) {
   return server.address().port;
 }
 
-/** A client of another origin, whole: sign-up to image, with what CORS lets it read. */
+/** Runs in a page of another origin: makes every call from sign-up to the image, with the headers that CORS exposes. */
 const client = async ({ base, email, password, base64 }) => {
   const call = async (path, body, token) => {
     const response = await fetch(base + path, { method: "POST", body: body && JSON.stringify(body), headers: { ...(body && { "content-type": "application/json" }), ...(token && { authorization: `Bearer ${token}` }) } });
@@ -31,7 +31,7 @@ const client = async ({ base, email, password, base64 }) => {
   return { requestId: signedUp.headers.get("x-request-id"), put: put.status, etag: put.headers.get("etag"), confirmed: confirmed.status, same: got.length === bytes.length && got.every((b, i) => b === bytes[i]) };
 };
 
-test("a page of another origin that is allowed does all of it", async (t) => {
+test("a page of an allowed origin can make every call", async (t) => {
   const port = await elsewhere(t);
   const context = await visitor(t, {});
   const page = await context.newPage();
@@ -42,7 +42,7 @@ test("a page of another origin that is allowed does all of it", async (t) => {
   assert.deepEqual([seen.put, seen.confirmed, seen.same], [200, 200, true]);
 });
 
-/** A browser for which these names lead to this machine: origins that are neither secure nor local. */
+/** Starts a browser that resolves these names to this machine: origins that are neither secure nor local. */
 async function outside(t) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
@@ -53,7 +53,7 @@ async function outside(t) {
   return browser;
 }
 
-test("a page of an origin that is not allowed reads nothing", async (t) => {
+test("a page of another origin can read no answer", async (t) => {
   const port = await elsewhere(t);
   const browser = await outside(t);
   const page = await (await browser.newContext()).newPage();
@@ -65,7 +65,7 @@ test("a page of an origin that is not allowed reads nothing", async (t) => {
   assert.deepEqual(outcomes, Array(3).fill("kept from it"));
 });
 
-test("without a secure context: no crypto.subtle, no locks, and uploads all the same", async (t) => {
+test("uploads work without a secure context, that is, without crypto.subtle and locks", async (t) => {
   const browser = await outside(t);
   const context = await browser.newContext({ viewport: { width: 1000, height: 700 } });
   const page = await context.newPage();
@@ -86,7 +86,7 @@ test("without a secure context: no crypto.subtle, no locks, and uploads all the 
   assert.deepEqual(faults, []);
 });
 
-test("where no worker starts, the page does the work itself", async (t) => {
+test("the page does the work itself if no worker starts", async (t) => {
   const { page } = await signedIn(t, { allowed: [/worker\.js/, /Failed to load resource/, /Failed to fetch a worker script/] });
   await page.route("**/worker.js", (route) => route.fulfill({ status: 404 }));
   await page.locator("#files").setInputFiles(await photos(page, 2));

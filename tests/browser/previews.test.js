@@ -1,4 +1,4 @@
-// Previews: what the grid shows instead of the files, made on this side, and what happens where none can be made.
+// Covers previews: the grid shows previews that the page makes instead of the files, and works if none can be made.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
@@ -11,7 +11,7 @@ test("a large photo is shown by its preview, and before that by its ThumbHash", 
   await upload(page, [photo]);
   let image;
   page.on("response", async (response) => { if (response.url().includes("/api/images/gallery")) [image] = (await response.json()).images; });
-  // The real one waits, so that the placeholder is seen.
+  // The real one is delayed, so that the placeholder is visible.
   await page.route((url) => url.searchParams.has("X-Amz-Signature"), async (route) => { await new Promise((done) => { setTimeout(done, 700); }); await route.continue(); });
   await page.reload();
   const canvas = page.locator(".tile canvas");
@@ -27,13 +27,13 @@ test("a large photo is shown by its preview, and before that by its ThumbHash", 
   assert.ok(preview.length <= 256 * 1024 && preview.length < photo.buffer.length / 3);
   assert.deepEqual(Buffer.from(await (await fetch(image.url)).arrayBuffer()), photo.buffer, "the photo itself, byte for byte");
   assert.ok(await shown.evaluate((img) => img.naturalHeight >= 480), "sharp at the size it is shown");
-  // Large, the preview is there at once, the photo after it.
+  // In the large view the preview is shown at once, and then the photo.
   await page.locator(".open").click();
   assert.equal(await page.locator(".frame .under").getAttribute("src"), image.previewUrl);
   await page.locator(".frame.loaded").waitFor();
 });
 
-test("every format that the server takes is uploaded, also where this browser cannot draw it", async (t) => {
+test("every accepted format is uploaded, even if this browser cannot draw it", async (t) => {
   const { page } = await signedIn(t, { allowed: [/Failed to load resource/] });
   const fixtures = process.env.VALET_FIXTURES;
   const names = ["orientation-6.jpg", "alpha.webp", "animated.gif", "plain.avif", "plain.png", "iphone.heic"];

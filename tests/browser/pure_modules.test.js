@@ -1,4 +1,4 @@
-// The page's pure modules, in node: against node's own SHA-256 and against the published ThumbHash implementation.
+// Covers the page's pure modules, in node: compared with node's own SHA-256 and with the published ThumbHash implementation.
 
 import assert from "node:assert/strict";
 import { createHash, randomBytes } from "node:crypto";
@@ -9,10 +9,10 @@ import { readdirSync } from "node:fs";
 import * as reference from "thumbhash";
 
 const WEB = new URL("../../src/web/", import.meta.url);
-// By its text: without a package.json beside them node takes the page's modules for CommonJS.
+// Imported as text: without a package.json beside them node would take the page's modules for CommonJS.
 const load = (name) => import(`data:text/javascript;base64,${readFileSync(new URL(name, WEB)).toString("base64")}`);
 
-test("SHA-256 is SHA-256", async () => {
+test("SHA-256 equals node's", async () => {
   const { sha256 } = await load("sha256.js");
   for (const length of [0, 1, 3, 55, 56, 57, 63, 64, 65, 119, 120, 127, 128, 1000, 100_003]) {
     const bytes = randomBytes(length);
@@ -20,7 +20,7 @@ test("SHA-256 is SHA-256", async () => {
   }
 });
 
-test("ThumbHash is ThumbHash", async () => {
+test("ThumbHash equals the published implementation", async () => {
   const own = await load("thumbhash.js");
   const shapes = [[100, 100], [100, 31], [17, 100], [1, 1], [3, 80], [99, 98]];
   for (const [w, h] of shapes) {
@@ -62,13 +62,13 @@ test("rows fill the width, keep the order, and are found", async () => {
   console.log(`10,000 images laid out in ${took.toFixed(1)} ms`);
 });
 
-test("sizes have one unit each, the one that limits are set in", async () => {
+test("sizes are shown in the units of the limits", async () => {
   const { bytes } = await load("words.js");
   const sizes = { 0: "0 bytes", 1: "1 byte", 1023: "1,023 bytes", 1024: "1 KiB", 1536: "1.5 KiB", 1_048_575: "1 MiB", [50 << 20]: "50 MiB", [10 * 2 ** 30]: "10 GiB", [2 ** 50]: "1,024 TiB" };
   for (const [size, words] of Object.entries(sizes)) assert.equal(bytes(Number(size)), words);
 });
 
-test("the page is small", () => {
+test("the page stays below its size limit", () => {
   const sizes = readdirSync(WEB).filter((name) => /\.(js|css)$/.test(name)).map((name) => gzipSync(readFileSync(new URL(name, WEB)), { level: 9 }).length);
   const sum = sizes.reduce((a, b) => a + b);
   console.log(`script and style: ${(sum / 1024).toFixed(1)} KiB compressed, ${sizes.length} files`);

@@ -1,4 +1,4 @@
-// One session in many tabs: one refresh for all, and an end for all.
+// Covers one session in many tabs: one refresh for all, and sign-out in all.
 
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
@@ -7,7 +7,7 @@ import { BASE, choose, PASSWORD, photos, signedIn, until, upload } from "./harne
 
 const REFUSED = [/ 401 /];
 
-/** Sends another token than the page's: to the server it is one that is over. */
+/** Replaces the page's token by an invalid one. */
 const spoil = (page) => page.route("**/api/images/gallery*", (route) => route.continue({ headers: { ...route.request().headers(), authorization: "Bearer spoilt" } }), { times: 1 });
 const counting = (context, path) => {
   const seen = [];
@@ -15,7 +15,7 @@ const counting = (context, path) => {
   return seen;
 };
 
-test("a token that is refused is refreshed without a word", async (t) => {
+test("a refused token is refreshed without a message", async (t) => {
   const { page, context } = await signedIn(t, { allowed: REFUSED });
   await upload(page, await photos(page, 2));
   const refreshes = counting(context, "/api/auth/refresh");
@@ -32,11 +32,11 @@ test("two tabs whose token ends at once refresh once, and sign out together", as
   const other = await context.newPage();
   await other.goto("/");
   await other.locator(".tile.loaded").waitFor();
-  // The second tab's own refresh, when it opened, reaches the first by a message.
+  // The second tab refreshes when it opens, and sends the new session to the first one.
   const known = (tab) => tab.evaluate(async () => (await import(document.querySelector("link[href$='session.js']").href)).session.tokenNow);
   await until(async () => (await known(page)) === (await known(other)), "the second tab's refresh reached the first");
   const refreshes = counting(context, "/api/auth/refresh");
-  // Both learn at the same moment that their token is refused: the module is the one the page itself uses.
+  // Both get a 401 at the same moment: the module is the one that the page itself uses.
   const token = (tab) => tab.evaluate(async () => {
     const { session } = await import(document.querySelector("link[href$='session.js']").href);
     const stale = session.tokenNow;
@@ -60,7 +60,7 @@ test("two tabs whose token ends at once refresh once, and sign out together", as
   for (const tab of [page, other]) await tab.locator(".tile.loaded").waitFor();
 });
 
-test("five tabs that open at once all come up", async (t) => {
+test("five tabs that open at the same time are all signed in", async (t) => {
   const { page, context } = await signedIn(t, {});
   await upload(page, await photos(page, 1));
   const tabs = await Promise.all(Array.from({ length: 5 }, () => context.newPage()));
@@ -71,7 +71,7 @@ test("five tabs that open at once all come up", async (t) => {
   assert.ok(refreshes.length <= 5, `${refreshes.length}`);
 });
 
-test("what one tab or another device does, a tab shows without a reload", async (t) => {
+test("changes by another tab or device appear without a reload", async (t) => {
   const { page, context, user } = await signedIn(t, {});
   const files = await photos(page, 5);
   await upload(page, files.slice(0, 2));
@@ -79,7 +79,7 @@ test("what one tab or another device does, a tab shows without a reload", async 
   await other.goto("/");
   const names = (tab) => tab.locator(".tile img").evaluateAll((all) => all.map((image) => image.alt));
   await until(async () => (await names(other)).length === 2, "two images");
-  // A sibling tab says what it does.
+  // Another tab reports its changes.
   await choose(page, files[2]);
   await until(async () => (await names(other)).sort().join() === (await names(page)).sort().join() && (await names(other)).length === 3, "uploaded there, shown here");
   await page.locator(".open").first().press("Enter");
@@ -87,7 +87,7 @@ test("what one tab or another device does, a tab shows without a reload", async 
   await page.keyboard.press("Enter");
   await other.getByRole("button", { name: "Said there" }).waitFor();
   await page.keyboard.press("Escape");
-  // Another device does not: the tab looks when the person comes back to it.
+  // Another device does not: the tab reloads the list when it becomes visible again.
   const call = async (method, path, body) => {
     const headers = { authorization: `Bearer ${user.token}`, "content-type": "application/json" };
     const answer = await fetch(`${BASE}${path}`, { method, headers, body: body && JSON.stringify(body) });
@@ -105,14 +105,14 @@ test("what one tab or another device does, a tab shows without a reload", async 
     await tab.evaluate((event) => (event === "focus" ? window : document).dispatchEvent(new Event(event)), event);
     await until(async () => (await names(tab)).join() === [added.fileName, "Said elsewhere", images[3].fileName].join(), `${event}: ${await names(tab)}`);
   }
-  // Deleted in one tab, for good once the way back has passed: or when that tab is left.
+  // Deleted in one tab; final once undo has expired, or when that tab is left.
   await page.getByRole("checkbox", { name: "Select device.jpg" }).check({ force: true });
   await page.getByRole("button", { name: "Delete" }).click();
   await until(async () => (await names(page)).length === 2, "two here");
   await until(async () => (await names(other)).length === 2, "two there", 12);
 });
 
-test("a session that is ended elsewhere ends here, and says so", async (t) => {
+test("a session that was ended elsewhere ends here with a message", async (t) => {
   const { page, user } = await signedIn(t, { allowed: REFUSED });
   const here = (await (await fetch(`${BASE}/api/auth/login`, {
     method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ email: user.email, password: PASSWORD }),

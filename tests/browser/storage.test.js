@@ -1,4 +1,4 @@
-// Where the browser denies storage, wholly or in part: the page works all the same, and says what it cannot keep.
+// Covers browsers that deny storage, wholly or in part: the page works, and reports what it cannot store.
 
 import assert from "node:assert/strict";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -11,7 +11,7 @@ import { announced, BASE, choose, email, PASSWORD, photos, picture, tree, until,
 const SESSION = "You stay signed in only in this tab, until it is closed or reloaded.";
 const UPLOADS = "Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.";
 
-/** Each way to be denied, and what is not kept then. The functions run in the page, before its own scripts. */
+/** Each way to deny storage, with the data that is then not stored. The functions run in the page, before its own scripts. */
 const DENIALS = {
   "localStorage and sessionStorage throw": [[SESSION], () => {
     for (const area of ["localStorage", "sessionStorage"]) {
@@ -41,7 +41,7 @@ const DENIALS = {
   }],
 };
 
-/** Sign-up, upload, look and sign-out, as anywhere. */
+/** Signs up, uploads, views and signs out. */
 async function works(page, lost, what) {
   await page.goto(BASE);
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
@@ -69,7 +69,7 @@ for (const [what, [lost, deny]] of Object.entries(DENIALS)) {
   });
 }
 
-test("the page works where the person has blocked all cookies and site data", async (t) => {
+test("the page works where the user has blocked all cookies and site data", async (t) => {
   const folder = mkdtempSync(join(tmpdir(), "valet-blocked-"));
   mkdirSync(join(folder, "Default"));
   writeFileSync(join(folder, "Default", "Preferences"), JSON.stringify({ profile: { default_content_setting_values: { cookies: 2 } } }));

@@ -1,4 +1,4 @@
-// Uploads when things go wrong: broken PUTs, a network that goes away, a page that is closed, parts that are lost.
+// Covers interrupted uploads: broken PUTs, lost networks, closed pages, lost parts.
 
 import assert from "node:assert/strict";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -10,7 +10,7 @@ import { announced, choose, photos, picture, signedIn, title, until, upload } fr
 const PUT = (request) => request.method() === "PUT" && !request.url().includes("/api/");
 const BROKEN = [/Failed to load resource/, /ERR_/];
 
-/** Writes a photo so long that it goes in parts: what follows the end of a JPEG is legal. */
+/** Writes a photo that is large enough for parts: bytes after the end of a JPEG are legal. */
 function long(t, { name, buffer }, bytes = 17 << 20) {
   const folder = mkdtempSync(join(tmpdir(), "valet-long-"));
   t.after(() => rmSync(folder, { recursive: true }));
@@ -24,7 +24,7 @@ async function onPut(page, act) {
   await page.route((url) => url.searchParams.has("X-Amz-Signature"), (route) => (PUT(route.request()) ? act(route, (n += 1)) : route.fallback()));
 }
 
-test("progress is shown, pause holds, resume goes on", async (t) => {
+test("progress is shown, and uploads can be paused and resumed", async (t) => {
   const { page, context } = await signedIn(t, { allowed: BROKEN });
   const files = await photos(page, 2, { width: 1500, height: 1200, noise: 0.9 });
   const size = files.reduce((sum, file) => sum + file.buffer.length, 0);
@@ -46,13 +46,13 @@ test("progress is shown, pause holds, resume goes on", async (t) => {
   let puts = 0;
   page.on("request", (request) => { if (PUT(request)) puts += 1; });
   await page.waitForTimeout(400);
-  assert.equal(puts, 0, "paused is paused");
+  assert.equal(puts, 0, "no PUT while paused");
   await slow(-1);
   await page.getByRole("button", { name: "Resume" }).click();
   await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
 });
 
-test("a broken PUT is repeated, a refused one renewed, a lost answer understood", async (t) => {
+test("a broken PUT is repeated, a refused one renewed, and a lost answer recovered", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
   const [file] = await photos(page, 1);
   const calls = [];
@@ -61,7 +61,7 @@ test("a broken PUT is repeated, a refused one renewed, a lost answer understood"
     if (n === 1) await route.abort("connectionreset");
     else if (n === 2) await route.fulfill({ status: 503 });
     else if (n === 3) await route.fulfill({ status: 403 });
-    // It arrives, and its answer does not: the next is a 412.
+    // It arrives, but its answer does not: the next one is a 412.
     else if (n === 4) { await route.fetch(); await route.abort("connectionreset"); }
     else await route.continue();
   });
@@ -77,18 +77,18 @@ for (const [what, dead] of Object.entries({
   "a URL that is refused for good, in parts": (route, urls) => (urls.indexOf(route.request().url()) === 0 ? route.abort("failed") : route.continue()),
   "bytes that have arrived": async (route, urls) => { if (urls.length === 1) await route.fetch(); await route.abort("failed"); },
 })) {
-  test(`an answer that cannot be read: ${what}`, async (t) => {
+  test(`an unreadable answer is retried: ${what}`, async (t) => {
     const { page } = await signedIn(t, { allowed: BROKEN });
     const [file] = await photos(page, 1);
     const urls = [];
     await onPut(page, (route) => { urls.push(route.request().url()); return dead(route, urls); });
     await upload(page, [what.endsWith("parts") ? long(t, file) : file]);
-    // A part on its way when the first was refused may be sent once more.
+    // A part that was being sent when the first one was refused may be sent once more.
     assert.ok(urls.length <= (what.endsWith("parts") ? 6 : 4), `${urls.length} requests`);
   });
 }
 
-test("a URL that has died by its own account is not tried again, whatever this device's clock says", async (t) => {
+test("a URL that reports its own expiry is not used again, whatever this device's clock", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
   const [file] = await photos(page, 1);
   await page.clock.install({ time: "2031-01-01T00:00:00Z" });
@@ -105,10 +105,10 @@ test("a URL that has died by its own account is not tried again, whatever this d
   assert.equal(urls.length, 2);
 });
 
-test("where the storage is blocked and the server is not, it says so, and does not try for ever", async (t) => {
+test("a blocked store with a reachable server is reported, and retries end", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
   const files = await photos(page, 2);
-  // Its pauses, in a moment.
+  // Shortens its pauses.
   await page.evaluate(() => { const later = window.setTimeout; window.setTimeout = (work, ms, ...rest) => later(work, ms / 50, ...rest); });
   let puts = 0;
   await onPut(page, (route) => { puts += 1; return route.abort("failed"); });
@@ -119,11 +119,11 @@ test("where the storage is blocked and the server is not, it says so, and does n
   assert.ok(puts <= 35, `${puts} requests`);
 });
 
-test("what is there already is called so, and what was deleted is wanted again", async (t) => {
+test("an existing file is reported as such, and a deleted one can be uploaded again", async (t) => {
   const { page } = await signedIn(t, { allowed: [/ 412 /] });
   const [one, two, three] = await photos(page, 3);
   const line = (name) => page.getByRole("listitem").filter({ hasText: name });
-  // Twice in one go, under two names.
+  // Twice at the same time, under two names.
   await choose(page, [one, { ...one, name: "copy.jpg" }]);
   await page.getByRole("heading", { name: "1 image uploaded, 1 already in your gallery" }).waitFor();
   assert.equal(await page.getByText("Already in your gallery", { exact: true }).count(), 1);
@@ -144,7 +144,7 @@ test("what is there already is called so, and what was deleted is wanted again",
   await choose(page, big);
   await page.getByRole("heading", { name: /^1 image already in your gallery$/ }).waitFor();
   assert.equal(await page.locator(".tile").count(), 4);
-  // Deleted, and uploaded again while it can still be taken back.
+  // Deleted, and uploaded again while the delete can still be undone.
   await page.getByRole("button", { name: "Clear" }).click();
   const name = await page.locator(".tile img").nth(1).getAttribute("alt");
   await page.getByRole("checkbox").nth(1).check({ force: true });
@@ -157,7 +157,7 @@ test("what is there already is called so, and what was deleted is wanted again",
   await until(async () => (await page.locator(".tile").count()) === 4, "four tiles, also on the server");
 });
 
-test("what fails says why, and is tried again when asked", async (t) => {
+test("a failed upload shows the reason and can be retried", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
   const files = await photos(page, 2);
   let broken = true;
@@ -172,7 +172,7 @@ test("what fails says why, and is tried again when asked", async (t) => {
   await page.getByRole("button", { name: "Discard photo-001.jpg" }).click();
   await page.getByRole("heading", { name: "1 image uploaded" }).waitFor();
   await until(async () => (await page.locator(".tile").count()) === 1, "one tile");
-  // What was discarded is not left open on the server, once its DELETE has arrived there.
+  // A discarded upload is not left open on the server, once its DELETE has arrived there.
   await page.waitForTimeout(1500);
   await page.reload();
   await page.locator(".tile").first().waitFor();
@@ -180,7 +180,7 @@ test("what fails says why, and is tried again when asked", async (t) => {
   assert.equal(await page.locator("#tray").isVisible(), false);
 });
 
-test("a reload goes on with what it had", async (t) => {
+test("uploads continue after a reload", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
   const files = await photos(page, 5);
   let held = 0;
@@ -197,7 +197,7 @@ test("a reload goes on with what it had", async (t) => {
   }))) === 0, "nothing is kept longer than it is needed");
 });
 
-test("offline waits, online goes on", async (t) => {
+test("uploads wait while offline and continue online", async (t) => {
   const { page, context } = await signedIn(t, { allowed: BROKEN });
   const files = await photos(page, 3);
   await context.setOffline(true);
@@ -210,7 +210,7 @@ test("offline waits, online goes on", async (t) => {
   await page.getByRole("heading", { name: "3 images uploaded" }).waitFor();
 });
 
-test("a big file goes in parts; a lost part is sent again, and a reload loses none that arrived", async (t) => {
+test("a large file is sent in parts; a lost part is sent again, and a reload keeps the others", async (t) => {
   const { page } = await signedIn(t, { allowed: BROKEN });
   const [small] = await photos(page, 1);
   const big = long(t, small, 26 << 20);

@@ -1,4 +1,4 @@
-// Uppy as it is, both versions: the code of docs/uppy.md, bundled with the real packages and served to a page of another origin.
+// Helpers for both versions of Uppy: the code of docs/uppy.md, bundled with the real packages and served to a page of another origin.
 
 import { build } from "esbuild";
 import { readFileSync } from "node:fs";
@@ -7,14 +7,14 @@ import { BASE } from "./harness.js";
 
 const TEXT = readFileSync(new URL("../../docs/uppy.md", import.meta.url), "utf8");
 
-/** The block of docs/uppy.md behind this mark. */
+/** Returns the code block of docs/uppy.md after this mark. */
 export function block(mark) {
   const [, code] = TEXT.match(new RegExp(`<!-- ${mark} -->\n\`\`\`jsx?\n([\\s\\S]*?)\n\`\`\``)) ?? [];
   if (!code) throw new Error(`docs/uppy.md has no block ${mark}`);
   return code;
 }
 
-/** A script that leaves what the code exports in `app`. `recipe` is what it imports as `./uppy.js`. */
+/** Bundles the code into a script that puts its exports into `app`. `recipe` is the module that it imports as `./uppy.js`. */
 async function bundle(code, version, recipe = "") {
   const here = new URL(`uppy-${version}`, import.meta.url).pathname;
   const known = (text) => text.replaceAll("https://api.example.com", BASE);
@@ -32,7 +32,7 @@ async function bundle(code, version, recipe = "") {
   return made.outputFiles[0].text;
 }
 
-/** The version that was bundled: a wrong resolution would test one version twice. */
+/** Returns the bundled version: a wrong resolution would test one version twice. */
 export const VERSION = { 5: "5.1.0", 6: "6.3.1" };
 
 const EXPORTS = `
@@ -40,13 +40,13 @@ export { default as AwsS3 } from "@uppy/aws-s3";
 export { default as Compressor } from "@uppy/compressor";
 `;
 
-/** A page of another origin with the code of this mark in docs/uppy.md in it, signed in as `user`. */
+/** Opens a page of another origin with the code of this mark in docs/uppy.md, signed in as `user`. */
 export async function page(t, context, mark, user, change = (code) => code) {
   const version = mark.slice(5, 6);
   return serve(t, context, version, user, await bundle(`${change(block(mark))}${EXPORTS}`, version));
 }
 
-/** The same with the React component of docs/uppy.md around it. */
+/** Opens the same page with the React component of docs/uppy.md. */
 export async function reactPage(t, context, mark, user, change = (code) => code) {
   const version = mark.slice(5, 6);
   const code = `import { createRoot } from "react-dom/client";
@@ -77,7 +77,7 @@ async function serve(t, context, version, user, script) {
   return opened;
 }
 
-/** Adds files to Uppy, as a person chooses them. */
+/** Adds files to Uppy as a user chooses them. */
 export async function add(opened, files) {
   await opened.locator("#files").setInputFiles(files);
   await opened.evaluate(() => {
@@ -85,7 +85,7 @@ export async function add(opened, files) {
   });
 }
 
-/** Uploads what was added, in the way of the recipe; the result as Uppy gives it. */
+/** Uploads the added files with the recipe's code; returns Uppy's result. */
 export const upload = (opened, what = "upload") => opened.evaluate(async (what) => {
   const work = () => app.uppy[what]();
   const result = await (app.withSession ?? ((work) => work()))(work);
@@ -94,13 +94,13 @@ export const upload = (opened, what = "upload") => opened.evaluate(async (what) 
 
 export const events = (opened) => opened.evaluate(() => events);
 
-/** A call of the API as the user. */
+/** Calls the API as the user. */
 export async function api(user, method, path) {
   const answer = await fetch(BASE + path, { method, headers: { authorization: `Bearer ${user.token}` } });
   return answer.status === 204 ? {} : answer.json();
 }
 
-/** The gallery's images by name. */
+/** Returns the gallery's images by name. */
 export async function gallery(user) {
   const { images } = await api(user, "GET", "/api/images/gallery?limit=100");
   return Object.fromEntries(images.map((image) => [image.fileName, image]));

@@ -1,4 +1,5 @@
-// `@uppy/aws-s3` 6.3 and 5.1, unmodified, from a page of another origin: forms, parts, lost connections, and images at the end.
+// Covers `@uppy/aws-s3` 6.3 and 5.1, unmodified, from a page of another origin: forms, parts, lost connections, and images at the
+// end.
 
 import assert from "node:assert/strict";
 import { randomBytes } from "node:crypto";
@@ -10,15 +11,15 @@ import { add, api, events, gallery, page, reactPage, upload } from "./uppy.js";
 const PNG = readFileSync(`${process.env.VALET_FIXTURES}/plain.png`);
 const MIB = 1024 * 1024;
 
-/** An image of this many bytes that no other test has: what follows the end of a PNG is legal. */
+/** Returns a unique image of this many bytes: bytes after the end of a PNG are legal. */
 const image = (name, size = PNG.length + 16) => ({ name, mimeType: "image/png", buffer: Buffer.concat([PNG, randomBytes(size - PNG.length)]) });
 
 const usage = async (user) => (await api(user, "GET", "/api/auth/me")).usage;
 
-/** All uploads in parts of 5 MiB, whatever their size. */
+/** Makes Uppy upload every file in parts of 5 MiB. */
 const inParts = (code) => code.replace(/shouldUseMultipart: .*/, "shouldUseMultipart: true, getChunkSize: () => 5 * 1024 * 1024,");
 
-/** What the page asks the API and the bucket for. */
+/** Returns the page's requests to the API and the bucket. */
 function watch(opened) {
   const seen = [];
   opened.on("request", (request) => {
@@ -42,9 +43,9 @@ async function same(user, file) {
 }
 
 for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
-  test(`${mark}: single files end in the gallery`, async (t) => {
+  test(`${mark}: single files become images in the gallery`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
-    // Nothing but Uppy itself: the server notices by itself.
+    // Only Uppy itself: the server confirms without a further request.
     const opened = await page(t, context, mark, user, (code) => code.replace(/\n\/\/ For pages that show[\s\S]*$/, ""));
     const seen = watch(opened);
     const files = [image("one.png"), image("two, with a comma & ümläut.png"), image("three.png", 3 * MIB)];
@@ -60,7 +61,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     assert.deepEqual(await usage(user), { bytes: files.reduce((sum, file) => sum + file.buffer.length, 0), quotaBytes: 10 * 1024 * MIB, images: 3, pending: 0 });
   });
 
-  test(`${mark}: a file in parts ends in the gallery`, async (t) => {
+  test(`${mark}: a file in parts becomes an image in the gallery`, async (t) => {
     const [context, user] = [await visitor(t, {}), await account()];
     const opened = await page(t, context, mark, user, inParts);
     const seen = watch(opened);
@@ -73,7 +74,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     assert.equal((await usage(user)).bytes, file.buffer.length);
   });
 
-  test(`${mark}: a lost connection, and a retry that sends what is missing`, async (t) => {
+  test(`${mark}: a retry after a lost connection sends the missing parts`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, /ERR_FAILED|ERR_INTERNET_DISCONNECTED|Failed to load resource/] });
     const user = await account();
     const opened = await page(t, context, mark, user, inParts);
@@ -90,26 +91,26 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     const before = seen.length;
     assert.deepEqual(await upload(opened, "retryAll"), { successful: 1, failed: [] });
     const again = seen.slice(before).filter((call) => call.startsWith("S3 PUT"));
-    // Uppy 5 gives a failed upload up and begins anew.
+    // Uppy 5 abandons a failed upload and starts again.
     assert.deepEqual(again.sort(), mark === "uppy-5" ? ["S3 PUT part 1", "S3 PUT part 2", "S3 PUT part 3"] : ["S3 PUT part 2", "S3 PUT part 3"]);
     await until(async () => (await gallery(user))["lost.png"], "the image", 30);
     await same(user, file);
     await until(async () => (await usage(user)).pending === 0, "nothing is left open", 10);
     const given = mark === "uppy-5" ? file.buffer.length : 0;
-    assert.equal((await usage(user)).bytes, file.buffer.length + given, "what was given up counts until its URLs are dead");
+    assert.equal((await usage(user)).bytes, file.buffer.length + given, "an abandoned upload counts until its URLs expire");
   });
 }
 
-/** How plugins change a file's bytes after it was added, the first three as an editor does and the last as a compressor. */
+/** Changes to a file's bytes after it was added, the first three as an editor makes them and the last as a compressor does. */
 const CHANGES = {
   "grown in an editor": (opened) => edit(opened, 3),
   "shrunk in an editor": (opened) => edit(opened, 0.4),
   "edited twice": async (opened) => { await edit(opened, 0.5); await edit(opened, 4); },
-  // Its preprocessor runs after those of the recipe's own that were there before.
+  // Its preprocessor runs after those that the recipe added before.
   "made smaller on the way": (opened) => opened.evaluate(() => { app.uppy.use(app.Compressor, { quality: 0.2 }); }),
 };
 
-/** Draws it again at another size and hands it to Uppy as the image editor does. */
+/** Redraws the image at another size and passes it to Uppy as the image editor does. */
 const edit = (opened, scale) => opened.evaluate(async (scale) => {
   const [file] = app.uppy.getFiles();
   const bitmap = await createImageBitmap(file.data);
@@ -122,7 +123,7 @@ const edit = (opened, scale) => opened.evaluate(async (scale) => {
 
 for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
   for (const [way, change] of [["as a form", (code) => code], ["in parts", inParts]]) {
-    test(`${mark}: bytes that change after a file was added, ${way}`, async (t) => {
+    test(`${mark}: bytes that change after a file was added are uploaded: ${way}`, async (t) => {
       const [context, user] = [await visitor(t, {}), await account()];
       const opened = await page(t, context, mark, user, change);
       const drawn = await photos(opened, Object.keys(CHANGES).length, { width: 400, height: 300, noise: 0.8 });
@@ -140,11 +141,11 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
       await until(async () => Object.keys(await sizes()).length === Object.keys(CHANGES).length, "the images", 30);
       assert.deepEqual(await sizes(), sent);
       await until(async () => (await usage(user)).pending === 0, "nothing is left open", 10);
-      assert.equal((await usage(user)).bytes, Object.values(sent).reduce((sum, size) => sum + size), "no more is held than was sent");
+      assert.equal((await usage(user)).bytes, Object.values(sent).reduce((sum, size) => sum + size), "no more is reserved than was sent");
     });
   }
 
-  test(`${mark}: the Dashboard in React, as docs/uppy.md has it, with an image turned in its editor`, async (t) => {
+  test(`${mark}: the React Dashboard of docs/uppy.md uploads an image rotated in its editor`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 403 /, /ERR_FAILED|Failed to load resource|unsafe header/] });
     const user = await account();
     const opened = await reactPage(t, context, mark, user);
@@ -165,7 +166,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
     assert.equal(shown.size, sent);
     assert.ok(sent < edited, "and it was compressed on the way");
     await picture(opened, `${mark}-react`);
-    // A refusal in between, and the Dashboard's own button to try again.
+    // A refusal in between, and the Dashboard's own button for a retry.
     const [second] = await photos(opened, 1, { width: 300, height: 200, from: 1 });
     let broken = true;
     await opened.route((url) => url.origin !== new URL(BASE).origin && url.port !== new URL(opened.url()).port, (route) => (broken ? route.fulfill({ status: 403 }) : route.continue()));
@@ -180,7 +181,7 @@ for (const mark of ["uppy-6", "uppy-6-signing", "uppy-5"]) {
   });
 }
 
-test("uppy-5: paused and resumed, it lists the parts and sends the others", async (t) => {
+test("uppy-5: after pause and resume it lists the parts and sends the others", async (t) => {
   const [context, user] = [await visitor(t, {}), await account()];
   const opened = await page(t, context, "uppy-5", user, (code) => inParts(code).replace("{ endpoint: API }", "{ endpoint: API, limit: 1 }"));
   const seen = watch(opened);
@@ -198,7 +199,7 @@ test("uppy-5: paused and resumed, it lists the parts and sends the others", asyn
   await same(user, file);
 });
 
-test("uppy-6: after a reload and with another session it goes on where it was", async (t) => {
+test("uppy-6: an upload continues after a reload and with another session", async (t) => {
   const context = await visitor(t, { allowed: [/^\[Uppy\]/, /ERR_FAILED|Failed to load resource/] });
   const user = await account();
   const file = image("reloaded.png", 11 * MIB);
@@ -207,7 +208,7 @@ test("uppy-6: after a reload and with another session it goes on where it was", 
   await opened.route(isThird, (route) => route.abort("failed"));
   await add(opened, [file]);
   assert.equal((await upload(opened)).failed.length, 1);
-  // What Golden Retriever keeps of a file.
+  // The data that Golden Retriever stores for a file.
   const kept = await opened.evaluate(() => app.uppy.getFiles()[0].s3Multipart);
   assert.ok(kept.uploadId && kept.key, JSON.stringify(kept));
   await opened.close();
@@ -231,7 +232,7 @@ test("uppy-6: the recipe's confirm shows the image at once", async (t) => {
 });
 
 for (const mark of ["uppy-6", "uppy-5"]) {
-  test(`${mark}: what is cancelled is given up`, async (t) => {
+  test(`${mark}: a cancelled upload is abandoned`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, /ERR_FAILED|ERR_ABORTED|Failed to load resource/] });
     const user = await account();
     const opened = await page(t, context, mark, user, inParts);
@@ -245,26 +246,26 @@ for (const mark of ["uppy-6", "uppy-5"]) {
     assert.equal((await usage(user)).pending, 1);
     await opened.evaluate(() => app.uppy.cancelAll());
     await until(async () => (await usage(user)).pending === 0, "nothing is open", 10);
-    assert.equal((await usage(user)).bytes, 11 * MIB, "it counts until its URLs are dead");
+    assert.equal((await usage(user)).bytes, 11 * MIB, "it counts until its URLs expire");
     assert.ok(seen.includes("DELETE /uppy/…/s3/multipart/ID"), String(seen));
     await Promise.race([uploading, new Promise((done) => { setTimeout(done, 1000); })]);
   });
 
-  test(`${mark}: a refusal reaches the person`, async (t) => {
+  test(`${mark}: a refusal is shown to the user`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
     const user = await account();
-    // Without the restrictions, which keep such a file from being added.
+    // Without the restrictions, which prevent adding such a file.
     const opened = await page(t, context, mark, user, (code) => code.replace(/ *uppy\.setOptions\({ restrictions.*\n/, ""));
     await add(opened, [{ name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("no image") }]);
     const { failed } = await upload(opened);
     assert.equal(failed.length, 1);
-    // Uppy 6 shows no more than the status' own words.
+    // Uppy 6 shows only the status text.
     assert.match(failed[0], mark === "uppy-5" ? /media type is not accepted: type must be one of/ : /Unprocessable/i);
     await opened.evaluate(() => { app.uppy.cancelAll(); });
     assert.equal((await usage(user)).pending, 0);
   });
 
-  test(`${mark}: what is no image is refused where an answer says so`, async (t) => {
+  test(`${mark}: a file that is not an image is refused with a message`, async (t) => {
     const context = await visitor(t, { allowed: [/^\[Uppy\]/, / 4\d\d /] });
     const user = await account();
     const opened = await page(t, context, mark, user, inParts);

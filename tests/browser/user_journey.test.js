@@ -1,11 +1,11 @@
-// The whole path of a person: sign up, upload, look, describe, download, delete, sign out.
+// Covers a user's whole journey: sign up, upload, view, caption, download, delete, sign out.
 
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import test from "node:test";
 import { email, PASSWORD, choose, loaded, photos, picture, signedIn, signIn, until, upload, visitor } from "./harness.js";
 
-test("from the sign-up to the gallery and out again", async (t) => {
+test("sign-up, upload, gallery and sign-out", async (t) => {
   const context = await visitor(t, { allowed: [/ 401 .*login/, / 422 .*signup/, / 409 .*signup/] });
   const page = await context.newPage();
   const who = email();
@@ -32,7 +32,7 @@ test("from the sign-up to the gallery and out again", async (t) => {
   await page.getByRole("button", { name: "Sign out" }).click();
   await page.getByRole("heading", { name: "Sign in" }).waitFor();
   assert.equal(await page.locator(".tile").count(), 0);
-  assert.equal(await page.evaluate(() => localStorage.length), 0, "nothing stays behind");
+  assert.equal(await page.evaluate(() => localStorage.length), 0, "nothing stays in the storage");
 
   await page.getByLabel("Email address").fill(who);
   await page.getByLabel("Password", { exact: true }).fill("not the password");
@@ -42,7 +42,7 @@ test("from the sign-up to the gallery and out again", async (t) => {
   await until(async () => (await loaded(page).count()) === 3, "three tiles after signing in");
 });
 
-test("an image large: arrows, swipe, caption, download, delete and undo", async (t) => {
+test("a large image has arrows, swipe, caption, download, delete and undo", async (t) => {
   const { page } = await signedIn(t, { acceptDownloads: true });
   const files = await photos(page, 4, { width: 1200, height: 900 });
   await upload(page, files);
@@ -58,7 +58,7 @@ test("an image large: arrows, swipe, caption, download, delete and undo", async 
   assert.notEqual(await name.textContent(), first);
   await page.keyboard.press("ArrowLeft");
   assert.equal(await name.textContent(), first);
-  // As touch screens say it.
+  // As touch screens send it.
   await page.locator("#stage").evaluate((stage) => {
     const at = (type, x) => stage.dispatchEvent(new PointerEvent(type, { clientX: x, clientY: 300, isPrimary: true, pointerType: "touch", bubbles: true }));
     at("pointerdown", 500);
@@ -93,11 +93,11 @@ test("an image large: arrows, swipe, caption, download, delete and undo", async 
   await page.getByRole("button", { name: "Undo" }).click();
   await until(async () => (await tiles.count()) === 4, "all four again");
 
-  // Leaving the page does not take it back.
+  // Leaving the page does not undo it.
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
   await until(async () => { await page.reload(); await page.locator(".tile").first().waitFor(); return (await tiles.count()) === 3; }, "three are left");
-  // And neither does waiting.
+  // Neither does waiting.
   const sent = page.waitForResponse("**/api/images/delete", { timeout: 40_000 });
   await page.getByRole("checkbox").first().check();
   await page.getByRole("button", { name: "Delete" }).click();
@@ -106,7 +106,7 @@ test("an image large: arrows, swipe, caption, download, delete and undo", async 
   await until(async () => (await tiles.count()) === 2, "two are left");
 });
 
-test("files come by drop and from the clipboard, and what is no image is told so", async (t) => {
+test("files can be dropped and pasted, and a file that is not an image gets a message", async (t) => {
   const { page } = await signedIn(t, { allowed: [/ 422 /] });
   const [one, two] = await photos(page, 2);
   const give = (event, file) => page.evaluate(({ event, base64, name }) => {
@@ -124,7 +124,7 @@ test("files come by drop and from the clipboard, and what is no image is told so
   await page.getByRole("heading", { name: "2 images uploaded" }).waitFor();
   await page.getByRole("button", { name: /^Pasted / }).waitFor();
 
-  await choose(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada, this is no image.") });
+  await choose(page, { name: "letter.jpg", mimeType: "image/jpeg", buffer: Buffer.from("Dear Ada, this is not an image.") });
   await page.getByText("The file is damaged or is not a valid image.").waitFor();
   await choose(page, { name: "notes.txt", mimeType: "text/plain", buffer: Buffer.from("Dear Ada") });
   await page.getByText("Files of this kind are not accepted.").waitFor();

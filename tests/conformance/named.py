@@ -50,8 +50,8 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_collection_finish():
-    # The suite empties and removes all buckets of three users before and after each test. Here each test has a name of its own for its
-    # buckets, and all of them go with the server's folder.
+    # The suite empties and removes all buckets of three users before and after each test. Here each test has its own names for its
+    # buckets, which are removed with the server's folder.
     import s3tests.functional as suite
 
     suite.setup = suite.teardown = lambda: None

@@ -1,5 +1,5 @@
-// What Chromium makes of the files that verdicts.jsonl lists, in the folder given: writes chromium.jsonl. A file is shown when it
-// has a natural size, and whole when all of it can be decoded.
+// Lists the files of verdicts.jsonl, in the given folder, that Chromium can show and decode: writes chromium.jsonl. A file is shown if it has
+// a natural size, and whole if all of it can be decoded.
 //     CHROMIUM=/usr/bin/chromium node chromium.mjs FOLDER
 
 import { createReadStream, readFileSync, writeFileSync } from "node:fs";
@@ -44,7 +44,7 @@ async function look(batch) {
 const results = [];
 let page;
 for (let at = 0; at < files.length; at += 40) {
-  // A page for each thousand: decoded images are kept as long as their page.
+  // A page for each thousand: decoded images stay in memory as long as their page.
   if (at % 1000 === 0) {
     await page?.close();
     page = await browser.newPage();

@@ -1,4 +1,4 @@
-"""Compares Valet's verdicts with Chromium's and, where they are there, Pillow's, in the folder given; ends with 1 on a fault.
+"""Compares Valet's verdicts with Chromium's and, if available, Pillow's, in the given folder; exits 1 at a fault.
 
 A fault is a file that Chromium decodes whole and Valet refuses, a size that is not Chromium's (Pillow's for HEIC), and a file of
 the corpus that Valet accepts and neither reads. Mutants that neither reads are counted only: damage in the pixels is nothing that
@@ -22,7 +22,7 @@ def size(row):
     return (row.get("width"), row.get("height"))
 
 
-# Files, and mutants of files, of which Valet decides otherwise than Chromium, and why.
+# Files and mutants whose verdict differs from Chromium's, with the reason.
 DECIDED = {
     "clap.heic": "the crop is the standard's",
     "image/heic: crop": "Pillow crops by libheif, which clips an invalid crop",
@@ -52,7 +52,7 @@ for file, valet in verdicts.items():
         if size(valet) != size(reference):
             (faults if browser["whole"] or not is_mutant else alone).append("size: " + about)
     elif not library["shown"]:
-        # Without Pillow nothing here reads HEIC.
+        # Without Pillow no reader here supports HEIC.
         (alone if is_mutant or not pillow else faults).append("accepted: " + about)
 print(f"{len(verdicts)} files: {compared} compared, {decided} left out by decision, {len(alone)} where Valet is alone, {len(faults)} faults")
 print(*faults, *(alone if "--all" in sys.argv else []), sep="\n")

@@ -1,4 +1,4 @@
-"""What Pillow, with libheif beside it, makes of the files that verdicts.jsonl lists, in the folder given: writes pillow.jsonl."""
+"""Opens the files of verdicts.jsonl, in the given folder, with Pillow and libheif: writes pillow.jsonl."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ with open(folder / "pillow.jsonl", "w") as out:
         try:
             with Image.open(folder / file, formats=["JPEG", "PNG", "GIF", "WEBP", "AVIF", "HEIF"]) as image:
                 found |= dict(zip(("width", "height"), ImageOps.exif_transpose(image).size), shown=True)
-        # Damaged files bring about whatever there is.
+        # Damaged files raise any exception.
         except Exception:
             pass
         out.write(json.dumps(found) + "\n")

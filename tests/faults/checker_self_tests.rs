@@ -1,5 +1,5 @@
 //! Tests the checker: after a clean load, plants one violation of each kind (in MongoDB, in the bucket, in the log, or in the
-//! recorded answers where the program cannot be made to give such an answer) and asserts that the checker assert_reports exactly the
+//! recorded answers where the program cannot be made to give such an answer) and asserts that the checker reports exactly the
 //! planted violations.
 
 mod answers;
@@ -106,15 +106,15 @@ impl CleanCluster {
     }
 
     fn acknowledged_image(&self) -> Image {
-        self.find_acknowledged().expect("the clean is complete")
+        self.find_acknowledged().expect("`is_complete` has checked it")
     }
 
     fn image_confirmed_by_sweeper(&self) -> Image {
-        self.find_confirmed_by_sweeper().expect("the clean is complete")
+        self.find_confirmed_by_sweeper().expect("`is_complete` has checked it")
     }
 
     fn deleted_image(&self) -> Image {
-        self.find_deleted().expect("the clean is complete")
+        self.find_deleted().expect("`is_complete` has checked it")
     }
 
     fn user_other_than(&self, user: &str) -> String {

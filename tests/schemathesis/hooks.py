@@ -1,5 +1,5 @@
-"""Completes the requests that are meant to be valid by what no schema can say, and PUTs the bytes that were announced, so that
-the calls for stored images are reached too."""
+"""Completes requests that are meant to be valid with values that no schema can express, and PUTs the announced bytes, so that calls
+for stored images are covered too."""
 
 import base64
 import functools
@@ -13,7 +13,7 @@ import requests
 import schemathesis
 from schemathesis import GenerationMode
 
-# 24 bytes of place and 8 of checksum, in base64url: what a page gave, and the tests of links carry on.
+# 24 bytes of position and 8 of checksum, in base64url: cursors of a page, which the tests of links pass on.
 CURSOR = re.compile("[0-9A-Za-z_-]{43}")
 PICTURE = Path(os.environ["VALET_FIXTURES"], "palette.png").read_bytes()
 ANNOUNCED: dict[str, bytes] = {}
@@ -34,10 +34,10 @@ def map_case(context, case):
     # Uppy's calls have their token in the path.
     if "token" in (case.path_parameters or {}):
         case.path_parameters["token"] = uppy()
-    # A cursor is opaque: any other is refused, with 400 `invalid_cursor`.
+    # A cursor is opaque: a made-up one is refused with 400 `invalid_cursor`.
     if "cursor" in (case.query or {}) and not CURSOR.fullmatch(str(case.query["cursor"])):
         del case.query["cursor"]
-    # A key names one request; white space around it and a pair of quotes are not part of it.
+    # A key identifies one request; white space around it and a pair of quotes are not part of it.
     if case.headers and "Idempotency-Key" in case.headers:
         case.headers["Idempotency-Key"] = str(uuid.uuid4())
     if isinstance(case.body, dict):
@@ -51,14 +51,14 @@ def map_case(context, case):
             case "sign_uppy_request":
                 make_a_call_of_s3(case.body)
             case "delete_account":
-                # Only an identity provider's users have no password to give.
+                # Only users of an identity provider have no password.
                 case.body.setdefault("password", "not the password")
     return case
 
 
 @functools.cache
 def uppy() -> str:
-    """A token for the path of Uppy's calls, of a user of its own."""
+    """Returns a token for the path of Uppy's calls, of a separate user."""
     url = os.environ["VALET_URL"]
     credentials = {"email": f"uppy-{uuid.uuid4().hex}@example.com", "password": f"four random words {uuid.uuid4().hex}"}
     session = requests.post(f"{url}/api/auth/signup", json=credentials, timeout=30).json()
@@ -67,7 +67,7 @@ def uppy() -> str:
 
 
 def announce(upload: dict) -> None:
-    """A picture that nobody has: what comes after an image's end is welcome."""
+    """Returns a unique picture: bytes after an image's end are legal."""
     content = PICTURE + uuid.uuid4().bytes
     digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
     ANNOUNCED[digest] = content
@@ -96,6 +96,6 @@ def after_call(context, case, response):
 
 @schemathesis.check
 def an_item_is_refused(ctx, response, case):
-    """In a batch each item has its own status: where an item is not acceptable, 200 is the answer, and not each item's."""
+    """In a batch each item has its own status: the answer is 200 even if an item is not acceptable."""
     if operation_id(case) == "create_uploads" and not is_meant_to_be_valid(case) and response.status_code == 200:
         assert any(result["status"] >= 400 for result in response.json()["results"]), "every item was accepted"

@@ -1,5 +1,5 @@
-"""The doctor's questions, asked by another client: one function for each name of docs/check.md, which returns whether the rule
-holds, and None where it cannot be asked."""
+"""Checks the rules of `valet check` with another client: one function for each name of docs/check.md, which returns whether the rule
+holds, and None if it cannot be checked."""
 
 import datetime
 import email.utils
@@ -19,7 +19,7 @@ import deviations
 from bucket import BODY, OTHER, TYPE, Bucket, Response, send, sha256, status_of, upload_headers
 
 SKEW = 30
-# Two PUTs at once with one URL; the doctor's "no" may need more tries than its own to be seen again.
+# Attempts with two concurrent PUTs; a "no" of `valet check` may need more attempts to be reproduced than it took.
 ROUNDS, MOST_ROUNDS = 5, 60
 # The headers that a sealed PUT names without a value (docs/s3-compatibility.md).
 SEALS = [
@@ -49,23 +49,23 @@ LIVE_DAYS = 2
 
 
 class Unasked(Exception):
-    """The store does not have what the question is about."""
+    """The store does not support the call of a rule."""
 
 
 class Answers:
-    """What holds of a bucket and a database, found out without a line of the server's."""
+    """The rules that a bucket and a database satisfy, checked without any code of the server."""
 
     def __init__(self, bucket: Bucket, database: str, name: str, origin: str, max_bytes: int):
         self.bucket, self.s3, self.origin, self.max_bytes = bucket, bucket.s3, origin, max_bytes
         self.mongo = pymongo.MongoClient(database, serverSelectionTimeoutMS=10000)
         self.database = self.mongo[name]
         self.outcome = deviations.Outcome(set(), {}, False)
-        # Of the multipart upload that other questions rest on.
+        # The multipart upload that other rules depend on.
         self.has_multipart = False
 
-    def all(self, names: list[str], said: dict[str, str]) -> dict[str, bool | None]:
-        """The answer of each name. `said` are the doctor's verdicts: a race that it saw may need more tries."""
-        self.said = said
+    def all(self, names: list[str], reported: dict[str, str]) -> dict[str, bool | None]:
+        """Returns the answer of each name. `reported` are the verdicts of `valet check`: a race that it found may need more attempts."""
+        self.reported = reported
         if self.pair() is False:
             return {name: name == "settings" or (False if name == "deployment_pair" else None) for name in names}
         self.is_retained = self.bucket_default_retention() is False
@@ -91,7 +91,7 @@ class Answers:
         return getattr(self.s3, operation)(Bucket=self.bucket.name, **members)
 
     def setting(self, operation: str) -> dict | None:
-        """A setting of the bucket's; None where it is not set."""
+        """Returns a setting of the bucket; None if it is not set."""
         try:
             return self.call(operation)
         except ClientError as error:
@@ -181,7 +181,7 @@ class Answers:
         return f"{self.bucket.prefix}{name}-{uuid.uuid4().hex[:8]}"
 
     def stored(self) -> str:
-        """The key of a new object with BODY."""
+        """Returns the key of a new object with BODY."""
         key = self.key("stored")
         self.bucket.put(key)
         return key
@@ -201,7 +201,7 @@ class Answers:
         return all(self.sealed(name, source) for name in ("nothing", "copy source", "ACL", "grant"))
 
     def sealed(self, name: str, source: str) -> bool:
-        """Whether a sealed PUT is taken as it is and refused with the deviation."""
+        """Returns whether a sealed PUT is accepted unchanged and refused with the deviation."""
         key, headers = self.key("sealed"), upload_headers(BODY)
         url = self.bucket.seal("PUT", key, headers | {"content-length": str(len(BODY))}, SEALS)
         response = send("PUT", url, headers | deviations.added_headers(name, f"{self.bucket.name}/{source}"), BODY)
@@ -217,7 +217,7 @@ class Answers:
         return self.bucket.put(key).ok and self.bucket.put(key).refused
 
     def upload_overlap(self):
-        least = ROUNDS if self.said["upload_overlap"] == "ok" else MOST_ROUNDS
+        least = ROUNDS if self.reported["upload_overlap"] == "ok" else MOST_ROUNDS
         with ThreadPoolExecutor(ROUNDS) as pool:
             for _ in range(least // ROUNDS):
                 if any(pool.map(lambda _: self.two_winners(), range(ROUNDS))):
@@ -225,7 +225,7 @@ class Answers:
         return True
 
     def two_winners(self) -> bool:
-        """Sends two PUTs with one URL, the ends of both after the beginnings of both. Whether both won."""
+        """Sends two overlapping PUTs with one URL. Returns whether both succeeded."""
         body = os.urandom(256 * 1024)
         headers = upload_headers(body)
         key = self.key("overlap")
@@ -261,7 +261,7 @@ class Answers:
         return self.refusal("head_object", Key=self.key("none")) == 404
 
     def refusal(self, operation: str, **members) -> int | None:
-        """The status with which a call is refused; None where it is not."""
+        """Returns the status with which a call is refused; None if it succeeds."""
         try:
             self.call(operation, **members)
         except ClientError as error:
@@ -304,7 +304,7 @@ class Answers:
             if status_of(error) in (405, 501):
                 raise Unasked from error
             raise
-        # A store that does not know the call lists objects.
+        # A store without the call lists objects.
         if self.is_plain_listing(key):
             raise Unasked
         return listed.get("Versions", [])
@@ -418,7 +418,7 @@ class Answers:
         return [rule for rule in self.rules() if "AbortIncompleteMultipartUpload" in rule]
 
     def bucket_abandoned_multiparts(self):
-        # Clients open uploads under both; `in/` has those of Uppy's own client.
+        # Clients open uploads under both prefixes; `in/` has those of Uppy's own client.
         plain = [prefix(rule) for rule in self.aborting() if is_plain(rule)]
         return all(any(ours.startswith(of) for of in plain) for ours in ("u/", "in/"))
 
@@ -428,7 +428,7 @@ class Answers:
         return not any({"u/", "in/"} & set(rule["Ours"]) for rule in early)
 
     def touching(self, is_meant) -> list[dict]:
-        """The rules that touch the server's keys, whose objects have no tags."""
+        """Returns the rules that apply to the server's keys, whose objects have no tags."""
         meets = lambda rule: [ours for ours in OURS if ours.startswith(prefix(rule)) or prefix(rule).startswith(ours)]
         return [rule | {"Ours": meets(rule)} for rule in self.rules() if is_meant(rule) and meets(rule) and not has_tags(rule)]
 
@@ -479,12 +479,12 @@ def has_tags(rule: dict) -> bool:
 
 
 def is_plain(rule: dict) -> bool:
-    """Whether the rule is for objects of all tags and sizes."""
+    """Returns whether the rule is for objects of all tags and sizes."""
     return not has_tags(rule) and not {"ObjectSizeGreaterThan", "ObjectSizeLessThan"} & scope(rule).keys()
 
 
 def final_status(connection: socket.socket) -> int:
-    """The status of the answer, past `100 Continue`."""
+    """Returns the status of the answer after `100 Continue`."""
     with connection, connection.makefile("rb") as lines:
         while True:
             status = int(lines.readline().split()[1])

@@ -1,4 +1,4 @@
-"""A bucket as another client sees it: boto3 for calls, botocore's signatures and http.client for presigned requests."""
+"""Access to a bucket with another client: boto3 for calls, botocore's signatures and http.client for presigned requests."""
 
 import base64
 import dataclasses
@@ -15,13 +15,13 @@ from botocore.credentials import Credentials
 from botocore.exceptions import ClientError
 
 TYPE = "image/png"
-# Of one length: a body of the one length and the other bytes is refused for its checksum alone.
+# Of equal length, so that the other body is refused only for its checksum.
 BODY = b"the bytes that were declared to the server......"
-OTHER = b"other bytes, which are those of somebody else..."
+OTHER = b"other bytes, which belong to another user..."
 
 
 def sha256(data: bytes) -> str:
-    """Returns the digest as `x-amz-checksum-sha256` has it."""
+    """Returns the digest in the form of `x-amz-checksum-sha256`."""
     return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
@@ -45,7 +45,7 @@ class Response:
 
 
 def send(method: str, url: str, headers: dict[str, str] | None = None, body: bytes = b"") -> Response:
-    """Sends the request as it is given; a body's length is added, also of an empty one where the method has one."""
+    """Sends the request unchanged; adds the length of a body, also of an empty one if the method has a body."""
     parts = urllib.parse.urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.netloc, timeout=60)
@@ -67,7 +67,7 @@ def send(method: str, url: str, headers: dict[str, str] | None = None, body: byt
 
 
 class Sealing(S3SigV4QueryAuth):
-    """Names headers without a value among those that are signed, and signs no line of theirs."""
+    """Adds headers without a value to the signed headers, without a line for them."""
 
     def canonical_headers(self, headers_to_sign):
         lines = super().canonical_headers(headers_to_sign).split("\n")
@@ -75,7 +75,7 @@ class Sealing(S3SigV4QueryAuth):
 
 
 class Bucket:
-    """One bucket. What is written lies under a prefix of its own."""
+    """One bucket; everything is written under a separate prefix."""
 
     def __init__(self, endpoint: str, access: str, secret: str, region: str, name: str):
         self.endpoint, self.region, self.name = endpoint.rstrip("/"), region, name
@@ -108,19 +108,19 @@ class Bucket:
         return request.url
 
     def seal(self, method: str, key: str, headers: dict[str, str], forbidden: list[str]) -> str:
-        """Presigns a request that must have these headers and names others, which it must not have, as if it had none of them."""
+        """Presigns a request that must have these headers and must not have the sealed ones."""
         request = AWSRequest(method=method, url=self.url(key), headers=headers | dict.fromkeys(forbidden, ""))
         Sealing(self.credentials, "s3", self.region, expires=300).add_auth(request)
         return request.url
 
     def put(self, key: str, body: bytes = BODY) -> Response:
-        """Uploads by a URL that signs what those of the server sign."""
+        """Uploads with a URL that signs the same headers as the server's."""
         headers = upload_headers(BODY)
         url = self.sign("PUT", key, headers | {"content-length": str(len(body))})
         return send("PUT", url, headers, body)
 
     def read(self, key: str) -> dict | None:
-        """What the key holds: GetObject's members and `Bytes`. None where nothing can be read."""
+        """Returns the object at the key: GetObject's members and `Bytes`. None if it cannot be read."""
         try:
             found = self.s3.get_object(Bucket=self.name, Key=key)
             return found | {"Bytes": found["Body"].read()}
@@ -137,7 +137,7 @@ class Bucket:
         return self.s3.list_parts(Bucket=self.name, Key=key, UploadId=upload).get("Parts", [])
 
     def complete(self, key: str, upload: str, **members) -> None:
-        """Makes the listed parts the object, if there are any."""
+        """Completes the upload with the listed parts, if there are any."""
         names = ("PartNumber", "ETag", "ChecksumSHA256")
         parts = [{name: part[name] for name in names if part.get(name)} for part in self.parts(key, upload)]
         if parts:
@@ -178,5 +178,5 @@ class Bucket:
 
 
 def upload_headers(body: bytes) -> dict[str, str]:
-    """The headers of an upload of these bytes, besides the length."""
+    """Returns the headers of an upload of these bytes, besides the length."""
     return {"content-type": TYPE, "if-none-match": "*", "x-amz-checksum-sha256": sha256(body)}

@@ -1,4 +1,4 @@
-"""Each kind of signed request with each deviation from what was signed (docs/s3-compatibility.md), and what came of it."""
+"""Sends each kind of signed request with each deviation from its signature (docs/s3-compatibility.md), and reports the results."""
 
 import dataclasses
 import re
@@ -12,7 +12,7 @@ from bucket import BODY, OTHER, TYPE, Bucket, Response, send, status_of, upload_
 
 ALL = ("PUT", "preview PUT", "part", "part of any length", "create", "complete", "form", "GET")
 NOTHING = "nothing"
-# The doctor's words for a deviation, the rule that it belongs to, and the kinds of request for which it can mean something.
+# Name of a deviation in `valet check`, its rule, and the kinds of request that it applies to.
 TABLE = {
     NOTHING: ("", ALL),
     "signature": ("upload_signature", ALL),
@@ -30,29 +30,29 @@ TABLE = {
     "storage class": ("upload_unsigned_headers", ("PUT", "create", "form")),
 }
 RULES = sorted({rule for rule, _ in TABLE.values() if rule})
-# A part is copied with a range or without one: stores differ in what they take.
+# A part is copied with and without a range: stores differ in what they accept.
 RANGE = {"x-amz-copy-source-range": f"bytes=0-{len(OTHER) - 1}"}
-# What a form's field is called where it is not the header's name.
+# Names of form fields that differ from the header's name.
 FIELDS = {"x-amz-acl": "acl", "x-amz-tagging": "tagging"}
 TAGS = "<Tagging><TagSet><Tag><Key>outside</Key><Value>yes</Value></Tag></TagSet></Tagging>"
 
 
 class Lacking(Exception):
-    """The store refuses this kind of request as it was signed."""
+    """The store refuses this kind of request without any deviation."""
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What a store does about requests that are not as they were signed."""
+    """The reactions of a store to requests that deviate from their signature."""
 
-    # (kind, deviation) of the requests that it obeyed.
+    # (kind, deviation) of the accepted requests.
     obeyed: set[tuple[str, str]]
     lacking: dict[str, str]
-    # Anyone may read every object: whether one was published cannot be seen.
+    # Every object is public, so that a published one cannot be recognised.
     is_open: bool
 
     def holds(self, rule: str) -> bool | None:
-        """Whether the rule holds; None where it cannot be asked."""
+        """Returns whether the rule holds; None if it cannot be checked."""
         asked = {(kind, name) for name, (of, kinds) in TABLE.items() if of == rule for kind in kinds}
         if asked & self.obeyed:
             return False
@@ -64,14 +64,14 @@ class Outcome:
 
 
 def named(seen: str) -> set[tuple[str, str]]:
-    """The pairs of kind and deviation in what the doctor says it has seen."""
+    """Returns the pairs of kind and deviation in the report of `valet check`."""
     kinds = "|".join(sorted(map(re.escape, ALL), key=len, reverse=True))
     names = "|".join(map(re.escape, TABLE))
     return set(re.findall(f"(?:^|; )({kinds}), ({names}): ", seen))
 
 
 def ask_all(bucket: Bucket) -> Outcome:
-    """Asks every question of the table, each with an object of its own."""
+    """Sends every request of the table, each for a separate object."""
     source = bucket.prefix + "source"
     bucket.s3.put_object(Bucket=bucket.name, Key=source, Body=OTHER, ContentType=TYPE)
     questions = [(kind, name) for name, (_, kinds) in TABLE.items() for kind in kinds]
@@ -88,7 +88,7 @@ def ask_all(bucket: Bucket) -> Outcome:
 
 
 def added_headers(name: str, source: str) -> dict[str, str]:
-    """The headers by which a request deviates."""
+    """Returns the headers of a deviation."""
     everyone = 'uri="http://acs.amazonaws.com/groups/global/AllUsers"'
     sse = "x-amz-server-side-encryption-customer-"
     return {
@@ -124,7 +124,7 @@ class Trial:
         return f"{self.bucket.prefix}{self.kind}-{self.name}-{uuid.uuid4().hex[:8]}{end}".replace(" ", "-")
 
     def run(self) -> bool:
-        """Whether the store obeyed; of no deviation, whether it took the request."""
+        """Returns whether the store obeyed the deviation; without one, whether it accepted the request."""
         asks = {
             "PUT": self.ask_put,
             "preview PUT": self.ask_put,
@@ -140,7 +140,7 @@ class Trial:
         except Lacking:
             return False
         except ClientError as error:
-            # The calls around the question: 4xx and 501 say that the store has no such requests.
+            # Preparing calls: 4xx and 501 mean that the store does not support such requests.
             if 400 <= status_of(error) < 500 or status_of(error) == 501:
                 return False
             raise
@@ -182,7 +182,7 @@ class Trial:
             return False
 
     def ask_put(self) -> bool:
-        # A longer body has another checksum: the length alone is tried without one.
+        # A longer body has another checksum, so the length alone is tested without a checksum.
         headers = {} if self.name == "length" else upload_headers(BODY)
         url = self.sign("PUT", headers | {"content-length": str(len(BODY))})
         return self.judge(send("PUT", url, headers | self.added, self.body))
@@ -227,7 +227,7 @@ class Trial:
             self.bucket.abort(self.key, upload)
 
     def ask_form(self) -> bool:
-        """The deviation as a field of the form, then as a header of its request: stores obey the one or the other."""
+        """Sends the deviation as a field of the form, then as a header of its request: stores obey one or the other."""
         as_field = {}
         for name, value in self.added.items():
             as_field["Content-Type" if name == "content-type" else FIELDS.get(name, name)] = (

@@ -1,5 +1,4 @@
-"""What a server on the store hands out, and what a stranger makes of it: the URLs of `valet serve` itself, sent with the headers and
-bodies that they were not signed for."""
+"""Checks the URLs that `valet serve` issues on the store: sends them with headers and bodies that they were not signed for."""
 
 import json
 import os
@@ -21,7 +20,7 @@ REFUSED = "not_supported_by_store"
 
 
 def png() -> bytes:
-    """A small image, other bytes each time."""
+    """Returns a small unique image."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -32,7 +31,7 @@ def png() -> bytes:
 
 
 class Server:
-    """A `valet serve` of its own, for as long as the context lasts."""
+    """Runs a `valet serve` for as long as the context lasts."""
 
     def __init__(self, valet: str, settings: dict[str, str]):
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 (closed when the server has ended)
@@ -48,9 +47,9 @@ class Server:
             if self.process.poll() is not None:
                 break
             time.sleep(0.1)
-        said = Path(self.log.name).read_text()
+        output = Path(self.log.name).read_text()
         self.__exit__()
-        raise SystemExit(f"valet serve does not start: {said[-2000:]}")
+        raise SystemExit(f"valet serve does not start: {output[-2000:]}")
 
     def __exit__(self, *_) -> None:
         self.process.terminate()
@@ -69,7 +68,7 @@ class Server:
 
 
 class User:
-    """An account and its access token."""
+    """Signs up an account and returns its access token."""
 
     def __init__(self, server: Server, token: str):
         self.server, self.token = server, token
@@ -82,7 +81,7 @@ class User:
         return self.call("POST", "/api/images/upload", declared)
 
     def upload(self, data: bytes) -> dict:
-        """A ready image of these bytes."""
+        """Uploads and confirms an image of these bytes."""
         ticket = self.declare(data)[1]
         put(ticket, data)
         status, image = self.confirm(ticket)
@@ -94,23 +93,23 @@ class User:
         return self.call("POST", f"/api/images/{ticket['id']}/confirm")
 
     def bytes_of(self, ticket: dict) -> bytes | None:
-        """What the image's URL gives; None while it is not ready."""
+        """Returns the bytes at the image's URL; None while it is not ready."""
         status, image = self.call("GET", f"/api/images/{ticket['id']}")
         return send("GET", image["url"]).body if status == 200 and "url" in image else None
 
 
 def put(ticket: dict, data: bytes, **changed: str) -> Response:
-    """Sends the ticket's PUT, with these headers besides or instead."""
+    """Sends the ticket's PUT with these headers added or replaced."""
     return send("PUT", ticket["upload"]["url"], ticket["upload"]["headers"] | changed, data)
 
 
 def broken_promises(server: Server, obeyed: set[tuple[str, str]], is_open: bool) -> list[str]:
-    """What a server on this store lets happen, and must not. `obeyed` are the deviations that the store obeys."""
+    """Returns the violations of a server on this store. `obeyed` are the deviations that the store obeys."""
     victim, attacker = server.user(), server.user()
     secret = png()
     status, answer = attacker.declare(png())
     if status != 201:
-        # No PUT can be had that stands: the server must say so, and only where an unsigned header is obeyed.
+        # No PUT is safe: the server must refuse to issue one, and only if an unsigned header is obeyed.
         has_cause = any(kind in ("PUT", "preview PUT") and name in ("copy source", "ACL", "grant") for kind, name in obeyed)
         return [] if answer.get("code") == REFUSED and has_cause else [f"an upload is answered {status} {answer.get('code')}"]
     found = undeclared(attacker, any(name in ("copy source", "ACL", "grant") for _, name in obeyed))
@@ -121,7 +120,7 @@ def broken_promises(server: Server, obeyed: set[tuple[str, str]], is_open: bool)
 
 
 def undeclared(user: User, is_refused: bool) -> list[str]:
-    """Uploads without a digest are refused exactly where the store obeys what would make them copies or public."""
+    """Uploads without a digest are refused exactly if the store obeys headers that make them copies or public."""
     status, answer = user.call("POST", "/api/images/multipart", {"fileName": "a.png", "contentType": "image/png", "size": 6 << 20})
     if (status == 409 and answer.get("code") == REFUSED) == is_refused and status in (201, 409):
         return []
@@ -129,7 +128,7 @@ def undeclared(user: User, is_refused: bool) -> list[str]:
 
 
 def deviated(user: User, name: str, path: str, secret: bytes, is_open: bool) -> list[str]:
-    """`path` is what an expired URL shows of the victim's image."""
+    """`path` is the path of an expired URL of the victim's image."""
     data = png()
     ticket = user.declare(data)[1]
     answers = [put(ticket, body, **added_headers(name, path)).status for body in (data, b"")]
@@ -143,7 +142,7 @@ def deviated(user: User, name: str, path: str, secret: bytes, is_open: bool) -> 
 
 
 def other_bytes(user: User) -> list[str]:
-    """Neither other bytes, nor more, nor another type."""
+    """The URL accepts neither other bytes, nor more bytes, nor another type."""
     found = []
     for what, change, headers in (
         ("other bytes", lambda data: data[:-1] + b"\0", {}),
@@ -159,7 +158,7 @@ def other_bytes(user: User) -> list[str]:
 
 
 def replaced(user: User) -> list[str]:
-    """The URL of an upload changes nothing of a confirmed image."""
+    """The URL of an upload cannot change a confirmed image."""
     data = png()
     ticket = user.declare(data)[1]
     put(ticket, data)

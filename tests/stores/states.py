@@ -1,5 +1,5 @@
-"""The states of a bucket and its database in which verdicts are compared. Each function makes one, and returns whether the store can
-have it."""
+"""States of a bucket and its database in which verdicts are compared. Each function creates one, and returns whether the store
+supports it."""
 
 import json
 import uuid
@@ -10,7 +10,7 @@ from bucket import Bucket
 
 
 def attempt(bucket: Bucket, operation: str, **members) -> bool:
-    """Makes a call that not every store knows."""
+    """Makes a call that not every store supports."""
     try:
         getattr(bucket.s3, operation)(Bucket=bucket.name, **members)
         return True
@@ -19,7 +19,7 @@ def attempt(bucket: Bucket, operation: str, **members) -> bool:
 
 
 def pair(bucket: Bucket, database, same: bool) -> None:
-    """Ties bucket and database as the server does."""
+    """Pairs bucket and database as the server does."""
     one, other = str(uuid.uuid4()), str(uuid.uuid4())
     bucket.s3.put_object(Bucket=bucket.name, Key="valet/deployment", Body=f"{one}\n".encode())
     database.meta.insert_one({"_id": "deployment", "id": one if same else other})
@@ -31,7 +31,7 @@ def as_it_was_made(bucket: Bucket, database) -> bool:
 
 
 def set_up_with_rules_of_others(bucket: Bucket, database) -> bool:
-    """Versions, lifecycle rules that delete and archive images, and a pair."""
+    """Versions, lifecycle rules that delete and archive images, and a paired database."""
     bucket.s3.create_bucket(Bucket=bucket.name)
     scope = lambda name, **members: {"ID": name, "Status": "Enabled", **members}
     rules = [
@@ -74,7 +74,7 @@ ALL = {
     state.__name__: state
     for state in (as_it_was_made, set_up_with_rules_of_others, public_by_a_policy, with_a_default_retention, of_another_deployment)
 }
-# `valet check --fix` comes first.
+# States in which `valet check --fix` runs first.
 FIXED = (set_up_with_rules_of_others,)
-# A server is started on it afterwards.
+# States in which a server is started afterwards.
 SERVED = (as_it_was_made,)

@@ -1,4 +1,4 @@
-"""Compares the verdicts of `valet check --json` with what another client sees of the same store: every name of docs/check.md, in
+"""Compares the verdicts of `valet check --json` with the results of another client on the same store: every name of docs/check.md, in
 buckets that are made for it, in several states; and whether a server keeps its promises there.
 
     S3_ENDPOINT=… AWS_ACCESS_KEY_ID=… AWS_SECRET_ACCESS_KEY=… AWS_REGION=… MONGODB_URI=… python verdicts.py VALET
@@ -54,7 +54,7 @@ class Store:
         }
 
     def check(self, bucket: Bucket, database: str, *more: str) -> dict:
-        """What `valet check --json` says."""
+        """Returns the report of `valet check --json`."""
         command, settings = [self.valet, "check", "--json", *more], os.environ | self.settings(bucket, database)
         done = subprocess.run(command, check=False, env=settings, capture_output=True, text=True, timeout=300)
         report = json.loads(done.stdout)
@@ -102,7 +102,7 @@ def compared(report: dict, answers: Answers) -> list[str]:
         if WORDS[verdict] is not seen[name]:
             differences.append(f"{name}: {verdict}, but outside {seen[name]}: {finding['sentence']}")
         elif name in deviations.RULES and seen[name] is False:
-            # Also by which requests: a fault that is seen in one kind must not hide another's.
+            # Also compare the requests: a fault of one kind must not hide that of another.
             odd = deviations.named(details["seen"]) ^ answers.outcome.of(name)
             differences += [f"{name}: {kind}, {deviation}: seen by one side only" for kind, deviation in sorted(odd)]
     return differences
@@ -117,7 +117,7 @@ def remove(bucket: Bucket) -> None:
 
 
 def documented(path: str) -> list[str]:
-    """The names of the table in docs/check.md."""
+    """Returns the names of the table in docs/check.md."""
     with open(path) as text:
         lines = text.read().split("| name | question |")[1].splitlines()[2:]
     return [line.split("`")[1] for line in lines if line.startswith("| `")]

@@ -1,25 +1,25 @@
-//! What a user's record must say, counted anew from the images. Shared by the test binaries.
+//! Recomputes the counters of a user's record from the images. Shared by the test binaries.
 
 use mongodb::bson::Document;
 
-/// Of one user.
+/// Counters of one user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// What counts against the quota: ready images with their previews, what open uploads have reserved, and what deleted and
-    /// failed ones keep until their URLs are dead.
+    /// Bytes that count against the quota: ready images with their previews, reservations of open uploads, and bytes that deleted
+    /// and failed images keep until their URLs expire.
     pub bytes: i64,
-    /// Ready ones.
+    /// Number of ready images.
     pub images: i64,
-    /// Open uploads.
+    /// Number of open uploads.
     pub pending: i64,
 }
 
 impl Counts {
-    /// As the images have it when nothing is under way.
+    /// Computes the counters from a user's images; valid when no work is in progress.
     pub fn of_images<'a>(images: impl Iterator<Item = &'a Document>) -> Self {
         let mut counts = Self::default();
         for image in images {
-            // With one that has no size, no record is right.
+            // An image without a size matches no record.
             let size = image.get_i64("size").unwrap_or(i64::from(i32::MIN));
             let preview = image.get_document("preview").and_then(|preview| preview.get_i64("size")).unwrap_or_default();
             let reserved = image.get_document("reservation").and_then(|reservation| reservation.get_i64("bytes"));
@@ -29,7 +29,7 @@ impl Counts {
                     counts.images += 1;
                 }
                 Ok("pending") => {
-                    // One that the version before reservations opened has none.
+                    // An image that the version before reservations opened has no reservation.
                     counts.bytes += reserved.or_else(|_| image.get_i64("reserved")).unwrap_or(size);
                     counts.pending += 1;
                 }
@@ -39,7 +39,7 @@ impl Counts {
         counts
     }
 
-    /// As the user's record has it; `None` when it cannot be read.
+    /// Reads the counters in the user's record; `None` if they are unreadable.
     pub fn of_user(user: &Document) -> Option<Self> {
         let number = |field| user.get_i64(field).ok();
         let held = i64::try_from(user.get_array("holds").ok()?.len()).ok()?;
@@ -48,14 +48,14 @@ impl Counts {
     }
 }
 
-/// What does not fit together in the image's reservation and its state, when nothing is under way.
+/// Returns how the image's reservation and state contradict each other; valid when no work is in progress.
 pub fn inconsistency(image: &Document) -> Option<String> {
     let reservation = image.get_document("reservation").ok();
     let place = reservation.map(|reservation| reservation.get_str("place").unwrap_or("?"));
     let fits = match image.get_str("state") {
-        // None: the version before reservations opened it.
+        // Without a place: opened by the version before reservations.
         Ok("pending") => matches!(place, None | Some("pending")),
-        // Only while something can be written beside it.
+        // Only while another object may still be written.
         Ok("ready") => place.is_none() || (place == Some("image") && image.contains_key("due")),
         Ok("deleting" | "rejected" | "expired") => matches!(place, None | Some("none")),
         _ => place.is_none(),

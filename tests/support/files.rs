@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// The body that declares these bytes.
+/// Returns the body that declares these bytes.
 pub fn declared(file_name: &str, content_type: &str, bytes: &[u8]) -> Value {
     json!({ "fileName": file_name, "contentType": content_type, "size": bytes.len(), "sha256": sha256(bytes) })
 }
@@ -14,7 +14,7 @@ pub fn sha256(bytes: &[u8]) -> String {
     STANDARD.encode(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes))
 }
 
-/// A file of tests/fixtures.
+/// Reads a file of tests/fixtures.
 pub fn fixture(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
 }

@@ -1,4 +1,4 @@
-//! The real program as a process, and the settings it is started with. Shared by the test binaries.
+//! Runs the program as a process, with its settings. Shared by the test binaries.
 
 use std::{
     io::{BufRead, BufReader, Read},
@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What the program needs of this environment to find its tools; nothing in it is a setting.
+/// Variables that the program needs to find its tools; none of them is a setting.
 const INHERITED: [&str; 6] = ["PATH", "HOME", "TMPDIR", "XDG_CACHE_HOME", "VALET_MONGOD", "LD_LIBRARY_PATH"];
 
-/// Which build is tested, where it is not this one.
+/// Variable that names another build to test.
 pub const PROGRAM: &str = "VALET_TEST_PROGRAM";
 
 /// A running `valet`; killed when dropped.
@@ -23,10 +23,10 @@ pub struct Process {
 type Output = Arc<Mutex<String>>;
 
 impl Process {
-    /// Starts it with these settings and no other.
+    /// Starts the program with exactly these settings.
     pub fn start(arguments: &[&str], env: &[(&str, &str)]) -> Self {
         let inherited = INHERITED.iter().filter_map(|name| Some((*name, std::env::var(name).ok()?)));
-        // Another build, such as the optimised one, for all or for this one.
+        // Another build, such as a release build, for all processes or for this one.
         let named = env.iter().find(|(name, _)| *name == PROGRAM).map(|(_, program)| (*program).to_owned());
         let named = named.or_else(|| std::env::var(PROGRAM).ok());
         let program = named.unwrap_or_else(|| env!("CARGO_BIN_EXE_valet").to_owned());
@@ -60,7 +60,7 @@ impl Process {
         self.err.lock().unwrap().clone()
     }
 
-    /// Looks into its output until there is what is sought.
+    /// Polls the process until `seek` returns a value.
     pub async fn find<T>(&self, seek: impl Fn(&Self) -> Option<T>) -> T {
         let began = Instant::now();
         loop {
@@ -79,7 +79,7 @@ impl Process {
         assert!(kill.success());
     }
 
-    /// Its end, which comes within `limit`, and all that it said.
+    /// Waits for the process to end within `limit`; returns its status and output.
     pub async fn end(self, limit: Duration) -> (ExitStatus, String, String) {
         let began = Instant::now();
         let status = loop {
@@ -89,7 +89,7 @@ impl Process {
             assert!(began.elapsed() < limit, "it still runs after {limit:?}: {}", self.err());
             tokio::time::sleep(Duration::from_millis(20)).await;
         };
-        // The pipes' readers hold the other references until the last byte is here.
+        // The readers of the pipes hold the other references until the last byte was read.
         while Arc::strong_count(&self.out) + Arc::strong_count(&self.err) > 2 {
             assert!(began.elapsed() < limit + Duration::from_secs(5), "something else holds its output open");
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -124,7 +124,7 @@ fn collect_output(from: impl Read + Send + 'static) -> Output {
 pub struct Settings(pub Vec<(&'static str, String)>);
 
 impl Settings {
-    /// With another value; the empty one counts as none.
+    /// Returns the settings with another value; an empty value counts as unset.
     pub fn with(&self, name: &'static str, value: &str) -> Self {
         let mut changed = self.clone();
         changed.0.retain(|(known, _)| *known != name);
@@ -132,7 +132,7 @@ impl Settings {
         changed
     }
 
-    /// With none.
+    /// Returns the settings without this one.
     pub fn without(&self, name: &str) -> Self {
         Self(self.0.iter().filter(|(known, _)| *known != name).cloned().collect())
     }
@@ -144,7 +144,7 @@ impl Settings {
     }
 }
 
-/// The address in the log line that says so.
+/// Returns the address in the log line of a listening server.
 pub fn listening_at(log: &str) -> Option<String> {
     log.lines().find_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;

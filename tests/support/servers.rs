@@ -1,7 +1,7 @@
-//! What a run of a test binary shares: one mongod and one local S3 for all its tests. Shared by the test binaries.
+//! Servers that a run of a test binary shares: one mongod and one local S3 for all its tests. Shared by the test binaries.
 //!
 //! `VALET_TEST_S3_ENDPOINT` (with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`) names another S3 server,
-//! `VALET_TEST_MONGODB_URI` another MongoDB, `VALET_TEST_S3_FINALIZE=copy` has uploads copied at confirm.
+//! `VALET_TEST_MONGODB_URI` another MongoDB; with `VALET_TEST_S3_FINALIZE=copy` uploads are copied at confirm.
 
 use std::{
     path::{Path, PathBuf},
@@ -28,20 +28,20 @@ pub struct Servers {
     pub keys: Credentials,
 }
 
-/// A bucket's keys in the local S3.
+/// Key id and secret of the local S3.
 const LOCAL_KEYS: (&str, &str) = ("test-key", "test-secret");
 
-/// A setting of the run.
+/// Reads a setting of the run.
 pub fn set(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Started by whoever asks first.
+/// Returns the shared servers, which the first call starts.
 pub fn servers() -> &'static Servers {
     static SERVERS: OnceLock<Servers> = OnceLock::new();
     SERVERS.get_or_init(|| {
         let (sender, receiver) = std::sync::mpsc::channel();
-        // Each test has a runtime of its own, which ends with it; the servers live on a thread that stays.
+        // Each test's runtime ends with the test; the servers run on a separate thread.
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
             runtime.block_on(async move {
@@ -68,7 +68,7 @@ pub fn servers() -> &'static Servers {
                     expires_at: None,
                 };
                 sender.send(Servers { mongodb, s3_endpoint, keys }).unwrap();
-                // Until the process ends; mongod's watchdog sees that.
+                // Until the process ends, which mongod's watchdog notices.
                 std::future::pending::<()>().await;
                 drop(mongod);
             });
@@ -77,17 +77,17 @@ pub fn servers() -> &'static Servers {
     })
 }
 
-/// The run's `S3_FINALIZE`.
+/// Returns the run's `S3_FINALIZE`.
 pub fn finalize() -> String {
     set("VALET_TEST_S3_FINALIZE").unwrap_or_else(|| "in-place".to_owned())
 }
 
-/// Whether the tests run against the in-process S3, some of whose behaviour other servers lack.
+/// Returns whether the tests run against the in-process S3, which behaves like AWS where other servers do not.
 pub fn s3_is_local() -> bool {
     set("VALET_TEST_S3_ENDPOINT").is_none()
 }
 
-/// A folder for this run; what earlier runs left is removed, since nothing can remove it when a process ends.
+/// Returns a folder for this run. Removes the folders of earlier runs, because a process cannot remove its folder when it ends.
 pub fn scratch_dir() -> PathBuf {
     let base = Path::new(env!("CARGO_TARGET_TMPDIR"));
     for entry in std::fs::read_dir(base).into_iter().flatten().flatten() {
@@ -117,7 +117,7 @@ async fn local_s3(root: PathBuf) -> String {
     endpoint
 }
 
-/// A client with the bucket's own keys.
+/// Returns a client with the bucket's own keys.
 pub fn s3_client(endpoint: &str, keys: &Credentials) -> aws_sdk_s3::Client {
     use aws_sdk_s3::config::{BehaviorVersion, Region};
     let keys =

@@ -1,5 +1,5 @@
-//! Where the mongod binary comes from: `localstack/mongod` decides, and is carried along, so that the finished
-//! program works outside of its repository.
+//! Finds the mongod binary with the script `localstack/mongod`, which is embedded so that the program works outside of its
+//! repository.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use super::MongodError;
 
 const SCRIPT: &str = include_str!("../../../localstack/mongod");
 
-/// The path of a mongod that runs, fetched first if need be; the fetch shows its progress on our stderr.
+/// Returns the path of a mongod that runs, downloaded if necessary; the download's progress is shown on stderr.
 pub(super) async fn find() -> Result<PathBuf, MongodError> {
     let failed = |source| MongodError::Spawn { program: Path::new("sh").to_owned(), source };
     let mut shell = Command::new("sh")

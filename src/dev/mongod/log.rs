@@ -1,4 +1,4 @@
-//! mongod's log: one file that stays small, and the line in it that says what went wrong.
+//! mongod's log: one file of limited size, and the search for the line that explains a failure.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom};
@@ -7,25 +7,25 @@ use std::process::Stdio;
 
 use serde_json::Value;
 
-/// Above this the file starts over at the next start: a few runs stay readable, and it cannot fill the disk.
+/// Size above which the next start truncates the file: a few runs stay readable, and the disk does not fill up.
 const LIMIT: u64 = 8 << 20;
-/// How much of the end is searched for an error.
+/// Bytes at the end that are searched for an error.
 const TAIL: u64 = 64 << 10;
-/// Longer messages (driver and storage errors nest) are cut here, in characters.
+/// Maximum length of a message in characters; driver and storage errors are nested.
 const MESSAGE: usize = 300;
 
-/// The log of one run. mongod writes it as its stdout and stderr instead of by `--logpath`, so that what it says
-/// before it opens its log is there too.
+/// The log of one run. It receives mongod's stdout and stderr instead of `--logpath`, so that it contains the output from before
+/// mongod opens its log.
 #[derive(Debug)]
 pub(super) struct Log {
     path: PathBuf,
     file: File,
-    /// Where this run begins.
+    /// Offset at which this run begins.
     start: u64,
 }
 
 impl Log {
-    /// Opens the file for appending: an earlier mongod that is just ending may still be writing to it.
+    /// Opens the file for appending: an earlier mongod that is just ending may still write to it.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path)?;
         if file.metadata()?.len() > LIMIT {
@@ -43,7 +43,7 @@ impl Log {
         Ok(self.file.try_clone()?.into())
     }
 
-    /// What this run said last about what is wrong.
+    /// Returns this run's last error message.
     pub(super) fn last_error(&self) -> Option<String> {
         let mut file = File::open(&self.path).ok()?;
         let end = file.metadata().ok()?.len();
@@ -54,8 +54,8 @@ impl Log {
     }
 }
 
-/// mongod logs a JSON object a line with severities F, E, W, I and D1 to D5, save for what goes wrong before its
-/// logging works. Best is an error that gives its cause, then any error, then whatever was said last.
+/// Returns the last error: mongod logs a JSON object per line with severities F, E, W, I and D1 to D5, except for failures before
+/// its logging works. Prefers an error with its cause, then any error, then the last line.
 fn last_error(log: &str) -> Option<String> {
     let mut error = None;
     let mut last = None;
@@ -80,7 +80,7 @@ fn last_error(log: &str) -> Option<String> {
     error.or(last).map(|message| one_line(&message))
 }
 
-/// Without line breaks and cut to a readable length.
+/// Returns the message without line breaks and cut to a readable length.
 pub(super) fn one_line(message: &str) -> String {
     let words: Vec<_> = message.split_whitespace().collect();
     words.join(" ").chars().take(MESSAGE).collect()

@@ -1,4 +1,4 @@
-//! What is said to mongod over the wire: make it the only member of its replica set, and shut it down.
+//! Commands to mongod: makes it the only member of its replica set, and shuts it down.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,41 +10,41 @@ use mongodb::{Client, Database};
 
 use super::log::one_line;
 
-/// The set's name. It is in the data: another one there means that the data is not ours.
+/// Name of the replica set. It is stored in the data: another name means that the data is not Valet's.
 pub(super) const NAME: &str = "valet";
 
-/// The driver has no socket timeout of its own.
+/// Timeout of a command; the driver has no socket timeout of its own.
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 /// Server error `NotYetInitialized`.
 const NOT_YET_INITIALIZED: i32 = 94;
 const SILENT: &str = "it does not answer";
 
-/// Where clients connect.
+/// Returns the URI for clients.
 pub(super) fn uri(address: SocketAddr) -> String {
     format!("mongodb://{address}/?directConnection=true")
 }
 
-/// Asks for the end and does not wait for it: the answer is a broken connection.
+/// Sends the shutdown command without waiting for the end: the answer is a broken connection.
 pub(super) async fn shut_down(address: SocketAddr) {
     if let Ok(node) = Node::new(address) {
         let _ = node.run(doc! { "shutdown": 1, "force": true, "timeoutSecs": 0 }).await;
     }
 }
 
-/// The set's one member.
+/// The set's only member.
 pub(super) struct Node {
     admin: Database,
     address: SocketAddr,
 }
 
-/// What became of a command: `Err` says in one line why not, and the next try may succeed.
+/// Result of a command: `Err` is one line with the reason, and a retry may succeed.
 pub(super) type Answer<T> = Result<T, String>;
 
-/// How the settling ended.
+/// Result of [`Node::settle`].
 pub(super) enum Settled {
-    /// With a writable primary.
+    /// mongod is a writable primary.
     Ready,
-    /// Another process listens on the port: it was free only until someone took it.
+    /// Another process listens on the port, which it took before mongod.
     Stranger,
 }
 
@@ -61,8 +61,8 @@ impl Node {
         Ok(Self { admin: client.database("admin"), address })
     }
 
-    /// One step towards a writable primary that knows itself by its address. To be repeated until `Ok`: loading the
-    /// configuration, an election and the commands' effects take their time, and each step starts from what is.
+    /// Takes one step towards a writable primary whose configuration has its current address. To be repeated until `Ok`: loading
+    /// the configuration, an election and the commands' effects take time, and each step continues from the current state.
     pub(super) async fn settle(&self, pid: u32) -> Answer<Settled> {
         let status = self.run(doc! { "serverStatus": 1, "metrics": 0, "repl": 0, "wiredTiger": 0 }).await?;
         if status.get_i64("pid").ok() != Some(i64::from(pid)) {
@@ -84,7 +84,7 @@ impl Node {
                 return Err("it is not the primary yet".to_owned());
             }
             Some(mut config) => {
-                // Its port was another in the run before, and without a primary only force changes a set.
+                // The port was another in the previous run, and without a primary only `force` reconfigures a set.
                 let version = config.get_i32("version").unwrap_or_default();
                 config.insert("version", version.saturating_add(1));
                 config.insert("members", vec![member]);
@@ -94,7 +94,7 @@ impl Node {
         Err("its replica set is being set up".to_owned())
     }
 
-    /// What the data says about the set; `None` in new data.
+    /// Returns the replica set's configuration in the data; `None` in new data.
     async fn config(&self) -> Answer<Option<Document>> {
         let command = self.admin.run_command(doc! { "replSetGetConfig": 1 });
         match tokio::time::timeout(COMMAND_PATIENCE, command).await {

@@ -1,6 +1,6 @@
-//! Who ends mongod when the server cannot, because it was killed: a small shell that reads a pipe whose other end
-//! only the server holds. The kernel closes it however the server dies, which is portable and needs no unsafe code;
-//! a parent-death signal is neither, and fires when the spawning thread ends.
+//! Ends mongod after the server was killed: a small shell reads a pipe whose other end only the server holds. The kernel closes
+//! the pipe however the server ends, which is portable and needs no unsafe code; a parent-death signal is not portable, needs
+//! unsafe code, and fires when the spawning thread ends.
 
 use std::io::Write;
 use std::os::unix::process::CommandExt;
@@ -9,8 +9,8 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 
 use super::MongodError;
 
-/// The first line is the process to guard, a second one means that all is well; the end of input without it means
-/// that the server is gone. The signals of a terminal are for the server alone.
+/// The first line is the process to guard, a second line dismisses the watchdog; end of input without the second line means that
+/// the server is gone. Signals of a terminal are handled by the server only.
 const SCRIPT: &str = r#"
 trap '' INT TERM HUP QUIT
 read -r pid || exit 0
@@ -36,7 +36,7 @@ impl Watchdog {
         let mut shell = Command::new("sh")
             .args(["-c", SCRIPT, "valet-mongod-watchdog"])
             .stdin(Stdio::piped())
-            // Not ours: who waits for the end of the server's output must not wait for this one.
+            // Not inherited: a reader that waits for the end of the server's output must not wait for this process.
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
@@ -51,7 +51,7 @@ impl Watchdog {
         self.tell(&pid.to_string());
     }
 
-    /// Ends the shell and leaves the process alone. To be called once that has been waited for or never was.
+    /// Ends the shell and leaves the process alone. Call it after the process was waited for, or if it was never started.
     pub(super) fn dismiss(&mut self) {
         self.tell("dismissed");
         if self.pipe.take().is_some() {
@@ -61,7 +61,7 @@ impl Watchdog {
     }
 
     fn tell(&mut self, line: &str) {
-        // A watchdog that someone killed has nothing to be told.
+        // A watchdog that was killed cannot receive the line.
         let _ = self.pipe.as_mut().map(|pipe| pipe.write_all(format!("{line}\n").as_bytes()));
     }
 }

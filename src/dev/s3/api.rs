@@ -14,10 +14,10 @@ use super::put::{self, headers};
 use super::{copy, listing, multipart, read};
 use crate::signer::BucketName;
 
-/// How many keys one batch may delete.
+/// Maximum number of keys in one batch delete.
 const MAX_BATCH: usize = 1000;
 
-/// The operations over one folder.
+/// The operations on one folder.
 pub(super) struct Api {
     folder: Arc<Folder>,
 }
@@ -29,7 +29,7 @@ fn answer<T>(output: T) -> Answer<T> {
 }
 
 impl Api {
-    /// Over this folder.
+    /// Creates the operations on this folder.
     pub(super) fn new(folder: Arc<Folder>) -> Self {
         Self { folder }
     }
@@ -144,7 +144,7 @@ impl S3 for Api {
         if input.key.len() > 1024 {
             return Err(s3_error!(KeyTooLongError, "Your key is too long"));
         }
-        // The protocol layer does not know conditions on a copy's target yet.
+        // The protocol layer does not support conditions on a copy's target yet.
         let condition = match req.headers.get(IF_NONE_MATCH) {
             None => WriteCondition::Always,
             Some(value) => {
@@ -216,7 +216,7 @@ impl S3 for Api {
         let (folder, name) = (Arc::clone(&self.folder), req.input.bucket);
         let location = format!("/{name}");
         let name: BucketName = name.parse().map_err(|_| s3_error!(InvalidBucketName, "The specified bucket is not valid."))?;
-        // In its first region S3 takes a bucket of one's own for made ("CreateBucket" in the S3 API reference).
+        // In its first region S3 accepts the creation of an existing own bucket ("CreateBucket" in the S3 API reference).
         let repeats = req.region.as_ref().is_none_or(|region| region.as_str() == "us-east-1");
         if blocking(move || folder.create_bucket(&name).map_err(internal)).await? || repeats {
             answer(CreateBucketOutput { location: Some(location) })
@@ -251,7 +251,7 @@ impl S3 for Api {
 
     async fn get_bucket_location(&self, req: S3Request<GetBucketLocationInput>) -> Answer<GetBucketLocationOutput> {
         self.bucket(&req.input.bucket)?;
-        // No constraint is how S3 writes us-east-1. The gate lets requests for the server's own region pass alone.
+        // S3 writes us-east-1 as no constraint. The gate only passes requests for the server's own region.
         let region = req.region.filter(|region| region.as_str() != "us-east-1");
         let location_constraint = region.map(|region| BucketLocationConstraint::from(region.as_str().to_owned()));
         answer(GetBucketLocationOutput { location_constraint })

@@ -1,4 +1,4 @@
-//! S3's checksums: which a client sent, what the bytes gave, whether they agree.
+//! S3's checksums: reads the ones that a client sent, computes those of the bytes, and compares them.
 
 use std::collections::BTreeMap;
 
@@ -56,7 +56,7 @@ pub(super) enum Algorithm {
 /// Checksums in base64, as headers carry them.
 pub(super) type Sums = BTreeMap<Algorithm, String>;
 
-/// What a checksum is of.
+/// Input of a checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Kind {
     /// The object's bytes.
@@ -66,7 +66,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// As the protocol names it.
+    /// Converts to the protocol's type.
     pub(super) fn to_dto(self) -> ChecksumType {
         ChecksumType::from_static(match self {
             Self::Full => ChecksumType::FULL_OBJECT,
@@ -76,10 +76,10 @@ impl Kind {
 }
 
 impl Algorithm {
-    /// All of them.
+    /// All algorithms.
     pub(super) const ALL: [Self; 5] = [Self::Crc32, Self::Crc32c, Self::Crc64nvme, Self::Sha1, Self::Sha256];
 
-    /// The header that carries it.
+    /// Returns the header that carries it.
     pub(super) const fn header(self) -> &'static str {
         match self {
             Self::Crc32 => "x-amz-checksum-crc32",
@@ -99,7 +99,7 @@ impl Algorithm {
         }
     }
 
-    /// As the protocol names it.
+    /// Converts to the protocol's type.
     pub(super) fn to_dto(self) -> ChecksumAlgorithm {
         ChecksumAlgorithm::from_static(match self {
             Self::Crc32 => ChecksumAlgorithm::CRC32,
@@ -110,7 +110,7 @@ impl Algorithm {
         })
     }
 
-    /// From the protocol's name.
+    /// Converts from the protocol's name.
     pub(super) fn from_dto(name: &ChecksumAlgorithm) -> S3Result<Self> {
         let found = Self::ALL.into_iter().find(|a| a.to_dto() == *name);
         found.ok_or_else(|| s3_error!(InvalidRequest, "Checksum algorithm provided is unsupported."))
@@ -126,10 +126,11 @@ impl Algorithm {
         }
     }
 
-    /// The checksum of the parts' checksums, with `-N` as S3 writes it.
+    /// Returns the checksum of the parts' checksums, with `-N` as S3 writes it.
     ///
     /// # Errors
-    /// When a part has none of this algorithm.
+    ///
+    /// If a part has no checksum of this algorithm.
     pub(super) fn composite<'a>(self, parts: impl Iterator<Item = Option<&'a String>>) -> S3Result<String> {
         let mut all = Vec::new();
         let mut count = 0_usize;
@@ -142,7 +143,7 @@ impl Algorithm {
     }
 }
 
-/// A hasher of these algorithms.
+/// Returns a hasher for these algorithms.
 pub(super) fn hasher(algorithms: impl IntoIterator<Item = Algorithm>) -> ChecksumHasher {
     let mut hasher = ChecksumHasher::default();
     for algorithm in algorithms {
@@ -157,25 +158,26 @@ pub(super) fn hasher(algorithms: impl IntoIterator<Item = Algorithm>) -> Checksu
     hasher
 }
 
-/// What a hasher found.
+/// Returns the checksums of a hasher.
 pub(super) fn finish(hasher: ChecksumHasher) -> Sums {
     read_sums!(hasher.finalize())
 }
 
-/// What a request says its body will be.
+/// Digests that a request declares for its body.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    /// The checksum named in a header, or to come in a trailer.
+    /// Algorithm of the checksum in a header, or announced for a trailer.
     pub(super) algorithm: Option<Algorithm>,
     sums: Sums,
     md5: Option<Vec<u8>>,
 }
 
 impl Claims {
-    /// From the checksum headers, Content-MD5 and the announced algorithm.
+    /// Reads the checksum headers, Content-MD5 and the announced algorithm.
     ///
     /// # Errors
-    /// When one is malformed, or there are two.
+    ///
+    /// If one is malformed, or there are two.
     pub(super) fn new(sums: Sums, md5: Option<&str>, announced: Option<&ChecksumAlgorithm>) -> S3Result<Self> {
         let announced = announced.map(Algorithm::from_dto).transpose()?;
         if sums.len() > 1 {
@@ -199,10 +201,11 @@ impl Claims {
         Ok(Self { algorithm: sums.keys().next().copied().or(announced), sums, md5 })
     }
 
-    /// Compares with what the bytes gave; what came in trailers counts too.
+    /// Compares the declared digests, including those in trailers, with the computed ones.
     ///
     /// # Errors
-    /// `BadDigest` when one differs.
+    ///
+    /// `BadDigest` if one differs.
     pub(super) fn verify(mut self, found: &Sums, md5: &[u8], trailers: Option<&TrailingHeaders>) -> S3Result<()> {
         if let Some(more) = trailers.and_then(|t| t.read(from_headers)) {
             for (algorithm, value) in more {
@@ -210,7 +213,7 @@ impl Claims {
                 self.sums.insert(algorithm, value);
             }
         }
-        // A streamed body that announced a checksum must bring it.
+        // A streamed body with an announced checksum must contain it.
         if trailers.is_some() && self.algorithm.is_some() && self.sums.is_empty() {
             return Err(s3_error!(InvalidRequest, "The announced checksum trailer is missing."));
         }

@@ -6,21 +6,21 @@ use s3s::{S3Error, S3Result, s3_error};
 
 use super::object::{Meta, millis};
 
-/// What must hold of the current object for a write to happen.
+/// Condition on the current object for a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum WriteCondition {
-    /// Nothing.
+    /// No condition.
     Always,
-    /// There is none (`If-None-Match: *`).
+    /// No object exists (`If-None-Match: *`).
     Absent,
-    /// There is one (`If-Match: *`).
+    /// An object exists (`If-Match: *`).
     Present,
-    /// It has this entity tag.
+    /// The object has this entity tag.
     Matches(String),
 }
 
 impl WriteCondition {
-    /// From the request's headers. A tag in If-None-Match is not something S3 writes know.
+    /// Reads the request's headers. S3 does not support a tag in If-None-Match on writes.
     pub(super) fn new(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> S3Result<Self> {
         match (if_match, if_none_match) {
             (None, None) => Ok(Self::Always),
@@ -31,7 +31,7 @@ impl WriteCondition {
         }
     }
 
-    /// 412 unless it holds; a tag asked of a missing object is 404, as AWS answers.
+    /// Returns 412 unless the condition holds; 404 for a tag and a missing object, as AWS answers.
     pub(super) fn check(&self, current: Option<&Meta>) -> S3Result<()> {
         match (self, current) {
             (Self::Always, _) | (Self::Absent, None) | (Self::Present, Some(_)) => Ok(()),
@@ -42,13 +42,13 @@ impl WriteCondition {
     }
 }
 
-/// 412.
+/// Returns 412.
 pub(super) fn failed() -> S3Error {
     s3_error!(PreconditionFailed, "At least one of the pre-conditions you specified did not hold")
 }
 
-/// The condition of an `If-None-Match` that lists several tags, which the protocol layer does not read: the one among them that the
-/// object has.
+/// Returns the condition of an `If-None-Match` with several tags, which the protocol layer does not parse: the object's tag if it
+/// is among them.
 pub(super) fn among(listed: Option<&HeaderValue>, current: Option<&Meta>) -> Option<ETagCondition> {
     let (tags, meta) = (listed?.to_str().ok().filter(|tags| tags.contains(','))?, current?);
     let bare = |tag: &str| tag.trim().trim_start_matches("W/").trim_matches('"').to_owned();
@@ -65,10 +65,11 @@ pub(super) struct ReadConditions {
 }
 
 impl ReadConditions {
-    /// Checks them in RFC 9110's order: a tag silences the time beside it. A time that is still to come has no effect, as at AWS:
-    /// nothing can have been read then.
+    /// Checks them in RFC 9110's order: a tag takes precedence over the time beside it. A time in the future has no effect, as on
+    /// AWS.
     ///
     /// # Errors
+    ///
     /// 412 or 304.
     pub(super) fn check(&self, meta: &Meta, now_ms: i64) -> S3Result<()> {
         // HTTP dates have whole seconds.

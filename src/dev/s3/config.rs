@@ -1,5 +1,4 @@
-//! Bucket configurations that are kept and given back. Only the CORS rules are obeyed: nothing here is public, and nothing
-//! expires.
+//! Bucket configurations that are stored and returned. Only the CORS rules are applied: no object is public, and none expires.
 
 use std::fs;
 use std::io;
@@ -10,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 use super::folder::{Bucket, Folder, internal};
 
-/// A kind of configuration: its file, and the error when there is none.
+/// A kind of configuration: its file, and the error if it is missing.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Config {
     Cors,
@@ -27,7 +26,7 @@ impl Config {
         }
     }
 
-    /// Keeps it.
+    /// Stores it.
     pub(super) fn put(self, folder: &Folder, bucket: &Bucket, value: &impl Serialize) -> S3Result<()> {
         let temp = folder.temp();
         let json = serde_json::to_vec(value).map_err(|e| internal(e.into()))?;
@@ -35,7 +34,7 @@ impl Config {
         fs::rename(temp.path(), bucket.path(self.file())).map_err(internal)
     }
 
-    /// Gives it back.
+    /// Returns it.
     pub(super) fn get<T: DeserializeOwned>(self, bucket: &Bucket) -> S3Result<T> {
         match fs::read(bucket.path(self.file())) {
             Ok(json) => serde_json::from_slice(&json).map_err(|e| internal(e.into())),
@@ -55,7 +54,7 @@ impl Config {
         }
     }
 
-    /// Forgets it; fine when there is none.
+    /// Removes it; succeeds if it is missing.
     pub(super) fn delete(self, bucket: &Bucket) -> S3Result<()> {
         match fs::remove_file(bucket.path(self.file())) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(internal(e)),

@@ -1,4 +1,4 @@
-//! `CopyObject` and `UploadPartCopy`: from object to object or part inside the server, hashing what is copied.
+//! `CopyObject` and `UploadPartCopy`: copies within the server, from objects to objects or parts, hashing the bytes.
 
 use std::fs::File;
 use std::io::{Seek as _, SeekFrom};
@@ -20,7 +20,7 @@ use super::object::{Headers, Meta, now_ms};
 use super::read::check_version;
 use super::upload::Upload;
 
-/// The bucket and the key that a copy is of.
+/// Returns the bucket and the key of a copy's source.
 fn named(source: &CopySource) -> S3Result<(&str, &str)> {
     let CopySource::Bucket { bucket, key, version_id } = source else {
         return Err(s3_error!(NotImplemented, "The local S3 copies from buckets only"));
@@ -92,7 +92,8 @@ pub(super) fn copy_part(folder: &Folder, mut input: UploadPartCopyInput) -> S3Re
     Ok(UploadPartCopyOutput { copy_part_result: Some(result), ..UploadPartCopyOutput::default() })
 }
 
-/// The bytes that `x-amz-copy-source-range` names: first and last, both within the source ("`UploadPartCopy`" in the S3 API reference).
+/// Returns the bytes that `x-amz-copy-source-range` names: first and last, both within the source ("`UploadPartCopy`" in the S3
+/// API reference).
 fn copied(range: Option<&str>, size: u64) -> S3Result<Range<u64>> {
     let Some(range) = range else { return Ok(0..size) };
     let ends = range.strip_prefix("bytes=").and_then(|ends| ends.split_once('-'));

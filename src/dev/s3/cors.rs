@@ -1,5 +1,5 @@
-//! CORS as AWS answers it: by the bucket's own rules, or, where it has none, by the rule that `valet check --fix` sets for the
-//! origins of the options. It stands before the protocol, which would want OPTIONS signed.
+//! CORS as on AWS: by the bucket's own rules, or without any by the rule that `valet check --fix` sets for the origins of the
+//! options. It runs before the protocol layer, which would require a signature on OPTIONS.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ pub(super) struct CorsRequest {
     origin: String,
     /// The request's own method, or the one that a preflight announces.
     method: String,
-    /// In lower case; only a preflight announces any.
+    /// In lower case; only preflights announce headers.
     headers: Vec<String>,
 }
 
@@ -29,6 +29,7 @@ impl CorsRequest {
     /// Returns the request that a preflight announces.
     ///
     /// # Errors
+    ///
     /// 400 without an origin or a method.
     pub(super) fn announced(headers: &HeaderMap) -> S3Result<Self> {
         let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -55,7 +56,7 @@ impl CorsRequest {
     }
 }
 
-/// Whether the text is the pattern, in which one `*` stands for any characters.
+/// Returns whether the text matches the pattern, in which one `*` stands for any characters.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -63,9 +64,10 @@ fn matches(pattern: &str, text: &str) -> bool {
     }
 }
 
-/// Returns the headers that the first fitting rule adds to an answer; none when no rule fits.
+/// Returns the headers that the first matching rule adds to an answer; none if no rule matches.
 ///
 /// # Errors
+///
 /// An unreadable configuration.
 pub(super) async fn granted(
     (folder, origins): (&Arc<Folder>, &CorsOrigins),
@@ -114,7 +116,7 @@ fn grant(rule: &CORSRule, request: &CorsRequest) -> Option<HeaderMap> {
     texts.into_iter().map(|(name, text)| Some((name, HeaderValue::try_from(text).ok()?))).collect()
 }
 
-/// Returns the refusal of a preflight that no rule fits.
+/// Returns the refusal of a preflight that matches no rule.
 pub(super) fn forbidden() -> S3Error {
     let code = S3ErrorCode::Custom("AccessForbidden".into());
     let mut error = S3Error::with_message(code, "CORSResponse: This CORS request is not allowed.");

@@ -1,4 +1,4 @@
-//! Error bodies with the members that AWS gives and the protocol layer leaves out.
+//! Error bodies with members that AWS sends and the protocol layer omits.
 
 use std::fmt::Write as _;
 
@@ -38,11 +38,11 @@ impl Refused {
     }
 }
 
-/// The host that all answers name.
+/// Host id in all answers.
 pub(super) const HOST_ID: &str = "local";
 const END: &str = "</Error>";
 
-/// Adds members before the end of an error's XML; other bodies stay as they are.
+/// Adds members before the end of an error's XML; other bodies stay unchanged.
 pub(super) fn add_members(response: &mut HttpResponse, members: &[(&str, String)]) {
     if response.status().is_success() || members.is_empty() {
         return;
@@ -71,7 +71,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Keeps them of this request.
+    /// Copies these parts of a request.
     pub(super) fn new(request: &Parts) -> Self {
         let text = |name: HeaderName| request.headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         Self {
@@ -131,7 +131,7 @@ impl Asked {
     }
 }
 
-/// Takes the quotes off the entity tag among an object's attributes, where AWS has none.
+/// Removes the quotes of the entity tag among an object's attributes, as AWS does.
 fn unquote_tag(response: &mut HttpResponse) {
     let Some(bytes) = response.body().bytes() else { return };
     let Ok(text) = std::str::from_utf8(&bytes) else { return };

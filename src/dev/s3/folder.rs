@@ -1,15 +1,15 @@
-//! The folder on disk: buckets, their objects' files and the index of them in memory. No HTTP, no S3 protocol.
+//! The folder on disk: buckets, their objects' files and their index in memory; independent of HTTP and the S3 protocol.
 //!
 //! ```text
 //! lock                          held by the one server that uses the folder
-//! tmp/                          whatever is not published yet; emptied at open
-//! buckets/NAME/bucket.json      when the bucket was made
+//! tmp/                          unpublished files; emptied at open
+//! buckets/NAME/bucket.json      creation time of the bucket
 //! buckets/NAME/objects/HEX      one file per object, named by the SHA-256 of its key (see `object`)
 //! buckets/NAME/uploads/ID/      one folder per multipart upload (see `upload`)
 //! ```
 //!
-//! A file gets its name by a rename or a hard link only, so a killed process leaves whole objects and rubbish in `tmp/`.
-//! A bucket's index lock is held across publishing and removing: conditions and effects are one step.
+//! A file is published only by a rename or a hard link, so a killed process leaves complete objects, and incomplete files in
+//! `tmp/` only. A bucket's index lock is held while publishing and removing: condition and effect are one step.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, TryLockError};
@@ -28,7 +28,7 @@ use super::object::{self, Meta, now_ms};
 use super::upload::Upload;
 use crate::signer::BucketName;
 
-/// How often, 50 ms apart, the lock is tried: an ending server needs a moment to let go.
+/// Number of attempts, 50 ms apart, to take the lock: an ending server needs a moment to release it.
 const LOCK_TRIES: usize = 40;
 
 /// The metadata of every object of a bucket, in the order of the keys' bytes.
@@ -46,19 +46,19 @@ pub(super) struct Folder {
 pub(super) struct Bucket {
     /// Its name.
     pub(super) name: String,
-    /// When it was made, in milliseconds since 1970.
+    /// Creation time in milliseconds since 1970.
     pub(super) created: i64,
     dir: PathBuf,
     index: Mutex<Index>,
 }
 
-/// A file in `tmp/` that goes away unless it is published.
+/// A file in `tmp/` that is removed unless it is published.
 pub(super) struct Temp {
     path: PathBuf,
 }
 
 impl Temp {
-    /// Where the file is, or will be.
+    /// Returns the file's path.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -66,13 +66,13 @@ impl Temp {
 
 impl Drop for Temp {
     fn drop(&mut self) {
-        // A published file was renamed away; a linked one leaves its second name here.
+        // A published file was renamed; a linked one still has its second name here.
         let _ = fs::remove_file(&self.path);
     }
 }
 
 impl Folder {
-    /// Opens and locks the folder, and reads what is in it.
+    /// Opens and locks the folder, and reads its contents.
     pub(super) fn open(root: PathBuf) -> Result<Self, LocalS3Error> {
         let fail = |path: &Path| {
             let path = path.to_owned();
@@ -116,17 +116,17 @@ impl Folder {
         Ok(Self { root, buckets: RwLock::new(buckets), _lock: lock })
     }
 
-    /// The folder itself.
+    /// Returns the folder's path.
     pub(super) fn root(&self) -> &Path {
         &self.root
     }
 
-    /// A fresh name in `tmp/`.
+    /// Returns a new name in `tmp/`.
     pub(super) fn temp(&self) -> Temp {
         Temp { path: self.root.join("tmp").join(Uuid::new_v4().simple().to_string()) }
     }
 
-    /// The bucket of that name.
+    /// Returns the bucket with this name.
     pub(super) fn bucket(&self, name: &str) -> S3Result<Arc<Bucket>> {
         self.buckets
             .read()
@@ -136,14 +136,14 @@ impl Folder {
             .ok_or_else(|| s3_error!(NoSuchBucket, "The specified bucket does not exist"))
     }
 
-    /// All buckets by name.
+    /// Returns all buckets by name.
     pub(super) fn buckets(&self) -> Vec<Arc<Bucket>> {
         let mut all: Vec<_> = self.buckets.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
 
-    /// Makes a bucket; false when it is there already.
+    /// Creates a bucket; returns false if it exists.
     pub(super) fn create_bucket(&self, name: &BucketName) -> io::Result<bool> {
         let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
         if buckets.contains_key(&**name) {
@@ -162,7 +162,7 @@ impl Folder {
         Ok(true)
     }
 
-    /// Removes an empty bucket, and the uploads in it.
+    /// Removes an empty bucket, and its uploads.
     pub(super) fn delete_bucket(&self, name: &str) -> S3Result<()> {
         let mut buckets = self.buckets.write().unwrap_or_else(PoisonError::into_inner);
         let Some(bucket) = buckets.get(name).cloned() else {
@@ -177,11 +177,11 @@ impl Folder {
         Ok(())
     }
 
-    /// Removes a folder in one step: by a rename into `tmp/`, and then in pieces.
+    /// Removes a folder in one step: renames it into `tmp/`, then deletes its contents.
     pub(super) fn discard(&self, dir: &Path) -> io::Result<()> {
         let away = self.temp();
         fs::rename(dir, &away.path)?;
-        // What stays after a failure is removed at the next open.
+        // Files that stay after a failure are removed at the next open.
         let _ = fs::remove_dir_all(&away.path);
         Ok(())
     }
@@ -198,7 +198,7 @@ impl Bucket {
                     index.insert(meta.key.clone(), Arc::new(meta));
                 }
                 Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) => {
-                    // Left by a power cut: nobody could read it, and its name would refuse a new upload.
+                    // Left by a power cut: it is unreadable, and its name would block a new upload.
                     tracing::warn!(file = %path.display(), %error, "local S3: torn object removed");
                     fs::remove_file(&path)?;
                 }
@@ -208,22 +208,22 @@ impl Bucket {
         Ok(Self { name, created, dir, index: Mutex::new(index) })
     }
 
-    /// The locked index. Hold it for steps that take microseconds only, and never across an await.
+    /// Locks the index. Hold the lock for microseconds only, and never across an await.
     pub(super) fn index(&self) -> MutexGuard<'_, Index> {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A file or folder of this bucket.
+    /// Returns the path of a file or folder of this bucket.
     pub(super) fn path(&self, part: &str) -> PathBuf {
         self.dir.join(part)
     }
 
-    /// The object's metadata.
+    /// Returns the object's metadata.
     pub(super) fn meta(&self, key: &str) -> S3Result<Arc<Meta>> {
         self.index().get(key).cloned().ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
     }
 
-    /// The object's metadata and its file, of one and the same version.
+    /// Returns metadata and file of the same version of an object.
     pub(super) fn open(&self, key: &str) -> S3Result<(File, Arc<Meta>)> {
         let index = self.index();
         let meta = index.get(key).cloned().ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))?;
@@ -231,7 +231,7 @@ impl Bucket {
         Ok((file, meta))
     }
 
-    /// Gives a finished file its name: the moment the object exists. A multipart upload ends in the same step.
+    /// Publishes a finished file: from here on the object exists. A multipart upload ends in the same step.
     pub(super) fn publish(
         &self,
         temp: &Temp,
@@ -267,7 +267,7 @@ impl Bucket {
         Ok(meta)
     }
 
-    /// Removes an object; fine when it is missing, unless a condition asks for it.
+    /// Removes an object; succeeds if it is missing, unless a condition requires it.
     pub(super) fn remove(&self, key: &str, condition: &WriteCondition) -> S3Result<()> {
         let mut index = self.index();
         if *condition != WriteCondition::Always && !index.contains_key(key) {
@@ -284,19 +284,20 @@ impl Bucket {
         Ok(())
     }
 
-    /// A digest as the name: keys are any 1024 bytes, file names are short, and on some systems ignore case.
+    /// Returns the path, with a digest as the name: keys are any 1024 bytes, file names are short, and on some systems ignore
+    /// case.
     fn object_path(&self, key: &str) -> PathBuf {
         let digest = Sha256::checksum(key.as_bytes());
         self.dir.join("objects").join(hex(&digest))
     }
 }
 
-/// Returns the bytes of a text in hexadecimal, up to the first pair that is none.
+/// Decodes hexadecimal text, up to the first invalid pair.
 pub(super) fn unhex(text: &str) -> impl Iterator<Item = u8> + '_ {
     (0..text.len() / 2).map_while(|at| u8::from_str_radix(text.get(at * 2..at * 2 + 2)?, 16).ok())
 }
 
-/// Lower-case hexadecimal.
+/// Encodes in lower-case hexadecimal.
 pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut out, b| {
         for nibble in [b >> 4, b & 15] {
@@ -306,7 +307,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     })
 }
 
-/// A file system's error as S3's 500, with the system's words: this server's only user is its developer.
+/// Converts a file system error to S3's 500 with its text: this server's only user is its developer.
 pub(super) fn internal(e: io::Error) -> s3s::S3Error {
     tracing::error!(error = %e, "local S3: file error");
     s3_error!(InternalError, "{e}")

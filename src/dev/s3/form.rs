@@ -1,6 +1,6 @@
-//! Browsers' forms ("POST Object" in the S3 API reference): their fields, their signature, and the answer.
+//! Form uploads of browsers ("POST Object" in the S3 API reference): their fields, their signature, and the answer.
 //!
-//! The protocol layer reads forms too, but holds files in memory and differs from AWS in what it refuses, and how.
+//! The protocol layer can parse forms too, but holds files in memory and differs from AWS in its refusals.
 
 use std::sync::Arc;
 use std::time::Duration as StdDuration;
@@ -34,16 +34,16 @@ use super::object::{Headers, Meta, millis};
 use super::policy::{Fields, Policy};
 use super::put::{self, NewObject};
 
-/// The longest that the fields before the file may be together, in bytes (AWS: 20 KB).
+/// Longest total length of the fields before the file, in bytes (AWS: 20 KB).
 const MAX_FIELDS: usize = 20 * 1024;
-/// How long the fields may take to come.
+/// Longest time for the fields to arrive.
 const FIELDS_TIMEOUT: StdDuration = StdDuration::from_secs(60);
-/// How long a version 4 signature of a form may be used, in seconds, whatever its policy says.
+/// Longest validity of a form's version 4 signature, in seconds, whatever its policy allows.
 const MAX_AGE: u32 = 604_800;
 
-/// The keys that forms are signed with, and where.
+/// Keys and region that forms are signed with.
 pub(super) struct Signing {
-    /// The one access key id.
+    /// The only access key id.
     pub(super) access_key: String,
     /// Its secret.
     pub(super) secret_key: SecretString,
@@ -60,6 +60,7 @@ struct Form {
 /// Stores the file of a form.
 ///
 /// # Errors
+///
 /// 4xx as AWS answers; nothing is stored then.
 pub(super) async fn post(folder: &Arc<Folder>, signing: &Signing, parts: &Parts, body: Shared) -> Result<HttpResponse, Refused> {
     let name = parts.uri.path().trim_matches('/');
@@ -70,7 +71,7 @@ pub(super) async fn post(folder: &Arc<Folder>, signing: &Signing, parts: &Parts,
     let read = timeout(FIELDS_TIMEOUT, Form::read(&parts.headers, body)).await;
     let mut form = read.map_err(|_elapsed| s3_error!(RequestTimeout, "The form's fields did not come in time."))??;
     let policy = signing.check(&form.fields, OffsetDateTime::now_utc())?;
-    // A field of that name must be true, and the policy speaks of the bucket in any case.
+    // A `bucket` field must match, and the policy must mention the bucket in any case.
     if form.fields.insert("bucket".to_owned(), name.to_owned()).is_some_and(|said| said != name) {
         return Err(s3_error!(
             AccessDenied,
@@ -88,7 +89,7 @@ pub(super) async fn post(folder: &Arc<Folder>, signing: &Signing, parts: &Parts,
     }
 }
 
-/// Adds the bound that the file's length is beyond.
+/// Adds the bound that the file's length exceeds.
 fn with_bounds(error: S3Error, policy: &Policy) -> Refused {
     let members = match error.code() {
         S3ErrorCode::EntityTooLarge => vec![("MaxSizeAllowed", policy.length.end().to_string())],
@@ -114,7 +115,7 @@ fn lacks(name: &'static str) -> Refused {
 }
 
 impl Form {
-    /// Reads as far as the file. Fields after it are ignored.
+    /// Reads up to the file. Later fields are ignored.
     async fn read(headers: &HeaderMap, body: Shared) -> Result<Self, Refused> {
         let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
         let boundary = multer::parse_boundary(kind).map_err(|e| malformed(&e))?;
@@ -149,7 +150,7 @@ impl Form {
         Err(argument("POST requires exactly one file upload per request.", "file", "0"))
     }
 
-    /// Returns the fields' meaning for the object that the file becomes.
+    /// Returns the object that the fields describe.
     fn object(&self) -> S3Result<NewObject> {
         let text = |name: &str| self.fields.get(name).cloned();
         let expires = text("expires").and_then(|date| Timestamp::parse(TimestampFormat::HttpDate, &date).ok());
@@ -183,8 +184,8 @@ fn check_key(fields: &Fields) -> Result<(), Refused> {
     Err(lacks("key"))
 }
 
-/// Puts the file's name, without the folders that some browsers send with it, in the place of `${filename}` in any field. Policies
-/// are checked afterwards.
+/// Replaces `${filename}` in any field by the file's name, without the folders that some browsers send with it. Policies are
+/// checked afterwards.
 fn put_file_name(fields: &mut Fields, sent: &str) {
     let name = sent.rsplit(['/', '\\']).next().unwrap_or_default();
     for value in fields.values_mut().filter(|value| value.contains("${filename}")) {
@@ -193,7 +194,8 @@ fn put_file_name(fields: &mut Fields, sent: &str) {
 }
 
 impl Signing {
-    /// Checks a form's signature, of version 4 or, as AWS does for buckets from before June 2020, of version 2. Returns its policy.
+    /// Checks a form's signature, of version 4 or, as AWS does for buckets from before June 2020, of version 2. Returns its
+    /// policy.
     fn check(&self, fields: &Fields, now: OffsetDateTime) -> Result<Policy, Refused> {
         let text = |name: &str| fields.get(name).map(String::as_str);
         let policy = text("policy").ok_or_else(|| s3_error!(AccessDenied, "Access Denied"))?;
@@ -230,7 +232,7 @@ impl Signing {
         Err(Refused { error, members: vec![("AWSAccessKeyId", id.to_owned())] })
     }
 
-    /// Returns the key that a credential's scope signs with.
+    /// Returns the signing key of a credential's scope.
     fn day_key(&self, credential: &str, date: &str, now: OffsetDateTime) -> Result<hmac::Key, Refused> {
         let wrong = |message: &str| argument(message, "X-Amz-Credential", credential);
         let Some(scope) = guard::Scope::parse(credential) else {
@@ -268,7 +270,7 @@ fn answer(fields: &Fields, meta: &Meta, bucket: &str, headers: &HeaderMap) -> Ht
     let status = fields.get("success_action_status").map_or("204", String::as_str);
     let mut response = Response::new(Body::empty());
     let mut given: Vec<(HeaderName, String)> = vec![(ETAG, tag.clone())];
-    // AWS passes over a redirect that is no URL.
+    // AWS ignores a redirect that is not a URL.
     if let Some(url) = asked.and_then(|url| Url::parse(url).ok()).filter(|url| matches!(url.scheme(), "http" | "https")) {
         let mut url = url;
         url.query_pairs_mut().append_pair("bucket", bucket).append_pair("key", &meta.key).append_pair("etag", &tag);

@@ -1,4 +1,4 @@
-//! The HTTP gate before the protocol: CORS, the guard, request ids, and reading a refused body to its end.
+//! The HTTP layer in front of the protocol: CORS, authentication checks, request ids, and reading a refused body to its end.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -31,17 +31,17 @@ use super::guard::Signed;
 use super::{Options, cors, errors, guard};
 use crate::config::CorsOrigins;
 
-/// How long a refused body is read on, so that its sender sees the answer and not a broken connection.
+/// Longest time for reading a refused body, so that its sender gets the answer and not a broken connection.
 const DRAIN: Duration = Duration::from_secs(30);
-/// How long its sender may be silent meanwhile.
+/// Longest silence of the sender meanwhile.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// One per server.
 pub(super) struct Gate {
     folder: Arc<Folder>,
-    /// The origins of a bucket without rules of its own.
+    /// Origins for a bucket without its own rules.
     cors: CorsOrigins,
-    /// What forms are signed with.
+    /// Keys that forms are signed with.
     signing: Signing,
     requests: S3Service,
 }
@@ -63,7 +63,7 @@ impl S3Auth for OneKey {
 }
 
 impl Gate {
-    /// The gate of this folder.
+    /// Creates the gate of this folder.
     pub(super) fn new(options: &Options, folder: Arc<Folder>) -> Self {
         let mut builder = S3ServiceBuilder::new(Api::new(Arc::clone(&folder)));
         builder.set_auth(OneKey {
@@ -89,7 +89,7 @@ impl Gate {
         let mut response = if parts.method == Method::OPTIONS {
             self.preflight(&parts).await.unwrap_or_else(refusal)
         } else {
-            // AWS ignores a range that it cannot read, or that names several.
+            // AWS ignores a range that it cannot parse, or that names several.
             if parts.headers.get(RANGE).is_some_and(|r| r.to_str().map_or(true, |r| s3s::dto::Range::parse(r).is_err())) {
                 parts.headers.remove(RANGE);
             }
@@ -101,7 +101,7 @@ impl Gate {
             response.headers_mut().remove(CONTENT_TYPE);
             response.headers_mut().remove(CONTENT_LENGTH);
         }
-        // As AWS has it: an answer to a request without an origin says nothing of CORS, not even `Vary`.
+        // As on AWS, an answer to a request without an origin has no CORS headers, not even `Vary`.
         if let Some(page) = page
             && let Ok(Some(headers)) = cors::granted((&self.folder, &self.cors), &path, &page).await
         {
@@ -136,14 +136,14 @@ impl Gate {
             Ok(_) if guard::is_form(&parts) => {
                 form::post(&self.folder, &self.signing, &parts, body).await.unwrap_or_else(Refused::into_response)
             }
-            // As at AWS, where a bucket that does not exist is no secret.
+            // As on AWS, where a missing bucket is reported without authentication.
             Ok(Signed::Nowhere) if self.lacks_bucket(parts.uri.path()) => {
                 refusal(s3_error!(NoSuchBucket, "The specified bucket does not exist"))
             }
             Ok(Signed::Nowhere) => refusal(s3_error!(AccessDenied, "Access Denied")),
             Ok(Signed::InQueryOrHeader) => {
                 let request = Request::from_parts(parts, Body::http_body(body));
-                // The protocol layer logs whole requests, presigned queries included: it has no subscriber.
+                // The protocol layer logs whole requests with their presigned queries, so it gets no subscriber.
                 let answer = self.requests.call(request).with_subscriber(Dispatch::none()).await;
                 answer.unwrap_or_else(|_e| refusal(s3_error!(InternalError, "The answer could not be written")))
             }
@@ -160,7 +160,7 @@ fn refusal(error: S3Error) -> HttpResponse {
     Refused::from(error).into_response()
 }
 
-/// A request's body that the gate keeps hold of while the protocol reads it.
+/// A request's body that the gate can continue to read after the protocol layer.
 #[derive(Clone)]
 pub(super) struct Shared(Arc<Inner>);
 
@@ -176,7 +176,7 @@ impl Shared {
 
     async fn drain(mut self) {
         let end = Instant::now() + DRAIN;
-        // A sender that is slower or silent finds its connection closed.
+        // A slower or silent sender gets its connection closed.
         while let Ok(Some(Ok(_frame))) = timeout(SILENCE, self.frame()).await
             && Instant::now() < end
         {}

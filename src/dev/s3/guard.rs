@@ -1,4 +1,4 @@
-//! The parts of a request's authentication that AWS refuses and the protocol layer lets pass, or refuses by another name.
+//! Checks of a request's authentication that AWS makes and the protocol layer omits, or reports with another code.
 
 use super::errors::Refused;
 use hyper::Method;
@@ -7,27 +7,28 @@ use hyper::http::request::Parts;
 use s3s::{S3Error, s3_error};
 use time::{Duration, OffsetDateTime, PrimitiveDateTime, format_description::FormatItem, macros::format_description};
 
-/// The longest life of a presigned URL: seven days, in seconds.
+/// Longest lifetime of a presigned URL: seven days, in seconds.
 const MAX_EXPIRES: u32 = 604_800;
-/// How far a request's signing time may lie ahead.
+/// Largest distance of a request's signing time into the future.
 const MAX_SKEW: Duration = Duration::minutes(15);
-/// The one algorithm of version 4 signatures here.
+/// The only supported algorithm of version 4 signatures.
 pub(super) const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const TIME: &[FormatItem<'_>] = format_description!("[year][month][day]T[hour][minute][second]Z");
 
-/// Where a request has its signature.
+/// Place of a request's signature.
 pub(super) enum Signed {
-    /// In its query or its `Authorization`, which is not verified yet.
+    /// In its query or its `Authorization`; not verified yet.
     InQueryOrHeader,
     /// In neither: a form may have one in its fields.
     Nowhere,
 }
 
-/// Refuses signature version 2, malformed or dead presigned URLs, other regions, and `x-amz-*` headers that were not signed
-/// (AWS, "Authenticating Requests: Using Query Parameters").
+/// Refuses signature version 2, malformed or expired presigned URLs, other regions, and unsigned `x-amz-*` headers (AWS,
+/// "Authenticating Requests: Using Query Parameters").
 ///
 /// # Errors
-/// 400 or 403, with AWS's code and words.
+///
+/// 400 or 403, with AWS's code and message.
 pub(super) fn check(request: &Parts, region: &str, now: OffsetDateTime) -> Result<Signed, Refused> {
     let query = Query(request.uri.query().unwrap_or_default());
     let authorization = request.headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
@@ -132,12 +133,12 @@ fn check_presigned(query: Query<'_>, region: &str, now: OffsetDateTime) -> Resul
     Ok(signed)
 }
 
-/// Reads an `X-Amz-Date`.
+/// Parses an `X-Amz-Date`.
 pub(super) fn parse_time(text: &str) -> Option<OffsetDateTime> {
     PrimitiveDateTime::parse(text, TIME).ok().map(PrimitiveDateTime::assume_utc)
 }
 
-/// Refuses a signature that is not valid yet, or no more.
+/// Refuses a signature that is not valid yet, or has expired.
 pub(super) fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDateTime) -> Result<(), Refused> {
     let rfc3339 = |time: OffsetDateTime| time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
     if signed_at - now > MAX_SKEW {
@@ -155,7 +156,7 @@ pub(super) fn check_life(signed_at: OffsetDateTime, expires: u32, now: OffsetDat
     Ok(())
 }
 
-/// A credential, in its parts.
+/// The parts of a credential.
 pub(super) struct Scope<'a> {
     /// The access key's id.
     pub(super) access_key: &'a str,
@@ -168,9 +169,9 @@ pub(super) struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    /// Reads a credential.
+    /// Parses a credential.
     pub(super) fn parse(credential: &'a str) -> Option<Self> {
-        // A key id may have slashes; the scope is the last four.
+        // A key id may contain slashes; the scope is the last four segments.
         let mut parts = credential.rsplitn(5, '/');
         let (end, service, region, date) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let sound = end == "aws4_request" && date.len() == 8 && date.bytes().all(|b| b.is_ascii_digit());
@@ -197,7 +198,7 @@ fn unsigned(headers: &HeaderMap, is_signed: impl Fn(&str) -> bool) -> Option<&st
     headers.keys().map(hyper::header::HeaderName::as_str).find(|n| n.starts_with("x-amz-") && !is_signed(n))
 }
 
-/// A browser's form upload: signed in its fields, by a policy that has an expiry of its own.
+/// Returns whether the request is a browser's form upload, which is signed in its fields, by a policy with its own expiry.
 pub(super) fn is_form(request: &Parts) -> bool {
     let kind = request.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     request.method == Method::POST && kind.get(..19).is_some_and(|k| k.eq_ignore_ascii_case("multipart/form-data"))

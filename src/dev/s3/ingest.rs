@@ -1,4 +1,4 @@
-//! Bytes coming in: from a request or another file into `tmp/`, hashed on the way. Nothing is published here.
+//! Receives bytes from a request or another file into `tmp/` and hashes them. Nothing is published here.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
@@ -18,14 +18,14 @@ use super::checksum::{self, Algorithm, Sums};
 use super::folder::{Folder, Temp, blocking, internal};
 use super::object::{self, Meta};
 
-/// The most that one PUT or one part may hold (AWS: 5 GiB).
+/// Maximum size of one PUT or one part (AWS: 5 GiB).
 pub(super) const MAX_BYTES: u64 = 5 << 30;
-/// How much is gathered before it goes to the disk.
+/// Bytes that are buffered before they are written to the disk.
 const BATCH: usize = 1 << 20;
-/// How long a body may be silent: AWS gives up after about 20 s.
+/// Longest silence within a body; AWS gives up after about 20 s.
 const SILENCE: Duration = Duration::from_secs(60);
 
-/// A file being written and hashed.
+/// A file that is being written and hashed.
 pub(super) struct Sink {
     temp: Temp,
     file: File,
@@ -34,7 +34,7 @@ pub(super) struct Sink {
     size: u64,
 }
 
-/// A body that is whole: in a file of `tmp/`, without its metadata yet.
+/// A complete body: in a file of `tmp/`, without its metadata yet.
 pub(super) struct Received {
     temp: Temp,
     file: File,
@@ -44,7 +44,7 @@ pub(super) struct Received {
 }
 
 impl Sink {
-    /// A new file, and these checksums to compute besides MD5.
+    /// Creates a file, and hashers for these checksums besides MD5.
     pub(super) fn create(folder: &Folder, algorithms: impl IntoIterator<Item = Algorithm>) -> io::Result<Self> {
         let temp = folder.temp();
         let file = File::options().write(true).create_new(true).open(temp.path())?;
@@ -75,7 +75,7 @@ impl Sink {
         Ok(())
     }
 
-    /// No more bytes.
+    /// Completes the hashes.
     pub(super) fn finish(self) -> Received {
         Received {
             temp: self.temp,
@@ -88,18 +88,18 @@ impl Sink {
 }
 
 impl Received {
-    /// Adds the metadata: the file is now a whole object that only lacks its name.
+    /// Appends the metadata: the file is now a complete object without a name.
     pub(super) fn seal(mut self, meta: &Meta) -> S3Result<Temp> {
         object::seal(&mut self.file, meta).map_err(internal)?;
         Ok(self.temp)
     }
 }
 
-/// How many bytes a body may have.
+/// Permitted length of a body.
 pub(super) enum Length {
-    /// As many as the request announced.
+    /// Exactly the announced length.
     Exactly(u64),
-    /// As many as a form's policy allows.
+    /// A length that a form's policy allows.
     Within(RangeInclusive<u64>),
 }
 
@@ -134,7 +134,9 @@ pub(super) fn chunks(body: Option<StreamingBlob>) -> impl Stream<Item = S3Result
 /// Writes a body to a file.
 ///
 /// # Errors
-/// When the body ends early, stalls, has too few or too many bytes or fails a check of the protocol layer. The file is gone then.
+///
+/// If the body ends early, stalls, has too few or too many bytes or fails a check of the protocol layer. The file is removed
+/// then.
 pub(super) async fn receive(
     folder: &Arc<Folder>,
     mut body: impl Stream<Item = S3Result<Bytes>> + Unpin,
@@ -182,7 +184,7 @@ fn incomplete() -> S3Error {
     s3_error!(IncompleteBody, "You did not provide the number of bytes specified by the Content-Length HTTP header")
 }
 
-/// The protocol layer's stream errors have private types: their words are what there is to tell them apart.
+/// Maps a stream error of the protocol layer. Its types are private, so only the text distinguishes them.
 fn body_error(e: &StdError) -> S3Error {
     let words = e.to_string();
     if words.contains("Sha256Mismatch") {

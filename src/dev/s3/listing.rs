@@ -1,4 +1,4 @@
-//! Listings of a bucket: `ListObjects`, `ListObjectsV2` and `ListObjectVersions`, by pages in the order of the keys' bytes.
+//! Listings of a bucket: `ListObjects`, `ListObjectsV2` and `ListObjectVersions`, in pages ordered by the keys' bytes.
 
 use std::fmt::Write as _;
 use std::ops::Bound;
@@ -15,14 +15,14 @@ use s3s::{S3Result, s3_error};
 use super::folder::{Bucket, Index};
 use super::object::Meta;
 
-/// The most entries of a page, as S3 has it.
+/// Maximum number of entries of a page, as in S3.
 const MAX_KEYS: i32 = 1000;
 
-/// Where a page begins.
+/// Position where a page begins.
 enum After {
     Start,
     Key(String),
-    /// The page before ended with a common prefix: all its keys are done.
+    /// The previous page ended with a common prefix, so all its keys are skipped.
     Prefix(String),
 }
 
@@ -30,7 +30,7 @@ enum After {
 struct Page {
     objects: Vec<Arc<Meta>>,
     prefixes: Vec<String>,
-    /// The last entry, when more follow.
+    /// The last entry, if more follow.
     next: Option<(char, String)>,
 }
 
@@ -77,12 +77,12 @@ fn max_keys(asked: Option<i32>) -> S3Result<i32> {
     }
 }
 
-/// The owner of everything: there is one pair of keys. AWS names an account by 64 hexadecimal digits.
+/// Returns the owner of everything, because there is one pair of keys. AWS identifies an account by 64 hexadecimal digits.
 pub(super) fn owner() -> Owner {
     Owner { display_name: Some("local".to_owned()), id: Some("76616c6574".repeat(7)[..64].to_owned()) }
 }
 
-/// Percent-encodes names when the client asks for it: a key may hold what XML 1.0 cannot.
+/// Percent-encodes names if the client requests it: a key may contain characters that XML 1.0 cannot represent.
 struct Names(bool);
 
 impl Names {
@@ -97,7 +97,7 @@ impl Names {
         percent_encode(name)
     }
 
-    /// An empty delimiter divides nothing, and is not repeated.
+    /// Returns the delimiter; an empty one has no effect, and is not repeated in the answer.
     fn delimiter(&self, asked: Option<String>) -> Option<String> {
         asked.filter(|delimiter| !delimiter.is_empty()).map(|delimiter| self.show(&delimiter))
     }
@@ -122,7 +122,7 @@ impl Names {
     }
 }
 
-/// As a path of a URL: everything but unreserved characters and the slash.
+/// Percent-encodes as in a URL's path: everything except unreserved characters and the slash.
 pub(super) fn percent_encode(name: &str) -> String {
     name.bytes().fold(String::new(), |mut out, b| {
         if b.is_ascii_alphanumeric() || b"-_.~/".contains(&b) {
@@ -175,7 +175,7 @@ fn parse_token(token: &str) -> S3Result<After> {
     }
 }
 
-/// A marker is a name that the client saw: a common prefix when it ends with the delimiter.
+/// Parses a marker, which is a name from an earlier page: a common prefix if it ends with the delimiter.
 fn marker(name: Option<String>, delimiter: Option<&str>) -> After {
     match (name.filter(|n| !n.is_empty()), delimiter) {
         (None, _) => After::Start,

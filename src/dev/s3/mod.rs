@@ -1,9 +1,9 @@
 //! An S3 server inside the process, over a folder: for development and tests only, never for production.
 //!
-//! The protocol (routing, XML, signatures) is the crate `s3s`; here live the object store beneath it, the HTTP gate before it (CORS,
-//! what AWS refuses and `s3s` does not, request ids) and browsers' forms with their policies. It behaves as AWS S3 does where a
-//! presigned upload can tell the difference. It does not replicate, version or encrypt, has one pair of keys that may do
-//! everything, and survives a killed process but not a power cut (nothing is synced to the disk).
+//! The crate `s3s` implements the protocol (routing, XML, signatures); this module has the object store beneath it, the HTTP
+//! layer in front of it (CORS, refusals that AWS has and `s3s` has not, request ids), and browsers' forms with their policies. It
+//! behaves as AWS S3 does in everything that affects presigned uploads. It does not replicate, version or encrypt, has one pair
+//! of keys with all permissions, and survives a killed process but not a power cut (nothing is synced to the disk).
 //!
 //! Nothing here names poem or mongodb, and nothing outside `dev` may depend on it.
 
@@ -41,18 +41,18 @@ use crate::signer::BucketName;
 use folder::Folder;
 use gate::Gate;
 
-/// What a local S3 server needs to know.
+/// Options of a local S3 server.
 #[derive(Clone)]
 pub struct Options {
-    /// The folder that holds the buckets; made when missing. One server at a time may use it.
+    /// Folder with the buckets; created if missing. Only one server at a time may use it.
     pub root: PathBuf,
-    /// The one access key id that is accepted.
+    /// The only accepted access key id.
     pub access_key: String,
     /// Its secret.
     pub secret_key: SecretString,
     /// The region that requests must be signed for.
     pub region: String,
-    /// The origins whose pages may read answers.
+    /// Origins whose pages may read answers.
     pub cors: CorsOrigins,
 }
 
@@ -68,18 +68,18 @@ impl fmt::Debug for Options {
     }
 }
 
-/// Why a local S3 server cannot be opened, or a bucket not be made.
+/// Reason why a local S3 server cannot be opened, or a bucket not be created.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalS3Error {
-    /// The folder cannot be made, read or written.
+    /// The folder cannot be created, read or written.
     #[error("the S3 folder {} cannot be used: {source}", path.display())]
     Folder {
         /// The folder, or the file in it.
         path: PathBuf,
-        /// What the system said.
+        /// Error of the operating system.
         source: io::Error,
     },
-    /// Another server holds the folder.
+    /// Another server uses the folder.
     #[error("the S3 folder {} is in use by another server", path.display())]
     InUse {
         /// The folder.
@@ -103,12 +103,13 @@ impl fmt::Debug for LocalS3 {
 }
 
 impl LocalS3 {
-    /// Opens the folder: makes it when missing, takes its lock, removes what a killed server left half-written, and
-    /// reads every object's metadata into memory (about 20 µs each). Does file I/O and may wait two seconds for an
-    /// ending server's lock: call it before serving, or from `spawn_blocking`.
+    /// Opens the folder: creates it if missing, takes its lock, removes incomplete files of a killed server, and reads every
+    /// object's metadata into memory (about 20 µs each). Does file I/O and may wait two seconds for an ending server's lock: call
+    /// it before serving, or from `spawn_blocking`.
     ///
     /// # Errors
-    /// When the folder is not writable or another server holds it, and when the keys are empty.
+    ///
+    /// If the folder is not writable or another server holds it, and if the keys are empty.
     pub fn open(options: Options) -> Result<Self, LocalS3Error> {
         if options.access_key.is_empty() || options.secret_key.expose_secret().is_empty() {
             return Err(LocalS3Error::NoKeys);
@@ -118,10 +119,11 @@ impl LocalS3 {
         Ok(Self { folder, gate })
     }
 
-    /// Makes a bucket; nothing happens when it exists.
+    /// Creates a bucket; succeeds if it exists.
     ///
     /// # Errors
-    /// When the folder cannot be written.
+    ///
+    /// If the folder cannot be written.
     pub fn create_bucket(&self, name: &BucketName) -> Result<(), LocalS3Error> {
         self.folder
             .create_bucket(name)

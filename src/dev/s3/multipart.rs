@@ -1,4 +1,4 @@
-//! Multipart uploads as the protocol has them: the rules of parts and of completing.
+//! Multipart uploads: the protocol's rules for parts and completion.
 
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use super::object::{Meta, now_ms, timestamp};
 use super::put::{announced, sent_md5};
 use super::upload::Upload;
 
-/// The least size of a part that is not the last (AWS: 5 MiB).
+/// Minimum size of every part except the last one (AWS: 5 MiB).
 const MIN_PART: u64 = 5 << 20;
-/// The most parts, and the highest part number.
+/// Maximum number of parts, and highest part number.
 const MAX_PARTS: i32 = 10_000;
 
 /// `CreateMultipartUpload`.
@@ -45,7 +45,7 @@ pub(super) async fn create(
     })
 }
 
-/// Which kinds AWS allows, and which is the default.
+/// Returns the checksum type that AWS allows or uses by default for this algorithm.
 fn kind(algorithm: Option<Algorithm>, asked: Option<&ChecksumType>) -> S3Result<Kind> {
     let full = asked.map(|t| t.as_str() == ChecksumType::FULL_OBJECT);
     match (algorithm, full) {
@@ -78,7 +78,7 @@ pub(super) async fn upload_part(
     let upload = blocking(move || Upload::find(&of.0, &of.1, &of.2)).await?;
     let claims = Claims::new(read_sums!(input), sent_md5(&req.headers), input.checksum_algorithm.as_ref())?;
     if upload.algorithm.is_some() && upload.algorithm != claims.algorithm {
-        // AWS's words, types included.
+        // AWS's message, types included.
         return Err(s3_error!(
             InvalidRequest,
             "Checksum Type mismatch occurred, expected checksum Type: {}, actual checksum Type: {}",
@@ -161,7 +161,7 @@ pub(super) fn list_uploads(bucket: &Bucket, input: ListMultipartUploadsInput) ->
     let mut all = Upload::all(bucket).map_err(internal)?;
     all.retain(|u| u.key.starts_with(&prefix));
     if let Some(after) = input.key_marker.as_ref().filter(|m| !m.is_empty()) {
-        // With an id, what follows that upload; a key alone skips all of that key's.
+        // With an id, continues after that upload; a key alone skips all uploads of that key.
         let id = input.upload_id_marker.as_ref();
         let at = id.and_then(|id| all.iter().position(|u| u.key == *after && u.id == *id));
         match at {
@@ -200,7 +200,7 @@ fn listed(upload: Upload) -> MultipartUpload {
 /// `AbortMultipartUpload`.
 pub(super) fn abort(folder: &Folder, bucket: &Bucket, id: &str, key: &str) -> S3Result<()> {
     let upload = Upload::find(bucket, id, key)?;
-    // Under the lock that completing takes: one of the two happens.
+    // Under the lock that completing takes: only one of the two happens.
     let _index = bucket.index();
     upload.discard(folder, bucket)
 }
@@ -224,7 +224,7 @@ pub(super) fn complete(
     }
     condition.check(bucket.index().get(&upload.key).map(Arc::as_ref))?;
 
-    // Without an algorithm AWS keeps a CRC64NVME of the whole.
+    // Without an algorithm AWS computes a CRC64NVME of the whole object.
     let named = upload.algorithm.unwrap_or(Algorithm::Crc64nvme);
     let whole = (upload.kind == Kind::Full).then_some(named);
     let mut sums = Sums::new();
@@ -276,8 +276,8 @@ fn completed(bucket: &Bucket, meta: &Meta) -> CompleteMultipartUploadOutput {
     out
 }
 
-/// A client that lost the answer asks again and gets the same one, as from AWS: while the object is there that this upload became, for
-/// the same parts, and without a condition on what is there.
+/// Repeats the answer to a client that lost it, as AWS does: while the object of this upload exists, for the same parts, and
+/// without a condition on the existing object.
 fn completed_before(
     bucket: &Bucket,
     input: &CompleteMultipartUploadInput,
@@ -290,14 +290,14 @@ fn completed_before(
     (is_same && *condition == WriteCondition::Always).then(|| completed(bucket, &meta))
 }
 
-/// The entity tag of what parts with these become.
+/// Returns the entity tag of an object whose parts have these.
 fn whole_tag<'a>(parts: impl ExactSizeIterator<Item = &'a str>) -> String {
     let count = parts.len();
     let digests: Vec<u8> = parts.flat_map(unhex).collect();
     format!("{}-{count}", hex(&Md5::checksum(&digests)))
 }
 
-/// The parts of a Complete request, opened, when the request is right about each.
+/// Opens the parts of a Complete request, and checks that the request is right about each.
 fn check_parts(bucket: &Bucket, upload: &Upload, given: Vec<CompletedPart>) -> S3Result<Vec<(std::fs::File, Meta)>> {
     if given.is_empty() {
         return Err(s3_error!(MalformedXML, "You must specify at least one part"));

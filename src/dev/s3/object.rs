@@ -1,5 +1,5 @@
-//! One object's file: the bytes from offset 0, then its metadata as JSON, then a footer of twelve bytes
-//! (the JSON's length, little-endian, and a magic word). Body and metadata share one file, so they appear together.
+//! One object's file: the bytes from offset 0, then its metadata as JSON, then a footer of twelve bytes (the JSON's length,
+//! little-endian, and a magic word). Body and metadata share one file, so they appear together.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ use super::checksum::{Kind, Sums};
 const MAGIC: &[u8; 8] = b"VALETS3\x01";
 const FOOTER: usize = 12;
 
-/// What is known about an object besides its bytes. Parts of multipart uploads use it too.
+/// Metadata of an object, or of a part of a multipart upload.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Meta {
     /// The key; empty for a part.
@@ -27,26 +27,26 @@ pub(super) struct Meta {
     pub(super) etag: String,
     /// Milliseconds since 1970.
     pub(super) modified: i64,
-    /// What the client said about the body.
+    /// Headers from the client.
     pub(super) headers: Headers,
-    /// Every checksum that was computed. SHA-256 is among them, but for multipart objects.
+    /// Every computed checksum. SHA-256 is among them, except for multipart objects.
     pub(super) sums: Sums,
-    /// The one that answers name, as AWS names only what was asked for at upload.
+    /// The algorithm that answers name: AWS names only the one that was requested at upload.
     pub(super) named: Option<super::checksum::Algorithm>,
-    /// Whether the named one is of the bytes or of the parts' checksums.
+    /// Whether the named checksum is of the bytes or of the parts' checksums.
     pub(super) kind: Kind,
     /// The sizes of the parts of a multipart object.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) parts: Vec<u64>,
-    /// Their checksums, when the upload asked for one.
+    /// Their checksums, if the upload requested one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) part_sums: Vec<Sums>,
-    /// The multipart upload that it was made of.
+    /// The multipart upload that it was completed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) upload: Option<String>,
 }
 
-/// The representation headers and user metadata that are kept with an object.
+/// The representation headers and user metadata that are stored with an object.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Headers {
     pub(super) content_type: Option<String>,
@@ -61,41 +61,41 @@ pub(super) struct Headers {
 }
 
 impl Meta {
-    /// The entity tag as a header.
+    /// Returns the entity tag as a header.
     pub(super) fn e_tag(&self) -> ETag {
         ETag::Strong(self.etag.clone())
     }
 
-    /// When the object was published.
+    /// Returns the time of publication.
     pub(super) fn last_modified(&self) -> Timestamp {
         timestamp(self.modified)
     }
 
-    /// The checksums that answers name: one, or none.
+    /// Returns the checksums that answers name: one, or none.
     pub(super) fn named_sums(&self) -> Sums {
         self.named.and_then(|a| Some((a, self.sums.get(&a)?.clone()))).into_iter().collect()
     }
 }
 
-/// Now, in milliseconds since 1970.
+/// Returns the current time in milliseconds since 1970.
 pub(super) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Milliseconds since 1970 as S3's timestamp.
+/// Converts milliseconds since 1970 to S3's timestamp.
 pub(super) fn timestamp(ms: i64) -> Timestamp {
     let time = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000);
     time.unwrap_or(OffsetDateTime::UNIX_EPOCH).into()
 }
 
-/// S3's timestamp as milliseconds since 1970.
+/// Converts S3's timestamp to milliseconds since 1970.
 pub(super) fn millis(timestamp: &Timestamp) -> i64 {
     let time: OffsetDateTime = timestamp.clone().into();
     i64::try_from(time.unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
 }
 
-/// Appends metadata and footer to a file that holds the body and is positioned at its end.
+/// Appends metadata and footer to a file that contains the body and is positioned at its end.
 pub(super) fn seal(file: &mut File, meta: &Meta) -> io::Result<()> {
     let mut tail = serde_json::to_vec(meta)?;
     let length = u32::try_from(tail.len()).map_err(io::Error::other)?;
@@ -107,7 +107,8 @@ pub(super) fn seal(file: &mut File, meta: &Meta) -> io::Result<()> {
 /// Opens a published file and reads its metadata.
 ///
 /// # Errors
-/// `InvalidData` when the file is not a whole object.
+///
+/// `InvalidData` if the file is not a complete object.
 pub(super) fn load(path: &Path) -> io::Result<(File, Meta)> {
     let bad = |what: &'static str| io::Error::new(io::ErrorKind::InvalidData, what);
     let mut file = File::open(path)?;

@@ -1,4 +1,4 @@
-//! The policy of a form ("Creating a POST Policy" in the S3 API reference): which fields and how many bytes it lets in, and until when.
+//! The policy of a form ("Creating a POST Policy" in the S3 API reference): permitted fields, permitted length, and expiry.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -19,11 +19,11 @@ const EXEMPT: [&str; 4] = ["policy", "x-amz-signature", "awsaccesskeyid", "signa
 /// The fields of a form, by their names in lower case.
 pub(super) type Fields = BTreeMap<String, String>;
 
-/// A policy that was understood.
+/// A parsed policy.
 pub(super) struct Policy {
     expiration: OffsetDateTime,
     conditions: Vec<Condition>,
-    /// How many bytes the file may have.
+    /// Permitted length of the file in bytes.
     pub(super) length: RangeInclusive<u64>,
 }
 
@@ -49,9 +49,10 @@ fn unmet(problem: &str) -> S3Error {
 }
 
 impl Policy {
-    /// Reads a policy from base64.
+    /// Parses a policy from base64.
     ///
     /// # Errors
+    ///
     /// `InvalidPolicyDocument` (400) for everything that is not a policy.
     pub(super) fn parse(encoded: &str) -> S3Result<Self> {
         let json = BASE64.decode(encoded).ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok());
@@ -103,7 +104,7 @@ impl Policy {
         Ok(())
     }
 
-    /// AWS reads a bound from a number and from the same number as a string.
+    /// Applies a length condition. AWS accepts a bound as a number and as the same number in a string.
     fn narrow(&mut self, least: &Value, most: &Value) -> S3Result<()> {
         let bound = |value: &Value| value.as_u64().or_else(|| value.as_str()?.parse::<u64>().ok());
         match (bound(least), bound(most)) {
@@ -118,7 +119,8 @@ impl Policy {
     /// Checks the fields, `bucket` among them; the file's length is not known yet.
     ///
     /// # Errors
-    /// `AccessDenied` (403) when the policy has expired, a condition is not met or a field has none.
+    ///
+    /// `AccessDenied` (403) if the policy has expired, a condition is not met or a field has none.
     pub(super) fn check(&self, fields: &Fields, now: OffsetDateTime) -> S3Result<()> {
         if self.expiration <= now {
             return Err(unmet("Policy expired."));
@@ -138,7 +140,7 @@ impl Policy {
 
 impl Condition {
     fn is_met(&self, fields: &Fields) -> bool {
-        // A condition on a field that the form lacks is not met, not even by an empty prefix.
+        // A condition on a missing field is not met, not even by an empty prefix.
         let Some(value) = fields.get(&self.field) else { return false };
         match self.test {
             Test::Equals => *value == self.text,

@@ -1,4 +1,4 @@
-//! `PutObject`: a request's body becomes an object, once its bytes are as claimed.
+//! `PutObject`: stores a request's body as an object, once its bytes match the declared digests.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::folder::{Bucket, Folder, blocking, hex};
 use super::ingest::{self, Length};
 use super::object::{Headers, Meta, now_ms};
 
-/// What user metadata may weigh, names and values (AWS: 2 KB).
+/// Maximum size of user metadata, names and values (AWS: 2 KB).
 const MAX_METADATA: usize = 2048;
 
-/// Takes what is kept with an object out of any input that carries it.
+/// Takes the headers that are stored with an object out of any input that has them.
 macro_rules! headers {
     ($input:expr) => {
         $crate::dev::s3::object::Headers {
@@ -42,14 +42,14 @@ pub(super) fn user_metadata(given: Option<Metadata>) -> S3Result<BTreeMap<String
     Ok(given.into_iter().collect())
 }
 
-/// Metadata that a presigner moved from headers to the signed query, as the JavaScript SDK's does. AWS keeps it.
+/// Returns metadata that a presigner moved from headers to the signed query, as the JavaScript SDK does. AWS stores it.
 fn hoisted(query: &str) -> impl Iterator<Item = (String, String)> {
     let pairs = url::form_urlencoded::parse(query.as_bytes());
     pairs
         .filter_map(|(name, value)| Some((name.to_ascii_lowercase().strip_prefix("x-amz-meta-")?.to_owned(), value.into_owned())))
 }
 
-/// `aws-chunked` is about the transfer, not about the object.
+/// Returns the encoding to store: `aws-chunked` concerns the transfer, not the object.
 pub(super) fn stored_encoding(given: Option<&str>) -> Option<String> {
     let given = given?;
     if !given.contains("aws-chunked") {
@@ -61,15 +61,15 @@ pub(super) fn stored_encoding(given: Option<&str>) -> Option<String> {
 
 pub(super) use headers;
 
-/// An object to be, without its bytes.
+/// A new object, without its bytes.
 pub(super) struct NewObject {
     /// Its key.
     pub(super) key: String,
-    /// What is kept with it.
+    /// Headers to store.
     pub(super) headers: Headers,
-    /// What its sender claims of its bytes.
+    /// Digests that its sender declares.
     pub(super) claims: Claims,
-    /// What must hold of the object there.
+    /// Condition on the existing object.
     pub(super) condition: WriteCondition,
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn put(
     Ok(S3Response::new(out))
 }
 
-/// Returns a `Content-MD5`, also an empty one, which the protocol layer passes over.
+/// Returns a `Content-MD5`, also an empty one, which the protocol layer ignores.
 pub(super) fn sent_md5(headers: &HeaderMap) -> Option<&str> {
     headers.get("content-md5").map(|value| value.to_str().unwrap_or_default())
 }
@@ -104,7 +104,8 @@ pub(super) fn sent_md5(headers: &HeaderMap) -> Option<&str> {
 /// Receives an object's bytes and publishes it.
 ///
 /// # Errors
-/// When the bytes are not as claimed or announced, or the condition does not hold. Nothing is left then.
+///
+/// If the bytes do not match the declaration, or the condition does not hold. No file is left then.
 pub(super) async fn store(
     folder: &Arc<Folder>,
     bucket: Arc<Bucket>,
@@ -119,7 +120,7 @@ pub(super) async fn store(
     }
     condition.check(bucket.index().get(&key).map(Arc::as_ref))?;
 
-    // AWS keeps a CRC64NVME of what came without a checksum.
+    // AWS computes a CRC64NVME for objects without a checksum.
     let named = claims.algorithm.unwrap_or(Algorithm::Crc64nvme);
     let received = ingest::receive(folder, body, length, vec![Algorithm::Sha256, named]).await?;
     claims.verify(&received.sums, &received.md5, trailers.as_ref())?;
@@ -146,7 +147,8 @@ pub(super) async fn store(
 /// Returns the length that a request announced, in a header or by the framing of its body.
 ///
 /// # Errors
-/// `MissingContentLength` (411) when it announced none.
+///
+/// `MissingContentLength` (411) if it announced none.
 pub(super) fn announced(header: Option<i64>, body: Option<&StreamingBlob>) -> S3Result<Length> {
     let framed = body.map_or(Some(0), |body| body.remaining_length().exact());
     let length = header.and_then(|length| u64::try_from(length).ok()).or(framed.and_then(|length| u64::try_from(length).ok()));

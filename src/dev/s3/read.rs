@@ -1,4 +1,4 @@
-//! Bytes going out: HEAD and GET, whole, in ranges or by part.
+//! Serves bytes: HEAD and GET, whole, in ranges or by part.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom};
@@ -21,13 +21,13 @@ use super::condition::ReadConditions;
 use super::folder::{Bucket, blocking, internal};
 use super::object::{Meta, now_ms, timestamp};
 
-/// How much is read from the disk at a time.
+/// Bytes that are read from the disk at a time.
 const CHUNK: usize = 256 << 10;
 
-/// The most parts of one list of an object's attributes.
+/// Maximum number of parts in one list of an object's attributes.
 const MAX_LISTED: i32 = 1000;
 
-/// What a read asks for, whichever method asks.
+/// Parameters of a read, for either method.
 struct Ask {
     conditions: ReadConditions,
     range: Option<Range>,
@@ -35,7 +35,7 @@ struct Ask {
     checksums: bool,
 }
 
-/// Which bytes of the object go out, and whether that is less than all.
+/// The bytes of the object that are sent, and whether they are less than all.
 struct Slice {
     bytes: Bytes64<u64>,
     content_range: Option<String>,
@@ -72,7 +72,7 @@ impl Ask {
     }
 }
 
-/// A part of a multipart object; any other object is its own part 1.
+/// Returns the range of a part of a multipart object; any other object is its own part 1.
 fn part_range(meta: &Meta, part: i32) -> S3Result<Option<Bytes64<u64>>> {
     let index = usize::try_from(part).ok().and_then(|p| p.checked_sub(1));
     let found = index.and_then(|i| {
@@ -93,7 +93,7 @@ fn part_range(meta: &Meta, part: i32) -> S3Result<Option<Bytes64<u64>>> {
     }
 }
 
-/// Fills what HEAD and GET answer alike.
+/// Sets the members that HEAD and GET have in common.
 macro_rules! describe {
     ($out:expr, $meta:expr, $slice:expr, $part:expr) => {{
         let (out, meta, slice) = (&mut $out, &$meta, &$slice);
@@ -132,7 +132,7 @@ macro_rules! ask {
     };
 }
 
-/// Without versioning the one version of every object is called null.
+/// Accepts only the version null, which every object has without versioning.
 pub(super) fn check_version(version: Option<&str>) -> S3Result<()> {
     match version {
         None | Some("" | "null") => Ok(()),
@@ -176,7 +176,7 @@ pub(super) async fn get(bucket: std::sync::Arc<Bucket>, input: GetObjectInput) -
     Ok(out)
 }
 
-/// `GetObjectAttributes`: what was asked for and nothing else.
+/// `GetObjectAttributes`: returns exactly the requested attributes.
 pub(super) fn attributes(bucket: &Bucket, input: &GetObjectAttributesInput) -> S3Result<GetObjectAttributesOutput> {
     check_version(input.version_id.as_deref())?;
     let meta = bucket.meta(&input.key)?;
@@ -197,7 +197,7 @@ pub(super) fn attributes(bucket: &Bucket, input: &GetObjectAttributesInput) -> S
     })
 }
 
-/// AWS lists parts that have checksums of their own; of the others it tells the number alone.
+/// Returns the parts; AWS lists parts that have their own checksums, and for others only their number.
 fn listed_parts(meta: &Meta, input: &GetObjectAttributesInput) -> GetObjectAttributesParts {
     let total_parts_count = i32::try_from(meta.parts.len()).ok();
     if meta.part_sums.is_empty() {
@@ -225,7 +225,7 @@ fn listed_parts(meta: &Meta, input: &GetObjectAttributesInput) -> GetObjectAttri
     }
 }
 
-/// The next bytes of a file, as a stream of known length.
+/// Returns the next bytes of a file, as a stream of known length.
 fn body(file: File, length: u64) -> impl ByteStream<Item = Result<Bytes, StdError>> + Send + Sync + 'static {
     let chunks = stream::try_unfold((file, length), |(file, left)| async move {
         if left == 0 {
@@ -244,7 +244,7 @@ fn body(file: File, length: u64) -> impl ByteStream<Item = Result<Bytes, StdErro
     Sized64 { chunks: Box::pin(chunks), left: length }
 }
 
-/// A stream that knows how many bytes are left.
+/// A stream with a known number of remaining bytes.
 struct Sized64<S> {
     chunks: Pin<Box<S>>,
     left: u64,

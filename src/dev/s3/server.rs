@@ -1,4 +1,4 @@
-//! Connections: accepting, time limits, ending.
+//! Connections: accepting, time limits, shutdown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use tokio_util::sync::CancellationToken;
 use super::LocalS3;
 use super::gate::Gate;
 
-/// How long a connection may take for a request's head, or be idle.
+/// Longest time for a request's head, and longest idle time of a connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long requests in flight may go on after the shutdown began.
+/// Longest time for requests in flight after the shutdown began.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl LocalS3 {
-    /// Serves HTTP/1.1 until `shutdown`: then idle connections close, requests in flight get five seconds, and the
-    /// call returns. The folder's lock goes with the last of them.
+    /// Serves HTTP/1.1 until `shutdown`: then idle connections close, requests in flight get five seconds, and the call returns.
+    /// The folder's lock is released with the last of them.
     pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) {
         let mut connections = JoinSet::new();
         loop {
@@ -33,7 +33,7 @@ impl LocalS3 {
                     connections.spawn(connection(stream, Arc::clone(&self.gate), shutdown.clone()));
                 }
                 Err(error) => {
-                    // Out of file descriptors, mostly: some will come free.
+                    // Usually out of file descriptors: some will become free.
                     tracing::warn!(%error, "local S3: accept failed");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -56,7 +56,7 @@ async fn connection(stream: TcpStream, gate: Arc<Gate>, shutdown: CancellationTo
         .header_read_timeout(HEAD_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    // A client that goes away is no news here: what it left half-sent is discarded.
+    // A client that disconnects is normal here: its incomplete upload is discarded.
     tokio::select! {
         _done = connection.as_mut() => {}
         () = shutdown.cancelled() => {

@@ -1,4 +1,4 @@
-//! A multipart upload on disk: `upload.json`, and one file per part in the form of `object`. No S3 protocol.
+//! A multipart upload on disk: `upload.json`, and one file per part in the form of `object`; independent of the S3 protocol.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,20 +12,20 @@ use super::checksum::{Algorithm, Kind};
 use super::folder::{Bucket, Folder, Temp, internal};
 use super::object::{self, Headers, Meta, now_ms};
 
-/// What was said when the upload was made.
+/// Parameters of the upload's creation.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Upload {
     /// Its id: the folder's name.
     pub(super) id: String,
-    /// The key it will have.
+    /// The key of the future object.
     pub(super) key: String,
-    /// When it was made, in milliseconds since 1970.
+    /// Creation time in milliseconds since 1970.
     pub(super) created: i64,
-    /// What is kept with the object.
+    /// Headers to store with the object.
     pub(super) headers: Headers,
-    /// The checksum that was asked for.
+    /// The requested checksum.
     pub(super) algorithm: Option<Algorithm>,
-    /// What that checksum is of.
+    /// Input of that checksum.
     pub(super) kind: Kind,
 }
 
@@ -37,7 +37,7 @@ fn no_such_upload() -> s3s::S3Error {
 }
 
 impl Upload {
-    /// Makes an upload: visible by the rename of its folder.
+    /// Creates an upload: it becomes visible by the rename of its folder.
     pub(super) fn create(
         folder: &Folder,
         bucket: &Bucket,
@@ -55,9 +55,9 @@ impl Upload {
         Ok(upload)
     }
 
-    /// The upload of that id and key; 404 without.
+    /// Returns the upload with this id and key, or 404.
     pub(super) fn find(bucket: &Bucket, id: &str, key: &str) -> S3Result<Self> {
-        // An id is a file's name here: take none that this server did not make.
+        // An id is a file name here: accept only ids that this server creates.
         if Uuid::try_parse(id).is_err() || id.len() != 32 {
             return Err(no_such_upload());
         }
@@ -66,11 +66,11 @@ impl Upload {
         if upload.key == key && upload.id == id { Ok(upload) } else { Err(no_such_upload()) }
     }
 
-    /// All uploads of a bucket, by key and then by age.
+    /// Returns all uploads of a bucket, by key and then by age.
     pub(super) fn all(bucket: &Bucket) -> io::Result<Vec<Self>> {
         let mut all = Vec::new();
         for entry in fs::read_dir(bucket.path("uploads"))? {
-            // One that ends meanwhile is not listed.
+            // An upload that ends meanwhile is not listed.
             let Ok(json) = fs::read(entry?.path().join("upload.json")) else {
                 continue;
             };
@@ -84,7 +84,7 @@ impl Upload {
         bucket.path("uploads").join(&self.id)
     }
 
-    /// Gives a finished part its name; a part sent again replaces the first.
+    /// Publishes a finished part; a part that is sent again replaces the first.
     pub(super) fn put_part(&self, bucket: &Bucket, number: i32, temp: &Temp) -> S3Result<()> {
         match fs::rename(temp.path(), self.dir(bucket).join(format!("{number:05}.part"))) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Err(no_such_upload()),
@@ -92,12 +92,12 @@ impl Upload {
         }
     }
 
-    /// A part's bytes and what is known of it.
+    /// Returns a part's bytes and metadata.
     pub(super) fn part(&self, bucket: &Bucket, number: i32) -> Option<(File, Meta)> {
         object::load(&self.dir(bucket).join(format!("{number:05}.part"))).ok()
     }
 
-    /// The numbers of the parts that are there, ascending.
+    /// Returns the numbers of the existing parts, ascending.
     pub(super) fn part_numbers(&self, bucket: &Bucket) -> S3Result<Vec<i32>> {
         let entries = fs::read_dir(self.dir(bucket)).map_err(|_| no_such_upload())?;
         let mut numbers = Vec::new();
@@ -109,7 +109,7 @@ impl Upload {
         Ok(numbers)
     }
 
-    /// Whether it has not been completed or aborted meanwhile. Ask under the bucket's index lock.
+    /// Returns an error if it has been completed or aborted meanwhile. Call it under the bucket's index lock.
     pub(super) fn check_alive(&self, bucket: &Bucket) -> S3Result<()> {
         if self.dir(bucket).exists() { Ok(()) } else { Err(no_such_upload()) }
     }

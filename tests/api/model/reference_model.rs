@@ -1,6 +1,9 @@
 //! The reference model: the states and rules of docs/concepts.md, without a database, a bucket or a clock. Times are seconds from the present, in
 //! which all calls are made; only the sweeper runs at other times.
 
+mod image;
+
+pub use self::image::{Image, Object, State};
 use super::{Declared, MAX_PENDING, QUOTA, Which, Who, live_server::is_image};
 
 /// Status, and code if it is a problem.
@@ -13,93 +16,6 @@ const TTL: i64 = 86_400;
 const MULTIPART_TTL: i64 = 7 * 86_400;
 /// Seconds for which a completion in progress may write the key.
 const COMPLETING: i64 = 40;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum State {
-    Pending,
-    Ready,
-    Deleting,
-    Rejected(&'static str),
-    Expired,
-    Gone,
-}
-
-impl State {
-    /// Returns the name in the database.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Ready => "ready",
-            Self::Deleting => "deleting",
-            Self::Rejected(_) => "rejected",
-            Self::Expired => "expired",
-            Self::Gone => "gone",
-        }
-    }
-}
-
-/// Object at an image's key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Object {
-    Nothing,
-    /// The declared bytes.
-    Declared,
-    Other,
-}
-
-/// Identity of a request, to recognise its repeat.
-type Fingerprint = (bool, Declared);
-
-#[derive(Debug, Clone)]
-pub struct Image {
-    pub id: String,
-    pub who: Who,
-    pub declared: Declared,
-    pub size: u64,
-    pub caption: Option<String>,
-    pub in_parts: bool,
-    pub state: State,
-    pub object: Object,
-    /// Whether S3 has the only part.
-    pub part: bool,
-    /// Position in the gallery; images that became ready at the same moment share it.
-    pub place: u64,
-    key: Option<(u8, Fingerprint)>,
-    urls_die: i64,
-    due: Option<i64>,
-    /// State before it was purged.
-    was: State,
-    /// Whether its bytes are counted although it is neither pending nor ready.
-    kept: bool,
-}
-
-impl Image {
-    fn is_live(&self) -> bool {
-        matches!(self.state, State::Pending | State::Ready)
-    }
-
-    /// Returns the state that decides an answer.
-    fn outcome(&self) -> State {
-        if self.state == State::Gone && matches!(self.was, State::Rejected(_) | State::Expired) { self.was } else { self.state }
-    }
-
-    fn quiet_from(&self) -> i64 {
-        self.urls_die + GRACE
-    }
-
-    /// Turns the image into a tombstone and frees its idempotency key. Its bytes stay counted while they are stored or a URL
-    /// could store them again.
-    fn end(&mut self, state: State, now: i64) {
-        self.kept = match state {
-            State::Deleting => self.urls_die > 0,
-            State::Rejected(_) => true,
-            _ => false,
-        };
-        self.state = state;
-        self.due = Some(now);
-        self.key = None;
-    }
-}
 
 /// Result of an issuing call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

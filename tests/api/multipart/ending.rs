@@ -103,7 +103,7 @@ async fn valid_part_url_delays_the_sweeper() {
     assert_eq!(app.sweep(after(QUIET)).await.expired, 1);
 }
 
-/// Confirm against delete: whichever wins, counters are right and nothing is left.
+/// Confirm against delete: counters are right and nothing is left, whichever wins.
 #[tokio::test]
 async fn f16_confirm_against_delete_leaves_nothing_behind() {
     let app = TestApp::start().await;

@@ -93,7 +93,7 @@ async fn f3_stopped_database_is_noticed_in_time_and_nothing_accumulates() {
     assert!(within(Duration::from_secs(5), || std::fs::remove_dir_all(&folder).is_ok()).await);
 }
 
-/// As when a firewall drops its connection table: connections stay open, and no bytes ever arrive.
+/// Simulates a firewall that drops its connection table: connections stay open, and no bytes ever arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn f3_lost_database_connections_are_replaced() {
     let app = TestApp::start().await;

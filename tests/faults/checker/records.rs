@@ -1,4 +1,4 @@
-//! Checks the records: each ready image has exactly its object (I2), nothing exists twice (I4), users are check_isolation (I7), states
+//! Checks the records: each ready image has exactly its object (I2), nothing exists twice (I4), users are isolated (I7), states
 //! and transitions are legal (I8), and types match the bytes (I15).
 
 use std::{collections::BTreeSet, time::Duration};
@@ -185,7 +185,7 @@ fn check_transitions(evidence: &Evidence, timelines: &Timelines, history: &Histo
     }
 }
 
-/// Returns whether a sequence of legal transitions is_reachable from one state to the other.
+/// Returns whether a sequence of legal transitions leads from one state to the other.
 fn is_reachable(from: ImageState, to: ImageState) -> bool {
     from == to || ImageState::ALL.into_iter().any(|next| from.may_become(next) && is_reachable(next, to))
 }

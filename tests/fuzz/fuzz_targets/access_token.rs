@@ -1,8 +1,8 @@
-//! Our own JWTs: access tokens, and those in the path of Uppy's calls. The input begins with a letter:
+//! Fuzzes our own JWTs: access tokens, and tokens in the path of Uppy's calls. The input begins with a letter:
 //! - `r`: the rest is a token.
-//! - `s`, `p`, `o`: a line with a header (an empty one: ours) and one with claims, signed with the current secret, the previous one,
-//!   or somebody else's.
-//! - `m`: a place in two bytes, and a byte: good tokens, changed there.
+//! - `s`, `p`, `o`: a line with a header (empty: ours) and one with claims, signed with the current secret, the previous one, or
+//!   an unknown one.
+//! - `m`: a position in two bytes, and a byte: valid tokens, changed at that position.
 #![no_main]
 
 use std::{sync::LazyLock, time::Duration};
@@ -22,8 +22,8 @@ use valet::{
 const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const SECRET: &str = "the secret of the tokens under test";
 const PREVIOUS: &str = "the secret that was theirs before it";
-const OTHER: &str = "a secret that is somebody else's own";
-/// As docs/identity-providers.md says: clocks of servers may be so far apart, and no token lives longer.
+const OTHER: &str = "a secret of another, unrelated server";
+/// Documented tolerance between the servers' clocks; no token is valid longer.
 const LEEWAY: i64 = 30;
 const LONGEST: i64 = 7 * 24 * 60 * 60;
 
@@ -38,7 +38,7 @@ static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
     })
 });
 
-/// The headers of both kinds of tokens, as they are issued; and a token of each.
+/// Headers of both kinds of tokens as they are issued, and a token of each.
 static GOOD: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
     let caller = Caller { user: UserId::from_bytes([1; 16]), origin: TokenOrigin::Session(SessionId::from_bytes([2; 16])) };
     let session = SessionEnd { id: SessionId::from_bytes([2; 16]), at: NOW + Duration::from_secs(7200) };
@@ -57,7 +57,7 @@ fn sign(header: &str, claims: &str, secret: &str) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-/// What both verifiers say: never yes twice.
+/// Runs both verifiers, which must not both accept; returns the caller.
 fn verify(token: &str) -> Option<Caller> {
     let maker = TokenIssuer::read(token);
     let access = TOKENS.verify(token, NOW);
@@ -73,7 +73,7 @@ fn verify(token: &str) -> Option<Caller> {
     access.ok().or(path.ok().map(of_path))
 }
 
-/// That a token of these parts may be accepted, by another reading of them.
+/// Asserts that a token of these parts may be accepted, with an independent implementation.
 fn justify(caller: Caller, header: &str, claims: &str) {
     let header: Value = serde_json::from_str(header).expect("JSON");
     let claims: Value = serde_json::from_str(claims).expect("JSON");

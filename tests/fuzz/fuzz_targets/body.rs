@@ -1,4 +1,4 @@
-//! JSON bodies, read as every shape that clients send. The input is a body.
+//! Fuzzes JSON bodies, parsed as every type that clients send. The input is a body.
 #![no_main]
 
 use std::{collections::HashSet, sync::LazyLock};
@@ -6,7 +6,7 @@ use std::{collections::HashSet, sync::LazyLock};
 use libfuzzer_sys::fuzz_target;
 use valet::http::{fuzzing::BODIES, problem::Code};
 
-/// All words that a refusal is made of. A word that is not here was the caller's: nothing of a body is repeated.
+/// All words of problem texts. Any other word in a refusal was copied from the body, which must not happen.
 const WORDS: &str = "
     Problem code InvalidRequest detail errors FieldError field message headers is for uppy false
     The request body is not valid JSON
@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     for read in BODIES {
         match read(bytes) {
             Ok(()) => {
-                let value: serde_json::Value = serde_json::from_slice(bytes).expect("what is read is JSON");
+                let value: serde_json::Value = serde_json::from_slice(bytes).expect("an accepted body is JSON");
                 assert!(value.is_object());
             }
             Err(problem) => {

@@ -1,4 +1,4 @@
-//! Who asks, by `X-Forwarded-For`, and the settings that decide whom to believe. The input is lines: the networks of
+//! Fuzzes the client address from `X-Forwarded-For`, and the settings for trusted proxies. The input is lines: the networks of
 //! TRUSTED_PROXIES, the peer's address, then the header's fields.
 #![no_main]
 
@@ -21,9 +21,9 @@ fuzz_target!(|bytes: &[u8]| {
     let proxies = TrustedProxies(networks);
     let client = proxies.client(peer, fields.iter().copied());
     assert_eq!(client, client.to_canonical(), "one address has one form");
-    assert_eq!(TrustedProxies::default().client(peer, fields.iter().copied()), peer, "nobody is trusted: nobody is believed");
+    assert_eq!(TrustedProxies::default().client(peer, fields.iter().copied()), peer, "without trusted proxies no field is used");
 
-    // Trusted is who is believed when saying so of somebody else.
+    // An address is trusted if a field that it forwards is used.
     let trusts = |address: IpAddr| {
         let other = if address == IpAddr::from([192, 0, 2, 1]) { "192.0.2.2" } else { "192.0.2.1" };
         proxies.client(address, [other].into_iter()) != address
@@ -32,7 +32,8 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(client, peer, "a stranger is not believed");
         return;
     }
-    // The last hop that is not ours, found from the other end: all behind it are, and it is not, or nothing stands before it.
+    // The expected address is the last untrusted hop, searched from the other end: all hops behind it are trusted, and it is
+    // untrusted or the first.
     let hops: Vec<&str> = fields.iter().flat_map(|field| field.split(',')).map(str::trim).collect();
     let read = |hop: &str| {
         let bare = hop.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(hop);

@@ -1,5 +1,5 @@
-//! Keyset cursors. The input is a user's 16 bytes, an image's 16, milliseconds in 8, a place and a byte to change a cursor by, and
-//! text that may be a cursor.
+//! Fuzzes keyset cursors. The input is a user's 16 bytes, an image's 16, milliseconds in 8, a position and a byte to change a
+//! cursor by, and text that may be a cursor.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -14,7 +14,7 @@ use valet::{
 
 const LISTINGS: [Listing; 2] = [Listing::Gallery, Listing::Pending];
 
-/// Where this text leads; nothing but one problem, in fixed words, when it leads nowhere.
+/// Parses a cursor; a malformed one must give the one constant problem.
 fn read(text: &str, listing: Listing, user: UserId) -> Option<Position> {
     match after(Some(text), listing, user) {
         Ok(place) => Some(place.expect("a cursor is a place")),
@@ -33,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     let (user, id) = (UserId::from_bytes(*user), ImageId::from_bytes(*id));
     let text = String::from_utf8_lossy(text);
     for listing in LISTINGS {
-        // Whatever it is: a true cursor of this user may be among the inputs.
+        // The result is ignored: the input may contain a valid cursor of this user.
         let _ = read(&text, listing, user);
     }
 
@@ -44,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
         let given = Position { uploaded_at, id };
         let text = cursor(given, user, listing);
         assert_eq!(read(&text, listing, user), Some(given), "leads where it was given");
-        assert_eq!(read(&text, listing, other), None, "nobody else");
+        assert_eq!(read(&text, listing, other), None, "another user");
         for other in LISTINGS.into_iter().filter(|other| {
             !matches!((other, listing), (Listing::Gallery, Listing::Gallery) | (Listing::Pending, Listing::Pending))
         }) {

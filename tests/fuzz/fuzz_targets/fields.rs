@@ -1,4 +1,5 @@
-//! Short texts of requests, each by its own type: addresses, digests, hashes, keys, ids, captions. The input is read as each.
+//! Fuzzes short texts of requests, each parsed by its own type: addresses, digests, hashes, keys, ids, captions. The input is
+//! parsed as each.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -24,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(IdempotencyKey::parse(kept).as_ref(), Ok(&key), "stored and read again");
         assert_eq!(IdempotencyKey::parse(&format!("\"{kept}\"")), Ok(key), "with the draft's quotes");
     }
-    // One value has one text: what is accepted is what is written.
+    // Each value has exactly one accepted text.
     if let Ok(digest) = Sha256::parse(text) {
         assert_eq!(digest.to_string(), text);
     }
@@ -37,7 +38,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(SessionId::parse(text).map(|id| id.to_string()).as_deref(), Some(text));
     }
     if let Some(kind) = ContentType::parse(text) {
-        // Aliases such as `image/jpg` are read as the type that they name.
+        // Aliases such as `image/jpg` are parsed as the registered type.
         assert_eq!(ContentType::parse(kind.as_str()), Some(kind));
     }
     if let Ok(Some(caption)) = Caption::parse(text) {

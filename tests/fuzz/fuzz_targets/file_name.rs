@@ -1,4 +1,4 @@
-//! File names as clients send them, and the header that is made of one. The input is a name.
+//! Fuzzes file names from clients, and the header that contains one. The input is a name.
 #![no_main]
 
 use http::HeaderValue;
@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(ContentType::parse(kind.as_str()), Some(kind));
     }
 
-    // RFC 6266: one header, of one quoted string and one extended value; RFC 8187 gives the name back.
+    // RFC 6266: one header with one quoted string and one extended value; RFC 8187 gives the name back.
     let header = name.attachment();
     assert!(header.bytes().all(|byte| (0x20..0x7f).contains(&byte)) && HeaderValue::from_str(&header).is_ok());
     let rest = header.strip_prefix("attachment; filename=\"").expect("the disposition comes first");

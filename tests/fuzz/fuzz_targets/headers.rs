@@ -1,4 +1,4 @@
-//! Request headers that are read here: media types, codings, entity tags. The input is a header's value.
+//! Fuzzes request headers that the server parses: media types, codings, entity tags. The input is a header's value.
 #![no_main]
 
 use http::{HeaderMap, HeaderValue, header};
@@ -12,8 +12,8 @@ fuzz_target!(|bytes: &[u8]| {
     let mut headers = HeaderMap::new();
     headers.append(header::ACCEPT_ENCODING, value.clone());
     let alone = accepts_gzip(&headers);
-    assert!(!alone || bytes.iter().any(|byte| matches!(byte, b'z' | b'Z' | b'*')), "nobody asked");
-    // RFC 9110 section 5.3: several fields are one list; gzip's own weight stands, whatever stands beside it.
+    assert!(!alone || bytes.iter().any(|byte| matches!(byte, b'z' | b'Z' | b'*')), "gzip was not requested");
+    // RFC 9110 section 5.3: several fields are one list; gzip's own weight applies, whatever else the list contains.
     headers.append(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip;q=0"));
     assert!(!accepts_gzip(&headers), "refused in the last place");
 

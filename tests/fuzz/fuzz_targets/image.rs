@@ -1,4 +1,4 @@
-//! Headers of uploaded files, through the one entry that confirm uses. The input is a file, so any image is a seed.
+//! Fuzzes headers of uploaded files through the entry point of confirm. The input is a file, so any image is a seed.
 #![no_main]
 
 use std::cell::RefCell;
@@ -9,7 +9,7 @@ use valet::{
     model::Format,
 };
 
-/// Inspects a file as confirm does, and checks that the ranges keep to the bounds.
+/// Inspects a file as confirm does, and asserts that the ranges stay within the bounds.
 fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, Refusal> {
     let total = file.len() as u64;
     let mut inspection = ContentInspector::with_budget(total, max_pixels, budget);
@@ -34,14 +34,14 @@ fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, 
     }
 }
 
-/// A file, and ranges of several lengths.
+/// Inspects a file with ranges of several lengths.
 fn judge(file: &[u8], first: u64) {
     let whole = inspect(file, MAX_PIXELS, ReadBudget { first: u64::MAX, ranges: 1, bytes: u64::MAX });
-    // So many ranges that each is as short as can be.
+    // As many ranges as needed, each as short as possible.
     let steps = inspect(file, MAX_PIXELS, ReadBudget { first, ranges: u32::MAX, bytes: u64::MAX });
     assert_eq!(steps, whole, "the verdict depends on where the ranges lie");
     let usual = inspect(file, MAX_PIXELS, ReadBudget::DEFAULT);
-    // With less of it seen, a file may be accepted that the rest would refuse, or be refused for want of budget.
+    // With less of it read, a file may be accepted that the rest would reject, or be rejected because of the limits.
     assert!(usual == whole || file.len() as u64 > ReadBudget::DEFAULT.first, "one range of all of it");
 }
 
@@ -51,29 +51,29 @@ thread_local! {
 
 fuzz_target!(|file: &[u8]| {
     let total = file.len();
-    // Where to cut, from the bytes themselves: the same for the same file.
+    // Positions to cut at, derived from the bytes, so that they are the same for the same file.
     let hash = file.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     let at = |n: u32| (hash.rotate_left(n) % (total as u64 + 1)) as usize;
     judge(file, 12 + at(0) as u64);
 
-    // Bytes behind the range are not looked at.
+    // Bytes after the range are not read.
     let mut inspection = ContentInspector::new(total as u64, MAX_PIXELS);
     let longer = [file, &hash.to_le_bytes()].concat();
     let first = inspection.wanted().end as usize;
     if let Some(verdict) = inspection.supply(&longer) {
         assert_eq!(Some(verdict), ContentInspector::new(total as u64, MAX_PIXELS).supply(&file[..first]));
     }
-    // The beginning of a file that is longer than any, and a store that sends too little.
+    // The beginning of a file of maximum length, and a store that sends too little.
     let mut endless = ContentInspector::new(u64::MAX, MAX_PIXELS);
     for _ in 0..20 {
         if endless.supply(file).is_some() {
             break;
         }
     }
-    // A bound that nothing fits into.
+    // A bound that no image satisfies.
     assert!(inspect(file, 0, ReadBudget::DEFAULT).is_err());
 
-    // Some files again with a hole in them, so that the rest lies where the first range does not reach.
+    // Some files again with a hole, so that the rest is beyond the first range.
     if hash % 16 == 0 {
         LONG.with_borrow_mut(|long| {
             let (before, after) = file.split_at(at(7));

@@ -1,6 +1,6 @@
-//! An identity provider's tokens and keys. The input begins with a letter:
+//! Fuzzes tokens and keys of an identity provider. The input begins with a letter:
 //! - `k`: the rest is a key set, as `jwks_uri` answers.
-//! - `s`: a line with a header (an empty one: a good one) and one with claims, signed with the provider's key.
+//! - `s`: a line with a header (empty: a valid one) and one with claims, signed with the provider's key.
 //! - `r`: the rest is a token.
 #![no_main]
 
@@ -45,7 +45,7 @@ fn verify(token: &str, keys: &ProviderKeys) -> Option<Identity> {
     identity
 }
 
-/// That a token of these parts may be accepted, by another reading of them.
+/// Asserts that a token of these parts may be accepted, with an independent implementation.
 fn justify(identity: &Identity, header: &str, claims: &str) {
     let header: Value = serde_json::from_str(header).expect("JSON");
     let claims: Value = serde_json::from_str(claims).expect("JSON");
@@ -61,7 +61,7 @@ fn justify(identity: &Identity, header: &str, claims: &str) {
     assert!(ours(&claims["aud"]) || claims["aud"].as_array().is_some_and(|all| all.iter().any(ours)) || of_cognito);
     let now = NOW.unix_timestamp() as f64;
     let (iat, exp) = (claims["iat"].as_f64().expect("iat"), claims["exp"].as_f64().expect("exp"));
-    // Fractions of a second are cut off.
+    // Fractions of a second are truncated.
     assert!(iat < now + LEEWAY + 1.0 && exp >= now - LEEWAY && iat < exp + 1.0);
     assert!(claims["nbf"].as_f64().is_none_or(|nbf| nbf < now + LEEWAY + 1.0));
     assert!(claims["events"].is_null() && claims["cnf"].is_null());
@@ -71,11 +71,11 @@ fn justify(identity: &Identity, header: &str, claims: &str) {
     }
 }
 
-/// Whatever the keys are, a made-up signature is none of theirs.
+/// Asserts that no key accepts a made-up signature.
 fn judge_keys(document: &[u8]) {
     let Ok(keys) = ProviderKeys::parse(document) else { return };
     assert!((1..=100).contains(&keys.count()));
-    let set: Value = serde_json::from_slice(document).expect("what is read is JSON");
+    let set: Value = serde_json::from_slice(document).expect("an accepted header is JSON");
     let all = set["keys"].as_array().expect("a list of keys");
     assert!(keys.count() <= all.len());
     let mut known = 0;

@@ -1,4 +1,4 @@
-//! Refresh tokens. The input is read as a token, and its first 49 bytes are made one.
+//! Fuzzes refresh tokens. The input is parsed as a token, and a token is made of its first 49 bytes.
 #![no_main]
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 use secrecy::ExposeSecret;
 use valet::domain::RefreshToken;
 
-/// One token has one text, and shows it to nobody.
+/// Asserts that each token has one text, and that `Debug` does not print it.
 fn judge(text: &str) -> Option<RefreshToken> {
     let token = RefreshToken::parse(text)?;
     assert_eq!(token.expose().expose_secret(), text);

@@ -1,4 +1,4 @@
-//! Settings from the environment. The input is lines `NAME=VALUE`; what must be set is set where they do not say.
+//! Fuzzes settings from the environment. The input is lines `NAME=VALUE`; required settings have defaults here.
 #![no_main]
 
 use std::{collections::HashSet, sync::LazyLock, time::Duration};
@@ -95,7 +95,7 @@ fn read(pairs: &[(&str, &str)]) -> Result<Config, Problems> {
 
 const LISTS: [&str; 5] = ["CORS_ORIGINS", "JWT_PREVIOUS_SECRETS", "OIDC_AUDIENCE", "TRUSTED_PROXIES", "UPLOAD_TYPES"];
 
-/// Values that have no effect beside each other.
+/// Returns combinations of values in which one has no effect.
 fn in_vain() -> Vec<Vec<(&'static str, &'static str)>> {
     let limits = NAMES.into_iter().filter(|name| name.starts_with("RATE_LIMIT_"));
     let off = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
@@ -112,7 +112,7 @@ fn in_vain() -> Vec<Vec<(&'static str, &'static str)>> {
         ["w", "journal", "readConcernLevel", "readPreference", "retryWrites", "retryReads", "maxPoolSize", "minPoolSize"];
     let in_vain = ["wTimeoutMS", "readPreferenceTags", "maxStalenessSeconds", "uuidRepresentation", "compressors"];
     for option in options.iter().chain(&in_vain).chain(&["zlibCompressionLevel", "waitQueueTimeoutMS"]) {
-        // Every value is wrong once: the names are those of the program, not of the input.
+        // Every value is wrong once; the names are the program's, not the input's.
         let uri: &'static str = Box::leak(format!("mongodb://db/?{option}=x").into_boxed_str());
         all.push(vec![("MONGODB_URI", uri)]);
     }
@@ -134,7 +134,7 @@ fn in_vain() -> Vec<Vec<(&'static str, &'static str)>> {
     all
 }
 
-/// Every problem there is, from values that are wrong in one way: a line that is not here repeats a value.
+/// Every problem text that values with one error produce: any other text contains a value of the input.
 static PROBLEMS: LazyLock<HashSet<String>> = LazyLock::new(|| {
     let both = |name| NAMES.map(|other| [(name, "\u{1}"), (other, "")]);
     let combined = [("LOCAL_ACCOUNTS", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
@@ -179,7 +179,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!((second..=Tokens::MAX_ACCESS_TTL).contains(&config.tokens.access_ttl));
     assert!((1..=5 << 30).contains(&config.uploads.max_bytes) && (1..=10_000).contains(&config.uploads.max_pending));
     assert!(!config.uploads.types.is_empty() && (12..=64).contains(&config.accounts.password_min_chars));
-    assert!(config.accounts.local || config.accounts.provider.is_some(), "somebody can sign in");
+    assert!(config.accounts.local || config.accounts.provider.is_some(), "users can sign in");
     assert!(config.accounts.provider.is_none_or(|provider| !provider.audiences.is_empty()));
     for endpoint in [&config.s3.endpoint, &config.s3.public_endpoint].into_iter().flatten() {
         assert_eq!(endpoint.parse().as_ref(), Ok(endpoint), "read again, it is the same");

@@ -1,5 +1,6 @@
-//! Presigned URLs and form policies, against aws-sigv4, the signer of AWS's own SDK. The input is text in parts, by NUL: endpoint,
-//! key, session token, upload id, two overrides of the answer's headers, media type, digest; what is missing is empty.
+//! Fuzzes presigned URLs and form policies, compared with aws-sigv4, the signer of AWS's own SDK. The input is text in parts
+//! separated by NUL: endpoint, key, session token, upload id, two overrides of the answer's headers, media type, digest; missing
+//! parts are empty.
 #![no_main]
 
 use std::{
@@ -27,7 +28,7 @@ const ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const REGION: &str = "eu-west-3";
 
-/// By the date: the day's key of SigV4, made here once more.
+/// Returns SigV4's key of a day, by an independent implementation.
 fn day_key(day: &str) -> hmac::Key {
     let first = hmac::Key::new(hmac::HMAC_SHA256, format!("AWS4{SECRET}").as_bytes());
     [day, REGION, "s3", "aws4_request"]
@@ -40,10 +41,10 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn decoded(text: &str) -> String {
-    percent_decode_str(text).decode_utf8().expect("what was encoded is UTF-8").into_owned()
+    percent_decode_str(text).decode_utf8().expect("an encoded value is UTF-8").into_owned()
 }
 
-/// A header's value as Valet's own are: no space at an end, none twice.
+/// Returns a header value as Valet sends it: without spaces at either end and without double spaces.
 fn value(text: &str) -> String {
     text.chars().filter(char::is_ascii_graphic).collect()
 }
@@ -65,7 +66,7 @@ fuzz_target!(|bytes: &[u8]| {
     let style = key_start.is_ascii_lowercase();
     let location = endpoint.parse().map_or_else(|_| PLAIN.clone(), |endpoint| Location::endpoint(&endpoint, &bucket(), style));
 
-    // Time and life from the text as well.
+    // Time and lifetime are derived from the text too.
     let seed = text.bytes().fold(17_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
     let signed_at = OffsetDateTime::from_unix_timestamp((seed % 4_000_000_000) as i64).expect("a time");
     let ttl = Duration::from_secs(1 + (seed >> 32) % MAX_EXPIRES.as_secs());
@@ -93,7 +94,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert!(ours.url.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b'\\' | b'<' | b'>')), "{}", ours.url);
     assert_eq!(ours.expires_at, signed_at + ttl);
 
-    // What is asked for is what was meant.
+    // The URL contains exactly the requested values.
     let (address, pairs) = ours.url.split_once('?').expect("a query");
     let path = address.strip_prefix(location.origin()).expect("the origin");
     assert_eq!(decoded(path.strip_prefix(location.path()).expect("the bucket's path")), key);
@@ -114,11 +115,11 @@ fuzz_target!(|bytes: &[u8]| {
     let own = pairs.iter().filter(|(name, _)| name.starts_with("X-Amz-")).count();
     assert_eq!(pairs.len(), query.len() + own, "nothing else is signed");
 
-    // A header without a value is named and has no line, as sealed PUTs need it: AWS's signer knows no such request.
+    // A header without a value is signed without a line of its own, as sealed PUTs need it: AWS's signer does not support that.
     if headers.iter().any(|(_, value)| value.is_empty()) {
         return;
     }
-    // What AWS's signer makes of the same request.
+    // The same request signed by AWS's signer.
     let kept = ours.url[address.len() + 1..].split('&').filter(|pair| !pair.starts_with("X-Amz-")).collect::<Vec<_>>().join("&");
     let bare = if kept.is_empty() { address.to_owned() } else { format!("{address}?{kept}") };
     let identity = Keys::new(ID, SECRET, (!token.is_empty()).then(|| token.to_owned()), None, "fuzz").into();
@@ -138,7 +139,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     assert_eq!(theirs.output().params().len(), own);
 
-    // A form allows what it says and nothing else, under a signature of its own.
+    // A form allows only its own fields, under a separate signature.
     let fields = [("key", key), ("content-type", &*content_type)];
     let prefixes = [("x-amz-meta-name", disposition)];
     let form = Form { fields: &fields, prefixes: &prefixes, length: 1..=seed };

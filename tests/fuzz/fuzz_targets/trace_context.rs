@@ -1,4 +1,4 @@
-//! The caller's place in a trace. The input is lines: traceparent, then those of tracestate.
+//! Fuzzes the W3C trace context of requests. The input is lines: traceparent, then those of tracestate.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(read(&[parent, parent]), None, "which of the two?");
     let Some(context) = read(&[parent]) else { return };
 
-    // W3C Trace Context, section 3.2, from the other end: what was read is what is written.
+    // W3C Trace Context, section 3.2, in reverse: the parsed value is written as it was read.
     let text = std::str::from_utf8(&parent[..55]).expect("hexadecimal digits and dashes");
     let (version, flags) = (&text[..2], u8::from_str_radix(&text[53..], 16).expect("two digits"));
     assert_eq!(text, format!("{version}-{:032x}-{:016x}-{flags:02x}", context.trace_id, context.span_id));
@@ -21,7 +21,7 @@ fuzz_target!(|bytes: &[u8]| {
     assert_eq!(context.sampled, flags & 1 == 1);
     assert!(parent.len() == 55 || version != "00" && parent[55] == b'-');
 
-    // Section 3.3: the newest members, whole.
+    // Section 3.3: the newest members, uncut.
     let all = states.iter().filter_map(|line| std::str::from_utf8(line).ok()).flat_map(|line| line.split(','));
     let all: Vec<_> = all.map(str::trim).filter(|member| !member.is_empty()).collect();
     let kept: Vec<_> = context.state.split(',').filter(|member| !member.is_empty()).collect();
