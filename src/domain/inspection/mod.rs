@@ -3,6 +3,7 @@
 //! `upload` chooses the way, `object` compares one object, `copying` copies an object first on stores that do not enforce what
 //! was signed.
 
+mod completing;
 mod copying;
 mod object;
 mod upload;

@@ -2,11 +2,10 @@
 
 use time::OffsetDateTime;
 
-use super::Inspection;
+use super::{Inspection, completing::select_by_length};
 use crate::{
     domain::{
         Valet,
-        multipart::select_by_length,
         store_capabilities::{UnsupportedUpload, UploadClass},
     },
     model::{Image, Loose},

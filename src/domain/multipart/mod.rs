@@ -4,14 +4,13 @@
 //! S3 keeps state for each multipart upload, named by the document's `uploadId`. It is created after the document is inserted,
 //! and aborted before the object is deleted, so that a crash between two steps leaves nothing that the document does not name.
 
-mod completing;
 mod opening;
 mod parts;
 
 use time::OffsetDateTime;
 
+pub(super) use self::opening::unopened_lifetimes;
 pub use self::parts::{InvalidPart, MAX_PARTS_PER_REQUEST, RequestedPart};
-pub(super) use self::{opening::unopened_lifetimes, parts::select_by_length};
 use super::{
     Valet,
     store_capabilities::{UnsupportedUpload, UploadClass},

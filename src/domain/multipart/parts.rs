@@ -1,9 +1,8 @@
-//! Validates requests for part URLs, and selects the parts that complete an upload. No I/O.
+//! Validates requests for part URLs. No I/O.
 
 use crate::{
-    domain::inspection::MissingParts,
     model::{Multipart, PartChecksums, Sha256},
-    store::objects::{NewPart, StoredPart},
+    store::objects::NewPart,
 };
 
 /// A part whose URL a client requests, not validated yet.
@@ -56,13 +55,4 @@ pub(super) fn validate(multipart: Multipart, asked: &[RequestedPart<'_>]) -> Res
         }
     }
     if broken.is_empty() { Ok(parts) } else { Err(broken) }
-}
-
-/// Keeps the stored parts that have their declared length, and returns the missing ones if there are any. Lengths are signed;
-/// they are compared here as well for stores that do not enforce them.
-pub(in crate::domain) fn select_by_length(multipart: Multipart, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
-    stored.retain(|part| multipart.length_of(part.number) == Some(part.size));
-    let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
-    let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
-    (!missing.is_empty()).then_some(MissingParts(missing))
 }

@@ -9,7 +9,7 @@ use crate::{
         Valet,
         inspection::{Inspection, MissingParts},
     },
-    model::{Image, ImageState},
+    model::{Image, ImageState, Multipart},
     store::{
         StoreError,
         objects::{COMPLETING, Completion, StoredPart},
@@ -25,6 +25,15 @@ const POLL_INTERVAL: Duration = Duration::from_millis(300);
 
 /// Removes stored parts that do not belong to the object from the list, and returns the missing ones if there are any.
 pub(in crate::domain) type SelectParts<'a> = &'a (dyn Fn(&mut Vec<StoredPart>) -> Option<MissingParts> + Sync);
+
+/// Keeps the stored parts that have their declared length, and returns the missing ones if there are any. Lengths are signed;
+/// they are compared here as well for stores that do not enforce them.
+pub(super) fn select_by_length(multipart: Multipart, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
+    stored.retain(|part| multipart.length_of(part.number) == Some(part.size));
+    let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
+    let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
+    (!missing.is_empty()).then_some(MissingParts(missing))
+}
 
 /// Outcome of one attempt at completing a multipart upload.
 enum Attempt {
