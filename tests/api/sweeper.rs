@@ -1,6 +1,7 @@
 //! Covers the sweeper, step by step at chosen times.
 
 mod queue;
+mod undated;
 
 use std::time::Duration;
 
