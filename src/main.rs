@@ -10,7 +10,7 @@ use valet::{
     config::{self, Config, Problems},
     domain::{
         Valet,
-        deployment::{PairError, Sample},
+        deployment::{Pair, PairError, Restored, Sample},
         doctor,
         orphans::Consent,
     },
@@ -237,6 +237,8 @@ async fn sweep(arguments: SweepArguments) -> Result<(), Failure> {
 
 /// Shows every orphan, then deletes them if the operator consents.
 async fn delete_orphans(valet: &Valet, before: OffsetDateTime, arguments: &SweepArguments) -> Result<(), Failure> {
+    // Before anything is listed and asked.
+    valet.allow_orphan_deletion().await?;
     let mut lines = output::Lines::default();
     let found = valet.find_orphans(before, &mut |orphan| lines.print(orphan)).await?;
     lines.end()?;
@@ -287,12 +289,20 @@ async fn join(yes: bool) -> Result<(), Failure> {
         Sample::Crowded => "the bucket has many objects of other programs; none of Valet's was found among the first",
     };
     output::line(sample)?;
-    if pair.is_some_and(|pair| pair.bucket.is_some() && pair.bucket == pair.database) {
-        return Ok(output::line("they belong together already")?);
+    match pair.and_then(Pair::restored) {
+        Some(Restored::Database) => {
+            output::line("the database was restored from a backup: objects of later uploads have no record")?
+        }
+        Some(Restored::Bucket) => output::line("the bucket was restored from a backup: records of later uploads have no object")?,
+        None if pair.is_some_and(|pair| pair.bucket.is_some() && pair.bucket == pair.database) => {
+            return Ok(output::line("they belong together already")?);
+        }
+        None => {}
     }
     if !yes
         && ask(
-            "Type yes to make this database the owner of this bucket; servers of every other one are refused from their next start on:",
+            "Type yes to make this database the owner of this bucket; servers of every other one stop sweeping within a minute, and \
+             are refused from their next start on:",
         )? != "yes"
     {
         return Err("nothing was changed".into());

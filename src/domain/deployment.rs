@@ -1,12 +1,21 @@
-//! Ties one bucket to one database. Both keep the deployment's id, written at the first start and compared at every one: a
-//! database that is empty, restored, or another deployment's makes every object look abandoned.
+//! Ties one bucket to one database. Both keep the deployment's id, written at the first start, compared at every one and by the
+//! sweeper of a running server: a database that is empty or another deployment's makes every object look abandoned. Both also keep
+//! a stamp, which shows a database that was restored from a backup (`stamps`).
 
-use crate::{
-    model::DeploymentId,
-    store::{Objects, StoreError, probe::DatabaseProbe},
+mod stamps;
+
+use std::{
+    sync::atomic::Ordering::Relaxed,
+    time::{Duration, Instant},
 };
 
+pub use self::stamps::{EVERY, Restored, Stamps};
+use self::stamps::{NextStamp, is_in_time};
 use super::Valet;
+use crate::{
+    model::DeploymentId,
+    store::{DeploymentRecord, Objects, StoreError, objects::marker::Marker, probe::DatabaseProbe},
+};
 
 /// Objects whose owners are looked up before a bucket without a marker is taken over.
 const SAMPLE: usize = 500;
@@ -89,36 +98,40 @@ impl PairError {
     }
 }
 
-/// The ids that a bucket and a database have.
+/// The ids and stamps that a bucket and a database have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
-    /// In the bucket's marker.
+    /// The id in the bucket's marker.
     pub bucket: Option<DeploymentId>,
-    /// In the database.
+    /// The id in the database.
     pub database: Option<DeploymentId>,
+    /// The stamps of both.
+    pub stamps: Stamps,
 }
 
 impl Pair {
-    /// Reads both ids.
+    /// Reads both sides.
     ///
     /// # Errors
     /// [`PairError::Marker`] or [`PairError::Store`].
     pub async fn read(database: &DatabaseProbe, objects: &Objects) -> Result<Self, PairError> {
-        let database = async {
-            database.deployment_id().await.map_err(|error| match error {
-                StoreError::Corrupt { .. } => PairError::Damaged { side: "database" },
-                error => PairError::Store(error),
-            })
+        // The bucket first: its stamp is written last, so it is never later than one that is read from the database afterwards.
+        let bucket = objects.marker().await.map_err(|error| match error {
+            StoreError::Corrupt { .. } => PairError::Damaged { side: "bucket" },
+            error => PairError::Marker(error),
+        });
+        let database = database.deployment().await.map_err(|error| match error {
+            StoreError::Corrupt { .. } => PairError::Damaged { side: "database" },
+            error => PairError::Store(error),
+        });
+        // The database's failure is reported first.
+        let (database, bucket) = (database?, bucket?);
+        let stamps = Stamps {
+            bucket: bucket.and_then(|marker| marker.stamp),
+            database: database.and_then(|record| record.stamp),
+            former: database.and_then(|record| record.former_stamp),
         };
-        let bucket = async {
-            objects.deployment_id().await.map_err(|error| match error {
-                StoreError::Corrupt { .. } => PairError::Damaged { side: "bucket" },
-                error => PairError::Marker(error),
-            })
-        };
-        // Both to their end: which of two failures is reported must not depend on which comes first.
-        let (database, bucket) = tokio::join!(database, bucket);
-        Ok(Self { database: database?, bucket: bucket? })
+        Ok(Self { bucket: bucket.map(|marker| marker.id), database: database.map(|record| record.id), stamps })
     }
 
     /// Returns the common id; `None` where one side has none yet.
@@ -132,6 +145,12 @@ impl Pair {
             (Some(bucket), None) => Err(PairError::NewDatabase { bucket }),
             (None, _) => Ok(None),
         }
+    }
+
+    /// Returns the side that was restored from a backup, where both belong together.
+    #[must_use]
+    pub fn restored(self) -> Option<Restored> {
+        self.stamps.restored().filter(|_| self.bucket.is_some() && self.bucket == self.database)
     }
 }
 
@@ -182,14 +201,15 @@ impl Sample {
     }
 }
 
-/// Judges a bucket and a database without writing to either. Returns their id; `None` where the next start of a server ties
-/// them.
+/// Judges a bucket and a database without writing to either. Returns their id, with the pair; `None` where the next start of a
+/// server ties them.
 ///
 /// # Errors
 /// [`PairError`].
-pub async fn examine(database: &DatabaseProbe, objects: &Objects) -> Result<Option<DeploymentId>, PairError> {
-    if let Some(id) = Pair::read(database, objects).await?.judge()? {
-        return Ok(Some(id));
+pub async fn examine(database: &DatabaseProbe, objects: &Objects) -> Result<Option<(DeploymentId, Pair)>, PairError> {
+    let pair = Pair::read(database, objects).await?;
+    if let Some(id) = pair.judge()? {
+        return Ok(Some((id, pair)));
     }
     match Sample::take(database, objects).await? {
         Sample::Unknown => Err(PairError::UnknownObjects),
@@ -217,39 +237,64 @@ impl Valet {
     }
 
     /// Verifies that bucket and database belong together, and ties them at the first start. The database's id comes first: a
-    /// server that dies before the marker leaves a pair that the next start completes.
+    /// server that dies before the marker leaves a pair that the next start completes. A pair of which one side was restored is
+    /// worked on, with a warning.
     ///
     /// # Errors
     /// [`PairError`]; a mismatch has changed nothing.
     pub async fn verify_pair(&self) -> Result<DeploymentId, PairError> {
-        if let Some(id) = examine(&self.store.probe(), &self.objects).await? {
+        if let Some((id, pair)) = examine(&self.store.probe(), &self.objects).await? {
+            warn_of_restored(pair);
             return Ok(id);
         }
-        let database = self.store.insert_deployment_id(DeploymentId::new()).await?;
-        self.objects.insert_deployment_id(database).await.map_err(PairError::Marker)?;
+        let record = self.store.insert_deployment_id(DeploymentId::new()).await?;
+        self.objects.insert_marker(marker_of(&record)).await.map_err(PairError::Marker)?;
         // Another database's server may have been faster at the bucket.
         let id = self.pair().await?.judge()?.ok_or(PairError::Store(StoreError::Contention { what: "the bucket's marker" }))?;
         tracing::info!(deployment = %id, "tied the bucket to the database");
         Ok(id)
     }
 
-    /// Makes the database the owner of the bucket, whatever either belonged to, also where an id is damaged. Servers of other
-    /// databases are refused from their next start on.
+    /// Makes the database the owner of the bucket, whatever either belonged to, also where an id is damaged or a side was
+    /// restored. Both get a new id: servers of every other database, copies of this one included, stop sweeping, and are refused
+    /// from their next start on.
     ///
     /// # Errors
     /// [`PairError`]; safe to repeat.
     pub async fn join_pair(&self) -> Result<DeploymentId, PairError> {
-        let id = match self.store.insert_deployment_id(DeploymentId::new()).await {
-            Err(StoreError::Corrupt { .. }) => {
-                let id = DeploymentId::new();
-                self.store.replace_deployment_id(id).await?;
-                id
-            }
-            id => id?,
+        let record = self.store.replace_deployment(DeploymentId::new()).await?;
+        self.objects.replace_marker(marker_of(&record)).await.map_err(PairError::Marker)?;
+        tracing::warn!(deployment = %record.id, "joined the bucket to the database");
+        Ok(record.id)
+    }
+
+    /// Looks at the pair while a server runs, and stamps it when the latest stamp is `age` old.
+    ///
+    /// # Errors
+    /// [`PairError`]; a mismatch is remembered until a look finds that both belong together.
+    pub async fn keep_pair(&self, age: Duration) -> Result<(), PairError> {
+        let began = Instant::now();
+        let pair = self.pair().await?;
+        let judged = pair.judge();
+        self.is_parted.store(judged.is_err(), Relaxed);
+        let Some(id) = judged? else { return Ok(()) };
+        let record = DeploymentRecord { id, stamp: pair.stamps.database, former_stamp: pair.stamps.former };
+        let written = match pair.stamps.next() {
+            NextStamp::None => None,
+            NextStamp::ToBucket => Some(record),
+            NextStamp::New => self.store.stamp_deployment(&record, age).await?,
         };
-        self.objects.replace_deployment_id(id).await.map_err(PairError::Marker)?;
-        tracing::warn!(deployment = %id, "joined the bucket to the database");
-        Ok(id)
+        if let Some(record) = written
+            && is_in_time(began)
+        {
+            self.objects.replace_marker(marker_of(&record)).await.map_err(PairError::Marker)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the latest look found that the bucket belongs to another database.
+    pub(super) fn is_parted(&self) -> bool {
+        self.is_parted.load(Relaxed)
     }
 
     /// Makes the indexes that the use cases rely on.
@@ -258,5 +303,25 @@ impl Valet {
     /// [`StoreError`].
     pub async fn make_indexes(&self) -> Result<(), StoreError> {
         self.store.make_indexes().await
+    }
+}
+
+fn marker_of(record: &DeploymentRecord) -> Marker {
+    Marker { id: record.id, stamp: record.stamp }
+}
+
+fn warn_of_restored(pair: Pair) {
+    let stamps = pair.stamps;
+    match pair.restored() {
+        Some(Restored::Database) => tracing::warn!(
+            %stamps,
+            "the database was restored from a backup: objects of later uploads have no record, and `sweep --orphans --delete` refuses \
+             until `valet join`"
+        ),
+        Some(Restored::Bucket) => tracing::warn!(
+            %stamps,
+            "the bucket was restored from a backup: records of later uploads have no object; once that is as it should be, run `valet join`"
+        ),
+        None => {}
     }
 }

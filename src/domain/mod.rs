@@ -42,7 +42,10 @@ pub mod uppy;
 #[cfg(fuzzing)]
 pub use refresh_token::RefreshToken;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use crate::{
     config::{self, Config},
@@ -73,6 +76,8 @@ pub struct Valet {
     part_checks: uppy::part_limits::PartChecks,
     reservations: reservations::Progress,
     passwords: credentials::passwords::Passwords,
+    /// Whether the bucket belongs to another database by now.
+    is_parted: AtomicBool,
 }
 
 /// Transfer rate of the slowest client that is waited for; a large file gets a grace period in proportion.
@@ -116,6 +121,7 @@ impl Valet {
             part_checks: uppy::part_limits::PartChecks::default(),
             reservations: reservations::Progress::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
+            is_parted: AtomicBool::new(false),
         })
     }
 

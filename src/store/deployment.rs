@@ -1,22 +1,51 @@
-//! The deployment's id in the database, `meta {_id: "deployment", id}`, written once; and what the records say about a bucket.
+//! The deployment's record in the database, `meta {_id: "deployment", id, stamp, formerStamp}`; and what the records say about a
+//! bucket.
+//!
+//! `id` is written once. `stamp` is the time of the latest stamp and `formerStamp` that of the one before: the bucket's marker has
+//! one of the two, unless the database or the bucket was restored from a backup.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use futures_util::TryStreamExt;
-use mongodb::bson::{Document, doc};
+use mongodb::{
+    bson::{Document, doc},
+    options::ReturnDocument,
+};
+use time::OffsetDateTime;
 
-use super::{Store, StoreError, images::not_gone, is_duplicate, probe::DatabaseProbe};
+use super::{Store, StoreError, datetime, images::not_gone, instant, is_duplicate, probe::DatabaseProbe};
 use crate::model::{DeploymentId, ImageId, ImageState};
 
 const COLLECTION: &str = "meta";
 const NAME: &str = "deployment";
 
-fn id_of(found: &Document) -> Result<DeploymentId, StoreError> {
-    found.get_str("id").ok().and_then(DeploymentId::parse).ok_or(StoreError::Corrupt {
-        collection: COLLECTION,
-        id: NAME.to_owned(),
-        field: "id",
-    })
+/// The deployment that a database belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeploymentRecord {
+    /// Its id.
+    pub id: DeploymentId,
+    /// The latest stamp; `None` before the first.
+    pub stamp: Option<OffsetDateTime>,
+    /// The stamp before the latest.
+    pub former_stamp: Option<OffsetDateTime>,
+}
+
+impl DeploymentRecord {
+    fn read(found: &Document) -> Result<Self, StoreError> {
+        let id = found.get_str("id").ok().and_then(DeploymentId::parse).ok_or(StoreError::Corrupt {
+            collection: COLLECTION,
+            id: NAME.to_owned(),
+            field: "id",
+        })?;
+        let stamp = |field| found.get_datetime(field).ok().map(|at| instant(*at));
+        Ok(Self { id, stamp: stamp("stamp"), former_stamp: stamp("formerStamp") })
+    }
+}
+
+/// The time of the next stamp: later than the latest one also where a new primary's clock is behind.
+fn next_stamp() -> Document {
+    // The sum is null where there is no stamp yet, and null is less than any date.
+    doc! { "$max": ["$$NOW", { "$add": ["$stamp", 1_i64] }] }
 }
 
 impl Store {
@@ -26,12 +55,12 @@ impl Store {
         DatabaseProbe::of(&self.calls)
     }
 
-    /// Writes `id` unless there is one already. Returns the one that is there afterwards: of several servers at their first
+    /// Writes `id` unless there is one already. Returns the record that is there afterwards: of several servers at their first
     /// start, all get the same.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn insert_deployment_id(&self, id: DeploymentId) -> Result<DeploymentId, StoreError> {
+    pub async fn insert_deployment_id(&self, id: DeploymentId) -> Result<DeploymentRecord, StoreError> {
         let meta = self.calls.database().collection::<Document>(COLLECTION);
         let update = doc! { "$setOnInsert": { "id": id.to_string() } };
         let write = meta.update_one(doc! { "_id": NAME }, update).upsert(true);
@@ -41,18 +70,47 @@ impl Store {
             Err(StoreError::Database(error)) if is_duplicate(&error) => {}
             Err(error) => return Err(error),
         }
-        self.probe().deployment_id().await?.ok_or(StoreError::Contention { what: "the deployment's id" })
+        self.probe().deployment().await?.ok_or(StoreError::Contention { what: "the deployment's id" })
     }
 
-    /// Writes `id` in the place of one that cannot be read.
+    /// Writes `id` and a first stamp in the place of what is there, readable or not.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn replace_deployment_id(&self, id: DeploymentId) -> Result<(), StoreError> {
+    pub async fn replace_deployment(&self, id: DeploymentId) -> Result<DeploymentRecord, StoreError> {
+        let is_readable = doc! { "$eq": [{ "$type": "$stamp" }, "date"] };
+        let stamp = doc! { "$cond": [is_readable, next_stamp(), "$$NOW"] };
+        let set = doc! { "$set": { "id": id.to_string(), "stamp": stamp } };
         let meta = self.calls.database().collection::<Document>(COLLECTION);
-        let update = doc! { "$set": { "id": id.to_string() } };
-        let write = meta.update_one(doc! { "_id": NAME }, update).upsert(true);
-        self.calls.run(async { write.await }).await.map(drop)
+        let update = meta.find_one_and_update(doc! { "_id": NAME }, vec![set, doc! { "$unset": "formerStamp" }]);
+        let update = update.upsert(true).return_document(ReturnDocument::After);
+        let replaced = self.calls.run(async { update.await }).await?;
+        DeploymentRecord::read(&replaced.ok_or(StoreError::Contention { what: "the deployment's id" })?)
+    }
+
+    /// Stamps the record if it is still `record` and its stamp at least `age` old, by the database's clock. Returns `None` where
+    /// it is not: another server stamped it, or it is early.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stamp_deployment(
+        &self,
+        record: &DeploymentRecord,
+        age: Duration,
+    ) -> Result<Option<DeploymentRecord>, StoreError> {
+        let age = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
+        let filter = doc! {
+            "_id": NAME,
+            "id": record.id.to_string(),
+            // Null also matches the absent field.
+            "stamp": record.stamp.map(datetime),
+            // An absent field is less than any date.
+            "$expr": { "$lte": ["$stamp", { "$subtract": ["$$NOW", age] }] },
+        };
+        let set = doc! { "$set": { "formerStamp": "$stamp", "stamp": next_stamp() } };
+        let meta = self.calls.database().collection::<Document>(COLLECTION);
+        let update = meta.find_one_and_update(filter, vec![set]).return_document(ReturnDocument::After);
+        self.calls.run(async { update.await }).await?.map(|stamped| DeploymentRecord::read(&stamped)).transpose()
     }
 }
 
@@ -89,14 +147,14 @@ impl DatabaseProbe {
         Ok(is_abandoned.then_some(Missing::Users))
     }
 
-    /// Returns the id of the deployment that this database belongs to; `None` before the first start.
+    /// Returns the deployment that this database belongs to; `None` before the first start.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn deployment_id(&self) -> Result<Option<DeploymentId>, StoreError> {
+    pub async fn deployment(&self) -> Result<Option<DeploymentRecord>, StoreError> {
         let meta = self.calls.database().collection::<Document>(COLLECTION);
         let found = self.calls.read(|| async { meta.find_one(doc! { "_id": NAME }).await }).await?;
-        found.map(|found| id_of(&found)).transpose()
+        found.map(|found| DeploymentRecord::read(&found)).transpose()
     }
 
     /// Whether any image is ready.

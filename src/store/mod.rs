@@ -28,7 +28,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-pub use deployment::Missing;
+pub use deployment::{DeploymentRecord, Missing};
 pub use failpoint::uncounted;
 pub use images::{
     Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Opened, Page, Postponed, Remaining, Row, Standing,

@@ -1,9 +1,12 @@
-//! Records of the sweeper's queues whose `due` is not a date: no query for what is due by now returns them.
+//! Records of the sweeper's queues whose `due` is missing or not a date: no query for what is due by now returns them.
 
-use mongodb::bson::{Document, doc};
+use mongodb::{
+    bson::{Document, doc},
+    options::Hint,
+};
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, datetime};
+use super::{Store, StoreError, datetime, images::Undated};
 
 /// Every BSON type but `date`, as `$type` names them. MongoDB turns them into ranges of the index on `due`: the look reads none
 /// of the records with a date.
@@ -28,20 +31,36 @@ const OTHER_TYPES: [&str; 17] = [
 ];
 
 impl Store {
-    /// Makes images and deleted accounts due at `now` whose `due` is not a date, and deleted accounts that have none. Returns
-    /// their number.
+    /// Makes images and deleted accounts due at `now` whose `due` is missing or not a date. Returns their number.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn date_undated(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
         let is_undated = doc! { "due": { "$type": OTHER_TYPES.to_vec() } };
         let is_missing = doc! { "deletedAt": { "$exists": true }, "due": { "$exists": false } };
-        let mut dated = 0;
-        for (collection, filter) in [("images", &is_undated), ("users", &is_undated), ("users", &is_missing)] {
-            let records = self.calls.database().collection::<Document>(collection);
-            let update = doc! { "$set": { "due": datetime(now) } };
-            dated += self.calls.run(async { records.update_many(filter.clone(), update).await }).await?.modified_count;
+        let mut dated = self.set_due("images", is_undated.clone(), None, now).await?;
+        dated += self.set_due("users", is_undated, None, now).await?;
+        dated += self.set_due("users", is_missing, None, now).await?;
+        for undated in Undated::ALL {
+            // Named, so that the database refuses rather than reads every image.
+            dated += self.set_due("images", undated.filter(), Some(undated.index()), now).await?;
         }
         Ok(dated)
+    }
+
+    async fn set_due(
+        &self,
+        collection: &str,
+        filter: Document,
+        index: Option<&str>,
+        now: OffsetDateTime,
+    ) -> Result<u64, StoreError> {
+        let records = self.calls.database().collection::<Document>(collection);
+        let update = records.update_many(filter, doc! { "$set": { "due": datetime(now) } });
+        let update = match index {
+            Some(name) => update.hint(Hint::Name(name.to_owned())),
+            None => update,
+        };
+        Ok(self.calls.run(async { update.await }).await?.modified_count)
     }
 }

@@ -1,6 +1,8 @@
 //! Covers the pairing of bucket and database: each bucket belongs to one database, and every command refuses another pair without
 //! changing anything.
 
+mod restored;
+
 use std::process::Stdio;
 
 use mongodb::bson::{Document, doc};

@@ -1,6 +1,9 @@
 //! Covers the sweeper, step by step at chosen times.
 
 mod queue;
+mod slow_lane;
+mod store_failures;
+mod undated;
 
 use std::time::Duration;
 

@@ -115,6 +115,16 @@ class Answers:
 
     deployment_pair = pair
 
+    def deployment_stamps(self):
+        """Whether the marker's stamp is one of the database's; None before the first stamp."""
+        found = self.database.meta.find_one({"_id": "deployment"}) or {}
+        marker = self.call("head_object", Key="valet/deployment") if self.pair() else {"Metadata": {}}
+        stamp = marker["Metadata"].get("valet-stamp")
+        if stamp is None:
+            return None
+        known = [found[name] for name in ("stamp", "formerStamp") if name in found]
+        return int(stamp) in [round(at.replace(tzinfo=datetime.timezone.utc).timestamp() * 1000) for at in known]
+
     def hello(self) -> dict:
         return self.mongo.admin.command("hello")
 

@@ -25,7 +25,7 @@ pub use report::{Answer, Finding, Report, Rule, Severity, Verdict};
 
 use self::probe_context::ProbeContext;
 use super::{
-    deployment::{self, PairError},
+    deployment::{self, Pair, PairError, Restored},
     identity_provider::fetch_keys,
     store_capabilities::{StoreCapabilities, UnsignedHeaders},
 };
@@ -95,7 +95,10 @@ pub async fn run_until(config: &Config, options: Options, stop: impl Future<Outp
     let is_reachable = |rule: &Rule| matches!(report.answer(rule.name), Some(Answer::Yes(_)));
     match pair {
         None => {}
-        Some(Ok(Some(id))) => report.add(&rules::PAIR, Answer::Yes(id.to_string())),
+        Some(Ok(Some((id, pair)))) => {
+            report.add(&rules::PAIR, Answer::Yes(id.to_string()));
+            report.add(&rules::STAMPS, stamps_answer(pair));
+        }
         Some(Ok(None)) => report.add(&rules::PAIR, Answer::Skipped("the first start of a server pairs them".to_owned())),
         // A server would not start either. If the database is unreachable, its own rule reports that.
         Some(Err(error)) if is_reachable(&rules::DATABASE) => report.add(&rules::PAIR, Answer::No(error.to_string())),
@@ -116,8 +119,17 @@ fn complete(mut report: Report, skipped: &str) -> Report {
 }
 
 /// Checks that bucket and database belong together. Writes no id: the first start of a server does.
-async fn examine_pair(config: &Config, objects: &Objects) -> Result<Option<DeploymentId>, PairError> {
+async fn examine_pair(config: &Config, objects: &Objects) -> Result<Option<(DeploymentId, Pair)>, PairError> {
     deployment::examine(&DatabaseProbe::open(&config.mongo).await?, objects).await
+}
+
+fn stamps_answer(pair: Pair) -> Answer {
+    match pair.restored() {
+        Some(Restored::Database) => Answer::No(format!("the database was restored from a backup: {}", pair.stamps)),
+        Some(Restored::Bucket) => Answer::No(format!("the bucket was restored from a backup: {}", pair.stamps)),
+        None if pair.stamps.bucket.is_none() => Answer::Skipped("no server has stamped them yet".to_owned()),
+        None => Answer::Yes(pair.stamps.to_string()),
+    }
 }
 
 async fn examine_provider(config: &Config) -> Answer {

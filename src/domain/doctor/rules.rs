@@ -21,6 +21,10 @@ rules! {
     PAIR: Broken, "deployment_pair", "bucket and database belong together",
         "every object looks orphaned, and every image looks as if it had no object: `serve`, `sweep` and `recount` refuse to start",
         "check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; after a deliberate restore or move, run `valet join`";
+    STAMPS: Weaker, "deployment_stamps", "bucket and database are of one time",
+        "objects of uploads after the database's backup have no record, or records of uploads after the bucket's have no object; \
+         `sweep --orphans --delete` refuses in the former case",
+        "see that this restore is the intended one (\"Backups\" in docs/deployment.md), then run `valet join`";
     DATABASE: Broken, "mongodb_reachable", "MongoDB: reachable",
         "nothing works",
         "check MONGODB_URI, the network and the user's permissions";

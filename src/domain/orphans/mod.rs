@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 pub use self::report::{Consent, Found, Orphan, OrphanError, Orphans};
 use self::report::{Shown, count};
-use super::Valet;
+use super::{Valet, deployment::Restored};
 use crate::{
     model::{ImageId, ImageState, KeyOwner},
     store::{
@@ -51,7 +51,21 @@ impl Valet {
         consent: Consent,
     ) -> Result<Orphans, OrphanError> {
         found.allow_deletion(consent)?;
+        self.allow_orphan_deletion().await?;
         self.scan(before, Action::Delete(&found.shown)).await
+    }
+
+    /// Refuses deletions where the bucket belongs to another database by now, or the database was restored from a backup.
+    ///
+    /// # Errors
+    /// [`OrphanError::Restored`] or [`OrphanError::Pair`].
+    pub async fn allow_orphan_deletion(&self) -> Result<(), OrphanError> {
+        let pair = self.pair().await?;
+        pair.judge()?;
+        match pair.restored() {
+            Some(Restored::Database) => Err(OrphanError::Restored { stamps: pair.stamps }),
+            Some(Restored::Bucket) | None => Ok(()),
+        }
     }
 
     async fn scan(&self, before: OffsetDateTime, action: Action<'_>) -> Result<Orphans, OrphanError> {
@@ -183,6 +197,8 @@ impl Scan<'_, '_> {
                 let found = orphans.len();
                 orphans.retain(|orphan| shown.contains(&orphan.key));
                 self.seen.new += count(found - orphans.len());
+                // The pair may have been joined or restored since the batch before.
+                self.valet.allow_orphan_deletion().await?;
                 let deleted = self.valet.purge_orphans(&orphans).await;
                 self.seen.deleted += deleted;
                 self.seen.failed += count(orphans.len()) - deleted;

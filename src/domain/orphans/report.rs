@@ -9,6 +9,7 @@ use std::{
 use time::format_description::well_known::Rfc3339;
 
 use crate::{
+    domain::deployment::{PairError, Stamps},
     model::ObjectKey,
     store::{
         StoreError,
@@ -262,6 +263,18 @@ pub enum OrphanError {
         /// Orphans of the scan.
         orphans: u64,
     },
+    /// The database was restored from a backup that is older than the bucket.
+    #[error(
+        "the database was restored from a backup ({stamps}): objects that were uploaded since the backup have no record and are among \
+         the orphans, so they are not deleted. If the objects are to go, run `valet join` and repeat the command"
+    )]
+    Restored {
+        /// The stamps of both.
+        stamps: Stamps,
+    },
+    /// The bucket and the database do not belong together (any more), or that was not found out.
+    #[error(transparent)]
+    Pair(#[from] PairError),
     /// The database or S3 failed, possibly after some deletions.
     #[error(transparent)]
     Store(#[from] StoreError),

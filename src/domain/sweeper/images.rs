@@ -50,8 +50,6 @@ const REPORT: Duration = Duration::from_secs(30);
 /// The longest that an image may take beside the others: HEAD, a few ranged GETs, the parts' listing and completion, a few
 /// updates.
 const QUICK: Duration = Duration::from_secs(20);
-/// An image that took this long shows that its owner's calls are slow.
-const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// How long a claim lasts, and an image may take in the slow lane, beside the time for its bytes.
 const LEASE: Duration = Duration::from_secs(120);
 /// Bytes a second at which a store can be read and copied that is worth its name: a larger file may take longer.
@@ -185,10 +183,7 @@ impl Valet {
             };
             tokio::select! {
                 Some((done, took)) = running.next() => {
-                    places.leave(&done.owner());
-                    if took >= SLOW_AFTER {
-                        places.end_borrowing(&done.owner());
-                    }
+                    places.leave(&done.owner(), took);
                     under_way.remove(&done.id());
                 }
                 found = looked => {
@@ -341,7 +336,8 @@ impl Valet {
             tokio::select! {
                 Some(due) = queue.next() => waiting.push_back(due),
                 Some(done) = running.next() => {
-                    places.leave(&done.owner());
+                    // All of them take long, and none is borrowed.
+                    places.leave(&done.owner(), Duration::ZERO);
                     queue.leave(&done);
                 }
                 else => return,

@@ -1,4 +1,4 @@
-//! The lane of images that take long. What it does not take stays in the database's queue.
+//! The lane of images that take long. Images that it has no room for stay in the database's queue.
 
 use std::{
     collections::HashMap,
@@ -64,7 +64,7 @@ pub(super) fn slow_lane(room: Room) -> (SlowLane, SlowQueue) {
 }
 
 impl SlowLane {
-    /// Takes an image if there is room. Otherwise it is due again soon, which is no failure.
+    /// Takes an image if there is room. Otherwise it is due again soon, which does not count as a failure.
     pub(super) fn take(&self, due: Due) {
         let owner = due.owner();
         if self.held.enter(&owner, self.room) && self.sender.try_send(due).is_err() {
@@ -81,5 +81,26 @@ impl SlowQueue {
     /// An image is settled, or failed to be.
     pub(super) fn leave(&self, due: &Due) {
         self.held.leave(&due.owner());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_of_many_leaves_room_for_others() {
+        let (held, room) = (Held::default(), Room { all: 5, of_one_owner: 2 });
+        let enter = |owner: &str| held.enter(owner, room);
+        assert_eq!(["a", "a", "a", "b", "b", "b", "c", "d"].map(enter), [true, true, false, true, true, false, true, false]);
+        held.leave("b");
+        assert!(!enter("a"), "a has its share");
+        assert!(enter("d") && !enter("e"), "the lane is full");
+        for owner in ["a", "a", "b", "c", "d"] {
+            held.leave(owner);
+        }
+        assert!(held.0.lock().unwrap().is_empty(), "no owner is kept");
+        assert!(enter("a"));
     }
 }

@@ -4,11 +4,13 @@
 //! sweeper claims an image by raising its `due` to the end of a lease, and every step can be repeated.
 //!
 //! This module has the loop and the metrics; `images` and `lane` take the images that are due, `settling` settles one of them,
-//! `turns` and `places` share the work between owners, `health` ends a sweep while the store is in trouble.
+//! `turns` and `places` share the work between owners, `health` ends a sweep while the store is in trouble, `ownership` while the
+//! bucket belongs to another database.
 
 mod health;
 mod images;
 mod lane;
+mod ownership;
 mod places;
 mod settling;
 mod tally;
@@ -43,16 +45,31 @@ const SLOW: Room = Room { all: 16, of_one_owner: 4 };
 const CENSUS: Duration = Duration::from_secs(5 * 60);
 
 impl Valet {
-    /// Sweeps until `stop`, pausing between sweeps but not while there is more to do. Errors are logged and tried again.
+    /// Sweeps until `stop`, pausing between sweeps but not while there is more to do, and while the bucket belongs to another
+    /// database. Errors are logged and tried again.
     pub async fn sweep_until(&self, stop: CancellationToken) {
+        let sweep = async {
+            loop {
+                self.sweep_while_paired().await;
+                self.wait_until_paired().await;
+            }
+        };
+        // The tests kill servers by their requests' calls, and `valet sweep` by the sweep's.
+        tokio::select! {
+            () = stop.cancelled() => uncounted(self.stamp_at_stop()).await,
+            () = uncounted(sweep) => {}
+        }
+    }
+
+    /// Sweeps until the bucket belongs to another database. Stopping in the middle is what a crash would do, and every step survives
+    /// that.
+    async fn sweep_while_paired(&self) {
         let (lane, queue) = slow_lane(SLOW);
         let tally = Tally::default();
-        // Stopping in the middle is what a crash would do, and every step survives that. The tests kill servers by their
-        // requests' calls, and `valet sweep` by the sweep's.
         tokio::select! {
-            () = stop.cancelled() => {}
-            () = uncounted(self.sweep_for_ever(&lane)) => {}
-            () = uncounted(self.sweep_slow(queue, &tally)) => {}
+            () = self.watch_pair() => {}
+            () = self.sweep_for_ever(&lane) => {}
+            () = self.sweep_slow(queue, &tally) => {}
         }
     }
 

@@ -1,7 +1,13 @@
 //! Places for work that goes on at once, shared between owners. Each owner has a share; while no other owner waits, one may borrow
 //! what the others leave free, but for one share.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    time::Duration,
+};
+
+/// Work that took this long shows that its owner's calls are slow.
+const SLOW_AFTER: Duration = Duration::from_secs(5);
 
 /// The places that are taken, by owner.
 #[derive(Debug)]
@@ -43,13 +49,11 @@ impl Places {
         Some(next)
     }
 
-    /// Keeps an owner to its share from now on.
-    pub(super) fn end_borrowing(&mut self, owner: &str) {
-        self.slow.insert(owner.to_owned());
-    }
-
-    /// Gives an owner's place back.
-    pub(super) fn leave(&mut self, owner: &str) {
+    /// Gives an owner's place back. An owner whose work took long is kept to its share from now on.
+    pub(super) fn leave(&mut self, owner: &str, took: Duration) {
+        if took >= SLOW_AFTER {
+            self.slow.insert(owner.to_owned());
+        }
         if let Some(taken) = self.taken.get_mut(owner) {
             *taken -= 1;
             if *taken == 0 {
@@ -63,10 +67,12 @@ impl Places {
 mod tests {
     use super::*;
 
+    const QUICK: Duration = Duration::from_millis(10);
+
     #[test]
     fn an_owner_of_many_leaves_places_for_others() {
         let mut places = Places::new(5, 2);
-        places.end_borrowing("a");
+        places.leave("a", SLOW_AFTER);
         let mut waiting: VecDeque<&str> = ["a1", "a2", "a3", "b1", "a4", "c1", "d1"].into();
         let owner = |one: &&str| one[..1].to_owned();
         let mut taken = Vec::new();
@@ -75,12 +81,12 @@ mod tests {
         }
         assert_eq!(taken, ["a1", "a2", "b1", "c1", "d1"]);
         assert!(!places.are_free());
-        places.leave("b");
+        places.leave("b", QUICK);
         assert_eq!(places.take_next(&mut waiting, owner), None, "a has its share");
-        places.leave("a");
+        places.leave("a", QUICK);
         assert_eq!(places.take_next(&mut waiting, owner), Some("a3"));
         for owner in ["a", "a", "c", "d"] {
-            places.leave(owner);
+            places.leave(owner, QUICK);
         }
         assert!(places.taken.is_empty(), "nothing is kept");
     }
@@ -91,12 +97,11 @@ mod tests {
         let (mut places, mut waiting) = (Places::new(8, 2), VecDeque::from(["a"; 20]));
         let mut take = |places: &mut Places| std::iter::from_fn(|| places.take_next(&mut waiting, owner)).count();
         assert_eq!(take(&mut places), 6, "a share is left to the owner that comes next");
-        places.leave("a");
+        places.leave("a", QUICK);
         assert_eq!(take(&mut places), 1);
         assert_eq!(places.take_next(&mut VecDeque::from(["b", "b", "b"]), owner), Some("b"));
-        places.end_borrowing("a");
         for _ in 0..5 {
-            places.leave("a");
+            places.leave("a", SLOW_AFTER);
         }
         assert_eq!(take(&mut places), 1, "one runs already");
     }

@@ -3,20 +3,73 @@
 
 use std::time::Duration;
 
-use mongodb::{IndexModel, bson::doc, options::IndexOptions};
+use mongodb::{
+    IndexModel,
+    bson::{Document, doc},
+    options::IndexOptions,
+};
 
 use crate::model::ImageState;
 
 /// How long a record is kept when nothing is left of its image.
 const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key; what is due;
-/// reservations that are to be settled; what fails to be settled again and again; and the end of records of which nothing is
-/// left, the only ones that MongoDB may remove by itself.
-pub(super) fn models() -> [IndexModel; 7] {
+/// Records of the sweeper's queue that lack their `due`. Only damage makes such records: their indexes are empty and cost an
+/// insertion nothing.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) enum Undated {
+    /// Pending images.
+    Pending,
+    /// Tombstones.
+    Tombstones,
+    /// Ready images with leftover keys.
+    Leftovers,
+}
+
+impl Undated {
+    pub(in crate::store) const ALL: [Self; 3] = [Self::Pending, Self::Tombstones, Self::Leftovers];
+
+    /// Returns the name of the index of these records.
+    pub(in crate::store) fn index(self) -> &'static str {
+        match self {
+            Self::Pending => "undatedPending",
+            Self::Tombstones => "undatedTombstones",
+            Self::Leftovers => "undatedLeftovers",
+        }
+    }
+
+    /// Returns the index's filter. Null also matches the absent field.
+    pub(in crate::store) fn filter(self) -> Document {
+        match self {
+            Self::Pending => doc! { "due": null, "state": ImageState::Pending.as_str() },
+            // Pending and ready images are live, and what is gone has its time.
+            Self::Tombstones => doc! { "due": null, "live": null, "goneAt": null },
+            Self::Leftovers => doc! { "due": null, "state": ImageState::Ready.as_str(), "strays": { "$exists": true } },
+        }
+    }
+
+    /// Before MongoDB 5.0, two indexes of the same keys are refused even where their filters differ.
+    fn keys(self) -> Document {
+        match self {
+            Self::Pending => doc! { "state": 1 },
+            Self::Tombstones => doc! { "state": 1, "live": 1 },
+            Self::Leftovers => doc! { "state": 1, "strays": 1 },
+        }
+    }
+
+    fn model(self) -> IndexModel {
+        let options = IndexOptions::builder().name(self.index().to_owned()).partial_filter_expression(self.filter()).build();
+        IndexModel::builder().keys(self.keys()).options(options).build()
+    }
+}
+
+/// Returns the indexes: the gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key;
+/// the sweeper's queue; reservations that are to be settled; images that fail to be settled again and again; the end of records
+/// without an object, the only ones that MongoDB may remove by itself; and records that lack their `due`.
+pub(super) fn models() -> Vec<IndexModel> {
     let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
     let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();
-    [
+    let mut models = vec![
         index(doc! { "user": 1, "state": 1, "uploadedAt": -1, "_id": -1 }, named("gallery")),
         index(
             doc! { "user": 1, "sha256": 1, "size": 1 },
@@ -60,5 +113,7 @@ pub(super) fn models() -> [IndexModel; 7] {
                 .partial_filter_expression(doc! { "state": ImageState::Gone.as_str() })
                 .build(),
         ),
-    ]
+    ];
+    models.extend(Undated::ALL.map(Undated::model));
+    models
 }

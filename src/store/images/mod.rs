@@ -28,6 +28,7 @@ pub use self::census::Count;
 use self::document::{ImageDoc, decode};
 pub use self::due::{Claimed, Due, Lease, Postponed};
 pub use self::found::Found;
+pub(super) use self::indexes::Undated;
 pub(super) use self::inventory::not_gone;
 pub use self::inventory::{Entry, Inventory};
 pub use self::page::{Page, Row};

@@ -1,0 +1,106 @@
+//! Stamps: the time that servers write every [`EVERY`] to the database first and then to the bucket's marker. A bucket whose stamp
+//! is later than its database's shows that the database was restored from a backup: objects of later uploads have no record there.
+//!
+//! Stamps are written only while both sides agree, so that a restored side stays recognizable until the operator joins the pair.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+/// Between two stamps. The last server to stop writes one, too, so only a backup of less than this before a crash is not
+/// recognized.
+pub const EVERY: Duration = Duration::from_secs(10 * 60);
+/// A server that was suspended for longer between its reads and its write of the marker writes nothing: others have gone on.
+pub(super) const LATE: Duration = Duration::from_secs(60);
+
+/// The stamps of a bucket and a database that belong together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stamps {
+    /// In the bucket's marker.
+    pub bucket: Option<OffsetDateTime>,
+    /// The latest in the database.
+    pub database: Option<OffsetDateTime>,
+    /// The one before the latest in the database.
+    pub former: Option<OffsetDateTime>,
+}
+
+/// The side of a pair that was restored from a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restored {
+    /// The database: objects of later uploads have no record.
+    Database,
+    /// The bucket: records of later uploads have no object.
+    Bucket,
+}
+
+/// The next write of a stamp.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NextStamp {
+    /// A new stamp, to both sides.
+    New,
+    /// The database's, to the bucket: the server that wrote the one has not written the other.
+    ToBucket,
+    /// None, as one side was restored.
+    None,
+}
+
+impl Stamps {
+    /// Returns the side that was restored from a backup, if one was.
+    #[must_use]
+    pub fn restored(self) -> Option<Restored> {
+        // No stamp is less than any.
+        if self.bucket > self.database {
+            return Some(Restored::Database);
+        }
+        (self.bucket != self.database && self.bucket != self.former).then_some(Restored::Bucket)
+    }
+
+    pub(super) fn next(self) -> NextStamp {
+        match self.restored() {
+            Some(_) => NextStamp::None,
+            None if self.bucket == self.database => NextStamp::New,
+            None => NextStamp::ToBucket,
+        }
+    }
+}
+
+impl fmt::Display for Stamps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |at: Option<OffsetDateTime>| at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "none".to_owned());
+        write!(f, "last stamp {} in the database, {} in the bucket", text(self.database), text(self.bucket))
+    }
+}
+
+/// Whether `began` is so recent that what was read then may be written.
+pub(super) fn is_in_time(began: Instant) -> bool {
+    began.elapsed() < LATE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_is_older_than_the_other_was_restored() {
+        let at = |seconds| Some(OffsetDateTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let rows = [
+            (None, None, None, None, NextStamp::New),
+            (at(2), at(2), at(1), None, NextStamp::New),
+            (at(1), at(1), None, None, NextStamp::New),
+            // A server wrote to the database and not, or not yet, to the bucket.
+            (at(1), at(2), at(1), None, NextStamp::ToBucket),
+            (None, at(1), None, None, NextStamp::ToBucket),
+            (at(3), at(2), at(1), Some(Restored::Database), NextStamp::None),
+            (at(3), None, None, Some(Restored::Database), NextStamp::None),
+            (at(1), at(3), at(2), Some(Restored::Bucket), NextStamp::None),
+            (None, at(3), at(2), Some(Restored::Bucket), NextStamp::None),
+        ];
+        for (bucket, database, former, restored, next) in rows {
+            let stamps = Stamps { bucket, database, former };
+            assert_eq!((stamps.restored(), stamps.next()), (restored, next), "{stamps:?}");
+        }
+    }
+}

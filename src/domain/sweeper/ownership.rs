@@ -1,0 +1,63 @@
+//! Stops a running server's sweeper while the bucket belongs to another database, and keeps the pair's stamps.
+
+use std::time::Duration;
+
+use tracing::Instrument;
+
+use crate::{
+    domain::{
+        Valet,
+        deployment::{EVERY, PairError},
+    },
+    telemetry::spans,
+};
+
+/// Between two looks at the pair: the sweeper's interval within these bounds.
+const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
+const LOOK_AT_MOST: Duration = Duration::from_secs(60);
+/// The longest that a server that stops waits for its last stamp.
+const LAST_STAMP: Duration = Duration::from_secs(2);
+
+impl Valet {
+    /// Looks at the pair at intervals, and stamps it. Returns once the bucket belongs to another database.
+    pub(super) async fn watch_pair(&self) {
+        loop {
+            if let Err(error) = self.look_at_pair(EVERY).await {
+                if self.is_parted() {
+                    tracing::error!(%error, "stopped sweeping: the bucket belongs to another database");
+                    return;
+                }
+                // A sweep needs no answer to this: the bucket was this database's at the start.
+                tracing::warn!(%error, "failed to look at the bucket's marker and the database's record of it");
+            }
+            self.pause_between_looks().await;
+        }
+    }
+
+    /// Returns once bucket and database belong together.
+    pub(super) async fn wait_until_paired(&self) {
+        loop {
+            self.pause_between_looks().await;
+            match self.look_at_pair(EVERY).await {
+                Ok(()) => return tracing::warn!("sweeping again: bucket and database belong together"),
+                Err(error) => tracing::error!(%error, "not sweeping: the bucket belongs to another database"),
+            }
+        }
+    }
+
+    /// Stamps the pair, so that a backup of before the stop is recognized when it is restored.
+    pub(super) async fn stamp_at_stop(&self) {
+        let stamped = tokio::time::timeout(LAST_STAMP, self.look_at_pair(Duration::ZERO)).await;
+        if !matches!(stamped, Ok(Ok(()))) {
+            tracing::info!(reason = ?stamped, "failed to stamp bucket and database before the stop");
+        }
+    }
+
+    async fn look_at_pair(&self, age: Duration) -> Result<(), PairError> {
+        self.keep_pair(age).instrument(spans::internal("pair")).await
+    }
+
+    async fn pause_between_looks(&self) {
+        tokio::time::sleep(self.sweep.interval.clamp(LOOK_AT_LEAST, LOOK_AT_MOST)).await;
+    }
+}

@@ -1,0 +1,237 @@
+//! A database or a bucket that was restored from a backup, and running servers whose bucket another database has joined.
+
+use std::{collections::HashMap, time::Duration};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use valet::domain::orphans::{Consent, OrphanError};
+
+use super::*;
+
+const RULE: &str = "bucket and database are of one time";
+const KEPT: [&str; 3] = ["images", "users", "meta"];
+
+/// All records of these collections.
+async fn back_up(app: &TestApp) -> HashMap<&'static str, Vec<Document>> {
+    let mut backup = HashMap::new();
+    for name in KEPT {
+        backup.insert(name, app.db_all(name).await);
+    }
+    backup
+}
+
+/// As `mongorestore --drop`, but for the indexes.
+async fn restore(app: &TestApp, backup: &HashMap<&'static str, Vec<Document>>) {
+    for (name, records) in backup {
+        let collection = app.db.collection::<Document>(name);
+        collection.delete_many(doc! {}).await.unwrap();
+        collection.insert_many(records).await.unwrap();
+    }
+}
+
+/// Ties the pair, stamps it and returns the marker's stamp.
+async fn stamp(app: &TestApp) -> i64 {
+    app.app.valet.verify_pair().await.unwrap();
+    app.app.valet.keep_pair(Duration::ZERO).await.unwrap();
+    bucket_stamp(app).await.unwrap()
+}
+
+async fn bucket_stamp(app: &TestApp) -> Option<i64> {
+    let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(MARKER).send().await.unwrap();
+    head.metadata().and_then(|metadata| metadata.get("valet-stamp")).map(|stamp| stamp.parse().unwrap())
+}
+
+async fn set_bucket_stamp(app: &TestApp, id: DeploymentId, stamp: i64) {
+    let put = app.s3.put_object().bucket(&app.config.s3.bucket).key(MARKER).metadata("valet-stamp", stamp.to_string());
+    put.body(id.to_string().into_bytes().into()).send().await.unwrap();
+}
+
+/// A moment after everything that is there now: S3 counts in whole seconds.
+async fn just_now() -> OffsetDateTime {
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    OffsetDateTime::now_utc().replace_nanosecond(0).unwrap()
+}
+
+async fn stamps_answer(app: &TestApp) -> Answer {
+    let report = doctor::run(&app.config, doctor::Options::default()).await;
+    report.answer(RULE).unwrap().clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_database_deletes_no_orphans_before_it_is_joined() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    for _ in 0..12 {
+        ada.upload("old.png", "image/png", &unique_png()).await;
+    }
+    assert!(matches!(stamps_answer(&app).await, Answer::Skipped(_)), "nothing is tied yet");
+    let first = stamp(&app).await;
+    assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
+    let backup = back_up(&app).await;
+    let new = ada.upload("new.png", "image/png", &unique_png()).await;
+    let new = app.db_key(new["id"].as_str().unwrap()).await;
+    assert!(stamp(&app).await > first);
+    restore(&app, &backup).await;
+
+    // Fewer than a tenth, of the same deployment: nothing but the stamp tells.
+    let before = just_now().await;
+    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
+    assert_eq!(found.orphans.first.iter().map(|orphan| orphan.key.as_str()).collect::<Vec<_>>(), [new.as_str()]);
+    let time = before.format(&Rfc3339).unwrap();
+    let database = &app.config.mongo.database;
+    let sweep = ["sweep", "--orphans", "--before", &time];
+    for _ in 0..2 {
+        for consent in [Consent::Given, Consent::Number(1)] {
+            let refused = app.app.valet.delete_orphans(before, &found, consent).await;
+            assert!(matches!(refused, Err(OrphanError::Restored { .. })), "{refused:?}");
+        }
+        // A server that goes on does not hide it.
+        assert_eq!(restarted(&app).await.unwrap(), app.app.valet.verify_pair().await.unwrap());
+        app.app.valet.keep_pair(Duration::ZERO).await.unwrap();
+    }
+    for consent in [&["--delete", "--yes"][..], &["--delete", "--expect", "1"]] {
+        let (success, output) = valet(&app, database, &[&sweep, consent].concat()).await;
+        assert!(!success && output.contains("was restored from a backup") && output.contains("valet join"), "{output}");
+    }
+    for command in [&sweep[..], &["sweep"], &["recount"]] {
+        let (success, output) = valet(&app, database, command).await;
+        let warnings = output.lines().filter(|line| line.contains("was restored from a backup")).count();
+        assert!(success && warnings == 1, "{command:?}: {output}");
+    }
+    let answer = stamps_answer(&app).await;
+    assert!(matches!(&answer, Answer::No(reason) if reason.contains("the database was restored")), "{answer:?}");
+    assert!(app.all_bucket_keys().await.contains(&new));
+
+    let (joined, output) = valet(&app, database, &["join", "--yes"]).await;
+    assert!(joined && output.contains("objects of later uploads have no record"), "{output}");
+    assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
+    let (again, output) = valet(&app, database, &["join"]).await;
+    assert!(again && output.contains("they belong together already"), "{output}");
+    let (success, output) = valet(&app, database, &[&sweep[..], &["--delete", "--yes"]].concat()).await;
+    assert!(success && output.contains("1 objects and uploads deleted"), "{output}");
+    assert!(!app.all_bucket_keys().await.contains(&new));
+    stamp(&app).await;
+}
+
+/// A backup from before there were stamps.
+#[tokio::test]
+async fn a_database_without_a_stamp_is_older_than_a_bucket_with_one() {
+    let app = TestApp::start().await;
+    app.app.valet.verify_pair().await.unwrap();
+    let backup = app.db_all("meta").await;
+    stamp(&app).await;
+    let meta = app.db.collection::<Document>("meta");
+    meta.delete_many(doc! {}).await.unwrap();
+    meta.insert_many(&backup).await.unwrap();
+    let refused = app.app.valet.allow_orphan_deletion().await;
+    assert!(matches!(refused, Err(OrphanError::Restored { .. })), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_restored_bucket_is_reported_and_its_orphans_are_deleted() {
+    let app = TestApp::start().await;
+    let first = stamp(&app).await;
+    stamp(&app).await;
+    let last = stamp(&app).await;
+    let id = app.app.valet.verify_pair().await.unwrap();
+    set_bucket_stamp(&app, id, first).await;
+    let answer = stamps_answer(&app).await;
+    assert!(matches!(&answer, Answer::No(reason) if reason.contains("the bucket was restored")), "{answer:?}");
+    assert_eq!(app.app.valet.verify_pair().await.unwrap(), id);
+    app.app.valet.keep_pair(Duration::ZERO).await.unwrap();
+    assert_eq!(bucket_stamp(&app).await, Some(first), "it stays recognizable");
+    app.app.valet.allow_orphan_deletion().await.unwrap();
+    app.app.valet.join_pair().await.unwrap();
+    assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
+    assert!(stamp(&app).await > last);
+}
+
+/// Neither a server that dies between the two writes nor many servers at once look like a restore.
+#[tokio::test]
+async fn stamps_that_are_under_way_are_no_restore() {
+    let app = TestApp::start().await;
+    let first = stamp(&app).await;
+    let second = stamp(&app).await;
+    let id = app.app.valet.verify_pair().await.unwrap();
+    set_bucket_stamp(&app, id, first).await;
+    assert!(matches!(stamps_answer(&app).await, Answer::Yes(_)));
+    app.app.valet.keep_pair(Duration::ZERO).await.unwrap();
+    assert_eq!(bucket_stamp(&app).await, Some(second), "the next server completes it");
+    app.app.valet.keep_pair(Duration::from_secs(60)).await.unwrap();
+    assert_eq!(bucket_stamp(&app).await, Some(second), "it is early");
+    for _ in 0..10 {
+        let servers = (0..8).map(|_| app.app.valet.keep_pair(Duration::ZERO));
+        for kept in futures_util::future::join_all(servers).await {
+            kept.unwrap();
+        }
+        assert_eq!(app.app.valet.pair().await.unwrap().restored(), None);
+    }
+    assert!(bucket_stamp(&app).await > Some(second));
+}
+
+/// The clock of a new primary may be behind that of the former one.
+#[tokio::test]
+async fn a_stamp_is_later_than_the_one_before() {
+    let app = TestApp::start().await;
+    let id = app.app.valet.verify_pair().await.unwrap();
+    let ahead = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() + 3_600_000);
+    let meta = app.db.collection::<Document>("meta");
+    meta.update_one(doc! {}, doc! { "$set": { "stamp": ahead } }).await.unwrap();
+    set_bucket_stamp(&app, id, ahead.timestamp_millis()).await;
+    app.app.valet.join_pair().await.unwrap();
+    assert_eq!(bucket_stamp(&app).await, Some(ahead.timestamp_millis() + 1));
+}
+
+#[tokio::test]
+async fn a_server_that_stops_stamps_the_pair() {
+    let app = TestApp::start().await;
+    let first = stamp(&app).await;
+    let beside = TestApp::beside(&app, |_| {}).await;
+    beside.user().await;
+    drop(beside);
+    while bucket_stamp(&app).await == Some(first) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Servers that run while another database joins their bucket.
+#[tokio::test]
+async fn a_running_server_removes_nothing_from_another_databases_bucket() {
+    let app = TestApp::start().await;
+    let id = app.app.valet.verify_pair().await.unwrap();
+    let server = TestApp::beside(&app, |config| config.sweep.interval = Duration::from_secs(1)).await;
+    let ada = server.user().await;
+    set_bucket(&app, Some(DeploymentId::new())).await;
+    // Until its next look the server removes what is deleted.
+    let left = loop {
+        let image = ada.upload("a.png", "image/png", &unique_png()).await;
+        let key = app.db_key(image["id"].as_str().unwrap()).await;
+        assert_eq!(ada.delete(&format!("/api/images/{}", image["id"].as_str().unwrap())).await.status, 204);
+        if app.all_bucket_keys().await.contains(&key) {
+            break key;
+        }
+    };
+    // It is due; the sweeper would have removed it by now.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(app.all_bucket_keys().await.contains(&left));
+    set_bucket(&app, Some(id)).await;
+    while app.all_bucket_keys().await.contains(&left) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// An operator who takes long to answer: the orphans were listed while the pair belonged together.
+#[tokio::test]
+async fn orphans_are_not_deleted_from_another_databases_bucket() {
+    let app = TestApp::start().await;
+    app.app.valet.verify_pair().await.unwrap();
+    let ada = app.user().await;
+    ada.upload("a.png", "image/png", &unique_png()).await;
+    let orphan = ObjectKey::of(UserId::new(), ImageId::new()).to_string();
+    app.bucket_put(&orphan, "image/png", vec![1]).await;
+    let before = just_now().await;
+    let found = app.app.valet.find_orphans(before, &mut |_| {}).await.unwrap();
+    set_bucket(&app, Some(DeploymentId::new())).await;
+    let refused = app.app.valet.delete_orphans(before, &found, Consent::Number(1)).await;
+    assert!(matches!(refused, Err(OrphanError::Pair(PairError::Differ { .. }))), "{refused:?}");
+    assert!(app.all_bucket_keys().await.contains(&orphan));
+}

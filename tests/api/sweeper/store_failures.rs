@@ -1,0 +1,75 @@
+//! Failures of the store: the sweeper distinguishes those of one object from an outage, and rejects no upload for an outage.
+
+use http_body_util::BodyExt;
+
+use super::*;
+use crate::relay::{forward, listen};
+
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A server whose store answers with the status that `status` gives for a path, and otherwise as usual.
+async fn beside_failing_store(app: &TestApp, status: impl Fn(&str) -> Option<u16> + Clone + Send + Sync + 'static) -> TestApp {
+    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
+    let endpoint = listen(move |request| {
+        let (http, upstream) = (http.clone(), upstream.clone());
+        let status = status(request.uri().path());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            match status {
+                Some(status) => Ok(hyper::Response::builder().status(status).body(http_body_util::Full::default()).unwrap()),
+                None => Ok(forward(&http, &upstream, &parts, body).await),
+            }
+        }
+    })
+    .await;
+    TestApp::beside(app, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await
+}
+
+async fn failures(app: &TestApp, id: &str) -> i64 {
+    app.db_image(id).await.unwrap().get_i64("sweepFailures").unwrap_or(0)
+}
+
+/// An operator may mend the rights to an object within a week. An outage may last longer.
+#[tokio::test]
+async fn an_upload_is_rejected_for_a_lasting_failure_of_its_own_and_never_for_an_outage() {
+    let app = TestApp::start().await;
+    let ada = app.user().await;
+    let mut uploads = Vec::new();
+    for status in [403, 500, 503] {
+        uploads.push((ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
+    }
+    let statuses = uploads.clone();
+    let of_path = move |path: &str| statuses.iter().find(|(id, _)| path.contains(id)).map(|(_, status)| *status);
+    let beside = beside_failing_store(&app, of_path).await;
+    // The grace belongs to the upload's time.
+    for (waited, rejected) in [(25 * HOUR, 0), (WEEK, 0), (WEEK + 26 * HOUR, 1)] {
+        let swept = beside.sweep(after(waited)).await;
+        assert_eq!((swept.rejected, swept.failed), (rejected, 3 - rejected), "after {waited:?}: {swept:?}");
+    }
+    for (id, status) in &uploads {
+        let state = if *status == 403 { "rejected" } else { "pending" };
+        assert_eq!(app.db_state(id).await, state, "{status}");
+    }
+}
+
+/// A store that refuses every call, those to the bucket included.
+#[tokio::test]
+async fn an_outage_of_the_store_makes_no_image_stuck_and_rejects_none() {
+    for status in [403, 503] {
+        let app = TestApp::start().await;
+        let ada = app.user().await;
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            ids.push(ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned());
+        }
+        let beside = beside_failing_store(&app, move |path| path.contains("/t-").then_some(status)).await;
+        for waited in [25 * HOUR, WEEK + 26 * HOUR] {
+            let swept = beside.sweep(after(waited)).await;
+            assert_eq!((swept.failed, swept.rejected), (2, 0), "{status}: {swept:?}");
+        }
+        for id in &ids {
+            assert_eq!((app.db_state(id).await.as_str(), failures(&app, id).await), ("pending", 0), "{status}");
+        }
+    }
+}
