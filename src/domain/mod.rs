@@ -41,12 +41,14 @@ pub mod uppy;
 #[cfg(fuzzing)]
 pub use refresh_token::RefreshToken;
 
+pub use crate::store::{StoreError, requests};
+
 use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::{self, Config},
     model::{Image, UserId},
-    store::{Objects, Store, StoreError, objects::Diagnosis, turns::Turns},
+    store::{Objects, Store, objects::Diagnosis, turns::Turns},
 };
 
 /// State of the use cases; one instance serves all requests.

@@ -177,7 +177,7 @@ test("what fails says why, and is tried again when asked", async (t) => {
   await page.reload();
   await page.locator(".tile").first().waitFor();
   await page.waitForTimeout(500);
-  assert.equal(await page.locator("#tray").isVisible(), false);
+  assert.equal(await page.locator("#upload-list").isVisible(), false);
 });
 
 test("a reload goes on with what it had", async (t) => {
