@@ -44,7 +44,7 @@ enum Command {
     Check(CheckArguments),
     /// One sweep, then exit: settles abandoned uploads and deletes what is due. The server does this by itself.
     Sweep(SweepArguments),
-    /// Counts what each user, or one, has stored anew from the images, and repairs what drifted. Safe while servers run.
+    /// Recomputes the usage of all users, or of one, from the images, and repairs differences. Safe while servers run.
     Recount(RecountArguments),
     /// Sets an account's password and ends its sessions. Reads the password from standard input: a line, not shown where
     /// that is a terminal.
@@ -66,13 +66,13 @@ enum Command {
 #[cfg(feature = "dev")]
 #[derive(clap::Args)]
 struct DevArguments {
-    /// Where the API listens.
+    /// Address of the API.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:3000")]
     bind: std::net::SocketAddr,
-    /// Where the local S3 listens.
+    /// Address of the local S3.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:9000")]
     s3_bind: std::net::SocketAddr,
-    /// Where all data is kept between runs.
+    /// Folder of all data, kept between runs.
     #[arg(long, value_name = "DIR", default_value = ".valet")]
     data_dir: std::path::PathBuf,
     /// Listen on all interfaces and sign for this machine's address in the local network, so that a phone can upload.
@@ -98,7 +98,7 @@ struct CheckArguments {
 
 #[derive(clap::Args)]
 struct SweepArguments {
-    /// Instead, compare bucket and database both ways and list what has no partner.
+    /// Compare bucket and database in both directions instead, and list objects and records without a counterpart.
     #[arg(long, requires = "before")]
     orphans: bool,
     /// Judge only objects written before this time (RFC 3339): leave out what may still be on its way.
@@ -220,7 +220,7 @@ async fn check(arguments: CheckArguments) -> Result<(), Failure> {
     match report.cut_short {
         Some(why) => Err(why.into()),
         None if report.is_sound() => Ok(()),
-        None => Err("promises of Valet's do not hold here".into()),
+        None => Err("some checks failed".into()),
     }
 }
 
@@ -314,9 +314,7 @@ async fn join(yes: bool) -> Result<(), Failure> {
 fn ask(question: &str) -> Result<String, Failure> {
     use std::io::IsTerminal;
     if !std::io::stdin().is_terminal() {
-        return Err(
-            "nothing was changed: standard input is no terminal to ask at; see --help for how to answer beforehand".into()
-        );
+        return Err("nothing was changed: standard input is not a terminal; see --help for options that answer in advance".into());
     }
     output::line(question)?;
     let mut line = String::new();

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, CorsOrigins},
-    http,
+    http::{self, server::ConnectionOptions},
     state::AppState,
 };
 
@@ -21,7 +21,7 @@ const MAX_ADMIN_CONNECTIONS: usize = 64;
 pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
     // Opening uploads depends on it; connections made meanwhile wait in the backlog.
     app.valet.probe_capabilities_at_start(time::OffsetDateTime::now_utc()).await;
-    let endpoint = http::leaving::announced(http::endpoint(app.clone(), config), app.stopping());
+    let endpoint = http::middleware::drain::close_when_stopping(http::router::endpoint(app.clone(), config), app.stopping());
     let operators = match config.admin_bind {
         Some(address) => {
             let listener = TcpListener::bind(address).await?;
@@ -30,7 +30,7 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
             Some(tokio::spawn(http::server::serve(
                 listener,
                 endpoint,
-                (MAX_ADMIN_CONNECTIONS, CorsOrigins::default()),
+                ConnectionOptions { max_connections: MAX_ADMIN_CONNECTIONS, origins: CorsOrigins::default() },
                 CancellationToken::new(),
             )))
         }
@@ -52,8 +52,11 @@ pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: 
         tokio::time::sleep(config.stop_delay).await;
         close.cancel();
     };
-    let most = http::server::affordable(config.load.max_connections);
-    tokio::join!(http::server::serve(listener, endpoint, (most, config.cors.clone()), close.clone()), stopped);
+    let options = ConnectionOptions {
+        max_connections: http::server::clamp_to_fd_limit(config.load.max_connections),
+        origins: config.cors.clone(),
+    };
+    tokio::join!(http::server::serve(listener, endpoint, options, close.clone()), stopped);
     // Last, so that metrics can be read while the server drains.
     if let Some(operators) = operators {
         operators.abort();

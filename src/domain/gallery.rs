@@ -5,10 +5,11 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::Valet;
+pub use crate::store::Row;
 use crate::{
     model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, UserId},
     signer::Presigned,
-    store::{Objects, Page, Row, StoreError},
+    store::{Objects, Page, StoreError},
 };
 
 /// A ready image with its presigned URLs.

@@ -42,6 +42,8 @@ pub mod uppy;
 #[cfg(fuzzing)]
 pub use refresh_token::RefreshToken;
 
+pub use crate::store::{StoreError, requests};
+
 use std::{
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -50,7 +52,7 @@ use std::{
 use crate::{
     config::{self, Config},
     model::{Image, UserId},
-    store::{Objects, Store, StoreError, objects::Diagnosis, turns::Turns},
+    store::{Objects, Store, objects::Diagnosis, turns::Turns},
 };
 
 /// State of the use cases; one instance serves all requests.

@@ -21,9 +21,10 @@ use super::{
     refresh_token::{self, RefreshToken},
     throttle::{ClientInfo, Throttled},
 };
+pub use crate::store::Session;
 use crate::{
     model::{SessionId, User, UserId},
-    store::{Account, PasswordState, Session, StoreError},
+    store::{Account, PasswordState, StoreError},
 };
 
 /// Maximum lifetime of a session, however often it is refreshed.

@@ -1,4 +1,4 @@
-//! Endpoints for operators' tools, on a separate address (`ADMIN_BIND`) that clients do not reach: metrics, and the probes
+//! Endpoints for operators' tools, on a separate address (`ADMIN_BIND`) that clients do not reach: metrics, and health checks
 //! without the API's limits.
 
 use poem::{
@@ -7,16 +7,16 @@ use poem::{
     web::Data,
 };
 
-use super::outermost;
+use super::middleware::security_headers::set_security_headers;
 use crate::{metrics, state::AppState};
 
-/// Everything that is answered there.
+/// Returns the endpoint of `ADMIN_BIND`.
 #[must_use]
 pub fn endpoint(app: AppState) -> impl Endpoint<Output = Response> + 'static {
     let routes = Route::new().at("/metrics", get(scrape)).at("/livez", get(alive)).at("/readyz", get(ready));
-    routes.data(app).into_endpoint().after(|answer: poem::Result<Response>| async move {
-        let mut response = answer.unwrap_or_else(poem::Error::into_response);
-        outermost::protect(response.headers_mut());
+    routes.data(app).into_endpoint().after(|response: poem::Result<Response>| async move {
+        let mut response = response.unwrap_or_else(poem::Error::into_response);
+        set_security_headers(response.headers_mut());
         Ok(response)
     })
 }

@@ -6,35 +6,63 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    Tag,
-    bearer::{Application, Owner, Signed},
-    body::Body,
+    authentication::{Application, CurrentUser, SessionOwner},
+    body::{self, Body},
     client::Client,
-    problem::{Code, Problem, session_ended},
-    view::{self, whole_seconds},
+    operation::{Operation, RequestBody, SHORT_DEADLINE, Tag},
+    problem::{Code, Problem},
+    responses::whole_seconds,
 };
 use crate::{
-    domain::{accounts, sessions::SignedIn},
-    model::User as Account,
+    domain::{
+        accounts,
+        sessions::SignedIn,
+        throttle::names::{ACCOUNT_FAILURES, CALLS, LOGIN, LOGIN_FAILURES, PASSWORD, SIGNUP},
+    },
+    model::User,
 };
 
-/// Problems of each operation, in addition to those that follow from its shape.
-pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("sign_up", &[Code::LocalAccountsOnly, Code::SignupClosed, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]),
-    ("log_in", &[Code::LocalAccountsOnly, Code::InvalidCredentials]),
-    ("get_me", &[]),
-    ("change_password", &[Code::LocalAccountsOnly, Code::InvalidCredentials, Code::WeakPassword]),
-    ("delete_account", &[Code::InvalidCredentials, Code::TokenTooOld]),
+/// Metadata of the operations below.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "sign_up",
+        body: RequestBody::CREDENTIALS,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[SIGNUP],
+        problems: &[&[Code::LocalAccountsOnly, Code::SignupClosed, Code::EmailTaken, Code::InvalidEmail, Code::WeakPassword]],
+    },
+    Operation {
+        id: "log_in",
+        body: RequestBody::CREDENTIALS,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[LOGIN, LOGIN_FAILURES, ACCOUNT_FAILURES],
+        problems: &[&[Code::LocalAccountsOnly, Code::InvalidCredentials]],
+    },
+    Operation { id: "get_me", body: RequestBody::None, deadline: SHORT_DEADLINE, rate_limits: &[CALLS], problems: &[] },
+    Operation {
+        id: "change_password",
+        body: RequestBody::CREDENTIALS,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, LOGIN, LOGIN_FAILURES, PASSWORD],
+        problems: &[&[Code::LocalAccountsOnly, Code::InvalidCredentials, Code::WeakPassword]],
+    },
+    Operation {
+        id: "delete_account",
+        body: RequestBody::CREDENTIALS,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, LOGIN, LOGIN_FAILURES, PASSWORD],
+        problems: &[&[Code::InvalidCredentials, Code::TokenTooOld]],
+    },
 ];
 
-/// The operations.
-pub struct Auth;
+/// Handlers of `/api/auth`, except sessions.
+pub struct AuthApi;
 
 /// An email address and a password.
 #[derive(Object, Deserialize)]
-#[oai(rename = "SignInCredentials", deny_unknown_fields)]
+#[oai(deny_unknown_fields)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Credentials {
+pub(super) struct SignInCredentials {
     /// The address; surrounding white space and letter case do not matter.
     email: String,
     /// At least 12 characters, at most 1024 bytes. Any characters are accepted, in any mix; common passwords, repetitions,
@@ -59,13 +87,8 @@ pub(super) struct PasswordChange {
 #[serde(deny_unknown_fields)]
 pub(super) struct AccountDeletion {
     /// The account's password; absent for a user of an identity provider.
-    #[serde(default, deserialize_with = "given")]
+    #[serde(default, deserialize_with = "body::present")]
     password: Option<String>,
-}
-
-/// Reads an optional member, which may be absent but not null.
-fn given<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    String::deserialize(deserializer).map(Some)
 }
 
 #[derive(ApiResponse)]
@@ -77,8 +100,8 @@ enum DeletionResponse {
 
 /// The tokens of a session, and its user.
 #[derive(Object)]
-#[oai(rename = "AuthSession", rename_all = "camelCase")]
-pub(super) struct Session {
+#[oai(rename_all = "camelCase")]
+pub(super) struct AuthSession {
     /// The access token: send it as `Authorization: Bearer …`.
     token: String,
     /// Always `Bearer`.
@@ -90,13 +113,13 @@ pub(super) struct Session {
     /// Seconds until the refresh token expires.
     refresh_expires_in: u64,
     /// The user who signed in.
-    user: User,
+    user: UserAccount,
 }
 
 /// A user.
 #[derive(Object)]
-#[oai(rename = "UserAccount", rename_all = "camelCase", skip_serializing_if_is_none)]
-struct User {
+#[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
+struct UserAccount {
     /// Opaque; also the `sub` of the user's access tokens.
     id: String,
     /// As given at sign-up. For a user of an identity provider: the address that the provider has verified, else absent.
@@ -104,13 +127,13 @@ struct User {
     /// When the account was created.
     created_at: OffsetDateTime,
     /// The storage used; only in `GET /api/auth/me`.
-    usage: Option<Usage>,
+    usage: Option<StorageUsage>,
 }
 
 /// A user's storage.
 #[derive(Object)]
-#[oai(rename = "StorageUsage", rename_all = "camelCase")]
-struct Usage {
+#[oai(rename_all = "camelCase")]
+struct StorageUsage {
     /// Bytes counted against the quota: ready images, open uploads, and deleted or failed uploads until their URLs have expired.
     bytes: u64,
     /// The quota, in bytes.
@@ -132,10 +155,10 @@ enum PasswordResponse {
 enum SignUpResponse {
     /// The account is created and the user is signed in.
     #[oai(status = 201)]
-    Created(Json<Session>),
+    Created(Json<AuthSession>),
 }
 
-impl From<SignedIn> for Session {
+impl From<SignedIn> for AuthSession {
     fn from(signed_in: SignedIn) -> Self {
         Self {
             token: signed_in.token.expose_secret().to_owned(),
@@ -143,27 +166,32 @@ impl From<SignedIn> for Session {
             expires_in: signed_in.expires_in.as_secs(),
             refresh_token: signed_in.refresh_token.expose_secret().to_owned(),
             refresh_expires_in: signed_in.refresh_expires_in.as_secs(),
-            user: User::new(&signed_in.user, None),
+            user: UserAccount::new(&signed_in.user, None),
         }
     }
 }
 
-impl User {
-    fn new(user: &Account, usage: Option<Usage>) -> Self {
+impl UserAccount {
+    fn new(user: &User, usage: Option<StorageUsage>) -> Self {
         let email = user.email.as_ref().map(|email| email.as_str().to_owned());
         Self { id: user.id.to_string(), email, created_at: whole_seconds(user.created_at), usage }
     }
 }
 
 #[OpenApi(prefix_path = "/api/auth", tag = "Tag::Accounts")]
-impl Auth {
+impl AuthApi {
     /// Create an account
     ///
     /// The answer signs the user in. An address belongs to one account, whatever its letter case. Where the operator has closed
     /// sign-up (`signup_closed`), existing accounts can still sign in.
     #[oai(path = "/signup", method = "post", operation_id = "sign_up")]
-    async fn sign_up(&self, app: Application<'_>, client: Client, body: Body<Credentials>) -> Result<SignUpResponse, Problem> {
-        let signed_in = app.valet.sign_up(&body.0.email, &body.0.password, &client.0, view::now()).await?;
+    async fn sign_up(
+        &self,
+        app: Application<'_>,
+        client: Client,
+        body: Body<SignInCredentials>,
+    ) -> Result<SignUpResponse, Problem> {
+        let signed_in = app.valet.sign_up(&body.email, &body.password, &client, OffsetDateTime::now_utc()).await?;
         Ok(SignUpResponse::Created(Json(signed_in.into())))
     }
 
@@ -171,8 +199,13 @@ impl Auth {
     ///
     /// An unknown address and a wrong password get the same answer, after the same time.
     #[oai(path = "/login", method = "post", operation_id = "log_in")]
-    async fn log_in(&self, app: Application<'_>, client: Client, body: Body<Credentials>) -> Result<Json<Session>, Problem> {
-        let signed_in = app.valet.log_in(&body.0.email, &body.0.password, &client.0, view::now()).await?;
+    async fn log_in(
+        &self,
+        app: Application<'_>,
+        client: Client,
+        body: Body<SignInCredentials>,
+    ) -> Result<Json<AuthSession>, Problem> {
+        let signed_in = app.valet.log_in(&body.email, &body.password, &client, OffsetDateTime::now_utc()).await?;
         Ok(Json(signed_in.into()))
     }
 
@@ -180,11 +213,15 @@ impl Auth {
     ///
     /// The user, and how much of the quota is used.
     #[oai(path = "/me", method = "get", operation_id = "get_me")]
-    async fn me(&self, app: Application<'_>, caller: Signed) -> Result<Json<User>, Problem> {
-        let (user, usage) = app.valet.user_with_usage(caller.0.user).await?.ok_or_else(session_ended)?;
-        let usage =
-            Usage { bytes: usage.bytes, quota_bytes: app.valet.quota_bytes(), images: usage.images, pending: usage.pending };
-        Ok(Json(User::new(&user, Some(usage))))
+    async fn me(&self, app: Application<'_>, caller: CurrentUser) -> Result<Json<UserAccount>, Problem> {
+        let (user, usage) = app.valet.user_with_usage(caller.user).await?.ok_or_else(Problem::session_ended)?;
+        let usage = StorageUsage {
+            bytes: usage.bytes,
+            quota_bytes: app.valet.quota_bytes(),
+            images: usage.images,
+            pending: usage.pending,
+        };
+        Ok(Json(UserAccount::new(&user, Some(usage))))
     }
 
     /// Delete the account
@@ -198,11 +235,11 @@ impl Auth {
     async fn delete(
         &self,
         app: Application<'_>,
-        caller: Owner,
+        caller: SessionOwner,
         client: Client,
         body: Body<AccountDeletion>,
     ) -> Result<DeletionResponse, Problem> {
-        app.valet.delete_account(caller.0, body.0.password.as_deref(), &client.0, view::now()).await?;
+        app.valet.delete_account(*caller, body.password.as_deref(), &client, OffsetDateTime::now_utc()).await?;
         Ok(DeletionResponse::Deleted)
     }
 
@@ -214,12 +251,12 @@ impl Auth {
     async fn change_password(
         &self,
         app: Application<'_>,
-        caller: Owner,
+        caller: SessionOwner,
         client: Client,
         body: Body<PasswordChange>,
     ) -> Result<PasswordResponse, Problem> {
-        let change = accounts::PasswordChange { current: &body.0.current_password, new: &body.0.new_password };
-        app.valet.change_password(caller.0, &change, &client.0, view::now()).await?;
+        let change = accounts::PasswordChange { current: &body.current_password, new: &body.new_password };
+        app.valet.change_password(*caller, &change, &client, OffsetDateTime::now_utc()).await?;
         Ok(PasswordResponse::Changed)
     }
 }

@@ -6,59 +6,70 @@
 use poem::web::Data;
 use poem_openapi::{Object, OpenApi, payload::Json};
 use serde::Deserialize;
+use time::OffsetDateTime;
 
 use super::{
-    Tag,
-    bearer::{Application, Signed},
+    authentication::{Application, CurrentUser},
     body::{self, Body},
-    outermost::RequestId,
+    middleware::request_id::RequestId,
+    operation::{Operation, READING_DEADLINE, RequestBody, SHORT_DEADLINE, Tag},
+    parameters::idempotency_key,
     problem::{Code, Problem, ProblemBody},
-    uploads::NewPreview,
-    view::{self, Image, UploadTicket, idempotency_key},
+    responses::{GalleryImage, UploadTicket},
+    uploads::BatchUpload,
 };
 use crate::{
-    domain::uploads::{DeclaredUpload, Issued},
+    domain::{
+        throttle::names::{CALLS, S3, UPLOAD, URLS},
+        uploads::Issued,
+    },
     model::ImageId,
 };
 
-/// Items in one call.
-pub const MOST: usize = 100;
+/// Items in one request.
+pub const MAX_ITEMS: usize = 100;
 
-/// Problems of each operation as a whole, in addition to those that follow from its shape. Items have the problems of the
-/// single operations.
-pub const PROBLEMS: &[(&str, &[Code])] =
-    &[("create_uploads", &[]), ("renew_uploads", &[]), ("confirm_uploads", &[]), ("read_images", &[]), ("delete_images", &[])];
+/// Metadata of the operations below. Items have the problems of the single operations.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "create_uploads",
+        body: RequestBody::BATCH,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, UPLOAD],
+        problems: &[],
+    },
+    Operation {
+        id: "renew_uploads",
+        body: RequestBody::BATCH,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, URLS],
+        problems: &[],
+    },
+    Operation {
+        id: "confirm_uploads",
+        body: RequestBody::BATCH,
+        deadline: READING_DEADLINE,
+        rate_limits: &[CALLS, S3],
+        problems: &[],
+    },
+    Operation {
+        id: "read_images",
+        body: RequestBody::BATCH,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, URLS],
+        problems: &[],
+    },
+    Operation {
+        id: "delete_images",
+        body: RequestBody::BATCH,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, S3],
+        problems: &[],
+    },
+];
 
-/// The operations.
-pub struct Batch;
-
-/// One of the uploads to open.
-#[derive(Object, Deserialize)]
-#[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct BatchUpload {
-    /// As in a single upload.
-    file_name: String,
-    /// As in a single upload.
-    content_type: String,
-    /// As in a single upload.
-    #[serde(deserialize_with = "body::integer")]
-    size: i64,
-    /// As in a single upload.
-    sha256: String,
-    /// As in a single upload.
-    #[serde(default, deserialize_with = "body::present")]
-    caption: Option<String>,
-    /// As in a single upload.
-    #[serde(default, deserialize_with = "body::present_object")]
-    preview: Option<NewPreview>,
-    /// As in a single upload.
-    #[serde(default, deserialize_with = "body::present")]
-    thumb_hash: Option<String>,
-    /// As the header `Idempotency-Key` of a single upload.
-    #[serde(default, deserialize_with = "body::present")]
-    idempotency_key: Option<String>,
-}
+/// Handlers of batches.
+pub struct BatchApi;
 
 /// Uploads to open.
 #[derive(Object, Deserialize)]
@@ -107,7 +118,7 @@ struct ImageResult {
     /// The HTTP status that the single operation would have answered with.
     status: u16,
     /// Present on success.
-    image: Option<Image>,
+    image: Option<GalleryImage>,
     /// Present on failure.
     problem: Option<ProblemBody>,
 }
@@ -138,72 +149,82 @@ struct DeleteResults {
     results: Vec<DeleteResult>,
 }
 
-/// From 1 to 100 of them.
+/// Returns the items if they are 1 to 100.
 fn bounded<T>(items: Vec<T>, member: &str) -> Result<Vec<T>, Problem> {
-    if (1..=MOST).contains(&items.len()) {
+    if (1..=MAX_ITEMS).contains(&items.len()) {
         return Ok(items);
     }
     Err(Problem::new(Code::InvalidRequest, "A batch has from 1 to 100 items.").field(member, "must have from 1 to 100 items"))
 }
 
-/// How many items a limit counts.
+/// Returns the number of items for a rate limit.
 fn count<T>(items: &[T]) -> u32 {
-    // From 1 to 100.
     u32::try_from(items.len()).unwrap_or(u32::MAX)
 }
 
-/// The ids as given, and those of them that can be ids.
-fn read_ids(body: ImageIds) -> Result<(Vec<String>, Vec<ImageId>), Problem> {
-    let given = bounded(body.ids, "ids")?;
-    let ids = given.iter().filter_map(|text| ImageId::parse(text)).collect();
-    Ok((given, ids))
-}
-
-/// A result for each given id: its answer, or that there is no such thing where it cannot be an id.
-fn results<T, E: Into<Problem>, R>(
+/// The ids of a request.
+struct RequestedIds {
+    /// As in the request.
     given: Vec<String>,
-    answers: Vec<Result<T, E>>,
-    make: impl Fn(String, Result<T, Problem>) -> R,
-) -> Vec<R> {
-    let mut answers = answers.into_iter();
-    let mut answer = |id: &str| {
-        ImageId::parse(id)
-            .and_then(|_| answers.next())
-            .map_or_else(|| Err(Problem::not_found()), |answer| answer.map_err(Into::into))
-    };
-    given
-        .into_iter()
-        .map(|id| {
-            let answer = answer(&id);
-            make(id, answer)
-        })
-        .collect()
+    /// Those that can be ids.
+    valid: Vec<ImageId>,
 }
 
-impl UploadResult {
-    fn new(answer: Result<(u16, UploadTicket), Problem>, request_id: &str) -> Self {
-        match answer {
-            Ok((status, ticket)) => Self { status, ticket: Some(ticket), problem: None },
+impl RequestedIds {
+    fn parse(body: ImageIds) -> Result<Self, Problem> {
+        let given = bounded(body.ids, "ids")?;
+        let valid = given.iter().filter_map(|text| ImageId::parse(text)).collect();
+        Ok(Self { given, valid })
+    }
+
+    /// Returns an outcome for each given id; `results` are those of the valid ids, and `convert` returns a success with its status.
+    fn outcomes<T, E: Into<Problem>, R>(
+        self,
+        results: Vec<Result<T, E>>,
+        request_id: &str,
+        convert: impl Fn(T) -> Result<(u16, R), Problem>,
+    ) -> impl Iterator<Item = (String, Outcome<R>)> {
+        let mut results = results.into_iter();
+        self.given.into_iter().map(move |id| {
+            let result = ImageId::parse(&id).and_then(|_| results.next());
+            let result = result.map_or_else(|| Err(Problem::not_found()), |result| result.map_err(Into::into).and_then(&convert));
+            (id, Outcome::new(result, request_id))
+        })
+    }
+}
+
+/// The outcome for one item.
+struct Outcome<T> {
+    status: u16,
+    success: Option<T>,
+    problem: Option<ProblemBody>,
+}
+
+impl<T> Outcome<T> {
+    fn new(result: Result<(u16, T), Problem>, request_id: &str) -> Self {
+        match result {
+            Ok((status, success)) => Self { status, success: Some(success), problem: None },
             Err(problem) => {
-                Self { status: problem.code.status().as_u16(), ticket: None, problem: Some(problem.item(request_id)) }
+                Self { status: problem.code.status().as_u16(), success: None, problem: Some(problem.item(request_id)) }
             }
         }
     }
 }
 
-impl ImageResult {
-    fn new(id: String, answer: Result<Image, Problem>, request_id: &str) -> Self {
-        match answer {
-            Ok(image) => Self { id, status: 200, image: Some(image), problem: None },
-            Err(problem) => {
-                Self { id, status: problem.code.status().as_u16(), image: None, problem: Some(problem.item(request_id)) }
-            }
-        }
+impl From<Outcome<UploadTicket>> for UploadResult {
+    fn from(Outcome { status, success, problem }: Outcome<UploadTicket>) -> Self {
+        Self { status, ticket: success, problem }
+    }
+}
+
+impl From<(String, Outcome<GalleryImage>)> for ImageResult {
+    fn from((id, Outcome { status, success, problem }): (String, Outcome<GalleryImage>)) -> Self {
+        Self { id, status, image: success, problem }
     }
 }
 
 #[OpenApi(prefix_path = "/api/images", tag = "Tag::Batches")]
-impl Batch {
+impl BatchApi {
     /// Open many uploads
     ///
     /// As `POST /api/images/upload` for each item, in one request.
@@ -212,41 +233,26 @@ impl Batch {
         &self,
         app: Application<'_>,
         request: Data<&RequestId>,
-        caller: Signed,
+        caller: CurrentUser,
         body: Body<UploadBatch>,
     ) -> Result<Json<UploadResults>, Problem> {
-        let now = view::now();
+        let now = OffsetDateTime::now_utc();
         let items = bounded(body.0.items, "items")?;
-        app.valet.throttle().count_uploads(caller.0.user, count(&items))?;
+        app.valet.throttle().count_uploads(caller.user, count(&items))?;
         let mut keys = Vec::with_capacity(items.len());
         for (at, item) in items.iter().enumerate() {
-            let read = |text: &String| idempotency_key(text, &format!("items[{at}].idempotencyKey"));
-            keys.push(item.idempotency_key.as_ref().map(read).transpose()?);
+            let parse = |text: &String| idempotency_key(text, &format!("items[{at}].idempotencyKey"));
+            keys.push(item.idempotency_key.as_ref().map(parse).transpose()?);
         }
-        let declare = |(item, key)| {
-            let item: &BatchUpload = item;
-            let key: &Option<_> = key;
-            DeclaredUpload {
-                file_name: &item.file_name,
-                content_type: &item.content_type,
-                size: item.size,
-                sha256: &item.sha256,
-                caption: item.caption.as_deref(),
-                preview: item.preview.as_ref().map(NewPreview::declared),
-                thumb_hash: item.thumb_hash.as_deref(),
-                key: key.as_ref(),
-            }
+        let declared: Vec<_> = items.iter().zip(&keys).map(|(item, key)| item.declared(key.as_ref())).collect();
+        let results = app.valet.issue_all(caller.user, &declared, now).await?;
+        let convert = |Issued { ticket, opened }| {
+            let ticket = UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?;
+            Ok((if opened { 201 } else { 200 }, ticket))
         };
-        let declared: Vec<_> = items.iter().zip(&keys).map(declare).collect();
-        let answers = app.valet.issue_all(caller.0.user, &declared, now).await?;
-        let result = |answer: Result<Issued, _>| {
-            let answer = answer.map_err(Problem::from).and_then(|Issued { ticket, opened }| {
-                let ticket = UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?;
-                Ok((if opened { 201 } else { 200 }, ticket))
-            });
-            UploadResult::new(answer, &request.0.0)
-        };
-        Ok(Json(UploadResults { results: answers.into_iter().map(result).collect() }))
+        let outcome =
+            |result: Result<Issued, _>| Outcome::new(result.map_err(Problem::from).and_then(convert), &request.0.0).into();
+        Ok(Json(UploadResults { results: results.into_iter().map(outcome).collect() }))
     }
 
     /// Renew many uploads' URLs
@@ -257,19 +263,16 @@ impl Batch {
         &self,
         app: Application<'_>,
         request: Data<&RequestId>,
-        caller: Signed,
+        caller: CurrentUser,
         body: Body<ImageIds>,
     ) -> Result<Json<UploadResults>, Problem> {
-        let now = view::now();
-        let (given, ids) = read_ids(body.0)?;
-        app.valet.throttle().count_urls(caller.0.user, count(&ids))?;
-        let answers = app.valet.renew_all(caller.0.user, &ids, now).await?;
-        let result = |_, answer: Result<_, Problem>| {
-            let answer =
-                answer.and_then(|ticket| Ok((200, UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?)));
-            UploadResult::new(answer, &request.0.0)
-        };
-        Ok(Json(UploadResults { results: results(given, answers, result) }))
+        let now = OffsetDateTime::now_utc();
+        let ids = RequestedIds::parse(body.0)?;
+        app.valet.throttle().count_urls(caller.user, count(&ids.valid))?;
+        let results = app.valet.renew_all(caller.user, &ids.valid, now).await?;
+        let convert = |ticket| Ok((200, UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?));
+        let outcomes = ids.outcomes(results, &request.0.0, convert);
+        Ok(Json(UploadResults { results: outcomes.map(|(_, outcome)| outcome.into()).collect() }))
     }
 
     /// Confirm many uploads
@@ -280,18 +283,15 @@ impl Batch {
         &self,
         app: Application<'_>,
         request: Data<&RequestId>,
-        caller: Signed,
+        caller: CurrentUser,
         body: Body<ImageIds>,
     ) -> Result<Json<ImageResults>, Problem> {
-        let now = view::now();
-        let (given, ids) = read_ids(body.0)?;
-        app.valet.throttle().count_s3_calls(caller.0.user, count(&ids))?;
-        let answers = app.valet.confirm_all(caller.0.user, &ids, now).await?;
-        let result = |id, answer: Result<_, Problem>| {
-            let shown = answer.and_then(|image| Ok(app.valet.presign_image(image, now)?.into()));
-            ImageResult::new(id, shown, &request.0.0)
-        };
-        Ok(Json(ImageResults { results: results(given, answers, result) }))
+        let now = OffsetDateTime::now_utc();
+        let ids = RequestedIds::parse(body.0)?;
+        app.valet.throttle().count_s3_calls(caller.user, count(&ids.valid))?;
+        let results = app.valet.confirm_all(caller.user, &ids.valid, now).await?;
+        let outcomes = ids.outcomes(results, &request.0.0, |image| Ok((200, app.valet.presign_image(image, now)?.into())));
+        Ok(Json(ImageResults { results: outcomes.map(Into::into).collect() }))
     }
 
     /// Read many images
@@ -302,14 +302,14 @@ impl Batch {
         &self,
         app: Application<'_>,
         request: Data<&RequestId>,
-        caller: Signed,
+        caller: CurrentUser,
         body: Body<ImageIds>,
     ) -> Result<Json<ImageResults>, Problem> {
-        let (given, ids) = read_ids(body.0)?;
-        app.valet.throttle().count_urls(caller.0.user, count(&ids))?;
-        let answers = app.valet.read_images(caller.0.user, &ids, view::now()).await?;
-        let result = |id, answer: Result<_, Problem>| ImageResult::new(id, answer.map(Into::into), &request.0.0);
-        Ok(Json(ImageResults { results: results(given, answers, result) }))
+        let ids = RequestedIds::parse(body.0)?;
+        app.valet.throttle().count_urls(caller.user, count(&ids.valid))?;
+        let results = app.valet.read_images(caller.user, &ids.valid, OffsetDateTime::now_utc()).await?;
+        let outcomes = ids.outcomes(results, &request.0.0, |shown| Ok((200, shown.into())));
+        Ok(Json(ImageResults { results: outcomes.map(Into::into).collect() }))
     }
 
     /// Delete many images and open uploads
@@ -320,18 +320,14 @@ impl Batch {
         &self,
         app: Application<'_>,
         request: Data<&RequestId>,
-        caller: Signed,
+        caller: CurrentUser,
         body: Body<ImageIds>,
     ) -> Result<Json<DeleteResults>, Problem> {
-        let (given, ids) = read_ids(body.0)?;
-        app.valet.throttle().count_s3_calls(caller.0.user, count(&ids))?;
-        let answers = app.valet.delete_all(caller.0.user, &ids, view::now()).await?;
-        let result = |id, answer: Result<(), Problem>| match answer {
-            Ok(()) => DeleteResult { id, status: 204, problem: None },
-            Err(problem) => {
-                DeleteResult { id, status: problem.code.status().as_u16(), problem: Some(problem.item(&request.0.0)) }
-            }
-        };
-        Ok(Json(DeleteResults { results: results(given, answers, result) }))
+        let ids = RequestedIds::parse(body.0)?;
+        app.valet.throttle().count_s3_calls(caller.user, count(&ids.valid))?;
+        let results = app.valet.delete_all(caller.user, &ids.valid, OffsetDateTime::now_utc()).await?;
+        let outcomes = ids.outcomes(results, &request.0.0, |()| Ok((204, ())));
+        let result = |(id, outcome): (String, Outcome<()>)| DeleteResult { id, status: outcome.status, problem: outcome.problem };
+        Ok(Json(DeleteResults { results: outcomes.map(result).collect() }))
     }
 }

@@ -1,4 +1,4 @@
-//! JSON request bodies: read strictly, refused in words that name the member and the rule but no value.
+//! JSON request bodies: read strictly; refusals name the member and the rule but no value.
 
 use poem::{FromRequest, Request, RequestBody, Result};
 use poem_openapi::{
@@ -12,14 +12,22 @@ use serde_path_to_error::Segment;
 
 use super::problem::{Code, Problem};
 
-/// A JSON body of type `T`. Unlike poem-openapi's own payload it is read by serde, whose errors carry the member's path.
+/// A JSON body of type `T`. Unlike poem-openapi's own payload it is read by serde, whose errors have the member's path.
 pub struct Body<T>(pub T);
+
+impl<T> std::ops::Deref for Body<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 impl<T: Type> Payload for Body<T> {
     const CONTENT_TYPE: &'static str = "application/json";
 
     fn check_content_type(content_type: &str) -> bool {
-        super::limits::is_json(content_type)
+        is_json(content_type)
     }
 
     fn schema_ref() -> MetaSchemaRef {
@@ -42,7 +50,24 @@ impl<T: DeserializeOwned + Send> ParsePayload for Body<T> {
 
 impl_apirequest_for_payload!(Body<T>, T: Type + DeserializeOwned + Send);
 
-/// Reads JSON of the documented shape.
+/// Returns whether a media type is JSON (RFC 8259, RFC 6839) in UTF-8, the only encoding that RFC 8259 section 8.1 allows. Neither
+/// RFC defines a `charset`; one that is sent must be UTF-8.
+#[must_use]
+pub fn is_json(content_type: &str) -> bool {
+    let mut parts = content_type.split(';');
+    let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_utf8 = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        !name.trim().eq_ignore_ascii_case("charset") || ["utf-8", "utf8"].iter().any(|known| value.eq_ignore_ascii_case(known))
+    };
+    if !parts.all(is_utf8) {
+        return false;
+    }
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// Reads JSON of the documented format.
 pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
     let Object(value) = serde_path_to_error::deserialize(&mut json)
@@ -72,15 +97,15 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
     }
 }
 
-/// For members that are lists of objects.
+/// Reads a list of objects.
 pub fn objects<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Vec<T>, D::Error> {
     Ok(Vec::<Object<T>>::deserialize(deserializer)?.into_iter().map(|Object(item)| item).collect())
 }
 
-/// Members whose own members have names of the caller's choice (`additionalProperties` in the OpenAPI document).
+/// Members whose own members have arbitrary names (`additionalProperties` in the OpenAPI document).
 const FREE_MEMBERS: [&str; 4] = ["fields", "headers", "metadata", "presignedUrls"];
 
-/// Returns the path of a member, such as `items[2].size`, without any name of the caller's choice; empty for the whole body.
+/// Returns the path of a member, such as `items[2].size`, without arbitrary names; empty for the whole body.
 fn path_text(segments: &[&Segment]) -> String {
     let mut text = String::new();
     for segment in segments {
@@ -109,13 +134,13 @@ fn without_unknown<'a, 'b>(segments: &'a [&'b Segment], message: &str) -> &'a [&
     }
 }
 
-/// Returns the problem for an error of `serde_json`. A message of a data error repeats the caller's value before its own
-/// words; only the latter are kept.
+/// Returns the problem for an error of `serde_json`. Parses the English text of its message, whose beginning may repeat the
+/// caller's value; only the end, with the expected type, is used. Tests pin the texts of the locked version.
 fn explain(error: &serde_json::Error, segments: &[&Segment]) -> Problem {
     let problem = |detail: &str| Problem::new(Code::InvalidRequest, detail);
     let message = error.to_string();
-    // By its grammar it is JSON (RFC 8259 section 8.2); no text has half of a character. Only the messages of syntax errors
-    // are serde_json's alone: those of data errors repeat names and values of the body.
+    // The grammar of JSON allows a lone surrogate (RFC 8259 section 8.2), but no UTF-8 text has one. Only messages of syntax errors
+    // can be searched: those of data errors repeat names and values of the body.
     if error.is_syntax() && (message.contains("surrogate") || message.contains("unexpected end of hex escape")) {
         return problem("A string contains half of a UTF-16 surrogate pair. Send whole characters.")
             .field(path_text(segments), "must contain whole characters");
@@ -141,23 +166,23 @@ fn explain(error: &serde_json::Error, segments: &[&Segment]) -> Problem {
     }
 }
 
-/// For optional members: they may be left out, not null.
+/// Reads an optional member, which may be left out but not null.
 pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// For optional members that are objects: they may be left out, not null.
+/// Reads an optional object, which may be left out but not null.
 pub fn present_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Object::<T>::deserialize(deserializer).map(|Object(value)| Some(value))
 }
 
-/// For optional integers: they may be left out, not null.
+/// Reads an optional integer, which may be left out but not null.
 pub fn present_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     integer(deserializer).map(Some)
 }
 
-/// Any integer, at whatever size: one that does not fit is clamped, for the domain's limits to refuse. JSON does not
-/// tell 5 from 5.0.
+/// Reads an integer of any size: one beyond `i64` is clamped, and the domain's limits refuse it. JSON does not distinguish 5 from
+/// 5.0.
 pub fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     struct Integer;
     impl serde::de::Visitor<'_> for Integer {
@@ -176,7 +201,7 @@ pub fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Err
         }
 
         fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<i64, E> {
-            // `as` saturates, which is the clamping wanted here.
+            // `as` saturates, which is the intended clamping.
             #[expect(clippy::cast_possible_truncation)]
             if n.fract() == 0.0 { Ok(n as i64) } else { Err(E::invalid_type(serde::de::Unexpected::Float(n), &self)) }
         }
@@ -206,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_the_callers_choice_are_not_repeated() {
+    fn arbitrary_names_are_not_repeated() {
         for json in [
             r#"{"metadata":{"canary":1}}"#,
             r#"{"metadata":{"canary":"\ud800"}}"#,
@@ -286,5 +311,27 @@ mod tests {
         );
         let sample = read::<Sample>(br#"{"fileName":"a","size":1,"caption":"c"}"#).ok().unwrap();
         assert_eq!((sample.file_name.as_str(), sample.caption.as_deref()), ("a", Some("c")));
+    }
+
+    #[test]
+    fn json_is_in_utf_8() {
+        for good in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/json;charset=\"UTF-8\"",
+            "application/problem+json; profile=x; charset=utf8",
+        ] {
+            assert!(is_json(good), "{good}");
+        }
+        for bad in [
+            "",
+            "text/json",
+            "application/json; charset=utf-16",
+            "application/json;Charset = \"iso-8859-1\"",
+            "application/json; charset",
+            "application/json; charset=utf-8; charset=utf-16",
+        ] {
+            assert!(!is_json(bad), "{bad}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The client of a request, by its connection and headers: for rate limits, and for the list of sessions.
+//! The client of a request, by its connection and headers: for rate limits and the list of sessions.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -10,8 +10,16 @@ use poem::{Addr, FromRequest, Request, RequestBody, http::header};
 
 use crate::{config::TrustedProxies, domain::throttle, state::AppState};
 
-/// The client of a request. Proves nothing.
+/// The client of a request, by its own account.
 pub struct Client(pub throttle::ClientInfo);
+
+impl std::ops::Deref for Client {
+    type Target = throttle::ClientInfo;
+
+    fn deref(&self) -> &throttle::ClientInfo {
+        &self.0
+    }
+}
 
 impl<'a> FromRequest<'a> for Client {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
@@ -23,34 +31,34 @@ impl<'a> FromRequest<'a> for Client {
     }
 }
 
-/// The address of the client, or of the last proxy that is not ours.
+/// Returns the address of the client, or of the last proxy that is not trusted.
 pub fn address(request: &Request, proxies: &TrustedProxies) -> IpAddr {
     let fields: Vec<_> = fields(request, "x-forwarded-for").collect();
     proxies.client(peer(request), fields.into_iter())
 }
 
-/// Pause between warnings of an untrusted proxy.
-const WARNED: Duration = Duration::from_secs(60 * 60);
+/// Time between two warnings of an untrusted proxy.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// Warns of a proxy that is missing in `TRUSTED_PROXIES`: a peer in a private network that names the client it asks for. Once an hour,
-/// since it does so with every request.
-pub fn warn_of_strange_proxy(request: &Request, proxies: &TrustedProxies) {
+/// Warns of a proxy that is missing in `TRUSTED_PROXIES`: a peer in a private network that sends `X-Forwarded-For`. Once an hour,
+/// since the proxy does so with every request.
+pub fn warn_of_untrusted_proxy(request: &Request, proxies: &TrustedProxies) {
     static LAST: Mutex<Option<Instant>> = Mutex::new(None);
     let peer = peer(request);
     if !request.headers().contains_key("x-forwarded-for") || proxies.trust(peer) || !is_private(peer) {
         return;
     }
     let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
-    if last.is_none_or(|at| at.elapsed() >= WARNED) {
+    if last.is_none_or(|at| at.elapsed() >= WARNING_INTERVAL) {
         *last = Some(Instant::now());
         tracing::warn!(
             %peer,
-            "X-Forwarded-For from a private address that TRUSTED_PROXIES does not name: all clients behind it count as one, and share its limits"
+            "X-Forwarded-For from a private address that is not in TRUSTED_PROXIES: all clients behind it share its rate limits"
         );
     }
 }
 
-/// Not from the internet: RFC 1918, RFC 4193, RFC 6598 and this machine or link.
+/// Returns whether an address is private (RFC 1918, RFC 4193, RFC 6598), loopback or link-local.
 fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => {
@@ -61,7 +69,7 @@ fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// Whether the request came over TLS, by the word of a proxy of ours; of several hops, on every one.
+/// Returns whether the request came over TLS on every hop, according to a trusted proxy.
 pub fn is_tls(request: &Request, proxies: &TrustedProxies) -> bool {
     let mut hops = fields(request, "x-forwarded-proto").flat_map(|field| field.split(',')).peekable();
     hops.peek().is_some() && proxies.trust(peer(request)) && hops.all(|hop| hop.trim().eq_ignore_ascii_case("https"))
@@ -70,12 +78,12 @@ pub fn is_tls(request: &Request, proxies: &TrustedProxies) -> bool {
 fn peer(request: &Request) -> IpAddr {
     match &request.remote_addr().0 {
         Addr::SocketAddr(address) => address.ip(),
-        // The server listens on TCP alone.
+        // The server listens only on TCP.
         _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     }
 }
 
-/// A field that is no text reads as one that says nothing.
+/// Returns the values of a header; empty text for a value that is not ASCII.
 fn fields<'a>(request: &'a Request, name: &'static str) -> impl Iterator<Item = &'a str> {
     request.headers().get_all(name).iter().map(|field| field.to_str().unwrap_or_default())
 }

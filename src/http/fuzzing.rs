@@ -1,22 +1,21 @@
-//! Entry points for `tests/fuzz` into this room's private functions: compiled under `cfg(fuzzing)`, which cargo-fuzz sets, and part of no
-//! other build.
+//! Entry points of `tests/fuzz` to private functions of `http`. Compiled only with `cfg(fuzzing)`, which cargo-fuzz sets.
 
 use serde::de::DeserializeOwned;
 
-use super::{auth, batch, body, gallery, multipart, problem::Problem, sessions, uploads, uppy::shapes};
+use super::{auth, batch, body, gallery, multipart, problem::Problem, sessions, uploads, uppy::dto};
 pub use super::{
-    compression::accepts_gzip,
+    body::is_json,
     image_page::matches,
-    limits::is_json,
-    page::{Listing, after, cursor},
+    middleware::compression::accepts_gzip,
+    pagination::{Listing, after, cursor},
 };
 
-/// Reads a body as one call would.
+/// Reads a request body as an operation does.
 pub type Read = fn(&[u8]) -> Result<(), Problem>;
 
-/// Every shape that clients send.
+/// Readers of all request types.
 pub const BODIES: &[Read] = &[
-    read::<auth::Credentials>,
+    read::<auth::SignInCredentials>,
     read::<auth::PasswordChange>,
     read::<auth::AccountDeletion>,
     read::<sessions::RefreshToken>,
@@ -26,9 +25,9 @@ pub const BODIES: &[Read] = &[
     read::<multipart::NewMultipart>,
     read::<multipart::PartsToSign>,
     read::<gallery::ImageUpdate>,
-    read::<shapes::UppyFile>,
-    read::<shapes::UppyPartsToJoin>,
-    read::<shapes::UppyRequest>,
+    read::<dto::UppyFile>,
+    read::<dto::UppyPartsToJoin>,
+    read::<dto::UppyRequest>,
 ];
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<(), Problem> {

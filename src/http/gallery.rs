@@ -9,32 +9,64 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    Tag,
-    bearer::{Application, Signed},
+    authentication::{Application, CurrentUser},
     body::Body,
-    image_page::{Draft, ImagePage, matches},
-    page::{self, Listing},
+    image_page::{ImagePage, PageWriter, matches},
+    operation::{Operation, RequestBody, SHORT_DEADLINE, Tag},
+    pagination::{self, Listing},
+    parameters::image_id,
     problem::{Code, Problem},
-    view::{self, Image, image_id, whole_seconds},
-    written::Written,
+    raw_json::RawJson,
+    responses::{GalleryImage, whole_seconds},
 };
+use crate::domain::throttle::names::{CALLS, S3};
 
-/// Problems of each operation, in addition to those that follow from its shape.
-pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("list_images", &[Code::InvalidCursor]),
-    ("get_image", &[Code::NotFound]),
-    ("download_image", &[Code::NotFound]),
-    ("update_image", &[Code::NotFound, Code::InvalidCaption]),
-    ("delete_image", &[Code::NotFound]),
+/// Metadata of the operations below.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "list_images",
+        body: RequestBody::None,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS],
+        problems: &[&[Code::InvalidCursor]],
+    },
+    Operation {
+        id: "get_image",
+        body: RequestBody::None,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS],
+        problems: &[&[Code::NotFound]],
+    },
+    Operation {
+        id: "download_image",
+        body: RequestBody::None,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS],
+        problems: &[&[Code::NotFound]],
+    },
+    Operation {
+        id: "update_image",
+        body: RequestBody::SINGLE,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS],
+        problems: &[&[Code::NotFound, Code::InvalidCaption]],
+    },
+    Operation {
+        id: "delete_image",
+        body: RequestBody::None,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, S3],
+        problems: &[&[Code::NotFound]],
+    },
 ];
 
-/// The operations.
-pub struct Gallery;
+/// Handlers of images in the gallery.
+pub struct GalleryApi;
 
 /// A URL for downloading an image as a file.
 #[derive(Object)]
-#[oai(rename = "DownloadUrl", rename_all = "camelCase")]
-struct Download {
+#[oai(rename_all = "camelCase")]
+struct DownloadUrl {
     /// A presigned GET URL whose response names the file. Open it without the access token.
     url: String,
     /// When the URL expires.
@@ -50,15 +82,15 @@ pub(super) struct ImageUpdate {
     caption: String,
 }
 
-/// A browser may keep a page, for its user alone, and asks each time whether it is still the same.
-const KEPT: &str = "private, no-cache";
+/// A browser may cache a page for its user only, and must revalidate it each time.
+const CACHE_CONTROL: &str = "private, no-cache";
 
 #[derive(ApiResponse)]
 enum ListResponse {
     /// A page of the gallery.
     #[oai(status = 200)]
     Page(
-        Written<ImagePage>,
+        RawJson<ImagePage>,
         /// Identifies this page's content and URLs.
         #[oai(header = "ETag")]
         String,
@@ -82,7 +114,7 @@ enum DeleteResponse {
 }
 
 #[OpenApi(prefix_path = "/api/images", tag = "Tag::Gallery")]
-impl Gallery {
+impl GalleryApi {
     /// List images
     ///
     /// Ready images, newest first, paged by cursor: no image is repeated or skipped while others are added or deleted. Send a
@@ -91,7 +123,7 @@ impl Gallery {
     async fn list(
         &self,
         app: Application<'_>,
-        caller: Signed,
+        caller: CurrentUser,
         /// Images on a page, from 1 to 100.
         limit: Query<Option<i64>>,
         /// The `nextCursor` of the previous page.
@@ -100,23 +132,23 @@ impl Gallery {
         #[oai(name = "If-None-Match")]
         if_none_match: Header<Option<String>>,
     ) -> Result<ListResponse, Problem> {
-        let limit = page::limit(limit.0)?;
-        let after = page::after(cursor.0.as_deref(), Listing::Gallery, caller.0.user)?;
-        let found = app.valet.gallery_page(caller.0.user, after, limit, view::now()).await?;
-        let page = Draft::new(&found, caller.0.user, limit)?;
+        let limit = pagination::limit(limit.0)?;
+        let after = pagination::after(cursor.0.as_deref(), Listing::Gallery, caller.user)?;
+        let found = app.valet.gallery_page(caller.user, after, limit, OffsetDateTime::now_utc()).await?;
+        let page = PageWriter::new(&found, caller.user, limit)?;
         let etag = page.etag()?;
         if if_none_match.0.is_some_and(|known| matches(&known, &etag)) {
-            return Ok(ListResponse::Unchanged(etag, KEPT.to_owned()));
+            return Ok(ListResponse::Unchanged(etag, CACHE_CONTROL.to_owned()));
         }
-        Ok(ListResponse::Page(page.write()?, etag, KEPT.to_owned()))
+        Ok(ListResponse::Page(page.write()?, etag, CACHE_CONTROL.to_owned()))
     }
 
     /// Get an image
     ///
     /// A ready image, with presigned GET URLs.
     #[oai(path = "/:id", method = "get", operation_id = "get_image")]
-    async fn get(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Image>, Problem> {
-        Ok(Json(app.valet.read_image(caller.0.user, image_id(&id)?, view::now()).await?.into()))
+    async fn get(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<GalleryImage>, Problem> {
+        Ok(Json(app.valet.read_image(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?.into()))
     }
 
     /// Get a download URL
@@ -124,9 +156,9 @@ impl Gallery {
     /// The URL saves the image under its file name, in any alphabet (RFC 6266, RFC 8187). A name whose extension does not fit the
     /// verified type gets a second one: `holiday.hta` is saved as `holiday.hta.jpg`.
     #[oai(path = "/:id/download", method = "get", operation_id = "download_image")]
-    async fn download(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Download>, Problem> {
-        let signed = app.valet.download(caller.0.user, image_id(&id)?, view::now()).await?;
-        Ok(Json(Download { url: signed.url, expires_at: whole_seconds(signed.expires_at) }))
+    async fn download(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<DownloadUrl>, Problem> {
+        let signed = app.valet.download(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?;
+        Ok(Json(DownloadUrl { url: signed.url, expires_at: whole_seconds(signed.expires_at) }))
     }
 
     /// Change an image's caption
@@ -136,20 +168,20 @@ impl Gallery {
     async fn update(
         &self,
         app: Application<'_>,
-        caller: Signed,
+        caller: CurrentUser,
         id: Path<String>,
         body: Body<ImageUpdate>,
-    ) -> Result<Json<Image>, Problem> {
-        Ok(Json(app.valet.set_caption(caller.0.user, image_id(&id)?, &body.0.caption, view::now()).await?.into()))
+    ) -> Result<Json<GalleryImage>, Problem> {
+        Ok(Json(app.valet.set_caption(caller.user, image_id(&id)?, &body.caption, OffsetDateTime::now_utc()).await?.into()))
     }
 
     /// Delete an image or an open upload
     ///
     /// Deletes it permanently. Repeating it answers 204 while an upload URL is still valid, then 404.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_image")]
-    async fn delete(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<DeleteResponse, Problem> {
-        app.valet.throttle().count_s3_calls(caller.0.user, 1)?;
-        app.valet.delete(caller.0.user, image_id(&id)?, view::now()).await?;
+    async fn delete(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<DeleteResponse, Problem> {
+        app.valet.throttle().count_s3_calls(caller.user, 1)?;
+        app.valet.delete(caller.user, image_id(&id)?, OffsetDateTime::now_utc()).await?;
         Ok(DeleteResponse::Deleted)
     }
 }

@@ -1,38 +1,41 @@
-//! `/livez` and `/readyz`: for orchestrators and balancers.
+//! `/livez` and `/readyz`: for orchestrators and load balancers.
 
 use poem_openapi::{Object, OpenApi, payload::Json};
 
 use super::{
-    Tag,
-    bearer::Application,
+    authentication::Application,
+    operation::{Operation, RequestBody, SHORT_DEADLINE, Tag},
     problem::{Code, Problem},
 };
 
-/// Problems of each operation, in addition to those that follow from its shape.
-pub const PROBLEMS: &[(&str, &[Code])] = &[("get_liveness", &[]), ("get_readiness", &[])];
+/// Metadata of the operations below. Without rate limits: orchestrators and load balancers must never be refused. MongoDB and S3 are
+/// probed once a second at most.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation { id: "get_liveness", body: RequestBody::None, deadline: SHORT_DEADLINE, rate_limits: &[], problems: &[] },
+    Operation { id: "get_readiness", body: RequestBody::None, deadline: SHORT_DEADLINE, rate_limits: &[], problems: &[] },
+];
 
-/// The operations.
-pub struct Health;
+/// Handlers of health checks.
+pub struct HealthApi;
 
 /// A positive health check.
 #[derive(Object)]
-#[oai(rename = "HealthStatus")]
-struct Healthy {
+struct HealthStatus {
     /// Always `ok`.
     status: String,
 }
 
-fn ok() -> Json<Healthy> {
-    Json(Healthy { status: "ok".to_owned() })
+fn ok() -> Json<HealthStatus> {
+    Json(HealthStatus { status: "ok".to_owned() })
 }
 
 #[OpenApi(tag = "Tag::Health")]
-impl Health {
+impl HealthApi {
     /// Check that the process is alive
     ///
     /// Does not check the database or the bucket.
     #[oai(path = "/livez", method = "get", operation_id = "get_liveness")]
-    async fn live(&self) -> Json<Healthy> {
+    async fn live(&self) -> Json<HealthStatus> {
         ok()
     }
 
@@ -40,7 +43,7 @@ impl Health {
     ///
     /// Checks the database and the bucket; the result is cached for a second. A 503 names the part that fails.
     #[oai(path = "/readyz", method = "get", operation_id = "get_readiness")]
-    async fn ready(&self, app: Application<'_>) -> Result<Json<Healthy>, Problem> {
+    async fn ready(&self, app: Application<'_>) -> Result<Json<HealthStatus>, Problem> {
         match app.readiness().await {
             Ok(()) => Ok(ok()),
             Err(part) => Err(Problem::new(Code::Unavailable, format!("Not ready: {part}."))),

@@ -1,19 +1,21 @@
-//! The text of a page of the gallery, and its entity tag.
+//! Writes a page of the gallery as JSON, and its entity tag.
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use poem_openapi::Object;
 
 use super::{
-    page::{self, Listing},
+    pagination::{self, Listing},
     problem::Problem,
-    view::Image,
-    written::{Written, push_number, push_text, push_time},
+    raw_json::{RawJson, push_number, push_text, push_time},
+    responses::GalleryImage,
 };
 use crate::{
-    domain::gallery::GalleryPage,
+    domain::{
+        StoreError,
+        gallery::{GalleryPage, Row},
+    },
     model::UserId,
-    store::{Row, StoreError},
 };
 
 /// A page of the gallery.
@@ -21,34 +23,33 @@ use crate::{
 #[oai(rename_all = "camelCase", skip_serializing_if_is_none)]
 pub struct ImagePage {
     /// Newest first.
-    images: Vec<Image>,
+    images: Vec<GalleryImage>,
     /// Send it as `cursor` for the next page; absent on the last.
     next_cursor: Option<String>,
 }
 
-/// A page that was found and is not written yet.
-pub struct Draft<'a> {
+/// Writes the images of a page.
+pub struct PageWriter<'a> {
     gallery: &'a GalleryPage<'a>,
     rows: Vec<Row<'a>>,
     next_cursor: Option<String>,
 }
 
-/// Bytes of an image in the answer, roughly.
-const ROOM: usize = 1100;
+/// Approximate bytes of an image in the response, for the capacity of the buffer.
+const IMAGE_BYTES: usize = 1100;
 
-impl<'a> Draft<'a> {
-    /// The first `limit` images of what was found.
+impl<'a> PageWriter<'a> {
+    /// Takes the first `limit` images of a gallery.
     ///
     /// # Errors
-    /// When the database's answer is malformed.
+    /// When the database's response is malformed.
     pub fn new(gallery: &'a GalleryPage<'a>, user: UserId, limit: u32) -> Result<Self, Problem> {
         let (rows, next) = gallery.rows(limit)?;
-        Ok(Self { gallery, rows, next_cursor: next.map(|at| page::cursor(at, user, Listing::Gallery)) })
+        Ok(Self { gallery, rows, next_cursor: next.map(|at| pagination::cursor(at, user, Listing::Gallery)) })
     }
 
-    /// The same for as long as the answer is: until an image comes, goes or changes, and the window's end. Weak, since the
-    /// answer may be compressed on its way. Costs one signature, not a page of them: the first URL tells the window and
-    /// the credentials of all.
+    /// Returns the entity tag. It changes when an image is added, deleted or changed, and when new URLs are due. Weak, since the
+    /// response may be compressed. Signs only the first URL, which depends on the same time window and credentials as all others.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
@@ -65,12 +66,12 @@ impl<'a> Draft<'a> {
         Ok(format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..15])))
     }
 
-    /// The answer, each URL signed into its place.
+    /// Writes the page, with a URL signed for every image.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
-    pub fn write(&self) -> Result<Written<ImagePage>, StoreError> {
-        let mut out = Vec::with_capacity(self.rows.len() * ROOM + 2 * ROOM);
+    pub fn write(&self) -> Result<RawJson<ImagePage>, StoreError> {
+        let mut out = Vec::with_capacity(self.rows.len() * IMAGE_BYTES + 2 * IMAGE_BYTES);
         out.extend_from_slice(b"{\"images\":[");
         for (at, row) in self.rows.iter().enumerate() {
             if at > 0 {
@@ -84,10 +85,10 @@ impl<'a> Draft<'a> {
             push_text(&mut out, cursor);
         }
         out.push(b'}');
-        Ok(Written::new(out))
+        Ok(RawJson::new(out))
     }
 
-    /// Member by member what [`Image`] is.
+    /// Writes the members of [`GalleryImage`].
     fn push_image(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         out.extend_from_slice(b"{\"id\":");
         push_text(out, row.id);
@@ -111,7 +112,7 @@ impl<'a> Draft<'a> {
         }
         // A presigned URL needs no escapes.
         out.extend_from_slice(b",\"url\":\"");
-        let ends = self.gallery.push_url(row, out)?;
+        let expires_at = self.gallery.push_url(row, out)?;
         out.push(b'"');
         if row.preview.is_some() {
             out.extend_from_slice(b",\"previewUrl\":\"");
@@ -123,7 +124,7 @@ impl<'a> Draft<'a> {
             push_text(out, hash);
         }
         out.extend_from_slice(b",\"urlExpiresAt\":");
-        push_time(out, ends);
+        push_time(out, expires_at);
         out.extend_from_slice(b",\"createdAt\":");
         push_time(out, row.created_at);
         out.extend_from_slice(b",\"uploadedAt\":");
@@ -133,7 +134,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Whether `If-None-Match` names this tag (RFC 9110 section 13.1.2: compared weakly).
+/// Returns whether `If-None-Match` has this tag (RFC 9110 section 13.1.2: compared weakly).
 pub fn matches(if_none_match: &str, etag: &str) -> bool {
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
     if_none_match.trim() == "*" || if_none_match.split(',').any(|tag| opaque(tag) == opaque(etag))

@@ -10,73 +10,59 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    Tag,
-    bearer::{Application, Signed},
+    authentication::{Application, CurrentUser},
     body::{self, Body},
+    operation::{CLOSED, LISTING_DEADLINE, OPENING, Operation, RequestBody, SHORT_DEADLINE, Tag},
+    parameters::{idempotency_header, image_id},
     problem::{Code, Problem},
-    view::{self, PresignedRequest, idempotency_header, image_id, whole_seconds},
+    responses::{PresignedRequest, whole_seconds},
 };
 use crate::{
-    domain::multipart::{DeclaredMultipart, RequestedPart},
+    domain::{
+        multipart::{DeclaredMultipart, RequestedPart},
+        throttle::names::{CALLS, S3, UPLOAD, URLS},
+    },
     model,
 };
 
-/// Problems of each operation, in addition to those that follow from its shape.
-pub const PROBLEMS: &[(&str, &[Code])] = &[
-    (
-        "create_multipart_upload",
-        &[
-            Code::SessionEnded,
-            Code::QuotaExceeded,
-            Code::TooManyPending,
-            Code::InvalidSize,
-            Code::FileTooLarge,
-            Code::TypeNotAllowed,
-            Code::InvalidFileName,
-            Code::InvalidPartSize,
-            Code::InvalidCaption,
-            Code::InvalidThumbHash,
-            Code::IdempotencyKeyReused,
-            Code::NotSupportedByStore,
+/// Metadata of the operations below.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "create_multipart_upload",
+        body: RequestBody::SINGLE,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, UPLOAD, S3],
+        problems: &[OPENING, &[Code::SessionEnded, Code::InvalidPartSize, Code::InvalidThumbHash, Code::IdempotencyKeyReused]],
+    },
+    Operation {
+        id: "sign_parts",
+        body: RequestBody::PARTS,
+        deadline: LISTING_DEADLINE,
+        rate_limits: &[CALLS, URLS],
+        problems: &[
+            CLOSED,
+            &[Code::NotMultipart, Code::UploadComplete, Code::InvalidParts, Code::InvalidSha256, Code::NotSupportedByStore],
         ],
-    ),
-    (
-        "sign_parts",
-        &[
-            Code::NotFound,
-            Code::NotMultipart,
-            Code::UploadComplete,
-            Code::UploadExpired,
-            Code::InvalidParts,
-            Code::InvalidSha256,
-            Code::ObjectMismatch,
-            Code::ContentMismatch,
-            Code::NotSupportedByStore,
-        ],
-    ),
-    (
-        "list_parts",
-        &[
-            Code::NotFound,
-            Code::NotMultipart,
-            Code::UploadExpired,
-            Code::ObjectMismatch,
-            Code::ContentMismatch,
-            Code::NotSupportedByStore,
-        ],
-    ),
+    },
+    Operation {
+        id: "list_parts",
+        body: RequestBody::None,
+        deadline: LISTING_DEADLINE,
+        rate_limits: &[CALLS, S3],
+        problems: &[CLOSED, &[Code::NotMultipart, Code::NotSupportedByStore]],
+    },
 ];
 
-/// Calls to S3 that listing the parts of an upload may take: a thousand of at most 10,000 in each answer.
-pub(super) const LISTING: u32 = 10;
+/// Calls to S3 that listing the parts of an upload may take: a response has a thousand of at most 10,000.
+pub(super) const LISTING_CALLS: u32 = 10;
 
-/// The operations.
-pub struct Multipart;
+/// Handlers of multipart uploads.
+pub struct MultipartApi;
 
-/// What S3 verifies of each part. `none`: its length. `sha256`: its digest too, which is sent with the request for its URL.
+/// Properties of each part that S3 verifies. `none`: its length. `sha256`: its digest too, which is sent with the request for its URL.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Enum, Deserialize)]
 #[oai(rename_all = "lowercase")]
-// Read as a text first: of another JSON type, serde would say that the body is no JSON.
+// Read as text first: for a value of another JSON type, serde would report that the body is not valid JSON.
 #[serde(try_from = "String")]
 enum PartChecksums {
     /// The length and the SHA-256, which is sent with the request for the part's URL.
@@ -99,8 +85,8 @@ impl TryFrom<String> for PartChecksums {
 }
 
 impl From<PartChecksums> for model::PartChecksums {
-    fn from(asked: PartChecksums) -> Self {
-        match asked {
+    fn from(checksums: PartChecksums) -> Self {
+        match checksums {
             PartChecksums::Sha256 => Self::Sha256,
             PartChecksums::None => Self::None,
         }
@@ -124,7 +110,7 @@ pub(super) struct NewMultipart {
     /// Size of every part but the last, from 5 MiB to 5 GiB; at most 10000 parts. The server chooses it when left out.
     #[serde(default, deserialize_with = "body::present_integer")]
     part_size: Option<i64>,
-    /// What S3 verifies of each part; `none` when left out. It cannot be changed later.
+    /// Properties of each part that S3 verifies; `none` when left out. It cannot be changed later.
     #[serde(default, deserialize_with = "body::present")]
     part_checksums: Option<PartChecksums>,
     /// A caption of at most 1000 characters.
@@ -219,7 +205,7 @@ struct StoredParts {
 }
 
 #[OpenApi(prefix_path = "/api/images", tag = "Tag::Uploads")]
-impl Multipart {
+impl MultipartApi {
     /// Open a multipart upload
     ///
     /// For large files and unreliable networks. Cut the file into parts of `partSize` bytes, the last being the rest; request
@@ -229,7 +215,7 @@ impl Multipart {
     async fn create(
         &self,
         app: Application<'_>,
-        caller: Signed,
+        caller: CurrentUser,
         request: &Request,
         /// 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body within 24 hours gets the same
         /// upload.
@@ -237,20 +223,20 @@ impl Multipart {
         key: Header<Option<String>>,
         body: Body<NewMultipart>,
     ) -> Result<MultipartResponse, Problem> {
-        app.valet.throttle().count_uploads(caller.0.user, 1)?;
-        app.valet.throttle().count_s3_calls(caller.0.user, 1)?;
+        app.valet.throttle().count_uploads(caller.user, 1)?;
+        app.valet.throttle().count_s3_calls(caller.user, 1)?;
         let key = idempotency_header(request, key.0.as_deref())?;
         let declared = DeclaredMultipart {
-            file_name: &body.0.file_name,
-            content_type: &body.0.content_type,
-            size: body.0.size,
-            part_size: body.0.part_size,
-            part_checksums: body.0.part_checksums.unwrap_or_default().into(),
-            caption: body.0.caption.as_deref(),
-            thumb_hash: body.0.thumb_hash.as_deref(),
+            file_name: &body.file_name,
+            content_type: &body.content_type,
+            size: body.size,
+            part_size: body.part_size,
+            part_checksums: body.part_checksums.unwrap_or_default().into(),
+            caption: body.caption.as_deref(),
+            thumb_hash: body.thumb_hash.as_deref(),
             key: key.as_ref(),
         };
-        let (image, multipart, opened) = app.valet.issue_multipart(caller.0.user, &declared, view::now()).await?;
+        let (image, multipart, opened) = app.valet.issue_multipart(caller.user, &declared, OffsetDateTime::now_utc()).await?;
         let ticket = Json(MultipartTicket {
             id: image.id.to_string(),
             part_size: multipart.part_size(),
@@ -271,27 +257,27 @@ impl Multipart {
     async fn sign(
         &self,
         app: Application<'_>,
-        caller: Signed,
+        caller: CurrentUser,
         id: Path<String>,
         body: Body<PartsToSign>,
     ) -> Result<Json<SignedParts>, Problem> {
-        let now = view::now();
-        let asked: Vec<_> =
-            body.0.parts.iter().map(|part| RequestedPart { number: part.part_number, sha256: part.sha256.as_deref() }).collect();
-        app.valet.throttle().count_urls(caller.0.user, u32::try_from(asked.len()).unwrap_or(u32::MAX))?;
-        let signed = app.valet.sign_parts(caller.0.user, image_id(&id)?, &asked, now).await?;
-        let shown = |(part_number, put)| SignedPart { part_number, request: PresignedRequest::new(put, now) };
-        Ok(Json(SignedParts { parts: signed.into_iter().map(shown).collect() }))
+        let now = OffsetDateTime::now_utc();
+        let parts: Vec<_> =
+            body.parts.iter().map(|part| RequestedPart { number: part.part_number, sha256: part.sha256.as_deref() }).collect();
+        app.valet.throttle().count_urls(caller.user, u32::try_from(parts.len()).unwrap_or(u32::MAX))?;
+        let signed = app.valet.sign_parts(caller.user, image_id(&id)?, &parts, now).await?;
+        let to_response = |(part_number, put)| SignedPart { part_number, request: PresignedRequest::new(put, now) };
+        Ok(Json(SignedParts { parts: signed.into_iter().map(to_response).collect() }))
     }
 
     /// List the parts that have arrived
     ///
     /// For resuming after a lost connection or a restart: PUT the parts that are not listed, then confirm.
     #[oai(path = "/:id/parts", method = "get", operation_id = "list_parts")]
-    async fn list(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<StoredParts>, Problem> {
-        app.valet.throttle().count_s3_calls(caller.0.user, LISTING)?;
-        let stored = app.valet.stored_parts(caller.0.user, image_id(&id)?).await?;
-        let shown = |(part_number, size)| StoredPart { part_number, size };
-        Ok(Json(StoredParts { parts: stored.into_iter().map(shown).collect() }))
+    async fn list(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<StoredParts>, Problem> {
+        app.valet.throttle().count_s3_calls(caller.user, LISTING_CALLS)?;
+        let stored = app.valet.stored_parts(caller.user, image_id(&id)?).await?;
+        let to_response = |(part_number, size)| StoredPart { part_number, size };
+        Ok(Json(StoredParts { parts: stored.into_iter().map(to_response).collect() }))
     }
 }

@@ -5,26 +5,50 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    Tag,
-    auth::Session,
-    bearer::{Application, Owner},
+    auth::AuthSession,
+    authentication::{Application, SessionOwner},
     body::Body,
     client::Client,
+    operation::{Operation, RequestBody, SHORT_DEADLINE, Tag},
     problem::{Code, Problem},
-    view::{self, whole_seconds},
+    responses::whole_seconds,
 };
-use crate::{model::SessionId, store};
+use crate::{
+    domain::{
+        sessions::Session,
+        throttle::names::{CALLS, REFRESH},
+    },
+    model::SessionId,
+};
 
-/// Problems of each operation, in addition to those that follow from its shape.
-pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("refresh_session", &[Code::LocalAccountsOnly, Code::TokenInvalid, Code::SessionEnded]),
-    ("log_out", &[Code::LocalAccountsOnly, Code::TokenInvalid]),
-    ("list_sessions", &[]),
-    ("end_session", &[Code::NotFound]),
+/// Metadata of the operations below.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "refresh_session",
+        body: RequestBody::CREDENTIALS,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[REFRESH],
+        problems: &[&[Code::LocalAccountsOnly, Code::TokenInvalid, Code::SessionEnded]],
+    },
+    Operation {
+        id: "log_out",
+        body: RequestBody::CREDENTIALS,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[REFRESH],
+        problems: &[&[Code::LocalAccountsOnly, Code::TokenInvalid]],
+    },
+    Operation { id: "list_sessions", body: RequestBody::None, deadline: SHORT_DEADLINE, rate_limits: &[CALLS], problems: &[] },
+    Operation {
+        id: "end_session",
+        body: RequestBody::None,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS],
+        problems: &[&[Code::NotFound]],
+    },
 ];
 
-/// The operations.
-pub struct Sessions;
+/// Handlers of sessions.
+pub struct SessionsApi;
 
 /// A refresh token.
 #[derive(Object, Deserialize)]
@@ -75,7 +99,7 @@ enum EndSessionResponse {
 }
 
 impl SessionSummary {
-    fn new(session: store::Session, current: Option<SessionId>) -> Self {
+    fn new(session: Session, current: Option<SessionId>) -> Self {
         Self {
             id: session.id.to_string(),
             device: session.device,
@@ -88,7 +112,7 @@ impl SessionSummary {
 }
 
 #[OpenApi(prefix_path = "/api/auth", tag = "Tag::Accounts")]
-impl Sessions {
+impl SessionsApi {
     /// Refresh the session
     ///
     /// Exchanges the refresh token for a new access token and the next refresh token; needs no access token. A refresh
@@ -100,8 +124,13 @@ impl Sessions {
     /// On `session_ended`, and on `token_invalid` without a later token at hand, sign in again. A session ends a year after
     /// its sign-in at the latest.
     #[oai(path = "/refresh", method = "post", operation_id = "refresh_session")]
-    async fn refresh(&self, app: Application<'_>, client: Client, body: Body<RefreshToken>) -> Result<Json<Session>, Problem> {
-        Ok(Json(app.valet.refresh(&body.0.refresh_token, &client.0, view::now()).await?.into()))
+    async fn refresh(
+        &self,
+        app: Application<'_>,
+        client: Client,
+        body: Body<RefreshToken>,
+    ) -> Result<Json<AuthSession>, Problem> {
+        Ok(Json(app.valet.refresh(&body.refresh_token, &client, OffsetDateTime::now_utc()).await?.into()))
     }
 
     /// Sign out
@@ -111,7 +140,7 @@ impl Sessions {
     /// within 30 seconds on every other. Repeating it answers 204.
     #[oai(path = "/logout", method = "post", operation_id = "log_out")]
     async fn log_out(&self, app: Application<'_>, client: Client, body: Body<RefreshToken>) -> Result<LogOutResponse, Problem> {
-        app.valet.log_out(&body.0.refresh_token, &client.0, view::now()).await?;
+        app.valet.log_out(&body.refresh_token, &client, OffsetDateTime::now_utc()).await?;
         Ok(LogOutResponse::LoggedOut)
     }
 
@@ -120,9 +149,9 @@ impl Sessions {
     /// The devices and browsers where the user is signed in. An account has at most a thousand sessions: beyond that, a sign-in
     /// ends the least recently used ones. A user of an identity provider has no sessions here: the list is empty.
     #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
-    async fn list(&self, app: Application<'_>, caller: Owner) -> Result<Json<SessionList>, Problem> {
-        let sessions = app.valet.list_sessions(caller.0.user, view::now()).await?;
-        let sessions = sessions.into_iter().map(|session| SessionSummary::new(session, caller.0.session())).collect();
+    async fn list(&self, app: Application<'_>, caller: SessionOwner) -> Result<Json<SessionList>, Problem> {
+        let sessions = app.valet.list_sessions(caller.user, OffsetDateTime::now_utc()).await?;
+        let sessions = sessions.into_iter().map(|session| SessionSummary::new(session, caller.session())).collect();
         Ok(Json(SessionList { sessions }))
     }
 
@@ -131,9 +160,9 @@ impl Sessions {
     /// Signs out a lost device, or this one. The session's access tokens are refused at once on this server and within 30
     /// seconds on every other. Repeating it answers 404.
     #[oai(path = "/sessions/:id", method = "delete", operation_id = "end_session")]
-    async fn end(&self, app: Application<'_>, caller: Owner, id: Path<String>) -> Result<EndSessionResponse, Problem> {
+    async fn end(&self, app: Application<'_>, caller: SessionOwner, id: Path<String>) -> Result<EndSessionResponse, Problem> {
         let id = SessionId::parse(&id).ok_or_else(Problem::not_found)?;
-        let ended = app.valet.end_session(caller.0.user, id).await?;
+        let ended = app.valet.end_session(caller.user, id).await?;
         if ended { Ok(EndSessionResponse::Ended) } else { Err(Problem::not_found()) }
     }
 }

@@ -10,100 +10,126 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::{
-    Tag,
-    bearer::{Application, Signed},
+    authentication::{Application, CurrentUser},
     body::{self, Body},
-    page::{self, Listing},
+    operation::{CLOSED, OPENING, Operation, READING_DEADLINE, RequestBody, SHORT_DEADLINE, Tag},
+    pagination::{self, Listing},
+    parameters::{idempotency_header, image_id},
     problem::{Code, Problem},
-    view::{self, Image, UploadTicket, idempotency_header, image_id, whole_seconds},
+    responses::{GalleryImage, UploadTicket, whole_seconds},
 };
 use crate::{
-    domain::uploads::{DeclaredPreview, DeclaredUpload},
-    model,
+    domain::{
+        throttle::names::{CALLS, S3, UPLOAD, URLS},
+        uploads::{DeclaredPreview, DeclaredUpload},
+    },
+    model::{IdempotencyKey, Image},
 };
 
-/// Problems of each operation, in addition to those that follow from its shape.
-pub const PROBLEMS: &[(&str, &[Code])] = &[
-    (
-        "create_upload",
-        &[
-            Code::QuotaExceeded,
-            Code::TooManyPending,
-            Code::InvalidSize,
-            Code::FileTooLarge,
-            Code::TypeNotAllowed,
-            Code::InvalidFileName,
-            Code::InvalidSha256,
-            Code::InvalidCaption,
-            Code::InvalidPreview,
-            Code::InvalidThumbHash,
-            Code::IdempotencyKeyReused,
-            Code::NotSupportedByStore,
-        ],
-    ),
-    (
-        "renew_upload",
-        &[
-            Code::NotFound,
-            Code::NotSingle,
-            Code::NotSupportedByStore,
-            Code::UploadExpired,
-            Code::ObjectMismatch,
-            Code::ContentMismatch,
-        ],
-    ),
-    (
-        "confirm_upload",
-        &[
-            Code::NotFound,
-            Code::ObjectMissing,
-            Code::PartsMissing,
-            Code::UploadExpired,
-            Code::InvalidParts,
-            Code::ObjectMismatch,
-            Code::ContentMismatch,
-            Code::NotSupportedByStore,
-        ],
-    ),
-    ("list_pending_uploads", &[Code::InvalidCursor]),
+/// Metadata of the operations below.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "create_upload",
+        body: RequestBody::SINGLE,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, UPLOAD],
+        problems: &[OPENING, &[Code::InvalidSha256, Code::InvalidPreview, Code::InvalidThumbHash, Code::IdempotencyKeyReused]],
+    },
+    Operation {
+        id: "renew_upload",
+        body: RequestBody::None,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, URLS],
+        problems: &[CLOSED, &[Code::NotSinglePart, Code::NotSupportedByStore]],
+    },
+    Operation {
+        id: "confirm_upload",
+        body: RequestBody::None,
+        deadline: READING_DEADLINE,
+        rate_limits: &[CALLS, S3],
+        problems: &[CLOSED, &[Code::ObjectMissing, Code::PartsMissing, Code::InvalidParts, Code::NotSupportedByStore]],
+    },
+    Operation {
+        id: "list_pending_uploads",
+        body: RequestBody::None,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS],
+        problems: &[&[Code::InvalidCursor]],
+    },
 ];
 
-/// The operations.
-pub struct Uploads;
+/// Handlers of uploads with one PUT, and of all open uploads.
+pub struct UploadsApi;
 
-/// A file to upload.
-#[derive(Object, Deserialize)]
-#[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct NewUpload {
-    /// The name to show and to save under. A path before it and control and bidirectional-override characters are removed, and
-    /// a name of more than 255 bytes of UTF-8 is shortened, keeping its extension.
-    file_name: String,
-    /// The media type, without parameters: its registered name or a common alias (`image/jpg`). The uploaded bytes must be of
-    /// this type.
-    content_type: String,
-    /// Size in bytes. The upload must have exactly this size.
-    #[serde(deserialize_with = "body::integer")]
-    size: i64,
-    /// Base64 (not hex) of the SHA-256 of the bytes, as in S3's checksum header. The upload must have this digest.
-    sha256: String,
-    /// A caption of at most 1000 characters.
-    #[serde(default, deserialize_with = "body::present")]
-    caption: Option<String>,
-    /// A thumbnail that the client made. It is uploaded with a PUT of its own, `previewUpload`, before the upload is confirmed; a
-    /// preview that is missing then, or is not the declared one, is left out.
-    #[serde(default, deserialize_with = "body::present_object")]
-    preview: Option<NewPreview>,
-    /// Base64 of the image's ThumbHash, at most 32 bytes: returned unchanged, as a placeholder while the image loads.
-    #[serde(default, deserialize_with = "body::present")]
-    thumb_hash: Option<String>,
+/// Defines a request type with the members of an upload and `$more`: poem-openapi's `flatten` excludes `deny_unknown_fields`.
+macro_rules! upload_request {
+    ($(#[$doc:meta])* struct $name:ident { $($more:tt)* }) => {
+        $(#[$doc])*
+        #[derive(Object, Deserialize)]
+        #[oai(rename_all = "camelCase", deny_unknown_fields, skip_serializing_if_is_none)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        pub(super) struct $name {
+            /// The name to show and to save under. A path before it and control and bidirectional-override characters are removed, and
+            /// a name of more than 255 bytes of UTF-8 is shortened, keeping its extension.
+            file_name: String,
+            /// The media type, without parameters: its registered name or a common alias (`image/jpg`). The uploaded bytes must be of
+            /// this type.
+            content_type: String,
+            /// Size in bytes. The upload must have exactly this size.
+            #[serde(deserialize_with = "body::integer")]
+            size: i64,
+            /// Base64 (not hex) of the SHA-256 of the bytes, as in S3's checksum header. The upload must have this digest.
+            sha256: String,
+            /// A caption of at most 1000 characters.
+            #[serde(default, deserialize_with = "body::present")]
+            caption: Option<String>,
+            /// A thumbnail that the client made. It is uploaded with a PUT of its own, `previewUpload`, before the upload is confirmed; a
+            /// preview that is missing then, or is not the declared one, is left out.
+            #[serde(default, deserialize_with = "body::present_object")]
+            preview: Option<NewPreview>,
+            /// Base64 of the image's ThumbHash, at most 32 bytes: returned unchanged, as a placeholder while the image loads.
+            #[serde(default, deserialize_with = "body::present")]
+            thumb_hash: Option<String>,
+            $($more)*
+        }
+
+        impl $name {
+            /// Converts the request to the domain's type.
+            pub(super) fn declared<'a>(&'a self, key: Option<&'a IdempotencyKey>) -> DeclaredUpload<'a> {
+                DeclaredUpload {
+                    file_name: &self.file_name,
+                    content_type: &self.content_type,
+                    size: self.size,
+                    sha256: &self.sha256,
+                    caption: self.caption.as_deref(),
+                    preview: self.preview.as_ref().map(NewPreview::declared),
+                    thumb_hash: self.thumb_hash.as_deref(),
+                    key,
+                }
+            }
+        }
+    };
+}
+
+upload_request! {
+    /// A file to upload.
+    struct NewUpload {}
+}
+
+upload_request! {
+    /// One of the uploads to open.
+    struct BatchUpload {
+        /// As the header `Idempotency-Key` of a single upload.
+        #[serde(default, deserialize_with = "body::present")]
+        pub(super) idempotency_key: Option<String>,
+    }
 }
 
 /// A preview to upload with its image.
 #[derive(Object, Deserialize)]
 #[oai(rename_all = "camelCase", deny_unknown_fields)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct NewPreview {
+pub(super) struct NewPreview {
     /// `image/jpeg` or `image/webp`.
     content_type: String,
     /// Size in bytes, at most 262144. The upload must have exactly this size.
@@ -114,9 +140,8 @@ pub struct NewPreview {
 }
 
 impl NewPreview {
-    /// Returns the preview as the domain's type.
-    #[must_use]
-    pub fn declared(&self) -> DeclaredPreview<'_> {
+    /// Converts the request to the domain's type.
+    fn declared(&self) -> DeclaredPreview<'_> {
         DeclaredPreview { content_type: &self.content_type, size: self.size, sha256: &self.sha256 }
     }
 }
@@ -180,8 +205,8 @@ struct PendingUploads {
     next_cursor: Option<String>,
 }
 
-impl From<model::Image> for PendingUpload {
-    fn from(image: model::Image) -> Self {
+impl From<Image> for PendingUpload {
+    fn from(image: Image) -> Self {
         Self {
             id: image.id.to_string(),
             kind: if image.upload.is_in_parts() { UploadKind::Multipart } else { UploadKind::Single },
@@ -199,7 +224,7 @@ impl From<model::Image> for PendingUpload {
 }
 
 #[OpenApi(prefix_path = "/api/images", tag = "Tag::Uploads")]
-impl Uploads {
+impl UploadsApi {
     /// Open an upload
     ///
     /// The answer has a presigned PUT, valid once and for exactly these bytes. PUT the file to `upload.url` with exactly
@@ -211,7 +236,7 @@ impl Uploads {
     async fn create(
         &self,
         app: Application<'_>,
-        caller: Signed,
+        caller: CurrentUser,
         request: &Request,
         /// 1 to 255 printable ASCII characters, such as a UUID: a repeat with the same key and body within 24 hours gets the same
         /// upload with a new URL.
@@ -219,20 +244,10 @@ impl Uploads {
         key: Header<Option<String>>,
         body: Body<NewUpload>,
     ) -> Result<UploadResponse, Problem> {
-        app.valet.throttle().count_uploads(caller.0.user, 1)?;
-        let now = view::now();
+        app.valet.throttle().count_uploads(caller.user, 1)?;
+        let now = OffsetDateTime::now_utc();
         let key = idempotency_header(request, key.0.as_deref())?;
-        let declared = DeclaredUpload {
-            file_name: &body.0.file_name,
-            content_type: &body.0.content_type,
-            size: body.0.size,
-            sha256: &body.0.sha256,
-            caption: body.0.caption.as_deref(),
-            preview: body.0.preview.as_ref().map(NewPreview::declared),
-            thumb_hash: body.0.thumb_hash.as_deref(),
-            key: key.as_ref(),
-        };
-        let issued = app.valet.issue(caller.0.user, declared, now).await?;
+        let issued = app.valet.issue(caller.user, body.declared(key.as_ref()), now).await?;
         let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.presign_image(image, now))?);
         Ok(if issued.opened { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
     }
@@ -242,10 +257,10 @@ impl Uploads {
     /// For an open upload whose URL has expired or was lost. Earlier URLs stay valid until they expire. For a multipart upload,
     /// request the parts' URLs instead.
     #[oai(path = "/:id/renew", method = "post", operation_id = "renew_upload")]
-    async fn renew(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<UploadTicket>, Problem> {
-        let now = view::now();
-        app.valet.throttle().count_urls(caller.0.user, 1)?;
-        let ticket = app.valet.renew(caller.0.user, image_id(&id)?, now).await?;
+    async fn renew(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<UploadTicket>, Problem> {
+        let now = OffsetDateTime::now_utc();
+        app.valet.throttle().count_urls(caller.user, 1)?;
+        let ticket = app.valet.renew(caller.user, image_id(&id)?, now).await?;
         Ok(Json(UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?))
     }
 
@@ -255,10 +270,10 @@ impl Uploads {
     /// the image to the gallery. A multipart upload is completed first. Repeating it is safe and gives the same answer: on 503,
     /// 504 or no answer, repeat it.
     #[oai(path = "/:id/confirm", method = "post", operation_id = "confirm_upload")]
-    async fn confirm(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Image>, Problem> {
-        let now = view::now();
-        app.valet.throttle().count_s3_calls(caller.0.user, 1)?;
-        let image = app.valet.confirm(caller.0.user, image_id(&id)?, now).await?;
+    async fn confirm(&self, app: Application<'_>, caller: CurrentUser, id: Path<String>) -> Result<Json<GalleryImage>, Problem> {
+        let now = OffsetDateTime::now_utc();
+        app.valet.throttle().count_s3_calls(caller.user, 1)?;
+        let image = app.valet.confirm(caller.user, image_id(&id)?, now).await?;
         Ok(Json(app.valet.presign_image(image, now)?.into()))
     }
 
@@ -270,16 +285,16 @@ impl Uploads {
     async fn pending(
         &self,
         app: Application<'_>,
-        caller: Signed,
+        caller: CurrentUser,
         /// Uploads on a page, from 1 to 100.
         limit: Query<Option<i64>>,
         /// The `nextCursor` of the previous page.
         cursor: Query<Option<String>>,
     ) -> Result<Json<PendingUploads>, Problem> {
-        let limit = page::limit(limit.0)?;
-        let after = page::after(cursor.0.as_deref(), Listing::Pending, caller.0.user)?;
-        let found = app.valet.list_pending(caller.0.user, after, limit + 1).await?;
-        let (uploads, next_cursor) = page::split(found, limit, Listing::Pending, |image| image);
+        let limit = pagination::limit(limit.0)?;
+        let after = pagination::after(cursor.0.as_deref(), Listing::Pending, caller.user)?;
+        let found = app.valet.list_pending(caller.user, after, limit + 1).await?;
+        let (uploads, next_cursor) = pagination::split(found, limit, Listing::Pending, |image| image);
         Ok(Json(PendingUploads { uploads: uploads.into_iter().map(Into::into).collect(), next_cursor }))
     }
 }

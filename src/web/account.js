@@ -1,13 +1,13 @@
-// The account's own dialog: where its owner is signed in, another password, the end of it all.
+// The account dialog: lists the sessions, changes the password, deletes the account.
 
 import * as api from "./api.js";
 import { $, el, say, toast } from "./dom.js";
 import { Problem } from "./http.js";
 import { session } from "./session.js";
-import * as shelf from "./shelf.js";
-import { day, device, explain } from "./words.js";
+import * as pendingFiles from "./pending-files.js";
+import { day, device, explain } from "./messages.js";
 
-/** In this dialog nobody signs in: it is the present password that is wrong. */
+/** Explains a problem. In this dialog, invalid credentials are a wrong current password. */
 const reason = (problem) => problem.code === "invalid_credentials" ? "The password is wrong." : explain(problem);
 
 /** Events: `opened` and `closed`. */
@@ -22,7 +22,7 @@ export class Account extends EventTarget {
     on($("#close-account"), "click", () => this.close());
     on(this.#dialog, "close", () => {
       this.#clear();
-      // The button that opened it is in the menu, which has closed.
+      // The button that opened the dialog is in the menu, which has closed.
       if (this.#dialog.contains(document.activeElement) || document.activeElement === document.body) $(".menu summary").focus();
       this.dispatchEvent(new Event("closed"));
     });
@@ -62,27 +62,27 @@ export class Account extends EventTarget {
   async #list() {
     await this.#attempt(async () => {
       const { sessions } = await api.sessions();
-      $("#devices").replaceChildren(...sessions.map((one) => this.#line(one)));
+      $("#devices").replaceChildren(...sessions.map((listed) => this.#line(listed)));
       $("#end-others").hidden = sessions.length < 2;
     });
   }
 
-  #line(one) {
-    const name = device(one.device);
-    const used = one.current ? "This device" : `Last used ${day(one.lastUsedAt)}`;
-    const words = el("div", { class: "words" }, el("span", { class: "name", title: one.device }, name), el("span", { class: "quiet" }, used));
-    const end = el("button", { type: "button", class: "text-button", ariaLabel: `Sign out ${name}`, onclick: () => this.#end([one]) }, "Sign out");
-    return el("li", { class: "line" }, words, one.current ? null : end);
+  #line(listed) {
+    const name = device(listed.device);
+    const used = listed.current ? "This device" : `Last used ${day(listed.lastUsedAt)}`;
+    const words = el("div", { class: "words" }, el("span", { class: "name", title: listed.device }, name), el("span", { class: "quiet" }, used));
+    const end = el("button", { type: "button", class: "text-button", ariaLabel: `Sign out ${name}`, onclick: () => this.#end([listed]) }, "Sign out");
+    return el("li", { class: "line" }, words, listed.current ? null : end);
   }
 
   async #endAll() {
-    await this.#attempt(async () => this.#end((await api.sessions()).sessions.filter((one) => !one.current)));
+    await this.#attempt(async () => this.#end((await api.sessions()).sessions.filter((listed) => !listed.current)));
   }
 
   async #end(sessions) {
     await this.#attempt(async () => {
       for (const { id } of sessions) {
-        // One that has ended by itself meanwhile is what was wanted.
+        // The session may have ended by itself meanwhile.
         await api.endSession(id).catch((problem) => { if (problem.code !== "not_found") throw problem; });
       }
       say("Signed out");
@@ -119,7 +119,7 @@ export class Account extends EventTarget {
     }
   }
 
-  /** Above the fields, announced at once; `field` is where it is wrong. */
+  /** Shows an error above the fields, where it is announced at once; `field` is the wrong field. */
   #complain(form, text, field) {
     $(".problem", form).textContent = text;
     for (const input of form.querySelectorAll("input[type=password]")) input.ariaInvalid = String(input === field);
@@ -134,7 +134,7 @@ export class Account extends EventTarget {
 
   async #delete() {
     await api.deleteAccount($("#delete-password").value);
-    await shelf.forgetAll();
+    await pendingFiles.removeAll();
     await session.signOut();
     toast("The account and its images are deleted.");
   }

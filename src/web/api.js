@@ -1,15 +1,15 @@
-// The API's calls, one function each, with the token of session.js. What they take and give is in /docs.
+// Requests to the API, one function each, with the token of session.js. /docs has the request and response types.
 
 import { Problem, request } from "./http.js";
 import { session } from "./session.js";
 
-/** With a token; once more with a fresh one when the server refuses it. A session that is over is found out by the refresh. */
+/** Sends a request with a token, and repeats it once with a new token if the server refuses the first. The refresh detects an ended session. */
 async function call(method, path, options = {}) {
   const token = await session.token();
   try {
     return await request(method, path, { ...options, token });
   } catch (error) {
-    // A wrong password is no fault of the token's.
+    // Invalid credentials are a wrong password, not an invalid token.
     if (!(error instanceof Problem) || error.status !== 401 || error.code === "invalid_credentials") throw error;
     return request(method, path, { ...options, token: await session.token(token) });
   }
@@ -26,13 +26,13 @@ export const deleteAccount = (password) => call("POST", "/api/auth/me/delete", {
 
 export const gallery = (limit, cursor) => call("GET", page("/api/images/gallery", limit, cursor));
 export const pending = (limit, cursor) => call("GET", page("/api/images/pending", limit, cursor));
-/** Many images again, with fresh URLs. */
+/** Returns images with new URLs. */
 export const read = (ids) => call("POST", "/api/images/read", { body: { ids } });
 export const download = (id) => call("GET", `${at(id)}/download`);
 export const caption = (id, text) => call("PATCH", at(id), { body: { caption: text } });
 export const remove = (id) => call("DELETE", at(id));
 export const removeMany = (ids) => call("POST", "/api/images/delete", { body: { ids } });
-/** Sent even while the page closes: `keepalive` outlives it, and nothing is waited for. */
+/** Deletes images even while the page closes: `keepalive` lets the request outlive the page. */
 export const removeManyNow = (ids) =>
   request("POST", "/api/images/delete", { body: { ids }, token: session.tokenNow, keepalive: true }).catch(() => {});
 

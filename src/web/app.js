@@ -1,30 +1,30 @@
-// The page put together: who is signed in decides between the entrance and the gallery; here the parts meet.
+// The page: shows the sign-in form or the gallery, and connects the modules.
 
 import { Account } from "./account.js";
 import { Address } from "./address.js";
 import * as api from "./api.js";
 import { $, icon, isTyping, openDialog, refocus, toast } from "./dom.js";
-import * as entrance from "./entrance.js";
-import { gather } from "./files.js";
+import * as signIn from "./sign-in.js";
+import { collectFiles } from "./files.js";
 import { Gallery } from "./gallery.js";
 import { Grid } from "./grid.js";
 import { Problem } from "./http.js";
 import { Lightbox } from "./lightbox.js";
 import { session } from "./session.js";
-import { sleep } from "./patience.js";
-import * as shelf from "./shelf.js";
+import { sleep } from "./retry.js";
+import * as pendingFiles from "./pending-files.js";
 import { Tabs } from "./tabs.js";
-import { Trash } from "./trash.js";
-import { Tray } from "./tray.js";
+import { UndoDelete } from "./undo-delete.js";
+import { UploadList } from "./upload-list.js";
 import { Uploader } from "./uploader.js";
-import { bytes, count, explain } from "./words.js";
+import { bytes, count, explain } from "./messages.js";
 
-/** Ends all that runs for the user who is signed in. */
+/** Stops everything that runs for the signed-in user. */
 let leave = () => {};
 
 function view(name) {
   document.body.dataset.view = name;
-  for (const section of ["entrance", "gallery", "unreachable"]) $(`#${section}`).hidden = section !== name;
+  for (const section of ["sign-in", "gallery", "unreachable"]) $(`#${section}`).hidden = section !== name;
   $("#bar").hidden = name !== "gallery";
 }
 
@@ -34,16 +34,16 @@ function enter() {
   const grid = new Grid($("#grid"), gallery);
   const uploader = new Uploader(session.user.id);
   const choose = () => $("#files").click();
-  const tray = new Tray(uploader, choose);
+  const uploadList = new UploadList(uploader, choose);
   const lightbox = new Lightbox(gallery);
   const tabs = new Tabs(session.user.id);
-  const trash = new Trash(gallery, (gone) => {
-    tabs.tell({ gone });
+  const undoDelete = new UndoDelete(gallery, (gone) => {
+    tabs.send({ gone });
     usage();
   });
   const account = new Account();
   const address = new Address();
-  const stopGathering = gather((files) => take(uploader, files));
+  const stopCollecting = collectFiles((files) => take(uploader, files));
   const stopping = new AbortController();
   const on = (target, name, work) => target.addEventListener(name, work, { signal: stopping.signal });
 
@@ -51,7 +51,7 @@ function enter() {
   $("#account-name").replaceChildren(name, document.createElement("wbr"), host);
   for (const pick of [$("#upload"), $("#upload-first")]) on(pick, "click", choose);
   on($("#sign-out"), "click", async () => {
-    await shelf.forgetAll();
+    await pendingFiles.removeAll();
     await session.signOut();
   });
   on($("#load-again"), "click", () => gallery.more());
@@ -61,9 +61,9 @@ function enter() {
   on(grid, "open", ({ detail: id }) => lightbox.open(id));
   on(lightbox, "shown", ({ detail: id }) => address.open("image", id));
   on(lightbox, "closed", ({ detail: id }) => { address.close("image"); grid.focus(id); });
-  on(lightbox, "delete", ({ detail: id }) => trash.put([id], () => { if (lightbox.isOpen) lightbox.open(id); }));
+  on(lightbox, "delete", ({ detail: id }) => undoDelete.remove([id], () => { if (lightbox.isOpen) lightbox.open(id); }));
   on(lightbox, "download", ({ detail: id }) => download([id]));
-  on(lightbox, "described", ({ detail }) => tabs.tell({ described: detail }));
+  on(lightbox, "described", ({ detail }) => tabs.send({ described: detail }));
   on(account, "opened", () => address.open("account"));
   on(account, "closed", () => address.close("account"));
   const follow = async () => {
@@ -76,40 +76,40 @@ function enter() {
   on(address, "change", follow);
 
   on(uploader, "uploaded", ({ detail: item }) => {
-    tabs.tell({ added: { ...item.image } });
-    trash.keep(item.image.id);
+    tabs.send({ added: { ...item.image } });
+    undoDelete.keep(item.image.id);
     gallery.add(item.image, item.preview ? URL.createObjectURL(item.preview) : undefined);
     usageSoon();
   });
-  on(tabs, "news", ({ detail: { added, gone, described } }) => {
+  on(tabs, "changed", ({ detail: { added, gone, described } }) => {
     if (added) {
-      trash.keep(added.id);
+      undoDelete.keep(added.id);
       gallery.add(added);
     }
     if (gone) gallery.forget(gone);
     if (described) gallery.describe(described.id, described.caption);
     if (added || gone) usageSoon();
   });
-  // Other devices send no news: it is looked for when the person comes back.
-  let looking;
-  const look = () => {
+  // Other devices send no events: the gallery is refreshed when the user returns to the page.
+  let refreshTimer;
+  const refresh = () => {
     if (document.visibilityState !== "visible") return;
     gallery.refresh().catch((problem) => { if (!(problem instanceof Problem)) throw problem; });
     usageSoon();
   };
-  // These events come in twos and threes.
-  const lookAgain = () => {
-    clearTimeout(looking);
-    looking = setTimeout(look, 200);
+  // These events fire two or three at a time.
+  const refreshSoon = () => {
+    clearTimeout(refreshTimer);
+    refreshTimer = setTimeout(refresh, 200);
   };
-  for (const name of ["focus", "online", "pageshow"]) on(window, name, lookAgain);
-  on(document, "visibilitychange", lookAgain);
+  for (const name of ["focus", "online", "pageshow"]) on(window, name, refreshSoon);
+  on(document, "visibilitychange", refreshSoon);
 
   const selected = () => gallery.images.filter((image) => grid.selected.has(image.id)).map((image) => image.id);
   const deleteSelected = () => {
     const ids = selected();
     grid.clearSelection();
-    trash.put(ids);
+    undoDelete.remove(ids);
     if (!$("#grid").contains(document.activeElement)) refocus();
   };
   const selectAll = () => grid.selectAll().catch((problem) => toast(`Not all images are selected. ${explain(problem)}`, { error: true }));
@@ -129,10 +129,10 @@ function enter() {
   on(window, "beforeunload", (event) => { if (uploader.items.some((item) => item.open && item.size > 16 << 20)) event.preventDefault(); });
 
   leave = () => {
-    clearTimeout(looking);
+    clearTimeout(refreshTimer);
     stopping.abort();
-    stopGathering();
-    for (const part of [address, account, lightbox, trash, tray, grid, tabs]) part.stop();
+    stopCollecting();
+    for (const part of [address, account, lightbox, undoDelete, uploadList, grid, tabs]) part.stop();
     uploader.stop();
     leave = () => {};
   };
@@ -140,11 +140,11 @@ function enter() {
   gallery.more();
   usage();
   follow();
-  sayWhatIsNotKept();
+  showStorageNotice();
   uploader.resume().catch((problem) => { if (!(problem instanceof Problem)) throw problem; });
 }
 
-/** The image of the page's address. */
+/** Opens the image in the page's address. */
 async function openImage(lightbox, address, id) {
   try {
     if (await lightbox.open(id)) return;
@@ -162,16 +162,16 @@ function take(uploader, files) {
   if (!added) toast("These files are already being uploaded.");
 }
 
-/** Where the browser denies storage everything works, but less of it lasts. */
-async function sayWhatIsNotKept() {
+/** Shows a notice about data that the page cannot store. */
+async function showStorageNotice() {
   const lost = [];
   if (!session.lasting) lost.push("You stay signed in only in this tab, until it is closed or reloaded.");
-  if (!(await shelf.works())) lost.push("Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.");
+  if (!(await pendingFiles.isAvailable())) lost.push("Unfinished uploads do not continue by themselves after a reload: their files have to be chosen again.");
   $("#not-kept").textContent = lost.length ? `This browser does not let the page store data. ${lost.join(" ")}` : "";
   $("#not-kept").hidden = !lost.length;
 }
 
-/** Empty, loading, or in trouble. */
+/** Shows whether the gallery is empty, loading or failed. */
 function showState({ images, complete, problem }) {
   $("#empty").hidden = !(complete && images.length === 0);
   $("#loading").hidden = complete || Boolean(problem);
@@ -192,14 +192,14 @@ function showSelection(grid, gallery) {
   $("#selection-size").textContent = bytes(size);
 }
 
-/** Each is saved under its name: the URL itself says so. */
+/** Downloads images under their names, which the URLs contain. */
 async function download(ids) {
   try {
     for (const id of ids) {
       const { url } = await api.download(id);
       const link = Object.assign(document.createElement("a"), { href: url, download: "" });
       link.click();
-      if (ids.length > 1) await sleep(400); // Browsers drop downloads that come at once.
+      if (ids.length > 1) await sleep(400); // Browsers drop downloads that start at once.
     }
   } catch (problem) {
     toast(`The download did not start. ${explain(problem)}`, { error: true });
@@ -220,7 +220,7 @@ async function usage() {
     $("#meter-words").textContent = `${bytes(used.bytes)} of ${bytes(used.quotaBytes)}`;
     $("#meter-images").textContent = count(used.images, "image");
   } catch {
-    // It is only a meter: the next time.
+    // The meter is updated the next time.
   }
 }
 
@@ -228,28 +228,28 @@ session.addEventListener("begun", enter);
 session.addEventListener("ended", ({ detail: why }) => {
   leave();
   if (why === "signed_out") history.replaceState(null, "", location.pathname + location.search);
-  view("entrance");
-  entrance.show(why === "signed_out" ? "" : "Your session has ended. Sign in again: unfinished uploads continue then, too.");
+  view("sign-in");
+  signIn.show(why === "signed_out" ? "" : "Your session has ended. Sign in again: unfinished uploads continue then, too.");
 });
 
 async function start() {
   try {
     if (await session.resume()) enter();
-    else if (document.body.dataset.view !== "entrance") {
-      view("entrance");
-      entrance.show();
+    else if (document.body.dataset.view !== "sign-in") {
+      view("sign-in");
+      signIn.show();
     }
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
-    if (problem.status === 401) return; // The session said so itself.
+    if (problem.status === 401) return; // The event `ended` has shown the sign-in form.
     view("unreachable");
     $("#unreachable-words").textContent = explain(problem);
   }
 }
 
 for (const place of document.querySelectorAll("[data-icon]")) place.prepend(icon(place.dataset.icon));
-entrance.prepare();
-sayWhatIsNotKept();
+signIn.prepare();
+showStorageNotice();
 $("#start-again").addEventListener("click", start);
 addEventListener("online", () => { if (document.body.dataset.view === "unreachable") start(); });
 start();

@@ -1,12 +1,12 @@
-// Elements in one expression, and the two ways to tell people something: toasts and the screen reader's voice. Text is only ever
-// set as text: names and captions are other people's words.
+// Creates elements, shows toasts, and announces messages to screen readers. Text is only set as text, never as HTML: names and
+// captions come from users.
 //
-// Everything outside an open modal dialog is inert: not painted above it, not clickable, not in the accessibility tree. So both
-// live inside the dialog for as long as it is open.
+// Everything outside an open modal dialog is inert: not painted above it, not clickable, not in the accessibility tree. So toasts and
+// announcements are moved into the dialog while it is open.
 
 export const $ = (selector, root = document) => root.querySelector(selector);
 
-/** `el("button", { class: "x", onclick, ariaLabel: "…" }, "text", child)`: properties where there are any, else attributes. */
+/** Creates an element: `el("button", { class: "x", onclick, ariaLabel: "…" }, "text", child)`. Names without a property become attributes. */
 export function el(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -17,7 +17,7 @@ export function el(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** A picture of the sprite in index.html; it says nothing, the button around it does. */
+/** Creates an icon of the sprite in index.html, hidden from screen readers: the button has the label. */
 export function icon(name) {
   const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   svg.setAttribute("class", "icon");
@@ -31,46 +31,46 @@ export function icon(name) {
 export const button = (label, picture, onclick, more = {}) =>
   el("button", { type: "button", class: "icon-button", ariaLabel: label, title: label, onclick, ...more }, icon(picture));
 
-/** The modal dialog that is open, or null. */
+/** Returns the open modal dialog, or null. */
 export const openDialog = () => [...document.querySelectorAll("dialog:modal")].at(-1) ?? null;
 
-/** Whether a key belongs to a field that takes text. */
+/** Returns whether a key event is for a text field. */
 export const isTyping = ({ target }) => Boolean(target.matches?.("input:not([type=checkbox]), textarea"));
 
-function bringMessages() {
+function moveMessages() {
   const home = openDialog() ?? document.body;
   if ($("#toasts").parentNode === home) return;
   const focused = $("#toasts").contains(document.activeElement) && document.activeElement;
   const voice = $("#voice");
-  // What has been read out is not read out again for having moved; what may have been cut short is.
+  // Moving interrupts a screen reader: a message that may have been interrupted is announced again.
   if (voice.textContent && performance.now() - spoken < READING_MS) say(voice.textContent);
   voice.textContent = "";
   home.append($("#toasts"), voice);
   if (focused) focused.focus({ preventScroll: true });
 }
 
-// Whoever opens or closes a dialog, its `open` attribute changes.
-new MutationObserver(bringMessages).observe(document.body, { attributes: true, attributeFilter: ["open"], subtree: true });
+// The attribute `open` changes however a dialog is opened or closed.
+new MutationObserver(moveMessages).observe(document.body, { attributes: true, attributeFilter: ["open"], subtree: true });
 
-/** A screen reader is given so long to begin. */
+/** Time that a screen reader may take to start. */
 const READING_MS = 1000;
 let speaking, spoken;
-/** Says it to screen readers; what is said in quick succession is said once, the last. */
+/** Announces a text to screen readers; of several in quick succession, only the last. */
 export function say(text) {
   clearTimeout(speaking);
   speaking = setTimeout(() => {
-    bringMessages();
+    moveMessages();
     $("#voice").textContent = text;
     spoken = performance.now();
   }, 250);
 }
 
-/** Moves the focus to where the reader goes on when what had it is gone: the open dialog's way out, or the content. */
+/** Moves the focus, after the focused element was removed, to the close button of the open dialog or to the content. */
 export function refocus() {
   (openDialog()?.querySelector("[data-icon=close]") ?? $("#main")).focus({ preventScroll: true });
 }
 
-/** A message at the lower edge, with one thing to do about it. Returns the function that takes it away. */
+/** Shows a message at the lower edge, with at most one action. Returns the function that closes it. */
 export function toast(text, { action, onaction, seconds = 6, error = false } = {}) {
   const close = () => {
     clearTimeout(timer);
@@ -82,7 +82,7 @@ export function toast(text, { action, onaction, seconds = 6, error = false } = {
   if (action) box.append(el("button", { type: "button", class: "text-button", onclick: () => { close(); onaction(); } }, action));
   box.append(button("Dismiss", "close", close));
   const timer = seconds ? setTimeout(close, seconds * 1000) : 0;
-  bringMessages();
+  moveMessages();
   $("#toasts").append(box);
   return close;
 }

@@ -1,9 +1,9 @@
-// Where files come from: the button, a drop of files or folders anywhere on the page, and the clipboard.
+// Collects files from the button, from drops of files or folders anywhere on the page, and from the clipboard.
 
 import { $ } from "./dom.js";
 
-/** Calls `take(files)` for each; returns the function that ends it. */
-export function gather(take) {
+/** Calls `take(files)` for files of every source; returns the function that stops it. */
+export function collectFiles(take) {
   const stopping = new AbortController();
   const on = (target, name, work) => target.addEventListener(name, work, { signal: stopping.signal });
   const input = $("#files");
@@ -12,7 +12,7 @@ export function gather(take) {
     input.value = ""; // The same file may be chosen again.
   });
   const carriesFiles = (event) => event.dataTransfer?.types.includes("Files") && !$("dialog[open]");
-  // dragleave comes for every element that is crossed.
+  // dragleave fires for every element that is crossed.
   let depth = 0;
   const show = (over) => { $("#drop").hidden = !over; };
   on(window, "dragenter", (event) => { if (carriesFiles(event)) show((depth += 1)); });
@@ -23,17 +23,17 @@ export function gather(take) {
     event.preventDefault();
     depth = 0;
     show(false);
-    take(await dropped(event.dataTransfer));
+    take(await droppedFiles(event.dataTransfer));
   });
   on(window, "paste", (event) => {
     const files = [...(event.clipboardData?.files ?? [])];
-    if (files.length && !$("dialog[open]")) take(files.map(named));
+    if (files.length && !$("dialog[open]")) take(files.map(renamePasted));
   });
   return () => stopping.abort();
 }
 
-/** Files, and those in dropped folders that look like images. */
-async function dropped(transfer) {
+/** Returns the dropped files, and the files in dropped folders that look like images. */
+async function droppedFiles(transfer) {
   const entries = [...transfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
   if (!entries.some((entry) => entry.isDirectory)) return [...transfer.files];
   const files = [];
@@ -55,8 +55,8 @@ async function walk(entry, files, asked) {
   }
 }
 
-/** Pasted images are all called image.png. */
-function named(file) {
+/** Renames a pasted image: browsers call all of them image.png. */
+function renamePasted(file) {
   if (file.name && file.name !== "image.png") return file;
   const time = new Date().toISOString().slice(0, 19).replace("T", " ").replaceAll(":", ".");
   return new File([file], `Pasted ${time}.${(file.type.split("/")[1] || "png").replace("jpeg", "jpg")}`, { type: file.type });

@@ -1,16 +1,16 @@
-// The images that are known so far, newest first: pages on demand, what changed elsewhere, fresh URLs before the old ones die.
-// No elements here (grid.js).
+// The loaded images, newest first: loads pages on demand, merges changes made elsewhere, and renews URLs before they expire.
+// Elements are in grid.js.
 
 import * as api from "./api.js";
 import { Problem } from "./http.js";
 
 const PAGE = 100;
-/** So many new images are fetched at once before the list begins anew. */
-const NEW_MOST = 1000;
-/** Members that an image may lose. */
+/** New images after which a refresh replaces the list. */
+const MAX_NEW = 1000;
+/** Members that an update may remove. */
 const OPTIONAL = ["caption", "previewUrl", "thumbHash"];
-/** A URL that dies within this is replaced before it is used. */
-const SPARE_MS = 20_000;
+/** URLs that expire within this time are renewed before they are used. */
+const RENEWAL_MS = 20_000;
 
 /** Events: `change`. */
 export class Gallery extends EventTarget {
@@ -19,7 +19,7 @@ export class Gallery extends EventTarget {
   problem = null;
   #known = new Map(); // id → image, hidden ones too
   #hidden = new Set();
-  #gone = new Set(); // deleted here: an answer from before does not bring them back
+  #gone = new Set(); // deleted here: an older response does not restore them
   #cursor;
   #loading;
   #refreshing;
@@ -27,14 +27,14 @@ export class Gallery extends EventTarget {
   #first = 0;
   #last = 0;
 
-  /** The next page, if there is one and none is on its way. */
+  /** Loads the next page, unless one is being loaded or there is none. */
   more() {
     if (this.complete) return Promise.resolve();
     this.#loading ??= this.#page().finally(() => { this.#loading = null; });
     return this.#loading;
   }
 
-  /** All pages. Throws the problem that keeps some away. */
+  /** Loads all pages. Throws the problem of a page that cannot be loaded. */
   async all() {
     while (!this.complete) {
       await this.more();
@@ -47,7 +47,7 @@ export class Gallery extends EventTarget {
     while (!this.complete && !this.problem && !this.#known.has(id)) await this.more();
   }
 
-  /** An image that may be on a page that is still to come, or null when it is not there any more. */
+  /** Returns an image, also of a page that is not loaded yet; null if it does not exist any more. */
   async find(id) {
     if (this.#hidden.has(id) || this.#gone.has(id)) return null;
     if (this.#known.has(id)) return this.#known.get(id);
@@ -56,7 +56,7 @@ export class Gallery extends EventTarget {
     return this.#known.get(id) ?? image ?? null;
   }
 
-  /** Looks for what was added, changed or deleted elsewhere since; asked again meanwhile, it looks once more. */
+  /** Merges images that were added, changed or deleted elsewhere. A call during a refresh causes one more refresh. */
   refresh() {
     if (!this.#known.size && !this.complete) return this.more();
     this.#again = true;
@@ -75,22 +75,22 @@ export class Gallery extends EventTarget {
         fetched.push(...page.images);
         cursor = page.nextCursor;
         met = page.images.some(({ id }) => before.ids.has(id));
-      } while (cursor && !met && fetched.length < NEW_MOST);
+      } while (cursor && !met && fetched.length < MAX_NEW);
       this.#merge(fetched, cursor, before, met);
     }
   }
 
-  /** `fetched` is the newest end of the list, `before` what was known when it was asked for. */
+  /** Merges `fetched`, the newest images; `before` is the list at the time of the request. */
   #merge(fetched, cursor, before, met) {
     const there = new Set(fetched.map(({ id }) => id));
-    // Beyond the oldest that was met nothing is known about the others.
+    // Images beyond the oldest known image of the response are unaffected.
     const edge = cursor && met ? Math.max(...fetched.map(({ id }) => this.#known.get(id)?.order ?? -Infinity)) : Infinity;
     for (const [id, { order }] of this.#known) if (before.ids.has(id) && !there.has(id) && order < edge) this.#drop(id);
     if (!cursor) this.complete = true;
     if (cursor && !met) [this.#cursor, this.complete] = [cursor, false];
     const since = [...this.#known.values()].filter(({ id, order }) => order < before.first && !there.has(id)).sort((a, b) => b.order - a.order);
     this.#first -= fetched.length;
-    fetched.forEach((image, i) => this.#learn(image, this.#first + i));
+    fetched.forEach((image, i) => this.#store(image, this.#first + i));
     for (const image of since) image.order = this.#first -= 1;
     this.problem = null;
     this.#changed();
@@ -102,24 +102,24 @@ export class Gallery extends EventTarget {
       this.problem = null;
       this.#cursor = nextCursor;
       this.complete = !nextCursor;
-      for (const image of images.filter((image) => !this.#known.has(image.id))) this.#learn(image, (this.#last += 1));
+      for (const image of images.filter((image) => !this.#known.has(image.id))) this.#store(image, (this.#last += 1));
     } catch (problem) {
       this.problem = problem;
     }
     this.#changed();
   }
 
-  /** One that has just been uploaded, here or in another tab. `local` is a URL of bytes this page has itself. */
+  /** Adds an image that was uploaded here or in another tab. `local` is a URL of bytes that this page has. */
   add(image, local) {
     const known = this.#known.get(image.id);
     this.#gone.delete(image.id);
     const order = known?.order ?? this.#orderOf(image);
     if (order === undefined) return;
-    this.#learn(local && !known ? Object.assign(image, { local }) : image, order);
+    this.#store(local && !known ? Object.assign(image, { local }) : image, order);
     this.#changed();
   }
 
-  /** Where the server lists it: uploads that end at once are confirmed in any order. Undefined on a page that is still to come. */
+  /** Returns the position that the server lists an image at: parallel uploads are confirmed in any order. Undefined if its page is not loaded yet. */
   #orderOf(image) {
     const place = this.images.findIndex((other) => isNewer(image, other));
     if (place < 0 && this.images.length) return this.complete ? (this.#last += 1) : undefined;
@@ -127,7 +127,7 @@ export class Gallery extends EventTarget {
     return (this.#first -= 1);
   }
 
-  #learn(image, order) {
+  #store(image, order) {
     if (this.#gone.has(image.id)) return;
     const known = this.#known.get(image.id);
     if (!known) return this.#known.set(image.id, Object.assign(image, { order }));
@@ -135,7 +135,7 @@ export class Gallery extends EventTarget {
     Object.assign(known, image, { order });
   }
 
-  /** What its owner calls it; nothing for no caption. */
+  /** Sets the caption; an empty one removes it. */
   describe(id, caption) {
     const image = this.#known.get(id);
     if (!image) return;
@@ -161,7 +161,7 @@ export class Gallery extends EventTarget {
     this.#changed();
   }
 
-  /** They are deleted. */
+  /** Removes deleted images. */
   forget(ids) {
     for (const id of ids) {
       this.#gone.add(id);
@@ -177,12 +177,12 @@ export class Gallery extends EventTarget {
     this.#hidden.delete(id);
   }
 
-  /** Gives those of these images fresh URLs whose own are about to die; `all` of them when they were refused already. */
+  /** Renews the URLs of these images that expire soon; with `all`, of every image, since a URL was refused. */
   async freshen(images, all = false) {
-    const stale = images.filter((image) => all || Date.parse(image.urlExpiresAt) - Date.now() < SPARE_MS);
+    const stale = images.filter((image) => all || Date.parse(image.urlExpiresAt) - Date.now() < RENEWAL_MS);
     for (let from = 0; from < stale.length; from += 100) {
       const { results } = await api.read(stale.slice(from, from + 100).map((image) => image.id));
-      for (const { id, image } of results) if (image) Object.assign(this.#known.get(id) ?? stale.find((one) => one.id === id), image);
+      for (const { id, image } of results) if (image) Object.assign(this.#known.get(id) ?? stale.find((image) => image.id === id), image);
     }
   }
 
@@ -192,11 +192,11 @@ export class Gallery extends EventTarget {
   }
 }
 
-/** As the server sorts: by the time of the upload, then by id. */
-function isNewer(one, other) {
-  const [at, otherAt] = [one, other].map(({ uploadedAt }) => Date.parse(uploadedAt));
-  return at === otherAt ? one.id > other.id : at > otherAt;
+/** Returns whether the server lists `image` before `other`: by the time of the upload, then by id. */
+function isNewer(image, other) {
+  const [at, otherAt] = [image, other].map(({ uploadedAt }) => Date.parse(uploadedAt));
+  return at === otherAt ? image.id > other.id : at > otherAt;
 }
 
-/** What to call it. */
+/** Returns the image's caption, or its file name. */
 export const nameOf = (image) => image.caption || image.fileName;

@@ -1,22 +1,22 @@
-// The grid on the page: only the rows near the viewport are elements, so ten thousand images scroll as a hundred do. Nothing moves
-// while images load, since their sizes are known. Arrow keys walk, Enter opens, Space selects.
+// The grid: only the rows near the viewport are elements, so that ten thousand images scroll as fast as a hundred. The layout does
+// not move while images load, since their sizes are known. Arrow keys move, Enter opens, Space selects.
 
 import { el, icon, refocus } from "./dom.js";
 import { nameOf } from "./gallery.js";
-import { justify, rowAt } from "./rows.js";
+import { justify, rowAt } from "./justified-layout.js";
 import { decode } from "./thumbhash.js";
 
-/** Elements are kept for so many viewports above and below. */
-const AROUND = 1;
-/** Pages are fetched when fewer viewports than this are left. */
-const AHEAD = 4;
-/** Pixels per millisecond above which images that fly by are not fetched. */
-const FAST = 4;
+/** Viewports above and below that have elements. */
+const OVERSCAN = 1;
+/** Viewports of loaded images below which the next page is loaded. */
+const PREFETCH = 4;
+/** Scroll speed, in pixels per millisecond, above which images are not loaded. */
+const FAST_SCROLL = 4;
 
 /** Events: `open` (detail: id) and `select`. */
 export class Grid extends EventTarget {
   selected = new Set();
-  /** Set while the rest of the gallery is loaded to be selected. */
+  /** Set while the rest of the gallery is being loaded for "Select all". */
   selecting = null;
   #gallery;
   #list;
@@ -42,7 +42,7 @@ export class Grid extends EventTarget {
     this.resizing = new ResizeObserver(() => this.#relayout());
     this.resizing.observe(list);
     list.addEventListener("keydown", (event) => this.#key(event), { signal });
-    list.addEventListener("focusin", (event) => this.#reach(event.target.closest("li")?.dataset.id), { signal });
+    list.addEventListener("focusin", (event) => this.#setCurrent(event.target.closest("li")?.dataset.id), { signal });
     this.#relayout();
   }
 
@@ -54,12 +54,12 @@ export class Grid extends EventTarget {
     this.#list.style.height = "";
   }
 
-  /** Brings a tile into view and focuses it; where it is gone, the one that Tab reaches. */
+  /** Scrolls a tile into view and focuses it; if it does not exist any more, the tile that Tab reaches. */
   focus(id = this.#current) {
     const place = this.#index.get(id) ?? this.#index.get(this.#current);
     if (place === undefined) return refocus();
     id = this.#gallery.images[place].id;
-    this.#reach(id);
+    this.#setCurrent(id);
     const row = this.#layout.rows[this.#rowOf(place)];
     const top = this.#list.getBoundingClientRect().top + scrollY + row.top;
     const margin = 80;
@@ -75,7 +75,7 @@ export class Grid extends EventTarget {
     this.#selectionChanged();
   }
 
-  /** Selects every image, those too that are not loaded yet. Throws the problem that keeps some away. */
+  /** Selects every image, and loads the rest for that. Throws the problem of a page that cannot be loaded. */
   async selectAll() {
     const run = (this.selecting = {});
     try {
@@ -125,14 +125,14 @@ export class Grid extends EventTarget {
     const phone = width < 600;
     this.#width = width;
     this.#layout = justify(images, width, phone ? 150 : width < 1100 ? 210 : 250, phone ? 3 : 6, this.#gallery.complete);
-    // An incomplete row at the end is known, and not shown yet.
+    // An incomplete last row is not shown yet.
     const shown = this.#layout.rows.at(-1)?.to ?? 0;
     this.#index = new Map(images.slice(0, shown).map((image, i) => [image.id, i]));
     const known = new Set(this.selected.size ? images.map((image) => image.id) : []);
     for (const id of this.selected) if (!known.has(id)) this.selected.delete(id);
     this.#list.style.height = `${this.#layout.height}px`;
     if (!this.#index.has(this.#current)) this.#current = this.#successor(before);
-    // What is looked at stays where it is when something is put before it.
+    // Visible images stay in place when images are inserted before them.
     if (held) {
       const place = this.#index.get(held.id);
       const moved = place === undefined ? 0 : this.#layout.rows[this.#rowOf(place)].top - held.top;
@@ -144,7 +144,7 @@ export class Grid extends EventTarget {
     this.dispatchEvent(new Event("select"));
   }
 
-  /** The id of the image that has taken the place of the current one, which is gone: the next that is still there, or the last. */
+  /** Returns the id of the image that replaces the removed current one: the next remaining one, or the last. */
   #successor(before) {
     const ids = [...before.keys()];
     const place = before.get(this.#current) ?? 0;
@@ -152,7 +152,7 @@ export class Grid extends EventTarget {
     return ids.slice(place).find(stays) ?? ids.slice(0, place).findLast(stays) ?? this.#gallery.images[0]?.id ?? null;
   }
 
-  /** The first tile in view, unless the top of the page is. */
+  /** Returns the first visible tile, or null at the top of the page. */
   #heldPlace() {
     const above = -this.#list.getBoundingClientRect().top;
     if (above <= 0) return null;
@@ -186,14 +186,14 @@ export class Grid extends EventTarget {
     const above = -this.#list.getBoundingClientRect().top;
     const now = performance.now();
     const { y, at } = this.#scrolled;
-    const fast = Math.abs(above - y) / Math.max(1, now - at) > FAST;
+    const fast = Math.abs(above - y) / Math.max(1, now - at) > FAST_SCROLL;
     this.#scrolled = { y: above, at: now };
-    if (above + innerHeight * AHEAD > height && !this.#gallery.problem) this.#gallery.more();
+    if (above + innerHeight * PREFETCH > height && !this.#gallery.problem) this.#gallery.more();
     const wanted = new Map();
     if (rows.length) {
-      const from = rowAt(rows, above - innerHeight * AROUND), to = rowAt(rows, above + innerHeight * (1 + AROUND));
+      const from = rowAt(rows, above - innerHeight * OVERSCAN), to = rowAt(rows, above + innerHeight * (1 + OVERSCAN));
       for (let i = from; i <= to; i += 1) this.#collect(rows[i], wanted);
-      // The tile with the focus stays, wherever it is: or the keyboard's place would be lost.
+      // The focused tile stays an element wherever it is, so that keyboard users keep their position.
       const place = this.#index.get(this.#current);
       if (place !== undefined) this.#collect(rows[this.#rowOf(place)], wanted);
     }
@@ -213,7 +213,7 @@ export class Grid extends EventTarget {
     }
     if (changed) {
       this.#arrange();
-      this.#markStop();
+      this.#markTabStop();
     }
     const bare = [...this.#tiles.values()].filter((tile) => !tile.shown);
     clearTimeout(this.#late);
@@ -239,7 +239,7 @@ export class Grid extends EventTarget {
     tile.lastChild.ariaLabel = `Select ${name}`;
   }
 
-  /** Elements in the order of the images, which is the order of reading. */
+  /** Puts the elements in the order of the images, which is the reading order. */
   #arrange() {
     const focused = document.activeElement;
     let next = this.#list.firstChild;
@@ -247,12 +247,12 @@ export class Grid extends EventTarget {
       if (tile === next) next = tile.nextSibling;
       else this.#list.insertBefore(tile, next);
     }
-    // What is moved loses the focus.
+    // A moved element loses the focus.
     if (focused !== document.activeElement && this.#list.contains(focused)) focused.focus({ preventScroll: true });
   }
 
-  /** One tile is the stop of the Tab key: the current one, whatever came or went. */
-  #markStop() {
+  /** Makes only the current tile reachable by Tab. */
+  #markTabStop() {
     for (const [id, tile] of this.#tiles) {
       const value = id === this.#current ? 0 : -1;
       for (const control of tile.children) if (control.tabIndex !== value) control.tabIndex = value;
@@ -272,7 +272,7 @@ export class Grid extends EventTarget {
     tile.dataset.id = image.id;
     tile.picture = picture;
     picture.onload = () => {
-      tile.tried = false; // A URL that dies later is renewed again.
+      tile.tried = false; // A URL that expires later is renewed again.
       tile.classList.add("loaded");
     };
     picture.onerror = () => this.#broken(tile, image);
@@ -280,14 +280,14 @@ export class Grid extends EventTarget {
     return tile;
   }
 
-  /** Fetches the images of these tiles, after fresh URLs where theirs have died. */
+  /** Loads the images of these tiles, after renewing expired URLs. */
   async #show(tiles) {
     for (const tile of tiles) tile.shown = true;
     const images = tiles.map((tile) => this.#gallery.get(tile.dataset.id)).filter((image) => image && !image.local);
     try {
       await this.#gallery.freshen(images);
     } catch {
-      for (const tile of tiles) tile.shown = false; // At the next scroll again.
+      for (const tile of tiles) tile.shown = false; // Repeated at the next scroll.
       return;
     }
     for (const tile of tiles) {
@@ -296,7 +296,7 @@ export class Grid extends EventTarget {
     }
   }
 
-  /** A URL that died early, a preview that is not there: once more, with the file itself. Else the browser cannot draw it. */
+  /** Handles an image that did not load: tries the full image once with a new URL, then shows that the browser cannot display it. */
   async #broken(tile, image) {
     if (!tile.isConnected) return;
     if (!tile.tried) {
@@ -305,7 +305,7 @@ export class Grid extends EventTarget {
         await this.#gallery.freshen([image], true);
         tile.picture.src = image.url;
       } catch {
-        // Nothing is known about the file without the server: when the network is back, or at the next scroll.
+        // The server is unreachable: repeated when the network is back, or at the next scroll.
         tile.tried = tile.shown = false;
       }
       return;
@@ -314,10 +314,10 @@ export class Grid extends EventTarget {
     tile.firstChild.append(el("span", { class: "kind" }, icon("image"), image.contentType.replace("image/", "").toUpperCase()));
   }
 
-  #reach(id) {
+  #setCurrent(id) {
     if (!id || id === this.#current) return;
     this.#current = id;
-    this.#markStop();
+    this.#markTabStop();
   }
 
   #key(event) {
@@ -327,7 +327,7 @@ export class Grid extends EventTarget {
     const place = this.#index.get(id);
     if (event.key === "End" && !this.#gallery.complete) {
       event.preventDefault();
-      return this.#end(id);
+      return this.#focusLast(id);
     }
     const to = {
       ArrowRight: () => place + 1, ArrowLeft: () => place - 1, Home: () => 0, End: () => this.#index.size - 1,
@@ -346,13 +346,13 @@ export class Grid extends EventTarget {
     event.preventDefault();
   }
 
-  /** The last image of all, which may have to be loaded first. */
-  async #end(id) {
-    await this.#gallery.all().catch(() => {}); // The gallery says what is wrong with it.
+  /** Focuses the last image of all, after loading the rest. */
+  async #focusLast(id) {
+    await this.#gallery.all().catch(() => {}); // The gallery shows its problem.
     if (this.#current === id) this.focus(this.#gallery.images[this.#index.size - 1]?.id);
   }
 
-  /** The tile some rows further whose middle is nearest. */
+  /** Returns the tile `by` rows further whose centre is nearest. */
   #neighbour(place, by) {
     const { rows } = this.#layout;
     const at = this.#rowOf(place);
@@ -365,7 +365,7 @@ export class Grid extends EventTarget {
   }
 }
 
-/** The ThumbHash, drawn; scaled up by the browser. */
+/** Draws the ThumbHash; the browser scales it up. */
 export function placeholder({ thumbHash }) {
   if (!thumbHash) return null;
   try {
@@ -374,6 +374,6 @@ export function placeholder({ thumbHash }) {
     canvas.getContext("2d").putImageData(new ImageData(rgba, w, h), 0, 0);
     return canvas;
   } catch {
-    return null; // Another client's, and no ThumbHash.
+    return null; // Another client stored an invalid ThumbHash.
   }
 }

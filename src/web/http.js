@@ -1,8 +1,8 @@
-// One HTTP request to the API, and what can become of it. No tokens here (session.js), no resources (api.js).
+// Sends one HTTP request to the API, and converts its failures. Tokens are in session.js, resources in api.js.
 
 /**
- * What went wrong, for programs to decide by `code`: the server's own codes (RFC 9457 problem documents), and two of this
- * client's: `no_answer` (no network, or the answer was lost) and `bad_answer` (something between us is not the API).
+ * A failure, identified by `code`: a code of the server (RFC 9457 problem documents), or one of this client: `no_answer` (no network,
+ * or the response was lost) and `bad_answer` (the response is not from the API).
  */
 export class Problem extends Error {
   constructor({ code, status = 0, detail = "", errors = [], requestId, retryAfter }) {
@@ -11,13 +11,13 @@ export class Problem extends Error {
     Object.assign(this, { code, status, detail, errors, requestId, retryAfter });
   }
 
-  /** Whether the same request may work later: every call of this API may be repeated. */
-  get passing() {
+  /** Whether the same request may succeed later: every request of this API may be repeated. */
+  get isTransient() {
     return ["no_answer", "bad_answer", "unavailable", "timeout", "rate_limited", "request_timeout"].includes(this.code);
   }
 }
 
-/** Sends JSON, gives back the JSON of the answer (`undefined` for a 204), or throws a {@link Problem}. */
+/** Sends JSON and returns the JSON of the response (`undefined` for a 204), or throws a {@link Problem}. */
 export async function request(method, path, { body, token, key, signal, keepalive } = {}) {
   const headers = { accept: "application/json, application/problem+json" };
   if (body !== undefined) headers["content-type"] = "application/json";

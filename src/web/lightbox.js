@@ -1,16 +1,16 @@
-// One image, large: a modal dialog, so focus stays inside and Escape closes it. Arrow keys and swipes go on to the next.
+// Shows one image in a modal dialog, so that focus stays inside and Escape closes it. Arrow keys and swipes show the next image.
 
 import * as api from "./api.js";
 import { $, isTyping, say, toast } from "./dom.js";
 import { nameOf } from "./gallery.js";
 import { placeholder } from "./grid.js";
-import { bytes, count, day, explain } from "./words.js";
+import { bytes, count, day, explain } from "./messages.js";
 
-/** A swipe is at least this long, and flatter than it is wide. */
+/** Length of a swipe in pixels, at least. */
 const SWIPE = 48;
 
-/** The API counts characters as people do: an emoji is one, not two as in a string's length. */
-const CAPTION_MOST = 1000;
+/** Characters of a caption. The API counts code points: an emoji is one, not two as in a string's length. */
+const MAX_CAPTION = 1000;
 
 /** Events: `shown`, `delete`, `download`, `closed` (detail: id) and `described` (detail: `{ id, caption }`). */
 export class Lightbox extends EventTarget {
@@ -19,8 +19,8 @@ export class Lightbox extends EventTarget {
   #stage = $("#stage");
   #caption = $("#caption");
   #image = null;
-  #asked = null; // the id that is being looked for
-  #written = ""; // the caption as the field showed it at first: what is not changed is not saved
+  #requested = null; // the id that is being loaded
+  #savedCaption = ""; // the caption that the field showed at first: it is saved only if it differs
   #stopping = new AbortController();
 
   constructor(gallery) {
@@ -30,7 +30,7 @@ export class Lightbox extends EventTarget {
     on($("#previous"), "click", () => this.#step(-1));
     on($("#next"), "click", () => this.#step(1));
     on($("#close-lightbox"), "click", () => this.#leave());
-    on($("#download-one"), "click", () => this.#tell("download"));
+    on($("#download-one"), "click", () => this.#dispatch("download"));
     on($("#delete-one"), "click", () => this.#delete());
     on(this.#caption, "change", () => this.#save());
     on(this.#caption, "input", () => this.#fit());
@@ -40,7 +40,7 @@ export class Lightbox extends EventTarget {
     on(this.#dialog, "close", () => {
       this.#stage.replaceChildren();
       document.title = "Valet";
-      this.#tell("closed");
+      this.#dispatch("closed");
     });
     on(this.#dialog, "keydown", (event) => this.#key(event));
     this.#swipes(on);
@@ -56,11 +56,11 @@ export class Lightbox extends EventTarget {
     return this.#dialog.open;
   }
 
-  /** Shows an image, one that is on no page so far too. False when it is not there any more; throws when that is not known. */
+  /** Shows an image, also of a page that is not loaded. Returns false if it does not exist any more; throws if that is unknown. */
   async open(id) {
-    this.#asked = id;
+    this.#requested = id;
     const image = this.#gallery.shows(id) ? this.#gallery.get(id) : await this.#gallery.find(id);
-    if (this.#asked !== id || this.#stopping.signal.aborted) return true;
+    if (this.#requested !== id || this.#stopping.signal.aborted) return true;
     if (!image) return false;
     if (this.#dialog.open) this.#save();
     this.#show(image);
@@ -71,22 +71,22 @@ export class Lightbox extends EventTarget {
   }
 
   close() {
-    this.#asked = null;
+    this.#requested = null;
     if (!this.#dialog.open) return;
     this.#save();
     this.#dialog.close();
   }
 
-  /** Closes it, unless that would lose a caption that cannot be saved. */
+  /** Closes the dialog, unless that would lose a caption that cannot be saved. */
   #leave() {
     if (this.#save()) this.close();
   }
 
-  #tell(what, detail = this.#image.id) {
+  #dispatch(what, detail = this.#image.id) {
     this.dispatchEvent(new CustomEvent(what, { detail }));
   }
 
-  /** The image so far before (-1) or behind (1) this one, whether or not this one is still in the list. */
+  /** Returns the image before (-1) or after (1) this one, also if this one is not in the list any more. */
   #neighbour(by) {
     const { images } = this.#gallery;
     const place = images.indexOf(this.#image);
@@ -96,12 +96,12 @@ export class Lightbox extends EventTarget {
     return by > 0 ? images.find((image) => image.order > order) : images.findLast((image) => image.order < order);
   }
 
-  /** The list has changed around the image: other neighbours, another caption. */
+  /** Updates neighbours and caption after a change of the gallery. */
   #changed() {
     if (!this.#dialog.open) return;
     this.#image = this.#gallery.get(this.#image.id) ?? this.#image;
     this.#neighbours();
-    if (this.#caption.value === this.#written) this.#describe();
+    if (this.#caption.value === this.#savedCaption) this.#describe();
   }
 
   #neighbours() {
@@ -113,11 +113,11 @@ export class Lightbox extends EventTarget {
 
   #describe() {
     this.#caption.value = this.#image.caption ?? "";
-    this.#written = this.#caption.value;
+    this.#savedCaption = this.#caption.value;
     this.#fit();
   }
 
-  /** As high as its lines. */
+  /** Makes the caption field as high as its lines. */
   #fit() {
     this.#caption.style.height = "auto";
     this.#caption.style.height = `${this.#caption.scrollHeight + 2}px`;
@@ -143,15 +143,15 @@ export class Lightbox extends EventTarget {
     frame.append(picture);
     this.#stage.replaceChildren(frame);
     say(place < 0 ? nameOf(image) : `${nameOf(image)}, ${place + 1} of ${images.length}${complete ? "" : " or more"}`);
-    this.#tell("shown");
-    // Both need the dialog to be on the page.
+    this.#dispatch("shown");
+    // Both need the dialog to be open.
     queueMicrotask(() => { this.#neighbours(); this.#describe(); });
     if (place < 0) this.#gallery.until(image.id);
     else if (place > images.length - 5) this.#gallery.more();
     await this.#gallery.freshen([image]).catch(() => {});
     picture.onload = () => {
       frame.classList.add("loaded");
-      this.#warm();
+      this.#preload();
     };
     const giveUp = (words) => {
       frame.classList.add("undrawable");
@@ -172,8 +172,8 @@ export class Lightbox extends EventTarget {
     picture.src = image.url;
   }
 
-  /** The neighbours, so that the next step shows at once. */
-  #warm() {
+  /** Loads the neighbours, so that the next step shows at once. */
+  #preload() {
     for (const image of [this.#neighbour(1), this.#neighbour(-1)]) {
       if (image && Date.parse(image.urlExpiresAt) > Date.now()) new Image().src = image.url;
     }
@@ -214,29 +214,29 @@ export class Lightbox extends EventTarget {
     on(this.#stage, "pointercancel", end);
   }
 
-  /** Enter saves where there is a keyboard, and Shift+Enter begins a line; on a touch screen Enter begins one, as everywhere. */
+  /** Saves on Enter, and starts a line on Shift+Enter; on a touch screen, Enter starts a line. */
   #captionKey(event) {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing && matchMedia("(hover: hover)").matches) {
       event.preventDefault();
       this.#save();
     }
-    // What is typed is not lost to the key that closes.
-    if (event.key === "Escape" && this.#caption.value !== this.#written) {
+    // Escape restores an edited caption instead of closing the dialog.
+    if (event.key === "Escape" && this.#caption.value !== this.#savedCaption) {
       event.preventDefault();
       this.#describe();
     }
   }
 
-  /** Saves what was typed, if anything was. False when it is too long: then it stays in the field. */
+  /** Saves an edited caption. Returns false if it is too long: then it stays in the field. */
   #save() {
     const { value } = this.#caption;
-    if (value === this.#written) return true;
-    const excess = [...value.trim()].length - CAPTION_MOST;
+    if (value === this.#savedCaption) return true;
+    const excess = [...value.trim()].length - MAX_CAPTION;
     if (excess > 0) {
       toast(`The caption was not saved: it is ${count(excess, "character")} too long.`, { error: true });
       return false;
     }
-    this.#written = value;
+    this.#savedCaption = value;
     this.#send(this.#image, value.trim());
     return true;
   }
@@ -248,21 +248,21 @@ export class Lightbox extends EventTarget {
       await api.caption(id, text);
       say("Caption saved");
       this.#gallery.describe(id, text);
-      this.#tell("described", { id, caption: text });
+      this.#dispatch("described", { id, caption: text });
     } catch (problem) {
       image.caption = caption;
-      // Whatever is shown by now, what was typed is not lost.
+      // "Try again" keeps the text, also if another image is shown by now.
       const again = { action: "Try again", onaction: () => this.#send(image, text), seconds: 12 };
       toast(`The caption was not saved. ${explain(problem)}`, { error: true, ...again });
     }
   }
 
-  /** The next one takes its place. */
+  /** Deletes the image and shows the next one. */
   #delete() {
     const gone = this.#image;
     const next = this.#neighbour(1) ?? this.#neighbour(-1);
     if (next) this.#show(next);
-    this.#tell("delete", gone.id);
+    this.#dispatch("delete", gone.id);
     if (!next) this.close();
   }
 }

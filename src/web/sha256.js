@@ -1,5 +1,5 @@
-// SHA-256 (FIPS 180-4) in plain JavaScript, for pages without crypto.subtle: browsers keep it from plain http that is not
-// localhost, which is just how a phone opens a development server in the local network. About 200 MB/s where that matters.
+// SHA-256 (FIPS 180-4) in plain JavaScript, for pages without crypto.subtle: browsers disable it on plain http except localhost,
+// which is how a phone opens a development server in the local network. About 200 MB/s.
 
 const K = new Uint32Array(64);
 const START = new Uint32Array(8);
@@ -15,7 +15,7 @@ for (let n = 2, found = 0; found < 64; n += 1) {
   found += 1;
 }
 
-/** The 32 bytes of the digest. */
+/** Returns the 32 bytes of the digest. */
 export function sha256(bytes) {
   const state = START.slice();
   const w = new Uint32Array(64);

@@ -1,8 +1,8 @@
-// The browser's own stores, each of which it may deny (cookies blocked, a private window, a full disk): the page goes on in
-// memory, and says what it cannot keep.
+// Storage, channels and locks of the browser. The browser may deny each of them (cookies blocked, a private window, a full disk): the
+// page continues in memory, and shows a notice.
 
-/** A text under a name, in localStorage or sessionStorage where they can be had, else for as long as the page lives. */
-export class Kept {
+/** A text in localStorage or sessionStorage, or in memory if the browser denies them. */
+export class StoredText {
   #area;
   #name;
   #memory = null;
@@ -32,7 +32,7 @@ export class Kept {
     }) ?? false;
     if (this.lasting) return;
     this.#memory = text;
-    // An older value must not come back after a reload.
+    // An older value must not return after a reload.
     this.#attempt((store) => store.removeItem(this.#name));
   }
 
@@ -50,7 +50,7 @@ export class Kept {
   }
 }
 
-/** A channel to the other tabs; where the browser has none, one that leads nowhere. */
+/** Returns a channel to the other tabs, or one without effect if the browser denies it. */
 export function channel(name) {
   try {
     return new BroadcastChannel(name);
@@ -59,7 +59,7 @@ export function channel(name) {
   }
 }
 
-/** The browser's locks, or null where they cannot be had: on plain http, or where storage is denied. */
+/** Resolves to the browser's locks, or null on plain http or if storage is denied. */
 export const locks = (async () => {
   try {
     await navigator.locks.query();

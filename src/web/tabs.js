@@ -1,8 +1,8 @@
-// News for the other tabs of the same account, so that they show it without asking: images that came, went or were described.
+// Sends changes of images to the other tabs of the same account, so that they show them without a request.
 
 import { channel } from "./storage.js";
 
-/** Events: `news` (detail: `{ added: image }`, `{ gone: ids }` or `{ described: { id, caption } }`), from another tab. */
+/** Events: `changed` (detail: `{ added: image }`, `{ gone: ids }` or `{ described: { id, caption } }`), from another tab. */
 export class Tabs extends EventTarget {
   #channel = channel("valet.gallery");
   #user;
@@ -11,12 +11,12 @@ export class Tabs extends EventTarget {
     super();
     this.#user = user;
     this.#channel.onmessage = ({ data }) => {
-      if (data.user === user) this.dispatchEvent(new CustomEvent("news", { detail: data }));
+      if (data.user === user) this.dispatchEvent(new CustomEvent("changed", { detail: data }));
     };
   }
 
-  tell(news) {
-    this.#channel.postMessage({ ...news, user: this.#user });
+  send(change) {
+    this.#channel.postMessage({ ...change, user: this.#user });
   }
 
   stop() {

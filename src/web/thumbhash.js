@@ -1,23 +1,23 @@
-// ThumbHash (https://evanw.github.io/thumbhash/): an image in about 25 bytes, good enough for a placeholder. Written after the
-// published algorithm: the colours as luminance, two differences and alpha, each as the lowest frequencies of a cosine
-// transform, four bits a coefficient. Pure functions over RGBA bytes.
+// ThumbHash (https://evanw.github.io/thumbhash/): an image in about 25 bytes, for a placeholder. Implements the published algorithm:
+// the colours as luminance, two differences and alpha, each as the lowest frequencies of a cosine transform, four bits a coefficient.
+// Pure functions over RGBA bytes.
 
 const { PI, abs, cos, max, round } = Math;
 
-/** How many frequencies across and down are kept of the luminance. */
+/** Returns the numbers of frequencies of the luminance, across and down. */
 function extent(w, h, hasAlpha) {
   const most = hasAlpha ? 5 : 7;
   return [max(1, round((most * w) / max(w, h))), max(1, round((most * h) / max(w, h)))];
 }
 
-/** The frequencies of a channel of nx by ny, in the order they are stored: the upper left triangle, row by row. */
+/** Yields the frequencies of a channel of nx by ny in the order of the hash: the upper left triangle, row by row. */
 function* frequencies(nx, ny) {
   for (let cy = 0; cy < ny; cy += 1) {
     for (let cx = cy ? 0 : 1; cx * ny < nx * (ny - cy); cx += 1) yield [cx, cy];
   }
 }
 
-/** The hash of an image of at most 100 by 100 pixels; `rgba` is not premultiplied. */
+/** Returns the hash of an image of at most 100 by 100 pixels; `rgba` is not premultiplied. */
 export function encode(w, h, rgba) {
   if (w > 100 || h > 100) throw new RangeError("at most 100 by 100 pixels");
   const n = w * h;
@@ -31,7 +31,7 @@ export function encode(w, h, rgba) {
   }
   if (a) [r, g, b] = [r / a, g / a, b / a];
   const hasAlpha = a < n;
-  // Transparent pixels take the mean colour, so that they add no edges.
+  // Transparent pixels get the mean colour, so that they add no edges.
   const [l, p, q, alphas] = [0, 1, 2, 3].map(() => new Float64Array(n));
   for (let i = 0; i < n; i += 1) {
     const alpha = rgba[i * 4 + 3] / 255;
@@ -84,7 +84,7 @@ function transform(channel, w, h, nx, ny) {
   return { dc, scale, ac: scale ? ac.map((f) => 0.5 + (0.5 / scale) * f) : ac };
 }
 
-/** The placeholder: `{w, h, rgba}`, at most 32 pixels on its longer side. */
+/** Returns the placeholder: `{w, h, rgba}`, at most 32 pixels on its longer side. */
 export function decode(hash) {
   const head = hash[0] | (hash[1] << 8) | (hash[2] << 16);
   const shape = hash[3] | (hash[4] << 8);
@@ -104,7 +104,7 @@ export function decode(hash) {
     }
     return { dc, terms };
   };
-  // The differences were saturated a little when they were published: 1.25.
+  // The published algorithm saturates the differences by 1.25.
   const L = channel(lx, ly, (head & 63) / 63, ((head >> 18) & 31) / 31);
   const P = channel(3, 3, ((head >> 6) & 63) / 31.5 - 1, (((shape >> 3) & 63) / 63) * 1.25);
   const Q = channel(3, 3, ((head >> 12) & 63) / 31.5 - 1, (((shape >> 9) & 63) / 63) * 1.25);
@@ -139,7 +139,7 @@ export function decode(hash) {
   return { w, h, rgba };
 }
 
-/** Width by height, roughly: for placeholders before the real size is known. */
+/** Returns the approximate ratio of width to height. */
 export function ratioOf(hash) {
   const hasAlpha = hash[2] & 0x80;
   const landscape = hash[4] & 0x80;

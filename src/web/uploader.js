@@ -1,23 +1,23 @@
-// The queue of uploads: a few at once, pause, retry, cancel, resume after a reload. What one upload does is in upload.js.
+// The queue of uploads: a few at once, pause, retry, cancel, resume after a reload. upload.js has the protocol of one upload.
 
 import * as api from "./api.js";
 import { Problem } from "./http.js";
-import * as shelf from "./shelf.js";
+import * as pendingFiles from "./pending-files.js";
 import { upload } from "./upload.js";
 
 const AT_ONCE = 3;
 const PAUSED = Symbol("paused");
 const CANCELLED = Symbol("cancelled");
 
-/** What the file itself is the reason for. */
-const FINAL = new Set(["content_mismatch", "type_not_allowed", "file_too_large", "invalid_size", "invalid_file_name", "file_unreadable"]);
+/** Codes of problems that a repeat with the same file does not solve. */
+const FINAL_CODES = new Set(["content_mismatch", "type_not_allowed", "file_too_large", "invalid_size", "invalid_file_name", "file_unreadable"]);
 
 let numbers = 0;
 
 /**
- * An upload as it is shown. `state`: waiting → preparing → sending → confirming → done, or failed; and `lost`: open on the
- * server, but its file is needed again. `duplicate`: done, and the image was in the gallery before. `before`: the id from an
- * earlier attempt at this upload. `hold`: null, "offline" or "again" while an attempt waits.
+ * An upload in the list. `state`: waiting → preparing → sending → confirming → done, or failed; and `lost`: open on the server, but
+ * its file has to be chosen again. `duplicate`: done, and the gallery had the image before. `before`: the id of an earlier attempt at
+ * this upload. `hold`: null, "offline" or "again" while an attempt waits.
  */
 class Item {
   constructor(file, more = {}) {
@@ -31,9 +31,9 @@ class Item {
     return ["preparing", "sending", "confirming"].includes(this.state);
   }
 
-  /** Whether trying again can help: the same file, declared the same way. */
-  get hopeful() {
-    return this.state === "failed" && this.file && !FINAL.has(this.problem.code);
+  /** Whether a repeat with the same file can succeed. */
+  get isRetryable() {
+    return this.state === "failed" && this.file && !FINAL_CODES.has(this.problem.code);
   }
 
   get open() {
@@ -50,12 +50,12 @@ export class Uploader extends EventTarget {
   constructor(user) {
     super();
     this.#user = user;
-    // A failure for want of a network is no longer one when the network is back.
+    // Uploads that failed without a network are repeated when it is back.
     this.online = () => this.items.filter((item) => ["no_answer", "storage_unreachable"].includes(item.problem?.code)).forEach((item) => this.retry(item));
     addEventListener("online", this.online);
   }
 
-  /** Queues files. Those that are queued already are not queued twice. */
+  /** Queues files, except those that are queued already. */
   add(files) {
     const same = (a, b) => a.file && a.name === b.name && a.size === b.size && a.file.lastModified === b.lastModified;
     const fresh = [...files].filter((file) => !this.items.some((item) => item.open && same(item, file)));
@@ -65,17 +65,17 @@ export class Uploader extends EventTarget {
     return fresh.length;
   }
 
-  #queue(item, keep) {
+  #queue(item, store) {
     this.items.push(item);
-    if (keep) item.kept = shelf.keep(item.key, this.#user, item.file);
+    if (store) item.stored = pendingFiles.add(item.key, this.#user, item.file);
   }
 
-  /** Goes on with what an earlier visit left, and lists what else is open on the server. */
+  /** Resumes the uploads of an earlier visit, and lists other uploads that are open on the server. */
   async resume() {
-    const { orphans, busy } = await shelf.leftovers(this.#user);
+    const { orphans, busy } = await pendingFiles.leftovers(this.#user);
     for (const record of orphans) {
       if (!record.file) {
-        shelf.forget(record.key);
+        pendingFiles.remove(record.key);
         continue;
       }
       const file = new File([record.file], record.name, { type: record.type, lastModified: record.lastModified });
@@ -107,18 +107,18 @@ export class Uploader extends EventTarget {
   }
 
   retry(item) {
-    if (!item.hopeful) return;
+    if (!item.isRetryable) return;
     Object.assign(item, { state: "waiting", problem: null, sent: 0 });
     this.#changed(item);
     this.#next();
   }
 
-  /** Takes it off the list; what the server holds of it goes too. */
+  /** Removes an upload from the list and from the server. */
   cancel(item) {
     this.items.splice(this.items.indexOf(item), 1);
     item.controller?.abort(CANCELLED);
-    this.#leave(item);
-    if (item.id && item.state !== "done") api.remove(item.id).catch(() => {}); // If that fails, it expires by itself.
+    this.#forget(item);
+    if (item.id && item.state !== "done") api.remove(item.id).catch(() => {}); // If that fails, the upload expires.
     this.#changed();
     this.#next();
   }
@@ -128,7 +128,7 @@ export class Uploader extends EventTarget {
     this.#changed();
   }
 
-  /** Ends all of it without a word to the server: for signing out. */
+  /** Stops all uploads without a request to the server: for signing out. */
   stop() {
     removeEventListener("online", this.online);
     this.paused = true;
@@ -157,14 +157,14 @@ export class Uploader extends EventTarget {
         waiting: (hold) => set({ hold }),
         preview: (preview) => set({ preview }),
         opened: (id) => this.#opened(item, id, set),
-        // Unless it is this very upload, whose last answer was lost.
+        // Unless this upload was confirmed before and the response was lost.
         found: (id) => set({ duplicate: item.before !== id }),
       }, controller.signal);
       controller.signal.throwIfAborted();
-      // Of two lines for one image, one has uploaded it.
-      const twice = this.items.some((other) => other !== item && other.state === "done" && !other.duplicate && other.image?.id === item.image.id);
-      Object.assign(item, { state: "done", sent: item.size, hold: null, duplicate: item.duplicate || twice });
-      this.#leave(item);
+      // If two lines have the same image, only the first has uploaded it.
+      const isRepeated = this.items.some((other) => other !== item && other.state === "done" && !other.duplicate && other.image?.id === item.image.id);
+      Object.assign(item, { state: "done", sent: item.size, hold: null, duplicate: item.duplicate || isRepeated });
+      this.#forget(item);
       this.dispatchEvent(new CustomEvent("uploaded", { detail: item }));
     } catch (error) {
       if (controller.signal.aborted) {
@@ -172,8 +172,8 @@ export class Uploader extends EventTarget {
       } else {
         if (!(error instanceof Problem)) console.error(error);
         Object.assign(item, { state: "failed", hold: null, problem: error instanceof Problem ? error : new Problem({ code: "internal" }) });
-        // A file that will never be accepted is not tried again after a reload.
-        if (!item.hopeful) this.#leave(item);
+        // A file that is never accepted is not uploaded again after a reload.
+        if (!item.isRetryable) this.#forget(item);
       }
     }
     this.#changed(item);
@@ -181,8 +181,8 @@ export class Uploader extends EventTarget {
   }
 
   #opened(item, id, set) {
-    if (item.id !== id) item.kept?.then(() => shelf.note(item.key, id));
-    // The file that an unfinished upload was waiting for.
+    if (item.id !== id) item.stored?.then(() => pendingFiles.setId(item.key, id));
+    // An unfinished upload was waiting for this file.
     const lost = this.items.findIndex((other) => other !== item && other.state === "lost" && other.id === id);
     if (lost >= 0) {
       this.items.splice(lost, 1);
@@ -192,9 +192,9 @@ export class Uploader extends EventTarget {
     if (lost >= 0) this.#changed();
   }
 
-  async #leave(item) {
-    await item.kept;
-    await shelf.forget(item.key);
+  async #forget(item) {
+    await item.stored;
+    await pendingFiles.remove(item.key);
   }
 
   #changed(item) {

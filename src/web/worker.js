@@ -1,6 +1,6 @@
-// The worker: darkroom.js off the main thread. One message in, one out, by the number of the job.
+// The worker: runs image-processing.js off the main thread. Answers each message with one message of the same job number.
 
-import { digest, inspect } from "./darkroom.js";
+import { digest, inspect } from "./image-processing.js";
 
 const jobs = { digest, inspect };
 

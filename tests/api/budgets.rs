@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use valet::{
     config::{Limits, Rate},
-    http::budgets::{Budget, OPERATIONS},
+    http::operations::all,
 };
 
 use super::{
@@ -39,17 +39,14 @@ fn limits_with_only(name: &str) -> Limits {
 #[test]
 fn l3_table_lists_every_operation_of_the_document_once() {
     let documented: Vec<_> = operations().into_iter().map(|operation| operation.id).collect();
-    let mut listed: Vec<_> = OPERATIONS.iter().map(|(id, _)| (*id).to_owned()).collect();
+    let mut listed: Vec<_> = all().map(|metadata| metadata.id.to_owned()).collect();
     listed.sort();
     let mut sorted = documented;
     sorted.sort();
     assert_eq!(listed, sorted);
-    for (id, budget) in OPERATIONS {
-        match budget {
-            Budget::By(limits) => assert!(!limits.is_empty(), "{id}"),
-            Budget::Free(reason) => assert!(reason.len() > 20, "{id}"),
-        }
-    }
+    // Orchestrators and load balancers must never be refused.
+    let unlimited: Vec<_> = all().filter(|metadata| metadata.rate_limits.is_empty()).map(|metadata| metadata.id).collect();
+    assert_eq!(unlimited, ["get_liveness", "get_readiness"]);
 }
 
 /// Returns a body with which the request reaches the point where the limit is counted.
@@ -172,15 +169,9 @@ async fn limits_of_users_apply_to_their_network_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn l3_every_operation_is_refused_by_each_of_its_limits() {
-    let names: BTreeSet<_> = OPERATIONS
-        .iter()
-        .flat_map(|(_, budget)| match budget {
-            Budget::By(limits) => limits.to_vec(),
-            Budget::Free(_) => Vec::new(),
-        })
-        .collect();
+    let names: BTreeSet<_> = all().flat_map(|metadata| metadata.rate_limits).copied().collect();
     assert_eq!(names.len(), 10, "{names:?}");
-    let all = operations();
+    let operations = operations();
     for name in names {
         let app = TestApp::start_with(|config| {
             config.limits = limits_with_only(name);
@@ -190,9 +181,10 @@ async fn l3_every_operation_is_refused_by_each_of_its_limits() {
             }
         })
         .await;
-        let of_name = OPERATIONS.iter().filter(|(_, budget)| matches!(budget, Budget::By(limits) if limits.contains(&name)));
-        for (host, (id, _)) in of_name.enumerate() {
-            let operation = all.iter().find(|operation| operation.id == *id).unwrap();
+        let limited = all().filter(|metadata| metadata.rate_limits.contains(&name));
+        for (host, metadata) in limited.enumerate() {
+            let id = metadata.id;
+            let operation = operations.iter().find(|operation| operation.id == id).unwrap();
             let answer = exceed_limit(&app, operation, name, host).await;
             assert_eq!(answer.problem(), (429, "rate_limited"), "{id} by {name}: {answer:?}");
             let ratelimit = answer.header("ratelimit");

@@ -263,7 +263,7 @@ async fn renew_and_parts_refuse_the_other_kind_of_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let multipart = ada.open(declared(&[0; 100], "none")).await;
-    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", multipart.id())).await.problem(), (409, "not_single"));
+    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", multipart.id())).await.problem(), (409, "not_single_part"));
     let single = ada.issue("a.png", "image/png", &unique_png()).await;
     assert_eq!(ada.sign(single.id(), json!([{ "partNumber": 1 }])).await.problem(), (409, "not_multipart"));
     assert_eq!(ada.get(&format!("/api/images/{}/parts", single.id())).await.problem(), (409, "not_multipart"));

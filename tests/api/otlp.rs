@@ -136,7 +136,7 @@ async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
 
     // The log lines contain the trace id.
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let line = lines.iter().find(|line| line["message"] == "answered" && line["span"]["id"] == "confirm-1").unwrap();
+    let line = lines.iter().find(|line| line["message"] == "request completed" && line["span"]["id"] == "confirm-1").unwrap();
     assert_eq!((line["span"]["trace_id"].as_str(), line["span"]["span_id"].as_str()), (Some(TRACE), Some(confirm.id.as_str())));
     assert!(!log.contains("S3.HeadObject"), "spans are not logged");
 }

@@ -252,7 +252,7 @@ async fn unused_form_expires_with_its_reservation() {
     assert_eq!((listed["id"].as_str(), listed["kind"].as_str()), (Some(id.as_str()), Some("single")));
     assert_eq!(
         ada.post_empty(&format!("/api/images/{id}/renew")).await.problem(),
-        (409, "not_single"),
+        (409, "not_single_part"),
         "a form cannot be renewed"
     );
     let mut expired = 0;

@@ -202,7 +202,7 @@ test("the focus survives removed lines of the upload list, and the removed list"
   }
   await upload(page, await photos(page, 1));
   await page.getByRole("button", { name: "Clear" }).press("Enter");
-  await page.locator("#tray").waitFor({ state: "hidden" });
+  await page.locator("#upload-list").waitFor({ state: "hidden" });
   await until(async () => (await focusOn(page)) !== null, "the focus is somewhere");
   assert.equal((await tree(page)).filter((node) => node.role === "region" && node.live).length, 1);
   await loaded(page).first().waitFor();

@@ -105,7 +105,7 @@ export async function photos(page, count, { width = 640, height = 480, noise = 0
 }
 
 export const choose = (page, files) => page.locator("#files").setInputFiles(files);
-export const title = (page) => page.locator("#tray-title");
+export const title = (page) => page.locator("#upload-list-title");
 
 /** Uploads files and waits until the page reports all of them as uploaded. */
 export async function upload(page, files) {

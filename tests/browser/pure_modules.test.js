@@ -41,7 +41,7 @@ test("ThumbHash equals the published implementation", async () => {
 });
 
 test("rows fill the width, keep the order, and are found", async () => {
-  const { justify, rowAt, ratioOf } = await load("rows.js");
+  const { justify, rowAt, ratioOf } = await load("justified-layout.js");
   const images = Array.from({ length: 10_000 }, (_, i) => ({ width: 300 + ((i * 7919) % 3700), height: 300 + ((i * 104_729) % 2100) }));
   const began = performance.now();
   const { rows, height } = justify(images, 1200, 250, 6);
@@ -63,7 +63,7 @@ test("rows fill the width, keep the order, and are found", async () => {
 });
 
 test("sizes are shown in the units of the limits", async () => {
-  const { bytes } = await load("words.js");
+  const { bytes } = await load("messages.js");
   const sizes = { 0: "0 bytes", 1: "1 byte", 1023: "1,023 bytes", 1024: "1 KiB", 1536: "1.5 KiB", 1_048_575: "1 MiB", [50 << 20]: "50 MiB", [10 * 2 ** 30]: "10 GiB", [2 ** 50]: "1,024 TiB" };
   for (const [size, words] of Object.entries(sizes)) assert.equal(bytes(Number(size)), words);
 });

@@ -23,7 +23,7 @@ test("a refused token is refreshed without a message", async (t) => {
   await page.reload(); // A refresh of its own: a fresh page has no access token.
   await until(async () => (await page.locator(".tile.loaded").count()) === 2, "the gallery");
   assert.equal(refreshes.length, 2);
-  assert.equal(await page.locator("#entrance").isVisible(), false);
+  assert.equal(await page.locator("#sign-in").isVisible(), false);
 });
 
 test("two tabs whose token ends at once refresh once, and sign out together", async (t) => {

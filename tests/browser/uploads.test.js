@@ -177,7 +177,7 @@ test("a failed upload shows the reason and can be retried", async (t) => {
   await page.reload();
   await page.locator(".tile").first().waitFor();
   await page.waitForTimeout(500);
-  assert.equal(await page.locator("#tray").isVisible(), false);
+  assert.equal(await page.locator("#upload-list").isVisible(), false);
 });
 
 test("uploads continue after a reload", async (t) => {

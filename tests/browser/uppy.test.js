@@ -260,7 +260,7 @@ for (const mark of ["uppy-6", "uppy-5"]) {
     const { failed } = await upload(opened);
     assert.equal(failed.length, 1);
     // Uppy 6 shows only the status text.
-    assert.match(failed[0], mark === "uppy-5" ? /media type is not accepted: type must be one of/ : /Unprocessable/i);
+    assert.match(failed[0], mark === "uppy-5" ? /Media type not accepted: type must be one of/ : /Unprocessable/i);
     await opened.evaluate(() => { app.uppy.cancelAll(); });
     assert.equal((await usage(user)).pending, 0);
   });

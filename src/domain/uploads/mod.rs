@@ -14,16 +14,14 @@ use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
 use super::{Valet, single_result, store_capabilities::UnsupportedUpload, throttle::Throttled};
+pub use crate::store::objects::PresignedPut;
 use crate::{
     metrics::METRICS,
     model::{
         Caption, ContentType, FileName, IdempotencyKey, Image, ImageId, InvalidFileName, InvalidSha256, InvalidThumbHash,
         Multipart, ObjectKey, Position, Preview, Rejection, Sha256, ThumbHash, Upload, Usage, UserId,
     },
-    store::{
-        StoreError,
-        objects::{NewObject, PresignedPut},
-    },
+    store::{StoreError, objects::NewObject},
 };
 
 /// A client's declaration of an upload, not validated yet.

@@ -1,4 +1,4 @@
-//! Examples by schema. All tell of the same user and image; a test compares each with its schema.
+//! Examples by schema, all with the same user and image; a test compares each with its schema.
 
 use serde_json::{Value, json};
 
@@ -6,8 +6,10 @@ use serde_json::{Value, json};
 pub const IMAGE: &str = "01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f";
 /// Id of the session in all examples.
 pub const SESSION: &str = "01980a3b-2c41-7a90-b1f2-3e4d5c6b7a89";
+/// Uppy token in all examples.
 pub const UPPY_TOKEN: &str =
     "eyJ0eXAiOiJ1cHB5K2p3dCIsImFsZyI6IkhTMjU2Iiwia2lkIjoiODFmM2MwYTIifQ.eyJzdWIiOiIwMTk4MGEzYiJ9.EXAMPLE";
+/// Key of the object in all examples.
 pub const UPPY_KEY: &str = "u/01980a3b-1f20-7d42-8a6b-7c9d0e1f2a3b/01980a3c-5b7e-7c11-9f3a-2d4e6b8c0a1f";
 const USER: &str = "01980a3b-1f20-7d42-8a6b-7c9d0e1f2a3b";
 const REFRESH_TOKEN: &str = "AQGYCjssQXqQsfI-TVxreolkb24ndCByZWFkIHRoaXMgYXMgYSBzZWNyZXQhIQ";

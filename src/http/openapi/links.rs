@@ -1,9 +1,9 @@
-//! Links: which member of an answer is which parameter of the next call. poem-openapi cannot say them; clients read them
-//! in the documentation, and stateful tests follow them. None is for a body: openapi-generator refuses those.
+//! Links: which member of a response is which parameter of the next request. poem-openapi does not support them; clients read them
+//! in the documentation, and stateful tests follow them. Without links to bodies, which openapi-generator rejects.
 
 use serde_json::{Value, json};
 
-/// An answer's operation and status, the next operation, its parameter, and where in the answer's body that is.
+/// Operation and status of a response, the next operation, its parameter, and the JSON pointer of its value in the response.
 type Link = (&'static str, &'static str, &'static str, &'static str, &'static str);
 
 const LINKS: &[Link] = &[
@@ -33,7 +33,7 @@ const LINKS: &[Link] = &[
     ("create_uppy_session", "200", "uppy_create_multipart", "token", "/token"),
 ];
 
-/// Adds an operation's links to its answers.
+/// Adds an operation's links to its responses.
 pub fn add(operation_id: &str, responses: &mut serde_json::Map<String, Value>) {
     for (_, status, to, name, pointer) in LINKS.iter().filter(|link| link.0 == operation_id) {
         let Some(answer) = responses.get_mut(*status) else { continue };
@@ -50,9 +50,9 @@ pub fn add(operation_id: &str, responses: &mut serde_json::Map<String, Value>) {
 mod tests {
     use super::*;
 
-    /// A link that is misspelt would be left out without a word.
+    /// A misspelt link would be left out silently.
     #[test]
-    fn every_link_is_in_the_document_and_leads_somewhere() {
+    fn every_link_is_in_the_document_and_resolves() {
         let document = super::super::document();
         let operations: Vec<_> =
             document["paths"].as_object().unwrap().values().flat_map(|path| path.as_object().unwrap().values()).collect();
@@ -65,7 +65,7 @@ mod tests {
         }
     }
 
-    /// The schema of what a pointer into an answer's body finds.
+    /// Returns the schema at a JSON pointer into a response.
     fn resolve<'a>(document: &'a Value, operation: &'a Value, status: &str, pointer: &str) -> &'a Value {
         let follow = |schema: &'a Value| {
             let target = schema["$ref"].as_str().map(|target| target.trim_start_matches('#'));

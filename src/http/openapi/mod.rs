@@ -1,86 +1,31 @@
-//! The OpenAPI document: its only source.
+//! The OpenAPI document.
 //!
-//! poem-openapi writes operations and schemas; [`document`] adds what it has no attributes for: every operation's problems with
-//! their codes, examples, the domain's limits, closed request objects, links, and types that generators handle well. Built
-//! without a running service.
+//! poem-openapi writes operations and schemas; [`document`] adds everything that it has no attributes for: the problems of every
+//! operation with their codes, examples, the domain's limits, closed request objects, links, and types that generators handle
+//! well. Needs no running service.
 
-mod bodies;
 mod examples;
+mod generators;
 mod links;
 mod problem_examples;
 mod problems;
-mod shapes;
+mod service;
+mod spec;
 
-use std::collections::BTreeMap;
-
-use poem_openapi::{LicenseObject, OpenApiService, ServerObject};
-use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 
-pub use self::bodies::without_body;
-use super::{
-    auth::Auth,
-    batch::{self, Batch},
-    gallery::Gallery,
-    health::Health,
-    multipart::Multipart,
-    sessions::Sessions,
-    uploads::Uploads,
-    uppy::Uppy,
+pub use self::{
+    service::{Api, ApiWithoutUppy, service, service_without_uppy},
+    spec::{DocumentedOperation, operations},
 };
+use super::{batch, pagination};
 use crate::{
-    config::Switches,
     domain::multipart::MAX_PARTS_PER_REQUEST,
     model::{Caption, Multipart as Parts, Preview},
 };
 
-/// All documented operations.
-pub type Api = (Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health);
-
-const DESCRIPTION: &str = "\
-Direct uploads to a private S3 bucket: clients get presigned URLs, each valid for one file and a limited time, and send the \
-bytes straight to S3.
-
-1. **Sign up or sign in.** Send the answer's `token` as `Authorization: Bearer …` with every other request (in Swagger UI: paste \
-it under *Authorize*). Before it expires, exchange the `refreshToken` for new tokens.
-2. **Open an upload** with the file's name, media type, size and SHA-256. The answer has a presigned PUT.
-3. **PUT the bytes** to that URL with exactly the headers that the answer lists, and without the token.
-4. **Confirm the upload.** The service checks the object in S3 and adds the image to the gallery.
-5. **Read the gallery.** Every image has a presigned GET URL.
-
-After the PUT: on 200 or 412, confirm. On 409, 5xx or no answer, repeat the PUT. On 403, renew the URL once. On 400, the bytes \
-have changed: open a new upload. After a confirm that got 503, 504 or no answer, repeat it.
-
-Errors are `application/problem+json` (RFC 9457). Decide by `code`, which is stable; later versions may add codes and states: \
-handle an unknown code by its HTTP status, and an unknown state as not ready yet. Times are RFC 3339 in UTC, in whole seconds. \
-Ids are opaque. Optional members are left out, never null; unknown members of a request are refused. The header \
-`Idempotency-Key` is ignored by operations that do not list it, as are unknown query parameters; each item of a batch of uploads \
-has its own `idempotencyKey`. EXIF data, including a GPS position, stays in the image: remove it before the upload if it must \
-not be stored.";
-
+/// Tags in reading order.
 const TAGS: [&str; 6] = ["Accounts", "Uploads", "Gallery", "Batches", "Uppy", "HealthStatus"];
-
-/// All operations that are documented with `UPPY=off`.
-pub type ApiWithoutUppy = (Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health);
-
-/// Returns the service with all operations.
-#[must_use]
-pub fn service() -> OpenApiService<Api, ()> {
-    named((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Uppy, Health))
-}
-
-/// Returns the service with the operations of `UPPY=off`.
-#[must_use]
-pub fn service_without_uppy() -> OpenApiService<ApiWithoutUppy, ()> {
-    named((Auth, Sessions, Uploads, Batch, Multipart, Gallery, Health))
-}
-
-fn named<T>(api: T) -> OpenApiService<T, ()> {
-    OpenApiService::new(api, "Valet", env!("CARGO_PKG_VERSION"))
-        .description(DESCRIPTION)
-        .license(LicenseObject::new("MIT OR Apache-2.0").url("https://spdx.org/licenses/"))
-        .server(ServerObject::new("/").description("This server"))
-}
 
 /// Returns the document as it is served and committed: pretty JSON with a newline at its end.
 #[must_use]
@@ -106,11 +51,11 @@ pub fn document() -> Value {
 }
 
 fn described(spec: &str) -> Value {
-    // poem-openapi's keys end in a charset, which generators take for another media type.
+    // poem-openapi adds a charset, which generators read as another media type.
     let raw = spec.replace("; charset=utf-8", "");
     let mut document: Value = serde_json::from_str(&raw).unwrap_or_default();
     describe_schemas(&mut document["components"]["schemas"]);
-    // poem-openapi has those that no operation has, and sorts them by name; a newcomer reads them in this order.
+    // poem-openapi includes unused tags, and sorts them by name.
     let operations = document["paths"].as_object().into_iter().flat_map(Map::values).filter_map(Value::as_object);
     let used: Vec<_> = operations.flat_map(Map::values).map(|operation| operation["tags"][0].clone()).collect();
     if let Some(tags) = document.get_mut("tags").and_then(Value::as_array_mut) {
@@ -118,29 +63,15 @@ fn described(spec: &str) -> Value {
         tags.sort_by_key(|tag| TAGS.iter().position(|name| tag["name"] == *name));
     }
     let schemas = document["components"]["schemas"].clone();
-    // `get_mut` throughout: indexing a mutable value would add what is not there, as null.
+    // `get_mut` throughout: indexing a mutable value inserts a missing member as null.
     if let Some(paths) = document.get_mut("paths").and_then(Value::as_object_mut) {
         for (method, operation) in paths.values_mut().filter_map(Value::as_object_mut).flatten() {
             describe_operation(method, operation, &schemas);
         }
     }
     document["components"]["examples"] = problem_examples::components(&document).into();
-    shapes::tidy(&mut document);
+    generators::adapt(&mut document);
     document
-}
-
-/// Returns every path that is offered with its methods in capitals, without building the document.
-#[must_use]
-pub fn paths(switches: Switches) -> Vec<(String, Vec<String>)> {
-    #[derive(Deserialize)]
-    struct Spec {
-        paths: BTreeMap<String, BTreeMap<String, IgnoredAny>>,
-    }
-    // What poem-openapi writes it can be read as; a test compares it with the document.
-    let written = if switches.uppy { service().spec() } else { service_without_uppy().spec() };
-    let spec: Option<Spec> = serde_json::from_str(&written).ok();
-    let methods = |operations: BTreeMap<String, IgnoredAny>| operations.into_keys().map(|name| name.to_uppercase()).collect();
-    spec.into_iter().flat_map(|spec| spec.paths).map(|(path, operations)| (path, methods(operations))).collect()
 }
 
 /// Adds the limits that the domain enforces, and closes request objects, which refuse unknown members.
@@ -186,7 +117,7 @@ fn describe_schemas(schemas: &mut Value) {
         limit(schema, "size", json!({ "minimum": 1 }));
     }
     limit("NewPreview", "size", json!({ "minimum": 1, "maximum": Preview::MAX_BYTES }));
-    // Not `format: byte`: generators disagree on who encodes, and some measure the bytes against the text's limits.
+    // Not `format: byte`: generators disagree on whether they encode, and some compare the number of bytes with the text's limits.
     for schema in ["NewUpload", "BatchUpload", "NewMultipart"] {
         limit(schema, "thumbHash", json!({ "minLength": 4, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]+={0,2}$" }));
     }
@@ -194,8 +125,8 @@ fn describe_schemas(schemas: &mut Value) {
         limit(schema, "sha256", json!({ "minLength": 44, "maxLength": 44, "pattern": "^[A-Za-z0-9+/]{43}=$" }));
     }
     limit("BatchUpload", "idempotencyKey", json!({ "minLength": 1, "maxLength": 255 }));
-    limit("UploadBatch", "items", json!({ "minItems": 1, "maxItems": batch::MOST }));
-    limit("ImageIds", "ids", json!({ "minItems": 1, "maxItems": batch::MOST }));
+    limit("UploadBatch", "items", json!({ "minItems": 1, "maxItems": batch::MAX_ITEMS }));
+    limit("ImageIds", "ids", json!({ "minItems": 1, "maxItems": batch::MAX_ITEMS }));
     limit("NewMultipart", "partSize", json!({ "minimum": Parts::MIN_PART_SIZE, "maximum": Parts::MAX_PART_SIZE }));
     limit("PartToSign", "partNumber", json!({ "format": "int32", "minimum": 1, "maximum": Parts::MAX_PARTS }));
     limit("PartsToSign", "parts", json!({ "minItems": 1, "maxItems": MAX_PARTS_PER_REQUEST }));
@@ -234,7 +165,7 @@ fn describe_schemas(schemas: &mut Value) {
 /// Completes an operation: descriptions and examples of its parameters, bodies and answers, its problems, its links.
 fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     let id = operation["operationId"].as_str().unwrap_or_default().to_owned();
-    // Not by `[]`, which would leave a null where there is none.
+    // Not by `[]`, which inserts null for a missing member.
     if let Some(parameters) = operation.get_mut("parameters").and_then(Value::as_array_mut) {
         parameters.iter_mut().for_each(|parameter| describe_parameter(&id, parameter));
     }
@@ -245,7 +176,7 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
     }
     let codes = problems::codes_of(method, &id, operation);
     let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else { return };
-    // `Problem`'s own, which keeps its schemas in the document; each status gets its codes below.
+    // The response of `Problem`, which keeps its schemas in the document; each status gets its codes below.
     responses.remove("default");
     for answer in responses.values_mut() {
         if answer["description"].as_str().is_some_and(str::is_empty) {
@@ -261,7 +192,7 @@ fn describe_operation(method: &str, operation: &mut Value, schemas: &Value) {
         responses.insert(status.to_string(), problems::response(&id, &here));
     }
     links::add(&id, responses);
-    // Stated, not left out: these operations need no token.
+    // An explicit empty list: these operations need no token.
     if operation.get("security").is_none() {
         operation["security"] = json!([]);
     }
@@ -275,7 +206,7 @@ fn describe_parameter(operation: &str, parameter: &mut Value) {
         }
         Some("limit") => {
             parameter["schema"] =
-                json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": super::page::MAX_LIMIT, "default": 50 });
+                json!({ "type": "integer", "format": "int32", "minimum": 1, "maximum": pagination::MAX_LIMIT, "default": 50 });
             parameter["example"] = 50.into();
         }
         Some("Idempotency-Key") => {
@@ -337,7 +268,7 @@ fn set_example(media: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::problem::Code;
+    use crate::{config::Switches, http::problem::Code};
 
     fn walk(value: &Value, at: &str, seen: &mut impl FnMut(&str, &Value)) {
         seen(at, value);
@@ -349,24 +280,35 @@ mod tests {
     }
 
     #[test]
-    fn the_paths_are_those_of_the_document() {
+    fn the_operations_are_those_of_the_document() {
         let document = document();
-        let documented = document["paths"].as_object().into_iter().flatten().map(|(path, operations)| {
-            let mut methods: Vec<_> = operations.as_object().into_iter().flatten().map(|(name, _)| name.to_uppercase()).collect();
-            methods.sort();
-            (path.clone(), methods)
-        });
-        let mut documented: Vec<_> = documented.collect();
-        documented.sort();
+        let mut documented: Vec<_> = document["paths"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .flat_map(|(path, methods)| methods.as_object().into_iter().flatten().map(move |operation| (path, operation)))
+            .map(|(path, (method, described))| DocumentedOperation {
+                path: path.clone(),
+                method: method.to_uppercase(),
+                id: described["operationId"].as_str().unwrap_or_default().to_owned(),
+                has_body: described.get("requestBody").is_some(),
+            })
+            .collect();
+        let sorted = |switches| {
+            let mut all = operations(switches);
+            all.sort_by(|a, b| (&a.path, &a.method).cmp(&(&b.path, &b.method)));
+            all
+        };
+        documented.sort_by(|a, b| (&a.path, &a.method).cmp(&(&b.path, &b.method)));
         let all = Switches { signup: true, uppy: true, docs: true };
-        assert!(documented.len() > 30 && paths(all) == documented, "{:?}", paths(all));
-        let is_uppys = |path: &str| path.starts_with("/uppy/") || path.starts_with("/api/uppy/");
-        documented.retain(|(path, _)| !is_uppys(path));
-        assert_eq!(paths(Switches { uppy: false, ..all }), documented);
+        assert!(documented.len() > 30, "{documented:?}");
+        assert_eq!(sorted(all), documented);
+        documented.retain(|operation| !operation.path.starts_with("/uppy/") && !operation.path.starts_with("/api/uppy/"));
+        assert_eq!(sorted(Switches { uppy: false, ..all }), documented);
     }
 
     #[test]
-    fn nothing_is_null_and_every_reference_leads_somewhere() {
+    fn nothing_is_null_and_every_reference_resolves() {
         let document = document();
         let mut references = 0;
         walk(&document, "", &mut |at, value| {

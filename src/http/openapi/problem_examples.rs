@@ -1,5 +1,5 @@
-//! Examples of problems: the texts that the server sent in its tests. `.ci/problem-examples` writes `problem_examples.json`
-//! from them, and compares the two in every run of the tests.
+//! Examples of problems: texts that the server sent in tests. `.ci/problem-examples` writes `problem_examples.json` from them,
+//! and compares the two in every run of the tests.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,9 +29,9 @@ struct FieldTexts {
     message: String,
 }
 
-/// By code.
+/// Recorded texts by code.
 static RECORDED: LazyLock<BTreeMap<String, Vec<Texts>>> =
-    // The file is part of the program, and a test reads it.
+    // A test checks that the file can be parsed.
     LazyLock::new(|| serde_json::from_str(include_str!("problem_examples.json")).unwrap_or_default());
 
 /// Returns a reference to the example of an operation's problem.
@@ -157,7 +157,7 @@ mod tests {
                 let root = field.split(['.', '[']).next().unwrap();
                 fields += 1;
                 let is_known = root.is_empty() || known.contains(root) || known.contains(field);
-                assert!(is_known, "{} {code}: {field} is none of {known:?}", operation["operationId"]);
+                assert!(is_known, "{} {code}: {field} is not in {known:?}", operation["operationId"]);
                 assert_eq!(error.as_object().unwrap().len(), 2, "{error}");
             }
         });

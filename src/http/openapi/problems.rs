@@ -1,25 +1,17 @@
 //! The problems of each operation in the document.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value, json};
 
 use super::problem_examples;
-use crate::http::{auth, batch, budgets, gallery, health, multipart, problem::Code, sessions, uploads, uppy};
+use crate::http::{operations, problem::Code};
 
 /// Returns the problems of an operation: its own, and those that follow from its shape.
 pub(super) fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
-    let own = [
-        auth::PROBLEMS,
-        sessions::PROBLEMS,
-        uploads::PROBLEMS,
-        batch::PROBLEMS,
-        multipart::PROBLEMS,
-        gallery::PROBLEMS,
-        uppy::PROBLEMS,
-        health::PROBLEMS,
-    ]
-    .concat();
-    let mut codes = own.into_iter().find(|(known, _)| *known == id).map_or_else(Vec::new, |(_, codes)| codes.to_vec());
-    // Every operation refuses a repeated header or parameter, a body where it takes none, and a Content-Encoding.
+    let metadata = operations::find(id);
+    let mut codes: BTreeSet<_> = metadata.into_iter().flat_map(|operation| operation.problems.concat()).collect();
+    // Every operation refuses repeated headers and parameters, an unexpected body, and a Content-Encoding.
     codes.extend([Code::InvalidRequest, Code::UnsupportedMediaType]);
     if matches!(method, "post" | "put" | "patch") {
         codes.extend([Code::RequestTimeout, Code::PayloadTooLarge]);
@@ -27,15 +19,13 @@ pub(super) fn codes_of(method: &str, id: &str, operation: &Value) -> Vec<Code> {
     if operation.get("security").is_some() {
         codes.extend([Code::TokenMissing, Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded]);
     }
-    if !budgets::limits_of(id).is_empty() {
-        codes.push(Code::RateLimited);
+    if metadata.is_some_and(|operation| !operation.rate_limits.is_empty()) {
+        codes.insert(Code::RateLimited);
     }
     if id != "get_liveness" {
         codes.extend([Code::Internal, Code::Unavailable, Code::Timeout]);
     }
-    let mut seen = std::collections::BTreeSet::new();
-    codes.retain(|code| seen.insert(*code));
-    codes
+    codes.into_iter().collect()
 }
 
 /// Returns the response of one status: its codes, an example of each, and the headers for waiting.
@@ -55,7 +45,11 @@ pub(super) fn response(id: &str, codes: &[Code]) -> Value {
                 "description": "Seconds to wait before repeating the request.", "schema": { "type": "integer", "format": "int32", "minimum": 1 },
             });
             if status == 429 {
-                let limits: Vec<_> = budgets::limits_of(id).iter().map(|name| format!("`{name}`")).collect();
+                let limits: Vec<_> = operations::find(id)
+                    .into_iter()
+                    .flat_map(|operation| operation.rate_limits)
+                    .map(|name| format!("`{name}`"))
+                    .collect();
                 response["description"] = format!("{} Limits: {}.", listed.join(" "), limits.join(", ")).into();
                 response["headers"]["ratelimit-policy"] = header("The limit: its name, and `q` requests in `w` seconds.");
                 response["headers"]["ratelimit"] =

@@ -1,11 +1,10 @@
-//! The HTTP server: accepting, how many connections there may be, how long each may take for what, and stopping.
+//! The HTTP server: accepts connections, limits their number, enforces their deadlines, and drains them when the server stops.
 //!
-//! HTTP/1.1 only: browsers speak HTTP/2 to the proxy that ends TLS, and what rapid resets and header compression do to a server is
-//! not done to this one. What a request is and what becomes of it is not decided here.
+//! HTTP/1.1 only: browsers use HTTP/2 with the proxy that terminates TLS. HTTP/2 attacks (rapid reset, HPACK bombs) do not apply.
 
-mod refusal;
-mod scan;
-mod watch;
+mod connection_timer;
+mod origin_scanner;
+mod rejection;
 
 use std::{
     convert::Infallible,
@@ -33,55 +32,53 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::watch::{Answer, Watch, Watched};
+use self::connection_timer::{ConnectionTimer, MAX_HEAD, TimedBody, TimedIo};
 use crate::{
     config::CorsOrigins,
     metrics::{METRICS, Metrics},
 };
 
-/// How long requests that are under way may go on after the signal to stop.
-const DRAIN: Duration = Duration::from_secs(25);
-/// The most bytes of a request's head. The longest that means something here has an access token and a cursor, some 2 KiB.
-const MOST_HEAD: usize = 32 * 1024;
+/// Time that open requests have after the signal to stop.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(25);
 /// Bytes buffered of a connection, in each direction.
-const BUFFER: usize = 64 * 1024;
-/// After a failure to accept that lies with this machine, such as too many open files.
-const PAUSE: Duration = Duration::from_millis(100);
-/// Connections that may wait to be accepted: those of a burst, such as after a restart. The system bounds it too.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// Pause after a failure to accept a connection that is this machine's, such as too many open files.
+const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Connections that may wait to be accepted, for bursts such as after a restart. The system has its own limit.
 const BACKLOG: u32 = 4096;
-/// Connections that are being refused at once; above that they are closed without a word.
-const MOST_REFUSED: usize = 64;
-/// How long, and over how many bytes, a connection that was refused is read on.
-const LINGER: Duration = Duration::from_secs(1);
-const MOST_LINGERED: u64 = 1 << 20;
-/// How much of its head is read before it is refused, and for how long.
-const FIRST_OF_HEAD: usize = 4096;
-const FIRST: Duration = Duration::from_millis(250);
+/// Connections that are answered with a refusal at once; more are closed without a response.
+const MAX_REFUSALS: usize = 64;
+/// Time and bytes for which a refused connection is read on.
+const LINGER_DEADLINE: Duration = Duration::from_secs(1);
+const MAX_LINGER_BYTES: u64 = 1 << 20;
+/// Bytes and time for which the head of a refused connection is read.
+const REFUSED_HEAD_BYTES: usize = 4096;
+const REFUSED_HEAD_DEADLINE: Duration = Duration::from_millis(250);
 /// Files and connections to MongoDB and S3 that are not clients' connections.
 const OTHER_FILES: usize = 512;
 
 /// Listens on an address.
 ///
 /// # Errors
-/// When it is taken, or not this machine's.
+/// When the address is in use, or not this machine's.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Else a restarted server would wait for the connections of the one before.
+    // Otherwise a restarted server waits for the connections of the previous one.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// As many connections as are wanted, or as the process may have open: a limit that can be raised is.
+/// Returns `wanted`, or the number of connections that the limit of open files allows, after raising it if possible.
 #[must_use]
-pub fn affordable(wanted: usize) -> usize {
+pub fn clamp_to_fd_limit(wanted: usize) -> usize {
     let files = open_files(wanted.saturating_add(OTHER_FILES));
-    let most = wanted.min(files - OTHER_FILES.min(files / 4));
-    if most < wanted {
-        tracing::warn!(wanted, most, files, "MAX_CONNECTIONS is more than the process may have open files (RLIMIT_NOFILE) for");
+    let allowed = wanted.min(files - OTHER_FILES.min(files / 4));
+    if allowed < wanted {
+        tracing::warn!(wanted, allowed, files, "MAX_CONNECTIONS exceeds RLIMIT_NOFILE; lowering it");
     }
-    most
+    allowed
 }
 
 #[cfg(unix)]
@@ -90,7 +87,7 @@ fn open_files(wanted: usize) -> usize {
     let count = |limit: Option<u64>| limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
     let limit = getrlimit(Resource::Nofile);
     if count(limit.current) < wanted {
-        // Programs that use select(2) need the low limit that is set by default; this is none.
+        // The low default is for programs that use select(2).
         let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     }
     count(getrlimit(Resource::Nofile).current)
@@ -101,164 +98,182 @@ fn open_files(_: usize) -> usize {
     usize::MAX
 }
 
-/// Serves at most so many connections until `stop`. Then those without a request under way close at once, the others have
-/// 25 s.
-///
-/// Refusals of what never became a request carry the CORS headers of `origins`.
-pub async fn serve<E>(listener: TcpListener, endpoint: E, (most, origins): (usize, CorsOrigins), stop: CancellationToken)
+/// Options of [`serve`].
+#[derive(Debug)]
+pub struct ConnectionOptions {
+    /// Largest number of open connections.
+    pub max_connections: usize,
+    /// Origins whose pages may read the rejections of malformed requests.
+    pub origins: CorsOrigins,
+}
+
+/// Accepts connections until `stop`. Then those without an open request close at once; the others have 25 s.
+pub async fn serve<E>(listener: TcpListener, endpoint: E, options: ConnectionOptions, stop: CancellationToken)
 where
     E: Endpoint<Output = Response> + 'static,
 {
+    let ConnectionOptions { max_connections, origins } = options;
     let (endpoint, origins) = (Arc::new(endpoint), Arc::new(origins));
     let mut http = http1::Builder::new();
-    // `watch` keeps the time: it tells a silent client from a slow one, and an idle connection from both.
-    http.header_read_timeout(None).max_header_size(MOST_HEAD).max_buf_size(BUFFER);
-    let (mut connections, mut refused) = (JoinSet::new(), JoinSet::new());
+    // `ConnectionTimer` has the deadlines: hyper's do not distinguish a silent client, a slow one and an idle connection.
+    http.header_read_timeout(None).max_header_size(MAX_HEAD).max_buf_size(BUFFER_BYTES);
+    let mut connections = JoinSet::new();
+    let mut refusals = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         reap(&mut connections);
-        reap(&mut refused);
+        reap(&mut refusals);
         match accepted {
-            Ok((stream, peer)) if connections.len() < most => {
-                connections.spawn(connection((stream, peer), http.clone(), endpoint.clone(), origins.clone(), stop.clone()));
+            Ok((stream, peer)) if connections.len() < max_connections => {
+                let connection =
+                    Connection { stream, peer, endpoint: endpoint.clone(), origins: origins.clone(), stop: stop.clone() };
+                connections.spawn(connection.serve(http.clone()));
             }
             Ok((stream, _)) => {
                 METRICS.connections_refused.inc();
-                if refused.len() < MOST_REFUSED {
-                    refused.spawn(refuse(stream, origins.clone()));
+                if refusals.len() < MAX_REFUSALS {
+                    refusals.spawn(refuse(stream, origins.clone()));
                 }
             }
-            // The client's own: it was gone before it was accepted.
+            // The client has disconnected already.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
             Err(error) => {
-                tracing::warn!(%error, open = connections.len(), "no connection could be accepted");
-                tokio::time::sleep(PAUSE).await;
+                tracing::warn!(%error, open = connections.len(), "failed to accept a connection");
+                tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }
     }
-    // Whoever connects now is to be told so by the system.
+    // From here on the system refuses new connections.
     drop(listener);
     let drained = async { while connections.join_next().await.is_some() {} };
-    if timeout(DRAIN, drained).await.is_err() {
-        tracing::warn!(open = connections.len(), "requests are cut off that did not end in time");
+    if timeout(DRAIN_DEADLINE, drained).await.is_err() {
+        tracing::warn!(open = connections.len(), "closing connections whose requests did not end in time");
         connections.shutdown().await;
     }
 }
 
-/// Forgets those that have ended.
+/// Removes the tasks that have ended.
 fn reap(connections: &mut JoinSet<()>) {
     while let Some(ended) = connections.try_join_next() {
         if let Err(error) = ended {
-            tracing::error!(%error, "a connection panicked");
+            tracing::error!(%error, "connection task panicked");
         }
     }
 }
 
-/// A connection that is counted.
-struct Counted;
+/// Counts an open connection until it is dropped.
+struct OpenConnection;
 
-impl Counted {
+impl OpenConnection {
     fn new() -> Self {
         METRICS.connections.inc();
         Self
     }
 }
 
-impl Drop for Counted {
+impl Drop for OpenConnection {
     fn drop(&mut self) {
         METRICS.connections.dec();
     }
 }
 
-async fn connection<E>(
-    (stream, peer): (TcpStream, SocketAddr),
-    http: http1::Builder,
+/// An accepted connection.
+struct Connection<E> {
+    stream: TcpStream,
+    peer: SocketAddr,
     endpoint: Arc<E>,
     origins: Arc<CorsOrigins>,
     stop: CancellationToken,
-) where
+}
+
+impl<E> Connection<E>
+where
     E: Endpoint<Output = Response> + 'static,
 {
-    let _counted = Counted::new();
-    let Ok(local) = stream.local_addr() else { return };
-    // Answers are written whole: waiting for more to send gains nothing.
-    let _ = stream.set_nodelay(true);
-    let watch = Arc::new(Watch::new());
-    let service = service_fn(|request: hyper::Request<Incoming>| {
-        let under_way = watch.request();
-        let local = LocalAddr(Addr::SocketAddr(local));
-        let remote = RemoteAddr(Addr::SocketAddr(peer));
-        let request = Request::from((request, local, remote, Scheme::HTTP));
-        let endpoint = endpoint.clone();
-        async move {
-            let answer = hyper::Response::from(endpoint.get_response(request).await);
-            Ok::<_, Infallible>(answer.map(|body| Answer::new(body, under_way)))
-        }
-    });
-    let mut exchange = http.serve_connection(TokioIo::new(Watched::new(stream, watch.clone(), origins)), service);
-    let mut stopping = pin!(stop.cancelled());
-    let mut stopped = false;
-    let mut alarm = pin!(sleep_until(watch.deadline().map_or_else(Instant::now, |(at, _)| at)));
-    poll_fn(|cx| {
-        // First, so that a request that has arrived is seen before the connection counts as idle. An error is the client's: it has
-        // been told, or is gone.
-        if Pin::new(&mut exchange).poll(cx).is_ready() {
-            return Poll::Ready(());
-        }
-        if !stopped && stopping.as_mut().poll(cx).is_ready() {
-            stopped = true;
-            Pin::new(&mut exchange).graceful_shutdown();
+    /// Serves the requests of the connection until it closes, or its deadline has passed.
+    async fn serve(self, http: http1::Builder) {
+        let Self { stream, peer, endpoint, origins, stop } = self;
+        let _open = OpenConnection::new();
+        let Ok(local) = stream.local_addr() else { return };
+        // Responses are written whole: Nagle's algorithm would only delay them.
+        let _ = stream.set_nodelay(true);
+        let timer = Arc::new(ConnectionTimer::new());
+        let service = service_fn(|request: hyper::Request<Incoming>| {
+            let open_request = timer.open_request();
+            let local = LocalAddr(Addr::SocketAddr(local));
+            let remote = RemoteAddr(Addr::SocketAddr(peer));
+            let request = Request::from((request, local, remote, Scheme::HTTP));
+            let endpoint = endpoint.clone();
+            async move {
+                let response = hyper::Response::from(endpoint.get_response(request).await);
+                Ok::<_, Infallible>(response.map(|body| TimedBody::new(body, open_request)))
+            }
+        });
+        let mut exchange = http.serve_connection(TokioIo::new(TimedIo::new(stream, timer.clone(), origins)), service);
+        let mut stopping = pin!(stop.cancelled());
+        let mut is_stopping = false;
+        let mut alarm = pin!(sleep_until(timer.deadline().map_or_else(Instant::now, |(at, _)| at)));
+        poll_fn(|cx| {
+            // First, so that a request that has arrived is seen before the connection counts as idle. An error needs no handling: the
+            // client has its response, or has disconnected.
             if Pin::new(&mut exchange).poll(cx).is_ready() {
                 return Poll::Ready(());
             }
-        }
-        if stopped && watch.is_between_requests() {
-            return Poll::Ready(());
-        }
-        // An alarm that rings early costs less than one that is set anew for every request.
-        let Some((deadline, kind)) = watch.deadline() else { return Poll::Pending };
-        if deadline < alarm.deadline() {
-            alarm.as_mut().reset(deadline);
-        }
-        while alarm.as_mut().poll(cx).is_ready() {
-            if deadline <= Instant::now() {
-                Metrics::count(&METRICS.connections_timed_out, kind, 1);
-                tracing::debug!(%peer, kind, "a connection is closed that took too long");
+            if !is_stopping && stopping.as_mut().poll(cx).is_ready() {
+                is_stopping = true;
+                Pin::new(&mut exchange).graceful_shutdown();
+                if Pin::new(&mut exchange).poll(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+            }
+            if is_stopping && timer.is_between_requests() {
                 return Poll::Ready(());
             }
-            alarm.as_mut().reset(deadline);
-        }
-        Poll::Pending
-    })
-    .await;
-    if watch.is_refused() {
-        let refuse = exchange.into_parts().io.into_inner().refuse();
-        if let Ok(Ok(stream)) = timeout(LINGER, refuse).await {
-            linger(stream).await;
+            // An alarm that rings early costs less than one that is reset for every request.
+            let Some((deadline, kind)) = timer.deadline() else { return Poll::Pending };
+            if deadline < alarm.deadline() {
+                alarm.as_mut().reset(deadline);
+            }
+            while alarm.as_mut().poll(cx).is_ready() {
+                if deadline <= Instant::now() {
+                    Metrics::count(&METRICS.connections_timed_out, kind, 1);
+                    tracing::debug!(%peer, kind, "closing a connection past its deadline");
+                    return Poll::Ready(());
+                }
+                alarm.as_mut().reset(deadline);
+            }
+            Poll::Pending
+        })
+        .await;
+        if timer.is_rejected() {
+            let reject = exchange.into_parts().io.into_inner().reject();
+            if let Ok(Ok(stream)) = timeout(LINGER_DEADLINE, reject).await {
+                linger(stream).await;
+            }
         }
     }
 }
 
-/// One too many.
+/// Refuses a connection beyond the largest number.
 async fn refuse(mut stream: TcpStream, origins: Arc<CorsOrigins>) {
-    let said = async {
-        // For its origin: what a page may not read is a broken network to it.
-        let mut head = vec![0; FIRST_OF_HEAD];
-        let read = timeout(FIRST, stream.read(&mut head)).await;
+    let respond = async {
+        // For the `Origin`: without CORS headers, the page would see a network error.
+        let mut head = vec![0; REFUSED_HEAD_BYTES];
+        let read = timeout(REFUSED_HEAD_DEADLINE, stream.read(&mut head)).await;
         head.truncate(read.unwrap_or(Ok(0))?);
-        stream.write_all(&refusal::too_many_connections(&head, &origins)).await?;
+        stream.write_all(&rejection::too_many_connections(&head, &origins)).await?;
         stream.shutdown().await
     };
-    if timeout(LINGER, said).await.is_ok_and(|said| said.is_ok()) {
+    if timeout(LINGER_DEADLINE, respond).await.is_ok_and(|written| written.is_ok()) {
         linger(stream).await;
     }
 }
 
-/// Reads on for a moment: a client that is still sending when the connection closes sees a reset and not the answer.
+/// Reads on for a moment: a client that is still sending when the connection closes sees a reset instead of the response.
 async fn linger(stream: TcpStream) {
-    let rest = async { tokio::io::copy(&mut stream.take(MOST_LINGERED), &mut tokio::io::sink()).await };
-    let _ = timeout(LINGER, rest).await;
+    let rest = async { tokio::io::copy(&mut stream.take(MAX_LINGER_BYTES), &mut tokio::io::sink()).await };
+    let _ = timeout(LINGER_DEADLINE, rest).await;
 }

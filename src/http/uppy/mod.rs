@@ -1,9 +1,8 @@
-//! `/api/uppy/…` and `/uppy/{token}/s3/…`: what an unmodified `@uppy/aws-s3` calls, as `@uppy/companion` answers it. The shapes
-//! are in `shapes`.
+//! `/api/uppy/…` and `/uppy/{token}/s3/…`: the requests of an unmodified `@uppy/aws-s3`, answered as `@uppy/companion` does.
 //!
-//! Uppy 6 sends neither headers nor cookies to a Companion of another origin, so its token stands in the path.
+//! Uppy 6 sends neither headers nor cookies to a Companion of another origin, so its token is part of the path.
 
-pub(super) mod shapes;
+pub(super) mod dto;
 
 use std::time::Duration;
 
@@ -14,73 +13,100 @@ use poem_openapi::{
 };
 use time::OffsetDateTime;
 
-pub use self::shapes::{
+pub use self::dto::{
     UppyAborted, UppyFile, UppyForm, UppyJoined, UppyMethod, UppyPart, UppyPartUrl, UppyPartUrls, UppyPartsToJoin, UppyRequest,
     UppySession, UppySignature, UppyUpload,
 };
 use super::{
-    Tag,
-    bearer::{Application, Signed, admit},
+    authentication::{Application, CurrentUser, admit},
     body::Body,
-    multipart::LISTING,
-    problem::{Code, Problem, session_ended},
-    view::{self, image_id},
+    multipart::LISTING_CALLS,
+    operation::{CLOSED, LISTING_DEADLINE, OPENING, Operation, PATH_TOKEN, READING_DEADLINE, RequestBody, SHORT_DEADLINE, Tag},
+    parameters::image_id,
+    problem::{Code, Problem},
 };
 use crate::{
     domain::{
         authentication::AuthenticateError,
         credentials::TokenError,
+        throttle::names::{CALLS, S3, UPLOAD, URLS},
         uppy::{self, NamedPart, PartsCall, UppyCall, UppyMetadata},
     },
     model::{ImageId, UserId},
 };
 
-/// Lists the problems of operations with a token in the path, or of those that open an upload, with the operation's own.
-macro_rules! with {
-    (path: $($code:ident),*) => { &[Code::TokenInvalid, Code::TokenExpired, Code::SessionEnded, $(Code::$code),*] };
-    (opening: $($code:ident),*) => {
-        &[
-            Code::QuotaExceeded, Code::TooManyPending, Code::InvalidSize, Code::FileTooLarge, Code::TypeNotAllowed,
-            Code::InvalidFileName, Code::InvalidCaption, Code::NotSupportedByStore, $(Code::$code),*
-        ]
-    };
-}
-
-/// Problems of each operation, in addition to those that follow from its shape.
-pub const PROBLEMS: &[(&str, &[Code])] = &[
-    ("create_uppy_session", &[Code::NotSupportedByStore]),
-    (
-        "sign_uppy_request",
-        with!(opening: InvalidCall, NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch),
-    ),
-    ("uppy_form", with!(opening: TokenInvalid, TokenExpired, SessionEnded)),
-    ("uppy_create_multipart", with!(opening: TokenInvalid, TokenExpired, SessionEnded)),
-    ("uppy_list_parts", with!(path: NotFound, UploadExpired, ObjectMismatch, ContentMismatch, NotSupportedByStore)),
-    (
-        "uppy_sign_part",
-        with!(path: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch, NotSupportedByStore),
-    ),
-    (
-        "uppy_sign_parts",
-        with!(path: NotFound, UploadComplete, UploadExpired, InvalidParts, ObjectMismatch, ContentMismatch, NotSupportedByStore),
-    ),
-    (
-        "uppy_complete_multipart",
-        with!(
-            path: NotFound,
-            PartsMissing,
-            ObjectMissing,
-            UploadExpired,
-            InvalidParts,
-            ObjectMismatch,
-            ContentMismatch,
-            NotSupportedByStore
-        ),
-    ),
-    ("uppy_abort_multipart", with!(path: NotFound, UploadComplete)),
+/// Metadata of the operations below.
+pub(super) const OPERATIONS: &[Operation] = &[
+    Operation {
+        id: "create_uppy_session",
+        body: RequestBody::None,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS],
+        problems: &[&[Code::NotSupportedByStore]],
+    },
+    Operation {
+        id: "sign_uppy_request",
+        body: RequestBody::SINGLE,
+        deadline: SHORT_DEADLINE,
+        rate_limits: &[CALLS, UPLOAD, URLS, S3],
+        problems: &[OPENING, CLOSED, &[Code::InvalidUppyRequest, Code::UploadComplete, Code::InvalidParts]],
+    },
+    Operation {
+        id: "uppy_form",
+        body: RequestBody::None,
+        deadline: LISTING_DEADLINE,
+        rate_limits: &[CALLS, UPLOAD, S3],
+        problems: &[OPENING, PATH_TOKEN],
+    },
+    Operation {
+        id: "uppy_create_multipart",
+        body: RequestBody::SINGLE,
+        deadline: LISTING_DEADLINE,
+        rate_limits: &[CALLS, UPLOAD, S3],
+        problems: &[OPENING, PATH_TOKEN],
+    },
+    Operation {
+        id: "uppy_list_parts",
+        body: RequestBody::None,
+        deadline: LISTING_DEADLINE,
+        rate_limits: &[CALLS, S3],
+        problems: &[PATH_TOKEN, CLOSED, &[Code::NotSupportedByStore]],
+    },
+    Operation {
+        id: "uppy_sign_part",
+        body: RequestBody::None,
+        deadline: LISTING_DEADLINE,
+        rate_limits: &[CALLS, URLS, S3],
+        problems: &[PATH_TOKEN, CLOSED, &[Code::UploadComplete, Code::InvalidParts, Code::NotSupportedByStore]],
+    },
+    Operation {
+        id: "uppy_sign_parts",
+        body: RequestBody::None,
+        deadline: LISTING_DEADLINE,
+        rate_limits: &[CALLS, URLS, S3],
+        problems: &[PATH_TOKEN, CLOSED, &[Code::UploadComplete, Code::InvalidParts, Code::NotSupportedByStore]],
+    },
+    Operation {
+        id: "uppy_complete_multipart",
+        body: RequestBody::PARTS,
+        deadline: READING_DEADLINE,
+        rate_limits: &[CALLS, S3],
+        problems: &[
+            PATH_TOKEN,
+            CLOSED,
+            &[Code::PartsMissing, Code::ObjectMissing, Code::InvalidParts, Code::NotSupportedByStore],
+        ],
+    },
+    Operation {
+        id: "uppy_abort_multipart",
+        body: RequestBody::None,
+        deadline: LISTING_DEADLINE,
+        rate_limits: &[CALLS, S3],
+        problems: &[PATH_TOKEN, &[Code::NotFound, Code::UploadComplete]],
+    },
 ];
 
-/// Members of an upload by their names in Uppy's form, in its file, and the parts by those in its requests for URLs.
+/// Names that Uppy's form, its file and its requests for URLs have for members of an upload.
 const IN_FORM: &[(&str, &str)] =
     &[("fileName", "filename"), ("contentType", "type"), ("size", "metadata[size]"), ("caption", "metadata[caption]")];
 const IN_FILE: &[(&str, &str)] =
@@ -88,25 +114,25 @@ const IN_FILE: &[(&str, &str)] =
 const ONE_PART: &[(&str, &str)] = &[("parts", "partNumber")];
 const MANY_PARTS: &[(&str, &str)] = &[("parts", "partNumbers")];
 
-/// Converts an error to a problem with the operation's names of members.
-fn named_by<E: Into<Problem>>(names: &'static [(&'static str, &'static str)]) -> impl Fn(E) -> Problem {
+/// Converts an error to a problem with these names of members.
+fn with_names<E: Into<Problem>>(names: &'static [(&'static str, &'static str)]) -> impl Fn(E) -> Problem {
     move |error| error.into().with_names(names)
 }
 
-/// The operations.
-pub struct Uppy;
+/// Handlers of Uppy's requests.
+pub struct UppyApi;
 
 #[OpenApi(tag = "Tag::Uppy")]
-impl Uppy {
+impl UppyApi {
     /// Create an Uppy session
     ///
     /// For `companionEndpoint` of Uppy 6 and `endpoint` of Uppy 5, which send no `Authorization` header: the token is in their
     /// path. It is valid for the operations below that path only. Uppy needs a new one after it has expired: request one before
     /// each batch of files.
     #[oai(path = "/api/uppy/session", method = "post", operation_id = "create_uppy_session")]
-    async fn session(&self, app: Application<'_>, caller: Signed) -> Result<Json<UppySession>, Problem> {
-        let now = view::now();
-        Ok(Json(UppySession::new(&app.valet.issue_uppy_token(caller.0, now).await?, now)))
+    async fn session(&self, app: Application<'_>, caller: CurrentUser) -> Result<Json<UppySession>, Problem> {
+        let now = OffsetDateTime::now_utc();
+        Ok(Json(UppySession::new(&app.valet.issue_uppy_token(*caller, now).await?, now)))
     }
 
     /// Sign a request for Uppy's own S3 client
@@ -118,17 +144,17 @@ impl Uppy {
     async fn presign(
         &self,
         app: Application<'_>,
-        caller: Signed,
+        caller: CurrentUser,
         body: Body<UppyRequest>,
     ) -> Result<Json<UppySignature>, Problem> {
-        let (user, body, now) = (caller.0.user, &body.0, view::now());
-        let call = call_of(body)?;
-        match call {
+        let (user, now) = (caller.user, OffsetDateTime::now_utc());
+        let request = s3_request(&body)?;
+        match request {
             UppyCall::Put(_) | UppyCall::Create(_) => app.valet.throttle().count_uploads(user, 1)?,
             UppyCall::Open { .. } => app.valet.throttle().count_urls(user, 1)?,
         }
         let longest = body.expires_in.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)));
-        Ok(Json(match app.valet.sign_for_uppy(user, call, longest, now).await.map_err(named_by(ONE_PART))? {
+        Ok(Json(match app.valet.sign_for_uppy(user, request, longest, now).await.map_err(with_names(ONE_PART))? {
             uppy::SignedCall::Form(form) => {
                 let form = UppyForm::new(form, now);
                 let key = form.fields.get("key").cloned().unwrap_or_default();
@@ -162,16 +188,16 @@ impl Uppy {
         #[oai(name = "metadata[caption]")]
         caption: Query<Option<String>>,
     ) -> Result<Json<UppyForm>, Problem> {
-        let now = view::now();
+        let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
         app.valet.throttle().count_uploads(user, 1)?;
         let metadata = UppyMetadata {
-            file_name: filename.0.as_deref().ok_or_else(|| absent("filename"))?,
+            file_name: filename.0.as_deref().ok_or_else(|| missing_parameter("filename"))?,
             content_type: kind.0.as_deref(),
             size: size.0.as_deref().and_then(|text| text.parse().ok()),
             caption: caption.0.as_deref(),
         };
-        let form = app.valet.issue_form(user, &metadata, now).await.map_err(named_by(IN_FORM))?;
+        let form = app.valet.issue_form(user, &metadata, now).await.map_err(with_names(IN_FORM))?;
         Ok(Json(UppyForm::new(form, now)))
     }
 
@@ -181,7 +207,7 @@ impl Uppy {
     /// reserved until the upload is completed, and a file that turns out larger than this share is refused then.
     #[oai(path = "/uppy/:token/s3/multipart", method = "post", operation_id = "uppy_create_multipart")]
     async fn create(&self, app: Application<'_>, token: Path<String>, body: Body<UppyFile>) -> Result<Json<UppyUpload>, Problem> {
-        let (body, now) = (&body.0, view::now());
+        let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
         app.valet.throttle().count_uploads(user, 1)?;
         app.valet.throttle().count_s3_calls(user, 1)?;
@@ -191,7 +217,7 @@ impl Uppy {
             size: body.number("size"),
             caption: body.text("caption"),
         };
-        let image = app.valet.issue_uppy_parts(user, &metadata, now).await.map_err(named_by(IN_FILE))?;
+        let image = app.valet.issue_uppy_parts(user, &metadata, now).await.map_err(with_names(IN_FILE))?;
         let bucket = app.valet.bucket().to_owned();
         Ok(Json(UppyUpload { key: image.key.to_string(), upload_id: image.id.to_string(), bucket }))
     }
@@ -207,10 +233,10 @@ impl Uppy {
         #[oai(name = "uploadId")] upload_id: Path<String>,
         key: Query<Option<String>>,
     ) -> Result<Json<Vec<UppyPart>>, Problem> {
-        let now = view::now();
+        let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().count_s3_calls(user, LISTING)?;
-        let parts = app.valet.list_uppy_parts(user, named(&upload_id, &key)?, now).await?;
+        app.valet.throttle().count_s3_calls(user, LISTING_CALLS)?;
+        let parts = app.valet.list_uppy_parts(user, upload_of(&upload_id, &key)?, now).await?;
         Ok(Json(parts.into_iter().map(Into::into).collect()))
     }
 
@@ -228,14 +254,14 @@ impl Uppy {
         part_number: Path<String>,
         key: Query<Option<String>>,
     ) -> Result<Json<UppyPartUrl>, Problem> {
-        let now = view::now();
+        let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
         app.valet.throttle().count_urls(user, 1)?;
         let number = part_number.parse().map_err(|_| Problem::not_found())?;
         let signed =
-            app.valet.sign_uppy_parts(user, named(&upload_id, &key)?, &[number], now).await.map_err(named_by(ONE_PART))?;
+            app.valet.sign_uppy_parts(user, upload_of(&upload_id, &key)?, &[number], now).await.map_err(with_names(ONE_PART))?;
         let (_, signed) = signed.into_iter().next().ok_or_else(Problem::not_found)?;
-        Ok(Json(UppyPartUrl { expires: shapes::seconds_until(signed.expires_at, now), url: signed.url }))
+        Ok(Json(UppyPartUrl { expires: dto::seconds_until(signed.expires_at, now), url: signed.url }))
     }
 
     /// Get many parts' URLs for Uppy
@@ -252,14 +278,14 @@ impl Uppy {
         #[oai(name = "partNumbers")]
         part_numbers: Query<Option<String>>,
     ) -> Result<Json<UppyPartUrls>, Problem> {
-        let now = view::now();
+        let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
-        let named = named(&upload_id, &key)?;
-        let asked = part_numbers.0.as_deref().unwrap_or_default().split(',').filter(|text| !text.is_empty());
-        // What is no number is the number of no part.
-        let numbers: Vec<i64> = asked.map(|text| text.trim().parse().unwrap_or(0)).collect();
+        let upload = upload_of(&upload_id, &key)?;
+        let listed = part_numbers.0.as_deref().unwrap_or_default().split(',').filter(|text| !text.is_empty());
+        // Text that is not a number becomes 0, which is not the number of a part.
+        let numbers: Vec<i64> = listed.map(|text| text.trim().parse().unwrap_or(0)).collect();
         app.valet.throttle().count_urls(user, u32::try_from(numbers.len()).unwrap_or(u32::MAX))?;
-        let signed = app.valet.sign_uppy_parts(user, named, &numbers, now).await.map_err(named_by(MANY_PARTS))?;
+        let signed = app.valet.sign_uppy_parts(user, upload, &numbers, now).await.map_err(with_names(MANY_PARTS))?;
         let presigned_urls = signed.into_iter().map(|(number, signed)| (number.to_string(), signed.url)).collect();
         Ok(Json(UppyPartUrls { presigned_urls }))
     }
@@ -277,11 +303,11 @@ impl Uppy {
         key: Query<Option<String>>,
         body: Body<UppyPartsToJoin>,
     ) -> Result<Json<UppyJoined>, Problem> {
-        let now = view::now();
+        let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
         app.valet.throttle().count_s3_calls(user, 1)?;
-        let parts: Vec<_> = body.0.parts.iter().map(|part| NamedPart { number: part.number, etag: &part.etag }).collect();
-        let image = app.valet.complete_uppy_parts(user, named(&upload_id, &key)?, &parts, now).await?;
+        let parts: Vec<_> = body.parts.iter().map(|part| NamedPart { number: part.number, etag: &part.etag }).collect();
+        let image = app.valet.complete_uppy_parts(user, upload_of(&upload_id, &key)?, &parts, now).await?;
         let (key, bucket) = (image.key.to_string(), app.valet.bucket().to_owned());
         Ok(Json(UppyJoined { location: app.valet.presign_image(image, now)?.url.url, key, bucket }))
     }
@@ -297,10 +323,10 @@ impl Uppy {
         #[oai(name = "uploadId")] upload_id: Path<String>,
         key: Query<Option<String>>,
     ) -> Result<Json<UppyAborted>, Problem> {
-        let now = view::now();
+        let now = OffsetDateTime::now_utc();
         let user = user_of(&app, &token, now).await?;
         app.valet.throttle().count_s3_calls(user, 1)?;
-        app.valet.abort_uppy_parts(user, named(&upload_id, &key)?, now).await?;
+        app.valet.abort_uppy_parts(user, upload_of(&upload_id, &key)?, now).await?;
         Ok(Json(UppyAborted {}))
     }
 }
@@ -314,7 +340,7 @@ async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Res
         AuthenticateError::Token(TokenError::Expired) => {
             Problem::new(Code::TokenExpired, "Create a new Uppy session: POST to /api/uppy/session with an access token.")
         }
-        AuthenticateError::SessionEnded => session_ended(),
+        AuthenticateError::SessionEnded => Problem::session_ended(),
         error => error.into(),
     })?;
     tracing::Span::current().record("user", tracing::field::display(user));
@@ -323,18 +349,18 @@ async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Res
 }
 
 /// Parses the upload's id and key, which the domain compares.
-fn named<'a>(upload_id: &str, key: &'a Query<Option<String>>) -> Result<(ImageId, &'a str), Problem> {
+fn upload_of<'a>(upload_id: &str, key: &'a Query<Option<String>>) -> Result<(ImageId, &'a str), Problem> {
     Ok((image_id(upload_id)?, key.0.as_deref().ok_or_else(Problem::not_found)?))
 }
 
-fn absent(parameter: &str) -> Problem {
+fn missing_parameter(parameter: &str) -> Problem {
     Problem::new(Code::InvalidRequest, "A required parameter is missing.").field(parameter, "is required")
 }
 
 /// Returns the S3 request that Uppy wants to make, by S3's rules of method and parameters.
-fn call_of(body: &UppyRequest) -> Result<UppyCall<'_>, Problem> {
+fn s3_request(body: &UppyRequest) -> Result<UppyCall<'_>, Problem> {
     let metadata = UppyMetadata {
-        file_name: body.name(),
+        file_name: body.file_name(),
         content_type: body.content_type.as_deref(),
         size: body.size,
         caption: body.caption.as_deref(),
@@ -350,7 +376,7 @@ fn call_of(body: &UppyRequest) -> Result<UppyCall<'_>, Problem> {
         _ => {
             let rule =
                 "must be PUT or POST alone; GET, POST or DELETE with an uploadId; or PUT with an uploadId and a partNumber";
-            Err(Problem::new(Code::InvalidCall, "Send what Uppy passes to `signRequest`.").field("method", rule))
+            Err(Problem::new(Code::InvalidUppyRequest, "Send what Uppy passes to `signRequest`.").field("method", rule))
         }
     }
 }

@@ -151,7 +151,7 @@ impl Model {
         let Some(at) = self.owned(who, which) else { return NOT_FOUND };
         match self.images[at].outcome() {
             State::Ready => (200, "ready"),
-            State::Pending if self.images[at].in_parts => (409, "not_single"),
+            State::Pending if self.images[at].in_parts => (409, "not_single_part"),
             State::Pending => {
                 self.record_url(at);
                 (200, "pending")

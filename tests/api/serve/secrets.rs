@@ -117,7 +117,7 @@ async fn plant_in_headers(client: &Client) {
 
 fn check(process: &Process, secrets: &[String]) {
     let log = process.err() + &process.out();
-    assert!(log.contains("/api/images/upload") && log.contains("answered"), "requests are logged: {log}");
+    assert!(log.contains("/api/images/upload") && log.contains("request completed"), "requests are logged: {log}");
     let library = log.lines().find(|line| LIBRARIES.iter().any(|name| line.contains(&format!("\"target\":\"{name}"))));
     assert!(library.is_none(), "the libraries' own lines hold whole requests: {library:?}");
     let fixed = [PASSWORD, JWT_SECRET, CANARY, "X-Amz-Signature", "X-Amz-Credential", "$argon2", "AWS4-HMAC-SHA256", "eyJ0eXAi"];

@@ -159,11 +159,11 @@ async fn requests_outside_an_upload_are_not_signed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (body, status, code) in [
-        (json!({ "method": "DELETE", "key": "a.png" }), 422, "invalid_call"),
-        (json!({ "method": "GET", "key": "a.png" }), 422, "invalid_call"),
-        (json!({ "method": "PUT", "key": "a.png", "uploadId": "x" }), 422, "invalid_call"),
-        (json!({ "method": "PUT", "key": "a.png", "partNumber": 1 }), 422, "invalid_call"),
-        (json!({ "method": "POST", "key": "a.png", "uploadId": "x", "partNumber": 1 }), 422, "invalid_call"),
+        (json!({ "method": "DELETE", "key": "a.png" }), 422, "invalid_uppy_request"),
+        (json!({ "method": "GET", "key": "a.png" }), 422, "invalid_uppy_request"),
+        (json!({ "method": "PUT", "key": "a.png", "uploadId": "x" }), 422, "invalid_uppy_request"),
+        (json!({ "method": "PUT", "key": "a.png", "partNumber": 1 }), 422, "invalid_uppy_request"),
+        (json!({ "method": "POST", "key": "a.png", "uploadId": "x", "partNumber": 1 }), 422, "invalid_uppy_request"),
         (json!({ "method": "HEAD", "key": "a.png" }), 400, "invalid_request"),
         (json!({ "method": "PUT" }), 400, "invalid_request"),
         (json!({ "method": "PUT", "key": "a.png", "canary": 1 }), 400, "invalid_request"),

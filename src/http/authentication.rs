@@ -1,0 +1,88 @@
+//! The caller's identity. A handler with a parameter of type [`CurrentUser`] or [`SessionOwner`] runs only with a valid access token.
+
+use std::ops::Deref;
+
+use poem::{Request, http::header, web::Data};
+use poem_openapi::{SecurityScheme, auth::Bearer};
+use time::OffsetDateTime;
+
+use super::{
+    middleware::permits,
+    problem::{Code, Problem},
+};
+use crate::{
+    domain::{audit, credentials::Caller, requests},
+    model::UserId,
+    state::AppState,
+};
+
+/// The access token of `POST /api/auth/login` or, where the server is set up for one, of an OpenID provider; sent as
+/// `Authorization: Bearer …`. Paste it here without `Bearer`.
+#[derive(SecurityScheme)]
+#[oai(rename = "accessToken", ty = "bearer", bearer_format = "JWT", checker = "authenticate")]
+pub struct CurrentUser(pub Caller);
+
+impl Deref for CurrentUser {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.0
+    }
+}
+
+async fn authenticate(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
+    let (app, caller) = verify(request, bearer).await?;
+    admit(app, caller.user)?;
+    Ok(caller)
+}
+
+/// Verifies the token, and notes its user in the request's span.
+async fn verify(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, Caller)> {
+    let app =
+        request.data::<AppState>().ok_or_else(|| poem::Error::from_status(poem::http::StatusCode::INTERNAL_SERVER_ERROR))?;
+    // A proxy might read one and this server the other.
+    if request.headers().get_all(header::AUTHORIZATION).iter().count() > 1 {
+        audit::token_refused("two Authorization headers");
+        return Err(Problem::new(Code::TokenInvalid, "Send one `Authorization` header.").into());
+    }
+    let caller = app.valet.authenticate(&bearer.token, OffsetDateTime::now_utc()).await.map_err(Problem::from)?;
+    tracing::Span::current().record("user", tracing::field::display(caller.user));
+    Ok((app, caller))
+}
+
+/// Counts the request for its user, and acquires a permit of the user.
+///
+/// # Errors
+/// 429 beyond the user's rate limit, 503 when the user has a share of all permits.
+pub fn admit(app: &AppState, user: UserId) -> Result<(), Problem> {
+    requests::identify(user);
+    app.valet.throttle().count_call(user)?;
+    permits::acquire_for_user(user)
+}
+
+// For the operations that end sessions: beyond the limits of its user and network, each session has a few such calls of its own,
+// which a flood in the user's name does not use up.
+/// The access token of `POST /api/auth/login` or, where the server is set up for one, of an OpenID provider; sent as
+/// `Authorization: Bearer …`. Paste it here without `Bearer`.
+#[derive(SecurityScheme)]
+#[oai(rename = "accessToken", ty = "bearer", bearer_format = "JWT", checker = "authenticate_owner")]
+pub struct SessionOwner(pub Caller);
+
+impl Deref for SessionOwner {
+    type Target = Caller;
+
+    fn deref(&self) -> &Caller {
+        &self.0
+    }
+}
+
+async fn authenticate_owner(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
+    let (app, caller) = verify(request, bearer).await?;
+    if let Err(refusal) = admit(app, caller.user) {
+        app.valet.throttle().count_session_ending(caller).map_err(|_| refusal)?;
+    }
+    Ok(caller)
+}
+
+/// The application, as a parameter of handlers.
+pub type Application<'a> = Data<&'a AppState>;

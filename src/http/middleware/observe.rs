@@ -1,0 +1,116 @@
+//! Spans, log lines and metrics of every request.
+
+use std::{sync::Arc, time::Instant};
+
+use poem::{
+    Endpoint, EndpointExt, Request, Response,
+    http::{HeaderValue, Method},
+};
+use tracing::Instrument;
+
+use super::request_id::RequestId;
+use crate::{
+    config::TrustedProxies,
+    http::{client, route_table::RouteTable},
+    metrics::{Answered, METRICS},
+    telemetry::{
+        AUDIT,
+        context::{self, TraceContext},
+        spans,
+    },
+};
+
+/// Status in logs and metrics of a request whose client disconnected before the response.
+const CLIENT_DISCONNECTED: u16 = 499;
+/// Longest segment of a path that is logged. Only Uppy's token is longer, which must not be logged in any spelling.
+const MAX_LOGGED_SEGMENT: usize = 64;
+
+/// Opens a span for every request, logs its response, and counts it by route.
+pub fn with_observation<E>(
+    endpoint: E,
+    proxies: Arc<TrustedProxies>,
+    routes: Arc<RouteTable>,
+) -> impl Endpoint<Output = Response> + 'static
+where
+    E: Endpoint<Output = Response> + 'static,
+{
+    endpoint.around(move |next, request| {
+        let (proxies, routes) = (proxies.clone(), routes.clone());
+        async move {
+            let RequestId(id) = RequestId::of(&request);
+            let method = request.method().clone();
+            client::warn_of_untrusted_proxy(&request, &proxies);
+            let client = client::address(&request, &proxies);
+            let path = loggable(request.uri().path());
+            let route = routes.find(request.uri().path()).map(|route| route.template.as_str());
+            let attributes = spans::Asked { method: known_method(&method), route, path: &path, id: &id };
+            let traced = spans::Server::begin(caller_context(&request).as_ref(), &attributes);
+            let (trace_id, span_id) = (traced.ids().trace(), traced.ids().span());
+            // With the audit log's target, so that its lines have this span whatever else is logged.
+            let span = tracing::info_span!(target: AUDIT, "request", id, %trace_id, %span_id, %client, %method, path, user = tracing::field::Empty);
+            let respond = async {
+                let in_flight = InFlight::begin(Answered {
+                    route: route.unwrap_or("other").to_owned(),
+                    method: known_method(&method).unwrap_or("other"),
+                    status: CLIENT_DISCONNECTED,
+                });
+                let response = next.get_response(request).await;
+                let status = response.status().as_u16();
+                traced.answered(status);
+                in_flight.end(status);
+                response
+            };
+            Ok(respond.instrument(span).instrument(traced.span()).await)
+        }
+    })
+}
+
+/// A request that is being handled. Dropping it logs and measures the request, also when the client disconnects.
+struct InFlight {
+    labels: Answered,
+    began: Instant,
+}
+
+impl InFlight {
+    fn begin(labels: Answered) -> Self {
+        METRICS.in_flight.inc();
+        Self { labels, began: Instant::now() }
+    }
+
+    fn end(mut self, status: u16) {
+        self.labels.status = status;
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        METRICS.in_flight.dec();
+        let duration = self.began.elapsed();
+        METRICS.requests.get_or_create(&self.labels).observe(duration.as_secs_f64());
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let status = self.labels.status;
+        if status == CLIENT_DISCONNECTED {
+            tracing::info!(status, duration_ms, "client disconnected before the response");
+        } else {
+            tracing::info!(status, duration_ms, "request completed");
+        }
+    }
+}
+
+/// Returns the method's name if it is one of HTTP's; metrics must not have labels of the caller's choice.
+fn known_method(method: &Method) -> Option<&'static str> {
+    let names = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    names.into_iter().find(|name| method.as_str() == *name)
+}
+
+/// Returns the trace context that the request carries.
+fn caller_context(request: &Request) -> Option<TraceContext> {
+    let lines = |name| request.headers().get_all(name).into_iter().map(HeaderValue::as_bytes);
+    TraceContext::of(lines(context::TRACEPARENT), lines(context::TRACESTATE))
+}
+
+/// Returns the path with its long segments left out.
+fn loggable(path: &str) -> String {
+    let shorten = |segment: &str| if segment.len() > MAX_LOGGED_SEGMENT { "…".to_owned() } else { segment.to_owned() };
+    path.split('/').map(shorten).collect::<Vec<_>>().join("/")
+}

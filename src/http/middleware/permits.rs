@@ -1,0 +1,107 @@
+//! Permits of requests and of bytes for their bodies, shared between networks and users so that no one takes all of them.
+
+use std::{
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use crate::{
+    domain::{
+        requests,
+        shares::{Share, Shares},
+    },
+    http::problem::Problem,
+    metrics::METRICS,
+    model::{Prefix, UserId},
+};
+
+/// Bytes that all bodies together may have in memory, beyond the first [`FREE_BODY_BYTES`] of each.
+const BODY_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes that every body may have without a permit: those of a single operation. The number of connections bounds their sum.
+const FREE_BODY_BYTES: usize = 16 * 1024;
+
+/// All permits of the server.
+#[derive(Debug)]
+pub struct Permits {
+    requests: Arc<Shares<Prefix>>,
+    users: Arc<Shares<UserId>>,
+    body_bytes: Arc<Shares<Prefix>>,
+}
+
+/// A request's or a body's permit, held until it is dropped.
+#[derive(Debug, Default)]
+pub struct Permit(Option<Share<Prefix>>);
+
+/// The permits of users, and that of the request's user once the user is known.
+struct UserPermit {
+    users: Arc<Shares<UserId>>,
+    held: Mutex<Option<Share<UserId>>>,
+}
+
+tokio::task_local! {
+    /// Of the request that the task handles.
+    static USER_PERMIT: UserPermit;
+}
+
+/// Acquires the user's permit for the request that this task handles. Without effect outside [`Permits::scope`].
+///
+/// # Errors
+/// 503 at once when the user has a share of all permits.
+pub fn acquire_for_user(user: UserId) -> Result<(), Problem> {
+    let acquired = USER_PERMIT.try_with(|permit| {
+        let share = permit.users.take(user, 1).ok_or_else(too_many_requests)?;
+        *permit.held.lock().unwrap_or_else(PoisonError::into_inner) = Some(share);
+        Ok(())
+    });
+    acquired.unwrap_or(Ok(()))
+}
+
+impl Permits {
+    /// Creates the permits of at most `requests` requests at once.
+    #[must_use]
+    pub fn new(requests: usize) -> Self {
+        // A user has less than a network: others in the same office have permits, too.
+        Self { requests: Shares::new(requests), users: Shares::divided(requests, 2), body_bytes: Shares::new(BODY_BYTES) }
+    }
+
+    /// Acquires the permit of a request. Health checks are exempt.
+    ///
+    /// # Errors
+    /// 503 at once when no permit is free, or the network has its share.
+    pub fn acquire(&self, path: &str, network: Prefix) -> Result<Permit, Problem> {
+        if matches!(path, "/livez" | "/readyz") {
+            return Ok(Permit(None));
+        }
+        self.requests.take(network, 1).map(|share| Permit(Some(share))).ok_or_else(too_many_requests)
+    }
+
+    /// Runs the handler of a request from this network; [`acquire_for_user`] holds its user's permit until the handler ends.
+    pub async fn scope<T>(&self, network: Prefix, handler: impl Future<Output = T>) -> T {
+        let permit = UserPermit { users: self.users.clone(), held: Mutex::new(None) };
+        requests::scope(network, USER_PERMIT.scope(permit, handler)).await
+    }
+
+    /// Extends the permit of a body that has grown to `bytes`.
+    ///
+    /// # Errors
+    /// 503 when other bodies hold all bytes, or the network has its share.
+    pub fn extend(&self, permit: &mut Permit, bytes: usize, network: Prefix) -> Result<(), Problem> {
+        let held = permit.0.as_ref().map_or(0, Share::count);
+        let more = bytes.saturating_sub(FREE_BODY_BYTES + held);
+        let fits = match &mut permit.0 {
+            _ if more == 0 => true,
+            Some(share) => share.grow(more),
+            none => {
+                *none = self.body_bytes.take(network, more);
+                none.is_some()
+            }
+        };
+        if fits { Ok(()) } else { Err(too_many_requests()) }
+    }
+}
+
+/// Returns the 503 for a request beyond the number that the server handles at once.
+fn too_many_requests() -> Problem {
+    METRICS.shed.inc();
+    Problem::overloaded("Too many requests are under way.")
+}

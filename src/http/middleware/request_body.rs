@@ -1,0 +1,161 @@
+//! Reads request bodies into memory, within the limits of the operation and of all bodies together.
+
+use std::time::Duration;
+
+use poem::{
+    Body, Request,
+    http::{Method, header},
+};
+use tokio::io::AsyncReadExt;
+
+use super::permits::{Permit, Permits};
+use crate::{
+    http::{
+        body::is_json,
+        operation::RequestBody,
+        problem::{Code, Problem},
+    },
+    metrics::{METRICS, Metrics},
+    model::Prefix,
+};
+
+/// Time that a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_secs(15);
+/// Time that the first bytes of a body may take with a method whose requests have none.
+const UNWANTED_BODY_DEADLINE: Duration = Duration::from_secs(1);
+/// A body of more bytes is not empty, whatever it contains.
+const MAX_EMPTY_BODY: u64 = 64;
+/// Bytes and time for which a refused body is read on.
+const MAX_DRAINED: u64 = 64 * 1024 * 1024;
+const DRAIN_DEADLINE: Duration = Duration::from_secs(2);
+
+/// Reads the body into memory. Keep the permit as long as the body; `body` is `None` for a request that no operation matches.
+///
+/// # Errors
+/// 400 for a body where the operation takes none, 408, 413, 415, or 503 when other bodies hold all memory or the network has its
+/// share.
+pub async fn read_body(
+    request: &mut Request,
+    body: Option<RequestBody>,
+    permits: &Permits,
+    network: Prefix,
+) -> Result<Permit, Problem> {
+    let takes_none = body == Some(RequestBody::None);
+    let limit = match body {
+        Some(RequestBody::Json(bytes)) => bytes,
+        Some(RequestBody::None) | None => RequestBody::DEFAULT_MAX_BYTES,
+    };
+    let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let has_body = length.map_or_else(|| request.headers().contains_key(header::TRANSFER_ENCODING), |length| length > 0);
+    // A method that the path does not have is refused as such (405), whatever its body.
+    if !has_body || (!takes_none && !has_bodies(request.method())) {
+        return Ok(Permit::default());
+    }
+    if !has_bodies(request.method()) {
+        refuse_unwanted_body(request).await?;
+        return Ok(Permit::default());
+    }
+    if !request.content_type().is_some_and(is_json) {
+        drain(request).await;
+        return Err(not_json(request.uri().path()));
+    }
+    if length.is_some_and(|length| length > limit as u64) {
+        drain(request).await;
+        return Err(too_large(limit));
+    }
+    let (bytes, permit) = read_limited(request, limit, permits, network).await?;
+    if takes_none && !is_empty(&bytes) {
+        return Err(no_body_allowed());
+    }
+    request.set_body(Body::from_vec(bytes));
+    Ok(permit)
+}
+
+/// Reads at most `limit` bytes; the body of a request that is refused is drained.
+async fn read_limited(
+    request: &mut Request,
+    limit: usize,
+    permits: &Permits,
+    network: Prefix,
+) -> Result<(Vec<u8>, Permit), Problem> {
+    let mut reader = request.take_body().into_async_read();
+    let (mut bytes, mut permit) = (Vec::new(), Permit::default());
+    let read = async {
+        let mut rest = (&mut reader).take(limit as u64 + 1);
+        while rest.read_buf(&mut bytes).await.map_err(|_| truncated())? > 0 {
+            permits.extend(&mut permit, bytes.len(), network)?;
+        }
+        Ok(())
+    };
+    let refusal = match tokio::time::timeout(BODY_DEADLINE, read).await {
+        Ok(Ok(())) if bytes.len() <= limit => return Ok((bytes, permit)),
+        Ok(Ok(())) => too_large(limit),
+        Ok(Err(refusal)) => refusal,
+        Err(_) => {
+            Metrics::count(&METRICS.connections_timed_out, "body", 1);
+            return Err(Problem::new(Code::RequestTimeout, "Send the whole request body within 15 seconds."));
+        }
+    };
+    // Before draining, which needs no memory.
+    drop((bytes, permit));
+    request.set_body(Body::from_async_read(reader));
+    drain(request).await;
+    Err(refusal)
+}
+
+/// Refuses a body, unless it is empty, of a method whose requests have none. Does not wait for a body that is only announced.
+async fn refuse_unwanted_body(request: &mut Request) -> Result<(), Problem> {
+    let mut start = request.take_body().into_async_read().take(MAX_EMPTY_BODY);
+    let mut bytes = Vec::new();
+    let _ = tokio::time::timeout(UNWANTED_BODY_DEADLINE, start.read_to_end(&mut bytes)).await;
+    if is_empty(&bytes) {
+        return Ok(());
+    }
+    request.set_body(Body::from_async_read(start.into_inner()));
+    drain(request).await;
+    Err(no_body_allowed())
+}
+
+/// Reads on for a moment and drops the bytes: a client that is still sending when the connection closes sees a reset instead
+/// of the response. Does not send `100 Continue` to a client that expects it.
+async fn drain(request: &mut Request) {
+    if request.headers().contains_key(header::EXPECT) {
+        return;
+    }
+    let body = request.take_body().into_async_read();
+    let read = async { tokio::io::copy(&mut body.take(MAX_DRAINED), &mut tokio::io::sink()).await };
+    let _ = tokio::time::timeout(DRAIN_DEADLINE, read).await;
+}
+
+/// Returns whether a body is empty, `{}` or `null`, which generated clients send to operations without a body.
+fn is_empty(body: &[u8]) -> bool {
+    matches!(body.trim_ascii(), b"" | b"{}" | b"null")
+}
+
+/// Returns whether requests of this method have bodies.
+fn has_bodies(method: &Method) -> bool {
+    matches!(*method, Method::POST | Method::PUT | Method::PATCH)
+}
+
+fn no_body_allowed() -> Problem {
+    Problem::new(Code::InvalidRequest, "This operation takes no request body. Leave it out.")
+}
+
+fn truncated() -> Problem {
+    Problem::new(Code::InvalidRequest, "The request body ended before its announced length.")
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(Code::PayloadTooLarge, format!("The request body may have at most {limit} bytes."))
+}
+
+/// Returns the 415 for a body that is not JSON; on upload paths it describes how files are uploaded.
+pub(super) fn not_json(path: &str) -> Problem {
+    let detail = if path.starts_with("/api/images/upload") {
+        "Files are not sent here. POST application/json with the file's fileName, contentType, size and sha256; then PUT the bytes to the \
+         answer's upload.url with exactly its headers; then POST to /api/images/{id}/confirm."
+    } else {
+        "Send application/json, in UTF-8."
+    };
+    Problem::new(Code::UnsupportedMediaType, detail)
+}

@@ -1,0 +1,50 @@
+//! The operations of the API, without the work of the whole document.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, de::IgnoredAny};
+
+use super::service::{service, service_without_uppy};
+use crate::config::Switches;
+
+/// An operation as poem-openapi describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DocumentedOperation {
+    /// The path, with its parameters in braces.
+    pub path: String,
+    /// The method, in capitals.
+    pub method: String,
+    /// The `operationId`.
+    pub id: String,
+    /// Whether the operation takes a request body.
+    pub has_body: bool,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    paths: BTreeMap<String, BTreeMap<String, SpecOperation>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct SpecOperation {
+    operation_id: String,
+    request_body: Option<IgnoredAny>,
+}
+
+/// Returns every operation that is offered, without building the document.
+#[must_use]
+pub fn operations(switches: Switches) -> Vec<DocumentedOperation> {
+    let text = if switches.uppy { service().spec() } else { service_without_uppy().spec() };
+    // poem-openapi's text always has this form; a test compares the result with the document.
+    let spec: Option<Spec> = serde_json::from_str(&text).ok();
+    let of_path = |(path, methods): (String, BTreeMap<String, SpecOperation>)| {
+        methods.into_iter().map(move |(method, operation)| DocumentedOperation {
+            path: path.clone(),
+            method: method.to_uppercase(),
+            id: operation.operation_id,
+            has_body: operation.request_body.is_some(),
+        })
+    };
+    spec.into_iter().flat_map(|spec| spec.paths).flat_map(of_path).collect()
+}

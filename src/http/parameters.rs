@@ -1,0 +1,38 @@
+//! Parses ids and idempotency keys, which several resources take.
+
+use poem::Request;
+
+use super::problem::{Code, Problem};
+use crate::model::{IdempotencyKey, ImageId, InvalidIdempotencyKey};
+
+/// Parses an image id of a path.
+///
+/// # Errors
+/// 404 for a text that cannot be an id, as for an unknown id.
+pub fn image_id(text: &str) -> Result<ImageId, Problem> {
+    ImageId::parse(text).ok_or_else(Problem::not_found)
+}
+
+/// Parses an idempotency key; `member` is where it was sent.
+///
+/// # Errors
+/// 400 that names `member`.
+pub fn idempotency_key(text: &str, member: &str) -> Result<IdempotencyKey, Problem> {
+    let refuse = |error: InvalidIdempotencyKey| {
+        Problem::new(Code::InvalidRequest, "The idempotency key is not valid.").field(member, error.to_string())
+    };
+    IdempotencyKey::parse(text).map_err(refuse)
+}
+
+/// Parses the header `Idempotency-Key`. poem drops a value that is not ASCII, which is refused here: without its key a repeat
+/// would open a second upload.
+///
+/// # Errors
+/// 400 for an invalid key.
+pub fn idempotency_header(request: &Request, key: Option<&str>) -> Result<Option<IdempotencyKey>, Problem> {
+    const NAME: &str = "Idempotency-Key";
+    if key.is_none() && request.headers().contains_key(NAME) {
+        return idempotency_key("", NAME).map(Some);
+    }
+    key.map(|text| idempotency_key(text, NAME)).transpose()
+}

@@ -1,0 +1,351 @@
+//! Maps the domain's errors to problems: the code, and a detail that states what to do.
+
+use poem::http::{HeaderName, HeaderValue, header};
+
+use super::{Code, Problem, UNKNOWN_OUTCOME};
+use crate::{
+    domain::{
+        StoreError,
+        authentication::{AuthenticateError, NoLocalAccount},
+        confirm::ConfirmError,
+        credentials::TokenError,
+        deletion::DeleteError,
+        gallery::ReadError,
+        hash_pool::Overloaded,
+        multipart::{InvalidPart, MAX_PARTS_PER_REQUEST, PartsError},
+        sessions::RefreshError,
+        store_capabilities::{UnsupportedUpload, UploadClass},
+        throttle::Throttled,
+        uploads::{DeclarationError, IssueError, RenewError},
+        uppy::{CompletePartsError, SignError},
+    },
+    model::{Multipart, Rejection},
+};
+
+const AFTER_A_MOMENT: &str = "Repeat the request after a moment, with the same Idempotency-Key if it had one.";
+/// Retry-After, in seconds, for a failure that the operator must correct.
+const OPERATOR_RETRY_AFTER: HeaderValue = HeaderValue::from_static("30");
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match &error {
+            StoreError::Corrupt { .. } => {
+                tracing::error!(%error, "malformed document in the database");
+                Self::new(
+                    Code::Internal,
+                    "An internal error was logged under this request id. Repeating the request will not help.",
+                )
+            }
+            StoreError::DatabaseTimeout | StoreError::ObjectsTimeout { .. } => {
+                tracing::warn!(%error, "dependency timed out");
+                Self::new(Code::Timeout, UNKNOWN_OUTCOME)
+            }
+            StoreError::Database(_) | StoreError::Update(_) | StoreError::Objects { .. } | StoreError::Credentials { .. } => {
+                tracing::warn!(%error, "dependency failed");
+                Self::new(Code::Unavailable, AFTER_A_MOMENT)
+            }
+            StoreError::Contention { .. } => {
+                tracing::warn!(%error, "request gave up after concurrent updates");
+                Self::new(Code::Unavailable, "Concurrent requests changed the same records. Repeat the request after a moment.")
+            }
+            StoreError::ObjectsMisconfigured { .. } | StoreError::ObjectsRemain { .. } => {
+                tracing::error!(%error, "object store rejects the configured credentials or bucket");
+                let problem =
+                    "The object store rejects this service until the operator corrects its settings. Repeat the request later.";
+                Self::new(Code::Unavailable, problem).header(header::RETRY_AFTER, OPERATOR_RETRY_AFTER)
+            }
+            StoreError::ObjectRefused { .. } | StoreError::ObjectsUnsupported { .. } => {
+                tracing::warn!(%error, "object store rejected a request permanently");
+                Self::new(
+                    Code::NotSupportedByStore,
+                    "The object store rejected the request and would reject it again. Upload the file with one PUT or as a multipart upload.",
+                )
+            }
+        }
+    }
+}
+
+impl From<Overloaded> for Problem {
+    fn from(_: Overloaded) -> Self {
+        Problem::overloaded("Too many passwords from your network are being checked at once.")
+    }
+}
+
+impl From<Throttled> for Problem {
+    /// Adds the headers of draft-ietf-httpapi-ratelimit-headers-11.
+    fn from(Throttled { limit, rate, retry_after }: Throttled) -> Self {
+        let wait = (retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0)).max(1);
+        let fields = [
+            (header::RETRY_AFTER, wait.to_string()),
+            (HeaderName::from_static("ratelimit-policy"), format!("\"{limit}\";q={};w={}", rate.count, rate.window.as_secs())),
+            (HeaderName::from_static("ratelimit"), format!("\"{limit}\";r=0;t={wait}")),
+        ];
+        let problem = Self::new(Code::RateLimited, format!("Wait {wait} s, then repeat the request."));
+        fields.into_iter().fold(problem, |problem, (name, value)| match HeaderValue::from_str(&value) {
+            Ok(value) => problem.header(name, value),
+            Err(_) => problem,
+        })
+    }
+}
+
+impl From<NoLocalAccount> for Problem {
+    fn from(error: NoLocalAccount) -> Self {
+        Self::new(
+            Code::LocalAccountsOnly,
+            match error {
+                NoLocalAccount::Disabled => "Sign in at the identity provider, and send its token as `Authorization: Bearer …`.",
+                NoLocalAccount::Foreign => "The account belongs to an identity provider: it has no password here.",
+            },
+        )
+    }
+}
+
+impl From<TokenError> for Problem {
+    fn from(error: TokenError) -> Self {
+        match error {
+            TokenError::Invalid => Self::new(Code::TokenInvalid, "Sign in to get an access token of this service."),
+            TokenError::Expired => {
+                Self::new(Code::TokenExpired, "Exchange the refresh token for a new access token, or sign in again.")
+            }
+        }
+    }
+}
+
+impl From<AuthenticateError> for Problem {
+    fn from(error: AuthenticateError) -> Self {
+        match error {
+            AuthenticateError::Token(error) => error.into(),
+            AuthenticateError::SessionEnded => Self::session_ended(),
+            AuthenticateError::KeysUnavailable => Self::new(
+                Code::Unavailable,
+                "The identity provider did not answer, and nothing was changed. Repeat the request after a moment.",
+            ),
+            AuthenticateError::Store(error @ StoreError::Corrupt { .. }) => error.into(),
+            AuthenticateError::Store(error) => {
+                tracing::warn!(%error, "failed to look up a session");
+                Self::new(
+                    Code::Unavailable,
+                    "The session could not be checked, and nothing was changed. Repeat the request after a moment.",
+                )
+            }
+        }
+    }
+}
+
+impl From<RefreshError> for Problem {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::Invalid => Self::new(Code::TokenInvalid, "Send the `refreshToken` of the last sign-in or refresh."),
+            RefreshError::Spent => Self::new(
+                Code::TokenInvalid,
+                "The refresh token was exchanged a moment ago. Use the tokens of that exchange; a client that does not have them signs in again.",
+            ),
+            RefreshError::Ended => Self::session_ended(),
+            RefreshError::NoLocalAccount(error) => error.into(),
+            RefreshError::Throttled(error) => error.into(),
+            RefreshError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<IssueError> for Problem {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::InvalidDeclaration(reasons) => invalid_declaration(&reasons),
+            IssueError::QuotaExceeded { quota, free } => Self::new(
+                Code::QuotaExceeded,
+                format!("{free} of {quota} bytes are free. Delete images or open uploads, or wait until open uploads expire."),
+            ),
+            IssueError::TooManyPending(most) => Self::new(
+                Code::TooManyPending,
+                format!("At most {most} uploads may be open. Confirm or delete some: GET /api/images/pending lists them."),
+            ),
+            IssueError::KeyReused => {
+                Self::new(Code::IdempotencyKeyReused, "Send a new key, or exactly the request that first used this key.")
+            }
+            IssueError::NoAccount => Self::session_ended(),
+            IssueError::Throttled(error) => error.into(),
+            IssueError::Unsupported(error) => error.into(),
+            IssueError::Store(error) => error.into(),
+        }
+    }
+}
+
+fn invalid_declaration(reasons: &[DeclarationError]) -> Problem {
+    let named = |reason: &DeclarationError| match reason {
+        DeclarationError::FileName(_) => (Code::InvalidFileName, "fileName"),
+        DeclarationError::ContentType(_) => (Code::TypeNotAllowed, "contentType"),
+        DeclarationError::Size => (Code::InvalidSize, "size"),
+        DeclarationError::TooLarge(_) => (Code::FileTooLarge, "size"),
+        DeclarationError::Sha256(_) => (Code::InvalidSha256, "sha256"),
+        DeclarationError::PartSize => (Code::InvalidPartSize, "partSize"),
+        DeclarationError::Caption(_) => (Code::InvalidCaption, "caption"),
+        DeclarationError::PreviewType => (Code::InvalidPreview, "preview.contentType"),
+        DeclarationError::PreviewSize => (Code::InvalidPreview, "preview.size"),
+        DeclarationError::PreviewSha256(_) => (Code::InvalidPreview, "preview.sha256"),
+        DeclarationError::ThumbHash(_) => (Code::InvalidThumbHash, "thumbHash"),
+    };
+    let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
+    let problem = Problem::new(code, "The file cannot be stored as declared. Change the members that `errors` lists.");
+    reasons.iter().fold(problem, |problem, reason| problem.field(named(reason).1, reason.to_string()))
+}
+
+impl From<RenewError> for Problem {
+    fn from(error: RenewError) -> Self {
+        match error {
+            RenewError::NotFound => Self::not_found(),
+            RenewError::NotSingle => Self::new(
+                Code::NotSinglePart,
+                "The upload takes parts, not a single PUT. POST to /api/images/{id}/parts for the URLs of the missing parts; Uppy \
+                 requests its own.",
+            ),
+            RenewError::Expired => expired(),
+            RenewError::Rejected(why) => why.into(),
+            RenewError::Unsupported(error) => error.into(),
+            RenewError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<ConfirmError> for Problem {
+    fn from(error: ConfirmError) -> Self {
+        match error {
+            ConfirmError::NotFound => Self::not_found(),
+            ConfirmError::ObjectMissing => Self::new(
+                Code::ObjectMissing,
+                "PUT the bytes to the upload's URL first, then confirm. If the URL has expired, renew it.",
+            ),
+            ConfirmError::PartsMissing(parts) => Self::new(
+                Code::PartsMissing,
+                format!("PUT these parts first, then confirm: {parts}. POST to /api/images/{{id}}/parts for their URLs."),
+            ),
+            ConfirmError::PartsRefused => Self::new(
+                Code::InvalidParts,
+                "The object store cannot assemble these parts. Upload those again that are too small (every part but the last \
+                 needs at least 5 MiB) or too large, or delete the upload.",
+            ),
+            ConfirmError::Rejected(why) => why.into(),
+            ConfirmError::Expired => expired(),
+            ConfirmError::Unsupported(error) => error.into(),
+            ConfirmError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PartsError> for Problem {
+    fn from(error: PartsError) -> Self {
+        match error {
+            PartsError::NotFound => Self::not_found(),
+            PartsError::NotMultipart => {
+                Self::new(Code::NotMultipart, "The upload takes a single PUT. POST to /api/images/{id}/renew for a fresh URL.")
+            }
+            PartsError::Complete => {
+                Self::new(Code::UploadComplete, "All parts have arrived. Confirm the upload to get the image.")
+            }
+            PartsError::Expired => expired(),
+            PartsError::Rejected(why) => why.into(),
+            PartsError::InvalidParts(reasons) => unsignable(&reasons),
+            PartsError::Throttled(error) => error.into(),
+            PartsError::Unsupported(error) => error.into(),
+            PartsError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CompletePartsError> for Problem {
+    fn from(error: CompletePartsError) -> Self {
+        match error {
+            CompletePartsError::Count => Self::new(Code::InvalidParts, "The upload cannot be completed with so many parts.")
+                .field("parts", format!("must have from 1 to {} items", Multipart::MAX_PARTS)),
+            CompletePartsError::Parts(error) => error.into(),
+            CompletePartsError::Confirm(error) => error.into(),
+        }
+    }
+}
+
+impl From<SignError> for Problem {
+    fn from(error: SignError) -> Self {
+        match error {
+            SignError::Issue(error) => error.into(),
+            SignError::Parts(error) => error.into(),
+        }
+    }
+}
+
+fn unsignable(reasons: &[InvalidPart]) -> Problem {
+    let named = |reason: &InvalidPart| match reason {
+        InvalidPart::Count => {
+            (Code::InvalidParts, "parts".to_owned(), format!("must have from 1 to {MAX_PARTS_PER_REQUEST} items"))
+        }
+        InvalidPart::Number(at, highest) => {
+            (Code::InvalidParts, format!("parts[{at}].partNumber"), format!("must be from 1 to {highest}"))
+        }
+        InvalidPart::Sha256(at, rule) => (Code::InvalidSha256, format!("parts[{at}].sha256"), (*rule).to_owned()),
+    };
+    let code = reasons.first().map_or(Code::InvalidParts, |first| named(first).0);
+    let problem = Problem::new(code, "No URL was signed. Change the members that `errors` lists.");
+    reasons.iter().map(named).fold(problem, |problem, (_, field, rule)| problem.field(field, rule))
+}
+
+fn expired() -> Problem {
+    Problem::new(Code::UploadExpired, "The upload has expired and nothing of it is kept. Open a new upload.")
+}
+
+impl From<Rejection> for Problem {
+    fn from(why: Rejection) -> Self {
+        match why {
+            Rejection::ObjectMismatch => Self::new(
+                Code::ObjectMismatch,
+                "The uploaded object is not the declared one: its size, type or digest differs, it was sent with headers that the \
+                 URL does not name, or it is stored in a way that cannot be read. It was deleted; open a new upload.",
+            ),
+            Rejection::ContentMismatch(Some(why)) => Self::new(
+                Code::ContentMismatch,
+                format!("The uploaded file was refused: {why}. It was deleted; open a new upload."),
+            ),
+            Rejection::ContentMismatch(None) => Self::new(
+                Code::ContentMismatch,
+                "The uploaded file is not an image of the declared type. It was deleted; open a new upload.",
+            ),
+        }
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::NotFound => Self::not_found(),
+            ReadError::InvalidCaption(rule) => {
+                Self::new(Code::InvalidCaption, format!("The caption {rule}.")).field("caption", rule)
+            }
+            ReadError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<DeleteError> for Problem {
+    fn from(error: DeleteError) -> Self {
+        match error {
+            DeleteError::NotFound => Self::not_found(),
+            DeleteError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<UnsupportedUpload> for Problem {
+    fn from(error: UnsupportedUpload) -> Self {
+        match error {
+            UnsupportedUpload::NotSupported(UploadClass::WithoutDigest) => Self::new(
+                Code::NotSupportedByStore,
+                "The object store would accept other bytes than the user's through this kind of upload. Declare the file's SHA-256 \
+                 and upload it with one PUT: POST to /api/images/upload.",
+            ),
+            UnsupportedUpload::NotSupported(UploadClass::WithDigest) => Self::new(
+                Code::NotSupportedByStore,
+                "The object store obeys headers that no URL signs, which could publish or replace an upload. Nothing can be uploaded \
+                 until the operator corrects this: `valet check` says how.",
+            ),
+            UnsupportedUpload::Store(error) => error.into(),
+        }
+    }
+}

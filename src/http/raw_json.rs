@@ -1,0 +1,91 @@
+//! Responses whose JSON is written directly into one buffer: for the gallery page, which is large and frequent.
+//!
+//! A type documents their format, as for every other response; tests compare the two.
+
+use std::marker::PhantomData;
+
+use poem::{IntoResponse, Response, http::header};
+use poem_openapi::{
+    payload::{Json, Payload},
+    registry::{MetaSchemaRef, Registry},
+    types::Type,
+};
+use time::{OffsetDateTime, UtcOffset};
+
+/// JSON text in the format of `T`.
+pub struct RawJson<T> {
+    json: Vec<u8>,
+    format: PhantomData<fn() -> T>,
+}
+
+impl<T> RawJson<T> {
+    /// Wraps a text that is JSON in the format of `T`.
+    pub fn new(json: Vec<u8>) -> Self {
+        Self { json, format: PhantomData }
+    }
+}
+
+impl<T: Type> Payload for RawJson<T> {
+    const CONTENT_TYPE: &'static str = Json::<T>::CONTENT_TYPE;
+
+    fn schema_ref() -> MetaSchemaRef {
+        T::schema_ref()
+    }
+
+    fn register(registry: &mut Registry) {
+        T::register(registry);
+    }
+}
+
+impl<T: Send> IntoResponse for RawJson<T> {
+    fn into_response(self) -> Response {
+        Response::builder().header(header::CONTENT_TYPE, "application/json; charset=utf-8").body(self.json)
+    }
+}
+
+/// Appends a string, escaped and quoted.
+pub fn push_text(out: &mut Vec<u8>, text: &str) {
+    // Writing to memory does not fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// Appends a number.
+pub fn push_number(out: &mut Vec<u8>, number: u64) {
+    let _ = serde_json::to_writer(out, &number);
+}
+
+/// Appends a time as a quoted string of RFC 3339, in UTC and whole seconds.
+pub fn push_time(out: &mut Vec<u8>, at: OffsetDateTime) {
+    let at = at.to_offset(UtcOffset::UTC);
+    let year = u16::try_from(at.year()).unwrap_or_default();
+    let mut text = *b"\"0000-00-00T00:00:00Z\"";
+    let mut put = |place: usize, n: u8| {
+        text[place] = b'0' + n / 10;
+        text[place + 1] = b'0' + n % 10;
+    };
+    put(1, (year / 100 % 100) as u8);
+    put(3, (year % 100) as u8);
+    put(6, at.month().into());
+    put(9, at.day());
+    put(12, at.hour());
+    put(15, at.minute());
+    put(18, at.second());
+    out.extend_from_slice(&text);
+}
+
+#[cfg(test)]
+mod tests {
+    use time::{format_description::well_known::Rfc3339, macros::datetime};
+
+    use super::*;
+
+    #[test]
+    fn times_are_in_rfc_3339() {
+        for at in [datetime!(2026-11-22 10:00 UTC), datetime!(1970-01-01 23:59:59 UTC), datetime!(9999-12-31 01:02:03 +04:30)] {
+            let mut text = Vec::new();
+            push_time(&mut text, at);
+            let expected = at.to_offset(UtcOffset::UTC).format(&Rfc3339).map(|text| format!("\"{text}\""));
+            assert_eq!(String::from_utf8(text).ok(), expected.ok());
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Finds the documented operation of a request before the router does: for limits, metrics and `Allow`.
+
+use poem::http::Method;
+
+use super::{openapi, operation::Operation, operations};
+use crate::config::Switches;
+
+/// The documented paths.
+#[derive(Debug)]
+pub struct RouteTable(Vec<DocumentedRoute>);
+
+/// A documented path with its operations.
+#[derive(Debug)]
+pub struct DocumentedRoute {
+    /// The path with its parameters in braces.
+    pub template: String,
+    /// Segments of the path; `None` for a parameter.
+    segments: Vec<Option<String>>,
+    /// Operations by their methods, which are in capitals.
+    operations: Vec<(String, &'static Operation)>,
+}
+
+impl RouteTable {
+    /// Reads the paths from the OpenAPI document.
+    #[must_use]
+    pub fn new(switches: Switches) -> Self {
+        let mut routes: Vec<DocumentedRoute> = Vec::new();
+        for documented in openapi::operations(switches) {
+            // A test finds documented operations without metadata.
+            let Some(operation) = operations::find(&documented.id) else { continue };
+            match routes.iter_mut().find(|route| route.template == documented.path) {
+                Some(route) => route.operations.push((documented.method, operation)),
+                None => routes.push(DocumentedRoute::new(documented.path, (documented.method, operation))),
+            }
+        }
+        // A literal segment takes precedence over a parameter, as in the router.
+        routes.sort_by_key(|route| route.segments.iter().filter(|segment| segment.is_none()).count());
+        Self(routes)
+    }
+
+    /// Returns the documented path that a request's path matches.
+    #[must_use]
+    pub fn find(&self, path: &str) -> Option<&DocumentedRoute> {
+        self.0.iter().find(|route| route.matches(path))
+    }
+
+    /// Returns the methods of a path for the header `Allow`: HEAD wherever GET is, OPTIONS everywhere (RFC 9110 section 10.2.1).
+    #[must_use]
+    pub fn allowed_methods(&self, path: &str) -> String {
+        let documented = self.find(path).map(|route| route.operations.iter().map(|(method, _)| method.as_str()).collect());
+        // Undocumented paths are the pages and their files.
+        let mut methods: Vec<_> = documented.unwrap_or_else(|| vec!["GET"]);
+        if let Some(at) = methods.iter().position(|method| *method == "GET") {
+            methods.insert(at + 1, "HEAD");
+        }
+        methods.push("OPTIONS");
+        methods.join(", ")
+    }
+}
+
+impl DocumentedRoute {
+    fn new(template: String, first: (String, &'static Operation)) -> Self {
+        let segment = |text: &str| (!text.starts_with('{')).then(|| text.to_owned());
+        Self { segments: template.split('/').map(segment).collect(), template, operations: vec![first] }
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        let mut given = path.split('/');
+        self.segments.iter().all(|known| given.next().is_some_and(|given| known.as_deref().is_none_or(|known| known == given)))
+            && given.next().is_none()
+    }
+
+    /// Returns the operation of a method; that of GET for HEAD.
+    #[must_use]
+    pub fn operation(&self, method: &Method) -> Option<&'static Operation> {
+        let name = if method == Method::HEAD { "GET" } else { method.as_str() };
+        self.operations.iter().find(|(known, _)| known == name).map(|(_, operation)| *operation)
+    }
+}

@@ -1,0 +1,48 @@
+//! Mounts everything that the server answers: the API, Swagger UI, the gallery page, and the middleware around them.
+
+use std::sync::Arc;
+
+use poem::{Endpoint, EndpointExt, IntoEndpoint, Response, Route};
+
+use super::{
+    middleware::{
+        admission::with_admission, compression::with_compression, cors::with_cors, errors::with_problems,
+        observe::with_observation, request_id::with_request_ids, security_headers::with_security_headers,
+    },
+    openapi,
+    route_table::RouteTable,
+    static_files, swagger_ui,
+};
+use crate::{
+    config::{Config, Switches},
+    state::AppState,
+};
+
+/// Returns the endpoint of the public address.
+#[must_use]
+pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Response> + 'static {
+    let documented = Arc::new(RouteTable::new(config.switches));
+    let proxies = app.proxies.clone();
+    let routes = static_files::mount(api_routes(config.switches), app.valet.bucket_origin(), config.switches);
+    let routes = if config.switches.docs { swagger_ui::mount(routes, config.switches) } else { routes };
+    // From the innermost to the outermost.
+    let endpoint = with_compression(routes.data(app));
+    let endpoint = with_admission(endpoint, proxies.clone(), documented.clone(), config.load.max_requests);
+    // Boxed: the compiler limits the depth of nested types.
+    let endpoint = with_problems(endpoint, documented.clone()).boxed();
+    let endpoint = with_security_headers(endpoint, proxies.clone());
+    let endpoint = with_observation(endpoint, proxies, documented);
+    let endpoint = with_request_ids(endpoint);
+    with_cors(endpoint, config.cors.clone())
+}
+
+fn api_routes(switches: Switches) -> Route {
+    let api = match switches.uppy {
+        true => openapi::service().into_endpoint().map_to_response().boxed(),
+        false => openapi::service_without_uppy().into_endpoint().map_to_response().boxed(),
+    };
+    // Not nested at the root, where it would hide the other routes.
+    let api = Arc::new(api);
+    let routes = Route::new().nest_no_strip("/api", api.clone()).at("/livez", api.clone()).at("/readyz", api.clone());
+    if switches.uppy { routes.nest_no_strip("/uppy", api) } else { routes }
+}

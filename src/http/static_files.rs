@@ -1,0 +1,134 @@
+//! The gallery page at `/`, from `src/web`: plain files inside the binary, no build step.
+//!
+//! Its modules import one another by relative paths, so all of them are served under one path that contains the hash of all
+//! contents: browsers cache them for ever, and a new release has a new path.
+
+use aws_lc_rs::digest;
+use poem::{Endpoint, Response, Route, get, http::header};
+
+use crate::config::Switches;
+
+/// The path changes with the content.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+
+const PAGE: &str = include_str!("../web/index.html");
+
+macro_rules! files {
+    ($($name:literal)*) => { &[$(($name, include_str!(concat!("../web/", $name)))),*] };
+}
+
+const FILES: &[(&str, &str)] = files! {
+    "style.css" "icon.svg"
+    "account.js" "address.js" "api.js" "app.js" "dom.js" "files.js" "gallery.js" "grid.js" "http.js" "image-processing.js"
+    "justified-layout.js" "lightbox.js" "messages.js" "pending-files.js" "retry.js" "s3-put.js" "session.js" "sha256.js"
+    "sign-in.js" "storage.js" "tabs.js" "thumbhash.js" "undo-delete.js" "upload-list.js" "upload.js" "uploader.js"
+    "worker-pool.js" "worker.js"
+};
+
+/// Adds the page and its files. `bucket` is the origin of the object store.
+pub fn mount(routes: Route, bucket: &str, switches: Switches) -> Route {
+    let policy = content_security_policy(bucket);
+    let assets = format!("/assets/{}", hash_files(&policy));
+    let page = PAGE.replace("{preloads}", &preloads()).replace("{assets}", &assets);
+    let on_or_off = |is_on| if is_on { "on" } else { "off" };
+    let page = page.replace("{signup}", on_or_off(switches.signup)).replace("{docs}", on_or_off(switches.docs));
+    let entry = file(page, "text/html; charset=utf-8", "no-cache", &policy);
+    FILES.iter().fold(routes.at("/", get(entry)), |routes, (name, content)| {
+        routes.at(format!("{assets}/{name}"), get(file((*content).to_owned(), media_type(name), IMMUTABLE, &policy)))
+    })
+}
+
+/// Returns the policy that allows only the page's own files, and requests to the bucket. Placeholders and previews are drawn from
+/// memory (`blob:`).
+fn content_security_policy(bucket: &str) -> String {
+    // The grammar of the policy has no IPv6 addresses.
+    let bucket = if bucket.contains('[') { bucket.split_inclusive(':').next().unwrap_or(bucket) } else { bucket };
+    format!(
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: {bucket}; connect-src 'self' {bucket}; \
+         worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+}
+
+/// Returns the preload links of all modules: without them a browser would find the modules one import after the other.
+fn preloads() -> String {
+    let scripts = FILES.iter().filter(|(name, _)| name.ends_with(".js") && !matches!(*name, "app.js" | "worker.js"));
+    scripts.map(|(name, _)| format!("<link rel=\"modulepreload\" href=\"{{assets}}/{name}\">\n")).collect()
+}
+
+/// Returns the hash of all files and of their policy.
+fn hash_files(policy: &str) -> String {
+    hash(FILES.iter().flat_map(|(name, content)| [*name, " ", *content]).chain([policy]))
+}
+
+fn hash<'a>(texts: impl Iterator<Item = &'a str>) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    texts.for_each(|text| context.update(text.as_bytes()));
+    context.finish().as_ref()[..8].iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+fn media_type(name: &str) -> &'static str {
+    match name.rsplit('.').next() {
+        Some("css") => "text/css; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        _ => "text/javascript; charset=utf-8",
+    }
+}
+
+fn file(
+    content: String,
+    content_type: &'static str,
+    cache_control: &'static str,
+    policy: &str,
+) -> impl Endpoint<Output = Response> + use<> {
+    let etag = format!("\"{}\"", hash([content.as_str(), policy].into_iter()));
+    let (content, policy) = (bytes::Bytes::from(content), policy.to_owned());
+    poem::endpoint::make_sync(move |request| {
+        let response = Response::builder()
+            .header(header::CACHE_CONTROL, cache_control)
+            .header(header::ETAG, &etag)
+            .header(header::CONTENT_SECURITY_POLICY, &policy);
+        let is_current = request.headers().get(header::IF_NONE_MATCH).is_some_and(|tag| tag == etag.as_str());
+        if is_current {
+            return response.status(poem::http::StatusCode::NOT_MODIFIED).finish();
+        }
+        response.content_type(content_type).body(poem::Body::from_bytes(content.clone()))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_served_and_every_import_exists() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/web");
+        let mut there: Vec<_> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        // `swagger_ui` serves its folder.
+        there.retain(|name| name != "index.html" && name != "swagger-ui");
+        there.sort();
+        let mut served: Vec<_> = FILES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        served.sort();
+        assert_eq!(there, served);
+        for (name, content) in FILES {
+            for import in content.split("from \"./").skip(1).map(|rest| rest.split('"').next().unwrap()) {
+                assert!(served.iter().any(|served| served == import), "{name} imports {import}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_policy_allows_only_the_bucket() {
+        assert!(content_security_policy("https://b.s3.example").contains("connect-src 'self' https://b.s3.example; "));
+        assert!(
+            content_security_policy("http://[::1]:9000").contains("img-src 'self' blob: http:; "),
+            "{}",
+            content_security_policy("http://[::1]:9000")
+        );
+        assert!(
+            !PAGE.contains("style=\"") && !PAGE.contains("onclick") && !PAGE.contains("https://"),
+            "no inline code, nothing from elsewhere"
+        );
+    }
+}

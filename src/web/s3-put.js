@@ -1,0 +1,41 @@
+// Sends one presigned PUT with progress. Uses XMLHttpRequest, since fetch does not report how much of a body was sent.
+
+/** Time without progress after which the connection counts as dead. */
+const STALL_MS = 60_000;
+
+/**
+ * Sends `body` with the method, URL and headers of `presigned`. Resolves with the status, or 0 without a response; rejects only with
+ * the signal's reason. The status suffices: S3's error bodies contain nothing else that a client could act on.
+ */
+export function put(presigned, body, { signal, progress = () => {} } = {}) {
+  return new Promise((resolve, reject) => {
+    if (signal?.aborted) return reject(signal.reason);
+    const xhr = new XMLHttpRequest();
+    const abort = () => xhr.abort();
+    let stall;
+    const restartStallTimer = () => {
+      clearTimeout(stall);
+      stall = setTimeout(abort, STALL_MS);
+    };
+    xhr.open(presigned.method, presigned.url);
+    for (const [name, value] of Object.entries(presigned.headers)) xhr.setRequestHeader(name, value);
+    xhr.upload.onprogress = ({ loaded }) => {
+      restartStallTimer();
+      progress(loaded);
+    };
+    xhr.onloadend = () => {
+      clearTimeout(stall);
+      signal?.removeEventListener("abort", abort);
+      if (signal?.aborted) reject(signal.reason);
+      else resolve(xhr.status);
+    };
+    signal?.addEventListener("abort", abort, { once: true });
+    restartStallTimer();
+    xhr.send(body);
+  });
+}
+
+/** Returns whether S3 has the bytes: from this PUT (2xx), or from an earlier one whose response was lost (412: the URL writes once). */
+export const hasArrived = (status) => (status >= 200 && status < 300) || status === 412;
+/** Returns whether S3 may accept the same request later. */
+export const isRepeatable = (status) => status === 0 || status === 409 || status === 408 || status === 429 || status >= 500;
