@@ -2,12 +2,22 @@
 
 use poem::http::Method;
 
-use super::{openapi, operation::Operation, operations};
-use crate::config::Switches;
+use super::operation::Operation;
 
 /// The documented paths.
 #[derive(Debug)]
 pub struct RouteTable(Vec<DocumentedRoute>);
+
+/// A documented operation with its metadata.
+#[derive(Debug)]
+pub struct RoutedOperation {
+    /// The path with its parameters in braces.
+    pub path: String,
+    /// The method in capitals.
+    pub method: String,
+    /// The metadata.
+    pub operation: &'static Operation,
+}
 
 /// A documented path with its operations.
 #[derive(Debug)]
@@ -21,16 +31,14 @@ pub struct DocumentedRoute {
 }
 
 impl RouteTable {
-    /// Reads the paths from the OpenAPI document.
+    /// Groups operations by their paths.
     #[must_use]
-    pub fn new(switches: Switches) -> Self {
+    pub fn new(operations: impl Iterator<Item = RoutedOperation>) -> Self {
         let mut routes: Vec<DocumentedRoute> = Vec::new();
-        for documented in openapi::operations(switches) {
-            // A test finds documented operations without metadata.
-            let Some(operation) = operations::find(&documented.id) else { continue };
-            match routes.iter_mut().find(|route| route.template == documented.path) {
-                Some(route) => route.operations.push((documented.method, operation)),
-                None => routes.push(DocumentedRoute::new(documented.path, (documented.method, operation))),
+        for RoutedOperation { path, method, operation } in operations {
+            match routes.iter_mut().find(|route| route.template == path) {
+                Some(route) => route.operations.push((method, operation)),
+                None => routes.push(DocumentedRoute::new(path, (method, operation))),
             }
         }
         // A literal segment takes precedence over a parameter, as in the router.

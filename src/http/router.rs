@@ -9,8 +9,8 @@ use super::{
         admission::with_admission, compression::with_compression, cors::with_cors, errors::with_problems,
         observe::with_observation, request_id::with_request_ids, security_headers::with_security_headers,
     },
-    openapi,
-    route_table::RouteTable,
+    openapi, operations,
+    route_table::{RouteTable, RoutedOperation},
     static_files, swagger_ui,
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 /// Returns the endpoint of the public address.
 #[must_use]
 pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Response> + 'static {
-    let documented = Arc::new(RouteTable::new(config.switches));
+    let documented = Arc::new(route_table(config.switches));
     let proxies = app.proxies.clone();
     let routes = static_files::mount(api_routes(config.switches), app.valet.bucket_origin(), config.switches);
     let routes = if config.switches.docs { swagger_ui::mount(routes, config.switches) } else { routes };
@@ -34,6 +34,14 @@ pub fn endpoint(app: AppState, config: &Config) -> impl Endpoint<Output = Respon
     let endpoint = with_observation(endpoint, proxies, documented);
     let endpoint = with_request_ids(endpoint);
     with_cors(endpoint, config.cors.clone())
+}
+
+/// Returns the operations of the OpenAPI document. A test finds those without metadata.
+fn route_table(switches: Switches) -> RouteTable {
+    RouteTable::new(openapi::operations(switches).into_iter().filter_map(|documented| {
+        let operation = operations::find(&documented.id)?;
+        Some(RoutedOperation { path: documented.path, method: documented.method, operation })
+    }))
 }
 
 fn api_routes(switches: Switches) -> Route {
