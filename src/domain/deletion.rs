@@ -110,7 +110,7 @@ impl Valet {
 
     /// Deletes the objects of tombstones while the user waits. The sweeper retries failures: the tombstones are due already.
     pub(super) async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
-        // The bucket is another database's. Should it become this one's again, the sweeper removes them.
+        // The bucket is another database's. If it becomes this one's again, the sweeper removes them.
         if self.is_parted() {
             return;
         }

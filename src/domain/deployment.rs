@@ -1,6 +1,6 @@
-//! Ties one bucket to one database. Both keep the deployment's id, written at the first start, compared at every one and by the
-//! sweeper of a running server: a database that is empty or another deployment's makes every object look abandoned. Both also keep
-//! a stamp, which shows a database that was restored from a backup (`stamps`).
+//! Pairs one bucket with one database. Both store the deployment's id, written at the first start and compared at every start and
+//! by the sweeper of a running server: with an empty database, or another deployment's, every object would look orphaned. Both
+//! also store a stamp, which reveals a database that was restored from a backup (`stamps`).
 
 mod stamps;
 
@@ -17,15 +17,15 @@ use crate::{
     store::{DeploymentRecord, Objects, StoreError, objects::marker::Marker, probe::DatabaseProbe},
 };
 
-/// Objects whose owners are looked up before a bucket without a marker is taken over.
+/// Objects whose records are looked up before a bucket without a marker is taken over.
 const SAMPLE: usize = 500;
-/// Keys that are looked through for them under each prefix: other programs' keys may come first.
+/// Keys that are listed to find them under each prefix: keys of other programs may come first.
 const KEYS: usize = 20_000;
 
-/// Why a bucket and a database are not worked on together.
+/// Why a bucket and a database are not used together.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
-    /// Each has the id of another deployment.
+    /// They have the ids of different deployments.
     #[error(
         "the bucket and the database belong to different deployments (bucket {bucket}, database {database}). Check S3_BUCKET, \
          MONGODB_URI and MONGODB_DATABASE; if this database is to own this bucket from now on, run `valet join`"
@@ -36,7 +36,7 @@ pub enum PairError {
         /// The database's id.
         database: DeploymentId,
     },
-    /// The bucket belongs to a deployment, the database to none.
+    /// The bucket has a deployment's id, the database has none.
     #[error(
         "the bucket belongs to a deployment (bucket {bucket}), and the database is new or was restored from before that. Check \
          MONGODB_URI and MONGODB_DATABASE; if this database is to own this bucket from now on, run `valet join`"
@@ -51,19 +51,19 @@ pub enum PairError {
          still to be restored, run `valet join`"
     )]
     EmptyBucket,
-    /// The bucket has objects of Valet's, and the database knows none of them.
+    /// The bucket has objects of Valet, and the database has no record of them.
     #[error(
         "the bucket has images, and the database has no record of them. Check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; if this \
          database is to own this bucket from now on, run `valet join`"
     )]
     UnknownObjects,
-    /// The bucket has so many keys of other programs that no object of Valet's was found behind them, nor their absence.
+    /// The bucket has too many keys of other programs to find out whether it has objects of Valet.
     #[error(
-        "whether the bucket has images of another deployment is not known: the first {KEYS} keys under u/ or in/ belong to other \
+        "it is not known whether the bucket has images of another deployment: the first {KEYS} keys under u/ or in/ belong to other \
          programs. Use a bucket of Valet's own; if this database is to own this bucket from now on, run `valet join`"
     )]
     Crowded,
-    /// The bucket's marker or the database's record exists and holds no deployment's id.
+    /// The bucket's marker or the database's record exists, but contains no deployment's id.
     #[error(
         "the deployment's id in the {side} is damaged. Check S3_BUCKET, MONGODB_URI and MONGODB_DATABASE; if this database is to own \
          this bucket from now on, run `valet join`"
@@ -83,7 +83,7 @@ pub enum PairError {
 }
 
 impl PairError {
-    /// Whether bucket and database are seen not to belong together, rather than not seen at all.
+    /// Returns whether bucket and database were found not to belong together, as opposed to a failure to find out.
     #[must_use]
     pub fn is_mismatch(&self) -> bool {
         matches!(
@@ -98,14 +98,14 @@ impl PairError {
     }
 }
 
-/// The ids and stamps that a bucket and a database have.
+/// The ids and stamps of a bucket and a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pair {
-    /// The id in the bucket's marker.
+    /// Id in the bucket's marker.
     pub bucket: Option<DeploymentId>,
-    /// The id in the database.
+    /// Id in the database.
     pub database: Option<DeploymentId>,
-    /// The stamps of both.
+    /// Stamps of both.
     pub stamps: Stamps,
 }
 
@@ -115,7 +115,8 @@ impl Pair {
     /// # Errors
     /// [`PairError::Marker`] or [`PairError::Store`].
     pub async fn read(database: &DatabaseProbe, objects: &Objects) -> Result<Self, PairError> {
-        // The bucket first: its stamp is written last, so it is never later than one that is read from the database afterwards.
+        // The bucket is read first: its stamp is written last, so it is never later than one that is read from the database
+        // afterwards.
         let bucket = objects.marker().await.map_err(|error| match error {
             StoreError::Corrupt { .. } => PairError::Damaged { side: "bucket" },
             error => PairError::Marker(error),
@@ -124,7 +125,7 @@ impl Pair {
             StoreError::Corrupt { .. } => PairError::Damaged { side: "database" },
             error => PairError::Store(error),
         });
-        // The database's failure is reported first.
+        // A failure of the database takes precedence.
         let (database, bucket) = (database?, bucket?);
         let stamps = Stamps {
             bucket: bucket.and_then(|marker| marker.stamp),
@@ -134,7 +135,7 @@ impl Pair {
         Ok(Self { bucket: bucket.map(|marker| marker.id), database: database.map(|record| record.id), stamps })
     }
 
-    /// Returns the common id; `None` where one side has none yet.
+    /// Returns the common id; `None` if one side has none yet.
     ///
     /// # Errors
     /// [`PairError::Differ`], [`PairError::NewDatabase`].
@@ -147,7 +148,7 @@ impl Pair {
         }
     }
 
-    /// Returns the side that was restored from a backup, where both belong together.
+    /// Returns the side that was restored from a backup, if both belong together.
     #[must_use]
     pub fn restored(self) -> Option<Restored> {
         self.stamps.restored().filter(|_| self.bucket.is_some() && self.bucket == self.database)
@@ -157,18 +158,18 @@ impl Pair {
 /// Relation of a sample of the bucket to the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sample {
-    /// There is no object of Valet's.
+    /// The bucket has no object of Valet.
     Empty,
     /// The database has a record of at least one of the objects.
     Known,
     /// The database has no record of any.
     Unknown,
-    /// No object of Valet's was found, and the keys of other programs were too many to look through.
+    /// No object of Valet was found, and there were too many keys of other programs to list.
     Crowded,
 }
 
 impl Sample {
-    /// Looks up the owners of the first objects in the bucket.
+    /// Looks up the records of the first objects in the bucket.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -201,8 +202,8 @@ impl Sample {
     }
 }
 
-/// Judges a bucket and a database without writing to either. Returns their id, with the pair; `None` where the next start of a
-/// server ties them.
+/// Compares a bucket and a database without writing to either. Returns their id, with the pair; `None` if the next start of a
+/// server pairs them.
 ///
 /// # Errors
 /// [`PairError`].
@@ -236,12 +237,12 @@ impl Valet {
         Sample::take(&self.store.probe(), &self.objects).await
     }
 
-    /// Verifies that bucket and database belong together, and ties them at the first start. The database's id comes first: a
-    /// server that dies before the marker leaves a pair that the next start completes. A pair of which one side was restored is
-    /// worked on, with a warning.
+    /// Verifies that bucket and database belong together, and pairs them at the first start. The database's id is written first:
+    /// if a server dies before it writes the marker, the next start completes the pair. A pair with one side restored is used,
+    /// with a warning.
     ///
     /// # Errors
-    /// [`PairError`]; a mismatch has changed nothing.
+    /// [`PairError`]; after a mismatch nothing was changed.
     pub async fn verify_pair(&self) -> Result<DeploymentId, PairError> {
         if let Some((id, pair)) = examine(&self.store.probe(), &self.objects).await? {
             warn_of_restored(pair);
@@ -249,15 +250,15 @@ impl Valet {
         }
         let record = self.store.insert_deployment_id(DeploymentId::new()).await?;
         self.objects.insert_marker(marker_of(&record)).await.map_err(PairError::Marker)?;
-        // Another database's server may have been faster at the bucket.
+        // A server with another database may have written its marker first.
         let id = self.pair().await?.judge()?.ok_or(PairError::Store(StoreError::Contention { what: "the bucket's marker" }))?;
-        tracing::info!(deployment = %id, "tied the bucket to the database");
+        tracing::info!(deployment = %id, "paired the bucket with the database");
         Ok(id)
     }
 
-    /// Makes the database the owner of the bucket, whatever either belonged to, also where an id is damaged or a side was
-    /// restored. Both get a new id: servers of every other database, copies of this one included, stop sweeping, and are refused
-    /// from their next start on.
+    /// Makes the database the owner of the bucket, even if either belonged to another deployment, an id is damaged, or a side was
+    /// restored. Both get a new id: servers of every other database, including copies of this one, stop sweeping, and are refused
+    /// at their next start.
     ///
     /// # Errors
     /// [`PairError`]; safe to repeat.
@@ -268,10 +269,10 @@ impl Valet {
         Ok(record.id)
     }
 
-    /// Looks at the pair while a server runs, and stamps it when the latest stamp is `age` old.
+    /// Checks the pair while a server runs, and stamps it if the latest stamp is `age` old.
     ///
     /// # Errors
-    /// [`PairError`]; a mismatch is remembered until a look finds that both belong together.
+    /// [`PairError`]; a mismatch is remembered until a check finds that both belong together.
     pub async fn keep_pair(&self, age: Duration) -> Result<(), PairError> {
         let began = Instant::now();
         let pair = self.pair().await?;
@@ -292,12 +293,12 @@ impl Valet {
         Ok(())
     }
 
-    /// Whether the latest look found that the bucket belongs to another database.
+    /// Returns whether the latest check found that the bucket belongs to another database.
     pub(super) fn is_parted(&self) -> bool {
         self.is_parted.load(Relaxed)
     }
 
-    /// Makes the indexes that the use cases rely on.
+    /// Creates the indexes that the use cases need.
     ///
     /// # Errors
     /// [`StoreError`].

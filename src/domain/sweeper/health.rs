@@ -1,5 +1,5 @@
-//! How S3 and the database answered lately. An owner whose objects fail waits; only failures of several owners say that the store
-//! is in trouble, and then all wait.
+//! Recent failures of S3 and the database during a sweep. An owner whose objects fail is slowed down; failures of several owners
+//! mean that the store has failed, and slow down all.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,18 +12,18 @@ use std::{
 
 use crate::{domain::Valet, store::StoreError};
 
-/// After so many images in a row without an answer, S3 is asked whether it lives, and the sweep ends where it does not.
+/// Timeouts in a row after which S3 is probed; the sweep ends if it does not answer.
 const SILENCES: u32 = 3;
-/// After so many failures in a row, the sweep ends: a store in trouble gets time.
+/// Failures in a row after which the sweep ends, to spare a store in trouble.
 const OUTAGES: u32 = 48;
-/// The pause before the next image after a failure, which doubles up to the longest.
+/// Pause before the next image after a failure, which doubles up to the maximum.
 const PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Owners whose failures are remembered.
 const REMEMBERED: usize = 10_000;
 
 impl Valet {
-    /// Returns whether a failure is of this image or account: its bucket answers, so the store lives.
+    /// Returns whether a failure concerns only this image or account: the bucket answers a probe.
     pub(in crate::domain) async fn is_stuck(&self, error: &StoreError) -> bool {
         match error {
             StoreError::Objects { .. } | StoreError::ObjectsTimeout { .. } => self.objects.probe().await.is_ok(),
@@ -31,8 +31,8 @@ impl Valet {
         }
     }
 
-    /// Returns whether no repeat cures a failure, so that an upload may be given up for it. Timeouts and 5xx never count, however
-    /// long they last.
+    /// Returns whether a failure is permanent, so that an upload may be rejected for it. Timeouts and 5xx responses never are,
+    /// however long they last.
     pub(super) async fn is_lasting(&self, error: &StoreError) -> bool {
         match error {
             StoreError::ObjectsMisconfigured { .. } => self.objects.probe().await.is_ok(),
@@ -41,7 +41,7 @@ impl Valet {
     }
 }
 
-/// The answers of a sweep so far.
+/// Failures of a sweep so far.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     silences: AtomicU32,
@@ -50,20 +50,20 @@ pub(super) struct Health {
 
 #[derive(Debug, Default)]
 struct Outages {
-    /// Since the last success of any owner.
+    /// Failures since the last success of any owner.
     in_row: u32,
-    /// Whose they are.
+    /// Owners of these failures.
     owners: HashSet<String>,
-    /// Since each owner's last success.
+    /// Failures of each owner since its last success.
     of_owner: HashMap<String, u32>,
 }
 
-/// Whether images in a row had no answer.
+/// Whether several images in a row timed out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Silence {
-    /// Few.
+    /// A few.
     Short,
-    /// So many that the store may be down.
+    /// Enough that the store may be down.
     Long,
 }
 
@@ -72,7 +72,7 @@ impl Health {
         self.outages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits as long as the latest failures ask an owner's next image to.
+    /// Waits before an owner's next image, as long as the latest failures require.
     pub(super) async fn pace(&self, owner: &str) {
         let failures = {
             let outages = self.outages();
@@ -100,7 +100,7 @@ impl Health {
         self.silences.store(0, Relaxed);
     }
 
-    /// Notes a failure that passes by itself. Answers whether there were so many that the sweep is to end.
+    /// Records a temporary failure. Returns whether the sweep must end.
     pub(super) fn note_outage(&self, owner: &str) -> bool {
         let mut outages = self.outages();
         if outages.of_owner.len() >= REMEMBERED {

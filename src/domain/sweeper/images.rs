@@ -1,8 +1,8 @@
-//! Images that are due: many at once, in turns between owners, each under a claim of its own. A place that one leaves is given
-//! to the next at once, and an owner whose calls hang has no more than its share: they hold up its own images alone.
+//! Sweeps images that are due: many concurrently, in turns between owners, each under its own claim. A free permit is passed on
+//! at once, and an owner whose calls hang has no more than its share, so that it delays only its own images.
 //!
-//! What takes long (bytes that are hashed here, large copies, a store that trickles one file) goes to a lane beside, where it
-//! holds up nothing but its like.
+//! Slow work (hashing bytes here, large copies, a store that responds slowly) goes to a separate lane, where it delays only other
+//! slow work.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -31,46 +31,45 @@ use crate::{
     store::{Claimed, Due, Lease, Postponed, StoreError},
 };
 
-/// Images that are looked up at once, and the most of a round.
+/// Images that are read from the queue at once, and the maximum of a round.
 const BATCH: usize = 500;
-/// As far as is looked for other owners where one fills the front of the queue.
+/// Images that are read to find other owners if one owner fills the front of the queue.
 pub(super) const WINDOW: usize = 5000;
-/// How long the rest of such an owner's images is put off: the front is another's meanwhile.
+/// How long the remaining images of such an owner are postponed, so that other owners reach the front.
 const ASIDE: Duration = Duration::from_secs(30);
-/// Images at once, and each owner's share of them.
+/// Concurrent images, and each owner's share of them.
 const AT_ONCE: usize = 16;
 const SHARE: usize = 4;
-/// Images at once that take long, and each owner's share of them.
+/// Concurrent slow images, and each owner's share of them.
 const SLOW_AT_ONCE: usize = 4;
 const SLOW_SHARE: usize = 2;
-/// Between two looks at the queue while images are being settled: another owner's may have become due.
+/// Interval between two reads of the queue while images are being settled: another owner's may have become due.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
-/// Between two reports while there is always something due.
+/// Interval between two reports during continuous work.
 const REPORT: Duration = Duration::from_secs(30);
-/// The longest that an image may take beside the others: HEAD, a few ranged GETs, the parts' listing and completion, a few
-/// updates.
+/// Time limit of an image in the normal lane: HEAD, a few ranged GETs, listing and completing parts, a few updates.
 const QUICK: Duration = Duration::from_secs(20);
-/// How long a claim lasts, and an image may take in the slow lane, beside the time for its bytes.
+/// Lease of a claim, and time limit of an image in the slow lane, in addition to the time for its bytes.
 const LEASE: Duration = Duration::from_secs(120);
-/// Bytes a second at which a store can be read and copied that is worth its name: a larger file may take longer.
+/// Minimum rate in bytes per second at which a store reads and copies: a large file gets more time in proportion.
 const SLOWEST_STORE: u64 = 4 << 20;
-/// An upload above this may take long where its bytes are hashed or copied.
+/// Size above which an upload may be slow if its bytes are hashed or copied.
 const LARGE: u64 = 16 << 20;
-/// How long what was handed to the slow lane may wait there before another server may take it.
+/// How long an image may wait in the slow lane before another server may claim it.
 const HANDED_OVER: Duration = Duration::from_secs(30);
-/// After so many failed claims in a row, the sweep ends: the database is in trouble.
+/// Failed claims in a row after which the sweep ends: the database has failed.
 const UNCLAIMED: u32 = 3;
 
-/// Which images are taken.
+/// Selection of images to sweep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scope {
-    /// At most [`BATCH`] of those that are due at this time.
+    /// At most [`BATCH`] images that are due at this time.
     Round(OffsetDateTime),
-    /// All that are due or become due, until none is.
+    /// All images that are due or become due, until none is left.
     Continuous,
 }
 
-/// What the images of a round have in common.
+/// Shared state of a round.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     pub(super) tally: Tally,
@@ -95,7 +94,7 @@ impl Round {
         self.stopped.store(true, Relaxed);
     }
 
-    /// A claim that failed. One record's failure is its own; several in a row are the database's.
+    /// Records a failed claim. One failure may be caused by the record; several in a row mean that the database has failed.
     fn unclaimed(&self, due: &Due, error: StoreError) {
         self.tally.add(Swept { failed: 1, ..Swept::default() });
         tracing::warn!(image = %due.id(), %error, "failed to claim an image");
@@ -114,7 +113,7 @@ impl Round {
     }
 }
 
-/// Images that were looked up and wait for a place.
+/// Images that were read from the queue and wait for a permit.
 #[derive(Debug)]
 struct Waiting {
     images: VecDeque<Due>,
@@ -125,24 +124,24 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// The others than those that are being settled: they were looked up before they were claimed.
+    /// Keeps the images that are not being settled: those were read before they were claimed.
     fn without(mut self, under_way: &HashSet<String>) -> Self {
         self.images.retain(|due| !under_way.contains(&due.id()));
         self.found_some = !self.images.is_empty();
         self
     }
 
-    /// Whether it is time for another look: at intervals, and once all that was found is settled.
+    /// Returns whether to read the queue again: at intervals, and after all images that were found are settled.
     fn is_outdated(&self, all_settled: bool) -> bool {
         self.looked_at.elapsed() >= LOOK_AGAIN || (all_settled && self.images.is_empty() && self.found_some)
     }
 }
 
 impl Valet {
-    /// Settles what is due in this scope.
+    /// Settles the images of this scope.
     ///
     /// # Errors
-    /// [`StoreError`] when the database fails.
+    /// [`StoreError`] if the database fails.
     pub(super) async fn sweep_due(&self, scope: Scope, round: &Round, lane: &SlowLane) -> Result<(), StoreError> {
         let mut places = Places::new(AT_ONCE, SHARE);
         let (mut running, mut under_way) = (FuturesUnordered::new(), HashSet::new());
@@ -206,7 +205,7 @@ impl Valet {
         Ok(found)
     }
 
-    /// Looks up what is due.
+    /// Reads due images from the queue.
     async fn look(&self, scope: Scope) -> Result<Waiting, StoreError> {
         let looked_at = Instant::now();
         let now = match scope {
@@ -217,8 +216,8 @@ impl Valet {
         Ok(Waiting { found_some: !images.is_empty(), images, now, looked_at })
     }
 
-    /// The next images in turns. Where one owner fills the queue's front as far as is looked, the rest of that owner's is put
-    /// off for a moment.
+    /// Returns the next images, in turns between owners. If one owner fills the front of the queue, the owner's other images are
+    /// postponed for a moment.
     async fn next_due(&self, now: OffsetDateTime) -> Result<Vec<Due>, StoreError> {
         let mut due = self.store.images.due(now, BATCH).await?;
         if due.len() < BATCH || dominant(&due, Due::owner).is_none() {
@@ -263,13 +262,13 @@ impl Valet {
         self.end_claim(due, lease, settled, &round.tally).await;
     }
 
-    /// Whether an image is better settled beside the others.
+    /// Returns whether an image is expected to be slow.
     fn takes_long(&self, due: &Due) -> bool {
         let reads_bytes = due.is_pending && (self.capabilities.copies_uploads() || !self.capabilities.trusts_checksums());
         due.failures > 0 || (reads_bytes && due.bytes > LARGE)
     }
 
-    /// Puts an image into the slow lane, or off where the lane is full.
+    /// Puts an image into the slow lane, or postpones it if the lane is full.
     async fn hand_over(&self, due: &Due, now: OffsetDateTime, round: &Round, lane: &SlowLane) {
         match self.store.images.put_off(due, now + HANDED_OVER).await {
             Ok(None) => {}
@@ -284,7 +283,7 @@ impl Valet {
     async fn note_health(&self, owner: &str, settled: &Result<(), StoreError>, round: &Round) {
         match settled {
             Ok(()) => round.health.note_success(owner),
-            // One call may be dead while the store lives.
+            // One call may time out although the store answers others.
             Err(StoreError::ObjectsTimeout { .. }) => {
                 if round.health.note_silence() == Silence::Long && !round.is_stopped() {
                     if self.objects.lives().await {
@@ -303,7 +302,7 @@ impl Valet {
         }
     }
 
-    /// Counts a failure and sets the time of the next try.
+    /// Counts a failure, and schedules the next attempt.
     async fn end_claim(&self, due: &Due, lease: Lease, settled: Result<(), StoreError>, tally: &Tally) {
         let Err(error) = settled else { return };
         tally.add(Swept { failed: 1, ..Swept::default() });
@@ -316,12 +315,12 @@ impl Valet {
         tracing::warn!(image = %due.id(), %error, failures, "failed to sweep an image");
         let to = Postponed { due: lease.now + wait, failures };
         if let Err(error) = self.store.images.postpone_failed(&due.at(lease.ends), to).await {
-            // It is due again when its lease ends.
+            // The image is due again when its lease ends.
             tracing::warn!(image = %due.id(), %error, "failed to postpone an image that could not be swept");
         }
     }
 
-    /// Settles what comes through the slow lane, until its other end is dropped.
+    /// Settles images from the slow lane, until its sender is dropped.
     pub(super) async fn sweep_slow(&self, mut queue: SlowQueue, tally: &Tally) {
         let mut places = Places::new(SLOW_AT_ONCE, SLOW_SHARE);
         let (mut running, mut waiting) = (FuturesUnordered::new(), VecDeque::new());
@@ -336,7 +335,7 @@ impl Valet {
             tokio::select! {
                 Some(due) = queue.next() => waiting.push_back(due),
                 Some(done) = running.next() => {
-                    // All of them take long, and none is borrowed.
+                    // All of them are slow, and no permit is borrowed.
                     places.leave(&done.owner(), Duration::ZERO);
                     queue.leave(&done);
                 }
@@ -347,7 +346,7 @@ impl Valet {
 
     async fn sweep_slowly(&self, due: &Due, tally: &Tally) {
         let lease_for = LEASE + Duration::from_secs(due.bytes / SLOWEST_STORE);
-        // It was put off by as much when it was handed over.
+        // Handing it over has postponed it by the same time.
         let now = due.due - HANDED_OVER;
         let (settled, lease) = match self.store.images.claim(due, now, lease_for).await {
             Ok(Claimed::Lost) => return,

@@ -1,4 +1,4 @@
-//! The lane of images that take long. Images that it has no room for stay in the database's queue.
+//! The lane for slow images. Images that exceed its capacity stay in the database's queue.
 
 use std::{
     collections::HashMap,
@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 
 use crate::store::Due;
 
-/// How many images the lane holds, waiting or being settled: of all owners, and of one.
+/// Capacity of the lane in images, waiting or being settled: in total, and per owner.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room {
     pub(super) all: usize,
     pub(super) of_one_owner: usize,
 }
 
-/// The end into which images are put.
+/// Sender of the lane.
 #[derive(Debug)]
 pub(super) struct SlowLane {
     sender: mpsc::Sender<Due>,
@@ -24,14 +24,14 @@ pub(super) struct SlowLane {
     held: Arc<Held>,
 }
 
-/// The end from which they are settled.
+/// Receiver of the lane.
 #[derive(Debug)]
 pub(super) struct SlowQueue {
     receiver: mpsc::Receiver<Due>,
     held: Arc<Held>,
 }
 
-/// How many the lane holds of each owner.
+/// Number of images in the lane by owner.
 #[derive(Debug, Default)]
 struct Held(Mutex<HashMap<String, usize>>);
 
@@ -56,7 +56,7 @@ impl Held {
     }
 }
 
-/// Both ends of a lane.
+/// Creates a lane.
 pub(super) fn slow_lane(room: Room) -> (SlowLane, SlowQueue) {
     let (sender, receiver) = mpsc::channel(room.all);
     let held = Arc::<Held>::default();
@@ -64,7 +64,7 @@ pub(super) fn slow_lane(room: Room) -> (SlowLane, SlowQueue) {
 }
 
 impl SlowLane {
-    /// Takes an image if there is room. Otherwise it is due again soon, which does not count as a failure.
+    /// Takes an image if there is room. Otherwise it becomes due again soon, which does not count as a failure.
     pub(super) fn take(&self, due: Due) {
         let owner = due.owner();
         if self.held.enter(&owner, self.room) && self.sender.try_send(due).is_err() {
@@ -78,7 +78,7 @@ impl SlowQueue {
         self.receiver.recv().await
     }
 
-    /// An image is settled, or failed to be.
+    /// Removes an image after it was settled or has failed.
     pub(super) fn leave(&self, due: &Due) {
         self.held.leave(&due.owner());
     }

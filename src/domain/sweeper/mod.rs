@@ -37,16 +37,16 @@ use crate::{
     telemetry::spans,
 };
 
-/// Images that are due are counted up to here.
+/// Maximum count of due images that is reported.
 const COUNTED: u32 = 1000;
-/// The room of a server's lane for images that take long.
+/// Capacity of a server's slow lane.
 const SLOW: Room = Room { all: 16, of_one_owner: 4 };
-/// Between two looks at how much there is in all.
+/// Interval between two counts of images and accounts.
 const CENSUS: Duration = Duration::from_secs(5 * 60);
 
 impl Valet {
-    /// Sweeps until `stop`, pausing between sweeps but not while there is more to do, and while the bucket belongs to another
-    /// database. Errors are logged and tried again.
+    /// Sweeps until `stop`, with pauses while nothing is due, and while the bucket belongs to another database. Errors are
+    /// logged, and the sweep is retried.
     pub async fn sweep_until(&self, stop: CancellationToken) {
         let sweep = async {
             loop {
@@ -54,7 +54,7 @@ impl Valet {
                 self.wait_until_paired().await;
             }
         };
-        // The tests kill servers by their requests' calls, and `valet sweep` by the sweep's.
+        // Not counted as failpoints of requests, by which the tests crash servers; `valet sweep` has failpoints of its own.
         tokio::select! {
             () = stop.cancelled() => uncounted(self.stamp_at_stop()).await,
             () = uncounted(sweep) => {}
@@ -79,7 +79,7 @@ impl Valet {
             match self.sweep_all(lane).instrument(spans::internal("sweep")).await {
                 Ok(swept) if swept == Swept::default() => {}
                 Ok(swept) => tracing::info!(?swept, "swept"),
-                Err(error) => tracing::warn!(%error, "the sweep failed"),
+                Err(error) => tracing::warn!(%error, "failed to sweep"),
             }
             if counted.is_none_or(|at| at.elapsed() >= CENSUS) {
                 self.date_undated().await;
@@ -90,10 +90,10 @@ impl Valet {
         }
     }
 
-    /// Sweeps by the database's clock until nothing is due.
+    /// Sweeps until nothing is due by the database's clock.
     ///
     /// # Errors
-    /// [`StoreError`] when the database fails.
+    /// [`StoreError`] if the database fails.
     pub async fn sweep(&self) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         let sweep = async {
@@ -111,7 +111,7 @@ impl Valet {
         sweep.instrument(spans::internal("sweep")).await
     }
 
-    /// Sweeps until nothing is due. While images are being settled, whose calls may hang, accounts are not kept waiting.
+    /// Sweeps until nothing is due. Accounts and reservations do not wait for images, whose calls may hang.
     async fn sweep_all(&self, lane: &SlowLane) -> Result<Swept, StoreError> {
         let mut total = Swept::default();
         loop {
@@ -144,7 +144,7 @@ impl Valet {
         }
     }
 
-    /// Sets the metrics of a sweep that went through, and of what is left.
+    /// Sets the metrics of a completed sweep, and of the remaining work.
     async fn report(&self, now: OffsetDateTime) {
         METRICS.swept_at.set(now.unix_timestamp() as f64);
         let counted = async {
@@ -156,7 +156,7 @@ impl Valet {
             Ok::<_, StoreError>(())
         };
         if let Err(error) = counted.await {
-            // The sweep went through all the same.
+            // The sweep itself has succeeded.
             tracing::warn!(%error, "failed to count what is still due");
         }
     }
@@ -187,12 +187,12 @@ impl Valet {
         }
     }
 
-    /// One round at `now`, to its end. The second value says whether anything was settled, so that more may be due.
+    /// Runs one round at `now`. The second value is whether anything was settled, so that more may be due.
     ///
     /// # Errors
-    /// [`StoreError`] when the database fails; one image's failure is counted and tried again later.
+    /// [`StoreError`] if the database fails; a failure of one image is counted, and the image is retried later.
     pub async fn sweep_once(&self, now: OffsetDateTime) -> Result<(Swept, bool), StoreError> {
-        // Nothing waits in this queue for another round.
+        // The slow queue is empty at the end of the round.
         let (lane, queue) = slow_lane(Room { all: WINDOW, of_one_owner: WINDOW });
         let tally = Tally::default();
         let quick = async {
@@ -205,23 +205,23 @@ impl Valet {
         Ok((swept, more))
     }
 
-    /// One round. What takes long goes to `lane`.
+    /// Runs one round. Slow images go to `lane`.
     async fn sweep_round(&self, now: OffsetDateTime, lane: &SlowLane) -> Result<(Swept, bool), StoreError> {
-        // On the heap: together they are more than a thread's stack holds in a debug build.
+        // Boxed, because together they exceed a thread's stack in a debug build.
         Box::pin(self.probe_capabilities(now)).await;
         let round = Round::default();
-        // Each of them goes on past a failure of the others.
+        // Each continues if others fail.
         let images = Box::pin(self.sweep_due(Scope::Round(now), &round, lane)).await;
         let more = self.keep_accounts(now, &round).await;
         images?;
         Ok((round.tally.total(), more? || round.may_have_more()))
     }
 
-    /// Settles reservations and goes on with deletions of accounts. Returns whether there is more to do now.
+    /// Settles reservations and continues deletions of accounts. Returns whether more is due now.
     async fn keep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
         Box::pin(self.probe_capabilities(now)).await;
         if let Some(missing) = self.store.probe().missing().await? {
-            // What settles reservations by records that are still to be restored would lose them.
+            // Settling reservations while records are still to be restored would lose them.
             tracing::error!(%missing, "the database was restored in part: reservations and deletions of accounts wait");
             round.tally.add(Swept { failed: 1, ..Swept::default() });
             return Ok(false);

@@ -12,14 +12,14 @@ use crate::{
     telemetry::spans,
 };
 
-/// Between two looks at the pair: the sweeper's interval within these bounds.
+/// Interval between two checks of the pair: the sweeper's interval within these bounds.
 const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
 const LOOK_AT_MOST: Duration = Duration::from_secs(60);
-/// The longest that a server that stops waits for its last stamp.
+/// Time limit of the last stamp when a server stops.
 const LAST_STAMP: Duration = Duration::from_secs(2);
 
 impl Valet {
-    /// Looks at the pair at intervals, and stamps it. Returns once the bucket belongs to another database.
+    /// Checks the pair at intervals, and stamps it. Returns when the bucket belongs to another database.
     pub(super) async fn watch_pair(&self) {
         loop {
             if let Err(error) = self.look_at_pair(EVERY).await {
@@ -27,14 +27,14 @@ impl Valet {
                     tracing::error!(%error, "stopped sweeping: the bucket belongs to another database");
                     return;
                 }
-                // A sweep needs no answer to this: the bucket was this database's at the start.
-                tracing::warn!(%error, "failed to look at the bucket's marker and the database's record of it");
+                // The sweep continues without the check, because the bucket belonged to this database at the start.
+                tracing::warn!(%error, "failed to check that the bucket belongs to the database");
             }
             self.pause_between_looks().await;
         }
     }
 
-    /// Returns once bucket and database belong together.
+    /// Waits until bucket and database belong together.
     pub(super) async fn wait_until_paired(&self) {
         loop {
             self.pause_between_looks().await;

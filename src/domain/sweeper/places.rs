@@ -1,5 +1,5 @@
-//! Places for work that goes on at once, shared between owners. Each owner has a share; while no other owner waits, one may borrow
-//! what the others leave free, but for one share.
+//! Permits for concurrent work, shared between owners. Each owner has a share; while no other owner waits, one may borrow all
+//! free permits except for one share.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -9,23 +9,23 @@ use std::{
 /// Work that took this long shows that its owner's calls are slow.
 const SLOW_AFTER: Duration = Duration::from_secs(5);
 
-/// The places that are taken, by owner.
+/// Permits that are taken, by owner.
 #[derive(Debug)]
 pub(super) struct Places {
     all: usize,
     share: usize,
     taken: HashMap<String, usize>,
-    /// Owners that borrow nothing: their work takes long.
+    /// Owners that may not borrow, because their work is slow.
     slow: HashSet<String>,
 }
 
 impl Places {
-    /// Returns so many free places, with a share of so many for each owner.
+    /// Creates `all` free permits, with a share for each owner.
     pub(super) fn new(all: usize, share: usize) -> Self {
         Self { all, share, taken: HashMap::new(), slow: HashSet::new() }
     }
 
-    /// Returns whether a place is free.
+    /// Returns whether a permit is free.
     pub(super) fn are_free(&self) -> bool {
         self.free() > 0
     }
@@ -34,8 +34,8 @@ impl Places {
         self.all.saturating_sub(self.taken.values().sum())
     }
 
-    /// Takes the first of `waiting` whose owner has a place left of its share, else the first whose owner may borrow one, and the
-    /// place. Those before it wait on.
+    /// Takes a permit, and the first of `waiting` whose owner has one left in its share, otherwise the first whose owner may
+    /// borrow one. Earlier ones keep waiting.
     pub(super) fn take_next<T>(&mut self, waiting: &mut VecDeque<T>, owner: impl Fn(&T) -> String) -> Option<T> {
         let free = self.free();
         if free == 0 {
@@ -49,7 +49,7 @@ impl Places {
         Some(next)
     }
 
-    /// Gives an owner's place back. An owner whose work took long is kept to its share from now on.
+    /// Releases an owner's permit. An owner whose work was slow may not borrow from now on.
     pub(super) fn leave(&mut self, owner: &str, took: Duration) {
         if took >= SLOW_AFTER {
             self.slow.insert(owner.to_owned());
