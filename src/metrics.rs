@@ -264,7 +264,7 @@ impl Metrics {
         self.mongodb_commands.get_or_create(&command).observe(took.as_secs_f64());
     }
 
-    /// All of it, of type [`MEDIA_TYPE`].
+    /// Returns all of it, of type [`MEDIA_TYPE`].
     #[must_use]
     pub fn text(&self) -> String {
         let mut all = String::new();

@@ -18,7 +18,7 @@ use super::{
     workers::{Busy, Place},
 };
 use crate::{
-    model::{Email, Holder, InvalidEmail, Prefix, SessionId, Usage, User, UserId},
+    model::{Email, InvalidEmail, NetworkPrefix, RequestOrigin, SessionId, Usage, User, UserId},
     store::{Account, NewPassword, StoreError},
 };
 
@@ -261,7 +261,7 @@ impl Valet {
     pub async fn set_password(&self, email: &str, new: &str, now: OffsetDateTime) -> Result<(), SetPasswordError> {
         let email = Email::parse(email)?;
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
-        let holder = Holder { site: Prefix::site(Ipv4Addr::LOCALHOST.into()), user: Some(account.user.id) };
+        let holder = RequestOrigin { site: NetworkPrefix::site(Ipv4Addr::LOCALHOST.into()), user: Some(account.user.id) };
         let place = self.passwords.place(holder)?;
         let hash = self.hash_new::<SetPasswordError>(new, &email, (holder, &place)).await?;
         let new = NewPassword { hash: &hash, kept_session: None, at: now };
@@ -276,7 +276,7 @@ impl Valet {
         &self,
         password: &str,
         email: &Email,
-        (holder, place): (Holder, &Place),
+        (holder, place): (RequestOrigin, &Place),
     ) -> Result<String, E> {
         let password = Password::new(password);
         match self.passwords.weakness(holder, password.clone(), email).await? {
@@ -286,7 +286,7 @@ impl Valet {
     }
 
     /// Counts a caller who is to prove the account's password, and takes a place for hashing it.
-    pub(super) fn admit_password(&self, caller: Caller, client: &Client) -> Result<(Holder, Place), LogInError> {
+    pub(super) fn admit_password(&self, caller: Caller, client: &Client) -> Result<(RequestOrigin, Place), LogInError> {
         self.throttle.log_in(client)?;
         self.throttle.password(session_of(caller)?)?;
         let holder = client.holder(Some(caller.user));

@@ -73,7 +73,7 @@ impl Gallery<'_> {
     pub fn push_preview_url(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let Some(content_type) = row.preview else { return Ok(()) };
         let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
-        let key = ObjectKey::stored(row.key.to_owned()).preview();
+        let key = ObjectKey::from_stored(row.key.to_owned()).preview();
         objects.presign_get_into((key.as_str(), content_type), cache_control, *signed_at, *ttl, out).map(drop)
     }
 }
@@ -141,7 +141,7 @@ impl Valet {
     pub async fn download(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Presigned, ReadError> {
         let image = self.find_ready(user, id).await?;
         let upload = &image.upload;
-        let name = upload.file_name.saved_as(upload.content_type);
+        let name = upload.file_name.download_name(upload.content_type);
         let ttl = self.uploads.read_url_ttl;
         Ok(self.objects.presign_download(&image.key, upload.content_type, &name, now, ttl)?)
     }

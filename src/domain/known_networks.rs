@@ -16,7 +16,7 @@ use super::{
     throttle::{self, Client, Guess, Standing, names},
 };
 use crate::{
-    model::{Email, Prefix, UserId},
+    model::{Email, NetworkPrefix, UserId},
     store::StoreError,
 };
 
@@ -27,7 +27,7 @@ const CAPACITY: usize = 50_000;
 
 /// Networks that this server has recorded lately: most sign-ins come from a known network, and need no write.
 #[derive(Debug)]
-pub struct Recorded(Mutex<Recent<(UserId, Prefix), Instant>>);
+pub struct Recorded(Mutex<Recent<(UserId, NetworkPrefix), Instant>>);
 
 impl Default for Recorded {
     fn default() -> Self {
@@ -36,12 +36,12 @@ impl Default for Recorded {
 }
 
 impl Recorded {
-    fn is_fresh(&self, key: (UserId, Prefix), now: Instant) -> bool {
+    fn is_fresh(&self, key: (UserId, NetworkPrefix), now: Instant) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.get(key).is_some_and(|at| now.saturating_duration_since(at) < RECORDED)
     }
 
-    fn insert(&self, key: (UserId, Prefix), now: Instant) {
+    fn insert(&self, key: (UserId, NetworkPrefix), now: Instant) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key, now);
     }
 }
@@ -74,7 +74,8 @@ impl Valet {
     async fn standing(&self, email: &Email, client: &Client, now: OffsetDateTime) -> Result<Standing, StoreError> {
         let account = self.store.users.find_by_email(email).await?;
         let user = account.map_or_else(UserId::new, |account| account.user.id);
-        let [host, site] = [Prefix::host(client.address), Prefix::site(client.address)].map(|network| network.to_string());
+        let [host, site] =
+            [NetworkPrefix::host(client.address), NetworkPrefix::site(client.address)].map(|network| network.to_string());
         let known = self.store.known_networks.known(user, [&host, &site], now).await?;
         Ok(match (known.contains(&host), known.contains(&site)) {
             (true, _) => Standing::KnownHost,
@@ -85,11 +86,11 @@ impl Valet {
 
     /// Records the network of a sign-in. A failure does not fail the sign-in: the next one records it.
     pub(super) async fn record_network(&self, user: UserId, client: &Client, now: OffsetDateTime) {
-        let (host, asked) = (Prefix::host(client.address), Instant::now());
+        let (host, asked) = (NetworkPrefix::host(client.address), Instant::now());
         if self.recorded.is_fresh((user, host), asked) {
             return;
         }
-        let networks = [host, Prefix::site(client.address)].map(|network| network.to_string());
+        let networks = [host, NetworkPrefix::site(client.address)].map(|network| network.to_string());
         match self.store.known_networks.record(user, &networks, now).await {
             Ok(()) => self.recorded.insert((user, host), asked),
             Err(error) => tracing::warn!(%user, %error, "failed to record the network of a sign-in"),

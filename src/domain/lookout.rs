@@ -45,7 +45,7 @@ impl Lookout {
 
 /// Whether nobody will say when it is there.
 pub(super) fn unannounced(image: &Image) -> bool {
-    image.upload.loose.is_some() && image.key.is_incoming()
+    image.upload.unverified.is_some() && image.key.is_incoming()
 }
 
 /// How long to wait for the next look at an upload of this age: a quarter of it, so that an upload that never comes costs

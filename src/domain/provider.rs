@@ -51,7 +51,7 @@ pub enum LocalOnly {
 /// The provider, as far as this server knows it.
 #[derive(Debug)]
 pub(super) struct Provider {
-    settings: config::Provider,
+    settings: config::OidcProvider,
     keys: RwLock<Option<(Arc<ProviderKeys>, Instant)>>,
     /// When a fetch began last; held while one is under way, so that there is one at a time.
     fetched: Arc<tokio::sync::Mutex<Option<Instant>>>,
@@ -60,13 +60,13 @@ pub(super) struct Provider {
 }
 
 /// The provider's keys as they are now, or what is wrong with them.
-pub(super) async fn fetch_keys(settings: &config::Provider) -> Result<ProviderKeys, String> {
+pub(super) async fn fetch_keys(settings: &config::OidcProvider) -> Result<ProviderKeys, String> {
     let document = provider::fetch_keys(&settings.issuer).await.map_err(|error| error.to_string())?;
     ProviderKeys::read(&document).map_err(|error| error.to_string())
 }
 
 impl Provider {
-    pub(super) fn new(settings: &config::Provider) -> Self {
+    pub(super) fn new(settings: &config::OidcProvider) -> Self {
         Self {
             settings: settings.clone(),
             keys: RwLock::default(),

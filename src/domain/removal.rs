@@ -34,7 +34,7 @@ pub(super) enum Removal {
 impl<'a> Remains<'a> {
     /// Returns the objects beside a ready image.
     pub(super) fn beside(image: &'a Image) -> Self {
-        let keys: Vec<_> = image.strays.iter().collect();
+        let keys: Vec<_> = image.leftover_keys.iter().collect();
         let multiparts = keys.iter().copied().filter(|key| image.upload.is_in_parts() && key.is_incoming()).collect();
         Self { keys, multiparts, upload_id: image.upload_id.as_deref() }
     }

@@ -18,7 +18,7 @@ use time::{Duration, OffsetDateTime};
 
 use super::{Valet, deletion};
 use crate::{
-    model::{Image, ImageId, ImageState, OPENING, Settlement, Urls, UserId},
+    model::{Image, ImageId, ImageState, OPENING_GRACE, ReservationStep, UrlLifetime, UserId},
     store::{FormerHolds, Inserted, Reserved, Room, Stale, Stepped, StoreError, Unsettled},
 };
 
@@ -85,11 +85,11 @@ impl Valet {
     }
 
     /// Whether bytes can still arrive for an image.
-    pub(super) fn urls(&self, image: &Image, now: OffsetDateTime) -> Urls {
+    pub(super) fn urls(&self, image: &Image, now: OffsetDateTime) -> UrlLifetime {
         let quiet_from = self.quiet_from(image);
         // An upload in parts is opened without a URL.
         let is_dead = image.urls_die_at <= image.created_at || now >= quiet_from;
-        if is_dead { Urls::Dead } else { Urls::AliveUntil(quiet_from) }
+        if is_dead { UrlLifetime::Dead } else { UrlLifetime::AliveUntil(quiet_from) }
     }
 
     /// Brings the reservations of one user's images in line with the states they have come to.
@@ -102,7 +102,7 @@ impl Valet {
 
     /// As [`Valet::settle`], for images whose bytes may lie in the bucket still: the bytes stay counted.
     pub(super) async fn settle_places(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
-        self.settle_with(user, images, |image| Urls::AliveUntil(self.quiet_from(image))).await
+        self.settle_with(user, images, |image| UrlLifetime::AliveUntil(self.quiet_from(image))).await
     }
 
     /// As [`Valet::settle_places`], where the image was read with a reservation.
@@ -115,13 +115,13 @@ impl Valet {
 
     /// Frees what is counted for an image beyond its state, once nothing of that lies in the bucket.
     pub(super) async fn release_reserved(&self, image: &Image) -> Result<(), StoreError> {
-        self.settle_all(image.user, vec![image.clone()], |image| image.settlement(Urls::Dead)).await
+        self.settle_all(image.user, vec![image.clone()], |image| image.settling_step(UrlLifetime::Dead)).await
     }
 
-    async fn settle_with(&self, user: UserId, images: &[Image], urls: impl Fn(&Image) -> Urls) -> Result<(), StoreError> {
+    async fn settle_with(&self, user: UserId, images: &[Image], urls: impl Fn(&Image) -> UrlLifetime) -> Result<(), StoreError> {
         self.settle_holds_of(user, images).await?;
         // Boxed: what waits for a settlement waits for much else, and types of futures may be only so deep.
-        Box::pin(self.settle_all(user, images.to_vec(), |image| image.settlement(urls(image)))).await
+        Box::pin(self.settle_all(user, images.to_vec(), |image| image.settling_step(urls(image)))).await
     }
 
     /// Settles the former version's holds of images that carry no reservation.
@@ -138,7 +138,7 @@ impl Valet {
         &self,
         user: UserId,
         mut images: Vec<Image>,
-        step: impl Fn(&Image) -> Option<Settlement>,
+        step: impl Fn(&Image) -> Option<ReservationStep>,
     ) -> Result<(), StoreError> {
         for tried in 0..TRIES {
             let settlements: Vec<_> = images.iter().filter_map(&step).collect();
@@ -179,7 +179,7 @@ impl Valet {
         tried: u32,
         now: OffsetDateTime,
     ) -> Result<Vec<ImageId>, StoreError> {
-        let deletions: Vec<_> = images.iter().map(|image| image.deletion(self.urls(image, now))).collect();
+        let deletions: Vec<_> = images.iter().map(|image| image.deletion_step(self.urls(image, now))).collect();
         match Box::pin(self.store.delete_ready(user, &deletions, now)).await? {
             Stepped::Taken(images) => Ok(images),
             Stepped::InTheWay => {
@@ -214,7 +214,7 @@ impl Valet {
     }
 
     async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.stale_openings(now - OPENING, USERS, EACH).await?;
+        let stale = self.store.users.stale_openings(now - OPENING_GRACE, USERS, EACH).await?;
         settled.more |= stale.len() == USERS as usize;
         for Stale { user, entries: images, unreadable } in stale {
             let closed = self.close_openings(user, &images, now).await;
@@ -235,7 +235,7 @@ impl Valet {
             }
             if failed || images.len() == EACH {
                 // What failed is looked at again when it is as old anew; the rest of many waits behind other users'.
-                let at = if failed { now } else { now - OPENING - Duration::MILLISECOND };
+                let at = if failed { now } else { now - OPENING_GRACE - Duration::MILLISECOND };
                 self.store.users.postpone_openings(user, at).await?;
             }
         }
@@ -243,7 +243,7 @@ impl Valet {
     }
 
     async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.stale_steps(now - OPENING, USERS, EACH).await?;
+        let stale = self.store.users.stale_steps(now - OPENING_GRACE, USERS, EACH).await?;
         settled.more |= stale.len() == USERS as usize;
         for Stale { user, entries: steps, unreadable } in stale {
             let finished = self.store.finish_steps(user, &steps).await;
@@ -357,7 +357,9 @@ impl Valet {
                 Some(image) if image.state == ImageState::Ready && !image.is_reserved => ready.push((hold.image, image.surplus)),
                 // Ended, or counted twice: by the hold, and by the reservation.
                 Some(_) => ended.push(hold.image),
-                None if hold.at < now - OPENING && self.store.images.preclude(user, hold.image, hold.bytes, now).await? => {
+                None if hold.at < now - OPENING_GRACE
+                    && self.store.images.preclude(user, hold.image, hold.bytes, now).await? =>
+                {
                     missing += 1;
                     ended.push(hold.image);
                 }

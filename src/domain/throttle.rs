@@ -17,8 +17,8 @@ use self::limit::{Limit, UserLimit};
 use super::{audit::audit, credentials::Caller};
 use crate::{
     config::{self, Rate},
-    model::{Email, Holder, Prefix, SessionId, UserId},
-    store::requests,
+    model::{Email, NetworkPrefix, RequestOrigin, SessionId, UserId},
+    store::request_origin,
 };
 
 /// Calls that end sessions, by one session from one network, beyond `RATE_LIMIT_CALLS`.
@@ -60,8 +60,8 @@ pub struct Client {
 impl Client {
     /// Whose work it is that this client asks for.
     #[must_use]
-    pub fn holder(&self, user: Option<UserId>) -> Holder {
-        Holder { site: Prefix::site(self.address), user }
+    pub fn holder(&self, user: Option<UserId>) -> RequestOrigin {
+        RequestOrigin { site: NetworkPrefix::site(self.address), user }
     }
 }
 
@@ -86,16 +86,16 @@ pub struct Throttle(Option<Limits>);
 
 #[derive(Debug)]
 struct Limits {
-    signup: Limit<((), Prefix)>,
-    login: Limit<((), Prefix)>,
-    login_failures: Limit<(AccountKey, Prefix)>,
+    signup: Limit<((), NetworkPrefix)>,
+    login: Limit<((), NetworkPrefix)>,
+    login_failures: Limit<(AccountKey, NetworkPrefix)>,
     session_failures: Limit<SessionId>,
     account_failures: Limit<AccountKey>,
     password: Limit<SessionId>,
-    refresh: Limit<((), Prefix)>,
-    logout: Limit<((), Prefix)>,
+    refresh: Limit<((), NetworkPrefix)>,
+    logout: Limit<((), NetworkPrefix)>,
     calls: UserLimit,
-    reserve: Limit<(UserId, Option<SessionId>, Option<Prefix>)>,
+    reserve: Limit<(UserId, Option<SessionId>, Option<NetworkPrefix>)>,
     upload: UserLimit,
     urls: UserLimit,
     s3: UserLimit,
@@ -116,7 +116,7 @@ pub enum Standing {
 impl Throttle {
     /// From the settings.
     #[must_use]
-    pub fn new(config: &config::Limits) -> Self {
+    pub fn new(config: &config::RateLimits) -> Self {
         Self(config.on.then(|| Limits {
             signup: Limit::new(names::SIGNUP, config.signup),
             login: Limit::new(names::LOGIN, config.login),
@@ -158,7 +158,7 @@ impl Throttle {
         let Some(limits) = &self.0 else { return Ok(Guess::uncounted()) };
         let (account, now) = (account_key(email), Instant::now());
         match standing {
-            Standing::KnownHost => limits.login_failures.take((account, Prefix::host(client.address)), 1, now)?,
+            Standing::KnownHost => limits.login_failures.take((account, NetworkPrefix::host(client.address)), 1, now)?,
             Standing::KnownSite => limits.login_failures.take_from(account, client.address, now)?,
             Standing::Stranger => {
                 limits.login_failures.take_from(account, client.address, now)?;
@@ -201,7 +201,7 @@ impl Throttle {
     /// # Errors
     /// [`Throttled`].
     pub fn reserve(&self, caller: Caller) -> Result<(), Throttled> {
-        let site = requests::caller().map(|caller| caller.site);
+        let site = request_origin::current().map(|caller| caller.site);
         self.check(|limits, now| limits.reserve.take((caller.user, caller.session(), site), 1, now))
     }
 
@@ -283,7 +283,7 @@ impl Guess<'_> {
                 if standing != Standing::KnownHost {
                     limits.login_failures.give_back_from(account, address);
                 }
-                limits.login_failures.forget((account, Prefix::host(address)));
+                limits.login_failures.forget((account, NetworkPrefix::host(address)));
                 if standing == Standing::Stranger {
                     limits.account_failures.forget(account);
                 }
@@ -298,7 +298,7 @@ impl Guess<'_> {
         match counted {
             Counted::From { account, address, standing } => {
                 match standing {
-                    Standing::KnownHost => limits.login_failures.give_back((account, Prefix::host(address)), 1),
+                    Standing::KnownHost => limits.login_failures.give_back((account, NetworkPrefix::host(address)), 1),
                     Standing::KnownSite | Standing::Stranger => limits.login_failures.give_back_from(account, address),
                 }
                 if standing == Standing::Stranger {

@@ -8,7 +8,7 @@ use tracing::Instrument;
 use super::shares::{Share, Shares};
 use crate::{
     metrics::METRICS,
-    model::{Holder, Prefix, UserId},
+    model::{NetworkPrefix, RequestOrigin, UserId},
     store::turns::Turns,
     telemetry::spans,
 };
@@ -27,8 +27,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Workers {
     name: &'static str,
-    turns: Arc<Turns<Prefix, Option<UserId>>>,
-    sites: Arc<Shares<Prefix>>,
+    turns: Arc<Turns<NetworkPrefix, Option<UserId>>>,
+    sites: Arc<Shares<NetworkPrefix>>,
     users: Arc<Shares<UserId>>,
 }
 
@@ -38,8 +38,8 @@ pub struct Place(Arc<Held>);
 
 #[derive(Debug)]
 struct Held {
-    holder: Holder,
-    _of_site: Share<Prefix>,
+    holder: RequestOrigin,
+    _of_site: Share<NetworkPrefix>,
     _of_user: Option<Share<UserId>>,
 }
 
@@ -62,7 +62,7 @@ impl Workers {
     ///
     /// # Errors
     /// [`Busy`] when the holder's network or user has its share: at once.
-    pub fn place(&self, holder: Holder) -> Result<Place, Busy> {
+    pub fn place(&self, holder: RequestOrigin) -> Result<Place, Busy> {
         let of_site = self.sites.take(holder.site, 1).ok_or_else(refused)?;
         let of_user = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
         Ok(Place(Arc::new(Held { holder, _of_site: of_site, _of_user: of_user })))
@@ -77,7 +77,7 @@ impl Workers {
     }
 
     async fn wait_and_run<T: Send + 'static>(&self, place: Place, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Busy> {
-        let Holder { site, user } = place.0.holder;
+        let RequestOrigin { site, user } = place.0.holder;
         let permit = tokio::time::timeout(LONGEST_WAIT, self.turns.acquire(site, user)).await.map_err(|_| refused())?;
         let work = tokio::task::spawn_blocking(move || {
             let _held = (permit, place);
@@ -105,7 +105,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_is_no_load_and_gives_everything_back() {
         let workers = Workers::new("test", 1);
-        let holder = Holder { site: Prefix::site(std::net::IpAddr::from([192, 0, 2, 1])), user: Some(UserId::new()) };
+        let holder =
+            RequestOrigin { site: NetworkPrefix::site(std::net::IpAddr::from([192, 0, 2, 1])), user: Some(UserId::new()) };
         for _ in 0..3 {
             let workers = workers.clone();
             let place = workers.place(holder).unwrap();

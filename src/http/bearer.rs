@@ -12,7 +12,7 @@ use crate::{
     domain::{audit, credentials::Caller},
     model::UserId,
     state::AppState,
-    store::requests,
+    store::request_origin,
 };
 
 /// The access token of `POST /api/auth/login` or, where the server is set up for one, of an OpenID provider; sent as
@@ -45,7 +45,7 @@ async fn prove(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, Ca
 /// # Errors
 /// 429 for a user who asks too often, 503 for one of whom too much is under way.
 pub fn admit(app: &AppState, user: UserId) -> Result<(), Problem> {
-    requests::identify(user);
+    request_origin::identify(user);
     app.valet.throttle().call(user)?;
     limits::seat(user)
 }

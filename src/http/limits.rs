@@ -21,8 +21,8 @@ use super::{
 use crate::{
     domain::shares::{Share, Shares},
     metrics::{METRICS, Metrics},
-    model::{Prefix, UserId},
-    store::requests,
+    model::{NetworkPrefix, UserId},
+    store::request_origin,
 };
 
 /// How long a body may take to arrive.
@@ -86,14 +86,14 @@ const FREE: usize = 16 * 1024;
 /// Places for requests and bytes for their bodies, each shared between networks, and places between users.
 #[derive(Debug)]
 pub struct Room {
-    requests: Arc<Shares<Prefix>>,
+    requests: Arc<Shares<NetworkPrefix>>,
     users: Arc<Shares<UserId>>,
-    bodies: Arc<Shares<Prefix>>,
+    bodies: Arc<Shares<NetworkPrefix>>,
 }
 
 /// Room that is taken, until it is dropped.
 #[derive(Debug, Default)]
-pub struct Taken(Option<Share<Prefix>>);
+pub struct Taken(Option<Share<NetworkPrefix>>);
 
 /// The place of a request among those of its user, once that is known.
 struct Seat {
@@ -132,7 +132,7 @@ impl Room {
     ///
     /// # Errors
     /// 503 when there is none, or when the network has its share: at once.
-    pub fn enter(&self, path: &str, site: Prefix) -> Result<Taken, Problem> {
+    pub fn enter(&self, path: &str, site: NetworkPrefix) -> Result<Taken, Problem> {
         if matches!(path, "/livez" | "/readyz") {
             return Ok(Taken(None));
         }
@@ -140,9 +140,9 @@ impl Room {
     }
 
     /// Answers a request of this network in this task; [`seat`] takes its user's place until it is answered.
-    pub async fn seated<T>(&self, site: Prefix, answer: impl Future<Output = T>) -> T {
+    pub async fn seated<T>(&self, site: NetworkPrefix, answer: impl Future<Output = T>) -> T {
         let seat = Seat { users: self.users.clone(), taken: Mutex::new(None) };
-        requests::scope(site, SEAT.scope(seat, answer)).await
+        request_origin::scope(site, SEAT.scope(seat, answer)).await
     }
 
     /// Reads the body into memory, within the path's limit; `takes_none` where the document has no body. The room it takes there
@@ -151,7 +151,7 @@ impl Room {
     /// # Errors
     /// 400 for a body where none is taken, 408, 413, 415, or 503 when other bodies take all the room or the network has its
     /// share.
-    pub async fn admit(&self, request: &mut Request, site: Prefix, takes_none: bool) -> Result<Taken, Problem> {
+    pub async fn admit(&self, request: &mut Request, site: NetworkPrefix, takes_none: bool) -> Result<Taken, Problem> {
         let path = request.uri().path().to_owned();
         let limit = body_limit(&path);
         let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
@@ -217,7 +217,7 @@ impl Room {
         Ok(taken)
     }
 
-    fn make_room(&self, taken: &mut Taken, bytes: usize, site: Prefix) -> Result<(), Problem> {
+    fn make_room(&self, taken: &mut Taken, bytes: usize, site: NetworkPrefix) -> Result<(), Problem> {
         let has = taken.0.as_ref().map_or(0, Share::count);
         let more = bytes.saturating_sub(FREE + has);
         let fits = match &mut taken.0 {

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::{Config, TrustedProxies},
     metrics::{Answered, METRICS},
-    model::Prefix,
+    model::NetworkPrefix,
     telemetry::{
         AUDIT,
         context::{self, TraceContext},
@@ -148,7 +148,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
                 status: HUNG_UP,
             };
             let under_way = UnderWay::begin(asked);
-            let mut response = match self.answer(request, &path, Prefix::site(client)).await {
+            let mut response = match self.answer(request, &path, NetworkPrefix::site(client)).await {
                 Ok(response) => response,
                 Err(problem) if path.starts_with("/uppy/") => problem.for_uppy().respond(&id),
                 Err(problem) => problem.respond(&id),
@@ -173,7 +173,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
 }
 
 impl<E: Endpoint> OutermostEndpoint<E> {
-    async fn answer(&self, mut request: Request, path: &str, site: Prefix) -> Result<Response, Problem> {
+    async fn answer(&self, mut request: Request, path: &str, site: NetworkPrefix) -> Result<Response, Problem> {
         // Some generated clients send a scheme with nothing behind it while they have no token.
         let is_empty = |value: &[u8]| value.is_empty() || value.eq_ignore_ascii_case(b"bearer");
         let mut sent = request.headers().get_all(header::AUTHORIZATION).iter();

@@ -83,7 +83,7 @@ fn most_files() -> Option<i64> {
     line(&limits, "Max open files")?.split_whitespace().next()?.parse().ok()
 }
 
-/// The rest of the line that begins so.
+/// Returns the rest of the line that begins so.
 fn line<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name))
 }

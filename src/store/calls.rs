@@ -16,13 +16,13 @@ use tokio::time::Instant;
 use super::{
     StoreError, commands, failpoint,
     primary::{Primary, Standing},
-    requests,
+    request_origin,
     turns::{Permit, Turns},
 };
 use crate::{
     config,
     metrics::METRICS,
-    model::{Prefix, UserId},
+    model::{NetworkPrefix, UserId},
 };
 
 /// The longest a call to MongoDB may take.
@@ -39,7 +39,7 @@ pub(super) struct Calls {
     /// As many calls at a time as the pool has connections, in turn between networks and between the users of each; what runs in
     /// no request is one network more. Calls wait for a connection here: the driver keeps those that have given up in its queue,
     /// and looks at one of them for every call that comes after, so that a crowd of an outage outlives it for good.
-    turns: Arc<Turns<Option<Prefix>, Option<UserId>>>,
+    turns: Arc<Turns<Option<NetworkPrefix>, Option<UserId>>>,
     primary: Arc<Primary>,
 }
 
@@ -53,7 +53,7 @@ impl Calls {
         let parsed = tokio::time::timeout(DEADLINE, ClientOptions::parse(config.uri.expose_secret()));
         let mut options = parsed.await.map_err(|_| StoreError::DatabaseTimeout)?.map_err(StoreError::Database)?;
         options.app_name = options.app_name.or_else(|| Some("valet".to_owned()));
-        options.max_pool_size = options.max_pool_size.or(Some(config::POOL));
+        options.max_pool_size = options.max_pool_size.or(Some(config::DEFAULT_POOL_SIZE));
         // Zero is a pool without a bound.
         let turns = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
         let turns = turns.unwrap_or(usize::MAX);
@@ -176,8 +176,8 @@ impl Calls {
         }
     }
 
-    async fn turn(&self, ends: Instant) -> Result<Permit<Option<Prefix>, Option<UserId>>, StoreError> {
-        let caller = requests::caller();
+    async fn turn(&self, ends: Instant) -> Result<Permit<Option<NetworkPrefix>, Option<UserId>>, StoreError> {
+        let caller = request_origin::current();
         let (site, user) = (caller.map(|caller| caller.site), caller.and_then(|caller| caller.user));
         if let Some(turn) = self.turns.try_acquire(site) {
             return Ok(turn);
@@ -250,7 +250,7 @@ fn failure(error: mongodb::error::Error) -> StoreError {
     if UNFIT_VALUES.contains(&code) { corrupt("of an update") } else { StoreError::Database(error) }
 }
 
-/// Whether the answer was lost on its way, or the server is no longer the one to ask: another try may go through.
+/// Returns whether the answer was lost on its way, or the server is no longer the one to ask: another try may go through.
 fn is_lost(error: &mongodb::error::Error) -> bool {
     match &*error.kind {
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,

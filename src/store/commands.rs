@@ -104,7 +104,7 @@ fn end(request_id: i32, failure: Option<&mongodb::error::Error>) {
     }
 }
 
-/// The server's code, else what went wrong in a word.
+/// Returns the server's code, else what went wrong in a word.
 fn kind(error: &mongodb::error::Error) -> String {
     match &*error.kind {
         ErrorKind::Command(refused) => refused.code.to_string(),

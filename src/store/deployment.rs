@@ -99,7 +99,7 @@ impl DatabaseProbe {
         found.map(|found| id_of(&found)).transpose()
     }
 
-    /// Whether any image is ready.
+    /// Returns whether any image is ready.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -107,7 +107,7 @@ impl DatabaseProbe {
         self.has_image(doc! { "state": ImageState::Ready.as_str() }).await
     }
 
-    /// Whether there is a record of any of these images.
+    /// Returns whether there is a record of any of these images.
     ///
     /// # Errors
     /// [`StoreError`].

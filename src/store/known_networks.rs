@@ -31,7 +31,7 @@ fn id(user: UserId, network: &str) -> String {
     format!("{user}/{network}")
 }
 
-/// All of a user's.
+/// Returns all of a user's.
 fn of(user: UserId) -> Document {
     // '0' is the character after '/'.
     doc! { "_id": { "$gte": id(user, ""), "$lt": format!("{user}0") } }

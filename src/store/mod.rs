@@ -15,7 +15,7 @@ mod primary;
 pub mod probe;
 pub mod provider;
 mod recount;
-pub mod requests;
+pub mod request_origin;
 mod reservations;
 mod sessions;
 pub mod turns;
@@ -133,14 +133,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Whether every repeat of the same call fails in the same way, whatever an operator does meanwhile to credentials
+    /// Returns whether every repeat of the same call fails in the same way, whatever an operator does meanwhile to credentials
     /// and rights: what waits for it may be given up.
     #[must_use]
     pub fn is_final(&self) -> bool {
         matches!(self, Self::ObjectRefused { .. } | Self::ObjectsUnsupported { .. })
     }
 
-    /// Whether the same call may succeed by itself after a while. What does not waits longer each time.
+    /// Returns whether the same call may succeed by itself after a while. What does not waits longer each time.
     #[must_use]
     pub fn is_passing(&self) -> bool {
         let needs_operator =
@@ -186,7 +186,7 @@ impl Store {
         self.known_networks.make_indexes().await
     }
 
-    /// The database's clock: what the sweeper goes by, so that a server whose clock is wrong sweeps nothing early.
+    /// Returns the database's clock: what the sweeper goes by, so that a server whose clock is wrong sweeps nothing early.
     ///
     /// # Errors
     /// [`StoreError`] when the database does not answer; it doubles as the readiness probe.
@@ -210,7 +210,7 @@ fn count_moved(to: ImageState, how_many: u64) {
 /// MongoDB's error code of a unique index.
 const DUPLICATE_KEY: i32 = 11000;
 
-/// The driver's words without its dump of the topology.
+/// Returns the driver's words without its dump of the topology.
 fn said(error: &mongodb::error::Error) -> String {
     match &*error.kind {
         ErrorKind::ServerSelection { .. } => "no server that takes writes could be reached within 3 s".to_owned(),
@@ -219,18 +219,18 @@ fn said(error: &mongodb::error::Error) -> String {
     }
 }
 
-/// Whether a unique index refused the write.
+/// Returns whether a unique index refused the write.
 fn is_duplicate(error: &mongodb::error::Error) -> bool {
     matches!(*error.kind, ErrorKind::Write(WriteFailure::WriteError(ref failure)) if failure.code == DUPLICATE_KEY)
 }
 
-/// Whether an index of this name exists with other options.
+/// Returns whether an index of this name exists with other options.
 fn is_other_index(error: &mongodb::error::Error) -> bool {
     // IndexOptionsConflict, IndexKeySpecsConflict.
     matches!(*error.kind, ErrorKind::Command(ref failure) if matches!(failure.code, 85 | 86))
 }
 
-/// The places in a bulk insertion that unique indexes refused; `None` when something else went wrong.
+/// Returns the places in a bulk insertion that unique indexes refused; `None` when something else went wrong.
 fn duplicates(error: &mongodb::error::Error) -> Option<Vec<usize>> {
     match &*error.kind {
         ErrorKind::InsertMany(failure) if failure.write_concern_error.is_none() => {

@@ -73,27 +73,27 @@ impl Primary {
         }
     }
 
-    /// Whether what this server answered a moment ago shows all that was acknowledged.
+    /// Returns whether what this server answered a moment ago shows all that was acknowledged.
     pub(super) fn holds(&self, from: &ServerAddress) -> bool {
         self.look(|known| known.not_replicated || known.holds(|address| address == from))
     }
 
-    /// How often a primary was followed.
+    /// Returns how often a primary was followed.
     pub(super) fn times(&self) -> u64 {
         self.look(|known| known.times)
     }
 
-    /// Whether a primary is followed, and was not before.
+    /// Returns whether a primary is followed, and was not before.
     pub(super) fn holds_since(&self, times: u64) -> bool {
         self.look(|known| known.not_replicated || known.times > times && known.holds(|_| true))
     }
 
-    /// The last election that is known.
+    /// Returns the last election that is known.
     pub(super) fn heard(&self) -> Option<ObjectId> {
         self.look(|known| known.heard)
     }
 
-    /// The right to ask who the primary is.
+    /// Returns the right to ask who the primary is.
     pub(super) async fn following(&self) -> MutexGuard<'_, ()> {
         self.following.lock().await
     }

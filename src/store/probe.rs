@@ -58,7 +58,7 @@ impl DatabaseProbe {
         })
     }
 
-    /// The server's version, such as `8.0.21`.
+    /// Returns the server's version, such as `8.0.21`.
     ///
     /// # Errors
     /// [`StoreError`].

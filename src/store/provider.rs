@@ -11,7 +11,7 @@ use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use serde::Deserialize;
 use url::Url;
 
-use crate::config::is_authentic;
+use crate::config::is_trustworthy_url;
 
 /// The longest both fetches may take together.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -36,7 +36,7 @@ struct Configuration {
 const CONFIGURATION: &str = "its openid-configuration";
 const KEYS: &str = "its keys (jwks_uri)";
 
-/// The key set (RFC 7517) of an issuer, as its configuration leads to it.
+/// Returns the key set (RFC 7517) of an issuer, as its configuration leads to it.
 ///
 /// # Errors
 /// [`ProviderError`] says which document failed, and how.
@@ -61,7 +61,8 @@ async fn discover(issuer: &str) -> Result<Bytes, ProviderError> {
 
 async fn fetch(document: &'static str, address: &str) -> Result<Bytes, ProviderError> {
     let failed = |reason| ProviderError { document, reason };
-    let url = Url::parse(address).ok().filter(is_authentic).ok_or(failed("its address is neither https nor this machine's"))?;
+    let url =
+        Url::parse(address).ok().filter(is_trustworthy_url).ok_or(failed("its address is neither https nor this machine's"))?;
     let uri: Uri = url.as_str().parse().map_err(|_| failed("its address is no URL"))?;
     // Made for each fetch, since those are rare: renewed certificates of the system are seen.
     let connector = hyper_rustls::HttpsConnectorBuilder::new()

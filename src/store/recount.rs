@@ -16,7 +16,7 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, commands::followed, count, datetime, entries, images, whole_number};
-use crate::model::{Books, ImageState, UserId};
+use crate::model::{ImageState, UsageCounts, UserId};
 
 /// The longest one user may take, retries included: the server ends transactions after a minute.
 const DEADLINE: Duration = Duration::from_secs(55);
@@ -125,8 +125,12 @@ async fn repair(
     Ok(Some(Repair { user, was, is }))
 }
 
-/// Ready images that count with their own bytes and nothing else.
-async fn count_ready(images: &Collection<Document>, user: UserId, session: &mut ClientSession) -> mongodb::error::Result<Books> {
+/// Returns ready images that count with their own bytes and nothing else.
+async fn count_ready(
+    images: &Collection<Document>,
+    user: UserId,
+    session: &mut ClientSession,
+) -> mongodb::error::Result<UsageCounts> {
     let ready = doc! { "user": user.to_string(), "state": ImageState::Ready.as_str(), "reservation": { "$exists": false } };
     // A damaged size counts as nothing: `$add` fails as a whole over one text.
     let whole = |field: &str| doc! { "$convert": { "input": field, "to": "long", "onError": 0_i64, "onNull": 0_i64 } };
@@ -134,12 +138,12 @@ async fn count_ready(images: &Collection<Document>, user: UserId, session: &mut 
     let sum = doc! { "_id": null, "images": { "$sum": 1_i64 }, "bytes": { "$sum": bytes } };
     let mut sums = images.aggregate([doc! { "$match": ready }, doc! { "$group": sum }]).session(&mut *session).await?;
     let found = sums.next(session).await.transpose()?.unwrap_or_default();
-    Ok(Books { bytes: number(&found, "bytes"), images: number(&found, "images"), pending: 0 })
+    Ok(UsageCounts { bytes: number(&found, "bytes"), images: number(&found, "images"), pending: 0 })
 }
 
 /// Images that carry a reservation, and pending ones that the former version counts.
 struct Reserved {
-    books: Books,
+    books: UsageCounts,
     former: Vec<Document>,
 }
 
@@ -150,7 +154,7 @@ impl Reserved {
         // The states are named for the index.
         let filter = doc! { "user": user.to_string(), "state": { "$in": states }, "$or": counted };
         let mut found = images.find(filter).session(&mut *session).await?;
-        let mut reserved = Self { books: Books::default(), former: Vec::new() };
+        let mut reserved = Self { books: UsageCounts::default(), former: Vec::new() };
         while let Some(image) = found.next(&mut *session).await.transpose()? {
             if image.contains_key("reservation") {
                 reserved.books += booked(&image);
@@ -162,19 +166,19 @@ impl Reserved {
     }
 }
 
-/// The image's share; of an image that cannot be read, what its reservation says.
-fn booked(image: &Document) -> Books {
+/// Returns the image's share; of an image that cannot be read, what its reservation says.
+fn booked(image: &Document) -> UsageCounts {
     images::read(image.clone()).map_or_else(
-        |_| Books {
+        |_| UsageCounts {
             bytes: image.get_document("reservation").map_or(0, |reservation| number(reservation, "bytes")),
             images: 0,
             pending: (text(image, "state") == ImageState::Pending.as_str()).into(),
         },
-        |image| image.booked(),
+        |image| image.usage_counts(),
     )
 }
 
-/// Entries of uploads that are being opened at this moment: young, and without an image.
+/// Returns entries of uploads that are being opened at this moment: young, and without an image.
 async fn still_opening(
     images: &Collection<Document>,
     user: UserId,
@@ -189,7 +193,7 @@ async fn still_opening(
     Ok(opening.iter().filter(is_kept).cloned().collect())
 }
 
-/// Steps that are announced and that their images have not taken.
+/// Returns steps that are announced and that their images have not taken.
 async fn not_taken(
     images: &Collection<Document>,
     user: UserId,
@@ -200,8 +204,8 @@ async fn not_taken(
     Ok(steps.iter().filter(|step| !taken.contains(text(step, "step"))).cloned().collect())
 }
 
-/// The former version's holds: one for each of its pending images, and those of uploads that it may be opening; in their
-/// order, new ones last.
+/// Returns the former version's holds: one for each of its pending images, and those of uploads that it may be opening; in
+/// their order, new ones last.
 async fn recount_holds(
     images: &Collection<Document>,
     (user, held, open): (UserId, &[Document], &[Document]),

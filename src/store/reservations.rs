@@ -19,7 +19,7 @@ use super::{
     Store, StoreError, count_moved, datetime, integer, last_step,
     users::{Announced, StepUnderWay},
 };
-use crate::model::{ImageId, ImageState, Reservation, Settlement, StepId, UserId};
+use crate::model::{ImageId, ImageState, Reservation, ReservationStep, StepId, UserId};
 
 /// What came of steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the images as they are then.
-    pub async fn settle(&self, user: UserId, settlements: &[Settlement]) -> Result<Stepped, StoreError> {
+    pub async fn settle(&self, user: UserId, settlements: &[ReservationStep]) -> Result<Stepped, StoreError> {
         self.step(user, settlements, |settlement| reserved(settlement.after)).await
     }
 
@@ -44,7 +44,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the image as it is then.
-    pub async fn grow(&self, user: UserId, growth: &Settlement) -> Result<Stepped, StoreError> {
+    pub async fn grow(&self, user: UserId, growth: &ReservationStep) -> Result<Stepped, StoreError> {
         let step = self.step(user, std::slice::from_ref(growth), |growth| {
             let (mut set, unset) = reserved(growth.after);
             set.extend(growth.after.map(|after| ("reserved".to_owned(), integer(after.bytes).into())));
@@ -57,7 +57,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; whether it happened is then to be asked again.
-    pub async fn delete_ready(&self, user: UserId, deletions: &[Settlement], now: OffsetDateTime) -> Result<Stepped, StoreError> {
+    pub async fn delete_ready(
+        &self,
+        user: UserId,
+        deletions: &[ReservationStep],
+        now: OffsetDateTime,
+    ) -> Result<Stepped, StoreError> {
         let stepped = self.step(user, deletions, |deletion| {
             let (mut set, mut unset) = reserved(deletion.after);
             set.extend(doc! { "state": ImageState::Deleting.as_str(), "due": datetime(now) });
@@ -105,13 +110,13 @@ impl Store {
     async fn step(
         &self,
         user: UserId,
-        settlements: &[Settlement],
-        change: impl Fn(&Settlement) -> (Document, Document),
+        settlements: &[ReservationStep],
+        change: impl Fn(&ReservationStep) -> (Document, Document),
     ) -> Result<Stepped, StoreError> {
         if settlements.is_empty() {
             return Ok(Stepped::Taken(Vec::new()));
         }
-        let under_way = |settlement: &Settlement| StepUnderWay {
+        let under_way = |settlement: &ReservationStep| StepUnderWay {
             image: settlement.image,
             step: StepId::new(),
             before: settlement.last_step,
@@ -143,8 +148,8 @@ impl Store {
     }
 }
 
-/// The image as it was read.
-fn as_read(user: UserId, settlement: &Settlement) -> Document {
+/// Returns the image as it was read.
+fn as_read(user: UserId, settlement: &ReservationStep) -> Document {
     let mut filter = doc! {
         "_id": settlement.image.to_string(),
         "user": user.to_string(),
@@ -152,8 +157,8 @@ fn as_read(user: UserId, settlement: &Settlement) -> Document {
         "lastStep": last_step(settlement.last_step),
     };
     match settlement.before {
-        Some(Reservation { bytes, place, .. }) => {
-            filter.extend(doc! { "reservation.bytes": integer(bytes), "reservation.place": place.as_str() });
+        Some(Reservation { bytes, counter, .. }) => {
+            filter.extend(doc! { "reservation.bytes": integer(bytes), "reservation.place": counter.as_str() });
         }
         None => drop(filter.insert("reservation", doc! { "$exists": false })),
     }
@@ -163,8 +168,8 @@ fn as_read(user: UserId, settlement: &Settlement) -> Document {
 /// What is to be set and unset.
 fn reserved(reservation: Option<Reservation>) -> (Document, Document) {
     match reservation {
-        Some(Reservation { bytes, place, due }) => {
-            let value = doc! { "bytes": integer(bytes), "place": place.as_str(), "due": datetime(due) };
+        Some(Reservation { bytes, counter, due }) => {
+            let value = doc! { "bytes": integer(bytes), "place": counter.as_str(), "due": datetime(due) };
             (doc! { "reservation": value }, Document::new())
         }
         None => (Document::new(), doc! { "reservation": "" }),

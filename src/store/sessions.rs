@@ -135,7 +135,7 @@ impl Sessions {
         self.find_where(doc! { "_id": id.to_string(), "expiresAt": { "$gt": datetime(now) } }).await
     }
 
-    /// The session of this id, if it is this user's: one read by `_id`.
+    /// Returns the session of this id, if it is this user's: one read by `_id`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -172,7 +172,7 @@ impl Sessions {
         Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
-    /// A user's sessions, the newest first, at most a thousand.
+    /// Returns a user's sessions, the newest first, at most a thousand.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -187,7 +187,7 @@ impl Sessions {
         found.into_iter().map(SessionDoc::into_session).collect()
     }
 
-    /// Whether a user has any session.
+    /// Returns whether a user has any session.
     ///
     /// # Errors
     /// [`StoreError`].

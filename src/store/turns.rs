@@ -79,7 +79,7 @@ impl<G: Key, M: Key> Turns<G, M> {
         self.lock().running
     }
 
-    /// A permit at once, or what to wait on.
+    /// Returns a permit at once, or what to wait on.
     fn enter(self: &Arc<Self>, group: G, member: M) -> Result<Permit<G, M>, oneshot::Receiver<Permit<G, M>>> {
         let mut state = self.lock();
         if let Some(permit) = state.take(self, group) {
@@ -126,7 +126,7 @@ impl<G: Key, M: Key> State<G, M> {
         self.groups.entry(group).or_insert_with(|| Group { running: 0, waiting: InTurn::default() })
     }
 
-    /// A permit that is free and that no member of the group waits for.
+    /// Returns a permit that is free and that no member of the group waits for.
     fn take(&mut self, turns: &Arc<Turns<G, M>>, group: G) -> Option<Permit<G, M>> {
         let has_room = |of_group: &Group<G, M>| of_group.running < turns.most && of_group.waiting.is_empty();
         if self.running >= turns.total || !self.groups.get(&group).is_none_or(has_room) {
@@ -137,7 +137,7 @@ impl<G: Key, M: Key> State<G, M> {
         Some(Permit { turns: turns.clone(), group })
     }
 
-    /// The next that waits and may have a permit, counted as running.
+    /// Returns the next that waits and may have a permit, counted as running.
     fn next(&mut self, most: usize) -> Option<(G, oneshot::Sender<Permit<G, M>>)> {
         let mut passed = 0;
         while passed < self.order.len() {
@@ -200,7 +200,7 @@ impl<K: Key, T> InTurn<K, T> {
         queue.push_back(entry);
     }
 
-    /// The next entry that is `wanted`; those before it are dropped. Each entry is looked at once in its life.
+    /// Returns the next entry that is `wanted`; those before it are dropped. Each entry is looked at once in its life.
     fn pop(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
         while let Some(key) = self.order.pop_front() {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
@@ -234,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    /// The order in which those who wait get their turns, one permit passing from each to the next.
+    /// Returns the order in which those who wait get their turns, one permit passing from each to the next.
     async fn order(turns: &Arc<Turns<u8, u8>>, waiting: &[(u8, u8)]) -> Vec<(u8, u8)> {
         let first = turns.acquire(99, 0).await;
         let served = Arc::new(Mutex::new(Vec::new()));

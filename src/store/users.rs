@@ -125,7 +125,7 @@ impl Users {
         Self { collection: calls.database().collection("users"), calls: calls.clone(), inserted: Arc::default() }
     }
 
-    /// How many accounts there are, about: the database's own figure, which costs nothing.
+    /// Returns how many accounts there are, about: the database's own figure, which costs nothing.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -191,7 +191,7 @@ impl Users {
         }
     }
 
-    /// The account of an email.
+    /// Returns the account of an email.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -199,7 +199,7 @@ impl Users {
         self.find_one(doc! { "emailKey": email.key() }).await
     }
 
-    /// The account of an id.
+    /// Returns the account of an id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -217,7 +217,8 @@ impl Users {
             .transpose()
     }
 
-    /// The ids of records in their order, after `after`: those that are no user's as they are written. The last page is empty.
+    /// Returns the ids of records in their order, after `after`: those that are no user's as they are written. The last page is
+    /// empty.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -240,7 +241,7 @@ impl Users {
         Ok(found.iter().map(id).collect())
     }
 
-    /// How many records have an id that is no text.
+    /// Returns how many records have an id that is no text.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -55,7 +55,7 @@ fn set(name: &str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-/// The setting for traces, else that for all signals.
+/// Returns the setting for traces, else that for all signals.
 fn of_traces(name: &str) -> Option<String> {
     set(&format!("OTEL_EXPORTER_OTLP_TRACES_{name}")).or_else(|| set(&format!("OTEL_EXPORTER_OTLP_{name}")))
 }

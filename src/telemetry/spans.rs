@@ -39,7 +39,7 @@ impl Ids {
         fmt::from_fn(move |f| write!(f, "{id:016x}"))
     }
 
-    /// A span of the caller's trace, or of one that begins here. Both ids end in bits that are random in version 4.
+    /// Returns a span of the caller's trace, or of one that begins here. Both ids end in bits that are random in version 4.
     fn fresh(caller: Option<&TraceContext>) -> Self {
         let trace = caller.map_or_else(|| Uuid::new_v4().as_u128(), |caller| caller.trace_id);
         Self { trace, span: Uuid::new_v4().as_u64_pair().1 }
@@ -179,7 +179,7 @@ impl Call {
         Self { open: !span.is_disabled(), span }
     }
 
-    /// Whether anybody keeps it.
+    /// Returns whether anybody keeps it.
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.open

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use reqwest::Method;
 use serde_json::{Value, json};
 use valet::{
-    config::{Limits, Rate},
+    config::{Rate, RateLimits},
     http::budgets::{Budget, OPERATIONS},
 };
 
@@ -18,9 +18,9 @@ const ONCE: Rate = Rate::new(1, 24 * 60 * 60);
 const OFTEN: Rate = Rate::new(1_000_000, 1);
 
 /// All limits wide but the one of this name.
-fn only(name: &str) -> Limits {
+fn only(name: &str) -> RateLimits {
     let rate = |of: &str| if of == name { ONCE } else { OFTEN };
-    Limits {
+    RateLimits {
         on: true,
         signup: rate("signup"),
         login: rate("login"),

@@ -146,7 +146,7 @@ async fn live(app: &TestApp, email: &str, bar: &Bar, what: &str) -> Duration {
 async fn a_flood_of_any_operation_keeps_nobody_else_out() {
     let bar = bar();
     let app = TestApp::start_with(|config| {
-        config.limits = valet::config::Limits::default();
+        config.limits = valet::config::RateLimits::default();
         config.proxies.0.push("127.0.0.1".parse().unwrap());
     })
     .await;

@@ -5,7 +5,7 @@ use time::{Duration, OffsetDateTime};
 use super::{REMEMBERED, RETRY, strays::Strays};
 use crate::{
     domain::{Valet, removal::Removal, reservations},
-    model::{OPENING, UserId},
+    model::{OPENING_GRACE, UserId},
     store::{Deletion, Remaining, StoreError},
 };
 
@@ -105,7 +105,7 @@ impl Valet {
     async fn end_openings(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let done = match self.close_entries(deletion, now).await {
-            Ok(Step::Done) => match self.store.users.has_abandoned_entries(user, now - OPENING).await? {
+            Ok(Step::Done) => match self.store.users.has_abandoned_entries(user, now - OPENING_GRACE).await? {
                 true => Err(StoreError::Corrupt { collection: "users", id: user.to_string(), field: "an entry" }),
                 false => Ok(Step::Done),
             },
@@ -139,7 +139,7 @@ impl Valet {
         match self.settle_former_holds(held, now).await? {
             (_, true) => Ok(Step::More),
             // A server of the former version may insert an image of one still.
-            (_, false) if now < deletion.at + OPENING => Ok(Step::Wait(deletion.at + OPENING)),
+            (_, false) if now < deletion.at + OPENING_GRACE => Ok(Step::Wait(deletion.at + OPENING_GRACE)),
             (_, false) => Ok(Step::Done),
         }
     }

@@ -79,7 +79,7 @@ impl Valet {
 
     async fn remove_strays(&self, user: UserId) -> Result<Strays, StoreError> {
         let (mut strays, ends) = (Strays::default(), Instant::now() + REMOVING);
-        for prefix in ObjectKey::prefixes_of(user) {
+        for prefix in ObjectKey::user_prefixes(user) {
             // Uploads first: their completion would bring an object back.
             let mut next = None;
             while let Some(page) = self.objects.upload_page(&prefix, next).await? {

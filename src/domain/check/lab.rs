@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::{Answer, holds, names::is_name};
 use crate::{
     model::{ContentType, ObjectKey, Sha256},
-    signer::{Presigned, Request, SignedForm},
+    signer::{PresignRequest, Presigned, SignedForm},
     store::{
         Objects, StoreError,
         objects::{
@@ -90,7 +90,7 @@ impl<'a> Lab<'a> {
     /// Returns the key of a probe of this name, which is one of those that [`Lab::clean`] removes.
     pub fn key(&self, name: &str) -> ObjectKey {
         debug_assert!(is_name(name), "a probe has no known name: {name}");
-        self.named(ObjectKey::stored(format!("{}{name}", self.run)))
+        self.named(ObjectKey::from_stored(format!("{}{name}", self.run)))
     }
 
     /// Returns the key of the preview of a probe.
@@ -100,7 +100,7 @@ impl<'a> Lab<'a> {
 
     /// Returns the key of a probe's second request, which deviates by a header.
     pub fn by_header(&self, key: &ObjectKey) -> ObjectKey {
-        self.named(ObjectKey::stored(format!("{key}{HEADER}")))
+        self.named(ObjectKey::from_stored(format!("{key}{HEADER}")))
     }
 
     fn named(&self, key: ObjectKey) -> ObjectKey {
@@ -136,7 +136,7 @@ impl<'a> Lab<'a> {
     }
 
     /// A URL for any request, that works now.
-    pub fn presign(&self, request: &Request<'_>) -> Result<String, StoreError> {
+    pub fn presign(&self, request: &PresignRequest<'_>) -> Result<String, StoreError> {
         Ok(self.prober.presign(request, self.now, TTL)?.url)
     }
 
@@ -157,12 +157,12 @@ impl<'a> Lab<'a> {
 
     /// Reads the object with a signed GET. HEAD needs one more permission.
     pub async fn read(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        calm(self.get(&self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?)
+        calm(self.get(&self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?)
     }
 
     /// Reads the object without a signature.
     pub async fn read_unsigned(&self, key: &ObjectKey) -> Result<Response, StoreError> {
-        let url = self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        let url = self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
         calm(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
     }
 
@@ -275,7 +275,7 @@ mod tests {
     #[test]
     fn only_probes_are_recognized() {
         let run = Uuid::new_v4();
-        let is_probe = |key: String| super::is_probe(&ObjectKey::stored(key));
+        let is_probe = |key: String| super::is_probe(&ObjectKey::from_stored(key));
         assert!(is_probe(format!("check/{run}/before-block")) && is_probe(format!("check/{run}/overlap-3")));
         for name in [
             "put-signature",

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::ObjectKey,
-    signer::Request,
+    signer::PresignRequest,
     store::{
         StoreError,
         objects::{
@@ -91,7 +91,7 @@ async fn put_part(
     body: &'static [u8],
 ) -> Result<Response, StoreError> {
     let query = [("partNumber", "1"), ("uploadId", upload)];
-    let url = lab.presign(&Request { method: "PUT", key: key.as_str(), headers, query: &query })?;
+    let url = lab.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers, query: &query })?;
     let sent: Vec<_> = headers.iter().copied().filter(|(name, _)| *name != "content-length").collect();
     lab.wire.send(Method::PUT, &url, &sent, Bytes::from_static(body)).await
 }

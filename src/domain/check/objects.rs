@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     model::{FileName, ObjectKey},
-    signer::Request,
+    signer::PresignRequest,
     store::{StoreError, objects::wire::Method},
 };
 
@@ -50,7 +50,7 @@ async fn copy(lab: &Lab<'_>, key: &ObjectKey, etag: &str) -> Result<Answer, Stor
 }
 
 async fn range(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
-    let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let url = lab.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let part = lab.get(&url, &[("range", "bytes=8-15")]).await?;
     Ok(holds(part.status == 206 && part.body == BODY[8..16], part.said()))
 }
@@ -63,7 +63,7 @@ async fn overrides(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError>
     let ignored: Vec<_> = [
         ("response-content-type", shown.header("content-type") == "image/webp"),
         ("response-cache-control", shown.header("cache-control") == CACHING),
-        ("response-content-disposition", saved.header("content-disposition") == name.attachment()),
+        ("response-content-disposition", saved.header("content-disposition") == name.content_disposition()),
     ]
     .into_iter()
     .filter_map(|(what, honoured)| (!honoured).then_some(what))
@@ -76,7 +76,7 @@ async fn overrides(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError>
 async fn anonymous(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let other = lab.key("anonymous");
     let bare = |key: &ObjectKey| {
-        let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        let url = lab.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
         Ok::<_, StoreError>(url.split('?').next().unwrap_or_default().to_owned())
     };
     let (object, target) = (bare(key)?, bare(&other)?);
@@ -103,7 +103,7 @@ async fn retained(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> 
 
 async fn delete(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     lab.objects.purge(key).await?;
-    let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let url = lab.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let after = lab.get(&url, &[]).await?;
     Ok(holds(!after.is_success(), format!("{} afterwards", after.said())))
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    signer::Request,
+    signer::PresignRequest,
     store::{
         StoreError,
         objects::{
@@ -163,7 +163,7 @@ async fn preflights(lab: &Lab<'_>, origins: &[&str]) -> Result<Answer, StoreErro
 async fn exposed(lab: &Lab<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
     let key = lab.key("exposed");
     lab.put(&key, |_| {}).await?;
-    let url = lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let url = lab.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let mut hidden = Vec::new();
     for origin in origins {
         let answer = lab.get(&url, &[("origin", origin)]).await?;

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::ObjectKey,
-    signer::{Request, SignedForm},
+    signer::{PresignRequest, SignedForm},
     store::{
         StoreError,
         objects::{
@@ -161,7 +161,8 @@ impl Trial<'_> {
 
     /// Whether the object has tags. LocalStack leaves their count out of a GET where the bucket has versions.
     async fn has_tags(&self, key: &ObjectKey) -> Result<bool, StoreError> {
-        let url = self.lab.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &[("tagging", "")] })?;
+        let url =
+            self.lab.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[("tagging", "")] })?;
         let listed = calm(self.lab.get(&url, &[]).await?)?;
         Ok(listed.is_success() && String::from_utf8_lossy(&listed.body).contains("<Key>"))
     }
@@ -212,7 +213,7 @@ impl Trial<'_> {
             // Without a checksum, which would refuse other bytes as well.
             let length = BODY.len().to_string();
             let headers = [("content-length", length.as_str())];
-            let url = self.lab.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &[] })?;
+            let url = self.lab.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers: &headers, query: &[] })?;
             return self.send(Method::PUT, url, &[], self.body()).await;
         }
         let put = self.lab.objects.presign_put_as(Sealing::Plain, key, new_object(BODY), at, ttl)?;

@@ -35,7 +35,7 @@ impl Valet {
             // Not worth a copy. The digest is not looked at: it would be that of this moment.
             let is_typed = image.signed_types().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
             // Who signs for Uppy's own S3 client does not see the type it sends; the copy gets the declared one.
-            let is_right = image.upload.lengths().contains(&head.size) && (is_typed || image.upload.loose.is_some());
+            let is_right = image.upload.accepted_sizes().contains(&head.size) && (is_typed || image.upload.unverified.is_some());
             // The copy would not have the headers: an upload is refused for the same reasons on every store.
             if !is_right || has_unsigned(&image.key, &head) {
                 if self.objects.affirm(&image.key, &head).await? {
@@ -44,7 +44,7 @@ impl Valet {
                 tries += 1;
                 continue;
             }
-            let copy = ObjectKey::attempt(image.user, image.id);
+            let copy = ObjectKey::copy_attempt(image.user, image.id);
             if !self.claim_attempt(image, &copy, now).await? {
                 let current = self.store.images.find_owned(image.user, image.id).await?;
                 if current.is_none_or(|image| image.state != ImageState::Pending) {
@@ -79,7 +79,7 @@ impl Valet {
     async fn claim_attempt(&self, image: &Image, copy: &ObjectKey, now: OffsetDateTime) -> Result<bool, StoreError> {
         let mut written = vec![copy.clone()];
         written.extend(image.upload.preview.map(|_| copy.preview()));
-        // A copy may appear after we stopped waiting for it: what clears strays must come later.
+        // A copy may appear after we stopped waiting for it: what clears leftover_keys must come later.
         let dies_at = now + COPYING;
         self.store.images.claim_completion(image, COPYING, dies_at, dies_at + self.grace(0), &written).await
     }

@@ -74,7 +74,7 @@ impl Declared {
     /// The image itself.
     pub(super) fn image(image: &Image, writer: Writer) -> Self {
         let upload = &image.upload;
-        let (content_type, lengths, max_pixels) = (upload.content_type, upload.lengths(), content::MAX_PIXELS);
+        let (content_type, lengths, max_pixels) = (upload.content_type, upload.accepted_sizes(), content::MAX_PIXELS);
         let is_typed_by_client = writer == Writer::Client && upload.multipart.is_none();
         let signed_types = if is_typed_by_client { image.signed_types().collect() } else { Vec::new() };
         Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels, writer }
@@ -168,7 +168,7 @@ impl Valet {
                 break verdict;
             }
         };
-        let expected = Format::of(declared.content_type);
+        let expected = Format::declared_as(declared.content_type);
         match verdict
             .and_then(|proved| if proved.format == expected { Ok(proved) } else { Err(Refusal::OtherType(proved.format)) })
         {

@@ -19,7 +19,7 @@ use crate::{
         password_rules,
         workers::{Busy, Place, Workers},
     },
-    model::{Email, Holder},
+    model::{Email, RequestOrigin},
 };
 
 /// A password as a person typed it: NFKC, so that two keyboards that compose letters differently type the same one
@@ -100,7 +100,7 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Busy`] when the caller has its share: at once.
-    pub fn place(&self, holder: Holder) -> Result<Place, Busy> {
+    pub fn place(&self, holder: RequestOrigin) -> Result<Place, Busy> {
         self.hashing.place(holder)
     }
 
@@ -108,7 +108,12 @@ impl Passwords {
     ///
     /// # Errors
     /// [`Busy`].
-    pub async fn weakness(&self, holder: Holder, password: Password, email: &Email) -> Result<Option<Cow<'static, str>>, Busy> {
+    pub async fn weakness(
+        &self,
+        holder: RequestOrigin,
+        password: Password,
+        email: &Email,
+    ) -> Result<Option<Cow<'static, str>>, Busy> {
         let (email, min_chars) = (email.clone(), self.min_chars);
         let judge = move || password_rules::weakness(password.0.expose_secret(), &email, min_chars);
         self.judging.run(&self.judging.place(holder)?, judge).await

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     model::{
-        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Loose, Multipart, ObjectKey, PartChecksums,
-        Rejection, Sha256, Upload, UserId,
+        Caption, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey, PartChecksums, PartLayout,
+        Rejection, Sha256, UnverifiedUpload, Upload, UserId,
     },
     store::{
         Inserted, Reserved, StoreError,
@@ -128,7 +128,7 @@ impl Valet {
         user: UserId,
         declared: &DeclaredMultipart<'_>,
         now: OffsetDateTime,
-    ) -> Result<(Image, Multipart, bool), IssueError> {
+    ) -> Result<(Image, PartLayout, bool), IssueError> {
         let (upload, multipart) = self.check_multipart(declared).map_err(IssueError::Unstorable)?;
         self.finalization.stands(Declares::Nothing)?;
         let named = declared.key.map(|key| Idempotency { key: key.clone(), request: declared.fingerprint() });
@@ -147,7 +147,7 @@ impl Valet {
             let id = ImageId::new();
             // No URL has left yet. Only this server completes the parts, so what comes of them is final where it lies.
             let lifetimes = unopened(now);
-            let image = Image::pending((user, id, ObjectKey::of(user, id)), upload.clone(), named.clone(), lifetimes);
+            let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload.clone(), named.clone(), lifetimes);
             if self.reserve(user, &[&image], now).await? == Reserved::No {
                 self.explain_refusal(user, upload.size).await?;
                 continue;
@@ -170,13 +170,13 @@ impl Valet {
     }
 
     /// Every rule that what was declared breaks.
-    fn check_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, Multipart), Vec<Unstorable>> {
+    fn check_multipart(&self, declared: &DeclaredMultipart<'_>) -> Result<(Upload, PartLayout), Vec<Unstorable>> {
         let size = super::uploads::check_size(declared.size, self.uploads.multipart_max_bytes);
         let multipart = size.as_ref().ok().map(|size| {
             // A negative number is below every bound, as zero is.
             let asked = declared.part_size.map(|asked| u64::try_from(asked).unwrap_or(0));
-            let part_size = asked.unwrap_or_else(|| Multipart::part_size_for(*size));
-            Multipart::cut(*size, part_size, declared.part_checksums).ok_or(Unstorable::PartSize)
+            let part_size = asked.unwrap_or_else(|| PartLayout::part_size_for(*size));
+            PartLayout::cut(*size, part_size, declared.part_checksums).ok_or(Unstorable::PartSize)
         });
         let file_name = FileName::parse(declared.file_name).map_err(Unstorable::FileName);
         let content_type = self.check_type(declared.content_type);
@@ -189,7 +189,7 @@ impl Valet {
                     file_name,
                     content_type,
                     size,
-                    loose: None,
+                    unverified: None,
                     sha256,
                     caption,
                     multipart: multipart_of,
@@ -268,7 +268,7 @@ impl Valet {
     }
 
     /// The user's upload in parts, pending or ready.
-    async fn find_multipart(&self, user: UserId, id: ImageId) -> Result<(Image, Multipart), PartsError> {
+    async fn find_multipart(&self, user: UserId, id: ImageId) -> Result<(Image, PartLayout), PartsError> {
         let image = self.store.images.find_owned(user, id).await?.ok_or(PartsError::NotFound)?;
         match (image.outcome(), image.rejection, image.upload.multipart) {
             (ImageState::Pending | ImageState::Ready, _, Some(multipart)) => Ok((image, multipart)),
@@ -296,7 +296,7 @@ impl Valet {
             return self.examine_copy(image, now).await;
         }
         let finding = self.examine(image).await?;
-        if image.upload.loose == Some(Loose::Parts) && !matches!(finding, Finding::Missing) {
+        if image.upload.unverified == Some(UnverifiedUpload::Parts) && !matches!(finding, Finding::Missing) {
             self.abort_leftovers(image).await?;
         }
         Ok(finding)

@@ -4,14 +4,14 @@ use time::OffsetDateTime;
 
 use crate::{
     domain::Valet,
-    model::{Image, Lifetimes, OPENING, PartChecksums},
+    model::{Image, Lifetimes, OPENING_GRACE, PartChecksums},
     store::{Opened, StoreError},
 };
 
 /// The times of an upload in parts that S3 is being asked to open: should the request be given up meanwhile, its reservation ends
 /// soon.
 pub(in crate::domain) fn unopened(now: OffsetDateTime) -> Lifetimes {
-    Lifetimes { created_at: now, expires_at: now + OPENING, urls_die_at: now }
+    Lifetimes { created_at: now, expires_at: now + OPENING_GRACE, urls_die_at: now }
 }
 
 impl Valet {
@@ -29,7 +29,7 @@ impl Valet {
 
     /// The times of an upload in parts, once S3 has opened it.
     pub(in crate::domain) fn opened(&self, image: &Image) -> Opened {
-        let lives = if image.upload.loose.is_some() { self.loose_parts_ttl() } else { self.uploads.multipart_ttl };
+        let lives = if image.upload.unverified.is_some() { self.loose_parts_ttl() } else { self.uploads.multipart_ttl };
         Opened { expires_at: image.created_at + lives, due: self.quiet_from(image) }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::{
-    model::{Multipart, PartChecksums, Sha256},
+    model::{PartChecksums, PartLayout, Sha256},
     store::objects::{NewPart, StoredPart},
 };
 
@@ -52,7 +52,7 @@ impl fmt::Display for MissingParts {
 }
 
 /// The parts with their exact lengths, or every rule that the request breaks.
-pub(super) fn check(multipart: Multipart, asked: &[AskedPart<'_>]) -> Result<Vec<NewPart>, Vec<Unsignable>> {
+pub(super) fn check(multipart: PartLayout, asked: &[AskedPart<'_>]) -> Result<Vec<NewPart>, Vec<Unsignable>> {
     if asked.is_empty() || asked.len() > MAX_SIGNED {
         return Err(vec![Unsignable::Count]);
     }
@@ -60,7 +60,7 @@ pub(super) fn check(multipart: Multipart, asked: &[AskedPart<'_>]) -> Result<Vec
     let mut parts = Vec::with_capacity(asked.len());
     for (at, part) in asked.iter().enumerate() {
         let number = u32::try_from(part.number).ok();
-        let length = number.and_then(|number| Some((number, multipart.length_of(number)?)));
+        let length = number.and_then(|number| Some((number, multipart.part_length(number)?)));
         let digest = match (multipart.checksums(), part.sha256) {
             (PartChecksums::None, None) => Ok(None),
             (PartChecksums::None, Some(_)) => Err("must be left out: the upload was opened without checksums of parts"),
@@ -81,8 +81,8 @@ pub(super) fn check(multipart: Multipart, asked: &[AskedPart<'_>]) -> Result<Vec
 }
 
 /// Each length is signed; a store that does not hold to it is not trusted with it here either.
-pub(super) fn missing(multipart: Multipart, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
-    stored.retain(|part| multipart.length_of(part.number) == Some(part.size));
+pub(super) fn missing(multipart: PartLayout, stored: &mut Vec<StoredPart>) -> Option<MissingParts> {
+    stored.retain(|part| multipart.part_length(part.number) == Some(part.size));
     let is_there = |number: &u32| stored.binary_search_by_key(number, |part| part.number).is_ok();
     let missing: Vec<_> = multipart.parts().map(|(number, _)| number).filter(|number| !is_there(number)).collect();
     (!missing.is_empty()).then_some(MissingParts(missing))

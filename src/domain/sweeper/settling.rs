@@ -10,7 +10,7 @@ use crate::{
         lookout::{unannounced, wait},
         removal::{Remains, Removal},
     },
-    model::{Image, ImageState, Loose, Rejection},
+    model::{Image, ImageState, Rejection, UnverifiedUpload},
     store::{Lease, StoreError},
 };
 
@@ -73,7 +73,7 @@ impl Valet {
     fn looks_again(&self, image: &Image, lease: Lease, ends: time::OffsetDateTime) -> time::OffsetDateTime {
         let mut again = if unannounced(image) { lease.now + wait(lease.now - image.created_at) } else { ends };
         // A transfer that began in time may still arrive.
-        if image.upload.loose == Some(Loose::Parts) && lease.now < image.urls_die_at + self.sweep.grace {
+        if image.upload.unverified == Some(UnverifiedUpload::Parts) && lease.now < image.urls_die_at + self.sweep.grace {
             again = again.min(lease.now + PARTS_SEEN_EVERY);
         }
         again
@@ -113,7 +113,7 @@ impl Valet {
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
                 self.release_reserved(image).await?;
-                swept.gone += u32::from(self.store.images.mark_gone(image).await?);
+                swept.gone += u32::from(self.store.images.mark_purged(image).await?);
             }
         }
         Ok(swept)

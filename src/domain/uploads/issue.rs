@@ -111,7 +111,7 @@ impl Valet {
 
     fn draft(&self, user: UserId, wanted: &Wanted, now: OffsetDateTime) -> Result<(Image, Puts), StoreError> {
         let id = ImageId::new();
-        let key = if self.finalization.copies() { ObjectKey::incoming(user, id) } else { ObjectKey::of(user, id) };
+        let key = if self.finalization.copies() { ObjectKey::incoming(user, id) } else { ObjectKey::final_for(user, id) };
         let puts = self.presign_puts(&key, (&wanted.upload, wanted.sha256), now)?;
         let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.ttl, urls_die_at: puts.die_at() };
         Ok((Image::pending((user, id, key), wanted.upload.clone(), wanted.idempotency.clone(), lifetimes), puts))

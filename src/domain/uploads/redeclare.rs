@@ -70,7 +70,7 @@ impl Valet {
             if image.state != ImageState::Pending || image.reserved >= bytes {
                 return Ok(());
             }
-            if let Some(growth) = image.growth(bytes)
+            if let Some(growth) = image.growth_step(bytes)
                 && matches!(self.store.grow(user, &growth).await?, Stepped::Taken(images) if !images.is_empty())
             {
                 return Ok(());

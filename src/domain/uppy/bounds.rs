@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::{
     domain::{Valet, multipart::PartsError, recent::Recent},
-    model::{Image, ImageId, ImageState, Loose, Rejection},
+    model::{Image, ImageId, ImageState, Rejection, UnverifiedUpload},
     store::StoreError,
 };
 
@@ -92,7 +92,7 @@ impl Valet {
     /// Rejects a pending upload whose parts of undeclared length are more than was reserved, and removes them. `false` for any
     /// other image.
     pub(in crate::domain) async fn reject_overfull(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        if image.upload.loose != Some(Loose::Parts) {
+        if image.upload.unverified != Some(UnverifiedUpload::Parts) {
             return Ok(false);
         }
         let open = self.uploads_at(image).await?;

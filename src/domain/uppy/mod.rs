@@ -1,6 +1,6 @@
 //! Uploads by Uppy as it is: it neither tells a file's size and digest nor says when a form has arrived.
 //!
-//! So these uploads are loose: what they may bring is bounded, the bound is reserved, what came is proved and the rest is
+//! So these uploads are unverified: what they may bring is bounded, the bound is reserved, what came is proved and the rest is
 //! given back. Forms and what Uppy's own S3 client writes land under `in/` and are copied at confirm, since their URLs write
 //! more than once; the sweeper looks for them soon. Parts that this server completes are final where they lie.
 //!
@@ -32,7 +32,7 @@ use super::{
     uploads::{IssueError, Unstorable, check_size},
 };
 use crate::{
-    model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, Loose, ObjectKey, Upload, UserId},
+    model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, ObjectKey, UnverifiedUpload, Upload, UserId},
     store::{Inserted, Reserved, StoreError},
 };
 
@@ -131,7 +131,7 @@ impl Valet {
     /// [`IssueError`].
     pub async fn issue_form(&self, user: UserId, told: &Told<'_>, now: OffsetDateTime) -> Result<SignedForm, IssueError> {
         self.finalization.stands(Declares::Nothing)?;
-        let upload = self.check_told(told, Loose::Form).map_err(IssueError::Unstorable)?;
+        let upload = self.check_told(told, UnverifiedUpload::Form).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let form = self.objects.sign_form(&key, (upload.content_type, upload.size), now, self.uploads.url_ttl)?;
@@ -168,7 +168,8 @@ impl Valet {
     /// [`IssueError::Throttled`] where the user has used up their calls to S3: each form costs two, asking for it and reading it.
     async fn settle_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
         let open = self.store.images.list_owned_pending(user, None, 100).await?;
-        let forms = open.iter().rev().filter(|image| image.upload.loose == Some(Loose::Form)).map(|image| image.id);
+        let forms =
+            open.iter().rev().filter(|image| image.upload.unverified == Some(UnverifiedUpload::Form)).map(|image| image.id);
         let forms: Vec<_> = forms.take(SETTLED_AT_ONCE).collect();
         if !forms.is_empty() {
             self.throttle.s3(user, 2 * u32::try_from(forms.len()).unwrap_or(u32::MAX / 2))?;
@@ -178,10 +179,10 @@ impl Valet {
     }
 
     /// What is to be stored, or every rule that what was told breaks.
-    fn check_told(&self, told: &Told<'_>, loose: Loose) -> Result<Upload, Vec<Unstorable>> {
-        let (most, bound) = match loose {
-            Loose::Form => (self.uploads.max_bytes, self.uploads.max_bytes),
-            Loose::Parts => {
+    fn check_told(&self, told: &Told<'_>, unverified: UnverifiedUpload) -> Result<Upload, Vec<Unstorable>> {
+        let (most, bound) = match unverified {
+            UnverifiedUpload::Form => (self.uploads.max_bytes, self.uploads.max_bytes),
+            UnverifiedUpload::Parts => {
                 let most = self.uploads.multipart_max_bytes;
                 (most, (self.uploads.quota_bytes / SHARE).max(self.uploads.max_bytes).min(most))
             }
@@ -201,7 +202,7 @@ impl Valet {
                 file_name,
                 content_type,
                 size,
-                loose: Some(loose),
+                unverified: Some(unverified),
                 sha256: None,
                 caption,
                 multipart: None,

@@ -14,7 +14,7 @@ use crate::{
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
-    model::{Image, ImageId, ImageState, Loose, Multipart, ObjectKey, PartChecksums, UserId},
+    model::{Image, ImageId, ImageState, ObjectKey, PartChecksums, PartLayout, UnverifiedUpload, UserId},
     signer::Presigned,
     store::{StoreError, objects::StoredPart},
 };
@@ -48,7 +48,7 @@ pub struct NamedPart<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
     /// None was named, or more than there can be.
-    #[error("from 1 to {} parts make a file", Multipart::MAX_PARTS)]
+    #[error("from 1 to {} parts make a file", PartLayout::MAX_PARTS)]
     Count,
     /// The upload cannot be completed.
     #[error(transparent)]
@@ -71,10 +71,10 @@ impl Valet {
     /// [`IssueError`].
     pub async fn issue_loose_parts(&self, user: UserId, told: &Told<'_>, now: OffsetDateTime) -> Result<Image, IssueError> {
         self.finalization.stands(Declares::Nothing)?;
-        let upload = self.check_told(told, Loose::Parts).map_err(IssueError::Unstorable)?;
+        let upload = self.check_told(told, UnverifiedUpload::Parts).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
         // Only this server completes the parts, so what comes of them is final where it lies.
-        let image = Image::pending((user, id, ObjectKey::of(user, id)), upload, None, unopened(now));
+        let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload, None, unopened(now));
         self.enter(&image, image.expires_at, now).await?;
         if let Err(error) = self.open_in_s3(&image, PartChecksums::None).await {
             // The client gets no id to go on with: this must not hold quota for a day.
@@ -167,7 +167,7 @@ impl Valet {
         now: OffsetDateTime,
     ) -> Result<Image, JoinError> {
         let image = self.find_loose_parts(user, (id, key), now).await?;
-        if named.is_empty() || named.len() > Multipart::MAX_PARTS as usize {
+        if named.is_empty() || named.len() > PartLayout::MAX_PARTS as usize {
             return Err(JoinError::Count);
         }
         if image.state == ImageState::Pending {
@@ -214,7 +214,7 @@ impl Valet {
                 // Another request moved it at this moment.
                 ImageState::Pending => {}
                 ImageState::Ready => return Err(PartsError::Complete),
-                ImageState::Gone => return Err(PartsError::NotFound),
+                ImageState::Purged => return Err(PartsError::NotFound),
                 _ => return Ok(()),
             }
         }
@@ -228,8 +228,9 @@ impl Valet {
     /// The user's upload in parts of this id and key, in any state.
     async fn loose_parts(&self, user: UserId, (id, key): (ImageId, &str)) -> Result<Image, PartsError> {
         let image = self.store.images.find_owned(user, id).await?;
-        let is_it =
-            |image: &Image| image.upload.loose == Some(Loose::Parts) && image.key.as_str() == key && !image.key.is_incoming();
+        let is_it = |image: &Image| {
+            image.upload.unverified == Some(UnverifiedUpload::Parts) && image.key.as_str() == key && !image.key.is_incoming()
+        };
         image.filter(is_it).ok_or(PartsError::NotFound)
     }
 }
@@ -239,12 +240,12 @@ fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<Unsignable>> {
     if numbers.is_empty() || numbers.len() > MAX_SIGNED {
         return Err(vec![Unsignable::Count]);
     }
-    let legal = |number: i64| u32::try_from(number).ok().filter(|number| (1..=Multipart::MAX_PARTS).contains(number));
+    let legal = |number: i64| u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number));
     let (mut legal_ones, mut broken) = (Vec::with_capacity(numbers.len()), Vec::new());
     for (at, number) in numbers.iter().enumerate() {
         match legal(*number) {
             Some(number) => legal_ones.push(number),
-            None => broken.push(Unsignable::Number(at, Multipart::MAX_PARTS)),
+            None => broken.push(Unsignable::Number(at, PartLayout::MAX_PARTS)),
         }
     }
     if broken.is_empty() { Ok(legal_ones) } else { Err(broken) }
@@ -254,7 +255,7 @@ fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<Unsignable>> {
 /// to its completion and lists the parts to go on.
 fn parts_of(etag: &str) -> Vec<ListedPart> {
     let count = etag.trim_matches('"').rsplit_once('-').and_then(|(_, count)| count.parse().ok()).unwrap_or(1);
-    (1..=count.min(Multipart::MAX_PARTS)).map(|number| ListedPart { number, etag: etag.to_owned(), size: None }).collect()
+    (1..=count.min(PartLayout::MAX_PARTS)).map(|number| ListedPart { number, etag: etag.to_owned(), size: None }).collect()
 }
 
 #[cfg(test)]
@@ -267,7 +268,7 @@ mod tests {
         assert_eq!(part_numbers(&[3, 1, 10_000]), Ok(vec![3, 1, 10_000]));
         assert_eq!(part_numbers(&[]), Err(vec![Unsignable::Count]));
         assert_eq!(part_numbers(&[1; MAX_SIGNED + 1]), Err(vec![Unsignable::Count]));
-        let broken = |at| Unsignable::Number(at, Multipart::MAX_PARTS);
+        let broken = |at| Unsignable::Number(at, PartLayout::MAX_PARTS);
         assert_eq!(part_numbers(&[0, 1, -1, 10_001, i64::MAX]), Err(vec![broken(0), broken(2), broken(3), broken(4)]));
     }
 

@@ -17,7 +17,7 @@ use crate::{
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
-    model::{Image, ImageId, ImageState, Lifetimes, Loose, Multipart, ObjectKey, UserId},
+    model::{Image, ImageId, ImageState, Lifetimes, ObjectKey, PartLayout, UnverifiedUpload, UserId},
     signer::{Presigned, SignedForm},
     store::{StoreError, objects::MultipartCall},
 };
@@ -110,7 +110,7 @@ impl Valet {
 
     async fn sign_create(&self, user: UserId, told: &Told<'_>, ttl: Duration, now: OffsetDateTime) -> Result<Signed, SignError> {
         self.finalization.stands(Declares::Nothing).map_err(IssueError::from)?;
-        let upload = self.check_told(told, Loose::Parts).map_err(IssueError::Unstorable)?;
+        let upload = self.check_told(told, UnverifiedUpload::Parts).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
@@ -130,8 +130,9 @@ impl Valet {
     ) -> Result<Signed, SignError> {
         let id = key.rsplit('/').next().and_then(ImageId::parse).ok_or(PartsError::NotFound)?;
         let found = self.store.images.find_owned(user, id).await?;
-        let was_there = |image: &Image| image.key.as_str() == key || image.strays.iter().any(|stray| stray.as_str() == key);
-        let is_it = |image: &Image| image.upload.loose == Some(Loose::Parts) && was_there(image);
+        let was_there =
+            |image: &Image| image.key.as_str() == key || image.leftover_keys.iter().any(|stray| stray.as_str() == key);
+        let is_it = |image: &Image| image.upload.unverified == Some(UnverifiedUpload::Parts) && was_there(image);
         let image = open_or_ready(found.filter(is_it).ok_or(PartsError::NotFound)?, now)?;
         if image.state == ImageState::Ready {
             return Err(PartsError::Complete.into());
@@ -147,8 +148,8 @@ impl Valet {
         }
         let url = match call {
             Call::Part(number) => {
-                let legal = u32::try_from(number).ok().filter(|number| (1..=Multipart::MAX_PARTS).contains(number));
-                let broken = || PartsError::Unsignable(vec![Unsignable::Number(0, Multipart::MAX_PARTS)]);
+                let legal = u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number));
+                let broken = || PartsError::Unsignable(vec![Unsignable::Number(0, PartLayout::MAX_PARTS)]);
                 let number = legal.ok_or_else(broken)?;
                 self.bound_parts(&image, 1, now).await?;
                 self.objects.presign_any_part((&image.key, upload_id), number, now, ttl.min(PART_URL_TTL))

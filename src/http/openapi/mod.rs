@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config::Switches,
     domain::multipart::MAX_SIGNED,
-    model::{Caption, Multipart as Parts, Preview},
+    model::{Caption, PartLayout as Parts, Preview},
 };
 
 /// All documented operations.

@@ -18,7 +18,7 @@ use crate::{
         workers::Busy,
     },
     http::limits::overloaded,
-    model::{Multipart, Rejection},
+    model::{PartLayout, Rejection},
     store::StoreError,
 };
 
@@ -264,7 +264,7 @@ impl From<JoinError> for Problem {
     fn from(error: JoinError) -> Self {
         match error {
             JoinError::Count => Self::new(Code::InvalidParts, "The upload cannot be completed with so many parts.")
-                .field("parts", format!("must have from 1 to {} items", Multipart::MAX_PARTS)),
+                .field("parts", format!("must have from 1 to {} items", PartLayout::MAX_PARTS)),
             JoinError::Parts(error) => error.into(),
             JoinError::Confirm(error) => error.into(),
         }

@@ -2,7 +2,7 @@
 
 use mongodb::bson::{Bson, Document, doc, serialize_to_bson};
 
-use super::{Images, document::PreviewDoc, moves::strays, owned};
+use super::{Images, document::PreviewDoc, moves::leftover_keys, owned};
 use crate::{
     model::{Image, ImageState, Upload},
     store::StoreError,
@@ -31,9 +31,9 @@ fn redeclared(image: &Image, upload: &Upload) -> Document {
     let types = doc! { "$setUnion": [{ "$ifNull": ["$formerTypes", []] }, ["$contentType"]] };
     let key = doc! { "$literal": [image.key.preview().as_str()] };
     // A preview that was declared before may come still, though the image goes without it: it is cleared after confirm.
-    let strays = match &preview {
-        Some(_) => doc! { "$setDifference": [strays(), key] },
-        None => doc! { "$setUnion": [strays(), { "$cond": [{ "$gt": ["$preview", Bson::Null] }, key, []] }] },
+    let leftover_keys = match &preview {
+        Some(_) => doc! { "$setDifference": [leftover_keys(), key] },
+        None => doc! { "$setUnion": [leftover_keys(), { "$cond": [{ "$gt": ["$preview", Bson::Null] }, key, []] }] },
     };
     doc! {
         "fileName": { "$literal": upload.file_name.as_str() },
@@ -42,6 +42,6 @@ fn redeclared(image: &Image, upload: &Upload) -> Document {
         "caption": or_remove(upload.caption.as_ref().map(|caption| caption.as_str().into())),
         "preview": or_remove(preview),
         "thumbHash": or_remove(upload.thumb_hash.as_ref().map(|hash| hash.to_string().into())),
-        "strays": strays,
+        "strays": leftover_keys,
     }
 }

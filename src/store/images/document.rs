@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use super::super::{StoreError, datetime, instant, integer};
 use crate::model::{
-    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, Loose, Multipart,
-    ObjectKey, PartChecksums, Place, Preview, Rejection, Reservation, Sha256, StepId, ThumbHash, Upload, UserId,
+    Caption, ContentType, Dimensions, FileName, Idempotency, IdempotencyKey, Image, ImageId, ImageState, ObjectKey,
+    PartChecksums, PartLayout, Preview, QuotaCounter, Rejection, Reservation, Sha256, StepId, ThumbHash, UnverifiedUpload,
+    Upload, UserId,
 };
 
 const SINGLE: &str = "single";
@@ -29,7 +30,7 @@ pub(super) struct ImageDoc {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     former_types: Vec<String>,
     size: i64,
-    /// `single` or `multipart`, or a [`Loose`] one's name; single when absent.
+    /// `single` or `multipart`, or a [`UnverifiedUpload`] one's name; single when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
     /// Of single uploads.
@@ -101,11 +102,15 @@ struct ReservationDoc {
 
 impl ReservationDoc {
     fn new(reservation: Reservation) -> Self {
-        Self { bytes: integer(reservation.bytes), place: reservation.place.as_str().to_owned(), due: datetime(reservation.due) }
+        Self { bytes: integer(reservation.bytes), place: reservation.counter.as_str().to_owned(), due: datetime(reservation.due) }
     }
 
     fn into_reservation(self) -> Option<Reservation> {
-        Some(Reservation { bytes: u64::try_from(self.bytes).ok()?, place: Place::parse(&self.place)?, due: instant(self.due) })
+        Some(Reservation {
+            bytes: u64::try_from(self.bytes).ok()?,
+            counter: QuotaCounter::parse(&self.place)?,
+            due: instant(self.due),
+        })
     }
 }
 
@@ -137,7 +142,7 @@ impl PreviewDoc {
 }
 
 impl ImageDoc {
-    /// The document of a new upload.
+    /// Returns the document of a new upload.
     pub(super) fn pending(image: &Image, due: DateTime) -> Self {
         let upload = &image.upload;
         Self {
@@ -158,7 +163,7 @@ impl ImageDoc {
             caption: upload.caption.as_ref().map(|caption| caption.as_str().to_owned()),
             preview: upload.preview.map(PreviewDoc::new),
             thumb_hash: upload.thumb_hash.as_ref().map(ToString::to_string),
-            reserved: (image.reserved != upload.size || upload.loose.is_some()).then(|| integer(image.reserved)),
+            reserved: (image.reserved != upload.size || upload.unverified.is_some()).then(|| integer(image.reserved)),
             reservation: image.reservation.map(ReservationDoc::new),
             last_step: None,
             strays: Vec::new(),
@@ -191,7 +196,7 @@ impl ImageDoc {
                 file_name: FileName::parse(&self.file_name).map_err(|_| corrupt("fileName"))?,
                 content_type: ContentType::parse(&self.content_type).ok_or_else(|| corrupt("contentType"))?,
                 size,
-                loose: self.kind.as_deref().and_then(Loose::parse),
+                unverified: self.kind.as_deref().and_then(UnverifiedUpload::parse),
                 sha256: self.sha256.as_deref().map(|text| Sha256::parse(text).map_err(|_| corrupt("sha256"))).transpose()?,
                 caption: Caption::parse(self.caption.as_deref().unwrap_or_default()).map_err(|_| corrupt("caption"))?,
                 multipart: self.multipart(size).map_err(corrupt)?,
@@ -202,7 +207,7 @@ impl ImageDoc {
                 thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
             },
             // An unknown type admits no object.
-            former_types: self.former_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
+            earlier_types: self.former_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
             reserved: self.reserved.and_then(|n| u64::try_from(n).ok()).unwrap_or(size),
             reservation: match self.reservation {
                 Some(reservation) => Some(reservation.into_reservation().ok_or_else(|| corrupt("reservation"))?),
@@ -213,7 +218,7 @@ impl ImageDoc {
                 .as_deref()
                 .map(|text| StepId::parse(text).ok_or_else(|| corrupt("lastStep")))
                 .transpose()?,
-            strays: self.strays.into_iter().map(ObjectKey::stored).collect(),
+            leftover_keys: self.strays.into_iter().map(ObjectKey::from_stored).collect(),
             idempotency: self.idem_key.as_deref().zip(self.idem_hash.as_deref()).and_then(|(key, hash)| {
                 Some(Idempotency { key: IdempotencyKey::parse(key).ok()?, request: Sha256::parse(hash).ok()? })
             }),
@@ -222,7 +227,7 @@ impl ImageDoc {
                 .as_deref()
                 .map(|text| Rejection::parse(text, self.rejection_cause.as_deref()).ok_or_else(|| corrupt("rejection")))
                 .transpose()?,
-            gone_from: self.gone_from.as_deref().and_then(ImageState::parse),
+            purged_from: self.gone_from.as_deref().and_then(ImageState::parse),
             upload_id: self.upload_id,
             etag: self.etag,
             dimensions,
@@ -230,19 +235,19 @@ impl ImageDoc {
             uploaded_at: self.uploaded_at.map(instant),
             expires_at: instant(self.expires_at),
             urls_die_at: instant(self.urls_die_at),
-            key: ObjectKey::stored(self.key),
+            key: ObjectKey::from_stored(self.key),
         })
     }
 
     /// How a multipart upload is cut; the name of the field that cannot be read.
-    fn multipart(&self, size: u64) -> Result<Option<Multipart>, &'static str> {
+    fn multipart(&self, size: u64) -> Result<Option<PartLayout>, &'static str> {
         match self.kind.as_deref().unwrap_or(SINGLE) {
             SINGLE => Ok(None),
-            kind if Loose::parse(kind).is_some() => Ok(None),
+            kind if UnverifiedUpload::parse(kind).is_some() => Ok(None),
             MULTIPART => {
                 let part_size = self.part_size.and_then(|n| u64::try_from(n).ok()).ok_or("partSize")?;
                 let checksums = self.part_checksums.as_deref().and_then(PartChecksums::parse).ok_or("partChecksums")?;
-                Multipart::cut(size, part_size, checksums).ok_or("partSize").map(Some)
+                PartLayout::cut(size, part_size, checksums).ok_or("partSize").map(Some)
             }
             _ => Err("kind"),
         }
@@ -266,8 +271,8 @@ pub(super) fn readable(record: &RawDocument) -> Option<Image> {
 }
 
 fn kind(upload: &Upload) -> &'static str {
-    match (upload.loose, upload.multipart) {
-        (Some(loose), _) => loose.as_str(),
+    match (upload.unverified, upload.multipart) {
+        (Some(unverified), _) => unverified.as_str(),
         (None, Some(_)) => MULTIPART,
         (None, None) => SINGLE,
     }

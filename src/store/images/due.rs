@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use super::{Images, document::ImageDoc, owned, salvage};
 use crate::{
-    model::{Image, ImageState, Place},
+    model::{Image, ImageState, QuotaCounter},
     store::{StoreError, datetime, instant, whole_number},
 };
 
@@ -56,7 +56,7 @@ impl Due {
         }
     }
 
-    /// The record's id, for logs.
+    /// Returns the record's id, for logs.
     #[must_use]
     pub fn id(&self) -> String {
         text(&self.id)
@@ -68,13 +68,13 @@ impl Due {
         text(&self.user)
     }
 
-    /// The same record with another `due`.
+    /// Returns the same record with another `due`.
     #[must_use]
     pub fn at(&self, due: OffsetDateTime) -> Self {
         Self { due, ..self.clone() }
     }
 
-    /// The record while `due` is what was read.
+    /// Returns the record while `due` is what was read.
     fn filter(&self) -> Document {
         doc! { "_id": self.id.clone(), "user": self.user.clone(), "due": datetime(self.due) }
     }
@@ -114,7 +114,7 @@ pub struct Postponed {
 }
 
 impl Images {
-    /// Records that are due at `now`, the longest due first.
+    /// Returns records that are due at `now`, the longest due first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -203,7 +203,7 @@ impl Images {
         self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
-    /// How many images failed at least `failures` times in a row and are still in the queue, counted up to `most`.
+    /// Returns how many images failed at least `failures` times in a row and are still in the queue, counted up to `most`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -245,14 +245,14 @@ impl Images {
         self.calls.update_each(&self.collection, postponed).await.map(drop)
     }
 
-    /// A tombstone's end: its object is deleted and no URL lives that could bring it back. `false` also while its bytes are
-    /// still counted.
+    /// Returns a tombstone's end: its object is deleted and no URL lives that could bring it back. `false` also while its bytes
+    /// are still counted.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn mark_gone(&self, image: &Image) -> Result<bool, StoreError> {
+    pub async fn mark_purged(&self, image: &Image) -> Result<bool, StoreError> {
         let update = doc! {
-            "$set": { "state": ImageState::Gone.as_str(), "goneFrom": image.state.as_str() },
+            "$set": { "state": ImageState::Purged.as_str(), "goneFrom": image.state.as_str() },
             "$currentDate": { "goneAt": true },
             "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
         };
@@ -260,15 +260,15 @@ impl Images {
         // One that cannot be read is settled by nobody.
         let is_reserved = doc! {
             "reservation.bytes": { "$type": "number" },
-            "reservation.place": { "$in": Place::ALL.map(Place::as_str).to_vec() },
+            "reservation.place": { "$in": QuotaCounter::ALL.map(QuotaCounter::as_str).to_vec() },
             "reservation.due": { "$type": "date" },
         };
         filter.insert("$nor", vec![is_reserved]);
-        self.counted(ImageState::Gone, filter, update).await
+        self.counted(ImageState::Purged, filter, update).await
     }
 
-    /// A ready image's end of clearing: nothing lies beside it, and no URL lives that could bring something. Does nothing
-    /// when it is no longer claimed until `lease_ends`.
+    /// Returns a ready image's end of clearing: nothing lies beside it, and no URL lives that could bring something. Does
+    /// nothing when it is no longer claimed until `lease_ends`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -278,7 +278,7 @@ impl Images {
         self.moved(filter, doc! { "$unset": { "strays": "", "due": "", "sweepFailures": "" } }).await
     }
 
-    /// How many images are due, counted up to `most`, and since when the first of them is.
+    /// Returns how many images are due, counted up to `most`, and since when the first of them is.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -10,9 +10,9 @@ use crate::model::ImageState;
 /// How long a record is kept when nothing is left of its image.
 const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key; what is due;
-/// reservations that are to be settled; what fails to be settled again and again; and the end of records of which nothing is
-/// left, the only ones that MongoDB may remove by itself.
+/// Returns the gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key; what is
+/// due; reservations that are to be settled; what fails to be settled again and again; and the end of records of which nothing
+/// is left, the only ones that MongoDB may remove by itself.
 pub(super) fn models() -> [IndexModel; 7] {
     let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
     let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();
@@ -57,7 +57,7 @@ pub(super) fn models() -> [IndexModel; 7] {
             IndexOptions::builder()
                 .name("gone".to_owned())
                 .expire_after(GONE_FOR)
-                .partial_filter_expression(doc! { "state": ImageState::Gone.as_str() })
+                .partial_filter_expression(doc! { "state": ImageState::Purged.as_str() })
                 .build(),
         ),
     ]

@@ -28,7 +28,7 @@ pub struct Entry {
     pub user: UserId,
     /// Where its object is, or is to be.
     pub key: ObjectKey,
-    /// Never [`ImageState::Gone`].
+    /// Never [`ImageState::Purged`].
     pub state: ImageState,
     /// Other keys are its own as well, or are about to be.
     unsettled: bool,
@@ -42,7 +42,7 @@ impl Entry {
         self.unsettled
     }
 
-    /// Whether the sweeper knows of this key, or may learn of it: it is not an orphan.
+    /// Returns whether the sweeper knows of this key, or may learn of it: it is not an orphan.
     #[must_use]
     pub fn owns(&self, key: &ObjectKey) -> bool {
         self.unsettled || *key == self.key || (self.preview && *key == self.key.preview())
@@ -137,7 +137,7 @@ impl Images {
 
 /// Selects the records that are not gone.
 pub(in crate::store) fn not_gone() -> Document {
-    doc! { "state": { "$ne": ImageState::Gone.as_str() } }
+    doc! { "state": { "$ne": ImageState::Purged.as_str() } }
 }
 
 fn projection() -> Document {
@@ -157,7 +157,7 @@ fn entry(found: &Document) -> Result<Entry, StoreError> {
         |field| StoreError::Corrupt { collection: "images", id: found.get_str("_id").unwrap_or_default().to_owned(), field };
     let image = ImageId::parse(text("_id")?).ok_or_else(|| corrupt("_id"))?;
     let user = UserId::parse(text("user")?).ok_or_else(|| corrupt("user"))?;
-    let key = ObjectKey::stored(text("key")?.to_owned());
+    let key = ObjectKey::from_stored(text("key")?.to_owned());
     // A record whose own object is not known proves of no object that it is an orphan.
     if key.owner() != Some(KeyOwner { user, image }) {
         return Err(corrupt("key"));

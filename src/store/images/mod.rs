@@ -109,7 +109,7 @@ impl Images {
         self.find_all(owned_by_ids(user, ids)).await
     }
 
-    /// The user's live (pending or ready) images of these bytes, and those opened under these keys.
+    /// Returns the user's live (pending or ready) images of these bytes, and those opened under these keys.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -143,8 +143,8 @@ impl Images {
         self.moved(filter, doc! { "$unset": { "idemKey": "", "idemHash": "" } }).await.map(drop)
     }
 
-    /// Records that URLs will leave that die at `urls_die_at`, before they leave, for those that are pending;
-    /// says how many were.
+    /// Returns records that URLs will leave that die at `urls_die_at`, before they leave, for those that are pending; says how
+    /// many were.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -161,8 +161,9 @@ impl Images {
         Ok(self.calls.run(async { self.collection.update_many(filter, update).await }).await?.matched_count)
     }
 
-    /// Records that part URLs of undeclared length will leave that die at `urls_die_at`, before they leave, and has the sweeper
-    /// look at the parts at `look_at` at the latest: signing more does not put a look off. `false` when it is not pending.
+    /// Returns records that part URLs of undeclared length will leave that die at `urls_die_at`, before they leave, and has the
+    /// sweeper look at the parts at `look_at` at the latest: signing more does not put a look off. `false` when it is not
+    /// pending.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -41,7 +41,7 @@ impl Images {
             "due": { "$max": ["$due", datetime(due)] },
         };
         if !written.is_empty() {
-            set.insert("strays", doc! { "$concatArrays": [strays(), literal(written)] });
+            set.insert("strays", doc! { "$concatArrays": [leftover_keys(), literal(written)] });
         }
         Ok(self.update_owned(filter, vec![doc! { "$set": set }]).await?.is_some())
     }
@@ -127,7 +127,7 @@ impl Images {
         Ok(())
     }
 
-    /// A move, counted when it happened.
+    /// Returns a move, counted when it happened.
     pub(super) async fn counted(&self, to: ImageState, filter: Document, update: Document) -> Result<bool, StoreError> {
         let moved = self.moved(filter, update).await?;
         count_moved(to, moved.into());
@@ -140,7 +140,7 @@ pub(super) fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
     doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
 }
 
-/// A pipeline, for $$NOW; $literal because a pipeline would take a leading `$` for a field's name.
+/// Returns a pipeline, for $$NOW; $literal because a pipeline would take a leading `$` for a field's name.
 fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
     let mut filter = owned(image.user, image.id, ImageState::Pending);
     // The bytes were verified against these; the upload may have been declared anew since.
@@ -155,7 +155,7 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
         "width": i64::from(verified.size.width),
         "height": i64::from(verified.size.height),
     };
-    if image.upload.loose.is_some() {
+    if image.upload.unverified.is_some() {
         set.insert("size", integer(verified.bytes));
     }
     if image.reservation.is_some() {
@@ -178,14 +178,14 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
             filter.insert("strays", verified.key.as_str());
         }
         // Copies that were begun since `image` was read are in the document only.
-        let all = doc! { "$setUnion": [strays(), literal(&others)] };
+        let all = doc! { "$setUnion": [leftover_keys(), literal(&others)] };
         set.insert("strays", doc! { "$setDifference": [all, literal(&final_keys)] });
         set.insert("due", "$$NOW");
     }
     (filter, vec![doc! { "$set": set }, doc! { "$unset": unset }])
 }
 
-pub(super) fn strays() -> Document {
+pub(super) fn leftover_keys() -> Document {
     doc! { "$ifNull": ["$strays", []] }
 }
 

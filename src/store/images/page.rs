@@ -71,7 +71,7 @@ pub struct Row<'a> {
 }
 
 impl Page {
-    /// The images; a record that cannot be read is logged and left out.
+    /// Returns the images; a record that cannot be read is logged and left out.
     ///
     /// # Errors
     /// [`StoreError`] when the database's answer is malformed.
@@ -87,7 +87,7 @@ impl Page {
         Ok(self.documents()?.into_iter().filter_map(read).collect())
     }
 
-    /// How many records the database found, readable or not.
+    /// Returns how many records the database found, readable or not.
     ///
     /// # Errors
     /// [`StoreError`] when the database's answer is malformed.
@@ -183,7 +183,7 @@ fn integer(value: RawBsonRef<'_>) -> Option<i64> {
 }
 
 impl Images {
-    /// Ready images, newest first, after `after`: one index scan that examines exactly what it returns, in one answer.
+    /// Returns ready images, newest first, after `after`: one index scan that examines exactly what it returns, in one answer.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -200,7 +200,8 @@ impl Images {
         Ok(Page { answer })
     }
 
-    /// Pending images, the newest upload first. A record that cannot be read is logged, and the next one takes its place.
+    /// Returns pending images, the newest upload first. A record that cannot be read is logged, and the next one takes its
+    /// place.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -41,15 +41,15 @@ impl Remaining {
     }
 }
 
-/// The states of records that the sweeper ends, or that have ended.
+/// Returns the states of records that the sweeper ends, or that have ended.
 fn ending() -> Vec<&'static str> {
-    let ending = ImageState::ALL.into_iter().filter(|state| state.is_tombstone() || *state == ImageState::Gone);
+    let ending = ImageState::ALL.into_iter().filter(|state| state.is_tombstone() || *state == ImageState::Purged);
     ending.map(ImageState::as_str).collect()
 }
 
 impl Images {
-    /// Some of the user's records that are not tombstones and not gone: pending and ready ones, and those whose state is no
-    /// state of this version.
+    /// Returns some of the user's records that are not tombstones and not gone: pending and ready ones, and those whose state
+    /// is no state of this version.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -57,12 +57,12 @@ impl Images {
         self.remaining(doc! { "user": user.to_string(), "state": { "$nin": ending() } }, limit).await
     }
 
-    /// Some of the user's records that are not gone.
+    /// Returns some of the user's records that are not gone.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn remaining_of(&self, user: UserId, limit: u32) -> Result<Vec<Remaining>, StoreError> {
-        self.remaining(doc! { "user": user.to_string(), "state": { "$ne": ImageState::Gone.as_str() } }, limit).await
+        self.remaining(doc! { "user": user.to_string(), "state": { "$ne": ImageState::Purged.as_str() } }, limit).await
     }
 
     async fn remaining(&self, filter: Document, limit: u32) -> Result<Vec<Remaining>, StoreError> {
@@ -121,11 +121,11 @@ impl Images {
             return Ok(0);
         }
         let update = doc! {
-            "$set": { "state": ImageState::Gone.as_str(), "goneAt": datetime(now) },
+            "$set": { "state": ImageState::Purged.as_str(), "goneAt": datetime(now) },
             "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
         };
         let done = self.calls.run(async { self.collection.update_many(owned_by(user, &unreadable), update).await }).await?;
-        count_moved(ImageState::Gone, done.modified_count);
+        count_moved(ImageState::Purged, done.modified_count);
         Ok(done.modified_count)
     }
 }

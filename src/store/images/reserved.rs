@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{Images, owned_by_ids};
 use crate::{
-    model::{Image, ImageId, ImageState, OPENING, Place, StepId, UserId},
+    model::{Image, ImageId, ImageState, OPENING_GRACE, QuotaCounter, StepId, UserId},
     store::{StepUnderWay, StoreError, datetime, integer, last_step, whole_number},
 };
 
@@ -33,25 +33,25 @@ pub enum Unsettled {
     /// has none, and comes to the sweeper by the tombstone's own `due`.
     Moved,
     /// Images that are gone, and have a reservation still.
-    Gone,
+    Purged,
 }
 
 impl Unsettled {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Moved, Self::Gone];
+    pub const ALL: [Self; 2] = [Self::Moved, Self::Purged];
 
-    fn states_and_places(self) -> (&'static [ImageState], &'static [Place]) {
-        use ImageState::{Deleting, Expired, Gone, Ready, Rejected};
+    fn states_and_places(self) -> (&'static [ImageState], &'static [QuotaCounter]) {
+        use ImageState::{Deleting, Expired, Purged, Ready, Rejected};
         match self {
-            Self::Moved => (&[Ready, Deleting, Rejected, Expired], &[Place::Pending, Place::Image]),
-            Self::Gone => (&[Gone], &Place::ALL),
+            Self::Moved => (&[Ready, Deleting, Rejected, Expired], &[QuotaCounter::Pending, QuotaCounter::Image]),
+            Self::Purged => (&[Purged], &QuotaCounter::ALL),
         }
     }
 }
 
 impl Images {
-    /// Which of these steps their images have taken. The others never will be: their images are no longer as they were when the
-    /// steps were announced. A step that gives an image a reservation in place of a hold is taken here.
+    /// Returns which of these steps their images have taken. The others never will be: their images are no longer as they were
+    /// when the steps were announced. A step that gives an image a reservation in place of a hold is taken here.
     pub(in crate::store) async fn decide_steps(&self, user: UserId, steps: &[StepUnderWay]) -> Result<Vec<StepId>, StoreError> {
         let mut taken = Vec::new();
         for step in steps {
@@ -84,8 +84,8 @@ impl Images {
     async fn reserve_in_place_of_hold(&self, user: UserId, step: &StepUnderWay, bytes: u64) -> Result<(), StoreError> {
         let mut filter = before_step(user, step);
         filter.insert("reservation", doc! { "$exists": false });
-        let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING.whole_milliseconds()).unwrap_or(i64::MAX)] };
-        let reservation = doc! { "bytes": integer(bytes), "place": Place::Pending.as_str(), "due": due };
+        let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING_GRACE.whole_milliseconds()).unwrap_or(i64::MAX)] };
+        let reservation = doc! { "bytes": integer(bytes), "place": QuotaCounter::Pending.as_str(), "due": due };
         let set = doc! { "$set": { "reservation": reservation, "lastStep": step.step.to_string() } };
         self.calls.run(async { self.collection.update_one(filter, vec![set]).await }).await.map(drop)
     }
@@ -98,8 +98,8 @@ impl Images {
         self.calls.update_each(&self.collection, updates.map(|(filter, update)| (filter, update.into()))).await
     }
 
-    /// Images whose reservation does not fit their state and is due, the longest due first: what servers left that died, or that
-    /// know no reservations. What cannot be read is answered as an error, with its id.
+    /// Returns images whose reservation does not fit their state and is due, the longest due first: what servers left that
+    /// died, or that know no reservations. What cannot be read is answered as an error, with its id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -139,7 +139,7 @@ impl Images {
         self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
-    /// Those of these images that exist, whatever else their documents hold.
+    /// Returns those of these images that exist, whatever else their documents hold.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -166,7 +166,7 @@ impl Images {
     }
 }
 
-/// The step's image as it was before the step.
+/// Returns the step's image as it was before the step.
 fn before_step(user: UserId, step: &StepUnderWay) -> Document {
     doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": last_step(step.before) }
 }

@@ -5,9 +5,9 @@ use mongodb::bson::{Bson, DateTime, Document, doc};
 use super::document::ImageDoc;
 use crate::model::{Image, ImageId, ImageState, ObjectKey, UserId};
 
-/// The image of a tombstone, with a default for each field that cannot be read. The keys that its id and its owner have by
-/// default are among its strays, since the record may name others. `None` for other states, and where the id, the owner or the
-/// state cannot be read.
+/// Returns the image of a tombstone, with a default for each field that cannot be read. The keys that its id and its owner have
+/// by default are among its leftover_keys, since the record may name others. `None` for other states, and where the id, the owner or
+/// the state cannot be read.
 pub(super) fn tombstone(record: &Document) -> Option<Image> {
     let (id, user) = (ImageId::parse(record.get_str("_id").ok()?)?, UserId::parse(record.get_str("user").ok()?)?);
     let state = ImageState::parse(record.get_str("state").ok()?).filter(|state| state.is_tombstone())?;
@@ -16,7 +16,7 @@ pub(super) fn tombstone(record: &Document) -> Option<Image> {
         "_id": id.to_string(),
         "user": user.to_string(),
         "state": state.as_str(),
-        "key": ObjectKey::of(user, id).as_str(),
+        "key": ObjectKey::final_for(user, id).as_str(),
         "fileName": "damaged",
         "contentType": "image/jpeg",
         "size": 0_i64,
@@ -35,12 +35,13 @@ pub(super) fn tombstone(record: &Document) -> Option<Image> {
     }
     let mut image = decode(known)?;
     let written = record.get_array("strays").map_or(&[][..], Vec::as_slice).iter().filter_map(Bson::as_str);
-    let written = written.map(|key| ObjectKey::stored(key.to_owned()));
-    let usual = [ObjectKey::of(user, id), ObjectKey::incoming(user, id)];
+    let written = written.map(|key| ObjectKey::from_stored(key.to_owned()));
+    let usual = [ObjectKey::final_for(user, id), ObjectKey::incoming(user, id)];
     let previews = usual.clone().map(|key| key.preview());
-    image.strays = written.chain(usual).chain(previews).chain([image.key.preview()]).filter(|key| *key != image.key).collect();
-    image.strays.sort();
-    image.strays.dedup();
+    image.leftover_keys =
+        written.chain(usual).chain(previews).chain([image.key.preview()]).filter(|key| *key != image.key).collect();
+    image.leftover_keys.sort();
+    image.leftover_keys.dedup();
     Some(image)
 }
 
@@ -56,7 +57,7 @@ mod tests {
     #[test]
     fn every_field_may_be_damaged() {
         let (user, id) = (UserId::new(), ImageId::new());
-        let key = ObjectKey::attempt(user, id);
+        let key = ObjectKey::copy_attempt(user, id);
         let now = DateTime::now();
         let whole = doc! {
             "_id": id.to_string(), "user": user.to_string(), "state": "deleting", "key": key.as_str(), "fileName": "a.png",
@@ -71,8 +72,11 @@ mod tests {
                 let image = tombstone(&damaged).unwrap();
                 assert_eq!((image.id, image.user, image.state), (id, user, ImageState::Deleting), "{field}");
                 assert!(field == "key" || image.key == key, "{field}");
-                assert!(image.keys().contains(&ObjectKey::of(user, id)), "{field}");
-                assert!(field == "strays" || image.strays.contains(&ObjectKey::stored("in/1/2".to_owned())), "{field}");
+                assert!(image.keys().contains(&ObjectKey::final_for(user, id)), "{field}");
+                assert!(
+                    field == "strays" || image.leftover_keys.contains(&ObjectKey::from_stored("in/1/2".to_owned())),
+                    "{field}"
+                );
             }
         }
         for (field, value) in [("_id", "x"), ("user", "x"), ("state", "ready"), ("state", "x")] {

@@ -20,8 +20,8 @@ impl Images {
         let record = doc! {
             "_id": id.to_string(),
             "user": user.to_string(),
-            "key": ObjectKey::of(user, id).as_str(),
-            "state": ImageState::Gone.as_str(),
+            "key": ObjectKey::final_for(user, id).as_str(),
+            "state": ImageState::Purged.as_str(),
             // As every record has them; of the upload nothing is known but its length.
             "fileName": "never issued",
             "contentType": "image/jpeg",

@@ -8,7 +8,7 @@ use super::Objects;
 use crate::{
     metrics::{METRICS, Metrics},
     model::{ContentType, ObjectKey},
-    signer::{Form, Presigned, Request, SignedForm},
+    signer::{PostPolicy, PresignRequest, Presigned, SignedForm},
     store::StoreError,
 };
 
@@ -26,8 +26,8 @@ pub enum MultipartCall<'a> {
 }
 
 impl Objects {
-    /// A form for one file of this type and at most so many bytes. It can be sent again while it lives, and replaces then what
-    /// was sent before.
+    /// Returns a form for one file of this type and at most so many bytes. It can be sent again while it lives, and replaces
+    /// then what was sent before.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -39,7 +39,7 @@ impl Objects {
         ttl: Duration,
     ) -> Result<SignedForm, StoreError> {
         let fields = [("key", key.as_str()), ("content-type", content_type.as_str()), ("success_action_status", "201")];
-        let form = Form { fields: &fields, prefixes: &[], length: 1..=most };
+        let form = PostPolicy { fields: &fields, prefixes: &[], length: 1..=most };
         Metrics::count(&METRICS.signed, "POST", 1);
         let ahead = self.clock.ahead();
         let signed = self.signer().sign_form(&form, now + ahead, ttl);
@@ -47,7 +47,7 @@ impl Objects {
         Ok(SignedForm { expires_at: signed.expires_at - ahead, ..signed })
     }
 
-    /// A key to make this call.
+    /// Returns a key to make this call.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -64,10 +64,10 @@ impl Objects {
             MultipartCall::Complete(upload_id) => ("POST", ("uploadId", upload_id)),
             MultipartCall::Abort(upload_id) => ("DELETE", ("uploadId", upload_id)),
         };
-        self.presign(&Request { method, key: key.as_str(), headers: &[], query: &[query] }, now, ttl)
+        self.presign(&PresignRequest { method, key: key.as_str(), headers: &[], query: &[query] }, now, ttl)
     }
 
-    /// The bucket's name.
+    /// Returns the bucket's name.
     #[must_use]
     pub fn bucket(&self) -> &str {
         &self.bucket

@@ -44,7 +44,7 @@ impl Clock {
         time::Duration::milliseconds(self.0.ahead.load(Ordering::Relaxed))
     }
 
-    /// Whether the latest answer differs from what is believed: another one decides.
+    /// Returns whether the latest answer differs from what is believed: another one decides.
     pub(super) fn is_in_doubt(&self) -> bool {
         let latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.back().is_some_and(|latest| (*latest - self.ahead()).unsigned_abs() >= SAME)
@@ -81,7 +81,7 @@ impl Clock {
     }
 }
 
-/// The offset that more than half of the answers agree on, at least two; of those, the middle one.
+/// Returns the offset that more than half of the answers agree on, at least two; of those, the middle one.
 fn agreed(latest: &[time::Duration]) -> Option<time::Duration> {
     let mut sorted = latest.to_vec();
     sorted.sort_unstable();
@@ -118,7 +118,7 @@ mod tests {
 
     const OURS: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 
-    /// An answer whose clock is `ahead` seconds ahead, `latency` milliseconds after another.
+    /// Returns an answer whose clock is `ahead` seconds ahead, `latency` milliseconds after another.
     fn hear(clock: &Clock, ahead: i64, latency: i64) -> i128 {
         let now = OURS + time::Duration::milliseconds(latency);
         clock.hear((OURS + time::Duration::seconds(ahead)).truncate_to_second(), now);

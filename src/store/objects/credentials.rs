@@ -34,7 +34,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
 /// After a refusal, and the least pause between two questions.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// A provider of credentials that are known already.
+/// Returns a provider of credentials that are known already.
 pub(super) fn fixed(keys: &Credentials) -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(sdk(keys))
 }

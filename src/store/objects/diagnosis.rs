@@ -157,7 +157,7 @@ impl Diagnosis {
 }
 
 impl Objects {
-    /// Whether the bucket can be used, and in which region it is, where the store tells that.
+    /// Returns whether the bucket can be used, and in which region it is, where the store tells that.
     ///
     /// # Errors
     /// [`Diagnosis`].
@@ -180,7 +180,7 @@ impl Objects {
         }
     }
 
-    /// The region that requests are signed for.
+    /// Returns the region that requests are signed for.
     #[must_use]
     pub fn region(&self) -> &str {
         &self.region

@@ -99,8 +99,8 @@ pub fn classify(status: Option<u16>, code: Option<&str>) -> Failure {
     }
 }
 
-/// Whether the code itself says that the answer is about the named object or upload. Other codes of [`Failure::Object`],
-/// such as `InvalidRequest`, may refuse the form of the call for every object.
+/// Returns whether the code itself says that the answer is about the named object or upload. Other codes of
+/// [`Failure::Object`], such as `InvalidRequest`, may refuse the form of the call for every object.
 pub(super) fn is_about_object<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     error.code().is_some_and(|code| OBJECT.contains(&code))
 }
@@ -114,7 +114,7 @@ pub(super) fn status<E>(error: &SdkError<E>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// The store says that this object, version or upload is not there. Not to be asked of HEAD, whose 404 has no words.
+/// Returns the store says that this object, version or upload is not there. Not to be asked of HEAD, whose 404 has no words.
 pub(super) fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     // `NotFound` is the client's own word for an answer without any.
     status(error) == Some(404) && error.code().is_some_and(|code| !matches!(code, "NoSuchBucket" | "NotFound"))
@@ -125,7 +125,7 @@ pub(super) fn is_gone<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     status(error) == Some(412) || is_absent(error)
 }
 
-/// The store has no such call, or its policy does not let us make it.
+/// Returns the store has no such call, or its policy does not let us make it.
 pub(super) fn is_withheld<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     match status(error) {
         Some(405 | 501) => true,
@@ -137,20 +137,20 @@ pub(super) fn is_withheld<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool 
     }
 }
 
-/// A store that does not know what it was asked of the bucket lists the bucket's objects instead, with status 200.
+/// Returns a store that does not know what it was asked of the bucket lists the bucket's objects instead, with status 200.
 pub(super) fn lists_objects<E>(error: &SdkError<E>) -> bool {
     let answer = error.raw_response().filter(|answer| answer.status().is_success());
     let text = answer.and_then(|answer| answer.body().bytes()).and_then(|body| std::str::from_utf8(body).ok());
     text.is_some_and(|text| text.contains("<ListBucketResult"))
 }
 
-/// A 404 with an empty body: it may be of the object or of anything else.
+/// Returns a 404 with an empty body: it may be of the object or of anything else.
 pub(super) fn is_wordless<E>(error: &SdkError<E>) -> bool {
     let body = error.raw_response().and_then(|answer| answer.body().bytes());
     status(error) == Some(404) && body.is_some_and(<[u8]>::is_empty)
 }
 
-/// The error of a failed call, by what [`classify`] says of it.
+/// Returns the error of a failed call, by what [`classify`] says of it.
 pub(super) fn failed<E: ProvideErrorMetadata + std::error::Error + 'static>(
     operation: &'static str,
     error: &SdkError<E>,
@@ -164,7 +164,7 @@ pub(super) fn failed<E: ProvideErrorMetadata + std::error::Error + 'static>(
     }
 }
 
-/// A failure that a repeat may cure, whatever the answer was: for answers that decide nothing about an object.
+/// Returns a failure that a repeat may cure, whatever the answer was: for answers that decide nothing about an object.
 pub(super) fn outage<E: ProvideErrorMetadata + std::error::Error + 'static>(
     operation: &'static str,
     error: &SdkError<E>,

@@ -59,18 +59,18 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The beginnings of Valet's keys that may have objects in it.
+    /// Returns the beginnings of Valet's keys that may have objects in it.
     fn ours(&self) -> Vec<&'static str> {
         let meets = |ours: &&&'static str| ours.starts_with(self.prefix) || self.prefix.starts_with(**ours);
         if self.tagged { Vec::new() } else { OURS.iter().filter(meets).copied().collect() }
     }
 
-    /// Whether it has every multipart upload whose key begins so.
+    /// Returns whether it has every multipart upload whose key begins so.
     fn has_all_under(&self, beginning: &str) -> bool {
         !self.tagged && !self.sized && beginning.starts_with(self.prefix)
     }
 
-    /// Whether it may have one of Valet's multipart uploads.
+    /// Returns whether it may have one of Valet's multipart uploads.
     fn has_any_multipart(&self) -> bool {
         self.ours().iter().any(|ours| MULTIPARTS.contains(ours))
     }
@@ -115,7 +115,7 @@ fn abort_days(rule: &LifecycleRule) -> Option<i32> {
     rule.abort_incomplete_multipart_upload().filter(|_| is_enabled)?.days_after_initiation()
 }
 
-/// Whether its objects have to be restored before they can be read.
+/// Returns whether its objects have to be restored before they can be read.
 fn is_archive(class: &TransitionStorageClass) -> bool {
     matches!(class, TransitionStorageClass::Glacier | TransitionStorageClass::DeepArchive)
 }

@@ -68,22 +68,23 @@ pub struct Marker {
 }
 
 impl Marker {
-    /// The marker after which a truncated listing goes on; `None` at its end, and where the store names none or the same again.
+    /// Returns the marker after which a truncated listing goes on; `None` at its end, and where the store names none or the
+    /// same again.
     fn after(is_truncated: Option<bool>, key: Option<&str>, id: Option<&str>, last: Option<&Self>) -> Option<Self> {
         let marker = Self { key: key?.to_owned(), id: id.filter(|id| !id.is_empty()).map(str::to_owned) };
         (is_truncated == Some(true) && last != Some(&marker)).then_some(marker)
     }
 }
 
-/// A time of the store's; a time of now without one: nothing may be deleted for being old then.
+/// Returns a time of the store's; a time of now without one: nothing may be deleted for being old then.
 fn time_of(at: Option<&aws_sdk_s3::primitives::DateTime>) -> OffsetDateTime {
     let known = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.secs()).ok());
     known.unwrap_or(OffsetDateTime::from(std::time::SystemTime::now()))
 }
 
 impl Objects {
-    /// The multipart uploads that are open at keys that begin with `prefix`. `None` on a store that cannot list them, or for a
-    /// policy without `s3:ListBucketMultipartUploads`.
+    /// Returns the multipart uploads that are open at keys that begin with `prefix`. `None` on a store that cannot list them,
+    /// or for a policy without `s3:ListBucketMultipartUploads`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -98,14 +99,14 @@ impl Objects {
         let upload = |upload: &aws_sdk_s3::types::MultipartUpload| {
             let key = upload.key().filter(|key| key.starts_with(prefix))?;
             let id = upload.upload_id()?.to_owned();
-            Some(ListedUpload { key: ObjectKey::stored(key.to_owned()), id, initiated: time_of(upload.initiated()) })
+            Some(ListedUpload { key: ObjectKey::from_stored(key.to_owned()), id, initiated: time_of(upload.initiated()) })
         };
         let next = Marker::after(page.is_truncated(), page.next_key_marker(), page.next_upload_id_marker(), after.as_ref());
         Ok(Some(UploadPage { uploads: page.uploads().iter().filter_map(upload).collect(), next }))
     }
 
-    /// The keys that begin with `prefix` and have versions or delete markers. `None` on a store that cannot list them, or for a
-    /// policy without `s3:ListBucketVersions`.
+    /// Returns the keys that begin with `prefix` and have versions or delete markers. `None` on a store that cannot list them,
+    /// or for a policy without `s3:ListBucketVersions`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -119,12 +120,13 @@ impl Objects {
         };
         let versions = page.versions().iter().filter_map(|version| version.key());
         let keys = versions.chain(page.delete_markers().iter().filter_map(|marker| marker.key()));
-        let keys: BTreeSet<_> = keys.filter(|key| key.starts_with(prefix)).map(|key| ObjectKey::stored(key.to_owned())).collect();
+        let keys: BTreeSet<_> =
+            keys.filter(|key| key.starts_with(prefix)).map(|key| ObjectKey::from_stored(key.to_owned())).collect();
         let next = Marker::after(page.is_truncated(), page.next_key_marker(), page.next_version_id_marker(), after.as_ref());
         Ok(Some(VersionPage { keys: keys.into_iter().collect(), next }))
     }
 
-    /// The keys that begin with `prefix`, from `token` on.
+    /// Returns the keys that begin with `prefix`, from `token` on.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -133,7 +135,7 @@ impl Objects {
         let listed = list.send().await.map_err(|error| failed("ListObjectsV2", &error))?;
         let object = |object: &aws_sdk_s3::types::Object| {
             Some(Listed {
-                key: ObjectKey::stored(object.key()?.to_owned()),
+                key: ObjectKey::from_stored(object.key()?.to_owned()),
                 modified: time_of(object.last_modified()),
                 size: object.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
             })

@@ -60,7 +60,7 @@ use crate::{
     config,
     metrics::{METRICS, Metrics},
     model::{ContentType, FileName, ObjectKey},
-    signer::{Endpoint, Location, Presigned, Request, Signer},
+    signer::{AddressingStyle, Endpoint, Location, PresignRequest, Presigned, Signer},
 };
 
 /// The longest one S3 call may take, retries included: far enough below the ten seconds in which a request is answered that what
@@ -106,9 +106,10 @@ impl Objects {
     pub async fn connect(config: &config::S3) -> Result<Self, StoreError> {
         let trust = Trust::new(config.ca_bundle.as_deref())?;
         let Surroundings { region, provider, aws } = Surroundings::find(config, &trust).await?;
+        let style = if config.force_path_style { AddressingStyle::Path } else { AddressingStyle::VirtualHost };
         let locate = |endpoint: Option<&Endpoint>| match endpoint {
-            Some(endpoint) => Ok(Location::endpoint(endpoint, &config.bucket, config.force_path_style)),
-            None => Location::aws(&region, &config.bucket, config.force_path_style, aws)
+            Some(endpoint) => Ok(Location::endpoint(endpoint, &config.bucket, style)),
+            None => Location::aws(&region, &config.bucket, style, aws)
                 .map_err(|error| StoreError::Credentials { reason: error.to_string() }),
         };
         let (location, inside) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);
@@ -154,7 +155,7 @@ impl Objects {
         Ok(Wire::new(self.trust.connector()?))
     }
 
-    /// How far S3's clock is ahead of this machine's, by its latest answers; zero below five seconds.
+    /// Returns how far S3's clock is ahead of this machine's, by its latest answers; zero below five seconds.
     #[must_use]
     pub fn clock_ahead(&self) -> time::Duration {
         self.clock.ahead()
@@ -166,11 +167,11 @@ impl Objects {
         &self.origin
     }
 
-    /// The same bucket with URLs for this server's own use, signed with the credentials of this moment: clients may see it
-    /// under another name.
+    /// Returns the same bucket with URLs for this server's own use, signed with the credentials of this moment: clients may see
+    /// it under another name.
     #[must_use]
     pub fn from_inside(&self) -> Self {
-        let signer = Arc::new(self.signer().at(self.inside.clone()));
+        let signer = Arc::new(self.signer().with_location(self.inside.clone()));
         Self { signer: watch::channel(signer).1, ..self.clone() }
     }
 
@@ -179,7 +180,7 @@ impl Objects {
     }
 
     /// `signed_at`, and the end in the answer, are times of our clock; the URL speaks of S3's.
-    fn presign(&self, request: &Request<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
+    fn presign(&self, request: &PresignRequest<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
         let ahead = self.clock.ahead();
         Metrics::count(&METRICS.signed, request.method, 1);
         let signed = self.signer().presign(request, signed_at + ahead, ttl);
@@ -187,7 +188,7 @@ impl Objects {
         Ok(Presigned { expires_at: signed.expires_at - ahead, ..signed })
     }
 
-    /// A key to read, with the verified type pinned. The same arguments give the same URL while the credentials last,
+    /// Returns a key to read, with the verified type pinned. The same arguments give the same URL while the credentials last,
     /// so `cache_control` must be a constant.
     ///
     /// # Errors
@@ -201,7 +202,7 @@ impl Objects {
         ttl: Duration,
     ) -> Result<Presigned, StoreError> {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
-        self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
+        self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
     }
 
     /// [`Objects::presign_get`] for one of many, by the text of its key: appends the URL, plain ASCII without quotes or
@@ -218,14 +219,14 @@ impl Objects {
         out: &mut Vec<u8>,
     ) -> Result<OffsetDateTime, StoreError> {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
-        let request = Request { method: "GET", key, headers: &[], query: &query };
+        let request = PresignRequest { method: "GET", key, headers: &[], query: &query };
         let ahead = self.clock.ahead();
         METRICS.signed_gets.inc();
         let ends = self.signer().presign_into(&request, signed_at + ahead, ttl, out);
         ends.map(|ends| ends - ahead).map_err(|error| StoreError::Credentials { reason: error.to_string() })
     }
 
-    /// A key to save the object under `name`.
+    /// Returns a key to save the object under `name`.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -237,12 +238,12 @@ impl Objects {
         now: OffsetDateTime,
         ttl: Duration,
     ) -> Result<Presigned, StoreError> {
-        let disposition = name.attachment();
+        let disposition = name.content_disposition();
         let query = [("response-content-disposition", disposition.as_str()), ("response-content-type", content_type.as_str())];
-        self.presign(&Request { method: "GET", key: key.as_str(), headers: &[], query: &query }, now, ttl)
+        self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &query }, now, ttl)
     }
 
-    /// Whether the bucket is there and answers: the readiness probe.
+    /// Returns whether the bucket is there and answers: the readiness probe.
     ///
     /// # Errors
     /// [`StoreError`] when it is not.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     model::{ContentType, ObjectKey, PartChecksums, Sha256},
-    signer::{Presigned, Request},
+    signer::{PresignRequest, Presigned},
     store::StoreError,
 };
 
@@ -82,7 +82,7 @@ impl Objects {
         })
     }
 
-    /// A key to write one part: number, upload, length and, where given, digest are signed.
+    /// Returns a key to write one part: number, upload, length and, where given, digest are signed.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -98,11 +98,12 @@ impl Objects {
         let mut headers = vec![("content-length", length.as_str())];
         headers.extend(digest.as_deref().map(|digest| ("x-amz-checksum-sha256", digest)));
         let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
-        let signed = self.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &query }, now, ttl)?;
+        let signed =
+            self.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers: &headers, query: &query }, now, ttl)?;
         Ok(PresignedPut { signed, headers: headers[1..].iter().map(|(name, value)| (*name, (*value).to_owned())).collect() })
     }
 
-    /// A key to write one part of any length, for clients that do not say it.
+    /// Returns a key to write one part of any length, for clients that do not say it.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -115,10 +116,10 @@ impl Objects {
     ) -> Result<Presigned, StoreError> {
         let number = number.to_string();
         let query = [("partNumber", number.as_str()), ("uploadId", upload_id)];
-        self.presign(&Request { method: "PUT", key: key.as_str(), headers: &[], query: &query }, now, ttl)
+        self.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers: &[], query: &query }, now, ttl)
     }
 
-    /// All parts that S3 has, in order. `None` when S3 has no such upload: it was completed or aborted.
+    /// Returns all parts that S3 has, in order. `None` when S3 has no such upload: it was completed or aborted.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -37,7 +37,7 @@ impl Objects {
         }
     }
 
-    /// Whether the store answers, be it with a refusal.
+    /// Returns whether the store answers, be it with a refusal.
     pub async fn lives(&self) -> bool {
         let answer = self.client.head_bucket().bucket(&self.bucket).send().await;
         !matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_)))

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     model::ObjectKey,
-    signer::{Presigned, Request},
+    signer::{PresignRequest, Presigned},
 };
 
 /// Asks the bucket.
@@ -36,7 +36,7 @@ pub struct ListedPart {
 }
 
 impl Objects {
-    /// The questions of `valet check`.
+    /// Returns the questions of `valet check`.
     #[must_use]
     pub fn prober(&self) -> Prober<'_> {
         Prober(self)
@@ -44,15 +44,15 @@ impl Objects {
 }
 
 impl Prober<'_> {
-    /// A URL for any request, through the endpoint that clients see.
+    /// Returns a URL for any request, through the endpoint that clients see.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
-    pub fn presign(&self, request: &Request<'_>, at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
+    pub fn presign(&self, request: &PresignRequest<'_>, at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
         self.0.presign(request, at, ttl)
     }
 
-    /// How many versions the key has. `None` on a store without versions.
+    /// Returns how many versions the key has. `None` on a store without versions.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -64,7 +64,7 @@ impl Prober<'_> {
         }
     }
 
-    /// The retention that Object Lock gives every new version, as `COMPLIANCE for 1 days`.
+    /// Returns the retention that Object Lock gives every new version, as `COMPLIANCE for 1 days`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -111,7 +111,7 @@ impl Prober<'_> {
         })
     }
 
-    /// The parts that S3 has. `None` when there is no such upload.
+    /// Returns the parts that S3 has. `None` when there is no such upload.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -155,7 +155,7 @@ impl Prober<'_> {
     }
 }
 
-/// The status, whichever it is; only silence is an error.
+/// Returns the status, whichever it is; only silence is an error.
 fn answered<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<u16, StoreError>
 where
     E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,

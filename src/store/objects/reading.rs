@@ -75,7 +75,8 @@ impl Objects {
         }))
     }
 
-    /// A HEAD's 404 has no body: it looks the same when the bucket is missing, or when it is a proxy's. GET says what it is.
+    /// Returns a HEAD's 404 has no body: it looks the same when the bucket is missing, or when it is a proxy's. GET says what
+    /// it is.
     async fn is_missing(&self, key: &ObjectKey) -> Result<(), StoreError> {
         match self.get(key).range("bytes=0-0").send().await {
             Err(error) if is_absent(&error) => Ok(()),
@@ -90,8 +91,8 @@ impl Objects {
         }
     }
 
-    /// Whether a GET says the same of the object that `head` is of: what rejects an upload is not one answer alone. `false`
-    /// when it is not there any more.
+    /// Returns whether a GET says the same of the object that `head` is of: what rejects an upload is not one answer alone.
+    /// `false` when it is not there any more.
     ///
     /// # Errors
     /// [`StoreError`]; also when the two answers do not agree.
@@ -137,7 +138,7 @@ impl Objects {
         tokio::time::timeout(DEADLINE, read).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "GetObject" }))
     }
 
-    /// The digest of the whole object that `head` is of, computed here: for stores that keep no checksum. The bytes
+    /// Returns the digest of the whole object that `head` is of, computed here: for stores that keep no checksum. The bytes
     /// pass through this server, at no more memory than a chunk; a stall is bounded. `None` when it is not there any more.
     ///
     /// # Errors
@@ -164,7 +165,7 @@ impl Objects {
         self.client.get_object().bucket(&self.bucket).key(key.as_str())
     }
 
-    /// The body of the object that `head` is of; `None` when it is not there any more.
+    /// Returns the body of the object that `head` is of; `None` when it is not there any more.
     async fn opened(&self, request: GetObjectFluentBuilder, head: &Head) -> Result<Option<Opened>, StoreError> {
         match request.send().await {
             Ok(got) if is_of(&got, head) => {
@@ -177,9 +178,9 @@ impl Objects {
         }
     }
 
-    /// The error of a GET that failed. [`StoreError::ObjectRefused`], for which an upload is rejected, only where the refusal
-    /// is of this object: its code says so (`InvalidObjectState`), or the store takes the same request for another key (an
-    /// object under the caller's own encryption key is refused with `InvalidRequest`).
+    /// Returns the error of a GET that failed. [`StoreError::ObjectRefused`], for which an upload is rejected, only where the
+    /// refusal is of this object: its code says so (`InvalidObjectState`), or the store takes the same request for another key
+    /// (an object under the caller's own encryption key is refused with `InvalidRequest`).
     async fn unreadable(&self, error: &SdkError<GetObjectError>) -> StoreError {
         match failure(error) {
             Failure::Object if status(error) == Some(416) => outage("GetObject", error),
@@ -195,7 +196,7 @@ impl Objects {
     /// Whether the store takes a ranged GET of a key that has no object: answered 404, or 403 where the policy lacks
     /// `s3:ListBucket`.
     async fn reads_others(&self) -> bool {
-        let absent = ObjectKey::stored(format!("u/{}", uuid::Uuid::new_v4().simple()));
+        let absent = ObjectKey::from_stored(format!("u/{}", uuid::Uuid::new_v4().simple()));
         let answer = self.get(&absent).range("bytes=0-0").if_match("\"0\"").send().await;
         answer.is_err_and(|error| matches!(status(&error), Some(403 | 404)))
     }
@@ -227,7 +228,7 @@ struct Opened {
     start: u64,
 }
 
-/// Whether this is the object that was seen.
+/// Returns whether this is the object that was seen.
 fn is_of(got: &GetObjectOutput, head: &Head) -> bool {
     let size = match got.content_range() {
         Some(_) => content_range(got).map(|(_, size)| size),

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use super::{Objects, PresignedPut};
 use crate::{
     model::{ContentType, ObjectKey, Sha256},
-    signer::Request,
+    signer::PresignRequest,
     store::StoreError,
 };
 
@@ -65,7 +65,7 @@ impl Objects {
         self.sealed.store(sealing == Sealing::Sealed, Ordering::Relaxed);
     }
 
-    /// A key to write these bytes once: type, length, digest and `if-none-match: *` are signed. Sealed as
+    /// Returns a key to write these bytes once: type, length, digest and `if-none-match: *` are signed. Sealed as
     /// [`Objects::seal_puts`] was asked to.
     ///
     /// # Errors
@@ -102,7 +102,8 @@ impl Objects {
         headers.extend(sent);
         headers.extend(forbidden.iter().map(|name| (*name, "")));
         headers.sort_unstable_by_key(|(name, _)| *name);
-        let signed = self.presign(&Request { method: "PUT", key: key.as_str(), headers: &headers, query: &[] }, now, ttl)?;
+        let signed =
+            self.presign(&PresignRequest { method: "PUT", key: key.as_str(), headers: &headers, query: &[] }, now, ttl)?;
         Ok(PresignedPut { signed, headers: sent.map(|(name, value)| (name, value.to_owned())).into() })
     }
 }

@@ -64,7 +64,7 @@ impl AccessBlock {
     /// All four flags.
     pub const ALL: Self = Self { block_acls: true, ignore_acls: true, block_policy: true, restrict_buckets: true };
 
-    /// Whether nothing can make the bucket public: the flag for new ACLs adds nothing to the one that ignores them.
+    /// Returns whether nothing can make the bucket public: the flag for new ACLs adds nothing to the one that ignores them.
     #[must_use]
     pub fn suffices(self) -> bool {
         self.ignore_acls && self.block_policy && self.restrict_buckets
@@ -118,7 +118,7 @@ impl Objects {
         setting("GetBucketLifecycleConfiguration", got)
     }
 
-    /// The public access block.
+    /// Returns the public access block.
     ///
     /// # Errors
     /// [`StoreError`].

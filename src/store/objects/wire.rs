@@ -59,13 +59,13 @@ impl Answer {
         (200..300).contains(&self.status)
     }
 
-    /// A refusal by the store: any 4xx.
+    /// Returns a refusal by the store: any 4xx.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         (400..500).contains(&self.status)
     }
 
-    /// The status, with S3's error code where the answer has one.
+    /// Returns the status, with S3's error code where the answer has one.
     #[must_use]
     pub fn said(&self) -> String {
         let text = if self.is_success() { "" } else { std::str::from_utf8(&self.body).unwrap_or_default() };
@@ -76,13 +76,13 @@ impl Answer {
         }
     }
 
-    /// A header's value; empty when it is absent or not text.
+    /// Returns a header's value; empty when it is absent or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
 
-    /// The items of a list header, in lower case, over all its lines.
+    /// Returns the items of a list header, in lower case, over all its lines.
     #[must_use]
     pub fn list(&self, name: &str) -> Vec<String> {
         let lines = self.headers.get_all(name).into_iter().filter_map(|line| line.to_str().ok());

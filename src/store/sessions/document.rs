@@ -50,7 +50,7 @@ pub(super) struct ExchangeDoc {
 }
 
 impl SessionDoc {
-    /// The record of a session that begins.
+    /// Returns the record of a session that begins.
     pub(super) fn of(session: &Session) -> Self {
         Self {
             id: session.id.to_string(),

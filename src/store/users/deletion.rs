@@ -66,7 +66,7 @@ impl Users {
         Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
-    /// Whether a user of this identity was deleted at `issued_at` or later.
+    /// Returns whether a user of this identity was deleted at `issued_at` or later.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -76,7 +76,7 @@ impl Users {
         Ok(self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?.is_some())
     }
 
-    /// Deletions that are due, the longest due first, those whose records cannot be read included.
+    /// Returns deletions that are due, the longest due first, those whose records cannot be read included.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -142,7 +142,7 @@ impl Users {
         self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
-    /// How many deletions failed at least `failures` times in a row, counted up to `most`.
+    /// Returns how many deletions failed at least `failures` times in a row, counted up to `most`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -153,7 +153,8 @@ impl Users {
         Ok(u32::try_from(count.await?).unwrap_or(most))
     }
 
-    /// Whether the user's record has entries of uploads or reservations that are older than `before`, or that cannot be read.
+    /// Returns whether the user's record has entries of uploads or reservations that are older than `before`, or that cannot be
+    /// read.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -185,8 +186,8 @@ impl Users {
         self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
-    /// The end of a deletion under this lease: the record goes, unless an upload is still being opened, a
-    /// step of a reservation is under way, or one of the former version's holds counts an upload.
+    /// Returns the end of a deletion under this lease: the record goes, unless an upload is still being opened, a step of a
+    /// reservation is under way, or one of the former version's holds counts an upload.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -207,7 +208,7 @@ fn postponed(to: Postponed) -> Document {
     doc! { "due": datetime(to.due), "deletionFailures": i64::from(to.failures) }
 }
 
-/// The account, unless its owner has deleted it.
+/// Returns the account, unless its owner has deleted it.
 pub(super) fn not_deleted(mut filter: Document) -> Document {
     filter.insert("deletedAt", doc! { "$exists": false });
     filter

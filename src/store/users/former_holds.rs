@@ -50,7 +50,8 @@ pub struct FormerHolds {
 }
 
 impl Users {
-    /// Users that have holds, in the order of their ids after `after`, at most `limit`, and at most `each` holds of one.
+    /// Returns users that have holds, in the order of their ids after `after`, at most `limit`, and at most `each` holds of
+    /// one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -69,7 +70,7 @@ impl Users {
         Ok(found.await?.iter().filter_map(holds_of).collect())
     }
 
-    /// The first of one user's holds.
+    /// Returns the first of one user's holds.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -110,7 +111,7 @@ impl Users {
     }
 }
 
-/// The holds but those of these images.
+/// Returns the holds but those of these images.
 pub(super) fn without(images: &[String]) -> Document {
     doc! { "$filter": { "input": "$holds", "cond": { "$not": [{ "$in": ["$$this.image", images] }] } } }
 }

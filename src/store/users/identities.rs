@@ -36,7 +36,7 @@ impl Users {
         Ok(self.insert_unique(document).await?.then_some(id))
     }
 
-    /// The user of an identity provider: one read of an index and a document.
+    /// Returns the user of an identity provider: one read of an index and a document.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -62,7 +62,7 @@ struct StateDoc {
 }
 
 impl Users {
-    /// Which sessions of an account live; `None` when the account is gone. One read by `_id`.
+    /// Returns which sessions of an account live; `None` when the account is gone. One read by `_id`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -105,7 +105,7 @@ impl Users {
     }
 }
 
-/// The password's version as a filter. Accounts of before there were versions have none, which is zero.
+/// Returns the password's version as a filter. Accounts of before there were versions have none, which is zero.
 pub(super) fn version(account: &Account) -> Document {
     match account.password.version {
         0 => doc! { "$in": [0_i64, null] },

@@ -80,7 +80,7 @@ impl Inserted {
 }
 
 impl Users {
-    /// The user's counters.
+    /// Returns the user's counters.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -172,8 +172,8 @@ impl Users {
         Ok(u32::try_from(entries(&before, "opening").filter(is_cancelled).count()).unwrap_or(u32::MAX))
     }
 
-    /// Entries of `opening` made before `before`, of at most `users` users and at most `each` of one: what servers that died
-    /// left, and what was inserted and not yet removed. The oldest first.
+    /// Returns entries of `opening` made before `before`, of at most `users` users and at most `each` of one: what servers that
+    /// died left, and what was inserted and not yet removed. The oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -197,7 +197,7 @@ impl Users {
         self.postpone_stale("opening", user, at).await
     }
 
-    /// Entries of the array `field` whose `at` is before `before`, the users with the oldest first.
+    /// Returns entries of the array `field` whose `at` is before `before`, the users with the oldest first.
     pub(super) async fn stale<T>(
         &self,
         field: &'static str,
@@ -237,7 +237,7 @@ impl Users {
         self.calls.run(async { update.await }).await.map(drop)
     }
 
-    /// The uploads that are being opened for a user.
+    /// Returns the uploads that are being opened for a user.
     ///
     /// # Errors
     /// [`StoreError`].

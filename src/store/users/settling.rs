@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{Users, former_holds, quota::Stale, quota::pending};
 use crate::{
-    model::{ImageId, Settlement, StepId, UserId},
+    model::{ImageId, ReservationStep, StepId, UserId},
     store::{StoreError, count, entries, integer, last_step, whole_number},
 };
 
@@ -42,11 +42,11 @@ impl Users {
     pub(in crate::store) async fn announce(
         &self,
         user: UserId,
-        steps: impl Iterator<Item = (&StepUnderWay, &Settlement)>,
+        steps: impl Iterator<Item = (&StepUnderWay, &ReservationStep)>,
     ) -> Result<Announced, StoreError> {
         let (mut ids, mut announced) = (Vec::new(), Vec::new());
         for (step, settlement) in steps {
-            let added = settlement.books - settlement.booked;
+            let added = settlement.counts_after - settlement.counts_before;
             let mut entry = entry(step);
             entry.extend(doc! { "bytes": added.bytes, "images": added.images, "pending": added.pending });
             ids.push(step.image.to_string());
@@ -104,7 +104,7 @@ impl Users {
         self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
     }
 
-    /// The steps of a user's images that were announced `age` ago or earlier, by the database's clock.
+    /// Returns the steps of a user's images that were announced `age` ago or earlier, by the database's clock.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -118,8 +118,8 @@ impl Users {
         Ok(entries(&found, "settling").filter_map(read).collect())
     }
 
-    /// Steps that were announced before `before`, of at most `users` users and at most `each` of one: what servers that died
-    /// left. The oldest first.
+    /// Returns steps that were announced before `before`, of at most `users` users and at most `each` of one: what servers that
+    /// died left. The oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -141,7 +141,7 @@ impl Users {
     }
 }
 
-/// The entry of a step that adds nothing.
+/// Returns the entry of a step that adds nothing.
 fn entry(step: &StepUnderWay) -> Document {
     let mut entry = doc! {
         "image": step.image.to_string(),

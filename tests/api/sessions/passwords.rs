@@ -72,7 +72,7 @@ async fn a_repeated_change_of_the_password_is_answered_as_the_first() {
 #[tokio::test]
 async fn a_repeat_is_no_way_around_the_count_of_wrong_passwords() {
     let app = TestApp::start_with(|config| {
-        config.limits = valet::config::Limits::default();
+        config.limits = valet::config::RateLimits::default();
         config.limits.login_failures = valet::config::Rate::new(6, 600);
     })
     .await;

@@ -88,7 +88,7 @@ async fn it_ends_with_its_session_its_password_and_its_account() {
 #[tokio::test]
 async fn what_opens_uploads_is_throttled_as_uploads_are() {
     let app = TestApp::start_with(|config| {
-        config.limits = valet::config::Limits::default();
+        config.limits = valet::config::RateLimits::default();
         config.limits.upload = Rate::new(3, 3600);
     })
     .await;

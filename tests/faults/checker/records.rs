@@ -145,7 +145,7 @@ fn legal(evidence: &Evidence, image: &Image, grace: Duration, report: &mut Repor
     let fields = match known {
         ImageState::Ready => image.has("live") && image.has("uploadedAt") && image.has("due") == (image.strays().count() > 0),
         ImageState::Pending => image.has("live") && image.has("due"),
-        ImageState::Gone => !image.has("live") && !image.has("due") && image.has("goneAt"),
+        ImageState::Purged => !image.has("live") && !image.has("due") && image.has("goneAt"),
         ImageState::Deleting | ImageState::Rejected | ImageState::Expired => !image.has("live") && image.has("due"),
     };
     report.hold(fields, 8, || format!("{id} is {state}, and its record is not: {}", image.0));

@@ -1,8 +1,8 @@
-//! For tests: text as strangers send it. Any at all, and valid text with something changed.
+//! Proptest strategies for hostile text: arbitrary text, and valid text with a mutation.
 
 use proptest::{collection::vec, prelude::*, sample::Index};
 
-/// Any text: any characters, what any bytes are read as, and what is nearly base64.
+/// Generates arbitrary characters, lossily decoded bytes, and text that resembles base64.
 pub fn any_text() -> impl Strategy<Value = String> {
     prop_oneof![
         vec(any::<char>(), 0..80).prop_map(String::from_iter),
@@ -11,7 +11,7 @@ pub fn any_text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// This text with something changed: never the same.
+/// Generates mutations of this text; never the text itself.
 pub fn mutated(valid: String) -> impl Strategy<Value = String> {
     let odd = prop_oneof![
         any::<char>(),
@@ -23,7 +23,7 @@ pub fn mutated(valid: String) -> impl Strategy<Value = String> {
     let changed = changes.prop_map(move |changes| {
         let mut text: Vec<char> = start.chars().collect();
         for (kind, at, other, odd) in changes {
-            // One past the end is a place to insert at.
+            // One past the end is a valid place to insert.
             let (place, at) = (at.index(text.len() + 1), at.index(text.len().max(1)));
             match kind {
                 0 => text.insert(place, odd),

@@ -1,21 +1,22 @@
-//! Settings that are not read, for being written wrongly.
+//! Detects misspelled settings: environment variables that resemble a setting but are not read.
 
 use std::{cell::RefCell, collections::BTreeSet};
 
 use super::Config;
 
-/// Beginnings that no other program's variables have.
-const OURS: [&str; 9] = ["S3_", "UPLOAD_", "MULTIPART_", "JWT_", "OIDC_", "SWEEP_", "RATE_LIMIT_", "CORS_", "USER_QUOTA_"];
-/// In names that Kubernetes makes of a service's name, such as `S3_SERVICE_HOST` and `S3_PORT_9000_TCP`.
-const OF_SERVICES: [&str; 2] = ["_SERVICE_", "_PORT"];
-/// So many letters apart, a name is taken for a slip of the other.
-const SLIP: usize = 2;
-/// Shorter names are near too many others.
-const SHORTEST: usize = 8;
+/// Prefixes of settings that no other program's variables have.
+const SETTING_PREFIXES: [&str; 9] =
+    ["S3_", "UPLOAD_", "MULTIPART_", "JWT_", "OIDC_", "SWEEP_", "RATE_LIMIT_", "CORS_", "USER_QUOTA_"];
+/// Infixes of variables that Kubernetes derives from a service's name, such as `S3_SERVICE_HOST` and `S3_PORT_9000_TCP`.
+const KUBERNETES_INFIXES: [&str; 2] = ["_SERVICE_", "_PORT"];
+/// The greatest edit distance at which a name counts as a misspelling.
+const MAX_DISTANCE: usize = 2;
+/// The shortest name in bytes that can be a misspelling: shorter ones resemble too many others.
+const MIN_NAME_BYTES: usize = 8;
 
-/// Every setting that is read.
+/// Returns the names of all settings.
 #[must_use]
-pub fn names() -> BTreeSet<String> {
+pub fn setting_names() -> BTreeSet<String> {
     let asked = RefCell::new(BTreeSet::new());
     let _ = Config::read(&|name| {
         asked.borrow_mut().insert(name.to_owned());
@@ -24,25 +25,25 @@ pub fn names() -> BTreeSet<String> {
     asked.into_inner()
 }
 
-/// Returns the `names` of the environment that resemble a setting without being one, each with the setting it resembles.
-pub fn unknown(names_given: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
-    let known = names();
+/// Returns the variables of the environment that resemble a setting without being one, each with the setting it resembles.
+pub fn misspelled_settings(names_given: impl Iterator<Item = String>) -> Vec<(String, Option<String>)> {
+    let known = setting_names();
     let judge = |given: String| {
-        if known.contains(&given) || OF_SERVICES.iter().any(|part| given.contains(part)) {
+        if known.contains(&given) || KUBERNETES_INFIXES.iter().any(|part| given.contains(part)) {
             return None;
         }
-        let near = known.iter().map(|name| (distance(&given, name), name)).filter(|(apart, _)| *apart <= SLIP).min();
-        let meant = near.filter(|_| given.len() >= SHORTEST).map(|(_, name)| name.clone());
-        (meant.is_some() || OURS.iter().any(|ours| given.starts_with(ours))).then_some((given, meant))
+        let near = known.iter().map(|name| (distance(&given, name), name)).filter(|(apart, _)| *apart <= MAX_DISTANCE).min();
+        let meant = near.filter(|_| given.len() >= MIN_NAME_BYTES).map(|(_, name)| name.clone());
+        (meant.is_some() || SETTING_PREFIXES.iter().any(|ours| given.starts_with(ours))).then_some((given, meant))
     };
-    // The AWS SDK's own variables are near ours, and are read.
+    // The AWS SDK reads its own variables, whose names resemble ours.
     names_given.filter(|given| !given.starts_with("AWS_")).filter_map(judge).collect()
 }
 
-/// Letters to put in, leave out, change or swap with their neighbour (optimal string alignment).
+/// Returns the number of letters to insert, delete, change or swap with their neighbour (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
-    if a.len().abs_diff(b.len()) > SLIP {
+    if a.len().abs_diff(b.len()) > MAX_DISTANCE {
         return usize::MAX;
     }
     let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
@@ -67,7 +68,7 @@ mod tests {
 
     #[test]
     fn slips_are_named_and_other_programs_variables_are_not() {
-        let given = |name: &str| unknown([name.to_owned()].into_iter());
+        let given = |name: &str| misspelled_settings([name.to_owned()].into_iter());
         for (slip, meant) in [
             ("UPLOAD_MAX_BYTE", Some("UPLOAD_MAX_BYTES")),
             ("S3_ENDPIONT", Some("S3_ENDPOINT")),

@@ -1,14 +1,14 @@
-//! The file name that a download is saved under.
+//! File names for downloads, with an extension of the verified type.
 
 use super::{ContentType, FileName};
 
 impl FileName {
-    /// Returns the name with an extension of the verified type. `holiday.hta` of a JPEG becomes `holiday.hta.jpg`: an image may be
-    /// a valid script too, and systems run what its extension names (OWASP File Upload Cheat Sheet).
+    /// Returns the name with an extension of the verified type. `holiday.hta` of a JPEG becomes `holiday.hta.jpg`: an image may
+    /// be a valid script too, and operating systems run a file by its extension (OWASP File Upload Cheat Sheet).
     #[must_use]
-    pub fn saved_as(&self, content_type: ContentType) -> Self {
+    pub fn download_name(&self, content_type: ContentType) -> Self {
         let named = ContentType::by_extension(self.as_str());
-        // One family: phones name either kind `.heic`.
+        // Phones name HEIC and HEIF files alike: `.heic`.
         let is_heif = |known| matches!(known, ContentType::Heic | ContentType::Heif);
         if named.is_some_and(|named| named == content_type || is_heif(named) && is_heif(content_type)) {
             return self.clone();
@@ -18,7 +18,7 @@ impl FileName {
             other => other.as_str().trim_start_matches("image/"),
         };
         let stem = &self.as_str()[..self.as_str().floor_char_boundary(Self::MAX_BYTES - 1 - extension.len())];
-        // Nothing is added that a name cannot have.
+        // Cannot fail: the appended extension is valid in a name.
         Self::parse(&format!("{stem}.{extension}")).unwrap_or_else(|_| self.clone())
     }
 }
@@ -30,7 +30,7 @@ mod tests {
 
     #[test]
     fn a_download_has_an_extension_of_its_type() {
-        let saved = |name: &str, content_type| FileName::parse(name).unwrap().saved_as(content_type).as_str().to_owned();
+        let saved = |name: &str, content_type| FileName::parse(name).unwrap().download_name(content_type).as_str().to_owned();
         for (name, content_type, expected) in [
             ("cat.jpg", ContentType::Jpeg, "cat.jpg"),
             ("cat.JPEG", ContentType::Jpeg, "cat.JPEG"),

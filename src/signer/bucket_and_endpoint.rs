@@ -1,14 +1,14 @@
-//! Names that become part of addresses: a bucket's, and an S3 service's. Each is checked where it is parsed, and nowhere else.
+//! Bucket names and S3 endpoints, validated where they are parsed and nowhere else.
 
 use std::{fmt, ops::Deref, str::FromStr};
 
 use url::{Host, Url};
 
-/// Beginnings and ends that AWS keeps for itself: access points, S3 Express, tables.
+/// Prefixes and suffixes that AWS reserves: access points, S3 Express, tables.
 const RESERVED: ([&str; 3], [&str; 5]) =
     (["xn--", "sthree-", "amzn-s3-demo-"], ["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"]);
 
-/// The name of a general purpose bucket, as it stands in URLs.
+/// The name of a general purpose bucket, as it appears in URLs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BucketName(String);
 
@@ -23,7 +23,7 @@ pub struct InvalidBucketName;
 impl FromStr for BucketName {
     type Err = InvalidBucketName;
 
-    /// "General purpose bucket naming rules" in the Amazon S3 user guide; other stores take no more.
+    /// Applies "General purpose bucket naming rules" of the Amazon S3 user guide; other stores accept no more.
     fn from_str(name: &str) -> Result<Self, InvalidBucketName> {
         let is_alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
         let ends = |byte: Option<&u8>| byte.is_some_and(|byte| is_alphanumeric(*byte));
@@ -41,7 +41,7 @@ impl FromStr for BucketName {
 }
 
 impl BucketName {
-    /// Stands for a name that was refused, while the settings beside it are checked.
+    /// Returns a placeholder for a name that was rejected, so that the settings beside it can be checked.
     pub(crate) fn stand_in() -> Self {
         Self("unknown".to_owned())
     }
@@ -54,7 +54,7 @@ pub struct Endpoint {
     text: String,
 }
 
-/// The text is not the address of a service.
+/// The text is not the address of an S3 service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("must be http:// or https:// and a host, maybe with a port, and nothing else: no path, no user name, no query")]
 pub struct InvalidEndpoint;
@@ -65,7 +65,7 @@ impl FromStr for Endpoint {
     fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
         let url = Url::parse(text).map_err(|_| InvalidEndpoint)?;
         let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
-        // URLs are written into JSON as they are: a host has no quotes, which `Url` lets through.
+        // URLs are written into JSON without escaping, so a host must have no quotes, which `Url` permits.
         let named = match url.host() {
             Some(Host::Domain(name)) => name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
             Some(Host::Ipv4(_) | Host::Ipv6(_)) => true,
@@ -80,24 +80,24 @@ impl FromStr for Endpoint {
 }
 
 impl Endpoint {
-    /// The host, in lower case and, if it is a name, in punycode.
+    /// Returns the host in lower case; a name is in punycode.
     #[must_use]
     pub fn host(&self) -> Host<&str> {
         self.url.host().unwrap_or(Host::Domain(""))
     }
 
-    /// `http` or `https`.
+    /// Returns `http` or `https`.
     pub(super) fn scheme(&self) -> &str {
         self.url.scheme()
     }
 
-    /// Host and port as in a `Host` header.
+    /// Returns host and port as in a `Host` header.
     pub(super) fn authority(&self) -> &str {
         self.text.split_once("://").map_or("", |(_, authority)| authority)
     }
 }
 
-/// As it is written in settings and requests.
+/// Implements access to the text as it is written in settings and requests.
 macro_rules! text {
     ($name:ident, $field:tt) => {
         impl Deref for $name {

@@ -1,4 +1,4 @@
-//! The parts that all signatures of one day share.
+//! Parts of a signature that are the same for all URLs of one day, cached.
 
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -6,10 +6,10 @@ use aws_lc_rs::hmac;
 use secrecy::ExposeSecret;
 use time::Date;
 
-use super::{Credentials, text};
+use super::{Credentials, encoding};
 
-/// Four HMACs and a few strings that need not be made again for each URL.
-pub(super) struct Day {
+/// The signing key and the strings of one day. Caching them saves four HMACs for each URL.
+pub(super) struct SigningDay {
     date: Date,
     pub(super) key: hmac::Key,
     /// `YYYYMMDD`
@@ -20,11 +20,11 @@ pub(super) struct Day {
     pub(super) query: Vec<u8>,
     /// The string to sign before the time of day.
     pub(super) to_sign: String,
-    /// And behind it, up to the digest.
+    /// The string to sign after the time of day, up to the digest.
     pub(super) scope: String,
 }
 
-impl Day {
+impl SigningDay {
     fn new(date: Date, credentials: &Credentials, region: &str) -> Self {
         let stamp = format!("{:04}{:02}{:02}", date.year(), u8::from(date.month()), date.day());
         let secret = format!("AWS4{}", credentials.secret_access_key.expose_secret());
@@ -35,23 +35,23 @@ impl Day {
         let scope = format!("{stamp}/{region}/s3/aws4_request");
         let credential = format!("{}/{scope}", credentials.access_key_id);
         let mut query = b"?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=".to_vec();
-        text::encode(&mut query, &credential, false);
+        encoding::push_component(&mut query, &credential);
         query.extend_from_slice(format!("&X-Amz-Date={stamp}T").as_bytes());
         let to_sign = format!("AWS4-HMAC-SHA256\n{stamp}T");
         Self { date, key, stamp, credential, query, to_sign, scope: format!("Z\n{scope}\n") }
     }
 }
 
-/// The two days that were signed for last: around midnight the windows of some users began yesterday.
+/// The cache of the two latest days: around midnight the windows of some users began the day before.
 #[derive(Default)]
-pub(super) struct Days(RwLock<[Option<Arc<Day>>; 2]>);
+pub(super) struct SigningDays(RwLock<[Option<Arc<SigningDay>>; 2]>);
 
-impl Days {
-    pub(super) fn get(&self, date: Date, credentials: &Credentials, region: &str) -> Arc<Day> {
-        // A poisoned lock holds whole days or none: both are safe to go on with.
+impl SigningDays {
+    pub(super) fn get(&self, date: Date, credentials: &Credentials, region: &str) -> Arc<SigningDay> {
+        // A poisoned lock holds whole days or none: both are valid.
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner).iter().flatten().find(|day| day.date == date).cloned();
         known.unwrap_or_else(|| {
-            let day = Arc::new(Day::new(date, credentials, region));
+            let day = Arc::new(SigningDay::new(date, credentials, region));
             let mut days = self.0.write().unwrap_or_else(PoisonError::into_inner);
             days.rotate_right(1);
             days[0] = Some(day.clone());

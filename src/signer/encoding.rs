@@ -1,8 +1,8 @@
-//! The text of signatures, appended to a buffer without allocating.
+//! Encodings of SigV4 (percent-encoding, hexadecimal, decimal, time of day), appended to a buffer without allocating.
 
 use time::OffsetDateTime;
 
-/// Which bytes SigV4's `UriEncode` leaves as they are: RFC 3986's unreserved ones.
+/// Bytes that SigV4's `UriEncode` does not encode: the unreserved ones of RFC 3986.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = u8::MAX;
@@ -13,12 +13,21 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// SigV4's `UriEncode`: every byte but RFC 3986's unreserved ones, space as `%20`, and `/` kept in paths, encoded once.
-pub(super) fn encode(out: &mut Vec<u8>, text: &str, keep_slash: bool) {
+/// Appends SigV4's `UriEncode` of a name or value of the query: every byte except RFC 3986's unreserved ones is encoded once,
+/// space as `%20`.
+pub(super) fn push_component(out: &mut Vec<u8>, text: &str) {
+    push_encoded(out, text, |byte| PLAIN[usize::from(byte)]);
+}
+
+/// Appends SigV4's `UriEncode` of a path, which keeps `/`.
+pub(super) fn push_path(out: &mut Vec<u8>, text: &str) {
+    push_encoded(out, text, |byte| PLAIN[usize::from(byte)] || byte == b'/');
+}
+
+fn push_encoded(out: &mut Vec<u8>, text: &str, is_plain: impl Fn(u8) -> bool) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    let is_plain = |byte: u8| PLAIN[usize::from(byte)] || (keep_slash && byte == b'/');
     let mut rest = text.as_bytes();
-    // Most text is plain to its end, or in long runs.
+    // Most text needs no encoding up to its end, or in long runs.
     while let Some(at) = rest.iter().position(|byte| !is_plain(*byte)) {
         let byte = rest[at];
         out.extend_from_slice(&rest[..at]);
@@ -28,7 +37,7 @@ pub(super) fn encode(out: &mut Vec<u8>, text: &str, keep_slash: bool) {
     out.extend_from_slice(rest);
 }
 
-/// A digest in lower-case hexadecimal.
+/// Appends a digest in lower-case hexadecimal.
 pub(super) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 64];
@@ -40,7 +49,7 @@ pub(super) fn push_hex(out: &mut Vec<u8>, bytes: &[u8]) {
     }
 }
 
-/// A number in decimal.
+/// Appends a number in decimal.
 pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
     let mut digits = [0; 20];
     let (mut at, mut rest) = (digits.len(), number);
@@ -55,7 +64,7 @@ pub(super) fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(&digits[at..]);
 }
 
-/// The time of day, `HHMMSS`.
+/// Appends the time of day, `HHMMSS`.
 pub(super) fn push_clock(out: &mut Vec<u8>, at: OffsetDateTime) {
     for n in [at.hour(), at.minute(), at.second()] {
         out.extend_from_slice(&[b'0' + n / 10, b'0' + n % 10]);

@@ -1,4 +1,4 @@
-//! Rules between settings: each value is good by itself, and one of them can have no effect beside the other.
+//! Checks of combinations: settings that are valid by themselves, but have no effect beside another.
 
 use secrecy::ExposeSecret;
 use url::Host;
@@ -7,7 +7,7 @@ use super::{Config, Tokens, reader::Reader};
 use crate::signer::Endpoint;
 
 /// Settings that have an effect only with local accounts.
-const OF_LOCAL_ACCOUNTS: [&str; 8] = [
+const LOCAL_ACCOUNT_SETTINGS: [&str; 8] = [
     "RATE_LIMIT_ACCOUNT_FAILURES",
     "RATE_LIMIT_PASSWORD",
     "PASSWORD_MIN_LENGTH",
@@ -19,15 +19,15 @@ const OF_LOCAL_ACCOUNTS: [&str; 8] = [
 ];
 
 /// Settings that have an effect only with tokens that this service issues: those of local accounts and of Uppy's paths.
-const OF_OWN_TOKENS: [&str; 4] = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
+const OWN_TOKEN_SETTINGS: [&str; 4] = ["ACCESS_TOKEN_TTL", "JWT_ISSUER", "JWT_AUDIENCE", "JWT_PREVIOUS_SECRETS"];
 
-/// Items of a batch of uploads, renewals, confirms, reads or deletes.
-const BATCH: u32 = 100;
-/// Parts of an upload whose URLs are signed at once.
-const PARTS: u32 = 1000;
+/// The largest number of items in a batch of uploads, renewals, confirms, reads or deletes.
+const MAX_BATCH_ITEMS: u32 = 100;
+/// The largest number of parts whose URLs are signed in one request.
+const MAX_SIGNED_PARTS: u32 = 1000;
 
 impl Reader<'_> {
-    pub(super) fn check_together(&mut self, config: &Config) {
+    pub(super) fn check_combinations(&mut self, config: &Config) {
         self.check_switched_off(config);
         self.check_own_tokens(config);
         self.check_database(config);
@@ -38,8 +38,8 @@ impl Reader<'_> {
         self.check_secrets(&config.tokens);
         self.check_traces();
         let (api, operators) = (config.bind, config.admin_bind);
-        if operators.is_some_and(|admin| admin.port() == api.port() && api.port() != 0 && shares(admin.ip(), api.ip())) {
-            self.wrong("ADMIN_BIND", "another address and port than BIND");
+        if operators.is_some_and(|admin| admin.port() == api.port() && api.port() != 0 && conflict(admin.ip(), api.ip())) {
+            self.report_invalid("ADMIN_BIND", "another address and port than BIND");
         }
     }
 
@@ -50,7 +50,7 @@ impl Reader<'_> {
                 self.no_effect_if(true, &limit, "while RATE_LIMIT is off");
             }
         }
-        for name in OF_LOCAL_ACCOUNTS {
+        for name in LOCAL_ACCOUNT_SETTINGS {
             let is_reported = !config.limits.on && name.starts_with("RATE_LIMIT_");
             self.no_effect_if(!config.accounts.local && !is_reported, name, "while LOCAL_ACCOUNTS is off");
         }
@@ -60,16 +60,16 @@ impl Reader<'_> {
 
     fn check_own_tokens(&mut self, config: &Config) {
         let tokens = &config.tokens;
-        for name in OF_OWN_TOKENS {
+        for name in OWN_TOKEN_SETTINGS {
             let makes_none = !config.accounts.local && !config.switches.uppy;
             self.no_effect_if(makes_none, name, "while LOCAL_ACCOUNTS and UPPY are off");
         }
         let outlives = config.accounts.local && tokens.access_ttl > tokens.refresh_ttl;
-        self.no_effect_if(outlives, "ACCESS_TOKEN_TTL", "beyond REFRESH_TOKEN_TTL, after which the session is over");
+        self.no_effect_if(outlives, "ACCESS_TOKEN_TTL", "beyond REFRESH_TOKEN_TTL, when the session ends");
     }
 
-    /// Connection String specification: the database of the path is where credentials are looked up, unless `authSource` says
-    /// so, and nothing else here.
+    /// Checks the database in the connection string. By the Connection String specification it is where credentials are looked
+    /// up, unless `authSource` is set; it has no other effect here.
     fn check_database(&mut self, config: &Config) {
         let uri = self.text("MONGODB_URI").unwrap_or_default();
         let Some((_, rest)) = uri.split_once("://") else { return };
@@ -79,28 +79,35 @@ impl Reader<'_> {
         let has_source = options.split(['&', ';']).any(|option| option.to_ascii_lowercase().starts_with("authsource="));
         let is_of_credentials = hosts.contains('@') && !has_source;
         if !database.is_empty() && database != config.mongo.database && !is_of_credentials {
-            self.wrong("MONGODB_URI", "a connection string without a database: MONGODB_DATABASE names the one that is used");
+            self.report_invalid(
+                "MONGODB_URI",
+                "a connection string without a database: MONGODB_DATABASE names the one that is used",
+            );
         }
     }
 
-    /// The SDK reads these two by itself, and passes over what it cannot read.
+    /// Checks flags that the AWS SDK reads itself and ignores when they are invalid.
     fn check_aws_flags(&mut self) {
         for name in ["AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT"] {
             let is_flag = |text: &str| ["true", "false"].iter().any(|flag| text.eq_ignore_ascii_case(flag));
-            self.checked(name, (), "true or false", |text| is_flag(text).then_some(()));
+            self.read_valid(name, (), "true or false", |text| is_flag(text).then_some(()));
         }
     }
 
-    /// One call may cost as many as a batch has items; of a limit that is less, it would use up all and be let through.
+    /// Checks that a limit permits one full batch: a request that costs more than the whole limit would use it up and still
+    /// pass.
     fn check_batches(&mut self, config: &Config) {
         let limits = &config.limits;
         for (name, rate, most) in [
-            ("RATE_LIMIT_UPLOAD", limits.upload, BATCH),
-            ("RATE_LIMIT_S3", limits.s3, BATCH),
-            ("RATE_LIMIT_URLS", limits.urls, PARTS),
+            ("RATE_LIMIT_UPLOAD", limits.upload, MAX_BATCH_ITEMS),
+            ("RATE_LIMIT_S3", limits.s3, MAX_BATCH_ITEMS),
+            ("RATE_LIMIT_URLS", limits.urls, MAX_SIGNED_PARTS),
         ] {
             if limits.on && self.is_set(name) && rate.count < most {
-                self.wrong(name, format_args!("a count of at least {most}, which one call may cost, and a time such as 6000/1m"));
+                self.report_invalid(
+                    name,
+                    format_args!("a count of at least {most}, which one request may cost, and a time such as 6000/1m"),
+                );
             }
         }
     }
@@ -108,20 +115,20 @@ impl Reader<'_> {
     fn check_lives_and_sizes(&mut self, config: &Config) {
         let (uploads, load) = (&config.uploads, &config.load);
         let shortest = uploads.ttl.min(uploads.multipart_ttl);
-        self.no_effect_if(uploads.url_ttl > shortest, "UPLOAD_URL_TTL", "beyond UPLOAD_TTL and MULTIPART_TTL: make it shorter");
+        self.no_effect_if(uploads.url_ttl > shortest, "UPLOAD_URL_TTL", "beyond UPLOAD_TTL and MULTIPART_TTL: shorten it");
         let is_below = uploads.multipart_max_bytes < uploads.max_bytes;
-        self.no_effect_if(is_below, "MULTIPART_MAX_BYTES", "below UPLOAD_MAX_BYTES, which one PUT may have");
+        self.no_effect_if(is_below, "MULTIPART_MAX_BYTES", "below UPLOAD_MAX_BYTES, the limit of a single PUT");
         let is_alone = self.is_set("USER_QUOTA_BYTES");
         let does_not_fit = is_alone && uploads.max_bytes > uploads.quota_bytes;
-        self.no_effect_if(does_not_fit, "UPLOAD_MAX_BYTES", "beyond USER_QUOTA_BYTES, into which no such file fits");
+        self.no_effect_if(does_not_fit, "UPLOAD_MAX_BYTES", "beyond USER_QUOTA_BYTES: no such file would fit");
         let never_fits = is_alone && uploads.multipart_max_bytes > uploads.quota_bytes;
-        self.no_effect_if(never_fits, "MULTIPART_MAX_BYTES", "beyond USER_QUOTA_BYTES, into which no such file fits");
+        self.no_effect_if(never_fits, "MULTIPART_MAX_BYTES", "beyond USER_QUOTA_BYTES: no such file would fit");
         let is_set = self.is_set("MAX_CONNECTIONS");
         let too_many = is_set && load.max_requests > load.max_connections;
         self.no_effect_if(too_many, "MAX_REQUESTS", "beyond MAX_CONNECTIONS: each connection has one request at a time");
     }
 
-    /// Of a setting that is left out, the default harms nobody.
+    /// Reports a setting that is present but has no effect; an omitted one is harmless with its default.
     pub(super) fn no_effect_if(&mut self, has_none: bool, name: &str, why: &str) {
         if has_none && self.is_set(name) {
             self.problems.push(format!("{name} has no effect {why}"));
@@ -136,19 +143,19 @@ impl Reader<'_> {
             let rest = host.strip_prefix(&*s3.bucket).and_then(|rest| rest.strip_prefix('.'));
             let is_of_s3 = |rest: &str| rest.starts_with("s3.") || rest.starts_with("s3-") || rest.contains(".amazonaws.com");
             if rest.is_some_and(|rest| !s3.force_path_style || is_of_s3(rest)) {
-                self.wrong(
-                    name,
-                    "the endpoint without the bucket's name, which is put before it, or after it with S3_FORCE_PATH_STYLE",
-                );
+                self.report_invalid(name, "the endpoint without the bucket's name, which is added to it");
             }
             let is_accelerated = host.starts_with("s3-accelerate.") && host.ends_with(".amazonaws.com");
             if is_accelerated && (s3.force_path_style || s3.bucket.contains('.')) {
-                self.wrong(name, "another endpoint: acceleration has no path style, and takes no bucket with a dot in its name");
+                self.report_invalid(
+                    name,
+                    "another endpoint: transfer acceleration supports neither path style nor a bucket with a dot in its name",
+                );
             }
         }
         for name in ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"] {
             let is_alone = !self.is_set("S3_ENDPOINT");
-            self.no_effect_if(is_alone, name, "here: give S3_ENDPOINT instead, which URLs are signed for too");
+            self.no_effect_if(is_alone, name, "here: set S3_ENDPOINT instead, which also applies to presigned URLs");
         }
     }
 
@@ -158,12 +165,12 @@ impl Reader<'_> {
         let is_twice = |at: usize| previous[..at].contains(&previous[at]);
         let is_in_vain = (0..previous.len()).any(|at| previous[at] == current || is_twice(at));
         if is_in_vain {
-            self.wrong("JWT_PREVIOUS_SECRETS", "secrets other than JWT_SECRET, each once");
+            self.report_invalid("JWT_PREVIOUS_SECRETS", "secrets other than JWT_SECRET, each once");
         }
     }
 }
 
-/// Whether both cannot listen on one port.
-fn shares(a: std::net::IpAddr, b: std::net::IpAddr) -> bool {
+/// Returns whether two servers cannot listen on the same port of these addresses.
+fn conflict(a: std::net::IpAddr, b: std::net::IpAddr) -> bool {
     a == b || a.is_unspecified() || b.is_unspecified()
 }

@@ -1,6 +1,6 @@
-//! POST policies: browsers' form uploads, by the AWS document "Browser-Based Uploads Using POST (AWS Signature Version 4)".
+//! POST policies: browser form uploads, by the AWS document "Browser-Based Uploads Using POST (AWS Signature Version 4)".
 //!
-//! A form cannot be bound to a digest, to an exact length or to being used once: what comes by it is proved afterwards.
+//! A policy cannot bind a form to a digest, to an exact length or to a single use; the uploaded bytes are verified afterwards.
 
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
@@ -10,27 +10,27 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, UtcOffset};
 
-use super::{CredentialsExpired, Signer, text};
+use super::{CredentialsExpired, Signer, encoding};
 
-/// The policy of a form. S3 refuses a form with another field.
+/// The policy of a form. S3 rejects a form with any other field.
 #[derive(Debug, Clone)]
-pub struct Form<'a> {
-    /// Fields to be sent exactly so. `key` belongs here, or among the prefixes.
+pub struct PostPolicy<'a> {
+    /// Fields that must be sent with exactly these values. `key` belongs here or among the prefixes.
     pub fields: &'a [(&'a str, &'a str)],
-    /// Fields whose values the client chooses, and how they must begin; an empty prefix allows anything.
+    /// Fields whose values the client chooses, and the prefix each must have; an empty prefix allows any value.
     pub prefixes: &'a [(&'a str, &'a str)],
-    /// How many bytes the file may have.
+    /// The permitted size of the file in bytes.
     pub length: RangeInclusive<u64>,
 }
 
-/// A signed form. It is a secret, so Debug leaves its fields out.
+/// A signed form. It grants access, so Debug omits its fields.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SignedForm {
-    /// Where to POST it.
+    /// The URL to POST it to.
     pub url: String,
     /// Fields to send before the field `file`, as multipart/form-data.
     pub fields: Vec<(String, String)>,
-    /// When S3 stops taking it.
+    /// When S3 stops accepting it.
     pub expires_at: OffsetDateTime,
 }
 
@@ -41,16 +41,21 @@ impl fmt::Debug for SignedForm {
 }
 
 impl Signer {
-    /// A form that S3 takes from `signed_at` on for `ttl`, or until the credentials end, if that is sooner.
+    /// Signs a form that S3 accepts from `signed_at` on for `ttl`, or until the credentials expire, if that is sooner.
     ///
     /// # Errors
     /// [`CredentialsExpired`] when less than a second would be left.
-    pub fn sign_form(&self, form: &Form<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<SignedForm, CredentialsExpired> {
-        let (signed_at, ttl) = self.life(signed_at, ttl)?;
+    pub fn sign_form(
+        &self,
+        form: &PostPolicy<'_>,
+        signed_at: OffsetDateTime,
+        ttl: Duration,
+    ) -> Result<SignedForm, CredentialsExpired> {
+        let (signed_at, ttl) = self.lifetime(signed_at, ttl)?;
         let expires_at = signed_at + Duration::from_secs(ttl);
         let day = self.day(signed_at);
         let mut instant = format!("{}T", day.stamp).into_bytes();
-        text::push_clock(&mut instant, signed_at);
+        encoding::push_clock(&mut instant, signed_at);
         instant.push(b'Z');
         let instant = String::from_utf8_lossy(&instant).into_owned();
 
@@ -75,14 +80,14 @@ impl Signer {
     }
 }
 
-/// The signature of a policy in base64.
+/// Returns the signature of a base64-encoded policy, in hexadecimal.
 pub(super) fn sign_policy(key: &hmac::Key, policy: &str) -> String {
     let mut signature = Vec::with_capacity(64);
-    text::push_hex(&mut signature, hmac::sign(key, policy.as_bytes()).as_ref());
+    encoding::push_hex(&mut signature, hmac::sign(key, policy.as_bytes()).as_ref());
     String::from_utf8_lossy(&signature).into_owned()
 }
 
-/// In whole seconds, UTC.
+/// Formats a time in UTC with whole seconds (RFC 3339).
 fn rfc3339(at: OffsetDateTime) -> String {
     let at = at.to_offset(UtcOffset::UTC);
     let (date, time) = (at.date(), at.time());

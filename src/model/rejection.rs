@@ -1,29 +1,30 @@
-//! Why an upload became no image: the cause in its bytes, and the rejection that its owner reads.
+//! Reasons for which an upload is rejected: the defect found in its bytes, and the rejection reported to its owner.
 
 use super::Format;
 
-/// Why a file is not accepted. The messages are constants: nothing of the file or of its declaration is repeated.
+/// The reason for which a file is not accepted. The messages are constants: they repeat nothing of the file or of its
+/// declaration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
-    /// No magic bytes of an image format: HTML, SVG, PDF, video, an empty file, anything else.
+    /// No magic bytes of an image format: HTML, SVG, PDF, video, an empty file, and others.
     #[error("it is not a JPEG, PNG, WebP, GIF, AVIF or HEIF image")]
     UnknownType,
-    /// A sound image of a type that was not declared.
+    /// A valid image of a type that was not declared.
     #[error("it is {}, which is not the declared type", named(*.0))]
     OtherType(Format),
-    /// The file ends before its headers do.
+    /// The file ends inside its headers.
     #[error("the file is cut short: it ends inside the image's headers")]
     Truncated,
-    /// The headers contradict the format.
+    /// The headers violate the format.
     #[error("the image's headers are damaged, so that no decoder reads it")]
     Malformed,
-    /// The headers are sound, and no decoder knows the coding that they name.
+    /// The headers are valid, but name a coding that no decoder supports.
     #[error("the image uses an encoding that no decoder reads")]
     Undecodable,
-    /// Sound headers without a picture behind them.
+    /// Valid headers without picture data.
     #[error("the file contains no picture")]
     NoPicture,
-    /// The dimensions lie beyond the part of a file that is looked at.
+    /// The dimensions are stored beyond the part of a file that is read.
     #[error("the image's dimensions lie too deep in the file: more than 16 MiB, or too many pieces, of other data precede them")]
     TooDeep,
     /// More pixels than allowed, or a side that is too long.
@@ -35,7 +36,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// All refusals.
+    /// All reasons.
     pub const ALL: [Self; 14] = [
         Self::UnknownType,
         Self::OtherType(Format::Jpeg),
@@ -74,14 +75,14 @@ impl Refusal {
         }
     }
 
-    /// Reads the database's name.
+    /// Parses the name in the database.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|known| known.as_str() == text)
     }
 }
 
-/// The format's name with its article, and the media type to declare.
+/// Returns the name of the format with its article, and the media type to declare.
 fn named(format: Format) -> &'static str {
     match format {
         Format::Jpeg => "a JPEG image (image/jpeg)",
@@ -93,17 +94,17 @@ fn named(format: Format) -> &'static str {
     }
 }
 
-/// Why a pending image was rejected. Repeated to its owner until the tombstone goes.
+/// The reason for which a pending image was rejected. Reported to its owner until the tombstone is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Rejection {
-    /// Size, type or digest of the object are not those the upload declared.
+    /// Size, type or digest of the object differ from the declaration.
     ObjectMismatch,
-    /// The bytes are not an image of the declared type. None where the record does not hold the reason.
+    /// The bytes are not an image of the declared type. `None` when the record does not hold the reason.
     ContentMismatch(Option<Refusal>),
 }
 
 impl Rejection {
-    /// The name in the database and in the problem's `code`.
+    /// Returns the name in the database and in the problem's `code`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -112,7 +113,7 @@ impl Rejection {
         }
     }
 
-    /// Returns the cause's name in the database, where one is kept.
+    /// Returns the name of the cause in the database, if one is stored.
     #[must_use]
     pub fn cause(self) -> Option<&'static str> {
         match self {
@@ -121,7 +122,8 @@ impl Rejection {
         }
     }
 
-    /// Reads the database's names. A cause that this version does not know, or an older one did not record, is left out.
+    /// Parses the names in the database. A cause that this version does not know, or that an older one did not record, becomes
+    /// `None`.
     #[must_use]
     pub fn parse(text: &str, cause: Option<&str>) -> Option<Self> {
         match text {

@@ -1,11 +1,11 @@
-//! Every setting beside values that can have no effect, or are malformed or weak: each stops the start with a line that
-//! begins with the setting's name. A setting without a row fails.
+//! Table test of rejected settings: each setting with values that are malformed, weak or without effect must stop the start
+//! with a line that begins with its name. A setting without a row fails the test.
 
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
 
-use super::{Config, known::names};
+use super::{Config, misspelled::setting_names};
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 const OTHER: &str = "fedcba9876543210fedcba9876543210";
@@ -26,18 +26,18 @@ const COUNTS: &[&str] = &["0", "-1", "1.5", "many", "99999999999"];
 const RATES: &[&str] = &["0/1m", "300", "300/0s", "300/2days", "/1m"];
 const FLAGS: &[&str] = &["maybe", "2", "offf"];
 const LISTS: &[&str] = &[",", "a,,b", "a,"];
-/// No file, no regular one, and one without a certificate: that of a package, where tests run.
+/// A missing file, irregular files, and one without a certificate: the package's manifest, in the directory where tests run.
 const NO_CERTIFICATES: &[&str] = &["/no/such/file.pem", "/dev/null", ".", "Cargo.toml"];
-/// Any text is one, and has an effect.
+/// Every value is valid and has an effect.
 const ANY: &[&str] = &[];
 
-/// A server that makes no tokens.
+/// A server that issues no tokens.
 const PROVIDER_ALONE: &[(&str, &str)] =
     &[("LOCAL_ACCOUNTS", "off"), ("UPPY", "off"), ("OIDC_ISSUER", "https://id.example"), ("OIDC_AUDIENCE", "web")];
 
-/// Traces are sent.
+/// Traces are exported.
 const COLLECTOR: &[(&str, &str)] = &[("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318")];
-/// A part of them.
+/// A fraction of them is sampled.
 const SAMPLED: &[(&str, &str)] =
     &[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/v1/traces"), ("OTEL_TRACES_SAMPLER", "traceidratio")];
 
@@ -199,7 +199,7 @@ const ROWS: &[Row<'_>] = &[
 ];
 
 #[test]
-fn what_can_have_no_effect_is_refused_by_name() {
+fn values_without_effect_are_rejected_by_name() {
     for (name, values, beside) in ROWS {
         for value in *values {
             let text = problems(name, value, beside);
@@ -208,10 +208,10 @@ fn what_can_have_no_effect_is_refused_by_name() {
     }
 }
 
-/// The environment has bytes, not letters: of what is no UTF-8, nothing counts as left out.
+/// The environment consists of bytes, not letters: a value that is not UTF-8 never counts as absent.
 #[test]
-fn what_is_not_utf_8_is_refused_by_name() {
-    for name in names() {
+fn values_that_are_not_utf_8_are_rejected_by_name() {
+    for name in setting_names() {
         let text = problems(&name, "canary\u{fffd}", &[]);
         assert!(text.contains(&format!("- {name} must be UTF-8")) && !text.contains("canary"), "{name}: {text:?}");
     }
@@ -220,7 +220,7 @@ fn what_is_not_utf_8_is_refused_by_name() {
 #[test]
 fn every_setting_has_a_row() {
     let rows: BTreeSet<_> = ROWS.iter().map(|(name, ..)| (*name).to_owned()).collect();
-    assert_eq!(names(), rows);
+    assert_eq!(setting_names(), rows);
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn a_provider_alone_leaves_the_settings_of_passwords_without_effect() {
 }
 
 #[test]
-fn what_is_useful_passes() {
+fn valid_settings_pass() {
     for (name, value) in [
         ("UPLOAD_TTL", "4s"),
         ("UPLOAD_URL_TTL", "3s"),
@@ -278,7 +278,7 @@ fn what_is_useful_passes() {
     assert_eq!(problems("AWS_ENDPOINT_URL", "http://localhost", &beside), "", "not read beside S3_ENDPOINT");
 }
 
-/// A base64 secret has no comma; one that a person made may.
+/// A base64 secret has no comma; one that a person chose may have.
 #[test]
 fn previous_secrets_may_hold_commas() {
     use secrecy::ExposeSecret;

@@ -1,12 +1,12 @@
-//! What strangers send: nothing panics, and what is accepted is read again from what was made of it.
+//! Property tests of all parsers: hostile text never panics, and accepted values parse to themselves again.
 #![allow(clippy::unwrap_used)]
 
 use proptest::{collection::vec, prelude::*};
 
-use super::mutations::{any_text, mutated};
+use super::text_strategies::{any_text, mutated};
 use super::*;
 
-/// Any text, and this text changed.
+/// Generates arbitrary text, and mutations of valid text.
 fn text_near(valid: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     prop_oneof![any_text(), valid.prop_flat_map(mutated)]
 }
@@ -17,7 +17,7 @@ fn base64_of(bytes: std::ops::Range<usize>) -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// One digest has one text: what is accepted was written by us, to the last bit.
+    /// A digest has one textual form: accepted text is canonical to the last bit.
     #[test]
     fn a_digest_has_one_text(text in text_near(base64_of(32..33))) {
         if let Ok(digest) = Sha256::parse(&text) {
@@ -51,7 +51,7 @@ proptest! {
     fn a_file_name_is_read_again_as_itself(text in text_near("[ ./\\\\]{0,3}[ -~é\u{301}\u{200d}]{0,260}")) {
         if let Ok(name) = FileName::parse(&text) {
             prop_assert!(!name.as_str().contains(['/', '\\', '\r', '\n', '\0']) && name.as_str().len() <= FileName::MAX_BYTES);
-            let header = name.attachment();
+            let header = name.content_disposition();
             prop_assert!(header.bytes().all(|byte| (0x20..0x7f).contains(&byte)), "{}", header);
             prop_assert_eq!(header.matches('"').count(), 2);
             prop_assert_eq!(FileName::parse(name.as_str()), Ok(name));
