@@ -234,7 +234,7 @@ impl Room {
 
 /// Returns the 503 for a request beyond the number that the server handles at once.
 fn shed() -> Problem {
-    METRICS.shed.inc();
+    METRICS.requests_shed.inc();
     overloaded("Too many requests are under way.")
 }
 

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     config::{Config, TrustedProxies},
-    metrics::{Answered, METRICS},
+    metrics::{METRICS, RequestLabels},
     model::NetworkPrefix,
     telemetry::{
         AUDIT,
@@ -135,14 +135,14 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
         client::warn_of_strange_proxy(&request, &self.proxies);
         let (client, is_tls) = (client::address(&request, &self.proxies), client::is_tls(&request, &self.proxies));
         let (shown, route) = (loggable(&path), self.known(&path).map(|known| known.path.as_str()));
-        let asked = spans::Asked { method: known(&method), route, path: &shown, id: &id };
-        let traced = spans::Server::begin(caller(&request).as_ref(), &asked);
+        let asked = spans::RequestAttributes { method: known(&method), route, path: &shown, id: &id };
+        let traced = spans::ServerSpan::begin(caller(&request).as_ref(), &asked);
         let (trace_id, span_id) = (traced.ids().trace(), traced.ids().span());
         // The audit log's target: its lines come with the request, whatever else is logged.
         let span = tracing::info_span!(target: AUDIT, "request", id, %trace_id, %span_id, %client, %method, path = shown, user = tracing::field::Empty);
         let answer = async {
             let began = Instant::now();
-            let asked = Answered {
+            let asked = RequestLabels {
                 route: route.unwrap_or("other").to_owned(),
                 method: known(&method).unwrap_or("other"),
                 status: HUNG_UP,
@@ -155,7 +155,7 @@ impl<E: Endpoint> Endpoint for OutermostEndpoint<E> {
             };
             let status = response.status().as_u16();
             under_way.answered(status);
-            traced.answered(status);
+            traced.record_response(status);
             tracing::info!(status, ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX), "answered");
             let headers = response.headers_mut();
             name(headers, &id);
@@ -267,12 +267,12 @@ const HUNG_UP: u16 = 499;
 
 /// A request that is worked on, until it is answered or its client hangs up: counted and timed either way.
 struct UnderWay {
-    asked: Answered,
+    asked: RequestLabels,
     began: Instant,
 }
 
 impl UnderWay {
-    fn begin(asked: Answered) -> Self {
+    fn begin(asked: RequestLabels) -> Self {
         METRICS.in_flight.inc();
         Self { asked, began: Instant::now() }
     }
@@ -302,7 +302,7 @@ fn known(method: &Method) -> Option<&'static str> {
 /// The span of the caller that the request says it belongs to.
 fn caller(request: &Request) -> Option<TraceContext> {
     let lines = |name| request.headers().get_all(name).into_iter().map(HeaderValue::as_bytes);
-    TraceContext::of(lines(context::TRACEPARENT), lines(context::TRACESTATE))
+    TraceContext::parse(lines(context::TRACEPARENT), lines(context::TRACESTATE))
 }
 
 /// The longest segment of a path of ours but the token of Uppy's, which must not be logged in any spelling.

@@ -183,8 +183,8 @@ impl Upload {
         self.size.saturating_add(self.preview.map_or(0, |preview| preview.size))
     }
 
-    /// Returns whether `later` declares the same file name, content type, caption, preview and ThumbHash: what a repeated
-    /// declaration of the same bytes may change.
+    /// Returns whether `later` declares the same file name, content type, caption, preview and ThumbHash: the fields that a
+    /// repeated declaration of the same bytes may change.
     #[must_use]
     pub fn is_declared_as(&self, later: &Self) -> bool {
         (&self.file_name, self.content_type, &self.caption, self.preview, &self.thumb_hash)

@@ -107,9 +107,9 @@ pub struct ReservationStep {
     pub last_step: Option<StepId>,
     /// Its reservation after the step.
     pub after: Option<Reservation>,
-    /// What the user's counters include for the image before the step.
+    /// Amounts in the user's counters for the image before the step.
     pub counts_before: UsageCounts,
-    /// What they include after the step.
+    /// Amounts in them after the step.
     pub counts_after: UsageCounts,
 }
 

@@ -1,4 +1,4 @@
-//! The published vector, and equality with aws-sdk-s3's presigner over random inputs.
+//! Tests of the published vectors, and of equality with aws-sdk-s3's presigner over random inputs.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::{
@@ -179,7 +179,7 @@ fn locations() {
     }
 }
 
-/// What this signer names and what aws-sdk-s3 calls is one host.
+/// This signer names the same host that aws-sdk-s3 calls.
 #[test]
 fn endpoints_of_aws_are_those_of_the_sdk() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();

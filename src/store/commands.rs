@@ -23,7 +23,7 @@ use crate::{metrics::METRICS, telemetry::spans};
 #[derive(Default)]
 struct UnderWay {
     /// By the driver's number.
-    commands: RefCell<Vec<(i32, spans::Call)>>,
+    commands: RefCell<Vec<(i32, spans::ClientSpan)>>,
     /// For connections.
     waits: RefCell<Vec<Waiting>>,
     /// Server of the last command.
@@ -35,14 +35,14 @@ pub(super) struct Waiting(());
 
 impl Waiting {
     pub(super) fn begin() -> Self {
-        METRICS.mongodb_connections_waiting.inc();
+        METRICS.mongodb_calls_waiting.inc();
         Self(())
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        METRICS.mongodb_connections_waiting.dec();
+        METRICS.mongodb_calls_waiting.dec();
     }
 }
 
@@ -82,12 +82,12 @@ fn begin(started: &CommandStartedEvent) {
     let name = started.command_name.as_str();
     // A command names its collection under its own name, but for the one that goes on with a cursor.
     let collection = if name == "getMore" { text("collection") } else { text(name) };
-    let server = match &started.connection.address {
+    let (host, port) = match &started.connection.address {
         ServerAddress::Tcp { host, port } => (host.as_str(), *port),
         _ => ("", None),
     };
-    let call = spans::Call::mongodb(name, &started.db, collection, server);
-    if call.is_kept() {
+    let call = spans::ClientSpan::mongodb(name, &started.db, collection, host, port);
+    if call.is_recorded() {
         // Outside of a call there is nobody to end it, so it ends at once.
         let _ = UNDER_WAY.try_with(|under_way| under_way.commands.borrow_mut().push((started.request_id, call)));
     }

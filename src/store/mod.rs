@@ -204,7 +204,7 @@ impl Store {
 
 /// Images that came into a state.
 fn count_moved(to: ImageState, how_many: u64) {
-    Metrics::count(&METRICS.images, to.as_str(), how_many);
+    Metrics::count(&METRICS.image_transitions, to.as_str(), how_many);
 }
 
 /// MongoDB's error code of a unique index.

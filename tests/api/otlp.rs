@@ -193,7 +193,7 @@ async fn nobody_waits_for_a_collector_that_does_not_answer() {
         assert!(began.elapsed() < Duration::from_secs(60), "far less than the exporter waits: {:?}", began.elapsed());
         let metrics = client.http.get(format!("http://{admin}/metrics")).send().await.unwrap().text().await.unwrap();
         let lost = |kind: &str| {
-            let name = format!("valet_trace_spans_total{{kind=\"{kind}\"}} ");
+            let name = format!("valet_trace_spans_total{{outcome=\"{kind}\"}} ");
             metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u64>().ok()).unwrap()
         };
         assert!(lost("dropped") + lost("failed") >= 50 && lost("exported") == 0, "{metrics}");

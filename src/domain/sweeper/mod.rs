@@ -30,7 +30,7 @@ use self::{
 };
 use super::{Valet, account_deletion::SweptDeletions, reservations::SettledReservations};
 use crate::{
-    metrics::{Kind, METRICS},
+    metrics::{METRICS, StateLabel},
     store::{StoreError, uncounted},
     telemetry::spans,
 };
@@ -132,7 +132,7 @@ impl Valet {
 
     /// Sets the metrics of a sweep that went through, and of what is left.
     async fn report(&self, now: OffsetDateTime) {
-        METRICS.swept_at.set(now.unix_timestamp() as f64);
+        METRICS.sweep_last_success.set(now.unix_timestamp() as f64);
         let counted = async {
             let (due, first) = self.store.images.backlog(now, COUNTED).await?;
             METRICS.sweep_backlog.set(due.into());
@@ -161,9 +161,9 @@ impl Valet {
     async fn take_census(&self) {
         let counted = async {
             for (state, count) in self.store.images.census().await? {
-                let kind = Kind { kind: state.as_str() };
-                METRICS.images_present.get_or_create(&kind).set(count.images);
-                METRICS.image_bytes.get_or_create(&kind).set(count.bytes);
+                let label = StateLabel { state: state.as_str() };
+                METRICS.images.get_or_create(&label).set(count.images);
+                METRICS.image_bytes.get_or_create(&label).set(count.bytes);
             }
             METRICS.accounts.set(i64::try_from(self.store.users.estimated_count().await?).unwrap_or(i64::MAX));
             Ok::<_, StoreError>(())

@@ -80,7 +80,7 @@ impl Watch {
         UnderWay(self.clone())
     }
 
-    /// When the connection's time is over, and what for: one of [`crate::metrics::TOO_SLOW`].
+    /// When the connection's time is over, and what for: one of [`crate::metrics::TIMEOUT_PHASES`].
     pub(super) fn deadline(&self) -> Option<(Instant, &'static str)> {
         let state = self.state();
         match (state.taken_by, state.doing) {

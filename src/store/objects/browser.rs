@@ -40,7 +40,7 @@ impl Objects {
     ) -> Result<SignedForm, StoreError> {
         let fields = [("key", key.as_str()), ("content-type", content_type.as_str()), ("success_action_status", "201")];
         let form = PostPolicy { fields: &fields, prefixes: &[], length: 1..=most };
-        Metrics::count(&METRICS.signed, "POST", 1);
+        Metrics::count(&METRICS.presigned_urls, "POST", 1);
         let ahead = self.clock.ahead();
         let signed = self.signer().sign_form(&form, now + ahead, ttl);
         let signed = signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;

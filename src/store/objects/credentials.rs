@@ -92,7 +92,7 @@ pub(super) async fn keep_fresh(
 
 /// To the metrics: until when these are good.
 fn tell(keys: &Credentials) {
-    METRICS.s3_credentials_end.set(keys.expires_at.map_or(0.0, |end| end.unix_timestamp() as f64));
+    METRICS.s3_credentials_expiry.set(keys.expires_at.map_or(0.0, |end| end.unix_timestamp() as f64));
 }
 
 async fn ask(provider: &SharedCredentialsProvider) -> Result<Credentials, String> {

@@ -87,7 +87,7 @@ impl Objects {
     /// Hides versions that may not be deleted: a DELETE without a version adds a marker (Object Lock allows that), and every URL
     /// of the object is dead at once.
     async fn hide(&self, key: &ObjectKey, retained: usize) -> Result<(), StoreError> {
-        METRICS.retained.inc();
+        METRICS.retained_objects.inc();
         tracing::warn!(%key, retained, "the store retains versions of a deleted object: they are hidden by a delete marker");
         if self.head(key).await?.is_some() {
             self.delete(key, None).await?;

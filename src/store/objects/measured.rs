@@ -22,7 +22,7 @@ pub(super) struct Measured;
 struct Began {
     at: Instant,
     /// Taken at the end; a call that is cancelled drops it.
-    span: Mutex<Option<spans::Call>>,
+    span: Mutex<Option<spans::ClientSpan>>,
 }
 
 impl Storable for Began {
@@ -41,7 +41,7 @@ impl Intercept for Measured {
         _: &RuntimeComponents,
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        let span = bag.load::<Metadata>().map(|call| spans::Call::s3(call.name()));
+        let span = bag.load::<Metadata>().map(|call| spans::ClientSpan::s3(call.name()));
         bag.interceptor_state().store_put(Began { at: Instant::now(), span: Mutex::new(span) });
         Ok(())
     }
@@ -60,7 +60,7 @@ impl Intercept for Measured {
                 let failed = context.output_or_error().is_some_and(|done| done.is_err());
                 let status_text = status.map_or_else(|| "no_answer".to_owned(), |status| status.to_string());
                 let id = response.and_then(|response| response.headers().get("x-amz-request-id"));
-                span.answered(status, id, failed.then_some(status_text.as_str()));
+                span.end_s3(status, id, failed.then_some(status_text.as_str()));
             }
         }
         Ok(())

@@ -182,7 +182,7 @@ impl Objects {
     /// `signed_at`, and the end in the answer, are times of our clock; the URL speaks of S3's.
     fn presign(&self, request: &PresignRequest<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
         let ahead = self.clock.ahead();
-        Metrics::count(&METRICS.signed, request.method, 1);
+        Metrics::count(&METRICS.presigned_urls, request.method, 1);
         let signed = self.signer().presign(request, signed_at + ahead, ttl);
         let signed = signed.map_err(|error| StoreError::Credentials { reason: error.to_string() })?;
         Ok(Presigned { expires_at: signed.expires_at - ahead, ..signed })
@@ -221,7 +221,7 @@ impl Objects {
         let query = [("response-cache-control", cache_control), ("response-content-type", content_type.as_str())];
         let request = PresignRequest { method: "GET", key, headers: &[], query: &query };
         let ahead = self.clock.ahead();
-        METRICS.signed_gets.inc();
+        METRICS.presigned_gets.inc();
         let ends = self.signer().presign_into(&request, signed_at + ahead, ttl, out);
         ends.map(|ends| ends - ahead).map_err(|error| StoreError::Credentials { reason: error.to_string() })
     }
