@@ -85,7 +85,7 @@ fn max_open_files() -> Option<i64> {
 }
 
 /// Returns the rest of the line that begins with `name`.
-fn line<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+fn rest_of_line<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().find_map(|line| line.strip_prefix(name))
 }
 
