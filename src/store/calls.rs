@@ -1,5 +1,5 @@
-//! How MongoDB is asked: each call under a deadline and in its turn, with what the driver tells of it, and reads of what was
-//! acknowledged whoever is the primary. What is asked is for the rooms of the collections.
+//! Runs MongoDB operations: applies the deadline, limits concurrency to the pool size, records driver events, and repeats reads
+//! that may have missed acknowledged writes. The operations themselves belong to the modules of the collections.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -25,46 +25,47 @@ use crate::{
     model::{NetworkPrefix, UserId},
 };
 
-/// The longest a call to MongoDB may take.
+/// Deadline of an operation.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
-/// The longest a call waits for its turn: less than [`DEADLINE`], so that none is begun only to be given up.
+/// Deadline of the wait for a permit: less than [`DEADLINE`], so that no operation begins that would time out at once.
 const TURN: Duration = Duration::from_secs(3);
-/// Between one look at a primary that does not hold and the next.
+/// Interval at which the primary is polled until it is current.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// The way to the database, for all who ask it.
+/// A client of one database, shared by all collections.
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     database: Database,
-    /// As many calls at a time as the pool has connections, in turn between networks and between the users of each; what runs in
-    /// no request is one network more. Calls wait for a connection here: the driver keeps those that have given up in its queue,
-    /// and looks at one of them for every call that comes after, so that a crowd of an outage outlives it for good.
+    /// As many permits as the pool has connections, granted fairly between networks and between the users of each; operations
+    /// outside of requests count as one more network. Operations wait here for a connection, because the driver keeps waits
+    /// that have timed out in its queue and examines one of them for each new operation, so that the backlog of an outage would
+    /// outlive it.
     turns: Arc<Turns<Option<NetworkPrefix>, Option<UserId>>>,
     primary: Arc<Primary>,
 }
 
 impl Calls {
-    /// Reads the connection string; nothing is connected yet. Writes are acknowledged by a majority's journals, reads are of
-    /// what was.
+    /// Parses the connection string; nothing is connected yet. Writes are acknowledged by the journals of a majority, and reads
+    /// return acknowledged writes only.
     ///
     /// # Errors
-    /// When the string cannot be read or its names not be resolved.
+    /// When the string cannot be parsed or its host names cannot be resolved.
     pub(super) async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
         let parsed = tokio::time::timeout(DEADLINE, ClientOptions::parse(config.uri.expose_secret()));
         let mut options = parsed.await.map_err(|_| StoreError::DatabaseTimeout)?.map_err(StoreError::Database)?;
         options.app_name = options.app_name.or_else(|| Some("valet".to_owned()));
         options.max_pool_size = options.max_pool_size.or(Some(config::DEFAULT_POOL_SIZE));
-        // Zero is a pool without a bound.
+        // Zero means a pool without a bound.
         let turns = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
         let turns = turns.unwrap_or(usize::MAX);
         let turns = Turns::new(turns, turns);
-        // With as many, a call that has its turn never stands in the driver's queue: there too, who has given up is in the way.
+        // With as many, an operation with a permit never waits in the driver's queue, behind waits that have timed out.
         options.max_connecting = options.max_connecting.or(options.max_pool_size);
         options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
         options.server_selection_timeout = options.server_selection_timeout.or(Some(Duration::from_secs(3)));
-        // A server that says nothing is noticed after this and the time to connect; its connections are given up then.
+        // An unresponsive server is detected after this and the connect timeout; its connections are closed then.
         options.heartbeat_freq = options.heartbeat_freq.or(Some(Duration::from_secs(5)));
-        // What is acknowledged survives the loss of a minority, and what is read was acknowledged.
+        // Acknowledged writes survive the loss of a minority, and reads return acknowledged writes only.
         options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
         options.read_concern = Some(ReadConcern::majority());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
@@ -83,7 +84,7 @@ impl Calls {
         &self.database
     }
 
-    /// Runs a write or a command: once, and the caller cannot know whether it was applied when it fails.
+    /// Runs a write or a command once. If it fails, the caller cannot know whether it was applied.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -99,11 +100,11 @@ impl Calls {
         self.run(async { self.database.run_command(command).await }).await
     }
 
-    /// Runs a read, and again where an election came in between, so that it shows all that was acknowledged before it began.
+    /// Runs a read, and again if an election came in between, so that it returns every write that was acknowledged before it
+    /// began.
     ///
     /// # Errors
-    /// [`StoreError`]; [`StoreError::DatabaseTimeout`] also when there is no primary that can know in time what was
-    /// acknowledged.
+    /// [`StoreError`]; [`StoreError::DatabaseTimeout`] also when no primary becomes current in time.
     pub(super) async fn read<T, Call>(&self, call: impl Fn() -> Call) -> Result<T, StoreError>
     where
         Call: Future<Output = mongodb::error::Result<T>>,
@@ -112,7 +113,7 @@ impl Calls {
         loop {
             let before = self.primary.times();
             let (answer, from) = self.run_until(ends, call()).await?;
-            // What no server was asked for is known to the driver.
+            // `None` means the driver answered without a round trip, so the result cannot be stale.
             if from.is_none_or(|from| self.primary.holds(&from)) {
                 return Ok(answer);
             }
@@ -120,7 +121,7 @@ impl Calls {
         }
     }
 
-    /// Finds the primary, and waits until it knows what was acknowledged by those before it: what reads then need not wait for.
+    /// Waits until the primary has all acknowledged writes of its predecessors, so that later reads need not wait for it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -128,9 +129,9 @@ impl Calls {
         self.follow_primary(self.primary.times(), Instant::now() + DEADLINE).await
     }
 
-    /// Where one has done so since it had been done `before` times, that is enough.
+    /// Waits until the primary is current. Returns at once if another task has seen that since generation `before`.
     async fn follow_primary(&self, before: u64, ends: Instant) -> Result<(), StoreError> {
-        // One for all: the others find it done.
+        // One task does this for all; the others then find it done.
         let following = tokio::time::timeout_at(ends, self.primary.following()).await;
         let _following = following.map_err(|_| StoreError::DatabaseTimeout)?;
         if self.primary.holds_since(before) {
@@ -154,7 +155,7 @@ impl Calls {
         }
     }
 
-    /// Reads nothing, once a majority is known to have everything up to `written`.
+    /// Completes once a majority has everything up to `written`; the read itself matches nothing.
     async fn caught_up(&self, written: mongodb::bson::Timestamp) -> mongodb::error::Result<()> {
         let mut session = self.database.client().start_session().causal_consistency(true).await?;
         session.advance_operation_time(written);
@@ -187,7 +188,7 @@ impl Calls {
         tokio::time::timeout_at(ends, self.turns.acquire(site, user)).await.map_err(|_| StoreError::DatabaseTimeout)
     }
 
-    /// Drops the index of this name, where there is one.
+    /// Drops the index of this name, if it exists.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -201,11 +202,11 @@ impl Calls {
         }
     }
 
-    /// Many conditional updates in one round trip, each on its own, in no order. The `update` command rather than the driver's
-    /// bulk write, which wants MongoDB 8. Answers how many documents changed.
+    /// Runs many conditional updates in one round trip, each independently and in no order, and returns how many documents
+    /// changed. It uses the `update` command, because the driver's bulk write needs MongoDB 8.
     ///
     /// # Errors
-    /// [`StoreError`]; some may then be applied.
+    /// [`StoreError`]; some updates may then be applied.
     pub(super) async fn update_each<T: Send + Sync>(
         &self,
         collection: &Collection<T>,
@@ -219,13 +220,13 @@ impl Calls {
         let command = doc! { "update": collection.name(), "updates": updates, "ordered": false, "writeConcern": concern };
         let ask = || self.command(command.clone());
         let answer = match ask().await {
-            // The driver does not repeat a command that it does not know. Each update is conditional: one that was applied
-            // already finds nothing to do.
+            // The driver does not retry generic commands. Repeating is safe: an update is conditional, so one that was applied
+            // matches nothing.
             Err(StoreError::Database(error)) if is_lost(&error) => ask().await?,
             answer => answer?,
         };
         let refused = answer.get_array("writeErrors").ok().and_then(|errors| errors.first()).and_then(Bson::as_document);
-        // The driver does not look for this one either: applied, and not by a majority.
+        // The driver does not check this error either: applied, but not by a majority.
         match refused.or_else(|| answer.get_document("writeConcernError").ok()) {
             None => Ok(answer.get_i32("nModified").ok().and_then(|n| n.try_into().ok()).unwrap_or(0)),
             Some(error) => Err(StoreError::Update(error.get_str("errmsg").unwrap_or("unknown").to_owned())),
@@ -233,12 +234,13 @@ impl Calls {
     }
 }
 
-/// MongoDB's codes of values that an operator of an update cannot work with: `BadValue`, `TypeMismatch`, and those of `$add`,
-/// `$subtract`, `$size`, `$map`, `$filter`, `$concatArrays`, `$in`, `$setUnion` and `$setDifference` (`error_codes.yml` and
-/// `expression.cpp` of the server).
+/// Error codes of MongoDB for values that an operator of an update cannot process: `BadValue`, `TypeMismatch`, and those of
+/// `$add`, `$subtract`, `$size`, `$map`, `$filter`, `$concatArrays`, `$in`, `$setUnion` and `$setDifference` (`error_codes.yml`
+/// and `expression.cpp` of the server).
 const UNFIT_VALUES: [i32; 13] = [2, 14, 16554, 16555, 16556, 16883, 17043, 17048, 17049, 17124, 28651, 28664, 40081];
 
-/// Tells a document that does not fit its type from a failure of the database: no repeat reads it.
+/// Converts an error of the driver. A document that does not fit its type becomes [`StoreError::Corrupt`], because no retry can
+/// read it.
 fn failure(error: mongodb::error::Error) -> StoreError {
     let corrupt = |id: &str| StoreError::Corrupt { collection: "a collection", id: id.to_owned(), field: "a field" };
     let code = match &*error.kind {
@@ -250,7 +252,7 @@ fn failure(error: mongodb::error::Error) -> StoreError {
     if UNFIT_VALUES.contains(&code) { corrupt("of an update") } else { StoreError::Database(error) }
 }
 
-/// Returns whether the answer was lost on its way, or the server is no longer the one to ask: another try may go through.
+/// Returns whether the response was lost or the server is no longer the primary, so that a retry may succeed.
 fn is_lost(error: &mongodb::error::Error) -> bool {
     match &*error.kind {
         ErrorKind::Io(_) | ErrorKind::ConnectionPoolCleared { .. } => true,

@@ -1,4 +1,4 @@
-//! Records the driver's command and connection events in the metrics, and as spans of the trace.
+//! Records the driver's command and connection events as metrics and as spans.
 
 use std::{
     cell::RefCell,
@@ -18,19 +18,19 @@ use mongodb::{
 
 use crate::{metrics::METRICS, telemetry::spans};
 
-/// What a call has under way. The driver says nothing of what was cancelled, and deadlines cancel: with the call all of it
-/// ends, however that ends.
+/// Events of an operation that have begun and not ended. The driver emits no event for cancelled operations, and deadlines
+/// cancel: dropping this ends them all.
 #[derive(Default)]
 struct UnderWay {
-    /// By the driver's number.
+    /// Commands by the driver's request id.
     commands: RefCell<Vec<(i32, spans::ClientSpan)>>,
-    /// For connections.
+    /// Waits for a connection.
     waits: RefCell<Vec<Waiting>>,
-    /// Server of the last command.
+    /// Server that the last command was sent to.
     server: RefCell<Option<ServerAddress>>,
 }
 
-/// Counts a call that waits for a connection, in the pool or for its turn, until this is dropped.
+/// Counts an operation that waits for a permit or a connection, until this is dropped.
 pub(super) struct Waiting(());
 
 impl Waiting {
@@ -50,14 +50,14 @@ tokio::task_local! {
     static UNDER_WAY: UnderWay;
 }
 
-/// Runs a call, its commands as spans, and says which server the last of them went to. The driver tells of a command where it
-/// is run: in the call's own task.
+/// Runs an operation, with its commands as spans, and returns the server that the last command was sent to. The driver emits
+/// command events in the task of the operation.
 pub(super) async fn followed<T>(call: impl Future<Output = T>) -> (T, Option<ServerAddress>) {
-    let told = async { (call.await, UNDER_WAY.with(|under_way| under_way.server.take())) };
-    UNDER_WAY.scope(UnderWay::default(), told).await
+    let operation = async { (call.await, UNDER_WAY.with(|under_way| under_way.server.take())) };
+    UNDER_WAY.scope(UnderWay::default(), operation).await
 }
 
-/// Hears of a command.
+/// Handles a command event.
 pub(super) fn heard(event: CommandEvent) {
     match event {
         CommandEvent::Started(started) => begin(&started),
@@ -80,7 +80,7 @@ fn begin(started: &CommandStartedEvent) {
     }
     let text = |field: &str| started.command.get_str(field).ok();
     let name = started.command_name.as_str();
-    // A command names its collection under its own name, but for the one that goes on with a cursor.
+    // A command names its collection under its own name, except `getMore`.
     let collection = if name == "getMore" { text("collection") } else { text(name) };
     let (host, port) = match &started.connection.address {
         ServerAddress::Tcp { host, port } => (host.as_str(), *port),
@@ -88,7 +88,7 @@ fn begin(started: &CommandStartedEvent) {
     };
     let call = spans::ClientSpan::mongodb(name, &started.db, collection, host, port);
     if call.is_recorded() {
-        // Outside of a call there is nobody to end it, so it ends at once.
+        // Outside of an operation the span ends at once.
         let _ = UNDER_WAY.try_with(|under_way| under_way.commands.borrow_mut().push((started.request_id, call)));
     }
 }
@@ -104,7 +104,7 @@ fn end(request_id: i32, failure: Option<&mongodb::error::Error>) {
     }
 }
 
-/// Returns the server's code, else what went wrong in a word.
+/// Returns the server's error code, or a word for the kind of failure.
 fn kind(error: &mongodb::error::Error) -> String {
     match &*error.kind {
         ErrorKind::Command(refused) => refused.code.to_string(),
@@ -113,8 +113,8 @@ fn kind(error: &mongodb::error::Error) -> String {
     }
 }
 
-/// Connections of a pool that are in use. The driver tells of connections that come back without having told that they went out:
-/// where the call that wanted one has been given up meanwhile.
+/// Connections of a pool that are in use. The driver may report that a connection was returned without having reported that it
+/// was taken: if the operation that wanted it was cancelled meanwhile.
 #[derive(Debug, Default)]
 pub(super) struct InUse(Mutex<HashSet<(ServerAddress, u32)>>);
 
@@ -128,10 +128,10 @@ impl InUse {
     }
 }
 
-/// Counts the pool's connections, and the calls that wait for one.
+/// Handles a connection pool event.
 pub(super) fn pooled(in_use: &InUse, event: CmapEvent) {
     let open = &METRICS.mongodb_connections;
-    // Outside of a call nobody is counted.
+    // Outside of an operation no wait is counted.
     let wait = || {
         let _ = UNDER_WAY.try_with(|under_way| under_way.waits.borrow_mut().push(Waiting::begin()));
     };
@@ -157,9 +157,9 @@ pub(super) fn pooled(in_use: &InUse, event: CmapEvent) {
 mod tests {
     use super::*;
 
-    /// A call that is given up while it waits takes no connection out, and the driver tells that one has come back.
+    /// An operation that is cancelled while it waits takes no connection, but the driver reports that one was returned.
     #[test]
-    fn connections_in_use_are_never_less_than_none() {
+    fn connections_in_use_are_never_negative() {
         let in_use = InUse::default();
         let address: ServerAddress = "127.0.0.1:1".parse().unwrap();
         let key = |id| (address.clone(), id);

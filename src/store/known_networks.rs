@@ -1,5 +1,5 @@
-//! Addresses and networks that accounts were signed in to from: `knownNetworks {_id: "<user>/<network>", at}`. A TTL index on `at` forgets them. A
-//! collection of its own: nobody reads it but logins of an account that is under attack.
+//! Networks from which accounts were signed in to: `knownNetworks {_id: "<user>/<network>", at}`. A TTL index on `at` removes
+//! them. A separate collection, because only logins to an account under attack read it.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use time::OffsetDateTime;
 use super::{Calls, StoreError, datetime};
 use crate::model::UserId;
 
-/// How long a network is known after a sign-in from there.
+/// How long a network is known after a sign-in.
 pub const KEPT: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Networks that are kept of an account. Hosts of an IPv6 network are free: their sign-ins must not fill the database.
+/// The largest number of networks kept for an account: an IPv6 network has many free hosts, whose sign-ins must not fill the
+/// database.
 const MOST: u64 = 200;
 
 /// Queries and updates of `knownNetworks`.
@@ -31,7 +32,7 @@ fn id(user: UserId, network: &str) -> String {
     format!("{user}/{network}")
 }
 
-/// Returns all of a user's.
+/// Returns a filter for all networks of a user.
 fn of(user: UserId) -> Document {
     // '0' is the character after '/'.
     doc! { "_id": { "$gte": id(user, ""), "$lt": format!("{user}0") } }
@@ -48,7 +49,7 @@ impl KnownNetworks {
         self.calls.run(async { self.collection.create_index(index).await }).await.map(drop)
     }
 
-    /// Records a sign-in from an address, by the networks that it is in, and forgets the oldest beyond 200 of the account.
+    /// Records a sign-in from the networks that contain its address, and deletes the oldest beyond 200 of the account.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -69,13 +70,13 @@ impl KnownNetworks {
         self.calls.run(async { self.collection.delete_many(doc! { "_id": { "$in": ids } }).await }).await.map(drop)
     }
 
-    /// Returns those of the networks that the account was signed in to from lately.
+    /// Returns those of the networks from which the account was recently signed in to.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn known(&self, user: UserId, networks: [&str; 2], now: OffsetDateTime) -> Result<Vec<String>, StoreError> {
         let ids = networks.map(|network| id(user, network)).to_vec();
-        // The database removes what is too old once a minute; until then it does not count any more.
+        // The TTL monitor runs once a minute; until then an expired record is ignored.
         let filter = doc! { "_id": { "$in": ids }, "at": { "$gt": datetime(now - KEPT) } };
         let find = || async { self.collection.find(filter.clone()).await?.try_collect::<Vec<_>>().await };
         let found = self.calls.read(find).await?;
@@ -83,7 +84,7 @@ impl KnownNetworks {
         Ok(found.iter().filter_map(network).collect())
     }
 
-    /// Forgets the networks of a deleted account.
+    /// Deletes the networks of a deleted account.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

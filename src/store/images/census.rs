@@ -1,8 +1,8 @@
-//! How many images there are in each state, and how many bytes they are: of all users, for the operator.
+//! Estimates of how many images of all users are in each state, and of their bytes, for metrics.
 //!
-//! Counting a state is a scan of as many index entries as it has images, and no index that every insertion would have to
-//! pay for is worth a figure on a dashboard. So the number of documents, which the database knows, is divided as a random
-//! sample of them is: it costs the same at a thousand images and at a billion.
+//! Counting a state exactly scans one index entry per image, and every insertion would pay for an index. Instead the number of
+//! documents, which the database maintains, is divided in the proportions of a random sample: the cost is the same at a
+//! thousand images and at a billion.
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
@@ -10,10 +10,10 @@ use mongodb::bson::{Bson, Document, doc};
 use super::Images;
 use crate::{model::ImageState, store::StoreError};
 
-/// Documents that are looked at. Below twenty times as many the database reads all of them to choose.
+/// Documents in the sample. Of fewer than twenty times as many, the database reads all of them to choose.
 const SAMPLE: u32 = 1000;
 
-/// Number and bytes of images in one state.
+/// Estimated number and bytes of the images in one state.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Count {
     /// Images.
@@ -23,15 +23,15 @@ pub struct Count {
 }
 
 impl Images {
-    /// Estimates each state in the order of [`ImageState::ALL`]: exact up to `SAMPLE` documents, above that within two or
-    /// three parts in a hundred of all.
+    /// Estimates each state in the order of [`ImageState::ALL`]: exact up to `SAMPLE` documents, above that within two or three
+    /// percent of all images.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn census(&self) -> Result<[(ImageState, Count); ImageState::ALL.len()], StoreError> {
         let images = self.collection.clone_with_type::<Document>();
         let all = self.calls.read(|| async { images.estimated_document_count().await }).await? as f64;
-        // A damaged record counts as an image of no bytes: `$add` fails as a whole over one text.
+        // A damaged record counts as an image of no bytes: a single non-numeric value would make the whole `$add` fail.
         let numeric = |field: &str| doc! { "$cond": [{ "$isNumber": field }, field, 0_i64] };
         let declared = doc! { "$add": [numeric("$size"), numeric("$preview.size")] };
         let pending = doc! { "$eq": ["$state", ImageState::Pending.as_str()] };
@@ -51,7 +51,7 @@ impl Images {
     }
 }
 
-/// Sums come in whichever width the server likes.
+/// Returns a number of any width; the server chooses one for a sum.
 fn number(document: &Document, field: &str) -> f64 {
     match document.get(field) {
         Some(Bson::Int32(n)) => f64::from(*n),

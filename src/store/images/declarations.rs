@@ -1,4 +1,4 @@
-//! Later declarations of pending uploads: the same bytes, declared once more with another name, type, caption or preview.
+//! Repeated declarations of pending uploads: the same bytes, declared again with another name, type, caption or preview.
 
 use mongodb::bson::{Bson, Document, doc, serialize_to_bson};
 
@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl Images {
-    /// Replaces what pending uploads declare of their bytes, in one round trip. An upload that is no longer pending stays as it
-    /// is. Each has reserved enough for its preview before.
+    /// Replaces the declarations of pending uploads, in one round trip. An upload that is no longer pending does not change.
+    /// The reservation must already cover the new preview.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -23,14 +23,14 @@ impl Images {
     }
 }
 
-/// What the record has from now on. `$literal`, because a pipeline would take a leading `$` for a field's name.
+/// Returns the changed fields. `$literal`, because a pipeline would read a leading `$` as a field path.
 fn redeclared(image: &Image, upload: &Upload) -> Document {
     let or_remove = |value: Option<Bson>| value.map_or(Bson::from("$$REMOVE"), |value| doc! { "$literal": value }.into());
     let preview = upload.preview.map(PreviewDoc::new).and_then(|preview| serialize_to_bson(&preview).ok());
     let content_type = upload.content_type.as_str();
     let types = doc! { "$setUnion": [{ "$ifNull": ["$formerTypes", []] }, ["$contentType"]] };
     let key = doc! { "$literal": [image.key.preview().as_str()] };
-    // A preview that was declared before may come still, though the image goes without it: it is cleared after confirm.
+    // A preview that was declared before may still arrive, although the image has none now: its key is cleared after confirm.
     let leftover_keys = match &preview {
         Some(_) => doc! { "$setDifference": [leftover_keys(), key] },
         None => doc! { "$setUnion": [leftover_keys(), { "$cond": [{ "$gt": ["$preview", Bson::Null] }, key, []] }] },

@@ -1,4 +1,4 @@
-//! The document of an image, and its two-way conversion. Field names are part of the contract (DESIGN, MongoDB).
+//! The document of an image and its conversion in both directions. Stored field names must not change.
 
 use mongodb::bson::{DateTime, RawDocument};
 use serde::{Deserialize, Serialize};
@@ -21,32 +21,32 @@ pub(super) struct ImageDoc {
     user: String,
     key: String,
     state: String,
-    /// Present while pending or ready: what the unique index of bytes covers.
+    /// Present while pending or ready; the unique index on bytes covers such images only.
     #[serde(skip_serializing_if = "Option::is_none")]
     live: Option<bool>,
     file_name: String,
     content_type: String,
-    /// Types that earlier declarations of the upload had.
+    /// Content types that earlier declarations of the upload had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     former_types: Vec<String>,
     size: i64,
-    /// `single` or `multipart`, or a [`UnverifiedUpload`] one's name; single when absent.
+    /// `single` or `multipart`, or the name of an [`UnverifiedUpload`]; single when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
-    /// Of single uploads.
+    /// Digest of a single upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
-    /// Of multipart uploads, as the next two.
+    /// Set for multipart uploads, as the next two.
     #[serde(skip_serializing_if = "Option::is_none")]
     part_size: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     part_checksums: Option<String>,
-    /// S3's, recorded once S3 has opened the upload.
+    /// S3's upload id, recorded once S3 has opened the upload.
     #[serde(skip_serializing_if = "Option::is_none")]
     upload_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     caption: Option<String>,
-    /// Declared while pending; once ready, the one that is there.
+    /// The declared preview while pending; once ready, the verified one.
     #[serde(skip_serializing_if = "Option::is_none")]
     preview: Option<PreviewDoc>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,10 +59,10 @@ pub(super) struct ImageDoc {
     /// The latest step of the reservation.
     #[serde(skip_serializing_if = "Option::is_none")]
     last_step: Option<String>,
-    /// Keys beside `key` that are to be cleared once no URL lives.
+    /// Keys besides `key` that are cleared once no URL for them is valid.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     strays: Vec<String>,
-    /// Unique per user; gone with the upload's failure or deletion.
+    /// Unique per user; removed when the upload fails or is deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     idem_key: Option<String>,
     /// The digest of the request that came with the key.
@@ -70,7 +70,7 @@ pub(super) struct ImageDoc {
     idem_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection: Option<String>,
-    /// Beside `rejection`, so that a server of an earlier version can still read the record.
+    /// A separate field, so that a server of an earlier version can still read `rejection`.
     #[serde(skip_serializing_if = "Option::is_none")]
     rejection_cause: Option<String>,
     /// State of the tombstone before it was purged.
@@ -87,12 +87,12 @@ pub(super) struct ImageDoc {
     uploaded_at: Option<DateTime>,
     expires_at: DateTime,
     urls_die_at: DateTime,
-    /// When the sweeper is to look at it; absent when there is nothing to do.
+    /// When the sweeper next processes it; absent when it has nothing to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) due: Option<DateTime>,
 }
 
-/// The share of the user's counters that is this image's, while its state alone does not say.
+/// The reservation of the image, while its state alone does not determine its share of the user's counters.
 #[derive(Debug, Serialize, Deserialize)]
 struct ReservationDoc {
     bytes: i64,
@@ -114,7 +114,7 @@ impl ReservationDoc {
     }
 }
 
-/// The preview lies at the image's key with `-preview` after it.
+/// The preview; its key is that of the image with the suffix `-preview`.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct PreviewDoc {
@@ -206,7 +206,7 @@ impl ImageDoc {
                 },
                 thumb_hash: self.thumb_hash.as_deref().and_then(|text| ThumbHash::parse(text).ok()),
             },
-            // An unknown type admits no object.
+            // A type that this version does not know admits no object.
             earlier_types: self.former_types.iter().filter_map(|text| ContentType::parse(text)).collect(),
             reserved: self.reserved.and_then(|n| u64::try_from(n).ok()).unwrap_or(size),
             reservation: match self.reservation {
@@ -239,7 +239,7 @@ impl ImageDoc {
         })
     }
 
-    /// How a multipart upload is cut; the name of the field that cannot be read.
+    /// Returns the layout of a multipart upload, or the name of the field that cannot be read.
     fn multipart(&self, size: u64) -> Result<Option<PartLayout>, &'static str> {
         match self.kind.as_deref().unwrap_or(SINGLE) {
             SINGLE => Ok(None),
@@ -257,7 +257,7 @@ impl ImageDoc {
 /// Returns the image of a record.
 ///
 /// # Errors
-/// [`StoreError::Corrupt`], whatever is damaged.
+/// [`StoreError::Corrupt`] if any field is damaged.
 pub(super) fn decode(record: &RawDocument) -> Result<Image, StoreError> {
     let id = || record.get_str("_id").unwrap_or_default().to_owned();
     mongodb::bson::deserialize_from_slice::<ImageDoc>(record.as_bytes())
@@ -265,7 +265,7 @@ pub(super) fn decode(record: &RawDocument) -> Result<Image, StoreError> {
         .and_then(ImageDoc::into_image)
 }
 
-/// Returns the image of a record. One that cannot be read is logged: it must not keep the others of a listing from being read.
+/// Returns the image of a record. An unreadable record is logged, and does not make the rest of a listing unreadable.
 pub(super) fn readable(record: &RawDocument) -> Option<Image> {
     decode(record).inspect_err(|error| tracing::error!(%error, "failed to read an image's record")).ok()
 }

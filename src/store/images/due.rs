@@ -1,8 +1,8 @@
-//! The sweeper's queue. `due` is the time of an image's next look, and the end of the lease of the sweeper that looks: raising
-//! it is the claim.
+//! The sweeper's queue. A record's `due` is the time at which it is swept next, and the end of the lease of the sweeper that
+//! processes it: raising it claims the record.
 //!
-//! A record is claimed by its id and its `due` alone, and decoded afterwards: one that cannot be decoded is claimed, counted
-//! and postponed like any other, so that no number of them keeps the rest waiting.
+//! A record is claimed by its id and its `due` alone, and decoded afterwards: an undecodable one is claimed, counted and
+//! postponed like any other, so that damaged records never block the queue.
 
 use std::time::Duration;
 
@@ -19,26 +19,26 @@ use crate::{
     store::{StoreError, datetime, instant, whole_number},
 };
 
-/// The longest life of a presigned URL in milliseconds: seven days ("Authenticating Requests: Using Query Parameters" in the S3
-/// API reference).
+/// The longest validity of a presigned URL in milliseconds: seven days ("Authenticating Requests: Using Query Parameters" in
+/// the S3 API reference).
 const LONGEST_LIFE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 fn tombstones() -> Vec<&'static str> {
     ImageState::ALL.into_iter().filter(|state| state.is_tombstone()).map(ImageState::as_str).collect()
 }
 
-/// A record that is due: what decides its turn and its claim. Any field may be damaged.
+/// A record that is due, with the fields that decide its order and its claim. Any field may be damaged.
 #[derive(Debug, Clone)]
 pub struct Due {
     id: Bson,
     user: Bson,
-    /// Value of `due` when it was read: the claim's condition.
+    /// Value of `due` when it was read; the condition of the claim.
     pub due: OffsetDateTime,
     /// Whether its state is [`ImageState::Pending`].
     pub is_pending: bool,
     /// The upload's declared bytes, or its bound; zero where they cannot be read.
     pub bytes: u64,
-    /// How often in a row it failed in a way that no repeat cures.
+    /// Consecutive failures that no repeat cures.
     pub failures: u32,
 }
 
@@ -62,7 +62,7 @@ impl Due {
         text(&self.id)
     }
 
-    /// Its owner, as the record has it: images of equal owners take turns.
+    /// Returns the owner as stored: owners take turns in the queue.
     #[must_use]
     pub fn owner(&self) -> String {
         text(&self.user)
@@ -74,7 +74,7 @@ impl Due {
         Self { due, ..self.clone() }
     }
 
-    /// Returns the record while `due` is what was read.
+    /// Returns a filter for the record while its `due` is unchanged.
     fn filter(&self) -> Document {
         doc! { "_id": self.id.clone(), "user": self.user.clone(), "due": datetime(self.due) }
     }
@@ -89,13 +89,13 @@ fn text(value: &Bson) -> String {
 pub enum Claimed {
     /// The image as it is now, until the lease ends.
     Image(Box<Image>, Lease),
-    /// The record cannot be decoded; it is claimed all the same.
+    /// The record cannot be decoded, but is claimed.
     Unreadable(StoreError, Lease),
-    /// Another sweeper claimed it, or it moved on.
+    /// Another sweeper claimed it, or it is no longer due.
     Lost,
 }
 
-/// A claim's times, by the database's clock.
+/// The times of a claim, by the database's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
     /// When the claim was made.
@@ -104,17 +104,17 @@ pub struct Lease {
     pub ends: OffsetDateTime,
 }
 
-/// How an image is postponed whose sweep failed.
+/// The new schedule of an image whose sweep failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Postponed {
-    /// When it is looked at again.
+    /// When it is swept again.
     pub due: OffsetDateTime,
-    /// [`Due::failures`] from now on.
+    /// The new value of [`Due::failures`].
     pub failures: u32,
 }
 
 impl Images {
-    /// Returns records that are due at `now`, the longest due first.
+    /// Returns the records that are due at `now`, the longest due first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -130,15 +130,16 @@ impl Images {
         Ok(found.await?.iter().map(|record| Due::read(record, now)).collect())
     }
 
-    /// Claims a record that is due, by raising `due` to the end of the lease, which begins now by the database's clock, or at
-    /// `now` where that is later. Of any number of sweepers one succeeds; when it dies, the image is due again after the lease.
+    /// Claims a due record by raising `due` to the end of the lease, which begins now by the database's clock, or at `now` if
+    /// that is later. Of any number of sweepers one succeeds; if it dies, the image is due again after the lease.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn claim(&self, due: &Due, now: OffsetDateTime, lease: Duration) -> Result<Claimed, StoreError> {
         let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
         let begins = doc! { "$max": ["$$NOW", datetime(now)] };
-        // Of a tombstone no URL is signed any more: one whose time of death cannot be read is dead after the longest life of all.
+        // No URL is signed for a tombstone any more: if the expiry of its URLs cannot be read, they have expired after the
+        // longest validity.
         let is_tombstone = doc! { "$in": ["$state", tombstones()] };
         let is_damaged = doc! { "$and": [is_tombstone, { "$ne": [{ "$type": "$urlsDieAt" }, "date"] }] };
         let dead = doc! { "$add": [begins.clone(), LONGEST_LIFE_MS] };
@@ -160,7 +161,7 @@ impl Images {
             Ok(image) => Claimed::Image(Box::new(image), lease),
             Err(error) => match salvage::tombstone(&record) {
                 Some(image) => {
-                    tracing::warn!(%error, "a damaged tombstone is removed by what of it can be read");
+                    tracing::warn!(%error, "recovered a damaged tombstone from its readable fields");
                     Claimed::Image(Box::new(image), lease)
                 }
                 None => Claimed::Unreadable(error, lease),
@@ -168,7 +169,7 @@ impl Images {
         })
     }
 
-    /// Moves `due` of a record, readable or not, while it is what `due` says. `None` when it is not any more.
+    /// Changes `due` of a record, readable or not, if it is still the one in `due`. Returns `None` if it is not.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -177,7 +178,7 @@ impl Images {
         Ok(moved.then(|| due.at(until)))
     }
 
-    /// Looks again later at a record that could not be settled, readable or not, unless it moved on meanwhile.
+    /// Postpones a record whose sweep failed, readable or not, unless it changed meanwhile.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -186,7 +187,8 @@ impl Images {
         self.moved(due.filter(), doc! { "$set": set }).await
     }
 
-    /// Puts off what one owner has in the queue up to `last`, but for `taken`, so that other owners' images come to the front.
+    /// Postpones the records that one owner has in the queue up to `last`, except `taken`, so that other owners' records come
+    /// to the front.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -203,7 +205,8 @@ impl Images {
         self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
-    /// Returns how many images failed at least `failures` times in a row and are still in the queue, counted up to `most`.
+    /// Returns the number of images that failed at least `failures` times in a row and are still in the queue, counted up to
+    /// `most`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -213,7 +216,7 @@ impl Images {
         Ok(u32::try_from(count.await?).unwrap_or(most))
     }
 
-    /// Looks again at `due`, unless the image moved on or `due` was raised past the lease meanwhile.
+    /// Reschedules an image to `due`, unless it changed state or `due` was raised beyond the lease meanwhile.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -223,7 +226,7 @@ impl Images {
         self.moved(filter, doc! { "$set": { "due": datetime(due) }, "$unset": { "sweepFailures": "" } }).await
     }
 
-    /// Looks at a pending image at `due` at the latest.
+    /// Schedules a pending image to be swept at `due` at the latest.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -232,7 +235,7 @@ impl Images {
         self.moved(filter, doc! { "$min": { "due": datetime(due) } }).await
     }
 
-    /// [`Images::postpone`] for many, each to its own time, in one round trip.
+    /// Reschedules many images as [`Images::postpone`] does, each to its own time, in one round trip.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -245,8 +248,8 @@ impl Images {
         self.calls.update_each(&self.collection, postponed).await.map(drop)
     }
 
-    /// Returns a tombstone's end: its object is deleted and no URL lives that could bring it back. `false` also while its bytes
-    /// are still counted.
+    /// Ends a tombstone: its object is deleted and no URL is valid that could write it again. Returns `false` if the image
+    /// changed, or if its bytes are still counted.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -257,7 +260,7 @@ impl Images {
             "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
         };
         let mut filter = owned(image.user, image.id, image.state);
-        // One that cannot be read is settled by nobody.
+        // An unreadable reservation cannot be settled, so it does not count.
         let is_reserved = doc! {
             "reservation.bytes": { "$type": "number" },
             "reservation.place": { "$in": QuotaCounter::ALL.map(QuotaCounter::as_str).to_vec() },
@@ -267,8 +270,8 @@ impl Images {
         self.counted(ImageState::Purged, filter, update).await
     }
 
-    /// Returns a ready image's end of clearing: nothing lies beside it, and no URL lives that could bring something. Does
-    /// nothing when it is no longer claimed until `lease_ends`.
+    /// Ends the clearing of a ready image's leftover keys: nothing is stored under them, and no URL is valid that could write
+    /// them. Does nothing if the image is no longer claimed until `lease_ends`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -278,7 +281,7 @@ impl Images {
         self.moved(filter, doc! { "$unset": { "strays": "", "due": "", "sweepFailures": "" } }).await
     }
 
-    /// Returns how many images are due, counted up to `most`, and since when the first of them is.
+    /// Returns the number of due images, counted up to `most`, and since when the first of them is due.
     ///
     /// # Errors
     /// [`StoreError`].

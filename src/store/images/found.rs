@@ -1,29 +1,29 @@
-//! Records that were looked up together: those that can be read, and why the others cannot.
+//! Results of lookups of several images: the readable ones, and the errors of the others.
 
 use mongodb::bson::RawDocument;
 
 use super::{StoreError, document::decode};
 use crate::model::{IdempotencyKey, Image, ImageId, Sha256};
 
-/// The user's images that a lookup found. A record that cannot be read is there, and is never answered as absent.
+/// The user's images that a lookup found. An unreadable record exists, and is never reported as absent.
 #[derive(Debug, Default)]
 pub struct Found {
     readable: Vec<Image>,
     unreadable: Vec<Unreadable>,
 }
 
-/// A record that cannot be read, with as much of it as uploads are matched by.
+/// An unreadable record, with the fields that uploads are matched by.
 #[derive(Debug)]
 struct Unreadable {
     id: Option<ImageId>,
     key: Option<IdempotencyKey>,
-    /// Of a live record.
+    /// Set for a live record only.
     sha256: Option<Sha256>,
     error: StoreError,
 }
 
 impl Found {
-    /// Reads each record. One that cannot be read is logged, and keeps no other from being read.
+    /// Decodes each record. An unreadable one is logged, and does not affect the others.
     pub(super) fn read<'a>(records: impl IntoIterator<Item = &'a RawDocument>) -> Self {
         let mut found = Self::default();
         for record in records {
@@ -51,10 +51,10 @@ impl Found {
         &self.readable
     }
 
-    /// Returns the image of this id; `None` where there is no record of it.
+    /// Returns the image of this id; `None` if it has no record.
     ///
     /// # Errors
-    /// [`StoreError::Corrupt`] where its record cannot be read.
+    /// [`StoreError::Corrupt`] if its record cannot be read.
     pub fn get(&self, id: ImageId) -> Result<Option<&Image>, StoreError> {
         match self.readable.iter().find(|image| image.id == id) {
             Some(image) => Ok(Some(image)),
@@ -62,7 +62,7 @@ impl Found {
         }
     }
 
-    /// Verifies that no record of this idempotency key, and none of a live image of these bytes, is among the unreadable ones.
+    /// Verifies that no unreadable record has this idempotency key, or is a live image of these bytes.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`].

@@ -1,5 +1,5 @@
-//! The indexes of `images`. All begin with the user but those the sweeper and the TTL monitor read, so that the collection
-//! shards by user.
+//! The indexes of `images`. All begin with the user, so that the collection can be sharded by user, except those that the
+//! sweeper and the TTL monitor read.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use mongodb::{IndexModel, bson::doc, options::IndexOptions};
 
 use crate::model::ImageState;
 
-/// How long a record is kept when nothing is left of its image.
+/// How long the record of a purged image is kept.
 const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Returns the gallery's and the pending list's scan; one live image per user and bytes; one upload per user and key; what is
-/// due; reservations that are to be settled; what fails to be settled again and again; and the end of records of which nothing
-/// is left, the only ones that MongoDB may remove by itself.
+/// Returns the indexes for the scans of galleries and pending lists; for one live image per user and bytes; for one upload per
+/// user and idempotency key; for the sweeper's queue; for reservations to settle; for images whose sweep keeps failing; and the
+/// TTL index of purged images, the only records that MongoDB may remove by itself.
 pub(super) fn models() -> [IndexModel; 7] {
     let named = |name: &str| IndexOptions::builder().name(name.to_owned()).build();
     let index = |keys, options| IndexModel::builder().keys(keys).options(options).build();

@@ -1,4 +1,4 @@
-//! Records that own an object, in the order in which S3 lists keys: the orphan scan compares the bucket with them.
+//! Records that own an object, in the order in which S3 lists keys, for comparing the bucket with the database.
 
 use std::{
     collections::HashMap,
@@ -14,35 +14,36 @@ use mongodb::{
 use super::{Images, StoreError};
 use crate::model::{ImageId, ImageState, KeyOwner, ObjectKey, UserId};
 
-/// The longest the database may sort, on its disk where its memory does not suffice.
+/// Deadline of a sort by the database, on disk if its memory does not suffice.
 const SORT: Duration = Duration::from_secs(10 * 60);
-/// An idle cursor is closed by MongoDB after ten minutes (`cursorTimeoutMillis`); one idle for longer than this is opened anew.
+/// Idle time after which a cursor is opened again: MongoDB closes idle ones after ten minutes (`cursorTimeoutMillis`).
 const IDLE: Duration = Duration::from_secs(5 * 60);
 
-/// As much of a record as the scan needs.
+/// The fields of a record that the comparison needs.
 #[derive(Debug, Clone)]
 pub struct Entry {
     /// The image.
     pub id: ImageId,
     /// Its owner.
     pub user: UserId,
-    /// Where its object is, or is to be.
+    /// The key of its object.
     pub key: ObjectKey,
     /// Never [`ImageState::Purged`].
     pub state: ImageState,
-    /// Other keys are its own as well, or are about to be.
+    /// Whether other keys belong to it as well, or may soon.
     unsettled: bool,
     preview: bool,
 }
 
 impl Entry {
-    /// Returns whether the sweeper has not finished the image, so that uploads open at its keys are left to the sweeper.
+    /// Returns whether the sweeper has not finished the image; then multipart uploads that are open at its keys are left to the
+    /// sweeper.
     #[must_use]
     pub fn is_unsettled(&self) -> bool {
         self.unsettled
     }
 
-    /// Returns whether the sweeper knows of this key, or may learn of it: it is not an orphan.
+    /// Returns whether the key belongs to this image and so is not an orphan.
     #[must_use]
     pub fn owns(&self, key: &ObjectKey) -> bool {
         self.unsettled || *key == self.key || (self.preview && *key == self.key.preview())
@@ -60,7 +61,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Returns the next entry. An unreadable record is an error, and the one after it comes next.
+    /// Returns the next entry. An unreadable record is an error, and the following call returns the record after it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -70,9 +71,9 @@ impl Inventory {
         }
         let next = match self.advance().await {
             Ok(next) => next,
-            // The cursor is gone with an election or a restart; the records are not.
+            // The cursor was lost in an election or a restart; the records were not.
             Err(error) => {
-                tracing::info!(%error, "reading the records again from where the scan stands");
+                tracing::info!(%error, "lost the cursor; reading on from the last record");
                 self.reopen().await?;
                 self.advance().await?
             }
@@ -107,8 +108,8 @@ async fn open(records: &Collection<Document>, after: Option<&str>) -> Result<Cur
 }
 
 impl Images {
-    /// Returns all records that are not gone. The database sorts them each time the cursor is opened: at the start, and where
-    /// the scan has not read for minutes, since MongoDB closes cursors that are idle for ten.
+    /// Returns all records that are not purged. The database sorts them each time the cursor is opened: at the start, and after
+    /// minutes without a read, because MongoDB closes cursors that are idle for ten.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -118,7 +119,7 @@ impl Images {
         Ok(Inventory { records, cursor, read_at: Instant::now(), last_key: None })
     }
 
-    /// Returns the records of these images that are not gone; `None` for one that cannot be read.
+    /// Returns the records of these images that are not purged; `None` for an unreadable one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -135,13 +136,13 @@ impl Images {
     }
 }
 
-/// Selects the records that are not gone.
+/// Returns a filter for records that are not purged.
 pub(in crate::store) fn not_gone() -> Document {
     doc! { "state": { "$ne": ImageState::Purged.as_str() } }
 }
 
 fn projection() -> Document {
-    // The whole preview: of a scalar in its place a projection of its members would show nothing.
+    // Projects the whole preview: a projection of its members would omit a scalar in its place.
     doc! { "user": 1, "key": 1, "state": 1, "preview": 1, "due": 1 }
 }
 
@@ -158,7 +159,7 @@ fn entry(found: &Document) -> Result<Entry, StoreError> {
     let image = ImageId::parse(text("_id")?).ok_or_else(|| corrupt("_id"))?;
     let user = UserId::parse(text("user")?).ok_or_else(|| corrupt("user"))?;
     let key = ObjectKey::from_stored(text("key")?.to_owned());
-    // A record whose own object is not known proves of no object that it is an orphan.
+    // If the record's own key is unknown, no object of the image can be proven an orphan.
     if key.owner() != Some(KeyOwner { user, image }) {
         return Err(corrupt("key"));
     }
@@ -172,7 +173,7 @@ fn entry(found: &Document) -> Result<Entry, StoreError> {
         user,
         key,
         state: ImageState::parse(text("state")?).ok_or_else(|| corrupt("state"))?,
-        // The sweeper still has something to do.
+        // `due` is set as long as the sweeper has something to do.
         unsettled: found.contains_key("due"),
         preview,
     })

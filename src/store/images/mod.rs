@@ -1,6 +1,6 @@
-//! Images: one document each in `images`; every move of state is one conditional update on `{_id, user, state}`.
+//! Images: one document each in `images`. Every transition of state is one conditional update on `{_id, user, state}`.
 //!
-//! Here are insertion and reading; `moves` changes states, `due` is the sweeper's.
+//! This file inserts and reads; `transitions` changes states, `sweep_queue` schedules the sweeper.
 
 mod census;
 mod declarations;
@@ -43,21 +43,21 @@ pub struct Images {
     calls: Calls,
 }
 
-/// The times of an upload that S3 has opened.
+/// The times of a multipart upload that S3 has opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Opened {
-    /// The end of the upload.
+    /// When the upload expires.
     pub expires_at: OffsetDateTime,
-    /// When the sweeper looks at it.
+    /// When the sweeper processes it.
     pub due: OffsetDateTime,
 }
 
-/// How an insertion went.
+/// The outcome of an insertion.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Inserted {
-    /// The document is there.
+    /// The document was inserted.
     Yes,
-    /// This user has a live image of the same bytes, or used the same key.
+    /// The user has a live image of the same bytes, or used the same idempotency key.
     Known,
 }
 
@@ -70,10 +70,10 @@ impl Images {
         self.calls.run(async { self.collection.create_indexes(indexes::models()).await }).await.map(drop)
     }
 
-    /// Adds pending images, each to be looked at by the sweeper at its time: one round trip for any number.
+    /// Inserts pending images in one round trip, each with the time at which the sweeper processes it.
     ///
     /// # Errors
-    /// [`StoreError`]; some may then be there.
+    /// [`StoreError`]; some may then be inserted.
     pub async fn insert_all(&self, images: &[(&Image, OffsetDateTime)]) -> Result<Vec<Inserted>, StoreError> {
         let documents: Vec<_> = images.iter().map(|(image, due)| ImageDoc::pending(image, datetime(*due))).collect();
         let mut inserted = vec![Inserted::Yes; images.len()];
@@ -93,7 +93,7 @@ impl Images {
     /// Returns the user's image, in any state.
     ///
     /// # Errors
-    /// [`StoreError`]; [`StoreError::Corrupt`] where the record cannot be read.
+    /// [`StoreError`]; [`StoreError::Corrupt`] if the record cannot be read.
     pub async fn find_owned(&self, user: UserId, id: ImageId) -> Result<Option<Image>, StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string() };
         let records = self.collection.clone_with_type::<RawDocumentBuf>();
@@ -109,7 +109,7 @@ impl Images {
         self.find_all(owned_by_ids(user, ids)).await
     }
 
-    /// Returns the user's live (pending or ready) images of these bytes, and those opened under these keys.
+    /// Returns the user's live (pending or ready) images of these bytes, and those opened with these idempotency keys.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -134,7 +134,7 @@ impl Images {
         Ok(Found::read(found.iter().map(|record| &**record)))
     }
 
-    /// Takes a key off an image: its time is over.
+    /// Removes an expired idempotency key from an image.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -143,8 +143,8 @@ impl Images {
         self.moved(filter, doc! { "$unset": { "idemKey": "", "idemHash": "" } }).await.map(drop)
     }
 
-    /// Returns records that URLs will leave that die at `urls_die_at`, before they leave, for those that are pending; says how
-    /// many were.
+    /// Raises the expiry of the URLs of those images that are pending, before the URLs are returned to a client, and returns
+    /// how many those were.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -161,8 +161,8 @@ impl Images {
         Ok(self.calls.run(async { self.collection.update_many(filter, update).await }).await?.matched_count)
     }
 
-    /// Returns records that part URLs of undeclared length will leave that die at `urls_die_at`, before they leave, and has the
-    /// sweeper look at the parts at `look_at` at the latest: signing more does not put a look off. `false` when it is not
+    /// Raises the expiry of the part URLs of an unverified upload, before they are returned to a client, and has the sweeper
+    /// process it at `look_at` at the latest: signing more URLs does not postpone that. Returns `false` if the upload is not
     /// pending.
     ///
     /// # Errors
@@ -178,8 +178,8 @@ impl Images {
         self.moved(owned(user, id, ImageState::Pending), update).await
     }
 
-    /// Records S3's id of a multipart upload in place of the one in `image`, if any, and the upload's new times. Returns `None`
-    /// if another id was recorded meanwhile, or the image is no longer pending.
+    /// Replaces S3's id of a multipart upload in `image`, if any, and sets the upload's new times. Returns `None` if another id
+    /// was recorded meanwhile, or the image is no longer pending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -190,7 +190,7 @@ impl Images {
         opened: Option<Opened>,
     ) -> Result<Option<Image>, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
-        // Null also matches the absent field.
+        // Null also matches an absent field.
         filter.insert("uploadId", image.upload_id.clone());
         let update = match opened {
             Some(Opened { expires_at, due }) => doc! {
@@ -202,7 +202,7 @@ impl Images {
         self.update_owned(filter, update).await
     }
 
-    /// Sets or clears the caption of a ready image. `None` when there is no such image.
+    /// Sets or clears the caption of a ready image. `None` if the user has no such image.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -234,7 +234,7 @@ impl Images {
     }
 }
 
-/// Reads a document as an image.
+/// Decodes a document.
 pub(super) fn read(document: Document) -> Result<Image, StoreError> {
     let id = document.get_str("_id").unwrap_or_default().to_owned();
     let parsed = mongodb::bson::deserialize_from_document::<ImageDoc>(document);

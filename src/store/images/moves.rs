@@ -1,6 +1,6 @@
-//! The moves from state to state, each one conditional update, and the claim that goes before one.
+//! Transitions of images, each one conditional update, and the claim that precedes completing an upload.
 //!
-//! `uploadedAt` and leases are written by the database's own clock.
+//! `uploadedAt` and leases are set by the database's clock.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::{
     store::{StoreError, count_moved, datetime, integer},
 };
 
-/// How long the settling of a confirmed image's reservation is left to the server that confirmed it: far longer than any
+/// How long the reservation of a confirmed image is left to the server that confirmed it, in milliseconds: far longer than any
 /// call.
 const SETTLING_MS: i64 = 60_000;
 
 impl Images {
-    /// Claims the making of an object out of what was uploaded (completing its parts, or copying it) for `lease`, by the
-    /// database's clock, and records until when and under which further keys it may write. `false` when another holds the
-    /// claim, or the image is no longer pending.
+    /// Claims for `lease`, by the database's clock, the right to create the object of an upload by completing its parts or by
+    /// copying it, and records until when and under which further keys it may write. Returns `false` if another server holds
+    /// the claim, or the image is no longer pending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -46,7 +46,7 @@ impl Images {
         Ok(self.update_owned(filter, vec![doc! { "$set": set }]).await?.is_some())
     }
 
-    /// Gives the claim up: what it was for did not happen.
+    /// Releases the claim, because the object was not created.
     ///
     /// # Errors
     /// [`StoreError`]; the claim then ends with its lease.
@@ -55,7 +55,8 @@ impl Images {
         self.moved(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
     }
 
-    /// `pending → ready`, with what was verified. `None` when it was not pending, or was declared anew since `image` was read.
+    /// Makes the transition `pending → ready`, with the verified properties. Returns `None` if the image was not pending, or
+    /// was declared again since `image` was read.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -66,7 +67,8 @@ impl Images {
         Ok(ready)
     }
 
-    /// `pending → ready` for each that still is, with what was verified of it: one round trip for any number.
+    /// Makes the transition `pending → ready` for each image that still is pending, with its verified properties, in one round
+    /// trip.
     ///
     /// # Errors
     /// [`StoreError`]; some may then be ready.
@@ -77,7 +79,8 @@ impl Images {
         Ok(())
     }
 
-    /// `pending → rejected`. `false` when it was not pending, or was declared with another type since `image` was read.
+    /// Makes the transition `pending → rejected`. Returns `false` if the image was not pending, or was declared with another
+    /// type since `image` was read.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -93,8 +96,8 @@ impl Images {
         self.counted(ImageState::Rejected, filter, update).await
     }
 
-    /// `pending → expired`, unless a URL left or S3 opened the upload since `image` was read. `false` when it was not pending or
-    /// that happened.
+    /// Makes the transition `pending → expired`, unless a URL was issued or S3 opened the upload since `image` was read.
+    /// Returns `false` if that happened or the image was not pending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -105,7 +108,7 @@ impl Images {
         self.counted(ImageState::Expired, filter, to_tombstone(ImageState::Expired, now)).await
     }
 
-    /// `pending → deleting`. `false` when it was not pending.
+    /// Makes the transition `pending → deleting`. Returns `false` if the image was not pending.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -114,7 +117,7 @@ impl Images {
         self.counted(ImageState::Deleting, filter, to_tombstone(ImageState::Deleting, now)).await
     }
 
-    /// `pending → deleting` for those that are pending, in one round trip.
+    /// Makes the transition `pending → deleting` for those images that are pending, in one round trip.
     ///
     /// # Errors
     /// [`StoreError`]; some may then be deleted.
@@ -127,7 +130,7 @@ impl Images {
         Ok(())
     }
 
-    /// Returns a move, counted when it happened.
+    /// Makes a transition, and counts it if it happened.
     pub(super) async fn counted(&self, to: ImageState, filter: Document, update: Document) -> Result<bool, StoreError> {
         let moved = self.moved(filter, update).await?;
         count_moved(to, moved.into());
@@ -140,12 +143,13 @@ pub(super) fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
     doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
 }
 
-/// Returns a pipeline, for $$NOW; $literal because a pipeline would take a leading `$` for a field's name.
+/// Returns the filter and the update of `pending → ready`: a pipeline, for $$NOW; with $literal, because a pipeline would read
+/// a leading `$` as a field path.
 fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
     let mut filter = owned(image.user, image.id, ImageState::Pending);
-    // The bytes were verified against these; the upload may have been declared anew since.
+    // The bytes were verified against these; the upload may have been declared again since.
     filter.insert("contentType", image.upload.content_type.as_str());
-    // Null also matches the absent field.
+    // Null also matches an absent field.
     filter.insert("preview.sha256", image.upload.preview.map(|preview| preview.sha256.to_string()));
     let mut set = doc! {
         "state": ImageState::Ready.as_str(),
@@ -159,7 +163,7 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
         set.insert("size", integer(verified.bytes));
     }
     if image.reservation.is_some() {
-        // Left to this server at first; should it die, the sweeper settles it.
+        // Left to this server at first; if it dies, the sweeper settles it.
         set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_MS] });
     }
     let mut unset = vec!["completingUntil", "formerTypes"];
@@ -174,10 +178,10 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
         unset.push("due");
     } else {
         if image.key.is_incoming() {
-            // What is not recorded any more may be cleared already.
+            // A copy whose key is no longer recorded may be cleared already.
             filter.insert("strays", verified.key.as_str());
         }
-        // Copies that were begun since `image` was read are in the document only.
+        // The document may record copies that were started since `image` was read.
         let all = doc! { "$setUnion": [leftover_keys(), literal(&others)] };
         set.insert("strays", doc! { "$setDifference": [all, literal(&final_keys)] });
         set.insert("due", "$$NOW");

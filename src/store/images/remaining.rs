@@ -1,4 +1,4 @@
-//! Records of an account that is being deleted, whatever their state is and whether they can be read.
+//! Records of an account that is being deleted, in any state and readable or not.
 
 use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
@@ -10,20 +10,20 @@ use crate::{
     store::{StoreError, datetime, instant, whole_number},
 };
 
-/// A record that is not gone.
+/// A record that is not purged.
 #[derive(Debug, Clone)]
 pub struct Remaining {
     /// The record's id as it is stored.
     raw_id: Bson,
-    /// Its id; `None` where that cannot be read, so that no sweep ends the record.
+    /// Its id; `None` if that cannot be read, so that no sweep can end the record.
     pub id: Option<ImageId>,
-    /// Whether its state is one of a tombstone's.
+    /// Whether its state is that of a tombstone.
     pub is_tombstone: bool,
-    /// When the sweeper looks at it next.
+    /// When the sweeper processes it next.
     pub due: Option<OffsetDateTime>,
-    /// Bytes of the image; zero where they cannot be read.
+    /// Bytes of the image; zero if they cannot be read.
     pub bytes: u64,
-    /// How often in a row its sweep failed in a way that no repeat cures.
+    /// Consecutive failures of its sweep that no repeat cures.
     pub failures: u32,
 }
 
@@ -41,15 +41,15 @@ impl Remaining {
     }
 }
 
-/// Returns the states of records that the sweeper ends, or that have ended.
+/// Returns the states of tombstones and of purged images.
 fn ending() -> Vec<&'static str> {
     let ending = ImageState::ALL.into_iter().filter(|state| state.is_tombstone() || *state == ImageState::Purged);
     ending.map(ImageState::as_str).collect()
 }
 
 impl Images {
-    /// Returns some of the user's records that are not tombstones and not gone: pending and ready ones, and those whose state
-    /// is no state of this version.
+    /// Returns some of the user's records that are neither tombstones nor purged: pending and ready ones, and those in a state
+    /// that this version does not know.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -57,7 +57,7 @@ impl Images {
         self.remaining(doc! { "user": user.to_string(), "state": { "$nin": ending() } }, limit).await
     }
 
-    /// Returns some of the user's records that are not gone.
+    /// Returns some of the user's records that are not purged.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -75,7 +75,7 @@ impl Images {
         Ok(found.await?.iter().map(Remaining::read).collect())
     }
 
-    /// Turns records of an account that is being deleted into tombstones, readable or not. Answers how many.
+    /// Turns records of an account that is being deleted into tombstones, readable or not, and returns how many.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -91,7 +91,7 @@ impl Images {
         Ok(done.modified_count)
     }
 
-    /// Has the sweeper look at those tombstones that have no time, or none that can be read.
+    /// Schedules those tombstones that have no readable time in the sweeper's queue.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -106,7 +106,7 @@ impl Images {
         self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
-    /// Ends tombstones whose ids cannot be read, so that no sweep can claim them as images.
+    /// Ends tombstones whose ids cannot be read, because no sweep can claim them.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

@@ -1,5 +1,5 @@
-//! What is asked of images about reservations: whether they took a step, whose reservation no longer fits the state, and which
-//! images there are at all.
+//! Queries and updates for reservations of images: whether an image took a step, which reservations no longer fit the state,
+//! and which images exist.
 
 use std::collections::HashMap;
 
@@ -13,31 +13,31 @@ use crate::{
     store::{StepUnderWay, StoreError, datetime, integer, last_step, whole_number},
 };
 
-/// As much of an image as its former hold needs.
+/// The fields of an image that settling a legacy hold needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Standing {
-    /// The image's state; a state that cannot be read counts as pending, which takes nothing away.
+    /// The image's state; an unreadable state counts as pending, which subtracts nothing.
     pub state: ImageState,
     /// Whether the image carries a reservation.
     pub is_reserved: bool,
-    /// Whether the document only keeps an insertion from succeeding: see [`Images::preclude`].
+    /// Whether the document only makes an insertion fail: see [`Images::insert_tombstone`].
     pub was_precluded: bool,
-    /// Reserved bytes that did not come.
+    /// Reserved bytes that did not arrive.
     pub surplus: u64,
 }
 
-/// Which reservations no longer fit.
+/// Kinds of reservations that no longer fit the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unsettled {
-    /// Images that left the pending state, and have a place among open uploads or images still. A settled one of a tombstone
-    /// has none, and comes to the sweeper by the tombstone's own `due`.
+    /// Images that left the pending state and are still counted among open uploads or images. A settled reservation of a
+    /// tombstone is not, and reaches the sweeper by the tombstone's own `due`.
     Moved,
-    /// Images that are gone, and have a reservation still.
+    /// Purged images that still have a reservation.
     Purged,
 }
 
 impl Unsettled {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 2] = [Self::Moved, Self::Purged];
 
     fn states_and_places(self) -> (&'static [ImageState], &'static [QuotaCounter]) {
@@ -50,8 +50,8 @@ impl Unsettled {
 }
 
 impl Images {
-    /// Returns which of these steps their images have taken. The others never will be: their images are no longer as they were
-    /// when the steps were announced. A step that gives an image a reservation in place of a hold is taken here.
+    /// Decides announced steps: returns those that their images have taken, and makes sure that the others can no longer be
+    /// taken. A step that gives an image a reservation in place of a legacy hold is taken here.
     pub(in crate::store) async fn decide_steps(&self, user: UserId, steps: &[StepUnderWay]) -> Result<Vec<StepId>, StoreError> {
         let mut taken = Vec::new();
         for step in steps {
@@ -75,12 +75,12 @@ impl Images {
         let records = self.collection.clone_with_type::<Document>();
         let filter = doc! { "_id": step.image.to_string(), "user": user.to_string() };
         let ask = || async { records.find_one(filter.clone()).projection(doc! { "lastStep": 1 }).await };
-        // No such image: only what is gone is removed, and only a step to nothing leads there.
+        // A missing image was purged and removed, which only a step to no reservation permits.
         let image = self.calls.read(ask).await?;
         Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.step.to_string())))
     }
 
-    /// In whatever state the image is: what does not fit the state is settled like any other.
+    /// Applies in any state of the image: a reservation that does not fit the state is settled like any other.
     async fn reserve_in_place_of_hold(&self, user: UserId, step: &StepUnderWay, bytes: u64) -> Result<(), StoreError> {
         let mut filter = before_step(user, step);
         filter.insert("reservation", doc! { "$exists": false });
@@ -90,7 +90,7 @@ impl Images {
         self.calls.run(async { self.collection.update_one(filter, vec![set]).await }).await.map(drop)
     }
 
-    /// Many conditional updates, each on its own. Answers how many images changed.
+    /// Runs many conditional updates, each independently, and returns how many images changed.
     pub(in crate::store) async fn update_all(
         &self,
         updates: impl Iterator<Item = (Document, Document)>,
@@ -98,8 +98,8 @@ impl Images {
         self.calls.update_each(&self.collection, updates.map(|(filter, update)| (filter, update.into()))).await
     }
 
-    /// Returns images whose reservation does not fit their state and is due, the longest due first: what servers left that
-    /// died, or that know no reservations. What cannot be read is answered as an error, with its id.
+    /// Returns images whose reservation does not fit their state and is due, the longest due first: left by servers that died,
+    /// or that know no reservations. An unreadable one is returned as an error with its id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -126,7 +126,7 @@ impl Images {
         Ok(found.await?.into_iter().map(read).collect())
     }
 
-    /// Looks at those of these reservations that are due at `now` again at `later`.
+    /// Postpones to `later` those of these reservations that are due at `now`.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -139,7 +139,7 @@ impl Images {
         self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
-    /// Returns those of these images that exist, whatever else their documents hold.
+    /// Returns the status of those of these images that exist, even if the rest of a document is unreadable.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -166,7 +166,7 @@ impl Images {
     }
 }
 
-/// Returns the step's image as it was before the step.
+/// Returns a filter for the step's image as it was before the step.
 fn before_step(user: UserId, step: &StepUnderWay) -> Document {
     doc! { "_id": step.image.to_string(), "user": user.to_string(), "lastStep": last_step(step.before) }
 }

@@ -1,13 +1,13 @@
-//! Tombstones whose records are damaged: what of them can be read, so that what lies in the bucket is removed all the same.
+//! Recovers damaged tombstones from their readable fields, so that their objects are removed.
 
 use mongodb::bson::{Bson, DateTime, Document, doc};
 
 use super::document::ImageDoc;
 use crate::model::{Image, ImageId, ImageState, ObjectKey, UserId};
 
-/// Returns the image of a tombstone, with a default for each field that cannot be read. The keys that its id and its owner have
-/// by default are among its leftover_keys, since the record may name others. `None` for other states, and where the id, the owner or
-/// the state cannot be read.
+/// Returns the image of a tombstone, with a default for each unreadable field. The default keys of its id and owner are among
+/// its leftover keys, because the record may name others. `None` for other states, and if the id, the owner or the state cannot
+/// be read.
 pub(super) fn tombstone(record: &Document) -> Option<Image> {
     let (id, user) = (ImageId::parse(record.get_str("_id").ok()?)?, UserId::parse(record.get_str("user").ok()?)?);
     let state = ImageState::parse(record.get_str("state").ok()?).filter(|state| state.is_tombstone())?;
@@ -20,7 +20,7 @@ pub(super) fn tombstone(record: &Document) -> Option<Image> {
         "fileName": "damaged",
         "contentType": "image/jpeg",
         "size": 0_i64,
-        // Whatever it was, uploads in parts are aborted.
+        // Of any kind, so that uploads in parts are aborted.
         "kind": "parts",
         "createdAt": now,
         "expiresAt": now,
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_field_may_be_damaged() {
+    fn any_field_may_be_damaged() {
         let (user, id) = (UserId::new(), ImageId::new());
         let key = ObjectKey::copy_attempt(user, id);
         let now = DateTime::now();

@@ -1,4 +1,4 @@
-//! Uploads that never came to be: a server reserved their bytes and died, or its insertion is still on its way.
+//! Tombstones for uploads that were reserved but never inserted: the server died, or its insertion is still in flight.
 
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
@@ -10,8 +10,8 @@ use crate::{
 };
 
 impl Images {
-    /// Takes the place of an image that was never inserted, by a record that is gone already: should its insertion be on
-    /// its way still, it is refused, however late it comes. `false` when there is such an image.
+    /// Inserts a tombstone under the id of an image that was never inserted, so that a delayed insertion fails with a duplicate
+    /// key. Returns `false` if the image exists.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -22,7 +22,7 @@ impl Images {
             "user": user.to_string(),
             "key": ObjectKey::final_for(user, id).as_str(),
             "state": ImageState::Purged.as_str(),
-            // As every record has them; of the upload nothing is known but its length.
+            // Required fields; only the length of the upload is known.
             "fileName": "never issued",
             "contentType": "image/jpeg",
             "size": integer(bytes),
@@ -30,7 +30,7 @@ impl Images {
             "expiresAt": now,
             "urlsDieAt": now,
             "goneAt": now,
-            // What was reserved for it is to be taken back.
+            // Marks that the reservation of the upload must be released.
             "neverIssued": true,
         };
         let records = self.collection.clone_with_type::<Document>();
