@@ -1,12 +1,12 @@
-//! Which primary's reads show all that was acknowledged.
+//! Tracks elections, to know when reads from the primary show every acknowledged write.
 //!
-//! A new primary has every acknowledged write, and does not know yet that a majority has them: until a write of its own term is
-//! acknowledged, a read with the concern "majority" may show what was before the last of them, such as an image that was
-//! deleted (Raft, section 8: a leader commits a no-op at the start of its term before it answers reads; MongoDB answers
-//! without). Here is the knowledge of who was elected and whether that write is through; `calls` asks.
+//! A new primary has every acknowledged write, but does not know yet that a majority has them: until a write of its own term is
+//! acknowledged, a read with the concern "majority" may miss the latest of them, such as the deletion of an image. (Raft,
+//! section 8: a leader commits a no-op at the start of its term before it answers reads; MongoDB answers without.) This file
+//! records who was elected and whether that write is through; `mongo` runs the commands.
 //!
-//! What this cannot know: a server that hears of no other primary reads from one that has lost its majority, until that
-//! steps down (`electionTimeoutMillis`, 10 s).
+//! Limit: a server that observes no other primary reads from one that has lost its majority, until that one steps down
+//! (`electionTimeoutMillis`, 10 s).
 
 use std::sync::{PoisonError, RwLock};
 
@@ -25,31 +25,31 @@ pub(super) struct Primary {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Of the last that is known to be elected. Election ids grow.
+    /// The latest known election; election ids grow.
     heard: Option<ObjectId>,
-    /// Whose reads hold, and by which election it is the primary.
+    /// The primary that has caught up, and its election.
     followed: Option<(ServerAddress, ObjectId)>,
-    /// How often one was found to hold.
+    /// Number of times a primary was confirmed current; used as a generation.
     times: u64,
     /// A router, which knows the elections of its shards alone, or a server without replication.
     not_replicated: bool,
 }
 
-/// A server's description of itself (`hello`).
+/// The state of a server, from its reply to `hello`.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Elected, and what is written at this time is its own.
+    /// The elected primary, with its latest write.
     Primary {
         election: ObjectId,
         written: Timestamp,
     },
-    /// Of a replica set, and not its primary.
+    /// A member of a replica set that is not its primary.
     NotPrimary,
     NotReplicated,
 }
 
 impl Standing {
-    /// Out of the answer to `hello`.
+    /// Parses the reply to `hello`.
     pub(super) fn read(hello: &Document) -> Self {
         if !hello.contains_key("setName") {
             return Self::NotReplicated;
@@ -65,7 +65,7 @@ impl Standing {
 }
 
 impl Primary {
-    /// Hears what the driver's monitors hear.
+    /// Handles a heartbeat event of the driver's monitors.
     pub(super) fn hear(&self, event: &SdamEvent) {
         let SdamEvent::ServerHeartbeatSucceeded(beat) = event else { return };
         if let Standing::Primary { election, .. } = Standing::read(&beat.reply) {
@@ -73,32 +73,33 @@ impl Primary {
         }
     }
 
-    /// Returns whether what this server answered a moment ago shows all that was acknowledged.
+    /// Returns whether a read that this server just answered shows every acknowledged write.
     pub(super) fn holds(&self, from: &ServerAddress) -> bool {
         self.look(|known| known.not_replicated || known.holds(|address| address == from))
     }
 
-    /// Returns how often a primary was followed.
+    /// Returns the current generation.
     pub(super) fn times(&self) -> u64 {
         self.look(|known| known.times)
     }
 
-    /// Returns whether a primary is followed, and was not before.
+    /// Returns whether a primary was confirmed current after generation `times`, and still is.
     pub(super) fn holds_since(&self, times: u64) -> bool {
         self.look(|known| known.not_replicated || known.times > times && known.holds(|_| true))
     }
 
-    /// Returns the last election that is known.
+    /// Returns the latest known election.
     pub(super) fn heard(&self) -> Option<ObjectId> {
         self.look(|known| known.heard)
     }
 
-    /// Returns the right to ask who the primary is.
+    /// Acquires the lock for finding the primary.
     pub(super) async fn following(&self) -> MutexGuard<'_, ()> {
         self.following.lock().await
     }
 
-    /// Marks the primary as caught up after its write was acknowledged. Returns `false` if a newer election was observed since `heard`.
+    /// Marks the primary as caught up, after its write was acknowledged. Returns `false` if an election newer than `heard` was
+    /// observed.
     pub(super) fn follow(&self, heard: Option<ObjectId>, address: ServerAddress, election: ObjectId) -> bool {
         self.write(|known| {
             let same = known.heard == heard || known.heard == Some(election);
@@ -115,7 +116,7 @@ impl Primary {
         true
     }
 
-    /// Nothing here can panic halfway.
+    /// Ignoring poisoning is safe: the closures do not panic.
     fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
         look(&self.known.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn hello_says_who_a_server_is() {
+    fn hello_tells_the_state_of_a_server() {
         let written = Timestamp { time: 7, increment: 1 };
         let last_write = doc! { "opTime": { "ts": written, "t": 3_i64 } };
         let primary = doc! { "setName": "rs", "isWritablePrimary": true, "electionId": election(3), "lastWrite": last_write };
@@ -159,22 +160,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_holds_before_a_primary_is_followed_nor_after_the_next_election() {
+    fn no_primary_is_current_before_it_caught_up_or_after_the_next_election() {
         let primary = Primary::default();
         assert!(!primary.holds(&server(1)));
         assert!(primary.follow(None, server(1), election(1)));
         assert!(primary.holds(&server(1)) && !primary.holds(&server(2)) && primary.holds_since(0) && !primary.holds_since(1));
-        // Another is elected, and heard of before it is followed.
+        // Another server is elected, and observed before it has caught up.
         primary.write(|known| known.heard = Some(election(2)));
         assert!(!primary.holds(&server(1)) && !primary.holds(&server(2)));
-        // Who asked before that has found the one before.
+        // A check that began before found the earlier primary.
         assert!(!primary.follow(Some(election(1)), server(1), election(1)));
         assert!(primary.follow(Some(election(2)), server(2), election(2)));
         assert!(primary.holds(&server(2)) && primary.holds_since(1));
     }
 
     #[test]
-    fn the_same_server_is_asked_again_when_it_is_elected_again() {
+    fn a_reelected_server_must_catch_up_again() {
         let primary = Primary::default();
         assert!(primary.follow(None, server(1), election(1)));
         primary.write(|known| known.heard = Some(election(3)));
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_replicated_always_holds() {
+    fn a_server_without_replication_is_always_current() {
         let primary = Primary::default();
         assert!(primary.is_not_replicated() && primary.holds(&server(1)));
     }

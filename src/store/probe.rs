@@ -1,4 +1,4 @@
-//! Probes of MongoDB for `valet check`, which leave nothing behind, not even an index.
+//! Probes of MongoDB for `valet check`; they leave nothing behind, not even an index.
 
 use std::time::Duration;
 
@@ -9,30 +9,30 @@ use time::OffsetDateTime;
 use super::{Calls, StoreError, instant};
 use crate::config;
 
-/// A database that is being examined.
+/// A database to examine.
 #[derive(Debug)]
 pub struct DatabaseProbe {
     pub(super) calls: Calls,
 }
 
-/// The server's description of itself (`hello`).
+/// The reply to `hello`.
 #[derive(Debug, Clone)]
 pub struct Hello {
-    /// A member of a replica set, or the router of a sharded cluster: what transactions need.
+    /// Whether it is a member of a replica set, or the router of a sharded cluster: transactions need one.
     pub replicated: bool,
-    /// Takes writes.
+    /// Whether it accepts writes.
     pub writable: bool,
-    /// The server's clock, when it answered.
+    /// The server's clock at its reply.
     pub now: Option<OffsetDateTime>,
-    /// How long the answer took: the clock is that uncertain.
+    /// Duration of the exchange: the uncertainty of the clock.
     pub took: Duration,
 }
 
 impl DatabaseProbe {
-    /// Reads the connection string; nothing is connected yet.
+    /// Parses the connection string; nothing is connected yet.
     ///
     /// # Errors
-    /// When the string cannot be read or its names not be resolved.
+    /// When the string cannot be parsed or its host names cannot be resolved.
     pub async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
         Ok(Self { calls: Calls::open(config).await? })
     }
@@ -41,12 +41,12 @@ impl DatabaseProbe {
         Self { calls: calls.clone() }
     }
 
-    /// Asks the primary who it is.
+    /// Sends `hello` to the primary.
     ///
     /// # Errors
-    /// [`StoreError`] when no primary is found or it does not answer.
+    /// [`StoreError`] when no primary is found or it does not respond.
     pub async fn hello(&self) -> Result<Hello, StoreError> {
-        // The first question finds the server; the second measures its clock.
+        // The first command finds the server, so that the second measures its clock.
         self.calls.command(doc! { "ping": 1 }).await?;
         let asked = std::time::Instant::now();
         let hello = self.calls.command(doc! { "hello": 1 }).await?;
@@ -68,19 +68,19 @@ impl DatabaseProbe {
         version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
     }
 
-    /// Writes a document as every write of this program is written: acknowledged by a majority's journals.
+    /// Writes a document as every write of this program is written: acknowledged by the journals of a majority.
     ///
     /// # Errors
-    /// [`StoreError`], also when too few members answer in time.
+    /// [`StoreError`], also when too few members respond in time.
     pub async fn write(&self, scratch: &str) -> Result<(), StoreError> {
         let collection = self.calls.database().collection::<Document>(scratch);
         self.calls.run(async { collection.insert_one(doc! { "_id": "write" }).await }).await.map(drop)
     }
 
-    /// Moves two documents in one transaction, as a recount reads and writes several.
+    /// Writes two documents in one transaction; a recount needs transactions.
     ///
     /// # Errors
-    /// [`StoreError`]; a server that stands alone has no transactions.
+    /// [`StoreError`]; a standalone server has no transactions.
     pub async fn transaction(&self, scratch: &str) -> Result<(), StoreError> {
         let collection = self.calls.database().collection::<Document>(scratch);
         self.calls
@@ -102,7 +102,7 @@ impl DatabaseProbe {
             .await
     }
 
-    /// Removes what the questions wrote.
+    /// Removes the documents of the probes.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -1,6 +1,7 @@
-//! An identity provider's public documents (OpenID Connect Discovery 1.0): where its keys are, and the keys.
+//! Fetches the signing keys of an identity provider (OpenID Connect Discovery 1.0): its configuration, and the key set that
+//! this refers to.
 //!
-//! Each fetch is bounded in time and size, follows no redirect, and believes only what came over TLS or from this machine.
+//! Each fetch is bounded in time and size, follows no redirect, and trusts only TLS or this machine.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use url::Url;
 
 use crate::config::is_trustworthy_url;
 
-/// The longest both fetches may take together.
+/// Deadline of both fetches together.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// The longest document that is read. Key sets with certificates have 30 KiB.
+/// The longest document that is read, in bytes. Key sets with certificates have 30 KiB.
 const MAX_DOCUMENT: usize = 256 * 1024;
 
-/// Why the keys could not be had; in fixed words, since what a provider sends is not for our logs.
+/// The reason why fetching the keys failed, in fixed terms, because responses of a provider must not reach our logs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{document}: {reason}")]
 pub struct ProviderError {
@@ -26,7 +27,7 @@ pub struct ProviderError {
     reason: &'static str,
 }
 
-/// The member of the configuration that says whose it is, and the one that leads to the keys.
+/// The issuer and the address of the keys in the configuration.
 #[derive(Deserialize)]
 struct Configuration {
     issuer: String,
@@ -36,23 +37,23 @@ struct Configuration {
 const CONFIGURATION: &str = "its openid-configuration";
 const KEYS: &str = "its keys (jwks_uri)";
 
-/// Returns the key set (RFC 7517) of an issuer, as its configuration leads to it.
+/// Fetches the key set (RFC 7517) of an issuer.
 ///
 /// # Errors
-/// [`ProviderError`] says which document failed, and how.
+/// [`ProviderError`] names the document that failed, and the reason.
 pub async fn fetch_keys(issuer: &str) -> Result<Bytes, ProviderError> {
-    let late = |_| ProviderError { document: CONFIGURATION, reason: "the provider did not answer within 5 s" };
+    let late = |_| ProviderError { document: CONFIGURATION, reason: "the provider did not respond within 5 s" };
     tokio::time::timeout(DEADLINE, discover(issuer)).await.map_err(late)?
 }
 
 async fn discover(issuer: &str) -> Result<Bytes, ProviderError> {
     let wrong = |reason| ProviderError { document: CONFIGURATION, reason };
-    // Section 4: a slash at the issuer's end goes before the path is added.
+    // Section 4: a trailing slash of the issuer is removed before the path is added.
     let address = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
     let document = fetch(CONFIGURATION, &address).await?;
     let configuration: Configuration =
         serde_json::from_slice(&document).map_err(|_| wrong("it has no `issuer` and `jwks_uri`"))?;
-    // Section 4.3: else one tenant of a provider could speak for another.
+    // Section 4.3: otherwise one tenant of a provider could impersonate another.
     if configuration.issuer != issuer {
         return Err(wrong("its `issuer` is not OIDC_ISSUER, byte for byte"));
     }
@@ -64,7 +65,7 @@ async fn fetch(document: &'static str, address: &str) -> Result<Bytes, ProviderE
     let url =
         Url::parse(address).ok().filter(is_trustworthy_url).ok_or(failed("its address is neither https nor this machine's"))?;
     let uri: Uri = url.as_str().parse().map_err(|_| failed("its address is no URL"))?;
-    // Made for each fetch, since those are rare: renewed certificates of the system are seen.
+    // Created for each fetch, which is rare, so that renewed certificates of the system are used.
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_native_roots()
         .map_err(|_| failed("the system's certificates cannot be read"))?

@@ -1,4 +1,5 @@
-//! Steps of reservations: an image and its owner's counters change together, or not at all, though no write spans both.
+//! Steps of reservations: an image and its owner's counters change together or not at all, although no write spans both
+//! documents.
 //!
 //! 1. An entry in the user's `settling` announces the step: its image, an id of its own and what it adds to the counters. The
 //!    entry is refused while another step of the same image is announced.
@@ -6,11 +7,11 @@
 //!    its `lastStep`.
 //! 3. One update of the user removes the entry and adds to the counters, or nothing where the image did not change.
 //!
-//! Each is an update of one document, so a server that dies leaves no locks, only an entry. Any server can finish that
-//! ([`Store::finish_steps`]): where `lastStep` is still what the entry says was read, it becomes another, so that the second
-//! update finds another image than was read, however late it arrives; else `lastStep` tells whether the step was taken. Nobody
-//! takes a further step of the image until the entry is gone. The third update adds what the entry says only if it removes the
-//! entry. So each step is counted once.
+//! Each is an update of one document, so a server that dies leaves no locks, only an entry. Any server can finish the step
+//! ([`Store::finish_steps`]): if the image's `lastStep` is still the one recorded in the entry, it is replaced, so that the
+//! second update no longer matches, however late it arrives; otherwise `lastStep` shows whether the step was taken. No further
+//! step of the image begins until the entry is removed. The third update adds the amounts of the entry only if it removes the
+//! entry, so each step is counted once.
 
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
@@ -21,18 +22,18 @@ use super::{
 };
 use crate::model::{ImageId, ImageState, Reservation, ReservationStep, StepId, UserId};
 
-/// What came of steps.
+/// The outcome of steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stepped {
-    /// These images took theirs; the others were not as they were read.
+    /// These images took their steps; the others had changed since they were read.
     Taken(Vec<ImageId>),
-    /// Nothing is changed: other steps of these images are under way, or were left by a server that died, or the former
-    /// version's holds count them.
+    /// Nothing has changed: other steps of these images are in progress, or were left by a server that died, or holds of the
+    /// former version count them.
     InTheWay,
 }
 
 impl Store {
-    /// Applies settlements of one user's images.
+    /// Applies steps of one user's images.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the images as they are then.
@@ -40,7 +41,7 @@ impl Store {
         self.step(user, settlements, |settlement| reserved(settlement.after)).await
     }
 
-    /// Raises what a pending upload has reserved, as `growth` says.
+    /// Raises the reservation of a pending upload.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the image as it is then.
@@ -53,10 +54,10 @@ impl Store {
         step.await
     }
 
-    /// `ready → deleting` for one user's images, with what becomes of their bytes.
+    /// Makes the transition `ready → deleting` for one user's images, and releases or keeps their bytes.
     ///
     /// # Errors
-    /// [`StoreError`]; whether it happened is then to be asked again.
+    /// [`StoreError`]; the caller must then read whether it happened.
     pub async fn delete_ready(
         &self,
         user: UserId,
@@ -76,11 +77,11 @@ impl Store {
         Ok(stepped)
     }
 
-    /// Converts the former version's holds of images into reservations. `false` when one of the holds was gone, and nothing is
-    /// changed.
+    /// Converts holds of the former version into reservations. Returns `false`, and changes nothing, if one of the holds no
+    /// longer exists.
     ///
     /// # Errors
-    /// [`StoreError`]; what is begun is finished as any step.
+    /// [`StoreError`]; a conversion that has begun is finished like any step.
     pub async fn convert_former_holds(&self, user: UserId, holds: &[(ImageId, u64)]) -> Result<bool, StoreError> {
         // The former version takes no steps.
         let step = |(image, bytes): &(ImageId, u64)| StepUnderWay {
@@ -97,7 +98,7 @@ impl Store {
         Ok(announced)
     }
 
-    /// Finishes steps that are announced, whoever began them: those that their images took are counted, the others can no
+    /// Finishes announced steps, also those of other servers: those that their images took are counted, and the others can no
     /// longer be taken.
     ///
     /// # Errors
@@ -140,7 +141,7 @@ impl Store {
             all if all == steps.len() as u64 => steps.iter().map(|step| step.step).collect(),
             _ => self.images.decide_steps(user, &steps).await?,
         };
-        // Tombstones outlive their owner's account: nothing counts them then.
+        // A tombstone outlives its owner's account; then no counters exist.
         if announced == Announced::Yes {
             self.users.close_steps(user, &steps, &taken).await?;
         }
@@ -148,7 +149,7 @@ impl Store {
     }
 }
 
-/// Returns the image as it was read.
+/// Returns a filter for the image as it was read.
 fn as_read(user: UserId, settlement: &ReservationStep) -> Document {
     let mut filter = doc! {
         "_id": settlement.image.to_string(),
@@ -165,7 +166,7 @@ fn as_read(user: UserId, settlement: &ReservationStep) -> Document {
     filter
 }
 
-/// What is to be set and unset.
+/// Returns the fields to set and to unset.
 fn reserved(reservation: Option<Reservation>) -> (Document, Document) {
     match reservation {
         Some(Reservation { bytes, counter, due }) => {

@@ -1,5 +1,5 @@
-//! Permits of a bounded number that are waited for in turn: round robin between groups, in each group between its members, and
-//! first come first served for each member. A group with a thousand waiting delays another by one.
+//! A fair semaphore: waiting callers get permits round robin between groups, within a group between its members, and first
+//! come, first served for each member. A group with a thousand waiting callers delays another group by one permit.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,16 +9,16 @@ use std::{
 
 use tokio::sync::oneshot;
 
-/// Key of a group, or of a member of one.
+/// The key of a group or of a member.
 pub trait Key: Eq + Hash + Copy {}
 
 impl<K: Eq + Hash + Copy> Key for K {}
 
-/// Permits, and the groups and members that wait for one.
+/// The semaphore: its permits, and the groups and members that wait for one.
 #[derive(Debug)]
 pub struct Turns<G: Key, M: Key = ()> {
     total: usize,
-    /// The most permits of one group.
+    /// The largest number of permits of one group.
     most: usize,
     state: Mutex<State<G, M>>,
 }
@@ -27,7 +27,7 @@ pub struct Turns<G: Key, M: Key = ()> {
 struct State<G: Key, M: Key> {
     running: usize,
     groups: HashMap<G, Group<G, M>>,
-    /// Groups that have members waiting, the next one first.
+    /// Groups with waiting members, the next one first.
     order: VecDeque<G>,
 }
 
@@ -37,7 +37,7 @@ struct Group<G: Key, M: Key> {
     waiting: InTurn<M, oneshot::Sender<Permit<G, M>>>,
 }
 
-/// A turn, until it is dropped.
+/// A permit, held until it is dropped.
 #[derive(Debug)]
 pub struct Permit<G: Key, M: Key = ()> {
     turns: Arc<Turns<G, M>>,
@@ -45,7 +45,7 @@ pub struct Permit<G: Key, M: Key = ()> {
 }
 
 impl<G: Key, M: Key> Turns<G, M> {
-    /// `total` permits, at most `most` of them for one group.
+    /// Creates a semaphore of `total` permits, at most `most` of them for one group.
     #[must_use]
     pub fn new(total: usize, most: usize) -> Arc<Self> {
         let state = State { running: 0, groups: HashMap::new(), order: VecDeque::new() };
@@ -55,7 +55,7 @@ impl<G: Key, M: Key> Turns<G, M> {
     /// Waits for a permit. Dropping the future gives up the wait.
     pub async fn acquire(self: &Arc<Self>, group: G, member: M) -> Permit<G, M> {
         loop {
-            // A sender is dropped without a word only if the lock's owner panicked; then the wait begins anew.
+            // A sender is dropped without sending only if the owner of the lock panicked; then the wait starts again.
             match self.enter(group, member) {
                 Ok(permit) => return permit,
                 Err(turn) => {
@@ -67,19 +67,19 @@ impl<G: Key, M: Key> Turns<G, M> {
         }
     }
 
-    /// Takes a permit where one is free; `None` where it would have to be waited for.
+    /// Takes a permit if one is free; `None` if the caller would have to wait.
     pub fn try_acquire(self: &Arc<Self>, group: G) -> Option<Permit<G, M>> {
         let mut state = self.lock();
         state.take(self, group)
     }
 
-    /// Permits that are out.
+    /// Returns the number of held permits.
     #[must_use]
     pub fn running(&self) -> usize {
         self.lock().running
     }
 
-    /// Returns a permit at once, or what to wait on.
+    /// Returns a permit, or the receiver to wait on.
     fn enter(self: &Arc<Self>, group: G, member: M) -> Result<Permit<G, M>, oneshot::Receiver<Permit<G, M>>> {
         let mut state = self.lock();
         if let Some(permit) = state.take(self, group) {
@@ -95,7 +95,7 @@ impl<G: Key, M: Key> Turns<G, M> {
         Err(receiver)
     }
 
-    /// Takes a permit back and gives out what is free.
+    /// Returns a permit to the semaphore, and grants free ones to waiting callers.
     fn leave(self: &Arc<Self>, group: G) {
         let mut state = self.lock();
         state.running -= 1;
@@ -110,7 +110,7 @@ impl<G: Key, M: Key> Turns<G, M> {
         }
         state.forget(group);
         drop(state);
-        // Outside the lock: a permit whose receiver is gone comes back through `leave`.
+        // Outside the lock, because a permit whose receiver was dropped is released again here.
         for (sender, permit) in granted {
             drop(sender.send(permit));
         }
@@ -126,7 +126,7 @@ impl<G: Key, M: Key> State<G, M> {
         self.groups.entry(group).or_insert_with(|| Group { running: 0, waiting: InTurn::default() })
     }
 
-    /// Returns a permit that is free and that no member of the group waits for.
+    /// Takes a permit that is free and that no member of the group waits for.
     fn take(&mut self, turns: &Arc<Turns<G, M>>, group: G) -> Option<Permit<G, M>> {
         let has_room = |of_group: &Group<G, M>| of_group.running < turns.most && of_group.waiting.is_empty();
         if self.running >= turns.total || !self.groups.get(&group).is_none_or(has_room) {
@@ -137,7 +137,7 @@ impl<G: Key, M: Key> State<G, M> {
         Some(Permit { turns: turns.clone(), group })
     }
 
-    /// Returns the next that waits and may have a permit, counted as running.
+    /// Returns the next waiting caller that may have a permit, counted as running.
     fn next(&mut self, most: usize) -> Option<(G, oneshot::Sender<Permit<G, M>>)> {
         let mut passed = 0;
         while passed < self.order.len() {
@@ -162,7 +162,7 @@ impl<G: Key, M: Key> State<G, M> {
         None
     }
 
-    /// Keeps nothing of a group that neither runs nor waits.
+    /// Removes a group that neither holds permits nor waits.
     fn forget(&mut self, group: G) {
         if self.groups.get(&group).is_some_and(|of_group| of_group.running == 0 && of_group.waiting.is_empty()) {
             self.groups.remove(&group);
@@ -176,10 +176,10 @@ impl<G: Key, M: Key> Drop for Permit<G, M> {
     }
 }
 
-/// Queues of which each gives one entry in its turn.
+/// Queues served round robin.
 #[derive(Debug)]
 struct InTurn<K, T> {
-    /// None is empty.
+    /// Non-empty queues.
     queues: HashMap<K, VecDeque<T>>,
     /// Each key of `queues` once, the next one first.
     order: VecDeque<K>,
@@ -200,7 +200,7 @@ impl<K: Key, T> InTurn<K, T> {
         queue.push_back(entry);
     }
 
-    /// Returns the next entry that is `wanted`; those before it are dropped. Each entry is looked at once in its life.
+    /// Returns the next entry that is `wanted` and drops those before it. Each entry is examined once.
     fn pop(&mut self, wanted: impl Fn(&T) -> bool) -> Option<T> {
         while let Some(key) = self.order.pop_front() {
             let Some(queue) = self.queues.get_mut(&key) else { continue };
@@ -234,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    /// Returns the order in which those who wait get their turns, one permit passing from each to the next.
+    /// Returns the order in which waiting callers get their permits, one permit passing from each to the next.
     async fn order(turns: &Arc<Turns<u8, u8>>, waiting: &[(u8, u8)]) -> Vec<(u8, u8)> {
         let first = turns.acquire(99, 0).await;
         let served = Arc::new(Mutex::new(Vec::new()));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn groups_take_turns_however_many_one_has_waiting() {
+    async fn groups_take_turns_regardless_of_their_queues() {
         let turns = Turns::new(1, 1);
         let groups = order(&turns, &[1, 1, 1, 1, 2, 2, 3].map(|group| (group, 0))).await;
         assert_eq!(groups, [1, 2, 3, 1, 2, 1, 1].map(|group| (group, 0)));
@@ -279,13 +279,13 @@ mod tests {
         let mut second = Box::pin(turns.acquire(2, ()));
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
-        assert!(turns.try_acquire(1).is_none(), "it is the one's who waited");
+        assert!(turns.try_acquire(1).is_none(), "it belongs to the waiting caller");
         drop(second.await);
         assert!(turns.lock().groups.is_empty() && turns.try_acquire(1).is_some());
     }
 
     #[tokio::test]
-    async fn a_group_at_its_most_waits_while_others_go_on() {
+    async fn a_group_at_its_limit_waits_while_others_proceed() {
         let turns = Turns::new(10, 2);
         let (a, b) = (turns.acquire(1, ()).await, turns.acquire(1, ()).await);
         let mut third = Box::pin(turns.acquire(1, ()));
@@ -299,9 +299,9 @@ mod tests {
         assert!(turns.running() == 0 && turns.lock().groups.is_empty());
     }
 
-    /// Gives up at random while turns pass: no permit is lost and none is made.
+    /// Cancels waits at random while permits pass: none is lost and none is duplicated.
     #[tokio::test(flavor = "multi_thread")]
-    async fn those_who_give_up_take_no_permit_with_them() {
+    async fn cancelled_waits_lose_no_permit() {
         let (turns, at_once) = (Turns::new(3, 2), Arc::new(AtomicUsize::new(0)));
         let tasks: Vec<_> = (0..400_u64)
             .map(|at| {

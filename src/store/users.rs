@@ -1,10 +1,11 @@
 //! Accounts: `users {_id, email, emailKey, passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version},
-//! identity: {issuer, subject}, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}],
-//! settling: [{image, step, before, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. An account of our own has emailKey and passwordHash, one of an identity provider has
-//! identity; each is unique by an index of those that have it, so that neither kind can be taken for the other.
+//! identity: {issuer, subject}, createdAt, usedBytes, images, pending, opening: [{image, bytes, at}], settling: [{image, step,
+//! before, at, bytes, images, pending, hold}], holds: [], deletedAt, due, formerIdentity}`. A local account has emailKey and
+//! passwordHash, one of an identity provider has identity; each is unique by a partial index, so that neither kind can be
+//! mistaken for the other.
 //!
-//! Here are accounts, how they are made and found; `passwords` changes what proves them, `quota` and `settling` count their
-//! uploads, `former_holds` takes over how the former version counted them, `deletion` ends accounts.
+//! This file inserts and finds accounts; `passwords` changes their passwords, `quota` and `reservation_steps` count their
+//! uploads, `legacy_holds` converts the counts of the former version, `deletion` ends accounts.
 
 mod deletion;
 mod former_holds;
@@ -44,16 +45,16 @@ pub struct Users {
     inserted: Arc<quota::Inserted>,
 }
 
-/// A user with what proves a password.
+/// An account, with its password hash.
 #[derive(Debug, Clone)]
 pub struct Account {
     /// The user.
     pub user: User,
-    /// PHC string; an identity provider's user has no password here.
+    /// PHC string; `None` for a user of an identity provider.
     pub password_hash: Option<SecretString>,
-    /// Which sessions the password lets live.
+    /// The password's version, which determines the valid sessions.
     pub password: PasswordState,
-    /// Issuer and subject of an identity provider's user.
+    /// Identity of a user of an identity provider.
     pub identity: Option<(String, String)>,
 }
 
@@ -83,7 +84,7 @@ struct UserDoc {
     pending: i64,
     #[serde(default)]
     opening: Vec<Document>,
-    /// Always empty in what this version writes; the former version cannot read a record without it.
+    /// Always empty in records of this version; the former version cannot read a record without it.
     holds: Vec<Document>,
 }
 
@@ -125,7 +126,7 @@ impl Users {
         Self { collection: calls.database().collection("users"), calls: calls.clone(), inserted: Arc::default() }
     }
 
-    /// Returns how many accounts there are, about: the database's own figure, which costs nothing.
+    /// Returns the approximate number of accounts, which the database maintains.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -153,7 +154,7 @@ impl Users {
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
         ];
         match self.calls.run(async { self.collection.create_indexes(indexes.clone()).await }).await {
-            // Before identity providers, every user had an emailKey and the index knew none without.
+            // Before identity providers were supported, every user had an emailKey, and the index was not partial.
             Err(StoreError::Database(error)) if is_other_index(&error) => {
                 self.calls.run(async { self.collection.drop_index("emailKey").await }).await?;
                 self.calls.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
@@ -162,10 +163,10 @@ impl Users {
         }
     }
 
-    /// Adds an account. `None` when the email belongs to one already: the unique index decides.
+    /// Inserts an account. Returns `None` if the email belongs to an account already; the unique index decides.
     ///
     /// # Errors
-    /// [`StoreError`]; an account may have been made whose answer was lost, and a repeat then answers `None`.
+    /// [`StoreError`]; the account may have been created although the response was lost, and a repeat then returns `None`.
     pub async fn insert(&self, email: &Email, password_hash: &str, now: OffsetDateTime) -> Result<Option<Account>, StoreError> {
         let id = UserId::new();
         let document = UserDoc {
@@ -208,7 +209,7 @@ impl Users {
     }
 
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
-        // Holds may be many, and no reader of an account wants them.
+        // Excludes holds, which may be many and which no reader of an account needs.
         let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
         self.calls
             .read(|| async { self.collection.find_one(not_deleted(filter.clone())).projection(projection.clone()).await })
@@ -217,13 +218,12 @@ impl Users {
             .transpose()
     }
 
-    /// Returns the ids of records in their order, after `after`: those that are no user's as they are written. The last page is
-    /// empty.
+    /// Returns the ids of records in their order, after `after`; as errors those that are not user ids. The last page is empty.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn ids(&self, after: Option<&str>, limit: u32) -> Result<Vec<Result<UserId, String>>, StoreError> {
-        // A comparison is among texts alone.
+        // Comparisons match only values of the same type.
         let filter = doc! { "_id": after.map_or_else(|| doc! { "$gte": "" }, |after| doc! { "$gt": after }) };
         let ids = self.collection.clone_with_type::<Document>();
         let found = self
@@ -241,7 +241,7 @@ impl Users {
         Ok(found.iter().map(id).collect())
     }
 
-    /// Returns how many records have an id that is no text.
+    /// Returns the number of records whose id is not a text.
     ///
     /// # Errors
     /// [`StoreError`].

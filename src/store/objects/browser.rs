@@ -1,4 +1,4 @@
-//! What browsers' upload libraries send by themselves: forms, and the calls of a multipart upload that are else our own.
+//! Presigned forms and multipart calls for upload libraries in browsers, which make these requests themselves.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::{
     store::StoreError,
 };
 
-/// A call of a multipart upload that a client makes itself.
+/// A request of a multipart upload that a client makes itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MultipartCall<'a> {
     /// Opens an upload.
     Create,
     /// Lists the parts of this one.
     List(&'a str),
-    /// Makes its parts the object.
+    /// Makes the parts of this one an object.
     Complete(&'a str),
-    /// Gives it up.
+    /// Aborts this one.
     Abort(&'a str),
 }
 
 impl Objects {
-    /// Returns a form for one file of this type and at most so many bytes. It can be sent again while it lives, and replaces
-    /// then what was sent before.
+    /// Signs a form for one file of this type and at most `max_bytes` bytes. While it is valid, it can be sent again, and then
+    /// replaces the object.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -47,7 +47,7 @@ impl Objects {
         Ok(SignedForm { expires_at: signed.expires_at - ahead, ..signed })
     }
 
-    /// Returns a key to make this call.
+    /// Presigns a URL for this request.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.

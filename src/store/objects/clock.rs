@@ -1,5 +1,5 @@
-//! S3's clock: how far it is from ours, by the `Date` of its answers (RFC 9110 section 6.6.1), and what time to sign URLs with. The
-//! client corrects its own calls by itself.
+//! Measures the offset between S3's clock and this machine's by the `Date` of responses (RFC 9110 section 6.6.1), and corrects
+//! the signing time of URLs with it. The AWS SDK corrects its own calls.
 
 use std::{
     collections::VecDeque,
@@ -17,23 +17,23 @@ use aws_sdk_s3::{
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
-/// Nearer than this, two clocks are the same: a `Date` counts whole seconds, and was on its way. Window-aligned URLs stay
-/// the same as long as what is corrected does.
+/// Offset below which two clocks count as equal: a `Date` has whole seconds and a delay. Window-aligned URLs stay the same as
+/// long as the correction does.
 const SAME: Duration = Duration::from_secs(5);
-/// What an operator is told of.
+/// Offset from which an error is logged.
 const ALARMING: Duration = Duration::from_secs(60);
 
-/// So many answers are looked at: what most of them say is the time.
+/// Number of latest responses of which a majority decides.
 const HEARD: usize = 5;
 
-/// How far S3's clock is ahead of ours, by its latest answers. One `Date` alone moves nothing: it may be a proxy's, or that of
-/// one node whose clock is wrong. Clones share it.
+/// The offset of S3's clock, by its latest responses. A single `Date` changes nothing: it may be set by a proxy, or by one node
+/// whose clock is wrong. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Clock(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// In milliseconds; 0 while the clocks are the same.
+    /// In milliseconds; 0 while the clocks are equal.
     ahead: AtomicI64,
     latest: Mutex<VecDeque<time::Duration>>,
 }
@@ -44,15 +44,15 @@ impl Clock {
         time::Duration::milliseconds(self.0.ahead.load(Ordering::Relaxed))
     }
 
-    /// Returns whether the latest answer differs from what is believed: another one decides.
+    /// Returns whether the latest response contradicts the current offset, so that another response decides.
     pub(super) fn is_in_doubt(&self) -> bool {
         let latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
         latest.back().is_some_and(|latest| (*latest - self.ahead()).unsigned_abs() >= SAME)
     }
 
-    /// Takes in what an answer that came at `now` says of the time there.
+    /// Records the time in a response that arrived at `now`.
     fn hear(&self, theirs: OffsetDateTime, now: OffsetDateTime) {
-        // Somewhere within its second.
+        // On average half a second has passed since the whole second.
         let heard = theirs + time::Duration::milliseconds(500) - now;
         let agreed = {
             let mut latest = self.0.latest.lock().unwrap_or_else(PoisonError::into_inner);
@@ -71,7 +71,7 @@ impl Clock {
         if ahead.unsigned_abs() > ALARMING {
             tracing::error!(
                 seconds,
-                "this machine's clock is {way} S3's: set it (NTP); URLs are signed with S3's time meanwhile"
+                "this machine's clock is far {way} S3's: correct it (NTP); until then URLs are signed with S3's time"
             );
         } else if !ahead.is_zero() {
             tracing::warn!(seconds, "this machine's clock is {way} S3's; URLs are signed with S3's time");
@@ -81,7 +81,7 @@ impl Clock {
     }
 }
 
-/// Returns the offset that more than half of the answers agree on, at least two; of those, the middle one.
+/// Returns the offset that more than half of the responses agree on, at least two; of those, the median.
 fn agreed(latest: &[time::Duration]) -> Option<time::Duration> {
     let mut sorted = latest.to_vec();
     sorted.sort_unstable();
@@ -118,7 +118,7 @@ mod tests {
 
     const OURS: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 
-    /// Returns an answer whose clock is `ahead` seconds ahead, `latency` milliseconds after another.
+    /// Records a response of a clock that is `ahead` seconds ahead, `latency` milliseconds late; returns the offset.
     fn hear(clock: &Clock, ahead: i64, latency: i64) -> i128 {
         let now = OURS + time::Duration::milliseconds(latency);
         clock.hear((OURS + time::Duration::seconds(ahead)).truncate_to_second(), now);
@@ -136,14 +136,14 @@ mod tests {
         for jitter in [-3000, -1, 1, 3000] {
             assert_eq!(hear(&clock, 600, jitter), behind, "the same correction, so the same URLs");
         }
-        assert_eq!([hear(&clock, -3600, 0), hear(&clock, -3600, 0)], [behind, behind], "of five, two are no majority");
+        assert_eq!([hear(&clock, -3600, 0), hear(&clock, -3600, 0)], [behind, behind], "two of five are not a majority");
         assert_eq!(hear(&clock, -3600, 0), -3_599_500);
         assert_eq!([hear(&clock, 0, 400), hear(&clock, 0, 400)], [-3_599_500, -3_599_500]);
         assert_eq!(hear(&clock, 0, 400), 0, "set again");
     }
 
     proptest::proptest! {
-        /// Whatever a minority of any five answers in a row says, the time stays what the others say.
+        /// The time stays what the majority of any five consecutive responses says, whatever the minority says.
         #[test]
         fn a_minority_moves_no_clock(
             truth in -10_000i64..10_000,
@@ -155,7 +155,7 @@ mod tests {
             }
             let settled = clock.ahead();
             for (lie, more) in lies {
-                // One lie, then at least two answers that are true.
+                // One wrong response, then at least two correct ones.
                 hear(&clock, lie % 100_000_000, 0);
                 proptest::prop_assert_eq!(clock.ahead(), settled);
                 for _ in 0..2 + more {

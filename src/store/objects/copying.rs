@@ -1,4 +1,4 @@
-//! Copying inside the bucket: how an upload that the store does not hold to its signature becomes final.
+//! Copies an object inside the bucket: how an upload becomes final on a store that does not enforce what was signed.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::{
     store::StoreError,
 };
 
-/// The longest S3 may take to copy: it answers when the copy is there.
+/// Deadline of a copy: S3 responds when the copy is complete.
 pub const COPYING: Duration = Duration::from_secs(40);
 
 impl Objects {
-    /// Copies the object that `etag` names, with this type and no other metadata. `false` when it is not there any more.
-    /// A store may ignore the condition: only what the copy holds counts.
+    /// Copies the object with this entity tag, with this type and no other metadata. Returns `false` if it no longer exists. A
+    /// store may ignore the condition, so callers must verify the copy.
     ///
     /// # Errors
-    /// [`StoreError::ObjectRefused`] when the object cannot be read, such as one of an archive; else [`StoreError`], and the
-    /// copy may come all the same.
+    /// [`StoreError::ObjectRefused`] when the object cannot be read, such as an archived one; else [`StoreError`], and the copy
+    /// may still complete.
     pub async fn copy(
         &self,
         (from, etag): (&ObjectKey, &str),
@@ -42,7 +42,7 @@ impl Objects {
             match copy.send().await {
                 Ok(_) => Ok(true),
                 Err(error) if is_gone(&error) => Ok(false),
-                // The object was seen a moment ago: what is refused is the way it is copied.
+                // The object was readable a moment ago, so the store rejects the way it is copied.
                 Err(error) if failure(&error) == Failure::Object && !is_about_object(&error) => {
                     Err(StoreError::ObjectsUnsupported { operation: "CopyObject", reason: reason(&error) })
                 }

@@ -1,4 +1,4 @@
-//! Every call to S3 is counted, for [`crate::store::failpoint`]. Not part of a production build.
+//! An interceptor that counts every call to S3 for [`crate::store::failpoint`]. Not part of a production build.
 
 use aws_sdk_s3::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::FinalizerInterceptorContextRef},

@@ -1,5 +1,5 @@
-//! Credentials from the SDK's provider chain, asked for ahead of their end and never on a request's path: for what is signed
-//! here, and for the client's own calls.
+//! Credentials from the SDK's provider chain, refreshed before they expire and never while a request waits: for presigned URLs,
+//! and for the client's own calls.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     signer::{Credentials, Signer},
 };
 
-/// Gives the client what is known, without asking anybody. Ended credentials too: whether S3 takes them is for S3 to say.
+/// Provides the client with the cached credentials. Expired ones too: S3 decides whether to accept them.
 #[derive(Debug)]
 pub(super) struct Known(pub watch::Receiver<Arc<Signer>>);
 
@@ -27,14 +27,14 @@ impl ProvideCredentials for Known {
     }
 }
 
-/// Asked again this long before the credentials end; every URL signed until then lives at least as long.
+/// How long before their expiry credentials are refreshed; every URL signed until then is valid at least as long.
 const AHEAD: Duration = Duration::from_secs(15 * 60);
-/// Credentials without an end may still be rotated underneath.
+/// Interval of refreshing credentials without an expiry, because they may be rotated.
 const LOOK_AGAIN: Duration = Duration::from_secs(5 * 60);
-/// After a refusal, and the least pause between two questions.
+/// Pause after a failure; also the least pause between two refreshes, and the deadline of one.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Returns a provider of credentials that are known already.
+/// Returns a provider of fixed credentials.
 pub(super) fn fixed(keys: &Credentials) -> SharedCredentialsProvider {
     SharedCredentialsProvider::new(sdk(keys))
 }
@@ -50,8 +50,8 @@ fn sdk(keys: &Credentials) -> aws_credential_types::Credentials {
     )
 }
 
-/// Asks once, now, so that a server without credentials does not start; then goes on in the background until the
-/// receivers are gone. An outage of the provider leaves the last credentials in use for as long as they live.
+/// Fetches credentials once, so that a server without credentials does not start; then refreshes them in the background until
+/// the receivers are dropped. During an outage of the provider the last credentials stay in use until they expire.
 pub(super) async fn keep_fresh(
     provider: SharedCredentialsProvider,
     clock: Clock,
@@ -72,16 +72,16 @@ pub(super) async fn keep_fresh(
                 Ok(fresh) => {
                     tell(&fresh);
                     if !same(&fresh, &current) {
-                        // The same credentials keep their signer: its key of the day, and the URLs it repeats.
+                        // Unchanged credentials keep their signer, with its cached signing key and identical URLs.
                         let _ = sender.send(Arc::new(make(fresh.clone())));
-                        tracing::info!(expires_at = ?fresh.expires_at, "credentials for S3 renewed");
+                        tracing::info!(expires_at = ?fresh.expires_at, "renewed the credentials for S3");
                     }
                     current = fresh;
                     pause = until_next(&current, &clock);
                 }
                 Err(reason) => {
                     METRICS.s3_credential_failures.inc();
-                    tracing::warn!(reason, expires_at = ?current.expires_at, "credentials for S3 could not be renewed");
+                    tracing::warn!(reason, expires_at = ?current.expires_at, "failed to renew the credentials for S3");
                     pause = RETRY;
                 }
             }
@@ -90,15 +90,15 @@ pub(super) async fn keep_fresh(
     Ok(receiver)
 }
 
-/// To the metrics: until when these are good.
+/// Sets the metric of the expiry.
 fn tell(keys: &Credentials) {
     METRICS.s3_credentials_expiry.set(keys.expires_at.map_or(0.0, |end| end.unix_timestamp() as f64));
 }
 
 async fn ask(provider: &SharedCredentialsProvider) -> Result<Credentials, String> {
     let answer = tokio::time::timeout(RETRY, provider.provide_credentials()).await;
-    // The provider's own words may name files and hosts but hold no secret; its source chain is left out all the same.
-    let keys = answer.map_err(|_| "the provider did not answer".to_owned())?.map_err(|error| error.to_string())?;
+    // The error text may name files and hosts but contains no secret; its sources are omitted nevertheless.
+    let keys = answer.map_err(|_| "the provider did not respond".to_owned())?.map_err(|error| error.to_string())?;
     Ok(Credentials {
         access_key_id: keys.access_key_id().to_owned(),
         secret_access_key: SecretString::from(keys.secret_access_key()),

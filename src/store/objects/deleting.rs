@@ -1,4 +1,4 @@
-//! Deleting objects, with all that a bucket with versions keeps of them.
+//! Deletes objects with all versions that a versioned bucket keeps of them.
 
 use aws_sdk_s3::operation::delete_object::DeleteObjectOutput;
 
@@ -8,22 +8,22 @@ use super::{
 };
 use crate::{metrics::METRICS, model::ObjectKey, store::StoreError};
 
-/// What S3 calls the version of an object that was written while the bucket had none.
+/// Version id that S3 gives an object written while the bucket was not versioned.
 const UNVERSIONED: &str = "null";
-/// The most pages of one key's versions that are deleted in one go: a thousand each.
+/// The largest number of pages of one key's versions that are deleted in one call: a thousand each.
 const PAGES: usize = 50;
 
 /// The outcome of deleting an object with its versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purged {
-    /// Nothing of it is left.
+    /// No version is left.
     Gone,
     /// The store retains versions (Object Lock, or a policy without `s3:DeleteObjectVersion`). A delete marker hides them.
     Hidden,
 }
 
 impl Objects {
-    /// Deletes the object with all its versions. Done when nothing is there, and when the store refuses to delete versions and
+    /// Deletes the object with all its versions. Succeeds if it does not exist, and if the store refuses to delete versions and
     /// they are hidden.
     ///
     /// # Errors
@@ -33,21 +33,21 @@ impl Objects {
             let list = self.client.list_object_versions().bucket(&self.bucket).prefix(key.as_str());
             let found = match list.send().await {
                 Ok(found) => found,
-                // A store without versions (Garage answers 501, others list the objects), or a policy without
+                // A store without versions (Garage responds 501, others list the objects), or a policy without
                 // s3:ListBucketVersions.
                 Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => {
                     return self.delete(key, None).await.map(|_| Purged::Gone);
                 }
                 Err(error) => return Err(failed("ListObjectVersions", &error)),
             };
-            // The prefix also matches longer keys, which come later.
+            // The prefix also matches longer keys, which sort later.
             let is_ours = |listed: Option<&str>| listed == Some(key.as_str());
             let versions = found.versions().iter().filter(|v| is_ours(v.key())).map(|v| v.version_id());
             let markers = found.delete_markers().iter().filter(|m| is_ours(m.key())).map(|m| m.version_id());
             let versions: Vec<_> = versions.map(|id| id.unwrap_or(UNVERSIONED)).collect();
             let markers: Vec<_> = markers.map(|id| id.unwrap_or(UNVERSIONED)).collect();
             if versions.is_empty() && markers.is_empty() && self.head(key).await?.is_some() {
-                // Not every store's listing is as fresh as its objects.
+                // Some stores' listings lag behind their objects.
                 return self.delete(key, None).await.map(|_| Purged::Gone);
             }
             let mut retained = 0_usize;
@@ -55,7 +55,7 @@ impl Objects {
                 retained += usize::from(!self.delete_version(key, id).await?);
             }
             if retained > 0 {
-                // The markers stay: they are what hides the versions below them.
+                // The delete markers stay, because they hide the versions below them.
                 return self.hide(key, retained).await.map(|()| Purged::Hidden);
             }
             for id in markers.iter().copied().filter(|id| *id != UNVERSIONED) {
@@ -73,7 +73,8 @@ impl Objects {
         Err(StoreError::Objects { operation: "ListObjectVersions", reason })
     }
 
-    /// `false` when the store refuses: Object Lock retains the version, or the policy lacks `s3:DeleteObjectVersion`.
+    /// Deletes a version. Returns `false` if the store refuses: Object Lock retains the version, or the policy lacks
+    /// `s3:DeleteObjectVersion`.
     async fn delete_version(&self, key: &ObjectKey, version: &str) -> Result<bool, StoreError> {
         let delete = self.client.delete_object().bucket(&self.bucket).key(key.as_str()).version_id(version);
         match delete.send().await {
@@ -84,21 +85,22 @@ impl Objects {
         }
     }
 
-    /// Hides versions that may not be deleted: a DELETE without a version adds a marker (Object Lock allows that), and every URL
-    /// of the object is dead at once.
+    /// Hides versions that cannot be deleted: a DELETE without a version adds a marker, which Object Lock permits, and every
+    /// URL of the object stops working at once.
     async fn hide(&self, key: &ObjectKey, retained: usize) -> Result<(), StoreError> {
         METRICS.retained_objects.inc();
-        tracing::warn!(%key, retained, "the store retains versions of a deleted object: they are hidden by a delete marker");
+        tracing::warn!(%key, retained, "the store retains versions of a deleted object; hiding them with a delete marker");
         if self.head(key).await?.is_some() {
             self.delete(key, None).await?;
         }
         Ok(())
     }
 
-    /// Deletes what was written while the bucket had no versions; every other version of the key is deleted already.
+    /// Deletes the version that was written while the bucket was not versioned; every other version of the key is deleted
+    /// already.
     async fn delete_unversioned(&self, key: &ObjectKey) -> Result<(), StoreError> {
         let deleted = self.delete(key, None).await?;
-        // It has versions now: the object is still there, under a marker that says it is not.
+        // The bucket is versioned now: the object still exists, under a new delete marker.
         if let Some(marker) = deleted.and_then(|deleted| deleted.version_id.filter(|_| deleted.delete_marker == Some(true))) {
             self.delete(key, Some(UNVERSIONED)).await?;
             self.delete(key, Some(&marker)).await?;
@@ -106,7 +108,7 @@ impl Objects {
         Ok(())
     }
 
-    /// `None` when the store says that there is nothing.
+    /// Deletes the object or one version. Returns `None` if the store reports that it does not exist.
     async fn delete(&self, key: &ObjectKey, version: Option<&str>) -> Result<Option<DeleteObjectOutput>, StoreError> {
         let delete = self.client.delete_object().bucket(&self.bucket).key(key.as_str());
         match delete.set_version_id(version.map(str::to_owned)).send().await {
@@ -117,7 +119,7 @@ impl Objects {
         }
     }
 
-    /// [`Objects::purge`] of each.
+    /// Deletes each object as [`Objects::purge`] does.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

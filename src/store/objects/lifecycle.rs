@@ -1,19 +1,20 @@
-//! The bucket's lifecycle rules, as far as they touch Valet's keys ("Lifecycle configuration elements" in the Amazon S3 user guide).
+//! The effects of the bucket's lifecycle rules on Valet's keys ("Lifecycle configuration elements" in the Amazon S3 user
+//! guide).
 
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass};
 
-/// The beginnings of Valet's keys: images, uploads that are not final yet, and the deployment's id.
+/// Prefixes of Valet's keys: images, uploads that are copied at confirm, and the deployment's id.
 const OURS: [&str; 3] = ["u/", "in/", "valet/"];
 
-/// The beginnings of the keys at which clients open multipart uploads.
+/// Prefixes of the keys at which clients open multipart uploads.
 const MULTIPARTS: [&str; 2] = ["u/", "in/"];
 
 /// Effects of lifecycle rules on Valet's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lifecycle {
-    /// After how many days every unfinished multipart upload is aborted; `None` where some stay.
+    /// Days after which every unfinished multipart upload is aborted; `None` if some are not.
     pub aborts_all_after: Option<i32>,
-    /// After how many days the first unfinished multipart upload is aborted; `None` where all stay.
+    /// Days after which the first unfinished multipart upload is aborted; `None` if none is.
     pub aborts_any_after: Option<i32>,
     /// Rules that delete current objects.
     pub expiring: Vec<Touched>,
@@ -21,24 +22,24 @@ pub struct Lifecycle {
     pub archiving: Vec<Touched>,
 }
 
-/// Keys that a rule touches.
+/// The keys that a rule affects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Touched {
     /// The rule's name.
     pub rule: String,
-    /// The beginnings of Valet's keys among them.
+    /// The prefixes of Valet's keys among them.
     pub prefixes: Vec<&'static str>,
-    /// After so many days; `None` at a date.
+    /// Days until the rule applies; `None` if it applies at a date.
     pub days: Option<i32>,
 }
 
-/// Which objects a rule is about.
+/// The objects that a rule applies to.
 #[derive(Debug, Default)]
 struct Scope<'a> {
     prefix: &'a str,
-    /// Valet's objects have no tags.
+    /// Whether it requires tags; Valet's objects have none.
     tagged: bool,
-    /// From this size on, or up to it: not every object.
+    /// Whether it is limited by size, so not to every object.
     sized: bool,
 }
 
@@ -59,25 +60,25 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Returns the beginnings of Valet's keys that may have objects in it.
+    /// Returns the prefixes of Valet's keys in its scope.
     fn ours(&self) -> Vec<&'static str> {
         let meets = |ours: &&&'static str| ours.starts_with(self.prefix) || self.prefix.starts_with(**ours);
         if self.tagged { Vec::new() } else { OURS.iter().filter(meets).copied().collect() }
     }
 
-    /// Returns whether it has every multipart upload whose key begins so.
+    /// Returns whether every multipart upload at keys with this prefix is in its scope.
     fn has_all_under(&self, beginning: &str) -> bool {
         !self.tagged && !self.sized && beginning.starts_with(self.prefix)
     }
 
-    /// Returns whether it may have one of Valet's multipart uploads.
+    /// Returns whether a multipart upload of Valet may be in its scope.
     fn has_any_multipart(&self) -> bool {
         self.ours().iter().any(|ours| MULTIPARTS.contains(ours))
     }
 }
 
 impl Lifecycle {
-    /// Sums up the rules that are enabled.
+    /// Summarizes the enabled rules.
     pub(super) fn of(rules: &[LifecycleRule]) -> Self {
         let soonest = |is_meant: &dyn Fn(&Scope<'_>) -> bool| {
             rules.iter().filter(|rule| is_meant(&Scope::of(rule))).filter_map(abort_days).min()
@@ -104,18 +105,18 @@ impl Lifecycle {
     }
 }
 
-/// After how many days the rule, by itself, aborts every multipart upload.
+/// Returns the days after which the rule by itself aborts every multipart upload.
 pub(super) fn aborts_all_after(rule: &LifecycleRule) -> Option<i32> {
     Lifecycle::of(std::slice::from_ref(rule)).aborts_all_after
 }
 
-/// After how many days the rule aborts multipart uploads, if it is enabled.
+/// Returns the days after which the rule aborts multipart uploads, if it is enabled.
 fn abort_days(rule: &LifecycleRule) -> Option<i32> {
     let is_enabled = *rule.status() == ExpirationStatus::Enabled;
     rule.abort_incomplete_multipart_upload().filter(|_| is_enabled)?.days_after_initiation()
 }
 
-/// Returns whether its objects have to be restored before they can be read.
+/// Returns whether objects of the storage class must be restored before they can be read.
 fn is_archive(class: &TransitionStorageClass) -> bool {
     matches!(class, TransitionStorageClass::Glacier | TransitionStorageClass::DeepArchive)
 }

@@ -1,4 +1,4 @@
-//! The bucket's keys, a page at a time.
+//! Lists objects, multipart uploads and versions, one page at a time.
 
 use std::collections::BTreeSet;
 
@@ -10,47 +10,47 @@ use super::{
 };
 use crate::model::ObjectKey;
 
-/// An object as it is listed.
+/// A listed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
     /// Its key.
     pub key: ObjectKey,
     /// When it was written, by the store's clock.
     pub modified: OffsetDateTime,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
 }
 
-/// A page of keys, and where the next begins.
+/// A page of objects, and the start of the next.
 #[derive(Debug, Clone)]
 pub struct Page {
-    /// At most a thousand, in the order of their UTF-8 bytes.
+    /// The objects, at most a thousand, in the order of their keys' UTF-8 bytes.
     pub objects: Vec<Listed>,
     /// Absent on the last page.
     pub next: Option<String>,
 }
 
-/// A multipart upload as it is listed.
+/// A listed multipart upload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedUpload {
-    /// The key of the object that it would become.
+    /// The key of the future object.
     pub key: ObjectKey,
-    /// S3's name for it.
+    /// S3's upload id.
     pub id: String,
     /// When it was opened, by the store's clock.
     pub initiated: OffsetDateTime,
 }
 
-/// A page of multipart uploads, and where the next begins.
+/// A page of multipart uploads, and the start of the next.
 #[derive(Debug, Clone)]
 pub struct UploadPage {
-    /// At most a thousand.
+    /// The uploads, at most a thousand.
     pub uploads: Vec<ListedUpload>,
     /// Absent on the last page.
     pub next: Option<Marker>,
 }
 
-/// The keys of a page of versions and delete markers, and where the next begins.
+/// The keys of a page of versions and delete markers, and the start of the next.
 #[derive(Debug, Clone)]
 pub struct VersionPage {
     /// Each key once, in order.
@@ -63,28 +63,28 @@ pub struct VersionPage {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Marker {
     key: String,
-    /// A version or an upload of that key.
+    /// The id of a version or an upload of that key.
     id: Option<String>,
 }
 
 impl Marker {
-    /// Returns the marker after which a truncated listing goes on; `None` at its end, and where the store names none or the
-    /// same again.
+    /// Returns the marker at which a truncated listing continues; `None` at its end, and if the store returns no marker or the
+    /// same one again.
     fn after(is_truncated: Option<bool>, key: Option<&str>, id: Option<&str>, last: Option<&Self>) -> Option<Self> {
         let marker = Self { key: key?.to_owned(), id: id.filter(|id| !id.is_empty()).map(str::to_owned) };
         (is_truncated == Some(true) && last != Some(&marker)).then_some(marker)
     }
 }
 
-/// Returns a time of the store's; a time of now without one: nothing may be deleted for being old then.
+/// Converts a time of the store. A missing one becomes the current time, so that nothing is deleted for being old.
 fn time_of(at: Option<&aws_sdk_s3::primitives::DateTime>) -> OffsetDateTime {
     let known = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.secs()).ok());
     known.unwrap_or(OffsetDateTime::from(std::time::SystemTime::now()))
 }
 
 impl Objects {
-    /// Returns the multipart uploads that are open at keys that begin with `prefix`. `None` on a store that cannot list them,
-    /// or for a policy without `s3:ListBucketMultipartUploads`.
+    /// Returns the multipart uploads that are open at keys with this prefix. `None` if the store cannot list them, or the
+    /// policy lacks `s3:ListBucketMultipartUploads`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -105,8 +105,8 @@ impl Objects {
         Ok(Some(UploadPage { uploads: page.uploads().iter().filter_map(upload).collect(), next }))
     }
 
-    /// Returns the keys that begin with `prefix` and have versions or delete markers. `None` on a store that cannot list them,
-    /// or for a policy without `s3:ListBucketVersions`.
+    /// Returns the keys with this prefix that have versions or delete markers. `None` if the store cannot list them, or the
+    /// policy lacks `s3:ListBucketVersions`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -126,7 +126,7 @@ impl Objects {
         Ok(Some(VersionPage { keys: keys.into_iter().collect(), next }))
     }
 
-    /// Returns the keys that begin with `prefix`, from `token` on.
+    /// Returns the objects whose keys have this prefix, from `token` on.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -142,7 +142,7 @@ impl Objects {
         };
         let next = listed.next_continuation_token().filter(|_| listed.is_truncated() == Some(true)).map(str::to_owned);
         if listed.is_truncated() == Some(true) && (next.is_none() || next == token) {
-            let reason = "the listing is cut off, and does not say where it goes on".to_owned();
+            let reason = "the listing is truncated, but has no valid continuation token".to_owned();
             return Err(StoreError::Objects { operation: "ListObjectsV2", reason });
         }
         Ok(Page { objects: listed.contents().iter().filter_map(object).collect(), next })

@@ -1,5 +1,5 @@
-//! How long every call to S3 took, for [`crate::metrics`], and its span in the trace. S3 is not told of the trace: a header
-//! that is signed some servers refuse, and one that is not, no server would believe.
+//! An interceptor that measures every call to S3 for [`crate::metrics`], and records its span. The trace context is not sent to
+//! S3: some servers reject a signed trace header, and none uses an unsigned one.
 
 use std::{sync::Mutex, time::Instant};
 
@@ -21,7 +21,7 @@ pub(super) struct Measured;
 #[derive(Debug)]
 struct Began {
     at: Instant,
-    /// Taken at the end; a call that is cancelled drops it.
+    /// Ended with the call; dropping it marks the call as cancelled.
     span: Mutex<Option<spans::ClientSpan>>,
 }
 
@@ -34,7 +34,7 @@ impl Intercept for Measured {
         "measured"
     }
 
-    // Earlier, the operation has no name.
+    // The operation's name is not known earlier.
     fn read_before_serialization(
         &self,
         _: &BeforeSerializationInterceptorContextRef<'_>,

@@ -1,4 +1,4 @@
-//! The bucket: the only room that calls S3, and the one place where URLs are presigned.
+//! The bucket: the only module that calls S3 and presigns URLs.
 //!
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
 
@@ -63,24 +63,24 @@ use crate::{
     signer::{AddressingStyle, Endpoint, Location, PresignRequest, Presigned, Signer},
 };
 
-/// The longest one S3 call may take, retries included: far enough below the ten seconds in which a request is answered that what
-/// has to follow a failure is done in them too.
+/// Deadline of an S3 call, retries included: far enough below the ten seconds of a request that a failure can be handled within
+/// them.
 const DEADLINE: Duration = Duration::from_millis(6500);
-/// The longest one attempt may take.
+/// Deadline of one attempt.
 const ATTEMPT: Duration = Duration::from_secs(3);
-/// The longest a connection may take to be made: a second attempt must fit into a call.
+/// Deadline of connecting: a second attempt must fit into a call.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// One bucket.
+/// A client of one bucket.
 #[derive(Debug, Clone)]
 pub struct Objects {
     client: Client,
     bucket: String,
     origin: String,
-    /// Holds the credentials of the moment.
+    /// A signer with the current credentials.
     signer: watch::Receiver<Arc<Signer>>,
     clock: Clock,
-    /// Where this server itself finds the bucket.
+    /// The bucket's address for this server's own calls.
     inside: Location,
     /// See [`Objects::seal_puts`].
     sealed: Arc<AtomicBool>,
@@ -99,10 +99,10 @@ pub struct PresignedPut {
 }
 
 impl Objects {
-    /// Makes the client, and keeps the signing credentials fresh from then on.
+    /// Creates the client, and keeps the credentials fresh from then on.
     ///
     /// # Errors
-    /// When the provider chain has no credentials or no region, said as an operator can act on it.
+    /// When the provider chain has no credentials or no region, described so that an operator can act on it.
     pub async fn connect(config: &config::S3) -> Result<Self, StoreError> {
         let trust = Trust::new(config.ca_bundle.as_deref())?;
         let Surroundings { region, provider, aws } = Surroundings::find(config, &trust).await?;
@@ -123,8 +123,8 @@ impl Objects {
         let signs_in = region.clone();
         let make = move |keys| Signer::new(location.clone(), &signs_in, keys);
         let signer = credentials::keep_fresh(provider, clock.clone(), make).await?;
-        // Made from nothing: what the SDK would read of the environment (FIPS and dual-stack flags, endpoints, checksums)
-        // reaches no store of the operator's own, and moves no call away from the host that URLs are signed for.
+        // Not based on the environment: its FIPS and dual-stack flags, endpoints and checksum settings must neither apply to a
+        // store of the operator's own nor send calls to another host than the one that URLs are signed for.
         let mut builder = aws_sdk_s3::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region.clone()))
@@ -134,7 +134,7 @@ impl Objects {
             .credentials_provider(Known(signer.clone()))
             .http_client(pool::Pool::new(trust.clone()))
             .identity_cache(IdentityCache::no_cache())
-            // Some stores send the whole object's checksum with a part of it. What counts is hashed here.
+            // Some stores return the whole object's checksum with a range of it. Digests that matter are computed here.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .interceptor(clock.clone())
             .interceptor(measured::Measured)
@@ -147,7 +147,7 @@ impl Objects {
         Ok(Self { client, bucket, origin, signer, clock, inside, sealed, trust, region })
     }
 
-    /// Returns a client without credentials, which believes the same certificates.
+    /// Returns a client without credentials that trusts the same certificates.
     ///
     /// # Errors
     /// [`StoreError::Objects`] when the system has no certificates.
@@ -155,20 +155,20 @@ impl Objects {
         Ok(Wire::new(self.trust.connector()?))
     }
 
-    /// Returns how far S3's clock is ahead of this machine's, by its latest answers; zero below five seconds.
+    /// Returns how far S3's clock is ahead of this machine's, by its latest responses; zero below five seconds.
     #[must_use]
     pub fn clock_ahead(&self) -> time::Duration {
         self.clock.ahead()
     }
 
-    /// Where clients reach the bucket: scheme and host.
+    /// Returns the scheme and host at which clients reach the bucket.
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// Returns the same bucket with URLs for this server's own use, signed with the credentials of this moment: clients may see
-    /// it under another name.
+    /// Returns the same bucket with URLs for this server's own use, signed with the current credentials: clients may use
+    /// another address.
     #[must_use]
     pub fn from_inside(&self) -> Self {
         let signer = Arc::new(self.signer().with_location(self.inside.clone()));
@@ -179,7 +179,8 @@ impl Objects {
         self.signer.borrow().clone()
     }
 
-    /// `signed_at`, and the end in the answer, are times of our clock; the URL speaks of S3's.
+    /// Presigns a request. `signed_at` and the returned expiry are times of this machine's clock; the URL contains those of
+    /// S3's clock.
     fn presign(&self, request: &PresignRequest<'_>, signed_at: OffsetDateTime, ttl: Duration) -> Result<Presigned, StoreError> {
         let ahead = self.clock.ahead();
         Metrics::count(&METRICS.presigned_urls, request.method, 1);
@@ -188,8 +189,8 @@ impl Objects {
         Ok(Presigned { expires_at: signed.expires_at - ahead, ..signed })
     }
 
-    /// Returns a key to read, with the verified type pinned. The same arguments give the same URL while the credentials last,
-    /// so `cache_control` must be a constant.
+    /// Presigns a GET with the verified type pinned. The same arguments give the same URL as long as the credentials stay the
+    /// same, so `cache_control` must be constant.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -205,8 +206,8 @@ impl Objects {
         self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &query }, signed_at, ttl)
     }
 
-    /// [`Objects::presign_get`] for one of many, by the text of its key: appends the URL, plain ASCII without quotes or
-    /// backslashes, and answers when it ends.
+    /// Presigns as [`Objects::presign_get`] does, for one of many URLs and by the text of its key: appends the URL, plain ASCII
+    /// without quotes or backslashes, and returns when it expires.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -226,7 +227,7 @@ impl Objects {
         ends.map(|ends| ends - ahead).map_err(|error| StoreError::Credentials { reason: error.to_string() })
     }
 
-    /// Returns a key to save the object under `name`.
+    /// Presigns a download that saves the object under `name`.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -243,10 +244,10 @@ impl Objects {
         self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &query }, now, ttl)
     }
 
-    /// Returns whether the bucket is there and answers: the readiness probe.
+    /// Verifies that the bucket exists and S3 responds: the readiness probe.
     ///
     /// # Errors
-    /// [`StoreError`] when it is not.
+    /// [`StoreError`] when it does not.
     pub async fn probe(&self) -> Result<(), StoreError> {
         self.head_bucket().await.map(drop)
     }
@@ -256,8 +257,8 @@ impl Objects {
         let ahead = self.clock.ahead();
         let mut answer = ask().await;
         for _ in 0..2 {
-            // An answer may just have said what time it is there; without a body, S3 could not say that this was the matter.
-            // Several are needed before their time is believed.
+            // The response may just have corrected the clock; without a body, S3 could not name a wrong clock as the cause.
+            // Several responses are needed before their time is accepted.
             let may_be_the_clock = answer.is_err() && self.clock.ahead() != ahead;
             if !may_be_the_clock && !self.clock.is_in_doubt() {
                 break;

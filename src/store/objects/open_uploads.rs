@@ -1,4 +1,4 @@
-//! Lists and aborts the multipart uploads that are open at a key, by whichever client they were opened.
+//! Lists and aborts the multipart uploads that are open at a key, by any client.
 
 use futures_util::{FutureExt, StreamExt, stream};
 
@@ -8,31 +8,32 @@ use super::{
 };
 use crate::{model::ObjectKey, store::StoreError};
 
-/// The most pages that are listed in one go, of a thousand uploads each.
+/// The largest number of pages that are listed in one call, of a thousand uploads each.
 const PAGES: usize = 2;
-/// Uploads that are aborted at once.
+/// Concurrent aborts.
 const AT_ONCE: usize = 16;
 
 /// The uploads that are open at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenUploads {
-    /// S3's names for them.
+    /// S3's upload ids.
     pub ids: Vec<String>,
-    /// Whether that is all of them.
+    /// Whether these are all of them.
     pub complete: bool,
 }
 
-/// How far aborting every upload of a key came.
+/// The progress of aborting every upload of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aborted {
-    /// None is left.
+    /// No upload is left.
     All,
-    /// There are more than are aborted in one go.
+    /// More uploads are left than are aborted in one call.
     Some,
 }
 
 impl Objects {
-    /// Aborts an upload. Done when there is none, when the store does not take the name for one, and on a store that cannot.
+    /// Aborts an upload. Succeeds if the upload does not exist, if the store rejects the id, and if the store does not support
+    /// aborting.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -40,13 +41,13 @@ impl Objects {
         let abort = self.client.abort_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
         match abort.send().await {
             Ok(_) => Ok(()),
-            // The name may be a client's. Not every store answers 404 for one that it never gave (SeaweedFS: InvalidRequest).
+            // The id may come from a client. Some stores do not respond 404 for an unknown one (SeaweedFS: InvalidRequest).
             Err(error) if matches!(failure(&error), Failure::Object | Failure::Unsupported) => Ok(()),
             Err(error) => Err(failed("AbortMultipartUpload", &error)),
         }
     }
 
-    /// The uploads that are open at exactly this key. `None` on a store that cannot list them, or for a policy without
+    /// Returns the uploads that are open at exactly this key. `None` if the store cannot list them, or the policy lacks
     /// `s3:ListBucketMultipartUploads`.
     ///
     /// # Errors
@@ -75,9 +76,9 @@ impl Objects {
         Ok(Some(found))
     }
 
-    /// Aborts every upload that is open at this key: also one whose server died before its name was recorded, and those that a
-    /// client opened. On a store that cannot list them they are left to the bucket's lifecycle rule. One that cannot be aborted
-    /// keeps no other open.
+    /// Aborts every upload that is open at this key: also one whose server died before its id was recorded, and those that a
+    /// client opened. A store that cannot list them leaves them to the bucket's lifecycle rule. One failure does not keep the
+    /// others open.
     ///
     /// # Errors
     /// The first [`StoreError`]; safe to repeat.
@@ -85,7 +86,7 @@ impl Objects {
         self.abort_some_multiparts(key).await.map(drop)
     }
 
-    /// [`Objects::abort_multiparts`], which also says whether more are left than are aborted in one go.
+    /// Aborts as [`Objects::abort_multiparts`] does, and returns whether more uploads are left than are aborted in one call.
     ///
     /// # Errors
     /// The first [`StoreError`]; safe to repeat.

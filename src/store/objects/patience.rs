@@ -1,5 +1,5 @@
-//! Calls that S3 answers only when it has done what takes long. They may take long while the store lives; one that says
-//! nothing at all is given up as soon as for any other call.
+//! Long S3 calls (copy, complete) may exceed the normal deadline while S3 still responds to a cheap probe; otherwise they time
+//! out as usual.
 
 use std::{future::Future, pin::pin, time::Duration};
 
@@ -8,14 +8,14 @@ use aws_sdk_s3::{config::timeout::TimeoutConfig, error::SdkError};
 use super::{ATTEMPT, Objects};
 use crate::store::StoreError;
 
-/// For the call itself.
+/// Returns a configuration with this timeout for one call.
 pub(super) fn patient(longest: Duration) -> aws_sdk_s3::config::Builder {
     let timeouts = TimeoutConfig::builder().read_timeout(longest).operation_attempt_timeout(longest).operation_timeout(longest);
     aws_sdk_s3::config::Builder::new().timeout_config(timeouts.build())
 }
 
 impl Objects {
-    /// Waits for `call` for as long as the store answers other questions meanwhile.
+    /// Waits for `call` as long as the store responds to other requests meanwhile.
     pub(super) async fn while_it_lives<T>(
         &self,
         operation: &'static str,
@@ -37,7 +37,7 @@ impl Objects {
         }
     }
 
-    /// Returns whether the store answers, be it with a refusal.
+    /// Returns whether the store responds at all, even with an error.
     pub async fn lives(&self) -> bool {
         let answer = self.client.head_bucket().bucket(&self.bucket).send().await;
         !matches!(answer, Err(SdkError::TimeoutError(_) | SdkError::DispatchFailure(_)))

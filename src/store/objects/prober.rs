@@ -1,6 +1,6 @@
-//! Calls of `valet check` through the server's own S3 client, whose answers are the findings.
+//! Calls of `valet check` through the server's own S3 client; their responses are its findings.
 //!
-//! A status that Valet would treat as failure is an answer here, so most of these return it.
+//! A status that is a failure elsewhere is a finding here, so most of these functions return it.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::{
     signer::{PresignRequest, Presigned},
 };
 
-/// Asks the bucket.
+/// Runs probes against the bucket.
 #[derive(Debug, Clone, Copy)]
 pub struct Prober<'a>(&'a Objects);
 
@@ -31,12 +31,12 @@ pub struct ListedPart {
     pub size: u64,
     /// With its quotes.
     pub etag: String,
-    /// Its SHA-256 is there too.
+    /// Whether it has a SHA-256.
     pub summed: bool,
 }
 
 impl Objects {
-    /// Returns the questions of `valet check`.
+    /// Returns the probes for `valet check`.
     #[must_use]
     pub fn prober(&self) -> Prober<'_> {
         Prober(self)
@@ -44,7 +44,7 @@ impl Objects {
 }
 
 impl Prober<'_> {
-    /// Returns a URL for any request, through the endpoint that clients see.
+    /// Presigns any request, at the endpoint that clients use.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -52,7 +52,7 @@ impl Prober<'_> {
         self.0.presign(request, at, ttl)
     }
 
-    /// Returns how many versions the key has. `None` on a store without versions.
+    /// Returns the number of versions of the key. `None` if the store has no versions.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -64,7 +64,7 @@ impl Prober<'_> {
         }
     }
 
-    /// Returns the retention that Object Lock gives every new version, as `COMPLIANCE for 1 days`.
+    /// Returns the retention that Object Lock gives every new version, such as `COMPLIANCE for 1 days`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -82,22 +82,22 @@ impl Prober<'_> {
         Ok(Setting::Set(if years > 0 { format!("{mode} for {years} years") } else { format!("{mode} for {days} days") }))
     }
 
-    /// How `x-amz-copy-source` names an object of this bucket.
+    /// Returns the value of `x-amz-copy-source` for an object of this bucket.
     #[must_use]
     pub fn source(&self, key: &ObjectKey) -> String {
         format!("{}/{key}", self.0.bucket)
     }
 
-    /// Copies the object that `etag` names; the status of the answer.
+    /// Copies the object with this entity tag, and returns the status of the response.
     ///
     /// # Errors
-    /// [`StoreError`] when there is none.
+    /// [`StoreError`] without a response.
     pub async fn copy(&self, from: &ObjectKey, etag: &str, to: &ObjectKey) -> Result<u16, StoreError> {
         let copy = self.0.client.copy_object().bucket(&self.0.bucket).key(to.as_str()).copy_source(self.source(from));
         answered("CopyObject", copy.copy_source_if_match(etag).send().await)
     }
 
-    /// Begins a multipart upload; with `checked`, one whose parts carry SHA-256.
+    /// Begins a multipart upload with these checksums of its parts, and returns its id.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -107,11 +107,11 @@ impl Prober<'_> {
         let begun = create.send().await.map_err(|error| failed("CreateMultipartUpload", &error))?;
         begun.upload_id().map(str::to_owned).ok_or_else(|| StoreError::Objects {
             operation: "CreateMultipartUpload",
-            reason: "the answer names no upload".to_owned(),
+            reason: "the response has no upload id".to_owned(),
         })
     }
 
-    /// Returns the parts that S3 has. `None` when there is no such upload.
+    /// Returns the parts that S3 has. `None` if the upload does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -131,10 +131,10 @@ impl Prober<'_> {
         }
     }
 
-    /// Completes an upload of one part, unless the key is taken; the status of the answer.
+    /// Completes an upload of one part, unless the key is taken, and returns the status of the response.
     ///
     /// # Errors
-    /// [`StoreError`] when there is none.
+    /// [`StoreError`] without a response.
     pub async fn complete_once(&self, key: &ObjectKey, upload: &str, part_etag: &str) -> Result<u16, StoreError> {
         let part = CompletedPart::builder().part_number(1).e_tag(part_etag).build();
         let parts = CompletedMultipartUpload::builder().parts(part).build();
@@ -142,7 +142,7 @@ impl Prober<'_> {
         answered("CompleteMultipartUpload", complete.multipart_upload(parts).if_none_match("*").send().await)
     }
 
-    /// Aborts an upload. Done when there is none.
+    /// Aborts an upload. Succeeds if it does not exist.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -155,7 +155,7 @@ impl Prober<'_> {
     }
 }
 
-/// Returns the status, whichever it is; only silence is an error.
+/// Returns the status, whichever it is; only a missing response is an error.
 fn answered<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<u16, StoreError>
 where
     E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,

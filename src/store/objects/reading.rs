@@ -1,7 +1,7 @@
-//! Reads an object: its metadata by S3, and its bytes.
+//! Reads objects: their metadata as S3 reports it, and their bytes.
 //!
-//! What is found out here may reject an upload for good, and a store, or a proxy in front of it, may say anything for a
-//! while. So answers that lack what every object has, or do not agree with each other, are failures and never findings.
+//! Findings of this module may reject an upload for good, and a store, or a proxy in front of it, may temporarily respond
+//! anything. So responses that lack a property of every object, or contradict each other, are failures and never findings.
 
 use std::ops::Range;
 
@@ -25,39 +25,39 @@ use crate::{
     store::StoreError,
 };
 
-/// Metadata of an object by S3.
+/// Metadata of an object, as S3 reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// Bytes.
     pub size: u64,
-    /// As it was sent with the PUT.
+    /// The type that the PUT was sent with.
     pub content_type: Option<String>,
-    /// The checksum S3 verified; absent on stores that keep none.
+    /// The checksum that S3 verified; absent on stores that keep none.
     pub sha256: Option<Sha256>,
-    /// With its quotes, as conditional requests want it.
+    /// With its quotes, as conditional requests need it.
     pub etag: String,
-    /// Names of headers that S3 keeps with the object and serves with it, and that no presigned URL carries.
+    /// Names of stored headers that S3 serves with the object, and that no presigned URL signs.
     pub unsigned: Vec<&'static str>,
 }
 
-/// Request directives that browsers (`fetch` with a cache mode) and phones add to a PUT by themselves, in lower case. S3
-/// keeps them like any other; every read URL pins a Cache-Control of its own.
+/// Cache directives that browsers (`fetch` with a cache mode) and phones add to a PUT by themselves, in lower case. S3 stores
+/// them like any other; every read URL pins a Cache-Control of its own.
 const DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "max-age=0"];
 
 impl Objects {
     /// Returns the object's metadata, or `None` if it does not exist.
     ///
     /// # Errors
-    /// [`StoreError::ObjectRefused`] for an object that the store has and never lets anybody read without its keys or before
-    /// it is restored; [`StoreError::ObjectsMisconfigured`] also for 403, which S3 answers for a missing key when the policy
-    /// lacks `s3:ListBucket`.
+    /// [`StoreError::ObjectRefused`] for an object that exists and cannot be read without its encryption key or before it is
+    /// restored; [`StoreError::ObjectsMisconfigured`] also for 403, which S3 returns for a missing key if the policy lacks
+    /// `s3:ListBucket`.
     pub async fn head(&self, key: &ObjectKey) -> Result<Option<Head>, StoreError> {
         let request = self.client.head_object().bucket(&self.bucket).key(key.as_str()).checksum_mode(ChecksumMode::Enabled);
         let found = match request.send().await {
             Ok(found) => found,
             Err(error) if status(&error) == Some(404) => return self.is_missing(key).await.map(|()| None),
             Err(error) if matches!(status(&error), Some(400..=499)) => {
-                // Its answer has no body that says why; a GET's has.
+                // The response to a HEAD has no body with a reason; that to a GET has one.
                 return Err(match self.get(key).range("bytes=0-0").send().await {
                     Err(refused) if !is_gone(&refused) => self.unreadable(&refused).await,
                     Ok(_) | Err(_) => outage("HeadObject", &error),
@@ -67,35 +67,35 @@ impl Objects {
         };
         let odd = |reason| odd("HeadObject", reason);
         Ok(Some(Head {
-            size: found.content_length().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| odd("it gives no length"))?,
+            size: found.content_length().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| odd("the response has no length"))?,
             content_type: found.content_type().map(str::to_owned),
             sha256: found.checksum_sha256().and_then(|text| Sha256::parse(text).ok()),
-            etag: found.e_tag().filter(|etag| !etag.is_empty()).ok_or_else(|| odd("it gives no entity tag"))?.to_owned(),
+            etag: found.e_tag().filter(|etag| !etag.is_empty()).ok_or_else(|| odd("the response has no entity tag"))?.to_owned(),
             unsigned: unsigned(&found),
         }))
     }
 
-    /// Returns a HEAD's 404 has no body: it looks the same when the bucket is missing, or when it is a proxy's. GET says what
-    /// it is.
+    /// Verifies with a GET that the object does not exist: a HEAD's 404 has no body, and looks the same if the bucket is
+    /// missing or if a proxy sent it.
     async fn is_missing(&self, key: &ObjectKey) -> Result<(), StoreError> {
         match self.get(key).range("bytes=0-0").send().await {
             Err(error) if is_absent(&error) => Ok(()),
-            // It came just now, or not everything there knows of it yet (416: an empty one): looking again tells.
+            // It was just written, or not every node knows it yet (416: an empty object): the next call decides.
             Ok(_) => Ok(()),
             Err(error) if status(&error) == Some(416) => Ok(()),
-            // Not every store says what: then it is the object if the bucket is there.
+            // Some stores give no reason: then the object does not exist if the bucket does.
             Err(error) if is_wordless(&error) => self.probe().await,
-            // A HEAD said that it is not there: what else a GET says of it decides nothing.
+            // A HEAD returned 404: any other response to a GET decides nothing.
             Err(error) if failure(&error) == Failure::Configuration => Err(failed("GetObject", &error)),
             Err(error) => Err(outage("GetObject", &error)),
         }
     }
 
-    /// Returns whether a GET says the same of the object that `head` is of: what rejects an upload is not one answer alone.
-    /// `false` when it is not there any more.
+    /// Verifies by a GET the metadata in `head`, so that no single response rejects an upload. Returns `false` if the object no
+    /// longer exists.
     ///
     /// # Errors
-    /// [`StoreError`]; also when the two answers do not agree.
+    /// [`StoreError`]; also when the two responses differ.
     pub async fn affirm(&self, key: &ObjectKey, head: &Head) -> Result<bool, StoreError> {
         let got = match self.get(key).range("bytes=0-0").if_match(&head.etag).send().await {
             Ok(got) => got,
@@ -104,14 +104,13 @@ impl Objects {
             Err(error) => return Err(self.unreadable(&error).await),
         };
         let same = is_of(&got, head) && got.content_type() == head.content_type.as_deref();
-        if same { Ok(true) } else { Err(odd("GetObject", "what it says of an object is not what HeadObject said")) }
+        if same { Ok(true) } else { Err(odd("GetObject", "the metadata differs from that of HeadObject")) }
     }
 
-    /// Reads the bytes of `range` of the object that `head` is of, which lies within it; `None` when the object is not there any
-    /// more.
+    /// Reads the bytes of `range`, within the object that `head` describes; `None` if the object no longer exists.
     ///
     /// # Errors
-    /// [`StoreError`]; also when fewer bytes come than there are.
+    /// [`StoreError`]; also when fewer bytes arrive.
     pub async fn read_range(&self, key: &ObjectKey, head: &Head, range: Range<u64>) -> Result<Option<Vec<u8>>, StoreError> {
         let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or_default();
         if length == 0 {
@@ -120,10 +119,10 @@ impl Objects {
         let request = self.get(key).range(format!("bytes={}-{}", range.start, range.end - 1)).if_match(&head.etag);
         let read = async {
             let Some(Opened { mut body, start }) = self.opened(request, head).await? else { return Ok(None) };
-            // A store that knows no ranges sends all of the object.
+            // A store that does not support ranges sends the whole object.
             let mut before = match range.start.checked_sub(start) {
                 Some(before) if before == 0 || start == 0 => before,
-                _ => return Err(odd("GetObject", "it gives another range than was asked for")),
+                _ => return Err(odd("GetObject", "the range differs from the requested one")),
             };
             let mut bytes = Vec::with_capacity(length);
             while bytes.len() < length {
@@ -138,11 +137,11 @@ impl Objects {
         tokio::time::timeout(DEADLINE, read).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "GetObject" }))
     }
 
-    /// Returns the digest of the whole object that `head` is of, computed here: for stores that keep no checksum. The bytes
-    /// pass through this server, at no more memory than a chunk; a stall is bounded. `None` when it is not there any more.
+    /// Returns the digest of the whole object that `head` describes, computed here for stores that keep no checksum. The bytes
+    /// pass through this server one chunk at a time; a stall times out. `None` if the object no longer exists.
     ///
     /// # Errors
-    /// [`StoreError`]; also when fewer or more bytes come than there are.
+    /// [`StoreError`]; also when fewer or more bytes arrive.
     pub async fn digest(&self, key: &ObjectKey, head: &Head) -> Result<Option<Sha256>, StoreError> {
         let Some(Opened { mut body, .. }) = self.opened(self.get(key).if_match(&head.etag), head).await? else { return Ok(None) };
         let mut context = digest::Context::new(&digest::SHA256);
@@ -165,29 +164,29 @@ impl Objects {
         self.client.get_object().bucket(&self.bucket).key(key.as_str())
     }
 
-    /// Returns the body of the object that `head` is of; `None` when it is not there any more.
+    /// Opens the body of the object that `head` describes; `None` if the object no longer exists.
     async fn opened(&self, request: GetObjectFluentBuilder, head: &Head) -> Result<Option<Opened>, StoreError> {
         match request.send().await {
             Ok(got) if is_of(&got, head) => {
                 let start = content_range(&got).map_or(0, |(start, _)| start);
                 Ok(Some(Opened { body: got.body, start }))
             }
-            Ok(_) => Err(odd("GetObject", "what it gives is not the object that HeadObject saw")),
+            Ok(_) => Err(odd("GetObject", "the object differs from that of HeadObject")),
             Err(error) if is_gone(&error) => Ok(None),
             Err(error) => Err(self.unreadable(&error).await),
         }
     }
 
-    /// Returns the error of a GET that failed. [`StoreError::ObjectRefused`], for which an upload is rejected, only where the
-    /// refusal is of this object: its code says so (`InvalidObjectState`), or the store takes the same request for another key
-    /// (an object under the caller's own encryption key is refused with `InvalidRequest`).
+    /// Returns the error of a failed GET. It is [`StoreError::ObjectRefused`], which rejects an upload, only if the refusal
+    /// concerns this object: its code says so (`InvalidObjectState`), or the store accepts the same request for another key (an
+    /// object under the caller's own encryption key is refused with `InvalidRequest`).
     async fn unreadable(&self, error: &SdkError<GetObjectError>) -> StoreError {
         match failure(error) {
             Failure::Object if status(error) == Some(416) => outage("GetObject", error),
             Failure::Object if is_about_object(error) || self.reads_others().await => failed("GetObject", error),
             Failure::Object => StoreError::ObjectsUnsupported { operation: "GetObject", reason: reason(error) },
-            // Every store has GET: this is a proxy's answer. No range of the length that HEAD gave is unsatisfiable: the two
-            // answers contradict each other, and neither decides.
+            // Every store supports GET, so a proxy sent this. A range within the length that HEAD returned is satisfiable: the
+            // two responses contradict each other, and neither decides.
             Failure::Unsupported => outage("GetObject", error),
             Failure::Configuration | Failure::Passing => failed("GetObject", error),
         }
@@ -202,11 +201,11 @@ impl Objects {
     }
 }
 
-/// The name in [`Head::unsigned`] of user-defined metadata, of any key.
+/// The name in [`Head::unsigned`] for user-defined metadata of any key.
 pub const METADATA: &str = "x-amz-meta";
 
-/// Names of the headers that the writer of the object added ("System-defined metadata" and "User-defined metadata" in the S3
-/// user guide).
+/// Returns the names of the headers that the writer of the object added ("System-defined metadata" and "User-defined metadata"
+/// in the S3 user guide).
 fn unsigned(found: &HeadObjectOutput) -> Vec<&'static str> {
     let is_directive = |item: &str| DIRECTIVES.contains(&item.trim().to_ascii_lowercase().as_str());
     let caching = found.cache_control().filter(|value| !value.split(',').all(is_directive));
@@ -222,23 +221,23 @@ fn unsigned(found: &HeadObjectOutput) -> Vec<&'static str> {
     headers.into_iter().filter(|(_, value)| value.is_some_and(|value| !value.is_empty())).map(|(name, _)| name).collect()
 }
 
-/// A body, and the offset in the object of its first byte.
+/// A body, and the offset of its first byte in the object.
 struct Opened {
     body: ByteStream,
     start: u64,
 }
 
-/// Returns whether this is the object that was seen.
+/// Returns whether the response is of the object that `head` describes.
 fn is_of(got: &GetObjectOutput, head: &Head) -> bool {
     let size = match got.content_range() {
         Some(_) => content_range(got).map(|(_, size)| size),
-        // All of it.
+        // The whole object.
         None => got.content_length().and_then(|length| u64::try_from(length).ok()),
     };
     size == Some(head.size) && got.e_tag() == Some(head.etag.as_str())
 }
 
-/// Returns where the part begins, and the size of the whole, in bytes (RFC 9110 section 14.4).
+/// Returns the first byte of the range, and the size of the whole object in bytes (RFC 9110 section 14.4).
 fn content_range(got: &GetObjectOutput) -> Option<(u64, u64)> {
     let (range, size) = got.content_range()?.strip_prefix("bytes ")?.split_once('/')?;
     Some((range.split_once('-')?.0.parse().ok()?, size.parse().ok()?))

@@ -1,19 +1,20 @@
-//! Answers whose XML has another root than AWS gives it: gofakes3 and rclone name that of `CreateMultipartUpload` otherwise, moto that of
-//! `ListParts`, Ceph RGW that of the public access block, and some stores wrap their errors. The SDK reads none of them.
+//! Repairs XML responses with another root element than AWS': gofakes3 and rclone name that of `CreateMultipartUpload`
+//! otherwise, moto that of `ListParts`, Ceph RGW that of the public access block, and some stores wrap their errors. The SDK
+//! parses none of them.
 //!
-//! A root is renamed only where the member is there that every such answer has: what a proxy says is never taken for an empty answer.
+//! A root is renamed only if a required member is present, so that a proxy's response never becomes an empty S3 response.
 
 use aws_smithy_runtime_api::client::{orchestrator::HttpRequest, orchestrator::HttpResponse, result::ConnectorError};
 use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
 
-/// A call of the S3 API, and the answer that it has ("Actions" in the S3 API reference).
+/// An operation of the S3 API, and its response ("Actions" in the S3 API reference).
 #[derive(Debug, PartialEq, Eq)]
 struct Call {
     method: &'static str,
-    /// A parameter of the query that no other call with this method has.
+    /// A query parameter that no other operation with this method has.
     parameter: &'static str,
     root: &'static str,
-    /// A member that every answer has.
+    /// A member that every response has.
     member: &'static str,
 }
 
@@ -25,12 +26,12 @@ const CALLS: [Call; 5] = [
     Call { method: "GET", parameter: "publicAccessBlock", root: "PublicAccessBlockConfiguration", member: "BlockPublicAcls" },
 ];
 
-/// What is known of the answer before it comes.
+/// The expected response of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expected(Option<&'static Call>);
 
 impl Expected {
-    /// Recognizes the call by its method and query.
+    /// Recognizes the operation by its method and query.
     pub(super) fn of(request: &HttpRequest) -> Self {
         Self::by(request.method(), request.uri().split_once('?').map_or("", |(_, query)| query))
     }
@@ -40,8 +41,8 @@ impl Expected {
         Self(CALLS.iter().find(|call| call.method == method && has(call.parameter)))
     }
 
-    /// Gives the answer the root that the SDK reads. Answers that may be long, which are successful ones of other calls, are not
-    /// touched.
+    /// Gives the response the root that the SDK expects. Successful responses of other operations, which may be long, are not
+    /// buffered.
     ///
     /// # Errors
     /// [`ConnectorError`] when the body breaks off.
@@ -57,7 +58,7 @@ impl Expected {
             _ => flat_error(text),
         });
         if renamed.is_some() {
-            // The SDK holds a body against it.
+            // The SDK compares the body with it.
             answer.headers_mut().remove("content-length");
         }
         *answer.body_mut() = renamed.map_or_else(|| SdkBody::from(bytes), SdkBody::from);
@@ -65,7 +66,8 @@ impl Expected {
     }
 }
 
-/// Returns the document under the call's own root. `None` where it has that, or is an error, a listing of objects, or anything else.
+/// Returns the document under the operation's root. `None` if it has that root, or is an error, a listing of objects, or
+/// anything else.
 fn under_root(text: &str, call: &Call) -> Option<String> {
     let (at, name) = root(text)?;
     let local = name.rsplit(':').next().unwrap_or(name);
@@ -76,7 +78,7 @@ fn under_root(text: &str, call: &Call) -> Option<String> {
     Some(format!("<{}{inside}</{}>", call.root, call.root))
 }
 
-/// Returns an error that another element holds (`ErrorResponse`) by itself.
+/// Returns an error that another element wraps (`ErrorResponse`) without its wrapper.
 fn flat_error(text: &str) -> Option<String> {
     let (_, name) = root(text)?;
     if name == "Error" {
@@ -86,7 +88,7 @@ fn flat_error(text: &str) -> Option<String> {
     inside.contains("<Code>").then(|| format!("<Error>{inside}</Error>"))
 }
 
-/// Returns the name of the root element, and where it begins.
+/// Returns the name of the root element, and its offset.
 fn root(text: &str) -> Option<(usize, &str)> {
     let mut at = 0;
     loop {
@@ -111,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_under_another_root_is_read_as_s3_s() {
+    fn responses_with_another_root_are_repaired() {
         for (method, query, given, wanted) in [
             (
                 "POST",
@@ -137,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_such_an_answer_stays_as_it_is() {
+    fn other_responses_are_unchanged() {
         for text in [
             "<ListPartsResult><UploadId>7</UploadId></ListPartsResult>",
             "<a:ListPartsResult><UploadId>7</UploadId></a:ListPartsResult>",
@@ -154,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_in_an_envelope_is_read() {
+    fn wrapped_errors_are_unwrapped() {
         let nested =
             "<ErrorResponse><Error><Type>Sender</Type><Code>NoSuchKey</Code></Error><RequestId>1</RequestId></ErrorResponse>";
         assert_eq!(flat_error(nested).as_deref(), Some("<Error><Type>Sender</Type><Code>NoSuchKey</Code></Error>"));

@@ -1,8 +1,8 @@
 //! Presigned PUTs, plain and sealed.
 //!
-//! A presigned URL does not cover headers that it does not name. AWS refuses unsigned `x-amz-*` headers ("Authenticating
-//! Requests: Using Query Parameters" in the S3 API reference); Ceph RGW obeys them. RGW passes over signed headers that a request
-//! does not have, so a URL that names them without a value is refused as soon as the request does have one: it is sealed.
+//! A presigned URL does not restrict headers that it does not list. AWS rejects unsigned `x-amz-*` headers ("Authenticating
+//! Requests: Using Query Parameters" in the S3 API reference); Ceph RGW obeys them. RGW ignores signed headers that a request
+//! lacks, so a URL that lists them without a value is rejected as soon as a request carries one: it is sealed.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -15,8 +15,8 @@ use crate::{
     store::StoreError,
 };
 
-/// Headers by which a PUT copies another object, publishes, tags, locks or encrypts what it writes, or adds to what is served.
-/// `cache-control` is none of them: browsers add it by themselves, and read URLs pin their own.
+/// Headers by which a PUT copies another object, publishes, tags, locks or encrypts what it writes, or changes the served
+/// headers. `cache-control` is allowed: browsers add it by themselves, and read URLs pin their own.
 const FORBIDDEN: [&str; 19] = [
     "content-disposition",
     "content-encoding",
@@ -42,31 +42,31 @@ const FORBIDDEN: [&str; 19] = [
 /// The object that a presigned PUT writes.
 #[derive(Debug, Clone, Copy)]
 pub struct NewObject {
-    /// Sent with the request.
+    /// The type, sent with the request.
     pub content_type: ContentType,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
-    /// Of the bytes.
+    /// Digest of the bytes.
     pub sha256: Sha256,
 }
 
-/// Whether a presigned PUT names the headers that it must not have.
+/// Whether a presigned PUT lists forbidden headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sealing {
-    /// It does not: for stores that refuse them unsigned.
+    /// It does not, for stores that reject unsigned ones.
     Plain,
-    /// It does: for stores that were seen to take such a URL.
+    /// It does, for stores that were probed to accept such a URL.
     Sealed,
 }
 
 impl Objects {
-    /// How PUTs are presigned from now on; at first they are plain.
+    /// Sets how PUTs are presigned from now on; plain by default.
     pub fn seal_puts(&self, sealing: Sealing) {
         self.sealed.store(sealing == Sealing::Sealed, Ordering::Relaxed);
     }
 
-    /// Returns a key to write these bytes once: type, length, digest and `if-none-match: *` are signed. Sealed as
-    /// [`Objects::seal_puts`] was asked to.
+    /// Presigns a PUT of these bytes, once: type, length, digest and `if-none-match: *` are signed. Sealed if
+    /// [`Objects::seal_puts`] was set.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
@@ -81,7 +81,7 @@ impl Objects {
         self.presign_put_as(sealing, key, object, now, ttl)
     }
 
-    /// [`Objects::presign_put`], whatever is known of the store: for trying it out.
+    /// Presigns as [`Objects::presign_put`] does, with a given sealing, for probing the store.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.

@@ -1,6 +1,6 @@
-//! The bucket's own settings that Valet wants: CORS, the public access block, the rule for abandoned multiparts.
+//! The bucket settings that Valet needs: CORS, the public access block, the lifecycle rule for abandoned multipart uploads.
 //!
-//! What others have set is kept: rules of Valet's carry its name, and only those are replaced.
+//! Other rules are kept: Valet replaces only rules that carry its name.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ use crate::model::cors::{BUCKET_MAX_AGE, BUCKET_METHODS, BUCKET_REQUEST_HEADERS,
 /// The name of Valet's rules.
 const RULE: &str = "valet";
 
-/// A setting as the store knows it.
+/// A setting of the bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Setting<T> {
     /// It is set.
@@ -32,16 +32,16 @@ pub enum Setting<T> {
     Unset,
     /// The store has no such setting.
     Unsupported,
-    /// These credentials may not read it.
+    /// The credentials do not permit reading it.
     Denied,
 }
 
 /// Outcome of a change of settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// It was so already.
+    /// The setting had the value already.
     None,
-    /// It is so now.
+    /// The setting was changed.
     Made,
     /// The store has no such setting.
     Unsupported,
@@ -50,13 +50,13 @@ pub enum Change {
 /// The four flags of a public access block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AccessBlock {
-    /// Refuses ACLs that make public. Ceph RGW refuses every PUT with it.
+    /// Rejects new public ACLs. With it, Ceph RGW rejects every PUT.
     pub block_acls: bool,
-    /// Ignores those there are.
+    /// Ignores existing public ACLs.
     pub ignore_acls: bool,
-    /// Refuses policies that make public.
+    /// Rejects new public policies.
     pub block_policy: bool,
-    /// Ignores those there are.
+    /// Ignores existing public policies.
     pub restrict_buckets: bool,
 }
 
@@ -64,7 +64,7 @@ impl AccessBlock {
     /// All four flags.
     pub const ALL: Self = Self { block_acls: true, ignore_acls: true, block_policy: true, restrict_buckets: true };
 
-    /// Returns whether nothing can make the bucket public: the flag for new ACLs adds nothing to the one that ignores them.
+    /// Returns whether the bucket cannot become public: the flag for new ACLs adds nothing to the one that ignores them.
     #[must_use]
     pub fn suffices(self) -> bool {
         self.ignore_acls && self.block_policy && self.restrict_buckets
@@ -72,7 +72,7 @@ impl AccessBlock {
 }
 
 impl Objects {
-    /// What the bucket's rules do to Valet's keys.
+    /// Returns the effects of the bucket's lifecycle rules on Valet's keys.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -80,7 +80,7 @@ impl Objects {
         self.lifecycle().await?.try_map(|lifecycle| Ok(Lifecycle::of(lifecycle.rules())))
     }
 
-    /// Has multiparts aborted that are older than `days`; every other rule stays as it is.
+    /// Sets a rule that aborts multipart uploads older than `days`; every other rule stays as it is.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is written when the present rules cannot be read.
@@ -156,7 +156,7 @@ impl Objects {
         made("PutPublicAccessBlock", put.send().await)
     }
 
-    /// Lets pages of these origins use presigned URLs; rules of others stay, after ours.
+    /// Permits pages of these origins to use presigned URLs; other rules stay, after this one.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is written when the present rules cannot be read.
@@ -189,7 +189,7 @@ impl Objects {
     }
 }
 
-/// Ceph RGW gives back what a rule lists in an order of its own.
+/// Returns whether two rules are equal. Ceph RGW returns their lists in another order.
 fn is_same(one: &CorsRule, other: &CorsRule) -> bool {
     let lists = |rule: &CorsRule| {
         let lists = [rule.allowed_origins(), rule.allowed_methods(), rule.allowed_headers(), rule.expose_headers()];
@@ -243,6 +243,6 @@ fn unbuilt(operation: &'static str) -> StoreError {
 fn denied(operation: &'static str) -> StoreError {
     StoreError::Objects {
         operation,
-        reason: "403: these credentials may not read what is set, so nothing is replaced".to_owned(),
+        reason: "403: the credentials do not permit reading the setting, so it is not replaced".to_owned(),
     }
 }

@@ -1,4 +1,4 @@
-//! Whose certificates are believed: those of the system (or of `SSL_CERT_FILE`, which the libraries read), or of `AWS_CA_BUNDLE` alone
+//! Trusted certificates: those of the system (or of `SSL_CERT_FILE`, which the libraries read), or of `AWS_CA_BUNDLE` alone
 //! (the AWS SDKs and Tools reference guide, "General configuration").
 
 use std::sync::Arc;
@@ -18,39 +18,39 @@ use rustls::{
 
 use crate::store::StoreError;
 
-/// The certificates that connections to S3 believe.
+/// The certificate authorities that connections to S3 trust.
 #[derive(Debug, Clone)]
 pub(super) enum Trust {
     /// Those of the system, or of `SSL_CERT_FILE`.
     System,
-    /// Those of `AWS_CA_BUNDLE`, in PEM, each of which can be read.
+    /// Those of `AWS_CA_BUNDLE` in PEM, all of them readable.
     Bundle(Arc<[u8]>),
 }
 
 impl Trust {
-    /// Reads the bundle, where there is one.
+    /// Parses the bundle, if there is one.
     ///
     /// # Errors
-    /// [`StoreError::Credentials`] when one of its certificates cannot be read, or when it has none.
+    /// [`StoreError::Credentials`] when one of its certificates cannot be read, or when it is empty.
     pub(super) fn new(bundle: Option<&[u8]>) -> Result<Self, StoreError> {
         let Some(pem) = bundle else { return Ok(Self::System) };
         roots(pem)?;
         Ok(Self::Bundle(pem.into()))
     }
 
-    /// Makes the AWS SDK's HTTP client.
+    /// Creates the AWS SDK's HTTP client.
     pub(super) fn sdk_client(&self) -> SharedHttpClient {
         let builder = Builder::new().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
         let Self::Bundle(pem) = self else { return builder.build_https() };
         let store = TrustStore::empty().with_pem_certificate(pem.to_vec());
         match TlsContext::builder().with_trust_store(store).build() {
             Ok(context) => builder.tls_context(context).build_https(),
-            // `build` has no error to give yet.
+            // `build` cannot fail yet.
             Err(_) => builder.build_https(),
         }
     }
 
-    /// Makes the connector of plain HTTP.
+    /// Creates the connector for plain HTTP clients.
     ///
     /// # Errors
     /// [`StoreError::Objects`] when the system has no certificates.

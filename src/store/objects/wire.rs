@@ -1,6 +1,6 @@
-//! Plain HTTP, as a client without credentials speaks it: what a presigned URL really allows is seen only from there.
+//! A plain HTTP client without credentials, for probing what a presigned URL permits.
 //!
-//! No retries, no redirects, a connection for each request. Errors name the operation and never the URL.
+//! No retries, no redirects, a new connection for each request. Errors name the operation and never the URL.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -22,20 +22,20 @@ use tokio::sync::{Barrier, Notify};
 
 use super::{StoreError, transport::Transport};
 
-/// The longest a request may take, its answer included.
+/// Deadline of a request, its response included.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// The longest a request with a large body may take.
+/// Deadline of a request with a large body.
 const DEADLINE_OF_BODIES: Duration = Duration::from_secs(60);
-/// How long a request without its body waits for a refusal. What refuses a body for its announced length does so at once.
+/// How long a request without its body waits for a rejection. A store that rejects the announced length does so at once.
 const REFUSAL: Duration = Duration::from_millis(1500);
-/// The longest answer that is read.
+/// The longest response that is read, in bytes.
 const MAX_ANSWER: usize = 64 * 1024;
-/// How long half a body waits for the other request's half: the store may have refused that one already.
+/// How long the first half of a body waits for that of the other request, which may have been rejected already.
 const TOGETHER: Duration = Duration::from_millis(500);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
-/// A client that has nothing but URLs.
+/// An HTTP client without credentials.
 #[derive(Debug, Clone)]
 pub struct Wire {
     client: Client<HttpsConnector<HttpConnector>, Body>,
@@ -53,19 +53,19 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Any 2xx.
+    /// Returns whether the status is 2xx.
     #[must_use]
     pub fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// Returns a refusal by the store: any 4xx.
+    /// Returns whether the store rejected the request: a 4xx.
     #[must_use]
     pub fn is_refused(&self) -> bool {
         (400..500).contains(&self.status)
     }
 
-    /// Returns the status, with S3's error code where the answer has one.
+    /// Returns the status, with S3's error code if the response has one.
     #[must_use]
     pub fn said(&self) -> String {
         let text = if self.is_success() { "" } else { std::str::from_utf8(&self.body).unwrap_or_default() };
@@ -91,7 +91,7 @@ impl Answer {
 }
 
 impl Wire {
-    /// Makes a client that keeps no connection and repeats nothing.
+    /// Creates a client that keeps no connection and repeats nothing.
     pub(super) fn new(connector: HttpsConnector<HttpConnector>) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
         Self { client: builder.pool_max_idle_per_host(0).retry_canceled_requests(false).build(connector) }
@@ -100,22 +100,22 @@ impl Wire {
     /// Sends a request.
     ///
     /// # Errors
-    /// [`StoreError`] when no answer comes.
+    /// [`StoreError`] without a response.
     pub async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Answer, StoreError> {
         let request = request(method, url, headers, Full::new(body).boxed_unsync())?;
         self.deliver(request, DEADLINE).await
     }
 
-    /// Sends a PUT whose body may take long.
+    /// Sends a PUT with a large body.
     ///
     /// # Errors
-    /// [`StoreError`] when no answer comes.
+    /// [`StoreError`] without a response.
     pub async fn put_large(&self, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Answer, StoreError> {
         self.deliver(request(Method::PUT, url, headers, Full::new(body).boxed_unsync())?, DEADLINE_OF_BODIES).await
     }
 
-    /// Announces a PUT of `length` bytes and sends none of them. `None` when the body is waited for (100, or silence); else the answer,
-    /// which refuses it. Nothing is stored: the connection ends before the body.
+    /// Announces a PUT of `length` bytes and sends none of them. Returns `None` if the store waits for the body (100, or no
+    /// response); else its response, a rejection. Nothing is stored, because the connection ends before the body.
     ///
     /// # Errors
     /// [`StoreError`] when there is no connection.
@@ -144,7 +144,7 @@ impl Wire {
     /// Sends one PUT twice so that the transfers overlap: neither body ends before both have begun.
     ///
     /// # Errors
-    /// [`StoreError`] when either gets no answer.
+    /// [`StoreError`] when either has no response.
     pub async fn put_twice(&self, url: &str, headers: &[(&str, &str)], body: &Bytes) -> Result<[Answer; 2], StoreError> {
         let barrier = Arc::new(Barrier::new(2));
         let length = body.len().to_string();
@@ -152,7 +152,7 @@ impl Wire {
         let put = || {
             let (barrier, rest) = (Arc::clone(&barrier), body.slice(body.len() / 2..));
             let second = stream::once(async move {
-                // Alone after a while: the other was refused before its body was read.
+                // Continues alone after a while, if the other was rejected before its body was read.
                 let _ = tokio::time::timeout(TOGETHER, barrier.wait()).await;
                 Ok(Frame::data(rest))
             });
@@ -175,7 +175,7 @@ impl Wire {
                 .await
                 .map_err(|error| failed(&format!("{address}: the endpoint cannot be reached: {}", Transport::of(&error))))?;
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| failed("the answer broke off"))?;
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| failed("the response was cut off"))?;
             Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() })
         };
         tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation }))
@@ -195,7 +195,7 @@ fn request(method: Method, url: &str, headers: &[(&str, &str)], body: Body) -> R
     Ok(request)
 }
 
-/// Scheme and host, which hold no secret.
+/// Returns scheme and host, which contain no secret.
 fn origin(uri: &Uri) -> String {
     format!("{}://{}", uri.scheme_str().unwrap_or_default(), uri.authority().map_or("", |authority| authority.as_str()))
 }

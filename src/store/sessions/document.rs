@@ -1,4 +1,4 @@
-//! Sessions as MongoDB has them.
+//! The document of a session and its conversion in both directions.
 
 use mongodb::bson::{Binary, Bson, DateTime, doc, spec::BinarySubtype};
 use serde::{Deserialize, Serialize};
@@ -32,7 +32,7 @@ pub(super) struct SessionDoc {
     parent: Option<ExchangeDoc>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     earlier: Vec<ExchangeDoc>,
-    /// How often the token was exchanged.
+    /// Number of exchanges of the token.
     generation: i64,
 }
 
@@ -50,7 +50,7 @@ pub(super) struct ExchangeDoc {
 }
 
 impl SessionDoc {
-    /// Returns the record of a session that begins.
+    /// Returns the document of a new session.
     pub(super) fn of(session: &Session) -> Self {
         Self {
             id: session.id.to_string(),

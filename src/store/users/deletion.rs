@@ -1,5 +1,5 @@
-//! Accounts on their way out: `users {deletedAt, due, formerIdentity}`. The claim takes all that lets anybody in; what is left is
-//! the tombstone that the sweeper works from, until nothing of the account is live.
+//! Account deletion: `users {deletedAt, due, formerIdentity}`. The claim removes all credentials; the rest is a tombstone that
+//! the sweeper works from, until no data of the account is left.
 
 use aws_lc_rs::digest;
 use mongodb::bson::{Bson, Document, doc};
@@ -11,18 +11,18 @@ use crate::{
     store::{Postponed, StoreError, datetime, instant, whole_number},
 };
 
-/// An account whose deletion goes on.
+/// The deletion of an account.
 #[derive(Debug, Clone, Copy)]
 pub struct Deletion {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// When the sweeper was to look at it, or the end of a lease.
+    /// When the sweeper processes it next, or the end of a lease.
     pub due: OffsetDateTime,
-    /// When it was claimed.
+    /// When the account was claimed for deletion.
     pub at: OffsetDateTime,
-    /// Whether its owner was an identity provider's, whose tokens of before must not make it anew.
+    /// Whether it belonged to a user of an identity provider, whose earlier tokens must not create it again.
     pub is_foreign: bool,
-    /// How often in a row it failed in a way that no repeat cures.
+    /// Consecutive failures that no repeat cures.
     pub failures: u32,
 }
 
@@ -35,12 +35,12 @@ pub enum DeletionDue {
     Unreadable {
         /// The record's id.
         id: Bson,
-        /// What its `due` is.
+        /// The value of its `due`.
         due: OffsetDateTime,
     },
 }
 
-/// Returns the digest that is kept of a deleted identity, to recognise it again.
+/// Returns the digest under which a deleted identity is recognized.
 fn former(issuer: &str, subject: &str) -> String {
     let mut context = digest::Context::new(&digest::SHA256);
     context.update(issuer.as_bytes());
@@ -50,11 +50,11 @@ fn former(issuer: &str, subject: &str) -> String {
 }
 
 impl Users {
-    /// Takes the account from its owner, unless its password was changed since it was read: nobody can sign in, upload or
-    /// use its address from here on. `false` when it was changed, or claimed before.
+    /// Claims an account for deletion, unless its password was changed since it was read: from here on, signing in, uploading
+    /// and reusing its address are impossible. Returns `false` if the password was changed, or the account was claimed before.
     ///
     /// # Errors
-    /// [`StoreError`]; whether it happened is then to be asked again.
+    /// [`StoreError`]; the caller must then read whether it happened.
     pub async fn claim_deletion(&self, account: &Account, now: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version(account) });
         let mut set = doc! { "deletedAt": datetime(now), "due": datetime(now) };
@@ -76,7 +76,7 @@ impl Users {
         Ok(self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await }).await?.is_some())
     }
 
-    /// Returns deletions that are due, the longest due first, those whose records cannot be read included.
+    /// Returns due deletions, the longest due first, including those whose records cannot be read.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -109,7 +109,7 @@ impl Users {
         Ok(found.iter().map(read).collect())
     }
 
-    /// Looks again at `to` at a record of [`DeletionDue::Unreadable`], so that it keeps no other waiting.
+    /// Postpones a record of [`DeletionDue::Unreadable`], so that it does not block the others.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -119,20 +119,20 @@ impl Users {
         self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
-    /// Claims a deletion by moving its `due` to the end of a lease. `false` when another server did.
+    /// Claims a deletion by moving its `due` to the end of a lease. Returns `false` if another server claimed it.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn move_deletion(&self, user: UserId, due: OffsetDateTime, to: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = doc! { "_id": user.to_string(), "due": datetime(due), "deletedAt": { "$exists": true } };
-        // What is read as the time of the claim stays that.
+        // The time of the claim is fixed by the first reader.
         let is_readable = doc! { "$eq": [{ "$type": "$deletedAt" }, "date"] };
         let at = doc! { "$cond": [is_readable, "$deletedAt", datetime(due)] };
         let update = vec![doc! { "$set": { "due": datetime(to), "deletedAt": at } }];
         Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
-    /// Ends the lease of a deletion: it is looked at again as `to` says.
+    /// Ends the lease of a deletion, and reschedules it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -142,12 +142,12 @@ impl Users {
         self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
-    /// Returns how many deletions failed at least `failures` times in a row, counted up to `most`.
+    /// Returns the number of deletions that failed at least `failures` times in a row, counted up to `most`.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn stuck_deletions(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
-        // `due` is in the index, and deleted accounts alone have it.
+        // `due` is indexed, and only deleted accounts have it.
         let filter = doc! { "due": { "$exists": true }, "deletionFailures": { "$gte": i64::from(failures) } };
         let count = self.calls.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
         Ok(u32::try_from(count.await?).unwrap_or(most))
@@ -186,8 +186,8 @@ impl Users {
         self.calls.run(async { self.collection.update_one(filter, update).await }).await.map(drop)
     }
 
-    /// Returns the end of a deletion under this lease: the record goes, unless an upload is still being opened, a step of a
-    /// reservation is under way, or one of the former version's holds counts an upload.
+    /// Removes the record of a deleted account under this lease, unless an upload is still being opened, a step of a
+    /// reservation is in progress, or a hold of the former version counts an upload.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -208,7 +208,7 @@ fn postponed(to: Postponed) -> Document {
     doc! { "due": datetime(to.due), "deletionFailures": i64::from(to.failures) }
 }
 
-/// Returns the account, unless its owner has deleted it.
+/// Restricts a filter to accounts that are not deleted.
 pub(super) fn not_deleted(mut filter: Document) -> Document {
     filter.insert("deletedAt", doc! { "$exists": false });
     filter

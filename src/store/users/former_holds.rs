@@ -1,19 +1,19 @@
-//! How the version before reservations counted open uploads, and how this one takes that over while it still runs beside.
+//! Legacy holds: the entries by which the former version counts open uploads, and their conversion while both versions run.
 //!
-//! The former version keeps `users.holds: [{image, bytes, at}]`, one for each open upload, and its images carry no
-//! `reservation`. Which version counts an image is therefore in the image itself:
+//! The former version keeps `users.holds: [{image, bytes, at}]`, one for each open upload, and its images have no
+//! `reservation`. So the image shows which version counts it:
 //!
-//! - Without a reservation, its hold counts it, and who removes the hold, once, decides what becomes of the bytes. This
-//!   version settles such an image by the same rule, and the sweeper converts the holds of pending ones: one update of the
-//!   user turns the hold into a step under way, which counts as the hold did, and the step gives the image its `reservation`,
-//!   whatever state the former version has moved it to meanwhile. `usedBytes` does not change.
+//! - Without a reservation, its hold counts it, and the update that removes the hold decides, once, whether the bytes are
+//!   released. This version settles such an image by the same rule, and the sweeper converts the holds of pending ones: one
+//!   update of the user turns the hold into an announced step that counts the same amounts, and the step gives the image its
+//!   `reservation`, in any state that the former version has set meanwhile. `usedBytes` does not change.
 //! - With a reservation, the former version finds no hold and changes no counter when it confirms, rejects, expires or deletes
 //!   the pending upload; the sweeper of this version finds the reservation that no longer fits the state, and settles it. When
-//!   the former version deletes a *ready* image it subtracts the image's bytes and one image, as ever; the booking of such a
-//!   tombstone takes that into account (`model/reservation.rs`).
+//!   the former version deletes a *ready* image it subtracts the image's bytes and one image, as ever; the counts of such a
+//!   tombstone take that into account (`model/reservation.rs`).
 //!
-//! Both caps of open uploads hold for what each version counts: this one adds `holds` to `pending`, the former one looks at
-//! `holds` alone.
+//! The limit of open uploads is enforced on the uploads that each version counts: this one adds `holds` to `pending`, the
+//! former one reads `holds` alone.
 
 use std::collections::HashSet;
 
@@ -34,14 +34,14 @@ pub struct FormerHold {
     pub image: ImageId,
     /// Bytes counted for it.
     pub bytes: u64,
-    /// When it was made, or is to be looked at.
+    /// When it was created, or when it is examined next.
     pub at: OffsetDateTime,
 }
 
-/// The first of a user's holds.
+/// The first holds of a user.
 #[derive(Debug, Clone)]
 pub struct FormerHolds {
-    /// Whose.
+    /// The user.
     pub user: UserId,
     /// Each image once.
     pub holds: Vec<FormerHold>,
@@ -50,8 +50,8 @@ pub struct FormerHolds {
 }
 
 impl Users {
-    /// Returns users that have holds, in the order of their ids after `after`, at most `limit`, and at most `each` holds of
-    /// one.
+    /// Returns users that have holds, in the order of their ids after `after`: at most `limit` users, and at most `each` holds
+    /// of one.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -70,7 +70,7 @@ impl Users {
         Ok(found.await?.iter().filter_map(holds_of).collect())
     }
 
-    /// Returns the first of one user's holds.
+    /// Returns the first holds of one user.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -83,11 +83,11 @@ impl Users {
         Ok(found.await?.as_ref().and_then(holds_of))
     }
 
-    /// Removes holds: the images of `ready` stay counted, each but for the bytes beside it, those of `ended` count no more.
-    /// Holds that are gone change nothing.
+    /// Removes holds: the images of `ready` stay counted, without their surplus bytes; those of `ended` are no longer counted.
+    /// Missing holds change nothing.
     ///
     /// # Errors
-    /// [`StoreError`]; safe to repeat: what is subtracted depends on the holds that the same update removes.
+    /// [`StoreError`]; safe to repeat: the amount subtracted depends on the holds that the same update removes.
     pub async fn settle_former_holds(&self, user: UserId, ready: &[(ImageId, u64)], ended: &[ImageId]) -> Result<(), StoreError> {
         if ready.is_empty() && ended.is_empty() {
             return Ok(());
@@ -111,7 +111,7 @@ impl Users {
     }
 }
 
-/// Returns the holds but those of these images.
+/// Returns the holds except those of these images, as an expression.
 pub(super) fn without(images: &[String]) -> Document {
     doc! { "$filter": { "input": "$holds", "cond": { "$not": [{ "$in": ["$$this.image", images] }] } } }
 }

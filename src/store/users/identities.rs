@@ -17,7 +17,7 @@ pub(super) struct IdentityDoc {
 }
 
 impl Users {
-    /// Adds the user of an identity provider. `None` when there is one already: the unique index decides.
+    /// Inserts the user of an identity provider. Returns `None` if the user exists already; the unique index decides.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.

@@ -1,7 +1,7 @@
 //! Passwords of accounts: `users {passwordHash, passwordVersion, passwordChangedAt, keptSession: {session, version}}`.
 //!
-//! A session carries the version it was begun at. A change raises the account's, so that this one update ends every session
-//! but the one that asks for it, whose id it records.
+//! A session records the password version at its start. A change raises the account's version, so that this one update ends
+//! every session except the one that requested it, whose id it records.
 
 use mongodb::bson::{DateTime, Document, doc};
 use serde::{Deserialize, Serialize};
@@ -13,14 +13,14 @@ use crate::{
     store::{StoreError, datetime, instant},
 };
 
-/// Which sessions an account's password lets live.
+/// The password state of an account, which determines its valid sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PasswordState {
-    /// How often the password was changed: sessions of this version live.
+    /// Number of password changes; sessions of this version are valid.
     pub version: i64,
-    /// The session of an earlier version that lives on, because it asked for the last change.
+    /// The session of an earlier version that stays valid, because it requested the latest change.
     pub kept_session: Option<SessionId>,
-    /// When it was changed last; `None` also where only former versions of this program have changed it.
+    /// When it was last changed; `None` also if only former versions of this program have changed it.
     pub changed_at: Option<OffsetDateTime>,
 }
 
@@ -29,7 +29,7 @@ pub struct PasswordState {
 pub struct NewPassword<'a> {
     /// PHC string.
     pub hash: &'a str,
-    /// The session that outlives the change.
+    /// The session that stays valid.
     pub kept_session: Option<SessionId>,
     /// When it is changed.
     pub at: OffsetDateTime,
@@ -38,7 +38,7 @@ pub struct NewPassword<'a> {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct KeptDoc {
     session: String,
-    /// Of the password that the session asked for: with any other, somebody else has changed it since.
+    /// The version that this session set; with any other, another session has changed the password since.
     version: i64,
 }
 
@@ -49,7 +49,7 @@ impl PasswordState {
     }
 }
 
-/// The members of a user that [`PasswordState`] is read from.
+/// The fields of a user that [`PasswordState`] is read from.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct StateDoc {
@@ -62,7 +62,7 @@ struct StateDoc {
 }
 
 impl Users {
-    /// Returns which sessions of an account live; `None` when the account is gone. One read by `_id`.
+    /// Returns the password state of an account; `None` if the account does not exist. One read by `_id`.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -74,11 +74,11 @@ impl Users {
         Ok(found.map(|state| PasswordState::read(state.password_version, state.password_changed_at, state.kept_session.as_ref())))
     }
 
-    /// Changes the password that `account` was read with, which ends every session of the account but the one that is kept.
-    /// `None` when the password was changed since, or the account is gone; else the new version.
+    /// Changes the password that `account` was read with, which ends every session of the account except the kept one, and
+    /// returns the new version. `None` if the password was changed since, or the account no longer exists.
     ///
     /// # Errors
-    /// [`StoreError`]; whether it happened is then to be asked again.
+    /// [`StoreError`]; the caller must then read whether it happened.
     pub async fn change_password(&self, account: &Account, new: &NewPassword<'_>) -> Result<Option<i64>, StoreError> {
         let version = account.password.version + 1;
         let mut set = doc! { "passwordHash": new.hash, "passwordVersion": version, "passwordChangedAt": datetime(new.at) };
@@ -91,7 +91,7 @@ impl Users {
         Ok(self.update_password(account, update).await?.then_some(version))
     }
 
-    /// Writes the same password with another hash, unless it was changed since.
+    /// Stores a new hash of the same password, unless it was changed since.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -105,7 +105,7 @@ impl Users {
     }
 }
 
-/// Returns the password's version as a filter. Accounts of before there were versions have none, which is zero.
+/// Returns a filter value for the password's version. Accounts of former versions have none, which means zero.
 pub(super) fn version(account: &Account) -> Document {
     match account.password.version {
         0 => doc! { "$in": [0_i64, null] },

@@ -1,12 +1,11 @@
-//! What a user's uploads take of the quota: `usedBytes`, `images` and `pending` are counters, and `opening` names the uploads
-//! that are being opened at this moment.
+//! Reservations of quota: `usedBytes`, `images` and `pending` are counters, and `opening` lists the uploads that are being
+//! opened at this moment.
 //!
-//! Opening an upload is two writes: one conditional update of the user's document counts its bytes and its place and adds an
-//! entry to `opening`; then the image is inserted, whose own `reservation` stands for the entry from then on. Should the
-//! server die in between, the entry tells the sweeper what to take back, once: the update that subtracts removes the entry.
-//! An entry whose image was inserted is removed by the same server's next reservation for this user, else by the sweeper;
-//! so `opening` is as long as uploads are being opened at once, and not as long as uploads are open. What changes the counters
-//! from then on is in `settling`.
+//! Opening an upload takes two writes: one conditional update of the user counts its bytes and adds an entry to `opening`; then
+//! the image is inserted, whose own `reservation` replaces the entry. If the server dies in between, the entry tells the
+//! sweeper what to release, once: the update that subtracts removes the entry. An entry whose image was inserted is removed by
+//! the same server's next reservation for this user, or else by the sweeper; so the length of `opening` is the number of
+//! uploads being opened at once, not of open uploads. `reservation_steps` changes the counters from then on.
 
 use std::{
     collections::HashMap,
@@ -26,19 +25,19 @@ use crate::{
     store::{StoreError, count, datetime, entries, integer, whole_number},
 };
 
-/// How a reservation went.
+/// The outcome of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserved {
     /// The bytes are counted.
     Yes,
-    /// Nothing was counted: over the quota, over the cap of open uploads, or no such user.
+    /// Nothing was counted: over the quota, over the limit of open uploads, or no such user.
     No,
 }
 
-/// How much a user may have.
+/// Limits of a user.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
-    /// Bytes in all.
+    /// Total bytes.
     pub quota_bytes: u64,
     /// Open uploads.
     pub max_pending: u32,
@@ -47,21 +46,20 @@ pub struct Room {
 /// Entries in a user's document that are older than any request.
 #[derive(Debug, Clone)]
 pub struct Stale<T> {
-    /// Whose.
+    /// The user.
     pub user: UserId,
-    /// At most as many as were asked for.
+    /// The entries, up to the requested number.
     pub entries: Vec<T>,
     /// Entries that cannot be read.
     pub unreadable: u32,
 }
 
-/// The form of a user's id.
+/// The pattern of a user id.
 const UUID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
-/// Users whose inserted uploads are remembered; more than that are forgotten together.
+/// The largest number of users whose inserted uploads are remembered; beyond it, all are forgotten.
 const REMEMBERED: usize = 10_000;
 
-/// Uploads that this server has inserted and whose entries in `opening` are to be removed. What is forgotten here the
-/// sweeper finds.
+/// Uploads that this server has inserted and whose entries in `opening` are to be removed. The sweeper finds forgotten ones.
 #[derive(Debug, Default)]
 pub(super) struct Inserted(Mutex<HashMap<UserId, Vec<ImageId>>>);
 
@@ -95,7 +93,7 @@ impl Users {
             .await?;
         let Some(found) = found else { return Ok(None) };
         let counter = |field: &'static str| {
-            // Beside servers of the former version a counter may be below zero for a moment.
+            // While servers of the former version run, a counter may briefly be negative.
             whole_number(&found, field).map(|n| u64::try_from(n).unwrap_or(0)).ok_or(StoreError::Corrupt {
                 collection: "users",
                 id: user.to_string(),
@@ -105,12 +103,11 @@ impl Users {
         Ok(Some(Usage { bytes: counter("usedBytes")?, images: counter("images")?, pending: counter("pending")? }))
     }
 
-    /// Counts the bytes and places of new uploads, if both the quota and the cap of open uploads allow all of them. One
-    /// conditional update: of any number at once, exactly those that fit succeed. Its cost does not depend on how many uploads
-    /// are open.
+    /// Counts new uploads, if both the quota and the limit of open uploads allow all of them. One conditional update: of
+    /// concurrent ones, exactly those that fit succeed. Its cost does not depend on the number of open uploads.
     ///
     /// # Errors
-    /// [`StoreError`]; entries without an image may then remain, which the sweeper takes back.
+    /// [`StoreError`]; entries without an image may then remain, which the sweeper releases.
     pub async fn reserve(
         &self,
         user: UserId,
@@ -141,16 +138,16 @@ impl Users {
         Ok(if done?.matched_count == 1 { Reserved::Yes } else { Reserved::No })
     }
 
-    /// Remembers that the images of these uploads were inserted: their entries in `opening` go with the next reservation.
+    /// Records that the images of these uploads were inserted: the next reservation removes their entries in `opening`.
     pub fn note_inserted(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
         self.inserted.add(user, images);
     }
 
-    /// Removes entries of `opening`: of those whose image was `inserted`, and of those that came to nothing, whose bytes and
-    /// places are free again. Answers how many of the latter there were.
+    /// Removes entries of `opening`: those whose image was `inserted`, and those of `cancelled` uploads, whose counts are
+    /// released. Returns how many of the latter there were.
     ///
     /// # Errors
-    /// [`StoreError`]; safe to repeat: what is subtracted is the entry's, in the update that removes it.
+    /// [`StoreError`]; safe to repeat: the entry's amount is subtracted in the update that removes it.
     pub async fn close_openings(&self, user: UserId, inserted: &[ImageId], cancelled: &[ImageId]) -> Result<u32, StoreError> {
         let all: Vec<_> = inserted.iter().chain(cancelled).copied().collect();
         if all.is_empty() {
@@ -172,8 +169,8 @@ impl Users {
         Ok(u32::try_from(entries(&before, "opening").filter(is_cancelled).count()).unwrap_or(u32::MAX))
     }
 
-    /// Returns entries of `opening` made before `before`, of at most `users` users and at most `each` of one: what servers that
-    /// died left, and what was inserted and not yet removed. The oldest first.
+    /// Returns entries of `opening` made before `before`, of at most `users` users and at most `each` of one: left by servers
+    /// that died, or inserted and not yet removed. The oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -189,7 +186,7 @@ impl Users {
         self.stale("opening", before, (users, each), read).await
     }
 
-    /// Looks at a user's stale openings again after `at`, so that they keep no other user's waiting.
+    /// Postpones a user's stale openings to `at`, so that they do not block those of other users.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -206,7 +203,7 @@ impl Users {
         read: impl Fn(&Document) -> Option<T>,
     ) -> Result<Vec<Stale<T>>, StoreError> {
         let (at, before) = (format!("{field}.at"), datetime(before));
-        // A record whose id is no user's cannot be put off, and must not be in the way of others.
+        // A record without a valid user id cannot be postponed, and must not block others.
         let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": UUID } };
         let order = doc! { &at: 1 };
         let documents = self.collection.clone_with_type::<Document>();
@@ -256,7 +253,7 @@ fn texts(images: &[ImageId]) -> Vec<String> {
     images.iter().map(ToString::to_string).collect()
 }
 
-/// `opening` is absent from records that the former version made.
+/// Returns `opening`, which is absent from records of the former version.
 fn opening() -> Document {
     doc! { "$ifNull": ["$opening", []] }
 }
@@ -268,12 +265,12 @@ fn opening_without(images: &[ImageId]) -> Document {
     doc! { "$filter": { "input": opening(), "cond": { "$not": [{ "$in": ["$$this.image", texts(images)] }] } } }
 }
 
-/// Open uploads, but for those that the former version counts by its holds.
+/// Returns the number of open uploads, except those that the former version counts by holds.
 pub(in crate::store) fn pending() -> Document {
     doc! { "$ifNull": ["$pending", 0_i64] }
 }
 
-/// Open uploads that the former version counts.
+/// Returns the number of open uploads that the former version counts.
 fn holds() -> Document {
     doc! { "$size": { "$ifNull": ["$holds", []] } }
 }

@@ -1,6 +1,7 @@
-//! Steps of reservations that are under way: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry
-//! says what its step adds to the counters, and is there from before its image changes until the counters have (`store/reservations.rs`).
-//! `hold` is the bytes of one of the former version's holds, which the entry stands for until the image has a reservation.
+//! Announced steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry holds the
+//! amounts that its step adds to the counters, and exists from before its image changes until the counters have changed
+//! (`store/reservations.rs`). `hold` is the bytes of a hold of the former version, which the entry replaces until the image has
+//! a reservation.
 
 use std::time::Duration;
 
@@ -13,32 +14,32 @@ use crate::{
     store::{StoreError, count, entries, integer, last_step, whole_number},
 };
 
-/// A step that is announced.
+/// An announced step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepUnderWay {
-    /// Of which image.
+    /// The image.
     pub image: ImageId,
-    /// Which step.
+    /// The step's id.
     pub step: StepId,
-    /// The image's latest step when it was read: the step is taken only while this stands.
+    /// The image's latest step when it was read: the step is taken only if this is still the latest.
     pub before: Option<StepId>,
-    /// Bytes of the former version's hold that becomes the image's reservation.
+    /// Bytes of the hold of the former version that becomes the image's reservation.
     pub hold: Option<u64>,
 }
 
-/// Whether steps may be taken.
+/// The outcome of announcing steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Announced {
     /// They are announced.
     Yes,
-    /// Another step of one of the images is announced, or the former version's hold counts one of them.
+    /// Another step of one of the images is announced, or a hold of the former version counts one of them.
     InTheWay,
-    /// There is no such user, and no counters.
+    /// The user does not exist, and has no counters.
     NoUser,
 }
 
 impl Users {
-    /// Announces steps of a user's images: all of them, or none.
+    /// Announces steps of a user's images: all of them or none.
     pub(in crate::store) async fn announce(
         &self,
         user: UserId,
@@ -63,8 +64,8 @@ impl Users {
         Ok(if self.calls.read(ask).await?.is_some() { Announced::InTheWay } else { Announced::NoUser })
     }
 
-    /// Turns holds of the former version into announced steps, which count as the holds did: all of them, or none, when one of
-    /// the holds is gone.
+    /// Turns holds of the former version into announced steps, which count the same amounts: all of them, or none if one of the
+    /// holds no longer exists.
     pub(in crate::store) async fn announce_conversions(&self, user: UserId, steps: &[StepUnderWay]) -> Result<bool, StoreError> {
         if steps.is_empty() {
             return Ok(true);
@@ -80,7 +81,8 @@ impl Users {
         Ok(done.matched_count == 1)
     }
 
-    /// Removes the entries of `steps` and adds to the counters what those of `taken` say. Entries that are gone add nothing.
+    /// Removes the entries of `steps` and adds to the counters the amounts of those in `taken`. Entries that no longer exist
+    /// add nothing.
     pub(in crate::store) async fn close_steps(
         &self,
         user: UserId,
@@ -118,8 +120,8 @@ impl Users {
         Ok(entries(&found, "settling").filter_map(read).collect())
     }
 
-    /// Returns steps that were announced before `before`, of at most `users` users and at most `each` of one: what servers that
-    /// died left. The oldest first.
+    /// Returns steps that were announced before `before`, of at most `users` users and at most `each` of one: left by servers
+    /// that died. The oldest first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -132,7 +134,7 @@ impl Users {
         self.stale("settling", before, (users, each), read).await
     }
 
-    /// Looks at a user's stale steps again after `at`, so that they keep no other user's waiting.
+    /// Postpones a user's stale steps to `at`, so that they do not block those of other users.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
@@ -173,7 +175,7 @@ fn read(entry: &Document) -> Option<StepUnderWay> {
     is_whole.then_some(StepUnderWay { image: ImageId::parse(image)?, step: StepId::parse(step)?, before, hold })
 }
 
-/// Absent from records that the former version made.
+/// Returns `settling`, which is absent from records of the former version.
 fn settling() -> Document {
     doc! { "$ifNull": ["$settling", []] }
 }
