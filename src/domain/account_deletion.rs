@@ -21,7 +21,7 @@ use super::{
     sweeper::{STUCK, backoff},
     throttle::Client,
 };
-use crate::store::{DeletionDue, Postponed, StoreError};
+use crate::store::{DeletionDue, Postponement, StoreError};
 
 /// How old a provider's token may be that deletes its user's account.
 pub const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -102,8 +102,8 @@ impl Valet {
             return Err(LogInError::InvalidCredentials.into());
         }
         audit!("account_deletion_begun", user = %caller.user, "an account is deleted by its owner");
-        if let (Some(provider), Some((_, subject))) = (&self.provider, &account.identity) {
-            provider.forget(subject);
+        if let (Some(provider), Some(identity)) = (&self.provider, &account.identity) {
+            provider.forget(&identity.subject);
         }
         self.clear_sessions(caller.user).await;
         Ok(())
@@ -113,7 +113,7 @@ impl Valet {
     pub(super) async fn sweep_deletions(&self, now: OffsetDateTime) -> Result<SweptDeletions, StoreError> {
         let began = Instant::now();
         let step = |due: DeletionDue| async move { self.sweep_deletion(due, now + began.elapsed()).await }.boxed();
-        let due = self.store.users.deletions_due(now, ACCOUNTS).await?;
+        let due = self.store.users.find_due_deletions(now, ACCOUNTS).await?;
         let steps: Vec<_> = stream::iter(due).map(step).buffer_unordered(AT_ONCE).collect().await;
         // What fails is postponed: behind a full batch there may be others.
         let is_full = i64::try_from(steps.len()).is_ok_and(|length| length == ACCOUNTS);
@@ -135,7 +135,7 @@ impl Valet {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
                 // Named at once: no repeat reads it.
-                let to = Postponed { due: now + UNREADABLE_AGAIN, failures: STUCK };
+                let to = Postponement { due: now + UNREADABLE_AGAIN, failures: STUCK };
                 self.store.users.postpone_unreadable(&id, due, to).await?;
                 let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id" };
                 tracing::error!(%error, "failed to read the record of a deleted account");
@@ -154,7 +154,7 @@ impl Valet {
                 false => Step::Wait(now + RETRY),
             });
         }
-        let again = |due| Postponed { due, failures: 0 };
+        let again = |due| Postponement { due, failures: 0 };
         let to = match &step {
             Ok(Step::Done) => {
                 audit!("account_deleted", %user, "nothing of a deleted account is left");
@@ -166,7 +166,7 @@ impl Valet {
                 let failures = deletion.failures.saturating_add(u32::from(self.is_stuck(error).await));
                 tracing::warn!(%user, %error, failures, "failed to go on with the deletion of an account");
                 let wait = if failures > deletion.failures { backoff(failures) } else { RETRY };
-                Postponed { due: now + wait, failures }
+                Postponement { due: now + wait, failures }
             }
         };
         self.store.users.postpone_deletion(user, lease, to).await?;

@@ -3,7 +3,7 @@
 
 use crate::{
     model::DeploymentId,
-    store::{Objects, StoreError, probe::DatabaseProbe},
+    store::{Objects, StoreError, database_probe::DatabaseProbe},
 };
 
 use super::Valet;

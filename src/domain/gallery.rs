@@ -8,7 +8,7 @@ use super::Valet;
 use crate::{
     model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, UserId},
     signer::Presigned,
-    store::{Objects, Page, Row, StoreError},
+    store::{GalleryPage, GalleryRow, Objects, StoreError},
 };
 
 /// A ready image with a URL to its bytes.
@@ -25,7 +25,7 @@ pub struct Shown {
 /// A page of ready images, whose URLs are signed as they are asked for.
 #[derive(Debug)]
 pub struct Gallery<'a> {
-    found: Page,
+    found: GalleryPage,
     urls: ReadUrls<'a>,
 }
 
@@ -43,7 +43,7 @@ impl Gallery<'_> {
     ///
     /// # Errors
     /// [`StoreError`] when the database's answer is malformed.
-    pub fn rows(&self, limit: u32) -> Result<(Vec<Row<'_>>, Option<Position>), StoreError> {
+    pub fn rows(&self, limit: u32) -> Result<(Vec<GalleryRow<'_>>, Option<Position>), StoreError> {
         let limit = limit as usize;
         let mut rows = self.found.rows()?;
         let all_shown = rows.len() <= limit;
@@ -52,7 +52,7 @@ impl Gallery<'_> {
             false => None,
             // Some cannot be read: the next page goes on behind them.
             true if all_shown => self.found.end()?,
-            true => rows.last().and_then(Row::position),
+            true => rows.last().and_then(GalleryRow::position),
         };
         Ok((rows, next))
     }
@@ -61,7 +61,7 @@ impl Gallery<'_> {
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
-    pub fn push_url(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<OffsetDateTime, StoreError> {
+    pub fn push_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<OffsetDateTime, StoreError> {
         let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
         objects.presign_get_into((row.key, row.content_type), cache_control, *signed_at, *ttl, out)
     }
@@ -70,7 +70,7 @@ impl Gallery<'_> {
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
-    pub fn push_preview_url(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    pub fn push_preview_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let Some(content_type) = row.preview else { return Ok(()) };
         let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
         let key = ObjectKey::from_stored(row.key.to_owned()).preview();

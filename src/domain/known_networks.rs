@@ -76,7 +76,7 @@ impl Valet {
         let user = account.map_or_else(UserId::new, |account| account.user.id);
         let [host, site] =
             [NetworkPrefix::host(client.address), NetworkPrefix::site(client.address)].map(|network| network.to_string());
-        let known = self.store.known_networks.known(user, [&host, &site], now).await?;
+        let known = self.store.known_networks.find_known(user, [&host, &site], now).await?;
         Ok(match (known.contains(&host), known.contains(&site)) {
             (true, _) => Standing::KnownHost,
             (false, true) => Standing::KnownSite,

@@ -42,7 +42,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     config::{self, Config},
     model::{Image, UserId},
-    store::{Objects, Store, StoreError, objects::Diagnosis, turns::Turns},
+    store::{Objects, Store, StoreError, fair_semaphore::FairSemaphore, objects::Diagnosis},
 };
 
 /// State of the use cases; one instance serves all requests.
@@ -62,7 +62,7 @@ pub struct Valet {
     throttle: throttle::Throttle,
     recorded: known_networks::Recorded,
     /// Calls to S3 under way for each user.
-    s3_turns: Arc<Turns<UserId>>,
+    s3_turns: Arc<FairSemaphore<UserId>>,
     silences: silences::Silences,
     lookout: lookout::Lookout,
     part_looks: uppy::bounds::Looks,
@@ -101,7 +101,7 @@ impl Valet {
             provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
             recorded: known_networks::Recorded::default(),
-            s3_turns: Turns::new(usize::MAX, S3_AT_ONCE),
+            s3_turns: FairSemaphore::new(usize::MAX, S3_AT_ONCE),
             silences: silences::Silences::default(),
             lookout: lookout::Lookout::default(),
             part_looks: uppy::bounds::Looks::default(),

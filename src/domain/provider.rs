@@ -25,7 +25,7 @@ use super::{
 use crate::{
     config,
     model::UserId,
-    store::{StoreError, provider},
+    store::{ProviderIdentity, StoreError, oidc_discovery},
 };
 
 /// Without a fetch that succeeded for so long, the keys are trusted no more: some may have been revoked.
@@ -61,7 +61,7 @@ pub(super) struct Provider {
 
 /// The provider's keys as they are now, or what is wrong with them.
 pub(super) async fn fetch_keys(settings: &config::OidcProvider) -> Result<ProviderKeys, String> {
-    let document = provider::fetch_keys(&settings.issuer).await.map_err(|error| error.to_string())?;
+    let document = oidc_discovery::fetch_keys(&settings.issuer).await.map_err(|error| error.to_string())?;
     ProviderKeys::read(&document).map_err(|error| error.to_string())
 }
 
@@ -205,11 +205,12 @@ impl Valet {
             return Ok(user);
         }
         // A token from before the deletion of its user does not make the account anew; the provider's clock may be ahead.
+        let named = ProviderIdentity { issuer: issuer.to_owned(), subject: identity.subject.clone() };
         let issued_at = identity.issued_at - Duration::from_secs(LEEWAY.unsigned_abs());
-        if users.was_deleted((issuer, &identity.subject), issued_at).await? {
+        if users.was_deleted(&named, issued_at).await? {
             return Err(AuthenticateError::Ended);
         }
-        let made = users.insert_identity((issuer, &identity.subject), identity.email.as_ref(), now).await?;
+        let made = users.insert_identity(&named, identity.email.as_ref(), now).await?;
         if let Some(user) = made {
             audit!("account_created", %user, provider = true, "an identity provider's user came for the first time");
             return Ok(user);

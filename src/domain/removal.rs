@@ -5,7 +5,7 @@
 use super::Valet;
 use crate::{
     model::{Image, ObjectKey},
-    store::{StoreError, objects::Aborted},
+    store::{StoreError, objects::AbortProgress},
 };
 
 /// A store that did not answer so many steps of one image is not asked for the others.
@@ -61,10 +61,10 @@ struct Steps {
 
 impl Steps {
     /// Records the outcome of a step. A temporary failure takes precedence over a permanent one: the next attempt may get further.
-    fn note(&mut self, key: &ObjectKey, step: Result<Aborted, StoreError>) {
+    fn note(&mut self, key: &ObjectKey, step: Result<AbortProgress, StoreError>) {
         match step {
-            Ok(Aborted::All) => {}
-            Ok(Aborted::Some) => self.partial = true,
+            Ok(AbortProgress::All) => {}
+            Ok(AbortProgress::Some) => self.partial = true,
             Err(error) => {
                 tracing::debug!(%key, %error, "failed to take a step of a removal");
                 self.silences += u32::from(matches!(error, StoreError::ObjectsTimeout { .. }));
@@ -107,7 +107,7 @@ impl Valet {
         let mut steps = Steps::default();
         for key in &remains.multiparts {
             if let Some(upload_id) = remains.upload_id.filter(|_| !steps.is_silent()) {
-                steps.note(key, self.objects.abort_multipart(key, upload_id).await.map(|()| Aborted::All));
+                steps.note(key, self.objects.abort_multipart(key, upload_id).await.map(|()| AbortProgress::All));
             }
             if !steps.is_silent() {
                 steps.note(key, self.objects.abort_some_multiparts(key).await);
@@ -115,7 +115,7 @@ impl Valet {
         }
         for key in &remains.keys {
             if !steps.is_silent() {
-                steps.note(key, self.objects.purge(key).await.map(|_| Aborted::All));
+                steps.note(key, self.objects.purge(key).await.map(|_| AbortProgress::All));
             }
         }
         steps.end()

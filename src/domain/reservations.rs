@@ -19,7 +19,7 @@ use time::{Duration, OffsetDateTime};
 use super::{Valet, deletion};
 use crate::{
     model::{Image, ImageId, ImageState, OPENING_GRACE, ReservationStep, UrlLifetime, UserId},
-    store::{FormerHolds, Inserted, Reserved, Room, Stale, Stepped, StoreError, Unsettled},
+    store::{InsertOutcome, LegacyHolds, QuotaLimits, ReserveOutcome, StaleEntries, StepOutcome, StoreError, UnsettledKind},
 };
 
 /// Users per step of each kind, and reservations of one of them: no user's many keep another's waiting.
@@ -61,8 +61,13 @@ pub(super) struct Progress {
 
 impl Valet {
     /// Reserves the quota of new uploads: all of them, or none.
-    pub(super) async fn reserve(&self, user: UserId, uploads: &[&Image], now: OffsetDateTime) -> Result<Reserved, StoreError> {
-        let room = Room { quota_bytes: self.uploads.quota_bytes, max_pending: self.uploads.max_pending };
+    pub(super) async fn reserve(
+        &self,
+        user: UserId,
+        uploads: &[&Image],
+        now: OffsetDateTime,
+    ) -> Result<ReserveOutcome, StoreError> {
+        let room = QuotaLimits { quota_bytes: self.uploads.quota_bytes, max_pending: self.uploads.max_pending };
         self.store.users.reserve(user, uploads, room, now).await
     }
 
@@ -72,14 +77,14 @@ impl Valet {
         &self,
         user: UserId,
         uploads: &[(&Image, OffsetDateTime)],
-    ) -> Result<Vec<Inserted>, StoreError> {
+    ) -> Result<Vec<InsertOutcome>, StoreError> {
         let results = self.store.images.insert_all(uploads).await?;
-        let with = |wanted: Inserted| {
+        let with = |wanted: InsertOutcome| {
             let ids = uploads.iter().zip(&results).filter(move |(_, inserted)| **inserted == wanted);
             ids.map(|((image, _), _)| image.id)
         };
-        self.store.users.note_inserted(user, with(Inserted::Yes));
-        let refused: Vec<_> = with(Inserted::Known).collect();
+        self.store.users.note_inserted(user, with(InsertOutcome::Inserted));
+        let refused: Vec<_> = with(InsertOutcome::Duplicate).collect();
         self.store.users.close_openings(user, &[], &refused).await?;
         Ok(results)
     }
@@ -130,7 +135,7 @@ impl Valet {
         let ready = former.iter().filter(|image| image.state == ImageState::Ready).map(|image| (image.id, image.surplus()));
         let ended = former.iter().filter(|image| !image.state.is_live()).map(|image| image.id);
         let (ready, ended): (Vec<_>, Vec<_>) = (ready.collect(), ended.collect());
-        self.store.users.settle_former_holds(user, &ready, &ended).await
+        self.store.users.settle_legacy_holds(user, &ready, &ended).await
     }
 
     /// Takes the images' steps, and again by what the images are then where another server was faster.
@@ -144,9 +149,9 @@ impl Valet {
             let settlements: Vec<_> = images.iter().filter_map(&step).collect();
             let mut left = Vec::new();
             for some in settlements.chunks(AT_ONCE) {
-                let taken = match self.store.settle(user, some).await? {
-                    Stepped::Taken(taken) => taken,
-                    Stepped::InTheWay => Vec::new(),
+                let taken = match self.store.apply_steps(user, some).await? {
+                    StepOutcome::Applied(taken) => taken,
+                    StepOutcome::Conflict => Vec::new(),
                 };
                 left.extend(some.iter().map(|settlement| settlement.image).filter(|image| !taken.contains(image)));
             }
@@ -165,7 +170,7 @@ impl Valet {
     /// Waits for other servers' steps of these images, and finishes those that are abandoned.
     pub(super) async fn clear_the_way(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
         tokio::time::sleep(PAUSE * 2_u32.pow(tried)).await;
-        let mut steps = self.store.users.steps_under_way(user, ABANDONED).await?;
+        let mut steps = self.store.users.find_announced_steps(user, ABANDONED).await?;
         steps.retain(|step| images.contains(&step.image));
         self.store.finish_steps(user, &steps).await
     }
@@ -181,8 +186,8 @@ impl Valet {
     ) -> Result<Vec<ImageId>, StoreError> {
         let deletions: Vec<_> = images.iter().map(|image| image.deletion_step(self.urls(image, now))).collect();
         match Box::pin(self.store.delete_ready(user, &deletions, now)).await? {
-            Stepped::Taken(images) => Ok(images),
-            Stepped::InTheWay => {
+            StepOutcome::Applied(images) => Ok(images),
+            StepOutcome::Conflict => {
                 // A server of the former version that died after it had confirmed them leaves their holds.
                 let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
                 self.settle_holds_of(user, &images).await?;
@@ -209,14 +214,14 @@ impl Valet {
         self.sweep_openings(now, &mut settled).await?;
         self.sweep_steps(now, &mut settled).await?;
         self.sweep_unsettled(now, &mut settled).await?;
-        self.sweep_former_holds(now, &mut settled).await?;
+        self.sweep_legacy_holds(now, &mut settled).await?;
         Ok(settled)
     }
 
     async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.stale_openings(now - OPENING_GRACE, USERS, EACH).await?;
+        let stale = self.store.users.find_stale_openings(now - OPENING_GRACE, USERS, EACH).await?;
         settled.more |= stale.len() == USERS as usize;
-        for Stale { user, entries: images, unreadable } in stale {
+        for StaleEntries { user, entries: images, unreadable } in stale {
             let closed = self.close_openings(user, &images, now).await;
             if unreadable > 0 {
                 tracing::error!(%user, unreadable, "failed to read entries of a user's opening uploads");
@@ -243,9 +248,9 @@ impl Valet {
     }
 
     async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.stale_steps(now - OPENING_GRACE, USERS, EACH).await?;
+        let stale = self.store.users.find_stale_steps(now - OPENING_GRACE, USERS, EACH).await?;
         settled.more |= stale.len() == USERS as usize;
-        for Stale { user, entries: steps, unreadable } in stale {
+        for StaleEntries { user, entries: steps, unreadable } in stale {
             let finished = self.store.finish_steps(user, &steps).await;
             if unreadable > 0 {
                 tracing::error!(%user, unreadable, "failed to read steps of a user's reservations");
@@ -266,14 +271,14 @@ impl Valet {
 
     /// Removes openings. One without an image is freed once its insertion can no longer succeed.
     async fn close_openings(&self, user: UserId, openings: &[ImageId], now: OffsetDateTime) -> Result<u32, StoreError> {
-        let there = self.store.images.standings(user, openings).await?;
+        let there = self.store.images.reservation_statuses(user, openings).await?;
         let (mut inserted, mut cancelled) = (Vec::new(), Vec::new());
         for image in openings.iter().copied() {
             match there.get(&image) {
-                Some(found) if !found.was_precluded => inserted.push(image),
+                Some(found) if !found.was_never_inserted => inserted.push(image),
                 // By a sweeper that died before its next write.
                 Some(_) => cancelled.push(image),
-                None if self.store.images.preclude(user, image, 0, now).await? => cancelled.push(image),
+                None if self.store.images.insert_tombstone(user, image, 0, now).await? => cancelled.push(image),
                 // It was inserted meanwhile, or precluded: the next look tells.
                 None => {}
             }
@@ -282,10 +287,10 @@ impl Valet {
     }
 
     async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
-        for which in Unsettled::ALL {
+        for which in UnsettledKind::ALL {
             let mut failed = Vec::new();
             let mut by_user: HashMap<UserId, Vec<Image>> = HashMap::new();
-            let found = self.store.images.unsettled(which, now, UNSETTLED).await?;
+            let found = self.store.images.find_unsettled(which, now, UNSETTLED).await?;
             settled.more |= found.len() == UNSETTLED as usize;
             for image in found {
                 match image {
@@ -311,18 +316,18 @@ impl Valet {
         Ok(())
     }
 
-    async fn sweep_former_holds(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
+    async fn sweep_legacy_holds(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
         let after = *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = self.store.users.former_holds(after, USERS, HOLDS).await?;
+        let mut found = self.store.users.legacy_holds(after, USERS, HOLDS).await?;
         if found.is_empty() && after.is_some() {
-            found = self.store.users.former_holds(None, USERS, HOLDS).await?;
+            found = self.store.users.legacy_holds(None, USERS, HOLDS).await?;
         }
         // The next step goes on behind these, and begins anew behind the last: no user is in another's way.
         let last = found.last().map(|holds| holds.user);
         *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner) = last;
         for holds in found {
             let (user, unreadable) = (holds.user, holds.unreadable);
-            let taken = self.settle_former_holds(holds, now).await;
+            let taken = self.settle_legacy_holds(holds, now).await;
             if unreadable > 0 {
                 tracing::error!(%user, unreadable, "failed to read a user's holds of the former version");
                 settled.failed += unreadable;
@@ -343,13 +348,13 @@ impl Valet {
 
     /// Settles the former version's holds of one user by what became of their images, and converts those of pending ones.
     /// Answers how many came to nothing, and whether anything changed.
-    pub(super) async fn settle_former_holds(
+    pub(super) async fn settle_legacy_holds(
         &self,
-        FormerHolds { user, holds, .. }: FormerHolds,
+        LegacyHolds { user, holds, .. }: LegacyHolds,
         now: OffsetDateTime,
     ) -> Result<(u32, bool), StoreError> {
         let ids: Vec<_> = holds.iter().map(|hold| hold.image).collect();
-        let there = self.store.images.standings(user, &ids).await?;
+        let there = self.store.images.reservation_statuses(user, &ids).await?;
         let (mut pending, mut ready, mut ended, mut missing) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for hold in holds {
             match there.get(&hold.image) {
@@ -358,7 +363,7 @@ impl Valet {
                 // Ended, or counted twice: by the hold, and by the reservation.
                 Some(_) => ended.push(hold.image),
                 None if hold.at < now - OPENING_GRACE
-                    && self.store.images.preclude(user, hold.image, hold.bytes, now).await? =>
+                    && self.store.images.insert_tombstone(user, hold.image, hold.bytes, now).await? =>
                 {
                     missing += 1;
                     ended.push(hold.image);
@@ -366,8 +371,8 @@ impl Valet {
                 None => {}
             }
         }
-        self.store.users.settle_former_holds(user, &ready, &ended).await?;
-        let converted = !pending.is_empty() && self.store.convert_former_holds(user, &pending).await?;
+        self.store.users.settle_legacy_holds(user, &ready, &ended).await?;
+        let converted = !pending.is_empty() && self.store.convert_legacy_holds(user, &pending).await?;
         Ok((missing, converted || !ready.is_empty() || !ended.is_empty()))
     }
 }

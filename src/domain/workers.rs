@@ -9,7 +9,7 @@ use super::shares::{Share, Shares};
 use crate::{
     metrics::METRICS,
     model::{NetworkPrefix, RequestOrigin, UserId},
-    store::turns::Turns,
+    store::fair_semaphore::FairSemaphore,
     telemetry::spans,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 #[error("too many passwords are being checked at once")]
 pub struct Busy;
 
-/// How many may wait for each that is under way. Turns are taken between networks and, in each, between users, so a long queue is long for those alone who fill it.
+/// How many may wait for each that is under way. FairSemaphore are taken between networks and, in each, between users, so a long queue is long for those alone who fill it.
 const QUEUE_PER_PERMIT: usize = 32;
 /// How long a caller may wait for its turn.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Workers {
     name: &'static str,
-    turns: Arc<Turns<NetworkPrefix, Option<UserId>>>,
+    turns: Arc<FairSemaphore<NetworkPrefix, Option<UserId>>>,
     sites: Arc<Shares<NetworkPrefix>>,
     users: Arc<Shares<UserId>>,
 }
@@ -48,7 +48,7 @@ impl Workers {
     #[must_use]
     pub fn new(name: &'static str, permits: usize) -> Self {
         let places = permits * (1 + QUEUE_PER_PERMIT);
-        Self { name, turns: Turns::new(permits, permits), sites: Shares::new(places), users: Shares::divided(places, 2) }
+        Self { name, turns: FairSemaphore::new(permits, permits), sites: Shares::new(places), users: Shares::divided(places, 2) }
     }
 
     /// How many are under way, and how many wait.

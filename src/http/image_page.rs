@@ -13,7 +13,7 @@ use super::{
 use crate::{
     domain::gallery::Gallery,
     model::UserId,
-    store::{Row, StoreError},
+    store::{GalleryRow, StoreError},
 };
 
 /// A page of the gallery.
@@ -29,7 +29,7 @@ pub struct ImagePage {
 /// A page that was found and is not written yet.
 pub struct Draft<'a> {
     gallery: &'a Gallery<'a>,
-    rows: Vec<Row<'a>>,
+    rows: Vec<GalleryRow<'a>>,
     next_cursor: Option<String>,
 }
 
@@ -88,7 +88,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Member by member what [`Image`] is.
-    fn push_image(&self, row: &Row<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
+    fn push_image(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         out.extend_from_slice(b"{\"id\":");
         push_text(out, row.id);
         out.extend_from_slice(b",\"fileName\":");

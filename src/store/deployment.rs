@@ -5,7 +5,7 @@ use std::fmt;
 use futures_util::TryStreamExt;
 use mongodb::bson::{Document, doc};
 
-use super::{Store, StoreError, images::not_gone, is_duplicate, probe::DatabaseProbe};
+use super::{Store, StoreError, database_probe::DatabaseProbe, images::not_purged, is_duplicate};
 use crate::model::{DeploymentId, ImageId, ImageState};
 
 const COLLECTION: &str = "meta";
@@ -23,7 +23,7 @@ impl Store {
     /// Returns the examiner of this database.
     #[must_use]
     pub fn probe(&self) -> DatabaseProbe {
-        DatabaseProbe::of(&self.calls)
+        DatabaseProbe::with_client(&self.mongo)
     }
 
     /// Writes `id` unless there is one already. Returns the one that is there afterwards: of several servers at their first
@@ -32,10 +32,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn insert_deployment_id(&self, id: DeploymentId) -> Result<DeploymentId, StoreError> {
-        let meta = self.calls.database().collection::<Document>(COLLECTION);
+        let meta = self.mongo.database().collection::<Document>(COLLECTION);
         let update = doc! { "$setOnInsert": { "id": id.to_string() } };
         let write = meta.update_one(doc! { "_id": NAME }, update).upsert(true);
-        match self.calls.run(async { write.await }).await {
+        match self.mongo.run(async { write.await }).await {
             Ok(_) => {}
             // Two upserts at once: one of them may find the other's document.
             Err(StoreError::Database(error)) if is_duplicate(&error) => {}
@@ -49,10 +49,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn replace_deployment_id(&self, id: DeploymentId) -> Result<(), StoreError> {
-        let meta = self.calls.database().collection::<Document>(COLLECTION);
+        let meta = self.mongo.database().collection::<Document>(COLLECTION);
         let update = doc! { "$set": { "id": id.to_string() } };
         let write = meta.update_one(doc! { "_id": NAME }, update).upsert(true);
-        self.calls.run(async { write.await }).await.map(drop)
+        self.mongo.run(async { write.await }).await.map(drop)
     }
 }
 
@@ -94,8 +94,8 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn deployment_id(&self) -> Result<Option<DeploymentId>, StoreError> {
-        let meta = self.calls.database().collection::<Document>(COLLECTION);
-        let found = self.calls.read(|| async { meta.find_one(doc! { "_id": NAME }).await }).await?;
+        let meta = self.mongo.database().collection::<Document>(COLLECTION);
+        let found = self.mongo.read(|| async { meta.find_one(doc! { "_id": NAME }).await }).await?;
         found.map(|found| id_of(&found)).transpose()
     }
 
@@ -112,7 +112,7 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn knows_any(&self, images: &[ImageId]) -> Result<bool, StoreError> {
-        let mut filter = not_gone();
+        let mut filter = not_purged();
         filter.insert("_id", doc! { "$in": images.iter().map(ToString::to_string).collect::<Vec<_>>() });
         self.has_image(filter).await
     }
@@ -122,8 +122,8 @@ impl DatabaseProbe {
     }
 
     async fn has_any(&self, collection: &str, filter: Document) -> Result<bool, StoreError> {
-        let records = self.calls.database().collection::<Document>(collection);
-        let found = self.calls.read(|| async {
+        let records = self.mongo.database().collection::<Document>(collection);
+        let found = self.mongo.read(|| async {
             records.find(filter.clone()).projection(doc! { "_id": 1 }).limit(1).await?.try_collect::<Vec<_>>().await
         });
         Ok(!found.await?.is_empty())

@@ -6,7 +6,7 @@
 
 /// Counts a finished call to MongoDB or S3.
 #[cfg(not(feature = "dev"))]
-pub(super) fn passed() {}
+pub(super) fn count_call() {}
 
 #[cfg(feature = "dev")]
 tokio::task_local! {
@@ -27,7 +27,7 @@ pub async fn uncounted<T>(work: impl Future<Output = T>) -> T {
 
 /// Counts a finished call to MongoDB or S3; it may be the last.
 #[cfg(feature = "dev")]
-pub(super) fn passed() {
+pub(super) fn count_call() {
     if UNCOUNTED.try_with(|()| ()).is_ok() {
         return;
     }

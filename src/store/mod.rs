@@ -4,21 +4,21 @@
 //! their name (`find_owned`), a transition of state is one conditional update, and each call has a deadline, because the driver
 //! has no socket timeout.
 
-mod calls;
-mod commands;
+pub mod database_probe;
 mod deployment;
+mod driver_events;
+mod elections;
 mod failpoint;
+pub mod fair_semaphore;
 mod images;
 mod known_networks;
+mod mongo;
 pub mod objects;
-mod primary;
-pub mod probe;
-pub mod provider;
+pub mod oidc_discovery;
 mod recount;
 pub mod request_origin;
 mod reservations;
 mod sessions;
-pub mod turns;
 mod undated;
 mod users;
 
@@ -31,20 +31,20 @@ use time::OffsetDateTime;
 pub use deployment::Missing;
 pub use failpoint::uncounted;
 pub use images::{
-    Claimed, Count, Due, Entry, Found, Images, Inserted, Inventory, Lease, Opened, Page, Postponed, Remaining, Row, Standing,
-    Unsettled,
+    ClaimOutcome, GalleryPage, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, Opened,
+    Postponement, QueuedImage, RemainingImage, ReservationStatus, StateCount, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
-pub use reservations::Stepped;
+pub use reservations::StepOutcome;
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{
-    Account, Deletion, DeletionDue, FormerHold, FormerHolds, NewPassword, PasswordState, Reserved, Room, Stale, StepUnderWay,
-    Users,
+    Account, Deletion, DeletionDue, LegacyHold, LegacyHolds, NewPassword, PasswordState, ProviderIdentity, QuotaLimits,
+    ReserveOutcome, StaleEntries, StepUnderWay, Users,
 };
 
-use self::calls::{Calls, DEADLINE};
+use self::mongo::{DEADLINE, MongoClient};
 use crate::{
     config,
     metrics::{METRICS, Metrics},
@@ -55,7 +55,7 @@ use crate::{
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum StoreError {
     /// The database returned an error, or could not be reached.
-    #[error("{}", said(.0))]
+    #[error("{}", describe(.0))]
     Database(#[source] mongodb::error::Error),
     /// One of many updates was rejected.
     #[error("the database refused an update: {0}")]
@@ -160,7 +160,7 @@ pub struct Store {
     pub images: Images,
     /// Networks from which accounts were signed in to.
     pub known_networks: KnownNetworks,
-    calls: Calls,
+    mongo: MongoClient,
 }
 
 impl Store {
@@ -169,10 +169,10 @@ impl Store {
     /// # Errors
     /// When the database cannot be reached.
     pub async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
-        let calls = Calls::open(config).await?;
-        calls.settle().await?;
-        let (users, sessions, images) = (Users::new(&calls), Sessions::new(&calls), Images::new(&calls));
-        Ok(Self { users, sessions, images, known_networks: KnownNetworks::new(&calls), calls })
+        let mongo = MongoClient::open(config).await?;
+        mongo.wait_for_primary().await?;
+        let (users, sessions, images) = (Users::new(&mongo), Sessions::new(&mongo), Images::new(&mongo));
+        Ok(Self { users, sessions, images, known_networks: KnownNetworks::new(&mongo), mongo })
     }
 
     /// Creates the indexes that the program relies on.
@@ -191,7 +191,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when the database does not respond; this call is also the readiness probe.
     pub async fn now(&self) -> Result<OffsetDateTime, StoreError> {
-        let hello = self.calls.command(doc! { "hello": 1 }).await?;
+        let hello = self.mongo.command(doc! { "hello": 1 }).await?;
         let writable = hello.get_bool("isWritablePrimary").unwrap_or(false);
         let now = hello.get_datetime("localTime").ok().filter(|_| writable);
         now.map(|at| instant(*at)).ok_or(StoreError::Corrupt {
@@ -203,7 +203,7 @@ impl Store {
 }
 
 /// Counts images that entered a state.
-fn count_moved(to: ImageState, how_many: u64) {
+fn count_transitions(to: ImageState, how_many: u64) {
     Metrics::count(&METRICS.image_transitions, to.as_str(), how_many);
 }
 
@@ -211,7 +211,7 @@ fn count_moved(to: ImageState, how_many: u64) {
 const DUPLICATE_KEY: i32 = 11000;
 
 /// Describes an error of the driver, without its dump of the topology.
-fn said(error: &mongodb::error::Error) -> String {
+fn describe(error: &mongodb::error::Error) -> String {
     match &*error.kind {
         ErrorKind::ServerSelection { .. } => "no server that takes writes could be reached within 3 s".to_owned(),
         ErrorKind::Authentication { .. } => "the database refused the user or the password".to_owned(),

@@ -14,7 +14,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Store, StoreError, commands::followed, count, datetime, entries, images, whole_number};
+use super::{Store, StoreError, count, datetime, driver_events::instrument, entries, images, whole_number};
 use crate::model::{ImageState, UsageCounts, UserId};
 
 /// Deadline for one user, retries included: the server ends transactions after a minute.
@@ -58,9 +58,9 @@ impl Store {
     /// # Errors
     /// [`StoreError`], also if concurrent changes made every attempt fail; safe to repeat.
     pub async fn recount(&self, user: UserId, now: OffsetDateTime) -> Result<Option<Repair>, StoreError> {
-        let context = (self.calls.database().clone(), user, now);
+        let context = (self.mongo.database().clone(), user, now);
         let transaction = async {
-            let mut session = self.calls.database().client().start_session().await?;
+            let mut session = self.mongo.database().client().start_session().await?;
             let transaction = session.start_transaction().read_concern(ReadConcern::snapshot());
             transaction
                 .and_run(context, |session, (database, user, now)| {
@@ -68,7 +68,7 @@ impl Store {
                 })
                 .await
         };
-        let (done, _) = tokio::time::timeout(DEADLINE, followed(transaction)).await.map_err(|_| StoreError::DatabaseTimeout)?;
+        let (done, _) = tokio::time::timeout(DEADLINE, instrument(transaction)).await.map_err(|_| StoreError::DatabaseTimeout)?;
         done.map_err(StoreError::Database)
     }
 }

@@ -17,19 +17,19 @@ use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
 use super::{
-    Store, StoreError, count_moved, datetime, integer, last_step,
-    users::{Announced, StepUnderWay},
+    Store, StoreError, count_transitions, datetime, integer, last_step,
+    users::{AnnounceOutcome, StepUnderWay},
 };
 use crate::model::{ImageId, ImageState, Reservation, ReservationStep, StepId, UserId};
 
 /// The outcome of steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stepped {
+pub enum StepOutcome {
     /// These images took their steps; the others had changed since they were read.
-    Taken(Vec<ImageId>),
+    Applied(Vec<ImageId>),
     /// Nothing has changed: other steps of these images are in progress, or were left by a server that died, or holds of the
     /// former version count them.
-    InTheWay,
+    Conflict,
 }
 
 impl Store {
@@ -37,17 +37,17 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the images as they are then.
-    pub async fn settle(&self, user: UserId, settlements: &[ReservationStep]) -> Result<Stepped, StoreError> {
-        self.step(user, settlements, |settlement| reserved(settlement.after)).await
+    pub async fn apply_steps(&self, user: UserId, changes: &[ReservationStep]) -> Result<StepOutcome, StoreError> {
+        self.take_steps(user, changes, |change| reservation_update(change.after)).await
     }
 
     /// Raises the reservation of a pending upload.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat with the image as it is then.
-    pub async fn grow(&self, user: UserId, growth: &ReservationStep) -> Result<Stepped, StoreError> {
-        let step = self.step(user, std::slice::from_ref(growth), |growth| {
-            let (mut set, unset) = reserved(growth.after);
+    pub async fn grow_reservation(&self, user: UserId, growth: &ReservationStep) -> Result<StepOutcome, StoreError> {
+        let step = self.take_steps(user, std::slice::from_ref(growth), |growth| {
+            let (mut set, unset) = reservation_update(growth.after);
             set.extend(growth.after.map(|after| ("reserved".to_owned(), integer(after.bytes).into())));
             (set, unset)
         });
@@ -63,16 +63,16 @@ impl Store {
         user: UserId,
         deletions: &[ReservationStep],
         now: OffsetDateTime,
-    ) -> Result<Stepped, StoreError> {
-        let stepped = self.step(user, deletions, |deletion| {
-            let (mut set, mut unset) = reserved(deletion.after);
+    ) -> Result<StepOutcome, StoreError> {
+        let stepped = self.take_steps(user, deletions, |deletion| {
+            let (mut set, mut unset) = reservation_update(deletion.after);
             set.extend(doc! { "state": ImageState::Deleting.as_str(), "due": datetime(now) });
             unset.extend(doc! { "live": "", "idemKey": "", "idemHash": "" });
             (set, unset)
         });
         let stepped = stepped.await?;
-        if let Stepped::Taken(images) = &stepped {
-            count_moved(ImageState::Deleting, images.len() as u64);
+        if let StepOutcome::Applied(images) = &stepped {
+            count_transitions(ImageState::Deleting, images.len() as u64);
         }
         Ok(stepped)
     }
@@ -82,7 +82,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`]; a conversion that has begun is finished like any step.
-    pub async fn convert_former_holds(&self, user: UserId, holds: &[(ImageId, u64)]) -> Result<bool, StoreError> {
+    pub async fn convert_legacy_holds(&self, user: UserId, holds: &[(ImageId, u64)]) -> Result<bool, StoreError> {
         // The former version takes no steps.
         let step = |(image, bytes): &(ImageId, u64)| StepUnderWay {
             image: *image,
@@ -108,56 +108,56 @@ impl Store {
         self.users.close_steps(user, steps, &taken).await
     }
 
-    async fn step(
+    async fn take_steps(
         &self,
         user: UserId,
-        settlements: &[ReservationStep],
-        change: impl Fn(&ReservationStep) -> (Document, Document),
-    ) -> Result<Stepped, StoreError> {
-        if settlements.is_empty() {
-            return Ok(Stepped::Taken(Vec::new()));
+        changes: &[ReservationStep],
+        update_of: impl Fn(&ReservationStep) -> (Document, Document),
+    ) -> Result<StepOutcome, StoreError> {
+        if changes.is_empty() {
+            return Ok(StepOutcome::Applied(Vec::new()));
         }
-        let under_way = |settlement: &ReservationStep| StepUnderWay {
-            image: settlement.image,
+        let under_way = |change: &ReservationStep| StepUnderWay {
+            image: change.image,
             step: StepId::new(),
-            before: settlement.last_step,
+            before: change.last_step,
             hold: None,
         };
-        let steps: Vec<_> = settlements.iter().map(under_way).collect();
-        let announced = self.users.announce(user, steps.iter().zip(settlements)).await?;
-        if announced == Announced::InTheWay {
-            return Ok(Stepped::InTheWay);
+        let steps: Vec<_> = changes.iter().map(under_way).collect();
+        let announced = self.users.announce_steps(user, steps.iter().zip(changes)).await?;
+        if announced == AnnounceOutcome::Conflict {
+            return Ok(StepOutcome::Conflict);
         }
-        let updates = steps.iter().zip(settlements).map(|(step, settlement)| {
-            let (mut set, unset) = change(settlement);
+        let updates = steps.iter().zip(changes).map(|(step, change)| {
+            let (mut set, unset) = update_of(change);
             set.insert("lastStep", step.step.to_string());
             let mut update = doc! { "$set": set };
             if !unset.is_empty() {
                 update.insert("$unset", unset);
             }
-            (as_read(user, settlement), update)
+            (as_read(user, change), update)
         });
         let taken = match self.images.update_all(updates).await? {
             all if all == steps.len() as u64 => steps.iter().map(|step| step.step).collect(),
             _ => self.images.decide_steps(user, &steps).await?,
         };
         // A tombstone outlives its owner's account; then no counters exist.
-        if announced == Announced::Yes {
+        if announced == AnnounceOutcome::Announced {
             self.users.close_steps(user, &steps, &taken).await?;
         }
-        Ok(Stepped::Taken(steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect()))
+        Ok(StepOutcome::Applied(steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect()))
     }
 }
 
 /// Returns a filter for the image as it was read.
-fn as_read(user: UserId, settlement: &ReservationStep) -> Document {
+fn as_read(user: UserId, change: &ReservationStep) -> Document {
     let mut filter = doc! {
-        "_id": settlement.image.to_string(),
+        "_id": change.image.to_string(),
         "user": user.to_string(),
-        "state": settlement.state.as_str(),
-        "lastStep": last_step(settlement.last_step),
+        "state": change.state.as_str(),
+        "lastStep": last_step(change.last_step),
     };
-    match settlement.before {
+    match change.before {
         Some(Reservation { bytes, counter, .. }) => {
             filter.extend(doc! { "reservation.bytes": integer(bytes), "reservation.place": counter.as_str() });
         }
@@ -167,7 +167,7 @@ fn as_read(user: UserId, settlement: &ReservationStep) -> Document {
 }
 
 /// Returns the fields to set and to unset.
-fn reserved(reservation: Option<Reservation>) -> (Document, Document) {
+fn reservation_update(reservation: Option<Reservation>) -> (Document, Document) {
     match reservation {
         Some(Reservation { bytes, counter, due }) => {
             let value = doc! { "bytes": integer(bytes), "place": counter.as_str(), "due": datetime(due) };

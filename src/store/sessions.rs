@@ -18,11 +18,11 @@ use mongodb::{
 use time::OffsetDateTime;
 
 use self::document::{ExchangeDoc, SessionDoc, binary};
-use super::{Calls, StoreError, datetime};
+use super::{MongoClient, StoreError, datetime};
 use crate::model::{SessionId, UserId};
 
 /// The largest number of listed sessions: a person has few, but a program may log in for every request.
-const MOST_LISTED: i64 = 1000;
+const MAX_LISTED: i64 = 1000;
 
 /// Names of indexes of former versions. The current indexes answer their queries, because both versions may run side by side.
 const FORMER_INDEXES: [&str; 1] = ["user"];
@@ -31,7 +31,7 @@ const FORMER_INDEXES: [&str; 1] = ["user"];
 #[derive(Debug, Clone)]
 pub struct Sessions {
     collection: Collection<SessionDoc>,
-    calls: Calls,
+    mongo: MongoClient,
 }
 
 /// A session.
@@ -99,8 +99,8 @@ pub struct Rotation {
 }
 
 impl Sessions {
-    pub(super) fn new(calls: &Calls) -> Self {
-        Self { collection: calls.database().collection("sessions"), calls: calls.clone() }
+    pub(super) fn new(mongo: &MongoClient) -> Self {
+        Self { collection: mongo.database().collection("sessions"), mongo: mongo.clone() }
     }
 
     /// Creates the indexes, and drops those of former versions.
@@ -111,9 +111,9 @@ impl Sessions {
             IndexModel::builder().keys(doc! { "expiresAt": 1 }).options(ttl).build(),
             IndexModel::builder().keys(doc! { "user": 1, "lastUsedAt": -1, "_id": -1 }).options(last_used).build(),
         ];
-        self.calls.run(async { self.collection.create_indexes(indexes).await }).await?;
+        self.mongo.run(async { self.collection.create_indexes(indexes).await }).await?;
         for name in FORMER_INDEXES {
-            self.calls.drop_index(&self.collection, name).await?;
+            self.mongo.drop_index(&self.collection, name).await?;
         }
         Ok(())
     }
@@ -123,8 +123,8 @@ impl Sessions {
     /// # Errors
     /// [`StoreError`].
     pub async fn insert(&self, session: &Session) -> Result<(), StoreError> {
-        let document = SessionDoc::of(session);
-        self.calls.run(async { self.collection.insert_one(document).await }).await.map(drop)
+        let document = SessionDoc::new(session);
+        self.mongo.run(async { self.collection.insert_one(document).await }).await.map(drop)
     }
 
     /// Returns the session of this id, of any user: the caller has its refresh token.
@@ -145,7 +145,7 @@ impl Sessions {
     }
 
     async fn find_where(&self, filter: Document) -> Result<Option<Session>, StoreError> {
-        let found = self.calls.read(|| async { self.collection.find_one(filter.clone()).await }).await?;
+        let found = self.mongo.read(|| async { self.collection.find_one(filter.clone()).await }).await?;
         found.map(SessionDoc::into_session).transpose()
     }
 
@@ -161,8 +161,8 @@ impl Sessions {
         let mut set = doc! {
             "tokenHash": binary(child),
             "tokenKey": binary(token_key),
-            "parent": ExchangeDoc::of(exchange).into_bson(),
-            "earlier": earlier.iter().map(|exchange| ExchangeDoc::of(exchange).into_bson()).collect::<Vec<_>>(),
+            "parent": ExchangeDoc::new(exchange).into_bson(),
+            "earlier": earlier.iter().map(|exchange| ExchangeDoc::new(exchange).into_bson()).collect::<Vec<_>>(),
             "lastUsedAt": now,
             "expiresAt": datetime(*expires_at),
         };
@@ -170,7 +170,7 @@ impl Sessions {
             set.insert("agent", binary(agent));
         }
         let update = doc! { "$set": set, "$inc": { "generation": 1_i64 } };
-        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 
     /// Returns a user's sessions, the newest first, at most a thousand.
@@ -179,9 +179,9 @@ impl Sessions {
     /// [`StoreError`].
     pub async fn list_owned(&self, user: UserId, now: OffsetDateTime) -> Result<Vec<Session>, StoreError> {
         let filter = doc! { "user": user.to_string(), "expiresAt": { "$gt": datetime(now) } };
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             // Ids begin with their time.
-            let find = self.collection.find(filter.clone()).sort(doc! { "_id": -1 }).limit(MOST_LISTED);
+            let find = self.collection.find(filter.clone()).sort(doc! { "_id": -1 }).limit(MAX_LISTED);
             find.await?.try_collect::<Vec<_>>().await
         });
         let found = found.await?;
@@ -195,7 +195,7 @@ impl Sessions {
     pub async fn has_any(&self, user: UserId) -> Result<bool, StoreError> {
         let ids = self.collection.clone_with_type::<Document>();
         let filter = doc! { "user": user.to_string() };
-        let found = self.calls.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await });
+        let found = self.mongo.read(|| async { ids.find_one(filter.clone()).projection(doc! { "_id": 1 }).await });
         Ok(found.await?.is_some())
     }
 
@@ -205,7 +205,7 @@ impl Sessions {
     /// [`StoreError`]; safe to repeat.
     pub async fn delete_owned(&self, user: UserId, id: SessionId) -> Result<bool, StoreError> {
         let filter = doc! { "_id": id.to_string(), "user": user.to_string() };
-        Ok(self.calls.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
+        Ok(self.mongo.run(async { self.collection.delete_one(filter).await }).await?.deleted_count == 1)
     }
 
     /// Deletes all sessions of a user and returns how many there were.
@@ -235,7 +235,7 @@ impl Sessions {
     /// [`StoreError`]; safe to repeat.
     pub async fn delete_unused_beyond(&self, user: UserId, most: u32) -> Result<u64, StoreError> {
         let filter = doc! { "user": user.to_string() };
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             let uses = self.collection.clone_with_type::<Document>();
             let find = uses.find_one(filter.clone()).sort(doc! { "lastUsedAt": -1, "_id": -1 }).skip(u64::from(most));
             find.projection(doc! { "lastUsedAt": 1 }).await
@@ -248,6 +248,6 @@ impl Sessions {
     }
 
     async fn delete_many(&self, filter: Document) -> Result<u64, StoreError> {
-        Ok(self.calls.run(async { self.collection.delete_many(filter).await }).await?.deleted_count)
+        Ok(self.mongo.run(async { self.collection.delete_many(filter).await }).await?.deleted_count)
     }
 }

@@ -38,9 +38,9 @@ impl Store {
         let is_missing = doc! { "deletedAt": { "$exists": true }, "due": { "$exists": false } };
         let mut dated = 0;
         for (collection, filter) in [("images", &is_undated), ("users", &is_undated), ("users", &is_missing)] {
-            let records = self.calls.database().collection::<Document>(collection);
+            let records = self.mongo.database().collection::<Document>(collection);
             let update = doc! { "$set": { "due": datetime(now) } };
-            dated += self.calls.run(async { records.update_many(filter.clone(), update).await }).await?.modified_count;
+            dated += self.mongo.run(async { records.update_many(filter.clone(), update).await }).await?.modified_count;
         }
         Ok(dated)
     }

@@ -8,11 +8,11 @@
 //! uploads, `legacy_holds` converts the counts of the former version, `deletion` ends accounts.
 
 mod deletion;
-mod former_holds;
 mod identities;
+mod legacy_holds;
 mod passwords;
 mod quota;
-mod settling;
+mod reservation_steps;
 
 use std::sync::Arc;
 
@@ -25,24 +25,25 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-pub(super) use self::settling::Announced;
-use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptDoc};
+pub(super) use self::reservation_steps::AnnounceOutcome;
+use self::{deletion::not_deleted, identities::IdentityDoc, passwords::KeptSessionDoc};
 pub use self::{
     deletion::{Deletion, DeletionDue},
-    former_holds::{FormerHold, FormerHolds},
+    identities::ProviderIdentity,
+    legacy_holds::{LegacyHold, LegacyHolds},
     passwords::{NewPassword, PasswordState},
-    quota::{Reserved, Room, Stale},
-    settling::StepUnderWay,
+    quota::{QuotaLimits, ReserveOutcome, StaleEntries},
+    reservation_steps::StepUnderWay,
 };
-use super::{Calls, StoreError, datetime, instant, is_duplicate, is_other_index};
+use super::{MongoClient, StoreError, datetime, instant, is_duplicate, is_other_index};
 use crate::model::{Email, User, UserId};
 
 /// Queries and updates of `users`.
 #[derive(Debug, Clone)]
 pub struct Users {
     collection: Collection<UserDoc>,
-    calls: Calls,
-    inserted: Arc<quota::Inserted>,
+    mongo: MongoClient,
+    inserted: Arc<quota::InsertedUploads>,
 }
 
 /// An account, with its password hash.
@@ -55,7 +56,7 @@ pub struct Account {
     /// The password's version, which determines the valid sessions.
     pub password: PasswordState,
     /// Identity of a user of an identity provider.
-    pub identity: Option<(String, String)>,
+    pub identity: Option<ProviderIdentity>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -74,7 +75,7 @@ struct UserDoc {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     password_changed_at: Option<DateTime>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    kept_session: Option<KeptDoc>,
+    kept_session: Option<KeptSessionDoc>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     identity: Option<IdentityDoc>,
     created_at: DateTime,
@@ -116,14 +117,14 @@ impl UserDoc {
             created_at: instant(self.created_at),
         };
         let password = PasswordState::read(self.password_version, self.password_changed_at, self.kept_session.as_ref());
-        let identity = self.identity.map(|identity| (identity.issuer, identity.subject));
+        let identity = self.identity.map(IdentityDoc::into_identity);
         Ok(Account { identity, user, password_hash: self.password_hash.map(SecretString::from), password })
     }
 }
 
 impl Users {
-    pub(super) fn new(calls: &Calls) -> Self {
-        Self { collection: calls.database().collection("users"), calls: calls.clone(), inserted: Arc::default() }
+    pub(super) fn new(mongo: &MongoClient) -> Self {
+        Self { collection: mongo.database().collection("users"), mongo: mongo.clone(), inserted: Arc::default() }
     }
 
     /// Returns the approximate number of accounts, which the database maintains.
@@ -131,7 +132,7 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn estimated_count(&self) -> Result<u64, StoreError> {
-        self.calls.read(|| async { self.collection.estimated_document_count().await }).await
+        self.mongo.read(|| async { self.collection.estimated_document_count().await }).await
     }
 
     pub(super) async fn make_indexes(&self) -> Result<(), StoreError> {
@@ -153,11 +154,11 @@ impl Users {
             IndexModel::builder().keys(doc! { "deletedAt": 1 }).options(sparse("deletedAt")).build(),
             IndexModel::builder().keys(doc! { "formerIdentity": 1 }).options(sparse("formerIdentity")).build(),
         ];
-        match self.calls.run(async { self.collection.create_indexes(indexes.clone()).await }).await {
+        match self.mongo.run(async { self.collection.create_indexes(indexes.clone()).await }).await {
             // Before identity providers were supported, every user had an emailKey, and the index was not partial.
             Err(StoreError::Database(error)) if is_other_index(&error) => {
-                self.calls.run(async { self.collection.drop_index("emailKey").await }).await?;
-                self.calls.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
+                self.mongo.run(async { self.collection.drop_index("emailKey").await }).await?;
+                self.mongo.run(async { self.collection.create_indexes(indexes).await }).await.map(drop)
             }
             made => made.map(drop),
         }
@@ -185,7 +186,7 @@ impl Users {
     }
 
     async fn insert_unique(&self, document: UserDoc) -> Result<bool, StoreError> {
-        match self.calls.run(async { self.collection.insert_one(document).await }).await {
+        match self.mongo.run(async { self.collection.insert_one(document).await }).await {
             Ok(_) => Ok(true),
             Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),
@@ -211,7 +212,7 @@ impl Users {
     async fn find_one(&self, filter: Document) -> Result<Option<Account>, StoreError> {
         // Excludes holds, which may be many and which no reader of an account needs.
         let projection = doc! { "holds": { "$literal": [] }, "email": 1, "passwordHash": 1, "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1, "identity": 1, "createdAt": 1, "usedBytes": 1, "images": 1 };
-        self.calls
+        self.mongo
             .read(|| async { self.collection.find_one(not_deleted(filter.clone())).projection(projection.clone()).await })
             .await?
             .map(UserDoc::into_account)
@@ -227,7 +228,7 @@ impl Users {
         let filter = doc! { "_id": after.map_or_else(|| doc! { "$gte": "" }, |after| doc! { "$gt": after }) };
         let ids = self.collection.clone_with_type::<Document>();
         let found = self
-            .calls
+            .mongo
             .read(|| async {
                 use futures_util::TryStreamExt;
                 let find = ids.find(filter.clone()).projection(doc! { "_id": 1 }).sort(doc! { "_id": 1 }).limit(i64::from(limit));
@@ -247,6 +248,6 @@ impl Users {
     /// [`StoreError`].
     pub async fn count_nameless(&self) -> Result<u64, StoreError> {
         let filter = doc! { "_id": { "$not": { "$type": "string" } } };
-        self.calls.read(|| async { self.collection.count_documents(filter.clone()).await }).await
+        self.mongo.read(|| async { self.collection.count_documents(filter.clone()).await }).await
     }
 }

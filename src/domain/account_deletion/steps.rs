@@ -6,7 +6,7 @@ use super::{REMEMBERED, RETRY, strays::Strays};
 use crate::{
     domain::{Valet, removal::Removal, reservations},
     model::{OPENING_GRACE, UserId},
-    store::{Deletion, Remaining, StoreError},
+    store::{Deletion, RemainingImage, StoreError},
 };
 
 /// Images that are taken in one look at an account.
@@ -64,7 +64,7 @@ impl Valet {
     pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
         let mut look = Look::default();
-        look.note(user, self.store.known_networks.forget_all(user).await.map(|()| Step::Done));
+        look.note(user, self.store.known_networks.delete_all(user).await.map(|()| Step::Done));
         look.note(user, self.end_sessions(user).await);
         look.note(user, self.end_openings(deletion, now).await);
         // After the openings: no image comes after this.
@@ -85,7 +85,7 @@ impl Valet {
         if look.failed.is_none() && look.until.is_none() && !look.has_more {
             self.store.users.discard_entries(user).await?;
             let remembered = deletion.at + REMEMBERED;
-            if deletion.is_foreign && now < remembered {
+            if deletion.has_provider_identity && now < remembered {
                 return Ok(Step::Wait(remembered));
             }
         }
@@ -126,17 +126,17 @@ impl Valet {
     /// are finished.
     async fn close_entries(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
-        let openings = self.store.users.openings(user).await?;
+        let openings = self.store.users.find_openings(user).await?;
         if !openings.is_empty() {
             self.close_all_openings(user, &openings, now).await?;
         }
-        let steps = self.store.users.steps_under_way(user, std::time::Duration::ZERO).await?;
+        let steps = self.store.users.find_announced_steps(user, std::time::Duration::ZERO).await?;
         if !steps.is_empty() {
             self.store.finish_steps(user, &steps).await?;
         }
-        let held = self.store.users.former_holds_of(user, reservations::HOLDS).await?;
+        let held = self.store.users.legacy_holds_of(user, reservations::HOLDS).await?;
         let Some(held) = held.filter(|held| !held.holds.is_empty()) else { return Ok(Step::Done) };
-        match self.settle_former_holds(held, now).await? {
+        match self.settle_legacy_holds(held, now).await? {
             (_, true) => Ok(Step::More),
             // A server of the former version may insert an image of one still.
             (_, false) if now < deletion.at + OPENING_GRACE => Ok(Step::Wait(deletion.at + OPENING_GRACE)),
@@ -146,7 +146,7 @@ impl Valet {
 
     /// Images become tombstones, whatever their states are and whether their records can be read.
     async fn bury_images(&self, user: UserId, now: OffsetDateTime) -> Result<Step, StoreError> {
-        let found = self.store.images.unburied_of(user, IMAGES).await?;
+        let found = self.store.images.find_live_owned(user, IMAGES).await?;
         if found.is_empty() {
             return Ok(Step::Done);
         }
@@ -159,10 +159,10 @@ impl Valet {
             Err(error) if !error.is_passing() => (Vec::new(), Some(error)),
             Err(error) => return Err(error),
         };
-        let is_left = |record: &&Remaining| record.id.is_none_or(|id| !deleted.contains(&id));
+        let is_left = |record: &&RemainingImage| record.id.is_none_or(|id| !deleted.contains(&id));
         // The tombstones' sweep removes what they name.
         let left: Vec<_> = found.iter().filter(is_left).cloned().collect();
-        let buried = self.store.images.bury_owned(user, &left, now).await?;
+        let buried = self.store.images.tombstone_owned(user, &left, now).await?;
         match failed {
             _ if buried > 0 || !deleted.is_empty() => Ok(Step::More),
             Some(error) => Err(error),
@@ -172,12 +172,12 @@ impl Valet {
     }
 
     /// The records that are left. Those that no sweep can end go once no URL of theirs is alive.
-    async fn end_records(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Vec<Remaining>, StoreError> {
-        let mut left = self.store.images.remaining_of(deletion.user, IMAGES).await?;
-        self.store.images.wake_owned(deletion.user, &left, now).await?;
+    async fn end_records(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Vec<RemainingImage>, StoreError> {
+        let mut left = self.store.images.find_unpurged_owned(deletion.user, IMAGES).await?;
+        self.store.images.schedule_owned_tombstones(deletion.user, &left, now).await?;
         let largest = left.iter().filter(|record| record.id.is_none()).map(|record| record.bytes).max();
         if largest.is_some_and(|bytes| now >= self.quiet_after_deletion(deletion, bytes)) {
-            self.store.images.end_owned_unreadable(deletion.user, &left, now).await?;
+            self.store.images.purge_owned_unreadable(deletion.user, &left, now).await?;
             left.retain(|record| record.id.is_some());
         }
         Ok(left)
@@ -212,7 +212,7 @@ impl Valet {
 }
 
 /// Until the sweeper looks at the first of them again.
-fn wait_for(left: &[Remaining], now: OffsetDateTime) -> Step {
+fn wait_for(left: &[RemainingImage], now: OffsetDateTime) -> Step {
     let due = left.iter().map(|record| record.due.filter(|due| *due > now).unwrap_or(now + RETRY)).min();
     due.map_or(Step::Done, |due| Step::Wait(due.min(now + LONGEST)))
 }

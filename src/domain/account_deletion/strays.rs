@@ -9,7 +9,7 @@ use crate::{
     model::{ObjectKey, UserId},
     store::{
         StoreError,
-        objects::{Purged, listing::ListedUpload},
+        objects::{PurgeOutcome, list::ListedUpload},
     },
 };
 
@@ -40,10 +40,10 @@ impl Strays {
         self.is_cut
     }
 
-    fn note(&mut self, removed: Result<Purged, StoreError>) {
+    fn note(&mut self, removed: Result<PurgeOutcome, StoreError>) {
         match removed {
-            Ok(Purged::Gone) => self.removed += 1,
-            Ok(Purged::Hidden) => self.retained += 1,
+            Ok(PurgeOutcome::Removed) => self.removed += 1,
+            Ok(PurgeOutcome::Hidden) => self.retained += 1,
             Err(error) => {
                 if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
                     self.failed = Some(error);
@@ -97,7 +97,7 @@ impl Valet {
                 let keys = page.objects.into_iter().map(|object| object.key).collect();
                 // Of those that the store retains, the versions are listed below.
                 for purged in
-                    self.purge_strays(user, keys).await.into_iter().filter(|purged| !matches!(purged, Ok(Purged::Hidden)))
+                    self.purge_strays(user, keys).await.into_iter().filter(|purged| !matches!(purged, Ok(PurgeOutcome::Hidden)))
                 {
                     strays.note(purged);
                 }
@@ -123,13 +123,13 @@ impl Valet {
     async fn abort_strays(&self, user: UserId, uploads: Vec<ListedUpload>, strays: &mut Strays) {
         let ours = uploads.into_iter().filter(|upload| is_of(user, &upload.key));
         let abort = |upload: ListedUpload| {
-            async move { self.objects.abort_multipart(&upload.key, &upload.id).await.map(|()| Purged::Gone) }.boxed()
+            async move { self.objects.abort_multipart(&upload.key, &upload.id).await.map(|()| PurgeOutcome::Removed) }.boxed()
         };
         let aborted: Vec<_> = stream::iter(ours).map(abort).buffer_unordered(AT_ONCE).collect().await;
         aborted.into_iter().for_each(|aborted| strays.note(aborted));
     }
 
-    async fn purge_strays(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<Purged, StoreError>> {
+    async fn purge_strays(&self, user: UserId, keys: Vec<ObjectKey>) -> Vec<Result<PurgeOutcome, StoreError>> {
         let ours = keys.into_iter().filter(|key| is_of(user, key));
         let purge = |key: ObjectKey| async move { self.objects.purge(&key).await }.boxed();
         stream::iter(ours).map(purge).buffer_unordered(AT_ONCE).collect().await

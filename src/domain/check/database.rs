@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::{Answer, Report, clock, holds, rules};
 use crate::{
     config,
-    store::{StoreError, probe::DatabaseProbe},
+    store::{StoreError, database_probe::DatabaseProbe},
 };
 
 /// The first releases of the series still maintained in which all known network holes are closed.
@@ -28,11 +28,11 @@ pub(super) async fn examine(config: &config::Mongo) -> Report {
             return report;
         }
     };
-    report.add(&rules::DATABASE, Answer::Yes(format!("answers in {:.1} ms", hello.took.as_secs_f64() * 1000.0)));
+    report.add(&rules::DATABASE, Answer::Yes(format!("answers in {:.1} ms", hello.round_trip.as_secs_f64() * 1000.0)));
     report.add(&rules::REPLICA_SET, holds(hello.replicated, ""));
     report.add(&rules::PRIMARY, holds(hello.writable, ""));
     if let Some(theirs) = hello.now {
-        report.add(&rules::DATABASE_CLOCK, clock(theirs, ours, hello.took));
+        report.add(&rules::DATABASE_CLOCK, clock(theirs, ours, hello.round_trip));
     }
     report.add(
         &rules::DATABASE_VERSION,

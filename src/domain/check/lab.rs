@@ -19,9 +19,9 @@ use crate::{
         Objects, StoreError,
         objects::{
             NewObject, Sealing,
-            listing::{Listed, ListedUpload},
+            http_probe::{Method, ProbeClient, ProbeResponse as Response},
+            list::{ListedObject, ListedUpload},
             prober::Prober,
-            wire::{Answer as Response, Method, Wire},
         },
     },
 };
@@ -46,7 +46,7 @@ pub(super) const TYPE: ContentType = ContentType::Png;
 pub(super) struct Lab<'a> {
     pub objects: &'a Objects,
     pub prober: Prober<'a>,
-    pub wire: Wire,
+    pub wire: ProbeClient,
     run: String,
     now: OffsetDateTime,
     /// Every key that was named, for a store whose objects these credentials may not list.
@@ -76,7 +76,7 @@ impl Put {
 }
 
 impl<'a> Lab<'a> {
-    pub fn new(objects: &'a Objects, wire: Wire, now: OffsetDateTime) -> Self {
+    pub fn new(objects: &'a Objects, wire: ProbeClient, now: OffsetDateTime) -> Self {
         Self {
             objects,
             prober: objects.prober(),
@@ -170,7 +170,7 @@ impl<'a> Lab<'a> {
     pub async fn is_refused(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
         let stored = self.read(key).await?.is_success();
         let but = if stored && !response.is_success() { ", yet stored" } else { "" };
-        Ok(holds(response.is_refused() && !stored, format!("{}{but}", response.said())))
+        Ok(holds(response.is_rejected() && !stored, format!("{}{but}", response.describe())))
     }
 
     /// Removes what this check wrote, and what checks that died have left.
@@ -184,8 +184,8 @@ impl<'a> Lab<'a> {
                 Err(error) if !error.is_passing() => return self.clean_unlisted(&error).await,
                 Err(error) => return Err(error),
             };
-            let is_stale = |object: &Listed| object.modified < stale && is_probe(&object.key);
-            let is_ours = |object: &Listed| object.key.as_str().starts_with(&self.run) || is_stale(object);
+            let is_stale = |object: &ListedObject| object.modified < stale && is_probe(&object.key);
+            let is_ours = |object: &ListedObject| object.key.as_str().starts_with(&self.run) || is_stale(object);
             let ours: Vec<_> = page.objects.into_iter().filter(is_ours).map(|object| object.key).collect();
             self.purge(&ours).await?;
             next = page.next;
@@ -252,7 +252,7 @@ fn is_probe(key: &ObjectKey) -> bool {
 /// [`StoreError::Objects`] for such an answer.
 pub(super) fn calm(response: Response) -> Result<Response, StoreError> {
     if matches!(response.status, 408 | 429 | 500 | 502..600) {
-        return Err(StoreError::Objects { operation: "presigned request", reason: response.said() });
+        return Err(StoreError::Objects { operation: "presigned request", reason: response.describe() });
     }
     Ok(response)
 }

@@ -34,8 +34,8 @@ use crate::{
     model::DeploymentId,
     store::{
         Objects, StoreError,
-        objects::{Diagnosis, settings::Setting, wire::Wire},
-        probe::DatabaseProbe,
+        database_probe::DatabaseProbe,
+        objects::{Diagnosis, http_probe::ProbeClient, settings::Setting},
     },
 };
 
@@ -131,7 +131,7 @@ async fn examine_provider(config: &Config) -> Answer {
 /// A bucket that answers.
 struct Reached {
     objects: Objects,
-    wire: Wire,
+    wire: ProbeClient,
     /// The region that it is in, where the store tells it.
     region: Option<String>,
 }
@@ -158,7 +158,7 @@ impl Unusable {
 
 async fn reach(config: &Config) -> Result<Reached, Unusable> {
     let objects = Objects::connect(&config.s3).await.map_err(Unusable::Unequipped)?;
-    let wire = objects.wire().map_err(Unusable::Unequipped)?;
+    let wire = objects.probe_client().map_err(Unusable::Unequipped)?;
     let region = objects.diagnose().await.map_err(Unusable::Refused)?;
     Ok(Reached { objects, wire, region })
 }
@@ -251,8 +251,8 @@ async fn try_out<T>(
     within: Duration,
     ask: impl AsyncFnOnce(&Lab<'_>) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
-    let inside = objects.from_inside();
-    let lab = Lab::new(&inside, objects.wire()?, now);
+    let inside = objects.for_internal_use();
+    let lab = Lab::new(&inside, objects.probe_client()?, now);
     let late = || StoreError::ObjectsTimeout { operation: "presigned PUT" };
     let found = tokio::time::timeout(within, ask(&lab)).await.unwrap_or_else(|_| Err(late()));
     let cleaned = tokio::time::timeout(within, lab.clean()).await;

@@ -8,13 +8,13 @@ use super::{
     rules, settled,
 };
 use crate::{
-    model::ObjectKey,
+    model::{ObjectKey, PartChecksums},
     signer::PresignRequest,
     store::{
         StoreError,
         objects::{
             NewPart,
-            wire::{Answer as Response, Method},
+            http_probe::{Method, ProbeResponse as Response},
         },
     },
 };
@@ -32,7 +32,7 @@ pub(super) async fn examine(lab: &Lab<'_>, report: &mut Report) {
     report.add(&rules::COMPLETE_ONCE, settled(again(lab).await));
     report.add(&rules::PART_CAP, settled(part_cap(lab).await));
     let key = lab.key("parts");
-    match lab.prober.begin(&key, true).await {
+    match lab.prober.begin(&key, PartChecksums::Sha256).await {
         Ok(upload) => {
             report.add(&rules::PART_CHECKSUM, settled(part_checksum(lab, &key, &upload).await));
             report.add(&rules::PARTS_SUMMED, settled(summed(lab, &key, &upload).await.map(|all| holds(all, ""))));
@@ -62,7 +62,7 @@ async fn again(lab: &Lab<'_>) -> Result<Answer, StoreError> {
 
 /// One part up and completed: the status of the completion, and what came of the part. Leaves no upload open.
 async fn attempt(lab: &Lab<'_>, key: &ObjectKey) -> Result<(Option<u16>, String), StoreError> {
-    let upload = lab.prober.begin(key, false).await?;
+    let upload = lab.prober.begin(key, PartChecksums::None).await?;
     let done = async {
         let length = BODY.len().to_string();
         let put = put_part(lab, key, &upload, &[("content-length", length.as_str())], BODY).await?;
@@ -99,42 +99,42 @@ async fn put_part(
 /// Sends a part of the least size that S3 takes for all but the last.
 async fn part_cap(lab: &Lab<'_>) -> Result<Answer, StoreError> {
     let key = lab.key("part-cap");
-    let upload = lab.prober.begin(&key, false).await?;
+    let upload = lab.prober.begin(&key, PartChecksums::None).await?;
     let sent = async {
         let (at, ttl) = lab.life(Life::Now);
         let part = NewPart { number: 1, length: MIN_PART as u64, sha256: None };
-        let url = lab.objects.presign_part((&key, &upload), part, at, ttl)?.signed.url;
+        let url = lab.objects.presign_part(&key, &upload, part, at, ttl)?.signed.url;
         lab.wire.put_large(&url, &[], Bytes::from(vec![b'v'; MIN_PART])).await
     }
     .await;
     lab.prober.abort(&key, &upload).await?;
     let sent = sent?;
-    Ok(holds(sent.is_success(), sent.said()))
+    Ok(holds(sent.is_success(), sent.describe()))
 }
 
 async fn part_checksum(lab: &Lab<'_>, key: &ObjectKey, upload: &str) -> Result<Answer, StoreError> {
     let (length, digest) = (BODY.len().to_string(), sha256(BODY).to_string());
     let headers = [("content-length", length.as_str()), ("x-amz-checksum-sha256", digest.as_str())];
     let wrong = put_part(lab, key, upload, &headers, OTHER).await?;
-    if !wrong.is_refused() {
-        return Ok(Answer::No(format!("{} for other bytes", wrong.said())));
+    if !wrong.is_rejected() {
+        return Ok(Answer::No(format!("{} for other bytes", wrong.describe())));
     }
     let kept = lab.prober.parts(key, upload).await?.unwrap_or_default().len();
     // The right bytes must be welcome: refusing everything proves nothing.
     let right = put_part(lab, key, upload, &headers, BODY).await?;
-    let seen = format!("{}; {} for the right bytes", wrong.said(), right.status);
+    let seen = format!("{}; {} for the right bytes", wrong.describe(), right.status);
     Ok(holds(kept == 0 && right.is_success(), seen))
 }
 
 /// Whether the listing of the parts tells their checksums, which completing them asks for.
 async fn summed(lab: &Lab<'_>, key: &ObjectKey, upload: &str) -> Result<bool, StoreError> {
-    Ok(lab.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.summed))
+    Ok(lab.prober.parts(key, upload).await?.unwrap_or_default().iter().all(|part| part.has_sha256))
 }
 
 /// The same question by itself. No, only where a part was taken and listed without.
 pub(super) async fn lists_checksums(lab: &Lab<'_>) -> Result<bool, StoreError> {
     let (key, digest) = (lab.key("summed"), sha256(BODY).to_string());
-    let upload = lab.prober.begin(&key, true).await?;
+    let upload = lab.prober.begin(&key, PartChecksums::Sha256).await?;
     let all = async {
         put_part(lab, &key, &upload, &[("x-amz-checksum-sha256", &digest)], BODY).await?;
         summed(lab, &key, &upload).await

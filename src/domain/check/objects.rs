@@ -10,7 +10,7 @@ use super::{
 use crate::{
     model::{FileName, ObjectKey},
     signer::PresignRequest,
-    store::{StoreError, objects::wire::Method},
+    store::{StoreError, objects::http_probe::Method},
 };
 
 /// `key` holds [`BODY`].
@@ -52,7 +52,7 @@ async fn copy(lab: &Lab<'_>, key: &ObjectKey, etag: &str) -> Result<Answer, Stor
 async fn range(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     let url = lab.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let part = lab.get(&url, &[("range", "bytes=8-15")]).await?;
-    Ok(holds(part.status == 206 && part.body == BODY[8..16], part.said()))
+    Ok(holds(part.status == 206 && part.body == BODY[8..16], part.describe()))
 }
 
 async fn overrides(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
@@ -86,7 +86,7 @@ async fn anonymous(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError>
         ("PUT", lab.wire.send(Method::PUT, &target, &[], Bytes::from_static(BODY)).await?),
         ("list", lab.get(bucket, &[]).await?),
     ];
-    let closed = answers.iter().all(|(_, answer)| answer.is_refused());
+    let closed = answers.iter().all(|(_, answer)| answer.is_rejected());
     let seen: Vec<_> = answers.iter().map(|(what, answer)| format!("{what} {}", answer.status)).collect();
     Ok(holds(closed, format!("HTTP {}", seen.join(", "))))
 }
@@ -105,5 +105,5 @@ async fn delete(lab: &Lab<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
     lab.objects.purge(key).await?;
     let url = lab.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
     let after = lab.get(&url, &[]).await?;
-    Ok(holds(!after.is_success(), format!("{} afterwards", after.said())))
+    Ok(holds(!after.is_success(), format!("{} afterwards", after.describe())))
 }

@@ -13,9 +13,9 @@ use crate::{
     store::{
         StoreError,
         objects::{
-            lifecycle::{Lifecycle, Touched},
+            http_probe::Method,
+            lifecycle::{AffectedKeys, Lifecycle},
             settings::{AccessBlock, Change, Setting},
-            wire::Method,
         },
     },
 };
@@ -48,7 +48,7 @@ pub(super) async fn fix(lab: &Lab<'_>, config: &Config, loopback: bool, report: 
     report.changes.push(if origins.is_empty() {
         "CORS: left as it is, CORS_ORIGINS is empty".to_owned()
     } else {
-        said("CORS", lab.objects.allow_origins(&origins).await)
+        said("CORS", lab.objects.set_allowed_origins(&origins).await)
     });
     let days = abandoned_after(config);
     report.changes.push(said("lifecycle rule for abandoned multiparts", lab.objects.abort_abandoned_after(days).await));
@@ -112,7 +112,7 @@ async fn lifecycle(lab: &Lab<'_>, needed: i32, report: &mut Report) {
     let is_early = found.aborts_any_after.is_some_and(|days| days < needed);
     report.add(&rules::LIFECYCLE_EARLY, holds(!is_early, after(found.aborts_any_after, "no rule")));
     // What is not confirmed by then never will be.
-    let is_over = |touched: &Touched| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
+    let is_over = |touched: &AffectedKeys| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
     let expiring: Vec<_> = found.expiring.iter().filter(|touched| !is_over(touched)).map(said).collect();
     let archiving: Vec<_> = found.archiving.iter().map(said).collect();
     for (rule, touched) in [(&rules::EXPIRING, expiring), (&rules::ARCHIVING, archiving)] {
@@ -120,7 +120,7 @@ async fn lifecycle(lab: &Lab<'_>, needed: i32, report: &mut Report) {
     }
 }
 
-fn said(Touched { rule, prefixes, days }: &Touched) -> String {
+fn said(AffectedKeys { rule, prefixes, days }: &AffectedKeys) -> String {
     let when = days.map_or_else(|| "at a date".to_owned(), |days| format!("after {days} days"));
     format!("rule {rule:?}: {} {when}", prefixes.join(", "))
 }
@@ -151,7 +151,7 @@ async fn preflights(lab: &Lab<'_>, origins: &[&str]) -> Result<Answer, StoreErro
         let missing: Vec<_> = PUT_HEADERS.into_iter().filter(|header| !allows("access-control-allow-headers", header)).collect();
         let is_allowed = ["*", *origin].contains(&answer.header("access-control-allow-origin"));
         if !answer.is_success() || !is_allowed || !allows("access-control-allow-methods", "put") {
-            refused.push(format!("{origin} ({})", answer.said()));
+            refused.push(format!("{origin} ({})", answer.describe()));
         } else if !missing.is_empty() {
             refused.push(format!("{origin} (without {})", missing.join(", ")));
         }

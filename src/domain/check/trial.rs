@@ -9,13 +9,13 @@ use super::{
     names,
 };
 use crate::{
-    model::ObjectKey,
+    model::{ObjectKey, PartChecksums},
     signer::{PresignRequest, SignedForm},
     store::{
         StoreError,
         objects::{
             MultipartCall, NewPart, Sealing,
-            wire::{Answer as Response, Method},
+            http_probe::{Method, ProbeResponse as Response},
         },
     },
 };
@@ -72,7 +72,7 @@ pub(super) async fn put_as_signed(lab: &Lab<'_>, key: &ObjectKey) -> Result<(), 
     if response.is_success() {
         return Ok(());
     }
-    Err(StoreError::Objects { operation: "presigned PUT", reason: response.said() })
+    Err(StoreError::Objects { operation: "presigned PUT", reason: response.describe() })
 }
 
 /// Asks each question of a deviation that `wanted` takes, of the kinds of request that the store has.
@@ -187,7 +187,7 @@ impl Trial<'_> {
     }
 
     fn added(&self) -> Vec<(&'static str, String)> {
-        self.deviation.headers(&self.lab.prober.source(&self.ground.source))
+        self.deviation.headers(&self.lab.prober.copy_source(&self.ground.source))
     }
 
     /// The deviating headers come last, and replace signed ones.
@@ -222,13 +222,13 @@ impl Trial<'_> {
 
     async fn part(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.lab.life(self.life());
-        let upload = self.lab.prober.begin(key, false).await?;
+        let upload = self.lab.prober.begin(key, PartChecksums::None).await?;
         let sent = async {
             let url = if self.kind == Kind::AnyPart {
-                self.lab.objects.presign_any_part((key, &upload), 1, at, ttl)?.url
+                self.lab.objects.presign_any_part(key, &upload, 1, at, ttl)?.url
             } else {
                 let part = NewPart { number: 1, length: BODY.len() as u64, sha256: None };
-                self.lab.objects.presign_part((key, &upload), part, at, ttl)?.signed.url
+                self.lab.objects.presign_part(key, &upload, part, at, ttl)?.signed.url
             };
             // A copy has no body: stores differ in what they make of one, and of a copy without a range.
             let is_bare = self.kind == Kind::AnyPart && self.deviation == Deviation::CopySource;
@@ -264,7 +264,7 @@ impl Trial<'_> {
 
     async fn complete(&self, key: &ObjectKey) -> Result<Response, StoreError> {
         let (at, ttl) = self.lab.life(self.life());
-        let upload = self.lab.prober.begin(key, false).await?;
+        let upload = self.lab.prober.begin(key, PartChecksums::None).await?;
         let sent = async {
             self.put_part(key, &upload).await?;
             let etag = self.lab.prober.parts(key, &upload).await?.unwrap_or_default().pop().map(|part| part.etag);
@@ -281,7 +281,7 @@ impl Trial<'_> {
     /// A part as it should be.
     async fn put_part(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         let (at, ttl) = self.lab.life(Life::Now);
-        let url = self.lab.objects.presign_any_part((key, upload), 1, at, ttl)?.url;
+        let url = self.lab.objects.presign_any_part(key, upload, 1, at, ttl)?.url;
         calm(self.lab.wire.send(Method::PUT, &url, &[], Bytes::from_static(BODY)).await?).map(drop)
     }
 
@@ -366,9 +366,9 @@ fn tamper(text: &mut String) {
 
 /// For a request as it was signed.
 fn taken(taken: bool, response: &Response) -> Verdict {
-    if taken { Verdict::Stands } else { Verdict::Lacking(response.said()) }
+    if taken { Verdict::Stands } else { Verdict::Lacking(response.describe()) }
 }
 
 fn fell(obeyed: bool, response: &Response, what: &str) -> Verdict {
-    if obeyed { Verdict::Falls(format!("{}, {what}", response.said())) } else { Verdict::Stands }
+    if obeyed { Verdict::Falls(format!("{}, {what}", response.describe())) } else { Verdict::Stands }
 }

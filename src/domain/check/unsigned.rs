@@ -14,7 +14,7 @@ use crate::{
     domain::finalize::{Standing, Unsigned},
     store::{
         StoreError,
-        objects::{Sealing, wire::Method},
+        objects::{Sealing, http_probe::Method},
     },
 };
 
@@ -136,7 +136,7 @@ async fn can_seal(lab: &Lab<'_>, ground: &Ground) -> Result<bool, StoreError> {
     for deviation in SEALED {
         let key = lab.key(&names::sealed(deviation));
         let put = lab.objects.presign_put_as(Sealing::Sealed, &key, new_object(BODY), at, ttl)?;
-        let added = deviation.map(|deviation| deviation.headers(&lab.prober.source(&ground.source))).unwrap_or_default();
+        let added = deviation.map(|deviation| deviation.headers(&lab.prober.copy_source(&ground.source))).unwrap_or_default();
         let headers: Vec<_> = put.headers.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
         let response = calm(lab.wire.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
         if response.is_success() != deviation.is_none() || lab.read(&key).await?.is_success() != deviation.is_none() {

@@ -34,7 +34,7 @@ pub(super) async fn examine(lab: &Lab<'_>, max_bytes: u64, report: &mut Report) 
         report.add(&rules::STORE_CLOCK, clock(theirs, OffsetDateTime::now_utc(), began.elapsed()));
     }
     report.add(&rules::TRANSPORT, settled(transport(lab)));
-    report.add(&rules::PUT, holds(accepted.is_success(), accepted.said()));
+    report.add(&rules::PUT, holds(accepted.is_success(), accepted.describe()));
     if !accepted.is_success() {
         // A store that refuses everything would pass every test of refusing.
         return;
@@ -53,7 +53,10 @@ pub(super) async fn guarantees(lab: &Lab<'_>) -> Result<Guarantees, StoreError> 
     let key = lab.key("object");
     let accepted = lab.put(&key, |_| {}).await?;
     if !accepted.is_success() {
-        return Err(StoreError::Objects { operation: "PutObject", reason: format!("{} to a presigned PUT", accepted.said()) });
+        return Err(StoreError::Objects {
+            operation: "PutObject",
+            reason: format!("{} to a presigned PUT", accepted.describe()),
+        });
     }
     let holds = |answer: &Answer| matches!(answer, Answer::Yes(_));
     // Side by side: a store may be far away, and uploads are copied until the last answer is there.
@@ -97,7 +100,7 @@ async fn checksum(lab: &Lab<'_>) -> Result<Answer, StoreError> {
 async fn once(lab: &Lab<'_>) -> Result<Answer, StoreError> {
     let key = lab.key("once");
     let (first, second) = (lab.put(&key, |_| {}).await?, lab.put(&key, |_| {}).await?);
-    Ok(holds(first.is_success() && second.is_refused(), format!("{}, then {}", first.said(), second.status)))
+    Ok(holds(first.is_success() && second.is_rejected(), format!("{}, then {}", first.describe(), second.status)))
 }
 
 async fn overlap(lab: &Lab<'_>) -> Result<Answer, StoreError> {
@@ -122,15 +125,15 @@ async fn body_cap(lab: &Lab<'_>, max_bytes: u64) -> Result<Answer, StoreError> {
     let object = NewObject { size: max_bytes, ..new_object(BODY) };
     let put = lab.objects.presign_put_as(Sealing::Plain, &lab.key("body-cap"), object, at, ttl)?;
     let headers: Vec<_> = put.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    let answer = lab.wire.announce(&put.signed.url, &headers, max_bytes).await?;
+    let answer = lab.wire.announce_put(&put.signed.url, &headers, max_bytes).await?;
     Ok(match answer {
         None => Answer::Yes(format!("{max_bytes} bytes")),
-        Some(answer) => Answer::No(format!("{} for {max_bytes} bytes", answer.said())),
+        Some(answer) => Answer::No(format!("{} for {max_bytes} bytes", answer.describe())),
     })
 }
 
 async fn form(lab: &Lab<'_>) -> Result<Answer, StoreError> {
     let form = lab.signed_form(&lab.key("form"), Life::Now)?;
     let response = trial::send_form(lab, &form, &[], &[], None).await?;
-    Ok(holds(response.is_success(), response.said()))
+    Ok(holds(response.is_success(), response.describe()))
 }

@@ -13,7 +13,7 @@ use super::examine::{Finding, has_unsigned};
 use crate::{
     domain::Valet,
     model::{ContentType, Image, ImageState, ObjectKey, Rejection},
-    store::{StoreError, objects::COPYING},
+    store::{StoreError, objects::COPY_DEADLINE},
 };
 
 /// An upload that is replaced under our eyes is looked at again; more than this is a fault, or an attack.
@@ -38,7 +38,7 @@ impl Valet {
             let is_right = image.upload.accepted_sizes().contains(&head.size) && (is_typed || image.upload.unverified.is_some());
             // The copy would not have the headers: an upload is refused for the same reasons on every store.
             if !is_right || has_unsigned(&image.key, &head) {
-                if self.objects.affirm(&image.key, &head).await? {
+                if self.objects.verify_head(&image.key, &head).await? {
                     return Ok(Finding::Wrong(Rejection::ObjectMismatch));
                 }
                 tries += 1;
@@ -80,13 +80,13 @@ impl Valet {
         let mut written = vec![copy.clone()];
         written.extend(image.upload.preview.map(|_| copy.preview()));
         // A copy may appear after we stopped waiting for it: what clears leftover_keys must come later.
-        let dies_at = now + COPYING;
-        self.store.images.claim_completion(image, COPYING, dies_at, dies_at + self.grace(0), &written).await
+        let dies_at = now + COPY_DEADLINE;
+        self.store.images.claim_completion(image, COPY_DEADLINE, dies_at, dies_at + self.grace(0), &written).await
     }
 
     /// Missing when what was to be copied is not what was seen.
     async fn attempt(&self, image: &Image, etag: &str, copy: &ObjectKey) -> Result<Finding, StoreError> {
-        if !self.objects.copy((&image.key, etag), copy, image.upload.content_type).await? {
+        if !self.objects.copy(&image.key, etag, copy, image.upload.content_type).await? {
             return Ok(Finding::Missing);
         }
         if let Some(preview) = image.upload.preview {
@@ -102,7 +102,7 @@ impl Valet {
     async fn copy_preview(&self, image: &Image, copy: &ObjectKey, content_type: ContentType) -> Result<(), StoreError> {
         let from = image.key.preview();
         if let Some(head) = self.objects.head(&from).await?.filter(|head| !has_unsigned(&from, head)) {
-            self.objects.copy((&from, &head.etag), &copy.preview(), content_type).await?;
+            self.objects.copy(&from, &head.etag, &copy.preview(), content_type).await?;
         }
         Ok(())
     }

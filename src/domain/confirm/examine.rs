@@ -12,7 +12,7 @@ use crate::{
     model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, Verified},
     store::{
         StoreError,
-        objects::{Head, METADATA},
+        objects::{Head, USER_METADATA},
     },
 };
 
@@ -96,7 +96,7 @@ pub(super) fn has_unsigned(key: &ObjectKey, head: &Head) -> bool {
 
 /// Returns whether the object has headers that its writer was not asked for. Stores give a copy metadata of their own.
 fn has_headers_of_another(key: &ObjectKey, head: &Head, writer: Writer) -> bool {
-    let is_counted = |header: &&&str| writer == Writer::Client || **header != METADATA;
+    let is_counted = |header: &&&str| writer == Writer::Client || **header != USER_METADATA;
     let refused: Vec<_> = head.unsigned.iter().filter(is_counted).collect();
     if !refused.is_empty() {
         tracing::info!(%key, headers = ?refused, "headers refused");
@@ -143,7 +143,7 @@ impl Valet {
         let types = &declared.signed_types;
         let is_typed = types.is_empty() || types.iter().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
         if !declared.lengths.contains(&head.size) || !is_typed || has_headers_of_another(key, &head, declared.writer) {
-            let still = self.objects.affirm(key, &head).await?;
+            let still = self.objects.verify_head(key, &head).await?;
             return Ok(if still { Verdict::Wrong(Rejection::ObjectMismatch) } else { Verdict::Missing });
         }
         if let Some(sha256) = declared.sha256 {

@@ -26,8 +26,8 @@ use crate::{
         Rejection, Sha256, UnverifiedUpload, Upload, UserId,
     },
     store::{
-        Inserted, Reserved, StoreError,
-        objects::{COMPLETING, Completion, NewPart, PresignedPut, StoredPart},
+        InsertOutcome, ReserveOutcome, StoreError,
+        objects::{COMPLETE_DEADLINE, Completion, NewPart, PresignedPut, StoredPart},
     },
 };
 
@@ -148,11 +148,11 @@ impl Valet {
             // No URL has left yet. Only this server completes the parts, so what comes of them is final where it lies.
             let lifetimes = unopened(now);
             let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload.clone(), named.clone(), lifetimes);
-            if self.reserve(user, &[&image], now).await? == Reserved::No {
+            if self.reserve(user, &[&image], now).await? == ReserveOutcome::Refused {
                 self.explain_refusal(user, upload.size).await?;
                 continue;
             }
-            if self.insert_reserved(user, &[(&image, image.expires_at)]).await? != [Inserted::Yes] {
+            if self.insert_reserved(user, &[(&image, image.expires_at)]).await? != [InsertOutcome::Inserted] {
                 continue;
             }
             if let Err(error) = self.open_in_s3(&image, multipart.checksums()).await {
@@ -232,7 +232,7 @@ impl Valet {
                 continue;
             };
             let sign = |part: NewPart| {
-                let put = self.objects.presign_part((&image.key, upload_id), part, now, self.uploads.url_ttl)?;
+                let put = self.objects.presign_part(&image.key, upload_id, part, now, self.uploads.url_ttl)?;
                 Ok((part.number, put))
             };
             let signed = parts.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;
@@ -369,10 +369,10 @@ impl Valet {
             return Ok(Assembly::Incomplete(missing));
         }
         // Completing writes the key as a PUT does, and may do so after we stopped waiting: a tombstone must outlive it.
-        let dies_at = now + COMPLETING;
+        let dies_at = now + COMPLETE_DEADLINE;
         let due = dies_at + self.grace(0);
         // One at a time: not every store shows nothing of a completion until it is done when another has been before.
-        if !self.store.images.claim_completion(image, COMPLETING, dies_at, due, &[]).await? {
+        if !self.store.images.claim_completion(image, COMPLETE_DEADLINE, dies_at, due, &[]).await? {
             let current = self.store.images.find_owned(image.user, image.id).await?;
             let is_pending = current.is_some_and(|image| image.state == ImageState::Pending);
             return Ok(if is_pending { Assembly::Busy } else { Assembly::Moved });

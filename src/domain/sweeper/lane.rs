@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use crate::store::Due;
+use crate::store::QueuedImage;
 
 /// How many images the lane holds, waiting or being settled: of all owners, and of one.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,7 @@ pub(super) struct Room {
 /// The end into which images are put.
 #[derive(Debug)]
 pub(super) struct SlowLane {
-    sender: mpsc::Sender<Due>,
+    sender: mpsc::Sender<QueuedImage>,
     room: Room,
     held: Arc<Held>,
 }
@@ -27,7 +27,7 @@ pub(super) struct SlowLane {
 /// The end from which they are settled.
 #[derive(Debug)]
 pub(super) struct SlowQueue {
-    receiver: mpsc::Receiver<Due>,
+    receiver: mpsc::Receiver<QueuedImage>,
     held: Arc<Held>,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn slow_lane(room: Room) -> (SlowLane, SlowQueue) {
 
 impl SlowLane {
     /// Takes an image if there is room. Otherwise it is due again soon, which is no failure.
-    pub(super) fn take(&self, due: Due) {
+    pub(super) fn take(&self, due: QueuedImage) {
         let owner = due.owner();
         if self.held.enter(&owner, self.room) && self.sender.try_send(due).is_err() {
             self.held.leave(&owner);
@@ -74,12 +74,12 @@ impl SlowLane {
 }
 
 impl SlowQueue {
-    pub(super) async fn next(&mut self) -> Option<Due> {
+    pub(super) async fn next(&mut self) -> Option<QueuedImage> {
         self.receiver.recv().await
     }
 
     /// An image is settled, or failed to be.
-    pub(super) fn leave(&self, due: &Due) {
+    pub(super) fn leave(&self, due: &QueuedImage) {
         self.held.leave(&due.owner());
     }
 }

@@ -137,8 +137,8 @@ impl Valet {
             let (due, first) = self.store.images.backlog(now, COUNTED).await?;
             METRICS.sweep_backlog.set(due.into());
             METRICS.sweep_lag.set(first.map_or(0.0, |first| (now - first).as_seconds_f64()));
-            let images = self.store.images.stuck(STUCK, COUNTED).await?;
-            METRICS.sweep_stuck.set((images + self.store.users.stuck_deletions(STUCK, COUNTED).await?).into());
+            let images = self.store.images.count_stuck(STUCK, COUNTED).await?;
+            METRICS.sweep_stuck.set((images + self.store.users.count_stuck_deletions(STUCK, COUNTED).await?).into());
             Ok::<_, StoreError>(())
         };
         if let Err(error) = counted.await {
@@ -160,7 +160,7 @@ impl Valet {
     /// Sets the metrics of images, their bytes and accounts.
     async fn take_census(&self) {
         let counted = async {
-            for (state, count) in self.store.images.census().await? {
+            for (state, count) in self.store.images.count_by_state().await? {
                 let label = StateLabel { state: state.as_str() };
                 METRICS.images.get_or_create(&label).set(count.images);
                 METRICS.image_bytes.get_or_create(&label).set(count.bytes);

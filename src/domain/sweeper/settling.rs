@@ -93,7 +93,7 @@ impl Valet {
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
                 self.release_reserved(image).await?;
-                self.store.images.forget_strays(image, lease.ends).await?;
+                self.store.images.clear_leftovers(image, lease.ends).await?;
             }
         }
         Ok(Swept { purged: 1, ..Swept::default() })

@@ -8,7 +8,7 @@ use super::{Declared, IssueError, Issued, Puts, RenewError, Ticket};
 use crate::{
     domain::{Valet, confirm::Finding, finalize::Declares},
     model::{Idempotency, IdempotencyKey, Image, ImageId, ImageState, Lifetimes, ObjectKey, Sha256, Upload, UserId},
-    store::{Inserted, Reserved, StoreError, objects::COMPLETING},
+    store::{InsertOutcome, ReserveOutcome, StoreError, objects::COMPLETE_DEADLINE},
 };
 
 /// Races with a confirm, a delete or a twin are settled by looking again; more than this is a fault.
@@ -84,11 +84,11 @@ impl Valet {
         }
         let mut refused = Vec::new();
         let images: Vec<_> = drafts.iter().map(|((image, _), _)| image).collect();
-        if self.reserve(user, &images, now).await? == Reserved::No {
+        if self.reserve(user, &images, now).await? == ReserveOutcome::Refused {
             // Not all fit: those that do, in the order they were asked for.
             let (mut fitting, is_batch) = (Vec::new(), images.len() > 1);
             for draft in drafts {
-                let fits = is_batch && self.reserve(user, &[&draft.0.0], now).await? == Reserved::Yes;
+                let fits = is_batch && self.reserve(user, &[&draft.0.0], now).await? == ReserveOutcome::Reserved;
                 if fits { fitting.push(draft) } else { refused.push(draft.1) }
             }
             drafts = fitting;
@@ -99,7 +99,7 @@ impl Valet {
         let rows: Vec<_> = drafts.iter().map(|((image, _), _)| (image, self.quiet_from(image))).collect();
         let inserted = self.insert_reserved(user, &rows).await?;
         for (((image, puts), wanted), inserted) in drafts.into_iter().zip(inserted) {
-            if inserted == Inserted::Yes {
+            if inserted == InsertOutcome::Inserted {
                 let ticket = Ticket::Pending(Box::new(image), puts);
                 answers[wanted.at] = Some(Ok(Issued { ticket, opened: true }));
             } else {
@@ -240,7 +240,7 @@ impl Valet {
     /// the time until which something may be written, as a URL would have.
     pub(in crate::domain) async fn expire_refused(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
         let Some(current) = self.store.images.find_owned(image.user, image.id).await? else { return Ok(false) };
-        let no_url_left = current.urls_die_at <= (now + COMPLETING).max(image.urls_die_at);
+        let no_url_left = current.urls_die_at <= (now + COMPLETE_DEADLINE).max(image.urls_die_at);
         if no_url_left { self.expire(&current, now).await } else { Ok(false) }
     }
 }

@@ -8,7 +8,7 @@ use super::{IssueError, issue::Answers, issue::Wanted};
 use crate::{
     domain::{Valet, reservations},
     model::{Image, ImageId, ImageState, Upload, UserId},
-    store::{Stepped, StoreError},
+    store::{StepOutcome, StoreError},
 };
 
 impl Valet {
@@ -71,7 +71,7 @@ impl Valet {
                 return Ok(());
             }
             if let Some(growth) = image.growth_step(bytes)
-                && matches!(self.store.grow(user, &growth).await?, Stepped::Taken(images) if !images.is_empty())
+                && matches!(self.store.grow_reservation(user, &growth).await?, StepOutcome::Applied(images) if !images.is_empty())
             {
                 return Ok(());
             }

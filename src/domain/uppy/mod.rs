@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, ObjectKey, UnverifiedUpload, Upload, UserId},
-    store::{Inserted, Reserved, StoreError},
+    store::{InsertOutcome, ReserveOutcome, StoreError},
 };
 
 /// Of an upload in parts without a size, this share of the quota is reserved.
@@ -134,7 +134,7 @@ impl Valet {
         let upload = self.check_told(told, UnverifiedUpload::Form).map_err(IssueError::Unstorable)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
-        let form = self.objects.sign_form(&key, (upload.content_type, upload.size), now, self.uploads.url_ttl)?;
+        let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.uploads.url_ttl)?;
         // Nobody can ask for another form for it: it lives as long as this one.
         let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
         self.enter(&Image::pending((user, id, key), upload, None, lifetimes), now + SOON, now).await?;
@@ -147,8 +147,8 @@ impl Valet {
     async fn enter(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), IssueError> {
         let (user, bytes) = (image.user, image.reserved);
         for round in 0..TRIES {
-            if self.reserve(user, &[image], now).await? == Reserved::Yes {
-                if self.insert_reserved(user, &[(image, due)]).await? == [Inserted::Yes] {
+            if self.reserve(user, &[image], now).await? == ReserveOutcome::Reserved {
+                if self.insert_reserved(user, &[(image, due)]).await? == [InsertOutcome::Inserted] {
                     return Ok(());
                 }
                 return Err(StoreError::Contention { what: "an image's id" }.into());

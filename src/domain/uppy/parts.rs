@@ -142,7 +142,7 @@ impl Valet {
             self.bound_parts(&image, numbers.len(), now).await?;
             let ttl = self.uploads.url_ttl.min(PART_URL_TTL);
             let sign = |number: u32| {
-                let signed = self.objects.presign_any_part((&image.key, upload_id), number, now, ttl)?;
+                let signed = self.objects.presign_any_part(&image.key, upload_id, number, now, ttl)?;
                 Ok((number, signed))
             };
             let signed = numbers.into_iter().map(sign).collect::<Result<Vec<_>, StoreError>>()?;

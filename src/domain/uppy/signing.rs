@@ -152,7 +152,7 @@ impl Valet {
                 let broken = || PartsError::Unsignable(vec![Unsignable::Number(0, PartLayout::MAX_PARTS)]);
                 let number = legal.ok_or_else(broken)?;
                 self.bound_parts(&image, 1, now).await?;
-                self.objects.presign_any_part((&image.key, upload_id), number, now, ttl.min(PART_URL_TTL))
+                self.objects.presign_any_part(&image.key, upload_id, number, now, ttl.min(PART_URL_TTL))
             }
             Call::List => self.objects.presign_multipart_call(&image.key, MultipartCall::List(upload_id), now, ttl),
             Call::Complete => self.objects.presign_multipart_call(&image.key, MultipartCall::Complete(upload_id), now, ttl),
@@ -171,7 +171,7 @@ impl Valet {
             // S3's copy of it goes by the client's call, and by the tombstone's sweep.
             Call::Abort => drop(self.delete_pending(&image, now).await?),
             Call::Complete => {
-                self.store.images.look_soon(&image, now + SOON).await?;
+                self.store.images.sweep_by(&image, now + SOON).await?;
                 self.lookout.expect();
             }
             Call::Part(_) | Call::List => {}

@@ -8,7 +8,7 @@ use mongodb::{IndexModel, bson::doc, options::IndexOptions};
 use crate::model::ImageState;
 
 /// How long the record of a purged image is kept.
-const GONE_FOR: Duration = Duration::from_secs(24 * 60 * 60);
+const PURGED_RECORD_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Returns the indexes for the scans of galleries and pending lists; for one live image per user and bytes; for one upload per
 /// user and idempotency key; for the sweeper's queue; for reservations to settle; for images whose sweep keeps failing; and the
@@ -56,7 +56,7 @@ pub(super) fn models() -> [IndexModel; 7] {
             doc! { "goneAt": 1 },
             IndexOptions::builder()
                 .name("gone".to_owned())
-                .expire_after(GONE_FOR)
+                .expire_after(PURGED_RECORD_TTL)
                 .partial_filter_expression(doc! { "state": ImageState::Purged.as_str() })
                 .build(),
         ),

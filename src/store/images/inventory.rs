@@ -15,13 +15,13 @@ use super::{Images, StoreError};
 use crate::model::{ImageId, ImageState, KeyOwner, ObjectKey, UserId};
 
 /// Deadline of a sort by the database, on disk if its memory does not suffice.
-const SORT: Duration = Duration::from_secs(10 * 60);
+const SORT_DEADLINE: Duration = Duration::from_secs(10 * 60);
 /// Idle time after which a cursor is opened again: MongoDB closes idle ones after ten minutes (`cursorTimeoutMillis`).
-const IDLE: Duration = Duration::from_secs(5 * 60);
+const MAX_IDLE: Duration = Duration::from_secs(5 * 60);
 
 /// The fields of a record that the comparison needs.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct InventoryEntry {
     /// The image.
     pub id: ImageId,
     /// Its owner.
@@ -35,7 +35,7 @@ pub struct Entry {
     preview: bool,
 }
 
-impl Entry {
+impl InventoryEntry {
     /// Returns whether the sweeper has not finished the image; then multipart uploads that are open at its keys are left to the
     /// sweeper.
     #[must_use]
@@ -65,8 +65,8 @@ impl Inventory {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn next(&mut self) -> Result<Option<Entry>, StoreError> {
-        if self.read_at.elapsed() > IDLE {
+    pub async fn next(&mut self) -> Result<Option<InventoryEntry>, StoreError> {
+        if self.read_at.elapsed() > MAX_IDLE {
             self.reopen().await?;
         }
         let next = match self.advance().await {
@@ -87,7 +87,7 @@ impl Inventory {
     }
 
     async fn advance(&mut self) -> Result<Option<Document>, StoreError> {
-        let next = tokio::time::timeout(SORT, self.cursor.try_next()).await.map_err(|_| StoreError::DatabaseTimeout)?;
+        let next = tokio::time::timeout(SORT_DEADLINE, self.cursor.try_next()).await.map_err(|_| StoreError::DatabaseTimeout)?;
         next.map_err(StoreError::Database)
     }
 
@@ -98,12 +98,12 @@ impl Inventory {
 }
 
 async fn open(records: &Collection<Document>, after: Option<&str>) -> Result<Cursor<Document>, StoreError> {
-    let mut filter = not_gone();
+    let mut filter = not_purged();
     if let Some(after) = after {
         filter.insert("key", doc! { "$gt": after });
     }
     let find = records.find(filter).projection(projection()).sort(doc! { "key": 1 }).allow_disk_use(true);
-    let found = tokio::time::timeout(SORT, find.batch_size(1000)).await.map_err(|_| StoreError::DatabaseTimeout)?;
+    let found = tokio::time::timeout(SORT_DEADLINE, find.batch_size(1000)).await.map_err(|_| StoreError::DatabaseTimeout)?;
     found.map_err(StoreError::Database)
 }
 
@@ -123,12 +123,12 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn entries(&self, ids: &[ImageId]) -> Result<HashMap<ImageId, Option<Entry>>, StoreError> {
+    pub async fn entries(&self, ids: &[ImageId]) -> Result<HashMap<ImageId, Option<InventoryEntry>>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
-        let mut filter = not_gone();
+        let mut filter = not_purged();
         filter.insert("_id", doc! { "$in": ids.iter().map(ToString::to_string).collect::<Vec<_>>() });
         let found = self
-            .calls
+            .mongo
             .read(|| async { documents.find(filter.clone()).projection(projection()).await?.try_collect::<Vec<_>>().await });
         let found = found.await?;
         let id_of = |record: &Document| record.get_str("_id").ok().and_then(ImageId::parse);
@@ -137,7 +137,7 @@ impl Images {
 }
 
 /// Returns a filter for records that are not purged.
-pub(in crate::store) fn not_gone() -> Document {
+pub(in crate::store) fn not_purged() -> Document {
     doc! { "state": { "$ne": ImageState::Purged.as_str() } }
 }
 
@@ -146,7 +146,7 @@ fn projection() -> Document {
     doc! { "user": 1, "key": 1, "state": 1, "preview": 1, "due": 1 }
 }
 
-fn entry(found: &Document) -> Result<Entry, StoreError> {
+fn entry(found: &Document) -> Result<InventoryEntry, StoreError> {
     let text = |field: &'static str| {
         found.get_str(field).map_err(|_| StoreError::Corrupt {
             collection: "images",
@@ -168,7 +168,7 @@ fn entry(found: &Document) -> Result<Entry, StoreError> {
         Some(Bson::Document(_)) => true,
         Some(_) => return Err(corrupt("preview")),
     };
-    Ok(Entry {
+    Ok(InventoryEntry {
         id: image,
         user,
         key,

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Projected fields of a ready image.
-const SHOWN: [&str; 13] = [
+const PROJECTED_FIELDS: [&str; 13] = [
     "_id",
     "key",
     "fileName",
@@ -33,13 +33,13 @@ const SHOWN: [&str; 13] = [
 
 /// A page of ready images, in the gallery's order.
 #[derive(Debug)]
-pub struct Page {
+pub struct GalleryPage {
     answer: Option<RawBatch>,
 }
 
 /// A ready image, borrowed from a page.
 #[derive(Debug, Clone, Copy)]
-pub struct Row<'a> {
+pub struct GalleryRow<'a> {
     /// The image's id.
     pub id: &'a str,
     /// The key of its bytes.
@@ -70,12 +70,12 @@ pub struct Row<'a> {
     pub bytes: &'a [u8],
 }
 
-impl Page {
+impl GalleryPage {
     /// Returns the images; an unreadable record is logged and omitted.
     ///
     /// # Errors
     /// [`StoreError`] when the database's response is malformed.
-    pub fn rows(&self) -> Result<Vec<Row<'_>>, StoreError> {
+    pub fn rows(&self) -> Result<Vec<GalleryRow<'_>>, StoreError> {
         let read = |document| match row(document) {
             Ok(row) => Some(row),
             Err(field) => {
@@ -118,9 +118,9 @@ impl Page {
 }
 
 /// The least number of pending records to read at once.
-const LEAST_READ: usize = 16;
+const MIN_BATCH: usize = 16;
 
-impl Row<'_> {
+impl GalleryRow<'_> {
     /// Returns the image's position in the gallery's order.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
@@ -129,7 +129,7 @@ impl Row<'_> {
 }
 
 /// Decodes a document in one pass, or returns the name of the field that is missing or malformed.
-fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
+fn row(document: &RawDocument) -> Result<GalleryRow<'_>, &'static str> {
     let (mut id, mut key, mut file_name, mut content_type, mut sha256, mut caption) = (None, None, None, None, None, None);
     let (mut preview, mut thumb_hash) = (None, None);
     let (mut size, mut width, mut height, mut created_at, mut uploaded_at) = (None, None, None, None, None);
@@ -155,7 +155,7 @@ fn row(document: &RawDocument) -> Result<Row<'_>, &'static str> {
             _ => {}
         }
     }
-    Ok(Row {
+    Ok(GalleryRow {
         id: id.filter(|id| ImageId::parse(id).is_some()).ok_or("_id")?,
         key: key.ok_or("key")?,
         file_name: file_name.ok_or("fileName")?,
@@ -188,17 +188,17 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn page_owned_ready(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Page, StoreError> {
-        let projection: Document = SHOWN.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
+    pub async fn page_owned_ready(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<GalleryPage, StoreError> {
+        let projection: Document = PROJECTED_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
         let answer = self
-            .calls
+            .mongo
             .read(|| async {
                 let find = self.collection.find(after_in_order(user, ImageState::Ready, after)).sort(newest_first());
                 let find = find.projection(projection.clone()).limit(-i64::from(limit)).batch_size(limit);
                 find.batch().await?.next().await.transpose()
             })
             .await?;
-        Ok(Page { answer })
+        Ok(GalleryPage { answer })
     }
 
     /// Returns pending images, newest first. An unreadable record is logged and replaced by the next one.
@@ -216,14 +216,14 @@ impl Images {
         // Each round except the last found an unreadable record.
         for _ in 0..=limit {
             // Enough at once that a malformed `_id`, which no query can continue after, is not the last of them.
-            let wanted = (limit as usize).saturating_sub(page.len()).max(LEAST_READ);
+            let wanted = (limit as usize).saturating_sub(page.len()).max(MIN_BATCH);
             let find = || {
                 records
                     .find(after_in_order(user, ImageState::Pending, after))
                     .sort(newest_first())
                     .limit(i64::try_from(wanted).unwrap_or(i64::MAX))
             };
-            let found = self.calls.read(|| async { find().await?.try_collect::<Vec<_>>().await }).await?;
+            let found = self.mongo.read(|| async { find().await?.try_collect::<Vec<_>>().await }).await?;
             page.extend(found.iter().filter_map(|record| readable(record)));
             let last = found.iter().rev().find_map(|record| ImageId::parse(record.get_str("_id").ok()?));
             after = last.map(|id| Position { uploaded_at: None, id });

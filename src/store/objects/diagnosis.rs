@@ -11,7 +11,7 @@ use aws_sdk_s3::{
 use super::{Objects, StoreError, transport::Transport};
 
 /// The longest text of the store that is repeated, in characters.
-const LONGEST: usize = 200;
+const MAX_TEXT_CHARS: usize = 200;
 
 /// The reason why the bucket cannot be used, the remedy, and the store's response.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,12 +123,12 @@ impl Diagnosis {
         Self { address, cause, status: None, code: None, message: None, request_id: None }
     }
 
-    fn of(address: String, error: &SdkError<ListObjectsV2Error>) -> Self {
+    fn from_error(address: String, error: &SdkError<ListObjectsV2Error>) -> Self {
         let Some(response) = error.raw_response() else {
             let transport = match error {
                 SdkError::TimeoutError(_) => Transport::Silent,
                 SdkError::DispatchFailure(failure) if failure.is_timeout() => Transport::Silent,
-                error => Transport::of(error),
+                error => Transport::find(error),
             };
             return Self::new(address, Cause::NoAnswer(transport));
         };
@@ -164,21 +164,21 @@ impl Objects {
     /// # Errors
     /// [`Diagnosis`].
     pub async fn diagnose(&self) -> Result<Option<String>, Diagnosis> {
-        let address = self.inside.bucket_url().to_owned();
-        let told = |answer: HeadBucketOutput| answer.bucket_region.filter(|region| !region.is_empty());
+        let address = self.internal_location.bucket_url().to_owned();
+        let region_of = |answer: HeadBucketOutput| answer.bucket_region.filter(|region| !region.is_empty());
         let first = self.head_bucket().await;
         if matches!(first, Err(StoreError::ObjectsTimeout { .. })) {
             return Err(Diagnosis::new(address, Cause::NoAnswer(Transport::Silent)));
         }
         let listed = self.client.list_objects_v2().bucket(&self.bucket).max_keys(1).send().await;
-        match (first, listed.map_err(|error| Diagnosis::of(address.clone(), &error))) {
+        match (first, listed.map_err(|error| Diagnosis::from_error(address.clone(), &error))) {
             // A server that responds 200 to every HEAD need not be S3.
             (_, Err(diagnosis)) if matches!(diagnosis.cause, Cause::NotS3(_)) => Err(diagnosis),
             // Some credentials permit everything needed except listing.
-            (Ok(answer), _) => Ok(told(answer)),
+            (Ok(answer), _) => Ok(region_of(answer)),
             (Err(_), Err(diagnosis)) => Err(diagnosis),
             // It works now: the failure was transient, or something on the way rejects every HEAD.
-            (Err(_), Ok(_)) => self.head_bucket().await.map(told).map_err(|_| Diagnosis::new(address, Cause::NoHead)),
+            (Err(_), Ok(_)) => self.head_bucket().await.map(region_of).map_err(|_| Diagnosis::new(address, Cause::NoHead)),
         }
     }
 
@@ -191,7 +191,7 @@ impl Objects {
 
 /// Returns text of the store on one line, without a query.
 fn clean(text: &str) -> String {
-    let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(LONGEST).collect();
+    let line: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).take(MAX_TEXT_CHARS).collect();
     line.split('?').next().unwrap_or_default().trim().to_owned()
 }
 

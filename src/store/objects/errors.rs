@@ -123,12 +123,12 @@ pub(super) fn is_absent<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
 }
 
 /// Returns whether the object was deleted or replaced since its entity tag was read.
-pub(super) fn is_gone<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+pub(super) fn is_deleted_or_replaced<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     status(error) == Some(412) || is_absent(error)
 }
 
 /// Returns whether the store does not support the operation, or its policy does not permit it.
-pub(super) fn is_withheld<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
+pub(super) fn is_unavailable<E: ProvideErrorMetadata>(error: &SdkError<E>) -> bool {
     match status(error) {
         Some(405 | 501) => true,
         Some(400 | 403) => {
@@ -147,13 +147,13 @@ pub(super) fn lists_objects<E>(error: &SdkError<E>) -> bool {
 }
 
 /// Returns whether the response is a 404 with an empty body, which may concern the object or anything else.
-pub(super) fn is_wordless<E>(error: &SdkError<E>) -> bool {
+pub(super) fn is_bodyless_404<E>(error: &SdkError<E>) -> bool {
     let body = error.raw_response().and_then(|answer| answer.body().bytes());
     status(error) == Some(404) && body.is_some_and(<[u8]>::is_empty)
 }
 
 /// Returns the error of a failed call, according to [`classify`].
-pub(super) fn failed<E: ProvideErrorMetadata + std::error::Error + 'static>(
+pub(super) fn error_of<E: ProvideErrorMetadata + std::error::Error + 'static>(
     operation: &'static str,
     error: &SdkError<E>,
 ) -> StoreError {
@@ -181,8 +181,8 @@ pub(super) fn outage<E: ProvideErrorMetadata + std::error::Error + 'static>(
 /// Describes a failed call by status, code and request id, or by the transport error: never by a URL.
 pub(super) fn reason<E: ProvideErrorMetadata + std::error::Error + 'static>(error: &SdkError<E>) -> String {
     match error {
-        SdkError::DispatchFailure(_) => format!("S3 cannot be reached: {}", Transport::of(error)),
-        SdkError::ConstructionFailure(_) => format!("the request could not be built: {}", Transport::of(error)),
+        SdkError::DispatchFailure(_) => format!("S3 cannot be reached: {}", Transport::find(error)),
+        SdkError::ConstructionFailure(_) => format!("the request could not be built: {}", Transport::find(error)),
         _ => {
             let id = error.raw_response().and_then(RequestId::request_id).unwrap_or("-");
             let answer = match status(error) {

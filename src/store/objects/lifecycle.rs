@@ -4,10 +4,10 @@
 use aws_sdk_s3::types::{ExpirationStatus, LifecycleRule, TransitionStorageClass};
 
 /// Prefixes of Valet's keys: images, uploads that are copied at confirm, and the deployment's id.
-const OURS: [&str; 3] = ["u/", "in/", "valet/"];
+const KEY_PREFIXES: [&str; 3] = ["u/", "in/", "valet/"];
 
 /// Prefixes of the keys at which clients open multipart uploads.
-const MULTIPARTS: [&str; 2] = ["u/", "in/"];
+const MULTIPART_PREFIXES: [&str; 2] = ["u/", "in/"];
 
 /// Effects of lifecycle rules on Valet's keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,14 +17,14 @@ pub struct Lifecycle {
     /// Days after which the first unfinished multipart upload is aborted; `None` if none is.
     pub aborts_any_after: Option<i32>,
     /// Rules that delete current objects.
-    pub expiring: Vec<Touched>,
+    pub expiring: Vec<AffectedKeys>,
     /// Rules that move objects to a storage class from which they cannot be read at once.
-    pub archiving: Vec<Touched>,
+    pub archiving: Vec<AffectedKeys>,
 }
 
 /// The keys that a rule affects.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Touched {
+pub struct AffectedKeys {
     /// The rule's name.
     pub rule: String,
     /// The prefixes of Valet's keys among them.
@@ -44,7 +44,7 @@ struct Scope<'a> {
 }
 
 impl<'a> Scope<'a> {
-    fn of(rule: &'a LifecycleRule) -> Self {
+    fn new(rule: &'a LifecycleRule) -> Self {
         #[expect(deprecated, reason = "rules of before 2016 still have their prefix there")]
         let old_prefix = rule.prefix();
         let Some(filter) = rule.filter() else {
@@ -61,9 +61,9 @@ impl<'a> Scope<'a> {
     }
 
     /// Returns the prefixes of Valet's keys in its scope.
-    fn ours(&self) -> Vec<&'static str> {
+    fn valet_prefixes(&self) -> Vec<&'static str> {
         let meets = |ours: &&&'static str| ours.starts_with(self.prefix) || self.prefix.starts_with(**ours);
-        if self.tagged { Vec::new() } else { OURS.iter().filter(meets).copied().collect() }
+        if self.tagged { Vec::new() } else { KEY_PREFIXES.iter().filter(meets).copied().collect() }
     }
 
     /// Returns whether every multipart upload at keys with this prefix is in its scope.
@@ -73,25 +73,29 @@ impl<'a> Scope<'a> {
 
     /// Returns whether a multipart upload of Valet may be in its scope.
     fn has_any_multipart(&self) -> bool {
-        self.ours().iter().any(|ours| MULTIPARTS.contains(ours))
+        self.valet_prefixes().iter().any(|ours| MULTIPART_PREFIXES.contains(ours))
     }
 }
 
 impl Lifecycle {
     /// Summarizes the enabled rules.
-    pub(super) fn of(rules: &[LifecycleRule]) -> Self {
+    pub(super) fn from_rules(rules: &[LifecycleRule]) -> Self {
         let soonest = |is_meant: &dyn Fn(&Scope<'_>) -> bool| {
-            rules.iter().filter(|rule| is_meant(&Scope::of(rule))).filter_map(abort_days).min()
+            rules.iter().filter(|rule| is_meant(&Scope::new(rule))).filter_map(abort_days).min()
         };
-        let of_each = MULTIPARTS.map(|beginning| soonest(&|scope| scope.has_all_under(beginning)));
+        let of_each = MULTIPART_PREFIXES.map(|beginning| soonest(&|scope| scope.has_all_under(beginning)));
         let mut all = Self {
             aborts_all_after: of_each.into_iter().collect::<Option<Vec<_>>>().and_then(|days| days.into_iter().max()),
             aborts_any_after: soonest(&|scope| scope.has_any_multipart()),
             ..Self::default()
         };
         for rule in rules.iter().filter(|rule| *rule.status() == ExpirationStatus::Enabled) {
-            let scope = Scope::of(rule);
-            let touched = |days| Touched { rule: rule.id().unwrap_or("without a name").to_owned(), prefixes: scope.ours(), days };
+            let scope = Scope::new(rule);
+            let touched = |days| AffectedKeys {
+                rule: rule.id().unwrap_or("without a name").to_owned(),
+                prefixes: scope.valet_prefixes(),
+                days,
+            };
             if let Some(expiration) = rule.expiration().filter(|it| it.days().is_some() || it.date().is_some()) {
                 all.expiring.push(touched(expiration.days()));
             }
@@ -107,7 +111,7 @@ impl Lifecycle {
 
 /// Returns the days after which the rule by itself aborts every multipart upload.
 pub(super) fn aborts_all_after(rule: &LifecycleRule) -> Option<i32> {
-    Lifecycle::of(std::slice::from_ref(rule)).aborts_all_after
+    Lifecycle::from_rules(std::slice::from_ref(rule)).aborts_all_after
 }
 
 /// Returns the days after which the rule aborts multipart uploads, if it is enabled.
@@ -140,11 +144,11 @@ mod tests {
     }
 
     #[test]
-    fn rules_that_delete_images_are_told_from_others() {
+    fn rules_that_delete_images_are_distinguished_from_others() {
         let days = |n| LifecycleExpiration::builder().days(n).build();
         let tag = Tag::builder().key("a").value("b").build().unwrap();
         let and = |of: LifecycleRuleAndOperator| LifecycleRuleFilter::builder().and(of).build();
-        let expiring = |filter| Lifecycle::of(&[rule(filter).expiration(days(3)).build().unwrap()]).expiring;
+        let expiring = |filter| Lifecycle::from_rules(&[rule(filter).expiration(days(3)).build().unwrap()]).expiring;
         for (text, wanted) in [
             ("", vec!["u/", "in/", "valet/"]),
             ("u", vec!["u/"]),
@@ -170,11 +174,11 @@ mod tests {
             rule(prefix("")).noncurrent_version_expiration(old).build().unwrap(),
             off,
         ];
-        assert_eq!(Lifecycle::of(&harmless), Lifecycle::default());
+        assert_eq!(Lifecycle::from_rules(&harmless), Lifecycle::default());
     }
 
     #[test]
-    fn classes_that_need_a_restore_are_told_from_others() {
+    fn classes_that_need_a_restore_are_distinguished_from_others() {
         use TransitionStorageClass::{DeepArchive, Glacier, GlacierIr, IntelligentTiering, OnezoneIa, StandardIa};
         for (class, archives) in [
             (Glacier, true),
@@ -185,14 +189,14 @@ mod tests {
             (OnezoneIa, false),
         ] {
             let to = Transition::builder().days(30).storage_class(class.clone()).build();
-            let found = Lifecycle::of(&[rule(prefix("u/")).transitions(to).build().unwrap()]);
+            let found = Lifecycle::from_rules(&[rule(prefix("u/")).transitions(to).build().unwrap()]);
             assert_eq!(!found.archiving.is_empty(), archives, "{class}");
             assert_eq!(found.expiring, []);
         }
     }
 
     #[test]
-    fn rules_for_some_multiparts_are_told_from_those_for_all() {
+    fn rules_for_some_multiparts_are_distinguished_from_those_for_all() {
         let abort = |filter, n| {
             let days = AbortIncompleteMultipartUpload::builder().days_after_initiation(n).build();
             rule(filter).abort_incomplete_multipart_upload(days)
@@ -212,10 +216,10 @@ mod tests {
             (vec![(prefix("logs/"), 1), (prefix("valet/"), 1), (tagged(), 1)], None, None),
         ] {
             let made: Vec<_> = rules.iter().map(|(filter, days)| abort(filter.clone(), *days).build().unwrap()).collect();
-            let found = Lifecycle::of(&made);
+            let found = Lifecycle::from_rules(&made);
             assert_eq!((found.aborts_all_after, found.aborts_any_after), (all, any), "{rules:?}");
         }
         let off = abort(prefix(""), 9).status(ExpirationStatus::Disabled).build().unwrap();
-        assert_eq!(Lifecycle::of(&[off]), Lifecycle::default());
+        assert_eq!(Lifecycle::from_rules(&[off]), Lifecycle::default());
     }
 }

@@ -4,7 +4,7 @@ use aws_sdk_s3::primitives::ByteStream;
 
 use super::{
     Objects, StoreError,
-    errors::{failed, is_absent, status},
+    errors::{error_of, is_absent, status},
 };
 use crate::model::DeploymentId;
 
@@ -20,7 +20,7 @@ impl Objects {
         let got = match self.client.get_object().bucket(&self.bucket).key(KEY).send().await {
             Ok(got) => got,
             Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(failed("GetObject", &error)),
+            Err(error) => return Err(error_of("GetObject", &error)),
         };
         let broken = |_| StoreError::Objects { operation: "GetObject", reason: format!("{KEY} broke off") };
         let bytes = got.body.collect().await.map_err(broken)?.into_bytes();
@@ -37,7 +37,7 @@ impl Objects {
         match self.put_marker(id).if_none_match("*").send().await {
             Ok(_) => Ok(()),
             Err(error) if matches!(status(&error), Some(409 | 412)) => Ok(()),
-            Err(error) => Err(failed("PutObject", &error)),
+            Err(error) => Err(error_of("PutObject", &error)),
         }
     }
 
@@ -46,7 +46,7 @@ impl Objects {
     /// # Errors
     /// [`StoreError`]; safe to repeat.
     pub async fn replace_deployment_id(&self, id: DeploymentId) -> Result<(), StoreError> {
-        self.put_marker(id).send().await.map(drop).map_err(|error| failed("PutObject", &error))
+        self.put_marker(id).send().await.map(drop).map_err(|error| error_of("PutObject", &error))
     }
 
     fn put_marker(&self, id: DeploymentId) -> aws_sdk_s3::operation::put_object::builders::PutObjectFluentBuilder {

@@ -2,32 +2,32 @@
 //!
 //! Errors carry S3's status and code, never a URL: presigned queries must not reach a log.
 
-mod browser;
+mod aws_environment;
 mod clock;
-mod copying;
-#[cfg(feature = "dev")]
-mod counted;
+mod copy;
 mod credentials;
-mod deleting;
+mod delete;
 mod diagnosis;
 mod errors;
+#[cfg(feature = "dev")]
+mod failpoint_interceptor;
+pub mod http_probe;
 pub mod lifecycle;
-pub mod listing;
+pub mod list;
+mod long_calls;
 pub mod marker;
-mod measured;
+mod metrics_interceptor;
 mod multipart;
 mod open_uploads;
-mod patience;
 mod pool;
+mod post_policy;
+mod presigned_put;
 pub mod prober;
-mod reading;
-mod roots;
-mod sealing;
+mod read;
 pub mod settings;
-mod surroundings;
+mod tls_trust;
 mod transport;
-mod trust;
-pub mod wire;
+mod xml_roots;
 
 use std::{
     sync::{Arc, atomic::AtomicBool},
@@ -42,18 +42,19 @@ use aws_sdk_s3::{
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-pub use self::browser::MultipartCall;
-pub use self::copying::COPYING;
-pub use self::deleting::Purged;
+pub use self::copy::COPY_DEADLINE;
+pub use self::delete::PurgeOutcome;
 pub use self::diagnosis::Diagnosis;
 pub use self::errors::{Failure, classify};
-pub use self::multipart::{COMPLETING, Completion, NewPart, StoredPart};
-pub use self::open_uploads::{Aborted, OpenUploads};
-pub use self::reading::{Head, METADATA};
-pub use self::sealing::{NewObject, Sealing};
+pub use self::multipart::{COMPLETE_DEADLINE, Completion, NewPart, StoredPart};
+pub use self::open_uploads::{AbortProgress, OpenUploads};
+pub use self::post_policy::MultipartCall;
+pub use self::presigned_put::{NewObject, Sealing};
+pub use self::read::{Head, USER_METADATA};
 pub use self::transport::Transport;
 use self::{
-    clock::Clock, credentials::Known, errors::failed, patience::patient, surroundings::Surroundings, trust::Trust, wire::Wire,
+    aws_environment::AwsEnvironment, clock::Clock, credentials::CachedCredentials, errors::error_of, http_probe::ProbeClient,
+    long_calls::long_timeouts, tls_trust::TlsTrust,
 };
 use super::StoreError;
 use crate::{
@@ -67,9 +68,9 @@ use crate::{
 /// them.
 const DEADLINE: Duration = Duration::from_millis(6500);
 /// Deadline of one attempt.
-const ATTEMPT: Duration = Duration::from_secs(3);
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(3);
 /// Deadline of connecting: a second attempt must fit into a call.
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A client of one bucket.
 #[derive(Debug, Clone)]
@@ -81,10 +82,10 @@ pub struct Objects {
     signer: watch::Receiver<Arc<Signer>>,
     clock: Clock,
     /// The bucket's address for this server's own calls.
-    inside: Location,
+    internal_location: Location,
     /// See [`Objects::seal_puts`].
     sealed: Arc<AtomicBool>,
-    trust: Trust,
+    trust: TlsTrust,
     /// The region that requests are signed for.
     region: String,
 }
@@ -104,19 +105,19 @@ impl Objects {
     /// # Errors
     /// When the provider chain has no credentials or no region, described so that an operator can act on it.
     pub async fn connect(config: &config::S3) -> Result<Self, StoreError> {
-        let trust = Trust::new(config.ca_bundle.as_deref())?;
-        let Surroundings { region, provider, aws } = Surroundings::find(config, &trust).await?;
+        let trust = TlsTrust::new(config.ca_bundle.as_deref())?;
+        let AwsEnvironment { region, provider, aws } = AwsEnvironment::find(config, &trust).await?;
         let style = if config.force_path_style { AddressingStyle::Path } else { AddressingStyle::VirtualHost };
         let locate = |endpoint: Option<&Endpoint>| match endpoint {
             Some(endpoint) => Ok(Location::endpoint(endpoint, &config.bucket, style)),
             None => Location::aws(&region, &config.bucket, style, aws)
                 .map_err(|error| StoreError::Credentials { reason: error.to_string() }),
         };
-        let (location, inside) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);
+        let (location, internal_location) = (locate(config.public_endpoint.as_ref())?, locate(config.endpoint.as_ref())?);
         let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT)
-            .read_timeout(ATTEMPT)
-            .operation_attempt_timeout(ATTEMPT)
+            .connect_timeout(CONNECT_DEADLINE)
+            .read_timeout(ATTEMPT_DEADLINE)
+            .operation_attempt_timeout(ATTEMPT_DEADLINE)
             .operation_timeout(DEADLINE)
             .build();
         let (origin, clock) = (location.origin().to_owned(), Clock::default());
@@ -131,28 +132,28 @@ impl Objects {
             .use_fips(aws.fips)
             .use_dual_stack(aws.dualstack)
             .force_path_style(config.force_path_style)
-            .credentials_provider(Known(signer.clone()))
+            .credentials_provider(CachedCredentials(signer.clone()))
             .http_client(pool::Pool::new(trust.clone()))
             .identity_cache(IdentityCache::no_cache())
             // Some stores return the whole object's checksum with a range of it. Digests that matter are computed here.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
             .interceptor(clock.clone())
-            .interceptor(measured::Measured)
+            .interceptor(metrics_interceptor::MetricsInterceptor)
             .timeout_config(timeouts)
             .retry_config(RetryConfig::standard().with_max_attempts(3));
         builder.set_endpoint_url(config.endpoint.as_ref().map(Into::into));
         #[cfg(feature = "dev")]
-        builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(counted::Counted));
+        builder.push_interceptor(aws_sdk_s3::config::SharedInterceptor::new(failpoint_interceptor::FailpointInterceptor));
         let (client, bucket, sealed) = (Client::from_conf(builder.build()), config.bucket.to_string(), Arc::default());
-        Ok(Self { client, bucket, origin, signer, clock, inside, sealed, trust, region })
+        Ok(Self { client, bucket, origin, signer, clock, internal_location, sealed, trust, region })
     }
 
     /// Returns a client without credentials that trusts the same certificates.
     ///
     /// # Errors
     /// [`StoreError::Objects`] when the system has no certificates.
-    pub fn wire(&self) -> Result<Wire, StoreError> {
-        Ok(Wire::new(self.trust.connector()?))
+    pub fn probe_client(&self) -> Result<ProbeClient, StoreError> {
+        Ok(ProbeClient::new(self.trust.connector()?))
     }
 
     /// Returns how far S3's clock is ahead of this machine's, by its latest responses; zero below five seconds.
@@ -170,8 +171,8 @@ impl Objects {
     /// Returns the same bucket with URLs for this server's own use, signed with the current credentials: clients may use
     /// another address.
     #[must_use]
-    pub fn from_inside(&self) -> Self {
-        let signer = Arc::new(self.signer().with_location(self.inside.clone()));
+    pub fn for_internal_use(&self) -> Self {
+        let signer = Arc::new(self.signer().with_location(self.internal_location.clone()));
         Self { signer: watch::channel(signer).1, ..self.clone() }
     }
 
@@ -213,7 +214,8 @@ impl Objects {
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
     pub fn presign_get_into(
         &self,
-        (key, content_type): (&str, ContentType),
+        key: &str,
+        content_type: ContentType,
         cache_control: &str,
         signed_at: OffsetDateTime,
         ttl: Duration,
@@ -253,9 +255,9 @@ impl Objects {
     }
 
     async fn head_bucket(&self) -> Result<HeadBucketOutput, StoreError> {
-        let ask = || self.client.head_bucket().bucket(&self.bucket).send();
+        let send = || self.client.head_bucket().bucket(&self.bucket).send();
         let ahead = self.clock.ahead();
-        let mut answer = ask().await;
+        let mut answer = send().await;
         for _ in 0..2 {
             // The response may just have corrected the clock; without a body, S3 could not name a wrong clock as the cause.
             // Several responses are needed before their time is accepted.
@@ -263,8 +265,8 @@ impl Objects {
             if !may_be_the_clock && !self.clock.is_in_doubt() {
                 break;
             }
-            answer = ask().await;
+            answer = send().await;
         }
-        answer.map_err(|error| failed("HeadBucket", &error))
+        answer.map_err(|error| error_of("HeadBucket", &error))
     }
 }

@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 
 use super::{
     Objects, PresignedPut,
-    errors::{failed, is_absent, status},
-    patient,
+    errors::{error_of, is_absent, status},
+    long_timeouts,
 };
 use crate::{
     model::{ContentType, ObjectKey, PartChecksums, Sha256},
@@ -20,9 +20,9 @@ use crate::{
 };
 
 /// Deadline of completing: S3 responds when the object is complete.
-pub const COMPLETING: Duration = Duration::from_secs(40);
+pub const COMPLETE_DEADLINE: Duration = Duration::from_secs(40);
 /// Deadline of a listing, over all of its pages.
-const LISTING: Duration = Duration::from_secs(20);
+const LIST_PARTS_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A part that S3 has received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Objects {
         };
         let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key.as_str());
         let create = create.content_type(content_type.as_str()).set_checksum_algorithm(algorithm);
-        let made = create.send().await.map_err(|error| failed("CreateMultipartUpload", &error))?;
+        let made = create.send().await.map_err(|error| error_of("CreateMultipartUpload", &error))?;
         made.upload_id.filter(|id| !id.is_empty()).ok_or_else(|| StoreError::Objects {
             operation: "CreateMultipartUpload",
             reason: "the response has no upload id".to_owned(),
@@ -88,7 +88,8 @@ impl Objects {
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
     pub fn presign_part(
         &self,
-        (key, upload_id): (&ObjectKey, &str),
+        key: &ObjectKey,
+        upload_id: &str,
         part: NewPart,
         now: OffsetDateTime,
         ttl: Duration,
@@ -109,7 +110,8 @@ impl Objects {
     /// [`StoreError::Credentials`] when there is nothing valid to sign with.
     pub fn presign_any_part(
         &self,
-        (key, upload_id): (&ObjectKey, &str),
+        key: &ObjectKey,
+        upload_id: &str,
         number: u32,
         now: OffsetDateTime,
         ttl: Duration,
@@ -125,7 +127,9 @@ impl Objects {
     /// [`StoreError`].
     pub async fn list_parts(&self, key: &ObjectKey, upload_id: &str) -> Result<Option<Vec<StoredPart>>, StoreError> {
         let listing = self.list_all_parts(key, upload_id);
-        tokio::time::timeout(LISTING, listing).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation: "ListParts" }))
+        tokio::time::timeout(LIST_PARTS_DEADLINE, listing)
+            .await
+            .unwrap_or(Err(StoreError::ObjectsTimeout { operation: "ListParts" }))
     }
 
     async fn list_all_parts(&self, key: &ObjectKey, upload_id: &str) -> Result<Option<Vec<StoredPart>>, StoreError> {
@@ -136,7 +140,7 @@ impl Objects {
             let page = match list.set_part_number_marker(marker.clone()).send().await {
                 Ok(page) => page,
                 Err(error) if is_absent(&error) => return Ok(None),
-                Err(error) => return Err(failed("ListParts", &error)),
+                Err(error) => return Err(error_of("ListParts", &error)),
             };
             parts.extend(page.parts().iter().filter_map(|part| {
                 Some(StoredPart {
@@ -175,16 +179,17 @@ impl Objects {
         });
         let parts = CompletedMultipartUpload::builder().set_parts(Some(completed.collect())).build();
         let complete = self.client.complete_multipart_upload().bucket(&self.bucket).key(key.as_str()).upload_id(upload_id);
-        let complete = complete.if_none_match("*").multipart_upload(parts).customize().config_override(patient(COMPLETING));
+        let complete =
+            complete.if_none_match("*").multipart_upload(parts).customize().config_override(long_timeouts(COMPLETE_DEADLINE));
         let completed = async {
             match complete.send().await {
                 Ok(_) => Ok(Completion::Done),
                 Err(error) if is_absent(&error) => Ok(Completion::Superseded),
                 Err(error) if matches!(status(&error), Some(409 | 412)) => Ok(Completion::Superseded),
                 Err(error) if error.code() == Some("InvalidPart") => Ok(Completion::PartChanged),
-                Err(error) => Err(failed("CompleteMultipartUpload", &error)),
+                Err(error) => Err(error_of("CompleteMultipartUpload", &error)),
             }
         };
-        self.while_it_lives("CompleteMultipartUpload", completed).await
+        self.await_while_reachable("CompleteMultipartUpload", completed).await
     }
 }

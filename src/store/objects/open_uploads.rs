@@ -4,14 +4,14 @@ use futures_util::{FutureExt, StreamExt, stream};
 
 use super::{
     Objects,
-    errors::{Failure, failed, failure, is_absent, is_withheld, lists_objects},
+    errors::{Failure, error_of, failure, is_absent, is_unavailable, lists_objects},
 };
 use crate::{model::ObjectKey, store::StoreError};
 
 /// The largest number of pages that are listed in one call, of a thousand uploads each.
-const PAGES: usize = 2;
+const MAX_PAGES: usize = 2;
 /// Concurrent aborts.
-const AT_ONCE: usize = 16;
+const CONCURRENT_ABORTS: usize = 16;
 
 /// The uploads that are open at a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct OpenUploads {
 
 /// The progress of aborting every upload of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aborted {
+pub enum AbortProgress {
     /// No upload is left.
     All,
     /// More uploads are left than are aborted in one call.
@@ -43,7 +43,7 @@ impl Objects {
             Ok(_) => Ok(()),
             // The id may come from a client. Some stores do not respond 404 for an unknown one (SeaweedFS: InvalidRequest).
             Err(error) if matches!(failure(&error), Failure::Object | Failure::Unsupported) => Ok(()),
-            Err(error) => Err(failed("AbortMultipartUpload", &error)),
+            Err(error) => Err(error_of("AbortMultipartUpload", &error)),
         }
     }
 
@@ -55,13 +55,13 @@ impl Objects {
     pub async fn open_uploads(&self, key: &ObjectKey) -> Result<Option<OpenUploads>, StoreError> {
         let mut found = OpenUploads { ids: Vec::new(), complete: true };
         let mut marker: (Option<String>, Option<String>) = (None, None);
-        for _ in 0..PAGES {
+        for _ in 0..MAX_PAGES {
             let list = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(key.as_str());
             let list = list.set_key_marker(marker.0.clone()).set_upload_id_marker(marker.1.clone());
             let page = match list.send().await {
                 Ok(page) => page,
-                Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
-                Err(error) => return Err(failed("ListMultipartUploads", &error)),
+                Err(error) if is_unavailable(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
+                Err(error) => return Err(error_of("ListMultipartUploads", &error)),
             };
             // The prefix also matches longer keys.
             let ours = page.uploads().iter().filter(|upload| upload.key() == Some(key.as_str()));
@@ -90,11 +90,11 @@ impl Objects {
     ///
     /// # Errors
     /// The first [`StoreError`]; safe to repeat.
-    pub async fn abort_some_multiparts(&self, key: &ObjectKey) -> Result<Aborted, StoreError> {
-        let Some(found) = self.open_uploads(key).await? else { return Ok(Aborted::All) };
+    pub async fn abort_some_multiparts(&self, key: &ObjectKey) -> Result<AbortProgress, StoreError> {
+        let Some(found) = self.open_uploads(key).await? else { return Ok(AbortProgress::All) };
         let abort = |id: String| async move { self.abort_multipart(key, &id).await }.boxed();
-        let aborted: Vec<_> = stream::iter(found.ids).map(abort).buffer_unordered(AT_ONCE).collect().await;
+        let aborted: Vec<_> = stream::iter(found.ids).map(abort).buffer_unordered(CONCURRENT_ABORTS).collect().await;
         aborted.into_iter().collect::<Result<(), _>>()?;
-        Ok(if found.complete { Aborted::All } else { Aborted::Some })
+        Ok(if found.complete { AbortProgress::All } else { AbortProgress::Some })
     }
 }

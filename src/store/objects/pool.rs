@@ -20,16 +20,16 @@ use aws_smithy_runtime_api::client::{
     runtime_components::RuntimeComponentsBuilder,
 };
 
-use super::{ATTEMPT, roots::Expected, trust::Trust};
+use super::{ATTEMPT_DEADLINE, tls_trust::TlsTrust, xml_roots::ExpectedResponse};
 
-/// Age from which a cancelled call counts as timed out: [`ATTEMPT`], less the tolerance of timers.
-const SILENT: Duration = ATTEMPT.saturating_sub(Duration::from_millis(200));
+/// Age from which a cancelled call counts as timed out: [`ATTEMPT_DEADLINE`], less the tolerance of timers.
+const MIN_SILENCE: Duration = ATTEMPT_DEADLINE.saturating_sub(Duration::from_millis(200));
 
 /// An HTTP client whose pool can be replaced.
 #[derive(Debug, Clone)]
 pub(super) struct Pool {
     current: Arc<RwLock<Generation>>,
-    trust: Trust,
+    trust: TlsTrust,
 }
 
 #[derive(Debug, Clone)]
@@ -39,7 +39,7 @@ struct Generation {
 }
 
 impl Pool {
-    pub(super) fn new(trust: Trust) -> Self {
+    pub(super) fn new(trust: TlsTrust) -> Self {
         let first = Generation { number: 0, client: trust.sdk_client() };
         Self { current: Arc::new(RwLock::new(first)), trust }
     }
@@ -80,12 +80,12 @@ struct Connector {
 impl HttpConnector for Connector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let waiting = Waiting { pool: self.pool.clone(), number: self.number, since: Instant::now(), answered: false };
-        let expected = Expected::of(&request);
+        let expected = ExpectedResponse::for_request(&request);
         let answer = self.connector.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
             waiting.done(answer.is_ok());
-            expected.read(answer?).await
+            expected.repair(answer?).await
         })
     }
 }
@@ -106,7 +106,7 @@ impl Waiting {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if !self.answered && self.since.elapsed() >= SILENT {
+        if !self.answered && self.since.elapsed() >= MIN_SILENCE {
             self.pool.renew(self.number);
         }
     }

@@ -12,11 +12,11 @@ use time::OffsetDateTime;
 
 use super::{
     Objects, StoreError,
-    errors::{failed, lists_objects, status},
+    errors::{error_of, lists_objects, status},
     settings::{Setting, setting},
 };
 use crate::{
-    model::ObjectKey,
+    model::{ObjectKey, PartChecksums},
     signer::{PresignRequest, Presigned},
 };
 
@@ -32,7 +32,7 @@ pub struct ListedPart {
     /// With its quotes.
     pub etag: String,
     /// Whether it has a SHA-256.
-    pub summed: bool,
+    pub has_sha256: bool,
 }
 
 impl Objects {
@@ -60,7 +60,7 @@ impl Prober<'_> {
         match self.0.client.list_object_versions().bucket(&self.0.bucket).prefix(key.as_str()).send().await {
             Ok(listed) => Ok(Some(listed.versions().len())),
             Err(error) if matches!(status(&error), Some(501 | 405)) || lists_objects(&error) => Ok(None),
-            Err(error) => Err(failed("ListObjectVersions", &error)),
+            Err(error) => Err(error_of("ListObjectVersions", &error)),
         }
     }
 
@@ -84,7 +84,7 @@ impl Prober<'_> {
 
     /// Returns the value of `x-amz-copy-source` for an object of this bucket.
     #[must_use]
-    pub fn source(&self, key: &ObjectKey) -> String {
+    pub fn copy_source(&self, key: &ObjectKey) -> String {
         format!("{}/{key}", self.0.bucket)
     }
 
@@ -93,18 +93,18 @@ impl Prober<'_> {
     /// # Errors
     /// [`StoreError`] without a response.
     pub async fn copy(&self, from: &ObjectKey, etag: &str, to: &ObjectKey) -> Result<u16, StoreError> {
-        let copy = self.0.client.copy_object().bucket(&self.0.bucket).key(to.as_str()).copy_source(self.source(from));
-        answered("CopyObject", copy.copy_source_if_match(etag).send().await)
+        let copy = self.0.client.copy_object().bucket(&self.0.bucket).key(to.as_str()).copy_source(self.copy_source(from));
+        status_of_response("CopyObject", copy.copy_source_if_match(etag).send().await)
     }
 
     /// Begins a multipart upload with these checksums of its parts, and returns its id.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn begin(&self, key: &ObjectKey, checked: bool) -> Result<String, StoreError> {
+    pub async fn begin(&self, key: &ObjectKey, checksums: PartChecksums) -> Result<String, StoreError> {
         let create = self.0.client.create_multipart_upload().bucket(&self.0.bucket).key(key.as_str());
-        let create = create.set_checksum_algorithm(checked.then_some(ChecksumAlgorithm::Sha256));
-        let begun = create.send().await.map_err(|error| failed("CreateMultipartUpload", &error))?;
+        let create = create.set_checksum_algorithm((checksums == PartChecksums::Sha256).then_some(ChecksumAlgorithm::Sha256));
+        let begun = create.send().await.map_err(|error| error_of("CreateMultipartUpload", &error))?;
         begun.upload_id().map(str::to_owned).ok_or_else(|| StoreError::Objects {
             operation: "CreateMultipartUpload",
             reason: "the response has no upload id".to_owned(),
@@ -122,12 +122,12 @@ impl Prober<'_> {
                 let part = |part: &aws_sdk_s3::types::Part| ListedPart {
                     size: size(part),
                     etag: part.e_tag().map(str::to_owned).unwrap_or_default(),
-                    summed: part.checksum_sha256().is_some(),
+                    has_sha256: part.checksum_sha256().is_some(),
                 };
                 Ok(Some(listed.parts().iter().map(part).collect()))
             }
             Err(error) if status(&error) == Some(404) => Ok(None),
-            Err(error) => Err(failed("ListParts", &error)),
+            Err(error) => Err(error_of("ListParts", &error)),
         }
     }
 
@@ -139,7 +139,7 @@ impl Prober<'_> {
         let part = CompletedPart::builder().part_number(1).e_tag(part_etag).build();
         let parts = CompletedMultipartUpload::builder().parts(part).build();
         let complete = self.0.client.complete_multipart_upload().bucket(&self.0.bucket).key(key.as_str()).upload_id(upload);
-        answered("CompleteMultipartUpload", complete.multipart_upload(parts).if_none_match("*").send().await)
+        status_of_response("CompleteMultipartUpload", complete.multipart_upload(parts).if_none_match("*").send().await)
     }
 
     /// Aborts an upload. Succeeds if it does not exist.
@@ -149,19 +149,19 @@ impl Prober<'_> {
     pub async fn abort(&self, key: &ObjectKey, upload: &str) -> Result<(), StoreError> {
         let abort = self.0.client.abort_multipart_upload().bucket(&self.0.bucket).key(key.as_str()).upload_id(upload);
         match abort.send().await {
-            Err(error) if status(&error) != Some(404) => Err(failed("AbortMultipartUpload", &error)),
+            Err(error) if status(&error) != Some(404) => Err(error_of("AbortMultipartUpload", &error)),
             _ => Ok(()),
         }
     }
 }
 
 /// Returns the status, whichever it is; only a missing response is an error.
-fn answered<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<u16, StoreError>
+fn status_of_response<T, E>(operation: &'static str, answer: Result<T, SdkError<E>>) -> Result<u16, StoreError>
 where
     E: aws_sdk_s3::error::ProvideErrorMetadata + std::error::Error + 'static,
 {
     match answer {
         Ok(_) => Ok(200),
-        Err(error) => status(&error).ok_or_else(|| failed(operation, &error)),
+        Err(error) => status(&error).ok_or_else(|| error_of(operation, &error)),
     }
 }

@@ -37,11 +37,11 @@ pub enum Transport {
 
 impl Transport {
     /// Finds the cause in an error's chain.
-    pub(super) fn of(error: &(dyn Error + 'static)) -> Self {
+    pub(super) fn find(error: &(dyn Error + 'static)) -> Self {
         let mut text = error.to_string();
         let mut next = Some(error);
         while let Some(cause) = next {
-            if let Some(found) = Self::of_one(cause) {
+            if let Some(found) = Self::find_in(cause) {
                 return found;
             }
             text = cause.to_string();
@@ -51,13 +51,13 @@ impl Transport {
         Self::Other(text.split('?').next().unwrap_or_default().to_owned())
     }
 
-    fn of_one(cause: &(dyn Error + 'static)) -> Option<Self> {
+    fn find_in(cause: &(dyn Error + 'static)) -> Option<Self> {
         if let Some(error) = cause.downcast_ref::<rustls::Error>() {
-            return Some(Self::of_tls(error));
+            return Some(Self::from_tls(error));
         }
         if let Some(error) = cause.downcast_ref::<io::Error>() {
             // An `io::Error` skips its own cause: its source is the source of that.
-            if let Some(found) = error.get_ref().and_then(|inner| Self::of_one(inner)) {
+            if let Some(found) = error.get_ref().and_then(|inner| Self::find_in(inner)) {
                 return Some(found);
             }
             return match error.kind() {
@@ -85,7 +85,7 @@ impl Transport {
         cause.to_string().starts_with("dns error").then_some(Self::UnknownHost)
     }
 
-    fn of_tls(error: &rustls::Error) -> Self {
+    fn from_tls(error: &rustls::Error) -> Self {
         match error {
             rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => Self::UnknownAuthority,
             rustls::Error::InvalidCertificate(

@@ -36,14 +36,14 @@ pub struct NewPassword<'a> {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct KeptDoc {
+pub(super) struct KeptSessionDoc {
     session: String,
     /// The version that this session set; with any other, another session has changed the password since.
     version: i64,
 }
 
 impl PasswordState {
-    pub(super) fn read(version: i64, changed_at: Option<DateTime>, kept: Option<&KeptDoc>) -> Self {
+    pub(super) fn read(version: i64, changed_at: Option<DateTime>, kept: Option<&KeptSessionDoc>) -> Self {
         let kept = kept.filter(|kept| kept.version == version);
         Self { version, kept_session: kept.and_then(|kept| SessionId::parse(&kept.session)), changed_at: changed_at.map(instant) }
     }
@@ -52,13 +52,13 @@ impl PasswordState {
 /// The fields of a user that [`PasswordState`] is read from.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct StateDoc {
+struct PasswordStateDoc {
     #[serde(default)]
     password_version: i64,
     #[serde(default)]
     password_changed_at: Option<DateTime>,
     #[serde(default)]
-    kept_session: Option<KeptDoc>,
+    kept_session: Option<KeptSessionDoc>,
 }
 
 impl Users {
@@ -67,10 +67,10 @@ impl Users {
     /// # Errors
     /// [`StoreError`].
     pub async fn password_state(&self, user: UserId) -> Result<Option<PasswordState>, StoreError> {
-        let states = self.collection.clone_with_type::<StateDoc>();
+        let states = self.collection.clone_with_type::<PasswordStateDoc>();
         let filter = not_deleted(doc! { "_id": user.to_string() });
         let projection = doc! { "passwordVersion": 1, "passwordChangedAt": 1, "keptSession": 1 };
-        let found = self.calls.read(|| async { states.find_one(filter.clone()).projection(projection.clone()).await }).await?;
+        let found = self.mongo.read(|| async { states.find_one(filter.clone()).projection(projection.clone()).await }).await?;
         Ok(found.map(|state| PasswordState::read(state.password_version, state.password_changed_at, state.kept_session.as_ref())))
     }
 
@@ -100,13 +100,13 @@ impl Users {
     }
 
     async fn update_password(&self, account: &Account, update: Document) -> Result<bool, StoreError> {
-        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version(account) });
-        Ok(self.calls.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
+        let filter = not_deleted(doc! { "_id": account.user.id.to_string(), "passwordVersion": version_filter(account) });
+        Ok(self.mongo.run(async { self.collection.update_one(filter, update).await }).await?.matched_count == 1)
     }
 }
 
 /// Returns a filter value for the password's version. Accounts of former versions have none, which means zero.
-pub(super) fn version(account: &Account) -> Document {
+pub(super) fn version_filter(account: &Account) -> Document {
     match account.password.version {
         0 => doc! { "$in": [0_i64, null] },
         version => doc! { "$eq": version },

@@ -27,16 +27,16 @@ use crate::{
 
 /// The outcome of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reserved {
+pub enum ReserveOutcome {
     /// The bytes are counted.
-    Yes,
+    Reserved,
     /// Nothing was counted: over the quota, over the limit of open uploads, or no such user.
-    No,
+    Refused,
 }
 
 /// Limits of a user.
 #[derive(Debug, Clone, Copy)]
-pub struct Room {
+pub struct QuotaLimits {
     /// Total bytes.
     pub quota_bytes: u64,
     /// Open uploads.
@@ -45,7 +45,7 @@ pub struct Room {
 
 /// Entries in a user's document that are older than any request.
 #[derive(Debug, Clone)]
-pub struct Stale<T> {
+pub struct StaleEntries<T> {
     /// The user.
     pub user: UserId,
     /// The entries, up to the requested number.
@@ -55,18 +55,18 @@ pub struct Stale<T> {
 }
 
 /// The pattern of a user id.
-const UUID: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
+const USER_ID_PATTERN: &str = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$";
 /// The largest number of users whose inserted uploads are remembered; beyond it, all are forgotten.
-const REMEMBERED: usize = 10_000;
+const MAX_REMEMBERED_USERS: usize = 10_000;
 
 /// Uploads that this server has inserted and whose entries in `opening` are to be removed. The sweeper finds forgotten ones.
 #[derive(Debug, Default)]
-pub(super) struct Inserted(Mutex<HashMap<UserId, Vec<ImageId>>>);
+pub(super) struct InsertedUploads(Mutex<HashMap<UserId, Vec<ImageId>>>);
 
-impl Inserted {
+impl InsertedUploads {
     fn add(&self, user: UserId, images: impl Iterator<Item = ImageId>) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= REMEMBERED && !known.contains_key(&user) {
+        if known.len() >= MAX_REMEMBERED_USERS && !known.contains_key(&user) {
             known.clear();
         }
         known.entry(user).or_default().extend(images);
@@ -86,7 +86,7 @@ impl Users {
         let projection = doc! { "usedBytes": 1, "images": 1, "pending": { "$add": [pending(), holds()] } };
         let counts = self.collection.clone_with_type::<Document>();
         let found = self
-            .calls
+            .mongo
             .read(|| async {
                 counts.find_one(not_deleted(doc! { "_id": user.to_string() })).projection(projection.clone()).await
             })
@@ -112,13 +112,13 @@ impl Users {
         &self,
         user: UserId,
         uploads: &[&Image],
-        room: Room,
+        limits: QuotaLimits,
         now: OffsetDateTime,
-    ) -> Result<Reserved, StoreError> {
+    ) -> Result<ReserveOutcome, StoreError> {
         let bytes = uploads.iter().fold(0_u64, |sum, image| sum.saturating_add(image.reserved));
-        let places = u64::from(room.max_pending).checked_sub(uploads.len() as u64);
-        let (Some(bytes_left), Some(places_left)) = (room.quota_bytes.checked_sub(bytes), places) else {
-            return Ok(Reserved::No);
+        let places = u64::from(limits.max_pending).checked_sub(uploads.len() as u64);
+        let (Some(bytes_left), Some(places_left)) = (limits.quota_bytes.checked_sub(bytes), places) else {
+            return Ok(ReserveOutcome::Refused);
         };
         let mut filter = not_deleted(doc! { "_id": user.to_string(), "usedBytes": { "$lte": integer(bytes_left) } });
         filter.insert("$expr", doc! { "$lte": [{ "$add": [pending(), holds()] }, integer(places_left)] });
@@ -131,11 +131,11 @@ impl Users {
             "pending": { "$add": [pending(), count(uploads.len())] },
             "opening": { "$concatArrays": [opening_without(&inserted), opened] },
         };
-        let done = self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await;
+        let done = self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await;
         if !inserted.is_empty() && done.as_ref().map_or(true, |done| done.matched_count == 0) {
             self.inserted.add(user, inserted.into_iter());
         }
-        Ok(if done?.matched_count == 1 { Reserved::Yes } else { Reserved::No })
+        Ok(if done?.matched_count == 1 { ReserveOutcome::Reserved } else { ReserveOutcome::Refused })
     }
 
     /// Records that the images of these uploads were inserted: the next reservation removes their entries in `opening`.
@@ -164,7 +164,7 @@ impl Users {
         let users = self.collection.clone_with_type::<Document>();
         let update = users.find_one_and_update(filter, vec![doc! { "$set": set }]);
         let update = update.projection(doc! { "opening.image": 1 }).return_document(ReturnDocument::Before);
-        let before = self.calls.run(async { update.await }).await?.unwrap_or_default();
+        let before = self.mongo.run(async { update.await }).await?.unwrap_or_default();
         let is_cancelled = |entry: &&Document| entry.get_str("image").is_ok_and(|image| cancelled.iter().any(|id| id == image));
         Ok(u32::try_from(entries(&before, "opening").filter(is_cancelled).count()).unwrap_or(u32::MAX))
     }
@@ -174,16 +174,16 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn stale_openings(
+    pub async fn find_stale_openings(
         &self,
         before: OffsetDateTime,
         users: u32,
         each: usize,
-    ) -> Result<Vec<Stale<ImageId>>, StoreError> {
+    ) -> Result<Vec<StaleEntries<ImageId>>, StoreError> {
         // Without a number of bytes nothing can be subtracted.
         let read =
             |entry: &Document| ImageId::parse(entry.get_str("image").ok()?).filter(|_| whole_number(entry, "bytes").is_some());
-        self.stale("opening", before, (users, each), read).await
+        self.find_stale("opening", before, users, each, read).await
     }
 
     /// Postpones a user's stale openings to `at`, so that they do not block those of other users.
@@ -195,19 +195,20 @@ impl Users {
     }
 
     /// Returns entries of the array `field` whose `at` is before `before`, the users with the oldest first.
-    pub(super) async fn stale<T>(
+    pub(super) async fn find_stale<T>(
         &self,
         field: &'static str,
         before: OffsetDateTime,
-        (users, each): (u32, usize),
+        users: u32,
+        each: usize,
         read: impl Fn(&Document) -> Option<T>,
-    ) -> Result<Vec<Stale<T>>, StoreError> {
+    ) -> Result<Vec<StaleEntries<T>>, StoreError> {
         let (at, before) = (format!("{field}.at"), datetime(before));
         // A record without a valid user id cannot be postponed, and must not block others.
-        let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": UUID } };
+        let filter = doc! { &at: { "$lt": before }, "_id": { "$regex": USER_ID_PATTERN } };
         let order = doc! { &at: 1 };
         let documents = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             let find = documents.find(filter.clone()).projection(doc! { field: 1 }).sort(order.clone());
             find.limit(i64::from(users)).await?.try_collect::<Vec<_>>().await
         });
@@ -215,7 +216,7 @@ impl Users {
             let user = document.get_str("_id").ok().and_then(UserId::parse)?;
             let stale =
                 entries(&document, field).filter(|entry| entry.get_datetime("at").is_ok_and(|at| *at < before)).take(each);
-            let mut of_user = Stale { user, entries: Vec::new(), unreadable: 0 };
+            let mut of_user = StaleEntries { user, entries: Vec::new(), unreadable: 0 };
             for entry in stale.map(&read) {
                 match entry {
                     Some(entry) => of_user.entries.push(entry),
@@ -231,18 +232,18 @@ impl Users {
         let stale = doc! { "entry.at": { "$lt": datetime(at) } };
         let update = doc! { "$set": { format!("{field}.$[entry].at"): datetime(at) } };
         let update = self.collection.update_one(doc! { "_id": user.to_string() }, update).array_filters([stale]);
-        self.calls.run(async { update.await }).await.map(drop)
+        self.mongo.run(async { update.await }).await.map(drop)
     }
 
     /// Returns the uploads that are being opened for a user.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn openings(&self, user: UserId) -> Result<Vec<ImageId>, StoreError> {
+    pub async fn find_openings(&self, user: UserId) -> Result<Vec<ImageId>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
         let projection = doc! { "opening.image": 1 };
         let found = self
-            .calls
+            .mongo
             .read(|| async { documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await });
         let found = found.await?.unwrap_or_default();
         Ok(entries(&found, "opening").filter_map(|entry| entry.get_str("image").ok().and_then(ImageId::parse)).collect())

@@ -13,7 +13,7 @@ use mongodb::{
 };
 use time::OffsetDateTime;
 
-use super::{Images, document::ImageDoc, owned, salvage};
+use super::{Images, damaged_tombstone, document::ImageDoc, owned};
 use crate::{
     model::{Image, ImageState, QuotaCounter},
     store::{StoreError, datetime, instant, whole_number},
@@ -21,7 +21,7 @@ use crate::{
 
 /// The longest validity of a presigned URL in milliseconds: seven days ("Authenticating Requests: Using Query Parameters" in
 /// the S3 API reference).
-const LONGEST_LIFE_MS: i64 = 7 * 24 * 60 * 60 * 1000;
+const MAX_URL_TTL_MS: i64 = 7 * 24 * 60 * 60 * 1000;
 
 fn tombstones() -> Vec<&'static str> {
     ImageState::ALL.into_iter().filter(|state| state.is_tombstone()).map(ImageState::as_str).collect()
@@ -29,7 +29,7 @@ fn tombstones() -> Vec<&'static str> {
 
 /// A record that is due, with the fields that decide its order and its claim. Any field may be damaged.
 #[derive(Debug, Clone)]
-pub struct Due {
+pub struct QueuedImage {
     id: Bson,
     user: Bson,
     /// Value of `due` when it was read; the condition of the claim.
@@ -42,7 +42,7 @@ pub struct Due {
     pub failures: u32,
 }
 
-impl Due {
+impl QueuedImage {
     fn read(record: &Document, now: OffsetDateTime) -> Self {
         let value = |field: &str| record.get(field).cloned().unwrap_or(Bson::Null);
         let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok());
@@ -70,7 +70,7 @@ impl Due {
 
     /// Returns the same record with another `due`.
     #[must_use]
-    pub fn at(&self, due: OffsetDateTime) -> Self {
+    pub fn with_due(&self, due: OffsetDateTime) -> Self {
         Self { due, ..self.clone() }
     }
 
@@ -86,7 +86,7 @@ fn text(value: &Bson) -> String {
 
 /// Outcome of a claim.
 #[derive(Debug)]
-pub enum Claimed {
+pub enum ClaimOutcome {
     /// The image as it is now, until the lease ends.
     Image(Box<Image>, Lease),
     /// The record cannot be decoded, but is claimed.
@@ -106,10 +106,10 @@ pub struct Lease {
 
 /// The new schedule of an image whose sweep failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Postponed {
+pub struct Postponement {
     /// When it is swept again.
     pub due: OffsetDateTime,
-    /// The new value of [`Due::failures`].
+    /// The new value of [`QueuedImage::failures`].
     pub failures: u32,
 }
 
@@ -118,16 +118,16 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn due(&self, now: OffsetDateTime, limit: usize) -> Result<Vec<Due>, StoreError> {
+    pub async fn find_due(&self, now: OffsetDateTime, limit: usize) -> Result<Vec<QueuedImage>, StoreError> {
         let filter = doc! { "due": { "$lte": datetime(now) } };
         let projection = doc! { "user": 1, "due": 1, "state": 1, "size": 1, "sweepFailures": 1 };
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let records = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             let find = records.find(filter.clone()).projection(projection.clone()).sort(doc! { "due": 1 });
             find.limit(limit).await?.try_collect::<Vec<_>>().await
         });
-        Ok(found.await?.iter().map(|record| Due::read(record, now)).collect())
+        Ok(found.await?.iter().map(|record| QueuedImage::read(record, now)).collect())
     }
 
     /// Claims a due record by raising `due` to the end of the lease, which begins now by the database's clock, or at `now` if
@@ -135,14 +135,14 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn claim(&self, due: &Due, now: OffsetDateTime, lease: Duration) -> Result<Claimed, StoreError> {
+    pub async fn claim(&self, due: &QueuedImage, now: OffsetDateTime, lease: Duration) -> Result<ClaimOutcome, StoreError> {
         let length = i64::try_from(lease.as_millis()).unwrap_or(i64::MAX);
         let begins = doc! { "$max": ["$$NOW", datetime(now)] };
         // No URL is signed for a tombstone any more: if the expiry of its URLs cannot be read, they have expired after the
         // longest validity.
         let is_tombstone = doc! { "$in": ["$state", tombstones()] };
         let is_damaged = doc! { "$and": [is_tombstone, { "$ne": [{ "$type": "$urlsDieAt" }, "date"] }] };
-        let dead = doc! { "$add": [begins.clone(), LONGEST_LIFE_MS] };
+        let dead = doc! { "$add": [begins.clone(), MAX_URL_TTL_MS] };
         let set = doc! {
             "due": { "$add": [begins, length] },
             "urlsDieAt": { "$cond": [is_damaged, dead, "$urlsDieAt"] },
@@ -152,19 +152,19 @@ impl Images {
             let update = records.find_one_and_update(due.filter(), vec![doc! { "$set": set }]);
             update.return_document(ReturnDocument::After).await
         };
-        let Some(record) = self.calls.run(claim).await? else { return Ok(Claimed::Lost) };
+        let Some(record) = self.mongo.run(claim).await? else { return Ok(ClaimOutcome::Lost) };
         let corrupt = |field| StoreError::Corrupt { collection: "images", id: due.id(), field };
         let ends = record.get_datetime("due").map(|at| instant(*at)).map_err(|_| corrupt("due"))?;
         let lease = Lease { now: ends - lease, ends };
         let image = mongodb::bson::deserialize_from_document::<ImageDoc>(record.clone()).map_err(|_| corrupt("a field"));
         Ok(match image.and_then(ImageDoc::into_image) {
-            Ok(image) => Claimed::Image(Box::new(image), lease),
-            Err(error) => match salvage::tombstone(&record) {
+            Ok(image) => ClaimOutcome::Image(Box::new(image), lease),
+            Err(error) => match damaged_tombstone::recover(&record) {
                 Some(image) => {
                     tracing::warn!(%error, "recovered a damaged tombstone from its readable fields");
-                    Claimed::Image(Box::new(image), lease)
+                    ClaimOutcome::Image(Box::new(image), lease)
                 }
-                None => Claimed::Unreadable(error, lease),
+                None => ClaimOutcome::Unreadable(error, lease),
             },
         })
     }
@@ -173,18 +173,18 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn put_off(&self, due: &Due, until: OffsetDateTime) -> Result<Option<Due>, StoreError> {
-        let moved = self.moved(due.filter(), doc! { "$set": { "due": datetime(until) } }).await?;
-        Ok(moved.then(|| due.at(until)))
+    pub async fn reschedule(&self, due: &QueuedImage, until: OffsetDateTime) -> Result<Option<QueuedImage>, StoreError> {
+        let moved = self.update_one(due.filter(), doc! { "$set": { "due": datetime(until) } }).await?;
+        Ok(moved.then(|| due.with_due(until)))
     }
 
     /// Postpones a record whose sweep failed, readable or not, unless it changed meanwhile.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn postpone_failed(&self, due: &Due, to: Postponed) -> Result<bool, StoreError> {
+    pub async fn postpone_failed(&self, due: &QueuedImage, to: Postponement) -> Result<bool, StoreError> {
         let set = doc! { "due": datetime(to.due), "sweepFailures": i64::from(to.failures) };
-        self.moved(due.filter(), doc! { "$set": set }).await
+        self.update_one(due.filter(), doc! { "$set": set }).await
     }
 
     /// Postpones the records that one owner has in the queue up to `last`, except `taken`, so that other owners' records come
@@ -192,17 +192,17 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn put_off_owner(
+    pub async fn reschedule_owner(
         &self,
-        of: &Due,
+        of: &QueuedImage,
         last: OffsetDateTime,
-        taken: &[Due],
+        taken: &[QueuedImage],
         until: OffsetDateTime,
     ) -> Result<(), StoreError> {
         let taken: Vec<_> = taken.iter().map(|due| due.id.clone()).collect();
         let filter = doc! { "user": of.user.clone(), "due": { "$lte": datetime(last) }, "_id": { "$nin": taken } };
         let update = doc! { "$set": { "due": datetime(until) } };
-        self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+        self.mongo.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
     /// Returns the number of images that failed at least `failures` times in a row and are still in the queue, counted up to
@@ -210,9 +210,9 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn stuck(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
+    pub async fn count_stuck(&self, failures: u32, most: u32) -> Result<u32, StoreError> {
         let filter = doc! { "sweepFailures": { "$gte": i64::from(failures) }, "due": { "$exists": true } };
-        let count = self.calls.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
+        let count = self.mongo.read(|| async { self.collection.count_documents(filter.clone()).limit(most.into()).await });
         Ok(u32::try_from(count.await?).unwrap_or(most))
     }
 
@@ -223,16 +223,16 @@ impl Images {
     pub async fn postpone(&self, image: &Image, lease_ends: OffsetDateTime, due: OffsetDateTime) -> Result<bool, StoreError> {
         let mut filter = owned(image.user, image.id, image.state);
         filter.insert("due", datetime(lease_ends));
-        self.moved(filter, doc! { "$set": { "due": datetime(due) }, "$unset": { "sweepFailures": "" } }).await
+        self.update_one(filter, doc! { "$set": { "due": datetime(due) }, "$unset": { "sweepFailures": "" } }).await
     }
 
     /// Schedules a pending image to be swept at `due` at the latest.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn look_soon(&self, image: &Image, due: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn sweep_by(&self, image: &Image, due: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = owned(image.user, image.id, ImageState::Pending);
-        self.moved(filter, doc! { "$min": { "due": datetime(due) } }).await
+        self.update_one(filter, doc! { "$min": { "due": datetime(due) } }).await
     }
 
     /// Reschedules many images as [`Images::postpone`] does, each to its own time, in one round trip.
@@ -245,7 +245,7 @@ impl Images {
             filter.insert("due", datetime(lease_ends));
             (filter, doc! { "$set": { "due": datetime(*due) } }.into())
         });
-        self.calls.update_each(&self.collection, postponed).await.map(drop)
+        self.mongo.update_each(&self.collection, postponed).await.map(drop)
     }
 
     /// Ends a tombstone: its object is deleted and no URL is valid that could write it again. Returns `false` if the image
@@ -267,7 +267,7 @@ impl Images {
             "reservation.due": { "$type": "date" },
         };
         filter.insert("$nor", vec![is_reserved]);
-        self.counted(ImageState::Purged, filter, update).await
+        self.transition(ImageState::Purged, filter, update).await
     }
 
     /// Ends the clearing of a ready image's leftover keys: nothing is stored under them, and no URL is valid that could write
@@ -275,10 +275,10 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn forget_strays(&self, image: &Image, lease_ends: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn clear_leftovers(&self, image: &Image, lease_ends: OffsetDateTime) -> Result<bool, StoreError> {
         let mut filter = owned(image.user, image.id, ImageState::Ready);
         filter.insert("due", datetime(lease_ends));
-        self.moved(filter, doc! { "$unset": { "strays": "", "due": "", "sweepFailures": "" } }).await
+        self.update_one(filter, doc! { "$unset": { "strays": "", "due": "", "sweepFailures": "" } }).await
     }
 
     /// Returns the number of due images, counted up to `most`, and since when the first of them is due.
@@ -287,7 +287,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn backlog(&self, now: OffsetDateTime, most: u32) -> Result<(u32, Option<OffsetDateTime>), StoreError> {
         let due = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             let found = due.find(doc! { "due": { "$lte": datetime(now) } }).sort(doc! { "due": 1 }).limit(i64::from(most));
             found.projection(doc! { "due": 1, "_id": 0 }).await?.try_collect::<Vec<_>>().await
         });

@@ -21,7 +21,7 @@ use crate::{metrics::METRICS, telemetry::spans};
 /// Events of an operation that have begun and not ended. The driver emits no event for cancelled operations, and deadlines
 /// cancel: dropping this ends them all.
 #[derive(Default)]
-struct UnderWay {
+struct CallEvents {
     /// Commands by the driver's request id.
     commands: RefCell<Vec<(i32, spans::ClientSpan)>>,
     /// Waits for a connection.
@@ -47,18 +47,18 @@ impl Drop for Waiting {
 }
 
 tokio::task_local! {
-    static UNDER_WAY: UnderWay;
+    static CALL_EVENTS: CallEvents;
 }
 
 /// Runs an operation, with its commands as spans, and returns the server that the last command was sent to. The driver emits
 /// command events in the task of the operation.
-pub(super) async fn followed<T>(call: impl Future<Output = T>) -> (T, Option<ServerAddress>) {
-    let operation = async { (call.await, UNDER_WAY.with(|under_way| under_way.server.take())) };
-    UNDER_WAY.scope(UnderWay::default(), operation).await
+pub(super) async fn instrument<T>(call: impl Future<Output = T>) -> (T, Option<ServerAddress>) {
+    let operation = async { (call.await, CALL_EVENTS.with(|events| events.server.take())) };
+    CALL_EVENTS.scope(CallEvents::default(), operation).await
 }
 
 /// Handles a command event.
-pub(super) fn heard(event: CommandEvent) {
+pub(super) fn on_command(event: CommandEvent) {
     match event {
         CommandEvent::Started(started) => begin(&started),
         CommandEvent::Succeeded(done) => {
@@ -74,7 +74,7 @@ pub(super) fn heard(event: CommandEvent) {
 }
 
 fn begin(started: &CommandStartedEvent) {
-    let _ = UNDER_WAY.try_with(|under_way| under_way.server.replace(Some(started.connection.address.clone())));
+    let _ = CALL_EVENTS.try_with(|events| events.server.replace(Some(started.connection.address.clone())));
     if !cfg!(feature = "otlp") {
         return;
     }
@@ -89,23 +89,23 @@ fn begin(started: &CommandStartedEvent) {
     let call = spans::ClientSpan::mongodb(name, &started.db, collection, host, port);
     if call.is_recorded() {
         // Outside of an operation the span ends at once.
-        let _ = UNDER_WAY.try_with(|under_way| under_way.commands.borrow_mut().push((started.request_id, call)));
+        let _ = CALL_EVENTS.try_with(|events| events.commands.borrow_mut().push((started.request_id, call)));
     }
 }
 
 fn end(request_id: i32, failure: Option<&mongodb::error::Error>) {
-    let found = UNDER_WAY.try_with(|under_way| {
-        let mut commands = under_way.commands.borrow_mut();
+    let found = CALL_EVENTS.try_with(|events| {
+        let mut commands = events.commands.borrow_mut();
         let at = commands.iter().position(|(id, _)| *id == request_id)?;
         Some(commands.swap_remove(at).1)
     });
     if let Ok(Some(call)) = found {
-        call.end(failure.map(kind).as_deref());
+        call.end(failure.map(failure_kind).as_deref());
     }
 }
 
 /// Returns the server's error code, or a word for the kind of failure.
-fn kind(error: &mongodb::error::Error) -> String {
+fn failure_kind(error: &mongodb::error::Error) -> String {
     match &*error.kind {
         ErrorKind::Command(refused) => refused.code.to_string(),
         ErrorKind::Io(_) => "io".to_owned(),
@@ -116,9 +116,9 @@ fn kind(error: &mongodb::error::Error) -> String {
 /// Connections of a pool that are in use. The driver may report that a connection was returned without having reported that it
 /// was taken: if the operation that wanted it was cancelled meanwhile.
 #[derive(Debug, Default)]
-pub(super) struct InUse(Mutex<HashSet<(ServerAddress, u32)>>);
+pub(super) struct ConnectionsInUse(Mutex<HashSet<(ServerAddress, u32)>>);
 
-impl InUse {
+impl ConnectionsInUse {
     fn change(&self, change: impl FnOnce(&mut HashSet<(ServerAddress, u32)>) -> bool) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let before = all.len();
@@ -129,22 +129,22 @@ impl InUse {
 }
 
 /// Handles a connection pool event.
-pub(super) fn pooled(in_use: &InUse, event: CmapEvent) {
+pub(super) fn on_pool_event(in_use: &ConnectionsInUse, event: CmapEvent) {
     let open = &METRICS.mongodb_connections;
     // Outside of an operation no wait is counted.
-    let wait = || {
-        let _ = UNDER_WAY.try_with(|under_way| under_way.waits.borrow_mut().push(Waiting::begin()));
+    let begin_wait = || {
+        let _ = CALL_EVENTS.try_with(|events| events.waits.borrow_mut().push(Waiting::begin()));
     };
-    let waited = || {
-        let _ = UNDER_WAY.try_with(|under_way| under_way.waits.borrow_mut().pop());
+    let end_wait = || {
+        let _ = CALL_EVENTS.try_with(|events| events.waits.borrow_mut().pop());
     };
     match event {
         CmapEvent::ConnectionCreated(_) => drop(open.inc()),
         CmapEvent::ConnectionClosed(_) => drop(open.dec()),
-        CmapEvent::ConnectionCheckoutStarted(_) => wait(),
-        CmapEvent::ConnectionCheckoutFailed(_) => waited(),
+        CmapEvent::ConnectionCheckoutStarted(_) => begin_wait(),
+        CmapEvent::ConnectionCheckoutFailed(_) => end_wait(),
         CmapEvent::ConnectionCheckedOut(out) => {
-            waited();
+            end_wait();
             in_use.change(|all| all.insert((out.address, out.connection_id)));
         }
         CmapEvent::ConnectionCheckedIn(back) => in_use.change(|all| all.remove(&(back.address, back.connection_id))),
@@ -160,7 +160,7 @@ mod tests {
     /// An operation that is cancelled while it waits takes no connection, but the driver reports that one was returned.
     #[test]
     fn connections_in_use_are_never_negative() {
-        let in_use = InUse::default();
+        let in_use = ConnectionsInUse::default();
         let address: ServerAddress = "127.0.0.1:1".parse().unwrap();
         let key = |id| (address.clone(), id);
         let before = METRICS.mongodb_connections_used.get();

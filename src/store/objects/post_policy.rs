@@ -34,12 +34,13 @@ impl Objects {
     pub fn sign_form(
         &self,
         key: &ObjectKey,
-        (content_type, most): (ContentType, u64),
+        content_type: ContentType,
+        max_bytes: u64,
         now: OffsetDateTime,
         ttl: Duration,
     ) -> Result<SignedForm, StoreError> {
         let fields = [("key", key.as_str()), ("content-type", content_type.as_str()), ("success_action_status", "201")];
-        let form = PostPolicy { fields: &fields, prefixes: &[], length: 1..=most };
+        let form = PostPolicy { fields: &fields, prefixes: &[], length: 1..=max_bytes };
         Metrics::count(&METRICS.presigned_urls, "POST", 1);
         let ahead = self.clock.ahead();
         let signed = self.signer().sign_form(&form, now + ahead, ttl);

@@ -7,7 +7,7 @@ use crate::model::{IdempotencyKey, Image, ImageId, Sha256};
 
 /// The user's images that a lookup found. An unreadable record exists, and is never reported as absent.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct LookupResult {
     readable: Vec<Image>,
     unreadable: Vec<Unreadable>,
 }
@@ -22,7 +22,7 @@ struct Unreadable {
     error: StoreError,
 }
 
-impl Found {
+impl LookupResult {
     /// Decodes each record. An unreadable one is logged, and does not affect the others.
     pub(super) fn read<'a>(records: impl IntoIterator<Item = &'a RawDocument>) -> Self {
         let mut found = Self::default();

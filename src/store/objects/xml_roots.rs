@@ -9,7 +9,7 @@ use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
 
 /// An operation of the S3 API, and its response ("Actions" in the S3 API reference).
 #[derive(Debug, PartialEq, Eq)]
-struct Call {
+struct Operation {
     method: &'static str,
     /// A query parameter that no other operation with this method has.
     parameter: &'static str,
@@ -18,27 +18,32 @@ struct Call {
     member: &'static str,
 }
 
-const CALLS: [Call; 5] = [
-    Call { method: "POST", parameter: "uploads", root: "InitiateMultipartUploadResult", member: "UploadId" },
-    Call { method: "POST", parameter: "uploadId", root: "CompleteMultipartUploadResult", member: "ETag" },
-    Call { method: "GET", parameter: "uploadId", root: "ListPartsResult", member: "UploadId" },
-    Call { method: "GET", parameter: "uploads", root: "ListMultipartUploadsResult", member: "MaxUploads" },
-    Call { method: "GET", parameter: "publicAccessBlock", root: "PublicAccessBlockConfiguration", member: "BlockPublicAcls" },
+const OPERATIONS: [Operation; 5] = [
+    Operation { method: "POST", parameter: "uploads", root: "InitiateMultipartUploadResult", member: "UploadId" },
+    Operation { method: "POST", parameter: "uploadId", root: "CompleteMultipartUploadResult", member: "ETag" },
+    Operation { method: "GET", parameter: "uploadId", root: "ListPartsResult", member: "UploadId" },
+    Operation { method: "GET", parameter: "uploads", root: "ListMultipartUploadsResult", member: "MaxUploads" },
+    Operation {
+        method: "GET",
+        parameter: "publicAccessBlock",
+        root: "PublicAccessBlockConfiguration",
+        member: "BlockPublicAcls",
+    },
 ];
 
 /// The expected response of a request.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Expected(Option<&'static Call>);
+pub(super) struct ExpectedResponse(Option<&'static Operation>);
 
-impl Expected {
+impl ExpectedResponse {
     /// Recognizes the operation by its method and query.
-    pub(super) fn of(request: &HttpRequest) -> Self {
-        Self::by(request.method(), request.uri().split_once('?').map_or("", |(_, query)| query))
+    pub(super) fn for_request(request: &HttpRequest) -> Self {
+        Self::find(request.method(), request.uri().split_once('?').map_or("", |(_, query)| query))
     }
 
-    fn by(method: &str, query: &str) -> Self {
+    fn find(method: &str, query: &str) -> Self {
         let has = |name: &str| query.split('&').any(|pair| pair.split('=').next() == Some(name));
-        Self(CALLS.iter().find(|call| call.method == method && has(call.parameter)))
+        Self(OPERATIONS.iter().find(|operation| operation.method == method && has(operation.parameter)))
     }
 
     /// Gives the response the root that the SDK expects. Successful responses of other operations, which may be long, are not
@@ -46,7 +51,7 @@ impl Expected {
     ///
     /// # Errors
     /// [`ConnectorError`] when the body breaks off.
-    pub(super) async fn read(self, mut answer: HttpResponse) -> Result<HttpResponse, ConnectorError> {
+    pub(super) async fn repair(self, mut answer: HttpResponse) -> Result<HttpResponse, ConnectorError> {
         let is_success = answer.status().is_success();
         if is_success && self.0.is_none() {
             return Ok(answer);
@@ -54,8 +59,8 @@ impl Expected {
         let body = ByteStream::new(answer.take_body()).collect().await;
         let bytes = body.map_err(|error| ConnectorError::io(error.into()))?.into_bytes();
         let renamed = std::str::from_utf8(&bytes).ok().and_then(|text| match self.0 {
-            Some(call) if is_success => under_root(text, call),
-            _ => flat_error(text),
+            Some(operation) if is_success => under_expected_root(text, operation),
+            _ => unwrap_error(text),
         });
         if renamed.is_some() {
             // The SDK compares the body with it.
@@ -68,18 +73,18 @@ impl Expected {
 
 /// Returns the document under the operation's root. `None` if it has that root, or is an error, a listing of objects, or
 /// anything else.
-fn under_root(text: &str, call: &Call) -> Option<String> {
+fn under_expected_root(text: &str, operation: &Operation) -> Option<String> {
     let (at, name) = root(text)?;
     let local = name.rsplit(':').next().unwrap_or(name);
-    if [call.root, "Error", "ListBucketResult"].contains(&local) || !text.contains(&format!("<{}>", call.member)) {
+    if [operation.root, "Error", "ListBucketResult"].contains(&local) || !text.contains(&format!("<{}>", operation.member)) {
         return None;
     }
     let inside = text.get(at + name.len()..)?.trim_end().strip_suffix(&format!("</{name}>"))?;
-    Some(format!("<{}{inside}</{}>", call.root, call.root))
+    Some(format!("<{}{inside}</{}>", operation.root, operation.root))
 }
 
 /// Returns an error that another element wraps (`ErrorResponse`) without its wrapper.
-fn flat_error(text: &str) -> Option<String> {
+fn unwrap_error(text: &str) -> Option<String> {
     let (_, name) = root(text)?;
     if name == "Error" {
         return None;
@@ -109,7 +114,7 @@ mod tests {
     use super::*;
 
     fn read(method: &str, query: &str, text: &str) -> Option<String> {
-        under_root(text, Expected::by(method, query).0?)
+        under_expected_root(text, ExpectedResponse::find(method, query).0?)
     }
 
     #[test]
@@ -152,16 +157,19 @@ mod tests {
         ] {
             assert_eq!(read("GET", "uploadId=7", text), None, "{text}");
         }
-        assert!(Expected::by("GET", "x-id=GetObject").0.is_none() && Expected::by("PUT", "uploadId=7&partNumber=1").0.is_none());
+        assert!(
+            ExpectedResponse::find("GET", "x-id=GetObject").0.is_none()
+                && ExpectedResponse::find("PUT", "uploadId=7&partNumber=1").0.is_none()
+        );
     }
 
     #[test]
     fn wrapped_errors_are_unwrapped() {
         let nested =
             "<ErrorResponse><Error><Type>Sender</Type><Code>NoSuchKey</Code></Error><RequestId>1</RequestId></ErrorResponse>";
-        assert_eq!(flat_error(nested).as_deref(), Some("<Error><Type>Sender</Type><Code>NoSuchKey</Code></Error>"));
+        assert_eq!(unwrap_error(nested).as_deref(), Some("<Error><Type>Sender</Type><Code>NoSuchKey</Code></Error>"));
         for text in ["<Error><Code>NoSuchKey</Code></Error>", "<html><Error>no code</Error></html>", "not found", ""] {
-            assert_eq!(flat_error(text), None, "{text}");
+            assert_eq!(unwrap_error(text), None, "{text}");
         }
     }
 }

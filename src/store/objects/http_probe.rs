@@ -25,25 +25,25 @@ use super::{StoreError, transport::Transport};
 /// Deadline of a request, its response included.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline of a request with a large body.
-const DEADLINE_OF_BODIES: Duration = Duration::from_secs(60);
+const LARGE_BODY_DEADLINE: Duration = Duration::from_secs(60);
 /// How long a request without its body waits for a rejection. A store that rejects the announced length does so at once.
-const REFUSAL: Duration = Duration::from_millis(1500);
+const REJECTION_TIMEOUT: Duration = Duration::from_millis(1500);
 /// The longest response that is read, in bytes.
-const MAX_ANSWER: usize = 64 * 1024;
+const MAX_RESPONSE_BYTES: usize = 64 * 1024;
 /// How long the first half of a body waits for that of the other request, which may have been rejected already.
-const TOGETHER: Duration = Duration::from_millis(500);
+const BARRIER_TIMEOUT: Duration = Duration::from_millis(500);
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// An HTTP client without credentials.
 #[derive(Debug, Clone)]
-pub struct Wire {
+pub struct ProbeClient {
     client: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
 /// A response.
 #[derive(Debug, Clone)]
-pub struct Answer {
+pub struct ProbeResponse {
     /// The HTTP status.
     pub status: u16,
     /// All headers.
@@ -52,7 +52,7 @@ pub struct Answer {
     pub body: Bytes,
 }
 
-impl Answer {
+impl ProbeResponse {
     /// Returns whether the status is 2xx.
     #[must_use]
     pub fn is_success(&self) -> bool {
@@ -61,13 +61,13 @@ impl Answer {
 
     /// Returns whether the store rejected the request: a 4xx.
     #[must_use]
-    pub fn is_refused(&self) -> bool {
+    pub fn is_rejected(&self) -> bool {
         (400..500).contains(&self.status)
     }
 
     /// Returns the status, with S3's error code if the response has one.
     #[must_use]
-    pub fn said(&self) -> String {
+    pub fn describe(&self) -> String {
         let text = if self.is_success() { "" } else { std::str::from_utf8(&self.body).unwrap_or_default() };
         let code = text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code.trim());
         match code.filter(|code| !code.is_empty() && code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric())) {
@@ -90,7 +90,7 @@ impl Answer {
     }
 }
 
-impl Wire {
+impl ProbeClient {
     /// Creates a client that keeps no connection and repeats nothing.
     pub(super) fn new(connector: HttpsConnector<HttpConnector>) -> Self {
         let mut builder = Client::builder(TokioExecutor::new());
@@ -101,7 +101,13 @@ impl Wire {
     ///
     /// # Errors
     /// [`StoreError`] without a response.
-    pub async fn send(&self, method: Method, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Answer, StoreError> {
+    pub async fn send(
+        &self,
+        method: Method,
+        url: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<ProbeResponse, StoreError> {
         let request = request(method, url, headers, Full::new(body).boxed_unsync())?;
         self.deliver(request, DEADLINE).await
     }
@@ -110,8 +116,8 @@ impl Wire {
     ///
     /// # Errors
     /// [`StoreError`] without a response.
-    pub async fn put_large(&self, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<Answer, StoreError> {
-        self.deliver(request(Method::PUT, url, headers, Full::new(body).boxed_unsync())?, DEADLINE_OF_BODIES).await
+    pub async fn put_large(&self, url: &str, headers: &[(&str, &str)], body: Bytes) -> Result<ProbeResponse, StoreError> {
+        self.deliver(request(Method::PUT, url, headers, Full::new(body).boxed_unsync())?, LARGE_BODY_DEADLINE).await
     }
 
     /// Announces a PUT of `length` bytes and sends none of them. Returns `None` if the store waits for the body (100, or no
@@ -119,25 +125,30 @@ impl Wire {
     ///
     /// # Errors
     /// [`StoreError`] when there is no connection.
-    pub async fn announce(&self, url: &str, headers: &[(&str, &str)], length: u64) -> Result<Option<Answer>, StoreError> {
+    pub async fn announce_put(
+        &self,
+        url: &str,
+        headers: &[(&str, &str)],
+        length: u64,
+    ) -> Result<Option<ProbeResponse>, StoreError> {
         let length = length.to_string();
         let announced = [(CONTENT_LENGTH.as_str(), length.as_str()), (EXPECT.as_str(), "100-continue")];
         let headers: Vec<_> = headers.iter().copied().chain(announced).collect();
         let body = StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>()).boxed_unsync();
         let mut request = request(Method::PUT, url, &headers, body)?;
-        let told = Arc::new(Notify::new());
+        let continued = Arc::new(Notify::new());
         hyper::ext::on_informational(&mut request, {
-            let told = Arc::clone(&told);
+            let continued = Arc::clone(&continued);
             move |answer| {
                 if answer.status() == hyper::StatusCode::CONTINUE {
-                    told.notify_one();
+                    continued.notify_one();
                 }
             }
         });
         tokio::select! {
             answer = self.deliver(request, DEADLINE) => answer.map(Some),
-            () = told.notified() => Ok(None),
-            () = tokio::time::sleep(REFUSAL) => Ok(None),
+            () = continued.notified() => Ok(None),
+            () = tokio::time::sleep(REJECTION_TIMEOUT) => Ok(None),
         }
     }
 
@@ -145,7 +156,7 @@ impl Wire {
     ///
     /// # Errors
     /// [`StoreError`] when either has no response.
-    pub async fn put_twice(&self, url: &str, headers: &[(&str, &str)], body: &Bytes) -> Result<[Answer; 2], StoreError> {
+    pub async fn put_twice(&self, url: &str, headers: &[(&str, &str)], body: &Bytes) -> Result<[ProbeResponse; 2], StoreError> {
         let barrier = Arc::new(Barrier::new(2));
         let length = body.len().to_string();
         let headers: Vec<_> = headers.iter().copied().chain([(CONTENT_LENGTH.as_str(), length.as_str())]).collect();
@@ -153,7 +164,7 @@ impl Wire {
             let (barrier, rest) = (Arc::clone(&barrier), body.slice(body.len() / 2..));
             let second = stream::once(async move {
                 // Continues alone after a while, if the other was rejected before its body was read.
-                let _ = tokio::time::timeout(TOGETHER, barrier.wait()).await;
+                let _ = tokio::time::timeout(BARRIER_TIMEOUT, barrier.wait()).await;
                 Ok(Frame::data(rest))
             });
             let first = stream::iter([Ok(Frame::data(body.slice(..body.len() / 2)))]);
@@ -164,19 +175,18 @@ impl Wire {
         Ok([one, other])
     }
 
-    async fn deliver(&self, request: Request<Body>, deadline: Duration) -> Result<Answer, StoreError> {
+    async fn deliver(&self, request: Request<Body>, deadline: Duration) -> Result<ProbeResponse, StoreError> {
         let operation = operation(request.method());
         let failed = |reason: &str| StoreError::Objects { operation, reason: reason.to_owned() };
         let address = origin(request.uri());
         let exchange = async {
-            let response = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| failed(&format!("{address}: the endpoint cannot be reached: {}", Transport::of(&error))))?;
+            let response =
+                self.client.request(request).await.map_err(|error| {
+                    failed(&format!("{address}: the endpoint cannot be reached: {}", Transport::find(&error)))
+                })?;
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|_| failed("the response was cut off"))?;
-            Ok(Answer { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() })
+            let body = Limited::new(body, MAX_RESPONSE_BYTES).collect().await.map_err(|_| failed("the response was cut off"))?;
+            Ok(ProbeResponse { status: parts.status.as_u16(), headers: parts.headers, body: body.to_bytes() })
         };
         tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(StoreError::ObjectsTimeout { operation }))
     }

@@ -6,13 +6,13 @@ use time::OffsetDateTime;
 
 use super::{
     Objects, StoreError,
-    errors::{failed, is_absent, is_withheld, lists_objects},
+    errors::{error_of, is_absent, is_unavailable, lists_objects},
 };
 use crate::model::ObjectKey;
 
 /// A listed object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
+pub struct ListedObject {
     /// Its key.
     pub key: ObjectKey,
     /// When it was written, by the store's clock.
@@ -23,9 +23,9 @@ pub struct Listed {
 
 /// A page of objects, and the start of the next.
 #[derive(Debug, Clone)]
-pub struct Page {
+pub struct ObjectPage {
     /// The objects, at most a thousand, in the order of their keys' UTF-8 bytes.
-    pub objects: Vec<Listed>,
+    pub objects: Vec<ListedObject>,
     /// Absent on the last page.
     pub next: Option<String>,
 }
@@ -77,7 +77,7 @@ impl Marker {
 }
 
 /// Converts a time of the store. A missing one becomes the current time, so that nothing is deleted for being old.
-fn time_of(at: Option<&aws_sdk_s3::primitives::DateTime>) -> OffsetDateTime {
+fn time_or_now(at: Option<&aws_sdk_s3::primitives::DateTime>) -> OffsetDateTime {
     let known = at.and_then(|at| OffsetDateTime::from_unix_timestamp(at.secs()).ok());
     known.unwrap_or(OffsetDateTime::from(std::time::SystemTime::now()))
 }
@@ -93,13 +93,13 @@ impl Objects {
         let (key, id) = after.clone().map_or((None, None), |marker| (Some(marker.key), marker.id));
         let page = match list.set_key_marker(key).set_upload_id_marker(id).send().await {
             Ok(page) => page,
-            Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
-            Err(error) => return Err(failed("ListMultipartUploads", &error)),
+            Err(error) if is_unavailable(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
+            Err(error) => return Err(error_of("ListMultipartUploads", &error)),
         };
         let upload = |upload: &aws_sdk_s3::types::MultipartUpload| {
             let key = upload.key().filter(|key| key.starts_with(prefix))?;
             let id = upload.upload_id()?.to_owned();
-            Some(ListedUpload { key: ObjectKey::from_stored(key.to_owned()), id, initiated: time_of(upload.initiated()) })
+            Some(ListedUpload { key: ObjectKey::from_stored(key.to_owned()), id, initiated: time_or_now(upload.initiated()) })
         };
         let next = Marker::after(page.is_truncated(), page.next_key_marker(), page.next_upload_id_marker(), after.as_ref());
         Ok(Some(UploadPage { uploads: page.uploads().iter().filter_map(upload).collect(), next }))
@@ -115,8 +115,8 @@ impl Objects {
         let (key, id) = after.clone().map_or((None, None), |marker| (Some(marker.key), marker.id));
         let page = match list.set_key_marker(key).set_version_id_marker(id).send().await {
             Ok(page) => page,
-            Err(error) if is_withheld(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
-            Err(error) => return Err(failed("ListObjectVersions", &error)),
+            Err(error) if is_unavailable(&error) || is_absent(&error) || lists_objects(&error) => return Ok(None),
+            Err(error) => return Err(error_of("ListObjectVersions", &error)),
         };
         let versions = page.versions().iter().filter_map(|version| version.key());
         let keys = versions.chain(page.delete_markers().iter().filter_map(|marker| marker.key()));
@@ -130,13 +130,13 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn list_page(&self, prefix: &str, token: Option<String>) -> Result<Page, StoreError> {
+    pub async fn list_page(&self, prefix: &str, token: Option<String>) -> Result<ObjectPage, StoreError> {
         let list = self.client.list_objects_v2().bucket(&self.bucket).prefix(prefix).set_continuation_token(token.clone());
-        let listed = list.send().await.map_err(|error| failed("ListObjectsV2", &error))?;
+        let listed = list.send().await.map_err(|error| error_of("ListObjectsV2", &error))?;
         let object = |object: &aws_sdk_s3::types::Object| {
-            Some(Listed {
+            Some(ListedObject {
                 key: ObjectKey::from_stored(object.key()?.to_owned()),
-                modified: time_of(object.last_modified()),
+                modified: time_or_now(object.last_modified()),
                 size: object.size().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
             })
         };
@@ -145,6 +145,6 @@ impl Objects {
             let reason = "the listing is truncated, but has no valid continuation token".to_owned();
             return Err(StoreError::Objects { operation: "ListObjectsV2", reason });
         }
-        Ok(Page { objects: listed.contents().iter().filter_map(object).collect(), next })
+        Ok(ObjectPage { objects: listed.contents().iter().filter_map(object).collect(), next })
     }
 }

@@ -2,7 +2,7 @@
 
 use mongodb::bson::{Bson, Document, doc, serialize_to_bson};
 
-use super::{Images, document::PreviewDoc, moves::leftover_keys, owned};
+use super::{Images, document::PreviewDoc, owned, transitions::stored_leftover_keys};
 use crate::{
     model::{Image, ImageState, Upload},
     store::StoreError,
@@ -17,14 +17,14 @@ impl Images {
     pub async fn redeclare_all(&self, later: &[(&Image, &Upload)]) -> Result<(), StoreError> {
         let updates = later.iter().map(|(image, upload)| {
             let filter = owned(image.user, image.id, ImageState::Pending);
-            (filter, Bson::from(vec![doc! { "$set": redeclared(image, upload) }]))
+            (filter, Bson::from(vec![doc! { "$set": redeclaration(image, upload) }]))
         });
-        self.calls.update_each(&self.collection, updates).await.map(drop)
+        self.mongo.update_each(&self.collection, updates).await.map(drop)
     }
 }
 
 /// Returns the changed fields. `$literal`, because a pipeline would read a leading `$` as a field path.
-fn redeclared(image: &Image, upload: &Upload) -> Document {
+fn redeclaration(image: &Image, upload: &Upload) -> Document {
     let or_remove = |value: Option<Bson>| value.map_or(Bson::from("$$REMOVE"), |value| doc! { "$literal": value }.into());
     let preview = upload.preview.map(PreviewDoc::new).and_then(|preview| serialize_to_bson(&preview).ok());
     let content_type = upload.content_type.as_str();
@@ -32,8 +32,8 @@ fn redeclared(image: &Image, upload: &Upload) -> Document {
     let key = doc! { "$literal": [image.key.preview().as_str()] };
     // A preview that was declared before may still arrive, although the image has none now: its key is cleared after confirm.
     let leftover_keys = match &preview {
-        Some(_) => doc! { "$setDifference": [leftover_keys(), key] },
-        None => doc! { "$setUnion": [leftover_keys(), { "$cond": [{ "$gt": ["$preview", Bson::Null] }, key, []] }] },
+        Some(_) => doc! { "$setDifference": [stored_leftover_keys(), key] },
+        None => doc! { "$setUnion": [stored_leftover_keys(), { "$cond": [{ "$gt": ["$preview", Bson::Null] }, key, []] }] },
     };
     doc! {
         "fileName": { "$literal": upload.file_name.as_str() },

@@ -11,11 +11,11 @@ use super::Images;
 use crate::{model::ImageState, store::StoreError};
 
 /// Documents in the sample. Of fewer than twenty times as many, the database reads all of them to choose.
-const SAMPLE: u32 = 1000;
+const SAMPLE_DOCUMENTS: u32 = 1000;
 
 /// Estimated number and bytes of the images in one state.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Count {
+pub struct StateCount {
     /// Images.
     pub images: f64,
     /// Their share of the owners' quotas, in bytes.
@@ -23,14 +23,14 @@ pub struct Count {
 }
 
 impl Images {
-    /// Estimates each state in the order of [`ImageState::ALL`]: exact up to `SAMPLE` documents, above that within two or three
+    /// Estimates each state in the order of [`ImageState::ALL`]: exact up to `SAMPLE_DOCUMENTS` documents, above that within two or three
     /// percent of all images.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn census(&self) -> Result<[(ImageState, Count); ImageState::ALL.len()], StoreError> {
+    pub async fn count_by_state(&self) -> Result<[(ImageState, StateCount); ImageState::ALL.len()], StoreError> {
         let images = self.collection.clone_with_type::<Document>();
-        let all = self.calls.read(|| async { images.estimated_document_count().await }).await? as f64;
+        let all = self.mongo.read(|| async { images.estimated_document_count().await }).await? as f64;
         // A damaged record counts as an image of no bytes: a single non-numeric value would make the whole `$add` fail.
         let numeric = |field: &str| doc! { "$cond": [{ "$isNumber": field }, field, 0_i64] };
         let declared = doc! { "$add": [numeric("$size"), numeric("$preview.size")] };
@@ -38,15 +38,15 @@ impl Images {
         let reserved = doc! { "$cond": [{ "$isNumber": "$reserved" }, "$reserved", declared.clone()] };
         let bytes = doc! { "$cond": [pending, reserved, declared] };
         let sums = doc! { "_id": "$state", "images": { "$sum": 1_i64 }, "bytes": { "$sum": bytes } };
-        let pipeline = [doc! { "$sample": { "size": i64::from(SAMPLE) } }, doc! { "$group": sums }];
+        let pipeline = [doc! { "$sample": { "size": i64::from(SAMPLE_DOCUMENTS) } }, doc! { "$group": sums }];
         let found: Vec<Document> =
-            self.calls.read(|| async { images.aggregate(pipeline.clone()).await?.try_collect().await }).await?;
+            self.mongo.read(|| async { images.aggregate(pipeline.clone()).await?.try_collect().await }).await?;
         let sampled: f64 = found.iter().map(|state| number(state, "images")).sum();
         let scale = if sampled > 0.0 { all.max(sampled) / sampled } else { 0.0 };
         Ok(ImageState::ALL.map(|state| {
             let found = found.iter().find(|found| found.get_str("_id").is_ok_and(|name| name == state.as_str()));
-            let of = |field| found.map_or(0.0, |found| number(found, field) * scale);
-            (state, Count { images: of("images"), bytes: of("bytes") })
+            let scaled = |field| found.map_or(0.0, |found| number(found, field) * scale);
+            (state, StateCount { images: scaled("images"), bytes: scaled("bytes") })
         }))
     }
 }

@@ -6,8 +6,8 @@ use aws_sdk_s3::types::{ChecksumAlgorithm, MetadataDirective};
 
 use super::{
     Objects,
-    errors::{Failure, failed, failure, is_about_object, is_gone, reason},
-    patient,
+    errors::{Failure, error_of, failure, is_about_object, is_deleted_or_replaced, reason},
+    long_timeouts,
 };
 use crate::{
     model::{ContentType, ObjectKey},
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Deadline of a copy: S3 responds when the copy is complete.
-pub const COPYING: Duration = Duration::from_secs(40);
+pub const COPY_DEADLINE: Duration = Duration::from_secs(40);
 
 impl Objects {
     /// Copies the object with this entity tag, with this type and no other metadata. Returns `false` if it no longer exists. A
@@ -26,7 +26,8 @@ impl Objects {
     /// may still complete.
     pub async fn copy(
         &self,
-        (from, etag): (&ObjectKey, &str),
+        from: &ObjectKey,
+        etag: &str,
         to: &ObjectKey,
         content_type: ContentType,
     ) -> Result<bool, StoreError> {
@@ -37,18 +38,18 @@ impl Objects {
             .content_type(content_type.as_str())
             .checksum_algorithm(ChecksumAlgorithm::Sha256)
             .customize()
-            .config_override(patient(COPYING));
+            .config_override(long_timeouts(COPY_DEADLINE));
         let copied = async {
             match copy.send().await {
                 Ok(_) => Ok(true),
-                Err(error) if is_gone(&error) => Ok(false),
+                Err(error) if is_deleted_or_replaced(&error) => Ok(false),
                 // The object was readable a moment ago, so the store rejects the way it is copied.
                 Err(error) if failure(&error) == Failure::Object && !is_about_object(&error) => {
                     Err(StoreError::ObjectsUnsupported { operation: "CopyObject", reason: reason(&error) })
                 }
-                Err(error) => Err(failed("CopyObject", &error)),
+                Err(error) => Err(error_of("CopyObject", &error)),
             }
         };
-        self.while_it_lives("CopyObject", copied).await
+        self.await_while_reachable("CopyObject", copied).await
     }
 }

@@ -20,14 +20,14 @@ use crate::store::StoreError;
 
 /// The certificate authorities that connections to S3 trust.
 #[derive(Debug, Clone)]
-pub(super) enum Trust {
+pub(super) enum TlsTrust {
     /// Those of the system, or of `SSL_CERT_FILE`.
     System,
     /// Those of `AWS_CA_BUNDLE` in PEM, all of them readable.
     Bundle(Arc<[u8]>),
 }
 
-impl Trust {
+impl TlsTrust {
     /// Parses the bundle, if there is one.
     ///
     /// # Errors

@@ -6,13 +6,13 @@ use futures_util::FutureExt;
 use mongodb::bson::{Document, doc};
 use time::OffsetDateTime;
 
-use super::{Calls, StoreError, instant};
+use super::{MongoClient, StoreError, instant};
 use crate::config;
 
 /// A database to examine.
 #[derive(Debug)]
 pub struct DatabaseProbe {
-    pub(super) calls: Calls,
+    pub(super) mongo: MongoClient,
 }
 
 /// The reply to `hello`.
@@ -25,7 +25,7 @@ pub struct Hello {
     /// The server's clock at its reply.
     pub now: Option<OffsetDateTime>,
     /// Duration of the exchange: the uncertainty of the clock.
-    pub took: Duration,
+    pub round_trip: Duration,
 }
 
 impl DatabaseProbe {
@@ -34,11 +34,11 @@ impl DatabaseProbe {
     /// # Errors
     /// When the string cannot be parsed or its host names cannot be resolved.
     pub async fn open(config: &config::Mongo) -> Result<Self, StoreError> {
-        Ok(Self { calls: Calls::open(config).await? })
+        Ok(Self { mongo: MongoClient::open(config).await? })
     }
 
-    pub(super) fn of(calls: &Calls) -> Self {
-        Self { calls: calls.clone() }
+    pub(super) fn with_client(mongo: &MongoClient) -> Self {
+        Self { mongo: mongo.clone() }
     }
 
     /// Sends `hello` to the primary.
@@ -47,14 +47,14 @@ impl DatabaseProbe {
     /// [`StoreError`] when no primary is found or it does not respond.
     pub async fn hello(&self) -> Result<Hello, StoreError> {
         // The first command finds the server, so that the second measures its clock.
-        self.calls.command(doc! { "ping": 1 }).await?;
+        self.mongo.command(doc! { "ping": 1 }).await?;
         let asked = std::time::Instant::now();
-        let hello = self.calls.command(doc! { "hello": 1 }).await?;
+        let hello = self.mongo.command(doc! { "hello": 1 }).await?;
         Ok(Hello {
             replicated: hello.get_str("setName").is_ok() || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid"),
             writable: hello.get_bool("isWritablePrimary").unwrap_or(false),
             now: hello.get_datetime("localTime").ok().map(|at| instant(*at)),
-            took: asked.elapsed(),
+            round_trip: asked.elapsed(),
         })
     }
 
@@ -63,7 +63,7 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn version(&self) -> Result<String, StoreError> {
-        let info = self.calls.command(doc! { "buildInfo": 1 }).await?;
+        let info = self.mongo.command(doc! { "buildInfo": 1 }).await?;
         let version = info.get_str("version").map(str::to_owned);
         version.map_err(|_| StoreError::Corrupt { collection: "buildInfo", id: String::new(), field: "version" })
     }
@@ -73,8 +73,8 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`], also when too few members respond in time.
     pub async fn write(&self, scratch: &str) -> Result<(), StoreError> {
-        let collection = self.calls.database().collection::<Document>(scratch);
-        self.calls.run(async { collection.insert_one(doc! { "_id": "write" }).await }).await.map(drop)
+        let collection = self.mongo.database().collection::<Document>(scratch);
+        self.mongo.run(async { collection.insert_one(doc! { "_id": "write" }).await }).await.map(drop)
     }
 
     /// Writes two documents in one transaction; a recount needs transactions.
@@ -82,10 +82,10 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`]; a standalone server has no transactions.
     pub async fn transaction(&self, scratch: &str) -> Result<(), StoreError> {
-        let collection = self.calls.database().collection::<Document>(scratch);
-        self.calls
+        let collection = self.mongo.database().collection::<Document>(scratch);
+        self.mongo
             .run(async {
-                let mut session = self.calls.database().client().start_session().await?;
+                let mut session = self.mongo.database().client().start_session().await?;
                 let transaction = session.start_transaction();
                 transaction
                     .and_run(collection, |session, collection| {
@@ -107,6 +107,6 @@ impl DatabaseProbe {
     /// # Errors
     /// [`StoreError`].
     pub async fn clean(&self, scratch: &str) -> Result<(), StoreError> {
-        self.calls.run(async { self.calls.database().collection::<Document>(scratch).drop().await }).await
+        self.mongo.run(async { self.mongo.database().collection::<Document>(scratch).drop().await }).await
     }
 }

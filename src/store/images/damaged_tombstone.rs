@@ -8,7 +8,7 @@ use crate::model::{Image, ImageId, ImageState, ObjectKey, UserId};
 /// Returns the image of a tombstone, with a default for each unreadable field. The default keys of its id and owner are among
 /// its leftover keys, because the record may name others. `None` for other states, and if the id, the owner or the state cannot
 /// be read.
-pub(super) fn tombstone(record: &Document) -> Option<Image> {
+pub(super) fn recover(record: &Document) -> Option<Image> {
     let (id, user) = (ImageId::parse(record.get_str("_id").ok()?)?, UserId::parse(record.get_str("user").ok()?)?);
     let state = ImageState::parse(record.get_str("state").ok()?).filter(|state| state.is_tombstone())?;
     let now = DateTime::now();
@@ -69,7 +69,7 @@ mod tests {
             for value in [Bson::Int32(-1), Bson::Null, Bson::String("\u{0}".to_owned()), Bson::Array(vec![Bson::Null])] {
                 let mut damaged = whole.clone();
                 damaged.insert(field.clone(), value);
-                let image = tombstone(&damaged).unwrap();
+                let image = recover(&damaged).unwrap();
                 assert_eq!((image.id, image.user, image.state), (id, user, ImageState::Deleting), "{field}");
                 assert!(field == "key" || image.key == key, "{field}");
                 assert!(image.keys().contains(&ObjectKey::final_for(user, id)), "{field}");
@@ -82,7 +82,7 @@ mod tests {
         for (field, value) in [("_id", "x"), ("user", "x"), ("state", "ready"), ("state", "x")] {
             let mut other = whole.clone();
             other.insert(field, value);
-            assert!(tombstone(&other).is_none(), "{field} {value}");
+            assert!(recover(&other).is_none(), "{field} {value}");
         }
     }
 }

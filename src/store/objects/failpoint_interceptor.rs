@@ -8,11 +8,11 @@ use aws_sdk_s3::{
 use crate::store::failpoint;
 
 #[derive(Debug)]
-pub(super) struct Counted;
+pub(super) struct FailpointInterceptor;
 
-impl Intercept for Counted {
+impl Intercept for FailpointInterceptor {
     fn name(&self) -> &'static str {
-        "counted"
+        "failpoint"
     }
 
     fn read_after_execution(
@@ -21,7 +21,7 @@ impl Intercept for Counted {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
-        failpoint::passed();
+        failpoint::count_call();
         Ok(())
     }
 }

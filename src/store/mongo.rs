@@ -14,10 +14,11 @@ use secrecy::ExposeSecret;
 use tokio::time::Instant;
 
 use super::{
-    StoreError, commands, failpoint,
-    primary::{Primary, Standing},
+    StoreError, driver_events,
+    elections::{Elections, HelloState},
+    failpoint,
+    fair_semaphore::{FairSemaphore, Permit},
     request_origin,
-    turns::{Permit, Turns},
 };
 use crate::{
     config,
@@ -28,23 +29,23 @@ use crate::{
 /// Deadline of an operation.
 pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 /// Deadline of the wait for a permit: less than [`DEADLINE`], so that no operation begins that would time out at once.
-const TURN: Duration = Duration::from_secs(3);
+const PERMIT_DEADLINE: Duration = Duration::from_secs(3);
 /// Interval at which the primary is polled until it is current.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const PRIMARY_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// A client of one database, shared by all collections.
 #[derive(Debug, Clone)]
-pub(super) struct Calls {
+pub(super) struct MongoClient {
     database: Database,
     /// As many permits as the pool has connections, granted fairly between networks and between the users of each; operations
     /// outside of requests count as one more network. Operations wait here for a connection, because the driver keeps waits
     /// that have timed out in its queue and examines one of them for each new operation, so that the backlog of an outage would
     /// outlive it.
-    turns: Arc<Turns<Option<NetworkPrefix>, Option<UserId>>>,
-    primary: Arc<Primary>,
+    permits: Arc<FairSemaphore<Option<NetworkPrefix>, Option<UserId>>>,
+    elections: Arc<Elections>,
 }
 
-impl Calls {
+impl MongoClient {
     /// Parses the connection string; nothing is connected yet. Writes are acknowledged by the journals of a majority, and reads
     /// return acknowledged writes only.
     ///
@@ -56,9 +57,9 @@ impl Calls {
         options.app_name = options.app_name.or_else(|| Some("valet".to_owned()));
         options.max_pool_size = options.max_pool_size.or(Some(config::DEFAULT_POOL_SIZE));
         // Zero means a pool without a bound.
-        let turns = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
-        let turns = turns.unwrap_or(usize::MAX);
-        let turns = Turns::new(turns, turns);
+        let permits = options.max_pool_size.and_then(|size| usize::try_from(size).ok()).filter(|size| *size > 0);
+        let permits = permits.unwrap_or(usize::MAX);
+        let permits = FairSemaphore::new(permits, permits);
         // With as many, an operation with a permit never waits in the driver's queue, behind waits that have timed out.
         options.max_connecting = options.max_connecting.or(options.max_pool_size);
         options.connect_timeout = options.connect_timeout.or(Some(Duration::from_secs(3)));
@@ -69,15 +70,15 @@ impl Calls {
         options.write_concern = Some(WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build());
         options.read_concern = Some(ReadConcern::majority());
         options.selection_criteria = Some(SelectionCriteria::ReadPreference(ReadPreference::Primary));
-        options.command_event_handler = Some(EventHandler::callback(commands::heard));
-        let in_use = commands::InUse::default();
-        options.cmap_event_handler = Some(EventHandler::callback(move |event| commands::pooled(&in_use, event)));
-        let primary = Arc::new(Primary::default());
-        let hears = primary.clone();
-        options.sdam_event_handler = Some(EventHandler::callback(move |event| hears.hear(&event)));
+        options.command_event_handler = Some(EventHandler::callback(driver_events::on_command));
+        let in_use = driver_events::ConnectionsInUse::default();
+        options.cmap_event_handler = Some(EventHandler::callback(move |event| driver_events::on_pool_event(&in_use, event)));
+        let elections = Arc::new(Elections::default());
+        let observer = elections.clone();
+        options.sdam_event_handler = Some(EventHandler::callback(move |event| observer.on_heartbeat(&event)));
         METRICS.mongodb_connections_max.set(options.max_pool_size.map_or(0, i64::from));
         let client = Client::with_options(options).map_err(StoreError::Database)?;
-        Ok(Self { database: client.database(&config.database), turns, primary })
+        Ok(Self { database: client.database(&config.database), permits, elections })
     }
 
     pub(super) fn database(&self) -> &Database {
@@ -92,7 +93,7 @@ impl Calls {
         Ok(self.run_until(Instant::now() + DEADLINE, call).await?.0)
     }
 
-    /// Runs a command on the database, as [`Calls::run`] does.
+    /// Runs a command on the database, as [`MongoClient::run`] does.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -111,13 +112,13 @@ impl Calls {
     {
         let ends = Instant::now() + DEADLINE;
         loop {
-            let before = self.primary.times();
+            let before = self.elections.generation();
             let (answer, from) = self.run_until(ends, call()).await?;
             // `None` means the driver answered without a round trip, so the result cannot be stale.
-            if from.is_none_or(|from| self.primary.holds(&from)) {
+            if from.is_none_or(|from| self.elections.is_current(&from)) {
                 return Ok(answer);
             }
-            self.follow_primary(before, ends).await?;
+            self.await_current_primary(before, ends).await?;
         }
     }
 
@@ -125,33 +126,37 @@ impl Calls {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub(super) async fn settle(&self) -> Result<(), StoreError> {
-        self.follow_primary(self.primary.times(), Instant::now() + DEADLINE).await
+    pub(super) async fn wait_for_primary(&self) -> Result<(), StoreError> {
+        self.await_current_primary(self.elections.generation(), Instant::now() + DEADLINE).await
     }
 
     /// Waits until the primary is current. Returns at once if another task has seen that since generation `before`.
-    async fn follow_primary(&self, before: u64, ends: Instant) -> Result<(), StoreError> {
+    async fn await_current_primary(&self, before: u64, ends: Instant) -> Result<(), StoreError> {
         // One task does this for all; the others then find it done.
-        let following = tokio::time::timeout_at(ends, self.primary.following()).await;
-        let _following = following.map_err(|_| StoreError::DatabaseTimeout)?;
-        if self.primary.holds_since(before) {
+        let lock = tokio::time::timeout_at(ends, self.elections.lock()).await;
+        let _lock = lock.map_err(|_| StoreError::DatabaseTimeout)?;
+        if self.elections.caught_up_since(before) {
             return Ok(());
         }
         loop {
-            let heard = self.primary.heard();
+            let latest = self.elections.latest_election();
             let (hello, from) = self.run_until(ends, async { self.database.run_command(doc! { "hello": 1 }).await }).await?;
-            let followed = match Standing::read(&hello) {
-                Standing::NotReplicated => self.primary.is_not_replicated(),
-                Standing::NotPrimary => false,
-                Standing::Primary { election, written } => {
+            let is_current = match HelloState::read(&hello) {
+                HelloState::NotReplicated => self.elections.mark_not_replicated(),
+                HelloState::NotPrimary => false,
+                HelloState::Primary { election, written } => {
                     let caught_up = self.run_until(ends, self.caught_up(written)).await?.1;
-                    from.is_some_and(|from| caught_up.as_ref() == Some(&from) && self.primary.follow(heard, from, election))
+                    from.is_some_and(|from| {
+                        caught_up.as_ref() == Some(&from) && self.elections.mark_caught_up(latest, from, election)
+                    })
                 }
             };
-            if followed {
+            if is_current {
                 return Ok(());
             }
-            tokio::time::timeout_at(ends, tokio::time::sleep(LOOK_AGAIN)).await.map_err(|_| StoreError::DatabaseTimeout)?;
+            tokio::time::timeout_at(ends, tokio::time::sleep(PRIMARY_POLL_INTERVAL))
+                .await
+                .map_err(|_| StoreError::DatabaseTimeout)?;
         }
     }
 
@@ -167,25 +172,25 @@ impl Calls {
         ends: Instant,
         call: impl Future<Output = mongodb::error::Result<T>>,
     ) -> Result<(T, Option<ServerAddress>), StoreError> {
-        let turn = self.turn(ends).await?;
-        let done = tokio::time::timeout_at(ends, commands::followed(call)).await;
-        drop(turn);
-        failpoint::passed();
+        let permit = self.permit(ends).await?;
+        let done = tokio::time::timeout_at(ends, driver_events::instrument(call)).await;
+        drop(permit);
+        failpoint::count_call();
         match done {
             Ok((answer, from)) => Ok((answer.map_err(failure)?, from)),
             Err(_) => Err(StoreError::DatabaseTimeout),
         }
     }
 
-    async fn turn(&self, ends: Instant) -> Result<Permit<Option<NetworkPrefix>, Option<UserId>>, StoreError> {
+    async fn permit(&self, ends: Instant) -> Result<Permit<Option<NetworkPrefix>, Option<UserId>>, StoreError> {
         let caller = request_origin::current();
         let (site, user) = (caller.map(|caller| caller.site), caller.and_then(|caller| caller.user));
-        if let Some(turn) = self.turns.try_acquire(site) {
-            return Ok(turn);
+        if let Some(permit) = self.permits.try_acquire(site) {
+            return Ok(permit);
         }
-        let _waiting = commands::Waiting::begin();
-        let ends = ends.min(Instant::now() + TURN);
-        tokio::time::timeout_at(ends, self.turns.acquire(site, user)).await.map_err(|_| StoreError::DatabaseTimeout)
+        let _waiting = driver_events::Waiting::begin();
+        let ends = ends.min(Instant::now() + PERMIT_DEADLINE);
+        tokio::time::timeout_at(ends, self.permits.acquire(site, user)).await.map_err(|_| StoreError::DatabaseTimeout)
     }
 
     /// Drops the index of this name, if it exists.
@@ -210,9 +215,9 @@ impl Calls {
     pub(super) async fn update_each<T: Send + Sync>(
         &self,
         collection: &Collection<T>,
-        moves: impl Iterator<Item = (Document, Bson)>,
+        updates: impl Iterator<Item = (Document, Bson)>,
     ) -> Result<u64, StoreError> {
-        let updates: Vec<_> = moves.map(|(filter, update)| doc! { "q": filter, "u": update }).collect();
+        let updates: Vec<_> = updates.map(|(filter, update)| doc! { "q": filter, "u": update }).collect();
         if updates.is_empty() {
             return Ok(0);
         }

@@ -17,7 +17,7 @@ use crate::{
 
 /// Headers by which a PUT copies another object, publishes, tags, locks or encrypts what it writes, or changes the served
 /// headers. `cache-control` is allowed: browsers add it by themselves, and read URLs pin their own.
-const FORBIDDEN: [&str; 19] = [
+const FORBIDDEN_HEADERS: [&str; 19] = [
     "content-disposition",
     "content-encoding",
     "content-language",
@@ -93,7 +93,7 @@ impl Objects {
         now: OffsetDateTime,
         ttl: Duration,
     ) -> Result<PresignedPut, StoreError> {
-        let forbidden: &[&str] = if sealing == Sealing::Sealed { &FORBIDDEN } else { &[] };
+        let forbidden: &[&str] = if sealing == Sealing::Sealed { &FORBIDDEN_HEADERS } else { &[] };
         let (size, sha256) = (object.size.to_string(), object.sha256.to_string());
         let sent =
             [("content-type", object.content_type.as_str()), ("if-none-match", "*"), ("x-amz-checksum-sha256", sha256.as_str())];

@@ -29,7 +29,7 @@ use crate::{
 
 /// A hold of the former version.
 #[derive(Debug, Clone, Copy)]
-pub struct FormerHold {
+pub struct LegacyHold {
     /// The upload.
     pub image: ImageId,
     /// Bytes counted for it.
@@ -40,11 +40,11 @@ pub struct FormerHold {
 
 /// The first holds of a user.
 #[derive(Debug, Clone)]
-pub struct FormerHolds {
+pub struct LegacyHolds {
     /// The user.
     pub user: UserId,
     /// Each image once.
-    pub holds: Vec<FormerHold>,
+    pub holds: Vec<LegacyHold>,
     /// Holds that cannot be read.
     pub unreadable: u32,
 }
@@ -55,14 +55,14 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn former_holds(&self, after: Option<UserId>, limit: u32, each: i32) -> Result<Vec<FormerHolds>, StoreError> {
+    pub async fn legacy_holds(&self, after: Option<UserId>, limit: u32, each: i32) -> Result<Vec<LegacyHolds>, StoreError> {
         let mut filter = doc! { "holds.at": { "$exists": true } };
         if let Some(after) = after {
             filter.insert("_id", doc! { "$gt": after.to_string() });
         }
         let documents = self.collection.clone_with_type::<Document>();
         let projection = doc! { "createdAt": 1, "holds": { "$slice": each } };
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             let find =
                 documents.find(filter.clone()).projection(projection.clone()).sort(doc! { "_id": 1 }).limit(i64::from(limit));
             find.await?.try_collect::<Vec<_>>().await
@@ -74,11 +74,11 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn former_holds_of(&self, user: UserId, each: i32) -> Result<Option<FormerHolds>, StoreError> {
+    pub async fn legacy_holds_of(&self, user: UserId, each: i32) -> Result<Option<LegacyHolds>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
         let projection = doc! { "createdAt": 1, "holds": { "$slice": each } };
         let found = self
-            .calls
+            .mongo
             .read(|| async { documents.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await });
         Ok(found.await?.as_ref().and_then(holds_of))
     }
@@ -88,7 +88,7 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat: the amount subtracted depends on the holds that the same update removes.
-    pub async fn settle_former_holds(&self, user: UserId, ready: &[(ImageId, u64)], ended: &[ImageId]) -> Result<(), StoreError> {
+    pub async fn settle_legacy_holds(&self, user: UserId, ready: &[(ImageId, u64)], ended: &[ImageId]) -> Result<(), StoreError> {
         if ready.is_empty() && ended.is_empty() {
             return Ok(());
         }
@@ -107,7 +107,7 @@ impl Users {
             "holds": without(&all),
         };
         let filter = doc! { "_id": user.to_string(), "holds.image": { "$in": all } };
-        self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
+        self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
     }
 }
 
@@ -116,7 +116,7 @@ pub(super) fn without(images: &[String]) -> Document {
     doc! { "$filter": { "input": "$holds", "cond": { "$not": [{ "$in": ["$$this.image", images] }] } } }
 }
 
-fn holds_of(user: &Document) -> Option<FormerHolds> {
+fn holds_of(user: &Document) -> Option<LegacyHolds> {
     let id = user.get_str("_id").ok().and_then(UserId::parse)?;
     let (mut seen, mut holds, mut unreadable) = (HashSet::new(), Vec::new(), 0);
     for hold in user.get_array("holds").map_or(&[][..], Vec::as_slice) {
@@ -126,11 +126,11 @@ fn holds_of(user: &Document) -> Option<FormerHolds> {
             None => unreadable += 1,
         }
     }
-    Some(FormerHolds { user: id, holds, unreadable })
+    Some(LegacyHolds { user: id, holds, unreadable })
 }
 
-fn read(hold: &Document) -> Option<FormerHold> {
+fn read(hold: &Document) -> Option<LegacyHold> {
     let bytes = u64::try_from(whole_number(hold, "bytes")?).ok()?;
     let image = hold.get_str("image").ok().and_then(ImageId::parse)?;
-    Some(FormerHold { image, bytes, at: instant(*hold.get_datetime("at").ok()?) })
+    Some(LegacyHold { image, bytes, at: instant(*hold.get_datetime("at").ok()?) })
 }

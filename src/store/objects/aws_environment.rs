@@ -4,11 +4,11 @@
 use aws_config::{BehaviorVersion, Region, retry::RetryConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 
-use super::{super::StoreError, credentials, trust::Trust};
+use super::{super::StoreError, credentials, tls_trust::TlsTrust};
 use crate::{config, signer::AwsEndpoint};
 
 /// Properties that client and signer need besides the settings.
-pub(super) struct Surroundings {
+pub(super) struct AwsEnvironment {
     /// The signing region.
     pub(super) region: String,
     /// The source of credentials, for repeated refreshes.
@@ -17,28 +17,28 @@ pub(super) struct Surroundings {
     pub(super) aws: AwsEndpoint,
 }
 
-impl Surroundings {
+impl AwsEnvironment {
     /// Reads from the SDK's configuration whatever the settings omit; nothing for the local stack.
     ///
     /// # Errors
     /// [`StoreError::Credentials`] when there is no region, or when the environment redirects AWS' endpoint: URLs would name
     /// another host than calls.
-    pub(super) async fn find(config: &config::S3, trust: &Trust) -> Result<Self, StoreError> {
+    pub(super) async fn find(config: &config::S3, trust: &TlsTrust) -> Result<Self, StoreError> {
         if let (Some(keys), Some(region)) = (&config.credentials, &config.region) {
-            return Ok(Self { region: region.clone(), provider: credentials::fixed(keys), aws: AwsEndpoint::default() });
+            return Ok(Self { region: region.clone(), provider: credentials::fixed_provider(keys), aws: AwsEndpoint::default() });
         }
         let missing = |reason: &str| StoreError::Credentials { reason: reason.to_owned() };
         // The SDK panics at an invalid `AWS_RETRY_MODE`, `AWS_MAX_ATTEMPTS` or equivalent in a profile; with a given retry
         // configuration, it reads none.
         let mut loader = aws_config::defaults(BehaviorVersion::latest()).retry_config(RetryConfig::standard());
-        if let Trust::Bundle(_) = trust {
+        if let TlsTrust::Bundle(_) = trust {
             loader = loader.http_client(trust.sdk_client());
         }
         if let Some(region) = &config.region {
             loader = loader.region(Region::new(region.clone()));
         }
         if let Some(keys) = &config.credentials {
-            loader = loader.credentials_provider(credentials::fixed(keys));
+            loader = loader.credentials_provider(credentials::fixed_provider(keys));
         }
         let sdk = loader.load().await;
         let region = sdk.region().map(ToString::to_string);

@@ -18,26 +18,26 @@ use mongodb::{
 use tokio::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
-pub(super) struct Primary {
-    known: RwLock<Known>,
-    following: Mutex<()>,
+pub(super) struct Elections {
+    state: RwLock<State>,
+    catch_up_lock: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct State {
     /// The latest known election; election ids grow.
-    heard: Option<ObjectId>,
+    latest: Option<ObjectId>,
     /// The primary that has caught up, and its election.
-    followed: Option<(ServerAddress, ObjectId)>,
+    caught_up: Option<(ServerAddress, ObjectId)>,
     /// Number of times a primary was confirmed current; used as a generation.
-    times: u64,
+    generation: u64,
     /// A router, which knows the elections of its shards alone, or a server without replication.
     not_replicated: bool,
 }
 
 /// The state of a server, from its reply to `hello`.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum HelloState {
     /// The elected primary, with its latest write.
     Primary {
         election: ObjectId,
@@ -48,7 +48,7 @@ pub(super) enum Standing {
     NotReplicated,
 }
 
-impl Standing {
+impl HelloState {
     /// Parses the reply to `hello`.
     pub(super) fn read(hello: &Document) -> Self {
         if !hello.contains_key("setName") {
@@ -64,71 +64,72 @@ impl Standing {
     }
 }
 
-impl Primary {
+impl Elections {
     /// Handles a heartbeat event of the driver's monitors.
-    pub(super) fn hear(&self, event: &SdamEvent) {
+    pub(super) fn on_heartbeat(&self, event: &SdamEvent) {
         let SdamEvent::ServerHeartbeatSucceeded(beat) = event else { return };
-        if let Standing::Primary { election, .. } = Standing::read(&beat.reply) {
-            self.write(|known| known.heard = known.heard.max(Some(election)));
+        if let HelloState::Primary { election, .. } = HelloState::read(&beat.reply) {
+            self.write(|state| state.latest = state.latest.max(Some(election)));
         }
     }
 
     /// Returns whether a read that this server just answered shows every acknowledged write.
-    pub(super) fn holds(&self, from: &ServerAddress) -> bool {
-        self.look(|known| known.not_replicated || known.holds(|address| address == from))
+    pub(super) fn is_current(&self, from: &ServerAddress) -> bool {
+        self.read(|state| state.not_replicated || state.is_current(|address| address == from))
     }
 
     /// Returns the current generation.
-    pub(super) fn times(&self) -> u64 {
-        self.look(|known| known.times)
+    pub(super) fn generation(&self) -> u64 {
+        self.read(|state| state.generation)
     }
 
-    /// Returns whether a primary was confirmed current after generation `times`, and still is.
-    pub(super) fn holds_since(&self, times: u64) -> bool {
-        self.look(|known| known.not_replicated || known.times > times && known.holds(|_| true))
+    /// Returns whether a primary was confirmed current after `generation`, and still is.
+    pub(super) fn caught_up_since(&self, generation: u64) -> bool {
+        self.read(|state| state.not_replicated || state.generation > generation && state.is_current(|_| true))
     }
 
     /// Returns the latest known election.
-    pub(super) fn heard(&self) -> Option<ObjectId> {
-        self.look(|known| known.heard)
+    pub(super) fn latest_election(&self) -> Option<ObjectId> {
+        self.read(|state| state.latest)
     }
 
     /// Acquires the lock for finding the primary.
-    pub(super) async fn following(&self) -> MutexGuard<'_, ()> {
-        self.following.lock().await
+    pub(super) async fn lock(&self) -> MutexGuard<'_, ()> {
+        self.catch_up_lock.lock().await
     }
 
-    /// Marks the primary as caught up, after its write was acknowledged. Returns `false` if an election newer than `heard` was
+    /// Marks the primary as caught up, after its write was acknowledged. Returns `false` if an election newer than `latest` was
     /// observed.
-    pub(super) fn follow(&self, heard: Option<ObjectId>, address: ServerAddress, election: ObjectId) -> bool {
-        self.write(|known| {
-            let same = known.heard == heard || known.heard == Some(election);
-            if same {
-                let times = known.times + 1;
-                *known = Known { heard: Some(election), followed: Some((address, election)), times, not_replicated: false };
+    pub(super) fn mark_caught_up(&self, latest: Option<ObjectId>, address: ServerAddress, election: ObjectId) -> bool {
+        self.write(|state| {
+            let is_latest = state.latest == latest || state.latest == Some(election);
+            if is_latest {
+                let generation = state.generation + 1;
+                *state =
+                    State { latest: Some(election), caught_up: Some((address, election)), generation, not_replicated: false };
             }
-            same
+            is_latest
         })
     }
 
-    pub(super) fn is_not_replicated(&self) -> bool {
-        self.write(|known| known.not_replicated = true);
+    pub(super) fn mark_not_replicated(&self) -> bool {
+        self.write(|state| state.not_replicated = true);
         true
     }
 
     /// Ignoring poisoning is safe: the closures do not panic.
-    fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
-        look(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn write<T>(&self, write: impl FnOnce(&mut Known) -> T) -> T {
-        write(&mut self.known.write().unwrap_or_else(PoisonError::into_inner))
+    fn write<T>(&self, write: impl FnOnce(&mut State) -> T) -> T {
+        write(&mut self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-impl Known {
-    fn holds(&self, is_it: impl FnOnce(&ServerAddress) -> bool) -> bool {
-        self.followed.as_ref().is_some_and(|(address, election)| is_it(address) && self.heard == Some(*election))
+impl State {
+    fn is_current(&self, is_it: impl FnOnce(&ServerAddress) -> bool) -> bool {
+        self.caught_up.as_ref().is_some_and(|(address, election)| is_it(address) && self.latest == Some(*election))
     }
 }
 
@@ -153,38 +154,43 @@ mod tests {
         let written = Timestamp { time: 7, increment: 1 };
         let last_write = doc! { "opTime": { "ts": written, "t": 3_i64 } };
         let primary = doc! { "setName": "rs", "isWritablePrimary": true, "electionId": election(3), "lastWrite": last_write };
-        assert_eq!(Standing::read(&primary), Standing::Primary { election: election(3), written });
+        assert_eq!(HelloState::read(&primary), HelloState::Primary { election: election(3), written });
         let secondary = doc! { "setName": "rs", "isWritablePrimary": false, "secondary": true };
-        assert_eq!(Standing::read(&secondary), Standing::NotPrimary);
-        assert_eq!(Standing::read(&doc! { "isWritablePrimary": true, "msg": "isdbgrid" }), Standing::NotReplicated);
+        assert_eq!(HelloState::read(&secondary), HelloState::NotPrimary);
+        assert_eq!(HelloState::read(&doc! { "isWritablePrimary": true, "msg": "isdbgrid" }), HelloState::NotReplicated);
     }
 
     #[test]
     fn no_primary_is_current_before_it_caught_up_or_after_the_next_election() {
-        let primary = Primary::default();
-        assert!(!primary.holds(&server(1)));
-        assert!(primary.follow(None, server(1), election(1)));
-        assert!(primary.holds(&server(1)) && !primary.holds(&server(2)) && primary.holds_since(0) && !primary.holds_since(1));
+        let elections = Elections::default();
+        assert!(!elections.is_current(&server(1)));
+        assert!(elections.mark_caught_up(None, server(1), election(1)));
+        assert!(
+            elections.is_current(&server(1))
+                && !elections.is_current(&server(2))
+                && elections.caught_up_since(0)
+                && !elections.caught_up_since(1)
+        );
         // Another server is elected, and observed before it has caught up.
-        primary.write(|known| known.heard = Some(election(2)));
-        assert!(!primary.holds(&server(1)) && !primary.holds(&server(2)));
+        elections.write(|state| state.latest = Some(election(2)));
+        assert!(!elections.is_current(&server(1)) && !elections.is_current(&server(2)));
         // A check that began before found the earlier primary.
-        assert!(!primary.follow(Some(election(1)), server(1), election(1)));
-        assert!(primary.follow(Some(election(2)), server(2), election(2)));
-        assert!(primary.holds(&server(2)) && primary.holds_since(1));
+        assert!(!elections.mark_caught_up(Some(election(1)), server(1), election(1)));
+        assert!(elections.mark_caught_up(Some(election(2)), server(2), election(2)));
+        assert!(elections.is_current(&server(2)) && elections.caught_up_since(1));
     }
 
     #[test]
     fn a_reelected_server_must_catch_up_again() {
-        let primary = Primary::default();
-        assert!(primary.follow(None, server(1), election(1)));
-        primary.write(|known| known.heard = Some(election(3)));
-        assert!(!primary.holds(&server(1)));
+        let elections = Elections::default();
+        assert!(elections.mark_caught_up(None, server(1), election(1)));
+        elections.write(|state| state.latest = Some(election(3)));
+        assert!(!elections.is_current(&server(1)));
     }
 
     #[test]
     fn a_server_without_replication_is_always_current() {
-        let primary = Primary::default();
-        assert!(primary.is_not_replicated() && primary.holds(&server(1)));
+        let elections = Elections::default();
+        assert!(elections.mark_not_replicated() && elections.is_current(&server(1)));
     }
 }

@@ -16,22 +16,22 @@ use aws_smithy_types::config_bag::{Storable, StoreReplace};
 use crate::{metrics::METRICS, telemetry::spans};
 
 #[derive(Debug)]
-pub(super) struct Measured;
+pub(super) struct MetricsInterceptor;
 
 #[derive(Debug)]
-struct Began {
+struct CallStart {
     at: Instant,
     /// Ended with the call; dropping it marks the call as cancelled.
     span: Mutex<Option<spans::ClientSpan>>,
 }
 
-impl Storable for Began {
+impl Storable for CallStart {
     type Storer = StoreReplace<Self>;
 }
 
-impl Intercept for Measured {
+impl Intercept for MetricsInterceptor {
     fn name(&self) -> &'static str {
-        "measured"
+        "metrics"
     }
 
     // The operation's name is not known earlier.
@@ -42,7 +42,7 @@ impl Intercept for Measured {
         bag: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         let span = bag.load::<Metadata>().map(|call| spans::ClientSpan::s3(call.name()));
-        bag.interceptor_state().store_put(Began { at: Instant::now(), span: Mutex::new(span) });
+        bag.interceptor_state().store_put(CallStart { at: Instant::now(), span: Mutex::new(span) });
         Ok(())
     }
 
@@ -54,9 +54,9 @@ impl Intercept for Measured {
     ) -> Result<(), BoxError> {
         let response = context.response();
         let status = response.map(|response| response.status().as_u16());
-        if let Some((began, call)) = bag.load::<Began>().zip(bag.load::<Metadata>()) {
-            METRICS.s3_call(call.name(), status, began.at.elapsed());
-            if let Some(span) = began.span.lock().ok().and_then(|mut span| span.take()) {
+        if let Some((start, call)) = bag.load::<CallStart>().zip(bag.load::<Metadata>()) {
+            METRICS.s3_call(call.name(), status, start.at.elapsed());
+            if let Some(span) = start.span.lock().ok().and_then(|mut span| span.take()) {
                 let failed = context.output_or_error().is_some_and(|done| done.is_err());
                 let status_text = status.map_or_else(|| "no_answer".to_owned(), |status| status.to_string());
                 let id = response.and_then(|response| response.headers().get("x-amz-request-id"));

@@ -16,10 +16,10 @@ impl<K: Eq + Hash + Copy> Key for K {}
 
 /// The semaphore: its permits, and the groups and members that wait for one.
 #[derive(Debug)]
-pub struct Turns<G: Key, M: Key = ()> {
+pub struct FairSemaphore<G: Key, M: Key = ()> {
     total: usize,
     /// The largest number of permits of one group.
-    most: usize,
+    group_limit: usize,
     state: Mutex<State<G, M>>,
 }
 
@@ -34,32 +34,32 @@ struct State<G: Key, M: Key> {
 #[derive(Debug)]
 struct Group<G: Key, M: Key> {
     running: usize,
-    waiting: InTurn<M, oneshot::Sender<Permit<G, M>>>,
+    waiting: RoundRobin<M, oneshot::Sender<Permit<G, M>>>,
 }
 
 /// A permit, held until it is dropped.
 #[derive(Debug)]
 pub struct Permit<G: Key, M: Key = ()> {
-    turns: Arc<Turns<G, M>>,
+    semaphore: Arc<FairSemaphore<G, M>>,
     group: G,
 }
 
-impl<G: Key, M: Key> Turns<G, M> {
-    /// Creates a semaphore of `total` permits, at most `most` of them for one group.
+impl<G: Key, M: Key> FairSemaphore<G, M> {
+    /// Creates a semaphore of `total` permits, at most `group_limit` of them for one group.
     #[must_use]
-    pub fn new(total: usize, most: usize) -> Arc<Self> {
+    pub fn new(total: usize, group_limit: usize) -> Arc<Self> {
         let state = State { running: 0, groups: HashMap::new(), order: VecDeque::new() };
-        Arc::new(Self { total, most, state: Mutex::new(state) })
+        Arc::new(Self { total, group_limit, state: Mutex::new(state) })
     }
 
-    /// Waits for a permit. Dropping the future gives up the wait.
+    /// Waits for a permit. Dropping the future cancels the wait.
     pub async fn acquire(self: &Arc<Self>, group: G, member: M) -> Permit<G, M> {
         loop {
             // A sender is dropped without sending only if the owner of the lock panicked; then the wait starts again.
-            match self.enter(group, member) {
+            match self.take_or_wait(group, member) {
                 Ok(permit) => return permit,
-                Err(turn) => {
-                    if let Ok(permit) = turn.await {
+                Err(receiver) => {
+                    if let Ok(permit) = receiver.await {
                         return permit;
                     }
                 }
@@ -80,15 +80,15 @@ impl<G: Key, M: Key> Turns<G, M> {
     }
 
     /// Returns a permit, or the receiver to wait on.
-    fn enter(self: &Arc<Self>, group: G, member: M) -> Result<Permit<G, M>, oneshot::Receiver<Permit<G, M>>> {
+    fn take_or_wait(self: &Arc<Self>, group: G, member: M) -> Result<Permit<G, M>, oneshot::Receiver<Permit<G, M>>> {
         let mut state = self.lock();
         if let Some(permit) = state.take(self, group) {
             return Ok(permit);
         }
         let (sender, receiver) = oneshot::channel();
-        let of_group = state.group(group);
-        let is_first = of_group.waiting.is_empty();
-        of_group.waiting.push(member, sender);
+        let entry = state.group(group);
+        let is_first = entry.waiting.is_empty();
+        entry.waiting.push(member, sender);
         if is_first {
             state.order.push_back(group);
         }
@@ -96,19 +96,19 @@ impl<G: Key, M: Key> Turns<G, M> {
     }
 
     /// Returns a permit to the semaphore, and grants free ones to waiting callers.
-    fn leave(self: &Arc<Self>, group: G) {
+    fn release(self: &Arc<Self>, group: G) {
         let mut state = self.lock();
         state.running -= 1;
-        if let Some(of_group) = state.groups.get_mut(&group) {
-            of_group.running -= 1;
+        if let Some(entry) = state.groups.get_mut(&group) {
+            entry.running -= 1;
         }
         let mut granted = Vec::new();
         while state.running < self.total
-            && let Some((next, sender)) = state.next(self.most)
+            && let Some((next, sender)) = state.next(self.group_limit)
         {
-            granted.push((sender, Permit { turns: self.clone(), group: next }));
+            granted.push((sender, Permit { semaphore: self.clone(), group: next }));
         }
-        state.forget(group);
+        state.remove_if_idle(group);
         drop(state);
         // Outside the lock, because a permit whose receiver was dropped is released again here.
         for (sender, permit) in granted {
@@ -123,38 +123,38 @@ impl<G: Key, M: Key> Turns<G, M> {
 
 impl<G: Key, M: Key> State<G, M> {
     fn group(&mut self, group: G) -> &mut Group<G, M> {
-        self.groups.entry(group).or_insert_with(|| Group { running: 0, waiting: InTurn::default() })
+        self.groups.entry(group).or_insert_with(|| Group { running: 0, waiting: RoundRobin::default() })
     }
 
     /// Takes a permit that is free and that no member of the group waits for.
-    fn take(&mut self, turns: &Arc<Turns<G, M>>, group: G) -> Option<Permit<G, M>> {
-        let has_room = |of_group: &Group<G, M>| of_group.running < turns.most && of_group.waiting.is_empty();
-        if self.running >= turns.total || !self.groups.get(&group).is_none_or(has_room) {
+    fn take(&mut self, semaphore: &Arc<FairSemaphore<G, M>>, group: G) -> Option<Permit<G, M>> {
+        let has_room = |entry: &Group<G, M>| entry.running < semaphore.group_limit && entry.waiting.is_empty();
+        if self.running >= semaphore.total || !self.groups.get(&group).is_none_or(has_room) {
             return None;
         }
         self.group(group).running += 1;
         self.running += 1;
-        Some(Permit { turns: turns.clone(), group })
+        Some(Permit { semaphore: semaphore.clone(), group })
     }
 
     /// Returns the next waiting caller that may have a permit, counted as running.
-    fn next(&mut self, most: usize) -> Option<(G, oneshot::Sender<Permit<G, M>>)> {
+    fn next(&mut self, group_limit: usize) -> Option<(G, oneshot::Sender<Permit<G, M>>)> {
         let mut passed = 0;
         while passed < self.order.len() {
             let group = self.order.pop_front()?;
-            let Some(of_group) = self.groups.get_mut(&group) else { continue };
-            if of_group.running >= most {
+            let Some(entry) = self.groups.get_mut(&group) else { continue };
+            if entry.running >= group_limit {
                 self.order.push_back(group);
                 passed += 1;
                 continue;
             }
-            let Some(sender) = of_group.waiting.pop(|sender| !sender.is_closed()) else {
-                self.forget(group);
+            let Some(sender) = entry.waiting.pop(|sender| !sender.is_closed()) else {
+                self.remove_if_idle(group);
                 continue;
             };
-            of_group.running += 1;
+            entry.running += 1;
             self.running += 1;
-            if !of_group.waiting.is_empty() {
+            if !entry.waiting.is_empty() {
                 self.order.push_back(group);
             }
             return Some((group, sender));
@@ -163,8 +163,8 @@ impl<G: Key, M: Key> State<G, M> {
     }
 
     /// Removes a group that neither holds permits nor waits.
-    fn forget(&mut self, group: G) {
-        if self.groups.get(&group).is_some_and(|of_group| of_group.running == 0 && of_group.waiting.is_empty()) {
+    fn remove_if_idle(&mut self, group: G) {
+        if self.groups.get(&group).is_some_and(|entry| entry.running == 0 && entry.waiting.is_empty()) {
             self.groups.remove(&group);
         }
     }
@@ -172,26 +172,26 @@ impl<G: Key, M: Key> State<G, M> {
 
 impl<G: Key, M: Key> Drop for Permit<G, M> {
     fn drop(&mut self) {
-        self.turns.leave(self.group);
+        self.semaphore.release(self.group);
     }
 }
 
 /// Queues served round robin.
 #[derive(Debug)]
-struct InTurn<K, T> {
+struct RoundRobin<K, T> {
     /// Non-empty queues.
     queues: HashMap<K, VecDeque<T>>,
     /// Each key of `queues` once, the next one first.
     order: VecDeque<K>,
 }
 
-impl<K, T> Default for InTurn<K, T> {
+impl<K, T> Default for RoundRobin<K, T> {
     fn default() -> Self {
         Self { queues: HashMap::new(), order: VecDeque::new() }
     }
 }
 
-impl<K: Key, T> InTurn<K, T> {
+impl<K: Key, T> RoundRobin<K, T> {
     fn push(&mut self, key: K, entry: T) {
         let queue = self.queues.entry(key).or_insert_with(|| {
             self.order.push_back(key);
@@ -235,14 +235,14 @@ mod tests {
     use super::*;
 
     /// Returns the order in which waiting callers get their permits, one permit passing from each to the next.
-    async fn order(turns: &Arc<Turns<u8, u8>>, waiting: &[(u8, u8)]) -> Vec<(u8, u8)> {
-        let first = turns.acquire(99, 0).await;
+    async fn order(semaphore: &Arc<FairSemaphore<u8, u8>>, waiting: &[(u8, u8)]) -> Vec<(u8, u8)> {
+        let first = semaphore.acquire(99, 0).await;
         let served = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         for (group, member) in waiting.iter().copied() {
-            let (turns, served) = (turns.clone(), served.clone());
+            let (semaphore, served) = (semaphore.clone(), served.clone());
             tasks.push(tokio::spawn(async move {
-                let _permit = turns.acquire(group, member).await;
+                let _permit = semaphore.acquire(group, member).await;
                 served.lock().unwrap().push((group, member));
             }));
             tokio::task::yield_now().await;
@@ -256,59 +256,59 @@ mod tests {
 
     #[tokio::test]
     async fn groups_take_turns_regardless_of_their_queues() {
-        let turns = Turns::new(1, 1);
-        let groups = order(&turns, &[1, 1, 1, 1, 2, 2, 3].map(|group| (group, 0))).await;
+        let semaphore = FairSemaphore::new(1, 1);
+        let groups = order(&semaphore, &[1, 1, 1, 1, 2, 2, 3].map(|group| (group, 0))).await;
         assert_eq!(groups, [1, 2, 3, 1, 2, 1, 1].map(|group| (group, 0)));
-        assert!(turns.lock().groups.is_empty() && turns.lock().order.is_empty(), "nothing is kept");
+        assert!(semaphore.lock().groups.is_empty() && semaphore.lock().order.is_empty(), "nothing is kept");
     }
 
     #[tokio::test]
     async fn members_of_a_group_take_its_turns_in_turn() {
-        let turns = Turns::new(1, 1);
+        let semaphore = FairSemaphore::new(1, 1);
         let waiting = [(1, 1), (1, 1), (1, 1), (2, 1), (2, 1), (1, 2), (1, 2), (1, 3)];
-        let served = order(&turns, &waiting).await;
+        let served = order(&semaphore, &waiting).await;
         assert_eq!(served, [(1, 1), (2, 1), (1, 2), (2, 1), (1, 3), (1, 1), (1, 2), (1, 1)]);
-        assert!(turns.lock().groups.is_empty() && turns.lock().order.is_empty(), "nothing is kept");
+        assert!(semaphore.lock().groups.is_empty() && semaphore.lock().order.is_empty(), "nothing is kept");
     }
 
     #[tokio::test]
     async fn a_permit_is_taken_at_once_or_not_at_all() {
-        let turns = Turns::<u8>::new(1, 1);
-        let first = turns.try_acquire(1).unwrap();
-        assert!(turns.try_acquire(2).is_none());
-        let mut second = Box::pin(turns.acquire(2, ()));
+        let semaphore = FairSemaphore::<u8>::new(1, 1);
+        let first = semaphore.try_acquire(1).unwrap();
+        assert!(semaphore.try_acquire(2).is_none());
+        let mut second = Box::pin(semaphore.acquire(2, ()));
         assert!(futures_util::poll!(&mut second).is_pending());
         drop(first);
-        assert!(turns.try_acquire(1).is_none(), "it belongs to the waiting caller");
+        assert!(semaphore.try_acquire(1).is_none(), "it belongs to the waiting caller");
         drop(second.await);
-        assert!(turns.lock().groups.is_empty() && turns.try_acquire(1).is_some());
+        assert!(semaphore.lock().groups.is_empty() && semaphore.try_acquire(1).is_some());
     }
 
     #[tokio::test]
     async fn a_group_at_its_limit_waits_while_others_proceed() {
-        let turns = Turns::new(10, 2);
-        let (a, b) = (turns.acquire(1, ()).await, turns.acquire(1, ()).await);
-        let mut third = Box::pin(turns.acquire(1, ()));
+        let semaphore = FairSemaphore::new(10, 2);
+        let (a, b) = (semaphore.acquire(1, ()).await, semaphore.acquire(1, ()).await);
+        let mut third = Box::pin(semaphore.acquire(1, ()));
         assert!(futures_util::poll!(&mut third).is_pending());
-        let other = turns.acquire(2, ()).await;
+        let other = semaphore.acquire(2, ()).await;
         assert!(futures_util::poll!(&mut third).is_pending());
         drop(a);
         let third = third.await;
-        assert_eq!(turns.running(), 3);
+        assert_eq!(semaphore.running(), 3);
         drop((b, third, other));
-        assert!(turns.running() == 0 && turns.lock().groups.is_empty());
+        assert!(semaphore.running() == 0 && semaphore.lock().groups.is_empty());
     }
 
     /// Cancels waits at random while permits pass: none is lost and none is duplicated.
     #[tokio::test(flavor = "multi_thread")]
     async fn cancelled_waits_lose_no_permit() {
-        let (turns, at_once) = (Turns::new(3, 2), Arc::new(AtomicUsize::new(0)));
+        let (semaphore, at_once) = (FairSemaphore::new(3, 2), Arc::new(AtomicUsize::new(0)));
         let tasks: Vec<_> = (0..400_u64)
             .map(|at| {
-                let (turns, at_once) = (turns.clone(), at_once.clone());
+                let (semaphore, at_once) = (semaphore.clone(), at_once.clone());
                 tokio::spawn(async move {
                     let wait = std::time::Duration::from_micros(at * 37 % 2000);
-                    if let Ok(_permit) = tokio::time::timeout(wait, turns.acquire(at % 5, at % 3)).await {
+                    if let Ok(_permit) = tokio::time::timeout(wait, semaphore.acquire(at % 5, at % 3)).await {
                         assert!(at_once.fetch_add(1, Ordering::SeqCst) < 3);
                         tokio::time::sleep(std::time::Duration::from_micros(at % 300)).await;
                         at_once.fetch_sub(1, Ordering::SeqCst);
@@ -319,8 +319,8 @@ mod tests {
         for task in tasks {
             task.await.unwrap();
         }
-        drop(turns.acquire(1, 0).await);
-        let state = turns.lock();
+        drop(semaphore.acquire(1, 0).await);
+        let state = semaphore.lock();
         assert!(state.running == 0 && state.order.is_empty() && state.groups.is_empty(), "{state:?}");
     }
 }

@@ -15,20 +15,20 @@ use crate::{
 
 /// The fields of an image that settling a legacy hold needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Standing {
+pub struct ReservationStatus {
     /// The image's state; an unreadable state counts as pending, which subtracts nothing.
     pub state: ImageState,
     /// Whether the image carries a reservation.
     pub is_reserved: bool,
     /// Whether the document only makes an insertion fail: see [`Images::insert_tombstone`].
-    pub was_precluded: bool,
+    pub was_never_inserted: bool,
     /// Reserved bytes that did not arrive.
     pub surplus: u64,
 }
 
 /// Kinds of reservations that no longer fit the state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsettled {
+pub enum UnsettledKind {
     /// Images that left the pending state and are still counted among open uploads or images. A settled reservation of a
     /// tombstone is not, and reaches the sweeper by the tombstone's own `due`.
     Moved,
@@ -36,7 +36,7 @@ pub enum Unsettled {
     Purged,
 }
 
-impl Unsettled {
+impl UnsettledKind {
     /// All kinds.
     pub const ALL: [Self; 2] = [Self::Moved, Self::Purged];
 
@@ -69,14 +69,14 @@ impl Images {
 
     async fn has_taken(&self, user: UserId, step: &StepUnderWay) -> Result<bool, StoreError> {
         let other = doc! { "$set": { "lastStep": StepId::new().to_string() } };
-        if self.moved(before_step(user, step), other).await? {
+        if self.update_one(before_step(user, step), other).await? {
             return Ok(false);
         }
         let records = self.collection.clone_with_type::<Document>();
         let filter = doc! { "_id": step.image.to_string(), "user": user.to_string() };
         let ask = || async { records.find_one(filter.clone()).projection(doc! { "lastStep": 1 }).await };
         // A missing image was purged and removed, which only a step to no reservation permits.
-        let image = self.calls.read(ask).await?;
+        let image = self.mongo.read(ask).await?;
         Ok(image.is_none_or(|image| image.get_str("lastStep").is_ok_and(|last| last == step.step.to_string())))
     }
 
@@ -87,7 +87,7 @@ impl Images {
         let due = doc! { "$add": ["$$NOW", i64::try_from(OPENING_GRACE.whole_milliseconds()).unwrap_or(i64::MAX)] };
         let reservation = doc! { "bytes": integer(bytes), "place": QuotaCounter::Pending.as_str(), "due": due };
         let set = doc! { "$set": { "reservation": reservation, "lastStep": step.step.to_string() } };
-        self.calls.run(async { self.collection.update_one(filter, vec![set]).await }).await.map(drop)
+        self.mongo.run(async { self.collection.update_one(filter, vec![set]).await }).await.map(drop)
     }
 
     /// Runs many conditional updates, each independently, and returns how many images changed.
@@ -95,7 +95,7 @@ impl Images {
         &self,
         updates: impl Iterator<Item = (Document, Document)>,
     ) -> Result<u64, StoreError> {
-        self.calls.update_each(&self.collection, updates.map(|(filter, update)| (filter, update.into()))).await
+        self.mongo.update_each(&self.collection, updates.map(|(filter, update)| (filter, update.into()))).await
     }
 
     /// Returns images whose reservation does not fit their state and is due, the longest due first: left by servers that died,
@@ -103,9 +103,9 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn unsettled(
+    pub async fn find_unsettled(
         &self,
-        which: Unsettled,
+        which: UnsettledKind,
         now: OffsetDateTime,
         limit: u32,
     ) -> Result<Vec<Result<Image, (String, StoreError)>>, StoreError> {
@@ -115,7 +115,7 @@ impl Images {
         let due = doc! { "$lte": datetime(now) };
         let filter = doc! { "state": { "$in": states }, "reservation.place": { "$in": places }, "reservation.due": due };
         let documents = self.collection.clone_with_type::<Document>();
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             let find = documents.find(filter.clone()).sort(doc! { "reservation.due": 1 }).limit(i64::from(limit));
             find.await?.try_collect::<Vec<_>>().await
         });
@@ -136,17 +136,21 @@ impl Images {
         }
         let filter = doc! { "_id": { "$in": ids }, "reservation.due": { "$lte": datetime(now) } };
         let update = doc! { "$set": { "reservation.due": datetime(later) } };
-        self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+        self.mongo.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
     /// Returns the status of those of these images that exist, even if the rest of a document is unreadable.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn standings(&self, user: UserId, ids: &[ImageId]) -> Result<HashMap<ImageId, Standing>, StoreError> {
+    pub async fn reservation_statuses(
+        &self,
+        user: UserId,
+        ids: &[ImageId],
+    ) -> Result<HashMap<ImageId, ReservationStatus>, StoreError> {
         let documents = self.collection.clone_with_type::<Document>();
         let projection = doc! { "state": 1, "size": 1, "reserved": 1, "preview.size": 1, "reservation": 1, "neverIssued": 1 };
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             let find = documents.find(owned_by_ids(user, ids)).projection(projection.clone());
             find.await?.try_collect::<Vec<_>>().await
         });
@@ -154,13 +158,13 @@ impl Images {
             let size = whole_number(document, "size").unwrap_or_default();
             let preview = document.get_document("preview").ok().and_then(|preview| whole_number(preview, "size"));
             let reserved = whole_number(document, "reserved").unwrap_or(size);
-            let standing = Standing {
+            let status = ReservationStatus {
                 state: document.get_str("state").ok().and_then(ImageState::parse).unwrap_or(ImageState::Pending),
                 is_reserved: document.contains_key("reservation"),
-                was_precluded: document.get_bool("neverIssued").unwrap_or(false),
+                was_never_inserted: document.get_bool("neverIssued").unwrap_or(false),
                 surplus: u64::try_from(reserved.saturating_sub(size).saturating_sub(preview.unwrap_or(0))).unwrap_or(0),
             };
-            Some((ImageId::parse(document.get_str("_id").ok()?)?, standing))
+            Some((ImageId::parse(document.get_str("_id").ok()?)?, status))
         };
         Ok(found.await?.iter().filter_map(read).collect())
     }

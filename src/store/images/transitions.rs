@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use super::{Images, owned, owned_by_ids};
 use crate::{
     model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId, Verified},
-    store::{StoreError, count_moved, datetime, integer},
+    store::{StoreError, count_transitions, datetime, integer},
 };
 
 /// How long the reservation of a confirmed image is left to the server that confirmed it, in milliseconds: far longer than any
 /// call.
-const SETTLING_MS: i64 = 60_000;
+const SETTLING_GRACE_MS: i64 = 60_000;
 
 impl Images {
     /// Claims for `lease`, by the database's clock, the right to create the object of an upload by completing its parts or by
@@ -41,7 +41,7 @@ impl Images {
             "due": { "$max": ["$due", datetime(due)] },
         };
         if !written.is_empty() {
-            set.insert("strays", doc! { "$concatArrays": [leftover_keys(), literal(written)] });
+            set.insert("strays", doc! { "$concatArrays": [stored_leftover_keys(), literal(written)] });
         }
         Ok(self.update_owned(filter, vec![doc! { "$set": set }]).await?.is_some())
     }
@@ -52,7 +52,7 @@ impl Images {
     /// [`StoreError`]; the claim then ends with its lease.
     pub async fn drop_completion(&self, image: &Image) -> Result<(), StoreError> {
         let update = doc! { "$unset": { "completingUntil": "" } };
-        self.moved(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
+        self.update_one(owned(image.user, image.id, ImageState::Pending), update).await.map(drop)
     }
 
     /// Makes the transition `pending → ready`, with the verified properties. Returns `None` if the image was not pending, or
@@ -61,9 +61,9 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn mark_owned_ready(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
-        let (filter, update) = to_ready(image, verified);
+        let (filter, update) = ready_update(image, verified);
         let ready = self.update_owned(filter, update).await?;
-        count_moved(ImageState::Ready, ready.is_some().into());
+        count_transitions(ImageState::Ready, ready.is_some().into());
         Ok(ready)
     }
 
@@ -73,9 +73,9 @@ impl Images {
     /// # Errors
     /// [`StoreError`]; some may then be ready.
     pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
-        let moves = proved.iter().map(|(image, verified)| to_ready(image, verified));
-        let moved = self.calls.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
-        count_moved(ImageState::Ready, moved);
+        let moves = proved.iter().map(|(image, verified)| ready_update(image, verified));
+        let moved = self.mongo.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
+        count_transitions(ImageState::Ready, moved);
         Ok(())
     }
 
@@ -93,7 +93,7 @@ impl Images {
         };
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         filter.insert("contentType", image.upload.content_type.as_str());
-        self.counted(ImageState::Rejected, filter, update).await
+        self.transition(ImageState::Rejected, filter, update).await
     }
 
     /// Makes the transition `pending → expired`, unless a URL was issued or S3 opened the upload since `image` was read.
@@ -105,7 +105,7 @@ impl Images {
         let mut filter = owned(image.user, image.id, ImageState::Pending);
         filter.insert("urlsDieAt", datetime(image.urls_die_at));
         filter.insert("expiresAt", datetime(image.expires_at));
-        self.counted(ImageState::Expired, filter, to_tombstone(ImageState::Expired, now)).await
+        self.transition(ImageState::Expired, filter, tombstone_update(ImageState::Expired, now)).await
     }
 
     /// Makes the transition `pending → deleting`. Returns `false` if the image was not pending.
@@ -114,7 +114,7 @@ impl Images {
     /// [`StoreError`].
     pub async fn delete_owned_pending(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<bool, StoreError> {
         let filter = owned(user, id, ImageState::Pending);
-        self.counted(ImageState::Deleting, filter, to_tombstone(ImageState::Deleting, now)).await
+        self.transition(ImageState::Deleting, filter, tombstone_update(ImageState::Deleting, now)).await
     }
 
     /// Makes the transition `pending → deleting` for those images that are pending, in one round trip.
@@ -124,28 +124,28 @@ impl Images {
     pub async fn delete_all_owned_pending(&self, user: UserId, ids: &[ImageId], now: OffsetDateTime) -> Result<(), StoreError> {
         let mut filter = owned_by_ids(user, ids);
         filter.insert("state", ImageState::Pending.as_str());
-        let update = to_tombstone(ImageState::Deleting, now);
-        let done = self.calls.run(async { self.collection.update_many(filter, update).await }).await?;
-        count_moved(ImageState::Deleting, done.modified_count);
+        let update = tombstone_update(ImageState::Deleting, now);
+        let done = self.mongo.run(async { self.collection.update_many(filter, update).await }).await?;
+        count_transitions(ImageState::Deleting, done.modified_count);
         Ok(())
     }
 
     /// Makes a transition, and counts it if it happened.
-    pub(super) async fn counted(&self, to: ImageState, filter: Document, update: Document) -> Result<bool, StoreError> {
-        let moved = self.moved(filter, update).await?;
-        count_moved(to, moved.into());
+    pub(super) async fn transition(&self, to: ImageState, filter: Document, update: Document) -> Result<bool, StoreError> {
+        let moved = self.update_one(filter, update).await?;
+        count_transitions(to, moved.into());
         Ok(moved)
     }
 }
 
-pub(super) fn to_tombstone(state: ImageState, now: OffsetDateTime) -> Document {
+pub(super) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> Document {
     let due: DateTime = datetime(now);
     doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
 }
 
 /// Returns the filter and the update of `pending → ready`: a pipeline, for $$NOW; with $literal, because a pipeline would read
 /// a leading `$` as a field path.
-fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
+fn ready_update(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
     let mut filter = owned(image.user, image.id, ImageState::Pending);
     // The bytes were verified against these; the upload may have been declared again since.
     filter.insert("contentType", image.upload.content_type.as_str());
@@ -164,7 +164,7 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
     }
     if image.reservation.is_some() {
         // Left to this server at first; if it dies, the sweeper settles it.
-        set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_MS] });
+        set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_GRACE_MS] });
     }
     let mut unset = vec!["completingUntil", "formerTypes"];
     let mut final_keys = vec![verified.key.clone()];
@@ -182,14 +182,14 @@ fn to_ready(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
             filter.insert("strays", verified.key.as_str());
         }
         // The document may record copies that were started since `image` was read.
-        let all = doc! { "$setUnion": [leftover_keys(), literal(&others)] };
+        let all = doc! { "$setUnion": [stored_leftover_keys(), literal(&others)] };
         set.insert("strays", doc! { "$setDifference": [all, literal(&final_keys)] });
         set.insert("due", "$$NOW");
     }
     (filter, vec![doc! { "$set": set }, doc! { "$unset": unset }])
 }
 
-pub(super) fn leftover_keys() -> Document {
+pub(super) fn stored_leftover_keys() -> Document {
     doc! { "$ifNull": ["$strays", []] }
 }
 

@@ -18,7 +18,9 @@ use aws_sdk_s3::{
 
 use super::{
     DEADLINE, Objects,
-    errors::{Failure, failed, failure, is_about_object, is_absent, is_gone, is_wordless, outage, reason, status},
+    errors::{
+        Failure, error_of, failure, is_about_object, is_absent, is_bodyless_404, is_deleted_or_replaced, outage, reason, status,
+    },
 };
 use crate::{
     model::{ObjectKey, Sha256},
@@ -42,7 +44,7 @@ pub struct Head {
 
 /// Cache directives that browsers (`fetch` with a cache mode) and phones add to a PUT by themselves, in lower case. S3 stores
 /// them like any other; every read URL pins a Cache-Control of its own.
-const DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "max-age=0"];
+const CACHE_DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "max-age=0"];
 
 impl Objects {
     /// Returns the object's metadata, or `None` if it does not exist.
@@ -55,38 +57,45 @@ impl Objects {
         let request = self.client.head_object().bucket(&self.bucket).key(key.as_str()).checksum_mode(ChecksumMode::Enabled);
         let found = match request.send().await {
             Ok(found) => found,
-            Err(error) if status(&error) == Some(404) => return self.is_missing(key).await.map(|()| None),
+            Err(error) if status(&error) == Some(404) => return self.verify_missing(key).await.map(|()| None),
             Err(error) if matches!(status(&error), Some(400..=499)) => {
                 // The response to a HEAD has no body with a reason; that to a GET has one.
                 return Err(match self.get(key).range("bytes=0-0").send().await {
-                    Err(refused) if !is_gone(&refused) => self.unreadable(&refused).await,
+                    Err(refused) if !is_deleted_or_replaced(&refused) => self.read_error(&refused).await,
                     Ok(_) | Err(_) => outage("HeadObject", &error),
                 });
             }
             Err(error) => return Err(outage("HeadObject", &error)),
         };
-        let odd = |reason| odd("HeadObject", reason);
+        let inconsistent_head = |reason| inconsistent("HeadObject", reason);
         Ok(Some(Head {
-            size: found.content_length().and_then(|n| u64::try_from(n).ok()).ok_or_else(|| odd("the response has no length"))?,
+            size: found
+                .content_length()
+                .and_then(|n| u64::try_from(n).ok())
+                .ok_or_else(|| inconsistent_head("the response has no length"))?,
             content_type: found.content_type().map(str::to_owned),
             sha256: found.checksum_sha256().and_then(|text| Sha256::parse(text).ok()),
-            etag: found.e_tag().filter(|etag| !etag.is_empty()).ok_or_else(|| odd("the response has no entity tag"))?.to_owned(),
-            unsigned: unsigned(&found),
+            etag: found
+                .e_tag()
+                .filter(|etag| !etag.is_empty())
+                .ok_or_else(|| inconsistent_head("the response has no entity tag"))?
+                .to_owned(),
+            unsigned: unsigned_headers(&found),
         }))
     }
 
     /// Verifies with a GET that the object does not exist: a HEAD's 404 has no body, and looks the same if the bucket is
     /// missing or if a proxy sent it.
-    async fn is_missing(&self, key: &ObjectKey) -> Result<(), StoreError> {
+    async fn verify_missing(&self, key: &ObjectKey) -> Result<(), StoreError> {
         match self.get(key).range("bytes=0-0").send().await {
             Err(error) if is_absent(&error) => Ok(()),
             // It was just written, or not every node knows it yet (416: an empty object): the next call decides.
             Ok(_) => Ok(()),
             Err(error) if status(&error) == Some(416) => Ok(()),
             // Some stores give no reason: then the object does not exist if the bucket does.
-            Err(error) if is_wordless(&error) => self.probe().await,
+            Err(error) if is_bodyless_404(&error) => self.probe().await,
             // A HEAD returned 404: any other response to a GET decides nothing.
-            Err(error) if failure(&error) == Failure::Configuration => Err(failed("GetObject", &error)),
+            Err(error) if failure(&error) == Failure::Configuration => Err(error_of("GetObject", &error)),
             Err(error) => Err(outage("GetObject", &error)),
         }
     }
@@ -96,15 +105,15 @@ impl Objects {
     ///
     /// # Errors
     /// [`StoreError`]; also when the two responses differ.
-    pub async fn affirm(&self, key: &ObjectKey, head: &Head) -> Result<bool, StoreError> {
+    pub async fn verify_head(&self, key: &ObjectKey, head: &Head) -> Result<bool, StoreError> {
         let got = match self.get(key).range("bytes=0-0").if_match(&head.etag).send().await {
             Ok(got) => got,
-            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) if is_deleted_or_replaced(&error) => return Ok(false),
             Err(error) if status(&error) == Some(416) && head.size == 0 => return Ok(true),
-            Err(error) => return Err(self.unreadable(&error).await),
+            Err(error) => return Err(self.read_error(&error).await),
         };
-        let same = is_of(&got, head) && got.content_type() == head.content_type.as_deref();
-        if same { Ok(true) } else { Err(odd("GetObject", "the metadata differs from that of HeadObject")) }
+        let same = describes(&got, head) && got.content_type() == head.content_type.as_deref();
+        if same { Ok(true) } else { Err(inconsistent("GetObject", "the metadata differs from that of HeadObject")) }
     }
 
     /// Reads the bytes of `range`, within the object that `head` describes; `None` if the object no longer exists.
@@ -118,15 +127,15 @@ impl Objects {
         }
         let request = self.get(key).range(format!("bytes={}-{}", range.start, range.end - 1)).if_match(&head.etag);
         let read = async {
-            let Some(Opened { mut body, start }) = self.opened(request, head).await? else { return Ok(None) };
+            let Some(OpenBody { mut body, start }) = self.open(request, head).await? else { return Ok(None) };
             // A store that does not support ranges sends the whole object.
             let mut before = match range.start.checked_sub(start) {
                 Some(before) if before == 0 || start == 0 => before,
-                _ => return Err(odd("GetObject", "the range differs from the requested one")),
+                _ => return Err(inconsistent("GetObject", "the range differs from the requested one")),
             };
             let mut bytes = Vec::with_capacity(length);
             while bytes.len() < length {
-                let chunk = body.next().await.ok_or_else(broken)?.map_err(|_| broken())?;
+                let chunk = body.next().await.ok_or_else(cut_off)?.map_err(|_| cut_off())?;
                 let passed = usize::try_from(before).unwrap_or(usize::MAX).min(chunk.len());
                 before -= passed as u64;
                 let chunk = chunk.get(passed..).unwrap_or_default();
@@ -143,17 +152,17 @@ impl Objects {
     /// # Errors
     /// [`StoreError`]; also when fewer or more bytes arrive.
     pub async fn digest(&self, key: &ObjectKey, head: &Head) -> Result<Option<Sha256>, StoreError> {
-        let Some(Opened { mut body, .. }) = self.opened(self.get(key).if_match(&head.etag), head).await? else { return Ok(None) };
+        let Some(OpenBody { mut body, .. }) = self.open(self.get(key).if_match(&head.etag), head).await? else { return Ok(None) };
         let mut context = digest::Context::new(&digest::SHA256);
         let mut length = 0;
         let stalled = || StoreError::ObjectsTimeout { operation: "GetObject" };
         while let Some(chunk) = tokio::time::timeout(DEADLINE, body.next()).await.map_err(|_| stalled())? {
-            let chunk = chunk.map_err(|_| broken())?;
+            let chunk = chunk.map_err(|_| cut_off())?;
             length += chunk.len() as u64;
             context.update(&chunk);
         }
         if length != head.size {
-            return Err(broken());
+            return Err(cut_off());
         }
         let mut bytes = [0; 32];
         bytes.copy_from_slice(context.finish().as_ref());
@@ -165,36 +174,36 @@ impl Objects {
     }
 
     /// Opens the body of the object that `head` describes; `None` if the object no longer exists.
-    async fn opened(&self, request: GetObjectFluentBuilder, head: &Head) -> Result<Option<Opened>, StoreError> {
+    async fn open(&self, request: GetObjectFluentBuilder, head: &Head) -> Result<Option<OpenBody>, StoreError> {
         match request.send().await {
-            Ok(got) if is_of(&got, head) => {
+            Ok(got) if describes(&got, head) => {
                 let start = content_range(&got).map_or(0, |(start, _)| start);
-                Ok(Some(Opened { body: got.body, start }))
+                Ok(Some(OpenBody { body: got.body, start }))
             }
-            Ok(_) => Err(odd("GetObject", "the object differs from that of HeadObject")),
-            Err(error) if is_gone(&error) => Ok(None),
-            Err(error) => Err(self.unreadable(&error).await),
+            Ok(_) => Err(inconsistent("GetObject", "the object differs from that of HeadObject")),
+            Err(error) if is_deleted_or_replaced(&error) => Ok(None),
+            Err(error) => Err(self.read_error(&error).await),
         }
     }
 
     /// Returns the error of a failed GET. It is [`StoreError::ObjectRefused`], which rejects an upload, only if the refusal
     /// concerns this object: its code says so (`InvalidObjectState`), or the store accepts the same request for another key (an
     /// object under the caller's own encryption key is refused with `InvalidRequest`).
-    async fn unreadable(&self, error: &SdkError<GetObjectError>) -> StoreError {
+    async fn read_error(&self, error: &SdkError<GetObjectError>) -> StoreError {
         match failure(error) {
             Failure::Object if status(error) == Some(416) => outage("GetObject", error),
-            Failure::Object if is_about_object(error) || self.reads_others().await => failed("GetObject", error),
+            Failure::Object if is_about_object(error) || self.accepts_other_keys().await => error_of("GetObject", error),
             Failure::Object => StoreError::ObjectsUnsupported { operation: "GetObject", reason: reason(error) },
             // Every store supports GET, so a proxy sent this. A range within the length that HEAD returned is satisfiable: the
             // two responses contradict each other, and neither decides.
             Failure::Unsupported => outage("GetObject", error),
-            Failure::Configuration | Failure::Passing => failed("GetObject", error),
+            Failure::Configuration | Failure::Passing => error_of("GetObject", error),
         }
     }
 
     /// Whether the store takes a ranged GET of a key that has no object: answered 404, or 403 where the policy lacks
     /// `s3:ListBucket`.
-    async fn reads_others(&self) -> bool {
+    async fn accepts_other_keys(&self) -> bool {
         let absent = ObjectKey::from_stored(format!("u/{}", uuid::Uuid::new_v4().simple()));
         let answer = self.get(&absent).range("bytes=0-0").if_match("\"0\"").send().await;
         answer.is_err_and(|error| matches!(status(&error), Some(403 | 404)))
@@ -202,12 +211,12 @@ impl Objects {
 }
 
 /// The name in [`Head::unsigned`] for user-defined metadata of any key.
-pub const METADATA: &str = "x-amz-meta";
+pub const USER_METADATA: &str = "x-amz-meta";
 
 /// Returns the names of the headers that the writer of the object added ("System-defined metadata" and "User-defined metadata"
 /// in the S3 user guide).
-fn unsigned(found: &HeadObjectOutput) -> Vec<&'static str> {
-    let is_directive = |item: &str| DIRECTIVES.contains(&item.trim().to_ascii_lowercase().as_str());
+fn unsigned_headers(found: &HeadObjectOutput) -> Vec<&'static str> {
+    let is_directive = |item: &str| CACHE_DIRECTIVES.contains(&item.trim().to_ascii_lowercase().as_str());
     let caching = found.cache_control().filter(|value| !value.split(',').all(is_directive));
     let headers = [
         ("cache-control", caching),
@@ -216,19 +225,19 @@ fn unsigned(found: &HeadObjectOutput) -> Vec<&'static str> {
         ("content-language", found.content_language()),
         ("expires", found.expires_string()),
         ("x-amz-website-redirect-location", found.website_redirect_location()),
-        (METADATA, found.metadata().and_then(|metadata| metadata.keys().next()).map(String::as_str)),
+        (USER_METADATA, found.metadata().and_then(|metadata| metadata.keys().next()).map(String::as_str)),
     ];
     headers.into_iter().filter(|(_, value)| value.is_some_and(|value| !value.is_empty())).map(|(name, _)| name).collect()
 }
 
 /// A body, and the offset of its first byte in the object.
-struct Opened {
+struct OpenBody {
     body: ByteStream,
     start: u64,
 }
 
 /// Returns whether the response is of the object that `head` describes.
-fn is_of(got: &GetObjectOutput, head: &Head) -> bool {
+fn describes(got: &GetObjectOutput, head: &Head) -> bool {
     let size = match got.content_range() {
         Some(_) => content_range(got).map(|(_, size)| size),
         // The whole object.
@@ -243,10 +252,10 @@ fn content_range(got: &GetObjectOutput) -> Option<(u64, u64)> {
     Some((range.split_once('-')?.0.parse().ok()?, size.parse().ok()?))
 }
 
-fn broken() -> StoreError {
-    odd("GetObject", "the body broke off")
+fn cut_off() -> StoreError {
+    inconsistent("GetObject", "the body broke off")
 }
 
-fn odd(operation: &'static str, reason: &str) -> StoreError {
+fn inconsistent(operation: &'static str, reason: &str) -> StoreError {
     StoreError::Objects { operation, reason: reason.to_owned() }
 }

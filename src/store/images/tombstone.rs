@@ -15,7 +15,7 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn preclude(&self, user: UserId, id: ImageId, bytes: u64, now: OffsetDateTime) -> Result<bool, StoreError> {
+    pub async fn insert_tombstone(&self, user: UserId, id: ImageId, bytes: u64, now: OffsetDateTime) -> Result<bool, StoreError> {
         let now = datetime(now);
         let record = doc! {
             "_id": id.to_string(),
@@ -34,7 +34,7 @@ impl Images {
             "neverIssued": true,
         };
         let records = self.collection.clone_with_type::<Document>();
-        match self.calls.run(async { records.insert_one(record).await }).await {
+        match self.mongo.run(async { records.insert_one(record).await }).await {
             Ok(_) => Ok(true),
             Err(StoreError::Database(error)) if is_duplicate(&error) => Ok(false),
             Err(error) => Err(error),

@@ -1,4 +1,4 @@
-//! Announced steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry holds the
+//! AnnounceOutcome steps of reservations: `settling: [{image, step, before, at, bytes, images, pending, hold}]`. An entry holds the
 //! amounts that its step adds to the counters, and exists from before its image changes until the counters have changed
 //! (`store/reservations.rs`). `hold` is the bytes of a hold of the former version, which the entry replaces until the image has
 //! a reservation.
@@ -8,7 +8,7 @@ use std::time::Duration;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Users, former_holds, quota::Stale, quota::pending};
+use super::{Users, legacy_holds, quota::StaleEntries, quota::pending};
 use crate::{
     model::{ImageId, ReservationStep, StepId, UserId},
     store::{StoreError, count, entries, integer, last_step, whole_number},
@@ -29,22 +29,22 @@ pub struct StepUnderWay {
 
 /// The outcome of announcing steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::store) enum Announced {
+pub(in crate::store) enum AnnounceOutcome {
     /// They are announced.
-    Yes,
+    Announced,
     /// Another step of one of the images is announced, or a hold of the former version counts one of them.
-    InTheWay,
+    Conflict,
     /// The user does not exist, and has no counters.
     NoUser,
 }
 
 impl Users {
     /// Announces steps of a user's images: all of them or none.
-    pub(in crate::store) async fn announce(
+    pub(in crate::store) async fn announce_steps(
         &self,
         user: UserId,
         steps: impl Iterator<Item = (&StepUnderWay, &ReservationStep)>,
-    ) -> Result<Announced, StoreError> {
+    ) -> Result<AnnounceOutcome, StoreError> {
         let (mut ids, mut announced) = (Vec::new(), Vec::new());
         for (step, settlement) in steps {
             let added = settlement.counts_after - settlement.counts_before;
@@ -55,13 +55,13 @@ impl Users {
         }
         let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$nin": &ids } };
         let set = doc! { "settling": { "$concatArrays": [settling(), announced] } };
-        let done = self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
+        let done = self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
         if done.matched_count == 1 {
-            return Ok(Announced::Yes);
+            return Ok(AnnounceOutcome::Announced);
         }
         let users = self.collection.clone_with_type::<Document>();
         let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(doc! { "_id": 1 }).await };
-        Ok(if self.calls.read(ask).await?.is_some() { Announced::InTheWay } else { Announced::NoUser })
+        Ok(if self.mongo.read(ask).await?.is_some() { AnnounceOutcome::Conflict } else { AnnounceOutcome::NoUser })
     }
 
     /// Turns holds of the former version into announced steps, which count the same amounts: all of them, or none if one of the
@@ -74,10 +74,10 @@ impl Users {
         let filter = doc! { "_id": user.to_string(), "settling.image": { "$nin": &ids }, "holds.image": { "$all": &ids } };
         let set = doc! {
             "pending": { "$add": [pending(), count(steps.len())] },
-            "holds": former_holds::without(&ids),
+            "holds": legacy_holds::without(&ids),
             "settling": { "$concatArrays": [settling(), steps.iter().map(entry).collect::<Vec<_>>()] },
         };
-        let done = self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
+        let done = self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await?;
         Ok(done.matched_count == 1)
     }
 
@@ -103,21 +103,21 @@ impl Users {
             "settling": { "$filter": { "input": settling(), "cond": { "$not": [{ "$in": ["$$this.step", &all] }] } } },
         };
         let filter = doc! { "_id": user.to_string(), "settling.step": { "$in": all } };
-        self.calls.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
+        self.mongo.run(async { self.collection.update_one(filter, vec![doc! { "$set": set }]).await }).await.map(drop)
     }
 
     /// Returns the steps of a user's images that were announced `age` ago or earlier, by the database's clock.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn steps_under_way(&self, user: UserId, age: Duration) -> Result<Vec<StepUnderWay>, StoreError> {
+    pub async fn find_announced_steps(&self, user: UserId, age: Duration) -> Result<Vec<StepUnderWay>, StoreError> {
         let users = self.collection.clone_with_type::<Document>();
         let until = doc! { "$subtract": ["$$NOW", i64::try_from(age.as_millis()).unwrap_or(i64::MAX)] };
         let old = doc! { "$filter": { "input": settling(), "cond": { "$lte": ["$$this.at", until] } } };
         let projection = doc! { "settling": old };
         let ask = || async { users.find_one(doc! { "_id": user.to_string() }).projection(projection.clone()).await };
-        let found = self.calls.read(ask).await?.unwrap_or_default();
-        Ok(entries(&found, "settling").filter_map(read).collect())
+        let found = self.mongo.read(ask).await?.unwrap_or_default();
+        Ok(entries(&found, "settling").filter_map(parse_step).collect())
     }
 
     /// Returns steps that were announced before `before`, of at most `users` users and at most `each` of one: left by servers
@@ -125,13 +125,13 @@ impl Users {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn stale_steps(
+    pub async fn find_stale_steps(
         &self,
         before: OffsetDateTime,
         users: u32,
         each: usize,
-    ) -> Result<Vec<Stale<StepUnderWay>>, StoreError> {
-        self.stale("settling", before, (users, each), read).await
+    ) -> Result<Vec<StaleEntries<StepUnderWay>>, StoreError> {
+        self.find_stale("settling", before, users, each, parse_step).await
     }
 
     /// Postpones a user's stale steps to `at`, so that they do not block those of other users.
@@ -160,7 +160,7 @@ fn entry(step: &StepUnderWay) -> Document {
     entry
 }
 
-fn read(entry: &Document) -> Option<StepUnderWay> {
+fn parse_step(entry: &Document) -> Option<StepUnderWay> {
     let hold = match entry.get("hold") {
         Some(_) => Some(u64::try_from(whole_number(entry, "hold")?).ok()?),
         None => None,

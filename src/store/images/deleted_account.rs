@@ -4,7 +4,7 @@ use futures_util::TryStreamExt;
 use mongodb::bson::{Bson, Document, doc};
 use time::OffsetDateTime;
 
-use super::{Images, count_moved, moves::to_tombstone};
+use super::{Images, count_transitions, transitions::tombstone_update};
 use crate::{
     model::{ImageId, ImageState, UserId},
     store::{StoreError, datetime, instant, whole_number},
@@ -12,7 +12,7 @@ use crate::{
 
 /// A record that is not purged.
 #[derive(Debug, Clone)]
-pub struct Remaining {
+pub struct RemainingImage {
     /// The record's id as it is stored.
     raw_id: Bson,
     /// Its id; `None` if that cannot be read, so that no sweep can end the record.
@@ -27,7 +27,7 @@ pub struct Remaining {
     pub failures: u32,
 }
 
-impl Remaining {
+impl RemainingImage {
     fn read(record: &Document) -> Self {
         let number = |field: &str| whole_number(record, field).and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
         Self {
@@ -42,7 +42,7 @@ impl Remaining {
 }
 
 /// Returns the states of tombstones and of purged images.
-fn ending() -> Vec<&'static str> {
+fn tombstone_or_purged_states() -> Vec<&'static str> {
     let ending = ImageState::ALL.into_iter().filter(|state| state.is_tombstone() || *state == ImageState::Purged);
     ending.map(ImageState::as_str).collect()
 }
@@ -53,41 +53,46 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn unburied_of(&self, user: UserId, limit: u32) -> Result<Vec<Remaining>, StoreError> {
-        self.remaining(doc! { "user": user.to_string(), "state": { "$nin": ending() } }, limit).await
+    pub async fn find_live_owned(&self, user: UserId, limit: u32) -> Result<Vec<RemainingImage>, StoreError> {
+        self.remaining(doc! { "user": user.to_string(), "state": { "$nin": tombstone_or_purged_states() } }, limit).await
     }
 
     /// Returns some of the user's records that are not purged.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn remaining_of(&self, user: UserId, limit: u32) -> Result<Vec<Remaining>, StoreError> {
+    pub async fn find_unpurged_owned(&self, user: UserId, limit: u32) -> Result<Vec<RemainingImage>, StoreError> {
         self.remaining(doc! { "user": user.to_string(), "state": { "$ne": ImageState::Purged.as_str() } }, limit).await
     }
 
-    async fn remaining(&self, filter: Document, limit: u32) -> Result<Vec<Remaining>, StoreError> {
+    async fn remaining(&self, filter: Document, limit: u32) -> Result<Vec<RemainingImage>, StoreError> {
         let records = self.collection.clone_with_type::<Document>();
         let projection = doc! { "state": 1, "due": 1, "size": 1, "sweepFailures": 1 };
-        let found = self.calls.read(|| async {
+        let found = self.mongo.read(|| async {
             let find = records.find(filter.clone()).projection(projection.clone()).limit(i64::from(limit));
             find.await?.try_collect::<Vec<_>>().await
         });
-        Ok(found.await?.iter().map(Remaining::read).collect())
+        Ok(found.await?.iter().map(RemainingImage::read).collect())
     }
 
     /// Turns records of an account that is being deleted into tombstones, readable or not, and returns how many.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn bury_owned(&self, user: UserId, records: &[Remaining], now: OffsetDateTime) -> Result<u64, StoreError> {
+    pub async fn tombstone_owned(
+        &self,
+        user: UserId,
+        records: &[RemainingImage],
+        now: OffsetDateTime,
+    ) -> Result<u64, StoreError> {
         if records.is_empty() {
             return Ok(0);
         }
         let mut filter = owned_by(user, records);
-        filter.insert("state", doc! { "$nin": ending() });
-        let update = to_tombstone(ImageState::Deleting, now);
-        let done = self.calls.run(async { self.collection.update_many(filter, update).await }).await?;
-        count_moved(ImageState::Deleting, done.modified_count);
+        filter.insert("state", doc! { "$nin": tombstone_or_purged_states() });
+        let update = tombstone_update(ImageState::Deleting, now);
+        let done = self.mongo.run(async { self.collection.update_many(filter, update).await }).await?;
+        count_transitions(ImageState::Deleting, done.modified_count);
         Ok(done.modified_count)
     }
 
@@ -95,25 +100,30 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn wake_owned(&self, user: UserId, records: &[Remaining], now: OffsetDateTime) -> Result<(), StoreError> {
-        let asleep: Vec<_> = records.iter().filter(|record| record.is_tombstone && record.due.is_none()).cloned().collect();
-        if asleep.is_empty() {
+    pub async fn schedule_owned_tombstones(
+        &self,
+        user: UserId,
+        records: &[RemainingImage],
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        let unscheduled: Vec<_> = records.iter().filter(|record| record.is_tombstone && record.due.is_none()).cloned().collect();
+        if unscheduled.is_empty() {
             return Ok(());
         }
-        let mut filter = owned_by(user, &asleep);
+        let mut filter = owned_by(user, &unscheduled);
         filter.insert("due", doc! { "$not": { "$type": "date" } });
         let update = doc! { "$set": { "due": datetime(now) } };
-        self.calls.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
+        self.mongo.run(async { self.collection.update_many(filter, update).await }).await.map(drop)
     }
 
     /// Ends tombstones whose ids cannot be read, because no sweep can claim them.
     ///
     /// # Errors
     /// [`StoreError`]; safe to repeat.
-    pub async fn end_owned_unreadable(
+    pub async fn purge_owned_unreadable(
         &self,
         user: UserId,
-        records: &[Remaining],
+        records: &[RemainingImage],
         now: OffsetDateTime,
     ) -> Result<u64, StoreError> {
         let unreadable: Vec<_> = records.iter().filter(|record| record.id.is_none() && record.is_tombstone).cloned().collect();
@@ -124,13 +134,13 @@ impl Images {
             "$set": { "state": ImageState::Purged.as_str(), "goneAt": datetime(now) },
             "$unset": { "reservation": "", "due": "", "sweepFailures": "" },
         };
-        let done = self.calls.run(async { self.collection.update_many(owned_by(user, &unreadable), update).await }).await?;
-        count_moved(ImageState::Purged, done.modified_count);
+        let done = self.mongo.run(async { self.collection.update_many(owned_by(user, &unreadable), update).await }).await?;
+        count_transitions(ImageState::Purged, done.modified_count);
         Ok(done.modified_count)
     }
 }
 
-fn owned_by(user: UserId, records: &[Remaining]) -> Document {
+fn owned_by(user: UserId, records: &[RemainingImage]) -> Document {
     let ids: Vec<_> = records.iter().map(|record| record.raw_id.clone()).collect();
     doc! { "_id": { "$in": ids }, "user": user.to_string() }
 }
