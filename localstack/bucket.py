@@ -1,4 +1,4 @@
-"""Makes the bucket and its CORS rules. LocalStack runs this as an init hook once it is ready, in Docker and without."""
+"""Creates the bucket and its CORS rules. LocalStack runs this file as an init hook once it is ready, with and without Docker."""
 
 import os
 
@@ -20,10 +20,10 @@ s3.put_bucket_cors(
     CORSConfiguration={
         "CORSRules": [
             {
-                # Presigned URLs carry all authority, and this bucket is for development.
+                # A presigned URL is the only credential, and this bucket is for development.
                 "AllowedOrigins": ["*"],
                 "AllowedMethods": ["GET", "HEAD", "PUT", "POST", "DELETE"],
-                # One by one: LocalStack takes `x-amz-*` for a name.
+                # Listed one by one: LocalStack compares `x-amz-*` literally.
                 "AllowedHeaders": [
                     "content-type",
                     "content-md5",

@@ -12,11 +12,11 @@ os.environ.update(
     SERVICES="s3",
     EAGER_SERVICE_LOADING="1",
     STRICT_SERVICE_LOADING="1",
-    # Without this it takes every signature for right.
+    # Otherwise LocalStack accepts every signature.
     S3_SKIP_SIGNATURE_VALIDATION="0",
     GATEWAY_LISTEN=f"127.0.0.1:{port}",
     LOCALSTACK_HOST=f"127.0.0.1:{port}",
-    # The other one, hypercorn, has stored a truncated body with 200.
+    # The alternative, hypercorn, has stored truncated bodies with 200.
     GATEWAY_SERVER="twisted",
     DISABLE_EVENTS="1",
     SKIP_SSL_CERT_DOWNLOAD="1",
@@ -24,11 +24,11 @@ os.environ.update(
     PERSISTENCE="0",
     FILESYSTEM_ROOT=folder,
     XDG_CACHE_HOME=os.path.join(folder, "cache"),
-    # On a machine that is itself a container it would take the system's folders for its own.
+    # In a container LocalStack would use the system's folders as its own.
     OVERRIDE_IN_DOCKER="0",
 )
 
-# Objects and buckets do not survive a restart, so their files need not either. What stands here is the hook.
+# LocalStack keeps no objects between runs, so the files of earlier runs are deleted. The folder then contains the hook only.
 shutil.rmtree(folder, ignore_errors=True)
 hooks = os.path.join(folder, "etc/localstack/init/ready.d")
 os.makedirs(hooks)
@@ -40,7 +40,7 @@ from twisted.internet import endpoints  # noqa: E402
 
 
 class Loopback(endpoints.TCP4ServerEndpoint):
-    """LocalStack gives only the port, whatever the host in GATEWAY_LISTEN, and so would listen on every interface."""
+    """Endpoint on the loopback interface. LocalStack passes only the port, and would listen on every interface."""
 
     def __init__(self, reactor, port, backlog=50, interface="127.0.0.1"):
         super().__init__(reactor, port, backlog, interface)
@@ -48,7 +48,7 @@ class Loopback(endpoints.TCP4ServerEndpoint):
 
 endpoints.TCP4ServerEndpoint = Loopback
 
-# Its own folder comes first on the path, and has a file of the package's name.
+# Python puts this file's folder first on the path, and this file has the name of the package.
 sys.path.pop(0)
 
 from localstack.runtime.main import main  # noqa: E402

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What `up` and `down` share: where things are, and which processes are ours. To be sourced.
+# Paths and process handling of `up` and `down`; sourced by both.
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 run=$here/.run
@@ -11,8 +11,8 @@ fail() {
     exit 1
 }
 
-# The pid of mongodb or localstack if it runs and `up` started it: the number may belong to another by now, but
-# every process of ours has its folder among its arguments.
+# pid_of NAME: prints the pid of mongodb or localstack if `up` started it and it still runs. The system may have reused the pid, so
+# the process must have the folder of `up` among its arguments.
 pid_of() {
     local pid
     pid=$(cat "$run/$1.pid" 2>/dev/null) && [ -n "$pid" ] || return 1
@@ -20,7 +20,7 @@ pid_of() {
     echo "$pid"
 }
 
-# Ends mongodb or localstack, politely at first.
+# end NAME: stops mongodb or localstack, with SIGTERM, then SIGKILL.
 end() {
     local pid
     if pid=$(pid_of "$1"); then
@@ -37,7 +37,7 @@ end() {
     rm -f "$run/$1.pid" "$run/$1.port"
 }
 
-# One `up` or `down` at a time. A link is made at once or not at all, and says whose it is.
+# lock PATH: waits until no other `up` or `down` runs. Creating a symbolic link is atomic, and its target is the owner's pid.
 lock() {
     local tries=0 owner
     while ! ln -s "$$" "$1" 2>/dev/null; do

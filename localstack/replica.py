@@ -1,4 +1,4 @@
-"""Makes a mongod the only member of its replica set and waits until it can be written to: replica.py PORT PID"""
+"""Makes a mongod the only member of its replica set and waits until it accepts writes: replica.py PORT PID"""
 
 import os
 import sys
@@ -17,7 +17,7 @@ admin = client.admin
 
 
 def settle():
-    """One step; true at the end. Loading the configuration and the election take their time."""
+    """Takes one step and returns whether mongod is the primary. Loading the configuration and the election take time."""
     hello = admin.command("hello")
     if hello.get("isWritablePrimary") and hello.get("me") == host:
         return True
@@ -29,7 +29,7 @@ def settle():
             raise
         admin.command("replSetInitiate", {"_id": "valet", "members": [member]})
     else:
-        # The port was another in an earlier run.
+        # The configuration has the port of an earlier run.
         if [known["host"] for known in config["members"]] != [host]:
             moved = {**config, "version": config["version"] + 1, "members": [member]}
             admin.command("replSetReconfig", moved, force=True)

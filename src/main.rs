@@ -9,8 +9,9 @@ use tokio_util::sync::CancellationToken;
 use valet::{
     config::{self, Config, Problems},
     domain::{
-        Valet, check,
+        Valet,
         deployment::{PairError, Sample},
+        doctor,
         orphans::Consent,
     },
     http,
@@ -203,14 +204,14 @@ async fn serve() -> Result<(), Failure> {
 async fn check(arguments: CheckArguments) -> Result<(), Failure> {
     let config = match settings() {
         Err(problems) if arguments.json => {
-            output::line(check::unreadable(&problems).to_json())?;
+            output::line(doctor::unreadable(&problems).to_json())?;
             return Err(problems.into());
         }
         config => config?,
     };
     let stop = on_signal()?;
-    let options = check::Options { fix: arguments.fix, loopback: arguments.loopback };
-    let report = check::run_until(&config, options, stop.cancelled()).await;
+    let options = doctor::Options { fix: arguments.fix, loopback: arguments.loopback };
+    let report = doctor::run_until(&config, options, stop.cancelled()).await;
     if arguments.json {
         output::line(report.to_json())?;
     } else {

@@ -20,7 +20,7 @@ const MAX_ADMIN_CONNECTIONS: usize = 64;
 /// Returns an error when `ADMIN_BIND` cannot be listened on.
 pub async fn serve(listener: TcpListener, app: AppState, config: &Config, stop: CancellationToken) -> std::io::Result<()> {
     // Opening uploads depends on it; connections made meanwhile wait in the backlog.
-    app.valet.learn_store_at_start(time::OffsetDateTime::now_utc()).await;
+    app.valet.probe_capabilities_at_start(time::OffsetDateTime::now_utc()).await;
     let endpoint = http::leaving::announced(http::endpoint(app.clone(), config), app.stopping());
     let operators = match config.admin_bind {
         Some(address) => {

@@ -118,7 +118,7 @@ impl AppState {
     /// Returns the process's metrics as text, with the gauges updated.
     #[must_use]
     pub fn metrics(&self) -> String {
-        let (running, waiting) = self.valet.hashing();
+        let (running, waiting) = self.valet.hash_load();
         METRICS.hashes_running.set(i64::try_from(running).unwrap_or(i64::MAX));
         METRICS.hashes_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         METRICS

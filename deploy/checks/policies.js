@@ -1,12 +1,12 @@
-// Puts what Valet asked of S3 on its whole path (VALET_TEST_S3_REQUESTS; tests/api/deployment) to the policies of deploy/aws, with
-// an engine that evaluates them as IAM does: all of it must be allowed, each permission and prefix must be needed, each statement
-// of the bucket's policy must refuse what it is there for, and nothing else may.
+// Evaluates the policies of deploy/aws with an engine that works like IAM, for the S3 requests that Valet sent in tests
+// (VALET_TEST_S3_REQUESTS; tests/api/deployment). All of them must be allowed, each permission and prefix must be needed, and each
+// statement of the bucket's policy must be the only one that denies its requests.
 //     node policies.js deploy/aws REQUESTS.json
 import { readFileSync } from 'node:fs'
 import { anonymousPrincipal, runSimulation } from '@cloud-copilot/iam-simulate'
 
 const [folder, requests] = process.argv.slice(2)
-// Of providers' own keys (`NAME:aud`) the engine knows those of a few: one of these stands for the cluster's.
+// The engine knows the condition keys (`NAME:aud`) of a few OIDC providers; one of them replaces the cluster's.
 const names = { BUCKET: 'valet-images', ACCOUNT: '123456789012', OIDC_PROVIDER: 'accounts.google.com' }
 const policy = (name) =>
   JSON.parse(readFileSync(`${folder}/${name}`, 'utf8').replace(/BUCKET|ACCOUNT|OIDC_PROVIDER/g, (name) => names[name]))
@@ -35,11 +35,11 @@ async function ask({ principal, policies, resourcePolicy, action, resource, cont
     {},
   )
   if (answer.resultType !== 'single') throw new Error(`${action} on ${resource}: ${JSON.stringify(answer.errors)}`)
-  if (answer.result.ignoredContextKeys.includes('s3:signatureAge') && action.startsWith('s3:')) throw new Error(`${action} knows no age`)
+  if (answer.result.ignoredContextKeys.includes('s3:signatureAge') && action.startsWith('s3:')) throw new Error(`${action}: the engine ignores s3:signatureAge`)
   return answer.overallResult === 'Allowed'
 }
 
-/** A request as it was recorded, over today's TLS and as old as a URL may be. */
+/** Returns a recorded request, sent over TLS 1.3, with the greatest signature age that Valet allows. */
 const recorded = (one, changes = {}) => ({
   principal: role('valet'),
   policies: [serving],
@@ -58,14 +58,14 @@ const recorded = (one, changes = {}) => ({
 const failures = []
 const must = (holds, what) => holds || failures.push(what)
 
-// What `valet check` would like to know of the bucket's settings it says when it may not.
+// Without the calls that read the bucket's settings: if the role may not make them, `valet check` reports it and continues.
 const settings = operating.Statement.flatMap((statement) => statement.Action)
 const byRole = asked.role.filter((one) => !settings.includes(one.action))
 const operator = { principal: role('valet-operator'), policies: [serving, operating] }
 const all = [...byRole.map((one) => recorded(one)), ...asked.operator.map((one) => recorded(one, operator))]
 for (const request of all) must(await ask(request), `${request.principal} may not ${request.action} on ${request.resource}`)
 
-/** Each policy with one action, or one resource, less. */
+/** Yields copies of a policy, each without one action or one resource. */
 function* thinner(policy) {
   for (const [index, statement] of policy.Statement.entries()) {
     for (const member of ['Action', 'Resource']) {
@@ -91,40 +91,40 @@ for (const [less, item] of thinner(operating)) {
   must(await someIsRefused(requests), `operator-policy.json: nothing needs ${item}`)
 }
 
-// What each statement of the bucket's policy refuses, and that it is this one.
+// Requests that each statement of the bucket's policy must deny, and that are allowed without the statement.
 const everything = { Version: '2012-10-17', Statement: [{ Effect: 'Allow', Action: 's3:*', Resource: '*' }] }
 const stranger = { principal: role('stranger'), policies: [everything] }
 const get = { action: 's3:GetObject', key: 'u/a/b', authType: 'REST-QUERY-STRING' }
 const put = { ...get, action: 's3:PutObject' }
 const refused = {
-  NothingWithoutTls: [recorded(get, { context: { 'aws:SecureTransport': 'false' } }), recorded({ ...get, action: 's3:ListBucket', key: '' }, { context: { 'aws:SecureTransport': 'false' } })],
-  NothingBelowTls12: [recorded(put, { context: { 's3:TlsVersion': '1.1' } })],
-  NoSignatureOlderThanTheLongestUrl: [get, put, { ...put, key: 'in/a/b', authType: 'POST' }].map((one) => recorded(one, { context: { 's3:signatureAge': String(66 * minute) } })),
-  NoOtherKeys: [recorded({ ...put, key: 'users.csv' }, { policies: [everything] }), recorded({ ...put, key: 'check' }, { policies: [everything] })],
-  NobodyElsesObjects: ['s3:GetObject', 's3:GetObjectVersion', 's3:PutObject', 's3:PutObjectAcl', 's3:DeleteObject', 's3:DeleteObjectVersion'].map((action) => recorded({ ...get, action }, stranger)),
+  DenyPlainHttp: [recorded(get, { context: { 'aws:SecureTransport': 'false' } }), recorded({ ...get, action: 's3:ListBucket', key: '' }, { context: { 'aws:SecureTransport': 'false' } })],
+  DenyTlsBelow12: [recorded(put, { context: { 's3:TlsVersion': '1.1' } })],
+  DenyOldSignatures: [get, put, { ...put, key: 'in/a/b', authType: 'POST' }].map((one) => recorded(one, { context: { 's3:signatureAge': String(66 * minute) } })),
+  DenyOtherKeys: [recorded({ ...put, key: 'users.csv' }, { policies: [everything] }), recorded({ ...put, key: 'check' }, { policies: [everything] })],
+  DenyOtherPrincipals: ['s3:GetObject', 's3:GetObjectVersion', 's3:PutObject', 's3:PutObjectAcl', 's3:DeleteObject', 's3:DeleteObjectVersion'].map((action) => recorded({ ...get, action }, stranger)),
 }
 must(bucket.Statement.every((statement) => statement.Effect === 'Deny'), 'bucket-policy.json allows something')
-must(String(bucket.Statement.map((statement) => statement.Sid)) === String(Object.keys(refused)), 'bucket-policy.json: other statements than are tried here')
+must(String(bucket.Statement.map((statement) => statement.Sid)) === String(Object.keys(refused)), 'bucket-policy.json: its statements differ from the tested ones')
 for (const [sid, requests] of Object.entries(refused)) {
   const without = { ...bucket, Statement: bucket.Statement.filter((statement) => statement.Sid !== sid) }
   for (const request of requests) {
-    must(!(await ask(request)), `bucket-policy.json lets through: ${sid}, ${request.action}`)
-    must(await ask({ ...request, resourcePolicy: without }), `bucket-policy.json: ${sid} is not what refuses ${request.action}`)
+    must(!(await ask(request)), `bucket-policy.json: ${sid} does not deny ${request.action}`)
+    must(await ask({ ...request, resourcePolicy: without }), `bucket-policy.json: another statement than ${sid} denies ${request.action}`)
   }
 }
-must(!(await ask(recorded(get, { principal: anonymousPrincipal }))), 'anybody may read')
-must(!(await ask(recorded({ ...get, action: 's3:GetObject', key: 'logs/x' }))), 'the role reads beyond its prefixes')
+must(!(await ask(recorded(get, { principal: anonymousPrincipal }))), 'anonymous clients may read objects')
+must(!(await ask(recorded({ ...get, action: 's3:GetObject', key: 'logs/x' }))), 'the role may read outside its prefixes')
 
-// Why there is no Deny of writes without If-None-Match: Valet's copies do not carry it (nor can a form or a part).
+// The policy has no Deny of writes without If-None-Match, because Valet's copies are sent without it (and forms and parts cannot have it).
 const once = {
   ...bucket,
   Statement: [...bucket.Statement, { Sid: 'OnceOnly', Effect: 'Deny', Principal: '*', Action: 's3:PutObject', Resource: `arn:aws:s3:::${names.BUCKET}/u/*`, Condition: { Null: { 's3:if-none-match': 'true' } } }],
 }
 const copies = byRole.filter((one) => one.operation === 'CopyObject' && one.action === 's3:PutObject' && one.key.startsWith('u/'))
 must(copies.length > 0, 'no copy was recorded')
-for (const one of copies) must(!(await ask(recorded(one, { resourcePolicy: once }))), 'such a Deny would let copies through after all: use it')
+for (const one of copies) must(!(await ask(recorded(one, { resourcePolicy: once }))), 'a Deny of writes without If-None-Match would allow copies: add it to the policy')
 
-// Who may take the role.
+// Principals that may assume the role.
 async function assumes(file, { principal, action, context }) {
   const trust = { principal, policies: [], resourcePolicy: policy(file), action, resource: role('valet'), context }
   return ask(trust)
@@ -134,16 +134,16 @@ const pod = (changes) => ({
   action: 'sts:AssumeRoleWithWebIdentity',
   context: { [`${names.OIDC_PROVIDER}:aud`]: 'sts.amazonaws.com', [`${names.OIDC_PROVIDER}:sub`]: 'system:serviceaccount:valet:valet', ...changes },
 })
-must(await assumes('trust-policy-eks.json', pod({})), 'trust-policy-eks.json: the service account may not take the role')
-must(!(await assumes('trust-policy-eks.json', pod({ [`${names.OIDC_PROVIDER}:sub`]: 'system:serviceaccount:default:default' }))), 'trust-policy-eks.json: another service account may')
-must(!(await assumes('trust-policy-eks.json', pod({ [`${names.OIDC_PROVIDER}:aud`]: 'else' }))), 'trust-policy-eks.json: for another audience')
+must(await assumes('trust-policy-eks.json', pod({})), 'trust-policy-eks.json: the service account may not assume the role')
+must(!(await assumes('trust-policy-eks.json', pod({ [`${names.OIDC_PROVIDER}:sub`]: 'system:serviceaccount:default:default' }))), 'trust-policy-eks.json: another service account may assume the role')
+must(!(await assumes('trust-policy-eks.json', pod({ [`${names.OIDC_PROVIDER}:aud`]: 'else' }))), 'trust-policy-eks.json: a token for another audience is accepted')
 const task = (account) => ({
   principal: 'ecs-tasks.amazonaws.com',
   action: 'sts:AssumeRole',
   context: { 'aws:SourceAccount': account, 'aws:SourceArn': `arn:aws:ecs:eu-central-1:${account}:*` },
 })
-must(await assumes('trust-policy-ecs.json', task(names.ACCOUNT)), 'trust-policy-ecs.json: a task of this account may not take the role')
-must(!(await assumes('trust-policy-ecs.json', task('999999999999'))), 'trust-policy-ecs.json: a task of another account may')
+must(await assumes('trust-policy-ecs.json', task(names.ACCOUNT)), 'trust-policy-ecs.json: a task of this account may not assume the role')
+must(!(await assumes('trust-policy-ecs.json', task('999999999999'))), 'trust-policy-ecs.json: a task of another account may assume the role')
 
 for (const failure of failures) console.error(failure)
 console.log(`policies: ${all.length} recorded requests allowed, ${evaluated} evaluations, ${failures.length} findings`)

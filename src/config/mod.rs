@@ -1,7 +1,7 @@
 //! Typed settings, read once from the environment; one message lists every problem.
 //!
-//! Names and defaults are those of the documented table. A value without effect is a problem like a malformed one. The rest of
-//! the program does not read the environment, with three exceptions: the AWS SDK (credential chain and endpoint flags),
+//! Names, defaults and meanings are in [`SETTINGS`]. A value without effect is a problem like a malformed one. The rest of the
+//! program does not read the environment, with three exceptions: the AWS SDK (credential chain and endpoint flags),
 //! OpenTelemetry (`OTEL_…`) and logging (`RUST_LOG`).
 
 use std::{fmt, net::SocketAddr, time::Duration};
@@ -18,13 +18,15 @@ mod reader;
 #[cfg(test)]
 mod rejected_values_tests;
 mod resources;
+mod settings;
 mod switches;
 mod traces;
 
 pub use accounts::{Accounts, OidcProvider, is_trustworthy_url};
 pub use limits::{InvalidNetwork, InvalidRate, LoadLimits, Network, Rate, RateLimits, TrustedProxies};
-pub use misspelled::misspelled_settings;
+pub use misspelled::{misspelled_settings, setting_names};
 pub use mongodb_uri::DEFAULT_POOL_SIZE;
+pub use settings::{SETTINGS, Setting};
 pub use switches::Switches;
 
 pub use origins::CorsOrigins;

@@ -4,8 +4,8 @@
 //! Images become tombstones first, which outlive the account: they know all that their end needs. Here are the claim and the
 //! turns of the sweeper; `steps` has what is done for one account, `strays` what of it lies in the bucket without a record.
 
+mod leftovers;
 mod steps;
-mod strays;
 
 use std::time::{Duration, Instant};
 
@@ -17,26 +17,26 @@ use super::{
     Valet,
     accounts::LogInError,
     audit::audit,
-    credentials::{Caller, Proof},
+    credentials::{Caller, TokenOrigin},
     sweeper::{STUCK, backoff},
-    throttle::Client,
+    throttle::ClientInfo,
 };
 use crate::store::{DeletionDue, Postponement, StoreError};
 
 /// How old a provider's token may be that deletes its user's account.
-pub const FRESH: Duration = Duration::from_secs(5 * 60);
+pub const MAX_TOKEN_AGE: Duration = Duration::from_secs(5 * 60);
 /// Accounts per step.
-const ACCOUNTS: i64 = 10;
+const ACCOUNTS_PER_STEP: i64 = 10;
 /// Longer than a step takes: some listings, a few updates, and the objects of its images.
 const LEASE: Duration = Duration::from_secs(120);
 /// Accounts at once.
-const AT_ONCE: usize = 4;
+const MAX_CONCURRENT: usize = 4;
 /// After a record that cannot be read.
-const UNREADABLE_AGAIN: Duration = Duration::from_secs(60 * 60);
-/// After a look that failed and may succeed by itself, or that waits for another server.
-const RETRY: Duration = Duration::from_secs(60);
+const UNREADABLE_RETRY_DELAY: Duration = Duration::from_secs(60 * 60);
+/// After a pass that failed and may succeed by itself, or that waits for another server.
+const RETRY_DELAY: Duration = Duration::from_secs(60);
 /// How long it is known that a provider's user was deleted: older tokens are refused, so those of before are dead by then.
-pub(super) const REMEMBERED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+pub(super) const DELETION_MEMORY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// Why an account was not deleted.
 #[derive(Debug, thiserror::Error)]
@@ -82,18 +82,18 @@ impl Valet {
         &self,
         caller: Caller,
         password: Option<&str>,
-        client: &Client,
+        client: &ClientInfo,
         now: OffsetDateTime,
     ) -> Result<(), DeleteAccountError> {
         let account = self.store.users.find(caller.user).await?.ok_or(DeleteAccountError::NoAccount)?;
-        let account = match (&account.user.email, &account.password_hash, caller.proof) {
+        let account = match (&account.user.email, &account.password_hash, caller.origin) {
             (Some(_), Some(_), _) => {
                 let password = password.ok_or(DeleteAccountError::NoPassword)?;
-                let (_, place) = self.admit_password(caller, client)?;
-                let guess = self.guess_of(caller)?;
-                self.prove(Some(account), password, guess, &place).await?
+                let (_, permit) = self.admit_password_check(caller, client)?;
+                let attempt = self.count_attempt_of(caller)?;
+                self.verify_password(Some(account), password, attempt, &permit).await?
             }
-            (_, _, Proof::Provider { issued_at, .. }) if now - issued_at <= FRESH => account,
+            (_, _, TokenOrigin::Provider { issued_at, .. }) if now - issued_at <= MAX_TOKEN_AGE => account,
             _ => return Err(DeleteAccountError::TokenTooOld),
         };
         if !self.store.users.claim_deletion(&account, now).await? {
@@ -103,7 +103,7 @@ impl Valet {
         }
         audit!("account_deletion_begun", user = %caller.user, "an account is deleted by its owner");
         if let (Some(provider), Some(identity)) = (&self.provider, &account.identity) {
-            provider.forget(&identity.subject);
+            provider.forget_user(&identity.subject);
         }
         self.clear_sessions(caller.user).await;
         Ok(())
@@ -113,10 +113,10 @@ impl Valet {
     pub(super) async fn sweep_deletions(&self, now: OffsetDateTime) -> Result<SweptDeletions, StoreError> {
         let began = Instant::now();
         let step = |due: DeletionDue| async move { self.sweep_deletion(due, now + began.elapsed()).await }.boxed();
-        let due = self.store.users.find_due_deletions(now, ACCOUNTS).await?;
-        let steps: Vec<_> = stream::iter(due).map(step).buffer_unordered(AT_ONCE).collect().await;
+        let due = self.store.users.find_due_deletions(now, ACCOUNTS_PER_STEP).await?;
+        let steps: Vec<_> = stream::iter(due).map(step).buffer_unordered(MAX_CONCURRENT).collect().await;
         // What fails is postponed: behind a full batch there may be others.
-        let is_full = i64::try_from(steps.len()).is_ok_and(|length| length == ACCOUNTS);
+        let is_full = i64::try_from(steps.len()).is_ok_and(|length| length == ACCOUNTS_PER_STEP);
         let mut swept = SweptDeletions { more: is_full, ..SweptDeletions::default() };
         for step in steps {
             match step {
@@ -135,7 +135,7 @@ impl Valet {
             DeletionDue::Readable(deletion) => deletion,
             DeletionDue::Unreadable { id, due } => {
                 // Named at once: no repeat reads it.
-                let to = Postponement { due: now + UNREADABLE_AGAIN, failures: STUCK };
+                let to = Postponement { due: now + UNREADABLE_RETRY_DELAY, failures: STUCK };
                 self.store.users.postpone_unreadable(&id, due, to).await?;
                 let error = StoreError::Corrupt { collection: "users", id: id.to_string(), field: "_id" };
                 tracing::error!(%error, "failed to read the record of a deleted account");
@@ -151,7 +151,7 @@ impl Valet {
             step = self.store.users.finish_deletion(user, lease).await.map(|is_finished| match is_finished {
                 true => Step::Done,
                 // A server has begun something for it meanwhile.
-                false => Step::Wait(now + RETRY),
+                false => Step::Wait(now + RETRY_DELAY),
             });
         }
         let again = |due| Postponement { due, failures: 0 };
@@ -165,7 +165,7 @@ impl Valet {
             Err(error) => {
                 let failures = deletion.failures.saturating_add(u32::from(self.is_stuck(error).await));
                 tracing::warn!(%user, %error, failures, "failed to go on with the deletion of an account");
-                let wait = if failures > deletion.failures { backoff(failures) } else { RETRY };
+                let wait = if failures > deletion.failures { backoff(failures) } else { RETRY_DELAY };
                 Postponement { due: now + wait, failures }
             }
         };

@@ -7,15 +7,15 @@ use time::OffsetDateTime;
 use super::{
     Valet,
     audit::audit,
+    authentication::NoLocalAccount,
     credentials::{
         Caller,
-        passwords::{Password, Verdict},
+        passwords::{Password, PasswordMatch},
     },
+    hash_pool::{HashPermit, Overloaded},
     password_rules,
-    provider::LocalOnly,
     sessions::SignedIn,
-    throttle::{Client, Guess, Throttle, Throttled},
-    workers::{Busy, Place},
+    throttle::{ClientInfo, LoginAttempt, Throttle, Throttled},
 };
 use crate::{
     model::{Email, InvalidEmail, NetworkPrefix, RequestOrigin, SessionId, Usage, User, UserId},
@@ -41,7 +41,7 @@ pub enum SignUpError {
     EmailTaken,
     /// There are no accounts here.
     #[error(transparent)]
-    LocalOnly(#[from] LocalOnly),
+    NoLocalAccount(#[from] NoLocalAccount),
     /// Accounts are not made here any more.
     #[error("sign-up is closed")]
     Closed,
@@ -50,7 +50,7 @@ pub enum SignUpError {
     Throttled(#[from] Throttled),
     /// Too many at once.
     #[error(transparent)]
-    Busy(#[from] Busy),
+    Overloaded(#[from] Overloaded),
     /// Not known whether it happened.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -64,13 +64,13 @@ pub enum LogInError {
     InvalidCredentials,
     /// There are no accounts here, or the caller's is not one of ours.
     #[error(transparent)]
-    LocalOnly(#[from] LocalOnly),
+    NoLocalAccount(#[from] NoLocalAccount),
     /// Too many from there, or too many wrong passwords.
     #[error(transparent)]
     Throttled(#[from] Throttled),
     /// Too many at once.
     #[error(transparent)]
-    Busy(#[from] Busy),
+    Overloaded(#[from] Overloaded),
     /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -99,8 +99,8 @@ pub enum ChangePasswordError {
     NoAccount,
 }
 
-impl From<Busy> for ChangePasswordError {
-    fn from(error: Busy) -> Self {
+impl From<Overloaded> for ChangePasswordError {
+    fn from(error: Overloaded) -> Self {
         LogInError::from(error).into()
     }
 }
@@ -128,7 +128,7 @@ pub enum SetPasswordError {
     Changed,
     /// Too many at once.
     #[error(transparent)]
-    Busy(#[from] Busy),
+    Overloaded(#[from] Overloaded),
     /// Not known whether it happened; safe to repeat.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -137,12 +137,12 @@ pub enum SetPasswordError {
 /// The address whose password an account has. An identity provider's user has none, whatever address it told.
 fn own_email(account: &Account) -> Result<&Email, LogInError> {
     let email = account.user.email.as_ref().filter(|_| account.password_hash.is_some());
-    email.ok_or(LogInError::LocalOnly(LocalOnly::NotYours))
+    email.ok_or(LogInError::NoLocalAccount(NoLocalAccount::Foreign))
 }
 
 /// The session of a caller who is to prove a password: accounts with a password are signed in to by sessions alone.
 fn session_of(caller: Caller) -> Result<SessionId, LogInError> {
-    caller.session().ok_or(LogInError::LocalOnly(LocalOnly::NotYours))
+    caller.session().ok_or(LogInError::NoLocalAccount(NoLocalAccount::Foreign))
 }
 
 impl Valet {
@@ -154,18 +154,18 @@ impl Valet {
         &self,
         email: &str,
         password: &str,
-        client: &Client,
+        client: &ClientInfo,
         now: OffsetDateTime,
     ) -> Result<SignedIn, SignUpError> {
         self.local_accounts()?;
         if !self.can_sign_up {
             return Err(SignUpError::Closed);
         }
-        self.throttle.sign_up(client)?;
+        self.throttle.count_sign_up(client)?;
         let email = Email::parse(email)?;
         let holder = client.holder(None);
-        let place = self.passwords.place(holder)?;
-        let hash = self.hash_new::<SignUpError>(password, &email, (holder, &place)).await?;
+        let permit = self.passwords.acquire(holder)?;
+        let hash = self.hash_new_password::<SignUpError>(password, &email, (holder, &permit)).await?;
         let account = self.store.users.insert(&email, &hash, now).await?.ok_or(SignUpError::EmailTaken)?;
         // Before the session, whose write may fail: the account is there either way.
         audit!("account_created", user = %account.user.id, "signed up");
@@ -183,20 +183,20 @@ impl Valet {
         &self,
         email: &str,
         password: &str,
-        client: &Client,
+        client: &ClientInfo,
         now: OffsetDateTime,
     ) -> Result<SignedIn, LogInError> {
         self.local_accounts()?;
-        self.throttle.log_in(client)?;
-        let place = self.passwords.place(client.holder(None))?;
+        self.throttle.count_login(client)?;
+        let permit = self.passwords.acquire(client.holder(None))?;
         let account = match Email::parse(email) {
             Ok(email) => {
-                let guess = self.guess(&email, client, now).await?;
-                let account = self.store.users.find_by_email(&email).await.inspect_err(|_| guess.unknown())?;
-                self.prove(account, password, guess, &place).await?
+                let attempt = self.count_attempt(&email, client, now).await?;
+                let account = self.store.users.find_by_email(&email).await.inspect_err(|_| attempt.cancel())?;
+                self.verify_password(account, password, attempt, &permit).await?
             }
-            // Belongs to nobody: there is nothing to guess, but the time it takes must not tell.
-            Err(InvalidEmail) => self.prove(None, password, Guess::uncounted(), &place).await?,
+            // Belongs to nobody: there is nothing to attempt, but the time it takes must not tell.
+            Err(InvalidEmail) => self.verify_password(None, password, LoginAttempt::untracked(), &permit).await?,
         };
         let user = account.user.id;
         let (signed_in, session) = self.start_session(account, client, now).await?;
@@ -213,25 +213,25 @@ impl Valet {
         &self,
         caller: Caller,
         change: &PasswordChange<'_>,
-        client: &Client,
+        client: &ClientInfo,
         now: OffsetDateTime,
     ) -> Result<(), ChangePasswordError> {
-        let (holder, place) = self.admit_password(caller, client)?;
+        let (holder, permit) = self.admit_password_check(caller, client)?;
         let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
         let email = own_email(&account)?.clone();
-        let guess = self.guess_of(caller)?;
-        let proved = match self.prove(Some(account.clone()), change.current, guess, &place).await {
+        let attempt = self.count_attempt_of(caller)?;
+        let proved = match self.verify_password(Some(account.clone()), change.current, attempt, &permit).await {
             Err(LogInError::InvalidCredentials) => None,
             proved => Some(proved?),
         };
-        let Some(account) = proved else { return self.accept_repeat(account, caller, change.new, &place).await };
-        let hash = self.hash_new::<ChangePasswordError>(change.new, &email, (holder, &place)).await?;
+        let Some(account) = proved else { return self.accept_repeat(account, caller, change.new, &permit).await };
+        let hash = self.hash_new_password::<ChangePasswordError>(change.new, &email, (holder, &permit)).await?;
         let kept_session = caller.session();
         let new = NewPassword { hash: &hash, kept_session, at: now };
         let Some(version) = self.store.users.change_password(&account, &new).await? else {
             // Another request changed the password meanwhile; it may have been the same change.
             let account = self.store.users.find(caller.user).await?.ok_or(ChangePasswordError::NoAccount)?;
-            return self.accept_repeat(account, caller, change.new, &place).await;
+            return self.accept_repeat(account, caller, change.new, &permit).await;
         };
         audit!("password_changed", user = %caller.user, "password changed");
         self.clear_outdated_sessions(caller.user, version, kept_session).await;
@@ -240,15 +240,21 @@ impl Valet {
 
     /// Accepts a change whose current password is wrong where it repeats the last one, whose answer was lost: the session that
     /// asks is the one that the last change kept, and the new password is the account's.
-    async fn accept_repeat(&self, account: Account, caller: Caller, new: &str, place: &Place) -> Result<(), ChangePasswordError> {
+    async fn accept_repeat(
+        &self,
+        account: Account,
+        caller: Caller,
+        new: &str,
+        permit: &HashPermit,
+    ) -> Result<(), ChangePasswordError> {
         let kept = account.password.kept_session;
         if kept.is_none() || kept != caller.session() {
             return Err(LogInError::InvalidCredentials.into());
         }
-        // Counted as any other guess: otherwise a stolen access token would give two for one.
-        let guess = self.guess_of(caller)?;
+        // AttemptKey as any other attempt: otherwise a stolen access token would give two for one.
+        let attempt = self.count_attempt_of(caller)?;
         let version = account.password.version;
-        self.prove(Some(account), new, guess, place).await?;
+        self.verify_password(Some(account), new, attempt, permit).await?;
         audit!("password_change_repeated", user = %caller.user, "a change of the password that had been made was asked for again");
         self.clear_outdated_sessions(caller.user, version, kept).await;
         Ok(())
@@ -262,8 +268,8 @@ impl Valet {
         let email = Email::parse(email)?;
         let account = self.store.users.find_by_email(&email).await?.ok_or(SetPasswordError::NoAccount)?;
         let holder = RequestOrigin { site: NetworkPrefix::site(Ipv4Addr::LOCALHOST.into()), user: Some(account.user.id) };
-        let place = self.passwords.place(holder)?;
-        let hash = self.hash_new::<SetPasswordError>(new, &email, (holder, &place)).await?;
+        let permit = self.passwords.acquire(holder)?;
+        let hash = self.hash_new_password::<SetPasswordError>(new, &email, (holder, &permit)).await?;
         let new = NewPassword { hash: &hash, kept_session: None, at: now };
         let version = self.store.users.change_password(&account, &new).await?.ok_or(SetPasswordError::Changed)?;
         audit!("password_set_by_operator", user = %account.user.id, "password set by the operator");
@@ -272,54 +278,58 @@ impl Valet {
     }
 
     /// The hash of a password that may become the one of this address's account.
-    async fn hash_new<E: From<WeakPassword> + From<Busy>>(
+    async fn hash_new_password<E: From<WeakPassword> + From<Overloaded>>(
         &self,
         password: &str,
         email: &Email,
-        (holder, place): (RequestOrigin, &Place),
+        (holder, permit): (RequestOrigin, &HashPermit),
     ) -> Result<String, E> {
         let password = Password::new(password);
         match self.passwords.weakness(holder, password.clone(), email).await? {
             Some(weakness) => Err(WeakPassword(weakness).into()),
-            None => Ok(self.passwords.hash(place, password).await?),
+            None => Ok(self.passwords.hash(permit, password).await?),
         }
     }
 
-    /// Counts a caller who is to prove the account's password, and takes a place for hashing it.
-    pub(super) fn admit_password(&self, caller: Caller, client: &Client) -> Result<(RequestOrigin, Place), LogInError> {
-        self.throttle.log_in(client)?;
-        self.throttle.password(session_of(caller)?)?;
+    /// Counts a caller who is to prove the account's password, and takes a permit for hashing it.
+    pub(super) fn admit_password_check(
+        &self,
+        caller: Caller,
+        client: &ClientInfo,
+    ) -> Result<(RequestOrigin, HashPermit), LogInError> {
+        self.throttle.count_login(client)?;
+        self.throttle.count_password_check(session_of(caller)?)?;
         let holder = client.holder(Some(caller.user));
-        Ok((holder, self.passwords.place(holder)?))
+        Ok((holder, self.passwords.acquire(holder)?))
     }
 
     /// Counts a caller's try of the password by the session that it is made in.
-    pub(super) fn guess_of(&self, caller: Caller) -> Result<Guess<'_>, LogInError> {
-        Ok(self.throttle.guess_in_session(session_of(caller)?)?)
+    pub(super) fn count_attempt_of(&self, caller: Caller) -> Result<LoginAttempt<'_>, LogInError> {
+        Ok(self.throttle.count_attempt_in_session(session_of(caller)?)?)
     }
 
     /// The account, where the password is its own. Without an account it costs the same. A hash of other parameters than
     /// today's is replaced on the way.
-    pub(super) async fn prove(
+    pub(super) async fn verify_password(
         &self,
         account: Option<Account>,
         password: &str,
-        guess: Guess<'_>,
-        place: &Place,
+        attempt: LoginAttempt<'_>,
+        permit: &HashPermit,
     ) -> Result<Account, LogInError> {
         // What is too long to be a password was never hashed; it is not hashed now, either.
         let password = if password.len() > 4 * password_rules::MAX_BYTES { Password::new("") } else { Password::new(password) };
         let hash = account.as_ref().and_then(|account| account.password_hash.clone());
-        let verdict = self.passwords.verify(place, password.clone(), hash).await.inspect_err(|_| guess.unknown())?;
+        let matched = self.passwords.verify(permit, password.clone(), hash).await.inspect_err(|_| attempt.cancel())?;
         let user = account.as_ref().map(|account| account.user.id.to_string());
-        let Some(account) = account.filter(|_| verdict != Verdict::Wrong) else {
+        let Some(account) = account.filter(|_| matched != PasswordMatch::Mismatch) else {
             audit!("password_refused", user, "a wrong password, or no such account");
             return Err(LogInError::InvalidCredentials);
         };
-        guess.right();
+        attempt.succeeded();
         // A server too busy for it now does it the next time.
-        if verdict == Verdict::Outdated
-            && let Ok(hash) = self.passwords.hash(place, password).await
+        if matched == PasswordMatch::OutdatedHash
+            && let Ok(hash) = self.passwords.hash(permit, password).await
         {
             self.store.users.rehash_password(&account, &hash).await?;
             tracing::info!(user, "password hashed with today's parameters");
@@ -331,7 +341,7 @@ impl Valet {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn me(&self, user: UserId) -> Result<Option<(User, Usage)>, StoreError> {
+    pub async fn user_with_usage(&self, user: UserId) -> Result<Option<(User, Usage)>, StoreError> {
         let (account, usage) = tokio::try_join!(self.store.users.find(user), self.store.users.usage(user))?;
         Ok(account.zip(usage).map(|(account, usage)| (account.user, usage)))
     }

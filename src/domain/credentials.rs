@@ -1,9 +1,9 @@
-//! Access tokens here, passwords in `passwords`, a provider's tokens in `foreign`: the only place that names argon2 and
+//! Access tokens here, passwords in `passwords`, a provider's tokens in `oidc_tokens`: the only place that names argon2 and
 //! jsonwebtoken.
 
-pub mod foreign;
+pub mod oidc_tokens;
 pub mod passwords;
-mod path;
+mod uppy_token;
 
 use std::{fmt, time::Duration};
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use self::foreign::KeyName;
+use self::oidc_tokens::KeyId;
 use crate::{
     config,
     model::{SessionId, UserId},
@@ -58,12 +58,12 @@ pub struct Caller {
     /// The user.
     pub user: UserId,
     /// Issuer of the token.
-    pub proof: Proof,
+    pub origin: TokenOrigin,
 }
 
 /// Where a token came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proof {
+pub enum TokenOrigin {
     /// A sign-in here.
     Session(SessionId),
     /// The identity provider.
@@ -79,29 +79,29 @@ impl Caller {
     /// The sign-in the token came from; a provider's tokens have none here.
     #[must_use]
     pub fn session(&self) -> Option<SessionId> {
-        match self.proof {
-            Proof::Session(session) => Some(session),
-            Proof::Provider { .. } => None,
+        match self.origin {
+            TokenOrigin::Session(session) => Some(session),
+            TokenOrigin::Provider { .. } => None,
         }
     }
 }
 
 /// Possible issuer of a token, by its unverified header.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Maker {
+pub enum TokenIssuer {
     /// This service.
-    Us,
+    Local,
     /// The identity provider, with this key.
-    Provider(KeyName),
+    Provider(KeyId),
 }
 
-impl Maker {
+impl TokenIssuer {
     /// Reads the header. The algorithms of the two have nothing in common, and each verifier knows only its own: no token
     /// chooses how it is verified.
     ///
     /// # Errors
     /// [`TokenError::Invalid`] for a token of neither.
-    pub fn of(token: &str) -> Result<Self, TokenError> {
+    pub fn read(token: &str) -> Result<Self, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Invalid);
         }
@@ -111,8 +111,8 @@ impl Maker {
             return Err(TokenError::Invalid);
         }
         match header.alg {
-            ALGORITHM => Ok(Self::Us),
-            _ => KeyName::of(&header).map(Self::Provider).ok_or(TokenError::Invalid),
+            ALGORITHM => Ok(Self::Local),
+            _ => KeyId::from_header(&header).map(Self::Provider).ok_or(TokenError::Invalid),
         }
     }
 }
@@ -130,7 +130,7 @@ pub enum TokenError {
 
 /// Every claim but `nbf` is required, and of this type. Ours have no `nbf`; it is for tools that make tokens with our key.
 #[derive(Serialize, Deserialize)]
-struct Claims {
+struct AccessClaims {
     sub: String,
     sid: String,
     iss: String,
@@ -189,7 +189,7 @@ impl Tokens {
     pub fn issue(&self, user: UserId, session: SessionEnd, now: OffsetDateTime) -> Option<(SecretString, Duration)> {
         let ttl = self.ttl.min((session.at - now).try_into().unwrap_or_default());
         let header = header(&self.kid);
-        let claims = Claims {
+        let claims = AccessClaims {
             sub: user.to_string(),
             sid: session.id.to_string(),
             iss: self.issuer.clone(),
@@ -208,15 +208,15 @@ impl Tokens {
     /// # Errors
     /// [`TokenError`], without details of the token.
     pub fn verify(&self, token: &str, now: OffsetDateTime) -> Result<Caller, TokenError> {
-        let claims: Claims = self.open(token, header)?;
+        let claims: AccessClaims = self.decode_own(token, header)?;
         let caller = UserId::parse(&claims.sub).zip(SessionId::parse(&claims.sid));
         let (user, session) = caller.ok_or(TokenError::Invalid)?;
         check_life((claims.nbf, claims.iat, claims.exp), now)?;
-        Ok(Caller { user, proof: Proof::Session(session) })
+        Ok(Caller { user, origin: TokenOrigin::Session(session) })
     }
 
     /// The claims of a token that one of our keys signed, under this header.
-    fn open<C: DeserializeOwned>(&self, token: &str, header: fn(&str) -> Header) -> Result<C, TokenError> {
+    fn decode_own<C: DeserializeOwned>(&self, token: &str, header: fn(&str) -> Header) -> Result<C, TokenError> {
         if token.len() > MAX_TOKEN {
             return Err(TokenError::Invalid);
         }
@@ -236,7 +236,7 @@ fn check_life((nbf, iat, exp): (Option<i64>, i64, i64), now: OffsetDateTime) -> 
     let now = now.unix_timestamp();
     // Made by another of our servers, whose clock may be ahead.
     let begins = iat.max(nbf.unwrap_or(iat));
-    if begins > now.saturating_add(foreign::LEEWAY) || !(0..=MAX_LIFE).contains(&exp.saturating_sub(iat)) {
+    if begins > now.saturating_add(oidc_tokens::LEEWAY) || !(0..=MAX_LIFE).contains(&exp.saturating_sub(iat)) {
         return Err(TokenError::Invalid);
     }
     if exp <= now { Err(TokenError::Expired) } else { Ok(()) }

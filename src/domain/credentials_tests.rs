@@ -24,7 +24,7 @@ fn config(secret: &str, previous: &[&str]) -> config::Tokens {
 }
 
 fn caller() -> Caller {
-    Caller { user: UserId::new(), proof: Proof::Session(SessionId::new()) }
+    Caller { user: UserId::new(), origin: TokenOrigin::Session(SessionId::new()) }
 }
 
 fn claims(caller: Caller) -> Value {
@@ -140,7 +140,7 @@ fn t1_t3_no_other_token_passes() {
 /// What any stranger sends, with `verify` and with what decides whose token it is.
 fn assert_refused(tokens: &Tokens, text: &str) -> Result<(), TestCaseError> {
     prop_assert_eq!(tokens.verify(text, NOW), Err(TokenError::Invalid), "{}", text);
-    let _ = Maker::of(text);
+    let _ = TokenIssuer::read(text);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use futures_util::{FutureExt, StreamExt, stream};
 use time::OffsetDateTime;
 
-use super::{S3_AT_ONCE, Valet, one, removal::Removal};
+use super::{MAX_S3_CALLS_PER_USER, Valet, removal::Removal, single_result};
 use crate::{
     model::{Image, ImageId, ImageState, UserId},
     store::StoreError,
@@ -23,9 +23,9 @@ pub enum DeleteError {
 }
 
 /// Races with a confirm or the sweeper are settled by looking again.
-pub(super) const TRIES: u32 = 5;
+pub(super) const MAX_ATTEMPTS: u32 = 5;
 /// How long the user waits for the bytes to go; what is left then is the sweeper's.
-const PURGING: Duration = Duration::from_secs(4);
+const PURGE_DEADLINE: Duration = Duration::from_secs(4);
 
 impl Valet {
     /// Deletes an image or an open upload; done again while its tombstone lives.
@@ -33,7 +33,7 @@ impl Valet {
     /// # Errors
     /// [`DeleteError`].
     pub async fn delete(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<(), DeleteError> {
-        one(self.delete_all(user, &[id], now).await?)
+        single_result(self.delete_all(user, &[id], now).await?)
     }
 
     /// Deletes images and open uploads; done again while their tombstones live. One that is not there harms no other.
@@ -48,7 +48,7 @@ impl Valet {
     ) -> Result<Vec<Result<(), DeleteError>>, StoreError> {
         let mut done: HashMap<ImageId, Result<(), DeleteError>> = HashMap::new();
         let mut tombstones = Vec::new();
-        for tried in 0..TRIES {
+        for tried in 0..MAX_ATTEMPTS {
             let left: Vec<_> = ids.iter().copied().filter(|id| !done.contains_key(id)).collect();
             if left.is_empty() {
                 break;
@@ -92,14 +92,6 @@ impl Valet {
         Ok(ids.iter().map(|id| done.get(id).cloned().unwrap_or_else(lost)).collect())
     }
 
-    pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
-        if deleted {
-            self.settle(image.user, &[Image { state: ImageState::Deleting, ..image.clone() }], now).await?;
-        }
-        Ok(deleted)
-    }
-
     /// [`Valet::delete_pending`] for many, at the cost of a few round trips; says which are deleted.
     async fn delete_all_pending(&self, user: UserId, images: &[&Image], now: OffsetDateTime) -> Result<Vec<ImageId>, StoreError> {
         match images {
@@ -112,7 +104,7 @@ impl Valet {
         let found = self.store.images.find_all_owned(user, &ids).await?;
         // Some may be another delete's, which settles the same reservations: each is settled once.
         let deleted: Vec<_> = found.readable().iter().filter(|image| image.state == ImageState::Deleting).cloned().collect();
-        self.settle(user, &deleted, now).await?;
+        self.settle_reservations(user, &deleted, now).await?;
         Ok(deleted.iter().map(|image| image.id).collect())
     }
 
@@ -121,13 +113,13 @@ impl Valet {
     pub(super) async fn purge_now(&self, tombstones: Vec<Image>, now: OffsetDateTime) {
         let purge = |tombstone: Image| {
             async move {
-                let removed = self.remove(&tombstone).await;
+                let removed = self.remove_image_objects(&tombstone).await;
                 (removed, tombstone)
             }
             .boxed()
         };
-        let purged = stream::iter(tombstones).map(purge).buffer_unordered(S3_AT_ONCE);
-        let purged: Vec<_> = purged.take_until(tokio::time::sleep(PURGING)).collect().await;
+        let purged = stream::iter(tombstones).map(purge).buffer_unordered(MAX_S3_CALLS_PER_USER);
+        let purged: Vec<_> = purged.take_until(tokio::time::sleep(PURGE_DEADLINE)).collect().await;
         let mut done = Vec::new();
         for (removed, tombstone) in &purged {
             match removed {

@@ -8,12 +8,12 @@ use super::Valet;
 use crate::{
     model::{Caption, Image, ImageId, ImageState, ObjectKey, Position, UserId},
     signer::Presigned,
-    store::{GalleryPage, GalleryRow, Objects, StoreError},
+    store::{GalleryRow, Objects, RawGalleryPage, StoreError},
 };
 
 /// A ready image with a URL to its bytes.
 #[derive(Debug)]
-pub struct Shown {
+pub struct PresignedImage {
     /// Ready.
     pub image: Image,
     /// The same for everybody who asks within the window.
@@ -24,8 +24,8 @@ pub struct Shown {
 
 /// A page of ready images, whose URLs are signed as they are asked for.
 #[derive(Debug)]
-pub struct Gallery<'a> {
-    found: GalleryPage,
+pub struct GalleryPage<'a> {
+    found: RawGalleryPage,
     urls: ReadUrls<'a>,
 }
 
@@ -38,7 +38,7 @@ struct ReadUrls<'a> {
     ttl: Duration,
 }
 
-impl Gallery<'_> {
+impl GalleryPage<'_> {
     /// The first `limit` images that can be read, and where the next page goes on if there are more.
     ///
     /// # Errors
@@ -66,14 +66,14 @@ impl Gallery<'_> {
         objects.presign_get_into((row.key, row.content_type), cache_control, *signed_at, *ttl, out)
     }
 
-    /// [`Gallery::push_url`] of its preview, if it has one.
+    /// [`GalleryPage::push_url`] of its preview, if it has one.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
     pub fn push_preview_url(&self, row: &GalleryRow<'_>, out: &mut Vec<u8>) -> Result<(), StoreError> {
         let Some(content_type) = row.preview else { return Ok(()) };
         let ReadUrls { objects, cache_control, signed_at, ttl } = &self.urls;
-        let key = ObjectKey::from_stored(row.key.to_owned()).preview();
+        let key = ObjectKey::stored(row.key.to_owned()).preview();
         objects.presign_get_into((key.as_str(), content_type), cache_control, *signed_at, *ttl, out).map(drop)
     }
 }
@@ -97,39 +97,39 @@ impl Valet {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn gallery(
+    pub async fn gallery_page(
         &self,
         user: UserId,
         after: Option<Position>,
         limit: u32,
         now: OffsetDateTime,
-    ) -> Result<Gallery<'_>, StoreError> {
+    ) -> Result<GalleryPage<'_>, StoreError> {
         let found = self.store.images.page_owned_ready(user, after, limit.saturating_add(1)).await?;
-        Ok(Gallery { found, urls: self.read_urls(user, now) })
+        Ok(GalleryPage { found, urls: self.read_urls(user, now) })
     }
 
     /// One ready image.
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn image(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Shown, ReadError> {
-        Ok(self.show(self.find_ready(user, id).await?, now)?)
+    pub async fn read_image(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<PresignedImage, ReadError> {
+        Ok(self.presign_image(self.find_ready(user, id).await?, now)?)
     }
 
     /// Ready images of these ids, one answer for each.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn images(
+    pub async fn read_images(
         &self,
         user: UserId,
         ids: &[ImageId],
         now: OffsetDateTime,
-    ) -> Result<Vec<Result<Shown, ReadError>>, StoreError> {
+    ) -> Result<Vec<Result<PresignedImage, ReadError>>, StoreError> {
         let found = self.store.images.find_all_owned(user, ids).await?;
         let read = |id: &ImageId| {
             let image = found.get(*id)?.filter(|image| image.state == ImageState::Ready).ok_or(ReadError::NotFound)?;
-            Ok(self.show(image.clone(), now)?)
+            Ok(self.presign_image(image.clone(), now)?)
         };
         Ok(ids.iter().map(read).collect())
     }
@@ -150,17 +150,23 @@ impl Valet {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub async fn set_caption(&self, user: UserId, id: ImageId, caption: &str, now: OffsetDateTime) -> Result<Shown, ReadError> {
+    pub async fn set_caption(
+        &self,
+        user: UserId,
+        id: ImageId,
+        caption: &str,
+        now: OffsetDateTime,
+    ) -> Result<PresignedImage, ReadError> {
         let caption = Caption::parse(caption).map_err(ReadError::InvalidCaption)?;
         let image = self.store.images.set_owned_caption(user, id, caption.as_ref()).await?.ok_or(ReadError::NotFound)?;
-        Ok(self.show(image, now)?)
+        Ok(self.presign_image(image, now)?)
     }
 
     /// A ready image with its URL.
     ///
     /// # Errors
     /// [`StoreError::Credentials`].
-    pub fn show(&self, image: Image, now: OffsetDateTime) -> Result<Shown, StoreError> {
+    pub fn presign_image(&self, image: Image, now: OffsetDateTime) -> Result<PresignedImage, StoreError> {
         let urls = self.read_urls(image.user, now);
         let sign = |key: &ObjectKey, content_type| {
             urls.objects.presign_get(key, content_type, &urls.cache_control, urls.signed_at, urls.ttl)
@@ -168,7 +174,7 @@ impl Valet {
         let url = sign(&image.key, image.upload.content_type)?;
         let preview = image.preview_key().zip(image.upload.preview);
         let preview = preview.map(|(key, preview)| sign(&key, preview.content_type)).transpose()?;
-        Ok(Shown { image, url, preview })
+        Ok(PresignedImage { image, url, preview })
     }
 
     fn read_urls(&self, owner: UserId, now: OffsetDateTime) -> ReadUrls<'_> {

@@ -4,34 +4,38 @@
 
 pub mod account_deletion;
 pub mod accounts;
+mod arrival_polling;
 pub mod audit;
-pub mod check;
+pub mod authentication;
+mod capability_probing;
 pub mod confirm;
 pub mod content;
 pub mod credentials;
 pub mod deletion;
 pub mod deployment;
-pub mod finalize;
+pub mod doctor;
 pub mod gallery;
+mod generational_cache;
+pub mod hash_pool;
+pub mod identity_provider;
+pub mod inspection;
 mod known_networks;
-mod lookout;
+mod lifecycle;
 pub mod multipart;
 pub mod orphans;
 pub mod password_rules;
-pub mod provider;
-mod recent;
 pub mod recount;
 mod refresh_token;
 mod removal;
 mod reservations;
+mod s3_timeouts;
 pub mod sessions;
 pub mod shares;
-mod silences;
+pub mod store_capabilities;
 pub mod sweeper;
 pub mod throttle;
 pub mod uploads;
 pub mod uppy;
-pub mod workers;
 
 /// For `tests/fuzz` alone.
 #[cfg(fuzzing)]
@@ -52,20 +56,20 @@ pub struct Valet {
     objects: Objects,
     uploads: config::Uploads,
     sweep: config::Sweep,
-    finalization: finalize::Finalization,
+    capabilities: store_capabilities::KnownCapabilities,
     tokens: credentials::Tokens,
     session_ttl: Duration,
-    liveness: sessions::liveness::Liveness,
+    session_cache: sessions::session_cache::SessionCache,
     local_accounts: bool,
     can_sign_up: bool,
-    provider: Option<Arc<provider::Provider>>,
+    provider: Option<Arc<identity_provider::IdentityProvider>>,
     throttle: throttle::Throttle,
-    recorded: known_networks::Recorded,
+    recent_networks: known_networks::RecentlyRecorded,
     /// Calls to S3 under way for each user.
     s3_turns: Arc<FairSemaphore<UserId>>,
-    silences: silences::Silences,
-    lookout: lookout::Lookout,
-    part_looks: uppy::bounds::Looks,
+    timeouts: s3_timeouts::RecentTimeouts,
+    arrival_poller: arrival_polling::ArrivalPoller,
+    part_checks: uppy::part_limits::PartChecks,
     reservations: reservations::Progress,
     passwords: credentials::passwords::Passwords,
 }
@@ -74,11 +78,11 @@ pub struct Valet {
 const SLOWEST_BYTES_PER_SECOND: u64 = 32 * 1024;
 
 /// Objects that S3 is asked about at once for one user, whatever the number of requests.
-const S3_AT_ONCE: usize = 16;
+const MAX_S3_CALLS_PER_USER: usize = 16;
 
 /// The answer of a call for many that was made for one.
-fn one<T, E: From<StoreError>>(mut answers: Vec<Result<T, E>>) -> Result<T, E> {
-    answers.pop().unwrap_or_else(|| Err(StoreError::Update("no answer was made".to_owned()).into()))
+fn single_result<T, E: From<StoreError>>(mut results: Vec<Result<T, E>>) -> Result<T, E> {
+    results.pop().unwrap_or_else(|| Err(StoreError::Update("no answer was made".to_owned()).into()))
 }
 
 impl Valet {
@@ -92,19 +96,23 @@ impl Valet {
             objects,
             uploads: config.uploads.clone(),
             sweep: config.sweep,
-            finalization: finalize::Finalization::new(&config.s3),
+            capabilities: store_capabilities::KnownCapabilities::new(&config.s3),
             tokens: credentials::Tokens::new(&config.tokens),
             session_ttl: config.tokens.refresh_ttl,
-            liveness: sessions::liveness::Liveness::default(),
+            session_cache: sessions::session_cache::SessionCache::default(),
             local_accounts: config.accounts.local,
             can_sign_up: config.switches.signup,
-            provider: config.accounts.provider.as_ref().map(|settings| Arc::new(provider::Provider::new(settings))),
+            provider: config
+                .accounts
+                .provider
+                .as_ref()
+                .map(|settings| Arc::new(identity_provider::IdentityProvider::new(settings))),
             throttle: throttle::Throttle::new(&config.limits),
-            recorded: known_networks::Recorded::default(),
-            s3_turns: FairSemaphore::new(usize::MAX, S3_AT_ONCE),
-            silences: silences::Silences::default(),
-            lookout: lookout::Lookout::default(),
-            part_looks: uppy::bounds::Looks::default(),
+            recent_networks: known_networks::RecentlyRecorded::default(),
+            s3_turns: FairSemaphore::new(usize::MAX, MAX_S3_CALLS_PER_USER),
+            timeouts: s3_timeouts::RecentTimeouts::default(),
+            arrival_poller: arrival_polling::ArrivalPoller::default(),
+            part_checks: uppy::part_limits::PartChecks::default(),
             reservations: reservations::Progress::default(),
             passwords: credentials::passwords::Passwords::new(config.accounts.password_min_chars)?,
         })
@@ -136,7 +144,7 @@ impl Valet {
 
     /// How many passwords are being hashed, and how many wait.
     #[must_use]
-    pub fn hashing(&self) -> (usize, usize) {
+    pub fn hash_load(&self) -> (usize, usize) {
         self.passwords.load()
     }
 

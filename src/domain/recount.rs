@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// Users per page.
-const PAGE: u32 = 1000;
+const USERS_PER_PAGE: u32 = 1000;
 /// Users at once.
-const AT_ONCE: usize = 4;
+const MAX_CONCURRENT: usize = 4;
 
 /// Outcome of a recount.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,15 +51,15 @@ pub enum RecountError {
 }
 
 impl Valet {
-    /// Recounts one account, or all; each repair is told as it is made. Safe while servers run.
+    /// Recounts one account, or all; each repair is on_repair as it is made. Safe while servers run.
     ///
     /// # Errors
     /// [`RecountError`].
-    pub async fn recount(&self, who: Option<&Email>, mut told: impl FnMut(Repair)) -> Result<Recounted, RecountError> {
+    pub async fn recount(&self, who: Option<&Email>, mut on_repair: impl FnMut(Repair)) -> Result<Recounted, RecountError> {
         let mut total = Recounted::default();
         if let Some(email) = who {
             let account = self.store.users.find_by_email(email).await?.ok_or(RecountError::NotFound)?;
-            self.recount_page(vec![account.user.id], &mut total, &mut told).await?;
+            self.recount_page(vec![account.user.id], &mut total, &mut on_repair).await?;
             return Ok(total);
         }
         if let Some(missing) = self.store.probe().missing().await? {
@@ -72,7 +72,7 @@ impl Valet {
         (total.users, total.failed) = (nameless, nameless);
         let mut after: Option<String> = None;
         loop {
-            let page = self.store.users.ids(after.as_deref(), PAGE).await?;
+            let page = self.store.users.ids(after.as_deref(), USERS_PER_PAGE).await?;
             let Some(last) = page.last() else { return Ok(total) };
             after = Some(last.as_ref().map_or_else(Clone::clone, ToString::to_string));
             let (users, unreadable): (Vec<_>, Vec<_>) = page.into_iter().partition(Result::is_ok);
@@ -81,7 +81,7 @@ impl Valet {
                 total.users += 1;
                 total.failed += 1;
             }
-            self.recount_page(users.into_iter().flatten().collect(), &mut total, &mut told).await?;
+            self.recount_page(users.into_iter().flatten().collect(), &mut total, &mut on_repair).await?;
         }
     }
 
@@ -89,18 +89,18 @@ impl Valet {
         &self,
         users: Vec<UserId>,
         total: &mut Recounted,
-        told: &mut impl FnMut(Repair),
+        on_repair: &mut impl FnMut(Repair),
     ) -> Result<(), StoreError> {
         let now = self.store.now().await?;
         let recounts = stream::iter(users).map(|user| async move { (user, self.store.recount(user, now).await) });
-        let mut recounts = std::pin::pin!(recounts.buffer_unordered(AT_ONCE));
+        let mut recounts = std::pin::pin!(recounts.buffer_unordered(MAX_CONCURRENT));
         while let Some((user, recounted)) = recounts.next().await {
             total.users += 1;
             match recounted {
                 Ok(None) => {}
                 Ok(Some(repair)) => {
                     total.repaired += 1;
-                    told(repair);
+                    on_repair(repair);
                 }
                 Err(error) => {
                     total.failed += 1;

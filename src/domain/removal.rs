@@ -9,11 +9,11 @@ use crate::{
 };
 
 /// A store that did not answer so many steps of one image is not asked for the others.
-const SILENCES: u32 = 2;
+const MAX_TIMEOUTS: u32 = 2;
 
 /// The objects to remove.
 #[derive(Debug)]
-pub(super) struct Remains<'a> {
+pub(super) struct ObjectsToRemove<'a> {
     /// Objects.
     keys: Vec<&'a ObjectKey>,
     /// Keys at which multipart uploads may be open.
@@ -31,7 +31,7 @@ pub(super) enum Removal {
     Partial,
 }
 
-impl<'a> Remains<'a> {
+impl<'a> ObjectsToRemove<'a> {
     /// Returns the objects beside a ready image.
     pub(super) fn beside(image: &'a Image) -> Self {
         let keys: Vec<_> = image.leftover_keys.iter().collect();
@@ -53,13 +53,13 @@ impl<'a> Remains<'a> {
 
 /// Combined outcome of steps that run independently of each other's failures.
 #[derive(Debug, Default)]
-struct Steps {
+struct StepResults {
     failed: Option<StoreError>,
-    silences: u32,
+    timeouts: u32,
     partial: bool,
 }
 
-impl Steps {
+impl StepResults {
     /// Records the outcome of a step. A temporary failure takes precedence over a permanent one: the next attempt may get further.
     fn note(&mut self, key: &ObjectKey, step: Result<AbortProgress, StoreError>) {
         match step {
@@ -67,7 +67,7 @@ impl Steps {
             Ok(AbortProgress::Some) => self.partial = true,
             Err(error) => {
                 tracing::debug!(%key, %error, "failed to take a step of a removal");
-                self.silences += u32::from(matches!(error, StoreError::ObjectsTimeout { .. }));
+                self.timeouts += u32::from(matches!(error, StoreError::ObjectsTimeout { .. }));
                 if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
                     self.failed = Some(error);
                 }
@@ -75,8 +75,8 @@ impl Steps {
         }
     }
 
-    fn is_silent(&self) -> bool {
-        self.silences >= SILENCES
+    fn has_timed_out(&self) -> bool {
+        self.timeouts >= MAX_TIMEOUTS
     }
 
     fn end(self) -> Result<Removal, StoreError> {
@@ -93,28 +93,28 @@ impl Valet {
     ///
     /// # Errors
     /// [`StoreError`] when a step failed; all the others were taken. Safe to repeat.
-    pub(super) async fn remove(&self, image: &Image) -> Result<Removal, StoreError> {
-        let (preview, mut remains) = (image.preview_key(), Remains::of(image));
+    pub(super) async fn remove_image_objects(&self, image: &Image) -> Result<Removal, StoreError> {
+        let (preview, mut remains) = (image.preview_key(), ObjectsToRemove::of(image));
         remains.keys.extend(preview.as_ref());
-        self.clear(&remains).await
+        self.remove_objects(&remains).await
     }
 
     /// Takes every step of a removal.
     ///
     /// # Errors
-    /// As [`Valet::remove`].
-    pub(super) async fn clear(&self, remains: &Remains<'_>) -> Result<Removal, StoreError> {
-        let mut steps = Steps::default();
+    /// As [`Valet::remove_image_objects`].
+    pub(super) async fn remove_objects(&self, remains: &ObjectsToRemove<'_>) -> Result<Removal, StoreError> {
+        let mut steps = StepResults::default();
         for key in &remains.multiparts {
-            if let Some(upload_id) = remains.upload_id.filter(|_| !steps.is_silent()) {
+            if let Some(upload_id) = remains.upload_id.filter(|_| !steps.has_timed_out()) {
                 steps.note(key, self.objects.abort_multipart(key, upload_id).await.map(|()| AbortProgress::All));
             }
-            if !steps.is_silent() {
+            if !steps.has_timed_out() {
                 steps.note(key, self.objects.abort_some_multiparts(key).await);
             }
         }
         for key in &remains.keys {
-            if !steps.is_silent() {
+            if !steps.has_timed_out() {
                 steps.note(key, self.objects.purge(key).await.map(|_| AbortProgress::All));
             }
         }

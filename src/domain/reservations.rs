@@ -23,27 +23,27 @@ use crate::{
 };
 
 /// Users per step of each kind, and reservations of one of them: no user's many keep another's waiting.
-const USERS: u32 = 50;
-const EACH: usize = 100;
+const USERS_PER_STEP: u32 = 50;
+const ENTRIES_PER_USER: usize = 100;
 /// The former version's holds of one user, per step.
-pub(super) const HOLDS: i32 = 100;
+pub(super) const HOLDS_PER_STEP: i32 = 100;
 /// Images with a reservation to settle, per step.
-const UNSETTLED: u32 = 500;
+const IMAGES_PER_STEP: u32 = 500;
 /// Settlements in one step.
-const AT_ONCE: usize = 100;
+const SETTLEMENTS_PER_UPDATE: usize = 100;
 /// How often a settlement is tried: another server may settle the same image at the same time, and is waited for.
-pub(super) const TRIES: u32 = 8;
-/// The pause after the first try, which doubles with each: in all, longer than [`ABANDONED`] before the last.
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+pub(super) const MAX_ATTEMPTS: u32 = 8;
+/// The pause after the first try, which doubles with each: in all, longer than [`ABANDONED_AFTER`] before the last.
+const FIRST_BACKOFF: std::time::Duration = std::time::Duration::from_millis(20);
 /// A step that was announced so long ago is finished by whoever finds it in the way: its server is slow, or dead.
-const ABANDONED: std::time::Duration = std::time::Duration::from_secs(2);
+const ABANDONED_AFTER: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// After a reservation that could not be settled.
-const RETRY: Duration = Duration::minutes(1);
+const RETRY_DELAY: Duration = Duration::minutes(1);
 
 /// Outcome of a step of the sweeper.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct SettledReservations {
+pub struct SweptReservations {
     /// Uploads that came to nothing, whose bytes are free again.
     pub freed: u32,
     /// Could not be settled now.
@@ -101,36 +101,46 @@ impl Valet {
     ///
     /// # Errors
     /// [`StoreError`]; what was not settled is left to the sweeper.
-    pub(super) async fn settle(&self, user: UserId, images: &[Image], now: OffsetDateTime) -> Result<(), StoreError> {
-        self.settle_with(user, images, |image| self.urls(image, now)).await
+    pub(super) async fn settle_reservations(
+        &self,
+        user: UserId,
+        images: &[Image],
+        now: OffsetDateTime,
+    ) -> Result<(), StoreError> {
+        self.settle_by_urls(user, images, |image| self.urls(image, now)).await
     }
 
-    /// As [`Valet::settle`], for images whose bytes may lie in the bucket still: the bytes stay counted.
-    pub(super) async fn settle_places(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
-        self.settle_with(user, images, |image| UrlLifetime::AliveUntil(self.quiet_from(image))).await
+    /// As [`Valet::settle_reservations`], for images whose bytes may lie in the bucket still: the bytes stay counted.
+    pub(super) async fn settle_counting_bytes(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
+        self.settle_by_urls(user, images, |image| UrlLifetime::AliveUntil(self.quiet_from(image))).await
     }
 
-    /// As [`Valet::settle_places`], where the image was read with a reservation.
-    pub(super) async fn settle_reserved(&self, image: &Image) -> Result<(), StoreError> {
+    /// As [`Valet::settle_counting_bytes`], where the image was read with a reservation.
+    pub(super) async fn settle_if_reserved(&self, image: &Image) -> Result<(), StoreError> {
         match image.reservation {
-            Some(_) => self.settle_places(image.user, std::slice::from_ref(image)).await,
+            Some(_) => self.settle_counting_bytes(image.user, std::slice::from_ref(image)).await,
             None => Ok(()),
         }
     }
 
     /// Frees what is counted for an image beyond its state, once nothing of that lies in the bucket.
-    pub(super) async fn release_reserved(&self, image: &Image) -> Result<(), StoreError> {
-        self.settle_all(image.user, vec![image.clone()], |image| image.settling_step(UrlLifetime::Dead)).await
+    pub(super) async fn release_reservation(&self, image: &Image) -> Result<(), StoreError> {
+        self.apply_settlements(image.user, vec![image.clone()], |image| image.settling_step(UrlLifetime::Dead)).await
     }
 
-    async fn settle_with(&self, user: UserId, images: &[Image], urls: impl Fn(&Image) -> UrlLifetime) -> Result<(), StoreError> {
-        self.settle_holds_of(user, images).await?;
+    async fn settle_by_urls(
+        &self,
+        user: UserId,
+        images: &[Image],
+        urls: impl Fn(&Image) -> UrlLifetime,
+    ) -> Result<(), StoreError> {
+        self.settle_legacy_holds_of(user, images).await?;
         // Boxed: what waits for a settlement waits for much else, and types of futures may be only so deep.
-        Box::pin(self.settle_all(user, images.to_vec(), |image| image.settling_step(urls(image)))).await
+        Box::pin(self.apply_settlements(user, images.to_vec(), |image| image.settling_step(urls(image)))).await
     }
 
     /// Settles the former version's holds of images that carry no reservation.
-    async fn settle_holds_of(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
+    async fn settle_legacy_holds_of(&self, user: UserId, images: &[Image]) -> Result<(), StoreError> {
         let former: Vec<_> = images.iter().filter(|image| image.reservation.is_none()).collect();
         let ready = former.iter().filter(|image| image.state == ImageState::Ready).map(|image| (image.id, image.surplus()));
         let ended = former.iter().filter(|image| !image.state.is_live()).map(|image| image.id);
@@ -139,16 +149,16 @@ impl Valet {
     }
 
     /// Takes the images' steps, and again by what the images are then where another server was faster.
-    async fn settle_all(
+    async fn apply_settlements(
         &self,
         user: UserId,
         mut images: Vec<Image>,
         step: impl Fn(&Image) -> Option<ReservationStep>,
     ) -> Result<(), StoreError> {
-        for tried in 0..TRIES {
+        for tried in 0..MAX_ATTEMPTS {
             let settlements: Vec<_> = images.iter().filter_map(&step).collect();
             let mut left = Vec::new();
-            for some in settlements.chunks(AT_ONCE) {
+            for some in settlements.chunks(SETTLEMENTS_PER_UPDATE) {
                 let taken = match self.store.apply_steps(user, some).await? {
                     StepOutcome::Applied(taken) => taken,
                     StepOutcome::Conflict => Vec::new(),
@@ -158,19 +168,19 @@ impl Valet {
             if left.is_empty() {
                 return Ok(());
             }
-            if tried + 1 == TRIES {
+            if tried + 1 == MAX_ATTEMPTS {
                 break;
             }
-            self.clear_the_way(user, &left, tried).await?;
+            self.finish_abandoned_steps(user, &left, tried).await?;
             images = self.store.images.find_all_owned(user, &left).await?.readable().to_vec();
         }
         Err(StoreError::Contention { what: "the user's reservations" })
     }
 
     /// Waits for other servers' steps of these images, and finishes those that are abandoned.
-    pub(super) async fn clear_the_way(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
-        tokio::time::sleep(PAUSE * 2_u32.pow(tried)).await;
-        let mut steps = self.store.users.find_announced_steps(user, ABANDONED).await?;
+    pub(super) async fn finish_abandoned_steps(&self, user: UserId, images: &[ImageId], tried: u32) -> Result<(), StoreError> {
+        tokio::time::sleep(FIRST_BACKOFF * 2_u32.pow(tried)).await;
+        let mut steps = self.store.users.find_announced_steps(user, ABANDONED_AFTER).await?;
         steps.retain(|step| images.contains(&step.image));
         self.store.finish_steps(user, &steps).await
     }
@@ -190,8 +200,8 @@ impl Valet {
             StepOutcome::Conflict => {
                 // A server of the former version that died after it had confirmed them leaves their holds.
                 let (images, ids): (Vec<_>, Vec<_>) = images.iter().map(|image| (Image::clone(image), image.id)).unzip();
-                self.settle_holds_of(user, &images).await?;
-                self.clear_the_way(user, &ids, tried + TRIES - deletion::TRIES).await?;
+                self.settle_legacy_holds_of(user, &images).await?;
+                self.finish_abandoned_steps(user, &ids, tried + MAX_ATTEMPTS - deletion::MAX_ATTEMPTS).await?;
                 Ok(Vec::new())
             }
         }
@@ -209,8 +219,8 @@ impl Valet {
 
     /// Settles a bounded number of reservations that servers left: openings without an image, steps that were begun, reservations
     /// that no longer fit the state, and the former version's holds.
-    pub(super) async fn sweep_reservations(&self, now: OffsetDateTime) -> Result<SettledReservations, StoreError> {
-        let mut settled = SettledReservations::default();
+    pub(super) async fn sweep_reservations(&self, now: OffsetDateTime) -> Result<SweptReservations, StoreError> {
+        let mut settled = SweptReservations::default();
         self.sweep_openings(now, &mut settled).await?;
         self.sweep_steps(now, &mut settled).await?;
         self.sweep_unsettled(now, &mut settled).await?;
@@ -218,9 +228,9 @@ impl Valet {
         Ok(settled)
     }
 
-    async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.find_stale_openings(now - OPENING_GRACE, USERS, EACH).await?;
-        settled.more |= stale.len() == USERS as usize;
+    async fn sweep_openings(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
+        let stale = self.store.users.find_stale_openings(now - OPENING_GRACE, USERS_PER_STEP, ENTRIES_PER_USER).await?;
+        settled.more |= stale.len() == USERS_PER_STEP as usize;
         for StaleEntries { user, entries: images, unreadable } in stale {
             let closed = self.close_openings(user, &images, now).await;
             if unreadable > 0 {
@@ -238,7 +248,7 @@ impl Valet {
                     settled.failed += 1;
                 }
             }
-            if failed || images.len() == EACH {
+            if failed || images.len() == ENTRIES_PER_USER {
                 // What failed is looked at again when it is as old anew; the rest of many waits behind other users'.
                 let at = if failed { now } else { now - OPENING_GRACE - Duration::MILLISECOND };
                 self.store.users.postpone_openings(user, at).await?;
@@ -247,9 +257,9 @@ impl Valet {
         Ok(())
     }
 
-    async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
-        let stale = self.store.users.find_stale_steps(now - OPENING_GRACE, USERS, EACH).await?;
-        settled.more |= stale.len() == USERS as usize;
+    async fn sweep_steps(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
+        let stale = self.store.users.find_stale_steps(now - OPENING_GRACE, USERS_PER_STEP, ENTRIES_PER_USER).await?;
+        settled.more |= stale.len() == USERS_PER_STEP as usize;
         for StaleEntries { user, entries: steps, unreadable } in stale {
             let finished = self.store.finish_steps(user, &steps).await;
             if unreadable > 0 {
@@ -286,12 +296,12 @@ impl Valet {
         self.store.users.close_openings(user, &inserted, &cancelled).await
     }
 
-    async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
+    async fn sweep_unsettled(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         for which in UnsettledKind::ALL {
             let mut failed = Vec::new();
             let mut by_user: HashMap<UserId, Vec<Image>> = HashMap::new();
-            let found = self.store.images.find_unsettled(which, now, UNSETTLED).await?;
-            settled.more |= found.len() == UNSETTLED as usize;
+            let found = self.store.images.find_unsettled(which, now, IMAGES_PER_STEP).await?;
+            settled.more |= found.len() == IMAGES_PER_STEP as usize;
             for image in found {
                 match image {
                     Ok(image) => by_user.entry(image.user).or_default().push(image),
@@ -304,23 +314,23 @@ impl Valet {
             settled.failed += u32::try_from(failed.len()).unwrap_or(u32::MAX);
             for (user, images) in by_user {
                 // What is written beside a ready image is counted until the sweeper has cleared it.
-                if let Err(error) = self.settle_places(user, &images).await {
+                if let Err(error) = self.settle_counting_bytes(user, &images).await {
                     tracing::warn!(%user, %error, "failed to settle a user's reservations");
                     settled.failed += 1;
                 }
                 // What was settled is not due any more, and is not postponed.
                 failed.extend(images.iter().map(|image| image.id.to_string()));
             }
-            self.store.images.postpone_settling(&failed, now, now + RETRY).await?;
+            self.store.images.postpone_settling(&failed, now, now + RETRY_DELAY).await?;
         }
         Ok(())
     }
 
-    async fn sweep_legacy_holds(&self, now: OffsetDateTime, settled: &mut SettledReservations) -> Result<(), StoreError> {
+    async fn sweep_legacy_holds(&self, now: OffsetDateTime, settled: &mut SweptReservations) -> Result<(), StoreError> {
         let after = *self.reservations.former.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut found = self.store.users.legacy_holds(after, USERS, HOLDS).await?;
+        let mut found = self.store.users.legacy_holds(after, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         if found.is_empty() && after.is_some() {
-            found = self.store.users.legacy_holds(None, USERS, HOLDS).await?;
+            found = self.store.users.legacy_holds(None, USERS_PER_STEP, HOLDS_PER_STEP).await?;
         }
         // The next step goes on behind these, and begins anew behind the last: no user is in another's way.
         let last = found.last().map(|holds| holds.user);

@@ -4,22 +4,22 @@
 //! the one that outlived its last change. So a changed password and a deleted account end sessions with the one update that
 //! they are; that the records are deleted afterwards is cleaning up.
 
-pub mod liveness;
 mod refresh;
+pub mod session_cache;
 
 use std::time::{Duration, Instant};
 
 use secrecy::SecretString;
 use time::OffsetDateTime;
 
-use self::refresh::Asker;
+use self::refresh::ClientFingerprint;
 use super::{
     Valet,
     audit::{self, audit},
-    credentials::{Caller, Maker, NoRandomness, Proof, SessionEnd, TokenError},
-    provider::LocalOnly,
+    authentication::{AuthenticateError, NoLocalAccount},
+    credentials::{Caller, NoRandomness, SessionEnd, TokenError, TokenIssuer, TokenOrigin},
     refresh_token::{self, RefreshToken},
-    throttle::{Client, Throttled},
+    throttle::{ClientInfo, Throttled},
 };
 use crate::{
     model::{SessionId, User, UserId},
@@ -27,11 +27,11 @@ use crate::{
 };
 
 /// A session ends after this however much it is used.
-const LONGEST_SESSION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const MAX_SESSION_LIFETIME: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Sessions that an account may have: where a sign-in makes more, those go that were not used for longest.
-const MOST_SESSIONS: u32 = 1000;
+const MAX_SESSIONS: u32 = 1000;
 /// Characters that are kept of a `User-Agent`.
-const DEVICE_CHARS: usize = 200;
+const MAX_DEVICE_CHARS: usize = 200;
 
 /// A sign-in: what a client keeps.
 #[derive(Debug)]
@@ -62,7 +62,7 @@ pub enum RefreshError {
     Ended,
     /// There are no accounts here.
     #[error(transparent)]
-    LocalOnly(#[from] LocalOnly),
+    NoLocalAccount(#[from] NoLocalAccount),
     /// Too many from there.
     #[error(transparent)]
     Throttled(#[from] Throttled),
@@ -71,29 +71,12 @@ pub enum RefreshError {
     Store(#[from] StoreError),
 }
 
-/// Why an access token is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum AuthenticateError {
-    /// The token itself.
-    #[error(transparent)]
-    Token(#[from] TokenError),
-    /// Its session is over.
-    #[error("the session has ended")]
-    Ended,
-    /// The identity provider's keys are not known, or not known to be all.
-    #[error("the identity provider's keys could not be fetched")]
-    NoKeys,
-    /// Whether the session is over could not be found out.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
 impl Valet {
-    /// Begins a session of the account as it was read, and ends the longest unused beyond [`MOST_SESSIONS`].
+    /// Begins a session of the account as it was read, and ends the longest unused beyond [`MAX_SESSIONS`].
     pub(super) async fn start_session(
         &self,
         account: Account,
-        client: &Client,
+        client: &ClientInfo,
         now: OffsetDateTime,
     ) -> Result<(SignedIn, SessionId), StoreError> {
         let (id, user) = (SessionId::new(), account.user.id);
@@ -107,16 +90,16 @@ impl Valet {
             password_version: Some(account.password.version),
             created_at: now,
             last_used_at: now,
-            expires_at: now + self.session_ttl.min(LONGEST_SESSION),
-            ends_at: now + LONGEST_SESSION,
+            expires_at: now + self.session_ttl.min(MAX_SESSION_LIFETIME),
+            ends_at: now + MAX_SESSION_LIFETIME,
             token_hash: token.hash(),
             token_key: Some(token_key),
-            agent: Some(Asker::of(client).agent),
+            agent: Some(ClientFingerprint::of(client).agent),
             parent: None,
             earlier: Vec::new(),
         };
         self.store.sessions.insert(&session).await?;
-        match self.store.sessions.delete_unused_beyond(user, MOST_SESSIONS).await {
+        match self.store.sessions.delete_unused_beyond(user, MAX_SESSIONS).await {
             Ok(0) => {}
             Ok(count) => audit!("sessions_ended", %user, count, "the longest unused of too many sessions ended"),
             // The next sign-in does it.
@@ -126,51 +109,56 @@ impl Valet {
     }
 
     /// Who holds this access token, if its session goes on. A session that ended elsewhere is noticed within
-    /// [`liveness::Liveness::KEPT`], one that ended here at once.
+    /// [`session_cache::SessionCache::TTL`], one that ended here at once.
     ///
     /// # Errors
     /// [`AuthenticateError`].
     pub async fn authenticate(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
-        self.holder(token, now).await.inspect_err(|error| match error {
+        self.verify_active(token, now).await.inspect_err(|error| match error {
             AuthenticateError::Token(TokenError::Invalid) => audit::token_refused("invalid"),
             AuthenticateError::Token(TokenError::Expired) => audit::token_refused("expired"),
-            AuthenticateError::Ended => audit::token_refused("session ended"),
-            AuthenticateError::NoKeys | AuthenticateError::Store(_) => {}
+            AuthenticateError::SessionEnded => audit::token_refused("session ended"),
+            AuthenticateError::KeysUnavailable | AuthenticateError::Store(_) => {}
         })
     }
 
-    async fn holder(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
-        match Maker::of(token)? {
-            Maker::Us if self.local_accounts => {}
-            Maker::Us => return Err(TokenError::Invalid.into()),
-            Maker::Provider(key) => return self.authenticate_foreign(token, &key, now).await,
+    async fn verify_active(&self, token: &str, now: OffsetDateTime) -> Result<Caller, AuthenticateError> {
+        match TokenIssuer::read(token)? {
+            TokenIssuer::Local if self.local_accounts => {}
+            TokenIssuer::Local => return Err(TokenError::Invalid.into()),
+            TokenIssuer::Provider(key) => return self.authenticate_with_provider(token, &key, now).await,
         }
         let caller = self.tokens.verify(token, now)?;
         // Ours come from a session.
-        let Proof::Session(session) = caller.proof else { return Err(TokenError::Invalid.into()) };
-        if self.goes_on(caller.user, session, now).await? { Ok(caller) } else { Err(AuthenticateError::Ended) }
+        let TokenOrigin::Session(session) = caller.origin else { return Err(TokenError::Invalid.into()) };
+        if self.is_session_active(caller.user, session, now).await? { Ok(caller) } else { Err(AuthenticateError::SessionEnded) }
     }
 
     /// Whether a session is this user's and lives.
-    pub(super) async fn goes_on(&self, user: UserId, session: SessionId, now: OffsetDateTime) -> Result<bool, StoreError> {
-        if let Some(alive) = self.liveness.known(user, session, Instant::now()) {
+    pub(super) async fn is_session_active(
+        &self,
+        user: UserId,
+        session: SessionId,
+        now: OffsetDateTime,
+    ) -> Result<bool, StoreError> {
+        if let Some(alive) = self.session_cache.get(user, session, Instant::now()) {
             return Ok(alive);
         }
         let asked = Instant::now();
         let found = self.store.sessions.find_owned(user, session, now);
         let (found, password) = tokio::try_join!(found, self.store.users.password_state(user))?;
-        let alive = found.zip(password).is_some_and(|(session, password)| lives(&session, &password));
-        Ok(self.liveness.learn(user, session, alive, asked))
+        let alive = found.zip(password).is_some_and(|(session, password)| is_active(&session, &password));
+        Ok(self.session_cache.insert(user, session, alive, asked))
     }
 
     /// A user's sessions, the newest first.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn sessions(&self, user: UserId, now: OffsetDateTime) -> Result<Vec<Session>, StoreError> {
+    pub async fn list_sessions(&self, user: UserId, now: OffsetDateTime) -> Result<Vec<Session>, StoreError> {
         let sessions = self.store.sessions.list_owned(user, now);
         let (mut sessions, password) = tokio::try_join!(sessions, self.store.users.password_state(user))?;
-        sessions.retain(|session| password.is_some_and(|password| lives(session, &password)));
+        sessions.retain(|session| password.is_some_and(|password| is_active(session, &password)));
         Ok(sessions)
     }
 
@@ -181,7 +169,7 @@ impl Valet {
     pub async fn end_session(&self, user: UserId, id: SessionId) -> Result<bool, StoreError> {
         let ended = self.store.sessions.delete_owned(user, id).await?;
         if ended {
-            self.liveness.end(user, id, Instant::now());
+            self.session_cache.mark_ended(user, id, Instant::now());
             audit!("session_ended", %user, session = %id, "session ended by its owner");
         } else {
             audit!("session_not_found", %user, session = %id, "asked to end a session that is not there, or another's");
@@ -191,16 +179,16 @@ impl Valet {
 
     /// Cleans up behind a changed password of this version, which has ended every session but `kept`.
     pub(super) async fn clear_outdated_sessions(&self, user: UserId, version: i64, kept: Option<SessionId>) {
-        self.liveness.forget_lives(user, Instant::now());
+        self.session_cache.invalidate_user(user, Instant::now());
         let deleted = self.store.sessions.delete_outdated(user, version, kept).await;
-        cleared(user, deleted);
+        log_cleared(user, deleted);
     }
 
     /// Cleans up behind a deleted account, whose sessions have ended with it.
     pub(super) async fn clear_sessions(&self, user: UserId) {
-        self.liveness.forget_lives(user, Instant::now());
+        self.session_cache.invalidate_user(user, Instant::now());
         let deleted = self.store.sessions.delete_all(user).await;
-        cleared(user, deleted);
+        log_cleared(user, deleted);
     }
 
     fn signed_in(
@@ -225,7 +213,7 @@ impl Valet {
 
 /// Whether the account's password lets the session live. Sessions of before they had a version live until its first change by
 /// a program that records the time of it.
-fn lives(session: &Session, password: &PasswordState) -> bool {
+fn is_active(session: &Session, password: &PasswordState) -> bool {
     let is_current = match session.password_version {
         Some(version) => version == password.version,
         None => password.changed_at.is_none(),
@@ -234,7 +222,7 @@ fn lives(session: &Session, password: &PasswordState) -> bool {
 }
 
 /// Sessions that are dead are deleted by and by where this has failed: they expire.
-fn cleared(user: UserId, deleted: Result<u64, StoreError>) {
+fn log_cleared(user: UserId, deleted: Result<u64, StoreError>) {
     match deleted {
         Ok(count) => audit!("sessions_ended", %user, count, "sessions ended"),
         Err(error) => tracing::warn!(%user, %error, "failed to delete the records of ended sessions"),
@@ -248,7 +236,7 @@ fn no_randomness(error: NoRandomness) -> StoreError {
 /// A client's name for itself, fit to be shown: no control characters, and no more than a line of it.
 fn device_name(user_agent: &str) -> Option<String> {
     let plain: String = user_agent.chars().map(|c| if c.is_control() || c == '\u{fffd}' { ' ' } else { c }).collect();
-    let name: String = plain.trim().chars().take(DEVICE_CHARS).collect();
+    let name: String = plain.trim().chars().take(MAX_DEVICE_CHARS).collect();
     (!name.is_empty()).then_some(name)
 }
 
@@ -259,7 +247,7 @@ mod tests {
     #[test]
     fn a_device_is_named_in_one_clean_line() {
         assert_eq!(device_name(" Valet\u{0}iOS/1.0\r\n").as_deref(), Some("Valet iOS/1.0"));
-        assert_eq!(device_name(&"é".repeat(300)).map(|name| name.chars().count()), Some(DEVICE_CHARS));
+        assert_eq!(device_name(&"é".repeat(300)).map(|name| name.chars().count()), Some(MAX_DEVICE_CHARS));
         assert_eq!(device_name(" \t"), None);
     }
 }

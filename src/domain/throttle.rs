@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Calls that end sessions, by one session from one network, beyond `RATE_LIMIT_CALLS`.
-const RESERVE: Rate = Rate::new(10, 60);
+const SESSION_ENDING: Rate = Rate::new(10, 60);
 
 /// The names of the limits, as refusals give them.
 pub mod names {
@@ -50,14 +50,14 @@ pub mod names {
 
 /// The client of a request, as far as the request tells.
 #[derive(Debug, Clone)]
-pub struct Client {
+pub struct ClientInfo {
     /// The address of the client, or of the last proxy that is not ours.
     pub address: IpAddr,
     /// The client's name for itself.
     pub device: Option<String>,
 }
 
-impl Client {
+impl ClientInfo {
     /// Whose work it is that this client asks for.
     #[must_use]
     pub fn holder(&self, user: Option<UserId>) -> RequestOrigin {
@@ -95,7 +95,7 @@ struct Limits {
     refresh: Limit<((), NetworkPrefix)>,
     logout: Limit<((), NetworkPrefix)>,
     calls: UserLimit,
-    reserve: Limit<(UserId, Option<SessionId>, Option<NetworkPrefix>)>,
+    session_ending: Limit<(UserId, Option<SessionId>, Option<NetworkPrefix>)>,
     upload: UserLimit,
     urls: UserLimit,
     s3: UserLimit,
@@ -103,9 +103,9 @@ struct Limits {
 
 /// The history of the address that a password is tried from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum AddressHistory {
     /// Nothing: counted for the address, the networks it is in, and the account.
-    Stranger,
+    Unknown,
     /// The account was signed in to from its /24 or /48: not counted for the account.
     KnownSite,
     /// The account was signed in to from the address itself, or its /64: counted for that alone, so that neighbours use up none
@@ -127,7 +127,7 @@ impl Throttle {
             refresh: Limit::new(names::REFRESH, config.refresh),
             logout: Limit::new(names::REFRESH, config.refresh),
             calls: UserLimit::new(names::CALLS, config.calls),
-            reserve: Limit::new(names::CALLS, RESERVE),
+            session_ending: Limit::new(names::CALLS, SESSION_ENDING),
             upload: UserLimit::new(names::UPLOAD, config.upload),
             urls: UserLimit::new(names::URLS, config.urls),
             s3: UserLimit::new(names::S3, config.s3),
@@ -138,7 +138,7 @@ impl Throttle {
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn sign_up(&self, client: &Client) -> Result<(), Throttled> {
+    pub fn count_sign_up(&self, client: &ClientInfo) -> Result<(), Throttled> {
         self.check(|limits, now| limits.signup.take_from((), client.address, now))
     }
 
@@ -146,36 +146,41 @@ impl Throttle {
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn log_in(&self, client: &Client) -> Result<(), Throttled> {
+    pub fn count_login(&self, client: &ClientInfo) -> Result<(), Throttled> {
         self.check(|limits, now| limits.login.take_from((), client.address, now))
     }
 
     /// Counts a try of an account's password: as wrong until it is known, so that a thousand at once are counted, too.
     ///
     /// # Errors
-    /// [`Throttled`]; not audited, since the caller may try again with another standing.
-    pub fn guess(&self, email: &Email, client: &Client, standing: Standing) -> Result<Guess<'_>, Throttled> {
-        let Some(limits) = &self.0 else { return Ok(Guess::uncounted()) };
+    /// [`Throttled`]; not audited, since the caller may try again with another history.
+    pub fn count_attempt(
+        &self,
+        email: &Email,
+        client: &ClientInfo,
+        history: AddressHistory,
+    ) -> Result<LoginAttempt<'_>, Throttled> {
+        let Some(limits) = &self.0 else { return Ok(LoginAttempt::untracked()) };
         let (account, now) = (account_key(email), Instant::now());
-        match standing {
-            Standing::KnownHost => limits.login_failures.take((account, NetworkPrefix::host(client.address)), 1, now)?,
-            Standing::KnownSite => limits.login_failures.take_from(account, client.address, now)?,
-            Standing::Stranger => {
+        match history {
+            AddressHistory::KnownHost => limits.login_failures.take((account, NetworkPrefix::host(client.address)), 1, now)?,
+            AddressHistory::KnownSite => limits.login_failures.take_from(account, client.address, now)?,
+            AddressHistory::Unknown => {
                 limits.login_failures.take_from(account, client.address, now)?;
                 let taken = limits.account_failures.take(account, 1, now);
                 taken.inspect_err(|_| limits.login_failures.give_back_from(account, client.address))?;
             }
         }
-        Ok(Guess(Some((limits, Counted::From { account, address: client.address, standing }))))
+        Ok(LoginAttempt(Some((limits, AttemptKey::Address { account, address: client.address, history }))))
     }
 
     /// Counts a try of the password by a caller who is signed in: whoever stole a session can use up that session's tries alone.
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn guess_in_session(&self, session: SessionId) -> Result<Guess<'_>, Throttled> {
+    pub fn count_attempt_in_session(&self, session: SessionId) -> Result<LoginAttempt<'_>, Throttled> {
         self.check(|limits, now| limits.session_failures.take(session, 1, now))?;
-        Ok(Guess(self.0.as_ref().map(|limits| (limits, Counted::In(session)))))
+        Ok(LoginAttempt(self.0.as_ref().map(|limits| (limits, AttemptKey::Session(session)))))
     }
 
     /// Counts a call that proves a user's password besides logins: changing it, deleting the account. By session, as wrong
@@ -183,7 +188,7 @@ impl Throttle {
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn password(&self, session: SessionId) -> Result<(), Throttled> {
+    pub fn count_password_check(&self, session: SessionId) -> Result<(), Throttled> {
         self.check(|limits, now| limits.password.take(session, 1, now))
     }
 
@@ -191,7 +196,7 @@ impl Throttle {
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn log_out(&self, client: &Client) -> Result<(), Throttled> {
+    pub fn count_logout(&self, client: &ClientInfo) -> Result<(), Throttled> {
         self.check(|limits, now| limits.logout.take_from((), client.address, now))
     }
 
@@ -200,16 +205,16 @@ impl Throttle {
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn reserve(&self, caller: Caller) -> Result<(), Throttled> {
+    pub fn count_session_ending(&self, caller: Caller) -> Result<(), Throttled> {
         let site = request_origin::current().map(|caller| caller.site);
-        self.check(|limits, now| limits.reserve.take((caller.user, caller.session(), site), 1, now))
+        self.check(|limits, now| limits.session_ending.take((caller.user, caller.session(), site), 1, now))
     }
 
     /// Counts a call that exchanges a refresh token.
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn refresh(&self, client: &Client) -> Result<(), Throttled> {
+    pub fn count_refresh(&self, client: &ClientInfo) -> Result<(), Throttled> {
         self.check(|limits, now| limits.refresh.take_from((), client.address, now))
     }
 
@@ -217,7 +222,7 @@ impl Throttle {
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn call(&self, user: UserId) -> Result<(), Throttled> {
+    pub fn count_call(&self, user: UserId) -> Result<(), Throttled> {
         self.check(|limits, now| limits.calls.take(user, 1, now))
     }
 
@@ -225,7 +230,7 @@ impl Throttle {
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn uploads(&self, user: UserId, count: u32) -> Result<(), Throttled> {
+    pub fn count_uploads(&self, user: UserId, count: u32) -> Result<(), Throttled> {
         self.check(|limits, now| limits.upload.take(user, count, now))
     }
 
@@ -233,7 +238,7 @@ impl Throttle {
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn urls(&self, user: UserId, count: u32) -> Result<(), Throttled> {
+    pub fn count_urls(&self, user: UserId, count: u32) -> Result<(), Throttled> {
         self.check(|limits, now| limits.urls.take(user, count, now))
     }
 
@@ -241,71 +246,71 @@ impl Throttle {
     ///
     /// # Errors
     /// [`Throttled`].
-    pub fn s3(&self, user: UserId, count: u32) -> Result<(), Throttled> {
+    pub fn count_s3_calls(&self, user: UserId, count: u32) -> Result<(), Throttled> {
         self.check(|limits, now| limits.s3.take(user, count, now))
     }
 
     fn check(&self, take: impl FnOnce(&Limits, Instant) -> Result<(), Throttled>) -> Result<(), Throttled> {
         let Some(limits) = &self.0 else { return Ok(()) };
-        take(limits, Instant::now()).inspect_err(report)
+        take(limits, Instant::now()).inspect_err(audit_refusal)
     }
 }
 
 /// Audits a refusal.
-pub(super) fn report(throttled: &Throttled) {
+pub(super) fn audit_refusal(throttled: &Throttled) {
     audit!("throttled", limit = throttled.limit, rate = %throttled.rate, "too many requests");
 }
 
 /// Where a guess was counted.
 #[derive(Debug, Clone, Copy)]
-enum Counted {
-    From { account: AccountKey, address: IpAddr, standing: Standing },
-    In(SessionId),
+enum AttemptKey {
+    Address { account: AccountKey, address: IpAddr, history: AddressHistory },
+    Session(SessionId),
 }
 
-/// A try of a password that is counted as wrong unless [`Guess::right`] or [`Guess::unknown`] follows.
+/// A try of a password that is counted as wrong unless [`LoginAttempt::succeeded`] or [`LoginAttempt::cancel`] follows.
 #[must_use]
 #[derive(Debug)]
-pub struct Guess<'a>(Option<(&'a Limits, Counted)>);
+pub struct LoginAttempt<'a>(Option<(&'a Limits, AttemptKey)>);
 
-impl Guess<'_> {
+impl LoginAttempt<'_> {
     /// One that is not counted.
-    pub fn uncounted() -> Self {
+    pub fn untracked() -> Self {
         Self(None)
     }
 
     /// It was right: the counts of this host or session start anew, and so does the account's where the try was counted for it. What
     /// others in the wider network have tried stands.
-    pub fn right(self) {
+    pub fn succeeded(self) {
         let Some((limits, counted)) = self.0 else { return };
         match counted {
-            Counted::From { account, address, standing } => {
-                if standing != Standing::KnownHost {
+            AttemptKey::Address { account, address, history } => {
+                if history != AddressHistory::KnownHost {
                     limits.login_failures.give_back_from(account, address);
                 }
                 limits.login_failures.forget((account, NetworkPrefix::host(address)));
-                if standing == Standing::Stranger {
+                if history == AddressHistory::Unknown {
                     limits.account_failures.forget(account);
                 }
             }
-            Counted::In(session) => limits.session_failures.forget(session),
+            AttemptKey::Session(session) => limits.session_failures.forget(session),
         }
     }
 
     /// It was not looked at.
-    pub fn unknown(&self) {
+    pub fn cancel(&self) {
         let Some((limits, counted)) = self.0 else { return };
         match counted {
-            Counted::From { account, address, standing } => {
-                match standing {
-                    Standing::KnownHost => limits.login_failures.give_back((account, NetworkPrefix::host(address)), 1),
-                    Standing::KnownSite | Standing::Stranger => limits.login_failures.give_back_from(account, address),
+            AttemptKey::Address { account, address, history } => {
+                match history {
+                    AddressHistory::KnownHost => limits.login_failures.give_back((account, NetworkPrefix::host(address)), 1),
+                    AddressHistory::KnownSite | AddressHistory::Unknown => limits.login_failures.give_back_from(account, address),
                 }
-                if standing == Standing::Stranger {
+                if history == AddressHistory::Unknown {
                     limits.account_failures.give_back(account, 1);
                 }
             }
-            Counted::In(session) => limits.session_failures.give_back(session, 1),
+            AttemptKey::Session(session) => limits.session_failures.give_back(session, 1),
         }
     }
 }

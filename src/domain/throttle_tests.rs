@@ -64,8 +64,8 @@ fn hopping_within_a_network_gains_little() {
     assert_eq!(refused.rate.count, 40, "says which rate it was");
 }
 
-fn client(address: &str) -> Client {
-    Client { address: address.parse().unwrap(), device: None }
+fn client(address: &str) -> ClientInfo {
+    ClientInfo { address: address.parse().unwrap(), device: None }
 }
 
 /// NIST SP 800-63B section 5.2.2: at most 100 consecutive failures on one account, from wherever they come.
@@ -75,18 +75,21 @@ fn a8_an_account_has_a_limit_of_its_own_and_known_networks_are_not_held_to_it() 
     let ada = Email::parse("ada@example.com").unwrap();
     let tried = (0..100_000_u32).filter(|at| {
         let address = format!("{}.{}.{}.9", 1 + at / 65_536, at / 256 % 256, at % 256);
-        throttle.guess(&ada, &client(&address), Standing::Stranger).is_ok()
+        throttle.count_attempt(&ada, &client(&address), AddressHistory::Unknown).is_ok()
     });
     assert_eq!(tried.count(), 100);
-    let refused = throttle.guess(&ada, &client("198.51.100.1"), Standing::Stranger).unwrap_err();
+    let refused = throttle.count_attempt(&ada, &client("198.51.100.1"), AddressHistory::Unknown).unwrap_err();
     assert_eq!(refused.limit, names::ACCOUNT_FAILURES);
     assert!(refused.retry_after <= Duration::from_secs(15 * 60), "a stranger's next try: {:?}", refused.retry_after);
     for _ in 0..100 {
-        throttle.guess(&ada, &client("198.51.100.1"), Standing::KnownSite).unwrap().right();
+        throttle.count_attempt(&ada, &client("198.51.100.1"), AddressHistory::KnownSite).unwrap().succeeded();
     }
-    assert!(throttle.guess(&ada, &client("203.0.113.1"), Standing::Stranger).is_err(), "a known one clears no stranger");
+    assert!(
+        throttle.count_attempt(&ada, &client("203.0.113.1"), AddressHistory::Unknown).is_err(),
+        "a known one clears no stranger"
+    );
     let bob = Email::parse("bob@example.com").unwrap();
-    assert!(throttle.guess(&bob, &client("1.0.0.9"), Standing::Stranger).is_ok(), "accounts are apart");
+    assert!(throttle.count_attempt(&bob, &client("1.0.0.9"), AddressHistory::Unknown).is_ok(), "accounts are apart");
 }
 
 #[test]
@@ -95,13 +98,13 @@ fn a8_what_a_refused_try_counted_is_given_back() {
     let throttle = Throttle::new(&config);
     let ada = Email::parse("ada@example.com").unwrap();
     let from = client("198.51.100.1");
-    let first = throttle.guess(&ada, &from, Standing::Stranger).unwrap();
+    let first = throttle.count_attempt(&ada, &from, AddressHistory::Unknown).unwrap();
     for _ in 0..1000 {
-        let refused = throttle.guess(&ada, &from, Standing::Stranger).map(drop).unwrap_err();
+        let refused = throttle.count_attempt(&ada, &from, AddressHistory::Unknown).map(drop).unwrap_err();
         assert_eq!(refused.limit, names::ACCOUNT_FAILURES);
     }
-    first.unknown();
-    assert!(throttle.guess(&ada, &from, Standing::Stranger).is_ok(), "one that was not looked at counts nowhere");
+    first.cancel();
+    assert!(throttle.count_attempt(&ada, &from, AddressHistory::Unknown).is_ok(), "one that was not looked at counts nowhere");
 }
 
 #[tokio::test]
@@ -112,10 +115,10 @@ async fn a_network_does_four_times_what_its_users_may() {
     let site = |address: &str| NetworkPrefix::site(address.parse().unwrap());
     type Count = fn(&Throttle, UserId) -> Result<(), Throttled>;
     let limits: [Count; 4] = [
-        |throttle, user| throttle.call(user),
-        |throttle, user| throttle.uploads(user, 1),
-        |throttle, user| throttle.urls(user, 1),
-        |throttle, user| throttle.s3(user, 1),
+        |throttle, user| throttle.count_call(user),
+        |throttle, user| throttle.count_uploads(user, 1),
+        |throttle, user| throttle.count_urls(user, 1),
+        |throttle, user| throttle.count_s3_calls(user, 1),
     ];
     for count in limits {
         request_origin::scope(site("198.51.100.1"), async {

@@ -181,7 +181,7 @@ impl Auth {
     /// The user, and how much of the quota is used.
     #[oai(path = "/me", method = "get", operation_id = "get_me")]
     async fn me(&self, app: Application<'_>, caller: Signed) -> Result<Json<User>, Problem> {
-        let (user, usage) = app.valet.me(caller.0.user).await?.ok_or_else(session_ended)?;
+        let (user, usage) = app.valet.user_with_usage(caller.0.user).await?.ok_or_else(session_ended)?;
         let usage =
             Usage { bytes: usage.bytes, quota_bytes: app.valet.quota_bytes(), images: usage.images, pending: usage.pending };
         Ok(Json(User::new(&user, Some(usage))))

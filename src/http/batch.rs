@@ -17,7 +17,7 @@ use super::{
     view::{self, Image, UploadTicket, idempotency_key},
 };
 use crate::{
-    domain::uploads::{Declared, Issued},
+    domain::uploads::{DeclaredUpload, Issued},
     model::ImageId,
 };
 
@@ -217,7 +217,7 @@ impl Batch {
     ) -> Result<Json<UploadResults>, Problem> {
         let now = view::now();
         let items = bounded(body.0.items, "items")?;
-        app.valet.throttle().uploads(caller.0.user, count(&items))?;
+        app.valet.throttle().count_uploads(caller.0.user, count(&items))?;
         let mut keys = Vec::with_capacity(items.len());
         for (at, item) in items.iter().enumerate() {
             let read = |text: &String| idempotency_key(text, &format!("items[{at}].idempotencyKey"));
@@ -226,7 +226,7 @@ impl Batch {
         let declare = |(item, key)| {
             let item: &BatchUpload = item;
             let key: &Option<_> = key;
-            Declared {
+            DeclaredUpload {
                 file_name: &item.file_name,
                 content_type: &item.content_type,
                 size: item.size,
@@ -241,7 +241,7 @@ impl Batch {
         let answers = app.valet.issue_all(caller.0.user, &declared, now).await?;
         let result = |answer: Result<Issued, _>| {
             let answer = answer.map_err(Problem::from).and_then(|Issued { ticket, opened }| {
-                let ticket = UploadTicket::new(ticket, now, |image| app.valet.show(image, now))?;
+                let ticket = UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?;
                 Ok((if opened { 201 } else { 200 }, ticket))
             });
             UploadResult::new(answer, &request.0.0)
@@ -262,10 +262,11 @@ impl Batch {
     ) -> Result<Json<UploadResults>, Problem> {
         let now = view::now();
         let (given, ids) = read_ids(body.0)?;
-        app.valet.throttle().urls(caller.0.user, count(&ids))?;
+        app.valet.throttle().count_urls(caller.0.user, count(&ids))?;
         let answers = app.valet.renew_all(caller.0.user, &ids, now).await?;
         let result = |_, answer: Result<_, Problem>| {
-            let answer = answer.and_then(|ticket| Ok((200, UploadTicket::new(ticket, now, |image| app.valet.show(image, now))?)));
+            let answer =
+                answer.and_then(|ticket| Ok((200, UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?)));
             UploadResult::new(answer, &request.0.0)
         };
         Ok(Json(UploadResults { results: results(given, answers, result) }))
@@ -284,10 +285,10 @@ impl Batch {
     ) -> Result<Json<ImageResults>, Problem> {
         let now = view::now();
         let (given, ids) = read_ids(body.0)?;
-        app.valet.throttle().s3(caller.0.user, count(&ids))?;
+        app.valet.throttle().count_s3_calls(caller.0.user, count(&ids))?;
         let answers = app.valet.confirm_all(caller.0.user, &ids, now).await?;
         let result = |id, answer: Result<_, Problem>| {
-            let shown = answer.and_then(|image| Ok(app.valet.show(image, now)?.into()));
+            let shown = answer.and_then(|image| Ok(app.valet.presign_image(image, now)?.into()));
             ImageResult::new(id, shown, &request.0.0)
         };
         Ok(Json(ImageResults { results: results(given, answers, result) }))
@@ -305,8 +306,8 @@ impl Batch {
         body: Body<ImageIds>,
     ) -> Result<Json<ImageResults>, Problem> {
         let (given, ids) = read_ids(body.0)?;
-        app.valet.throttle().urls(caller.0.user, count(&ids))?;
-        let answers = app.valet.images(caller.0.user, &ids, view::now()).await?;
+        app.valet.throttle().count_urls(caller.0.user, count(&ids))?;
+        let answers = app.valet.read_images(caller.0.user, &ids, view::now()).await?;
         let result = |id, answer: Result<_, Problem>| ImageResult::new(id, answer.map(Into::into), &request.0.0);
         Ok(Json(ImageResults { results: results(given, answers, result) }))
     }
@@ -323,7 +324,7 @@ impl Batch {
         body: Body<ImageIds>,
     ) -> Result<Json<DeleteResults>, Problem> {
         let (given, ids) = read_ids(body.0)?;
-        app.valet.throttle().s3(caller.0.user, count(&ids))?;
+        app.valet.throttle().count_s3_calls(caller.0.user, count(&ids))?;
         let answers = app.valet.delete_all(caller.0.user, &ids, view::now()).await?;
         let result = |id, answer: Result<(), Problem>| match answer {
             Ok(()) => DeleteResult { id, status: 204, problem: None },

@@ -46,7 +46,7 @@ async fn prove(request: &Request, bearer: Bearer) -> poem::Result<(&AppState, Ca
 /// 429 for a user who asks too often, 503 for one of whom too much is under way.
 pub fn admit(app: &AppState, user: UserId) -> Result<(), Problem> {
     request_origin::identify(user);
-    app.valet.throttle().call(user)?;
+    app.valet.throttle().count_call(user)?;
     limits::seat(user)
 }
 
@@ -61,7 +61,7 @@ pub struct Owner(pub Caller);
 async fn authenticate_owner(request: &Request, bearer: Bearer) -> poem::Result<Caller> {
     let (app, caller) = prove(request, bearer).await?;
     if let Err(refused) = admit(app, caller.user) {
-        app.valet.throttle().reserve(caller).map_err(|_| refused)?;
+        app.valet.throttle().count_session_ending(caller).map_err(|_| refused)?;
     }
     Ok(caller)
 }

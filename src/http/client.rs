@@ -11,7 +11,7 @@ use poem::{Addr, FromRequest, Request, RequestBody, http::header};
 use crate::{config::TrustedProxies, domain::throttle, state::AppState};
 
 /// The client of a request. Proves nothing.
-pub struct Client(pub throttle::Client);
+pub struct Client(pub throttle::ClientInfo);
 
 impl<'a> FromRequest<'a> for Client {
     async fn from_request(request: &'a Request, _: &mut RequestBody) -> poem::Result<Self> {
@@ -19,7 +19,7 @@ impl<'a> FromRequest<'a> for Client {
         let address = address(request, request.data::<AppState>().map_or(&trusted, |app| &app.proxies));
         let agent = request.headers().get(header::USER_AGENT);
         let device = agent.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-        Ok(Self(throttle::Client { address, device }))
+        Ok(Self(throttle::ClientInfo { address, device }))
     }
 }
 

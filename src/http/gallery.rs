@@ -102,7 +102,7 @@ impl Gallery {
     ) -> Result<ListResponse, Problem> {
         let limit = page::limit(limit.0)?;
         let after = page::after(cursor.0.as_deref(), Listing::Gallery, caller.0.user)?;
-        let found = app.valet.gallery(caller.0.user, after, limit, view::now()).await?;
+        let found = app.valet.gallery_page(caller.0.user, after, limit, view::now()).await?;
         let page = Draft::new(&found, caller.0.user, limit)?;
         let etag = page.etag()?;
         if if_none_match.0.is_some_and(|known| matches(&known, &etag)) {
@@ -116,7 +116,7 @@ impl Gallery {
     /// A ready image, with presigned GET URLs.
     #[oai(path = "/:id", method = "get", operation_id = "get_image")]
     async fn get(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Image>, Problem> {
-        Ok(Json(app.valet.image(caller.0.user, image_id(&id)?, view::now()).await?.into()))
+        Ok(Json(app.valet.read_image(caller.0.user, image_id(&id)?, view::now()).await?.into()))
     }
 
     /// Get a download URL
@@ -148,7 +148,7 @@ impl Gallery {
     /// Deletes it permanently. Repeating it answers 204 while an upload URL is still valid, then 404.
     #[oai(path = "/:id", method = "delete", operation_id = "delete_image")]
     async fn delete(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<DeleteResponse, Problem> {
-        app.valet.throttle().s3(caller.0.user, 1)?;
+        app.valet.throttle().count_s3_calls(caller.0.user, 1)?;
         app.valet.delete(caller.0.user, image_id(&id)?, view::now()).await?;
         Ok(DeleteResponse::Deleted)
     }

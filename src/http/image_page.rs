@@ -11,7 +11,7 @@ use super::{
     written::{Written, push_number, push_text, push_time},
 };
 use crate::{
-    domain::gallery::Gallery,
+    domain::gallery::GalleryPage,
     model::UserId,
     store::{GalleryRow, StoreError},
 };
@@ -28,7 +28,7 @@ pub struct ImagePage {
 
 /// A page that was found and is not written yet.
 pub struct Draft<'a> {
-    gallery: &'a Gallery<'a>,
+    gallery: &'a GalleryPage<'a>,
     rows: Vec<GalleryRow<'a>>,
     next_cursor: Option<String>,
 }
@@ -41,7 +41,7 @@ impl<'a> Draft<'a> {
     ///
     /// # Errors
     /// When the database's answer is malformed.
-    pub fn new(gallery: &'a Gallery<'a>, user: UserId, limit: u32) -> Result<Self, Problem> {
+    pub fn new(gallery: &'a GalleryPage<'a>, user: UserId, limit: u32) -> Result<Self, Problem> {
         let (rows, next) = gallery.rows(limit)?;
         Ok(Self { gallery, rows, next_cursor: next.map(|at| page::cursor(at, user, Listing::Gallery)) })
     }

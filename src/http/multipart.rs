@@ -17,7 +17,7 @@ use super::{
     view::{self, PresignedRequest, idempotency_header, image_id, whole_seconds},
 };
 use crate::{
-    domain::multipart::{AskedPart, DeclaredMultipart},
+    domain::multipart::{DeclaredMultipart, RequestedPart},
     model,
 };
 
@@ -237,8 +237,8 @@ impl Multipart {
         key: Header<Option<String>>,
         body: Body<NewMultipart>,
     ) -> Result<MultipartResponse, Problem> {
-        app.valet.throttle().uploads(caller.0.user, 1)?;
-        app.valet.throttle().s3(caller.0.user, 1)?;
+        app.valet.throttle().count_uploads(caller.0.user, 1)?;
+        app.valet.throttle().count_s3_calls(caller.0.user, 1)?;
         let key = idempotency_header(request, key.0.as_deref())?;
         let declared = DeclaredMultipart {
             file_name: &body.0.file_name,
@@ -277,8 +277,8 @@ impl Multipart {
     ) -> Result<Json<SignedParts>, Problem> {
         let now = view::now();
         let asked: Vec<_> =
-            body.0.parts.iter().map(|part| AskedPart { number: part.part_number, sha256: part.sha256.as_deref() }).collect();
-        app.valet.throttle().urls(caller.0.user, u32::try_from(asked.len()).unwrap_or(u32::MAX))?;
+            body.0.parts.iter().map(|part| RequestedPart { number: part.part_number, sha256: part.sha256.as_deref() }).collect();
+        app.valet.throttle().count_urls(caller.0.user, u32::try_from(asked.len()).unwrap_or(u32::MAX))?;
         let signed = app.valet.sign_parts(caller.0.user, image_id(&id)?, &asked, now).await?;
         let shown = |(part_number, put)| SignedPart { part_number, request: PresignedRequest::new(put, now) };
         Ok(Json(SignedParts { parts: signed.into_iter().map(shown).collect() }))
@@ -289,7 +289,7 @@ impl Multipart {
     /// For resuming after a lost connection or a restart: PUT the parts that are not listed, then confirm.
     #[oai(path = "/:id/parts", method = "get", operation_id = "list_parts")]
     async fn list(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<StoredParts>, Problem> {
-        app.valet.throttle().s3(caller.0.user, LISTING)?;
+        app.valet.throttle().count_s3_calls(caller.0.user, LISTING)?;
         let stored = app.valet.stored_parts(caller.0.user, image_id(&id)?).await?;
         let shown = |(part_number, size)| StoredPart { part_number, size };
         Ok(Json(StoredParts { parts: stored.into_iter().map(shown).collect() }))

@@ -121,7 +121,7 @@ impl Sessions {
     /// ends the least recently used ones. A user of an identity provider has no sessions here: the list is empty.
     #[oai(path = "/sessions", method = "get", operation_id = "list_sessions")]
     async fn list(&self, app: Application<'_>, caller: Owner) -> Result<Json<SessionList>, Problem> {
-        let sessions = app.valet.sessions(caller.0.user, view::now()).await?;
+        let sessions = app.valet.list_sessions(caller.0.user, view::now()).await?;
         let sessions = sessions.into_iter().map(|session| SessionSummary::new(session, caller.0.session())).collect();
         Ok(Json(SessionList { sessions }))
     }

@@ -18,7 +18,7 @@ use super::{
     view::{self, Image, UploadTicket, idempotency_header, image_id, whole_seconds},
 };
 use crate::{
-    domain::uploads::{Declared, DeclaredPreview},
+    domain::uploads::{DeclaredPreview, DeclaredUpload},
     model,
 };
 
@@ -219,10 +219,10 @@ impl Uploads {
         key: Header<Option<String>>,
         body: Body<NewUpload>,
     ) -> Result<UploadResponse, Problem> {
-        app.valet.throttle().uploads(caller.0.user, 1)?;
+        app.valet.throttle().count_uploads(caller.0.user, 1)?;
         let now = view::now();
         let key = idempotency_header(request, key.0.as_deref())?;
-        let declared = Declared {
+        let declared = DeclaredUpload {
             file_name: &body.0.file_name,
             content_type: &body.0.content_type,
             size: body.0.size,
@@ -233,7 +233,7 @@ impl Uploads {
             key: key.as_ref(),
         };
         let issued = app.valet.issue(caller.0.user, declared, now).await?;
-        let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.show(image, now))?);
+        let ticket = Json(UploadTicket::new(issued.ticket, now, |image| app.valet.presign_image(image, now))?);
         Ok(if issued.opened { UploadResponse::Opened(ticket) } else { UploadResponse::Known(ticket) })
     }
 
@@ -244,9 +244,9 @@ impl Uploads {
     #[oai(path = "/:id/renew", method = "post", operation_id = "renew_upload")]
     async fn renew(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<UploadTicket>, Problem> {
         let now = view::now();
-        app.valet.throttle().urls(caller.0.user, 1)?;
+        app.valet.throttle().count_urls(caller.0.user, 1)?;
         let ticket = app.valet.renew(caller.0.user, image_id(&id)?, now).await?;
-        Ok(Json(UploadTicket::new(ticket, now, |image| app.valet.show(image, now))?))
+        Ok(Json(UploadTicket::new(ticket, now, |image| app.valet.presign_image(image, now))?))
     }
 
     /// Confirm an upload
@@ -257,9 +257,9 @@ impl Uploads {
     #[oai(path = "/:id/confirm", method = "post", operation_id = "confirm_upload")]
     async fn confirm(&self, app: Application<'_>, caller: Signed, id: Path<String>) -> Result<Json<Image>, Problem> {
         let now = view::now();
-        app.valet.throttle().s3(caller.0.user, 1)?;
+        app.valet.throttle().count_s3_calls(caller.0.user, 1)?;
         let image = app.valet.confirm(caller.0.user, image_id(&id)?, now).await?;
-        Ok(Json(app.valet.show(image, now)?.into()))
+        Ok(Json(app.valet.presign_image(image, now)?.into()))
     }
 
     /// List open uploads
@@ -278,7 +278,7 @@ impl Uploads {
     ) -> Result<Json<PendingUploads>, Problem> {
         let limit = page::limit(limit.0)?;
         let after = page::after(cursor.0.as_deref(), Listing::Pending, caller.0.user)?;
-        let found = app.valet.pending(caller.0.user, after, limit + 1).await?;
+        let found = app.valet.list_pending(caller.0.user, after, limit + 1).await?;
         let (uploads, next_cursor) = page::split(found, limit, Listing::Pending, |image| image);
         Ok(Json(PendingUploads { uploads: uploads.into_iter().map(Into::into).collect(), next_cursor }))
     }

@@ -7,7 +7,7 @@ use poem_openapi::{Enum, Object};
 use time::OffsetDateTime;
 
 use crate::{
-    domain::{gallery::Shown, uploads::Ticket},
+    domain::{gallery::PresignedImage, uploads::Ticket},
     model::{self, IdempotencyKey, ImageId, InvalidIdempotencyKey},
     store::{StoreError, objects::PresignedPut},
 };
@@ -92,8 +92,8 @@ pub struct Image {
     pub uploaded_at: OffsetDateTime,
 }
 
-impl From<Shown> for Image {
-    fn from(Shown { image, url, preview }: Shown) -> Self {
+impl From<PresignedImage> for Image {
+    fn from(PresignedImage { image, url, preview }: PresignedImage) -> Self {
         let size = image.dimensions.unwrap_or(model::Dimensions { width: 0, height: 0 });
         Self {
             id: image.id.to_string(),
@@ -168,7 +168,7 @@ impl UploadTicket {
     pub fn new(
         ticket: Ticket,
         now: OffsetDateTime,
-        show: impl FnOnce(model::Image) -> Result<Shown, StoreError>,
+        show: impl FnOnce(model::Image) -> Result<PresignedImage, StoreError>,
     ) -> Result<Self, StoreError> {
         Ok(match ticket {
             Ticket::Pending(image, puts) => Self {

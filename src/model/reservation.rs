@@ -10,7 +10,7 @@ use std::ops::{AddAssign, Sub};
 
 use time::{Duration, OffsetDateTime};
 
-use super::{Image, ImageId, ImageState, StepId};
+use super::{Image, ImageId, ImageState, StepId, Verified};
 
 /// How long a new upload's reservation is left to the request that opened the upload, before the sweeper settles it.
 pub const OPENING_GRACE: Duration = Duration::minutes(2);
@@ -126,6 +126,15 @@ impl Image {
         let (before, after) = (self.reservation, self.settled_reservation(urls));
         let value = |reservation: Option<Reservation>| reservation.map(|reservation| (reservation.bytes, reservation.counter));
         (value(before) != value(after)).then(|| self.step(self.state, after))
+    }
+
+    /// Returns the step of the transition `pending → ready` if nothing can be written beside the ready image: everything declared
+    /// arrived, under its final key. `None` otherwise; the reservation then ends in a later step.
+    #[must_use]
+    pub fn acceptance_step(&self, verified: &Verified) -> Option<ReservationStep> {
+        let is_complete = self.upload.preview.is_some() == verified.preview && verified.key == self.key;
+        let is_plain = self.leftover_keys.is_empty() && self.upload.unverified.is_none() && !self.key.is_incoming();
+        (self.reservation.is_some() && is_complete && is_plain).then(|| self.step(ImageState::Ready, None))
     }
 
     /// Returns the step that raises the reservation of a pending upload to `bytes`; `None` when it has as many, or when a hold

@@ -31,13 +31,13 @@ use time::OffsetDateTime;
 pub use deployment::Missing;
 pub use failpoint::uncounted;
 pub use images::{
-    ClaimOutcome, GalleryPage, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, Opened,
-    Postponement, QueuedImage, RemainingImage, ReservationStatus, StateCount, UnsettledKind,
+    ClaimOutcome, GalleryRow, Images, InsertOutcome, Inventory, InventoryEntry, Lease, LookupResult, Opened, Postponement,
+    QueuedImage, RawGalleryPage, RemainingImage, ReservationStatus, StateCount, UnsettledKind,
 };
 pub use known_networks::KnownNetworks;
 pub use objects::Objects;
 pub use recount::{Counts, Repair};
-pub use reservations::StepOutcome;
+pub use reservations::{AcceptOutcome, StepOutcome};
 pub use sessions::{Exchange, Rotation, Session, Sessions};
 pub use users::{
     Account, Deletion, DeletionDue, LegacyHold, LegacyHolds, NewPassword, PasswordState, ProviderIdentity, QuotaLimits,

@@ -20,7 +20,7 @@ use super::{
     Store, StoreError, count_transitions, datetime, integer, last_step,
     users::{AnnounceOutcome, StepUnderWay},
 };
-use crate::model::{ImageId, ImageState, Reservation, ReservationStep, StepId, UserId};
+use crate::model::{Image, ImageId, ImageState, Reservation, ReservationStep, StepId, UserId, Verified};
 
 /// The outcome of steps.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,46 @@ pub enum StepOutcome {
     Conflict,
 }
 
+/// The outcome of [`Store::accept`].
+#[derive(Debug)]
+pub enum AcceptOutcome {
+    /// The image is ready.
+    Ready(Box<Image>),
+    /// The image had changed since it was read.
+    Changed,
+    /// Nothing has changed: another step of the image is in progress.
+    Conflict,
+}
+
 impl Store {
+    /// Makes the transition `pending → ready` with the verified properties, as the step `change`, which ends the image's
+    /// reservation.
+    ///
+    /// # Errors
+    /// [`StoreError`]; safe to repeat with the image as it is then.
+    pub async fn accept(
+        &self,
+        image: &Image,
+        verified: &Verified,
+        change: &ReservationStep,
+    ) -> Result<AcceptOutcome, StoreError> {
+        let steps = [announced_step(change)];
+        let announced = self.users.announce_steps(image.user, steps.iter().zip([change])).await?;
+        if announced == AnnounceOutcome::Conflict {
+            return Ok(AcceptOutcome::Conflict);
+        }
+        let [StepUnderWay { step, .. }] = steps;
+        let ready = self.images.mark_owned_ready_by_step(image, verified, as_read(image.user, change), step).await?;
+        let taken = match &ready {
+            Some(_) => vec![step],
+            None => self.images.decide_steps(image.user, &steps).await?,
+        };
+        if announced == AnnounceOutcome::Announced {
+            self.users.close_steps(image.user, &steps, &taken).await?;
+        }
+        Ok(ready.map_or(AcceptOutcome::Changed, |ready| AcceptOutcome::Ready(Box::new(ready))))
+    }
+
     /// Applies steps of one user's images.
     ///
     /// # Errors
@@ -117,13 +156,7 @@ impl Store {
         if changes.is_empty() {
             return Ok(StepOutcome::Applied(Vec::new()));
         }
-        let under_way = |change: &ReservationStep| StepUnderWay {
-            image: change.image,
-            step: StepId::new(),
-            before: change.last_step,
-            hold: None,
-        };
-        let steps: Vec<_> = changes.iter().map(under_way).collect();
+        let steps: Vec<_> = changes.iter().map(announced_step).collect();
         let announced = self.users.announce_steps(user, steps.iter().zip(changes)).await?;
         if announced == AnnounceOutcome::Conflict {
             return Ok(StepOutcome::Conflict);
@@ -147,6 +180,10 @@ impl Store {
         }
         Ok(StepOutcome::Applied(steps.iter().filter(|step| taken.contains(&step.step)).map(|step| step.image).collect()))
     }
+}
+
+fn announced_step(change: &ReservationStep) -> StepUnderWay {
+    StepUnderWay { image: change.image, step: StepId::new(), before: change.last_step, hold: None }
 }
 
 /// Returns a filter for the image as it was read.

@@ -1,8 +1,8 @@
-//! The program is killed after any of its calls to MongoDB in any operation of accounts and sessions: all of it has happened
-//! or nothing has, and a repeat is answered as the answer promises.
+//! Covers every operation under `/api/auth/` against a server that is killed after each of its calls to MongoDB: the operation
+//! has happened completely or not at all, and a repeat gets the documented answer.
 //!
-//! The operations are those of the document under `/api/auth/`: a new one without a scenario fails. `provider` has the users of
-//! an identity provider, `operator` has `valet passwd`.
+//! The operations are read from the OpenAPI document, so a new one without a scenario fails. `provider` covers users of an
+//! identity provider, `operator` covers `valet passwd`.
 
 mod operator;
 mod provider;
@@ -25,25 +25,25 @@ use super::{
 
 const NEW_PASSWORD: &str = "seven green kites over the bay";
 
-/// A sign-in of the scene's user.
+/// A session of the scene's user.
 struct SignIn<'a> {
     caller: Caller<'a>,
     refresh: String,
     id: String,
 }
 
-/// What an operation is about: a user with two sessions and an image, on the server that goes on living.
+/// Subject of an operation: a user with two sessions and an image, on the server that is not killed.
 struct Scene<'a> {
     app: &'a TestApp,
     email: String,
     user: String,
-    /// The session that asks.
+    /// The session that makes the call.
     own: SignIn<'a>,
-    /// Another session, a thief's maybe.
+    /// Another session, possibly an attacker's.
     other: SignIn<'a>,
 }
 
-/// A request, and what it is answered when nothing goes wrong.
+/// A request, and its status without a crash.
 #[derive(Clone)]
 struct Call {
     method: Method,
@@ -66,7 +66,7 @@ impl Call {
         Ok((answer.status().as_u16(), answer.json().await.unwrap_or_default()))
     }
 
-    /// As a client repeats it, on the server that lives.
+    /// Repeats the call on the surviving server, as a client does.
     async fn repeat(&self, app: &TestApp) -> Answer {
         let caller = Caller { app, token: self.token.clone(), id: String::new(), email: String::new(), address: None };
         caller
@@ -113,7 +113,7 @@ impl<'a> SignIn<'a> {
         me.status == 200
     }
 
-    /// Its access token and its refresh token both work.
+    /// Asserts that access token and refresh token work.
     async fn assert_alive(&self, what: &str) {
         assert!(self.is_alive().await, "{what}");
         assert_eq!(
@@ -123,7 +123,7 @@ impl<'a> SignIn<'a> {
         );
     }
 
-    /// Neither does.
+    /// Asserts that neither token works.
     async fn assert_ended(&self, what: &str) {
         assert!(!self.is_alive().await, "{what}");
         let refresh = post(self.caller.app, "/api/auth/refresh", json!({ "refreshToken": self.refresh })).await;
@@ -140,7 +140,7 @@ impl<'a> Scene<'a> {
         Self { app, email: user.email, user: user.id, own, other }
     }
 
-    /// The call of an operation.
+    /// Returns the call for an operation.
     fn call(&self, operation: &str, method: &Method, path: &str) -> Call {
         let fresh = format!("new-{}", self.email);
         let (body, is_signed, status) = match operation {
@@ -152,13 +152,13 @@ impl<'a> Scene<'a> {
             "change_password" => (Some(json!({ "currentPassword": PASSWORD, "newPassword": NEW_PASSWORD })), true, 204),
             "delete_account" => (Some(json!({ "password": PASSWORD })), true, 204),
             "end_session" => (None, true, 204),
-            _ => panic!("{operation} has no scenario: say here what it is asked, and in `judge` what must hold after a crash"),
+            _ => panic!("{operation} has no scenario: add its request here, and the expected state after a crash to `judge`"),
         };
         let token = self.own.caller.token.clone().filter(|_| is_signed);
         Call { method: method.clone(), path: path.replace("{id}", &self.other.id), body, token, status }
     }
 
-    /// What must hold after a crash, and after the repeat: whether the operation had happened.
+    /// Asserts the state after the crash, makes the repeat and asserts its answer. Returns whether the operation had happened.
     async fn judge(&self, operation: &str, call: &Call) -> bool {
         match operation {
             "sign_up" => self.judge_sign_up(call).await,
@@ -193,8 +193,8 @@ impl<'a> Scene<'a> {
         let happened = session().await[0].get_i64("generation").unwrap() == 1;
         let again = call.repeat(self.app).await;
         assert_eq!(again.status, 200, "{again:?}");
-        assert_eq!(session().await[0].get_i64("generation").unwrap(), 1, "one exchange, however often it is asked for");
-        SignIn::of(self.app, &self.email, &again).assert_alive("what the repeat gave").await;
+        assert_eq!(session().await[0].get_i64("generation").unwrap(), 1, "a single exchange despite the repeat");
+        SignIn::of(self.app, &self.email, &again).assert_alive("tokens of the repeated answer").await;
         self.other.assert_alive("another session").await;
         happened
     }
@@ -214,9 +214,9 @@ impl<'a> Scene<'a> {
         let holds = async |password: &str| log_in(self.app, &self.email, password).await.status == 200;
         let happened = holds(NEW_PASSWORD).await;
         assert_eq!(holds(PASSWORD).await, !happened, "one password holds");
-        // Without a repeat: a client may never come back.
+        // A client may never repeat the call, so check before the repeat.
         if happened {
-            self.other.assert_ended("a changed password has ended the others").await;
+            self.other.assert_ended("the password change ended the other sessions").await;
         } else {
             assert!(self.other.is_alive().await, "nothing has happened");
         }
@@ -225,7 +225,7 @@ impl<'a> Scene<'a> {
         assert_eq!(again.status, 204, "happened: {happened}; {again:?}");
         assert!(holds(NEW_PASSWORD).await && !holds(PASSWORD).await);
         self.other.assert_ended("after the repeat").await;
-        self.own.assert_alive("the session that asked").await;
+        self.own.assert_alive("the calling session").await;
         happened
     }
 
@@ -243,14 +243,14 @@ impl<'a> Scene<'a> {
         }
         let body = json!({ "email": self.email, "password": PASSWORD });
         assert_eq!(post(self.app, "/api/auth/signup", body).await.status, 201, "the address is free");
-        nothing_is_left(self.app, &self.user).await;
+        assert_nothing_is_left(self.app, &self.user).await;
         happened
     }
 }
 
-/// Sweeps until nothing of a deleted account lives.
-async fn nothing_is_left(app: &TestApp, user: &str) {
-    // After the lease of a server that swept at its start and was killed then.
+/// Sweeps until nothing of a deleted account is left.
+async fn assert_nothing_is_left(app: &TestApp, user: &str) {
+    // The lease of a server that was killed during its first sweep has ended by then.
     let later = OffsetDateTime::now_utc() + Duration::from_secs(180);
     for _ in 0..100 {
         if !app.app.valet.sweep_once(later).await.unwrap().1 {
@@ -262,30 +262,30 @@ async fn nothing_is_left(app: &TestApp, user: &str) {
     assert!(documents(app, "images", live).await.is_empty());
 }
 
-/// How often a server died before the operation had happened, and after.
+/// Number of crashes before and after the operation happened.
 #[derive(Debug, Default)]
 struct Deaths {
     before: u32,
     after: u32,
 }
 
-/// Makes a call on a server that dies after 1, 2, 3 … calls to its stores, until it is answered, and judges each time.
-/// `scene` makes what the call is about and the call, with the dying server at hand.
-async fn at_every_call<S>(
+/// Makes a call on a server that is killed after 1, 2, 3 … calls to MongoDB and S3, until it is answered, and judges each crash.
+/// `scene` creates the call and its subject, with the server at hand that will be killed.
+async fn kill_at_every_call<S>(
     (settings, fuse): (&Settings, &Fuse),
     scene: impl AsyncFn(&Client) -> (S, Call),
     judge: impl AsyncFn(&S, &Call) -> bool,
 ) -> Deaths {
     let (mut deaths, mut busy, mut last) = (Deaths::default(), 0, 1);
     loop {
-        let (process, client) = settings.listening().await;
+        let (process, client) = settings.start_listening().await;
         let (scene, call) = scene(&client).await;
         fuse.set(last);
         let answer = call.send(&client.http, &client.base).await;
         fuse.remove();
         let is_answered = match answer {
             Ok((503 | 504, problem)) => {
-                // The machine is too busy: the same once more.
+                // The machine is too busy: try again.
                 busy += 1;
                 assert!(busy < 10, "{} {}: {problem}", call.method, call.path);
                 continue;
@@ -318,21 +318,22 @@ async fn f13_killed_at_every_call_of_every_operation_of_accounts_and_sessions() 
     let killed = stream::iter(all).map(async |operation| {
         let name = operation.described["operationId"].as_str().unwrap().to_owned();
         let fuse = Fuse::new();
-        let settings = fuse.settings(app).but("RATE_LIMIT", "off");
+        let settings = fuse.settings(app).with("RATE_LIMIT", "off");
         let make = async |_: &Client| {
             let scene = Scene::new(app).await;
             let call = scene.call(&name, &operation.method, &operation.path);
             (scene, call)
         };
         let judge = async |scene: &Scene<'_>, call: &Call| scene.judge(&name, call).await;
-        let deaths = at_every_call((&settings, &fuse), make, judge).await;
+        let deaths = kill_at_every_call((&settings, &fuse), make, judge).await;
         (name, deaths)
     });
     let deaths: BTreeMap<_, _> = killed.buffer_unordered(2).collect().await;
     for (name, deaths) in &deaths {
-        assert!(deaths.before + deaths.after >= 2, "{name}: was anything counted? {deaths:?}");
+        assert!(deaths.before + deaths.after >= 2, "{name}: the failpoint was never reached: {deaths:?}");
     }
-    // Those that change something have died on both sides of the change; the first call of a sign-up is the change.
+    // Each operation that changes something was interrupted both before and after the change; the first call of a sign-up is
+    // already the change.
     for name in ["refresh_session", "log_out", "change_password", "delete_account", "end_session"] {
         assert!(deaths[name].before > 0 && deaths[name].after > 0, "{name}: {:?}", deaths[name]);
     }

@@ -1,4 +1,4 @@
-//! Deleting an account: what is left of it is nothing, whoever dies on the way.
+//! Covers POST /api/auth/me/delete: nothing of the account is left, whichever server dies during the deletion.
 
 mod crashes;
 mod leftovers;
@@ -18,11 +18,11 @@ async fn delete_account(caller: &Caller<'_>, password: &str) -> Answer {
     caller.post("/api/auth/me/delete", json!({ "password": password })).await
 }
 
-/// All documents of a user, but for what is gone or on its way: tombstones of images outlive their URLs.
+/// Returns all documents of a user except tombstones, which outlive their URLs, and records of the deletion in progress.
 async fn live_documents(app: &TestApp, user: &str) -> Vec<Document> {
     let mut all = Vec::new();
     for (collection, filter) in [
-        // A deleted account's record is kept, without anything of its owner's, until the tombstones have ended.
+        // A deleted account's record stays without personal data until its tombstones have expired.
         ("users", doc! { "_id": user, "deletedAt": { "$exists": false } }),
         ("sessions", doc! { "user": user }),
         ("images", doc! { "user": user, "state": { "$in": ["pending", "ready"] } }),
@@ -52,12 +52,12 @@ async fn sweep_all(app: &TestApp, now: OffsetDateTime) {
     panic!("the sweep does not end");
 }
 
-/// Later than every URL, hold and lease of now.
+/// Returns a time after every current URL, reservation and lease.
 fn later() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(26 * 60 * 60)
 }
 
-/// Nor a record of the account: its tombstones have ended.
+/// Asserts that even the account's own record is gone, because its tombstones have expired.
 async fn assert_forgotten(app: &TestApp, user: &str) {
     assert_nothing_is_left(app, user).await;
     assert_eq!(app.db.collection::<Document>("users").find_one(doc! { "_id": user }).await.unwrap(), None);
@@ -69,7 +69,7 @@ async fn assert_nothing_is_left(app: &TestApp, user: &str) {
     assert_eq!(multiparts_of(app, user).await, 0);
 }
 
-/// Everything that an account can have: images, uploads in every state of being sent, a second session.
+/// Creates everything that an account can have: images, uploads in every state, a second session.
 async fn fill(app: &TestApp, ada: &Caller<'_>) {
     for _ in 0..3 {
         ada.upload("mine.png", "image/png", &unique_png()).await;
@@ -88,16 +88,16 @@ async fn fill(app: &TestApp, ada: &Caller<'_>) {
 }
 
 #[tokio::test]
-async fn d9_everything_goes_and_the_address_is_free_at_once() {
+async fn d9_everything_is_removed_and_the_address_is_free_at_once() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     fill(&app, &ada).await;
-    // Where uploads are copied, what they were copied from.
+    // If uploads are copied at confirm, removes the objects that were copied.
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let hers = eve.upload("hers.png", "image/png", &unique_png()).await;
     let refresh = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     let refresh = json!({ "refreshToken": refresh.json["refreshToken"] });
-    // Open uploads lie elsewhere where they are copied.
+    // Open uploads are under another prefix if they are copied at confirm.
     assert!(
         !super::store_rules::in_place() || (multiparts_of(&app, &ada.id).await == 1 && keys_of(&app, &ada.id).await.len() == 4)
     );
@@ -112,7 +112,7 @@ async fn d9_everything_goes_and_the_address_is_free_at_once() {
     assert_eq!(app.anonymous().post("/api/auth/refresh", refresh).await.problem(), (401, "session_ended"));
     let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     assert_eq!(login.problem(), (401, "invalid_credentials"));
-    // The same address is another account, before anything is swept and after.
+    // The same address can sign up again, before a sweep and after it.
     let again = app.anonymous().post("/api/auth/signup", json!({ "email": ada.email, "password": PASSWORD })).await;
     assert_eq!(again.status, 201);
     let again = Caller {
@@ -131,7 +131,7 @@ async fn d9_everything_goes_and_the_address_is_free_at_once() {
     }
     assert_eq!(again.get("/api/auth/me").await.json["usage"]["bytes"], 0);
     assert_eq!(eve.get(&format!("/api/images/{}", hers["id"].as_str().unwrap())).await.status, 200, "others keep theirs");
-    // Tombstones end by themselves, without the account.
+    // Tombstones expire without the account.
     sweep_all(&app, later()).await;
     let left = app.db.collection::<Document>("images").find(doc! { "user": &ada.id }).await.unwrap();
     let left: Vec<_> = left.try_collect().await.unwrap();
@@ -140,7 +140,7 @@ async fn d9_everything_goes_and_the_address_is_free_at_once() {
 }
 
 #[tokio::test]
-async fn only_the_owner_deletes() {
+async fn only_the_owner_can_delete_the_account() {
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::RateLimits::default();
         config.limits.login_failures = Rate::new(3, 600);
@@ -164,14 +164,14 @@ async fn only_the_owner_deletes() {
 }
 
 #[tokio::test]
-async fn every_other_server_notices_within_thirty_seconds() {
+async fn deletion_takes_effect_on_other_servers_within_thirty_seconds() {
     let app = TestApp::start().await;
     let other = TestApp::beside(&app, |_| {}).await;
     let ada = app.user().await;
     let there = Caller { app: &other, ..ada.clone() };
     assert_eq!(there.get("/api/auth/me").await.status, 200);
     assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
-    // The account is gone there, too, whatever that server remembers of the session: nothing can be uploaded.
+    // The account is deleted for this server too, whatever its session cache contains: no uploads are accepted.
     assert_eq!(there.get("/api/auth/me").await.problem(), (401, "session_ended"));
     assert_eq!(there.issue("late.png", "image/png", &unique_png()).await.problem(), (401, "session_ended"));
     let began = std::time::Instant::now();
@@ -182,7 +182,7 @@ async fn every_other_server_notices_within_thirty_seconds() {
     assert_nothing_is_left_after(&app, &ada.id).await;
 }
 
-/// With the waiting that holds of uploads under way may ask for.
+/// Asserts that nothing is left, waiting as long as reservations of uploads in progress require.
 async fn assert_nothing_is_left_after(app: &TestApp, user: &str) {
     for minutes in [0, 11, 25, 60 * 26] {
         sweep_all(app, OffsetDateTime::now_utc() + Duration::from_secs(60 * minutes)).await;
@@ -191,7 +191,7 @@ async fn assert_nothing_is_left_after(app: &TestApp, user: &str) {
 }
 
 #[tokio::test]
-async fn what_is_under_way_while_it_is_deleted_leaves_nothing() {
+async fn uploads_in_progress_during_the_deletion_leave_nothing() {
     for round in 0..4 {
         let app = TestApp::start().await;
         let ada = app.user().await;
@@ -226,16 +226,16 @@ async fn what_is_under_way_while_it_is_deleted_leaves_nothing() {
         assert_eq!(deletion, 204);
         let all = uploads.iter().chain(&confirms).chain(&refreshes).chain([&login, &multipart]);
         assert!(all.clone().all(|status| matches!(status, 200 | 201 | 401 | 404)), "{:?}", all.collect::<Vec<_>>());
-        // A transfer that was under way arrives after all.
+        // A transfer that was in progress still arrives.
         let arrived = app.put(&late.json["upload"], vec![1]).await;
         assert_ne!(arrived, StatusCode::OK, "other bytes than declared");
         assert_nothing_is_left_after(&app, &ada.id).await;
     }
 }
 
-/// A PUT whose URL outlives the account brings its bytes back; they go again when the URL has died.
+/// A PUT whose URL outlives the account stores its bytes again; they are removed once the URL has expired.
 #[tokio::test]
-async fn bytes_that_arrive_late_go_with_their_tombstone() {
+async fn late_bytes_are_removed_with_their_tombstone() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -246,15 +246,16 @@ async fn bytes_that_arrive_late_go_with_their_tombstone() {
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(keys_of(&app, &ada.id).await.len(), 1);
     let users = app.db.collection::<Document>("users");
-    let record = users.find_one(doc! { "_id": &ada.id }).await.unwrap().expect("the account is not gone before its bytes are");
+    let record =
+        users.find_one(doc! { "_id": &ada.id }).await.unwrap().expect("the account record stays until its bytes are deleted");
     assert!(record.contains_key("deletedAt") && !record.contains_key("email"), "{record}");
     sweep_all(&app, later()).await;
     assert_forgotten(&app, &ada.id).await;
 }
 
-/// Deleted accounts and tombstones whose place in the sweeper's queue cannot be read.
+/// Covers deleted accounts and tombstones whose time in the sweeper's queue is unreadable.
 #[tokio::test]
-async fn a_damaged_time_in_the_queue_keeps_no_account_from_being_deleted() {
+async fn damaged_time_in_the_queue_does_not_stop_account_deletion() {
     let app = TestApp::start().await;
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let times = [Bson::Null, "damaged".into(), 7.into(), 7.5.into(), true.into(), Bson::MinKey, Bson::MaxKey, doc! {}.into()];
@@ -270,7 +271,7 @@ async fn a_damaged_time_in_the_queue_keeps_no_account_from_being_deleted() {
         }
         deleted.push(ada);
     }
-    // A server's own sweeper looks for them.
+    // A server's own sweeper finds them.
     let beside = TestApp::beside(&app, |_| {}).await;
     let is_undated = doc! { "$not": { "$type": "date" } };
     let of_images = doc! { "state": "deleting", "due": is_undated.clone() };
@@ -286,9 +287,9 @@ async fn a_damaged_time_in_the_queue_keeps_no_account_from_being_deleted() {
     }
 }
 
-/// Records that cannot be read: of the account's own images, and of another account on its way out.
+/// Covers unreadable records: of the account's own images, and of another account that is being deleted.
 #[tokio::test]
-async fn damaged_records_keep_no_account_from_being_deleted() {
+async fn damaged_records_do_not_stop_account_deletion() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));

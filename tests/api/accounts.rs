@@ -1,4 +1,4 @@
-//! Signing up and in, and who a token lets in.
+//! Covers sign-up, login and access tokens under /api/auth.
 
 use mongodb::bson::{Document, doc};
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::app::{PASSWORD, TestApp};
 
 #[tokio::test]
-async fn sign_up_log_in_me() {
+async fn sign_up_log_in_and_me_return_the_same_user() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email.to_uppercase(), "password": PASSWORD })).await;
@@ -32,7 +32,7 @@ async fn a8_fifty_sign_ups_of_one_address_make_one_account() {
         let nobody = &nobody;
         async move {
             loop {
-                // Each hash takes a core: on a slow machine the queue refuses some, which prove nothing.
+                // Each hash takes a core: on a slow machine some sign-ups get 503, which proves nothing.
                 let answer = nobody.post("/api/auth/signup", body.clone()).await;
                 if answer.status != 503 {
                     return answer;
@@ -48,7 +48,7 @@ async fn a8_fifty_sign_ups_of_one_address_make_one_account() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_an_account_is_refused_by_member() {
+async fn invalid_accounts_are_refused_with_the_member() {
     let app = TestApp::start().await;
     let sign_up = async |email: &str, password: &str| {
         let answer = app.anonymous().post("/api/auth/signup", json!({ "email": email, "password": password })).await;
@@ -73,7 +73,7 @@ async fn what_cannot_be_an_account_is_refused_by_member() {
 }
 
 #[tokio::test]
-async fn a5_unknown_and_wrong_are_one_answer() {
+async fn a5_unknown_address_and_wrong_password_get_the_same_answer() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let log_in = async |email: &str, password: &str| {
@@ -91,7 +91,7 @@ async fn a5_unknown_and_wrong_are_one_answer() {
 }
 
 #[tokio::test]
-async fn a4_what_is_guessed_first_is_refused_with_the_reason() {
+async fn a4_common_passwords_are_refused_with_the_reason() {
     let app = TestApp::start().await;
     for password in ["passwordpassword", "qwertyuiopasdfghjkl", "valetvaletvalet", "charles.babbage", "charles.babbage1791"] {
         let body = json!({ "email": "charles.babbage@example.com", "password": password });
@@ -105,10 +105,10 @@ async fn a4_what_is_guessed_first_is_refused_with_the_reason() {
     assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0);
 }
 
-/// The same work is done for both: measured as a ratio of medians, generously, since machines are shared. A missing
-/// hash would make it a thousandfold.
+/// Both take the same time, measured as a generous ratio of medians because machines are shared. Without the dummy hash the ratio
+/// would be about a thousand.
 #[tokio::test]
-async fn a5_unknown_costs_what_wrong_costs() {
+async fn a5_unknown_address_costs_as_much_hashing_as_a_wrong_password() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut times = [Vec::new(), Vec::new()];
@@ -125,7 +125,7 @@ async fn a5_unknown_costs_what_wrong_costs() {
 }
 
 #[tokio::test]
-async fn a1_what_is_stored_is_an_argon2id_hash() {
+async fn a1_stored_password_is_an_argon2id_hash() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let users = app.db.collection::<Document>("users");
@@ -137,7 +137,7 @@ async fn a1_what_is_stored_is_an_argon2id_hash() {
 }
 
 #[tokio::test]
-async fn only_good_tokens_let_in() {
+async fn only_valid_tokens_are_accepted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let me = async |authorization: Option<String>| {

@@ -1,8 +1,8 @@
-//! The application under test: the real one on a port of its own, with a database and a bucket of its own, in front of a
-//! real mongod and a real S3.
+//! `TestApp`: the application under test, the real one on its own port, with its own database and bucket, on a real mongod and a
+//! real S3.
 //!
-//! One mongod and one local S3 serve the whole run, or those that are named (tests/support/servers.rs).
-//! Helpers that go around the API begin with `db_` or `bucket_`.
+//! One mongod and one local S3 serve the whole run, or those that the environment names (tests/support/servers.rs). Helpers that
+//! bypass the API begin with `db_` or `bucket_`.
 
 use std::time::Duration;
 
@@ -20,9 +20,10 @@ use super::servers::{s3_client, servers};
 pub use super::{
     files::{declared, fixture, sha256},
     servers::{JWT_SECRET, finalize, s3_is_local},
+    store_rules::skip_unless_local_s3,
 };
 
-/// A password that is good enough.
+/// A password that sign-up accepts.
 pub const PASSWORD: &str = "three small blue boats";
 
 /// The application under test.
@@ -43,25 +44,25 @@ impl Drop for TestApp {
 }
 
 impl TestApp {
-    /// With the default settings; its sweeper sleeps, tests call its step.
+    /// Starts a server with default settings. Its sweeper is idle; tests call [`TestApp::sweep`].
     pub async fn start() -> Self {
         Self::start_with(|_| {}).await
     }
 
-    /// With changed settings.
+    /// Starts a server with changed settings.
     pub async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
         let name = uuid::Uuid::new_v4().simple().to_string();
         let (database, bucket) = (format!("t-{name}"), format!("t-{name}"));
         s3_client(&servers().s3_endpoint, &servers().keys).create_bucket().bucket(&bucket).send().await.unwrap();
-        Self::on(&database, &bucket, change).await
+        Self::start_on(&database, &bucket, change).await
     }
 
-    /// A second server, or a restarted one, over the same database and bucket.
+    /// Starts a second server, or a restarted one, on the same database and bucket.
     pub async fn beside(other: &Self, change: impl FnOnce(&mut Config)) -> Self {
-        Self::on(&other.config.mongo.database, &other.config.s3.bucket, change).await
+        Self::start_on(&other.config.mongo.database, &other.config.s3.bucket, change).await
     }
 
-    async fn on(database: &str, bucket: &str, change: impl FnOnce(&mut Config)) -> Self {
+    async fn start_on(database: &str, bucket: &str, change: impl FnOnce(&mut Config)) -> Self {
         let servers = servers();
         let mut config = Config::read(&|name| {
             let value = match name {
@@ -85,8 +86,8 @@ impl TestApp {
         config.s3.credentials = Some(servers.keys.clone());
         change(&mut config);
         let app = AppState::connect(&config).await.unwrap();
-        // Before anything looks into the bucket: the objects that try the store out are gone then.
-        app.valet.learn_store(OffsetDateTime::now_utc()).await;
+        // Before the test looks into the bucket, so that the probe objects are already removed.
+        app.valet.probe_capabilities(OffsetDateTime::now_utc()).await;
         let listener = tokio::net::TcpListener::bind(config.bind).await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let stop = CancellationToken::new();
@@ -96,7 +97,7 @@ impl TestApp {
         };
         tokio::spawn(serve);
         let client = mongodb::Client::with_uri_str(&servers.mongodb).await.unwrap();
-        // As the program reads: what a test has seen, the next answer shows too.
+        // Majority read concern, as in the program: the next answer of the API reflects everything that a test has read.
         let acknowledged = DatabaseOptions::builder().read_concern(ReadConcern::majority()).build();
         Self {
             base,
@@ -109,12 +110,12 @@ impl TestApp {
         }
     }
 
-    /// Somebody without a token.
+    /// Returns a caller without a token.
     pub fn anonymous(&self) -> Caller<'_> {
         Caller { app: self, token: None, id: String::new(), email: String::new(), address: None }
     }
 
-    /// A new user, signed up through the API.
+    /// Signs up a new user through the API.
     pub async fn user(&self) -> Caller<'_> {
         let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
         let answer = self.anonymous().post("/api/auth/signup", json!({ "email": email, "password": PASSWORD })).await;
@@ -123,7 +124,7 @@ impl TestApp {
         Caller { token: Some(token), id: answer.json["user"]["id"].as_str().unwrap().to_owned(), email, ..self.anonymous() }
     }
 
-    /// Sends a ticket's `upload` exactly as it says.
+    /// Sends the presigned request of a ticket.
     pub async fn put(&self, request: &Value, bytes: impl Into<reqwest::Body>) -> StatusCode {
         let mut put = self.http.request(request["method"].as_str().unwrap().parse().unwrap(), request["url"].as_str().unwrap());
         for (name, value) in request["headers"].as_object().unwrap() {
@@ -132,61 +133,61 @@ impl TestApp {
         put.body(bytes).send().await.unwrap().status()
     }
 
-    /// One step of the sweeper at `now`.
+    /// Runs one sweep with the clock at `now`.
     pub async fn sweep(&self, now: OffsetDateTime) -> valet::domain::sweeper::Swept {
         self.app.valet.sweep_once(now).await.unwrap().0
     }
 
-    /// Sweeps at a time when every URL of the default settings is dead, until nothing is left to do: what was deleted or
-    /// rejected counts no more.
+    /// Sweeps at a time when every URL of the default settings has expired, until nothing is left to do, so that deleted and
+    /// rejected images are no longer counted.
     pub async fn sweep_dead_urls(&self) {
         let dead = OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600);
         while self.sweep(dead).await != valet::domain::sweeper::Swept::default() {}
     }
 
-    /// The image's document.
+    /// Returns the image's document.
     pub async fn db_image(&self, id: &str) -> Option<Document> {
         self.db.collection::<Document>("images").find_one(doc! { "_id": id }).await.unwrap()
     }
 
-    /// The state in the image's document.
+    /// Returns the state in the image's document.
     pub async fn db_state(&self, id: &str) -> String {
         self.db_image(id).await.map_or_else(|| "none".to_owned(), |image| image.get_str("state").unwrap().to_owned())
     }
 
-    /// All keys in the bucket but the deployment's marker, which a server process writes at its first start.
+    /// Returns all keys in the bucket except the deployment's marker, which a server process writes at its first start.
     pub async fn bucket_keys(&self) -> Vec<String> {
         let mut keys = self.all_bucket_keys().await;
         keys.retain(|key| key != valet::store::objects::marker::KEY);
         keys
     }
 
-    /// All keys in the bucket.
+    /// Returns all keys in the bucket.
     pub async fn all_bucket_keys(&self) -> Vec<String> {
         let listed = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).send().await.unwrap();
         listed.contents().iter().map(|object| object.key().unwrap().to_owned()).collect()
     }
 
-    /// Writes an object past all checks, as an operator could.
+    /// Writes an object without any checks, as an operator could.
     pub async fn bucket_put(&self, key: &str, content_type: &str, bytes: Vec<u8>) {
         let put = self.s3.put_object().bucket(&self.config.s3.bucket).key(key).content_type(content_type);
         put.checksum_algorithm(aws_sdk_s3::types::ChecksumAlgorithm::Sha256).body(bytes.into()).send().await.unwrap();
     }
 }
 
-/// Who calls: a user, or nobody.
+/// A user, or an anonymous caller.
 #[derive(Clone)]
 pub struct Caller<'a> {
     pub app: &'a TestApp,
     pub token: Option<String>,
     pub id: String,
     pub email: String,
-    /// The address that a proxy names, where the test's own is one.
+    /// Client address in X-Forwarded-For, if any.
     pub address: Option<String>,
 }
 
 impl<'a> Caller<'a> {
-    /// The same caller from this address.
+    /// Returns the same caller with another client address.
     pub fn from(&self, address: &str) -> Caller<'a> {
         Self { address: Some(address.to_owned()), ..self.clone() }
     }
@@ -199,8 +200,8 @@ impl<'a> Caller<'a> {
         self.send(Method::POST, path, |request| request.json(&body)).await
     }
 
-    /// A POST without a body.
-    pub async fn act(&self, path: &str) -> Answer {
+    /// Sends a POST without a body.
+    pub async fn post_empty(&self, path: &str) -> Answer {
         self.send(Method::POST, path, |request| request).await
     }
 
@@ -216,7 +217,7 @@ impl<'a> Caller<'a> {
         self.send(Method::DELETE, path, |request| request).await
     }
 
-    /// Any request. Whatever comes back is held against the document.
+    /// Sends any request and compares the answer with the OpenAPI document.
     pub async fn send(
         &self,
         method: Method,
@@ -245,7 +246,7 @@ impl<'a> Caller<'a> {
         self.post("/api/images/upload", declared(file_name, content_type, bytes)).await
     }
 
-    /// From bytes to a ready image.
+    /// Uploads and confirms an image; returns it.
     pub async fn upload(&self, file_name: &str, content_type: &str, bytes: &[u8]) -> Value {
         let ticket = self.issue(file_name, content_type, bytes).await;
         assert_eq!(ticket.status, 201, "{ticket:?}");
@@ -256,11 +257,11 @@ impl<'a> Caller<'a> {
     }
 
     pub async fn confirm(&self, id: &str) -> Answer {
-        self.act(&format!("/api/images/{id}/confirm")).await
+        self.post_empty(&format!("/api/images/{id}/confirm")).await
     }
 }
 
-/// What came back.
+/// An answer of the API.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -278,7 +279,7 @@ impl Answer {
         self.json["code"].as_str().unwrap_or_default()
     }
 
-    /// Status and code, for comparing.
+    /// Returns status and code, for comparison.
     pub fn problem(&self) -> (u16, &str) {
         (self.status, self.code())
     }
@@ -288,7 +289,7 @@ impl Answer {
     }
 }
 
-/// A small PNG that no other call returns: random bytes after its end, which is legal.
+/// Returns a small unique PNG: it ends with random bytes, which are legal after the image's end.
 pub fn unique_png() -> Vec<u8> {
     let mut bytes = fixture("plain.png");
     bytes.extend(uuid::Uuid::new_v4().as_bytes());

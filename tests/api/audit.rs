@@ -1,8 +1,8 @@
-//! The books, audited from outside: MongoDB is read and the bucket listed, nothing is asked of the program.
+//! Audits database and bucket without using the program.
 //!
-//! What must hold once nothing is under way and every tombstone has ended: each ready image has its object, with the size,
-//! type and digest of its document; no object and no open multipart upload is without a live document; each user's bytes,
-//! images and open uploads are exactly those of the images, and each reservation fits its image's state.
+//! The audit expects that no work is in progress and every tombstone has expired: each ready image has its object, with the size,
+//! type and digest of its document; no object and no open multipart upload lacks a live document; each user's counted bytes,
+//! images and open uploads match the images, and each reservation matches its image's state.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -13,26 +13,27 @@ use valet::domain::sweeper::Swept;
 
 use super::{
     app::{TestApp, sha256},
-    counts::{Counts, unsettled},
+    counts::{Counts, inconsistency},
 };
 
-/// After every upload of the default settings, every URL and every grace.
+/// Time after every upload of the default settings, every URL and every grace period.
 const SETTLED: Duration = Duration::from_secs(40 * 24 * 3600);
 
 impl TestApp {
-    /// All documents of a collection.
+    /// Returns all documents of a collection.
     pub async fn db_all(&self, collection: &str) -> Vec<Document> {
         let found = self.db.collection::<Document>(collection).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
         found.try_collect().await.unwrap()
     }
 
-    /// Key, size and nothing else of all objects.
+    /// Returns key and size of all objects.
     async fn bucket_objects(&self) -> BTreeMap<String, i64> {
         let mut objects = BTreeMap::new();
         let mut pages = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).into_paginator().send();
         while let Some(page) = pages.next().await {
             let page = page.unwrap();
-            // Probes of the store lie apart, and the next probing clears them; the deployment's marker is no image's.
+            // Probe objects have their own prefix and are removed by the next probe; the deployment's marker does not belong to
+            // an image.
             let is_image = |key: &str| !key.starts_with("check/") && key != valet::store::objects::marker::KEY;
             let objects_of_images = page.contents().iter().filter(|object| is_image(object.key().unwrap()));
             objects.extend(objects_of_images.map(|object| (object.key().unwrap().to_owned(), object.size().unwrap())));
@@ -40,7 +41,7 @@ impl TestApp {
         objects
     }
 
-    /// Sweeps at a time when all is over, until nothing is left to do.
+    /// Sweeps at a time when everything has expired, until nothing is left to do.
     pub async fn sweep_to_the_end(&self) {
         let end = OffsetDateTime::now_utc() + SETTLED;
         for round in 0.. {
@@ -53,20 +54,21 @@ impl TestApp {
         }
     }
 
-    /// Everything that must hold when nothing is under way.
+    /// Audits database and bucket.
     ///
     /// # Panics
-    /// With what does not hold.
+    ///
+    /// If a document, object or counter does not match.
     pub async fn audit(&self) {
         let (images, users, mut objects) = (self.db_all("images").await, self.db_all("users").await, self.bucket_objects().await);
         let text = |document: &Document, field: &str| document.get_str(field).unwrap().to_owned();
         for user in &users {
             let of_user = images.iter().filter(|image| image.get("user") == user.get("_id"));
-            let told = Counts::of_user(user).unwrap_or_else(|| panic!("the counters cannot be read: {user}"));
-            assert_eq!(told, Counts::of_images(of_user), "bytes, images and open uploads of {user}");
+            let recorded = Counts::of_user(user).unwrap_or_else(|| panic!("the counters cannot be read: {user}"));
+            assert_eq!(recorded, Counts::of_images(of_user), "bytes, images and open uploads of {user}");
         }
         for image in &images {
-            assert_eq!(unsettled(image), None);
+            assert_eq!(inconsistency(image), None);
             let (state, key) = (text(image, "state"), text(image, "key"));
             let object = objects.remove(&key);
             let strays: Vec<_> =
@@ -83,39 +85,39 @@ impl TestApp {
                     assert_eq!(head.content_type(), image.get_str("contentType").ok(), "{image}");
                     assert_eq!(head.e_tag(), image.get_str("etag").ok(), "{image}");
                     if let Ok(digest) = image.get_str("sha256") {
-                        let told = head.checksum_sha256().map(str::to_owned);
-                        let told = match told {
-                            Some(told) => told,
-                            // A store that keeps none.
+                        let checksum = head.checksum_sha256().map(str::to_owned);
+                        let checksum = match checksum {
+                            Some(checksum) => checksum,
+                            // A store without checksums.
                             None => {
                                 let read = self.s3.get_object().bucket(&self.config.s3.bucket).key(&key).send().await.unwrap();
                                 sha256(&read.body.collect().await.unwrap().into_bytes())
                             }
                         };
-                        assert_eq!(told, digest, "{image}");
+                        assert_eq!(checksum, digest, "{image}");
                     }
-                    assert_eq!(image.contains_key("due"), !strays.is_empty(), "what lies beside it is cleared: {image}");
+                    assert_eq!(image.contains_key("due"), !strays.is_empty(), "leftover objects are removed: {image}");
                     assert!(image.get_bool("live").unwrap(), "{image}");
                 }
                 "pending" => assert!(image.contains_key("due") && image.get_bool("live").unwrap(), "{image}"),
                 "gone" => {
-                    assert_eq!(object, None, "an object that no document owns: {image}");
+                    assert_eq!(object, None, "an object without a live document: {image}");
                     assert!(!image.contains_key("due") && !image.contains_key("live") && image.contains_key("goneAt"), "{image}");
                 }
                 "deleting" | "rejected" | "expired" => {
-                    assert!(image.contains_key("due") && !image.contains_key("live"), "nobody will end it: {image}");
+                    assert!(image.contains_key("due") && !image.contains_key("live"), "not queued for the sweeper: {image}");
                 }
-                _ => panic!("no such state: {image}"),
+                _ => panic!("unknown state: {image}"),
             }
         }
-        // Under `check/` is what trying out the store leaves when it is killed; under `valet/` the bucket's id.
+        // A killed probe of the store leaves objects under `check/`; the bucket's id is under `valet/`.
         objects.retain(|key, _| !["check/", "valet/"].iter().any(|own| key.starts_with(own)));
-        assert_eq!(objects, BTreeMap::new(), "objects that no document names");
+        assert_eq!(objects, BTreeMap::new(), "objects without a document");
         let open = self.s3.list_multipart_uploads().bucket(&self.config.s3.bucket).send().await.unwrap();
         for upload in open.uploads().iter().filter(|upload| !upload.key().is_some_and(|key| key.starts_with("check/"))) {
             let owner = images.iter().find(|image| Some(text(image, "key").as_str()) == upload.key());
             let is_owned = owner.is_some_and(|image| !matches!(text(image, "state").as_str(), "gone" | "ready"));
-            assert!(is_owned, "an upload that S3 holds open for nobody: {upload:?}, {owner:?}");
+            assert!(is_owned, "an open multipart upload without a live document: {upload:?}, {owner:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Many at once: each item has its own result, and one bad item harms no other.
+//! Covers the batch calls of /api/images: each item has its own result, and a bad item does not affect the others.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ async fn issue(caller: &Caller<'_>, items: Vec<Value>) -> super::app::Answer {
 }
 
 #[tokio::test]
-async fn a_hundred_from_files_to_the_gallery_and_gone() {
+async fn hundred_files_are_uploaded_confirmed_and_deleted_in_batches() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let files: Vec<_> = (0..100).map(|_| unique_png()).collect();
@@ -25,7 +25,7 @@ async fn a_hundred_from_files_to_the_gallery_and_gone() {
     let renewed = ada.post("/api/images/renew", json!({ "ids": ids })).await;
     assert_eq!(statuses(&renewed), vec![200; 100]);
     assert_eq!(renewed.json["results"][42]["ticket"]["id"], ids[42]);
-    // All but one come; one comes wrong.
+    // All but one are sent; one is sent with wrong bytes.
     for (n, bytes) in files.iter().enumerate().skip(1) {
         assert_eq!(app.put(&renewed.json["results"][n]["ticket"]["upload"], bytes.clone()).await, 200);
     }
@@ -63,7 +63,7 @@ fn tickets_sha(bytes: &[u8]) -> String {
 }
 
 #[tokio::test]
-async fn one_bad_item_harms_no_other() {
+async fn bad_item_does_not_affect_the_others() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let same = unique_png();
@@ -86,7 +86,7 @@ async fn one_bad_item_harms_no_other() {
     .await;
     let ok = |status: u64| matches!(status, 200 | 201);
     let got = statuses(&answer);
-    assert!(ok(got[0]) && ok(got[2]) && got[0] != got[2], "twins in one batch are one upload: {got:?}");
+    assert!(ok(got[0]) && ok(got[2]) && got[0] != got[2], "equal items in one batch are one upload: {got:?}");
     assert_eq!(answer.json["results"][0]["ticket"]["id"], answer.json["results"][2]["ticket"]["id"]);
     assert_eq!((got[1], got[6]), (422, 422));
     let problem = &answer.json["results"][6]["problem"];
@@ -94,14 +94,14 @@ async fn one_bad_item_harms_no_other() {
         (problem["code"].as_str(), problem["requestId"].as_str()),
         (Some("invalid_size"), Some(answer.header("x-request-id")))
     );
-    // Which of three with one key comes first is the database's choice; the other body is refused.
+    // Which of three items with one key comes first is up to the database; the item with another body is refused.
     let codes: Vec<_> =
         [3, 4, 5].iter().map(|n| answer.json["results"][*n]["problem"]["code"].as_str().unwrap_or("ok")).collect();
     assert!(
         codes == ["ok", "idempotency_key_reused", "ok"] || codes == ["idempotency_key_reused", "ok", "idempotency_key_reused"],
         "{codes:?}"
     );
-    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 2, "nothing is held for what failed");
+    assert_eq!(ada.get("/api/auth/me").await.json["usage"]["pending"], 2, "failed items reserve nothing");
 
     let mine = ada.upload("m.png", "image/png", &unique_png()).await["id"].clone();
     let theirs = bob.upload("t.png", "image/png", &unique_png()).await["id"].clone();
@@ -115,7 +115,7 @@ async fn one_bad_item_harms_no_other() {
 }
 
 #[tokio::test]
-async fn at_the_quota_those_that_fit_are_opened() {
+async fn at_the_quota_only_items_that_fit_are_opened() {
     let app = TestApp::start_with(|config| {
         config.uploads.quota_bytes = 1000;
         config.uploads.max_pending = 3;
@@ -134,7 +134,7 @@ async fn at_the_quota_those_that_fit_are_opened() {
 }
 
 #[tokio::test]
-async fn the_whole_call_fails_when_it_is_not_the_documented_shape() {
+async fn batch_of_the_wrong_shape_is_refused_as_a_whole() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let item = declared("a.png", "image/png", &unique_png());

@@ -1,4 +1,5 @@
-//! One bucket belongs to one database: what starts on another pair refuses, and changes nothing.
+//! Covers the pairing of bucket and database: each bucket belongs to one database, and every command refuses another pair without
+//! changing anything.
 
 use std::process::Stdio;
 
@@ -7,8 +8,8 @@ use secrecy::ExposeSecret;
 use tokio::process::Command;
 use valet::{
     domain::{
-        check::{self, Answer},
         deployment::PairError,
+        doctor::{self, Answer},
     },
     model::{DeploymentId, ImageId, ObjectKey, UserId},
     store::objects::marker::KEY as MARKER,
@@ -16,7 +17,7 @@ use valet::{
 
 use super::app::{TestApp, unique_png};
 
-/// Another server process's view of the same pair.
+/// Pairs database and bucket as another server process does.
 async fn restarted(app: &TestApp) -> Result<DeploymentId, PairError> {
     TestApp::beside(app, |_| {}).await.app.valet.verify_pair().await
 }
@@ -37,7 +38,7 @@ async fn set_bucket(app: &TestApp, id: Option<DeploymentId>) {
 }
 
 #[tokio::test]
-async fn the_first_start_ties_bucket_and_database() {
+async fn first_start_pairs_bucket_and_database() {
     let app = TestApp::start().await;
     let starts = futures_util::future::join_all((0..6).map(|_| restarted(&app))).await;
     let ids: Vec<_> = starts.into_iter().map(Result::unwrap).collect();
@@ -46,15 +47,15 @@ async fn the_first_start_ties_bucket_and_database() {
     assert_eq!(app.all_bucket_keys().await, [MARKER]);
 }
 
-/// The answer of `valet check`, which ties nothing.
+/// Returns the answer of `valet check`, which pairs nothing.
 async fn pair_answer(app: &TestApp) -> Answer {
-    let report = check::run(&app.config, check::Options::default()).await;
+    let report = doctor::run(&app.config, doctor::Options::default()).await;
     report.answer("bucket and database belong together").unwrap().clone()
 }
 
-/// Ids that another program, or a hand, has spoilt: refused everywhere, and mended by `valet join`.
+/// Covers ids that another program or a person has damaged: every command refuses them, and `valet join` repairs them.
 #[tokio::test]
-async fn damaged_ids_are_refused_and_mended_by_join() {
+async fn damaged_ids_are_refused_and_repaired_by_join() {
     let app = TestApp::start().await;
     let meta = app.db.collection::<Document>("meta");
     for (marker, document) in [
@@ -81,9 +82,9 @@ async fn damaged_ids_are_refused_and_mended_by_join() {
     }
 }
 
-/// Other programs' keys may come before Valet's in the bucket.
+/// Keys of other programs may come before Valet's in the bucket.
 #[tokio::test]
-async fn images_behind_other_programs_keys_are_found() {
+async fn images_after_other_programs_keys_are_found() {
     let app = TestApp::start().await;
     app.bucket_put(ObjectKey::final_for(UserId::new(), ImageId::new()).as_str(), "image/png", vec![1]).await;
     for n in 0..1001 {
@@ -95,9 +96,9 @@ async fn images_behind_other_programs_keys_are_found() {
     assert!(matches!(verified, Err(PairError::UnknownObjects)), "{verified:?}");
 }
 
-/// Each combination of ids, objects and records.
+/// Covers each combination of ids, objects and records.
 #[tokio::test]
-async fn only_a_plausible_pair_is_tied() {
+async fn only_a_plausible_pair_is_accepted() {
     #[derive(Debug, PartialEq)]
     enum Then {
         Tied,
@@ -115,17 +116,17 @@ async fn only_a_plausible_pair_is_tied() {
     let object = record.get_str("key").unwrap().to_owned();
     let unknown = ObjectKey::final_for(UserId::new(), ImageId::new()).to_string();
     let rows = [
-        // A new installation, and one of before there were ids.
+        // A new installation, and one from before ids existed.
         (None, None, None, false, Then::Tied),
         (None, None, Some(&object), true, Then::Tied),
-        // A wrong or empty database, as staging's.
+        // A wrong or empty database, such as the staging system's.
         (None, None, Some(&object), false, Then::UnknownObjects),
         (None, None, Some(&unknown), true, Then::UnknownObjects),
         (None, Some(b), Some(&object), true, Then::NewDatabase),
         (None, Some(b), None, false, Then::NewDatabase),
         (Some(a), Some(b), Some(&object), true, Then::Differ),
         (Some(a), Some(b), None, false, Then::Differ),
-        // A server died between the database's id and the marker.
+        // A server was killed after it wrote the database's id and before it wrote the marker.
         (Some(a), None, None, false, Then::Tied),
         (Some(a), None, Some(&object), true, Then::Tied),
         // A wrong or lost bucket.
@@ -151,7 +152,7 @@ async fn only_a_plausible_pair_is_tied() {
         let checked = pair_answer(&app).await;
         let verified = app.app.valet.verify_pair().await;
         let agree = matches!((&checked, &verified), (Answer::No(_), Err(_)) | (Answer::Yes(_) | Answer::Skipped(_), Ok(_)));
-        assert!(agree, "the doctor says {checked:?} of {verified:?}");
+        assert!(agree, "valet check reports {checked:?} for {verified:?}");
         let was = match &verified {
             Ok(_) => Then::Tied,
             Err(PairError::Differ { .. }) => Then::Differ,
@@ -169,7 +170,7 @@ async fn only_a_plausible_pair_is_tied() {
     }
 }
 
-/// The program with these arguments on this database and this bucket: whether it succeeded, and its output.
+/// Runs the program with these arguments on this database and bucket; returns whether it succeeded, and its output.
 async fn valet(app: &TestApp, database: &str, arguments: &[&str]) -> (bool, String) {
     let s3 = &app.config.s3;
     let keys = s3.credentials.as_ref().unwrap();
@@ -188,12 +189,12 @@ async fn valet(app: &TestApp, database: &str, arguments: &[&str]) -> (bool, Stri
         .stdin(Stdio::null())
         .kill_on_drop(true)
         .output();
-    let done = tokio::time::timeout(std::time::Duration::from_secs(60), child).await.expect("it refuses and ends").unwrap();
+    let done = tokio::time::timeout(std::time::Duration::from_secs(60), child).await.expect("it refuses and exits").unwrap();
     (done.status.success(), String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr))
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_command_refuses_another_deployments_bucket() {
+async fn every_command_refuses_the_bucket_of_another_deployment() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
@@ -221,8 +222,8 @@ async fn every_command_refuses_another_deployments_bucket() {
     let (success, output) = valet(&app, &other, &["join", "--yes"]).await;
     assert!(success, "{output}");
     assert!(valet(&app, &other, &["recount"]).await.0);
-    assert!(matches!(app.app.valet.verify_pair().await, Err(PairError::Differ { .. })), "the former owner is refused now");
-    // The orphan scan is the next guard.
+    assert!(matches!(app.app.valet.verify_pair().await, Err(PairError::Differ { .. })), "the previous owner is refused now");
+    // The orphan scan is the next safeguard.
     let (success, output) = valet(&app, &other, &["sweep", "--orphans", "--before", "2126-01-01T00:00:00Z"]).await;
     assert!(!success && output.contains("must lie in the past"), "{output}");
     tokio::time::sleep(std::time::Duration::from_millis(1100)).await;

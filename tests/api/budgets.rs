@@ -1,4 +1,5 @@
-//! Every operation is held to the limits that its table says, and the table has every operation.
+//! Covers the table of rate limits: it lists every operation of the OpenAPI document, and each operation is refused by each of
+//! its limits.
 
 use std::collections::BTreeSet;
 
@@ -17,8 +18,8 @@ use super::{
 const ONCE: Rate = Rate::new(1, 24 * 60 * 60);
 const OFTEN: Rate = Rate::new(1_000_000, 1);
 
-/// All limits wide but the one of this name.
-fn only(name: &str) -> RateLimits {
+/// Returns limits that are all wide except for this one.
+fn limits_with_only(name: &str) -> RateLimits {
     let rate = |of: &str| if of == name { ONCE } else { OFTEN };
     RateLimits {
         on: true,
@@ -36,7 +37,7 @@ fn only(name: &str) -> RateLimits {
 }
 
 #[test]
-fn l3_the_table_has_every_operation_of_the_document_once() {
+fn l3_table_lists_every_operation_of_the_document_once() {
     let documented: Vec<_> = operations().into_iter().map(|operation| operation.id).collect();
     let mut listed: Vec<_> = OPERATIONS.iter().map(|(id, _)| (*id).to_owned()).collect();
     listed.sort();
@@ -51,12 +52,12 @@ fn l3_the_table_has_every_operation_of_the_document_once() {
     }
 }
 
-/// A body that comes to where the limit is counted.
+/// Returns a body with which the request reaches the point where the limit is counted.
 fn body(operation: &Operation, limit: &str, email: &str) -> Option<Value> {
     let wrong = if limit.ends_with("failures") { "another password of hers" } else { PASSWORD };
     Some(match (operation.id.as_str(), limit) {
         ("log_in", _) => json!({ "email": email, "password": wrong }),
-        // What is weak is proved and judged all the same, and changes nothing.
+        // A weak new password is verified and counted like any other, and changes nothing.
         ("change_password", _) => json!({ "currentPassword": wrong, "newPassword": "passwordpassword" }),
         ("delete_account", _) => json!({ "password": "another password of hers" }),
         ("sign_uppy_request", "upload") => json!({ "method": "PUT", "key": "a.png", "contentType": "image/png", "size": 9 }),
@@ -65,10 +66,10 @@ fn body(operation: &Operation, limit: &str, email: &str) -> Option<Value> {
     })
 }
 
-/// Of Uppy's calls, those ask S3 that have an upload to look at: opens it.
+/// Opens an upload for those of Uppy's calls that ask S3 about one.
 async fn prepare(caller: &Caller<'_>, operation: &mut Operation, body: &mut Option<Value>) {
     match operation.id.as_str() {
-        // The first form takes all of the quota; the next one looks whether it has come.
+        // The first form reserves the whole quota; the next one asks S3 whether its file has arrived.
         "uppy_form" => {
             let path = operation.path.split('?').next().unwrap();
             operation.path = format!("{path}?filename=a.png&type=image/png");
@@ -93,13 +94,13 @@ async fn prepare(caller: &Caller<'_>, operation: &mut Operation, body: &mut Opti
     }
 }
 
-/// Operations that end sessions: beyond the user's calls, a session has ten of its own a minute.
-const ENDING: [&str; 4] = ["list_sessions", "end_session", "change_password", "delete_account"];
+/// Operations that end sessions: beyond the user's limit, each session has ten calls of its own per minute.
+const ENDS_SESSIONS: [&str; 4] = ["list_sessions", "end_session", "change_password", "delete_account"];
 
-/// Asks as a new user from a network of its own, as often as the limit allows and once more.
-async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize) -> Answer {
+/// Sends requests as a new user from a separate network, up to the limit and one more.
+async fn exceed_limit(app: &TestApp, operation: &Operation, limit: &str, host: usize) -> Answer {
     let mut caller = app.anonymous();
-    let times = if limit == "calls" && ENDING.contains(&operation.id.as_str()) { 12 } else { 2 };
+    let times = if limit == "calls" && ENDS_SESSIONS.contains(&operation.id.as_str()) { 12 } else { 2 };
     let mut operation = operation.clone();
     let is_by_path = operation.path.contains("{token}");
     if operation.is_signed || is_by_path || operation.id == "log_in" {
@@ -107,8 +108,8 @@ async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize)
     }
     caller = caller.from(&format!("10.9.{host}.1"));
     if is_by_path {
-        // By another of the user's calls, which would be the one too many.
-        let session = caller.act("/api/uppy/session").await;
+        // Made with a call that does not count against the limit under test.
+        let session = caller.post_empty("/api/uppy/session").await;
         operation.path = operation.path.replace("{token}", session.json["token"].as_str().unwrap());
     }
     let mut body = body(&operation, limit, &caller.email);
@@ -117,7 +118,7 @@ async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize)
     }
     let mut last = None;
     for at in 0..times {
-        // What is counted for an account is counted from wherever it comes.
+        // Account limits count attempts from all addresses.
         if limit == "account-failures" {
             caller = caller.from(&format!("10.{at}.{host}.1"));
         }
@@ -133,9 +134,10 @@ async fn refused(app: &TestApp, operation: &Operation, limit: &str, host: usize)
     last.unwrap()
 }
 
-/// An address that makes a user for each request does four times what one user may, of whatever is counted by user.
+/// Covers an address that signs up a user for each request: it gets four times the limit of one user, for each limit that is
+/// counted by user.
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_of_users_count_for_their_network_too() {
+async fn limits_of_users_apply_to_their_network_too() {
     let ids = json!({ "ids": ["01a22135-2cd3-7000-8000-000000000001"] });
     let file = super::app::declared("a.png", "image/png", &super::app::unique_png());
     for (name, method, path, body) in [
@@ -145,7 +147,7 @@ async fn limits_of_users_count_for_their_network_too() {
         ("s3", Method::POST, "/api/images/confirm", Some(ids)),
     ] {
         let app = TestApp::start_with(|config| {
-            config.limits = only(name);
+            config.limits = limits_with_only(name);
             config.proxies.0.push("127.0.0.1".parse().unwrap());
         })
         .await;
@@ -181,7 +183,7 @@ async fn l3_every_operation_is_refused_by_each_of_its_limits() {
     let all = operations();
     for name in names {
         let app = TestApp::start_with(|config| {
-            config.limits = only(name);
+            config.limits = limits_with_only(name);
             config.proxies.0.push("127.0.0.1".parse().unwrap());
             if name == "s3" {
                 config.uploads.quota_bytes = config.uploads.max_bytes;
@@ -191,10 +193,10 @@ async fn l3_every_operation_is_refused_by_each_of_its_limits() {
         let of_name = OPERATIONS.iter().filter(|(_, budget)| matches!(budget, Budget::By(limits) if limits.contains(&name)));
         for (host, (id, _)) in of_name.enumerate() {
             let operation = all.iter().find(|operation| operation.id == *id).unwrap();
-            let answer = refused(&app, operation, name, host).await;
+            let answer = exceed_limit(&app, operation, name, host).await;
             assert_eq!(answer.problem(), (429, "rate_limited"), "{id} by {name}: {answer:?}");
-            let told = answer.header("ratelimit");
-            assert!(told.starts_with(&format!("\"{name}\";r=0;t=")), "{id} by {name}: {told}");
+            let ratelimit = answer.header("ratelimit");
+            assert!(ratelimit.starts_with(&format!("\"{name}\";r=0;t=")), "{id} by {name}: {ratelimit}");
         }
     }
 }

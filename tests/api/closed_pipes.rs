@@ -1,4 +1,4 @@
-//! A command whose reader goes away (`valet openapi | head -1`) ends quietly, whatever it prints.
+//! Covers commands whose reader closes the pipe (`valet openapi | head -1`): each ends without an error message.
 
 use std::{
     process::{Command, Stdio},
@@ -7,7 +7,7 @@ use std::{
 
 use super::{app::TestApp, process_client::Settings};
 
-/// How a command is run, and whether it stays until it is told to stop.
+/// A command's name and arguments, and whether it runs until it is stopped.
 const COMMANDS: [(&str, &[&str], bool); 10] = [
     ("openapi", &["openapi"], false),
     ("check", &["check"], false),
@@ -26,13 +26,18 @@ fn valet() -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_command_minds_that_its_reader_goes_away() {
+async fn commands_end_quietly_when_their_reader_closes_the_pipe() {
     let app = TestApp::start().await;
     app.user().await;
     for (_, arguments, stays) in COMMANDS {
         let folder = std::env::temp_dir().join(format!("valet-pipe-{}", uuid::Uuid::new_v4().simple()));
         let mut command = valet();
-        command.args(arguments).envs(Settings::of(&app).0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .envs(Settings::for_app(&app).0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         if arguments[0] == "dev" {
             command.args(["--data-dir", folder.to_str().unwrap()]);
         }
@@ -50,7 +55,7 @@ async fn no_command_minds_that_its_reader_goes_away() {
         let done = child.wait_with_output().unwrap();
         let err = String::from_utf8_lossy(&done.stderr);
         assert!(!err.contains("panicked") && !err.to_lowercase().contains("broken pipe"), "{arguments:?}: {err}");
-        // There is no such account; the others succeed, but for what the check may find.
+        // The account does not exist, so `passwd` fails; the others succeed, except that `check` may report findings.
         let expected = if matches!(arguments[0], "passwd" | "check") { vec![0, 1] } else { vec![0] };
         assert!(done.status.code().is_some_and(|code| expected.contains(&code)), "{arguments:?}: {:?} {err}", done.status);
         let _ = std::fs::remove_dir_all(&folder);
@@ -58,7 +63,7 @@ async fn no_command_minds_that_its_reader_goes_away() {
 }
 
 #[test]
-fn every_command_is_tried() {
+fn every_command_is_covered() {
     let help = String::from_utf8(valet().arg("--help").output().unwrap().stdout).unwrap();
     let listed = help.lines().skip_while(|line| !line.starts_with("Commands:")).skip(1).take_while(|line| !line.is_empty());
     let listed: std::collections::BTreeSet<_> = listed

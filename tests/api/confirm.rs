@@ -1,4 +1,5 @@
-//! Confirming: only what was declared and proved becomes ready, however often and by however many at once.
+//! Covers POST /api/images/{id}/confirm: only uploads whose object matches the declaration become ready, however often and
+//! concurrently they are confirmed.
 
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use super::{
     store_rules::in_place,
 };
 
-/// Files as phones and programs write them, with their displayed size. tests/fixtures/README.md says what each is.
+/// Files as phones and programs write them, with their displayed size; tests/fixtures/README.md describes each.
 const FILES: [(&str, &str, u32, u32); 14] = [
     ("plain.jpg", "image/jpeg", 120, 80),
     ("orientation-6.jpg", "image/jpeg", 80, 120),
@@ -27,10 +28,10 @@ const FILES: [(&str, &str, u32, u32); 14] = [
 ];
 
 #[tokio::test]
-async fn files_as_phones_write_them() {
+async fn files_of_phones_and_programs_are_confirmed_with_their_size() {
     let app = TestApp::start().await;
     for (name, content_type, width, height) in FILES {
-        // A user each: the same bytes under two types would be one upload.
+        // A separate user for each file: the same bytes under two types would be one upload.
         let ada = app.user().await;
         let bytes = fixture(name);
         let image = ada.upload(name, content_type, &bytes).await;
@@ -42,7 +43,7 @@ async fn files_as_phones_write_them() {
 }
 
 #[tokio::test]
-async fn c4_other_content_is_rejected_for_good_and_removed() {
+async fn c4_content_of_another_type_is_rejected_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<!doctype html><script>alert(1)</script>".to_vec();
@@ -67,7 +68,7 @@ async fn c4_other_content_is_rejected_for_good_and_removed() {
             assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "{content_type}");
         }
         assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.status, 404, "G6");
-        assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
+        assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
         app.sweep(time::OffsetDateTime::now_utc()).await;
         assert!(app.bucket_keys().await.is_empty(), "removed by the next sweep");
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "repeated until the tombstone goes");
@@ -78,7 +79,7 @@ async fn c4_other_content_is_rejected_for_good_and_removed() {
 }
 
 #[tokio::test]
-async fn c3_an_object_that_is_not_the_declared_one_is_rejected() {
+async fn c3_object_that_differs_from_the_declaration_is_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -93,9 +94,9 @@ async fn c3_an_object_that_is_not_the_declared_one_is_rejected() {
     }
 }
 
-/// A store that keeps no checksum verified none: the bytes are hashed here.
+/// A store without checksums has verified none, so the server hashes the bytes.
 #[tokio::test]
-async fn c3_without_a_checksum_in_the_store_the_bytes_are_hashed() {
+async fn c3_bytes_are_hashed_if_the_store_has_no_checksum() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let put = async |id: &str, bytes: Vec<u8>| {
@@ -113,7 +114,7 @@ async fn c3_without_a_checksum_in_the_store_the_bytes_are_hashed() {
 }
 
 #[tokio::test]
-async fn c2_too_early_is_told_and_harmless() {
+async fn c2_early_confirm_is_answered_object_missing_and_changes_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -125,7 +126,7 @@ async fn c2_too_early_is_told_and_harmless() {
 }
 
 #[tokio::test]
-async fn c6_a_replayed_put_changes_nothing() {
+async fn c6_replayed_put_changes_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -133,15 +134,15 @@ async fn c6_a_replayed_put_changes_nothing() {
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(ticket.id()).await;
     for _ in 0..3 {
-        assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, app.second_put().await);
+        assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, app.second_put_status().await);
     }
     let read = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(read.bytes().await.unwrap(), bytes);
 }
 
-/// What the database holds of an image is what was verified, and the fields other programs may read by.
+/// The stored document has the verified values, and the fields that other programs may read.
 #[tokio::test]
-async fn the_document_of_a_ready_image() {
+async fn ready_image_has_the_documented_fields_in_the_database() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
@@ -162,14 +163,14 @@ async fn the_document_of_a_ready_image() {
     assert_eq!(text("etag"), head.e_tag().unwrap());
 }
 
-/// A confirm whose server died before the user's document was settled is settled by the client's repeat.
+/// A confirm whose server died before the user's counters were updated is completed by the client's repeat.
 #[tokio::test]
-async fn f13_a_reservation_left_by_a_dead_server_is_settled_by_the_repeat() {
+async fn f13_reservation_of_a_dead_server_is_completed_by_the_repeat() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
     let id = ada.upload("a.png", "image/png", &bytes).await["id"].as_str().unwrap().to_owned();
-    // As a server leaves it that is killed between the two writes of a confirm.
+    // The state after a server was killed between the two writes of a confirm.
     let reservation =
         doc! { "bytes": i64::try_from(bytes.len()).unwrap(), "place": "pending", "due": mongodb::bson::DateTime::now() };
     let images = app.db.collection::<Document>("images");

@@ -1,4 +1,5 @@
-//! Files as confirm meets them: what looking at one costs, why one is refused, and the names of its type.
+//! Covers the inspection of a file's content at confirm: how many requests to S3 it takes, why files are rejected, and the
+//! aliases of media types.
 
 use std::{
     collections::BTreeMap,
@@ -6,18 +7,17 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::config::Finalize;
 
 use super::{
-    app::{TestApp, declared, fixture, s3_is_local, unique_png},
+    app::{TestApp, declared, fixture, skip_unless_local_s3, unique_png},
     doctor::store_defects::{Defect, Proxy},
-    relay::{forward, listen},
+    relay::relay_s3,
 };
 
-/// plain.heic with `filler` bytes of pixels before its index, as Samsung's camera writes it.
+/// Returns plain.heic with `filler` bytes of pixels before its index, as Samsung's camera writes it.
 fn index_behind_pixels(filler: usize) -> Vec<u8> {
     let plain = fixture("plain.heic");
     let length = |at: usize| u32::from_be_bytes(plain[at..at + 4].try_into().unwrap()) as usize;
@@ -33,7 +33,7 @@ fn index_behind_pixels(filler: usize) -> Vec<u8> {
     [&plain[..meta], &bytes_of(pixels.len() + 8), b"mdat", &pixels, &index].concat()
 }
 
-/// A JPEG of 80x120 whose orientation lies behind `count` segments of 64 KiB.
+/// Returns a JPEG of 80x120 whose orientation comes after `count` segments of 64 KiB.
 fn orientation_behind(count: usize) -> Vec<u8> {
     let (plain, turned) = (fixture("plain.jpg"), fixture("orientation-6.jpg"));
     let exif = turned.windows(4).position(|window| window == b"Exif").unwrap() - 4;
@@ -42,41 +42,35 @@ fn orientation_behind(count: usize) -> Vec<u8> {
     [&plain[..2], &segment.repeat(count), &turned[exif..exif + length], &plain[2..]].concat()
 }
 
-/// Counts the requests for each object.
+/// Starts a relay that counts the requests for each object; returns its address and the counts.
 async fn counting(store: &TestApp) -> (String, Arc<Mutex<BTreeMap<String, u64>>>) {
-    let upstream = store.config.s3.endpoint.as_deref().unwrap().to_owned();
     let counts = Arc::new(Mutex::new(BTreeMap::new()));
-    let (http, counted) = (store.http.clone(), counts.clone());
-    let endpoint = listen(move |request: hyper::Request<hyper::body::Incoming>| {
-        let (http, upstream, counted) = (http.clone(), upstream.clone(), counted.clone());
-        async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if parts.uri.path().contains("/u/") {
-                let method = parts.method.as_str();
-                *counted.lock().unwrap().entry(method.to_owned()).or_default() += 1;
-                if method == "GET" {
-                    let range = parts.headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap();
-                    let (from, to) = range.split_once('-').unwrap();
-                    let bytes = to.parse::<u64>().unwrap() + 1 - from.parse::<u64>().unwrap();
-                    *counted.lock().unwrap().entry("bytes".to_owned()).or_default() += bytes;
-                }
+    let counted = counts.clone();
+    let endpoint = relay_s3(store, move |request| {
+        if request.path().contains("/u/") {
+            let method = request.parts.method.as_str();
+            *counted.lock().unwrap().entry(method.to_owned()).or_default() += 1;
+            if method == "GET" {
+                let range = request.parts.headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap();
+                let (from, to) = range.split_once('-').unwrap();
+                let bytes = to.parse::<u64>().unwrap() + 1 - from.parse::<u64>().unwrap();
+                *counted.lock().unwrap().entry("bytes".to_owned()).or_default() += bytes;
             }
-            Ok(forward(&http, &upstream, &parts, body).await)
         }
+        request.forward()
     })
     .await;
     (endpoint, counts)
 }
 
 #[tokio::test]
-async fn looking_at_an_ordinary_file_takes_one_head_and_one_range() {
-    if !s3_is_local() {
+async fn ordinary_file_takes_one_head_and_one_range_request() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
     let (endpoint, counts) = counting(&store).await;
-    // URLs name the store itself: what the client does is not counted.
+    // URLs point to the store itself, so that the client's requests are not counted.
     let app = TestApp::beside(&store, |config| {
         config.s3.finalize = Finalize::InPlace;
         config.s3.public_endpoint = config.s3.endpoint.replace(endpoint.parse().unwrap());
@@ -117,8 +111,8 @@ async fn looking_at_an_ordinary_file_takes_one_head_and_one_range() {
 }
 
 #[tokio::test]
-async fn a_store_that_knows_no_ranges_is_read_from_the_beginning() {
-    if !s3_is_local() {
+async fn store_without_ranges_is_read_from_the_beginning() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
@@ -134,7 +128,7 @@ async fn a_store_that_knows_no_ranges_is_read_from_the_beginning() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_why_and_repeats_nothing_of_the_callers() {
+async fn rejection_names_the_reason_without_the_callers_values() {
     let app = TestApp::start().await;
     let mut wide = fixture("plain.png")[..33].to_vec();
     wide[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
@@ -178,7 +172,7 @@ async fn a_refusal_says_why_and_repeats_nothing_of_the_callers() {
             let swept = app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(3 * 3600)).await;
             assert_eq!(swept.rejected, 1, "{why}");
         }
-        for answer in [ada.confirm(ticket.id()).await, ada.act(&format!("/api/images/{}/renew", ticket.id())).await] {
+        for answer in [ada.confirm(ticket.id()).await, ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await] {
             assert_eq!(answer.problem(), (422, "content_mismatch"), "{why}: {answer:?}");
             let detail = answer.json["detail"].as_str().unwrap();
             assert!(detail.contains(why) && !detail.contains("private-name"), "{why}: {detail}");
@@ -187,7 +181,7 @@ async fn a_refusal_says_why_and_repeats_nothing_of_the_callers() {
         let detail = many.json["results"][0]["problem"]["detail"].as_str().unwrap();
         assert!(detail.contains(why), "{why}: {detail}");
     }
-    // A record that does not say why is one of an earlier version.
+    // A record without a reason was written by an earlier version.
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", b"<svg/>").await;
     assert_eq!(app.put(&ticket.json["upload"], b"<svg/>".to_vec()).await, 200);
@@ -205,13 +199,13 @@ async fn a_refusal_says_why_and_repeats_nothing_of_the_callers() {
     }
 }
 
-/// The CRC-32 of PNG, bit by bit (PNG 3rd ed., annex D).
+/// Returns the CRC-32 of PNG, bit by bit (PNG 3rd ed., annex D).
 fn crc32(bytes: &[u8]) -> u32 {
     let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xEDB8_8320 * (crc & 1)));
     !bytes.iter().fold(u32::MAX, byte)
 }
 
-/// Media types as clients send them, and the registered name.
+/// Media types as clients send them, and the registered type.
 const NAMES: [(&str, &str); 11] = [
     ("image/jpg", "image/jpeg"),
     ("IMAGE/JPG", "image/jpeg"),
@@ -227,7 +221,7 @@ const NAMES: [(&str, &str); 11] = [
 ];
 
 #[tokio::test]
-async fn a_media_type_is_known_by_its_other_names_on_all_ways_in() {
+async fn aliases_of_media_types_are_accepted_by_every_operation() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (at, (name, registered)) in NAMES.into_iter().enumerate() {
@@ -250,7 +244,7 @@ async fn a_media_type_is_known_by_its_other_names_on_all_ways_in() {
         assert_eq!(types.len(), 5 * (at + 1));
         assert!(types[..5].iter().all(|kept| **kept == registered), "{name}: {types:?}");
     }
-    // A preview's too.
+    // Applies to a preview's type too.
     let mut with_preview = declared("a", "image/png", b"with a preview");
     with_preview["preview"] = json!({ "contentType": "image/jpg", "size": 7, "sha256": with_preview["sha256"] });
     let ticket = ada.post("/api/images/upload", with_preview).await;
@@ -267,7 +261,7 @@ async fn a_media_type_is_known_by_its_other_names_on_all_ways_in() {
         let form = app.anonymous().get(&format!("/uppy/{}/s3/params?filename=a.{extension}", ada.uppy().await)).await;
         assert_eq!(form.json["fields"]["content-type"], registered, "{extension}: {form:?}");
     }
-    // The bytes prove the type whatever its name was.
+    // The bytes must match the type whichever alias was declared.
     let image = app.user().await.upload("a.jpg", "image/jpg", &fixture("plain.jpg")).await;
     assert_eq!(image["contentType"], "image/jpeg");
 }

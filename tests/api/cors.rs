@@ -1,4 +1,4 @@
-//! Cross-origin calls: which origins may read answers, and that nobody else is told anything.
+//! Covers CORS of the API: allowed origins can read answers, other origins get no CORS headers.
 
 use reqwest::{Method, Response, header::HeaderMap};
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use super::{
     openapi::operations,
 };
 
-/// In the test application's `CORS_ORIGINS`.
+/// Origins in the `CORS_ORIGINS` of the test application.
 const ALLOWED: [&str; 2] = ["https://app.example", "capacitor://localhost"];
 const FOREIGN: [&str; 10] = [
     "https://evil.example",
@@ -24,7 +24,7 @@ const FOREIGN: [&str; 10] = [
 ];
 const EXPOSED: &str = "retry-after, ratelimit, ratelimit-policy, www-authenticate, etag, x-request-id, date";
 
-/// The headers of CORS, sorted.
+/// Returns the CORS headers, sorted.
 fn cors(headers: &HeaderMap) -> Vec<(String, String)> {
     let is_cors = |name: &str| name.starts_with("access-control-");
     let mut found: Vec<_> = headers
@@ -52,7 +52,7 @@ async fn preflight(app: &TestApp, path: &str, method: &str, origin: Option<&str>
 }
 
 #[tokio::test]
-async fn preflights_of_every_operation() {
+async fn preflights_of_allowed_origins_succeed_for_every_operation() {
     let app = TestApp::start().await;
     for operation in operations() {
         let path = operation.path_of(&uuid::Uuid::now_v7().to_string());
@@ -77,19 +77,19 @@ async fn preflights_of_every_operation() {
 }
 
 #[tokio::test]
-async fn others_preflights_are_told_nothing() {
+async fn preflights_of_other_origins_get_no_cors_headers() {
     let app = TestApp::start().await;
     for path in ["/api/auth/login", "/api/images/gallery", "/api/unknown", "/docs"] {
         for origin in FOREIGN.map(Some).into_iter().chain([None]) {
             let answer = preflight(&app, path, "POST", origin).await;
             assert_eq!(cors(answer.headers()), [], "{path} {origin:?}");
-            assert!(varies(answer.headers()).contains(&"origin".to_owned()), "a shared cache keeps them apart: {answer:?}");
+            assert!(varies(answer.headers()).contains(&"origin".to_owned()), "shared caches distinguish origins: {answer:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn answers_and_errors_can_be_read_by_allowed_origins_alone() {
+async fn only_allowed_origins_can_read_answers_and_errors() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let log_in = json!({ "email": ada.email, "password": PASSWORD });
@@ -113,7 +113,7 @@ async fn answers_and_errors_can_be_read_by_allowed_origins_alone() {
                     if let Some(origin) = origin { request.header("origin", origin) } else { request }
                 })
                 .await;
-            // A foreign page is not refused: its browser keeps the answer from it.
+            // A page of another origin is not refused; its browser hides the answer from it.
             assert_eq!(answer.status, *status, "{what} {origin:?}: {answer:?}");
             check(&answer.headers, origin, what);
             let vary = varies(&answer.headers);
@@ -150,7 +150,7 @@ fn check(headers: &HeaderMap, origin: Option<&str>, what: &str) {
 
 /// Browsers send an Origin with a page's POST to its own host too.
 #[tokio::test]
-async fn the_pages_of_this_server_may_post() {
+async fn pages_of_this_server_may_post() {
     let app = TestApp::start().await;
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     let answer = app
@@ -166,9 +166,9 @@ async fn the_pages_of_this_server_may_post() {
     assert_eq!(cors(&answer.headers), [], "it needs none");
 }
 
-/// An OPTIONS that is no preflight is a method like any other.
+/// An OPTIONS request that is not a preflight is handled like any other method.
 #[tokio::test]
-async fn a_plain_options_is_not_taken_for_a_preflight() {
+async fn plain_options_request_is_not_a_preflight() {
     let app = TestApp::start().await;
     let answer = app.anonymous().send(Method::OPTIONS, "/api/auth/login", |r| r.header("origin", ALLOWED[0])).await;
     assert_eq!(answer.problem(), (204, ""));

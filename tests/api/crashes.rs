@@ -1,9 +1,9 @@
-//! F13: the program is killed after any of its calls to MongoDB and S3, one after the other, and everything converges.
+//! F13: kills the program after each of its calls to MongoDB and S3, one after the other, and asserts that everything converges.
 //!
-//! A server that was started with `VALET_ABORT_AT` aborts after so many calls as a file says (src/store/failpoint.rs), so
-//! each operation is done with 1, 2, 3 and so on until it is answered: no call is named here, and none is left out. After
-//! each death a sweep follows, three minutes on, and the books are audited: quota exact, no object without a document and
-//! no ready document without its object. Then the client repeats its call and gets the answer of one that was not cut off.
+//! A server that was started with `VALET_ABORT_AT` aborts after as many calls as a file contains (src/store/failpoint.rs), so
+//! each operation is made with 1, 2, 3 and so on until it is answered: no call is named here, and none is left out. After each
+//! crash a sweep follows, with a clock three minutes ahead, and the data is audited: quotas are exact, no object lacks a document
+//! and no ready document lacks its object. Then the client repeats its call and gets the same answer as without the crash.
 
 mod sweep_command;
 
@@ -24,12 +24,12 @@ use super::{
     serve::Settings,
 };
 
-/// After the longest that a lease or a request without its server holds anything.
+/// Time after which no lease or request of a dead server blocks anything.
 const CONVERGED: Duration = Duration::from_secs(180);
 /// SIGABRT.
 pub const ABORTED: i32 = 6;
 
-/// The file that says after how many calls to die; removed with its test.
+/// File with the number of calls after which the server aborts; removed with the test.
 pub struct Fuse(PathBuf);
 
 impl Fuse {
@@ -37,7 +37,7 @@ impl Fuse {
         Self(std::env::temp_dir().join(format!("valet-fuse-{}", uuid::Uuid::new_v4().simple())))
     }
 
-    /// At once: a call that found the file and no number in it would be counted for nothing.
+    /// Replaces the file in one step: a call that found an empty file would not be counted.
     pub fn set(&self, calls: u32) {
         let written = self.0.with_extension("written");
         std::fs::write(&written, calls.to_string()).unwrap();
@@ -49,10 +49,10 @@ impl Fuse {
     }
 
     pub fn settings(&self, app: &TestApp) -> Settings {
-        // Trying the store out is none of the calls that are counted.
+        // The setting avoids a probe of the store, whose calls would be counted.
         let finalize = if super::store_rules::in_place() { "in-place" } else { "copy" };
-        let settings = Settings::of(app).but("SWEEP_INTERVAL", "1h").but("S3_FINALIZE", finalize);
-        settings.but("VALET_ABORT_AT", self.0.to_str().unwrap())
+        let settings = Settings::for_app(app).with("SWEEP_INTERVAL", "1h").with("S3_FINALIZE", finalize);
+        settings.with("VALET_ABORT_AT", self.0.to_str().unwrap())
     }
 }
 
@@ -62,7 +62,7 @@ impl Drop for Fuse {
     }
 }
 
-/// A call as a client makes it, and what it gets when nothing goes wrong.
+/// A call as a client makes it, and its expected status without a crash.
 struct Call {
     method: Method,
     path: String,
@@ -94,7 +94,7 @@ impl Call {
 
     fn check(&self, status: u16, text: &str) {
         assert!(self.expected.contains(&status), "{} {}: {status} {text}", self.method, self.path);
-        // In a batch, each item's.
+        // In a batch, the status of each item.
         let body: Value = serde_json::from_str(text).unwrap_or_default();
         for result in body["results"].as_array().into_iter().flatten() {
             assert!(matches!(result["status"].as_u64(), Some(200 | 201 | 204)), "{} {}: {text}", self.method, self.path);
@@ -102,14 +102,14 @@ impl Call {
     }
 }
 
-/// Makes the call on a server that dies after 1, 2, 3 … calls to its stores, until it is answered. `prepare` makes what it
-/// is about; says after how many calls it was answered.
-async fn at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) {
+/// Makes the call on a server that aborts after 1, 2, 3 … calls to MongoDB and S3, until it is answered. `prepare` creates its
+/// subject; returns the number of calls after which it was answered.
+async fn kill_at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare: impl AsyncFn(&Caller<'_>) -> Call) {
     let fuse = Fuse::new();
     let settings = fuse.settings(app);
     let (mut calls, mut busy) = (1, 0);
     loop {
-        let (process, client) = settings.listening().await;
+        let (process, client) = settings.start_listening().await;
         let call = prepare(ada).await;
         fuse.set(calls);
         let request = client.http.request(call.method.clone(), format!("{}{}", client.base, call.path));
@@ -120,7 +120,7 @@ async fn at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare: imp
             Ok(answer) => {
                 let status = answer.status().as_u16();
                 if matches!(status, 503 | 504) {
-                    // The machine is too busy: the same once more.
+                    // The machine is too busy: try again.
                     busy += 1;
                     assert!(busy < 10, "{} {}: {status}", call.method, call.path);
                     continue;
@@ -145,16 +145,16 @@ async fn at_every_call(app: &TestApp, ada: &Caller<'_>, least: u32, prepare: imp
         calls += 1;
         assert!(calls < 100, "{} {} never ends", call.method, call.path);
     }
-    assert!(calls > least, "{calls} calls: was anything counted?");
+    assert!(calls > least, "{calls} calls: the failpoint was never reached");
     app.sweep_to_the_end().await;
     app.audit().await;
 }
 
-/// Nothing that a dead server held keeps its user's uploads waiting: none leaves locks in MongoDB. Half of what mongod takes to
-/// drop those of a transaction, on a busy machine.
+/// Time within which a user's uploads work again after a crash: a dead server leaves no locks in MongoDB. Half the time that
+/// mongod takes to drop a transaction's locks, on a busy machine.
 const UNLOCKED: Duration = Duration::from_secs(30);
 
-/// As clients do it: 503 and 504 are repeated.
+/// Repeats 503 and 504, as clients do.
 async fn repeated(ada: &Caller<'_>, call: &Call) -> Answer {
     let began = Instant::now();
     loop {
@@ -166,9 +166,9 @@ async fn repeated(ada: &Caller<'_>, call: &Call) -> Answer {
     }
 }
 
-/// What another server does within this time.
+/// Runs the sweeps that another server would run within this time.
 async fn converge(app: &TestApp, within: Duration) {
-    // A completion that its server died of: its claim is over by then.
+    // A completion whose server died: its claim has ended by then.
     let images = app.db.collection::<Document>("images");
     let over = doc! { "$set": { "completingUntil": DateTime::from_millis(0) } };
     images.update_many(doc! { "completingUntil": { "$exists": true } }, over).await.unwrap();
@@ -193,7 +193,7 @@ async fn ready(ada: &Caller<'_>) -> String {
     ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned()
 }
 
-/// An upload in one part, which S3 has.
+/// Opens a multipart upload with one part and sends it to S3.
 async fn sent_in_parts(ada: &Caller<'_>) -> String {
     let bytes = unique_png();
     let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": bytes.len() });
@@ -217,28 +217,28 @@ fn delete(id: &str) -> Call {
 async fn c7_f13_killed_at_every_call_of_a_confirm() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, unique_png()).await.id(), 200)).await;
+    kill_at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, unique_png()).await.id(), 200)).await;
     let html = || [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
-    at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, html()).await.id(), 422)).await;
+    kill_at_every_call(&app, &ada, 4, async |ada| confirm(sent(ada, html()).await.id(), 422)).await;
     let both = async |ada: &Caller<'_>| {
         let ids = [sent(ada, unique_png()).await.id().to_owned(), sent(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/confirm", &[200]).with(json!({ "ids": ids }))
     };
-    at_every_call(&app, &ada, 6, both).await;
+    kill_at_every_call(&app, &ada, 6, both).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn d2_f13_killed_at_every_call_of_a_delete() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    at_every_call(&app, &ada, 4, async |ada| delete(&ready(ada).await)).await;
-    at_every_call(&app, &ada, 5, async |ada| delete(sent(ada, unique_png()).await.id())).await;
+    kill_at_every_call(&app, &ada, 4, async |ada| delete(&ready(ada).await)).await;
+    kill_at_every_call(&app, &ada, 5, async |ada| delete(sent(ada, unique_png()).await.id())).await;
     let both = async |ada: &Caller<'_>| {
         let ids = [ready(ada).await, sent(ada, unique_png()).await.id().to_owned()];
         Call::new(Method::POST, "/api/images/delete", &[200]).with(json!({ "ids": ids }))
     };
-    at_every_call(&app, &ada, 8, both).await;
-    // The sweep to the end has ended every tombstone.
+    kill_at_every_call(&app, &ada, 8, both).await;
+    // The last sweep has ended every tombstone.
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
@@ -249,16 +249,16 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
     let fresh = async |_: &Caller<'_>| {
         Call::new(Method::POST, "/api/images/upload", &[200, 201]).with(declared("a.png", "image/png", &unique_png()))
     };
-    at_every_call(&app, &ada, 2, fresh).await;
-    // One is known, two are new; its hold is released, theirs are kept.
+    kill_at_every_call(&app, &ada, 2, fresh).await;
+    // One item is known, two are new; the first one's reservation is released, the others' are kept.
     let batch = async |ada: &Caller<'_>| {
         let known = unique_png();
         ada.issue("a.png", "image/png", &known).await;
         let items = [known, unique_png(), unique_png()].map(|bytes| declared("a.png", "image/png", &bytes));
         Call::new(Method::POST, "/api/images/upload/batch", &[200]).with(json!({ "items": items }))
     };
-    at_every_call(&app, &ada, 4, batch).await;
-    // A twin under another key is refused by the index, after its bytes were reserved.
+    kill_at_every_call(&app, &ada, 4, batch).await;
+    // The unique index refuses the same bytes under another key, after a reservation was made for them.
     let twin = async |ada: &Caller<'_>| {
         let bytes = unique_png();
         ada.issue("a.png", "image/png", &bytes).await;
@@ -266,7 +266,7 @@ async fn u10_f13_killed_at_every_call_of_an_issue() {
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };
-    at_every_call(&app, &ada, 5, twin).await;
+    kill_at_every_call(&app, &ada, 5, twin).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -279,7 +279,7 @@ async fn f13_killed_at_every_call_of_an_upload_in_parts() {
         call.key = Some(uuid::Uuid::new_v4().to_string());
         call
     };
-    at_every_call(&app, &ada, 4, open).await;
-    at_every_call(&app, &ada, 8, async |ada| confirm(&sent_in_parts(ada).await, 200)).await;
-    at_every_call(&app, &ada, 6, async |ada| delete(&sent_in_parts(ada).await)).await;
+    kill_at_every_call(&app, &ada, 4, open).await;
+    kill_at_every_call(&app, &ada, 8, async |ada| confirm(&sent_in_parts(ada).await, 200)).await;
+    kill_at_every_call(&app, &ada, 6, async |ada| delete(&sent_in_parts(ada).await)).await;
 }

@@ -1,18 +1,18 @@
-//! A record that cannot be read is a fault of the service, on every operation that meets it: never absence, never an outage.
+//! Covers unreadable records: every operation that meets one answers 500, never 404 and never 503.
 
 use mongodb::bson::{DateTime, Document, doc};
 use serde_json::{Value, json};
 
 use super::{
     app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png},
-    isolation::{call_with, names_something},
+    isolation::{call_with, takes_an_id},
     openapi::operations,
 };
 
-/// A value that the field's type allows and its rules do not, and one of another type.
+/// A value that the field's type allows but its rules do not, and a value of another type.
 const DAMAGES: [(&str, &str); 2] = [("fileName", ""), ("urlsDieAt", "damaged")];
 
-/// An image of each kind that operations tell apart.
+/// Returns an image of each kind that operations distinguish.
 async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let ready = ada.upload("a.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     let pending = ada.issue("b.png", "image/png", &unique_png()).await.id().to_owned();
@@ -29,13 +29,12 @@ fn is_fault(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn an_unreadable_image_is_a_fault_on_every_operation_that_names_one() {
+async fn unreadable_image_is_a_500_on_every_operation_that_names_it() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let whole = ada.upload("whole.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     let images = app.db.collection::<Document>("images");
-    let named: Vec<_> =
-        operations().into_iter().filter(|one| names_something(one) && !one.path.starts_with("/api/auth/")).collect();
+    let named: Vec<_> = operations().into_iter().filter(|one| takes_an_id(one) && !one.path.starts_with("/api/auth/")).collect();
     assert!(named.len() >= 16, "{}", named.len());
     for (state, id) in images_of(&ada).await {
         let record = app.db_image(&id).await.unwrap();
@@ -50,7 +49,7 @@ async fn an_unreadable_image_is_a_fault_on_every_operation_that_names_one() {
                         let result = &results[0];
                         assert!(result["status"] == 500 && result["problem"]["code"] == "internal", "{what}: {answer:?}");
                     }
-                    // Only ready images have a caption to change, and the state can be read.
+                    // Only ready images have a caption to change, and the state is readable.
                     None if operation.method == reqwest::Method::PATCH && state != "ready" => {
                         assert_eq!(answer.problem(), (404, "not_found"), "{what}");
                     }
@@ -62,7 +61,7 @@ async fn an_unreadable_image_is_a_fault_on_every_operation_that_names_one() {
                 document.remove("due");
             }
             assert_eq!(after.get("state"), damaged.get("state"), "nothing moves it");
-            // The others of a batch are answered.
+            // The other items of a batch are answered.
             for (path, status) in [("/api/images/read", 200), ("/api/images/confirm", 200), ("/api/images/renew", 200)] {
                 let answer = ada.post(path, json!({ "ids": [&id, &whole] })).await;
                 let statuses: Vec<_> = answer.json["results"].as_array().unwrap().iter().map(|one| &one["status"]).collect();
@@ -75,9 +74,9 @@ async fn an_unreadable_image_is_a_fault_on_every_operation_that_names_one() {
     assert_eq!(deleted.json["results"][0]["status"], 204, "{deleted:?}");
 }
 
-/// Bytes and keys whose record cannot be read are neither uploaded anew beside it nor refused as a lost race.
+/// Bytes and keys whose record is unreadable are neither uploaded again beside it nor reported as a lost race.
 #[tokio::test]
-async fn an_upload_that_meets_an_unreadable_image_is_a_fault_of_that_item_alone() {
+async fn upload_that_meets_an_unreadable_image_fails_only_that_item() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -94,9 +93,9 @@ async fn an_upload_that_meets_an_unreadable_image_is_a_fault_of_that_item_alone(
     }
 }
 
-/// The records of accounts and sessions, damaged so that their types do not fit.
+/// Covers records of accounts and sessions with values of wrong types.
 #[tokio::test]
-async fn an_unreadable_account_or_session_is_a_fault_and_no_outage() {
+async fn unreadable_account_or_session_is_a_500_and_not_an_outage() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let credentials = json!({ "email": ada.email, "password": PASSWORD });

@@ -1,5 +1,5 @@
-//! The files of deploy/ against the program: settings, ports and probes of the manifests, what the policies allow and what the
-//! program asks for. That they are valid for Kubernetes and AWS is for `.ci/deploy` to say.
+//! Compares the files of deploy/ with the program: settings, ports and probes of the manifests, and permissions of the policies
+//! with the requests that the program makes. `.ci/deploy` checks that the files are valid for Kubernetes and AWS.
 
 mod manifests;
 mod privileges;
@@ -8,7 +8,7 @@ mod settings;
 
 use std::path::Path;
 
-/// A file of deploy/.
+/// Reads a file of deploy/.
 fn file(name: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)).unwrap()
 }

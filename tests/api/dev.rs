@@ -1,4 +1,4 @@
-//! `valet dev` as a process: one command, nothing configured, nothing left behind.
+//! Covers `valet dev` as a process: it starts without any configuration, and leaves no process behind.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,7 +15,7 @@ use super::{
     process_client::{Client, Process},
 };
 
-/// A folder that goes with its test.
+/// A folder that is removed with its test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -31,7 +31,7 @@ impl Drop for Folder {
     }
 }
 
-/// What the banner says.
+/// Addresses and paths from the banner.
 struct Dev {
     process: Process,
     client: Client,
@@ -48,45 +48,46 @@ impl Dev {
     async fn start(data: &Path, env: &[(&str, &str)]) -> Self {
         let process = start(data, "127.0.0.1:0", "127.0.0.1:0", env);
         let banner = process.find(|process| Some(process.out()).filter(|out| out.contains("Ctrl-C stops all of it."))).await;
-        let told = |label: &str| {
+        let value_of = |label: &str| {
             let line = banner.lines().find_map(|line| line.trim_start().strip_prefix(label));
             line.unwrap_or_else(|| panic!("{label} in {banner}")).trim().to_owned()
         };
-        let mongod = told("MongoDB").strip_prefix("mongod child ").map(|rest| rest.split(',').next().unwrap().parse().unwrap());
-        let s3 = told("S3 ").split(' ').next().unwrap().to_owned();
-        let api = told("API");
+        let mongod =
+            value_of("MongoDB").strip_prefix("mongod child ").map(|rest| rest.split(',').next().unwrap().parse().unwrap());
+        let s3 = value_of("S3 ").split(' ').next().unwrap().to_owned();
+        let api = value_of("API");
         let base = api.strip_suffix("/api").unwrap();
         assert!(!base.ends_with(":0") && !s3.ends_with(":0"), "the real ports: {banner}");
         assert!(banner.contains(data.to_str().unwrap()), "{banner}");
-        Self { client: Client::of(base), docs: told("Swagger UI"), s3, mongod, process }
+        Self { client: Client::at(base), docs: value_of("Swagger UI"), s3, mongod, process }
     }
 
-    /// Ends it with a signal: by itself, well, and with its mongod.
+    /// Ends it with a signal and asserts that it exits successfully, with its mongod.
     async fn stop(self, signal: &str) {
         self.process.signal(signal);
         let (status, _, err) = self.process.end(Duration::from_secs(15)).await;
         assert!(status.success(), "{status}: {err}");
-        assert!(!runs(self.mongod.unwrap()), "its mongod stays behind");
+        assert!(!runs(self.mongod.unwrap()), "its mongod still runs");
     }
 }
 
-/// The image in the gallery of the client, and its bytes.
+/// Returns the bytes of the image in the client's gallery.
 async fn look(client: &Client, id: &Value) -> Vec<u8> {
     let (status, gallery) = client.get("/api/images/gallery").await;
     assert_eq!(status, 200, "{gallery}");
     assert_eq!((&gallery["images"][0]["id"], gallery["images"].as_array().unwrap().len()), (id, 1));
-    client.bytes(&gallery["images"][0]["url"]).await
+    client.fetch(&gallery["images"][0]["url"]).await
 }
 
 #[tokio::test]
-async fn the_whole_path_and_all_of_it_again_after_every_kind_of_end() {
+async fn images_survive_every_kind_of_restart() {
     let folder = Folder::new();
     let bytes = unique_png();
 
     let mut dev = Dev::start(&folder.0, &[]).await;
     assert_eq!(dev.client.http.get(&dev.docs).send().await.unwrap().status(), 200);
     assert_eq!(dev.client.get("/readyz").await.0, 200);
-    dev.client.enter("signup", "ada@example.com").await;
+    dev.client.sign_in("signup", "ada@example.com").await;
     let token = dev.client.token.clone();
     let (image, urls) = dev.client.upload(&bytes).await;
     assert!(urls.iter().all(|url| url.starts_with(&dev.s3)), "{urls:?}");
@@ -97,9 +98,9 @@ async fn the_whole_path_and_all_of_it_again_after_every_kind_of_end() {
     let mut dev = Dev::start(&folder.0, &[]).await;
     dev.client.token = token;
     assert!(look(&dev.client, &image["id"]).await == bytes, "the token is still good, the image still there");
-    dev.client.enter("login", "ada@example.com").await;
+    dev.client.sign_in("login", "ada@example.com").await;
     assert_eq!(dev.client.get("/api/auth/me").await.1["usage"]["bytes"], bytes.len());
-    // Its mongod must see by itself that it is alone.
+    // Its mongod must notice by itself that the server is gone.
     let mongod = dev.mongod.unwrap();
     dev.process.signal("-KILL");
     let began = Instant::now();
@@ -108,12 +109,12 @@ async fn the_whole_path_and_all_of_it_again_after_every_kind_of_end() {
     assert!(within(Duration::from_secs(10), || !runs(mongod)).await, "mongod outlives its server by {:?}", began.elapsed());
 
     let mut dev = Dev::start(&folder.0, &[]).await;
-    dev.client.enter("login", "ada@example.com").await;
-    assert!(look(&dev.client, &image["id"]).await == bytes, "what was confirmed survives a kill");
+    dev.client.sign_in("login", "ada@example.com").await;
+    assert!(look(&dev.client, &image["id"]).await == bytes, "confirmed images survive a kill");
     dev.stop("-TERM").await;
 }
 
-/// Its one line, said by a process that fails soon and leaves nothing running.
+/// Returns the single error line of a process that must fail soon and leave nothing running.
 async fn refusal(data: &Path, bind: &str, s3_bind: &str) -> String {
     let (status, out, err) = start(data, bind, s3_bind, &[]).end(Duration::from_secs(20)).await;
     assert_eq!((status.code(), out.as_str()), (Some(1), ""), "{err}");
@@ -125,36 +126,36 @@ async fn refusal(data: &Path, bind: &str, s3_bind: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_one_line() {
+async fn port_in_use_is_reported_in_one_line() {
     let folder = Folder::new();
     let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let said = refusal(&folder.0, &address, "127.0.0.1:0").await;
-    assert!(said.contains(&address) && said.contains("--bind"), "{said}");
-    let said = refusal(&folder.0, "127.0.0.1:0", &address).await;
-    assert!(said.contains(&address) && said.contains("--s3-bind"), "{said}");
+    let message = refusal(&folder.0, &address, "127.0.0.1:0").await;
+    assert!(message.contains(&address) && message.contains("--bind"), "{message}");
+    let message = refusal(&folder.0, "127.0.0.1:0", &address).await;
+    assert!(message.contains(&address) && message.contains("--s3-bind"), "{message}");
 }
 
 #[tokio::test]
-async fn a_data_folder_that_cannot_be_one_is_one_line() {
+async fn invalid_data_folder_is_reported_in_one_line() {
     let folder = Folder::new();
     std::fs::write(&folder.0, "a file").unwrap();
     for data in [folder.0.clone(), folder.0.join("below")] {
-        let said = refusal(&data, "127.0.0.1:0", "127.0.0.1:0").await;
-        assert!(said.contains(data.to_str().unwrap()) && said.contains("--data-dir"), "{said}");
+        let message = refusal(&data, "127.0.0.1:0", "127.0.0.1:0").await;
+        assert!(message.contains(data.to_str().unwrap()) && message.contains("--data-dir"), "{message}");
     }
     for part in ["mongodb", "s3"] {
         let folder = Folder::new();
         std::fs::create_dir(&folder.0).unwrap();
         std::fs::write(folder.0.join(part), "a file").unwrap();
-        let said = refusal(&folder.0, "127.0.0.1:0", "127.0.0.1:0").await;
-        assert!(said.contains(folder.0.join(part).to_str().unwrap()), "{said}");
+        let message = refusal(&folder.0, "127.0.0.1:0", "127.0.0.1:0").await;
+        assert!(message.contains(folder.0.join(part).to_str().unwrap()), "{message}");
     }
 }
 
-/// Where the environment names a server, that one is used and no local one is started.
+/// Servers that the environment names are used instead of local ones.
 #[tokio::test]
-async fn servers_that_the_environment_names_are_used() {
+async fn servers_named_by_the_environment_are_used() {
     let folder = Folder::new();
     let app = TestApp::start().await;
     let keys = app.config.s3.credentials.as_ref().unwrap();
@@ -172,7 +173,7 @@ async fn servers_that_the_environment_names_are_used() {
     .await;
     assert_eq!((dev.mongod, &*dev.s3), (None, app.config.s3.endpoint.as_deref().unwrap()));
     let ada = app.user().await;
-    dev.client.enter("login", &ada.email).await;
+    dev.client.sign_in("login", &ada.email).await;
     let (image, _) = dev.client.upload(&unique_png()).await;
     assert_eq!(app.db_state(image["id"].as_str().unwrap()).await, "ready");
     assert_eq!(app.bucket_keys().await.len(), 1);
@@ -180,7 +181,7 @@ async fn servers_that_the_environment_names_are_used() {
 }
 
 #[tokio::test]
-async fn a_bucket_whose_database_was_removed_is_joined_deliberately() {
+async fn bucket_whose_database_was_removed_needs_an_explicit_join() {
     let folder = Folder::new();
     Dev::start(&folder.0, &[]).await.stop("-INT").await;
     std::fs::remove_dir_all(folder.0.join("mongodb")).unwrap();

@@ -1,4 +1,4 @@
-//! The development mongod: what it keeps between runs, and that nothing of it stays behind.
+//! Covers the development mongod: its data survives restarts, and no process stays behind.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -9,10 +9,10 @@ use mongodb::Client;
 use mongodb::bson::{Document, doc};
 use valet::dev::mongod::{Mongod, MongodError, MongodOptions};
 
-/// Where `server`, below, has its data; unset in an ordinary run.
+/// Data folder of the child process `server`, below; unset in an ordinary run.
 const SERVER_DATA: &str = "VALET_TEST_MONGOD_DATA";
 
-/// A folder that goes with its test.
+/// A folder that is removed with its test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -33,14 +33,14 @@ impl Drop for Folder {
     }
 }
 
-/// Whether a process is there and no zombie.
+/// Returns whether a process exists and is not a zombie.
 pub fn runs(pid: u32) -> bool {
     let output = Command::new("ps").args(["-o", "stat=", "-p", &pid.to_string()]).output().unwrap();
     let state = String::from_utf8(output.stdout).unwrap();
     !state.trim().is_empty() && !state.starts_with('Z')
 }
 
-/// The living processes of which this field of `ps` is so.
+/// Returns the live processes with this value in this field of `ps`.
 fn processes(field: &str, value: u32) -> Vec<u32> {
     let format = format!("pid=,stat=,{field}=");
     let output = Command::new("ps").args(["-e", "-o", &format]).output().unwrap();
@@ -79,8 +79,8 @@ async fn data_survives_a_restart_on_another_port() {
     first.stop().await.unwrap();
     assert!(!runs(first_pid));
 
-    // Taken, so that the second run has to get another port. What listens there hangs up: mongod looks whether the
-    // member that it remembers is itself, and would wait 30 s for one that says nothing.
+    // Occupies the port, so that the second run has to take another one. The listener closes connections at once: mongod checks
+    // whether the member in its configuration is itself, and would wait 30 s for a silent one.
     let squatter = tokio::net::TcpListener::bind(address).await.unwrap();
     let squatter = tokio::spawn(async move {
         loop {
@@ -111,7 +111,7 @@ async fn data_survives_a_restart_on_another_port() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_one_is_gone_and_loses_nothing() {
+async fn dropped_mongod_ends_and_loses_no_data() {
     let folder = Folder::new("drop");
     let mongod = Mongod::start(folder.options()).await.unwrap();
     let pid = mongod.pid();
@@ -128,10 +128,10 @@ async fn a_dropped_one_is_gone_and_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_has_its_own_process_group_and_listens_on_loopback_alone() {
+async fn mongod_has_its_own_process_group_and_listens_on_loopback_only() {
     let folder = Folder::new("group");
     let mongod = Mongod::start(folder.options()).await.unwrap();
-    // Ctrl-C reaches the terminal's foreground group, which is ours.
+    // Ctrl-C reaches the terminal's foreground group, which is the test's.
     assert_eq!(processes("pgid", mongod.pid()), [mongod.pid()]);
 
     let client = connect(&mongod).await;
@@ -144,7 +144,7 @@ async fn it_has_its_own_process_group_and_listens_on_loopback_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_on_the_same_data_is_one_too_many() {
+async fn second_mongod_on_the_same_data_is_refused() {
     let folder = Folder::new("lock");
     let first = Mongod::start(folder.options()).await.unwrap();
     let start = Instant::now();
@@ -152,9 +152,9 @@ async fn two_on_the_same_data_is_one_too_many() {
     assert!(matches!(&error, MongodError::InUse(path) if *path == folder.options().data_dir), "{error}");
     assert!(error.to_string().contains(folder.0.to_str().unwrap()), "{error}");
     assert!(start.elapsed() >= Duration::from_secs(15));
-    assert!(runs(first.pid()), "the first one is not to suffer");
+    assert!(runs(first.pid()), "the first mongod is not affected");
 
-    // One that ends while the next one waits is what the patience is for.
+    // A mongod that ends while the next one waits for the lock.
     let (next, ended) = tokio::join!(Mongod::start(folder.options()), async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         first.stop().await
@@ -164,7 +164,7 @@ async fn two_on_the_same_data_is_one_too_many() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_written_is_named_in_one_line() {
+async fn unwritable_folder_is_named_in_one_line() {
     let folder = Folder::new("unwritable");
     std::fs::write(folder.0.join("file"), "").unwrap();
     let data = folder.0.join("file/data");
@@ -173,7 +173,7 @@ async fn a_folder_that_cannot_be_written_is_named_in_one_line() {
 }
 
 #[tokio::test]
-async fn what_mongod_says_about_bad_data_is_in_the_message() {
+async fn error_of_mongod_about_bad_data_is_in_the_message() {
     let folder = Folder::new("bad");
     let data = folder.options().data_dir;
     std::fs::create_dir(&data).unwrap();
@@ -186,22 +186,22 @@ async fn what_mongod_says_about_bad_data_is_in_the_message() {
 }
 
 #[test]
-fn a_named_mongod_that_is_none_is_told_in_one_line() {
+fn named_file_that_is_not_mongod_is_reported_in_one_line() {
     let folder = Folder::new("named");
     let output = Server::command(&folder.options().data_dir).env("VALET_MONGOD", "/nonexistent/mongod").output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    let told = said.lines().filter(|line| line.contains("/nonexistent/mongod")).count();
-    assert!(!output.status.success() && told == 1, "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let lines = stderr.lines().filter(|line| line.contains("/nonexistent/mongod")).count();
+    assert!(!output.status.success() && lines == 1, "{stderr}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_killed_server_leaves_nothing_behind() {
+async fn killed_server_leaves_no_process_behind() {
     let folder = Folder::new("killed");
     let mut server = Server::start(&folder.options().data_dir);
     let [watchdog] = server.children().into_iter().filter(|&pid| pid != server.mongod).collect::<Vec<_>>()[..] else {
         panic!("a server has its mongod and one watchdog");
     };
-    // What a terminal sends to all that belongs to it is for the server alone.
+    // Signals that a terminal sends to all its processes are handled by the server only.
     for signal in ["-HUP", "-INT", "-TERM"] {
         assert!(Command::new("kill").args([signal, &watchdog.to_string()]).status().unwrap().success());
     }
@@ -209,7 +209,7 @@ async fn a_killed_server_leaves_nothing_behind() {
     assert!(within(Duration::from_secs(10), || !runs(server.mongod)).await, "mongod outlives its server");
     assert!(within(Duration::from_secs(5), || !runs(watchdog)).await, "the watchdog outlives mongod");
 
-    // The next server need not wait for that.
+    // The next server does not have to wait for that.
     let mut server = Server::start(&folder.options().data_dir);
     server.kill();
     let mongod = Mongod::start(folder.options()).await.unwrap();
@@ -218,7 +218,7 @@ async fn a_killed_server_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stopped_one_leaves_nothing_behind() {
+async fn stopped_server_leaves_no_process_behind() {
     let folder = Folder::new("stopped");
     let mut server = Server::start(&folder.options().data_dir);
     assert_eq!(server.children().len(), 2);
@@ -229,7 +229,7 @@ async fn a_stopped_one_leaves_nothing_behind() {
     server.kill();
 }
 
-/// A process of its own with a mongod, to be killed.
+/// A child process with a mongod, to be killed.
 struct Server {
     process: Child,
     mongod: u32,
@@ -255,7 +255,7 @@ impl Server {
         processes("ppid", self.process.id())
     }
 
-    /// SIGKILL: nothing of the server's own runs after it.
+    /// Sends SIGKILL, so that no code of the server runs afterwards.
     fn kill(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
@@ -270,14 +270,15 @@ impl Drop for Server {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "what `Server` runs"]
+#[ignore = "only `Server` runs this test"]
 async fn server() {
     let Ok(data) = std::env::var(SERVER_DATA) else {
+        crate::skipping::skip("only `Server` runs this test");
         return;
     };
     let mongod = Mongod::start(MongodOptions::new(data)).await.unwrap();
     println!("mongod pid {}", mongod.pid());
-    // Ends by itself with the test, should that be killed.
+    // Ends with the test, even if the test is killed.
     let mut lines = std::io::stdin().lines();
     if let Some(Ok(line)) = lines.next() {
         assert_eq!(line, "stop");

@@ -1,4 +1,4 @@
-//! `valet check` against the run's servers: what they promise is found, and so is every planted defect.
+//! Covers `valet check`: on the run's servers it confirms every rule, and it reports every planted defect of a store.
 
 mod causes;
 mod cleanup;
@@ -11,9 +11,9 @@ use std::time::Duration;
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter,
 };
-use valet::domain::check::{self, Answer, Options, Report, Severity, rules};
+use valet::domain::doctor::{self, Answer, Options, Report, Severity, rules};
 
-use super::app::{TestApp, s3_is_local};
+use super::app::{TestApp, skip_unless_local_s3};
 use futures_util::{StreamExt, stream};
 use store_defects::{Defect, Proxy};
 
@@ -23,13 +23,13 @@ async fn app() -> TestApp {
     TestApp::start_with(|config| config.cors.exact = vec![ORIGIN.to_owned()]).await
 }
 
-async fn examine(app: &TestApp) -> Report {
-    let report = check::run(&app.config, Options::default()).await;
+async fn run_check(app: &TestApp) -> Report {
+    let report = doctor::run(&app.config, Options::default()).await;
     println!("{report}");
     report
 }
 
-/// AWS and LocalStack give each new bucket a public access block; the local S3 gives none, and cannot take it away.
+/// AWS and LocalStack create each bucket with a public access block; the local S3 creates none and cannot remove one.
 async fn without_access_block(app: &TestApp) {
     let _ = app.s3.delete_public_access_block().bucket(&app.config.s3.bucket).send().await;
 }
@@ -40,23 +40,23 @@ async fn has_access_block(app: &TestApp) -> bool {
     got.err().and_then(|error| error.raw_response().map(|answer| answer.status().as_u16())) != Some(501)
 }
 
-fn no(report: &Report) -> Vec<&'static str> {
-    let is_no = |finding: &&check::Finding| matches!(finding.answer, Answer::No(_));
+fn failed_rules(report: &Report) -> Vec<&'static str> {
+    let is_no = |finding: &&doctor::Finding| matches!(finding.answer, Answer::No(_));
     report.findings.iter().filter(is_no).map(|finding| finding.rule.name).collect()
 }
 
-/// What the development servers cannot give: mongod 6.0.5 is old, and nobody set the bucket up.
+/// Rules that the development servers do not satisfy: mongod 6.0.5 is old, and the bucket is not configured.
 const EXPECTED: [&str; 3] =
     ["MongoDB: without known holes", "bucket: abandoned multiparts aborted", "bucket: public access block"];
 
 #[tokio::test]
-async fn the_local_servers_hold_what_they_promise_and_nothing_is_left_behind() {
-    if !s3_is_local() {
+async fn local_servers_satisfy_the_rules_and_nothing_is_left_behind() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = app().await;
-    let report = examine(&app).await;
-    assert_eq!(no(&report), EXPECTED);
+    let report = run_check(&app).await;
+    assert_eq!(failed_rules(&report), EXPECTED);
     assert!(report.is_sound());
     assert_eq!(report.findings.len(), rules::ALL.len(), "every rule has a line");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
@@ -66,7 +66,7 @@ async fn the_local_servers_hold_what_they_promise_and_nothing_is_left_behind() {
     assert!(!collections.iter().any(|name| name.starts_with("check")), "{collections:?}");
     let table = report.to_string();
     assert!(!table.contains("X-Amz-"), "no presigned query: {table}");
-    // Aligned: each line's answer stands in one column.
+    // The answers of all lines are aligned in one column.
     let width = rules::ALL.iter().map(|rule| rule.name.chars().count()).max().unwrap();
     for line in table.lines().filter(|line| rules::ALL.iter().any(|rule| line.starts_with(rule.name))) {
         let column: String = line.chars().skip(width + 2).take(7).collect();
@@ -75,29 +75,29 @@ async fn the_local_servers_hold_what_they_promise_and_nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn what_a_check_that_died_left_is_removed_when_it_is_old() {
+async fn old_objects_of_a_killed_check_are_removed() {
     let app = app().await;
     app.bucket_put("check/another/object", "image/png", vec![1]).await;
     app.bucket_put("u/somebody/else", "image/png", vec![1]).await;
-    examine(&app).await;
+    run_check(&app).await;
     assert_eq!(app.bucket_keys().await, ["check/another/object", "u/somebody/else"], "another check may be running");
 }
 
 #[tokio::test]
-async fn every_planted_defect_is_found() {
-    if !s3_is_local() {
+async fn every_planted_defect_is_reported() {
+    if skip_unless_local_s3() {
         return;
     }
-    stream::iter(store_defects::ALL).for_each_concurrent(4, |(defect, expected)| find(*defect, expected)).await;
+    stream::iter(store_defects::ALL).for_each_concurrent(4, |(defect, expected)| assert_finds(*defect, expected)).await;
 }
 
-async fn find(defect: Defect, expected: &[&str]) {
+async fn assert_finds(defect: Defect, expected: &[&str]) {
     let mut app = app().await;
     let proxy = Proxy::start(&app, defect).await;
     app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
-    let report = examine(&app).await;
-    let mut found = no(&report);
+    let report = run_check(&app).await;
+    let mut found = failed_rules(&report);
     found.retain(|name| !EXPECTED.contains(name));
     assert_eq!(found, expected, "{defect:?}");
     let broken =
@@ -105,14 +105,14 @@ async fn find(defect: Defect, expected: &[&str]) {
     assert_eq!(report.is_sound(), !broken, "{defect:?}");
 }
 
-/// A store that refuses everything must not pass for one that refuses what it should.
+/// A store that refuses every request must not pass as one that refuses only invalid requests.
 #[tokio::test]
-async fn a_store_that_refuses_everything_proves_nothing() {
+async fn store_that_refuses_everything_satisfies_no_rule() {
     let mut app = app().await;
     let proxy = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
     app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
-    let report = examine(&app).await;
-    assert!(no(&report).contains(&"upload: presigned PUT accepted"));
+    let report = run_check(&app).await;
+    assert!(failed_rules(&report).contains(&"upload: presigned PUT accepted"));
     for name in ["upload: signature verified", "upload: checksum enforced", "object: anonymous access refused"] {
         assert!(matches!(report.answer(name), Some(Answer::Skipped(_))), "{name}");
     }
@@ -120,34 +120,35 @@ async fn a_store_that_refuses_everything_proves_nothing() {
 }
 
 #[tokio::test]
-async fn an_unreachable_database_and_wrong_keys_are_findings_not_failures() {
+async fn unreachable_database_and_wrong_keys_are_findings_not_errors() {
     let mut app = app().await;
     app.config.mongo.uri = "mongodb://user:canary@127.0.0.1:1/?directConnection=true".into();
     app.config.s3.bucket = "no-such-bucket".parse().unwrap();
-    let report = examine(&app).await;
-    assert_eq!(no(&report), ["MongoDB: reachable", "S3: bucket reachable"]);
+    let report = run_check(&app).await;
+    assert_eq!(failed_rules(&report), ["MongoDB: reachable", "S3: bucket reachable"]);
     assert_eq!(report.findings.len(), rules::ALL.len());
     assert!(matches!(report.answer("MongoDB: transaction"), Some(Answer::Skipped(_))));
     assert!(!report.is_sound() && !report.to_string().contains("canary"));
 }
 
 #[tokio::test]
-async fn an_origin_that_the_bucket_does_not_know_is_named() {
-    if !s3_is_local() {
+async fn origin_missing_in_the_buckets_cors_is_named() {
+    if skip_unless_local_s3() {
         return;
     }
     let mut app = app().await;
     app.config.cors.exact.push("https://other.example".to_owned());
-    let report = examine(&app).await;
+    let report = run_check(&app).await;
     let Some(Answer::No(seen)) = report.answer("CORS: every origin may upload") else { panic!("{report}") };
     assert!(seen.contains("https://other.example") && !seen.contains(ORIGIN), "{seen}");
     assert!(!report.is_sound());
 }
 
 #[tokio::test]
-async fn fix_sets_what_is_missing_and_drops_nothing() {
+async fn fix_adds_missing_settings_and_removes_none() {
     let app = app().await;
     if !has_access_block(&app).await {
+        crate::skipping::skip("needs a store with public access blocks");
         return;
     }
     without_access_block(&app).await;
@@ -171,7 +172,7 @@ async fn fix_sets_what_is_missing_and_drops_nothing() {
     app.s3.put_bucket_cors().bucket(bucket).cors_configuration(cors).send().await.unwrap();
 
     let options = Options { fix: true, loopback: true };
-    let report = check::run(&app.config, options).await;
+    let report = doctor::run(&app.config, options).await;
     println!("{report}");
     assert_eq!(report.changes.len(), 3, "{:?}", report.changes);
     assert!(report.changes.iter().all(|change| change.ends_with(": set")), "{:?}", report.changes);
@@ -195,15 +196,16 @@ async fn fix_sets_what_is_missing_and_drops_nothing() {
     }
     assert_eq!(theirs.allowed_origins(), ["https://foreign.example"]);
 
-    let again = check::run(&app.config, options).await;
+    let again = doctor::run(&app.config, options).await;
     assert!(again.changes.iter().all(|change| change.ends_with("was set already")), "{:?}", again.changes);
 }
 
-/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set, and names the setting's root as nobody else does.
+/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set, and uses a root element of its own for the setting.
 #[tokio::test]
-async fn fix_takes_back_the_flag_that_would_stop_uploads() {
+async fn fix_reverts_the_flag_that_would_stop_uploads() {
     let mut app = app().await;
     if !has_access_block(&app).await {
+        crate::skipping::skip("needs a store with public access blocks");
         return;
     }
     without_access_block(&app).await;
@@ -211,7 +213,7 @@ async fn fix_takes_back_the_flag_that_would_stop_uploads() {
     app.config.s3.public_endpoint = Some(proxy.endpoint.parse().unwrap());
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
     for change in ["public access block: set", "public access block: was set already"] {
-        let report = check::run(&app.config, Options { fix: true, loopback: false }).await;
+        let report = doctor::run(&app.config, Options { fix: true, loopback: false }).await;
         assert!(matches!(report.answer("upload: presigned PUT accepted"), Some(Answer::Yes(_))), "{report}");
         assert_eq!(report.changes.last().map(String::as_str), Some(change));
         let Some(Answer::Yes(flags)) = report.answer("bucket: public access block") else { panic!("{report}") };
@@ -219,9 +221,9 @@ async fn fix_takes_back_the_flag_that_would_stop_uploads() {
     }
 }
 
-/// A rule of somebody else's that ends uploads sooner than Valet does.
+/// A lifecycle rule of another origin that aborts uploads sooner than Valet does.
 #[tokio::test]
-async fn a_rule_that_aborts_live_uploads_is_found() {
+async fn lifecycle_rule_that_aborts_live_uploads_is_reported() {
     let app = app().await;
     let hasty = LifecycleRule::builder()
         .id("hasty")
@@ -240,15 +242,15 @@ async fn a_rule_that_aborts_live_uploads_is_found() {
         .send()
         .await
         .unwrap();
-    let report = examine(&app).await;
-    assert!(no(&report).contains(&"bucket: live multiparts left alone"));
-    assert!(!no(&report).contains(&"bucket: abandoned multiparts aborted"));
+    let report = run_check(&app).await;
+    assert!(failed_rules(&report).contains(&"bucket: live multiparts left alone"));
+    assert!(!failed_rules(&report).contains(&"bucket: abandoned multiparts aborted"));
 }
 
-/// The program itself: a table on standard output, and a status that scripts can go by.
+/// Runs the program itself: a table on standard output, and an exit status for scripts.
 #[tokio::test]
-async fn the_command_prints_the_table_and_its_status_tells() {
-    if !s3_is_local() {
+async fn command_prints_the_table_and_exits_with_its_result() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = app().await;

@@ -1,21 +1,21 @@
-//! A request for each operation of the document, made of the document's own examples.
+//! Builds a request for each operation of the OpenAPI document from the document's own examples.
 
 use std::sync::OnceLock;
 
 use reqwest::Method;
 use serde_json::Value;
 
-/// An operation, as it can be asked for.
+/// An operation with an example request.
 #[derive(Debug, Clone)]
 pub struct Operation {
     pub id: String,
     pub method: Method,
-    /// As the document has it.
+    /// Path template in the document.
     pub template: String,
-    /// With its examples in place of its parameters, but for Uppy's `{token}`.
+    /// Path with the examples of its parameters, except for Uppy's `{token}`.
     pub path: String,
     pub body: Option<Value>,
-    /// Whether it needs an access token.
+    /// Whether it requires an access token.
     pub is_signed: bool,
 }
 
@@ -51,7 +51,7 @@ fn operation(template: &str, method: &str, described: &Value) -> Operation {
     }
 }
 
-/// All of them.
+/// Returns all operations of the document.
 pub fn operations() -> Vec<Operation> {
     let paths = document()["paths"].as_object().unwrap().iter();
     let all = paths.flat_map(|(path, operations)| {

@@ -1,8 +1,9 @@
-//! While one client floods any single operation within its own limits, others log in and see their galleries.
+//! Covers fairness: while one client floods any single operation within its own limits, other users log in and read their
+//! galleries.
 //!
-//! In every run a few operations are flooded: all that hash, and the most expensive of each other kind. On an idle machine
-//! `VALET_TEST_FLOOD=all cargo test --test api -- --nocapture fairness` floods every operation of the document, and holds the answers to
-//! the bar: 25 of 25 within two seconds.
+//! Every run floods a few operations: all that hash, and the most expensive one of each other kind. On an idle machine
+//! `VALET_TEST_FLOOD=all cargo test --test api -- --nocapture fairness` floods every operation of the OpenAPI document and
+//! requires 25 of 25 answers within two seconds.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -24,31 +25,31 @@ use super::{
 };
 
 const FLOODERS: usize = 20;
-/// Requests that are under way at once: fewer than a user may have.
+/// Number of concurrent requests; fewer than a user may have.
 const FLOOD: usize = 200;
 const FLOODER: &str = "203.0.113.7";
 const OTHER: &str = "198.51.100.9";
 
-/// Flooded in every run.
+/// Operations that every run floods.
 const ALWAYS: [&str; 8] =
     ["sign_up", "log_in", "change_password", "delete_account", "confirm_uploads", "create_uploads", "sign_parts", "list_images"];
 
-struct Bar {
+struct Thresholds {
     is_whole: bool,
-    /// Logins, and galleries.
+    /// Number of logins, and of galleries.
     each: usize,
-    /// In which each is answered.
+    /// Limit for each answer.
     limit: Duration,
 }
 
-fn bar() -> Bar {
+fn thresholds() -> Thresholds {
     let is_whole = std::env::var("VALET_TEST_FLOOD").is_ok_and(|value| value == "all");
-    // Other tests run at the same time, and this program is not optimised.
+    // Other tests run at the same time, and this is a debug build.
     let (each, limit) = if is_whole { (25, Duration::from_secs(2)) } else { (4, Duration::from_secs(8)) };
-    Bar { is_whole, each, limit }
+    Thresholds { is_whole, each, limit }
 }
 
-/// What the attacker sends: valid where that costs most.
+/// The attacker's request; valid if that costs the server most.
 struct Attack {
     operation: Operation,
     token: String,
@@ -60,7 +61,7 @@ impl Attack {
     async fn prepare(app: &TestApp, mut operation: Operation) -> Self {
         let attacker = app.user().await;
         if operation.path.contains("{token}") {
-            let session = attacker.act("/api/uppy/session").await;
+            let session = attacker.post_empty("/api/uppy/session").await;
             operation.path = operation.path.replace("{token}", session.json["token"].as_str().unwrap());
         }
         let items: Vec<_> = (0..100).map(|_| declared("a.png", "image/png", &unique_png())).collect();
@@ -83,7 +84,7 @@ impl Attack {
         Some(match self.operation.id.as_str() {
             "sign_up" => json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD }),
             "log_in" => json!({ "email": self.email, "password": PASSWORD }),
-            // Takes long to judge, and is refused.
+            // Takes long to verify, and is refused.
             "change_password" => {
                 json!({ "currentPassword": PASSWORD, "newPassword": "12345678901234567890123456789012".repeat(32) })
             }
@@ -97,7 +98,7 @@ impl Attack {
         })
     }
 
-    /// On many connections at once, until it is told to stop; how many requests were sent, and how many of them were refused.
+    /// Floods on many connections until stopped; returns the number of requests, and the number of refused ones.
     async fn flood(&self, app: &TestApp, stop: &CancellationToken) -> (usize, usize) {
         let flooders = (0..FLOODERS).map(async |_| {
             let (http, mut sent, mut refused) = (reqwest::Client::new(), 0, 0);
@@ -120,20 +121,20 @@ impl Attack {
     }
 }
 
-/// Somebody else, who logs in and looks at the gallery; the slowest answer.
-async fn live(app: &TestApp, email: &str, bar: &Bar, what: &str) -> Duration {
+/// Logs in as another user and reads the gallery; returns the slowest answer.
+async fn use_gallery_as(app: &TestApp, email: &str, thresholds: &Thresholds, what: &str) -> Duration {
     let http = reqwest::Client::new();
     let mut slowest = Duration::ZERO;
     let ask = async |request: reqwest::RequestBuilder| {
         let began = Instant::now();
         let answer = request.header("x-forwarded-for", OTHER).send().await.unwrap();
         let (status, json) = (answer.status(), answer.json::<Value>().await.unwrap());
-        assert_eq!(status, 200, "beside a flood of {what}: {json}");
+        assert_eq!(status, 200, "during a flood of {what}: {json}");
         let took = began.elapsed();
-        assert!(took < bar.limit, "beside a flood of {what}: {took:?}");
+        assert!(took < thresholds.limit, "during a flood of {what}: {took:?}");
         (json, took)
     };
-    for _ in 0..bar.each {
+    for _ in 0..thresholds.each {
         let body = json!({ "email": email, "password": PASSWORD });
         let (session, login) = ask(http.post(format!("{}/api/auth/login", app.base)).json(&body)).await;
         let gallery = http.get(format!("{}/api/images/gallery", app.base)).bearer_auth(session["token"].as_str().unwrap());
@@ -143,43 +144,43 @@ async fn live(app: &TestApp, email: &str, bar: &Bar, what: &str) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_any_operation_keeps_nobody_else_out() {
-    let bar = bar();
+async fn flood_of_any_operation_does_not_block_other_users() {
+    let thresholds = thresholds();
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::RateLimits::default();
         config.proxies.0.push("127.0.0.1".parse().unwrap());
     })
     .await;
     let other = app.user().await;
-    for operation in operations().into_iter().filter(|one| bar.is_whole || ALWAYS.contains(&one.id.as_str())) {
+    for operation in operations().into_iter().filter(|one| thresholds.is_whole || ALWAYS.contains(&one.id.as_str())) {
         let id = operation.id.clone();
         let attack = Attack::prepare(&app, operation).await;
         let stop = CancellationToken::new();
         let beside = async {
             tokio::time::sleep(Duration::from_millis(300)).await;
-            let slowest = live(&app, &other.email, &bar, &id).await;
+            let slowest = use_gallery_as(&app, &other.email, &thresholds, &id).await;
             stop.cancel();
             slowest
         };
         let ((sent, refused), slowest) = tokio::join!(attack.flood(&app, &stop), beside);
         assert!(sent >= FLOODERS, "{id} was not flooded");
-        println!("{id}: {sent} requests of the flood, {refused} refused; the slowest of the others took {slowest:?}");
+        println!("{id}: {sent} flood requests, {refused} refused; slowest answer to another user: {slowest:?}");
     }
 }
 
-/// Confirms that wait for a store that says nothing, as many as their user may have: other users, of the same network too, have what they
-/// need.
+/// A user's confirms wait for an unresponsive store, as many as the user may have: other users, also of the same network, are
+/// served.
 #[tokio::test(flavor = "multi_thread")]
-async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
+async fn confirms_waiting_for_s3_take_no_permits_of_others() {
     let app = TestApp::start().await;
     let hole = Hole::before_s3(&app).await;
     let real = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    let settings = Settings::of(&app).but("S3_ENDPOINT", &hole.endpoint()).but("S3_PUBLIC_ENDPOINT", &real);
-    let (_process, mut client) = settings.but("MAX_REQUESTS", "12").but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
-    let mut other = Client::of(client.base.clone());
+    let settings = Settings::for_app(&app).with("S3_ENDPOINT", &hole.endpoint()).with("S3_PUBLIC_ENDPOINT", &real);
+    let (_process, mut client) = settings.with("MAX_REQUESTS", "12").with("TRUSTED_PROXIES", "127.0.0.1").start_listening().await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let mut other = Client::at(client.base.clone());
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-    other.enter("signup", &email).await;
+    other.sign_in("signup", &email).await;
     let items: Vec<_> = (0..20).map(|_| declared("a.png", "image/png", &unique_png())).collect();
     let (_, opened) = client.post("/api/images/upload/batch", &json!({ "items": items })).await;
     let ids: Vec<_> = opened["results"].as_array().unwrap().iter().map(|one| one["ticket"]["id"].clone()).collect();
@@ -192,11 +193,11 @@ async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
     let beside = async {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let began = Instant::now();
-        other.enter("login", &email).await;
+        other.sign_in("login", &email).await;
         assert_eq!(other.get("/api/images/gallery").await.0, 200);
         assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-        assert_eq!(client.get("/api/auth/me").await.0, 503, "the user's places are taken");
-        assert_eq!(client.get("/api/auth/sessions").await.0, 200, "and the user can see and end sessions all the same");
+        assert_eq!(client.get("/api/auth/me").await.0, 503, "the user's permits are taken");
+        assert_eq!(client.get("/api/auth/sessions").await.0, 200, "the user can still list and end sessions");
     };
     let (confirms, ()) = tokio::join!(join_all(confirms), beside);
     let waited = confirms.iter().filter(|(_, took)| *took > Duration::from_secs(1)).count();
@@ -205,10 +206,10 @@ async fn confirms_that_wait_for_s3_hold_no_place_that_others_need() {
     hole.resume();
 }
 
-/// One connection to MongoDB, and a network whose users ask far more than it answers: another network's call waits for one turn at each
-/// of its steps, not for the end of the flood.
+/// One connection to MongoDB, and a network whose users send far more requests than it can answer: a call from another network
+/// waits for one permit at each of its steps, not for the end of the flood.
 #[tokio::test(flavor = "multi_thread")]
-async fn turns_at_mongodb_are_shared_between_networks_and_users() {
+async fn mongodb_permits_are_shared_between_networks_and_users() {
     let app = TestApp::start_with(|config| {
         let uri = config.mongo.uri.expose_secret();
         let uri = format!("{uri}{}maxPoolSize=1", if uri.contains('?') { "&" } else { "/?" });
@@ -224,7 +225,7 @@ async fn turns_at_mongodb_are_shared_between_networks_and_users() {
         answered.fetch_add(1, Ordering::SeqCst);
     }));
     let beside = async {
-        // Once the flood is under way.
+        // Waits until the flood is in progress.
         while answered.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
@@ -232,8 +233,8 @@ async fn turns_at_mongodb_are_shared_between_networks_and_users() {
             let before = answered.load(Ordering::SeqCst);
             assert_eq!(caller.get("/api/auth/me").await.status, 200);
             let meanwhile = answered.load(Ordering::SeqCst) - before;
-            println!("{meanwhile} of the flood were answered meanwhile, after {before}");
-            assert!(meanwhile < FLOOD / 4, "{meanwhile} of the flood were answered first, after {before}");
+            println!("{meanwhile} flood requests were answered meanwhile, after {before}");
+            assert!(meanwhile < FLOOD / 4, "{meanwhile} flood requests were answered first, after {before}");
         }
     };
     tokio::join!(flood, beside);

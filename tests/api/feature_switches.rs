@@ -1,4 +1,4 @@
-//! What is not offered is not there: sign-up, Uppy's calls, the documentation.
+//! Covers the settings that switch features off: sign-up, Uppy's calls, the documentation.
 
 use serde_json::{Value, json};
 
@@ -9,16 +9,16 @@ use super::{
 };
 
 #[tokio::test]
-async fn signup_off_closes_sign_up_and_not_login() {
+async fn signup_off_closes_sign_up_but_not_login() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let closed = TestApp::beside(&app, |config| config.switches.signup = false).await;
-    let nobody = closed.anonymous();
-    let refused = nobody.post("/api/auth/signup", json!({ "email": "new@example.com", "password": PASSWORD })).await;
+    let anonymous = closed.anonymous();
+    let refused = anonymous.post("/api/auth/signup", json!({ "email": "new@example.com", "password": PASSWORD })).await;
     assert_eq!(refused.problem(), (403, "signup_closed"));
-    let login = nobody.post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
+    let login = anonymous.post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await;
     assert_eq!(login.status, 200, "{login:?}");
-    let refreshed = nobody.post("/api/auth/refresh", json!({ "refreshToken": login.json["refreshToken"] })).await;
+    let refreshed = anonymous.post("/api/auth/refresh", json!({ "refreshToken": login.json["refreshToken"] })).await;
     assert_eq!(refreshed.status, 200, "{refreshed:?}");
     for (server, word) in [(&app, "on"), (&closed, "off")] {
         let page = server.http.get(&server.base).send().await.unwrap().text().await.unwrap();
@@ -27,13 +27,13 @@ async fn signup_off_closes_sign_up_and_not_login() {
 }
 
 #[tokio::test]
-async fn uppy_off_takes_its_calls_away_and_out_of_the_document() {
+async fn uppy_off_removes_its_calls_from_the_server_and_the_document() {
     let app = TestApp::start_with(|config| config.switches.uppy = false).await;
     let ada = app.user().await;
     let uppys: Vec<_> = operations().into_iter().filter(|one| one.template.contains("/uppy/")).collect();
     assert_eq!(uppys.len(), 9);
     for operation in &uppys {
-        // Not by `send`, which asks the whole document.
+        // Not with `send`, which compares with the complete document.
         let request =
             app.http.request(operation.method.clone(), format!("{}{}", app.base, operation.path.replace("{token}", "t")));
         let request = request.bearer_auth(ada.token.as_ref().unwrap()).json(&operation.body.clone().unwrap_or(json!({})));
@@ -52,7 +52,7 @@ async fn uppy_off_takes_its_calls_away_and_out_of_the_document() {
 }
 
 #[tokio::test]
-async fn docs_off_takes_the_documentation_away() {
+async fn docs_off_removes_the_documentation() {
     let app = TestApp::start_with(|config| config.switches.docs = false).await;
     for path in ["/docs", "/docs/", "/docs/swagger-ui.js", "/docs/swagger-ui.css", "/docs/start.js", "/openapi.json"] {
         assert_eq!(app.anonymous().get(path).await.problem(), (404, "not_found"), "{path}");
@@ -66,18 +66,18 @@ async fn docs_off_takes_the_documentation_away() {
     assert!(start.contains("SwaggerUIBundle") && !start.contains("persistAuthorization"), "no token is kept: {start}");
 }
 
-/// Behind a proxy that nobody named, all clients are one: the log says so, and says it once.
+/// Behind a proxy that is missing in TRUSTED_PROXIES all clients share one address: the log reports it once.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_is_not_trusted_is_named_once() {
+async fn untrusted_proxy_is_logged_once() {
     let app = TestApp::start().await;
     for (trusted, warnings) in [("", 1), ("127.0.0.1", 0)] {
-        let (process, client) = Settings::of(&app).but("TRUSTED_PROXIES", trusted).listening().await;
+        let (process, client) = Settings::for_app(&app).with("TRUSTED_PROXIES", trusted).start_listening().await;
         for _ in 0..3 {
             let livez = client.http.get(format!("{}/livez", client.base));
             assert_eq!(livez.header("x-forwarded-for", "198.51.100.1").send().await.unwrap().status(), 200);
         }
         assert_eq!(client.get("/livez").await.0, 200);
-        let said = process.err();
-        assert_eq!(said.lines().filter(|line| line.contains("TRUSTED_PROXIES does not name")).count(), warnings, "{said}");
+        let log = process.err();
+        assert_eq!(log.lines().filter(|line| line.contains("TRUSTED_PROXIES does not name")).count(), warnings, "{log}");
     }
 }

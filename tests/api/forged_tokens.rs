@@ -1,7 +1,7 @@
-//! Tokens that nobody was given: each of them is a 401 with its challenge, and none a fault.
+//! Covers forged access tokens: each is answered 401 with a challenge, and none causes a 500.
 //!
-//! They are signed with the service's own key wherever that makes them more dangerous, and each but its one deviation is a
-//! token that lets in.
+//! They are signed with the service's own key wherever that makes them more dangerous, and except for their one deviation each is
+//! a valid token.
 
 mod all_operations;
 
@@ -24,7 +24,7 @@ fn kid() -> String {
     hash.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Signs texts, JSON or not.
+/// Signs header and claims, valid JSON or not.
 fn signed(header: &str, claims: &str, algorithm: hmac::Algorithm, secret: &[u8]) -> String {
     let message = format!("{}.{}", base64(header), base64(claims));
     format!("{message}.{}", base64(hmac::sign(&hmac::Key::new(algorithm, secret), message.as_bytes())))
@@ -38,7 +38,7 @@ fn header() -> Value {
     json!({ "typ": "at+jwt", "alg": "HS256", "kid": kid() })
 }
 
-/// The claims of the caller's own token, whose session goes on.
+/// Returns the claims of the caller's own token, whose session is active.
 fn claims_of(caller: &Caller<'_>) -> Value {
     let token = caller.token.as_ref().unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap()
@@ -65,7 +65,7 @@ async fn me(app: &TestApp, authorization: &[&str]) -> Answer {
     app.anonymous().send(reqwest::Method::GET, "/api/auth/me", send).await
 }
 
-/// What every one of them is answered; the shape of the problem is checked by `send` itself.
+/// Asserts the answer to a forged token; `send` itself checks the problem's shape.
 fn assert_refused(answer: &Answer, what: &str) {
     assert_eq!(answer.problem(), (401, "token_invalid"), "{what}: {answer:?}");
     assert_eq!(answer.header("content-type"), "application/problem+json", "{what}");
@@ -73,11 +73,15 @@ fn assert_refused(answer: &Answer, what: &str) {
 }
 
 #[tokio::test]
-async fn t1_headers_that_lie_about_algorithm_type_and_key() {
+async fn t1_tampered_token_headers_are_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let claims = claims_of(&ada);
-    assert_eq!(me(&app, &[&format!("Bearer {}", forge(&header(), &claims))]).await.status, 200, "the forger can forge");
+    assert_eq!(
+        me(&app, &[&format!("Bearer {}", forge(&header(), &claims))]).await.status,
+        200,
+        "an unaltered forged token is accepted"
+    );
     let mut forged = Vec::new();
     for algorithm in [
         "none", "None", "NONE", "nOnE", "none ", "", "HS384", "HS512", "hs256", "HS256 ", "RS256", "RS384", "RS512", "PS256",
@@ -88,7 +92,7 @@ async fn t1_headers_that_lie_about_algorithm_type_and_key() {
         for hash in [hmac::HMAC_SHA384, hmac::HMAC_SHA512] {
             forged.push(signed(&header.to_string(), &claims.to_string(), hash, JWT_SECRET.as_bytes()));
         }
-        // Without a signature, and with one that is nothing.
+        // Without a signature, and with an empty one.
         let unsigned = forge(&header, &claims).rsplit_once('.').unwrap().0.to_owned();
         forged.extend([format!("{unsigned}."), unsigned.clone(), format!("{unsigned}.{}", base64([0; 32]))]);
     }
@@ -168,7 +172,7 @@ async fn t1_headers_that_lie_about_algorithm_type_and_key() {
 }
 
 #[tokio::test]
-async fn t3_claims_that_are_missing_wrong_or_late() {
+async fn t3_missing_wrong_or_expired_claims_are_rejected() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let claims = claims_of(&ada);
@@ -204,7 +208,7 @@ async fn t3_claims_that_are_missing_wrong_or_late() {
             json!(-0.0),
             Value::Null,
         ] {
-            // Long past is a good beginning.
+            // A time long past is valid for `nbf`.
             if claim != "nbf" || value.as_i64().is_none_or(|at| at >= 0) {
                 forged.push(with(&claims, claim, value));
             }
@@ -251,19 +255,19 @@ async fn t3_claims_that_are_missing_wrong_or_late() {
         let answer = me(&app, &[&format!("Bearer {}", forge(&header(), &expired))]).await;
         assert_eq!(answer.problem(), (401, "token_expired"), "{expired}");
     }
-    // A session that never was.
+    // A session that never existed.
     let ended = with(&claims, "sid", json!(uuid::Uuid::now_v7().to_string()));
     assert_eq!(me(&app, &[&format!("Bearer {}", forge(&header(), &ended))]).await.problem(), (401, "session_ended"));
 }
 
 #[tokio::test]
-async fn t2_encodings_places_and_kinds_of_token() {
+async fn t2_other_encodings_places_and_kinds_of_token_are_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let token = ada.token.clone().unwrap();
     let parts: Vec<_> = token.split('.').collect();
     let signature = parts[2];
-    // 32 bytes are 43 letters, of whose last two bits nothing is: four letters decode alike where nobody looks.
+    // 32 bytes are 43 base64 letters, whose last two bits are unused: a lenient decoder accepts four different last letters.
     let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let last = alphabet.iter().position(|letter| *letter == signature.as_bytes()[42]).unwrap();
     let twin = format!("{}{}", &signature[..42], char::from(alphabet[last + 1]));
@@ -312,7 +316,7 @@ async fn t2_encodings_places_and_kinds_of_token() {
     for other in [format!("Basic {token}"), format!("DPoP {token}"), token.clone(), format!("Bearer{token}")] {
         assert_refused(&me(&app, &[&other]).await, &other);
     }
-    // The reverse: an access token, and the forged ones, in the place of a refresh token.
+    // The reverse: an access token, and the forged ones, in place of a refresh token.
     for path in ["/api/auth/refresh", "/api/auth/logout"] {
         for wrong in forged.iter().filter(|text| **text != refresh && text.len() < 3000).chain([&token]) {
             let answer = app.anonymous().post(path, json!({ "refreshToken": wrong })).await;
@@ -328,12 +332,12 @@ async fn t2_encodings_places_and_kinds_of_token() {
         assert_eq!(answer.problem(), (401, "token_missing"), "{query}");
         assert_eq!(answer.header("www-authenticate"), "Bearer");
     }
-    assert_eq!(me(&app, &[&good]).await.status, 200, "none of this ended the session");
+    assert_eq!(me(&app, &[&good]).await.status, 200, "the session is still active");
 }
 
-/// The door is the same everywhere: every operation of the document that is protected.
+/// Every protected operation of the OpenAPI document uses the same check.
 #[tokio::test]
-async fn every_protected_operation_refuses_what_is_forged() {
+async fn every_protected_operation_rejects_forged_tokens() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let claims = claims_of(&ada);

@@ -1,4 +1,4 @@
-//! Reading: pages that neither repeat nor skip, URLs that caches can keep, captions, downloads, deletes.
+//! Covers reading: gallery pages, read URLs, captions, downloads and deletes.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::app::{Caller, TestApp, unique_png};
 
-/// The ids of all pages.
+/// Returns the ids of all pages.
 async fn walk(caller: &Caller<'_>, limit: usize) -> Vec<String> {
     let mut ids = Vec::new();
     let mut path = format!("/api/images/gallery?limit={limit}");
@@ -24,7 +24,7 @@ async fn walk(caller: &Caller<'_>, limit: usize) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn g1_pages_of_any_size_show_each_image_once_newest_first() {
+async fn g1_pages_of_any_size_list_each_image_once_newest_first() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let mut uploaded = Vec::new();
@@ -39,7 +39,7 @@ async fn g1_pages_of_any_size_show_each_image_once_newest_first() {
     }
     let first = ada.get("/api/images/gallery?limit=3").await;
     let cursor = first.json["nextCursor"].as_str().unwrap().to_owned();
-    // While somebody pages, one image comes and one of the page before goes.
+    // Between two pages one image is added and one of the previous page is deleted.
     ada.upload("new.png", "image/png", &unique_png()).await;
     ada.delete(&format!("/api/images/{}", uploaded[1])).await;
     let second = ada.get(&format!("/api/images/gallery?limit=3&cursor={cursor}")).await;
@@ -48,9 +48,9 @@ async fn g1_pages_of_any_size_show_each_image_once_newest_first() {
     assert_eq!(ada.get("/api/images/gallery").await.json["images"].as_array().unwrap().len(), 7, "50 is the default");
 }
 
-/// Images of one millisecond are told apart by id, and a page reads no more of the index than it returns.
+/// Images of the same millisecond are ordered by id, and a page reads no more index entries than it returns.
 #[tokio::test]
-async fn g3_a_page_examines_what_it_returns() {
+async fn g3_page_reads_no_more_entries_than_it_returns() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let at = mongodb::bson::DateTime::now();
@@ -84,9 +84,9 @@ async fn g3_a_page_examines_what_it_returns() {
     assert_eq!(seen, 2);
 }
 
-/// Records that are damaged anywhere, `_id` included, take nothing else out of the lists; numbers may have 32 bits.
+/// Damaged records, `_id` included, remove no other record from the lists; numbers may be 32-bit integers.
 #[tokio::test]
-async fn damaged_records_end_no_list() {
+async fn damaged_records_do_not_hide_others_in_lists() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let images = app.db.collection::<Document>("images");
@@ -104,7 +104,7 @@ async fn damaged_records_end_no_list() {
                 record.extend(doc! { "etag": "\"x\"", "width": 1_i64, "height": 1_i64, "uploadedAt": at });
             }
             match n {
-                // Two that stand beside each other, and the oldest.
+                // Two adjacent ones, and the oldest.
                 0 | 3 | 4 => drop(record.insert("_id", format!("damaged {n}"))),
                 6 => drop(record.insert("contentType", 7)),
                 7 => {
@@ -133,9 +133,9 @@ async fn damaged_records_end_no_list() {
     }
 }
 
-/// The page is written by hand; every member of it is that of the single read.
+/// The page's JSON is written separately; every member equals that of the single read.
 #[tokio::test]
-async fn a_page_and_a_single_read_say_the_same() {
+async fn page_and_single_read_return_the_same_image() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (name, caption) in [("a \"b\" \u{1F980}\\.png", "\u{1}\n\u{2028}</script> $x"), ("plain.png", "")] {
@@ -147,21 +147,22 @@ async fn a_page_and_a_single_read_say_the_same() {
     let images = page.json["images"].as_array().unwrap();
     assert_eq!(images.len(), 2, "{page:?}");
     for image in images {
-        // In the same order too: the texts are equal.
+        // Compare the texts, so that the order of members is equal too.
         let single = ada.get(&format!("/api/images/{}", image["id"].as_str().unwrap())).await;
         assert!(page.text.contains(&single.text), "{} not in {}", single.text, page.text);
     }
 }
 
 #[tokio::test]
-async fn g7_an_unchanged_page_is_not_sent_again() {
+async fn g7_unchanged_page_is_answered_304() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let path = "/api/images/gallery?limit=2";
     let read = async |tag: &str| ada.send(reqwest::Method::GET, path, |request| request.header("if-none-match", tag)).await;
     let mut tags: Vec<String> = Vec::new();
     let mut known = "\"none\"".to_owned();
-    // What makes another page: the first image, a second, a third that the page has no room for, words, a delete.
+    // Changes that make the page differ: the first image, a second one, a third one that does not fit on the page, a caption, a
+    // delete.
     for change in ["nothing", "image", "image", "image", "caption", "delete"] {
         let images = ada.get(path).await.json["images"].clone();
         let first = format!("/api/images/{}", images[0]["id"].as_str().unwrap_or_default());
@@ -173,7 +174,7 @@ async fn g7_an_unchanged_page_is_not_sent_again() {
         }
         let page = read(&known).await;
         assert_eq!(page.status, 200, "{change}: {page:?}");
-        assert_eq!(page.header("cache-control"), "private, no-cache", "U14's no-store is for answers that nobody reads twice");
+        assert_eq!(page.header("cache-control"), "private, no-cache", "U14's no-store is for answers that are read only once");
         known = page.header("etag").to_owned();
         assert!(change == "delete" || !tags.contains(&known), "{change}: {known}");
         tags.push(known.clone());
@@ -188,9 +189,9 @@ async fn g7_an_unchanged_page_is_not_sent_again() {
     assert_eq!(page.status, 200, "another user's page is another page");
 }
 
-/// With the window's end the URLs are others, and so is the page.
+/// At the end of a signing window the URLs change, and the page with them.
 #[tokio::test]
-async fn a_page_is_sent_again_when_its_urls_are_renewed() {
+async fn page_is_sent_again_when_its_urls_change() {
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(4)).await;
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
@@ -205,7 +206,7 @@ async fn a_page_is_sent_again_when_its_urls_are_renewed() {
 }
 
 #[tokio::test]
-async fn a_large_page_is_compressed_for_those_who_ask() {
+async fn large_page_is_compressed_on_request() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let read = async |path: &str, accept: &'static str| {
@@ -232,7 +233,7 @@ async fn a_large_page_is_compressed_for_those_who_ask() {
 }
 
 #[tokio::test]
-async fn g5_a_download_saves_under_the_file_name() {
+async fn g5_download_saves_under_the_file_name() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (name, disposition) in [
@@ -278,7 +279,7 @@ async fn captions_are_set_changed_and_cleared() {
 }
 
 #[tokio::test]
-async fn d1_deleted_is_gone_at_once_bytes_and_all() {
+async fn d1_deleted_image_and_its_bytes_are_gone_at_once() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -288,7 +289,7 @@ async fn d1_deleted_is_gone_at_once_bytes_and_all() {
     assert_eq!(ada.get(&path).await.status, 404);
     assert_eq!(ada.get(&format!("{path}/download")).await.status, 404);
     assert_eq!(ada.confirm(image["id"].as_str().unwrap()).await.status, 404);
-    assert_eq!(ada.act(&format!("{path}/renew")).await.status, 404);
+    assert_eq!(ada.post_empty(&format!("{path}/renew")).await.status, 404);
     assert_eq!(ada.get("/api/images/gallery").await.json["images"], json!([]));
     assert!(app.bucket_keys().await.is_empty());
     assert_eq!(
@@ -305,7 +306,7 @@ async fn d1_deleted_is_gone_at_once_bytes_and_all() {
 }
 
 #[tokio::test]
-async fn twenty_deletes_at_once_free_the_bytes_once() {
+async fn twenty_concurrent_deletes_free_the_bytes_once() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let kept = unique_png();
@@ -320,7 +321,7 @@ async fn twenty_deletes_at_once_free_the_bytes_once() {
 }
 
 #[tokio::test]
-async fn read_urls_repeat_within_a_window_and_die() {
+async fn read_urls_repeat_within_a_window_and_expire() {
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(4)).await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -339,7 +340,7 @@ async fn read_urls_repeat_within_a_window_and_die() {
         urls.insert(url);
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    // Windows of 2 s.
+    // Signing windows of 2 s.
     let most = began.elapsed().as_secs().div_ceil(2) + 1;
     assert!((1..=most).contains(&(urls.len() as u64)), "{} of {most}", urls.len());
     tokio::time::sleep(Duration::from_millis(5500)).await;
@@ -349,9 +350,9 @@ async fn read_urls_repeat_within_a_window_and_die() {
 }
 
 #[tokio::test]
-async fn i14_the_bucket_is_private() {
-    if !super::app::s3_is_local() {
-        return; // LocalStack lets anonymous readers in.
+async fn i14_bucket_is_private() {
+    if crate::store_rules::skip_unless_local_s3() {
+        return;
     }
     let app = TestApp::start().await;
     let ada = app.user().await;

@@ -1,7 +1,7 @@
-//! Clients that mean harm, or might as well: what they send is refused or cut off, and the others do not notice.
+//! Covers malicious clients: their requests are refused or cut off, and other clients are not affected.
 //!
-//! Written on plain sockets, since no HTTP client would send most of it. What is sent as well-formed requests with wrong values
-//! is in `problems`.
+//! Written with plain sockets, because HTTP clients would not send most of these requests. Well-formed requests with wrong values
+//! are in `problems`.
 
 mod injected_values;
 mod overload;
@@ -19,24 +19,24 @@ use tokio::{
 
 use super::app::TestApp;
 
-/// Longer than anything may take that is to be refused at once, on a machine that does other things too.
+/// Limit for requests that must be refused at once, on a machine that is busy.
 const SOON: Duration = Duration::from_secs(8);
 
-/// An answer as it came over the wire.
+/// An answer parsed from the wire.
 #[derive(Debug)]
-pub struct Heard {
+pub struct RawAnswer {
     pub status: u16,
     pub head: String,
     pub body: String,
 }
 
-impl Heard {
+impl RawAnswer {
     pub fn header(&self, name: &str) -> &str {
         let named = |line: &str| line.split_once(": ").filter(|(known, _)| known.eq_ignore_ascii_case(name)).is_some();
         self.head.lines().find(|line| named(line)).and_then(|line| line.split_once(": ")).map_or("", |(_, value)| value.trim())
     }
 
-    /// Status and code, when it is a problem with the headers that every answer has.
+    /// Returns status and code if the answer is a problem with the headers that every answer has.
     pub fn problem(&self) -> (u16, String) {
         assert_eq!(self.header("content-type"), "application/problem+json", "{self:?}");
         assert_eq!(self.header("x-content-type-options"), "nosniff", "{self:?}");
@@ -51,45 +51,46 @@ impl Heard {
     }
 }
 
-/// All answers in what came.
-pub fn answers(mut text: &str) -> Vec<Heard> {
-    let mut heard = Vec::new();
+/// Parses all answers in `text`.
+pub fn answers(mut text: &str) -> Vec<RawAnswer> {
+    let mut received = Vec::new();
     while let Some((head, rest)) = text.split_once("\r\n\r\n") {
         let status = head.strip_prefix("HTTP/1.").and_then(|rest| rest[2..5].parse().ok());
-        let mut one = Heard { status: status.unwrap_or_else(|| panic!("{text}")), head: head.to_owned(), body: String::new() };
+        let mut one =
+            RawAnswer { status: status.unwrap_or_else(|| panic!("{text}")), head: head.to_owned(), body: String::new() };
         let length: usize = one.header("content-length").parse().unwrap_or(0);
         one.body = rest[..length].to_owned();
         text = &rest[length..];
-        heard.push(one);
+        received.push(one);
     }
     assert!(text.is_empty(), "{text}");
-    heard
+    received
 }
 
 pub async fn connect(base: &str) -> TcpStream {
     TcpStream::connect(base.trim_start_matches("http://")).await.unwrap()
 }
 
-/// What comes until the server closes the connection, which it does within `limit`.
-pub async fn rest(stream: &mut TcpStream, limit: Duration) -> String {
+/// Reads until the server closes the connection; fails if that takes longer than `limit`.
+pub async fn read_until_closed(stream: &mut TcpStream, limit: Duration) -> String {
     let mut bytes = Vec::new();
     let began = Instant::now();
     match tokio::time::timeout(limit, stream.read_to_end(&mut bytes)).await {
-        // A reset ends a connection, too.
+        // A reset ends a connection too.
         Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(_) => panic!("open after {:?}: {}", began.elapsed(), String::from_utf8_lossy(&bytes)),
     }
 }
 
-/// Sends this on a connection of its own, and hears all answers until the server closes it.
-pub async fn tell(app: &TestApp, bytes: impl AsRef<[u8]>) -> Vec<Heard> {
+/// Sends these bytes on a new connection and returns all answers until the server closes it.
+pub async fn send_raw(app: &TestApp, bytes: impl AsRef<[u8]>) -> Vec<RawAnswer> {
     let mut stream = connect(&app.base).await;
-    // The server may have had enough before the last byte.
+    // The server may close the connection before the last byte.
     let _ = stream.write_all(bytes.as_ref()).await;
-    answers(&rest(&mut stream, SOON).await)
+    answers(&read_until_closed(&mut stream, SOON).await)
 }
 
-/// KiB of a line of /proc/PID/status.
+/// Returns the KiB in a line of /proc/PID/status.
 pub fn memory(process: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();

@@ -1,4 +1,4 @@
-//! U11: a repeat with the same key finds the first one's upload.
+//! U11: covers Idempotency-Key: a repeat with the same key finds the first request's upload.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn issue(caller: &Caller<'_>, key: &str, body: &Value) -> Answer {
 }
 
 #[tokio::test]
-async fn u11_a_repeat_gets_the_same_upload_and_another_body_does_not() {
+async fn u11_repeat_gets_the_same_upload_and_another_body_is_refused() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let bytes = unique_png();
@@ -48,7 +48,7 @@ async fn u11_a_repeat_gets_the_same_upload_and_another_body_does_not() {
 }
 
 #[tokio::test]
-async fn u11_fifty_twins_in_flight_are_one_upload() {
+async fn u11_fifty_concurrent_repeats_open_one_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let body = declared("a.png", "image/png", &unique_png());
@@ -59,7 +59,7 @@ async fn u11_fifty_twins_in_flight_are_one_upload() {
     let bodies = [&body, &other];
     let answers = join_all((0..20).map(|n| issue(&ada, "rivals", bodies[n % 2]))).await;
     let ids: std::collections::BTreeSet<_> = answers.iter().filter(|answer| answer.status < 300).map(Answer::id).collect();
-    // The first body's bytes have an upload already, which answers; the key is then the second body's.
+    // The first body's bytes already have an upload, which is returned; the key then belongs to the second body.
     assert!(
         answers.iter().all(|answer| answer.status < 300 || answer.problem() == (422, "idempotency_key_reused")),
         "{answers:?}"
@@ -69,7 +69,7 @@ async fn u11_fifty_twins_in_flight_are_one_upload() {
 }
 
 #[tokio::test]
-async fn u11_a_key_is_released_by_failure_deletion_and_time() {
+async fn u11_key_is_released_by_failure_deletion_and_expiry() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<html>".to_vec();
@@ -94,7 +94,7 @@ async fn u11_a_key_is_released_by_failure_deletion_and_time() {
 }
 
 #[tokio::test]
-async fn a_key_answers_at_the_limits_too() {
+async fn known_key_is_answered_at_the_limits_too() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 1).await;
     let ada = app.user().await;
     let body = declared("a.png", "image/png", &unique_png());

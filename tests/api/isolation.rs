@@ -1,6 +1,7 @@
-//! What is another user's is answered like what does not exist, on every operation of the document, and stays as it was.
+//! Covers isolation of users: on every operation of the OpenAPI document, another user's data is answered like unknown data and
+//! stays unchanged.
 //!
-//! Which operations there are, and where they take an id, is read from the document: a new one is covered when it is there.
+//! The operations and the places of their ids are read from the document, so new operations are covered automatically.
 
 use mongodb::bson::{Document, doc};
 use reqwest::header::HeaderMap;
@@ -11,7 +12,7 @@ use super::{
     openapi::{Operation, operations},
 };
 
-fn of_one_image() -> Vec<Operation> {
+fn operations_on_an_image() -> Vec<Operation> {
     let found: Vec<_> = operations().into_iter().filter(|operation| operation.path.starts_with("/api/images/{id}")).collect();
     assert!(found.len() >= 6, "{}", found.len());
     found
@@ -27,12 +28,13 @@ async fn call(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
         .await
 }
 
-/// An operation that takes the id of something: as a segment of its path, or in lists of its body.
-pub fn names_something(operation: &Operation) -> bool {
+/// Returns whether an operation takes an id: as a segment of its path, or in lists of its body.
+pub fn takes_an_id(operation: &Operation) -> bool {
     operation.path.replace("{token}", "").contains('{') || operation.body().is_some_and(|body| body.get("ids").is_some())
 }
 
-/// The path with this id wherever one is taken, a token of the caller's where one stands in it, and the document's parameters.
+/// Returns the path with this id wherever it takes one, a token of the caller where it takes one, and the document's examples for
+/// other parameters.
 async fn path_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> String {
     let token = if operation.is_by_path_token() { caller.uppy().await } else { String::new() };
     let filled = |segment: &str| match segment {
@@ -48,7 +50,7 @@ async fn path_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> Stri
     let parameters = operation.described["parameters"].as_array().unwrap().iter();
     let required = parameters.filter(|parameter| parameter["in"] == "query" && parameter["required"] == true);
     let pair = |parameter: &Value| match parameter["name"].as_str().unwrap() {
-        // The key of an upload is told by its owner and its id.
+        // The key of an upload consists of its owner and its id.
         "key" => format!("key=u/{}/{id}", caller.id),
         name => format!("{name}={}", parameter["example"].as_str().unwrap()),
     };
@@ -56,7 +58,7 @@ async fn path_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> Stri
     format!("{path}?{}", query.join("&"))
 }
 
-/// Calls with this id wherever one is taken.
+/// Calls an operation with this id wherever it takes one.
 pub async fn call_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> Answer {
     let path = path_with(caller, operation, id).await;
     let mut body = operation.body().cloned();
@@ -70,9 +72,9 @@ pub async fn call_with(caller: &Caller<'_>, operation: &Operation, id: &str) -> 
     caller.send(operation.method.clone(), &path, send).await
 }
 
-/// [`essence`], without the id that was asked for.
-fn essence_of(answer: &Answer, id: &str) -> (u16, String, Vec<(String, String)>) {
-    let (status, mut json, headers, _) = essence(answer);
+/// Returns [`comparable`] without the requested id.
+fn comparable_without_id(answer: &Answer, id: &str) -> (u16, String, Vec<(String, String)>) {
+    let (status, mut json, headers, _) = comparable(answer);
     for result in json.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten() {
         if let Some(problem) = result.get_mut("problem").and_then(Value::as_object_mut) {
             problem.remove("requestId");
@@ -81,8 +83,8 @@ fn essence_of(answer: &Answer, id: &str) -> (u16, String, Vec<(String, String)>)
     (status, json.to_string().replace(id, "ID"), headers)
 }
 
-/// All that an answer says, but for what differs between any two answers.
-fn essence(answer: &Answer) -> (u16, Value, Vec<(String, String)>, usize) {
+/// Returns everything in an answer except parts that differ between any two answers.
+fn comparable(answer: &Answer) -> (u16, Value, Vec<(String, String)>, usize) {
     let mut json = answer.json.clone();
     if let Some(members) = json.as_object_mut() {
         members.remove("requestId");
@@ -101,7 +103,7 @@ fn sorted(headers: &HeaderMap) -> Vec<(String, String)> {
     headers
 }
 
-/// Everything that is stored, of both users.
+/// Returns everything that is stored, of both users.
 async fn stored(app: &TestApp) -> (Vec<Document>, Vec<Document>, Vec<Document>, Vec<String>) {
     let all = async |name: &str| {
         use futures_util::TryStreamExt;
@@ -109,12 +111,12 @@ async fn stored(app: &TestApp) -> (Vec<Document>, Vec<Document>, Vec<Document>, 
         found.try_collect().await.unwrap()
     };
     let mut images: Vec<Document> = all("images").await;
-    // The sweeper looks for forms all the time, whoever calls.
+    // The sweeper polls for forms all the time, independent of calls.
     images.iter_mut().for_each(|image| drop(image.remove("due")));
     (images, all("users").await, all("sessions").await, app.bucket_keys().await)
 }
 
-/// Nothing of yours in any state, by the name of the state.
+/// Creates an image in each state; returns their ids with the state's name.
 async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let png = unique_png();
     let ready = ada.upload("private.png", "image/png", &png).await["id"].as_str().unwrap().to_owned();
@@ -124,7 +126,7 @@ async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let (pending, sent) = (open().await, unique_png());
     let ticket = ada.issue("private.png", "image/png", &sent).await;
     assert_eq!(ada.app.put(&ticket.json["upload"], sent).await, 200);
-    // What confirm refuses: the declared digest, and no image.
+    // Content that confirm refuses: the digest matches, but it is not an image.
     let text = format!("no image {}", uuid::Uuid::new_v4()).into_bytes();
     let rejected = ada.issue("private.png", "image/png", &text).await;
     assert_eq!(ada.app.put(&rejected.json["upload"], text).await, 200);
@@ -144,18 +146,18 @@ async fn images_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
 }
 
 #[tokio::test]
-async fn c1_another_users_image_is_as_no_image_on_every_route() {
+async fn c1_another_users_image_is_answered_like_an_unknown_one_on_every_route() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let images = images_of(&ada).await;
     let before = stored(&app).await;
-    for operation in of_one_image() {
+    for operation in operations_on_an_image() {
         for (state, id) in &images {
             let what = format!("{} {} of a {state} image", operation.method, operation.path);
             let nothing = call(&eve, &operation, &uuid::Uuid::now_v7().to_string()).await;
             assert_eq!(nothing.problem(), (404, "not_found"), "{what}");
             let foreign = call(&eve, &operation, id).await;
-            assert_eq!(essence(&foreign), essence(&nothing), "{what}");
+            assert_eq!(comparable(&foreign), comparable(&nothing), "{what}");
             assert!(!foreign.text.contains(id.as_str()) && !foreign.text.contains("private"), "{what}: {foreign:?}");
             let stranger = call(&app.anonymous(), &operation, id).await;
             assert_eq!(stranger.problem(), (401, "token_missing"), "{what}");
@@ -169,8 +171,8 @@ async fn c1_another_users_image_is_as_no_image_on_every_route() {
     assert_eq!(eve.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
-/// Ids of everything that a user can have: images in every state, an upload in parts, a session, the account itself.
-async fn all_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
+/// Returns the ids of everything that a user can have: images in every state, a multipart upload, a session, the account itself.
+async fn ids_of_everything(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let mut all = images_of(ada).await;
     let declared = json!({ "fileName": "private.png", "contentType": "image/png", "size": 12 << 20, "partSize": 6 << 20 });
     let parts = ada.post("/api/images/multipart", declared).await;
@@ -185,18 +187,18 @@ async fn all_of(ada: &Caller<'_>) -> Vec<(&'static str, String)> {
     let sessions = ada.get("/api/auth/sessions").await;
     all.push(("session", sessions.json["sessions"][0]["id"].as_str().unwrap().to_owned()));
     all.push(("account", ada.id.clone()));
-    // Where a form is out the server sweeps often: what it would find is settled now.
+    // An open form makes the server sweep often, so everything that such a sweep would change is swept now.
     ada.app.sweep(time::OffsetDateTime::now_utc()).await;
     all
 }
 
 #[tokio::test]
-async fn on_every_operation_and_method_anothers_id_is_as_an_unknown_one() {
+async fn another_users_id_is_answered_like_an_unknown_one_on_every_operation_and_method() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
-    let all = all_of(&ada).await;
+    let all = ids_of_everything(&ada).await;
     let before = stored(&app).await;
-    let named: Vec<_> = operations().into_iter().filter(names_something).collect();
+    let named: Vec<_> = operations().into_iter().filter(takes_an_id).collect();
     assert!(named.len() >= 13, "{}", named.len());
     for operation in &named {
         let unknown = uuid::Uuid::now_v7().to_string();
@@ -212,10 +214,10 @@ async fn on_every_operation_and_method_anothers_id_is_as_an_unknown_one() {
         );
         for (state, id) in &all {
             let foreign = call_with(&eve, operation, id).await;
-            assert_eq!(essence_of(&foreign, id), essence_of(&nothing, &unknown), "{what} of ada's {state}");
+            assert_eq!(comparable_without_id(&foreign, id), comparable_without_id(&nothing, &unknown), "{what} of ada's {state}");
         }
     }
-    // Methods that the document does not know are as unknown with the one id as with the other.
+    // Undocumented methods are answered alike for both ids.
     let paths: std::collections::BTreeSet<_> = named.iter().map(|operation| operation.path.clone()).collect();
     for path in paths {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "PROPFIND"]
@@ -232,7 +234,7 @@ async fn on_every_operation_and_method_anothers_id_is_as_an_unknown_one() {
                     segment => segment.to_owned(),
                 };
                 let path = path.split('/').map(filled);
-                essence(&eve.send(method.clone(), &path.collect::<Vec<_>>().join("/"), |request| request).await)
+                comparable(&eve.send(method.clone(), &path.collect::<Vec<_>>().join("/"), |request| request).await)
             };
             let nothing = ask(&uuid::Uuid::now_v7().to_string()).await;
             for (state, id) in &all {
@@ -243,17 +245,17 @@ async fn on_every_operation_and_method_anothers_id_is_as_an_unknown_one() {
     assert!(stored(&app).await == before, "something changed");
 }
 
-/// Operations that name nothing show and change what is the caller's alone. The calls that end or change the caller's own
-/// sign-in come last.
+/// Operations without an id show and change only the caller's own data. The calls that end or change the caller's session come
+/// last.
 #[tokio::test]
-async fn what_names_nothing_shows_nothing_of_others() {
+async fn operations_without_an_id_show_no_data_of_other_users() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
-    let all = all_of(&ada).await;
+    let all = ids_of_everything(&ada).await;
     let before = stored(&app).await;
     let mut seen = 0;
     let mut nameless: Vec<_> =
-        operations().into_iter().filter(|one| (one.is_protected() || one.is_by_path_token()) && !names_something(one)).collect();
+        operations().into_iter().filter(|one| (one.is_protected() || one.is_by_path_token()) && !takes_an_id(one)).collect();
     nameless.sort_by_key(|operation| (operation.path.starts_with("/api/auth/"), operation.path.ends_with("/delete")));
     for operation in nameless {
         seen += 1;
@@ -278,28 +280,28 @@ async fn what_names_nothing_shows_nothing_of_others() {
     assert_eq!(hers(&after.3), hers(&before.3));
 }
 
-/// That the sweep above would see a difference: its owner gets other answers on each of these routes.
+/// Control for the test above: the owner gets a different answer on each of these routes.
 #[tokio::test]
-async fn the_owner_gets_another_answer_on_every_route() {
+async fn owner_gets_a_different_answer_on_every_route() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    // The routes of parts are for another kind of upload; their own tests see their owner's answers.
-    for operation in of_one_image().into_iter().filter(|operation| !operation.path.ends_with("/parts")) {
+    // The routes of parts require another kind of upload; their own tests cover the owner's answers.
+    for operation in operations_on_an_image().into_iter().filter(|operation| !operation.path.ends_with("/parts")) {
         let image = ada.upload("mine.png", "image/png", &unique_png()).await;
         let answer = call(&ada, &operation, image["id"].as_str().unwrap()).await;
         assert!(matches!(answer.status, 200 | 204), "{} {}: {answer:?}", operation.method, operation.path);
     }
 }
 
-/// No spelling of an id, nor something that a database could take for a query, is more than an unknown id.
+/// No other spelling of an id, and no text that a database could read as a query, finds more than an unknown id does.
 #[tokio::test]
-async fn other_spellings_of_an_id_name_nothing() {
+async fn other_spellings_of_an_id_are_unknown() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let id = ada.upload("mine.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
     let before = stored(&app).await;
-    for operation in of_one_image() {
-        let nothing = essence(&call(&ada, &operation, &uuid::Uuid::now_v7().to_string()).await);
+    for operation in operations_on_an_image() {
+        let nothing = comparable(&call(&ada, &operation, &uuid::Uuid::now_v7().to_string()).await);
         for other in [
             id.to_uppercase(),
             id.replace('-', ""),
@@ -316,7 +318,7 @@ async fn other_spellings_of_an_id_name_nothing() {
             "x".repeat(4000),
         ] {
             let answer = call(&ada, &operation, &other).await;
-            assert_eq!(essence(&answer), nothing, "{} {} {other}", operation.method, operation.path);
+            assert_eq!(comparable(&answer), nothing, "{} {} {other}", operation.method, operation.path);
         }
     }
     assert!(stored(&app).await == before, "something changed");

@@ -1,4 +1,4 @@
-//! The in-process S3, seen from outside: through the real SDK, and through raw presigned requests.
+//! Covers the in-process S3 server, through the real SDK and through raw presigned requests.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod complete_multipart;
@@ -75,7 +75,7 @@ impl Server {
         Self { root, base, s3, http, stop, task }
     }
 
-    /// Ends the server and keeps the folder.
+    /// Stops the server and keeps the folder.
     async fn stop(self) -> PathBuf {
         self.stop.cancel();
         tokio::time::timeout(Duration::from_secs(10), self.task).await.unwrap().unwrap();
@@ -96,7 +96,7 @@ impl Server {
         got.body.collect().await.unwrap().to_vec()
     }
 
-    /// The presigned PUT of the product: type, length, digest, once.
+    /// Returns the product's presigned PUT: it signs type, length, digest and `if-none-match`.
     async fn sign_put(&self, key: &str, body: &[u8]) -> PresignedRequest {
         self.s3
             .put_object()
@@ -137,7 +137,7 @@ fn client(base: &str, access: &str, secret: &str) -> Client {
     Client::from_conf(config)
 }
 
-/// A presigned request, ready to be spoiled.
+/// Returns a request builder for a presigned request, for tests to alter.
 fn replay(http: &reqwest::Client, signed: &PresignedRequest) -> reqwest::RequestBuilder {
     let method: Method = signed.method().parse().unwrap();
     signed.headers().fold(http.request(method, signed.uri()), |r, (name, value)| r.header(name, value))

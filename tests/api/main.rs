@@ -1,4 +1,5 @@
-//! The integration tests: one binary, so that everything is linked once. Every test drives real servers from outside.
+//! Integration tests, in one binary so that everything is linked once. Every test drives real servers from outside.
+//! tests/README.md describes the helpers and how to run single tests.
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
@@ -49,7 +50,7 @@ mod previews;
 mod problems;
 mod process_client;
 #[path = "../support/program.rs"]
-#[allow(dead_code, reason = "the other test binary needs all of it")]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
 mod program;
 mod races;
 mod redeclared_uploads;
@@ -63,6 +64,8 @@ mod serve;
 #[path = "../support/servers.rs"]
 mod servers;
 mod sessions;
+#[path = "../support/skipping.rs"]
+mod skipping;
 mod static_files;
 mod store_rules;
 mod sweeper;

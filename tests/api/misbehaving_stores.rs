@@ -1,4 +1,4 @@
-//! Answers of stores, and of proxies before them, that are not S3's: none of them loses, rejects or keeps an upload for good.
+//! Covers false answers of stores, and of proxies in front of them: they never lose, reject or keep an upload permanently.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::{
     config::Finalize,
-    domain::check::{self, Answer, Options},
+    domain::doctor::{self, Answer, Options},
 };
 
 use super::{
-    app::{TestApp, fixture, s3_is_local, sha256, unique_png},
+    app::{TestApp, fixture, sha256, skip_unless_local_s3, unique_png},
     doctor::store_defects::{Defect, Proxy},
 };
 
-/// A server before a store with this defect, beside one before the store itself; `None` where the store is another's.
+/// Starts a server on a store with this defect, and one on the store itself; `None` if the run's store is not the local one.
 async fn before(defect: Defect, finalize: Finalize) -> Option<(TestApp, TestApp, Proxy)> {
-    if !s3_is_local() {
+    if skip_unless_local_s3() {
         return None;
     }
     let store = TestApp::start().await;
@@ -33,12 +33,12 @@ async fn before(defect: Defect, finalize: Finalize) -> Option<(TestApp, TestApp,
     Some((store, app, proxy))
 }
 
-/// When every URL has died and its grace is over.
+/// Returns a time after every URL and its grace period.
 fn at_last() -> OffsetDateTime {
     OffsetDateTime::now_utc() + Duration::from_secs(3 * 3600)
 }
 
-/// Deletes the image and sweeps until its record ends; the keys that are left.
+/// Deletes the image and sweeps until its record ends; returns the keys that are left.
 async fn delete(app: &TestApp, caller: &super::app::Caller<'_>, id: &str) -> Vec<String> {
     assert_eq!(caller.delete(&format!("/api/images/{id}")).await.status, 204);
     app.sweep(at_last()).await;
@@ -47,7 +47,7 @@ async fn delete(app: &TestApp, caller: &super::app::Caller<'_>, id: &str) -> Vec
 }
 
 #[tokio::test]
-async fn a_store_that_lists_objects_instead_of_versions_is_emptied_all_the_same() {
+async fn objects_are_deleted_on_a_store_that_lists_objects_instead_of_versions() {
     let Some((_store, app, _proxy)) = before(Defect::ListsObjectsInstead, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -58,7 +58,7 @@ async fn a_store_that_lists_objects_instead_of_versions_is_emptied_all_the_same(
         ada.post("/api/images/multipart", json!({ "fileName": "b.png", "contentType": "image/png", "size": size })).await;
     assert_eq!(delete(&app, &ada, ticket.id()).await, Vec::<String>::new());
 
-    let report = check::run(&app.config, Options { fix: true, loopback: true }).await;
+    let report = doctor::run(&app.config, Options { fix: true, loopback: true }).await;
     println!("{report}");
     assert!(report.changes.iter().all(|change| change.ends_with("this store has no such setting")), "{:?}", report.changes);
     for name in ["object: versions listed", "bucket: abandoned multiparts aborted", "bucket: public access block"] {
@@ -68,18 +68,18 @@ async fn a_store_that_lists_objects_instead_of_versions_is_emptied_all_the_same(
     assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::Yes(_))));
 }
 
-/// A plain DELETE only hides it there; what was written before has the version `null`.
+/// On a versioned bucket a plain DELETE only hides the object; objects from before versioning have the version `null`.
 #[tokio::test]
-async fn an_object_from_before_the_bucket_had_versions_is_deleted() {
+async fn object_from_before_versioning_is_deleted() {
     let Some((_store, app, _proxy)) = before(Defect::HasVersionsSinceLately, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
     assert_eq!(delete(&app, &ada, image["id"].as_str().unwrap()).await, Vec::<String>::new());
 }
 
-/// Object Lock: the URLs of a deleted image are dead, now and when the sweeper has been there, and its record ends.
+/// Object Lock: the URLs of a deleted image stop working, before and after the sweep, and its record ends.
 #[tokio::test]
-async fn an_image_whose_version_is_retained_is_hidden() {
+async fn image_whose_version_is_retained_is_hidden() {
     let Some((store, app, _proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -96,15 +96,15 @@ async fn an_image_whose_version_is_retained_is_hidden() {
     assert_eq!(app.db_state(id).await, "gone");
     let kept = store.bucket_keys().await.into_iter().filter(|key| key.starts_with("u/")).count();
     assert_eq!(kept, 1, "below the marker");
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     assert!(matches!(report.answer("object: delete"), Some(Answer::Yes(_))), "{report}");
     assert!(matches!(report.answer("object: versions deleted"), Some(Answer::No(_))), "{report}");
     assert!(report.to_string().contains("retention"), "{report}");
 }
 
-/// An account is not gone while versions of its images are retained: it is named, and ends when the retention does.
+/// An account's record stays while versions of its images are retained: the log names it, and it ends when the retention does.
 #[tokio::test]
-async fn an_account_whose_versions_are_retained_is_not_gone_before_they_are() {
+async fn account_record_stays_while_versions_are_retained() {
     let Some((store, app, proxy)) = before(Defect::RetainsVersions, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
@@ -119,16 +119,16 @@ async fn an_account_whose_versions_are_retained_is_not_gone_before_they_are() {
         failures.push(record.get_i64("deletionFailures").unwrap());
     }
     assert!(failures.is_sorted() && failures[7] >= 6, "counted, as the alert wants it: {failures:?}");
-    proxy.mend();
+    proxy.repair();
     let swept = app.sweep(at_last() + Duration::from_secs(10 * 25 * 3600)).await;
     assert_eq!(swept.accounts, 1, "{swept:?}");
-    // What the trial of the store wrote was retained, too.
+    // Probe objects were retained, too.
     let left = store.bucket_keys().await.into_iter().filter(|key| key.contains(&ada.id)).count();
     assert_eq!(left, 0);
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_abort_keeps_no_record_open() {
+async fn records_end_on_a_store_that_cannot_abort_uploads() {
     let Some((_store, app, _proxy)) = before(Defect::AbortsNothing, Finalize::InPlace).await else { return };
     let ada = app.user().await;
     let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": 6 << 20 });
@@ -136,9 +136,9 @@ async fn a_store_that_cannot_abort_keeps_no_record_open() {
     delete(&app, &ada, ticket.id()).await;
 }
 
-/// The image is larger than what is read of it.
+/// The image is larger than the part that is read of it.
 #[tokio::test]
-async fn ranges_and_checksums_that_others_would_not_send_do_not_stop_a_confirm() {
+async fn unusual_ranges_and_checksums_do_not_stop_a_confirm() {
     for defect in [Defect::RefusesLongRanges, Defect::SendsWrongChecksums, Defect::IgnoresRanges] {
         let Some((_store, app, _proxy)) = before(defect, Finalize::InPlace).await else { return };
         let ada = app.user().await;
@@ -151,21 +151,21 @@ async fn ranges_and_checksums_that_others_would_not_send_do_not_stop_a_confirm()
     }
 }
 
-/// The client has no part in it.
+/// The client did not cause it.
 #[tokio::test]
-async fn a_type_that_the_store_did_not_keep_of_ours_rejects_nothing() {
+async fn type_changed_by_the_store_rejects_nothing() {
     let Some((_store, app, _proxy)) = before(Defect::TypesAsItLikes, Finalize::Copy).await else { return };
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
-    // What the client itself had to send stays its own affair.
+    // Headers that the client itself had to send are still compared.
     let ticket = ada.issue("b.png", "image/png", &unique_png()).await;
     app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/webp", unique_png()).await;
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
 }
 
-/// Metadata that the store gives to copies is not the client's either; metadata that the client sent is.
+/// Metadata that the store adds to copies is ignored; metadata that the client sent is not.
 #[tokio::test]
-async fn metadata_of_the_stores_own_rejects_no_copy() {
+async fn metadata_added_by_the_store_rejects_no_copy() {
     let Some((_store, app, _proxy)) = before(Defect::DatesCopies, Finalize::Copy).await else { return };
     let ada = app.user().await;
     ada.upload("a.png", "image/png", &unique_png()).await;
@@ -178,7 +178,7 @@ async fn metadata_of_the_stores_own_rejects_no_copy() {
 }
 
 #[tokio::test]
-async fn parts_whose_checksums_are_not_listed_are_completed() {
+async fn parts_without_listed_checksums_are_completed() {
     let Some((_store, app, _proxy)) = before(Defect::HidesPartChecksums, Finalize::Auto).await else { return };
     let ada = app.user().await;
     let bytes = [unique_png(), vec![0; 5 << 20]].concat();
@@ -197,9 +197,9 @@ async fn parts_whose_checksums_are_not_listed_are_completed() {
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
 }
 
-/// What was left out is no proof of another upload: a rejection would be final.
+/// A missing member does not prove that the object differs: a rejection would be final.
 #[tokio::test]
-async fn a_head_that_tells_too_little_rejects_nothing() {
+async fn incomplete_head_response_rejects_nothing() {
     for defect in [Defect::TellsNoLength, Defect::TellsNoTag] {
         let Some((_store, app, proxy)) = before(defect, Finalize::InPlace).await else { return };
         let ada = app.user().await;
@@ -209,16 +209,16 @@ async fn a_head_that_tells_too_little_rejects_nothing() {
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (503, "unavailable"), "{defect:?}");
         app.sweep(at_last()).await;
         assert_eq!(app.db_state(ticket.id()).await, "pending", "{defect:?}");
-        proxy.mend();
+        proxy.repair();
         assert_eq!(ada.confirm(ticket.id()).await.status, 200, "{defect:?}");
     }
 }
 
-/// 404 for everything is not S3's word on an object.
+/// 404 for every request says nothing about a single object.
 #[tokio::test]
-async fn nothing_expires_while_the_bucket_is_not_there() {
+async fn nothing_expires_while_the_bucket_is_missing() {
     let Some((store, app, proxy)) = before(Defect::IsLost, Finalize::InPlace).await else { return };
-    proxy.mend();
+    proxy.repair();
     let ada = app.user().await;
     let (bytes, big) = (unique_png(), [unique_png(), vec![0; 5 << 20]].concat());
     let single = ada.issue("a.png", "image/png", &bytes).await;
@@ -241,47 +241,47 @@ async fn nothing_expires_while_the_bucket_is_not_there() {
     let listed = super::app::Caller { app: &lost, ..ada.clone() }.get(&path).await;
     assert_eq!(listed.problem(), (503, "unavailable"), "no other upload is opened in its place");
 
-    gone.mend();
+    gone.repair();
     let swept = lost.sweep(at_last() + Duration::from_secs(600)).await;
     assert_eq!((swept.expired, swept.confirmed), (0, 2), "{swept:?}");
 }
 
-/// What a store in trouble does is not what it holds to: it is asked again, and not copied from for ever.
+/// Failures of a store during the probe are not taken as capabilities: it is probed again instead of copied from permanently.
 #[tokio::test]
-async fn a_store_in_trouble_is_tried_out_again() {
+async fn failing_store_is_probed_again() {
     let Some((_store, app, proxy)) = before(Defect::IsOverloaded, Finalize::Auto).await else { return };
     let ada = app.user().await;
     let place = |ticket: &Value| ticket["upload"]["url"].as_str().unwrap().contains("/in/");
-    // Nothing is known yet: the store may be one that lets others' bytes in through any URL.
+    // Nothing is known yet: the store may accept unsigned copy sources in any URL.
     let multipart = json!({ "fileName": "a.png", "contentType": "image/png", "size": 6 << 20 });
     assert_eq!(ada.issue("a.png", "image/png", &unique_png()).await.problem(), (503, "unavailable"));
     assert_eq!(ada.post("/api/images/multipart", multipart).await.problem(), (503, "unavailable"));
-    assert_eq!(ada.act("/api/uppy/session").await.problem(), (503, "unavailable"));
-    proxy.mend();
+    assert_eq!(ada.post_empty("/api/uppy/session").await.problem(), (503, "unavailable"));
+    proxy.repair();
     app.sweep(OffsetDateTime::now_utc()).await;
     assert!(!place(&ada.issue("a.png", "image/png", &unique_png()).await.json));
 }
 
 #[tokio::test]
-async fn a_store_that_is_far_away_is_tried_out_in_time() {
+async fn distant_store_is_probed_in_time() {
     let Some((_store, app, _proxy)) = before(Defect::IsFarAway, Finalize::Auto).await else { return };
     let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
     assert!(!ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"));
 }
 
 #[tokio::test]
-async fn a_listing_that_does_not_go_on_ends() {
+async fn listing_that_repeats_its_page_ends() {
     let Some((_store, app, _proxy)) = before(Defect::ListsTheSameAgain, Finalize::InPlace).await else { return };
     let before = OffsetDateTime::now_utc() - Duration::from_millis(50);
     assert!(app.app.valet.find_orphans(before, &mut |_| {}).await.is_err());
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     assert!(matches!(report.answer("check: nothing left behind"), Some(Answer::No(_))), "{report}");
 }
 
-/// A server that was killed while it tried the store out: the next trial aborts what that left open an hour ago, and nothing else.
+/// A server was killed during a probe: the next probe aborts the uploads that it left open an hour ago, and no others.
 #[tokio::test]
-async fn uploads_that_a_killed_trial_left_are_aborted() {
-    if !s3_is_local() {
+async fn uploads_left_by_a_killed_probe_are_aborted() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
@@ -297,25 +297,19 @@ async fn uploads_that_a_killed_trial_left_are_aborted() {
     };
     let all = open().await;
     let trial = TestApp::beside(&store, |_| {}).await;
-    assert_eq!(open().await, all, "they may be of a trial that is under way");
+    assert_eq!(open().await, all, "they may belong to a running probe");
     drop(trial);
-    // The same listing, of long ago.
-    let (http, upstream) = (reqwest::Client::new(), store.config.s3.endpoint.as_deref().unwrap().to_owned());
-    let endpoint = super::relay::listen(move |request| {
-        let (http, upstream) = (http.clone(), upstream.clone());
-        async move {
-            use http_body_util::BodyExt;
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            let mut answer = super::relay::forward(&http, &upstream, &parts, body).await;
-            if parts.uri.query().is_some_and(|query| query.contains("uploads")) {
-                let text = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
-                let text = String::from_utf8(text.to_vec()).unwrap().replace("<Initiated>20", "<Initiated>19");
-                answer.headers_mut().remove("content-length");
-                *answer.body_mut() = bytes::Bytes::from(text).into();
-            }
-            Ok(answer)
+    // The same listing with old dates.
+    let endpoint = super::relay::relay_s3(&store, move |request| async move {
+        let is_listing = request.query().contains("uploads");
+        let mut answer = request.forward().await;
+        if is_listing {
+            let text = http_body_util::BodyExt::collect(std::mem::take(answer.body_mut())).await.unwrap().to_bytes();
+            let text = String::from_utf8(text.to_vec()).unwrap().replace("<Initiated>20", "<Initiated>19");
+            answer.headers_mut().remove("content-length");
+            *answer.body_mut() = bytes::Bytes::from(text).into();
         }
+        answer
     })
     .await;
     TestApp::beside(&store, |config| config.s3.endpoint = Some(endpoint.parse().unwrap())).await;

@@ -1,6 +1,6 @@
-//! What the recipes of docs/mobile.md rely on: a phone's HTTP client adds headers of its own, its network goes in the middle
-//! of a file, and answers get lost. Renewal is in uploads.rs, resuming in multipart/resumption.rs and in
-//! `a_restarted_client_finds_its_uploads_on_a_restarted_server`, what the server confirms by itself in sweeper.rs.
+//! Covers the guarantees that the recipes of docs/mobile.md rely on: a phone's HTTP client adds its own headers, its network
+//! fails in the middle of a file, and answers get lost. Renewal is covered by uploads.rs, resuming by multipart/resumption.rs and
+//! `restarted_client_finds_its_uploads_on_a_restarted_server`, confirms by the server itself by sweeper.rs.
 
 use serde_json::Value;
 use tokio::{
@@ -13,7 +13,8 @@ use super::{
     store_rules::ONCE,
 };
 
-/// A request as it goes over the wire, but for its body: each client's own headers, the ticket's in its way of writing.
+/// Returns a request as it goes over the wire, without its body: the client's own headers, and the ticket's headers in its
+/// spelling.
 fn head(upload: &Value, length: usize, own: &[&str], written: fn(&str) -> String) -> (String, String) {
     let url = reqwest::Url::parse(upload["url"].as_str().unwrap()).unwrap();
     let address = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
@@ -25,7 +26,7 @@ fn head(upload: &Value, length: usize, own: &[&str], written: fn(&str) -> String
     (address, format!("{head}{}: {length}\r\n\r\n", written("content-length")))
 }
 
-/// The status of the answer, or none when the connection is cut after this many bytes of the body.
+/// Sends a request; returns the status, or `None` if the connection is cut after this many bytes of the body.
 async fn send(upload: &Value, body: &[u8], own: &[&str], written: fn(&str) -> String, cut: Option<usize>) -> Option<u16> {
     let (address, head) = head(upload, body.len(), own, written);
     let mut connection = TcpStream::connect(address).await.unwrap();
@@ -36,7 +37,7 @@ async fn send(upload: &Value, body: &[u8], own: &[&str], written: fn(&str) -> St
         return None;
     }
     let mut answer = Vec::new();
-    // `connection: keep-alive` is what phones send: the answer's end is not the connection's.
+    // Phones send `connection: keep-alive`, so the answer does not end with the connection.
     while !answer.windows(4).any(|end| end == b"\r\n\r\n") || answer.starts_with(b"HTTP/1.1 100") {
         let mut piece = [0; 4096];
         let read = connection.read(&mut piece).await.unwrap();
@@ -49,7 +50,7 @@ async fn send(upload: &Value, body: &[u8], own: &[&str], written: fn(&str) -> St
     std::str::from_utf8(&answer[9..12]).unwrap().parse().ok()
 }
 
-/// `content-type` as Apple's frameworks write it: `Content-Type`.
+/// Writes `content-type` as Apple's frameworks do: `Content-Type`.
 fn capitals(name: &str) -> String {
     let word = |word: &str| word[..1].to_uppercase() + &word[1..];
     name.split('-').map(word).collect::<Vec<_>>().join("-")
@@ -66,7 +67,7 @@ const OK_HTTP: &[&str] = &["Connection: Keep-Alive", "Accept-Encoding: gzip", "U
 const PATIENT: &[&str] = &["Expect: 100-continue", "Accept: */*"];
 
 #[tokio::test]
-async fn a_put_as_phones_send_it() {
+async fn put_with_the_headers_of_phones_is_accepted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (what, own, written) in [
@@ -82,7 +83,7 @@ async fn a_put_as_phones_send_it() {
 }
 
 #[tokio::test]
-async fn a_transfer_that_is_cut_leaves_nothing_and_is_sent_again() {
+async fn interrupted_transfer_leaves_nothing_and_can_be_repeated() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut bytes = unique_png();
@@ -98,9 +99,9 @@ async fn a_transfer_that_is_cut_leaves_nothing_and_is_sent_again() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_the_put_or_the_confirm_costs_a_repeat() {
+async fn lost_answer_to_put_or_confirm_is_recovered_by_a_repeat() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[ONCE]).await {
+    if app.skip_unless_store_satisfies(&[ONCE]).await {
         return;
     }
     let ada = app.user().await;
@@ -114,12 +115,12 @@ async fn a_lost_answer_to_the_put_or_the_confirm_costs_a_repeat() {
     assert!(connection.read_u8().await.is_ok(), "an answer begins");
     drop(connection);
     assert_eq!(send(upload, &bytes, OK_HTTP, str::to_owned, None).await, Some(412));
-    // An app that was ended opens the same file again, and gets the same upload.
+    // A restarted app opens the same file again, and gets the same upload.
     let again = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!((again.status, again.id(), again.json["state"].as_str()), (200, first.id(), Some("pending")));
     assert_eq!(send(&again.json["upload"], &bytes, OK_HTTP, str::to_owned, None).await, Some(412), "a fresh URL, the same bytes");
     let image = ada.confirm(first.id()).await;
-    assert_eq!((image.status, ada.confirm(first.id()).await.json), (200, image.json), "that answer was lost too");
+    assert_eq!((image.status, ada.confirm(first.id()).await.json), (200, image.json), "this answer is lost too");
     let known = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(
         (known.status, known.json["state"].as_str(), known.json["image"]["id"].as_str()),

@@ -1,4 +1,4 @@
-//! Uploads in parts: what each URL allows, going on after any interruption, completing once, leaving nothing behind.
+//! Covers multipart uploads (POST /api/images/multipart, /parts, confirm): permitted parts, resumption, completion and clean-up.
 
 mod ending;
 mod resumption;
@@ -14,14 +14,14 @@ use super::app::{Answer, Caller, TestApp, sha256, unique_png};
 
 const MIB: usize = 1 << 20;
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The default settings: URLs live an hour, the grace is a quarter of an hour.
+/// Time after which nothing changes: with the default settings URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
 
-/// An image of three parts of 5 MiB, 5 MiB and a rest: what follows the end of a PNG is legal.
+/// Returns an image of three parts of 5 MiB, 5 MiB and a rest; bytes after the end of a PNG are legal.
 fn file() -> Vec<u8> {
     let mut bytes = unique_png();
     let salt = *uuid::Uuid::new_v4().as_bytes();
@@ -33,7 +33,7 @@ fn declared(bytes: &[u8], checksums: &str) -> Value {
     json!({ "fileName": "big.png", "contentType": "image/png", "size": bytes.len(), "partSize": 5 * MIB, "partChecksums": checksums })
 }
 
-/// A part's number and bytes.
+/// Returns a part's bytes.
 fn part(bytes: &[u8], number: usize) -> Vec<u8> {
     bytes[(number - 1) * 5 * MIB..].iter().take(5 * MIB).copied().collect()
 }
@@ -55,7 +55,7 @@ impl Caller<'_> {
         self.post(&format!("/api/images/{id}/parts"), json!({ "parts": parts })).await
     }
 
-    /// One part's URL.
+    /// Returns the presigned request of one part.
     async fn part_url(&self, id: &str, part: Value) -> Value {
         let answer = self.sign(id, json!([part])).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -76,13 +76,13 @@ impl Caller<'_> {
 }
 
 impl TestApp {
-    /// Uploads that S3 holds open.
+    /// Returns the multipart uploads that are open in S3.
     async fn bucket_uploads(&self) -> Vec<String> {
         let listed = self.s3.list_multipart_uploads().bucket(&self.config.s3.bucket).send().await.unwrap();
         listed.uploads().iter().map(|upload| upload.upload_id().unwrap().to_owned()).collect()
     }
 
-    /// Completes an upload past the API, as a server does whose answer is lost.
+    /// Completes an upload without the API, like a server whose answer is lost.
     async fn bucket_complete(&self, id: &str) {
         let image = self.db_image(id).await.unwrap();
         let (key, upload_id) = (image.get_str("key").unwrap(), image.get_str("uploadId").unwrap());
@@ -108,7 +108,7 @@ impl TestApp {
 }
 
 #[tokio::test]
-async fn from_parts_to_the_gallery() {
+async fn parts_become_an_image_in_the_gallery() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -147,10 +147,10 @@ async fn from_parts_to_the_gallery() {
     assert_eq!(ada.confirm(id).await.json, image.json, "confirmed twice");
     assert!(TestApp::is_refusal(app.put(&signed.json["parts"][0]["request"], b"late".to_vec()).await));
     let late = app.put(&signed.json["parts"][0]["request"], bytes[10 * MIB..].to_vec()).await;
-    assert_eq!(late, 404, "no part comes after the end");
+    assert_eq!(late, 404, "no part is accepted afterwards");
     assert_eq!(ada.sign(id, json!([{ "partNumber": 1 }])).await.problem(), (409, "upload_complete"));
     assert_eq!(ada.parts_of(id).await, [1, 2, 3]);
-    let ready = ada.act(&format!("/api/images/{id}/renew")).await;
+    let ready = ada.post_empty(&format!("/api/images/{id}/renew")).await;
     assert_eq!((ready.status, ready.json["state"].as_str()), (200, Some("ready")));
     assert_eq!(ada.usage().await, json!({ "bytes": size, "quotaBytes": 10_737_418_240_u64, "images": 1, "pending": 0 }));
     let document = app.db_image(id).await.unwrap();
@@ -164,9 +164,9 @@ async fn from_parts_to_the_gallery() {
 }
 
 #[tokio::test]
-async fn a_parts_url_takes_exactly_its_bytes() {
+async fn url_of_a_part_accepts_exactly_its_bytes() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[super::store_rules::PART_CHECKSUM]).await {
+    if app.skip_unless_store_satisfies(&[super::store_rules::PART_CHECKSUM]).await {
         return;
     }
     let ada = app.user().await;
@@ -214,13 +214,13 @@ async fn a_parts_url_takes_exactly_its_bytes() {
     let key = format!("u/{}/{}", ada.id, ticket.id());
     let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(key);
     let head = head.checksum_mode(aws_sdk_s3::types::ChecksumMode::Enabled).send().await.unwrap();
-    if app.store_keeps(&[super::store_rules::PARTS_SUMMED]).await {
+    if app.store_satisfies(&[super::store_rules::PARTS_SUMMED]).await {
         assert!(head.checksum_sha256().unwrap().ends_with("-3"), "S3 proved every part: {head:?}");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_cut_or_signed_is_refused_by_member() {
+async fn invalid_sizes_and_parts_are_refused_with_the_member() {
     let app = TestApp::start_with(|config| {
         config.uploads.multipart_max_bytes = 60_000 << 20;
         config.uploads.quota_bytes = 1 << 40;
@@ -247,7 +247,7 @@ async fn what_cannot_be_cut_or_signed_is_refused_by_member() {
             assert_eq!(refused(member, value.clone()).await, (422, code.to_owned(), member.to_owned()), "{member}: {value}");
         }
     }
-    // 10000 parts of 5 MiB, and one byte more.
+    // 10000 parts of 5 MiB, and one more byte.
     assert_eq!(refused("size", json!((50_000_u64 << 20) + 1)).await.1, "invalid_part_size");
     for (member, value) in [
         ("partSize", json!("5")),
@@ -288,7 +288,7 @@ async fn what_cannot_be_cut_or_signed_is_refused_by_member() {
 }
 
 #[tokio::test]
-async fn five_gibibytes_fit_the_limits_of_s3() {
+async fn five_gibibytes_fit_into_the_limits_of_s3() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let body = |size: u64| json!({ "fileName": "huge.png", "contentType": "image/png", "size": size });
@@ -306,7 +306,7 @@ async fn five_gibibytes_fit_the_limits_of_s3() {
     let answer = ada.confirm(ticket.id()).await;
     assert_eq!(answer.problem(), (409, "parts_missing"));
     assert!(answer.json["detail"].as_str().unwrap().contains(&format!(": 1-{}.", count - 1)), "{answer:?}");
-    // The grace is a part's, not the file's: an hour, and a quarter, after which the sweeper looks.
+    // The grace period is for a part, not for the whole file: the sweeper looks after an hour and a quarter.
     let document = app.db_image(ticket.id()).await.unwrap();
     let (due, dies) = (document.get_datetime("due").unwrap(), document.get_datetime("urlsDieAt").unwrap());
     assert_eq!(due.timestamp_millis() - dies.timestamp_millis(), 900_000);
@@ -331,7 +331,7 @@ async fn five_gibibytes_fit_the_limits_of_s3() {
 }
 
 #[tokio::test]
-async fn content_of_parts_is_inspected_like_any() {
+async fn content_of_multipart_uploads_is_inspected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<!doctype html><script>alert(1)</script>".repeat(10);
@@ -350,7 +350,7 @@ async fn content_of_parts_is_inspected_like_any() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_in_parts_are_another_image() {
+async fn same_bytes_in_parts_are_another_image() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -369,11 +369,11 @@ async fn the_same_bytes_in_parts_are_another_image() {
 }
 
 #[tokio::test]
-async fn renewing_and_parts_keep_to_their_kind() {
+async fn renew_and_parts_refuse_the_other_kind_of_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let multipart = ada.open(declared(&[0; 100], "none")).await;
-    assert_eq!(ada.act(&format!("/api/images/{}/renew", multipart.id())).await.problem(), (409, "not_single"));
+    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", multipart.id())).await.problem(), (409, "not_single"));
     let single = ada.issue("a.png", "image/png", &unique_png()).await;
     assert_eq!(ada.sign(single.id(), json!([{ "partNumber": 1 }])).await.problem(), (409, "not_multipart"));
     assert_eq!(ada.get(&format!("/api/images/{}/parts", single.id())).await.problem(), (409, "not_multipart"));
@@ -381,7 +381,7 @@ async fn renewing_and_parts_keep_to_their_kind() {
 }
 
 #[tokio::test]
-async fn somebody_elses_upload_does_not_exist() {
+async fn another_users_upload_is_not_found() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let bytes = unique_png();
@@ -395,7 +395,7 @@ async fn somebody_elses_upload_does_not_exist() {
             bob.sign(id, json!([])).await,
             bob.get(&path("/parts")).await,
             bob.confirm(id).await,
-            bob.act(&path("/renew")).await,
+            bob.post_empty(&path("/renew")).await,
             bob.delete(&path("")).await,
         ];
         for answer in answers {

@@ -1,4 +1,4 @@
-//! Users of an identity provider, against a provider that the test runs.
+//! Covers users of an identity provider (OIDC), against a provider that the test runs.
 
 mod outage;
 pub mod provider;
@@ -7,12 +7,12 @@ use futures_util::future::join_all;
 use mongodb::bson::{Document, doc};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use valet::{config, domain::check};
+use valet::{config, domain::doctor};
 
 use super::app::{Answer, Caller, PASSWORD, TestApp, unique_png};
 use provider::{AUDIENCE, Key, Provider, base64, hs256};
 
-/// An application that believes this provider.
+/// Starts an application that trusts this provider.
 async fn app_of(provider: &Provider) -> TestApp {
     app_with(provider, |_| {}).await
 }
@@ -35,7 +35,7 @@ async fn me(app: &TestApp, token: String) -> Answer {
 }
 
 #[tokio::test]
-async fn tokens_of_all_three_kinds_let_in_and_a_subject_is_one_user() {
+async fn tokens_of_all_three_algorithms_are_accepted_and_a_subject_is_one_user() {
     let keys = [Key::rsa(), Key::ec(), Key::ed()];
     let named: Vec<_> = ["rsa", "ec", "ed"].into_iter().zip(&keys).collect();
     let provider = Provider::start(&named).await;
@@ -56,13 +56,13 @@ async fn tokens_of_all_three_kinds_let_in_and_a_subject_is_one_user() {
     assert_eq!(ada.get("/api/auth/sessions").await.json, json!({ "sessions": [] }));
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
     assert_eq!(ada.put("/api/auth/password", change).await.problem(), (403, "local_accounts_only"));
-    // Accounts of its own go on beside.
+    // Local accounts keep working.
     assert_eq!(app.user().await.get("/api/auth/me").await.status, 200);
     assert_eq!(provider.fetches(), 1);
 }
 
 #[tokio::test]
-async fn what_providers_write_differently_is_understood() {
+async fn variations_between_providers_are_accepted() {
     let key = Key::rsa();
     let provider = Provider::start(&[("rsa", &key)]).await;
     let app = app_of(&provider).await;
@@ -92,7 +92,7 @@ async fn what_providers_write_differently_is_understood() {
 }
 
 #[tokio::test]
-async fn what_is_not_for_this_service_is_refused() {
+async fn tokens_for_other_services_are_rejected() {
     let key = Key::rsa();
     let provider = Provider::start(&[("rsa", &key)]).await;
     let app = app_of(&provider).await;
@@ -150,12 +150,12 @@ async fn what_is_not_for_this_service_is_refused() {
         let token = key.sign(&json!({ "alg": "RS256", "kid": "rsa", "typ": typ }), &provider.claims("ada"));
         assert_eq!(me(&app, token).await.problem(), (401, "token_invalid"), "{typ}");
     }
-    assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0, "nobody was made");
+    assert_eq!(app.db.collection::<Document>("users").count_documents(doc! {}).await.unwrap(), 0, "no user was created");
 }
 
-/// The key decides the algorithm: nothing that a token says does.
+/// The key decides the algorithm, not the token's header.
 #[tokio::test]
-async fn algorithms_are_not_confused() {
+async fn algorithm_confusion_is_rejected() {
     let (rsa, ec, ed, foreign) = (Key::rsa(), Key::ec(), Key::ed(), Key::rsa());
     let provider = Provider::start(&[("rsa", &rsa), ("ec", &ec), ("ed", &ed)]).await;
     let mut published: Vec<_> = [("rsa", &rsa), ("ec", &ec), ("ed", &ed)].map(|(kid, key)| key.jwk(kid)).into();
@@ -175,7 +175,7 @@ async fn algorithms_are_not_confused() {
     provider.publish(published);
     let app = app_of(&provider).await;
     let claims = provider.claims("ada");
-    assert_eq!(me(&app, rsa.token("rsa", &claims)).await.status, 200, "what is odd in the set harms nobody else");
+    assert_eq!(me(&app, rsa.token("rsa", &claims)).await.status, 200, "unusable keys in the set do not affect the others");
 
     let mut forged = Vec::new();
     for key in [&rsa, &ec, &ed] {
@@ -198,7 +198,7 @@ async fn algorithms_are_not_confused() {
     for (key, kid) in [(&encrypting, "enc"), (&signing, "ops"), (&other, "ps"), (&private, "p384")] {
         forged.push(key.token(kid, &claims));
     }
-    // Keys that the token brings along, or that it leads to.
+    // Keys in the token, or at an address in the token.
     let thief = Provider::start(&[("rsa", &foreign)]).await;
     for extra in [
         json!({ "jwk": foreign.jwk("rsa") }),
@@ -223,7 +223,7 @@ async fn algorithms_are_not_confused() {
 }
 
 #[tokio::test]
-async fn fifty_first_requests_make_one_user() {
+async fn fifty_concurrent_first_requests_create_one_user() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -234,9 +234,9 @@ async fn fifty_first_requests_make_one_user() {
     assert_eq!(provider.fetches(), 1, "and one fetch");
 }
 
-/// An address at the provider is no key to an account here, nor the other way round.
+/// An email address in a provider's token gives no access to the local account with that address, and the reverse.
 #[tokio::test]
-async fn an_address_belongs_to_its_local_account_alone() {
+async fn email_address_of_a_provider_gives_no_access_to_a_local_account() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -267,11 +267,11 @@ async fn an_address_belongs_to_its_local_account_alone() {
     };
     assert_eq!(enter("login", &ada.email).await, (200, ada.id.as_str().into()));
     assert_eq!(enter("login", "bob@example.com").await.0, 401);
-    assert_eq!(enter("signup", "bob@example.com").await.0, 201, "nobody here has it");
+    assert_eq!(enter("signup", "bob@example.com").await.0, 201, "no local account has it");
 }
 
 #[tokio::test]
-async fn without_local_accounts_only_the_provider_lets_in() {
+async fn without_local_accounts_only_provider_tokens_are_accepted() {
     let key = Key::ec();
     let provider = Provider::start(&[("ec", &key)]).await;
     let both = app_of(&provider).await;
@@ -289,31 +289,31 @@ async fn without_local_accounts_only_the_provider_lets_in() {
     }
     assert_eq!(me(&only, ada.token.clone().unwrap()).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&only, key.token("ec", &provider.claims("ada"))).await.status, 200);
-    // And without a provider, its tokens are nobody's.
+    // Without a provider setting its tokens are rejected.
     let none = TestApp::beside(&both, |_| {}).await;
     assert_eq!(me(&none, key.token("ec", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&none, ada.token.clone().unwrap()).await.status, 200);
 }
 
 #[tokio::test]
-async fn the_doctor_tries_the_provider() {
+async fn check_command_probes_the_provider() {
     let key = Key::ec();
     let provider = Provider::start(&[("ec", &key)]).await;
     let app = app_of(&provider).await;
     let row = async |config: &config::Config| {
-        check::run(config, check::Options::default()).await.answer("sign-in: provider's keys").cloned()
+        doctor::run(config, doctor::Options::default()).await.answer("sign-in: provider's keys").cloned()
     };
-    assert_eq!(row(&app.config).await, Some(check::Answer::Yes("1 keys".to_owned())));
+    assert_eq!(row(&app.config).await, Some(doctor::Answer::Yes("1 keys".to_owned())));
     let mut other = app.config.clone();
     other.accounts.provider.as_mut().unwrap().issuer.push('/');
-    assert!(matches!(row(&other).await, Some(check::Answer::No(why)) if why.contains("byte for byte")));
+    assert!(matches!(row(&other).await, Some(doctor::Answer::No(why)) if why.contains("byte for byte")));
     other.accounts.provider = None;
-    assert!(matches!(row(&other).await, Some(check::Answer::Skipped(_))));
+    assert!(matches!(row(&other).await, Some(doctor::Answer::Skipped(_))));
 }
 
-/// A provider's user proves by a fresh token, and the tokens of before do not make the account anew.
+/// A provider's user confirms a deletion with a fresh token; tokens from before the deletion do not recreate the account.
 #[tokio::test]
-async fn a_providers_user_deletes_with_a_fresh_token() {
+async fn provider_user_deletes_the_account_with_a_fresh_token() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -336,7 +336,7 @@ async fn a_providers_user_deletes_with_a_fresh_token() {
     let swept = OffsetDateTime::now_utc();
     while app.app.valet.sweep_once(swept).await.unwrap().1 {}
     assert!(app.bucket_keys().await.is_empty());
-    // Long after, and signed in anew, it is another account.
+    // Long after the deletion a new sign-in creates another account.
     let users = app.db.collection::<Document>("users");
     let past = mongodb::bson::DateTime::from_millis((now - 600) * 1000);
     users.update_one(doc! { "_id": &id }, doc! { "$set": { "deletedAt": past } }).await.unwrap();
@@ -344,13 +344,13 @@ async fn a_providers_user_deletes_with_a_fresh_token() {
     assert!(anew.status == 200 && anew.json["id"] != id.as_str() && anew.json["usage"]["images"] == 0, "{anew:?}");
     let later = swept + std::time::Duration::from_secs(8 * 24 * 60 * 60);
     while app.app.valet.sweep_once(later).await.unwrap().1 {}
-    assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "and at last it is forgotten");
+    assert!(users.find_one(doc! { "_id": &id }).await.unwrap().is_none(), "in the end it is removed");
 }
 
-/// However long a provider's tokens live: a deletion is remembered for seven days, and none of before may outlive that. What such
-/// a token opens ends with it.
+/// Deletions are remembered for seven days, so older tokens are rejected, however long the provider's tokens live. Everything
+/// that such a token opens ends with it.
 #[tokio::test]
-async fn a_token_counts_for_less_than_a_deletion_is_remembered() {
+async fn tokens_expire_before_a_deletion_is_forgotten() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -366,17 +366,18 @@ async fn a_token_counts_for_less_than_a_deletion_is_remembered() {
         assert_eq!(issued(ago, month).get("/api/auth/me").await.problem(), (401, "token_expired"), "{ago}");
     }
     assert_eq!(issued(week - 90, month).get("/api/auth/me").await.status, 200);
-    // By the leeway of 30 s, the first lives for another 20 and the second for 60; the last for as long as any path.
+    // With the leeway of 30 s the first token lives for another 20 s and the second one for 60 s; the last one as long as any
+    // path token.
     for (token, most) in [(issued(600, now - 10), 20), (issued(week - 90, month), 60)] {
-        let left = token.act("/api/uppy/session").await.json["expiresIn"].as_i64().unwrap();
+        let left = token.post_empty("/api/uppy/session").await.json["expiresIn"].as_i64().unwrap();
         assert!((most - 15..=most).contains(&left), "{left} of {most}");
     }
-    assert_eq!(issued(0, month).act("/api/uppy/session").await.json["expiresIn"], 3600);
+    assert_eq!(issued(0, month).post_empty("/api/uppy/session").await.json["expiresIn"], 3600);
 }
 
-/// Uppy's token in the path ends with the account, since the provider's sessions are not known here.
+/// Uppy's path token ends with the account, because the provider's sessions are unknown to Valet.
 #[tokio::test]
-async fn uppy_is_let_in_by_a_providers_user() {
+async fn provider_user_can_open_an_uppy_session() {
     let key = Key::ed();
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
@@ -384,7 +385,7 @@ async fn uppy_is_let_in_by_a_providers_user() {
     let path = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.uppy().await);
     assert_eq!(app.anonymous().get(&path).await.status, 200);
     let without = TestApp::beside(&app, |_| {}).await;
-    assert_eq!(without.anonymous().get(&path).await.problem(), (401, "session_ended"), "where no provider lets in");
+    assert_eq!(without.anonymous().get(&path).await.problem(), (401, "session_ended"), "without a provider");
     assert_eq!(ada.post("/api/auth/me/delete", json!({})).await.status, 204);
     assert_eq!(app.anonymous().get(&path).await.problem(), (401, "session_ended"));
 }

@@ -1,4 +1,5 @@
-//! The document: committed as it is served, without a repeated key, and complete enough to generate clients from.
+//! Covers the OpenAPI document: the committed file equals the served document, has no repeated keys, and is complete enough for
+//! client generators.
 
 use std::{collections::BTreeSet, path::Path, sync::OnceLock};
 
@@ -10,13 +11,13 @@ use super::app::TestApp;
 /// An operation of the document.
 pub struct Operation {
     pub method: Method,
-    /// With `{id}` in it.
+    /// Path template, with `{id}`.
     pub path: String,
     pub described: &'static Value,
 }
 
 impl Operation {
-    /// The path with this id.
+    /// Returns the path with this id.
     pub fn path_of(&self, id: &str) -> String {
         self.path.replace("{id}", id)
     }
@@ -25,12 +26,12 @@ impl Operation {
         self.described["security"].as_array().is_some_and(|schemes| !schemes.is_empty())
     }
 
-    /// Whether the token stands in its path.
+    /// Returns whether the token is in its path.
     pub fn is_by_path_token(&self) -> bool {
         self.path.starts_with("/uppy/{token}/")
     }
 
-    /// The example of its JSON body.
+    /// Returns the example of its JSON body.
     pub fn body(&self) -> Option<&'static Value> {
         self.described.get("requestBody").map(|body| &body["content"]["application/json"]["example"])
     }
@@ -41,7 +42,7 @@ pub fn document() -> &'static Value {
     DOCUMENT.get_or_init(valet::http::openapi::document)
 }
 
-/// Every operation.
+/// Returns every operation.
 pub fn operations() -> Vec<Operation> {
     let paths = document()["paths"].as_object().unwrap();
     let operations: Vec<_> = paths
@@ -59,7 +60,7 @@ pub fn operations() -> Vec<Operation> {
 }
 
 #[test]
-fn the_committed_document_is_the_one_that_is_served() {
+fn committed_document_equals_the_generated_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
     let committed = std::fs::read_to_string(path).unwrap_or_default();
     assert!(
@@ -69,17 +70,17 @@ fn the_committed_document_is_the_one_that_is_served() {
 }
 
 #[tokio::test]
-async fn it_is_served_as_it_is_committed() {
+async fn committed_document_is_served() {
     let app = TestApp::start().await;
     let answer = app.anonymous().get("/openapi.json").await;
     assert_eq!((answer.status, answer.header("content-type")), (200, "application/json"));
     assert_eq!(answer.text, valet::http::openapi::text());
 }
 
-/// JSON parsers keep the last of two equal keys, silently: two answers of one status, or one path in two blocks of
-/// handlers, would lose one. Parsed with the order kept and printed again, such a text gets shorter.
+/// JSON parsers silently keep the last of two equal keys, so two answers with one status, or one path in two blocks of handlers,
+/// would lose one. Such a text gets shorter when it is parsed with the order kept and printed again.
 #[test]
-fn no_key_is_repeated() {
+fn document_repeats_no_key() {
     let keeps_all = |raw: &str| {
         let parsed: Value = serde_json::from_str(raw).unwrap();
         serde_json::to_string_pretty(&parsed).unwrap() == raw
@@ -89,7 +90,7 @@ fn no_key_is_repeated() {
 }
 
 #[test]
-fn every_operation_is_named_and_exemplified() {
+fn every_operation_has_a_name_and_examples() {
     let mut ids = BTreeSet::new();
     for operation in operations() {
         let (name, described) = (format!("{} {}", operation.method, operation.path), operation.described);
@@ -108,7 +109,7 @@ fn every_operation_is_named_and_exemplified() {
         let protected = operation.is_protected();
         assert_eq!(protected, described["responses"]["401"].to_string().contains("token_missing"), "{name}");
         let open = ["/api/auth/signup", "/api/auth/login", "/api/auth/refresh", "/api/auth/logout", "/livez", "/readyz"];
-        // Uppy's own calls carry a token in their path, for which OpenAPI has no word.
+        // Uppy's own calls carry a token in their path, which OpenAPI cannot describe as security.
         let by_path = operation.is_by_path_token();
         assert_eq!(protected, !open.contains(&operation.path.as_str()) && !by_path, "{name}");
         assert!(!by_path || described["responses"]["401"].to_string().contains("session_ended"), "{name}");
@@ -154,16 +155,16 @@ fn resolve(value: &Value) -> &Value {
     target.unwrap_or(value)
 }
 
-/// Generators take `application/json; charset=utf-8` for another media type than `application/json`.
+/// Generators treat `application/json; charset=utf-8` as another media type than `application/json`.
 #[test]
-fn no_media_type_has_a_parameter() {
+fn media_types_have_no_parameters() {
     let text = valet::http::openapi::text();
     assert!(!text.contains("charset"), "{:?}", text.lines().find(|line| line.contains("charset")));
 }
 
-/// What a generator stumbles over: a null where an object belongs, a reference to nothing.
+/// Covers constructs that break generators: null in place of an object, and references without a target.
 #[test]
-fn it_is_whole() {
+fn document_has_no_nulls_and_no_broken_references() {
     let (mut refs, mut wrong) = (0, Vec::new());
     let mut open = vec![(String::new(), document())];
     while let Some((at, value)) = open.pop() {

@@ -1,4 +1,4 @@
-//! The orphan scan and the recount, over drift planted by hand.
+//! Covers `valet sweep --orphans` and the recount, with drift planted by hand.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use valet::{
 
 use super::app::{Caller, TestApp, unique_png};
 
-/// A moment after everything that is there now: S3 counts in whole seconds.
+/// Returns a time after everything that exists now; S3's times are whole seconds.
 async fn just_now() -> OffsetDateTime {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     OffsetDateTime::now_utc() - Duration::from_millis(50)
@@ -41,7 +41,7 @@ fn key_of(user: &Caller<'_>, id: &str) -> String {
 }
 
 #[tokio::test]
-async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
+async fn d7_orphans_are_found_both_ways_and_deleted_only_on_request() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let kept = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -51,18 +51,18 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
     assert_eq!(app.put(&pending.json["upload"], bytes).await, 200);
     let tombstone = ada.upload("d.png", "image/png", &unique_png()).await;
     assert_eq!(ada.delete(&format!("/api/images/{}", tombstone["id"].as_str().unwrap())).await.status, 204);
-    // A replayed PUT under a tombstone: the sweeper's, no orphan.
+    // A repeated PUT at a tombstone's key is removed by the sweeper and is not an orphan.
     let tombstone = app.db_key(tombstone["id"].as_str().unwrap()).await;
     app.bucket_put(&tombstone, "image/png", vec![1; 10]).await;
 
     let lost_key = app.db_key(lost["id"].as_str().unwrap()).await;
     app.s3.delete_object().bucket(&app.config.s3.bucket).key(&lost_key).send().await.unwrap();
     let unknown = key_of(&ada, &uuid::Uuid::now_v7().to_string());
-    // The image is there, and another user's.
+    // The image exists but belongs to another user.
     let stolen = key_of(&ada, pending.id());
     let gone = ada.upload("e.png", "image/png", &unique_png()).await;
     let gone_id = gone["id"].as_str().unwrap();
-    // Where uploads are copied, what they were copied from.
+    // If uploads are copied at confirm, removes the objects that were copied.
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let images = app.db.collection::<Document>("images");
     images.update_one(doc! { "_id": gone_id }, doc! { "$set": { "state": "gone" } }).await.unwrap();
@@ -106,22 +106,22 @@ async fn d7_orphans_are_found_both_ways_and_deleted_only_when_told() {
     assert_eq!(delete(&app).await.orphans.count, 0);
 }
 
-/// Open uploads: of a pending image, of a ready one, of none, and of other programs.
+/// Covers open multipart uploads: of a pending image, of a ready one, without an image, and of other programs.
 #[tokio::test]
-async fn uploads_that_are_open_for_nobody_are_orphans() {
+async fn open_uploads_without_an_image_are_orphans() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ready = ada.upload("a.png", "image/png", &unique_png()).await;
     let declared = json!({ "fileName": "b.png", "contentType": "image/png", "size": 12 << 20 });
     let pending = ada.post("/api/images/multipart", declared).await;
-    // Where uploads are copied, what they were copied from.
+    // If uploads are copied at confirm, removes the objects that were copied.
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(2 * 3600)).await;
     let (ready, pending) = (app.db_key(ready["id"].as_str().unwrap()).await, app.db_key(pending.id()).await);
     let open = async |key: &str| {
         app.s3.create_multipart_upload().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
     };
-    let nobodys = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
-    for key in [ready.as_str(), &nobodys, &nobodys, "u/holiday/beach.jpg", "check/x", "other"] {
+    let unowned = ObjectKey::incoming(UserId::new(), ImageId::new()).to_string();
+    for key in [ready.as_str(), &unowned, &unowned, "u/holiday/beach.jpg", "check/x", "other"] {
         open(key).await;
     }
     let list = async || {
@@ -138,31 +138,31 @@ async fn uploads_that_are_open_for_nobody_are_orphans() {
     let found = app.app.valet.find_orphans(before, &mut |orphan| shown.push(orphan.to_string())).await.unwrap();
     let mut orphans: Vec<_> = found.uploads.first.iter().map(|upload| upload.key.to_string()).collect();
     orphans.sort();
-    let mut expected = vec![nobodys.clone(), nobodys.clone(), ready];
+    let mut expected = vec![unowned.clone(), unowned.clone(), ready];
     expected.sort();
     assert_eq!((orphans, found.orphans.count, found.open), (expected, 0, 4), "{found}");
     assert!(shown.len() == 3 && shown.iter().all(|line| line.starts_with("orphaned multipart upload: ")), "{shown:?}");
-    // More than a tenth of what there is.
+    // More than a tenth of all images.
     let refused = app.app.valet.delete_orphans(before, &found, Consent::Given).await;
     assert!(matches!(refused, Err(OrphanError::NumberWanted { orphans: 3, .. })), "{refused:?}");
-    // One that was not shown is left.
-    open(&nobodys).await;
+    // An upload that was not in the report stays.
+    open(&unowned).await;
     let deleted = app.app.valet.delete_orphans(just_now().await, &found, Consent::Number(3)).await.unwrap();
     assert_eq!((deleted.deleted, deleted.failed, deleted.new), (3, 0, 1), "{deleted}");
-    let mut left = vec!["check/x".to_owned(), nobodys, "other".to_owned(), pending, "u/holiday/beach.jpg".to_owned()];
+    let mut left = vec!["check/x".to_owned(), unowned, "other".to_owned(), pending, "u/holiday/beach.jpg".to_owned()];
     left.sort();
     assert_eq!(list().await, left);
 }
 
-/// A database that was restored in part is not believed.
+/// A partly restored database is not trusted.
 #[tokio::test]
-async fn a_collection_that_is_missing_is_not_counted_as_nothing() {
+async fn missing_collection_is_not_taken_as_empty() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
     ada.issue("b.png", "image/png", &unique_png()).await;
     let right = usage(&ada).await;
-    // As old as the sweeper takes for left behind.
+    // Old enough for the sweeper to remove it.
     let old = DateTime::from_millis(1000);
     let opening = doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 5_i64, "at": old };
     app.db.collection::<Document>("users").update_one(doc! {}, doc! { "$set": { "opening": [opening] } }).await.unwrap();
@@ -181,9 +181,9 @@ async fn a_collection_that_is_missing_is_not_counted_as_nothing() {
     assert_eq!(recount(&app, None).await.0.failed, 0);
 }
 
-/// Each way to a database that does not vouch for the bucket: nothing is deleted.
+/// Covers each way in which the database does not vouch for the bucket: nothing is deleted.
 #[tokio::test]
-async fn orphans_stay_where_the_database_does_not_vouch_for_them() {
+async fn orphans_stay_if_the_database_does_not_vouch_for_the_bucket() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for _ in 0..3 {
@@ -206,7 +206,7 @@ async fn orphans_stay_where_the_database_does_not_vouch_for_them() {
     let refused = delete(Consent::Given).await;
     assert!(matches!(refused, Err(OrphanError::NumberWanted { orphans: 2, objects: 3 })), "{refused:?}");
     assert!(matches!(delete(Consent::Number(3)).await, Err(OrphanError::OtherNumber { orphans: 2 })));
-    // A record that cannot be read may own its object, or a preview.
+    // An unreadable record may own its object, or a preview.
     images.insert_one(&all[1]).await.unwrap();
     let id = all[2].get_str("_id").unwrap();
     for (field, value) in [
@@ -228,8 +228,8 @@ async fn orphans_stay_where_the_database_does_not_vouch_for_them() {
     assert_eq!(app.bucket_keys().await, objects);
     assert_eq!(delete(Consent::Given).await.unwrap().deleted, 0);
 
-    // The database is exchanged for an older one while the operator looks at the only orphan: it has a record now, and the
-    // others have none.
+    // The database is replaced by an older one while the operator reads the report about the only orphan: now that object has a
+    // record, and the others have none.
     images.delete_many(doc! {}).await.unwrap();
     images.insert_many(&all[..2]).await.unwrap();
     let before = just_now().await;
@@ -238,12 +238,12 @@ async fn orphans_stay_where_the_database_does_not_vouch_for_them() {
     images.insert_one(&all[2]).await.unwrap();
     let deleted = app.app.valet.delete_orphans(before, &found, Consent::Number(1)).await.unwrap();
     assert_eq!((found.orphans.count, deleted.deleted, deleted.new), (1, 0, 2));
-    assert_eq!(app.bucket_keys().await, objects, "only what was shown is deleted");
+    assert_eq!(app.bucket_keys().await, objects, "only reported orphans are deleted");
 }
 
-/// MongoDB closes a cursor that is idle for ten minutes, which a page of S3's may take.
+/// MongoDB closes cursors that are idle for ten minutes, which one page of S3's listing may take.
 #[tokio::test]
-async fn the_inventory_goes_on_where_mongodb_has_closed_its_cursor() {
+async fn inventory_continues_after_mongodb_has_closed_its_cursor() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let kept = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -270,7 +270,7 @@ async fn the_inventory_goes_on_where_mongodb_has_closed_its_cursor() {
     assert!(seen.is_sorted_by(|a, b| a.as_str() < b.as_str()), "each once, in the order of keys");
 }
 
-/// Closes what is idle on the images; returns how many cursors that were.
+/// Closes idle cursors on the images; returns their number.
 async fn close_cursors(app: &TestApp) -> usize {
     let namespace = format!("{}.images", app.config.mongo.database);
     let idle = [
@@ -284,9 +284,9 @@ async fn close_cursors(app: &TestApp) -> usize {
     ids.len()
 }
 
-/// More than a page of S3's and more than a batch of ours.
+/// More than one page of S3's listing and more than one batch of the scan.
 #[tokio::test]
-async fn d7_orphans_of_many_pages() {
+async fn d7_orphans_beyond_one_page_are_found() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let kept = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -298,7 +298,7 @@ async fn d7_orphans_of_many_pages() {
     });
     futures_util::StreamExt::collect::<Vec<_>>(futures_util::StreamExt::buffer_unordered(futures_util::stream::iter(puts), 16))
         .await;
-    // Records without an object, more than a batch.
+    // Records without an object, more than one batch.
     let images = app.db.collection::<Document>("images");
     let mut record = app.db_image(kept["id"].as_str().unwrap()).await.unwrap();
     record.remove("live");
@@ -343,10 +343,10 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     assert_eq!(recount(&app, None).await, (Recounted { users: 3, repaired: 0, failed: 0 }, vec![]));
 
     let users = app.db.collection::<Document>("users");
-    // Counts that a restored backup has wrong.
+    // Wrong counts, as from a restored backup.
     let wrong = doc! { "$set": { "usedBytes": 7_i64, "images": 40_i64, "pending": 0_i64 } };
     users.update_one(doc! { "_id": &ada.id }, wrong).await.unwrap();
-    // A hold that is old and has no image, and one that is being issued at this moment.
+    // An old reservation without an image, and one whose image is just being issued.
     let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
     let hold = |at| doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": at };
     let entries = doc! { "opening": { "$each": [hold(old), hold(DateTime::now())] } };
@@ -360,13 +360,13 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     println!("{}\n{}", repairs[0], repairs[1]);
     assert_eq!((repairs[0].was.used_bytes, repairs[0].was.images, repairs[0].was.pending), (7, 40, 0));
     assert_eq!((repairs[0].is.images, repairs[0].is.pending), (1, 1));
-    assert_eq!((repairs[1].was.pending, repairs[1].is.pending), (3, 2), "what may be being issued is left");
+    assert_eq!((repairs[1].was.pending, repairs[1].is.pending), (3, 2), "a reservation of an issue in progress stays");
     assert_eq!(usage(&ada).await, right[0]);
     assert_eq!(usage(&bob).await, json!([right[1][0].as_i64().unwrap() + 500, 1, 2]));
     assert_eq!(users.find_one(doc! { "_id": &eve.id }).await.unwrap().unwrap(), eve_before);
     assert_eq!(recount(&app, None).await.0.repaired, 0);
 
-    // The repaired hold is a real one: the upload goes its way.
+    // The repaired reservation is valid: the upload can be completed.
     let open = ada.get("/api/images/pending").await;
     let id = open.json["uploads"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
@@ -375,13 +375,14 @@ async fn recount_repairs_planted_drift_and_nothing_else() {
     users.update_one(doc! { "_id": &eve.id }, doc! { "$inc": { "usedBytes": 1_i64 } }).await.unwrap();
     assert_eq!(recount(&app, Some(&bob.email)).await.0, Recounted { users: 1, repaired: 0, failed: 0 });
     assert_eq!(recount(&app, Some(&eve.email)).await.0, Recounted { users: 1, repaired: 1, failed: 0 });
-    let nobody = Email::parse("nobody@example.com").unwrap();
-    assert!(matches!(app.app.valet.recount(Some(&nobody), |_| {}).await, Err(RecountError::NotFound)));
+    let unknown = Email::parse("nobody@example.com").unwrap();
+    assert!(matches!(app.app.valet.recount(Some(&unknown), |_| {}).await, Err(RecountError::NotFound)));
 }
 
-/// Records of users and images that cannot be read, in every way: each is counted as failed or as nothing, and stops no other.
+/// Covers records of users and images that are unreadable in every way: each is counted as failed or as zero, and none stops the
+/// others.
 #[tokio::test]
-async fn damaged_records_keep_nobody_from_being_recounted() {
+async fn damaged_records_do_not_stop_the_recount_of_others() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
@@ -393,7 +394,7 @@ async fn damaged_records_keep_nobody_from_being_recounted() {
     let wrong =
         doc! { "usedBytes": "many", "images": Bson::Null, "pending": [1], "opening": "damaged", "settling": [7], "holds": [] };
     users.update_one(doc! { "_id": &ada.id }, doc! { "$set": wrong }).await.unwrap();
-    // Numbers of every kind that a shell or an import writes, and one that is none.
+    // Numbers of every type that a shell or an import writes, and a value that is not a number.
     let mut sizes = 0;
     for size in [Bson::Int32(11), Bson::Int64(13), Bson::Double(17.0), "damaged".into()] {
         let id = eve.upload("b.png", "image/png", &unique_png()).await["id"].as_str().unwrap().to_owned();
@@ -409,7 +410,7 @@ async fn damaged_records_keep_nobody_from_being_recounted() {
     assert_eq!(usage(&eve).await, json!([sizes, 4, 0]));
 }
 
-/// Uploads, confirms and deletes go on while it counts, over and over: nothing it does is drift.
+/// Uploads, confirms and deletes continue during repeated recounts, which find no drift.
 #[tokio::test]
 async fn recount_is_safe_under_load() {
     let app = TestApp::start().await;
@@ -441,7 +442,7 @@ async fn recount_is_safe_under_load() {
         while !stop.is_cancelled() {
             let (done, repairs) = recount(&app, None).await;
             assert_eq!(done.failed, 0);
-            // A hold that a confirm or a delete is about to take may be taken for it.
+            // The recount may repair a reservation that a confirm or a delete is about to finish.
             for repair in repairs {
                 assert!(repair.is.pending < repair.was.pending, "{repair}");
             }

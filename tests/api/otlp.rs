@@ -1,4 +1,4 @@
-//! Traces of a real process: what a collector gets, what it never gets, and that nobody waits for it.
+//! Covers OTLP traces of a real process: their contents, data that must not be in them, and unresponsive collectors.
 
 mod collector;
 
@@ -19,9 +19,9 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 const CANARY: &str = "canary-5d1e";
 
-/// Uploads, and confirms as a part of somebody's trace.
+/// Uploads, and confirms as part of a caller's trace.
 async fn confirm_in_a_trace(client: &mut Client, email: &str) {
-    client.enter("signup", email).await;
+    client.sign_in("signup", email).await;
     let bytes = unique_png();
     let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
     assert_eq!(status, 201, "{ticket}");
@@ -37,7 +37,7 @@ async fn confirm_in_a_trace(client: &mut Client, email: &str) {
     assert_eq!((answer.status().as_u16(), answer.headers()["x-request-id"].to_str().unwrap()), (200, "confirm-1"));
 }
 
-/// Those whose parent is this one.
+/// Returns the spans whose parent is this one.
 fn children<'a>(spans: &'a [Span], of: &'a Span) -> impl Iterator<Item = &'a Span> {
     spans.iter().filter(|span| span.parent == of.id && span.trace == of.trace)
 }
@@ -52,8 +52,8 @@ fn attribute<'a>(span: &'a Span, name: &str) -> &'a str {
 }
 
 fn traced(app: &TestApp, endpoint: &str) -> Settings {
-    // What is sent is sent at the end.
-    Settings::of(app).but("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).but("OTEL_BSP_SCHEDULE_DELAY", "600000")
+    // Spans are sent only when the process stops.
+    Settings::for_app(app).with("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint).with("OTEL_BSP_SCHEDULE_DELAY", "600000")
 }
 
 async fn stopped(process: Process) -> String {
@@ -64,19 +64,19 @@ async fn stopped(process: Process) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_confirm_is_a_part_of_its_callers_trace_with_its_calls_below_it() {
+async fn confirm_joins_its_callers_trace_with_child_spans_for_its_calls() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
     let settings = traced(&app, &collector.endpoint)
-        .but("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ours")
-        .but("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
-        .but("RUST_LOG", "warn,valet=info")
-        .but("SWEEP_INTERVAL", "1s");
-    let (process, mut client) = settings.listening().await;
+        .with("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ours")
+        .with("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+        .with("RUST_LOG", "warn,valet=info")
+        .with("SWEEP_INTERVAL", "1s");
+    let (process, mut client) = settings.start_listening().await;
     confirm_in_a_trace(&mut client, &email).await;
     let unknown = client.http.get(format!("{}/nowhere/at/all", client.base)).header("traceparent", format!("00-{TRACE}-0-01"));
     assert_eq!(unknown.send().await.unwrap().status(), 404);
-    assert!(collector.spans().is_empty(), "nothing is sent yet");
+    assert!(collector.spans().is_empty(), "no span was sent yet");
     let token = client.token.clone().unwrap();
     let log = stopped(process).await;
     let spans = collector.spans();
@@ -114,7 +114,7 @@ async fn a_confirm_is_a_part_of_its_callers_trace_with_its_calls_below_it() {
         assert_eq!(attribute(moved, name), value, "{name} of {moved:?}");
     }
 
-    // A password is hashed below its request; a sweep and an invalid caller's request begin traces.
+    // A password is hashed within its request's trace; a sweep and a request with an invalid traceparent start new traces.
     let signup = named(&spans, "POST /api/auth/signup");
     let below: Vec<_> = children(&spans, signup).cloned().collect();
     assert_eq!(named(&below, "hash password").kind, 1);
@@ -134,27 +134,27 @@ async fn a_confirm_is_a_part_of_its_callers_trace_with_its_calls_below_it() {
         assert!(!collector.holds(secret), "{secret} was exported");
     }
 
-    // The log's lines lead to the trace.
+    // The log lines contain the trace id.
     let lines: Vec<Value> = log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let line = lines.iter().find(|line| line["message"] == "answered" && line["span"]["id"] == "confirm-1").unwrap();
     assert_eq!((line["span"]["trace_id"].as_str(), line["span"]["span_id"].as_str()), (Some(TRACE), Some(confirm.id.as_str())));
-    assert!(!log.contains("S3.HeadObject"), "spans of the trace are no part of the log");
+    assert!(!log.contains("S3.HeadObject"), "spans are not logged");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_fails_is_an_error_of_its_span_and_of_the_requests() {
+async fn failed_call_marks_its_span_and_its_request_as_errors() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
-    let (process, mut client) = traced(&app, &collector.endpoint).listening().await;
-    client.enter("signup", "ada@example.com").await;
+    let (process, mut client) = traced(&app, &collector.endpoint).start_listening().await;
+    client.sign_in("signup", "ada@example.com").await;
     let bytes = unique_png();
     let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &bytes)).await;
-    // An image that cannot be read: the server's own fault.
+    // An unreadable image makes the server answer 500.
     let id = ticket["id"].as_str().unwrap();
     let broken = mongodb::bson::doc! { "$set": { "state": "nonsense" } };
     app.db.collection::<mongodb::bson::Document>("images").update_one(mongodb::bson::doc! { "_id": id }, broken).await.unwrap();
     let (status, problem) = client.call(Method::POST, &format!("/api/images/{id}/confirm"), None).await;
     assert_eq!(status.as_u16() / 100, 5, "{problem}");
-    // S3 names the calls that it fails, in the log and in the span.
+    // The log and the span name failed S3 calls.
     let marker = app.s3.delete_object().bucket(&app.config.s3.bucket).key(valet::store::objects::marker::KEY);
     marker.send().await.unwrap();
     app.s3.delete_bucket().bucket(&app.config.s3.bucket).send().await.unwrap();
@@ -171,21 +171,21 @@ async fn a_call_that_fails_is_an_error_of_its_span_and_of_the_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_waits_for_a_collector_that_does_not_answer() {
+async fn unresponsive_collector_delays_no_request() {
     let app = TestApp::start().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     for endpoint in [format!("http://{}", silent.local_addr().unwrap()), "http://127.0.0.1:1".to_owned()] {
         let settings = traced(&app, &endpoint)
-            .but("OTEL_BSP_SCHEDULE_DELAY", "100")
-            .but("OTEL_BSP_MAX_QUEUE_SIZE", "8")
-            .but("OTEL_EXPORTER_OTLP_TIMEOUT", "120000")
-            .but("ADMIN_BIND", "127.0.0.1:0");
-        let (process, client) = settings.listening().await;
-        let said = |line: &str| {
+            .with("OTEL_BSP_SCHEDULE_DELAY", "100")
+            .with("OTEL_BSP_MAX_QUEUE_SIZE", "8")
+            .with("OTEL_EXPORTER_OTLP_TIMEOUT", "120000")
+            .with("ADMIN_BIND", "127.0.0.1:0");
+        let (process, client) = settings.start_listening().await;
+        let metrics_address = |line: &str| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
         };
-        let admin = process.find(|process| process.err().lines().find_map(said)).await;
+        let admin = process.find(|process| process.err().lines().find_map(metrics_address)).await;
         let began = Instant::now();
         for _ in 0..100 {
             assert_eq!(client.get("/nowhere").await.0, 404);
@@ -204,11 +204,11 @@ async fn nobody_waits_for_a_collector_that_does_not_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn traces_can_be_switched_off_and_log_lines_have_their_ids_all_the_same() {
+async fn log_lines_have_trace_ids_with_traces_switched_off() {
     let (app, collector) = (TestApp::start().await, Collector::start().await);
     for (name, value) in [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_TRACES_SAMPLER", "always_off")]
     {
-        let (process, client) = traced(&app, &collector.endpoint).but(name, value).listening().await;
+        let (process, client) = traced(&app, &collector.endpoint).with(name, value).start_listening().await;
         let request = client.http.get(format!("{}/livez", client.base));
         let request = request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"));
         assert_eq!(request.send().await.unwrap().status(), 200);

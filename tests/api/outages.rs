@@ -1,5 +1,5 @@
-//! A database or a store that says nothing: every call is answered in time, nothing piles up meanwhile, and all works again soon
-//! after it has come back.
+//! Covers unresponsive MongoDB and S3: every call is answered in time, nothing accumulates, and everything works again soon after
+//! they are back.
 
 pub mod black_hole;
 mod mongodb;
@@ -18,10 +18,10 @@ use super::{
     serve::Settings,
 };
 
-/// In which every call is answered, and everything works again.
+/// Limit for every answer, and for recovery.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// A call, and what it is sent with.
+/// Method, path and body of a call.
 type Call = (Method, String, Option<Value>);
 
 fn get(path: impl Into<String>) -> Call {
@@ -36,7 +36,7 @@ fn act(path: impl Into<String>) -> Call {
     (Method::POST, path.into(), None)
 }
 
-/// Makes all of them at once; what came of each, in time.
+/// Makes all calls at once; returns their answers, each in time.
 async fn make(client: &Client, calls: &[Call]) -> Vec<(u16, Value)> {
     join_all(calls.iter().map(async |(method, path, body)| {
         let began = Instant::now();
@@ -47,7 +47,7 @@ async fn make(client: &Client, calls: &[Call]) -> Vec<(u16, Value)> {
     .await
 }
 
-/// All of them, and none gets anything else.
+/// Asserts that every call is answered as unavailable.
 async fn assert_unavailable(client: &Client, calls: &[Call]) {
     for ((method, path, _), (status, problem)) in calls.iter().zip(make(client, calls).await) {
         assert!(is_unavailable(status, &problem), "{method} {path}: {status} {problem}");
@@ -58,7 +58,7 @@ fn is_unavailable(status: u16, problem: &Value) -> bool {
     matches!((status, problem["code"].as_str()), (503, Some("unavailable")) | (504, Some("timeout")))
 }
 
-/// Asks until it goes well, which it does in time.
+/// Repeats a call until it succeeds, within the limit.
 async fn assert_recovers(client: &Client, process: &Process, call: Call) {
     let began = Instant::now();
     loop {
@@ -71,27 +71,27 @@ async fn assert_recovers(client: &Client, process: &Process, call: Call) {
     }
 }
 
-/// The runtime's tasks and the memory in KiB of a server.
+/// Returns the number of a server's runtime tasks and its memory in KiB.
 async fn size(process: &Process, admin: &Client) -> (u64, u64) {
     let text = admin.http.get(format!("{}/metrics", admin.base)).send().await.unwrap().text().await.unwrap();
     let tasks = text.lines().find_map(|line| line.strip_prefix("valet_tokio_alive_tasks ")).unwrap().parse().unwrap();
     (tasks, memory(process.id(), "VmRSS"))
 }
 
-/// A server that operators can look at.
+/// Starts a server with an admin address; returns clients for both addresses.
 async fn watched(settings: Settings) -> (Process, Client, Client) {
-    let (process, client) = settings.but("ADMIN_BIND", "127.0.0.1:0").but("RATE_LIMIT", "off").listening().await;
+    let (process, client) = settings.with("ADMIN_BIND", "127.0.0.1:0").with("RATE_LIMIT", "off").start_listening().await;
     let address = process.find(|process| {
         process.err().lines().find_map(|line| {
             let line: Value = serde_json::from_str(line).ok()?;
             (line["message"] == "metrics are at /metrics").then(|| line["address"].as_str().map(str::to_owned))?
         })
     });
-    let admin = Client::of(format!("http://{}", address.await));
+    let admin = Client::at(format!("http://{}", address.await));
     (process, client, admin)
 }
 
-/// Opens uploads for these files, and puts them.
+/// Opens uploads for these files and sends their bytes.
 async fn put_all(client: &Client, files: &[Vec<u8>]) -> Vec<String> {
     let items: Vec<_> = files.iter().map(|bytes| declared("sea.png", "image/png", bytes)).collect();
     let (status, answer) = client.post("/api/images/upload/batch", &json!({ "items": items })).await;

@@ -1,4 +1,4 @@
-//! `valet passwd`: the program itself, as an operator runs it.
+//! Covers `valet passwd`, as an operator runs it.
 
 use std::process::{ExitStatus, Stdio};
 
@@ -10,7 +10,7 @@ use super::{
     serve::Settings,
 };
 
-/// Runs `valet passwd` with these settings and `line` as its standard input: how it ended, and all that it wrote.
+/// Runs `valet passwd` with these settings and `line` as its standard input; returns its exit status and output.
 pub async fn passwd_with(settings: &Settings, email: &str, line: &str) -> (ExitStatus, String) {
     let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_valet"))
         .args(["passwd", email])
@@ -27,14 +27,14 @@ pub async fn passwd_with(settings: &Settings, email: &str, line: &str) -> (ExitS
     (done.status, String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap())
 }
 
-/// Runs `valet passwd` over this application's database: its success and all that it wrote.
+/// Runs `valet passwd` on this application's database; returns its success and output.
 async fn passwd(app: &TestApp, email: &str, line: &str) -> (bool, String) {
-    let (status, written) = passwd_with(&Settings::of(app).but("LOG_FORMAT", "text"), email, line).await;
+    let (status, written) = passwd_with(&Settings::for_app(app).with("LOG_FORMAT", "text"), email, line).await;
     (status.success(), written)
 }
 
 #[tokio::test]
-async fn a10_the_operator_sets_a_password_and_every_session_ends() {
+async fn a10_operator_sets_a_password_and_every_session_ends() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let log_in = async |password: &str| {
@@ -43,8 +43,8 @@ async fn a10_the_operator_sets_a_password_and_every_session_ends() {
     };
     let (_, token) = log_in(PASSWORD).await;
     let refused = async |email: &str, line: &str, says: &str| {
-        let (success, said) = passwd(&app, email, line).await;
-        assert!(!success && said.contains(says), "{said}");
+        let (success, message) = passwd(&app, email, line).await;
+        assert!(!success && message.contains(says), "{message}");
     };
     refused("nobody@example.com", "seven green kites\n", "no account has this email address").await;
     refused("nobody", "seven green kites\n", "not an email address").await;
@@ -52,9 +52,9 @@ async fn a10_the_operator_sets_a_password_and_every_session_ends() {
     refused(&ada.email, "", "at least 12 characters").await;
     assert_eq!(log_in(PASSWORD).await.0, 200);
 
-    let (success, said) = passwd(&app, &ada.email.to_uppercase(), "seven green kites\n").await;
-    assert!(success, "{said}");
-    assert!(!said.contains("seven green"), "{said}");
+    let (success, message) = passwd(&app, &ada.email.to_uppercase(), "seven green kites\n").await;
+    assert!(success, "{message}");
+    assert!(!message.contains("seven green"), "{message}");
     assert_eq!((log_in(PASSWORD).await.0, log_in("seven green kites").await.0), (401, 200));
     let refresh = app.anonymous().post("/api/auth/refresh", json!({ "refreshToken": token })).await;
     assert_eq!(refresh.problem(), (401, "session_ended"));

@@ -1,5 +1,6 @@
-//! What must hold of logins and of slow clients in time and memory. Ignored by default, since a busy machine proves nothing about either; on an
-//! idle one `cargo test --test api -- --ignored --nocapture --test-threads 1 performance_limits` runs them and prints the figures.
+//! Limits for time and memory under logins and slow clients. Ignored by default, because a busy machine proves nothing about
+//! either; on an idle machine `cargo test --test api -- --ignored --nocapture --test-threads 1 performance_limits` runs them and
+//! prints the figures.
 
 mod login_flood;
 mod slow_clients;
@@ -10,10 +11,10 @@ use serde_json::json;
 
 use super::app::{Answer, PASSWORD, TestApp};
 
-/// Logins of each kind.
+/// Number of logins of each kind.
 const ROUNDS: usize = 300;
 
-/// The answer without what every answer has of its own.
+/// Returns the parts of an answer that should be equal in all answers.
 fn common(answer: &Answer) -> (u16, String, Vec<(String, String)>) {
     let own = answer.json["requestId"].as_str().unwrap();
     assert!(!own.is_empty() && answer.text.matches(own).count() == 1, "{answer:?}");
@@ -27,10 +28,10 @@ fn median(times: &mut [Duration]) -> Duration {
     times[times.len() / 2]
 }
 
-/// Whether an address has an account is told neither by the answer nor by the time it takes.
+/// Neither the answer nor its time reveals whether an address has an account.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "compares times: needs an idle machine"]
-async fn a5_an_unknown_address_and_a_wrong_password_take_the_same_time() {
+async fn a5_unknown_address_and_wrong_password_take_the_same_time() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let log_in = async |email: &str| {
@@ -43,10 +44,10 @@ async fn a5_an_unknown_address_and_a_wrong_password_take_the_same_time() {
     assert_eq!(expected.0, 401);
     let (mut known, mut unknown) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
-        // As long as hers, and never the same.
-        let nobody = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-        // Each goes first as often as the other.
-        let order = if round % 2 == 0 { [&ada.email, &nobody] } else { [&nobody, &ada.email] };
+        // As long as hers, and new each time.
+        let unknown_email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
+        // Each is first in half of the rounds.
+        let order = if round % 2 == 0 { [&ada.email, &unknown_email] } else { [&unknown_email, &ada.email] };
         for email in order {
             let (took, answer) = log_in(email).await;
             assert_eq!(common(&answer), expected);

@@ -1,4 +1,4 @@
-//! Previews and ThumbHashes: made by the client, verified, counted and deleted with their image.
+//! Covers previews and ThumbHashes: made by the client, verified, counted and deleted with their image.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use super::app::{Answer, Caller, TestApp, declared, fixture, sha256, unique_png};
 
 const THUMB_HASH: &str = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
-/// URLs live an hour, the grace is a quarter of an hour.
+/// Time after which nothing changes: URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 fn with_preview(bytes: &[u8], preview: &[u8], content_type: &str) -> Value {
@@ -28,7 +28,7 @@ async fn used(ada: &Caller<'_>) -> Value {
     ada.get("/api/auth/me").await.json["usage"]["bytes"].clone()
 }
 
-/// What is left in the bucket once no URL lives.
+/// Returns the keys in the bucket after all URLs have expired.
 async fn settled_keys(app: &TestApp) -> Vec<String> {
     let quiet = OffsetDateTime::now_utc() + QUIET;
     for later in [0, 1, 2] {
@@ -38,7 +38,7 @@ async fn settled_keys(app: &TestApp) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_preview_is_uploaded_verified_served_counted_and_deleted_with_its_image() {
+async fn preview_is_uploaded_verified_served_counted_and_deleted_with_its_image() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
@@ -60,19 +60,19 @@ async fn a_preview_is_uploaded_verified_served_counted_and_deleted_with_its_imag
     let listed = ada.get("/api/images/gallery").await.json["images"][0].clone();
     assert_eq!(listed["previewUrl"], image.json["previewUrl"], "window-aligned too");
     assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()));
-    assert_eq!(settled_keys(&app).await.len(), 2, "what is served stays");
+    assert_eq!(settled_keys(&app).await.len(), 2, "served previews stay");
     let orphans = app.app.valet.find_orphans(OffsetDateTime::now_utc() - Duration::from_secs(1), &mut |_| {}).await.unwrap();
-    assert_eq!((orphans.orphans.count, orphans.young), (0, 0), "a preview is no orphan");
+    assert_eq!((orphans.orphans.count, orphans.young), (0, 0), "a preview is not an orphan");
 
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
-    assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()), "their URLs live");
+    assert_eq!(used(&ada).await, json!(bytes.len() + preview.len()), "their URLs are valid");
     app.sweep_dead_urls().await;
     assert_eq!(used(&ada).await, 0);
 }
 
 #[tokio::test]
-async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
+async fn missing_or_wrong_preview_is_left_out_and_not_counted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (mut sizes, mut reserved) = (0, 0);
@@ -85,7 +85,7 @@ async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
         };
         let ticket = issue(&ada, &bytes, &preview).await;
         if came != "nothing" {
-            assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200, "S3 knows no JPEG");
+            assert_eq!(app.put(&ticket.json["previewUpload"], preview.clone()).await, 200, "S3 does not check that it is a JPEG");
         }
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         let image = ada.confirm(ticket.id()).await;
@@ -93,8 +93,8 @@ async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
         assert_eq!(image.json["thumbHash"], THUMB_HASH, "the hash needs no preview");
         sizes += bytes.len();
         reserved += bytes.len() + preview.len();
-        assert_eq!(used(&ada).await, json!(reserved), "{came}: the preview's URL lives");
-        // Its URL lives on: what comes now is cleared, and never shown.
+        assert_eq!(used(&ada).await, json!(reserved), "{came}: the preview's URL is valid");
+        // Its URL is still valid: an object that arrives now is removed and never shown.
         app.put(&ticket.json["previewUpload"], preview).await;
         assert_eq!(ada.confirm(ticket.id()).await.json.get("previewUrl"), None, "{came}");
     }
@@ -112,7 +112,7 @@ async fn an_absent_or_wrong_preview_is_left_out_and_not_paid_for() {
     assert_eq!(used(&ada).await, 0);
 }
 
-/// A JPEG header of 60000 × 60000 pixels.
+/// Returns a JPEG header of 60000 × 60000 pixels.
 fn huge_jpeg() -> Vec<u8> {
     let mut bytes = fixture("plain.jpg");
     let frame = bytes.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
@@ -121,7 +121,7 @@ fn huge_jpeg() -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn every_way_to_an_upload_carries_its_preview() {
+async fn every_upload_operation_supports_previews() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, preview) = (unique_png(), fixture("plain.jpg"));
@@ -130,13 +130,13 @@ async fn every_way_to_an_upload_carries_its_preview() {
     let ticket = batch.json["results"][0]["ticket"].clone();
     assert!(ticket["previewUpload"].is_object(), "{batch:?}");
     let id = ticket["id"].as_str().unwrap();
-    let renewed = ada.act(&format!("/api/images/{id}/renew")).await;
+    let renewed = ada.post_empty(&format!("/api/images/{id}/renew")).await;
     assert!(renewed.json["previewUpload"].is_object(), "{renewed:?}");
     let again = ada.post("/api/images/upload", body).await;
     assert_eq!((again.status, again.json["id"].as_str()), (200, Some(id)));
     assert_eq!(app.put(&again.json["previewUpload"], preview.clone()).await, 200);
     assert_eq!(app.put(&again.json["upload"], bytes.clone()).await, 200);
-    // The client dies here: the sweeper confirms for it, with the preview.
+    // The client dies here: the sweeper confirms, with the preview.
     app.sweep(OffsetDateTime::now_utc() + QUIET).await;
     let image = ada.get(&format!("/api/images/{id}")).await;
     assert!(image.json["previewUrl"].is_string(), "{image:?}");
@@ -149,7 +149,7 @@ async fn every_way_to_an_upload_carries_its_preview() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_a_preview_is_refused_by_name() {
+async fn invalid_previews_are_refused_with_the_member() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let small = fixture("plain.jpg");

@@ -1,4 +1,4 @@
-//! Every error is a problem, whoever raised it, and none repeats what the caller sent.
+//! Covers errors of every layer: each is a problem (RFC 9457), and none repeats the caller's values.
 
 mod bodies;
 mod cursors;
@@ -6,10 +6,10 @@ mod requests;
 
 use super::app::Answer;
 
-/// Sent wherever a caller can put something; never to be seen again.
+/// Sent in every field that a caller controls; must not appear in any answer.
 pub const CANARY: &str = "canary-7f3a";
 
-/// Holds an answer against status and code; that it is a well-formed, documented problem was checked on its way.
+/// Asserts status and code; `send` has already compared the problem with the OpenAPI document.
 fn refused(answer: &Answer, problem: (u16, &str), what: &str) {
     assert_eq!(answer.problem(), problem, "{what}: {answer:?}");
     says_nothing(answer, what);

@@ -1,4 +1,4 @@
-//! A client that knows nothing of a server but its address.
+//! A client of a server process, which has only the server's address.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::app::{PASSWORD, declared};
 pub use super::program::{Process, Settings, listening_at};
 
-/// A client of a server somewhere.
+/// A client of a server at some address.
 pub struct Client {
     pub base: String,
     pub http: reqwest::Client,
@@ -16,7 +16,7 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn of(base: impl Into<String>) -> Self {
+    pub fn at(base: impl Into<String>) -> Self {
         Self { base: base.into(), http: reqwest::Client::new(), token: None }
     }
 
@@ -42,20 +42,20 @@ impl Client {
     }
 
     /// Fetches a presigned URL.
-    pub async fn bytes(&self, url: &Value) -> Vec<u8> {
+    pub async fn fetch(&self, url: &Value) -> Vec<u8> {
         let answer = self.http.get(url.as_str().unwrap()).send().await.unwrap();
         assert_eq!(answer.status(), 200);
         answer.bytes().await.unwrap().to_vec()
     }
 
-    /// Signs up, or in, and keeps the token.
-    pub async fn enter(&mut self, door: &str, email: &str) {
-        let (status, session) = self.post(&format!("/api/auth/{door}"), &json!({ "email": email, "password": PASSWORD })).await;
+    /// Signs up or logs in, and keeps the token.
+    pub async fn sign_in(&mut self, route: &str, email: &str) {
+        let (status, session) = self.post(&format!("/api/auth/{route}"), &json!({ "email": email, "password": PASSWORD })).await;
         assert!(status.is_success(), "{status} {session}");
         self.token = Some(session["token"].as_str().unwrap().to_owned());
     }
 
-    /// From bytes to a ready image, its URLs fetched: the image, and every presigned URL that was seen.
+    /// Uploads and confirms an image and fetches its URLs; returns the image and every presigned URL.
     pub async fn upload(&self, bytes: &[u8]) -> (Value, Vec<String>) {
         let (status, ticket) = self.post("/api/images/upload", &declared("sea.png", "image/png", bytes)).await;
         assert_eq!(status, 201, "{ticket}");
@@ -73,7 +73,7 @@ impl Client {
         let (_, download) = self.get(&format!("{path}/download")).await;
         let urls = [&gallery["images"][0]["url"], &download["url"]];
         for url in urls {
-            assert!(self.bytes(url).await == bytes, "the bytes that were sent");
+            assert!(self.fetch(url).await == bytes, "the bytes that were sent");
         }
         let seen = [upload["url"].clone(), image["url"].clone(), urls[0].clone(), urls[1].clone()];
         (image, seen.into_iter().map(|url| url.as_str().unwrap().to_owned()).collect())

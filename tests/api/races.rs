@@ -1,7 +1,6 @@
-//! Races, each begun at a barrier and judged by the books: whoever wins, states, objects and quota agree, and nothing
-//! answers 5xx.
+//! Covers races that start at a barrier: whichever call wins, states, objects and quota agree, and no call is answered 5xx.
 //!
-//! `VALET_TEST_ROUNDS` (200) says how many rounds: 1000 for the long form.
+//! `VALET_TEST_ROUNDS` (200) is the number of rounds; use 1000 for the long form.
 
 use std::{future::Future, time::Duration};
 
@@ -16,15 +15,15 @@ use super::{
     store_rules::{ONCE, OVERLAP},
 };
 
-/// After the URL and the grace of the default settings: a pending image is due, and a tombstone ends.
+/// Time after a URL's expiry and grace period with default settings: a pending image is due, and a tombstone ends.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 fn rounds() -> usize {
     std::env::var("VALET_TEST_ROUNDS").ok().map_or(200, |rounds| rounds.parse().expect("VALET_TEST_ROUNDS is a number"))
 }
 
-/// Runs all of them from one moment on, over connections that are open already.
-async fn at_once<F: Future>(app: &TestApp, calls: impl IntoIterator<Item = F>) -> Vec<F::Output> {
+/// Starts all calls at the same moment, on connections that are already open.
+async fn run_concurrently<F: Future>(app: &TestApp, calls: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let calls: Vec<_> = calls.into_iter().collect();
     let barrier = Barrier::new(calls.len());
     let begun = calls.into_iter().map(|call| {
@@ -38,13 +37,13 @@ async fn at_once<F: Future>(app: &TestApp, calls: impl IntoIterator<Item = F>) -
     join_all(begun).await
 }
 
-/// Up to 8 ms, so that the racers meet in another order each round.
+/// Waits up to 8 ms, so that the calls meet in another order each round.
 async fn jitter() {
     let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
     tokio::time::sleep(Duration::from_micros(random * 32)).await;
 }
 
-/// An upload whose bytes lie in the bucket.
+/// Opens an upload and sends its bytes.
 async fn sent(caller: &Caller<'_>) -> Answer {
     let bytes = unique_png();
     let ticket = caller.issue("a.png", "image/png", &bytes).await;
@@ -58,12 +57,12 @@ fn path(ticket: &Answer) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn c5_a_hundred_confirms_at_once_give_one_image_and_one_answer() {
-    // A window longer than the test, so that all URLs are of one window.
+async fn c5_hundred_concurrent_confirms_give_one_image_and_one_answer() {
+    // A signing window longer than the test, so that all URLs are equal.
     let app = TestApp::start_with(|config| config.uploads.read_url_ttl = Duration::from_secs(7 * 24 * 3600)).await;
     let ada = app.user().await;
     let ticket = sent(&ada).await;
-    let answers = at_once(&app, (0..100).map(|_| ada.confirm(ticket.id()))).await;
+    let answers = run_concurrently(&app, (0..100).map(|_| ada.confirm(ticket.id()))).await;
     assert!(answers.iter().all(|answer| (answer.status, &answer.json) == (200, &answers[0].json)), "{answers:?}");
     let images = app.db.collection::<Document>("images");
     assert_eq!(images.count_documents(doc! {}).await.unwrap(), 1);
@@ -73,16 +72,16 @@ async fn c5_a_hundred_confirms_at_once_give_one_image_and_one_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u6_second_put_is_refused_and_of_fifty_at_once_one_wins() {
+async fn u6_second_put_is_refused_and_one_of_fifty_concurrent_puts_wins() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[ONCE, OVERLAP]).await {
+    if app.skip_unless_store_satisfies(&[ONCE, OVERLAP]).await {
         return;
     }
     let ada = app.user().await;
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     let upload = &ticket.json["upload"];
-    let answers = at_once(&app, (0..50).map(|_| app.put(upload, bytes.clone()))).await;
+    let answers = run_concurrently(&app, (0..50).map(|_| app.put(upload, bytes.clone()))).await;
     assert_eq!(answers.iter().filter(|status| **status == 200).count(), 1, "{answers:?}");
     assert!(answers.iter().all(|status| matches!(status.as_u16(), 200 | 409 | 412)), "{answers:?}");
     assert_eq!(app.put(upload, bytes.clone()).await, 412);
@@ -93,7 +92,7 @@ async fn u6_second_put_is_refused_and_of_fifty_at_once_one_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn u10_fifty_at_once_at_the_limit_issue_exactly_what_fits() {
+async fn u10_fifty_concurrent_issues_at_the_limit_open_exactly_what_fits() {
     let app = TestApp::start_with(|config| {
         config.uploads.quota_bytes = 1000;
         config.uploads.max_pending = 4;
@@ -106,16 +105,16 @@ async fn u10_fifty_at_once_at_the_limit_issue_exactly_what_fits() {
         async move { ada.post("/api/images/upload", body).await }
     };
     let issued = |answers: &[Answer]| answers.iter().filter(|answer| answer.status == 201).count();
-    let answers = at_once(&app, (0..50).map(|n| issue(n, 300))).await;
+    let answers = run_concurrently(&app, (0..50).map(|n| issue(n, 300))).await;
     assert_eq!(issued(&answers), 3, "3 × 300 of 1000 bytes");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "quota_exceeded")), "{answers:?}");
-    let answers = at_once(&app, (50..100).map(|n| issue(n, 100))).await;
+    let answers = run_concurrently(&app, (50..100).map(|n| issue(n, 100))).await;
     assert_eq!(issued(&answers), 1, "one byte more would be too many");
     let usage = ada.get("/api/auth/me").await.json["usage"].clone();
     assert_eq!(usage, json!({ "bytes": 1000, "quotaBytes": 1000, "images": 0, "pending": 4 }));
     app.audit().await;
 
-    // The cap of open uploads, with bytes to spare.
+    // The limit of open uploads, with quota to spare.
     let bob = app.user().await;
     let issue = |n: usize| {
         let body =
@@ -123,16 +122,16 @@ async fn u10_fifty_at_once_at_the_limit_issue_exactly_what_fits() {
         let bob = &bob;
         async move { bob.post("/api/images/upload", body).await }
     };
-    let answers = at_once(&app, (0..50).map(issue)).await;
+    let answers = run_concurrently(&app, (0..50).map(issue)).await;
     assert_eq!(issued(&answers), 4, "{answers:?}");
     assert!(answers.iter().all(|answer| answer.status == 201 || answer.problem() == (409, "too_many_pending")), "{answers:?}");
     app.audit().await;
 }
 
-/// Confirm, delete and the sweeper meet at one upload. With a delete the end is gone without an object; without one it is
+/// Confirm, delete and the sweeper meet at one upload. With a delete it ends as a tombstone without an object; without one it is
 /// ready with its object. A third of the rounds has no delete, a third no sweeper.
 #[tokio::test(flavor = "multi_thread")]
-async fn d4_f16_confirm_against_delete_against_sweeper() {
+async fn d4_f16_confirm_delete_and_sweeper_race_consistently() {
     let app = TestApp::start().await;
     let users = [app.user().await, app.user().await, app.user().await];
     let round = |n: usize| {
@@ -183,7 +182,7 @@ async fn d4_f16_confirm_against_delete_against_sweeper() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn renew_against_confirm_against_delete() {
+async fn renew_confirm_and_delete_race_consistently() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let round = |n: usize| {
@@ -197,7 +196,7 @@ async fn renew_against_confirm_against_delete() {
             };
             let renew = async {
                 meet().await;
-                ada.act(&format!("{}/renew", path(&ticket))).await
+                ada.post_empty(&format!("{}/renew", path(&ticket))).await
             };
             let confirm = async {
                 meet().await;
@@ -212,7 +211,7 @@ async fn renew_against_confirm_against_delete() {
             assert!(matches!(renewed.problem(), (200, "") | (404, "not_found")), "{renewed:?}");
             assert!(confirmed.is_none_or(|answer| matches!(answer.problem(), (200, "") | (404, "not_found"))));
             if renewed.status == 200 && renewed.json["state"] == "pending" {
-                // The tombstone outlives the URL that left: what it brings back is deleted again.
+                // The tombstone outlives the URL that was issued: an object that it stores is deleted again.
                 let dies = renewed.json["upload"]["expiresAt"].as_str().unwrap();
                 let dies = OffsetDateTime::parse(dies, &time::format_description::well_known::Rfc3339).unwrap();
                 let recorded = ada.app.db_image(ticket.id()).await.unwrap().get_datetime("urlsDieAt").unwrap().timestamp_millis();
@@ -226,8 +225,8 @@ async fn renew_against_confirm_against_delete() {
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
-/// One client's life with lifetimes of a second, while two servers sweep by the real clock.
-async fn live(ada: &Caller<'_>, n: usize) {
+/// Runs one client with lifetimes of a second, while two servers sweep by the real clock.
+async fn run_client(ada: &Caller<'_>, n: usize) {
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(ticket.status, 201, "{ticket:?}");
@@ -238,7 +237,7 @@ async fn live(ada: &Caller<'_>, n: usize) {
     pause(2500).await;
     let mut upload = ticket.json["upload"].clone();
     if n.is_multiple_of(3) {
-        let renewed = ada.act(&format!("{}/renew", path(&ticket))).await;
+        let renewed = ada.post_empty(&format!("{}/renew", path(&ticket))).await;
         assert!(matches!(renewed.problem(), (200, "") | (410, "upload_expired")), "{renewed:?}");
         upload = if renewed.json["upload"].is_object() { renewed.json["upload"].clone() } else { upload };
     }
@@ -258,12 +257,12 @@ async fn live(ada: &Caller<'_>, n: usize) {
         assert_eq!(ada.get(&path(&ticket)).await.status, 404);
     } else if acknowledged {
         pause(2500).await;
-        assert_eq!(ada.get(&path(&ticket)).await.status, 200, "what was acknowledged stays");
+        assert_eq!(ada.get(&path(&ticket)).await.status, 200, "acknowledged images stay");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn d6_two_sweepers_and_clients_by_the_real_clock() {
+async fn d6_two_sweepers_and_clients_race_on_the_real_clock() {
     let second = Duration::from_secs(1);
     let short = move |config: &mut valet::config::Config| {
         config.uploads.url_ttl = second;
@@ -281,7 +280,7 @@ async fn d6_two_sweepers_and_clients_by_the_real_clock() {
         }
     };
     let clients = async {
-        stream::iter(0..rounds() / 4).map(|n| live(&ada, n)).buffer_unordered(20).collect::<Vec<_>>().await;
+        stream::iter(0..rounds() / 4).map(|n| run_client(&ada, n)).buffer_unordered(20).collect::<Vec<_>>().await;
         stop.cancel();
     };
     tokio::join!(sweeping(&app), sweeping(&other), clients);
@@ -290,7 +289,7 @@ async fn d6_two_sweepers_and_clients_by_the_real_clock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn twenty_confirms_of_parts_against_their_abort() {
+async fn twenty_confirms_of_parts_race_with_their_abort() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for round in 0..(rounds() / 25).max(4) {
@@ -301,7 +300,7 @@ async fn twenty_confirms_of_parts_against_their_abort() {
         let signed = ada.post(&format!("{}/parts", path(&ticket)), json!({ "parts": [{ "partNumber": 1 }] })).await;
         assert_eq!(app.put(&signed.json["parts"][0]["request"], bytes).await, 200);
         let delete = round % 4 != 0;
-        let answers = at_once(
+        let answers = run_concurrently(
             &app,
             (0..21).map(|n| {
                 let (ada, ticket) = (&ada, &ticket);
@@ -330,10 +329,10 @@ async fn twenty_confirms_of_parts_against_their_abort() {
     assert_eq!(usage["pending"], 0);
 }
 
-/// A write to its owner's record aborts a delete's transaction, which then begins anew: it must come to an end however busy
-/// the owner is.
+/// A write to the owner's record aborts the transaction of a delete, which then starts again: it must end however busy the owner
+/// is.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_delete_ends_while_its_owner_is_busy() {
+async fn delete_ends_while_its_owner_is_busy() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut ids = Vec::new();

@@ -1,4 +1,5 @@
-//! The same pending bytes declared once more: the later name, type, caption, preview and ThumbHash count.
+//! Covers a repeated declaration of the same pending bytes: the later name, type, caption, preview and ThumbHash replace the
+//! earlier ones.
 
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ fn merged(mut body: Value, members: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn each_member_of_the_later_declaration_counts() {
+async fn each_member_of_the_later_declaration_replaces_the_earlier_one() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let hash = "1QcSHQRnh493V4dIh4eXh1h4kJUI";
@@ -65,7 +66,7 @@ async fn each_member_of_the_later_declaration_counts() {
 }
 
 #[tokio::test]
-async fn bytes_that_came_by_the_former_url_are_judged_by_the_later_type() {
+async fn bytes_sent_with_the_earlier_url_are_checked_against_the_later_type() {
     for finalize in [Finalize::Auto, Finalize::Copy] {
         former_type(finalize).await;
     }
@@ -82,7 +83,7 @@ async fn former_type(finalize: Finalize) {
     assert_eq!((image.status, &image.json["contentType"]), (200, &json!("image/png")), "{image:?}");
     let shown = app.http.get(image.json["url"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(shown.headers()["content-type"], "image/png");
-    // The other way round, the later declaration is the wrong one.
+    // In the reverse order the later declaration is the wrong one.
     let bytes = unique_png();
     let first = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&first.json["upload"], bytes.clone()).await, 200);
@@ -91,7 +92,7 @@ async fn former_type(finalize: Finalize) {
 }
 
 #[tokio::test]
-async fn a_repeat_under_its_key_changes_nothing_that_came_in_between() {
+async fn repeat_with_its_key_does_not_undo_a_later_declaration() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -108,7 +109,7 @@ async fn a_repeat_under_its_key_changes_nothing_that_came_in_between() {
 }
 
 #[tokio::test]
-async fn of_twins_in_one_batch_the_last_counts() {
+async fn last_of_equal_items_in_a_batch_counts() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -121,7 +122,7 @@ async fn of_twins_in_one_batch_the_last_counts() {
 }
 
 #[tokio::test]
-async fn a_larger_preview_is_reserved_or_refused() {
+async fn larger_preview_is_reserved_or_refused() {
     let app = TestApp::start_with(|config| config.uploads.quota_bytes = 10_000).await;
     let ada = app.user().await;
     let (bytes, small) = (unique_png(), fixture("plain.jpg"));
@@ -138,7 +139,7 @@ async fn a_larger_preview_is_reserved_or_refused() {
     assert_eq!(app.put(&answers[0].json["previewUpload"], small.clone()).await, 200);
     assert_eq!(app.put(&answers[0].json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(first.id()).await;
-    assert_eq!(image.json["caption"], "later", "what was refused changed nothing");
+    assert_eq!(image.json["caption"], "later", "a refused declaration changes nothing");
     let shown = app.http.get(image.json["previewUrl"].as_str().unwrap()).send().await.unwrap();
     assert_eq!(shown.bytes().await.unwrap(), small);
     app.sweep_dead_urls().await;
@@ -146,7 +147,7 @@ async fn a_larger_preview_is_reserved_or_refused() {
 }
 
 #[tokio::test]
-async fn a_preview_that_is_no_longer_declared_is_counted_and_cleared() {
+async fn preview_that_is_no_longer_declared_is_counted_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (bytes, small) = (unique_png(), fixture("plain.jpg"));
@@ -157,7 +158,7 @@ async fn a_preview_that_is_no_longer_declared_is_counted_and_cleared() {
     assert_eq!(app.put(&later.json["upload"], bytes.clone()).await, 200);
     let image = ada.confirm(first.id()).await;
     assert!(image.json["previewUrl"].is_null(), "{image:?}");
-    assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200, "its URL lives");
+    assert_eq!(app.put(&first.json["previewUpload"], small.clone()).await, 200, "its URL is valid");
     assert_eq!(used(&ada).await, (bytes.len() + small.len()) as u64, "and its bytes are counted");
     let quiet = OffsetDateTime::now_utc() + Duration::from_secs(3600 + 900 + 60);
     for later in [0, 600, 1200] {
@@ -166,9 +167,9 @@ async fn a_preview_that_is_no_longer_declared_is_counted_and_cleared() {
     assert_eq!((used(&ada).await, app.bucket_keys().await.len()), (bytes.len() as u64, 1));
 }
 
-/// Whatever comes first, what is served has the type that its bytes were proved to have.
+/// Whichever is first, the image is served with the type that its bytes were verified to have.
 #[tokio::test]
-async fn a_declaration_beside_a_confirm_never_gives_bytes_another_type() {
+async fn declaration_during_a_confirm_never_changes_the_verified_type() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for _ in 0..8 {

@@ -1,15 +1,17 @@
-//! Requests taken on a port of the test's own and passed on: what stands between the program and S3 is made of this.
+//! HTTP relays between the program and S3: tests pass a handler that sees each request, forwards it, and may replace either side.
 
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::{HeaderMap, Request, Response, body::Incoming, http::request::Parts, service::service_fn};
 use hyper_util::rt::TokioIo;
 
+use super::app::TestApp;
+
 pub type Answer = Response<Full<Bytes>>;
 
-/// Answers requests on a port of its own until the test's runtime ends; gives the address.
+/// Serves requests with `answer` on a free port until the test's runtime ends; returns the address.
 pub async fn listen<A>(answer: impl Fn(Request<Incoming>) -> A + Clone + Send + Sync + 'static) -> String
 where
     A: Future<Output = Result<Answer, Infallible>> + Send + 'static,
@@ -26,7 +28,53 @@ where
     endpoint
 }
 
-/// What the server at `upstream` says to this request, with the client's own Host header: it is signed.
+/// A request to S3 that a relay has received completely.
+pub struct Relayed {
+    pub parts: Parts,
+    pub body: Bytes,
+    http: reqwest::Client,
+    upstream: String,
+}
+
+impl Relayed {
+    pub fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    pub fn query(&self) -> &str {
+        self.parts.uri.query().unwrap_or_default()
+    }
+
+    /// Forwards the request to the store.
+    pub async fn forward(self) -> Answer {
+        forward(&self.http, &self.upstream, &self.parts, self.body).await
+    }
+}
+
+/// Starts a relay in front of the application's S3; returns its address. `handle` answers each request, usually by forwarding it.
+pub async fn relay_s3<A>(app: &TestApp, handle: impl Fn(Relayed) -> A + Clone + Send + Sync + 'static) -> String
+where
+    A: Future<Output = Answer> + Send + 'static,
+{
+    let http = reqwest::Client::new();
+    let upstream = app.config.s3.endpoint.as_deref().unwrap().to_owned();
+    listen(move |request: Request<Incoming>| {
+        let (handle, http, upstream) = (handle.clone(), http.clone(), upstream.clone());
+        async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            Ok(handle(Relayed { parts, body, http, upstream }).await)
+        }
+    })
+    .await
+}
+
+/// Returns an answer without a body.
+pub fn empty_answer(status: u16) -> Answer {
+    Response::builder().status(status).body(Full::default()).unwrap()
+}
+
+/// Forwards a request to the server at `upstream`, with the client's own Host header, because it is signed.
 pub async fn forward(http: &reqwest::Client, upstream: &str, parts: &Parts, body: Bytes) -> Answer {
     let url = format!("{upstream}{}", parts.uri);
     let mut headers: HeaderMap = parts.headers.clone();

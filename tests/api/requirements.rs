@@ -1,11 +1,12 @@
-//! Every requirement of uploading, confirming and deleting is shown by a test that bears its id.
+//! Asserts that each requirement of uploading, confirming and deleting (docs/requirements.md) has a test whose name contains its
+//! id.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 /// U1 to U15, C1 to C11, D1 to D9.
 const REQUIRED: [(char, u32); 3] = [('u', 15), ('c', 11), ('d', 9)];
 
-/// The ids in the names of the tests below `folder`.
+/// Returns the ids in the names of the tests below `folder`.
 fn ids(folder: &Path) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -29,9 +30,9 @@ fn ids(folder: &Path) -> BTreeSet<String> {
 }
 
 #[test]
-fn every_requirement_has_a_test_that_bears_its_id() {
+fn every_requirement_has_a_test_with_its_id() {
     let found = ids(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/api"));
     let required = REQUIRED.into_iter().flat_map(|(group, most)| (1..=most).map(move |n| format!("{group}{n}")));
     let missing: Vec<_> = required.filter(|id| !found.contains(id)).collect();
-    assert!(missing.is_empty(), "no test bears {missing:?}");
+    assert!(missing.is_empty(), "no test has the ids {missing:?}");
 }

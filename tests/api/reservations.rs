@@ -1,5 +1,5 @@
-//! What is counted for a user is never less than what lies in the bucket for them, but for the bounds that docs/quota.md
-//! states; and no user's reservations keep another's waiting.
+//! Covers reservations: the counted bytes of a user are never less than the bytes in the bucket, except for the bounds in
+//! docs/quota.md, and no user's reservations delay those of another.
 
 mod previous_version;
 mod unfinished_steps;
@@ -28,7 +28,7 @@ async fn user_of(ada: &Caller<'_>) -> Document {
 }
 
 impl TestApp {
-    /// Bytes of this user's objects at final keys, and of those that wait to be copied.
+    /// Returns the bytes of this user's objects at final keys, and of those that wait to be copied.
     async fn bucket_bytes(&self, user: &str) -> (i64, i64) {
         let listed = self.s3.list_objects_v2().bucket(&self.config.s3.bucket).send().await.unwrap();
         let of = |prefix: &str| {
@@ -39,7 +39,7 @@ impl TestApp {
         (of("u"), of("in"))
     }
 
-    /// Sets the time at which the image's URLs die, and at which the sweeper looks.
+    /// Sets the time at which the image's URLs expire and the sweeper looks.
     async fn db_kill_urls(&self, id: &str) {
         let dead = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * 3_600_000);
         let set = doc! { "$set": { "urlsDieAt": dead, "createdAt": dead, "due": dead } };
@@ -47,13 +47,13 @@ impl TestApp {
     }
 }
 
-/// The stated bound: what waits to be copied may be as much again.
+/// Asserts the documented bound: objects that wait to be copied may take as many bytes again as are counted.
 async fn assert_counted(ada: &Caller<'_>, when: &str) {
     let ((last, incoming), (counted, ..)) = (ada.app.bucket_bytes(&ada.id).await, usage(ada).await);
     assert!(last <= counted && incoming <= counted, "{when}: {last} and {incoming} bytes lie there, {counted} are counted");
 }
 
-/// How an upload comes to its end.
+/// Ways in which an upload ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     Deleted,
@@ -62,7 +62,7 @@ enum End {
     Confirmed,
 }
 
-/// How an upload is sent.
+/// Ways to send an upload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Put,
@@ -82,7 +82,7 @@ impl Kind {
                 ada.post("/api/images/upload", body).await
             }
             Self::Form => {
-                let session = ada.act("/api/uppy/session").await;
+                let session = ada.post_empty("/api/uppy/session").await;
                 let path = session.json["path"].as_str().unwrap();
                 let size = bytes.len() + 1000;
                 ada.get(&format!("{path}/s3/params?filename=a.png&type=image/png&metadata[size]={size}")).await
@@ -101,7 +101,7 @@ impl Kind {
         }
     }
 
-    /// All that its URLs let anybody send, whatever S3 says to it.
+    /// Sends everything that the upload's URLs allow, ignoring S3's answers.
     async fn send(self, ada: &Caller<'_>, ticket: &Value, parts: &Value, (bytes, preview): (&[u8], &[u8])) {
         let app = ada.app;
         match self {
@@ -111,7 +111,7 @@ impl Kind {
                 app.put(&ticket["upload"], bytes.to_vec()).await;
             }
             Self::Form => {
-                // Another file than the first, and more of it, as the form allows.
+                // A different, longer file, as the form allows.
                 let longer = [bytes, &[0; 900]].concat();
                 let sent = if parts.is_null() { bytes } else { &longer };
                 app.post_form(ticket, sent).await;
@@ -121,10 +121,10 @@ impl Kind {
     }
 }
 
-/// Every kind of URL is used again after every end that its upload can come to. What lies there is counted, until the URLs are
-/// dead; then it is gone, and so are its bytes.
+/// Uses every kind of URL again after every end of its upload. The stored bytes are counted until the URLs expire; then objects
+/// and counted bytes are gone.
 #[tokio::test]
-async fn what_every_kind_of_url_can_bring_is_counted_until_it_is_dead() {
+async fn bytes_of_every_kind_of_url_are_counted_until_it_expires() {
     for kind in [Kind::Put, Kind::WithPreview, Kind::PreviewTooLate, Kind::Form, Kind::Parts] {
         for end in [End::Deleted, End::DeletedUnconfirmed, End::Rejected, End::Confirmed] {
             sent_again(kind, end).await;
@@ -173,9 +173,9 @@ async fn sent_again(kind: Kind, end: End) {
     assert_eq!(app.bucket_bytes(&ada.id).await, (own, 0), "{when}");
 }
 
-/// An image whose URLs are dead gives its bytes back at once.
+/// Deleting an image whose URLs have expired frees its bytes at once.
 #[tokio::test]
-async fn deleting_what_no_url_can_bring_back_frees_it_at_once() {
+async fn delete_frees_bytes_at_once_if_no_url_is_valid() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
@@ -186,9 +186,9 @@ async fn deleting_what_no_url_can_bring_back_frees_it_at_once() {
     app.audit().await;
 }
 
-/// What a user has open does not make their next upload dearer: the record that every reservation rewrites does not grow.
+/// A user's open uploads do not make the next one more expensive: the record that every reservation rewrites does not grow.
 #[tokio::test]
-async fn the_record_of_a_user_does_not_grow_with_what_is_open() {
+async fn user_record_does_not_grow_with_open_uploads() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut sizes = Vec::new();
@@ -209,9 +209,9 @@ async fn the_record_of_a_user_does_not_grow_with_what_is_open() {
     app.audit().await;
 }
 
-/// Confirms, deletes and issues of one user at once, from two servers: what is counted is exact, and nothing is refused.
+/// Concurrent confirms, deletes and issues of one user on two servers: the counts are exact, and no call is refused.
 #[tokio::test(flavor = "multi_thread")]
-async fn one_users_many_calls_at_once_are_counted_exactly() {
+async fn concurrent_calls_of_one_user_are_counted_exactly() {
     let app = TestApp::start().await;
     let other = TestApp::beside(&app, |_| {}).await;
     let ada = app.user().await;
@@ -241,16 +241,16 @@ async fn one_users_many_calls_at_once_are_counted_exactly() {
     app.audit().await;
 }
 
-/// The account's record goes only when nothing can be inserted for it any more.
+/// The account's record goes only when no image can be inserted for it any more.
 #[tokio::test]
-async fn a_deleted_accounts_openings_are_closed() {
+async fn deleted_account_opens_no_uploads() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let id = uuid::Uuid::now_v7().to_string();
     let entry = doc! { "image": &id, "bytes": 500_i64, "at": DateTime::now() };
     let counted = doc! { "$push": { "opening": entry }, "$inc": { "usedBytes": 500_i64, "pending": 1_i64 } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, counted).await.unwrap();
-    // And a step that a server began and did not finish.
+    // A step that a server began and did not finish.
     let step = doc! { "image": &id, "step": uuid::Uuid::now_v7().to_string(), "at": DateTime::now(), "bytes": 0_i64, "images": 0_i64, "pending": 0_i64 };
     let begun = doc! { "$push": { "settling": step } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, begun).await.unwrap();
@@ -258,22 +258,22 @@ async fn a_deleted_accounts_openings_are_closed() {
     app.sweep_to_the_end().await;
     assert!(app.db_all("users").await.is_empty());
     let late = app.db.collection::<Document>("images").insert_one(doc! { "_id": &id, "state": "pending" }).await;
-    assert!(late.is_err(), "its place is taken");
+    assert!(late.is_err(), "its idempotency key is taken");
 }
 
-/// Records that nobody can read, of every kind that the sweeper settles: each is counted as failed, and stops no other.
+/// Unreadable records of every kind that the sweeper handles: each is counted as failed, and none stops the others.
 #[tokio::test]
-async fn one_users_unreadable_records_stop_nobody() {
+async fn unreadable_records_of_one_user_do_not_stop_others() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
-    // Eve's: an image that cannot be read behind an entry and behind a hold, and entries and holds that cannot be read.
+    // Eve has an unreadable image with a reservation and one with a hold, and unreadable reservations and holds.
     let ticket = eve.issue("a.png", "image/png", &unique_png()).await;
     let ready = eve.upload("b.png", "image/png", &unique_png()).await;
     images.update_one(doc! { "_id": ticket.id() }, doc! { "$set": { "sha256": "damaged" } }).await.unwrap();
-    let unsettled = doc! { "sha256": "damaged, too", "reservation": { "bytes": 9_i64, "place": "pending", "due": past } };
-    images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": unsettled }).await.unwrap();
+    let unreadable = doc! { "sha256": "damaged, too", "reservation": { "bytes": 9_i64, "place": "pending", "due": past } };
+    images.update_one(doc! { "_id": ready["id"].as_str().unwrap() }, doc! { "$set": unreadable }).await.unwrap();
     let broken = [
         doc! { "image": ticket.id(), "bytes": 1_i64, "at": past },
         doc! { "image": "no id", "bytes": 1_i64, "at": past },
@@ -282,7 +282,7 @@ async fn one_users_unreadable_records_stop_nobody() {
     ];
     let set = doc! { "opening": broken.to_vec(), "holds": broken[1..].to_vec(), "settling": broken.to_vec() };
     users.update_one(doc! { "_id": &eve.id }, doc! { "$set": set }).await.unwrap();
-    // Ada's: one of each that can be settled.
+    // Ada has one of each that can be handled.
     let entry = |field: &str| doc! { field: { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": past } };
     let mut push = entry("opening");
     push.extend(entry("holds"));
@@ -294,13 +294,13 @@ async fn one_users_unreadable_records_stop_nobody() {
     assert_eq!((swept.holds, swept.accounts), (2, 1), "{swept:?}");
     assert!(swept.failed >= 10, "three entries, four steps, three holds, an image: {swept:?}");
     assert_eq!(usage(&ada).await, (0, 0, 0));
-    // What failed is looked at again later, and not at once.
+    // A failed record is tried again later, not at once.
     assert!(app.sweep(after(2)).await.failed <= 3, "the holds");
 }
 
-/// Ten thousand of one user's: settled in slices, beside one of another's.
+/// Ten thousand reservations of one user are handled in slices, beside one of another user.
 #[tokio::test]
-async fn one_users_many_reservations_delay_nobody() {
+async fn many_reservations_of_one_user_do_not_delay_others() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let users = app.db.collection::<Document>("users");

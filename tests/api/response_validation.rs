@@ -1,5 +1,5 @@
-//! Compares every answer that any test gets with the document: the operation has this status, and a problem this code, with an
-//! example. `VALET_TEST_PROBLEMS` names a file to which the problems are appended, for `.ci/problem-examples`.
+//! Validates every answer of every test against the OpenAPI document: the operation documents the status, and a problem's code
+//! with an example. `VALET_TEST_PROBLEMS` names a file to which the problems are appended, for `.ci/problem-examples`.
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +17,7 @@ fn document() -> &'static Value {
     DOCUMENT.get_or_init(valet::http::openapi::document)
 }
 
-/// The path's operations: literal segments go before parameters.
+/// Returns the path's operations; literal segments take precedence over parameters.
 fn operations(path: &str) -> Option<&'static Value> {
     let path = path.split('?').next().unwrap();
     let segments: Vec<_> = path.split('/').collect();
@@ -48,7 +48,7 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
     }
     let operation = operations(path).map(|all| &all[method.as_str().to_lowercase()]).filter(|operation| !operation.is_null());
     let Some(operation) = operation else {
-        // No operation: the pages, or a 404 or 405 that has no place in the document.
+        // Not an operation: a page, or an undocumented path or method.
         assert!(matches!(answer.status, 200 | 204 | 307 | 404 | 405 | 413 | 415), "{method} {path}: {answer:?}");
         return;
     };
@@ -71,7 +71,8 @@ pub fn check(method: &Method, path: &str, answer: &Answer) {
     }
 }
 
-/// Appends an operation's problem to the file that `VALET_TEST_PROBLEMS` names, each text once. Returns whether there is one.
+/// Appends an operation's problem to the file that `VALET_TEST_PROBLEMS` names, each text once. Returns whether the variable is
+/// set.
 pub fn record(operation: &str, problem: &Value) -> bool {
     static RECORDED: LazyLock<Mutex<BTreeSet<String>>> = LazyLock::new(Mutex::default);
     let Some(file) = std::env::var_os("VALET_TEST_PROBLEMS") else { return false };
@@ -87,7 +88,7 @@ pub fn record(operation: &str, problem: &Value) -> bool {
     true
 }
 
-/// Required members are there, no member is null, and none is undocumented.
+/// Asserts that required members exist, no member is null, and every member is documented.
 fn check_members(reference: &str, value: &Value, path: &str) {
     let schema = &document()["components"]["schemas"][reference.rsplit('/').next().unwrap()];
     let members = value.as_object().unwrap_or_else(|| panic!("{path}: not an object: {value}"));

@@ -1,5 +1,4 @@
-//! `S3_FINALIZE`: on stores that let a URL write again, or keep bytes that nobody checked, what is confirmed stays all the
-//! same.
+//! Covers `S3_FINALIZE`: confirmed images do not change on stores where a URL can write twice, or that store unverified bytes.
 
 use std::time::Duration;
 
@@ -10,19 +9,19 @@ use time::OffsetDateTime;
 use valet::config::Finalize;
 
 use super::{
-    app::{TestApp, fixture, s3_is_local, sha256, unique_png},
+    app::{TestApp, fixture, sha256, skip_unless_local_s3, unique_png},
     doctor::store_defects::{Defect, Proxy},
     store_rules::{CHECKSUM, COPY_SOURCE, ONCE, OVERLAP},
 };
 
-/// URLs live an hour, the grace is a quarter of an hour.
+/// Time after which nothing changes: URLs live an hour, and the grace period is a quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 async fn copying() -> TestApp {
     TestApp::start_with(|config| config.s3.finalize = Finalize::Copy).await
 }
 
-/// A server before a store with this defect.
+/// Starts a server on a store with this defect.
 async fn before(app: &TestApp, defect: Defect) -> TestApp {
     let proxy = Proxy::start(app, defect).await;
     TestApp::beside(app, |config| {
@@ -38,11 +37,12 @@ fn key(document: &Document) -> String {
 }
 
 #[tokio::test]
-async fn a_store_that_holds_to_what_was_signed_needs_no_copy() {
+async fn store_that_enforces_signed_headers_needs_no_copy() {
     let app = TestApp::start_with(|config| config.s3.finalize = Finalize::Auto).await;
-    if !app.store_keeps(&[ONCE, OVERLAP, COPY_SOURCE, CHECKSUM]).await {
+    if !app.store_satisfies(&[ONCE, OVERLAP, COPY_SOURCE, CHECKSUM]).await {
         let ticket = app.user().await.issue("a.png", "image/png", &unique_png()).await;
-        assert!(ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"), "what holds less is found out");
+        assert!(ticket.json["upload"]["url"].as_str().unwrap().contains("/in/"), "weaker stores are detected");
+        crate::skipping::skip("the rest needs a store that satisfies all rules");
         return;
     }
     let ada = app.user().await;
@@ -51,12 +51,12 @@ async fn a_store_that_holds_to_what_was_signed_needs_no_copy() {
     let document = app.db_image(id).await.unwrap();
     assert_eq!(key(&document), format!("u/{}/{id}", ada.id));
     assert!(!document.contains_key("due") && !document.contains_key("strays"));
-    assert_eq!(app.bucket_keys().await, [key(&document)], "what tried the store out is gone");
+    assert_eq!(app.bucket_keys().await, [key(&document)], "probe objects are removed");
 }
 
 #[tokio::test]
-async fn u6_i6_where_a_url_writes_twice_a_confirmed_image_does_not_change() {
-    if !s3_is_local() {
+async fn u6_i6_confirmed_image_does_not_change_if_its_url_can_write_twice() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
@@ -72,7 +72,7 @@ async fn u6_i6_where_a_url_writes_twice_a_confirmed_image_does_not_change() {
         let document = app.db_image(ticket.id()).await.unwrap();
         assert!(key(&document).starts_with(&format!("u/{}/{}-", ada.id, ticket.id())), "{document}");
 
-        // Whoever holds the URL writes again, with bytes of their own: into nothing.
+        // The holder of the URL writes again, with other bytes; they do not reach the image.
         app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("animated.png")).await;
         let mut copying = ticket.json["upload"].clone();
         copying["headers"]["x-amz-copy-source"] = json!(format!("{}/{}", app.config.s3.bucket, key(&document)));
@@ -88,8 +88,8 @@ async fn u6_i6_where_a_url_writes_twice_a_confirmed_image_does_not_change() {
 }
 
 #[tokio::test]
-async fn c3_where_checksums_are_ignored_the_bytes_are_hashed() {
-    if !s3_is_local() {
+async fn c3_bytes_are_hashed_if_the_store_ignores_checksums() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
@@ -110,7 +110,7 @@ async fn c3_where_checksums_are_ignored_the_bytes_are_hashed() {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_tried_out_is_not_trusted() {
+async fn store_that_cannot_be_probed_is_not_trusted() {
     let app = TestApp::start().await;
     let refusing = Proxy::start(&app, Defect::StripsIfNoneMatch).await;
     let app = TestApp::beside(&app, |config| {
@@ -123,7 +123,7 @@ async fn a_store_that_cannot_be_tried_out_is_not_trusted() {
 }
 
 #[tokio::test]
-async fn c5_a_hundred_confirms_make_one_copy_that_counts() {
+async fn c5_hundred_confirms_keep_one_copy() {
     let app = copying().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -147,7 +147,7 @@ async fn c5_a_hundred_confirms_make_one_copy_that_counts() {
 }
 
 #[tokio::test]
-async fn d3_a_put_after_the_confirm_leaves_nothing_for_long() {
+async fn d3_put_after_the_confirm_is_removed() {
     let app = copying().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -155,11 +155,11 @@ async fn d3_a_put_after_the_confirm_leaves_nothing_for_long() {
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
-    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200, "its place is free again");
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200, "the unique index is free again");
     assert_eq!(app.bucket_keys().await.len(), 2);
     app.sweep(OffsetDateTime::now_utc() + QUIET).await;
     assert_eq!(app.bucket_keys().await.len(), 1);
-    // And with the image: all goes, twice.
+    // And after a delete of the image: everything is removed, both times.
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
     app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(600)).await;
@@ -168,7 +168,7 @@ async fn d3_a_put_after_the_confirm_leaves_nothing_for_long() {
 }
 
 #[tokio::test]
-async fn wrong_bytes_in_the_incoming_place_are_rejected_and_removed() {
+async fn wrong_bytes_at_the_incoming_key_are_rejected_and_removed() {
     let app = copying().await;
     let ada = app.user().await;
     for (declared_as, bytes, problem) in
@@ -180,11 +180,11 @@ async fn wrong_bytes_in_the_incoming_place_are_rejected_and_removed() {
         for _ in 0..2 {
             assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, problem));
         }
-        // Past the time in which an attempt might still write.
+        // After the time in which an attempt might still write.
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
         assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     }
-    // Another length, by somebody who could.
+    // Another length, written with the operator's access.
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     app.bucket_put(&format!("in/{}/{}", ada.id, ticket.id()), "image/png", fixture("plain.png")).await;
@@ -194,9 +194,9 @@ async fn wrong_bytes_in_the_incoming_place_are_rejected_and_removed() {
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
-/// A server died after it recorded and made a copy: the sweeper finds what the record names.
+/// A server died after it had recorded and made a copy: the sweeper finds it by the record.
 #[tokio::test]
-async fn f13_a_copy_whose_server_died_is_cleared() {
+async fn f13_copy_of_a_dead_server_is_removed() {
     let app = copying().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -207,7 +207,7 @@ async fn f13_a_copy_whose_server_died_is_cleared() {
     let named = mongodb::bson::doc! { "$set": { "strays": [&lost] } };
     images.update_one(mongodb::bson::doc! { "_id": ticket.id() }, named).await.unwrap();
     app.bucket_put(&lost, "image/png", bytes.clone()).await;
-    assert_eq!(app.sweep(OffsetDateTime::now_utc() + QUIET).await.confirmed, 1, "for the client that died too");
+    assert_eq!(app.sweep(OffsetDateTime::now_utc() + QUIET).await.confirmed, 1, "also for a client that died");
     app.sweep(OffsetDateTime::now_utc() + QUIET + Duration::from_secs(200)).await;
     let final_key = key(&app.db_image(ticket.id()).await.unwrap());
     assert_ne!(final_key, lost);

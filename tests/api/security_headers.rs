@@ -1,5 +1,5 @@
-//! The headers of safety, on every operation, page and error: nothing is sniffed, framed, embedded, kept or told about, and
-//! browsers that came over TLS come over TLS alone.
+//! Covers the security headers of every operation, page and error: no sniffing, framing, embedding, storing or referrer, and HSTS
+//! for browsers that use TLS.
 
 use reqwest::{Method, header::HeaderMap};
 use serde_json::json;
@@ -16,8 +16,8 @@ fn value<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     headers.get(name).map_or("", |value| value.to_str().unwrap())
 }
 
-/// What every answer has, and what none has.
-fn check(headers: &HeaderMap, what: &str) {
+/// Asserts the headers that every answer has, and those that none has.
+fn assert_headers(headers: &HeaderMap, what: &str) {
     for (name, wanted) in [
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
@@ -33,7 +33,7 @@ fn check(headers: &HeaderMap, what: &str) {
     }
 }
 
-/// Behind a proxy that this test is.
+/// Starts an application that trusts this test as its proxy.
 async fn app() -> TestApp {
     let proxies = TrustedProxies(vec!["127.0.0.1".parse().unwrap()]);
     TestApp::start_with(|config| {
@@ -45,14 +45,14 @@ async fn app() -> TestApp {
 }
 
 #[tokio::test]
-async fn h5_every_operation_has_them_whatever_it_answers() {
+async fn h5_every_answer_of_every_operation_has_security_headers() {
     let app = app().await;
     let ada = app.user().await;
     let mut seen = std::collections::BTreeSet::new();
     for Operation { method, path, described } in operations() {
         let operation = Operation { method: method.clone(), path: path.clone(), described };
         let concrete = operation.path_of(&uuid::Uuid::now_v7().to_string()).replace("{token}", "x").replace("{key}", "x");
-        // Deleting the account ends the walk.
+        // Deleting the account ends the session, so it is the last call.
         let bodies =
             if path.ends_with("/me/delete") { vec![None] } else { vec![None, operation.body().cloned(), Some(json!([]))] };
         for (body, token) in bodies.iter().flat_map(|body| [(body, None), (body, ada.token.as_ref())]) {
@@ -67,8 +67,8 @@ async fn h5_every_operation_has_them_whatever_it_answers() {
             let answer = request.send().await.unwrap();
             let (status, headers) = (answer.status().as_u16(), answer.headers());
             let what = format!("{method} {concrete}: {status}");
-            check(headers, &what);
-            // A page of the gallery may be kept by its owner's browser, to ask whether it is still the same.
+            assert_headers(headers, &what);
+            // The owner's browser may store a gallery page, to revalidate it.
             let kept = if concrete == "/api/images/gallery" && status == 200 { "private, no-cache" } else { "no-store" };
             assert_eq!(value(headers, "cache-control"), kept, "{what}");
             assert_eq!(value(headers, "strict-transport-security"), HSTS, "{what}");
@@ -81,7 +81,7 @@ async fn h5_every_operation_has_them_whatever_it_answers() {
 }
 
 #[tokio::test]
-async fn h5_pages_and_the_framework_s_own_errors_have_them() {
+async fn h5_pages_and_framework_errors_have_security_headers() {
     let app = app().await;
     let page = app.http.get(&app.base).send().await.unwrap();
     let etag = value(page.headers(), "etag").to_owned();
@@ -94,7 +94,7 @@ async fn h5_pages_and_the_framework_s_own_errors_have_them() {
     for path in &pages {
         let answer = app.http.get(format!("{}{path}", app.base)).send().await.unwrap();
         assert_eq!(answer.status(), 200, "{path}");
-        check(answer.headers(), path);
+        assert_headers(answer.headers(), path);
         let is_page = value(answer.headers(), "content-type").starts_with("text/html");
         assert_eq!(value(answer.headers(), "permissions-policy").contains("camera=()"), is_page, "{path}");
     }
@@ -125,15 +125,15 @@ async fn h5_pages_and_the_framework_s_own_errors_have_them() {
         }
         let answer = request.send().await.unwrap();
         assert_eq!(answer.status(), status, "{method} {path}");
-        check(answer.headers(), &format!("{method} {path}: {status}"));
+        assert_headers(answer.headers(), &format!("{method} {path}: {status}"));
     }
 }
 
 #[tokio::test]
-async fn h5_tls_alone_is_demanded_of_those_who_came_by_it() {
+async fn h5_hsts_is_sent_only_over_tls() {
     let behind = app().await;
     let alone = TestApp::start().await;
-    for (app, said, told) in [
+    for (app, forwarded, expects_hsts) in [
         (&behind, vec!["https"], true),
         (&behind, vec!["HTTPS"], true),
         (&behind, vec!["https, https"], true),
@@ -143,18 +143,22 @@ async fn h5_tls_alone_is_demanded_of_those_who_came_by_it() {
         (&behind, vec!["http", "https"], false),
         (&behind, vec!["httpsx"], false),
         (&behind, vec![""], false),
-        // Nobody's word is believed there.
+        // No proxy is trusted there.
         (&alone, vec!["https"], false),
     ] {
         for path in ["/", "/livez", "/api/auth/me", "/nothing"] {
             let mut request = app.http.get(format!("{}{path}", app.base));
-            for one in &said {
+            for one in &forwarded {
                 request = request.header("x-forwarded-proto", *one);
             }
             let answer = request.send().await.unwrap();
-            assert_eq!(value(answer.headers(), "strict-transport-security"), if told { HSTS } else { "" }, "{said:?} {path}");
-            let alone = if told && path == "/" { "same-origin" } else { "" };
-            assert_eq!(value(answer.headers(), "cross-origin-opener-policy"), alone, "{said:?} {path}");
+            assert_eq!(
+                value(answer.headers(), "strict-transport-security"),
+                if expects_hsts { HSTS } else { "" },
+                "{forwarded:?} {path}"
+            );
+            let alone = if expects_hsts && path == "/" { "same-origin" } else { "" };
+            assert_eq!(value(answer.headers(), "cross-origin-opener-policy"), alone, "{forwarded:?} {path}");
         }
     }
 }

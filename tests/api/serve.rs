@@ -1,4 +1,4 @@
-//! `valet serve` as a process: how it starts, what it says when it cannot, how it stops, and what its logs never hold.
+//! Covers `valet serve` as a process: start, error messages, stop, and contents of its logs.
 
 mod audit;
 mod clock;
@@ -23,8 +23,8 @@ use super::{
 };
 
 impl Settings {
-    /// Those of a server over this application's database and bucket.
-    pub fn of(app: &TestApp) -> Self {
+    /// Returns the settings of a server on this application's database and bucket.
+    pub fn for_app(app: &TestApp) -> Self {
         let (s3, keys) = (&app.config.s3, app.config.s3.credentials.as_ref().unwrap());
         Self(vec![
             ("BIND", "127.0.0.1:0".to_owned()),
@@ -45,14 +45,14 @@ impl Settings {
         self.run(&["serve"])
     }
 
-    /// Starts a server that listens.
-    pub async fn listening(&self) -> (Process, Client) {
+    /// Starts a server and waits until it listens.
+    pub async fn start_listening(&self) -> (Process, Client) {
         let process = self.start();
         let address = process.find(|process| listening_at(&process.err())).await;
-        (process, Client::of(format!("http://{address}")))
+        (process, Client::at(format!("http://{address}")))
     }
 
-    /// Its one message, said within 15 s by a process that fails.
+    /// Returns the single error message of a process that must fail within 15 s.
     pub async fn refusal(&self) -> String {
         let began = Instant::now();
         let (status, out, err) = self.start().end(Duration::from_secs(20)).await;
@@ -66,55 +66,55 @@ impl Settings {
 }
 
 #[tokio::test]
-async fn o2_without_settings_every_one_that_is_needed_is_named() {
-    let said = Settings(vec![]).refusal().await;
+async fn o2_every_missing_setting_is_named() {
+    let message = Settings(vec![]).refusal().await;
     for name in ["MONGODB_URI", "S3_BUCKET", "JWT_SECRET"] {
-        assert!(said.contains(&format!("- {name} is not set")), "{name}: {said}");
+        assert!(message.contains(&format!("- {name} is not set")), "{name}: {message}");
     }
-    assert!(said.contains("3 problems"), "{said}");
+    assert!(message.contains("3 problems"), "{message}");
 }
 
 #[tokio::test]
 async fn o2_weak_secrets_are_refused_and_not_repeated() {
     let app = TestApp::start().await;
-    let good = Settings::of(&app);
+    let good = Settings::for_app(&app);
     for weak in ["canary", "changeme-canary", &"canary".repeat(5), &"x".repeat(64)] {
-        let said = good.but("JWT_SECRET", weak).refusal().await;
-        assert!(said.contains("- JWT_SECRET ") && said.contains("32"), "{said}");
+        let message = good.with("JWT_SECRET", weak).refusal().await;
+        assert!(message.contains("- JWT_SECRET ") && message.contains("32"), "{message}");
     }
-    let said = good.but("JWT_PREVIOUS_SECRETS", "canary").but("UPLOAD_TTL", "canary").but("BIND", "canary").refusal().await;
+    let message = good.with("JWT_PREVIOUS_SECRETS", "canary").with("UPLOAD_TTL", "canary").with("BIND", "canary").refusal().await;
     for name in ["JWT_PREVIOUS_SECRETS", "UPLOAD_TTL", "BIND"] {
-        assert!(said.contains(&format!("- {name} ")), "{name}: {said}");
+        assert!(message.contains(&format!("- {name} ")), "{name}: {message}");
     }
 }
 
-/// Variables that people have in their shells for other programs, which the AWS SDK reads as well.
+/// Variables that people have in their shells for other programs, and that the AWS SDK reads too.
 #[tokio::test]
-async fn nothing_of_the_shell_panics() {
+async fn variables_of_other_programs_cause_no_panic() {
     let app = TestApp::start().await;
-    let good = Settings::of(&app)
-        .but("AWS_MAX_ATTEMPTS", "0")
-        .but("AWS_APP_NAME", "what ever")
-        .but("AWS_REQUEST_CHECKSUM_CALCULATION", "x");
+    let good = Settings::for_app(&app)
+        .with("AWS_MAX_ATTEMPTS", "0")
+        .with("AWS_APP_NAME", "what ever")
+        .with("AWS_REQUEST_CHECKSUM_CALCULATION", "x");
     for mode in ["legacy", "adaptive", ""] {
-        drop(good.but("AWS_RETRY_MODE", mode).listening().await);
+        drop(good.with("AWS_RETRY_MODE", mode).start_listening().await);
     }
-    let said = good.but("AWS_USE_FIPS_ENDPOINT", "maybe").refusal().await;
-    assert!(said.contains("- AWS_USE_FIPS_ENDPOINT must be true or false"), "{said}");
+    let message = good.with("AWS_USE_FIPS_ENDPOINT", "maybe").refusal().await;
+    assert!(message.contains("- AWS_USE_FIPS_ENDPOINT must be true or false"), "{message}");
 }
 
-/// The environment is bytes.
+/// Environment variables may contain any bytes.
 #[tokio::test]
-async fn a_setting_that_is_not_utf_8_is_refused() {
+async fn setting_that_is_not_utf_8_is_refused() {
     use std::os::unix::ffi::OsStrExt;
     let broken = std::ffi::OsStr::from_bytes(b"of\xff");
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_valet"));
     let done = command.arg("serve").env_clear().env("UPPY", broken).output().await.unwrap();
-    let said = String::from_utf8(done.stderr).unwrap();
-    assert!(done.status.code() == Some(1) && said.contains("- UPPY must be UTF-8"), "{said}");
+    let message = String::from_utf8(done.stderr).unwrap();
+    assert!(done.status.code() == Some(1) && message.contains("- UPPY must be UTF-8"), "{message}");
 }
 
-/// A port that is open and says nothing, as behind a firewall.
+/// Returns an open port that never answers, as behind a firewall.
 async fn silent() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -122,23 +122,23 @@ async fn silent() -> (TcpListener, String) {
 }
 
 #[tokio::test]
-async fn an_unreachable_database_is_named() {
+async fn unreachable_database_is_named() {
     let app = TestApp::start().await;
-    let good = Settings::of(&app);
+    let good = Settings::for_app(&app);
     let (_held, silent) = silent().await;
     let refusals = ["mongodb://user:canary@127.0.0.1:1", &format!("mongodb://{silent}"), "canary", "mongodb://"].map(|uri| {
-        let settings = good.but("MONGODB_URI", uri);
+        let settings = good.with("MONGODB_URI", uri);
         async move { settings.refusal().await }
     });
-    for said in futures_util::future::join_all(refusals).await {
-        assert!(said.contains("MONGODB_URI"), "{said}");
+    for message in futures_util::future::join_all(refusals).await {
+        assert!(message.contains("MONGODB_URI"), "{message}");
     }
 }
 
 #[tokio::test]
-async fn an_unreachable_bucket_is_named() {
+async fn unreachable_bucket_is_named() {
     let app = TestApp::start().await;
-    let good = Settings::of(&app);
+    let good = Settings::for_app(&app);
     let (_held, silent) = silent().await;
     let refusals = [
         ("S3_ENDPOINT", "http://127.0.0.1:1"),
@@ -148,31 +148,31 @@ async fn an_unreachable_bucket_is_named() {
         ("AWS_ACCESS_KEY_ID", ""),
     ]
     .map(|(name, value)| {
-        let settings = good.but(name, value);
-        // LocalStack does not look at the secret behind a header's signature.
-        let told = super::app::s3_is_local() || name != "AWS_SECRET_ACCESS_KEY";
-        async move { (name, if told { settings.refusal().await } else { name.to_owned() }) }
+        let settings = good.with(name, value);
+        // LocalStack does not check the secret of a header's signature.
+        let is_checked = super::app::s3_is_local() || name != "AWS_SECRET_ACCESS_KEY";
+        async move { (name, if is_checked { settings.refusal().await } else { name.to_owned() }) }
     });
-    for (name, said) in futures_util::future::join_all(refusals).await {
-        assert!(said.contains(name) || said.contains("AWS credentials"), "{name}: {said}");
+    for (name, message) in futures_util::future::join_all(refusals).await {
+        assert!(message.contains(name) || message.contains("AWS credentials"), "{name}: {message}");
     }
 }
 
 #[tokio::test]
-async fn a_port_in_use_is_named() {
+async fn port_in_use_is_named() {
     let app = TestApp::start().await;
     let (_held, taken) = silent().await;
-    let said = Settings::of(&app).but("BIND", &taken).refusal().await;
-    assert!(said.contains("BIND") && said.contains(&taken), "{said}");
+    let message = Settings::for_app(&app).with("BIND", &taken).refusal().await;
+    assert!(message.contains("BIND") && message.contains(&taken), "{message}");
 }
 
-/// Alive whatever its database does; ready only while that answers, and it says which part does not.
+/// Live whatever its database does; ready only while the database answers, and it names the failing part.
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_ready_while_its_database_answers() {
+async fn server_is_ready_while_its_database_answers() {
     let app = TestApp::start().await;
     let folder = std::env::temp_dir().join(format!("valet-ready-{}", uuid::Uuid::new_v4().simple()));
     let mongod = Mongod::start(MongodOptions::new(&folder)).await.unwrap();
-    let (process, client) = Settings::of(&app).but("MONGODB_URI", &mongod.uri()).listening().await;
+    let (process, client) = Settings::for_app(&app).with("MONGODB_URI", &mongod.uri()).start_listening().await;
     assert_eq!(client.get("/livez").await.0, 200);
     assert_eq!(client.get("/readyz").await.0, 200);
 
@@ -200,7 +200,7 @@ async fn it_is_ready_while_its_database_answers() {
 }
 
 #[tokio::test]
-async fn the_document_needs_nothing() {
+async fn openapi_command_needs_no_settings() {
     let (status, out, err) = Process::start(&["openapi"], &[]).end(Duration::from_secs(10)).await;
     assert!(status.success() && err.is_empty(), "{err}");
     let committed = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");

@@ -1,4 +1,4 @@
-//! What becomes of a sign-in: refreshing, ending, and the tokens that must die with it.
+//! Covers sessions: refresh, logout, password change, and the tokens that end with them.
 
 mod grace;
 mod passwords;
@@ -28,7 +28,7 @@ async fn log_in<'a>(app: &'a TestApp, email: &str, password: &str) -> (Caller<'a
     (caller, refresh, answer)
 }
 
-/// A user with a session of their own: the caller and the refresh token.
+/// Creates a user with a separate session; returns the caller and the refresh token.
 async fn signed_in(app: &TestApp) -> (Caller<'_>, String) {
     let user = app.user().await;
     let (caller, refresh, answer) = log_in(app, &user.email, PASSWORD).await;
@@ -65,7 +65,7 @@ fn documents(app: &TestApp) -> mongodb::Collection<Document> {
     app.db.collection("sessions")
 }
 
-/// Makes it look as if the last exchange was `ago`.
+/// Moves the last exchange `ago` into the past.
 async fn db_age_rotation(app: &TestApp, id: &str, ago: Duration) {
     let at = DateTime::from_system_time(std::time::SystemTime::now() - ago);
     let done = documents(app).update_one(doc! { "_id": id }, doc! { "$set": { "parent.at": at } }).await.unwrap();
@@ -73,7 +73,7 @@ async fn db_age_rotation(app: &TestApp, id: &str, ago: Duration) {
 }
 
 #[tokio::test]
-async fn t5_a_refresh_token_is_random_and_only_its_hash_is_kept() {
+async fn t5_refresh_token_is_random_and_only_its_hash_is_stored() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let answer = refresh(&app, &first).await;
@@ -98,19 +98,19 @@ async fn t5_a_refresh_token_is_random_and_only_its_hash_is_kept() {
 }
 
 #[tokio::test]
-async fn t6_a_spent_token_ends_the_session() {
+async fn t6_spent_token_ends_the_session() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
     db_age_rotation(&app, &sid(&ada), Duration::from_secs(301)).await;
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
-    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "whoever holds the newest is out, too");
-    assert_eq!(me(&ada).await, ended(), "and the access tokens die");
+    assert_eq!(refresh(&app, &second).await.problem(), (401, "session_ended"), "the newest token is rejected too");
+    assert_eq!(me(&ada).await, ended(), "access tokens are rejected too");
     assert_eq!(documents(&app).count_documents(doc! { "_id": sid(&ada) }).await.unwrap(), 0);
 }
 
 #[tokio::test]
-async fn t8_a_hundred_refreshes_at_once_leave_one_living_token() {
+async fn t8_hundred_concurrent_refreshes_leave_one_valid_token() {
     let app = TestApp::start().await;
     let beside = TestApp::beside(&app, |_| {}).await;
     let (ada, first) = signed_in(&app).await;
@@ -125,7 +125,7 @@ async fn t8_a_hundred_refreshes_at_once_leave_one_living_token() {
 }
 
 #[tokio::test]
-async fn t9_sessions_end_by_idleness_and_by_age() {
+async fn t9_sessions_end_by_idle_time_and_by_age() {
     let app = TestApp::start().await;
     let age = async |caller: &Caller<'_>, field: &str, from_now: i64| {
         let at = DateTime::from_millis(DateTime::now().timestamp_millis() + from_now * 1000);
@@ -149,7 +149,7 @@ async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
     let (ada, first) = signed_in(&app).await;
     let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
     let second = refreshed(&app, &first).await;
-    assert_eq!(me(&ada).await.0, 200, "what is remembered of the session must not outlive it");
+    assert_eq!(me(&ada).await.0, 200, "the session cache must not outlive the session");
     let log_out = async |token: &str| {
         let answer = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": token })).await;
         (answer.status, answer.code().to_owned())
@@ -167,7 +167,7 @@ async fn t9_logging_out_ends_the_session_and_can_be_repeated() {
 }
 
 #[tokio::test]
-async fn t9_a_token_dies_on_every_server_within_thirty_seconds() {
+async fn t9_token_is_rejected_on_every_server_within_thirty_seconds() {
     let app = TestApp::start().await;
     let beside = TestApp::beside(&app, |_| {}).await;
     let (ada, token) = signed_in(&app).await;
@@ -183,7 +183,7 @@ async fn t9_a_token_dies_on_every_server_within_thirty_seconds() {
     assert_eq!(me(&there).await, ended());
 }
 
-/// Puts a wire between the server and its database that can be cut.
+/// Inserts a TCP relay between the server and its database that can be cut.
 fn wired(config: &mut valet::config::Config) -> CancellationToken {
     let uri = config.mongo.uri.expose_secret().to_owned();
     let host = uri.trim_start_matches("mongodb://").split(['/', '?']).next().unwrap().rsplit('@').next().unwrap().to_owned();
@@ -205,7 +205,7 @@ fn wired(config: &mut valet::config::Config) -> CancellationToken {
 }
 
 #[tokio::test]
-async fn t9_a_session_that_cannot_be_looked_up_is_not_called_ended() {
+async fn t9_session_that_cannot_be_read_is_not_reported_as_ended() {
     let mut cut = None;
     let app = TestApp::start_with(|config| cut = Some(wired(config))).await;
     let (known, _) = signed_in(&app).await;
@@ -217,7 +217,7 @@ async fn t9_a_session_that_cannot_be_looked_up_is_not_called_ended() {
 }
 
 #[tokio::test]
-async fn t12_tokens_of_one_kind_are_not_taken_for_the_other() {
+async fn t12_tokens_of_one_kind_are_not_accepted_as_the_other() {
     let app = TestApp::start().await;
     let (ada, token) = signed_in(&app).await;
     let access = ada.token.clone().unwrap();
@@ -232,7 +232,7 @@ async fn t12_tokens_of_one_kind_are_not_taken_for_the_other() {
 }
 
 #[tokio::test]
-async fn t9_an_owner_sees_their_sessions_and_throws_a_lost_phone_out() {
+async fn t9_owner_lists_sessions_and_ends_that_of_a_lost_phone() {
     let app = TestApp::start().await;
     let (ada, _) = signed_in(&app).await;
     let body = json!({ "email": ada.email, "password": PASSWORD });
@@ -250,7 +250,7 @@ async fn t9_an_owner_sees_their_sessions_and_throws_a_lost_phone_out() {
     let current: Vec<_> = sessions.iter().map(|session| session["current"].as_bool().unwrap()).collect();
     assert_eq!(current, [false, true, false]);
     assert_eq!(sessions[0]["device"], "Phone/1.0 (lost)");
-    assert!(sessions[1].get("device").is_none(), "this client does not name itself");
+    assert!(sessions[1].get("device").is_none(), "this client sends no User-Agent");
     for time in ["createdAt", "lastUsedAt", "expiresAt"] {
         assert_eq!(sessions[0][time].as_str().unwrap().len(), 20, "{time}");
     }
@@ -267,7 +267,7 @@ async fn t9_an_owner_sees_their_sessions_and_throws_a_lost_phone_out() {
 }
 
 #[tokio::test]
-async fn a10_a_changed_password_ends_the_other_sessions() {
+async fn a10_changed_password_ends_the_other_sessions() {
     let app = TestApp::start().await;
     let (ada, token) = signed_in(&app).await;
     let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
@@ -284,7 +284,7 @@ async fn a10_a_changed_password_ends_the_other_sessions() {
     assert_eq!(change(PASSWORD, OTHER_PASSWORD).await.0, 204);
     assert_eq!(me(&other).await, ended());
     assert_eq!(refresh(&app, &other_token).await.problem(), (401, "session_ended"));
-    assert_eq!(me(&ada).await.0, 200, "the one that asked goes on");
+    assert_eq!(me(&ada).await.0, 200, "the calling session stays active");
     refreshed(&app, &token).await;
     assert_eq!(log_in(&app, &ada.email, PASSWORD).await.2.problem(), (401, "invalid_credentials"));
     assert_eq!(log_in(&app, &ada.email, OTHER_PASSWORD).await.2.status, 200);
@@ -292,7 +292,7 @@ async fn a10_a_changed_password_ends_the_other_sessions() {
 }
 
 #[tokio::test]
-async fn a1_a_weak_hash_is_replaced_at_the_next_login() {
+async fn a1_weak_hash_is_replaced_at_the_next_login() {
     use argon2::{Algorithm, Argon2, Params, Version, password_hash::PasswordHasher};
     let app = TestApp::start().await;
     let ada = app.user().await;
@@ -315,7 +315,7 @@ async fn a1_a_weak_hash_is_replaced_at_the_next_login() {
 }
 
 #[tokio::test]
-async fn indexes_of_former_versions_are_dropped() {
+async fn indexes_of_previous_versions_are_dropped() {
     let app = TestApp::start().await;
     let sessions = app.db.collection::<mongodb::bson::Document>("sessions");
     let options = mongodb::options::IndexOptions::builder().name("user".to_owned()).build();

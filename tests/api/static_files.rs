@@ -1,11 +1,11 @@
-//! The gallery page and Swagger UI, as files: `tests/browser` uses them.
+//! Covers the files of the gallery page and Swagger UI; `tests/browser` covers their behaviour.
 
 use reqwest::header;
 
 use super::app::TestApp;
 
 #[tokio::test]
-async fn the_page_comes_with_its_files_and_a_policy_that_names_the_bucket_alone() {
+async fn page_is_served_with_its_files_and_a_policy_that_allows_only_the_bucket() {
     let app =
         TestApp::start_with(|config| config.s3.public_endpoint = Some("https://pictures.example:8443".parse().unwrap())).await;
     let get = |path: &str| app.http.get(format!("{}{path}", app.base));
@@ -43,7 +43,7 @@ async fn the_page_comes_with_its_files_and_a_policy_that_names_the_bucket_alone(
 }
 
 #[tokio::test]
-async fn the_documentation_is_found_with_a_slash_too() {
+async fn documentation_is_found_with_a_trailing_slash() {
     let app = TestApp::start().await;
     let page = app.http.get(format!("{}/docs/", app.base)).send().await.unwrap();
     assert_eq!((page.status().as_u16(), page.url().path()), (200, "/docs"));

@@ -1,4 +1,4 @@
-//! The sweeper, step by step at chosen times.
+//! Covers the sweeper, step by step at chosen times.
 
 mod queue;
 
@@ -20,11 +20,12 @@ fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
 
-/// The default settings: URLs live an hour, uploads a day, the grace is a quarter of an hour.
+/// Time after which nothing changes: with the default settings URLs live an hour, uploads a day, and the grace period is a
+/// quarter of an hour.
 const QUIET: Duration = Duration::from_secs(3600 + 900 + 60);
 
 #[tokio::test]
-async fn c9_what_never_came_expires_when_its_time_is_over_and_never_resurrects() {
+async fn c9_upload_without_an_object_expires_and_is_never_revived() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -33,37 +34,37 @@ async fn c9_what_never_came_expires_when_its_time_is_over_and_never_resurrects()
         assert_eq!(app.sweep(after(early)).await, Swept::default(), "after {early:?}");
         assert_eq!(app.db_state(ticket.id()).await, "pending");
     }
-    assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "offline overnight: renewed");
+    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "offline overnight: renewed");
     let swept = app.sweep(after(24 * HOUR + Duration::from_secs(1))).await;
     assert_eq!(swept.expired, 1, "{swept:?}");
     for _ in 0..2 {
         assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
-        assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (410, "upload_expired"));
+        assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (410, "upload_expired"));
     }
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0, "released");
-    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.status, 201, "the same bytes may come anew");
-    // C9: a PUT that arrives late never resurrects it, and is removed.
+    assert_eq!(ada.issue("a.png", "image/png", &bytes).await.status, 201, "the same bytes may be uploaded again");
+    // C9: a late PUT does not revive it, and is removed.
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"));
     app.sweep(after(26 * HOUR)).await;
     assert_eq!(app.db_state(ticket.id()).await, "gone");
-    assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"), "told while the record is kept");
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (410, "upload_expired"), "answered as long as the record exists");
     assert!(app.bucket_keys().await.is_empty());
 }
 
 #[tokio::test]
-async fn a_renewed_url_holds_the_sweeper_off() {
+async fn renewed_url_delays_the_sweeper() {
     let app = TestApp::start_with(|config| config.uploads.ttl = Duration::from_secs(60)).await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
-    // The upload's own time is over, its URL lives.
+    // The upload's time is over, but its URL is still valid.
     assert_eq!(app.sweep(after(Duration::from_secs(120))).await, Swept::default());
     assert_eq!(app.db_state(ticket.id()).await, "pending");
     assert_eq!(app.sweep(after(QUIET)).await.expired, 1);
 }
 
 #[tokio::test]
-async fn what_came_unconfirmed_is_confirmed_for_the_client_that_died() {
+async fn uploaded_object_of_a_dead_client_is_confirmed_by_the_sweeper() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -78,7 +79,7 @@ async fn what_came_unconfirmed_is_confirmed_for_the_client_that_died() {
 }
 
 #[tokio::test]
-async fn what_came_wrong_is_rejected_and_removed() {
+async fn wrong_object_is_rejected_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let html = b"<html>".to_vec();
@@ -86,18 +87,18 @@ async fn what_came_wrong_is_rejected_and_removed() {
     assert_eq!(app.put(&ticket.json["upload"], html).await, 200);
     assert_eq!(app.sweep(after(QUIET)).await.rejected, 1);
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"));
-    // Where uploads are copied, a copy under way could still appear.
+    // If uploads are copied at confirm, a copy in progress could still appear.
     let swept = app.sweep(after(if in_place() { QUIET } else { QUIET + HOUR })).await;
-    assert_eq!((swept.purged, swept.gone), (1, 1), "no URL lives that could bring it back");
+    assert_eq!((swept.purged, swept.gone), (1, 1), "no URL is valid that could store it again");
     assert!(app.bucket_keys().await.is_empty());
-    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "told while the record is kept");
-    assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
+    assert_eq!(ada.confirm(ticket.id()).await.problem(), (422, "content_mismatch"), "answered as long as the record exists");
+    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.problem(), (422, "content_mismatch"));
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], 0);
 }
 
-/// D3: a delete re-opens the key for a PUT URL that still lives.
+/// D3: a delete frees the key for a PUT URL that is still valid.
 #[tokio::test]
-async fn d3_a_replay_after_a_delete_stays_invisible_and_is_deleted_again() {
+async fn d3_replay_after_a_delete_stays_hidden_and_is_deleted_again() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -118,7 +119,7 @@ async fn d3_a_replay_after_a_delete_stays_invisible_and_is_deleted_again() {
 }
 
 #[tokio::test]
-async fn d6_of_many_sweepers_one_settles_each_image() {
+async fn d6_one_of_many_sweepers_handles_each_image() {
     let app = TestApp::start().await;
     let others = [TestApp::beside(&app, |_| {}).await, TestApp::beside(&app, |_| {}).await];
     let ada = app.user().await;
@@ -137,9 +138,9 @@ async fn d6_of_many_sweepers_one_settles_each_image() {
     assert_eq!((&usage["images"], &usage["pending"]), (&json!(10), &json!(0)));
 }
 
-/// A sweeper that died holds its claim no longer than the lease.
+/// A dead sweeper's claim ends with its lease.
 #[tokio::test]
-async fn a_dead_sweepers_lease_ends() {
+async fn lease_of_a_dead_sweeper_ends() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
@@ -153,9 +154,9 @@ async fn a_dead_sweepers_lease_ends() {
     assert_eq!(app.sweep(now + Duration::from_secs(121)).await.expired, 1);
 }
 
-/// A delete whose server was killed right after the state changed is finished by the sweeper.
+/// A delete whose server was killed right after the state changed is completed by the sweeper.
 #[tokio::test]
-async fn d2_a_delete_cut_short_is_finished() {
+async fn d2_interrupted_delete_is_finished() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -168,15 +169,15 @@ async fn d2_a_delete_cut_short_is_finished() {
     assert_eq!(app.sweep(after(Duration::from_secs(1))).await.purged, 1);
     assert!(app.bucket_keys().await.is_empty());
     let usage = async || ada.get("/api/auth/me").await.json["usage"].clone();
-    assert_eq!((&usage().await["bytes"], &usage().await["pending"]), (&json!(bytes_len), &json!(0)), "its URL lives");
+    assert_eq!((&usage().await["bytes"], &usage().await["pending"]), (&json!(bytes_len), &json!(0)), "its URL is valid");
     assert_eq!(app.sweep(after(QUIET)).await.gone, 1);
     assert_eq!(usage().await, json!({ "bytes": 0, "quotaBytes": 10_737_418_240_u64, "images": 0, "pending": 0 }));
 }
 
-/// What was reserved by a server that was killed before the image was inserted is freed soon, however it was recorded.
-/// Should the insertion come all the same, it is refused.
+/// A reservation whose server was killed before the image was inserted is released soon, however it was recorded. If the insert
+/// still arrives, it is refused.
 #[tokio::test]
-async fn a_reservation_without_an_image_is_freed() {
+async fn reservation_without_an_image_is_released() {
     reservation_without_an_image("opening", doc! { "usedBytes": 500_i64, "pending": 1_i64 }).await;
     reservation_without_an_image("holds", doc! { "usedBytes": 500_i64 }).await;
 }
@@ -201,9 +202,9 @@ async fn reservation_without_an_image(field: &str, counted: Document) {
     assert_eq!((&usage["bytes"], &usage["pending"]), (&json!(0), &json!(0)));
 }
 
-/// The loop itself, by the database's clock.
+/// The server's own loop, by the database's clock.
 #[tokio::test]
-async fn the_server_sweeps_by_itself() {
+async fn server_sweeps_by_itself() {
     let app = TestApp::start_with(|config| {
         config.uploads.url_ttl = Duration::from_secs(3);
         config.uploads.ttl = Duration::from_secs(3);
@@ -227,9 +228,9 @@ async fn the_server_sweeps_by_itself() {
     }
 }
 
-/// A document that somebody damaged is reported, and keeps no other from being swept.
+/// A damaged document is reported, and does not stop others from being swept.
 #[tokio::test]
-async fn a_damaged_document_does_not_stop_the_sweep() {
+async fn damaged_document_does_not_stop_the_sweep() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;

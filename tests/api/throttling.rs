@@ -1,4 +1,4 @@
-//! Too many requests: who is refused, what they are told, and who is not.
+//! Covers rate limits: refused clients, the headers of refusals, and clients that must not be affected.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use valet::config::Rate;
 
 use super::app::{Answer, Caller, PASSWORD, TestApp, declared, unique_png};
 
-/// Throttled as in production but for what `change` says; the tests' address is a proxy whose word counts.
+/// Starts an application with production limits except for `change`; it trusts the tests' address as a proxy.
 async fn throttled(change: impl FnOnce(&mut valet::config::RateLimits)) -> TestApp {
     TestApp::start_with(|config| {
         config.limits = valet::config::RateLimits::default();
@@ -16,7 +16,7 @@ async fn throttled(change: impl FnOnce(&mut valet::config::RateLimits)) -> TestA
     .await
 }
 
-/// A POST as it comes from `address`.
+/// Sends a POST from `address`.
 async fn post_from(app: &TestApp, address: &str, path: &str, body: Value) -> Answer {
     app.anonymous().send(Method::POST, path, |request| request.json(&body).header("x-forwarded-for", address)).await
 }
@@ -25,7 +25,7 @@ async fn log_in(app: &TestApp, address: &str, email: &str, password: &str) -> An
     post_from(app, address, "/api/auth/login", json!({ "email": email, "password": password })).await
 }
 
-/// What a refusal tells: 429, when to come back, and by which limit (draft-ietf-httpapi-ratelimit-headers-11).
+/// Asserts a refusal: 429, Retry-After, and the limit's name (draft-ietf-httpapi-ratelimit-headers-11).
 fn assert_refused(answer: &Answer, policy: &str, longest: u64) {
     assert_eq!(answer.problem(), (429, "rate_limited"), "{answer:?}");
     assert_eq!(answer.header("ratelimit-policy"), policy);
@@ -36,7 +36,7 @@ fn assert_refused(answer: &Answer, policy: &str, longest: u64) {
 }
 
 #[tokio::test]
-async fn a6_wrong_passwords_are_throttled_and_the_owner_is_not_locked_out() {
+async fn a6_wrong_passwords_are_throttled_without_locking_the_owner_out() {
     let app = throttled(|limits| limits.login_failures = Rate::new(5, 600)).await;
     let ada = app.user().await;
     for _ in 0..5 {
@@ -54,7 +54,7 @@ async fn a6_wrong_passwords_are_throttled_and_the_owner_is_not_locked_out() {
 }
 
 #[tokio::test]
-async fn a6_a_right_password_starts_the_count_anew() {
+async fn a6_right_password_resets_the_count() {
     let app = throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
     let ada = app.user().await;
     for _ in 0..3 {
@@ -65,9 +65,9 @@ async fn a6_a_right_password_starts_the_count_anew() {
     }
 }
 
-/// With the limits as they are by default, and all at once: what is under way counts.
+/// With default limits and concurrent attempts: attempts in progress count.
 #[tokio::test]
-async fn a6_a_hundred_and_ten_guesses_are_not_a_hundred_and_ten_tries() {
+async fn a6_concurrent_guesses_are_limited() {
     let app = throttled(|_| {}).await;
     let ada = app.user().await;
     let mut tried = 0;
@@ -82,9 +82,9 @@ async fn a6_a_hundred_and_ten_guesses_are_not_a_hundred_and_ten_tries() {
     assert_eq!(log_in(&app, "203.0.113.2", &ada.email, PASSWORD).await.status, 200);
 }
 
-/// Whoever stole a session uses up that session's tries of the password, and no other one's.
+/// A stolen session can use up only its own password attempts, not those of other sessions.
 #[tokio::test]
-async fn the_tries_of_one_session_leave_those_of_the_others() {
+async fn password_attempts_are_counted_per_session() {
     let app = throttled(|limits| {
         limits.password = Rate::new(2, 24 * 60 * 60);
         limits.login_failures = Rate::new(2, 24 * 60 * 60);
@@ -100,7 +100,7 @@ async fn the_tries_of_one_session_leave_those_of_the_others() {
 }
 
 #[tokio::test]
-async fn a6_changing_the_password_is_no_way_to_guess_it() {
+async fn a6_password_change_counts_guesses() {
     let app = throttled(|limits| limits.login_failures = Rate::new(3, 600)).await;
     let ada = app.user().await;
     let change = async |current: &str| {
@@ -113,7 +113,7 @@ async fn a6_changing_the_password_is_no_way_to_guess_it() {
 }
 
 #[tokio::test]
-async fn l3_each_limit_refuses_by_its_own_key() {
+async fn l3_each_limit_counts_by_its_own_key() {
     let app = throttled(|limits| {
         limits.signup = Rate::new(2, 60);
         limits.login = Rate::new(2, 60);
@@ -149,7 +149,7 @@ async fn l3_each_limit_refuses_by_its_own_key() {
 }
 
 #[tokio::test]
-async fn a_stranger_cannot_choose_an_address() {
+async fn untrusted_client_cannot_choose_its_address() {
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::RateLimits { refresh: Rate::new(2, 60), ..Default::default() };
     })
@@ -159,11 +159,11 @@ async fn a_stranger_cannot_choose_an_address() {
     assert_eq!(
         (refresh("198.51.100.1").await, refresh("198.51.100.2").await, refresh("198.51.100.3").await),
         (401, 401, 429),
-        "nobody is trusted, so the connection's address counts"
+        "no proxy is trusted, so the connection's address counts"
     );
 }
 
-/// Wrong passwords for an account from a network of its own each, until the account's limit refuses.
+/// Sends wrong passwords for an account, each from another network, until the account's limit refuses; returns their number.
 async fn guess_until_refused(app: &TestApp, email: &str) -> usize {
     for at in 0.. {
         let answer = log_in(app, &format!("10.{}.{}.1", at / 256, at % 256), email, "another password").await;
@@ -176,9 +176,10 @@ async fn guess_until_refused(app: &TestApp, email: &str) -> usize {
     unreachable!()
 }
 
-/// An account under attack from everywhere: strangers wait, and who signed in before gets in, on every server.
+/// An account under attack from everywhere: unknown networks have to wait, but networks from which its owner signed in before do
+/// not, on every server.
 #[tokio::test(flavor = "multi_thread")]
-async fn a8_guesses_from_many_networks_are_counted_by_account_and_the_owner_gets_in() {
+async fn a8_guesses_from_many_networks_are_counted_by_account_without_locking_the_owner_out() {
     let change = |config: &mut valet::config::Config| {
         config.limits = valet::config::RateLimits { account_failures: Rate::new(8, 86_400), ..Default::default() };
         config.proxies.0.push("127.0.0.1".parse().unwrap());
@@ -199,14 +200,14 @@ async fn a8_guesses_from_many_networks_are_counted_by_account_and_the_owner_gets
             assert_eq!(log_in(server, strange, &ada.email, PASSWORD).await.status, 429, "{strange}");
         }
     }
-    // Signed in as she is, she changes her password whatever strangers do.
+    // In her session she can change her password during the attack.
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
     assert_eq!(ada.put("/api/auth/password", change).await.status, 204);
     assert_eq!(guess_until_refused(&app, "nobody@example.com").await, 8, "unknown and known are alike");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a8_where_a_deleted_account_was_signed_in_to_from_is_forgotten() {
+async fn a8_networks_of_a_deleted_account_are_forgotten() {
     let app = throttled(|_| {}).await;
     let (ada, bob) = (app.user().await, app.user().await);
     assert_eq!(log_in(&app, "198.51.100.7", &ada.email, PASSWORD).await.status, 200);
@@ -228,9 +229,9 @@ async fn a8_where_a_deleted_account_was_signed_in_to_from_is_forgotten() {
     assert_eq!(known().await, of(&bob.id, here));
 }
 
-/// The database keeps 200 networks of an account, the latest, however many an IPv6 customer signs in from.
+/// The database keeps the latest 200 networks of an account, however many an IPv6 customer signs in from.
 #[tokio::test(flavor = "multi_thread")]
-async fn a8_networks_are_kept_in_bounded_number() {
+async fn a8_number_of_stored_networks_is_bounded() {
     use mongodb::bson::{DateTime, Document, doc};
     let app = throttled(|_| {}).await;
     let ada = app.user().await;
@@ -245,9 +246,9 @@ async fn a8_networks_are_kept_in_bounded_number() {
     }
 }
 
-/// Neighbours of the owner's own network use up what that network may guess, and none of the owner's address.
+/// Neighbours in the owner's network use up that network's attempts, but not those of the owner's address.
 #[tokio::test(flavor = "multi_thread")]
-async fn neighbours_lock_no_owner_out() {
+async fn neighbours_do_not_lock_the_owner_out() {
     let app = throttled(|limits| limits.login_failures = Rate::new(2, 24 * 60 * 60)).await;
     for (owner, neighbours) in [
         ("198.51.100.200", ["198.51.100.1", "198.51.100.2", "198.51.100.3", "198.51.100.4"]),
@@ -266,7 +267,7 @@ async fn neighbours_lock_no_owner_out() {
                 assert_eq!(log_in(server, owner, &ada.email, "another password").await.status, 401);
                 assert_eq!(log_in(server, owner, &ada.email, PASSWORD).await.status, 200, "{owner}");
             }
-            // The address itself is held to its own limit.
+            // The address itself has its own limit.
             for status in [401, 401, 429] {
                 assert_eq!(log_in(server, owner, &ada.email, "another password").await.status, status);
             }
@@ -274,9 +275,9 @@ async fn neighbours_lock_no_owner_out() {
     }
 }
 
-/// Whatever the user's limits and places are used up by, sessions can be ended; a session's own calls for that are few.
+/// Sessions can be ended even if the user's limits and permits are used up; each session has a few calls for that.
 #[tokio::test(flavor = "multi_thread")]
-async fn sessions_are_ended_whatever_floods_their_user() {
+async fn sessions_can_be_ended_during_a_flood() {
     let app = throttled(|limits| {
         limits.calls = Rate::new(3, 24 * 60 * 60);
         limits.refresh = Rate::new(1, 24 * 60 * 60);
@@ -292,7 +293,8 @@ async fn sessions_are_ended_whatever_floods_their_user() {
     let (owner, own) = sign_in("203.0.113.5").await;
     while thief.get("/api/auth/me").await.status != 429 {}
     assert_eq!(owner.get("/api/auth/me").await.status, 429, "the user's calls are one");
-    // A flood by the thief in a session for ending sessions uses up that session's, and where it is the owner's, its network's.
+    // Calls to end sessions from a stolen session use up that session's limit; from the owner's session, that of the caller's
+    // network.
     let same = owner.from("198.51.100.66");
     for flooder in [&thief, &same] {
         while flooder.get("/api/auth/sessions").await.status != 429 {}
@@ -306,7 +308,7 @@ async fn sessions_are_ended_whatever_floods_their_user() {
     assert_eq!(thief.get("/api/auth/sessions").await.problem(), (401, "session_ended"));
     let change = json!({ "currentPassword": PASSWORD, "newPassword": "seven green kites over the bay" });
     assert_eq!(owner.put("/api/auth/password", change).await.status, 204);
-    // Refreshes that are used up keep nobody signed in.
+    // Used-up refreshes do not prevent ending sessions.
     for status in [401, 429] {
         assert_eq!(owner.post("/api/auth/refresh", json!({ "refreshToken": stolen })).await.status, status);
     }

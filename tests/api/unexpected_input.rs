@@ -1,5 +1,5 @@
-//! What would change a request's meaning and is not read is refused, by every operation of the document; and refusals of what
-//! never became a request can be read by allowed pages.
+//! Covers input that would change a request's meaning if it were read: every operation refuses it. Also covers refusals before a
+//! request is parsed: allowed pages can read them.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tokio::io::AsyncWriteExt;
 
 use super::{
     app::{Answer, TestApp},
-    hostile_clients::{connect, tell},
+    hostile_clients::{connect, send_raw},
     openapi::{Operation, operations},
 };
 
 const ORIGIN: &str = "https://app.example";
 
-/// Sends an operation's request, with a body where one is documented.
+/// Sends an operation's request, with a body if one is documented.
 async fn ask(
     app: &TestApp,
     operation: &Operation,
@@ -32,7 +32,7 @@ async fn ask(
 }
 
 #[tokio::test]
-async fn what_is_given_twice_or_coded_is_refused_by_every_operation() {
+async fn repeated_parameters_and_content_codings_are_refused_by_every_operation() {
     let app = TestApp::start().await;
     for operation in operations() {
         let what = format!("{} {}", operation.method, operation.path);
@@ -52,12 +52,12 @@ async fn what_is_given_twice_or_coded_is_refused_by_every_operation() {
             assert_eq!(answer.problem(), (400, "invalid_request"), "{what} {query}");
         }
         let read = ask(&app, &operation, "", |request| request.header("content-encoding", "identity")).await;
-        assert_ne!(read.status, 415, "{what}: a coding that is none");
+        assert_ne!(read.status, 415, "{what}: an unknown coding");
     }
 }
 
 #[tokio::test]
-async fn a_body_is_refused_where_none_is_documented() {
+async fn undocumented_body_is_refused() {
     let app = TestApp::start().await;
     let mut bodiless = 0;
     for operation in operations().into_iter().filter(|operation| operation.body().is_none()) {
@@ -79,7 +79,7 @@ async fn a_body_is_refused_where_none_is_documented() {
 }
 
 #[tokio::test]
-async fn refusals_of_what_is_no_request_can_be_read_by_allowed_pages() {
+async fn refusals_of_unparsed_requests_can_be_read_by_allowed_pages() {
     let app = TestApp::start().await;
     let long = "a".repeat(40_000);
     let heads = [
@@ -89,7 +89,7 @@ async fn refusals_of_what_is_no_request_can_be_read_by_allowed_pages() {
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\nx: {long}{long}{long}\r\norigin: ORIGIN\r\n\r\n")),
         (431, format!("GET /livez?{long} HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\n\r\n")),
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\n{}origin: ORIGIN\r\n\r\n", "x: y\r\n".repeat(101))),
-        // One that is cut off is answered all the same.
+        // A request that is cut off is answered too.
         (431, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nx: {long}")),
         (400, "GET /livez HTTP/1.1\r\nhost: h\r\norigin: ORIGIN\r\nno colon\r\n\r\n".to_owned()),
         (400, "GET /livez HTTP/1.1\r\norigin: ORIGIN\r\nconnection: close\r\n\r\n".to_owned()),
@@ -98,44 +98,47 @@ async fn refusals_of_what_is_no_request_can_be_read_by_allowed_pages() {
         for (origin, allowed) in
             [(ORIGIN, ORIGIN), ("capacitor://localhost", "capacitor://localhost"), ("https://evil.example", "")]
         {
-            let heard = tell(&app, head.replace("ORIGIN", origin)).await;
-            assert_eq!(heard.len(), 1, "{heard:?}");
-            assert_eq!(heard[0].problem().0, status, "{heard:?}");
-            assert_eq!(heard[0].header("access-control-allow-origin"), allowed, "{status} {origin}");
+            let received = send_raw(&app, head.replace("ORIGIN", origin)).await;
+            assert_eq!(received.len(), 1, "{received:?}");
+            assert_eq!(received[0].problem().0, status, "{received:?}");
+            assert_eq!(received[0].header("access-control-allow-origin"), allowed, "{status} {origin}");
             assert!(
-                heard[0].head.to_ascii_lowercase().contains("vary: origin"),
-                "{status}: a shared cache keeps them apart: {heard:?}"
+                received[0].head.to_ascii_lowercase().contains("vary: origin"),
+                "{status}: shared caches distinguish origins: {received:?}"
             );
-            assert!(allowed.is_empty() || heard[0].header("access-control-expose-headers").contains("retry-after"), "{heard:?}");
+            assert!(
+                allowed.is_empty() || received[0].header("access-control-expose-headers").contains("retry-after"),
+                "{received:?}"
+            );
         }
     }
-    // After a request on the same connection, its origin does not count for the next.
+    // The Origin of an earlier request on the same connection does not apply to the next one.
     let first = format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: {ORIGIN}\r\n\r\n");
     let mut stream = connect(&app.base).await;
     stream.write_all(first.as_bytes()).await.unwrap();
     tokio::time::sleep(Duration::from_millis(300)).await;
     stream.write_all(b"GET /livez HTTP/1.1\r\nno colon\r\n\r\n").await.unwrap();
-    let both = super::hostile_clients::rest(&mut stream, Duration::from_secs(20)).await.to_ascii_lowercase();
+    let both = super::hostile_clients::read_until_closed(&mut stream, Duration::from_secs(20)).await.to_ascii_lowercase();
     assert_eq!(both.matches("access-control-allow-origin").count(), 1, "{both}");
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_told_so_where_its_page_can_read_it() {
+async fn refusal_of_an_excess_connection_can_be_read_by_its_page() {
     let app = TestApp::start_with(|config| config.load.max_connections = 1).await;
     let mut held = connect(&app.base).await;
     held.write_all(b"GET /livez").await.unwrap();
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let heard = tell(&app, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: {ORIGIN}\r\n\r\n")).await;
-    assert_eq!((heard[0].problem().0, heard[0].header("access-control-allow-origin")), (503, ORIGIN), "{heard:?}");
+    let received = send_raw(&app, format!("GET /livez HTTP/1.1\r\nhost: h\r\norigin: {ORIGIN}\r\n\r\n")).await;
+    assert_eq!((received[0].problem().0, received[0].header("access-control-allow-origin")), (503, ORIGIN), "{received:?}");
 }
 
 /// Hashing a password takes longer than its client waits.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_whose_client_hangs_up_is_counted() {
+async fn cancelled_request_is_counted() {
     let app = TestApp::start().await;
     let counted = || {
         let text = app.app.metrics();
-        // Other tests of this process have requests cut off on other routes.
+        // Requests of other tests in this process are cut off on other routes.
         let of_login = "duration_seconds_count{route=\"/api/auth/login\",method=\"POST\",status=\"499\"}";
         let line = text.lines().find(|line| line.contains(of_login));
         line.map_or(0, |line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())

@@ -1,4 +1,5 @@
-//! Headers that no URL signed: AWS keeps some of them with the object and serves them with it, so they end the upload.
+//! Covers unsigned headers on a presigned PUT: AWS stores some of them with the object and serves them, so the upload is
+//! rejected.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use valet::config::Finalize;
 
 use super::app::{Answer, TestApp, declared, fixture, s3_is_local, sha256, unique_png};
 
-/// Headers that S3 takes with an object, unsigned, because their names do not begin with `x-amz-`.
+/// Headers that S3 stores with an object without a signature, because their names do not begin with `x-amz-`.
 const KEPT: [(&str, &str); 6] = [
     ("content-encoding", "gzip"),
     ("content-disposition", "attachment; filename=\"invoice.exe\""),
@@ -19,18 +20,18 @@ const KEPT: [(&str, &str); 6] = [
     ("cache-control", "no-cache, public"),
 ];
 
-/// Browsers and phones add these to a request by themselves.
+/// Values that browsers and phones add by themselves.
 const DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "max-age=0, no-cache"];
 
 /// Every way in which an upload becomes final.
 const FINALIZE: [Finalize; 2] = [Finalize::InPlace, Finalize::Copy];
 
-/// Sends a ticket's request with one header more.
+/// Sends a ticket's request with one more header.
 async fn put_with(app: &TestApp, request: &Value, bytes: &[u8], (name, value): (&str, &str)) -> StatusCode {
     let mut request = request.clone();
     request["headers"][name] = json!(value);
     let status = app.put(&request, bytes.to_vec()).await;
-    // Other stores may refuse what is not signed.
+    // Other stores may refuse unsigned headers.
     assert!(status == 200 || (!s3_is_local() && status.is_client_error()), "{name}: {status}");
     status
 }
@@ -40,7 +41,7 @@ fn at_last() -> OffsetDateTime {
 }
 
 #[tokio::test]
-async fn an_upload_with_an_unsigned_header_is_refused_for_good() {
+async fn upload_with_an_unsigned_header_is_rejected() {
     for finalize in FINALIZE {
         let app = TestApp::start_with(|config| config.s3.finalize = finalize).await;
         let ada = app.user().await;
@@ -60,7 +61,7 @@ async fn an_upload_with_an_unsigned_header_is_refused_for_good() {
 }
 
 #[tokio::test]
-async fn directives_that_clients_add_by_themselves_are_welcome_and_never_served() {
+async fn cache_directives_of_clients_are_accepted_and_never_served() {
     for finalize in FINALIZE {
         let app = TestApp::start_with(|config| config.s3.finalize = finalize).await;
         let ada = app.user().await;
@@ -78,7 +79,7 @@ async fn directives_that_clients_add_by_themselves_are_welcome_and_never_served(
 }
 
 #[tokio::test]
-async fn the_sweeper_refuses_it_too() {
+async fn sweeper_rejects_uploads_with_unsigned_headers() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -90,7 +91,7 @@ async fn the_sweeper_refuses_it_too() {
 }
 
 #[tokio::test]
-async fn a_preview_with_an_unsigned_header_is_left_out() {
+async fn preview_with_an_unsigned_header_is_left_out() {
     for finalize in FINALIZE {
         let app = TestApp::start_with(|config| config.s3.finalize = finalize).await;
         let ada = app.user().await;
@@ -107,9 +108,9 @@ async fn a_preview_with_an_unsigned_header_is_left_out() {
     }
 }
 
-/// Uppy's own client opens the upload at S3, by a URL that signs no header.
+/// Uppy's own client opens the upload at S3 with a URL that signs no header.
 #[tokio::test]
-async fn an_upload_that_uppy_opens_with_an_unsigned_header_is_refused() {
+async fn uppy_upload_with_an_unsigned_header_is_refused() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (name, value) in KEPT {

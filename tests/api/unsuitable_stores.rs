@@ -1,5 +1,5 @@
-//! A store that obeys headers which no URL signed, as Ceph RGW does: nobody reads, copies or publishes through it what is
-//! another's or private, and what cannot stand it is refused.
+//! Covers a store that obeys unsigned headers, as Ceph RGW does: its URLs let no client read, copy or publish another user's
+//! data, and calls that cannot be made safe are refused.
 
 mod header_obeying_store;
 mod probe_outage;
@@ -10,32 +10,32 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::{
     config::Finalize,
-    domain::check::{self, Answer as Found, Options},
+    domain::doctor::{self, Answer as Found, Options},
 };
 
-use self::header_obeying_store::{Obeying, Seals};
+use self::header_obeying_store::{HeaderObeyingStore, Seals};
 use super::{
-    app::{Answer, Caller, TestApp, declared, s3_is_local, unique_png},
+    app::{Answer, Caller, TestApp, declared, skip_unless_local_s3, unique_png},
     serve::Settings,
 };
 
 const REFUSED: (u16, &str) = (409, "not_supported_by_store");
-/// The headers by which RGW copies and publishes.
+/// Headers with which RGW copies and publishes.
 const PUBLISH: [(&str, &str); 2] =
     [("x-amz-acl", "public-read"), ("x-amz-grant-read", "uri=\"http://acs.amazonaws.com/groups/global/AllUsers\"")];
 
-/// A server on the store itself, and one that sees it through the relay; `None` where the store is another's.
-async fn before(seals: Seals) -> Option<(TestApp, TestApp, Obeying)> {
-    if !s3_is_local() {
+/// Starts a server on the store itself and one behind the relay; `None` if the run's store is not the local one.
+async fn before(seals: Seals) -> Option<(TestApp, TestApp, HeaderObeyingStore)> {
+    if skip_unless_local_s3() {
         return None;
     }
     let store = TestApp::start().await;
-    let relay = Obeying::start(&store, seals).await;
+    let relay = HeaderObeyingStore::start(&store, seals).await;
     let app = behind(&store, &relay).await;
     Some((store, app, relay))
 }
 
-async fn behind(store: &TestApp, relay: &Obeying) -> TestApp {
+async fn behind(store: &TestApp, relay: &HeaderObeyingStore) -> TestApp {
     at_endpoint(store, &relay.endpoint, Finalize::Auto).await
 }
 
@@ -48,7 +48,7 @@ async fn at_endpoint(store: &TestApp, endpoint: &str, finalize: Finalize) -> Tes
     .await
 }
 
-/// The same person at another server.
+/// Returns the same user at another server.
 fn at<'a>(app: &'a TestApp, caller: &Caller<'_>) -> Caller<'a> {
     Caller { app, token: caller.token.clone(), id: caller.id.clone(), email: caller.email.clone(), address: None }
 }
@@ -63,7 +63,7 @@ async fn read_unsigned(app: &TestApp, url: &str) -> u16 {
     app.http.get(url.split('?').next().unwrap()).send().await.unwrap().status().as_u16()
 }
 
-/// Every call that would sign a request whose bytes have no declared digest, or put such bytes into the gallery.
+/// Makes every call that would sign a request for bytes without a declared digest, or add such bytes to the gallery.
 async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'static str, Answer)> {
     let anonymous = ada.app.anonymous();
     let presign = async |body: Value| ada.post("/api/uppy/presign", body).await;
@@ -77,7 +77,7 @@ async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'stat
         ("multipart with checksums", ada.post("/api/images/multipart", summed).await),
         ("parts", ada.post(&format!("/api/images/{open}/parts"), json!({ "parts": [{ "partNumber": 1 }] })).await),
         ("confirm", ada.confirm(confirmable).await),
-        ("session", ada.act("/api/uppy/session").await),
+        ("session", ada.post_empty("/api/uppy/session").await),
         ("presigned form", presign(json!({ "method": "PUT", "key": "a.png", "contentType": "image/png" })).await),
         ("presigned create", presign(json!({ "method": "POST", "key": "a.png", "contentType": "image/png" })).await),
         ("form", anonymous.get(&format!("{path}/s3/params?filename=a.png&type=image/png")).await),
@@ -91,7 +91,7 @@ async fn every_undeclared_call(ada: &Caller<'_>, opened: &Opened) -> Vec<(&'stat
     ]
 }
 
-/// Uploads that were opened before the server knew.
+/// Uploads that were opened before the server had probed the store.
 struct Opened {
     path: String,
     parts: (String, String),
@@ -101,7 +101,7 @@ struct Opened {
 
 impl Opened {
     async fn by(ada: &Caller<'_>, anonymous: &Caller<'_>) -> Self {
-        let path = ada.act("/api/uppy/session").await.json["path"].as_str().unwrap().to_owned();
+        let path = ada.post_empty("/api/uppy/session").await.json["path"].as_str().unwrap().to_owned();
         let file = json!({ "filename": "a.png", "type": "image/png" });
         let parts = anonymous.post(&format!("{path}/s3/multipart"), file).await.json;
         let text = |name: &str| parts[name].as_str().unwrap().to_owned();
@@ -112,7 +112,7 @@ impl Opened {
 }
 
 #[tokio::test]
-async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
+async fn uploads_without_a_digest_are_refused_and_puts_are_sealed() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };
     let ada = store.user().await;
     let opened = Opened::by(&ada, &store.anonymous()).await;
@@ -120,7 +120,7 @@ async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
         assert_eq!(answer.problem(), REFUSED, "{call}");
     }
 
-    // What has one goes on: no header makes it public or another's.
+    // Uploads with a digest continue: no header makes them public or another user's.
     let (eve, bytes) = (app.user().await, unique_png());
     let victim = at(&app, &ada).upload("victim.png", "image/png", &bytes).await;
     let source = victim["url"].as_str().unwrap().split('?').next().unwrap().strip_prefix(&relay.endpoint).unwrap().to_owned();
@@ -129,11 +129,11 @@ async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
         let ticket = eve.issue("a.png", "image/png", &mine).await;
         assert_eq!(put_with(&app, &ticket.json["upload"], &mine, header).await, 403, "{header:?}");
         assert_eq!(read_unsigned(&app, ticket.json["upload"]["url"].as_str().unwrap()).await, 403, "{header:?}");
-        assert_eq!(app.put(&ticket.json["upload"], mine).await, 200, "the URL is good");
+        assert_eq!(app.put(&ticket.json["upload"], mine).await, 200, "the URL is valid");
         assert_eq!(eve.confirm(ticket.id()).await.status, 200);
     }
 
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     println!("{report}");
     for name in ["upload: unsigned copy source refused", "upload: unsigned ACL without effect"] {
         assert!(matches!(report.answer(name), Some(Found::No(_))), "{name}");
@@ -142,12 +142,12 @@ async fn what_has_no_digest_is_refused_and_a_put_is_sealed() {
     assert!(seen.contains("PUT") && seen.contains("part of any length"), "each kind: {seen}");
     assert!(matches!(report.answer("upload: sealed PUT refuses unsigned headers"), Some(Found::Yes(_))));
     assert!(!report.is_sound());
-    assert!(app.bucket_keys().await.iter().all(|key| !key.starts_with("check/")), "nothing is left of it");
+    assert!(app.bucket_keys().await.iter().all(|key| !key.starts_with("check/")), "nothing of it is left");
 }
 
-/// Parts that were copied from somebody else before the server knew do not come into the gallery.
+/// Parts that were copied from another user before the probe are not confirmed.
 #[tokio::test]
-async fn a_copied_part_is_not_confirmed() {
+async fn copied_part_is_not_confirmed() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };
     let (ada, eve) = (store.user().await, store.user().await);
     let victim = ada.upload("victim.png", "image/png", &unique_png()).await;
@@ -170,27 +170,28 @@ async fn a_copied_part_is_not_confirmed() {
     assert_eq!(at(&app, &eve).get("/api/images/gallery").await.json["images"], json!([]));
 }
 
-/// Where a URL cannot be sealed, what is put can be published: nothing is signed until the bucket ignores ACLs.
+/// If the store ignores signed headers that are missing, a PUT can publish its object: nothing is signed until the bucket ignores
+/// ACLs.
 #[tokio::test]
-async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
+async fn without_enforced_headers_nothing_is_signed_until_acls_are_ignored() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
     let ada = store.user().await;
     let bytes = unique_png();
     let open = ada.issue("a.png", "image/png", &bytes).await;
     let caller = at(&app, &ada);
     assert_eq!(caller.issue("b.png", "image/png", &unique_png()).await.problem(), REFUSED);
-    assert_eq!(caller.act(&format!("/api/images/{}/renew", open.id())).await.problem(), REFUSED);
+    assert_eq!(caller.post_empty(&format!("/api/images/{}/renew", open.id())).await.problem(), REFUSED);
     let items = json!({ "items": [declared("c.png", "image/png", &unique_png())] });
     let batch = caller.post("/api/images/upload/batch", items).await;
     assert!(batch.text.contains("not_supported_by_store"), "{batch:?}");
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     assert!(matches!(report.answer("upload: sealed PUT refuses unsigned headers"), Some(Found::No(_))), "{report}");
 
-    let fixed = check::run(&app.config, Options { fix: true, loopback: false }).await;
+    let fixed = doctor::run(&app.config, Options { fix: true, loopback: false }).await;
     assert!(matches!(fixed.answer("upload: unsigned ACL without effect"), Some(Found::Yes(_))), "{fixed}");
     let later = behind(&store, &relay).await;
     let caller = at(&later, &ada);
-    // A copy of somebody else's bytes is not what was declared, and nobody can read it.
+    // A copy of another user's bytes does not match the declaration, and cannot be read.
     let victim = store.user().await.upload("victim.png", "image/png", &unique_png()).await;
     let source = url::Url::parse(victim["url"].as_str().unwrap()).unwrap().path().to_owned();
     let ticket = caller.issue("d.png", "image/png", &bytes).await;
@@ -200,14 +201,14 @@ async fn without_seals_nothing_is_signed_until_acls_are_ignored() {
     assert_eq!(read_unsigned(&later, request["url"].as_str().unwrap()).await, 403);
     assert_eq!(caller.confirm(ticket.id()).await.problem(), (422, "object_mismatch"));
     caller.upload("e.png", "image/png", &unique_png()).await;
-    assert_eq!(caller.act("/api/uppy/session").await.problem(), REFUSED, "parts and forms still cannot stand it");
+    assert_eq!(caller.post_empty("/api/uppy/session").await.problem(), REFUSED, "parts and forms are still refused");
 }
 
-/// There a PUT's URL could make a confirmed image a copy of another.
+/// With S3_FINALIZE=in-place, a PUT's URL could turn a confirmed image into a copy of another.
 #[tokio::test]
-async fn in_place_is_refused_where_a_url_can_bring_a_copy() {
+async fn in_place_is_refused_if_a_url_can_make_a_copy() {
     let Some((store, app, relay)) = before(Seals::No).await else { return };
-    check::run(&app.config, Options { fix: true, loopback: false }).await;
+    doctor::run(&app.config, Options { fix: true, loopback: false }).await;
     let ada = store.user().await;
     let in_place = at_endpoint(&store, &relay.endpoint, Finalize::InPlace).await;
     assert_eq!(at(&in_place, &ada).issue("a.png", "image/png", &unique_png()).await.problem(), REFUSED);
@@ -217,26 +218,26 @@ async fn in_place_is_refused_where_a_url_can_bring_a_copy() {
     }
 }
 
-/// What a server found out of a store does not outlive it.
+/// Probed capabilities end when the store is replaced.
 #[tokio::test]
-async fn a_store_that_was_replaced_is_tried_out_again() {
+async fn replaced_store_is_probed_again() {
     let Some((store, app, relay)) = before(Seals::Yes).await else { return };
     let ada = at(&app, &store.user().await);
-    assert_eq!(ada.act("/api/uppy/session").await.problem(), REFUSED);
-    relay.mend();
+    assert_eq!(ada.post_empty("/api/uppy/session").await.problem(), REFUSED);
+    relay.repair();
     let bytes = unique_png();
     let sealed = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&sealed.json["upload"], bytes.clone()).await, 403, "no other store takes a sealed PUT");
     app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(2 * 60 * 60)).await;
     ada.upload("b.png", "image/png", &unique_png()).await;
-    assert_eq!(ada.act("/api/uppy/session").await.status, 200);
+    assert_eq!(ada.post_empty("/api/uppy/session").await.status, 200);
 }
 
 #[tokio::test]
-async fn serve_says_so_in_one_line() {
+async fn serve_reports_an_unsuitable_store_in_one_line() {
     let Some((store, _app, relay)) = before(Seals::Yes).await else { return };
-    let settings = Settings::of(&store).but("S3_ENDPOINT", &relay.endpoint).but("S3_FINALIZE", "in-place");
-    let (process, _client) = settings.listening().await;
+    let settings = Settings::for_app(&store).with("S3_ENDPOINT", &relay.endpoint).with("S3_FINALIZE", "in-place");
+    let (process, _client) = settings.start_listening().await;
     let lines = process
         .find(|process| {
             let log = process.err();

@@ -1,4 +1,4 @@
-//! The contract of an upload, by requirement: what no file of one resource shows by itself.
+//! Covers requirements of uploads that concern several routes at once.
 
 mod clock;
 mod durability;
@@ -19,7 +19,7 @@ use super::{
     store_rules::in_place,
 };
 
-/// As browsers, phones and attackers send names, and what is kept of them.
+/// Names as browsers, phones and attackers send them, and the stored names.
 const NAMES: [(&str, &str); 16] = [
     ("../../etc/passwd", "passwd"),
     ("C:\\fakepath\\cat.png", "cat.png"),
@@ -40,7 +40,7 @@ const NAMES: [(&str, &str); 16] = [
 ];
 
 #[tokio::test]
-async fn u1_u13_names_are_cleaned_kept_as_words_and_never_part_of_a_key() {
+async fn u1_u13_file_names_are_cleaned_and_never_part_of_a_key() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let longest = "x".repeat(255);
@@ -52,7 +52,7 @@ async fn u1_u13_names_are_cleaned_kept_as_words_and_never_part_of_a_key() {
         assert_eq!(document.get_str("fileName").unwrap(), kept);
         assert!(document.get_str("key").unwrap().starts_with(&format!("u/{}/{id}", ada.id)));
     }
-    // Where uploads are copied, what they were copied from.
+    // If uploads are copied at confirm, removes the objects that were copied.
     app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let keys: Vec<_> = app.bucket_keys().await.into_iter().filter(|key| !key.starts_with("check/")).collect();
     assert_eq!(keys.len(), NAMES.len() + 1);
@@ -78,9 +78,9 @@ async fn u1_u13_names_are_cleaned_kept_as_words_and_never_part_of_a_key() {
     }
 }
 
-/// What a ticket, an image or a refusal says may not be kept by anything in between; and beside the URL it holds no secret.
+/// Tickets, images and refusals must not be stored by caches, and contain no secret except the URL.
 #[tokio::test]
-async fn u14_no_answer_may_be_stored_and_none_holds_a_secret_but_its_url() {
+async fn u14_answers_are_no_store_and_contain_no_secret_except_the_url() {
     use secrecy::ExposeSecret;
     let app = TestApp::start().await;
     let ada = app.user().await;
@@ -89,7 +89,7 @@ async fn u14_no_answer_may_be_stored_and_none_holds_a_secret_but_its_url() {
     let path = format!("/api/images/{}", ticket.id());
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let answers = [
-        ada.act(&format!("{path}/renew")).await,
+        ada.post_empty(&format!("{path}/renew")).await,
         ada.post("/api/images/upload/batch", json!({ "items": [declared("b.png", "image/png", &unique_png())] })).await,
         ada.post("/api/images/renew", json!({ "ids": [ticket.id()] })).await,
         ada.get("/api/images/pending").await,
@@ -104,16 +104,16 @@ async fn u14_no_answer_may_be_stored_and_none_holds_a_secret_but_its_url() {
     let secret = app.config.s3.credentials.as_ref().unwrap().secret_access_key.expose_secret().to_owned();
     for answer in answers {
         assert_eq!(answer.header("cache-control"), "no-store", "{answer:?}");
-        // LocalStack's secret is a word that is in every URL's host or path by chance.
-        let said = if super::app::s3_is_local() { &answer.text } else { "" };
-        assert!(!said.contains(&secret) && !answer.text.contains(super::app::JWT_SECRET), "{answer:?}");
+        // LocalStack's secret is a word that also occurs in every URL.
+        let searched = if super::app::s3_is_local() { &answer.text } else { "" };
+        assert!(!searched.contains(&secret) && !answer.text.contains(super::app::JWT_SECRET), "{answer:?}");
         assert!(!answer.text.contains(ada.token.as_deref().unwrap()) && !answer.text.contains("argon2"), "{answer:?}");
     }
 }
 
-/// The PUT arrived and its answer was lost: the repeat is told so (412, or 409 while S3 is at it), and confirm decides.
+/// The PUT arrived but its answer was lost: the repeat is answered 412, or 409 while S3 is still writing, and confirm decides.
 #[tokio::test]
-async fn u15_a_put_whose_answer_was_lost_is_repeated_and_confirmed() {
+async fn u15_put_with_a_lost_answer_is_repeated_and_confirmed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -138,15 +138,15 @@ async fn u15_a_put_whose_answer_was_lost_is_repeated_and_confirmed() {
             status => break status,
         }
     };
-    assert_eq!(repeated, app.second_put().await);
+    assert_eq!(repeated, app.second_put_status().await);
     let image = ada.confirm(ticket.id()).await;
     assert_eq!((image.status, image.json["size"].as_u64()), (200, Some(bytes.len() as u64)));
-    assert_eq!(app.put(upload, bytes).await, app.second_put().await, "and again after the confirm");
+    assert_eq!(app.put(upload, bytes).await, app.second_put_status().await, "and again after the confirm");
 }
 
-/// A stalled S3 holds up nothing but the call that needs it: no transaction is open, no document locked.
+/// A stalled S3 delays only the call that needs it: no transaction is open, and no document is locked.
 #[tokio::test]
-async fn c8_while_s3_is_silent_other_writes_go_on_and_no_transaction_is_open() {
+async fn c8_unresponsive_s3_blocks_no_other_writes_and_no_transaction_is_open() {
     let app = TestApp::start().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", silent.local_addr().unwrap());
@@ -166,7 +166,7 @@ async fn c8_while_s3_is_silent_other_writes_go_on_and_no_transaction_is_open() {
             ada.patch(&format!("/api/images/{}", other["id"].as_str().unwrap()), json!({ "caption": "meanwhile" })).await;
         assert_eq!(caption.status, 200);
         assert_eq!(ada.issue("c.png", "image/png", &unique_png()).await.status, 201);
-        assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "the same document");
+        assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.status, 200, "the same document");
         let elapsed = began.elapsed();
         assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
         let transactions = doc! { "command.autocommit": false };
@@ -175,7 +175,7 @@ async fn c8_while_s3_is_silent_other_writes_go_on_and_no_transaction_is_open() {
         assert_eq!(ada.delete(&format!("/api/images/{}", ticket.id())).await.status, 204);
         let elapsed = began.elapsed();
         assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
-        // Held until the confirm has given up.
+        // Kept open until the confirm has timed out.
         tokio::time::sleep(Duration::from_secs(1)).await;
         _held
     };
@@ -184,9 +184,9 @@ async fn c8_while_s3_is_silent_other_writes_go_on_and_no_transaction_is_open() {
     assert_eq!(app.db_state(ticket.id()).await, "deleting");
 }
 
-/// Whatever comes with a confirm, the image is what S3 and the parser say.
+/// The image is determined by S3 and the parser, whatever the confirm's body contains.
 #[tokio::test]
-async fn c10_lies_in_the_confirm_change_nothing() {
+async fn c10_values_in_the_confirm_are_ignored() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
@@ -194,8 +194,8 @@ async fn c10_lies_in_the_confirm_change_nothing() {
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
     let lies = json!({ "width": 9999, "height": 9999, "size": 1, "contentType": "text/html", "sha256": "x", "state": "ready",
         "identified": true, "analyzed": true, "user": "another", "key": "u/another/key", "uploadedAt": "1970-01-01T00:00:00Z" });
-    let told = ada.post(&format!("/api/images/{}/confirm?width=9999&size=1", ticket.id()), lies).await;
-    let image = if told.status == 200 { told } else { ada.confirm(ticket.id()).await };
+    let answer = ada.post(&format!("/api/images/{}/confirm?width=9999&size=1", ticket.id()), lies).await;
+    let image = if answer.status == 200 { answer } else { ada.confirm(ticket.id()).await };
     let truth = json!({ "width": 80, "height": 120, "size": bytes.len(), "contentType": "image/jpeg", "sha256": super::app::sha256(&bytes) });
     for (member, value) in truth.as_object().unwrap() {
         assert_eq!(&image.json[member], value, "{member}");
@@ -205,7 +205,7 @@ async fn c10_lies_in_the_confirm_change_nothing() {
     assert!(!document.contains_key("identified") && !document.contains_key("analyzed"));
 }
 
-/// A JPEG that says where it was taken.
+/// Returns a JPEG with a GPS position.
 fn located_jpeg() -> Vec<u8> {
     // TIFF, big-endian: one directory with the pointer to the GPS directory, which has GPSLatitudeRef "N".
     let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x88\x25\0\x04\0\0\0\x01\0\0\0\x1a\0\0\0\0".to_vec();
@@ -216,9 +216,9 @@ fn located_jpeg() -> Vec<u8> {
     bytes
 }
 
-/// The policy: what is uploaded is kept as it is, GPS too. The documentation says so; clients that want it gone strip it.
+/// Uploaded bytes are kept unchanged, GPS included, as documented; clients that want to remove it do so before uploading.
 #[tokio::test]
-async fn c11_exif_and_gps_stay_as_they_were_uploaded() {
+async fn c11_exif_and_gps_are_kept_as_uploaded() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = located_jpeg();
@@ -231,9 +231,9 @@ async fn c11_exif_and_gps_stay_as_they_were_uploaded() {
     assert!(["GPS", "EXIF"].iter().all(|word| valet::http::openapi::text().contains(word)), "the document says so");
 }
 
-/// What owns an object is never removed by the database itself.
+/// A TTL index never removes a record that owns an object.
 #[tokio::test]
-async fn d5_only_records_that_own_nothing_end_by_themselves() {
+async fn d5_ttl_indexes_remove_only_records_without_an_object() {
     let app = TestApp::start().await;
     let indexes = async |collection: &str| -> Vec<Document> {
         let answer = app.db.run_command(doc! { "listIndexes": collection }).await.unwrap();
@@ -255,7 +255,7 @@ async fn d5_only_records_that_own_nothing_end_by_themselves() {
 }
 
 #[tokio::test]
-async fn c2_fifty_early_confirms_are_told_so_and_change_nothing() {
+async fn c2_fifty_early_confirms_are_refused_and_change_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();

@@ -1,4 +1,4 @@
-//! Issuing: what the key allows and nothing else, quota, the same bytes twice, renewal, the list of open uploads.
+//! Covers POST /api/images/upload: signed headers, quota, duplicate bytes, renewal, and the list of open uploads.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::{
 };
 
 #[tokio::test]
-async fn from_a_file_to_the_gallery() {
+async fn file_becomes_an_image_in_the_gallery() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = fixture("orientation-6.jpg");
@@ -22,7 +22,7 @@ async fn from_a_file_to_the_gallery() {
     assert_eq!((ticket.status, ticket.json["state"].as_str()), (201, Some("pending")));
     assert!(ticket.json["image"].is_null());
     assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
-    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, app.second_put().await, "U6: once");
+    assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, app.second_put_status().await, "U6: once");
     let image = ada.confirm(ticket.id()).await;
     assert_eq!(image.status, 200, "{image:?}");
     let expected = json!({ "id": ticket.id(), "fileName": "beach.jpg", "contentType": "image/jpeg", "size": bytes.len(),
@@ -39,7 +39,7 @@ async fn from_a_file_to_the_gallery() {
     assert_eq!(gallery.json["images"], json!([image.json]));
     assert_eq!(ada.get(&format!("/api/images/{}", ticket.id())).await.json, image.json, "the same URL within a window");
     assert_eq!(ada.get("/api/auth/me").await.json["usage"]["bytes"], bytes.len());
-    // Where uploads are copied, what it was copied from.
+    // If uploads are copied at confirm, removes the object that was copied.
     app.sweep(time::OffsetDateTime::now_utc() + Duration::from_secs(1)).await;
     let key = app.db_key(ticket.id()).await;
     assert_eq!(app.bucket_keys().await, [key.as_str()]);
@@ -47,7 +47,7 @@ async fn from_a_file_to_the_gallery() {
 }
 
 #[tokio::test]
-async fn u2_u14_the_signature_covers_type_length_digest_and_once() {
+async fn u2_u14_signature_covers_type_length_digest_and_if_none_match() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -67,9 +67,9 @@ async fn u2_u14_the_signature_covers_type_length_digest_and_once() {
 }
 
 #[tokio::test]
-async fn u3_u4_u5_u8_anything_else_is_refused_and_nothing_is_stored() {
+async fn u3_u4_u5_u8_deviating_puts_are_refused_and_nothing_is_stored() {
     let app = TestApp::start().await;
-    if !app.store_keeps(&[COPY_SOURCE, CHECKSUM]).await {
+    if app.skip_unless_store_satisfies(&[COPY_SOURCE, CHECKSUM]).await {
         return;
     }
     let ada = app.user().await;
@@ -111,7 +111,7 @@ async fn u3_u4_u5_u8_anything_else_is_refused_and_nothing_is_stored() {
         }),
     ];
     if super::app::s3_is_local() {
-        // LocalStack looks for the source of the copy before it looks at the signature.
+        // LocalStack looks for the source of the copy before it verifies the signature.
         refused.push(header("x-amz-copy-source", Some("bucket/key")));
     }
     for request in &refused {
@@ -127,7 +127,7 @@ async fn u3_u4_u5_u8_anything_else_is_refused_and_nothing_is_stored() {
         assert!(TestApp::is_refusal(app.put(&upload, body).await), "the length is signed");
     }
     let url = upload["url"].as_str().unwrap();
-    assert!(TestApp::is_refusal(app.http.get(url).send().await.unwrap().status()), "U8: a key to write reads nothing");
+    assert!(TestApp::is_refusal(app.http.get(url).send().await.unwrap().status()), "U8: a PUT URL cannot read");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "object_missing"));
     assert_eq!(app.put(&upload, bytes).await, 200, "the right request still works");
@@ -135,7 +135,7 @@ async fn u3_u4_u5_u8_anything_else_is_refused_and_nothing_is_stored() {
 }
 
 #[tokio::test]
-async fn u9_u10_u12_u13_what_cannot_be_stored_is_refused_by_member() {
+async fn u9_u10_u12_u13_invalid_uploads_are_refused_with_the_member() {
     let app = TestApp::start_with(|config| config.uploads.max_bytes = 1000).await;
     let ada = app.user().await;
     let good = json!({ "fileName": "a.png", "contentType": "image/png", "size": 10, "sha256": sha256(b"x") });
@@ -176,7 +176,7 @@ async fn u9_u10_u12_u13_what_cannot_be_stored_is_refused_by_member() {
 }
 
 #[tokio::test]
-async fn u7_an_expired_url_is_refused_and_renewed() {
+async fn u7_expired_url_is_refused_and_can_be_renewed() {
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(1)).await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -184,7 +184,7 @@ async fn u7_an_expired_url_is_refused_and_renewed() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert!(TestApp::is_refusal(app.put(&ticket.json["upload"], bytes.clone()).await));
     let before = app.db_image(ticket.id()).await.unwrap();
-    let renewed = ada.act(&format!("/api/images/{}/renew", ticket.id())).await;
+    let renewed = ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await;
     assert_eq!((renewed.status, renewed.id(), renewed.json["state"].as_str()), (200, ticket.id(), Some("pending")));
     assert_eq!(renewed.json["expiresAt"], ticket.json["expiresAt"], "the upload's end is not the URL's");
     assert!(
@@ -192,7 +192,7 @@ async fn u7_an_expired_url_is_refused_and_renewed() {
     );
     assert_eq!(app.put(&renewed.json["upload"], bytes).await, 200);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
-    let ready = ada.act(&format!("/api/images/{}/renew", ticket.id())).await;
+    let ready = ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await;
     assert_eq!(
         (ready.status, ready.json["state"].as_str(), ready.json["image"]["id"].as_str()),
         (200, Some("ready"), Some(ticket.id()))
@@ -201,7 +201,7 @@ async fn u7_an_expired_url_is_refused_and_renewed() {
 }
 
 #[tokio::test]
-async fn the_same_bytes_are_uploaded_once() {
+async fn same_bytes_are_uploaded_once() {
     let app = TestApp::start().await;
     let (ada, bob) = (app.user().await, app.user().await);
     let bytes = unique_png();
@@ -223,12 +223,12 @@ async fn the_same_bytes_are_uploaded_once() {
     assert_ne!(other.id(), first.id());
     assert_eq!(ada.delete(&format!("/api/images/{}", first.id())).await.status, 204);
     let fresh = ada.issue("fresh.png", "image/png", &bytes).await;
-    assert_eq!(fresh.status, 201, "what is deleted can be uploaded anew");
+    assert_eq!(fresh.status, 201, "deleted bytes can be uploaded again");
     assert_ne!(fresh.id(), first.id());
 }
 
 #[tokio::test]
-async fn racing_twins_end_as_one_upload() {
+async fn concurrent_uploads_of_the_same_bytes_end_as_one() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -240,7 +240,7 @@ async fn racing_twins_end_as_one_upload() {
 }
 
 #[tokio::test]
-async fn u10_fifty_at_the_limit_issue_exactly_what_fits() {
+async fn u10_fifty_issues_at_the_limit_open_exactly_what_fits() {
     let app = TestApp::start_with(|config| config.uploads.quota_bytes = 1000).await;
     let ada = app.user().await;
     let issue = |n: usize| {
@@ -256,9 +256,9 @@ async fn u10_fifty_at_the_limit_issue_exactly_what_fits() {
     assert_eq!(usage().await, json!({ "bytes": 900, "quotaBytes": 1000, "images": 0, "pending": 3 }));
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
     assert_eq!(ada.delete(&format!("/api/images/{}", issued[0].id())).await.status, 204);
-    assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "its URL lives");
+    assert_eq!((usage().await["bytes"].as_u64(), usage().await["pending"].as_u64()), (Some(900), Some(2)), "its URL is valid");
     assert_eq!(issue(99).await.problem(), (409, "quota_exceeded"));
-    // Swept as if its URL were dead, by the tombstone's own time.
+    // Swept as if its URL had expired, by the tombstone's own time.
     let dead = mongodb::bson::DateTime::from_millis(mongodb::bson::DateTime::now().timestamp_millis() - 3_600_000);
     let images = app.db.collection::<Document>("images");
     images.update_one(doc! { "_id": issued[0].id() }, doc! { "$set": { "urlsDieAt": dead, "due": dead } }).await.unwrap();
@@ -268,7 +268,7 @@ async fn u10_fifty_at_the_limit_issue_exactly_what_fits() {
 }
 
 #[tokio::test]
-async fn the_cap_of_open_uploads_holds() {
+async fn number_of_open_uploads_is_limited() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 2).await;
     let ada = app.user().await;
     let (one, _two) =
@@ -279,7 +279,7 @@ async fn the_cap_of_open_uploads_holds() {
 }
 
 #[tokio::test]
-async fn a_restarted_client_finds_its_uploads_on_a_restarted_server() {
+async fn restarted_client_finds_its_uploads_on_a_restarted_server() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let files: Vec<_> = (0..5).map(|_| unique_png()).collect();
@@ -300,7 +300,7 @@ async fn a_restarted_client_finds_its_uploads_on_a_restarted_server() {
     assert_eq!(digests, newest_first);
     assert_eq!((&found[0]["kind"], &found[0]["size"]), (&json!("single"), &json!(files[4].len())));
     let id = found[0]["id"].as_str().unwrap();
-    let renewed = ada.act(&format!("/api/images/{id}/renew")).await;
+    let renewed = ada.post_empty(&format!("/api/images/{id}/renew")).await;
     assert_eq!(restarted.put(&renewed.json["upload"], files[4].clone()).await, 200);
     assert_eq!(ada.confirm(id).await.status, 200);
     assert_eq!(ada.get("/api/images/pending").await.json["uploads"].as_array().unwrap().len(), 4);

@@ -1,5 +1,5 @@
-//! Uppy's calls as `@uppy/aws-s3` makes them: forms and who may ask for one. Parts and signatures are in the files below; the
-//! real packages run in tests/browser.
+//! Covers Uppy's calls as `@uppy/aws-s3` makes them: forms, and access to them. Parts, signatures and tokens are in the files
+//! below; the real packages run in tests/browser.
 
 mod parts;
 mod signing;
@@ -12,7 +12,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use super::app::{Answer, Caller, TestApp, fixture, s3_is_local, unique_png};
+use super::app::{Answer, Caller, TestApp, fixture, skip_unless_local_s3, unique_png};
 
 const MIB: u64 = 1 << 20;
 
@@ -20,25 +20,26 @@ fn after(duration: Duration) -> OffsetDateTime {
     OffsetDateTime::now_utc() + duration
 }
 
-/// After a form's end and the grace for the largest that may come by it.
+/// Time after a form's expiry and the grace period for its largest file.
 const QUIET: Duration = Duration::from_secs(3600 + 2000);
 
 impl Caller<'_> {
-    /// A token for the path of Uppy's calls.
+    /// Returns a token for the path of Uppy's calls.
     pub async fn uppy(&self) -> String {
-        let session = self.act("/api/uppy/session").await;
+        let session = self.post_empty("/api/uppy/session").await;
         assert_eq!(session.status, 200, "{session:?}");
         assert_eq!(session.json["path"], format!("/uppy/{}", session.json["token"].as_str().unwrap()));
         session.json["token"].as_str().unwrap().to_owned()
     }
 
-    /// Asks for a form as Uppy does: with no header of its own.
+    /// Requests a form as Uppy does: without any header of its own.
     async fn form(&self, query: &str) -> Answer {
         let path = format!("/uppy/{}/s3/params?{query}", self.uppy().await);
         self.app.anonymous().get(&path).await
     }
 
-    /// Sweeps at a time when all is over until so much is counted: the server's own sweeper may hold a claim.
+    /// Sweeps at a time when everything has expired, until this many bytes are counted; the server's own sweeper may hold a
+    /// claim.
     async fn until_used(&self, bytes: u64) {
         let began = std::time::Instant::now();
         while self.used().await["bytes"] != bytes {
@@ -53,7 +54,7 @@ impl Caller<'_> {
 }
 
 impl TestApp {
-    /// Posts a form as a browser does, the file last.
+    /// Posts a form as a browser does, with the file last.
     pub async fn post_form(&self, form: &Value, bytes: &[u8]) -> StatusCode {
         let mut body = Vec::new();
         for (name, value) in form["fields"].as_object().unwrap() {
@@ -69,7 +70,7 @@ impl TestApp {
         post.body(body).send().await.unwrap().status()
     }
 
-    /// Waits until the server by itself brought an image there.
+    /// Waits until the server has brought the image to this state by itself.
     pub async fn until_state(&self, id: &str, state: &str) {
         let began = std::time::Instant::now();
         while self.db_state(id).await != state || !self.is_settled(id).await {
@@ -78,7 +79,7 @@ impl TestApp {
         }
     }
 
-    /// Whether the owner's counters have followed the image's state: a step of its own, right after the move.
+    /// Returns whether the owner's counters match the image's state; they are updated in a separate step after the transition.
     async fn is_settled(&self, id: &str) -> bool {
         let Some(image) = self.db_image(id).await else { return true };
         let is_pending = image.get_str("state").unwrap() == "pending";
@@ -94,16 +95,16 @@ fn id_of(form: &Answer) -> String {
     key.rsplit('/').next().unwrap().to_owned()
 }
 
-/// What the image's URL gives.
+/// Fetches the image's URL.
 async fn read(app: &TestApp, image: &Value) -> Vec<u8> {
     app.http.get(image["url"].as_str().unwrap()).send().await.unwrap().bytes().await.unwrap().to_vec()
 }
 
 #[tokio::test]
-async fn what_a_form_brought_is_confirmed_by_the_server_alone() {
+async fn uploaded_form_is_confirmed_by_the_server_alone() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    // As Uppy writes it: all metadata, `+` for a space, "null" for what is null.
+    // As Uppy writes it: all metadata, `+` for a space, "null" for null.
     let query = "filename=day+at+the+sea.png&type=image%2Fpng&metadata%5Bname%5D=day+at+the+sea.png&metadata%5BrelativePath%5D=null\
                  &metadata%5Bcaption%5D=Finally";
     let form = ada.form(query).await;
@@ -117,7 +118,7 @@ async fn what_a_form_brought_is_confirmed_by_the_server_alone() {
         "the bound"
     );
     let bytes = unique_png();
-    // It takes its time: the first look finds nothing.
+    // The file is late: the first look finds nothing.
     assert_eq!(app.sweep(after(Duration::from_secs(3))).await.confirmed, 0);
     assert!(app.post_form(&form.json, &bytes).await.is_success());
     app.until_state(&id, "ready").await;
@@ -127,18 +128,18 @@ async fn what_a_form_brought_is_confirmed_by_the_server_alone() {
         (Some("day at the sea.png"), Some("Finally"), Some(bytes.len() as u64))
     );
     assert_eq!(read(&app, &image).await, bytes);
-    assert!(image.get("sha256").is_none(), "nobody told it");
+    assert!(image.get("sha256").is_none(), "no client confirmed it");
     assert_eq!(ada.get("/api/images/gallery").await.json["images"][0]["id"], id.as_str());
     assert!(app.db_key(&id).await.starts_with(&format!("u/{}/{id}-", ada.id)), "a key that no URL was signed for");
     let used = |bytes: u64| json!({ "bytes": bytes, "quotaBytes": 10_i64 << 30, "images": 1, "pending": 0 });
-    assert_eq!(ada.used().await, used(50 * MIB), "the form can be sent again while it lives");
+    assert_eq!(ada.used().await, used(50 * MIB), "the form can be sent again while it is valid");
     ada.until_used(bytes.len() as u64).await;
     app.audit().await;
 }
 
-/// Uppy's single mode sends nothing besides: whoever cannot wait confirms by the id in the key.
+/// Uppy's single mode sends no further request; a page that cannot wait confirms by the id in the key.
 #[tokio::test]
-async fn i6_a_form_that_is_sent_again_changes_no_image() {
+async fn i6_repeated_form_changes_no_image() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let form = ada.form("filename=a.png&type=image/png").await;
@@ -147,7 +148,7 @@ async fn i6_a_form_that_is_sent_again_changes_no_image() {
     assert!(app.post_form(&form.json, &bytes).await.is_success());
     let image = ada.confirm(&id).await;
     assert_eq!(image.status, 200, "{image:?}");
-    // Another image, and something worse, under the same form.
+    // Another image, and an HTML file, with the same form.
     for other in [unique_png(), b"<script>".to_vec()] {
         assert!(app.post_form(&form.json, &other).await.is_success(), "S3 takes a form as often as it comes");
         assert_eq!(ada.confirm(&id).await.json["size"], bytes.len());
@@ -155,13 +156,13 @@ async fn i6_a_form_that_is_sent_again_changes_no_image() {
     }
     app.sweep(after(QUIET)).await;
     app.sweep(after(QUIET + Duration::from_secs(300))).await;
-    assert_eq!(app.bucket_keys().await, [app.db_key(&id).await], "what came later is gone");
+    assert_eq!(app.bucket_keys().await, [app.db_key(&id).await], "later objects are removed");
     app.audit().await;
 }
 
 #[tokio::test]
-async fn a_form_takes_what_its_policy_says_and_nothing_else() {
-    if !s3_is_local() {
+async fn form_accepts_only_what_its_policy_allows() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start_with(|config| config.uploads.max_bytes = 1000).await;
@@ -184,14 +185,14 @@ async fn a_form_takes_what_its_policy_says_and_nothing_else() {
         ("x-amz-signature", &"0".repeat(64)),
     ] {
         let refused = app.post_form(&with(name, value), &bytes).await;
-        // The signature is of the policy, and looked at first.
+        // The signature covers the policy, and is verified first.
         assert_eq!(refused, 403, "{name}: {value}");
     }
     assert_eq!(app.post_form(&form, &[0; 1001]).await, 400, "too large");
     assert_eq!(app.post_form(&form, &[]).await, 400, "nothing");
     assert!(app.bucket_keys().await.is_empty());
     assert_eq!(app.post_form(&form, &bytes).await, 201);
-    // With its size told, one byte more is too much.
+    // With a declared size, one more byte is too many.
     let query = format!("filename=a.png&type=image/png&metadata[size]={}", bytes.len());
     let exact = ada.form(&query).await.json;
     assert_eq!(app.post_form(&exact, &[bytes.clone(), vec![0]].concat()).await, 400);
@@ -199,8 +200,8 @@ async fn a_form_takes_what_its_policy_says_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn a_form_dies() {
-    if !s3_is_local() {
+async fn form_expires() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(1)).await;
@@ -210,7 +211,7 @@ async fn a_form_dies() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_is_rejected_and_paid_for_by_nobody() {
+async fn file_that_is_not_an_image_is_rejected_and_not_counted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for bytes in [fixture("plain.jpg"), b"<svg/>".to_vec()] {
@@ -225,20 +226,20 @@ async fn what_is_no_image_is_rejected_and_paid_for_by_nobody() {
     app.audit().await;
 }
 
-/// More than was bounded, past a store that does not hold to the policy.
+/// A file above its bound, on a store that does not enforce the policy.
 #[tokio::test]
-async fn what_is_larger_than_its_bound_is_rejected() {
+async fn file_larger_than_its_bound_is_rejected() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let form = ada.form("filename=a.png&type=image/png&metadata[size]=10").await;
     app.bucket_put(form.json["fields"]["key"].as_str().unwrap(), "image/png", unique_png()).await;
     assert_eq!(ada.confirm(&id_of(&form)).await.problem(), (422, "object_mismatch"));
-    assert_eq!((&ada.used().await["bytes"], &ada.used().await["pending"]), (&json!(10), &json!(0)), "the form lives");
+    assert_eq!((&ada.used().await["bytes"], &ada.used().await["pending"]), (&json!(10), &json!(0)), "the form is valid");
     ada.until_used(0).await;
 }
 
 #[tokio::test]
-async fn what_never_comes_expires_with_its_form() {
+async fn unused_form_expires_with_its_reservation() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let form = ada.form("filename=a.png&type=image/png").await;
@@ -249,7 +250,11 @@ async fn what_never_comes_expires_with_its_form() {
     }
     let listed = ada.get("/api/images/pending").await.json["uploads"][0].clone();
     assert_eq!((listed["id"].as_str(), listed["kind"].as_str()), (Some(id.as_str()), Some("single")));
-    assert_eq!(ada.act(&format!("/api/images/{id}/renew")).await.problem(), (409, "not_single"), "a form cannot be had again");
+    assert_eq!(
+        ada.post_empty(&format!("/api/images/{id}/renew")).await.problem(),
+        (409, "not_single"),
+        "a form cannot be renewed"
+    );
     let mut expired = 0;
     for round in 0..3 {
         expired += app.sweep(after(QUIET + Duration::from_secs(400 * round))).await.expired;
@@ -262,7 +267,7 @@ async fn what_never_comes_expires_with_its_form() {
 }
 
 #[tokio::test]
-async fn q_the_quota_holds_and_what_arrived_makes_room() {
+async fn quota_is_enforced_and_arrived_files_release_the_rest() {
     let app = TestApp::start_with(|config| {
         config.uploads.quota_bytes = 120 * MIB;
         config.uploads.max_pending = 4;
@@ -272,23 +277,23 @@ async fn q_the_quota_holds_and_what_arrived_makes_room() {
     let (first, second) = (ada.form("filename=a.png&type=image/png").await, ada.form("filename=b.png&type=image/png").await);
     let third = ada.form("filename=c.png&type=image/png").await;
     assert_eq!(third.problem(), (409, "quota_exceeded"));
-    assert_eq!(third.json["message"], third.json["detail"], "where Uppy 5 looks for words for people");
-    // Who tells the size needs no more than that.
+    assert_eq!(third.json["message"], third.json["detail"], "the member that Uppy 5 shows to people");
+    // A declared size reserves no more than that.
     assert_eq!(ada.form("filename=c.png&type=image/png&metadata[size]=1000").await.status, 200);
     for form in [&first, &second] {
         assert!(app.post_form(&form.json, &unique_png()).await.is_success());
     }
     let third = ada.form("filename=c.png&type=image/png").await;
-    assert_eq!(third.problem(), (409, "quota_exceeded"), "a form can be sent again while it lives");
+    assert_eq!(third.problem(), (409, "quota_exceeded"), "a form can be sent again while it is valid");
     let usage = ada.used().await;
     assert_eq!((&usage["bytes"], &usage["images"], &usage["pending"]), (&json!(100 * MIB + 1000), &json!(2), &json!(1)));
-    // What arrived gives back what it did not need when its form is dead.
+    // An uploaded file releases the unused part of its reservation when its form has expired.
     ada.until_used(2 * unique_png().len() as u64).await;
     let third = ada.form("filename=c.png&type=image/png").await;
     assert_eq!(third.status, 200, "{third:?}");
     let usage = ada.used().await;
     assert!(usage["bytes"].as_u64().unwrap() < 51 * MIB && usage["images"] == 2, "{usage}");
-    // And the cap of open uploads.
+    // The limit of open uploads applies too.
     for _ in 0..3 {
         assert_eq!(ada.form("filename=c.png&type=image/png&metadata[size]=1").await.status, 200);
     }
@@ -296,7 +301,7 @@ async fn q_the_quota_holds_and_what_arrived_makes_room() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_stored_gets_no_form() {
+async fn invalid_file_gets_no_form() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (query, status, code) in [
@@ -314,7 +319,7 @@ async fn what_cannot_be_stored_gets_no_form() {
     let long = format!("filename=a.png&type=image/png&metadata[caption]={}", "x".repeat(1001));
     assert_eq!(ada.form(&long).await.problem(), (422, "invalid_caption"));
     assert_eq!(ada.used().await["pending"], 0);
-    // Uppy does not know every type, and a page keeps what it likes in the metadata.
+    // Uppy does not know every type, and a page may put anything into the metadata.
     for query in
         ["filename=a.heic&type=", "filename=a.HEIC&type=application/octet-stream", "filename=a.heic", "filename=a.heic&type=null"]
     {
@@ -325,7 +330,7 @@ async fn what_cannot_be_stored_gets_no_form() {
 }
 
 #[tokio::test]
-async fn account_and_deletion_take_uppys_uploads_with_them() {
+async fn deleting_images_and_accounts_removes_uppy_uploads() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (sent, open) = (ada.form("filename=a.png&type=image/png").await, ada.form("filename=b.png&type=image/png").await);
@@ -333,7 +338,7 @@ async fn account_and_deletion_take_uppys_uploads_with_them() {
     assert_eq!(ada.delete(&format!("/api/images/{}", id_of(&open))).await.status, 204);
     assert_eq!(ada.post("/api/auth/me/delete", json!({ "password": super::app::PASSWORD })).await.status, 204);
     let late = app.post_form(&open.json, &unique_png()).await;
-    assert!(late.is_success(), "S3 knows of no deletion");
+    assert!(late.is_success(), "S3 has no record of the deletion");
     app.sweep_to_the_end().await;
     assert!(app.bucket_keys().await.is_empty());
     app.audit().await;

@@ -1,16 +1,16 @@
-// Uppy as it is, both versions: the README's code, bundled with the real packages and served to a page of another origin.
+// Uppy as it is, both versions: the code of docs/uppy.md, bundled with the real packages and served to a page of another origin.
 
 import { build } from "esbuild";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { BASE } from "./harness.js";
 
-const TEXTS = ["README.md", "docs/uppy.md"].map((name) => readFileSync(new URL(`../../${name}`, import.meta.url), "utf8"));
+const TEXT = readFileSync(new URL("../../docs/uppy.md", import.meta.url), "utf8");
 
-/** The block of the README or of docs/uppy.md behind this mark. */
+/** The block of docs/uppy.md behind this mark. */
 export function block(mark) {
-  const [, code] = TEXTS.map((text) => text.match(new RegExp(`<!-- ${mark} -->\n\`\`\`jsx?\n([\\s\\S]*?)\n\`\`\``))).find(Boolean) ?? [];
-  if (!code) throw new Error(`no text has a block ${mark}`);
+  const [, code] = TEXT.match(new RegExp(`<!-- ${mark} -->\n\`\`\`jsx?\n([\\s\\S]*?)\n\`\`\``)) ?? [];
+  if (!code) throw new Error(`docs/uppy.md has no block ${mark}`);
   return code;
 }
 
@@ -40,7 +40,7 @@ export { default as AwsS3 } from "@uppy/aws-s3";
 export { default as Compressor } from "@uppy/compressor";
 `;
 
-/** A page of another origin with the README's code of this mark in it, signed in as `user`. */
+/** A page of another origin with the code of this mark in docs/uppy.md in it, signed in as `user`. */
 export async function page(t, context, mark, user, change = (code) => code) {
   const version = mark.slice(5, 6);
   return serve(t, context, version, user, await bundle(`${change(block(mark))}${EXPORTS}`, version));
@@ -85,7 +85,7 @@ export async function add(opened, files) {
   });
 }
 
-/** Uploads what was added, by whatever the README's code does for that; the result as Uppy gives it. */
+/** Uploads what was added, in the way of the recipe; the result as Uppy gives it. */
 export const upload = (opened, what = "upload") => opened.evaluate(async (what) => {
   const work = () => app.uppy[what]();
   const result = await (app.withSession ?? ((work) => work()))(work);

@@ -221,7 +221,7 @@ test("uppy-6: after a reload and with another session it goes on where it was", 
   assert.equal(shown.id, kept.uploadId);
 });
 
-test("uppy-6: the README's confirm shows the image at once", async (t) => {
+test("uppy-6: the recipe's confirm shows the image at once", async (t) => {
   const [context, user] = [await visitor(t, {}), await account()];
   const opened = await page(t, context, "uppy-6", user);
   await add(opened, [image("now.png")]);

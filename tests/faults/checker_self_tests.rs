@@ -1,5 +1,6 @@
-//! The checker is proved: after a clean load a violation of each kind is planted, in MongoDB, in the bucket, in the log or, where
-//! the program cannot be made to give the answer, in what was answered; and exactly what was planted is reported.
+//! Tests the checker: after a clean load, plants one violation of each kind (in MongoDB, in the bucket, in the log, or in the
+//! recorded answers where the program cannot be made to give such an answer) and asserts that the checker assert_reports exactly the
+//! planted violations.
 
 mod answers;
 mod documents;
@@ -12,45 +13,46 @@ use mongodb::bson::{Document, doc};
 
 use super::{
     checker::{Checker, evidence::Evidence, evidence::Image, timeline::Timelines},
-    cluster::{Cluster, Options, Patience},
+    cluster::{Cluster, LeaseWait, Options},
     files::sha256,
     journal::{Call, Journal},
     workload::{Profile, Workload},
 };
 
-/// A cluster at rest after a clean load, to which everything is brought back after each plant.
-struct Field {
+/// A quiescent cluster after a clean load. Each planted violation is reverted before the next one.
+struct CleanCluster {
     cluster: Cluster,
     journal: Arc<Journal>,
-    /// What was seen when it was clean.
+    /// Evidence gathered while the cluster was clean.
     base: Evidence,
     timelines: Timelines,
-    /// Remembers the clean cluster.
+    /// A checker that has already sampled the clean cluster.
     checker: Checker,
     bytes: BTreeMap<String, (Vec<u8>, String)>,
 }
 
-impl Field {
-    /// What the load leaves depends on who comes first where clients race: one that has all that is planted on.
+impl CleanCluster {
+    /// Runs loads until one has produced every kind of image that a violation is planted on: the result of a load depends on races
+    /// between its clients.
     async fn prepare() -> Self {
         for seed in 7..12 {
-            let field = Self::after_a_load(seed).await;
-            if field.is_complete() {
-                return field;
+            let clean = Self::after_a_load(seed).await;
+            if clean.is_complete() {
+                return clean;
             }
         }
-        panic!("no load leaves what is planted on");
+        panic!("no load produced all images that violations are planted on");
     }
 
     async fn after_a_load(seed: u64) -> Self {
-        // Nothing may sweep what is planted.
-        let change = Box::new(|_, settings: super::program::Settings| settings.but("SWEEP_INTERVAL", "1h"));
+        // No sweep may repair the planted violations.
+        let change = Box::new(|_, settings: super::program::Settings| settings.with("SWEEP_INTERVAL", "1h"));
         let cluster = Cluster::start(Options { servers: 1, change, ..Options::default() }).await;
         let journal = Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));
         let profile = Profile { clients: 6, users: 3, seed, ..Profile::default() };
         let tally = Workload::once(&cluster, &journal, profile).finished().await;
         assert_eq!(tally.given_up.load(std::sync::atomic::Ordering::Relaxed), 0);
-        cluster.quiesce(Patience::Hurried).await;
+        cluster.quiesce(LeaseWait::Skipped).await;
         let mut checker = Checker::default();
         checker.check(&cluster, &journal, Duration::ZERO).await.assert_clean();
         let base = Evidence::gather(&cluster, &journal).await;
@@ -64,7 +66,7 @@ impl Field {
         Self { cluster, journal, base, timelines, checker, bytes }
     }
 
-    /// An image that is ready and of one PUT, so that its record has a digest.
+    /// Returns a ready image that was uploaded with a single PUT, so that its record has a digest.
     fn ready(&self, is: impl Fn(&Image) -> bool) -> Option<Image> {
         let plain = |image: &&Image| image.has("sha256") && image.preview().is_none() && image.text("contentType") == "image/png";
         let of_journal =
@@ -73,7 +75,7 @@ impl Field {
     }
 
     fn is_complete(&self) -> bool {
-        [self.find_acknowledged(), self.find_settled(), self.find_deleted()].iter().all(Option::is_some)
+        [self.find_acknowledged(), self.find_confirmed_by_sweeper(), self.find_deleted()].iter().all(Option::is_some)
             && self.base.users.len() > 1
     }
 
@@ -85,13 +87,13 @@ impl Field {
         !self.timelines.images[image.id()].fetched.is_empty()
     }
 
-    /// Acknowledged to its owner, and never fetched.
+    /// Finds an image whose confirm was answered 200 and whose bytes were never fetched.
     fn find_acknowledged(&self) -> Option<Image> {
         self.ready(|image| self.was_confirmed(image) && !self.was_fetched(image))
     }
 
-    /// Made ready by the sweeper, for a client that never asked again.
-    fn find_settled(&self) -> Option<Image> {
+    /// Finds an image that the sweeper made ready because its client never confirmed it.
+    fn find_confirmed_by_sweeper(&self) -> Option<Image> {
         self.ready(|image| !self.was_confirmed(image) && !self.was_fetched(image))
     }
 
@@ -103,19 +105,19 @@ impl Field {
         self.base.images.iter().filter(of_now).find(deleted).cloned()
     }
 
-    fn acknowledged(&self) -> Image {
-        self.find_acknowledged().expect("the field is complete")
+    fn acknowledged_image(&self) -> Image {
+        self.find_acknowledged().expect("the clean is complete")
     }
 
-    fn settled(&self) -> Image {
-        self.find_settled().expect("the field is complete")
+    fn image_confirmed_by_sweeper(&self) -> Image {
+        self.find_confirmed_by_sweeper().expect("the clean is complete")
     }
 
-    fn deleted(&self) -> Image {
-        self.find_deleted().expect("the field is complete")
+    fn deleted_image(&self) -> Image {
+        self.find_deleted().expect("the clean is complete")
     }
 
-    fn user_but(&self, user: &str) -> String {
+    fn user_other_than(&self, user: &str) -> String {
         let mut ids = self.base.users.iter().filter_map(|user| user.get_str("_id").ok());
         ids.find(|id| *id != user).expect("the load left two users").to_owned()
     }
@@ -129,7 +131,7 @@ impl Field {
         assert_eq!(done.matched_count, 1, "{id}");
     }
 
-    /// Writes an object behind the server's back; its entity tag.
+    /// Writes an object without going through the server; returns its entity tag.
     async fn put(&self, key: &str, content_type: &str, bytes: &[u8]) -> String {
         let put = self.cluster.s3.put_object().bucket(&self.cluster.bucket).key(key).content_type(content_type);
         put.body(ByteStream::from(bytes.to_vec())).send().await.unwrap().e_tag().unwrap().to_owned()
@@ -139,39 +141,39 @@ impl Field {
         self.cluster.s3.delete_object().bucket(&self.cluster.bucket).key(key).send().await.unwrap();
     }
 
-    /// Makes the record agree with other bytes at its key.
+    /// Writes other bytes to the image's key and makes its record match them.
     async fn rewrite(&self, image: &Image, bytes: &[u8], content_type: &str) {
         let etag = self.put(image.key(), content_type, bytes).await;
         self.update("images", image.id(), doc! { "$set": { "etag": etag, "sha256": sha256(bytes) } }).await;
     }
 
-    /// What is in MongoDB and S3 now holds this, and nothing else, against these invariants.
-    async fn reports(&self, what: &str, expected: &[u8]) {
+    /// Asserts that a new checker finds exactly the `expected` invariants violated in MongoDB and S3.
+    async fn assert_reports(&self, what: &str, expected: &[u8]) {
         let evidence = Evidence::gather(&self.cluster, &self.journal).await;
-        self.judged(what, &Checker::default(), &evidence, expected);
+        self.assert_violations(what, &Checker::default(), &evidence, expected);
         self.restore().await;
     }
 
-    /// The same by a checker that has seen the clean cluster.
-    async fn is_remembered(&self, what: &str, expected: &[u8]) {
+    /// Asserts the same with the checker that has already sampled the clean cluster.
+    async fn assert_reports_with_history(&self, what: &str, expected: &[u8]) {
         let evidence = Evidence::gather(&self.cluster, &self.journal).await;
-        self.judged(what, &self.checker, &evidence, expected);
+        self.assert_violations(what, &self.checker, &evidence, expected);
         self.restore().await;
     }
 
-    /// The same of what was answered.
-    fn answered(&self, what: &str, expected: &[u8], change: impl FnOnce(&mut Evidence)) {
+    /// Asserts that exactly the `expected` invariants are violated after `change` has altered the evidence.
+    fn assert_reports_change(&self, what: &str, expected: &[u8], change: impl FnOnce(&mut Evidence)) {
         let mut evidence = self.base.clone();
         change(&mut evidence);
-        self.judged(what, &Checker::default(), &evidence, expected);
+        self.assert_violations(what, &Checker::default(), &evidence, expected);
     }
 
-    fn judged(&self, what: &str, checker: &Checker, evidence: &Evidence, expected: &[u8]) {
+    fn assert_violations(&self, what: &str, checker: &Checker, evidence: &Evidence, expected: &[u8]) {
         let report = checker.judge(evidence, Duration::ZERO);
         assert_eq!(report.violated().into_iter().collect::<Vec<_>>(), expected, "{what}: {report}");
     }
 
-    /// Back to the clean cluster.
+    /// Restores the clean cluster.
     async fn restore(&self) {
         let images: Vec<_> = self.base.images.iter().map(|image| image.0.clone()).collect();
         for (name, documents) in [("images", &images), ("users", &self.base.users), ("sessions", &self.base.sessions)] {
@@ -205,16 +207,16 @@ impl Field {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_violation_is_caught() {
-    let field = Field::prepare().await;
-    objects::plant(&field).await;
-    documents::plant(&field).await;
-    answers::plant(&field);
-    // That it was the plants.
-    let evidence = Evidence::gather(&field.cluster, &field.journal).await;
-    field.judged("nothing", &field.checker, &evidence, &[]);
-    // The journal tells of each thing that a plant needs: the load does what it is said to do.
-    let calls: std::collections::HashSet<_> = field.base.record.ops.iter().map(|op| op.asked.call).collect();
+async fn every_planted_violation_is_reported() {
+    let clean = CleanCluster::prepare().await;
+    objects::plant(&clean).await;
+    documents::plant(&clean).await;
+    answers::plant(&clean);
+    // The clean cluster has no violations, so all that were found above were planted ones.
+    let evidence = Evidence::gather(&clean.cluster, &clean.journal).await;
+    clean.assert_violations("nothing", &clean.checker, &evidence, &[]);
+    // The load made every kind of call that the plants rely on.
+    let calls: std::collections::HashSet<_> = clean.base.record.ops.iter().map(|op| op.asked.call).collect();
     for call in [Call::Probe, Call::Get, Call::Delete, Call::RefreshReuse, Call::Logout, Call::DeleteAccount] {
         assert!(calls.contains(&call), "{call:?}");
     }

@@ -1,7 +1,8 @@
-//! A cluster to break: a database, a bucket, servers and sweepers as processes. Each can be killed, stopped and started again.
+//! A cluster to inject faults into: a database, a bucket, and servers and sweepers as processes that can be killed, stopped and
+//! restarted one by one.
 //!
-//! MongoDB and S3 are the run's own or those that are named (tests/support/servers.rs). Lifetimes are seconds, so that
-//! everything has converged within [`GRACE`].
+//! MongoDB and S3 are started for the run, or are those that the environment names (tests/support/servers.rs). All lifetimes are
+//! a few seconds, so that everything converges within [`GRACE`].
 
 mod server;
 mod sweeper;
@@ -26,30 +27,31 @@ use super::{
     servers::{self, JWT_SECRET, finalize, s3_client, scratch_dir},
 };
 
-/// The life of a PUT URL.
+/// Lifetime of a presigned PUT URL.
 pub const URL_TTL: Duration = Duration::from_secs(3);
-/// The life of an upload.
+/// Lifetime of an upload.
 pub const UPLOAD_TTL: Duration = Duration::from_secs(4);
-/// How long after a URL's death its object may still be on its way.
+/// Time after a URL's expiry in which its object may still arrive.
 pub const SWEEP_GRACE: Duration = Duration::from_secs(2);
-/// The longest that a lease, a claim, a hold or a retry of a server that died holds anything (domain/sweeper.rs).
+/// Longest time for which a lease, claim, reservation or retry of a dead server blocks anything (domain/sweeper.rs).
 pub const LEASE: Duration = Duration::from_secs(130);
-/// After this much quiet everything has converged: URLs are dead, leases of the dead are over, a sweep has passed twice.
+/// Time without activity after which everything has converged: URLs are dead, leases of dead servers are over, and two sweeps
+/// have finished.
 pub const GRACE: Duration = Duration::from_secs(URL_TTL.as_secs() + SWEEP_GRACE.as_secs() + 2 * LEASE.as_secs() + 20);
-/// Bytes per user: few, so that the load meets the limit.
+/// Quota of a user in bytes; small, so that the load reaches it.
 pub const QUOTA: u64 = 60_000;
 
-/// What a cluster is made of.
+/// Configuration of a [`Cluster`].
 pub struct Options {
-    /// `valet serve` processes.
+    /// Number of `valet serve` processes.
     pub servers: usize,
-    /// Loops of `valet sweep`, apart from the servers' own sweepers.
+    /// Number of `valet sweep` loops, in addition to the servers' own sweepers.
     pub sweepers: usize,
-    /// The checker's own way to MongoDB, and the servers' unless `change` says otherwise. `None`: the run's mongod.
+    /// MongoDB URI for the checker, and for the servers unless `change` replaces it. `None`: the run's mongod.
     pub mongodb: Option<String>,
-    /// The checker's and the clients' way to S3, and the servers' unless `change` says otherwise. `None`: the run's S3.
+    /// S3 endpoint for the checker and the clients, and for the servers unless `change` replaces it. `None`: the run's S3.
     pub s3: Option<String>,
-    /// The settings of each server by its number; sweepers come after servers. Proxies are put between here.
+    /// Changes the settings of each process by its number; sweepers are numbered after servers. Tests insert proxies here.
     pub change: Box<dyn Fn(usize, Settings) -> Settings + Send + Sync>,
 }
 
@@ -59,32 +61,33 @@ impl Default for Options {
     }
 }
 
-/// Everything that a test of faults plays with.
+/// A running cluster.
 pub struct Cluster {
     pub servers: Vec<Arc<Server>>,
     pub sweepers: Vec<Sweeper>,
-    /// The database by the checker's way: reads are of what a majority has.
+    /// Database handle of the checker; reads have majority read concern.
     pub db: mongodb::Database,
     pub s3: aws_sdk_s3::Client,
     pub s3_endpoint: String,
     pub bucket: String,
-    /// A folder for journals and logs.
+    /// Folder for journals and logs.
     pub dir: PathBuf,
     settings: Settings,
     logs: Arc<Mutex<String>>,
 }
 
-/// How what servers that died hold is waited for.
+/// How [`Cluster::quiesce`] waits for leases and reservations of dead servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Patience {
-    /// As long as it takes, at most [`GRACE`].
-    Real,
-    /// URLs and graces are waited for; leases of the dead, which are minutes, are skipped by a sweep whose time is ahead.
-    Hurried,
+pub enum LeaseWait {
+    /// Waits in real time, for at most [`GRACE`].
+    RealTime,
+    /// Waits for URLs and grace periods; skips the leases of dead servers, which take minutes, with one sweep whose clock is
+    /// ahead.
+    Skipped,
 }
 
 impl Drop for Cluster {
-    /// What was said lies beside the journals when a test has failed.
+    /// Writes the logs beside the journals if the test has failed.
     fn drop(&mut self) {
         if std::thread::panicking() {
             let _ = std::fs::write(self.dir.join("servers.log"), self.log());
@@ -94,7 +97,7 @@ impl Drop for Cluster {
 }
 
 impl Cluster {
-    /// A database and a bucket of its own, and everything that is asked for, running.
+    /// Creates a database and a bucket and starts the requested processes.
     pub async fn start(options: Options) -> Self {
         let shared = servers::servers();
         let name = uuid::Uuid::new_v4().simple().to_string();
@@ -143,13 +146,13 @@ impl Cluster {
         Self { sweepers: sweepers.collect(), servers, db, s3, s3_endpoint, bucket, dir, settings, logs }
     }
 
-    /// All that servers and sweepers have said so far.
+    /// Returns the log output of all servers and sweepers so far.
     pub fn log(&self) -> String {
         let buried = self.logs.lock().unwrap().clone();
         self.servers.iter().fold(buried, |all, server| all + &server.log())
     }
 
-    /// Starts what is down, and waits until every server is ready, at most 30 s.
+    /// Starts the servers that are down and waits for at most 30 s until every server is ready.
     pub async fn heal(&self) {
         for server in &self.servers {
             if !server.is_running() {
@@ -168,44 +171,45 @@ impl Cluster {
         }
     }
 
-    /// Runs the program on this database and bucket.
+    /// Runs the program with `arguments` on this database and bucket.
     pub fn run(&self, arguments: &[&str]) -> Process {
         self.settings.run(arguments)
     }
 
-    /// Ends the sweepers apart.
+    /// Ends the separate sweeper processes.
     pub async fn stop_sweepers(&mut self) {
         for sweeper in self.sweepers.drain(..) {
             sweeper.stop().await;
         }
     }
 
-    /// With no client at work: waits until nothing is under way any more. Says how long that took.
+    /// Waits until no work is in progress; no client may be active. Returns the time that it took.
     ///
     /// # Panics
-    /// When it has not come to rest within [`GRACE`].
-    pub async fn quiesce(&self, patience: Patience) -> Duration {
+    ///
+    /// If work is still in progress after [`GRACE`].
+    pub async fn quiesce(&self, patience: LeaseWait) -> Duration {
         let began = Instant::now();
         tokio::time::sleep(URL_TTL + SWEEP_GRACE + Duration::from_secs(1)).await;
-        if patience == Patience::Hurried {
+        if patience == LeaseWait::Skipped {
             self.sweep_ahead().await;
         }
         loop {
-            let left = self.unsettled().await;
+            let left = self.pending_work().await;
             if left.is_empty() {
                 return began.elapsed();
             }
-            assert!(began.elapsed() < GRACE, "not at rest after {GRACE:?}: {left:?}");
-            if patience == Patience::Hurried {
+            assert!(began.elapsed() < GRACE, "work still in progress after {GRACE:?}: {left:?}");
+            if patience == LeaseWait::Skipped {
                 self.sweep_ahead().await;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
 
-    /// What another server does once the leases of the dead are over.
+    /// Runs one sweep at a time when the leases of dead servers are over.
     async fn sweep_ahead(&self) {
-        let settings = self.settings.but("BIND", "127.0.0.1:0");
+        let settings = self.settings.with("BIND", "127.0.0.1:0");
         let lookup = |name: &str| settings.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone());
         let mut config = Config::read(&lookup).unwrap();
         config.s3.credentials = Some(servers::servers().keys.clone());
@@ -220,8 +224,9 @@ impl Cluster {
         }
     }
 
-    /// What is still under way: images that are neither ready nor gone, holds, and accounts on their way out.
-    async fn unsettled(&self) -> Vec<String> {
+    /// Returns the work in progress: images that are neither ready nor tombstones, reservations, and accounts that are being
+    /// deleted.
+    async fn pending_work(&self) -> Vec<String> {
         use futures_util::TryStreamExt;
         let mut left = Vec::new();
         let transient = doc! { "$or": [{ "state": { "$nin": ["ready", "gone"] } }, { "due": { "$exists": true } }] };

@@ -1,7 +1,8 @@
-//! The load's own record of what it asked and what it was told: append-only, one JSON line before each request and one after
-//! its answer. The checker reads it back from the file, and nothing else of the load.
+//! The load's record of each request and its answer: append-only, one JSON line before each request and one after its answer. It
+//! is the only part of the load that the checker reads, and the checker reads it back from the file.
 //!
-//! No secret is in it. What must never be seen anywhere is in it by its SHA-256, so that it can be recognised.
+//! It contains no secrets. A secret that must not appear anywhere is recorded by its SHA-256, so that the checker can recognise
+//! it.
 
 use std::{
     collections::BTreeMap,
@@ -19,22 +20,22 @@ use time::OffsetDateTime;
 
 use super::files::sha256;
 
-/// One image in a call: what was asked of it, or what was told.
+/// One image in a call: the part of the request or of the answer that concerns it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Item {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Of this item; in a single call that of the answer.
+    /// Status of this item; in a single call the status of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
-    /// The problem's code.
+    /// Problem code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// `pending` or `ready`, where a ticket or an image was shown.
+    /// `pending` or `ready`, if the answer contained a ticket or an image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Base64 of the SHA-256 of the bytes that are meant, or that were fetched.
+    /// SHA-256, in base64, of the declared or fetched bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,7 +46,7 @@ pub struct Item {
     pub idem_key: Option<String>,
 }
 
-/// What a call was for; the name of the HTTP operation, but for PUT and GET to S3.
+/// Purpose of a call: the name of the HTTP operation, or `Put` and `Get` for requests to S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Call {
@@ -60,7 +61,7 @@ pub enum Call {
     /// Upload, batch of uploads or multipart.
     Issue,
     Renew,
-    /// To S3, under a presigned URL.
+    /// PUT to S3 with a presigned URL.
     Put,
     Parts,
     Confirm,
@@ -69,87 +70,87 @@ pub enum Call {
     Read,
     Image,
     Download,
-    /// From S3, under a presigned URL.
+    /// GET from S3 with a presigned URL.
     Get,
     Caption,
     Delete,
-    /// Another's id, then an unknown one, with the same call: items in that order.
+    /// The same call with the id of another user's image and with an unknown id; the items are in that order.
     Probe,
 }
 
-/// Before a request.
+/// Line written before a request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Asked {
+pub struct RequestLine {
     pub op: u64,
     pub t0: i64,
     pub client: usize,
-    /// The account's email.
+    /// Email of the account.
     pub user: String,
     pub call: Call,
-    /// Which server was asked.
+    /// Number of the server that the request was sent to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<usize>,
-    /// The call that this one repeats, since it was not answered for good.
+    /// Number of the call that this one repeats because it had no final answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeats: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
 }
 
-/// After it.
+/// Line written after an answer.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Answered {
+pub struct AnswerLine {
     pub op: u64,
     pub t1: i64,
-    /// Absent when there was no answer.
+    /// Absent without an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// Why there was none: the connection was refused, reset, or the time was over.
+    /// Reason for a missing answer: the connection was refused or reset, or the request timed out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lost: Option<String>,
-    /// The whole body of a 5xx, which may tell nothing of the inside.
+    /// Whole body of a 5xx, which must not reveal internals.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
-    /// Members by name: `userId`, `session`, `bytes`, `quotaBytes`.
+    /// Members of the answer by name: `userId`, `session`, `bytes`, `quotaBytes`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub told: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Item>,
 }
 
-/// A line.
+/// A line of the journal.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Line {
-    Asked(Asked),
-    Answered(Answered),
-    /// A secret that came to be: what it is, and the SHA-256 of its text.
+    RequestLine(RequestLine),
+    AnswerLine(AnswerLine),
+    /// A new secret: its kind, and the SHA-256 of its text.
     Secret {
         kind: String,
         sha256: String,
     },
 }
 
-/// A call as a whole.
+/// A request with its answer.
 #[derive(Debug, Clone)]
-pub struct Op {
-    pub asked: Asked,
-    /// `None` when the client itself ended before.
-    pub answered: Option<Answered>,
+pub struct Exchange {
+    pub asked: RequestLine,
+    /// `None` if the client ended before the answer.
+    pub answered: Option<AnswerLine>,
 }
 
-/// The file that is written.
+/// The journal file, open for writing.
 pub struct Journal {
     path: PathBuf,
     file: Mutex<File>,
     ops: AtomicU64,
 }
 
-/// Milliseconds since 1970.
+/// Returns the time in milliseconds since 1970.
 pub fn now() -> i64 {
     i64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000).unwrap()
 }
@@ -160,49 +161,49 @@ impl Journal {
         Self { path: path.to_owned(), file: Mutex::new(file), ops: AtomicU64::new(0) }
     }
 
-    /// The number of the next op.
-    pub fn next(&self) -> u64 {
+    /// Returns the number for the next request.
+    pub fn next_number(&self) -> u64 {
         self.ops.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Ops so far.
+    /// Returns the number of requests so far.
     pub fn count(&self) -> u64 {
         self.ops.load(Ordering::Relaxed)
     }
 
-    /// One `write` of one line: whole, and with the kernel, whatever becomes of this process.
+    /// Writes a line with a single `write`, so that it is complete and in the kernel even if this process is killed.
     pub fn write(&self, line: &Line) {
         let mut text = serde_json::to_vec(line).unwrap();
         text.push(b'\n');
         self.file.lock().unwrap().write_all(&text).unwrap();
     }
 
-    pub fn asked(&self, asked: Asked) {
-        self.write(&Line::Asked(asked));
+    pub fn record_request(&self, asked: RequestLine) {
+        self.write(&Line::RequestLine(asked));
     }
 
-    pub fn answered(&self, answered: Answered) {
-        self.write(&Line::Answered(answered));
+    pub fn record_answer(&self, answered: AnswerLine) {
+        self.write(&Line::AnswerLine(answered));
     }
 
-    /// What must be found nowhere.
-    pub fn secret(&self, kind: &str, text: &str) {
+    /// Records a secret that must not appear anywhere.
+    pub fn record_secret(&self, kind: &str, text: &str) {
         self.write(&Line::Secret { kind: kind.to_owned(), sha256: sha256(text.as_bytes()) });
     }
 
-    /// Everything that was written, read back from the file.
+    /// Reads the whole journal back from the file.
     pub fn read(&self) -> Record {
         self.file.lock().unwrap().sync_data().unwrap();
         Record::read(&self.path)
     }
 }
 
-/// A journal that was read.
+/// A journal that was read back.
 #[derive(Debug, Clone, Default)]
 pub struct Record {
-    /// In the order in which they were asked.
-    pub ops: Vec<Op>,
-    /// SHA-256 to kind.
+    /// Requests in the order in which they were sent.
+    pub ops: Vec<Exchange>,
+    /// Kinds of secrets by SHA-256.
     pub secrets: BTreeMap<String, String>,
 }
 
@@ -212,11 +213,11 @@ impl Record {
         let mut at = BTreeMap::new();
         for line in BufReader::new(File::open(path).unwrap()).lines() {
             match serde_json::from_str(&line.unwrap()).expect("a line of the journal") {
-                Line::Asked(asked) => {
+                Line::RequestLine(asked) => {
                     at.insert(asked.op, record.ops.len());
-                    record.ops.push(Op { asked, answered: None });
+                    record.ops.push(Exchange { asked, answered: None });
                 }
-                Line::Answered(answered) => {
+                Line::AnswerLine(answered) => {
                     let op = at[&answered.op];
                     record.ops[op].answered = Some(answered);
                 }

@@ -1,5 +1,5 @@
-//! SIGKILL of servers and sweepers at random moments under load, again and again; after each batch everything has come to
-//! rest within the grace, and every invariant holds.
+//! SIGKILL of servers and sweepers at random moments under load: after each batch of kills the cluster converges within the grace
+//! period, and every invariant holds.
 
 use std::{
     sync::Arc,
@@ -8,27 +8,27 @@ use std::{
 
 use super::{
     checker::{Checker, health_cycle},
-    cluster::{Cluster, Options, Patience, Sweeper},
+    cluster::{Cluster, LeaseWait, Options, Sweeper},
     journal::Journal,
     servers::set,
     workload::{Profile, Random, Workload},
 };
 
-/// Clients go on for as long as servers are killed.
+/// Clients repeat their calls for as long as servers are being killed.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// A setting of the run.
+/// Reads a number from the environment variable `name`.
 pub fn number(name: &str, default: u64) -> u64 {
     set(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
 }
 
-/// F13, F26: `VALET_FAULTS_KILLS` (10) of two servers, in batches of `VALET_FAULTS_BATCH` (250), from `VALET_FAULTS_SEED` (1) on. The long
-/// form waits as long as leases take in real life, the short one skips them.
+/// F13, F26: kills two servers `VALET_FAULTS_KILLS` (10) times, in batches of `VALET_FAULTS_BATCH` (250), with seeds from
+/// `VALET_FAULTS_SEED` (1) on. The long form waits for leases in real time, the short form skips them.
 #[tokio::test(flavor = "multi_thread")]
 async fn f13_f26_kills_under_load() {
     let (kills, batch, seed) =
         (number("VALET_FAULTS_KILLS", 10), number("VALET_FAULTS_BATCH", 250), number("VALET_FAULTS_SEED", 1));
-    let patience = if kills > 10 { Patience::Real } else { Patience::Hurried };
+    let patience = if kills > 10 { LeaseWait::RealTime } else { LeaseWait::Skipped };
     let began = Instant::now();
     let mut cluster = Cluster::start(Options { servers: 2, sweepers: 1, ..Options::default() }).await;
     let (mut checker, mut done, mut round) = (Checker::default(), 0, 0);
@@ -37,7 +37,7 @@ async fn f13_f26_kills_under_load() {
         let of_batch = batch.min(kills - done);
         let journal = Arc::new(Journal::create(&cluster.dir.join(format!("journal-{round}.jsonl"))));
         let load = Workload::start(&cluster, &journal, Profile { seed: seed + round, patience: PATIENCE, ..Profile::default() });
-        load.at_work(Duration::from_secs(2)).await;
+        load.wait_until_working(Duration::from_secs(2)).await;
         let killing = Instant::now();
         let killed = kill(&cluster, &mut checker, of_batch, seed + round).await;
         let killing = killing.elapsed();
@@ -45,7 +45,7 @@ async fn f13_f26_kills_under_load() {
         let tally = load.stop().await;
         let rested = cluster.quiesce(patience).await;
         let report = checker.check(&cluster, &journal, Duration::ZERO).await;
-        println!("after {} kills in {killing:.0?}, at rest after {rested:.0?}: {report}", done + killed);
+        println!("after {} kills in {killing:.0?}, converged after {rested:.0?}: {report}", done + killed);
         report.assert_clean();
         ops += journal.count();
         confirmed += tally.confirmed.load(std::sync::atomic::Ordering::Relaxed);
@@ -57,14 +57,14 @@ async fn f13_f26_kills_under_load() {
     let of_sweepers: u64 = cluster.sweepers.iter().map(Sweeper::kills).sum();
     cluster.stop_sweepers().await;
     println!(
-        "kills: {done} of servers, {of_sweepers} of sweepers; {ops} calls, {confirmed} acknowledged confirms, 0 violations; at rest after \
+        "kills: {done} of servers, {of_sweepers} of sweepers; {ops} calls, {confirmed} acknowledged confirms, 0 violations; converged after \
          {slowest:.0?} at most; seeds {seed} to {}; {:.0?} in all",
         seed + round - 1,
         began.elapsed()
     );
 }
 
-/// So many kills, each of a server that runs, while the other goes on: else there is no load to be killed in.
+/// Sends `kills` SIGKILLs, each to a running server while the other runs on, so that the load always has a server to work with.
 async fn kill(cluster: &Cluster, checker: &mut Checker, kills: u64, seed: u64) -> u64 {
     let before: u64 = cluster.servers.iter().map(|server| server.kills()).sum();
     let one_at_a_time = Arc::new(tokio::sync::Mutex::new(()));

@@ -1,11 +1,11 @@
-//! Valet under faults: real servers as processes, a load of clients that keep a journal, and a checker that believes neither.
-//! README.md beside this file says what is run how.
+//! Fault tests: real servers as processes, a load of clients that keep a journal, and a checker that verifies MongoDB and the
+//! bucket against the journal. README.md beside this file lists the tests and how to run them.
 #![cfg(feature = "dev")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
 mod checker;
 mod checker_self_tests;
-#[allow(dead_code, reason = "rows of the fault matrix need all of it")]
+#[allow(dead_code, reason = "only the fault scenarios need all of it")]
 mod cluster;
 #[path = "../support/counts.rs"]
 mod counts;
@@ -16,7 +16,7 @@ mod kills;
 mod misbehaving_store;
 mod pauses;
 #[path = "../support/program.rs"]
-#[allow(dead_code, reason = "the other test binary needs all of it")]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
 mod program;
 mod proxy;
 mod replica_set;
@@ -24,8 +24,10 @@ mod restarts;
 mod s3_faults;
 mod scenarios;
 #[path = "../support/servers.rs"]
-#[allow(dead_code, reason = "the other test binary needs all of it")]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
 mod servers;
 mod single_server;
+#[path = "../support/skipping.rs"]
+mod skipping;
 mod tls;
 mod workload;

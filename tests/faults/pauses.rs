@@ -1,17 +1,17 @@
-//! SIGSTOP of servers and sweepers under load: whoever is paused goes on in the middle of what the others have long settled.
+//! SIGSTOP of servers and sweepers under load: a paused process resumes work that others have finished in the meantime.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{
     checker::{Checker, health_cycle},
-    cluster::{Cluster, Options, Patience},
+    cluster::{Cluster, LeaseWait, Options},
     journal::Journal,
     kills::number,
     workload::{Profile, Random, Workload},
 };
 
-/// F26: two servers and three sweepers, one of the servers paused at a time for up to `VALET_FAULTS_PAUSE` (6) seconds: longer than
-/// URLs and graces; with 150, longer than leases. `VALET_FAULTS_PAUSES` (3) times.
+/// F26: two servers and three sweepers. One server at a time is paused, `VALET_FAULTS_PAUSES` (3) times, for up to
+/// `VALET_FAULTS_PAUSE` seconds: the default of 6 exceeds URL lifetimes and grace periods, 150 exceeds leases.
 #[tokio::test(flavor = "multi_thread")]
 async fn f26_paused_servers_under_load() {
     let (pauses, longest) = (number("VALET_FAULTS_PAUSES", 3), number("VALET_FAULTS_PAUSE", 6));
@@ -20,7 +20,7 @@ async fn f26_paused_servers_under_load() {
     let (mut checker, mut random) = (Checker::default(), Random::new(seed));
     let journal = Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));
     let load = Workload::start(&cluster, &journal, Profile { clients: 30, seed, ..Profile::default() });
-    load.at_work(Duration::from_secs(1)).await;
+    load.wait_until_working(Duration::from_secs(1)).await;
     for _ in 0..pauses {
         let paused = &cluster.servers[random.below(cluster.servers.len())];
         paused.signal("-STOP");
@@ -32,10 +32,10 @@ async fn f26_paused_servers_under_load() {
     }
     cluster.heal().await;
     load.stop().await;
-    let patience = if longest > 6 { Patience::Real } else { Patience::Hurried };
+    let patience = if longest > 6 { LeaseWait::RealTime } else { LeaseWait::Skipped };
     let rested = cluster.quiesce(patience).await;
     let report = checker.check(&cluster, &journal, Duration::ZERO).await;
-    println!("{pauses} pauses of up to {longest} s, at rest after {rested:.0?}: {report}");
+    println!("{pauses} pauses of up to {longest} s, converged after {rested:.0?}: {report}");
     report.assert_clean();
     health_cycle::cycle(&cluster).await;
     cluster.stop_sweepers().await;

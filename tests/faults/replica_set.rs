@@ -1,7 +1,7 @@
-//! A replica set of mongod on loopback, to be killed, stopped, stepped down and partitioned.
+//! A replica set of mongod processes on loopback that can be killed, stopped, stepped down and partitioned.
 //!
-//! Members and clients know each member by its proxy, so that members can be cut off from each other while clients still reach
-//! all of them. Whatever happens to this process, no mongod outlives it.
+//! Members and clients connect to each member through its proxy, so that members can be cut off from each other while clients
+//! still reach all of them. No mongod outlives this process, however it ends.
 
 use std::{
     fs::File,
@@ -22,12 +22,12 @@ use mongodb::{
 use super::proxy::{Fault, Proxy};
 
 const NAME: &str = "faults";
-/// From the start to a primary, and from one primary to the next, on a busy machine.
+/// Longest wait for the first primary and for the next one, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// What a mongod says first to another, and no driver does.
+/// Text in the first message of a mongod to another member, which drivers do not send.
 const MEMBER: &[u8] = b"internalClient";
 
-/// Kills what it was told to guard when its input ends, however that came.
+/// Kills the processes whose ids it has read, as soon as its standard input is closed.
 const WATCHDOG: &str = r#"
 trap '' INT TERM HUP
 guarded=
@@ -43,7 +43,7 @@ done
 [ -z "$guarded" ] || kill -KILL $guarded
 "#;
 
-/// Its members are numbered from 0.
+/// A replica set; members are numbered from 0.
 pub struct ReplicaSet {
     members: Vec<Member>,
     watchdog: Mutex<ChildStdin>,
@@ -65,7 +65,7 @@ impl Drop for ReplicaSet {
 }
 
 impl ReplicaSet {
-    /// So many members in `dir`, one of which is the primary.
+    /// Starts `count` members in `dir` and waits for a primary.
     pub async fn start(count: usize, dir: &Path) -> Self {
         let mut watchdog = Command::new("sh");
         watchdog.args(["-c", WATCHDOG, "mongod-watchdog"]).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -95,13 +95,13 @@ impl ReplicaSet {
         set
     }
 
-    /// For clients, who see the members through their proxies.
+    /// Returns the URI for clients, which connect through the proxies.
     pub fn uri(&self) -> String {
         let hosts: Vec<_> = self.members.iter().map(|member| member.proxy.address().to_string()).collect();
         format!("mongodb://{}/?replicaSet={NAME}", hosts.join(","))
     }
 
-    /// The number of the primary that was elected last, once there is one.
+    /// Waits for a primary and returns the number of the one that was elected last.
     pub async fn primary(&self) -> usize {
         let began = Instant::now();
         loop {
@@ -120,8 +120,8 @@ impl ReplicaSet {
         }
     }
 
-    /// Another than this one, once it is elected.
-    pub async fn primary_but(&self, former: usize) -> usize {
+    /// Waits until a member other than `former` is primary, and returns its number.
+    pub async fn primary_other_than(&self, former: usize) -> usize {
         let began = Instant::now();
         loop {
             let primary = self.primary().await;
@@ -133,29 +133,29 @@ impl ReplicaSet {
         }
     }
 
-    /// Tells the primary to step down for some seconds.
+    /// Makes the primary step down for some seconds.
     pub async fn step_down(&self) {
         let primary = self.primary().await;
-        // The answer may be a broken connection; refused when no secondary has caught up.
+        // The answer may be a broken connection, or an error if no secondary has caught up.
         let _ = self.run(primary, doc! { "replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 3 }).await;
     }
 
-    /// SIGKILL. Nothing when it does not run.
+    /// Sends SIGKILL; does nothing if the member is not running.
     pub fn kill(&self, number: usize) {
         if let Some(mut child) = self.members[number].child.lock().unwrap().take() {
             let _ = child.kill();
             let _ = child.wait();
-            self.tell("release", child.id());
+            self.send_to_watchdog("release", child.id());
         }
     }
 
-    /// `-STOP`, `-CONT`.
+    /// Sends a signal, such as `-STOP` or `-CONT`.
     pub fn signal(&self, number: usize, name: &str) {
         let pid = self.members[number].child.lock().unwrap().as_ref().expect("it runs").id();
         assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
     }
 
-    /// Starts those that do not run.
+    /// Starts the members that are not running.
     pub fn restart(&self) {
         for number in 0..self.members.len() {
             if self.members[number].child.lock().unwrap().is_none() {
@@ -164,24 +164,24 @@ impl ReplicaSet {
         }
     }
 
-    /// The other members hear nothing of this one any more, and clients do.
+    /// Stops other members from reaching this one through its proxy; clients still reach it.
     pub fn isolate(&self, number: usize) {
         self.members[number].proxy.set(Fault::BlackHoleFor(MEMBER));
     }
 
-    /// They hear each other again.
+    /// Lets the members reach each other again.
     pub fn heal(&self) {
         self.members.iter().for_each(|member| member.proxy.heal());
     }
 
-    /// A command to this member, past its proxy.
+    /// Runs a command on this member, without its proxy.
     pub async fn run(&self, number: usize, command: Document) -> mongodb::error::Result<Document> {
         let run = async { self.direct(number).database("admin").run_command(command).await };
         let limit = Duration::from_secs(10);
         tokio::time::timeout(limit, run).await.unwrap_or_else(|_| Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()))
     }
 
-    /// A client of this member alone, past its proxy.
+    /// Returns a client that is connected to this member only, without its proxy.
     pub fn direct(&self, number: usize) -> Client {
         let host = ServerAddress::Tcp { host: "127.0.0.1".to_owned(), port: Some(self.members[number].port) };
         let options = ClientOptions::builder().hosts(vec![host]).direct_connection(true);
@@ -208,23 +208,23 @@ impl ReplicaSet {
             .stderr(log)
             .spawn()
             .unwrap();
-        self.tell("guard", child.id());
+        self.send_to_watchdog("guard", child.id());
         *member.child.lock().unwrap() = Some(child);
     }
 
-    fn tell(&self, word: &str, pid: u32) {
+    fn send_to_watchdog(&self, word: &str, pid: u32) {
         let _ = writeln!(self.watchdog.lock().unwrap(), "{word} {pid}");
     }
 }
 
-/// As `valet dev` finds it.
+/// Returns the mongod binary that `valet dev` uses.
 pub fn binary() -> PathBuf {
     let found = Command::new("sh").arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("localstack/mongod")).output().unwrap();
     assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
     PathBuf::from(String::from_utf8(found.stdout).unwrap().lines().last().unwrap())
 }
 
-/// A port that was free a moment ago.
+/// Returns a port that was free a moment ago.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }

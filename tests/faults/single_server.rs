@@ -1,5 +1,5 @@
-//! One server inside this process, with a store that goes wrong on demand: for what is decided in one step. Its sweeper
-//! sleeps, and tests call its step at any time. What is shown under load has a `world`.
+//! One server in this process, with an S3 that misbehaves on request: for faults that a single step decides. Its sweeper is idle;
+//! tests run single sweeps at any time. Faults under load use a [`Cluster`](super::cluster::Cluster).
 
 use std::time::{Duration, Instant};
 
@@ -17,15 +17,15 @@ use super::{
     servers::{JWT_SECRET, s3_client, servers},
 };
 
-/// A request is answered within ten seconds; a machine with two busy cores may need some more.
+/// Limit for an answer: ten seconds for the server, and more for a machine whose two cores are busy.
 pub const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// The server, its one user, and the ways around it.
+/// The server, its only user, and direct access to database and bucket.
 pub struct SingleServer {
     pub app: AppState,
     pub faults: S3Faults,
     pub db: mongodb::Database,
-    /// Past all faults.
+    /// Client of S3 that bypasses all faults.
     pub s3: aws_sdk_s3::Client,
     pub bucket: String,
     pub http: reqwest::Client,
@@ -55,12 +55,12 @@ impl Answer {
         self.json["id"].as_str().unwrap().to_owned()
     }
 
-    /// Status and code, for comparing.
+    /// Returns status and code, for comparison.
     pub fn problem(&self) -> (u16, &str) {
         (self.status, self.json["code"].as_str().unwrap_or_default())
     }
 
-    /// That a dependency is out: said in time and in the documented shape, by fixed words.
+    /// Asserts that this answer reports an outage in time, in the documented shape and without details of the internals.
     pub fn assert_outage(&self, what: &str) {
         assert!(matches!(self.problem(), (503, "unavailable") | (504, "timeout")), "{what}: {self:?}");
         assert_eq!(self.content_type, "application/problem+json", "{what}: {self:?}");
@@ -72,7 +72,7 @@ impl Answer {
 }
 
 impl SingleServer {
-    /// With the default settings but for these.
+    /// Starts a server with default settings except for `change`.
     pub async fn start(change: &[(&str, &str)]) -> Self {
         let shared = servers();
         let faults = S3Faults::of_this_run().await;
@@ -148,8 +148,8 @@ impl SingleServer {
         self.call(Method::DELETE, &format!("/api/images/{id}"), None).await
     }
 
-    /// An upload of a file that no other is the same as: opened, and sent to the store past all faults.
-    pub async fn sent(&self) -> String {
+    /// Opens an upload of unique bytes and sends them to the store, bypassing all faults; returns its id.
+    pub async fn send_upload(&self) -> String {
         let mut bytes = fixture("plain.png");
         bytes.extend(uuid::Uuid::new_v4().as_bytes());
         let ticket = self.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await;
@@ -158,9 +158,9 @@ impl SingleServer {
         ticket.id()
     }
 
-    /// A ready image.
-    pub async fn ready(&self) -> String {
-        let id = self.sent().await;
+    /// Uploads and confirms an image; returns its id.
+    pub async fn upload_ready(&self) -> String {
+        let id = self.send_upload().await;
         assert_eq!(self.confirm(&id).await.status, 200);
         id
     }
@@ -174,18 +174,18 @@ impl SingleServer {
         put.body(bytes).send().await.unwrap().status().as_u16()
     }
 
-    /// One step of the sweeper, so long from now.
+    /// Runs one sweep with a clock that is `later` ahead.
     pub async fn sweep(&self, later: Duration) -> Swept {
         self.app.valet.sweep_once(OffsetDateTime::now_utc() + later).await.unwrap().0
     }
 
-    /// The state in the image's document.
+    /// Returns the state in the image's document.
     pub async fn state(&self, id: &str) -> String {
         let found = self.db.collection::<Document>("images").find_one(doc! { "_id": id }).await.unwrap();
         found.map_or_else(|| "none".to_owned(), |image| image.get_str("state").unwrap().to_owned())
     }
 
-    /// The keys in the bucket but the deployment's marker.
+    /// Returns the keys in the bucket except for the deployment's marker.
     pub async fn keys(&self) -> Vec<String> {
         let listed = self.s3.list_objects_v2().bucket(&self.bucket).send().await.unwrap();
         let keys = listed.contents().iter().map(|object| object.key().unwrap().to_owned());

@@ -21,7 +21,7 @@ from bucket import BODY, OTHER, TYPE, Bucket, Response, send, sha256, status_of,
 SKEW = 30
 # Two PUTs at once with one URL; the doctor's "no" may need more tries than its own to be seen again.
 ROUNDS, MOST_ROUNDS = 5, 60
-# The headers that a sealed PUT names without a value (docs/s3-guarantees.md).
+# The headers that a sealed PUT names without a value (docs/s3-compatibility.md).
 SEALS = [
     "content-disposition",
     "content-encoding",

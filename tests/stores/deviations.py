@@ -1,4 +1,4 @@
-"""Each kind of signed request with each deviation from what was signed (docs/s3-guarantees.md), and what came of it."""
+"""Each kind of signed request with each deviation from what was signed (docs/s3-compatibility.md), and what came of it."""
 
 import dataclasses
 import re

@@ -49,7 +49,7 @@ impl Counts {
 }
 
 /// What does not fit together in the image's reservation and its state, when nothing is under way.
-pub fn unsettled(image: &Document) -> Option<String> {
+pub fn inconsistency(image: &Document) -> Option<String> {
     let reservation = image.get_document("reservation").ok();
     let place = reservation.map(|reservation| reservation.get_str("place").unwrap_or("?"));
     let fits = match image.get_str("state") {

@@ -40,7 +40,7 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let (out, err) = (gather(child.stdout.take().unwrap()), gather(child.stderr.take().unwrap()));
+        let (out, err) = (collect_output(child.stdout.take().unwrap()), collect_output(child.stderr.take().unwrap()));
         Self { child: Mutex::new(child), out, err }
     }
 
@@ -105,7 +105,7 @@ impl Drop for Process {
     }
 }
 
-fn gather(from: impl Read + Send + 'static) -> Output {
+fn collect_output(from: impl Read + Send + 'static) -> Output {
     let text = Output::default();
     let gathered = text.clone();
     std::thread::spawn(move || {
@@ -125,7 +125,7 @@ pub struct Settings(pub Vec<(&'static str, String)>);
 
 impl Settings {
     /// With another value; the empty one counts as none.
-    pub fn but(&self, name: &'static str, value: &str) -> Self {
+    pub fn with(&self, name: &'static str, value: &str) -> Self {
         let mut changed = self.clone();
         changed.0.retain(|(known, _)| *known != name);
         changed.0.push((name, value.to_owned()));

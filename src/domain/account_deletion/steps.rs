@@ -2,17 +2,17 @@
 
 use time::{Duration, OffsetDateTime};
 
-use super::{REMEMBERED, RETRY, strays::Strays};
+use super::{DELETION_MEMORY, RETRY_DELAY, leftovers::Leftovers};
 use crate::{
     domain::{Valet, removal::Removal, reservations},
     model::{OPENING_GRACE, UserId},
     store::{Deletion, RemainingImage, StoreError},
 };
 
-/// Images that are taken in one look at an account.
-const IMAGES: u32 = 100;
+/// Images that are taken in one pass at an account.
+const IMAGES_PER_PASS: u32 = 100;
 /// The longest between two looks at an account whose tombstones wait.
-const LONGEST: Duration = Duration::days(1);
+const MAX_WAIT: Duration = Duration::days(1);
 
 /// How a deletion goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +27,13 @@ pub(super) enum Step {
 
 /// Combined outcome of the steps of one pass.
 #[derive(Debug, Default)]
-struct Look {
+struct PassResult {
     has_more: bool,
     until: Option<OffsetDateTime>,
     failed: Option<StoreError>,
 }
 
-impl Look {
+impl PassResult {
     fn note(&mut self, user: UserId, step: Result<Step, StoreError>) {
         match step {
             Ok(Step::More) => self.has_more = true,
@@ -41,7 +41,7 @@ impl Look {
             Ok(Step::Done) => {}
             Err(error) => {
                 tracing::debug!(%user, %error, "failed to take a step of the deletion of an account");
-                // What passes by itself is reported before what does not: the next look may come further.
+                // What passes by itself is reported before what does not: the next pass may come further.
                 if self.failed.as_ref().is_none_or(|first| error.is_passing() && !first.is_passing()) {
                     self.failed = Some(error);
                 }
@@ -63,33 +63,33 @@ impl Look {
 impl Valet {
     pub(super) async fn step_deletion(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
         let user = deletion.user;
-        let mut look = Look::default();
-        look.note(user, self.store.known_networks.delete_all(user).await.map(|()| Step::Done));
-        look.note(user, self.end_sessions(user).await);
-        look.note(user, self.end_openings(deletion, now).await);
+        let mut pass = PassResult::default();
+        pass.note(user, self.store.known_networks.delete_all(user).await.map(|()| Step::Done));
+        pass.note(user, self.end_sessions(user).await);
+        pass.note(user, self.end_openings(deletion, now).await);
         // After the openings: no image comes after this.
-        look.note(user, self.bury_images(user, now).await);
-        if look.has_more {
-            return look.end();
+        pass.note(user, self.tombstone_images(user, now).await);
+        if pass.has_more {
+            return pass.end();
         }
         let left = self.end_records(deletion, now).await;
         let (is_empty, is_hindered) = match &left {
             Ok(left) => (left.is_empty(), left.iter().any(|record| record.failures > 0)),
             Err(_) => (false, true),
         };
-        look.note(user, left.map(|left| wait_for(&left, now)));
+        pass.note(user, left.map(|left| wait_for(&left, now)));
         // While tombstones end by themselves, the sweeper removes what they name.
         if is_empty || is_hindered {
-            look.note(user, self.end_strays(deletion, now).await);
+            pass.note(user, self.remove_leftovers(deletion, now).await);
         }
-        if look.failed.is_none() && look.until.is_none() && !look.has_more {
+        if pass.failed.is_none() && pass.until.is_none() && !pass.has_more {
             self.store.users.discard_entries(user).await?;
-            let remembered = deletion.at + REMEMBERED;
+            let remembered = deletion.at + DELETION_MEMORY;
             if deletion.has_provider_identity && now < remembered {
                 return Ok(Step::Wait(remembered));
             }
         }
-        look.end()
+        pass.end()
     }
 
     /// Again: a sign-in that was under way when the account was claimed may have left one.
@@ -134,7 +134,7 @@ impl Valet {
         if !steps.is_empty() {
             self.store.finish_steps(user, &steps).await?;
         }
-        let held = self.store.users.legacy_holds_of(user, reservations::HOLDS).await?;
+        let held = self.store.users.legacy_holds_of(user, reservations::HOLDS_PER_STEP).await?;
         let Some(held) = held.filter(|held| !held.holds.is_empty()) else { return Ok(Step::Done) };
         match self.settle_legacy_holds(held, now).await? {
             (_, true) => Ok(Step::More),
@@ -145,8 +145,8 @@ impl Valet {
     }
 
     /// Images become tombstones, whatever their states are and whether their records can be read.
-    async fn bury_images(&self, user: UserId, now: OffsetDateTime) -> Result<Step, StoreError> {
-        let found = self.store.images.find_live_owned(user, IMAGES).await?;
+    async fn tombstone_images(&self, user: UserId, now: OffsetDateTime) -> Result<Step, StoreError> {
+        let found = self.store.images.find_live_owned(user, IMAGES_PER_PASS).await?;
         if found.is_empty() {
             return Ok(Step::Done);
         }
@@ -167,13 +167,13 @@ impl Valet {
             _ if buried > 0 || !deleted.is_empty() => Ok(Step::More),
             Some(error) => Err(error),
             // Another server was faster.
-            None => Ok(Step::Wait(now + RETRY)),
+            None => Ok(Step::Wait(now + RETRY_DELAY)),
         }
     }
 
     /// The records that are left. Those that no sweep can end go once no URL of theirs is alive.
     async fn end_records(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Vec<RemainingImage>, StoreError> {
-        let mut left = self.store.images.find_unpurged_owned(deletion.user, IMAGES).await?;
+        let mut left = self.store.images.find_unpurged_owned(deletion.user, IMAGES_PER_PASS).await?;
         self.store.images.schedule_owned_tombstones(deletion.user, &left, now).await?;
         let largest = left.iter().filter(|record| record.id.is_none()).map(|record| record.bytes).max();
         if largest.is_some_and(|bytes| now >= self.quiet_after_deletion(deletion, bytes)) {
@@ -190,9 +190,9 @@ impl Valet {
     }
 
     /// What lies in the bucket without a record is removed, and looked for again when no URL can bring it back.
-    async fn end_strays(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
-        let found = self.remove_strays_in_time(deletion.user).await?;
-        let Strays { removed, largest, .. } = found;
+    async fn remove_leftovers(&self, deletion: Deletion, now: OffsetDateTime) -> Result<Step, StoreError> {
+        let found = self.remove_leftovers_within_deadline(deletion.user).await?;
+        let Leftovers { removed, largest, .. } = found;
         match found.end()? {
             Removal::Complete if removed == 0 => return Ok(Step::Done),
             Removal::Complete => {}
@@ -203,7 +203,7 @@ impl Valet {
         if now < quiet {
             return Ok(Step::Wait(quiet));
         }
-        let again = self.remove_strays_in_time(deletion.user).await?;
+        let again = self.remove_leftovers_within_deadline(deletion.user).await?;
         match again.removed + again.retained {
             0 => again.end().map(|_| Step::Done),
             objects => Err(StoreError::ObjectsRemain { objects }),
@@ -213,6 +213,6 @@ impl Valet {
 
 /// Until the sweeper looks at the first of them again.
 fn wait_for(left: &[RemainingImage], now: OffsetDateTime) -> Step {
-    let due = left.iter().map(|record| record.due.filter(|due| *due > now).unwrap_or(now + RETRY)).min();
-    due.map_or(Step::Done, |due| Step::Wait(due.min(now + LONGEST)))
+    let due = left.iter().map(|record| record.due.filter(|due| *due > now).unwrap_or(now + RETRY_DELAY)).min();
+    due.map_or(Step::Done, |due| Step::Wait(due.min(now + MAX_WAIT)))
 }

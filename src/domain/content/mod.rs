@@ -1,6 +1,6 @@
 //! Identifies an uploaded file from its bytes: the format by its magic bytes and headers, and the pixel size
 //! as displayed. Bytes in, verdict out: no I/O, no pixel is decoded, no allocation follows a size the file claims. Fetching the
-//! bytes belongs to the caller: an [`Inspection`] names the range that it needs next.
+//! bytes belongs to the caller: an [`ContentInspector`] names the range that it needs next.
 //!
 //! The parsers are our own: the size lies where the headers say, and the question "is this a broken file, or do we
 //! need more of it?" is one that readers of whole files cannot answer. Boxes, segments, chunks and blocks are passed over by
@@ -36,7 +36,7 @@ pub use crate::model::{Format, Refusal};
 
 /// How much of a file is asked for before an inspection gives up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct ReadBudget {
     /// The length of the first range, in bytes.
     pub first: u64,
     /// The most ranges.
@@ -45,7 +45,7 @@ pub struct Patience {
     pub bytes: u64,
 }
 
-impl Patience {
+impl ReadBudget {
     /// The first range is enough for almost every photograph; the rest reaches behind the metadata of any editor.
     pub const USUAL: Self = Self { first: 64 << 10, ranges: 16, bytes: 16 << 20 };
 }
@@ -97,31 +97,31 @@ enum Parser {
 
 /// An inspection of one file, under way.
 ///
-/// The caller fetches [`Self::wanted`] and supplies it until there is a verdict: within the bounds of [`Patience`], no byte
+/// The caller fetches [`Self::wanted`] and supplies it until there is a verdict: within the bounds of [`ReadBudget`], no byte
 /// twice, and for almost every photograph once.
 #[derive(Debug)]
-pub struct Inspection {
+pub struct ContentInspector {
     file: File,
     max_pixels: u64,
-    patience: Patience,
+    budget: ReadBudget,
     parser: Option<Parser>,
     wanted: Range<u64>,
     ranges: u32,
     fetched: u64,
 }
 
-impl Inspection {
+impl ContentInspector {
     /// Begins the inspection of a file of `total` bytes, which may have at most `max_pixels`.
     #[must_use]
-    pub fn begin(total: u64, max_pixels: u64) -> Self {
-        Self::with_patience(total, max_pixels, Patience::USUAL)
+    pub fn new(total: u64, max_pixels: u64) -> Self {
+        Self::with_budget(total, max_pixels, ReadBudget::USUAL)
     }
 
     /// Begins an inspection with other bounds than the usual ones.
     #[must_use]
-    pub fn with_patience(total: u64, max_pixels: u64, patience: Patience) -> Self {
-        let wanted = 0..total.min(patience.first);
-        Self { file: File::new(total), max_pixels, patience, parser: None, wanted, ranges: 0, fetched: 0 }
+    pub fn with_budget(total: u64, max_pixels: u64, budget: ReadBudget) -> Self {
+        let wanted = 0..total.min(budget.first);
+        Self { file: File::new(total), max_pixels, budget, parser: None, wanted, ranges: 0, fetched: 0 }
     }
 
     /// Returns the range of the file to fetch next. It lies within the file; it is empty for an empty file.
@@ -167,13 +167,13 @@ impl Inspection {
         parser.advance(&mut self.file)
     }
 
-    /// Returns the next range for a parser that needs the bytes up to `end`; none when patience is over.
+    /// Returns the next range for a parser that needs the bytes up to `end`; none when budget is over.
     ///
     /// Ranges grow, so that headers in many small pieces do not take many requests, and the last of them use up what is left.
     fn next_range(&self, end: u64) -> Option<Range<u64>> {
         let start = self.file.frontier();
         let needed = end.saturating_sub(start);
-        let Patience { first, ranges, bytes } = self.patience;
+        let ReadBudget { first, ranges, bytes } = self.budget;
         let left = bytes.saturating_sub(self.fetched);
         let pace = match (self.ranges, ranges.checked_sub(self.ranges)?) {
             (_, 0) => return None,

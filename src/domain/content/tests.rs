@@ -11,7 +11,7 @@ use std::{fs, path::Path};
 
 use proptest::prelude::*;
 
-use super::{Content, Format, Inspection, MAX_PIXELS, Patience, Refusal};
+use super::{Content, ContentInspector, Format, MAX_PIXELS, ReadBudget, Refusal};
 use crate::model::ContentType;
 
 struct Fixture {
@@ -58,9 +58,9 @@ struct Inspected {
 }
 
 /// Inspects a file as a caller would, and checks that the ranges keep to the bounds.
-fn inspected(file: &[u8], max_pixels: u64, patience: Patience) -> Inspected {
+fn inspected(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Inspected {
     let total = file.len() as u64;
-    let mut inspection = Inspection::with_patience(total, max_pixels, patience);
+    let mut inspection = ContentInspector::with_budget(total, max_pixels, budget);
     let (mut ranges, mut bytes, mut seen) = (0, 0, 0);
     loop {
         let wanted = inspection.wanted();
@@ -69,7 +69,7 @@ fn inspected(file: &[u8], max_pixels: u64, patience: Patience) -> Inspected {
         ranges += 1;
         bytes += wanted.end - wanted.start;
         seen = wanted.end;
-        assert!(ranges <= patience.ranges && bytes <= patience.bytes, "{ranges} ranges, {bytes} bytes");
+        assert!(ranges <= budget.ranges && bytes <= budget.bytes, "{ranges} ranges, {bytes} bytes");
         let offset = |at: u64| usize::try_from(at).unwrap();
         if let Some(verdict) = inspection.supply(&file[offset(wanted.start)..offset(wanted.end)]) {
             return Inspected { verdict, ranges, bytes };
@@ -78,7 +78,7 @@ fn inspected(file: &[u8], max_pixels: u64, patience: Patience) -> Inspected {
 }
 
 fn verdict(file: &[u8]) -> Result<Content, Refusal> {
-    inspected(file, MAX_PIXELS, Patience::USUAL).verdict
+    inspected(file, MAX_PIXELS, ReadBudget::USUAL).verdict
 }
 
 fn size(file: &[u8]) -> Result<(u32, u32), Refusal> {
@@ -113,15 +113,15 @@ fn every_structure_has_its_verdict() {
 fn ordinary_files_take_one_range() {
     for Fixture { name, bytes, .. } in fixtures() {
         let most = if name == "deep.jpg" { 2 } else { 1 };
-        assert_eq!(inspected(&bytes, MAX_PIXELS, Patience::USUAL).ranges, most, "{name}");
+        assert_eq!(inspected(&bytes, MAX_PIXELS, ReadBudget::USUAL).ranges, most, "{name}");
     }
     // A photograph's pixels, and those of a phone that writes its index behind them.
     let pixels = vec![7; 3 << 20];
     let photograph = [build::jpeg(&[&build::exif(&build::orientation(build::TURNED))]), pixels].concat();
-    let Inspected { ranges, bytes, .. } = inspected(&photograph, MAX_PIXELS, Patience::USUAL);
+    let Inspected { ranges, bytes, .. } = inspected(&photograph, MAX_PIXELS, ReadBudget::USUAL);
     assert_eq!((ranges, bytes), (1, 64 << 10));
     let behind = build::Heif { data_first: true, filler: 3 << 20, ..build::Heif::heic() }.build();
-    let Inspected { ranges, bytes, .. } = inspected(&behind, MAX_PIXELS, Patience::USUAL);
+    let Inspected { ranges, bytes, .. } = inspected(&behind, MAX_PIXELS, ReadBudget::USUAL);
     assert_eq!(ranges, 2);
     assert!(bytes < 2 * (64 << 10));
 }
@@ -153,12 +153,12 @@ fn the_verdict_does_not_depend_on_where_the_ranges_lie() {
     let files = fixtures().into_iter().map(|fixture| (fixture.name, fixture.bytes));
     let structures = structures::all().into_iter().map(|structure| (structure.name.to_owned(), structure.bytes));
     for (name, bytes) in files.chain(structures).filter(|(_, bytes)| bytes.len() < 200_000) {
-        let whole = inspected(&bytes, MAX_PIXELS, Patience { first: u64::MAX, ..Patience::USUAL });
+        let whole = inspected(&bytes, MAX_PIXELS, ReadBudget { first: u64::MAX, ..ReadBudget::USUAL });
         assert_eq!(whole.ranges, 1);
         for first in [12, 13, 64, 1000] {
             // So many that each is as short as can be.
-            let patience = Patience { first, ranges: u32::MAX, bytes: u64::MAX };
-            assert_eq!(inspected(&bytes, MAX_PIXELS, patience).verdict, whole.verdict, "{name} from {first}");
+            let budget = ReadBudget { first, ranges: u32::MAX, bytes: u64::MAX };
+            assert_eq!(inspected(&bytes, MAX_PIXELS, budget).verdict, whole.verdict, "{name} from {first}");
         }
     }
 }
@@ -218,8 +218,8 @@ fn bombs_and_empty_images_are_refused() {
     assert_eq!(size(&png(0, 1)), Err(Refusal::EmptyDimensions));
     assert_eq!(size(&png(1, 0)), Err(Refusal::EmptyDimensions));
     let file = png(100, 100);
-    assert!(inspected(&file, 10_000, Patience::USUAL).verdict.is_ok());
-    assert_eq!(inspected(&file, 9_999, Patience::USUAL).verdict, Err(Refusal::TooManyPixels));
+    assert!(inspected(&file, 10_000, ReadBudget::USUAL).verdict.is_ok());
+    assert_eq!(inspected(&file, 9_999, ReadBudget::USUAL).verdict, Err(Refusal::TooManyPixels));
 }
 
 proptest! {
@@ -227,7 +227,7 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(pieces: Vec<Vec<u8>>, total: u64, max_pixels: u64) {
-        let mut inspection = Inspection::begin(total, max_pixels);
+        let mut inspection = ContentInspector::new(total, max_pixels);
         for piece in pieces {
             if inspection.supply(&piece).is_some() {
                 break;

@@ -1,4 +1,4 @@
-//! Passwords: hashing, verifying and judging.
+//! Passwords: hashing, verifying and estimating.
 
 use std::{borrow::Cow, fmt, num::NonZero, sync::Arc, thread::available_parallelism};
 
@@ -16,8 +16,8 @@ use uuid::Uuid;
 use super::NoRandomness;
 use crate::{
     domain::{
+        hash_pool::{HashPermit, HashPool, Overloaded},
         password_rules,
-        workers::{Busy, Place, Workers},
     },
     model::{Email, RequestOrigin},
 };
@@ -43,26 +43,26 @@ impl fmt::Debug for Password {
 
 /// Outcome of comparing a password with a stored hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PasswordMatch {
     /// Not the one.
-    Wrong,
+    Mismatch,
     /// The one.
-    Right,
+    Match,
     /// The one, hashed with other parameters than today's: hash it again.
-    Outdated,
+    OutdatedHash,
 }
 
 /// Hashes, verifies and judges passwords on the blocking pool, a bounded number at a time.
 #[derive(Debug, Clone)]
 pub struct Passwords {
     /// Each hash takes 19 MiB and a core.
-    hashing: Workers,
+    hashing: HashPool,
     /// Separate from hashing: a password whose strength is slow to estimate delays no sign-in.
-    judging: Workers,
+    estimating: HashPool,
     /// Code points of the shortest new password.
     min_chars: usize,
     /// Verified against when there is no account, at the same cost.
-    nobody: Arc<str>,
+    dummy_hash: Arc<str>,
 }
 
 impl Passwords {
@@ -74,7 +74,7 @@ impl Passwords {
         let cores = available_parallelism().map_or(1, NonZero::get);
         // Of today's parameters, and of no password: nothing need be hashed for it, and nothing is known to hash to it.
         let random = || [Uuid::new_v4(), Uuid::new_v4()].map(Uuid::into_bytes).concat();
-        let nobody = PasswordHash {
+        let dummy_hash = PasswordHash {
             algorithm: Algorithm::Argon2id.ident(),
             version: Some(Version::V0x13.into()),
             params: ParamsString::try_from(hasher().params()).map_err(|_| NoRandomness)?,
@@ -83,10 +83,10 @@ impl Passwords {
         };
         Ok(Self {
             // A core stays free: the gallery's readers must not wait for logins.
-            hashing: Workers::new("hash password", cores.saturating_sub(1).max(1)),
-            judging: Workers::new("judge password", (cores / 4).max(1)),
+            hashing: HashPool::new("hash password", cores.saturating_sub(1).max(1)),
+            estimating: HashPool::new("estimate password strength", (cores / 4).max(1)),
             min_chars,
-            nobody: nobody.to_string().into(),
+            dummy_hash: dummy_hash.to_string().into(),
         })
     }
 
@@ -96,49 +96,54 @@ impl Passwords {
         self.hashing.load()
     }
 
-    /// A place in the queue for hashing. Taken before anything is read for a password, so that one too many costs next to nothing.
+    /// A permit in the queue for hashing. Taken before anything is read for a password, so that one too many costs next to nothing.
     ///
     /// # Errors
-    /// [`Busy`] when the caller has its share: at once.
-    pub fn place(&self, holder: RequestOrigin) -> Result<Place, Busy> {
-        self.hashing.place(holder)
+    /// [`Overloaded`] when the caller has its share: at once.
+    pub fn acquire(&self, holder: RequestOrigin) -> Result<HashPermit, Overloaded> {
+        self.hashing.acquire(holder)
     }
 
     /// Why a password may not become that of this address's account, by [`password_rules`].
     ///
     /// # Errors
-    /// [`Busy`].
+    /// [`Overloaded`].
     pub async fn weakness(
         &self,
         holder: RequestOrigin,
         password: Password,
         email: &Email,
-    ) -> Result<Option<Cow<'static, str>>, Busy> {
+    ) -> Result<Option<Cow<'static, str>>, Overloaded> {
         let (email, min_chars) = (email.clone(), self.min_chars);
         let judge = move || password_rules::weakness(password.0.expose_secret(), &email, min_chars);
-        self.judging.run(&self.judging.place(holder)?, judge).await
+        self.estimating.run(&self.estimating.acquire(holder)?, judge).await
     }
 
     /// The PHC string of a password, with a fresh salt.
     ///
     /// # Errors
-    /// [`Busy`].
-    pub async fn hash(&self, place: &Place, password: Password) -> Result<String, Busy> {
+    /// [`Overloaded`].
+    pub async fn hash(&self, permit: &HashPermit, password: Password) -> Result<String, Overloaded> {
         let hash = move || hasher().hash_password(password.0.expose_secret().as_bytes()).map(|hash| hash.to_string());
-        self.hashing.run(place, hash).await?.map_err(|error| {
+        self.hashing.run(permit, hash).await?.map_err(|error| {
             tracing::error!(%error, "failed to hash a password");
-            Busy
+            Overloaded
         })
     }
 
-    /// Whether the password is the hash's. Without a hash the answer is [`Verdict::Wrong`], after the same work.
+    /// Whether the password is the hash's. Without a hash the answer is [`PasswordMatch::Mismatch`], after the same work.
     ///
     /// # Errors
-    /// [`Busy`].
-    pub async fn verify(&self, place: &Place, password: Password, hash: Option<SecretString>) -> Result<Verdict, Busy> {
-        let nobody = self.nobody.clone();
+    /// [`Overloaded`].
+    pub async fn verify(
+        &self,
+        permit: &HashPermit,
+        password: Password,
+        hash: Option<SecretString>,
+    ) -> Result<PasswordMatch, Overloaded> {
+        let dummy_hash = self.dummy_hash.clone();
         let verify = move || {
-            let text = hash.as_ref().map_or(&*nobody, |hash| hash.expose_secret());
+            let text = hash.as_ref().map_or(&*dummy_hash, |hash| hash.expose_secret());
             let parsed =
                 PasswordHash::new(text).inspect_err(|error| tracing::error!(%error, "failed to read a stored password hash"));
             let parsed = parsed.ok().filter(|parsed| {
@@ -146,12 +151,12 @@ impl Passwords {
                 hasher().verify_password(password.0.expose_secret().as_bytes(), parsed).is_ok() && hash.is_some()
             });
             match parsed {
-                None => Verdict::Wrong,
-                Some(parsed) if is_current(&parsed) => Verdict::Right,
-                Some(_) => Verdict::Outdated,
+                None => PasswordMatch::Mismatch,
+                Some(parsed) if is_current(&parsed) => PasswordMatch::Match,
+                Some(_) => PasswordMatch::OutdatedHash,
             }
         };
-        self.hashing.run(place, verify).await
+        self.hashing.run(permit, verify).await
     }
 }
 

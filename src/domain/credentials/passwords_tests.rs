@@ -11,28 +11,32 @@ fn holder(address: &str) -> RequestOrigin {
 #[tokio::test]
 async fn a1_argon2id_at_owasp_parameters_salted_and_normalised() {
     let passwords = Passwords::new(12).unwrap();
-    let place = passwords.place(holder("192.0.2.1")).unwrap();
-    let hash = passwords.hash(&place, Password::new("correct horse é")).await.unwrap();
+    let permit = passwords.acquire(holder("192.0.2.1")).unwrap();
+    let hash = passwords.hash(&permit, Password::new("correct horse é")).await.unwrap();
     assert!(hash.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hash}");
-    assert_ne!(hash, passwords.hash(&place, Password::new("correct horse é")).await.unwrap());
-    let verify = |text: &str| passwords.verify(&place, Password::new(text), Some(hash.clone().into()));
-    assert_eq!(verify("correct horse é").await, Ok(Verdict::Right));
-    assert_eq!(verify("correct horse e\u{301}").await, Ok(Verdict::Right), "composed and decomposed letters are one password");
-    assert_eq!(verify("correct horse e").await, Ok(Verdict::Wrong));
-    assert_eq!(passwords.verify(&place, Password::new("correct horse é"), None).await, Ok(Verdict::Wrong));
+    assert_ne!(hash, passwords.hash(&permit, Password::new("correct horse é")).await.unwrap());
+    let verify = |text: &str| passwords.verify(&permit, Password::new(text), Some(hash.clone().into()));
+    assert_eq!(verify("correct horse é").await, Ok(PasswordMatch::Match));
+    assert_eq!(
+        verify("correct horse e\u{301}").await,
+        Ok(PasswordMatch::Match),
+        "composed and decomposed letters are one password"
+    );
+    assert_eq!(verify("correct horse e").await, Ok(PasswordMatch::Mismatch));
+    assert_eq!(passwords.verify(&permit, Password::new("correct horse é"), None).await, Ok(PasswordMatch::Mismatch));
 }
 
 #[tokio::test]
 async fn a1_a_hash_of_other_parameters_is_verified_by_its_own_and_told() {
     let passwords = Passwords::new(12).unwrap();
-    let place = passwords.place(holder("192.0.2.1")).unwrap();
+    let permit = passwords.acquire(holder("192.0.2.1")).unwrap();
     let weaker = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(8192, 1, 1, None).unwrap());
     let other_kind = Argon2::new(Algorithm::Argon2i, Version::V0x13, hasher().params().clone());
     for old in [weaker, other_kind] {
         let hash = old.hash_password(b"correct horse").unwrap().to_string();
-        let verify = |text: &str| passwords.verify(&place, Password::new(text), Some(hash.clone().into()));
-        assert_eq!(verify("correct horse").await, Ok(Verdict::Outdated), "{hash}");
-        assert_eq!(verify("correct horsf").await, Ok(Verdict::Wrong), "{hash}");
+        let verify = |text: &str| passwords.verify(&permit, Password::new(text), Some(hash.clone().into()));
+        assert_eq!(verify("correct horse").await, Ok(PasswordMatch::OutdatedHash), "{hash}");
+        assert_eq!(verify("correct horsf").await, Ok(PasswordMatch::Mismatch), "{hash}");
     }
 }
 
@@ -40,18 +44,18 @@ async fn a1_a_hash_of_other_parameters_is_verified_by_its_own_and_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a7_a_network_that_has_its_share_is_refused_at_once_and_no_other_waits_for_it() {
     let passwords = Passwords::new(12).unwrap();
-    let crowd: Vec<_> = std::iter::from_fn(|| passwords.place(holder("192.0.2.1")).ok()).collect();
-    assert_eq!(passwords.place(holder("192.0.2.250")).map(drop), Err(Busy), "the same /24");
-    let hashes = crowd.into_iter().map(|place| {
+    let crowd: Vec<_> = std::iter::from_fn(|| passwords.acquire(holder("192.0.2.1")).ok()).collect();
+    assert_eq!(passwords.acquire(holder("192.0.2.250")).map(drop), Err(Overloaded), "the same /24");
+    let hashes = crowd.into_iter().map(|permit| {
         let passwords = passwords.clone();
-        tokio::spawn(async move { passwords.hash(&place, Password::new("x")).await })
+        tokio::spawn(async move { passwords.hash(&permit, Password::new("x")).await })
     });
     let hashes: Vec<_> = hashes.collect();
     while passwords.load().0 == 0 {
         tokio::task::yield_now().await;
     }
-    let place = passwords.place(holder("198.51.100.1")).unwrap();
-    passwords.hash(&place, Password::new("y")).await.unwrap();
+    let permit = passwords.acquire(holder("198.51.100.1")).unwrap();
+    passwords.hash(&permit, Password::new("y")).await.unwrap();
     let done = hashes.iter().filter(|hash| hash.is_finished()).count();
     assert!(done < hashes.len(), "all of the crowd came first");
     hashes.into_iter().for_each(|hash| hash.abort());

@@ -22,9 +22,9 @@ use crate::{
 /// Where Valet's objects lie, in the order of keys.
 const PREFIXES: [&str; 2] = ["in/", "u/"];
 /// Suspects that are looked up in one query.
-const BATCH: usize = 500;
+const LOOKUP_BATCH: usize = 500;
 /// Calls to S3 at once.
-const AT_ONCE: usize = 16;
+const MAX_CONCURRENT_CALLS: usize = 16;
 
 impl Valet {
     /// Finds objects written and multipart uploads opened before `before` that no record owns, and ready images without an object.
@@ -147,7 +147,7 @@ impl Scan<'_, '_> {
             return Ok(());
         }
         self.objects.push((object, owner));
-        if self.objects.len() < BATCH { Ok(()) } else { self.judge_objects().await }
+        if self.objects.len() < LOOKUP_BATCH { Ok(()) } else { self.judge_objects().await }
     }
 
     /// Only a ready image promises an object.
@@ -155,7 +155,7 @@ impl Scan<'_, '_> {
         if record.state == ImageState::Ready {
             self.records.push(record);
         }
-        if self.records.len() < BATCH { Ok(()) } else { self.judge_records().await }
+        if self.records.len() < LOOKUP_BATCH { Ok(()) } else { self.judge_records().await }
     }
 
     /// An object is an orphan when no record owns it. While the sweeper has something to do about an image, everything under
@@ -254,7 +254,7 @@ impl Scan<'_, '_> {
             Ok::<_, StoreError>(head.is_none().then_some(record))
         });
         let absent: Vec<InventoryEntry> =
-            heads.buffered(AT_ONCE).try_filter_map(|record| async move { Ok(record) }).try_collect().await?;
+            heads.buffered(MAX_CONCURRENT_CALLS).try_filter_map(|record| async move { Ok(record) }).try_collect().await?;
         let ids: Vec<ImageId> = absent.iter().map(|record| record.id).collect();
         let now = valet.store.images.entries(&ids).await?;
         for record in absent {
@@ -277,7 +277,7 @@ impl Valet {
             }
             u64::from(aborted.is_ok())
         });
-        aborts.buffer_unordered(AT_ONCE).fold(0, |sum, one| async move { sum + one }).await
+        aborts.buffer_unordered(MAX_CONCURRENT_CALLS).fold(0, |sum, one| async move { sum + one }).await
     }
 
     /// Deletes these objects with their versions. Returns how many were; failures are logged.
@@ -289,6 +289,6 @@ impl Valet {
             }
             u64::from(purged.is_ok())
         });
-        purges.buffer_unordered(AT_ONCE).fold(0, |sum, one| async move { sum + one }).await
+        purges.buffer_unordered(MAX_CONCURRENT_CALLS).fold(0, |sum, one| async move { sum + one }).await
     }
 }

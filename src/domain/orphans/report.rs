@@ -17,9 +17,9 @@ use crate::{
 };
 
 /// Keys of each kind that are remembered to be shown.
-const SHOWN: usize = 100;
+const MAX_LISTED: usize = 100;
 /// Without the operator naming the number, at most one object in so many is deleted.
-const SHARE: u64 = 10;
+const MAX_ORPHAN_SHARE: u64 = 10;
 
 /// The result of an orphan scan.
 #[derive(Debug, Default)]
@@ -111,7 +111,7 @@ impl<T> Default for Found<T> {
 impl<T> Found<T> {
     pub(super) fn add(&mut self, item: T) {
         self.count += 1;
-        if self.first.len() < SHOWN {
+        if self.first.len() < MAX_LISTED {
             self.first.push(item);
         }
     }
@@ -133,7 +133,9 @@ impl Orphans {
         }
         match consent {
             Consent::Number(number) if number != orphans => Err(OrphanError::OtherNumber { orphans }),
-            Consent::Given if orphans.saturating_mul(SHARE) > all => Err(OrphanError::NumberWanted { orphans, objects: all }),
+            Consent::Given if orphans.saturating_mul(MAX_ORPHAN_SHARE) > all => {
+                Err(OrphanError::NumberWanted { orphans, objects: all })
+            }
             Consent::Given | Consent::Number(_) => Ok(()),
         }
     }

@@ -1,9 +1,9 @@
 //! Refresh tokens: one exchange for the next token, and signing out. The secret decides, never the session's id alone.
 //!
-//! A spent token that comes again may be a thief's, or a client's that lost the answer or has two tabs. For [`GRACE`] after its
+//! A spent token that comes again may be a thief's, or a client's that lost the answer or has two tabs. For [`REUSE_GRACE`] after its
 //! exchange a session bears with it: while the child is unused, the client that made the exchange is given the same child
 //! again; else the token is refused and nothing more. After that a spent token ends the session (RFC 9700 section 4.14.2). A
-//! session remembers [`MOST_REMEMBERED`] exchanges; one that it forgot counts as made within the time while those are.
+//! session remembers [`MAX_REMEMBERED_EXCHANGES`] exchanges; one that it forgot counts as made within the time while those are.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -13,33 +13,33 @@ use std::{
 use aws_lc_rs::digest;
 use time::OffsetDateTime;
 
-use super::{RefreshError, SignedIn, lives, no_randomness};
+use super::{RefreshError, SignedIn, is_active, no_randomness};
 use crate::{
     domain::{
         Valet,
         audit::audit,
         refresh_token::{self, RefreshToken},
-        throttle::Client,
+        throttle::ClientInfo,
     },
     model::User,
     store::{Exchange, Rotation, Session, StoreError},
 };
 
 /// How long a session bears with a spent token.
-const GRACE: Duration = Duration::from_secs(5 * 60);
-/// Exchanges that a session remembers: an app that refreshes once an access token's life has one within [`GRACE`].
-const MOST_REMEMBERED: usize = 32;
+const REUSE_GRACE: Duration = Duration::from_secs(5 * 60);
+/// Exchanges that a session remembers: an app that refreshes once an access token's life has one within [`REUSE_GRACE`].
+const MAX_REMEMBERED_EXCHANGES: usize = 32;
 
-/// Client that sent a token, by its request.
-pub(super) struct Asker {
+/// ClientInfo that sent a token, by its request.
+pub(super) struct ClientFingerprint {
     /// SHA-256 of the `User-Agent`; one that is missing is as good as an empty one.
     pub(super) agent: [u8; 32],
     /// The network it comes from: the /24 or /48 of its address.
     network: String,
 }
 
-impl Asker {
-    pub(super) fn of(client: &Client) -> Self {
+impl ClientFingerprint {
+    pub(super) fn of(client: &ClientInfo) -> Self {
         let mut agent = [0; 32];
         let name = client.device.as_deref().unwrap_or_default();
         agent.copy_from_slice(digest::digest(&digest::SHA256, name.as_bytes()).as_ref());
@@ -52,24 +52,24 @@ impl Asker {
 }
 
 /// Where a refresh token stands in the session that it names.
-enum Place<'a> {
+enum TokenPosition<'a> {
     /// The one to be exchanged next.
-    Living,
+    Current,
     /// Exchanged for the living one.
     Parent(&'a Exchange),
     /// Exchanged, and so was its child; the session remembers it.
     Earlier(&'a Exchange),
     /// Exchanged before all that the session remembers: before this time, where its memory was full.
-    Old(Option<OffsetDateTime>),
+    Forgotten(Option<OffsetDateTime>),
     /// Not one of the session's.
     Unknown,
 }
 
-impl<'a> Place<'a> {
+impl<'a> TokenPosition<'a> {
     fn of(token: &RefreshToken, session: &'a Session) -> Self {
         let hash = token.hash();
         if session.token_hash == hash {
-            return Self::Living;
+            return Self::Current;
         }
         if let Some(parent) = session.parent.as_ref().filter(|parent| parent.hash == hash) {
             return Self::Parent(parent);
@@ -77,8 +77,8 @@ impl<'a> Place<'a> {
         match session.earlier.iter().find(|exchange| exchange.hash == hash) {
             Some(exchange) => Self::Earlier(exchange),
             None if session.token_key.is_some_and(|key| token.is_of(&key)) => {
-                let is_full = session.earlier.len() >= MOST_REMEMBERED;
-                Self::Old(session.earlier.iter().map(|exchange| exchange.at).min().filter(|_| is_full))
+                let is_full = session.earlier.len() >= MAX_REMEMBERED_EXCHANGES;
+                Self::Forgotten(session.earlier.iter().map(|exchange| exchange.at).min().filter(|_| is_full))
             }
             None => Self::Unknown,
         }
@@ -87,36 +87,36 @@ impl<'a> Place<'a> {
 
 /// How a spent token is handled.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum ReuseDecision {
     /// The same child again.
-    Again,
+    Repeat,
     /// Nothing; the session goes on.
-    Refused,
+    Refuse,
     /// The session ends.
-    Reused,
+    EndSession,
 }
 
-impl Answer {
+impl ReuseDecision {
     /// Of a token that comes again at `now`. The newcomer rule: where a `User-Agent` exchanged a token that another had been
     /// given, the other one may be the owner, and the newcomer a thief who was faster. It holds while the child is unused: later
     /// copies are those of an app that was updated and went on.
-    fn to(place: &Place<'_>, asker: &Asker, now: OffsetDateTime) -> Self {
-        let (exchange, is_child_used) = match place {
-            Place::Parent(exchange) => (exchange, false),
-            Place::Earlier(exchange) => (exchange, true),
-            Place::Living | Place::Unknown => return Self::Refused,
+    fn decide(position: &TokenPosition<'_>, fingerprint: &ClientFingerprint, now: OffsetDateTime) -> Self {
+        let (exchange, is_child_used) = match position {
+            TokenPosition::Parent(exchange) => (exchange, false),
+            TokenPosition::Earlier(exchange) => (exchange, true),
+            TokenPosition::Current | TokenPosition::Unknown => return Self::Refuse,
             // It may be of a moment ago: so many exchanges came after it.
-            Place::Old(Some(before)) if now - *before <= GRACE => return Self::Refused,
-            Place::Old(_) => return Self::Reused,
+            TokenPosition::Forgotten(Some(before)) if now - *before <= REUSE_GRACE => return Self::Refuse,
+            TokenPosition::Forgotten(_) => return Self::EndSession,
         };
-        let is_same_agent = exchange.agent.is_none_or(|agent| agent == asker.agent);
+        let is_same_agent = exchange.agent.is_none_or(|agent| agent == fingerprint.agent);
         let is_newcomers = exchange.by_newcomer && !is_same_agent && !is_child_used;
-        if now - exchange.at > GRACE || is_newcomers {
-            Self::Reused
+        if now - exchange.at > REUSE_GRACE || is_newcomers {
+            Self::EndSession
         } else if is_same_agent && !is_child_used {
-            Self::Again
+            Self::Repeat
         } else {
-            Self::Refused
+            Self::Refuse
         }
     }
 }
@@ -126,28 +126,28 @@ impl Valet {
     ///
     /// # Errors
     /// [`RefreshError`].
-    pub async fn refresh(&self, token: &str, client: &Client, now: OffsetDateTime) -> Result<SignedIn, RefreshError> {
+    pub async fn refresh(&self, token: &str, client: &ClientInfo, now: OffsetDateTime) -> Result<SignedIn, RefreshError> {
         self.local_accounts()?;
-        self.throttle.refresh(client)?;
+        self.throttle.count_refresh(client)?;
         let Some(token) = RefreshToken::parse(token) else {
             audit!("refresh_refused", reason = "malformed", "a text that is no refresh token was refused");
             return Err(RefreshError::Invalid);
         };
-        let (id, asker) = (token.session(), Asker::of(client));
+        let (id, fingerprint) = (token.session(), ClientFingerprint::of(client));
         // In the second round a request that lost the exchange to its twin finds its token to be the parent.
         for _ in 0..2 {
             let Some(session) = self.store.sessions.find(id, now).await? else { break };
-            let place = Place::of(&token, &session);
-            if matches!(place, Place::Unknown) {
+            let position = TokenPosition::of(&token, &session);
+            if matches!(position, TokenPosition::Unknown) {
                 audit!("refresh_refused", session = %id, reason = "unknown secret", "a token that its session does not know");
                 return Err(RefreshError::Invalid);
             }
             let account = self.store.users.find(session.user).await?;
-            let Some(account) = account.filter(|account| lives(&session, &account.password)) else { break };
-            if !matches!(place, Place::Living) {
-                return self.answer_spent(&token, &session, &place, account.user, &asker, now).await;
+            let Some(account) = account.filter(|account| is_active(&session, &account.password)) else { break };
+            if !matches!(position, TokenPosition::Current) {
+                return self.handle_spent(&token, &session, &position, account.user, &fingerprint, now).await;
             }
-            if let Some(signed_in) = self.exchange(&token, &session, account.user, &asker, now).await? {
+            if let Some(signed_in) = self.exchange(&token, &session, account.user, &fingerprint, now).await? {
                 self.record_network(session.user, client, now).await;
                 return Ok(signed_in);
             }
@@ -162,21 +162,22 @@ impl Valet {
         token: &RefreshToken,
         session: &Session,
         user: User,
-        asker: &Asker,
+        fingerprint: &ClientFingerprint,
         now: OffsetDateTime,
     ) -> Result<Option<SignedIn>, StoreError> {
         let exchange = Exchange {
             hash: token.hash(),
             salt: refresh_token::random().map_err(no_randomness)?,
             at: now,
-            agent: Some(asker.agent),
-            network: Some(asker.network.clone()),
-            by_newcomer: session.agent.is_some_and(|agent| agent != asker.agent),
+            agent: Some(fingerprint.agent),
+            network: Some(fingerprint.network.clone()),
+            by_newcomer: session.agent.is_some_and(|agent| agent != fingerprint.agent),
         };
         let token_key = session.token_key.map_or_else(refresh_token::random, Ok).map_err(no_randomness)?;
         let child = token.child(&exchange.salt, &token_key);
         let before = session.parent.iter().chain(&session.earlier);
-        let earlier = before.filter(|exchange| now - exchange.at <= GRACE).take(MOST_REMEMBERED).cloned().collect();
+        let earlier =
+            before.filter(|exchange| now - exchange.at <= REUSE_GRACE).take(MAX_REMEMBERED_EXCHANGES).cloned().collect();
         let expires_at = session.ends_at.min(now + self.session_ttl);
         let rotation = Rotation { exchange, earlier, child: child.hash(), token_key, expires_at };
         if !self.store.sessions.rotate(session.id, &rotation).await? {
@@ -186,23 +187,23 @@ impl Valet {
         Ok(Some(self.signed_in(user, &child, expires_at, now)?))
     }
 
-    async fn answer_spent(
+    async fn handle_spent(
         &self,
         token: &RefreshToken,
         session: &Session,
-        place: &Place<'_>,
+        position: &TokenPosition<'_>,
         user: User,
-        asker: &Asker,
+        fingerprint: &ClientFingerprint,
         now: OffsetDateTime,
     ) -> Result<SignedIn, RefreshError> {
-        let exchange = match place {
-            Place::Parent(exchange) | Place::Earlier(exchange) => Some(*exchange),
+        let exchange = match position {
+            TokenPosition::Parent(exchange) | TokenPosition::Earlier(exchange) => Some(*exchange),
             _ => None,
         };
         let first_network = exchange.and_then(|exchange| exchange.network.as_deref());
-        let network = asker.network.as_str();
-        let answer = Answer::to(place, asker, now);
-        if answer == Answer::Reused {
+        let network = fingerprint.network.as_str();
+        let decision = ReuseDecision::decide(position, fingerprint, now);
+        if decision == ReuseDecision::EndSession {
             audit!(
                 "refresh_reused",
                 user = %session.user,
@@ -214,7 +215,8 @@ impl Valet {
             self.end(session).await?;
             return Err(RefreshError::Ended);
         }
-        let child = exchange.filter(|_| answer == Answer::Again).and_then(|exchange| child_of(token, exchange, session));
+        let child =
+            exchange.filter(|_| decision == ReuseDecision::Repeat).and_then(|exchange| child_of(token, exchange, session));
         let Some(child) = child else {
             audit!(
                 "refresh_refused",
@@ -242,9 +244,9 @@ impl Valet {
     ///
     /// # Errors
     /// [`RefreshError`], but neither [`RefreshError::Spent`] nor [`RefreshError::Ended`].
-    pub async fn log_out(&self, token: &str, client: &Client, now: OffsetDateTime) -> Result<(), RefreshError> {
+    pub async fn log_out(&self, token: &str, client: &ClientInfo, now: OffsetDateTime) -> Result<(), RefreshError> {
         self.local_accounts()?;
-        self.throttle.log_out(client)?;
+        self.throttle.count_logout(client)?;
         let Some(token) = RefreshToken::parse(token) else {
             audit!("logout_refused", reason = "malformed", "a text that is no refresh token was refused");
             return Err(RefreshError::Invalid);
@@ -254,7 +256,7 @@ impl Valet {
             audit!("session_not_found", session = %id, "asked to log out of a session that is over");
             return Ok(());
         };
-        if matches!(Place::of(&token, &session), Place::Unknown) {
+        if matches!(TokenPosition::of(&token, &session), TokenPosition::Unknown) {
             audit!("logout_refused", session = %id, reason = "unknown secret", "a token that its session does not know");
             return Err(RefreshError::Invalid);
         }
@@ -267,7 +269,7 @@ impl Valet {
     /// Ends a session, in the database first: what another request reads meanwhile does not outlive it here.
     async fn end(&self, session: &Session) -> Result<bool, StoreError> {
         let ended = self.store.sessions.delete_owned(session.user, session.id).await?;
-        self.liveness.end(session.user, session.id, Instant::now());
+        self.session_cache.mark_ended(session.user, session.id, Instant::now());
         Ok(ended)
     }
 }
@@ -284,8 +286,8 @@ fn child_of(parent: &RefreshToken, exchange: &Exchange, session: &Session) -> Op
 mod tests {
     use super::*;
 
-    fn asker(agent: u8) -> Asker {
-        Asker { agent: [agent; 32], network: String::new() }
+    fn fingerprint(agent: u8) -> ClientFingerprint {
+        ClientFingerprint { agent: [agent; 32], network: String::new() }
     }
 
     /// Every answer, by who exchanged the token, who shows it, whether the child was used, and when.
@@ -300,40 +302,53 @@ mod tests {
             network: None,
             by_newcomer,
         };
-        let (same, other) = (asker(1), asker(2));
-        let within = after(GRACE, false);
-        for (place, asker, answer) in [
-            (Place::Parent(&within), &same, Answer::Again),
-            (Place::Parent(&within), &other, Answer::Refused),
-            (Place::Earlier(&within), &same, Answer::Refused),
-            (Place::Earlier(&within), &other, Answer::Refused),
+        let (same, other) = (fingerprint(1), fingerprint(2));
+        let within = after(REUSE_GRACE, false);
+        for (position, fingerprint, answer) in [
+            (TokenPosition::Parent(&within), &same, ReuseDecision::Repeat),
+            (TokenPosition::Parent(&within), &other, ReuseDecision::Refuse),
+            (TokenPosition::Earlier(&within), &same, ReuseDecision::Refuse),
+            (TokenPosition::Earlier(&within), &other, ReuseDecision::Refuse),
         ] {
-            assert_eq!(Answer::to(&place, asker, now), answer);
+            assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
         }
-        let newcomers = after(GRACE, true);
-        for (place, asker, answer) in [
-            (Place::Parent(&newcomers), &same, Answer::Again),
-            (Place::Parent(&newcomers), &other, Answer::Reused),
-            (Place::Earlier(&newcomers), &same, Answer::Refused),
-            (Place::Earlier(&newcomers), &other, Answer::Refused),
+        let newcomers = after(REUSE_GRACE, true);
+        for (position, fingerprint, answer) in [
+            (TokenPosition::Parent(&newcomers), &same, ReuseDecision::Repeat),
+            (TokenPosition::Parent(&newcomers), &other, ReuseDecision::EndSession),
+            (TokenPosition::Earlier(&newcomers), &same, ReuseDecision::Refuse),
+            (TokenPosition::Earlier(&newcomers), &other, ReuseDecision::Refuse),
         ] {
-            assert_eq!(Answer::to(&place, asker, now), answer);
+            assert_eq!(ReuseDecision::decide(&position, fingerprint, now), answer);
         }
-        let late = after(GRACE + Duration::from_millis(1), false);
-        for asker in [&same, &other] {
-            for place in [Place::Parent(&late), Place::Earlier(&late), Place::Old(None), Place::Old(Some(late.at))] {
-                assert_eq!(Answer::to(&place, asker, now), Answer::Reused);
+        let late = after(REUSE_GRACE + Duration::from_millis(1), false);
+        for fingerprint in [&same, &other] {
+            for position in [
+                TokenPosition::Parent(&late),
+                TokenPosition::Earlier(&late),
+                TokenPosition::Forgotten(None),
+                TokenPosition::Forgotten(Some(late.at)),
+            ] {
+                assert_eq!(ReuseDecision::decide(&position, fingerprint, now), ReuseDecision::EndSession);
             }
-            assert_eq!(Answer::to(&Place::Old(Some(within.at)), asker, now), Answer::Refused, "forgotten for their number");
+            assert_eq!(
+                ReuseDecision::decide(&TokenPosition::Forgotten(Some(within.at)), fingerprint, now),
+                ReuseDecision::Refuse,
+                "forgotten for their number"
+            );
         }
         let of_before = Exchange { agent: None, ..within };
-        assert_eq!(Answer::to(&Place::Parent(&of_before), &other, now), Answer::Again);
+        assert_eq!(ReuseDecision::decide(&TokenPosition::Parent(&of_before), &other, now), ReuseDecision::Repeat);
     }
 
     #[test]
     fn a_network_is_a_24_or_a_48() {
         let of = |address: &str| {
-            Asker::of(&Client { address: address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), device: None }).network
+            ClientFingerprint::of(&ClientInfo {
+                address: address.parse().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+                device: None,
+            })
+            .network
         };
         assert_eq!(of("198.51.100.77"), "198.51.100.0/24");
         assert_eq!(of("::ffff:198.51.100.77"), "198.51.100.0/24");

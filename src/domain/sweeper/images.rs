@@ -276,7 +276,7 @@ impl Valet {
 
     /// Whether an image is better settled beside the others.
     fn takes_long(&self, due: &QueuedImage) -> bool {
-        let reads_bytes = due.is_pending && (self.finalization.copies() || !self.finalization.believes_checksums());
+        let reads_bytes = due.is_pending && (self.capabilities.copies_uploads() || !self.capabilities.trusts_checksums());
         due.failures > 0 || (reads_bytes && due.bytes > LARGE)
     }
 

@@ -28,7 +28,7 @@ use self::{
     lane::{Room, SlowLane, slow_lane},
     tally::Tally,
 };
-use super::{Valet, account_deletion::SweptDeletions, reservations::SettledReservations};
+use super::{Valet, account_deletion::SweptDeletions, reservations::SweptReservations};
 use crate::{
     metrics::{METRICS, StateLabel},
     store::{StoreError, uncounted},
@@ -72,7 +72,7 @@ impl Valet {
                 self.take_census().await;
                 counted = Some(Instant::now());
             }
-            self.lookout.rest(self.sweep.interval).await;
+            self.arrival_poller.wait_until_next_sweep(self.sweep.interval).await;
         }
     }
 
@@ -194,7 +194,7 @@ impl Valet {
     /// One round. What takes long goes to `lane`.
     async fn sweep_round(&self, now: OffsetDateTime, lane: &SlowLane) -> Result<(Swept, bool), StoreError> {
         // On the heap: together they are more than a thread's stack holds in a debug build.
-        Box::pin(self.learn_store(now)).await;
+        Box::pin(self.probe_capabilities(now)).await;
         let round = Round::default();
         // Each of them goes on past a failure of the others.
         let images = Box::pin(self.sweep_due(Scope::Round(now), &round, lane)).await;
@@ -205,7 +205,7 @@ impl Valet {
 
     /// Settles reservations and goes on with deletions of accounts. Returns whether there is more to do now.
     async fn keep_accounts(&self, now: OffsetDateTime, round: &Round) -> Result<bool, StoreError> {
-        Box::pin(self.learn_store(now)).await;
+        Box::pin(self.probe_capabilities(now)).await;
         if let Some(missing) = self.store.probe().missing().await? {
             // What settles reservations by records that are still to be restored would lose them.
             tracing::error!(%missing, "the database was restored in part: reservations and deletions of accounts wait");
@@ -217,7 +217,7 @@ impl Valet {
         if let Ok(SweptDeletions { gone, failed, .. }) = deletions {
             round.tally.add(Swept { accounts: gone, failed, ..Swept::default() });
         }
-        if let Ok(SettledReservations { freed, failed, .. }) = reservations {
+        if let Ok(SweptReservations { freed, failed, .. }) = reservations {
             round.tally.add(Swept { holds: freed, failed, ..Swept::default() });
         }
         let more = (reservations?.more, deletions?.more);

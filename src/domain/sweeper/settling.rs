@@ -6,9 +6,9 @@ use super::tally::{Swept, Tally};
 use crate::{
     domain::{
         Valet,
-        confirm::Finding,
-        lookout::{unannounced, wait},
-        removal::{Remains, Removal},
+        arrival_polling::{needs_polling, poll_delay},
+        inspection::Inspection,
+        removal::{ObjectsToRemove, Removal},
     },
     model::{Image, ImageState, Rejection, UnverifiedUpload},
     store::{Lease, StoreError},
@@ -39,21 +39,26 @@ impl Valet {
         // Of what S3 has not opened no URL was given out.
         let ends = if image.is_unopened() { image.expires_at } else { image.expires_at.max(self.quiet_from(image)) };
         let mut swept = Swept::default();
-        match self.gather(image, lease.now).await {
-            Ok(Finding::Proved(verified)) => {
+        match self.inspect_upload(image, lease.now).await {
+            Ok(Inspection::Verified(verified)) => {
                 swept.confirmed += u32::from(self.accept(image, &verified).await?.is_some());
             }
-            Ok(Finding::Wrong(why)) => {
+            Ok(Inspection::Mismatch(why)) => {
                 self.reject(image, why, lease.now).await?;
                 swept.rejected += 1;
             }
-            Ok(finding @ (Finding::Missing | Finding::PartsMissing(_) | Finding::PartsRefused | Finding::Unfit(_))) => {
+            Ok(
+                finding @ (Inspection::Missing
+                | Inspection::PartsMissing(_)
+                | Inspection::PartsRefused
+                | Inspection::Unsupported(_)),
+            ) => {
                 if self.reject_overfull(image, lease.now).await? {
                     swept.rejected += 1;
                 } else if lease.now < ends {
                     self.store.images.postpone(image, lease.ends, ends.min(self.looks_again(image, lease, ends))).await?;
                 } else {
-                    let was_tried = matches!(finding, Finding::PartsRefused);
+                    let was_tried = matches!(finding, Inspection::PartsRefused);
                     let expire =
                         if was_tried { self.expire_refused(image, lease.now).await } else { self.expire(image, lease.now).await };
                     swept.expired += u32::from(expire?);
@@ -71,7 +76,7 @@ impl Valet {
 
     /// When an upload that is not there yet is looked at again.
     fn looks_again(&self, image: &Image, lease: Lease, ends: time::OffsetDateTime) -> time::OffsetDateTime {
-        let mut again = if unannounced(image) { lease.now + wait(lease.now - image.created_at) } else { ends };
+        let mut again = if needs_polling(image) { lease.now + poll_delay(lease.now - image.created_at) } else { ends };
         // A transfer that began in time may still arrive.
         if image.upload.unverified == Some(UnverifiedUpload::Parts) && lease.now < image.urls_die_at + self.sweep.grace {
             again = again.min(lease.now + PARTS_SEEN_EVERY);
@@ -83,16 +88,16 @@ impl Valet {
     async fn sweep_strays(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         let ends = self.quiet_from(image);
         // The server that made it ready may have died before it settled the reservation.
-        let settled = if lease.now < ends { self.settle_reserved(image).await } else { Ok(()) };
+        let settled = if lease.now < ends { self.settle_if_reserved(image).await } else { Ok(()) };
         // Whoever holds a URL that opens an upload may open another, before and after.
-        let removal = self.clear(&Remains::beside(image)).await?;
+        let removal = self.remove_objects(&ObjectsToRemove::beside(image)).await?;
         // What is removed does not wait for counters that cannot be read.
         settled?;
         match removal {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
-                self.release_reserved(image).await?;
+                self.release_reservation(image).await?;
                 self.store.images.clear_leftovers(image, lease.ends).await?;
             }
         }
@@ -103,8 +108,8 @@ impl Valet {
     async fn sweep_tombstone(&self, image: &Image, lease: Lease) -> Result<Swept, StoreError> {
         let ends = self.quiet_from(image);
         // The server that made the tombstone may have died before it settled the reservation.
-        let settled = if lease.now < ends { self.settle_reserved(image).await } else { Ok(()) };
-        let removal = self.remove(image).await?;
+        let settled = if lease.now < ends { self.settle_if_reserved(image).await } else { Ok(()) };
+        let removal = self.remove_image_objects(image).await?;
         // What is removed does not wait for counters that cannot be read.
         settled?;
         let mut swept = Swept { purged: 1, ..Swept::default() };
@@ -112,7 +117,7 @@ impl Valet {
             Removal::Partial => drop(self.store.images.postpone(image, lease.ends, lease.now + GO_ON).await?),
             Removal::Complete if lease.now < ends => drop(self.store.images.postpone(image, lease.ends, ends).await?),
             Removal::Complete => {
-                self.release_reserved(image).await?;
+                self.release_reservation(image).await?;
                 swept.gone += u32::from(self.store.images.mark_purged(image).await?);
             }
         }

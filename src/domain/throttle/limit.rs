@@ -10,7 +10,7 @@ use std::{
 use super::Throttled;
 use crate::{
     config::Rate,
-    domain::recent::Recent,
+    domain::generational_cache::GenerationalCache,
     model::{NetworkPrefix, UserId},
     store::request_origin,
 };
@@ -28,12 +28,12 @@ const USERS_OF_SITE: u32 = FACTORS[2];
 pub(super) struct Limit<K> {
     name: &'static str,
     rate: Rate,
-    empty_at: Mutex<Recent<K, Instant>>,
+    empty_at: Mutex<GenerationalCache<K, Instant>>,
 }
 
 impl<K: Eq + Hash + Copy> Limit<K> {
     pub(super) fn new(name: &'static str, rate: Rate) -> Self {
-        Self { name, rate, empty_at: Mutex::new(Recent::new(CAPACITY)) }
+        Self { name, rate, empty_at: Mutex::new(GenerationalCache::new(CAPACITY)) }
     }
 
     /// Counts `n` times at once, or none of them.
@@ -52,7 +52,7 @@ impl<K: Eq + Hash + Copy> Limit<K> {
     }
 
     fn fill(
-        all: &mut Recent<K, Instant>,
+        all: &mut GenerationalCache<K, Instant>,
         name: &'static str,
         (key, n): (K, u32),
         rate: Rate,
@@ -67,13 +67,13 @@ impl<K: Eq + Hash + Copy> Limit<K> {
         Ok(())
     }
 
-    fn drain(all: &mut Recent<K, Instant>, (key, n): (K, u32), rate: Rate) {
+    fn drain(all: &mut GenerationalCache<K, Instant>, (key, n): (K, u32), rate: Rate) {
         if let Some(before) = all.get(key).and_then(|at| at.checked_sub(cost(rate, n))) {
             all.insert(key, before);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Recent<K, Instant>> {
+    fn lock(&self) -> MutexGuard<'_, GenerationalCache<K, Instant>> {
         self.empty_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

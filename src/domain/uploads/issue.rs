@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Declared, IssueError, Issued, Puts, RenewError, Ticket};
+use super::{DeclaredUpload, IssueError, Issued, PresignedPuts, RenewError, Ticket};
 use crate::{
-    domain::{Valet, confirm::Finding, finalize::Declares},
-    model::{Idempotency, IdempotencyKey, Image, ImageId, ImageState, Lifetimes, ObjectKey, Sha256, Upload, UserId},
-    store::{InsertOutcome, ReserveOutcome, StoreError, objects::COMPLETE_DEADLINE},
+    domain::{Valet, inspection::Inspection, store_capabilities::UploadClass},
+    model::{Idempotency, IdempotencyKey, Image, ImageId, Lifetimes, ObjectKey, Sha256, Upload, UserId},
+    store::{InsertOutcome, ReserveOutcome, StoreError},
 };
 
 /// Races with a confirm, a delete or a twin are settled by looking again; more than this is a fault.
-const TRIES: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 /// How long a key finds its upload.
-const KEY_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+const IDEMPOTENCY_KEY_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A declared upload, by its place among those of the request.
-pub(super) struct Wanted {
+pub(super) struct UploadRequest {
     pub(super) at: usize,
     pub(super) upload: Upload,
     sha256: Sha256,
@@ -25,7 +25,7 @@ pub(super) struct Wanted {
 }
 
 /// One answer for each upload of the request.
-pub(super) type Answers = Vec<Option<Result<Issued, IssueError>>>;
+pub(super) type Results = Vec<Option<Result<Issued, IssueError>>>;
 
 impl Valet {
     /// Opens uploads, or finds those and the images that this user has of the same bytes or under the same key. One bad
@@ -36,51 +36,51 @@ impl Valet {
     pub async fn issue_all(
         &self,
         user: UserId,
-        declared: &[Declared<'_>],
+        declared: &[DeclaredUpload<'_>],
         now: OffsetDateTime,
     ) -> Result<Vec<Result<Issued, IssueError>>, StoreError> {
-        let fit = self.finalization.stands(Declares::Digest);
-        let mut answers: Answers = declared.iter().map(|_| None).collect();
+        let fit = self.capabilities.require_support(UploadClass::WithDigest);
+        let mut results: Results = declared.iter().map(|_| None).collect();
         let mut wanted = Vec::with_capacity(declared.len());
         for (at, declared) in declared.iter().enumerate() {
-            match self.check(declared) {
-                Ok(_) if fit.is_err() => answers[at] = fit.clone().err().map(|unfit| Err(unfit.into())),
+            match self.validate(declared) {
+                Ok(_) if fit.is_err() => results[at] = fit.clone().err().map(|unfit| Err(unfit.into())),
                 Ok((upload, sha256)) => {
                     let named = |key: &IdempotencyKey| Idempotency { key: key.clone(), request: declared.fingerprint() };
-                    wanted.push(Wanted { at, upload, sha256, idempotency: declared.key.map(named) });
+                    wanted.push(UploadRequest { at, upload, sha256, idempotency: declared.key.map(named) });
                 }
-                Err(broken) => answers[at] = Some(Err(IssueError::Unstorable(broken))),
+                Err(broken) => results[at] = Some(Err(IssueError::InvalidDeclaration(broken))),
             }
         }
         if wanted.len() > 1 {
             // A phone that sends its camera roll again has most of it here; a single upload is new as a rule.
-            wanted = self.answer_known(user, wanted, &mut answers, now).await?;
+            wanted = self.resolve_known(user, wanted, &mut results, now).await?;
         }
-        for _ in 0..TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             if wanted.is_empty() {
                 break;
             }
-            wanted = self.open(user, wanted, &mut answers, now).await?;
+            wanted = self.open_uploads(user, wanted, &mut results, now).await?;
             if !wanted.is_empty() {
-                wanted = self.answer_known(user, wanted, &mut answers, now).await?;
-                wanted = self.answer_refused(user, wanted, &mut answers).await?;
+                wanted = self.resolve_known(user, wanted, &mut results, now).await?;
+                wanted = self.resolve_refused(user, wanted, &mut results).await?;
             }
         }
         let unsettled = || Err(StoreError::Contention { what: "uploads of the same bytes" }.into());
-        Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(unsettled)).collect())
+        Ok(results.into_iter().map(|answer| answer.unwrap_or_else(unsettled)).collect())
     }
 
     /// Reserves, inserts, signs. What is left was refused by the quota or by a unique index.
-    async fn open(
+    async fn open_uploads(
         &self,
         user: UserId,
-        wanted: Vec<Wanted>,
-        answers: &mut Answers,
+        wanted: Vec<UploadRequest>,
+        results: &mut Results,
         now: OffsetDateTime,
-    ) -> Result<Vec<Wanted>, StoreError> {
+    ) -> Result<Vec<UploadRequest>, StoreError> {
         let mut drafts = Vec::with_capacity(wanted.len());
         for wanted in wanted {
-            drafts.push((self.draft(user, &wanted, now)?, wanted));
+            drafts.push((self.draft_image(user, &wanted, now)?, wanted));
         }
         let mut refused = Vec::new();
         let images: Vec<_> = drafts.iter().map(|((image, _), _)| image).collect();
@@ -101,7 +101,7 @@ impl Valet {
         for (((image, puts), wanted), inserted) in drafts.into_iter().zip(inserted) {
             if inserted == InsertOutcome::Inserted {
                 let ticket = Ticket::Pending(Box::new(image), puts);
-                answers[wanted.at] = Some(Ok(Issued { ticket, opened: true }));
+                results[wanted.at] = Some(Ok(Issued { ticket, opened: true }));
             } else {
                 refused.push(wanted);
             }
@@ -109,22 +109,27 @@ impl Valet {
         Ok(refused)
     }
 
-    fn draft(&self, user: UserId, wanted: &Wanted, now: OffsetDateTime) -> Result<(Image, Puts), StoreError> {
+    fn draft_image(
+        &self,
+        user: UserId,
+        wanted: &UploadRequest,
+        now: OffsetDateTime,
+    ) -> Result<(Image, PresignedPuts), StoreError> {
         let id = ImageId::new();
-        let key = if self.finalization.copies() { ObjectKey::incoming(user, id) } else { ObjectKey::final_for(user, id) };
+        let key = if self.capabilities.copies_uploads() { ObjectKey::incoming(user, id) } else { ObjectKey::final_for(user, id) };
         let puts = self.presign_puts(&key, (&wanted.upload, wanted.sha256), now)?;
         let lifetimes = Lifetimes { created_at: now, expires_at: now + self.uploads.ttl, urls_die_at: puts.die_at() };
         Ok((Image::pending((user, id, key), wanted.upload.clone(), wanted.idempotency.clone(), lifetimes), puts))
     }
 
-    /// Answers with what this user has under the same key, else of the same bytes. What is left is not known, or not any more.
-    async fn answer_known(
+    /// Results with what this user has under the same key, else of the same bytes. What is left is not known, or not any more.
+    async fn resolve_known(
         &self,
         user: UserId,
-        wanted: Vec<Wanted>,
-        answers: &mut Answers,
+        wanted: Vec<UploadRequest>,
+        results: &mut Results,
         now: OffsetDateTime,
-    ) -> Result<Vec<Wanted>, StoreError> {
+    ) -> Result<Vec<UploadRequest>, StoreError> {
         let digests: Vec<_> = wanted.iter().map(|wanted| wanted.sha256).collect();
         let keys: Vec<_> = wanted.iter().filter_map(|wanted| wanted.idempotency.as_ref()).map(|known| &known.key).collect();
         let known = self.store.images.find_owned_known(user, &digests, &keys).await?;
@@ -132,7 +137,7 @@ impl Valet {
         for wanted in wanted {
             let named = wanted.idempotency.as_ref();
             if let Err(error) = known.verify_readable(named.map(|named| &named.key), Some(wanted.sha256)) {
-                answers[wanted.at] = Some(Err(error.into()));
+                results[wanted.at] = Some(Err(error.into()));
                 continue;
             }
             let by_key = known
@@ -140,12 +145,12 @@ impl Valet {
                 .iter()
                 .find(|image| named.is_some() && image.idempotency.as_ref().map(|known| &known.key) == named.map(|n| &n.key));
             let image = match (by_key, named) {
-                (Some(image), Some(named)) if image.created_at + KEY_KEPT <= now => {
+                (Some(image), Some(named)) if image.created_at + IDEMPOTENCY_KEY_TTL <= now => {
                     self.store.images.release_owned_key(user, image.id, &named.key).await?;
                     None
                 }
                 (Some(image), named) if image.idempotency.as_ref() != named => {
-                    answers[wanted.at] = Some(Err(IssueError::KeyReused));
+                    results[wanted.at] = Some(Err(IssueError::KeyReused));
                     continue;
                 }
                 (by_key, _) => by_key,
@@ -156,19 +161,19 @@ impl Valet {
                 None => left.push(wanted),
             }
         }
-        let matched = self.redeclare(user, matched, answers, now).await?;
+        let matched = self.redeclare(user, matched, results, now).await?;
         let ids: Vec<_> = matched.iter().map(|(_, image)| image.id).collect();
         let renewed = if ids.is_empty() { Vec::new() } else { self.renew_all(user, &ids, now).await? };
         for ((wanted, image), ticket) in matched.into_iter().zip(renewed) {
             match ticket {
-                Ok(ticket) => answers[wanted.at] = Some(Ok(Issued { ticket, opened: false })),
+                Ok(ticket) => results[wanted.at] = Some(Ok(Issued { ticket, opened: false })),
                 // This one's own; the others are not held up.
-                Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => answers[wanted.at] = Some(Err(error.into())),
+                Err(RenewError::Store(error @ StoreError::Corrupt { .. })) => results[wanted.at] = Some(Err(error.into())),
                 Err(RenewError::Store(error)) => return Err(error),
-                Err(RenewError::Unfit(unfit)) => answers[wanted.at] = Some(Err(unfit.into())),
+                Err(RenewError::Unsupported(unfit)) => results[wanted.at] = Some(Err(unfit.into())),
                 Err(RenewError::Expired) => {
                     // What came of it is settled now: the next round finds the image, or opens a new upload.
-                    self.settle_expired(image, now).await?;
+                    self.resolve_expired(image, now).await?;
                     left.push(wanted);
                 }
                 Err(RenewError::NotFound | RenewError::NotSingle | RenewError::Rejected(_)) => left.push(wanted),
@@ -190,7 +195,7 @@ impl Valet {
         let known = self.store.images.find_owned_known(user, &[], &[&named.key]).await?;
         known.verify_readable(Some(&named.key), None)?;
         match known.readable().first().cloned() {
-            Some(image) if image.created_at + KEY_KEPT <= now => {
+            Some(image) if image.created_at + IDEMPOTENCY_KEY_TTL <= now => {
                 self.store.images.release_owned_key(user, image.id, &named.key).await?;
                 Ok(None)
             }
@@ -201,46 +206,36 @@ impl Valet {
     }
 
     /// Says why the quota refused; what would be let in by now is left.
-    async fn answer_refused(&self, user: UserId, wanted: Vec<Wanted>, answers: &mut Answers) -> Result<Vec<Wanted>, StoreError> {
+    async fn resolve_refused(
+        &self,
+        user: UserId,
+        wanted: Vec<UploadRequest>,
+        results: &mut Results,
+    ) -> Result<Vec<UploadRequest>, StoreError> {
         if wanted.is_empty() {
             return Ok(wanted);
         }
         let usage = self.store.users.usage(user).await?;
         let mut left = Vec::new();
         for wanted in wanted {
-            match self.refusal(usage, wanted.upload.bytes()) {
-                Some(refusal) => answers[wanted.at] = Some(Err(refusal)),
+            match self.quota_refusal(usage, wanted.upload.bytes()) {
+                Some(refusal) => results[wanted.at] = Some(Err(refusal)),
                 None => left.push(wanted),
             }
         }
         Ok(left)
     }
 
-    /// An upload whose time is over must not keep its bytes from being uploaded anew, nor lose them if they came.
-    async fn settle_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
-        match self.gather(image, now).await? {
-            Finding::Proved(verified) => self.accept(image, &verified).await.map(drop),
-            Finding::Wrong(why) => self.reject(image, why, now).await,
-            Finding::Missing | Finding::PartsMissing(_) | Finding::Unfit(_) => self.expire(image, now).await.map(drop),
-            Finding::PartsRefused => self.expire_refused(image, now).await.map(drop),
+    /// Accepts, rejects or expires an upload past its expiry: it must not keep its bytes from being uploaded again, nor lose them
+    /// if they have arrived.
+    async fn resolve_expired(&self, image: &Image, now: OffsetDateTime) -> Result<(), StoreError> {
+        match self.inspect_upload(image, now).await? {
+            Inspection::Verified(verified) => self.accept(image, &verified).await.map(drop),
+            Inspection::Mismatch(why) => self.reject(image, why, now).await,
+            Inspection::Missing | Inspection::PartsMissing(_) | Inspection::Unsupported(_) => {
+                self.expire(image, now).await.map(drop)
+            }
+            Inspection::PartsRefused => self.expire_refused(image, now).await.map(drop),
         }
-    }
-
-    /// `pending → expired`; the bytes are free again when no URL is left, and the tombstone outlives every URL.
-    pub(in crate::domain) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let expired = self.store.images.expire(image, now).await?;
-        if expired {
-            tracing::info!(image = %image.id, user = %image.user, "expired");
-            self.settle(image.user, &[Image { state: ImageState::Expired, ..image.clone() }], now).await?;
-        }
-        Ok(expired)
-    }
-
-    /// [`Valet::expire`] of an upload whose parts were refused when they were completed at `now`: the claim for that raised
-    /// the time until which something may be written, as a URL would have.
-    pub(in crate::domain) async fn expire_refused(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
-        let Some(current) = self.store.images.find_owned(image.user, image.id).await? else { return Ok(false) };
-        let no_url_left = current.urls_die_at <= (now + COMPLETE_DEADLINE).max(image.urls_die_at);
-        if no_url_left { self.expire(&current, now).await } else { Ok(false) }
     }
 }

@@ -13,7 +13,7 @@ use aws_lc_rs::digest;
 
 use time::OffsetDateTime;
 
-use super::{Valet, finalize::Unfit, one, throttle::Throttled};
+use super::{Valet, single_result, store_capabilities::UnsupportedUpload, throttle::Throttled};
 use crate::{
     metrics::METRICS,
     model::{
@@ -28,7 +28,7 @@ use crate::{
 
 /// A client's declaration of an upload, not validated yet.
 #[derive(Debug, Clone, Copy)]
-pub struct Declared<'a> {
+pub struct DeclaredUpload<'a> {
     /// See [`FileName`].
     pub file_name: &'a str,
     /// See [`ContentType`].
@@ -58,7 +58,7 @@ pub struct DeclaredPreview<'a> {
     pub sha256: &'a str,
 }
 
-impl Declared<'_> {
+impl DeclaredUpload<'_> {
     /// The digest of everything that was declared: what tells a repeat from another request under the same key.
     fn fingerprint(&self) -> Sha256 {
         let size = self.size.to_string();
@@ -86,7 +86,7 @@ pub(super) fn fingerprint(members: &[&str]) -> Sha256 {
 
 /// Why a declared upload cannot be stored. Each names the member it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unstorable {
+pub enum DeclarationError {
     /// `fileName`
     FileName(InvalidFileName),
     /// `contentType`; holds what is allowed.
@@ -111,7 +111,7 @@ pub enum Unstorable {
     ThumbHash(InvalidThumbHash),
 }
 
-impl fmt::Display for Unstorable {
+impl fmt::Display for DeclarationError {
     /// The end of a sentence that begins with the member's name.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -145,7 +145,7 @@ fn one_of(f: &mut fmt::Formatter<'_>, allowed: &[ContentType]) -> fmt::Result {
 pub enum IssueError {
     /// The declared upload cannot be stored; never empty.
     #[error("the declared upload cannot be stored")]
-    Unstorable(Vec<Unstorable>),
+    InvalidDeclaration(Vec<DeclarationError>),
     /// The bytes would not fit.
     #[error("the quota of {quota} bytes has {free} left")]
     QuotaExceeded {
@@ -168,7 +168,7 @@ pub enum IssueError {
     Throttled(#[from] Throttled),
     /// The store cannot have it.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    Unsupported(#[from] UnsupportedUpload),
     /// Not known whether an upload was opened; asking again is safe.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -191,7 +191,7 @@ pub enum RenewError {
     Rejected(Rejection),
     /// The store cannot have it.
     #[error(transparent)]
-    Unfit(#[from] Unfit),
+    Unsupported(#[from] UnsupportedUpload),
     /// The database or the credentials failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -201,21 +201,21 @@ pub enum RenewError {
 #[derive(Debug)]
 pub enum Ticket {
     /// The bytes are awaited.
-    Pending(Box<Image>, Puts),
+    Pending(Box<Image>, PresignedPuts),
     /// The bytes are here.
     Ready(Box<Image>),
 }
 
 /// The presigned PUTs of an upload.
 #[derive(Debug, Clone)]
-pub struct Puts {
+pub struct PresignedPuts {
     /// Of the image.
     pub image: PresignedPut,
     /// Of its preview, when one was declared.
     pub preview: Option<PresignedPut>,
 }
 
-impl Puts {
+impl PresignedPuts {
     /// When the last of them dies.
     fn die_at(&self) -> OffsetDateTime {
         let preview = self.preview.as_ref().map(|put| put.signed.expires_at);
@@ -237,8 +237,8 @@ impl Valet {
     ///
     /// # Errors
     /// [`IssueError`].
-    pub async fn issue(&self, user: UserId, declared: Declared<'_>, now: OffsetDateTime) -> Result<Issued, IssueError> {
-        one(self.issue_all(user, &[declared], now).await?)
+    pub async fn issue(&self, user: UserId, declared: DeclaredUpload<'_>, now: OffsetDateTime) -> Result<Issued, IssueError> {
+        single_result(self.issue_all(user, &[declared], now).await?)
     }
 
     /// A fresh URL for an upload that is open; the image when it needs none any more.
@@ -246,18 +246,18 @@ impl Valet {
     /// # Errors
     /// [`RenewError`].
     pub async fn renew(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Ticket, RenewError> {
-        one(self.renew_all(user, &[id], now).await?)
+        single_result(self.renew_all(user, &[id], now).await?)
     }
 
     /// Every rule that what was declared breaks.
-    fn check(&self, declared: &Declared<'_>) -> Result<(Upload, Sha256), Vec<Unstorable>> {
-        let size = check_size(declared.size, self.uploads.max_bytes);
-        let file_name = FileName::parse(declared.file_name).map_err(Unstorable::FileName);
-        let content_type = self.check_type(declared.content_type);
-        let sha256 = Sha256::parse(declared.sha256).map_err(Unstorable::Sha256);
-        let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(Unstorable::Caption);
-        let preview = declared.preview.map(check_preview).transpose();
-        let thumb_hash = check_thumb_hash(declared.thumb_hash);
+    fn validate(&self, declared: &DeclaredUpload<'_>) -> Result<(Upload, Sha256), Vec<DeclarationError>> {
+        let size = validate_size(declared.size, self.uploads.max_bytes);
+        let file_name = FileName::parse(declared.file_name).map_err(DeclarationError::FileName);
+        let content_type = self.validate_type(declared.content_type);
+        let sha256 = Sha256::parse(declared.sha256).map_err(DeclarationError::Sha256);
+        let caption = Caption::parse(declared.caption.unwrap_or_default()).map_err(DeclarationError::Caption);
+        let preview = declared.preview.map(validate_preview).transpose();
+        let thumb_hash = validate_thumb_hash(declared.thumb_hash);
         match (file_name, content_type, size, sha256, caption, preview, thumb_hash) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(sha256), Ok(caption), Ok(preview), Ok(thumb_hash)) => {
                 let (declared, multipart) = (Some(sha256), None);
@@ -282,27 +282,27 @@ impl Valet {
     }
 
     /// A media type that is accepted here.
-    pub(super) fn check_type(&self, declared: &str) -> Result<ContentType, Unstorable> {
+    pub(super) fn validate_type(&self, declared: &str) -> Result<ContentType, DeclarationError> {
         let allowed = ContentType::parse(declared).filter(|known| self.uploads.types.contains(known));
-        allowed.ok_or_else(|| Unstorable::ContentType(self.uploads.types.clone()))
+        allowed.ok_or_else(|| DeclarationError::ContentType(self.uploads.types.clone()))
     }
 
     /// Why a reservation failed; `Ok` when it would succeed by now.
     pub(super) async fn explain_refusal(&self, user: UserId, size: u64) -> Result<(), IssueError> {
         let usage = self.store.users.usage(user).await?;
-        self.refusal(usage, size).map_or(Ok(()), Err)
+        self.quota_refusal(usage, size).map_or(Ok(()), Err)
     }
 
     /// Why `bytes` more are not let in; `None` when they are.
-    fn refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<IssueError> {
+    fn quota_refusal(&self, usage: Option<Usage>, bytes: u64) -> Option<IssueError> {
         let Some(usage) = usage else { return Some(IssueError::NoAccount) };
         let most = self.uploads.max_pending;
         let too_many = || (usage.pending >= u64::from(most)).then_some(IssueError::TooManyPending(most));
-        self.beyond_quota(usage, bytes).or_else(too_many)
+        self.exceeds_quota(usage, bytes).or_else(too_many)
     }
 
     /// Returns the refusal of `bytes` more that do not fit into the quota, and counts it.
-    fn beyond_quota(&self, usage: Usage, bytes: u64) -> Option<IssueError> {
+    fn exceeds_quota(&self, usage: Usage, bytes: u64) -> Option<IssueError> {
         let quota = self.uploads.quota_bytes;
         let free = quota.saturating_sub(usage.bytes);
         (bytes > free).then(|| {
@@ -315,7 +315,7 @@ impl Valet {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn pending(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
+    pub async fn list_pending(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<Vec<Image>, StoreError> {
         self.store.images.list_owned_pending(user, after, limit).await
     }
 
@@ -324,35 +324,38 @@ impl Valet {
         key: &ObjectKey,
         (upload, sha256): (&Upload, Sha256),
         now: OffsetDateTime,
-    ) -> Result<Puts, StoreError> {
+    ) -> Result<PresignedPuts, StoreError> {
         let ttl = self.uploads.url_ttl;
         let sign = |Preview { content_type, size, sha256 }: Preview| {
             self.objects.presign_put(&key.preview(), NewObject { content_type, size, sha256 }, now, ttl)
         };
         let image = NewObject { content_type: upload.content_type, size: upload.size, sha256 };
-        Ok(Puts { image: self.objects.presign_put(key, image, now, ttl)?, preview: upload.preview.map(sign).transpose()? })
+        Ok(PresignedPuts {
+            image: self.objects.presign_put(key, image, now, ttl)?,
+            preview: upload.preview.map(sign).transpose()?,
+        })
     }
 }
 
 /// At least a byte, and at most `most`.
-pub(super) fn check_size(declared: i64, most: u64) -> Result<u64, Unstorable> {
+pub(super) fn validate_size(declared: i64, most: u64) -> Result<u64, DeclarationError> {
     match u64::try_from(declared) {
-        Err(_) | Ok(0) => Err(Unstorable::Size),
-        Ok(size) if size > most => Err(Unstorable::TooLarge(most)),
+        Err(_) | Ok(0) => Err(DeclarationError::Size),
+        Ok(size) if size > most => Err(DeclarationError::TooLarge(most)),
         Ok(size) => Ok(size),
     }
 }
 
-fn check_preview(declared: DeclaredPreview<'_>) -> Result<Preview, Vec<Unstorable>> {
+fn validate_preview(declared: DeclaredPreview<'_>) -> Result<Preview, Vec<DeclarationError>> {
     let content_type = ContentType::parse(declared.content_type).filter(|known| Preview::TYPES.contains(known));
     let size = u64::try_from(declared.size).ok().filter(|size| (1..=Preview::MAX_BYTES).contains(size));
     match (content_type, size, Sha256::parse(declared.sha256)) {
         (Some(content_type), Some(size), Ok(sha256)) => Ok(Preview { content_type, size, sha256 }),
         (content_type, size, sha256) => {
             let broken = [
-                content_type.is_none().then_some(Unstorable::PreviewType),
-                size.is_none().then_some(Unstorable::PreviewSize),
-                sha256.err().map(Unstorable::PreviewSha256),
+                content_type.is_none().then_some(DeclarationError::PreviewType),
+                size.is_none().then_some(DeclarationError::PreviewSize),
+                sha256.err().map(DeclarationError::PreviewSha256),
             ];
             Err(broken.into_iter().flatten().collect())
         }
@@ -360,6 +363,6 @@ fn check_preview(declared: DeclaredPreview<'_>) -> Result<Preview, Vec<Unstorabl
 }
 
 /// What shows until there are pixels, if any was declared.
-pub(super) fn check_thumb_hash(declared: Option<&str>) -> Result<Option<ThumbHash>, Unstorable> {
-    declared.map(ThumbHash::parse).transpose().map_err(Unstorable::ThumbHash)
+pub(super) fn validate_thumb_hash(declared: Option<&str>) -> Result<Option<ThumbHash>, DeclarationError> {
+    declared.map(ThumbHash::parse).transpose().map_err(DeclarationError::ThumbHash)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use time::OffsetDateTime;
 
-use super::{IssueError, issue::Answers, issue::Wanted};
+use super::{IssueError, issue::Results, issue::UploadRequest};
 use crate::{
     domain::{Valet, reservations},
     model::{Image, ImageId, ImageState, Upload, UserId},
@@ -21,10 +21,10 @@ impl Valet {
     pub(super) async fn redeclare<'a>(
         &self,
         user: UserId,
-        matched: Vec<(Wanted, &'a Image)>,
-        answers: &mut Answers,
+        matched: Vec<(UploadRequest, &'a Image)>,
+        results: &mut Results,
         now: OffsetDateTime,
-    ) -> Result<Vec<(Wanted, &'a Image)>, StoreError> {
+    ) -> Result<Vec<(UploadRequest, &'a Image)>, StoreError> {
         let (mut known, mut later) = (Vec::new(), HashMap::<ImageId, (&Image, Upload)>::new());
         for (wanted, image) in matched {
             // The repeat of a request changes nothing: another one may have come in between.
@@ -35,13 +35,13 @@ impl Valet {
                 known.push((wanted, image));
                 continue;
             }
-            match self.make_room(user, image, &wanted.upload).await {
+            match self.reserve_growth(user, image, &wanted.upload).await {
                 Ok(()) => {
                     later.insert(image.id, (image, wanted.upload.clone()));
                     known.push((wanted, image));
                 }
                 Err(IssueError::Store(error)) => return Err(error),
-                Err(refusal) => answers[wanted.at] = Some(Err(refusal)),
+                Err(refusal) => results[wanted.at] = Some(Err(refusal)),
             }
         }
         let later: Vec<_> = later.values().map(|(image, upload)| (*image, upload)).collect();
@@ -51,13 +51,13 @@ impl Valet {
 
     /// Reserves what a larger preview needs beyond what the upload has. Nothing is given back for a smaller one: the former one's
     /// URL lives.
-    async fn make_room(&self, user: UserId, image: &Image, upload: &Upload) -> Result<(), IssueError> {
+    async fn reserve_growth(&self, user: UserId, image: &Image, upload: &Upload) -> Result<(), IssueError> {
         let wanted = upload.bytes();
         if wanted <= image.reserved {
             return Ok(());
         }
         let usage = self.store.users.usage(user).await?.ok_or(IssueError::NoAccount)?;
-        if let Some(refusal) = self.beyond_quota(usage, wanted - image.reserved) {
+        if let Some(refusal) = self.exceeds_quota(usage, wanted - image.reserved) {
             return Err(refusal);
         }
         Ok(Box::pin(self.grow(user, image.id, wanted)).await?)
@@ -65,7 +65,7 @@ impl Valet {
 
     /// Raises what a pending upload has reserved to `bytes`. One that is not pending any more stays as it is.
     async fn grow(&self, user: UserId, id: ImageId, bytes: u64) -> Result<(), StoreError> {
-        for tried in 0..reservations::TRIES {
+        for tried in 0..reservations::MAX_ATTEMPTS {
             let Some(image) = self.store.images.find_owned(user, id).await? else { return Ok(()) };
             if image.state != ImageState::Pending || image.reserved >= bytes {
                 return Ok(());
@@ -75,7 +75,7 @@ impl Valet {
             {
                 return Ok(());
             }
-            self.clear_the_way(user, &[id], tried).await?;
+            self.finish_abandoned_steps(user, &[id], tried).await?;
         }
         Err(StoreError::Contention { what: "an upload that is declared anew" })
     }

@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use super::{RenewError, Ticket};
 use crate::{
-    domain::{Valet, finalize::Declares},
+    domain::{Valet, store_capabilities::UploadClass},
     model::{ImageId, ImageState, UserId},
     store::StoreError,
 };
@@ -22,7 +22,7 @@ impl Valet {
         ids: &[ImageId],
         now: OffsetDateTime,
     ) -> Result<Vec<Result<Ticket, RenewError>>, StoreError> {
-        let fit = self.finalization.stands(Declares::Digest);
+        let fit = self.capabilities.require_support(UploadClass::WithDigest);
         let mut signed = HashMap::new();
         for image in self.store.images.find_all_owned(user, ids).await?.readable() {
             let is_open = fit.is_ok() && image.expires_at > now;
@@ -48,7 +48,7 @@ impl Valet {
                 (ImageState::Pending, _, Some((puts, _))) => Ok(Ticket::Pending(Box::new(image), puts.clone())),
                 (ImageState::Pending, ..) if image.expires_at > now && image.upload.sha256.is_some() => {
                     // It stands now: the store was tried out meanwhile.
-                    Err(fit.clone().err().map_or(RenewError::NotFound, RenewError::Unfit))
+                    Err(fit.clone().err().map_or(RenewError::NotFound, RenewError::Unsupported))
                 }
                 (ImageState::Pending, ..) if image.expires_at > now => Err(RenewError::NotSingle),
                 (ImageState::Pending | ImageState::Expired, ..) => Err(RenewError::Expired),

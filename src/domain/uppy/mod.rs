@@ -2,12 +2,12 @@
 //!
 //! So these uploads are unverified: what they may bring is bounded, the bound is reserved, what came is proved and the rest is
 //! given back. Forms and what Uppy's own S3 client writes land under `in/` and are copied at confirm, since their URLs write
-//! more than once; the sweeper looks for them soon. Parts that this server completes are final where they lie.
+//! more than once; the sweeper checks for them soon. Parts that this server completes are final where they lie.
 //!
 //! Here are the token that stands in the path, what is declared, and opening; `parts` has the multipart calls, `signing` the
 //! signatures that Uppy's own S3 client asks for.
 
-pub(super) mod bounds;
+pub(super) mod part_limits;
 mod parts;
 mod signing;
 
@@ -19,17 +19,17 @@ use time::OffsetDateTime;
 pub use crate::signer::SignedForm;
 
 pub use self::{
-    parts::{JoinError, ListedPart, NamedPart},
-    signing::{Call, SignError, Signed, ToSign},
+    parts::{CompletePartsError, ListedPart, NamedPart},
+    signing::{PartsCall, SignError, SignedCall, UppyCall},
 };
 use super::{
     Valet,
+    arrival_polling::FIRST_POLL_DELAY,
     audit::{self},
-    credentials::{Caller, Proof, TokenError},
-    finalize::{Declares, Unfit},
-    lookout::SOON,
-    sessions::AuthenticateError,
-    uploads::{IssueError, Unstorable, check_size},
+    authentication::AuthenticateError,
+    credentials::{Caller, TokenError, TokenOrigin},
+    store_capabilities::{UnsupportedUpload, UploadClass},
+    uploads::{DeclarationError, IssueError, validate_size},
 };
 use crate::{
     model::{Caption, ContentType, FileName, Image, ImageId, ImageState, Lifetimes, ObjectKey, UnverifiedUpload, Upload, UserId},
@@ -37,15 +37,15 @@ use crate::{
 };
 
 /// Of an upload in parts without a size, this share of the quota is reserved.
-const SHARE: u64 = 16;
+const QUOTA_SHARE: u64 = 16;
 /// How many of a user's forms are looked at when there is no room for another.
-const SETTLED_AT_ONCE: usize = 16;
+const MAX_FORMS_PER_CONFIRM: usize = 16;
 /// Tries to reserve: once, and again for what is settled meanwhile.
-const TRIES: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 
 /// A file's metadata as Uppy sends it, not validated yet.
 #[derive(Debug, Clone, Copy)]
-pub struct Told<'a> {
+pub struct UppyMetadata<'a> {
     /// See [`FileName`].
     pub file_name: &'a str,
     /// The media type; Uppy has none for every file.
@@ -58,7 +58,7 @@ pub struct Told<'a> {
 
 /// A short-lived token for Uppy's path.
 #[derive(Debug)]
-pub struct PathToken {
+pub struct UppyToken {
     /// Stands in the path of its calls.
     pub token: SecretString,
     /// When it stops working.
@@ -76,23 +76,23 @@ impl Valet {
     /// the caller came with, and ends with the caller's session.
     ///
     /// # Errors
-    /// [`Unfit`] when the store cannot have Uppy's uploads, or nothing can be signed.
-    pub async fn start_uppy(&self, caller: Caller, now: OffsetDateTime) -> Result<PathToken, Unfit> {
-        self.finalization.stands(Declares::Nothing)?;
+    /// [`UnsupportedUpload`] when the store cannot have Uppy's uploads, or nothing can be signed.
+    pub async fn issue_uppy_token(&self, caller: Caller, now: OffsetDateTime) -> Result<UppyToken, UnsupportedUpload> {
+        self.capabilities.require_support(UploadClass::WithoutDigest)?;
         let now = now.replace_nanosecond(0).unwrap_or(now);
         let longest = now + self.tokens.ttl().min(self.uploads.url_ttl);
-        let expires_at = match caller.proof {
+        let expires_at = match caller.origin {
             // One that has ended meanwhile opens nothing.
-            Proof::Session(session) => self
+            TokenOrigin::Session(session) => self
                 .store
                 .sessions
                 .find_owned(caller.user, session, now)
                 .await?
                 .map_or(now, |session| longest.min(session.expires_at)),
-            Proof::Provider { expires_at, .. } => longest.min(expires_at),
+            TokenOrigin::Provider { expires_at, .. } => longest.min(expires_at),
         };
-        let token = self.tokens.issue_for_path(caller, now, expires_at);
-        Ok(PathToken {
+        let token = self.tokens.issue_uppy_token(caller, now, expires_at);
+        Ok(UppyToken {
             token: token.ok_or(StoreError::Credentials { reason: "no token could be signed".to_owned() })?,
             expires_at,
             max_form_bytes: self.uploads.max_bytes,
@@ -105,23 +105,23 @@ impl Valet {
     ///
     /// # Errors
     /// [`AuthenticateError`].
-    pub async fn uppy_user(&self, token: &str, now: OffsetDateTime) -> Result<UserId, AuthenticateError> {
+    pub async fn authenticate_uppy(&self, token: &str, now: OffsetDateTime) -> Result<UserId, AuthenticateError> {
         let refused = |reason: &str| audit::token_refused(reason);
-        let (user, session) = self.tokens.verify_path(token, now).inspect_err(|error| match error {
+        let (user, session) = self.tokens.verify_uppy_token(token, now).inspect_err(|error| match error {
             TokenError::Invalid => refused("invalid in a path"),
             TokenError::Expired => refused("expired in a path"),
         })?;
-        let goes_on = match session {
-            Some(session) if self.local_accounts => self.goes_on(user, session, now).await?,
+        let is_active = match session {
+            Some(session) if self.local_accounts => self.is_session_active(user, session, now).await?,
             Some(_) => false,
             // The provider's sessions are not known here; the account is.
             None => self.provider.is_some() && self.store.users.find(user).await?.is_some(),
         };
-        if goes_on {
+        if is_active {
             Ok(user)
         } else {
             refused("session ended");
-            Err(AuthenticateError::Ended)
+            Err(AuthenticateError::SessionEnded)
         }
     }
 
@@ -129,24 +129,29 @@ impl Valet {
     ///
     /// # Errors
     /// [`IssueError`].
-    pub async fn issue_form(&self, user: UserId, told: &Told<'_>, now: OffsetDateTime) -> Result<SignedForm, IssueError> {
-        self.finalization.stands(Declares::Nothing)?;
-        let upload = self.check_told(told, UnverifiedUpload::Form).map_err(IssueError::Unstorable)?;
+    pub async fn issue_form(
+        &self,
+        user: UserId,
+        metadata: &UppyMetadata<'_>,
+        now: OffsetDateTime,
+    ) -> Result<SignedForm, IssueError> {
+        self.capabilities.require_support(UploadClass::WithoutDigest)?;
+        let upload = self.validate_metadata(metadata, UnverifiedUpload::Form).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let form = self.objects.sign_form(&key, upload.content_type, upload.size, now, self.uploads.url_ttl)?;
         // Nobody can ask for another form for it: it lives as long as this one.
         let lifetimes = Lifetimes { created_at: now, expires_at: form.expires_at, urls_die_at: form.expires_at };
-        self.enter(&Image::pending((user, id, key), upload, None, lifetimes), now + SOON, now).await?;
-        self.lookout.expect();
+        self.reserve_and_insert(&Image::pending((user, id, key), upload, None, lifetimes), now + FIRST_POLL_DELAY, now).await?;
+        self.arrival_poller.schedule();
         Ok(form)
     }
 
     /// Reserves and inserts. Where there is no room, what the user's earlier forms brought is settled first: each may hold far
     /// more than it needs.
-    async fn enter(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), IssueError> {
+    async fn reserve_and_insert(&self, image: &Image, due: OffsetDateTime, now: OffsetDateTime) -> Result<(), IssueError> {
         let (user, bytes) = (image.user, image.reserved);
-        for round in 0..TRIES {
+        for round in 0..MAX_ATTEMPTS {
             if self.reserve(user, &[image], now).await? == ReserveOutcome::Reserved {
                 if self.insert_reserved(user, &[(image, due)]).await? == [InsertOutcome::Inserted] {
                     return Ok(());
@@ -154,7 +159,7 @@ impl Valet {
                 return Err(StoreError::Contention { what: "an image's id" }.into());
             }
             if round == 0 {
-                self.settle_forms(user, now).await?;
+                self.confirm_arrived_forms(user, now).await?;
             } else {
                 self.explain_refusal(user, bytes).await?;
             }
@@ -166,37 +171,42 @@ impl Valet {
     ///
     /// # Errors
     /// [`IssueError::Throttled`] where the user has used up their calls to S3: each form costs two, asking for it and reading it.
-    async fn settle_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
+    async fn confirm_arrived_forms(&self, user: UserId, now: OffsetDateTime) -> Result<(), IssueError> {
         let open = self.store.images.list_owned_pending(user, None, 100).await?;
         let forms =
             open.iter().rev().filter(|image| image.upload.unverified == Some(UnverifiedUpload::Form)).map(|image| image.id);
-        let forms: Vec<_> = forms.take(SETTLED_AT_ONCE).collect();
+        let forms: Vec<_> = forms.take(MAX_FORMS_PER_CONFIRM).collect();
         if !forms.is_empty() {
-            self.throttle.s3(user, 2 * u32::try_from(forms.len()).unwrap_or(u32::MAX / 2))?;
+            self.throttle.count_s3_calls(user, 2 * u32::try_from(forms.len()).unwrap_or(u32::MAX / 2))?;
             self.confirm_all(user, &forms, now).await?;
         }
         Ok(())
     }
 
-    /// What is to be stored, or every rule that what was told breaks.
-    fn check_told(&self, told: &Told<'_>, unverified: UnverifiedUpload) -> Result<Upload, Vec<Unstorable>> {
+    /// What is to be stored, or every rule that what was metadata breaks.
+    fn validate_metadata(
+        &self,
+        metadata: &UppyMetadata<'_>,
+        unverified: UnverifiedUpload,
+    ) -> Result<Upload, Vec<DeclarationError>> {
         let (most, bound) = match unverified {
             UnverifiedUpload::Form => (self.uploads.max_bytes, self.uploads.max_bytes),
             UnverifiedUpload::Parts => {
                 let most = self.uploads.multipart_max_bytes;
-                (most, (self.uploads.quota_bytes / SHARE).max(self.uploads.max_bytes).min(most))
+                (most, (self.uploads.quota_bytes / QUOTA_SHARE).max(self.uploads.max_bytes).min(most))
             }
         };
-        let size = told.size.map_or(Ok(bound), |size| check_size(size, most));
-        let file_name = FileName::parse(told.file_name).map_err(Unstorable::FileName);
-        let declared = told.content_type.filter(|text| !matches!(*text, "" | "null" | "undefined" | "application/octet-stream"));
+        let size = metadata.size.map_or(Ok(bound), |size| validate_size(size, most));
+        let file_name = FileName::parse(metadata.file_name).map_err(DeclarationError::FileName);
+        let declared =
+            metadata.content_type.filter(|text| !matches!(*text, "" | "null" | "undefined" | "application/octet-stream"));
         let content_type = match declared {
-            Some(declared) => self.check_type(declared),
+            Some(declared) => self.validate_type(declared),
             // Uppy's own list of extensions does not know them all, nor does every browser.
-            None => self.check_type(ContentType::by_extension(told.file_name).map_or("", ContentType::as_str)),
+            None => self.validate_type(ContentType::by_extension(metadata.file_name).map_or("", ContentType::as_str)),
         };
-        let caption = told.caption.filter(|text| !matches!(*text, "null" | "undefined")).unwrap_or_default();
-        let caption = Caption::parse(caption).map_err(Unstorable::Caption);
+        let caption = metadata.caption.filter(|text| !matches!(*text, "null" | "undefined")).unwrap_or_default();
+        let caption = Caption::parse(caption).map_err(DeclarationError::Caption);
         match (file_name, content_type, size, caption) {
             (Ok(file_name), Ok(content_type), Ok(size), Ok(caption)) => Ok(Upload {
                 file_name,
@@ -222,7 +232,7 @@ impl Valet {
 }
 
 /// Whether an upload in parts can be gone on with at `now`: its image when it is ready.
-fn open_or_ready(image: Image, now: OffsetDateTime) -> Result<Image, super::multipart::PartsError> {
+fn require_open_or_ready(image: Image, now: OffsetDateTime) -> Result<Image, super::multipart::PartsError> {
     use super::multipart::PartsError;
     match (image.outcome(), image.rejection) {
         (ImageState::Ready, _) => Ok(image),

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use time::OffsetDateTime;
 
-use super::{Told, bounds::PART_URL_TTL, open_or_ready};
+use super::{UppyMetadata, part_limits::PART_URL_TTL, require_open_or_ready};
 use crate::{
     domain::{
         Valet,
-        confirm::{ConfirmError, Finding},
-        finalize::Declares,
-        multipart::{MissingParts, PartsError, Unsignable, unopened},
+        confirm::ConfirmError,
+        inspection::{Inspection, MissingParts},
+        multipart::{InvalidPart, PartsError, unopened_lifetimes},
+        store_capabilities::UploadClass,
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
@@ -20,9 +21,9 @@ use crate::{
 };
 
 /// Lost races are settled by looking again, so often.
-const TRIES: usize = 5;
+const MAX_ATTEMPTS: usize = 5;
 /// The most parts that are signed at once.
-const MAX_SIGNED: usize = 1000;
+const MAX_PARTS_PER_REQUEST: usize = 1000;
 
 /// A part that S3 has, or had.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub struct NamedPart<'a> {
 
 /// Why parts did not become an image.
 #[derive(Debug, thiserror::Error)]
-pub enum JoinError {
+pub enum CompletePartsError {
     /// None was named, or more than there can be.
     #[error("from 1 to {} parts make a file", PartLayout::MAX_PARTS)]
     Count,
@@ -58,7 +59,7 @@ pub enum JoinError {
     Confirm(#[from] ConfirmError),
 }
 
-impl From<StoreError> for JoinError {
+impl From<StoreError> for CompletePartsError {
     fn from(error: StoreError) -> Self {
         Self::Parts(error.into())
     }
@@ -69,21 +70,26 @@ impl Valet {
     ///
     /// # Errors
     /// [`IssueError`].
-    pub async fn issue_loose_parts(&self, user: UserId, told: &Told<'_>, now: OffsetDateTime) -> Result<Image, IssueError> {
-        self.finalization.stands(Declares::Nothing)?;
-        let upload = self.check_told(told, UnverifiedUpload::Parts).map_err(IssueError::Unstorable)?;
+    pub async fn issue_uppy_parts(
+        &self,
+        user: UserId,
+        metadata: &UppyMetadata<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Image, IssueError> {
+        self.capabilities.require_support(UploadClass::WithoutDigest)?;
+        let upload = self.validate_metadata(metadata, UnverifiedUpload::Parts).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         // Only this server completes the parts, so what comes of them is final where it lies.
-        let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload, None, unopened(now));
-        self.enter(&image, image.expires_at, now).await?;
-        if let Err(error) = self.open_in_s3(&image, PartChecksums::None).await {
+        let image = Image::pending((user, id, ObjectKey::final_for(user, id)), upload, None, unopened_lifetimes(now));
+        self.reserve_and_insert(&image, image.expires_at, now).await?;
+        if let Err(error) = self.create_multipart_in_s3(&image, PartChecksums::None).await {
             // The client gets no id to go on with: this must not hold quota for a day.
             if let Err(error) = self.delete_pending(&image, now).await {
                 tracing::warn!(image = %id, %error, "an upload that S3 did not open is left to expire");
             }
             return Err(error.into());
         }
-        let expires_at = self.opened(&image).expires_at;
+        let expires_at = self.opened_lifetimes(&image).expires_at;
         Ok(Image { expires_at, ..image })
     }
 
@@ -91,13 +97,13 @@ impl Valet {
     ///
     /// # Errors
     /// [`PartsError`].
-    pub async fn list_loose_parts(
+    pub async fn list_uppy_parts(
         &self,
         user: UserId,
         (id, key): (ImageId, &str),
         now: OffsetDateTime,
     ) -> Result<Vec<ListedPart>, PartsError> {
-        let image = self.find_loose_parts(user, (id, key), now).await?;
+        let image = self.find_open_uppy_parts(user, (id, key), now).await?;
         if image.state == ImageState::Ready {
             return Ok(parts_of(image.etag.as_deref().unwrap_or_default()));
         }
@@ -112,7 +118,7 @@ impl Valet {
             return Ok(parts_of(&head.etag));
         }
         // Somebody else aborted it, such as the bucket's lifecycle rule: the client sends the parts anew.
-        self.open_in_s3(&image, PartChecksums::None).await?;
+        self.create_multipart_in_s3(&image, PartChecksums::None).await?;
         Ok(Vec::new())
     }
 
@@ -120,26 +126,26 @@ impl Valet {
     ///
     /// # Errors
     /// [`PartsError`].
-    pub async fn sign_loose_parts(
+    pub async fn sign_uppy_parts(
         &self,
         user: UserId,
         (id, key): (ImageId, &str),
         numbers: &[i64],
         now: OffsetDateTime,
     ) -> Result<Vec<(u32, Presigned)>, PartsError> {
-        for _ in 0..TRIES {
-            let image = self.find_loose_parts(user, (id, key), now).await?;
+        for _ in 0..MAX_ATTEMPTS {
+            let image = self.find_open_uppy_parts(user, (id, key), now).await?;
             if image.state == ImageState::Ready {
                 return Err(PartsError::Complete);
             }
-            let numbers = part_numbers(numbers).map_err(PartsError::Unsignable)?;
-            self.finalization.stands(Declares::Nothing).map_err(PartsError::from)?;
+            let numbers = part_numbers(numbers).map_err(PartsError::InvalidParts)?;
+            self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let Some(upload_id) = image.upload_id.as_deref() else {
                 // The server that opened it died before it recorded S3's name.
-                self.open_in_s3(&image, PartChecksums::None).await?;
+                self.create_multipart_in_s3(&image, PartChecksums::None).await?;
                 continue;
             };
-            self.bound_parts(&image, numbers.len(), now).await?;
+            self.enforce_reservation(&image, numbers.len(), now).await?;
             let ttl = self.uploads.url_ttl.min(PART_URL_TTL);
             let sign = |number: u32| {
                 let signed = self.objects.presign_any_part(&image.key, upload_id, number, now, ttl)?;
@@ -158,22 +164,22 @@ impl Valet {
     /// Makes the named parts one object and confirms it. Repeating it gives the same answer.
     ///
     /// # Errors
-    /// [`JoinError`].
-    pub async fn join_loose_parts(
+    /// [`CompletePartsError`].
+    pub async fn complete_uppy_parts(
         &self,
         user: UserId,
         (id, key): (ImageId, &str),
         named: &[NamedPart<'_>],
         now: OffsetDateTime,
-    ) -> Result<Image, JoinError> {
-        let image = self.find_loose_parts(user, (id, key), now).await?;
+    ) -> Result<Image, CompletePartsError> {
+        let image = self.find_open_uppy_parts(user, (id, key), now).await?;
         if named.is_empty() || named.len() > PartLayout::MAX_PARTS as usize {
-            return Err(JoinError::Count);
+            return Err(CompletePartsError::Count);
         }
         if image.state == ImageState::Pending {
-            self.finalization.stands(Declares::Nothing).map_err(PartsError::from)?;
+            self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
             let wanted: HashMap<i64, &str> = named.iter().map(|part| (part.number, part.etag.trim_matches('"'))).collect();
-            let choose = |stored: &mut Vec<StoredPart>| {
+            let select_parts = |stored: &mut Vec<StoredPart>| {
                 stored.retain(|part| wanted.get(&i64::from(part.number)) == Some(&part.etag.trim_matches('"')));
                 let is_there = |number: u32| stored.binary_search_by_key(&number, |part| part.number).is_ok();
                 // A number that cannot be is missing, too; the nearest that can be stands for it.
@@ -183,11 +189,11 @@ impl Valet {
                 missing.dedup();
                 (!missing.is_empty()).then_some(MissingParts(missing))
             };
-            match self.put_together(&image, &choose, now).await? {
-                Finding::PartsMissing(missing) => return Err(ConfirmError::PartsMissing(missing).into()),
-                Finding::PartsRefused => return Err(ConfirmError::PartsRefused.into()),
-                Finding::Unfit(unfit) => return Err(PartsError::from(unfit).into()),
-                Finding::Proved(_) | Finding::Wrong(_) | Finding::Missing => {}
+            match self.complete_multipart(&image, &select_parts, now).await? {
+                Inspection::PartsMissing(missing) => return Err(ConfirmError::PartsMissing(missing).into()),
+                Inspection::PartsRefused => return Err(ConfirmError::PartsRefused.into()),
+                Inspection::Unsupported(error) => return Err(PartsError::from(error).into()),
+                Inspection::Verified(_) | Inspection::Mismatch(_) | Inspection::Missing => {}
             }
         }
         Ok(self.confirm(user, id, now).await?)
@@ -197,14 +203,14 @@ impl Valet {
     ///
     /// # Errors
     /// [`PartsError`].
-    pub async fn abort_loose_parts(
+    pub async fn abort_uppy_parts(
         &self,
         user: UserId,
         (id, key): (ImageId, &str),
         now: OffsetDateTime,
     ) -> Result<(), PartsError> {
-        for _ in 0..TRIES {
-            let image = self.loose_parts(user, (id, key)).await?;
+        for _ in 0..MAX_ATTEMPTS {
+            let image = self.find_uppy_parts(user, (id, key)).await?;
             match image.state {
                 ImageState::Pending if self.delete_pending(&image, now).await? => {
                     tracing::info!(image = %id, %user, "upload aborted");
@@ -221,12 +227,12 @@ impl Valet {
         Err(StoreError::Contention { what: "an upload in parts" }.into())
     }
 
-    async fn find_loose_parts(&self, user: UserId, named: (ImageId, &str), now: OffsetDateTime) -> Result<Image, PartsError> {
-        open_or_ready(self.loose_parts(user, named).await?, now)
+    async fn find_open_uppy_parts(&self, user: UserId, named: (ImageId, &str), now: OffsetDateTime) -> Result<Image, PartsError> {
+        require_open_or_ready(self.find_uppy_parts(user, named).await?, now)
     }
 
     /// The user's upload in parts of this id and key, in any state.
-    async fn loose_parts(&self, user: UserId, (id, key): (ImageId, &str)) -> Result<Image, PartsError> {
+    async fn find_uppy_parts(&self, user: UserId, (id, key): (ImageId, &str)) -> Result<Image, PartsError> {
         let image = self.store.images.find_owned(user, id).await?;
         let is_it = |image: &Image| {
             image.upload.unverified == Some(UnverifiedUpload::Parts) && image.key.as_str() == key && !image.key.is_incoming()
@@ -236,16 +242,16 @@ impl Valet {
 }
 
 /// Numbers that parts can have.
-fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<Unsignable>> {
-    if numbers.is_empty() || numbers.len() > MAX_SIGNED {
-        return Err(vec![Unsignable::Count]);
+fn part_numbers(numbers: &[i64]) -> Result<Vec<u32>, Vec<InvalidPart>> {
+    if numbers.is_empty() || numbers.len() > MAX_PARTS_PER_REQUEST {
+        return Err(vec![InvalidPart::Count]);
     }
     let legal = |number: i64| u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number));
     let (mut legal_ones, mut broken) = (Vec::with_capacity(numbers.len()), Vec::new());
     for (at, number) in numbers.iter().enumerate() {
         match legal(*number) {
             Some(number) => legal_ones.push(number),
-            None => broken.push(Unsignable::Number(at, PartLayout::MAX_PARTS)),
+            None => broken.push(InvalidPart::Number(at, PartLayout::MAX_PARTS)),
         }
     }
     if broken.is_empty() { Ok(legal_ones) } else { Err(broken) }
@@ -266,9 +272,9 @@ mod tests {
     #[test]
     fn numbers_are_those_that_s3_takes() {
         assert_eq!(part_numbers(&[3, 1, 10_000]), Ok(vec![3, 1, 10_000]));
-        assert_eq!(part_numbers(&[]), Err(vec![Unsignable::Count]));
-        assert_eq!(part_numbers(&[1; MAX_SIGNED + 1]), Err(vec![Unsignable::Count]));
-        let broken = |at| Unsignable::Number(at, PartLayout::MAX_PARTS);
+        assert_eq!(part_numbers(&[]), Err(vec![InvalidPart::Count]));
+        assert_eq!(part_numbers(&[1; MAX_PARTS_PER_REQUEST + 1]), Err(vec![InvalidPart::Count]));
+        let broken = |at| InvalidPart::Number(at, PartLayout::MAX_PARTS);
         assert_eq!(part_numbers(&[0, 1, -1, 10_001, i64::MAX]), Err(vec![broken(0), broken(2), broken(3), broken(4)]));
     }
 

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 
-use super::{Told, bounds::PART_URL_TTL, open_or_ready};
+use super::{UppyMetadata, part_limits::PART_URL_TTL, require_open_or_ready};
 use crate::{
     domain::{
         Valet,
-        finalize::Declares,
-        lookout::SOON,
-        multipart::{PartsError, Unsignable},
+        arrival_polling::FIRST_POLL_DELAY,
+        multipart::{InvalidPart, PartsError},
+        store_capabilities::UploadClass,
         sweeper::PARTS_SEEN_EVERY,
         uploads::IssueError,
     },
@@ -33,25 +33,25 @@ fn is_upload_id(text: &str) -> bool {
 
 /// A call that is to be signed.
 #[derive(Debug, Clone, Copy)]
-pub enum ToSign<'a> {
+pub enum UppyCall<'a> {
     /// A file in one request.
-    Put(Told<'a>),
+    Put(UppyMetadata<'a>),
     /// Opens an upload in parts.
-    Create(Told<'a>),
+    Create(UppyMetadata<'a>),
     /// A call of the upload that S3 knows by `upload_id`, of the object at `key`.
-    Of {
+    Open {
         /// As an answer of ours gave it.
         key: &'a str,
         /// S3's.
         upload_id: &'a str,
         /// Which call.
-        call: Call,
+        call: PartsCall,
     },
 }
 
 /// A call of an upload that is open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
+pub enum PartsCall {
     /// Writes the part of this number.
     Part(i64),
     /// Lists its parts.
@@ -64,7 +64,7 @@ pub enum Call {
 
 /// An S3 request that Uppy wants to send.
 #[derive(Debug)]
-pub enum Signed {
+pub enum SignedCall {
     /// A form.
     Form(SignedForm),
     /// A request to this URL, of the object at this key.
@@ -96,93 +96,100 @@ impl Valet {
     pub async fn sign_for_uppy(
         &self,
         user: UserId,
-        call: ToSign<'_>,
+        call: UppyCall<'_>,
         longest: Option<Duration>,
         now: OffsetDateTime,
-    ) -> Result<Signed, SignError> {
+    ) -> Result<SignedCall, SignError> {
         let ttl = longest.map_or(self.uploads.url_ttl, |longest| longest.min(self.uploads.url_ttl));
         match call {
-            ToSign::Put(told) => Ok(Signed::Form(self.issue_form(user, &told, now).await?)),
-            ToSign::Create(told) => self.sign_create(user, &told, ttl, now).await,
-            ToSign::Of { key, upload_id, call } => self.sign_call(user, (key, upload_id), call, ttl, now).await,
+            UppyCall::Put(metadata) => Ok(SignedCall::Form(self.issue_form(user, &metadata, now).await?)),
+            UppyCall::Create(metadata) => self.sign_create(user, &metadata, ttl, now).await,
+            UppyCall::Open { key, upload_id, call } => self.sign_call(user, (key, upload_id), call, ttl, now).await,
         }
     }
 
-    async fn sign_create(&self, user: UserId, told: &Told<'_>, ttl: Duration, now: OffsetDateTime) -> Result<Signed, SignError> {
-        self.finalization.stands(Declares::Nothing).map_err(IssueError::from)?;
-        let upload = self.check_told(told, UnverifiedUpload::Parts).map_err(IssueError::Unstorable)?;
+    async fn sign_create(
+        &self,
+        user: UserId,
+        metadata: &UppyMetadata<'_>,
+        ttl: Duration,
+        now: OffsetDateTime,
+    ) -> Result<SignedCall, SignError> {
+        self.capabilities.require_support(UploadClass::WithoutDigest).map_err(IssueError::from)?;
+        let upload = self.validate_metadata(metadata, UnverifiedUpload::Parts).map_err(IssueError::InvalidDeclaration)?;
         let id = ImageId::new();
         let key = ObjectKey::incoming(user, id);
         let url = self.objects.presign_multipart_call(&key, MultipartCall::Create, now, ttl)?;
         let expires_at = now + self.loose_parts_ttl();
         let lifetimes = Lifetimes { created_at: now, expires_at, urls_die_at: url.expires_at };
-        self.enter(&Image::pending((user, id, key.clone()), upload, None, lifetimes), now + SOON, now).await?;
-        Ok(Signed::Url(url, key))
+        self.reserve_and_insert(&Image::pending((user, id, key.clone()), upload, None, lifetimes), now + FIRST_POLL_DELAY, now)
+            .await?;
+        Ok(SignedCall::Url(url, key))
     }
 
     async fn sign_call(
         &self,
         user: UserId,
         (key, upload_id): (&str, &str),
-        call: Call,
+        call: PartsCall,
         ttl: Duration,
         now: OffsetDateTime,
-    ) -> Result<Signed, SignError> {
+    ) -> Result<SignedCall, SignError> {
         let id = key.rsplit('/').next().and_then(ImageId::parse).ok_or(PartsError::NotFound)?;
         let found = self.store.images.find_owned(user, id).await?;
         let was_there =
             |image: &Image| image.key.as_str() == key || image.leftover_keys.iter().any(|stray| stray.as_str() == key);
         let is_it = |image: &Image| image.upload.unverified == Some(UnverifiedUpload::Parts) && was_there(image);
-        let image = open_or_ready(found.filter(is_it).ok_or(PartsError::NotFound)?, now)?;
+        let image = require_open_or_ready(found.filter(is_it).ok_or(PartsError::NotFound)?, now)?;
         if image.state == ImageState::Ready {
             return Err(PartsError::Complete.into());
         }
         if !is_upload_id(upload_id) {
             return Err(PartsError::NotFound.into());
         }
-        if matches!(call, Call::Part(_) | Call::Complete) {
-            self.finalization.stands(Declares::Nothing).map_err(PartsError::from)?;
+        if matches!(call, PartsCall::Part(_) | PartsCall::Complete) {
+            self.capabilities.require_support(UploadClass::WithoutDigest).map_err(PartsError::from)?;
         }
         if image.upload_id.is_none() {
-            self.keep_upload_id(&image, upload_id).await?;
+            self.record_upload_id(&image, upload_id).await?;
         }
         let url = match call {
-            Call::Part(number) => {
+            PartsCall::Part(number) => {
                 let legal = u32::try_from(number).ok().filter(|number| (1..=PartLayout::MAX_PARTS).contains(number));
-                let broken = || PartsError::Unsignable(vec![Unsignable::Number(0, PartLayout::MAX_PARTS)]);
+                let broken = || PartsError::InvalidParts(vec![InvalidPart::Number(0, PartLayout::MAX_PARTS)]);
                 let number = legal.ok_or_else(broken)?;
-                self.bound_parts(&image, 1, now).await?;
+                self.enforce_reservation(&image, 1, now).await?;
                 self.objects.presign_any_part(&image.key, upload_id, number, now, ttl.min(PART_URL_TTL))
             }
-            Call::List => self.objects.presign_multipart_call(&image.key, MultipartCall::List(upload_id), now, ttl),
-            Call::Complete => self.objects.presign_multipart_call(&image.key, MultipartCall::Complete(upload_id), now, ttl),
-            Call::Abort => self.objects.presign_multipart_call(&image.key, MultipartCall::Abort(upload_id), now, ttl),
+            PartsCall::List => self.objects.presign_multipart_call(&image.key, MultipartCall::List(upload_id), now, ttl),
+            PartsCall::Complete => self.objects.presign_multipart_call(&image.key, MultipartCall::Complete(upload_id), now, ttl),
+            PartsCall::Abort => self.objects.presign_multipart_call(&image.key, MultipartCall::Abort(upload_id), now, ttl),
         }?;
-        // The sweeper looks for it anyway: its looks are not put off.
+        // The sweeper checks for it anyway: its checks are not put off.
         if !self.store.images.raise_owned_parts(user, id, url.expires_at, now + PARTS_SEEN_EVERY).await? {
             // Another request moved it meanwhile: its new state is the answer.
             let moved = self.store.images.find_owned(user, id).await?.filter(is_it).ok_or(PartsError::NotFound)?;
-            return Err(match open_or_ready(moved, now)?.state {
+            return Err(match require_open_or_ready(moved, now)?.state {
                 ImageState::Ready => PartsError::Complete.into(),
                 _ => PartsError::from(StoreError::Contention { what: "an upload in parts" }).into(),
             });
         }
         match call {
             // S3's copy of it goes by the client's call, and by the tombstone's sweep.
-            Call::Abort => drop(self.delete_pending(&image, now).await?),
-            Call::Complete => {
-                self.store.images.sweep_by(&image, now + SOON).await?;
-                self.lookout.expect();
+            PartsCall::Abort => drop(self.delete_pending(&image, now).await?),
+            PartsCall::Complete => {
+                self.store.images.sweep_by(&image, now + FIRST_POLL_DELAY).await?;
+                self.arrival_poller.schedule();
             }
-            Call::Part(_) | Call::List => {}
+            PartsCall::Part(_) | PartsCall::List => {}
         }
-        Ok(Signed::Url(url, image.key))
+        Ok(SignedCall::Url(url, image.key))
     }
 
     /// Records S3's name for an upload: on a store that cannot list uploads, the sweeper aborts it by that name. A name that S3
     /// does not know is not kept.
-    async fn keep_upload_id(&self, image: &Image, upload_id: &str) -> Result<(), PartsError> {
-        self.throttle.s3(image.user, 1)?;
+    async fn record_upload_id(&self, image: &Image, upload_id: &str) -> Result<(), PartsError> {
+        self.throttle.count_s3_calls(image.user, 1)?;
         match self.objects.list_parts(&image.key, upload_id).await {
             Ok(Some(_)) => Ok(self.store.images.set_upload_id(image, upload_id, None).await.map(drop)?),
             Ok(None) => Err(PartsError::NotFound),

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     config::Switches,
-    domain::multipart::MAX_SIGNED,
+    domain::multipart::MAX_PARTS_PER_REQUEST,
     model::{Caption, PartLayout as Parts, Preview},
 };
 
@@ -198,7 +198,7 @@ fn describe_schemas(schemas: &mut Value) {
     limit("ImageIds", "ids", json!({ "minItems": 1, "maxItems": batch::MOST }));
     limit("NewMultipart", "partSize", json!({ "minimum": Parts::MIN_PART_SIZE, "maximum": Parts::MAX_PART_SIZE }));
     limit("PartToSign", "partNumber", json!({ "format": "int32", "minimum": 1, "maximum": Parts::MAX_PARTS }));
-    limit("PartsToSign", "parts", json!({ "minItems": 1, "maxItems": MAX_SIGNED }));
+    limit("PartsToSign", "parts", json!({ "minItems": 1, "maxItems": MAX_PARTS_PER_REQUEST }));
     for schema in ["NewUpload", "BatchUpload", "NewMultipart", "ImageUpdate"] {
         limit(schema, "caption", json!({ "maxLength": Caption::MAX_CHARS }));
     }

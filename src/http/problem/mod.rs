@@ -20,12 +20,12 @@ mod of_store;
 pub(super) use of_domain::{UNKNOWN, session_ended};
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $code:literal, $status:ident, $title:literal;)*) => {
+    ($($(#[doc = $doc:literal])* $variant:ident = $code:literal, $status:ident, $title:literal;)*) => {
         /// Identifies the kind of problem; stable. Later versions may add codes: handle an unknown one by its HTTP status.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Enum)]
         #[oai(rename = "ProblemCode", rename_all = "snake_case")]
         pub enum Code {
-            $($(#[$doc])* $variant,)*
+            $($(#[doc = $doc])* $variant,)*
         }
 
         impl Code {
@@ -48,6 +48,12 @@ macro_rules! codes {
             #[must_use]
             pub fn title(self) -> &'static str {
                 match self { $(Self::$variant => $title),* }
+            }
+
+            /// Returns what the code means, as in the OpenAPI document.
+            #[must_use]
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),*)),* }
             }
         }
     };

@@ -18,12 +18,12 @@ impl From<SignUpError> for Problem {
                 Code::EmailTaken,
                 "Sign in instead, also if this repeats a sign-up that got no answer, or sign up with another address.",
             ),
-            SignUpError::LocalOnly(error) => error.into(),
+            SignUpError::NoLocalAccount(error) => error.into(),
             SignUpError::Closed => {
                 Self::new(Code::SignupClosed, "Sign in with an existing account, or ask the operator for one.")
             }
             SignUpError::Throttled(error) => error.into(),
-            SignUpError::Busy(error) => error.into(),
+            SignUpError::Overloaded(error) => error.into(),
             SignUpError::Store(error) => match Self::from(error) {
                 problem if matches!(problem.code, Code::Unavailable | Code::Timeout) => {
                     Self { detail: PERHAPS_SIGNED_UP.to_owned(), ..problem }
@@ -38,9 +38,9 @@ impl From<LogInError> for Problem {
     fn from(error: LogInError) -> Self {
         match error {
             LogInError::InvalidCredentials => Self::new(Code::InvalidCredentials, "Check both and try again."),
-            LogInError::LocalOnly(error) => error.into(),
+            LogInError::NoLocalAccount(error) => error.into(),
             LogInError::Throttled(error) => error.into(),
-            LogInError::Busy(error) => error.into(),
+            LogInError::Overloaded(error) => error.into(),
             LogInError::Store(error) => error.into(),
         }
     }

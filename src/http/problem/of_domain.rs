@@ -5,17 +5,17 @@ use poem::http::{HeaderName, HeaderValue, header};
 use super::{Code, Problem};
 use crate::{
     domain::{
+        authentication::{AuthenticateError, NoLocalAccount},
         confirm::ConfirmError,
         credentials::TokenError,
         deletion::DeleteError,
         gallery::ReadError,
-        multipart::{MAX_SIGNED, PartsError, Unsignable},
-        provider::LocalOnly,
-        sessions::{AuthenticateError, RefreshError},
+        hash_pool::Overloaded,
+        multipart::{InvalidPart, MAX_PARTS_PER_REQUEST, PartsError},
+        sessions::RefreshError,
         throttle::Throttled,
-        uploads::{IssueError, RenewError, Unstorable},
-        uppy::{JoinError, SignError},
-        workers::Busy,
+        uploads::{DeclarationError, IssueError, RenewError},
+        uppy::{CompletePartsError, SignError},
     },
     http::limits::overloaded,
     model::{PartLayout, Rejection},
@@ -68,8 +68,8 @@ impl From<StoreError> for Problem {
     }
 }
 
-impl From<Busy> for Problem {
-    fn from(_: Busy) -> Self {
+impl From<Overloaded> for Problem {
+    fn from(_: Overloaded) -> Self {
         overloaded("Too many passwords from your network are being checked at once.")
     }
 }
@@ -91,13 +91,13 @@ impl From<Throttled> for Problem {
     }
 }
 
-impl From<LocalOnly> for Problem {
-    fn from(error: LocalOnly) -> Self {
+impl From<NoLocalAccount> for Problem {
+    fn from(error: NoLocalAccount) -> Self {
         Self::new(
             Code::LocalAccountsOnly,
             match error {
-                LocalOnly::Off => "Sign in at the identity provider, and send its token as `Authorization: Bearer …`.",
-                LocalOnly::NotYours => "The account belongs to an identity provider: it has no password here.",
+                NoLocalAccount::Disabled => "Sign in at the identity provider, and send its token as `Authorization: Bearer …`.",
+                NoLocalAccount::Foreign => "The account belongs to an identity provider: it has no password here.",
             },
         )
     }
@@ -118,8 +118,8 @@ impl From<AuthenticateError> for Problem {
     fn from(error: AuthenticateError) -> Self {
         match error {
             AuthenticateError::Token(error) => error.into(),
-            AuthenticateError::Ended => session_ended(),
-            AuthenticateError::NoKeys => Self::new(
+            AuthenticateError::SessionEnded => session_ended(),
+            AuthenticateError::KeysUnavailable => Self::new(
                 Code::Unavailable,
                 "The identity provider did not answer, and nothing was changed. Repeat the request after a moment.",
             ),
@@ -144,7 +144,7 @@ impl From<RefreshError> for Problem {
                 "The refresh token was exchanged a moment ago. Use the tokens of that exchange; a client that does not have them signs in again.",
             ),
             RefreshError::Ended => session_ended(),
-            RefreshError::LocalOnly(error) => error.into(),
+            RefreshError::NoLocalAccount(error) => error.into(),
             RefreshError::Throttled(error) => error.into(),
             RefreshError::Store(error) => error.into(),
         }
@@ -154,7 +154,7 @@ impl From<RefreshError> for Problem {
 impl From<IssueError> for Problem {
     fn from(error: IssueError) -> Self {
         match error {
-            IssueError::Unstorable(reasons) => unstorable(&reasons),
+            IssueError::InvalidDeclaration(reasons) => invalid_declaration(&reasons),
             IssueError::QuotaExceeded { quota, free } => Self::new(
                 Code::QuotaExceeded,
                 format!("{free} of {quota} bytes are free. Delete images or open uploads, or wait until open uploads expire."),
@@ -168,7 +168,7 @@ impl From<IssueError> for Problem {
             }
             IssueError::NoAccount => session_ended(),
             IssueError::Throttled(error) => error.into(),
-            IssueError::Unfit(error) => error.into(),
+            IssueError::Unsupported(error) => error.into(),
             IssueError::Store(error) => error.into(),
         }
     }
@@ -179,19 +179,19 @@ pub(in crate::http) fn session_ended() -> Problem {
     Problem::new(Code::SessionEnded, "The session has ended or the account was deleted. Sign in again.")
 }
 
-fn unstorable(reasons: &[Unstorable]) -> Problem {
-    let named = |reason: &Unstorable| match reason {
-        Unstorable::FileName(_) => (Code::InvalidFileName, "fileName"),
-        Unstorable::ContentType(_) => (Code::TypeNotAllowed, "contentType"),
-        Unstorable::Size => (Code::InvalidSize, "size"),
-        Unstorable::TooLarge(_) => (Code::FileTooLarge, "size"),
-        Unstorable::Sha256(_) => (Code::InvalidSha256, "sha256"),
-        Unstorable::PartSize => (Code::InvalidPartSize, "partSize"),
-        Unstorable::Caption(_) => (Code::InvalidCaption, "caption"),
-        Unstorable::PreviewType => (Code::InvalidPreview, "preview.contentType"),
-        Unstorable::PreviewSize => (Code::InvalidPreview, "preview.size"),
-        Unstorable::PreviewSha256(_) => (Code::InvalidPreview, "preview.sha256"),
-        Unstorable::ThumbHash(_) => (Code::InvalidThumbHash, "thumbHash"),
+fn invalid_declaration(reasons: &[DeclarationError]) -> Problem {
+    let named = |reason: &DeclarationError| match reason {
+        DeclarationError::FileName(_) => (Code::InvalidFileName, "fileName"),
+        DeclarationError::ContentType(_) => (Code::TypeNotAllowed, "contentType"),
+        DeclarationError::Size => (Code::InvalidSize, "size"),
+        DeclarationError::TooLarge(_) => (Code::FileTooLarge, "size"),
+        DeclarationError::Sha256(_) => (Code::InvalidSha256, "sha256"),
+        DeclarationError::PartSize => (Code::InvalidPartSize, "partSize"),
+        DeclarationError::Caption(_) => (Code::InvalidCaption, "caption"),
+        DeclarationError::PreviewType => (Code::InvalidPreview, "preview.contentType"),
+        DeclarationError::PreviewSize => (Code::InvalidPreview, "preview.size"),
+        DeclarationError::PreviewSha256(_) => (Code::InvalidPreview, "preview.sha256"),
+        DeclarationError::ThumbHash(_) => (Code::InvalidThumbHash, "thumbHash"),
     };
     let code = reasons.first().map_or(Code::InvalidRequest, |first| named(first).0);
     let problem = Problem::new(code, "The file cannot be stored as declared. Change the members that `errors` lists.");
@@ -209,7 +209,7 @@ impl From<RenewError> for Problem {
             ),
             RenewError::Expired => expired(),
             RenewError::Rejected(why) => why.into(),
-            RenewError::Unfit(error) => error.into(),
+            RenewError::Unsupported(error) => error.into(),
             RenewError::Store(error) => error.into(),
         }
     }
@@ -234,7 +234,7 @@ impl From<ConfirmError> for Problem {
             ),
             ConfirmError::Rejected(why) => why.into(),
             ConfirmError::Expired => expired(),
-            ConfirmError::Unfit(error) => error.into(),
+            ConfirmError::Unsupported(error) => error.into(),
             ConfirmError::Store(error) => error.into(),
         }
     }
@@ -252,21 +252,21 @@ impl From<PartsError> for Problem {
             }
             PartsError::Expired => expired(),
             PartsError::Rejected(why) => why.into(),
-            PartsError::Unsignable(reasons) => unsignable(&reasons),
+            PartsError::InvalidParts(reasons) => unsignable(&reasons),
             PartsError::Throttled(error) => error.into(),
-            PartsError::Unfit(error) => error.into(),
+            PartsError::Unsupported(error) => error.into(),
             PartsError::Store(error) => error.into(),
         }
     }
 }
 
-impl From<JoinError> for Problem {
-    fn from(error: JoinError) -> Self {
+impl From<CompletePartsError> for Problem {
+    fn from(error: CompletePartsError) -> Self {
         match error {
-            JoinError::Count => Self::new(Code::InvalidParts, "The upload cannot be completed with so many parts.")
+            CompletePartsError::Count => Self::new(Code::InvalidParts, "The upload cannot be completed with so many parts.")
                 .field("parts", format!("must have from 1 to {} items", PartLayout::MAX_PARTS)),
-            JoinError::Parts(error) => error.into(),
-            JoinError::Confirm(error) => error.into(),
+            CompletePartsError::Parts(error) => error.into(),
+            CompletePartsError::Confirm(error) => error.into(),
         }
     }
 }
@@ -280,13 +280,15 @@ impl From<SignError> for Problem {
     }
 }
 
-fn unsignable(reasons: &[Unsignable]) -> Problem {
-    let named = |reason: &Unsignable| match reason {
-        Unsignable::Count => (Code::InvalidParts, "parts".to_owned(), format!("must have from 1 to {MAX_SIGNED} items")),
-        Unsignable::Number(at, highest) => {
+fn unsignable(reasons: &[InvalidPart]) -> Problem {
+    let named = |reason: &InvalidPart| match reason {
+        InvalidPart::Count => {
+            (Code::InvalidParts, "parts".to_owned(), format!("must have from 1 to {MAX_PARTS_PER_REQUEST} items"))
+        }
+        InvalidPart::Number(at, highest) => {
             (Code::InvalidParts, format!("parts[{at}].partNumber"), format!("must be from 1 to {highest}"))
         }
-        Unsignable::Sha256(at, rule) => (Code::InvalidSha256, format!("parts[{at}].sha256"), (*rule).to_owned()),
+        InvalidPart::Sha256(at, rule) => (Code::InvalidSha256, format!("parts[{at}].sha256"), (*rule).to_owned()),
     };
     let code = reasons.first().map_or(Code::InvalidParts, |first| named(first).0);
     let problem = Problem::new(code, "No URL was signed. Change the members that `errors` lists.");

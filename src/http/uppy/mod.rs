@@ -28,9 +28,9 @@ use super::{
 };
 use crate::{
     domain::{
+        authentication::AuthenticateError,
         credentials::TokenError,
-        sessions::AuthenticateError,
-        uppy::{self, Call, NamedPart, ToSign, Told},
+        uppy::{self, NamedPart, PartsCall, UppyCall, UppyMetadata},
     },
     model::{ImageId, UserId},
 };
@@ -106,7 +106,7 @@ impl Uppy {
     #[oai(path = "/api/uppy/session", method = "post", operation_id = "create_uppy_session")]
     async fn session(&self, app: Application<'_>, caller: Signed) -> Result<Json<UppySession>, Problem> {
         let now = view::now();
-        Ok(Json(UppySession::new(&app.valet.start_uppy(caller.0, now).await?, now)))
+        Ok(Json(UppySession::new(&app.valet.issue_uppy_token(caller.0, now).await?, now)))
     }
 
     /// Sign a request for Uppy's own S3 client
@@ -124,17 +124,17 @@ impl Uppy {
         let (user, body, now) = (caller.0.user, &body.0, view::now());
         let call = call_of(body)?;
         match call {
-            ToSign::Put(_) | ToSign::Create(_) => app.valet.throttle().uploads(user, 1)?,
-            ToSign::Of { .. } => app.valet.throttle().urls(user, 1)?,
+            UppyCall::Put(_) | UppyCall::Create(_) => app.valet.throttle().count_uploads(user, 1)?,
+            UppyCall::Open { .. } => app.valet.throttle().count_urls(user, 1)?,
         }
         let longest = body.expires_in.map(|seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0).max(1)));
         Ok(Json(match app.valet.sign_for_uppy(user, call, longest, now).await.map_err(named_by(ONE_PART))? {
-            uppy::Signed::Form(form) => {
+            uppy::SignedCall::Form(form) => {
                 let form = UppyForm::new(form, now);
                 let key = form.fields.get("key").cloned().unwrap_or_default();
                 UppySignature { url: form.url, key, fields: Some(form.fields) }
             }
-            uppy::Signed::Url(signed, key) => UppySignature { url: signed.url, key: key.to_string(), fields: None },
+            uppy::SignedCall::Url(signed, key) => UppySignature { url: signed.url, key: key.to_string(), fields: None },
         }))
     }
 
@@ -164,14 +164,14 @@ impl Uppy {
     ) -> Result<Json<UppyForm>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().uploads(user, 1)?;
-        let told = Told {
+        app.valet.throttle().count_uploads(user, 1)?;
+        let metadata = UppyMetadata {
             file_name: filename.0.as_deref().ok_or_else(|| absent("filename"))?,
             content_type: kind.0.as_deref(),
             size: size.0.as_deref().and_then(|text| text.parse().ok()),
             caption: caption.0.as_deref(),
         };
-        let form = app.valet.issue_form(user, &told, now).await.map_err(named_by(IN_FORM))?;
+        let form = app.valet.issue_form(user, &metadata, now).await.map_err(named_by(IN_FORM))?;
         Ok(Json(UppyForm::new(form, now)))
     }
 
@@ -183,15 +183,15 @@ impl Uppy {
     async fn create(&self, app: Application<'_>, token: Path<String>, body: Body<UppyFile>) -> Result<Json<UppyUpload>, Problem> {
         let (body, now) = (&body.0, view::now());
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().uploads(user, 1)?;
-        app.valet.throttle().s3(user, 1)?;
-        let told = Told {
+        app.valet.throttle().count_uploads(user, 1)?;
+        app.valet.throttle().count_s3_calls(user, 1)?;
+        let metadata = UppyMetadata {
             file_name: &body.filename,
             content_type: body.kind.as_deref(),
             size: body.number("size"),
             caption: body.text("caption"),
         };
-        let image = app.valet.issue_loose_parts(user, &told, now).await.map_err(named_by(IN_FILE))?;
+        let image = app.valet.issue_uppy_parts(user, &metadata, now).await.map_err(named_by(IN_FILE))?;
         let bucket = app.valet.bucket().to_owned();
         Ok(Json(UppyUpload { key: image.key.to_string(), upload_id: image.id.to_string(), bucket }))
     }
@@ -209,8 +209,8 @@ impl Uppy {
     ) -> Result<Json<Vec<UppyPart>>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().s3(user, LISTING)?;
-        let parts = app.valet.list_loose_parts(user, named(&upload_id, &key)?, now).await?;
+        app.valet.throttle().count_s3_calls(user, LISTING)?;
+        let parts = app.valet.list_uppy_parts(user, named(&upload_id, &key)?, now).await?;
         Ok(Json(parts.into_iter().map(Into::into).collect()))
     }
 
@@ -230,10 +230,10 @@ impl Uppy {
     ) -> Result<Json<UppyPartUrl>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().urls(user, 1)?;
+        app.valet.throttle().count_urls(user, 1)?;
         let number = part_number.parse().map_err(|_| Problem::not_found())?;
         let signed =
-            app.valet.sign_loose_parts(user, named(&upload_id, &key)?, &[number], now).await.map_err(named_by(ONE_PART))?;
+            app.valet.sign_uppy_parts(user, named(&upload_id, &key)?, &[number], now).await.map_err(named_by(ONE_PART))?;
         let (_, signed) = signed.into_iter().next().ok_or_else(Problem::not_found)?;
         Ok(Json(UppyPartUrl { expires: shapes::seconds_until(signed.expires_at, now), url: signed.url }))
     }
@@ -258,8 +258,8 @@ impl Uppy {
         let asked = part_numbers.0.as_deref().unwrap_or_default().split(',').filter(|text| !text.is_empty());
         // What is no number is the number of no part.
         let numbers: Vec<i64> = asked.map(|text| text.trim().parse().unwrap_or(0)).collect();
-        app.valet.throttle().urls(user, u32::try_from(numbers.len()).unwrap_or(u32::MAX))?;
-        let signed = app.valet.sign_loose_parts(user, named, &numbers, now).await.map_err(named_by(MANY_PARTS))?;
+        app.valet.throttle().count_urls(user, u32::try_from(numbers.len()).unwrap_or(u32::MAX))?;
+        let signed = app.valet.sign_uppy_parts(user, named, &numbers, now).await.map_err(named_by(MANY_PARTS))?;
         let presigned_urls = signed.into_iter().map(|(number, signed)| (number.to_string(), signed.url)).collect();
         Ok(Json(UppyPartUrls { presigned_urls }))
     }
@@ -279,11 +279,11 @@ impl Uppy {
     ) -> Result<Json<UppyJoined>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().s3(user, 1)?;
+        app.valet.throttle().count_s3_calls(user, 1)?;
         let parts: Vec<_> = body.0.parts.iter().map(|part| NamedPart { number: part.number, etag: &part.etag }).collect();
-        let image = app.valet.join_loose_parts(user, named(&upload_id, &key)?, &parts, now).await?;
+        let image = app.valet.complete_uppy_parts(user, named(&upload_id, &key)?, &parts, now).await?;
         let (key, bucket) = (image.key.to_string(), app.valet.bucket().to_owned());
-        Ok(Json(UppyJoined { location: app.valet.show(image, now)?.url.url, key, bucket }))
+        Ok(Json(UppyJoined { location: app.valet.presign_image(image, now)?.url.url, key, bucket }))
     }
 
     /// Abort a multipart upload for Uppy
@@ -299,22 +299,22 @@ impl Uppy {
     ) -> Result<Json<UppyAborted>, Problem> {
         let now = view::now();
         let user = user_of(&app, &token, now).await?;
-        app.valet.throttle().s3(user, 1)?;
-        app.valet.abort_loose_parts(user, named(&upload_id, &key)?, now).await?;
+        app.valet.throttle().count_s3_calls(user, 1)?;
+        app.valet.abort_uppy_parts(user, named(&upload_id, &key)?, now).await?;
         Ok(Json(UppyAborted {}))
     }
 }
 
 /// Returns the user of the token in the path.
 async fn user_of(app: &Application<'_>, token: &str, now: OffsetDateTime) -> Result<UserId, Problem> {
-    let user = app.valet.uppy_user(token, now).await.map_err(|error| match error {
+    let user = app.valet.authenticate_uppy(token, now).await.map_err(|error| match error {
         AuthenticateError::Token(TokenError::Invalid) => {
             Problem::new(Code::TokenInvalid, "Create a new Uppy session: POST to /api/uppy/session with an access token.")
         }
         AuthenticateError::Token(TokenError::Expired) => {
             Problem::new(Code::TokenExpired, "Create a new Uppy session: POST to /api/uppy/session with an access token.")
         }
-        AuthenticateError::Ended => session_ended(),
+        AuthenticateError::SessionEnded => session_ended(),
         error => error.into(),
     })?;
     tracing::Span::current().record("user", tracing::field::display(user));
@@ -332,21 +332,21 @@ fn absent(parameter: &str) -> Problem {
 }
 
 /// Returns the S3 request that Uppy wants to make, by S3's rules of method and parameters.
-fn call_of(body: &UppyRequest) -> Result<ToSign<'_>, Problem> {
-    let told = Told {
+fn call_of(body: &UppyRequest) -> Result<UppyCall<'_>, Problem> {
+    let metadata = UppyMetadata {
         file_name: body.name(),
         content_type: body.content_type.as_deref(),
         size: body.size,
         caption: body.caption.as_deref(),
     };
-    let of = |upload_id, call| Ok(ToSign::Of { key: &body.key, upload_id, call });
+    let of = |upload_id, call| Ok(UppyCall::Open { key: &body.key, upload_id, call });
     match (body.method, body.upload_id.as_deref(), body.part_number) {
-        (UppyMethod::Put, None, None) => Ok(ToSign::Put(told)),
-        (UppyMethod::Post, None, None) => Ok(ToSign::Create(told)),
-        (UppyMethod::Put, Some(upload_id), Some(number)) => of(upload_id, Call::Part(number)),
-        (UppyMethod::Get, Some(upload_id), None) => of(upload_id, Call::List),
-        (UppyMethod::Post, Some(upload_id), None) => of(upload_id, Call::Complete),
-        (UppyMethod::Delete, Some(upload_id), None) => of(upload_id, Call::Abort),
+        (UppyMethod::Put, None, None) => Ok(UppyCall::Put(metadata)),
+        (UppyMethod::Post, None, None) => Ok(UppyCall::Create(metadata)),
+        (UppyMethod::Put, Some(upload_id), Some(number)) => of(upload_id, PartsCall::Part(number)),
+        (UppyMethod::Get, Some(upload_id), None) => of(upload_id, PartsCall::List),
+        (UppyMethod::Post, Some(upload_id), None) => of(upload_id, PartsCall::Complete),
+        (UppyMethod::Delete, Some(upload_id), None) => of(upload_id, PartsCall::Abort),
         _ => {
             let rule =
                 "must be PUT or POST alone; GET, POST or DELETE with an uploadId; or PUT with an uploadId and a partNumber";

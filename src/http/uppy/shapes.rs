@@ -33,7 +33,7 @@ pub struct UppySession {
 
 impl UppySession {
     /// As clients see it.
-    pub fn new(session: &uppy::PathToken, now: OffsetDateTime) -> Self {
+    pub fn new(session: &uppy::UppyToken, now: OffsetDateTime) -> Self {
         use secrecy::ExposeSecret;
         let token = session.token.expose_secret();
         Self {

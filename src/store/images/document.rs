@@ -1,4 +1,4 @@
-//! The document of an image and its conversion in both directions. Stored field names must not change.
+//! The document of an image and its conversion in both directions. Stored field names must not change (docs/database.md).
 
 use mongodb::bson::{DateTime, RawDocument};
 use serde::{Deserialize, Serialize};

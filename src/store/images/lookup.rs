@@ -22,6 +22,12 @@ struct Unreadable {
     error: StoreError,
 }
 
+impl From<Image> for LookupResult {
+    fn from(image: Image) -> Self {
+        Self { readable: vec![image], unreadable: Vec::new() }
+    }
+}
+
 impl LookupResult {
     /// Decodes each record. An unreadable one is logged, and does not affect the others.
     pub(super) fn read<'a>(records: impl IntoIterator<Item = &'a RawDocument>) -> Self {

@@ -29,7 +29,7 @@ use self::document::{ImageDoc, decode};
 pub(super) use self::inventory::not_purged;
 pub use self::inventory::{Inventory, InventoryEntry};
 pub use self::lookup::LookupResult;
-pub use self::page::{GalleryPage, GalleryRow};
+pub use self::page::{GalleryRow, RawGalleryPage};
 pub use self::reservations::{ReservationStatus, UnsettledKind};
 pub use self::state_counts::StateCount;
 pub use self::sweep_queue::{ClaimOutcome, Lease, Postponement, QueuedImage};

@@ -33,7 +33,7 @@ const PROJECTED_FIELDS: [&str; 13] = [
 
 /// A page of ready images, in the gallery's order.
 #[derive(Debug)]
-pub struct GalleryPage {
+pub struct RawGalleryPage {
     answer: Option<RawBatch>,
 }
 
@@ -70,7 +70,7 @@ pub struct GalleryRow<'a> {
     pub bytes: &'a [u8],
 }
 
-impl GalleryPage {
+impl RawGalleryPage {
     /// Returns the images; an unreadable record is logged and omitted.
     ///
     /// # Errors
@@ -188,7 +188,12 @@ impl Images {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn page_owned_ready(&self, user: UserId, after: Option<Position>, limit: u32) -> Result<GalleryPage, StoreError> {
+    pub async fn page_owned_ready(
+        &self,
+        user: UserId,
+        after: Option<Position>,
+        limit: u32,
+    ) -> Result<RawGalleryPage, StoreError> {
         let projection: Document = PROJECTED_FIELDS.iter().map(|field| ((*field).to_owned(), Bson::Int32(1))).collect();
         let answer = self
             .mongo
@@ -198,7 +203,7 @@ impl Images {
                 find.batch().await?.next().await.transpose()
             })
             .await?;
-        Ok(GalleryPage { answer })
+        Ok(RawGalleryPage { answer })
     }
 
     /// Returns pending images, newest first. An unreadable record is logged and replaced by the next one.

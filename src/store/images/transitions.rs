@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{Images, owned, owned_by_ids};
 use crate::{
-    model::{Image, ImageId, ImageState, ObjectKey, Rejection, UserId, Verified},
+    model::{Image, ImageId, ImageState, ObjectKey, Rejection, StepId, UserId, Verified},
     store::{StoreError, count_transitions, datetime, integer},
 };
 
@@ -61,7 +61,23 @@ impl Images {
     /// # Errors
     /// [`StoreError`].
     pub async fn mark_owned_ready(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
-        let (filter, update) = ready_update(image, verified);
+        let (filter, update) = ready_update(image, verified, ReservationEnd::Later);
+        let ready = self.update_owned(filter, update).await?;
+        count_transitions(ImageState::Ready, ready.is_some().into());
+        Ok(ready)
+    }
+
+    /// Makes the transition `pending → ready` as an announced step, which ends the image's reservation; `as_read` is the filter of
+    /// the step.
+    pub(in crate::store) async fn mark_owned_ready_by_step(
+        &self,
+        image: &Image,
+        verified: &Verified,
+        as_read: Document,
+        step: StepId,
+    ) -> Result<Option<Image>, StoreError> {
+        let (mut filter, update) = ready_update(image, verified, ReservationEnd::WithStep(step));
+        filter.extend(as_read);
         let ready = self.update_owned(filter, update).await?;
         count_transitions(ImageState::Ready, ready.is_some().into());
         Ok(ready)
@@ -73,7 +89,7 @@ impl Images {
     /// # Errors
     /// [`StoreError`]; some may then be ready.
     pub async fn mark_all_ready(&self, proved: &[(&Image, &Verified)]) -> Result<(), StoreError> {
-        let moves = proved.iter().map(|(image, verified)| ready_update(image, verified));
+        let moves = proved.iter().map(|(image, verified)| ready_update(image, verified, ReservationEnd::Later));
         let moved = self.mongo.update_each(&self.collection, moves.map(|(filter, update)| (filter, Bson::from(update)))).await?;
         count_transitions(ImageState::Ready, moved);
         Ok(())
@@ -143,9 +159,17 @@ pub(super) fn tombstone_update(state: ImageState, now: OffsetDateTime) -> Docume
     doc! { "$set": { "state": state.as_str(), "due": due }, "$unset": { "live": "", "idemKey": "", "idemHash": "" } }
 }
 
+/// End of the reservation of an image that becomes ready.
+enum ReservationEnd {
+    /// In a later step.
+    Later,
+    /// With this step.
+    WithStep(StepId),
+}
+
 /// Returns the filter and the update of `pending → ready`: a pipeline, for $$NOW; with $literal, because a pipeline would read
 /// a leading `$` as a field path.
-fn ready_update(image: &Image, verified: &Verified) -> (Document, Vec<Document>) {
+fn ready_update(image: &Image, verified: &Verified, end: ReservationEnd) -> (Document, Vec<Document>) {
     let mut filter = owned(image.user, image.id, ImageState::Pending);
     // The bytes were verified against these; the upload may have been declared again since.
     filter.insert("contentType", image.upload.content_type.as_str());
@@ -162,11 +186,18 @@ fn ready_update(image: &Image, verified: &Verified) -> (Document, Vec<Document>)
     if image.upload.unverified.is_some() {
         set.insert("size", integer(verified.bytes));
     }
-    if image.reservation.is_some() {
-        // Left to this server at first; if it dies, the sweeper settles it.
-        set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_GRACE_MS] });
-    }
     let mut unset = vec!["completingUntil", "formerTypes"];
+    match end {
+        ReservationEnd::WithStep(step) => {
+            set.insert("lastStep", step.to_string());
+            unset.push("reservation");
+        }
+        // Left to this server at first; if it dies, the sweeper settles it.
+        ReservationEnd::Later if image.reservation.is_some() => {
+            set.insert("reservation.due", doc! { "$add": ["$$NOW", SETTLING_GRACE_MS] });
+        }
+        ReservationEnd::Later => {}
+    }
     let mut final_keys = vec![verified.key.clone()];
     if verified.preview {
         final_keys.push(verified.key.preview());

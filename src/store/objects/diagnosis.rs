@@ -103,7 +103,9 @@ impl Diagnosis {
             Cause::Signature => {
                 "check AWS_SECRET_ACCESS_KEY; make a proxy before the store pass Host and path unchanged; check S3_FORCE_PATH_STYLE"
             }
-            Cause::Denied => "give the credentials s3:ListBucket on the bucket, and the other permissions in the documentation",
+            Cause::Denied => {
+                "give the credentials s3:ListBucket on the bucket, and the other permissions of deploy/aws/iam-policy.json"
+            }
             Cause::NoBucket => "create the bucket, or check S3_BUCKET, S3_ENDPOINT and S3_FORCE_PATH_STYLE",
             Cause::Clock => "run an NTP client on both machines",
             Cause::Session => "renew the credentials; without a session, unset AWS_SESSION_TOKEN",

@@ -42,6 +42,23 @@ pub struct Head {
     pub unsigned: Vec<&'static str>,
 }
 
+/// The first bytes of an object, read before its metadata is known.
+pub struct Peek {
+    etag: String,
+    size: u64,
+    bytes: Vec<u8>,
+}
+
+impl Peek {
+    /// Returns the bytes of `range`, if they were read and belong to the object that `head` describes.
+    #[must_use]
+    pub fn bytes_of(&self, head: &Head, range: Range<u64>) -> Option<&[u8]> {
+        let (start, end) = (usize::try_from(range.start).ok()?, usize::try_from(range.end).ok()?);
+        let is_same = self.etag == head.etag && self.size == head.size;
+        self.bytes.get(start..end).filter(|_| is_same)
+    }
+}
+
 /// Cache directives that browsers (`fetch` with a cache mode) and phones add to a PUT by themselves, in lower case. S3 stores
 /// them like any other; every read URL pins a Cache-Control of its own.
 const CACHE_DIRECTIVES: [&str; 3] = ["no-cache", "no-store", "max-age=0"];
@@ -82,6 +99,21 @@ impl Objects {
                 .to_owned(),
             unsigned: unsigned_headers(&found),
         }))
+    }
+
+    /// Reads the first `length` bytes of the object at `key`, so that they need not wait for [`Objects::head`]. `None` on any
+    /// failure and on a store that does not support ranges: [`Objects::read_range`] then returns the reason.
+    pub async fn peek(&self, key: &ObjectKey, length: u64) -> Option<Peek> {
+        let read = async {
+            let got = self.get(key).range(format!("bytes=0-{}", length.checked_sub(1)?)).send().await.ok()?;
+            let (etag, (0, size)) = (got.e_tag()?.to_owned(), content_range(&got)?) else { return None };
+            let wanted = usize::try_from(length.min(size)).ok()?;
+            // A store may send more than the requested bytes.
+            let is_bounded = got.content_length().is_some_and(|sent| usize::try_from(sent) == Ok(wanted));
+            let bytes = if is_bounded { got.body.collect().await.ok()?.to_vec() } else { return None };
+            (bytes.len() == wanted).then_some(Peek { etag, size, bytes })
+        };
+        tokio::time::timeout(DEADLINE, read).await.ok().flatten()
     }
 
     /// Verifies with a GET that the object does not exist: a HEAD's 404 has no body, and looks the same if the bucket is

@@ -1,4 +1,4 @@
-//! `valet passwd`, killed after each of its calls.
+//! Kills `valet passwd` after each of its calls.
 
 use super::*;
 use crate::passwd::passwd_with;
@@ -10,7 +10,7 @@ async fn f13_killed_at_every_call_of_valet_passwd() {
     let settings = fuse.settings(&app);
     let (mut before, mut after) = (0, 0);
     for calls in 1.. {
-        assert!(calls < 50, "it never ends");
+        assert!(calls < 50, "the command never ends");
         let scene = Scene::new(&app).await;
         fuse.set(calls);
         let (status, said) = passwd_with(&settings, &scene.email, NEW_PASSWORD).await;
@@ -20,7 +20,7 @@ async fn f13_killed_at_every_call_of_valet_passwd() {
         assert_eq!(log_in(&app, &scene.email, PASSWORD).await.status == 200, !happened, "one password holds");
         for sign_in in [&scene.own, &scene.other] {
             match happened {
-                true => sign_in.assert_ended("a set password has ended every session").await,
+                true => sign_in.assert_ended("setting a password ended every session").await,
                 false => assert!(sign_in.is_alive().await, "nothing has happened"),
             }
         }

@@ -1,9 +1,9 @@
-//! An identity provider's user comes for the first time, deletes the account and comes back, on servers that die.
+//! Kills servers while a user of an identity provider visits for the first time, deletes the account, and comes back.
 
 use super::*;
 use crate::oidc::provider::{AUDIENCE, Key, Provider};
 
-/// A subject that nobody has had, its token of now, and its account where there is one.
+/// A subject of the provider, its current token, and its account if it has one.
 struct Visitor {
     subject: String,
     token: String,
@@ -26,15 +26,16 @@ impl World {
     }
 
     fn settings(&self, fuse: &Fuse) -> Settings {
-        let settings = fuse.settings(&self.app).but("RATE_LIMIT", "off");
-        settings.but("OIDC_ISSUER", &self.provider.issuer).but("OIDC_AUDIENCE", AUDIENCE)
+        let settings = fuse.settings(&self.app).with("RATE_LIMIT", "off");
+        settings.with("OIDC_ISSUER", &self.provider.issuer).with("OIDC_AUDIENCE", AUDIENCE)
     }
 
     fn token(&self, subject: &str) -> String {
         self.key.token("ed", &self.provider.claims(subject))
     }
 
-    /// Who comes now for the first time. The dying server fetches the provider's keys for another one before it is armed.
+    /// Returns a subject that has not visited yet. The server that will be killed fetches the provider's keys for another subject
+    /// first.
     async fn stranger(&self, client: &Client) -> Visitor {
         let other = me(self.token(&uuid::Uuid::new_v4().to_string()));
         assert_eq!(other.send(&client.http, &client.base).await.unwrap().0, 200);
@@ -42,17 +43,17 @@ impl World {
         Visitor { token: self.token(&subject), subject, account: None }
     }
 
-    /// Who has an account with an image, which the server that goes on living has never seen.
+    /// Returns a subject with an account and an image, which the surviving server has never seen.
     async fn member(&self, client: &Client) -> Visitor {
         let visitor = self.stranger(client).await;
-        let mut signed = Client::of(client.base.clone());
+        let mut signed = Client::at(client.base.clone());
         signed.token = Some(visitor.token.clone());
         signed.upload(&unique_png()).await;
         let (_, account) = signed.get("/api/auth/me").await;
         Visitor { account: account["id"].as_str().map(str::to_owned), ..visitor }
     }
 
-    /// The accounts of a subject that are not deleted.
+    /// Returns the accounts of a subject that are not deleted.
     async fn accounts(&self, visitor: &Visitor) -> Vec<String> {
         let filter = doc! { "identity.issuer": &self.provider.issuer, "identity.subject": &visitor.subject };
         let found = documents(&self.app, "users", filter).await;
@@ -60,7 +61,8 @@ impl World {
         found.iter().map(|user| user.get_str("_id").unwrap().to_owned()).collect()
     }
 
-    /// Makes it look as if all deletions were a minute ago: a token of now is of after them, whatever the clocks are apart.
+    /// Moves all deletions a minute into the past, so that a current token is newer than they are despite differences between the
+    /// clocks.
     async fn db_age_deletions(&self) {
         let users = self.app.db.collection::<Document>("users");
         let aged = vec![doc! { "$set": { "deletedAt": { "$subtract": ["$deletedAt", 60_000] } } }];
@@ -94,7 +96,7 @@ async fn f13_killed_at_every_call_of_a_first_visit() {
         assert!(after.len() == 1 && (before.is_empty() || before == after), "{before:?}, then {after:?}");
         !before.is_empty()
     };
-    let deaths = at_every_call((&world.settings(&fuse), &fuse), visit, judge).await;
+    let deaths = kill_at_every_call((&world.settings(&fuse), &fuse), visit, judge).await;
     assert!(deaths.before > 0 && deaths.after > 0, "{deaths:?}");
 }
 
@@ -115,11 +117,11 @@ async fn f13_killed_at_every_call_of_a_providers_users_deletion() {
         let again = call.repeat(&world.app).await;
         let expected = if happened { (401, "session_ended") } else { (204, "") };
         assert_eq!(again.problem(), expected, "{again:?}");
-        assert_eq!(world.accounts(visitor).await, Vec::<String>::new(), "a token of before does not make it anew");
-        nothing_is_left(&world.app, account).await;
+        assert_eq!(world.accounts(visitor).await, Vec::<String>::new(), "an older token does not recreate the account");
+        assert_nothing_is_left(&world.app, account).await;
         happened
     };
-    let deaths = at_every_call((&world.settings(&fuse), &fuse), leave, judge).await;
+    let deaths = kill_at_every_call((&world.settings(&fuse), &fuse), leave, judge).await;
     assert!(deaths.before > 0 && deaths.after > 0, "{deaths:?}");
 }
 
@@ -141,10 +143,10 @@ async fn f13_killed_at_every_call_of_a_return_after_a_deletion() {
         assert_eq!((again.status, &again.json["usage"]["images"]), (200, &json!(0)), "{again:?}");
         let after = world.accounts(visitor).await;
         assert!(after.len() == 1 && (before.is_empty() || before == after), "{before:?}, then {after:?}");
-        assert_ne!(Some(&after[0]), visitor.account.as_ref(), "another account than the one that was deleted");
-        nothing_is_left(&world.app, visitor.account.as_ref().unwrap()).await;
+        assert_ne!(Some(&after[0]), visitor.account.as_ref(), "a new account instead of the deleted one");
+        assert_nothing_is_left(&world.app, visitor.account.as_ref().unwrap()).await;
         !before.is_empty()
     };
-    let deaths = at_every_call((&world.settings(&fuse), &fuse), come_back, judge).await;
+    let deaths = kill_at_every_call((&world.settings(&fuse), &fuse), come_back, judge).await;
     assert!(deaths.before > 0 && deaths.after > 0, "{deaths:?}");
 }

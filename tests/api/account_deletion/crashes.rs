@@ -1,11 +1,11 @@
-//! Servers that die while an account is deleted: at every point where one can wait, and after every call of a real process.
+//! Kills servers during the deletion of an account: at every await point, and after every call of a real process.
 
 use std::{future::poll_fn, os::unix::process::ExitStatusExt, pin::pin, task::Poll};
 
 use super::*;
 use crate::crashes::{ABORTED, Fuse};
 
-/// Runs a future until it has been polled so often, then drops it: what a crash at that point leaves.
+/// Polls a future this many times, then drops it, like a crash at that point.
 async fn crashing<T>(future: impl Future<Output = T>, polls: usize) -> Option<T> {
     let mut future = pin!(future);
     let mut left = polls;
@@ -20,21 +20,21 @@ async fn crashing<T>(future: impl Future<Output = T>, polls: usize) -> Option<T>
 }
 
 #[tokio::test]
-async fn a_sweeper_may_die_at_every_point_where_it_waits() {
+async fn sweeper_may_die_at_every_await_point() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     fill(&app, &ada).await;
     assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
     let mut now = OffsetDateTime::now_utc();
     let mut crashes = 0;
-    // Each time a little further than the time before, until one gets to its end with nothing left to do.
+    // Each round is polled a little further, until one finishes with nothing left to do.
     for polls in 1.. {
         match crashing(app.app.valet.sweep_once(now), polls).await {
             Some(Ok((_, false))) if live_documents(&app, &ada.id).await.is_empty() => break,
             Some(_) => {}
             None => crashes += 1,
         }
-        // What the dead one had claimed is due again after its lease.
+        // Claims of the dropped sweeper are due again after their lease.
         now += Duration::from_secs(121);
         assert!(polls < 2000, "it does not converge");
     }
@@ -44,9 +44,9 @@ async fn a_sweeper_may_die_at_every_point_where_it_waits() {
 }
 
 #[tokio::test]
-async fn the_claim_is_all_or_nothing_wherever_its_server_dies() {
+async fn deletion_request_is_all_or_nothing_wherever_its_server_dies() {
     let app = TestApp::start().await;
-    let client = valet::domain::throttle::Client { address: "127.0.0.1".parse().unwrap(), device: None };
+    let client = valet::domain::throttle::ClientInfo { address: "127.0.0.1".parse().unwrap(), device: None };
     let (mut claimed, mut untouched) = (0, 0);
     for polls in (1..40).step_by(2) {
         let ada = app.user().await;
@@ -54,7 +54,7 @@ async fn the_claim_is_all_or_nothing_wherever_its_server_dies() {
         let now = OffsetDateTime::now_utc();
         let caller = app.app.valet.authenticate(ada.token.as_ref().unwrap(), now).await.unwrap();
         let done = crashing(app.app.valet.delete_account(caller, Some(PASSWORD), &client, now), polls).await;
-        // What the driver has sent may still be applied.
+        // A command that the driver has sent may still be applied.
         tokio::time::sleep(Duration::from_millis(100)).await;
         let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
         let login = app.anonymous().post("/api/auth/login", json!({ "email": ada.email, "password": PASSWORD })).await.status;
@@ -83,7 +83,7 @@ async fn with_a_little(app: &TestApp) -> Caller<'_> {
     ada
 }
 
-/// A real server dies after each of its calls to MongoDB: the account is whole, or on its way out for good.
+/// A real server is killed after each of its calls to MongoDB: the account is either unchanged or marked for deletion.
 #[tokio::test(flavor = "multi_thread")]
 async fn d9_f13_killed_at_every_call_of_a_deletion() {
     let app = TestApp::start().await;
@@ -92,7 +92,7 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
     let (mut calls, mut whole) = (1, 0);
     loop {
         let ada = with_a_little(&app).await;
-        let (process, mut client) = settings.listening().await;
+        let (process, mut client) = settings.start_listening().await;
         client.token = ada.token.clone();
         fuse.set(calls);
         let request = client.http.post(format!("{}/api/auth/me/delete", client.base)).bearer_auth(ada.token.as_ref().unwrap());
@@ -120,12 +120,12 @@ async fn d9_f13_killed_at_every_call_of_a_deletion() {
             break;
         }
         calls += 1;
-        assert!(calls < 50, "it never ends");
+        assert!(calls < 50, "the command never ends");
     }
-    assert!(calls > 4 && whole > 1, "{calls} calls, {whole} times the account was whole");
+    assert!(calls > 4 && whole > 1, "{calls} calls; after {whole} of them the account was unchanged");
 }
 
-/// And so may every sweep that finishes it.
+/// Kills every sweep that finishes the deletion.
 #[tokio::test(flavor = "multi_thread")]
 async fn d9_f13_killed_at_every_call_of_the_sweep_that_finishes_it() {
     let app = TestApp::start().await;
@@ -136,9 +136,9 @@ async fn d9_f13_killed_at_every_call_of_the_sweep_that_finishes_it() {
         let ada = with_a_little(&app).await;
         assert_eq!(delete_account(&ada, PASSWORD).await.status, 204);
         fuse.set(calls);
-        let (status, said, log) = settings.run(&["sweep"]).end(Duration::from_secs(30)).await;
+        let (status, stdout, log) = settings.run(&["sweep"]).end(Duration::from_secs(30)).await;
         fuse.remove();
-        assert!(status.success() || status.signal() == Some(ABORTED), "{status} {said} {log}");
+        assert!(status.success() || status.signal() == Some(ABORTED), "{status} {stdout} {log}");
         sweep_all(&app, OffsetDateTime::now_utc()).await;
         sweep_all(&app, OffsetDateTime::now_utc() + Duration::from_secs(180)).await;
         assert_nothing_is_left(&app, &ada.id).await;
@@ -147,7 +147,7 @@ async fn d9_f13_killed_at_every_call_of_the_sweep_that_finishes_it() {
             break;
         }
         calls += 1;
-        assert!(calls < 100, "it never ends");
+        assert!(calls < 100, "the command never ends");
     }
-    assert!(calls > 15, "{calls} calls: was anything counted?");
+    assert!(calls > 15, "{calls} calls: the failpoint was never reached");
 }

@@ -1,24 +1,24 @@
-//! What a deleted account can have left beside readable images: the account is gone when that is gone, and not before.
+//! Covers remains of a deleted account besides readable images: its record goes when they are gone, and not before.
 
 use aws_sdk_s3::operation::create_multipart_upload::CreateMultipartUploadOutput;
 use mongodb::bson::{Bson, DateTime};
 
 use super::*;
 
-/// What is left of an account.
+/// Remains of an account.
 #[derive(Debug, Clone)]
 enum Remainder {
-    /// An object under a key of Valet's form that no record names: what follows the root, the user and the image's id.
+    /// An object with a valid key that no record names: the parts of the key before the user and after the image's id.
     Stray { root: &'static str, end: &'static str },
     /// An open multipart upload that no record names.
     OpenUpload,
-    /// The record of a ready image (or of a pending one) with another value in a field.
+    /// The record of a ready or pending image with another value in a field.
     Record { is_ready: bool, field: &'static str, value: Bson },
-    /// The same record under an id that is none.
+    /// The same record under an invalid id.
     OtherId(Bson),
     /// Another value in a field of the user's record.
     Account { field: &'static str, value: Bson },
-    /// An object under a key of another form: another program's.
+    /// An object of another program, whose key is not Valet's.
     Foreign,
 }
 
@@ -57,7 +57,8 @@ impl TestApp {
     }
 }
 
-/// A user with a ready image and an open upload, whose account is deleted and then left with this. Answers the keys that stay.
+/// Creates a user with a ready image and an open upload, deletes the account and adds the remainder. Returns the user's id and
+/// the keys that must stay.
 async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let ada = app.user().await;
@@ -91,10 +92,10 @@ async fn leave(app: &TestApp, remainder: &Remainder) -> (String, Vec<String>) {
     (user, kept)
 }
 
-/// Each thing that can be left, of an account of its own: whenever an account's record is gone, so is everything else of it, and
-/// in the end every record is gone.
+/// Each kind of remainder, in a separate account: whenever an account's record is gone, so is everything else of it, and in the
+/// end every record is gone.
 #[tokio::test]
-async fn an_account_is_gone_when_nothing_is_left_whatever_was_left() {
+async fn account_record_is_removed_only_after_every_kind_of_remainder() {
     let app = TestApp::start().await;
     let mut left = Vec::new();
     for remainder in remainders() {

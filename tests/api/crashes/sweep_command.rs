@@ -1,14 +1,14 @@
-//! `valet sweep`, killed after each of its calls.
+//! Kills `valet sweep` after each of its calls.
 
 use super::*;
 
-/// One of each thing that a sweep settles, due now: its id, and the state in which it ends.
+/// Creates one of each thing that a sweep handles, due now; returns its id and its final state.
 async fn left_behind(ada: &Caller<'_>) -> Vec<(String, &'static str)> {
     let app = ada.app;
     let html = [b"<html>", &uuid::Uuid::new_v4().as_bytes()[..]].concat();
     let (came, wrong) = (sent(ada, unique_png()).await, sent(ada, html).await);
     let missing = ada.issue("a.png", "image/png", &unique_png()).await;
-    // A replay after a delete.
+    // A repeated PUT after a delete.
     let bytes = unique_png();
     let deleted = sent(ada, bytes.clone()).await;
     assert_eq!(ada.delete(&format!("/api/images/{}", deleted.id())).await.status, 204);
@@ -25,14 +25,14 @@ async fn left_behind(ada: &Caller<'_>) -> Vec<(String, &'static str)> {
     let ids: Vec<_> = ends.iter().map(|(id, _)| id.as_str()).collect();
     let over = doc! { "$set": { "urlsDieAt": past, "expiresAt": past, "due": past } };
     app.db.collection::<Document>("images").update_many(doc! { "_id": { "$in": ids } }, over).await.unwrap();
-    // A server that died between the two writes of an issue.
+    // A server died between the two writes of an issue.
     let hold = doc! { "image": uuid::Uuid::now_v7().to_string(), "bytes": 500_i64, "at": past };
     let stray = doc! { "$push": { "opening": hold }, "$inc": { "usedBytes": 500_i64, "pending": 1_i64 } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": &ada.id }, stray).await.unwrap();
     ends
 }
 
-/// Sweeps that share a database and a bucket: each of the audits reads all that those before it left.
+/// Number of sweeps that share a database and a bucket: each audit reads everything that the earlier ones left.
 const AMONG_THEMSELVES: u32 = 8;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +46,7 @@ async fn d2_f13_killed_at_every_call_of_a_sweep() {
         let settings = fuse.settings(&app);
         for _ in 0..AMONG_THEMSELVES {
             calls += 1;
-            assert!(calls < 200, "it never ends");
+            assert!(calls < 200, "the command never ends");
             has_ended = killed_after(calls, &ada, &fuse, &settings).await;
             if has_ended {
                 break;
@@ -55,22 +55,22 @@ async fn d2_f13_killed_at_every_call_of_a_sweep() {
         app.sweep_to_the_end().await;
         app.audit().await;
     }
-    assert!(calls > 40, "{calls} calls: was anything counted?");
+    assert!(calls > 40, "{calls} calls: the failpoint was never reached");
 }
 
-/// Kills a sweep after so many calls, and lets others finish. Returns whether it ended before.
+/// Kills a sweep after so many calls and lets other sweeps finish. Returns whether it ended before the kill.
 async fn killed_after(calls: u32, ada: &Caller<'_>, fuse: &Fuse, settings: &Settings) -> bool {
     let app = ada.app;
     let ends = left_behind(ada).await;
     fuse.set(calls);
     let process: Process = settings.run(&["sweep"]);
-    let (status, said, log) = process.end(Duration::from_secs(30)).await;
+    let (status, stdout, log) = process.end(Duration::from_secs(30)).await;
     fuse.remove();
-    assert!(status.success() || status.signal() == Some(ABORTED), "{status} {said} {log}");
+    assert!(status.success() || status.signal() == Some(ABORTED), "{status} {stdout} {log}");
     converge(app, CONVERGED).await;
     app.audit().await;
-    // A completion that was cut short is looked at when it can no longer write the key.
-    // So is a copy; what it finds wrong is a tombstone then, and waits as long once more.
+    // An interrupted completion is examined when it can no longer write the key. So is a copy; its tombstone waits as long once
+    // more.
     for times in [1, 2] {
         converge(app, CONVERGED + (2 * Duration::from_secs(40 + 900)) * times).await;
         app.audit().await;

@@ -1,4 +1,4 @@
-//! The manifests of deploy/kubernetes fit the program: settings that it reads, ports on which it listens, an end that it can make.
+//! Compares the manifests of deploy/kubernetes with the program: settings, ports, and time to stop.
 
 use std::{
     cell::RefCell,
@@ -11,28 +11,28 @@ use yaml_rust2::{Yaml, YamlLoader};
 
 use super::file;
 
-/// What the SDK and the logs read by themselves.
+/// Settings that the SDK and the log read themselves.
 const READ_ELSEWHERE: [&str; 2] = ["AWS_REGION", "RUST_LOG"];
 
 fn yaml(name: &str) -> Yaml {
     YamlLoader::load_from_str(&file(name)).unwrap().remove(0)
 }
 
-/// The pod and its container.
+/// Returns the pod and its container.
 fn pod() -> (Yaml, Yaml) {
     let pod = yaml("kubernetes/base/deployment.yaml")["spec"]["template"]["spec"].clone();
     let container = pod["containers"][0].clone();
     (pod, container)
 }
 
-/// A file of `NAME=value` lines.
+/// Reads a file of `NAME=value` lines.
 fn settings(name: &str) -> BTreeMap<String, String> {
     let text = file(name);
     let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     lines.map(|line| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).unwrap()).collect()
 }
 
-/// What a pod's environment holds: the settings, and the secrets by name.
+/// Returns a pod's environment: the settings, and the secrets by name.
 fn environment() -> BTreeMap<String, String> {
     let mut all = settings("kubernetes/base/valet.env");
     for variable in pod().1["env"].as_vec().unwrap() {
@@ -49,7 +49,7 @@ fn environment() -> BTreeMap<String, String> {
     all
 }
 
-/// Reads these settings; all must be asked for.
+/// Reads a configuration from these settings and asserts that each of them was read.
 fn read(all: &BTreeMap<String, String>) -> Config {
     let asked = RefCell::new(BTreeSet::new());
     let config = Config::read(&|name| {
@@ -63,7 +63,7 @@ fn read(all: &BTreeMap<String, String>) -> Config {
 }
 
 #[test]
-fn the_settings_are_the_programs_and_the_ports_are_those() {
+fn settings_and_ports_match_the_program() {
     let config = read(&environment());
     let (_, container) = pod();
     let port = |name: &str| {
@@ -80,7 +80,7 @@ fn the_settings_are_the_programs_and_the_ports_are_those() {
 }
 
 #[test]
-fn the_examples_are_settings_too() {
+fn examples_are_valid_settings() {
     let mut all = environment();
     for literal in yaml("kubernetes/example/kustomization.yaml")["configMapGenerator"][0]["literals"].as_vec().unwrap() {
         let (name, value) = literal.as_str().unwrap().split_once('=').unwrap();
@@ -93,10 +93,10 @@ fn the_examples_are_settings_too() {
     assert!(config.bind.ip().is_loopback(), "behind the proxy of the same machine");
 }
 
-/// A pod may not be killed while its server still drains, nor let its server drain while requests still come.
+/// A pod is not killed while its server drains, and its server drains only after requests stop coming.
 #[test]
-fn a_pods_end_is_long_enough_for_the_servers() {
-    // As the README says: requests under way get so many seconds.
+fn pod_termination_is_long_enough_for_the_server() {
+    // Seconds that requests in progress get, as docs/deployment.md documents.
     const DRAIN: i64 = 25;
     let (pod, container) = pod();
     let before = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_i64().unwrap();
@@ -107,7 +107,7 @@ fn a_pods_end_is_long_enough_for_the_servers() {
 }
 
 #[test]
-fn the_pod_is_restricted() {
+fn pod_meets_the_restricted_standard() {
     let (pod, container) = pod();
     let (user, of) = (&pod["securityContext"], &container["securityContext"]);
     assert_eq!(user["runAsNonRoot"].as_bool(), Some(true));
@@ -119,9 +119,9 @@ fn the_pod_is_restricted() {
     assert!(file("Dockerfile").contains(&format!("\nUSER {user}:{user}\n")), "the image's own");
 }
 
-/// An older signature than the longest URL's is refused by the bucket, and no URL is.
+/// The bucket refuses signatures older than the longest URL's lifetime, and no valid URL.
 #[test]
-fn the_bucket_takes_every_url_for_as_long_as_it_lives() {
+fn bucket_policy_accepts_every_url_until_it_expires() {
     let uploads = read(&environment()).uploads;
     let longest = uploads.url_ttl.max(uploads.read_url_ttl).as_millis();
     let policy: Value = serde_json::from_str(&file("aws/bucket-policy.json")).unwrap();
@@ -134,7 +134,7 @@ fn the_bucket_takes_every_url_for_as_long_as_it_lives() {
     assert!(none.is_none() && (longest..=longest + spare).contains(&age), "{longest} ms and {age} ms");
 }
 
-/// The first segments of the API's paths, of the document itself.
+/// Returns the first segments of the API's paths in the OpenAPI document.
 fn api_roots() -> BTreeSet<String> {
     let document: Value = serde_json::from_str(include_str!("../../../openapi/openapi.json")).unwrap();
     let health = ["livez", "readyz"];
@@ -143,7 +143,7 @@ fn api_roots() -> BTreeSet<String> {
 }
 
 #[test]
-fn a_call_without_tls_is_refused_and_not_redirected() {
+fn call_without_tls_is_refused_and_not_redirected() {
     let ingresses = YamlLoader::load_from_str(&file("kubernetes/example/ingress.yaml")).unwrap();
     let annotation = |ingress: &Yaml, name: &str| {
         let name = format!("alb.ingress.kubernetes.io/{name}");
@@ -166,6 +166,6 @@ fn a_call_without_tls_is_refused_and_not_redirected() {
 }
 
 #[test]
-fn the_alerts_of_the_operator_are_the_alerts() {
+fn alerts_of_the_operator_manifest_equal_the_alerts() {
     assert_eq!(yaml("kubernetes/monitoring/rules.yaml")["spec"], yaml("alerts.yaml"));
 }

@@ -1,5 +1,6 @@
-//! Least privilege, both ways: all that the program asks of S3 is allowed by the policies of deploy/aws, and all that they allow
-//! is asked for. `VALET_TEST_S3_REQUESTS` names a file for what was asked, for `.ci/deploy` to put to a policy engine.
+//! Compares the policies of deploy/aws with the program in both directions: they allow every S3 request that the program makes,
+//! and nothing else. `VALET_TEST_S3_REQUESTS` names a file for the recorded requests, which `.ci/deploy` passes to a policy
+//! engine.
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
@@ -9,7 +10,7 @@ use time::OffsetDateTime;
 use valet::{
     config::Finalize,
     domain::{
-        check::{self, Options},
+        doctor::{self, Options},
         orphans::Consent,
     },
     model::{ImageId, ObjectKey, UserId},
@@ -17,22 +18,22 @@ use valet::{
 
 use super::{
     file,
-    s3_recorder::{Asked, Tap},
+    s3_recorder::{RecordedRequest, S3Recorder},
 };
 use crate::app::{Caller, PASSWORD, TestApp, declared, fixture, s3_is_local, sha256, unique_png};
 
-/// A server that reaches S3 through this proxy, as do its clients.
-async fn through(tap: &Tap, store: &TestApp) -> TestApp {
+/// Starts a server that reaches S3 through this recorder, as do its clients.
+async fn through(recorder: &S3Recorder, store: &TestApp) -> TestApp {
     TestApp::beside(store, |config| {
-        config.s3.endpoint = Some(tap.endpoint.parse().unwrap());
-        config.s3.public_endpoint = Some(tap.endpoint.parse().unwrap());
+        config.s3.endpoint = Some(recorder.endpoint.parse().unwrap());
+        config.s3.public_endpoint = Some(recorder.endpoint.parse().unwrap());
         config.s3.finalize = Finalize::Auto;
         config.cors.exact = vec!["https://app.example".to_owned()];
     })
     .await
 }
 
-/// After every URL and every grace.
+/// Sweeps after every URL and every grace period.
 async fn sweep_late(app: &TestApp) {
     for hours in [26, 52, 200] {
         app.sweep(OffsetDateTime::now_utc() + Duration::from_secs(hours * 3600)).await;
@@ -43,7 +44,7 @@ async fn fetch(app: &TestApp, url: &Value) {
     assert_eq!(app.http.get(url.as_str().unwrap()).send().await.unwrap().status(), 200);
 }
 
-/// With a preview: to the gallery, to a browser, to a disk.
+/// Uploads a single PUT with a preview, and fetches it as galleries, browsers and downloads do.
 async fn single(ada: &Caller<'_>) -> String {
     let (app, bytes, preview) = (ada.app, unique_png(), fixture("plain.jpg"));
     let mut body = declared("a.png", "image/png", &bytes);
@@ -59,7 +60,7 @@ async fn single(ada: &Caller<'_>) -> String {
     ticket.id().to_owned()
 }
 
-/// In parts: one to the end, one given up.
+/// Uploads in parts: one to its end, one abandoned.
 async fn in_parts(ada: &Caller<'_>) {
     let mut bytes = unique_png();
     bytes.resize((5 << 20) + 1000, 7);
@@ -77,7 +78,7 @@ async fn in_parts(ada: &Caller<'_>) {
     assert_eq!(ada.delete(&format!("/api/images/{}", left.id())).await.status, 204);
 }
 
-/// Uppy's form, whose file is copied, and the calls that its own S3 client makes.
+/// Uses Uppy's form, whose file is copied, and the calls of Uppy's own S3 client.
 async fn with_uppy(ada: &Caller<'_>) {
     let app = ada.app;
     let form = app.anonymous().get(&format!("/uppy/{}/s3/params?filename=c.png&type=image/png", ada.uppy().await)).await;
@@ -99,7 +100,7 @@ async fn with_uppy(ada: &Caller<'_>) {
     }
 }
 
-/// All that a server and its clients do in their lives.
+/// Makes all calls of a server and its clients.
 async fn whole_path(app: &TestApp, store: &TestApp) {
     app.app.readiness().await.unwrap();
     app.app.valet.verify_pair().await.unwrap();
@@ -121,7 +122,7 @@ async fn whole_path(app: &TestApp, store: &TestApp) {
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
 }
 
-/// The permissions that a policy gives, and all of its resources.
+/// Returns the actions that a policy allows, and all of its resources.
 fn granted(policy: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     let policy: Value = serde_json::from_str(&file(policy)).unwrap();
     let list = |value: &Value| match value {
@@ -134,11 +135,11 @@ fn granted(policy: &str) -> (BTreeSet<String>, BTreeSet<String>) {
     (all("Action"), all("Resource"))
 }
 
-fn actions(asked: &[Asked]) -> BTreeSet<String> {
+fn actions(asked: &[RecordedRequest]) -> BTreeSet<String> {
     asked.iter().map(|one| one.action.to_owned()).collect()
 }
 
-/// The calls that the source makes with the SDK, as it names them: `client.head_object()`.
+/// Returns the SDK calls in the source by the SDK's method names, such as `client.head_object()`.
 fn calls_of_the_source() -> BTreeSet<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/store/objects");
     let texts = std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
@@ -147,7 +148,7 @@ fn calls_of_the_source() -> BTreeSet<String> {
     calls.filter(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')).collect()
 }
 
-/// `HeadObject` as Rust writes it.
+/// Converts `HeadObject` to `head_object`.
 fn snake(operation: &str) -> String {
     let mut name = String::new();
     for letter in operation.chars() {
@@ -160,27 +161,27 @@ fn snake(operation: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn o6_the_policies_allow_what_is_asked_and_nothing_else() {
+async fn o6_policies_allow_exactly_the_requests_that_are_made() {
     let store = TestApp::start().await;
-    let (role, operator) = (Tap::start(&store).await, Tap::start(&store).await);
-    // AWS and LocalStack give one to each new bucket; here it is for `--fix` to set.
+    let (role, operator) = (S3Recorder::start(&store).await, S3Recorder::start(&store).await);
+    // AWS and LocalStack create a public access block with each bucket; here `--fix` sets it.
     let _ = store.s3.delete_public_access_block().bucket(&store.config.s3.bucket).send().await;
     let app = through(&role, &store).await;
     whole_path(&app, &store).await;
-    check::run(&app.config, Options::default()).await;
+    doctor::run(&app.config, Options::default()).await;
     if !s3_is_local() {
         let versions = VersioningConfiguration::builder().status(BucketVersioningStatus::Enabled).build();
         let put = store.s3.put_bucket_versioning().bucket(&store.config.s3.bucket);
         put.versioning_configuration(versions).send().await.unwrap();
         whole_path(&app, &store).await;
-        check::run(&app.config, Options::default()).await;
+        doctor::run(&app.config, Options::default()).await;
     }
-    check::run(&through(&operator, &store).await.config, Options { fix: true, loopback: false }).await;
+    doctor::run(&through(&operator, &store).await.config, Options { fix: true, loopback: false }).await;
 
-    let (mut by_role, by_operator) = (role.asked(), operator.asked());
+    let (mut by_role, by_operator) = (role.requests(), operator.requests());
     if s3_is_local() {
-        // It keeps no versions, so that none is deleted here; the run on LocalStack shows that it is asked for.
-        let version = |prefix: &str| Asked {
+        // The local S3 keeps no versions, so none is deleted here; the run on LocalStack covers that request.
+        let version = |prefix: &str| RecordedRequest {
             operation: "DeleteObject",
             action: "s3:DeleteObjectVersion",
             key: format!("{prefix}/x"),
@@ -194,7 +195,7 @@ async fn o6_the_policies_allow_what_is_asked_and_nothing_else() {
 
     let (may, where_to) = granted("aws/iam-policy.json");
     let (may_set, of) = granted("aws/operator-policy.json");
-    // `valet check` looks at the bucket's settings too, and says so where it may not.
+    // `valet check` reads the bucket's settings too, and reports the ones that it may not read.
     let needed: BTreeSet<_> = actions(&by_role).difference(&may_set).cloned().collect();
     assert_eq!(needed, may);
     let needed: BTreeSet<_> = actions(&by_operator).difference(&may).cloned().collect();

@@ -1,4 +1,4 @@
-//! A proxy before S3 that writes down what is asked of it, in the words of IAM.
+//! A proxy in front of S3 that records requests by their IAM actions.
 
 use std::{
     collections::BTreeMap,
@@ -15,27 +15,27 @@ use crate::{
     relay::{Answer, forward, listen},
 };
 
-/// A call of S3's API and one of the permissions that S3 looks for: a copy needs two.
+/// A call of S3's API with one of the permissions that S3 requires for it; a copy needs two.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Asked {
-    /// As the SDK names it.
+pub struct RecordedRequest {
+    /// Name of the operation in the SDK.
     pub operation: &'static str,
-    /// The permission.
+    /// The IAM action.
     pub action: &'static str,
-    /// Of what in the bucket; empty for the bucket itself.
+    /// Key of the object; empty for the bucket itself.
     pub key: String,
-    /// S3's name for the way in which it was signed.
+    /// S3's name for the kind of signature.
     pub auth_type: &'static str,
 }
 
-/// A running proxy; ends with the test's runtime.
-pub struct Tap {
+/// A running proxy; it ends with the test's runtime.
+pub struct S3Recorder {
     pub endpoint: String,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<RecordedRequest>>>,
 }
 
-impl Tap {
+impl S3Recorder {
     pub async fn start(app: &TestApp) -> Self {
         let upstream = app.config.s3.endpoint.as_deref().unwrap().to_owned();
         let prefix = format!("/{}", app.config.s3.bucket);
@@ -47,9 +47,9 @@ impl Tap {
                 let (parts, body) = request.into_parts();
                 // A body may be announced and never sent.
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-                let calls = judged(&parts, &prefix, &body);
+                let calls = permissions_of(&parts, &prefix, &body);
                 let answer: Answer = forward(&http, &upstream, &parts, body).await;
-                // What is refused for its signature was asked by nobody.
+                // A request that is refused for its signature needs no permission.
                 if ![400, 403].contains(&answer.status().as_u16()) {
                     kept.lock().unwrap().extend(calls);
                 }
@@ -59,8 +59,8 @@ impl Tap {
         Self { endpoint: listen(answer).await, asked }
     }
 
-    /// All that was asked through it so far, each once for all keys of a prefix.
-    pub fn asked(&self) -> Vec<Asked> {
+    /// Returns the recorded requests, each once for all keys of a prefix.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
         let kept = self.asked.lock().unwrap();
         let prefix = |key: &str| key.split('/').next().unwrap().to_owned();
         let distinct: BTreeMap<_, _> =
@@ -69,8 +69,8 @@ impl Tap {
     }
 }
 
-/// What S3 judges a request by: the permissions of its API reference. Nothing where nobody signed.
-fn judged(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<Asked> {
+/// Returns the permissions that S3's API reference lists for a request; none for an unsigned one.
+fn permissions_of(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<RecordedRequest> {
     let query: Vec<_> = parts.uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap()).collect();
     let has = |name: &str| query.contains(&name);
     let key = parts.uri.path().strip_prefix(bucket).unwrap().trim_start_matches('/').to_owned();
@@ -81,7 +81,7 @@ fn judged(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<Asked> {
         () if form.is_some() => "POST",
         () => return vec![],
     };
-    let asked = |operation, action, key: &str| Asked { operation, action, key: key.to_owned(), auth_type };
+    let asked = |operation, action, key: &str| RecordedRequest { operation, action, key: key.to_owned(), auth_type };
     let of_key = |operation, action| vec![asked(operation, action, &key)];
     let source = parts.headers.get("x-amz-copy-source").map(|source| format!("/{}", source.to_str().unwrap()));
     match (parts.method.as_str(), key.is_empty()) {
@@ -111,14 +111,14 @@ fn judged(parts: &Parts, bucket: &str, body: &[u8]) -> Vec<Asked> {
         ("GET", true) if has("object-lock") => of_key("GetObjectLockConfiguration", "s3:GetBucketObjectLockConfiguration"),
         ("GET", true) if has("publicAccessBlock") => of_key("GetPublicAccessBlock", "s3:GetBucketPublicAccessBlock"),
         ("PUT", true) if has("publicAccessBlock") => of_key("PutPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
-        // Leave to ask is asked for by browsers, without a signature that counts.
+        // Browsers send preflights without a signature.
         ("OPTIONS", _) => vec![],
-        // Equal to no call of the source.
+        // Matches no call of the source.
         _ => of_key("a call without a row here", "none"),
     }
 }
 
-/// A field of a form.
+/// Returns a field of a form.
 fn field(body: &[u8], name: &str) -> String {
     let text = String::from_utf8_lossy(body);
     let (_, rest) = text.split_once(&format!("name=\"{name}\"\r\n\r\n")).unwrap();

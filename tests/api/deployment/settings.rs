@@ -1,21 +1,21 @@
-//! The bucket's settings in deploy/aws are those that `valet check --fix` makes.
+//! Compares the bucket settings in deploy/aws with those that `valet check --fix` sets.
 
 use serde_json::{Value, json};
-use valet::domain::check::{self, Options};
+use valet::domain::doctor::{self, Options};
 
 use super::file;
-use crate::app::{TestApp, s3_is_local};
+use crate::app::{TestApp, skip_unless_local_s3};
 
 #[tokio::test]
-async fn the_files_say_what_fix_sets() {
-    if !s3_is_local() {
+async fn files_contain_the_settings_of_check_fix() {
+    if skip_unless_local_s3() {
         return;
     }
     let read = |name: &str| serde_json::from_str::<Value>(&file(name)).unwrap();
     let (cors, lifecycle, block) = (read("aws/cors.json"), read("aws/lifecycle.json"), read("aws/public-access-block.json"));
     let origin = cors["CORSRules"][0]["AllowedOrigins"][0].as_str().unwrap().to_owned();
     let app = TestApp::start_with(|config| config.cors.exact = vec![origin]).await;
-    check::run(&app.config, Options { fix: true, loopback: false }).await;
+    doctor::run(&app.config, Options { fix: true, loopback: false }).await;
 
     let bucket = &app.config.s3.bucket;
     let set = app.s3.get_bucket_cors().bucket(bucket).send().await.unwrap();

@@ -1,15 +1,15 @@
-//! What the doctor, and a server that does not start, say of a bucket that cannot be used: one sentence for each cause, with S3's own
-//! code, the address and what to do.
+//! Covers the messages of `valet check`, and of a server that does not start, about an unusable bucket: one sentence for each
+//! cause, with S3's own code, the address and the remedy.
 
 use std::convert::Infallible;
 
 use hyper::{Response, StatusCode};
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
-use valet::domain::check::{self, Answer, Options, Report};
+use valet::domain::doctor::{self, Answer, Options, Report};
 
 use crate::{
-    app::{TestApp, s3_is_local},
+    app::{TestApp, skip_unless_local_s3},
     relay::{Answer as Http, listen},
     serve::Settings,
     tls::{TlsFront, authority},
@@ -17,7 +17,7 @@ use crate::{
 
 const RULE: &str = "S3: bucket reachable";
 
-/// What is said of the bucket.
+/// Returns the finding about the bucket.
 fn cause(report: &Report) -> (String, &'static str) {
     let finding = report.findings.iter().find(|finding| finding.rule.name == RULE).unwrap();
     let Answer::No(seen) = &finding.answer else { panic!("{report}") };
@@ -25,7 +25,7 @@ fn cause(report: &Report) -> (String, &'static str) {
     (seen.clone(), finding.remedy)
 }
 
-/// A server that answers everything with this.
+/// Starts a server that answers every request with this.
 async fn always(status: u16, headers: &'static [(&str, &str)], body: &'static str) -> String {
     listen(move |_| async move {
         let mut answer: Http = Response::new(body.into());
@@ -39,13 +39,13 @@ async fn always(status: u16, headers: &'static [(&str, &str)], body: &'static st
 }
 
 #[tokio::test]
-async fn every_cause_has_its_own_sentence_and_remedy() {
-    if !s3_is_local() {
+async fn every_cause_has_its_own_message_and_remedy() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
     let s3 = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    // Held, and never accepted from: nothing that is sent there is answered.
+    // Bound but never accepted: no request to it is answered.
     let closed = format!("http://{}", TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
     let mongod = app.config.mongo.uri.expose_secret().replace("mongodb://", "http://");
     let mongod = mongod.split(['/', '?']).take(3).collect::<Vec<_>>().join("/");
@@ -55,14 +55,14 @@ async fn every_cause_has_its_own_sentence_and_remedy() {
     const MALFORMED: &str = "<Error><Code>AuthorizationHeaderMalformed</Code><Message>the region is wrong</Message>\
                              <Region>eu-west-3</Region></Error>";
     const WRAPPED: &str = "<ErrorResponse><Error><Code>ExpiredToken</Code><Message>Over.</Message></Error></ErrorResponse>";
-    for (endpoint, told, remedy) in [
+    for (endpoint, cause_text, remedy) in [
         (closed, "S3 cannot be reached: the connection was refused", "host and port"),
         ("http://no-such-host.invalid".to_owned(), "S3 cannot be reached: the host name does not resolve", "DNS"),
         (mongod, "not S3", "S3_ENDPOINT"),
         (s3.replace("http://", "https://"), "S3 cannot be reached: the port does not speak TLS", "http://"),
         (https.replace("https://", "http://"), "S3 cannot be reached: the port does not speak HTTP", "https://"),
         (https.clone(), "the certificate's authority is not trusted", "AWS_CA_BUNDLE"),
-        (app.base.clone(), "the server is not S3", "S3_ENDPOINT"),
+        (app.base.clone(), "the server there is not S3", "S3_ENDPOINT"),
         (always(404, html, "<html>nothing here</html>").await, "is not S3 (text/html) (HTTP 404)", "S3_ENDPOINT"),
         (always(403, html, "<html>no</html>").await, "refused without an S3 error code", "firewall"),
         (
@@ -78,15 +78,15 @@ async fn every_cause_has_its_own_sentence_and_remedy() {
         let mut config = app.config.clone();
         config.s3.endpoint = Some(endpoint.parse().unwrap());
         config.s3.public_endpoint = Some(endpoint.parse().unwrap());
-        let (seen, what) = cause(&check::run(&config, Options::default()).await);
-        assert!(seen.contains(told) && seen.starts_with(&endpoint), "{endpoint}: {seen}");
+        let (seen, what) = cause(&doctor::run(&config, Options::default()).await);
+        assert!(seen.contains(cause_text) && seen.starts_with(&endpoint), "{endpoint}: {seen}");
         assert!(what.contains(remedy), "{endpoint}: {what}");
     }
 }
 
 #[tokio::test]
-async fn s3s_own_code_is_read_by_a_get() {
-    if !s3_is_local() {
+async fn error_code_of_s3_is_read_with_a_get() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
@@ -98,7 +98,7 @@ async fn s3s_own_code_is_read_by_a_get() {
     ] {
         let mut config = app.config.clone();
         change(&mut config);
-        let report = check::run(&config, Options::default()).await;
+        let report = doctor::run(&config, Options::default()).await;
         let (seen, _) = cause(&report);
         assert!(seen.contains(code), "{code}: {seen}");
         let finding = report.findings.iter().find(|finding| finding.rule.name == RULE).unwrap();
@@ -106,35 +106,35 @@ async fn s3s_own_code_is_read_by_a_get() {
     }
 }
 
-/// The server says the same when it does not start.
+/// A server that does not start reports the same cause.
 #[tokio::test]
-async fn a_server_that_does_not_start_says_why() {
-    if !s3_is_local() {
+async fn server_that_does_not_start_reports_the_cause() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
-    for (name, value, told) in
+    for (name, value, cause_text) in
         [("AWS_SECRET_ACCESS_KEY", "wrong", "SignatureDoesNotMatch"), ("S3_BUCKET", "no-such-bucket", "NoSuchBucket")]
     {
-        let refusal = Settings::of(&app).but(name, value).refusal().await;
+        let refusal = Settings::for_app(&app).with(name, value).refusal().await;
         assert!(
-            refusal.contains(told) && refusal.contains(&format!("check {name}")) | refusal.contains("create the bucket"),
+            refusal.contains(cause_text) && refusal.contains(&format!("check {name}")) | refusal.contains("create the bucket"),
             "{refusal}"
         );
     }
 }
 
-/// A certificate authority of the operator's own: both variables are honoured, by the server's client and by the doctor's.
+/// Certificate authorities of the operator: the server's client and `valet check` both honour both variables.
 #[tokio::test]
-async fn an_authority_of_ones_own_is_named_in_a_variable() {
-    if !s3_is_local() {
+async fn private_certificate_authority_is_named_in_a_variable() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
     let upstream = app.config.s3.endpoint.as_deref().unwrap().trim_start_matches("http://").parse().unwrap();
     let tls = TlsFront::start(upstream).await;
     let https = format!("https://localhost:{}", tls.address().port());
-    let settings = Settings::of(&app).but("S3_ENDPOINT", &https);
+    let settings = Settings::for_app(&app).with("S3_ENDPOINT", &https);
     let pem = authority().to_str().unwrap().to_owned();
     let run = async |settings: &Settings| {
         let (status, out, err) = settings.run(&["check", "--json"]).end(std::time::Duration::from_secs(60)).await;
@@ -142,14 +142,14 @@ async fn an_authority_of_ones_own_is_named_in_a_variable() {
         (status.code(), report)
     };
     for name in ["AWS_CA_BUNDLE", "SSL_CERT_FILE"] {
-        let (status, report) = run(&settings.but(name, &pem)).await;
+        let (status, report) = run(&settings.with(name, &pem)).await;
         assert_eq!((status, &report["sound"]), (Some(0), &true.into()), "{name}: {report}");
     }
     tls.set_expired(true);
-    let (status, report) = run(&settings.but("AWS_CA_BUNDLE", &pem)).await;
+    let (status, report) = run(&settings.with("AWS_CA_BUNDLE", &pem)).await;
     assert_eq!(status, Some(1));
     assert!(report.to_string().contains("its certificate has expired"), "{report}");
-    // Another authority's, and a file that is none, stop the start.
-    let refusal = settings.but("AWS_CA_BUNDLE", "/no/such/file").refusal().await;
+    // The certificate of another authority, or an invalid file, stops the start.
+    let refusal = settings.with("AWS_CA_BUNDLE", "/no/such/file").refusal().await;
     assert!(refusal.contains("- AWS_CA_BUNDLE must be the path of a file"), "{refusal}");
 }

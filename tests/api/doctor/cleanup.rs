@@ -1,58 +1,58 @@
-//! What is left in the bucket when a check ends, however it ends.
+//! Covers what `valet check` leaves in the bucket, however it ends: nothing.
 
 use std::time::Duration;
 
-use valet::domain::check::{self, Answer, Options};
+use valet::domain::doctor::{self, Answer, Options};
 
 use super::store_defects::{Defect, Proxy};
-use crate::app::{TestApp, s3_is_local};
+use crate::app::{TestApp, skip_unless_local_s3};
 
 const CLEAN: &str = "check: nothing left behind";
 
-/// Stopped by a signal in the middle: nothing more is asked, and what was written is removed.
+/// Stopped by a signal in the middle, it makes no further requests and removes what it wrote.
 #[tokio::test]
-async fn an_interrupted_check_removes_what_it_wrote() {
+async fn interrupted_check_removes_its_objects() {
     let app = TestApp::start().await;
     let written = async {
         while app.bucket_keys().await.is_empty() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let report = check::run_until(&app.config, Options::default(), written).await;
+    let report = doctor::run_until(&app.config, Options::default(), written).await;
     println!("{report}");
     assert_eq!(app.bucket_keys().await, Vec::<String>::new());
     assert!(matches!(report.answer(CLEAN), Some(Answer::Yes(_))));
     let Some(Answer::Skipped(why)) = report.answer("object: delete") else { panic!("it was not stopped") };
-    assert!(why.contains("interrupted") && !report.is_sound(), "a check that was cut short knows nothing for sure");
+    assert!(why.contains("interrupted") && !report.is_sound(), "an interrupted check has no certain answers");
 }
 
-/// Credentials that may write and delete and not list: what this check wrote is known all the same.
+/// With credentials that may write and delete but not list, the check still knows which objects it wrote.
 #[tokio::test]
-async fn what_cannot_be_listed_is_removed_all_the_same() {
-    if !s3_is_local() {
+async fn check_without_list_permission_removes_its_objects() {
+    if skip_unless_local_s3() {
         return;
     }
     let mut app = TestApp::start().await;
     app.bucket_put("check/another/object", "image/png", vec![1]).await;
     let proxy = Proxy::start(&app, Defect::ListsNothing).await;
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
-    let report = check::run(&app.config, Options::default()).await;
+    let report = doctor::run(&app.config, Options::default()).await;
     println!("{report}");
     assert_eq!(app.bucket_keys().await, ["check/another/object"]);
     let Some(Answer::Yes(seen)) = report.answer(CLEAN) else { panic!("{report}") };
     assert!(seen.contains("cannot be listed"), "{seen}");
 }
 
-/// A bucket that retains by default keeps what is written: nothing is.
+/// In a bucket that retains objects by default, the check writes nothing.
 #[tokio::test]
-async fn nothing_is_written_where_it_would_be_retained() {
-    if !s3_is_local() {
+async fn check_writes_nothing_into_a_bucket_that_retains_objects() {
+    if skip_unless_local_s3() {
         return;
     }
     let mut app = TestApp::start().await;
     let proxy = Proxy::start(&app, Defect::LocksByDefault).await;
     app.config.s3.endpoint = Some(proxy.endpoint.parse().unwrap());
-    let report = check::run(&app.config, Options { fix: true, loopback: true }).await;
+    let report = doctor::run(&app.config, Options { fix: true, loopback: true }).await;
     let Some(Answer::No(seen)) = report.answer("bucket: no default retention") else { panic!("{report}") };
     assert_eq!(seen, "COMPLIANCE for 30 days");
     assert!(report.changes.is_empty() && !report.is_sound());

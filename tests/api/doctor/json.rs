@@ -1,9 +1,9 @@
-//! `valet check --json`: one document on standard output, whose names are documented and stay.
+//! Covers `valet check --json`: one document on standard output with documented, stable names.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use serde_json::Value;
-use valet::domain::check::rules;
+use valet::domain::doctor::rules;
 
 use crate::{app::TestApp, serve::Settings};
 
@@ -21,11 +21,11 @@ fn finding<'a>(report: &'a Value, name: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn the_document_has_every_finding_and_the_status_is_that_of_the_table() {
+async fn json_has_every_finding_and_the_tables_exit_status() {
     let app = TestApp::start().await;
-    let good = Settings::of(&app);
+    let good = Settings::for_app(&app);
     let all: Vec<_> = rules::ALL.iter().map(|rule| rule.id).collect();
-    for (settings, bucket) in [(good.clone(), "ok"), (good.but("S3_BUCKET", "no-such-bucket"), "broken")] {
+    for (settings, bucket) in [(good.clone(), "ok"), (good.with("S3_BUCKET", "no-such-bucket"), "broken")] {
         let ((table_status, _), (status, out)) = tokio::join!(run(&settings, &["check"]), run(&settings, &["check", "--json"]));
         assert_eq!(status, table_status);
         let report: Value = serde_json::from_str(&out).unwrap();
@@ -52,9 +52,9 @@ async fn the_document_has_every_finding_and_the_status_is_that_of_the_table() {
 }
 
 #[tokio::test]
-async fn settings_that_cannot_be_read_are_a_finding_too() {
+async fn unreadable_settings_are_a_finding() {
     let app = TestApp::start().await;
-    let (status, out) = run(&Settings::of(&app).but("UPLOAD_TTL", "canary"), &["check", "--json"]).await;
+    let (status, out) = run(&Settings::for_app(&app).with("UPLOAD_TTL", "canary"), &["check", "--json"]).await;
     let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((status, &report["sound"]), (Some(1), &false.into()));
     assert_eq!(names(&report).len(), rules::ALL.len());
@@ -63,9 +63,9 @@ async fn settings_that_cannot_be_read_are_a_finding_too() {
     assert!(settings["sentence"].as_str().unwrap().contains("UPLOAD_TTL must be") && !out.contains("canary"), "{settings}");
 }
 
-/// `docs/check.md` has a row for each name, and no other.
+/// `docs/check.md` has exactly one row for each name.
 #[test]
-fn every_name_is_documented() {
+fn every_rule_name_is_documented() {
     let docs = include_str!("../../../docs/check.md");
     let rows = docs.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
     let documented: Vec<_> = rows.map(|(name, _)| name).collect();

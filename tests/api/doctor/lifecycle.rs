@@ -1,12 +1,12 @@
-//! Lifecycle rules that would delete or archive images are found; others are not.
+//! Covers lifecycle rules: rules that would delete or archive images are reported, others are not.
 
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, ExpirationStatus, LifecycleExpiration, LifecycleRule, LifecycleRuleFilter, Transition,
     TransitionStorageClass, builders::LifecycleRuleBuilder,
 };
-use valet::domain::check::{self, Answer, Options};
+use valet::domain::doctor::{self, Answer, Options};
 
-use crate::app::{TestApp, s3_is_local};
+use crate::app::{TestApp, skip_unless_local_s3};
 
 fn rule(id: &str, prefix: &str) -> LifecycleRuleBuilder {
     let filter = LifecycleRuleFilter::builder().prefix(prefix).build();
@@ -14,8 +14,8 @@ fn rule(id: &str, prefix: &str) -> LifecycleRuleBuilder {
 }
 
 #[tokio::test]
-async fn rules_over_images_are_found() {
-    if !s3_is_local() {
+async fn lifecycle_rules_over_images_are_reported() {
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start_with(|config| config.cors.exact.clear()).await;
@@ -44,7 +44,7 @@ async fn rules_over_images_are_found() {
         let wanted = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
         let put = app.s3.put_bucket_lifecycle_configuration().bucket(&app.config.s3.bucket).lifecycle_configuration(wanted);
         put.send().await.unwrap();
-        let report = check::run(&app.config, Options::default()).await;
+        let report = doctor::run(&app.config, Options::default()).await;
         for (name, found) in [("bucket: no rule deletes images", expiring), ("bucket: no rule archives images", archiving)] {
             let seen = match report.answer(name) {
                 Some(Answer::No(seen)) => Some(seen.as_str()),

@@ -1,4 +1,4 @@
-//! A proxy before the real S3 that makes it misbehave in one way: what other stores, and other proxies, do.
+//! A proxy in front of the real S3 that adds one defect of other stores, or of proxies in front of them.
 
 mod other_stores;
 mod retention;
@@ -27,92 +27,92 @@ use crate::{
     relay::{Answer, forward, listen},
 };
 
-/// What is wrong with the store.
+/// A defect of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Defect {
-    /// Takes any PUT for its own: no signature, header or expiry counts. With GET of anyone: what moto does.
+    /// Accepts any request without verifying signature, headers or expiry (moto).
     VerifiesNothing,
-    /// A second PUT replaces (Garage).
+    /// A second PUT replaces the object (Garage).
     ReplacesObjects,
-    /// Two PUTs at once both win (s3s-fs).
+    /// Two concurrent PUTs both succeed (s3s-fs).
     HasNoLocks,
-    /// Refuses wrong bytes and keeps them (s3s-fs).
+    /// Refuses wrong bytes but stores them (s3s-fs).
     KeepsRefusedBytes,
-    /// Ignores checksums and has none (Ceph RGW).
+    /// Ignores checksums and stores none (Ceph RGW).
     KnowsNoChecksums,
-    /// Hands objects to anyone (LocalStack).
+    /// Serves objects without credentials (LocalStack).
     IsPublic,
     /// Its clock is an hour ahead.
     LivesInTheFuture,
-    /// Whole objects only.
+    /// Serves whole objects only.
     IgnoresRanges,
-    /// Answers with what was stored.
+    /// Ignores response overrides in the query.
     IgnoresOverrides,
-    /// No `ListBucket` in the policy.
+    /// The policy lacks `ListBucket`, so that missing keys are answered 403.
     HidesMissingKeys,
     /// No CORS.
     KnowsNoOrigins,
     /// CORS without `ETag`.
     ExposesNothing,
-    /// Completes over what is there (Ceph RGW, Garage).
+    /// Completes an upload over an existing object (Ceph RGW, Garage).
     CompletesTwice,
-    /// Keeps the parts of what was aborted.
+    /// Keeps the parts of aborted uploads.
     KeepsAborted,
-    /// Copies whatever lies there now.
+    /// Copies the current object whatever its entity tag.
     CopiesAnything,
-    /// Makes a PUT a copy by a header that nobody signed (Ceph RGW).
+    /// An unsigned header turns a PUT into a copy (Ceph RGW).
     TakesUnsignedCopySource,
-    /// A proxy that drops a signed header, which makes the store refuse everything.
+    /// A proxy drops a signed header, so that the store refuses every PUT.
     StripsIfNoneMatch,
-    /// What Ceph RGW does.
+    /// Refuses every PUT once public ACLs are blocked (Ceph RGW).
     RefusesPutsUnderBlockPublicAcls,
-    /// Lists the bucket's objects whatever else it is asked about the bucket (nanio, fauxqs).
+    /// Answers every query about the bucket with a list of objects (nanio, fauxqs).
     ListsObjectsInstead,
-    /// A listing that is cut off and goes on where it began.
+    /// A truncated listing whose next page is the first one again.
     ListsTheSameAgain,
-    /// Takes no range that ends behind the object's end (nanio).
+    /// Refuses ranges that end after the object's end (nanio).
     RefusesLongRanges,
-    /// Sends a checksum of the whole with a part of it.
+    /// Sends the whole object's checksum with a part of it.
     SendsWrongChecksums,
-    /// HEAD without a length: proxies that compress.
+    /// HEAD without a length, as from a compressing proxy.
     TellsNoLength,
-    /// Copies get metadata of the store's own, as rclone's do.
+    /// Adds its own metadata to copies (rclone).
     DatesCopies,
     /// HEAD without an entity tag.
     TellsNoTag,
-    /// Gives copies, and what is made of parts, a type of its own (localbucket).
+    /// Replaces the type of copies and completed uploads (localbucket).
     TypesAsItLikes,
-    /// Lists parts without their checksums, and wants them at the end (`SeaweedFS`).
+    /// Lists parts without their checksums, and requires them at completion (`SeaweedFS`).
     HidesPartChecksums,
-    /// Aborts no multipart upload (s3rver).
+    /// Cannot abort multipart uploads (s3rver).
     AbortsNothing,
-    /// Versions were switched on after the objects were written.
+    /// Versioning was enabled after the objects were written.
     HasVersionsSinceLately,
-    /// Deletes no version: Object Lock retains them.
+    /// Cannot delete versions, because Object Lock retains them.
     RetainsVersions,
     /// A proxy that has lost its store.
     IsLost,
     /// Answers 503 instead of refusing.
     IsOverloaded,
-    /// No forms (Swift).
+    /// No form uploads (Swift).
     TakesNoForms,
-    /// A quarter of a second away.
+    /// Each call takes a quarter of a second.
     IsFarAway,
-    /// A proxy that takes no body above a mebibyte, and says so before it comes.
+    /// A proxy that refuses bodies above 1 MiB by their announced length.
     CapsBodies,
-    /// The same for parts alone.
+    /// The same for parts only.
     CapsParts,
-    /// Tells another region than requests are signed for.
+    /// Reports another region than the one that requests are signed for.
     IsElsewhere,
     /// Retains every new version by default.
     LocksByDefault,
-    /// Names the roots of answers as gofakes3 and moto do, and wraps errors.
+    /// Uses root elements of its own and wraps errors (gofakes3, moto).
     NamesRootsOtherwise,
-    /// Lists no objects: the policy has no `ListBucket` for what these credentials write.
+    /// Lists no objects: the policy lacks `ListBucket` for these credentials.
     ListsNothing,
 }
 
-/// Each with the rules that do not hold, in the table's order.
+/// Each defect with the rules that it violates, in the table's order.
 pub const ALL: &[(Defect, &[&str])] = &[
     (
         Defect::VerifiesNothing,
@@ -152,7 +152,7 @@ pub const ALL: &[(Defect, &[&str])] = &[
     (Defect::NamesRootsOtherwise, &[]),
 ];
 
-/// A running proxy; ends with the test's runtime.
+/// A running proxy; it ends with the test's runtime.
 pub struct Proxy {
     pub endpoint: String,
     mended: Arc<AtomicBool>,
@@ -185,8 +185,8 @@ impl Proxy {
         Self { endpoint, mended }
     }
 
-    /// From now on the store behaves.
-    pub fn mend(&self) {
+    /// Removes the defect.
+    pub fn repair(&self) {
         self.mended.store(true, Ordering::Relaxed);
     }
 }
@@ -194,20 +194,20 @@ impl Proxy {
 impl Inside {
     async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Result<Answer, Infallible> {
         let (mut parts, body) = request.into_parts();
-        if self.caps(&parts) {
+        if self.exceeds_limit(&parts) {
             return Ok(status(StatusCode::PAYLOAD_TOO_LARGE));
         }
-        // One that was announced and never sent.
+        // The body was announced but never sent.
         let Ok(body) = body.collect().await else { return Ok(status(StatusCode::BAD_REQUEST)) };
         let body = body.to_bytes();
         if self.mended.load(Ordering::Relaxed) {
             return Ok(forward(&self.http, &self.upstream, &parts, body).await);
         }
-        if let Some(answer) = self.instead(&mut parts, &body).await {
+        if let Some(answer) = self.replace_request(&mut parts, &body).await {
             return Ok(answer);
         }
         let mut answer = forward(&self.http, &self.upstream, &parts, body.clone()).await;
-        self.afterwards(&parts, &body, &mut answer).await;
+        self.change_answer(&parts, &body, &mut answer).await;
         Ok(answer)
     }
 
@@ -216,8 +216,8 @@ impl Inside {
         parts.uri.path().strip_prefix(&prefix).unwrap_or_default().to_owned()
     }
 
-    /// What is done before the store sees the request, or in its stead.
-    async fn instead(&self, parts: &mut Parts, body: &Bytes) -> Option<Answer> {
+    /// Handles a request in place of the store, or changes it before the store gets it.
+    async fn replace_request(&self, parts: &mut Parts, body: &Bytes) -> Option<Answer> {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let (presigned, part) = (query.contains("X-Amz-Signature"), query.contains("partNumber"));
         let anonymous = !presigned && !parts.headers.contains_key("authorization");
@@ -232,11 +232,11 @@ impl Inside {
             }
             Defect::VerifiesNothing if simple_put => Some(self.store(parts, &key, body).await),
             Defect::VerifiesNothing | Defect::IsPublic if anonymous && parts.method == Method::GET => {
-                Some(self.hand_out(&key).await)
+                Some(self.serve_object(&key).await)
             }
-            // What is signed in a header cannot be left out on the way.
+            // A signed header cannot be removed on the way.
             Defect::IgnoresRanges if !presigned && parts.headers.contains_key(RANGE) => {
-                let whole = self.hand_out(&key).await;
+                let whole = self.serve_object(&key).await;
                 whole.status().is_success().then_some(whole)
             }
             Defect::IgnoresRanges => {
@@ -298,8 +298,8 @@ impl Inside {
         }
     }
 
-    /// What becomes of the store's answer.
-    async fn afterwards(&self, parts: &Parts, body: &Bytes, answer: &mut Answer) {
+    /// Changes the store's answer.
+    async fn change_answer(&self, parts: &Parts, body: &Bytes, answer: &mut Answer) {
         let query = parts.uri.query().unwrap_or_default();
         match self.defect {
             Defect::KeepsRefusedBytes if answer.status() == StatusCode::BAD_REQUEST => {
@@ -314,7 +314,7 @@ impl Inside {
             {
                 *answer = self.store(parts, &self.key(parts), body).await;
             }
-            // The server's own client would correct its clock by it, and the real store refuse that.
+            // The server's own client would adjust its clock to this date, and the real store would refuse its requests.
             Defect::LivesInTheFuture if query.contains("X-Amz-Signature") => {
                 let then = time::OffsetDateTime::now_utc() + std::time::Duration::from_secs(3600);
                 let date = then.format(&time::format_description::well_known::Rfc2822).unwrap();
@@ -368,7 +368,7 @@ impl Inside {
                 answer.headers_mut().remove("content-length");
                 *answer.body_mut() = Bytes::from(parts.collect::<String>()).into();
             }
-            Defect::IsElsewhere | Defect::NamesRootsOtherwise => self.tell_otherwise(answer).await,
+            Defect::IsElsewhere | Defect::NamesRootsOtherwise => self.rewrite_answer(answer).await,
             Defect::SendsWrongChecksums if parts.headers.contains_key(RANGE) => {
                 let whole = HeaderValue::from_static("47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
                 answer.headers_mut().insert("x-amz-checksum-sha256", whole);
@@ -385,7 +385,7 @@ impl Inside {
         }
     }
 
-    /// Without looking at anything.
+    /// Stores the bytes without any verification.
     async fn store(&self, parts: &Parts, key: &str, body: &Bytes) -> Answer {
         let kind = parts.headers.get("content-type").map(|value| value.to_str().unwrap().to_owned());
         let put = self.s3.put_object().bucket(&self.bucket).key(key).set_content_type(kind);
@@ -394,7 +394,7 @@ impl Inside {
         status(StatusCode::OK)
     }
 
-    async fn hand_out(&self, key: &str) -> Answer {
+    async fn serve_object(&self, key: &str) -> Answer {
         let found = match self.s3.get_object().bucket(&self.bucket).key(key).send().await {
             Ok(found) if !key.is_empty() => found,
             _ => return status(StatusCode::FORBIDDEN),

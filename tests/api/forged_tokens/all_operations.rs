@@ -1,8 +1,8 @@
-//! Every forged credential against every operation of the document that takes one: each is refused, nothing that is stored
-//! changes, and the audit log has each as what it was.
+//! Tests every forged credential against every operation of the OpenAPI document that takes one: each is refused, no stored data
+//! changes, and the audit log contains each with its reason.
 //!
-//! Where an operation takes its credential is read from the document: as a bearer, in its path, or in its body. All that is
-//! wrong with a request is the credential: it names what there is, so that it would do something.
+//! The place of an operation's credential is read from the document: bearer, path or body. Only the credential of a request is
+//! wrong: everything else exists, so that the request would otherwise change something.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::{
     serve::Settings,
 };
 
-/// Where an operation takes its credential.
+/// Place of an operation's credential.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Slot {
     Bearer,
@@ -35,13 +35,13 @@ fn slots(operation: &Operation) -> Vec<Slot> {
     all.into_iter().filter_map(|(slot, is_there)| is_there.then_some(slot)).collect()
 }
 
-/// A credential that must do nothing, and what becomes of it.
+/// A forged credential with the expected answer.
 struct Forged {
     what: &'static str,
     token: String,
     status: u16,
     code: &'static str,
-    /// Of its line in the audit log, and the `reason` there.
+    /// Event and `reason` of its line in the audit log.
     event: &'static str,
     reason: &'static str,
 }
@@ -61,7 +61,7 @@ struct User {
 }
 
 async fn user(base: &str) -> User {
-    let mut client = Client::of(base);
+    let mut client = Client::at(base);
     let body = json!({ "email": format!("{}@example.com", uuid::Uuid::new_v4().simple()), "password": PASSWORD });
     let (status, session) = client.post("/api/auth/signup", &body).await;
     assert_eq!(status, 201, "{session}");
@@ -79,9 +79,9 @@ async fn user(base: &str) -> User {
     }
 }
 
-/// With the letters' case turned in its last third, where a JWT has its signature and a refresh token its secret; but for the
-/// last, not all of whose bits count.
-fn re_cased(token: &str) -> String {
+/// Swaps upper and lower case in the last third, which holds a JWT's signature and a refresh token's secret; except for the last
+/// letter, which has unused bits.
+fn swap_case(token: &str) -> String {
     let (head, tail) = token.split_at(token.len() * 2 / 3 + 1);
     let (middle, last) = tail.split_at(tail.len() - 1);
     let turned = middle.chars().map(|c| if c.is_ascii_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() });
@@ -92,7 +92,7 @@ fn truncated(token: &str) -> String {
     token[..token.len() - 1].to_owned()
 }
 
-/// JWTs with one thing wrong each, under this header. `good` is one with nothing wrong.
+/// Returns JWTs with one deviation each, under this header. `good` is one without deviations.
 fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, good: &str) -> Vec<Forged> {
     let claims = &ada.claims;
     let now = time::OffsetDateTime::now_utc().unix_timestamp();
@@ -116,7 +116,7 @@ fn forged_jwts(header: &Value, ada: &User, eve: &User, ended: &Value, good: &str
         forged("a session that is over", sign(ended), "session_ended", "session ended"),
         forged("the session's id", ada.session.clone(), "token_invalid", "invalid"),
         forged("truncated", truncated(good), "token_invalid", "invalid"),
-        forged("re-cased", re_cased(good), "token_invalid", "invalid"),
+        forged("re-cased", swap_case(good), "token_invalid", "invalid"),
         forged("a refresh token", ada.refresh.clone(), "token_invalid", "invalid"),
     ]
 }
@@ -145,7 +145,7 @@ fn forged_for(slot: Slot, ada: &User, eve: &User, ended: &Value) -> Vec<Forged> 
     }
 }
 
-/// The bytes of a refresh token, with another session's id or secret.
+/// Returns a refresh token with another session's id or secret.
 fn refresh_token(session: &str, secret: &[u8]) -> String {
     base64([&[1][..], uuid::Uuid::parse_str(session).unwrap().as_bytes(), secret].concat())
 }
@@ -160,7 +160,7 @@ fn forged_refresh_tokens(operation: &str, ada: &User, eve: &User, expired: &str)
     let (own, hers) = (bytes(ada), bytes(eve));
     let invalid = |what, token, reason| Forged { what, token, status: 401, code: "token_invalid", event: refused, reason };
     let over = |what, token| match is_logout {
-        // There is nothing left to end, which is what was asked for.
+        // There is no session left to end, which is the requested state.
         true => Forged { what, token, status: 204, code: "", event: "session_not_found", reason: "" },
         false => Forged { what, token, status: 401, code: "session_ended", event: refused, reason: "session ended" },
     };
@@ -171,7 +171,7 @@ fn forged_refresh_tokens(operation: &str, ada: &User, eve: &User, expired: &str)
         invalid("its secret under another session", refresh_token(&eve.session, &own[17..]), unknown),
         invalid("another first bit", refresh_token(&ada.session, &[&[own[17] ^ 0x80], &own[18..]].concat()), unknown),
         invalid("another last bit", refresh_token(&ada.session, &[&own[17..48], &[own[48] ^ 1]].concat()), unknown),
-        invalid("re-cased", re_cased(&ada.refresh), unknown),
+        invalid("re-cased", swap_case(&ada.refresh), unknown),
         invalid("truncated", truncated(&ada.refresh), "malformed"),
         invalid("the session's id", ada.session.clone(), "malformed"),
         invalid("another version", base64([&[2], &own[1..]].concat()), "malformed"),
@@ -182,7 +182,7 @@ fn forged_refresh_tokens(operation: &str, ada: &User, eve: &User, expired: &str)
     ]
 }
 
-/// A request that would do something if its credential were good.
+/// Returns a request that would change something if its credential were valid.
 fn request(operation: &Operation, ada: &User, image: &str, slot: Slot, token: &str) -> (String, Option<Value>) {
     let filled = |segment: &str| match segment {
         "{token}" if slot == Slot::Path => token.to_owned(),
@@ -213,7 +213,7 @@ fn request(operation: &Operation, ada: &User, image: &str, slot: Slot, token: &s
     (path, body)
 }
 
-/// Everything that is stored.
+/// Returns everything that is stored.
 async fn stored(app: &TestApp) -> BTreeMap<String, Vec<Document>> {
     let mut all = BTreeMap::new();
     for name in app.db.list_collection_names().await.unwrap() {
@@ -223,7 +223,7 @@ async fn stored(app: &TestApp) -> BTreeMap<String, Vec<Document>> {
     all
 }
 
-/// The audit log's lines, by the id of their request.
+/// Returns the audit log's lines by request id.
 fn audited(process: &Process) -> BTreeMap<String, Vec<Value>> {
     let mut all = BTreeMap::<_, Vec<_>>::new();
     for line in process.err().lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
@@ -235,21 +235,21 @@ fn audited(process: &Process) -> BTreeMap<String, Vec<Value>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_forged_credential_changes_anything_at_any_operation() {
+async fn forged_credentials_change_nothing_on_any_operation() {
     let app = TestApp::start().await;
     let settings =
-        Settings::of(&app).but("RUST_LOG", "audit=info,valet=info").but("RATE_LIMIT", "off").but("SWEEP_INTERVAL", "1h");
-    let (process, client) = settings.listening().await;
+        Settings::for_app(&app).with("RUST_LOG", "audit=info,valet=info").with("RATE_LIMIT", "off").with("SWEEP_INTERVAL", "1h");
+    let (process, client) = settings.start_listening().await;
     let (ada, eve) = (user(&client.base).await, user(&client.base).await);
     let (image, _) = ada.client.upload(&unique_png()).await;
     let image = image["id"].as_str().unwrap();
-    // A session that is over, and one that has expired without being used.
+    // A session that has ended, and one that has expired without being used.
     let (over, expired) = (user(&client.base).await, user(&client.base).await);
     assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": over.refresh })).await.0, 204);
     let past = doc! { "$set": { "expiresAt": DateTime::now() } };
     let sessions = app.db.collection::<Document>("sessions");
     assert_eq!(sessions.update_one(doc! { "_id": &expired.session }, past).await.unwrap().modified_count, 1);
-    // Which the TTL index would take away at a moment of its own.
+    // The TTL index could remove it at any moment.
     app.db
         .run_command(doc! { "collMod": "sessions", "index": { "name": "expiresAt", "expireAfterSeconds": 86_400 } })
         .await
@@ -294,7 +294,7 @@ async fn no_forged_credential_changes_anything_at_any_operation() {
             lines.len() == 1 && lines[0]["event"] == *event && lines[0]["reason"].as_str().unwrap_or_default() == *reason;
         assert!(is_told, "{what}: {event} {reason} in {lines:?}");
     }
-    // What they were forged from still works.
+    // The genuine credentials still work.
     assert_eq!(ada.client.get("/api/auth/me").await.0, 200);
     let form = format!("/uppy/{}/s3/params?filename=a.png&type=image/png", ada.path);
     assert_eq!(client.get(&form).await.0, 200);

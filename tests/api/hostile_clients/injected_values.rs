@@ -1,4 +1,4 @@
-//! Well-formed values that mean something to a database, a prototype chain or a parser: here they are text, or refused.
+//! Covers well-formed values with a meaning for databases, prototype chains or parsers: they are stored as text, or refused.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ fn percent(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn operators_in_paths_and_queries_find_nothing() {
+async fn query_operators_in_paths_and_queries_find_nothing() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     ada.upload("sea.png", "image/png", &unique_png()).await;
@@ -25,7 +25,7 @@ async fn operators_in_paths_and_queries_find_nothing() {
         assert_eq!(eve.get(&format!("/api/images/gallery?cursor={evil}")).await.problem(), (400, "invalid_cursor"), "{evil}");
         assert_eq!(eve.get(&format!("/api/images/gallery?limit={evil}")).await.problem(), (400, "invalid_request"), "{evil}");
     }
-    // Brackets in a name are an object to some parsers of queries; here they are names that mean nothing.
+    // Some query parsers turn brackets in a name into an object; here they have no meaning.
     for query in
         ["cursor[$gt]=", "limit[$ne]=1", "user[$ne]=x", "__proto__[limit]=1", "constructor.prototype.limit=1", "filter={}"]
     {
@@ -41,9 +41,9 @@ async fn operators_in_paths_and_queries_find_nothing() {
     }
 }
 
-/// What may be any text keeps it, to the letter, whatever it is called elsewhere.
+/// Fields of free text keep every value exactly.
 #[tokio::test]
-async fn names_of_a_prototype_are_names() {
+async fn prototype_names_are_stored_as_text() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for name in PROTOTYPES {
@@ -69,7 +69,7 @@ async fn names_of_a_prototype_are_names() {
 }
 
 #[tokio::test]
-async fn numbers_keys_and_text_that_tire_a_parser_are_refused_soon() {
+async fn expensive_numbers_keys_and_text_are_refused_quickly() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let with_size = |size: &str| format!("{{\"fileName\":\"a\",\"contentType\":\"image/png\",\"sha256\":\"x\",\"size\":{size}}}");

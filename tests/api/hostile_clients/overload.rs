@@ -1,19 +1,19 @@
-//! What is too much at once is refused at once: connections, requests under way, bodies in memory.
+//! Covers overload: too many connections, requests in progress, or bodies in memory are refused at once.
 
 use futures_util::future::join_all;
 
 use super::*;
 use crate::{outages::black_hole::Hole, process_client::Client, serve::Settings};
 
-/// RFC 9110 section 10.2.3, with a wait at random so that those who were refused together do not come back together.
-fn is_told_to_wait(heard: &Heard) {
-    assert_eq!(heard.problem(), (503, "unavailable".to_owned()));
-    let wait: u32 = heard.header("retry-after").parse().unwrap();
-    assert!((1..=10).contains(&wait), "{heard:?}");
+/// Asserts a Retry-After (RFC 9110 section 10.2.3) with jitter, so that refused clients do not return at the same time.
+fn assert_retry_after(received: &RawAnswer) {
+    assert_eq!(received.problem(), (503, "unavailable".to_owned()));
+    let wait: u32 = received.header("retry-after").parse().unwrap();
+    assert!((1..=10).contains(&wait), "{received:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_connection_too_many_is_told_so_and_closed() {
+async fn excess_connection_is_answered_503_and_closed() {
     let app = TestApp::start_with(|config| config.load.max_connections = 10).await;
     let livez = "GET /livez HTTP/1.1\r\nhost: h\r\n\r\n";
     let mut held = Vec::new();
@@ -24,28 +24,28 @@ async fn one_connection_too_many_is_told_so_and_closed() {
         held.push(stream);
     }
     for _ in 0..20 {
-        let heard = tell(&app, livez).await;
-        assert_eq!((heard.len(), heard[0].header("connection")), (1, "close"), "{heard:?}");
-        is_told_to_wait(&heard[0]);
+        let received = send_raw(&app, livez).await;
+        assert_eq!((received.len(), received[0].header("connection")), (1, "close"), "{received:?}");
+        assert_retry_after(&received[0]);
     }
-    // Those that are in go on, and who leaves makes room.
+    // Open connections keep working, and a closed one makes room.
     held[0].write_all(livez.as_bytes()).await.unwrap();
     assert!(held[0].read(&mut [0; 4096]).await.unwrap() > 0);
     drop(held);
     let began = Instant::now();
-    while tell(&app, "GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await[0].status != 200 {
+    while send_raw(&app, "GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n").await[0].status != 200 {
         assert!(began.elapsed() < SOON);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_request_too_many_is_told_so_at_once() {
+async fn excess_request_is_answered_503_at_once() {
     let app = TestApp::start().await;
     let mut ada = app.user().await;
     let hole = Hole::before_mongodb(&app).await;
-    let settings = Settings::of(&app).but("MONGODB_URI", &hole.uri(&app)).but("MAX_REQUESTS", "8");
-    let (process, client) = settings.but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
+    let settings = Settings::for_app(&app).with("MONGODB_URI", &hole.uri(&app)).with("MAX_REQUESTS", "8");
+    let (process, client) = settings.with("TRUSTED_PROXIES", "127.0.0.1").start_listening().await;
     let me = |connection: &str| {
         let token = ada.token.as_ref().unwrap();
         format!("GET /api/auth/me HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {token}\r\nconnection: {connection}\r\n\r\n")
@@ -55,13 +55,13 @@ async fn one_request_too_many_is_told_so_at_once() {
         let mut stream = connect(&client.base).await;
         stream.write_all(text.as_bytes()).await.unwrap();
         let began = Instant::now();
-        let heard = rest(&mut stream, Duration::from_secs(20)).await;
-        (answers(&heard).remove(0), began.elapsed())
+        let received = read_until_closed(&mut stream, Duration::from_secs(20)).await;
+        (answers(&received).remove(0), began.elapsed())
     };
     assert_eq!(ask(me("close")).await.0.status, 200);
     hole.stall();
-    // A crowd of sixteen: three wait for the database, which is a user's third of the places, the others are sent away. Another user
-    // of the same network has places all the while, until the network has its half.
+    // Sixteen requests of one user: three wait for the database, which is a user's third of the permits, the others are refused.
+    // Another user of the same network gets permits until the network has its half.
     let (crowd, (near, far)) = tokio::join!(join_all((0..16).map(|_| ask(me("close")))), async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         (ask(page("127.0.0.2")).await.0, ask(page("198.51.100.1")).await.0)
@@ -69,9 +69,9 @@ async fn one_request_too_many_is_told_so_at_once() {
     assert_eq!((near.status, far.status), (200, 200), "{near:?} {far:?}");
     let (refused, waited): (Vec<_>, Vec<_>) = crowd.into_iter().partition(|(_, took)| *took < Duration::from_secs(2));
     assert_eq!((refused.len(), waited.len()), (13, 3), "{refused:?} {waited:?}");
-    refused.iter().for_each(|(heard, _)| is_told_to_wait(heard));
+    refused.iter().for_each(|(received, _)| assert_retry_after(received));
     assert!(
-        waited.iter().all(|(heard, took)| matches!(heard.status, 503 | 504) && *took < Duration::from_secs(10)),
+        waited.iter().all(|(received, took)| matches!(received.status, 503 | 504) && *took < Duration::from_secs(10)),
         "{waited:?}"
     );
     let (crowd, livez) = tokio::join!(join_all((0..3).map(|_| ask(me("close")))), async {
@@ -88,12 +88,12 @@ async fn one_request_too_many_is_told_so_at_once() {
     ada.token = None;
 }
 
-/// 64 MiB of bodies beyond the small ones; who sends a small one is let in all the same.
+/// 64 MiB for large bodies; a small body is accepted all the same.
 #[tokio::test(flavor = "multi_thread")]
-async fn large_bodies_share_a_room_and_small_ones_always_fit() {
+async fn large_bodies_share_a_memory_limit_and_small_ones_always_fit() {
     const LARGE: usize = 80;
     let app = TestApp::start().await;
-    let (process, client) = Settings::of(&app).listening().await;
+    let (process, client) = Settings::for_app(&app).start_listening().await;
     let before = memory(process.id(), "VmRSS");
     let head =
         "POST /api/images/i/parts HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 1048576\r\n\r\n";
@@ -109,13 +109,13 @@ async fn large_bodies_share_a_room_and_small_ones_always_fit() {
     assert_eq!(client.post("/api/auth/login", &log_in).await.0, 401, "a small body");
     let peak = memory(process.id(), "VmHWM");
     assert!(peak < before + 200 * 1024, "{before} KiB before, {peak} KiB at most");
-    // Who does not fit is told before the body's end; who does is not, until it is there.
+    // A body that does not fit is refused before its end; one that fits is answered after it.
     let status = async |stream: &mut TcpStream, limit| {
         let mut said = vec![0; 4096];
         let length = tokio::time::timeout(limit, stream.read(&mut said)).await.ok()?.unwrap_or(0);
-        let mut heard = answers(&String::from_utf8_lossy(&said[..length]));
-        heard.iter().filter(|answer| answer.status == 503).for_each(is_told_to_wait);
-        heard.pop().map(|answer| answer.status)
+        let mut received = answers(&String::from_utf8_lossy(&said[..length]));
+        received.iter().filter(|answer| answer.status == 503).for_each(assert_retry_after);
+        received.pop().map(|answer| answer.status)
     };
     let early = join_all(held.iter_mut().map(|stream| status(stream, SOON))).await;
     let refused = early.iter().flatten().filter(|status| **status == 503).count();
@@ -129,18 +129,18 @@ async fn large_bodies_share_a_room_and_small_ones_always_fit() {
     }
 }
 
-/// In hundredths of a second, of all its threads.
-fn worked(process: u32) -> u64 {
+/// Returns the CPU time of all threads, in hundredths of a second.
+fn cpu_time(process: u32) -> u64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     fields[11..13].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum()
 }
 
-/// Those who are in are served, nothing spins, and who comes later is let in when there is room again.
+/// Open connections are served, no thread spins, and later clients are accepted once there is room again.
 #[tokio::test(flavor = "multi_thread")]
-async fn running_out_of_files_is_survived() {
+async fn server_survives_running_out_of_file_descriptors() {
     let app = TestApp::start().await;
-    let (process, client) = Settings::of(&app).but("SWEEP_INTERVAL", "1h").listening().await;
+    let (process, client) = Settings::for_app(&app).with("SWEEP_INTERVAL", "1h").start_listening().await;
     assert_eq!(client.get("/readyz").await.0, 200);
     let files = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().count() + 10;
     let arguments = ["--pid".to_owned(), process.id().to_string(), format!("--nofile={files}:")];
@@ -151,11 +151,11 @@ async fn running_out_of_files_is_survived() {
         assert!(began.elapsed() < SOON, "{}", process.err());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let before = worked(process.id());
+    let before = cpu_time(process.id());
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert!(worked(process.id()) - before < 100, "it spins");
+    assert!(cpu_time(process.id()) - before < 100, "it spins");
     assert_eq!(client.get("/livez").await.0, 200, "on the connection of before");
     drop(crowd);
-    let newcomer = Client::of(client.base.clone());
+    let newcomer = Client::at(client.base.clone());
     assert_eq!(newcomer.get("/livez").await.0, 200);
 }

@@ -1,13 +1,13 @@
-//! Bodies whose end is in doubt, that do not end, or that nobody asked for; and many requests in one write.
+//! Covers bodies with ambiguous lengths, without an end, or unexpected; and many requests in one write.
 
 use super::*;
 
 const LOGIN: &str = "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\n";
 const NEXT: &str = "GET /api/auth/me HTTP/1.1\r\nhost: h\r\n\r\n";
 
-/// The second request is in what one of the two lengths says is the first one's body. It must not be answered.
+/// By one of the two lengths the second request is part of the first one's body. It must not be answered.
 #[tokio::test]
-async fn two_lengths_do_not_make_two_requests() {
+async fn conflicting_lengths_do_not_smuggle_a_second_request() {
     let app = TestApp::start().await;
     for lengths in [
         "content-length: 4\r\ntransfer-encoding: chunked\r\n",
@@ -15,14 +15,14 @@ async fn two_lengths_do_not_make_two_requests() {
         "content-length: 300\r\ntransfer-encoding: chunked\r\n",
         "transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\ncontent-length: 4\r\n",
     ] {
-        let heard = tell(&app, format!("{LOGIN}{lengths}\r\n2\r\n{{}}\r\n0\r\n\r\n{NEXT}")).await;
-        assert_eq!(heard.len(), 1, "{lengths:?}: {heard:?}");
-        assert_eq!(heard[0].problem(), (400, "invalid_request".to_owned()), "{lengths:?}");
+        let received = send_raw(&app, format!("{LOGIN}{lengths}\r\n2\r\n{{}}\r\n0\r\n\r\n{NEXT}")).await;
+        assert_eq!(received.len(), 1, "{lengths:?}: {received:?}");
+        assert_eq!(received[0].problem(), (400, "invalid_request".to_owned()), "{lengths:?}");
     }
 }
 
 #[tokio::test]
-async fn chunks_are_what_they_say_or_the_connection_ends() {
+async fn malformed_chunks_end_the_connection() {
     let app = TestApp::start().await;
     for chunks in [
         "g\r\n{}\r\n0\r\n\r\n",
@@ -35,23 +35,25 @@ async fn chunks_are_what_they_say_or_the_connection_ends() {
         "2\r\n{}xx0\r\n\r\n",
         "2\n{}\n0\n\n",
     ] {
-        let heard = tell(&app, format!("{LOGIN}transfer-encoding: chunked\r\n\r\n{chunks}{NEXT}")).await;
-        assert_eq!(heard.len(), 1, "{chunks:?}: {heard:?}");
-        assert_eq!(heard[0].problem(), (400, "invalid_request".to_owned()), "{chunks:?}");
+        let received = send_raw(&app, format!("{LOGIN}transfer-encoding: chunked\r\n\r\n{chunks}{NEXT}")).await;
+        assert_eq!(received.len(), 1, "{chunks:?}: {received:?}");
+        assert_eq!(received[0].problem(), (400, "invalid_request".to_owned()), "{chunks:?}");
     }
-    // Extensions and trailers are legal, and mean nothing; they do not go on for ever.
-    let heard =
-        tell(&app, format!("{LOGIN}connection: close\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\n{{}}\r\n0\r\nx: y\r\n\r\n"))
-            .await;
-    assert_eq!(heard[0].problem(), (400, "invalid_request".to_owned()));
+    // Extensions and trailers are legal and ignored, up to a limit.
+    let received = send_raw(
+        &app,
+        format!("{LOGIN}connection: close\r\ntransfer-encoding: chunked\r\n\r\n2;a=b\r\n{{}}\r\n0\r\nx: y\r\n\r\n"),
+    )
+    .await;
+    assert_eq!(received[0].problem(), (400, "invalid_request".to_owned()));
     for endless in [format!("2;{}", "a".repeat(1 << 20)), format!("2\r\n{{}}\r\n0\r\nx: {}", "y".repeat(1 << 20))] {
-        let heard = tell(&app, format!("{LOGIN}transfer-encoding: chunked\r\n\r\n{endless}")).await;
-        assert!(heard.len() <= 1 && heard.iter().all(|answer| answer.problem().0 == 400), "{heard:?}");
+        let received = send_raw(&app, format!("{LOGIN}transfer-encoding: chunked\r\n\r\n{endless}")).await;
+        assert!(received.len() <= 1 && received.iter().all(|answer| answer.problem().0 == 400), "{received:?}");
     }
 }
 
 #[tokio::test]
-async fn many_requests_in_one_write_are_answered_in_their_order() {
+async fn pipelined_requests_are_answered_in_order() {
     let app = TestApp::start().await;
     let mut text = String::new();
     for at in 0..50 {
@@ -59,16 +61,16 @@ async fn many_requests_in_one_write_are_answered_in_their_order() {
         text += &format!("GET {path} HTTP/1.1\r\nhost: h\r\nx-request-id: r{at}\r\n\r\n");
     }
     text += "GET /livez HTTP/1.1\r\nhost: h\r\nx-request-id: r50\r\nconnection: close\r\n\r\n";
-    let heard = tell(&app, text).await;
-    assert_eq!(heard.len(), 51);
-    for (at, answer) in heard.iter().enumerate() {
+    let received = send_raw(&app, text).await;
+    assert_eq!(received.len(), 51);
+    for (at, answer) in received.iter().enumerate() {
         assert_eq!(answer.header("x-request-id"), format!("r{at}"));
         assert_eq!(answer.status, if at == 50 { 200 } else { [200, 401, 404][at % 3] });
     }
 }
 
 #[tokio::test]
-async fn twenty_megabytes_of_json_are_refused_before_they_are_read() {
+async fn twenty_megabytes_of_json_are_refused_unread() {
     let app = TestApp::start().await;
     for path in ["/api/auth/login", "/api/images/upload", "/api/images/upload/batch", "/uppy/t/s3/multipart/i/complete"] {
         let head = |framing: &str| {
@@ -76,8 +78,8 @@ async fn twenty_megabytes_of_json_are_refused_before_they_are_read() {
         };
         let bulk = vec![b' '; 20 << 20];
         let sized = [head(&format!("content-length: {}", bulk.len())).as_bytes(), &bulk].concat();
-        assert_eq!(tell(&app, sized).await[0].problem(), (413, "payload_too_large".to_owned()), "{path}");
-        // Without an end.
+        assert_eq!(send_raw(&app, sized).await[0].problem(), (413, "payload_too_large".to_owned()), "{path}");
+        // A body without an end.
         let mut stream = connect(&app.base).await;
         stream.write_all(head("transfer-encoding: chunked").as_bytes()).await.unwrap();
         let (mut read, mut write) = stream.split();
@@ -85,26 +87,26 @@ async fn twenty_megabytes_of_json_are_refused_before_they_are_read() {
         let began = Instant::now();
         let mut said = Vec::new();
         let endless = async { while write.write_all(&chunk).await.is_ok() {} };
-        let (_, heard) = tokio::join!(endless, async { read.read_to_end(&mut said).await });
-        assert!(began.elapsed() < SOON, "{path}: {:?} {heard:?}", began.elapsed());
+        let (_, received) = tokio::join!(endless, async { read.read_to_end(&mut said).await });
+        assert!(began.elapsed() < SOON, "{path}: {:?} {received:?}", began.elapsed());
         let said = String::from_utf8(said).unwrap();
         assert!(said.is_empty() || answers(&said)[0].problem().0 == 413, "{path}: {said}");
     }
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_asked_for_holds_nobody_up() {
+async fn unexpected_body_delays_no_answer() {
     let app = TestApp::start().await;
     for head in [
         "GET /livez HTTP/1.1\r\nhost: h\r\ncontent-length: 1000000\r\n\r\n",
         "GET /livez HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n",
         "DELETE /nothing HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\n\r\n",
     ] {
-        let heard = tell(&app, head).await;
-        assert!(heard.len() == 1 && matches!(heard[0].status, 200 | 404), "{head:?}: {heard:?}");
+        let received = send_raw(&app, head).await;
+        assert!(received.len() == 1 && matches!(received[0].status, 200 | 404), "{head:?}: {received:?}");
     }
-    // Whoever asks before sending is refused before sending.
+    // A client that asks with `Expect: 100-continue` is refused before it sends.
     let ask = format!("{LOGIN}expect: 100-continue\r\ncontent-length: 20000000\r\n\r\n");
-    let heard = tell(&app, ask).await;
-    assert_eq!(heard[0].problem(), (413, "payload_too_large".to_owned()), "no 100 before it");
+    let received = send_raw(&app, ask).await;
+    assert_eq!(received[0].problem(), (413, "payload_too_large".to_owned()), "no 100 before it");
 }

@@ -1,15 +1,15 @@
-//! Heads that are no HTTP, that two servers in a row could read differently, or that are too long.
+//! Covers request heads that are not HTTP, that two servers in a row could read differently, or that are too long.
 
 use super::*;
 
-fn refusals(heard: &[Heard], what: &str) -> Vec<(u16, String)> {
-    assert_eq!(heard.len(), 1, "{what:?}: {heard:?}");
-    assert_eq!(heard[0].header("connection"), "close", "{what:?}: {heard:?}");
-    heard.iter().map(Heard::problem).collect()
+fn refusals(received: &[RawAnswer], what: &str) -> Vec<(u16, String)> {
+    assert_eq!(received.len(), 1, "{what:?}: {received:?}");
+    assert_eq!(received[0].header("connection"), "close", "{what:?}: {received:?}");
+    received.iter().map(RawAnswer::problem).collect()
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_told_so_and_the_connection_ends() {
+async fn malformed_http_is_answered_400_and_the_connection_ends() {
     let app = TestApp::start().await;
     for head in [
         "GET /livez",
@@ -29,7 +29,7 @@ async fn what_is_no_http_is_told_so_and_the_connection_ends() {
         "GET /livez HTTP/1.1\r\nx-a: 1\r2",
         "GET /livez HTTP/1.1\r\nx\u{e9}: 1",
         "GET /livez HTTP/1.1\r\n: 1",
-        // Two servers would find the request's end in two places.
+        // Two servers could find the request's end at different places.
         "POST /api/auth/login HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6",
         "POST /api/auth/login HTTP/1.1\r\ncontent-length: 5, 6",
         "POST /api/auth/login HTTP/1.1\r\ncontent-length: +5",
@@ -44,39 +44,39 @@ async fn what_is_no_http_is_told_so_and_the_connection_ends() {
         "POST /api/auth/login HTTP/1.1\r\ntransfer-encoding : chunked",
         "POST /api/auth/login HTTP/1.0\r\ntransfer-encoding: chunked",
     ] {
-        let heard = tell(&app, format!("{head}\r\nhost: h\r\n\r\nGET /livez HTTP/1.1\r\nhost: h\r\n\r\n")).await;
-        assert_eq!(refusals(&heard, head), [(400, "invalid_request".to_owned())], "{head:?}");
+        let received = send_raw(&app, format!("{head}\r\nhost: h\r\n\r\nGET /livez HTTP/1.1\r\nhost: h\r\n\r\n")).await;
+        assert_eq!(refusals(&received, head), [(400, "invalid_request".to_owned())], "{head:?}");
     }
 }
 
 #[tokio::test]
-async fn a_request_names_one_host() {
+async fn request_must_name_one_host() {
     let app = TestApp::start().await;
     for (head, status) in [
         ("GET /livez HTTP/1.1\r\nconnection: close", 400),
         ("GET /livez HTTP/1.1\r\nhost: a\r\nhost: b\r\nconnection: close", 400),
         ("GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close", 200),
         ("GET /livez HTTP/1.0", 200),
-        // RFC 9112 section 3.2.2: the absolute form is to be understood, whatever host it names.
+        // RFC 9112 section 3.2.2: servers must accept the absolute form, whatever host it names.
         ("GET http://other.example/livez HTTP/1.1\r\nhost: a\r\nconnection: close", 200),
         ("OPTIONS * HTTP/1.1\r\nhost: a\r\nconnection: close", 404),
         ("CONNECT other.example:443 HTTP/1.1\r\nhost: a\r\nconnection: close", 404),
         ("GET livez HTTP/1.1\r\nhost: a\r\nconnection: close", 400),
         ("GET //livez HTTP/1.1\r\nhost: a\r\nconnection: close", 404),
     ] {
-        let heard = tell(&app, format!("{head}\r\n\r\n")).await;
-        assert_eq!(heard.iter().map(|answer| answer.status).collect::<Vec<_>>(), [status], "{head:?}: {heard:?}");
-        assert!(status == 200 || heard[0].problem().0 == status, "{head:?}");
+        let received = send_raw(&app, format!("{head}\r\n\r\n")).await;
+        assert_eq!(received.iter().map(|answer| answer.status).collect::<Vec<_>>(), [status], "{head:?}: {received:?}");
+        assert!(status == 200 || received[0].problem().0 == status, "{head:?}");
     }
 }
 
 #[tokio::test]
-async fn floods_of_headers_are_cut_off() {
+async fn too_many_headers_are_refused() {
     let app = TestApp::start().await;
     let fields =
         |count: usize, length: usize| -> String { (0..count).map(|at| format!("x-{at}: {}\r\n", "y".repeat(length))).collect() };
     let head = |more: &str| format!("GET /livez HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{more}\r\n");
-    assert_eq!(tell(&app, head(&fields(90, 300))).await[0].status, 200, "27 KiB in 92 fields");
+    assert_eq!(send_raw(&app, head(&fields(90, 300))).await[0].status, 200, "27 KiB in 92 fields");
     for (what, text) in [
         ("many", head(&fields(101, 1))),
         ("very many", head(&fields(100_000, 1))),
@@ -88,18 +88,18 @@ async fn floods_of_headers_are_cut_off() {
         ("a long method", format!("{} / HTTP/1.1\r\nhost: h\r\n\r\n", "A".repeat(40_000))),
         ("one that never ends", format!("GET /livez HTTP/1.1\r\nx: {}", "y".repeat(1 << 20))),
     ] {
-        assert_eq!(refusals(&tell(&app, text).await, what), [(431, "headers_too_large".to_owned())], "{what}");
+        assert_eq!(refusals(&send_raw(&app, text).await, what), [(431, "headers_too_large".to_owned())], "{what}");
     }
 }
 
-/// HTTP/2 is spoken with proxies, not here.
+/// HTTP/2 is for the proxy in front; this server closes the connection.
 #[tokio::test]
 async fn http_2_is_closed_at_once() {
     let app = TestApp::start().await;
     let mut stream = connect(&app.base).await;
     stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-    let said = rest(&mut stream, SOON).await;
+    let said = read_until_closed(&mut stream, SOON).await;
     assert!(said.is_empty() || said.starts_with("HTTP/1.1 400 "), "{said}");
     let upgrade = "GET /livez HTTP/1.1\r\nhost: h\r\nconnection: upgrade, http2-settings, close\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n\r\n";
-    assert_eq!(tell(&app, upgrade).await[0].status, 200, "an upgrade is only offered");
+    assert_eq!(send_raw(&app, upgrade).await[0].status, 200, "an upgrade is only offered");
 }

@@ -1,4 +1,4 @@
-//! Two thousand slow clients at once, each in its own way; the others are served, and every slow one is cut off.
+//! Covers two thousand concurrent slow clients of four kinds: other clients are served, and every slow one is cut off.
 
 use std::sync::{
     Arc,
@@ -10,15 +10,15 @@ use futures_util::future::join_all;
 use super::*;
 use crate::{app::unique_png, serve::Settings};
 
-/// Of each kind.
+/// Number of clients of each kind.
 pub const SLOW: usize = 500;
-/// When a head's time is over, and a body's: the server's limits, and what a busy machine adds.
+/// Limits for a head and for a body, each from the server's limit to what a busy machine adds.
 const HEAD: (Duration, Duration) = (Duration::from_secs(9), Duration::from_secs(30));
 const BODY: (Duration, Duration) = (Duration::from_secs(14), Duration::from_secs(40));
 /// MiB that 2000 connections may take: their buffers, and bodies of 16 KiB.
 const SLACK: u64 = 160;
 
-/// How a client is slow: what it sends at once, and whether it goes on, a byte at a time.
+/// A kind of slow client: its first bytes, and whether it continues with single bytes.
 #[derive(Clone, Copy)]
 pub struct Slow {
     sends: &'static str,
@@ -42,8 +42,8 @@ pub const KINDS: [Slow; 4] = [
 ];
 
 impl Slow {
-    /// Is slow until it is cut off: returns the time until then, and the answer.
-    pub async fn be(self, base: &str, open: &AtomicUsize) -> (Duration, String) {
+    /// Runs the client until it is cut off; returns the time until then, and the answer.
+    pub async fn run(self, base: &str, open: &AtomicUsize) -> (Duration, String) {
         let mut stream = connect(base).await;
         let began = Instant::now();
         let _ = stream.write_all(self.sends.as_bytes()).await;
@@ -66,12 +66,12 @@ impl Slow {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_clients_are_cut_off_and_the_others_served() {
+async fn slow_clients_are_cut_off_and_others_are_served() {
     let app = TestApp::start().await;
-    // Fewer requests than slow bodies: those take nobody's place.
-    let settings = Settings::of(&app).but("RATE_LIMIT", "off").but("MAX_REQUESTS", "16");
-    let (process, mut client) = settings.listening().await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    // Fewer requests than slow bodies: slow bodies hold no request permits.
+    let settings = Settings::for_app(&app).with("RATE_LIMIT", "off").with("MAX_REQUESTS", "16");
+    let (process, mut client) = settings.start_listening().await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     client.upload(&unique_png()).await;
     let before = memory(process.id(), "VmRSS");
 
@@ -79,8 +79,8 @@ async fn slow_clients_are_cut_off_and_the_others_served() {
     let mut crowd = Vec::new();
     for at in 0..SLOW * KINDS.len() {
         let (base, open) = (client.base.clone(), open.clone());
-        crowd.push(tokio::spawn(async move { (at, KINDS[at % KINDS.len()].be(&base, &open).await) }));
-        // What does not fit into the system's queue would not get as far as the server.
+        crowd.push(tokio::spawn(async move { (at, KINDS[at % KINDS.len()].run(&base, &open).await) }));
+        // Connections beyond the system's queue would not reach the server.
         if at % 100 == 99 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -117,9 +117,9 @@ async fn slow_clients_are_cut_off_and_the_others_served() {
     client.upload(&unique_png()).await;
 }
 
-/// Asks for megabytes, again and again, and takes none of them.
+/// Requests megabytes again and again without reading them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_no_answer_is_cut_off_and_one_that_rests_is_not() {
+async fn client_that_reads_no_answer_is_cut_off_and_an_idle_one_is_not() {
     const ASKED: usize = 60;
     let app = TestApp::start().await;
     let mut greedy = connect(&app.base).await;
@@ -128,13 +128,13 @@ async fn a_client_that_takes_no_answer_is_cut_off_and_one_that_rests_is_not() {
     let mut resting = connect(&app.base).await;
     let mut ask = async || {
         resting.write_all(b"GET /livez HTTP/1.1\r\nhost: h\r\n\r\n").await.unwrap();
-        let mut heard = vec![0; 4096];
-        let length = resting.read(&mut heard).await.unwrap();
-        assert!(heard[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&heard[..length]));
+        let mut received = vec![0; 4096];
+        let length = resting.read(&mut received).await.unwrap();
+        assert!(received[..length].starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&received[..length]));
     };
     ask().await;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    // Longer than a head may take: between two requests it is no hurry.
+    // Longer than the limit for a head, which does not apply between two requests.
     ask().await;
     let mut taken = 0;
     let mut buffer = vec![0; 1 << 20];

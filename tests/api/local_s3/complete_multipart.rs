@@ -1,10 +1,10 @@
-//! Completing a multipart upload: what is checked, and that it happens once.
+//! Covers the completion of multipart uploads: its checks, and that it happens once.
 
 use super::*;
 use aws_sdk_s3::types::CompletedPart;
 
 #[tokio::test]
-async fn completing_checks_everything() {
+async fn completion_checks_parts_and_conditions() {
     let server = Server::start().await;
     let id = server.create("m").await;
     let small = server.part("m", &id, 1, b"small").await;
@@ -33,7 +33,7 @@ async fn completing_checks_everything() {
 }
 
 #[tokio::test]
-async fn two_completions_make_one_object() {
+async fn concurrent_completions_make_one_object() {
     let server = Server::start().await;
     for round in 0..10 {
         let key = format!("m{round}");
@@ -49,9 +49,9 @@ async fn two_completions_make_one_object() {
     server.end().await;
 }
 
-/// A client that lost the answer asks again, without a condition on what is there.
+/// A client that lost the answer repeats the completion, without a condition on the existing object.
 #[tokio::test]
-async fn a_completion_can_be_repeated() {
+async fn completion_can_be_repeated() {
     let server = Server::start().await;
     let id = server.create("m").await;
     let part = server.part("m", &id, 1, b"all of it").await;

@@ -1,4 +1,4 @@
-//! Parts that are copied from objects, and what is told of objects by their attributes.
+//! Covers parts that are copied from objects, and object attributes.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata;
@@ -53,14 +53,14 @@ async fn parts_are_copied_from_ranges_of_objects() {
         let ask = server.s3.get_object_attributes().bucket(BUCKET).key(key);
         ask.set_object_attributes(Some(asked.to_vec())).send()
     };
-    let told = ask("copy", &all).await.unwrap();
+    let attributes = ask("copy", &all).await.unwrap();
     assert_eq!(
-        (told.object_size(), told.object_parts().and_then(|parts| parts.total_parts_count())),
+        (attributes.object_size(), attributes.object_parts().and_then(|parts| parts.total_parts_count())),
         (Some((6 << 20) + 5), Some(2))
     );
-    assert!(told.checksum().unwrap().checksum_crc64_nvme().is_some() && told.last_modified().is_some());
+    assert!(attributes.checksum().unwrap().checksum_crc64_nvme().is_some() && attributes.last_modified().is_some());
     let head = server.s3.head_object().bucket(BUCKET).key("copy").send().await.unwrap();
-    assert_eq!(told.e_tag().unwrap().trim_matches('"'), head.e_tag().unwrap().trim_matches('"'));
+    assert_eq!(attributes.e_tag().unwrap().trim_matches('"'), head.e_tag().unwrap().trim_matches('"'));
     let size = ask("source", &[ObjectAttributes::ObjectSize]).await.unwrap();
     assert_eq!((size.object_size(), size.e_tag(), size.object_parts()), (Some(6 << 20), None, None));
     assert_eq!(ask("missing", &all).await.unwrap_err().code(), Some("NoSuchKey"));

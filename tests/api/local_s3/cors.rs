@@ -1,4 +1,4 @@
-//! CORS: preflights, and answers that pages may read, as AWS gives them for the rule that `valet check --fix` sets.
+//! Covers CORS: preflights, and readable answers, as AWS gives them for the rule that `valet check --fix` sets.
 
 use aws_sdk_s3::types::{CorsConfiguration, CorsRule};
 use reqwest::{Response, header::HeaderMap};
@@ -18,7 +18,7 @@ fn says_nothing_of_cors(headers: &HeaderMap) -> bool {
 }
 
 #[tokio::test]
-async fn preflights() {
+async fn preflights_are_answered_like_aws() {
     let server = Server::start().await;
     for origin in ["http://localhost:5173", "http://127.0.0.1:3000", "http://[::1]:3000", "https://app.example"] {
         for method in ["GET", "PUT", "POST", "HEAD", "DELETE"] {
@@ -54,7 +54,7 @@ async fn preflights() {
 }
 
 #[tokio::test]
-async fn answers_can_be_read_by_allowed_pages_only() {
+async fn only_allowed_pages_can_read_answers() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let good = server.sign_get("k").await;
@@ -70,7 +70,7 @@ async fn answers_can_be_read_by_allowed_pages_only() {
         expect(seen, status, "").await;
         let hidden = server.http.get(url).header("origin", "https://evil.example").send().await.unwrap();
         assert!(says_nothing_of_cors(hidden.headers()), "{hidden:?}");
-        // AWS leaves `Vary` out, so a page that shows an image and then reads its bytes meets its own cache.
+        // AWS omits `Vary`, so a page that shows an image and then reads its bytes gets its own cached response.
         let plain = server.http.get(url).send().await.unwrap();
         assert!(says_nothing_of_cors(plain.headers()), "{plain:?}");
     }
@@ -78,7 +78,7 @@ async fn answers_can_be_read_by_allowed_pages_only() {
 }
 
 #[tokio::test]
-async fn the_buckets_own_rules_are_obeyed() {
+async fn cors_rules_of_the_bucket_are_obeyed() {
     let server = Server::start().await;
     let rule = |origin: &str, method: &str| {
         let rule = CorsRule::builder().allowed_origins(origin).allowed_methods(method).allowed_headers("X-Amz-*");

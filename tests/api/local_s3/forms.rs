@@ -1,4 +1,4 @@
-//! POST policies: browsers' form uploads.
+//! Covers POST policies: form uploads of browsers.
 
 use std::ops::RangeInclusive;
 
@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use time::OffsetDateTime;
 use valet::signer::{self, AddressingStyle, Location, PostPolicy, Signer};
 
-/// A form signed `age` hours ago, for an hour from now on, for keys under `in/` of 5 to 20 bytes.
+/// Returns a form signed `age` hours ago, valid for another hour, for keys under `in/` and 5 to 20 bytes.
 fn form(server: &Server, age: i64, fields: &[(&str, &str)]) -> Vec<(String, String)> {
     form_of(server, age, fields, 5..=20)
 }
@@ -68,7 +68,7 @@ async fn send_named(
 }
 
 #[tokio::test]
-async fn a_form_is_stored_within_its_policy() {
+async fn form_within_its_policy_is_stored() {
     let server = Server::start().await;
     let fields = |status| form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", status)]);
     for (asked, got) in [("201", 201), ("200", 200), ("204", 204)] {
@@ -82,14 +82,14 @@ async fn a_form_is_stored_within_its_policy() {
     assert_eq!(server.read("in/a").await, b"ten bytes!");
     let head = server.s3.head_object().bucket(BUCKET).key("in/a").send().await.unwrap();
     assert_eq!(head.content_type(), Some("image/png"));
-    // A policy lives until its own expiry, however old the signing time.
+    // A policy is valid until its own expiry, however old its signing time.
     let old = form(&server, 2, &[("key", "in/old"), ("content-type", "image/png"), ("success_action_status", "204")]);
     expect(post(&server, &old, "ten bytes!").await, 204, "").await;
     server.end().await;
 }
 
 #[tokio::test]
-async fn a_file_may_look_like_delimiters_wherever_it_is_cut() {
+async fn file_may_contain_delimiters_at_any_split() {
     let server = Server::start().await;
     for (name, text) in [("in/returns", "\r"), ("in/almost", "\r\n--B"), ("in/dashes", "\r\n-")] {
         let file = text.repeat(4 << 20 >> text.len().ilog2());
@@ -101,7 +101,7 @@ async fn a_file_may_look_like_delimiters_wherever_it_is_cut() {
 }
 
 #[tokio::test]
-async fn a_form_outside_its_policy_is_refused() {
+async fn form_outside_its_policy_is_refused() {
     let server = Server::start().await;
     let good = form(&server, 0, &[("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")]);
     expect(post(&server, &good, &"x".repeat(21)).await, 400, "EntityTooLarge").await;
@@ -135,7 +135,7 @@ async fn a_form_outside_its_policy_is_refused() {
 }
 
 #[tokio::test]
-async fn a_redirect_leads_where_the_form_says() {
+async fn redirect_leads_to_the_forms_address() {
     let server = Server::start().await;
     let fields = [("key", "in/a"), ("content-type", "image/png"), ("success_action_status", "204")];
     let mut prefixes = vec![("key", "in/"), ("content-type", "image/"), ("success_action_status", "")];
@@ -153,7 +153,7 @@ async fn a_redirect_leads_where_the_form_says() {
 }
 
 #[tokio::test]
-async fn the_files_name_stands_in_the_key() {
+async fn file_name_replaces_the_placeholder_in_the_key() {
     let server = Server::start().await;
     let fields =
         form(&server, 0, &[("key", "in/u/${filename}"), ("content-type", "image/png"), ("success_action_status", "204")]);

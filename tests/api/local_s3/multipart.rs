@@ -1,4 +1,4 @@
-//! Multipart uploads.
+//! Covers multipart uploads.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
@@ -71,7 +71,7 @@ async fn parts_become_one_object() {
 }
 
 #[tokio::test]
-async fn a_part_must_be_what_was_signed() {
+async fn part_must_match_its_signature() {
     let server = Server::start().await;
     let id = server.create("m").await;
     let part = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(&id).part_number(1).content_length(4);
@@ -83,7 +83,7 @@ async fn a_part_must_be_what_was_signed() {
     assert_eq!(server.temps(), 0);
     let put = replay(&server.http, &signed).body("good").send().await.unwrap();
     expect(put, 200, "").await;
-    // The upload's algorithm is fixed: a part without it is refused.
+    // The upload's algorithm is fixed: a part without its checksum is refused.
     let bare = server.s3.upload_part().bucket(BUCKET).key("m").upload_id(&id).part_number(2);
     let bare = bare.presigned(soon).await.unwrap();
     expect(replay(&server.http, &bare).body("good").send().await.unwrap(), 400, "InvalidRequest").await;
@@ -96,7 +96,7 @@ async fn a_part_must_be_what_was_signed() {
 }
 
 #[tokio::test]
-async fn without_checksums_and_aborted() {
+async fn uploads_without_checksums_can_be_completed_and_aborted() {
     let server = Server::start().await;
     let create = server.s3.create_multipart_upload().bucket(BUCKET).key("m").send().await.unwrap();
     let id = create.upload_id.unwrap();

@@ -1,4 +1,4 @@
-//! Objects: what is kept with them, reading, conditions, copying, deleting, listing, names.
+//! Covers objects: metadata, reading, conditions, copying, deleting, listing, names.
 
 use std::collections::BTreeSet;
 
@@ -59,7 +59,7 @@ async fn each_checksum_algorithm_is_verified() {
 }
 
 #[tokio::test]
-async fn writes_with_if_match() {
+async fn if_match_is_enforced_on_writes() {
     let server = Server::start().await;
     server.put("k", b"one").await;
     let etag = server.s3.head_object().bucket(BUCKET).key("k").send().await.unwrap().e_tag().unwrap().to_owned();
@@ -78,7 +78,7 @@ async fn writes_with_if_match() {
 }
 
 #[tokio::test]
-async fn copies() {
+async fn copies_keep_bytes_and_replace_metadata() {
     let server = Server::start().await;
     let put = server.s3.put_object().bucket(BUCKET).key("in/ä b").content_type("image/png").metadata("a", "1");
     let etag = put.body(ByteStream::from_static(b"bytes")).send().await.unwrap().e_tag.unwrap();
@@ -140,7 +140,7 @@ fn odd_keys() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn any_legal_key_is_a_key_and_stays_inside() {
+async fn any_legal_key_is_stored_inside_the_folder() {
     let server = Server::start().await;
     let before: BTreeSet<PathBuf> =
         std::fs::read_dir(server.root.parent().unwrap()).unwrap().map(|e| e.unwrap().path()).collect();

@@ -1,4 +1,4 @@
-//! POST policies of any kind, signed by hand: those that AWS takes, and how it refuses the others.
+//! Covers POST policies signed by hand: conditions that AWS accepts, and its refusals of others.
 
 use super::*;
 use aws_lc_rs::hmac;
@@ -9,7 +9,7 @@ use time::macros::format_description;
 const KEY: &str = "in/a";
 const FILE: &str = "ten bytes!";
 
-/// A form's policy, the fields besides those of the signature, and how it is signed.
+/// A form's policy, its fields besides those of the signature, and the way of signing.
 struct Post {
     expiration: Value,
     conditions: Vec<Value>,
@@ -20,7 +20,7 @@ struct Post {
 }
 
 impl Post {
-    /// A form that is stored.
+    /// Returns a form that is accepted.
     fn new() -> Self {
         let at = OffsetDateTime::now_utc() + Duration::from_secs(600);
         let format = format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].000Z");
@@ -40,7 +40,7 @@ impl Post {
         self
     }
 
-    /// The policy in JSON, and all fields but the policy's own.
+    /// Returns the policy as JSON, all fields except the policy, and the scope.
     fn dated(&self) -> (Value, Vec<(String, String)>, String) {
         let now = OffsetDateTime::now_utc();
         let date = now.format(format_description!("[year][month][day]T[hour][minute][second]Z")).unwrap();
@@ -83,7 +83,7 @@ async fn send(server: &Server, fields: &[(String, String)]) -> Response {
 }
 
 #[tokio::test]
-async fn conditions_are_read_as_aws_reads_them() {
+async fn policy_conditions_are_interpreted_like_aws() {
     let server = Server::start().await;
     let list = json!(["starts-with", "$Content-Type", "image/"]);
     let range = |least: Value, most: Value| json!(["content-length-range", least, most]);
@@ -102,7 +102,7 @@ async fn conditions_are_read_as_aws_reads_them() {
         (range(json!("one"), json!("ten")), &[], 400, "InvalidPolicyDocument"),
         (range(json!(1.5), json!(10)), &[], 400, "InvalidPolicyDocument"),
         (json!(["content-length-range", 0]), &[], 400, "InvalidPolicyDocument"),
-        // Every type of a list must begin so, and the list must be there.
+        // Every type in a list must have the prefix, and the list must exist.
         (list.clone(), &[("Content-Type", "image/png")], 204, ""),
         (list.clone(), &[("Content-Type", "image/png, image/webp")], 204, ""),
         (list.clone(), &[("Content-Type", "image/png,text/html")], 403, "AccessDenied"),
@@ -110,7 +110,7 @@ async fn conditions_are_read_as_aws_reads_them() {
         (list.clone(), &[("CONTENT-TYPE", "image/png")], 204, ""),
         (list, &[], 403, "AccessDenied"),
         (json!(["starts-with", "$Content-Type", ""]), &[], 403, "AccessDenied"),
-        // Only types are lists.
+        // Only content types are lists.
         (meta("$x-amz-meta-a"), &[("x-amz-meta-a", "b,c")], 204, ""),
         (meta("$X-Amz-Meta-A"), &[("x-amz-meta-a", "bc")], 204, ""),
         (meta("$x-amz-meta-a"), &[("x-amz-meta-a", "c")], 403, "AccessDenied"),
@@ -129,7 +129,7 @@ async fn conditions_are_read_as_aws_reads_them() {
         println!("{condition} with {fields:?}");
         expect(send(&server, &Post::new().with(condition, fields).signed()).await, status, code).await;
     }
-    // The bucket is a field that every form has.
+    // The bucket counts as a field of every form.
     let mut post = Post::new();
     post.conditions.remove(0);
     let refused = expect(send(&server, &post.signed()).await, 403, "AccessDenied").await;
@@ -139,7 +139,7 @@ async fn conditions_are_read_as_aws_reads_them() {
 }
 
 #[tokio::test]
-async fn a_refused_form_names_the_bound_or_condition() {
+async fn refused_form_names_the_bound_or_condition() {
     let server = Server::start().await;
     let with = |condition: Value| Post::new().with(condition, &[]).signed();
     for (condition, code, member) in [
@@ -154,7 +154,7 @@ async fn a_refused_form_names_the_bound_or_condition() {
 }
 
 #[tokio::test]
-async fn a_policys_end_is_a_time_in_utc() {
+async fn policy_expiry_is_a_time_in_utc() {
     let server = Server::start().await;
     for (expiration, status, code) in [
         (json!("2099-01-01T00:00:00Z"), 204, ""),
@@ -178,7 +178,7 @@ async fn a_policys_end_is_a_time_in_utc() {
 }
 
 #[tokio::test]
-async fn a_form_of_another_signer_is_refused_by_the_reason() {
+async fn form_of_another_signer_is_refused_with_the_reason() {
     let server = Server::start().await;
     let unknown = Post { access_key: "AKIANOBODY", ..Post::new() };
     let text = expect(send(&server, &unknown.signed()).await, 403, "InvalidAccessKeyId").await;
@@ -213,7 +213,7 @@ async fn a_form_of_another_signer_is_refused_by_the_reason() {
 }
 
 #[tokio::test]
-async fn the_files_name_stands_in_every_field_before_the_policy_is_checked() {
+async fn file_name_is_replaced_in_every_field_before_the_policy_is_checked() {
     let server = Server::start().await;
     let mut post = Post::new().with(json!({"x-amz-meta-name": "a.png"}), &[("x-amz-meta-name", "${filename}")]);
     post.conditions[1] = json!({"key": "u/a.png"});

@@ -1,11 +1,11 @@
-//! Presigned requests: what is signed holds, and nothing else gets in.
+//! Covers presigned requests: every signed header and parameter is enforced, and no other `x-amz-*` header is accepted.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use futures_util::stream;
 
 #[tokio::test]
-async fn a_put_is_stored_once_under_its_digest() {
+async fn put_is_stored_once_with_its_digest() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("u/1/a", &body).await;
@@ -31,7 +31,7 @@ async fn a_put_is_stored_once_under_its_digest() {
 }
 
 #[tokio::test]
-async fn other_bytes_are_refused_and_nothing_stays() {
+async fn other_bytes_are_refused_and_not_stored() {
     let server = Server::start().await;
     let signed = server.sign_put("k", b"the picture").await;
     let put = replay(&server.http, &signed).body("the Picture").send().await.unwrap();
@@ -59,7 +59,7 @@ async fn content_md5_is_checked() {
 }
 
 #[tokio::test]
-async fn every_signed_header_counts() {
+async fn every_signed_header_is_enforced() {
     let server = Server::start().await;
     let body = b"the picture";
     let signed = server.sign_put("k", body).await;
@@ -91,7 +91,7 @@ async fn every_signed_header_counts() {
 }
 
 #[tokio::test]
-async fn key_method_and_signature_count() {
+async fn key_method_and_signature_are_enforced() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("k1", &body).await;
@@ -114,7 +114,7 @@ async fn key_method_and_signature_count() {
 }
 
 #[tokio::test]
-async fn an_unsigned_amz_header_is_refused() {
+async fn unsigned_amz_header_is_refused() {
     let server = Server::start().await;
     let body = b"the picture".to_vec();
     let signed = server.sign_put("k", &body).await;
@@ -124,14 +124,14 @@ async fn an_unsigned_amz_header_is_refused() {
         assert!(text.contains("not signed") && text.contains(&name.to_ascii_lowercase()), "{text}");
     }
     assert!(!server.exists("k").await);
-    // An ordinary extra header is no matter.
+    // Other extra headers are ignored.
     let put = replay(&server.http, &signed).header("x-custom", "1").body(body).send().await.unwrap();
     expect(put, 200, "").await;
     server.end().await;
 }
 
 #[tokio::test]
-async fn urls_have_a_time() {
+async fn urls_expire() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let sign = async |start: SystemTime, secs: u64| {
@@ -154,7 +154,7 @@ async fn urls_have_a_time() {
     server.end().await;
 }
 
-/// A body that takes its time.
+/// Returns a body that is sent slowly.
 fn slowly(body: &[u8]) -> reqwest::Body {
     let pieces: Vec<Vec<u8>> = body.chunks(4).map(<[u8]>::to_vec).collect();
     reqwest::Body::wrap_stream(stream::unfold(pieces.into_iter(), |mut pieces| async move {
@@ -164,7 +164,7 @@ fn slowly(body: &[u8]) -> reqwest::Body {
 }
 
 #[tokio::test]
-async fn of_two_overlapping_puts_one_wins() {
+async fn one_of_two_overlapping_puts_wins() {
     let server = Server::start().await;
     for round in 0..20 {
         let key = format!("k{round}");
@@ -186,7 +186,7 @@ async fn of_two_overlapping_puts_one_wins() {
 }
 
 #[tokio::test]
-async fn a_large_refused_put_gets_its_answer() {
+async fn large_refused_put_gets_its_answer() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let server = Server::start().await;
     let body = vec![7_u8; 24 << 20];
@@ -199,7 +199,7 @@ async fn a_large_refused_put_gets_its_answer() {
         for (name, value) in signed.headers() {
             head += &format!("{name}: {value}\r\n");
         }
-        // As a browser: it reads no answer before all is sent, and a reset is a network error to it.
+        // Like a browser: it reads no answer before the whole body is sent, and reports a reset as a network error.
         let mut socket = tokio::net::TcpStream::connect(host).await.unwrap();
         socket.write_all(format!("{head}\r\n").as_bytes()).await.unwrap();
         socket.write_all(&body).await.unwrap();
@@ -211,7 +211,7 @@ async fn a_large_refused_put_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn a_body_needs_a_length_and_keeps_to_its_hash() {
+async fn body_needs_a_length_and_must_match_its_hash() {
     let server = Server::start().await;
     let soon = PresigningConfig::expires_in(Duration::from_secs(60)).unwrap();
     let put = server.s3.put_object().bucket(BUCKET).key("k");
@@ -226,9 +226,9 @@ async fn a_body_needs_a_length_and_keeps_to_its_hash() {
     server.end().await;
 }
 
-/// Errors name what AWS names, in AWS's codes, so that what is learnt here holds there.
+/// Errors have AWS's codes and members, so that experience with this server applies to AWS.
 #[tokio::test]
-async fn malformed_queries_and_other_regions_are_refused_as_aws_does() {
+async fn malformed_queries_and_other_regions_are_refused_like_aws() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let url = server.sign_get("k").await;
@@ -296,9 +296,9 @@ fn sign(signer: &valet::signer::Signer, method: &'static str, query: &[(&'static
     signer.presign(&request, time::OffsetDateTime::now_utc(), Duration::from_secs(60)).unwrap().url
 }
 
-/// What a presigner moves into the query is kept and obeyed as from headers: metadata of a PUT, overrides of a HEAD.
+/// Headers that a presigner moves into the query are stored and obeyed like headers: metadata of a PUT, overrides of a HEAD.
 #[tokio::test]
-async fn what_stands_in_the_signed_query_counts() {
+async fn headers_in_the_signed_query_are_obeyed() {
     let server = Server::start().await;
     let keys = valet::signer::Credentials {
         access_key_id: ACCESS.to_owned(),

@@ -1,11 +1,11 @@
-//! Reading: ranges, conditions, overrides, listings.
+//! Covers reading: ranges, conditions, overrides, listings.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use aws_sdk_s3::types::{Delete, ObjectIdentifier};
 
 #[tokio::test]
-async fn ranges() {
+async fn ranges_are_served() {
     let server = Server::start().await;
     server.put("k", b"0123456789").await;
     server.put("empty", b"").await;
@@ -40,7 +40,7 @@ async fn ranges() {
 }
 
 #[tokio::test]
-async fn conditions_and_overrides() {
+async fn conditional_reads_and_response_overrides_are_obeyed() {
     let server = Server::start().await;
     server.put("k", b"0123456789").await;
     let url = server.sign_get("k").await;
@@ -55,7 +55,7 @@ async fn conditions_and_overrides() {
         ("if-none-match", "\"other\"", 200),
         ("if-modified-since", &modified, 304),
         ("if-modified-since", past, 200),
-        // Nothing can have been read in the future.
+        // A time in the future is ignored.
         ("if-modified-since", future, 200),
         ("if-unmodified-since", future, 200),
         ("if-unmodified-since", past, 412),
@@ -139,7 +139,7 @@ async fn listings_are_paged() {
 }
 
 #[tokio::test]
-async fn a_list_of_tags_is_read() {
+async fn list_of_entity_tags_is_parsed() {
     let server = Server::start().await;
     server.put("a", b"ten bytes!").await;
     let tag = server.s3.head_object().bucket(BUCKET).key("a").send().await.unwrap().e_tag().unwrap().to_owned();

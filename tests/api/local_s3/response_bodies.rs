@@ -1,4 +1,4 @@
-//! What answers tell besides their status: members of errors, of listings and of objects' attributes.
+//! Covers the bodies of answers: members of errors, of listings and of object attributes.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
@@ -20,7 +20,7 @@ fn sign(signer: &Signer, request: &PresignRequest<'_>) -> String {
 }
 
 #[tokio::test]
-async fn errors_name_what_was_asked() {
+async fn errors_name_the_requested_resource() {
     let server = Server::start().await;
     server.put("k", b"0123456789").await;
     let ours = signer(&server);
@@ -34,7 +34,7 @@ async fn errors_name_what_was_asked() {
         (get("k", &[("versionId", "7")]), 404, "NoSuchVersion", &["<Key>k</Key>", "<VersionId>7</VersionId>"]),
         (get("k", &[("uploadId", "7")]), 404, "NoSuchUpload", &["<UploadId>7</UploadId>"]),
         (get("k", &[("partNumber", "2")]), 416, "InvalidPartNumber", &[]),
-        // Without a signature, only what does not exist is said.
+        // Without a signature, the error names only what does not exist.
         (anywhere("photos/k"), 403, "AccessDenied", &["<Message>Access Denied</Message>"]),
         (anywhere("photos"), 403, "AccessDenied", &[]),
         (anywhere(""), 403, "AccessDenied", &[]),
@@ -56,7 +56,7 @@ async fn errors_name_what_was_asked() {
 }
 
 #[tokio::test]
-async fn listings_name_owners_and_what_was_asked() {
+async fn listings_contain_owners_and_the_request_parameters() {
     let server = Server::start().await;
     server.put("a", b"x").await;
     let owner = server.s3.list_buckets().send().await.unwrap().owner.unwrap();

@@ -1,11 +1,11 @@
-//! The server around the objects: CORS, restarts, crashes, ending, buckets.
+//! Covers the server itself: stopping, starting, buckets, logging.
 
 use super::*;
 use aws_sdk_s3::error::ProvideErrorMetadata as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 #[tokio::test]
-async fn ending_waits_for_requests_and_cuts_idlers() {
+async fn stop_waits_for_requests_and_closes_idle_connections() {
     let server = Server::start().await;
     server.put("k", b"x").await;
     let host = server.base.strip_prefix("http://").unwrap().to_owned();
@@ -29,7 +29,7 @@ async fn ending_waits_for_requests_and_cuts_idlers() {
 }
 
 #[tokio::test]
-async fn opening_says_what_is_wrong() {
+async fn invalid_folder_is_reported_at_the_start() {
     let root = fresh_root();
     std::fs::write(&root, b"a file").unwrap();
     let error = LocalS3::open(options(&root.join("below"))).unwrap_err().to_string();
@@ -54,11 +54,11 @@ async fn opening_says_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn buckets_and_their_settings() {
+async fn bucket_settings_can_be_set_and_read() {
     use aws_sdk_s3::types::{CorsConfiguration, CorsRule, PublicAccessBlockConfiguration};
     let server = Server::start().await;
     server.s3.create_bucket().bucket("another").send().await.unwrap();
-    server.s3.create_bucket().bucket("another").send().await.expect("us-east-1 takes it for made");
+    server.s3.create_bucket().bucket("another").send().await.expect("us-east-1 answers success for an existing bucket");
     for bad in ["xn--bucket", "bucket-s3alias", "Bucket", "a..b"] {
         let refused = server.s3.create_bucket().bucket(bad).send().await.unwrap_err();
         assert_eq!(refused.code(), Some("InvalidBucketName"), "{bad}");
@@ -104,7 +104,7 @@ impl std::io::Write for Log {
     }
 }
 
-/// On one thread, so that the subscriber sees all that the server logs.
+/// On one thread, so that the subscriber receives everything that the server logs.
 #[tokio::test]
 async fn presigned_queries_are_not_logged() {
     let server = Server::start().await;

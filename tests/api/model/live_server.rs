@@ -1,4 +1,4 @@
-//! The live side: each step is called through the API, and what comes back is held against the model.
+//! The live side: makes each step through the API and compares the answer with the model.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -12,14 +12,14 @@ use super::{
 };
 use crate::app::{Answer, Caller, TestApp, fixture, sha256};
 
-/// Files in the pool.
+/// Number of files in the pool.
 pub const FILES: usize = 6;
-/// No image, under an image's name.
+/// A file that is not an image, under an image's name.
 const HTML: usize = 3;
-/// The digest of the first file with another length, which no bytes have.
+/// The digest of the first file with another length, which no bytes match.
 const LIE: usize = 5;
 
-/// Whether a file's bytes are an image of the declared type.
+/// Returns whether a file's bytes are an image of the declared type.
 pub fn is_image(declared: Declared) -> bool {
     declared.file != HTML
 }
@@ -28,7 +28,7 @@ pub struct Live<'a> {
     app: &'a TestApp,
     users: [Caller<'a>; 2],
     files: Vec<Vec<u8>>,
-    /// The PUTs that left with the tickets, by image.
+    /// Presigned PUTs of the tickets, by image.
     uploads: Mutex<HashMap<String, Value>>,
 }
 
@@ -47,7 +47,7 @@ impl<'a> Live<'a> {
         Self { app, users: [app.user().await, app.user().await], files, uploads: Mutex::default() }
     }
 
-    /// Size and digest, by the file that has it, of every file.
+    /// Returns the size of every file, and the file that has its digest.
     pub fn sizes(&self) -> Vec<(u64, usize)> {
         (0..FILES).map(|file| (self.size(file) as u64, if file == LIE { 0 } else { file })).collect()
     }
@@ -56,7 +56,7 @@ impl<'a> Live<'a> {
         self.files[file].len() + usize::from(file == LIE)
     }
 
-    /// As many bytes as are declared.
+    /// Returns as many bytes as are declared.
     fn bytes(&self, file: usize) -> Vec<u8> {
         let mut bytes = self.files[file].clone();
         bytes.resize(self.size(file), 7);
@@ -96,7 +96,7 @@ impl<'a> Live<'a> {
         self.users[who].send(Method::POST, path, call).await
     }
 
-    /// Holds a result of an issuing call against the model, and gives a new image its id.
+    /// Compares a result of an issuing call with the model, and gives a new image its id.
     fn check_issued(
         &self,
         model: &mut Model,
@@ -157,7 +157,7 @@ impl<'a> Live<'a> {
                 }
             }
             Op::UploadBatch(who, items, key) => {
-                // The key is the first item's.
+                // The key belongs to the first item.
                 let keyed: Vec<_> = items.iter().enumerate().map(|(n, item)| (*item, key.filter(|_| n == 0))).collect();
                 let bodies = keyed.iter().map(|(item, key)| {
                     let mut body = self.body(*item);
@@ -194,7 +194,7 @@ impl<'a> Live<'a> {
                 }
             }
             Op::Renew(who, which) => {
-                let answer = self.users[*who].act(&image(*which, "/renew", model)).await;
+                let answer = self.users[*who].post_empty(&image(*which, "/renew", model)).await;
                 let outcome = model.renew(*who, *which);
                 single(&answer, outcome);
                 if outcome.0 == 200 {
@@ -206,7 +206,7 @@ impl<'a> Live<'a> {
                 each(&answer, &which.iter().map(|which| model.renew(*who, *which)).collect::<Vec<_>>());
             }
             Op::Confirm(who, which) => {
-                let answer = self.users[*who].act(&image(*which, "/confirm", model)).await;
+                let answer = self.users[*who].post_empty(&image(*which, "/confirm", model)).await;
                 single(&answer, model.confirm(*who, &[*which])[0]);
                 if answer.status == 200 {
                     self.check_image(model, *which, &answer.json);
@@ -281,7 +281,7 @@ impl<'a> Live<'a> {
         self.post(who, &format!("/api/images/{id}/parts"), json!({ "parts": [{ "partNumber": 1 }] }), None).await
     }
 
-    /// Sends the declared bytes under the signature that a client of this upload has.
+    /// Sends the declared bytes with the upload's first presigned PUT.
     async fn put(&self, model: &mut Model, which: Which, at: usize) {
         let Some(image) = model.images.get(which) else { return };
         let file = image.declared.file;
@@ -289,7 +289,7 @@ impl<'a> Live<'a> {
             return;
         }
         let Some(outcome) = model.put(which) else { return };
-        // Whatever became of the upload since.
+        // The PUT is sent even if the upload has ended since.
         let request = self.uploads.lock().unwrap()[&model.images[which].id].clone();
         let status = self.app.put(&request, self.files[file].clone()).await;
         assert_eq!(status.as_u16(), outcome.0, "step {at}, the PUT of {which}");
@@ -310,7 +310,7 @@ impl<'a> Live<'a> {
         assert_eq!(got.get("sha256").is_some(), !image.in_parts);
     }
 
-    /// Past the API: every state in the database, every object in the bucket.
+    /// Compares every state in the database and every object in the bucket.
     async fn compare_stores(&self, model: &Model, when: &str) {
         let (images, mut keys) = tokio::join!(self.app.db_all("images"), self.app.bucket_keys());
         let mut states: Vec<_> = images
@@ -328,7 +328,7 @@ impl<'a> Live<'a> {
         assert_eq!(keys, expected, "{when}, objects");
     }
 
-    /// Gallery, open uploads and usage of both users, and what is stored.
+    /// Compares gallery, open uploads and usage of both users, and the stored data.
     pub async fn compare(&self, model: &Model, when: &str) {
         self.compare_stores(model, when).await;
         for (who, user) in self.users.iter().enumerate() {
@@ -353,11 +353,11 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Newest first; images of one moment in any order.
+    /// Expects the newest first; images of the same moment in any order.
     fn check_gallery(&self, model: &Model, who: Who, listed: &[Value], when: &str) {
         let which = |got: &Value| model.images.iter().position(|image| json!(image.id) == got["id"]);
         let got: Vec<_> =
-            listed.iter().map(|image| which(image).unwrap_or_else(|| panic!("{when}: {image} is nobody's"))).collect();
+            listed.iter().map(|image| which(image).unwrap_or_else(|| panic!("{when}: {image} belongs to no user"))).collect();
         let mine = |image: &super::reference_model::Image| image.who == who && image.state == State::Ready;
         let mut expected: Vec<_> = (0..model.images.len()).filter(|at| mine(&model.images[*at])).collect();
         let mut sorted = got.clone();
@@ -371,7 +371,7 @@ impl<'a> Live<'a> {
         }
     }
 
-    /// Pages of one and of two show what one page shows, in the same order.
+    /// Asserts that pages of one and of two show the same images in the same order as one page.
     pub async fn walk_in_small_pages(&self, model: &Model) {
         for (who, user) in self.users.iter().enumerate() {
             for limit in [1, 2] {

@@ -1,9 +1,9 @@
-//! The reference: what DESIGN says of uploads, without a database, a bucket or a clock. Times are seconds from the
-//! present, in which all calls are made; only the sweeper is run at other ones.
+//! The reference model: the states and rules of docs/concepts.md, without a database, a bucket or a clock. Times are seconds from the present, in
+//! which all calls are made; only the sweeper runs at other times.
 
 use super::{Declared, MAX_PENDING, QUOTA, Which, Who, live_server::is_image};
 
-/// Status, and code when it is a problem.
+/// Status, and code if it is a problem.
 pub type Outcome = (u16, &'static str);
 
 pub const NOT_FOUND: Outcome = (404, "not_found");
@@ -11,7 +11,7 @@ const URL_TTL: i64 = 3600;
 const GRACE: i64 = 900;
 const TTL: i64 = 86_400;
 const MULTIPART_TTL: i64 = 7 * 86_400;
-/// How long putting parts together may write the key.
+/// Seconds for which a completion in progress may write the key.
 const COMPLETING: i64 = 40;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum State {
 }
 
 impl State {
-    /// In the database.
+    /// Returns the name in the database.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pending => "pending",
@@ -38,16 +38,16 @@ impl State {
     }
 }
 
-/// What lies at the key.
+/// Object at an image's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Object {
     Nothing,
-    /// As declared.
+    /// The declared bytes.
     Declared,
     Other,
 }
 
-/// What a request was, for telling its repeat from another.
+/// Identity of a request, to recognise its repeat.
 type Fingerprint = (bool, Declared);
 
 #[derive(Debug, Clone)]
@@ -60,16 +60,16 @@ pub struct Image {
     pub in_parts: bool,
     pub state: State,
     pub object: Object,
-    /// Whether S3 has the one part.
+    /// Whether S3 has the only part.
     pub part: bool,
-    /// Its place in the gallery; images that became ready at one moment share it.
+    /// Position in the gallery; images that became ready at the same moment share it.
     pub place: u64,
     key: Option<(u8, Fingerprint)>,
     urls_die: i64,
     due: Option<i64>,
-    /// What it was before it was gone.
+    /// State before it was purged.
     was: State,
-    /// Its bytes are counted, although it is neither pending nor ready.
+    /// Whether its bytes are counted although it is neither pending nor ready.
     kept: bool,
 }
 
@@ -78,7 +78,7 @@ impl Image {
         matches!(self.state, State::Pending | State::Ready)
     }
 
-    /// The state that decides an answer.
+    /// Returns the state that decides an answer.
     fn outcome(&self) -> State {
         if self.state == State::Gone && matches!(self.was, State::Rejected(_) | State::Expired) { self.was } else { self.state }
     }
@@ -87,7 +87,8 @@ impl Image {
         self.urls_die + GRACE
     }
 
-    /// Into a tombstone; the key is free again. The bytes stay counted while a URL could bring them, or they lie there.
+    /// Turns the image into a tombstone and frees its idempotency key. Its bytes stay counted while they are stored or a URL
+    /// could store them again.
     fn end(&mut self, state: State, now: i64) {
         self.kept = match state {
             State::Deleting => self.urls_die > 0,
@@ -100,7 +101,7 @@ impl Image {
     }
 }
 
-/// What an issuing call comes to.
+/// Result of an issuing call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Issued {
     Opened,
@@ -111,7 +112,7 @@ pub enum Issued {
 #[derive(Debug)]
 pub struct Model {
     pub images: Vec<Image>,
-    /// Of the files in the pool, and which of them have the same digest.
+    /// Size of each file in the pool, and the file that has its digest.
     files: Vec<(u64, usize)>,
     moments: u64,
 }
@@ -177,7 +178,7 @@ impl Model {
         });
     }
 
-    /// One answer for each item: what is known is found first, then what fits is opened in the order asked for.
+    /// Returns one result for each item: known items are found first, then the others are opened in order while they fit.
     pub fn upload(&mut self, who: Who, items: &[(Declared, Option<u8>)]) -> Vec<Issued> {
         let mut answers: Vec<_> = items.iter().map(|(declared, key)| self.known(who, *declared, *key)).collect();
         for ((declared, key), answer) in items.iter().zip(&answers) {
@@ -197,10 +198,10 @@ impl Model {
         for (at, declared) in refused {
             answers[at] = self.refusal(who, self.files[declared.file].0);
         }
-        answers.into_iter().map(|answer| answer.expect("what fits by now was opened")).collect()
+        answers.into_iter().map(|answer| answer.expect("items that fit were opened")).collect()
     }
 
-    /// Of pending bytes the later declaration counts; the repeat of a request changes nothing.
+    /// A later declaration of pending bytes replaces the earlier one; a repeated request changes nothing.
     fn redeclare(&mut self, at: usize, declared: Declared, key: Option<u8>) {
         let image = &mut self.images[at];
         let is_repeat = key.is_some() && image.key == key.map(|key| (key, (false, declared)));
@@ -223,8 +224,8 @@ impl Model {
         Issued::Opened
     }
 
-    /// A URL for the key leaves.
-    fn raise(&mut self, at: usize) {
+    /// Records that a URL for the key was issued.
+    fn record_url(&mut self, at: usize) {
         let image = &mut self.images[at];
         image.urls_die = image.urls_die.max(URL_TTL);
         image.due = image.due.max(Some(URL_TTL + GRACE));
@@ -236,7 +237,7 @@ impl Model {
             State::Ready => (200, "ready"),
             State::Pending if self.images[at].in_parts => (409, "not_single"),
             State::Pending => {
-                self.raise(at);
+                self.record_url(at);
                 (200, "pending")
             }
             State::Rejected(why) => (422, why),
@@ -245,7 +246,7 @@ impl Model {
         }
     }
 
-    /// What a PUT comes to; `None` where none may be sent: the sweeper has been in its URL's future.
+    /// Returns the answer to a PUT; `None` if it must not be sent because the sweeper has run at a time after its URL's expiry.
     pub fn put(&mut self, which: Which) -> Option<Outcome> {
         let at = self.find(which)?;
         let image = &mut self.images[at];
@@ -259,7 +260,7 @@ impl Model {
         Some((200, ""))
     }
 
-    /// Whether other bytes may be written over an upload: a ready image's bytes are nobody's to change.
+    /// Returns the image if other bytes may be planted at its key; a ready image's bytes must not change.
     pub fn plant(&mut self, which: Which) -> Option<&Image> {
         let at = self.find(which)?;
         let image = &mut self.images[at];
@@ -270,8 +271,8 @@ impl Model {
         Some(image)
     }
 
-    /// What lies at a pending image's key decides; `now` is the sweeper's time or zero.
-    fn settle(&mut self, at: usize, now: i64, moment: u64) -> Outcome {
+    /// Decides a pending image by the object at its key; `now` is the sweeper's time or zero.
+    fn resolve(&mut self, at: usize, now: i64, moment: u64) -> Outcome {
         let image = &mut self.images[at];
         if image.in_parts && image.part && image.object == Object::Nothing {
             image.object = Object::Declared;
@@ -296,7 +297,7 @@ impl Model {
         let answer = |model: &mut Self, which: Which| {
             let Some(at) = model.owned(who, which) else { return NOT_FOUND };
             match model.images[at].outcome() {
-                State::Pending => model.settle(at, 0, model.moments),
+                State::Pending => model.resolve(at, 0, model.moments),
                 State::Ready => (200, ""),
                 State::Rejected(why) => (422, why),
                 State::Expired => (410, "upload_expired"),
@@ -314,7 +315,7 @@ impl Model {
             State::Deleting | State::Rejected(_) | State::Expired => {}
             State::Pending | State::Ready => {
                 image.end(State::Deleting, 0);
-                // The object goes at once, and once more when no URL can bring it back.
+                // The object is removed at once, and again when no URL can store it any more.
                 (image.object, image.part, image.due) = (Object::Nothing, false, Some(image.quiet_from()));
             }
         }
@@ -351,13 +352,13 @@ impl Model {
             Err(outcome) => outcome,
             Ok(at) if self.images[at].state == State::Ready => (409, "upload_complete"),
             Ok(at) => {
-                self.raise(at);
+                self.record_url(at);
                 (200, "")
             }
         }
     }
 
-    /// Whether the part may be sent: to an upload that S3 holds open.
+    /// Returns the owner if the part may be sent, that is, if the upload is open in S3.
     pub fn put_part(&mut self, which: Which) -> Option<Who> {
         let at = self.find(which)?;
         let image = &mut self.images[at];
@@ -365,8 +366,8 @@ impl Model {
             return None;
         }
         image.part = true;
-        // Its URL is asked for first.
-        self.raise(at);
+        // Requests the part's URL first.
+        self.record_url(at);
         Some(self.images[at].who)
     }
 
@@ -381,7 +382,7 @@ impl Model {
                 continue;
             }
             if self.images[at].state == State::Pending {
-                if self.settle(at, now, self.moments).0 == 409 {
+                if self.resolve(at, now, self.moments).0 == 409 {
                     let image = &mut self.images[at];
                     let ends = if image.in_parts { MULTIPART_TTL } else { TTL }.max(image.quiet_from());
                     if now < ends {

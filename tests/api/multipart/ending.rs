@@ -1,4 +1,4 @@
-//! How an upload in parts ends: once, at the same time, by a delete, by its time.
+//! Covers the end of a multipart upload: completion, concurrent confirms, delete, expiry.
 
 use futures_util::future::join_all;
 use reqwest::Method;
@@ -29,7 +29,7 @@ async fn c5_fifty_confirms_give_one_image_and_one_answer() {
 }
 
 #[tokio::test]
-async fn a_delete_aborts_and_nothing_comes_after_it() {
+async fn delete_aborts_the_upload_and_later_parts_are_refused() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -44,7 +44,7 @@ async fn a_delete_aborts_and_nothing_comes_after_it() {
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 2 }])).await.status, 404);
     assert_eq!(ada.get(&format!("/api/images/{}/parts", ticket.id())).await.status, 404);
     assert_eq!(ada.confirm(ticket.id()).await.status, 404);
-    // What a server left that died between opening and recording is aborted by the second pass.
+    // The second pass aborts the upload of a server that died between opening and recording it.
     let key = format!("u/{}/{}", ada.id, ticket.id());
     let create =
         async |key: String| app.s3.create_multipart_upload().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
@@ -56,7 +56,7 @@ async fn a_delete_aborts_and_nothing_comes_after_it() {
 }
 
 #[tokio::test]
-async fn what_never_came_in_full_expires_and_is_aborted() {
+async fn incomplete_upload_expires_and_is_aborted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -77,7 +77,7 @@ async fn what_never_came_in_full_expires_and_is_aborted() {
 }
 
 #[tokio::test]
-async fn an_upload_whose_time_is_over_gives_no_more_urls() {
+async fn expired_upload_issues_no_urls() {
     let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(1)).await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -85,12 +85,12 @@ async fn an_upload_whose_time_is_over_gives_no_more_urls() {
     ada.send_parts(ticket.id(), &bytes, &[1]).await;
     tokio::time::sleep(Duration::from_millis(1100)).await;
     assert_eq!(ada.sign(ticket.id(), json!([{ "partNumber": 1 }])).await.problem(), (410, "upload_expired"));
-    assert_eq!(ada.confirm(ticket.id()).await.status, 200, "time alone never refuses what is there");
+    assert_eq!(ada.confirm(ticket.id()).await.status, 200, "an existing object is accepted after the time is over");
 }
 
-/// A URL is on record before it leaves, so that no sweeper takes the upload away under it.
+/// A URL is recorded before it is issued, so that no sweeper removes the upload before the URL's expiry.
 #[tokio::test]
-async fn a_signed_part_holds_the_sweeper_off() {
+async fn valid_part_url_delays_the_sweeper() {
     let app = TestApp::start_with(|config| config.uploads.multipart_ttl = Duration::from_secs(60)).await;
     let ada = app.user().await;
     let ticket = ada.open(declared(&[0; 100], "none")).await;
@@ -103,7 +103,7 @@ async fn a_signed_part_holds_the_sweeper_off() {
     assert_eq!(app.sweep(after(QUIET)).await.expired, 1);
 }
 
-/// Confirm against delete: whatever wins, the books are right and nothing stays.
+/// Confirm against delete: whichever wins, counters are right and nothing is left.
 #[tokio::test]
 async fn f16_confirm_against_delete_leaves_nothing_behind() {
     let app = TestApp::start().await;

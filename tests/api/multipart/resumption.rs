@@ -1,12 +1,12 @@
-//! Going on after clients, servers, connections and S3 failed in the middle.
+//! Covers resumption after failures of clients, servers, connections and S3.
 
 use futures_util::future::join_all;
 
 use super::*;
 
-/// A connection that was lost, a client that was restarted, a server that was restarted: only what is missing is sent.
+/// A lost connection, a restarted client, a restarted server: only missing parts are sent.
 #[tokio::test]
-async fn going_on_where_it_stopped() {
+async fn interrupted_upload_resumes_with_the_missing_parts() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -46,9 +46,9 @@ async fn going_on_where_it_stopped() {
     assert!(read.bytes().await.unwrap() == bytes, "the same bytes");
 }
 
-/// The server died after S3 made the object, or S3's answer was lost.
+/// The server died after S3 had created the object, or S3's answer was lost.
 #[tokio::test]
-async fn a_completion_whose_answer_was_lost_is_found() {
+async fn completion_with_a_lost_answer_is_found() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -56,7 +56,7 @@ async fn a_completion_whose_answer_was_lost_is_found() {
         let ticket = ada.open(declared(&bytes, "none")).await;
         ada.send_parts(ticket.id(), &bytes, &[1, 2, 3]).await;
         app.bucket_complete(ticket.id()).await;
-        assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3], "nothing is to be sent again");
+        assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3], "no part must be sent again");
         if swept {
             assert_eq!(app.sweep(after(QUIET)).await.confirmed, 1);
         }
@@ -64,9 +64,9 @@ async fn a_completion_whose_answer_was_lost_is_found() {
     }
 }
 
-/// The client died after its last part: the sweeper puts the parts together.
+/// The client died after its last part: the sweeper completes the upload.
 #[tokio::test]
-async fn what_came_in_full_is_confirmed_for_the_client_that_died() {
+async fn complete_upload_of_a_dead_client_is_confirmed_by_the_sweeper() {
     let app = TestApp::start().await;
     let others = [TestApp::beside(&app, |_| {}).await, TestApp::beside(&app, |_| {}).await];
     let ada = app.user().await;
@@ -81,9 +81,9 @@ async fn what_came_in_full_is_confirmed_for_the_client_that_died() {
     assert!(app.bucket_uploads().await.is_empty());
 }
 
-/// A server died between S3's opening and the record of its name; the client knows the id from the pending list.
+/// A server died after S3 had opened the upload and before its id was recorded; the client finds the image in the pending list.
 #[tokio::test]
-async fn an_upload_without_its_name_is_opened_anew() {
+async fn upload_without_a_recorded_id_is_opened_again() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
@@ -93,17 +93,17 @@ async fn an_upload_without_its_name_is_opened_anew() {
     assert_eq!(ada.confirm(ticket.id()).await.problem(), (409, "parts_missing"));
     let answers = join_all((0..10).map(|_| ada.sign(ticket.id(), json!([{ "partNumber": 1 }])))).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
-    assert_eq!(app.bucket_uploads().await.len(), 2, "of ten at once one opens it; the lost one is there as well");
+    assert_eq!(app.bucket_uploads().await.len(), 2, "one of ten concurrent calls opens it; the unrecorded upload is still open");
     assert_eq!(app.put(&answers[9].json["parts"][0]["request"], part(&bytes, 1)).await, 200);
     ada.send_parts(ticket.id(), &bytes, &[2, 3]).await;
     assert_eq!(ada.parts_of(ticket.id()).await, [1, 2, 3]);
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
-    assert!(app.bucket_uploads().await.is_empty(), "the lost one is aborted");
+    assert!(app.bucket_uploads().await.is_empty(), "the unrecorded upload is aborted");
 }
 
-/// Somebody aborted it, such as a lifecycle rule of the bucket.
+/// The upload was aborted outside of Valet, for example by a lifecycle rule of the bucket.
 #[tokio::test]
-async fn an_upload_that_s3_forgot_begins_anew_under_its_id() {
+async fn upload_aborted_in_s3_is_opened_again_under_its_id() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -116,9 +116,9 @@ async fn an_upload_that_s3_forgot_begins_anew_under_its_id() {
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
 }
 
-/// An upload that S3 does not open holds no quota: the client has no id to delete it by.
+/// If S3 does not open an upload, no quota stays reserved: the client has no id to delete it by.
 #[tokio::test]
-async fn when_s3_fails_nothing_is_held() {
+async fn upload_that_s3_does_not_open_reserves_nothing() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     app.s3.delete_bucket().bucket(&app.config.s3.bucket).send().await.unwrap();
@@ -130,9 +130,9 @@ async fn when_s3_fails_nothing_is_held() {
     assert_eq!(ada.get("/api/images/pending").await.json["uploads"], json!([]));
 }
 
-/// A server died while it told S3 to put the parts together: its claim ends, and the waiting confirm goes on.
+/// A server died while it completed the upload: its claim ends, and the waiting confirm continues.
 #[tokio::test]
-async fn a_dead_servers_completion_is_taken_over() {
+async fn completion_of_a_dead_server_is_taken_over() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = unique_png();
@@ -146,9 +146,9 @@ async fn a_dead_servers_completion_is_taken_over() {
     assert!(!app.db_image(ticket.id()).await.unwrap().contains_key("completingUntil"));
 }
 
-/// The entry of an upload that was opened is removed; the upload stays counted.
+/// The reservation of an opened upload is removed; the upload stays counted.
 #[tokio::test]
-async fn the_reservation_of_an_open_upload_is_kept() {
+async fn open_upload_stays_counted() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     ada.open(declared(&[0; 100], "none")).await;
@@ -160,15 +160,15 @@ async fn the_reservation_of_an_open_upload_is_kept() {
     assert_eq!(app.sweep(after(30 * DAY / 24)).await.holds, 0);
     assert_eq!(opening().await, 0);
     assert_eq!((&ada.usage().await["bytes"], &ada.usage().await["pending"]), (&json!(100), &json!(1)));
-    // The next one to be opened removes it, too.
+    // The next upload that is opened removes it, too.
     ada.open(declared(&[0; 100], "none")).await;
     ada.open(declared(&[0; 100], "none")).await;
     assert_eq!(opening().await, 1);
 }
 
-/// More than a page of S3's listing; and parts of another length than was signed, as a store that ignores it may take.
+/// Covers more than one page of S3's listing, and parts of another length than was signed, which a lenient store may accept.
 #[tokio::test]
-async fn all_parts_are_listed_and_only_right_ones_count() {
+async fn all_parts_are_listed_and_only_parts_of_the_signed_length_count() {
     let app = TestApp::start_with(|config| config.uploads.multipart_max_bytes = 8 << 30).await;
     let ada = app.user().await;
     let mut body = declared(&[0; 100], "none");
@@ -186,30 +186,26 @@ async fn all_parts_are_listed_and_only_right_ones_count() {
     assert!(answer.json["detail"].as_str().unwrap().contains(": 1-1005."), "{answer:?}");
 }
 
-/// Clients that hang up while S3 is being asked to open their upload, in each way to open one: no id was given out, so the
-/// reservation ends within minutes. The same request again, with its key, is an upload like any other.
+/// Covers clients that hang up while S3 is asked to open their upload, for each way to open one: no id was issued, so the
+/// reservation ends within minutes. A repeat with the same key opens an ordinary upload.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
-    if !crate::app::s3_is_local() {
+async fn client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
+    if crate::store_rules::skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let (asked, mut asks) = tokio::sync::mpsc::unbounded_channel();
-    let endpoint = crate::relay::listen(move |request| {
-        let (asked, http, upstream) = (asked.clone(), http.clone(), upstream.clone());
+    let endpoint = crate::relay::relay_s3(&app, move |request| {
+        let asked = asked.clone();
         async move {
-            use http_body_util::BodyExt;
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            let opens = parts.method == reqwest::Method::POST && parts.uri.query().is_some_and(|query| query.contains("uploads"));
-            // The trial of the store opens some, too.
-            if opens && parts.uri.path().contains("/u/") {
+            let opens = request.parts.method == reqwest::Method::POST && request.query().contains("uploads");
+            // The probe of the store opens some, too.
+            if opens && request.path().contains("/u/") {
                 let _ = asked.send(());
                 tokio::time::sleep(Duration::from_secs(600)).await;
             }
-            Ok(crate::relay::forward(&http, &upstream, &parts, body).await)
+            request.forward().await
         }
     })
     .await;
@@ -225,7 +221,7 @@ async fn a_client_that_hangs_up_while_its_upload_is_opened_holds_no_quota() {
     }
     let open = ada.usage().await;
     assert!(open["bytes"].as_u64().unwrap() > 0 && open["pending"] == 2, "{open}");
-    // The first is asked for again by its client: another server opens it.
+    // The first client repeats its request: another server opens the upload.
     let again = |request: reqwest::RequestBuilder| request.header("idempotency-key", "one").json(&declared);
     let ticket = ada.send(reqwest::Method::POST, "/api/images/multipart", again).await;
     assert_eq!(ticket.status, 200, "{ticket:?}");

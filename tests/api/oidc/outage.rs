@@ -1,4 +1,4 @@
-//! A provider that rotates, fails, or means harm: what is known goes on, and nobody waits for it long.
+//! Covers providers that rotate keys, fail, or misbehave: known keys stay valid, and no call waits long.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::{
     TestApp, app_with, me,
-    provider::{Key, Manner, Provider, hs256},
+    provider::{Behavior, Key, Provider, hs256},
 };
 
-/// So that a test need not wait for the usual pause.
+/// A short pause, so that the tests need not wait for the default one.
 const PAUSE: Duration = Duration::from_millis(400);
 
 async fn app_of(provider: &Provider) -> TestApp {
@@ -18,7 +18,7 @@ async fn app_of(provider: &Provider) -> TestApp {
 }
 
 #[tokio::test]
-async fn a_new_key_is_fetched_and_a_withdrawn_one_ends() {
+async fn new_key_is_fetched_and_a_withdrawn_one_is_rejected() {
     let (old, new) = (Key::rsa(), Key::ec());
     let provider = Provider::start(&[("old", &old)]).await;
     let app = app_with(&provider, |accounts| {
@@ -33,18 +33,18 @@ async fn a_new_key_is_fetched_and_a_withdrawn_one_ends() {
     tokio::time::sleep(PAUSE).await;
     assert_eq!(me(&app, by_new).await.status, 200);
     assert_eq!(me(&app, by_old).await.problem(), (401, "token_invalid"));
-    // Withdrawn without a token that asks for anything: the next fetch in the background sees it.
+    // No token makes the server notice the withdrawal: the next fetch in the background does.
     provider.publish(vec![old.jwk("old")]);
     let by_new = new.token("new", &provider.claims("ada"));
     let began = Instant::now();
     while me(&app, by_new.clone()).await.status == 200 {
-        assert!(began.elapsed() < Duration::from_secs(10), "a withdrawn key lives on");
+        assert!(began.elapsed() < Duration::from_secs(10), "a withdrawn key is still accepted");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
 #[tokio::test]
-async fn an_outage_leaves_what_is_known() {
+async fn known_keys_work_during_an_outage() {
     let (key, new) = (Key::rsa(), Key::rsa());
     let provider = Provider::start(&[("rsa", &key)]).await;
     let app = app_of(&provider).await;
@@ -52,7 +52,7 @@ async fn an_outage_leaves_what_is_known() {
     let token = key.token("rsa", &provider.claims("ada"));
     assert_eq!(me(&app, token.clone()).await.status, 200);
     tokio::time::sleep(PAUSE).await;
-    provider.behave(Manner::Failing(500));
+    provider.behave(Behavior::Failing(500));
     let unknown = new.token("new", &provider.claims("ada"));
     for _ in 0..3 {
         let answer = me(&app, unknown.clone()).await;
@@ -61,31 +61,31 @@ async fn an_outage_leaves_what_is_known() {
         assert_eq!(local.get("/api/auth/me").await.status, 200);
         tokio::time::sleep(PAUSE).await;
     }
-    // A token under another key of a known name is forged, whatever the provider does.
+    // A token signed with another key under a known key id is forged, whatever state the provider is in.
     assert_eq!(me(&app, new.token("rsa", &provider.claims("ada"))).await.problem(), (401, "token_invalid"));
     provider.publish(vec![key.jwk("rsa"), new.jwk("new")]);
-    provider.behave(Manner::Well);
+    provider.behave(Behavior::Well);
     tokio::time::sleep(PAUSE).await;
     assert_eq!(me(&app, unknown).await.status, 200);
 }
 
 #[tokio::test]
-async fn a_server_starts_without_its_provider() {
+async fn server_starts_without_its_provider() {
     let (key, elsewhere) = (Key::ed(), Provider::start(&[]).await);
     let provider = Provider::start(&[("ed", &key)]).await;
     let token = || key.token("ed", &provider.claims("ada"));
     let foreign = json!({ "issuer": elsewhere.issuer, "jwks_uri": format!("{}/keys", provider.issuer) });
     let leading = |uri: &str| json!({ "issuer": provider.issuer, "jwks_uri": uri });
     let manners = [
-        ("failing", Manner::Failing(404)),
-        ("redirecting", Manner::Redirecting(format!("{}/keys", elsewhere.issuer))),
-        ("endless", Manner::Endless),
-        ("of another issuer", Manner::Configured(foreign)),
-        ("in the clear", Manner::Configured(leading("http://192.0.2.1/keys"))),
-        ("from a file", Manner::Configured(leading("file:///etc/hostname"))),
-        ("nowhere", Manner::Configured(leading(""))),
-        ("no configuration", Manner::Configured(json!([]))),
-        ("closed", Manner::Configured(leading("http://127.0.0.1:1/keys"))),
+        ("failing", Behavior::Failing(404)),
+        ("redirecting", Behavior::Redirecting(format!("{}/keys", elsewhere.issuer))),
+        ("endless", Behavior::Endless),
+        ("of another issuer", Behavior::Configured(foreign)),
+        ("in the clear", Behavior::Configured(leading("http://192.0.2.1/keys"))),
+        ("from a file", Behavior::Configured(leading("file:///etc/hostname"))),
+        ("nowhere", Behavior::Configured(leading(""))),
+        ("no configuration", Behavior::Configured(json!([]))),
+        ("closed", Behavior::Configured(leading("http://127.0.0.1:1/keys"))),
     ];
     for (what, manner) in manners {
         provider.behave(manner);
@@ -94,7 +94,7 @@ async fn a_server_starts_without_its_provider() {
         assert_eq!(answer.problem(), (503, "unavailable"), "{what}: {answer:?}");
         assert_eq!(app.user().await.get("/api/auth/me").await.status, 200, "{what}");
         assert_eq!(me(&app, hs256(b"x", &json!({ "alg": "HS256" }), &json!({}))).await.status, 401, "{what}");
-        provider.behave(Manner::Well);
+        provider.behave(Behavior::Well);
         tokio::time::sleep(PAUSE).await;
         assert_eq!(me(&app, token()).await.status, 200, "{what}: it came back");
     }
@@ -102,14 +102,14 @@ async fn a_server_starts_without_its_provider() {
 }
 
 #[tokio::test]
-async fn a_provider_that_does_not_answer_holds_nobody_long() {
+async fn unresponsive_provider_delays_no_request_long() {
     let (key, new) = (Key::ed(), Key::ed());
     let provider = Provider::start(&[("ed", &key)]).await;
     let app = app_of(&provider).await;
     let token = key.token("ed", &provider.claims("ada"));
     assert_eq!(me(&app, token.clone()).await.status, 200);
     tokio::time::sleep(PAUSE).await;
-    provider.behave(Manner::Silent);
+    provider.behave(Behavior::Silent);
     let unknown = join_all((0..20).map(|n| {
         let (app, token) = (&app, new.token(&format!("new-{n}"), &provider.claims("ada")));
         async move {
@@ -129,11 +129,11 @@ async fn a_provider_that_does_not_answer_holds_nobody_long() {
     };
     let (unknown, longest) = tokio::join!(unknown, known);
     assert!(unknown.iter().all(|(status, took)| *status == 503 && *took < Duration::from_secs(5)), "{unknown:?}");
-    assert!(longest < Duration::from_secs(2), "a known key waits for nobody: {longest:?}");
+    assert!(longest < Duration::from_secs(2), "a known key causes no wait: {longest:?}");
 }
 
 #[tokio::test]
-async fn a_flood_of_unknown_keys_is_one_fetch_per_pause() {
+async fn flood_of_unknown_keys_causes_one_fetch_per_pause() {
     let (key, thief) = (Key::ed(), Key::ed());
     let provider = Provider::start(&[("ed", &key)]).await;
     let pause = Duration::from_secs(2);

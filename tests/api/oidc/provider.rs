@@ -1,4 +1,4 @@
-//! An OpenID provider of the tests' own: keys, tokens, and a server that can fail in the ways providers fail.
+//! An OpenID provider for tests: keys, tokens, and a server that fails as providers do.
 
 use std::sync::{
     Arc, Mutex,
@@ -23,7 +23,7 @@ pub fn base64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// A key pair of one of the kinds that providers use.
+/// A key pair of one of the types that providers use.
 pub enum Key {
     Rsa(rsa::KeyPair),
     Ec(EcdsaKeyPair),
@@ -51,7 +51,7 @@ impl Key {
         }
     }
 
-    /// The public key as providers publish it.
+    /// Returns the public key as providers publish it.
     pub fn jwk(&self, kid: &str) -> Value {
         match self {
             Self::Rsa(pair) => {
@@ -69,7 +69,7 @@ impl Key {
         }
     }
 
-    /// What somebody could mistake for a shared secret.
+    /// Returns encodings of the public key that a verifier could mistake for a shared secret.
     pub fn public_bytes(&self) -> Vec<Vec<u8>> {
         let (raw, der) = match self {
             Self::Rsa(pair) => (pair.public_key().as_ref().to_vec(), pair.public_key().as_der().unwrap().as_ref().to_vec()),
@@ -81,7 +81,7 @@ impl Key {
         vec![raw, der, pem, self.jwk("rsa").to_string().into_bytes(), Vec::new()]
     }
 
-    /// Signs whatever it is given, under any header.
+    /// Signs any claims under any header.
     pub fn sign(&self, header: &Value, claims: &Value) -> String {
         let message = format!("{}.{}", base64(header.to_string()), base64(claims.to_string()));
         let random = SystemRandom::new();
@@ -98,37 +98,37 @@ impl Key {
         format!("{message}.{}", base64(signature))
     }
 
-    /// A good token.
+    /// Returns a valid token.
     pub fn token(&self, kid: &str, claims: &Value) -> String {
         self.sign(&json!({ "alg": self.algorithm(), "kid": kid, "typ": "JWT" }), claims)
     }
 }
 
-/// A token under a shared secret.
+/// Returns a token signed with a shared secret.
 pub fn hs256(secret: &[u8], header: &Value, claims: &Value) -> String {
     let message = format!("{}.{}", base64(header.to_string()), base64(claims.to_string()));
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret);
     format!("{message}.{}", base64(hmac::sign(&key, message.as_bytes())))
 }
 
-/// How the provider answers.
+/// Behaviour of the provider.
 #[derive(Clone)]
-pub enum Manner {
+pub enum Behavior {
     Well,
-    /// With this status.
+    /// Answers with this status.
     Failing(u16),
-    /// Never.
+    /// Never answers.
     Silent,
-    /// With a redirect to a server that would answer well.
+    /// Redirects to a server that would answer correctly.
     Redirecting(String),
-    /// With keys and a megabyte.
+    /// Answers with keys and a megabyte.
     Endless,
-    /// With another configuration, and with its keys.
+    /// Answers with another configuration, and with its keys.
     Configured(Value),
 }
 
 struct State {
-    manner: Manner,
+    manner: Behavior,
     keys: Vec<Value>,
 }
 
@@ -152,16 +152,16 @@ async fn answer(shared: &Shared, document: impl FnOnce(&State) -> Value) -> Resp
         (state.manner.clone(), document(&state))
     };
     match manner {
-        Manner::Failing(status) => StatusCode::from_u16(status).unwrap().into_response(),
-        Manner::Silent => std::future::pending().await,
-        Manner::Redirecting(to) => Response::builder().status(StatusCode::FOUND).header("location", to).finish(),
-        Manner::Endless => {
+        Behavior::Failing(status) => StatusCode::from_u16(status).unwrap().into_response(),
+        Behavior::Silent => std::future::pending().await,
+        Behavior::Redirecting(to) => Response::builder().status(StatusCode::FOUND).header("location", to).finish(),
+        Behavior::Endless => {
             let mut large = document;
             large["padding"] = Value::from("x".repeat(1 << 20));
             large.to_string().into_response()
         }
-        Manner::Configured(other) if document.get("jwks_uri").is_some() => other.to_string().into_response(),
-        Manner::Well | Manner::Configured(_) => document.to_string().into_response(),
+        Behavior::Configured(other) if document.get("jwks_uri").is_some() => other.to_string().into_response(),
+        Behavior::Well | Behavior::Configured(_) => document.to_string().into_response(),
     }
 }
 
@@ -178,12 +178,12 @@ async fn serve_keys(shared: Data<&Shared>) -> Response {
 }
 
 impl Provider {
-    /// With these keys under these names.
+    /// Starts a provider with these keys under these key ids.
     pub async fn start(keys: &[(&str, &Key)]) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let issuer = format!("http://{}/realms/main", listener.local_addr().unwrap());
-        let state = State { manner: Manner::Well, keys: keys.iter().map(|(kid, key)| key.jwk(kid)).collect() };
+        let state = State { manner: Behavior::Well, keys: keys.iter().map(|(kid, key)| key.jwk(kid)).collect() };
         let provider = Self { issuer: issuer.clone(), state: Arc::new(Mutex::new(state)), fetches: Arc::default() };
         let shared = Shared { issuer, state: provider.state.clone(), fetches: provider.fetches.clone() };
         let routes = Route::new()
@@ -194,7 +194,7 @@ impl Provider {
         provider
     }
 
-    pub fn behave(&self, manner: Manner) {
+    pub fn behave(&self, manner: Behavior) {
         self.state.lock().unwrap().manner = manner;
     }
 
@@ -202,12 +202,12 @@ impl Provider {
         self.state.lock().unwrap().keys = keys;
     }
 
-    /// How often its keys were asked for.
+    /// Returns how often its keys were fetched.
     pub fn fetches(&self) -> usize {
         self.fetches.load(Ordering::SeqCst)
     }
 
-    /// The claims of a good token.
+    /// Returns the claims of a valid token.
     pub fn claims(&self, subject: &str) -> Value {
         let now = OffsetDateTime::now_utc().unix_timestamp();
         json!({ "iss": self.issuer, "sub": subject, "aud": AUDIENCE, "iat": now, "exp": now + 600 })

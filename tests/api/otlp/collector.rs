@@ -1,5 +1,5 @@
-//! An OpenTelemetry collector of the tests' own: it takes OTLP over HTTP and reads the protobuf by the field numbers of
-//! <https://github.com/open-telemetry/opentelemetry-proto>, not with the exporter's own code.
+//! An OpenTelemetry collector for tests: it accepts OTLP over HTTP and reads the protobuf by the field numbers of
+//! <https://github.com/open-telemetry/opentelemetry-proto>, independently of the exporter's code.
 
 use std::{
     collections::BTreeMap,
@@ -8,13 +8,13 @@ use std::{
 
 use poem::{EndpointExt, Route, Server, handler, http::HeaderMap, listener::TcpAcceptor, post, web::Data};
 
-/// A span as it came.
+/// A received span.
 #[derive(Debug, Clone)]
 pub struct Span {
-    /// In hexadecimal, as the next two.
+    /// In hexadecimal, like the next two.
     pub trace: String,
     pub id: String,
-    /// Empty for the first of a trace.
+    /// Empty for a trace's first span.
     pub parent: String,
     pub state: String,
     pub name: String,
@@ -26,7 +26,7 @@ pub struct Span {
     /// 0: unset, 2: error.
     pub status: u64,
     pub attributes: BTreeMap<String, String>,
-    /// Of the whole process.
+    /// Attributes of the whole process.
     pub resource: BTreeMap<String, String>,
 }
 
@@ -68,20 +68,20 @@ impl Collector {
         self.seen.headers.lock().unwrap().clone()
     }
 
-    /// Whether this text is anywhere in what came.
+    /// Returns whether this text occurs anywhere in the received data.
     pub fn holds(&self, text: &str) -> bool {
         let (bytes, text) = (self.seen.bytes.lock().unwrap().to_ascii_lowercase(), text.to_ascii_lowercase());
         bytes.windows(text.len()).any(|window| window == text.as_bytes())
     }
 }
 
-/// A field of a message: its number, and what it holds.
+/// A field of a message: its number and value.
 enum Field<'a> {
     Number(u64),
     Bytes(&'a [u8]),
 }
 
-/// The wire format: <https://protobuf.dev/programming-guides/encoding/>.
+/// Parses the wire format: <https://protobuf.dev/programming-guides/encoding/>.
 fn fields(mut bytes: &[u8]) -> Vec<(u64, Field<'_>)> {
     let mut found = Vec::new();
     while !bytes.is_empty() {
@@ -119,7 +119,7 @@ fn taken<'a>(bytes: &mut &'a [u8], count: usize) -> &'a [u8] {
     taken
 }
 
-/// The messages in all fields of this number.
+/// Returns the messages in all fields of this number.
 fn messages(bytes: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
     fields(bytes).into_iter().filter_map(move |(found, field)| match field {
         Field::Bytes(bytes) if found == number => Some(bytes),
@@ -127,7 +127,7 @@ fn messages(bytes: &[u8], number: u64) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Requests hold resources, these hold scopes, these hold spans.
+/// Requests contain resources, resources contain scopes, and scopes contain spans.
 fn spans(request: &[u8]) -> Vec<Span> {
     let of_resource = |bytes| {
         let resource = messages(bytes, 1).next().map(|resource| attributes(resource, 1)).unwrap_or_default();
@@ -160,7 +160,7 @@ fn number(bytes: &[u8], number: u64) -> u64 {
         Field::Number(value) if found == number => Some(value),
         _ => None,
     };
-    // The last one counts.
+    // Of repeated fields the last one counts.
     fields(bytes).into_iter().rev().find_map(value).unwrap_or(0)
 }
 
@@ -168,7 +168,7 @@ fn text(bytes: &[u8], number: u64) -> String {
     String::from_utf8(messages(bytes, number).next().unwrap_or_default().to_vec()).unwrap()
 }
 
-/// Keys and values, all as text.
+/// Returns keys and values, all as text.
 fn attributes(bytes: &[u8], number: u64) -> BTreeMap<String, String> {
     let value = |bytes: &[u8]| {
         let value = messages(bytes, 2).next().unwrap_or_default();

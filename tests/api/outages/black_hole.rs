@@ -1,5 +1,5 @@
-//! A hole between the server and what it depends on: connections are taken and nothing comes of them, as behind a firewall that drops
-//! packets, or of a process that is stopped.
+//! A TCP relay that stops passing bytes: connections are accepted and stay silent, as behind a firewall that drops packets, or
+//! with a stopped process.
 
 use std::net::SocketAddr;
 
@@ -21,9 +21,9 @@ pub struct Hole {
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Flow {
     open: bool,
-    /// Connections of an earlier age never say anything again.
+    /// Connections of an earlier epoch never pass bytes again.
     age: u32,
-    /// Stops by itself when a client sends this.
+    /// Stops by itself when a client sends this text.
     stops_at: &'static str,
 }
 
@@ -51,7 +51,7 @@ impl Hole {
         Self::before(endpoint.trim_start_matches("http://").to_owned()).await
     }
 
-    /// The database's connection string, by way of the hole.
+    /// Returns the database's connection string through the relay.
     pub fn uri(&self, app: &TestApp) -> String {
         app.config.mongo.uri.expose_secret().replace(&mongod_of(app), &self.address.to_string())
     }
@@ -60,22 +60,22 @@ impl Hole {
         format!("http://{}", self.address)
     }
 
-    /// Nothing passes until it is resumed; then all that was held back.
+    /// Stops all bytes until it is resumed; then passes everything that was held back.
     pub fn stall(&self) {
         self.flow.send_modify(|flow| flow.open = false);
     }
 
-    /// Nothing passes until it is resumed, and on connections of before and of meanwhile never again.
+    /// Stops all bytes, and permanently those of connections that were opened before [`Hole::find`].
     pub fn lose(&self) {
         self.flow.send_modify(|flow| *flow = Flow { open: false, age: flow.age + 1, ..*flow });
     }
 
-    /// After [`Hole::lose`].
+    /// Ends [`Hole::lose`].
     pub fn find(&self) {
         self.flow.send_modify(|flow| *flow = Flow { open: true, age: flow.age + 1, ..*flow });
     }
 
-    /// Stalls when a client sends this.
+    /// Stalls when a client sends this text.
     pub fn stall_at(&self, text: &'static str) {
         self.flow.send_modify(|flow| flow.stops_at = text);
     }
@@ -100,7 +100,7 @@ async fn relay(near: TcpStream, target: &str, flow: watch::Sender<Flow>) {
     let Ok(far) = TcpStream::connect(target).await else { return };
     let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
     let (out, back) = (pump(near_read, far_write, &flow, age, true), pump(far_read, near_write, &flow, age, false));
-    // The end of one way is the end of both; a lost connection has none.
+    // The end of one direction ends both; a lost connection does not end.
     tokio::select! {
         () = out => {}
         () = back => {}

@@ -1,14 +1,14 @@
-//! A database that says nothing.
+//! Covers an unresponsive MongoDB.
 
 use valet::dev::mongod::{Mongod, MongodOptions};
 
 use super::{black_hole::Hole, *};
 use crate::dev_mongod::within;
 
-/// Calls of every kind, on what there is.
+/// Returns calls of every kind on existing data.
 async fn calls(client: &mut Client) -> Vec<Call> {
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-    client.enter("signup", &email).await;
+    client.sign_in("signup", &email).await;
     let (image, _) = client.upload(&unique_png()).await;
     let files: Vec<_> = (0..100).map(|_| unique_png()).collect();
     let pending = put_all(client, &files).await;
@@ -63,11 +63,11 @@ async fn calls(client: &mut Client) -> Vec<Call> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f3_a_stopped_database_is_noticed_in_time_and_nothing_piles_up() {
+async fn f3_stopped_database_is_noticed_in_time_and_nothing_accumulates() {
     let app = TestApp::start().await;
     let folder = std::env::temp_dir().join(format!("valet-stopped-{}", uuid::Uuid::new_v4().simple()));
     let mongod = Mongod::start(MongodOptions::new(&folder)).await.unwrap();
-    let settings = Settings::of(&app).but("MONGODB_URI", &mongod.uri()).but("SWEEP_INTERVAL", "1s");
+    let settings = Settings::for_app(&app).with("MONGODB_URI", &mongod.uri()).with("SWEEP_INTERVAL", "1s");
     let (process, mut client, admin) = watched(settings).await;
     let calls = calls(&mut client).await;
     let signal = |name: &str| {
@@ -75,7 +75,7 @@ async fn f3_a_stopped_database_is_noticed_in_time_and_nothing_piles_up() {
         assert!(kill.unwrap().success());
     };
     signal("-STOP");
-    // The probe's answer of before is kept for a second.
+    // The last answer of the probe is cached for a second.
     tokio::time::sleep(Duration::from_millis(1200)).await;
     let mut sizes = Vec::new();
     for _ in 0..4 {
@@ -93,13 +93,13 @@ async fn f3_a_stopped_database_is_noticed_in_time_and_nothing_piles_up() {
     assert!(within(Duration::from_secs(5), || std::fs::remove_dir_all(&folder).is_ok()).await);
 }
 
-/// As when a firewall forgets the connections: they are there, and nothing comes of them ever again.
+/// As when a firewall drops its connection table: connections stay open, and no bytes ever arrive.
 #[tokio::test(flavor = "multi_thread")]
-async fn f3_lost_connections_to_the_database_are_given_up() {
+async fn f3_lost_database_connections_are_replaced() {
     let app = TestApp::start().await;
     let hole = Hole::before_mongodb(&app).await;
-    let (process, mut client) = Settings::of(&app).but("MONGODB_URI", &hole.uri(&app)).listening().await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let (process, mut client) = Settings::for_app(&app).with("MONGODB_URI", &hole.uri(&app)).start_listening().await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     // As many connections as there are calls.
     make(&client, &vec![get("/api/auth/me"); 40]).await;
     hole.lose();
@@ -113,14 +113,14 @@ async fn f3_lost_connections_to_the_database_are_given_up() {
     client.upload(&unique_png()).await;
 }
 
-/// Who waits for a connection waits within the deadline of the call.
+/// A call that waits for a connection waits at most until its deadline.
 #[tokio::test(flavor = "multi_thread")]
-async fn f6_a_small_pool_serves_a_crowd_and_lets_nobody_hang() {
+async fn f6_small_pool_serves_many_clients_within_the_deadline() {
     let app = TestApp::start().await;
     let hole = Hole::before_mongodb(&app).await;
     let uri = format!("{}&maxPoolSize=4", hole.uri(&app));
-    let (process, mut client) = Settings::of(&app).but("MONGODB_URI", &uri).listening().await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let (process, mut client) = Settings::for_app(&app).with("MONGODB_URI", &uri).start_listening().await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     let crowd = vec![get("/api/auth/me"); 200];
     assert!(make(&client, &crowd).await.iter().all(|(status, _)| *status == 200));
     hole.stall();

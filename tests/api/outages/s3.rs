@@ -1,17 +1,17 @@
-//! A store that says nothing.
+//! Covers an unresponsive S3.
 
 use super::{black_hole::Hole, *};
 use crate::app::finalize;
 
-/// The longest that putting parts together may take.
+/// Longest time for completing a multipart upload.
 const COMPLETING: Duration = Duration::from_secs(41);
 
 async fn server(app: &TestApp, hole: &Hole, finalize: &str) -> (Process, Client, Client) {
     let real = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    // Clients reach it all the same.
-    let settings = Settings::of(app).but("S3_ENDPOINT", &hole.endpoint()).but("S3_PUBLIC_ENDPOINT", &real);
-    let (process, mut client, admin) = watched(settings.but("S3_FINALIZE", finalize).but("SWEEP_INTERVAL", "1s")).await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    // Clients reach the store without the relay.
+    let settings = Settings::for_app(app).with("S3_ENDPOINT", &hole.endpoint()).with("S3_PUBLIC_ENDPOINT", &real);
+    let (process, mut client, admin) = watched(settings.with("S3_FINALIZE", finalize).with("SWEEP_INTERVAL", "1s")).await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     (process, client, admin)
 }
 
@@ -19,7 +19,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap().to_owned()
 }
 
-/// A file in two parts, both of them there; its path.
+/// Opens a file in two parts and sends both; returns its path.
 async fn in_parts(client: &Client) -> String {
     let mut file = unique_png();
     file.resize(6 << 20, 7);
@@ -37,7 +37,7 @@ async fn in_parts(client: &Client) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f8_a_silent_store_is_noticed_in_time_and_nothing_piles_up() {
+async fn f8_unresponsive_store_is_noticed_in_time_and_nothing_accumulates() {
     let app = TestApp::start().await;
     let hole = Hole::before_s3(&app).await;
     let (process, client, admin) = server(&app, &hole, &finalize()).await;
@@ -83,7 +83,7 @@ async fn f8_a_silent_store_is_noticed_in_time_and_nothing_piles_up() {
     }
     let ((tasks, memory), (tasks_later, memory_later)) = (sizes[0], sizes[2]);
     assert!(tasks_later <= tasks + 40 && memory_later <= memory + 32 * 1024, "tasks and KiB: {sizes:?}");
-    // Final for their owner all the same: the bytes go when they can.
+    // Deletes succeed for their owner; the bytes are removed later.
     let deletes =
         [(Method::DELETE, format!("/api/images/{}", ready[0]), None), post("/api/images/delete", json!({ "ids": ready[1..] }))];
     let statuses: Vec<_> = make(&client, &deletes).await.into_iter().map(|(status, _)| status).collect();
@@ -99,9 +99,9 @@ async fn f8_a_silent_store_is_noticed_in_time_and_nothing_piles_up() {
     client.upload(&unique_png()).await;
 }
 
-/// Calls that S3 may take long for are given up as soon as any other when it says nothing at all.
+/// Calls that may take S3 a long time are given up like any other if S3 does not answer at all.
 #[tokio::test(flavor = "multi_thread")]
-async fn f8_silence_in_the_middle_of_long_work_is_noticed_in_time() {
+async fn f8_store_that_stops_answering_during_long_calls_is_noticed_in_time() {
     let app = TestApp::start().await;
     for (finalize, stops_at) in [("copy", "x-amz-copy-source"), ("in-place", "<CompleteMultipartUpload")] {
         let hole = Hole::before_s3(&app).await;
@@ -116,7 +116,7 @@ async fn f8_silence_in_the_middle_of_long_work_is_noticed_in_time() {
         hole.resume();
         client.upload(&unique_png()).await;
         if finalize == "in-place" {
-            // S3 may still be putting parts together: nobody else begins before the first attempt's time is over.
+            // S3 may still be completing the upload: no other attempt starts before the first one's time is over.
             tokio::time::sleep(COMPLETING).await;
         }
         assert_recovers(&client, &process, act(format!("{path}/confirm"))).await;
@@ -124,7 +124,7 @@ async fn f8_silence_in_the_middle_of_long_work_is_noticed_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f8_lost_connections_to_the_store_are_given_up() {
+async fn f8_lost_store_connections_are_replaced() {
     let app = TestApp::start().await;
     let hole = Hole::before_s3(&app).await;
     let (process, client, _) = server(&app, &hole, &finalize()).await;

@@ -1,7 +1,6 @@
-//! A flood of logins on a server process: what it costs in memory, what becomes of those that are too many, and what the
-//! owner of a gallery notices.
+//! A flood of logins on a server process: its memory, the refusal of excess logins, and the latency of another user's gallery.
 //!
-//! The flood's clients are plain sockets, so that making it takes little of the machine it is measured on.
+//! The flood's clients are plain sockets, so that they take little CPU time on the measured machine.
 
 use std::{
     sync::{
@@ -26,23 +25,23 @@ use crate::{
 
 const PARALLEL: usize = 500;
 const ABORTED: usize = 1000;
-/// Floods of each kind, so that there are requests enough beside them for a 99th percentile.
+/// Number of floods of each kind, so that enough gallery requests are made during them for a 99th percentile.
 const FLOODS: usize = 8;
-/// Requests of the gallery that the idle percentile is of.
+/// Number of gallery requests for the percentile without load.
 pub(super) const IDLE: usize = 1500;
-/// MiB, of argon2's parameters.
+/// MiB per hash, from argon2's parameters.
 const HASH: u64 = 19;
-/// MiB, for all else that 500 connections take.
+/// MiB for everything else that 500 connections take.
 const SLACK: u64 = 64;
-/// Longer than any login waits for its turn (2 s), and is worked on.
+/// More than the longest wait for a permit (2 s) plus the time to hash.
 const LONGEST: Duration = Duration::from_secs(4);
 
-/// KiB of a line of /proc/PID/status.
+/// Returns the KiB in a line of /proc/PID/status.
 fn memory(process: &Process, name: &str) -> u64 {
     crate::hostile_clients::memory(process.id(), name)
 }
 
-/// A login's request as it goes over the wire.
+/// Returns a login request as it goes over the wire.
 fn login(address: &str, email: &str, password: &str) -> Vec<u8> {
     let body = json!({ "email": email, "password": password }).to_string();
     let head = format!(
@@ -52,14 +51,14 @@ fn login(address: &str, email: &str, password: &str) -> Vec<u8> {
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
-async fn sent(address: &str, request: &[u8]) -> TcpStream {
+async fn send(address: &str, request: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     stream
 }
 
-/// Status, `Retry-After` and the time it took from the request's last byte.
-async fn answered(mut stream: TcpStream) -> (u16, Option<u64>, Duration) {
+/// Returns status, `Retry-After`, and the time since the request's last byte.
+async fn read_answer(mut stream: TcpStream) -> (u16, Option<u64>, Duration) {
     let began = Instant::now();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).await.unwrap();
@@ -69,15 +68,15 @@ async fn answered(mut stream: TcpStream) -> (u16, Option<u64>, Duration) {
     (status, retry.map(|seconds| seconds.parse().unwrap()), began.elapsed())
 }
 
-/// Asks for the gallery all the time, from a thread of its own; the times it took.
+/// Requests the gallery continuously from a separate thread and records the times.
 pub(super) struct Owner {
     stop: Arc<AtomicBool>,
     thread: std::thread::JoinHandle<Vec<Duration>>,
 }
 
 impl Owner {
-    /// Asks until told to stop, or so many times.
-    fn asking(base: &str, token: &str, times: usize) -> Self {
+    /// Requests until stopped, or this many times.
+    fn start_requests(base: &str, token: &str, times: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let (url, token, stopped) = (format!("{base}/api/images/gallery"), token.to_owned(), stop.clone());
         let thread = std::thread::spawn(move || {
@@ -122,42 +121,44 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// With one user, who has a few images, and every path warm.
+    /// Starts a server with one user, who has a few images, and warms up every path.
     pub(super) async fn start(app: &TestApp) -> Self {
-        let (process, mut client) = Settings::of(app).but("RATE_LIMIT", "off").but("SWEEP_INTERVAL", "1h").listening().await;
+        let (process, mut client) =
+            Settings::for_app(app).with("RATE_LIMIT", "off").with("SWEEP_INTERVAL", "1h").start_listening().await;
         let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-        client.enter("signup", &email).await;
+        client.sign_in("signup", &email).await;
         for _ in 0..3 {
             client.upload(&unique_png()).await;
         }
-        client.enter("login", &email).await;
+        client.sign_in("login", &email).await;
         let address = client.base.trim_start_matches("http://").to_owned();
         Self { process, client, address, email }
     }
 
     pub(super) fn owner(&self, times: usize) -> Owner {
-        Owner::asking(&self.client.base, self.client.token.as_ref().unwrap(), times)
+        Owner::start_requests(&self.client.base, self.client.token.as_ref().unwrap(), times)
     }
 
-    /// Half of them right, half wrong, all at once; the answers.
+    /// Sends all logins at once, half of them with the right password; returns the answers.
     async fn flood(&self) -> Vec<(u16, Option<u64>, Duration)> {
         let requests = ["another three boats", PASSWORD].map(|password| login(&self.address, &self.email, password));
         let logins = (0..PARALLEL).map(|at| {
             let (address, request) = (self.address.clone(), requests[at % 2].clone());
-            tokio::spawn(async move { answered(sent(&address, &request).await).await })
+            tokio::spawn(async move { read_answer(send(&address, &request).await).await })
         });
         join_all(logins).await.into_iter().map(Result::unwrap).collect()
     }
 
-    /// Half of them right, half wrong; each who is refused comes again when told to, until there is an answer.
-    async fn crowd(&self) -> usize {
+    /// Sends logins, half of them with the right password; each refused one is repeated after its Retry-After until it is
+    /// answered.
+    async fn log_in_until_answered(&self) -> usize {
         let requests = ["another three boats", PASSWORD].map(|password| login(&self.address, &self.email, password));
         let logins = (0..PARALLEL).map(|at| {
             let (address, request) = (self.address.clone(), requests[at % 2].clone());
             tokio::spawn(async move {
                 let mut tries = 1;
                 loop {
-                    match answered(sent(&address, &request).await).await {
+                    match read_answer(send(&address, &request).await).await {
                         (503, Some(wait), _) => tokio::time::sleep(Duration::from_secs(wait)).await,
                         (200 | 401, None, _) => return tries,
                         other => panic!("{other:?}"),
@@ -169,12 +170,12 @@ impl Server {
         join_all(logins).await.into_iter().map(Result::unwrap).sum()
     }
 
-    /// Each hangs up while its request is on the way, waits, or is worked on.
+    /// Hangs up each connection while its request is sent, waits, or is being worked on.
     async fn hang_up(&self, request: &[u8]) {
         let logins = (0..ABORTED).map(|at| {
             let (address, request) = (self.address.clone(), request.to_vec());
             tokio::spawn(async move {
-                let stream = sent(&address, &request).await;
+                let stream = send(&address, &request).await;
                 tokio::time::sleep(Duration::from_millis(at as u64 % 97)).await;
                 drop(stream);
             })
@@ -195,7 +196,7 @@ impl Server {
 
     async fn assert_answers(&mut self) {
         let email = self.email.clone();
-        self.client.enter("login", &email).await;
+        self.client.sign_in("login", &email).await;
         let (status, gallery) = self.client.get("/api/images/gallery").await;
         assert_eq!((status.as_u16(), gallery["images"].as_array().unwrap().len()), (200, 3));
         assert_eq!(self.client.get("/readyz").await.0, 200);
@@ -204,7 +205,7 @@ impl Server {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "compares times and memory: needs an idle machine"]
-async fn a7_a_flood_of_logins_is_bounded_and_the_gallery_goes_on() {
+async fn a7_flood_of_logins_is_bounded_and_galleries_stay_fast() {
     let app = TestApp::start().await;
     let mut server = Server::start(&app).await;
     let idle = p99(server.owner(IDLE).done().await);
@@ -214,7 +215,7 @@ async fn a7_a_flood_of_logins_is_bounded_and_the_gallery_goes_on() {
     let mut answers = Vec::new();
     for _ in 0..FLOODS {
         let of_one = server.flood().await;
-        assert!(of_one.iter().any(|(status, ..)| *status == 200), "some are let in");
+        assert!(of_one.iter().any(|(status, ..)| *status == 200), "some logins succeed");
         answers.extend(of_one);
     }
     let flooded = owner.stop().await;
@@ -223,7 +224,7 @@ async fn a7_a_flood_of_logins_is_bounded_and_the_gallery_goes_on() {
 
     let began = Instant::now();
     let owner = server.owner(usize::MAX);
-    let tries = server.crowd().await;
+    let tries = server.log_in_until_answered().await;
     let crowded = owner.stop().await;
     let among = crowded.len();
     let crowded = p99(crowded);
@@ -251,7 +252,7 @@ async fn a7_a_flood_of_logins_is_bounded_and_the_gallery_goes_on() {
     server.assert_bounded(base, "after the parallel ones");
     server.assert_answers().await;
 
-    // What so many connections cost on the machine that also makes them is nothing that a queue of hashes can mend.
+    // The queue of hashes does not limit the cost of so many connections on the machine that also makes them.
     let aborted = login(&server.address, &server.email, PASSWORD);
     let nothing = format!("GET /livez HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", server.address).into_bytes();
     let mut beside = Vec::new();

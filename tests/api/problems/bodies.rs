@@ -1,4 +1,4 @@
-//! Bodies that are not what the document says.
+//! Covers bodies that do not match the OpenAPI document.
 
 use bytes::Bytes;
 use reqwest::{Body, Method};
@@ -10,7 +10,7 @@ use crate::{
     openapi::{Operation, document, operations},
 };
 
-/// A body that is JSON by its media type.
+/// Sends a body with the media type of JSON.
 async fn send(caller: &Caller<'_>, operation: &Operation, body: impl Into<Body>) -> crate::app::Answer {
     let path = operation.path_of(&uuid::Uuid::now_v7().to_string());
     caller.send(operation.method.clone(), &path, |request| request.header("content-type", "application/json").body(body)).await
@@ -23,7 +23,7 @@ fn with_bodies() -> Vec<(Operation, &'static Map<String, Value>)> {
 }
 
 #[tokio::test]
-async fn what_is_no_json_is_told_so() {
+async fn malformed_json_is_refused() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (operation, example) in with_bodies() {
@@ -47,7 +47,7 @@ async fn what_is_no_json_is_told_so() {
             ("depth of objects", "{\"canary\":".repeat(1400).into()),
         ];
         for (what, body) in bodies {
-            // Auth takes 4 KiB only.
+            // Auth routes accept only 4 KiB.
             let long = operation.path.starts_with("/api/auth") && body.len() > 4096;
             let wanted = if long { (413, "payload_too_large") } else { (400, "invalid_request") };
             refused(&send(&ada, &operation, body).await, wanted, &format!("{} {what}", operation.path));
@@ -61,9 +61,9 @@ async fn what_is_no_json_is_told_so() {
     }
 }
 
-/// Operators, wrong types and null in place of every member; every member missing, given twice, or unknown.
+/// Covers every member with operators, wrong types and null in its place; and every member missing, repeated, or unknown.
 #[tokio::test]
-async fn every_member_is_held_to_its_type() {
+async fn every_member_must_have_its_type() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut members = 0;
@@ -96,12 +96,12 @@ async fn every_member_is_held_to_its_type() {
             } else {
                 vec![json!(CANARY), json!("7"), json!(1.5)]
             });
-            // An object's members without their names are no object, in a list neither.
+            // An array of an object's values is not accepted as the object, in a list either.
             values.extend(value[0].as_object().map(|item| json!([item.values().collect::<Vec<_>>()])));
-            // What the client keeps there is its own.
+            // Clients may put anything there.
             let is_free = schema["properties"][name]["additionalProperties"].is_object();
             values.retain(|wrong| !(is_free && wrong.is_object()));
-            // A list of texts takes any text.
+            // A list of texts accepts any text.
             values.retain(|wrong| !(value[0].is_string() && wrong[0].is_string()));
             for wrong in values {
                 let mut body = example.clone();
@@ -137,14 +137,14 @@ async fn every_member_is_held_to_its_type() {
     assert_eq!((usage["pending"].as_u64(), usage["bytes"].as_u64()), (Some(0), Some(0)), "nothing took effect");
 }
 
-/// `size` bytes of JSON: a good body, padded with the white space that JSON allows.
+/// Returns `size` bytes of JSON: a valid body, padded with white space.
 fn padded(body: &Value, size: usize) -> String {
     let text = body.to_string();
     format!("{}{text}", " ".repeat(size - text.len()))
 }
 
 #[tokio::test]
-async fn a_body_has_a_limit() {
+async fn body_size_is_limited() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let log_in = json!({ "email": ada.email, "password": PASSWORD });
@@ -170,7 +170,7 @@ async fn a_body_has_a_limit() {
                 refused(&answer, (413, "payload_too_large"), &what);
                 assert!(answer.json["detail"].as_str().unwrap().contains(&limit.to_string()), "{what}: {answer:?}");
             } else {
-                // The second of the equal uploads is known already.
+                // The second of two equal uploads is already known.
                 assert!(answer.status == good || (chunked && answer.status == 200), "{what}: {answer:?}");
             }
         }
@@ -179,7 +179,7 @@ async fn a_body_has_a_limit() {
         let answer = send(&ada, &operation, " ".repeat((1 << 20) + 1)).await;
         refused(&answer, (413, "payload_too_large"), &operation.path);
     }
-    // By its declared length alone, before a byte of it is here.
+    // Refused by its declared length alone, before any of it is sent.
     let answer = raw(
         &app,
         "POST /api/auth/login HTTP/1.1\r\nhost: h\r\ncontent-type: application/json\r\ncontent-length: 999999999\r\n\r\n",
@@ -188,7 +188,7 @@ async fn a_body_has_a_limit() {
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
 
-/// Sends text and reads what comes within three seconds.
+/// Sends text and returns everything that is received within three seconds.
 async fn raw(app: &TestApp, request: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(app.base.trim_start_matches("http://")).await.unwrap();
@@ -199,7 +199,7 @@ async fn raw(app: &TestApp, request: &str) -> String {
 }
 
 #[tokio::test]
-async fn other_media_types_are_told_how_it_is_done() {
+async fn other_media_types_get_415_with_instructions() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let form = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"canary.png\"\r\ncontent-type: image/png\r\n\r\ncanary\r\n--b--\r\n";

@@ -1,4 +1,4 @@
-//! Limits and cursors that no listing gave.
+//! Covers limits and cursors that no listing has issued.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -9,7 +9,7 @@ const GALLERY: &str = "/api/images/gallery";
 const PENDING: &str = "/api/images/pending";
 
 #[tokio::test]
-async fn a_limit_is_from_1_to_100() {
+async fn limit_is_from_1_to_100() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for path in [GALLERY, PENDING] {
@@ -26,7 +26,7 @@ async fn a_limit_is_from_1_to_100() {
     }
 }
 
-/// The `nextCursor` of a first page of one.
+/// Returns the `nextCursor` of a page of one.
 async fn cursor(caller: &Caller<'_>, path: &str) -> String {
     let page = caller.get(&format!("{path}?limit=1")).await;
     page.json["nextCursor"].as_str().unwrap_or_else(|| panic!("there is a second page: {page:?}")).to_owned()
@@ -38,7 +38,7 @@ async fn check_refused(caller: &Caller<'_>, path: &str, cursor: &str) {
     assert!(cursor.len() < 8 || !answer.text.contains(cursor), "{answer:?}");
 }
 
-/// Two users with two pages in both listings.
+/// Creates a user with two pages in both listings.
 async fn with_two_pages(app: &TestApp) -> Caller<'_> {
     let user = app.user().await;
     for name in ["a.png", "b.png"] {
@@ -49,7 +49,7 @@ async fn with_two_pages(app: &TestApp) -> Caller<'_> {
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_for_its_listing_and_user_alone() {
+async fn cursor_is_valid_only_for_its_listing_and_user() {
     let app = TestApp::start().await;
     let (ada, eve) = (with_two_pages(&app).await, with_two_pages(&app).await);
     for (path, other) in [(GALLERY, PENDING), (PENDING, GALLERY)] {
@@ -63,7 +63,7 @@ async fn a_cursor_is_good_for_its_listing_and_user_alone() {
 }
 
 #[tokio::test]
-async fn no_changed_cursor_is_taken() {
+async fn altered_cursors_are_refused() {
     let app = TestApp::start().await;
     let ada = with_two_pages(&app).await;
     for path in [GALLERY, PENDING] {
@@ -97,10 +97,10 @@ async fn no_changed_cursor_is_taken() {
             check_refused(&ada, path, wrong).await;
         }
         check_refused(&ada, path, &"A".repeat(4000)).await;
-        // Every shape of 32 bytes that decodes has a checksum to fail.
+        // Every 32 bytes that decode to a valid shape fail the checksum.
         for byte in [0, 0x7f, 0xff] {
             check_refused(&ada, path, &URL_SAFE_NO_PAD.encode([byte; 32])).await;
         }
-        assert_eq!(ada.get(&format!("{path}?cursor={good}")).await.status, 200, "and it still is good");
+        assert_eq!(ada.get(&format!("{path}?cursor={good}")).await.status, 200, "it is still valid");
     }
 }

@@ -1,4 +1,4 @@
-//! Paths, methods, tokens, request ids, and the headers of every answer.
+//! Covers paths, methods, tokens, request ids, and the headers of every answer.
 
 use reqwest::{Method, header::HeaderValue};
 use serde_json::{Value, json};
@@ -46,7 +46,7 @@ async fn a5_unknown_paths_are_problems() {
 }
 
 #[tokio::test]
-async fn other_methods_are_told_which_are_allowed() {
+async fn unsupported_methods_get_405_with_allow() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "CANARY"];
@@ -86,7 +86,7 @@ async fn other_methods_are_told_which_are_allowed() {
 }
 
 #[tokio::test]
-async fn head_is_get_without_the_body() {
+async fn head_equals_get_without_the_body() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let head = async |path: &str| {
@@ -99,7 +99,7 @@ async fn head_is_get_without_the_body() {
 }
 
 #[tokio::test]
-async fn every_protected_operation_wants_a_token() {
+async fn every_protected_operation_requires_a_token() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let token = ada.token.clone().unwrap();
@@ -154,20 +154,20 @@ async fn every_protected_operation_wants_a_token() {
         }
     }
     assert!(protected >= 10, "{protected}");
-    // RFC 9110 section 11.1: a scheme's letter case does not matter.
+    // RFC 9110 section 11.1: a scheme is case-insensitive.
     let answer =
         app.anonymous().send(Method::GET, "/api/auth/me", |r| r.header("authorization", format!("bearer {token}"))).await;
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[tokio::test]
-async fn a_plain_request_id_is_kept_and_an_odd_one_is_not() {
+async fn valid_request_id_is_kept_and_an_invalid_one_is_replaced() {
     let app = TestApp::start().await;
     let with = async |path: &str, id: &[u8]| {
         let id = HeaderValue::from_bytes(id).unwrap();
         app.anonymous().send(Method::GET, path, |request| request.header("x-request-id", id)).await
     };
-    // The answer's header and member are compared on its way.
+    // `send` compares the answer's header with its member.
     for path in ["/livez", "/api/auth/me", "/api/unknown"] {
         for plain in ["a", "0198f3c2-7a10-4c3e-9d52-6b1f0e8a7c44", "trace_1.2-B", &"x".repeat(64)] {
             assert_eq!(with(path, plain.as_bytes()).await.header("x-request-id"), plain, "{path}");
@@ -207,7 +207,7 @@ fn check_headers(answer: &Answer, what: &str) {
 }
 
 #[tokio::test]
-async fn every_answer_has_the_headers_of_safety() {
+async fn every_answer_has_the_security_headers() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let upload = "/api/images/upload";
@@ -237,7 +237,7 @@ async fn every_answer_has_the_headers_of_safety() {
     let deleted = ada.delete(&format!("/api/images/{}", ada.post(upload, known).await.id())).await;
     assert_eq!((deleted.status, deleted.text.as_str()), (204, ""));
     check_headers(&deleted, "204");
-    // The page runs the UI's own scripts, and none that are inline or foreign.
+    // The page runs the UI's own scripts, and no inline or foreign ones.
     let docs = app.anonymous().get("/docs").await;
     let policy = docs.header("content-security-policy");
     let scripts = policy.split("; ").map(str::trim).find(|directive| directive.starts_with("script-src"));

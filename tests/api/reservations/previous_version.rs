@@ -1,10 +1,10 @@
-//! Records of the version before reservations, in place and mixed with this one's: `users.holds` and images without a
-//! reservation, and what servers of that version do to images of this one while both run.
+//! Covers records of the version before reservations, alone and mixed with records of this version: `users.holds` and images
+//! without a reservation, and changes that servers of that version make to images of this one while both run.
 
 use super::*;
 
-/// The user's record and image as the former version has them.
-async fn make_former(app: &TestApp, user: &str, id: &str) {
+/// Turns the user's record and image into those of the previous version.
+async fn make_previous_version(app: &TestApp, user: &str, id: &str) {
     let (users, images) = (app.db.collection::<Document>("users"), app.db.collection::<Document>("images"));
     let image = app.db_image(id).await.unwrap();
     let bytes = image.get_document("reservation").unwrap().get_i64("bytes").unwrap();
@@ -14,8 +14,8 @@ async fn make_former(app: &TestApp, user: &str, id: &str) {
     users.update_one(doc! { "_id": user }, counted).await.unwrap();
 }
 
-/// A user that the former version made has none of the new fields.
-async fn strip(app: &TestApp, user: &str) {
+/// Removes the new fields from a user, as the previous version creates it.
+async fn remove_new_fields(app: &TestApp, user: &str) {
     let fresh = doc! { "$unset": { "pending": "", "opening": "" } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": user }, fresh).await.unwrap();
 }
@@ -29,16 +29,16 @@ enum Then {
     ConfirmedAndDeleted,
 }
 
-/// An upload that the former version opened goes its way under this one: converted before, or not.
+/// An upload that the previous version opened can be completed by this one, converted before or not.
 #[tokio::test]
-async fn uploads_of_the_former_version_go_their_way() {
+async fn uploads_of_the_previous_version_can_be_completed() {
     let app = TestApp::start().await;
     for is_converted in [false, true] {
         for then in [Then::Confirmed, Then::Rejected, Then::Deleted, Then::Expired, Then::ConfirmedAndDeleted] {
             let ada = app.user().await;
             let bytes = if matches!(then, Then::Rejected) { format!("<{then:?}>").into_bytes() } else { unique_png() };
             let ticket = ada.issue("a.png", "image/png", &bytes).await;
-            make_former(&app, &ada.id, ticket.id()).await;
+            make_previous_version(&app, &ada.id, ticket.id()).await;
             let len = i64::try_from(bytes.len()).unwrap();
             assert_eq!(usage(&ada).await, (len, 0, 1), "{then:?}");
             if is_converted {
@@ -68,28 +68,28 @@ async fn uploads_of_the_former_version_go_their_way() {
     }
 }
 
-/// A former server died between an image's move and the settling of its hold.
+/// A server of the previous version died between an image's transition and the update of its hold.
 #[tokio::test]
-async fn holds_that_the_former_version_left_are_settled() {
+async fn holds_left_by_the_previous_version_are_converted() {
     let app = TestApp::start().await;
     for state in ["ready", "deleting", "rejected"] {
         let ada = app.user().await;
-        strip(&app, &ada.id).await;
+        remove_new_fields(&app, &ada.id).await;
         let bytes = unique_png();
         let ticket = ada.issue("a.png", "image/png", &bytes).await;
-        make_former(&app, &ada.id, ticket.id()).await;
+        make_previous_version(&app, &ada.id, ticket.id()).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes.clone()).await, 200);
         if state == "ready" {
-            // A surplus that did not come, as of a form without a size.
+            // A surplus that was not used, as of a form without a size.
             let images = app.db.collection::<Document>("images");
             let wider = doc! { "$set": { "reserved": i64::try_from(bytes.len()).unwrap() + 700 } };
             images.update_one(doc! { "_id": ticket.id() }, wider).await.unwrap();
             let users = app.db.collection::<Document>("users");
             let wider = doc! { "$inc": { "usedBytes": 700_i64, "holds.0.bytes": 700_i64 } };
             users.update_one(doc! { "_id": &ada.id }, wider).await.unwrap();
-            former_ready(&app, ticket.id()).await;
+            previous_version_ready(&app, ticket.id()).await;
         } else {
-            former_tombstone(&app, ticket.id(), state).await;
+            previous_version_tombstone(&app, ticket.id(), state).await;
         }
         app.sweep(after(1)).await;
         let expected = if state == "ready" { (i64::try_from(bytes.len()).unwrap(), 1, 0) } else { (0, 0, 0) };
@@ -99,8 +99,8 @@ async fn holds_that_the_former_version_left_are_settled() {
     app.audit().await;
 }
 
-/// `pending → ready` as the former version writes it.
-async fn former_ready(app: &TestApp, id: &str) {
+/// Makes the transition `pending → ready` as the previous version writes it.
+async fn previous_version_ready(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     let head = app.s3.head_object().bucket(&app.config.s3.bucket).key(&key).send().await.unwrap();
     let set =
@@ -109,37 +109,37 @@ async fn former_ready(app: &TestApp, id: &str) {
     images.update_one(doc! { "_id": id }, doc! { "$set": set, "$unset": { "due": "" } }).await.unwrap();
 }
 
-async fn former_tombstone(app: &TestApp, id: &str, state: &str) {
+async fn previous_version_tombstone(app: &TestApp, id: &str, state: &str) {
     let set = doc! { "$set": { "state": state, "due": DateTime::now() }, "$unset": { "live": "" } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
 }
 
-/// `ready → deleting` as the former version writes it, counters included.
-async fn former_delete(app: &TestApp, user: &str, id: &str) {
+/// Makes the transition `ready → deleting` as the previous version writes it, counters included.
+async fn previous_version_delete(app: &TestApp, user: &str, id: &str) {
     let size = app.db_image(id).await.unwrap().get_i64("size").unwrap();
-    former_tombstone(app, id, "deleting").await;
+    previous_version_tombstone(app, id, "deleting").await;
     let counted = doc! { "$inc": { "usedBytes": -size, "images": -1_i64 } };
     app.db.collection::<Document>("users").update_one(doc! { "_id": user }, counted).await.unwrap();
 }
 
-/// `deleting → gone` as the former version writes it.
-async fn former_gone(app: &TestApp, id: &str) {
+/// Makes the transition `deleting → gone` as the previous version writes it.
+async fn previous_version_gone(app: &TestApp, id: &str) {
     let key = app.db_image(id).await.unwrap().get_str("key").unwrap().to_owned();
     app.s3.delete_object().bucket(&app.config.s3.bucket).key(key).send().await.unwrap();
     let set = doc! { "$set": { "state": "gone", "goneFrom": "deleting", "goneAt": DateTime::now() }, "$unset": { "due": "" } };
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, set).await.unwrap();
 }
 
-/// The former version has removed the object, and looks again when the URL is dead.
-async fn former_put_off(app: &TestApp, id: &str) {
+/// Records, as the previous version does, that the object was removed and is looked for again when the URL has expired.
+async fn previous_version_put_off(app: &TestApp, id: &str) {
     let dead = DateTime::from_millis(DateTime::now().timestamp_millis() + 75 * 60_000);
     app.db.collection::<Document>("images").update_one(doc! { "_id": id }, doc! { "$set": { "due": dead } }).await.unwrap();
 }
 
-/// What a server of the former version does to an upload that this one opened: it finds no hold, and changes no counter, but
-/// for the deletion of a ready image. This version's sweeper settles each.
+/// Changes that a server of the previous version makes to an upload of this one: it finds no hold, and changes no counter except
+/// when it deletes a ready image. This version's sweeper corrects each.
 #[tokio::test]
-async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
+async fn changes_by_the_previous_version_to_new_uploads_are_corrected() {
     let app = TestApp::start().await;
     for steps in [
         "ready",
@@ -158,14 +158,14 @@ async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
         for step in steps.split(' ') {
             match step {
-                "ready" => former_ready(&app, ticket.id()).await,
+                "ready" => previous_version_ready(&app, ticket.id()).await,
                 "settled" => drop(app.sweep(after(300)).await),
-                "deleted" => former_delete(&app, &ada.id, ticket.id()).await,
-                "gone" => former_gone(&app, ticket.id()).await,
-                "put-off" => former_put_off(&app, ticket.id()).await,
-                state => former_tombstone(&app, ticket.id(), state).await,
+                "deleted" => previous_version_delete(&app, &ada.id, ticket.id()).await,
+                "gone" => previous_version_gone(&app, ticket.id()).await,
+                "put-off" => previous_version_put_off(&app, ticket.id()).await,
+                state => previous_version_tombstone(&app, ticket.id(), state).await,
             }
-            // Never a number below zero, whatever the counters say for a moment.
+            // Counters must never be negative, not even for a moment.
             usage(&ada).await;
         }
         app.sweep(after(300)).await;
@@ -177,10 +177,10 @@ async fn what_the_former_version_does_to_uploads_of_this_one_is_settled() {
     }
 }
 
-/// A hold that is being converted when its server dies, while the former version moves the image: the hold is gone, so the
-/// former version changes no counter, and the step that stands for it does not get lost.
+/// A server dies while it converts a hold, and the previous version moves the image: the hold is gone, so the previous version
+/// changes no counter, and the step that replaced it is not lost.
 #[tokio::test]
-async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() {
+async fn interrupted_conversion_is_finished_whatever_the_images_state() {
     let app = TestApp::start().await;
     for state in ["pending", "ready", "deleting", "rejected", "ready deleted"] {
         let ada = app.user().await;
@@ -188,7 +188,7 @@ async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() 
         let len = i64::try_from(bytes.len()).unwrap();
         let ticket = ada.issue("a.png", "image/png", &bytes).await;
         assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
-        make_former(&app, &ada.id, ticket.id()).await;
+        make_previous_version(&app, &ada.id, ticket.id()).await;
         let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
         let entry = doc! { "image": ticket.id(), "step": uuid::Uuid::now_v7().to_string(), "at": old, "bytes": 0_i64, "images": 0_i64, "pending": 0_i64, "hold": len };
         let begun = doc! { "$push": { "settling": entry }, "$set": { "holds": [] }, "$inc": { "pending": 1_i64 } };
@@ -196,9 +196,9 @@ async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() 
         app.app.valet.recount(None, |repair| panic!("{state}: nothing drifted: {repair}")).await.unwrap();
         for step in state.split(' ').filter(|step| *step != "pending") {
             match step {
-                "ready" => former_ready(&app, ticket.id()).await,
-                "deleted" => former_delete(&app, &ada.id, ticket.id()).await,
-                tombstone => former_tombstone(&app, ticket.id(), tombstone).await,
+                "ready" => previous_version_ready(&app, ticket.id()).await,
+                "deleted" => previous_version_delete(&app, &ada.id, ticket.id()).await,
+                tombstone => previous_version_tombstone(&app, ticket.id(), tombstone).await,
             }
         }
         app.sweep(after(1)).await;
@@ -211,13 +211,13 @@ async fn a_conversion_that_was_begun_is_finished_whatever_became_of_the_image() 
     app.audit().await;
 }
 
-/// The cap of open uploads is one for both kinds, and a recount knows both.
+/// Both kinds share the limit of open uploads, and a recount includes both.
 #[tokio::test]
-async fn both_kinds_are_capped_and_recounted_together() {
+async fn holds_and_reservations_are_limited_and_recounted_together() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 3).await;
     let ada = app.user().await;
     let tickets = [ada.issue("a.png", "image/png", &unique_png()).await, ada.issue("b.png", "image/png", &unique_png()).await];
-    make_former(&app, &ada.id, tickets[0].id()).await;
+    make_previous_version(&app, &ada.id, tickets[0].id()).await;
     assert_eq!(ada.issue("c.png", "image/png", &unique_png()).await.status, 201);
     assert_eq!(ada.issue("d.png", "image/png", &unique_png()).await.problem(), (409, "too_many_pending"));
     let right = usage(&ada).await;
@@ -230,9 +230,9 @@ async fn both_kinds_are_capped_and_recounted_together() {
     app.audit().await;
 }
 
-/// Ten thousand holds of one user: converted in slices, while another's account is deleted.
+/// Ten thousand holds of one user are converted in slices, while another user's account is deleted.
 #[tokio::test]
-async fn many_holds_of_one_user_delay_nobody() {
+async fn many_holds_of_one_user_do_not_delay_others() {
     let app = TestApp::start_with(|config| config.uploads.max_pending = 10_000).await;
     let (eve, bob) = (app.user().await, app.user().await);
     let ticket = eve.issue("a.png", "image/png", &unique_png()).await;
@@ -255,7 +255,7 @@ async fn many_holds_of_one_user_delay_nobody() {
     assert_eq!(app.sweep(after(1)).await.accounts, 1);
     for _ in 0..25 {
         app.sweep(after(1)).await;
-        assert_eq!(usage(&eve).await, before, "nothing changes for their owner");
+        assert_eq!(usage(&eve).await, before, "their owner notices no change");
     }
     assert!(user_of(&eve).await.get_array("holds").unwrap().is_empty());
     app.audit().await;

@@ -1,11 +1,11 @@
-//! Steps of reservations that a server began: whoever finishes them, each is counted once, or not at all.
+//! Covers reservation steps that a server began: each is counted once or not at all, whichever process finishes it.
 
 use mongodb::bson::Bson;
 
 use super::*;
 
-/// As a server leaves it that dies after it has announced a step: the entry is there, and the counters wait.
-async fn begin(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {
+/// Leaves the state of a server that died after it had announced a step: the entry exists, and the counters are unchanged.
+async fn begin_step(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTime) -> String {
     let step = uuid::Uuid::now_v7().to_string();
     let (bytes, images, pending) = added;
     let before = ada.app.db_image(image).await.and_then(|image| image.get("lastStep").cloned()).unwrap_or(Bson::Null);
@@ -16,8 +16,8 @@ async fn begin(ada: &Caller<'_>, image: &str, added: (i64, i64, i64), at: DateTi
     step
 }
 
-/// As a server leaves it that dies after the image's update too.
-async fn take(app: &TestApp, image: &str, step: &str, mut update: Document) {
+/// Leaves the state of a server that died after the image's update as well.
+async fn take_step(app: &TestApp, image: &str, step: &str, mut update: Document) {
     update.entry("$set".to_owned()).or_insert_with(|| Document::new().into()).as_document_mut().unwrap().insert("lastStep", step);
     let images = app.db.collection::<Document>("images");
     assert_eq!(images.update_one(doc! { "_id": image }, update).await.unwrap().modified_count, 1);
@@ -27,7 +27,7 @@ async fn steps_of(ada: &Caller<'_>) -> usize {
     user_of(ada).await.get_array("settling").map_or(0, Vec::len)
 }
 
-/// Who comes across a step that is not finished.
+/// The process that finds an unfinished step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Finder {
     Sweeper,
@@ -35,9 +35,9 @@ enum Finder {
     Request,
 }
 
-/// A rejected upload whose place is still taken, and a step that frees the place: begun, or begun and taken.
+/// A rejected upload that is still counted, and a step that releases it: begun, or begun and taken.
 #[tokio::test]
-async fn a_step_is_counted_once_whoever_finishes_it() {
+async fn unfinished_step_is_counted_once_by_any_process() {
     for finder in [Finder::Sweeper, Finder::Recount, Finder::Request] {
         for is_taken in [false, true] {
             let app = TestApp::start().await;
@@ -53,10 +53,10 @@ async fn a_step_is_counted_once_whoever_finishes_it() {
                 .unwrap();
             let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
             let at = if finder == Finder::Sweeper { old } else { DateTime::now() };
-            let step = begin(&ada, id, (-before.0, -1, 0), at).await;
+            let step = begin_step(&ada, id, (-before.0, -1, 0), at).await;
             if is_taken {
                 let deleted = doc! { "$set": { "state": "deleting", "due": DateTime::now() }, "$unset": { "live": "" } };
-                take(&app, id, &step, deleted).await;
+                take_step(&app, id, &step, deleted).await;
             }
             match finder {
                 Finder::Sweeper => drop(app.sweep(after(1)).await),
@@ -71,31 +71,31 @@ async fn a_step_is_counted_once_whoever_finishes_it() {
             if !is_taken {
                 let last = app.db_image(id).await.unwrap().get_str("lastStep").map(str::to_owned);
                 let is_barred = last.as_ref().is_ok_and(|last| *last != step);
-                assert!(is_barred, "{when}: what comes late finds another image than it read: {last:?}");
+                assert!(is_barred, "{when}: the late server finds a newer version of the image: {last:?}");
             }
             app.audit().await;
         }
     }
 }
 
-/// A step that is begun and not taken keeps no later one of its image waiting, and no number of them another user's.
+/// A step that is begun but not taken delays neither later steps of its image nor other users' steps.
 #[tokio::test]
-async fn begun_steps_keep_nothing_waiting() {
+async fn begun_steps_do_not_delay_others() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let bytes = unique_png();
     let ticket = ada.issue("a.png", "image/png", &bytes).await;
     assert_eq!(app.put(&ticket.json["upload"], bytes).await, 200);
-    begin(&ada, ticket.id(), (-1, 1, -1), DateTime::now()).await;
+    begin_step(&ada, ticket.id(), (-1, 1, -1), DateTime::now()).await;
     assert_eq!(ada.confirm(ticket.id()).await.status, 200);
     let (_, images, pending) = usage(&ada).await;
     assert_eq!((images, pending, steps_of(&ada).await), (1, 0, 0));
     app.audit().await;
     let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
     for _ in 0..150 {
-        begin(&eve, &uuid::Uuid::now_v7().to_string(), (0, 0, 0), old).await;
+        begin_step(&eve, &uuid::Uuid::now_v7().to_string(), (0, 0, 0), old).await;
     }
-    begin(&ada, ticket.id(), (0, 0, 0), old).await;
+    begin_step(&ada, ticket.id(), (0, 0, 0), old).await;
     app.sweep(after(1)).await;
     assert_eq!(steps_of(&ada).await, 0, "in the first step");
     app.sweep(after(1)).await;
@@ -103,16 +103,16 @@ async fn begun_steps_keep_nothing_waiting() {
     app.audit().await;
 }
 
-/// A server that comes back after others have finished its step, and have taken the next one: it must not touch that.
+/// A server that resumes after others have finished its step and taken the next one must not change that one.
 #[tokio::test]
-async fn a_late_server_leaves_later_steps_alone() {
+async fn late_server_does_not_change_later_steps() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
     let before = usage(&ada).await;
     let old = DateTime::from_millis(DateTime::now().timestamp_millis() - 3_600_000);
-    begin(&ada, ticket.id(), (-7, 1, -1), old).await;
-    take(&app, ticket.id(), "01a22134-8512-7399-92f9-0172c14bedce", Document::new()).await;
+    begin_step(&ada, ticket.id(), (-7, 1, -1), old).await;
+    take_step(&app, ticket.id(), "01a22134-8512-7399-92f9-0172c14bedce", Document::new()).await;
     app.sweep(after(1)).await;
     assert_eq!((usage(&ada).await, steps_of(&ada).await), (before, 0));
     let last = app.db_image(ticket.id()).await.unwrap().get_str("lastStep").unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! The audit log of a real process: each event is there, with who, whence and which request, and no secret is.
+//! Covers the audit log of a real process: each event with its user, network and request id, and without secrets.
 
 use mongodb::bson::{DateTime, Document, doc};
 use reqwest::Method;
@@ -19,8 +19,8 @@ fn events(process: &Process) -> Vec<Value> {
 }
 
 /// Signs in and keeps the refresh token, too.
-async fn enter(client: &mut Client, door: &str, email: &str, password: &str) -> (u16, String) {
-    let (status, session) = client.post(&format!("/api/auth/{door}"), &json!({ "email": email, "password": password })).await;
+async fn enter(client: &mut Client, route: &str, email: &str, password: &str) -> (u16, String) {
+    let (status, session) = client.post(&format!("/api/auth/{route}"), &json!({ "email": email, "password": password })).await;
     if status.is_success() {
         client.token = session["token"].as_str().map(str::to_owned);
     }
@@ -28,14 +28,14 @@ async fn enter(client: &mut Client, door: &str, email: &str, password: &str) -> 
 }
 
 #[tokio::test]
-async fn every_event_is_written_with_its_request_and_no_secret() {
+async fn every_event_is_logged_with_its_request_and_without_secrets() {
     let app = TestApp::start().await;
-    let settings = Settings::of(&app)
-        .but("RUST_LOG", "valet=info,audit=info")
-        .but("RATE_LIMIT_LOGIN_FAILURES", "3/1h")
-        .but("SWEEP_INTERVAL", "1s")
-        .but("TRUSTED_PROXIES", "127.0.0.1");
-    let (process, mut client) = settings.listening().await;
+    let settings = Settings::for_app(&app)
+        .with("RUST_LOG", "valet=info,audit=info")
+        .with("RATE_LIMIT_LOGIN_FAILURES", "3/1h")
+        .with("SWEEP_INTERVAL", "1s")
+        .with("TRUSTED_PROXIES", "127.0.0.1");
+    let (process, mut client) = settings.start_listening().await;
     let (ada, eve) = (format!("{}@example.com", uuid::Uuid::new_v4().simple()), "eve@example.com");
     let mut secrets = vec![PASSWORD.to_owned(), OTHER.to_owned(), ada.clone(), eve.to_owned()];
     assert_eq!(enter(&mut client, "signup", &ada, PASSWORD).await.0, 201);
@@ -44,7 +44,7 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     let (_, first) = enter(&mut client, "login", &ada, PASSWORD).await;
     let foreign = client.get("/api/auth/sessions").await.1["sessions"][0]["id"].as_str().unwrap().to_owned();
 
-    // A refresh token whose answer is given again, and that is used twice, after its child was: too soon, and too late.
+    // A refresh token whose answer is repeated, and that is used twice after its child was: too soon, and too late.
     let refresh = async |client: &Client, token: &str| client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await;
     let child = refresh(&client, &first).await.1["refreshToken"].as_str().unwrap().to_owned();
     assert_eq!(refresh(&client, &first).await.0, 200);
@@ -57,7 +57,7 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     assert_eq!(client.post("/api/auth/logout", &json!({ "refreshToken": "none" })).await.0, 401);
     secrets.extend([first, child]);
 
-    // Tokens: forged, twice, of a session that is over; and somebody else's session.
+    // Tokens: forged, sent twice, of an ended session; and another user's session.
     let me_with = async |headers: &[&str]| {
         let request = client.http.get(format!("{}/api/auth/me", client.base)).header("x-request-id", "forged-1");
         let request = request.header("x-forwarded-for", "192.0.2.44");
@@ -74,7 +74,7 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     let own = own["sessions"][0]["id"].as_str().unwrap().to_owned();
     assert_eq!(client.call(Method::DELETE, &format!("/api/auth/sessions/{own}"), None).await.0, 204);
 
-    // Passwords: wrong, too often, changed; then the account goes.
+    // Passwords: wrong, too many attempts, changed; then the account is deleted.
     let (status, last) = enter(&mut client, "login", &ada, PASSWORD).await;
     assert_eq!(status, 200);
     let change = json!({ "currentPassword": PASSWORD, "newPassword": OTHER });
@@ -114,7 +114,7 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     let events = events(&process);
     for name in wanted {
         let event = events.iter().find(|event| event["event"] == name).unwrap_or_else(|| panic!("{name} in {events:#?}"));
-        // What the sweeper does, no request does.
+        // Events of the sweeper have no request id.
         let by_request = name != "account_deleted";
         assert_eq!(event["span"]["id"].is_string() && event["span"]["client"].is_string(), by_request, "{event}");
     }
@@ -129,10 +129,10 @@ async fn every_event_is_written_with_its_request_and_no_secret() {
     {
         assert!(of(name).iter().any(|event| event["user"] == user.as_str()), "{name} names its user: {:#?}", of(name));
     }
-    let documented = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let documented = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/audit-log.md")).unwrap();
     for event in &events {
         let name = event["event"].as_str().unwrap();
-        assert!(documented.contains(&format!("| `{name}` |")), "README does not know {name}");
+        assert!(documented.contains(&format!("| `{name}` |")), "docs/audit-log.md does not know {name}");
     }
     let log = process.err() + &process.out();
     for secret in secrets {

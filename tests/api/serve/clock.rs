@@ -1,4 +1,4 @@
-//! A server whose clock is not S3's.
+//! Covers a server whose clock differs from S3's.
 
 use time::{
     OffsetDateTime, PrimitiveDateTime,
@@ -13,7 +13,8 @@ use tokio::{
 use super::*;
 use crate::app::{declared, unique_png};
 
-/// S3 as a machine hears it whose clock is wrong: every `Date` is so many seconds ahead. The address of the store's stand-in.
+/// Starts a stand-in for the store that adds this many seconds to every `Date`, so that the server's clock appears to be wrong;
+/// returns its address.
 async fn ahead_by(seconds: i64, store: &str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -37,7 +38,7 @@ async fn ahead_by(seconds: i64, store: &str) -> String {
     format!("http://{address}")
 }
 
-/// A date of RFC 9110 has one length.
+/// Shifts a date of RFC 9110, which has a fixed length.
 fn shift(bytes: &mut [u8], seconds: i64) {
     const LENGTH: usize = "Sun, 06 Nov 1994 08:49:37 GMT".len();
     let Some(at) = bytes.windows(6).position(|window| window.eq_ignore_ascii_case(b"date: ")) else { return };
@@ -47,7 +48,7 @@ fn shift(bytes: &mut [u8], seconds: i64) {
     date.copy_from_slice((theirs + time::Duration::seconds(seconds)).format(format).unwrap().as_bytes());
 }
 
-/// When the URL says that it was signed.
+/// Returns the signing time in the URL.
 fn signed_at(url: &str) -> OffsetDateTime {
     let url = url::Url::parse(url).unwrap();
     let date = url.query_pairs().find(|(name, _)| name == "X-Amz-Date").unwrap().1;
@@ -60,52 +61,54 @@ fn near(a: OffsetDateTime, b: OffsetDateTime) -> bool {
 }
 
 #[tokio::test]
-async fn o9_urls_are_signed_with_the_time_of_s3_and_a_server_that_is_far_off_is_not_ready() {
+async fn o9_urls_are_signed_with_the_time_of_s3_and_a_large_difference_makes_the_server_unready() {
     let app = TestApp::start().await;
     let store = app.config.s3.endpoint.as_deref().unwrap().to_owned();
     for (seconds, ready) in [(-90, 200), (90, 200), (-400, 503), (400, 503)] {
-        let settings = Settings::of(&app)
-            .but("S3_ENDPOINT", &ahead_by(seconds, &store).await)
-            .but("S3_PUBLIC_ENDPOINT", &store)
-            .but("UPLOAD_URL_TTL", "300s");
-        let (process, mut client) = settings.listening().await;
-        let (status, said) = client.get("/readyz").await;
-        assert_eq!(status.as_u16(), ready, "{seconds} s: {said}");
-        assert!(ready == 200 || said["detail"].as_str().unwrap().contains("clock"), "{said}");
+        let settings = Settings::for_app(&app)
+            .with("S3_ENDPOINT", &ahead_by(seconds, &store).await)
+            .with("S3_PUBLIC_ENDPOINT", &store)
+            .with("UPLOAD_URL_TTL", "300s");
+        let (process, mut client) = settings.start_listening().await;
+        let (status, readiness) = client.get("/readyz").await;
+        assert_eq!(status.as_u16(), ready, "{seconds} s: {readiness}");
+        assert!(ready == 200 || readiness["detail"].as_str().unwrap().contains("clock"), "{readiness}");
         let alarm = process.err().lines().any(|line| line.contains("ERROR") && line.contains("set it (NTP)"));
         assert!(alarm, "{seconds} s: {}", process.err());
 
-        client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+        client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
         let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
         if ready == 503 && status.as_u16() == 503 {
-            // Its own store may find such a signature dead: then it was not tried out.
+            // Its own store may consider such a signature expired, in which case it was not probed.
             continue;
         }
         let now = OffsetDateTime::now_utc();
         let signed = signed_at(ticket["upload"]["url"].as_str().unwrap());
         assert!(near(signed, now + time::Duration::seconds(seconds)), "{seconds} s: signed at {signed}");
         let ends = OffsetDateTime::parse(ticket["upload"]["expiresAt"].as_str().unwrap(), &Rfc3339).unwrap();
-        assert!(near(ends, now + Duration::from_secs(300)), "its end is told by the server's own clock: {ends}");
+        assert!(near(ends, now + Duration::from_secs(300)), "its expiry is given by the server's own clock: {ends}");
     }
 }
 
-/// The whole way under a clock that really is wrong, where libfaketime is at hand (`VALET_TEST_FAKETIME` names it).
+/// Covers a really wrong clock with libfaketime, whose path is in `VALET_TEST_FAKETIME`.
 #[tokio::test]
-async fn f20_with_a_clock_that_is_off_by_an_hour_uploads_still_work() {
-    let Ok(library) = std::env::var("VALET_TEST_FAKETIME") else { return };
+async fn f20_uploads_work_with_a_clock_that_is_an_hour_off() {
+    let Ok(library) = std::env::var("VALET_TEST_FAKETIME") else {
+        return crate::skipping::skip("VALET_TEST_FAKETIME is not set");
+    };
     let app = TestApp::start().await;
     for offset in ["-3600", "+3600", "-900", "+900"] {
-        let settings = Settings::of(&app).but("LD_PRELOAD", &library).but("FAKETIME", offset);
-        let settings = settings.but("FAKETIME_DONT_FAKE_MONOTONIC", "1").but("SWEEP_INTERVAL", "1s");
-        let (process, mut client) = settings.listening().await;
-        client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
-        let (status, said) = client.get("/readyz").await;
-        assert_eq!((status.as_u16(), said["detail"].as_str().unwrap().contains("clock")), (503, true), "{said}");
+        let settings = Settings::for_app(&app).with("LD_PRELOAD", &library).with("FAKETIME", offset);
+        let settings = settings.with("FAKETIME_DONT_FAKE_MONOTONIC", "1").with("SWEEP_INTERVAL", "1s");
+        let (process, mut client) = settings.start_listening().await;
+        client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+        let (status, readiness) = client.get("/readyz").await;
+        assert_eq!((status.as_u16(), readiness["detail"].as_str().unwrap().contains("clock")), (503, true), "{readiness}");
         let (_, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
         let signed = signed_at(ticket["upload"]["url"].as_str().unwrap());
         assert!(near(signed, OffsetDateTime::now_utc()), "{offset}: signed at {signed}");
         let (image, _) = client.upload(&unique_png()).await;
-        // What the sweeper of such a server takes for due must not be an upload that is under way.
+        // Such a server's sweeper must not sweep an upload in progress.
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(app.db_state(ticket["id"].as_str().unwrap()).await, "pending", "{offset}");
         assert_eq!(app.db_state(image["id"].as_str().unwrap()).await, "ready", "{offset}");

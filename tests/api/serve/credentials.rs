@@ -1,4 +1,4 @@
-//! Temporary credentials of S3: renewed ahead of their end, extended, lost to an outage of who gives them, and back.
+//! Covers temporary S3 credentials: renewed before they expire, extended, lost to an outage of their provider, and recovered.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::*;
-use crate::app::{declared, s3_is_local, unique_png};
+use crate::app::{declared, skip_unless_local_s3, unique_png};
 
-/// What the provider answers: a session token and the end of the credentials, or nothing while it is out.
+/// The provider's answer: a session token and the credentials' expiry, or nothing during an outage.
 type Given = Arc<Mutex<Option<(&'static str, OffsetDateTime)>>>;
 
 #[derive(Clone)]
@@ -31,7 +31,7 @@ async fn answer(provider: Data<&Provider>) -> Response {
         .into_response()
 }
 
-/// As a task of ECS or a pod of EKS finds it: the address is in `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
+/// Starts the provider of an ECS task or EKS pod, whose address is in `AWS_CONTAINER_CREDENTIALS_FULL_URI`.
 fn start(keys: (String, String), given: &Given) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -41,7 +41,7 @@ fn start(keys: (String, String), given: &Given) -> String {
     address
 }
 
-/// The token that a new URL carries and how many seconds it holds, or the status of the refusal.
+/// Returns the session token in a new URL and its lifetime in seconds, or the refusal.
 async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
     let (status, ticket) = client.post("/api/images/upload", &declared("sea.png", "image/png", &unique_png())).await;
     if status != 201 {
@@ -51,11 +51,11 @@ async fn issued(client: &Client) -> Result<(String, i64), (u16, Value)> {
     let value = |name: &str| url.query_pairs().find(|(known, _)| known == name).unwrap().1.into_owned();
     let ends = OffsetDateTime::parse(ticket["upload"]["expiresAt"].as_str().unwrap(), &Rfc3339).unwrap();
     let (holds, left) = (value("X-Amz-Expires").parse().unwrap(), (ends - OffsetDateTime::now_utc()).whole_seconds());
-    assert!((holds - 5..=holds).contains(&left), "the answer says how long the URL holds: {holds} and {left}");
+    assert!((holds - 5..=holds).contains(&left), "the answer has the URL's lifetime: {holds} and {left}");
     Ok((value("X-Amz-Security-Token"), holds))
 }
 
-/// Asks until the answer is such, for at most 25 s: two of the background task's turns.
+/// Requests URLs until the answer is as wanted, for at most 25 s: two rounds of the background task.
 async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Value)>) -> bool) {
     let began = Instant::now();
     loop {
@@ -69,9 +69,9 @@ async fn until(client: &Client, wanted: impl Fn(&Result<(String, i64), (u16, Val
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn temporary_credentials_are_renewed_extended_and_outlived_by_nothing() {
-    // LocalStack takes any secret, and no session token that it did not give.
-    if !s3_is_local() {
+async fn temporary_credentials_are_renewed_and_no_url_outlives_them() {
+    // LocalStack accepts any secret, but no session token that it has not issued.
+    if skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
@@ -80,29 +80,29 @@ async fn temporary_credentials_are_renewed_extended_and_outlived_by_nothing() {
     let given = Given::default();
     let give = |token, seconds| *given.lock().unwrap() = Some((token, OffsetDateTime::now_utc() + Duration::from_secs(seconds)));
     let address = start(keys, &given);
-    let settings = Settings::of(&app).without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
+    let settings = Settings::for_app(&app).without("AWS_ACCESS_KEY_ID").without("AWS_SECRET_ACCESS_KEY");
     let settings =
-        settings.but("RATE_LIMIT", "off").but("UPLOAD_URL_TTL", "300s").but("AWS_CONTAINER_CREDENTIALS_FULL_URI", &address);
+        settings.with("RATE_LIMIT", "off").with("UPLOAD_URL_TTL", "300s").with("AWS_CONTAINER_CREDENTIALS_FULL_URI", &address);
 
-    let said = settings.refusal().await;
-    assert!(said.contains("AWS credentials"), "a server without credentials does not start: {said}");
+    let message = settings.refusal().await;
+    assert!(message.contains("AWS credentials"), "a server without credentials does not start: {message}");
 
     give("one", 40);
-    let (process, mut client) = settings.listening().await;
-    client.enter("signup", "ada@example.com").await;
+    let (process, mut client) = settings.start_listening().await;
+    client.sign_in("signup", "ada@example.com").await;
     let (token, holds) = issued(&client).await.unwrap();
-    assert!(token == "one" && (25..=40).contains(&holds), "no URL outlives what signed it: {token}, {holds} s");
+    assert!(token == "one" && (25..=40).contains(&holds), "no URL outlives its credentials: {token}, {holds} s");
 
-    // The same credentials with a later end, as EC2 gives when its own source is out; then others.
+    // The same credentials with a later expiry, as EC2 gives them during an outage of its own source; then other credentials.
     give("one", 3600);
     until(&client, |seen| matches!(seen, Ok((token, 300)) if token == "one")).await;
     drop((process, client));
 
     give("two", 20);
-    let (process, mut client) = settings.listening().await;
-    client.enter("login", "ada@example.com").await;
+    let (process, mut client) = settings.start_listening().await;
+    client.sign_in("login", "ada@example.com").await;
     *given.lock().unwrap() = None;
-    // An outage costs nothing while the credentials live, then a 503, and nothing that was uploaded.
+    // An outage has no effect while the credentials are valid; then calls are answered 503, and no uploaded data is lost.
     let (image, _) = client.upload(&unique_png()).await;
     until(&client, |seen| match seen {
         Ok((token, holds)) => {
@@ -115,12 +115,12 @@ async fn temporary_credentials_are_renewed_extended_and_outlived_by_nothing() {
         }
     })
     .await;
-    assert!(process.err().contains("failed to renew the credentials for S3"), "the operator is told");
+    assert!(process.err().contains("failed to renew the credentials for S3"), "the log informs the operator");
     give("three", 3600);
     until(&client, |seen| matches!(seen, Ok((token, 300)) if token == "three")).await;
     let (_, gallery) = client.get("/api/images/gallery").await;
     assert_eq!(gallery["images"][0]["id"], image["id"]);
-    // The server's own calls go on with the new ones, too.
+    // The server's own calls use the new credentials too.
     client.upload(&unique_png()).await;
     let log = process.err();
     for secret in ["\"two\"", "\"three\"", "X-Amz-Security-Token"] {

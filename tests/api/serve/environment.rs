@@ -1,17 +1,17 @@
-//! Settings of AWS that happen to be in the shell reach no store of the operator's own, and what looks like a setting and is
-//! none is named.
+//! Covers the environment: the shell's AWS settings do not affect a store with an endpoint, and variables that look like settings
+//! but are unknown are named.
 
 use super::Settings;
 use crate::app::{TestApp, unique_png};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_shells_aws_settings_do_not_reach_a_store_with_an_endpoint() {
+async fn aws_settings_of_the_shell_do_not_affect_a_store_with_an_endpoint() {
     let app = TestApp::start().await;
     let file = std::env::temp_dir().join(format!("valet-aws-{}", uuid::Uuid::new_v4().simple()));
     let profile = "[default]\nuse_fips_endpoint = true\nuse_dualstack_endpoint = true\nendpoint_url = http://127.0.0.1:9\n\
                    s3_us_east_1_regional_endpoint = legacy\nrequest_checksum_calculation = when_required\nmax_attempts = 1\n";
     std::fs::write(&file, profile).unwrap();
-    let mut settings = Settings::of(&app);
+    let mut settings = Settings::for_app(&app);
     for (name, value) in [
         ("AWS_USE_FIPS_ENDPOINT", "true"),
         ("AWS_USE_DUALSTACK_ENDPOINT", "true"),
@@ -29,10 +29,10 @@ async fn the_shells_aws_settings_do_not_reach_a_store_with_an_endpoint() {
         ("S3_ENDPIONT", "http://127.0.0.1:9"),
         ("UPLOAD_MAX_BYTE", "1KiB"),
     ] {
-        settings = settings.but(name, value);
+        settings = settings.with(name, value);
     }
-    let (process, mut client) = settings.listening().await;
-    client.enter("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
+    let (process, mut client) = settings.start_listening().await;
+    client.sign_in("signup", &format!("{}@example.com", uuid::Uuid::new_v4().simple())).await;
     client.upload(&unique_png()).await;
     let log = process.err();
     for (slip, meant) in [("S3_ENDPIONT", "S3_ENDPOINT"), ("UPLOAD_MAX_BYTE", "UPLOAD_MAX_BYTES")] {
@@ -42,21 +42,21 @@ async fn the_shells_aws_settings_do_not_reach_a_store_with_an_endpoint() {
     std::fs::remove_file(&file).unwrap();
 }
 
-/// Without an endpoint of its own, what would move calls and not URLs stops the start.
+/// Without S3_ENDPOINT, an AWS setting that would redirect calls but not URLs stops the start.
 #[tokio::test]
-async fn an_endpoint_that_urls_would_not_be_signed_for_stops_the_start() {
+async fn aws_endpoint_setting_that_urls_would_ignore_stops_the_start() {
     let app = TestApp::start().await;
-    let settings = Settings::of(&app).without("S3_ENDPOINT").but("AWS_REGION", "us-east-1");
+    let settings = Settings::for_app(&app).without("S3_ENDPOINT").with("AWS_REGION", "us-east-1");
     for name in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"] {
-        let refusal = settings.but(name, "http://127.0.0.1:9").refusal().await;
+        let refusal = settings.with(name, "http://127.0.0.1:9").refusal().await;
         assert!(refusal.contains(&format!("- {name} ")), "{refusal}");
     }
 }
 
-/// The log names the first cause, and the message at the start too.
+/// Both the log and the message at the start name the underlying cause.
 #[tokio::test]
-async fn a_store_that_cannot_be_reached_is_told_with_its_cause() {
+async fn unreachable_store_is_reported_with_its_cause() {
     let app = TestApp::start().await;
-    let refusal = Settings::of(&app).but("S3_ENDPOINT", "http://127.0.0.1:9").refusal().await;
+    let refusal = Settings::for_app(&app).with("S3_ENDPOINT", "http://127.0.0.1:9").refusal().await;
     assert!(refusal.contains("S3 cannot be reached") && refusal.to_lowercase().contains("refused"), "{refusal}");
 }

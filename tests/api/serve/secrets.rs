@@ -1,4 +1,4 @@
-//! O1: whatever is logged, at whatever level, it is no secret and nothing that a caller sent in a body.
+//! O1: covers the logs at every level: they contain no secrets and no data from request bodies.
 
 use reqwest::Method;
 use serde_json::json;
@@ -15,12 +15,12 @@ const CANARY: &str = "canary-7f3a";
 
 const LIBRARIES: [&str; 5] = ["aws_", "hyper", "rustls", "s3s", "mongodb"];
 
-/// The whole path, and everything that a client can get wrong. Returns what must not be found in the logs.
+/// Makes every call, and every mistake that a client can make; returns the texts that must not be in the logs.
 async fn use_everything(client: &mut Client) -> Vec<String> {
     let email = format!("{}@example.com", uuid::Uuid::new_v4().simple());
-    client.enter("signup", &email).await;
+    client.sign_in("signup", &email).await;
     let first = client.token.clone().unwrap();
-    client.enter("login", &email).await;
+    client.sign_in("login", &email).await;
     let (image, urls) = client.upload(&unique_png()).await;
     let path = format!("/api/images/{}", image["id"].as_str().unwrap());
     assert_eq!(client.call(Method::PATCH, &path, Some(&json!({ "caption": CANARY }))).await.0, 200);
@@ -56,7 +56,7 @@ async fn use_everything(client: &mut Client) -> Vec<String> {
     planted
 }
 
-/// Refresh tokens and tokens of paths, used rightly and wrongly.
+/// Uses refresh tokens and path tokens, correctly and incorrectly.
 async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
     let (_, session) = client.post("/api/auth/login", &json!({ "email": email, "password": PASSWORD })).await;
     let refresh = session["refreshToken"].as_str().unwrap().to_owned();
@@ -64,7 +64,7 @@ async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
     assert_eq!(status, 200);
     let rotated = rotated["refreshToken"].as_str().unwrap().to_owned();
     for token in [refresh.as_str(), CANARY, &"c".repeat(86)] {
-        // The first is good for one exchange, which may be asked for again at once.
+        // The first one can be exchanged once, and the exchange repeated at once.
         assert!(!client.post("/api/auth/refresh", &json!({ "refreshToken": token })).await.0.is_server_error());
         client.post("/api/auth/logout", &json!({ "refreshToken": token })).await;
     }
@@ -79,7 +79,7 @@ async fn plant_tokens(client: &Client, email: &str) -> Vec<String> {
     vec![refresh, rotated, path_token, spoiled]
 }
 
-/// Where nobody looks, and where somebody does.
+/// In headers that are not read, and in headers that are.
 async fn plant_in_headers(client: &Client) {
     let body = declared("a.png", "image/png", &unique_png());
     for name in [
@@ -109,9 +109,9 @@ async fn plant_in_headers(client: &Client) {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(client.base.trim_start_matches("http://")).await.unwrap();
         stream.write_all(format!("{head}\r\n\r\n").as_bytes()).await.unwrap();
-        let mut said = String::new();
-        stream.read_to_string(&mut said).await.unwrap();
-        assert!(said.starts_with("HTTP/1.1 4") && !said.contains(CANARY), "{said}");
+        let mut message = String::new();
+        stream.read_to_string(&mut message).await.unwrap();
+        assert!(message.starts_with("HTTP/1.1 4") && !message.contains(CANARY), "{message}");
     }
 }
 
@@ -127,7 +127,7 @@ fn check(process: &Process, secrets: &[String]) {
     }
 }
 
-/// Directives for parts of a library are as many as it has modules: none of them opens what `telemetry` closes.
+/// Libraries have a log directive for each module: none of them enables logs that `telemetry` disables.
 const LOUD: &str = "trace,hyper=trace,hyper::proto=trace,hyper_util::client=trace,aws_smithy_runtime::client=trace,\
     aws_smithy_runtime_api=trace,aws_sigv4::http_request=trace,aws_sdk_s3::operation=trace,aws_runtime::auth=trace,\
     aws_config::meta=trace,rustls=trace,mongodb=trace,s3s::ops=trace,[request]=trace";
@@ -138,26 +138,27 @@ async fn o1_no_secret_is_logged_at_any_level() {
     let keys = app.config.s3.credentials.as_ref().unwrap();
     let s3_secret = secrecy::ExposeSecret::expose_secret(&keys.secret_access_key).to_owned();
     for level in ["info", "trace", LOUD] {
-        let settings = Settings::of(&app).but("RUST_LOG", level).but("SWEEP_INTERVAL", "1s").but("TRUSTED_PROXIES", "127.0.0.1");
-        let (process, mut client) = settings.listening().await;
+        let settings =
+            Settings::for_app(&app).with("RUST_LOG", level).with("SWEEP_INTERVAL", "1s").with("TRUSTED_PROXIES", "127.0.0.1");
+        let (process, mut client) = settings.start_listening().await;
         let mut secrets = use_everything(&mut client).await;
         secrets.push(s3_secret.clone());
         check(&process, &secrets);
     }
 }
 
-/// An identity provider's tokens, good and bad, and credentials of a role.
+/// Tokens of an identity provider, valid and invalid, and credentials of a role.
 #[tokio::test]
-async fn o1_nor_what_others_gave_out() {
+async fn o1_credentials_of_other_services_are_not_logged() {
     let app = TestApp::start().await;
     let (key, other) = (Key::ec(), Key::ec());
     let provider = Provider::start(&[("kid", &key)]).await;
     let mut settings =
-        Settings::of(&app).but("RUST_LOG", LOUD).but("OIDC_ISSUER", &provider.issuer).but("OIDC_AUDIENCE", AUDIENCE);
+        Settings::for_app(&app).with("RUST_LOG", LOUD).with("OIDC_ISSUER", &provider.issuer).with("OIDC_AUDIENCE", AUDIENCE);
     if s3_is_local() {
-        settings = settings.but("AWS_SESSION_TOKEN", &format!("{CANARY}-of-a-role"));
+        settings = settings.with("AWS_SESSION_TOKEN", &format!("{CANARY}-of-a-role"));
     }
-    let (process, mut client) = settings.listening().await;
+    let (process, mut client) = settings.start_listening().await;
     let mut expired = provider.claims("ada");
     expired["exp"] = json!(1);
     let tokens = [
@@ -178,12 +179,12 @@ async fn o1_nor_what_others_gave_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn o1_nor_when_things_fail() {
+async fn o1_failures_log_no_secrets() {
     let app = TestApp::start().await;
     let (database, store) = (Hole::before_mongodb(&app).await, Hole::before_s3(&app).await);
-    let settings = Settings::of(&app).but("MONGODB_URI", &database.uri(&app)).but("S3_ENDPOINT", &store.endpoint());
+    let settings = Settings::for_app(&app).with("MONGODB_URI", &database.uri(&app)).with("S3_ENDPOINT", &store.endpoint());
     let public = app.config.s3.endpoint.as_deref().unwrap().to_owned();
-    let (process, mut client) = settings.but("S3_PUBLIC_ENDPOINT", &public).but("RUST_LOG", LOUD).listening().await;
+    let (process, mut client) = settings.with("S3_PUBLIC_ENDPOINT", &public).with("RUST_LOG", LOUD).start_listening().await;
     let secrets = use_everything(&mut client).await;
     let (_, ticket) = client.post("/api/images/upload", &declared("a.png", "image/png", &unique_png())).await;
     let confirm = format!("/api/images/{}/confirm", ticket["id"].as_str().unwrap());
@@ -203,14 +204,14 @@ async fn o1_nor_when_things_fail() {
     );
     check(&process, &secrets);
     drop(process);
-    // And what does not even start.
+    // A server that does not even start.
     let uri = app.config.mongo.uri.clone();
     let uri = secrecy::ExposeSecret::expose_secret(&uri).replace("mongodb://", &format!("mongodb://user:{CANARY}@"));
     for (name, value) in [("MONGODB_URI", uri.as_str()), ("S3_BUCKET", "no-such-bucket"), ("AWS_SECRET_ACCESS_KEY", CANARY)] {
         if name.starts_with("AWS") && !s3_is_local() {
             continue;
         }
-        let said = Settings::of(&app).but(name, value).but("RUST_LOG", LOUD).refusal().await;
-        assert!(!said.contains(CANARY) && !said.contains(JWT_SECRET), "{name}: {said}");
+        let message = Settings::for_app(&app).with(name, value).with("RUST_LOG", LOUD).refusal().await;
+        assert!(!message.contains(CANARY) && !message.contains(JWT_SECRET), "{name}: {message}");
     }
 }

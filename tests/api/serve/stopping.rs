@@ -1,4 +1,4 @@
-//! SIGTERM: what is under way is finished, within a deadline that no client can stretch.
+//! Covers SIGTERM: requests in progress are finished, within a deadline that no client can extend.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +17,10 @@ async fn connect(base: &str, text: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn an_idle_server_stops_at_once() {
+async fn idle_server_stops_at_once() {
     let app = TestApp::start().await;
     for signal in ["-TERM", "-INT"] {
-        let (process, client) = Settings::of(&app).listening().await;
+        let (process, client) = Settings::for_app(&app).start_listening().await;
         // Its connection stays open, idle.
         assert_eq!(client.get("/livez").await.0, 200);
         process.signal(signal);
@@ -29,14 +29,14 @@ async fn an_idle_server_stops_at_once() {
     }
 }
 
-/// Half a head is no request: whoever sends it, or nothing, is not waited for.
+/// An incomplete request head, or none at all, does not delay the stop.
 #[tokio::test]
-async fn who_has_not_asked_yet_is_not_waited_for() {
+async fn stop_does_not_wait_for_incomplete_requests() {
     let app = TestApp::start().await;
-    let (process, client) = Settings::of(&app).listening().await;
+    let (process, client) = Settings::for_app(&app).start_listening().await;
     let half = "GET /livez HTTP/1.1\r\nhost: valet\r\nx-half: ";
     let mut open = vec![connect(&client.base, "").await, connect(&client.base, half).await, connect(&client.base, "\r\n").await];
-    // After a request that was answered, too.
+    // After an answered request, too.
     let mut later = connect(&client.base, "GET /livez HTTP/1.1\r\nhost: valet\r\n\r\n").await;
     assert!(later.read(&mut [0; 4096]).await.unwrap() > 0);
     later.write_all(half.as_bytes()).await.unwrap();
@@ -51,10 +51,10 @@ async fn who_has_not_asked_yet_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn what_is_under_way_is_finished_and_nobody_is_waited_for_past_the_deadline() {
+async fn stop_finishes_requests_in_progress_until_the_deadline() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    let (process, client) = Settings::of(&app).listening().await;
+    let (process, client) = Settings::for_app(&app).start_listening().await;
     let post = |length: usize| {
         format!(
             "POST /api/auth/login HTTP/1.1\r\nhost: valet\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n"
@@ -75,7 +75,7 @@ async fn what_is_under_way_is_finished_and_nobody_is_waited_for_past_the_deadlin
     let mut answer = String::new();
     slow.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("\"token\""), "{answer}");
-    assert!(TcpStream::connect(client.base.trim_start_matches("http://")).await.is_err(), "nobody new is let in");
+    assert!(TcpStream::connect(client.base.trim_start_matches("http://")).await.is_err(), "no new connection is accepted");
 
     let (status, _, err) = process.end(Duration::from_secs(30)).await;
     assert!(status.success() && err.contains("stopped"), "{status} {err}");

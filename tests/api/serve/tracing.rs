@@ -1,4 +1,4 @@
-//! What a log line says of its request: the request's id, and the trace it is a part of, whoever keeps that.
+//! Covers the request id and trace id in log lines, with any exporter or without one.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::{app::TestApp, process_client::Process};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 
-/// The lines of the request of this id.
+/// Returns the lines of this request.
 fn lines(process: &Process, id: &str) -> Vec<Value> {
     let log = process.err();
     let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -15,10 +15,10 @@ fn lines(process: &Process, id: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn every_line_of_a_request_says_its_trace_and_an_invalid_caller_begins_none() {
+async fn every_log_line_of_a_request_has_its_trace_id_and_invalid_traceparents_are_ignored() {
     let app = TestApp::start().await;
-    // Whatever is logged: the span around a request is.
-    let (process, client) = Settings::of(&app).but("RUST_LOG", "valet=info").listening().await;
+    // At any log level, because the span around a request always exists.
+    let (process, client) = Settings::for_app(&app).with("RUST_LOG", "valet=info").start_listening().await;
     let ask = async |id: &str, parents: &[&str]| {
         let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", id);
         let request = parents.iter().fold(request, |request, parent| request.header("traceparent", *parent));
@@ -52,10 +52,10 @@ async fn every_line_of_a_request_says_its_trace_and_an_invalid_caller_begins_non
 }
 
 #[tokio::test]
-async fn lines_for_people_say_it_too() {
+async fn text_log_lines_have_the_ids_too() {
     let app = TestApp::start().await;
     let (process, client) = {
-        let settings = Settings::of(&app).but("LOG_FORMAT", "text");
+        let settings = Settings::for_app(&app).with("LOG_FORMAT", "text");
         let process = settings.run(&["serve"]);
         let address = |process: &Process| {
             let log = process.err();
@@ -63,7 +63,7 @@ async fn lines_for_people_say_it_too() {
             line.split("address=").nth(1).map(|address| address.trim().to_owned())
         };
         let address = process.find(address).await;
-        (process, crate::process_client::Client::of(format!("http://{address}")))
+        (process, crate::process_client::Client::at(format!("http://{address}")))
     };
     let request = client.http.get(format!("{}/livez", client.base)).header("x-request-id", "for-people");
     assert_eq!(request.header("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-00")).send().await.unwrap().status(), 200);

@@ -1,4 +1,4 @@
-//! Spent refresh tokens: when the answer is given again, when they are refused, and when they end the session.
+//! Covers spent refresh tokens: when the answer is repeated, when they are refused, and when they end the session.
 
 use super::*;
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     serve::Settings,
 };
 
-/// A refresh by a client of this name.
+/// Refreshes with this User-Agent.
 async fn refresh_as(app: &TestApp, agent: &str, token: &str) -> Answer {
     let body = json!({ "refreshToken": token });
     let send = |request: reqwest::RequestBuilder| request.json(&body).header("user-agent", agent);
@@ -19,7 +19,7 @@ async fn refreshed_as(app: &TestApp, agent: &str, token: &str) -> String {
     answer.json["refreshToken"].as_str().unwrap().to_owned()
 }
 
-/// A sign-in by a client of this name: the caller, and the refresh token.
+/// Signs in with this User-Agent; returns the caller and the refresh token.
 async fn signed_in_as<'a>(app: &'a TestApp, agent: &str) -> (Caller<'a>, String) {
     let user = app.user().await;
     let body = json!({ "email": user.email, "password": PASSWORD });
@@ -29,7 +29,7 @@ async fn signed_in_as<'a>(app: &'a TestApp, agent: &str) -> (Caller<'a>, String)
     (Caller { token, ..user }, answer.json["refreshToken"].as_str().unwrap().to_owned())
 }
 
-/// Makes it look as if the exchange before the last one was `ago`.
+/// Moves the exchange before the last one `ago` into the past.
 async fn db_age_earlier(app: &TestApp, id: &str, ago: Duration) {
     let at = DateTime::from_system_time(std::time::SystemTime::now() - ago);
     let done = documents(app).update_one(doc! { "_id": id }, doc! { "$set": { "earlier.0.at": at } }).await.unwrap();
@@ -37,7 +37,7 @@ async fn db_age_earlier(app: &TestApp, id: &str, ago: Duration) {
 }
 
 #[tokio::test]
-async fn t7_a_lost_answer_is_given_again_while_its_token_is_unused() {
+async fn t7_lost_answer_is_repeated_while_its_token_is_unused() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
@@ -51,14 +51,14 @@ async fn t7_a_lost_answer_is_given_again_while_its_token_is_unused() {
 }
 
 #[tokio::test]
-async fn a_copy_whose_child_was_used_is_refused_in_time_and_ends_the_session_after() {
+async fn spent_token_whose_child_was_used_is_refused_and_after_the_grace_period_ends_the_session() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let second = refreshed(&app, &first).await;
     let third = refreshed(&app, &second).await;
     assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"), "a late tab");
     assert_eq!(me(&ada).await.0, 200, "ends nothing");
-    // The time is that of the copy's own exchange, not of a later one.
+    // The time of the copy's own exchange counts, not that of a later one.
     db_age_earlier(&app, &sid(&ada), Duration::from_secs(290)).await;
     assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"));
     let fourth = refreshed(&app, &third).await;
@@ -72,7 +72,7 @@ async fn a_copy_whose_child_was_used_is_refused_in_time_and_ends_the_session_aft
 }
 
 #[tokio::test]
-async fn more_exchanges_than_are_remembered_end_nothing_within_the_time() {
+async fn more_exchanges_than_are_recorded_end_no_session_within_the_grace_period() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let mut living = first.clone();
@@ -81,16 +81,16 @@ async fn more_exchanges_than_are_remembered_end_nothing_within_the_time() {
     }
     assert_eq!(refresh(&app, &first).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&ada).await.0, 200);
-    // Once the oldest of them is old, so is what was before it.
+    // Once the oldest recorded exchange is old, every exchange before it is old too.
     let long_ago = doc! { "$set": { "earlier.31.at": DateTime::from_millis(0) } };
     assert_eq!(documents(&app).update_one(doc! { "_id": sid(&ada) }, long_ago).await.unwrap().modified_count, 1);
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"));
     assert_eq!(me(&ada).await, ended());
 }
 
-/// What is kept of exchanges does not grow, and a token that is no longer remembered was spent long ago.
+/// The record of exchanges does not grow: a token that is no longer in it was spent long ago.
 #[tokio::test]
-async fn a_token_spent_long_ago_is_known_by_its_tag() {
+async fn token_spent_long_ago_is_recognised_by_its_tag() {
     let app = TestApp::start().await;
     let (ada, first) = signed_in(&app).await;
     let mut living = first.clone();
@@ -101,7 +101,7 @@ async fn a_token_spent_long_ago_is_known_by_its_tag() {
     let stored = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
     assert_eq!(stored.get_array("earlier").unwrap().len(), 0, "{stored}");
     let log_out = app.anonymous().post("/api/auth/logout", json!({ "refreshToken": forged(&first) })).await;
-    assert_eq!(log_out.problem(), (401, "token_invalid"), "a made-up one is nobody's");
+    assert_eq!(log_out.problem(), (401, "token_invalid"), "a made-up token matches no session");
     assert_eq!(refresh(&app, &first).await.problem(), (401, "session_ended"), "this is reuse");
     assert_eq!(me(&ada).await, ended());
 
@@ -117,7 +117,7 @@ async fn db_age_rotation_of_any(app: &TestApp, id: &str) {
     documents(app).update_one(doc! { "_id": id, "parent": { "$exists": true } }, long_ago).await.unwrap();
 }
 
-/// A token with the id of this one's session, and a made-up secret.
+/// Returns a token with this one's session id and a random secret.
 fn forged(token: &str) -> String {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let mut bytes = URL_SAFE_NO_PAD.decode(token).unwrap();
@@ -126,29 +126,29 @@ fn forged(token: &str) -> String {
 }
 
 #[tokio::test]
-async fn another_user_agent_gets_no_grace() {
+async fn another_user_agent_gets_no_grace_period() {
     let app = TestApp::start().await;
     let (ada, mut token) = signed_in_as(&app, "Valet-iOS/1.0").await;
-    // A thief who is later learns nothing, and throws nobody out.
+    // A later attacker gets no token and ends no session.
     for _ in 0..3 {
         let next = refreshed_as(&app, "Valet-iOS/1.0", &token).await;
         assert_eq!(refresh_as(&app, "curl/thief", &token).await.problem(), (401, "token_invalid"));
-        assert_eq!(refreshed_as(&app, "Valet-iOS/1.0", &token).await, next, "the owner still gets it again");
+        assert_eq!(refreshed_as(&app, "Valet-iOS/1.0", &token).await, next, "the owner still gets the repeated answer");
         token = next;
     }
     assert_eq!(me(&ada).await.0, 200);
-    // A thief who is faster is out as soon as the owner comes.
+    // A faster attacker loses the session as soon as the owner refreshes.
     let stolen = refreshed_as(&app, "curl/thief", &token).await;
     assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "session_ended"));
     assert_eq!(refresh_as(&app, "curl/thief", &stolen).await.problem(), (401, "session_ended"));
     assert_eq!(me(&ada).await, ended());
-    // A copy of before an update of the app ends nothing once the updated app has gone on.
+    // A copy from before an update of the app ends nothing once the updated app has refreshed.
     let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
     let next = refreshed_as(&app, "Valet-iOS/1.1", &token).await;
     refreshed_as(&app, "Valet-iOS/1.1", &next).await;
     assert_eq!(refresh_as(&app, "Valet-iOS/1.0", &token).await.problem(), (401, "token_invalid"));
     assert_eq!(me(&ada).await.0, 200);
-    // An app that was updated is the same client with another name.
+    // An updated app is the same client with another User-Agent.
     let (ada, token) = signed_in_as(&app, "Valet-iOS/1.0").await;
     let next = refreshed_as(&app, "Valet-iOS/1.1", &token).await;
     assert_eq!(refreshed_as(&app, "Valet-iOS/1.1", &token).await, next);
@@ -156,9 +156,9 @@ async fn another_user_agent_gets_no_grace() {
     assert_eq!(me(&ada).await.0, 200);
 }
 
-/// Records and tokens of the version before: no key of tokens, no agent, no version of the password.
+/// Records and tokens of the previous version: without a token key, a User-Agent, and a password version.
 #[tokio::test]
-async fn sessions_of_before_go_on_and_their_tokens_are_believed_by_what_is_known_of_them() {
+async fn sessions_of_the_previous_version_continue_with_their_tokens() {
     let app = TestApp::start().await;
     let of_before = async || {
         let (ada, token) = signed_in(&app).await;
@@ -180,11 +180,12 @@ async fn sessions_of_before_go_on_and_their_tokens_are_believed_by_what_is_known
     assert_eq!((log_out(&token).await, me(&ada).await), (204, ended()));
 }
 
-/// Each repeated answer is in the audit log with both networks; the network does not matter.
+/// Each repeated answer is in the audit log with both networks; a different network does not prevent it.
 #[tokio::test]
-async fn a_repeated_answer_is_audited_with_both_networks() {
+async fn repeated_answer_is_audited_with_both_networks() {
     let app = TestApp::start().await;
-    let (process, client): (Process, Client) = Settings::of(&app).but("TRUSTED_PROXIES", "127.0.0.1").listening().await;
+    let (process, client): (Process, Client) =
+        Settings::for_app(&app).with("TRUSTED_PROXIES", "127.0.0.1").start_listening().await;
     let (ada, token) = signed_in(&app).await;
     let refresh_from = async |address: &str| {
         let request = client.http.post(format!("{}/api/auth/refresh", client.base)).header("x-forwarded-for", address);

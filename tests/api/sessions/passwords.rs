@@ -1,4 +1,4 @@
-//! A changed password and the sessions that it ends: one write, whatever becomes of the cleaning up.
+//! Covers password changes and the sessions that they end: with one write, whatever happens to the deletion of their records.
 
 use futures_util::future::join_all;
 
@@ -8,16 +8,16 @@ fn body(current: &str, new: &str) -> serde_json::Value {
     json!({ "currentPassword": current, "newPassword": new })
 }
 
-/// The records of ended sessions are back, as if nobody had deleted them: they are dead all the same.
+/// Records of ended sessions are restored, as if their deletion had failed: the sessions stay ended.
 #[tokio::test]
-async fn a10_what_ends_sessions_is_the_password_not_the_deletion_of_their_records() {
+async fn a10_sessions_end_by_the_password_change_not_by_deleting_their_records() {
     let app = TestApp::start().await;
     let (ada, own_token) = signed_in(&app).await;
     let (other, other_token, _) = log_in(&app, &ada.email, PASSWORD).await;
     let (old, old_token, _) = log_in(&app, &ada.email, PASSWORD).await;
     let of_before = doc! { "$unset": { "passwordVersion": "" } };
     documents(&app).update_one(doc! { "_id": sid(&old) }, of_before).await.unwrap();
-    assert_eq!((me(&other).await.0, me(&old).await.0), (200, 200), "one of before there were versions lives");
+    assert_eq!((me(&other).await.0, me(&old).await.0), (200, 200), "a session without a password version is active");
     let mut records = Vec::new();
     for caller in [&other, &old] {
         records.push(documents(&app).find_one(doc! { "_id": sid(caller) }).await.unwrap().unwrap());
@@ -33,7 +33,8 @@ async fn a10_what_ends_sessions_is_the_password_not_the_deletion_of_their_record
     let listed = ada.get("/api/auth/sessions").await;
     let ids: Vec<_> = listed.json["sessions"].as_array().unwrap().iter().map(|session| session["id"].clone()).collect();
     assert_eq!(ids, [sid(&ada)], "nor are they shown");
-    // The one that asked goes on, there too, and through a second change of its own; another's change ends it.
+    // The calling session stays active on the other server too, and through a second change of its own; another session's change
+    // ends it.
     let there = Caller { app: &beside, ..ada.clone() };
     assert_eq!((me(&ada).await.0, me(&there).await.0), (200, 200));
     let own_token = refreshed(&app, &own_token).await;
@@ -48,7 +49,7 @@ async fn a10_what_ends_sessions_is_the_password_not_the_deletion_of_their_record
 }
 
 #[tokio::test]
-async fn a_repeated_change_of_the_password_is_answered_as_the_first() {
+async fn repeated_password_change_is_answered_like_the_first() {
     let app = TestApp::start().await;
     let (ada, _) = signed_in(&app).await;
     let change = body(PASSWORD, OTHER_PASSWORD);
@@ -57,7 +58,7 @@ async fn a_repeated_change_of_the_password_is_answered_as_the_first() {
     }
     let user = app.db.collection::<Document>("users").find_one(doc! { "_id": &ada.id }).await.unwrap().unwrap();
     assert_eq!(user.get_i64("passwordVersion").unwrap(), 1, "it was changed once");
-    // It tells a password to no other session, and no wrong one to this.
+    // The repeat reveals the password to no other session, and accepts no wrong one from this session.
     let (other, _, _) = log_in(&app, &ada.email, OTHER_PASSWORD).await;
     assert_eq!(other.put("/api/auth/password", change.clone()).await.problem(), (401, "invalid_credentials"));
     let guess = ada.put("/api/auth/password", body(PASSWORD, "another seven green kites")).await;
@@ -68,9 +69,9 @@ async fn a_repeated_change_of_the_password_is_answered_as_the_first() {
     assert_eq!(third.put("/api/auth/password", change).await.problem(), (401, "invalid_credentials"));
 }
 
-/// A guess by way of a repeat is counted as one at login is.
+/// A guess in the form of a repeat is counted like one at login.
 #[tokio::test]
-async fn a_repeat_is_no_way_around_the_count_of_wrong_passwords() {
+async fn repeat_counts_as_a_password_attempt() {
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::RateLimits::default();
         config.limits.login_failures = valet::config::Rate::new(6, 600);
@@ -83,14 +84,14 @@ async fn a_repeat_is_no_way_around_the_count_of_wrong_passwords() {
         == 401
     {
         guesses += 1;
-        assert!(guesses < 6, "two passwords were tried for one count");
+        assert!(guesses < 6, "two passwords were verified for one counted attempt");
     }
     assert_eq!(guesses, 3);
 }
 
-/// Two at once, as a client that gave up waiting sends them.
+/// Two concurrent changes, as from a client that stopped waiting.
 #[tokio::test]
-async fn twins_of_one_change_both_succeed() {
+async fn concurrent_equal_password_changes_both_succeed() {
     let app = TestApp::start().await;
     for _ in 0..3 {
         let (ada, _) = signed_in(&app).await;
@@ -100,9 +101,9 @@ async fn twins_of_one_change_both_succeed() {
     }
 }
 
-/// Logging in with the old password while it is changed leaves no living session behind, whoever is faster.
+/// A login with the old password during the change leaves no active session, whichever is first.
 #[tokio::test]
-async fn a10_no_session_of_the_old_password_survives_the_change() {
+async fn a10_login_with_the_old_password_during_the_change_leaves_no_session() {
     let app = TestApp::start().await;
     for _ in 0..5 {
         let (ada, token) = signed_in(&app).await;
@@ -121,9 +122,9 @@ async fn a10_no_session_of_the_old_password_survives_the_change() {
     }
 }
 
-/// A session that begins with the new password is not taken away by what cleans up behind the change.
+/// The clean-up after a change does not remove a session that began with the new password.
 #[tokio::test]
-async fn a_session_of_the_new_password_outlives_the_cleaning_up() {
+async fn session_of_the_new_password_survives_the_clean_up() {
     let app = TestApp::start().await;
     let (ada, _) = signed_in(&app).await;
     assert_eq!(ada.put("/api/auth/password", body(PASSWORD, OTHER_PASSWORD)).await.status, 204);
@@ -134,9 +135,9 @@ async fn a_session_of_the_new_password_outlives_the_cleaning_up() {
     refreshed(&app, &token).await;
 }
 
-/// Of too many sessions those go that were not used for longest, however old the others are.
+/// Beyond the limit the least recently used sessions are removed, however old the others are.
 #[tokio::test]
-async fn an_account_has_at_most_a_thousand_sessions() {
+async fn account_has_at_most_a_thousand_sessions() {
     let app = TestApp::start().await;
     let (ada, token) = signed_in(&app).await;
     let pattern = documents(&app).find_one(doc! { "_id": sid(&ada) }).await.unwrap().unwrap();
@@ -144,7 +145,7 @@ async fn an_account_has_at_most_a_thousand_sessions() {
     let crowd = (0..1200_i64).map(|n| {
         let mut record = pattern.clone();
         record.insert("_id", uuid::Uuid::now_v7().to_string());
-        // Some at the same time: none of them may take the others along.
+        // Some have equal times: none of them may remove the others.
         record.insert("lastUsedAt", DateTime::from_millis(begun - 3_600_000 + n / 7));
         record
     });

@@ -1,14 +1,13 @@
-//! The queue: one bad record, one slow file or one owner of many holds up nobody else.
+//! Covers the sweeper's queue: a bad record, a slow file or an owner with many records does not delay others.
 
-use http_body_util::BodyExt;
 use mongodb::bson::{Bson, DateTime};
 
 use super::*;
-use crate::relay::{forward, listen};
+use crate::relay::{empty_answer, relay_s3};
 
-/// Every field of a record, damaged in every way, at the head of the queue.
+/// Puts records with every kind of damage in every field at the head of the queue.
 #[tokio::test]
-async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
+async fn unreadable_records_are_counted_and_postponed_without_blocking_others() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let model = ada.issue("a.png", "image/png", &unique_png()).await;
@@ -21,7 +20,7 @@ async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
                 continue;
             }
             let mut record = whole.clone();
-            // Neither unique index has it.
+            // Outside of both unique indexes.
             for unique in ["live", "idemKey"] {
                 record.remove(unique);
             }
@@ -34,14 +33,14 @@ async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
     }
     images.insert_many(&damaged).await.unwrap();
     let good = ada.issue("b.png", "image/png", &unique_png()).await;
-    // Twice: what was postponed is not in the way of the next round either.
+    // Twice: postponed records do not block the next round either.
     let now = after(25 * HOUR);
     let first = app.sweep(now).await;
     assert!(first.failed >= 35, "{first:?}");
     assert_eq!(app.db_state(good.id()).await, "expired");
     let second = app.sweep(now).await;
     assert_eq!(second.failed, 0, "each waits for its next try: {second:?}");
-    // The longer, the more often it has failed.
+    // The delay grows with the number of failures.
     let due = |record: Document| record.get_datetime("due").unwrap().timestamp_millis();
     let stuck = doc! { "sweepFailures": { "$gte": 1 } };
     let record = images.find_one(stuck.clone()).await.unwrap().unwrap();
@@ -58,9 +57,9 @@ async fn unreadable_records_are_counted_and_postponed_and_starve_nobody() {
     assert!(at > now && waits.is_sorted() && waits[7] > 60, "{waits:?}");
 }
 
-/// Of five thousand that are due, one owner has all but three.
+/// Five thousand records are due, and one owner has all but three.
 #[tokio::test]
-async fn an_owner_of_many_does_not_keep_an_owner_of_few_waiting() {
+async fn owner_of_many_images_does_not_delay_an_owner_of_few() {
     let app = TestApp::start().await;
     let (eve, ada) = (app.user().await, app.user().await);
     let model = eve.issue("a.png", "image/png", &unique_png()).await;
@@ -98,12 +97,12 @@ async fn an_owner_of_many_does_not_keep_an_owner_of_few_waiting() {
         assert!(round < 3, "{open} of hers wait");
     }
     let left = images.count_documents(doc! { "user": &eve.id, "state": "deleting" }).await.unwrap();
-    assert!(left > 3000, "they were not waited for: {left}");
+    assert!(left > 3000, "the sweep did not wait for them: {left}");
 }
 
-/// A sweeper whose idea of now is an hour old claims until later than now all the same.
+/// A sweeper whose clock is an hour behind still claims until later than the present.
 #[tokio::test]
-async fn a_claim_begins_when_it_is_made() {
+async fn claim_lasts_a_lease_from_the_moment_it_is_made() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
@@ -118,10 +117,10 @@ async fn a_claim_begins_when_it_is_made() {
     assert!(record.get_datetime("due").unwrap().timestamp_millis() > DateTime::now().timestamp_millis(), "{record}");
 }
 
-/// Files that the store never answers for, at the head of the queue.
+/// Files at the head of the queue for which the store never answers.
 #[tokio::test(flavor = "multi_thread")]
-async fn dead_calls_hold_up_no_other_image() {
-    if !crate::app::s3_is_local() {
+async fn hanging_calls_do_not_delay_other_images() {
+    if crate::store_rules::skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
@@ -133,16 +132,13 @@ async fn dead_calls_hold_up_no_other_image() {
     for _ in 0..100 {
         ada.issue("b.png", "image/png", &unique_png()).await;
     }
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
-    let endpoint = listen(move |request| {
-        let (dead, http, upstream) = (dead.clone(), http.clone(), upstream.clone());
+    let endpoint = relay_s3(&app, move |request| {
+        let is_dead = dead.iter().any(|id| request.path().contains(id));
         async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if dead.iter().any(|id| parts.uri.path().contains(id)) {
+            if is_dead {
                 tokio::time::sleep(Duration::from_secs(60)).await;
             }
-            Ok(forward(&http, &upstream, &parts, body).await)
+            request.forward().await
         }
     })
     .await;
@@ -150,29 +146,25 @@ async fn dead_calls_hold_up_no_other_image() {
     let swept = beside.sweep(after(25 * HOUR)).await;
     assert_eq!((swept.expired, swept.failed), (100, 3), "{swept:?}");
     let counted = app.db.collection::<Document>("images").count_documents(doc! { "sweepFailures": 1 }).await.unwrap();
-    assert_eq!(counted, 3, "the store lives, so it is these images that fail");
+    assert_eq!(counted, 3, "the store answers, so only these images fail");
 }
 
-/// Images for which a store that lives has nothing but failures are counted, tried less and less often, and named as stuck.
+/// Images for which a living store only returns errors are counted, retried less and less often, and reported as stuck.
 #[tokio::test]
-async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
+async fn image_that_always_fails_on_a_living_store_is_reported_as_stuck() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let mut failing = Vec::new();
     for status in [403, 500, 502, 503] {
         failing.push((ada.issue("a.png", "image/png", &unique_png()).await.id().to_owned(), status));
     }
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let statuses = failing.clone();
-    let endpoint = listen(move |request| {
-        let (http, upstream) = (http.clone(), upstream.clone());
-        let status = statuses.iter().find(|(id, _)| request.uri().path().contains(id)).map(|(_, status)| *status);
+    let endpoint = relay_s3(&app, move |request| {
+        let status = statuses.iter().find(|(id, _)| request.path().contains(id)).map(|(_, status)| *status);
         async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
             match status {
-                Some(status) => Ok(hyper::Response::builder().status(status).body(http_body_util::Full::default()).unwrap()),
-                None => Ok(forward(&http, &upstream, &parts, body).await),
+                Some(status) => empty_answer(status),
+                None => request.forward().await,
             }
         }
     })
@@ -192,11 +184,11 @@ async fn an_image_that_a_living_store_always_fails_on_is_stuck() {
     }
 }
 
-/// A server's own sweeper: while hundreds of one owner's images wait for calls that hang, another owner's image that becomes due
-/// is settled without waiting for them.
+/// A server's own sweeper: while hundreds of one owner's images wait for hanging calls, another owner's image that becomes due is
+/// handled without waiting.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_owner_whose_calls_hang_keeps_no_other_waiting() {
-    if !crate::app::s3_is_local() {
+async fn hanging_calls_of_one_owner_do_not_delay_others() {
+    if crate::store_rules::skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;
@@ -214,19 +206,16 @@ async fn an_owner_whose_calls_hang_keeps_no_other_waiting() {
         record
     });
     images.insert_many(crowd).await.unwrap();
-    let (http, upstream) = (reqwest::Client::new(), app.config.s3.endpoint.as_deref().unwrap().to_owned());
     let (hung, mut hangs) = tokio::sync::mpsc::unbounded_channel();
     let eve_id = eve.id.clone();
-    let endpoint = listen(move |request| {
-        let (eve, hung, http, upstream) = (eve_id.clone(), hung.clone(), http.clone(), upstream.clone());
+    let endpoint = relay_s3(&app, move |request| {
+        let (is_eves, hung) = (request.path().contains(&eve_id), hung.clone());
         async move {
-            let (parts, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if parts.uri.path().contains(&eve) {
+            if is_eves {
                 let _ = hung.send(());
                 tokio::time::sleep(Duration::from_secs(600)).await;
             }
-            Ok(forward(&http, &upstream, &parts, body).await)
+            request.forward().await
         }
     })
     .await;
@@ -234,12 +223,12 @@ async fn an_owner_whose_calls_hang_keeps_no_other_waiting() {
     for _ in 0..3 {
         hangs.recv().await.unwrap();
     }
-    // Only now: it is in no list that was made before.
+    // Inserted only now, so that no earlier batch contains it.
     let expired = doc! { "due": DateTime::from_millis(1000), "expiresAt": DateTime::from_millis(1000), "urlsDieAt": DateTime::from_millis(1000) };
     images.update_one(doc! { "_id": &hers }, doc! { "$set": expired }).await.unwrap();
     let began = std::time::Instant::now();
     while app.db_state(&hers).await != "expired" {
-        // One after another, Eve's would take minutes.
+        // One after another, Eve's images would take minutes.
         assert!(began.elapsed() < Duration::from_secs(60), "it waits for the others");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

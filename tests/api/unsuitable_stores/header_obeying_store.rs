@@ -1,5 +1,5 @@
-//! A relay before the local S3 that verifies presigned URLs as Ceph RGW 16.2 does: it obeys headers that no URL signed, and passes
-//! over signed headers that a request does not have. What it lets through it signs anew for the store.
+//! A relay in front of the local S3 that verifies presigned URLs like Ceph RGW 16.2: it obeys unsigned headers, and ignores
+//! signed headers that a request lacks. It signs accepted requests again for the store.
 
 use std::{
     collections::HashSet,
@@ -24,15 +24,15 @@ use crate::{
     relay::{Answer, forward, listen},
 };
 
-/// Whether a signed header that the request lacks is passed over.
+/// Whether a missing signed header is ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seals {
     Yes,
     No,
 }
 
-/// A running relay; ends with the test's runtime.
-pub struct Obeying {
+/// A running relay; it ends with the test's runtime.
+pub struct HeaderObeyingStore {
     pub endpoint: String,
     inside: Arc<Inside>,
 }
@@ -45,13 +45,13 @@ struct Inside {
     signer: Signer,
     s3: aws_sdk_s3::Client,
     http: reqwest::Client,
-    /// It has become a store that verifies what it is sent.
-    is_mended: AtomicBool,
-    /// Keys of objects that anyone may read, if the bucket does not ignore that.
+    /// Whether the store now verifies what it is sent.
+    is_repaired: AtomicBool,
+    /// Keys of objects with a public ACL, which the bucket may ignore.
     public: Mutex<HashSet<String>>,
 }
 
-impl Obeying {
+impl HeaderObeyingStore {
     pub async fn start(app: &TestApp, seals: Seals) -> Self {
         let (upstream, bucket) = (app.config.s3.endpoint.as_deref().unwrap().to_owned(), app.config.s3.bucket.to_string());
         let keys = app.config.s3.credentials.clone().unwrap();
@@ -64,16 +64,16 @@ impl Obeying {
             keys,
             s3: app.s3.clone(),
             http: reqwest::Client::new(),
-            is_mended: AtomicBool::default(),
+            is_repaired: AtomicBool::default(),
             public: Mutex::default(),
         });
         let answering = Arc::clone(&inside);
         Self { endpoint: listen(move |request| Arc::clone(&answering).answer(request)).await, inside }
     }
 
-    /// The store is replaced by one that refuses headers which no URL signed.
-    pub fn mend(&self) {
-        self.inside.is_mended.store(true, Ordering::Relaxed);
+    /// Replaces the store by one that refuses unsigned headers.
+    pub fn repair(&self) {
+        self.inside.is_repaired.store(true, Ordering::Relaxed);
     }
 }
 
@@ -84,7 +84,7 @@ impl Inside {
         let query = parts.uri.query().unwrap_or_default().to_owned();
         let key = parts.uri.path().strip_prefix(&format!("/{}/", self.bucket)).unwrap_or_default().to_owned();
         let is_anonymous = !query.contains("X-Amz-Signature") && !parts.headers.contains_key("authorization");
-        if query.contains("X-Amz-Signature") && !self.is_mended.load(Ordering::Relaxed) {
+        if query.contains("X-Amz-Signature") && !self.is_repaired.load(Ordering::Relaxed) {
             return Ok(self.presigned(&parts, &key, &query, body).await);
         }
         if is_anonymous && parts.method == Method::GET && self.is_public(&key).await {
@@ -126,7 +126,7 @@ impl Inside {
         answer
     }
 
-    /// The AWS document "Create a signed AWS API request", but for headers that the request lacks.
+    /// Verifies the signature by the AWS document "Create a signed AWS API request", except for headers that the request lacks.
     fn is_signed(&self, parts: &Parts, query: &str, names: &[&str], value: &dyn Fn(&str) -> Option<String>) -> bool {
         let Some((canonical_query, signature)) = query.split_once("&X-Amz-Signature=") else { return false };
         let time = value("X-Amz-Date").unwrap();
@@ -175,7 +175,7 @@ impl Inside {
         status(StatusCode::OK, "<CopyResult/>")
     }
 
-    /// The same request, signed for the store, with no header that it would refuse.
+    /// Signs the same request for the store, without headers that it would refuse.
     async fn pass_on(&self, parts: &Parts, key: &str, names: &[&str], pairs: &[(String, String)], body: Bytes) -> Answer {
         let lasting = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
         let kept = |name: &str| name != "host" && (names.contains(&name) || !name.starts_with("x-amz-"));

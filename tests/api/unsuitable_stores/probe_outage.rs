@@ -1,7 +1,6 @@
-//! A store in trouble while it is tried out: that is an outage, and says nothing of what the store holds to.
+//! Covers failures of a store during the probe: they count as an outage, and not as a capability.
 
 use std::{
-    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -9,49 +8,38 @@ use std::{
     time::Duration,
 };
 
-use http_body_util::{BodyExt, Full};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming, http::request::Parts};
+use hyper::{Method, http::request::Parts};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use valet::config::Finalize;
 
 use super::{at, at_endpoint};
 use crate::{
-    app::{Caller, TestApp, s3_is_local, unique_png},
-    relay::{Answer, forward, listen},
+    app::{Caller, TestApp, skip_unless_local_s3, unique_png},
+    relay::{empty_answer, relay_s3},
 };
 
-/// Which requests are answered for the store.
+/// Selects the requests that the relay answers itself.
 type IsHit = fn(&Parts) -> bool;
 
 const UNAVAILABLE: (u16, &str) = (503, "unavailable");
 
-/// A relay that answers some requests under `check/` for the store, until it is mended.
-struct Troubled {
+/// A relay that answers some requests under `check/` itself until it is repaired.
+struct FailingProbes {
     endpoint: String,
-    is_mended: Arc<AtomicBool>,
+    is_repaired: Arc<AtomicBool>,
 }
 
-impl Troubled {
+impl FailingProbes {
     async fn start(store: &TestApp, status: u16, is_hit: IsHit) -> Self {
-        let is_mended = Arc::<AtomicBool>::default();
-        let (mended, http, upstream) =
-            (Arc::clone(&is_mended), reqwest::Client::new(), store.config.s3.endpoint.as_deref().unwrap().to_owned());
-        let answer = move |request: Request<Incoming>| {
-            let (mended, http, upstream) = (Arc::clone(&mended), http.clone(), upstream.clone());
-            async move {
-                let (parts, body) = request.into_parts();
-                let body = body.collect().await.unwrap().to_bytes();
-                let is_asked = parts.uri.path().contains("/check/") && parts.uri.query().unwrap_or_default().contains("X-Amz-");
-                if is_asked && is_hit(&parts) && !mended.load(Ordering::Relaxed) {
-                    let mut response: Answer = Response::new(Full::default());
-                    *response.status_mut() = StatusCode::from_u16(status).unwrap();
-                    return Ok::<_, Infallible>(response);
-                }
-                Ok(forward(&http, &upstream, &parts, body).await)
-            }
-        };
-        Self { endpoint: listen(answer).await, is_mended }
+        let is_repaired = Arc::<AtomicBool>::default();
+        let repaired = Arc::clone(&is_repaired);
+        let endpoint = relay_s3(store, move |request| {
+            let is_probe = request.path().contains("/check/") && request.query().contains("X-Amz-");
+            let fails = is_probe && is_hit(&request.parts) && !repaired.load(Ordering::Relaxed);
+            async move { if fails { empty_answer(status) } else { request.forward().await } }
+        });
+        Self { endpoint: endpoint.await, is_repaired }
     }
 }
 
@@ -68,13 +56,13 @@ async fn declared_and_undeclared(caller: &Caller<'_>) -> [super::Answer; 3] {
     [
         caller.issue("a.png", "image/png", &unique_png()).await,
         caller.post("/api/images/multipart", multipart).await,
-        caller.act("/api/uppy/session").await,
+        caller.post_empty("/api/uppy/session").await,
     ]
 }
 
 #[tokio::test]
-async fn trouble_while_a_store_is_tried_out_is_no_answer() {
-    if !s3_is_local() {
+async fn failure_during_the_probe_is_an_outage() {
+    if skip_unless_local_s3() {
         return;
     }
     let troubles: [(&str, u16, IsHit); 6] = [
@@ -90,13 +78,13 @@ async fn trouble_while_a_store_is_tried_out_is_no_answer() {
     let mut tried: Vec<_> = troubles.into_iter().map(|trouble| (Finalize::Auto, trouble)).collect();
     tried.push((Finalize::InPlace, troubles[0]));
     for (finalize, (trouble, status, is_hit)) in tried {
-        let relay = Troubled::start(&store, status, is_hit).await;
+        let relay = FailingProbes::start(&store, status, is_hit).await;
         let app = at_endpoint(&store, &relay.endpoint, finalize).await;
         let ada = at(&app, &ada);
         for answer in declared_and_undeclared(&ada).await {
             assert_eq!(answer.problem(), UNAVAILABLE, "{trouble}, {finalize:?}");
         }
-        relay.is_mended.store(true, Ordering::Relaxed);
+        relay.is_repaired.store(true, Ordering::Relaxed);
         app.sweep(OffsetDateTime::now_utc()).await;
         for answer in declared_and_undeclared(&ada).await {
             assert!(matches!(answer.status, 200 | 201), "{trouble}, {finalize:?}: {answer:?}");
@@ -104,29 +92,29 @@ async fn trouble_while_a_store_is_tried_out_is_no_answer() {
     }
 }
 
-/// Uploads that do not depend on what is in trouble go on.
+/// Uploads that do not need the failing calls continue.
 #[tokio::test]
-async fn trouble_with_parts_stops_what_has_no_digest() {
-    if !s3_is_local() {
+async fn failure_of_part_probes_stops_only_uploads_without_a_digest() {
+    if skip_unless_local_s3() {
         return;
     }
     let store = TestApp::start().await;
     let ada = store.user().await;
     let open = json!({ "fileName": "b.png", "contentType": "image/png", "size": 6 << 20 });
     let open = ada.post("/api/images/multipart", open).await;
-    let relay = Troubled::start(&store, 503, |parts| has_query(parts, "partNumber")).await;
+    let relay = FailingProbes::start(&store, 503, |parts| has_query(parts, "partNumber")).await;
     let app = at_endpoint(&store, &relay.endpoint, Finalize::Auto).await;
     let ada = at(&app, &ada);
     let [declared, multipart, session] = declared_and_undeclared(&ada).await;
     assert_eq!((declared.status, multipart.problem(), session.problem()), (201, UNAVAILABLE, UNAVAILABLE));
 
-    // However late it is: nothing is rejected or expired for an outage.
+    // However late it is, an outage rejects and expires nothing.
     let late = OffsetDateTime::now_utc() + Duration::from_secs(60 * 24 * 60 * 60);
     let swept = app.sweep(late).await;
     assert!(swept.failed > 0, "{swept:?}");
     assert_eq!(app.db_state(open.id()).await, "pending");
     assert_eq!(ada.confirm(open.id()).await.problem(), UNAVAILABLE);
-    relay.is_mended.store(true, Ordering::Relaxed);
+    relay.is_repaired.store(true, Ordering::Relaxed);
     app.sweep(late + Duration::from_secs(60 * 60)).await;
     assert_eq!(app.db_state(open.id()).await, "expired");
     let sent: Vec<Value> = declared_and_undeclared(&ada).await.into_iter().map(|answer| answer.json).collect();

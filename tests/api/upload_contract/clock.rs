@@ -1,4 +1,5 @@
-//! D8: sweeping goes by the database's clock. A proxy in front of MongoDB shifts the time that the server is told.
+//! D8: covers the clock of the sweeper, which is the database's. A proxy in front of MongoDB shifts the time that the server
+//! receives.
 
 use std::sync::Arc;
 
@@ -19,19 +20,19 @@ fn shift_clock(message: &mut [u8], shift: i64) {
     }
 }
 
-/// A server whose MongoDB has a clock that is `shift` milliseconds off.
+/// Starts a server whose MongoDB has a clock that is `shift` milliseconds off.
 async fn beside_with_clock(app: &TestApp, shift: i64) -> TestApp {
     beside_through(app, Arc::new(|_| {}), Arc::new(move |reply| shift_clock(reply, shift))).await
 }
 
 #[tokio::test]
-async fn d8_the_sweeper_goes_by_the_databases_clock() {
+async fn d8_sweeper_uses_the_clock_of_the_database() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let ticket = ada.issue("a.png", "image/png", &unique_png()).await;
     let slow = beside_with_clock(&app, -3 * HOUR).await;
 
-    // By this machine's clock its time was over two hours ago; by the database's it is not.
+    // By this machine's clock its time ended over two hours ago; by the database's clock it has not ended.
     let past = DateTime::from_millis(DateTime::now().timestamp_millis() - 2 * HOUR);
     let images = app.db.collection::<Document>("images");
     let was = app.db_image(ticket.id()).await.unwrap();
@@ -40,11 +41,11 @@ async fn d8_the_sweeper_goes_by_the_databases_clock() {
     slow.app.valet.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending", "nothing is swept early");
 
-    // By this machine's clock its time has just begun; by the database's it is over.
+    // By this machine's clock its time has just begun; by the database's clock it has ended.
     images.replace_one(doc! { "_id": ticket.id() }, was).await.unwrap();
     app.app.valet.sweep().await.unwrap();
     assert_eq!(app.db_state(ticket.id()).await, "pending");
-    // Its own sweeper begins at once, too.
+    // The server's own sweeper starts at once, too.
     let fast = beside_with_clock(&app, 25 * HOUR).await;
     let began = std::time::Instant::now();
     while app.db_state(ticket.id()).await != "gone" {

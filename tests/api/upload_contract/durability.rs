@@ -1,4 +1,4 @@
-//! C7: what was acknowledged survives, since every write is acknowledged by a majority and in its journal.
+//! C7: covers durability: acknowledged writes survive, because a majority has acknowledged them in its journal.
 
 use std::{
     path::PathBuf,
@@ -13,14 +13,14 @@ use valet::dev::mongod::{Mongod, MongodOptions};
 use super::mongodb_relay::beside_through;
 use crate::app::{Caller, TestApp, unique_png};
 
-/// The command of a request: after the rest of the header (12 bytes) and the flags (4), a section of kind 0 is the command
-/// (OP_MSG of MongoDB's wire protocol).
+/// Returns the command of a request: after the rest of the header (12 bytes) and the flags (4), a section of kind 0 is the
+/// command (OP_MSG of MongoDB's wire protocol).
 fn command(message: &[u8]) -> Option<Document> {
     let is_command = message.get(8..12)? == 2013_i32.to_le_bytes() && message.get(16) == Some(&0);
     is_command.then(|| Document::from_reader(&message[17..]).unwrap())
 }
 
-/// Whatever is written on the way from an upload to its deletion is acknowledged by the majority, from its journal.
+/// Every write from an upload to its deletion has write concern majority with journal.
 #[tokio::test]
 async fn c7_every_write_waits_for_the_majority_and_the_journal() {
     let app = TestApp::start().await;
@@ -33,7 +33,7 @@ async fn c7_every_write_waits_for_the_majority_and_the_journal() {
     let ada = watched.user().await;
     let image = ada.upload("a.png", "image/png", &unique_png()).await;
     let ticket = ada.issue("b.png", "image/png", &unique_png()).await;
-    assert_eq!(ada.act(&format!("/api/images/{}/renew", ticket.id())).await.status, 200);
+    assert_eq!(ada.post_empty(&format!("/api/images/{}/renew", ticket.id())).await.status, 200);
     for id in [image["id"].as_str().unwrap(), ticket.id()] {
         assert_eq!(ada.delete(&format!("/api/images/{id}")).await.status, 204);
     }
@@ -53,7 +53,7 @@ async fn c7_every_write_waits_for_the_majority_and_the_journal() {
     assert!(seen["insert"] >= 3 && seen["update"] >= 4, "{seen:?}");
 }
 
-/// A folder that goes with its test.
+/// A folder that is removed with its test.
 struct Folder(PathBuf);
 
 impl Drop for Folder {
@@ -62,9 +62,9 @@ impl Drop for Folder {
     }
 }
 
-/// The database is killed on the acknowledgement, again and again: it comes back with what was acknowledged.
+/// The database is killed at each acknowledgement: after a restart it has everything that was acknowledged.
 #[tokio::test(flavor = "multi_thread")]
-async fn c7_f1_what_was_acknowledged_outlives_the_database() {
+async fn c7_f1_acknowledged_writes_survive_a_killed_database() {
     let folder = Folder(std::env::temp_dir().join(format!("valet-c7-{}", uuid::Uuid::new_v4().simple())));
     let options = || MongodOptions::new(folder.0.join("mongodb"));
     let mut mongod = Mongod::start(options()).await.unwrap();

@@ -1,4 +1,4 @@
-//! A proxy in front of MongoDB that reads and changes what passes, message by message.
+//! A proxy in front of MongoDB that reads and changes messages.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::app::TestApp;
 /// Called with each message, without the four bytes of its length.
 pub type Tap = Arc<dyn Fn(&mut [u8]) + Send + Sync>;
 
-/// A second server, whose requests to MongoDB and the replies to them pass through these.
+/// Starts a second server whose requests to MongoDB, and the replies to them, pass through these functions.
 pub async fn beside_through(app: &TestApp, requests: Tap, replies: Tap) -> TestApp {
     let uri = app.config.mongo.uri.expose_secret();
     let address = uri.trim_start_matches("mongodb://").split(['/', ',', '?']).next().unwrap().to_owned();

@@ -1,8 +1,9 @@
-//! Uploads in parts as Companion has them: any cut, going on after any interruption, and what is not an image.
+//! Covers Uppy's multipart uploads with Companion's protocol: any part size, resumption after any interruption, and files that
+//! are not images.
 
 use super::*;
 
-/// An image of three parts of 5 MiB, 5 MiB and a rest.
+/// Returns an image of three parts of 5 MiB, 5 MiB and a rest.
 fn file() -> Vec<u8> {
     let mut bytes = unique_png();
     bytes.resize(10 * MIB as usize + 4321, 7);
@@ -13,7 +14,7 @@ fn chunk(bytes: &[u8], number: usize) -> Vec<u8> {
     bytes.chunks(5 * MIB as usize).nth(number - 1).unwrap().to_vec()
 }
 
-/// An upload as a client of Uppy's holds it.
+/// An upload as Uppy's client has it.
 struct Upload<'a> {
     app: &'a TestApp,
     id: String,
@@ -38,7 +39,7 @@ impl Upload<'_> {
         self.app.anonymous().get(&self.path(&format!("/{number}"))).await
     }
 
-    /// Sends a part as browsers do, and gives its entity tag, without quotes for every second one, as Uppy mixes them.
+    /// Sends a part as browsers do and returns its entity tag; without quotes for every second part, as Uppy mixes both forms.
     async fn send(&self, number: usize, bytes: Vec<u8>) -> Value {
         let signed = self.sign(&number.to_string()).await;
         assert_eq!(
@@ -75,13 +76,13 @@ impl<'a> Caller<'a> {
 }
 
 #[tokio::test]
-async fn parts_of_any_cut_are_confirmed_when_they_are_complete() {
+async fn parts_of_any_size_are_confirmed_when_complete() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let bytes = file();
     let meta = json!({ "name": "big.png", "relativePath": null, "nested": { "a": [1] }, "caption": "Wide", "size": bytes.len() });
     let upload = ada.open_for_uppy(meta).await;
-    assert_eq!(ada.used().await["bytes"], bytes.len(), "exactly what was told");
+    assert_eq!(ada.used().await["bytes"], bytes.len(), "exactly the declared size");
     let mut parts = Vec::new();
     for number in [2, 1, 3] {
         parts.push(upload.send(number, chunk(&bytes, number)).await);
@@ -99,7 +100,7 @@ async fn parts_of_any_cut_are_confirmed_when_they_are_complete() {
     assert_eq!((image["caption"].as_str(), image["size"].as_u64()), (Some("Wide"), Some(bytes.len() as u64)));
     assert_eq!(app.http.get(done.json["location"].as_str().unwrap()).send().await.unwrap().bytes().await.unwrap(), bytes);
     assert_eq!(app.bucket_keys().await, std::slice::from_ref(&upload.key), "final where it lies");
-    // The answer was lost: again, and what a client lists to go on.
+    // The answer was lost: complete again, and list the parts as a resuming client does.
     assert_eq!(upload.complete(&parts).await.json["key"], upload.key);
     assert_eq!(upload.numbers().await, [1, 2, 3]);
     assert_eq!(upload.sign("1").await.problem(), (409, "upload_complete"));
@@ -110,7 +111,7 @@ async fn parts_of_any_cut_are_confirmed_when_they_are_complete() {
 }
 
 #[tokio::test]
-async fn it_goes_on_after_a_lost_connection() {
+async fn upload_continues_after_a_lost_connection() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (upload, bytes) = (ada.open_for_uppy(json!({})).await, file());
@@ -119,7 +120,7 @@ async fn it_goes_on_after_a_lost_connection() {
     assert_eq!((listed["kind"].as_str(), listed["size"].as_u64()), (Some("multipart"), Some(640 * MIB)));
     assert_eq!(upload.numbers().await, Vec::<u64>::new());
     let mut parts = vec![upload.send(1, chunk(&bytes, 1)).await, upload.send(3, chunk(&bytes, 3)).await];
-    // A new session, as after a reload: what belongs to the upload is its id and key.
+    // A new session, as after a reload: the upload needs only its id and key.
     let upload = Upload { token: ada.uppy().await, ..upload };
     assert_eq!(upload.numbers().await, [1, 3]);
     let known = upload.list().await;
@@ -127,7 +128,7 @@ async fn it_goes_on_after_a_lost_connection() {
     let early = upload.complete(&all).await;
     assert_eq!(early.problem(), (409, "parts_missing"));
     assert!(early.json["message"].as_str().unwrap().contains(": 2."), "{early:?}");
-    // S3 forgot the upload, as a lifecycle rule makes it: the client sends all again under the same id.
+    // The upload is gone in S3, as after a lifecycle rule: the client sends all parts again under the same id.
     let document = app.db_image(&upload.id).await.unwrap();
     let forgotten = document.get_str("uploadId").unwrap();
     app.s3.abort_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key).upload_id(forgotten).send().await.unwrap();
@@ -137,7 +138,7 @@ async fn it_goes_on_after_a_lost_connection() {
     for number in 1..=3 {
         parts.push(upload.send(number, chunk(&bytes, number)).await);
     }
-    // A part that was sent anew has another tag: the old one is no part of the file.
+    // A part that was sent again has another tag: the old one is not a part of the file.
     let stale = [known.json[0].clone(), parts[1].clone(), json!({ "PartNumber": 3, "ETag": "0".repeat(32) })];
     let stale = stale.map(|part| json!({ "PartNumber": part["PartNumber"], "ETag": part["ETag"] }));
     assert_eq!(upload.complete(&stale).await.problem(), (409, "parts_missing"));
@@ -146,9 +147,9 @@ async fn it_goes_on_after_a_lost_connection() {
     app.audit().await;
 }
 
-/// The server died after S3 completed: whoever asks next finds the image.
+/// The server died after S3 had completed the upload: the next request finds the image.
 #[tokio::test]
-async fn a_completion_whose_server_died_is_finished() {
+async fn completion_of_a_dead_server_is_finished() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for asks in [true, false] {
@@ -160,7 +161,7 @@ async fn a_completion_whose_server_died_is_finished() {
         let complete = app.s3.complete_multipart_upload().bucket(&app.config.s3.bucket).key(&upload.key);
         complete.upload_id(document.get_str("uploadId").unwrap()).multipart_upload(parts).send().await.unwrap();
         if asks {
-            assert_eq!(upload.numbers().await, [1], "told by the object");
+            assert_eq!(upload.numbers().await, [1], "known from the object");
             assert_eq!(upload.complete(&[part]).await.status, 200);
         } else {
             app.sweep(after(Duration::from_secs(30 * 24 * 3600))).await;
@@ -173,7 +174,7 @@ async fn a_completion_whose_server_died_is_finished() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_given_up_costs_nothing() {
+async fn abandoned_upload_releases_its_reservation() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (upload, bytes) = (ada.open_for_uppy(json!({})).await, file());
@@ -194,7 +195,7 @@ async fn an_upload_that_is_given_up_costs_nothing() {
         assert_eq!(answer.problem(), (404, "not_found"));
     }
     ada.until_used(0).await;
-    // One that nobody gives up expires.
+    // An abandoned upload expires.
     let dead = ada.open_for_uppy(json!({})).await;
     dead.send(1, chunk(&bytes, 1)).await;
     assert_eq!(app.sweep(after(Duration::from_secs(23 * 3600))).await.expired, 0);
@@ -206,7 +207,7 @@ async fn an_upload_that_is_given_up_costs_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_image_or_too_large_is_refused_at_the_end() {
+async fn invalid_or_too_large_file_is_refused_at_the_end() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (metadata, bytes, code) in [
@@ -230,7 +231,7 @@ async fn what_is_no_image_or_too_large_is_refused_at_the_end() {
 
 /// The refusals name the members of Uppy's own request.
 #[tokio::test]
-async fn a_file_that_cannot_be_stored_opens_no_upload() {
+async fn invalid_file_opens_no_upload() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let token = ada.uppy().await;
@@ -248,9 +249,9 @@ async fn a_file_that_cannot_be_stored_opens_no_upload() {
     assert_eq!(ada.used().await["pending"], 0);
 }
 
-/// S3 assembles only parts of at least 5 MiB, except for the last.
+/// S3 assembles only parts of at least 5 MiB, except for the last one.
 #[tokio::test]
-async fn parts_below_the_least_size_are_refused() {
+async fn parts_below_the_minimum_size_are_refused() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let upload = ada.open_for_uppy(json!({ "size": 2000 })).await;
@@ -259,7 +260,7 @@ async fn parts_below_the_least_size_are_refused() {
 }
 
 #[tokio::test]
-async fn c1_another_users_upload_is_as_none() {
+async fn c1_another_users_upload_is_answered_like_an_unknown_one() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let hers = ada.open_for_uppy(json!({})).await;
@@ -268,7 +269,7 @@ async fn c1_another_users_upload_is_as_none() {
     let before = app.db_all("images").await;
     let foreign = Upload { app: &app, id: hers.id.clone(), key: hers.key.clone(), token: token.clone() };
     let unknown = Upload { app: &app, id: uuid::Uuid::now_v7().to_string(), key: hers.key.clone(), token };
-    // And for its owner, what has another key.
+    // The owner cannot combine an upload with another key either.
     let other = Upload { app: &app, id: hers.id.clone(), key: "u/x".to_owned(), token: hers.token.clone() };
     for upload in [&foreign, &unknown, &other] {
         let answers = [
@@ -287,7 +288,7 @@ async fn c1_another_users_upload_is_as_none() {
 }
 
 #[tokio::test]
-async fn numbers_are_those_that_s3_has() {
+async fn part_numbers_are_those_of_s3() {
     let app = TestApp::start().await;
     let upload = app.user().await.open_for_uppy(json!({})).await;
     for (number, problem) in [
@@ -318,7 +319,7 @@ async fn numbers_are_those_that_s3_has() {
 }
 
 #[tokio::test]
-async fn ten_thousand_parts_fit_in_a_completion() {
+async fn ten_thousand_parts_fit_into_a_completion() {
     let app = TestApp::start().await;
     let upload = app.user().await.open_for_uppy(json!({})).await;
     let part = |number: usize| json!({ "PartNumber": number, "ETag": format!("\"{}\"", "0".repeat(32)) });
@@ -328,7 +329,7 @@ async fn ten_thousand_parts_fit_in_a_completion() {
     assert_eq!(upload.complete(&(1..=10_001).map(part).collect::<Vec<_>>()).await.problem(), (422, "invalid_parts"));
 }
 
-/// The length of a part is not signed: what lies there above the reservation goes, and ends the upload.
+/// The length of a part is not signed: parts above the reservation are removed, and the upload ends.
 #[tokio::test]
 async fn parts_above_the_reservation_end_the_upload() {
     let app = TestApp::start().await;
@@ -346,17 +347,17 @@ async fn parts_above_the_reservation_end_the_upload() {
         assert!(signed <= 16);
     };
     assert_eq!(refused.problem(), (422, "object_mismatch"));
-    // Found by the sweeper, while the URLs live.
+    // Found by the sweeper, while the URLs are valid.
     let silent = ada.open_for_uppy(json!({ "size": 1 })).await;
     silent.send(1, vec![7; 6 * MIB as usize]).await;
     let fitting = ada.open_for_uppy(json!({ "size": 6 * MIB })).await;
     fitting.send(1, vec![7; 6 * MIB as usize]).await;
     assert_eq!(app.sweep(after(Duration::from_secs(61))).await.rejected, 1);
     assert_eq!(app.db_state(&silent.id).await, "rejected");
-    assert_eq!(fitting.numbers().await, [1], "what fits stays");
+    assert_eq!(fitting.numbers().await, [1], "parts that fit stay");
     let open = app.s3.list_multipart_uploads().bucket(&app.config.s3.bucket).send().await.unwrap();
     assert_eq!(open.uploads().len(), 1, "{open:?}");
-    // And again a minute later: the client that fitted sends more.
+    // Checked again a minute later: the client that was within the limit sends more.
     fitting.send(2, vec![7; 1]).await;
     assert_eq!(app.sweep(after(Duration::from_secs(122))).await.rejected, 1);
     app.sweep_to_the_end().await;

@@ -1,20 +1,20 @@
-//! Signatures for Uppy's own S3 client: it makes every call of S3 itself, and none of them reaches a confirmed image.
+//! Covers signatures for Uppy's own S3 client: it makes every S3 call itself, and none of them can change a confirmed image.
 
 use super::*;
 use reqwest::{Method, Response};
 
-/// What a browser sends with a signature.
+/// Sends a signed request as a browser does.
 async fn s3(app: &TestApp, method: Method, signed: &Value, body: impl Into<reqwest::Body>) -> Response {
     app.http.request(method, signed["url"].as_str().unwrap()).header("content-type", "image/png").body(body).send().await.unwrap()
 }
 
-/// The text of an XML element.
+/// Returns the text of an XML element.
 fn element(xml: &str, name: &str) -> String {
     let (_, rest) = xml.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("{name} in {xml}"));
     rest.split_once('<').unwrap().0.to_owned()
 }
 
-/// `<Part>` for a completion.
+/// Returns the body of a completion with one part.
 fn completion(etag: &str) -> String {
     format!("<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>")
 }
@@ -24,7 +24,7 @@ impl Caller<'_> {
         self.post("/api/uppy/presign", body).await
     }
 
-    /// Opens an upload as Uppy does, and gives the key and S3's id.
+    /// Opens an upload as Uppy does; returns the answer, the key and S3's upload id.
     async fn open_at_s3(&self) -> (Answer, String, String) {
         let key = format!("{}-wide.png", uuid::Uuid::new_v4());
         let signed = self.presign(json!({ "method": "POST", "key": key })).await;
@@ -36,7 +36,7 @@ impl Caller<'_> {
         (signed, key, upload_id)
     }
 
-    /// Sends a part and completes, by the client's own calls.
+    /// Sends a part and completes, with the client's own calls.
     async fn fill(&self, key: &str, upload_id: &str, bytes: Vec<u8>) -> Value {
         let part = self.presign(json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 1 })).await;
         assert_eq!(part.status, 200, "{part:?}");
@@ -51,10 +51,10 @@ impl Caller<'_> {
 }
 
 #[tokio::test]
-async fn a_file_gets_a_form() {
+async fn single_put_request_gets_a_form() {
     let app = TestApp::start().await;
     let ada = app.user().await;
-    // As Uppy 6.3 asks.
+    // The request of Uppy 6.3.
     let request = json!({ "method": "PUT", "key": format!("{}-sea.png", uuid::Uuid::new_v4()), "contentType": "image/png", "expiresIn": 900 });
     let form = ada.presign(request).await;
     assert_eq!(form.json["key"], form.json["fields"]["key"]);
@@ -64,17 +64,17 @@ async fn a_file_gets_a_form() {
     app.until_state(&id, "ready").await;
     let image = ada.get(&format!("/api/images/{id}")).await.json;
     assert_eq!((image["fileName"].as_str(), image["size"].as_u64()), (Some("sea.png"), Some(bytes.len() as u64)));
-    // What the page adds.
+    // Members that the page adds.
     let told =
         json!({ "method": "PUT", "key": "x", "fileName": "a.png", "size": 1000, "caption": "Mine", "contentType": "image/png" });
     assert_eq!(ada.presign(told).await.status, 200);
     let bound = app.config.uploads.max_bytes;
-    assert_eq!(ada.used().await["bytes"], bound + 1000, "the first form can be sent again while it lives");
+    assert_eq!(ada.used().await["bytes"], bound + 1000, "the first form can be sent again while it is valid");
     ada.until_used(bytes.len() as u64).await;
 }
 
 #[tokio::test]
-async fn an_upload_in_parts_ends_as_an_image_that_no_url_reaches() {
+async fn multipart_upload_becomes_an_image_that_no_url_can_change() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (opening, key, upload_id) = ada.open_at_s3().await;
@@ -87,7 +87,7 @@ async fn an_upload_in_parts_ends_as_an_image_that_no_url_reaches() {
     app.until_state(&id, "ready").await;
     let image = ada.get(&format!("/api/images/{id}")).await.json;
     assert_eq!((image["fileName"].as_str(), read(&app, &image).await), (Some("wide.png"), bytes.clone()));
-    // The URL that opened it opens another under the same key; of that, nothing more is signed.
+    // The URL that opened it opens another upload under the same key; nothing is signed for that one.
     let again = element(&s3(&app, Method::POST, &opening.json, "").await.text().await.unwrap(), "UploadId");
     for call in [
         json!({ "method": "PUT", "key": key, "uploadId": again, "partNumber": 1 }),
@@ -104,7 +104,7 @@ async fn an_upload_in_parts_ends_as_an_image_that_no_url_reaches() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_given_up_costs_nothing() {
+async fn abandoned_upload_releases_its_reservation() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let (_, key, upload_id) = ada.open_at_s3().await;
@@ -113,14 +113,14 @@ async fn an_upload_that_is_given_up_costs_nothing() {
     assert_eq!(ada.used().await["pending"], 0);
     // The browser's own call; the sweeper may have been faster.
     assert!(matches!(s3(&app, Method::DELETE, &abort.json, "").await.status().as_u16(), 204 | 404));
-    // And one that was opened and left.
+    // An upload that was opened and abandoned.
     ada.open_at_s3().await;
     app.sweep_to_the_end().await;
     app.audit().await;
 }
 
 #[tokio::test]
-async fn c1_another_users_upload_is_as_none() {
+async fn c1_another_users_upload_is_answered_like_an_unknown_one() {
     let app = TestApp::start().await;
     let (ada, eve) = (app.user().await, app.user().await);
     let (_, key, upload_id) = ada.open_at_s3().await;
@@ -142,7 +142,7 @@ async fn c1_another_users_upload_is_as_none() {
             assert_eq!(eve.presign(call.clone()).await.problem(), (404, "not_found"), "{call}");
         }
     }
-    // Nor is what is not such an upload signed for its owner.
+    // Nothing but such an upload is signed for its owner either.
     for key in [form.as_str(), image.as_str(), unknown.as_str()] {
         for call in calls(key) {
             assert_eq!(ada.presign(call.clone()).await.problem(), (404, "not_found"), "{call}");
@@ -150,12 +150,12 @@ async fn c1_another_users_upload_is_as_none() {
     }
     assert_eq!(app.db_all("images").await.len(), before, "nothing was opened");
     let document = app.db_image(key.rsplit('/').next().unwrap()).await.unwrap();
-    assert!(!document.contains_key("uploadId"), "nor recorded: {document}");
+    assert!(!document.contains_key("uploadId"), "not recorded: {document}");
     assert_eq!(app.db_state(key.rsplit('/').next().unwrap()).await, "pending");
 }
 
 #[tokio::test]
-async fn what_is_no_call_of_an_upload_is_refused() {
+async fn requests_outside_an_upload_are_not_signed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     for (body, status, code) in [
@@ -178,14 +178,14 @@ async fn what_is_no_call_of_an_upload_is_refused() {
     let part = json!({ "method": "PUT", "key": key, "uploadId": upload_id, "partNumber": 10_001 });
     assert_eq!(ada.presign(part).await.problem(), (422, "invalid_parts"));
     assert_eq!(ada.used().await["pending"], 1);
-    // A URL lives no longer than was asked for.
+    // A URL's lifetime is at most the requested one.
     let short = json!({ "method": "GET", "key": key, "uploadId": upload_id, "expiresIn": 7 });
     assert!(ada.presign(short).await.json["url"].as_str().unwrap().contains("X-Amz-Expires=7&"));
 }
 
-/// A name that S3 never gave is not signed, and not kept: what is aborted by it would not be the upload.
+/// An upload id that S3 did not issue is not signed or stored: aborting it would not abort the real upload.
 #[tokio::test]
-async fn an_upload_that_s3_does_not_know_is_none() {
+async fn upload_unknown_to_s3_is_not_found() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let signed = ada.presign(json!({ "method": "POST", "key": "a.png" })).await;
@@ -213,9 +213,9 @@ async fn an_upload_that_s3_does_not_know_is_none() {
     assert_eq!(app.db_state(id).await, "pending");
 }
 
-/// Each use of the URL that opens an upload opens another: the parts of all are one sum, and a delete takes all.
+/// Each use of the URL that opens an upload opens another one: their parts are summed, and a delete removes all of them.
 #[tokio::test]
-async fn the_parts_of_every_upload_of_a_key_are_summed_and_removed() {
+async fn parts_of_every_upload_of_a_key_are_summed_and_removed() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let open = ada.presign(json!({ "method": "POST", "key": "a.png", "size": 10 << 20 })).await;
@@ -240,10 +240,10 @@ async fn the_parts_of_every_upload_of_a_key_are_summed_and_removed() {
     app.audit().await;
 }
 
-/// More than are listed in a page, and more than are aborted in one go.
+/// More than one page of the listing, and more than are aborted in one sweep.
 #[tokio::test]
-async fn thousands_of_uploads_of_one_key_go() {
-    if !s3_is_local() {
+async fn thousands_of_uploads_of_one_key_are_removed() {
+    if crate::store_rules::skip_unless_local_s3() {
         return;
     }
     let app = TestApp::start().await;

@@ -1,4 +1,4 @@
-//! The token in the path: what it opens, when it ends, and that it is not logged.
+//! Covers the token in the path of Uppy's calls: its scope, its expiry, and its absence from the logs.
 
 use super::*;
 use crate::{
@@ -15,44 +15,44 @@ async fn ask(app: &TestApp, token: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn it_opens_uppys_calls_and_nothing_else() {
+async fn token_authorizes_only_uppys_calls() {
     let app = TestApp::start().await;
     let ada = app.user().await;
     let token = ada.uppy().await;
     assert_eq!(ask(&app, &token).await.status, 200);
-    // An access token is none, nor is this one an access token.
+    // An access token is not accepted here, and this token is not an access token.
     assert_eq!(ask(&app, ada.token.as_ref().unwrap()).await.problem(), (401, "token_invalid"));
     let as_bearer = Caller { token: Some(token.clone()), ..ada.clone() };
     for path in ["/api/auth/me", "/api/images/gallery"] {
         assert_eq!(as_bearer.get(path).await.problem(), (401, "token_invalid"), "{path}");
     }
-    assert_eq!(as_bearer.act("/api/uppy/session").await.problem(), (401, "token_invalid"), "it cannot prolong itself");
+    assert_eq!(as_bearer.post_empty("/api/uppy/session").await.problem(), (401, "token_invalid"), "it cannot prolong itself");
     for token in ["x", "a.b.c", &token[..token.len() - 1], &format!("{token}x"), "%00", &"x".repeat(2000)] {
         let refused = ask(&app, token).await;
         assert_eq!(refused.problem(), (401, "token_invalid"), "{token}");
         assert!(refused.json["message"].as_str().unwrap().contains("/api/uppy/session"));
     }
-    // What the bearer is has no say.
-    let session = app.anonymous().act("/api/uppy/session").await;
+    // The bearer token is ignored.
+    let session = app.anonymous().post_empty("/api/uppy/session").await;
     assert_eq!(session.problem(), (401, "token_missing"));
 }
 
 #[tokio::test]
-async fn it_ends_by_itself() {
+async fn token_expires() {
     let app = TestApp::start_with(|config| config.tokens.access_ttl = Duration::from_secs(2)).await;
     let ada = app.user().await;
-    let session = ada.act("/api/uppy/session").await;
+    let session = ada.post_empty("/api/uppy/session").await;
     assert_eq!(session.json["expiresIn"], 2, "no longer than an access token");
     let token = session.json["token"].as_str().unwrap();
     assert_eq!(ask(&app, token).await.status, 200);
     tokio::time::sleep(Duration::from_millis(2100)).await;
     assert_eq!(ask(&app, token).await.problem(), (401, "token_expired"));
     let app = TestApp::start_with(|config| config.uploads.url_ttl = Duration::from_secs(60)).await;
-    assert_eq!(app.user().await.act("/api/uppy/session").await.json["expiresIn"], 60, "nor than an upload's URL");
+    assert_eq!(app.user().await.post_empty("/api/uppy/session").await.json["expiresIn"], 60, "nor than an upload's URL");
 }
 
 #[tokio::test]
-async fn it_ends_with_its_session_its_password_and_its_account() {
+async fn token_ends_with_its_session_password_and_account() {
     let app = TestApp::start().await;
     let beside = TestApp::beside(&app, |_| {}).await;
     let ada = app.user().await;
@@ -63,10 +63,10 @@ async fn it_ends_with_its_session_its_password_and_its_account() {
         (caller.uppy().await, session.json["refreshToken"].clone())
     };
     let foreign = TestApp::beside(&app, |config| config.accounts.local = false).await;
-    assert_eq!(ask(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "where only a provider lets in");
+    assert_eq!(ask(&foreign, &ada.uppy().await).await.problem(), (401, "session_ended"), "with provider accounts only");
     let ((first, refresh), (second, _)) = (log_in().await, log_in().await);
     let own = ada.uppy().await;
-    // The other server has seen it alive.
+    // The other server has cached the session as active.
     assert_eq!(ask(&beside, &first).await.status, 200);
     assert_eq!(app.anonymous().post("/api/auth/logout", json!({ "refreshToken": refresh })).await.status, 204);
     assert_eq!(ask(&app, &first).await.problem(), (401, "session_ended"));
@@ -80,13 +80,13 @@ async fn it_ends_with_its_session_its_password_and_its_account() {
     assert_eq!(ask(&app, &own).await.problem(), (401, "session_ended"));
     let began = std::time::Instant::now();
     while ask(&beside, &first).await.problem() != (401, "session_ended") {
-        assert!(began.elapsed() < Duration::from_secs(30), "a token dies within 30 s everywhere");
+        assert!(began.elapsed() < Duration::from_secs(30), "a token is rejected within 30 s everywhere");
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
 #[tokio::test]
-async fn what_opens_uploads_is_throttled_as_uploads_are() {
+async fn uppy_calls_that_open_uploads_share_the_upload_limit() {
     let app = TestApp::start_with(|config| {
         config.limits = valet::config::RateLimits::default();
         config.limits.upload = Rate::new(3, 3600);
@@ -109,9 +109,9 @@ async fn what_opens_uploads_is_throttled_as_uploads_are() {
     assert_eq!(ask(&app, &app.user().await.uppy().await).await.status, 200, "others are not");
 }
 
-/// Pages of other origins, as Uppy's calls come from one: no preflight is needed for the forms, and no credentials are allowed.
+/// Covers Uppy's calls from pages of other origins: forms need no preflight, and credentials are not allowed.
 #[tokio::test]
-async fn a_page_of_another_origin_reads_the_answers() {
+async fn page_of_another_origin_can_read_the_answers() {
     let app = TestApp::start().await;
     let path = format!("/uppy/{}/s3/params?{QUERY}", app.user().await.uppy().await);
     for (origin, allowed) in [("https://app.example", true), ("https://evil.example", false)] {
@@ -131,10 +131,10 @@ async fn a_page_of_another_origin_reads_the_answers() {
 }
 
 #[tokio::test]
-async fn it_is_not_logged_in_any_spelling() {
+async fn token_is_not_logged_in_any_spelling() {
     let app = TestApp::start().await;
-    let settings = crate::serve::Settings::of(&app).but("RUST_LOG", "trace");
-    let (process, mut client): (Process, Client) = settings.listening().await;
+    let settings = crate::serve::Settings::for_app(&app).with("RUST_LOG", "trace");
+    let (process, mut client): (Process, Client) = settings.start_listening().await;
     let (_, session) = client.post("/api/auth/signup", &json!({ "email": "log@example.com", "password": PASSWORD })).await;
     client.token = session["token"].as_str().map(str::to_owned);
     let (_, uppy) = client.post("/api/uppy/session", &json!({})).await;

@@ -1,4 +1,4 @@
-//! Accounts: I9 the quota is exact, I10 the gallery is what is ready, I12 passwords are hashed well.
+//! Checks accounts: usage is exact (I9), galleries contain the ready images (I10), passwords are hashed with Argon2id (I12).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,46 +8,46 @@ use super::{
 };
 use crate::{
     cluster::QUOTA,
-    counts::{Counts, unsettled},
+    counts::{Counts, inconsistency},
     journal::Call,
 };
 
 pub fn judge(evidence: &Evidence, history: &History, report: &mut Report) {
-    quota(evidence, history, report);
-    galleries(evidence, report);
-    hashes(evidence, report);
+    check_quota(evidence, history, report);
+    check_galleries(evidence, report);
+    check_hashes(evidence, report);
 }
 
-/// I9.
-fn quota(evidence: &Evidence, history: &History, report: &mut Report) {
+/// Checks I9.
+fn check_quota(evidence: &Evidence, history: &History, report: &mut Report) {
     let mut of: BTreeMap<&str, Vec<&Image>> = BTreeMap::new();
     evidence.images.iter().for_each(|image| of.entry(image.user()).or_default().push(image));
     for user in &evidence.users {
         let id = user.get_str("_id").unwrap_or_default();
         let counted = Counts::of_images(of.remove(id).unwrap_or_default().into_iter().map(|image| &image.0));
         let recorded = Counts::of_user(user);
-        report.hold(recorded.as_ref() == Some(&counted), 9, || format!("{id} has {counted:?}, recorded is {recorded:?}"));
-        report.hold(counted.bytes <= i64::try_from(QUOTA).unwrap(), 9, || format!("{id} has {} bytes", counted.bytes));
+        report.require(recorded.as_ref() == Some(&counted), 9, || format!("{id} has {counted:?}, recorded is {recorded:?}"));
+        report.require(counted.bytes <= i64::try_from(QUOTA).unwrap(), 9, || format!("{id} has {} bytes", counted.bytes));
     }
     for image in &evidence.images {
-        let unsettled = unsettled(&image.0);
-        report.hold(unsettled.is_none(), 9, || unsettled.unwrap_or_default());
+        let mismatch = inconsistency(&image.0);
+        report.require(mismatch.is_none(), 9, || mismatch.unwrap_or_default());
     }
     for (user, images) in of {
         let live = images.iter().find(|image| image.is_live());
-        report.hold(live.is_none(), 9, || format!("{user} is no user, and has {:?}", live.map(|image| image.id())));
+        report.require(live.is_none(), 9, || format!("{user} does not exist but has {:?}", live.map(|image| image.id())));
     }
     history.over_quota.iter().for_each(|user| report.add(9, format!("was over the quota: {user}")));
     for op in evidence.record.ops.iter().filter(|op| op.asked.call == Call::Me) {
         let told = |name: &str| op.answered.as_ref()?.told.get(name)?.parse::<u64>().ok();
         if let (Some(bytes), Some(quota)) = (told("bytes"), told("quotaBytes")) {
-            report.hold(bytes <= quota, 9, || format!("call {} was told {bytes} of {quota} bytes", op.asked.op));
+            report.require(bytes <= quota, 9, || format!("call {} reported {bytes} of {quota} bytes", op.asked.op));
         }
     }
 }
 
-/// I10.
-fn galleries(evidence: &Evidence, report: &mut Report) {
+/// Checks I10.
+fn check_galleries(evidence: &Evidence, report: &mut Report) {
     for (user, gallery) in &evidence.galleries {
         let mut ready: Vec<_> = evidence.ready().filter(|image| image.user() == user).collect();
         ready.sort_by_key(|image| std::cmp::Reverse((image.time("uploadedAt"), image.id().to_owned())));
@@ -55,7 +55,7 @@ fn galleries(evidence: &Evidence, report: &mut Report) {
         match gallery {
             Ok(shown) => {
                 let shown: Vec<_> = shown.iter().map(|(id, _)| id.as_str()).collect();
-                report.hold(shown == ready, 10, || format!("{user} sees {shown:?}, ready are {ready:?}"));
+                report.require(shown == ready, 10, || format!("{user} sees {shown:?}, ready are {ready:?}"));
             }
             Err(error) => report.add(10, format!("{user} sees no gallery: {error}")),
         }
@@ -63,31 +63,31 @@ fn galleries(evidence: &Evidence, report: &mut Report) {
     for op in evidence.record.ops.iter().filter(|op| op.asked.call == Call::Gallery) {
         let items = op.answered.as_ref().map_or(&[][..], |answered| &answered.items);
         let distinct: BTreeSet<_> = items.iter().map(|item| &item.id).collect();
-        report.hold(distinct.len() == items.len(), 10, || format!("call {} showed an image twice", op.asked.op));
+        report.require(distinct.len() == items.len(), 10, || format!("call {} showed an image twice", op.asked.op));
     }
 }
 
-/// I12: OWASP's equal settings of Argon2id, memory in KiB and passes.
+/// I12: OWASP's equivalent settings of Argon2id, memory in KiB and passes.
 const FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
-/// 16 bytes in base64 without padding.
+/// Length of 16 bytes in base64 without padding.
 const SALT: usize = 22;
 
-fn hashes(evidence: &Evidence, report: &mut Report) {
+fn check_hashes(evidence: &Evidence, report: &mut Report) {
     let mut salts = BTreeSet::new();
     for user in &evidence.users {
         let Ok(hash) = user.get_str("passwordHash") else { continue };
         let id = user.get_str("_id").unwrap_or_default();
         let fields: Vec<_> = hash.split('$').collect();
         let ["", "argon2id", "v=19", parameters, salt, digest] = fields.as_slice() else {
-            report.add(12, format!("{id} has no hash of Argon2id"));
+            report.add(12, format!("{id} has a hash that is not Argon2id"));
             continue;
         };
         let number =
             |name: &str| parameters.split(',').find_map(|pair| pair.strip_prefix(name)?.parse::<u32>().ok()).unwrap_or(0);
         let (memory, passes) = (number("m="), number("t="));
         let strong = FLOOR.iter().any(|(least, times)| memory >= *least && passes >= *times) && number("p=") >= 1;
-        report.hold(strong, 12, || format!("{id} has a weak hash: {parameters}"));
-        report.hold(salt.len() >= SALT && digest.len() >= SALT, 12, || format!("{id} has a short salt or hash"));
-        report.hold(salts.insert(*salt), 12, || format!("{id} has the salt of another"));
+        report.require(strong, 12, || format!("{id} has a weak hash: {parameters}"));
+        report.require(salt.len() >= SALT && digest.len() >= SALT, 12, || format!("{id} has a short salt or hash"));
+        report.require(salts.insert(*salt), 12, || format!("{id} has the salt of another"));
     }
 }

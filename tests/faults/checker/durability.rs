@@ -1,5 +1,5 @@
-//! What was promised to owners: I1 no acknowledged confirm is lost, I5 a delete is final, I6 bytes never change, I16 nothing
-//! disappears but by its owner.
+//! Checks the guarantees to owners: no acknowledged confirm is lost (I1), deletes are final (I5), bytes never change (I6), and
+//! ready images disappear only by their owner's request (I16).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,34 +17,34 @@ pub fn judge(evidence: &Evidence, timelines: &Timelines, history: &History, grac
     for (id, timeline) in &timelines.images {
         let image = evidence.image(id);
         if !timeline.confirmed.is_empty() && !timelines.may_be_deleted(id) {
-            acknowledged(evidence, id, timeline, image, report);
+            check_acknowledged(evidence, id, timeline, image, report);
         }
-        deleted(evidence, id, timeline, image, grace, report);
-        unchanged(evidence, id, timeline, image, report);
+        check_deleted(evidence, id, timeline, image, grace, report);
+        check_fetched(evidence, id, timeline, image, report);
     }
     for (key, digest) in &history.digests {
         if let Some(object) = evidence.object(key) {
-            report.hold(object.sha256 == *digest, 6, || format!("{key} was {digest}, is {}", object.sha256));
+            report.require(object.sha256 == *digest, 6, || format!("{key} was {digest}, is {}", object.sha256));
         }
     }
     let mut versions: BTreeMap<&str, usize> = BTreeMap::new();
     evidence.objects.iter().for_each(|object| *versions.entry(&object.key).or_default() += 1);
     for image in evidence.ready() {
         let versions = versions.get(image.key()).copied().unwrap_or_default();
-        report.hold(versions <= 1, 6, || format!("{versions} versions of {}", image.key()));
+        report.require(versions <= 1, 6, || format!("{versions} versions of {}", image.key()));
     }
     let shown_ready = timelines.images.iter().filter(|(_, timeline)| !timeline.shown_ready.is_empty()).map(|(id, _)| id);
     for id in history.ready.iter().chain(shown_ready).collect::<BTreeSet<_>>() {
         let state = evidence.image(id).map_or("absent", Image::state);
-        // Whose it was, only the journal can tell: an image that no answer showed may be an account's that is gone.
+        // Only the journal knows the owner: an image that no answer contained may belong to a deleted account.
         let known = timelines.images.get(id).is_some_and(|timeline| !timeline.owners.is_empty());
         let kept = state == "ready" || timelines.may_be_deleted(id) || !known;
-        report.hold(kept, 16, || format!("{id} was ready, is {state}, and nobody deleted it"));
+        report.require(kept, 16, || format!("{id} was ready and is {state} without a delete"));
     }
 }
 
-/// I1.
-fn acknowledged(evidence: &Evidence, id: &str, timeline: &Timeline, image: Option<&Image>, report: &mut Report) {
+/// Checks I1.
+fn check_acknowledged(evidence: &Evidence, id: &str, timeline: &Timeline, image: Option<&Image>, report: &mut Report) {
     let op = timeline.confirmed[0].op;
     let Some(image) = image.filter(|image| image.state() == "ready") else {
         let state = image.map_or("absent", Image::state);
@@ -57,20 +57,27 @@ fn acknowledged(evidence: &Evidence, id: &str, timeline: &Timeline, image: Optio
     let same = object.size == image.size()
         && object.content_type == image.text("contentType")
         && (digest.is_empty() || digest == object.sha256);
-    report.hold(same, 1, || format!("{id} was confirmed by call {op}; its object is not what its record says"));
+    report.require(same, 1, || format!("{id} was confirmed by call {op}; its object is not what its record says"));
     if let Some((sha256, size, content_type)) = &timeline.meant {
         let same = *sha256 == object.sha256
             && i64::try_from(*size).is_ok_and(|size| size == object.size)
             && content_type == image.text("contentType");
-        report.hold(same, 1, || format!("{id} was confirmed by call {op}; its object is not what was uploaded"));
+        report.require(same, 1, || format!("{id} was confirmed by call {op}; its object is not what was uploaded"));
     }
 }
 
-/// I5.
-fn deleted(evidence: &Evidence, id: &str, timeline: &Timeline, image: Option<&Image>, grace: Duration, report: &mut Report) {
+/// Checks I5.
+fn check_deleted(
+    evidence: &Evidence,
+    id: &str,
+    timeline: &Timeline,
+    image: Option<&Image>,
+    grace: Duration,
+    report: &mut Report,
+) {
     let Some(deleted) = timeline.deleted else { return };
     if let Some(image) = image {
-        report.hold(!image.is_live(), 5, || format!("{id} was deleted by call {}, and is {}", deleted.op, image.state()));
+        report.require(!image.is_live(), 5, || format!("{id} was deleted by call {}, and is {}", deleted.op, image.state()));
     }
     let after = timeline.shown.iter().find(|(span, call)| span.t0 > deleted.t1 && *call != Call::Delete);
     if let Some((span, call)) = after {
@@ -83,13 +90,13 @@ fn deleted(evidence: &Evidence, id: &str, timeline: &Timeline, image: Option<&Im
     }
 }
 
-/// I6, of what was fetched.
-fn unchanged(evidence: &Evidence, id: &str, timeline: &Timeline, image: Option<&Image>, report: &mut Report) {
+/// Checks I6 for fetched bytes.
+fn check_fetched(evidence: &Evidence, id: &str, timeline: &Timeline, image: Option<&Image>, report: &mut Report) {
     let Some((first_op, first)) = timeline.fetched.first() else { return };
     for (op, digest) in &timeline.fetched {
-        report.hold(digest == first, 6, || format!("{id} was fetched by calls {first_op} and {op}, and differed"));
+        report.require(digest == first, 6, || format!("{id} was fetched by calls {first_op} and {op}, and differed"));
     }
     if let Some(object) = image.filter(|image| image.state() == "ready").and_then(|image| evidence.object(image.key())) {
-        report.hold(object.sha256 == *first, 6, || format!("{id} is not what call {first_op} fetched"));
+        report.require(object.sha256 == *first, 6, || format!("{id} is not what call {first_op} fetched"));
     }
 }

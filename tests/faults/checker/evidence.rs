@@ -1,5 +1,5 @@
-//! Gathering: all documents, all objects with the digests of their bytes, what strangers may do to them, every user's
-//! gallery, what was logged. Nothing is judged here.
+//! Gathers the evidence for the checker, without judging it: all documents, all objects with the digests of their bytes, results
+//! of requests without credentials, every user's gallery, and the logs.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,9 +16,9 @@ use crate::{
     workload::users::password_of,
 };
 
-/// Calls to S3 at once.
+/// Number of concurrent calls to S3.
 const AT_ONCE: usize = 8;
-/// As many bytes as tell what a file is.
+/// Number of leading bytes that identify a file's type.
 const MAGIC: usize = 16;
 
 /// A document of `images`.
@@ -54,7 +54,7 @@ impl Image {
         self.0.contains_key(field)
     }
 
-    /// Milliseconds since 1970.
+    /// Returns the time in milliseconds since 1970.
     pub fn time(&self, field: &str) -> Option<i64> {
         self.0.get_datetime(field).ok().map(|at| at.timestamp_millis())
     }
@@ -81,27 +81,27 @@ pub struct Object {
     /// Milliseconds since 1970.
     pub modified: i64,
     pub content_type: String,
-    /// User metadata and the other words that S3 keeps beside the bytes.
+    /// User metadata and the other headers that S3 stores with the bytes.
     pub metadata: String,
-    /// Of the bytes, hashed here.
+    /// SHA-256 of the bytes, computed here.
     pub sha256: String,
     /// The first bytes.
     pub magic: Vec<u8>,
-    /// Not a version that a newer one hides.
+    /// Whether this is the current version.
     pub is_latest: bool,
 }
 
-/// What somebody without keys tried, and was told.
+/// A request without credentials and its answer.
 #[derive(Debug, Clone)]
-pub struct Stranger {
+pub struct AnonymousRequest {
     pub what: String,
     pub status: u16,
 }
 
-/// One image of a gallery: its id, and when it was uploaded as the API says.
+/// One image of a gallery: its id, and its upload time in the API's format.
 pub type Shown = (String, String);
 
-/// All there is to see.
+/// Everything that the checker judges.
 #[derive(Debug, Clone)]
 pub struct Evidence {
     pub record: Record,
@@ -111,16 +111,16 @@ pub struct Evidence {
     /// Every document of every collection, as text.
     pub dump: Vec<String>,
     pub objects: Vec<Object>,
-    /// Key and beginning, in milliseconds since 1970, of multipart uploads that S3 holds open.
+    /// Open multipart uploads in S3: key, and start in milliseconds since 1970.
     pub open: Vec<(String, i64)>,
-    /// `None` where the store asks nobody for keys, as LocalStack does not.
-    pub strangers: Option<Vec<Stranger>>,
-    /// By the user's id: the gallery, or why there is none.
+    /// `None` if the store does not check credentials, such as LocalStack.
+    pub anonymous: Option<Vec<AnonymousRequest>>,
+    /// By the user's id: the gallery, or the reason why it is missing.
     pub galleries: BTreeMap<String, Result<Vec<Shown>, String>>,
     pub log: String,
-    /// Where this server keeps things; in no answer.
+    /// Internal addresses and paths of this server, which no answer may contain.
     pub inside: Vec<String>,
-    /// When it was gathered.
+    /// Time of the gathering.
     pub at: i64,
     by_id: HashMap<String, usize>,
     by_key: HashMap<String, usize>,
@@ -129,13 +129,13 @@ pub struct Evidence {
 impl Evidence {
     pub async fn gather(cluster: &Cluster, journal: &Journal) -> Self {
         let (images, users, sessions) =
-            (all(cluster, "images").await, all(cluster, "users").await, all(cluster, "sessions").await);
+            (read_all(cluster, "images").await, read_all(cluster, "users").await, read_all(cluster, "sessions").await);
         let mut dump = Vec::new();
         for collection in cluster.db.list_collection_names().await.unwrap() {
-            dump.extend(all(cluster, &collection).await.iter().map(|document| format!("{collection}: {document}")));
+            dump.extend(read_all(cluster, &collection).await.iter().map(|document| format!("{collection}: {document}")));
         }
         let objects = Self::objects(cluster).await;
-        let strangers = strangers(cluster, &objects).await;
+        let anonymous = anonymous(cluster, &objects).await;
         let mut galleries = BTreeMap::new();
         for user in &users {
             if let (Ok(id), Ok(email)) = (user.get_str("_id"), user.get_str("email")) {
@@ -147,12 +147,12 @@ impl Evidence {
         let latest = objects.iter().enumerate().filter(|(_, object)| object.is_latest);
         let by_key = latest.map(|(at, object)| (object.key.clone(), at)).collect();
         let (open, log, inside) =
-            (open(cluster).await, cluster.log(), vec![cluster.bucket.clone(), cluster.db.name().to_owned()]);
+            (open_uploads(cluster).await, cluster.log(), vec![cluster.bucket.clone(), cluster.db.name().to_owned()]);
         let record = journal.read();
-        Self { record, images, users, sessions, dump, objects, open, strangers, galleries, log, inside, at: now(), by_id, by_key }
+        Self { record, images, users, sessions, dump, objects, open, anonymous, galleries, log, inside, at: now(), by_id, by_key }
     }
 
-    /// Every version of every object.
+    /// Returns every version of every object.
     pub async fn objects(cluster: &Cluster) -> Vec<Object> {
         objects(cluster).await
     }
@@ -165,23 +165,23 @@ impl Evidence {
         self.images.iter().filter(|image| image.state() == "ready")
     }
 
-    /// The one that is served.
+    /// Returns the current version.
     pub fn object(&self, key: &str) -> Option<&Object> {
         self.by_key.get(key).map(|at| &self.objects[*at])
     }
 }
 
-async fn all(cluster: &Cluster, collection: &str) -> Vec<Document> {
+async fn read_all(cluster: &Cluster, collection: &str) -> Vec<Document> {
     let found = cluster.db.collection::<Document>(collection).find(doc! {}).sort(doc! { "_id": 1 }).await.unwrap();
     found.try_collect().await.unwrap()
 }
 
-/// States by image, and who has more than the quota.
-pub async fn glance(cluster: &Cluster) -> (BTreeMap<String, String>, Vec<String>) {
+/// Returns the state of each image, and the users above their quota.
+pub async fn sample_states(cluster: &Cluster) -> (BTreeMap<String, String>, Vec<String>) {
     let images = cluster.db.collection::<Document>("images").find(doc! {}).projection(doc! { "state": 1 }).await;
     let states: Vec<Document> = match images {
         Ok(images) => images.try_collect().await.unwrap_or_default(),
-        // The database is away: there is nothing to see.
+        // The database is unreachable: there is nothing to read.
         Err(_) => Vec::new(),
     };
     let text = |document: &Document, field: &str| document.get_str(field).unwrap_or_default().to_owned();
@@ -194,8 +194,8 @@ pub async fn glance(cluster: &Cluster) -> (BTreeMap<String, String>, Vec<String>
     (states, over.iter().map(Document::to_string).collect())
 }
 
-/// Key, time and whether it is the latest of every version; of a store that knows none, of every object.
-async fn listed(cluster: &Cluster) -> Vec<(String, Option<String>, i64, bool)> {
+/// Returns key, version id, time and whether it is current, for every version; on a store without versions, for every object.
+async fn list_versions(cluster: &Cluster) -> Vec<(String, Option<String>, i64, bool)> {
     let (mut found, mut key, mut version) = (Vec::new(), None, None);
     let millis = |at: Option<&aws_sdk_s3::primitives::DateTime>| at.and_then(|at| at.to_millis().ok()).unwrap_or_default();
     loop {
@@ -227,9 +227,9 @@ async fn listed(cluster: &Cluster) -> Vec<(String, Option<String>, i64, bool)> {
 }
 
 async fn objects(cluster: &Cluster) -> Vec<Object> {
-    // A server that is killed while it probes the store leaves objects under `check/`; the marker is the deployment's.
+    // A server that is killed while it probes the store leaves objects under `check/`; the marker belongs to the deployment.
     let is_image = |key: &str| !key.starts_with("check/") && key != valet::store::objects::marker::KEY;
-    let listed = listed(cluster).await.into_iter().filter(|(key, ..)| is_image(key));
+    let listed = list_versions(cluster).await.into_iter().filter(|(key, ..)| is_image(key));
     let read = listed.map(|(key, version, modified, is_latest)| async move {
         let get = cluster.s3.get_object().bucket(&cluster.bucket).key(&key).set_version_id(version);
         // It may be deleted between the two calls.
@@ -254,14 +254,14 @@ async fn objects(cluster: &Cluster) -> Vec<Object> {
     stream::iter(read).buffered(AT_ONCE).filter_map(|object| async move { object }).collect().await
 }
 
-async fn open(cluster: &Cluster) -> Vec<(String, i64)> {
+async fn open_uploads(cluster: &Cluster) -> Vec<(String, i64)> {
     let listed = cluster.s3.list_multipart_uploads().bucket(&cluster.bucket).send().await.unwrap();
     let begun = |at: Option<&aws_sdk_s3::primitives::DateTime>| at.and_then(|at| at.to_millis().ok()).unwrap_or_default();
     listed.uploads().iter().map(|upload| (upload.key().unwrap_or_default().to_owned(), begun(upload.initiated()))).collect()
 }
 
-/// Somebody without keys at every key, and at the bucket.
-async fn strangers(cluster: &Cluster, objects: &[Object]) -> Option<Vec<Stranger>> {
+/// Requests every key and the bucket without credentials.
+async fn anonymous(cluster: &Cluster, objects: &[Object]) -> Option<Vec<AnonymousRequest>> {
     let http = reqwest::Client::new();
     let health = http.get(format!("{}/_localstack/health", cluster.s3_endpoint)).send().await;
     if health.is_ok_and(|answer| answer.status() == 200) {
@@ -277,16 +277,16 @@ async fn strangers(cluster: &Cluster, objects: &[Object]) -> Option<Vec<Stranger
         let http = &http;
         async move {
             let request = http.request(method.clone(), &url);
-            // Were it let in, it would still harm nothing.
+            // If the store accepts the PUT, it still overwrites nothing.
             let request = if method == Method::PUT { request.header("if-none-match", "*").body("stranger") } else { request };
             let status = request.send().await.map_or(0, |answer| answer.status().as_u16());
-            Stranger { what: format!("{method} {}", url.rsplit_once('/').map_or("", |(_, last)| last)), status }
+            AnonymousRequest { what: format!("{method} {}", url.rsplit_once('/').map_or("", |(_, last)| last)), status }
         }
     });
     Some(stream::iter(tried).buffered(AT_ONCE).collect().await)
 }
 
-/// The gallery as its owner sees it, page by page.
+/// Reads the gallery as its owner, page by page.
 async fn gallery(cluster: &Cluster, email: &str) -> Result<Vec<Shown>, String> {
     let (http, base) = (reqwest::Client::new(), cluster.servers.first().ok_or("no server")?.base());
     let told = |error: reqwest::Error| error.without_url().to_string();
@@ -308,7 +308,7 @@ async fn gallery(cluster: &Cluster, email: &str) -> Result<Vec<Shown>, String> {
         );
         match page["nextCursor"].as_str() {
             Some(cursor) if shown.len() < 100_000 => after = format!("&cursor={cursor}"),
-            Some(_) => return Err("the gallery has no end".to_owned()),
+            Some(_) => return Err("the gallery does not end".to_owned()),
             None => break,
         }
     }

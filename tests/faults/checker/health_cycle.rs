@@ -1,4 +1,4 @@
-//! That a healed cluster works: a whole life of an image, on every server.
+//! Asserts that a healed cluster works: one image goes through its whole life on every server.
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -9,10 +9,11 @@ use crate::{
     workload::users::password_of,
 };
 
-/// Sign-up, upload, confirm, gallery, delete.
+/// Signs up, uploads, confirms, lists and deletes on every server.
 ///
 /// # Panics
-/// When one of them does not work.
+///
+/// If one of these calls fails.
 pub async fn cycle(cluster: &Cluster) {
     let http = reqwest::Client::new();
     for server in &cluster.servers {

@@ -1,8 +1,8 @@
-//! The checker: reads MongoDB (majority), lists and re-hashes the bucket, reads journal and logs, and verifies the
-//! invariants I1 to I18. It asks the program nothing but what an invariant is about: the gallery.
+//! The checker: reads MongoDB (majority), lists and re-hashes the bucket, reads journal and logs, and verifies the invariants I1
+//! to I18. The only answers of the program that it relies on are galleries, because an invariant is about them.
 //!
-//! `evidence` gathers, everything else judges what was gathered. What is judged is what stands when nothing is under way:
-//! after the load has stopped and the cluster has come to rest.
+//! `evidence` gathers, the other modules judge. The invariants hold when no work is in progress: after the load has stopped and
+//! the cluster has converged.
 
 mod accounts;
 mod answers;
@@ -23,7 +23,7 @@ use std::{
 use self::{evidence::Evidence, timeline::Timelines};
 use super::{cluster::Cluster, journal::Journal};
 
-/// An invariant that does not hold, and where.
+/// A violated invariant, and where it is violated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
     /// 1 to 18.
@@ -31,11 +31,11 @@ pub struct Violation {
     pub what: String,
 }
 
-/// What a check found.
+/// Result of a check.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
     pub violations: Vec<Violation>,
-    /// How much was looked at.
+    /// Number of requests in the journal.
     pub ops: usize,
     pub images: usize,
     pub ready: usize,
@@ -48,20 +48,23 @@ impl Report {
         self.violations.push(Violation { invariant, what: what.into() });
     }
 
-    /// Unless it holds.
-    fn hold(&mut self, holds: bool, invariant: u8, what: impl FnOnce() -> String) {
+    /// Adds a violation unless `holds`.
+    fn require(&mut self, holds: bool, invariant: u8, what: impl FnOnce() -> String) {
         if !holds {
             self.add(invariant, what());
         }
     }
 
-    /// The numbers of the invariants that do not hold.
+    /// Returns the numbers of the violated invariants.
     pub fn violated(&self) -> BTreeSet<u8> {
         self.violations.iter().map(|violation| violation.invariant).collect()
     }
 
+    /// Asserts that there are no violations.
+    ///
     /// # Panics
-    /// With all that does not hold.
+    ///
+    /// If an invariant is violated; the message lists all violations.
     pub fn assert_clean(&self) {
         assert!(self.violations.is_empty(), "{self}");
     }
@@ -76,23 +79,23 @@ impl fmt::Display for Report {
     }
 }
 
-/// What was seen in earlier looks at the same cluster.
+/// Observations from earlier samples of the same cluster.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// The state of each image at the latest look that saw it.
+    /// State of each image in the latest sample that contained it.
     states: BTreeMap<String, String>,
-    /// From look to look: which image, from what, to what.
+    /// Transitions between samples: image, old state, new state.
     moves: Vec<(String, String, String)>,
-    /// Images that were ready at some look.
+    /// Images that were ready in some sample.
     ready: BTreeSet<String>,
     /// Digests of ready images' objects, by key.
     digests: BTreeMap<String, String>,
-    /// Users that had more than they may, at some look.
+    /// Users that were above their quota in some sample.
     over_quota: Vec<String>,
 }
 
 impl History {
-    fn see(&mut self, id: String, state: String) {
+    fn observe(&mut self, id: String, state: String) {
         if state == "ready" {
             self.ready.insert(id.clone());
         }
@@ -104,21 +107,21 @@ impl History {
     }
 }
 
-/// A checker that remembers what it saw.
+/// A checker that keeps its observations between samples.
 #[derive(Default)]
 pub struct Checker {
     history: History,
 }
 
 impl Checker {
-    /// A quick look while everything is under way: states for the history, and that nobody is over the quota.
+    /// Takes a quick sample while work is in progress: records states, and users above their quota.
     pub async fn sample(&mut self, cluster: &Cluster) {
-        let (states, over_quota) = evidence::glance(cluster).await;
-        states.into_iter().for_each(|(id, state)| self.history.see(id, state));
+        let (states, over_quota) = evidence::sample_states(cluster).await;
+        states.into_iter().for_each(|(id, state)| self.history.observe(id, state));
         self.history.over_quota.extend(over_quota);
     }
 
-    /// Checks everything at rest. What is younger than `grace` may still be without an owner.
+    /// Checks a quiescent cluster. Objects younger than `grace` may lack an owner.
     pub async fn check(&mut self, cluster: &Cluster, journal: &Journal, grace: Duration) -> Report {
         let evidence = Evidence::gather(cluster, journal).await;
         let report = self.judge(&evidence, grace);
@@ -126,7 +129,7 @@ impl Checker {
         report
     }
 
-    /// What the evidence says of every invariant.
+    /// Judges every invariant from the evidence.
     pub fn judge(&self, evidence: &Evidence, grace: Duration) -> Report {
         let timelines = Timelines::of(&evidence.record);
         let mut report = Report {
@@ -147,7 +150,7 @@ impl Checker {
     }
 
     fn remember(&mut self, evidence: &Evidence) {
-        evidence.images.iter().for_each(|image| self.history.see(image.id().to_owned(), image.state().to_owned()));
+        evidence.images.iter().for_each(|image| self.history.observe(image.id().to_owned(), image.state().to_owned()));
         for image in evidence.ready() {
             if let Some(object) = evidence.object(image.key()) {
                 self.history.digests.entry(object.key.clone()).or_insert_with(|| object.sha256.clone());
@@ -156,7 +159,7 @@ impl Checker {
     }
 }
 
-/// Checks a cluster that is at rest, once.
+/// Checks a quiescent cluster once, without earlier samples.
 pub async fn check(cluster: &Cluster, journal: &Journal, grace: Duration) -> Report {
     Checker::default().check(cluster, journal, grace).await
 }

@@ -1,5 +1,5 @@
-//! The records: I2 no ready image without exactly its object, I4 nothing twice, I7 nothing of another's, I8 only legal states
-//! and moves, I15 types are what they say.
+//! Checks the records: each ready image has exactly its object (I2), nothing exists twice (I4), users are check_isolation (I7), states
+//! and transitions are legal (I8), and types match the bytes (I15).
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,45 +14,46 @@ use crate::journal::Call;
 
 pub fn judge(evidence: &Evidence, timelines: &Timelines, history: &History, grace: Duration, report: &mut Report) {
     for image in evidence.ready() {
-        has_its_object(evidence, image, report);
-        is_of_its_type(evidence, image, report);
+        check_object(evidence, image, report);
+        check_type(evidence, image, report);
     }
-    nothing_twice(evidence, report);
-    one_answer(evidence, timelines, report);
-    isolated(evidence, timelines, report);
+    check_uniqueness(evidence, report);
+    check_idempotent_answers(evidence, timelines, report);
+    check_isolation(evidence, timelines, report);
     for image in &evidence.images {
-        legal(evidence, image, grace, report);
+        check_state(evidence, image, grace, report);
     }
-    moved_legally(evidence, timelines, history, report);
+    check_transitions(evidence, timelines, history, report);
 }
 
-/// I2.
-fn has_its_object(evidence: &Evidence, image: &Image, report: &mut Report) {
+/// Checks I2.
+fn check_object(evidence: &Evidence, image: &Image, report: &mut Report) {
     let (id, key) = (image.id(), image.key());
     let Some(object) = evidence.object(key) else { return report.add(2, format!("{id} is ready without its object")) };
     let digest = image.text("sha256");
     let exact =
         object.etag == image.text("etag") && object.size == image.size() && (digest.is_empty() || digest == object.sha256);
-    report.hold(exact, 2, || format!("{id} is ready, and its object is another: {object:?}"));
+    report.require(exact, 2, || format!("{id} is ready with a different object: {object:?}"));
     if let Some(preview) = image.preview() {
         let there = evidence.object(&format!("{key}-preview"));
         let exact = there.is_some_and(|there| {
             preview.get_i64("size").ok() == Some(there.size) && preview.get_str("sha256").ok() == Some(there.sha256.as_str())
         });
-        report.hold(exact, 2, || format!("{id} is ready, and its preview is not there, or another"));
+        report.require(exact, 2, || format!("{id} is ready with a missing or different preview"));
     }
 }
 
-/// I15.
-fn is_of_its_type(evidence: &Evidence, image: &Image, report: &mut Report) {
+/// Checks I15.
+fn check_type(evidence: &Evidence, image: &Image, report: &mut Report) {
     let Some(object) = evidence.object(image.key()) else { return };
-    let (said, found) = (image.text("contentType"), magic(&object.magic));
-    let agree = found == Some(said) && object.content_type == said;
+    let (declared, found) = (image.text("contentType"), magic(&object.magic));
+    let agree = found == Some(declared) && object.content_type == declared;
     let served = &object.content_type;
-    report.hold(agree, 15, || format!("{}: {said} by its record, {served} in S3, {found:?} by its bytes", image.id()));
+    report
+        .require(agree, 15, || format!("{}: type {declared} in its record, {served} in S3, {found:?} by its bytes", image.id()));
 }
 
-/// What the first bytes say. HEIF's brands are left to the program's own tests.
+/// Returns the type that the first bytes indicate. HEIF brands are covered by the program's own tests.
 fn magic(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
@@ -65,11 +66,11 @@ fn magic(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// I4, of what is stored.
-fn nothing_twice(evidence: &Evidence, report: &mut Report) {
+/// Checks I4 for stored records.
+fn check_uniqueness(evidence: &Evidence, report: &mut Report) {
     let mut seen = BTreeSet::new();
     let mut once = |what: &str, value: String, report: &mut Report| {
-        report.hold(seen.insert((what.to_owned(), value.clone())), 4, || format!("two with the same {what}: {value}"));
+        report.require(seen.insert((what.to_owned(), value.clone())), 4, || format!("two with the same {what}: {value}"));
     };
     for image in &evidence.images {
         once("key", image.key().to_owned(), report);
@@ -90,96 +91,101 @@ fn nothing_twice(evidence: &Evidence, report: &mut Report) {
     }
 }
 
-/// I4, of what was answered.
-fn one_answer(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
+/// Checks I4 for answers.
+fn check_idempotent_answers(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
     for (email, life) in &timelines.accounts {
-        report.hold(life.ids.len() <= 1 && life.signups.len() <= 1, 4, || {
+        report.require(life.ids.len() <= 1 && life.signups.len() <= 1, 4, || {
             format!("{email} is {:?} by {:?}", life.ids, life.signups)
         });
     }
     for ((email, key), answers) in &timelines.keyed {
         for pair in answers.windows(2) {
             let [Keyed { id: before, sha256: meant, .. }, Keyed { id: after, sha256: then, span }] = pair else { continue };
-            // The key of an upload that came to nothing is free.
+            // The idempotency key of an upload that expired or was rejected can be used again.
             let timeline = &timelines.images[before];
             let over = !timeline.ended.is_empty()
                 || timelines.may_be_deleted(before)
                 || evidence.image(before).is_none_or(|image| !image.is_live());
-            report.hold(before == after || over, 4, || format!("{key} of {email} was {before}, and {after} by call {}", span.op));
-            report.hold(meant == then, 4, || format!("{key} of {email} was answered for two requests, by call {}", span.op));
+            report.require(before == after || over, 4, || {
+                format!("{key} of {email} was {before}, and {after} by call {}", span.op)
+            });
+            report.require(meant == then, 4, || format!("{key} of {email} was answered for two requests, by call {}", span.op));
         }
     }
 }
 
-/// I7.
-fn isolated(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
+/// Checks I7.
+fn check_isolation(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
     for image in &evidence.images {
         let (user, key) = (image.user(), image.key());
         let own = |key: &str| ["u", "in"].iter().any(|root| key.starts_with(&format!("{root}/{user}/{}", image.id())));
-        report.hold(own(key), 7, || format!("{} of {user} lies at {key}", image.id()));
+        report.require(own(key), 7, || format!("{} of {user} lies at {key}", image.id()));
         if let Some(timeline) = timelines.images.get(image.id()) {
             for email in &timeline.owners {
                 let ids = timelines.accounts.get(email).map(|life| &life.ids);
                 let its = ids.is_none_or(|ids| ids.is_empty() || ids.contains(user));
-                report.hold(its, 7, || format!("{} of {user} was shown to {email}", image.id()));
+                report.require(its, 7, || format!("{} of {user} was shown to {email}", image.id()));
             }
         }
     }
     for (id, timeline) in &timelines.images {
-        report.hold(timeline.owners.len() <= 1, 7, || format!("{id} was shown to {:?}", timeline.owners));
+        report.require(timeline.owners.len() <= 1, 7, || format!("{id} was shown to {:?}", timeline.owners));
     }
     for op in evidence.record.ops.iter().filter(|op| op.asked.call == Call::Probe) {
         let Some(answered) = op.answered.as_ref().filter(|answered| answered.lost.is_none()) else { continue };
         let [foreign, unknown] = answered.items.as_slice() else { continue };
         let busy = [foreign, unknown].iter().any(|item| item.status.is_none_or(|status| status >= 500 || status == 401));
         let alike = (foreign.status, &foreign.code, &foreign.sha256) == (unknown.status, &unknown.code, &unknown.sha256);
-        let what = || format!("call {}: {foreign:?} of another's, {unknown:?} of none", op.asked.op);
-        report.hold(busy || alike, 7, what);
+        let what = || format!("call {}: {foreign:?} for another user's image, {unknown:?} for an unknown one", op.asked.op);
+        report.require(busy || alike, 7, what);
     }
 }
 
-/// I8, of each record by itself.
-fn legal(evidence: &Evidence, image: &Image, grace: Duration, report: &mut Report) {
+/// Checks I8 for each record.
+fn check_state(evidence: &Evidence, image: &Image, grace: Duration, report: &mut Report) {
     let (id, state) = (image.id(), image.state());
-    let Some(known) = ImageState::parse(state) else { return report.add(8, format!("{id} is {state}, which is no state")) };
+    let Some(known) = ImageState::parse(state) else { return report.add(8, format!("{id} has the unknown state {state}")) };
     let fields = match known {
         ImageState::Ready => image.has("live") && image.has("uploadedAt") && image.has("due") == (image.strays().count() > 0),
         ImageState::Pending => image.has("live") && image.has("due"),
         ImageState::Purged => !image.has("live") && !image.has("due") && image.has("goneAt"),
         ImageState::Deleting | ImageState::Rejected | ImageState::Expired => !image.has("live") && image.has("due"),
     };
-    report.hold(fields, 8, || format!("{id} is {state}, and its record is not: {}", image.0));
+    report.require(fields, 8, || format!("{id} is {state}, but its record does not match: {}", image.0));
     let old = evidence.at - i64::try_from(grace.as_millis()).unwrap_or(i64::MAX);
     let waits = image.time("due").is_none_or(|due| due > old);
-    report.hold(waits, 8, || format!("{id} is {state}, and nobody looks after it: {}", image.0));
+    report.require(waits, 8, || format!("{id} is {state} and not queued for the sweeper: {}", image.0));
 }
 
-/// I8, from look to look and from answer to answer.
-fn moved_legally(evidence: &Evidence, timelines: &Timelines, history: &History, report: &mut Report) {
+/// Checks I8 between samples and between answers.
+fn check_transitions(evidence: &Evidence, timelines: &Timelines, history: &History, report: &mut Report) {
     let latest =
         evidence.images.iter().filter_map(|image| Some((image.id(), history.states.get(image.id())?.as_str(), image.state())));
     let earlier = history.moves.iter().map(|(id, from, to)| (id.as_str(), from.as_str(), to.as_str()));
     for (id, from, to) in earlier.chain(latest) {
         let legal = match (ImageState::parse(from), ImageState::parse(to)) {
-            (Some(from), Some(to)) => leads(from, to),
+            (Some(from), Some(to)) => is_reachable(from, to),
             _ => true,
         };
-        report.hold(legal, 8, || format!("{id} was {from}, and then {to}"));
+        report.require(legal, 8, || format!("{id} was {from}, and then {to}"));
     }
     for (id, timeline) in &timelines.images {
         let first_ready = timeline.shown_ready.iter().min_by_key(|span| span.t1);
         let last_pending = timeline.shown_pending.iter().max_by_key(|span| span.t0);
         if let (Some(ready), Some(pending)) = (first_ready, last_pending) {
-            report.hold(pending.t0 <= ready.t1, 8, || format!("{id} was ready in call {}, pending in {}", ready.op, pending.op));
+            report
+                .require(pending.t0 <= ready.t1, 8, || format!("{id} was ready in call {}, pending in {}", ready.op, pending.op));
         }
         if let Some((ended, code)) = timeline.ended.iter().min_by_key(|(span, _)| span.t1) {
             let back = timeline.shown.iter().find(|(span, _)| span.t0 > ended.t1);
-            report.hold(back.is_none(), 8, || format!("{id} was told {code} by call {}, and came back: {back:?}", ended.op));
+            report.require(back.is_none(), 8, || {
+                format!("{id} was answered {code} by call {} and shown again: {back:?}", ended.op)
+            });
         }
     }
 }
 
-/// By any number of moves.
-fn leads(from: ImageState, to: ImageState) -> bool {
-    from == to || ImageState::ALL.into_iter().any(|next| from.may_become(next) && leads(next, to))
+/// Returns whether a sequence of legal transitions is_reachable from one state to the other.
+fn is_reachable(from: ImageState, to: ImageState) -> bool {
+    from == to || ImageState::ALL.into_iter().any(|next| from.may_become(next) && is_reachable(next, to))
 }

@@ -1,11 +1,11 @@
-//! I11: no secret lies anywhere, and what was signed out is out.
+//! Checks I11: no secret is stored or logged anywhere, and ended sessions have no records.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Report, evidence::Evidence, timeline::Timelines};
 use crate::{files::sha256, servers::JWT_SECRET, workload::users::MARKER};
 
-/// The shortest run of characters that may be a token; ids are 36 long.
+/// Shortest run of characters that may be a token; ids have 36.
 const TOKEN: usize = 40;
 
 pub fn judge(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
@@ -18,23 +18,23 @@ pub fn judge(evidence: &Evidence, timelines: &Timelines, report: &mut Report) {
     }
     for line in evidence.log.lines() {
         search(line, secrets, "the log", report);
-        report.hold(!line.contains("$argon2"), 11, || "a password's hash is in the log".to_owned());
+        report.require(!line.contains("$argon2"), 11, || "a password's hash is in the log".to_owned());
     }
     for session in &evidence.sessions {
         let text = |field: &str| session.get_str(field).unwrap_or_default();
         let (id, user) = (text("_id"), text("user"));
-        report.hold(!timelines.ended_sessions.contains(id), 11, || format!("the session {id} was ended, and is there"));
+        report.require(!timelines.ended_sessions.contains(id), 11, || format!("the ended session {id} is stored"));
         let has_user = evidence.users.iter().any(|known| known.get_str("_id").ok() == Some(user));
-        report.hold(has_user, 11, || format!("the session {id} is of {user}, who is gone"));
+        report.require(has_user, 11, || format!("the session {id} belongs to {user}, who does not exist"));
     }
-    // One family, one living token: two of one hash would be one token in two families.
+    // Each session has its own token: two sessions with one hash would share a token.
     let hashes: BTreeSet<_> = evidence.sessions.iter().map(|session| format!("{:?}", session.get("tokenHash"))).collect();
-    report.hold(hashes.len() == evidence.sessions.len(), 11, || "two sessions have one refresh token".to_owned());
+    report.require(hashes.len() == evidence.sessions.len(), 11, || "two sessions have one refresh token".to_owned());
 }
 
 fn search(text: &str, secrets: &BTreeMap<String, String>, place: &str, report: &mut Report) {
     for (known, kind) in [(MARKER, "a password"), (JWT_SECRET, "the signing secret"), ("X-Amz-Signature", "a signed URL")] {
-        report.hold(!text.contains(known), 11, || format!("{kind} is in {place}: {}", beginning(text)));
+        report.require(!text.contains(known), 11, || format!("{kind} is in {place}: {}", beginning(text)));
     }
     let part_of_token = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     for run in text.split(|c| !part_of_token(c)).filter(|run| run.len() >= TOKEN) {

@@ -1,10 +1,10 @@
-//! What the journal tells of each image, account and session, put together from single calls. Nothing is judged here.
+//! Combines the journal's calls into a timeline for each image, account and session, without judging it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::journal::{Answered, Asked, Call, Item, Op, Record};
+use crate::journal::{AnswerLine, Call, Exchange, Item, Record, RequestLine};
 
-/// From when a call was asked to when it was answered, in milliseconds; and its number, to find it again.
+/// Time from request to answer in milliseconds, with the number of the call.
 #[derive(Debug, Clone, Copy)]
 pub struct Span {
     pub op: u64,
@@ -12,41 +12,41 @@ pub struct Span {
     pub t1: i64,
 }
 
-/// One image.
+/// Timeline of one image.
 #[derive(Debug, Clone, Default)]
 pub struct Timeline {
-    /// Emails of those whom it was shown to as theirs.
+    /// Emails of the accounts whose answers contained it as theirs.
     pub owners: BTreeSet<String>,
-    /// Digest, size and type of what was meant, where the call that opened it was answered.
+    /// Digest, size and type of the declaration, if the call that opened it was answered.
     pub meant: Option<(String, u64, String)>,
     /// Confirms that were answered 200.
     pub confirmed: Vec<Span>,
-    /// Everything that showed it, or acted on it, with 2xx.
+    /// Calls on it that were answered 2xx.
     pub shown: Vec<(Span, Call)>,
     pub shown_ready: Vec<Span>,
     pub shown_pending: Vec<Span>,
-    /// It was told to be rejected or expired.
+    /// Answers that reported it as rejected or expired.
     pub ended: Vec<(Span, String)>,
-    /// The first delete that left a client, answered or not.
+    /// Time of the first delete request, answered or not.
     pub delete_asked: Option<i64>,
-    /// The first that was answered 204.
+    /// First delete that was answered 204.
     pub deleted: Option<Span>,
-    /// Digests of bytes that were fetched.
+    /// Digests of fetched bytes.
     pub fetched: Vec<(u64, String)>,
 }
 
-/// One account, by its email.
+/// Timeline of one account, by its email.
 #[derive(Debug, Clone, Default)]
 pub struct Life {
     pub ids: BTreeSet<String>,
     /// Sign-ups that were answered 201.
     pub signups: Vec<u64>,
-    /// The first wish to delete it that left a client.
+    /// Time of the first request to delete it.
     pub leave_asked: Option<i64>,
     pub left: Option<Span>,
 }
 
-/// An upload opened under a key of the client's.
+/// An upload that was opened with an idempotency key.
 #[derive(Debug, Clone)]
 pub struct Keyed {
     pub span: Span,
@@ -54,21 +54,21 @@ pub struct Keyed {
     pub sha256: Option<String>,
 }
 
-/// Everything.
+/// All timelines of a journal.
 #[derive(Debug, Clone, Default)]
 pub struct Timelines {
     pub images: BTreeMap<String, Timeline>,
     pub accounts: BTreeMap<String, Life>,
-    /// By account and key.
+    /// By account and idempotency key.
     pub keyed: BTreeMap<(String, String), Vec<Keyed>>,
-    /// Sessions that were ended for certain.
+    /// Sessions that have certainly ended.
     pub ended_sessions: BTreeSet<String>,
 }
 
 impl Timelines {
     pub fn of(record: &Record) -> Self {
         let mut timelines = Self::default();
-        for Op { asked, answered } in &record.ops {
+        for Exchange { asked, answered } in &record.ops {
             timelines.ask(asked);
             if let Some(answered) = answered {
                 timelines.answer(asked, answered);
@@ -77,14 +77,14 @@ impl Timelines {
         timelines
     }
 
-    /// Whether its owner may have had it deleted: by itself, or with the account.
+    /// Returns whether its owner may have deleted it, by itself or with the account.
     pub fn may_be_deleted(&self, id: &str) -> bool {
         let Some(timeline) = self.images.get(id) else { return false };
         let left = |email: &String| self.accounts.get(email).is_some_and(|life| life.leave_asked.is_some());
         timeline.delete_asked.is_some() || timeline.owners.iter().any(left)
     }
 
-    fn ask(&mut self, asked: &Asked) {
+    fn ask(&mut self, asked: &RequestLine) {
         match asked.call {
             Call::Delete => {
                 for id in asked.items.iter().filter_map(|item| item.id.as_ref()) {
@@ -98,7 +98,7 @@ impl Timelines {
         }
     }
 
-    fn answer(&mut self, asked: &Asked, answered: &Answered) {
+    fn answer(&mut self, asked: &RequestLine, answered: &AnswerLine) {
         let span = Span { op: asked.op, t0: asked.t0, t1: answered.t1 };
         let ok = answered.status.is_some_and(|status| (200..300).contains(&status));
         let life = self.accounts.entry(asked.user.clone()).or_default();
@@ -117,10 +117,10 @@ impl Timelines {
         }
     }
 
-    fn item(&mut self, asked: &Asked, span: Span, item: &Item, of: Option<&Item>) {
+    fn item(&mut self, asked: &RequestLine, span: Span, item: &Item, of: Option<&Item>) {
         let Some(id) = &item.id else { return };
         let timeline = self.images.entry(id.clone()).or_default();
-        // Pages have no status of each.
+        // Items of a gallery page have no status.
         let ok = item.status.is_none_or(|status| (200..300).contains(&status));
         match (asked.call, &item.code) {
             (Call::Logout, _) => {
@@ -135,7 +135,7 @@ impl Timelines {
                 timeline.deleted.get_or_insert(span);
                 return;
             }
-            // A renewal goes by the clock alone: what came in time can be confirmed still.
+            // A renewal fails as soon as the time is over, but an object that arrived in time can still be confirmed.
             (call, Some(code)) if ends(call, code) => timeline.ended.push((span, code.clone())),
             _ => {}
         }
@@ -164,7 +164,7 @@ impl Timelines {
     }
 }
 
-/// Whether an answer says that the upload is over for good.
+/// Returns whether a problem code reports that the upload is over.
 fn ends(call: Call, code: &str) -> bool {
     matches!(code, "object_mismatch" | "content_mismatch") || (call == Call::Confirm && code == "upload_expired")
 }

@@ -1,4 +1,4 @@
-//! A `valet serve` as a process that can be killed, paused, stopped, and started again on its port.
+//! A `valet serve` process that can be killed, paused, stopped, and restarted on its port.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use crate::{
     servers::set,
 };
 
-/// A port that no outgoing connection of this machine takes: below the ephemeral ones.
+/// Returns a port below the ephemeral range, so that no outgoing connection of this machine takes it.
 fn free_port() -> u16 {
     static NEXT: OnceLock<AtomicU16> = OnceLock::new();
     let first = || AtomicU16::new(20_000 + u16::try_from(std::process::id() % 11_000).unwrap());
@@ -25,7 +25,7 @@ fn free_port() -> u16 {
     }
 }
 
-/// A `valet serve`, running or not.
+/// A `valet serve` process, running or not.
 pub struct Server {
     pub number: usize,
     pub address: String,
@@ -36,12 +36,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Not running yet, on a port of its own.
+    /// Prepares a server on its own port without starting it.
     pub fn new(number: usize, settings: Settings, logs: Arc<Mutex<String>>) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let mut settings = settings.but("BIND", &address);
+        let mut settings = settings.with("BIND", &address);
         if let (1, Some(program)) = (number, set("VALET_FAULTS_OTHER_PROGRAM")) {
-            settings = settings.but(PROGRAM, &program);
+            settings = settings.with(PROGRAM, &program);
         }
         Self { number, address, settings: Mutex::new(settings), process: Mutex::default(), logs, kills: AtomicU64::new(0) }
     }
@@ -50,13 +50,13 @@ impl Server {
         format!("http://{}", self.address)
     }
 
-    /// Another value from the next start on.
+    /// Changes a setting for the next start.
     pub fn set(&self, name: &'static str, value: &str) {
         let mut settings = self.settings.lock().unwrap();
-        *settings = settings.but(name, value);
+        *settings = settings.with(name, value);
     }
 
-    /// Starts it on its port and waits until it listens.
+    /// Starts the process and waits until it listens.
     pub async fn start(&self) {
         for attempt in 0.. {
             let settings = self.settings.lock().unwrap().clone();
@@ -75,14 +75,14 @@ impl Server {
                 *self.process.lock().unwrap() = Some(process);
                 return;
             }
-            // Its dependencies may be away: an orchestrator starts it again.
+            // Its dependencies may be unreachable; restart it as an orchestrator does.
             assert!(attempt < 100, "server {} does not start: {}", self.number, process.err());
-            self.bury(process);
+            self.keep_log(process);
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub async fn kill(&self) {
         let process = self.process.lock().unwrap().take();
         if let Some(process) = process {
@@ -93,12 +93,12 @@ impl Server {
         }
     }
 
-    /// `-STOP`, `-CONT`, `-TERM` and so on.
+    /// Sends a signal, such as `-STOP`, `-CONT` or `-TERM`.
     pub fn signal(&self, name: &str) {
         self.process.lock().unwrap().as_ref().expect("the server runs").signal(name);
     }
 
-    /// SIGTERM, and its end within `limit`; says whether it ended well.
+    /// Sends SIGTERM and waits for at most `limit`; returns whether the process exited with success.
     pub async fn stop(&self, limit: Duration) -> bool {
         let process = self.process.lock().unwrap().take().expect("the server runs");
         process.signal("-TERM");
@@ -115,18 +115,18 @@ impl Server {
         self.process.lock().unwrap().as_ref().expect("the server runs").id()
     }
 
-    /// SIGKILLs so far.
+    /// Returns the number of SIGKILLs so far.
     pub fn kills(&self) -> u64 {
         self.kills.load(Ordering::Relaxed)
     }
 
-    fn bury(&self, process: Process) {
+    fn keep_log(&self, process: Process) {
         let mut logs = self.logs.lock().unwrap();
         logs.push_str(&process.out());
         logs.push_str(&process.err());
     }
 
-    /// All that the process of this moment has said.
+    /// Returns the log output of the current process.
     pub fn log(&self) -> String {
         self.process.lock().unwrap().as_ref().map_or_else(String::new, |process| process.out() + &process.err())
     }

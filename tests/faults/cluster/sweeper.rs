@@ -1,4 +1,4 @@
-//! A sweeper apart from any server, as a process that can be killed and paused.
+//! A `valet sweep` process, separate from any server, that can be killed and paused.
 
 use std::{
     sync::{
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::program::Settings;
 
-/// `valet sweep` again and again, apart from any server.
+/// Runs `valet sweep` in a loop, separate from any server.
 pub struct Sweeper {
     stop: CancellationToken,
     wish: Arc<AtomicU8>,
@@ -21,10 +21,10 @@ pub struct Sweeper {
     task: JoinHandle<()>,
 }
 
-/// What is to be done to the sweep of this moment.
+/// Action for the running sweep.
 const KILL: u8 = 1;
 const PAUSE: u8 = 2;
-/// How long a paused sweep stands still.
+/// Duration of a pause.
 const PAUSED: Duration = Duration::from_secs(2);
 
 impl Sweeper {
@@ -56,23 +56,23 @@ impl Sweeper {
         Self { stop, wish, killed, task }
     }
 
-    /// After the sweep of this moment.
+    /// Ends the loop after the running sweep.
     pub async fn stop(self) {
         self.stop.cancel();
         self.task.await.unwrap();
     }
 
-    /// SIGKILL to the sweep of this moment; the next begins soon.
+    /// Sends SIGKILL to the running sweep; the next one starts soon.
     pub fn kill(&self) {
         self.wish.store(KILL, Ordering::Relaxed);
     }
 
-    /// SIGSTOP to it, and SIGCONT some seconds later.
+    /// Sends SIGSTOP to the running sweep, and SIGCONT some seconds later.
     pub fn pause(&self) {
         self.wish.store(PAUSE, Ordering::Relaxed);
     }
 
-    /// SIGKILLs so far.
+    /// Returns the number of SIGKILLs so far.
     pub fn kills(&self) -> u64 {
         self.killed.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Clean-up that one step of stops for good: every call, refused in every way, for one image alone. All others are swept, and
-//! what of the image can go is gone.
+//! Clean-up with one call that fails permanently: every call, refused in every way, for one image. All other images are swept,
+//! and everything of this image that can be removed is removed.
 
 use serde_json::json;
 
@@ -22,8 +22,8 @@ const REFUSALS: [(u16, &str); 6] = [
     (501, "NotImplemented"),
 ];
 
-/// An upload as a client of Uppy's makes it: an object at the key and another upload open there.
-async fn twofold(server: &SingleServer) -> (String, String) {
+/// Opens an upload as Uppy does: an object at the key, and another multipart upload open at the same key.
+async fn upload_twice_at_one_key(server: &SingleServer) -> (String, String) {
     let opening = server.post("/api/uppy/presign", json!({ "method": "POST", "key": "a.png", "size": 9_000 })).await.json;
     let key = opening["key"].as_str().unwrap().to_owned();
     let open = async || {
@@ -47,17 +47,17 @@ async fn open_uploads(server: &SingleServer) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_step_that_fails_for_good_stops_the_others() {
+async fn permanently_failing_step_does_not_stop_other_steps() {
     let server = SingleServer::start(&[]).await;
     for operation in [HeadObject, GetObject, ListVersions, DeleteObject, ListUploads, ListParts, AbortMultipart] {
         for (status, code) in REFUSALS {
             if (operation, status) == (DeleteObject, 404) {
-                // Then it is deleted.
+                // In the next round it is deleted.
                 continue;
             }
             let what = format!("{operation:?} {status} {code}");
-            let (id, key) = twofold(&server).await;
-            let others = [server.ready().await, twofold(&server).await.0];
+            let (id, key) = upload_twice_at_one_key(&server).await;
+            let others = [server.upload_ready().await, upload_twice_at_one_key(&server).await.0];
             server.faults.add(Rule::new(&[operation], Misbehavior::error(status, code)).of(&id));
             for id in others.iter().chain([&id]) {
                 assert_eq!(server.delete(id).await.status, 204, "{what}");
@@ -69,7 +69,7 @@ async fn no_step_that_fails_for_good_stops_the_others() {
             let keys = server.keys().await;
             let state = server.state(&id).await;
             assert!(operation == DeleteObject || keys.is_empty(), "{what}: {keys:?} of {id}, which is {state}");
-            // Without a listing, one upload is known by its name; the other is the bucket's lifecycle rule's.
+            // Without a listing only one upload is known by its id; the other one is left to the bucket's lifecycle rule.
             let left = match operation {
                 AbortMultipart => 2,
                 ListUploads => 1,
@@ -77,7 +77,7 @@ async fn no_step_that_fails_for_good_stops_the_others() {
             };
             assert!(open_uploads(&server).await <= left, "{what}");
             server.faults.heal();
-            // What was refused waits for a day at most.
+            // A refused step is postponed by at most a day.
             server.sweep(2 * EXPIRED).await;
             assert_eq!(server.state(&id).await, "gone", "{what}");
             let left = server.s3.list_multipart_uploads().bucket(&server.bucket).prefix(&key).send().await.unwrap();
@@ -89,11 +89,11 @@ async fn no_step_that_fails_for_good_stops_the_others() {
     }
 }
 
-/// The account is gone when its bytes are, and not before.
+/// The account's record goes when its bytes are gone, and not before.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_account_whose_bytes_the_store_keeps_is_not_gone() {
+async fn account_record_stays_until_its_bytes_are_deleted() {
     let server = SingleServer::start(&[]).await;
-    let (id, _) = twofold(&server).await;
+    let (id, _) = upload_twice_at_one_key(&server).await;
     server.faults.add(Rule::new(&[DeleteObject], Misbehavior::error(403, "AccessDenied")).of(&id));
     assert_eq!(server.post("/api/auth/me/delete", json!({ "password": "three small blue boats" })).await.status, 204);
     for later in 1..=3 {

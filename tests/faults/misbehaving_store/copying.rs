@@ -1,4 +1,4 @@
-//! Uploads that are copied at confirm, on a store that goes wrong: one copy is left, or none.
+//! Uploads that are copied at confirm on a misbehaving store: one copy remains, or no copy.
 
 use super::{
     super::{
@@ -10,18 +10,18 @@ use super::{
 use Operation::{CopyObject, GetObject, HeadObject};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f10_no_odd_answer_makes_a_copy_an_image() {
-    // Trying out what the store holds to is none of this: the setting decides.
+async fn f10_false_answers_to_a_copy_confirm_nothing() {
+    // The setting decides here, without a probe of the store.
     let server = SingleServer::start(&[("S3_FINALIZE", "copy")]).await;
     for (what, rule) in [
         ("200 with an error", Rule::new(&[CopyObject], Misbehavior::error(200, "InternalError"))),
-        ("200 with a page", Rule::new(&[CopyObject], Misbehavior::Says(Answer::html(200)))),
+        ("200 with a page", Rule::new(&[CopyObject], Misbehavior::AnswersWith(Answer::html(200)))),
         (
             "200, and nothing was copied",
-            Rule::new(&[CopyObject], Misbehavior::Says(Answer::page(200, "application/xml", "<CopyObjectResult/>"))),
+            Rule::new(&[CopyObject], Misbehavior::AnswersWith(Answer::page(200, "application/xml", "<CopyObjectResult/>"))),
         ),
         ("404 NoSuchBucket", Rule::new(&[CopyObject], Misbehavior::error(404, "NoSuchBucket"))),
-        ("404 of a proxy", Rule::all(Misbehavior::Says(Answer::html(404)))),
+        ("404 of a proxy", Rule::all(Misbehavior::AnswersWith(Answer::html(404)))),
         ("403", Rule::new(&[CopyObject], Misbehavior::error(403, "AccessDenied"))),
         ("HEAD with another length", Rule::new(&[HeadObject], Misbehavior::changes(|answer| answer.set("content-length", "9")))),
         (
@@ -30,7 +30,7 @@ async fn f10_no_odd_answer_makes_a_copy_an_image() {
         ),
         ("hung up", Rule::new(&[CopyObject], Misbehavior::HangsUp)),
     ] {
-        let id = server.sent().await;
+        let id = server.send_upload().await;
         server.faults.add(rule);
         let answer = server.confirm(&id).await;
         if what.contains("nothing was copied") {
@@ -44,7 +44,7 @@ async fn f10_no_odd_answer_makes_a_copy_an_image() {
         server.faults.heal();
         assert_eq!(server.confirm(&id).await.status, 200, "{what}");
     }
-    // What was put, and every copy that came to nothing, goes in the end.
+    // The uploaded object and every unused copy are removed in the end.
     server.sweep(EXPIRED).await;
     server.sweep(2 * EXPIRED).await;
     let images = server.get("/api/auth/me").await.json["usage"]["images"].as_u64().unwrap();
@@ -52,9 +52,9 @@ async fn f10_no_odd_answer_makes_a_copy_an_image() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f12_a_copy_whose_answer_was_lost_is_one_copy() {
+async fn f12_lost_answer_to_a_copy_leaves_one_copy() {
     let server = SingleServer::start(&[("S3_FINALIZE", "copy")]).await;
-    let id = server.sent().await;
+    let id = server.send_upload().await;
     server.faults.add(Rule::new(&[CopyObject], Misbehavior::LosesAnswer).at_most(3));
     let mut answer = server.confirm(&id).await;
     if answer.status != 200 {

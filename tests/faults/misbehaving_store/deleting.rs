@@ -1,4 +1,5 @@
-//! F11: deleting from a store that goes wrong. The user is told at once; the bytes go when they can.
+//! F11: deletes on a misbehaving store. The owner's delete succeeds at once; the bytes are removed as soon as the store allows
+//! it.
 
 use std::time::Duration;
 
@@ -15,23 +16,23 @@ use super::{
 use Operation::{DeleteObject, ListVersions};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f11_a_tombstone_stays_until_the_store_says_that_the_object_is_gone() {
+async fn f11_tombstone_stays_until_the_store_confirms_the_delete() {
     let server = SingleServer::start(&[]).await;
     for (what, rule) in [
         ("404 NoSuchBucket", Rule::all(Misbehavior::error(404, "NoSuchBucket"))),
-        ("404 of a proxy", Rule::all(Misbehavior::Says(Answer::html(404)))),
+        ("404 of a proxy", Rule::all(Misbehavior::AnswersWith(Answer::html(404)))),
         ("404 NoSuchBucket to the delete", Rule::new(&[DeleteObject], Misbehavior::error(404, "NoSuchBucket"))),
         ("403", Rule::all(Misbehavior::error(403, "AccessDenied"))),
         ("expired credentials, for the listing", Rule::new(&[ListVersions], Misbehavior::error(400, "ExpiredToken"))),
         ("503", Rule::all(Misbehavior::error(503, "SlowDown"))),
         ("no answer", Rule::all(Misbehavior::HangsUp)),
-        ("a page", Rule::all(Misbehavior::Says(Answer::html(200)))),
+        ("a page", Rule::all(Misbehavior::AnswersWith(Answer::html(200)))),
     ] {
-        let id = server.ready().await;
+        let id = server.upload_ready().await;
         server.faults.add(rule);
         assert_eq!(server.delete(&id).await.status, 204, "{what}");
-        assert_eq!(server.get(&format!("/api/images/{id}")).await.status, 404, "{what}: gone for its owner");
-        // As late as the last look would be.
+        assert_eq!(server.get(&format!("/api/images/{id}")).await.status, 404, "{what}: the owner does not see it");
+        // At the time of the tombstone's last check.
         let swept = server.sweep(EXPIRED).await;
         assert_eq!((swept.gone, server.state(&id).await.as_str()), (0, "deleting"), "{what}: {swept:?}");
         server.faults.heal();
@@ -41,11 +42,11 @@ async fn f11_a_tombstone_stays_until_the_store_says_that_the_object_is_gone() {
     }
 }
 
-/// The store deleted, and nobody was told.
+/// The store deletes, but its answer is lost.
 #[tokio::test(flavor = "multi_thread")]
-async fn f11_a_delete_whose_answer_was_lost_is_done_again() {
+async fn f11_delete_with_a_lost_answer_is_repeated() {
     let server = SingleServer::start(&[]).await;
-    let id = server.ready().await;
+    let id = server.upload_ready().await;
     let hits = server.faults.add(Rule::new(&[DeleteObject], Misbehavior::LosesAnswer).at_most(4));
     assert_eq!(server.delete(&id).await.status, 204);
     assert_eq!(server.delete(&id).await.status, 204);
@@ -58,26 +59,26 @@ async fn f11_a_delete_whose_answer_was_lost_is_done_again() {
     assert_eq!(server.state(&id).await, "gone");
 }
 
-/// A listing that does not know the object yet, or has no versions to tell.
+/// The listing does not contain the object yet, or reports no versions.
 #[tokio::test(flavor = "multi_thread")]
-async fn d2_what_no_listing_shows_is_deleted_all_the_same() {
+async fn d2_object_missing_from_the_listing_is_deleted() {
     let server = SingleServer::start(&[]).await;
     let empty = "<?xml version=\"1.0\"?><ListVersionsResult><IsTruncated>false</IsTruncated></ListVersionsResult>";
     for answer in
         [Answer::page(200, "application/xml", empty), Answer::error(501, "NotImplemented"), Answer::error(403, "AccessDenied")]
     {
-        let id = server.ready().await;
-        server.faults.add(Rule::new(&[ListVersions], Misbehavior::Says(answer)));
+        let id = server.upload_ready().await;
+        server.faults.add(Rule::new(&[ListVersions], Misbehavior::AnswersWith(answer)));
         assert_eq!(server.delete(&id).await.status, 204);
         assert_eq!(server.keys().await, [""; 0]);
         server.faults.heal();
     }
 }
 
-/// F19: S3 looks at a URL's end when a PUT begins. One that was under way when its upload was deleted arrives all the same, is
-/// seen by nobody, and goes with the last look.
+/// F19: S3 checks a URL's expiry only when a PUT begins. A PUT in progress when its upload is deleted still arrives, is not
+/// shown, and is removed by the tombstone's last check.
 #[tokio::test(flavor = "multi_thread")]
-async fn f19_a_put_that_outlives_its_upload_leaves_nothing() {
+async fn f19_put_that_ends_after_the_delete_leaves_nothing() {
     let server = SingleServer::start(&[]).await;
     let bytes = fixture("plain.png");
     let ticket = server.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await;

@@ -1,7 +1,7 @@
-//! F7, F9, F10 and the like, one step at a time: what a store, or a proxy in front of it, may answer instead of the truth.
+//! F7, F9, F10 and similar faults, one step at a time: false answers of a store, or of a proxy in front of it.
 //!
-//! Whatever it is, nothing is decided by it: the client hears 503 or 504 in time, the upload stays pending, the sweeper neither
-//! rejects nor expires nor deletes, and the next confirm after it is over answers 200.
+//! No such answer decides about an upload: the client gets 503 or 504 in time, the upload stays pending, the sweeper neither
+//! rejects nor expires nor deletes it, and the next confirm after the fault answers 200.
 
 mod clearing;
 mod copying;
@@ -19,18 +19,18 @@ use super::{
     single_server::SingleServer,
 };
 
-/// When every upload of now has expired.
+/// Time after which every current upload has expired.
 pub const EXPIRED: Duration = Duration::from_secs(26 * 60 * 60);
 
 use Operation::{GetObject, HeadObject};
 
-/// What the confirm of a pending upload is told.
-fn cases() -> Vec<(&'static str, Rule)> {
+/// Returns the faulty answers to the confirm of a pending upload.
+fn faulty_answers() -> Vec<(&'static str, Rule)> {
     let all = |misbehavior| Rule::all(misbehavior);
     let head = |misbehavior| Rule::new(&[HeadObject], misbehavior);
     let get = |misbehavior| Rule::new(&[GetObject], misbehavior);
-    let page = |status| Misbehavior::Says(Answer::html(status));
-    let says = Misbehavior::Says;
+    let page = |status| Misbehavior::AnswersWith(Answer::html(status));
+    let says = Misbehavior::AnswersWith;
     vec![
         ("403 AccessDenied", all(Misbehavior::error(403, "AccessDenied"))),
         ("403 RequestTimeTooSkewed", all(Misbehavior::error(403, "RequestTimeTooSkewed"))),
@@ -77,7 +77,7 @@ fn cases() -> Vec<(&'static str, Rule)> {
                 answer.body = b"\x1f\x8b\x08\0\0\0\0\0\0\x03\x03\0\0\0\0\0\0\0\0\0"[..].into();
             })),
         ),
-        ("the body breaks off", get(Misbehavior::BreaksOff(20))),
+        ("the body breaks off", get(Misbehavior::CutsBody(20))),
         ("hung up on HEAD", head(Misbehavior::HangsUp)),
         ("hung up on GET", get(Misbehavior::HangsUp)),
         ("hung up after all was done", all(Misbehavior::LosesAnswer)),
@@ -85,19 +85,19 @@ fn cases() -> Vec<(&'static str, Rule)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f10_no_odd_answer_decides_about_an_upload() {
-    // A few shops for all: each is a database with its indexes.
+async fn f10_false_answers_decide_nothing_about_an_upload() {
+    // The cases share a few servers, because each server needs a database with its indexes.
     let mut shares: Vec<Vec<_>> = (0..6).map(|_| Vec::new()).collect();
-    for (n, case) in cases().into_iter().enumerate() {
+    for (n, case) in faulty_answers().into_iter().enumerate() {
         shares[n % 6].push(case);
     }
     let shares = shares.into_iter().map(|cases| async {
         let server = SingleServer::start(&[]).await;
         for (what, rule) in cases {
-            let id = server.sent().await;
+            let id = server.send_upload().await;
             let hits = server.faults.add(rule);
             server.confirm(&id).await.assert_outage(what);
-            assert!(hits.load(std::sync::atomic::Ordering::SeqCst) > 0, "{what}: was it asked?");
+            assert!(hits.load(std::sync::atomic::Ordering::SeqCst) > 0, "{what}: the fault was not used");
             assert_eq!(server.state(&id).await, "pending", "{what}");
             let swept = server.sweep(EXPIRED).await;
             assert_eq!((swept.expired, swept.rejected, swept.purged), (0, 0, 0), "{what}: {swept:?}");
@@ -107,7 +107,7 @@ async fn f10_no_odd_answer_decides_about_an_upload() {
             let after = server.confirm(&id).await;
             assert_eq!(after.status, 200, "{what}: {after:?}");
         }
-        // Nothing of all that was counted or left twice.
+        // Nothing of these uploads is counted or stored twice.
         server.sweep(EXPIRED).await;
         let usage = server.get("/api/auth/me").await.json["usage"].clone();
         assert_eq!((usage["images"].as_u64(), usage["pending"].as_u64()), (Some(server.keys().await.len() as u64), Some(0)));
@@ -115,34 +115,34 @@ async fn f10_no_odd_answer_decides_about_an_upload() {
     join_all(shares).await;
 }
 
-/// What is odd and yet says all that is needed.
+/// Unusual answers that still contain everything needed are accepted.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_odd_and_true_is_taken() {
+async fn unusual_but_complete_answers_are_accepted() {
     let server = SingleServer::start(&[]).await;
     let whole = Misbehavior::changes(|answer| {
         answer.status = 200;
         answer.remove("content-range");
     });
-    let id = server.sent().await;
+    let id = server.send_upload().await;
     server.faults.add(Rule::new(&[GetObject], whole));
     assert_eq!(server.confirm(&id).await.status, 200, "a store without ranges");
     server.faults.heal();
-    // Without a checksum the bytes are hashed here.
-    let id = server.sent().await;
+    // Without a checksum the server hashes the bytes.
+    let id = server.send_upload().await;
     server.faults.add(Rule::new(&[HeadObject], Misbehavior::changes(|answer| answer.remove("x-amz-checksum-sha256"))));
     assert_eq!(server.confirm(&id).await.status, 200);
-    let (id, short) = (server.sent().await, Misbehavior::changes(|answer| answer.body = answer.body.slice(..40)));
+    let (id, short) = (server.send_upload().await, Misbehavior::changes(|answer| answer.body = answer.body.slice(..40)));
     server.faults.add(Rule::new(&[GetObject], short));
     server.confirm(&id).await.assert_outage("half of the bytes to hash");
     server.faults.heal();
     assert_eq!(server.confirm(&id).await.status, 200);
 }
 
-/// F9: the store does not know yet what it has taken.
+/// F9: HEAD does not find an object that the store has accepted.
 #[tokio::test(flavor = "multi_thread")]
-async fn f9_an_object_that_is_not_seen_yet_is_missing_for_a_moment() {
+async fn f9_object_not_visible_yet_is_reported_missing_and_confirmed_later() {
     let server = SingleServer::start(&[]).await;
-    let id = server.sent().await;
+    let id = server.send_upload().await;
     for also_get in [false, true] {
         let hidden = if also_get { vec![HeadObject, GetObject] } else { vec![HeadObject] };
         server.faults.add(Rule::new(&hidden, Misbehavior::error(404, "NoSuchKey")));
@@ -154,13 +154,13 @@ async fn f9_an_object_that_is_not_seen_yet_is_missing_for_a_moment() {
     assert_eq!(server.confirm(&id).await.status, 200);
 }
 
-/// F7: half of all calls are refused. The client's own retries hide it, or the caller hears 503 and repeats.
+/// F7: half of all calls are refused. The SDK's retries hide it, or the caller gets 503 and repeats.
 #[tokio::test(flavor = "multi_thread")]
-async fn f7_half_of_the_calls_are_told_to_slow_down() {
+async fn f7_uploads_work_while_half_of_the_calls_get_slow_down() {
     let server = SingleServer::start(&[]).await;
     let hits = server.faults.add(Rule::all(Misbehavior::error(503, "SlowDown")).share(50));
     for _ in 0..6 {
-        let id = server.sent().await;
+        let id = server.send_upload().await;
         let mut tries = 0;
         loop {
             let answer = server.confirm(&id).await;
@@ -175,14 +175,16 @@ async fn f7_half_of_the_calls_are_told_to_slow_down() {
     assert!(hits.load(std::sync::atomic::Ordering::SeqCst) > 3);
 }
 
-/// Readiness names the bucket, and comes back by itself.
+/// Readiness names the bucket, and returns without a restart.
 #[tokio::test(flavor = "multi_thread")]
-async fn f10_a_server_whose_bucket_refuses_it_is_not_ready() {
+async fn f10_server_refused_by_its_bucket_is_not_ready() {
     let server = SingleServer::start(&[]).await;
     assert_eq!(server.get("/readyz").await.status, 200);
-    for misbehavior in
-        [Misbehavior::error(403, "AccessDenied"), Misbehavior::error(404, "NoSuchBucket"), Misbehavior::Says(Answer::html(404))]
-    {
+    for misbehavior in [
+        Misbehavior::error(403, "AccessDenied"),
+        Misbehavior::error(404, "NoSuchBucket"),
+        Misbehavior::AnswersWith(Answer::html(404)),
+    ] {
         server.faults.add(Rule::all(misbehavior));
         tokio::time::sleep(Duration::from_millis(1100)).await;
         let answer = server.get("/readyz").await;
@@ -195,11 +197,11 @@ async fn f10_a_server_whose_bucket_refuses_it_is_not_ready() {
     assert_eq!(server.get("/readyz").await.status, 200);
 }
 
-/// F25: a name that leads nowhere is an outage like any other.
+/// F25: an unresolvable name is an outage like any other.
 #[tokio::test(flavor = "multi_thread")]
-async fn f25_a_store_whose_name_is_not_resolved() {
+async fn f25_unresolvable_store_name_is_an_outage() {
     let server = SingleServer::start(&[("S3_ENDPOINT", "http://store.invalid")]).await;
-    // It was never tried out: whether it enforces what is signed is not known.
+    // The store was never probed, so it is not known whether it enforces signed headers.
     let bytes = fixture("plain.png");
     server.post("/api/images/upload", declared("a.png", "image/png", &bytes)).await.assert_outage("no such name");
     let swept = server.sweep(EXPIRED).await;

@@ -1,4 +1,4 @@
-//! Uploads in parts on a store that goes wrong: no part that was sent is forgotten.
+//! Multipart uploads on a misbehaving store: no sent part is lost.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -14,8 +14,8 @@ use super::{
 };
 use Operation::{AbortMultipart, CompleteMultipart, ListParts};
 
-/// All parts of an upload, sent past all faults.
-pub(super) async fn sent(server: &SingleServer) -> String {
+/// Opens a multipart upload and sends all parts, bypassing all faults; returns its id.
+pub(super) async fn send_upload(server: &SingleServer) -> String {
     let mut bytes = fixture("plain.png");
     bytes.extend(uuid::Uuid::new_v4().as_bytes());
     let body = json!({ "fileName": "a.png", "contentType": "image/png", "size": bytes.len() });
@@ -28,17 +28,17 @@ pub(super) async fn sent(server: &SingleServer) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f10_no_odd_answer_forgets_a_part() {
+async fn f10_false_answers_lose_no_part() {
     let server = SingleServer::start(&[]).await;
     for (what, rule) in [
         ("404 NoSuchBucket", Rule::all(Misbehavior::error(404, "NoSuchBucket"))),
-        ("404 of a proxy", Rule::all(Misbehavior::Says(Answer::html(404)))),
+        ("404 of a proxy", Rule::all(Misbehavior::AnswersWith(Answer::html(404)))),
         ("404 NoSuchBucket to the listing", Rule::new(&[ListParts], Misbehavior::error(404, "NoSuchBucket"))),
-        ("a page instead of the listing", Rule::new(&[ListParts], Misbehavior::Says(Answer::html(200)))),
+        ("a page instead of the listing", Rule::new(&[ListParts], Misbehavior::AnswersWith(Answer::html(200)))),
         ("503", Rule::all(Misbehavior::error(503, "SlowDown"))),
         ("403", Rule::all(Misbehavior::error(403, "AccessDenied"))),
     ] {
-        let id = sent(&server).await;
+        let id = send_upload(&server).await;
         server.faults.add(rule);
         let path = format!("/api/images/{id}/parts");
         server.get(&path).await.assert_outage(what);
@@ -52,18 +52,21 @@ async fn f10_no_odd_answer_forgets_a_part() {
     }
 }
 
-/// S3 begins to answer 200 before it has completed, and says in the body that it did not.
+/// S3 starts to answer 200 before it has completed, and reports the failure in the body.
 #[tokio::test(flavor = "multi_thread")]
-async fn f10_a_completion_that_failed_with_200_is_no_success() {
+async fn f10_completion_that_fails_with_status_200_is_not_a_success() {
     let server = SingleServer::start(&[]).await;
     for (what, misbehavior) in [
         ("200 with an error", Misbehavior::error(200, "InternalError")),
-        ("200 with half an answer", Misbehavior::Says(Answer::page(200, "application/xml", "<?xml version=\"1.0\"?><Compl"))),
-        ("200 with a page", Misbehavior::Says(Answer::html(200))),
+        (
+            "200 with half an answer",
+            Misbehavior::AnswersWith(Answer::page(200, "application/xml", "<?xml version=\"1.0\"?><Compl")),
+        ),
+        ("200 with a page", Misbehavior::AnswersWith(Answer::html(200))),
         ("404 NoSuchBucket", Misbehavior::error(404, "NoSuchBucket")),
         ("no answer", Misbehavior::HangsUp),
     ] {
-        let id = sent(&server).await;
+        let id = send_upload(&server).await;
         let hits = server.faults.add(Rule::new(&[CompleteMultipart], misbehavior));
         server.confirm(&id).await.assert_outage(what);
         assert!(hits.load(SeqCst) > 0);
@@ -74,10 +77,10 @@ async fn f10_a_completion_that_failed_with_200_is_no_success() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f12_a_completion_whose_answer_was_lost_is_found() {
+async fn f12_completion_with_a_lost_answer_is_found() {
     let server = SingleServer::start(&[]).await;
     for (operation, status) in [(CompleteMultipart, 200), (AbortMultipart, 200)] {
-        let id = sent(&server).await;
+        let id = send_upload(&server).await;
         server.faults.add(Rule::new(&[operation], Misbehavior::LosesAnswer));
         let mut answer = server.confirm(&id).await;
         if answer.status != status {

@@ -1,5 +1,5 @@
-//! What S3 refuses for good is refused for good here too, once: a final answer for the client, an end for the sweeper. What an
-//! operator can mend, and what passes, decides nothing.
+//! Permanent refusals of S3 become one final answer for the client, and the sweeper ends the upload. Refusals that an operator
+//! can fix, and temporary ones, decide nothing.
 
 use serde_json::json;
 
@@ -9,11 +9,11 @@ use super::{
         single_server::{Answer, SingleServer},
     },
     EXPIRED,
-    multipart::sent as sent_in_parts,
+    multipart::send_upload as sent_in_parts,
 };
 use Operation::{CompleteMultipart, CopyObject, CreateMultipart, GetObject, HeadObject, ListParts};
 
-/// A refused call, the answer to its client, and the state that the upload ends in once it is swept after its time.
+/// A refused call, the answer to its client, and the upload's state after it was swept past its time.
 struct Case {
     operation: Operation,
     error: (u16, &'static str),
@@ -25,7 +25,7 @@ fn case(operation: Operation, error: (u16, &'static str), answer: (u16, &'static
     Case { operation, error, answer, ends }
 }
 
-/// A 503 says when to come back; a final answer does not.
+/// Asserts that a 503 has Retry-After and a final answer has not.
 fn assert_answer(answer: &Answer, case: &Case) {
     let what = format!("{:?} {:?}", case.operation, case.error);
     assert_eq!(answer.problem(), case.answer, "{what}: {answer:?}");
@@ -43,12 +43,12 @@ const UNSUPPORTED: (u16, &str) = (409, "not_supported_by_store");
 const OUTAGE: (u16, &str) = (503, "unavailable");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_refused_read_rejects_the_object_and_an_outage_does_not() {
+async fn refused_read_rejects_the_object_but_an_outage_does_not() {
     for finalize in ["in-place", "copy"] {
         let server = SingleServer::start(&[("S3_FINALIZE", finalize)]).await;
         let mut cases = vec![
             case(GetObject, (403, "InvalidObjectState"), MISMATCH, "rejected"),
-            // Every object is refused: that is the way of asking, not the object.
+            // Every object is refused, so the request is at fault and not the object.
             case(GetObject, (400, "InvalidRequest"), UNSUPPORTED, "pending"),
             case(GetObject, (403, "AccessDenied"), OUTAGE, "pending"),
             case(GetObject, (400, "KMS.DisabledException"), OUTAGE, "pending"),
@@ -63,7 +63,7 @@ async fn a_refused_read_rejects_the_object_and_an_outage_does_not() {
             cases.push(case(CopyObject, (503, "SlowDown"), OUTAGE, "pending"));
         }
         for case in cases {
-            let (asked, swept) = (server.sent().await, server.sent().await);
+            let (asked, swept) = (server.send_upload().await, server.send_upload().await);
             server.faults.add(Rule::new(&[case.operation], Misbehavior::error(case.error.0, case.error.1)));
             assert_answer(&server.confirm(&asked).await, &case);
             assert_eq!(server.state(&asked).await, case.ends, "{:?}", case.error);
@@ -82,12 +82,12 @@ async fn a_refused_read_rejects_the_object_and_an_outage_does_not() {
     }
 }
 
-/// An object under an encryption key of the client's own: HEAD and GET are refused with 400, and no other object is.
+/// An object encrypted with a key of the client (SSE-C): HEAD and GET of this object are refused with 400.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_object_that_only_its_client_can_read_is_rejected() {
+async fn object_encrypted_with_a_client_key_is_rejected() {
     for finalize in ["in-place", "copy"] {
         let server = SingleServer::start(&[("S3_FINALIZE", finalize)]).await;
-        let id = server.sent().await;
+        let id = server.send_upload().await;
         server.faults.add(Rule::new(&[HeadObject], Misbehavior::error(400, "")));
         server.faults.add(Rule::new(&[GetObject], Misbehavior::error(400, "InvalidRequest")).at_most(1));
         assert_eq!(server.confirm(&id).await.problem(), MISMATCH, "{finalize}");
@@ -96,7 +96,7 @@ async fn an_object_that_only_its_client_can_read_is_rejected() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn parts_that_make_no_object_are_refused_once_and_expire() {
+async fn parts_that_cannot_be_completed_are_refused_once_and_expire() {
     let server = SingleServer::start(&[]).await;
     for case in [
         case(CompleteMultipart, (400, "EntityTooSmall"), PARTS, "expired"),
@@ -118,7 +118,7 @@ async fn parts_that_make_no_object_are_refused_once_and_expire() {
         let id = sent_in_parts(&server).await;
         server.faults.add(Rule::new(&[case.operation], Misbehavior::error(case.error.0, case.error.1)));
         assert_answer(&server.confirm(&id).await, &case);
-        assert_eq!(server.state(&id).await, "pending", "{:?}: parts may be sent anew", case.error);
+        assert_eq!(server.state(&id).await, "pending", "{:?}: parts may be sent again", case.error);
         let many = server.post("/api/images/confirm", json!({ "ids": [id] })).await;
         assert_eq!(many.json["results"][0]["problem"]["code"], case.answer.1, "{:?}: {many:?}", case.error);
         server.sweep(8 * EXPIRED).await;
@@ -132,7 +132,7 @@ async fn parts_that_make_no_object_are_refused_once_and_expire() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upload_that_the_store_does_not_open_reserves_nothing() {
+async fn multipart_upload_refused_by_the_store_reserves_nothing() {
     let server = SingleServer::start(&[]).await;
     for case in [
         case(CreateMultipart, (501, "NotImplemented"), UNSUPPORTED, ""),

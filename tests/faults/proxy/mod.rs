@@ -1,6 +1,6 @@
-//! A TCP proxy on loopback that does to connections what networks do, switched while it runs.
+//! A TCP proxy on loopback that injects network faults, switched while it runs.
 //!
-//! One upstream each. It knows no protocol: what HTTP servers do wrong is in `s3_faults`.
+//! One proxy has one upstream. It does not interpret the protocol; faults of HTTP servers are in `s3_faults`.
 
 mod pump;
 #[cfg(test)]
@@ -23,57 +23,57 @@ use tokio::{
 
 use self::pump::End;
 
-/// What happens to connections, those that are open and new ones alike.
+/// Fault that applies to open and to new connections.
 #[derive(Debug, Clone)]
 pub enum Fault {
-    /// Nothing: bytes pass.
+    /// None: bytes pass.
     None,
-    /// Each piece waits so long, in each direction.
+    /// Delays each piece, in each direction.
     Latency(Duration),
-    /// So many bytes a second pass, in each direction.
+    /// Limits the bytes per second, in each direction.
     Bandwidth(u64),
-    /// RST: open connections at once, new ones when they are accepted.
+    /// Resets open connections at once, and new ones when they are accepted.
     Reset,
-    /// Nobody listens, and what is open is reset.
+    /// Stops listening and resets open connections.
     Refuse,
-    /// Connections are accepted, and nothing that is sent arrives anywhere.
+    /// Accepts connections and discards everything that is sent.
     BlackHole,
-    /// The same for connections whose first bytes contain these: some peers are cut off, and others are not.
+    /// Applies [`Fault::BlackHole`] to connections whose first bytes contain these, and to no others.
     BlackHoleFor(&'static [u8]),
-    /// What is asked goes through, and the connection is cut at once; the upstream goes on with it.
+    /// Passes the request on and cuts the connection at once; the upstream completes the request.
     CutAfterRequest(Which),
-    /// The connection is cut when the answer begins: what was asked has been done, and nobody is told.
+    /// Cuts the connection when the answer begins: the request was executed, but the client gets no answer.
     CutBeforeAnswer(Which),
-    /// The connection is cut after so many more bytes of answers.
+    /// Cuts the connection after so many more bytes of answers.
     Truncate(u64),
 }
 
-/// Which requests a cut is for.
+/// Requests that a cut applies to.
 #[derive(Debug, Clone)]
 pub struct Which {
-    /// Those that contain any of these.
+    /// Selects requests that contain any of these; an empty entry selects all.
     holding: &'static [&'static [u8]],
     left: Arc<AtomicU64>,
 }
 
 impl Which {
-    /// All requests.
+    /// Selects all requests.
     pub fn all() -> Self {
         Self::holding(&[b""])
     }
 
-    /// Those that contain any of these.
+    /// Selects requests that contain any of these bytes.
     pub fn holding(holding: &'static [&'static [u8]]) -> Self {
         Self { holding, left: Arc::new(AtomicU64::new(u64::MAX)) }
     }
 
-    /// Only so many; later ones pass.
+    /// Limits the number of cuts; later requests pass.
     pub fn at_most(self, count: u64) -> Self {
         self.left.store(count, SeqCst);
         self
     }
 
-    /// Whether this request is one, which then counts.
+    /// Returns whether the cut applies to this request, and counts it.
     fn takes(&self, request: &[u8]) -> bool {
         self.holding.iter().any(|part| contains(request, part))
             && self.left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok()
@@ -84,7 +84,7 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
     part.is_empty() || bytes.windows(part.len()).any(|window| window == part)
 }
 
-/// What happened so far.
+/// Counters of a proxy.
 #[derive(Debug, Default)]
 pub struct Counts {
     accepted: AtomicU64,
@@ -93,23 +93,23 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// Connections that were made.
+    /// Returns the number of accepted connections.
     pub fn accepted(&self) -> u64 {
         self.accepted.load(SeqCst)
     }
 
-    /// Connections that are open now.
+    /// Returns the number of open connections.
     pub fn open(&self) -> u64 {
         self.open.load(SeqCst)
     }
 
-    /// Connections that a fault ended.
+    /// Returns the number of connections that a fault ended.
     pub fn cut(&self) -> u64 {
         self.cut.load(SeqCst)
     }
 }
 
-/// A running proxy; it ends when dropped, and its connections with it.
+/// A running proxy; dropping it closes its connections.
 pub struct Proxy {
     address: SocketAddr,
     fault: watch::Sender<Fault>,
@@ -120,12 +120,12 @@ pub struct Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.running.abort();
-        // The connections' tasks see that the sender is gone.
+        // Dropping the sender ends the connections' tasks.
     }
 }
 
 impl Proxy {
-    /// In front of `upstream`, on a free port of 127.0.0.1.
+    /// Starts a proxy for `upstream` on a free port of 127.0.0.1.
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -135,22 +135,22 @@ impl Proxy {
         Self { address, fault, counts, running }
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on.
+    /// Replaces the current fault.
     pub fn set(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }
 
-    /// No fault any more.
+    /// Removes the fault.
     pub fn heal(&self) {
         self.set(Fault::None);
     }
 
-    /// What happened so far.
+    /// Returns the counters.
     pub fn counts(&self) -> &Counts {
         &self.counts
     }
@@ -194,7 +194,7 @@ async fn accept(listener: TcpListener, upstream: SocketAddr, mut faults: watch::
     }
 }
 
-/// The same port: whoever connects knows no other.
+/// Listens again on the same port, which clients have in their configuration.
 async fn listen_again(address: SocketAddr) -> TcpListener {
     loop {
         let socket = TcpSocket::new_v4().unwrap();
@@ -213,7 +213,7 @@ async fn connection(mut client: TcpStream, upstream: SocketAddr, mut faults: wat
     let resets = |fault: &Fault| matches!(fault, Fault::Reset | Fault::Refuse);
     let mut seen = faults.clone();
     let end = tokio::select! {
-        // When the proxy is gone, `wait_for` fails: that ends the connection, too.
+        // When the proxy is dropped, `wait_for` fails, which ends the connection too.
         _ = seen.wait_for(resets) => End::Cut,
         end = async {
             if faults.wait_for(|fault| !matches!(fault, Fault::BlackHole)).await.is_err() {

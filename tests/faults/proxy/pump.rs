@@ -1,4 +1,4 @@
-//! The two directions of one connection.
+//! Copies the two directions of one connection.
 
 use std::{
     sync::{
@@ -19,42 +19,42 @@ use tokio::{
 
 use super::{Fault, contains};
 
-/// The most that passes at once.
+/// Largest number of bytes copied at once.
 const PIECE: usize = 64 * 1024;
-/// A request is over when its sender is silent for so long.
+/// Silence of the sender after which a request is complete.
 const SILENCE: Duration = Duration::from_millis(50);
-/// How long an upstream may go on with a request whose asker was cut off.
+/// Time for which the upstream may continue with a request after its client was cut off.
 const GOES_ON: Duration = Duration::from_secs(10);
 
-/// How a connection ended.
+/// Reason for a connection's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// By one of its sides.
+    /// One side closed it.
     Closed,
-    /// By a fault.
+    /// A fault cut it.
     Cut,
 }
 
-/// What the two directions know of each other.
+/// State shared by the two directions.
 #[derive(Default)]
 struct Shared {
-    /// What the client said first.
+    /// First bytes of the client.
     first: OnceLock<Vec<u8>>,
-    /// The next answer is cut.
+    /// Whether the next answer is cut.
     doomed: AtomicBool,
     /// Bytes of answers that passed under [`Fault::Truncate`].
     passed: AtomicU64,
 }
 
-/// Why a direction is over.
+/// Reason for the end of one direction.
 enum Stop {
-    /// Its sender closed it.
+    /// The sender closed it.
     Ended,
-    /// A fault cuts the connection; `true` when the upstream is to go on for a while.
+    /// A fault cuts the connection; `true` lets the upstream continue for a while.
     Cut(bool),
 }
 
-/// Carries bytes both ways until the connection is over.
+/// Copies bytes both ways until the connection is over.
 pub async fn carry(client: &mut TcpStream, mut server: TcpStream, faults: watch::Receiver<Fault>) -> End {
     let shared = Shared::default();
     let stop = {
@@ -63,7 +63,7 @@ pub async fn carry(client: &mut TcpStream, mut server: TcpStream, faults: watch:
         let down = down(from_server, to_client, faults, &shared);
         tokio::pin!(up, down);
         tokio::select! {
-            // One side has no more to say; the other may still have.
+            // One side has finished; the other may still send.
             stop = &mut up => match stop { Stop::Ended => down.await, cut => cut },
             stop = &mut down => match stop { Stop::Ended => up.await, cut => cut },
         }
@@ -89,7 +89,7 @@ async fn up(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::Re
     loop {
         let Ok(read) = from.read(&mut piece).await else { return Stop::Ended };
         shared.first.get_or_init(|| piece[..read].to_vec());
-        let Some(fault) = flowing(&mut faults, shared).await else { return Stop::Cut(false) };
+        let Some(fault) = wait_until_flowing(&mut faults, shared).await else { return Stop::Cut(false) };
         if read == 0 {
             let _ = to.shutdown().await;
             return Stop::Ended;
@@ -116,7 +116,7 @@ async fn down(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::
     let mut piece = vec![0; PIECE];
     loop {
         let Ok(mut read) = from.read(&mut piece).await else { return Stop::Ended };
-        let Some(fault) = flowing(&mut faults, shared).await else { return Stop::Cut(false) };
+        let Some(fault) = wait_until_flowing(&mut faults, shared).await else { return Stop::Cut(false) };
         if read == 0 {
             let _ = to.shutdown().await;
             return Stop::Ended;
@@ -135,15 +135,15 @@ async fn down(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, mut faults: watch::
             return Stop::Ended;
         }
         if last {
-            // What has passed arrives: a reset might overtake it.
+            // Shuts down in order: a reset could overtake bytes that have passed.
             let _ = to.shutdown().await;
             return Stop::Cut(false);
         }
     }
 }
 
-/// The fault of the moment, once it lets anything pass; `None` when the proxy is gone.
-async fn flowing(faults: &mut watch::Receiver<Fault>, shared: &Shared) -> Option<Fault> {
+/// Waits until the current fault lets bytes pass, and returns it; `None` if the proxy is gone.
+async fn wait_until_flowing(faults: &mut watch::Receiver<Fault>, shared: &Shared) -> Option<Fault> {
     let first = shared.first.get().map_or(&[][..], Vec::as_slice);
     let flows = |fault: &Fault| match fault {
         Fault::BlackHole => false,
@@ -157,7 +157,7 @@ async fn pass(to: &mut WriteHalf<'_>, bytes: &[u8], fault: &Fault) -> std::io::R
     match fault {
         Fault::Latency(latency) => tokio::time::sleep(*latency).await,
         Fault::Bandwidth(rate) => {
-            // A tenth of a second's worth at a time.
+            // Sends a tenth of a second's worth at a time.
             let slice = usize::try_from(*rate / 10).unwrap_or(usize::MAX).max(1);
             for slice in bytes.chunks(slice) {
                 tokio::time::sleep(Duration::from_secs_f64(slice.len() as f64 / *rate as f64)).await;

@@ -1,4 +1,4 @@
-//! Each fault, seen from both ends of a connection.
+//! Tests each fault from both ends of a connection.
 
 use std::{
     io::ErrorKind,
@@ -18,12 +18,12 @@ use tokio::{
 
 use super::{Fault, Proxy, Which};
 
-/// Far longer than anything here takes.
+/// Limit far above the duration of any step.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Long enough to see that nothing comes.
+/// Long enough to conclude that no bytes arrive.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Gives back what it gets; counts the bytes.
+/// Starts a server that echoes its input; returns the number of bytes too.
 async fn echo() -> (SocketAddr, Arc<AtomicU64>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, heard) = (listener.local_addr().unwrap(), Arc::new(AtomicU64::new(0)));
@@ -45,12 +45,12 @@ async fn echo() -> (SocketAddr, Arc<AtomicU64>) {
     (address, heard)
 }
 
-async fn connected(proxy: &Proxy) -> TcpStream {
+async fn connect(proxy: &Proxy) -> TcpStream {
     TcpStream::connect(proxy.address()).await.unwrap()
 }
 
-/// Says it and hears it back.
-async fn said(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<()> {
+/// Sends `text` and asserts that the echo comes back.
+async fn assert_echoed(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<()> {
     stream.write_all(text).await?;
     let mut heard = vec![0; text.len()];
     timeout(PATIENCE, stream.read_exact(&mut heard)).await.expect("an answer or an end")?;
@@ -58,7 +58,7 @@ async fn said(stream: &mut TcpStream, text: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn until(condition: impl Fn() -> bool) {
+async fn wait_until(condition: impl Fn() -> bool) {
     let began = Instant::now();
     while !condition() {
         assert!(began.elapsed() < PATIENCE);
@@ -67,56 +67,56 @@ async fn until(condition: impl Fn() -> bool) {
 }
 
 #[tokio::test]
-async fn bytes_pass_both_ways_and_so_do_ends() {
+async fn bytes_and_shutdowns_pass_in_both_directions() {
     let (upstream, heard) = echo().await;
     let proxy = Proxy::start(upstream).await;
-    let mut stream = connected(&proxy).await;
-    said(&mut stream, &[7; 300_000][..4000]).await.unwrap();
-    said(&mut stream, b"more").await.unwrap();
+    let mut stream = connect(&proxy).await;
+    assert_echoed(&mut stream, &[7; 300_000][..4000]).await.unwrap();
+    assert_echoed(&mut stream, b"more").await.unwrap();
     assert_eq!((heard.load(SeqCst), proxy.counts().accepted(), proxy.counts().open()), (4004, 1, 1));
     stream.shutdown().await.unwrap();
     assert_eq!(timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap().unwrap(), 0);
-    until(|| proxy.counts().open() == 0).await;
+    wait_until(|| proxy.counts().open() == 0).await;
     assert_eq!(proxy.counts().cut(), 0);
 }
 
 #[tokio::test]
-async fn latency_is_paid_in_each_direction_and_a_bandwidth_is_kept() {
+async fn latency_and_bandwidth_apply_in_each_direction() {
     let (upstream, _) = echo().await;
     let proxy = Proxy::start(upstream).await;
-    let mut stream = connected(&proxy).await;
+    let mut stream = connect(&proxy).await;
     proxy.set(Fault::Latency(Duration::from_millis(100)));
     let began = Instant::now();
-    said(&mut stream, b"slow").await.unwrap();
+    assert_echoed(&mut stream, b"slow").await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(200));
     proxy.set(Fault::Bandwidth(10_000));
     let began = Instant::now();
-    said(&mut stream, &[1; 4000]).await.unwrap();
+    assert_echoed(&mut stream, &[1; 4000]).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(400), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
-async fn a_reset_is_one_for_open_connections_and_new_ones() {
+async fn reset_applies_to_open_and_new_connections() {
     let (upstream, _) = echo().await;
     let proxy = Proxy::start(upstream).await;
-    let mut open = connected(&proxy).await;
-    said(&mut open, b"hello").await.unwrap();
+    let mut open = connect(&proxy).await;
+    assert_echoed(&mut open, b"hello").await.unwrap();
     proxy.set(Fault::Reset);
     let end = timeout(PATIENCE, open.read(&mut [0; 8])).await.unwrap();
     assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
-    let mut new = connected(&proxy).await;
+    let mut new = connect(&proxy).await;
     assert!(timeout(PATIENCE, new.read(&mut [0; 8])).await.unwrap().is_err());
-    until(|| proxy.counts().cut() == 2).await;
+    wait_until(|| proxy.counts().cut() == 2).await;
     proxy.heal();
-    said(&mut connected(&proxy).await, b"again").await.unwrap();
+    assert_echoed(&mut connect(&proxy).await, b"again").await.unwrap();
 }
 
 #[tokio::test]
-async fn refused_means_that_nobody_listens_and_the_port_is_the_same_afterwards() {
+async fn refused_connections_find_no_listener_and_the_port_stays_the_same() {
     let (upstream, _) = echo().await;
     let proxy = Proxy::start(upstream).await;
-    let mut open = connected(&proxy).await;
-    said(&mut open, b"hello").await.unwrap();
+    let mut open = connect(&proxy).await;
+    assert_echoed(&mut open, b"hello").await.unwrap();
     proxy.set(Fault::Refuse);
     assert!(timeout(PATIENCE, open.read(&mut [0; 8])).await.unwrap().is_err());
     let began = Instant::now();
@@ -132,17 +132,17 @@ async fn refused_means_that_nobody_listens_and_the_port_is_the_same_afterwards()
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
-    said(&mut again, b"again").await.unwrap();
+    assert_echoed(&mut again, b"again").await.unwrap();
 }
 
 #[tokio::test]
-async fn a_black_hole_accepts_and_is_silent_until_it_is_healed() {
+async fn black_hole_accepts_and_stays_silent_until_healed() {
     let (upstream, heard) = echo().await;
     let proxy = Proxy::start(upstream).await;
-    let mut open = connected(&proxy).await;
-    said(&mut open, b"hello").await.unwrap();
+    let mut open = connect(&proxy).await;
+    assert_echoed(&mut open, b"hello").await.unwrap();
     proxy.set(Fault::BlackHole);
-    let mut new = connected(&proxy).await;
+    let mut new = connect(&proxy).await;
     for stream in [&mut open, &mut new] {
         stream.write_all(b"anybody").await.unwrap();
         assert!(timeout(QUIET, stream.read(&mut [0; 8])).await.is_err());
@@ -157,24 +157,24 @@ async fn a_black_hole_accepts_and_is_silent_until_it_is_healed() {
 }
 
 #[tokio::test]
-async fn a_black_hole_for_some_is_none_for_others() {
+async fn black_hole_for_some_peers_does_not_affect_others() {
     let (upstream, _) = echo().await;
     let proxy = Proxy::start(upstream).await;
-    let (mut member, mut client) = (connected(&proxy).await, connected(&proxy).await);
-    said(&mut member, b"I am a member").await.unwrap();
-    said(&mut client, b"I am a client").await.unwrap();
+    let (mut member, mut client) = (connect(&proxy).await, connect(&proxy).await);
+    assert_echoed(&mut member, b"I am a member").await.unwrap();
+    assert_echoed(&mut client, b"I am a client").await.unwrap();
     proxy.set(Fault::BlackHoleFor(b"member"));
     member.write_all(b"anybody").await.unwrap();
     assert!(timeout(QUIET, member.read(&mut [0; 8])).await.is_err());
-    said(&mut client, b"anybody").await.unwrap();
-    said(&mut connected(&proxy).await, b"another client").await.unwrap();
+    assert_echoed(&mut client, b"anybody").await.unwrap();
+    assert_echoed(&mut connect(&proxy).await, b"another client").await.unwrap();
     proxy.heal();
     let mut late = [0; 7];
     timeout(PATIENCE, member.read_exact(&mut late)).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn cut_requests_are_done_and_their_answers_never_come() {
+async fn cut_requests_are_executed_without_an_answer() {
     let (upstream, heard) = echo().await;
     let proxy = Proxy::start(upstream).await;
     for (fault, expected) in [
@@ -182,24 +182,24 @@ async fn cut_requests_are_done_and_their_answers_never_come() {
         (Fault::CutBeforeAnswer(Which::holding(&[b"update"]).at_most(1)), 2 * (6 + 6 + 6)),
     ] {
         proxy.set(fault);
-        let mut stream = connected(&proxy).await;
-        said(&mut stream, b"insert").await.unwrap();
-        assert!(said(&mut stream, b"update").await.is_err(), "cut");
-        until(|| heard.load(SeqCst) >= expected - 6).await;
-        said(&mut connected(&proxy).await, b"update").await.unwrap();
+        let mut stream = connect(&proxy).await;
+        assert_echoed(&mut stream, b"insert").await.unwrap();
+        assert!(assert_echoed(&mut stream, b"update").await.is_err(), "cut");
+        wait_until(|| heard.load(SeqCst) >= expected - 6).await;
+        assert_echoed(&mut connect(&proxy).await, b"update").await.unwrap();
         assert_eq!(heard.load(SeqCst), expected);
     }
     assert_eq!(proxy.counts().cut(), 2);
     proxy.set(Fault::CutBeforeAnswer(Which::all()));
-    assert!(said(&mut connected(&proxy).await, b"any").await.is_err());
+    assert!(assert_echoed(&mut connect(&proxy).await, b"any").await.is_err());
 }
 
 #[tokio::test]
-async fn an_answer_is_truncated_after_so_many_bytes() {
+async fn answer_is_truncated_after_the_given_bytes() {
     let (upstream, _) = echo().await;
     let proxy = Proxy::start(upstream).await;
     proxy.set(Fault::Truncate(10));
-    let mut stream = connected(&proxy).await;
+    let mut stream = connect(&proxy).await;
     stream.write_all(b"0123456789abcdef").await.unwrap();
     let mut heard = Vec::new();
     let _ = timeout(PATIENCE, stream.read_to_end(&mut heard)).await.unwrap();
@@ -207,11 +207,11 @@ async fn an_answer_is_truncated_after_so_many_bytes() {
 }
 
 #[tokio::test]
-async fn it_ends_with_all_of_its_connections() {
+async fn dropping_the_proxy_closes_its_connections() {
     let (upstream, _) = echo().await;
     let proxy = Proxy::start(upstream).await;
-    let mut stream = connected(&proxy).await;
-    said(&mut stream, b"hello").await.unwrap();
+    let mut stream = connect(&proxy).await;
+    assert_echoed(&mut stream, b"hello").await.unwrap();
     let address = proxy.address();
     drop(proxy);
     assert!(matches!(timeout(PATIENCE, stream.read(&mut [0; 8])).await.unwrap(), Ok(0) | Err(_)));

@@ -1,4 +1,4 @@
-//! What goes wrong with one request.
+//! Faults for one request to S3.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -13,26 +13,26 @@ use hyper::{
 
 use super::{Body, Shared};
 
-/// What is done instead of what was asked, or to its answer.
+/// Fault that replaces a request or its answer.
 #[derive(Clone)]
 pub enum Misbehavior {
-    /// S3 is not asked; this is the answer.
-    Says(Answer),
-    /// S3 is asked, and its answer changed.
-    Changes(Arc<dyn Fn(&mut Answer) + Send + Sync>),
-    /// S3 does it, and the connection ends without an answer.
+    /// Answers this without asking S3.
+    AnswersWith(Answer),
+    /// Forwards to S3 and changes its answer.
+    ChangesAnswer(Arc<dyn Fn(&mut Answer) + Send + Sync>),
+    /// Forwards to S3 and closes the connection without an answer.
     LosesAnswer,
-    /// The connection ends, and S3 is not asked.
+    /// Closes the connection without asking S3.
     HangsUp,
-    /// S3 is asked so much later.
-    Waits(Duration),
-    /// The body breaks off after so many bytes, short of its length.
-    BreaksOff(usize),
-    /// So many bytes of the body come in a second.
-    Trickles(usize),
+    /// Forwards to S3 after this time.
+    Delays(Duration),
+    /// Cuts the body after so many bytes, short of its length.
+    CutsBody(usize),
+    /// Limits the body to so many bytes per second.
+    SlowsBody(usize),
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: u16,
@@ -41,7 +41,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An error as S3 says it.
+    /// Returns an error in S3's format.
     pub fn error(status: u16, code: &str) -> Self {
         let body = format!(
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>No.</Message><RequestId>1</RequestId></Error>"
@@ -49,18 +49,18 @@ impl Answer {
         Self::page(status, "application/xml", body)
     }
 
-    /// What a proxy before S3 says.
+    /// Returns an HTML error page, as proxies in front of S3 send it.
     pub fn html(status: u16) -> Self {
         Self::page(status, "text/html", format!("<html><head><title>{status}</title></head><body>nginx</body></html>"))
     }
 
-    /// Any status, type and body.
+    /// Returns an answer with this status, type and body.
     pub fn page(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
         Self { status, headers, body: body.into() }
     }
 
-    /// With another header.
+    /// Adds a header.
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
         self.set(name, value);
         self
@@ -71,16 +71,17 @@ impl Answer {
         self.headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
     }
 
-    /// Takes a header away.
+    /// Removes a header.
     pub fn remove(&mut self, name: &str) {
         self.headers.remove(name);
     }
 
-    /// As it is written. `Content-Length` is the body's, unless it was answered to HEAD: there it is what was set.
+    /// Builds the response. `Content-Length` is the body's length, except in an answer to HEAD, where the header that was set is
+    /// kept.
     fn respond(self, method: &Method) -> Response<Body> {
         let Self { status, mut headers, body } = self;
         let mut response = if *method == Method::HEAD {
-            // Of unknown length: otherwise one would be added.
+            // A body of unknown length; hyper would add a Content-Length otherwise.
             Response::new(StreamBody::new(stream::empty()).boxed_unsync())
         } else {
             headers.remove(CONTENT_LENGTH);
@@ -93,25 +94,25 @@ impl Answer {
 }
 
 impl Misbehavior {
-    /// Changes the answer of S3.
+    /// Forwards to S3 and applies `change` to its answer.
     pub fn changes(change: impl Fn(&mut Answer) + Send + Sync + 'static) -> Self {
-        Self::Changes(Arc::new(change))
+        Self::ChangesAnswer(Arc::new(change))
     }
 
-    /// An error as S3 says it.
+    /// Answers an error in S3's format.
     pub fn error(status: u16, code: &str) -> Self {
-        Self::Says(Answer::error(status, code))
+        Self::AnswersWith(Answer::error(status, code))
     }
 
-    pub(super) async fn commit(self, request: Request<Incoming>, shared: &Shared) -> io::Result<Response<Body>> {
+    pub(super) async fn apply(self, request: Request<Incoming>, shared: &Shared) -> io::Result<Response<Body>> {
         let method = request.method().clone();
         match self {
-            Self::Says(answer) => {
-                // A request is heard to its end: who is still sending sees a reset and not the answer.
+            Self::AnswersWith(answer) => {
+                // Reads the request to its end: a client that is still sending would see a reset instead of the answer.
                 let _ = request.into_body().collect().await;
                 Ok(answer.respond(&method))
             }
-            Self::Changes(change) => {
+            Self::ChangesAnswer(change) => {
                 let (parts, body) = shared.forward(request).await?.into_parts();
                 let body = body.collect().await?.to_bytes();
                 let mut answer = Answer { status: parts.status.as_u16(), headers: parts.headers, body };
@@ -123,24 +124,24 @@ impl Misbehavior {
                 Err(io::ErrorKind::ConnectionAborted.into())
             }
             Self::HangsUp => Err(io::ErrorKind::ConnectionAborted.into()),
-            Self::Waits(time) => {
+            Self::Delays(time) => {
                 tokio::time::sleep(time).await;
                 shared.forward(request).await
             }
-            Self::BreaksOff(after) => {
+            Self::CutsBody(after) => {
                 let (parts, body) = shared.forward(request).await?.into_parts();
                 let body = body.collect().await?.to_bytes();
                 let short = body.slice(..after.min(body.len()));
                 let broken = (short.len() < body.len()).then(|| Err(io::ErrorKind::ConnectionAborted.into()));
                 let pieces = stream::iter([Ok(Frame::data(short))].into_iter().chain(broken));
-                // A moment between the two: what came before the break has been sent.
+                // Pauses between the two pieces, so that the bytes before the break have been sent.
                 let pieces = pieces.then(|piece| async {
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     piece
                 });
                 Ok(Response::from_parts(parts, StreamBody::new(pieces).boxed_unsync()))
             }
-            Self::Trickles(rate) => {
+            Self::SlowsBody(rate) => {
                 let (parts, body) = shared.forward(request).await?.into_parts();
                 let body = body.collect().await?.to_bytes();
                 let pieces: Vec<_> = body.chunks(rate.div_ceil(10)).map(|piece| body.slice_ref(piece)).collect();

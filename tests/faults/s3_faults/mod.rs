@@ -1,7 +1,8 @@
-//! An S3 server that goes wrong: an HTTP proxy in front of a real one that answers chosen operations as broken, overloaded and
-//! misconfigured stores and the proxies before them do. What no rule takes passes, with its Host, which is signed.
+//! An S3 server that misbehaves: an HTTP proxy in front of a real one that answers chosen operations like broken, overloaded and
+//! misconfigured stores, and like proxies in front of them. All other requests pass unchanged, with their Host header, because it
+//! is signed.
 //!
-//! Addressing is by path. What happens to connections, whatever they carry, is in `proxy`.
+//! It expects path-style addressing. Faults of connections, independent of HTTP, are in `proxy`.
 
 mod misbehavior;
 mod operation;
@@ -34,47 +35,47 @@ pub use self::{
     operation::Operation,
 };
 
-/// A body on its way; it may break.
+/// A streamed body, which may fail.
 type Body = UnsyncBoxBody<Bytes, io::Error>;
 type Upstream = Client<HttpConnector, Body>;
 
-/// What is done to which requests.
+/// A fault and the requests that it applies to.
 #[derive(Clone)]
 pub struct Rule {
     operations: Vec<Operation>,
-    /// Of a hundred.
+    /// Percentage of requests.
     share: u64,
     left: Arc<AtomicU64>,
     hits: Arc<AtomicU64>,
-    /// A part of the path or the query; all requests have the empty one.
+    /// Part of the path or the query that must occur; empty: any request.
     named: String,
     misbehavior: Misbehavior,
 }
 
 impl Rule {
-    /// For each of these operations.
+    /// Applies to each of these operations.
     pub fn new(operations: &[Operation], misbehavior: Misbehavior) -> Self {
         let (left, hits) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::default());
         Self { operations: operations.to_vec(), share: 100, left, hits, named: String::new(), misbehavior }
     }
 
-    /// For every operation.
+    /// Applies to every operation.
     pub fn all(misbehavior: Misbehavior) -> Self {
         Self::new(&Operation::ALL, misbehavior)
     }
 
-    /// For so many of a hundred, taken at random.
+    /// Applies to a random percentage of requests.
     pub fn share(self, percent: u64) -> Self {
         Self { share: percent, ..self }
     }
 
-    /// For the first ones only.
+    /// Applies to the first `count` requests only.
     pub fn at_most(self, count: u64) -> Self {
         self.left.store(count, SeqCst);
         self
     }
 
-    /// For requests that name this in their path or query, such as an image's id.
+    /// Applies to requests with this text in path or query, such as an image's id.
     pub fn of(self, named: &str) -> Self {
         Self { named: named.to_owned(), ..self }
     }
@@ -89,7 +90,7 @@ impl Rule {
     }
 }
 
-/// The running layer; it ends when dropped.
+/// The running proxy; dropping it ends it.
 pub struct S3Faults {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -105,7 +106,7 @@ struct Shared {
 }
 
 impl S3Faults {
-    /// In front of the S3 server at `upstream`, on a free port of 127.0.0.1.
+    /// Starts a proxy for the S3 server at `upstream` on a free port of 127.0.0.1.
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -121,47 +122,47 @@ impl S3Faults {
         Self { address, shared, _running: AbortOnDropHandle::new(running) }
     }
 
-    /// In front of the run's S3.
+    /// Starts a proxy for the run's S3.
     pub async fn of_this_run() -> Self {
         Self::start(s3_address().await).await
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// For `S3_ENDPOINT`.
+    /// Returns the value for `S3_ENDPOINT`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on, before the rules that are there; says how often the rule is applied.
+    /// Adds a rule before the existing ones; returns a counter of its uses.
     pub fn add(&self, rule: Rule) -> Arc<AtomicU64> {
         let hits = rule.hits.clone();
         self.shared.rules.lock().unwrap().insert(0, rule);
         hits
     }
 
-    /// No rules any more.
+    /// Removes all rules.
     pub fn heal(&self) {
         self.shared.rules.lock().unwrap().clear();
     }
 
-    /// What was asked since this was asked last.
+    /// Returns the operations since the last call of this function.
     pub fn asked(&self) -> Vec<Operation> {
         std::mem::take(&mut self.shared.asked.lock().unwrap())
     }
 }
 
-/// Where the run's S3 listens.
+/// Returns the address of the run's S3.
 pub async fn s3_address() -> SocketAddr {
     let endpoint = servers().s3_endpoint.strip_prefix("http://").expect("S3 without TLS");
     tokio::net::lookup_host(endpoint).await.unwrap().next().unwrap()
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {
-    // They end with this task.
+    // The connections end with this task.
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
@@ -174,7 +175,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// An error here ends the connection without an answer.
+/// Handles one request; an error ends the connection without an answer.
 async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let operation = Operation::of(&request);
     shared.asked.lock().unwrap().push(operation);
@@ -184,15 +185,15 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         rules.iter().find(|rule| rule.takes(operation, request.uri(), chance)).cloned()
     };
     match rule {
-        Some(rule) => rule.misbehavior.commit(request, &shared).await,
+        Some(rule) => rule.misbehavior.apply(request, &shared).await,
         None => shared.forward(request).await,
     }
 }
 
 impl Shared {
-    /// The same numbers in every run.
+    /// Returns pseudo-random numbers, the same in every run.
     fn random(&self) -> u64 {
-        // Knuth's multiplier; the high bits are the good ones.
+        // Knuth's multiplier; its high bits are the random ones.
         let step = |state: u64| state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.chance.fetch_update(SeqCst, SeqCst, |state| Some(step(state))).map_or(0, |state| step(state) >> 33)
     }

@@ -1,8 +1,8 @@
-//! Which operation a request is, by its method, path and query.
+//! Identifies the operation of a request by its method, path and query.
 
 use hyper::{Method, Request};
 
-/// The operations of S3 that an upload meets.
+/// S3 operations that an upload uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
     HeadObject,
@@ -41,7 +41,7 @@ impl Operation {
         Self::Other,
     ];
 
-    /// Of a request that names its bucket in the path.
+    /// Returns the operation of a request whose bucket is in the path.
     pub fn of<B>(request: &Request<B>) -> Self {
         let path = request.uri().path().trim_start_matches('/');
         let on_object = path.split_once('/').is_some_and(|(_, key)| !key.is_empty());

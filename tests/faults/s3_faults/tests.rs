@@ -1,4 +1,4 @@
-//! The layer in front of a small HTTP server that says what it was asked.
+//! Tests the proxy in front of a small HTTP server that echoes what it was asked.
 
 use std::{
     convert::Infallible,
@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::{Answer, Misbehavior, Operation, Rule, S3Faults};
 
-/// Answers with the request's Host, path and query.
+/// Starts a server that answers with the request's Host, path and query.
 async fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -22,9 +22,9 @@ async fn upstream() -> SocketAddr {
         while let Ok((stream, _)) = listener.accept().await {
             let service = service_fn(|request: Request<_>| async move {
                 let host = request.headers()["host"].to_str().unwrap();
-                let said = format!("{host} {}", request.uri());
+                let seen = format!("{host} {}", request.uri());
                 Ok::<_, Infallible>(
-                    Response::builder().header("etag", "\"e\"").body(Full::new(bytes::Bytes::from(said))).unwrap(),
+                    Response::builder().header("etag", "\"e\"").body(Full::new(bytes::Bytes::from(seen))).unwrap(),
                 )
             });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
@@ -39,7 +39,7 @@ async fn get(faults: &S3Faults, path: &str) -> reqwest::Result<(u16, String)> {
 }
 
 #[test]
-fn operations_are_told_apart() {
+fn operations_are_recognised() {
     let of = |method: Method, uri: &str| Operation::of(&Request::builder().method(method).uri(uri).body(()).unwrap());
     assert_eq!(of(Method::HEAD, "/bucket/u/1/2"), Operation::HeadObject);
     assert_eq!(of(Method::HEAD, "/bucket"), Operation::HeadBucket);
@@ -60,7 +60,7 @@ fn operations_are_told_apart() {
 }
 
 #[tokio::test]
-async fn what_no_rule_takes_passes_with_its_host_and_query() {
+async fn requests_without_a_rule_pass_with_host_and_query() {
     let faults = S3Faults::start(upstream().await).await;
     let path = "/bucket/u%2F1?a=%20b&c";
     assert_eq!(get(&faults, path).await.unwrap(), (200, format!("{} {path}", faults.address())));
@@ -68,7 +68,7 @@ async fn what_no_rule_takes_passes_with_its_host_and_query() {
 }
 
 #[tokio::test]
-async fn each_misdeed_is_committed_as_often_as_its_rule_says() {
+async fn misbehavior_occurs_as_often_as_its_rule_allows() {
     let faults = S3Faults::start(upstream().await).await;
     let hits = faults.add(Rule::all(Misbehavior::error(403, "AccessDenied")).at_most(1));
     let (status, body) = get(&faults, "/b/k").await.unwrap();
@@ -79,12 +79,12 @@ async fn each_misdeed_is_committed_as_often_as_its_rule_says() {
     faults.add(Rule::new(&[Operation::GetObject], Misbehavior::changes(|answer| answer.set("etag", "\"other\""))));
     let answer = reqwest::get(format!("{}/b/k", faults.endpoint())).await.unwrap();
     assert_eq!(answer.headers()["etag"], "\"other\"");
-    for misbehavior in [Misbehavior::LosesAnswer, Misbehavior::HangsUp, Misbehavior::BreaksOff(3)] {
+    for misbehavior in [Misbehavior::LosesAnswer, Misbehavior::HangsUp, Misbehavior::CutsBody(3)] {
         faults.add(Rule::new(&[Operation::GetObject], misbehavior));
         assert!(get(&faults, "/b/k").await.is_err());
         assert_eq!(get(&faults, "/b?list-type=2").await.unwrap().0, 200, "another operation");
     }
-    for slow in [Misbehavior::Waits(Duration::from_millis(200)), Misbehavior::Trickles(100)] {
+    for slow in [Misbehavior::Delays(Duration::from_millis(200)), Misbehavior::SlowsBody(100)] {
         faults.heal();
         faults.add(Rule::all(slow));
         let began = Instant::now();
@@ -94,9 +94,9 @@ async fn each_misdeed_is_committed_as_often_as_its_rule_says() {
 }
 
 #[tokio::test]
-async fn a_share_is_one() {
+async fn share_applies_to_that_percentage_of_requests() {
     let faults = S3Faults::start(upstream().await).await;
-    let hits = faults.add(Rule::all(Misbehavior::Says(Answer::html(503))).share(50));
+    let hits = faults.add(Rule::all(Misbehavior::AnswersWith(Answer::html(503))).share(50));
     for _ in 0..200 {
         get(&faults, "/b/k").await.unwrap();
     }

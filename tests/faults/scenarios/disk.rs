@@ -1,8 +1,8 @@
-//! F23, the database's half: its disk is full. mongod gives up, as it does when it cannot write its journal; what was
-//! acknowledged is there when there is room again.
+//! F23, MongoDB's half: its disk is full. mongod aborts when it cannot write its journal; acknowledged writes are still there
+//! once there is space again.
 //!
-//! The disk is a tmpfs in a mount namespace of its own, which needs no rights and leaves nothing behind. Where namespaces cannot
-//! be made, the row is skipped and says so.
+//! The disk is a tmpfs in its own mount namespace, which needs no privileges and leaves nothing behind. Without support for such
+//! namespaces the test is skipped with a message.
 
 use std::{
     fs::File,
@@ -14,11 +14,11 @@ use std::{
 use mongodb::bson::doc;
 
 use super::{
-    super::{cluster::Options, replica_set::ReplicaSet, servers::scratch_dir},
-    Scenario, lasting,
+    super::{cluster::Options, replica_set::ReplicaSet, servers::scratch_dir, skipping::skip},
+    Scenario, fault_duration,
 };
 
-/// A small disk; it ends with the process that holds it.
+/// A small tmpfs; it ends with the process that holds it.
 struct Disk {
     holder: Child,
     path: PathBuf,
@@ -37,14 +37,14 @@ impl Disk {
             .stderr(Stdio::null())
             .spawn()
             .ok()?;
-        let mut said = String::new();
-        BufReader::new(holder.stdout.take()?).read_line(&mut said).ok()?;
+        let mut line = String::new();
+        BufReader::new(holder.stdout.take()?).read_line(&mut line).ok()?;
         let path = PathBuf::from(format!("/proc/{}/root{}", holder.id(), dir.display()));
         let disk = Self { holder, path };
-        (said == "mounted\n" && File::create(disk.path.join("probe")).is_ok()).then_some(disk)
+        (line == "mounted\n" && File::create(disk.path.join("probe")).is_ok()).then_some(disk)
     }
 
-    /// To the last byte.
+    /// Fills it to the last byte.
     fn fill(&self) {
         let mut file = File::create(self.path.join("filler")).unwrap();
         for piece in [vec![0; 1 << 20], vec![0; 4096], vec![0]] {
@@ -65,22 +65,21 @@ impl Drop for Disk {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f23_a_full_disk_under_the_database() {
+async fn f23_full_disk_of_the_database() {
     let Some(disk) = Disk::mount(450) else {
-        println!("skipped: F23 for the database; no mount namespace can be made here");
-        return;
+        return skip("mount namespaces are not available");
     };
     let set = ReplicaSet::start(1, &disk.path).await;
     let mut scenario = Scenario::start(Options { mongodb: Some(set.uri()), ..Options::default() }, 20).await;
     disk.fill();
-    // What it has to write it writes soon; by default once a minute.
+    // Writes to the data files within a second; the default is once a minute.
     set.run(0, doc! { "setParameter": 1, "syncdelay": 1 }).await.unwrap();
-    scenario.outage("F23, the database", lasting(8, 60)).await;
+    scenario.run_until_refused("F23, the database", fault_duration(8, 60)).await;
     disk.clear();
-    // Whether it has ended by itself or is at a loss.
+    // mongod has aborted by itself or is stuck.
     set.kill(0);
     set.restart();
     set.primary().await;
-    scenario.recovered("F23, the database").await;
+    scenario.assert_recovered("F23, the database").await;
     scenario.end().await;
 }

@@ -1,7 +1,7 @@
-//! The rows of the fault matrix under load: the fault comes and goes while clients work, one of them is watched, and when all
-//! is over every invariant holds. `README.md` has the list.
+//! Scenarios of the fault matrix under load: the fault comes and goes while clients work and a probe client is watched;
+//! afterwards every invariant holds. `README.md` lists them.
 //!
-//! The short form is part of `cargo test`; `VALET_FAULTS_LONG=1` has each fault last as long as the matrix says.
+//! The short form is part of `cargo test`; with `VALET_FAULTS_LONG=1` each fault lasts as long as the matrix demands.
 
 mod database;
 mod disk;
@@ -22,23 +22,24 @@ use tokio::sync::{Mutex, MutexGuard};
 use self::probe::Probe;
 use super::{
     checker::{Checker, health_cycle},
-    cluster::{Cluster, Options, Patience},
+    cluster::{Cluster, LeaseWait, Options},
     journal::Journal,
     servers::set,
     workload::{Profile, Workload},
 };
 
-/// How soon after its dependencies a server answers again: ten seconds, and some more for a machine with two busy cores.
+/// Longest time until a server answers again after its dependencies are back: ten seconds, plus some for a machine with two busy
+/// cores.
 const RECOVERED_WITHIN: Duration = Duration::from_secs(30);
 
-/// And takes an upload from its beginning to its end, under load.
+/// Longest time until a server completes a whole upload again, under load.
 const WORKS_WITHIN: Duration = Duration::from_secs(180);
 
-/// How long a client of the load repeats what is not answered: longer than faults last.
+/// Time for which a client of the load repeats an unanswered call; longer than any fault.
 const PATIENCE: Duration = Duration::from_secs(240);
 
-/// The short time, or the matrix's own.
-pub fn lasting(short: u64, long: u64) -> Duration {
+/// Returns the short duration, or in the long form the matrix's.
+pub fn fault_duration(short: u64, long: u64) -> Duration {
     Duration::from_secs(if is_long() { long } else { short })
 }
 
@@ -46,44 +47,45 @@ fn is_long() -> bool {
     set("VALET_FAULTS_LONG").is_some()
 }
 
-/// How many clients: enough to be at every step of every call at any time, and no more than two cores serve.
-pub fn crowd() -> usize {
+/// Returns the number of clients: enough to have every step of every call in progress at any time, and no more than two cores can
+/// serve.
+pub fn client_count() -> usize {
     if is_long() { 50 } else { 30 }
 }
 
-/// A cluster under load, and one client that is watched.
+/// A cluster under load, with one probe client.
 pub struct Scenario {
     pub cluster: Cluster,
     probe: Probe,
     journal: Arc<Journal>,
     load: Workload,
     checker: Checker,
-    /// One at a time: each loads the machine.
+    /// Only one scenario runs at a time, because each loads the machine.
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Scenario {
-    /// Servers under a load of so many clients, who are at work when this returns.
+    /// Starts servers under a load of `clients`, and returns when the clients are at work.
     pub async fn start(options: Options, clients: usize) -> Self {
         static TURN: Mutex<()> = Mutex::const_new(());
         let turn = TURN.lock().await;
         let (inner, mut options) = (options.change, Options { change: Box::new(|_, settings| settings), ..options });
-        // An upload may take longer than when nothing is slow.
+        // Uploads may take longer than they do without faults.
         options.change = Box::new(move |number, settings| {
-            let settings = settings.but("UPLOAD_URL_TTL", "10s").but("UPLOAD_TTL", "15s").but("MULTIPART_TTL", "15s");
+            let settings = settings.with("UPLOAD_URL_TTL", "10s").with("UPLOAD_TTL", "15s").with("MULTIPART_TTL", "15s");
             inner(number, settings)
         });
         let cluster = Cluster::start(options).await;
         let journal = Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));
         let probe = Probe::start(&cluster).await;
         let load = Workload::start(&cluster, &journal, Profile { clients, patience: PATIENCE, ..Profile::default() });
-        load.at_work(Duration::from_secs(1)).await;
+        load.wait_until_working(Duration::from_secs(1)).await;
         Self { cluster, probe, journal, load, checker: Checker::default(), _turn: turn }
     }
 
-    /// Lets the fault last: whatever is asked meanwhile is answered in time, as documented, and no worse than 503 or 504.
-    /// Says how many of the watched client's calls were.
-    pub async fn during(&mut self, what: &str, time: Duration) -> usize {
+    /// Keeps the fault for `time`: every answer to the probe arrives in time, is documented, and is no worse than 503 or 504.
+    /// Returns the number of the probe's calls that were refused for an outage.
+    pub async fn run_during(&mut self, what: &str, time: Duration) -> usize {
         let (began, mut refused) = (Instant::now(), 0);
         while began.elapsed() < time {
             refused += self.probe.cycle(what).await;
@@ -91,55 +93,55 @@ impl Scenario {
         refused
     }
 
-    /// [`Scenario::during`] a fault under which something cannot be done, until it was.
-    pub async fn outage(&mut self, what: &str, time: Duration) {
-        let (began, mut refused) = (Instant::now(), self.during(what, time).await);
+    /// Runs [`Scenario::run_during`] and continues until at least one call was refused.
+    pub async fn run_until_refused(&mut self, what: &str, time: Duration) {
+        let (began, mut refused) = (Instant::now(), self.run_during(what, time).await);
         while refused == 0 {
             assert!(began.elapsed() < time + Duration::from_secs(60), "{what}: nothing was refused");
             refused = self.probe.cycle(what).await;
         }
     }
 
-    /// After the fault: every server is ready and does all of an upload soon.
-    pub async fn recovered(&mut self, what: &str) {
+    /// After the fault: asserts that every server is ready and soon completes a whole upload.
+    pub async fn assert_recovered(&mut self, what: &str) {
         let (began, cluster) = (Instant::now(), &self.cluster);
         let wait = async |limit: Duration| {
-            assert!(began.elapsed() < limit, "{what}: not recovered after {:?}: {}", began.elapsed(), tail(cluster));
+            assert!(began.elapsed() < limit, "{what}: not recovered after {:?}: {}", began.elapsed(), last_log_lines(cluster));
             tokio::time::sleep(Duration::from_millis(100)).await;
         };
-        while !self.probe.reaches(cluster).await {
+        while !self.probe.is_reachable(cluster).await {
             wait(RECOVERED_WITHIN).await;
         }
         let reached = began.elapsed();
-        while !self.probe.works(cluster).await {
+        while !self.probe.completes_upload(cluster).await {
             wait(WORKS_WITHIN).await;
         }
-        println!("{what}: reached again after {reached:.1?}, works after {:.1?}", began.elapsed());
+        println!("{what}: reachable after {reached:.1?}, works after {:.1?}", began.elapsed());
         self.checker.sample(&self.cluster).await;
     }
 
-    /// In the long form, [`Scenario::recovered`]; in the short one the next fault comes at once.
-    pub async fn breathes(&mut self, what: &str) {
+    /// In the long form, runs [`Scenario::assert_recovered`]; in the short form the next fault follows at once.
+    pub async fn recover_in_long_form(&mut self, what: &str) {
         if is_long() {
-            self.recovered(what).await;
+            self.assert_recovered(what).await;
         }
     }
 
-    /// The load ends, everything comes to rest, and every invariant is checked.
+    /// Ends the load, waits for convergence, and checks every invariant.
     pub async fn end(mut self) {
         let tally = self.load.stop().await;
         self.cluster.heal().await;
-        let rested = self.cluster.quiesce(Patience::Hurried).await;
+        let rested = self.cluster.quiesce(LeaseWait::Skipped).await;
         let report = self.checker.check(&self.cluster, &self.journal, Duration::ZERO).await;
         let confirmed = tally.confirmed.load(std::sync::atomic::Ordering::Relaxed);
-        println!("{} calls, {confirmed} confirms, at rest after {rested:.0?}; {report}", self.journal.count());
+        println!("{} calls, {confirmed} confirms, converged after {rested:.0?}; {report}", self.journal.count());
         report.assert_clean();
         health_cycle::cycle(&self.cluster).await;
     }
 }
 
-/// The last that the servers said.
-fn tail(cluster: &Cluster) -> String {
+/// Returns the last log lines of the servers.
+fn last_log_lines(cluster: &Cluster) -> String {
     let log = cluster.log();
     let lines: Vec<_> = log.lines().collect();
     lines[lines.len().saturating_sub(40)..].join("\n")

@@ -1,4 +1,4 @@
-//! F5 where the new primary does not know yet what a majority has: it would show what was deleted, and is not believed.
+//! F5 with a new primary that does not yet know what a majority has: it would show deleted images, so its reads are not trusted.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +15,14 @@ use super::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f5_what_a_new_primary_does_not_know_is_not_shown() {
+async fn f5_new_primary_never_shows_deleted_images() {
     let set = ReplicaSet::start(3, &scratch_dir().join(uuid::Uuid::new_v4().to_string())).await;
     let cluster = Cluster::start(Options { servers: 2, mongodb: Some(set.uri()), ..Options::default() }).await;
     let mut probe = Probe::start(&cluster).await;
     let (kept, deleted) = (probe.upload().await, probe.upload().await);
     let former = set.primary().await;
     let others = || (0..3).filter(|number| *number != former);
-    // They have everything, and what they know of the others stays as it is.
+    // The secondaries have every write, but what they know of each other's progress stays unchanged.
     let know = async |mode: &str| {
         for number in others() {
             set.run(number, doc! { "configureFailPoint": "disableSnapshotting", "mode": mode }).await.unwrap();
@@ -32,29 +32,29 @@ async fn f5_what_a_new_primary_does_not_know_is_not_shown() {
     let gone = probe.call(Method::DELETE, &format!("/api/images/{deleted}"), None).await;
     assert_eq!(gone.status, 204, "{gone:?}");
     set.step_down().await;
-    set.primary_but(former).await;
+    set.primary_other_than(former).await;
 
     let mut refused = 0;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(8) {
         refused += usize::from(!shows_only(&mut probe, &kept).await);
     }
-    assert!(refused > 0, "what was read was there all the time");
-    // As it would have been shown.
+    assert!(refused > 0, "the read document existed all the time");
+    // A read of the stale document, as it would have been shown.
     let stale = cluster.db.collection::<Document>("images").find_one(doc! { "_id": &deleted }).await.unwrap().unwrap();
     assert_eq!(stale.get_str("state").unwrap(), "ready");
 
     know("off").await;
     let began = Instant::now();
     let mut shown = 0;
-    // By each server.
+    // Once by each server.
     while shown < 2 {
         assert!(began.elapsed() < Duration::from_secs(30), "nothing is shown again");
         shown = if shows_only(&mut probe, &kept).await { shown + 1 } else { 0 };
     }
 }
 
-/// Whether the gallery is shown; what was deleted never is.
+/// Returns whether the gallery is shown; asserts that it never contains the deleted image.
 async fn shows_only(probe: &mut Probe, kept: &str) -> bool {
     let gallery = probe.call(Method::GET, "/api/images/gallery", None).await;
     if gallery.status != 200 {

@@ -1,4 +1,4 @@
-//! The client that is watched: each of its answers is held against what a fault allows.
+//! The probe: a client whose every answer is compared with what a fault allows.
 
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use super::super::{
     workload::users::password_of,
 };
 
-/// A user with a token. The load knows nothing of it, and the checker counts it like any other.
+/// A user with a token. The load does not know this user; the checker judges it like any other.
 pub struct Probe {
     http: reqwest::Client,
     bases: Vec<String>,
@@ -42,15 +42,15 @@ impl Probe {
             request = request.json(&body);
         }
         let began = Instant::now();
-        let answer = request.send().await.expect("the server answers, whatever its dependencies do");
+        let answer = request.send().await.expect("the server answers even if its dependencies fail");
         let header = |name| Some(answer.headers().get(name)?.to_str().unwrap().to_owned());
         let (status, content_type) = (answer.status().as_u16(), header("content-type").unwrap_or_default());
         let retry_after = header("retry-after");
         Answer { status, content_type, retry_after, json: answer.json().await.unwrap_or(Value::Null), took: began.elapsed() }
     }
 
-    /// What everybody does: looks at the gallery, uploads, confirms, deletes. Says how many of the calls were refused for an
-    /// outage; anything else that is not an answer of the documented kind is a failure of the test.
+    /// Lists the gallery, uploads, confirms and deletes. Returns the number of calls that were refused for an outage; any other
+    /// undocumented answer fails the test.
     pub async fn cycle(&mut self, what: &str) -> usize {
         let mut refused = 0;
         let mut judge = |answer: &Answer, also: &[u16]| {
@@ -71,9 +71,9 @@ impl Probe {
             let sent = put(&self.http, &ticket.json["upload"], bytes).await;
             let path = format!("/api/images/{}", ticket.id());
             let confirmed = self.call(Method::POST, &format!("{path}/confirm"), None).await;
-            // 409 when it was not sent, or is not seen yet; 410 and 404 when its few seconds are over.
+            // 409 if it was not sent or is not visible yet; 410 and 404 if its few seconds are over.
             judge(&confirmed, &[404, 409, 410]);
-            // Where the answer was lost, the bytes may be there; where they were refused, they are not.
+            // After a lost answer the bytes may be there; after a refusal they are not.
             let refused = sent.is_some_and(|status| status != 200);
             assert!(!refused || confirmed.status != 200, "{what}: {sent:?}, and {confirmed:?}");
             let deleted = self.call(Method::DELETE, &path, None).await;
@@ -82,11 +82,11 @@ impl Probe {
         refused
     }
 
-    /// Whether every server is ready, and reads.
-    pub async fn reaches(&mut self, cluster: &Cluster) -> bool {
+    /// Returns whether every server is ready and answers reads.
+    pub async fn is_reachable(&mut self, cluster: &Cluster) -> bool {
         for _ in 0..cluster.servers.len() {
             let ready = self.call(Method::GET, "/readyz", None).await;
-            // The same server again.
+            // Use the same server again.
             self.turn -= 1;
             let gallery = self.call(Method::GET, "/api/images/gallery", None).await;
             if (ready.status, gallery.status) != (200, 200) {
@@ -96,8 +96,8 @@ impl Probe {
         true
     }
 
-    /// An upload whose bytes are there.
-    pub async fn sent(&mut self) -> String {
+    /// Opens an upload and sends its bytes; returns its id.
+    pub async fn send_upload(&mut self) -> String {
         let bytes = file();
         let ticket = self.call(Method::POST, "/api/images/upload", Some(declared("a.png", "image/png", &bytes))).await;
         assert_eq!(put(&self.http, &ticket.json["upload"], bytes).await, Some(200), "{ticket:?}");
@@ -108,16 +108,16 @@ impl Probe {
         self.call(Method::POST, &format!("/api/images/{id}/confirm"), None).await
     }
 
-    /// An image that stays.
+    /// Uploads and confirms an image that stays.
     pub async fn upload(&mut self) -> String {
-        let id = self.sent().await;
+        let id = self.send_upload().await;
         let confirmed = self.confirm(&id).await;
         assert_eq!(confirmed.status, 200, "{confirmed:?}");
         id
     }
 
-    /// Whether every server takes an upload from its beginning to its end.
-    pub async fn works(&mut self, cluster: &Cluster) -> bool {
+    /// Returns whether every server completes a whole upload.
+    pub async fn completes_upload(&mut self, cluster: &Cluster) -> bool {
         for _ in 0..cluster.servers.len() {
             let bytes = file();
             let ticket = self.call(Method::POST, "/api/images/upload", Some(declared("a.png", "image/png", &bytes))).await;
@@ -141,7 +141,7 @@ fn file() -> Vec<u8> {
     bytes
 }
 
-/// `None` when there was no answer.
+/// Sends a presigned PUT; `None` without an answer.
 async fn put(http: &reqwest::Client, request: &Value, bytes: Vec<u8>) -> Option<u16> {
     let mut put = http.put(request["url"].as_str()?).timeout(Duration::from_secs(20));
     for (name, value) in request["headers"].as_object()? {

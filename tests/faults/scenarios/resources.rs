@@ -1,4 +1,4 @@
-//! F6, F23, F25: what runs out: connections, room, certificates.
+//! F6, F23, F25: exhausted connections, exhausted space, expired certificates.
 
 use std::time::{Duration, Instant};
 
@@ -15,27 +15,28 @@ use super::{
         tls::{self, TlsFront},
         workload::users::password_of,
     },
-    Scenario, lasting,
+    Scenario, fault_duration,
     probe::Probe,
 };
 
-/// F6: ten connections to MongoDB for five hundred clients of one server. Some are refused, nobody waits for ever.
+/// F6: a pool of ten connections to MongoDB for five hundred clients of one server. Some calls are refused; none waits without
+/// limit.
 #[tokio::test(flavor = "multi_thread")]
-async fn f6_a_pool_of_ten() {
+async fn f6_ten_connections_for_five_hundred_clients() {
     let change = |_, settings: Settings| {
         let (_, uri) = settings.0.iter().find(|(name, _)| *name == "MONGODB_URI").unwrap().clone();
-        settings.but("MONGODB_URI", &format!("{uri}&maxPoolSize=10"))
+        settings.with("MONGODB_URI", &format!("{uri}&maxPoolSize=10"))
     };
     let mut scenario = Scenario::start(Options { servers: 1, change: Box::new(change), ..Options::default() }, 20).await;
     let base = scenario.cluster.servers[0].base();
     let http = reqwest::Client::new();
-    let email = format!("crowd-{}@example.com", uuid::Uuid::new_v4().simple());
+    let email = format!("client_count-{}@example.com", uuid::Uuid::new_v4().simple());
     let body = json!({ "email": email, "password": password_of(&email) });
     let session = http.post(format!("{base}/api/auth/signup")).json(&body).send().await.unwrap();
     let session: serde_json::Value = session.json().await.unwrap();
     let token = session["token"].as_str().unwrap().to_owned();
-    let until = Instant::now() + lasting(5, 60);
-    let crowd = (0..500).map(|_| {
+    let until = Instant::now() + fault_duration(5, 60);
+    let client_count = (0..500).map(|_| {
         let (http, token, url) = (http.clone(), token.clone(), format!("{base}/api/images/gallery"));
         async move {
             let (mut answered, mut refused) = (0, 0);
@@ -50,50 +51,54 @@ async fn f6_a_pool_of_ten() {
             (answered, refused)
         }
     });
-    let counts = futures_util::future::join_all(crowd).await;
+    let counts = futures_util::future::join_all(client_count).await;
     let (answered, refused) = counts.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
     println!("F6: {answered} answered, {refused} refused");
     assert!(answered > 0);
-    scenario.recovered("F6").await;
+    scenario.assert_recovered("F6").await;
     scenario.end().await;
 }
 
-/// F23, the store's half: it has no room for what clients send, or for what is copied.
+/// F23, the store's half: it has no space for uploads or copies.
 #[tokio::test(flavor = "multi_thread")]
-async fn f23_a_store_without_room() {
+async fn f23_store_without_space() {
     let (faults, clients) = (S3Faults::of_this_run().await, S3Faults::of_this_run().await);
     let endpoint = faults.endpoint();
-    let change = move |_, settings: Settings| settings.but("S3_ENDPOINT", &endpoint).but("S3_FINALIZE", "copy");
+    let change = move |_, settings: Settings| settings.with("S3_ENDPOINT", &endpoint).with("S3_FINALIZE", "copy");
     let options = Options { servers: 2, s3: Some(clients.endpoint()), change: Box::new(change), ..Options::default() };
     let mut scenario = Scenario::start(options, 30).await;
     let full = || Misbehavior::error(507, "XMinioStorageFull");
     clients.add(Rule::new(&[Operation::PutObject, Operation::UploadPart], full()).share(40));
     faults.add(Rule::new(&[Operation::CopyObject, Operation::CompleteMultipart, Operation::CreateMultipart], full()));
-    scenario.outage("F23, the store", lasting(5, 60)).await;
+    scenario.run_until_refused("F23, the store", fault_duration(5, 60)).await;
     clients.heal();
     faults.heal();
-    scenario.recovered("F23, the store").await;
+    scenario.assert_recovered("F23, the store").await;
     scenario.end().await;
 }
 
-/// F25: the store's certificate expires under way, and is replaced. Nothing is sent to whom nobody vouches for.
+/// F25: the store's certificate expires while the server runs, and is replaced. The server sends nothing over a connection whose
+/// certificate is not valid.
 #[tokio::test(flavor = "multi_thread")]
-async fn f25_a_certificate_that_expires() {
+async fn f25_certificate_expires() {
     let front = TlsFront::start(s3_address().await).await;
     let proxy = Proxy::start(front.address()).await;
     let endpoint = format!("https://localhost:{}", proxy.address().port());
     let change = move |_, settings: Settings| {
-        settings.but("S3_ENDPOINT", &endpoint).but("SSL_CERT_FILE", tls::authority().to_str().unwrap()).but("UPLOAD_TTL", "60s")
+        settings
+            .with("S3_ENDPOINT", &endpoint)
+            .with("SSL_CERT_FILE", tls::authority().to_str().unwrap())
+            .with("UPLOAD_TTL", "60s")
     };
     let cluster = Cluster::start(Options { servers: 1, change: Box::new(change), ..Options::default() }).await;
     let mut probe = Probe::start(&cluster).await;
     probe.upload().await;
     front.set_expired(true);
-    // Connections of before are closed in time, too.
+    // Connections from before the expiry are closed in time, too.
     proxy.set(Fault::Reset);
     tokio::time::sleep(Duration::from_millis(200)).await;
     proxy.heal();
-    let id = probe.sent().await;
+    let id = probe.send_upload().await;
     probe.confirm(&id).await.assert_outage("expired");
     front.set_expired(false);
     let confirmed = probe.confirm(&id).await;

@@ -1,5 +1,5 @@
-//! F27: the database comes back as it was at T, with the bucket of later. Objects without a record are found and removed, and no
-//! record is without its object. The other way around, the loss is seen.
+//! F27: a database restored from an earlier time with the bucket of today: objects without a record are found and removed, and no
+//! ready record lacks its object. With a newer database and an older bucket the loss is reported.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,14 +9,14 @@ use mongodb::bson::{Document, doc};
 use super::{
     super::{
         checker::check,
-        cluster::{Cluster, Options, Patience},
+        cluster::{Cluster, LeaseWait, Options},
         journal::Journal,
         workload::{Profile, Workload},
     },
     probe::Probe,
 };
 
-/// The documents of this moment, as a dump has them.
+/// Returns the documents of this moment, like a dump.
 async fn dump(cluster: &Cluster) -> Vec<(&'static str, Vec<Document>)> {
     let mut all = Vec::new();
     for name in ["users", "sessions", "images"] {
@@ -41,9 +41,9 @@ async fn keys(cluster: &Cluster) -> BTreeSet<String> {
     keys.filter(|key| key != valet::store::objects::marker::KEY).collect()
 }
 
-/// What `valet sweep --orphans` counts: objects without a record, and ready images without an object.
+/// Runs `valet sweep --orphans` and returns its counts: objects without a record, and ready images without an object.
 async fn orphans(cluster: &Cluster, options: &[&str]) -> (usize, usize, String) {
-    // Times in listings are whole seconds.
+    // Times in S3 listings are whole seconds.
     tokio::time::sleep(Duration::from_millis(1100)).await;
     let now = time::OffsetDateTime::now_utc().format(&time::format_description::well_known::Rfc3339).unwrap();
     let arguments = [&["sweep", "--orphans", "--before", &now], options].concat();
@@ -57,7 +57,7 @@ async fn orphans(cluster: &Cluster, options: &[&str]) -> (usize, usize, String) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn f27_a_database_of_yesterday_and_a_bucket_of_today() {
+async fn f27_older_database_with_newer_bucket() {
     const SINCE: usize = 12;
     let cluster = Cluster::start(Options { servers: 1, ..Options::default() }).await;
     let journal = std::sync::Arc::new(Journal::create(&cluster.dir.join("journal.jsonl")));
@@ -66,7 +66,7 @@ async fn f27_a_database_of_yesterday_and_a_bucket_of_today() {
     let load = Workload::start(&cluster, &journal, Profile { clients: 20, users: 6, ..Profile::default() });
     tokio::time::sleep(Duration::from_secs(4)).await;
     load.stop().await;
-    cluster.quiesce(Patience::Hurried).await;
+    cluster.quiesce(LeaseWait::Skipped).await;
     let (documents, objects) = (dump(&cluster).await, keys(&cluster).await);
     for _ in 0..SINCE {
         probe.upload().await;
@@ -75,14 +75,14 @@ async fn f27_a_database_of_yesterday_and_a_bucket_of_today() {
     restore(&cluster, &documents).await;
     let (found, missing, out) = orphans(&cluster, &[]).await;
     assert_eq!((found, missing), (SINCE, 0), "{out}");
-    // The checker finds them without help, as objects without a record and as bytes that are not counted, and nothing else.
+    // The checker reports them as objects without a record and as uncounted bytes, and reports nothing else.
     let report = check(&cluster, &journal, Duration::ZERO).await;
     assert_eq!(report.violated(), [3, 17].into(), "{report}");
     orphans(&cluster, &["--delete", "--expect", &SINCE.to_string()]).await;
     assert_eq!(keys(&cluster).await, objects);
     check(&cluster, &journal, Duration::ZERO).await.assert_clean();
 
-    // A bucket of yesterday, which no order of backups may give: what is lost is named.
+    // A bucket older than its database, which no documented order of backups produces: the lost images are named.
     probe.upload().await;
     let lost: Vec<_> = keys(&cluster).await.into_iter().filter(|key| !objects.contains(key)).collect();
     assert_eq!(lost.len(), 1);

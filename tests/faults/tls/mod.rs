@@ -1,5 +1,5 @@
-//! TLS in front of a server, with a certificate that has expired or one that has not. The authority's private key is kept nowhere:
-//! ca.pem signed these two, and nothing else trusts it.
+//! TLS in front of a server, with a certificate that is expired or valid. ca.pem signed both certificates and nothing else; its
+//! private key was not kept.
 
 use std::{
     net::SocketAddr,
@@ -25,7 +25,7 @@ use tokio_rustls::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// It ends when dropped.
+/// A TLS endpoint; dropping it ends it.
 pub struct TlsFront {
     address: SocketAddr,
     expired: Arc<AtomicBool>,
@@ -33,7 +33,7 @@ pub struct TlsFront {
 }
 
 impl TlsFront {
-    /// In front of `upstream`, on a free port of this machine's `localhost`.
+    /// Starts it in front of `upstream`, on a free port of `localhost`.
     pub async fn start(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, expired) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(false)));
@@ -53,18 +53,18 @@ impl TlsFront {
         Self { address, expired, _running: AbortOnDropHandle::new(running) }
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Whether new connections are shown a certificate whose time is over.
+    /// Sets whether new connections get the expired certificate.
     pub fn set_expired(&self, expired: bool) {
         self.expired.store(expired, SeqCst);
     }
 }
 
-/// The certificates to trust, for `SSL_CERT_FILE`.
+/// Returns the path of the authority to trust, for `SSL_CERT_FILE`.
 pub fn authority() -> PathBuf {
     file("ca.pem")
 }

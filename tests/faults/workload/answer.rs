@@ -1,14 +1,14 @@
-//! What came back: read from the wire, and told to the journal.
+//! Answers of the API: how they are read from the wire and recorded in the journal.
 
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-use crate::journal::{Answered, Item, now};
+use crate::journal::{AnswerLine, Item, now};
 
-/// What came back.
+/// An answer of the API.
 #[derive(Debug, Clone, Default)]
 pub struct Answer {
-    /// 0 when nothing did.
+    /// 0 without an answer.
     pub status: u16,
     pub json: Value,
     pub headers: HeaderMap,
@@ -26,7 +26,7 @@ impl Answer {
 }
 
 pub(super) async fn receive(sent: Result<reqwest::Response, reqwest::Error>) -> Result<Answer, String> {
-    // What was the cause is said by the innermost error; the URL may be a secret.
+    // The innermost error has the cause; the outer ones contain the URL, which may be a secret.
     let told = |error: reqwest::Error| {
         let error = error.without_url();
         let mut text = error.to_string();
@@ -43,8 +43,8 @@ pub(super) async fn receive(sent: Result<reqwest::Response, reqwest::Error>) -> 
     Ok(Answer { status, headers, json: serde_json::from_slice(&body).unwrap_or_default(), body })
 }
 
-/// All that an answer says, but for the id that was asked for and the request's own.
-pub(super) fn essence(answer: &Answer, id: &str) -> String {
+/// Returns everything in an answer except the requested id and the request's id.
+pub(super) fn comparable_text(answer: &Answer, id: &str) -> String {
     let mut json = answer.json.clone();
     let results = json.get_mut("results").and_then(Value::as_array_mut).into_iter().flatten();
     results.filter_map(|result| result.get_mut("problem")?.as_object_mut()).for_each(|problem| drop(problem.remove("requestId")));
@@ -54,9 +54,9 @@ pub(super) fn essence(answer: &Answer, id: &str) -> String {
     format!("{} {}", answer.status, json).replace(id, "ID")
 }
 
-/// What the journal says of an answer.
-pub(super) fn answered(op: u64, asked: &[Item], received: &Result<Answer, String>) -> Answered {
-    let mut answered = Answered { op, t1: now(), ..Answered::default() };
+/// Returns the journal's line for an answer.
+pub(super) fn answer_line(op: u64, asked: &[Item], received: &Result<Answer, String>) -> AnswerLine {
+    let mut answered = AnswerLine { op, t1: now(), ..AnswerLine::default() };
     let answer = match received {
         Ok(answer) => answer,
         Err(lost) => {
@@ -81,15 +81,15 @@ pub(super) fn answered(op: u64, asked: &[Item], received: &Result<Answer, String
     }
     let json = &answer.json;
     answered.items = if !answer.results().is_empty() {
-        answer.results().iter().map(shown).collect()
+        answer.results().iter().map(image_item).collect()
     } else if let Some(images) = json["images"].as_array() {
-        images.iter().map(shown).collect()
+        images.iter().map(image_item).collect()
     } else if let Some(uploads) = json["uploads"].as_array() {
-        uploads.iter().map(|upload| Item { state: Some("pending".to_owned()), ..shown(upload) }).collect()
+        uploads.iter().map(|upload| Item { state: Some("pending".to_owned()), ..image_item(upload) }).collect()
     } else if json["id"].is_string() {
-        vec![Item { status: Some(answer.status), ..shown(json) }]
+        vec![Item { status: Some(answer.status), ..image_item(json) }]
     } else {
-        // What was asked of one image is answered for it.
+        // A call for one image is answered for that image.
         let one = |item: &Item| Item {
             id: item.id.clone(),
             status: Some(answer.status),
@@ -101,12 +101,12 @@ pub(super) fn answered(op: u64, asked: &[Item], received: &Result<Answer, String
     answered
 }
 
-/// An image, a ticket, or an item's result with either.
-fn shown(json: &Value) -> Item {
+/// Reads an image, a ticket, or an item's result that contains either.
+fn image_item(json: &Value) -> Item {
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let inner = ["ticket", "image"].iter().map(|name| &json[*name]).find(|inner| inner.is_object());
     let image = inner.unwrap_or(json);
-    // A ticket of something ready shows the image.
+    // The ticket of a ready upload contains the image.
     let image = if image["image"].is_object() { &image["image"] } else { image };
     let is_image = image["uploadedAt"].is_string();
     Item {
@@ -121,7 +121,7 @@ fn shown(json: &Value) -> Item {
     }
 }
 
-/// The session that a token names.
+/// Returns the session id in a token.
 pub fn session_of(token: &str) -> Option<String> {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;

@@ -1,4 +1,4 @@
-//! One client's calls: which server is asked, what the journal says of it, and when a call is repeated.
+//! Calls of one client: chooses the server, writes the journal, and repeats calls.
 
 use std::{
     sync::{
@@ -12,25 +12,25 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
 
 use super::{
-    answer::{Answer, answered, essence, receive},
+    answer::{Answer, answer_line, comparable_text, receive},
     random::Random,
 };
-use crate::journal::{Answered, Asked, Call, Item, Journal, now};
+use crate::journal::{AnswerLine, Call, Item, Journal, RequestLine, now};
 
-/// A request that is not answered by then is lost.
+/// Time after which a request counts as lost.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Failures that are kept to be shown.
+/// Number of failures that are kept for the report.
 const FAILURES: usize = 200;
 
-/// The servers as a balancer sees them.
+/// The servers as a load balancer sees them.
 pub struct Balancer {
     pub bases: Vec<String>,
-    /// Whether each is ready, by its `/readyz`; asked when the balancer goes by it.
+    /// Whether each server is ready by its `/readyz`; maintained if `by_readiness`.
     pub ready: Vec<AtomicBool>,
-    /// Whether each was taken out of the service by who ends it, as Kubernetes does before it stops a pod.
+    /// Whether each server was taken out of the service, as Kubernetes does before it stops a pod.
     pub withdrawn: Vec<AtomicBool>,
-    /// Only ready servers are asked, and nothing but a refused connection is tried again elsewhere, as behind a Kubernetes service.
+    /// Sends requests to ready servers only, and retries only refused connections on another server, like a Kubernetes service.
     pub by_readiness: bool,
 }
 
@@ -42,16 +42,16 @@ impl Balancer {
     }
 }
 
-/// What the load counts.
+/// Counters of the load.
 #[derive(Default)]
 pub struct Tally {
-    /// Confirms that were answered 200, by image.
+    /// Number of confirms that were answered 200, each image once.
     pub confirmed: AtomicU64,
-    /// Answers of 500, 503 and 504, and none at all: the first of them.
+    /// The first answers of 500, 503 and 504, and the first missing answers.
     pub failures: std::sync::Mutex<Vec<String>>,
-    /// Clients that have signed in for the first time.
+    /// Number of clients that have signed in for the first time.
     pub at_work: AtomicU64,
-    /// Calls that were given up after all repeats.
+    /// Number of calls that were given up after all repeats.
     pub given_up: AtomicU64,
 }
 
@@ -63,7 +63,7 @@ pub struct Request<'a> {
     pub body: Option<Value>,
     pub idem_key: Option<String>,
     pub token: Option<&'a str>,
-    /// What is asked of which image, for the journal.
+    /// Images that the request is about, for the journal.
     pub items: Vec<Item>,
 }
 
@@ -79,7 +79,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Another that goes on from here.
+    /// Returns another caller that continues with the same state.
     pub fn twin(&mut self) -> Self {
         Self {
             number: self.number,
@@ -93,7 +93,7 @@ impl Caller {
         }
     }
 
-    /// Calls until there is an answer that stands: 503, 504 and none are repeated, as the rules of clients have it.
+    /// Calls until there is a final answer: repeats 503, 504 and missing answers, as the documented rules for clients require.
     pub async fn call(&mut self, request: Request<'_>) -> Answer {
         let (began, mut first, mut pause) = (Instant::now(), None, 50);
         loop {
@@ -112,9 +112,9 @@ impl Caller {
     }
 
     async fn once(&mut self, request: &Request<'_>, repeats: Option<u64>) -> (u64, Answer) {
-        let op = self.journal.next();
+        let op = self.journal.next_number();
         let mut server = self.balancer.pick(&mut self.random);
-        self.journal.asked(Asked {
+        self.journal.record_request(RequestLine {
             op,
             t0: now(),
             client: self.number,
@@ -125,7 +125,7 @@ impl Caller {
             items: request.items.clone(),
         });
         let mut sent = self.build(request, server).send().await;
-        // A refused connection: nothing was asked of anybody.
+        // A refused connection: no server has received the request.
         let began = Instant::now();
         while self.balancer.by_readiness && sent.as_ref().is_err_and(reqwest::Error::is_connect) && began.elapsed() < TIMEOUT {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -149,16 +149,17 @@ impl Caller {
                 failures.push(failure);
             }
         }
-        let answered = answered(op, &request.items, &received);
+        let answered = answer_line(op, &request.items, &received);
         if request.call == Call::Confirm {
             let confirmed = answered.items.iter().filter(|item| item.status == Some(200)).count();
             self.tally.confirmed.fetch_add(confirmed as u64, Ordering::Relaxed);
         }
-        self.journal.answered(answered);
+        self.journal.record_answer(answered);
         (op, received.unwrap_or_default())
     }
 
-    /// The same call about another's image and about none: both answers, without what must differ, by their digests.
+    /// Makes the same call with the id of another user's image and with an unknown id; records digests of both answers, without
+    /// the ids that must differ.
     pub async fn probe(
         &mut self,
         method: Method,
@@ -167,10 +168,10 @@ impl Caller {
         ids: [&str; 2],
         token: &str,
     ) {
-        let (op, server) = (self.journal.next(), self.balancer.pick(&mut self.random));
+        let (op, server) = (self.journal.next_number(), self.balancer.pick(&mut self.random));
         let items: Vec<_> = ids.iter().map(|id| Item { id: Some((*id).to_owned()), ..Item::default() }).collect();
         let (client, user) = (self.number, self.user.clone());
-        self.journal.asked(Asked {
+        self.journal.record_request(RequestLine {
             op,
             t0: now(),
             client,
@@ -180,7 +181,7 @@ impl Caller {
             repeats: None,
             items: items.clone(),
         });
-        let mut answered = Answered { op, t1: now(), ..Answered::default() };
+        let mut answered = AnswerLine { op, t1: now(), ..AnswerLine::default() };
         for (item, id) in items.into_iter().zip(ids) {
             let request = Request {
                 call: Call::Probe,
@@ -194,14 +195,14 @@ impl Caller {
             match receive(self.build(&request, server).send().await).await {
                 Ok(answer) => {
                     let code = answer.json["code"].as_str().map(str::to_owned);
-                    let sha256 = Some(crate::files::sha256(essence(&answer, id).as_bytes()));
+                    let sha256 = Some(crate::files::sha256(comparable_text(&answer, id).as_bytes()));
                     answered.items.push(Item { status: Some(answer.status), code, sha256, ..item });
                 }
                 Err(lost) => answered.lost = Some(lost),
             }
         }
         answered.t1 = now();
-        self.journal.answered(answered);
+        self.journal.record_answer(answered);
     }
 
     fn build(&self, request: &Request<'_>, server: usize) -> RequestBuilder {
@@ -219,28 +220,38 @@ impl Caller {
         }
     }
 
-    /// Tokens and signatures, by their digests.
+    /// Records tokens and signatures by their digests.
     fn keep_secrets(&self, json: &Value) {
         for (name, kind) in [("token", "access token"), ("refreshToken", "refresh token")] {
             if let Some(secret) = json[name].as_str() {
-                self.journal.secret(kind, secret);
+                self.journal.record_secret(kind, secret);
             }
         }
         for pointer in ["/upload/url", "/previewUpload/url", "/url"] {
             let url = json.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             if let Some((_, signature)) = url.rsplit_once("X-Amz-Signature=") {
-                self.journal.secret("signature", signature);
+                self.journal.record_secret("signature", signature);
             }
         }
     }
 
-    /// To S3 under a presigned request. 409, 5xx and no answer are repeated; who `hangs_up` does not wait for the answer.
+    /// Sends a presigned PUT to S3. Repeats 409, 5xx and missing answers; with `hangs_up` the client does not wait for the
+    /// answer.
     pub async fn put(&mut self, request: &Value, item: Item, bytes: &[u8], hangs_up: bool) -> u16 {
         let began = Instant::now();
         loop {
-            let (op, t0) = (self.journal.next(), now());
+            let (op, t0) = (self.journal.next_number(), now());
             let (client, user, items) = (self.number, self.user.clone(), vec![item.clone()]);
-            self.journal.asked(Asked { op, t0, client, user, call: Call::Put, server: None, repeats: None, items });
+            self.journal.record_request(RequestLine {
+                op,
+                t0,
+                client,
+                user,
+                call: Call::Put,
+                server: None,
+                repeats: None,
+                items,
+            });
             let mut put = self.http.put(request["url"].as_str().unwrap_or_default()).timeout(TIMEOUT);
             for (name, value) in request["headers"].as_object().into_iter().flatten() {
                 put = put.header(name, value.as_str().unwrap_or_default());
@@ -253,12 +264,12 @@ impl Caller {
                 Ok(Err(error)) => (0, Some(error.without_url().to_string())),
                 Err(_) => (0, Some("hung up".to_owned())),
             };
-            self.journal.answered(Answered {
+            self.journal.record_answer(AnswerLine {
                 op,
                 t1: now(),
                 status: (status > 0).then_some(status),
                 lost,
-                ..Answered::default()
+                ..AnswerLine::default()
             });
             if hangs_up || !matches!(status, 0 | 409 | 500..) || began.elapsed() > self.patience {
                 return status;
@@ -267,14 +278,23 @@ impl Caller {
         }
     }
 
-    /// From S3 under a presigned URL.
+    /// Fetches a presigned URL from S3.
     pub async fn get(&mut self, url: &Value, id: &str) {
-        let op = self.journal.next();
+        let op = self.journal.next_number();
         let item = Item { id: Some(id.to_owned()), ..Item::default() };
         let (client, user, items) = (self.number, self.user.clone(), vec![item.clone()]);
-        self.journal.asked(Asked { op, t0: now(), client, user, call: Call::Get, server: None, repeats: None, items });
+        self.journal.record_request(RequestLine {
+            op,
+            t0: now(),
+            client,
+            user,
+            call: Call::Get,
+            server: None,
+            repeats: None,
+            items,
+        });
         let received = receive(self.http.get(url.as_str().unwrap_or_default()).timeout(TIMEOUT).send().await).await;
-        let mut answered = Answered { op, t1: now(), ..Answered::default() };
+        let mut answered = AnswerLine { op, t1: now(), ..AnswerLine::default() };
         match received {
             Ok(answer) => {
                 let fetched = Item {
@@ -288,6 +308,6 @@ impl Caller {
             }
             Err(lost) => answered.lost = Some(lost),
         }
-        self.journal.answered(answered);
+        self.journal.record_answer(answered);
     }
 }

@@ -1,4 +1,4 @@
-//! A client's life: one move after the other until it is told to stop, each finished before the next.
+//! The life of a client: one action after the other until it is stopped, each finished before the next.
 
 mod uploading;
 
@@ -16,7 +16,7 @@ use super::{
 };
 use crate::journal::{Call, Item};
 
-/// What a client does next.
+/// Next action of a client.
 #[derive(Debug, Clone, Copy)]
 enum Move {
     Upload,
@@ -37,7 +37,7 @@ enum Move {
     LeaveForGood,
 }
 
-/// Of about a hundred.
+/// Weights, out of about a hundred.
 const MOVES: [(u64, Move); 16] = [
     (36, Move::Upload),
     (9, Move::UploadMany),
@@ -61,7 +61,7 @@ const MOVES: [(u64, Move); 16] = [
 struct Session {
     token: String,
     refresh: String,
-    /// The one before, spent.
+    /// The previous, spent refresh token.
     parent: Option<String>,
 }
 
@@ -71,11 +71,11 @@ pub struct Client {
     me: usize,
     account: Arc<Account>,
     session: Session,
-    /// The servers are away for longer than its patience: it ends.
+    /// The servers were away for longer than the client's patience, so it ended.
     gave_up: bool,
 }
 
-/// The items of a call about these images.
+/// Returns journal items for these images.
 pub fn items<'a>(ids: impl IntoIterator<Item = &'a str>) -> Vec<Item> {
     ids.into_iter().map(|id| Item { id: Some(id.to_owned()), ..Item::default() }).collect()
 }
@@ -87,7 +87,7 @@ impl Client {
         Self { caller, people, me, account, session: Session::default(), gave_up: false }
     }
 
-    pub async fn live(mut self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         self.sign_in().await;
         self.caller.tally.at_work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         while !stop.is_cancelled() && !self.gave_up {
@@ -96,8 +96,8 @@ impl Client {
                 Move::UploadMany => self.upload_many().await,
                 Move::UploadInParts => self.upload_in_parts().await,
                 Move::Renew => self.renew().await,
-                Move::Walk => self.walk().await,
-                Move::Look => self.look().await,
+                Move::Walk => self.walk_gallery().await,
+                Move::Look => self.get_image().await,
                 Move::Download => self.download().await,
                 Move::Caption => self.caption().await,
                 Move::Delete => self.delete(1).await,
@@ -106,16 +106,16 @@ impl Client {
                 Move::Refresh => self.refresh().await,
                 Move::ReuseRefresh => self.reuse_refresh().await,
                 Move::LogOut => self.log_out().await,
-                Move::AskMe => self.ask_me().await,
-                Move::LeaveForGood if self.caller.random.percent(40) => self.leave_for_good().await,
+                Move::AskMe => self.get_me().await,
+                Move::LeaveForGood if self.caller.random.percent(40) => self.delete_account().await,
                 Move::LeaveForGood => {}
             }
             self.pause(30).await;
         }
     }
 
-    /// Everything that a client does, each thing once, whatever the seed. One of them leaves for good.
-    pub async fn go_through(mut self) {
+    /// Does everything that a client can do, each thing once, whatever the seed. One of the clients deletes its account.
+    pub async fn run_each_action_once(mut self) {
         self.sign_in().await;
         self.caller.tally.at_work.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         for fate in Fate::ALL {
@@ -125,9 +125,9 @@ impl Client {
         self.upload_in_parts().await;
         self.delete(1).await;
         self.delete(2).await;
-        self.walk().await;
+        self.walk_gallery().await;
         for _ in 0..3 {
-            self.look().await;
+            self.get_image().await;
             self.download().await;
             self.probe().await;
         }
@@ -135,32 +135,32 @@ impl Client {
         self.renew().await;
         self.reuse_refresh().await;
         self.log_out().await;
-        self.ask_me().await;
+        self.get_me().await;
         if self.caller.number == 0 {
-            self.leave_for_good().await;
+            self.delete_account().await;
         }
     }
 
-    /// The same client in another of its tabs.
+    /// Returns the same client in another tab.
     fn twin(&mut self) -> Self {
         let session = Session { token: self.session.token.clone(), refresh: self.session.refresh.clone(), parent: None };
         let (caller, people, account) = (self.caller.twin(), self.people.clone(), self.account.clone());
         Self { caller, people, me: self.me, account, session, gave_up: false }
     }
 
-    /// Up to so many milliseconds.
+    /// Pauses for up to `most` milliseconds.
     async fn pause(&mut self, most: u64) {
         let pause = self.caller.random.next() % most;
         tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
     }
 
-    /// A call without a token.
+    /// Makes a call without a token.
     async fn anonymous(&mut self, call: Call, path: &str, body: Value) -> Answer {
         let (path, body) = (path.to_owned(), Some(body));
         self.caller.call(Request { call, method: Method::POST, path, body, idem_key: None, token: None, items: Vec::new() }).await
     }
 
-    /// A call with the token; where that is over, signs in and calls again.
+    /// Makes a call with the token; if the token has expired, signs in and repeats the call.
     async fn call(&mut self, call: Call, method: Method, path: &str, body: Option<Value>, items: Vec<Item>) -> Answer {
         self.call_under_key(call, (method, path), body, None, items).await
     }
@@ -193,19 +193,19 @@ impl Client {
             let before = self.account.email.clone();
             self.sign_in().await;
             if self.account.email != before || self.gave_up {
-                // What it was about is gone with the account.
+                // The image of the call is gone with its account.
                 return answer;
             }
         }
         Answer::default()
     }
 
-    fn keep(&mut self, answer: &Answer) {
+    fn keep_session(&mut self, answer: &Answer) {
         let text = |name: &str| answer.json[name].as_str().unwrap_or_default().to_owned();
         self.session = Session { token: text("token"), refresh: text("refreshToken"), parent: None };
     }
 
-    /// Signs in, or up where the account is new; waits while another client of the same person deletes it.
+    /// Signs in, or signs up a new account; waits while another client of the same person deletes it.
     async fn sign_in(&mut self) {
         loop {
             let account = self.people[self.me].account();
@@ -228,7 +228,7 @@ impl Client {
                 None => self.anonymous(Call::Login, "/api/auth/login", body).await,
             };
             if answer.ok() {
-                return self.keep(&answer);
+                return self.keep_session(&answer);
             }
             if answer.status == 0 || answer.status >= 500 {
                 self.gave_up = true;
@@ -242,14 +242,14 @@ impl Client {
         let spent = self.session.refresh.clone();
         let answer = self.anonymous(Call::Refresh, "/api/auth/refresh", json!({ "refreshToken": spent })).await;
         if answer.ok() {
-            self.keep(&answer);
+            self.keep_session(&answer);
             self.session.parent = Some(spent);
         } else if answer.status == 401 {
             self.sign_in().await;
         }
     }
 
-    /// A parent that comes again soon after its child was used is refused, and ends nothing.
+    /// Sends a parent refresh token soon after its child was used: it is refused without ending the session.
     async fn reuse_refresh(&mut self) {
         self.refresh().await;
         let Some(grandparent) = self.session.parent.clone() else { return };
@@ -270,13 +270,13 @@ impl Client {
         self.sign_in().await;
     }
 
-    async fn ask_me(&mut self) {
+    async fn get_me(&mut self) {
         self.call(Call::Me, Method::GET, "/api/auth/me", None, Vec::new()).await;
         self.call(Call::Pending, Method::GET, "/api/images/pending", None, Vec::new()).await;
     }
 
-    /// Deletes the account, now and then; the person goes on with another.
-    async fn leave_for_good(&mut self) {
+    /// Deletes the account once in a while; the person continues with a new one.
+    async fn delete_account(&mut self) {
         if !Person::leaves(&self.account) {
             return;
         }
@@ -287,11 +287,11 @@ impl Client {
             Request { call: Call::DeleteAccount, method: Method::POST, path, body, idem_key: None, token: Some(&token), items };
         let answer = self.caller.call(request).await;
         if answer.status == 401 {
-            // Its session was over, or the first answer was lost: whether the account is there, signing in tells.
+            // The session was over or the first answer was lost: signing in shows whether the account still exists.
             let body = json!({ "email": account.email, "password": account.password() });
             let answer = self.anonymous(Call::Login, "/api/auth/login", body).await;
             if answer.ok() {
-                self.keep(&answer);
+                self.keep_session(&answer);
                 account.leaving.store(false, std::sync::atomic::Ordering::Relaxed);
                 return;
             }
@@ -300,8 +300,8 @@ impl Client {
         self.sign_in().await;
     }
 
-    /// The gallery, page by page, with something else between the pages now and then.
-    async fn walk(&mut self) {
+    /// Reads the gallery page by page, with other calls in between once in a while.
+    async fn walk_gallery(&mut self) {
         let limit = 1 + self.caller.random.below(8);
         let mut cursor: Option<String> = None;
         for _ in 0..6 {
@@ -320,12 +320,12 @@ impl Client {
         }
     }
 
-    fn mine(&mut self, most: usize, which: impl Fn(&Known) -> bool) -> Vec<Known> {
+    fn pick_own(&mut self, most: usize, which: impl Fn(&Known) -> bool) -> Vec<Known> {
         self.account.some(&mut self.caller.random, most, which)
     }
 
-    async fn look(&mut self) {
-        let known = self.mine(5, |known| known.ready);
+    async fn get_image(&mut self) {
+        let known = self.pick_own(5, |known| known.ready);
         let ids: Vec<_> = known.iter().map(|known| known.id.as_str()).collect();
         let Some(first) = ids.first() else { return };
         let answer = if self.caller.random.percent(50) {
@@ -339,7 +339,7 @@ impl Client {
     }
 
     async fn download(&mut self) {
-        let Some(known) = self.mine(1, |known| known.ready).pop() else { return };
+        let Some(known) = self.pick_own(1, |known| known.ready).pop() else { return };
         let path = format!("/api/images/{}/download", known.id);
         let answer = self.call(Call::Download, Method::GET, &path, None, items([known.id.as_str()])).await;
         if answer.ok() {
@@ -348,14 +348,14 @@ impl Client {
     }
 
     async fn caption(&mut self) {
-        let Some(known) = self.mine(1, |known| known.ready).pop() else { return };
+        let Some(known) = self.pick_own(1, |known| known.ready).pop() else { return };
         let body = json!({ "caption": format!("words {}", self.caller.random.below(100)) });
         let path = format!("/api/images/{}", known.id);
         self.call(Call::Caption, Method::PATCH, &path, Some(body), items([known.id.as_str()])).await;
     }
 
     async fn delete(&mut self, most: usize) {
-        let known = self.mine(most, |_| true);
+        let known = self.pick_own(most, |_| true);
         let ids: Vec<_> = known.iter().map(|known| known.id.as_str()).collect();
         match ids.as_slice() {
             [] => return,
@@ -368,7 +368,7 @@ impl Client {
         ids.iter().for_each(|id| self.account.forget(id));
     }
 
-    /// Another's image is as none.
+    /// Asserts that another user's image is answered like an unknown one.
     async fn probe(&mut self) {
         let other = self.caller.random.below(self.people.len());
         if other == self.me {

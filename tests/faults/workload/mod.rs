@@ -1,5 +1,5 @@
-//! The load: many clients of several users, each at its own pace, by the documented rules of clients; every call is in the
-//! journal. What they do follows from the seed and from what they are told.
+//! The load: many clients of several users, each at its own pace, by the documented rules for clients; every call is recorded in
+//! the journal. Their actions follow from the seed and from the answers.
 
 mod answer;
 pub mod caller;
@@ -26,16 +26,16 @@ use self::{
 };
 use super::{cluster::Cluster, journal::Journal};
 
-/// How much of it there is, and how it finds the servers.
+/// Size of the load, and how its clients choose a server.
 #[derive(Debug, Clone, Copy)]
 pub struct Profile {
     pub clients: usize,
     pub users: usize,
     pub seed: u64,
-    /// How long a client repeats a call that is not answered for good.
+    /// Time for which a client repeats a call without a final answer.
     pub patience: Duration,
-    /// Through a balancer that goes by `/readyz` and tries again only what was refused a connection; else any server is
-    /// asked at random.
+    /// Uses a balancer that follows `/readyz` and retries only refused connections; otherwise each request goes to a random
+    /// server.
     pub balanced: bool,
 }
 
@@ -45,7 +45,7 @@ impl Default for Profile {
     }
 }
 
-/// Clients at work.
+/// Running clients.
 pub struct Workload {
     pub tally: Arc<Tally>,
     pub balancer: Arc<Balancer>,
@@ -55,17 +55,17 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Clients that go on until they are told to stop.
+    /// Starts clients that work until they are stopped.
     pub fn start(cluster: &Cluster, journal: &Arc<Journal>, profile: Profile) -> Self {
-        Self::of(cluster, journal, profile, |client, stop| tokio::spawn(client.live(stop)))
+        Self::spawn_clients(cluster, journal, profile, |client, stop| tokio::spawn(client.run(stop)))
     }
 
-    /// Clients each of which does everything once, and ends.
+    /// Starts clients that do everything once and end.
     pub fn once(cluster: &Cluster, journal: &Arc<Journal>, profile: Profile) -> Self {
-        Self::of(cluster, journal, profile, |client, _| tokio::spawn(client.go_through()))
+        Self::spawn_clients(cluster, journal, profile, |client, _| tokio::spawn(client.run_each_action_once()))
     }
 
-    fn of(
+    fn spawn_clients(
         cluster: &Cluster,
         journal: &Arc<Journal>,
         profile: Profile,
@@ -93,12 +93,12 @@ impl Workload {
         });
         let clients = clients.collect();
         let probed = if profile.balanced { cluster.servers.len() } else { 0 };
-        let probes: Vec<_> = (0..probed).map(|number| tokio::spawn(watch(balancer.clone(), number))).collect();
+        let probes: Vec<_> = (0..probed).map(|number| tokio::spawn(poll_readiness(balancer.clone(), number))).collect();
         Self { tally, balancer, stop, clients, probes }
     }
 
-    /// Waits until every client has signed in, which hashing makes slow, and for `more`.
-    pub async fn at_work(&self, more: Duration) {
+    /// Waits until every client has signed in, which takes a while because of hashing, and then for `more`.
+    pub async fn wait_until_working(&self, more: Duration) {
         while self.tally.at_work.load(Ordering::Relaxed) < self.clients.len() as u64 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -108,7 +108,8 @@ impl Workload {
     /// Waits for clients that end by themselves.
     ///
     /// # Panics
-    /// When a client did.
+    ///
+    /// If a client panicked.
     pub async fn finished(self) -> Arc<Tally> {
         for client in self.clients {
             client.await.unwrap();
@@ -116,10 +117,11 @@ impl Workload {
         self.tally
     }
 
-    /// Lets every client finish what it is at.
+    /// Lets every client finish its current action.
     ///
     /// # Panics
-    /// When a client did.
+    ///
+    /// If a client panicked.
     pub async fn stop(self) -> Arc<Tally> {
         self.stop.cancel();
         for client in self.clients {
@@ -130,8 +132,8 @@ impl Workload {
     }
 }
 
-/// Asks a server whether it is ready, as Kubernetes does.
-async fn watch(balancer: Arc<Balancer>, number: usize) {
+/// Polls a server's readiness, as Kubernetes does.
+async fn poll_readiness(balancer: Arc<Balancer>, number: usize) {
     let http = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
     loop {
         let probe = http.get(format!("{}/readyz", balancer.bases[number])).timeout(Duration::from_secs(5)).send().await;

@@ -1,4 +1,4 @@
-//! Choices that follow from a seed: `SplitMix64` (Steele, Lea, Flood 2014).
+//! Pseudo-random choices from a seed: `SplitMix64` (Steele, Lea, Flood 2014).
 
 pub struct Random(u64);
 
@@ -15,17 +15,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to below `n`.
+    /// Returns a number from 0 to below `n`.
     pub fn below(&mut self, n: usize) -> usize {
         usize::try_from(self.next() % (n.max(1) as u64)).unwrap()
     }
 
-    /// True so many times of a hundred.
+    /// Returns true in `n` of a hundred cases.
     pub fn percent(&mut self, n: u64) -> bool {
         self.next() % 100 < n
     }
 
-    /// One of them by its weight.
+    /// Returns one of the choices by its weight.
     pub fn weighted<T: Copy>(&mut self, choices: &[(u64, T)]) -> T {
         let mut at = self.next() % choices.iter().map(|(weight, _)| weight).sum::<u64>();
         for (weight, choice) in choices {
@@ -34,6 +34,6 @@ impl Random {
             }
             at -= weight;
         }
-        unreachable!("the weights were summed")
+        unreachable!("the choice is below the sum of the weights")
     }
 }

@@ -1,4 +1,4 @@
-//! Who uploads, and what they have: shared by all clients of a user.
+//! Users of the load and their uploads: shared by all clients of a user.
 
 use std::sync::{
     Arc, Mutex,
@@ -8,7 +8,7 @@ use std::sync::{
 use super::random::Random;
 use crate::files::{fixture, sha256};
 
-/// In every password: wherever it is found, a password is.
+/// Part of every password, so that a leaked password is recognised anywhere.
 pub const MARKER: &str = "valet-canary";
 
 /// Bytes to upload.
@@ -20,17 +20,17 @@ pub struct File {
 }
 
 impl File {
-    /// Bytes that no other call returns; some are larger, so that quotas are met.
+    /// Returns unique bytes; some files are larger, so that quotas are reached.
     pub fn new(random: &mut Random) -> Self {
         let (name, content_type) = if random.percent(60) { ("plain.png", "image/png") } else { ("plain.jpg", "image/jpeg") };
         let mut bytes = fixture(name);
         Self::salt(&mut bytes, random);
-        // What follows an image's end is legal.
+        // Bytes after an image's end are legal.
         bytes.resize(bytes.len() + random.below(4000), 7);
         Self { sha256: sha256(&bytes), bytes, content_type }
     }
 
-    /// No image, whatever it says.
+    /// Returns a file that is not an image, whatever it declares.
     pub fn html(random: &mut Random) -> Self {
         let mut bytes = b"<!doctype html><script>alert(1)</script>".to_vec();
         Self::salt(&mut bytes, random);
@@ -42,7 +42,7 @@ impl File {
         bytes.extend(random.next().to_le_bytes());
     }
 
-    /// As many bytes, and others.
+    /// Returns different bytes of the same length.
     pub fn other_bytes(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
         if let Some(last) = bytes.last_mut() {
@@ -52,7 +52,7 @@ impl File {
     }
 }
 
-/// An image or open upload, as far as its owner's clients know.
+/// An image or open upload as known to its owner's clients.
 #[derive(Debug, Clone)]
 pub struct Known {
     pub id: String,
@@ -60,13 +60,13 @@ pub struct Known {
     pub ready: bool,
 }
 
-/// An account and what is in it.
+/// An account and its images.
 pub struct Account {
     pub email: String,
     pub known: Mutex<Vec<Known>>,
-    /// It was signed up: hashing is slow, and one client does it for all.
+    /// Set once the account is signed up: hashing is slow, so one client does it for all.
     pub signed_up: tokio::sync::OnceCell<()>,
-    /// Its owner has begun to delete it.
+    /// Whether its owner has begun to delete it.
     pub leaving: AtomicBool,
 }
 
@@ -80,7 +80,7 @@ impl Account {
         })
     }
 
-    /// Follows from the email, so that nobody has to keep it.
+    /// Returns the password, derived from the email.
     pub fn password(&self) -> String {
         password_of(&self.email)
     }
@@ -108,7 +108,7 @@ pub fn password_of(email: &str) -> String {
     format!("{MARKER} {}", &sha256(email.as_bytes())[..16])
 }
 
-/// A person: one account after the other.
+/// A person, who has one account after the other.
 pub struct Person {
     number: usize,
     seed: u64,
@@ -128,7 +128,7 @@ impl Person {
         self.account.lock().unwrap().1.clone()
     }
 
-    /// After the account is gone.
+    /// Starts a new account after `old` is deleted.
     pub fn begin_anew(&self, old: &Account) {
         let mut account = self.account.lock().unwrap();
         if account.1.email == old.email {
@@ -137,7 +137,7 @@ impl Person {
         }
     }
 
-    /// Whether this client is the one that deletes it.
+    /// Returns whether this client is the one that deletes the account.
     pub fn leaves(account: &Account) -> bool {
         !account.leaving.swap(true, Ordering::Relaxed)
     }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use time::{OffsetDateTime, macros::datetime};
 use valet::{
     config,
-    domain::credentials::{Caller, Maker, Proof, SessionEnd, TokenError, Tokens},
+    domain::credentials::{Caller, TokenIssuer, TokenOrigin, SessionEnd, TokenError, Tokens},
     model::{SessionId, UserId},
 };
 
@@ -23,7 +23,7 @@ const NOW: OffsetDateTime = datetime!(2026-11-22 10:00 UTC);
 const SECRET: &str = "the secret of the tokens under test";
 const PREVIOUS: &str = "the secret that was theirs before it";
 const OTHER: &str = "a secret that is somebody else's own";
-/// As README says: clocks of servers may be so far apart, and no token lives longer.
+/// As docs/identity-providers.md says: clocks of servers may be so far apart, and no token lives longer.
 const LEEWAY: i64 = 30;
 const LONGEST: i64 = 7 * 24 * 60 * 60;
 
@@ -40,10 +40,10 @@ static TOKENS: LazyLock<Tokens> = LazyLock::new(|| {
 
 /// The headers of both kinds of tokens, as they are issued; and a token of each.
 static GOOD: LazyLock<[(String, String); 2]> = LazyLock::new(|| {
-    let caller = Caller { user: UserId::from_bytes([1; 16]), proof: Proof::Session(SessionId::from_bytes([2; 16])) };
+    let caller = Caller { user: UserId::from_bytes([1; 16]), origin: TokenOrigin::Session(SessionId::from_bytes([2; 16])) };
     let session = SessionEnd { id: SessionId::from_bytes([2; 16]), at: NOW + Duration::from_secs(7200) };
     let (access, _) = TOKENS.issue(caller.user, session, NOW).expect("signs");
-    let path = TOKENS.issue_for_path(caller, NOW, NOW + Duration::from_secs(60)).expect("signs");
+    let path = TOKENS.issue_uppy_token(caller, NOW, NOW + Duration::from_secs(60)).expect("signs");
     [access, path].map(|token| {
         let token = token.expose_secret().to_owned();
         let header = URL_SAFE_NO_PAD.decode(token.split('.').next().expect("a header")).expect("base64url");
@@ -59,16 +59,16 @@ fn sign(header: &str, claims: &str, secret: &str) -> String {
 
 /// What both verifiers say: never yes twice.
 fn verify(token: &str) -> Option<Caller> {
-    let maker = Maker::of(token);
+    let maker = TokenIssuer::read(token);
     let access = TOKENS.verify(token, NOW);
-    let path = TOKENS.verify_path(token, NOW);
+    let path = TOKENS.verify_uppy_token(token, NOW);
     assert!(access.is_err() || path.is_err(), "a token of two kinds");
     if access.is_ok() || access == Err(TokenError::Expired) {
-        assert_eq!(maker, Ok(Maker::Us));
+        assert_eq!(maker, Ok(TokenIssuer::Local));
     }
     let of_path = |(user, session): (UserId, Option<SessionId>)| Caller {
         user,
-        proof: session.map_or(Proof::Provider { issued_at: NOW, expires_at: NOW }, Proof::Session),
+        origin: session.map_or(TokenOrigin::Provider { issued_at: NOW, expires_at: NOW }, TokenOrigin::Session),
     };
     access.ok().or(path.ok().map(of_path))
 }

@@ -5,14 +5,14 @@ use std::cell::RefCell;
 
 use libfuzzer_sys::fuzz_target;
 use valet::{
-    domain::content::{Content, Inspection, MAX_PIXELS, MAX_SIDE, Patience, Refusal},
+    domain::content::{Content, ContentInspector, MAX_PIXELS, MAX_SIDE, ReadBudget, Refusal},
     model::Format,
 };
 
 /// Inspects a file as confirm does, and checks that the ranges keep to the bounds.
-fn inspect(file: &[u8], max_pixels: u64, patience: Patience) -> Result<Content, Refusal> {
+fn inspect(file: &[u8], max_pixels: u64, budget: ReadBudget) -> Result<Content, Refusal> {
     let total = file.len() as u64;
-    let mut inspection = Inspection::with_patience(total, max_pixels, patience);
+    let mut inspection = ContentInspector::with_budget(total, max_pixels, budget);
     let (mut ranges, mut bytes, mut seen) = (0, 0, 0);
     loop {
         let wanted = inspection.wanted();
@@ -22,7 +22,7 @@ fn inspect(file: &[u8], max_pixels: u64, patience: Patience) -> Result<Content, 
         ranges += 1;
         bytes += wanted.end - wanted.start;
         seen = wanted.end;
-        assert!(ranges <= patience.ranges && bytes <= patience.bytes, "asks for too much");
+        assert!(ranges <= budget.ranges && bytes <= budget.bytes, "asks for too much");
         if let Some(verdict) = inspection.supply(&file[wanted.start as usize..wanted.end as usize]) {
             if let Ok(Content { format, width, height }) = verdict {
                 assert!((1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height));
@@ -36,13 +36,13 @@ fn inspect(file: &[u8], max_pixels: u64, patience: Patience) -> Result<Content, 
 
 /// A file, and ranges of several lengths.
 fn judge(file: &[u8], first: u64) {
-    let whole = inspect(file, MAX_PIXELS, Patience { first: u64::MAX, ranges: 1, bytes: u64::MAX });
+    let whole = inspect(file, MAX_PIXELS, ReadBudget { first: u64::MAX, ranges: 1, bytes: u64::MAX });
     // So many ranges that each is as short as can be.
-    let steps = inspect(file, MAX_PIXELS, Patience { first, ranges: u32::MAX, bytes: u64::MAX });
+    let steps = inspect(file, MAX_PIXELS, ReadBudget { first, ranges: u32::MAX, bytes: u64::MAX });
     assert_eq!(steps, whole, "the verdict depends on where the ranges lie");
-    let usual = inspect(file, MAX_PIXELS, Patience::USUAL);
-    // With less of it seen, a file may be accepted that the rest would refuse, or be refused for want of patience.
-    assert!(usual == whole || file.len() as u64 > Patience::USUAL.first, "one range of all of it");
+    let usual = inspect(file, MAX_PIXELS, ReadBudget::USUAL);
+    // With less of it seen, a file may be accepted that the rest would refuse, or be refused for want of budget.
+    assert!(usual == whole || file.len() as u64 > ReadBudget::USUAL.first, "one range of all of it");
 }
 
 thread_local! {
@@ -57,21 +57,21 @@ fuzz_target!(|file: &[u8]| {
     judge(file, 12 + at(0) as u64);
 
     // Bytes behind the range are not looked at.
-    let mut inspection = Inspection::begin(total as u64, MAX_PIXELS);
+    let mut inspection = ContentInspector::new(total as u64, MAX_PIXELS);
     let longer = [file, &hash.to_le_bytes()].concat();
     let first = inspection.wanted().end as usize;
     if let Some(verdict) = inspection.supply(&longer) {
-        assert_eq!(Some(verdict), Inspection::begin(total as u64, MAX_PIXELS).supply(&file[..first]));
+        assert_eq!(Some(verdict), ContentInspector::new(total as u64, MAX_PIXELS).supply(&file[..first]));
     }
     // The beginning of a file that is longer than any, and a store that sends too little.
-    let mut endless = Inspection::begin(u64::MAX, MAX_PIXELS);
+    let mut endless = ContentInspector::new(u64::MAX, MAX_PIXELS);
     for _ in 0..20 {
         if endless.supply(file).is_some() {
             break;
         }
     }
     // A bound that nothing fits into.
-    assert!(inspect(file, 0, Patience::USUAL).is_err());
+    assert!(inspect(file, 0, ReadBudget::USUAL).is_err());
 
     // Some files again with a hole in them, so that the rest lies where the first range does not reach.
     if hash % 16 == 0 {

@@ -14,8 +14,8 @@ use time::{OffsetDateTime, macros::datetime};
 use valet::{
     config::OidcProvider,
     domain::credentials::{
-        Maker,
-        foreign::{Identity, ProviderKeys},
+        TokenIssuer,
+        oidc_tokens::{Identity, ProviderKeys},
     },
 };
 
@@ -29,7 +29,7 @@ static PAIR: LazyLock<Ed25519KeyPair> = LazyLock::new(|| Ed25519KeyPair::from_se
 static KEYS: LazyLock<ProviderKeys> = LazyLock::new(|| {
     let x = URL_SAFE_NO_PAD.encode(PAIR.public_key());
     let set = json!({ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "1", "x": x }] });
-    ProviderKeys::read(set.to_string().as_bytes()).expect("a good key")
+    ProviderKeys::parse(set.to_string().as_bytes()).expect("a good key")
 });
 
 fn token(header: &str, claims: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
@@ -39,7 +39,7 @@ fn token(header: &str, claims: &str, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> Str
 }
 
 fn verify(token: &str, keys: &ProviderKeys) -> Option<Identity> {
-    let Ok(Maker::Provider(name)) = Maker::of(token) else { return None };
+    let Ok(TokenIssuer::Provider(name)) = TokenIssuer::read(token) else { return None };
     let identity = keys.verify(token, &name, &PROVIDER, NOW).ok();
     assert!(identity.is_none() || keys.has(&name));
     identity
@@ -73,7 +73,7 @@ fn justify(identity: &Identity, header: &str, claims: &str) {
 
 /// Whatever the keys are, a made-up signature is none of theirs.
 fn judge_keys(document: &[u8]) {
-    let Ok(keys) = ProviderKeys::read(document) else { return };
+    let Ok(keys) = ProviderKeys::parse(document) else { return };
     assert!((1..=100).contains(&keys.count()));
     let set: Value = serde_json::from_slice(document).expect("what is read is JSON");
     let all = set["keys"].as_array().expect("a list of keys");
@@ -85,7 +85,7 @@ fn judge_keys(document: &[u8]) {
             let claims = json!({ "iss": PROVIDER.issuer, "aud": "web", "sub": "1", "iat": NOW.unix_timestamp(), "exp": NOW.unix_timestamp() + 60 });
             let length = if algorithm == "RS256" { 256 } else { 64 };
             let token = token(&header, &claims.to_string(), |_| vec![0x55; length]);
-            let Ok(Maker::Provider(name)) = Maker::of(&token) else { panic!("a provider's algorithm") };
+            let Ok(TokenIssuer::Provider(name)) = TokenIssuer::read(&token) else { panic!("a provider's algorithm") };
             known += usize::from(keys.has(&name));
             assert_eq!(verify(&token, &keys), None, "made up");
         }

@@ -21,7 +21,7 @@ use libfuzzer_sys::fuzz_target;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
-use valet::signer::{AddressingStyle, AwsEndpoint, BucketName, Credentials, Location, MAX_EXPIRES, PostPolicy, PresignRequest, Signer};
+use valet::signer::{AddressingStyle, AwsEndpoint, BucketName, Credentials, PostPolicy, Location, MAX_EXPIRES, PresignRequest, Signer};
 
 const ID: &str = "AKIAIOSFODNN7EXAMPLE";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";

@@ -1,4 +1,4 @@
-//! Limits, roots and settings of other stores, and of proxies before them.
+//! Limits, root elements and settings of other stores, and of proxies in front of them.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -11,15 +11,15 @@ const LOCKED: &str = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</Objec
                       <Mode>COMPLIANCE</Mode><Days>30</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
 
 impl Inside {
-    /// Whether a body is refused by its announced length, before any of it is read.
-    pub(super) fn caps(&self, parts: &Parts) -> bool {
+    /// Returns whether a body is refused by its announced length, before any of it is read.
+    pub(super) fn exceeds_limit(&self, parts: &Parts) -> bool {
         let length = parts.headers.get("content-length").and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
         let is_part = parts.uri.query().unwrap_or_default().contains("partNumber");
         let caps = self.defect == Defect::CapsBodies || (self.defect == Defect::CapsParts && is_part);
         caps && length.is_some_and(|length| length > 1 << 20)
     }
 
-    /// The answer to a question about the bucket.
+    /// Returns the answer to a query about the bucket.
     pub(super) fn bucket_answer(&self, query: &str) -> Option<Answer> {
         let (code, text) = match self.defect {
             Defect::LocksByDefault if query.contains("object-lock") => (StatusCode::OK, LOCKED),
@@ -33,8 +33,8 @@ impl Inside {
         Some(answer)
     }
 
-    /// The store's answer in other words.
-    pub(super) async fn tell_otherwise(&self, answer: &mut Answer) {
+    /// Rewrites the store's answer in another store's form.
+    pub(super) async fn rewrite_answer(&self, answer: &mut Answer) {
         if self.defect == Defect::IsElsewhere {
             answer.headers_mut().insert("x-amz-bucket-region", HeaderValue::from_static("eu-west-1"));
             return;

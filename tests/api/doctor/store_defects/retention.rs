@@ -1,4 +1,4 @@
-//! Object Lock, as AWS has it: what is deleted stays below a delete marker.
+//! Object Lock as on AWS: a deleted object stays under a delete marker.
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -8,7 +8,7 @@ use super::{Inside, status};
 use crate::relay::Answer;
 
 impl Inside {
-    /// Object Lock: a version goes for nobody, and a DELETE without one adds a marker.
+    /// Refuses to delete a version, and adds a delete marker for a DELETE without one.
     pub(super) fn retain(&self, parts: &Parts, key: String, query: &str) -> Option<Answer> {
         let mut marked = self.marked.lock().unwrap();
         match parts.method {
@@ -30,7 +30,7 @@ impl Inside {
     pub(super) async fn list_marked(&self, answer: &mut Answer) {
         let body = std::mem::take(answer.body_mut()).collect().await.unwrap().to_bytes();
         let mut text = String::from_utf8(body.to_vec()).unwrap().replace("<VersionId>null<", "<VersionId>kept<");
-        // A listing of objects does not have what is hidden.
+        // A listing of objects omits those under a delete marker.
         let marked = self.marked.lock().unwrap().clone();
         let is_hidden = |item: &&str| marked.iter().any(|key| item.contains(&format!("<Key>{key}</Key>")));
         let hidden: Vec<_> = text.split("<Contents>").skip(1).filter(is_hidden).map(str::to_owned).collect();

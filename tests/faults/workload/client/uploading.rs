@@ -1,4 +1,4 @@
-//! From bytes to a ready image, and all that can come between.
+//! Uploads of a client, from bytes to a ready image, with all possible interruptions.
 
 use std::sync::Arc;
 
@@ -11,29 +11,29 @@ use crate::{
     workload::{answer::Answer, users::File},
 };
 
-/// What becomes of an upload after its URL is here.
+/// Course of an upload after its client has received the URL.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Fate {
     /// PUT, then confirm.
     Plain,
     /// The client is closed before it sends a byte.
     NeverSent,
-    /// It is closed after the PUT: the sweeper confirms.
+    /// The client is closed after the PUT; the sweeper confirms.
     NeverConfirmed,
     SentTwice,
     WrongBytes,
-    /// The PUT's answer is lost: the same again.
+    /// The PUT's answer is lost, so the PUT is repeated.
     AnswerLost,
     ConfirmedAtOnce,
     ConfirmedAgain,
     RenewedFirst,
     ConfirmedEarly,
-    /// Deleted while its URL lives, and sent again.
+    /// Deleted while its URL is valid, and sent again.
     DeletedAndReplayed,
 }
 
 impl Fate {
-    /// All of them.
+    /// All fates.
     pub(super) const ALL: [Self; 11] = [
         Self::Plain,
         Self::NeverSent,
@@ -63,8 +63,8 @@ const FATES: [(u64, Fate); 11] = [
     (4, Fate::DeletedAndReplayed),
 ];
 
-/// What is meant by an upload, for the journal.
-fn meant(file: &File, idem_key: Option<&String>) -> Item {
+/// Returns the journal's item for a declaration.
+fn declared_item(file: &File, idem_key: Option<&String>) -> Item {
     Item {
         sha256: Some(file.sha256.clone()),
         size: Some(file.bytes.len() as u64),
@@ -79,10 +79,10 @@ fn declared(file: &File) -> Value {
 }
 
 impl Client {
-    /// New bytes as a rule, now and then some that are here already or are no image.
+    /// Returns a new file in most cases, sometimes one that was uploaded before or one that is not an image.
     fn file(&mut self) -> Arc<File> {
         if self.caller.random.percent(15)
-            && let Some(known) = self.mine(1, |_| true).pop()
+            && let Some(known) = self.pick_own(1, |_| true).pop()
         {
             return known.file;
         }
@@ -101,7 +101,7 @@ impl Client {
         Some(id.to_owned())
     }
 
-    /// An upload with this end, or with any.
+    /// Uploads a file with this fate, or with a random one.
     pub(super) async fn upload(&mut self, fate: Option<Fate>) {
         let file = if fate.is_some() { Arc::new(File::new(&mut self.caller.random)) } else { self.file() };
         let (fate, key) = (fate.unwrap_or_else(|| self.caller.random.weighted(&FATES)), self.key(40));
@@ -121,20 +121,20 @@ impl Client {
             && ticket.json["previewUpload"].is_object()
             && self.caller.random.percent(80)
         {
-            self.caller.put(&ticket.json["previewUpload"], meant(preview, None), &preview.bytes, false).await;
+            self.caller.put(&ticket.json["previewUpload"], declared_item(preview, None), &preview.bytes, false).await;
         }
         if ticket.json["upload"].is_object() {
-            self.pursue(&id, &file, ticket.json["upload"].clone(), fate).await;
+            self.follow_fate(&id, &file, ticket.json["upload"].clone(), fate).await;
         }
     }
 
     async fn issue(&mut self, body: &Value, file: &File, key: Option<&String>) -> Answer {
-        let items = vec![meant(file, key)];
+        let items = vec![declared_item(file, key)];
         let to = (Method::POST, "/api/images/upload");
         self.call_under_key(Call::Issue, to, Some(body.clone()), key.cloned(), items).await
     }
 
-    async fn pursue(&mut self, id: &str, file: &Arc<File>, upload: Value, fate: Fate) {
+    async fn follow_fate(&mut self, id: &str, file: &Arc<File>, upload: Value, fate: Fate) {
         match fate {
             Fate::NeverSent => return,
             Fate::RenewedFirst => {
@@ -146,7 +146,7 @@ impl Client {
                 self.caller.put(&upload, Item { id: Some(id.to_owned()), ..Item::default() }, &file.other_bytes(), false).await;
             }
             Fate::AnswerLost => {
-                let item = Item { id: Some(id.to_owned()), ..meant(file, None) };
+                let item = Item { id: Some(id.to_owned()), ..declared_item(file, None) };
                 self.caller.put(&upload, item, &file.bytes, true).await;
                 self.send(id, file, &upload).await;
             }
@@ -173,9 +173,9 @@ impl Client {
         }
     }
 
-    /// PUT by the rules: 403 renews once.
+    /// Sends a PUT by the documented rules: 403 renews once.
     async fn send(&mut self, id: &str, file: &Arc<File>, upload: &Value) {
-        let item = Item { id: Some(id.to_owned()), ..meant(file, None) };
+        let item = Item { id: Some(id.to_owned()), ..declared_item(file, None) };
         if upload.is_object() && self.caller.put(upload, item.clone(), &file.bytes, false).await == 403 {
             let path = format!("/api/images/{id}/renew");
             let renewed = self.call(Call::Renew, Method::POST, &path, None, items([id])).await;
@@ -199,7 +199,7 @@ impl Client {
         }
     }
 
-    /// Three calls under way together.
+    /// Sends three confirms at the same time.
     async fn confirm_at_once(&mut self, id: &str, file: &Arc<File>) {
         let path = format!("/api/images/{id}/confirm");
         let mut twins = [self.twin(), self.twin(), self.twin()];
@@ -220,7 +220,7 @@ impl Client {
             item
         };
         let body = json!({ "items": files.iter().map(each).collect::<Vec<_>>() });
-        let asked = files.iter().map(|(file, key)| meant(file, key.as_ref())).collect();
+        let asked = files.iter().map(|(file, key)| declared_item(file, key.as_ref())).collect();
         let answer = self.call(Call::Issue, Method::POST, "/api/images/upload/batch", Some(body), asked).await;
         let mut sent = Vec::new();
         for (result, (file, _)) in answer.results().to_vec().iter().zip(&files) {
@@ -243,7 +243,7 @@ impl Client {
         }
     }
 
-    /// In one part: the least of more than one is 5 MiB.
+    /// Uploads in one part: more than one would need at least 5 MiB.
     pub(super) async fn upload_in_parts(&mut self) {
         let (file, key) = (Arc::new(File::new(&mut self.caller.random)), self.key(50));
         let mut body = json!({ "fileName": "big.png", "contentType": file.content_type, "size": file.bytes.len() });
@@ -251,7 +251,7 @@ impl Client {
             body["partChecksums"] = json!("sha256");
         }
         let with_sums = body.get("partChecksums").is_some();
-        let asked = vec![Item { idem_key: key.clone(), ..meant(&file, None) }];
+        let asked = vec![Item { idem_key: key.clone(), ..declared_item(&file, None) }];
         let to = (Method::POST, "/api/images/multipart");
         let ticket = self.call_under_key(Call::Issue, to, Some(body), key, asked).await;
         let Some(id) = ticket.json["id"].as_str().map(str::to_owned) else { return };
@@ -262,7 +262,7 @@ impl Client {
         let signed = self.call(Call::Parts, Method::POST, &path, body, items([id.as_str()])).await;
         let request = signed.json["parts"][0]["request"].clone();
         if request.is_object() && self.caller.random.percent(90) {
-            let item = Item { id: Some(id.clone()), ..meant(&file, None) };
+            let item = Item { id: Some(id.clone()), ..declared_item(&file, None) };
             self.caller.put(&request, item, &file.bytes, false).await;
         }
         if self.caller.random.percent(20) {
@@ -274,7 +274,7 @@ impl Client {
     }
 
     pub(super) async fn renew(&mut self) {
-        let known = self.mine(3, |known| !known.ready);
+        let known = self.pick_own(3, |known| !known.ready);
         let ids: Vec<_> = known.iter().map(|known| known.id.as_str()).collect();
         if ids.is_empty() {
             return;

@@ -1,0 +1,32 @@
+//! Errors of authenticating a caller that local sessions and the identity provider share.
+
+use super::credentials::TokenError;
+use crate::store::StoreError;
+
+/// Why an access token is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthenticateError {
+    /// The token is malformed, forged or expired.
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Its session has ended.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// The identity provider's keys could not be fetched, or may not include a new one.
+    #[error("failed to fetch the identity provider's keys")]
+    KeysUnavailable,
+    /// The database did not tell whether the session has ended.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why a call for local accounts is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoLocalAccount {
+    /// Local accounts are disabled on this server.
+    #[error("this server has no local accounts")]
+    Disabled,
+    /// The caller's account belongs to an identity provider.
+    #[error("the account belongs to an identity provider")]
+    Foreign,
+}

@@ -1,0 +1,60 @@
+//! Probes the object store's capabilities at start, and again when the latest result is too old.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{Valet, doctor, store_capabilities::StoreCapabilities};
+use crate::{config::Finalize, store::uncounted};
+
+/// Time limit of probing before the first request is served, and that of removing the probes' objects.
+const DEADLINE_AT_START: Duration = Duration::from_secs(5);
+/// The same for later probes, which run beside the server's work.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+impl Valet {
+    /// Does as [`Valet::probe_capabilities`], before the first request is served.
+    pub async fn probe_capabilities_at_start(&self, now: OffsetDateTime) {
+        self.probe_capabilities_within(DEADLINE_AT_START, now).await;
+    }
+
+    /// Probes the store unless the latest result is recent enough. With `S3_FINALIZE=in-place` only the treatment of unsigned
+    /// headers is probed: the operator answers for the rest. While the store does not answer, the latest result stays in use.
+    pub async fn probe_capabilities(&self, now: OffsetDateTime) {
+        self.probe_capabilities_within(DEADLINE, now).await;
+    }
+
+    async fn probe_capabilities_within(&self, deadline: Duration, now: OffsetDateTime) {
+        if !self.capabilities.is_probe_due(now) {
+            return;
+        }
+        // `now` may be any time in a sweep; the store compares signatures with its own clock.
+        let signed_at = OffsetDateTime::now_utc();
+        let setting = self.capabilities.setting();
+        let probe = async {
+            if setting == Finalize::InPlace {
+                doctor::probe_unsigned_headers(&self.objects, signed_at, deadline).await.map(StoreCapabilities::all)
+            } else {
+                doctor::probe_capabilities(&self.objects, signed_at, deadline).await
+            }
+        };
+        let found = uncounted(probe).await;
+        let before = self.capabilities.latest();
+        match found {
+            Ok(store) => {
+                self.objects.seal_puts(store.unsigned_headers.put_sealing);
+                if before.is_none_or(|before| before.unsigned_headers != store.unsigned_headers) {
+                    store.unsigned_headers.warn(setting);
+                }
+                let StoreCapabilities { writes_once, verifies_checksums, .. } = store;
+                self.capabilities.set(store, now);
+                let copies_uploads = self.capabilities.copies_uploads();
+                tracing::info!(writes_once, verifies_checksums, copies_uploads, "probed S3 capabilities");
+            }
+            Err(error) if before.is_some() => tracing::warn!(%error, "failed to probe S3 capabilities again"),
+            Err(error) => {
+                tracing::warn!(%error, "failed to probe S3 capabilities: every upload is refused with 503 until the store answers");
+            }
+        }
+    }
+}

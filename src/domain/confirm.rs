@@ -1,0 +1,179 @@
+//! Confirms uploads: inspects each pending one in S3, marks it ready or rejected, and answers with its state.
+
+use std::{collections::HashMap, sync::OnceLock, time::Instant};
+
+use futures_util::{FutureExt, StreamExt, stream};
+use time::OffsetDateTime;
+
+use super::{
+    MAX_S3_CALLS_PER_USER, Valet,
+    inspection::{Inspection, MissingParts},
+    single_result,
+    store_capabilities::UnsupportedUpload,
+};
+use crate::{
+    model::{Image, ImageId, ImageState, Rejection, UserId},
+    store::{LookupResult, StoreError},
+};
+
+/// Inspections of an upload that is declared anew meanwhile.
+const MAX_ATTEMPTS: usize = 3;
+
+/// Why an image is not ready.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ConfirmError {
+    /// No such upload, another user's, or deleted.
+    #[error("there is no such upload")]
+    NotFound,
+    /// The object has not arrived.
+    #[error("nothing has been uploaded")]
+    ObjectMissing,
+    /// Parts of a multipart upload are missing.
+    #[error("the parts {0} are missing")]
+    PartsMissing(MissingParts),
+    /// S3 refuses to make an object of the parts. Final for these parts.
+    #[error("the store refused to complete the parts")]
+    PartsRefused,
+    /// The uploaded object is not the declared one. Final.
+    #[error("the uploaded object does not match its declaration")]
+    Rejected(Rejection),
+    /// The upload has expired. Final.
+    #[error("the upload has expired")]
+    Expired,
+    /// The store does not take it safely.
+    #[error(transparent)]
+    Unsupported(#[from] UnsupportedUpload),
+    /// The database or S3 failed. Nothing was decided; safe to repeat.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Valet {
+    /// Makes a pending image ready. Repeated and concurrent calls get the same answer.
+    ///
+    /// # Errors
+    /// [`ConfirmError`].
+    pub async fn confirm(&self, user: UserId, id: ImageId, now: OffsetDateTime) -> Result<Image, ConfirmError> {
+        single_result(self.confirm_all(user, &[id], now).await?)
+    }
+
+    /// Confirms many images: some calls to S3 for each, and a few to the database for all. A failure of one does not affect the
+    /// others.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the database; errors of S3 are in the results.
+    pub async fn confirm_all(
+        &self,
+        user: UserId,
+        ids: &[ImageId],
+        now: OffsetDateTime,
+    ) -> Result<Vec<Result<Image, ConfirmError>>, StoreError> {
+        let mut found = self.store.images.find_all_owned(user, ids).await?;
+        let (mut unresolved, mut moved) = (HashMap::new(), Vec::new());
+        for _ in 0..MAX_ATTEMPTS {
+            // A pending upload is inspected even after its expiry, and again if it was declared anew meanwhile.
+            let is_open = |image: &&Image| image.state == ImageState::Pending && !unresolved.contains_key(&image.id);
+            let pending: Vec<_> = found.readable().iter().filter(is_open).cloned().collect();
+            if pending.is_empty() {
+                break;
+            }
+            moved.extend(pending.iter().map(|image| image.id));
+            let resolved = self.resolve_pending(pending, now).await?;
+            unresolved.extend(resolved.unresolved);
+            found = match resolved.ready {
+                Some(image) if ids.len() == 1 => {
+                    moved.clear();
+                    LookupResult::from(image)
+                }
+                // Read again: another request may have moved them.
+                _ => self.store.images.find_all_owned(user, ids).await?,
+            };
+        }
+        // Including images that were ready before: the server that was to settle them may have died.
+        let is_unsettled = |image: &&Image| image.reservation.is_some() || moved.contains(&image.id);
+        let ready: Vec<_> =
+            found.readable().iter().filter(|image| image.state == ImageState::Ready).filter(is_unsettled).cloned().collect();
+        if let Err(error) = self.settle_reservations(user, &ready, now).await {
+            // The images are ready: this must not turn an acknowledged confirm into an error.
+            tracing::warn!(%user, %error, "failed to settle reservations of confirmed images; the sweeper retries");
+        }
+        // The same id may occur twice.
+        let answer = |id: &ImageId| {
+            let image = found.get(*id)?.ok_or(ConfirmError::NotFound)?;
+            match (image.outcome(), image.rejection) {
+                (ImageState::Ready, _) => Ok(image.clone()),
+                (ImageState::Pending, _) => Err(unresolved.get(id).cloned().unwrap_or_else(declared_anew)),
+                (ImageState::Rejected, Some(why)) => Err(ConfirmError::Rejected(why)),
+                (ImageState::Expired, _) => Err(ConfirmError::Expired),
+                _ => Err(ConfirmError::NotFound),
+            }
+        };
+        Ok(ids.iter().map(answer).collect())
+    }
+
+    /// Inspects pending images, and marks ready or rejected those that can be decided.
+    async fn resolve_pending(&self, pending: Vec<Image>, now: OffsetDateTime) -> Result<Resolved, StoreError> {
+        // After one timeout S3 is not waited for again, item after item.
+        let timeout = OnceLock::new();
+        let inspect = |image: Image| {
+            let timeout = &timeout;
+            // Boxed: the stream's own futures are not `Send` for every lifetime.
+            async move {
+                // Bounds the calls of all requests of this user, so that other users' objects do not wait for them.
+                let began = Instant::now();
+                let _turn = self.s3_turns.acquire(image.user, ()).await;
+                // Another request's call timed out while this one waited for its turn.
+                if self.timeouts.any_since(image.user, began) {
+                    let _ = timeout.set(no_response("HeadObject"));
+                }
+                let inspection = match timeout.get() {
+                    Some(error) => Err(StoreError::clone(error)),
+                    None => self.inspect_upload(&image, now).await,
+                };
+                if let Err(StoreError::ObjectsTimeout { operation }) = &inspection {
+                    self.timeouts.record(image.user, Instant::now());
+                    let _ = timeout.set(no_response(operation));
+                }
+                (inspection, image)
+            }
+            .boxed()
+        };
+        let inspections = pending.into_iter().map(inspect);
+        let inspected: Vec<_> = stream::iter(inspections).buffer_unordered(MAX_S3_CALLS_PER_USER).collect().await;
+        let (mut verified, mut unresolved) = (Vec::new(), HashMap::new());
+        for (inspection, image) in inspected {
+            match inspection {
+                Ok(Inspection::Verified(object)) => verified.push((image, object)),
+                Ok(Inspection::Mismatch(why)) => self.reject(&image, why, now).await?,
+                Ok(Inspection::Missing) => drop(unresolved.insert(image.id, ConfirmError::ObjectMissing)),
+                Ok(Inspection::PartsMissing(missing)) => drop(unresolved.insert(image.id, ConfirmError::PartsMissing(missing))),
+                Ok(Inspection::PartsRefused) => drop(unresolved.insert(image.id, ConfirmError::PartsRefused)),
+                Ok(Inspection::Unsupported(error)) => drop(unresolved.insert(image.id, ConfirmError::Unsupported(error))),
+                Err(error) => drop(unresolved.insert(image.id, error.into())),
+            }
+        }
+        // The update of a single image returns it and settles its reservation, which saves a read and a write.
+        if let ([(image, object)], true) = (verified.as_slice(), unresolved.is_empty()) {
+            return Ok(Resolved { unresolved, ready: self.accept(image, object).await? });
+        }
+        self.accept_all(&verified).await?;
+        Ok(Resolved { unresolved, ready: None })
+    }
+}
+
+/// Outcome of [`Valet::resolve_pending`].
+struct Resolved {
+    /// Reasons for which images stay pending.
+    unresolved: HashMap<ImageId, ConfirmError>,
+    /// The image, if there was one alone and it became ready. Its reservation is settled.
+    ready: Option<Image>,
+}
+
+fn declared_anew() -> ConfirmError {
+    StoreError::Contention { what: "an upload that is declared anew while it is confirmed" }.into()
+}
+
+/// Returns the error for an object that was not requested from S3, since S3 did not answer for an earlier one.
+fn no_response(operation: &'static str) -> StoreError {
+    StoreError::Objects { operation, reason: "it did not answer for another object".to_owned() }
+}

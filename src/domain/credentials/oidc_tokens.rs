@@ -1,0 +1,247 @@
+//! Tokens that an identity provider signed, and its keys. A key decides its algorithm, never the token; nothing in a token
+//! leads to a key but its `kid`, by comparison.
+
+use std::fmt;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::{Number, Value};
+use time::OffsetDateTime;
+
+use super::TokenError;
+use crate::{config, domain::account_deletion::DELETION_MEMORY, model::Email};
+
+/// How far the provider's clock and ours may be apart, in seconds.
+pub const LEEWAY: i64 = 30;
+/// The oldest token that is taken, in seconds, whatever its `exp` says: it is remembered for as long, and a provider's clock
+/// ahead of ours, that a user was deleted, whom an older token would make anew.
+const MAX_AGE: i64 = DELETION_MEMORY.as_secs().cast_signed() - LEEWAY;
+/// Keys of one provider that are kept.
+const MAX_KEYS: usize = 100;
+/// OpenID Connect Core section 2.
+const MAX_SUBJECT: usize = 255;
+
+/// A key, as a token names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyId {
+    kid: String,
+    algorithm: Algorithm,
+}
+
+impl KeyId {
+    /// The name in this header, if its algorithm is one of a provider's.
+    pub(super) fn from_header(header: &jsonwebtoken::Header) -> Option<Self> {
+        let known = matches!(header.alg, Algorithm::RS256 | Algorithm::ES256 | Algorithm::EdDSA);
+        known.then(|| header.kid.clone().map(|kid| Self { kid, algorithm: header.alg })).flatten()
+    }
+}
+
+/// The user of a provider's token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The provider's name for the user.
+    pub subject: String,
+    /// Only one that the provider has verified.
+    pub email: Option<Email>,
+    /// When the token was made.
+    pub issued_at: OffsetDateTime,
+    /// From when on the token is refused: its own end and [`LEEWAY`], or the end of the longest age that is accepted.
+    pub expires_at: OffsetDateTime,
+}
+
+/// A provider's keys for verifying.
+pub struct ProviderKeys(Vec<(KeyId, DecodingKey)>);
+
+impl fmt::Debug for ProviderKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+/// A document that holds no key that can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its keys (jwks_uri): none is an RS256, ES256 or EdDSA key with a kid")]
+pub struct NoUsableKeys;
+
+/// RFC 7517 section 5: what is not understood is skipped, key by key.
+#[derive(Deserialize)]
+struct JwkSet {
+    keys: Vec<Value>,
+}
+
+/// RFC 7517, RFC 7518 section 6, RFC 8037 section 2.
+#[derive(Deserialize)]
+struct Jwk {
+    kid: String,
+    kty: String,
+    alg: Option<String>,
+    #[serde(rename = "use")]
+    purpose: Option<String>,
+    key_ops: Option<Vec<String>>,
+    crv: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+impl Jwk {
+    /// `None` when it is for something else, of another kind, or malformed.
+    fn into_key(self) -> Option<(KeyId, DecodingKey)> {
+        let verifies = self.key_ops.is_none_or(|all| all.iter().any(|one| one == "verify"));
+        if !verifies || self.purpose.is_some_and(|purpose| purpose != "sig") {
+            return None;
+        }
+        let bytes = |member: Option<String>| URL_SAFE_NO_PAD.decode(member?).ok();
+        let (algorithm, names, key) = match (self.kty.as_str(), self.crv.as_deref()) {
+            ("RSA", _) => {
+                let (n, e) = (bytes(self.n)?, bytes(self.e)?);
+                // RFC 7518 section 3.3: 2048 bits or more; more than 8192 only cost.
+                let size = n.iter().skip_while(|byte| **byte == 0).count();
+                if !(256..=1024).contains(&size) || !(1..=8).contains(&e.len()) {
+                    return None;
+                }
+                (Algorithm::RS256, ["RS256", "RS256"], DecodingKey::from_rsa_raw_components(&n, &e))
+            }
+            ("EC", Some("P-256")) => {
+                let (x, y) = (self.x?, self.y?);
+                if [&x, &y].into_iter().any(|part| URL_SAFE_NO_PAD.decode(part).is_ok_and(|part| part.len() != 32)) {
+                    return None;
+                }
+                (Algorithm::ES256, ["ES256", "ES256"], DecodingKey::from_ec_components(&x, &y).ok()?)
+            }
+            ("OKP", Some("Ed25519")) => {
+                let x = bytes(self.x).filter(|x| x.len() == 32)?;
+                (Algorithm::EdDSA, ["EdDSA", "Ed25519"], DecodingKey::from_ed_der(&x))
+            }
+            _ => return None,
+        };
+        let fits = self.alg.is_none_or(|alg| names.contains(&alg.as_str()));
+        fits.then_some((KeyId { kid: self.kid, algorithm }, key))
+    }
+}
+
+/// The claims that are read; others are ignored.
+#[derive(Deserialize)]
+struct ProviderClaims {
+    iss: String,
+    sub: String,
+    exp: Number,
+    iat: Number,
+    nbf: Option<Number>,
+    aud: Option<Audience>,
+    client_id: Option<String>,
+    token_use: Option<String>,
+    email: Option<Value>,
+    email_verified: Option<Value>,
+    events: Option<IgnoredAny>,
+    cnf: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl ProviderKeys {
+    /// Those keys of the set that can be used here.
+    ///
+    /// # Errors
+    /// [`NoUsableKeys`] when there is none.
+    pub fn parse(document: &[u8]) -> Result<Self, NoUsableKeys> {
+        let set: JwkSet = serde_json::from_slice(document).map_err(|_| NoUsableKeys)?;
+        let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok()?.into_key());
+        let keys: Vec<_> = keys.take(MAX_KEYS).collect();
+        if keys.is_empty() { Err(NoUsableKeys) } else { Ok(Self(keys)) }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the key is among them.
+    #[must_use]
+    pub fn has(&self, id: &KeyId) -> bool {
+        self.0.iter().any(|(known, _)| known == id)
+    }
+
+    /// Returns the user of this token, if this provider issued it for this service and it has not expired.
+    ///
+    /// # Errors
+    /// [`TokenError`].
+    pub fn verify(
+        &self,
+        token: &str,
+        id: &KeyId,
+        provider: &config::OidcProvider,
+        now: OffsetDateTime,
+    ) -> Result<Identity, TokenError> {
+        let (_, key) = self.0.iter().find(|(known, _)| known == id).ok_or(TokenError::Invalid)?;
+        let mut validation = Validation::new(id.algorithm);
+        // The claims are judged here, by the caller's clock.
+        validation.required_spec_claims.clear();
+        validation.validate_exp = false;
+        validation.validate_aud = false;
+        let decoded = jsonwebtoken::decode::<ProviderClaims>(token, key, &validation).map_err(|_| TokenError::Invalid)?;
+        if !is_for_access(decoded.header.typ.as_deref()) {
+            return Err(TokenError::Invalid);
+        }
+        decoded.claims.verify(provider, now.unix_timestamp())
+    }
+}
+
+/// Providers mark access tokens `at+jwt` (RFC 9068), `JWT`, or not at all. Another type is another thing, such as a logout
+/// token, and no proof of a caller.
+fn is_for_access(typ: Option<&str>) -> bool {
+    let Some(typ) = typ.map(str::to_ascii_lowercase) else { return true };
+    matches!(typ.strip_prefix("application/").unwrap_or(&typ), "jwt" | "at+jwt")
+}
+
+impl ProviderClaims {
+    fn verify(self, provider: &config::OidcProvider, now: i64) -> Result<Identity, TokenError> {
+        let (exp, iat) = (seconds(&self.exp), seconds(&self.iat));
+        let (exp, iat) = exp.zip(iat).ok_or(TokenError::Invalid)?;
+        let nbf = self.nbf.as_ref().map(|nbf| seconds(nbf).ok_or(TokenError::Invalid)).transpose()?;
+        let is_ours = match (&self.aud, self.token_use.as_deref()) {
+            (Some(Audience::One(aud)), _) => provider.audiences.contains(aud),
+            (Some(Audience::Many(all)), _) => all.iter().any(|aud| provider.audiences.contains(aud)),
+            // Access tokens of Amazon Cognito have no `aud`; they name the client they were made for.
+            (None, Some("access")) => self.client_id.as_ref().is_some_and(|client| provider.audiences.contains(client)),
+            (None, _) => false,
+        };
+        let is_named = !self.sub.is_empty() && self.sub.len() <= MAX_SUBJECT;
+        let is_early = iat > now + LEEWAY || nbf.is_some_and(|nbf| nbf > now + LEEWAY);
+        // `events`: a logout token or another report (RFC 8417). `cnf`: worth something only with a proof of a key's
+        // possession (RFC 7800), which nobody asks for here.
+        let is_plain = self.events.is_none() && self.cnf.is_none();
+        if self.iss != provider.issuer || !is_ours || !is_named || is_early || !is_plain || iat > exp {
+            return Err(TokenError::Invalid);
+        }
+        let end = exp.saturating_add(LEEWAY).min(iat.saturating_add(MAX_AGE));
+        if end <= now {
+            return Err(TokenError::Expired);
+        }
+        let moment = |seconds| OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| TokenError::Invalid);
+        let is_verified = self.email_verified.is_some_and(|value| value == true || value == "true");
+        let email = self.email.as_ref().and_then(Value::as_str).filter(|_| is_verified);
+        Ok(Identity {
+            subject: self.sub,
+            email: email.and_then(|text| Email::parse(text).ok()),
+            issued_at: moment(iat)?,
+            expires_at: moment(end)?,
+        })
+    }
+}
+
+/// RFC 7519 section 2, `NumericDate`: seconds, maybe with a fraction. `None` outside of the calendar.
+fn seconds(number: &Number) -> Option<i64> {
+    // Beyond 2^53 a float is no second, and far outside of the years in question.
+    #[allow(clippy::cast_possible_truncation)]
+    let whole = number.as_i64().or_else(|| number.as_f64().filter(|value| value.abs() < 9e15).map(|value| value as i64))?;
+    (0..=253_402_300_799).contains(&whole).then_some(whole)
+}

@@ -1,0 +1,121 @@
+//! The token that stands in the path of Uppy's calls, which cannot carry a header: it opens nothing but these, and its header
+//! keeps it from passing as an access token, and those from passing as it.
+
+use jsonwebtoken::Header;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use super::{Caller, TokenError, Tokens, check_life};
+use crate::model::{SessionId, UserId};
+
+const TYP: &str = "uppy+jwt";
+
+/// `sid` is absent where the caller's sign-in is an identity provider's.
+#[derive(Serialize, Deserialize)]
+struct UppyClaims {
+    sub: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sid: Option<String>,
+    iss: String,
+    aud: String,
+    iat: i64,
+    exp: i64,
+}
+
+impl Tokens {
+    /// A token for the path, until `expires_at`. `None` when the library cannot sign, which its key's kind excludes.
+    #[must_use]
+    pub fn issue_uppy_token(&self, caller: Caller, now: OffsetDateTime, expires_at: OffsetDateTime) -> Option<SecretString> {
+        let claims = UppyClaims {
+            sub: caller.user.to_string(),
+            sid: caller.session().map(|session| session.to_string()),
+            iss: self.issuer.clone(),
+            aud: self.audience.clone(),
+            iat: now.unix_timestamp(),
+            exp: expires_at.unix_timestamp(),
+        };
+        jsonwebtoken::encode(&header(&self.kid), &claims, &self.signing).ok().map(SecretString::from)
+    }
+
+    /// Returns the user of this token, and the session that it ends with.
+    ///
+    /// # Errors
+    /// [`TokenError`], without details of the token.
+    pub fn verify_uppy_token(&self, token: &str, now: OffsetDateTime) -> Result<(UserId, Option<SessionId>), TokenError> {
+        let claims: UppyClaims = self.decode_own(token, header)?;
+        let user = UserId::parse(&claims.sub).ok_or(TokenError::Invalid)?;
+        let session = claims.sid.as_deref().map(|sid| SessionId::parse(sid).ok_or(TokenError::Invalid)).transpose()?;
+        check_life((None, claims.iat, claims.exp), now)?;
+        Ok((user, session))
+    }
+}
+
+/// The header of these tokens: this and nothing else.
+fn header(kid: &str) -> Header {
+    let mut header = super::header(kid);
+    header.typ = Some(TYP.to_owned());
+    header
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::time::Duration;
+
+    use secrecy::ExposeSecret;
+
+    use super::{
+        super::{SessionEnd, TokenOrigin},
+        *,
+    };
+    use crate::config;
+
+    fn tokens(secret: &str, audience: &str) -> Tokens {
+        Tokens::new(&config::Tokens {
+            secret: secret.into(),
+            previous: Vec::new(),
+            issuer: "valet".to_owned(),
+            audience: audience.to_owned(),
+            access_ttl: Duration::from_secs(7200),
+            refresh_ttl: Duration::from_secs(7200),
+        })
+    }
+
+    #[test]
+    fn neither_token_passes_as_the_other() {
+        let (tokens, now) = (tokens("a secret of thirty-two bytes, 012", "valet"), OffsetDateTime::now_utc());
+        let (user, session) = (UserId::new(), SessionId::new());
+        let caller = Caller { user, origin: TokenOrigin::Session(session) };
+        let end = now + Duration::from_secs(60);
+        let path = tokens.issue_uppy_token(caller, now, end).unwrap();
+        let (access, _) = tokens.issue(user, SessionEnd { id: session, at: end }, now).unwrap();
+        assert_eq!(tokens.verify_uppy_token(path.expose_secret(), now), Ok((user, Some(session))));
+        assert_eq!(tokens.verify_uppy_token(access.expose_secret(), now), Err(TokenError::Invalid));
+        assert_eq!(tokens.verify(path.expose_secret(), now), Err(TokenError::Invalid));
+        assert_eq!(tokens.verify_uppy_token(path.expose_secret(), end), Err(TokenError::Expired));
+        assert_eq!(
+            tokens.verify_uppy_token(path.expose_secret(), now - Duration::from_secs(60)),
+            Err(TokenError::Invalid),
+            "not made yet"
+        );
+        let provided = Caller { user, origin: TokenOrigin::Provider { issued_at: now, expires_at: end } };
+        let path = tokens.issue_uppy_token(provided, now, end).unwrap();
+        assert_eq!(tokens.verify_uppy_token(path.expose_secret(), now), Ok((user, None)));
+    }
+
+    #[test]
+    fn tokens_of_other_keys_and_services_are_refused() {
+        let (ours, now) = (tokens("a secret of thirty-two bytes, 012", "valet"), OffsetDateTime::now_utc());
+        let caller = Caller { user: UserId::new(), origin: TokenOrigin::Session(SessionId::new()) };
+        for other in
+            [tokens("another secret of thirty-two bytes", "valet"), tokens("a secret of thirty-two bytes, 012", "others")]
+        {
+            let token = other.issue_uppy_token(caller, now, now + Duration::from_secs(60)).unwrap();
+            assert_eq!(ours.verify_uppy_token(token.expose_secret(), now), Err(TokenError::Invalid));
+        }
+        for text in ["", ".", "a.b.c", &"x".repeat(20_000)] {
+            assert_eq!(ours.verify_uppy_token(text, now), Err(TokenError::Invalid));
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! The doctor: whether the configured database and bucket give what Valet's promises rest on, found out by trying.
+//!
+//! Nothing is believed for being documented. What is written lies under `check/<uuid>` in the bucket and in a collection
+//! `check-<uuid>`, and is removed. Clocks are what some rules are about, so unlike in the other use cases the time is not
+//! a parameter everywhere.
+
+mod database;
+mod deviation_probes;
+mod multipart;
+mod objects;
+mod probe_context;
+mod probe_matrix;
+mod probe_names;
+mod report;
+pub mod rules;
+mod settings;
+mod unsigned;
+mod uploads;
+
+use std::{future::Future, time::Duration};
+
+use time::OffsetDateTime;
+
+pub use report::{Answer, Finding, Report, Rule, Severity, Verdict};
+
+use self::probe_context::ProbeContext;
+use super::{
+    deployment::{self, PairError},
+    identity_provider::fetch_keys,
+    store_capabilities::{StoreCapabilities, UnsignedHeaders},
+};
+use crate::{
+    config::{Config, Problems},
+    model::DeploymentId,
+    store::{
+        Objects, StoreError,
+        database_probe::DatabaseProbe,
+        objects::{Diagnosis, http_probe::ProbeClient, settings::Setting},
+    },
+};
+
+/// Two clocks that differ by more than this do not agree. A `Date` header counts in whole seconds.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
+
+/// The longest a check asks: what it wrote is then old enough for the next one to remove.
+const CHECK_DEADLINE: Duration = Duration::from_secs(10 * 60);
+
+/// Actions besides probing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Set CORS, the public access block and the lifecycle rule first.
+    pub fix: bool,
+    /// Loopback origins may upload too: for development.
+    pub loopback: bool,
+}
+
+/// Reports settings that cannot be read: nothing else can be asked.
+#[must_use]
+pub fn unreadable(problems: &Problems) -> Report {
+    let mut report = Report::default();
+    report.add(&rules::SETTINGS, Answer::No(problems.list().join("; ")));
+    complete(report, "depends on a failed check")
+}
+
+/// Examines the database and the bucket. Takes some seconds; every call has its deadline.
+pub async fn run(config: &Config, options: Options) -> Report {
+    run_until(config, options, std::future::pending()).await
+}
+
+/// [`run`], which asks nothing more when `stop` ends, and removes what it wrote all the same.
+pub async fn run_until(config: &Config, options: Options, stop: impl Future<Output = ()>) -> Report {
+    let reached = reach(config).await;
+    let pair = match &reached {
+        Ok(reached) => Some(examine_pair(config, &reached.objects).await),
+        Err(_) => None,
+    };
+    let mut report = Report::default();
+    report.add(&rules::SETTINGS, Answer::Yes(String::new()));
+    if let Some(Err(error)) = &pair
+        && error.is_mismatch()
+    {
+        // Another deployment's bucket is not written to, and its settings are not changed.
+        report.add(&rules::PAIR, Answer::No(error.to_string()));
+        return complete(report, "the bucket belongs to another deployment");
+    }
+    let bucket = async {
+        match reached {
+            Ok(reached) => examine_bucket(&reached, config, options, stop, &mut report).await,
+            Err(unusable) => unusable.add_to(&mut report),
+        }
+    };
+    let (database, (), provider) = tokio::join!(database::examine(&config.mongo), bucket, examine_provider(config));
+    report.findings.extend(database.findings);
+    report.add(&rules::PROVIDER, provider);
+    let is_reachable = |rule: &Rule| matches!(report.answer(rule.name), Some(Answer::Yes(_)));
+    match pair {
+        None => {}
+        Some(Ok(Some(id))) => report.add(&rules::PAIR, Answer::Yes(id.to_string())),
+        Some(Ok(None)) => report.add(&rules::PAIR, Answer::Skipped("the first start of a server ties them".to_owned())),
+        // The server would not start either. Where the database is out of reach, the rule about it says so.
+        Some(Err(error)) if is_reachable(&rules::DATABASE) => report.add(&rules::PAIR, Answer::No(error.to_string())),
+        Some(Err(error)) => report.add(&rules::PAIR, Answer::Skipped(error.to_string())),
+    }
+    complete(report, "depends on a failed check")
+}
+
+/// Adds the rules that were not examined, and sorts.
+fn complete(mut report: Report, skipped: &str) -> Report {
+    for rule in rules::ALL {
+        if report.answer(rule.name).is_none() {
+            report.add(rule, Answer::Skipped(report.cut_short.unwrap_or(skipped).to_owned()));
+        }
+    }
+    report.findings.sort_by_key(|finding| rules::ALL.iter().position(|rule| *rule == finding.rule));
+    report
+}
+
+/// Judges the pair. Writes no id: that is for the first start of a server.
+async fn examine_pair(config: &Config, objects: &Objects) -> Result<Option<DeploymentId>, PairError> {
+    deployment::examine(&DatabaseProbe::open(&config.mongo).await?, objects).await
+}
+
+async fn examine_provider(config: &Config) -> Answer {
+    let Some(provider) = &config.accounts.provider else { return Answer::Skipped("OIDC_ISSUER is not set".to_owned()) };
+    match fetch_keys(provider).await {
+        Ok(keys) => Answer::Yes(format!("{} keys", keys.count())),
+        Err(reason) => Answer::No(reason),
+    }
+}
+
+/// A bucket that answers.
+struct Reached {
+    objects: Objects,
+    wire: ProbeClient,
+    /// The region that it is in, where the store tells it.
+    region: Option<String>,
+}
+
+/// Why a bucket cannot be examined.
+enum Unusable {
+    /// There is nothing to ask it with.
+    Unequipped(StoreError),
+    /// It does not answer, or refuses.
+    Refused(Diagnosis),
+}
+
+impl Unusable {
+    fn add_to(&self, report: &mut Report) {
+        match self {
+            Self::Unequipped(error) => report.add(&rules::CREDENTIALS, Answer::No(error.to_string())),
+            Self::Refused(diagnosis) => {
+                report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
+                report.add_cause(&rules::BUCKET, diagnosis.to_string(), diagnosis.remedy(), details(diagnosis));
+            }
+        }
+    }
+}
+
+async fn reach(config: &Config) -> Result<Reached, Unusable> {
+    let objects = Objects::connect(&config.s3).await.map_err(Unusable::Unequipped)?;
+    let wire = objects.probe_client().map_err(Unusable::Unequipped)?;
+    let region = objects.diagnose().await.map_err(Unusable::Refused)?;
+    Ok(Reached { objects, wire, region })
+}
+
+async fn examine_bucket(
+    reached: &Reached,
+    config: &Config,
+    options: Options,
+    stop: impl Future<Output = ()>,
+    report: &mut Report,
+) {
+    report.add(&rules::CREDENTIALS, Answer::Yes(String::new()));
+    report.add(&rules::BUCKET, Answer::Yes(config.s3.bucket.to_string()));
+    report.add(&rules::REGION, region_answer(reached));
+    let context = ProbeContext::new(&reached.objects, reached.wire.clone(), OffsetDateTime::now_utc());
+    let cut_short = tokio::select! {
+        () = ask(&context, config, options, report) => None,
+        () = stop => Some("the check was interrupted"),
+        () = tokio::time::sleep(CHECK_DEADLINE) => Some("the check took too long"),
+    };
+    report.cut_short = cut_short;
+    report.add(&rules::CLEAN, settled(context.clean().await));
+}
+
+async fn ask(context: &ProbeContext<'_>, config: &Config, options: Options, report: &mut Report) {
+    let retention = context.prober.default_retention().await;
+    let is_retained = matches!(retention, Ok(Setting::Set(_)));
+    report.add(
+        &rules::RETENTION,
+        match retention {
+            Ok(Setting::Set(retention)) => Answer::No(retention),
+            Ok(Setting::Unset | Setting::Unsupported) => Answer::Yes(String::new()),
+            Ok(Setting::Denied) => Answer::Skipped("these credentials may not read it".to_owned()),
+            Err(error) => Answer::Skipped(error.to_string()),
+        },
+    );
+    if is_retained {
+        // What would be written could not be removed.
+        return;
+    }
+    if options.fix {
+        settings::fix(context, config, options.loopback, report).await;
+    }
+    uploads::examine(context, config.uploads.max_bytes, report).await;
+    multipart::examine(context, report).await;
+    settings::examine(context, config, options.loopback, report).await;
+}
+
+fn region_answer(reached: &Reached) -> Answer {
+    let ours = reached.objects.region();
+    match reached.region.clone() {
+        None => Answer::Skipped("the store does not tell it".to_owned()),
+        Some(region) if region == ours => Answer::Yes(region),
+        Some(region) => Answer::No(format!("the bucket is in {region}, requests are signed for {ours}")),
+    }
+}
+
+fn details(diagnosis: &Diagnosis) -> Vec<(&'static str, String)> {
+    let Diagnosis { address, status, code, message, request_id, .. } = diagnosis;
+    let told = [
+        ("address", Some(address.clone())),
+        ("httpStatus", status.map(|status| status.to_string())),
+        ("s3Code", code.clone()),
+        ("s3Message", message.clone()),
+        ("s3RequestId", request_id.clone()),
+    ];
+    told.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+}
+
+/// Probes how the store treats requests that deviate from their signature, through its internal endpoint and with the same
+/// probes as [`run`]. Probing takes at most `deadline`, and so does removing its objects.
+///
+/// # Errors
+/// [`StoreError`] when the probes have no result: a store that refuses every request proves nothing.
+pub async fn probe_capabilities(
+    objects: &Objects,
+    now: OffsetDateTime,
+    deadline: Duration,
+) -> Result<StoreCapabilities, StoreError> {
+    probe_within(objects, now, deadline, async |context| uploads::probe_capabilities(context).await).await
+}
+
+/// Runs the part of [`probe_capabilities`] that decides which uploads are issued.
+///
+/// # Errors
+/// [`StoreError`] when the probes have no result.
+pub async fn probe_unsigned_headers(
+    objects: &Objects,
+    now: OffsetDateTime,
+    deadline: Duration,
+) -> Result<UnsignedHeaders, StoreError> {
+    probe_within(objects, now, deadline, async |context| unsigned::probe_headers(context).await).await
+}
+
+async fn probe_within<T>(
+    objects: &Objects,
+    now: OffsetDateTime,
+    deadline: Duration,
+    probe: impl AsyncFnOnce(&ProbeContext<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let inside = objects.for_internal_use();
+    let context = ProbeContext::new(&inside, objects.probe_client()?, now);
+    let late = || StoreError::ObjectsTimeout { operation: "presigned PUT" };
+    let found = tokio::time::timeout(deadline, probe(&context)).await.unwrap_or_else(|_| Err(late()));
+    let cleaned = tokio::time::timeout(deadline, context.clean()).await;
+    if let Err(error) = cleaned.unwrap_or_else(|_| Err(StoreError::ObjectsTimeout { operation: "DeleteObject" })) {
+        tracing::warn!(%error, "objects under check/ are left to the next check");
+    }
+    found
+}
+
+/// A question that got no answer is answered no.
+fn settled(answer: Result<Answer, StoreError>) -> Answer {
+    answer.unwrap_or_else(|error| Answer::No(error.to_string()))
+}
+
+fn holds(condition: bool, seen: impl Into<String>) -> Answer {
+    if condition { Answer::Yes(seen.into()) } else { Answer::No(seen.into()) }
+}
+
+/// How far another clock is from ours, said and judged; `took` is how long its answer was on the way.
+fn clock(theirs: OffsetDateTime, ours: OffsetDateTime, took: Duration) -> Answer {
+    let ahead = theirs - ours;
+    let apart = Duration::try_from(ahead.abs()).unwrap_or(Duration::MAX);
+    let way = if ahead.is_negative() { "behind" } else { "ahead" };
+    holds(apart <= CLOCK_TOLERANCE + took, format!("{:.1} s {way}", apart.as_secs_f64()))
+}

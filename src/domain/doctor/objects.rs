@@ -1,0 +1,109 @@
+//! The rules about what lies in the bucket: seen, read, copied, deleted, and closed to strangers.
+
+use bytes::Bytes;
+
+use super::{
+    Answer, Report, holds,
+    probe_context::{BODY, ProbeContext, TYPE, sha256},
+    rules, settled,
+};
+use crate::{
+    model::{FileName, ObjectKey},
+    signer::PresignRequest,
+    store::{StoreError, objects::http_probe::Method},
+};
+
+/// `key` holds [`BODY`].
+pub(super) async fn examine(context: &ProbeContext<'_>, key: &ObjectKey, report: &mut Report) {
+    match context.objects.head(key).await {
+        Ok(Some(head)) => {
+            let length = u64::try_from(BODY.len()).unwrap_or(0);
+            let same = head.size == length && head.content_type.as_deref() == Some(TYPE.as_str());
+            report.add(&rules::HEAD, holds(same && !head.etag.is_empty(), ""));
+            report.add(&rules::HEAD_CHECKSUM, holds(head.sha256 == Some(sha256(BODY)), ""));
+            report.add(&rules::COPY, settled(copy(context, key, &head.etag).await));
+        }
+        Ok(None) => report.add(&rules::HEAD, Answer::No("HTTP 404 right after the upload".to_owned())),
+        Err(error) => report.add(&rules::HEAD, Answer::No(error.to_string())),
+    }
+    let missing = context.objects.head(&context.key("missing")).await;
+    report.add(&rules::LIST, settled(missing.map(|found| holds(found.is_none(), ""))));
+    report.add(&rules::RANGE, settled(range(context, key).await));
+    report.add(&rules::OVERRIDES, settled(overrides(context, key).await));
+    report.add(&rules::ANONYMOUS, settled(anonymous(context, key).await));
+    report.add(
+        &rules::VERSIONS,
+        settled(context.prober.versions(key).await.map(|listed| match listed {
+            Some(count) => holds(count > 0, ""),
+            None => Answer::Skipped("the store has no versions".to_owned()),
+        })),
+    );
+    report.add(&rules::DELETE, settled(delete(context, key).await));
+    report.add(&rules::RETAINED, settled(retained(context, key).await));
+}
+
+/// The object is copied while its entity tag is the one that was seen, and not when it is another.
+async fn copy(context: &ProbeContext<'_>, key: &ObjectKey, etag: &str) -> Result<Answer, StoreError> {
+    let same = context.prober.copy(key, etag, &context.key("copied")).await?;
+    let other = context.prober.copy(key, "\"00000000000000000000000000000000\"", &context.key("not-copied")).await?;
+    Ok(holds(same == 200 && other == 412, format!("HTTP {same}; {other} when the source changed")))
+}
+
+async fn range(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let part = context.get(&url, &[("range", "bytes=8-15")]).await?;
+    Ok(holds(part.status == 206 && part.body == BODY[8..16], part.describe()))
+}
+
+async fn overrides(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    const CACHING: &str = "private, max-age=300, immutable";
+    let Ok(name) = FileName::parse("vælet check.png") else { return Ok(Answer::Skipped("no name".to_owned())) };
+    let shown = context.get(&context.presigned_get(key, CACHING)?.url, &[]).await?;
+    let saved = context.get(&context.presigned_download(key, &name)?.url, &[]).await?;
+    let ignored: Vec<_> = [
+        ("response-content-type", shown.header("content-type") == "image/webp"),
+        ("response-cache-control", shown.header("cache-control") == CACHING),
+        ("response-content-disposition", saved.header("content-disposition") == name.content_disposition()),
+    ]
+    .into_iter()
+    .filter_map(|(what, honoured)| (!honoured).then_some(what))
+    .collect();
+    let seen = if ignored.is_empty() { String::new() } else { format!("ignored: {}", ignored.join(", ")) };
+    Ok(holds(ignored.is_empty(), seen))
+}
+
+/// Reading, writing and listing without a signature.
+async fn anonymous(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    let other = context.key("anonymous");
+    let bare = |key: &ObjectKey| {
+        let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        Ok::<_, StoreError>(url.split('?').next().unwrap_or_default().to_owned())
+    };
+    let (object, target) = (bare(key)?, bare(&other)?);
+    let bucket = target.strip_suffix(other.as_str()).unwrap_or_default();
+    let answers = [
+        ("GET", context.get(&object, &[]).await?),
+        ("PUT", context.wire.send(Method::PUT, &target, &[], Bytes::from_static(BODY)).await?),
+        ("list", context.get(bucket, &[]).await?),
+    ];
+    let closed = answers.iter().all(|(_, answer)| answer.is_rejected());
+    let seen: Vec<_> = answers.iter().map(|(what, answer)| format!("{what} {}", answer.status)).collect();
+    Ok(holds(closed, format!("HTTP {}", seen.join(", "))))
+}
+
+/// `key` was deleted.
+async fn retained(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    let left = match context.prober.versions(key).await? {
+        None => return Ok(Answer::Skipped("the store has no versions".to_owned())),
+        Some(0) => return Ok(Answer::Yes(String::new())),
+        Some(left) => left,
+    };
+    Ok(Answer::No(format!("{left} retained")))
+}
+
+async fn delete(context: &ProbeContext<'_>, key: &ObjectKey) -> Result<Answer, StoreError> {
+    context.objects.purge(key).await?;
+    let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let after = context.get(&url, &[]).await?;
+    Ok(holds(!after.is_success(), format!("{} afterwards", after.describe())))
+}

@@ -1,0 +1,318 @@
+//! The bench: presigned requests with one deviation each, under a prefix that is cleaned up.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Answer, holds, probe_names::is_name};
+use crate::{
+    model::{ContentType, ObjectKey, Sha256},
+    signer::{PresignRequest, Presigned, SignedForm},
+    store::{
+        Objects, StoreError,
+        objects::{
+            NewObject, Sealing,
+            http_probe::{Method, ProbeClient, ProbeResponse as Response},
+            list::{ListedObject, ListedUpload},
+            prober::Prober,
+        },
+    },
+};
+
+/// All that is written lies under here.
+const PREFIX: &str = "check/";
+/// What an earlier check left is removed when it is this old: no check asks longer than [`super::CHECK_DEADLINE`].
+const STALE_AGE: Duration = Duration::from_secs(15 * 60);
+/// The end of the key of a second request.
+const HEADER_SUFFIX: &str = "-header";
+/// Objects that are removed at once.
+const MAX_CONCURRENT: usize = 8;
+/// The life of the URLs that are to work.
+const TTL: Duration = Duration::from_secs(5 * 60);
+/// The bytes that are uploaded, and others of the same length.
+pub(super) const BODY: &[u8; 48] = b"written by valet check, which removes it again. ";
+pub(super) const OTHER: &[u8; 48] = b"other bytes than those the URL was signed for.. ";
+/// Their declared type.
+pub(super) const TYPE: ContentType = ContentType::Png;
+
+/// A bucket under examination.
+pub(super) struct ProbeContext<'a> {
+    pub objects: &'a Objects,
+    pub prober: Prober<'a>,
+    pub wire: ProbeClient,
+    run: String,
+    now: OffsetDateTime,
+    /// Every key that was named, for a store whose objects these credentials may not list.
+    named: Mutex<Vec<ObjectKey>>,
+}
+
+/// A presigned PUT as it will be sent.
+pub(super) struct Put {
+    pub url: String,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Bytes,
+}
+
+/// When a URL works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UrlValidity {
+    /// As long as the check takes.
+    Current,
+    /// For a second, an hour ago.
+    Expired,
+}
+
+impl Put {
+    pub fn headers(&self) -> Vec<(&str, &str)> {
+        self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect()
+    }
+}
+
+impl<'a> ProbeContext<'a> {
+    pub fn new(objects: &'a Objects, wire: ProbeClient, now: OffsetDateTime) -> Self {
+        Self {
+            objects,
+            prober: objects.prober(),
+            wire,
+            run: format!("{PREFIX}{}/", Uuid::new_v4()),
+            now,
+            named: Mutex::default(),
+        }
+    }
+
+    /// Returns the key of a probe of this name, which is one of those that [`ProbeContext::clean`] removes.
+    pub fn key(&self, name: &str) -> ObjectKey {
+        debug_assert!(is_name(name), "a probe has no known name: {name}");
+        self.named(ObjectKey::from_stored(format!("{}{name}", self.run)))
+    }
+
+    /// Returns the key of the preview of a probe.
+    pub fn preview(&self, key: &ObjectKey) -> ObjectKey {
+        self.named(key.preview())
+    }
+
+    /// Returns the key of a probe's second request, which deviates by a header.
+    pub fn by_header(&self, key: &ObjectKey) -> ObjectKey {
+        self.named(ObjectKey::from_stored(format!("{key}{HEADER_SUFFIX}")))
+    }
+
+    fn named(&self, key: ObjectKey) -> ObjectKey {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner).push(key.clone());
+        key
+    }
+
+    /// The PUT that clients get where the store needs no sealed one, for these bytes.
+    pub fn presigned_put(&self, key: &ObjectKey, body: &[u8]) -> Result<Put, StoreError> {
+        let put = self.objects.presign_put_as(Sealing::Plain, key, new_object(body), self.now, TTL)?;
+        Ok(Put { url: put.signed.url, headers: put.headers, body: Bytes::copy_from_slice(body) })
+    }
+
+    /// When a URL of this life is signed, and for how long.
+    pub fn validity(&self, life: UrlValidity) -> (OffsetDateTime, Duration) {
+        match life {
+            UrlValidity::Current => (self.now, TTL),
+            UrlValidity::Expired => (self.now - Duration::from_secs(60 * 60), Duration::from_secs(1)),
+        }
+    }
+
+    /// Uploads [`BODY`], with one deviation from what was signed.
+    pub async fn put(&self, key: &ObjectKey, deviate: impl FnOnce(&mut Put)) -> Result<Response, StoreError> {
+        let mut put = self.presigned_put(key, BODY)?;
+        deviate(&mut put);
+        reject_outage(self.wire.send(Method::PUT, &put.url, &put.headers(), put.body.clone()).await?)
+    }
+
+    /// The form that Uppy gets, for [`BODY`].
+    pub fn signed_form(&self, key: &ObjectKey, life: UrlValidity) -> Result<SignedForm, StoreError> {
+        let (at, ttl) = self.validity(life);
+        self.objects.sign_form(key, (TYPE, u64::try_from(BODY.len()).unwrap_or(0)), at, ttl)
+    }
+
+    /// A URL for any request, that works now.
+    pub fn presign(&self, request: &PresignRequest<'_>) -> Result<String, StoreError> {
+        Ok(self.prober.presign(request, self.now, TTL)?.url)
+    }
+
+    /// The GET that clients get, with another type than the stored one pinned.
+    pub fn presigned_get(&self, key: &ObjectKey, cache_control: &str) -> Result<Presigned, StoreError> {
+        self.objects.presign_get(key, ContentType::Webp, cache_control, self.now, TTL)
+    }
+
+    /// The GET that saves under a name.
+    pub fn presigned_download(&self, key: &ObjectKey, name: &crate::model::FileName) -> Result<Presigned, StoreError> {
+        self.objects.presign_download(key, ContentType::Webp, name, self.now, TTL)
+    }
+
+    /// Sends a GET without further headers.
+    pub async fn get(&self, url: &str, headers: &[(&str, &str)]) -> Result<Response, StoreError> {
+        self.wire.send(Method::GET, url, headers, Bytes::new()).await
+    }
+
+    /// Reads the object with a signed GET. HEAD needs one more permission.
+    pub async fn read(&self, key: &ObjectKey) -> Result<Response, StoreError> {
+        reject_outage(
+            self.get(&self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?, &[]).await?,
+        )
+    }
+
+    /// Reads the object without a signature.
+    pub async fn read_unsigned(&self, key: &ObjectKey) -> Result<Response, StoreError> {
+        let url = self.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+        reject_outage(self.get(url.split('?').next().unwrap_or_default(), &[]).await?)
+    }
+
+    /// Whether the store refused, by a 4xx and by keeping nothing.
+    pub async fn is_refused(&self, key: &ObjectKey, response: &Response) -> Result<Answer, StoreError> {
+        let stored = self.read(key).await?.is_success();
+        let but = if stored && !response.is_success() { ", yet stored" } else { "" };
+        Ok(holds(response.is_rejected() && !stored, format!("{}{but}", response.describe())))
+    }
+
+    /// Removes what this check wrote, and what checks that died have left.
+    pub async fn clean(&self) -> Result<Answer, StoreError> {
+        let mut next = None;
+        // Objects have the store's time.
+        let stale = self.now + self.objects.clock_ahead() - STALE_AGE;
+        loop {
+            let page = match self.objects.list_page(PREFIX, next).await {
+                Ok(page) => page,
+                Err(error) if !error.is_passing() => return self.clean_unlisted(&error).await,
+                Err(error) => return Err(error),
+            };
+            let is_stale = |object: &ListedObject| object.modified < stale && is_probe(&object.key);
+            let is_ours = |object: &ListedObject| object.key.as_str().starts_with(&self.run) || is_stale(object);
+            let ours: Vec<_> = page.objects.into_iter().filter(is_ours).map(|object| object.key).collect();
+            self.purge(&ours).await?;
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        self.abort_uploads().await?;
+        let left = self.objects.list_page(&self.run, None).await?.objects.len();
+        Ok(holds(left == 0, if left == 0 { String::new() } else { format!("{left} objects") }))
+    }
+
+    /// Aborts the uploads in parts that this check opened, and those that checks that died have left open.
+    async fn abort_uploads(&self) -> Result<(), StoreError> {
+        // Uploads have the store's time, too.
+        let stale = self.now + self.objects.clock_ahead() - STALE_AGE;
+        let mut next = None;
+        while let Some(page) = self.objects.upload_page(PREFIX, next).await? {
+            let is_stale = |upload: &ListedUpload| upload.initiated < stale && is_probe(&upload.key);
+            let is_ours = |upload: &ListedUpload| upload.key.as_str().starts_with(&self.run) || is_stale(upload);
+            let ours: Vec<_> = page.uploads.into_iter().filter(is_ours).collect();
+            let abort = |upload: &ListedUpload| {
+                let (key, id) = (upload.key.clone(), upload.id.clone());
+                async move { self.objects.abort_multipart(&key, &id).await }
+            };
+            stream::iter(&ours).map(Ok).try_for_each_concurrent(MAX_CONCURRENT, abort).await?;
+            next = page.next;
+            if next.is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what this check may have written, where the store does not list it: what others left is not seen.
+    async fn clean_unlisted(&self, unlisted: &StoreError) -> Result<Answer, StoreError> {
+        tracing::debug!(%unlisted, "failed to list the objects of checks");
+        let mut keys = self.named.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        keys.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+        keys.dedup();
+        self.purge(&keys).await?;
+        Ok(Answer::Yes("objects cannot be listed: only those of this check were removed".to_owned()))
+    }
+
+    async fn purge(&self, keys: &[ObjectKey]) -> Result<(), StoreError> {
+        stream::iter(keys)
+            .map(Ok)
+            .try_for_each_concurrent(MAX_CONCURRENT, |key| async { self.objects.purge(key).await.map(drop) })
+            .await
+    }
+}
+
+/// Whether a check wrote this key: `check/<UUIDv4>/<name>`, with a name that checks use. The bucket's owner may keep objects of
+/// others under `check/`.
+fn is_probe(key: &ObjectKey) -> bool {
+    let Some((run, name)) = key.as_str().strip_prefix(PREFIX).and_then(|rest| rest.split_once('/')) else { return false };
+    let is_run = Uuid::try_parse(run).is_ok_and(|id| id.get_version_num() == 4 && id.hyphenated().to_string() == run);
+    // Trials of a preview and of a form write under keys made of the probe's.
+    let is_of = |end| name.strip_suffix(end).is_some_and(is_name);
+    is_run && (is_name(name) || is_of("-preview") || is_of(HEADER_SUFFIX))
+}
+
+/// The answer, unless it is that of a store in trouble, which has neither obeyed nor refused anything: that of an overloaded one
+/// (408, 429) or any 5xx but 501, which says that the store does not know the call.
+///
+/// # Errors
+/// [`StoreError::Objects`] for such an answer.
+pub(super) fn reject_outage(response: Response) -> Result<Response, StoreError> {
+    if matches!(response.status, 408 | 429 | 500 | 502..600) {
+        return Err(StoreError::Objects { operation: "presigned request", reason: response.describe() });
+    }
+    Ok(response)
+}
+
+/// What a PUT of these bytes declares.
+pub(super) fn new_object(body: &[u8]) -> NewObject {
+    NewObject { content_type: TYPE, size: u64::try_from(body.len()).unwrap_or(0), sha256: sha256(body) }
+}
+
+pub(super) fn sha256(bytes: &[u8]) -> Sha256 {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
+    Sha256::from_bytes(digest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_probes_are_recognized() {
+        let run = Uuid::new_v4();
+        let is_probe = |key: String| super::is_probe(&ObjectKey::from_stored(key));
+        assert!(is_probe(format!("check/{run}/before-block")) && is_probe(format!("check/{run}/overlap-3")));
+        for name in [
+            "put-signature",
+            "preview-put-acl-preview",
+            "part-of-any-length-copy-source",
+            "form-sse-c",
+            "form-acl-header",
+            "sealed-plain",
+            "body-cap",
+            "source",
+        ] {
+            assert!(is_probe(format!("check/{run}/{name}")), "{name}");
+        }
+        for key in [
+            "check/x".to_owned(),
+            "check/2026-11-28/report".to_owned(),
+            format!("check/{run}"),
+            format!("check/{run}/"),
+            format!("check/{run}/report.pdf"),
+            format!("check/{run}/a/b"),
+            format!("check/{}/object", run.simple()),
+            format!("check/{}/object", run.to_string().to_uppercase()),
+            format!("check/{}/object", Uuid::now_v7()),
+            format!("backup/check/{run}/object"),
+            format!("check/{run}/report"),
+            format!("check/{run}/overlap-0"),
+            format!("check/{run}/overlap-6"),
+            format!("check/{run}/object-2"),
+            format!("check/{run}/sealed-tags"),
+            format!("check/{run}/get-acl"),
+        ] {
+            assert!(!is_probe(key.clone()), "{key}");
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Names of the objects that the questions write. A check that died leaves some: those alone are removed later.
+
+use super::probe_matrix::{Deviation, PROBES, RequestKind};
+
+/// Names of the objects that the questions write, besides those of [`trial`], [`sealed`] and [`overlap`].
+const NAMES: [&str; 20] = [
+    "after-block",
+    "afterwards",
+    "anonymous",
+    "before-block",
+    "body-cap",
+    "checksum",
+    "copied",
+    "exposed",
+    "form",
+    "missing",
+    "multipart",
+    "not-copied",
+    "object",
+    "once",
+    "part-cap",
+    "parts",
+    "preflight",
+    "source",
+    "summed",
+    "transport",
+];
+/// How often two PUTs with one URL are sent at once.
+pub(super) const ROUNDS: usize = 5;
+
+/// What a sealed PUT is tried with: nothing, and each header that decides.
+pub(super) const SEALED: [Option<Deviation>; 4] =
+    [None, Some(Deviation::CopySource), Some(Deviation::Acl), Some(Deviation::Grant)];
+
+/// Whether an object of a question has this name.
+pub(super) fn is_name(name: &str) -> bool {
+    let is_trial = || PROBES.iter().any(|(deviation, kinds)| kinds.iter().any(|kind| trial(*kind, *deviation) == name));
+    let is_sealed = || SEALED.iter().any(|deviation| sealed(*deviation) == name);
+    NAMES.contains(&name) || (1..=ROUNDS).any(|round| overlap(round) == name) || is_sealed() || is_trial()
+}
+
+/// Returns the name of the object of one question.
+pub(super) fn trial(kind: RequestKind, deviation: Deviation) -> String {
+    slug(&format!("{}-{}", kind.as_str(), deviation.as_str()))
+}
+
+/// Returns the name of the object of a sealed PUT.
+pub(super) fn sealed(deviation: Option<Deviation>) -> String {
+    slug(&format!("sealed-{}", deviation.map_or("plain", Deviation::as_str)))
+}
+
+/// Returns the name of the object of a round of two PUTs at once.
+pub(super) fn overlap(round: usize) -> String {
+    format!("overlap-{round}")
+}
+
+fn slug(text: &str) -> String {
+    text.replace(' ', "-").to_ascii_lowercase()
+}

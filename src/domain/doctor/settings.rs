@@ -1,0 +1,175 @@
+//! The rules about the bucket's own settings, and setting them.
+
+use bytes::Bytes;
+
+use super::{
+    Answer, Report, holds,
+    probe_context::{BODY, ProbeContext},
+    rules, settled,
+};
+use crate::{
+    config::Config,
+    signer::PresignRequest,
+    store::{
+        StoreError,
+        objects::{
+            http_probe::Method,
+            lifecycle::{AffectedKeys, Lifecycle},
+            settings::{AccessBlock, Change, Setting},
+        },
+    },
+};
+
+/// S3's own wildcard stands for a port. Apps in web views come from `localhost` without one.
+const LOOPBACK: [&str; 6] = [
+    "http://localhost",
+    "http://localhost:*",
+    "http://127.0.0.1:*",
+    "http://[::1]:*",
+    "https://localhost",
+    "https://localhost:*",
+];
+/// Pages that are asked for in their stead.
+const LOOPBACK_PAGES: [&str; 2] = ["http://localhost:3000", "http://127.0.0.1:3000"];
+/// Headers that a browser's preflight names before a presigned PUT.
+const PUT_HEADERS: [&str; 3] = ["content-type", "if-none-match", "x-amz-checksum-sha256"];
+
+pub(super) async fn fix(context: &ProbeContext<'_>, config: &Config, loopback: bool, report: &mut Report) {
+    let mut origins = config.cors.exact.clone();
+    if loopback {
+        origins.extend(LOOPBACK.map(str::to_owned));
+    }
+    let said = |what: &str, change: Result<Change, StoreError>| match change {
+        Ok(Change::Made) => format!("{what}: set"),
+        Ok(Change::None) => format!("{what}: was set already"),
+        Ok(Change::Unsupported) => format!("{what}: this store has no such setting"),
+        Err(error) => format!("{what}: not set: {error}"),
+    };
+    report.changes.push(if origins.is_empty() {
+        "CORS: left as it is, CORS_ORIGINS is empty".to_owned()
+    } else {
+        said("CORS", context.objects.set_allowed_origins(&origins).await)
+    });
+    let days = abandoned_after(config);
+    report.changes.push(said("lifecycle rule for abandoned multiparts", context.objects.abort_abandoned_after(days).await));
+    report.changes.push(said("public access block", block_access(context).await));
+}
+
+/// Ceph RGW refuses every PUT once `BlockPublicAcls` is set: then the other three flags have to do. Where they do already
+/// nothing is tried, since clients are uploading.
+async fn block_access(context: &ProbeContext<'_>) -> Result<Change, StoreError> {
+    if matches!(context.objects.access_block().await, Ok(Setting::Set(block)) if block.suffices()) {
+        return Ok(Change::None);
+    }
+    let before = context.put(&context.key("before-block"), |_| {}).await?;
+    let change = context.objects.set_access_block(AccessBlock::ALL).await?;
+    if change == Change::Made && before.is_success() && !context.put(&context.key("after-block"), |_| {}).await?.is_success() {
+        return context.objects.set_access_block(AccessBlock { block_acls: false, ..AccessBlock::ALL }).await;
+    }
+    Ok(change)
+}
+
+pub(super) async fn examine(context: &ProbeContext<'_>, config: &Config, loopback: bool, report: &mut Report) {
+    let mut origins: Vec<_> = config.cors.exact.iter().map(String::as_str).collect();
+    if loopback {
+        origins.extend(LOOPBACK_PAGES);
+    }
+    if origins.is_empty() {
+        for rule in [&rules::CORS, &rules::EXPOSED] {
+            report.add(rule, Answer::Skipped("CORS_ORIGINS is empty: no page of another origin uploads".to_owned()));
+        }
+    } else {
+        report.add(&rules::CORS, settled(preflights(context, &origins).await));
+        report.add(&rules::EXPOSED, settled(exposed(context, &origins).await));
+    }
+    lifecycle(context, abandoned_after(config), report).await;
+    let blocked = match context.objects.access_block().await {
+        Ok(Setting::Set(block)) => {
+            holds(block.suffices(), if block == AccessBlock::ALL { "all four flags" } else { "not all flags" })
+        }
+        Ok(Setting::Unset) => Answer::No("none".to_owned()),
+        other => Answer::Skipped(unknown(other)),
+    };
+    report.add(&rules::ACCESS_BLOCK, blocked);
+}
+
+/// Adds the answers about lifecycle rules. Uploads live for less than `needed` days.
+async fn lifecycle(context: &ProbeContext<'_>, needed: i32, report: &mut Report) {
+    let found = match context.objects.lifecycle_rules().await {
+        Ok(Setting::Set(found)) => found,
+        Ok(Setting::Unset) => Lifecycle::default(),
+        other => {
+            let why = unknown(other);
+            for rule in [&rules::LIFECYCLE, &rules::LIFECYCLE_EARLY, &rules::EXPIRING, &rules::ARCHIVING] {
+                report.add(rule, Answer::Skipped(why.clone()));
+            }
+            return;
+        }
+    };
+    let after = |days: Option<i32>, none: &str| days.map_or_else(|| none.to_owned(), |days| format!("after {days} days"));
+    let no_rule = if found.aborts_any_after.is_some() { "no rule for all of them" } else { "no rule" };
+    report.add(&rules::LIFECYCLE, holds(found.aborts_all_after.is_some(), after(found.aborts_all_after, no_rule)));
+    let is_early = found.aborts_any_after.is_some_and(|days| days < needed);
+    report.add(&rules::LIFECYCLE_EARLY, holds(!is_early, after(found.aborts_any_after, "no rule")));
+    // What is not confirmed by then never will be.
+    let is_over = |touched: &AffectedKeys| touched.prefixes == ["in/"] && touched.days.is_some_and(|days| days >= needed);
+    let expiring: Vec<_> = found.expiring.iter().filter(|touched| !is_over(touched)).map(said).collect();
+    let archiving: Vec<_> = found.archiving.iter().map(said).collect();
+    for (rule, touched) in [(&rules::EXPIRING, expiring), (&rules::ARCHIVING, archiving)] {
+        report.add(rule, holds(touched.is_empty(), touched.join("; ")));
+    }
+}
+
+fn said(AffectedKeys { rule, prefixes, days }: &AffectedKeys) -> String {
+    let when = days.map_or_else(|| "at a date".to_owned(), |days| format!("after {days} days"));
+    format!("rule {rule:?}: {} {when}", prefixes.join(", "))
+}
+
+fn unknown<T>(setting: Result<Setting<T>, StoreError>) -> String {
+    match setting {
+        Ok(Setting::Denied) => "these credentials may not read it".to_owned(),
+        Ok(_) => "the store has no such setting".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// A day more than the longest upload lives, in S3's whole days: no rule of the store's may end one sooner.
+fn abandoned_after(config: &Config) -> i32 {
+    let longest = config.uploads.ttl.max(config.uploads.multipart_ttl).as_secs();
+    i32::try_from(longest.div_ceil(24 * 60 * 60) + 1).unwrap_or(i32::MAX)
+}
+
+async fn preflights(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
+    let url = context.presigned_put(&context.key("preflight"), BODY)?.url;
+    let asked = PUT_HEADERS.join(",");
+    let mut refused = Vec::new();
+    for origin in origins {
+        let headers =
+            [("origin", *origin), ("access-control-request-method", "PUT"), ("access-control-request-headers", asked.as_str())];
+        let answer = context.wire.send(Method::OPTIONS, &url, &headers, Bytes::new()).await?;
+        let allows = |name: &str, wanted: &str| answer.list(name).iter().any(|item| item == "*" || item == wanted);
+        let missing: Vec<_> = PUT_HEADERS.into_iter().filter(|header| !allows("access-control-allow-headers", header)).collect();
+        let is_allowed = ["*", *origin].contains(&answer.header("access-control-allow-origin"));
+        if !answer.is_success() || !is_allowed || !allows("access-control-allow-methods", "put") {
+            refused.push(format!("{origin} ({})", answer.describe()));
+        } else if !missing.is_empty() {
+            refused.push(format!("{origin} (without {})", missing.join(", ")));
+        }
+    }
+    let seen = if refused.is_empty() { origins.join(", ") } else { refused.join(", ") };
+    Ok(holds(refused.is_empty(), seen))
+}
+
+async fn exposed(context: &ProbeContext<'_>, origins: &[&str]) -> Result<Answer, StoreError> {
+    let key = context.key("exposed");
+    context.put(&key, |_| {}).await?;
+    let url = context.presign(&PresignRequest { method: "GET", key: key.as_str(), headers: &[], query: &[] })?;
+    let mut hidden = Vec::new();
+    for origin in origins {
+        let answer = context.get(&url, &[("origin", origin)]).await?;
+        if !answer.list("access-control-expose-headers").iter().any(|item| item == "*" || item == "etag") {
+            hidden.push(*origin);
+        }
+    }
+    Ok(holds(hidden.is_empty(), if hidden.is_empty() { String::new() } else { format!("not to {}", hidden.join(", ")) }))
+}

@@ -1,0 +1,148 @@
+//! What the answers to the table's questions amount to: lines of the doctor's table, and which uploads the store can stand.
+
+use bytes::Bytes;
+
+use super::{
+    Answer, Report,
+    deviation_probes::{ProbeOutcome, ProbeResult, ProbeSetup, put_as_signed, run_probes},
+    probe_context::{BODY, ProbeContext, UrlValidity, new_object, reject_outage},
+    probe_matrix::Deviation,
+    probe_names::{self, SEALED},
+    rules,
+};
+use crate::{
+    domain::store_capabilities::{UnsignedHeaders, UploadSafety},
+    store::{
+        StoreError,
+        objects::{Sealing, http_probe::Method},
+    },
+};
+
+/// Adds the answers, one for each rule, and whether sealing helps where it is needed.
+pub(super) async fn examine(context: &ProbeContext<'_>, report: &mut Report) {
+    let asked = match ProbeSetup::prepare(context).await {
+        Ok(setup) => {
+            let asked = run_probes(context, &setup, |_| true).await;
+            report.add(&rules::SEALED, sealed_answer(context, &setup, &asked).await);
+            asked
+        }
+        Err(error) => return report.add(&rules::SIGNATURE, Answer::No(error.to_string())),
+    };
+    let rules =
+        [&rules::SIGNATURE, &rules::EXPIRY, &rules::LENGTH, &rules::TYPE, &rules::UNSIGNED, &rules::COPY_SOURCE, &rules::ACL];
+    for rule in rules {
+        let of_rule: Vec<_> = asked.iter().filter(|asked| asked.deviation.rule() == Some(rule)).collect();
+        report.add(rule, answer(&of_rule));
+    }
+}
+
+/// One answer for one guarantee, of every kind of request. A kind that the store does not have is named, and no fault here: other
+/// rules ask for it.
+fn answer(asked: &[&ProbeResult]) -> Answer {
+    let is_lacking = |asked: &&&ProbeResult| match asked.outcome {
+        ProbeOutcome::Unsupported(_) => true,
+        ProbeOutcome::Failed(_) => asked.kind.is_multipart(),
+        _ => false,
+    };
+    let mut faults = Vec::new();
+    for ProbeResult { deviation, kind, outcome } in asked.iter().copied() {
+        match outcome {
+            ProbeOutcome::Obeyed(seen) => faults.push(format!("{}, {}: {seen}", kind.as_str(), deviation.as_str())),
+            ProbeOutcome::Failed(why) if !kind.is_multipart() => faults.push(format!("{}: {why}", kind.as_str())),
+            _ => {}
+        }
+    }
+    let names = |of: &dyn Fn(&&&ProbeResult) -> bool| {
+        let mut names: Vec<_> = asked.iter().filter(|asked| of(asked)).map(|asked| asked.kind.as_str()).collect();
+        let mut seen = Vec::new();
+        names.retain(|name| {
+            !seen.contains(name) && {
+                seen.push(*name);
+                true
+            }
+        });
+        names.join(", ")
+    };
+    if !faults.is_empty() {
+        return Answer::No(faults.join("; "));
+    }
+    match (names(&|asked| matches!(asked.outcome, ProbeOutcome::Enforced)), names(&is_lacking)) {
+        (stand, _) if stand.is_empty() && asked.iter().any(|asked| matches!(asked.outcome, ProbeOutcome::Unobservable)) => {
+            Answer::Skipped("anyone may read every object".to_owned())
+        }
+        (stand, lacking) if stand.is_empty() => Answer::Skipped(format!("not to be asked of {lacking}")),
+        (stand, lacking) if lacking.is_empty() => Answer::Yes(stand),
+        (stand, lacking) => Answer::Yes(format!("{stand}; not to be asked of {lacking}")),
+    }
+}
+
+async fn sealed_answer(context: &ProbeContext<'_>, setup: &ProbeSetup, asked: &[ProbeResult]) -> Answer {
+    let falls = |asked: &ProbeResult| {
+        asked.deviation.is_critical() && asked.kind.has_digest() && matches!(asked.outcome, ProbeOutcome::Obeyed(_))
+    };
+    if !asked.iter().any(falls) {
+        return Answer::Skipped("the store needs no sealed PUT".to_owned());
+    }
+    match can_seal(context, setup).await {
+        Ok(true) => Answer::Yes("PUT, preview PUT".to_owned()),
+        Ok(false) => Answer::No("the store refuses it, or obeys all the same".to_owned()),
+        Err(error) => Answer::No(error.to_string()),
+    }
+}
+
+/// Probes the unsigned headers that decide which uploads the server issues.
+pub(super) async fn probe_headers(context: &ProbeContext<'_>) -> Result<UnsignedHeaders, StoreError> {
+    let setup = ProbeSetup::prepare(context).await?;
+    let asked = run_probes(context, &setup, Deviation::is_critical).await;
+    let (mut copies, mut publishes, mut obeyed, mut unanswered) = (false, false, Vec::new(), false);
+    for ProbeResult { deviation, kind, outcome } in &asked {
+        match outcome {
+            ProbeOutcome::Enforced | ProbeOutcome::Unobservable => {}
+            ProbeOutcome::Obeyed(_) => {
+                copies |= kind.has_digest() && *deviation == Deviation::CopySource;
+                publishes |= kind.has_digest() && *deviation != Deviation::CopySource;
+                obeyed.push(format!("{} of a {}", deviation.as_str(), kind.as_str()));
+            }
+            ProbeOutcome::Unsupported(why) | ProbeOutcome::Failed(why) if kind.has_digest() => {
+                return Err(StoreError::Objects { operation: "presigned PUT", reason: why.clone() });
+            }
+            // The kinds of request that the store does not have bring nothing.
+            ProbeOutcome::Unsupported(_) => {}
+            ProbeOutcome::Failed(_) => unanswered = true,
+        }
+    }
+    let helps = (copies || publishes) && can_seal(context, &setup).await?;
+    let put_sealing = if helps { Sealing::Sealed } else { Sealing::Plain };
+    put_as_signed(context, &context.key("afterwards")).await?;
+    Ok(UnsignedHeaders {
+        with_digest: match (put_sealing, publishes, copies) {
+            (Sealing::Plain, true, _) => UploadSafety::Unsafe,
+            (Sealing::Plain, false, true) => UploadSafety::SafeIfCopied,
+            _ => UploadSafety::Safe,
+        },
+        without_digest: match (obeyed.is_empty(), unanswered) {
+            (false, _) => UploadSafety::Unsafe,
+            (true, true) => UploadSafety::Unknown,
+            (true, false) => UploadSafety::Safe,
+        },
+        put_sealing,
+        is_public: setup.is_open,
+        obeyed,
+    })
+}
+
+/// Whether the store takes a sealed PUT, and refuses it with each of the headers that decide.
+async fn can_seal(context: &ProbeContext<'_>, setup: &ProbeSetup) -> Result<bool, StoreError> {
+    let (at, ttl) = context.validity(UrlValidity::Current);
+    for deviation in SEALED {
+        let key = context.key(&probe_names::sealed(deviation));
+        let put = context.objects.presign_put_as(Sealing::Sealed, &key, new_object(BODY), at, ttl)?;
+        let added = deviation.map(|deviation| deviation.headers(&context.prober.copy_source(&setup.source))).unwrap_or_default();
+        let headers: Vec<_> = put.headers.iter().chain(&added).map(|(name, value)| (*name, value.as_str())).collect();
+        let response = reject_outage(context.wire.send(Method::PUT, &put.signed.url, &headers, Bytes::from_static(BODY)).await?)?;
+        if response.is_success() != deviation.is_none() || context.read(&key).await?.is_success() != deviation.is_none() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,138 @@
+//! The rules about uploads: one as clients make it, then what the store does about others. `kinds` has the deviations.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
+use super::{
+    Answer, Report, clock, deviation_probes, holds, multipart, objects,
+    probe_context::{BODY, OTHER, ProbeContext, UrlValidity, new_object},
+    probe_names::{self, ROUNDS},
+    rules, settled, unsigned,
+};
+use crate::{
+    domain::store_capabilities::StoreCapabilities,
+    store::{
+        StoreError,
+        objects::{NewObject, Sealing},
+    },
+};
+
+pub(super) async fn examine(context: &ProbeContext<'_>, max_bytes: u64, report: &mut Report) {
+    let key = context.key("object");
+    let began = std::time::Instant::now();
+    let accepted = match context.put(&key, |_| {}).await {
+        Ok(response) => response,
+        Err(error) => return report.add(&rules::PUT, Answer::No(error.to_string())),
+    };
+    if let Ok(theirs) = OffsetDateTime::parse(accepted.header("date"), &Rfc2822) {
+        // Somewhere within the second that it names.
+        let theirs = theirs + Duration::from_millis(500);
+        report.add(&rules::STORE_CLOCK, clock(theirs, OffsetDateTime::now_utc(), began.elapsed()));
+    }
+    report.add(&rules::TRANSPORT, settled(transport(context)));
+    report.add(&rules::PUT, holds(accepted.is_success(), accepted.describe()));
+    if !accepted.is_success() {
+        // A store that refuses everything would pass every test of refusing.
+        return;
+    }
+    unsigned::examine(context, report).await;
+    report.add(&rules::CHECKSUM, settled(checksum(context).await));
+    report.add(&rules::ONCE, settled(once(context).await));
+    report.add(&rules::OVERLAP, settled(overlap(context).await));
+    report.add(&rules::BODY_CAP, settled(body_cap(context, max_bytes).await));
+    report.add(&rules::FORM, settled(form(context).await));
+    objects::examine(context, &key, report).await;
+}
+
+/// Probes what decides where an upload becomes final, and which uploads are issued.
+pub(super) async fn probe_capabilities(context: &ProbeContext<'_>) -> Result<StoreCapabilities, StoreError> {
+    let key = context.key("object");
+    let accepted = context.put(&key, |_| {}).await?;
+    if !accepted.is_success() {
+        return Err(StoreError::Objects {
+            operation: "PutObject",
+            reason: format!("{} to a presigned PUT", accepted.describe()),
+        });
+    }
+    let holds = |answer: &Answer| matches!(answer, Answer::Yes(_));
+    // Concurrently: the store may be far away, and uploads are copied until the last answer has arrived.
+    let (uploads, parts) = tokio::join!(
+        async { tokio::try_join!(checksum(context), once(context), overlap(context), unsigned::probe_headers(context)) },
+        multipart::lists_checksums(context)
+    );
+    let (checksum, once, overlap, unsigned_headers) = uploads?;
+    Ok(StoreCapabilities {
+        writes_once: holds(&once) && holds(&overlap) && unsigned_headers.obeyed.is_empty(),
+        verifies_checksums: holds(&checksum),
+        // A store may have no multipart uploads at all.
+        lists_part_checksums: parts.unwrap_or(true),
+        unsigned_headers,
+    })
+}
+
+/// Clear text is fine on this machine only.
+fn transport(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
+    let put = context.presigned_put(&context.key("transport"), BODY)?;
+    let url = url::Url::parse(&put.url).ok();
+    let (secure, local) = match url.as_ref().map(|url| (url.scheme() == "https", url.host())) {
+        Some((secure, Some(url::Host::Domain(name)))) => (secure, name == "localhost" || name.ends_with(".localhost")),
+        Some((secure, Some(url::Host::Ipv4(address)))) => (secure, address.is_loopback()),
+        Some((secure, Some(url::Host::Ipv6(address)))) => (secure, address.is_loopback()),
+        _ => (false, false),
+    };
+    Ok(if local && !secure {
+        Answer::Skipped("this machine only".to_owned())
+    } else {
+        holds(secure, if secure { "https" } else { "http" })
+    })
+}
+
+async fn checksum(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
+    let key = context.key("checksum");
+    let response = context.put(&key, |put| put.body = Bytes::from_static(OTHER)).await?;
+    context.is_refused(&key, &response).await
+}
+
+async fn once(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
+    let key = context.key("once");
+    let (first, second) = (context.put(&key, |_| {}).await?, context.put(&key, |_| {}).await?);
+    Ok(holds(first.is_success() && second.is_rejected(), format!("{}, then {}", first.describe(), second.status)))
+}
+
+async fn overlap(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
+    let body = vec![0x2a; 256 * 1024];
+    let rounds = (1..=ROUNDS).map(|round| {
+        let body = &body;
+        async move {
+            let put = context.presigned_put(&context.key(&probe_names::overlap(round)), body)?;
+            let both = context.wire.put_twice(&put.url, &put.headers(), &put.body).await?;
+            // Neither may win (AWS answers 409 to both, rarely): that loses nothing, the client repeats.
+            Ok::<_, StoreError>(both.iter().filter(|response| response.is_success()).count() > 1)
+        }
+    });
+    let twice = try_join_all(rounds).await?.into_iter().filter(|two_winners| *two_winners).count();
+    let seen = if twice == 0 { format!("in {ROUNDS} rounds") } else { format!("two winners in {twice} of {ROUNDS} rounds") };
+    Ok(holds(twice == 0, seen))
+}
+
+/// Announces the largest body that a PUT may have; none of it is sent.
+async fn body_cap(context: &ProbeContext<'_>, max_bytes: u64) -> Result<Answer, StoreError> {
+    let (at, ttl) = context.validity(UrlValidity::Current);
+    let object = NewObject { size: max_bytes, ..new_object(BODY) };
+    let put = context.objects.presign_put_as(Sealing::Plain, &context.key("body-cap"), object, at, ttl)?;
+    let headers: Vec<_> = put.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let answer = context.wire.announce_put(&put.signed.url, &headers, max_bytes).await?;
+    Ok(match answer {
+        None => Answer::Yes(format!("{max_bytes} bytes")),
+        Some(answer) => Answer::No(format!("{} for {max_bytes} bytes", answer.describe())),
+    })
+}
+
+async fn form(context: &ProbeContext<'_>) -> Result<Answer, StoreError> {
+    let form = context.signed_form(&context.key("form"), UrlValidity::Current)?;
+    let response = deviation_probes::send_form(context, &form, &[], &[], None).await?;
+    Ok(holds(response.is_success(), response.describe()))
+}

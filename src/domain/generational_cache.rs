@@ -1,0 +1,77 @@
+//! A map of bounded size that forgets what was not used for longest.
+
+use std::{collections::HashMap, hash::Hash};
+
+/// Two generations: what is used moves into the young one, and when that is full the old one is dropped. So memory is
+/// bounded whatever the callers send, every operation takes constant time, and what is used often is never forgotten.
+#[derive(Debug)]
+pub struct GenerationalCache<K, V> {
+    young: HashMap<K, V>,
+    old: HashMap<K, V>,
+    half: usize,
+}
+
+impl<K: Eq + Hash + Copy, V: Copy> GenerationalCache<K, V> {
+    /// Keeps at most `capacity` entries, and at least the half of it that was used last.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), half: capacity.div_ceil(2) }
+    }
+
+    /// Returns the value of a key and marks it as used.
+    pub fn get(&mut self, key: K) -> Option<V> {
+        if let Some(value) = self.young.get(&key) {
+            return Some(*value);
+        }
+        let value = self.old.remove(&key)?;
+        self.insert(key, value);
+        Some(value)
+    }
+
+    /// Keeps a value for a key.
+    pub fn insert(&mut self, key: K, value: V) {
+        if self.young.len() >= self.half && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.old.remove(&key);
+        self.young.insert(key, value);
+    }
+
+    /// Forgets a key.
+    pub fn remove(&mut self, key: K) {
+        self.young.remove(&key);
+        self.old.remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn l4_a_million_keys_leave_the_capacity_and_what_is_in_use_stays() {
+        let mut cache = GenerationalCache::new(1000);
+        cache.insert(u64::MAX, "used");
+        for key in 0..1_000_000 {
+            cache.insert(key, "once");
+            if key % 400 == 0 {
+                assert_eq!(cache.get(u64::MAX), Some("used"));
+            }
+            assert!(cache.young.len() + cache.old.len() <= 1000);
+        }
+        assert_eq!(cache.get(999_999), Some("once"));
+        assert_eq!(cache.get(0), None);
+        cache.remove(999_999);
+        assert_eq!(cache.get(999_999), None);
+    }
+
+    #[test]
+    fn the_last_value_stands_in_whichever_generation() {
+        let mut cache = GenerationalCache::new(4);
+        cache.insert(1, "a");
+        cache.insert(2, "b");
+        cache.insert(3, "c");
+        cache.insert(1, "d");
+        assert_eq!((cache.get(1), cache.get(2), cache.get(3)), (Some("d"), Some("b"), Some("c")));
+    }
+}

@@ -1,0 +1,127 @@
+//! Work for a core, of which only so much goes on at once: refused at once when a caller has more than its share, waited for in turn
+//! otherwise.
+
+use std::{sync::Arc, time::Duration};
+
+use tracing::Instrument;
+
+use super::shares::{Share, Shares};
+use crate::{
+    metrics::METRICS,
+    model::{NetworkPrefix, RequestOrigin, UserId},
+    store::fair_semaphore::FairSemaphore,
+    telemetry::spans,
+};
+
+/// More work waits than can be done soon, or more of this caller's than its share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too many passwords are being checked at once")]
+pub struct Overloaded;
+
+/// How many may wait for each that is under way. FairSemaphore are taken between networks and, in each, between users, so a long queue is long for those alone who fill it.
+const QUEUE_PER_PERMIT: usize = 32;
+/// How long a caller may wait for its turn.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+
+/// Runs work on the blocking pool, a bounded number at a time.
+#[derive(Debug, Clone)]
+pub struct HashPool {
+    name: &'static str,
+    turns: Arc<FairSemaphore<NetworkPrefix, Option<UserId>>>,
+    sites: Arc<Shares<NetworkPrefix>>,
+    users: Arc<Shares<UserId>>,
+}
+
+/// A permit among those that wait, or are worked on; given back when the last copy is dropped.
+#[derive(Debug, Clone)]
+pub struct HashPermit(Arc<Held>);
+
+#[derive(Debug)]
+struct Held {
+    holder: RequestOrigin,
+    _of_site: Share<NetworkPrefix>,
+    _of_user: Option<Share<UserId>>,
+}
+
+impl HashPool {
+    /// As many at a time as there are permits; `name` is that of the work in traces.
+    #[must_use]
+    pub fn new(name: &'static str, permits: usize) -> Self {
+        let places = permits * (1 + QUEUE_PER_PERMIT);
+        Self { name, turns: FairSemaphore::new(permits, permits), sites: Shares::new(places), users: Shares::divided(places, 2) }
+    }
+
+    /// How many are under way, and how many wait.
+    #[must_use]
+    pub fn load(&self) -> (usize, usize) {
+        let running = self.turns.running();
+        (running, self.sites.taken().saturating_sub(running))
+    }
+
+    /// A permit in the queue.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when the holder's network or user has its share: at once.
+    pub fn acquire(&self, holder: RequestOrigin) -> Result<HashPermit, Overloaded> {
+        let of_site = self.sites.take(holder.site, 1).ok_or_else(refused)?;
+        let of_user = holder.user.map(|user| self.users.take(user, 1).ok_or_else(refused)).transpose()?;
+        Ok(HashPermit(Arc::new(Held { holder, _of_site: of_site, _of_user: of_user })))
+    }
+
+    /// Does the work when its turn comes. What began is finished: a client that hangs up cancels the request, not the work.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when the turn does not come in time.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        permit: &HashPermit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
+        self.wait_and_run(permit.clone(), work).instrument(spans::internal(self.name)).await
+    }
+
+    async fn wait_and_run<T: Send + 'static>(
+        &self,
+        permit: HashPermit,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Overloaded> {
+        let RequestOrigin { site, user } = permit.0.holder;
+        let turn = tokio::time::timeout(MAX_WAIT, self.turns.acquire(site, user)).await.map_err(|_| refused())?;
+        let work = tokio::task::spawn_blocking(move || {
+            let _held = (turn, permit);
+            work()
+        });
+        work.await.map_err(|error| match error.try_into_panic() {
+            // A fault is no load: it goes on to where every handler's panics are caught.
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Overloaded,
+        })
+    }
+}
+
+fn refused() -> Overloaded {
+    METRICS.hashes_refused.inc();
+    Overloaded
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    /// A fault in hashing is a fault of the request, which the handlers' guard answers, and takes no permit and no permit with it.
+    #[tokio::test]
+    async fn a_panic_is_no_load_and_gives_everything_back() {
+        let pool = HashPool::new("test", 1);
+        let holder =
+            RequestOrigin { site: NetworkPrefix::site(std::net::IpAddr::from([192, 0, 2, 1])), user: Some(UserId::new()) };
+        for _ in 0..3 {
+            let pool = pool.clone();
+            let permit = pool.acquire(holder).unwrap();
+            let work = tokio::spawn(async move { pool.run(&permit, || panic!("a fault")).await });
+            assert!(work.await.unwrap_err().is_panic());
+        }
+        assert_eq!(pool.load(), (0, 0));
+        assert_eq!(pool.run(&pool.acquire(holder).unwrap(), || 7).await, Ok(7));
+    }
+}

@@ -1,0 +1,228 @@
+//! Users of an identity provider: its tokens let them in beside, or instead of, those with an account here.
+//!
+//! Its keys are kept in memory, last_fetch again from time to time and for a token of an unknown key. What is known goes on
+//! through an outage; whoever brings a known key waits for nobody.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest;
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Valet,
+    audit::audit,
+    authentication::{AuthenticateError, NoLocalAccount},
+    credentials::{
+        Caller, TokenError, TokenOrigin,
+        oidc_tokens::{Identity, KeyId, LEEWAY, ProviderKeys},
+    },
+    generational_cache::GenerationalCache,
+    sessions::session_cache::SessionCache,
+};
+use crate::{
+    config,
+    model::UserId,
+    store::{ProviderIdentity, StoreError, oidc_discovery},
+};
+
+/// Without a fetch that succeeded for so long, the keys are trusted no more: some may have been revoked.
+const MAX_KEY_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long a request waits for keys; the fetch goes on for those after it.
+const MAX_KEY_WAIT: Duration = Duration::from_secs(3);
+/// After a fetch in the background that failed.
+const FETCH_RETRY: Duration = Duration::from_secs(15);
+/// Users that are remembered.
+const CAPACITY: usize = 100_000;
+
+/// The provider, as far as this server knows it.
+#[derive(Debug)]
+pub(super) struct IdentityProvider {
+    settings: config::OidcProvider,
+    keys: RwLock<Option<(Arc<ProviderKeys>, Instant)>>,
+    /// When a fetch began last; held while one is under way, so that there is one at a time.
+    last_fetch: Arc<tokio::sync::Mutex<Option<Instant>>>,
+    /// Users by the hash of their subject, and when the database was asked.
+    users: Mutex<GenerationalCache<[u8; 32], (UserId, Instant)>>,
+}
+
+/// The provider's keys as they are now, or what is wrong with them.
+pub(super) async fn fetch_keys(settings: &config::OidcProvider) -> Result<ProviderKeys, String> {
+    let document = oidc_discovery::fetch_keys(&settings.issuer).await.map_err(|error| error.to_string())?;
+    ProviderKeys::parse(&document).map_err(|error| error.to_string())
+}
+
+impl IdentityProvider {
+    pub(super) fn new(settings: &config::OidcProvider) -> Self {
+        Self {
+            settings: settings.clone(),
+            keys: RwLock::default(),
+            last_fetch: Arc::default(),
+            users: Mutex::new(GenerationalCache::new(CAPACITY)),
+        }
+    }
+
+    fn keys(&self) -> Option<Arc<ProviderKeys>> {
+        let keys = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        keys.as_ref().filter(|(_, at)| at.elapsed() < MAX_KEY_AGE).map(|(keys, _)| Arc::clone(keys))
+    }
+
+    /// Whether the keys are as the provider had them since `moment`.
+    fn is_fresh_since(&self, moment: Instant) -> bool {
+        self.keys.read().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(|(_, at)| *at >= moment)
+    }
+
+    /// Fetches the keys; those of before stand when that fails.
+    async fn refresh_keys(&self) -> bool {
+        match fetch_keys(&self.settings).await {
+            Ok(keys) => {
+                let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+                if known.as_ref().is_none_or(|(before, _)| format!("{before:?}") != format!("{keys:?}")) {
+                    tracing::info!(issuer = self.settings.issuer, count = keys.count(), "keys of the identity provider");
+                }
+                *known = Some((Arc::new(keys), Instant::now()));
+                true
+            }
+            Err(reason) => {
+                let kept = self.keys().is_some();
+                tracing::warn!(
+                    issuer = self.settings.issuer,
+                    reason,
+                    kept,
+                    "the identity provider's keys could not be last_fetch"
+                );
+                false
+            }
+        }
+    }
+
+    /// The keys with this one among them, last_fetch anew if need be: by one request for all that wait, not more often than the
+    /// pause allows, and in a task of its own, so that nobody who hangs up takes it along.
+    async fn keys_including(self: &Arc<Self>, key_id: &KeyId) -> Result<Arc<ProviderKeys>, AuthenticateError> {
+        let known = || self.keys().filter(|keys| keys.has(key_id));
+        if let Some(keys) = known() {
+            return Ok(keys);
+        }
+        let pause = self.settings.refresh_pause;
+        let refresh = async {
+            let mut last_fetch = Arc::clone(&self.last_fetch).lock_owned().await;
+            if known().is_some() || last_fetch.is_some_and(|at| at.elapsed() < pause) {
+                return;
+            }
+            *last_fetch = Some(Instant::now());
+            let provider = Arc::clone(self);
+            let fetch = tokio::spawn(async move {
+                provider.refresh_keys().await;
+                drop(last_fetch);
+            });
+            // Only a panic ends it early, and that says so itself.
+            let _ = fetch.await;
+        };
+        let began = Instant::now();
+        let _ = tokio::time::timeout(MAX_KEY_WAIT, refresh).await;
+        match known() {
+            Some(keys) => Ok(keys),
+            // The provider was asked a moment ago and knows no such key.
+            None if began.checked_sub(pause).is_some_and(|moment| self.is_fresh_since(moment)) => Err(TokenError::Invalid.into()),
+            None => Err(AuthenticateError::KeysUnavailable),
+        }
+    }
+
+    /// The user is deleted.
+    pub(super) fn forget_user(&self, subject: &str) {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).remove(hash(subject));
+    }
+
+    fn cached_user(&self, subject: [u8; 32]) -> Option<UserId> {
+        let (user, at) = self.users.lock().unwrap_or_else(PoisonError::into_inner).get(subject)?;
+        (at.elapsed() < SessionCache::TTL).then_some(user)
+    }
+}
+
+impl Valet {
+    /// Fetches the identity provider's keys from time to time until `stop`; returns at once when there is no provider.
+    pub async fn refresh_provider_until(&self, stop: CancellationToken) {
+        let Some(provider) = &self.provider else { return };
+        loop {
+            let fetch = async {
+                let mut last_fetch = provider.last_fetch.lock().await;
+                *last_fetch = Some(Instant::now());
+                provider.refresh_keys().await
+            };
+            let pause = tokio::select! {
+                () = stop.cancelled() => return,
+                succeeded = fetch => if succeeded { provider.settings.refresh_every } else { FETCH_RETRY.min(provider.settings.refresh_every) },
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// Whether this server has accounts of its own.
+    ///
+    /// # Errors
+    /// [`NoLocalAccount`] when it has none.
+    pub(super) fn local_accounts(&self) -> Result<(), NoLocalAccount> {
+        if self.local_accounts { Ok(()) } else { Err(NoLocalAccount::Disabled) }
+    }
+
+    /// Returns the user of a provider's token, creating the user for the first one.
+    pub(super) async fn authenticate_with_provider(
+        &self,
+        token: &str,
+        key_id: &KeyId,
+        now: OffsetDateTime,
+    ) -> Result<Caller, AuthenticateError> {
+        let provider = self.provider.as_ref().ok_or(TokenError::Invalid)?;
+        let identity = provider.keys_including(key_id).await?.verify(token, key_id, &provider.settings, now)?;
+        let subject = hash(&identity.subject);
+        let user = match provider.cached_user(subject) {
+            Some(user) => user,
+            None => {
+                let asked = Instant::now();
+                let user = self.find_or_create_user(&provider.settings.issuer, &identity, now).await?;
+                provider.users.lock().unwrap_or_else(PoisonError::into_inner).insert(subject, (user, asked));
+                user
+            }
+        };
+        let Identity { issued_at, expires_at, .. } = identity;
+        Ok(Caller { user, origin: TokenOrigin::Provider { issued_at, expires_at } })
+    }
+
+    async fn find_or_create_user(
+        &self,
+        issuer: &str,
+        identity: &Identity,
+        now: OffsetDateTime,
+    ) -> Result<UserId, AuthenticateError> {
+        let users = &self.store.users;
+        if let Some(user) = users.find_identity(issuer, &identity.subject).await? {
+            return Ok(user);
+        }
+        // A token from before the deletion of its user does not make the account anew; the provider's clock may be ahead.
+        let named = ProviderIdentity { issuer: issuer.to_owned(), subject: identity.subject.clone() };
+        let issued_at = identity.issued_at - Duration::from_secs(LEEWAY.unsigned_abs());
+        if users.was_deleted(&named, issued_at).await? {
+            return Err(AuthenticateError::SessionEnded);
+        }
+        let made = users.insert_identity(&named, identity.email.as_ref(), now).await?;
+        if let Some(user) = made {
+            audit!("account_created", %user, provider = true, "an identity provider's user came for the first time");
+            return Ok(user);
+        }
+        // Another request was faster.
+        let lost = || StoreError::Contention { what: "a user who is deleted while it is made" };
+        Ok(users.find_identity(issuer, &identity.subject).await?.ok_or_else(lost)?)
+    }
+}
+
+fn hash(subject: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    hash.copy_from_slice(digest::digest(&digest::SHA256, subject.as_bytes()).as_ref());
+    hash
+}

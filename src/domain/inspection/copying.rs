@@ -1,0 +1,133 @@
+//! Copies an upload to a fresh key, for which no URL was ever signed, and inspects the copy. Used on stores that allow an object to
+//! be replaced while its URL is alive, or that do not verify checksums.
+//!
+//! The copy's key is recorded before the copy is made, so a crash between two steps leaves no object that the image's record does
+//! not name. A claim, shared with completing parts, allows one attempt at a time. An attempt that outlives its claim does no harm,
+//! since each attempt has its own key and only one can mark the image ready.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::{Inspection, object::has_unsigned_headers};
+use crate::{
+    domain::Valet,
+    model::{ContentType, Image, ImageState, ObjectKey, Rejection},
+    store::{StoreError, objects::COPY_DEADLINE},
+};
+
+/// Attempts at an upload that is replaced while it is copied; more replacements are a fault, or an attack.
+const MAX_ATTEMPTS: usize = 5;
+/// How long another request's attempt is waited for.
+const MAX_WAIT: Duration = Duration::from_secs(15);
+/// Pause between two checks of another request's attempt.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
+
+impl Valet {
+    /// Copies the uploaded object, and inspects the copy.
+    pub(super) async fn inspect_copy(&self, image: &Image, now: OffsetDateTime) -> Result<Inspection, StoreError> {
+        let (mut attempts, mut waited) = (0, Duration::ZERO);
+        while attempts < MAX_ATTEMPTS {
+            let head = match self.objects.head(&image.key).await {
+                Ok(Some(head)) => head,
+                Ok(None) => return Ok(Inspection::Missing),
+                Err(error) => return mismatch_if_refused(image, error),
+            };
+            // Spares a useless copy. The digest is not compared: the object may be replaced before it is copied.
+            let is_typed = image.signed_types().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
+            // Uppy's own S3 client sends a type that no signature covers; the copy gets the declared one.
+            let is_expected =
+                image.upload.accepted_sizes().contains(&head.size) && (is_typed || image.upload.unverified.is_some());
+            // The copy would not carry the headers, but an upload is to be refused for the same reasons on every store.
+            if !is_expected || has_unsigned_headers(&image.key, &head) {
+                if self.objects.verify_head(&image.key, &head).await? {
+                    return Ok(Inspection::Mismatch(Rejection::ObjectMismatch));
+                }
+                attempts += 1;
+                continue;
+            }
+            let copy = ObjectKey::copy_attempt(image.user, image.id);
+            if !self.claim_attempt(image, &copy, now).await? {
+                let current = self.store.images.find_owned(image.user, image.id).await?;
+                if current.is_none_or(|image| image.state != ImageState::Pending) {
+                    return Ok(Inspection::Missing);
+                }
+                if waited >= MAX_WAIT {
+                    return Err(StoreError::Contention { what: "an upload that another request copies" });
+                }
+                tokio::time::sleep(POLL_INTERVAL).await;
+                waited += POLL_INTERVAL;
+                continue;
+            }
+            attempts += 1;
+            match self.attempt_copy(image, &head.etag, &copy).await {
+                Ok(verified @ Inspection::Verified(_)) => return Ok(verified),
+                Ok(Inspection::Missing) => self.discard_attempt(image, &copy).await,
+                Ok(inspection) => return Ok(inspection),
+                Err(error @ StoreError::ObjectsTimeout { .. }) => {
+                    // A store that does not answer would not delete the copy either. The claim is dropped: each attempt has its own key.
+                    self.store.images.drop_completion(image).await?;
+                    return Err(error);
+                }
+                Err(error) => {
+                    self.discard_attempt(image, &copy).await;
+                    return mismatch_if_refused(image, error);
+                }
+            }
+        }
+        Err(StoreError::Contention { what: "an upload that is replaced while it is copied" })
+    }
+
+    async fn claim_attempt(&self, image: &Image, copy: &ObjectKey, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let mut written = vec![copy.clone()];
+        written.extend(image.upload.preview.map(|_| copy.preview()));
+        // A copy may appear after its time limit, so leftover keys must be cleared later than that.
+        let dies_at = now + COPY_DEADLINE;
+        self.store.images.claim_completion(image, COPY_DEADLINE, dies_at, dies_at + self.grace(0), &written).await
+    }
+
+    /// Copies the object with this `etag`, and inspects the copy. Missing if the object was replaced or removed meanwhile.
+    async fn attempt_copy(&self, image: &Image, etag: &str, copy: &ObjectKey) -> Result<Inspection, StoreError> {
+        if !self.objects.copy(&image.key, etag, copy, image.upload.content_type).await? {
+            return Ok(Inspection::Missing);
+        }
+        if let Some(preview) = image.upload.preview {
+            match self.copy_preview(image, copy, preview.content_type).await {
+                // The image has no preview then.
+                Err(error) if error.is_final() => tracing::info!(image = %image.id, %error, "failed to copy a preview"),
+                done => done?,
+            }
+        }
+        self.inspect_object(image, copy.clone()).await
+    }
+
+    async fn copy_preview(&self, image: &Image, copy: &ObjectKey, content_type: ContentType) -> Result<(), StoreError> {
+        let from = image.key.preview();
+        if let Some(head) = self.objects.head(&from).await?.filter(|head| !has_unsigned_headers(&from, head)) {
+            self.objects.copy(&from, &head.etag, &copy.preview(), content_type).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the copy of a failed attempt at once, so that nobody pays for it, and drops the claim. A copy that cannot be
+    /// deleted is left to the sweeper; the next attempt does not wait for that.
+    async fn discard_attempt(&self, image: &Image, copy: &ObjectKey) {
+        let mut copies = vec![copy.clone()];
+        copies.extend(image.upload.preview.map(|_| copy.preview()));
+        let (purged, dropped) = (self.objects.purge_all(&copies).await, self.store.images.drop_completion(image).await);
+        if let Err(error) = purged.and(dropped) {
+            tracing::warn!(image = %image.id, %error, "failed to delete the copy of a failed attempt; the sweeper retries");
+        }
+    }
+}
+
+/// Returns a mismatch for an object that the store refuses to read, and any other error as it is.
+fn mismatch_if_refused(image: &Image, error: StoreError) -> Result<Inspection, StoreError> {
+    match error {
+        StoreError::ObjectRefused { .. } => {
+            tracing::info!(image = %image.id, %error, "refused an object that cannot be read");
+            Ok(Inspection::Mismatch(Rejection::ObjectMismatch))
+        }
+        error => Err(error),
+    }
+}

@@ -1,0 +1,177 @@
+//! Compares one object in S3 with its declaration: size, type, headers, digest, and content. Changes nothing.
+
+use std::ops::RangeInclusive;
+
+use super::Inspection;
+use crate::{
+    domain::{
+        Valet,
+        content::{self, Content, ContentInspector},
+    },
+    model::{ContentType, Dimensions, Format, Image, ObjectKey, Refusal, Rejection, Sha256, Verified},
+    store::{
+        StoreError,
+        objects::{Head, USER_METADATA},
+    },
+};
+
+/// The most pixels of a preview: far more than one needs, far fewer than harm a client.
+const MAX_PREVIEW_PIXELS: u64 = 1 << 22;
+
+/// The declaration that an object is compared with.
+#[derive(Debug)]
+struct DeclaredObject {
+    content_type: ContentType,
+    /// The types that the client's request may have carried. Empty if Valet set the type: the client cannot be blamed for a store
+    /// that lost it, and GET URLs pin the type.
+    signed_types: Vec<ContentType>,
+    /// Sizes that it may have, in bytes.
+    lengths: RangeInclusive<u64>,
+    /// `None` for a multipart upload, which declares no digest.
+    sha256: Option<Sha256>,
+    max_pixels: u64,
+    writer: Writer,
+    /// Whether the object probably exists, so that its first bytes are read beside its metadata.
+    is_expected: bool,
+}
+
+/// The writer of an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    /// A client, through a presigned URL.
+    Client,
+    /// Valet, which copied the object without its metadata.
+    Valet,
+}
+
+/// Outcome of comparing the object at a key with its declaration.
+enum ObjectMatch {
+    /// As declared.
+    Match { etag: String, bytes: u64, size: Dimensions },
+    /// Not as declared.
+    Mismatch(Rejection),
+    /// There is no object, or it was removed or replaced meanwhile.
+    Missing,
+}
+
+impl DeclaredObject {
+    /// Returns the declaration of the image itself.
+    fn image(image: &Image, writer: Writer) -> Self {
+        let upload = &image.upload;
+        let (content_type, lengths, max_pixels) = (upload.content_type, upload.accepted_sizes(), content::MAX_PIXELS);
+        let is_typed_by_client = writer == Writer::Client && upload.multipart.is_none();
+        let signed_types = if is_typed_by_client { image.signed_types().collect() } else { Vec::new() };
+        // Before its parts are completed, an upload in parts has no object.
+        let is_expected = upload.multipart.is_none() && upload.unverified.is_none();
+        Self { content_type, signed_types, lengths, sha256: upload.sha256, max_pixels, writer, is_expected }
+    }
+
+    /// Returns the declaration of its preview, if it has one.
+    fn preview(image: &Image, writer: Writer) -> Option<Self> {
+        let preview = image.upload.preview?;
+        let (content_type, lengths, sha256) = (preview.content_type, preview.size..=preview.size, Some(preview.sha256));
+        let signed_types = if writer == Writer::Valet { Vec::new() } else { vec![content_type] };
+        Some(Self { content_type, signed_types, lengths, sha256, max_pixels: MAX_PREVIEW_PIXELS, writer, is_expected: true })
+    }
+}
+
+/// Returns whether an object that a client wrote has headers that no URL signed: S3 would serve them with it.
+pub(super) fn has_unsigned_headers(key: &ObjectKey, head: &Head) -> bool {
+    has_unexpected_headers(key, head, Writer::Client)
+}
+
+/// Returns whether the object has headers that its writer was not to set. Stores give a copy metadata of their own.
+fn has_unexpected_headers(key: &ObjectKey, head: &Head, writer: Writer) -> bool {
+    let is_counted = |header: &&&str| writer == Writer::Client || **header != USER_METADATA;
+    let refused: Vec<_> = head.unsigned.iter().filter(is_counted).collect();
+    if !refused.is_empty() {
+        tracing::info!(%key, headers = ?refused, "refused an object with unsigned headers");
+    }
+    !refused.is_empty()
+}
+
+impl Valet {
+    /// Inspects the object at `key`, and the preview beside it. Without the preview, or with a wrong one, the image is verified
+    /// all the same and has none.
+    pub(in crate::domain) async fn inspect_object(&self, image: &Image, key: ObjectKey) -> Result<Inspection, StoreError> {
+        let writer = if key == image.key { Writer::Client } else { Writer::Valet };
+        match self.compare_object(&key, DeclaredObject::image(image, writer)).await? {
+            ObjectMatch::Missing => Ok(Inspection::Missing),
+            ObjectMatch::Mismatch(why) => Ok(Inspection::Mismatch(why)),
+            ObjectMatch::Match { etag, bytes, size } => {
+                let preview = match DeclaredObject::preview(image, writer) {
+                    Some(declared) => {
+                        matches!(self.compare_object(&key.preview(), declared).await?, ObjectMatch::Match { .. })
+                    }
+                    None => false,
+                };
+                Ok(Inspection::Verified(Verified { key, etag, bytes, size, preview }))
+            }
+        }
+    }
+
+    /// Compares an object with its declaration. An object that the store refuses to read, such as one encrypted with a key of the
+    /// client's, is a mismatch.
+    async fn compare_object(&self, key: &ObjectKey, declared: DeclaredObject) -> Result<ObjectMatch, StoreError> {
+        match self.compare_readable(key, declared).await {
+            Err(error @ StoreError::ObjectRefused { .. }) => {
+                tracing::info!(%key, %error, "refused an object that cannot be read");
+                Ok(ObjectMatch::Mismatch(Rejection::ObjectMismatch))
+            }
+            compared => compared,
+        }
+    }
+
+    async fn compare_readable(&self, key: &ObjectKey, declared: DeclaredObject) -> Result<ObjectMatch, StoreError> {
+        let peek = async {
+            // Of the largest size declared: the range may end behind the object.
+            let first = ContentInspector::new(*declared.lengths.end(), declared.max_pixels).wanted();
+            if declared.is_expected { self.objects.peek(key, first.end).await } else { None }
+        };
+        let (head, peeked) = tokio::join!(self.objects.head(key), peek);
+        let Some(head) = head? else { return Ok(ObjectMatch::Missing) };
+        let types = &declared.signed_types;
+        let is_typed = types.is_empty() || types.iter().any(|signed| head.content_type.as_deref() == Some(signed.as_str()));
+        if !declared.lengths.contains(&head.size) || !is_typed || has_unexpected_headers(key, &head, declared.writer) {
+            let is_current = self.objects.verify_head(key, &head).await?;
+            return Ok(if is_current { ObjectMatch::Mismatch(Rejection::ObjectMismatch) } else { ObjectMatch::Missing });
+        }
+        if let Some(sha256) = declared.sha256 {
+            let reported = head.sha256.filter(|_| self.capabilities.trusts_checksums());
+            let digest = match reported {
+                Some(digest) => Some(digest),
+                // The store verified no checksum of these bytes, so they are hashed here.
+                None => self.objects.digest(key, &head).await?,
+            };
+            match digest {
+                None => return Ok(ObjectMatch::Missing),
+                Some(digest) if digest != sha256 => return Ok(ObjectMatch::Mismatch(Rejection::ObjectMismatch)),
+                Some(_) => {}
+            }
+        }
+        let mut inspector = ContentInspector::new(head.size, declared.max_pixels);
+        let content = loop {
+            let wanted = inspector.wanted();
+            let supplied = match peeked.as_ref().and_then(|peeked| peeked.bytes_of(&head, wanted.clone())) {
+                Some(bytes) => inspector.supply(bytes),
+                None => match self.objects.read_range(key, &head, wanted).await? {
+                    Some(bytes) => inspector.supply(&bytes),
+                    None => return Ok(ObjectMatch::Missing),
+                },
+            };
+            if let Some(content) = supplied {
+                break content;
+            }
+        };
+        let expected = Format::declared_as(declared.content_type);
+        match content.and_then(|found| if found.format == expected { Ok(found) } else { Err(Refusal::OtherType(found.format)) }) {
+            Ok(Content { width, height, .. }) => {
+                Ok(ObjectMatch::Match { etag: head.etag, bytes: head.size, size: Dimensions { width, height } })
+            }
+            Err(refusal) => {
+                tracing::info!(%key, reason = %refusal, "refused an object's content");
+                Ok(ObjectMatch::Mismatch(Rejection::ContentMismatch(Some(refusal))))
+            }
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Chooses how a pending upload is inspected: as one object, as a copy, or after completing its parts.
+
+use time::OffsetDateTime;
+
+use super::Inspection;
+use crate::{
+    domain::{
+        Valet,
+        multipart::select_by_length,
+        store_capabilities::{UnsupportedUpload, UploadClass},
+    },
+    model::{Image, UnverifiedUpload},
+    store::StoreError,
+};
+
+impl Valet {
+    /// Inspects a pending upload. A multipart upload whose parts have all arrived is completed first.
+    pub(in crate::domain) async fn inspect_upload(&self, image: &Image, now: OffsetDateTime) -> Result<Inspection, StoreError> {
+        if image.upload.sha256.is_none() {
+            // On a store that obeys an unsigned copy source, the parts may be copies of another user's object.
+            match self.capabilities.require_support(UploadClass::WithoutDigest) {
+                Ok(()) => {}
+                Err(UnsupportedUpload::Store(error)) => return Err(error),
+                Err(unsupported) => return Ok(Inspection::Unsupported(unsupported)),
+            }
+        }
+        if let Some(multipart) = image.upload.multipart {
+            return self.complete_multipart(image, &|stored| select_by_length(multipart, stored), now).await;
+        }
+        if image.key.is_incoming() {
+            return self.inspect_copy(image, now).await;
+        }
+        let inspection = self.inspect_object(image, image.key.clone()).await?;
+        if image.upload.unverified == Some(UnverifiedUpload::Parts) && !matches!(inspection, Inspection::Missing) {
+            self.abort_other_uploads(image).await?;
+        }
+        Ok(inspection)
+    }
+}

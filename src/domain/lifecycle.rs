@@ -1,0 +1,94 @@
+//! Transitions of an image's state. Each is one conditional update, followed by settling the reservation.
+//!
+//! ```text
+//!               accept                  delete
+//!   pending ───────────────▶ ready ───────────────▶ deleting ──┐
+//!      │ ├───────── delete_pending ─────────────────────▲      │   sweeper: no object left,
+//!      │ ├───────── reject ────────▶ rejected ─────────────────┼─▶ every URL dead   ▶ gone
+//!      │ └───────── expire ────────▶ expired  ─────────────────┘
+//! ```
+//!
+//! [`ImageState::may_become`] lists the legal transitions. `deleting`, `rejected` and `expired` are tombstones: the record stays
+//! until the sweeper has removed the objects and no URL can write them again. Deletions of ready images, which change the usage in
+//! the same transaction, are in `reservations`; the sweeper marks images `gone`.
+
+use time::OffsetDateTime;
+
+use super::Valet;
+use crate::{
+    model::{Image, ImageState, Rejection, Verified},
+    store::{AcceptOutcome, StoreError, objects::COMPLETE_DEADLINE},
+};
+
+impl Valet {
+    /// `pending → ready`; the image's bytes stay counted. Returns `None` if another request changed its state.
+    pub(super) async fn accept(&self, image: &Image, verified: &Verified) -> Result<Option<Image>, StoreError> {
+        if let Some(settlement) = image.acceptance_step(verified) {
+            match self.store.accept(image, verified, &settlement).await? {
+                AcceptOutcome::Ready(ready) => {
+                    log_accepted(image, verified);
+                    return Ok(Some(*ready));
+                }
+                AcceptOutcome::Changed => return Ok(None),
+                // The reservation is settled after the step that is under way.
+                AcceptOutcome::Conflict => {}
+            }
+        }
+        let ready = self.store.images.mark_owned_ready(image, verified).await?;
+        if let Some(ready) = &ready {
+            log_accepted(image, verified);
+            if let Err(error) = self.settle_counting_bytes(ready.user, std::slice::from_ref(ready)).await {
+                tracing::warn!(image = %ready.id, %error, "failed to settle the reservation of a confirmed image; the sweeper retries");
+            }
+        }
+        Ok(ready)
+    }
+
+    /// [`Valet::accept`] for many images in one round trip; the caller settles their reservations.
+    pub(super) async fn accept_all(&self, verified: &[(Image, Verified)]) -> Result<(), StoreError> {
+        let images: Vec<_> = verified.iter().map(|(image, verified)| (image, verified)).collect();
+        self.store.images.mark_all_ready(&images).await?;
+        verified.iter().for_each(|(image, verified)| log_accepted(image, verified));
+        Ok(())
+    }
+
+    /// `pending → rejected`. The sweeper removes the bytes, and frees them once no URL can write them again.
+    pub(super) async fn reject(&self, image: &Image, why: Rejection, now: OffsetDateTime) -> Result<(), StoreError> {
+        if self.store.images.reject(image, why, now).await? {
+            tracing::info!(image = %image.id, user = %image.user, reason = why.as_str(), "rejected");
+            self.settle_counting_bytes(image.user, &[Image { state: ImageState::Rejected, ..image.clone() }]).await?;
+        }
+        Ok(())
+    }
+
+    /// `pending → expired`. The bytes are freed once no URL is alive, and the tombstone outlives every URL.
+    pub(super) async fn expire(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let expired = self.store.images.expire(image, now).await?;
+        if expired {
+            tracing::info!(image = %image.id, user = %image.user, "expired");
+            self.settle_reservations(image.user, &[Image { state: ImageState::Expired, ..image.clone() }], now).await?;
+        }
+        Ok(expired)
+    }
+
+    /// [`Valet::expire`] for an upload whose parts S3 refused to complete at `now`. Claiming that completion raised the time
+    /// until which something may be written, as a URL would have.
+    pub(super) async fn expire_refused(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let Some(current) = self.store.images.find_owned(image.user, image.id).await? else { return Ok(false) };
+        let no_url_left = current.urls_die_at <= (now + COMPLETE_DEADLINE).max(image.urls_die_at);
+        if no_url_left { self.expire(&current, now).await } else { Ok(false) }
+    }
+
+    /// `pending → deleting`. Returns `false` if another request changed the image's state.
+    pub(super) async fn delete_pending(&self, image: &Image, now: OffsetDateTime) -> Result<bool, StoreError> {
+        let deleted = self.store.images.delete_owned_pending(image.user, image.id, now).await?;
+        if deleted {
+            self.settle_reservations(image.user, &[Image { state: ImageState::Deleting, ..image.clone() }], now).await?;
+        }
+        Ok(deleted)
+    }
+}
+
+fn log_accepted(image: &Image, verified: &Verified) {
+    tracing::info!(image = %image.id, user = %image.user, bytes = verified.bytes, "confirmed");
+}

@@ -1,0 +1,143 @@
+//! Completes multipart uploads: makes one object of the parts that have arrived, and inspects it.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use crate::{
+    domain::{
+        Valet,
+        inspection::{Inspection, MissingParts},
+    },
+    model::{Image, ImageState},
+    store::{
+        StoreError,
+        objects::{COMPLETE_DEADLINE, Completion, StoredPart},
+    },
+};
+
+/// Attempts at completing an upload that other requests change meanwhile.
+const MAX_ATTEMPTS: usize = 5;
+/// How long another request's completion is waited for.
+const MAX_WAIT: Duration = Duration::from_secs(15);
+/// Pause between two checks of another request's completion.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Removes stored parts that do not belong to the object from the list, and returns the missing ones if there are any.
+pub(in crate::domain) type SelectParts<'a> = &'a (dyn Fn(&mut Vec<StoredPart>) -> Option<MissingParts> + Sync);
+
+/// Outcome of one attempt at completing a multipart upload.
+enum Attempt {
+    /// S3 answered; the object at the key shows whether it was made.
+    Answered(Completion),
+    /// S3 refuses to make an object of these parts.
+    Refused,
+    /// Another request is completing the upload.
+    ClaimedByAnother,
+    /// Parts are missing.
+    Incomplete(MissingParts),
+    /// S3 has no such upload: it was completed or aborted.
+    NoUpload,
+    /// Another request changed the image's state.
+    StateChanged,
+}
+
+impl Valet {
+    /// Makes one object of the parts that `select_parts` keeps, and inspects it.
+    pub(in crate::domain) async fn complete_multipart(
+        &self,
+        image: &Image,
+        select_parts: SelectParts<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Inspection, StoreError> {
+        let (mut had_no_upload, mut waited, mut attempts, mut last) = (false, Duration::ZERO, 0, None);
+        while attempts < MAX_ATTEMPTS {
+            match self.inspect_object(image, image.key.clone()).await? {
+                Inspection::Missing => {}
+                inspection => {
+                    self.abort_other_uploads(image).await?;
+                    return Ok(inspection);
+                }
+            }
+            match self.complete_with_parts(image, select_parts, now).await? {
+                Attempt::Answered(completion) => (attempts, last) = (attempts + 1, Some(completion)),
+                Attempt::Refused => return Ok(Inspection::PartsRefused),
+                Attempt::ClaimedByAnother if waited < MAX_WAIT => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                    waited += POLL_INTERVAL;
+                }
+                Attempt::ClaimedByAnother => {
+                    return Err(StoreError::Contention { what: "an upload whose parts another request completes" });
+                }
+                Attempt::Incomplete(missing) => return Ok(Inspection::PartsMissing(missing)),
+                // Another request completed it between the two checks, or it was aborted.
+                Attempt::NoUpload if had_no_upload => {
+                    return Ok(select_parts(&mut Vec::new()).map_or(Inspection::Missing, Inspection::PartsMissing));
+                }
+                Attempt::NoUpload => had_no_upload = true,
+                Attempt::StateChanged => return Ok(Inspection::Missing),
+            }
+        }
+        match last {
+            // S3 refuses the parts that it lists, each time.
+            Some(Completion::PartChanged) => Ok(Inspection::PartsRefused),
+            _ => Err(StoreError::Contention { what: "an upload whose parts are being completed" }),
+        }
+    }
+
+    /// Claims the upload and completes it once.
+    async fn complete_with_parts(
+        &self,
+        image: &Image,
+        select_parts: SelectParts<'_>,
+        now: OffsetDateTime,
+    ) -> Result<Attempt, StoreError> {
+        let listed = match &image.upload_id {
+            Some(upload_id) => match self.objects.list_parts(&image.key, upload_id).await {
+                Err(error @ StoreError::ObjectRefused { .. }) => return Ok(refused(image, &error)),
+                listed => listed?.map(|parts| (upload_id, parts)),
+            },
+            None => return Ok(select_parts(&mut Vec::new()).map_or(Attempt::NoUpload, Attempt::Incomplete)),
+        };
+        let Some((upload_id, mut parts)) = listed else { return Ok(Attempt::NoUpload) };
+        if let Some(missing) = select_parts(&mut parts) {
+            return Ok(Attempt::Incomplete(missing));
+        }
+        // Completing writes the key as a PUT does, possibly after the time limit of the call: a tombstone must outlive that.
+        let dies_at = now + COMPLETE_DEADLINE;
+        let due = dies_at + self.grace(0);
+        // One at a time: some stores show no object during a second completion although the first has made it.
+        if !self.store.images.claim_completion(image, COMPLETE_DEADLINE, dies_at, due, &[]).await? {
+            let current = self.store.images.find_owned(image.user, image.id).await?;
+            let is_pending = current.is_some_and(|image| image.state == ImageState::Pending);
+            return Ok(if is_pending { Attempt::ClaimedByAnother } else { Attempt::StateChanged });
+        }
+        let completed = self.objects.complete_multipart(&image.key, upload_id, parts).await;
+        // After `Done` there is nothing left to complete. After a timeout S3 may still be completing, so the claim runs out
+        // by itself.
+        if !matches!(completed, Ok(Completion::Done) | Err(StoreError::ObjectsTimeout { .. })) {
+            self.store.images.drop_completion(image).await?;
+        }
+        match completed {
+            Err(error @ StoreError::ObjectRefused { .. }) => Ok(refused(image, &error)),
+            completed => completed.map(Attempt::Answered),
+        }
+    }
+
+    /// Aborts further open uploads of this key, left by a server that died: their parts are not needed any more. If S3 refuses
+    /// to abort one, the complete object still becomes an image.
+    pub(in crate::domain) async fn abort_other_uploads(&self, image: &Image) -> Result<(), StoreError> {
+        match self.objects.abort_multiparts(&image.key).await {
+            Err(error) if error.is_final() => {
+                tracing::warn!(image = %image.id, %error, "failed to abort an upload beside a complete one");
+                Ok(())
+            }
+            done => done,
+        }
+    }
+}
+
+fn refused(image: &Image, error: &StoreError) -> Attempt {
+    tracing::info!(image = %image.id, %error, "S3 refused to complete the parts");
+    Attempt::Refused
+}

@@ -1,0 +1,121 @@
+//! A cache of the database's answers about which sessions are active.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    domain::generational_cache::GenerationalCache,
+    model::{SessionId, UserId},
+};
+
+/// Caches the database's answers about sessions, so that most requests need no query beside verifying their token.
+#[derive(Debug)]
+pub struct SessionCache(Mutex<Entries>);
+
+#[derive(Debug)]
+struct Entries {
+    /// Keyed by user as well: a token that names another user's session must not change that session's entry.
+    sessions: GenerationalCache<(UserId, SessionId), CachedSession>,
+    /// Users whose account was changed here in a way that ends sessions, and when.
+    invalidated: GenerationalCache<UserId, Instant>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct CachedSession {
+    is_active: bool,
+    /// When the database was queried.
+    read_at: Instant,
+}
+
+impl Default for SessionCache {
+    fn default() -> Self {
+        let sessions = GenerationalCache::new(Self::CAPACITY);
+        let invalidated = GenerationalCache::new(Self::CAPACITY / 10);
+        Self(Mutex::new(Entries { sessions, invalidated }))
+    }
+}
+
+impl SessionCache {
+    /// How long an answer of the database is used. A token is refused within 30 s of its session's end, on every server.
+    pub const TTL: Duration = Duration::from_secs(10);
+    /// Cached sessions: about 12 MB.
+    const CAPACITY: usize = 100_000;
+
+    /// Returns whether the session is active, or `None` without a recent answer.
+    pub(super) fn get(&self, user: UserId, id: SessionId, now: Instant) -> Option<bool> {
+        let mut entries = self.lock();
+        let cached = entries.sessions.get((user, id))?;
+        let is_invalidated = cached.is_active && entries.invalidated.get(user).is_some_and(|at| cached.read_at <= at);
+        let is_fresh = now.saturating_duration_since(cached.read_at) < Self::TTL;
+        (is_fresh && !is_invalidated).then_some(cached.is_active)
+    }
+
+    /// Stores an answer that the database was queried for at `read_at`. Returns whether the session is active: an end that this
+    /// server noted during the query takes precedence.
+    pub(super) fn insert(&self, user: UserId, id: SessionId, is_active: bool, read_at: Instant) -> bool {
+        let mut entries = self.lock();
+        let before = entries.sessions.get((user, id));
+        let has_ended =
+            before.is_some_and(|cached| !cached.is_active && read_at.saturating_duration_since(cached.read_at) < Self::TTL);
+        let is_active = is_active && !has_ended;
+        entries.sessions.insert((user, id), CachedSession { is_active, read_at });
+        is_active
+    }
+
+    /// Marks a session as ended.
+    pub(super) fn mark_ended(&self, user: UserId, id: SessionId, now: Instant) {
+        self.lock().sessions.insert((user, id), CachedSession { is_active: false, read_at: now });
+    }
+
+    /// Discards the user's active sessions after a change of the account: the next request of each queries the database.
+    pub(super) fn invalidate_user(&self, user: UserId, now: Instant) {
+        self.lock().invalidated.insert(user, now);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEFORE: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn t9_an_end_applies_at_once_and_an_answer_expires() {
+        let cache = SessionCache::default();
+        let (user, id, start) = (UserId::new(), SessionId::new(), Instant::now());
+        let cached = |now| cache.get(user, id, now);
+        assert_eq!(cached(start), None);
+        assert!(cache.insert(user, id, true, start));
+        assert_eq!(cached(start + SessionCache::TTL.saturating_sub(BEFORE)), Some(true));
+        assert_eq!(cached(start + SessionCache::TTL), None);
+        cache.mark_ended(user, id, start);
+        assert_eq!(cached(start), Some(false));
+        assert!(!cache.insert(user, id, true, start), "an answer read before the end does not undo it");
+        assert_eq!(cached(start), Some(false));
+    }
+
+    #[test]
+    fn t9_a_changed_account_invalidates_earlier_answers() {
+        let cache = SessionCache::default();
+        let (user, other) = (UserId::new(), UserId::new());
+        let (id, ended, start) = (SessionId::new(), SessionId::new(), Instant::now());
+        cache.insert(user, id, true, start);
+        cache.mark_ended(user, ended, start);
+        let changed = start + BEFORE;
+        cache.invalidate_user(user, changed);
+        assert_eq!(cache.get(user, id, changed), None);
+        assert_eq!(cache.get(other, id, start), None, "another user's session");
+        assert_eq!(cache.get(user, ended, changed), Some(false), "a marked end stays");
+        // An answer read before the change is not used either.
+        cache.insert(user, id, true, start);
+        assert_eq!(cache.get(user, id, changed), None);
+        cache.insert(user, id, true, changed + BEFORE);
+        assert_eq!(cache.get(user, id, changed + BEFORE), Some(true));
+    }
+}

@@ -1,0 +1,175 @@
+//! The tables of `docs/` that are made from the code: each stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+//!
+//! `UPDATE_DOCS=1 cargo test --test docs` rewrites them.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    fs,
+    path::Path,
+    process::Command,
+};
+
+use valet::{
+    config::{self, Config, SETTINGS},
+    http::problem::Code,
+    metrics::{Answered, Kind, Metrics},
+};
+
+/// Compares the block with `wanted`, or writes it where `UPDATE_DOCS` is set.
+fn compare(file: &str, block: &str, wanted: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    let text = fs::read_to_string(&path).unwrap();
+    let mark = format!("<!-- generated: {block} -->\n");
+    let (before, rest) = text.split_once(&mark).unwrap_or_else(|| panic!("{file} has no block {block}"));
+    let (found, after) = rest.split_once("<!-- end -->").unwrap_or_else(|| panic!("block {block} of {file} has no end"));
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(path, format!("{before}{mark}{wanted}<!-- end -->{after}")).unwrap();
+    } else {
+        assert_eq!(found, wanted, "{file} is out of date. Run: UPDATE_DOCS=1 cargo test --test docs");
+    }
+}
+
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+/// The settings without which nothing else is judged.
+const REQUIRED: [(&str, &str); 3] = [("MONGODB_URI", "mongodb://db"), ("S3_BUCKET", "bucket"), ("JWT_SECRET", SECRET)];
+
+fn read(pairs: &[(&str, &str)]) -> Result<Config, config::Problems> {
+    Config::read(&|name| pairs.iter().rev().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()))
+}
+
+/// Returns the rest of the first problem of this setting, behind the setting's name.
+fn problem(name: &str, pairs: &[(&str, &str)]) -> Option<String> {
+    let problems = read(pairs).err()?;
+    problems.list().iter().find_map(|problem| problem.strip_prefix(name)?.strip_prefix(' ')).map(str::to_owned)
+}
+
+/// Returns the bounds of a setting as its reader words them; none for a setting that takes any text.
+fn bounds(name: &str) -> String {
+    let problem = problem(name, &[REQUIRED.as_slice(), &[(name, "?")]].concat()).unwrap_or_default();
+    // A year, as humantime writes it.
+    let bounds = problem.strip_prefix("must be ").unwrap_or_default().replace("11months 30days 3h 50m 24s", "365days");
+    bounds.replace('|', "\\|")
+}
+
+fn table_of_settings(belongs: impl Fn(&str) -> bool) -> String {
+    let mut table = "| variable | default | meaning | value |\n|---|---|---|---|\n".to_owned();
+    for setting in SETTINGS.iter().filter(|setting| belongs(setting.name)) {
+        let without: Vec<_> = REQUIRED.into_iter().filter(|(name, _)| *name != setting.name).collect();
+        let default = match setting.default {
+            "" if problem(setting.name, &without).is_some() => "required".to_owned(),
+            "" => String::new(),
+            default => format!("`{default}`"),
+        };
+        writeln!(table, "| `{}` | {default} | {} | {} |", setting.name, setting.meaning, bounds(setting.name)).unwrap();
+    }
+    table
+}
+
+#[test]
+fn settings_are_documented() {
+    let is_of_traces = |name: &str| name.starts_with("OTEL_");
+    compare("docs/configuration.md", "settings", &table_of_settings(|name| !is_of_traces(name)));
+    compare("docs/observability.md", "settings of traces", &table_of_settings(is_of_traces));
+}
+
+#[test]
+fn every_setting_that_is_read_is_listed_once() {
+    let listed: BTreeSet<_> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
+    assert_eq!(listed.len(), SETTINGS.len());
+    assert_eq!(listed, config::setting_names());
+}
+
+#[test]
+fn listed_defaults_have_the_same_effect_as_leaving_the_setting_out() {
+    let without = format!("{:?}", read(&REQUIRED).unwrap());
+    for setting in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+        let with = read(&[REQUIRED.as_slice(), &[(setting.name, setting.default)]].concat());
+        assert_eq!(format!("{:?}", with.unwrap()), without, "{}", setting.name);
+    }
+}
+
+#[test]
+fn problem_codes_are_documented() {
+    let mut table = "| status | code | title | meaning |\n|---|---|---|---|\n".to_owned();
+    let mut codes = Code::ALL.to_vec();
+    codes.sort_by_key(|code| code.status());
+    for code in codes {
+        let (status, meaning) = (code.status().as_u16(), code.meaning().trim());
+        writeln!(table, "| {status} | `{}` | {} | {meaning} |", code.as_str(), code.title()).unwrap();
+    }
+    compare("docs/errors.md", "problem codes", &table);
+}
+
+#[test]
+fn metrics_are_documented() {
+    let metrics = Metrics::default();
+    // A family has its labels in the text only where it has a sample.
+    drop(metrics.requests.get_or_create(&Answered { route: String::new(), method: "GET", status: 200 }));
+    drop(metrics.images_present.get_or_create(&Kind { kind: "ready" }));
+    drop(metrics.image_bytes.get_or_create(&Kind { kind: "ready" }));
+    metrics.s3_call("HeadObject", None, std::time::Duration::ZERO);
+    metrics.mongodb_command("find", "ok", std::time::Duration::ZERO);
+    let text = metrics.text();
+
+    let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    let described = |what: &str, name: &str| {
+        let start = format!("# {what} {name} ");
+        text.lines().find_map(|line| line.strip_prefix(&start)).unwrap_or_default().trim_end_matches('.').to_owned()
+    };
+    for name in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()) {
+        let kind = described("TYPE", name);
+        let suffix = match kind.as_str() {
+            "counter" => "_total",
+            "info" => "_info",
+            _ => "",
+        };
+        writeln!(table, "| `{name}{suffix}` | {kind} | {} | {} |", labels(&text, name), described("HELP", name)).unwrap();
+    }
+    compare("docs/metrics.md", "metrics", &table);
+}
+
+/// Returns the labels of a metric, with the values where several are in the text.
+fn labels(text: &str, metric: &str) -> String {
+    let mut values = BTreeMap::<&str, BTreeSet<&str>>::new();
+    let mut order = Vec::new();
+    for line in text.lines() {
+        let sample = line.strip_prefix(metric).and_then(|rest| rest.split_once('{'));
+        let Some((_, rest)) = sample.filter(|(suffix, _)| ["", "_total", "_bucket", "_info"].contains(suffix)) else { continue };
+        for (label, value) in rest.split("\",").filter_map(|pair| pair.split_once("=\"")) {
+            let value = value.split('"').next().unwrap_or_default();
+            if label != "le" && values.entry(label).or_default().insert(value) && !order.contains(&label) {
+                order.push(label);
+            }
+        }
+    }
+    let shown = order.into_iter().map(|label| match &values[label] {
+        several if several.len() > 1 => format!("`{label}`: {}", several.iter().copied().collect::<Vec<_>>().join(", ")),
+        _ => format!("`{label}`"),
+    });
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+/// Returns what the program prints for `--help`, with the lines' trailing spaces removed.
+fn help(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_valet"));
+    let output = command.args(arguments).arg("--help").output().unwrap();
+    assert!(output.status.success(), "{arguments:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.trim().lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+#[test]
+#[cfg(feature = "dev")]
+fn commands_are_documented() {
+    let all = help(&[]);
+    let (_, rest) = all.split_once("Commands:\n").unwrap();
+    let names = rest.lines().take_while(|line| line.starts_with("  ")).filter_map(|line| line.split_whitespace().next());
+    let mut blocks = String::new();
+    for name in names.filter(|name| *name != "help") {
+        writeln!(blocks, "### `valet {name}`\n\n```text\n{}```\n", help(&[name])).unwrap();
+    }
+    compare("docs/cli.md", "commands", &blocks);
+}
